@@ -1,0 +1,91 @@
+"""The shape of a model: plain numbers, so that forecasts and forms need no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """An all-dense DeepSeek-V3 decoder with Multi-Head Latent Attention (arXiv:2412.19437, section 2.1.1).
+
+    The names are those of ``transformers.DeepseekV3Config``. ``q_lora_rank = None`` means queries are projected
+    directly from the hidden state.
+    """
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+    kv_lora_rank: int
+    intermediate_size: int
+    vocab_size: int
+    q_lora_rank: int | None = None
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = False
+
+    @property
+    def qk_head_dim(self) -> int:
+        """Width of one query or key head: the part without position, then the rotated part."""
+        return self.qk_nope_head_dim + self.qk_rope_head_dim
+
+    @property
+    def attention_params(self) -> int:
+        """Parameters of one layer's attention, its latent norms included."""
+        d, heads, latent = self.hidden_size, self.num_attention_heads, self.kv_lora_rank
+        if self.q_lora_rank is None:
+            query = d * heads * self.qk_head_dim
+        else:
+            query = d * self.q_lora_rank + self.q_lora_rank + self.q_lora_rank * heads * self.qk_head_dim
+        down = d * (latent + self.qk_rope_head_dim) + latent
+        up = latent * heads * (self.qk_nope_head_dim + self.v_head_dim)
+        return query + down + up + heads * self.v_head_dim * d
+
+    @property
+    def params(self) -> int:
+        """All parameters of the model."""
+        layer = self.attention_params + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+        return self.num_hidden_layers * layer + embeddings + self.hidden_size
+
+    @property
+    def cached_values(self) -> int:
+        """Values kept a token and layer while generating: the latent and the shared rope key."""
+        return self.kv_lora_rank + self.qk_rope_head_dim
+
+    def flops_per_token(self, context: int) -> float:
+        """FLOPs of forward and backward for one token: 6 a matmul weight plus causal attention (arXiv:2204.02311, B)."""
+        matmul = self.params - self.vocab_size * self.hidden_size * (0 if self.tie_word_embeddings else 1)
+        attention = self.num_attention_heads * (self.qk_head_dim + self.v_head_dim) * context / 2
+        return 6.0 * matmul + 6.0 * self.num_hidden_layers * attention
+
+
+NAMED_MODELS = {
+    # q/k = v = 128 keeps every fast attention path; latent 512 + rope 64 = 576 is the shape serving kernels know.
+    "mla-1b": ModelConfig(
+        hidden_size=1792,
+        num_hidden_layers=27,
+        num_attention_heads=14,
+        qk_nope_head_dim=64,
+        qk_rope_head_dim=64,
+        v_head_dim=128,
+        kv_lora_rank=512,
+        intermediate_size=4608,
+        vocab_size=32768,
+    ),
+    "mla-tiny": ModelConfig(
+        hidden_size=192,
+        num_hidden_layers=4,
+        num_attention_heads=3,
+        qk_nope_head_dim=32,
+        qk_rope_head_dim=32,
+        v_head_dim=64,
+        kv_lora_rank=64,
+        intermediate_size=512,
+        vocab_size=4096,
+    ),
+}
