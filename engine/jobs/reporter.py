@@ -1,0 +1,68 @@
+"""The trainer's side of a job: it writes the log, reads commands, says how far it is, and keeps a supervisor alive."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any
+
+from engine.jobs import wire
+from engine.jobs.commands import Command, CommandReader
+from engine.jobs.launch import start_supervisor
+from engine.jobs.log import LogWriter, Record, read_all
+from engine.jobs.process import is_locked
+from engine.jobs.store import Job
+
+PROGRESS_EVERY = 0.5  # seconds between two live lines; a 20 s step must not look frozen
+REVIVE_EVERY = 1.0  # seconds between two looks at the supervisor's lock
+
+
+class JobReporter:
+    """What ``engine.train`` talks to when it runs under a job."""
+
+    def __init__(self, job: Job, attempt: int) -> None:
+        self.job = job
+        self.attempt = attempt
+        self._log = LogWriter(job.log_path, attempt)
+        self._commands = CommandReader(job.commands_path, job.log_path)
+        self._live: socket.socket | None = None
+        self._progress_due = self._revive_due = 0.0
+
+    def record(self, kind: str, **fields: Any) -> None:
+        """Append to the log. Raises ``OSError`` where the disk refuses."""
+        self._log.write(kind, **fields)
+
+    def progress(self, **fields: Any) -> None:
+        """Tell whoever watches, now and without a trace in the log; costs nothing when it is too early."""
+        now = time.monotonic()
+        if now < self._progress_due:
+            return
+        self._progress_due = now + PROGRESS_EVERY
+        event = {"t": time.time(), "kind": "progress", "attempt": self.attempt, **fields}
+        try:
+            if self._live is None:
+                self._live = wire.connect(self.job.socket_path)
+                self._live.setblocking(False)
+            self._live.send(wire.encode({"method": "event", "params": event}))
+        except OSError:  # nobody there, or too slow to listen: a live line is worth no wait
+            if self._live is not None:
+                self._live.close()
+            self._live = None
+
+    def commands(self) -> list[Command]:
+        """What was asked since the last call; also the heartbeat that revives a dead supervisor."""
+        now = time.monotonic()
+        if now >= self._revive_due:
+            self._revive_due = now + REVIVE_EVERY
+            if not is_locked(self.job.supervisor_lock):
+                start_supervisor(self.job)
+        return self._commands.poll()
+
+    def past_edits(self) -> list[Record]:
+        """Every edit that was applied in any attempt, in order: a restart applies them again at their steps."""
+        return [r for _, r in read_all(self.job.log_path) if r["kind"] == "edit" and r.get("ok")]
+
+    def close(self) -> None:
+        self._log.close()
+        if self._live is not None:
+            self._live.close()

@@ -1,0 +1,49 @@
+"""What memory this machine has, and how much of it is free."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """Bytes. ``device`` is cuda, mlx or cpu; on mlx the device's memory is the host's; on cpu there is no device."""
+
+    name: str
+    device: str
+    device_total: int | None
+    device_free: int | None
+    ram_total: int
+    ram_free: int
+
+
+def detect_hardware() -> Hardware:
+    """This machine, now. NVML is asked for the card, psutil for the rest; no torch."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    card = _first_card()
+    if card is not None:
+        name, total, free = card
+        return Hardware(name, "cuda", total, free, memory.total, memory.available)
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return Hardware("Apple Silicon", "mlx", memory.total, memory.available, memory.total, memory.available)
+    return Hardware(platform.processor() or platform.machine(), "cpu", None, None, memory.total, memory.available)
+
+
+def _first_card() -> tuple[str, int, int] | None:
+    try:
+        import pynvml as nv
+    except ImportError:
+        return None
+    try:
+        nv.nvmlInit()
+        try:
+            handle = nv.nvmlDeviceGetHandleByIndex(0)
+            memory = nv.nvmlDeviceGetMemoryInfo(handle)
+            return str(nv.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free)
+        finally:
+            nv.nvmlShutdown()
+    except nv.NVMLError:
+        return None

@@ -1,0 +1,83 @@
+"""What can be known to go wrong before a run starts: everything here raises ``UserError`` and creates nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from profiles.errors import UserError
+from profiles.spec import RunSpec
+
+CHECKPOINT_BYTES_PER_PARAM = 12  # fp32 weights and the two moments of AdamW
+
+
+def check(spec: RunSpec, out: Path, fresh: bool) -> None:
+    """Hold ``spec`` against this version, its data and its checkpoint folder. Raises ``UserError``.
+
+    ``fresh`` says that the run starts from nothing, so ``out`` must not hold another run's checkpoints.
+    """
+    check_backend(spec)
+    check_data(spec)
+    check_out(spec, out, fresh)
+
+
+def resolved(spec: RunSpec) -> RunSpec:
+    """The same run with a backend chosen and absolute paths: it must not depend on where it was launched from."""
+    return replace(
+        spec,
+        launch=replace(spec.launch, backend="torch") if spec.launch.backend == "auto" else spec.launch,
+        data=replace(spec.data, root=os.path.abspath(os.path.expanduser(spec.data.root))),
+        train=replace(spec.train, out=os.path.abspath(os.path.expanduser(spec.train.out))),
+    )
+
+
+def check_backend(spec: RunSpec) -> None:
+    """Refuse what this version has no backend for, before anything is created. Raises ``UserError``."""
+    if spec.launch.backend in ("deepspeed", "mlx"):
+        raise UserError(f"launch.backend: {spec.launch.backend} is not part of this version; use --backend torch")
+    if spec.memory.strategy in ("states8bit", "offload"):
+        raise UserError(
+            f"memory.strategy: {spec.memory.strategy} is not part of this version's torch backend;"
+            " use -s memory.strategy=device"
+        )
+    if spec.ranks > 1:
+        raise UserError(f"launch: {spec.ranks} ranks are not part of this version; use nodes = 1 and gpus_per_node = 1")
+
+
+def check_data(spec: RunSpec) -> None:
+    """Open both splits as the trainer will. Raises ``UserError`` naming what is missing or damaged."""
+    from data.dataset import PackedBinDataset  # numpy: only where data is looked at
+
+    for split in ("train", "val") if spec.train.val_every else ("train",):
+        PackedBinDataset(
+            Path(spec.data.root),
+            spec.data.phase,
+            split,
+            spec.batch.context,
+            spec.model.config.vocab_size,
+            spec.train.seed,
+        )
+
+
+def check_out(spec: RunSpec, out: Path, fresh: bool) -> None:
+    """Whether checkpoints can be written below ``out``. Raises ``UserError``; creates nothing."""
+    if fresh and any(out.glob("ckpt_step_*")):
+        raise UserError(
+            f"{out}: holds checkpoints of an earlier run; choose another --name, or go on with --resume latest"
+        )
+    existing = out
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UserError(f"train.out: {existing} is not a directory; choose another with -s train.out=DIR")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"train.out: {existing} is not writable; choose another with -s train.out=DIR")
+    needed = spec.model.config.params * CHECKPOINT_BYTES_PER_PARAM * 2  # the new one is written beside the old one
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise UserError(
+            f"train.out: {existing} has {free / 1e9:.1f} GB free, two checkpoints need {needed / 1e9:.1f} GB;"
+            " make room or choose another with -s train.out=DIR"
+        )

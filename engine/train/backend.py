@@ -1,0 +1,48 @@
+"""What the loop asks of whatever does the arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Batch = npt.NDArray[np.int64]  # (sequences, context + 1): inputs are [:, :-1], targets [:, 1:]
+
+
+class Backend(Protocol):
+    """One model with its optimizer. Between two ``apply`` calls lies one accumulation window."""
+
+    paths: dict[str, str]  # which kernel, loss, attention, optimizer were chosen, for the start record
+    device: str
+    versions: dict[str, str]
+
+    def accumulate(self, batch: Batch, step_tokens: int) -> None:
+        """Forward and backward of one micro-batch; its loss counts by its share of the ``step_tokens`` of the step."""
+
+    def totals(self) -> tuple[float, float]:
+        """Loss (mean over the window's tokens) and gradient norm (before clipping) of the window so far."""
+
+    def apply(self, lr: float, clip: float) -> None:
+        """One optimizer step on the window's gradients (norm clipped to ``clip``; 0: as they are); ends the window."""
+
+    def discard(self) -> None:
+        """Throw the window away: nothing of it is left in gradients or sums."""
+
+    def evaluate(self, batch: Batch) -> float:
+        """Summed loss over the batch's tokens, no gradients."""
+
+    def device_peak(self) -> int | None:
+        """The most bytes allocated on the device since the last call; None where there is no device of its own."""
+
+    def host_states(self) -> int:
+        """Bytes held in RAM for optimizer states offloaded from the device."""
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Every tensor a checkpoint needs, by file: ``{"model": {name: tensor}, "optimizer": {…}}``, not copied."""
+
+    def restore(self, state: dict[str, dict[str, Any]]) -> None:
+        """Take ``state`` back. Raises ``UserError`` where it belongs to another model."""
+
+    def restore_weights(self, weights: dict[str, Any]) -> None:
+        """Take only the weights. Raises ``UserError`` where they belong to another model."""

@@ -1,0 +1,316 @@
+"""The training loop: data order, accumulation, schedule, validation, checkpoints, and what a person asks meanwhile."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from data.cursor import Cursor
+from data.dataset import PackedBinDataset
+from engine.jobs.commands import Command
+from engine.jobs.log import Record
+from engine.train import checkpoint
+from engine.train.backend import Backend
+from engine.train.edits import changed, edited
+from engine.train.reporter import Reporter
+from engine.train.schedule import learning_rate
+from engine.version import package_version
+from profiles.errors import UserError
+from profiles.spec import RunSpec
+
+PAUSE_POLL = 0.1
+
+
+class StopRun(Exception):
+    """The person (or SIGTERM) asked for the end."""
+
+    def __init__(self, command: Command) -> None:
+        super().__init__(command.id)
+        self.id = command.id
+        self.save = bool(command.params.get("save", True))
+        self.by = command.by
+
+
+class Trainer:
+    """One attempt at one run. ``spec.batch`` follows the live edits; everything else of the spec stays."""
+
+    def __init__(self, spec: RunSpec, backend: Backend, reporter: Reporter, out: Path) -> None:
+        self.spec = spec
+        self.backend = backend
+        self.reporter = reporter
+        self.out = out
+        self.step = 0
+        self.train_data = _dataset(spec, "train")
+        self.val_batches = _validation(spec)
+        self.cursor: Cursor = self.train_data.start()
+        self.best: tuple[float, int] | None = None  # lowest validation loss and its step
+        self.val_loss: float | None = None
+        self.saved_step: int | None = None
+        self.phase = "starting"
+        self._queue: deque[Command] = deque()
+        self._replay: deque[Record] = deque()
+
+    # -- from the first step to the last
+
+    def run(self, resume: Path | None, init_from: Path | None) -> str:
+        """Train until the last step or a stop; returns the phase the run ended in. Raises ``UserError``."""
+        self._begin(resume, init_from)
+        try:
+            if self.step == 0:
+                self._validate()
+            while self.step < self.spec.train.steps:
+                self._obey()
+                self._train_step()
+                cadence = self.spec.train
+                if self._due(cadence.val_every):
+                    self._validate()
+                if self._due(cadence.save_every):
+                    self._save()
+        except StopRun as stop:
+            self.backend.discard()
+            self._enter("stopping", f"asked by {stop.by}", stop.id)
+            if stop.save and self.saved_step != self.step:
+                self._save()
+            self._enter("stopped", f"asked by {stop.by}")
+            return "stopped"
+        if self.spec.train.val_every and self.step % self.spec.train.val_every:
+            self._validate()
+        if self.saved_step != self.step:
+            self._save()
+        self._enter("finished")
+        return "finished"
+
+    def ask(self, command: Command) -> None:
+        """Take a command that came past the reporter, such as a signal."""
+        self._queue.append(command)
+
+    def _enter(self, phase: str, reason: str = "", id: str | None = None) -> None:
+        self.phase = phase
+        self.reporter.record("state", phase=phase, reason=reason, **({"id": id} if id else {}))
+
+    def _due(self, every: int) -> bool:
+        return bool(every) and self.step % every == 0
+
+    def _begin(self, resume: Path | None, init_from: Path | None) -> None:
+        if resume is not None:
+            self._restore(resume)
+        elif init_from is not None:
+            state, _ = checkpoint.load(init_from, ("model",))
+            self.backend.restore_weights(state["model"])
+        self._replay = _in_step_order(self.reporter.past_edits())
+        self.reporter.record(
+            "start",
+            paths=self.backend.paths,
+            params=self.spec.model.config.params,
+            device=self.backend.device,
+            versions={"mla-tui": package_version(), **self.backend.versions},
+            resumed_from=self.step or None,
+        )
+        self._enter("running")
+
+    # -- one optimizer step
+
+    def _train_step(self) -> None:
+        batch, spec = self.spec.batch, self.spec
+        begun = time.perf_counter()
+        sequences, cursor = self.train_data.take(self.cursor, batch.sequences)
+        data_s = time.perf_counter() - begun
+        micros = range(0, batch.sequences, batch.micro)
+        for done, first in enumerate(micros):
+            if done:
+                self._obey_at_once()
+                self.reporter.progress(
+                    step=self.step + 1,
+                    micro_done=done,
+                    micro_of=len(micros),
+                    tok_s=first * batch.context / (time.perf_counter() - begun),
+                )
+            self.backend.accumulate(sequences[first : first + batch.micro], spec.tokens_per_step)
+        loss, norm = self.backend.totals()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.backend.discard()
+            text = f"step {self.step + 1}: loss {loss}, gradient norm {norm}; the step was not applied"
+            self.reporter.record("alert", what="nan", text=text)
+            raise UserError(f"{text}; lower optim.lr and go on with --resume {checkpoint.latest(self.out) or 'latest'}")
+        lr = learning_rate(spec.optim, self.step + 1, spec.train.steps)
+        self.backend.apply(lr, spec.optim.clip)
+        self.step += 1
+        self.cursor = cursor
+        step_s = time.perf_counter() - begun
+        self.reporter.record(
+            "step",
+            step=self.step,
+            loss=loss,
+            lr=lr,
+            grad_norm=norm,
+            tokens=self.cursor.tokens,
+            tok_s=spec.tokens_per_step / step_s,
+            step_s=step_s,
+            data_s=data_s,
+            micro=batch.micro,
+            accum=spec.accum,
+            context=batch.context,
+            device_peak=self.backend.device_peak(),
+            host_states=self.backend.host_states(),
+            mfu=None,  # needs the device's measured ceiling, which nothing measures yet
+        )
+
+    def _validate(self) -> None:
+        if not self.spec.train.val_every:
+            return
+        total, tokens = 0.0, 0
+        for batch in self.val_batches:
+            total += self.backend.evaluate(batch)
+            tokens += batch.shape[0] * self.spec.batch.context
+            self._obey_at_once()
+        self.val_loss = total / tokens
+        if self.best is None or self.val_loss < self.best[0]:
+            self.best = (self.val_loss, self.step)
+        self.reporter.record("val", step=self.step, loss=self.val_loss, bucket="val", tokens=tokens)
+
+    # -- what a person asks
+
+    def _obey(self) -> None:
+        """Do everything that was asked; called between optimizer steps, where every command may be carried out."""
+        self._replay_edits()
+        self._obey_at_once()
+        while self._queue:
+            command = self._queue.popleft()
+            if command.method == "set":
+                self._edit(command)
+            elif command.method == "checkpoint":
+                self._save(command.id)
+            elif command.method == "resume":
+                self._enter("running", "was not paused", command.id)
+
+    def _obey_at_once(self) -> None:
+        """Pause and stop do not wait for the end of the step; called between micro-batches."""
+        self._queue.extend(self.reporter.commands())
+        for command in [c for c in self._queue if c.method in ("pause", "stop")]:
+            if command not in self._queue:
+                continue  # a pause before it has taken it
+            self._queue.remove(command)
+            if command.method == "stop":
+                raise StopRun(command)
+            self._pause(command)
+
+    def _pause(self, command: Command) -> None:
+        self._enter("paused", f"asked by {command.by}", command.id)
+        while True:
+            wake = next((c for c in self._queue if c.method in ("resume", "stop")), None)
+            if wake is not None and wake.method == "resume":
+                self._queue.remove(wake)
+                self._enter("running", f"asked by {wake.by}", wake.id)
+                return
+            if wake is not None:
+                self._queue.remove(wake)
+                raise StopRun(wake)
+            time.sleep(PAUSE_POLL)
+            self._queue.extend(self.reporter.commands())
+
+    def _edit(self, command: Command) -> None:
+        changes = command.params.get("changes")
+        answer: dict[str, Any] = {"id": command.id, "step": self.step, "by": command.by}
+        try:
+            if not isinstance(changes, dict):
+                raise UserError('set: write the changes as an object, for example {"micro": 4}')
+            new = edited(self.spec, changes)
+        except UserError as error:
+            self.reporter.record("edit", **answer, changed={}, ok=False, why=str(error))
+            return
+        self.reporter.record("edit", **answer, changed=changed(self.spec, new), ok=True, why="")
+        self.spec = new
+        self._replay.clear()  # a newer wish replaces those of an earlier attempt
+
+    def _replay_edits(self) -> None:
+        """Apply again, at its step, what an earlier attempt acknowledged: spec.json says only how the run began."""
+        while self._replay and self._replay[0]["step"] <= self.step:
+            record = self._replay.popleft()
+            self.spec = edited(self.spec, {key: pair[1] for key, pair in record["changed"].items()})
+
+    # -- checkpoints
+
+    def _save(self, id: str | None = None) -> None:
+        answer = {"id": id} if id else {}
+        before = self.phase
+        self._enter("saving")
+        begun = time.perf_counter()
+        path, size, why = self.out / f"ckpt_step_{self.step}", 0, ""
+        try:
+            if self.saved_step != self.step:
+                tokenizer = Path(self.spec.data.root) / self.spec.data.phase / "tokenizer.json"
+                path, size = checkpoint.save(self.out, self.step, self.backend.state(), self._facts(), tokenizer)
+                self.saved_step = self.step
+                checkpoint.retain(self.out, self.spec.train.keep, self.best[1] if self.best else None)
+        except checkpoint.CheckpointError as error:
+            why = str(error)
+        seconds = time.perf_counter() - begun
+        self.reporter.record(
+            "checkpoint",
+            **answer,
+            step=self.step,
+            path=str(path),
+            bytes=size,
+            seconds=seconds,
+            stall_s=seconds,  # the loop waits for the disk
+            ok=not why,
+            why=why,
+        )
+        self._enter(before)
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "spec": self.spec.to_dict(),
+            "cursor": self.cursor.to_dict(),
+            "tokens": self.cursor.tokens,
+            "val_loss": self.val_loss,
+            "best": list(self.best) if self.best else None,
+            "versions": {"mla-tui": package_version(), **self.backend.versions},
+        }
+
+    def _restore(self, path: Path) -> None:
+        state, facts = checkpoint.load(path)
+        self.backend.restore(state)
+        self.step = self.saved_step = int(facts["step"])
+        self.cursor = Cursor.from_dict(facts["cursor"])
+        if self.cursor.context != self.spec.batch.context:
+            self.cursor = self.cursor.at_context(self.spec.batch.context)
+        self.val_loss = facts.get("val_loss")
+        self.best = tuple(facts["best"]) if facts.get("best") else None
+        if path.parent != self.out:
+            self.saved_step = None  # the run's own folder has nothing of it yet
+
+
+def _in_step_order(edits: list[Record]) -> deque[Record]:
+    """The edits that still hold: one given after a restart, at an earlier step, replaces those of later steps."""
+    holding: deque[Record] = deque()
+    for edit in edits:
+        while holding and holding[-1]["step"] > edit["step"]:
+            holding.pop()
+        holding.append(edit)
+    return holding
+
+
+def _dataset(spec: RunSpec, split: str) -> PackedBinDataset:
+    return PackedBinDataset(
+        Path(spec.data.root),
+        spec.data.phase,
+        split,
+        spec.batch.context,
+        spec.model.config.vocab_size,
+        spec.train.seed,
+    )
+
+
+def _validation(spec: RunSpec) -> list[Any]:
+    """The validation windows, the same all through the run, in batches that fit where a micro-batch does.
+
+    Their size is that of the first micro: a live edit must not change what a validation loss is, to the last bit.
+    """
+    if not spec.train.val_every:
+        return []
+    windows = _dataset(spec, "val").first(spec.train.val_sequences)
+    return [windows[i : i + spec.batch.micro] for i in range(0, len(windows), spec.batch.micro)]

@@ -1,0 +1,51 @@
+"""Whom the loop reports to and takes orders from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from engine.jobs.commands import Command
+from engine.jobs.log import Record
+
+
+class Reporter(Protocol):
+    """A job's log and commands (``engine.jobs.reporter``), or whoever started the trainer in the foreground."""
+
+    def record(self, kind: str, **fields: Any) -> None:
+        """Write one record."""
+
+    def progress(self, **fields: Any) -> None:
+        """Say how far the present step is; may be dropped."""
+
+    def commands(self) -> list[Command]:
+        """What was asked since the last call."""
+
+    def past_edits(self) -> list[Record]:
+        """Every applied edit of earlier attempts, in order."""
+
+    def close(self) -> None:
+        """Nothing follows."""
+
+
+class ShowReporter:
+    """A run without a job: every record is shown and nobody can ask for anything but by a signal."""
+
+    def __init__(self, show: Callable[[Record], None]) -> None:
+        self._show = show
+
+    def record(self, kind: str, **fields: Any) -> None:
+        self._show({"t": time.time(), "kind": kind, "attempt": 1, **fields})
+
+    def progress(self, **fields: Any) -> None:
+        self.record("progress", **fields)
+
+    def commands(self) -> list[Command]:
+        return []
+
+    def past_edits(self) -> list[Record]:
+        return []
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,143 @@
+"""Profiles: named TOML files, built in or the user's own, and which one this machine starts with."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from profiles.errors import SpecError
+from profiles.spec import RunSpec, nearest_key, check_table, check_value, known_keys
+
+BUILTIN = Path(__file__).parent / "builtin"
+BUILTIN_ORDER = ("cpu_demo", "pretrain_5080", "longctx_5090", "mac_m4_pro", "gpu_fast")
+
+
+def user_folder() -> Path:
+    """Where a person's own profiles live."""
+    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(config).expanduser() / "mla-tui" / "profiles"
+
+
+def names() -> list[str]:
+    """Every profile by name, the built-in ones first."""
+    own = sorted(p.stem for p in user_folder().glob("*.toml"))
+    return [*BUILTIN_ORDER, *(name for name in own if name not in BUILTIN_ORDER)]
+
+
+def detect() -> str:
+    """The profile this machine starts with: CUDA, Apple Silicon, else any CPU."""
+    if has_cuda():
+        return "pretrain_5080"
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return "mac_m4_pro"
+    return "cpu_demo"
+
+
+def has_cuda() -> bool:
+    """Whether the NVIDIA driver answers and lists a device; no torch needed."""
+    try:
+        import pynvml
+    except ImportError:
+        return False
+    try:
+        pynvml.nvmlInit()
+        try:
+            return int(pynvml.nvmlDeviceGetCount()) > 0
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return False
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> RunSpec:
+    """The profile ``name`` (or a path ending in ``.toml``) with ``key=value`` overrides on top. Raises ``SpecError``."""
+    path = _find(name)
+    description, flat = _read(path, seen=())
+    for text in overrides:
+        _merge(flat, dict([parse_override(text)]))
+    return RunSpec.build(path.name if not overrides else f"{path.name} with -s", path.stem, description, flat)
+
+
+def overridden(spec: RunSpec, overrides: Sequence[str]) -> RunSpec:
+    """``spec`` with ``key=value`` overrides on top. Raises ``SpecError``."""
+    content = spec.to_dict()
+    flat = check_table(spec.profile, {k: v for k, v in content.items() if isinstance(v, dict)})
+    for text in overrides:
+        _merge(flat, dict([parse_override(text)]))
+    return RunSpec.build(f"{spec.profile} with -s", spec.profile, spec.description, flat)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``"batch.micro=4"`` or, where only one table has the key, ``"micro=4"`` → ``("batch.micro", 4)``."""
+    key, equals, raw = text.partition("=")
+    key, raw = key.strip(), raw.strip()
+    if not equals or not key:
+        raise SpecError(f"-s {text}: write key=value, for example -s batch.micro=4")
+    if "." not in key:
+        full = [k for k in known_keys() if k.partition(".")[2] == key]
+        if len(full) > 1:
+            raise SpecError(f"-s {key}: is {' or '.join(full)}; write the one you mean")
+        key = full[0] if full else key
+        if not full:
+            raise SpecError(f"-s {key}: unknown key{nearest_key('batch.' + key)}")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw  # a bare word is a text: -s data.root=shards
+    return key, check_value("-s", key, value)
+
+
+def _find(name: str) -> Path:
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise SpecError(f"{name}: no such profile file")
+        return path
+    for folder in (user_folder(), BUILTIN):
+        if (folder / f"{name}.toml").is_file():
+            return folder / f"{name}.toml"
+    import difflib
+
+    near = difflib.get_close_matches(name, names(), 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}"
+    raise SpecError(f"profile {name!r}: unknown; {hint}")
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> tuple[str, dict[str, Any]]:
+    """Description and flattened keys of a file, on top of what it extends."""
+    if path in seen:
+        raise SpecError(f"{path.name}: extends: {' → '.join(p.stem for p in (*seen, path))} is a circle")
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{path.name}: not valid TOML: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read: {error}") from None
+    description = raw.pop("description", "")
+    base = raw.pop("extends", None)
+    flat: dict[str, Any] = {}
+    if base is not None:
+        if not isinstance(base, str):
+            raise SpecError(f"{path.name}: extends: {base!r} is not the name of a profile")
+        # A user's file may carry the name of the built-in one that it extends.
+        parent = BUILTIN / f"{base}.toml" if base == path.stem else _find(base)
+        inherited, flat = _read(parent, (*seen, path))
+        description = description or inherited
+    _merge(flat, check_table(path.name, raw))
+    return str(description), flat
+
+
+def _merge(flat: dict[str, Any], upper: dict[str, Any]) -> None:
+    """Lay one layer over another. ``accum`` and ``sequences`` are one number: the later layer's view replaces both."""
+    if "batch.accum" in upper:
+        flat.pop("batch.sequences", None)
+    if "batch.sequences" in upper:
+        flat.pop("batch.accum", None)
+    if "model.name" in upper:
+        for key in [k for k in flat if k.startswith("model.")]:
+            del flat[key]
+    flat.update(upper)

@@ -1,0 +1,286 @@
+"""What a run is: one typed, validated, immutable ``RunSpec``.
+
+Every table is a frozen dataclass whose fields carry their legal values; ``check_table`` holds raw TOML against them,
+and ``RunSpec.build`` turns the checked tables into a spec and holds the fields against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from typing import Any
+
+from profiles.errors import SpecError
+from profiles.model_config import NAMED_MODELS, ModelConfig
+
+
+def _number(default: float, low: float, high: float) -> Any:
+    return field(default=default, metadata={"range": (low, high)})
+
+
+def _choice(default: str, *others: str) -> Any:
+    return field(default=default, metadata={"choices": (default, *others)})
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTable:
+    """A named model, or a name of one's own with the fields of a ``ModelConfig``."""
+
+    name: str
+    config: ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class DataTable:
+    root: str = "data/shards"
+    phase: str = "phase1"
+    workers: int = _number(4, 0, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTable:
+    """``sequences`` an optimizer step; ``micro`` of them at once on each rank; ``context`` tokens each."""
+
+    sequences: int = _number(8, 1, 1 << 20)
+    micro: int = _number(8, 1, 4096)
+    context: int = _number(256, 1, 1 << 20)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainTable:
+    steps: int = _number(1000, 1, 10**9)
+    seed: int = _number(1, 0, 2**31 - 1)
+    precision: str = _choice("auto", "fp32", "bf16")
+    compile: str = _choice("auto", "on", "off")
+    deterministic: bool = False
+    val_every: int = _number(500, 0, 10**9)  # 0: never
+    val_sequences: int = _number(64, 1, 1 << 20)
+    save_every: int = _number(1000, 0, 10**9)  # 0: only at the end
+    keep: int = _number(3, 1, 10**6)
+    out: str = "models"
+
+
+@dataclass(frozen=True, slots=True)
+class OptimTable:
+    name: str = _choice("adamw")
+    lr: float = _number(3e-4, 0, 10)
+    warmup: int = _number(2000, 0, 10**9)
+    final_lr: float = _number(3e-5, 0, 10)
+    weight_decay: float = _number(0.1, 0, 10)
+    clip: float = _number(1.0, 0, 1e9)  # 0: no clipping
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryTable:
+    strategy: str = _choice("auto", "device", "states8bit", "offload")
+    checkpointing: str = _choice("auto", "none", "full")
+    loss: str = _choice("fused", "plain")
+    oom: str = _choice("auto", "ask", "fail")
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchTable:
+    backend: str = _choice("auto", "torch", "deepspeed", "mlx")
+    launcher: str = _choice("auto", "torchrun", "deepspeed", "slurm")
+    nodes: int = _number(1, 1, 4096)
+    gpus_per_node: int = _number(1, 1, 64)
+
+
+TABLES: dict[str, type] = {
+    "data": DataTable,
+    "batch": BatchTable,
+    "train": TrainTable,
+    "optim": OptimTable,
+    "memory": MemoryTable,
+    "launch": LaunchTable,
+}
+_MODEL_FIELDS = {f.name: f for f in fields(ModelConfig)}
+
+
+def known_keys() -> list[str]:
+    """Every dotted key a profile or an override may set."""
+    keys = ["model.name", *(f"model.{name}" for name in _MODEL_FIELDS), "batch.accum"]
+    return keys + [f"{table}.{f.name}" for table, cls in TABLES.items() for f in fields(cls)]
+
+
+def check_value(source: str, key: str, value: Any) -> Any:
+    """The value of one dotted key, or a ``SpecError`` that names ``source``, key, value and what is allowed."""
+    table, _, name = key.partition(".")
+    if key == "batch.accum":
+        return _check_number(source, key, value, int, (1, 1 << 20))
+    if key == "model.name":
+        return _check_text(source, key, value)
+    declared = _MODEL_FIELDS.get(name) if table == "model" else _field(table, name)
+    if declared is None:
+        raise SpecError(f"{source}: {key}: unknown key{nearest_key(key)}")
+    if "choices" in declared.metadata:
+        if value not in declared.metadata["choices"]:
+            raise SpecError(f"{source}: {key}: {value!r} is not one of {', '.join(declared.metadata['choices'])}")
+        return value
+    kind = str(declared.type)
+    if kind == "bool":
+        if not isinstance(value, bool):
+            raise SpecError(f"{source}: {key}: {value!r} is not true or false")
+        return value
+    if kind == "str":
+        return _check_text(source, key, value)
+    if kind.endswith("None") and value is None:
+        return value
+    span = declared.metadata.get("range", (1, 1 << 24) if "int" in kind else (1e-12, 1e12))
+    return _check_number(source, key, value, int if "int" in kind else float, span)
+
+
+def check_table(source: str, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten and check a parsed profile: ``{"batch.micro": 4, …}``."""
+    flat: dict[str, Any] = {}
+    for table, content in raw.items():
+        if table not in TABLES and table != "model":
+            raise SpecError(f"{source}: {table}: unknown key{nearest_key(table)}")
+        if not isinstance(content, Mapping):
+            raise SpecError(f"{source}: {table}: {content!r} is not a table; write [{table}] and its keys below it")
+        for name, value in content.items():
+            flat[f"{table}.{name}"] = check_value(source, f"{table}.{name}", value)
+    if {"batch.accum", "batch.sequences"} <= flat.keys():
+        raise SpecError(f"{source}: batch.accum: give accum or sequences, not both; they are two views of one number")
+    return flat
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """One run, complete. ``profile`` names where it came from."""
+
+    profile: str
+    description: str
+    model: ModelTable
+    data: DataTable
+    batch: BatchTable
+    train: TrainTable
+    optim: OptimTable
+    memory: MemoryTable
+    launch: LaunchTable
+
+    @property
+    def ranks(self) -> int:
+        return self.launch.nodes * self.launch.gpus_per_node
+
+    @property
+    def accum(self) -> int:
+        """Micro-batches of one optimizer step on each rank."""
+        return self.batch.sequences // (self.batch.micro * self.ranks)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch.sequences * self.batch.context
+
+    def with_batch(self, **changes: int) -> RunSpec:
+        """The same run with another batch table. Raises ``SpecError`` where the numbers do not go together."""
+        spec = replace(self, batch=replace(self.batch, **changes))
+        spec._check("edit")
+        return spec
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; the model's fields stand beside its name."""
+        content = asdict(self)
+        content["model"] = {"name": self.model.name, **asdict(self.model.config)}
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], source: str = "spec.json") -> RunSpec:
+        """The inverse of ``to_dict``. Raises ``SpecError``."""
+        tables = {k: v for k, v in content.items() if k not in ("profile", "description")}
+        flat = check_table(source, tables)
+        return cls.build(source, str(content.get("profile", "")), str(content.get("description", "")), flat)
+
+    @classmethod
+    def build(cls, source: str, profile: str, description: str, flat: Mapping[str, Any]) -> RunSpec:
+        """A spec from checked, flattened keys; what is not given takes its default. Raises ``SpecError``."""
+        given: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
+        shape: dict[str, Any] = {}
+        for key, value in flat.items():
+            table, _, name = key.partition(".")
+            (shape if table == "model" else given[table])[name] = value
+        accum = given["batch"].pop("accum", None)
+        launch = LaunchTable(**given["launch"])
+        if accum is not None:
+            micro = given["batch"].get("micro", BatchTable().micro)
+            given["batch"]["sequences"] = accum * micro * launch.nodes * launch.gpus_per_node
+        spec = cls(
+            profile=profile,
+            description=description,
+            model=_model_table(source, shape),
+            data=DataTable(**given["data"]),
+            batch=BatchTable(**given["batch"]),
+            train=TrainTable(**given["train"]),
+            optim=OptimTable(**given["optim"]),
+            memory=MemoryTable(**given["memory"]),
+            launch=launch,
+        )
+        spec._check(source)
+        return spec
+
+    def _check(self, source: str) -> None:
+        sequences, micro = self.batch.sequences, self.batch.micro
+        if sequences % (micro * self.ranks):
+            per_rank = sequences // self.ranks
+            allowed = [n for n in range(1, min(per_rank, 4096) + 1) if sequences % (n * self.ranks) == 0]
+            ranks = f" × {self.ranks} ranks" if self.ranks > 1 else ""
+            words = f"use {_shorten(allowed)}" if allowed else "change batch.sequences"
+            raise SpecError(
+                f"{source}: batch.micro: {micro}{ranks} does not divide the {sequences} sequences of a step; {words}"
+            )
+        if self.optim.final_lr > self.optim.lr:
+            raise SpecError(f"{source}: optim.final_lr: {self.optim.final_lr:g} is above optim.lr = {self.optim.lr:g}")
+        if self.model.config.qk_rope_head_dim % 2:
+            raise SpecError(
+                f"{source}: model.qk_rope_head_dim: {self.model.config.qk_rope_head_dim} is odd; rope turns pairs"
+            )
+
+
+def _model_table(source: str, shape: Mapping[str, Any]) -> ModelTable:
+    name = shape.get("name", "mla-tiny")
+    own = {k: v for k, v in shape.items() if k != "name"}
+    if name in NAMED_MODELS:
+        return ModelTable(name, replace(NAMED_MODELS[name], **own))
+    missing = [f.name for f in _MODEL_FIELDS.values() if f.default is MISSING and f.name not in own]
+    if missing:
+        raise SpecError(
+            f"{source}: model.name: {name!r} is not one of {', '.join(NAMED_MODELS)};"
+            f" a model of your own also needs {', '.join(missing)}"
+        )
+    return ModelTable(name, ModelConfig(**own))
+
+
+def _field(table: str, name: str) -> Field[Any] | None:
+    cls = TABLES.get(table)
+    return next((f for f in fields(cls) if f.name == name), None) if cls else None
+
+
+def _check_number(source: str, key: str, value: Any, kind: type, span: tuple[float, float]) -> Any:
+    low, high = span
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise SpecError(f"{source}: {key}: {value!r} is not a number")
+    if kind is int and int(value) != value:
+        raise SpecError(f"{source}: {key}: {value!r} is not a whole number")
+    if not low <= value <= high:
+        raise SpecError(f"{source}: {key}: {value!r} is not in {low:g}..{high:g}")
+    return kind(value)
+
+
+def _check_text(source: str, key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise SpecError(f"{source}: {key}: {value!r} is not a text")
+    return value
+
+
+def _shorten(numbers: list[int]) -> str:
+    if len(numbers) <= 8:
+        return ", ".join(map(str, numbers))
+    return f"{', '.join(map(str, numbers[:6]))} … {numbers[-1]}"
+
+
+def nearest_key(key: str) -> str:
+    import difflib  # slow to import, and only a mistake needs it
+
+    candidates = known_keys() if "." in key else [*TABLES, "model", "description", "extends"]
+    near = difflib.get_close_matches(key, candidates, 1, 0.4)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,165 @@
+"""The built-in corpus: whole or not there, the same each time, no document on both sides."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from data.corpus import EOT, build_corpus, main, split_of
+from data.dataset import PackedBinDataset
+from data.shards import open_shards
+from profiles.errors import UserError
+
+VOCAB = 300
+GOLDEN_VAL = ["module_1.py", "module_35.py", "module_53.py"]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty small sources, each with its own name inside, and some that must be left out."""
+    folder = tmp_path_factory.mktemp("source")
+    for k in range(60):
+        (folder / f"module_{k}.py").write_text(f"def function_{k}(value):\n    return value + {k}  # naïve\n" * 5)
+    for skipped in ("test/test_x.py", "site-packages/pkg/x.py", "pkg/tests/x.py"):
+        path = folder / skipped
+        path.parent.mkdir(parents=True)
+        path.write_text("skipped_source = True\n")
+    (folder / "latin.py").write_bytes("name = 'é'".encode("latin-1"))
+    (folder / "empty.py").write_text("")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_corpus(tmp_path_factory.mktemp("shards"), vocab_size=VOCAB, source=source)
+
+
+def documents(corpus: Path, split: str) -> list[str]:
+    ids = open_shards(corpus.parent, "phase1", split, VOCAB).ids(0)
+    tokenizer = Tokenizer.from_file(str(corpus / "tokenizer.json"))
+    assert ids[-1] == tokenizer.token_to_id(EOT)
+    return [tokenizer.decode(part[part != 0].tolist()) for part in np.split(ids, np.flatnonzero(ids == 0) + 1)[:-1]]
+
+
+def test_every_file_is_in_exactly_one_split_and_comes_back_as_it_was(source: Path, corpus: Path) -> None:
+    train, val = documents(corpus, "train"), documents(corpus, "val")
+    expected = {p.read_text() for p in source.glob("module_*.py")}
+    assert set(train) | set(val) == expected
+    assert not set(train) & set(val)
+    assert len(train) + len(val) == 60
+    assert train and val
+
+
+def test_the_split_of_a_file_never_changes() -> None:
+    assert split_of("ast.py") == "train"
+    assert [name for name in (f"module_{k}.py" for k in range(60)) if split_of(name) == "val"] == GOLDEN_VAL
+
+
+def test_dataset_json_says_what_is_there(corpus: Path) -> None:
+    said = json.loads((corpus / "dataset.json").read_text())
+    train = open_shards(corpus.parent, "phase1", "train", VOCAB)
+    assert said["vocab_size"] == VOCAB
+    assert said["dtype"] == train.shards[0].dtype.name
+    assert said["splits"]["train"]["tokens"] == train.tokens
+    assert said["eot_id"] == 0
+    assert set(said["sha256"]) == {"tokenizer.json", "train/phase1-train-000.bin", "val/phase1-val-000.bin"}
+
+
+def test_a_model_can_train_on_it(corpus: Path) -> None:
+    data = PackedBinDataset(corpus.parent, "phase1", "train", 32, VOCAB, seed=1)
+    batch, _ = data.take(data.start(), 4)
+    assert batch.shape == (4, 33)
+
+
+def test_a_second_build_is_equal_and_a_repeated_one_returns_at_once(source: Path, corpus: Path, tmp_path: Path) -> None:
+    other = build_corpus(tmp_path / "deep/shards", vocab_size=VOCAB, source=source)
+    assert (other / "dataset.json").read_bytes() == (corpus / "dataset.json").read_bytes()
+    before = (other / "dataset.json").stat()
+    said: list[str] = []
+    assert build_corpus(other.parent, vocab_size=VOCAB, source=tmp_path / "gone", say=said.append) == other
+    assert said == [f"{other}: already built"]
+    assert (other / "dataset.json").stat() == before
+
+
+def refused(root: Path, source: Path, vocab: int = VOCAB) -> str:
+    with pytest.raises(UserError) as caught:
+        build_corpus(root, vocab_size=vocab, source=source)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_stands_there_is_never_replaced(source: Path, corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "phase1").mkdir()
+    (tmp_path / "phase1/mine.bin").write_bytes(b"ab")
+    assert "is taken" in refused(tmp_path, source)
+    assert [p.name for p in tmp_path.rglob("*")] == ["phase1", "mine.bin"]
+    assert "vocabulary of 300, not 310" in refused(corpus.parent, source, 310)
+
+
+def test_a_damaged_corpus_is_found_out(source: Path, tmp_path: Path) -> None:
+    shard = build_corpus(tmp_path, vocab_size=VOCAB, source=source) / "val/phase1-val-000.bin"
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    assert f"{shard}: is missing or not as it was built" in refused(tmp_path, source)
+
+
+def test_an_empty_directory_is_filled(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "phase1").mkdir()
+    assert (build_corpus(tmp_path, vocab_size=VOCAB, source=source) / "dataset.json").exists()
+
+
+def test_too_little_text_leaves_nothing(source: Path, tmp_path: Path) -> None:
+    assert "vocab_size: 4096 is more than the sources yield" in refused(tmp_path, source, 4096)
+    assert "vocab_size: 256 is not in" in refused(tmp_path, source, 256)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "give no train document" in refused(tmp_path, empty)
+    assert [p.name for p in tmp_path.iterdir()] == ["empty"]
+
+
+def test_a_root_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "cannot write the corpus (Not a directory)" in refused(tmp_path / "file", source)
+
+
+def test_a_disk_that_refuses_leaves_nothing(source: Path, tmp_path: Path) -> None:
+    """A limit on the size of files is the nearest thing to a full disk that needs no disk of its own."""
+    code = (
+        "import resource, sys; from pathlib import Path; from data.corpus import build_corpus\n"
+        "from profiles.errors import UserError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "try: build_corpus(Path(sys.argv[1]), vocab_size=300, source=Path(sys.argv[2]))\n"
+        "except UserError as error: sys.exit(str(error))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), str(source)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == f"{tmp_path}/phase1: cannot write the corpus (File too large): free some space or choose another directory\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
+    assert main([str(corpus.parent), "--vocab", str(VOCAB)]) == 0
+    assert capsys.readouterr().out == f"{corpus}\n"
+    assert main([str(corpus.parent), "--vocab", "5"]) == 1
+    assert capsys.readouterr().err.startswith("vocab_size: 5 is not in")
+
+
+def test_this_pythons_library_has_enough_of_it() -> None:
+    names = [n for n in os.listdir(sysconfig.get_path("stdlib")) if n.endswith(".py")]
+    assert {split_of(name) for name in names} == {"train", "val"}

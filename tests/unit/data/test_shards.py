@@ -1,0 +1,183 @@
+"""Reading packed files: every layout, and every way a file can be wrong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from data.shards import ShardSet, open_shards, write_shard
+from profiles.errors import UserError
+
+
+def header(magic: int, version: int, tokens: int) -> bytes:
+    return np.array([magic, version, tokens, *[0] * 253], "<i4").tobytes()
+
+
+def put(root: Path, data: bytes, name: str = "train/p-train-000.bin") -> Path:
+    path = root / "p" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def read(root: Path, vocab: int = 4096, split: str = "train") -> list[list[int]]:
+    shards = open_shards(root, "p", split, vocab)
+    return [shards.ids(k).tolist() for k in range(len(shards.shards))]
+
+
+def refused(root: Path, vocab: int = 4096, split: str = "train") -> str:
+    with pytest.raises(UserError) as caught:
+        open_shards(root, "p", split, vocab)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("data", "vocab"),
+    [
+        (np.array([5, 6, 7], "<u2").tobytes(), 65536),
+        (np.array([5, 6, 7], "<u4").tobytes(), 65537),
+        (header(20240520, 1, 3) + np.array([5, 6, 7], "<u2").tobytes(), 65537),
+        (header(20240801, 7, 3) + np.array([5, 6, 7], "<u4").tobytes(), 4096),
+        (header(20240801, 1, 3) + np.array([5, 6, 7], "<u4").tobytes(), 4096),
+    ],
+    ids=["bare16", "bare32", "header16", "header32-llm.c", "header32-version1"],
+)
+def test_every_layout_is_read(tmp_path: Path, data: bytes, vocab: int) -> None:
+    put(tmp_path, data)
+    assert read(tmp_path, vocab) == [[5, 6, 7]]
+
+
+@given(hnp.arrays(st.sampled_from([np.uint16, np.uint32]), st.integers(1, 50)))
+def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, ids: np.ndarray) -> None:
+    root = tmp_path_factory.mktemp("written")
+    write_shard(put(root, b""), ids)
+    assert read(root) == [ids.tolist()]
+
+
+def test_dataset_json_names_the_dtype_of_bare_files(tmp_path: Path) -> None:
+    put(tmp_path, np.array([5, 70000], "<u4").tobytes())
+    put(tmp_path, json.dumps({"dtype": "uint32"}).encode(), "dataset.json")
+    assert read(tmp_path, 4096) == [[5, 70000]]
+
+
+def test_the_packed_vocabulary_decides_before_the_models(tmp_path: Path) -> None:
+    put(tmp_path, np.array([5, 6], "<u2").tobytes())
+    put(tmp_path, json.dumps({"vocab_size": 50257}).encode(), "dataset.json")
+    assert read(tmp_path, 100_000) == [[5, 6]]
+
+
+def test_shards_come_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for k in (2, 0, 1):
+        put(tmp_path, np.array([k], "<u2").tobytes(), f"train/p-train-00{k}.bin")
+    put(tmp_path, b"odd", "train/._p-train-000.bin")
+    put(tmp_path, b"odd", "train/notes.txt")
+    assert read(tmp_path) == [[0], [1], [2]]
+
+
+def test_flat_layout_and_validation_buckets(tmp_path: Path) -> None:
+    put(tmp_path, np.array([1], "<u2").tobytes(), "p-train-000.bin")
+    put(tmp_path, np.array([2], "<u2").tobytes(), "p-val-000.bin")
+    assert read(tmp_path) == [[1]]
+    assert read(tmp_path, split="val") == [[2]]
+    put(tmp_path, np.array([3], "<u2").tobytes(), "val/code/p-val-000.bin")
+    assert read(tmp_path, split="val/code") == [[3]]
+
+
+def test_opening_reads_no_ids_and_mapping_is_kept(tmp_path: Path) -> None:
+    path = put(tmp_path, np.array([5, 6], "<u2").tobytes())
+    shards = open_shards(tmp_path, "p", "train", 4096)
+    path.write_bytes(np.array([8, 9], "<u2").tobytes())
+    assert shards.ids(0).tolist() == [8, 9]
+    assert shards.ids(0) is shards.ids(0)
+    with pytest.raises(ValueError, match="read-only"):
+        shards.ids(0)[0] = 1
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "0 bytes"),
+        (b"abc", "3 bytes"),
+        (header(20240520, 1, 0), "0 tokens"),
+        (header(20240520, 2, 1) + b"ab", "version 2"),
+        (header(20240520, 1, 3) + b"abcd", "3 uint16 tokens (6 bytes), the file holds 4 bytes"),
+        (header(20240520, 1, 1) + b"abcd", "1 uint16 tokens (2 bytes), the file holds 4 bytes"),
+        (header(20240801, 7, 2) + b"abcd", "2 uint32 tokens (8 bytes), the file holds 4 bytes"),
+        (header(20240801, 7, 2)[:100], "100 bytes"),
+    ],
+)
+def test_a_damaged_file_is_named_with_its_value(tmp_path: Path, data: bytes, words: str) -> None:
+    path = put(tmp_path, data)
+    text = refused(tmp_path)
+    assert str(path) in text
+    assert words in text
+
+
+def test_odd_bytes_of_bare_uint32(tmp_path: Path) -> None:
+    put(tmp_path, b"abcdef")
+    assert "6 bytes are not a whole number of 4-byte uint32 tokens" in refused(tmp_path, 100_000)
+
+
+def test_an_unreadable_file(tmp_path: Path) -> None:
+    (tmp_path / "p/train/p-train-000.bin").mkdir(parents=True)
+    assert "p-train-000.bin: cannot be read (Is a directory)" in refused(tmp_path)
+
+
+def test_a_dangling_link(tmp_path: Path) -> None:
+    put(tmp_path, b"ab").with_name("p-train-001.bin").symlink_to(tmp_path / "gone")
+    assert "p-train-001.bin: cannot be read (No such file" in refused(tmp_path)
+
+
+def test_a_file_cut_short_after_opening(tmp_path: Path) -> None:
+    path = put(tmp_path, np.arange(100, dtype="<u2").tobytes())
+    shards: ShardSet = open_shards(tmp_path, "p", "train", 4096)
+    path.write_bytes(b"ab")
+    with pytest.raises(UserError, match="cannot be mapped"):
+        shards.ids(0)
+
+
+def test_missing_root_phase_split_and_files_say_what_to_do(tmp_path: Path) -> None:
+    root = tmp_path / "shards"
+    assert f"{root} is not a directory" in refused(root)
+    (root / "other").mkdir(parents=True)
+    assert "'p' (phases there: other)" in refused(root)
+    (root / "p").mkdir()
+    for split in ("train", "val"):
+        text = refused(root, split=split)
+        assert f"no '{split}' split" in text
+        assert "make demo" in text
+        assert f"{root}/p/{split}/p-{split}-000.bin" in text
+    (root / "p/train").mkdir()
+    assert "holds no .bin file" in refused(root)
+
+
+def test_a_vocabulary_larger_than_the_models(tmp_path: Path) -> None:
+    put(tmp_path, b"ab")
+    manifest = put(tmp_path, json.dumps({"vocab_size": 32768}).encode(), "dataset.json")
+    text = refused(tmp_path, 4096)
+    assert str(manifest) in text
+    assert "32768" in text and "4096" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "holds a list"),
+        ('{"dtype": "int8"}', "'int8' is not one of uint16, uint32"),
+        ('{"dtype": []}', "dtype: []"),
+        ('{"vocab_size": "big"}', "'big'"),
+    ],
+)
+def test_a_broken_dataset_json(tmp_path: Path, text: str, words: str) -> None:
+    put(tmp_path, b"ab")
+    path = put(tmp_path, text.encode(), "dataset.json")
+    error = refused(tmp_path)
+    assert str(path) in error
+    assert words in error

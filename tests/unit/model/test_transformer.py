@@ -1,0 +1,159 @@
+"""Shape, initial numbers, causality and checkpointing of the decoder."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.loss import resolve_loss
+from model.transformer import MLATransformer, build
+from profiles.errors import SpecError
+from profiles.model_config import NAMED_MODELS, ModelConfig
+
+CONFIG = ModelConfig(
+    hidden_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    qk_nope_head_dim=8,
+    qk_rope_head_dim=8,
+    v_head_dim=16,
+    kv_lora_rank=16,
+    intermediate_size=64,
+    vocab_size=101,
+)
+WITH_Q_LORA = dataclasses.replace(CONFIG, q_lora_rank=12)
+TIED = dataclasses.replace(CONFIG, tie_word_embeddings=True)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def tokens(batch: int, length: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, CONFIG.vocab_size, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("config", [*NAMED_MODELS.values(), CONFIG, WITH_Q_LORA, TIED])
+def test_parameter_count_is_the_one_the_config_says(config: ModelConfig) -> None:
+    with torch.device("meta"):
+        model = MLATransformer(config)
+    assert all(p.is_meta for p in model.parameters())
+    assert sum(p.numel() for p in model.parameters()) == config.params
+
+
+def test_mla_1b_has_its_published_size() -> None:
+    assert NAMED_MODELS["mla-1b"].params == 1_024_849_664
+
+
+def test_same_seed_gives_the_same_numbers_whatever_the_surroundings() -> None:
+    first = build(WITH_Q_LORA, 7).state_dict()
+    state_before = torch.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            second = build(WITH_Q_LORA, 7, checkpointing="full").state_dict()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(torch.get_rng_state(), state_before)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert value.dtype == second[name].dtype == torch.float32
+        assert torch.equal(value, second[name]), name
+
+
+def test_another_dtype_is_the_same_model_rounded() -> None:
+    wide, narrow = build(CONFIG, 7).state_dict(), build(CONFIG, 7, dtype=torch.bfloat16).state_dict()
+    assert all(torch.equal(value.bfloat16(), narrow[name]) for name, value in wide.items())
+
+
+def test_another_seed_gives_other_numbers() -> None:
+    first, second = build(CONFIG, 7).state_dict(), build(CONFIG, 8).state_dict()
+    assert not any(torch.equal(value, second[name]) for name, value in first.items() if value.dim() > 1)
+
+
+def test_initial_spread() -> None:
+    config = NAMED_MODELS["mla-tiny"]
+    for name, value in build(config, 1).named_parameters():
+        if value.dim() == 1:
+            assert torch.equal(value, torch.ones_like(value)), name
+            continue
+        writes = name.endswith(("o_proj.weight", "down_proj.weight"))
+        wanted = config.initializer_range / ((2 * config.num_hidden_layers) ** 0.5 if writes else 1.0)
+        assert value.std().item() == pytest.approx(wanted, rel=0.03), name
+        assert abs(value.mean().item()) < 0.03 * wanted, name
+
+
+def test_a_tied_head_is_the_embedding() -> None:
+    model = build(TIED, 1, checkpointing="full")
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    model(tokens(1, 5)).sum().backward()
+    assert model.lm_head.weight.grad is not None
+
+
+@settings(max_examples=20, deadline=None)
+@given(length=st.integers(2, 24), data=st.data())
+def test_a_later_token_never_changes_earlier_logits(length: int, data: st.DataObject) -> None:
+    at = data.draw(st.integers(1, length - 1))
+    model = build(WITH_Q_LORA, 1, dtype=torch.float64)
+    before = tokens(2, length, seed=length)
+    after = before.clone()
+    after[:, at] = (after[:, at] + 1) % CONFIG.vocab_size
+    with torch.no_grad():
+        change = (model(before) - model(after)).abs().amax((0, 2))
+    assert change[:at].max().item() <= 1e-14
+    assert change[at].item() > 1e-6
+
+
+def test_order_of_earlier_tokens_matters() -> None:
+    model = build(dataclasses.replace(CONFIG, num_hidden_layers=1, initializer_range=0.3), 1)
+    with torch.no_grad():
+        one, two = model(torch.tensor([[5, 9, 3]]))[0, -1], model(torch.tensor([[9, 5, 3]]))[0, -1]
+    assert (one - two).abs().max().item() > 1e-3
+
+
+@pytest.mark.parametrize("config", [CONFIG, WITH_Q_LORA])
+def test_checkpointing_changes_no_number(config: ModelConfig) -> None:
+    loss = resolve_loss("plain")
+    ids = tokens(2, 18)
+    results = []
+    for checkpointing in ("none", "full"):
+        model = build(config, 3, checkpointing=checkpointing)
+        value = loss(model, ids[:, :-1], ids[:, 1:])
+        value.backward()
+        results.append((value, [p.grad for p in model.parameters()]))
+    (kept, kept_grads), (again, again_grads) = results
+    assert torch.equal(kept, again)
+    assert all(torch.equal(a, b) for a, b in zip(kept_grads, again_grads, strict=True))
+
+
+@pytest.mark.parametrize(("checkpointing", "runs"), [("none", 1), ("full", 2)])
+def test_full_checkpointing_runs_every_block_again(checkpointing: str, runs: int) -> None:
+    model = build(CONFIG, 3, checkpointing=checkpointing)
+    seen = []
+    for index, block in enumerate(model.model.layers):
+        block.self_attn.o_proj.register_forward_pre_hook(lambda *_, index=index: seen.append(index))
+    model(tokens(1, 4)).sum().backward()
+    assert sorted(seen) == sorted(list(range(CONFIG.num_hidden_layers)) * runs)
+
+
+def test_unknown_checkpointing_is_named() -> None:
+    with pytest.raises(SpecError, match="checkpointing: 'some' is not one of none, full"):
+        MLATransformer(CONFIG, "some")
+
+
+def test_autocast_stays_close_and_warns_of_nothing() -> None:
+    loss = resolve_loss("plain")
+    model, ids = build(WITH_Q_LORA, 3), tokens(2, 18)
+    exact = loss(model, ids[:, :-1], ids[:, 1:]).item()
+    with warnings.catch_warnings(), torch.autocast("cpu", torch.bfloat16):
+        warnings.simplefilter("error")
+        rounded = loss(model, ids[:, :-1], ids[:, 1:])
+    assert rounded.dtype == torch.float32
+    assert rounded.item() == pytest.approx(exact, rel=1e-3)
+    assert rounded.item() != exact

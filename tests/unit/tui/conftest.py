@@ -1,0 +1,65 @@
+"""A store with real job directories: written by the store and the log writer, as a supervisor and a trainer would."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.jobs.log import LogWriter
+from engine.jobs.process import identity, this_boot, this_host
+from engine.jobs.store import Job, Store
+from profiles import registry
+
+Make = Callable[..., tuple[Job, LogWriter]]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("MLA_TUI_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return Store()
+
+
+def step_record(step: int, loss: float | None = None, **fields: Any) -> dict[str, Any]:
+    return {
+        **{"step": step, "loss": 2 + 6 * math.exp(-step / 50) if loss is None else loss, "lr": 3e-3, "grad_norm": 1.5},
+        **{"tokens": step * 2048, "tok_s": 4000.0, "step_s": 0.5, "data_s": 0.001, "micro": 8, "accum": 1},
+        **{"context": 256, "device_peak": None, "host_states": 0, "mfu": None, **fields},
+    }
+
+
+@pytest.fixture
+def make_job(store: Store) -> Iterator[Make]:
+    """``make_job(name, steps, phase=…)`` → the job and the writer of its log. A living one's trainer is this process."""
+    writers: list[LogWriter] = []
+
+    def make(name: str, steps: int, phase: str = "finished") -> tuple[Job, LogWriter]:
+        spec = registry.load("cpu_demo")
+        living = phase not in ("finished", "failed", "stopped")
+        state: dict[str, Any] = {
+            **{"profile": "cpu_demo", "backend": "torch", "steps": spec.train.steps, "micro": 8, "accum": 1},
+            **{"context": 256, "version": "0", "host": this_host(), "boot": this_boot(), "phase": phase},
+            **{"attempt": 1, "started": time.time() - steps, "step": steps, "loss": 2.0},
+        }
+        if living:
+            state["trainer"] = identity(os.getpid())
+        job = store.create(spec, {"name": name, "resume": None, "init_from": None}, state)
+        writer = LogWriter(job.log_path, attempt=1)
+        writers.append(writer)
+        writer.write("start", paths={}, params=3_200_000, device="cpu", versions={}, resumed_from=None)
+        writer.write("state", phase="running", reason="")
+        for step in range(1, steps + 1):
+            writer.write("step", **step_record(step))
+        if not living:
+            writer.write("state", phase=phase, reason="")
+        return job, writer
+
+    yield make
+    for writer in writers:
+        writer.close()

@@ -1,0 +1,59 @@
+import re
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tui import actions
+from tui.app import MlaApp
+from tui.screens.help import help_lines
+from tui.screens.home import HomeScreen
+from tui.screens.monitor import MonitorScreen
+from tui.screens.new_run import NewRunScreen
+
+CLASSES: dict[str, type[Any]] = {
+    actions.HOME: HomeScreen,
+    actions.NEW_RUN: NewRunScreen,
+    actions.MONITOR: MonitorScreen,
+}
+PLAIN = re.compile(r"[a-zA-Z0-9]|f\d+|ctrl\+[a-z]|enter|tab|escape|up|down|pageup|pagedown|question_mark|slash")
+
+
+@pytest.mark.parametrize("place", actions.SCREENS)
+def test_no_two_actions_share_a_key_on_one_screen(place: str) -> None:
+    keys = Counter(key for action in actions.on(place) for key in action.keys)
+    assert [key for key, count in keys.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("place", actions.SCREENS)
+def test_every_key_of_a_screen_is_in_its_help(place: str) -> None:
+    shown = [keys.split(" ") for keys, _ in help_lines(place)]
+    bound = {key for binding in CLASSES[place].BINDINGS + MlaApp.BINDINGS for key in binding.key.split(",")}
+    assert bound
+    for key in bound | {MlaApp.COMMAND_PALETTE_BINDING}:
+        assert any(actions.key_name(key) in keys for keys in shown), key
+
+
+@pytest.mark.parametrize("place", actions.SCREENS)
+def test_every_action_is_answered(place: str) -> None:
+    for action in actions.on(place):
+        if action.natural:
+            continue
+        name = action.call.partition("(")[0]
+        owner = MlaApp if name.startswith("app.") or actions.APP in action.screens else CLASSES[place]
+        assert hasattr(owner, f"action_{name.removeprefix('app.')}"), action
+
+
+def test_keys_are_those_that_tmux_passes_on() -> None:
+    assert [key for action in actions.ACTIONS for key in action.keys if not PLAIN.fullmatch(key)] == []
+
+
+def test_ids_are_unique_and_what_destroys_is_marked() -> None:
+    assert len({action.id for action in actions.ACTIONS}) == len(actions.ACTIONS)
+    assert [action.id for action in actions.ACTIONS if action.destructive] == ["stop"]
+
+
+@pytest.mark.parametrize("place", actions.SCREENS)
+def test_the_key_bar_shows_help_and_the_way_out(place: str) -> None:
+    titles = [title for _, title in actions.bar(place)]
+    assert "Help" in titles and ("Back" in titles or "Quit" in titles)

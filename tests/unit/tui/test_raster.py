@@ -1,0 +1,100 @@
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tui.widgets import raster
+
+finite = st.floats(-1e9, 1e9)
+values = st.one_of(st.none(), finite, st.sampled_from([math.nan, math.inf, -math.inf]))
+
+
+def points(ys: list[float | None]) -> list[raster.Point]:
+    return [(float(x), y, y, y) for x, y in enumerate(ys, 1)]
+
+
+@given(st.lists(finite, min_size=1, max_size=400), st.integers(1, 120), st.integers(1, 12), st.data())
+def test_a_spike_of_one_step_is_always_drawn(ys: list[float], width: int, height: int, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(ys) - 1))
+    ys[at] = 2e9
+    axis = raster.linear_axis(-1e9, 2e9, 4)
+    masks = raster.dots(raster.columns(points(ys), 0, len(ys) + 1, width), axis, height * 4)
+    top = raster.dots(raster.columns(points([2e9]), 0, 2, 1), axis, height * 4)[0]
+    assert any(mask & top for mask in masks)
+
+
+@given(st.lists(values, max_size=60), st.integers(0, 50), st.integers(0, 8))
+def test_any_series_draws_at_any_size(ys: list[float | None], width: int, height: int) -> None:
+    found = raster.extremes(points(ys)) or (0.0, 1.0)
+    for axis in (raster.linear_axis(*found, 3), raster.log_axis(*found, 3)):
+        cols = raster.columns(points(ys), 0, len(ys) + 1, width)
+        rows = raster.braille(raster.dots(cols, axis, height * 4), height)
+        assert len(rows) == height
+        assert all(len(row) == width // 2 for row in rows)
+
+
+@given(st.integers(2, 30), st.integers(2, 30), st.sampled_from([None, math.nan, math.inf]))
+def test_a_gap_is_never_bridged(before: int, after: int, missing: float | None) -> None:
+    ys: list[float | None] = [1.0] * before + [missing] + [1.0] * after
+    cols = raster.columns(points(ys), 0.5, len(ys) + 0.5, len(ys))
+    masks = raster.dots(cols, raster.linear_axis(0, 2, 2), 8)
+    assert masks[before] == 0
+    assert all(mask for x, mask in enumerate(masks) if x != before)
+
+
+def test_measured_neighbours_are_joined_over_empty_columns() -> None:
+    cols = raster.columns([(1.0, 0.0, 0.0, 0.0), (9.0, 8.0, 8.0, 8.0)], 0, 10, 20)
+    masks = raster.dots(cols, raster.linear_axis(0, 8, 2), 16)
+    first, last = 2, 18
+    assert all(masks[first : last + 1])
+    assert not any(masks[:first]) and not any(masks[last + 1 :])
+
+
+@given(finite, st.floats(0, 1e9), st.integers(1, 6), st.sampled_from([1.0, 1024.0, 1024.0**3]))
+def test_an_axis_holds_its_values_and_has_a_tick(low: float, room: float, ticks: int, unit: float) -> None:
+    axis = raster.linear_axis(low, low + room, ticks, unit)
+    slack = 1e-6 * max(abs(low), room, 1.0)
+    assert axis.low <= low + slack and axis.high >= low + room - slack
+    assert 1 <= len(axis.ticks) <= ticks + 3
+    assert all(axis.low - slack <= tick <= axis.high + slack for tick in axis.ticks)
+
+
+@given(st.floats(1e-12, 1e12), st.floats(1, 1e9), st.integers(1, 6))
+def test_a_log_axis_holds_its_values(low: float, factor: float, ticks: int) -> None:
+    axis = raster.log_axis(low, low * factor, ticks)
+    a, b = axis.place(low), axis.place(low * factor)
+    assert a is not None and b is not None and a >= -1e-6 and b <= 1 + 1e-6
+    assert axis.place(0.0) is None and axis.place(-1.0) is None
+
+
+@given(st.floats(1e-3, 1e12))
+def test_an_extent_moves_in_steps(value: float) -> None:
+    end = raster.nice_ceiling(value)
+    assert value <= end * (1 + 1e-9) and end <= value * 1.5 * (1 + 1e-9)
+    assert raster.nice_ceiling(end) == end
+
+
+def test_an_axis_stays_while_the_values_fill_it() -> None:
+    make = lambda a, b: raster.linear_axis(a, b, 4)  # noqa: E731
+    old = raster.settled(None, 0, 10, make)
+    assert raster.settled(old, 2, 9, make) is old
+    assert raster.settled(old, 2, 11, make).high >= 11
+    assert raster.settled(old, 4, 5, make) != old
+
+
+@given(st.lists(values, max_size=40), st.floats(0, 0.99))
+def test_smoothing_keeps_gaps_and_stays_within_the_values(ys: list[float | None], weight: float) -> None:
+    smooth = raster.smooth(points(ys), weight)
+    known = [y for y in ys if y is not None and math.isfinite(y)]
+    for y, (_, _, mean, _) in zip(ys, smooth, strict=True):
+        assert (mean is None) == (y is None or not math.isfinite(y))
+        if mean is not None:
+            assert min(known) - 1 <= mean <= max(known) + 1
+
+
+@given(st.lists(values, max_size=40), st.integers(0, 20))
+def test_a_sparkline_is_as_wide_as_asked(ys: list[float | None], width: int) -> None:
+    text = raster.spark(ys, width)
+    assert len(text) == width
+    shown = ys[-width:] if width else []
+    assert text.count(" ") == width - sum(y is not None and math.isfinite(y) for y in shown)

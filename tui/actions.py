@@ -1,0 +1,113 @@
+"""Every action a person can take in the app, once: keys, help, key bar and command palette are read from here.
+
+tmux passes no Kitty keys on, so keys are letters, digits, F-keys and Ctrl (with Enter, Tab, Esc and the arrows beside
+them): what is here works in any terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from textual.binding import Binding
+
+APP, HOME, NEW_RUN, MONITOR = "app", "home", "new_run", "monitor"
+SCREENS = (HOME, NEW_RUN, MONITOR)
+
+_KEY_NAMES = {
+    "question_mark": "?",
+    "slash": "/",
+    "escape": "Esc",
+    "enter": "Enter",
+    "tab": "Tab",
+    "up": "↑",
+    "down": "↓",
+    "pageup": "PgUp",
+    "pagedown": "PgDn",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to do.
+
+    ``call`` is the Textual action the screen (or, for ``app``, the app) answers to; ``bar`` orders the key bar, 0 keeps an
+    action out of it; ``natural`` keys are handled by the focused widget and only described here.
+    """
+
+    id: str
+    keys: tuple[str, ...]
+    title: str
+    help: str
+    screens: tuple[str, ...]
+    call: str
+    bar: int = 0
+    destructive: bool = False
+    natural: bool = False
+
+    @property
+    def key_names(self) -> str:
+        return " ".join(key_name(key) for key in self.keys)
+
+
+def key_name(key: str) -> str:
+    """A key as a person says it: ``question_mark`` is ``?``, ``ctrl+p`` is ``Ctrl+P``."""
+    if key in _KEY_NAMES:
+        return _KEY_NAMES[key]
+    if key.startswith("ctrl+"):
+        return "Ctrl+" + key[5:].upper()
+    return key.upper() if len(key) > 1 else key
+
+
+_LIST = (HOME, NEW_RUN)
+_AWAY = (NEW_RUN, MONITOR)
+
+ACTIONS: tuple[Action, ...] = (
+    Action("open", ("enter",), "Open", "Watch the chosen run", (HOME,), "open", bar=1),
+    Action("new", ("n",), "New run", "Choose a profile, see what it needs, launch it", (HOME,), "new_run", bar=2),
+    Action("filter", ("slash",), "Filter", "Find runs by name, profile or phase", (HOME,), "filter", bar=3),
+    Action("down", ("j", "down"), "Down", "Next line of the list", _LIST, "cursor(1)", natural=True),
+    Action("up", ("k", "up"), "Up", "Previous line of the list", _LIST, "cursor(-1)", natural=True),
+    Action("quit", ("q",), "Quit", "Leave the app; runs go on", (HOME,), "app.quit", bar=9),
+    Action("launch", ("f5", "ctrl+l", "enter"), "Launch", "Start the run and watch it", (NEW_RUN,), "launch", bar=1),
+    Action("field", ("tab",), "Next field", "Go through the profile list and the fields", (NEW_RUN,), "app.focus_next", bar=2),
+    Action("edit", ("e",), "Edit", "Change micro × accum of the living run", (MONITOR,), "edit", bar=1),
+    Action("pause", ("p",), "Pause", "Pause the run, or let it go on", (MONITOR,), "pause", bar=2),
+    Action("checkpoint", ("c",), "Checkpoint", "Write a checkpoint now", (MONITOR,), "checkpoint", bar=3),
+    Action("stop", ("x", "S"), "Stop", "Stop the run; asks first and offers a checkpoint", (MONITOR,), "stop", bar=4, destructive=True),
+    Action("zoom", ("z",), "Zoom", "Give the focused pane the whole screen, and back", (MONITOR,), "zoom", bar=5),
+    Action("smooth", ("s",), "Smooth", "Smooth the lines: off, light, strong", (MONITOR,), "smooth", bar=7),
+    Action("log_axis", ("y",), "Log axis", "Logarithmic or linear axis for the loss", (MONITOR,), "log_axis", bar=6),
+    Action("pane_1", ("1",), "Pane 1", "Focus the loss", (MONITOR,), "pane(0)"),
+    Action("pane_2", ("2",), "Pane 2", "Focus the device memory", (MONITOR,), "pane(1)"),
+    Action("pane_3", ("3",), "Pane 3", "Focus the host memory", (MONITOR,), "pane(2)"),
+    Action("pane_4", ("4",), "Pane 4", "Focus the throughput", (MONITOR,), "pane(3)"),
+    Action("next_pane", ("tab",), "Next pane", "Focus the next pane", (MONITOR,), "app.focus_next"),
+    Action("log_older", ("k", "up"), "Older", "Scroll the log to older lines", (MONITOR,), "scroll_log(1)"),
+    Action("log_newer", ("j", "down"), "Newer", "Scroll the log to newer lines", (MONITOR,), "scroll_log(-1)"),
+    Action("back", ("q", "escape"), "Back", "Back to the runs; the run goes on", _AWAY, "back", bar=9),
+    Action("help", ("question_mark", "f1"), "Help", "Every key of this screen", (APP,), "help", bar=8),
+    Action("palette", ("ctrl+p",), "Commands", "Find an action by name", (APP,), "command_palette"),
+    Action("leave", ("ctrl+q",), "Quit the app", "Leave the app from any screen; runs go on", (APP,), "quit"),
+)  # fmt: skip
+
+
+def on(screen: str) -> list[Action]:
+    """The actions of one screen, those of the whole app last."""
+    own = [action for action in ACTIONS if screen in action.screens]
+    return own + [action for action in ACTIONS if APP in action.screens and screen != APP]
+
+
+def bindings(screen: str) -> list[Binding]:
+    """Textual bindings for the class of one screen (or of the app)."""
+    return [
+        Binding(",".join(action.keys), action.call, action.title, show=False)
+        for action in ACTIONS
+        if screen in action.screens and not action.natural and action.id != "palette"
+    ]
+
+
+def bar(screen: str) -> Iterable[tuple[str, str]]:
+    """(key, title) for the key bar of one screen, the most wanted first."""
+    shown = sorted((action for action in on(screen) if action.bar), key=lambda action: action.bar)
+    return [(key_name(action.keys[0]), action.title) for action in shown]

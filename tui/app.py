@@ -1,0 +1,86 @@
+"""The Textual app: home below, other screens on top of it. A run never ends because the app does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.app import App
+from textual.binding import BindingType
+from textual.command import Provider
+from textual.screen import Screen
+
+from tui import actions
+from tui.terminal import LOST_TERMINAL, watch_terminal
+
+if TYPE_CHECKING:
+    from engine.jobs.store import Job, Store
+
+
+def _action_provider() -> type[Provider]:
+    from tui.palette import ActionProvider
+
+    return ActionProvider
+
+
+class MlaApp(App[int]):
+    """Shows the jobs of ``store``; goes straight to the monitor of ``job_id`` when given.
+
+    Raises ``UserError`` where there is no such job.
+    """
+
+    TITLE = "mla-tui"
+    CSS_PATH = "styles/app.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings(actions.APP)]
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_action_provider}
+
+    def __init__(self, store: Store, job_id: str | None = None) -> None:
+        super().__init__()
+        self.store = store
+        self.animation_level = "none"  # an animation is bytes over ssh that say nothing
+        self._first_job = store.find(job_id) if job_id is not None else None
+
+    def get_default_screen(self) -> Screen[Any]:
+        from tui.screens.home import HomeScreen
+
+        return HomeScreen(self.store)
+
+    def on_mount(self) -> None:
+        if self._first_job is not None:
+            self.open_job(self._first_job)
+
+    def open_job(self, job: Job) -> None:
+        """Put the monitor of ``job`` on top."""
+        from tui.screens.monitor import MonitorScreen
+
+        self.push_screen(MonitorScreen(job))
+
+    def open_new_run(self) -> None:
+        """Put the form for a new run on top."""
+        from tui.screens.new_run import NewRunScreen
+
+        self.push_screen(NewRunScreen(self.store))
+
+    def action_help(self) -> None:
+        from tui.screens.help import HelpScreen
+
+        place = getattr(self.screen, "place", None)
+        if place is not None:
+            self.push_screen(HelpScreen(place))
+
+
+def run_app(store: Store, job_id: str | None = None) -> int:
+    """Run the app in this terminal until the person leaves it or the terminal is gone; returns the exit code.
+
+    Raises ``UserError`` where ``job_id`` names no job or there is no terminal to draw on.
+    """
+    import sys
+
+    from profiles.errors import UserError
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError("the app needs a terminal; without one use: mla-tui ls, mla-tui status JOB, mla-tui watch JOB")
+    app = MlaApp(store, job_id)
+    with watch_terminal(app, sys.stdin.fileno()) as terminal:
+        app.run()
+    return LOST_TERMINAL if terminal.lost else app.return_code or 0

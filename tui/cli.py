@@ -1,0 +1,130 @@
+"""The ``mla-tui`` command line. Each command imports what it needs when it runs: ``ls`` must not wait for torch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from profiles.errors import UserError
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 ok, 1 failed, 2 usage."""
+    args = _parser().parse_args(argv)
+    module, _, function = str(args.run).partition(":")
+    command: Command = getattr(import_module(module), function)
+    try:
+        return command(args)
+    except UserError as error:
+        print(f"mla-tui: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"mla-tui: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mla-tui",
+        description="Pre-train Multi-Head Latent Attention models on the machine you have. Without a command: the app.",
+    )
+    parser.set_defaults(run="tui.commands_job:home")
+    parser.add_argument("--version", action="store_true", help="print the version and end")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def add(name: str, run: str, help: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=help,
+            description=f"{help[0].upper()}{help[1:]}.",
+            epilog=f"example: {example}",
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    def add_job(name: str, help: str, example: str, optional: bool = False) -> argparse.ArgumentParser:
+        sub = add(name, f"tui.commands_job:{name}", help, example)
+        words = "a unique part of a job's id, its name, or latest"
+        sub.add_argument("job", metavar="JOB", nargs="?" if optional else None, default="latest", help=words)
+        return sub
+
+    sub = add("launch", "tui.commands_run:launch", "start a run that outlives this shell", "mla-tui launch -p cpu_demo")
+    _add_spec(sub)
+    _add_origin(sub)
+    sub.add_argument("--attach", action="store_true", help="open the app on the run")
+    sub.add_argument("--dry-run", action="store_true", help="print the resolved spec and start nothing")
+
+    sub = add("train", "tui.commands_run:train", "train in the foreground", "mla-tui train -p cpu_demo -s steps=20")
+    _add_spec(sub)
+    _add_origin(sub)
+    sub.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+    sub = add("plan", "tui.commands_run:plan", "forecast the memory of a run", "mla-tui plan -p pretrain_5080")
+    _add_spec(sub)
+    sub.add_argument("--json", action="store_true", help="as JSON")
+
+    sub = add("ls", "tui.commands_job:ls", "list the runs, newest first", "mla-tui ls")
+    sub.add_argument("--json", action="store_true", help="as JSON, what status gives for each")
+
+    add_job("attach", "open the app on a run", "mla-tui attach latest", optional=True)
+    sub = add_job("status", "say how a run is doing", "mla-tui status latest --json")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+    sub = add_job("logs", "print what the trainer wrote to its console", "mla-tui logs latest -f")
+    sub.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
+    sub = add_job("watch", "follow a run as plain lines", "mla-tui watch latest --json")
+    sub.add_argument("--from", dest="start", type=int, default=0, metavar="AT", help="begin at this log offset")
+    sub.add_argument("--no-follow", action="store_true", help="end with what is there now")
+    sub.add_argument("--json", action="store_true", help="one record a line, each with its log offset")
+    sub = add_job("set", "change a living run", "mla-tui set latest micro=4")
+    sub.add_argument("changes", nargs="+", metavar="KEY=VALUE", help="micro or accum")
+    add_job("pause", "hold a run between two micro-batches", "mla-tui pause latest")
+    add_job("resume", "let a paused run go on", "mla-tui resume latest")
+    add_job("checkpoint", "save now", "mla-tui checkpoint latest")
+    sub = add_job("stop", "save and end a run", "mla-tui stop latest")
+    sub.add_argument("--no-save", action="store_true", help="end without a checkpoint")
+    add_job("rm", "forget an ended run; its checkpoints stay", "mla-tui rm 20261123-194712")
+
+    sub = add("sample", "tui.commands_run:sample", "write text with a checkpoint", "mla-tui sample models/demo -n 80")
+    sub.add_argument("checkpoint", metavar="CKPT", help="a ckpt_step_N directory or the folder of a run's checkpoints")
+    sub.add_argument("--prompt", default="", help="the text to go on from")
+    sub.add_argument("-n", "--tokens", type=int, default=120, help="how many tokens (default 120)")
+    sub.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest (default 0.8)")
+    sub.add_argument("--top-p", type=float, default=0.95, help="share of the probability drawn from (default 0.95)")
+    sub.add_argument("--seed", type=int, default=0, help="of the drawing (default 0)")
+
+    data = add("data", "tui.commands_run:data_inspect", "look at packed shards", "mla-tui data inspect data/shards")
+    inner = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    sub = inner.add_parser("inspect", help="what shards hold", epilog="example: mla-tui data inspect data/shards")
+    sub.add_argument("path", metavar="PATH", help="a .bin file, a phase or a folder of phases")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+    sub.set_defaults(run="tui.commands_run:data_inspect")
+    return parser
+
+
+def _add_spec(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-p", "--profile", metavar="PROFILE", help="a profile's name or a .toml file")
+    parser.add_argument(
+        *("-s", "--set"), dest="overrides", action="append", default=[], metavar="K=V", help="override, e.g. micro=4"
+    )
+    parser.add_argument("--backend", choices=("auto", "torch", "deepspeed", "mlx"), help="what does the arithmetic")
+
+
+def _add_origin(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", metavar="N", help="of the run and its checkpoint folder")
+    parser.add_argument("--resume", metavar="CKPT", help="go on from a checkpoint, or from the latest")
+    parser.add_argument("--init-from", metavar="CKPT", help="start afresh from a checkpoint's weights")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""Commands about jobs that exist: list, look, follow, ask."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from engine.jobs.status import CUT_OFF, ENDED
+from engine.jobs.store import Job, Store
+from profiles.errors import SpecError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ANSWER_PATIENCE = 60.0  # a step on a small card takes tens of seconds
+
+
+def home(args: argparse.Namespace) -> int:
+    if args.version:
+        from engine.version import package_version
+
+        print(f"mla-tui {package_version()}")
+        return 0
+    from tui.app import run_app
+
+    return run_app(Store())
+
+
+def attach(args: argparse.Namespace) -> int:
+    job = Store().find(args.job)
+    _revive(job)
+    from tui.app import run_app
+
+    return run_app(Store(), job.id)
+
+
+def ls(args: argparse.Namespace) -> int:
+    summaries = Store().summaries()
+    if args.json:
+        print(json.dumps(summaries, indent=1))
+        return 0
+    if not summaries:
+        print("no runs yet; start one with: mla-tui launch", file=sys.stderr)
+        return 0
+    width = max(len(str(s["id"])) for s in summaries)
+    print(f"{'id':<{width}}  {'phase':<10} {'step':>15} {'loss':>8} {'val':>8} {'tok/s':>9}  name")
+    for s in summaries:
+        step = f"{s['step'] or 0}/{s['steps'] or '?'}"
+        loss, val, speed = _short(s["loss"], 4), _short(s["val_loss"], 4), _short(s["tok_s"], 0)
+        name = s["name"] if s["name"] != s["id"] else ""
+        print(f"{s['id']:<{width}}  {s['phase']:<10} {step:>15} {loss:>8} {val:>8} {speed:>9}  {name}".rstrip())
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    summary = Store().find(args.job).summary()
+    if args.json:
+        print(json.dumps(summary, indent=1))
+        return 0
+    for key, value in summary.items():
+        if key in ("supervisor", "trainer"):
+            value = f"pid {value['pid']}, {'alive' if value['alive'] else 'not running'}" if value["pid"] else None
+        elif key in ("started", "ended") and value:
+            value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+        print(f"{key:<12} {'–' if value in (None, '') else value}")
+    return 0
+
+
+def logs(args: argparse.Namespace) -> int:
+    job = Store().find(args.job)
+    try:
+        with open(job.console_path, "rb") as file:
+            while True:
+                over = not args.follow or job.summary()["phase"] in (*ENDED, CUT_OFF)
+                while chunk := file.read(1 << 16):
+                    sys.stdout.buffer.write(chunk)
+                sys.stdout.flush()
+                if over:
+                    return 0
+                time.sleep(0.3)
+    except FileNotFoundError:
+        print(f"mla-tui: job {job.id}: its console is empty", file=sys.stderr)
+        return 0
+
+
+def watch(args: argparse.Namespace) -> int:
+    """Follow the log; ends with the run: 0 where it finished or was stopped, 1 where it failed."""
+    job = Store().find(args.job)
+    if not args.no_follow:
+        _revive(job)
+    if args.json:
+        _follow(job, args.start, args.no_follow, lambda record: print(json.dumps(record), flush=True))
+    else:
+        show = LineShow(int(job.summary()["steps"] or 0))
+        _follow(job, args.start, args.no_follow, show)
+    summary = job.summary()
+    if not args.json and summary["phase"] in (*ENDED, CUT_OFF):
+        print(_ending(summary))
+    return 0 if summary["phase"] in ("finished", "stopped") or args.no_follow else 1
+
+
+def set(args: argparse.Namespace) -> int:  # noqa: A001  the command's name
+    from profiles.registry import parse_override
+
+    changes: dict[str, Any] = {}
+    for text in args.changes:
+        key, value = parse_override(text)
+        changes[key.removeprefix("batch.")] = value
+    record = _ask(Store().find(args.job), "set", changes=changes)
+    if record is None:
+        return 0
+    if not record["ok"]:
+        raise SpecError(str(record["why"]))
+    changed = ", ".join(f"{k} {old} → {new}" for k, (old, new) in record["changed"].items())
+    print(f"from step {record['step'] + 1} on: {changed or 'nothing changed'}", file=sys.stderr)
+    return 0
+
+
+def pause(args: argparse.Namespace) -> int:
+    return _told(_ask(Store().find(args.job), "pause"))
+
+
+def resume(args: argparse.Namespace) -> int:
+    return _told(_ask(Store().find(args.job), "resume"))
+
+
+def checkpoint(args: argparse.Namespace) -> int:
+    record = _ask(Store().find(args.job), "checkpoint")
+    if record is not None and record["kind"] == "checkpoint":
+        if not record["ok"]:
+            raise UserError(str(record["why"]))
+        print(record["path"])
+    return 0
+
+
+def stop(args: argparse.Namespace) -> int:
+    job = Store().find(args.job)
+    record = _ask(job, "stop", save=not args.no_save)
+    if record is None:
+        return 0
+    deadline = time.monotonic() + ANSWER_PATIENCE
+    while not job.ended() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    summary = job.summary()
+    print(_ending(summary), file=sys.stderr)
+    return 0 if summary["phase"] in ENDED else 1
+
+
+def rm(args: argparse.Namespace) -> int:
+    if args.job == "latest":
+        raise SpecError("rm latest: name the run, so that it is the one you mean (mla-tui ls shows all)")
+    job = Store().find(args.job)
+    job.remove()
+    print(f"{job.id}: forgotten; its checkpoints stay", file=sys.stderr)
+    return 0
+
+
+class LineShow:
+    """Prints records as plain lines. Steps come at most twice a second, so that a fast run stays readable."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._due = 0.0
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        from tui.words import tell
+
+        if record["kind"] == "step":
+            last = record["step"] == self._steps
+            if record["t"] < self._due and not last:
+                return
+            self._due = record["t"] + 0.5
+            done = f"step {record['step']}/{self._steps}" if self._steps else f"step {record['step']}"
+            print(
+                f"{done}  loss {_short(record['loss'], 4)}  lr {record['lr']:.2e}"
+                f"  {_short(record['tok_s'], 0)} tok/s  {record['step_s']:.2f} s",
+                flush=True,
+            )
+        elif told := tell(record):
+            print(told[0], flush=True)
+
+
+def _follow(job: Job, start: int, no_follow: bool, show: Any) -> None:
+    if no_follow:
+        from engine.jobs.log import read_all
+
+        for at, record in read_all(job.log_path, start):
+            show({"at": at, **record})
+        return
+    import asyncio
+
+    from engine.jobs.client import Link
+
+    async def run() -> None:
+        async for record in Link(job).records(start, live=False):
+            show(record)
+
+    asyncio.run(run())
+
+
+def _ask(job: Job, method: str, **params: Any) -> dict[str, Any] | None:
+    """Ask and wait for the record that answers; None where it takes too long (it stays asked). Raises ``UserError``."""
+    import asyncio
+
+    from engine.jobs.client import Link
+
+    async def answer(records: AsyncIterator[dict[str, Any]], id: str) -> dict[str, Any] | None:
+        async for record in records:
+            if record.get("id") == id:
+                return record
+        return None
+
+    async def run() -> dict[str, Any] | None:
+        link = Link(job)
+        start = (await link.history([], 1))["at"]
+        asked = await link.request(method, **params, by="command line")
+        try:
+            return await asyncio.wait_for(answer(link.records(start, live=False), asked["id"]), ANSWER_PATIENCE)
+        except TimeoutError:
+            print(f"asked ({asked['id']}); the trainer answers when its present micro-batch is done", file=sys.stderr)
+            return None
+
+    record = asyncio.run(run())
+    if record is None and job.ended():
+        raise UserError(f"job {job.id}: ended before it could {method}")
+    return record
+
+
+def _told(record: dict[str, Any] | None) -> int:
+    if record is not None:
+        print(f"{record.get('phase')} {record.get('reason') or ''}".rstrip(), file=sys.stderr)
+    return 0
+
+
+def _revive(job: Job) -> None:
+    """A living run without a supervisor gets one; of a run that was cut off we show what there is."""
+    from engine.jobs.launch import ensure_supervisor
+
+    if job.is_here() and not job.ended():
+        ensure_supervisor(job)
+
+
+def _ending(summary: dict[str, Any]) -> str:
+    words = f"{summary['phase']} at step {summary['step'] or 0}"
+    if summary["loss"] is not None:
+        words += f", loss {_short(summary['loss'], 4)}"
+    if summary["val_loss"] is not None:
+        words += f", validation loss {_short(summary['val_loss'], 4)}"
+    if summary["reason"]:
+        words += f": {summary['reason']}"
+    return words
+
+
+def _short(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,151 @@
+"""Commands that start something: a run, a forecast, a sample, a look at data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from profiles.errors import SpecError
+from profiles.registry import detect, load, overridden
+from profiles.spec import RunSpec
+
+
+def launch(args: argparse.Namespace) -> int:
+    from engine.jobs.launch import launch as start
+    from engine.jobs.store import Store
+    from engine.preflight import check, resolved
+
+    spec, resume, init_from = _resolve(args)
+    if args.dry_run:
+        spec = resolved(spec)
+        check(spec, Path(spec.train.out), fresh=False)
+        print(json.dumps(spec.to_dict(), indent=1))
+        return 0
+    store = Store()
+    job = start(store, spec, name=args.name, resume=resume, init_from=init_from)
+    print(job.id, flush=True)
+    if args.attach:
+        from tui.app import run_app
+
+        return run_app(store, job.id)
+    print(f"follow it with: mla-tui attach {job.id}", file=sys.stderr)
+    return 0
+
+
+def train(args: argparse.Namespace) -> int:
+    from engine.train.main import run_foreground
+    from tui.commands_job import LineShow
+
+    spec, resume, init_from = _resolve(args)
+    return run_foreground(spec, args.name, resume, init_from, LineShow(spec.train.steps))
+
+
+def plan(args: argparse.Namespace) -> int:
+    from engine.memory.forecast import forecast
+    from engine.memory.hardware import detect_hardware
+    from engine.memory.levers import levers
+    from tui.format import size
+
+    spec, hardware = _spec(args), detect_hardware()
+    parts = forecast(spec, hardware)
+    ways = levers(spec, hardware)
+    if args.json:
+        answer: dict[str, Any] = {
+            "profile": spec.profile,
+            "device": parts.device,
+            "device_total": parts.device_total,
+            "host": parts.host,
+            "host_total": parts.host_total,
+            "hardware": {key: getattr(hardware, key) for key in hardware.__slots__},
+            "fits": parts.fits(hardware),
+            "levers": [{"change": way.change, "device": way.device, "host": way.host} for way in ways],
+        }
+        print(json.dumps(answer, indent=1))
+        return 0
+    batch = f"micro {spec.batch.micro} × accum {spec.accum}, context {spec.batch.context}"
+    print(f"{spec.profile}: {spec.model.name}, {batch}, forecast by formula")
+    for place, content, total, free in (
+        ("device", parts.device, parts.device_total, hardware.device_free),
+        ("host", parts.host, parts.host_total, hardware.ram_free),
+    ):
+        if content:
+            print(f"{place}: {size(total)} of {size(free)} free" if free else f"{place}: {size(total)}")
+            for part, amount in sorted(content.items(), key=lambda item: -item[1]):
+                print(f"  {part:<18} {size(amount):>10}")
+    print("it fits" if parts.fits(hardware) else "it does not fit this machine")
+    for way in ways:
+        place, saved = ("device", way.device) if parts.device else ("host", way.host)
+        print(f"  {way.change:<28} {place} {size(saved)} less")
+    return 0
+
+
+def sample(args: argparse.Namespace) -> int:
+    from engine.train.checkpoint import find
+    from engine.train.sample import sample as pieces
+
+    if args.tokens < 1:
+        raise SpecError(f"--tokens: {args.tokens} is not at least 1")
+    print(args.prompt, end="", flush=True)
+    for piece in pieces(
+        find(args.checkpoint, Path("models")),
+        args.prompt,
+        tokens=args.tokens,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        seed=args.seed,
+    ):
+        print(piece, end="", flush=True)
+    print()
+    return 0
+
+
+def data_inspect(args: argparse.Namespace) -> int:
+    from data.inspect import inspect_path
+
+    entries = inspect_path(Path(args.path))
+    if args.json:
+        print(json.dumps(entries, indent=1))
+    else:
+        for entry in entries:
+            print(entry["path"])
+            for key in ("format", "dtype", "tokens", "bytes", "highest_id", "sampled", "peek"):
+                if entry[key] is not None:
+                    print(f"  {key:<11} {entry[key]!r}" if key == "peek" else f"  {key:<11} {entry[key]}")
+    problems = [problem for entry in entries for problem in entry["problems"]]
+    for problem in dict.fromkeys(problems):
+        print(f"mla-tui: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _resolve(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path | None]:
+    """The spec a person asked for and the checkpoint it starts from. Raises ``UserError``."""
+    if args.resume and args.init_from:
+        raise SpecError("--resume and --init-from: give one; resume goes on, init-from takes the weights alone")
+    if not args.resume:
+        init_from = None
+        if args.init_from:
+            from engine.train import checkpoint
+
+            init_from = checkpoint.find(args.init_from, Path("models").absolute())
+        return _spec(args), None, init_from
+    from engine.train import checkpoint
+
+    given = _spec(args) if args.profile else None
+    out = Path(given.train.out if given else "models")
+    path = checkpoint.find(args.resume, (out / args.name if args.name else out).absolute())
+    if given is None:
+        saved = RunSpec.from_dict(checkpoint.facts(path)["spec"], f"{path}/trainer.json")
+        given = _with_backend(overridden(saved, args.overrides), args.backend)
+    return given, path, None
+
+
+def _spec(args: argparse.Namespace) -> RunSpec:
+    return _with_backend(load(args.profile or detect(), args.overrides), args.backend)
+
+
+def _with_backend(spec: RunSpec, backend: str | None) -> RunSpec:
+    return replace(spec, launch=replace(spec.launch, backend=backend)) if backend else spec

@@ -1,0 +1,120 @@
+"""Numbers in the few characters a terminal has. Bytes and seconds come in, words go out."""
+
+from __future__ import annotations
+
+import math
+import time
+
+NOTHING = "–"
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+
+
+def size(value: float | None) -> str:
+    """Bytes in binary units, about three digits: ``9.11 GiB``."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    amount, unit = float(value), 0
+    while abs(amount) >= 999.5 and unit < len(_BINARY) - 1:
+        amount, unit = amount / 1024, unit + 1
+    return f"{_three(amount) if unit else int(amount)} {_BINARY[unit]}"
+
+
+def size_of(used: float | None, total: float | None) -> str:
+    """A part of a whole with the unit said once where it is the same: ``9.11 of 15.9 GiB``."""
+    part, whole = size(used), size(total)
+    number, _, unit = part.partition(" ")
+    return f"{number} of {whole}" if whole.endswith(f" {unit}") else f"{part} of {whole}"
+
+
+def _three(amount: float) -> str:
+    """About three significant digits, never an exponent."""
+    magnitude = abs(amount)
+    return f"{amount:.2f}" if magnitude < 9.995 else f"{amount:.1f}" if magnitude < 99.95 else f"{amount:.0f}"
+
+
+def size_unit(value: float) -> float:
+    """The binary unit (in bytes) in which an axis that reaches ``value`` bytes has readable ticks."""
+    unit = 1.0
+    while value / unit >= 1024 and unit < 1024**5:
+        unit *= 1024
+    return unit
+
+
+def duration(seconds: float | None) -> str:
+    """Two units at most: ``0.42 s``, ``12m 30s``, ``3h 05m``, ``6d 4h``."""
+    if seconds is None or not math.isfinite(seconds) or seconds < 0:
+        return NOTHING
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}m {rest:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours}h {minutes:02d}m"
+    days, hours = divmod(hours, 24)
+    return f"{days}d {hours}h"
+
+
+def short_duration(seconds: float) -> str:
+    """One unit, for an axis: ``90s``, ``5m``, ``2.5h``, ``4d``."""
+    for length, name in ((86400.0, "d"), (3600.0, "h"), (60.0, "m")):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f}".removesuffix(".0") + name
+    return f"{seconds:.0f}s"
+
+
+def count(value: float | None) -> str:
+    """A count in at most five characters: ``512``, ``12.3k``, ``1.02B``."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    if abs(value) < 9999.5:
+        return f"{value:.0f}"
+    for scale, name in _COUNTS:
+        if abs(value) >= scale * 0.9995:
+            return _three(value / scale) + name
+    return f"{value:.0f}"
+
+
+def exact(value: float | None) -> str:
+    """A count with thousands separated: ``1,024,849,664``."""
+    return NOTHING if value is None or not math.isfinite(value) else f"{value:,.0f}"
+
+
+def loss(value: float | None) -> str:
+    """A loss or a norm: three decimals where it is small, fewer where it is large."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    magnitude = abs(value)
+    if magnitude and (magnitude < 1e-3 or magnitude >= 1e6):
+        return f"{value:.2e}"
+    return f"{value:.3f}" if magnitude < 100 else f"{value:.1f}"
+
+
+def rate(value: float | None) -> str:
+    """A learning rate: ``3.00e-4``."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    if not value:
+        return "0"
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def axis(value: float) -> str:
+    """A tick of an axis: no trailing zeros, at most six characters for ordinary values."""
+    if value and (abs(value) >= 1e4 or abs(value) < 1e-3):
+        return count(value) if abs(value) >= 1e4 and abs(value) < 1e15 else f"{value:.0e}".replace("e-0", "e-")
+    return f"{value:.4g}"
+
+
+def moment(t: float | None, now: float | None = None) -> str:
+    """When something happened, in local time: the hour today, the date before: ``19:47``, ``23 Nov``."""
+    if t is None or not math.isfinite(t):
+        return NOTHING
+    then, today = time.localtime(t), time.localtime(now)
+    return time.strftime("%H:%M" if then[:3] == today[:3] else "%d %b", then)

@@ -1,0 +1,24 @@
+"""A field for a whole number. Letters are not its business: they go on to the screen as keys."""
+
+from __future__ import annotations
+
+from textual import events
+from textual.widgets import Input
+
+
+class NumberField(Input):
+    def __init__(self, value: str = "", *, id: str | None = None) -> None:
+        super().__init__(value, id=id, restrict=r"[0-9]*", compact=True, max_length=9, select_on_focus=True)
+        self.cursor_blink = False  # a blinking cursor is bytes over ssh
+
+    def check_consume_key(self, key: str, character: str | None) -> bool:
+        return character is not None and character.isdecimal()
+
+    async def _on_key(self, event: events.Key) -> None:
+        if event.character is not None and event.is_printable and not event.character.isdecimal():
+            event.prevent_default()  # Input's own handler would swallow it
+
+    @property
+    def number(self) -> int | None:
+        """The number in the field, or None while it is empty."""
+        return int(self.value) if self.value.isdecimal() else None

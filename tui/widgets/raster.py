@@ -1,0 +1,246 @@
+"""The mathematics of a braille line chart: buckets to columns, columns to dots, values to axes. No terminal in here.
+
+A *point* is ``(x, low, mean, high)``; ``mean is None`` marks a gap (nothing was measured, or it was not finite). Braille
+gives two dots across and four down for each character cell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+Point = tuple[float, float | None, float | None, float | None]
+
+_LEFT = (0x01, 0x02, 0x04, 0x40)
+_RIGHT = (0x08, 0x10, 0x20, 0x80)
+_NICE = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+class Column(NamedTuple):
+    """What one column of dots has to show; ``joined`` is False after a gap."""
+
+    first: float
+    low: float
+    high: float
+    last: float
+    joined: bool
+
+
+class Axis(NamedTuple):
+    """A range of values (already through the logarithm where ``log``) and the ticks to label, lowest first."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    log: bool = False
+
+    def place(self, value: float) -> float | None:
+        """Where ``value`` lies between ``low`` (0.0) and ``high`` (1.0); None where a logarithmic axis has no place."""
+        if self.log:
+            if value <= 0:
+                return None
+            value = math.log10(value)
+        return (value - self.low) / (self.high - self.low)
+
+
+def columns(points: Iterable[Point], x0: float, x1: float, width: int) -> list[Column | None]:
+    """Put points, ordered by x, into ``width`` columns over [x0, x1].
+
+    Every column keeps the extremes of all its points, so a spike of one step cannot fall between two columns.
+    """
+    out: list[Column | None] = [None] * max(width, 0)
+    if width <= 0 or not x1 > x0:
+        return out
+    scale = width / (x1 - x0)
+    joined = False
+    for x, low, mean, high in points:
+        if mean is None or not math.isfinite(mean):
+            joined = False
+            continue
+        if not x0 <= x <= x1:
+            continue
+        low = low if low is not None and math.isfinite(low) else mean
+        high = high if high is not None and math.isfinite(high) else mean
+        at = min(int((x - x0) * scale), width - 1)
+        old = out[at]
+        if old is None:
+            out[at] = Column(mean, low, high, mean, joined)
+        else:
+            out[at] = Column(old.first, min(old.low, low), max(old.high, high), mean, old.joined)
+        joined = True
+    return out
+
+
+def _span(a: int, b: int) -> int:
+    """The bits from ``a`` to ``b``, both included, in either order."""
+    a, b = (a, b) if a <= b else (b, a)
+    return ((1 << (b - a + 1)) - 1) << a
+
+
+def dots(cols: Sequence[Column | None], axis: Axis, height: int) -> list[int]:
+    """One bit mask a column of dots; bit 0 is the top row of ``height`` rows. Values beyond the axis stick to its edge."""
+    masks = [0] * len(cols)
+    if height <= 0:
+        return masks
+
+    def row(value: float) -> int | None:
+        place = axis.place(value)
+        if place is None:
+            return None
+        return height - 1 - min(max(int(place * (height - 1) + 0.5), 0), height - 1)
+
+    previous: tuple[int, int] | None = None
+    for x, column in enumerate(cols):
+        if column is None:
+            continue
+        first, low, high, last = row(column.first), row(column.low), row(column.high), row(column.last)
+        if high is None:
+            previous = None
+            continue
+        masks[x] |= _span(high, high if low is None else low)
+        if column.joined and previous is not None and first is not None:
+            _join(masks, previous, (x, first))
+        previous = None if last is None else (x, last)
+    return masks
+
+
+def _join(masks: list[int], start: tuple[int, int], end: tuple[int, int]) -> None:
+    """A line between two dots: each column between them takes the part of the climb that falls into it."""
+    (x0, y0), (x1, y1) = start, end
+    edge = y0
+    for x in range(x0, x1):
+        middle = y0 + round((y1 - y0) * (x - x0 + 0.5) / (x1 - x0))
+        masks[x] |= _span(edge, middle)
+        edge = middle
+    masks[x1] |= _span(edge, y1)
+
+
+def braille(masks: Sequence[int], height: int) -> list[str]:
+    """Bit masks (two a character) as ``height`` rows of text; an empty cell is a plain space."""
+    rows = []
+    for top in range(0, height * 4, 4):
+        cells = []
+        for x in range(0, len(masks) - 1, 2):
+            left, right = masks[x] >> top, masks[x + 1] >> top
+            bits = 0
+            for bit in range(4):
+                if left >> bit & 1:
+                    bits |= _LEFT[bit]
+                if right >> bit & 1:
+                    bits |= _RIGHT[bit]
+            cells.append(chr(0x2800 + bits) if bits else " ")
+        rows.append("".join(cells))
+    return rows
+
+
+def extremes(points: Iterable[Point]) -> tuple[float, float] | None:
+    """The lowest and highest finite value of some points, or None without any."""
+    low, high = math.inf, -math.inf
+    for _, a, mean, b in points:
+        if mean is None or not math.isfinite(mean):
+            continue
+        a = a if a is not None and math.isfinite(a) else mean
+        b = b if b is not None and math.isfinite(b) else mean
+        low, high = min(low, a, mean), max(high, b, mean)
+    return (low, high) if low <= high else None
+
+
+def nice_ceiling(value: float) -> float:
+    """The next value of a short ladder (1, 1.25, 1.5, 2 …) at or above ``value``: an axis end that seldom moves."""
+    if not value > 0 or not math.isfinite(value):
+        return 1.0
+    scale = 10.0 ** math.floor(math.log10(value))
+    for step in _NICE:
+        if value <= step * scale * (1 + 1e-12):
+            return step * scale
+    return 10.0 * scale
+
+
+def linear_axis(low: float, high: float, ticks: int, unit: float = 1.0) -> Axis:
+    """At most ``ticks`` + 2 ticks, round when counted in ``unit``; the ends are round quarters of a tick around the values."""
+    low, high = low / unit, high / unit
+    magnitude = max(abs(low), abs(high), 1e-30)
+    if not high - low > magnitude * 1e-9:  # a constant still deserves room around it
+        room = abs(low) * 0.1 or 1.0
+        low, high = low - room, high + room
+    step = _nice_step((high - low) / max(ticks, 1))
+    quarter = step / 4
+    bottom = math.floor(low / quarter + 1e-9) * quarter
+    top = math.ceil(high / quarter - 1e-9) * quarter
+    top = max(top, bottom + step)
+    marks = range(math.ceil(bottom / step - 1e-9), math.floor(top / step + 1e-9) + 1)
+    return Axis(bottom * unit, top * unit, tuple(mark * step * unit for mark in marks))
+
+
+def _nice_step(raw: float) -> float:
+    scale = 10.0 ** math.floor(math.log10(raw))
+    for step in (1.0, 2.0, 2.5, 5.0, 10.0):
+        if raw <= step * scale * (1 + 1e-12):
+            return step * scale
+    return 10.0 * scale
+
+
+def log_axis(low: float, high: float, ticks: int) -> Axis:
+    """A logarithmic axis over positive values, with ticks at 1, 2 and 5 times powers of ten."""
+    low, high = max(low, 1e-300), max(high, 1e-300)
+    marks = [m * 10.0**e for e in range(_exponent(low) - 1, min(_exponent(high) + 2, 308)) for m in (1, 2, 5)]
+    below = [m for m in marks if m <= low * (1 + 1e-9)] or marks[:1]
+    above = [m for m in marks if m >= high * (1 - 1e-9)] or marks[-1:]
+    bottom, top = below[-1], above[0]
+    if top <= bottom:
+        bottom, top = bottom / 2, top * 2
+    inside = [m for m in marks if bottom <= m <= top] or [bottom, top]
+    stride = max(1, math.ceil((len(inside) - 1) / max(ticks, 1)))
+    return Axis(math.log10(bottom), math.log10(top), tuple(inside[::stride]), log=True)
+
+
+def _exponent(value: float) -> int:
+    return max(math.floor(math.log10(value)), -300)
+
+
+def settled(old: Axis | None, low: float, high: float, make: Callable[[float, float], Axis]) -> Axis:
+    """Keep ``old`` while the values stay in it and fill two fifths of it; else ask ``make`` for another.
+
+    An axis that moves redraws its whole chart, so it moves in steps.
+    """
+    if old is not None:
+        a, b = old.place(low), old.place(high)
+        if a is not None and b is not None and a >= -1e-9 and b <= 1 + 1e-9 and b - a >= 0.4:
+            return old
+    return make(low, high)
+
+
+def smooth(points: Sequence[Point], weight: float) -> list[Point]:
+    """An exponential moving average of the means (bias corrected as in Adam); gaps stay gaps and start it afresh."""
+    out: list[Point] = []
+    average, norm = 0.0, 0.0
+    for x, _, mean, _ in points:
+        if mean is None or not math.isfinite(mean):
+            average, norm = 0.0, 0.0
+            out.append((x, None, None, None))
+            continue
+        average = weight * average + (1 - weight) * mean
+        norm = weight * norm + (1 - weight)
+        value = average / norm
+        out.append((x, value, value, value))
+    return out
+
+
+def spark(values: Sequence[float | None], width: int) -> str:
+    """The last ``width`` values as a row of bars; a space for what is missing."""
+    shown = values[-width:] if width > 0 else []
+    finite = [v for v in shown if v is not None and math.isfinite(v)]
+    if not finite:
+        return " " * max(width, 0)
+    low, high = min(finite), max(finite)
+    room = high - low
+
+    def bar(value: float | None) -> str:
+        if value is None or not math.isfinite(value):
+            return " "
+        place = (value - low) / room if room > 0 and math.isfinite(room) else 0.5
+        return _BARS[min(int(place * len(_BARS)), len(_BARS) - 1)]
+
+    return "".join(bar(v) for v in shown).rjust(width)
