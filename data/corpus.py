@@ -43,7 +43,7 @@ def build_corpus(
     say: Callable[[str], object] = lambda words: None,
     source: Path | None = None,
 ) -> Path:
-    """Packs the ``.py`` files under ``source`` (the standard library) into ``<root>/<phase>`` and returns that directory.
+    """Packs the ``.py`` files under ``source`` (the standard library) into ``<root>/<phase>``; returns that directory.
 
     A whole file goes to train or to val by the hash of its relative path, and ends with the end-of-text id. What was
     built before with the same vocabulary is checked and kept. The directory appears whole or not at all: it is written

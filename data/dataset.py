@@ -55,7 +55,7 @@ class PackedBinDataset:
         return Cursor(self.seed, self.context)
 
     def locate(self, epoch: int, i: int, seed: int | None = None) -> tuple[int, int]:
-        """The ``i``-th sequence of an epoch as (index in ``shards``, offset in tokens): a pure function of its arguments."""
+        """The ``i``-th sequence of an epoch as (index in ``shards``, offset in tokens): a pure function."""
         return order.sequence(self.seed if seed is None else seed, epoch, i, self._ends, self.context)
 
     def take(self, cursor: Cursor, n: int) -> tuple[npt.NDArray[np.int64], Cursor]:
@@ -69,7 +69,7 @@ class PackedBinDataset:
         if cursor.position >= self.sequences:
             raise UserError(
                 f"data cursor: sequence {cursor.position} of an epoch of {self.sequences}: the shards next to "
-                f"{self.shards[0].path} are not those the run began with: bring them back, or start from the weights alone"
+                f"{self.shards[0].path} are not those the run began with: bring them back, or start from weights alone"
             )
         places = []
         for k in range(cursor.position, cursor.position + n):
@@ -92,7 +92,7 @@ class PackedBinDataset:
             row_number, column = (int(v) for v in np.argwhere(out >= self.vocab_size)[0])
             shard, offset = places[row_number]
             raise UserError(
-                f"{self.shards[shard].path}: token {offset + column} is id {out[row_number, column]}, outside the model's "
-                f"vocabulary of {self.vocab_size}: take the model or the shards that belong to one tokenizer"
+                f"{self.shards[shard].path}: token {offset + column} is id {out[row_number, column]}, outside the "
+                f"model's vocabulary of {self.vocab_size}: take the model or the shards that belong to one tokenizer"
             )
         return out

@@ -22,8 +22,8 @@ def inspect_path(path: Path) -> list[dict[str, Any]]:
     """One JSON-able entry a shard, by path, for a ``.bin`` file, a phase or a root of phases.
 
     ``path`` ``format`` ("bare" or "header") ``dtype`` ``tokens`` ``bytes`` ``highest_id`` among the ``sampled`` tokens
-    ``first_ids`` ``peek`` (their text and a little more, where a ``tokenizer.json`` lies in the phase) ``problems`` (one
-    line each). What cannot be known is None. Raises UserError where there is nothing to inspect.
+    ``first_ids`` ``peek`` (their text and a little more, where a ``tokenizer.json`` lies in the phase) ``problems``
+    (one line each). What cannot be known is None. Raises UserError where there is nothing to inspect.
     """
     if path.is_dir():
         files = [file for folder in _folders(path) for file in bin_files(folder)]
@@ -73,7 +73,7 @@ def _entry(path: Path, tokenizers: dict[Path, Any]) -> dict[str, Any]:
 
 
 def _phase(path: Path) -> Path:
-    """The nearest directory above that has a ``dataset.json`` or a tokenizer: shards lie at most two levels below it."""
+    """The nearest directory above with a ``dataset.json`` or a tokenizer: shards lie at most two levels below it."""
     for folder in list(path.absolute().parents)[:3]:
         if (folder / DATASET_JSON).exists() or (folder / "tokenizer.json").exists():
             return folder
@@ -91,8 +91,8 @@ def _highest(shard: Shard, ids: npt.NDArray[Any], manifest: Manifest | None, pro
     highest = max(int(ids[start : start + length].max()) for start in starts)
     if manifest and manifest.vocab_size and highest >= manifest.vocab_size:
         problems.append(
-            f"{shard.path}: holds id {highest}, outside the vocabulary of {manifest.vocab_size} that {manifest.path} names: "
-            "pack it again with that tokenizer, or mend the file's dtype"
+            f"{shard.path}: holds id {highest}, outside the vocabulary of {manifest.vocab_size} that {manifest.path} "
+            "names: pack it again with that tokenizer, or mend the file's dtype"
         )
     return {"highest_id": highest, "sampled": len(starts) * length}
 

@@ -20,7 +20,7 @@ _ROUNDS = 6
 
 
 def permute(seed: int, epoch: int, i: int, n: int) -> int:
-    """Where the ``i``-th draw of an epoch of ``n`` falls: a bijection on ``[0, n)`` for each (seed, epoch), in O(1) memory.
+    """Where the ``i``-th draw of an epoch of ``n`` falls: a bijection on ``[0, n)`` for each (seed, epoch).
 
     A balanced Feistel network over the smallest power of four that holds ``n``, walked until it lands below ``n``
     (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002): four passes on average at worst.
@@ -41,7 +41,7 @@ def permute(seed: int, epoch: int, i: int, n: int) -> int:
 
 
 def windows(tokens: int, context: int) -> int:
-    """How many windows a shard of ``tokens`` gives; the last token of a window's slice needs its successor as target."""
+    """How many windows a shard of ``tokens`` gives; a window's last token needs its successor as target."""
     return max(tokens - 1, 0) // context
 
 

@@ -67,8 +67,9 @@ def open_shards(root: Path, phase: str, split: str, vocab_size: int) -> ShardSet
     """The shards of ``<root>/<phase>/<split>/*.bin``; ``split`` is "train", "val" or a bucket such as "val/code".
 
     Files ``<root>/<phase>/<phase>-<split>-*.bin`` are read where that directory does not exist. Bare files hold uint16
-    where the vocabulary has up to 65536 ids, else uint32, unless ``dataset.json`` in the phase names a dtype. Only headers and
-    sizes are read here. Raises UserError where something is missing, damaged, or meant for a larger vocabulary.
+    where the vocabulary has up to 65536 ids, else uint32, unless ``dataset.json`` in the phase names a dtype. Only
+    headers and sizes are read here. Raises UserError where something is missing, damaged, or meant for a larger
+    vocabulary.
     """
     files = _find(root, phase, split)
     manifest = read_manifest(root / phase)
@@ -152,7 +153,7 @@ def map_shard(shard: Shard) -> npt.NDArray[Any]:
 
 
 def write_shard(path: Path, ids: npt.NDArray[Any]) -> None:
-    """Writes ``ids``, (tokens,) uint16 or uint32, behind an llm.c header and makes them durable; OSError if it cannot."""
+    """Writes ``ids``, (tokens,) uint16 or uint32, behind an llm.c header and makes them durable. Raises OSError."""
     dtype = ids.dtype.newbyteorder("<")
     header = np.zeros(HEADER_BYTES // 4, UINT32)
     magic = next(magic for magic, known in _MAGICS.items() if known == dtype)

@@ -57,12 +57,6 @@ class ModelConfig:
         """Values kept a token and layer while generating: the latent and the shared rope key."""
         return self.kv_lora_rank + self.qk_rope_head_dim
 
-    def flops_per_token(self, context: int) -> float:
-        """FLOPs of forward and backward for one token: 6 a matmul weight plus causal attention (arXiv:2204.02311, B)."""
-        matmul = self.params - self.vocab_size * self.hidden_size * (0 if self.tie_word_embeddings else 1)
-        attention = self.num_attention_heads * (self.qk_head_dim + self.v_head_dim) * context / 2
-        return 6.0 * matmul + 6.0 * self.num_hidden_layers * attention
-
 
 NAMED_MODELS = {
     # q/k = v = 128 keeps every fast attention path; latent 512 + rope 64 = 576 is the shape serving kernels know.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from profiles.errors import SpecError
-from profiles.spec import RunSpec, nearest_key, check_table, check_value, known_keys
+from profiles.spec import RunSpec, check_table, check_value, known_keys, nearest_key
 
 BUILTIN = Path(__file__).parent / "builtin"
 BUILTIN_ORDER = ("cpu_demo", "pretrain_5080", "longctx_5090", "mac_m4_pro", "gpu_fast")
@@ -54,7 +54,7 @@ def has_cuda() -> bool:
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> RunSpec:
-    """The profile ``name`` (or a path ending in ``.toml``) with ``key=value`` overrides on top. Raises ``SpecError``."""
+    """The profile ``name`` (or a path ending in ``.toml``) with ``key=value`` overrides. Raises ``SpecError``."""
     path = _find(name)
     description, flat = _read(path, seen=())
     for text in overrides:

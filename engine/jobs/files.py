@@ -9,7 +9,7 @@ from typing import Any
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replace ``path`` by rename, so that a reader sees the old content or the new, never a part. Raises ``OSError``."""
+    """Replace ``path`` by rename, so that a reader sees the old or the new, never a part. Raises ``OSError``."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(beside, "w", encoding="utf-8") as file:

@@ -1,7 +1,7 @@
-"""The process that looks after one run: it starts or adopts the trainer, notices its death, says why, and serves the log.
+"""The process that looks after one run: it starts or adopts the trainer, says why it ended, and serves the log.
 
-It holds nothing that is not on disk, so it can be killed at any moment; the trainer (or the next command that needs one)
-starts another, which takes over from the files.
+It holds nothing that is not on disk, so it can be killed at any moment; the trainer (or the next command that needs
+one) starts another, which takes over from the files.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Supervisor:
         try:
             pidfd = os.pidfd_open(who["pid"])
         except (AttributeError, OSError):
-            asyncio.create_task(self._watch_by_looking(who))
+            self._looking = asyncio.create_task(self._watch_by_looking(who))
             return
         loop = asyncio.get_running_loop()
 

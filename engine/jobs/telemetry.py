@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,7 @@ class Telemetry:
             return empty
         import pynvml as nv
 
-        reads = {
+        reads: dict[str, Callable[[], float]] = {
             "device_used": lambda: nv.nvmlDeviceGetMemoryInfo(self._device).used,
             "device_total": lambda: nv.nvmlDeviceGetMemoryInfo(self._device).total,
             "device_util": lambda: nv.nvmlDeviceGetUtilizationRates(self._device).gpu,
@@ -66,10 +68,8 @@ class Telemetry:
             "temp_c": lambda: nv.nvmlDeviceGetTemperature(self._device, nv.NVML_TEMPERATURE_GPU),
         }
         for name, read in reads.items():
-            try:
+            with contextlib.suppress(nv.NVMLError):  # this card does not tell
                 empty[name] = read()
-            except nv.NVMLError:
-                pass  # this card does not tell
         return empty
 
 

@@ -47,19 +47,21 @@ def save(
         (beside / "trainer.json").write_text(json.dumps({"format": FORMAT, "step": step, **trainer}))
         if tokenizer is not None and tokenizer.is_file():
             shutil.copyfile(tokenizer, beside / "tokenizer.json")
-        files = {p.name: {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(beside.iterdir())}
+        written = sorted(beside.iterdir())
+        files = {p.name: {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in written}
         (beside / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": files}))
         for path in (*beside.iterdir(), beside):
             _fsync(path)
-        if final.exists():
-            shutil.rmtree(final)
+        if final.exists():  # an earlier attempt came this far too
+            os.rename(final, beside.with_name(beside.name + ".old"))
         os.rename(beside, final)
+        shutil.rmtree(beside.with_name(beside.name + ".old"), ignore_errors=True)
         _point(out, final.name)
         _fsync(out)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise CheckpointError(f"{final}: {error}") from None
-    return final, sum(f["bytes"] for f in files.values())
+    return final, sum((final / p.name).stat().st_size for p in written)
 
 
 def load(
@@ -118,7 +120,7 @@ def latest(out: Path) -> Path | None:
 
 
 def find(text: str, out: Path) -> Path:
-    """What a person means by ``text``: a checkpoint, a folder of them, or ``latest`` below ``out``. Raises ``UserError``."""
+    """What ``text`` means: a checkpoint, a folder of them, or ``latest`` below ``out``. Raises ``UserError``."""
     if text != "latest":
         path = Path(text).expanduser().absolute()
         if not NAME.fullmatch(path.name) and (inner := latest(path)) is not None:

@@ -109,13 +109,14 @@ class TorchBackend:
             for moment in MOMENTS
             if parameter in self._optimizer.state
         }
-        steps = [s["step"] for s in self._optimizer.state.values()][:1]  # one number: all parameters step together
+        first = next(iter(self._optimizer.state.values()), None)  # all parameters step together: one count is enough
+        step = {"step": first["step"].detach().reshape(1).cpu()} if first else {}
         rng = {"rng/cpu": torch.get_rng_state()}
         if self.device == "cuda":
             rng["rng/cuda"] = torch.cuda.get_rng_state()
         return {
             "model": {name: p.detach() for name, p in self._parameters.items()},
-            "optimizer": moments | rng | {"step": s.detach().reshape(1).cpu() for s in steps},
+            "optimizer": moments | rng | step,
         }
 
     def restore(self, state: dict[str, dict[str, Any]]) -> None:

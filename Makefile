@@ -1,0 +1,49 @@
+# Every target makes what it needs; a second call reuses what is there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+STAMP := $(VENV)/.made
+CORPUS := data/shards/phase1/dataset.json
+TESTS ?= tests
+export HF_HUB_OFFLINE := 1
+
+.PHONY: setup demo test lint bench faults clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make setup: $(PYTHON) is older than 3.11; name another: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m compileall -q tui engine model data profiles
+	@touch $@
+
+$(CORPUS): | $(STAMP)
+	$(BIN)/python -m data.corpus data/shards
+
+demo: $(STAMP) $(CORPUS)
+	@BIN=$(BIN) sh scripts/demo.sh
+
+test: $(STAMP) $(CORPUS) tmux
+	$(BIN)/python -m pytest -n 2 -m "not faults" $(TESTS)
+
+# The end-to-end tests run the app in a real tmux.
+.PHONY: tmux
+tmux:
+	@command -v tmux >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq tmux; } \
+	  || { echo "make test: tmux is missing; install it with your package manager" >&2; exit 1; }
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP) $(CORPUS)
+	$(BIN)/python -m tests.bench
+
+faults: $(STAMP) tmux
+	$(BIN)/python -m pytest -n 2 -m faults tests
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

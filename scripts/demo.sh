@@ -1,0 +1,10 @@
+#!/bin/sh
+# Launch the demo run and show it: in the app where there is a terminal, as plain lines where there is none.
+set -eu
+job=$("$BIN/mla-tui" launch -p cpu_demo)
+if [ -t 0 ] && [ -t 1 ]; then
+    exec "$BIN/mla-tui" attach "$job"
+fi
+"$BIN/mla-tui" watch "$job"
+echo "a sample of what it writes:"
+"$BIN/mla-tui" sample "models/$job" --prompt "def " --tokens 80
