@@ -86,25 +86,30 @@ def parse_override(text: str) -> tuple[str, Any]:
             raise SpecError(f"-s {key}: unknown key{nearest_key('batch.' + key)}")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         value = raw  # a bare word is a text: -s data.root=shards
     return key, check_value("-s", key, value)
 
 
-def _find(name: str) -> Path:
+def _find(name: str, extended_by: Path | None = None) -> Path:
+    """The file of a profile. A user's file may carry the name of the built-in one that it extends."""
+    said_by = f"{extended_by.name}: extends" if extended_by else "profile"
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
-            raise SpecError(f"{name}: no such profile file")
+            raise SpecError(f"{said_by}: {name}: no such file" if extended_by else f"{name}: no such profile file")
         return path
     for folder in (user_folder(), BUILTIN):
-        if (folder / f"{name}.toml").is_file():
-            return folder / f"{name}.toml"
+        path = folder / f"{name}.toml"
+        if path.is_file() and not (extended_by and path.samefile(extended_by)):
+            return path
+    if extended_by and name == extended_by.stem:
+        raise SpecError(f"{said_by}: {name} → {name} is a circle")
     import difflib
 
     near = difflib.get_close_matches(name, names(), 1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}"
-    raise SpecError(f"profile {name!r}: unknown; {hint}")
+    raise SpecError(f"{said_by} {name!r}: unknown; {hint}")
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> tuple[str, dict[str, Any]]:
@@ -113,22 +118,22 @@ def _read(path: Path, seen: tuple[Path, ...]) -> tuple[str, dict[str, Any]]:
         raise SpecError(f"{path.name}: extends: {' → '.join(p.stem for p in (*seen, path))} is a circle")
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"{path.name}: not valid TOML: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read: {error}") from None
+    except ValueError as error:  # a TOMLDecodeError, or a number of too many digits
+        raise SpecError(f"{path.name}: not valid TOML: {error}") from None
     description = raw.pop("description", "")
+    if not isinstance(description, str):
+        raise SpecError(f"{path.name}: description: {description!r} is not a text")
     base = raw.pop("extends", None)
     flat: dict[str, Any] = {}
     if base is not None:
         if not isinstance(base, str):
             raise SpecError(f"{path.name}: extends: {base!r} is not the name of a profile")
-        # A user's file may carry the name of the built-in one that it extends.
-        parent = BUILTIN / f"{base}.toml" if base == path.stem else _find(base)
-        inherited, flat = _read(parent, (*seen, path))
+        inherited, flat = _read(_find(base, extended_by=path), (*seen, path))
         description = description or inherited
     _merge(flat, check_table(path.name, raw))
-    return str(description), flat
+    return description, flat
 
 
 def _merge(flat: dict[str, Any], upper: dict[str, Any]) -> None:

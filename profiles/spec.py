@@ -203,7 +203,8 @@ class RunSpec:
         launch = LaunchTable(**given["launch"])
         if accum is not None:
             micro = given["batch"].get("micro", BatchTable().micro)
-            given["batch"]["sequences"] = accum * micro * launch.nodes * launch.gpus_per_node
+            sequences = accum * micro * launch.nodes * launch.gpus_per_node
+            given["batch"]["sequences"] = check_value(source, "batch.sequences", sequences)
         spec = cls(
             profile=profile,
             description=description,
@@ -259,10 +260,12 @@ def _check_number(source: str, key: str, value: Any, kind: type, span: tuple[flo
     low, high = span
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise SpecError(f"{source}: {key}: {value!r} is not a number")
-    if kind is int and int(value) != value:
+    # Infinity and NaN are floats, but int() of them raises; the range refuses the one, is_integer both.
+    if kind is int and isinstance(value, float) and not value.is_integer():
         raise SpecError(f"{source}: {key}: {value!r} is not a whole number")
     if not low <= value <= high:
-        raise SpecError(f"{source}: {key}: {value!r} is not in {low:g}..{high:g}")
+        allowed = f"{low}..{high}" if kind is int else f"{low:g}..{high:g}"
+        raise SpecError(f"{source}: {key}: {value!r} is not in {allowed}")
     return kind(value)
 
 

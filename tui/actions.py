@@ -31,8 +31,8 @@ _KEY_NAMES = {
 class Action:
     """One thing to do.
 
-    ``call`` is the Textual action the screen (or, for ``app``, the app) answers to; ``bar`` orders the key bar, 0 keeps an
-    action out of it; ``natural`` keys are handled by the focused widget and only described here.
+    ``call`` is the Textual action the screen (or, for ``app``, the app) answers to; ``bar`` orders the key bar, 0 keeps
+    an action out of it; ``natural`` keys are handled by the focused widget and only described here.
     """
 
     id: str
@@ -70,11 +70,11 @@ ACTIONS: tuple[Action, ...] = (
     Action("up", ("k", "up"), "Up", "Previous line of the list", _LIST, "cursor(-1)", natural=True),
     Action("quit", ("q",), "Quit", "Leave the app; runs go on", (HOME,), "app.quit", bar=9),
     Action("launch", ("f5", "ctrl+l", "enter"), "Launch", "Start the run and watch it", (NEW_RUN,), "launch", bar=1),
-    Action("field", ("tab",), "Next field", "Go through the profile list and the fields", (NEW_RUN,), "app.focus_next", bar=2),
+    Action("field", ("tab",), "Next field", "The profile list, then each field", (NEW_RUN,), "app.focus_next", bar=2),
     Action("edit", ("e",), "Edit", "Change micro × accum of the living run", (MONITOR,), "edit", bar=1),
     Action("pause", ("p",), "Pause", "Pause the run, or let it go on", (MONITOR,), "pause", bar=2),
     Action("checkpoint", ("c",), "Checkpoint", "Write a checkpoint now", (MONITOR,), "checkpoint", bar=3),
-    Action("stop", ("x", "S"), "Stop", "Stop the run; asks first and offers a checkpoint", (MONITOR,), "stop", bar=4, destructive=True),
+    Action("stop", ("x", "S"), "Stop", "Stop the run; asks, offers to save", (MONITOR,), "stop", 4, destructive=True),
     Action("zoom", ("z",), "Zoom", "Give the focused pane the whole screen, and back", (MONITOR,), "zoom", bar=5),
     Action("smooth", ("s",), "Smooth", "Smooth the lines: off, light, strong", (MONITOR,), "smooth", bar=7),
     Action("log_axis", ("y",), "Log axis", "Logarithmic or linear axis for the loss", (MONITOR,), "log_axis", bar=6),

@@ -23,8 +23,8 @@ class Track:
     def load(self, buckets: Sequence[Sequence[float | None]]) -> None:
         """Take a history answer: ``[[x, min, mean, max], …]`` whose buckets may be several steps wide.
 
-        The answer does not carry how many steps a bucket holds. All but the last are equally wide, so the usual distance
-        between neighbours is that width; a wider distance is a hole and is not counted.
+        The answer does not carry how many steps a bucket holds. All but the last are equally wide, so the usual
+        distance between neighbours is that width; a wider distance is a hole and is not counted.
         """
         self.points = [(float(b[0] or 0.0), b[1], b[2], b[3]) for b in buckets]
         gaps = sorted(b[0] - a[0] for a, b in zip(self.points, self.points[1:], strict=False))
@@ -36,7 +36,7 @@ class Track:
             before = x
 
     def add(self, x: float, value: float | None) -> None:
-        """One measurement; None or a number that is not finite is a gap. A repeated x replaces what came at or after it."""
+        """One measurement; None or a number that is not finite is a gap. A repeated x replaces what came since."""
         gap = value is None or not math.isfinite(value)
         self._append((x, None, None, None) if gap else (x, value, value, value))
 

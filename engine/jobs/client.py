@@ -85,11 +85,13 @@ class Link:
                     yield {"kind": "link", "up": False}
             ended = await asyncio.to_thread(self._over)  # asked before reading: nothing is written after the end
             tail = Tail(self.job.log_path, at)
-            while found := tail.poll():
-                for offset, record in found:
-                    yield {"at": offset, **record}
-                at = tail.at
-            tail.close()
+            try:
+                while found := tail.poll():
+                    for offset, record in found:
+                        yield {"at": offset, **record}
+                    at = tail.at
+            finally:
+                tail.close()
             if ended:
                 return
             await asyncio.sleep(LOOK_AGAIN)
@@ -115,7 +117,7 @@ class Link:
             raise OSError(f"no answer within {ANSWER_PATIENCE:g} s") from None
         finally:
             writer.close()
-        if not line:
+        if not line.endswith(b"\n"):  # none, or a part: it died within the answer
             raise OSError("the supervisor hung up")
         answer = json.loads(line)
         if "error" in answer:

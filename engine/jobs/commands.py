@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.jobs.log import Tail, read_all
+from engine.jobs.log import Tail, finite, read_all
 
 METHODS = ("set", "pause", "resume", "checkpoint", "stop")
 
@@ -30,7 +31,9 @@ def append(path: Path, method: str, params: dict[str, Any], by: str) -> str:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         # A leading newline ends whatever a writer that died left behind; empty lines are skipped.
-        os.write(fd, b"\n" + json.dumps(record).encode() + b"\n")
+        line = b"\n" + json.dumps(finite(record)).encode() + b"\n"
+        if os.write(fd, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -49,7 +52,11 @@ class CommandReader:
         if not self._tail.grown():
             return []
         return [
-            Command(r["id"], r["method"], dict(r.get("params") or {}), str(r.get("by", "")))
+            Command(r["id"], r["method"], r["params"], str(r.get("by", "")))
             for _, r in self._tail.poll()
-            if r["kind"] == "command" and r.get("method") in METHODS and r.get("id") not in self._done
+            if r["kind"] == "command"
+            and r.get("method") in METHODS
+            and isinstance(r.get("id"), str)
+            and isinstance(r.get("params"), dict)
+            and r["id"] not in self._done
         ]

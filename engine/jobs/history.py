@@ -62,7 +62,7 @@ class History:
 
     def __init__(self) -> None:
         self.series: dict[str, Series] = {name: Series() for name in SERIES}
-        self.last_step = 0
+        self.last_step = -1  # validation comes before the first step, at step 0
 
     def add(self, record: Record) -> bool:
         """Take a record in; False when it makes earlier points untrue, so that the log has to be read again."""
@@ -73,7 +73,8 @@ class History:
                 if name in record:
                     self.series[name].add(step, record[name], record[name])
         elif kind == "val":
-            self.series["val_loss"].add(int(record["step"]), record.get("loss"), record.get("loss"))
+            self.last_step = step = int(record["step"])
+            self.series["val_loss"].add(step, record.get("loss"), record.get("loss"))
         elif kind == "telemetry":
             for name in TELEMETRY_SERIES:
                 value = record.get(name)
@@ -81,7 +82,7 @@ class History:
                     low, high = value if isinstance(value, list) else (value, value)
                     self.series[name].add(record["t"], low, high)
         elif kind == "start":
-            return int(record.get("resumed_from") or 0) >= self.last_step
+            return _kept(record) >= self.last_step
         return True
 
     def answer(
@@ -97,24 +98,31 @@ class History:
         before it. Two passes keep the memory bounded.
         """
         resumed: list[int] = []
-        for at, record in read_all(path):
-            if until is not None and at >= until:
-                break
-            if record["kind"] == "start":
-                resumed.append(int(record.get("resumed_from") or 0))
-        limits: list[float] = [float("inf")] * (len(resumed) + 1)
-        for i in range(len(resumed) - 1, -1, -1):
-            limits[i] = min(limits[i + 1], resumed[i])
-        history, begun, end = cls(), 0, 0
+        end = 0
         for at, record in read_all(path):
             if until is not None and at >= until:
                 break
             end = at + 1  # within the line: what is left of it parses as no record
             if record["kind"] == "start":
+                resumed.append(_kept(record))
+        limits: list[float] = [float("inf")] * (len(resumed) + 1)
+        for i in range(len(resumed) - 1, -1, -1):
+            limits[i] = min(limits[i + 1], resumed[i])
+        history, begun = cls(), 0
+        for at, record in read_all(path):
+            if at >= end:
+                break  # it came between the two passes
+            if record["kind"] == "start":
                 begun += 1
             elif record["kind"] not in ("step", "val") or int(record["step"]) <= limits[begun]:
                 history.add(record)
         return history, end
+
+
+def _kept(start: Record) -> int:
+    """The last step of earlier attempts that still holds after a ``start``; -1 where it began from nothing."""
+    resumed_from = start.get("resumed_from")
+    return -1 if resumed_from is None else int(resumed_from)
 
 
 def _bucket(x: float, low: float | None, high: float | None) -> Bucket:

@@ -28,10 +28,11 @@ class LogWriter:
 
     def write(self, kind: str, **fields: Any) -> Record:
         """Append one record and return it. Raises ``OSError`` where the disk refuses it."""
-        record = {"t": round(time.time(), 6), "kind": kind, "attempt": self.attempt, **_finite(fields)}
+        record = {"t": round(time.time(), 6), "kind": kind, "attempt": self.attempt, **finite(fields)}
         line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
         # A torn line before us ends here; without this newline it would swallow our record too.
-        written = os.write(self._fd, line if self._ends_clean() else b"\n" + line)
+        line = line if self._ends_clean() else b"\n" + line
+        written = os.write(self._fd, line)
         if written < len(line):
             raise OSError(f"{self.path}: only {written} of {len(line)} bytes were written")
         return record
@@ -63,18 +64,21 @@ class Tail:
                 self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 return []
-        data = os.pread(self._fd, CHUNK, self.at)
-        end = data.rfind(b"\n") + 1
-        if not end and len(data) == CHUNK:
-            end = len(data)  # a megabyte without a newline is no record
-        records = []
-        at = self.at
-        for line in data[:end].splitlines(keepends=True):
-            record = parse(line)
-            if record is not None:
-                records.append((at, record))
-            at += len(line)
-        self.at += end
+        records: list[tuple[int, Record]] = []
+        while not records:  # torn lines only: callers take an empty answer for the end, so look behind them
+            data = os.pread(self._fd, CHUNK, self.at)
+            end = data.rfind(b"\n") + 1
+            if not end and len(data) == CHUNK:
+                end = len(data)  # a megabyte without a newline is no record
+            if not end:
+                break
+            at = self.at
+            for line in data[:end].splitlines(keepends=True):
+                record = parse(line)
+                if record is not None:
+                    records.append((at, record))
+                at += len(line)
+            self.at += end
         return records
 
     def grown(self) -> bool:
@@ -109,21 +113,24 @@ def read_all(path: Path, start: int = 0) -> Iterator[tuple[int, Record]]:
         tail.close()
 
 
+_DECODER = json.JSONDecoder(parse_constant=lambda _: None)  # a foreign writer's NaN must not reach the wire
+
+
 def parse(line: bytes) -> Record | None:
     """A line's record, or None where the line is torn or no record."""
     try:
-        record = json.loads(line)
-    except ValueError:
+        record = _DECODER.decode(line.decode())
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and "kind" in record else None
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN: what is not finite becomes null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return value

@@ -9,7 +9,7 @@ from typing import Any
 from engine.jobs import wire
 from engine.jobs.commands import Command, CommandReader
 from engine.jobs.launch import start_supervisor
-from engine.jobs.log import LogWriter, Record, read_all
+from engine.jobs.log import LogWriter, Record, finite, read_all
 from engine.jobs.process import is_locked
 from engine.jobs.store import Job
 
@@ -43,7 +43,9 @@ class JobReporter:
             if self._live is None:
                 self._live = wire.connect(self.job.socket_path)
                 self._live.setblocking(False)
-            self._live.send(wire.encode({"method": "event", "params": event}))
+            line = wire.encode({"method": "event", "params": finite(event)})
+            if self._live.send(line) < len(line):
+                raise BlockingIOError  # the rest of a torn line would spoil the next one
         except OSError:  # nobody there, or too slow to listen: a live line is worth no wait
             if self._live is not None:
                 self._live.close()

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from engine.jobs import commands, wire
 from engine.jobs.history import History
-from engine.jobs.log import Record, Tail
+from engine.jobs.log import Record, Tail, finite
 from engine.jobs.store import Job
 from engine.version import package_version
 
@@ -88,17 +88,9 @@ class Server:
     ) -> None:
         writer.transport.set_write_buffer_limits(high=SEND_BUFFER)
         while True:
-            try:
-                line = await reader.readuntil(b"\n")
-            except asyncio.IncompleteReadError:
-                return
-            except asyncio.LimitOverrunError:
-                text = f"a request may hold {wire.REQUEST_LIMIT} bytes"
-                writer.write(_error(None, wire.RpcError(wire.INVALID_REQUEST, text)))
-                return
             id = None
             try:
-                id, method, params = wire.decode_request(line)
+                id, method, params = wire.decode_request(await _read_request(reader))
                 if method == "event":
                     self._take_live(params)
                     continue
@@ -108,6 +100,8 @@ class Server:
                     streams.append(asyncio.create_task(self._stream(writer, start)))
                 else:
                     writer.write(wire.encode({"id": id, "result": self._answer(method, params)}))
+            except asyncio.IncompleteReadError:
+                return
             except wire.RpcError as error:
                 writer.write(_error(id, error))
             except OSError as error:
@@ -137,7 +131,7 @@ class Server:
 
     def _take_live(self, record: dict[str, Any]) -> None:
         if record.get("kind") in LIVE_KINDS:
-            self.publish(record)
+            self.publish(finite(record))
 
     async def _stream(self, writer: asyncio.StreamWriter, start: int) -> None:
         """Send every record from ``start`` on, then what comes, waiting for the client where it is slow."""
@@ -160,6 +154,21 @@ class Server:
             pass
         finally:
             tail.close()
+
+
+async def _read_request(reader: asyncio.StreamReader) -> bytes:
+    """One line. Raises ``RpcError`` where it is too long, after throwing it away unheld, so that the next can be read."""
+    whole = True
+    while True:
+        try:
+            line = await reader.readuntil(b"\n")
+        except asyncio.LimitOverrunError as error:
+            await reader.readexactly(error.consumed)
+            whole = False
+            continue
+        if not whole:
+            raise wire.RpcError(wire.INVALID_REQUEST, f"a request may hold {wire.REQUEST_LIMIT} bytes")
+        return line
 
 
 def _event(record: Record) -> bytes:

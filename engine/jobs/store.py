@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.jobs.files import read_json, write_json
 from engine.jobs.log import read_all
-from engine.jobs.process import is_alive, this_boot, this_host
+from engine.jobs.process import is_alive, is_locked, this_boot, this_host
 from engine.jobs.status import CUT_OFF, ENDED, fold
 from profiles.errors import UserError
 
@@ -83,7 +83,7 @@ class Job:
         state = self.state()
         here = self.is_here(state)
         state.setdefault("id", self.id)
-        state.setdefault("phase", "failed")
+        state.setdefault("phase", CUT_OFF)
         for role in ("supervisor", "trainer"):
             who = state.get(role) or {}
             state[role] = {"pid": who.get("pid"), "alive": here and is_alive(who)}
@@ -105,7 +105,10 @@ class Job:
     def remove(self) -> None:
         """Forget the job. Its checkpoints stay. Raises ``UserError`` while it lives."""
         summary = self.summary()
-        if summary["trainer"]["alive"] or summary["supervisor"]["alive"]:
+        # The locks are held for life, and also where pids tell nothing: on another host, or before the first state.
+        living = summary["trainer"]["alive"] or summary["supervisor"]["alive"]
+        locked = is_locked(self.trainer_lock) or is_locked(self.supervisor_lock)
+        if living or locked or summary["phase"] not in (*ENDED, CUT_OFF):
             raise UserError(f"job {self.id}: is {summary['phase']}; stop it first: mla-tui stop {self.id}")
         shutil.rmtree(self.path)
 
@@ -121,7 +124,7 @@ class Store:
         """Newest first; ids sort by time."""
         try:
             with os.scandir(self.jobs) as entries:
-                return sorted((e.name for e in entries if not e.name.startswith(".")), reverse=True)
+                return sorted((e.name for e in entries if e.is_dir() and not e.name.startswith(".")), reverse=True)
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -138,6 +141,8 @@ class Store:
         ids = self.ids()
         if not ids:
             raise UserError(f"job {text!r}: there are no jobs in {self.jobs}; start one with: mla-tui launch")
+        if not text:
+            raise UserError(f"job {text!r}: write a part of an id, a name or latest; the newest is {ids[0]}")
         if text == "latest":
             return Job(self.jobs / ids[0])
         if text in ids:

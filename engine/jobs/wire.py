@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 REQUEST_LIMIT = 64 << 10
@@ -31,10 +32,12 @@ def decode_request(line: bytes) -> tuple[Any, str, dict[str, Any]]:
     """``(id, method, params)``; the id is None for a notification. Raises ``RpcError``."""
     try:
         message = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # nested too deep to be meant
         raise RpcError(PARSE_ERROR, "the line is not JSON") from None
     if not isinstance(message, dict) or not isinstance(message.get("method"), str):
         raise RpcError(INVALID_REQUEST, "write one object with a method and params")
+    if not isinstance(message.get("id"), (str, int, NoneType)):  # NaN could not even be sent back
+        raise RpcError(INVALID_REQUEST, "id must be a text or a whole number")
     params = message.get("params", {})
     if not isinstance(params, dict):
         raise RpcError(INVALID_PARAMS, "params must be an object")

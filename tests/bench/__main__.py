@@ -69,7 +69,8 @@ def bench_run(home: Path) -> None:
     before, app_before = _cpu(supervisor), _cpu(app.pid)
     latencies: list[float] = []
     sent = app.read_for(seconds, lambda: latencies.extend(_latency(job)))
-    print(f"supervisor: {_rss(supervisor) / 1e6:.1f} MB resident, {(_cpu(supervisor) - before) / seconds:.2%} of a core")
+    share = (_cpu(supervisor) - before) / seconds
+    print(f"supervisor: {_rss(supervisor) / 1e6:.1f} MB resident, {share:.2%} of a core")
     print(f"app, 80x24: {_rss(app.pid) / 1e6:.1f} MB resident, {(_cpu(app.pid) - app_before) / seconds:.2%} of a core")
     print(f"app, 80x24: {sent / seconds / 1024:.2f} KB/s at the pty, four live panes")
     if latencies:

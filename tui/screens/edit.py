@@ -1,4 +1,4 @@
-"""Micro × accum of a living run: a form that keeps the sequences of a step, with the forecast before anything is sent."""
+"""Micro × accum of a living run: a form that keeps the sequences of a step and forecasts before anything is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run, live: four panes, a status line and the log. It only ever reads; what it asks of the run goes through the link."""
+"""One run, live: four panes, a status line and the log. What it asks of the run goes through the link."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ class NewRunScreen(Screen[None]):
         spec = self._spec
         self._say(f" $ {self._command(changed)}", "#command")
         facts = f"{spec.model.name}: {words.count(spec.model.config.params)} parameters"
-        facts += f" · {words.exact(spec.batch.sequences)} sequences, {words.exact(spec.tokens_per_step)} tokens a step"
+        facts += f"\n{words.exact(spec.batch.sequences)} sequences, {words.exact(spec.tokens_per_step)} tokens a step"
         self._say(facts, "#facts")
         self._say("", "#message")
         if self._hardware is not None:
@@ -204,6 +204,7 @@ class NewRunScreen(Screen[None]):
     def _wrong(self, text: str) -> None:
         self._spec = None
         self._say(text, "#message")
+        self._say("", "#command")
         self.query_one(ForecastBars).fade()
 
     def _say(self, text: str, where: str) -> None:

@@ -47,7 +47,9 @@ def _loss(pane: Chart, view: RunView, notes: str) -> None:
         first, last, steps = covered
         value = words.loss(track.last) if track.last is not None else "not finite"
         counted = f"loss {value} · steps {first}–{last} ({steps})"
-        titles = [counted + notes, counted, f"loss {value} · {first}–{last} ({steps})", f"loss {value} ({steps})"]
+        short = f"loss {value} · {first}–{last} ({steps})"
+        plain = [counted, short, f"loss {value} ({steps})"]
+        titles = [title + notes for title in plain] + plain
     lines = [Line(track.points, "chart--line"), Line(val.points, "chart--mark", mark="◆")]
     pane.show(titles, lines, x_end=view.steps)
 

@@ -1,7 +1,7 @@
 """A widget that draws itself as rows of styled text and sends only the cells that changed.
 
-Over ssh every byte counts: a chart that repaints whole costs kilobytes a tick, one that repaints its changed cells a few
-dozen bytes. So a canvas keeps what it drew, draws anew on ``redraw``, and refreshes the difference.
+Over ssh every byte counts: a chart that repaints whole costs kilobytes a tick, one that repaints its changed cells a
+few dozen bytes. So a canvas keeps what it drew, draws anew on ``redraw``, and refreshes the difference.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ _LABEL = 6  # cells left of the plot
 
 
 class Line(NamedTuple):
-    """One series. ``style`` is a component class; ``mark`` draws single points with this character instead of a line."""
+    """One series. ``style`` is a component class; ``mark`` draws its points as this character instead of a line."""
 
     points: Sequence[Point]
     style: str
@@ -156,8 +156,7 @@ class Chart(Canvas, can_focus=True):
                         cells[y][x] = (_over(cells[y][x][0], char), line.style)
         labels = self._labels(axis, down)
         return [
-            [(f"{labels.get(y, ''):>{_LABEL}}"[:_LABEL], "chart--axis"), ("┤" if y in labels else "│", "chart--axis")]
-            + _joined(row)
+            [(f"{labels.get(y, ''):>{_LABEL}}"[:_LABEL] + ("┤" if y in labels else "│"), "chart--axis"), *_joined(row)]
             for y, row in enumerate(cells)
         ]
 

@@ -69,7 +69,7 @@ class ForecastBars(Canvas):
         forecast, hardware = self._forecast, self._hardware
         device = _DEVICE_NAMES.get(hardware.device, hardware.device)
         # What a place cannot do without: its title and bar; the parts are told in what room is left.
-        places = [("host · RAM", forecast.host, hardware.ram_total)]
+        places: list[tuple[str, dict[str, int], int | None]] = [("host · RAM", forecast.host, hardware.ram_total)]
         if forecast.device or hardware.device_total:
             places.insert(0, (f"device · {device}", forecast.device, hardware.device_total))
         room = max(height // len(places) - 2, 0)
@@ -134,4 +134,4 @@ def _legend(held: list[tuple[str, int]], width: int, lines: int) -> list[Row]:
             return rows
         row += [(f" {shade} ", style), (text + " ", "forecast--note")]
         used += needed
-    return (rows + [row])[:lines] if row else rows
+    return [*rows, row][:lines] if row else rows

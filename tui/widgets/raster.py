@@ -1,7 +1,7 @@
 """The mathematics of a braille line chart: buckets to columns, columns to dots, values to axes. No terminal in here.
 
-A *point* is ``(x, low, mean, high)``; ``mean is None`` marks a gap (nothing was measured, or it was not finite). Braille
-gives two dots across and four down for each character cell.
+A *point* is ``(x, low, mean, high)``; ``mean is None`` marks a gap (nothing was measured, or it was not finite).
+Braille gives two dots across and four down for each character cell.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _span(a: int, b: int) -> int:
 
 
 def dots(cols: Sequence[Column | None], axis: Axis, height: int) -> list[int]:
-    """One bit mask a column of dots; bit 0 is the top row of ``height`` rows. Values beyond the axis stick to its edge."""
+    """One bit mask a column of dots; bit 0 is the top one of ``height`` rows. Values beyond the axis stick to it."""
     masks = [0] * len(cols)
     if height <= 0:
         return masks
@@ -159,7 +159,7 @@ def nice_ceiling(value: float) -> float:
 
 
 def linear_axis(low: float, high: float, ticks: int, unit: float = 1.0) -> Axis:
-    """At most ``ticks`` + 2 ticks, round when counted in ``unit``; the ends are round quarters of a tick around the values."""
+    """At most ``ticks`` + 2 ticks, round when counted in ``unit``; the ends lie on quarters of a tick."""
     low, high = low / unit, high / unit
     magnitude = max(abs(low), abs(high), 1e-30)
     if not high - low > magnitude * 1e-9:  # a constant still deserves room around it

@@ -36,7 +36,7 @@ def step_record(step: int, loss: float | None = None, **fields: Any) -> dict[str
 
 @pytest.fixture
 def make_job(store: Store) -> Iterator[Make]:
-    """``make_job(name, steps, phase=…)`` → the job and the writer of its log. A living one's trainer is this process."""
+    """``make_job(name, steps, phase=…)`` → the job and its log's writer. A living one's trainer is this process."""
     writers: list[LogWriter] = []
 
     def make(name: str, steps: int, phase: str = "finished") -> tuple[Job, LogWriter]:

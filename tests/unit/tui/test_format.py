@@ -46,7 +46,7 @@ def test_durations(seconds: float | None, text: str) -> None:
     assert words.duration(seconds) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(512, "512"), (12_345, "12.3k"), (1_024_849_664, "1.02B"), (200_000, "200k")])
+@pytest.mark.parametrize(("value", "text"), [(512, "512"), (12_345, "12.3k"), (1_024_849_664, "1.02B"), (2e5, "200k")])
 def test_counts(value: float, text: str) -> None:
     assert words.count(value) == text
 

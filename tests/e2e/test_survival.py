@@ -1,0 +1,122 @@
+"""Whatever is killed, and whenever: the run goes on, and what it computes is what it would have computed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+
+import pytest
+
+STEPS = 240
+
+
+def same_run(run, undisturbed) -> None:
+    """Loss for loss and byte for byte."""
+    assert run.losses() == undisturbed.losses()
+    assert run.weights() == undisturbed.weights()
+
+
+def each_step_once(run) -> list[int]:
+    steps = [record["step"] for record in run.kind("step")]
+    assert steps == list(range(1, len(steps) + 1))
+    return steps
+
+
+@pytest.mark.parametrize("draw", range(2))
+def test_a_killed_trainer_goes_on_from_its_checkpoint(world, undisturbed, draw):
+    step = random.SystemRandom().randint(5, STEPS - 20)
+    print(f"kill at step {step}")
+    run = world.launch()
+    run.wait_step(step)
+    killed = run.kill("trainer")
+    status = run.wait_end()
+
+    same_run(run, undisturbed)
+    assert status["trainer"]["pid"] != killed
+    assert status["attempt"] == 2
+    died, finished = run.kind("exit")
+    assert (died["signal"], died["attempt"]) == ("SIGKILL", 1)
+    assert "SIGKILL" in died["why"]
+    assert (finished["code"], finished["attempt"]) == (0, 2)
+    first, second = run.kind("start")
+    last_saved = max((c["step"] for c in run.kind("checkpoint") if c["attempt"] == 1), default=None)
+    assert first["resumed_from"] is None
+    assert second["resumed_from"] == last_saved
+    assert "recovering" in [state["phase"] for state in run.kind("state")]
+
+
+def test_a_trainer_killed_again_and_again_still_arrives(world, undisturbed):
+    run = world.launch()
+    for attempt, step in ((1, 60), (2, 110), (3, 170)):
+        run.wait_step(step, attempt)
+        run.kill("trainer")
+    assert run.wait_end()["attempt"] == 4
+    same_run(run, undisturbed)
+
+
+def test_a_supervisor_killed_again_and_again_is_replaced(world, undisturbed, wait_for):
+    run = world.launch("-s", "steps=1200", "-s", "save_every=0", "-s", "val_every=0")
+    trainer = run.pid("trainer")
+    for step in (30, 200, 350):
+        run.wait_step(step)
+        dead = run.kill("supervisor")
+        # The trainer itself calls for another one; nobody asks for it here.
+        wait_for("another supervisor", lambda dead=dead: (run.who("supervisor") or {"pid": dead})["pid"] != dead)
+        assert run.pid("trainer") == trainer
+    status = run.wait_end()
+    assert len(each_step_once(run)) == 1200
+    assert (status["attempt"], status["step"]) == (1, 1200)
+    assert [record["code"] for record in run.kind("exit")] == [0]
+
+
+def test_a_supervisor_killed_at_once_loses_nothing(world, undisturbed, wait_for):
+    """Between a job's creation and its first step there is no trainer that could call for help at every moment."""
+    run = world.launch()
+    run.kill("supervisor")
+    with_help = world.start("watch", run.id, "--json")
+    out, err = with_help.communicate(timeout=90)
+    assert with_help.returncode == 0, err
+    run.wait_end()
+    same_run(run, undisturbed)
+    assert len([line for line in out.splitlines() if json.loads(line)["kind"] == "step"]) == STEPS
+
+
+def test_looking_starts_nothing(world, wait_for):
+    run = world.launch("-s", "steps=100000", "-s", "save_every=0")
+    run.wait_step(20)
+    trainer = run.pid("trainer")
+    os.kill(trainer, signal.SIGSTOP)  # so that it cannot call for another supervisor itself
+    run.kill("supervisor")
+    for _ in range(3):
+        status = run.status()
+        (listed,) = json.loads(world.run("ls", "--json").stdout)
+        assert listed == status
+        assert status["supervisor"]["alive"] is False
+        assert status["trainer"] == {"pid": trainer, "alive": True}
+        assert status["phase"] == "running"
+    assert [process.pid for process in world.processes()] == [trainer]
+    os.kill(trainer, signal.SIGCONT)
+    assert run.pid("supervisor")
+
+
+@pytest.mark.parametrize("reviver", ["watch", "checkpoint"])
+def test_a_run_that_lost_both_is_cut_off_until_somebody_asks(world, undisturbed, reviver):
+    run = world.launch()
+    run.wait_step(95)
+    os.kill(run.pid("trainer"), signal.SIGSTOP)
+    run.kill("supervisor")
+    run.kill("trainer")
+
+    status = run.status()
+    assert status["phase"] == "cut-off"
+    assert (status["trainer"]["alive"], status["supervisor"]["alive"]) == (False, False)
+    assert status["step"] >= 95
+    assert world.processes() == []
+
+    world.run(reviver, run.id)
+    run.wait_end()
+    same_run(run, undisturbed)
+    assert [start["resumed_from"] for start in run.kind("start")] == [None, 80]
+    assert "cause unknown" in run.kind("exit")[0]["why"]

@@ -1,0 +1,65 @@
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from textual.app import App, ComposeResult
+from textual.geometry import Region
+
+from tui.widgets.canvas import changed, clip, fit
+from tui.widgets.chart import Chart, Line
+
+text = st.text(alphabet="ab ⣿日\t\x1b", max_size=12)
+rows = st.lists(st.tuples(text, st.sampled_from(["", "x", "y"])), max_size=5)
+
+
+@given(rows, st.integers(0, 30))
+def test_a_row_fits_its_width_and_holds_no_control_characters(row: list[tuple[str, str]], width: int) -> None:
+    fitted = fit(row, width)
+    assert sum(cell_len(part) for part, _ in fitted) == width
+    assert all(part.isprintable() for part, _ in fitted)
+
+
+@given(rows, rows)
+def test_changed_runs_cover_every_difference_and_nothing_else_when_equal(
+    a: list[tuple[str, str]], b: list[tuple[str, str]]
+) -> None:
+    old, new = fit(a, 40), fit(b, 40)
+    assert changed(new, new) == []
+    runs = changed(old, new)
+    covered = {x for start, length in runs for x in range(start, start + length)}
+    if all(part.isascii() for part, _ in old + new):
+        before = [(c, s) for part, s in old for c in part]
+        after = [(c, s) for part, s in new for c in part]
+        assert {x for x in range(40) if before[x] != after[x]} <= covered
+    assert covered <= set(range(40))
+
+
+def test_clip_says_that_something_is_missing() -> None:
+    assert clip("abcdef", 4) == "abc…"
+    assert clip("abc", 4) == "abc"
+
+
+class _One(App[None]):
+    def compose(self) -> ComposeResult:
+        yield Chart("loss", id="pane-1")
+
+
+async def test_a_new_point_refreshes_a_few_cells(monkeypatch: object) -> None:
+    app = _One(css_path=["../../../tui/styles/app.tcss", "../../../tui/styles/monitor.tcss"])
+    async with app.run_test(size=(80, 24)) as pilot:
+        chart = app.query_one(Chart)
+        points = [(float(x), 5.0, 5.0, 5.0) for x in range(1, 52)]
+        chart.show(["loss 5.000 · 51"], [Line(points, "chart--line")])
+        await pilot.pause()
+        refreshed: list[Region] = []
+        whole = chart.refresh
+
+        def refresh(*regions: Region, **how: bool) -> Chart:
+            refreshed.extend(regions or [chart.size.region])
+            return whole(*regions, **how)
+
+        chart.refresh = refresh  # type: ignore[method-assign, assignment]
+        chart.show(["loss 5.000 · 52"], [Line([*points, (52.0, 5.0, 5.0, 5.0)], "chart--line")])
+        assert 1 <= sum(region.area for region in refreshed) <= 6
+        refreshed.clear()
+        chart.show(["loss 5.000 · 52"], [Line([*points, (52.0, 5.0, 5.0, 5.0)], "chart--line")])
+        assert refreshed == []

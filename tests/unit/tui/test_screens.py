@@ -1,0 +1,252 @@
+"""The app against real job directories, through its keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widget import Widget
+from textual.widgets import Button, Input, OptionList, Static
+
+from engine.jobs.store import Store
+from profiles.errors import UserError
+from tui.app import MlaApp
+from tui.screens.confirm import ConfirmScreen
+from tui.screens.edit import EditScreen
+from tui.screens.help import HelpScreen
+from tui.screens.home import HomeScreen
+from tui.screens.monitor import MonitorScreen
+from tui.screens.new_run import NewRunScreen
+from tui.widgets.chart import Chart
+from tui.widgets.forecast_bar import ForecastBars
+from tui.widgets.log import LogTail
+
+SIZES = [(80, 24), (60, 20), (160, 48), (20, 6)]
+
+
+async def until(pilot: Pilot[Any], holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for a condition, not for a time."""
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await pilot.pause(0.02)
+
+
+def seen(widget: Widget) -> str:
+    """What a widget shows."""
+    return "\n".join(widget.render_line(y).text for y in range(widget.size.height))
+
+
+def on_screen(app: MlaApp, selector: str | type[Widget]) -> str:
+    found = app.screen.query(selector)
+    return seen(found.first()) if found else ""
+
+
+def said(app: MlaApp, selector: str) -> str:
+    return str(app.screen.query_one(selector, Static).content)
+
+
+async def test_home_without_runs_says_what_to_press(store: Store) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "press n" in on_screen(app, "#runs"))
+
+
+async def test_home_shows_runs_and_opens_the_chosen_one(store: Store, make_job: Any) -> None:
+    make_job("first", 20)
+    make_job("second", 30, phase="running")
+    app = MlaApp(store)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await until(pilot, lambda: "first" in on_screen(app, "#runs"))
+        lines = on_screen(app, "#runs").splitlines()
+        assert "second" in lines[1] and "running" in lines[1] and "30/300" in lines[1]
+        assert "first" in lines[2] and "finished" in lines[2]
+        await until(pilot, lambda: "█" in on_screen(app, "#runs"))
+        await pilot.press("j", "enter")
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+        assert "first" in on_screen(app, "Heading")
+        await pilot.press("q")
+        await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+        await pilot.press("q")
+    assert app.return_code == 0
+
+
+async def test_the_filter_leaves_what_matches(store: Store, make_job: Any) -> None:
+    make_job("apple", 3)
+    make_job("pear", 3)
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "apple" in on_screen(app, "#runs"))
+        await pilot.press("slash", *"pea", "enter")
+        await until(pilot, lambda: "apple" not in on_screen(app, "#runs"))
+        assert "pear" in on_screen(app, "#runs")
+        await pilot.press("escape")
+        await until(pilot, lambda: "apple" in on_screen(app, "#runs"))
+
+
+async def test_a_run_that_does_not_exist_is_refused_at_once(store: Store) -> None:
+    with pytest.raises(UserError, match="there are no jobs"):
+        MlaApp(store, "latest")
+
+
+async def test_the_monitor_counts_every_step_and_follows(store: Store, make_job: Any) -> None:
+    job, writer = make_job("demo", 40, phase="running")
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "steps 1–40 (40)" in on_screen(app, "#pane-1"))
+        assert "no GPU · process memory" in on_screen(app, "#pane-2")
+        for step in range(41, 61):
+            writer.write("step", step=step, loss=4.213, lr=1e-3, grad_norm=1.0, tok_s=4000.0, step_s=0.5, host_states=0)
+        await until(pilot, lambda: "loss 4.213 · steps 1–60 (60)" in on_screen(app, "#pane-1"))
+        writer.write("start", paths={}, params=1, device="cpu", versions={}, resumed_from=50)
+        await until(pilot, lambda: "steps 1–50 (50)" in on_screen(app, "#pane-1"))
+        writer.write("edit", id="a", changed={"micro": [8, 4]}, step=51, by="me", ok=True, why="")
+        await until(pilot, lambda: "edit at step 51: micro 8 → 4" in on_screen(app, LogTail))
+        writer.write("state", phase="finished", reason="")
+        await until(pilot, lambda: "finished" in on_screen(app, "StatusLine"))
+        await pilot.press("q")
+        await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+
+
+async def test_a_loss_that_is_not_finite_is_a_gap_and_said(store: Store, make_job: Any) -> None:
+    job, writer = make_job("demo", 10, phase="running")
+    writer.write("step", step=11, loss=float("nan"), lr=1e-3, grad_norm=None, tok_s=1.0, step_s=0.5, host_states=0)
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "loss not finite · steps 1–11 (11)" in on_screen(app, "#pane-1"))
+
+
+async def test_panes_zoom_and_axes(store: Store, make_job: Any) -> None:
+    job, _ = make_job("demo", 40)
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "(40)" in on_screen(app, "#pane-1"))
+        await pilot.press("4", "z")
+        pane = app.screen.query_one("#pane-4", Chart)
+        await until(pilot, lambda: pane.size.width == 80)
+        assert not app.screen.query_one("#pane-1").display
+        await pilot.press("z")
+        await until(pilot, lambda: pane.size.width < 80)
+        await pilot.press("1", "y", "s")
+        await until(pilot, lambda: "log" in on_screen(app, "#pane-1") and "smooth" in on_screen(app, "#pane-1"))
+
+
+async def test_stop_asks_with_cancel_focused(store: Store, make_job: Any) -> None:
+    job, _ = make_job("demo", 5, phase="running")
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("x")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+        assert isinstance(app.focused, Button) and app.focused.id == "cancel"
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+    assert not job.commands_path.exists()
+
+
+async def test_a_run_that_has_ended_refuses_in_words(store: Store, make_job: Any) -> None:
+    job, _ = make_job("demo", 5)
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await pilot.press("p")
+        await until(pilot, lambda: "pause needs a living run" in on_screen(app, LogTail))
+        await pilot.press("x", "e")
+        assert isinstance(app.screen, MonitorScreen)
+
+
+async def test_the_edit_form_keeps_the_sequences_of_a_step(store: Store, make_job: Any) -> None:
+    job, _ = make_job("demo", 5, phase="running")
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("e")
+        await until(pilot, lambda: isinstance(app.screen, EditScreen))
+        await until(pilot, lambda: "forecast: host" in said(app, "#verdict"))
+        await pilot.press("2")
+        await until(pilot, lambda: app.screen.query_one("#accum", Input).value == "4")
+        await pilot.press("backspace", "3")
+        await until(pilot, lambda: "micro can be 1, 2, 4, 8" in said(app, "#verdict"))
+        await pilot.press("enter")
+        assert isinstance(app.screen, EditScreen)
+        await pilot.press("q")
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+    assert not job.commands_path.exists()
+
+
+async def test_a_new_run_forecasts_as_one_types(store: Store) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(app.screen, NewRunScreen))
+        await until(pilot, lambda: "GiB" in on_screen(app, ForecastBars))
+        before = on_screen(app, ForecastBars)
+        await pilot.press("tab", "2")
+        await until(pilot, lambda: on_screen(app, ForecastBars) != before)
+        assert "mla-tui launch -p cpu_demo -s micro=2 -s accum=1" in said(app, "#command")
+        await pilot.press("backspace", "0")
+        await until(pilot, lambda: "batch.micro: 0 is not in 1..4096" in said(app, "#message"))
+        await pilot.press("f5")
+        assert isinstance(app.screen, NewRunScreen)
+        await pilot.press("q")
+        await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+
+
+async def test_the_commands_of_every_profile_say_what_is_launched(store: Store) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("n")
+        await until(pilot, lambda: "GiB" in on_screen(app, ForecastBars))
+        await pilot.press("end")
+        await until(pilot, lambda: "-p gpu_fast" in said(app, "#command"))
+        assert "-s" not in said(app, "#command").split()
+        assert "1.02B parameters" in said(app, "#facts")
+
+
+async def test_a_launch_that_cannot_be_says_why(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # no data below it
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("n")
+        await until(pilot, lambda: "GiB" in on_screen(app, ForecastBars))
+        await pilot.press("f5")
+        await until(pilot, lambda: str(tmp_path) in said(app, "#message"))
+    assert store.ids() == []
+
+
+async def test_help_lists_the_keys_of_the_screen_below(store: Store) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+        text = "\n".join(str(line.content) for line in app.screen.query(Static))
+        assert "New run" in text and "Ctrl+P" in text
+        await pilot.press("q")
+        await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+
+
+async def test_the_palette_runs_an_action_of_the_screen(store: Store) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("ctrl+p", *"New run")
+        await until(pilot, lambda: any(found.option_count for found in app.screen.query(OptionList)))
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, NewRunScreen))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("no_color", [False, True])
+async def test_every_screen_stands_at_every_size(
+    store: Store, make_job: Any, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], no_color: bool
+) -> None:
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    make_job("demo", 1, phase="running")
+    app = MlaApp(store)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: bool(app.screen.query_one("#runs").runs))  # type: ignore[attr-defined]
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+        await pilot.press("e", "q", "x", "q", "question_mark", "q", "z", "z", "q", "n", "question_mark", "q", "q")
+        await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+    assert app.return_code in (0, None)
