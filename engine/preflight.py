@@ -7,20 +7,38 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from engine.jobs.process import is_locked
+from engine.train.checkpoint import facts, steps
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
 CHECKPOINT_BYTES_PER_PARAM = 12  # fp32 weights and the two moments of AdamW
 
 
-def check(spec: RunSpec, out: Path, fresh: bool) -> None:
-    """Hold ``spec`` against this version, its data and its checkpoint folder. Raises ``UserError``.
-
-    ``fresh`` says that the run starts from nothing, so ``out`` must not hold another run's checkpoints.
-    """
+def check(spec: RunSpec, out: Path) -> None:
+    """Hold ``spec`` against this version, its data and the place of its checkpoints. Raises ``UserError``."""
     check_backend(spec)
     check_data(spec)
-    check_out(spec, out, fresh)
+    check_out(spec, out)
+
+
+def check_history(out: Path, resume: Path | None) -> None:
+    """Whether a run that goes on from ``resume`` (None: starts afresh) may write to ``out``. Raises ``UserError``.
+
+    A folder holds the checkpoints of one history: a restart goes on from the newest one in it.
+    """
+    if is_locked(out / ".lock"):
+        raise UserError(f"{out}: another run writes its checkpoints there; choose another --name or stop that run")
+    held = steps(out)
+    if held and (resume is None or resume.parent != out):
+        raise UserError(
+            f"{out}: holds checkpoints of an earlier run; choose another --name, or go on with --resume latest"
+        )
+    if held and resume is not None and held[-1] > int(facts(resume)["step"]):
+        raise UserError(
+            f"--resume {resume}: {out} holds later checkpoints, up to step {held[-1]};"
+            " choose another --name, or go on with --resume latest"
+        )
 
 
 def resolved(spec: RunSpec) -> RunSpec:
@@ -61,12 +79,8 @@ def check_data(spec: RunSpec) -> None:
         )
 
 
-def check_out(spec: RunSpec, out: Path, fresh: bool) -> None:
+def check_out(spec: RunSpec, out: Path) -> None:
     """Whether checkpoints can be written below ``out``. Raises ``UserError``; creates nothing."""
-    if fresh and any(out.glob("ckpt_step_*")):
-        raise UserError(
-            f"{out}: holds checkpoints of an earlier run; choose another --name, or go on with --resume latest"
-        )
     existing = out
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.jobs.process import is_alive, is_locked, spawn_detached, this_boot, this_host
-from engine.jobs.status import ENDED
+from engine.jobs.status import CUT_OFF, ENDED
 from engine.jobs.store import Job, Store
-from engine.preflight import check, resolved
+from engine.preflight import check, check_history, resolved
 from engine.version import package_version
 from profiles.errors import UserError
 
@@ -28,7 +28,10 @@ def launch(
     if name is not None and (not name or "/" in name or name.startswith(".")):
         raise UserError(f"--name {name!r}: use a plain word, without a slash and without a dot in front")
     out = Path(spec.train.out)
-    check(spec, out / name if name else out, fresh=bool(name) and resume is None)
+    check(spec, out / name if name else out)
+    if name:
+        _check_name(store, name, spec.train.out)
+        check_history(out / name, resume)
     start = {
         "name": name,
         "resume": str(resume) if resume else None,
@@ -51,6 +54,18 @@ def launch(
     job = store.create(spec, start, state)
     ensure_supervisor(job)
     return job
+
+
+def _check_name(store: Store, name: str, out: str) -> None:
+    """Whether no living run writes to the folder of that name: a young one holds neither checkpoints nor a lock there."""
+    for job in (Job(store.jobs / id) for id in store.ids()):
+        if job.name == name and not job.ended() and job.spec().train.out == out:
+            phase = job.summary()["phase"]
+            if phase not in (*ENDED, CUT_OFF):
+                raise UserError(
+                    f"--name {name}: job {job.id} is {phase} and writes its checkpoints there;"
+                    f" choose another, or first: mla-tui stop {job.id}"
+                )
 
 
 def start_supervisor(job: Job) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import sys
 import time
+from collections import deque
 from typing import Any
 
 from engine.jobs import wire
@@ -14,6 +17,7 @@ from engine.jobs.process import is_locked
 from engine.jobs.store import Job
 
 PROGRESS_EVERY = 0.5  # seconds between two live lines; a 20 s step must not look frozen
+UNWRITTEN = 10_000  # records kept while the disk is full; beyond that the oldest are lost
 REVIVE_EVERY = 1.0  # seconds between two looks at the supervisor's lock
 
 
@@ -24,13 +28,22 @@ class JobReporter:
         self.job = job
         self.attempt = attempt
         self._log = LogWriter(job.log_path, attempt)
+        self._unwritten: deque[tuple[str, dict[str, Any]]] = deque(maxlen=UNWRITTEN)
         self._commands = CommandReader(job.commands_path, job.log_path)
         self._live: socket.socket | None = None
         self._progress_due = self._revive_due = 0.0
 
     def record(self, kind: str, **fields: Any) -> None:
-        """Append to the log. Raises ``OSError`` where the disk refuses."""
-        self._log.write(kind, **fields)
+        """Append to the log. What a full disk refuses waits, in order, for the next record: the run goes on."""
+        self._unwritten.append((kind, {"t": time.time(), **fields}))
+        try:
+            while self._unwritten:
+                first_kind, first = self._unwritten[0]
+                self._log.write(first_kind, **first)
+                self._unwritten.popleft()
+        except OSError as error:
+            if len(self._unwritten) == 1:
+                print(f"events.jsonl: {error}; records wait for room", file=sys.stderr, flush=True)
 
     def progress(self, **fields: Any) -> None:
         """Tell whoever watches, now and without a trace in the log; costs nothing when it is too early."""
@@ -57,7 +70,8 @@ class JobReporter:
         if now >= self._revive_due:
             self._revive_due = now + REVIVE_EVERY
             if not is_locked(self.job.supervisor_lock):
-                start_supervisor(self.job)
+                with contextlib.suppress(OSError):  # no memory for a process now: the next beat tries again
+                    start_supervisor(self.job)
         return self._commands.poll()
 
     def past_edits(self) -> list[Record]:

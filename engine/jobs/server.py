@@ -104,6 +104,8 @@ class Server:
                 return
             except wire.RpcError as error:
                 writer.write(_error(id, error))
+            except ConnectionError:
+                raise  # an OSError too, but there is nobody left to tell
             except OSError as error:
                 writer.write(_error(id, wire.RpcError(wire.REFUSED, f"{method}: {error.strerror}")))
             await writer.drain()

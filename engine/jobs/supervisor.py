@@ -115,7 +115,7 @@ class Supervisor:
     def _start_trainer(self) -> None:
         attempt = int(self.summary.get("attempt") or 0) + 1
         self._log.attempt = self.summary["attempt"] = attempt
-        self._log.write("state", phase="starting", reason="" if attempt == 1 else "restarted")
+        self._write("state", phase="starting", reason="" if attempt == 1 else "restarted")
         argv = [sys.executable, "-m", "engine.train", "--job", str(self.job.path), "--attempt", str(attempt)]
         self._child = spawn_detached(argv, self.job.console_path, self.job.path)
         self._watch(identity(self._child.pid))
@@ -165,7 +165,7 @@ class Supervisor:
                     "killed, cause unknown" if code is None else f"ended with code {code}; see {self.job.console_path}"
                 )
                 last = {"code": code, "signal": None, "why": why}
-            self._log.write("exit", **last)
+            self._write("exit", **last)
             self._read_log()
         if self.summary.get("phase") in ENDED:
             return False
@@ -181,14 +181,22 @@ class Supervisor:
         if self._failures > RESTARTS:
             self._end("failed", f"{RESTARTS} restarts in a row came no further; the last: {last['why']}")
             return False
-        self._log.write("state", phase="recovering", reason=last["why"])
+        self._write("state", phase="recovering", reason=last["why"])
         return True
 
     def _end(self, phase: str, reason: str) -> None:
-        self._log.write("state", phase=phase, reason=reason)
+        self._write("state", phase=phase, reason=reason)
         self._read_log()
 
     # -- the log and the state
+
+    def _write(self, kind: str, **fields: Any) -> None:
+        """Log a record; on a full disk only the state learns of it, for the run must be looked after all the same."""
+        try:
+            self._log.write(kind, **fields)
+        except OSError as error:
+            print(f"events.jsonl: {error}", file=sys.stderr, flush=True)
+            fold(self.summary, {"t": time.time(), "kind": kind, "attempt": self._log.attempt, **fields})
 
     def _catch_up_summary(self) -> None:
         """Fold the whole log once, so that nothing a dead supervisor missed is lost."""
@@ -213,7 +221,8 @@ class Supervisor:
                 self._save_state()
             if dirty and now - synced >= 1.0:
                 synced, dirty = now, False
-                await asyncio.to_thread(self._tail.sync)
+                with contextlib.suppress(OSError):  # the disk is full: what is written stays readable
+                    await asyncio.to_thread(self._tail.sync)
             await asyncio.sleep(POLL)
 
     def _read_log(self) -> None:
@@ -252,13 +261,13 @@ class Supervisor:
                 self.history.add(record)
                 self._server.publish(record)
                 if minute.samples >= MINUTE:
-                    self._log.write("telemetry", **minute.spans)
+                    self._write("telemetry", **minute.spans)
                     minute = Minute()
                 # A fixed beat: the time a sample takes does not add up.
                 await asyncio.sleep(1.0 - (time.monotonic() - started) % 1.0)
         finally:
             if minute.samples:
-                self._log.write("telemetry", **minute.spans)
+                self._write("telemetry", **minute.spans)
 
 
 def main() -> int:

@@ -98,7 +98,8 @@ def verify(path: Path) -> None:
         raise UserError(f"{path}: manifest.json is missing or damaged; take an earlier checkpoint")
     for name, told in files.items():
         file = path / name
-        if not file.is_file() or file.stat().st_size != told["bytes"] or _sha256(file) != told["sha256"]:
+        told = told if isinstance(told, dict) else {}
+        if not file.is_file() or file.stat().st_size != told.get("bytes") or _sha256(file) != told.get("sha256"):
             raise UserError(f"{file}: is not what was saved; take an earlier checkpoint")
 
 
@@ -114,7 +115,7 @@ def latest(out: Path) -> Path | None:
         pointed = out / (out / "latest").read_text().strip()
         if NAME.fullmatch(pointed.name) and pointed.is_dir():
             return pointed
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         pass
     return out / f"ckpt_step_{known[-1]}" if (known := steps(out)) else None
 

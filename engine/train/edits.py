@@ -32,7 +32,7 @@ def edited(spec: RunSpec, changes: Mapping[str, Any]) -> RunSpec:
             raise UserError(
                 f"set micro={micro} accum={accum}: a step has {sequences} sequences, not {micro * accum * spec.ranks}"
             )
-        micro = sequences // (accum * spec.ranks)
+        micro = check_value("set", "batch.micro", sequences // (accum * spec.ranks))
     if micro is None:
         raise UserError("set: nothing to change; write for example micro=4")
     return spec.with_batch(micro=micro)

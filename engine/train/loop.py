@@ -69,22 +69,22 @@ class Trainer:
                     self._validate()
                 if self._due(cadence.save_every):
                     self._save()
+            if self.spec.train.val_every and self.step % self.spec.train.val_every:
+                self._validate()
         except StopRun as stop:
             self.backend.discard()
             self._enter("stopping", f"asked by {stop.by}", stop.id)
-            if stop.save and self.saved_step != self.step:
-                self._save()
-            self._enter("stopped", f"asked by {stop.by}")
+            why = self._save() if stop.save and self.saved_step != self.step else ""
+            self._enter("stopped", f"asked by {stop.by}" + (f"; no checkpoint: {why}" if why else ""))
             return "stopped"
-        if self.spec.train.val_every and self.step % self.spec.train.val_every:
-            self._validate()
-        if self.saved_step != self.step:
-            self._save()
+        if self.saved_step != self.step and (why := self._save()):
+            raise UserError(f"the last checkpoint could not be written: {why}; make room and --resume latest")
         self._enter("finished")
         return "finished"
 
     def ask(self, command: Command) -> None:
-        """Take a command that came past the reporter, such as a signal."""
+        """Take a command that came past the reporter, such as a signal: at any moment, so whoever goes through the
+        queue goes through a copy."""
         self._queue.append(command)
 
     def _enter(self, phase: str, reason: str = "", id: str | None = None) -> None:
@@ -189,7 +189,7 @@ class Trainer:
     def _obey_at_once(self) -> None:
         """Pause and stop do not wait for the end of the step; called between micro-batches."""
         self._queue.extend(self.reporter.commands())
-        for command in [c for c in self._queue if c.method in ("pause", "stop")]:
+        for command in [c for c in tuple(self._queue) if c.method in ("pause", "stop")]:
             if command not in self._queue:
                 continue  # a pause before it has taken it
             self._queue.remove(command)
@@ -200,7 +200,7 @@ class Trainer:
     def _pause(self, command: Command) -> None:
         self._enter("paused", f"asked by {command.by}", command.id)
         while True:
-            wake = next((c for c in self._queue if c.method in ("resume", "stop")), None)
+            wake = next((c for c in tuple(self._queue) if c.method in ("resume", "stop")), None)
             if wake is not None and wake.method == "resume":
                 self._queue.remove(wake)
                 self._enter("running", f"asked by {wake.by}", wake.id)
@@ -233,7 +233,8 @@ class Trainer:
 
     # -- checkpoints
 
-    def _save(self, id: str | None = None) -> None:
+    def _save(self, id: str | None = None) -> str:
+        """Write a checkpoint; returns why it could not be, or nothing. The run goes on either way."""
         answer = {"id": id} if id else {}
         before = self.phase
         self._enter("saving")
@@ -260,6 +261,7 @@ class Trainer:
             why=why,
         )
         self._enter(before)
+        return why
 
     def _facts(self) -> dict[str, Any]:
         return {

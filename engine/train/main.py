@@ -16,7 +16,7 @@ from engine.jobs.log import Record
 from engine.jobs.process import Lock, identity
 from engine.jobs.store import Job
 from engine.jobs.supervisor import EXIT_RETRY
-from engine.preflight import check, resolved
+from engine.preflight import check, check_history, resolved
 from engine.train import checkpoint
 from engine.train.reporter import Reporter, ShowReporter
 from profiles.errors import UserError
@@ -60,9 +60,13 @@ def run_foreground(
     spec: RunSpec, name: str | None, resume: Path | None, init_from: Path | None, show: Callable[[Record], None]
 ) -> int:
     """Train here and now, handing every record to ``show``; returns the exit status. Raises ``UserError``."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world != "1":
+        raise UserError(f"WORLD_SIZE={world}: several ranks are not part of this version; start one process")
     spec = resolved(spec)
     out = Path(spec.train.out) / name if name else Path(spec.train.out)
-    check(spec, out, fresh=resume is None)
+    check(spec, out)
+    check_history(out, resume)
     code, why = guarded(lambda: train(spec, ShowReporter(show), out, resume, init_from))
     if code:
         raise UserError(why)
@@ -93,6 +97,8 @@ def guarded(body: Callable[[], None]) -> tuple[int, str]:
         body()
     except UserError as error:
         return error.exit_code, str(error)
+    except BrokenPipeError:  # whoever read the lines of a foreground run has had enough
+        raise
     except MemoryError as error:
         return 1, f"out of host memory: {error}; lower batch.micro"
     except Exception as error:
