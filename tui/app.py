@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rich.console import RenderableType
+from textual._compositor import ChopsUpdate
 from textual.app import App
 from textual.binding import BindingType
 from textual.command import Provider
 from textual.screen import Screen
 
 from tui import actions
+from tui.exact_update import ExactUpdate
 from tui.terminal import LOST_TERMINAL, watch_terminal
 
 if TYPE_CHECKING:
@@ -44,6 +47,11 @@ class MlaApp(App[int]):
         from tui.screens.home import HomeScreen
 
         return HomeScreen(self.store)
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        if isinstance(renderable, ChopsUpdate):
+            renderable = ExactUpdate.of(renderable)
+        super()._display(screen, renderable)
 
     def on_mount(self) -> None:
         if self._first_job is not None:

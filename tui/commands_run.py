@@ -22,7 +22,7 @@ def launch(args: argparse.Namespace) -> int:
     spec, resume, init_from = _resolve(args)
     if args.dry_run:
         spec = resolved(spec)
-        check(spec, Path(spec.train.out), fresh=False)
+        check(spec, Path(spec.train.out))
         print(json.dumps(spec.to_dict(), indent=1))
         return 0
     store = Store()

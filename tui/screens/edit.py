@@ -149,7 +149,7 @@ class EditScreen(ModalScreen["dict[str, int] | None"]):
     @work(exit_on_error=True)
     async def send(self, changes: dict[str, int]) -> None:
         try:
-            await self._link.request("set", changes=changes)
+            await self._link.request("set", by="app", changes=changes)
         except UserError as error:
             self.post_message(self.Refused(str(error)))
         else:

@@ -211,7 +211,7 @@ class MonitorScreen(Screen[None]):
     async def ask(self, method: str, said: str, **params: Any) -> None:
         """Send a request; its outcome comes back as a record."""
         try:
-            await self._link().request(method, **params)
+            await self._link().request(method, by="app", **params)
         except UserError as error:
             self.post_message(self.Trouble(str(error)))
         else:

@@ -15,6 +15,7 @@ from tui.widgets.canvas import Canvas, Row, Span, clip
 from tui.widgets.raster import Axis, Point
 
 _LABEL = 6  # cells left of the plot
+_TIME_UNITS = (86400.0, 3600.0, 60.0)  # seconds in which a time axis ends round
 
 
 class Line(NamedTuple):
@@ -132,7 +133,9 @@ class Chart(Canvas, can_focus=True):
         first = min(line.points[0][0] for line in lines if line.points)
         last = max(line.points[-1][0] for line in lines if line.points)
         if self._time_axis:
-            self._x = (first, first + max(raster.nice_ceiling(last - first), 60.0))
+            span = max(last - first, 60.0)
+            unit = next(unit for unit in _TIME_UNITS if span >= unit)
+            self._x = (first, first + raster.nice_ceiling(span / unit) * unit)
         else:
             # Early in a run the axis starts at step 0; a run that resumed far along starts where it did.
             start = 0.0 if first <= last / 4 else first - 1
