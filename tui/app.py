@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
@@ -33,7 +34,8 @@ class MlaApp(App[int]):
     """
 
     TITLE = "mla-tui"
-    CSS_PATH = "styles/app.tcss"
+    # Textual does not load the styles of an app's default screen by itself, so home's stand here.
+    CSS_PATH: ClassVar[list[str | PurePath]] = ["styles/app.tcss", "styles/home.tcss"]
     BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings(actions.APP)]
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_action_provider}
 

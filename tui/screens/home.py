@@ -127,7 +127,6 @@ class RunsTable(Picker):
 class HomeScreen(Screen[None]):
     """Looks at the store once a second while it is on top."""
 
-    CSS_PATH = "../styles/home.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings(actions.HOME)]
     place = actions.HOME
 

@@ -55,6 +55,19 @@ async def test_home_without_runs_says_what_to_press(store: Store) -> None:
         await until(pilot, lambda: "press n" in on_screen(app, "#runs"))
 
 
+@pytest.mark.parametrize("size", SIZES[:3])
+async def test_the_key_bar_stands_at_the_foot_of_every_screen(store: Store, make_job: Any, size: Any) -> None:
+    make_job("one", 5)
+    app = MlaApp(store)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: "one" in on_screen(app, "#runs"))
+        for key, screen in (("", HomeScreen), ("n", NewRunScreen), ("q", HomeScreen), ("enter", MonitorScreen)):
+            await pilot.press(*key.split())
+            await until(pilot, lambda screen=screen: isinstance(app.screen, screen) and app.screen.is_mounted)
+            await until(pilot, lambda: app.screen.query_one("KeyBar").region.bottom == size[1])
+            assert "Help" in on_screen(app, "KeyBar")
+
+
 async def test_home_shows_runs_and_opens_the_chosen_one(store: Store, make_job: Any) -> None:
     make_job("first", 20)
     make_job("second", 30, phase="running")
