@@ -83,7 +83,7 @@ def parse_override(text: str) -> tuple[str, Any]:
             raise SpecError(f"-s {key}: is {' or '.join(full)}; write the one you mean")
         key = full[0] if full else key
         if not full:
-            raise SpecError(f"-s {key}: unknown key{nearest_key('batch.' + key)}")
+            raise SpecError(f"-s {key}: unknown key{nearest_key(key, bare=True)}")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except ValueError:
@@ -93,23 +93,23 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def _find(name: str, extended_by: Path | None = None) -> Path:
     """The file of a profile. A user's file may carry the name of the built-in one that it extends."""
-    said_by = f"{extended_by.name}: extends" if extended_by else "profile"
+    asked = f"{extended_by.name}: extends: {name!r}" if extended_by else f"profile {name!r}"
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
-            raise SpecError(f"{said_by}: {name}: no such file" if extended_by else f"{name}: no such profile file")
+            raise SpecError(f"{asked}: no such file")
         return path
     for folder in (user_folder(), BUILTIN):
         path = folder / f"{name}.toml"
         if path.is_file() and not (extended_by and path.samefile(extended_by)):
             return path
     if extended_by and name == extended_by.stem:
-        raise SpecError(f"{said_by}: {name} → {name} is a circle")
+        raise SpecError(f"{extended_by.name}: extends: {name} → {name} is a circle")
     import difflib
 
     near = difflib.get_close_matches(name, names(), 1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}"
-    raise SpecError(f"{said_by} {name!r}: unknown; {hint}")
+    raise SpecError(f"{asked}: unknown; {hint}")
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> tuple[str, dict[str, Any]]:

@@ -260,7 +260,7 @@ def _check_number(source: str, key: str, value: Any, kind: type, span: tuple[flo
     low, high = span
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise SpecError(f"{source}: {key}: {value!r} is not a number")
-    # Infinity and NaN are floats, but int() of them raises; the range refuses the one, is_integer both.
+    # is_integer also turns away infinity and NaN, of which int() would raise.
     if kind is int and isinstance(value, float) and not value.is_integer():
         raise SpecError(f"{source}: {key}: {value!r} is not a whole number")
     if not low <= value <= high:
@@ -281,9 +281,11 @@ def _shorten(numbers: list[int]) -> str:
     return f"{', '.join(map(str, numbers[:6]))} … {numbers[-1]}"
 
 
-def nearest_key(key: str) -> str:
+def nearest_key(key: str, bare: bool = False) -> str:
+    """Words that propose a known key for an unknown one; ``bare`` compares without the tables' names."""
     import difflib  # slow to import, and only a mistake needs it
 
-    candidates = known_keys() if "." in key else [*TABLES, "model", "description", "extends"]
+    names = known_keys() if bare or "." in key else [*TABLES, "model", "description", "extends"]
+    candidates = {name.rpartition(".")[2] if bare else name: name for name in names}
     near = difflib.get_close_matches(key, candidates, 1, 0.4)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"; did you mean {candidates[near[0]]}?" if near else ""

@@ -1,7 +1,8 @@
-"""Small files that are replaced whole or not at all."""
+"""Small files that are replaced whole or not at all, and a line to the console that cannot fail."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -29,3 +30,10 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def complain(text: str) -> None:
+    """One line to stderr, past Python's buffer: the console may stand on the same full disk as what we speak of, and
+    what is left in a buffer would fail again later."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode())

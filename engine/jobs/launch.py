@@ -57,7 +57,7 @@ def launch(
 
 
 def _check_name(store: Store, name: str, out: str) -> None:
-    """Whether no living run writes to the folder of that name: a young one holds neither checkpoints nor a lock there."""
+    """Whether no living run writes to the folder of that name: a young one has neither checkpoints nor a lock in it."""
     for job in (Job(store.jobs / id) for id in store.ids()):
         if job.name == name and not job.ended() and job.spec().train.out == out:
             phase = job.summary()["phase"]

@@ -11,7 +11,7 @@ import platform
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,22 @@ def is_alive(who: dict[str, Any] | None) -> bool:
     return bool(who and who.get("pid") and start_ticks(int(who["pid"])) == who.get("start_ticks"))
 
 
-def spawn_detached(argv: Sequence[str], console: Path, cwd: Path) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own: no terminal, no signal of ours reaches it; output to ``console``."""
+def spawn_detached(
+    argv: Sequence[str], console: Path, cwd: Path, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own: no terminal, no signal of ours reaches it; output to ``console``.
+
+    ``env`` is laid over our own environment.
+    """
     with open(console, "ab") as out:
         return subprocess.Popen(
-            argv, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            argv,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
 

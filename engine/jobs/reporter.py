@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import sys
 import time
 from collections import deque
 from typing import Any
 
 from engine.jobs import wire
 from engine.jobs.commands import Command, CommandReader
+from engine.jobs.files import complain
 from engine.jobs.launch import start_supervisor
 from engine.jobs.log import LogWriter, Record, finite, read_all
 from engine.jobs.process import is_locked
@@ -43,7 +43,7 @@ class JobReporter:
                 self._unwritten.popleft()
         except OSError as error:
             if len(self._unwritten) == 1:
-                print(f"events.jsonl: {error}; records wait for room", file=sys.stderr, flush=True)
+                complain(f"events.jsonl: {error}; records wait for room")
 
     def progress(self, **fields: Any) -> None:
         """Tell whoever watches, now and without a trace in the log; costs nothing when it is too early."""

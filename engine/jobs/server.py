@@ -48,9 +48,9 @@ class Server:
         """Let every client read to the end of the log, then hang up."""
         self.changed()
         self._run.job.socket_path.unlink(missing_ok=True)
-        if self._server is not None:
-            self._server.close()
         await asyncio.sleep(0.2)
+        if self._server is not None:
+            self._server.close()  # only now: asyncio leaves a connection it is about to accept open and unheard
         for task in self._clients:
             task.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
@@ -159,7 +159,7 @@ class Server:
 
 
 async def _read_request(reader: asyncio.StreamReader) -> bytes:
-    """One line. Raises ``RpcError`` where it is too long, after throwing it away unheld, so that the next can be read."""
+    """One line. Raises ``RpcError`` where it is too long, after throwing it away, so that the next can be read."""
     whole = True
     while True:
         try:

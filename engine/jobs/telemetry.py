@@ -21,6 +21,11 @@ class Telemetry:
         self._process: psutil.Process | None = None
         self._device = _open_device()
 
+    @property
+    def has_device(self) -> bool:
+        """Whether there is an NVIDIA card to sample."""
+        return self._device is not None
+
     def watch(self, pid: int | None) -> None:
         """Take ``pid`` as the trainer from now on."""
         try:

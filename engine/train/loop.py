@@ -200,14 +200,17 @@ class Trainer:
     def _pause(self, command: Command) -> None:
         self._enter("paused", f"asked by {command.by}", command.id)
         while True:
-            wake = next((c for c in tuple(self._queue) if c.method in ("resume", "stop")), None)
-            if wake is not None and wake.method == "resume":
-                self._queue.remove(wake)
-                self._enter("running", f"asked by {wake.by}", wake.id)
-                return
-            if wake is not None:
-                self._queue.remove(wake)
-                raise StopRun(wake)
+            # In the order they were given: pause, pause, resume goes on; pause, resume, pause holds.
+            asked = next((c for c in tuple(self._queue) if c.method in ("pause", "resume", "stop")), None)
+            if asked is not None:
+                self._queue.remove(asked)
+                if asked.method == "stop":
+                    raise StopRun(asked)
+                if asked.method == "resume":
+                    self._enter("running", f"asked by {asked.by}", asked.id)
+                    return
+                self._enter("paused", "was paused already", asked.id)
+                continue
             time.sleep(PAUSE_POLL)
             self._queue.extend(self.reporter.commands())
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.jobs.commands import Command
-from engine.jobs.files import write_json
+from engine.jobs.files import complain, write_json
 from engine.jobs.log import Record
 from engine.jobs.process import Lock, identity
 from engine.jobs.store import Job
@@ -30,7 +29,7 @@ def run_job(job: Job, attempt: int) -> int:
     """The trainer of ``job``; returns the process's exit status. Everything it has to say goes into the log."""
     lock = Lock(job.trainer_lock)
     if not lock.acquire(patience=0.5):
-        print(f"{job.id}: another trainer holds the job", file=sys.stderr)
+        complain(f"{job.id}: another trainer holds the job")
         return EXIT_RETRY
     write_json(job.trainer_who, identity(os.getpid()))
 
@@ -52,7 +51,7 @@ def run_job(job: Job, attempt: int) -> int:
         reporter.record("exit", code=code, signal=None, why=why)
         reporter.close()
     except OSError as error:
-        print(f"events.jsonl: {error}", file=sys.stderr)
+        complain(f"events.jsonl: {error}")
     return code
 
 
@@ -104,7 +103,7 @@ def guarded(body: Callable[[], None]) -> tuple[int, str]:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch to name it
             return 1, f"out of device memory; lower batch.micro and go on with --resume latest ({_first_line(error)})"
-        traceback.print_exc()
+        complain(traceback.format_exc().rstrip())
         return EXIT_RETRY, f"{type(error).__name__}: {_first_line(error)}; the traceback stands above"
     return 0, ""
 

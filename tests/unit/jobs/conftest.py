@@ -1,0 +1,40 @@
+"""A store of one's own, and jobs in it as a launch, a supervisor and a trainer leave them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.jobs.process import this_boot, this_host
+from engine.jobs.store import Job, Store
+from profiles import registry
+
+Make = Callable[..., Job]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "home")
+
+
+@pytest.fixture
+def make_job(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Make:
+    """``make_job(name, **state)`` → a new job of this host and boot."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    spec = registry.load("cpu_demo")
+
+    def make(name: str | None = None, **state: Any) -> Job:
+        usual = {
+            "phase": "running",
+            "attempt": 1,
+            "host": this_host(),
+            "boot": this_boot(),
+            "started": time.time() - 60,
+        }
+        return store.create(spec, {"name": name, "resume": None, "init_from": None}, {**usual, **state})
+
+    return make

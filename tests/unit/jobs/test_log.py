@@ -1,0 +1,172 @@
+"""The log: one record a line, whoever writes, whatever dies."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.jobs.log import CHUNK, LogWriter, Tail, read_all
+
+WRITER = """
+import sys
+from pathlib import Path
+from engine.jobs.log import LogWriter
+log = LogWriter(Path(sys.argv[1]), int(sys.argv[2]))
+for i in range(300):
+    log.write("log", i=i, text=sys.argv[2] * (i * 37 % 9000))
+log.close()
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "events.jsonl"
+
+
+def test_records_of_several_processes_never_mix(path: Path) -> None:
+    path.write_bytes(b"")
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(n)]) for n in (1, 2, 3)]
+    assert [w.wait() for w in writers] == [0, 0, 0]
+    seen: dict[int, list[int]] = {1: [], 2: [], 3: []}
+    for _, record in read_all(path):
+        assert record["text"] == str(record["attempt"]) * (record["i"] * 37 % 9000)
+        seen[record["attempt"]].append(record["i"])
+    assert seen == {n: list(range(300)) for n in (1, 2, 3)}
+
+
+def test_a_record_carries_time_kind_and_attempt(path: Path) -> None:
+    log = LogWriter(path, attempt=3)
+    told = log.write("state", phase="running")
+    [(at, record)] = read_all(path)
+    assert (at, record) == (0, told)
+    assert list(record) == ["t", "kind", "attempt", "phase"]
+    assert (record["kind"], record["attempt"]) == ("state", 3)
+
+
+def test_what_is_not_finite_is_null_at_any_depth(path: Path) -> None:
+    inf, nan = float("inf"), float("nan")
+    LogWriter(path, 1).write("step", loss=nan, parts={"a": [inf, 1.5, (-inf,)]})
+    assert b"NaN" not in path.read_bytes()
+    [(_, record)] = read_all(path)
+    assert record["loss"] is None
+    assert record["parts"] == {"a": [None, 1.5, [None]]}
+
+
+def test_a_foreign_writers_nan_is_read_as_null(path: Path) -> None:
+    path.write_bytes(b'{"kind":"step","loss":NaN,"lr":-Infinity}\n')
+    [(_, record)] = read_all(path)
+    assert record == {"kind": "step", "loss": None, "lr": None}
+
+
+def test_a_cut_at_every_byte_of_the_last_record_costs_only_that_record(path: Path) -> None:
+    log = LogWriter(path, 1)
+    log.write("log", text="first")
+    begin = path.stat().st_size
+    log.write("log", text="second")
+    log.close()
+    whole = path.read_bytes()
+    for cut in range(begin, len(whole)):
+        path.write_bytes(whole[:cut])
+        assert [r["text"] for _, r in read_all(path)] == ["first"]
+        log = LogWriter(path, 2)
+        log.write("log", text="third")
+        log.close()
+        # A cut that took only the newline took nothing of the record.
+        expected = ["first", "second", "third"] if cut == len(whole) - 1 else ["first", "third"]
+        assert [r["text"] for _, r in read_all(path)] == expected
+
+
+@pytest.mark.parametrize("torn", [b"\n", b'{"kind":"st\n', b"\x00" * 40 + b"\n", b"[1]\n", b'{"a":1}\n', b"\xff\r\n"])
+def test_a_torn_line_in_the_middle_is_skipped_and_offsets_stay_true(path: Path, torn: bytes) -> None:
+    first, last = b'{"kind":"a"}\n', b'{"kind":"b"}\n'
+    path.write_bytes(first + torn + last)
+    assert list(read_all(path)) == [(0, {"kind": "a"}), (len(first + torn), {"kind": "b"})]
+
+
+def test_a_line_nested_beyond_reason_is_no_record(path: Path) -> None:
+    path.write_bytes(b'{"kind":' + b"[" * 100_000 + b'\n{"kind":"b"}\n')
+    assert [r["kind"] for _, r in read_all(path)] == ["b"]
+
+
+def test_megabytes_that_hold_no_record_do_not_hide_what_follows(path: Path) -> None:
+    path.write_bytes(
+        b'{"kind":"a"}\n' + b"\x00" * (2 * CHUNK) + b"\n" + (b"#" * 999 + b"\n") * 3000 + b'{"kind":"b"}\n'
+    )
+    tail = Tail(path)
+    kinds = []
+    while found := tail.poll():  # as every reader does: an empty answer is the end
+        kinds += [r["kind"] for _, r in found]
+    assert kinds == ["a", "b"]
+    assert not tail.grown()
+    tail.close()
+
+
+def test_a_writer_says_when_the_disk_took_only_a_part(tmp_path: Path) -> None:
+    script = """
+import resource, signal, sys
+from pathlib import Path
+from engine.jobs.log import LogWriter, read_all
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path = Path(sys.argv[1])
+log = LogWriter(path, 1)
+log.write("log", text="whole")
+size = path.stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, -1))
+for _ in range(2):
+    try:
+        log.write("log", text="lost")
+    except OSError:
+        pass
+    else:
+        sys.exit("the loss was not told")
+resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+log.write("log", text="after")
+print([r["text"] for _, r in read_all(path)])
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "log")], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == "['whole', 'after']"
+
+
+texts = st.text(max_size=6)
+inner = st.recursive(texts, lambda x: st.lists(x, max_size=3) | st.dictionaries(texts, x, max_size=3), max_leaves=5)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(inner, min_size=1, max_size=4), st.floats(0, 1))
+def test_reading_on_from_any_byte_gives_the_records_that_begin_there_or_later(
+    tmp_path_factory: pytest.TempPathFactory, records: list[object], share: float
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "events.jsonl"
+    log = LogWriter(path, 1)
+    for content in records:
+        log.write("log", content=content)
+    log.close()
+    everything = list(read_all(path))
+    start = round(share * path.stat().st_size)
+    assert list(read_all(path, start)) == [(at, r) for at, r in everything if at >= start]
+
+
+def test_a_tail_follows_a_file_that_does_not_exist_yet(path: Path) -> None:
+    tail = Tail(path)
+    assert not tail.grown()
+    assert tail.poll() == []
+    log = LogWriter(path, 1)
+    log.write("log", n=1)
+    assert tail.grown()
+    assert [r["n"] for _, r in tail.poll()] == [1]
+    with open(path, "ab") as file:  # half a record is not there yet
+        line = json.dumps({"kind": "log", "n": 2}).encode() + b"\n"
+        file.write(line[:9])
+        file.flush()
+        assert tail.poll() == []
+        file.write(line[9:])
+    assert [r["n"] for _, r in tail.poll()] == [2]
+    tail.sync()
+    tail.close()

@@ -1,0 +1,49 @@
+"""What memory a machine has. Only the driver library's own functions are replaced."""
+
+from __future__ import annotations
+
+import platform
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from engine.memory.hardware import detect_hardware
+
+pynvml = pytest.importorskip("pynvml")
+
+
+@pytest.fixture
+def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", absent)
+
+
+def test_without_a_card_there_is_only_ram(no_card: None) -> None:
+    found = detect_hardware()
+    assert (found.device, found.device_total, found.device_free) == ("cpu", None, None)
+    assert found.ram_total == psutil.virtual_memory().total
+    assert 0 < found.ram_free <= found.ram_total
+    assert found.name
+
+
+def test_on_apple_silicon_the_devices_memory_is_the_hosts(no_card: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    found = detect_hardware()
+    assert found.device == "mlx"
+    assert (found.device_total, found.device_free) == (found.ram_total, found.ram_free)
+
+
+def test_a_card_is_asked_for_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: closed.append(True))
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: f"card {index}")
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(total=16, free=9))
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda handle: "RTX")
+    found = detect_hardware()
+    assert (found.name, found.device, found.device_total, found.device_free) == ("RTX", "cuda", 16, 9)
+    assert closed == [True]

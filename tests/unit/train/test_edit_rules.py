@@ -1,0 +1,83 @@
+"""Live edits: micro and accum re-group a step, nothing else may change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.train.edits import changed, edited
+from profiles import registry
+from profiles.errors import UserError
+from profiles.spec import RunSpec
+
+
+@pytest.fixture(scope="module")
+def spec() -> RunSpec:
+    return registry.load("pretrain_5080")  # 96 sequences: 12 × 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "micro", "accum"),
+    [
+        ({"micro": 4}, 4, 24),
+        ({"batch.micro": 6}, 6, 16),
+        ({"accum": 32}, 3, 32),
+        ({"micro": 2, "accum": 48}, 2, 48),
+        ({"micro": 4.0}, 4, 24),
+        ({"micro": 12}, 12, 8),
+    ],
+)
+def test_the_sequences_of_a_step_stay(spec: RunSpec, changes: dict[str, Any], micro: int, accum: int) -> None:
+    new = edited(spec, changes)
+    assert (new.batch.micro, new.accum, new.batch.sequences) == (micro, accum, 96)
+    assert new.train == spec.train
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"micro": 5}, "batch.micro: 5 does not divide the 96 sequences of a step; use 1, 2, 3, 4, 6, 8 … 96"),
+        ({"accum": 5}, "set accum: 5 does not divide the 96 sequences of a step"),
+        ({"accum": 97}, "set accum: 97 does not divide the 96 sequences of a step"),
+        ({"micro": 4, "accum": 8}, "set micro=4 accum=8: a step has 96 sequences, not 32"),
+        ({"micro": 0}, "set: batch.micro: 0 is not in 1..4096"),
+        ({"micro": "four"}, "set: batch.micro: 'four' is not a number"),
+        ({"micro": None}, "set: batch.micro: None is not a number"),
+        ({"micro": float("inf")}, "set: batch.micro: inf is not a whole number"),
+        ({"context": 512}, "set context: cannot be changed while the run lives; micro and accum can"),
+        ({"train.micro": 4}, "set train.micro: cannot be changed while the run lives; micro and accum can"),
+        ({"lr": 1}, "set lr: cannot be changed while the run lives; micro and accum can"),
+        ({}, "set: nothing to change; write for example micro=4"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(spec: RunSpec, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        edited(spec, changes)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_accum_that_needs_too_large_a_micro_is_refused() -> None:
+    spec = registry.load("cpu_demo", ["sequences=8192"])
+    with pytest.raises(UserError, match=r"batch\.micro: 8192 is not in 1\.\.4096"):
+        edited(spec, {"accum": 1})
+
+
+def test_only_what_changed_is_told(spec: RunSpec) -> None:
+    assert changed(spec, edited(spec, {"micro": 4})) == {"micro": [12, 4], "accum": [8, 24]}
+    assert changed(spec, edited(spec, {"micro": 12})) == {}
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["micro", "accum"]), st.integers(-1, 200) | st.floats() | st.text())
+def test_an_edit_is_either_exact_or_refused(key: str, value: Any) -> None:
+    spec = registry.load("pretrain_5080")
+    try:
+        new = edited(spec, {key: value})
+    except UserError:
+        return
+    assert new.batch.micro * new.accum == 96
+    assert {"micro": new.batch.micro, "accum": new.accum}[key] == value
