@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from profiles.errors import SpecError
+from profiles.nvml import visible_device
 from profiles.spec import RunSpec, check_table, check_value, known_keys, nearest_key
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -30,27 +31,11 @@ def names() -> list[str]:
 
 def detect() -> str:
     """The profile this machine starts with: CUDA, Apple Silicon, else any CPU."""
-    if has_cuda():
+    if visible_device() is not None:
         return "pretrain_5080"
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return "mac_m4_pro"
     return "cpu_demo"
-
-
-def has_cuda() -> bool:
-    """Whether the NVIDIA driver answers and lists a device; no torch needed."""
-    try:
-        import pynvml
-    except ImportError:
-        return False
-    try:
-        pynvml.nvmlInit()
-        try:
-            return int(pynvml.nvmlDeviceGetCount()) > 0
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return False
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> RunSpec:

@@ -216,7 +216,11 @@ def _ask(job: Job, method: str, **params: Any) -> dict[str, Any] | None:
     async def run() -> dict[str, Any] | None:
         link = Link(job)
         start = (await link.history([], 1))["at"]
+        paused = job.summary()["phase"] == "paused"
         asked = await link.request(method, **params, by="command line")
+        if paused and method in ("set", "checkpoint"):
+            print(f"asked ({asked['id']}); the run is paused and does it when it goes on", file=sys.stderr)
+            return None
         try:
             return await asyncio.wait_for(answer(link.records(start, live=False), asked["id"]), ANSWER_PATIENCE)
         except TimeoutError:

@@ -102,11 +102,12 @@ class RunView:
     def _start(self, record: dict[str, Any], charts: bool) -> None:
         """A new attempt repeats the steps after the checkpoint it came from: the latest attempt wins."""
         self.attempt = record.get("attempt") or self.attempt
-        resumed = int(record.get("resumed_from") or 0)
+        resumed = record.get("resumed_from")
+        first = 0 if resumed is None else int(resumed) + 1  # step 0 is the validation before the first step
         if charts:
             for name in STEP_SERIES:
-                self.tracks[name].drop_from(resumed + 1)
-            self.step = min(self.step, resumed)
+                self.tracks[name].drop_from(first)
+            self.step = min(self.step, max(first - 1, 0))
 
     def _edit(self, record: dict[str, Any]) -> None:
         if record.get("ok"):

@@ -11,6 +11,7 @@ from engine.jobs import wire
 from engine.jobs.history import History
 from engine.jobs.launch import ensure_supervisor
 from engine.jobs.log import Record, Tail
+from engine.jobs.process import is_locked
 from engine.jobs.status import CUT_OFF, ENDED
 from engine.jobs.store import Job
 from profiles.errors import UserError
@@ -100,6 +101,9 @@ class Link:
         """Nothing is held between calls."""
 
     def _over(self) -> bool:
+        """Whether nobody is left who could write another record: ended, and both processes are gone."""
+        if is_locked(self.job.trainer_lock) or is_locked(self.job.supervisor_lock):
+            return False
         return self.job.summary()["phase"] in (*ENDED, CUT_OFF)
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

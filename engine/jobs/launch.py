@@ -25,8 +25,8 @@ def launch(
 ) -> Job:
     """Start ``spec`` as a job of its own that outlives us. Raises ``UserError`` before anything is created."""
     spec = resolved(spec)
-    if name is not None and (not name or "/" in name or name.startswith(".")):
-        raise UserError(f"--name {name!r}: use a plain word, without a slash and without a dot in front")
+    if name is not None and (not name or "/" in name or name.startswith(".") or name == "latest"):
+        raise UserError(f"--name {name!r}: use a plain word other than latest, without a slash or a dot in front")
     out = Path(spec.train.out)
     check(spec, out / name if name else out)
     if name:

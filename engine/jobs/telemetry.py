@@ -6,9 +6,10 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
+
+from profiles.nvml import visible_device
 
 Sample = dict[str, float | int | None]
 
@@ -19,7 +20,7 @@ class Telemetry:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._process: psutil.Process | None = None
-        self._device = _open_device()
+        self._device = visible_device()
 
     @property
     def has_device(self) -> bool:
@@ -91,19 +92,3 @@ class Minute:
             if value is not None:
                 span = self.spans.setdefault(name, [value, value])
                 span[0], span[1] = min(span[0], value), max(span[1], value)
-
-
-def _open_device() -> Any | None:
-    """The first visible NVIDIA device, or None."""
-    try:
-        import pynvml as nv
-    except ImportError:
-        return None
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    try:
-        nv.nvmlInit()
-        return (
-            nv.nvmlDeviceGetHandleByIndex(int(visible)) if visible.isdigit() else nv.nvmlDeviceGetHandleByUUID(visible)
-        )
-    except nv.NVMLError:
-        return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 
+from profiles.nvml import visible_device
+
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
@@ -33,17 +35,13 @@ def detect_hardware() -> Hardware:
 
 
 def _first_card() -> tuple[str, int, int] | None:
-    try:
-        import pynvml as nv
-    except ImportError:
+    handle = visible_device()
+    if handle is None:
         return None
+    import pynvml as nv
+
     try:
-        nv.nvmlInit()
-        try:
-            handle = nv.nvmlDeviceGetHandleByIndex(0)
-            memory = nv.nvmlDeviceGetMemoryInfo(handle)
-            return str(nv.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free)
-        finally:
-            nv.nvmlShutdown()
+        memory = nv.nvmlDeviceGetMemoryInfo(handle)
+        return str(nv.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free)
     except nv.NVMLError:
         return None

@@ -46,7 +46,7 @@ class Trainer:
         self.train_data = _dataset(spec, "train")
         self.val_batches = _validation(spec)
         self.cursor: Cursor = self.train_data.start()
-        self.best: tuple[float, int] | None = None  # lowest validation loss and its step
+        self.best: tuple[float, int] | None = None  # of the saved steps, the lowest validation loss known by then
         self.val_loss: float | None = None
         self.saved_step: int | None = None
         self.phase = "starting"
@@ -167,8 +167,6 @@ class Trainer:
             tokens += batch.shape[0] * self.spec.batch.context
             self._obey_at_once()
         self.val_loss = total / tokens
-        if self.best is None or self.val_loss < self.best[0]:
-            self.best = (self.val_loss, self.step)
         self.reporter.record("val", step=self.step, loss=self.val_loss, bucket="val", tokens=tokens)
 
     # -- what a person asks
@@ -245,6 +243,8 @@ class Trainer:
         path, size, why = self.out / f"ckpt_step_{self.step}", 0, ""
         try:
             if self.saved_step != self.step:
+                if self.val_loss is not None and (self.best is None or self.val_loss < self.best[0]):
+                    self.best = (self.val_loss, self.step)
                 tokenizer = Path(self.spec.data.root) / self.spec.data.phase / "tokenizer.json"
                 path, size = checkpoint.save(self.out, self.step, self.backend.state(), self._facts(), tokenizer)
                 self.saved_step = self.step

@@ -79,5 +79,5 @@ def test_broken_companions_are_problems(phase: Path) -> None:
 def test_nothing_to_inspect(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         inspect_path(tmp_path / "gone")
-    with pytest.raises(UserError, match="holds no .bin file"):
+    with pytest.raises(UserError, match=r"holds no \.bin file"):
         inspect_path(tmp_path)

@@ -112,5 +112,5 @@ def test_loss_works_without_gradients(kind: Any) -> None:
 
 
 def test_unknown_loss_is_named() -> None:
-    with pytest.raises(SpecError, match="memory.loss: 'liger' is not one of plain, fused"):
+    with pytest.raises(SpecError, match=r"memory\.loss: 'liger' is not one of plain, fused"):
         resolve_loss("liger")  # type: ignore[arg-type]

@@ -19,11 +19,27 @@ def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pynvml, "nvmlInit", absent)
 
 
-@pytest.mark.parametrize(("cards", "profile"), [(1, "pretrain_5080"), (0, "cpu_demo")])
-def test_a_card_is_detected(monkeypatch: pytest.MonkeyPatch, cards: int, profile: str) -> None:
+def cards(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    def handle(index: int) -> object:
+        if index >= count:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
+        return object()
+
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
-    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: cards)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", handle)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.parametrize(("count", "profile"), [(1, "pretrain_5080"), (0, "cpu_demo")])
+def test_a_card_is_detected(monkeypatch: pytest.MonkeyPatch, count: int, profile: str) -> None:
+    cards(monkeypatch, count)
+    assert registry.detect() == profile
+
+
+@pytest.mark.parametrize(("visible", "profile"), [("", "cpu_demo"), ("-1", "cpu_demo"), ("1", "pretrain_5080")])
+def test_only_visible_cards_count(monkeypatch: pytest.MonkeyPatch, visible: str, profile: str) -> None:
+    cards(monkeypatch, 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert registry.detect() == profile
 
 
