@@ -116,6 +116,12 @@ class Run:
             wait_for(f"the end of the {role}", lambda: not is_alive(who))
         return int(who["pid"])
 
+    def kill_both(self) -> None:
+        """Trainer and supervisor at once: held, the one cannot call for another of the other."""
+        self.kill("trainer", signal.SIGSTOP)
+        self.kill("supervisor")
+        self.kill("trainer")
+
     def wait_step(self, step: int, attempt: int = 1) -> Record:
         """The record of ``step`` (or the first one behind it) of ``attempt`` or a later one."""
         at = 0
@@ -151,6 +157,7 @@ class World:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.command = MLA_TUI
         self.home, self.out, self.data = root / "home", root / "models", root / "shards"
         self.profile = root / "config" / "mla-tui" / "profiles" / "nano.toml"
         self.env = {
@@ -165,23 +172,26 @@ class World:
         self.profile.parent.mkdir(parents=True)
         self.write_profile()
 
-    def write_profile(self, extra: str = "") -> None:
-        """The profile ``nano``; ``extra`` is TOML that follows it."""
+    def write_profile(self, extra: str = "", **train: Any) -> None:
+        """The profile ``nano``, its ``[train]`` changed by ``train``; ``extra`` is TOML that follows it."""
         tables: dict[str, dict[str, Any]] = {
             **PROFILE,
             "data": {"root": str(self.data)},
-            "train": {**PROFILE["train"], "out": str(self.out)},
+            "train": {**PROFILE["train"], "out": str(self.out), **train},
         }
         lines = []
         for name, content in tables.items():
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in content.items())]
         self.profile.write_text("\n".join(lines) + "\n" + extra)
 
+    def find(self, id: str) -> Run:
+        return Run(self, id)
+
     def start(self, *args: object, **options: Any) -> subprocess.Popen[str]:
         """A command in the background, its output in pipes."""
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(
-            [str(MLA_TUI), *map(str, args)], env=self.env, cwd=self.root, text=True, **{**pipes, **options}
+            [str(self.command), *map(str, args)], env=self.env, cwd=self.root, text=True, **{**pipes, **options}
         )
 
     def run(self, *args: object, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -195,6 +205,16 @@ class World:
             pytest.fail(f"{args} took more than {DEADLINE:g} s\n{out}\n{err}")
         assert process.returncode == code, f"{args} → {process.returncode}\n{out}\n{err}"
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def refused(self, *command: object, code: int, said: str) -> None:
+        """The command ends with ``code`` and one line on stderr that says ``said``, and everything is as it was."""
+        before = sorted(self.root.rglob("*"))
+        told = self.run(*command, code=code)
+        assert len(told.stderr.splitlines()) == 1, told.stderr
+        assert said in told.stderr
+        assert told.stdout == ""
+        assert sorted(self.root.rglob("*")) == before
+        assert self.processes() == []
 
     def launch(self, *args: object, name: str | None = "run") -> Run:
         """Start a run of the profile ``nano``."""
@@ -217,7 +237,7 @@ class World:
         return mine
 
     def close(self) -> None:
-        """End everything that was started here; trainers and supervisors revive each other, so look until none is left."""
+        """End everything that was started here: trainers and supervisors revive each other, so until none is left."""
         deadline = time.monotonic() + DEADLINE
         while found := self.processes():
             for process in found:
@@ -246,6 +266,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         run.wait_end()
         yield run
     finally:
+        here.close()
+
+
+@pytest.fixture(scope="module")
+def make_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], World]]:
+    """Worlds that several tests of a module share."""
+    made: list[World] = []
+
+    def make() -> World:
+        made.append(World(tmp_path_factory.mktemp("world")))
+        return made[-1]
+
+    yield make
+    for here in made:
         here.close()
 
 

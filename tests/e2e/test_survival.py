@@ -49,10 +49,10 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(world, undisturbed, draw):
 
 def test_a_trainer_killed_again_and_again_still_arrives(world, undisturbed):
     run = world.launch()
-    for attempt, step in ((1, 60), (2, 110), (3, 170)):
+    for attempt, step in ((1, 60), (2, 110)):
         run.wait_step(step, attempt)
         run.kill("trainer")
-    assert run.wait_end()["attempt"] == 4
+    assert run.wait_end()["attempt"] == 3
     same_run(run, undisturbed)
 
 
@@ -69,6 +69,17 @@ def test_a_supervisor_killed_again_and_again_is_replaced(world, undisturbed, wai
     assert len(each_step_once(run)) == 1200
     assert (status["attempt"], status["step"]) == (1, 1200)
     assert [record["code"] for record in run.kind("exit")] == [0]
+
+
+def test_a_watcher_is_told_when_both_are_gone(world):
+    run = world.launch("-s", "steps=100000", "-s", "save_every=0")
+    run.wait_step(20)
+    watch = world.start("watch", run.id)
+    assert watch.stdout.readline()
+    run.kill_both()
+    out, err = watch.communicate(timeout=90)
+    assert (watch.returncode, err) == (1, "")
+    assert out.splitlines()[-1].startswith("cut-off at step ")
 
 
 def test_a_supervisor_killed_at_once_loses_nothing(world, undisturbed, wait_for):
@@ -105,9 +116,7 @@ def test_looking_starts_nothing(world, wait_for):
 def test_a_run_that_lost_both_is_cut_off_until_somebody_asks(world, undisturbed, reviver):
     run = world.launch()
     run.wait_step(95)
-    os.kill(run.pid("trainer"), signal.SIGSTOP)
-    run.kill("supervisor")
-    run.kill("trainer")
+    run.kill_both()
 
     status = run.status()
     assert status["phase"] == "cut-off"

@@ -1,0 +1,247 @@
+"""Mistakes and broken ground: one line that says what is wrong, an exit status, and nothing left behind."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+
+def train_shard(world) -> Path:
+    return world.data / "phase1" / "train" / "phase1-train-000.bin"
+
+
+def no_data(world):
+    return ("-s", f"data.root={world.root / 'nowhere'}")
+
+
+def no_phase(world):
+    return ("-s", "data.phase=phase9")
+
+
+def empty_shard(world):
+    train_shard(world).write_bytes(b"")
+
+
+def odd_bytes(world):
+    train_shard(world).write_bytes(bytes(20_001))
+
+
+def cut_header(world):
+    header = np.zeros(256, "<i4")
+    header[:3] = 20240520, 1, 5000
+    train_shard(world).write_bytes(header.tobytes() + bytes(9_000))
+
+
+def no_validation(world):
+    (world.data / "phase1" / "val" / "phase1-val-000.bin").unlink()
+
+
+def long_context(world):
+    return ("-s", "context=30000")
+
+
+def unknown_key(world):
+    return ("-s", "batch.mirco=2")
+
+
+def unknown_key_in_the_profile(world):
+    world.write_profile("[batches]\nmicro = 2\n")
+
+
+def broken_profile(world):
+    world.profile.write_text("[model\n")
+
+
+def not_in_range(world):
+    return ("-s", "micro=0")
+
+
+def not_dividing(world):
+    return ("-s", "micro=3")
+
+
+def not_a_number(world):
+    return ("-s", "steps=many")
+
+
+def file_in_the_way(world):
+    (world.root / "models").write_text("")
+
+
+def deepspeed(world):
+    return ("--backend", "deepspeed")
+
+
+def mlx(world):
+    return ("--backend", "mlx")
+
+
+def resume_of_nothing(world):
+    return ("--resume", "latest")
+
+
+def resume_of_no_checkpoint(world):
+    (world.root / "elsewhere").mkdir()
+    return ("--resume", world.root / "elsewhere")
+
+
+def init_from_nothing(world):
+    return ("--init-from", world.root / "nowhere")
+
+
+def resume_and_init(world):
+    return ("--resume", "latest", "--init-from", world.root)
+
+
+def two_ranks(world):
+    return ("-s", "gpus_per_node=2")
+
+
+def offload(world):
+    return ("-s", "strategy=offload")
+
+
+class Case(NamedTuple):
+    make: Callable[[Any], tuple[object, ...] | None]
+    said: str  # what the line must name
+    code: int
+
+
+CASES = [
+    Case(no_data, "nowhere", 1),
+    Case(no_phase, "phase9", 1),
+    Case(empty_shard, "phase1-train-000.bin", 1),
+    Case(odd_bytes, "20001 bytes", 1),
+    Case(cut_header, "phase1-train-000.bin", 1),
+    Case(no_validation, "phase1/val", 1),
+    Case(long_context, "30000", 1),
+    Case(unknown_key, "did you mean batch.micro", 2),
+    Case(unknown_key_in_the_profile, "did you mean batch", 2),
+    Case(broken_profile, "nano.toml", 2),
+    Case(not_in_range, "1..4096", 2),
+    Case(not_dividing, "use 1, 2, 4, 8", 2),
+    Case(not_a_number, "'many'", 2),
+    Case(file_in_the_way, "models is not a directory", 1),
+    Case(deepspeed, "deepspeed", 1),
+    Case(mlx, "mlx", 1),
+    Case(resume_of_nothing, "latest", 1),
+    Case(resume_of_no_checkpoint, "elsewhere", 1),
+    Case(init_from_nothing, "nowhere", 1),
+    Case(resume_and_init, "--init-from", 2),
+    Case(two_ranks, "2 ranks", 1),
+    Case(offload, "offload", 1),
+]
+
+
+@pytest.mark.parametrize("command", ["launch", "train"])
+@pytest.mark.parametrize("case", CASES, ids=[case.make.__name__ for case in CASES])
+def test_a_mistake_is_told_in_one_line(world, command, case):
+    args = case.make(world) or ()
+    world.refused(command, "-p", "nano", "--name", "run", *args, code=case.code, said=case.said)
+
+
+@pytest.mark.parametrize("command", ["launch", "train", "plan"])
+def test_an_unknown_profile_is_told_with_the_nearest(world, command):
+    world.refused(command, "-p", "nanno", code=2, said="did you mean nano?")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("ls", "extra"), ("nonsense",), ("launch", "--nonsense"), ("status",), ("watch", "x", "--from", "here")],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_is_a_usage_error(world, command):
+    told = world.run(*command, code=2)
+    assert told.stderr.startswith("usage: mla-tui")
+    assert "Traceback" not in told.stderr
+
+
+@pytest.mark.parametrize("name", ["a/b", ".hidden", "", ".."])
+def test_a_name_is_a_plain_word(world, name):
+    world.refused("launch", "-p", "nano", "--name", name, code=1, said="--name")
+
+
+@pytest.mark.parametrize("command", ["launch", "train"])
+def test_a_name_that_holds_checkpoints_is_taken(undisturbed, command):
+    world = undisturbed.world
+    told = world.run(command, "-p", "nano", "--name", "run", code=1)
+    assert len(told.stderr.splitlines()) == 1
+    assert "holds checkpoints of an earlier run" in told.stderr
+
+
+def test_going_on_from_an_earlier_checkpoint_needs_a_folder_of_its_own(undisturbed):
+    world = undisturbed.world
+    told = world.run("launch", "--resume", world.out / "run" / "ckpt_step_200", "--name", "run", code=1)
+    assert len(told.stderr.splitlines()) == 1
+    assert "later checkpoints, up to step 240" in told.stderr
+
+
+@pytest.mark.parametrize("command", ["launch", "train"])
+def test_a_name_that_a_living_run_writes_to_is_taken(world, command):
+    run = world.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
+    if command == "train":  # it knows of the run by the lock on the folder
+        run.wait_step(1)
+    told = world.run(command, "-p", "nano", "--name", "run", code=1)
+    assert len(told.stderr.splitlines()) == 1
+    assert "checkpoints there" in told.stderr
+    assert [path.name for path in (world.home / "jobs").iterdir()] == [run.id]
+
+
+def test_a_home_that_is_a_file_is_told(world):
+    world.home.write_text("")
+    for command in (("ls",), ("launch", "-p", "nano"), ("status", "latest")):
+        told = world.run(*command, code=1)
+        assert len(told.stderr.splitlines()) == 1
+        assert str(world.home) in told.stderr
+
+
+# -- what only the run itself can find out
+
+
+def foreign_ids(world) -> None:
+    """One id outside the vocabulary in every window, so that the first step meets it."""
+    ids = np.zeros(20_000, "<u2")
+    ids[::16] = 999
+    ids.tofile(train_shard(world))
+
+
+def test_a_run_on_foreign_ids_fails_with_the_reason(world):
+    foreign_ids(world)
+    run = world.launch()
+    status = run.wait_end("failed")
+    assert "id 999" in status["reason"]
+    assert "phase1-train-000.bin" in status["reason"]
+    assert status["attempt"] == 1
+    assert "Traceback" not in run.job.console_path.read_text()
+    world.run("watch", run.id, code=1)
+
+
+def test_training_on_foreign_ids_fails_in_one_line(world):
+    foreign_ids(world)
+    told = world.run("train", "-p", "nano", code=1)
+    assert len(told.stderr.splitlines()) == 1
+    assert "id 999" in told.stderr
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_damaged_checkpoint_is_not_resumed(undisturbed, tmp_path, damage):
+    world = undisturbed.world
+    broken = tmp_path / "ckpt_step_240"
+    shutil.copytree(world.out / "run" / "ckpt_step_240", broken)
+    file = broken / "optimizer.safetensors"
+    content = bytearray(file.read_bytes())
+    if damage == "gone":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(content[:-10])
+    else:
+        content[-10] ^= 1
+        file.write_bytes(content)
+    told = world.run("train", "--resume", broken, "--name", f"from-{damage}", "-s", "steps=250", code=1)
+    assert len(told.stderr.splitlines()) == 1
+    assert "optimizer.safetensors: is not what was saved" in told.stderr

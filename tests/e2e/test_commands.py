@@ -1,0 +1,221 @@
+"""What a person does with a run from the command line."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import numpy as np
+import pytest
+
+STEPS = 240
+LONG = ("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
+
+
+def checkpoints(run) -> list[str]:
+    return sorted(path.name for path in (run.world.out / run.job.name).glob("ckpt_step_*"))
+
+
+def test_pause_holds_and_resume_goes_on(world, undisturbed):
+    run = world.launch()
+    run.wait_step(20)
+    assert "paused" in world.run("pause", run.id).stderr
+    held = run.status()
+    assert held["phase"] == "paused"
+    assert run.status()["step"] == held["step"]
+    assert run.events()[-1]["kind"] in ("state", "telemetry")
+    assert "running" in world.run("resume", run.id).stderr
+    run.wait_end()
+    assert run.losses() == undisturbed.losses()
+
+
+def test_checkpoint_saves_now_and_says_where(world):
+    run = world.launch(*LONG)
+    run.wait_step(10)
+    path = world.run("checkpoint", run.id).stdout.strip()
+    (saved,) = run.kind("checkpoint")
+    assert saved["path"] == path == str(world.out / "run" / f"ckpt_step_{saved['step']}")
+    assert sorted(
+        json.loads((world.out / "run" / f"ckpt_step_{saved['step']}" / "manifest.json").read_text())["files"]
+    ) == [
+        "model.safetensors",
+        "optimizer.safetensors",
+        "trainer.json",
+    ]
+    assert run.status()["checkpoint"] == path
+    run.wait_step(saved["step"] + 5)  # and it goes on
+
+
+def test_stop_saves_and_ends(world):
+    run = world.launch(*LONG)
+    run.wait_step(10)
+    assert "stopped at step" in world.run("stop", run.id).stderr
+    status = run.wait_end("stopped")
+    assert checkpoints(run) == [f"ckpt_step_{status['step']}"]
+    assert status["ended"] >= status["started"]
+    assert world.processes() == []
+
+
+def test_stop_without_saving_leaves_no_checkpoint(world):
+    run = world.launch(*LONG)
+    run.wait_step(10)
+    world.run("stop", run.id, "--no-save")
+    run.wait_end("stopped")
+    assert checkpoints(run) == []
+
+
+def test_a_paused_run_can_be_stopped(world):
+    run = world.launch(*LONG)
+    run.wait_step(5)
+    world.run("pause", run.id)
+    world.run("stop", run.id)
+    assert checkpoints(run) == [f"ckpt_step_{run.wait_end('stopped')['step']}"]
+
+
+def test_one_resume_ends_a_pause_however_often_it_was_asked_for(world, wait_for):
+    run = world.launch(*LONG)
+    run.wait_step(5)
+    assert "asked by" in world.run("pause", run.id).stderr
+    assert "already" in world.run("pause", run.id).stderr
+    assert "does it when it goes on" in world.run("set", run.id, "micro=2").stderr
+    assert "running" in world.run("resume", run.id).stderr
+    (edit,) = wait_for("the edit", lambda: run.kind("edit"))
+    run.wait_step(edit["step"] + 10)
+    assert run.kind("step")[-1]["micro"] == 2
+
+
+def test_a_stop_while_it_validates_at_the_end_is_a_stop(world):
+    rng = np.random.default_rng(0)
+    val = world.data / "phase1" / "val" / "phase1-val-000.bin"
+    rng.integers(0, 256, 300_000).astype("<u2").tofile(val)
+    run = world.launch("-s", "steps=20", "-s", "val_every=1000", "-s", "val_sequences=8000")
+    run.wait_step(20)
+    world.run("stop", run.id)
+    status = run.wait_end("stopped")
+    assert (status["attempt"], checkpoints(run)) == (1, ["ckpt_step_20"])
+    assert [val["step"] for val in run.kind("val")] == [0]
+
+
+def test_a_foreground_run_ends_when_nobody_reads_it(world):
+    train = world.start("train", "-p", "nano", "-s", "steps=1000000")
+    assert train.stdout.readline()
+    train.stdout.close()
+    err = train.communicate(timeout=90)[1]
+    assert (train.returncode, err) == (0, "")
+
+
+def test_a_run_can_be_stopped_before_its_first_step(world):
+    run = world.launch(*LONG)
+    world.run("stop", run.id)
+    assert run.wait_end("stopped")["step"] in (None, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_trainer_saves_and_ends(world, number):
+    run = world.launch(*LONG)
+    run.wait_step(10)
+    run.kill("trainer", number)
+    status = run.wait_end("stopped")
+    assert checkpoints(run) == [f"ckpt_step_{status['step']}"]
+    assert number.name in status["reason"]
+    assert status["attempt"] == 1
+
+
+def test_resume_goes_on_as_if_nothing_had_been(world, undisturbed):
+    first = world.launch()
+    first.wait_step(100)
+    world.run("stop", first.id)
+    step = first.wait_end("stopped")["step"]
+    second = world.launch("--resume", "latest")
+    second.wait_end()
+    assert second.id != first.id
+    assert second.kind("start")[0]["resumed_from"] == step
+    assert first.losses() | second.losses() == undisturbed.losses()
+    assert second.weights() == undisturbed.weights()
+
+
+def test_resume_of_another_run_takes_its_spec_with_it(undisturbed):
+    """Without a profile the checkpoint says what the run is; only what is overridden differs."""
+    world = undisturbed.world
+    origin = world.out / "run" / "ckpt_step_200"
+    told = world.run("launch", "--resume", origin, "--name", "longer", "-s", "steps=250")
+    run = world.find(told.stdout.strip())
+    run.wait_end()
+    assert sorted(run.losses()) == list(range(201, 251))
+    assert run.job.spec().train.steps == 250
+    # The schedule stretches with the run, so only the first step, whose weights and data are the same, is too.
+    assert run.losses()[201] == undisturbed.losses()[201]
+
+
+def test_a_killed_resumed_run_goes_on_from_where_it_was_resumed(world, undisturbed):
+    first = world.launch()
+    first.wait_step(100)
+    world.run("stop", first.id)
+    step = first.wait_end("stopped")["step"]
+    second = world.launch("--resume", world.out / "run", "-s", "save_every=0", name="other")
+    second.wait_step(step + 10)
+    second.kill("trainer")
+    second.wait_end()
+    assert [start["resumed_from"] for start in second.kind("start")] == [step, step]
+    assert first.losses() | second.losses() == undisturbed.losses()
+
+
+def test_init_from_takes_the_weights_alone(undisturbed):
+    world = undisturbed.world
+    told = world.run(
+        *("launch", "-p", "nano", "--name", "second", "--init-from", world.out / "run", "-s", "steps=30"),
+    )
+    run = world.find(told.stdout.strip())
+    run.wait_end()
+    losses = run.losses()
+    assert sorted(losses) == list(range(1, 31))
+    assert run.kind("start")[0]["resumed_from"] is None
+    # It begins with the trained weights and the first sequences, at the foot of a new warm-up.
+    assert losses[1] < undisturbed.losses()[1] / 2
+    assert run.kind("step")[0]["lr"] == undisturbed.kind("step")[0]["lr"]
+    assert run.kind("val")[0]["loss"] == undisturbed.kind("val")[-1]["loss"]
+
+
+def test_training_in_the_foreground_is_the_same_run(world, undisturbed):
+    told = world.train()
+    assert f"step {STEPS}/{STEPS}" in told
+    assert (world.out / "run" / f"ckpt_step_{STEPS}" / "model.safetensors").read_bytes() == undisturbed.weights()
+    assert not (world.home / "jobs").exists()
+
+
+def test_rm_forgets_an_ended_run_and_keeps_its_checkpoints(world):
+    run = world.launch(*LONG)
+    run.wait_step(5)
+    assert "stop it first" in world.run("rm", run.id, code=1).stderr
+    world.run("rm", "latest", code=2)
+    world.run("stop", run.id)
+    run.wait_end("stopped")
+    saved = checkpoints(run)
+    world.run("rm", run.id)
+    assert not run.job.path.exists()
+    assert len(saved) == 1
+    assert (world.out / "run" / saved[0] / "model.safetensors").is_file()
+    assert json.loads(world.run("ls", "--json").stdout) == []
+
+
+def test_lists_and_logs(undisturbed):
+    world = undisturbed.world
+    status = undisturbed.status()
+    assert status in json.loads(world.run("ls", "--json").stdout)
+    assert undisturbed.id in world.run("ls").stdout
+    assert status["steps"] == status["step"] == STEPS
+    for text in ("run", undisturbed.id, undisturbed.id[2:]):
+        assert json.loads(world.run("status", text, "--json").stdout) == status
+    assert f"{STEPS}" in world.run("status", undisturbed.id).stdout
+    world.run("logs", undisturbed.id)
+    assert "no such job" in world.run("status", "nothing-like-it", code=1).stderr
+    assert "the app needs a terminal" in world.run("attach", undisturbed.id, code=1).stderr
+
+
+def test_two_launches_of_one_second_are_two_runs(world):
+    first, second = (world.start("launch", "-p", "nano", "-s", "steps=2") for _ in range(2))
+    ids = {process.communicate(timeout=90)[0].strip() for process in (first, second)}
+    assert len(ids) == 2
+    for id in ids:
+        world.run("watch", id)
+    assert {summary["phase"] for summary in json.loads(world.run("ls", "--json").stdout)} == {"finished"}

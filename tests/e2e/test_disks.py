@@ -1,0 +1,107 @@
+"""Disks that are full, fill up, or cannot be written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from profiles.registry import load
+
+
+class Disk(NamedTuple):
+    path: Path
+
+    def remount(self, options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(self.path)], check=True)
+
+    def fill(self) -> Path:
+        """Leave next to no room."""
+        filler = self.path / "filler"
+        with open(filler, "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                return filler
+
+
+@pytest.fixture
+def make_disk(world) -> Iterator[Callable[[Path, int], Disk]]:
+    """Small disks, mounted where they are wanted."""
+    mounted: list[Path] = []
+
+    def make(path: Path, size: int) -> Disk:
+        path.mkdir(mode=0o700)
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(path)]
+        if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+            pytest.skip("a small disk cannot be mounted here: that takes root and the right to mount")
+        mounted.append(path)
+        return Disk(path)
+
+    yield make
+    world.close()
+    for path in mounted:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.fixture
+def disk(world, make_disk) -> Disk:
+    """Where the checkpoints go, with room for four of them."""
+    return make_disk(world.out, load(str(world.profile)).model.config.params * 12 * 4)
+
+
+@pytest.mark.parametrize("command", ["launch", "train"])
+def test_a_full_disk_is_told_before_anything_is_created(world, disk, command):
+    disk.fill()
+    world.refused(command, "-p", "nano", "--name", "run", code=1, said="GB free")
+
+
+@pytest.mark.parametrize("command", ["launch", "train"])
+def test_a_read_only_disk_is_told_before_anything_is_created(world, disk, command):
+    disk.remount("ro")
+    world.refused(command, "-p", "nano", "--name", "run", code=1, said="not writable")
+
+
+def test_a_disk_that_fills_costs_a_checkpoint_and_not_the_run(world, disk, wait_for, undisturbed):
+    run = world.launch()
+    wait_for("the first checkpoint", lambda: run.kind("checkpoint"))
+    filler = disk.fill()
+    failed = wait_for("a failed one", lambda: [c for c in run.kind("checkpoint") if not c["ok"]])[0]
+    assert "No space" in failed["why"]
+    before = wait_for("the next step", lambda: [s for s in run.kind("step") if s["step"] > failed["step"]])
+    assert before
+    kept = (disk.path / "run" / "latest").read_text().strip()
+    assert (disk.path / "run" / kept / "manifest.json").is_file()
+    assert not [p for p in (disk.path / "run").iterdir() if p.name.startswith(".ckpt")]
+    filler.unlink()
+    run.wait_end()
+    assert run.kind("checkpoint")[-1]["ok"]
+    assert run.losses() == undisturbed.losses()
+    assert run.weights() == undisturbed.weights()
+
+
+def test_a_run_whose_last_checkpoint_fails_has_not_finished(world, disk, wait_for):
+    run = world.launch("-s", "save_every=0")
+    run.wait_step(1)
+    disk.fill()
+    status = run.wait_end("failed")
+    assert "last checkpoint" in status["reason"]
+    assert status["step"] == 240
+
+
+def test_a_full_disk_under_the_log_holds_nothing_up_and_loses_nothing(world, make_disk, wait_for, undisturbed):
+    home = make_disk(world.home, 1 << 20)
+    run = world.launch()
+    run.wait_step(50)
+    filler = home.fill()
+    wait_for("a checkpoint later on", lambda: (world.out / "run" / "ckpt_step_160").is_dir())
+    assert run.kind("step")[-1]["step"] < 160, "the log had room after all; nothing was seen"
+    filler.unlink()
+    run.wait_end()
+    assert [record["step"] for record in run.kind("step")] == list(range(1, 241))
+    assert run.losses() == undisturbed.losses()

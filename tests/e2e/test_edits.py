@@ -1,0 +1,91 @@
+"""Changes to a living run, asked for on the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+STEPS = 240
+
+
+def micros(run) -> dict[int, int]:
+    return {record["step"]: record["micro"] for record in run.kind("step")}
+
+
+@pytest.mark.parametrize("change", ["micro=2", "accum=1", "batch.micro=1"])
+def test_another_micro_batch_leaves_the_losses_as_they_were(world, undisturbed, change):
+    run = world.launch()
+    run.wait_step(30)
+    told = world.run("set", run.id, change).stderr
+    run.wait_end()
+
+    (edit,) = run.kind("edit")
+    step, (old, new) = edit["step"], edit["changed"]["micro"]
+    assert f"from step {step + 1} on: micro {old} → {new}" in told
+    assert (edit["ok"], edit["by"], old) == (True, "command line", 4)
+    assert micros(run) == {n: old if n <= step else new for n in range(1, STEPS + 1)}
+    plain, edited = undisturbed.losses(), run.losses()
+    assert [edited[n] for n in range(1, step + 1)] == [plain[n] for n in range(1, step + 1)]
+    for n in range(step + 1, step + 61):
+        assert edited[n] == pytest.approx(plain[n], rel=1e-5)
+    assert [r["tokens"] for r in run.kind("step")] == [8 * 32 * n for n in range(1, STEPS + 1)]
+
+
+def test_an_edit_outlives_the_trainer(world):
+    """Steps before the edit are repeated with the old micro and those behind it with the new one, to the last bit."""
+    run = world.launch("-s", "save_every=60", "-s", "steps=200")
+    run.wait_step(70)
+    world.run("set", run.id, "micro=2")
+    (edit,) = run.kind("edit")
+    run.wait_step(edit["step"] + 20)
+    run.kill("trainer")
+    run.wait_end()
+
+    first = {r["step"]: (r["loss"], r["micro"]) for r in run.kind("step") if r["attempt"] == 1}
+    again = {r["step"]: (r["loss"], r["micro"]) for r in run.kind("step") if r["attempt"] == 2}
+    repeated = first.keys() & again.keys()
+    assert len(repeated) >= 20
+    assert {n: first[n] for n in repeated} == {n: again[n] for n in repeated}
+    assert {again[n][1] for n in again if n > edit["step"]} == {2}
+    assert run.status()["micro"] == 2
+    assert len(run.kind("edit")) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["micro=3"], "micro"),
+        (["micro=0"], "micro"),
+        (["micro=many"], "many"),
+        (["accum=3"], "accum"),
+        (["micro=2", "accum=2"], "accum"),
+        (["context=16"], "context"),
+        (["lr=1"], "lr"),
+        (["warp=9"], "warp"),
+        (["micro"], "micro"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(long_run, changes, said):
+    before = long_run.wait_step(1)
+    process = long_run.world.start("set", long_run.id, *changes)
+    out, err = process.communicate(timeout=90)
+    assert process.returncode in (1, 2)
+    assert (out, len(err.splitlines())) == ("", 1), err
+    assert said in err
+    assert "Traceback" not in err
+    after = long_run.status()
+    assert after["phase"] == "running"
+    assert (after["micro"], after["accum"], after["context"]) == (4, 2, 32)
+    assert before["micro"] == 4
+    assert not [edit for edit in long_run.kind("edit") if edit["ok"]]
+
+
+@pytest.fixture(scope="module")
+def long_run(make_world):
+    """A run that is still going while refused edits are tried on it."""
+    return make_world().launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
+
+
+def test_an_ended_run_takes_no_edits(undisturbed):
+    err = undisturbed.world.run("set", undisturbed.id, "micro=2", code=1).stderr
+    assert "has finished" in err
+    assert len(err.splitlines()) == 1

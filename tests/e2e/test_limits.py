@@ -1,0 +1,61 @@
+"""What a run costs beside its training: figures that do not depend on how fast the machine is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+SUPERVISOR_RSS = 45 << 20  # bytes
+needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc, which is Linux's")
+
+
+def open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+@needs_proc
+def test_the_supervisor_stays_small(world, wait_for):
+    run = world.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
+    run.wait_step(1)
+    before = run.pid("supervisor"), open_files(run.pid("supervisor"))
+    readers = [world.start("watch", run.id, "--json") for _ in range(3)]
+    for reader in readers:
+        for _ in range(1000):
+            assert reader.stdout.readline()
+    supervisor = run.pid("supervisor")
+    assert psutil.Process(supervisor).memory_info().rss <= SUPERVISOR_RSS
+    maps = Path(f"/proc/{supervisor}/maps").read_text()
+    assert "/torch/" not in maps
+    assert "/numpy" not in maps
+    assert psutil.Process(supervisor).terminal() is None
+    for reader in readers:
+        reader.kill()
+        reader.communicate()
+    # Every reader costs a connection and an open log, and both go with it.
+    assert before[0] == supervisor
+    wait_for("the readers' files to be closed", lambda: open_files(supervisor) <= before[1] + 1)
+
+
+@pytest.mark.parametrize("command", [("ls", "--json"), ("status", "latest"), ("launch", "--dry-run", "-p", "nano")])
+def test_a_look_needs_no_torch(undisturbed, command):
+    """Torch alone takes seconds to load; only what trains or samples may ask for it."""
+    program = (
+        "import sys; from tui.cli import main; code = main(sys.argv[1:]);"
+        "print(*[m for m in ('torch', 'textual', 'mlx', 'deepspeed') if m in sys.modules], file=sys.stderr);"
+        "sys.exit(code)"
+    )
+    world = undisturbed.world
+    argv = [sys.executable, "-c", program, *command]
+    told = subprocess.run(argv, env=world.env, cwd=world.root, capture_output=True, text=True, timeout=90)
+    assert (told.returncode, told.stderr.strip()) == (0, "")
+
+
+def test_a_run_leaves_nothing_open_to_others(undisturbed):
+    home = undisturbed.world.home
+    for folder in (home, home / "jobs", undisturbed.job.path):
+        assert folder.stat().st_mode & 0o077 == 0
+    assert not undisturbed.job.socket_path.exists()

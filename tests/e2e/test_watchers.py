@@ -1,0 +1,97 @@
+"""Any number of readers of one run: each sees every record once, and all see the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+
+import pytest
+
+from engine.jobs.client import Link
+
+
+class Reader(threading.Thread):
+    """A program of its own that reads through a ``Link``, live records too."""
+
+    def __init__(self, job) -> None:
+        super().__init__(daemon=True)
+        self.link = Link(job)
+        self.live: list[str] = []
+        self.logged: list[dict] = []
+
+    def run(self) -> None:
+        asyncio.run(self._read())
+
+    async def _read(self) -> None:
+        async for record in self.link.records():
+            if "at" in record:
+                self.logged.append(record)
+            else:
+                self.live.append(record["kind"])
+
+
+@pytest.mark.parametrize("disturbed", [False, True], ids=["calm", "supervisor killed"])
+def test_all_readers_see_the_same(world, disturbed):
+    run = world.launch("-s", "steps=500")
+    reader = Reader(run.job)
+    reader.start()
+    first = world.start("watch", run.id, "--json")
+    run.wait_step(100)
+    second = world.start("watch", run.id, "--json")  # comes late, begins at the beginning
+    if disturbed:
+        run.wait_step(200)
+        run.kill("supervisor")
+    outputs = [process.communicate(timeout=90)[0] for process in (first, second)]
+    reader.join(60)
+    run.wait_end()
+
+    there = run.events()
+    seen = [[json.loads(line) for line in output.splitlines()] for output in outputs]
+    assert seen[0] == there
+    assert seen[1] == there
+    assert reader.logged == there
+    assert [first.returncode, second.returncode] == [0, 0]
+    assert {"link", "telemetry"} <= set(reader.live)
+    assert [record["step"] for record in there if record["kind"] == "step"] == list(range(1, 501))
+
+
+def test_watching_goes_on_from_an_offset(undisturbed):
+    there = undisturbed.events()
+    start = there[100]["at"]
+    told = undisturbed.world.run("watch", undisturbed.id, "--json", "--from", start).stdout
+    assert [json.loads(line) for line in told.splitlines()] == there[100:]
+
+
+def test_history_and_records_meet_without_a_seam(world):
+    run = world.launch()
+    run.wait_step(60)
+
+    async def read() -> tuple[list[int], list[int]]:
+        link = Link(run.job)
+        answer = await link.history(["loss"], 10_000)
+        before = [point[0] for point in answer["series"]["loss"]]
+        after = [r["step"] async for r in link.records(answer["at"], live=False) if r["kind"] == "step"]
+        return before, after
+
+    before, after = asyncio.run(read())
+    assert before and after
+    assert before + after == list(range(1, 241))
+
+
+def test_watch_tells_a_person_in_words(undisturbed):
+    told = undisturbed.world.run("watch", undisturbed.id)
+    lines = told.stdout.splitlines()
+    assert lines[-1].startswith("finished at step 240, loss ")
+    assert any(line.startswith("step 240/240  loss ") for line in lines)
+    assert any(line.startswith("validation at step 200") for line in lines)
+
+
+def test_a_reader_that_hangs_up_is_no_trouble(world):
+    run = world.launch()
+    watch = world.start("watch", run.id, "--json")
+    assert watch.stdout.readline()
+    watch.stdout.close()  # as `| head -1` does
+    watch.wait(60)
+    assert "Traceback" not in watch.stderr.read()
+    run.wait_end()
