@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import traceback
@@ -79,6 +80,7 @@ def train(spec: RunSpec, reporter: Reporter, out: Path, resume: Path | None, ini
 
     backend = TorchBackend(spec)
     trainer = Trainer(spec, backend, reporter, out)
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
     lock = Lock(out / ".lock")
     if not lock.acquire(patience=0.5):
@@ -87,6 +89,11 @@ def train(spec: RunSpec, reporter: Reporter, out: Path, resume: Path | None, ini
         _stop_on_signals(trainer)
         trainer.run(resume, init_from)
     finally:
+        if not checkpoint.steps(out):  # nothing was saved: leave no empty folders behind
+            lock.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                for folder in made:
+                    folder.rmdir()
         lock.release()
 
 

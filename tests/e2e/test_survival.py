@@ -47,6 +47,7 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(world, undisturbed, draw):
     assert "recovering" in [state["phase"] for state in run.kind("state")]
 
 
+@pytest.mark.faults
 def test_a_trainer_killed_again_and_again_still_arrives(world, undisturbed):
     run = world.launch()
     for attempt, step in ((1, 60), (2, 110)):
