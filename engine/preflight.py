@@ -6,11 +6,15 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.jobs.process import is_locked
 from engine.train.checkpoint import facts, steps
 from profiles.errors import UserError
 from profiles.spec import RunSpec
+
+if TYPE_CHECKING:
+    from data.dataset import PackedBinDataset
 
 CHECKPOINT_BYTES_PER_PARAM = 12  # fp32 weights and the two moments of AdamW
 
@@ -66,17 +70,22 @@ def check_backend(spec: RunSpec) -> None:
 
 def check_data(spec: RunSpec) -> None:
     """Open both splits as the trainer will. Raises ``UserError`` naming what is missing or damaged."""
+    for split in ("train", "val") if spec.train.val_every else ("train",):
+        open_split(spec, split)
+
+
+def open_split(spec: RunSpec, split: str) -> PackedBinDataset:
+    """The windows of one split as ``spec`` wants them. Raises ``UserError``."""
     from data.dataset import PackedBinDataset  # numpy: only where data is looked at
 
-    for split in ("train", "val") if spec.train.val_every else ("train",):
-        PackedBinDataset(
-            Path(spec.data.root),
-            spec.data.phase,
-            split,
-            spec.batch.context,
-            spec.model.config.vocab_size,
-            spec.train.seed,
-        )
+    return PackedBinDataset(
+        Path(spec.data.root),
+        spec.data.phase,
+        split,
+        spec.batch.context,
+        spec.model.config.vocab_size,
+        spec.train.seed,
+    )
 
 
 def check_out(spec: RunSpec, out: Path) -> None:

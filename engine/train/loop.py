@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from data.cursor import Cursor
-from data.dataset import PackedBinDataset
 from engine.jobs.commands import Command
 from engine.jobs.log import Record
+from engine.preflight import open_split
 from engine.train import checkpoint
 from engine.train.backend import Backend
 from engine.train.edits import changed, edited
@@ -43,7 +43,7 @@ class Trainer:
         self.reporter = reporter
         self.out = out
         self.step = 0
-        self.train_data = _dataset(spec, "train")
+        self.train_data = open_split(spec, "train")
         self.val_batches = _validation(spec)
         self.cursor: Cursor = self.train_data.start()
         self.best: tuple[float, int] | None = None  # of the saved steps, the lowest validation loss known by then
@@ -299,17 +299,6 @@ def _in_step_order(edits: list[Record]) -> deque[Record]:
     return holding
 
 
-def _dataset(spec: RunSpec, split: str) -> PackedBinDataset:
-    return PackedBinDataset(
-        Path(spec.data.root),
-        spec.data.phase,
-        split,
-        spec.batch.context,
-        spec.model.config.vocab_size,
-        spec.train.seed,
-    )
-
-
 def _validation(spec: RunSpec) -> list[Any]:
     """The validation windows, the same all through the run, in batches that fit where a micro-batch does.
 
@@ -317,5 +306,5 @@ def _validation(spec: RunSpec) -> list[Any]:
     """
     if not spec.train.val_every:
         return []
-    windows = _dataset(spec, "val").first(spec.train.val_sequences)
+    windows = open_split(spec, "val").first(spec.train.val_sequences)
     return [windows[i : i + spec.batch.micro] for i in range(0, len(windows), spec.batch.micro)]
