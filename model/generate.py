@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from model.latent_cache import LatentCache, read_on
 from model.transformer import MLATransformer
-from profiles.errors import UserError
+from profiles.errors import SpecError, UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a token is drawn: temperature 0 takes the likeliest.
+
+    Otherwise it is one of the smallest set of likeliest tokens that holds ``top_p`` of the probability
+    (arXiv:1904.09751), drawn on the CPU, so that a seed means the same on every device.
+
+    Raises SpecError for a value out of range.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        # "not (…)" so that a NaN is refused too
+        if not (0 <= self.temperature < float("inf")):
+            raise SpecError(f"temperature: {self.temperature} is not a finite number from 0 up")
+        if not (0 < self.top_p <= 1):
+            raise SpecError(f"top_p: {self.top_p} is not above 0 and at most 1")
+        if not (0 <= self.seed < 2**63):
+            raise SpecError(f"seed: {self.seed} is not in 0..{2**63 - 1}")
 
 
 def generate(
     model: MLATransformer,
     prompt_ids: Sequence[int],
     max_new: int,
-    *,
-    context: int,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    seed: int = 0,
+    cache: LatentCache,
+    sampling: Sampling,
     eot: int | None = None,
 ) -> Iterator[int]:
     """Yield up to ``max_new`` token ids that follow ``prompt_ids``; ends before the first ``eot``.
 
-    The model sees the last ``context`` tokens and recomputes them for every new one. Temperature 0 takes the likeliest
-    token; otherwise one is drawn from the smallest set of likeliest tokens that holds ``top_p`` of the probability
-    (arXiv:1904.09751), on the CPU, so that a seed means the same on every device.
+    ``cache`` (of one text; what it holds is forgotten) says how far back the model sees: the last ``cache.context``
+    tokens of the prompt. When it is full, the later half of what it holds is read anew, from position 0 on as in
+    training, and the text goes on: a token past the context is drawn in sight of at least half a context.
 
-    Raises UserError, at the call, for an empty prompt, an id outside the vocabulary or a setting out of range.
+    Raises UserError, at the call, for an empty prompt or an id outside the vocabulary.
     """
     vocab = model.config.vocab_size
     if not prompt_ids:
@@ -36,48 +60,47 @@ def generate(
     for token in prompt_ids:
         if not 0 <= token < vocab:
             raise UserError(f"prompt: token id {token} is not in 0..{vocab - 1}; it was made with another tokenizer")
-    # "not (…)" so that a NaN is refused too
-    if not (0 <= temperature < float("inf")):
-        raise UserError(f"temperature: {temperature} is not a finite number from 0 up")
-    if not (0 < top_p <= 1):
-        raise UserError(f"top_p: {top_p} is not in (0, 1]")
-    if context < 1:
-        raise UserError(f"context: {context} is not at least 1")
-    return _stream(model, list(prompt_ids), max_new, context, temperature, top_p, seed, eot)
+    return _stream(model, prompt_ids, max_new, cache, sampling, eot)
 
 
 def _stream(
     model: MLATransformer,
-    ids: list[int],
+    prompt_ids: Sequence[int],
     max_new: int,
-    context: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
+    cache: LatentCache,
+    sampling: Sampling,
     eot: int | None,
 ) -> Iterator[int]:
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(sampling.seed)
+    recent = deque(prompt_ids, maxlen=max(1, cache.context // 2))
+    unread = list(prompt_ids[-cache.context :])
+    cache.clear()
     for _ in range(max_new):
-        token = _pick(_next_logits(model, ids[-context:]), temperature, top_p, generator)
+        if cache.full:
+            cache.clear()
+            unread = list(recent)
+        token = _pick(_next_logits(model, unread, cache), sampling, generator)
         if token == eot:
             return
-        ids.append(token)
         yield token
+        recent.append(token)
+        unread = [token]
 
 
 @torch.no_grad()
-def _next_logits(model: MLATransformer, ids: list[int]) -> Tensor:
-    """Logits of the token after ``ids``: float32 (V,) on the CPU. Only the last position goes through the head."""
-    tokens_BT = torch.tensor([ids], dtype=torch.int64, device=model.lm_head.weight.device)
-    logits_BV: Tensor = model.lm_head(model.hidden(tokens_BT)[:, -1])
+def _next_logits(model: MLATransformer, unread: list[int], cache: LatentCache) -> Tensor:
+    """Logits of the token after ``unread``: float32 (V,) on the CPU. Only the last position goes through the head."""
+    tokens_BT = torch.tensor([unread], dtype=torch.int64, device=model.lm_head.weight.device)
+    logits_BV: Tensor = model.lm_head(read_on(model, tokens_BT, cache)[:, -1])
     return logits_BV[0].float().cpu()
 
 
-def _pick(logits_V: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
-    if temperature == 0:
+def _pick(logits_V: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    if sampling.temperature == 0:
         return int(logits_V.argmax())
     # In float64 and from the greatest down, so that a tiny temperature neither overflows nor divides by zero.
-    probs_V, order_V = ((logits_V.double() - logits_V.max()) / temperature).softmax(-1).sort(descending=True)
+    scaled_V = (logits_V.double() - logits_V.max()) / sampling.temperature
+    probs_V, order_V = scaled_V.softmax(-1).sort(descending=True)
     before_V = probs_V.cumsum(-1) - probs_V
-    probs_V = probs_V.where(before_V < top_p, 0.0)
+    probs_V = probs_V.where(before_V < sampling.top_p, 0.0)
     return int(order_V[torch.multinomial(probs_V, 1, generator=generator)])

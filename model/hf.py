@@ -6,8 +6,9 @@ Weights need no translation: parameters carry the Hugging Face names already. Th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any
 
 from profiles.errors import UserError
@@ -20,6 +21,19 @@ _DEFAULTS = {
     "tie_word_embeddings": False,
 }
 _DEFAULT_THETA = 10000.0
+# Our fields and their names in a rope table of type "yarn".
+_YARN = {
+    "yarn_factor": "factor",
+    "yarn_original_context": "original_max_position_embeddings",
+    "yarn_beta_fast": "beta_fast",
+    "yarn_beta_slow": "beta_slow",
+    "yarn_mscale": "mscale",
+    "yarn_mscale_all_dim": "mscale_all_dim",
+}
+# What readers fall back on where the table leaves a key out or null; they agree on these and on no others.
+_YARN_DEFAULTS = {"beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 0.0}
+_FIELDS = {field.name: field for field in fields(ModelConfig)}
+_ROPE_TABLES = ("rope_scaling", "rope_parameters")
 
 
 def to_hf_config(config: ModelConfig, context: int) -> dict[str, Any]:
@@ -27,17 +41,16 @@ def to_hf_config(config: ModelConfig, context: int) -> dict[str, Any]:
 
     No special tokens are named: their ids belong to the tokenizer, and DeepSeek's defaults would stop at token 1.
     """
-    shape = {field.name: getattr(config, field.name) for field in fields(config)}
-    theta = shape.pop("rope_theta")
+    shape = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in _YARN and f.name != "rope_theta"}
     return {
         "architectures": ["DeepseekV3ForCausalLM"],
         "model_type": "deepseek_v3",
         **shape,  # q_lora_rank is null where there is none: a 0 makes readers build an empty projection
         "num_key_value_heads": config.num_attention_heads,
         "max_position_embeddings": context,
-        # transformers 5 reads the table, everyone else the plain key
-        "rope_theta": theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": theta},
+        # transformers 5 reads rope_parameters, everyone else the plain key and rope_scaling
+        "rope_theta": config.rope_theta,
+        **_rope_tables(config),
         "rope_interleave": True,
         "hidden_act": "silu",
         "attention_bias": False,
@@ -66,7 +79,7 @@ def from_hf_config(raw: Mapping[str, Any]) -> ModelConfig:
     """The shape behind a parsed ``config.json``.
 
     Raises UserError where a key is missing or where it describes a model that this package would compute differently
-    (experts, biases, scaled or non-interleaved rope).
+    (experts, biases, non-interleaved rope, rope scaled in another way than YaRN's).
     """
     for key in ("model_type", "first_k_dense_replace"):
         _demand(raw, key)
@@ -74,22 +87,18 @@ def from_hf_config(raw: Mapping[str, Any]) -> ModelConfig:
     _refuse_unless(raw, "hidden_act", "silu")
     _refuse_unless(raw, "attention_bias", False)
     _refuse_unless(raw, "rope_interleave", True)
-    values: dict[str, Any] = {"rope_theta": _theta(raw)}
+    values: dict[str, Any] = {"rope_theta": _theta(raw), **_yarn(raw)}
     for field in fields(ModelConfig):
-        if field.name == "rope_theta":
-            continue
-        if field.name not in _DEFAULTS:
-            _demand(raw, field.name)
-        values[field.name] = raw.get(field.name, _DEFAULTS.get(field.name))
-    for name, value in values.items():
-        is_count = name not in ("rope_theta", *_DEFAULTS) and not (name == "q_lora_rank" and value is None)
-        if is_count and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            hint = "; write null for queries without a latent" if name == "q_lora_rank" else ""
-            raise UserError(f"config.json: {name}: {value!r} is not a whole number from 1 up{hint}")
+        if field.name not in (*values, *_YARN):
+            if field.name not in _DEFAULTS:
+                _demand(raw, field.name)
+            value = raw.get(field.name, _DEFAULTS.get(field.name))
+            values[field.name] = _checked(field.name, field, value)
     config = ModelConfig(**values)
-    if config.qk_rope_head_dim % 2:
-        raise UserError(f"config.json: qk_rope_head_dim: {config.qk_rope_head_dim} is odd; rope turns pairs")
-    if raw["first_k_dense_replace"] < config.num_hidden_layers:
+    if conflict := config.conflict():
+        raise UserError(f"config.json: {_YARN.get(conflict[0], conflict[0])}: {conflict[1]}")
+    dense = raw["first_k_dense_replace"]
+    if not isinstance(dense, int) or dense < config.num_hidden_layers:
         raise UserError(
             "config.json: first_k_dense_replace is below num_hidden_layers; layers of experts do not run here"
         )
@@ -110,14 +119,73 @@ def _refuse_unless(raw: Mapping[str, Any], key: str, wanted: object) -> None:
         raise UserError(f"config.json: {key}: {raw[key]!r} does not run here, only {wanted!r}")
 
 
+def _rope_tables(config: ModelConfig) -> dict[str, Any]:
+    if config.yarn_factor == 1:
+        return {"rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta}}
+    yarn = {theirs: getattr(config, ours) for ours, theirs in _YARN.items()}
+    # Older readers know the type as "type".
+    table = {"rope_type": "yarn", "type": "yarn", "rope_theta": config.rope_theta, **yarn}
+    return {name: dict(table) for name in _ROPE_TABLES}
+
+
+def _given_tables(raw: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    tables = {name: raw[name] for name in _ROPE_TABLES if raw.get(name)}
+    for name, table in tables.items():
+        if not isinstance(table, Mapping):
+            raise UserError(f"config.json: {name}: {table!r} is not a table")
+    return tables
+
+
 def _theta(raw: Mapping[str, Any]) -> float:
-    table = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    kind = table.get("rope_type", table.get("type", "default"))
-    if kind != "default":
-        raise UserError(f"config.json: rope of type {kind!r} does not run here, only 'default'")
-    named = {theta for theta in (raw.get("rope_theta"), table.get("rope_theta")) if theta is not None}
+    given = [place["rope_theta"] for place in (raw, *_given_tables(raw).values()) if "rope_theta" in place]
+    named = {_checked("rope_theta", _FIELDS["rope_theta"], theta) for theta in given if theta is not None}
     if len(named) > 1:
         raise UserError(
             f"config.json: rope_theta and rope_parameters.rope_theta differ: {sorted(named)}; make them one"
         )
-    return float(named.pop()) if named else _DEFAULT_THETA
+    return named.pop() if named else _DEFAULT_THETA
+
+
+def _yarn(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Our yarn fields; none where rope is not scaled."""
+    read = [_yarn_table(name, table) for name, table in _given_tables(raw).items()]
+    if len(read) == 2 and read[0] != read[1]:
+        raise UserError("config.json: rope_scaling and rope_parameters differ; readers take one or the other")
+    return read[0] if read else {}
+
+
+def _yarn_table(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    kind = table.get("rope_type", table.get("type", "default"))
+    if kind not in ("default", "yarn"):
+        raise UserError(f"config.json: rope of type {kind!r} does not run here, only 'default' and 'yarn'")
+    given = {key: value for key, value in table.items() if value is not None}
+    unknown = given.keys() - {"rope_type", "type", "rope_theta", *_YARN.values()}
+    if unknown:
+        raise UserError(f"config.json: {name}: {min(unknown)} is not computed here")
+    if kind == "default":
+        return {}
+    needed = ["factor", "original_max_position_embeddings", *(["mscale"] if given.get("mscale_all_dim") else [])]
+    for key in needed:
+        if key not in given:
+            raise UserError(f"config.json: {name}: {key} is missing; readers do not agree on a default")
+    return {
+        ours: _checked(f"{name}: {theirs}", _FIELDS[ours], given.get(theirs, _YARN_DEFAULTS.get(theirs)))
+        for ours, theirs in _YARN.items()
+    }
+
+
+def _checked(key: str, field: Field[Any], value: Any) -> Any:
+    """``value`` where ``field`` of a ModelConfig may hold it."""
+    kind = str(field.type)
+    if kind == "bool":
+        if not isinstance(value, bool):
+            raise UserError(f"config.json: {key}: {value!r} is not true or false")
+        return value
+    if value is None and field.name == "q_lora_rank":
+        return None
+    whole = kind.startswith("int")
+    low, high = field.metadata.get("range", (1 if whole else 1e-12, math.inf))
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not low <= value <= high:
+        hint = "; write null for queries without a latent" if field.name == "q_lora_rank" else ""
+        raise UserError(f"config.json: {key}: {value!r} is not a {'whole ' * whole}number from {low:g} up{hint}")
+    return value if whole else float(value)

@@ -1,14 +1,16 @@
-"""Next-token loss: the cross entropy summed over tokens, in nats, never below float32."""
+"""Next-token loss: the cross entropy summed over tokens, in nats, never below float32.
+
+Shape suffixes as in ``model.mla``; N is B * T tokens, C a chunk of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from model.transformer import MLATransformer
 from profiles.errors import SpecError
@@ -21,38 +23,73 @@ Loss = Callable[[MLATransformer, Tensor, Tensor], Tensor]
 CHUNK_TOKENS = 1024
 
 
-def resolve_loss(kind: LossKind) -> Loss:
+def resolve_loss(kind: LossKind, compiled: bool = False) -> Loss:
     """The function ``loss(model, inputs_BT, targets_BT) -> scalar`` behind a name; asked for once, at the start.
 
     The loss is a sum over the B*T targets (divide by the tokens of the step), in float32, or float64 for a float64
-    model. "plain" holds the logits of all tokens; "fused" holds those of CHUNK_TOKENS at a time, in the forward and in
-    the backward pass, at the price of a second head matmul. Both give the same number up to rounding.
+    model. "plain" holds the logits of all tokens for backward. "fused" takes the gradient of head and stream in the
+    forward already, CHUNK_TOKENS at a time, so that full logits never exist and no matmul is done twice. Both give the
+    same number up to rounding. ``compiled`` fuses the passes over a chunk's logits.
 
     Raises SpecError for an unknown kind.
     """
-    if kind not in _LOSSES:
-        raise SpecError(f"memory.loss: {kind!r} is not one of {', '.join(_LOSSES)}")
-    return _LOSSES[kind]
+    if kind == "plain":
+        return _plain
+    if kind == "fused":
+        return _Fused(torch.compile(_normalize, dynamic=False) if compiled else _normalize)
+    raise SpecError(f"memory.loss: {kind!r} is not one of plain, fused")
 
 
 def _plain(model: MLATransformer, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-    return _head_loss(model.lm_head, model.hidden(inputs_BT).flatten(0, 1), targets_BT.flatten())
-
-
-def _fused(model: MLATransformer, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-    x_ND, targets_N = model.hidden(inputs_BT).flatten(0, 1), targets_BT.flatten()
-    total = x_ND.new_zeros((), dtype=torch.promote_types(x_ND.dtype, torch.float32))
-    for x_CD, targets_C in zip(torch.split(x_ND, CHUNK_TOKENS), torch.split(targets_N, CHUNK_TOKENS), strict=True):
-        total = total + checkpoint(
-            _head_loss, model.lm_head, x_CD, targets_C, use_reentrant=False, preserve_rng_state=False
-        )
-    return total
-
-
-def _head_loss(head: nn.Module, x_ND: Tensor, targets_N: Tensor) -> Tensor:
-    logits_NV: Tensor = head(x_ND)
+    logits_NV: Tensor = model.lm_head(model.hidden(inputs_BT).flatten(0, 1))
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
-    return F.cross_entropy(logits_NV.to(wide), targets_N, reduction="sum")
+    return F.cross_entropy(logits_NV.to(wide), targets_BT.flatten(), reduction="sum")
 
 
-_LOSSES: dict[str, Loss] = {"plain": _plain, "fused": _fused}
+class _Fused:
+    def __init__(self, normalize: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
+        self._normalize = normalize
+
+    def __call__(self, model: MLATransformer, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        x_ND = model.hidden(inputs_BT).flatten(0, 1)
+        # Inside the function gradients are off in any case, so it cannot tell whether anyone wants them.
+        wanted = torch.is_grad_enabled()
+        loss: Tensor = _HeadLoss.apply(x_ND, model.lm_head.weight, targets_BT.flatten(), self._normalize, wanted)  # type: ignore[no-untyped-call]
+        return loss
+
+
+class _HeadLoss(torch.autograd.Function):
+    """The loss is the end of the graph: its gradient is known as soon as the logits are, up to one factor."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, normalize: Any, wanted: bool) -> Tensor:
+        narrow_VD = weight_VD.to(x_ND.dtype)
+        wide = torch.promote_types(x_ND.dtype, torch.float32)
+        total = x_ND.new_zeros((), dtype=wide)
+        grad_ND, grad_VD = (torch.empty_like(x_ND), torch.zeros_like(weight_VD, dtype=wide)) if wanted else (None, None)
+        for first in range(0, len(x_ND), CHUNK_TOKENS):
+            x_CD = x_ND[first : first + CHUNK_TOKENS]
+            logits_CV, targets_C1 = x_CD @ narrow_VD.t(), targets_N[first : first + CHUNK_TOKENS, None]
+            logsum_C1, grad_CV = normalize(logits_CV)
+            log_prob_C1 = logits_CV.gather(1, targets_C1) - logsum_C1
+            total -= log_prob_C1.sum()
+            if grad_ND is not None and grad_VD is not None:
+                # Softmax minus one at the target, which is taken before it is rounded: near 1 little else is left.
+                grad_CV.scatter_(1, targets_C1, log_prob_C1.expm1().to(grad_CV.dtype))
+                torch.mm(grad_CV, narrow_VD, out=grad_ND[first : first + CHUNK_TOKENS])
+                grad_VD += grad_CV.t() @ x_CD
+        ctx.save_for_backward(grad_ND, grad_VD)
+        ctx.weight_dtype = weight_VD.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grad_ND, grad_VD = ctx.saved_tensors
+        return grad_ND * grad.to(grad_ND.dtype), (grad_VD * grad).to(ctx.weight_dtype), None, None, None
+
+
+def _normalize(logits_CV: Tensor) -> tuple[Tensor, Tensor]:
+    """Log of the sum of exponentials (C, 1), never below float32, and the softmax in the dtype of the logits."""
+    wide_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
+    logsum_C1 = wide_CV.logsumexp(-1, keepdim=True)
+    return logsum_C1, (wide_CV - logsum_C1).exp().to(logits_CV.dtype)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+import contextlib
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from model.mla import MLAttention, RMSNorm, rope_tables
-from profiles.errors import SpecError
+from model.attention import AttentionKind
+from model.checkpointing import Checkpointing, in_host_memory, in_tiles, resolve_checkpointing
+from model.layers import Linear, RMSNorm
+from model.mla import MLAttention
+from model.rope import rope_tables
 from profiles.model_config import ModelConfig
-
-Checkpointing = Literal["none", "full"]
 
 
 class SwiGLU(nn.Module):
@@ -22,9 +21,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         y_BTD: Tensor = self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
@@ -34,69 +33,79 @@ class SwiGLU(nn.Module):
 class Block(nn.Module):
     """One layer: attention and feed-forward, each normed before and added to the stream after."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, checkpointing: Checkpointing, attention: AttentionKind) -> None:
         super().__init__()
-        self.self_attn = MLAttention(config)
+        self.remember = resolve_checkpointing(checkpointing)
+        self.tiled = checkpointing == "offload"
+        self.self_attn = MLAttention(config, attention)
         self.mlp = SwiGLU(config)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, x_BTD: Tensor, cos_T1P: Tensor, sin_T1P: Tensor) -> Tensor:
+        return self.remember(self._both, x_BTD, cos_T1P, sin_T1P)
+
+    def _both(self, x_BTD: Tensor, cos_T1P: Tensor, sin_T1P: Tensor) -> Tensor:
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_T1P, sin_T1P)
-        x_BTD = x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
-        return x_BTD
+        return x_BTD + (in_tiles(self._feed_forward, x_BTD) if self.tiled else self._feed_forward(x_BTD))
 
-
-def _keep(block: nn.Module, *args: Tensor) -> Any:
-    return block(*args)
-
-
-def _recompute(block: nn.Module, *args: Tensor) -> Any:
-    # The model draws no random numbers, so there is no generator state to save and restore a block.
-    return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
-
-
-_RUN_BLOCK: dict[str, Callable[..., Any]] = {"none": _keep, "full": _recompute}
+    def _feed_forward(self, x_BTD: Tensor) -> Tensor:
+        y_BTD: Tensor = self.mlp(self.post_attention_layernorm(x_BTD))
+        return y_BTD
 
 
 class Decoder(nn.Module):
     """Embedding, blocks and the last norm: tokens_BT -> x_BTD."""
 
-    def __init__(self, config: ModelConfig, checkpointing: Checkpointing) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        checkpointing: Checkpointing,
+        attention: AttentionKind,
+        stream: torch.dtype | None,
+    ) -> None:
         super().__init__()
-        self.rope_width = config.qk_rope_head_dim
-        self.rope_theta = config.rope_theta
+        self.config = config
+        self.stream = stream
+        self.around_block = in_host_memory if checkpointing == "offload" else contextlib.nullcontext
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(Block(config, checkpointing, attention) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.run_block = _RUN_BLOCK[checkpointing]
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         x_BTD: Tensor = self.embed_tokens(tokens_BT)
-        cos_T1P, sin_T1P = rope_tables(tokens_BT.shape[1], self.rope_width, self.rope_theta, x_BTD)
+        x_BTD = x_BTD.to(self.stream or x_BTD.dtype)
+        cos_T1P, sin_T1P = rope_tables(self.config, tokens_BT.shape[1], x_BTD)
         for block in self.layers:
-            x_BTD = self.run_block(block, x_BTD, cos_T1P, sin_T1P)
+            with self.around_block(x_BTD):
+                x_BTD = block(x_BTD, cos_T1P, sin_T1P)
         x_BTD = self.norm(x_BTD)
         return x_BTD
 
 
 class MLATransformer(nn.Module):
-    """The language model. ``checkpointing="full"`` keeps only what enters each block and recomputes the rest.
+    """The language model.
+
+    ``checkpointing`` and ``attention`` name ways of doing the same arithmetic (``resolve_checkpointing``,
+    ``resolve_attention``). ``stream`` is the dtype of all that flows between the weights; None: that of the weights.
 
     Parameters are named as in ``transformers.DeepseekV3ForCausalLM``. The constructor only allots them (it works under
     ``torch.device("meta")``); ``build`` makes a model ready to train.
 
-    Raises SpecError for an unknown ``checkpointing``.
+    Raises SpecError for an unknown name.
     """
 
-    def __init__(self, config: ModelConfig, checkpointing: Checkpointing = "none") -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        checkpointing: Checkpointing = "none",
+        attention: AttentionKind = "sdpa",
+        stream: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
-        if checkpointing not in _RUN_BLOCK:
-            allowed = ", ".join(get_args(Checkpointing))
-            raise SpecError(f"memory.checkpointing: {checkpointing!r} is not one of {allowed}")
         self.config = config
-        self.model = Decoder(config, checkpointing)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.model = Decoder(config, checkpointing, attention, stream)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size)
         self.tie()
 
     def tie(self) -> None:
@@ -120,10 +129,12 @@ def build(
     seed: int,
     *,
     checkpointing: Checkpointing = "none",
+    attention: AttentionKind = "sdpa",
+    stream: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> MLATransformer:
-    """A freshly initialised model on ``device`` in ``dtype``.
+    """A freshly initialised model on ``device``, its weights in ``dtype``.
 
     Matrices are normal(0, initializer_range); what writes into the stream (o_proj, down_proj) is smaller by
     sqrt(2 * layers), so that the stream's variance does not grow with depth (GPT-2); norm scales are 1. The numbers
@@ -131,7 +142,7 @@ def build(
     holds more than one of them besides the model.
     """
     with torch.device("meta"):
-        model = MLATransformer(config, checkpointing)
+        model = MLATransformer(config, checkpointing, attention, stream)
     generator = torch.Generator("cpu").manual_seed(seed)
     writers = ("o_proj.weight", "down_proj.weight")
     state = {}

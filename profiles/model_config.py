@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def _number(default: float, low: float, high: float) -> Any:
+    return field(default=default, metadata={"range": (low, high)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +15,8 @@ class ModelConfig:
     """An all-dense DeepSeek-V3 decoder with Multi-Head Latent Attention (arXiv:2412.19437, section 2.1.1).
 
     The names are those of ``transformers.DeepseekV3Config``. ``q_lora_rank = None`` means queries are projected
-    directly from the hidden state.
+    directly from the hidden state. ``yarn_factor`` above 1 stretches rope from ``yarn_original_context`` tokens to that
+    many times more (arXiv:2309.00071); its keys are those of ``rope_parameters`` with ``yarn_`` before them.
     """
 
     hidden_size: int
@@ -25,6 +31,13 @@ class ModelConfig:
     q_lora_rank: int | None = None
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
+    yarn_factor: float = _number(1.0, 1, 1e6)
+    yarn_original_context: int | None = None
+    yarn_beta_fast: float = _number(32.0, 1e-3, 1e6)
+    yarn_beta_slow: float = _number(1.0, 1e-3, 1e6)
+    # 0 for mscale_all_dim puts the whole sharpening on the rotated part; DeepSeek spreads it over the whole head.
+    yarn_mscale: float = _number(1.0, 1e-3, 100)
+    yarn_mscale_all_dim: float = _number(1.0, 0, 100)
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False
 
@@ -32,6 +45,26 @@ class ModelConfig:
     def qk_head_dim(self) -> int:
         """Width of one query or key head: the part without position, then the rotated part."""
         return self.qk_nope_head_dim + self.qk_rope_head_dim
+
+    def conflict(self) -> tuple[str, str] | None:
+        """A field that does not go with the others, and its value and what would; None where all is well."""
+        if self.qk_rope_head_dim % 2:
+            return "qk_rope_head_dim", f"{self.qk_rope_head_dim} is odd; rope turns pairs"
+        if self.yarn_factor == 1:
+            return None
+        if self.yarn_original_context is None:
+            return "yarn_original_context", f"is missing; a factor of {self.yarn_factor:g} stretches a known context"
+        if self.yarn_beta_fast <= self.yarn_beta_slow:
+            return "yarn_beta_fast", f"{self.yarn_beta_fast:g} is not above beta_slow = {self.yarn_beta_slow:g}"
+        if self.rope_theta <= 1:
+            return "yarn_factor", f"{self.yarn_factor:g} needs a rope_theta above 1, not {self.rope_theta:g}"
+        if not self.yarn_mscale_all_dim and self.yarn_mscale != 1:
+            # transformers then takes 1 whatever mscale says, mlx-lm takes what it says
+            return (
+                "yarn_mscale",
+                f"{self.yarn_mscale:g} without mscale_all_dim is read in two ways; use 1 or give both",
+            )
+        return None
 
     @property
     def attention_params(self) -> int:
@@ -49,8 +82,12 @@ class ModelConfig:
     def params(self) -> int:
         """All parameters of the model."""
         layer = self.attention_params + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
-        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
-        return self.num_hidden_layers * layer + embeddings + self.hidden_size
+        return self.num_hidden_layers * layer + self.embedding_params + self.hidden_size
+
+    @property
+    def embedding_params(self) -> int:
+        """Parameters of the embedding and the head."""
+        return self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
 
     @property
     def cached_values(self) -> int:

@@ -74,6 +74,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_spec(sub)
     sub.add_argument("--json", action="store_true", help="as JSON")
 
+    sub = add("bench", "tui.commands_bench:bench", "measure how fast a run trains", "mla-tui bench --grid micro=4,8")
+    _add_spec(sub)
+    sub.add_argument(
+        "--grid", action="append", default=[], metavar="K=V,V", help="every combination of these, e.g. micro=4,8"
+    )
+    sub.add_argument("--steps", type=int, metavar="N", help="how many steps to time, instead of a time")
+    sub.add_argument("--seconds", type=float, default=20.0, metavar="S", help="time steps for so long (default 20)")
+    sub.add_argument("--cap-gib", type=float, metavar="G", help="allocate no more of the device than this")
+    sub.add_argument("--synthetic", action="store_true", help="random tokens, whatever data there is")
+    sub.add_argument("--json", action="store_true", help="as JSON, a list of measurements")
+
     sub = add("ls", "tui.commands_job:ls", "list the runs, newest first", "mla-tui ls")
     sub.add_argument("--json", action="store_true", help="as JSON, what status gives for each")
 
@@ -95,13 +106,21 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--no-save", action="store_true", help="end without a checkpoint")
     add_job("rm", "forget an ended run; its checkpoints stay", "mla-tui rm 20261123-194712")
 
-    sub = add("sample", "tui.commands_run:sample", "write text with a checkpoint", "mla-tui sample models/demo -n 80")
+    words = "write text with a checkpoint"
+    sub = add("sample", "tui.commands_checkpoint:sample", words, "mla-tui sample models/demo -n 80")
     sub.add_argument("checkpoint", metavar="CKPT", help="a ckpt_step_N directory or the folder of a run's checkpoints")
-    sub.add_argument("--prompt", default="", help="the text to go on from")
+    sub.add_argument("--prompt", help="the text to go on from; without one it is asked for, or read from a pipe")
     sub.add_argument("-n", "--tokens", type=int, default=120, help="how many tokens (default 120)")
     sub.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest (default 0.8)")
     sub.add_argument("--top-p", type=float, default=0.95, help="share of the probability drawn from (default 0.95)")
     sub.add_argument("--seed", type=int, default=0, help="of the drawing (default 0)")
+
+    words = "write a checkpoint for other programs"
+    sub = add("export", "tui.commands_checkpoint:export", words, "mla-tui export models/demo OUT --format hf")
+    sub.add_argument("checkpoint", metavar="CKPT", help="a ckpt_step_N directory or the folder of a run's checkpoints")
+    sub.add_argument("out", metavar="OUT", help="a new or empty directory")
+    sub.add_argument("--format", choices=("hf",), default="hf", help="hf: what transformers and mlx-lm read")
+    sub.add_argument("--dtype", choices=("fp32", "bf16"), help="of the weights (default: as in the checkpoint)")
 
     data = add("data", "tui.commands_run:data_inspect", "look at packed shards", "mla-tui data inspect data/shards")
     inner = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -123,7 +142,7 @@ def _add_spec(parser: argparse.ArgumentParser) -> None:
 def _add_origin(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", metavar="N", help="of the run and its checkpoint folder")
     parser.add_argument("--resume", metavar="CKPT", help="go on from a checkpoint, or from the latest")
-    parser.add_argument("--init-from", metavar="CKPT", help="start afresh from a checkpoint's weights")
+    parser.add_argument("--init-from", metavar="CKPT", help="start afresh from the weights of a checkpoint or HF dir")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Commands that start something: a run, a forecast, a sample, a look at data."""
+"""Commands that start something: a run, a forecast, a look at data."""
 
 from __future__ import annotations
 
@@ -48,10 +48,12 @@ def plan(args: argparse.Namespace) -> int:
     from engine.memory.forecast import forecast
     from engine.memory.hardware import detect_hardware
     from engine.memory.levers import levers
+    from engine.preflight import slow_paths
     from tui.format import size
 
     spec, hardware = _spec(args), detect_hardware()
     parts = forecast(spec, hardware)
+    slow = slow_paths(spec, hardware.device)
     ways = levers(spec, hardware)
     if args.json:
         answer: dict[str, Any] = {
@@ -62,6 +64,7 @@ def plan(args: argparse.Namespace) -> int:
             "host_total": parts.host_total,
             "hardware": {key: getattr(hardware, key) for key in hardware.__slots__},
             "fits": parts.fits(hardware),
+            "slow": slow,
             "levers": [{"change": way.change, "device": way.device, "host": way.host} for way in ways],
         }
         print(json.dumps(answer, indent=1))
@@ -77,29 +80,11 @@ def plan(args: argparse.Namespace) -> int:
             for part, amount in sorted(content.items(), key=lambda item: -item[1]):
                 print(f"  {part:<18} {size(amount):>10}")
     print("it fits" if parts.fits(hardware) else "it does not fit this machine")
+    for text in slow:
+        print(f"slow: {text}")
     for way in ways:
         place, saved = ("device", way.device) if parts.device else ("host", way.host)
         print(f"  {way.change:<28} {place} {size(saved)} less")
-    return 0
-
-
-def sample(args: argparse.Namespace) -> int:
-    from engine.train.checkpoint import find
-    from engine.train.sample import sample as pieces
-
-    if args.tokens < 1:
-        raise SpecError(f"--tokens: {args.tokens} is not at least 1")
-    print(args.prompt, end="", flush=True)
-    for piece in pieces(
-        find(args.checkpoint, Path("models")),
-        args.prompt,
-        tokens=args.tokens,
-        temperature=args.temperature,
-        top_p=args.top_p,
-        seed=args.seed,
-    ):
-        print(piece, end="", flush=True)
-    print()
     return 0
 
 
@@ -126,12 +111,13 @@ def _resolve(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path | Non
     if args.resume and args.init_from:
         raise SpecError("--resume and --init-from: give one; resume goes on, init-from takes the weights alone")
     if not args.resume:
-        init_from = None
+        spec, init_from = _spec(args), None
         if args.init_from:
-            from engine.train import checkpoint
+            from engine.train import pretrained
 
-            init_from = checkpoint.find(args.init_from, Path("models").absolute())
-        return _spec(args), None, init_from
+            init_from = pretrained.find(args.init_from, Path("models").absolute())
+            pretrained.check(init_from, spec)
+        return spec, None, init_from
     from engine.train import checkpoint
 
     given = _spec(args) if args.profile else None

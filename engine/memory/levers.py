@@ -22,8 +22,8 @@ class Lever:
 def levers(spec: RunSpec, hardware: Hardware) -> list[Lever]:
     """What can be changed without changing what a step is, in the order of its cost in tokens a second.
 
-    A smaller micro only re-groups the same work; a fused loss computes the head twice; full checkpointing computes
-    every block twice.
+    A smaller micro only re-groups the same work, a fused loss only the head's; selective checkpointing computes what
+    is cheap in a block twice, full everything; offload also waits for the host.
     """
     ways: list[tuple[str, RunSpec]] = []
     smaller = [n for n in range(spec.batch.micro - 1, 0, -1) if spec.batch.sequences % (n * spec.ranks) == 0]
@@ -32,8 +32,8 @@ def levers(spec: RunSpec, hardware: Hardware) -> list[Lever]:
         ways.append((f"micro {spec.batch.micro}→{micro}, accum {spec.accum}→{other.accum}", other))
     if spec.memory.loss == "plain":
         ways.append(("memory.loss fused", replace(spec, memory=replace(spec.memory, loss="fused"))))
-    if spec.memory.checkpointing != "full":
-        ways.append(("memory.checkpointing full", replace(spec, memory=replace(spec.memory, checkpointing="full"))))
+    for kind in _stronger(spec.memory.checkpointing, hardware):
+        ways.append((f"memory.checkpointing {kind}", replace(spec, memory=replace(spec.memory, checkpointing=kind))))
     now = forecast(spec, hardware)
     found = []
     for change, other in ways:
@@ -42,3 +42,10 @@ def levers(spec: RunSpec, hardware: Hardware) -> list[Lever]:
         if lever.device > 0 or lever.host > 0:
             found.append(lever)
     return found
+
+
+def _stronger(checkpointing: str, hardware: Hardware) -> tuple[str, ...]:
+    """The kinds of checkpointing that keep less. Where device and host share one memory nothing can go to the host."""
+    kinds = ("selective", "full", "offload")
+    stronger = kinds[kinds.index(checkpointing) + 1 :] if checkpointing in kinds else kinds
+    return stronger if hardware.device == "cuda" else tuple(kind for kind in stronger if kind != "offload")

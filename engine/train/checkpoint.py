@@ -130,7 +130,7 @@ def find(text: str, out: Path) -> Path:
         return path
     newest = [found for folder in (out, *out.glob("*/")) if (found := latest(folder)) is not None]
     if not newest:
-        raise UserError(f"--resume latest: there is no checkpoint below {out}")
+        raise UserError(f"latest: there is no checkpoint below {out}")
     return max(newest, key=lambda p: p.stat().st_mtime).absolute()
 
 

@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.generate import generate
+from model.generate import Sampling, generate
+from model.latent_cache import LatentCache
 from model.transformer import MLATransformer, build
-from profiles.errors import UserError
+from profiles.errors import SpecError, UserError
 from profiles.model_config import ModelConfig
 
 CONFIG = ModelConfig(
@@ -29,6 +30,8 @@ CONFIG = ModelConfig(
     initializer_range=0.4,
 )
 
+GREEDY = Sampling(temperature=0)
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
@@ -40,9 +43,26 @@ def model() -> MLATransformer:
     return build(CONFIG, 1, checkpointing="full")
 
 
+def write(
+    model: MLATransformer,
+    prompt: list[int],
+    count: int,
+    context: int,
+    sampling: Sampling = GREEDY,
+    eot: int | None = None,
+) -> list[int]:
+    return list(generate(model, prompt, count, LatentCache(model, context), sampling, eot))
+
+
+def likeliest(model: MLATransformer, ids: list[int]) -> int:
+    """The greedy next token by the plain forward of the whole text."""
+    with torch.no_grad():
+        return int(model(torch.tensor([ids]))[0, -1].argmax())
+
+
 def test_greedy_is_the_argmax_of_the_full_forward(model: MLATransformer) -> None:
     ids = [3, 1, 4]
-    written = list(generate(model, ids, 10, context=64, temperature=0))
+    written = write(model, ids, 10, 64)
     assert len(written) == 10
     with torch.no_grad():
         logits = model(torch.tensor([ids + written]))[0]
@@ -52,27 +72,43 @@ def test_greedy_is_the_argmax_of_the_full_forward(model: MLATransformer) -> None
 def test_only_the_last_context_tokens_are_seen(model: MLATransformer) -> None:
     tail = [7, 8, 9, 10]
     one, two = ([*head, *tail] for head in ([1, 2, 3], [30, 31]))
-    assert list(generate(model, one, 12, context=4, temperature=0)) == list(
-        generate(model, two, 12, context=4, temperature=0)
-    )
+    assert write(model, one, 12, 4) == write(model, two, 12, 4)
+
+
+@pytest.mark.parametrize(("context", "prompt"), [(8, 5), (8, 8), (7, 3), (2, 1), (1, 1)])
+def test_a_text_longer_than_the_context_goes_on_from_its_later_half(
+    model: MLATransformer, context: int, prompt: int
+) -> None:
+    ids = list(range(11, 11 + prompt))
+    start = 0  # of what is in sight
+    expected: list[int] = []
+    for _ in range(3 * context + 2):
+        text = ids + expected
+        if len(text) - start > context:
+            start = len(text) - max(1, context // 2)
+        expected.append(likeliest(model, text[start:]))
+    assert write(model, ids, len(expected), context) == expected
+
+
+def test_a_cache_serves_one_text_after_another(model: MLATransformer) -> None:
+    cache = LatentCache(model, 16)
+    texts = [list(generate(model, [5, 6], 8, cache, Sampling(temperature=0))) for _ in range(2)]
+    assert texts[0] == texts[1] == write(model, [5, 6], 8, 16)
 
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**40), temperature=st.floats(0.2, 5.0), top_p=st.floats(0.05, 1.0))
 def test_a_seed_repeats_itself(model: MLATransformer, seed: int, temperature: float, top_p: float) -> None:
-    def write() -> list[int]:
-        return list(generate(model, [5], 8, context=8, temperature=temperature, top_p=top_p, seed=seed))
-
+    sampling = Sampling(temperature, top_p, seed)
     torch.manual_seed(0)
-    first = write()
+    first = write(model, [5], 8, 8, sampling)
     torch.manual_seed(1)
-    assert write() == first
+    assert write(model, [5], 8, 8, sampling) == first
     assert all(0 <= token < CONFIG.vocab_size for token in first)
 
 
 def test_seeds_differ(model: MLATransformer) -> None:
-    texts = {tuple(generate(model, [5], 8, context=8, temperature=3.0, seed=seed)) for seed in range(5)}
-    assert len(texts) > 1
+    assert len({tuple(write(model, [5], 8, 8, Sampling(3.0, seed=seed))) for seed in range(5)}) > 1
 
 
 def test_draws_follow_the_probabilities_of_the_nucleus(model: MLATransformer) -> None:
@@ -85,9 +121,8 @@ def test_draws_follow_the_probabilities_of_the_nucleus(model: MLATransformer) ->
         if sum(nucleus.values()) >= top_p:
             break
     assert 1 < len(nucleus) < CONFIG.vocab_size
-    seen = Counter(
-        next(generate(model, prompt, 1, context=8, temperature=2.0, top_p=top_p, seed=seed)) for seed in range(draws)
-    )
+    cache = LatentCache(model, 8)
+    seen = Counter(next(generate(model, prompt, 1, cache, Sampling(2.0, top_p, seed))) for seed in range(draws))
     assert seen.keys() <= nucleus.keys()
     total = sum(nucleus.values())
     for token, probability in nucleus.items():
@@ -96,38 +131,42 @@ def test_draws_follow_the_probabilities_of_the_nucleus(model: MLATransformer) ->
         assert abs(seen[token] - draws * p) <= 5 * (draws * p * (1 - p)) ** 0.5 + 1
 
 
-@pytest.mark.parametrize("settings", [{"top_p": 1e-9}, {"temperature": 1e-300}])
-def test_the_narrowest_draw_is_greedy(model: MLATransformer, settings: dict[str, float]) -> None:
-    greedy = list(generate(model, [2], 6, context=8, temperature=0))
-    assert list(generate(model, [2], 6, context=8, **settings)) == greedy
+@pytest.mark.parametrize("sampling", [Sampling(top_p=1e-9), Sampling(temperature=1e-300)])
+def test_the_narrowest_draw_is_greedy(model: MLATransformer, sampling: Sampling) -> None:
+    assert write(model, [2], 6, 8, sampling) == write(model, [2], 6, 8)
 
 
 def test_it_ends_before_the_end_of_text(model: MLATransformer) -> None:
-    plain = list(generate(model, [2], 10, context=16, temperature=0))
+    plain = write(model, [2], 10, 16)
     eot = plain[4]
-    assert list(generate(model, [2], 10, context=16, temperature=0, eot=eot)) == plain[: plain.index(eot)]
+    assert write(model, [2], 10, 16, eot=eot) == plain[: plain.index(eot)]
 
 
 def test_it_streams_and_leaves_gradients_on_between_tokens(model: MLATransformer) -> None:
-    for _ in islice(generate(model, [2], 10**9, context=4), 3):
+    for _ in islice(generate(model, [2], 10**9, LatentCache(model, 4), Sampling()), 3):
         assert torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize(
-    ("prompt", "settings", "told"),
+    ("prompt", "told"),
+    [([], "prompt: it is empty"), ([1, 40], "token id 40 is not in 0..39"), ([-1], "token id -1")],
+)
+def test_a_prompt_that_cannot_be_read_is_told_at_the_call(model: MLATransformer, prompt: list[int], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        generate(model, prompt, 4, LatentCache(model, 8), Sampling())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
     [
-        ([], {}, "prompt"),
-        ([1, 40], {}, "token id 40 is not in 0..39"),
-        ([-1], {}, "token id -1"),
-        ([1], {"temperature": -0.5}, "temperature"),
-        ([1], {"temperature": float("nan")}, "temperature"),
-        ([1], {"top_p": 0.0}, "top_p"),
-        ([1], {"top_p": 1.5}, "top_p"),
-        ([1], {"context": 0}, "context"),
+        ({"temperature": -0.5}, "temperature: -0.5 is not"),
+        ({"temperature": float("nan")}, "temperature: nan"),
+        ({"temperature": float("inf")}, "temperature: inf"),
+        ({"top_p": 0.0}, "top_p: 0.0 is not above 0"),
+        ({"top_p": 1.5}, "top_p: 1.5"),
+        ({"seed": -1}, "seed: -1"),
     ],
 )
-def test_mistakes_are_told_at_the_call(
-    model: MLATransformer, prompt: list[int], settings: dict[str, float], told: str
-) -> None:
-    with pytest.raises(UserError, match=told):
-        generate(model, prompt, 4, **({"context": 8} | settings))
+def test_a_setting_out_of_range_is_named(wrong: dict[str, float], told: str) -> None:
+    with pytest.raises(SpecError, match=told):
+        Sampling(**wrong)  # type: ignore[arg-type]

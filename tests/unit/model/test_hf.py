@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,10 +33,27 @@ configs = st.builds(
     initializer_range=st.floats(1e-4, 1.0),
     tie_word_embeddings=st.booleans(),
 )
+yarns = st.fixed_dictionaries(
+    {
+        "yarn_factor": st.floats(1.001, 1000.0),
+        "yarn_original_context": sizes,
+        "yarn_beta_fast": st.floats(8.0, 64.0),
+        "yarn_beta_slow": st.floats(0.1, 7.0),
+        "rope_theta": st.floats(2.0, 1e8),
+    },
+    optional={"yarn_mscale": st.floats(0.1, 2.0), "yarn_mscale_all_dim": st.floats(0.1, 2.0)},
+)
+YARN = dataclasses.replace(TINY, yarn_factor=8.0, yarn_original_context=2048)
 
 
-@given(config=configs, context=sizes)
-def test_round_trip_through_json(config: ModelConfig, context: int) -> None:
+def yarn(**changes: object) -> dict[str, object]:
+    """The table of a stretched model, changed."""
+    return {**to_hf_config(YARN, 16384)["rope_parameters"], **changes}
+
+
+@given(config=configs, yarn=st.just({}) | yarns, context=sizes)
+def test_round_trip_through_json(config: ModelConfig, yarn: dict[str, Any], context: int) -> None:
+    config = dataclasses.replace(config, **yarn)
     assert from_hf_config(json.loads(json.dumps(to_hf_config(config, context)))) == config
 
 
@@ -49,6 +68,31 @@ def test_what_readers_trip_over_is_written_out() -> None:
     assert raw["bos_token_id"] is raw["eos_token_id"] is None
     for key in ("n_routed_experts", "n_shared_experts", "num_experts_per_tok", "n_group", "topk_group"):
         assert type(raw[key]) is int
+
+
+def test_the_stretch_is_written_where_each_reader_looks() -> None:
+    raw = to_hf_config(YARN, 16384)
+    assert raw["rope_scaling"] == raw["rope_parameters"]
+    assert raw["rope_scaling"]["type"] == raw["rope_scaling"]["rope_type"] == "yarn"
+    assert (raw["rope_theta"], raw["rope_scaling"]["rope_theta"], raw["rope_scaling"]["factor"]) == (1e4, 1e4, 8.0)
+    assert "rope_scaling" not in to_hf_config(TINY, 256)
+
+
+@pytest.mark.parametrize("place", ["rope_scaling", "rope_parameters"])
+def test_the_stretch_is_found_in_either_place(place: str) -> None:
+    """As DeepSeek writes it and as transformers 5 writes it."""
+    raw = to_hf_config(YARN, 16384)
+    for name in {"rope_scaling", "rope_parameters"} - {place}:
+        del raw[name]
+    assert from_hf_config(raw) == YARN
+
+
+def test_what_the_table_leaves_out_is_what_readers_take() -> None:
+    raw = to_hf_config(TINY, 256)
+    raw["rope_parameters"] = None
+    raw["rope_scaling"] = {"type": "yarn", "factor": 4, "original_max_position_embeddings": 64, "beta_fast": None}
+    wanted = {"yarn_factor": 4.0, "yarn_original_context": 64, "yarn_mscale_all_dim": 0.0}
+    assert from_hf_config(raw) == dataclasses.replace(TINY, **wanted)
 
 
 @pytest.mark.parametrize("place", ["rope_theta", "rope_parameters"])
@@ -73,13 +117,43 @@ def test_theta_is_found_in_either_place(place: str) -> None:
         ({"num_attention_heads": True}, "num_attention_heads"),
         ({"qk_rope_head_dim": 7}, "qk_rope_head_dim: 7 is odd"),
         ({"rope_theta": 5e5}, "differ"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}}, "'yarn'"),
+        ({"rope_parameters": {"rope_type": "llama3", "factor": 4.0, "rope_theta": 1e4}}, "'llama3'"),
         ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "'linear'"),
+        ({"rope_scaling": ["yarn"]}, "rope_scaling: \\['yarn'\\] is not a table"),
+        ({"rope_theta": "10000"}, "rope_theta: '10000'"),
+        ({"rope_theta": [1e4]}, "rope_theta"),
+        ({"rms_norm_eps": None}, "rms_norm_eps: None"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps: nan"),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings: 1 is not true or false"),
+        ({"first_k_dense_replace": None}, "first_k_dense_replace"),
+        ({"rope_scaling": yarn()}, "rope_scaling and rope_parameters differ"),
     ],
 )
 def test_what_would_be_computed_differently_is_refused(change: dict[str, object], told: str) -> None:
     with pytest.raises(UserError, match=told) as caught:
         from_hf_config(to_hf_config(TINY, 256) | change)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"factor": None}, "factor is missing"),
+        ({"factor": 0.5}, "factor: 0.5"),
+        ({"factor": True}, "factor: True"),
+        ({"original_max_position_embeddings": None}, "original_max_position_embeddings is missing"),
+        ({"original_max_position_embeddings": 2048.5}, "original_max_position_embeddings: 2048.5"),
+        ({"beta_fast": 0}, "beta_fast: 0"),
+        ({"beta_fast": 1.0}, "beta_fast: 1 is not above beta_slow"),
+        ({"mscale": None}, "mscale is missing"),
+        ({"mscale": 0.7, "mscale_all_dim": None}, "mscale: 0.7 without mscale_all_dim"),
+        ({"attention_factor": 1.5}, "attention_factor is not computed here"),
+        ({"truncate": False}, "truncate is not computed here"),
+    ],
+)
+def test_a_stretch_that_readers_would_not_agree_on_is_refused(change: dict[str, object], told: str) -> None:
+    with pytest.raises(UserError, match=told) as caught:
+        from_hf_config(to_hf_config(TINY, 256) | {"rope_parameters": yarn(**change)})
     assert "\n" not in str(caught.value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,6 +65,40 @@ def test_fused_equals_plain(rows: int, length: int, checkpointing: Any) -> None:
     assert fused.item() == pytest.approx(plain.item(), rel=1e-12)
     for name, gradient in plain_grads.items():
         assert (gradient - fused_grads[name]).abs().max().item() <= 1e-10 * gradient.abs().max().item(), name
+
+
+def test_a_tied_head_gets_the_gradients_of_both_its_uses() -> None:
+    model = build(replace(CONFIG, tie_word_embeddings=True), 1, dtype=torch.float64)
+    (plain, plain_grads), (fused, fused_grads) = (loss_and_gradients(model, kind, 2, 9) for kind in ("plain", "fused"))
+    assert fused.item() == pytest.approx(plain.item(), rel=1e-12)
+    for name, gradient in plain_grads.items():
+        torch.testing.assert_close(fused_grads[name], gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_in_bf16_fused_is_no_further_from_the_truth_than_plain(compiled: bool) -> None:
+    inputs, targets = batch(2, 600)  # two chunks, the second shorter
+    gradients = {}
+    for name, kind, dtype in (("truth", "plain", torch.float64), ("plain",) * 2 + (None,), ("fused",) * 2 + (None,)):
+        stream = None if dtype else torch.bfloat16
+        model = build(CONFIG, 1, dtype=dtype or torch.float32, stream=stream)
+        resolve_loss(kind, compiled and kind == "fused")(model, inputs, targets).backward()
+        gradients[name] = model.lm_head.weight.grad.double()
+    truth = gradients.pop("truth")
+    off = {name: ((gradient - truth).norm() / truth.norm()).item() for name, gradient in gradients.items()}
+    assert off["fused"] <= 1.2 * off["plain"] <= 0.02
+
+
+def test_the_gradient_of_a_well_known_target_is_not_rounded_away() -> None:
+    """Softmax minus one at the target: in bf16, 0.999 - 1 would be 0 or 2^-8."""
+    from model.loss import _HeadLoss, _normalize
+
+    x_ND = torch.ones(1, 1, dtype=torch.bfloat16, requires_grad=True)
+    weight_VD = torch.tensor([[7.0], [0.0]], dtype=torch.bfloat16)
+    _HeadLoss.apply(x_ND, weight_VD, torch.tensor([0]), _normalize, True).backward()
+    assert x_ND.grad is not None
+    # 7 (p - 1) with p = 1 / (1 + exp(-7))
+    assert x_ND.grad.item() == pytest.approx(7 * -9.11e-4, rel=0.01)
 
 
 class Largest(TorchDispatchMode):

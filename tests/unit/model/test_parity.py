@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +20,9 @@ from model.transformer import MLATransformer, build
 from profiles.model_config import NAMED_MODELS, ModelConfig
 
 TINY = NAMED_MODELS["mla-tiny"]
+# Four layers of mla-1b, for a test that ends. Vocabulary and feed-forward are cut, which see one token at a time and
+# are matrix products whatever their width; everything of attention has its whole size.
+SLICE = dataclasses.replace(NAMED_MODELS["mla-1b"], num_hidden_layers=4, vocab_size=512, intermediate_size=128)
 SMALL = ModelConfig(
     hidden_size=48,
     num_hidden_layers=3,
@@ -33,6 +38,10 @@ SMALL = ModelConfig(
     rms_norm_eps=1e-3,
     rope_theta=500.0,
 )
+STRETCHED = dataclasses.replace(SMALL, yarn_factor=4.0, yarn_original_context=48)
+# Beyond it the float32 angles of transformers (off by 1e-4 radians at position 2048) move its own float32 logits by
+# more than the tolerance: 1.2e-5 of their greatest for mla-tiny at 2048 tokens. There it gets exact angles.
+LONGEST_FLOAT32_ANGLES = 512
 
 
 @pytest.fixture(autouse=True)
@@ -52,16 +61,37 @@ class ExactNorm(nn.Module):
 
 
 class ExactRope(nn.Module):
-    """transformers' rope tables without their cast to float32."""
+    """transformers' rope tables without their cast to float32, by the formulas of RoPE and YaRN, pair by pair."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.width, self.theta = config.qk_rope_head_dim, config.rope_theta
+        width, theta = config.qk_rope_head_dim, config.rope_theta
+        speeds = [theta ** (-2 * i / width) for i in range(width // 2)]
+        self.length = 1.0
+        if config.yarn_factor > 1:
+            speeds = [speed * self.slowing(config, i) for i, speed in enumerate(speeds)]
+            logarithm = math.log(config.yarn_factor)
+            self.length = (1 + 0.1 * config.yarn_mscale * logarithm) / (
+                1 + 0.1 * config.yarn_mscale_all_dim * logarithm
+            )
+        self.speeds = torch.tensor(speeds, dtype=torch.float64)
+
+    @staticmethod
+    def slowing(config: ModelConfig, pair: int) -> float:
+        """By what YaRN multiplies the speed of a pair: 1 for the fast ones, 1 / factor for the slow ones."""
+        width, theta, context = config.qk_rope_head_dim, config.rope_theta, config.yarn_original_context
+        limits = (
+            width / 2 * math.log(context / (2 * math.pi * rounds), theta)
+            for rounds in (config.yarn_beta_fast, config.yarn_beta_slow)
+        )
+        first, last = (rounding(limit) for rounding, limit in zip((math.floor, math.ceil), limits, strict=True))
+        first, last = max(first, 0), min(last, width - 1)
+        slow = (pair > first) if first == last else min(max((pair - first) / (last - first), 0.0), 1.0)
+        return slow / config.yarn_factor + (1 - slow)
 
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        pairs = torch.tensor([self.theta ** (-2 * i / self.width) for i in range(self.width // 2)], dtype=torch.float64)
-        angle = position_ids[..., None].double() * torch.cat((pairs, pairs))
-        return angle.cos(), angle.sin()
+        angle = position_ids[..., None].double() * torch.cat((self.speeds, self.speeds))
+        return (angle.cos() * self.length).to(x.dtype), (angle.sin() * self.length).to(x.dtype)
 
 
 def random_model(config: ModelConfig, seed: int, dtype: torch.dtype) -> MLATransformer:
@@ -82,8 +112,9 @@ def reference_of(model: MLATransformer, context: int) -> DeepseekV3ForCausalLM:
     theirs = DeepseekV3Config(**to_hf_config(config, context), attn_implementation="sdpa")
     reference = DeepseekV3ForCausalLM(theirs).to(dtype)
     reference.load_state_dict(model.state_dict(), strict=True)
-    if dtype == torch.float64:
+    if dtype == torch.float64 or context > LONGEST_FLOAT32_ANGLES:
         reference.model.rotary_emb = ExactRope(config)
+    if dtype == torch.float64:
         for name, module in list(reference.named_modules()):
             if isinstance(module, DeepseekV3RMSNorm):
                 reference.set_submodule(name, ExactNorm(module))
@@ -121,9 +152,44 @@ def test_small_model_matches(q_lora_rank: int | None, tokens: int, dtype: torch.
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("tokens", [64, 512])
-def test_tiny_model_matches(tokens: int, dtype: torch.dtype) -> None:
-    assert_same(TINY, seed=2, batch=1, tokens=tokens, dtype=dtype)
+@pytest.mark.parametrize("tokens", [1, 7, 512, 2048])
+@pytest.mark.parametrize("q_lora_rank", [None, 96])
+def test_tiny_model_matches(q_lora_rank: int | None, tokens: int, dtype: torch.dtype) -> None:
+    assert_same(dataclasses.replace(TINY, q_lora_rank=q_lora_rank), seed=2, batch=1, tokens=tokens, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("tokens", [1, 7, 512])
+@pytest.mark.parametrize("q_lora_rank", [None, 448])
+def test_slice_of_mla_1b_matches(q_lora_rank: int | None, tokens: int, dtype: torch.dtype) -> None:
+    assert_same(dataclasses.replace(SLICE, q_lora_rank=q_lora_rank), seed=4, batch=1, tokens=tokens, dtype=dtype)
+
+
+def test_slice_of_mla_1b_matches_with_its_whole_feed_forward() -> None:
+    assert_same(dataclasses.replace(SLICE, intermediate_size=4608), seed=4, batch=1, tokens=7, dtype=torch.float32)
+
+
+@pytest.mark.timeout(900)  # most of a minute on a core of its own
+@pytest.mark.parametrize(("q_lora_rank", "dtype"), [(None, torch.float64), (448, torch.float32)])
+def test_slice_of_mla_1b_matches_at_its_whole_context(q_lora_rank: int | None, dtype: torch.dtype) -> None:
+    assert_same(dataclasses.replace(SLICE, q_lora_rank=q_lora_rank), seed=4, batch=1, tokens=2048, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("tokens", [7, 48, 192, 300])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"q_lora_rank": None, "yarn_mscale_all_dim": 0.0},
+        {"yarn_mscale": 0.7, "yarn_mscale_all_dim": 1.3, "yarn_beta_fast": 16.0, "yarn_beta_slow": 2.0},
+        {"rope_theta": 20_000.0, "yarn_factor": 32.0, "yarn_original_context": 4096},
+    ],
+    ids=["deepseek", "paper", "mixed", "theta"],
+)
+def test_stretched_rope_matches(changes: dict[str, Any], tokens: int, dtype: torch.dtype) -> None:
+    """Below, at and above the original context of 48 tokens, and beyond what the factor promises."""
+    assert_same(dataclasses.replace(STRETCHED, **changes), seed=5, batch=1, tokens=tokens, dtype=dtype)
 
 
 configs = st.builds(
@@ -141,6 +207,9 @@ configs = st.builds(
     rms_norm_eps=st.sampled_from([1e-6, 1e-5, 1e-2]),
     rope_theta=st.sampled_from([100.0, 10000.0, 1e6]),
     tie_word_embeddings=st.booleans(),
+    yarn_factor=st.sampled_from([1.0, 1.5, 40.0]),
+    yarn_original_context=st.integers(1, 64),
+    yarn_mscale_all_dim=st.sampled_from([0.0, 0.7, 1.0]),
 )
 
 

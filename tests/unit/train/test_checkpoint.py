@@ -193,7 +193,7 @@ def test_find_takes_a_checkpoint_a_folder_or_latest(tmp_path: Path, monkeypatch:
 
 
 def test_find_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--resume latest: there is no checkpoint below"):
+    with pytest.raises(UserError, match=r"^latest: there is no checkpoint below"):
         checkpoint.find("latest", tmp_path / "none")
     with pytest.raises(UserError, match=r"ckpt_step_4: no such checkpoint"):
         checkpoint.find(str(tmp_path / "ckpt_step_4"), tmp_path)

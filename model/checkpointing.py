@@ -1,0 +1,82 @@
+"""Activation checkpointing: what a block keeps for backward, and what it works out again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from profiles.errors import SpecError
+
+Checkpointing = Literal["none", "selective", "full", "offload"]
+Remember = Callable[..., Tensor]
+
+# What costs most to work out again: the projections, and attention where the library has one kernel for it.
+_DEAR = {
+    torch.ops.aten.mm.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+}
+TILE_TOKENS = 4096
+
+
+def resolve_checkpointing(kind: Checkpointing) -> Remember:
+    """The function ``remember(layer, x, *rest) -> y`` behind a name: runs ``layer`` and decides what of it is kept.
+
+    "none" keeps all that backward needs; "selective" the results of projections and attention kernels, so that only
+    norms, rotations and gates are worked out again (arXiv:2205.05198, section 5); "full" only what enters
+    (arXiv:1604.06174). "offload" is "full" here: what else it does is ``in_host_memory`` and ``in_tiles``.
+
+    Raises SpecError for an unknown kind.
+    """
+    if kind not in _KINDS:
+        raise SpecError(f"memory.checkpointing: {kind!r} is not one of {', '.join(_KINDS)}")
+    return _KINDS[kind]
+
+
+def _keep(layer: Callable[..., Tensor], *args: Tensor) -> Tensor:
+    return layer(*args)
+
+
+# The model draws no random numbers, so there is no generator state to save and restore.
+_again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+
+
+def _what_to_keep(context: object, operation: object, *args: object, **kwargs: object) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if operation in _DEAR else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+_again_but_dear = partial(_again, context_fn=partial(create_selective_checkpoint_contexts, _what_to_keep))
+
+_KINDS: dict[str, Remember] = {"none": _keep, "selective": _again_but_dear, "full": _again, "offload": _again}
+
+
+def in_tiles(layer: Callable[[Tensor], Tensor], x_BTD: Tensor) -> Tensor:
+    """A layer that looks at each token alone, on TILE_TOKENS at a time, each of which keeps only what enters."""
+    return torch.cat([_again(layer, part) for part in torch.split(x_BTD, TILE_TOKENS, 1)], 1)
+
+
+@contextlib.contextmanager
+def in_host_memory(stream_BTD: Tensor) -> Iterator[None]:
+    """Of what is saved for backward in here, ``stream_BTD`` goes to the host and comes back when it is needed."""
+    device = stream_BTD.device
+
+    def pack(saved: Tensor) -> tuple[Tensor, bool]:
+        if saved.data_ptr() != stream_BTD.data_ptr():
+            return saved, False
+        host = torch.empty(saved.shape, dtype=saved.dtype, device="cpu", pin_memory=device.type == "cuda")
+        return host.copy_(saved, non_blocking=True), True
+
+    def unpack(packed: tuple[Tensor, bool]) -> Tensor:
+        saved, moved = packed
+        return saved.to(device, non_blocking=True, copy=True) if moved else saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield

@@ -1,0 +1,121 @@
+"""Out to other programs and back in, on to a longer context."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from engine.train import checkpoint
+from model.transformer import build
+from profiles.spec import RunSpec
+
+SHORT = ("-s", "context=64", "-s", "steps=120", "-s", "val_every=120")
+LONG = (
+    *("-s", "context=256", "-s", "model.yarn_factor=4", "-s", "model.yarn_original_context=64"),
+    *("-s", "sequences=4", "-s", "steps=20", "-s", "val_every=20"),
+)
+
+
+@pytest.fixture(scope="module")
+def short(make_world):
+    """A world with a finished run at a context of 64."""
+    world = make_world()
+    world.train(*SHORT, name="short")
+    return world
+
+
+def logits_of(path, ids):
+    """What our own model makes of a checkpoint."""
+    state, facts = checkpoint.load(path, ("model",))
+    model = build(RunSpec.from_dict(facts["spec"]).model.config, 0)
+    model.load_state_dict(state["model"], strict=False)
+    with torch.no_grad():
+        return model(ids)
+
+
+def test_export_says_where_and_what(short):
+    told = short.run("export", short.out / "short", short.root / "hf", "--format", "hf")
+    assert told.stdout == f"{short.root / 'hf'}\n"
+    assert "step 120, float32" in told.stderr
+    assert "holds no tokenizer.json" in told.stderr
+    assert json.loads((short.root / "hf" / "config.json").read_text())["max_position_embeddings"] == 64
+
+
+def test_a_long_stage_begins_where_the_short_one_ended(short):
+    """Checkpoint → Hugging Face → a run at four times the context with YaRN → Hugging Face again."""
+    folder = short.root / "between"
+    short.run("export", short.out / "short" / "ckpt_step_120", folder, "--format", "hf")
+    started = short.run("launch", "-p", "nano", "--name", "long", "--init-from", folder, *LONG)
+    run = short.find(started.stdout.strip())
+    run.wait_end()
+    ended = checkpoint.facts(short.out / "short" / "ckpt_step_120")["val_loss"]
+    vals = [val["loss"] for val in run.kind("val")]
+    fresh = short.launch(*SHORT, "-s", "steps=1", name="fresh")
+    fresh.wait_end()
+    assert vals[0] < 1.1 * ended < fresh.kind("val")[0]["loss"] / 2
+    assert run.kind("start")[0]["resumed_from"] is None
+    assert run.kind("step")[0]["context"] == 256
+
+    out = short.root / "stretched"
+    short.run("export", short.out / "long", out)
+    theirs, report = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not any(report.values())
+    assert theirs.config.rope_parameters["factor"] == 4.0
+    ids = torch.randint(0, 256, (1, 256), generator=torch.Generator().manual_seed(0))
+    wanted = logits_of(short.out / "long" / "ckpt_step_20", ids)
+    with torch.no_grad():
+        assert (theirs(ids).logits - wanted).abs().max().item() <= 1e-5 * wanted.abs().max().item()
+
+
+@pytest.mark.parametrize("command", ["launch", "train"])
+def test_weights_that_do_not_fit_are_told_before_anything_is_created(short, command):
+    folder = short.root / "misfit"
+    if not folder.exists():
+        short.run("export", short.out / "short", folder)
+    short.refused(
+        *(command, "-p", "nano", "--name", "other", "--init-from", folder, "-s", "model.vocab_size=300"),
+        code=1,
+        said="vocab_size: 256 there, 300 in model test-nano; use -s model.vocab_size=256",
+    )
+    short.refused(
+        *(command, "-p", "nano", "--name", "other", "--init-from", short.out / "short", "-s", "model.hidden_size=64"),
+        code=1,
+        said="hidden_size: 32 there, 64 in model test-nano",
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "said", "code"),
+    [
+        (("nowhere", "hf9"), "nowhere", 1),
+        (("models/short", "models"), "models: is not empty", 1),
+        (("models/short", "models/short/latest"), "is a file", 1),
+        (("shards", "hf9"), "is not a checkpoint", 1),
+    ],
+)
+def test_an_export_that_cannot_be_is_told_in_one_line(short, args, said, code):
+    short.refused("export", *args, code=code, said=said)
+
+
+def test_an_unknown_format_is_a_usage_error(short):
+    assert "invalid choice" in short.run("export", "models/short", "hf9", "--format", "gguf", code=2).stderr
+    assert not (short.root / "hf9").exists()
+
+
+def test_a_disk_without_room_is_told(short):
+    disk = short.root / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here: that takes root and the right to mount")
+    try:
+        short.refused("export", short.out / "short", disk / "hf", code=1, said="MB free; make room")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+        shutil.rmtree(disk)

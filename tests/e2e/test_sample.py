@@ -1,0 +1,111 @@
+"""Text from a checkpoint: one, many the same, and asked for at a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import shutil
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+SPEED = re.compile(r"^(\d+) tokens?, [\d.e+]+ tokens/s \(prompt: \d+ tokens? in [\d.e-]+ s\); cache [\d.]+ KiB")
+
+
+@pytest.fixture(scope="module")
+def written(make_world):
+    """A world with a short run whose checkpoint knows its tokenizer: a token a byte."""
+    world = make_world()
+    alphabet = {byte: number for number, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(alphabet, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(world.data / "phase1" / "tokenizer.json"))
+    world.train("-s", "steps=20", "-s", "val_every=0")
+    return world
+
+
+def sample(world, *args, **options):
+    return world.run("sample", world.out / "run", "--tokens", 12, *args, **options)
+
+
+def test_the_text_is_on_stdout_and_the_speed_on_stderr(written):
+    told = sample(written, "--prompt", "abc")
+    assert told.stdout.startswith("abc") and told.stdout.endswith("\n") and len(told.stdout) > 4
+    (line,) = told.stderr.splitlines()
+    assert SPEED.match(line) and line.startswith("12 tokens,")
+
+
+def test_a_seed_repeats_and_another_does_not(written):
+    def text(*args: object) -> str:
+        return sample(written, "--prompt", "abc", "--temperature", 2, *args).stdout
+
+    assert text("--seed", 5) == text("--seed", 5) != text("--seed", 6)
+    # From the narrowest nucleus, or without heat, there is nothing to draw.
+    greedy = sample(written, "--prompt", "abc", "--temperature", 0, "--seed", 1).stdout
+    assert greedy == text("--top-p", "1e-9", "--seed", 2)
+
+
+def test_a_prompt_may_come_through_a_pipe(written, tmp_path):
+    path = tmp_path / "prompt"
+    path.write_text("abc\n")
+    with open(path) as given:
+        piped = sample(written, "--temperature", 0, stdin=given).stdout
+    assert piped == sample(written, "--temperature", 0, "--prompt", "abc").stdout
+
+
+def test_a_text_beyond_the_context_goes_on_and_says_so(written):
+    told = written.run("sample", written.out / "run", "--tokens", 50, "--prompt", "x" * 40)
+    assert "the prompt has 40 tokens; the last 32 are read" in told.stderr
+    assert "50 tokens, " in told.stderr and "outgrew the context of 32" in told.stderr
+
+
+def test_at_a_terminal_it_asks_until_nothing_is_asked(written, wait_for):
+    ours, theirs = pty.openpty()
+    process = written.start("sample", written.out / "run", "--tokens", 8, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    os.set_blocking(ours, False)
+    seen = bytearray()
+
+    def shown(text: bytes, times: int) -> bool:
+        with contextlib.suppress(OSError):  # nothing there yet, or nobody at the other end any more
+            seen.extend(os.read(ours, 65536))
+        return seen.count(text) >= times
+
+    for number, prompt in enumerate([b"abc", b"abc", b"zz"], 1):
+        wait_for("a prompt", lambda n=number: shown(b"prompt> ", n))
+        os.write(ours, prompt + b"\n")
+        wait_for("its cost", lambda n=number: shown(b"tokens/s", n))
+    wait_for("another prompt", lambda: shown(b"prompt> ", 4))
+    os.write(ours, b"\n")
+    assert process.wait(30) == 0
+    os.close(ours)
+    first, second = re.findall(rb"prompt> abc\r\n(.*?)\r\n8 tokens", bytes(seen), re.DOTALL)
+    assert first != second  # another seed for each
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("--temperature", "-1"), 2, "temperature: -1.0 is not a finite number from 0 up"),
+        (("--top-p", "0"), 2, "top_p: 0.0 is not above 0 and at most 1"),
+        (("--seed", "-3"), 2, "seed: -3 is not in 0.."),
+        (("--tokens", "0"), 2, "--tokens: 0 is not at least 1"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(written, args, code, said):
+    written.refused("sample", written.out / "run", "--prompt", "a", *args, code=code, said=said)
+
+
+def test_a_wrong_checkpoint_is_one_line(written, make_world):
+    written.refused("sample", written.root / "nowhere", "--prompt", "a", code=1, said="nowhere")
+    damaged = written.root / "damaged" / "ckpt_step_20"
+    shutil.copytree(written.out / "run" / "ckpt_step_20", damaged)
+    (damaged / "tokenizer.json").write_text("{}")
+    written.refused("sample", damaged, "--prompt", "a", code=1, said="tokenizer.json: is not what was saved")
+    wordless = make_world()
+    wordless.train("-s", "steps=1", "-s", "val_every=0")
+    said = "ckpt_step_1: holds no tokenizer.json; copy the one"
+    wordless.refused("sample", wordless.out / "run", "--prompt", "a", code=1, said=said)

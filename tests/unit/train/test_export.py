@@ -1,0 +1,244 @@
+"""A checkpoint as a Hugging Face directory: read by the programs it is for, and whole or not there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+import torch
+from mlx_lm.utils import load as mlx_load
+from mlx_lm.utils import load_model as mlx_load_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from engine.train import checkpoint
+from engine.train import export as exporting
+from engine.train.export import export
+from model.transformer import MLATransformer, build
+from profiles import registry
+from profiles.errors import UserError
+from profiles.model_config import NAMED_MODELS, ModelConfig
+
+CONTEXT = 256
+TINY = dataclasses.replace(NAMED_MODELS["mla-tiny"], vocab_size=512, initializer_range=0.1)
+MODELS = {
+    "tiny": TINY,
+    "q-lora": dataclasses.replace(TINY, q_lora_rank=48, rms_norm_eps=1e-5, rope_theta=5e5),
+    "tied": dataclasses.replace(TINY, tie_word_embeddings=True),
+    "yarn": dataclasses.replace(TINY, yarn_factor=4.0, yarn_original_context=64),
+    "yarn of the paper": dataclasses.replace(
+        TINY, yarn_factor=4.0, yarn_original_context=64, yarn_mscale_all_dim=0.0, rope_theta=5e4
+    ),
+}
+TEXTS = ["def parse(text):\n    return text.split()", "for i in range(10):\n    print(i, 'é', '日本')"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+    mx.set_default_device(mx.cpu)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level tokenizer of 300 ids, as the built-in corpus has one."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(
+        TEXTS * 20,
+        trainers.BpeTrainer(
+            vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    made.save(str(file))
+    return file
+
+
+def saved(folder: Path, config: ModelConfig, tokenizer: Path | None, dtype: torch.dtype = torch.float32) -> Path:
+    """A checkpoint of a fresh model."""
+    spec = registry.load("cpu_demo", [f"batch.context={CONTEXT}"])
+    spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, config=config))
+    weights = {name: p.detach() for name, p in build(config, 7, dtype=dtype).named_parameters()}
+    return checkpoint.save(folder, 30, {"model": weights}, {"spec": spec.to_dict()}, tokenizer)[0]
+
+
+def ours(path: Path, config: ModelConfig) -> MLATransformer:
+    model = build(config, 0)
+    model.load_state_dict(checkpoint.load(path, ("model",))[0]["model"], strict=False)
+    model.tie()
+    return model
+
+
+def ids(tokens: int, config: ModelConfig = TINY) -> torch.Tensor:
+    return torch.randint(0, config.vocab_size, (2, tokens), generator=torch.Generator().manual_seed(tokens))
+
+
+def transformers_model(folder: Path) -> Any:
+    model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values()), report
+    return model
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_transformers_and_mlx_lm_compute_the_same(name: str, tokenizer: Path, tmp_path: Path) -> None:
+    config = MODELS[name]
+    path = saved(tmp_path / "run", config, tokenizer)
+    done = export(path, tmp_path / "hf")
+    assert (done.step, done.dtype, done.tokenizer) == (30, "float32", True)
+    theirs, (apple, _) = transformers_model(done.path), mlx_load_model(done.path)
+    assert theirs.dtype == torch.float32
+    assert theirs.config.max_position_embeddings == CONTEXT
+    for tokens in (1, 40, CONTEXT):
+        with torch.no_grad():
+            wanted = ours(path, config)(ids(tokens))
+            logits = theirs(ids(tokens)).logits
+        assert (logits - wanted).abs().max().item() <= 1e-5 * wanted.abs().max().item()
+        of_mlx = torch.tensor(apple(mx.array(ids(tokens).numpy())).tolist())
+        assert (of_mlx - wanted).abs().max().item() <= 1e-4
+
+
+def test_the_tokenizer_and_the_end_of_text_go_with_it(tokenizer: Path, tmp_path: Path) -> None:
+    done = export(saved(tmp_path / "run", TINY, tokenizer), tmp_path / "hf")
+    original, theirs = Tokenizer.from_file(str(tokenizer)), AutoTokenizer.from_pretrained(done.path)
+    for text in (*TEXTS, "", " two  spaces ", "a<|endoftext|>b"):
+        assert theirs(text)["input_ids"] == original.encode(text).ids
+        assert theirs.decode(original.encode(text).ids) == original.decode(original.encode(text).ids, False)
+    assert (theirs.eos_token, theirs.eos_token_id, theirs.model_max_length) == ("<|endoftext|>", 0, CONTEXT)
+    assert GenerationConfig.from_pretrained(done.path).eos_token_id == 0
+    assert transformers_model(done.path).generation_config.eos_token_id == 0
+    _, apple = mlx_load(str(done.path))
+    assert apple.encode(TEXTS[0]) == original.encode(TEXTS[0]).ids
+    assert apple.eos_token_ids == {0}
+
+
+def test_transformers_writes_on_as_we_do(tokenizer: Path, tmp_path: Path) -> None:
+    path = saved(tmp_path / "run", TINY, tokenizer)
+    prompt = ids(5)[:1]
+    theirs = transformers_model(export(path, tmp_path / "hf").path)
+    written = theirs.generate(prompt, max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0)
+    for end in range(5, 17):
+        with torch.no_grad():
+            assert ours(path, TINY)(written[:, :end])[0, -1].argmax() == written[0, end]
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "wanted"),
+    [
+        (torch.float32, "bf16", torch.bfloat16),
+        (torch.bfloat16, None, torch.bfloat16),
+        (torch.bfloat16, "fp32", torch.float32),
+    ],
+)
+def test_dtype(held: torch.dtype, asked: str | None, wanted: torch.dtype, tmp_path: Path) -> None:
+    path = saved(tmp_path / "run", TINY, None, held)
+    theirs = transformers_model(export(path, tmp_path / "hf", asked).path)
+    weights = checkpoint.load(path, ("model",))[0]["model"]
+    assert theirs.dtype == wanted
+    assert all(torch.equal(p, weights[name].to(wanted)) for name, p in theirs.named_parameters())
+
+
+def test_more_than_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "run", TINY, None)
+    monkeypatch.setattr(exporting, "SHARD_BYTES", 2_000_000)
+    done = export(path, tmp_path / "hf")
+    files = sorted(file.name for file in done.path.glob("*.safetensors"))
+    assert len(files) > 2
+    assert files[0] == f"model-00001-of-{len(files):05}.safetensors"
+    assert done.bytes == sum(file.stat().st_size for file in done.path.iterdir())
+    with torch.no_grad():
+        wanted = ours(path, TINY)(ids(9))
+        assert torch.allclose(transformers_model(done.path)(ids(9)).logits, wanted, rtol=0, atol=1e-5)
+    apple, _ = mlx_load_model(done.path)
+    assert torch.allclose(torch.tensor(apple(mx.array(ids(9).numpy())).tolist()), wanted, rtol=0, atol=1e-4)
+
+
+def test_without_a_tokenizer_the_weights_go_alone(tmp_path: Path) -> None:
+    done = export(saved(tmp_path / "run", TINY, None), tmp_path / "hf")
+    assert not done.tokenizer
+    assert sorted(file.name for file in done.path.iterdir()) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+    ]
+    assert json.loads((done.path / "config.json").read_text())["eos_token_id"] is None
+    assert transformers_model(done.path).generation_config.eos_token_id is None
+
+
+def test_every_file_may_be_read_by_whom_the_umask_allows(tokenizer: Path, tmp_path: Path) -> None:
+    done = export(saved(tmp_path / "run", TINY, tokenizer), tmp_path / "hf")
+    (tmp_path / "plain").write_text("")
+    modes = {file.stat().st_mode for file in (*done.path.iterdir(), tmp_path / "plain")}
+    assert len(modes) == 1
+
+
+def test_an_empty_directory_is_taken_and_a_full_one_is_not(tmp_path: Path) -> None:
+    path, out = saved(tmp_path / "run", TINY, None), tmp_path / "deep" / "er" / "hf"
+    out.mkdir(parents=True)
+    export(path, out)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match="hf: is not empty; choose a new directory"):
+        export(path, out)
+    with pytest.raises(UserError, match="is a file; choose a new directory"):
+        export(path, out / "config.json")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def refused(path: Path, out: Path, told: str) -> None:
+    """The export fails in one line and leaves everything as it was."""
+    root = path.parent.parent
+    before = sorted(root.rglob("*"))
+    with pytest.raises(UserError, match=told) as caught:
+        export(path, out)
+    assert "\n" not in str(caught.value)
+    assert sorted(root.rglob("*")) == before
+
+
+def test_another_models_tokenizer_is_refused(tokenizer: Path, tmp_path: Path) -> None:
+    path = saved(tmp_path / "run", dataclasses.replace(TINY, vocab_size=299), tokenizer)
+    refused(path, tmp_path / "hf", "has 300 tokens, the model 299")
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    refused(saved(tmp_path / "other", TINY, broken), tmp_path / "hf", "is not a tokenizer")
+
+
+def test_a_place_that_takes_nothing(tmp_path: Path) -> None:
+    path = saved(tmp_path / "run", TINY, None)
+    (tmp_path / "file").write_text("")
+    refused(path, tmp_path / "file" / "hf", "nothing was written")
+    refused(path, tmp_path / ("x" * 300) / "hf", "File name too long")
+
+
+def test_nothing_stays_where_the_weights_cannot_be_written(tmp_path: Path) -> None:
+    path = saved(tmp_path / "run", TINY, None)
+    before = sorted(tmp_path.rglob("*"))
+    code = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+from pathlib import Path
+from engine.train.export import export
+from profiles.errors import UserError
+try:
+    export(Path({str(path)!r}), Path({str(tmp_path / "new" / "hf")!r}))
+except UserError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("; nothing was written\n"), done
+    assert len(done.stdout.splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_checkpoint_is_not_exported(tmp_path: Path) -> None:
+    path = saved(tmp_path / "run", TINY, None)
+    with open(path / "model.safetensors", "r+b") as file:
+        file.truncate(1000)
+    refused(path, tmp_path / "hf", "is not what was saved; take an earlier checkpoint")

@@ -1,0 +1,216 @@
+"""Weights to begin with: from either kind of directory, and told before the first step where they do not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, DeepseekV3Config, DeepseekV3ForCausalLM
+
+from engine.train import checkpoint, pretrained
+from engine.train.export import export
+from model.hf import to_hf_config
+from model.transformer import build
+from profiles import registry
+from profiles.errors import UserError
+from profiles.model_config import NAMED_MODELS, ModelConfig
+from profiles.spec import RunSpec
+
+TINY = dataclasses.replace(NAMED_MODELS["mla-tiny"], num_hidden_layers=2, vocab_size=300)
+TIED = dataclasses.replace(TINY, tie_word_embeddings=True)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def spec_of(config: ModelConfig, root: Path = Path("nowhere")) -> RunSpec:
+    spec = registry.load("cpu_demo", [f"data.root={root}"])
+    return dataclasses.replace(spec, model=dataclasses.replace(spec.model, name="mine", config=config))
+
+
+def ours(folder: Path, config: ModelConfig = TINY, tokenizer: Path | None = None) -> Path:
+    weights = {name: p.detach() for name, p in build(config, 7).named_parameters()}
+    return checkpoint.save(folder, 3, {"model": weights}, {"spec": spec_of(config).to_dict()}, tokenizer)[0]
+
+
+def theirs(folder: Path, config: ModelConfig = TINY, shard: str = "5GB") -> Path:
+    """What ``save_pretrained`` of transformers writes."""
+    torch.manual_seed(7)
+    model = DeepseekV3ForCausalLM(DeepseekV3Config(**to_hf_config(config, 256)))
+    model.save_pretrained(folder, max_shard_size=shard)
+    return folder
+
+
+def exported(folder: Path, config: ModelConfig = TINY) -> Path:
+    return export(ours(folder / "run", config), folder / "hf").path
+
+
+@pytest.mark.parametrize("config", [TINY, TIED, dataclasses.replace(TINY, q_lora_rank=24)])
+@pytest.mark.parametrize("make", [ours, theirs, exported])
+def test_every_kind_is_taken(make: Callable[[Path, ModelConfig], Path], config: ModelConfig, tmp_path: Path) -> None:
+    path = pretrained.find(str(make(tmp_path / "there", config)), tmp_path)
+    pretrained.check(path, spec_of(config))
+    weights = pretrained.weights(path)
+    for name, parameter in build(config, 0).named_parameters():
+        assert weights[name].shape == parameter.shape
+
+
+def test_what_comes_back_is_what_was_exported(tmp_path: Path) -> None:
+    path = ours(tmp_path / "run")
+    back = pretrained.weights(export(path, tmp_path / "hf").path)
+    held = pretrained.weights(path)
+    assert back.keys() == held.keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in held.items())
+
+
+def test_a_folder_of_checkpoints_means_its_newest(tmp_path: Path) -> None:
+    path = ours(tmp_path / "run")
+    assert pretrained.find(str(tmp_path / "run"), tmp_path) == path
+
+
+def test_shards_are_read_together(tmp_path: Path) -> None:
+    folder = theirs(tmp_path / "hf", shard="1MB")
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    pretrained.check(folder, spec_of(TINY))
+    whole = pretrained.weights(theirs(tmp_path / "whole"))
+    parts = pretrained.weights(folder)
+    assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
+
+
+def test_a_new_stage_may_change_rope_and_what_begins_a_model(tmp_path: Path) -> None:
+    path = exported(tmp_path)
+    changes = {"rope_theta": 5e5, "yarn_factor": 8.0, "yarn_original_context": 256, "initializer_range": 0.5}
+    pretrained.check(path, spec_of(dataclasses.replace(TINY, **changes)))
+
+
+@pytest.mark.parametrize("make", [ours, exported])
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"vocab_size": 512}, "vocab_size: 300 there, 512 in model mine; use -s model.vocab_size=300 or a profile"),
+        ({"rms_norm_eps": 1e-5}, "rms_norm_eps: 1e-06 there, 1e-05 in model mine; use -s model.rms_norm_eps=1e-06 or"),
+        (
+            {"tie_word_embeddings": True},
+            "tie_word_embeddings: false there, true in model mine; use -s model.tie",
+        ),
+        ({"q_lora_rank": 24}, "q_lora_rank: null there, 24 in model mine; use a profile with that model"),
+        (
+            {"num_hidden_layers": 3, "hidden_size": 256, "vocab_size": 512},
+            "hidden_size: 192 there, 256 in model mine (num_hidden_layers, vocab_size differ too); use a profile with",
+        ),
+    ],
+)
+def test_another_shape_is_told_with_both_values(
+    make: Callable[[Path], Path], changes: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    path = make(tmp_path)
+    with pytest.raises(UserError) as caught:
+        pretrained.check(path, spec_of(dataclasses.replace(TINY, **changes)))
+    assert f"--init-from {path}: {told}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    tensors = {name: tensor.clone() for name, tensor in load_file(path / "model.safetensors").items()}
+    change(tensors)
+    save_file(tensors, path / "model.safetensors")
+
+
+def edit(file: Path, **changes: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def cut(path: Path) -> None:
+    with open(path / "model.safetensors", "r+b") as file:
+        file.truncate(100_000)
+
+
+def index(path: Path, names: object) -> None:
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+
+
+NORM = "model.norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda p: rewrite(p, lambda t: t.pop(NORM)), "model.norm.weight is missing"),
+        (
+            lambda p: rewrite(p, lambda t: t.update({NORM: t[NORM][:5].clone()})),
+            "norm.weight is (5,) and should be (192,)",
+        ),
+        (lambda p: rewrite(p, lambda t: t.update({NORM: t[NORM].to(torch.int8)})), "of dtype I8, not one of F64"),
+        (
+            lambda p: rewrite(p, lambda t: t.update({"layers.2.eh_proj": t[NORM].clone()})),
+            "eh_proj is no part",
+        ),
+        (cut, "is damaged or not whole"),
+        (lambda p: os.truncate(p / "model.safetensors", 50_000_000), "is damaged or not whole"),
+        (lambda p: (p / "model.safetensors").write_bytes(b""), "is damaged or not whole"),
+        (lambda p: (p / "model.safetensors").write_bytes(b"\xff" * 64), "is damaged or not whole"),
+        (lambda p: (p / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"[]"), "is damaged or not whole"),
+        (lambda p: (p / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}"), "is damaged or not whole"),
+        (lambda p: (p / "model.safetensors").unlink(), "neither model.safetensors nor model.safetensors.index.json"),
+        (lambda p: index(p, {NORM: "model-1.safetensors"}), "model-1.safetensors is missing, which"),
+        (lambda p: index(p, {NORM: "../run/x.safetensors"}), "index.json: is damaged"),
+        (lambda p: index(p, {NORM: 5}), "index.json: is damaged"),
+        (lambda p: index(p, []), "index.json: is damaged"),
+        (lambda p: (p / "config.json").write_text("{"), "config.json: is damaged"),
+        (lambda p: edit(p / "config.json", model_type="llama"), "config.json: model_type: 'llama' does not run here"),
+        (lambda p: edit(p / "config.json", rope_parameters={"rope_type": "linear"}), "'linear'"),
+        (lambda p: edit(p / "config.json", hidden_size="192"), "hidden_size: '192'"),
+    ],
+)
+def test_what_cannot_be_taken_is_told_in_one_line(spoil: Callable[[Path], object], told: str, tmp_path: Path) -> None:
+    path = exported(tmp_path)
+    spoil(path)
+    with pytest.raises(UserError) as caught:
+        pretrained.check(path, spec_of(TINY))
+    assert told in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def tokenizer(file: Path, *words: str) -> Path:
+    """A tokenizer of whole words, its ids in the order they are given."""
+    from tokenizers import Tokenizer, models
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    made = Tokenizer(models.WordLevel({word: id for id, word in enumerate(words)}, unk_token=words[0]))
+    made.add_special_tokens(["<|endoftext|>"])
+    made.save(str(file))
+    return file
+
+
+def test_data_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    path = ours(tmp_path / "run", TINY, tokenizer(tmp_path / "one.json", "a", "b", "c"))
+    spec = spec_of(TINY, tmp_path / "data")
+    pretrained.check(path, spec)  # nothing to compare with
+    phase = tmp_path / "data" / spec.data.phase
+    tokenizer(phase / "tokenizer.json", "a", "b", "c")
+    pretrained.check(path, spec)
+    for other in (("a", "c", "b"), ("a", "b"), ("a", "b", "c", "d")):
+        tokenizer(phase / "tokenizer.json", *other)
+        with pytest.raises(UserError, match="the same ids are other texts") as caught:
+            pretrained.check(path, spec)
+        assert str(path) in str(caught.value) and str(phase) in str(caught.value)
+
+
+def test_a_tokenizer_that_transformers_wrote_again_is_the_same(tmp_path: Path) -> None:
+    path = ours(tmp_path / "run", TINY, tokenizer(tmp_path / "data" / "phase1" / "tokenizer.json", "a", "b", "c"))
+    folder = export(path, tmp_path / "hf").path
+    again = theirs(tmp_path / "again")
+    AutoTokenizer.from_pretrained(folder).save_pretrained(again)
+    assert (again / "tokenizer.json").read_bytes() != (folder / "tokenizer.json").read_bytes()
+    pretrained.check(again, spec_of(TINY, tmp_path / "data"))
