@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.compiler import what_is_missing
 from engine.jobs.process import is_locked
+from engine.memory.forecast import optimizer_bytes, weight_bytes
+from engine.memory.hardware import detect_hardware
 from engine.train.checkpoint import facts, steps
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
+WIDEST_FLASH_HEAD = 256  # of torch's kernels on a card
+
 if TYPE_CHECKING:
     from data.dataset import PackedBinDataset
-
-CHECKPOINT_BYTES_PER_PARAM = 12  # fp32 weights and the two moments of AdamW
 
 
 def check(spec: RunSpec, out: Path) -> None:
@@ -59,13 +63,37 @@ def check_backend(spec: RunSpec) -> None:
     """Refuse what this version has no backend for, before anything is created. Raises ``UserError``."""
     if spec.launch.backend in ("deepspeed", "mlx"):
         raise UserError(f"launch.backend: {spec.launch.backend} is not part of this version; use --backend torch")
-    if spec.memory.strategy in ("states8bit", "offload"):
+    if spec.memory.strategy == "offload":
         raise UserError(
-            f"memory.strategy: {spec.memory.strategy} is not part of this version's torch backend;"
-            " use -s memory.strategy=device"
+            "memory.strategy: offload is not part of this version's torch backend;"
+            " use -s memory.strategy=device or states8bit"
         )
+    if spec.memory.strategy == "states8bit" and find_spec("torchao") is None:
+        raise UserError(
+            "memory.strategy: states8bit needs torchao, which is not installed;"
+            " install mla-tui[torchao], or use -s memory.strategy=device"
+        )
+    device = "cuda" if detect_hardware().device == "cuda" else "cpu"
+    if spec.train.compile == "on" and (missing := what_is_missing(device)):
+        raise UserError(f"train.compile: on, but {missing}, or use -s train.compile=auto")
     if spec.ranks > 1:
         raise UserError(f"launch: {spec.ranks} ranks are not part of this version; use nodes = 1 and gpus_per_node = 1")
+
+
+def slow_paths(spec: RunSpec, device: str) -> list[str]:
+    """What of ``spec`` runs on ``device``, but not by the fastest kernels, a line each."""
+    config, found = spec.model.config, []
+    if spec.train.attention != "blocked" and config.qk_head_dim != config.v_head_dim:
+        found.append(
+            f"model.v_head_dim: {config.v_head_dim} is not qk_nope_head_dim + qk_rope_head_dim = {config.qk_head_dim};"
+            " no flash attention kernel takes that, a slower one runs"
+        )
+    elif device == "cuda" and config.v_head_dim > WIDEST_FLASH_HEAD:
+        found.append(
+            f"model.v_head_dim: {config.v_head_dim} is above {WIDEST_FLASH_HEAD}; no flash attention kernel takes that,"
+            " a slower one runs"
+        )
+    return found
 
 
 def check_data(spec: RunSpec) -> None:
@@ -97,7 +125,7 @@ def check_out(spec: RunSpec, out: Path) -> None:
         raise UserError(f"train.out: {existing} is not a directory; choose another with -s train.out=DIR")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"train.out: {existing} is not writable; choose another with -s train.out=DIR")
-    needed = spec.model.config.params * CHECKPOINT_BYTES_PER_PARAM * 2  # the new one is written beside the old one
+    needed = (weight_bytes(spec) + optimizer_bytes(spec)) * 2  # the new one is written beside the old one
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise UserError(

@@ -50,8 +50,9 @@ class BatchTable:
 class TrainTable:
     steps: int = _number(1000, 1, 10**9)
     seed: int = _number(1, 0, 2**31 - 1)
-    precision: str = _choice("auto", "fp32", "bf16")
+    precision: str = _choice("auto", "fp32", "bf16", "bf16_sr")  # bf16_sr: bf16 weights, no fp32 masters
     compile: str = _choice("auto", "on", "off")
+    attention: str = _choice("auto", "sdpa", "blocked")
     deterministic: bool = False
     val_every: int = _number(500, 0, 10**9)  # 0: never
     val_sequences: int = _number(64, 1, 1 << 20)
@@ -62,7 +63,7 @@ class TrainTable:
 
 @dataclass(frozen=True, slots=True)
 class OptimTable:
-    name: str = _choice("adamw")
+    name: str = _choice("adamw", "muon")
     lr: float = _number(3e-4, 0, 10)
     warmup: int = _number(2000, 0, 10**9)
     final_lr: float = _number(3e-5, 0, 10)
@@ -73,7 +74,7 @@ class OptimTable:
 @dataclass(frozen=True, slots=True)
 class MemoryTable:
     strategy: str = _choice("auto", "device", "states8bit", "offload")
-    checkpointing: str = _choice("auto", "none", "full")
+    checkpointing: str = _choice("auto", "none", "selective", "full", "offload")
     loss: str = _choice("fused", "plain")
     oom: str = _choice("auto", "ask", "fail")
 
@@ -231,10 +232,12 @@ class RunSpec:
             )
         if self.optim.final_lr > self.optim.lr:
             raise SpecError(f"{source}: optim.final_lr: {self.optim.final_lr:g} is above optim.lr = {self.optim.lr:g}")
-        if self.model.config.qk_rope_head_dim % 2:
+        if self.optim.name == "muon" and self.memory.strategy == "states8bit":
             raise SpecError(
-                f"{source}: model.qk_rope_head_dim: {self.model.config.qk_rope_head_dim} is odd; rope turns pairs"
+                f"{source}: memory.strategy: states8bit keeps the moments of adamw; with optim.name = muon use device"
             )
+        if conflict := self.model.config.conflict():
+            raise SpecError(f"{source}: model.{conflict[0]}: {conflict[1]}")
 
 
 def _model_table(source: str, shape: Mapping[str, Any]) -> ModelTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ class Backend(Protocol):
     paths: dict[str, str]  # which kernel, loss, attention, optimizer were chosen, for the start record
     device: str
     versions: dict[str, str]
+    lap: Callable[[str], None]  # called at the end of "forward", "backward" and "optimizer"; only a benchmark listens
 
     def accumulate(self, batch: Batch, step_tokens: int) -> None:
         """Forward and backward of one micro-batch; its loss counts by its share of the ``step_tokens`` of the step."""

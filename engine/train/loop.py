@@ -11,8 +11,8 @@ from typing import Any
 from data.cursor import Cursor
 from engine.jobs.commands import Command
 from engine.jobs.log import Record
-from engine.preflight import open_split
-from engine.train import checkpoint
+from engine.preflight import open_split, slow_paths
+from engine.train import checkpoint, pretrained
 from engine.train.backend import Backend
 from engine.train.edits import changed, edited
 from engine.train.reporter import Reporter
@@ -98,8 +98,7 @@ class Trainer:
         if resume is not None:
             self._restore(resume)
         elif init_from is not None:
-            state, _ = checkpoint.load(init_from, ("model",))
-            self.backend.restore_weights(state["model"])
+            self.backend.restore_weights(pretrained.weights(init_from))
         self._replay = _in_step_order(self.reporter.past_edits())
         self.reporter.record(
             "start",
@@ -109,7 +108,9 @@ class Trainer:
             versions={"mla-tui": package_version(), **self.backend.versions},
             resumed_from=self.step or None,
         )
-        self._enter("running")
+        for text in slow_paths(self.spec, self.backend.device):
+            self.reporter.record("alert", what="slow", text=text)
+        self._enter("running" if self.backend.paths["compile"] == "off" else "compiling")
 
     # -- one optimizer step
 
@@ -157,6 +158,8 @@ class Trainer:
             host_states=self.backend.host_states(),
             mfu=None,  # needs the device's measured ceiling, which nothing measures yet
         )
+        if self.phase == "compiling":  # the first step has met every graph a step needs
+            self._enter("running")
 
     def _validate(self) -> None:
         if not self.spec.train.val_every:

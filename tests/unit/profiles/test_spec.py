@@ -44,6 +44,8 @@ def specs(draw: st.DrawFn) -> RunSpec:
         for field in fields(cls):
             if draw(st.booleans()):
                 flat[f"{table}.{field.name}"] = draw(values_of(table, field))
+    if flat.get("optim.name") == "muon" and flat.get("memory.strategy") == "states8bit":
+        del flat["memory.strategy"]
     lr = draw(st.floats(0, 10))
     flat |= {"optim.lr": lr, "optim.final_lr": draw(st.floats(0, lr))}
     flat |= {"launch.nodes": draw(st.integers(1, 8)), "launch.gpus_per_node": draw(st.integers(1, 8))}

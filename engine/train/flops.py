@@ -1,0 +1,63 @@
+"""The arithmetic of a training step, counted from the shapes alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from profiles.model_config import ModelConfig
+
+
+class Product(NamedTuple):
+    """A linear layer: (tokens, inputs) @ (inputs, outputs), done ``times`` times in one forward pass."""
+
+    inputs: int
+    outputs: int
+    times: int
+
+
+def products(config: ModelConfig) -> list[Product]:
+    """Every linear layer of the model, head included, those of one shape counted together."""
+    c, found = config, dict[tuple[int, int], int]()
+    heads, d = c.num_attention_heads, c.hidden_size
+    if c.q_lora_rank is None:
+        layer = [(d, heads * c.qk_head_dim)]
+    else:
+        layer = [(d, c.q_lora_rank), (c.q_lora_rank, heads * c.qk_head_dim)]
+    layer += [
+        (d, c.kv_lora_rank + c.qk_rope_head_dim),
+        (c.kv_lora_rank, heads * (c.qk_nope_head_dim + c.v_head_dim)),
+        (heads * c.v_head_dim, d),
+        (d, c.intermediate_size),
+        (d, c.intermediate_size),
+        (c.intermediate_size, d),
+    ]
+    for shape in layer:
+        found[shape] = found.get(shape, 0) + c.num_hidden_layers
+    head = (d, c.vocab_size)
+    found[head] = found.get(head, 0) + 1
+    return [Product(*shape, times) for shape, times in found.items()]
+
+
+def matmul_flops_per_token(config: ModelConfig) -> int:
+    """Of forward and backward through every linear layer: 2 for each weight forward, 4 backward."""
+    return 6 * sum(p.inputs * p.outputs * p.times for p in products(config))
+
+
+def attention_flops_per_token(config: ModelConfig, context: int) -> int:
+    """Of the scores and the weighted values, forward and backward, averaged over the positions of a context.
+
+    A whole square would be 6 × layers × heads × (key width + value width) × context, the 12 × layers × heads × width ×
+    context of arXiv:2204.02311 where the widths are equal; a causal mask leaves half of it.
+    """
+    widths = config.qk_head_dim + config.v_head_dim
+    return 3 * config.num_hidden_layers * config.num_attention_heads * widths * context
+
+
+def flops_per_token(config: ModelConfig, context: int) -> int:
+    """Model FLOPs of one token, forward and backward (arXiv:2204.02311, appendix B, with causal attention halved).
+
+    What is computed twice to save memory counts once, so a share of the ceiling made from this is model FLOPs
+    utilisation, not hardware utilisation. Norms, rope and activations do not count; neither does looking up an
+    embedding, which is no product.
+    """
+    return matmul_flops_per_token(config) + attention_flops_per_token(config, context)
