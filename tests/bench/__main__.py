@@ -1,6 +1,6 @@
 """``make bench``: what the promises of speed and size come to on this machine. Medians; nothing here passes or fails.
 
-A first argument names one section: ls, paint, launch, run.
+Arguments name sections: ls, paint, launch, step, run.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def main() -> None:
         "ls": bench_ls,
         "paint": bench_first_paint,
         "launch": bench_first_step,
+        "step": bench_step,
         "run": bench_run,
     }
     for name in sys.argv[1:] or sections:
@@ -55,6 +56,10 @@ def bench_first_step(home: Path) -> None:
         times.append(_wait_for_step(job, 1) - begun)
         subprocess.run([MLA_TUI, "watch", job.name], stdout=subprocess.DEVNULL, check=True)
     _tell("launch to the first step of cpu_demo", times, "s")
+
+
+def bench_step(home: Path) -> None:
+    subprocess.run([MLA_TUI, "bench", "-p", "cpu_demo"], check=True)
 
 
 def bench_run(home: Path) -> None:

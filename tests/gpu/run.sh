@@ -1,14 +1,30 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in calls of at most ten minutes: tests/gpu/run.sh [tests|memory|bench] [OUT]
-# Needs python3 with torch (CUDA), numpy, safetensors, psutil and pytest; the package itself is taken from this tree.
+# Everything that needs a GPU, in calls that end within ten minutes; tables and numbers go to $OUT (default: out).
+#   tests/gpu/run.sh tests|ceiling|ablation|memory|longctx|all [--dry-run]
+# "all" gives each its share of ten minutes, and says what it had no time for; one at a time measures more.
+# Needs python3 with torch (CUDA), numpy, safetensors, psutil, nvidia-ml-py and pytest, and torchao for the rows with
+# 8-bit states; the package itself is taken from this tree. --dry-run: small, on a machine without a card.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-what=${1:-tests}
-out=${2:-${OUT:-.}}
+what=${1:-} dry=${2:-} out=${OUT:-out}
 export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
+[[ -z $dry || $dry == --dry-run ]] || { echo "run.sh: $dry is not --dry-run" >&2; exit 2; }
+
+tests() { mkdir -p "$out"; timeout -k 5 "$1" python3 -m pytest -q -rs -p no:cacheprovider tests/gpu | tee "$out/gpu-tests.txt"; }
+# The script watches its own time; timeout is for what hangs.
+measure() { timeout -k 5 "$(($2 + 15))" python3 tests/gpu/measure.py "$1" "$out" --seconds "$2" ${dry:+"$dry"}; }
+
 case $what in
-  tests) exec timeout 580 python3 -m pytest -q -rs -p no:cacheprovider tests/gpu ;;
-  memory) exec timeout 580 python3 tests/gpu/memory.py "$out/gpu-memory.md" ;;
-  bench) exec timeout 580 python3 tests/gpu/bench.py "$out/gpu-bench.md" ;;
-  *) echo "run.sh: $what is not one of tests, memory, bench" >&2; exit 2 ;;
+  tests) tests 580 ;;
+  ceiling | ablation | memory | longctx) measure "$what" 560 ;;
+  all)
+    failed=0
+    for part in "tests 60" "ceiling 40" "ablation 165" "memory 145" "longctx 130"; do
+      echo "== $part s"
+      read -r name seconds <<<"$part"
+      if [[ $name == tests ]]; then tests "$seconds"; else measure "$name" "$((seconds - 15))"; fi || failed=1
+    done
+    exit $failed
+    ;;
+  *) echo "run.sh: '$what' is not one of tests, ceiling, ablation, memory, longctx, all" >&2; exit 2 ;;
 esac

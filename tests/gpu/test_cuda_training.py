@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from engine.train.grid import Effort, cell, run
 from engine.train.torch_backend import TorchBackend
 from profiles.registry import load
 from profiles.spec import RunSpec
-from tests.gpu.harness import steps
 
 pytestmark = [
     pytest.mark.gpu,
@@ -20,10 +21,8 @@ def tiny(*overrides: str) -> RunSpec:
     return load("cpu_demo", ["context=128", "sequences=4", "micro=4", *overrides])
 
 
-def losses(spec: RunSpec, count: int) -> list[float]:
-    import numpy as np
-
-    backend = TorchBackend(spec)
+def steps(backend: TorchBackend, spec: RunSpec, count: int) -> list[float]:
+    """The losses of ``count`` steps on one random batch."""
     batch = np.random.default_rng(1).integers(0, spec.model.config.vocab_size, (4, 129))
     found = []
     for _ in range(count):
@@ -31,6 +30,10 @@ def losses(spec: RunSpec, count: int) -> list[float]:
         found.append(backend.totals()[0])
         backend.apply(1e-3, 1.0)
     return found
+
+
+def losses(spec: RunSpec, count: int) -> list[float]:
+    return steps(TorchBackend(spec), spec, count)
 
 
 def test_losses_on_the_card_equal_those_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,9 +47,22 @@ def test_bf16_learns() -> None:
     assert found[-1] < 0.8 * found[0]
 
 
-def test_restoring_goes_on_bit_for_bit_when_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["optim.name=muon"],
+        ["optim.name=muon", "train.precision=bf16_sr"],
+        ["memory.strategy=states8bit"],
+        ["memory.strategy=states8bit", "train.precision=bf16_sr", "train.compile=on"],
+    ],
+    ids=" ".join,
+)
+def test_restoring_goes_on_bit_for_bit_when_deterministic(
+    overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    spec = tiny("train.deterministic=true")
+    spec = tiny("train.deterministic=true", *overrides)
     first = TorchBackend(spec)
     steps(first, spec, 3)
     state = {part: {name: t.clone() for name, t in tensors.items()} for part, tensors in first.state().items()}
@@ -58,8 +74,14 @@ def test_restoring_goes_on_bit_for_bit_when_deterministic(monkeypatch: pytest.Mo
         assert torch.equal(tensor, second.state()["model"][name]), name
 
 
-def test_the_peak_is_reported() -> None:
-    backend = TorchBackend(tiny())
-    steps(backend, tiny(), 1)
-    peak = backend.device_peak()
-    assert peak is not None and peak > 12 * tiny().model.config.params
+def test_a_measurement_has_the_peaks_of_the_card() -> None:
+    found = run(cell("cpu_demo", ["context=128"], {}, synthetic=True), Effort(steps=2))
+    assert found["device"] == "cuda"
+    assert 12 * found["params"] < found["peak"]["device"] <= found["peak"]["device_reserved"]
+    assert 0 < found["ceiling_share"] < 1
+
+
+def test_under_a_cap_too_small_the_measurement_is_out_of_memory() -> None:
+    found = run(cell("cpu_demo", [], {}, synthetic=True), Effort(steps=2, cap_gib=0.03))
+    assert found["error"] == "out of memory"
+    assert found["cap_bytes"] == round(0.03 * 2**30)

@@ -1,0 +1,48 @@
+"""``mla-tui bench`` as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+FORM = ("error", "tok_s", "step_s", "split_s", "peak", "warmup_s", "ceiling_flop_s", "ceiling_share", "data", "paths")
+
+
+def test_a_grid_as_json_and_nothing_left_behind(world):
+    before = sorted(world.root.rglob("*"))
+    done = world.run("bench", "-p", "nano", "--grid", "micro=2,8", "--steps", "2", "--json")
+    first, second = json.loads(done.stdout)
+    assert done.stderr == ""  # no bar where nobody watches
+    assert (first["changes"], second["changes"]) == ({"micro": "2"}, {"micro": "8"})
+    assert (first["micro"], first["accum"], second["micro"], second["accum"]) == (2, 4, 8, 1)
+    for found in (first, second):
+        assert {key for key in FORM if key in found} == set(FORM) - {"error"}
+        assert found["data"] == "shards"
+    assert sorted(world.root.rglob("*")) == before
+    assert world.processes() == []
+
+
+def test_the_table_fits_a_terminal_and_names_what_varies(world):
+    options = ("--grid", "micro=2", "--grid", "memory.checkpointing=none", "--grid", "train.precision=fp32")
+    told = world.run("bench", "-p", "nano", "-s", "data.root=nowhere", *options, "--steps", "1").stdout
+    lines = told.splitlines()
+    assert max(map(len, lines)) <= 79
+    assert lines[0].split()[:3] == ["micro", "checkpointing", "precision"]
+    assert "random tokens" in told
+
+
+def test_a_mistake_in_a_later_cell_is_told_before_the_first_is_measured(world):
+    world.refused("bench", "-p", "nano", "--grid", "micro=2,3", code=2, said="micro: 3")
+    world.refused("bench", "-p", "nano", "--grid", "mirco=2", code=2, said="did you mean batch.micro?")
+    world.refused("bench", "-p", "nano", "--steps", "0", code=2, said="--steps: 0 is not at least 1")
+    world.refused("bench", "-p", "nano", "-s", "context=30000", code=1, said="--synthetic")
+
+
+def test_interrupted_it_prints_what_it_has(world, wait_for):
+    bench = world.start("bench", "-p", "nano", "--grid", "seed=1,2", "--seconds", "600", "--json")
+    wait_for("the measuring process", lambda: len(world.processes()) > 1)
+    bench.send_signal(signal.SIGINT)
+    out, err = bench.communicate(timeout=30)
+    assert (bench.returncode, json.loads(out)) == (130, [])
+    assert err == "mla-tui: stopped; 0 of 2 measured\n"
+    assert world.processes() == []

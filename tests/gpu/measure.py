@@ -1,0 +1,279 @@
+"""The tables of a card: ``python tests/gpu/measure.py ceiling|ablation|memory|longctx OUT [--seconds S] [--dry-run]``.
+
+Each call writes ``OUT/gpu-SECTION.json`` and ``.md`` anew after every measurement, so that one cut short keeps what it
+has; what there was no time for stands in them as not measured. ``--dry-run`` does all of it small, on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from search import longest  # beside this script
+
+from engine.memory.forecast import forecast
+from engine.memory.hardware import detect_hardware
+from engine.train.grid import Effort, cell, run
+from profiles.errors import UserError
+from profiles.registry import load
+
+GIB = 2**30
+PARTS = ("data", "forward", "backward", "optimizer")
+LEAST_SECONDS = 30.0  # a cell with less left than this is not begun
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How large everything is: for a card, or small enough to try the script on any machine."""
+
+    profile: str
+    micro: int
+    sequences: int
+    context: int
+    cap_gib: float | None
+    first_context: int
+    last_context: int
+    effort: Effort
+
+
+CARD = Scale("gpu_fast", 12, 48, 2048, 16.0, 32768, 262144, Effort(seconds=8.0))
+DRY = Scale("cpu_demo", 2, 4, 64, None, 64, 256, Effort(steps=1))
+
+# Every key that chooses a fused path, and the value that turns it off.
+OFF = {"train.compile": "off", "memory.loss": "plain"}
+
+# Ways into 16 GiB without the host's help, the likeliest first: what is changed, and the micro-batches to try.
+SMALL: Sequence[tuple[dict[str, str], tuple[int, ...]]] = (
+    ({"train.precision": "bf16_sr", "memory.strategy": "states8bit", "memory.checkpointing": "selective"}, (4, 2)),
+    ({"train.precision": "bf16_sr", "memory.strategy": "states8bit", "memory.checkpointing": "full"}, (12, 4)),
+    ({"train.precision": "bf16_sr", "memory.strategy": "states8bit", "memory.checkpointing": "none"}, (1, 2)),
+    ({"train.precision": "bf16_sr", "memory.checkpointing": "full"}, (4, 12)),
+    ({"train.precision": "bf16", "memory.strategy": "states8bit", "memory.checkpointing": "full"}, (4, 12)),
+)
+LONGEST = {"train.precision": "bf16_sr", "memory.strategy": "states8bit", "memory.checkpointing": "offload"}
+
+
+class Session:
+    """One call of this script: what it measured, where it writes, and how long it may go on."""
+
+    def __init__(self, section: str, out: Path, seconds: float, scale: Scale) -> None:
+        self.scale = scale
+        self.results: list[dict[str, Any]] = []
+        self._path = out / f"gpu-{section}"
+        self._deadline = time.monotonic() + seconds
+        self._lines: Callable[[], list[str]] = list
+
+    def show(self, lines: Callable[[], list[str]]) -> None:
+        """What ``lines`` gives is the table from now on."""
+        self._lines = lines
+        self.write()
+
+    def measure(
+        self, name: str, changes: dict[str, str], cap: bool = False, steps: int | None = None
+    ) -> dict[str, Any]:
+        """Measure the profile with ``changes``; a failure is a result too."""
+        begun = time.monotonic()
+        result: dict[str, Any] = {"name": name, "changes": changes, **self._try(changes, cap, steps)}
+        result["took_s"] = time.monotonic() - begun
+        self.results.append(result)
+        self.write()
+        print(f"{name}: {result.get('error') or '{:,.0f} tokens/s'.format(result['tok_s'])}", flush=True)
+        return result
+
+    def out_of_time(self) -> bool:
+        return time.monotonic() + LEAST_SECONDS > self._deadline
+
+    def write(self) -> None:
+        self._path.with_suffix(".json").write_text(json.dumps(self.results, indent=1))
+        self._path.with_suffix(".md").write_text("\n".join([*self._lines(), ""]))
+
+    def _try(self, changes: dict[str, str], cap: bool, steps: int | None) -> dict[str, Any]:
+        if self.out_of_time():
+            return {"error": "not measured: no time left"}
+        scale = self.scale
+        base = {"micro": scale.micro, "sequences": scale.sequences, "context": scale.context}
+        try:
+            one = cell(scale.profile, [f"{key}={value}" for key, value in base.items()], changes, synthetic=True)
+        except UserError as error:
+            return {"error": f"not measured: {error}"}
+        parts = forecast(one.spec, detect_hardware())
+        effort = replace(
+            scale.effort,
+            steps=steps or scale.effort.steps,
+            cap_gib=scale.cap_gib if cap else None,
+            patience=self._deadline - time.monotonic(),
+        )
+        # The allocator, whose peak it is held against, does not see the CUDA context.
+        return {"forecast": parts.device_total - parts.device.get("context", 0), **run(one, effort)}
+
+
+def ceiling(session: Session) -> None:
+    """The matmuls of the model one by one: which shapes reach what, and what they come to together."""
+    import torch
+
+    from engine.train.ceiling import Timed, matmul_ceiling, time_forms
+    from engine.train.flops import Product
+
+    scale, device = session.scale, "cuda" if torch.cuda.is_available() else "cpu"
+    config = load(scale.profile).model.config
+    square = 8192 if device == "cuda" else 256
+
+    def note(what: str, row: Timed) -> None:
+        shape = {"inputs": row.product.inputs, "outputs": row.product.outputs, "times": row.product.times}
+        session.results.append({"name": what, "tokens": row.tokens, "form": row.form, **shape, "flop_s": row.flop_s})
+
+    for row in time_forms(Product(square, square, 1), square, torch.bfloat16, device, 1.0):
+        note("square", row)
+    for micro in (1, scale.micro):
+        total, rows = matmul_ceiling(config, micro * scale.context, torch.bfloat16, device, 10.0)
+        for row in rows:
+            note(f"micro {micro}", row)
+        session.results.append({"name": f"micro {micro}", "form": "all together", "flop_s": total})
+    fields = ("name", "tokens", "inputs", "outputs", "times", "form")
+    session.show(
+        lambda: [
+            f"{_machine()}. bf16, random numbers; context {scale.context}.",
+            "",
+            *_table(
+                [*fields, "TFLOP/s"],
+                [[*(r.get(f, "") for f in fields), f"{r['flop_s'] / 1e12:.4g}"] for r in session.results],
+            ),
+        ]
+    )
+    print("\n".join(session._lines()))
+
+
+def ablation(session: Session) -> None:
+    """Everything fused against everything off, twice, and each fusion turned off alone."""
+    session.show(lambda: [*_speeds(session), "", _gain(session), _share(session)])
+    for number in (1, 2):
+        session.measure(f"everything auto ({number})", {})
+        session.measure(f"everything off ({number})", OFF)
+        if number == 1:
+            for key, value in OFF.items():
+                session.measure(f"auto but {key} {value}", {key: value})
+
+
+def memory(session: Session) -> None:
+    """Speed without a cap and under one, and every peak beside its forecast."""
+    session.show(lambda: [*_speeds(session), "", _kept(session), _forecast_error(session)])
+    session.measure("uncapped", {})
+    for changes, micros in SMALL:
+        for micro in sorted({min(micro, session.scale.micro) for micro in micros}, reverse=True):
+            name = f"capped: {', '.join(changes.values())}, micro {micro}"
+            session.measure(name, {**changes, "micro": str(micro)}, cap=True)
+
+
+def longctx(session: Session) -> None:
+    """The longest context that trains under the cap, one sequence at a time."""
+    scale = session.scale
+    found: tuple[int | None, int | None] = (None, None)
+
+    def words() -> list[str]:
+        fits, not_fits = found
+        told = [f"Longest context found to train: {fits}." if fits else "No context was found to train."]
+        return [*_speeds(session), "", *told, f"Shortest found not to: {not_fits or 'none'}."]
+
+    def fits(context: int) -> bool | None:
+        changes = {**LONGEST, "micro": "1", "sequences": "1", "context": str(context)}
+        result = session.measure(f"context {context}", changes, cap=True, steps=1)
+        return None if str(result.get("error")).startswith("not measured") else "error" not in result
+
+    session.show(words)
+    found = longest(fits, scale.first_context, scale.last_context, grain=64)
+    session.write()
+
+
+def _speeds(session: Session) -> list[str]:
+    """One row a measurement."""
+    rows = []
+    for r in session.results:
+        if "error" in r:
+            rows.append([r["name"], r["error"], *[""] * 7])
+            continue
+        split, peak = r["split_s"], r["peak"]
+        parts = " / ".join(f"{split[part] / sum(split.values()):.0%}" for part in PARTS)
+        told = [f"{r['tok_s']:,.0f}", f"{r['step_s']['median']:.3f}", f"{r['warmup_s']:.0f}", parts]
+        sizes = [f"{value / GIB:.2f}" if value is not None else "" for value in (peak["device"], r["forecast"])]
+        rows.append([r["name"], *told, *sizes, f"{r['ceiling_flop_s'] / 1e12:.4g}", f"{r['ceiling_share']:.1%}"])
+    scale = session.scale
+    capped = f"capped at {scale.cap_gib:g} GiB where it says so" if scale.cap_gib else "nothing is capped in a dry run"
+    step = f"{scale.sequences} × {scale.context} tokens a step unless a row says otherwise"
+    head = f"{_machine()}. {scale.profile}: {step}; random tokens; {capped}."
+    columns = ["what", "tokens/s", "step, s", "warm-up, s", " / ".join(PARTS), "peak, GiB", "forecast, GiB"]
+    return [head, "", *_table([*columns, "ceiling, TFLOP/s", "share of it"], rows)]
+
+
+def _machine() -> str:
+    # The driver is asked, not torch, which would keep a part of the card from those who are measured.
+    hardware = detect_hardware()
+    where = hardware.name if hardware.device == "cuda" else f"No card, a dry run on {os.cpu_count()} CPUs"
+    return f"{where}, torch {version('torch')}, Python {platform.python_version()}"
+
+
+def _tok_s(session: Session, start: str) -> list[float]:
+    return [r["tok_s"] for r in session.results if r["name"].startswith(start) and "error" not in r]
+
+
+def _gain(session: Session) -> str:
+    pairs = list(zip(_tok_s(session, "everything auto"), _tok_s(session, "everything off"), strict=False))
+    if not pairs:
+        return "Everything auto against everything off (goal 1.15×): not measured."
+    ratios = [auto / off for auto, off in pairs]
+    return f"Everything auto against everything off (goal 1.15×): {statistics.median(ratios):.3f}×, pairs {len(pairs)}."
+
+
+def _share(session: Session) -> str:
+    shares = [r["ceiling_share"] for r in session.results if r["name"].startswith("everything auto") and "tok_s" in r]
+    told = f"{statistics.median(shares):.1%}" if shares else "not measured"
+    return f"Everything auto, share of the matmul ceiling (goal 60%, aim 70%): {told}."
+
+
+def _kept(session: Session) -> str:
+    free, capped = _tok_s(session, "uncapped"), _tok_s(session, "capped")
+    told = f"{max(capped) / free[0]:.1%}" if free and capped else "not measured"
+    return f"The fastest under the cap against uncapped (goal 85%): {told}."
+
+
+def _forecast_error(session: Session) -> str:
+    told = [r for r in session.results if "error" not in r and r["peak"]["device"]]
+    errors = [abs(r["forecast"] / r["peak"]["device"] - 1) for r in told]
+    if not errors:
+        return "Forecast against the allocated peak: not measured."
+    return (
+        f"Forecast against the allocated peak: median error {statistics.median(errors):.1%}, worst {max(errors):.1%}."
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    lines = [f"| {' | '.join(map(str, row))} |" for row in (head, *rows)]
+    return [lines[0], "|---" * len(head) + "|", *lines[1:]]
+
+
+SECTIONS = {"ceiling": ceiling, "ablation": ablation, "memory": memory, "longctx": longctx}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("section", choices=SECTIONS)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seconds", type=float, default=560.0, help="end within about so long")
+    parser.add_argument("--dry-run", action="store_true", help="small, for a machine without a card")
+    args = parser.parse_args()
+    if detect_hardware().device != "cuda" and not args.dry_run:
+        parser.error("this machine shows no CUDA card; with --dry-run everything is done small")
+    args.out.mkdir(parents=True, exist_ok=True)
+    SECTIONS[args.section](Session(args.section, args.out, args.seconds, DRY if args.dry_run else CARD))
+
+
+if __name__ == "__main__":
+    main()

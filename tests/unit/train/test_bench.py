@@ -1,0 +1,281 @@
+"""Measuring: what is counted, what a measurement holds, which grids are refused. No time is held against anything."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from engine.train.bench import measure
+from engine.train.ceiling import FORMS, matmul_ceiling
+from engine.train.flops import attention_flops_per_token, flops_per_token, matmul_flops_per_token, products
+from engine.train.grid import Cell, Effort, axes, cell, cells, run, write_random_shard
+from model.loss import resolve_loss
+from model.transformer import build
+from profiles.errors import SpecError, UserError
+from profiles.model_config import NAMED_MODELS, ModelConfig
+from tests.gpu.search import longest
+
+TINY = NAMED_MODELS["mla-tiny"]
+NANO = ModelConfig(
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    qk_nope_head_dim=8,
+    qk_rope_head_dim=8,
+    v_head_dim=16,
+    kv_lora_rank=16,
+    intermediate_size=64,
+    vocab_size=256,
+)
+NANO_KEYS = [f"model.{name}={getattr(NANO, name)}" for name in list(NANO.__dataclass_fields__)[:9]]
+SMALL = ["model.name=nano", *NANO_KEYS, "sequences=4", "micro=2", "context=16"]
+
+
+def a_cell(*changes: str, synthetic: bool = True) -> Cell:
+    return cell("cpu_demo", [*SMALL, *changes], {}, synthetic)
+
+
+# -- FLOPs
+
+
+def test_every_matrix_of_the_model_is_counted_once() -> None:
+    shapes = [tuple(p.shape) for name, p in build(NANO, 1).named_parameters() if p.dim() == 2 and "embed" not in name]
+    counted = [(p.outputs, p.inputs) for p in products(NANO) for _ in range(p.times)]
+    assert sorted(counted) == sorted(shapes)
+    latent = replace(NANO, q_lora_rank=24)
+    assert {(32, 24), (24, 32)} <= {(p.inputs, p.outputs) for p in products(latent)}
+
+
+def test_flops_by_hand() -> None:
+    # A layer of mla-tiny: q 192×192, kv_a 192×96, kv_b 64×288, o 192×192, three of 192×512; head 192×4096.
+    layer = 192 * 192 + 192 * 96 + 64 * 288 + 192 * 192 + 3 * 192 * 512
+    assert matmul_flops_per_token(TINY) == 6 * (4 * layer + 192 * 4096)
+    # Scores and values: 2 × 256 × 64 for each of 3 heads, 4 layers; halved by the mask, three times with backward.
+    assert attention_flops_per_token(TINY, 256) == 3 * (2 * 256 * 64 * 2 * 3 * 4) // 2
+    assert flops_per_token(TINY, 256) == matmul_flops_per_token(TINY) + attention_flops_per_token(TINY, 256)
+
+
+def test_a_tied_head_is_a_product_like_any_other() -> None:
+    tied = replace(TINY, tie_word_embeddings=True)
+    assert flops_per_token(tied, 64) == flops_per_token(TINY, 64)
+
+
+@pytest.mark.parametrize("config", [NANO, replace(NANO, q_lora_rank=24), TINY])
+def test_torch_counts_the_same(config: ModelConfig) -> None:
+    batch, context = 2, 32
+    model, loss = build(config, 1), resolve_loss("plain")
+    tokens_BT = torch.randint(config.vocab_size, (batch, context))
+    # Plain attention computes the whole square, whatever the mask.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        loss(model, tokens_BT, tokens_BT).backward()
+    whole_square = 2 * attention_flops_per_token(config, context)
+    assert counter.get_total_flops() == batch * context * (matmul_flops_per_token(config) + whole_square)
+
+
+def test_the_ceiling_covers_every_product_in_every_form() -> None:
+    flop_s, rows = matmul_ceiling(NANO, 64, torch.float32, "cpu", 0.01)
+    assert {(row.product, row.form) for row in rows} == {(p, form) for p in products(NANO) for form in FORMS}
+    assert all(row.tokens == 64 and row.seconds > 0 for row in rows)
+    rates = [row.flop_s for row in rows]
+    assert min(rates) <= flop_s <= max(rates)  # a mean of theirs
+
+
+# -- one measurement
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Any:
+    small = a_cell().spec
+    small = replace(small, data=replace(small.data, root=str(tmp_path)), train=replace(small.train, out=str(tmp_path)))
+    write_random_shard(tmp_path / "phase1" / "train" / "random-000.bin", small)
+    return small
+
+
+def test_a_measurement_has_its_parts_and_they_agree(spec: Any, tmp_path: Path) -> None:
+    found = measure(spec, steps=4)
+    json.dumps(found, allow_nan=False)
+    assert found["device"] == "cpu" and found["paths"]["backend"] == "torch"
+    assert (found["params"], found["tokens_per_step"]) == (NANO.params, 64)
+    step = found["step_s"]
+    assert step["steps"] == 4 and 0 < step["min"] <= step["median"] <= step["max"]
+    assert found["tok_s"] == pytest.approx(64 / step["median"])
+    assert list(found["split_s"]) == ["data", "forward", "backward", "optimizer"]
+    assert all(seconds > 0 for seconds in found["split_s"].values())
+    assert found["peak"]["device"] is None and found["peak"]["host"] >= 0
+    share = found["tok_s"] * found["flops_per_token"] / found["ceiling_flop_s"]
+    assert found["ceiling_share"] == pytest.approx(share)
+    assert [path.name for path in tmp_path.iterdir()] == ["phase1"]  # a measurement saves nothing
+
+
+def test_the_trainer_leaves_laps_alone_while_whole_steps_are_timed(spec: Any) -> None:
+    from engine.train.bench import Meter
+    from engine.train.torch_backend import TorchBackend
+
+    backend = TorchBackend(spec)
+    untouched = backend.lap
+    meter = Meter(backend, 2, 0.0)
+    for _ in range(3):
+        meter.record("step", data_s=0.0, device_peak=None)
+        assert backend.lap is untouched and not meter.commands()
+    meter.record("step", data_s=0.0, device_peak=None)
+    assert backend.lap is not untouched
+    for part in ("forward", "backward", "forward", "backward", "optimizer"):
+        backend.lap(part)
+    meter.record("step", data_s=1e-9, device_peak=None)
+    assert len(meter.warmup) == len(meter.steps) == 2
+    (split,) = meter.splits
+    assert set(split) == {"data", "forward", "backward", "optimizer"}
+
+
+# -- in a process of its own
+
+
+def test_a_cell_is_measured_in_a_process_of_its_own() -> None:
+    ticks: list[float] = []
+    found = run(a_cell(), Effort(steps=2), ticks.append)
+    assert "error" not in found, found
+    assert (found["model"], found["micro"], found["accum"], found["context"]) == ("nano", 2, 2, 16)
+    assert found["data"] == "synthetic" and found["cap_bytes"] is None
+    assert ticks == sorted(ticks)
+
+
+def limited(limit: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def test_out_of_memory_is_a_result(tmp_path: Path) -> None:
+    large = a_cell("model.vocab_size=60000", "model.hidden_size=8192").spec  # 4 GB of embeddings
+    (tmp_path / "spec.json").write_text(json.dumps(large.to_dict()))
+    done = subprocess.run(
+        [sys.executable, "-m", "engine.train.bench", str(tmp_path / "spec.json")],
+        capture_output=True,
+        text=True,
+        preexec_fn=limited(2 << 30),
+    )
+    assert json.loads(done.stdout) == {"error": "out of memory"}, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("effort", "said"),
+    [
+        (Effort(patience=0.0), "not measured: took more than 0 s"),
+        (Effort(cap_gib=1.0), "--cap-gib: this machine shows no CUDA device to cap"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(effort: Effort, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert run(a_cell(), effort)["error"] == said
+
+
+# -- grids
+
+
+def test_a_grid_is_every_combination_in_order() -> None:
+    found = cells("cpu_demo", SMALL, ["micro=1,4", "loss=plain,fused"], synthetic=True)
+    assert [tuple(cell.changes.values()) for cell in found] == [
+        ("1", "plain"),
+        ("1", "fused"),
+        ("4", "plain"),
+        ("4", "fused"),
+    ]
+    assert [(cell.spec.batch.micro, cell.spec.memory.loss) for cell in found[:2]] == [(1, "plain"), (1, "fused")]
+    assert len(cells("cpu_demo", SMALL, [], synthetic=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("micro", "key=value"),
+        ("=4", "key=value"),
+        ("", "key=value"),
+        ("micro=", "empty"),
+        ("micro=1,,2", "empty"),
+        ("mirco=1", "did you mean batch.micro"),
+        ("micro=0", "0 is not in 1..4096"),
+        ("micro=two", "'two' is not a number"),
+        ("compile=maybe", "'maybe' is not one of"),
+    ],
+)
+def test_a_grid_that_cannot_be_meant_is_refused_in_one_line(option: str, said: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        cells("cpu_demo", SMALL, [option], synthetic=True)
+    assert str(caught.value).startswith("--grid") and said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_key_twice_is_refused_however_it_is_written() -> None:
+    with pytest.raises(SpecError, match="given twice"):
+        axes(["micro=1", "batch.micro=2"])
+
+
+def test_a_cell_that_no_run_could_be_is_refused_before_any_is_measured() -> None:
+    with pytest.raises(SpecError, match="micro: 3"):
+        cells("cpu_demo", SMALL, ["micro=1,3"], synthetic=True)
+    with pytest.raises(UserError, match="mlx is not part"):
+        cells("cpu_demo", SMALL, ["launch.backend=torch,mlx"], synthetic=True)
+
+
+def test_damaged_data_is_refused_and_missing_data_stood_in_for(tmp_path: Path) -> None:
+    root = f"data.root={tmp_path}"
+    assert a_cell(root, synthetic=False).data == "synthetic"
+    shard = tmp_path / "phase1" / "train" / "x.bin"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"")
+    with pytest.raises(UserError, match=r"x\.bin: empty shard.*--synthetic"):
+        a_cell(root, synthetic=False)
+    assert a_cell(root).data == "synthetic"
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["micro", "context", "seed", "workers"]),
+        st.lists(st.integers(1, 99).map(str), min_size=1, max_size=4),
+        max_size=3,
+    )
+)
+def test_axes_reads_what_was_written(given_axes: dict[str, list[str]]) -> None:
+    assert axes([f"{key} = {', '.join(values)}" for key, values in given_axes.items()]) == given_axes
+
+
+# -- the longest that fits
+
+
+@given(st.integers(0, 300_000), st.sampled_from([64, 8192, 32768]), st.sampled_from([32768, 262144]))
+def test_the_search_closes_in_on_the_border(border: int, start: int, limit: int) -> None:
+    tried: list[int] = []
+
+    def fits(size: int) -> bool:
+        tried.append(size)
+        return size <= border
+
+    good, bad = longest(fits, start, limit, grain=64)
+    assert len(tried) == len(set(tried)) <= 2 + math.log2(limit) and all(size % 64 == 0 for size in tried)
+    assert max(tried) <= limit
+    assert good is None or good <= border
+    assert bad is None or bad > border
+    if good is None:
+        assert border < 64
+    elif bad is None:
+        assert good == limit
+    else:
+        assert bad - good <= max(good // 8, 64)
+
+
+def test_the_search_ends_with_what_it_knows_when_time_is_up() -> None:
+    answers = iter([True, False, None])
+    assert longest(lambda size: next(answers), 128, 4096) == (128, 256)
+    assert longest(lambda size: None, 128, 4096) == (None, None)
