@@ -69,13 +69,14 @@ class _HeadLoss(torch.autograd.Function):
         grad_ND, grad_VD = (torch.empty_like(x_ND), torch.zeros_like(weight_VD, dtype=wide)) if wanted else (None, None)
         for first in range(0, len(x_ND), CHUNK_TOKENS):
             x_CD = x_ND[first : first + CHUNK_TOKENS]
-            logits_CV, targets_C1 = x_CD @ narrow_VD.t(), targets_N[first : first + CHUNK_TOKENS, None]
-            logsum_C1, grad_CV = normalize(logits_CV)
-            log_prob_C1 = logits_CV.gather(1, targets_C1) - logsum_C1
-            total -= log_prob_C1.sum()
+            logits_CV, targets_C = x_CD @ narrow_VD.t(), targets_N[first : first + CHUNK_TOKENS]
+            logsum_C, grad_CV = normalize(logits_CV)
+            rows_C = torch.arange(len(targets_C), device=targets_C.device)
+            log_prob_C = logits_CV[rows_C, targets_C] - logsum_C
+            total -= log_prob_C.sum()
             if grad_ND is not None and grad_VD is not None:
                 # Softmax minus one at the target, which is taken before it is rounded: near 1 little else is left.
-                grad_CV.scatter_(1, targets_C1, log_prob_C1.expm1().to(grad_CV.dtype))
+                grad_CV[rows_C, targets_C] = log_prob_C.expm1().to(grad_CV.dtype)
                 torch.mm(grad_CV, narrow_VD, out=grad_ND[first : first + CHUNK_TOKENS])
                 grad_VD += grad_CV.t() @ x_CD
         ctx.save_for_backward(grad_ND, grad_VD)
@@ -89,7 +90,7 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def _normalize(logits_CV: Tensor) -> tuple[Tensor, Tensor]:
-    """Log of the sum of exponentials (C, 1), never below float32, and the softmax in the dtype of the logits."""
+    """Log of the sum of exponentials (C,), never below float32, and the softmax in the dtype of the logits."""
     wide_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
     logsum_C1 = wide_CV.logsumexp(-1, keepdim=True)
-    return logsum_C1, (wide_CV - logsum_C1).exp().to(logits_CV.dtype)
+    return logsum_C1.squeeze(1), (wide_CV - logsum_C1).exp().to(logits_CV.dtype)
