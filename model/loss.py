@@ -79,14 +79,14 @@ class _HeadLoss(torch.autograd.Function):
                 grad_CV[rows_C, targets_C] = log_prob_C.expm1().to(grad_CV.dtype)
                 torch.mm(grad_CV, narrow_VD, out=grad_ND[first : first + CHUNK_TOKENS])
                 grad_VD += grad_CV.t() @ x_CD
-        ctx.save_for_backward(grad_ND, grad_VD)
-        ctx.weight_dtype = weight_VD.dtype
+        ctx.gradients = grad_ND, grad_VD, weight_VD.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad_ND, grad_VD = ctx.saved_tensors
-        return grad_ND * grad.to(grad_ND.dtype), (grad_VD * grad).to(ctx.weight_dtype), None, None, None
+        grad_ND, grad_VD, weight_dtype = ctx.gradients
+        ctx.gradients = None  # scaled where they lie: as large as the head, they are not copied for a second backward
+        return grad_ND.mul_(grad), grad_VD.mul_(grad).to(weight_dtype), None, None, None
 
 
 def _normalize(logits_CV: Tensor) -> tuple[Tensor, Tensor]:

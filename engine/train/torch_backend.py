@@ -83,7 +83,7 @@ class TorchBackend:
         return float(self._loss_sum), float(self._norm)
 
     def apply(self, lr: float, clip: float) -> None:
-        if clip and self._norm is not None:
+        if clip and self._norm is not None and self._norm > clip:  # below it they would be multiplied by 1
             torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), clip, self._norm)
         self._optimizer.step(lr)
         self.discard()
