@@ -15,6 +15,7 @@ from engine.memory.forecast import optimizer_bytes, weight_bytes
 from engine.memory.hardware import detect_hardware
 from engine.train.checkpoint import facts, steps
 from profiles.errors import UserError
+from profiles.model_config import ModelConfig
 from profiles.spec import RunSpec
 
 WIDEST_FLASH_HEAD = 256  # of torch's kernels on a card
@@ -80,20 +81,22 @@ def check_backend(spec: RunSpec) -> None:
         raise UserError(f"launch: {spec.ranks} ranks are not part of this version; use nodes = 1 and gpus_per_node = 1")
 
 
-def slow_paths(spec: RunSpec, device: str) -> list[str]:
-    """What of ``spec`` runs on ``device``, but not by the fastest kernels, a line each."""
-    config, found = spec.model.config, []
-    if spec.train.attention != "blocked" and config.qk_head_dim != config.v_head_dim:
-        found.append(
+def slow_paths(config: ModelConfig, device: str, attention: str) -> list[str]:
+    """What of ``config`` runs on ``device``, but not by the fastest kernels, a line each.
+
+    ``attention`` is what was chosen, or still "auto": a CPU may then have its own blocks, which take any width.
+    """
+    widest = WIDEST_FLASH_HEAD if device == "cuda" else config.v_head_dim
+    if attention == "blocked" or (attention == "auto" and device != "cuda"):
+        return []
+    if config.qk_head_dim != config.v_head_dim:
+        return [
             f"model.v_head_dim: {config.v_head_dim} is not qk_nope_head_dim + qk_rope_head_dim = {config.qk_head_dim};"
             " no flash attention kernel takes that, a slower one runs"
-        )
-    elif device == "cuda" and config.v_head_dim > WIDEST_FLASH_HEAD:
-        found.append(
-            f"model.v_head_dim: {config.v_head_dim} is above {WIDEST_FLASH_HEAD}; no flash attention kernel takes that,"
-            " a slower one runs"
-        )
-    return found
+        ]
+    if config.v_head_dim > widest:
+        return [f"model.v_head_dim: {config.v_head_dim} is above {widest}, the widest of the flash attention kernels"]
+    return []
 
 
 def check_data(spec: RunSpec) -> None:

@@ -53,7 +53,7 @@ def plan(args: argparse.Namespace) -> int:
 
     spec, hardware = _spec(args), detect_hardware()
     parts = forecast(spec, hardware)
-    slow = slow_paths(spec, hardware.device)
+    slow = slow_paths(spec.model.config, hardware.device, spec.train.attention)
     ways = levers(spec, hardware)
     if args.json:
         answer: dict[str, Any] = {
@@ -78,13 +78,14 @@ def plan(args: argparse.Namespace) -> int:
         if content:
             print(f"{place}: {size(total)} of {size(free)} free" if free else f"{place}: {size(total)}")
             for part, amount in sorted(content.items(), key=lambda item: -item[1]):
-                print(f"  {part:<18} {size(amount):>10}")
+                if amount:
+                    print(f"  {part:<18} {size(amount):>10}")
     print("it fits" if parts.fits(hardware) else "it does not fit this machine")
     for text in slow:
         print(f"slow: {text}")
     for way in ways:
         place, saved = ("device", way.device) if parts.device else ("host", way.host)
-        print(f"  {way.change:<28} {place} {size(saved)} less")
+        print(f"  {way.change:<31} {place} {size(saved)} less")
     return 0
 
 

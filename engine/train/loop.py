@@ -108,7 +108,8 @@ class Trainer:
             versions={"mla-tui": package_version(), **self.backend.versions},
             resumed_from=self.step or None,
         )
-        for text in slow_paths(self.spec, self.backend.device):
+        attention = self.backend.paths["attention"]
+        for text in slow_paths(self.spec.model.config, self.backend.device, attention):
             self.reporter.record("alert", what="slow", text=text)
         self._enter("running" if self.backend.paths["compile"] == "off" else "compiling")
 

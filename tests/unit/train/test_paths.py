@@ -80,14 +80,19 @@ def test_compiled_code_is_kept_under_the_cache_home(monkeypatch: pytest.MonkeyPa
 
 
 def test_head_sizes_that_leave_the_fast_path_are_said() -> None:
-    assert slow_paths(small(), "cuda") == []
+    def said(device: str, attention: str, *overrides: str) -> list[str]:
+        return slow_paths(small(*overrides).model.config, device, attention)
+
+    assert said("cuda", "sdpa") == said("cpu", "sdpa") == []
     wide = "model.v_head_dim=32"
-    (text,) = slow_paths(small(wide), "cpu")
-    assert text.startswith("model.v_head_dim: 32 is not qk_nope_head_dim + qk_rope_head_dim = 16; no flash attention")
-    assert slow_paths(small(wide, "train.attention=blocked"), "cpu") == []
-    huge = ["model.qk_nope_head_dim=256", "model.qk_rope_head_dim=64", "model.v_head_dim=320"]
-    assert slow_paths(small(*huge), "cpu") == []
-    (text,) = slow_paths(small(*huge), "cuda")
+    told = "model.v_head_dim: 32 is not qk_nope_head_dim + qk_rope_head_dim = 16; no flash attention kernel takes that"
+    for device, attention in (("cuda", "auto"), ("cuda", "sdpa"), ("cpu", "sdpa")):
+        (text,) = said(device, attention, wide)
+        assert text.startswith(told)
+    assert said("cpu", "blocked", wide) == said("cpu", "auto", wide) == []
+    huge = ("model.qk_nope_head_dim=256", "model.qk_rope_head_dim=64", "model.v_head_dim=320")
+    assert said("cpu", "sdpa", *huge) == []
+    (text,) = said("cuda", "sdpa", *huge)
     assert text.startswith("model.v_head_dim: 320 is above 256")
 
 
