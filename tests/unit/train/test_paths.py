@@ -125,3 +125,13 @@ def test_a_bf16_stream_trains_as_fp32_within_its_rounding() -> None:
     found, paths, weight = losses(small("train.compile=off", "memory.loss=fused", "train.precision=bf16"), 8)
     assert paths["precision"] == "bf16" and weight.dtype == torch.float32
     assert found == pytest.approx(plain, rel=5e-3) and found != plain
+
+
+@pytest.mark.faults  # for its length: each is compiled anew
+@pytest.mark.parametrize("attention", ["sdpa", "blocked"])
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full", "offload"])
+def test_compiled_every_kind_trains_as_it_does_eagerly(checkpointing: str, attention: str) -> None:
+    ways = ["train.precision=bf16", "memory.loss=fused", f"checkpointing={checkpointing}", f"attention={attention}"]
+    eager, _, _ = losses(small("train.compile=off", *ways), 4)
+    compiled, _, _ = losses(small("train.compile=on", *ways), 4)
+    assert compiled == pytest.approx(eager, rel=1e-3)
