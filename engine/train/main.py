@@ -111,6 +111,8 @@ def guarded(body: Callable[[], None]) -> tuple[int, str]:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch to name it
             return 1, f"out of device memory; lower batch.micro and go on with --resume latest ({_first_line(error)})"
         complain(traceback.format_exc().rstrip())
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # a compiler fails again
+            return 1, f"train.compile: {_first_line(error)}; the traceback stands above; use -s train.compile=off"
         return EXIT_RETRY, f"{type(error).__name__}: {_first_line(error)}; the traceback stands above"
     return 0, ""
 

@@ -245,3 +245,11 @@ def test_a_damaged_checkpoint_is_not_resumed(undisturbed, tmp_path, damage):
     told = world.run("train", "--resume", broken, "--name", f"from-{damage}", "-s", "steps=250", code=1)
     assert len(told.stderr.splitlines()) == 1
     assert "optimizer.safetensors: is not what was saved" in told.stderr
+
+
+def test_a_compiler_that_fails_is_named_with_the_way_out(world):
+    world.env |= {"CXX": shutil.which("false"), "TORCHINDUCTOR_CACHE_DIR": str(world.root / "cache")}
+    told = world.run("train", "-p", "nano", "--name", "run", "-s", "train.compile=on", code=1)
+    last = told.stderr.splitlines()[-1]
+    assert last.startswith("mla-tui: train.compile: ") and last.endswith("use -s train.compile=off")
+    assert not world.out.exists()
