@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections import Counter
 from typing import Any
 
@@ -119,8 +120,6 @@ def test_what_is_done_again(kind: Checkpointing, matmuls: int, attentions: int, 
 
 def kept_bytes(kind: Checkpointing) -> int:
     """Bytes of everything alive between forward and backward that was not there before, parameters aside."""
-    import gc
-
     model, ids = build(dataclasses.replace(CONFIG, num_hidden_layers=8), 3, checkpointing=kind), tokens(4, 64)
 
     def alive() -> dict[int, int]:
@@ -152,7 +151,8 @@ def test_each_kind_keeps_less_than_the_one_before() -> None:
     assert full < 8 * stream * 1.5
 
 
-def test_the_stream_of_every_block_goes_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_stream_of_every_block_goes_to_the_host(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU the host's copy is a copy all the same."""
     moved = []
     copy = Tensor.copy_
@@ -164,6 +164,8 @@ def test_the_stream_of_every_block_goes_to_the_host(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Tensor, "copy_", watched)
     model: MLATransformer = build(CONFIG, 3, checkpointing="offload")
+    for block in model.model.layers if compiled else ():
+        block.compile(dynamic=False, backend="aot_eager_decomp_partition")
     model.hidden(tokens(2, 18)).sum().backward()
     assert moved == [(2, 18, CONFIG.hidden_size)] * CONFIG.num_hidden_layers
 

@@ -112,7 +112,7 @@ class Largest(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(tensor, torch.Tensor) and tensor.dim() and tensor.shape[-1] == CONFIG.vocab_size:
+            if isinstance(tensor, torch.Tensor) and CONFIG.vocab_size in tensor.shape:  # transposed ones too
                 self.rows = max(self.rows, tensor.numel() // CONFIG.vocab_size)
         return out
 
