@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.compiler import what_is_missing
+from engine.deepspeed_config import deepspeed_config
 from engine.jobs.process import is_locked
 from engine.memory.forecast import optimizer_bytes, weight_bytes
 from engine.memory.hardware import detect_hardware
+from engine.needs import cuda_mismatch, missing_for_deepspeed
 from engine.train.checkpoint import facts, steps
 from profiles.errors import UserError
 from profiles.model_config import ModelConfig
@@ -54,20 +56,28 @@ def resolved(spec: RunSpec) -> RunSpec:
     """The same run with a backend chosen and absolute paths: it must not depend on where it was launched from."""
     return replace(
         spec,
-        launch=replace(spec.launch, backend="torch") if spec.launch.backend == "auto" else spec.launch,
+        launch=replace(
+            spec.launch,
+            backend="torch" if spec.launch.backend == "auto" else spec.launch.backend,
+            deepspeed_config=spec.launch.deepspeed_config
+            and os.path.abspath(os.path.expanduser(spec.launch.deepspeed_config)),
+        ),
         data=replace(spec.data, root=os.path.abspath(os.path.expanduser(spec.data.root))),
         train=replace(spec.train, out=os.path.abspath(os.path.expanduser(spec.train.out))),
     )
 
 
 def check_backend(spec: RunSpec) -> None:
-    """Refuse what this version has no backend for, before anything is created. Raises ``UserError``."""
-    if spec.launch.backend in ("deepspeed", "mlx"):
+    """Refuse what no backend here can run, before anything is created. Raises ``UserError``."""
+    if spec.launch.backend == "mlx":
         raise UserError(f"launch.backend: {spec.launch.backend} is not part of this version; use --backend torch")
-    if spec.memory.strategy == "offload":
+    if mismatch := cuda_mismatch():
+        raise UserError(f"launch.backend: {spec.launch.backend}: {mismatch}")
+    if spec.launch.backend == "deepspeed":
+        _check_deepspeed(spec)
+    elif spec.memory.strategy == "offload":
         raise UserError(
-            "memory.strategy: offload is not part of this version's torch backend;"
-            " use -s memory.strategy=device or states8bit"
+            "memory.strategy: offload is what --backend deepspeed does; use that, or -s memory.strategy=device or states8bit"
         )
     if spec.memory.strategy == "states8bit" and find_spec("torchao") is None:
         raise UserError(
@@ -77,8 +87,23 @@ def check_backend(spec: RunSpec) -> None:
     device = "cuda" if detect_hardware().device == "cuda" else "cpu"
     if spec.train.compile == "on" and (missing := what_is_missing(device)):
         raise UserError(f"train.compile: on, but {missing}, or use -s train.compile=auto")
-    if spec.ranks > 1:
-        raise UserError(f"launch: {spec.ranks} ranks are not part of this version; use nodes = 1 and gpus_per_node = 1")
+
+
+def _check_deepspeed(spec: RunSpec) -> None:
+    if missing := missing_for_deepspeed():
+        raise UserError(f"launch.backend: deepspeed: {missing}")
+    for key, value, allowed in (
+        ("memory.strategy", spec.memory.strategy, ("auto", "offload")),
+        ("optim.name", spec.optim.name, ("adamw",)),
+        ("train.precision", spec.train.precision, ("auto", "fp32", "bf16")),
+    ):
+        if value not in allowed:
+            raise UserError(
+                f"{key}: {value} is not for --backend deepspeed, whose optimizer is AdamW on fp32 masters in host memory;"
+                f" use {' or '.join(allowed)}, or --backend torch"
+            )
+    if spec.launch.deepspeed_config:
+        deepspeed_config(spec, bf16=spec.train.precision == "bf16", device="cpu")
 
 
 def slow_paths(config: ModelConfig, device: str, attention: str) -> list[str]:

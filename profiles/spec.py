@@ -85,6 +85,9 @@ class LaunchTable:
     launcher: str = _choice("auto", "torchrun", "deepspeed", "slurm")
     nodes: int = _number(1, 1, 4096)
     gpus_per_node: int = _number(1, 1, 64)
+    hosts: str = ""  # of several nodes: their names, comma-separated, the first one this machine
+    port: int = _number(29500, 1, 65535)  # where the ranks of several nodes meet, on the first host
+    deepspeed_config: str = ""  # a DeepSpeed JSON file of one's own
 
 
 TABLES: dict[str, type] = {
@@ -124,7 +127,7 @@ def check_value(source: str, key: str, value: Any) -> Any:
             raise SpecError(f"{source}: {key}: {value!r} is not true or false")
         return value
     if kind == "str":
-        return _check_text(source, key, value)
+        return value if value == declared.default else _check_text(source, key, value)  # "" where that means none
     if kind.endswith("None") and value is None:
         return value
     span = declared.metadata.get("range", (1, 1 << 24) if "int" in kind else (1e-12, 1e12))
@@ -178,6 +181,21 @@ class RunSpec:
         spec = replace(self, batch=replace(self.batch, **changes))
         spec._check("edit")
         return spec
+
+    def on_ranks(self, nodes: int, per_node: int) -> RunSpec:
+        """The same steps on ``nodes`` machines of ``per_node`` ranks each, as somebody else has started them.
+
+        Sequences stay; micro becomes the largest up to the present one that fits. Raises ``SpecError``.
+        """
+        ranks, sequences = nodes * per_node, self.batch.sequences
+        if sequences % ranks:
+            raise SpecError(
+                f"{self.profile}: batch.sequences: {ranks} ranks do not divide the {sequences} sequences of a step;"
+                f" use -s batch.sequences={-(-sequences // ranks) * ranks}, or start another number of ranks"
+            )
+        micro = max(n for n in range(1, self.batch.micro + 1) if sequences % (n * ranks) == 0)
+        launch = replace(self.launch, nodes=nodes, gpus_per_node=per_node)
+        return replace(self, launch=launch, batch=replace(self.batch, micro=micro))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; the model's fields stand beside its name."""

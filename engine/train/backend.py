@@ -8,11 +8,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+State = dict[str, dict[str, Any]]  # of a checkpoint: every tensor by file and name
 Batch = npt.NDArray[np.int64]  # (sequences, context + 1): inputs are [:, :-1], targets [:, 1:]
 
 
 class Backend(Protocol):
-    """One model with its optimizer. Between two ``apply`` calls lies one accumulation window."""
+    """One model with its optimizer. Between two ``apply`` calls lies one accumulation window.
+
+    Where a run has several ranks each has a backend on its share of the batch: ``totals``, ``apply``, ``state`` and
+    ``restore`` are called on all of them at once and speak of all ranks together.
+    """
 
     paths: dict[str, str]  # which kernel, loss, attention, optimizer were chosen, for the start record
     device: str
@@ -40,10 +45,11 @@ class Backend(Protocol):
     def host_states(self) -> int:
         """Bytes held in RAM for optimizer states offloaded from the device."""
 
-    def state(self) -> dict[str, dict[str, Any]]:
-        """Every tensor a checkpoint needs, by file: ``{"model": {name: tensor}, "optimizer": {…}}``, not copied."""
+    def state(self) -> State:
+        """Every tensor a checkpoint needs, by file: ``{"model": {name: tensor}, "optimizer": {…}}``; rank 0's is
+        whole. Not copied where one rank holds it all."""
 
-    def restore(self, state: dict[str, dict[str, Any]]) -> None:
+    def restore(self, state: State) -> None:
         """Take ``state`` back. Raises ``UserError`` where it belongs to another model."""
 
     def restore_weights(self, weights: dict[str, Any]) -> None:

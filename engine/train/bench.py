@@ -29,11 +29,12 @@ import torch
 from engine.jobs.commands import Command
 from engine.jobs.log import Record
 from engine.train.backend import Backend
+from engine.train.backends import build_backend
 from engine.train.ceiling import matmul_ceiling, synchronize
 from engine.train.flops import flops_per_token
 from engine.train.grid import WARMUP_STEPS
 from engine.train.loop import Trainer
-from engine.train.torch_backend import TorchBackend
+from engine.train.ranks import OneRank
 from engine.version import package_version
 from profiles.errors import UserError
 from profiles.spec import RunSpec
@@ -142,7 +143,7 @@ def _train(spec: RunSpec, steps: int | None, seconds: float) -> dict[str, Any]:
         memory=replace(spec.memory, oom="fail"),  # what does not fit must not be measured as something smaller
     )
     before = _host_peak()
-    backend = TorchBackend(quiet)
+    backend = build_backend(quiet, OneRank())
     meter = Meter(backend, steps, seconds)
     Trainer(quiet, backend, meter, Path(spec.train.out)).run(None, None)
     step_s = statistics.median(meter.steps)

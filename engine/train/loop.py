@@ -13,8 +13,9 @@ from engine.jobs.commands import Command
 from engine.jobs.log import Record
 from engine.preflight import open_split, slow_paths
 from engine.train import checkpoint, pretrained
-from engine.train.backend import Backend
+from engine.train.backend import Backend, State
 from engine.train.edits import changed, edited
+from engine.train.ranks import OneRank, Ranks
 from engine.train.reporter import Reporter
 from engine.train.schedule import learning_rate
 from engine.version import package_version
@@ -35,13 +36,19 @@ class StopRun(Exception):
 
 
 class Trainer:
-    """One attempt at one run. ``spec.batch`` follows the live edits; everything else of the spec stays."""
+    """One attempt at one run. ``spec.batch`` follows the live edits; everything else of the spec stays.
 
-    def __init__(self, spec: RunSpec, backend: Backend, reporter: Reporter, out: Path) -> None:
+    Each rank has one, and all go the same way: what one of them alone can know, such as a command, rank 0 decides.
+    """
+
+    def __init__(
+        self, spec: RunSpec, backend: Backend, reporter: Reporter, out: Path, ranks: Ranks | None = None
+    ) -> None:
         self.spec = spec
         self.backend = backend
         self.reporter = reporter
         self.out = out
+        self.ranks = ranks or OneRank()
         self.step = 0
         self.train_data = open_split(spec, "train")
         self.val_batches = _validation(spec)
@@ -50,6 +57,7 @@ class Trainer:
         self.val_loss: float | None = None
         self.saved_step: int | None = None
         self.phase = "starting"
+        self._asked: deque[Command] = deque()
         self._queue: deque[Command] = deque()
         self._replay: deque[Record] = deque()
 
@@ -83,9 +91,16 @@ class Trainer:
         return "finished"
 
     def ask(self, command: Command) -> None:
-        """Take a command that came past the reporter, such as a signal: at any moment, so whoever goes through the
-        queue goes through a copy."""
-        self._queue.append(command)
+        """Take a command that came past the reporter, such as a signal, at any moment."""
+        self._asked.append(command)
+
+    def _hear(self) -> None:
+        """Queue what was asked since the last call, on all ranks alike."""
+        self._queue.extend(self.ranks.decide(self._all_asked))
+
+    def _all_asked(self) -> list[Command]:
+        signals = [self._asked.popleft() for _ in range(len(self._asked))]
+        return [*signals, *self.reporter.commands()]
 
     def _enter(self, phase: str, reason: str = "", id: str | None = None) -> None:
         self.phase = phase
@@ -99,7 +114,7 @@ class Trainer:
             self._restore(resume)
         elif init_from is not None:
             self.backend.restore_weights(pretrained.weights(init_from))
-        self._replay = _in_step_order(self.reporter.past_edits())
+        self._replay = _in_step_order(self.ranks.decide(self.reporter.past_edits))
         self.reporter.record(
             "start",
             paths=self.backend.paths,
@@ -119,8 +134,10 @@ class Trainer:
         batch, spec = self.spec.batch, self.spec
         begun = time.perf_counter()
         sequences, cursor = self.train_data.take(self.cursor, batch.sequences)
+        share = batch.sequences // self.ranks.size
+        own = sequences[self.ranks.rank * share :][:share]
         data_s = time.perf_counter() - begun
-        micros = range(0, batch.sequences, batch.micro)
+        micros = range(0, share, batch.micro)
         for done, first in enumerate(micros):
             if done:
                 self._obey_at_once()
@@ -128,9 +145,9 @@ class Trainer:
                     step=self.step + 1,
                     micro_done=done,
                     micro_of=len(micros),
-                    tok_s=first * batch.context / (time.perf_counter() - begun),
+                    tok_s=self.ranks.size * first * batch.context / (time.perf_counter() - begun),
                 )
-            self.backend.accumulate(sequences[first : first + batch.micro], spec.tokens_per_step)
+            self.backend.accumulate(own[first : first + batch.micro], spec.tokens_per_step)
         loss, norm = self.backend.totals()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.backend.discard()
@@ -165,12 +182,13 @@ class Trainer:
     def _validate(self) -> None:
         if not self.spec.train.val_every:
             return
-        total, tokens = 0.0, 0
-        for batch in self.val_batches:
-            total += self.backend.evaluate(batch)
-            tokens += batch.shape[0] * self.spec.batch.context
+        total = 0.0
+        tokens = sum(batch.shape[0] for batch in self.val_batches) * self.spec.batch.context
+        for first in range(0, len(self.val_batches), self.ranks.size):
+            for batch in self.val_batches[first + self.ranks.rank :][:1]:
+                total += self.backend.evaluate(batch)
             self._obey_at_once()
-        self.val_loss = total / tokens
+        self.val_loss = self.ranks.total(total) / tokens
         self.reporter.record("val", step=self.step, loss=self.val_loss, bucket="val", tokens=tokens)
 
     # -- what a person asks
@@ -190,8 +208,8 @@ class Trainer:
 
     def _obey_at_once(self) -> None:
         """Pause and stop do not wait for the end of the step; called between micro-batches."""
-        self._queue.extend(self.reporter.commands())
-        for command in [c for c in tuple(self._queue) if c.method in ("pause", "stop")]:
+        self._hear()
+        for command in [c for c in self._queue if c.method in ("pause", "stop")]:
             if command not in self._queue:
                 continue  # a pause before it has taken it
             self._queue.remove(command)
@@ -203,7 +221,7 @@ class Trainer:
         self._enter("paused", f"asked by {command.by}", command.id)
         while True:
             # In the order they were given: pause, pause, resume goes on; pause, resume, pause holds.
-            asked = next((c for c in tuple(self._queue) if c.method in ("pause", "resume", "stop")), None)
+            asked = next((c for c in self._queue if c.method in ("pause", "resume", "stop")), None)
             if asked is not None:
                 self._queue.remove(asked)
                 if asked.method == "stop":
@@ -214,7 +232,7 @@ class Trainer:
                 self._enter("paused", "was paused already", asked.id)
                 continue
             time.sleep(PAUSE_POLL)
-            self._queue.extend(self.reporter.commands())
+            self._hear()
 
     def _edit(self, command: Command) -> None:
         changes = command.params.get("changes")
@@ -245,16 +263,13 @@ class Trainer:
         self._enter("saving")
         begun = time.perf_counter()
         path, size, why = self.out / f"ckpt_step_{self.step}", 0, ""
-        try:
-            if self.saved_step != self.step:
-                if self.val_loss is not None and (self.best is None or self.val_loss < self.best[0]):
-                    self.best = (self.val_loss, self.step)
-                tokenizer = Path(self.spec.data.root) / self.spec.data.phase / "tokenizer.json"
-                path, size = checkpoint.save(self.out, self.step, self.backend.state(), self._facts(), tokenizer)
+        if self.saved_step != self.step:
+            if self.val_loss is not None and (self.best is None or self.val_loss < self.best[0]):
+                self.best = (self.val_loss, self.step)
+            state = self.backend.state()
+            size, why = self.ranks.decide(lambda: self._write(state))
+            if not why:
                 self.saved_step = self.step
-                checkpoint.retain(self.out, self.spec.train.keep, self.best[1] if self.best else None)
-        except checkpoint.CheckpointError as error:
-            why = str(error)
         seconds = time.perf_counter() - begun
         self.reporter.record(
             "checkpoint",
@@ -269,6 +284,16 @@ class Trainer:
         )
         self._enter(before)
         return why
+
+    def _write(self, state: State) -> tuple[int, str]:
+        """Write ``state`` as this step's checkpoint; its bytes, and why it could not be written, or nothing."""
+        tokenizer = Path(self.spec.data.root) / self.spec.data.phase / "tokenizer.json"
+        try:
+            _, size = checkpoint.save(self.out, self.step, state, self._facts(), tokenizer)
+        except checkpoint.CheckpointError as error:
+            return 0, str(error)
+        checkpoint.retain(self.out, self.spec.train.keep, self.best[1] if self.best else None)
+        return size, ""
 
     def _facts(self) -> dict[str, Any]:
         return {

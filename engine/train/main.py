@@ -6,7 +6,8 @@ import contextlib
 import os
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ from engine.jobs.store import Job
 from engine.jobs.supervisor import EXIT_RETRY
 from engine.preflight import check, check_history, resolved
 from engine.train import checkpoint
-from engine.train.reporter import Reporter, ShowReporter
+from engine.train.ranks import Ranks, SaidElsewhere, join, local_world_size, world_size
+from engine.train.reporter import Reporter, ShowReporter, SilentReporter
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
@@ -26,8 +28,18 @@ if TYPE_CHECKING:
     from engine.train.loop import Trainer
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a trainer is to do; ``out`` is the folder of the run's checkpoints."""
+
+    spec: RunSpec
+    out: Path
+    resume: Path | None
+    init_from: Path | None
+
+
 def run_job(job: Job, attempt: int) -> int:
-    """The trainer of ``job``; returns the process's exit status. Everything it has to say goes into the log."""
+    """Rank 0 of ``job``; returns the process's exit status. Everything it has to say goes into the log."""
     lock = Lock(job.trainer_lock)
     if not lock.acquire(patience=0.5):
         complain(f"{job.id}: another trainer holds the job")
@@ -38,14 +50,19 @@ def run_job(job: Job, attempt: int) -> int:
 
     reporter = JobReporter(job, attempt)
 
-    def body() -> None:
+    def plan() -> Attempt:
         spec, start = job.spec(), job.start()
         out = Path(spec.train.out) / job.name
         # A restart goes on from the run's own newest checkpoint; the first attempt from what the person gave.
         own = checkpoint.latest(out) if attempt > 1 else None
         resume = own or (Path(start["resume"]) if start.get("resume") else None)
         init_from = Path(start["init_from"]) if start.get("init_from") else None
-        train(spec, reporter, out, resume, init_from)
+        return Attempt(spec, out, resume, init_from)
+
+    def body() -> None:
+        with joined() as ranks:
+            obey = _stop_on_signals if ranks.size == 1 else _outlive_the_launcher
+            train(ranks.decide(plan), reporter, ranks, obey)
 
     code, why = guarded(body)
     try:
@@ -56,38 +73,84 @@ def run_job(job: Job, attempt: int) -> int:
     return code
 
 
+def run_worker() -> int:
+    """Any other rank of a job, on its machine or another: it is told by rank 0 what to do."""
+
+    def body() -> None:
+        with joined() as ranks:
+            if ranks.rank == 0:
+                raise UserError("--worker: is for all ranks but the first, which holds the job: mla-tui launch")
+            train(ranks.decide(_told), SilentReporter(), ranks, _outlive_the_launcher)
+
+    code, why = guarded(body)
+    if why:
+        complain(why)
+    return code
+
+
 def run_foreground(
     spec: RunSpec, name: str | None, resume: Path | None, init_from: Path | None, show: Callable[[Record], None]
 ) -> int:
-    """Train here and now, handing every record to ``show``; returns the exit status. Raises ``UserError``."""
-    world = os.environ.get("WORLD_SIZE", "1")
-    if world != "1":
-        raise UserError(f"WORLD_SIZE={world}: several ranks are not part of this version; start one process")
+    """Train here and now, rank 0 handing every record to ``show``; returns the exit status. Raises ``UserError``."""
+    if (world := world_size()) > 1:
+        spec = spec.on_ranks(world // local_world_size(), local_world_size())
     spec = resolved(spec)
     out = Path(spec.train.out) / name if name else Path(spec.train.out)
-    check(spec, out)
-    check_history(out, resume)
-    code, why = guarded(lambda: train(spec, ShowReporter(show), out, resume, init_from))
-    if code:
+
+    def plan() -> Attempt:
+        check(spec, out)
+        check_history(out, resume)
+        return Attempt(spec, out, resume, init_from)
+
+    def body() -> None:
+        with joined() as ranks:
+            reporter = SilentReporter() if ranks.rank else ShowReporter(show)
+            train(ranks.decide(plan), reporter, ranks, _stop_on_signals)
+
+    code, why = guarded(body)
+    if why:
         raise UserError(why)
-    return 0
+    return code
 
 
-def train(spec: RunSpec, reporter: Reporter, out: Path, resume: Path | None, init_from: Path | None) -> None:
-    """One attempt, from nothing to its end. Raises ``UserError``."""
+def train(attempt: Attempt, reporter: Reporter, ranks: Ranks, obey_signals: Callable[[Trainer], None]) -> None:
+    """One attempt on this rank, from nothing to its end. Raises ``UserError``."""
+    from engine.train.backends import build_backend
     from engine.train.loop import Trainer
-    from engine.train.torch_backend import TorchBackend
 
-    backend = TorchBackend(spec)
-    trainer = Trainer(spec, backend, reporter, out)
+    launch = attempt.spec.launch
+    if attempt.spec.ranks != ranks.size:
+        raise UserError(
+            f"launch: nodes = {launch.nodes} × gpus_per_node = {launch.gpus_per_node}, but {ranks.size} ranks were"
+            " started; start as many, or change the profile"
+        )
+    trainer = Trainer(attempt.spec, build_backend(attempt.spec, ranks), reporter, attempt.out, ranks)
+    with contextlib.ExitStack() as stack:
+        ranks.decide(lambda: stack.enter_context(_only_writer(attempt.out)))
+        obey_signals(trainer)
+        trainer.run(attempt.resume, attempt.init_from)
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Ranks]:
+    """All ranks of this run, until they part."""
+    ranks = join()
+    try:
+        yield ranks
+    finally:
+        ranks.leave()
+
+
+@contextlib.contextmanager
+def _only_writer(out: Path) -> Iterator[None]:
+    """Hold the folder of a run's checkpoints. Raises ``UserError`` where another run does."""
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
     lock = Lock(out / ".lock")
     if not lock.acquire(patience=0.5):
         raise UserError(f"{out}: another run writes its checkpoints there; choose another --name or stop that run")
     try:
-        _stop_on_signals(trainer)
-        trainer.run(resume, init_from)
+        yield
     finally:
         if not checkpoint.steps(out):  # nothing was saved: leave no empty folders behind
             lock.path.unlink(missing_ok=True)
@@ -97,10 +160,16 @@ def train(spec: RunSpec, reporter: Reporter, out: Path, resume: Path | None, ini
         lock.release()
 
 
+def _told() -> Attempt:
+    raise AssertionError("rank 0 decides")
+
+
 def guarded(body: Callable[[], None]) -> tuple[int, str]:
     """Run ``body``; ``(exit status, why)``. What a person can mend is 1, what a restart may mend is ``EXIT_RETRY``."""
     try:
         body()
+    except SaidElsewhere as error:
+        return error.exit_code, ""
     except UserError as error:
         return error.exit_code, str(error)
     except BrokenPipeError:  # whoever read the lines of a foreground run has had enough
@@ -126,6 +195,12 @@ def _stop_on_signals(trainer: Trainer) -> None:
 
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
+
+
+def _outlive_the_launcher(trainer: Trainer) -> None:
+    """A launcher sends SIGTERM when another rank has died: no wish to stop, and the next sum fails anyway. What a
+    person wants comes as a command."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _first_line(error: Exception) -> str:

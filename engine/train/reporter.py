@@ -29,6 +29,25 @@ class Reporter(Protocol):
         """Nothing follows."""
 
 
+class SilentReporter:
+    """For all ranks but the first, which speaks for them."""
+
+    def record(self, kind: str, **fields: Any) -> None:
+        pass
+
+    def progress(self, **fields: Any) -> None:
+        pass
+
+    def commands(self) -> list[Command]:
+        return []
+
+    def past_edits(self) -> list[Record]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
 class ShowReporter:
     """A run without a job: every record is shown and nobody can ask for anything but by a signal."""
 

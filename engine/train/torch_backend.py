@@ -1,4 +1,4 @@
-"""Plain torch on one device: CPU or CUDA.
+"""Plain torch, one device a rank: CPU or CUDA.
 
 ``train.precision``: "fp32"; "bf16", fp32 parameters under a bf16 stream; "bf16_sr", bf16 matrices without fp32
 masters, rounded stochastically.
@@ -13,65 +13,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.train.backend import Batch
+from engine.train.backend import Batch, State
 from engine.train.optim.optimizer import build_optimizer
 from engine.train.optim.precision import gradient_norm, store_matrices_in_bf16, sum_gradients_in_fp32
-from engine.train.paths import resolve_paths
-from model.loss import resolve_loss
-from model.transformer import build
-from profiles.errors import UserError
+from engine.train.ranks import OneRank, Ranks
+from engine.train.torch_model import TorchModel
 from profiles.spec import RunSpec
-
-# Each batch shape (a live edit, the rest of a validation set) and each of training and validation is compiled by
-# itself; torch would give up after 8 and go on eagerly.
-MOST_COMPILED_FORMS = 64
 
 
 class TorchBackend:
-    """See ``engine.train.backend.Backend``. Every "auto" is resolved here, once."""
+    """See ``engine.train.backend.Backend``. Every rank holds everything; gradients are summed once a step."""
 
-    def __init__(self, spec: RunSpec) -> None:
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        if spec.train.deterministic:
-            torch.use_deterministic_algorithms(True)
-        paths = resolve_paths(spec, self.device)
-        self.model = build(
-            spec.model.config,
-            spec.train.seed,
-            checkpointing=paths.checkpointing,
-            attention=paths.attention,
-            stream=paths.stream,
-            device=self.device,
-        )
-        if paths.precision == "bf16_sr":
-            torch.manual_seed(spec.train.seed)  # the lots that rounding draws
+    def __init__(self, spec: RunSpec, ranks: Ranks | None = None) -> None:
+        self._ranks = ranks or OneRank()
+        self._run = TorchModel(spec)
+        self.model, self.device = self._run.module, self._run.device
+        self._parameters = self._run.parameters
+        if self._run.paths.precision == "bf16_sr":
+            torch.manual_seed(spec.train.seed)  # the lots that rounding draws: the same on every rank
             store_matrices_in_bf16(self.model)
-        if paths.compiled:
-            torch._dynamo.config.recompile_limit = MOST_COMPILED_FORMS
-            for block in self.model.model.layers:
-                block.compile(dynamic=False)
-        self._loss = resolve_loss(paths.loss, compiled=paths.compiled)
-        self._parameters = dict(self.model.named_parameters())
-        self._optimizer = build_optimizer(spec, self._parameters, compiled=paths.compiled)
+        self._optimizer = build_optimizer(spec, self._parameters, compiled=self._run.paths.compiled)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._norm: Tensor | None = None
         self.paths = {
             "backend": "torch",
-            "precision": paths.precision,
-            "attention": paths.attention,
-            "loss": paths.loss,
-            "checkpointing": paths.checkpointing,
+            **self._run.labels(),
             "optimizer": self._optimizer.label,
-            "compile": "blocks and loss" if paths.compiled else "off",
             "strategy": "states8bit" if spec.memory.strategy == "states8bit" else "device",
         }
         self.versions = {"torch": torch.__version__, "numpy": np.__version__}
         self.lap: Callable[[str], None] = lambda part: None
 
     def accumulate(self, batch: Batch, step_tokens: int) -> None:
-        inputs_BT, targets_BT = self._to_device(batch)
+        inputs_BT, targets_BT = self._run.to_device(batch)
         sum_gradients_in_fp32(self._parameters.values(), whole_step=inputs_BT.numel() == step_tokens)
-        loss = self._loss(self.model, inputs_BT, targets_BT) / step_tokens
+        loss = self._run.loss(self.model, inputs_BT, targets_BT) / step_tokens
         self.lap("forward")
         loss.backward()  # type: ignore[no-untyped-call]
         self.lap("backward")
@@ -79,6 +55,8 @@ class TorchBackend:
 
     def totals(self) -> tuple[float, float]:
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+        for summed in (self._loss_sum, *gradients):
+            self._ranks.sum(summed)
         self._norm = gradient_norm(gradients)
         return float(self._loss_sum), float(self._norm)
 
@@ -94,52 +72,28 @@ class TorchBackend:
         self._loss_sum.zero_()
         self._norm = None
 
-    @torch.no_grad()
     def evaluate(self, batch: Batch) -> float:
-        inputs_BT, targets_BT = self._to_device(batch)
-        return float(self._loss(self.model, inputs_BT, targets_BT))
+        return self._run.evaluate(batch)
 
     def device_peak(self) -> int | None:
-        if self.device == "cpu":
-            return None
-        peak = torch.cuda.max_memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        return peak
+        return self._run.peak()
 
     def host_states(self) -> int:
         return 0  # everything is on the device
 
-    def state(self) -> dict[str, dict[str, Any]]:
-        rng = {"rng/cpu": torch.get_rng_state()}
-        if self.device == "cuda":
-            rng["rng/cuda"] = torch.cuda.get_rng_state()
+    def state(self) -> State:
         return {
             "model": {name: p.detach() for name, p in self._parameters.items()},
-            "optimizer": self._optimizer.state() | rng,
+            "optimizer": self._optimizer.state() | self._run.random_state(),
         }
 
-    def restore(self, state: dict[str, dict[str, Any]]) -> None:
+    def restore(self, state: State) -> None:
         self.restore_weights(state["model"])
-        optimizer = state["optimizer"]
-        torch.set_rng_state(optimizer["rng/cpu"])
-        if "rng/cuda" in optimizer and self.device == "cuda":
-            torch.cuda.set_rng_state(optimizer["rng/cuda"])
-        self._optimizer.restore(optimizer)
+        self._run.restore_random_state(state["optimizer"])
+        self._optimizer.restore(state["optimizer"])
 
+    @torch.no_grad()
     def restore_weights(self, weights: dict[str, Any]) -> None:
+        self._run.check(weights)
         for name, parameter in self._parameters.items():
-            if name not in weights or weights[name].shape != parameter.shape:
-                found = tuple(weights[name].shape) if name in weights else "nothing"
-                raise UserError(
-                    f"checkpoint: {name} should be {tuple(parameter.shape)} and is {found};"
-                    " take the model table of the run that wrote it"
-                )
-        with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                parameter.copy_(weights[name])
-
-    def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        tokens = torch.from_numpy(batch)
-        if self.device == "cuda":
-            tokens = tokens.pin_memory().to(self.device, non_blocking=True)
-        return tokens[:, :-1], tokens[:, 1:]
+            parameter.copy_(weights[name])

@@ -1,0 +1,18 @@
+"""Which class does the arithmetic of a run; each imports its library only where it is chosen."""
+
+from __future__ import annotations
+
+from engine.train.backend import Backend
+from engine.train.ranks import Ranks
+from profiles.spec import RunSpec
+
+
+def build_backend(spec: RunSpec, ranks: Ranks) -> Backend:
+    """The backend of a resolved ``spec``. Raises ``UserError``."""
+    if spec.launch.backend == "deepspeed":
+        from engine.train.deepspeed_backend import DeepSpeedBackend
+
+        return DeepSpeedBackend(spec, ranks)
+    from engine.train.torch_backend import TorchBackend
+
+    return TorchBackend(spec, ranks)
