@@ -59,19 +59,12 @@ def deepspeed_config(spec: RunSpec, *, bf16: bool, device: str) -> dict[str, Any
         if value == AUTO or (key.startswith(NOT_FOR_US) and not _wanted(given, key)):
             continue
         if key.startswith(NOT_FOR_US):
-            raise SpecError(
-                f"{path}: {key.partition('.')[0]}: is not for this trainer, which does it itself; leave it out"
-            )
+            raise SpecError(f"{path}: {key.partition('.')[0]}: the trainer does this itself; leave it out")
         free = key.startswith(FREE) and key != "zero_optimization.offload_optimizer.device"
         if key in flat_ours and not free and not _same(flat_ours[key], value):
-            counterpart = OURS.get(key)
-            told = (
-                f"{json.dumps(flat_ours[key])} by {counterpart}"
-                if counterpart
-                else f"{json.dumps(flat_ours[key])} here"
-            )
+            by = f" by {OURS[key]}" if key in OURS else ""
             raise SpecError(
-                f"{path}: {key}: {json.dumps(value)} contradicts the run, where it is {told};"
+                f"{path}: {key}: {json.dumps(value)} contradicts the run, where it is {json.dumps(flat_ours[key])}{by};"
                 " make them agree, or leave the key out"
             )
     return _laid_over(ours, given)

@@ -77,7 +77,8 @@ def check_backend(spec: RunSpec) -> None:
         _check_deepspeed(spec)
     elif spec.memory.strategy == "offload":
         raise UserError(
-            "memory.strategy: offload is what --backend deepspeed does; use that, or -s memory.strategy=device or states8bit"
+            "memory.strategy: offload is what --backend deepspeed does; use that,"
+            " or -s memory.strategy=device or states8bit"
         )
     if spec.memory.strategy == "states8bit" and find_spec("torchao") is None:
         raise UserError(
@@ -99,7 +100,7 @@ def _check_deepspeed(spec: RunSpec) -> None:
     ):
         if value not in allowed:
             raise UserError(
-                f"{key}: {value} is not for --backend deepspeed, whose optimizer is AdamW on fp32 masters in host memory;"
+                f"{key}: {value} is not for --backend deepspeed, which steps AdamW on fp32 masters in host memory;"
                 f" use {' or '.join(allowed)}, or --backend torch"
             )
     if spec.launch.deepspeed_config:

@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_spec(sub)
     _add_origin(sub)
     sub.add_argument("--attach", action="store_true", help="open the app on the run")
-    sub.add_argument("--dry-run", action="store_true", help="print the resolved spec and start nothing")
+    sub.add_argument("--dry-run", action="store_true", help="print what would be run, and where, and start nothing")
 
     sub = add("train", "tui.commands_run:train", "train in the foreground", "mla-tui train -p cpu_demo -s steps=20")
     _add_spec(sub)

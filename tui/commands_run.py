@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ def launch(args: argparse.Namespace) -> int:
     if args.dry_run:
         spec = resolved(spec)
         check(spec, Path(spec.train.out))
-        print(json.dumps(spec.to_dict(), indent=1))
+        print(_what_would_run(spec), end="")
         return 0
     store = Store()
     job = start(store, spec, name=args.name, resume=resume, init_from=init_from)
@@ -34,6 +35,23 @@ def launch(args: argparse.Namespace) -> int:
         return run_app(store, job.id)
     print(f"follow it with: mla-tui attach {job.id}", file=sys.stderr)
     return 0
+
+
+def _what_would_run(spec: RunSpec) -> str:
+    """The commands of a launch as a shell reads them; for Slurm, the batch script."""
+    from engine.jobs.launchers import batch_script, hostfile, launcher_of, other_hosts, trainer_command
+    from engine.jobs.store import default_home
+
+    if launcher_of(spec) == "slurm":
+        words = ["mla-tui", *(word for word in sys.argv[1:] if word not in ("--dry-run", "--attach"))]
+        return batch_script(spec, shlex.join(words))
+    text = "# here: mla-tui launch starts this, and starts it again when it dies\n"
+    text += shlex.join(trainer_command(spec, default_home() / "jobs" / "JOB", 1)) + "\n"
+    if launcher_of(spec) == "deepspeed":
+        text += "# JOB/hostfile\n" + "".join(f"#   {line}\n" for line in hostfile(spec).splitlines())
+    for host, line in other_hosts(spec).items():
+        text += f"# on {host}, by hand\n{line}\n"
+    return text
 
 
 def train(args: argparse.Namespace) -> int:
@@ -58,6 +76,7 @@ def plan(args: argparse.Namespace) -> int:
     if args.json:
         answer: dict[str, Any] = {
             "profile": spec.profile,
+            "spec": spec.to_dict(),
             "device": parts.device,
             "device_total": parts.device_total,
             "host": parts.host,

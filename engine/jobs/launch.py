@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.jobs.launchers import check_launcher, prepare
 from engine.jobs.process import is_alive, is_locked, spawn_detached, this_boot, this_host
 from engine.jobs.status import CUT_OFF, ENDED
 from engine.jobs.store import Job, Store
@@ -29,6 +30,7 @@ def launch(
         raise UserError(f"--name {name!r}: use a plain word other than latest, without a slash or a dot in front")
     out = Path(spec.train.out)
     check(spec, out / name if name else out)
+    check_launcher(spec)
     if name:
         _check_name(store, name, spec.train.out)
         check_history(out / name, resume)
@@ -52,6 +54,7 @@ def launch(
         "started": time.time(),
     }
     job = store.create(spec, start, state)
+    prepare(spec, job.path)
     ensure_supervisor(job)
     return job
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from engine.jobs.files import complain, read_json, write_json
 from engine.jobs.history import History
+from engine.jobs.launchers import launcher_of, trainer_command
 from engine.jobs.log import LogWriter, Record, Tail
 from engine.jobs.process import Lock, identity, is_alive, is_locked, signal_name, spawn_detached, this_boot, this_host
 from engine.jobs.server import Server
@@ -32,6 +33,7 @@ MINUTE = 60
 EXIT_RETRY = 75  # sysexits' EX_TEMPFAIL: the trainer asks to be started again
 RESTARTS = 5  # in a row without a step beyond the furthest one
 LONGEST_BACKOFF = 60.0
+LAUNCHER_PATIENCE = 5.0  # seconds for a launcher to end its ranks
 # glibc gives every large tensor back to the kernel and takes it again, page fault by page fault. A trainer on the CPU
 # that keeps them is about a fifth faster for a tenth more memory (docs/log.md); on a card there is nothing to gain.
 KEEP_PAGES = {
@@ -51,8 +53,10 @@ class Supervisor:
         self._log = LogWriter(job.log_path, int(self.summary.get("attempt") or 0))
         self._server = Server(self)
         self._telemetry = Telemetry(job.path)
+        self._spec = job.spec()
         self._child: subprocess.Popen[bytes] | None = None
         self._trainer: dict[str, Any] | None = None
+        self._met = False  # whether this attempt's ranks have
         self._died = asyncio.Event()
         self._stop = asyncio.Event()  # a stop that no trainer can hear, for none is alive
         self._failures = 0
@@ -82,9 +86,22 @@ class Supervisor:
             self._log.close()
 
     def stop_without_trainer(self, id: str) -> None:
-        if self._trainer is None:
-            self._log.write("state", phase="stopping", reason="stop was asked for", id=id)
+        """Carry out a stop that no trainer can hear: none is alive, or its ranks have not met yet."""
+        apart = launcher_of(self._spec) is not None and not self._met
+        if self._trainer is None or apart:
+            self._write("state", phase="stopping", reason="stop was asked for", id=id)
             self._stop.set()
+        if self._child is not None and apart:
+            self._ending = asyncio.create_task(self._end_launcher(self._child))
+
+    async def _end_launcher(self, launcher: subprocess.Popen[bytes]) -> None:
+        """Nothing has begun, so nothing is lost."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(launcher.pid, number)  # it leads a session of its own
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._died.wait(), LAUNCHER_PATIENCE)
+                return
 
     # -- the trainer's life
 
@@ -123,7 +140,7 @@ class Supervisor:
         attempt = int(self.summary.get("attempt") or 0) + 1
         self._log.attempt = self.summary["attempt"] = attempt
         self._write("state", phase="starting", reason="" if attempt == 1 else "restarted")
-        argv = [sys.executable, "-m", "engine.train", "--job", str(self.job.path), "--attempt", str(attempt)]
+        argv = trainer_command(self._spec, self.job.path, attempt)
         env = {} if self._telemetry.has_device else KEEP_PAGES
         self._child = spawn_detached(argv, self.job.console_path, self.job.path, env)
         self._watch(identity(self._child.pid))
@@ -131,6 +148,7 @@ class Supervisor:
     def _watch(self, who: dict[str, Any]) -> None:
         """Learn of the process's death by its pidfd, or by looking, where the platform has none."""
         self._trainer = who
+        self._met = False
         self._died.clear()
         self.summary["trainer"] = who
         self._telemetry.watch(who["pid"])
@@ -165,7 +183,8 @@ class Supervisor:
     def _judge(self, code: int | None) -> bool:
         """Write down why the trainer ended; True if it is to be started again."""
         last = self.summary.get("exit") or {}
-        if last.get("attempt") != self.summary.get("attempt"):  # it could not say so itself
+        silent = last.get("attempt") != self.summary.get("attempt")  # it could not say so itself
+        if silent:
             if code is not None and code < 0:
                 last = {"code": None, "signal": signal_name(-code), "why": f"killed by {signal_name(-code)}"}
             else:
@@ -180,7 +199,9 @@ class Supervisor:
         if self.summary.get("phase") == "stopping" or self._stop.is_set():
             self._end("stopped", f"while stopping: {last['why']}")
             return False
-        if last["code"] not in (None, EXIT_RETRY) and last["code"] < 64:
+        # Of several ranks the first may die before it can speak; the code is then its launcher's, and means nothing.
+        unknown = silent and launcher_of(self._spec) is not None
+        if not unknown and last["code"] not in (None, EXIT_RETRY) and last["code"] < 64:
             self._end("failed", last["why"])
             return False
         step = int(self.summary.get("step") or 0)
@@ -249,6 +270,10 @@ class Supervisor:
             self.history, _ = History.from_log(self.job.log_path, self._tail.at)
         if self.summary.get("phase") != phase:
             self._save_state()
+        if record["kind"] == "start":
+            self._met = True
+            # Of several ranks the first, not their launcher.
+            self._telemetry.watch(read_json(self.job.trainer_who).get("pid"))
 
     def _save_state(self) -> None:
         self._state_due = time.monotonic() + STATE_EVERY

@@ -37,7 +37,7 @@ class DeepSpeedBackend:
         self._ranks = ranks
         self._run = TorchModel(spec)
         self.device = self._run.device
-        self._parameters = self._run.parameters
+        self._parameters: dict[str, Any] = self._run.parameters  # DeepSpeed hangs methods of its own on them
         bf16 = self._run.paths.precision == "bf16"
         config = deepspeed_config(spec, bf16=bf16, device=self.device)
         self._engine = _initialize(_Step(self._run.module, self._run.loss), _groups(self._parameters, spec), config)
@@ -103,7 +103,8 @@ class DeepSpeedBackend:
             *(self._adam.state[part][moment] for part in self._parts for moment in MOMENTS),
             *self._zero.accumulated_grads_in_cpu.values(),
         ]
-        return sum(tensor.nbytes for tensor in held) * self._ranks.local_size  # parts are of one size
+        own: int = sum(tensor.nbytes for tensor in held)
+        return own * self._ranks.local_size  # parts are of one size
 
     def state(self) -> State:
         optimizer = self._run.random_state()
@@ -143,7 +144,8 @@ class DeepSpeedBackend:
         Of several ranks only the first keeps what all have gathered.
         """
         if self._ranks.size == 1:
-            return parameter._hp_mapping.get_hp_fragment(moment).detach().view(parameter.shape)
+            fragment: Tensor = parameter._hp_mapping.get_hp_fragment(moment).detach()
+            return fragment.view(parameter.shape)
         whole: Tensor = parameter.get_full_hp_param(moment)
         return whole.cpu() if self._ranks.rank == 0 else whole.new_empty(0)
 
@@ -174,9 +176,12 @@ def _initialize(module: nn.Module, groups: list[dict[str, Any]], config: dict[st
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     import deepspeed
 
+    # For inference alone, and it would be built and initialised in shared memory by every run on a CPU.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not distributed.is_initialized():  # it wants a group, be it of one
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
+        store = distributed.HashStore()  # type: ignore[attr-defined]
+        distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     deepspeed.init_distributed(verbose=False)
     try:
         engine, _, _, _ = deepspeed.initialize(model=module, model_parameters=groups, config=config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import traceback
 from collections.abc import Callable, Iterator
@@ -26,6 +27,9 @@ from profiles.spec import RunSpec
 
 if TYPE_CHECKING:
     from engine.train.loop import Trainer
+
+
+_RANK_LOST = re.compile(r"gloo|NCCL|connection (closed|reset) by peer", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,9 @@ def run_job(job: Job, attempt: int) -> int:
         return Attempt(spec, out, resume, init_from)
 
     def body() -> None:
+        if (world := world_size()) > 1:
+            meeting = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+            reporter.record("state", phase="starting", reason=f"waiting for {world} ranks to meet at {meeting}")
         with joined() as ranks:
             obey = _stop_on_signals if ranks.size == 1 else _outlive_the_launcher
             train(ranks.decide(plan), reporter, ranks, obey)
@@ -180,6 +187,8 @@ def guarded(body: Callable[[], None]) -> tuple[int, str]:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch to name it
             return 1, f"out of device memory; lower batch.micro and go on with --resume latest ({_first_line(error)})"
         complain(traceback.format_exc().rstrip())
+        if world_size() > 1 and _RANK_LOST.search(str(error)):
+            return EXIT_RETRY, "another rank has died or cannot be reached any more; what ended it stands in its output"
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # a compiler fails again
             return 1, f"train.compile: {_first_line(error)}; the traceback stands above; use -s train.compile=off"
         return EXIT_RETRY, f"{type(error).__name__}: {_first_line(error)}; the traceback stands above"

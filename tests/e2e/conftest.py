@@ -40,7 +40,7 @@ PROFILE = {
         **{"val_every": 50, "val_sequences": 8, "save_every": 40, "keep": 2},
     },
     "optim": {"lr": 3e-3, "warmup": 20, "final_lr": 3e-4},
-    "memory": {"strategy": "device", "checkpointing": "none", "loss": "plain"},
+    "memory": {"strategy": "auto", "checkpointing": "none", "loss": "plain"},
 }
 Record = dict[str, Any]
 T = TypeVar("T")

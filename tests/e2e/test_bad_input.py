@@ -98,8 +98,8 @@ def resume_and_init(world):
     return ("--resume", "latest", "--init-from", world.root)
 
 
-def two_ranks(world):
-    return ("-s", "gpus_per_node=2")
+def three_ranks(world):
+    return ("-s", "gpus_per_node=3")
 
 
 def offload(world):
@@ -133,7 +133,7 @@ CASES = [
     Case(resume_of_no_checkpoint, "elsewhere", 1),
     Case(init_from_nothing, "nowhere", 1),
     Case(resume_and_init, "--init-from", 2),
-    Case(two_ranks, "2 ranks", 1),
+    Case(three_ranks, "4 × 3 ranks does not divide the 8 sequences", 2),
     Case(offload, "offload", 1),
 ]
 

@@ -1,0 +1,121 @@
+"""Runs of several ranks, and the commands that launchers know: torchrun, deepspeed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+TWO = ("-s", "gpus_per_node=2")
+
+
+@pytest.mark.parametrize("backend", ["torch", "deepspeed"])
+def test_two_ranks_are_edited_and_one_of_them_killed(world, undisturbed, backend):
+    run = world.launch(*TWO, "--backend", backend)
+    run.wait_step(10)
+    world.run("set", run.id, "micro=1")
+    (edit,) = run.kind("edit")
+    run.wait_step(45)
+    (second,) = [p for p in world.processes() if p.environ().get("RANK") == "1"]
+    os.kill(second.pid, signal.SIGKILL)
+    run.wait_end()
+
+    first, again = (r["resumed_from"] for r in run.kind("start"))
+    assert first is None and again >= 40
+    (why,) = [r["why"] for r in run.kind("exit") if r["code"]]
+    assert "another rank has died" in why
+    assert {r["micro"] for r in run.kind("step") if r["step"] > edit["step"]} == {1}
+    plain, found = undisturbed.losses(), run.losses()
+    assert found.keys() == plain.keys()
+    for step in range(1, 41):
+        assert found[step] == pytest.approx(plain[step], rel=1e-5)
+    assert found[240] == pytest.approx(plain[240], rel=0.02)
+
+
+def test_a_run_stops_and_goes_on_with_another_number_of_ranks(world, undisturbed):
+    run = world.launch("--backend", "deepspeed", *TWO, name="two")
+    run.wait_step(30)
+    world.run("stop", run.id)
+    stopped = run.wait_end("stopped")
+    other = world.launch("--resume", stopped["checkpoint"], "--backend", "torch", "-s", "gpus_per_node=1", name="one")
+    other.wait_end()
+    plain, found = undisturbed.losses(), other.losses()
+    for step in range(stopped["step"] + 1, stopped["step"] + 21):
+        assert found[step] == pytest.approx(plain[step], rel=1e-3)
+
+
+def test_ranks_that_have_not_met_can_be_stopped(world, wait_for):
+    run = world.launch("-s", "nodes=2", "-s", "hosts=localhost,127.0.0.2", "-s", f"port={free_port()}")
+    wait_for("its launcher", lambda: [p for p in world.processes() if "torch.distributed.run" in p.cmdline()])
+    world.run("stop", run.id)
+    run.wait_end("stopped")
+    wait_for("the end of everything", lambda: not world.processes())
+
+
+# -- the seed's own commands, in a folder laid out as it was
+
+
+@pytest.fixture
+def seed(tmp_path):
+    """A folder with ``train.py`` and headerless shards; a function that runs a command in it to its end."""
+    for split, tokens in (("train", 40_000), ("val", 10_000)):
+        path = tmp_path / "data" / "shards" / "phase1" / split / f"phase1-{split}-000.bin"
+        path.parent.mkdir(parents=True)
+        np.cumsum(np.random.default_rng(1).integers(0, 4, tokens) % 4096).astype("<u2").clip(0, 4095).tofile(path)
+    (tmp_path / "train.py").symlink_to(REPOSITORY / "train.py")
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PATH": f"{BIN}:{os.environ['PATH']}"}
+    env["MLA_TUI_HOME"] = str(tmp_path / "home")
+
+    def run(command: str, code: int = 0) -> str:
+        done = subprocess.run(
+            command.split(),
+            cwd=tmp_path,
+            env=env,
+            text=True,
+            capture_output=True,
+            timeout=240,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    run.folder = tmp_path
+    return run
+
+
+def test_the_deepspeed_command_word_for_word(seed):
+    told = seed("deepspeed --num_gpus=1 train.py --backend deepspeed -s steps=2 -s val_every=0 -s keep=9")
+    assert "checkpoint of step 2" in told and (seed.folder / "models" / "ckpt_step_2").is_dir()
+    told = seed("deepspeed --num_gpus=1 train.py --backend deepspeed --resume models/ckpt_step_2 -s steps=4")
+    assert "from the checkpoint of step 2" in told and "step 4/4" in told
+    told = seed("deepspeed --num_gpus=1 train.py --backend deepspeed --resume models/ckpt_step_5000", code=1)
+    assert "models/ckpt_step_5000: no such checkpoint" in told and "Traceback" not in told
+
+
+def test_torchrun_word_for_word(seed):
+    told = seed("torchrun --nproc-per-node=2 train.py --backend deepspeed -s steps=2 -s val_every=0")
+    assert told.count("step 2/2") == 1  # one rank speaks
+    told = seed("torchrun --nproc-per-node=2 train.py --backend deepspeed --resume latest -s steps=4 -s val_every=0")
+    assert "from the checkpoint of step 2" in told and "step 4/4" in told
+
+
+def test_a_mistake_is_told_by_one_rank(seed):
+    told = seed("torchrun --nproc-per-node=2 train.py --backend torch -s context=1000000", code=1)
+    assert told.count("mla-tui: ") == 1 and "is longer than a shard" in told
+    told = seed("torchrun --nproc-per-node=3 train.py", code=1)
+    assert "3 ranks do not divide the 8 sequences of a step" in told
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

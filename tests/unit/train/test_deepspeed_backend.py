@@ -1,0 +1,182 @@
+"""DeepSpeed on one rank against plain torch: the same numbers, and the same checkpoints."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engine.train import checkpoint
+from engine.train.backend import Backend
+from engine.train.deepspeed_backend import DeepSpeedBackend
+from engine.train.ranks import OneRank, Ranks
+from engine.train.torch_backend import TorchBackend
+from profiles.errors import UserError
+from profiles.registry import load
+from profiles.spec import RunSpec
+
+torch.set_num_threads(1)
+
+NANO = [
+    *("model.hidden_size=64", "model.num_hidden_layers=2", "model.num_attention_heads=2", "model.vocab_size=256"),
+    *("model.qk_nope_head_dim=16", "model.qk_rope_head_dim=16", "model.v_head_dim=32", "model.kv_lora_rank=32"),
+    *("model.intermediate_size=128", "context=32", "sequences=24", "micro=8"),
+]
+LR = 3e-3
+
+
+def nano(*more: str) -> RunSpec:
+    return load("cpu_demo", [*NANO, *more])
+
+
+def deepspeed(*more: str) -> DeepSpeedBackend:
+    return DeepSpeedBackend(nano("backend=deepspeed", *more), OneRank())
+
+
+def batch(step: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.cumsum(np.random.default_rng(step).integers(0, 4, (24, 33)), axis=1) % 256
+
+
+def train(
+    backend: Backend, steps: range, accum: int, clip: float = 1.0, ranks: Ranks | None = None
+) -> list[tuple[float, float]]:
+    """Loss and gradient norm of each step, on this rank's share of its sequences."""
+    ranks, found = ranks or OneRank(), []
+    for step in steps:
+        share = np.split(batch(step), ranks.size)[ranks.rank]
+        for rows in np.array_split(share, accum):
+            backend.accumulate(rows, 24 * 32)
+        found.append(backend.totals())
+        backend.apply(LR, clip)
+    return found
+
+
+@pytest.mark.parametrize("accum", [1, 3, 8])
+@pytest.mark.parametrize("clip", [1.0, 0.0])
+def test_the_losses_are_those_of_torch(accum: int, clip: float) -> None:
+    expected = train(TorchBackend(nano()), range(20), accum, clip)
+    found = train(deepspeed(), range(20), accum, clip)
+    assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=1e-5)
+    assert [norm for _, norm in found] == pytest.approx([norm for _, norm in expected], rel=1e-3)
+
+
+def test_two_ranks_have_the_losses_of_one() -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launcher, str(Path(__file__).parent / "two_ranks.py")],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    expected = [loss for loss, _ in train(TorchBackend(nano()), range(20), 1)]
+    alone = deepspeed().host_states()
+    for backend, accum in itertools.product(("torch", "deepspeed"), (1, 3, 8)):
+        told = found[f"{backend} {accum}"]
+        assert told["losses"] == pytest.approx(expected, rel=1e-5), (backend, accum)
+        # Each rank's part is padded; what a window gathers comes on top.
+        assert (alone <= told["host_states"] <= 1.5 * alone) if backend == "deepspeed" else not told["host_states"]
+    straight = TorchBackend(nano())
+    train(straight, range(20), 1)
+    for name, tensor in straight.state()["model"].items():
+        assert found["weights"][name] == pytest.approx(float(tensor.double().sum()), rel=1e-3, abs=1e-2)
+
+
+def test_micro_may_change_between_two_steps() -> None:
+    expected = train(TorchBackend(nano()), range(12), 1)
+    backend = deepspeed()
+    found = [*train(backend, range(4), 3), *train(backend, range(4, 8), 8), *train(backend, range(8, 12), 1)]
+    assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=1e-5)
+
+
+def test_a_discarded_window_leaves_nothing() -> None:
+    undisturbed, disturbed = deepspeed(), deepspeed()
+    train(disturbed, range(1), 3)
+    for rows in np.split(batch(7), 3)[:2]:
+        disturbed.accumulate(rows, 24 * 32)
+    disturbed.discard()
+    assert train(disturbed, range(1, 4), 3) == train(undisturbed, range(4), 3)[1:]
+
+
+def test_what_is_not_a_number_is_told_and_not_applied() -> None:
+    backend = deepspeed()
+    before = {name: tensor.clone() for name, tensor in backend.state()["model"].items()}
+    with torch.no_grad():
+        next(iter(backend._parameters.values())).fill_(float("nan"))
+    backend.accumulate(batch(0), 24 * 32)
+    loss, norm = backend.totals()
+    assert not np.isfinite(loss) and not np.isfinite(norm)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backend.state()["model"].items())
+
+
+def test_bf16_keeps_fp32_masters() -> None:
+    backend = deepspeed("train.precision=bf16")
+    exact = train(TorchBackend(nano()), range(20), 3)
+    found = train(backend, range(20), 3)
+    assert all(p.dtype == torch.bfloat16 for p in backend._parameters.values())
+    assert all(tensor.dtype == torch.float32 for tensor in backend.state()["model"].values())
+    assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in exact], rel=0.01)
+
+
+def test_the_states_are_in_host_memory() -> None:
+    backend = deepspeed()
+    params = sum(p.numel() for p in backend._parameters.values())
+    assert backend.host_states() >= params * 16  # masters, gradients, two moments
+    train(backend, range(1), 3)
+    assert backend.host_states() <= params * 20 + 1024  # and what the window gathers
+
+
+def reopened(tmp_path: Path, backend: Backend) -> Any:
+    """What a checkpoint on disk gives back."""
+    path, _ = checkpoint.save(tmp_path, 1, backend.state(), {}, None)
+    return checkpoint.load(path)[0]
+
+
+MAKERS = {"torch": lambda: TorchBackend(nano()), "deepspeed": deepspeed}
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(MAKERS, MAKERS)))
+def test_a_run_goes_on_with_the_other(first: str, second: str, tmp_path: Path) -> None:
+    straight, begun, resumed = MAKERS[first](), MAKERS[first](), MAKERS[second]()
+    train(straight, range(10), 3)
+    train(begun, range(10), 3)
+    saved = reopened(tmp_path, begun)
+    resumed.restore(saved)
+    for part, held in resumed.state().items():
+        assert held.keys() == saved[part].keys()
+        assert all(torch.equal(tensor, saved[part][name]) for name, tensor in held.items()), part
+    expected, found = train(straight, range(10, 30), 3), train(resumed, range(10, 30), 3)
+    if first == second:
+        assert found == expected
+    assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=1e-3)
+
+
+def test_weights_alone(tmp_path: Path) -> None:
+    begun, fresh = TorchBackend(nano()), deepspeed()
+    train(begun, range(3), 1)
+    fresh.restore_weights(reopened(tmp_path, begun)["model"])
+    assert fresh.evaluate(batch(5)) == begun.evaluate(batch(5))
+    assert "step" not in fresh.state()["optimizer"]
+
+
+def test_a_checkpoint_without_moments_is_refused(tmp_path: Path) -> None:
+    muon = TorchBackend(nano("optim.name=muon"))
+    train(muon, range(2), 1)
+    with pytest.raises(UserError, match=r"holds no exp_avg of .*optim\.name"):
+        deepspeed().restore(reopened(tmp_path, muon))
+
+
+def test_what_runs_is_told() -> None:
+    paths = deepspeed().paths
+    assert (paths["backend"], paths["optimizer"]) == ("deepspeed", "DeepSpeedCPUAdam")
+    assert paths["strategy"] == "offload (ZeRO-2, 1 rank)"

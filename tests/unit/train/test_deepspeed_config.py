@@ -1,0 +1,76 @@
+"""The DeepSpeed configuration: made from the spec, or a person's own that must not contradict it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.deepspeed_config import deepspeed_config
+from profiles.errors import SpecError
+from profiles.registry import load
+
+
+def config(tmp_path: Path, own: Any = None) -> dict[str, Any]:
+    more = []
+    if own is not None:
+        (tmp_path / "ds.json").write_text(own if isinstance(own, str) else json.dumps(own))
+        more = [f"launch.deepspeed_config={tmp_path / 'ds.json'}"]
+    return deepspeed_config(load("pretrain_5080", more), bf16=True, device="cuda")
+
+
+def test_it_says_what_the_spec_says(tmp_path: Path) -> None:
+    made = config(tmp_path)
+    assert (
+        made["train_batch_size"] == 96 == made["train_micro_batch_size_per_gpu"] * made["gradient_accumulation_steps"]
+    )
+    assert made["zero_optimization"]["stage"] == 2
+    assert made["zero_optimization"]["offload_optimizer"] == {"device": "cpu", "pin_memory": True}
+    assert made["managed_gradient_accumulation"] is False
+    assert made["bf16"] == {"enabled": True}
+    assert json.loads(json.dumps(made)) == made
+
+
+def test_a_file_of_ones_own_is_laid_over_it(tmp_path: Path) -> None:
+    own = {
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_clipping": 1.0,
+        "fp16": {"enabled": False},
+        "optimizer": {"type": "adamw"},
+        "zero_optimization": {"stage": 2, "reduce_bucket_size": 1000, "offload_optimizer": {"pin_memory": False}},
+        "comms_logger": {"enabled": True},
+    }
+    made, plain = config(tmp_path, own), config(tmp_path)
+    assert made["zero_optimization"]["reduce_bucket_size"] == 1000
+    assert made["zero_optimization"]["offload_optimizer"] == {"device": "cpu", "pin_memory": False}
+    assert made["comms_logger"] == {"enabled": True}
+    assert made["train_micro_batch_size_per_gpu"] == plain["train_micro_batch_size_per_gpu"]
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"gradient_clipping": 0.5}, r"ds\.json: gradient_clipping: 0\.5 contradicts .* 1\.0 by optim\.clip; make"),
+        ({"train_micro_batch_size_per_gpu": 4}, r"train_micro_batch_size_per_gpu: 4 .* 12 by batch\.micro"),
+        ({"zero_optimization": {"stage": 3}}, r"zero_optimization\.stage: 3 .* 2 by ZeRO-2"),
+        ({"zero_optimization": {"offload_optimizer": {"device": "none"}}}, r"offload_optimizer\.device: \"none\""),
+        ({"optimizer": {"params": {"lr": 1e-3}}}, r"optimizer\.params\.lr: 0\.001 .* 0\.0003 by optim\.lr"),
+        ({"bf16": {"enabled": False}}, r"bf16\.enabled: false .* true by train\.precision"),
+        ({"managed_gradient_accumulation": True}, r"managed_gradient_accumulation: true"),
+        ({"scheduler": {"type": "WarmupLR"}}, r"ds\.json: scheduler: the trainer does this itself; leave it out"),
+        ({"fp16": {"enabled": True}}, r"ds\.json: fp16: the trainer"),
+        ("{", r"ds\.json: is not valid JSON"),
+        ("[]", r"ds\.json: is not a JSON object"),
+    ],
+)
+def test_a_contradiction_is_named(own: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=said):
+        config(tmp_path, own)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    spec = load("pretrain_5080", [f"launch.deepspeed_config={tmp_path / 'none.json'}"])
+    with pytest.raises(SpecError, match=r"launch\.deepspeed_config: .*none\.json: No such file"):
+        deepspeed_config(spec, bf16=True, device="cuda")

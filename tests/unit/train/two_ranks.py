@@ -1,0 +1,24 @@
+"""What two ranks find, as JSON: started by torchrun, for tests that compare it with one rank."""
+
+import json
+
+import torch
+from test_deepspeed_backend import nano, train
+
+from engine.train.backends import build_backend
+from engine.train.ranks import join
+
+torch.set_num_threads(1)
+ranks = join()
+found = {}
+for name in ("torch", "deepspeed"):
+    for accum in (1, 3, 8):
+        spec = nano(f"backend={name}", f"gpus_per_node={ranks.size}", "micro=1")
+        backend = build_backend(spec, ranks)
+        losses = [loss for loss, _ in train(backend, range(20), accum, ranks=ranks)]
+        found[f"{name} {accum}"] = {"losses": losses, "host_states": backend.host_states()}
+state = backend.state()
+if ranks.rank == 0:
+    found["weights"] = {name: float(tensor.double().sum()) for name, tensor in state["model"].items()}
+    print(json.dumps(found))
+ranks.leave()
