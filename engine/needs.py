@@ -36,6 +36,14 @@ def missing_for_deepspeed() -> str | None:
     return None
 
 
+def missing_for_mlx() -> str | None:
+    """What MLX would need and does not find; None where nothing is."""
+    if find_spec("mlx") is None:
+        package = "mlx" if platform.system() == "Darwin" else "'mlx[cpu]'"
+        return f"mlx is not installed; install it with pip install {package}, or use --backend torch"
+    return None
+
+
 def cuda_mismatch() -> str | None:
     """Why torch cannot use the card that this machine has; None where it can, or where there is no card."""
     if visible_device() is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from dataclasses import replace
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from engine.deepspeed_config import deepspeed_config
 from engine.jobs.process import is_locked
 from engine.memory.forecast import optimizer_bytes, weight_bytes
 from engine.memory.hardware import detect_hardware
-from engine.needs import cuda_mismatch, missing_for_deepspeed
+from engine.needs import cuda_mismatch, missing_for_deepspeed, missing_for_mlx
 from engine.train.checkpoint import facts, steps
 from profiles.errors import UserError
 from profiles.model_config import ModelConfig
@@ -58,7 +59,7 @@ def resolved(spec: RunSpec) -> RunSpec:
         spec,
         launch=replace(
             spec.launch,
-            backend="torch" if spec.launch.backend == "auto" else spec.launch.backend,
+            backend=_backend(spec) if spec.launch.backend == "auto" else spec.launch.backend,
             deepspeed_config=spec.launch.deepspeed_config
             and os.path.abspath(os.path.expanduser(spec.launch.deepspeed_config)),
         ),
@@ -67,10 +68,17 @@ def resolved(spec: RunSpec) -> RunSpec:
     )
 
 
+def _backend(spec: RunSpec) -> str:
+    """What "auto" means here: MLX on Apple Silicon, DeepSpeed where its way of saving memory is asked for."""
+    if platform.system() == "Darwin" and platform.machine() == "arm64" and missing_for_mlx() is None:
+        return "mlx"
+    return "deepspeed" if spec.memory.strategy == "offload" else "torch"
+
+
 def check_backend(spec: RunSpec) -> None:
     """Refuse what no backend here can run, before anything is created. Raises ``UserError``."""
     if spec.launch.backend == "mlx":
-        raise UserError(f"launch.backend: {spec.launch.backend} is not part of this version; use --backend torch")
+        return _check_mlx(spec)
     if mismatch := cuda_mismatch():
         raise UserError(f"launch.backend: {spec.launch.backend}: {mismatch}")
     if spec.launch.backend == "deepspeed":
@@ -93,18 +101,37 @@ def check_backend(spec: RunSpec) -> None:
 def _check_deepspeed(spec: RunSpec) -> None:
     if missing := missing_for_deepspeed():
         raise UserError(f"launch.backend: deepspeed: {missing}")
-    for key, value, allowed in (
+    _check_allowed(
+        "deepspeed, which steps AdamW on fp32 masters in host memory",
         ("memory.strategy", spec.memory.strategy, ("auto", "offload")),
         ("optim.name", spec.optim.name, ("adamw",)),
         ("train.precision", spec.train.precision, ("auto", "fp32", "bf16")),
-    ):
-        if value not in allowed:
-            raise UserError(
-                f"{key}: {value} is not for --backend deepspeed, which steps AdamW on fp32 masters in host memory;"
-                f" use {' or '.join(allowed)}, or --backend torch"
-            )
+    )
     if spec.launch.deepspeed_config:
         deepspeed_config(spec, bf16=spec.train.precision == "bf16", device="cpu")
+
+
+def _check_mlx(spec: RunSpec) -> None:
+    if missing := missing_for_mlx():
+        raise UserError(f"launch.backend: mlx: {missing}")
+    _check_allowed(
+        "mlx",
+        ("memory.strategy", spec.memory.strategy, ("auto", "device")),
+        ("memory.checkpointing", spec.memory.checkpointing, ("auto", "none", "full")),
+        ("optim.name", spec.optim.name, ("adamw",)),
+        ("train.precision", spec.train.precision, ("auto", "fp32", "bf16")),
+        ("train.attention", spec.train.attention, ("auto", "sdpa")),
+    )
+    if spec.ranks > 1:
+        raise UserError(f"launch: {spec.ranks} ranks are not for --backend mlx; use nodes = 1 and gpus_per_node = 1")
+
+
+def _check_allowed(backend: str, *choices: tuple[str, str, tuple[str, ...]]) -> None:
+    for key, value, allowed in choices:
+        if value not in allowed:
+            raise UserError(
+                f"{key}: {value} is not for --backend {backend}; use {' or '.join(allowed)}, or --backend torch"
+            )
 
 
 def slow_paths(config: ModelConfig, device: str, attention: str) -> list[str]:

@@ -13,6 +13,10 @@ def build_backend(spec: RunSpec, ranks: Ranks) -> Backend:
         from engine.train.deepspeed_backend import DeepSpeedBackend
 
         return DeepSpeedBackend(spec, ranks)
+    if spec.launch.backend == "mlx":
+        from engine.train.mlx_backend import MLXBackend
+
+        return MLXBackend(spec)
     from engine.train.torch_backend import TorchBackend
 
     return TorchBackend(spec, ranks)

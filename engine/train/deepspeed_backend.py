@@ -120,8 +120,10 @@ class DeepSpeedBackend:
         self._run.restore_random_state(optimizer)
         if "step" not in optimizer:
             return
+        step = int(optimizer["step"])
         for part in self._parts:
-            self._adam.state[part]["step"] = int(optimizer["step"])
+            self._adam.state[part]["step"] = step
+        self._replay(step)
         for moment in MOMENTS:
             for name, parameter in self._parameters.items():
                 stored = from_tensors(moment, name, optimizer)
@@ -131,6 +133,14 @@ class DeepSpeedBackend:
                         " go on with that run's optim.name, or start from its weights with --init-from"
                     )
                 parameter.set_full_hp_param(unpacked(stored), moment)
+
+    def _replay(self, step: int) -> None:
+        """Let DeepSpeed's Adam count to ``step`` on nothing: it multiplies its powers of beta up from step to step, and
+        in fp32 a power taken at once is another number. A microsecond each."""
+        adam, nothing = self._adam, [torch.zeros(1) for _ in range(4)]
+        beta1, beta2 = adam.param_groups[0]["betas"]
+        for n in range(1, step + 1):
+            adam.ds_opt_adam.adam_update(adam.opt_id, n, 0.0, beta1, beta2, 1.0, 0.0, True, *nothing)
 
     def restore_weights(self, weights: dict[str, Any]) -> None:
         self._run.check(weights)

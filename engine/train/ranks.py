@@ -8,6 +8,7 @@ WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -76,6 +77,10 @@ class Group:
                     f" {torch.cuda.device_count()}; start as many ranks as there are cards"
                 )
             torch.cuda.set_device(local)
+        if (name := _interface_towards(os.environ.get("MASTER_ADDR", ""))) is not None:
+            # Left to themselves both take the address of the host's name, which need not lead to the others.
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
         try:
             distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
         except distributed.DistNetworkError as error:
@@ -132,6 +137,21 @@ def world_size() -> int:
 def local_world_size() -> int:
     """How many of them are on this machine; the launcher of deepspeed has a name of its own for it."""
     return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or world_size())
+
+
+def _interface_towards(host: str) -> str | None:
+    """The network interface by which ``host`` is reached; None where that cannot be told."""
+    import psutil
+
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(address)  # of a datagram socket: nothing is sent, a route is chosen
+            own = probe.getsockname()[0]
+    except OSError:
+        return None
+    names = (name for name, held in psutil.net_if_addrs().items() if own in {one.address for one in held})
+    return next(names, None)
 
 
 def _first_line(error: Exception) -> str:

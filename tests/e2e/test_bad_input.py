@@ -73,12 +73,17 @@ def file_in_the_way(world):
     (world.root / "models").write_text("")
 
 
-def deepspeed(world):
-    return ("--backend", "deepspeed")
+def deepspeed_with_muon(world):
+    return ("--backend", "deepspeed", "-s", "optim.name=muon")
 
 
-def mlx(world):
-    return ("--backend", "mlx")
+def mlx_with_8_bit_states(world):
+    return ("--backend", "mlx", "-s", "strategy=states8bit")
+
+
+def a_contradicting_deepspeed_file(world):
+    (world.root / "ds.json").write_text('{"gradient_clipping": 7}')
+    return ("--backend", "deepspeed", "-s", "deepspeed_config=ds.json")
 
 
 def resume_of_nothing(world):
@@ -103,7 +108,7 @@ def three_ranks(world):
 
 
 def offload(world):
-    return ("-s", "strategy=offload")
+    return ("--backend", "torch", "-s", "strategy=offload")
 
 
 class Case(NamedTuple):
@@ -127,14 +132,15 @@ CASES = [
     Case(not_dividing, "use 1, 2, 4, 8", 2),
     Case(not_a_number, "'many'", 2),
     Case(file_in_the_way, "models is not a directory", 1),
-    Case(deepspeed, "deepspeed", 1),
-    Case(mlx, "mlx", 1),
+    Case(deepspeed_with_muon, "optim.name: muon is not for --backend deepspeed", 1),
+    Case(mlx_with_8_bit_states, "memory.strategy: states8bit is not for --backend mlx", 1),
+    Case(a_contradicting_deepspeed_file, "gradient_clipping: 7 contradicts", 2),
     Case(resume_of_nothing, "latest", 1),
     Case(resume_of_no_checkpoint, "elsewhere", 1),
     Case(init_from_nothing, "nowhere", 1),
     Case(resume_and_init, "--init-from", 2),
     Case(three_ranks, "4 × 3 ranks does not divide the 8 sequences", 2),
-    Case(offload, "offload", 1),
+    Case(offload, "offload is what --backend deepspeed does", 1),
 ]
 
 

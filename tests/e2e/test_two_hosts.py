@@ -1,0 +1,126 @@
+"""A run over two machines: network namespaces of this one, joined by a cable."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("ip") is None or subprocess.run(["ip", "netns", "list"]).returncode != 0,
+    reason="network namespaces need root and iproute2",
+)
+ADDRESSES = ("10.77.0.1", "10.77.0.2")
+HOSTS = ("-s", "nodes=2", "-s", f"hosts={','.join(ADDRESSES)}", "--backend", "torch")
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
+
+
+@pytest.fixture
+def two_hosts():
+    """The names of two namespaces that reach each other and nothing else."""
+    names = [f"mla-{os.getpid()}-{number}" for number in (1, 2)]
+    ends = [f"v{number}" for number in (1, 2)]
+    for name in names:
+        ip("netns", "add", name)
+    try:
+        ip("link", "add", ends[0], "netns", names[0], "type", "veth", "peer", "name", ends[1], "netns", names[1])
+        for name, end, address in zip(names, ends, ADDRESSES, strict=True):
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", end)
+            for device in (end, "lo"):
+                ip("-n", name, "link", "set", device, "up")
+        yield names
+    finally:
+        for name in names:
+            ip("netns", "del", name)
+
+
+@pytest.fixture
+def on_two_hosts(world, two_hosts):
+    """A function that launches a run on the first host and, by the line that --dry-run prints, on the second."""
+    first, second = two_hosts
+    mla_tui = ["ip", "netns", "exec", first, str(world.command)]
+    workers = []
+
+    def command(*args: str) -> str:
+        done = subprocess.run(
+            [*mla_tui, *args], env=world.env, cwd=world.root, text=True, capture_output=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def launch(*args: str):
+        told = command("launch", "-p", "nano", *HOSTS, *args, "--dry-run").splitlines()
+        line = told[told.index(f"# on {ADDRESSES[1]}, by hand") + 1]
+        run = world.find(command("launch", "-p", "nano", *HOSTS, *args).strip())
+        with open(world.root / "second.log", "w") as log:
+            worker = ["ip", "netns", "exec", second, "bash", "-c", line]
+            workers.append(
+                subprocess.Popen(worker, env=world.env, cwd=world.root, stdout=log, stderr=log, start_new_session=True)
+            )
+        return run
+
+    yield launch
+    world.close()
+    for worker in workers:
+        worker.wait(timeout=30)
+
+
+def test_the_losses_are_those_of_one_host(on_two_hosts, undisturbed, wait_for, world):
+    run = on_two_hosts("-s", "steps=20")
+    run.wait_end()
+    plain, found = undisturbed.losses(), run.losses()
+    assert len(found) == 20
+    # The schedule's end differs, its beginning does not: 20 steps are all warm-up.
+    assert found == pytest.approx({step: plain[step] for step in found}, rel=1e-5)
+    wait_for("the end of the second host's ranks", lambda: not world.processes())
+
+
+def test_a_host_that_dies_is_a_restart_from_the_last_checkpoint(on_two_hosts, undisturbed, world):
+    run = on_two_hosts()
+    run.wait_step(45)
+    (rank,) = [p for p in world.processes() if "--worker" in p.cmdline() and p.environ().get("RANK") == "1"]
+    os.kill(rank.pid, signal.SIGKILL)
+    run.wait_end()
+    first, again = (record["resumed_from"] for record in run.kind("start"))
+    assert first is None and again >= 40
+    assert any("another rank has died" in record["why"] for record in run.kind("exit"))
+    plain, found = undisturbed.losses(), run.losses()
+    assert found.keys() == plain.keys()
+    for step in range(1, 41):
+        assert found[step] == pytest.approx(plain[step], rel=1e-5)
+
+
+def test_a_host_that_is_not_there_is_named(world, two_hosts):
+    arguments = ["launch", "-p", "nano", "-s", "nodes=2", "-s", "hosts=10.77.0.1,10.77.0.9"]
+    for hosts, said in (
+        ("10.77.0.1,10.77.0.9", "launch.hosts: 10.77.0.9 cannot be reached"),
+        ("10.77.0.2,10.77.0.1", "launch.hosts: 10.77.0.2 is not this machine"),
+        ("10.77.0.1,no-such-machine.invalid", "no-such-machine.invalid is no known machine"),
+    ):
+        arguments[-1] = f"hosts={hosts}"
+        done = subprocess.run(
+            ["ip", "netns", "exec", two_hosts[0], str(world.command), *arguments],
+            **{"env": world.env, "cwd": world.root, "text": True, "capture_output": True},
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert len(done.stderr.splitlines()) == 1 and said in done.stderr
+        assert not (world.home / "jobs").exists()
+
+
+def test_a_port_that_is_taken_is_named(world, two_hosts):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        world.refused(
+            *("launch", "-p", "nano", "-s", "nodes=2", "-s", "hosts=127.0.0.1,127.0.0.2", "-s", f"port={port}"),
+            **{"code": 1, "said": f"launch.port: {port} is taken on 127.0.0.1; use another"},
+        )
