@@ -254,9 +254,6 @@ class RunSpec:
             raise SpecError(
                 f"{source}: memory.strategy: states8bit keeps the moments of adamw; with optim.name = muon use device"
             )
-        named = len([host for host in self.launch.hosts.split(",") if host.strip()])
-        if named and named != self.launch.nodes:
-            raise SpecError(f"{source}: launch.hosts: names {named} machines, launch.nodes is {self.launch.nodes}")
         if conflict := self.model.config.conflict():
             raise SpecError(f"{source}: model.{conflict[0]}: {conflict[1]}")
 

@@ -58,6 +58,8 @@ def train(args: argparse.Namespace) -> int:
     from engine.train.main import run_foreground
     from tui.commands_job import LineShow
 
+    if args.deepspeed_config:
+        args.overrides.append(f"launch.deepspeed_config={args.deepspeed_config}")
     spec, resume, init_from = _resolve(args)
     return run_foreground(spec, args.name, resume, init_from, LineShow(spec.train.steps))
 
@@ -66,10 +68,15 @@ def plan(args: argparse.Namespace) -> int:
     from engine.memory.forecast import forecast
     from engine.memory.hardware import detect_hardware
     from engine.memory.levers import levers
+    from engine.memory.strategies import resolve_strategy, strategies
     from engine.preflight import slow_paths
     from tui.format import size
 
     spec, hardware = _spec(args), detect_hardware()
+    if args.deepspeed_config:
+        return _print_deepspeed_config(spec, hardware.device)
+    chosen, open_ways = resolve_strategy(spec, hardware), strategies(spec, hardware)
+    spec = replace(spec, memory=replace(spec.memory, strategy=chosen))
     parts = forecast(spec, hardware)
     slow = slow_paths(spec.model.config, hardware.device, spec.train.attention)
     ways = levers(spec, hardware)
@@ -84,6 +91,15 @@ def plan(args: argparse.Namespace) -> int:
             "hardware": {key: getattr(hardware, key) for key in hardware.__slots__},
             "fits": parts.fits(hardware),
             "slow": slow,
+            "strategies": [
+                {
+                    "strategy": way.name,
+                    "device_total": way.forecast.device_total,
+                    "host_total": way.forecast.host_total,
+                    "fits": way.fits,
+                }
+                for way in open_ways
+            ],
             "levers": [{"change": way.change, "device": way.device, "host": way.host} for way in ways],
         }
         print(json.dumps(answer, indent=1))
@@ -102,9 +118,24 @@ def plan(args: argparse.Namespace) -> int:
     print("it fits" if parts.fits(hardware) else "it does not fit this machine")
     for text in slow:
         print(f"slow: {text}")
+    print(f"strategies, fastest first (memory.strategy = {chosen}):")
+    for each in open_ways:
+        held = f"device {size(each.forecast.device_total)}, " if each.forecast.device else ""
+        verdict = "fits" if each.fits else "does not fit"
+        print(f"  {each.name:<12} {held}host {size(each.forecast.host_total)}  {verdict}")
+    if ways:
+        print("smaller:")
     for way in ways:
         place, saved = ("device", way.device) if parts.device else ("host", way.host)
         print(f"  {way.change:<31} {place} {size(saved)} less")
+    return 0
+
+
+def _print_deepspeed_config(spec: RunSpec, device: str) -> int:
+    from engine.deepspeed_config import deepspeed_config
+
+    bf16 = spec.train.precision == "bf16" or (spec.train.precision == "auto" and device == "cuda")
+    print(json.dumps(deepspeed_config(spec, bf16=bf16, device=device), indent=1))
     return 0
 
 

@@ -6,7 +6,10 @@ from typing import Any
 
 from tui.track import Track
 
-STEP_SERIES = ("loss", "lr", "grad_norm", "tok_s", "step_s", "device_peak", "host_states", "val_loss")
+STEP_SERIES = (
+    *("loss", "lr", "grad_norm", "tok_s", "step_s", "device_peak", "host_states", "val_loss"),
+    *("unified_active", "unified_cache", "unified_peak", "unified_limit"),
+)
 TELEMETRY_SERIES = ("device_used", "device_total", "rss", "ram_used", "ram_total")
 SERIES = [*STEP_SERIES, *TELEMETRY_SERIES]
 ENDED = ("finished", "failed", "stopped", "cut-off")
@@ -19,6 +22,7 @@ class RunView:
         self.tracks: dict[str, Track] = {name: Track() for name in SERIES}
         self.offloaded = Track()  # host_states over time, to stand beside ram_used; known from when we joined
         self.name = str(summary.get("name") or summary.get("id") or "")
+        self.one_memory = summary.get("backend") == "mlx"  # device and host share it
         self.phase = str(summary.get("phase") or "starting")
         self.reason: str | None = summary.get("reason")
         self.step: int = summary.get("step") or 0

@@ -12,7 +12,10 @@ from typing import Any
 from engine.jobs.log import Record, read_all
 
 CAPACITY = 4096
-STEP_SERIES = ("loss", "lr", "grad_norm", "tok_s", "step_s", "data_s", "device_peak", "host_states", "mfu")
+STEP_SERIES = (
+    *("loss", "lr", "grad_norm", "tok_s", "step_s", "data_s", "device_peak", "host_states", "mfu"),
+    *("unified_active", "unified_cache", "unified_peak", "unified_limit"),
+)
 TELEMETRY_SERIES = (
     *("device_used", "device_total", "device_util", "power_w", "temp_c"),
     *("rss", "ram_used", "ram_total", "swap", "disk_free"),

@@ -45,6 +45,12 @@ class Backend(Protocol):
     def host_states(self) -> int:
         """Bytes held in RAM for optimizer states offloaded from the device."""
 
+    def unified(self) -> dict[str, int]:
+        """Where device and host are one memory, its bytes for the step record; empty elsewhere.
+
+        ``unified_active``, ``unified_cache`` (kept for later use), ``unified_peak`` and ``unified_limit``.
+        """
+
     def state(self) -> State:
         """Every tensor a checkpoint needs, by file: ``{"model": {name: tensor}, "optimizer": {…}}``; rank 0's is
         whole. Not copied where one rank holds it all."""

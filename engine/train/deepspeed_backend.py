@@ -106,6 +106,9 @@ class DeepSpeedBackend:
         own: int = sum(tensor.nbytes for tensor in held)
         return own * self._ranks.local_size  # parts are of one size
 
+    def unified(self) -> dict[str, int]:
+        return {}
+
     def state(self) -> State:
         optimizer = self._run.random_state()
         if step := self._adam.state[self._parts[0]]["step"]:

@@ -159,6 +159,7 @@ class Trainer:
         self.step += 1
         self.cursor = cursor
         step_s = time.perf_counter() - begun
+        unified = self.backend.unified()  # before device_peak, which begins a new peak
         self.reporter.record(
             "step",
             step=self.step,
@@ -174,6 +175,7 @@ class Trainer:
             context=batch.context,
             device_peak=self.backend.device_peak(),
             host_states=self.backend.host_states(),
+            **unified,
             mfu=None,  # needs the device's measured ceiling, which nothing measures yet
         )
         if self.phase == "compiling":  # the first step has met every graph a step needs

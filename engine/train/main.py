@@ -22,7 +22,7 @@ from engine.preflight import check, check_history, resolved
 from engine.train import checkpoint
 from engine.train.ranks import Ranks, SaidElsewhere, join, local_world_size, world_size
 from engine.train.reporter import Reporter, ShowReporter, SilentReporter
-from profiles.errors import UserError
+from profiles.errors import SpecError, UserError
 from profiles.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def run_foreground(
 
     code, why = guarded(body)
     if why:
-        raise UserError(why)
+        raise SpecError(why) if code == SpecError.exit_code else UserError(why)
     return code
 
 

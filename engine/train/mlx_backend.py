@@ -135,14 +135,13 @@ class MLXBackend:
                 )
         self._weights = {name: _to_mlx(weights[name]) for name in self._weights}
 
-    def unified(self) -> dict[str, int] | None:
-        """Bytes in use, kept for later use, at the most so far, and allowed; see ``Backend.unified``."""
+    def unified(self) -> dict[str, int]:
         limit = mx.device_info().get("max_recommended_working_set_size") or psutil.virtual_memory().total
         return {
-            "active": int(mx.get_active_memory()),
-            "cache": int(mx.get_cache_memory()),
-            "peak": int(mx.get_peak_memory()),
-            "limit": int(limit),
+            "unified_active": int(mx.get_active_memory()),
+            "unified_cache": int(mx.get_cache_memory()),
+            "unified_peak": int(mx.get_peak_memory()),
+            "unified_limit": int(limit),
         }
 
     def _loss(

@@ -81,6 +81,9 @@ class TorchBackend:
     def host_states(self) -> int:
         return 0  # everything is on the device
 
+    def unified(self) -> dict[str, int]:
+        return {}
+
     def state(self) -> State:
         return {
             "model": {name: p.detach() for name, p in self._parameters.items()},

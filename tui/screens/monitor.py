@@ -68,8 +68,8 @@ class MonitorScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         yield Heading(f"{self.view.name} · {self.job.id}" if self.view.name != self.job.id else self.job.id)
         yield StatusLine()
-        with Grid(id="panes"):
-            yield from panes.make()
+        with Grid(id="panes", classes="one-memory" if self.view.one_memory else ""):
+            yield from panes.make(self.view)
         yield LogTail(id="log")
         yield KeyBar(actions.MONITOR)
 

@@ -1,4 +1,7 @@
-"""What the four panes of the monitor show: titles, lines and capacities from what is known of a run."""
+"""What the panes of the monitor show: titles, lines and capacities from what is known of a run.
+
+Four: loss, VRAM, RAM offload, tokens/s. Three where device and host share one memory.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,20 @@ from tui.widgets.chart import Chart, Line
 SMOOTHINGS = ((0.0, ""), (0.6, "smooth"), (0.95, "very smooth"))
 
 
-def make() -> list[Chart]:
+def make(view: RunView) -> list[Chart]:
     """The charts in the order of their number keys."""
-    return [
-        Chart("loss", id="pane-1"),
-        Chart("VRAM", id="pane-2", time_axis=True, y_text=_short_size, y_unit=words.size_unit, from_zero=True),
-        Chart("RAM offload", id="pane-3", time_axis=True, y_text=_short_size, y_unit=words.size_unit, from_zero=True),
-        Chart("tokens/s", id="pane-4", y_text=words.axis, from_zero=True),
-    ]
+    if view.one_memory:
+        memories = [_memory_chart("unified memory", 2, time_axis=False)]
+    else:
+        memories = [_memory_chart("VRAM", 2), _memory_chart("RAM offload", 3)]
+    speed = Chart("tokens/s", id=f"pane-{len(memories) + 2}", y_text=words.axis, from_zero=True)
+    return [Chart("loss", id="pane-1"), *memories, speed]
+
+
+def _memory_chart(title: str, number: int, time_axis: bool = True) -> Chart:
+    return Chart(
+        title, id=f"pane-{number}", time_axis=time_axis, y_text=_short_size, y_unit=words.size_unit, from_zero=True
+    )
 
 
 def _short_size(value: float) -> str:
@@ -32,10 +41,11 @@ def _short_size(value: float) -> str:
 
 def fill(panes: list[Chart], view: RunView, notes: str = "") -> None:
     """Show the state of ``view``; ``notes`` says how the loss is drawn."""
-    _loss(panes[0], view, notes)
-    _device(panes[1], view)
-    _host(panes[2], view)
-    _speed(panes[3], view)
+    loss, *memories, speed = panes
+    _loss(loss, view, notes)
+    for pane, show in zip(memories, (_unified,) if view.one_memory else (_device, _host), strict=True):
+        show(pane, view)
+    _speed(speed, view)
 
 
 def _loss(pane: Chart, view: RunView, notes: str) -> None:
@@ -72,6 +82,22 @@ def _host(pane: Chart, view: RunView) -> None:
         lines.append(Line(view.offloaded.points, "chart--second"))
     titles = [f"RAM offload {states} · {words.size_of(used, total)}", f"RAM {states} · {words.size_of(used, total)}"]
     pane.show([*titles, f"RAM offload {states}"], lines, y_top=total)
+
+
+def _unified(pane: Chart, view: RunView) -> None:
+    active, cache, peak, limit = (view.last(f"unified_{name}") for name in ("active", "cache", "peak", "limit"))
+    lines = [
+        Line(view.tracks["unified_peak"].points, "chart--line"),
+        Line(view.tracks["unified_active"].points, "chart--second"),
+    ]
+    of_limit = words.size_of(peak, limit)
+    titles = [
+        f"unified memory peak {of_limit} · active {words.size(active)} · cache {words.size(cache)}",
+        f"peak {of_limit} · active {words.size(active)} · cache {words.size(cache)}",
+        f"peak {of_limit} · active {words.size(active)}",
+        f"peak {of_limit}",
+    ]
+    pane.show(titles, lines, x_end=view.steps)
 
 
 def _speed(pane: Chart, view: RunView) -> None:

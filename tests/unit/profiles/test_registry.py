@@ -29,7 +29,7 @@ def refused(name: str, *overrides: str) -> str:
 @pytest.mark.parametrize(
     ("name", "model", "context", "micro", "accum", "strategy"),
     [
-        ("cpu_demo", "mla-tiny", 256, 8, 1, "device"),
+        ("cpu_demo", "mla-tiny", 256, 8, 1, "auto"),
         ("pretrain_5080", "mla-1b", 2048, 12, 8, "offload"),
         ("longctx_5090", "mla-1b", 16384, 1, 16, "offload"),
         ("mac_m4_pro", "mla-1b", 2048, 2, 48, "device"),

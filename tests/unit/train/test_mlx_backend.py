@@ -139,4 +139,5 @@ def test_the_one_memory_is_told() -> None:
     backend = mlx()
     train(backend, range(1))
     told = backend.unified()
-    assert told is not None and 0 < told["active"] <= told["peak"] <= told["limit"] and told["cache"] >= 0
+    assert 0 < told["unified_active"] <= told["unified_peak"] <= told["unified_limit"]
+    assert told["unified_cache"] >= 0
