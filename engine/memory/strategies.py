@@ -40,6 +40,8 @@ def resolve_strategy(spec: RunSpec, hardware: Hardware) -> str:
     if spec.memory.strategy != "auto":
         return spec.memory.strategy
     ways = strategies(spec, hardware)
+    if not ways:
+        return "auto"  # the run contradicts itself; whoever checks it says how
     smallest = min(ways, key=lambda way: (way.forecast.device_total, way.forecast.host_total))
     return next((way for way in ways if way.fits), smallest).name
 

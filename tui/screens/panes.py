@@ -28,14 +28,19 @@ def _memory_chart(title: str, number: int, time_axis: bool = True) -> Chart:
     )
 
 
-def _short_size(value: float) -> str:
+def _shorter(value: float | None) -> str:
+    """A size where a title has few cells: ``23.5G``."""
+    return "–" if value is None else _short_size(value, digits=3)
+
+
+def _short_size(value: float, digits: int = 4) -> str:
     """A tick in the cells of an axis: ``1.5G``."""
     if not value:
         return "0"
     unit = words.size_unit(abs(value))
     for bytes_, letter in ((1024.0**4, "T"), (1024.0**3, "G"), (1024.0**2, "M"), (1024.0, "K")):
         if unit >= bytes_:
-            return f"{value / bytes_:.4g}{letter}"
+            return f"{value / bytes_:.{digits}g}{letter}"
     return f"{value:.0f}"
 
 
@@ -94,7 +99,7 @@ def _unified(pane: Chart, view: RunView) -> None:
     titles = [
         f"unified memory peak {of_limit} · active {words.size(active)} · cache {words.size(cache)}",
         f"peak {of_limit} · active {words.size(active)} · cache {words.size(cache)}",
-        f"peak {of_limit} · active {words.size(active)}",
+        f"peak {_shorter(peak)}/{_shorter(limit)} active {_shorter(active)} cache {_shorter(cache)}",
         f"peak {of_limit}",
     ]
     pane.show(titles, lines, x_end=view.steps)

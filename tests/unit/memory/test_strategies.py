@@ -60,11 +60,13 @@ def test_what_was_asked_for_stays() -> None:
         (["backend=deepspeed"], ["offload"]),
         (["backend=mlx"], ["device"]),
         (["optim.name=muon"], ["device"]),
+        (["backend=deepspeed", "optim.name=muon"], []),
         (["train.precision=bf16_sr"], ["device", "states8bit"]),
     ],
 )
 def test_only_what_the_run_leaves_open(more: list[str], names: list[str]) -> None:
     assert [way.name for way in strategies(auto(*more), card(80))] == names
+    assert resolve_strategy(auto(*more), card(80)) == (names[0] if names else "auto")
 
 
 def test_without_torchao_there_are_no_8_bit_states(monkeypatch: pytest.MonkeyPatch) -> None:

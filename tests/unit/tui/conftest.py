@@ -39,11 +39,11 @@ def make_job(store: Store) -> Iterator[Make]:
     """``make_job(name, steps, phase=…)`` → the job and its log's writer. A living one's trainer is this process."""
     writers: list[LogWriter] = []
 
-    def make(name: str, steps: int, phase: str = "finished") -> tuple[Job, LogWriter]:
+    def make(name: str, steps: int, phase: str = "finished", backend: str = "torch") -> tuple[Job, LogWriter]:
         spec = registry.load("cpu_demo")
         living = phase not in ("finished", "failed", "stopped")
         state: dict[str, Any] = {
-            **{"profile": "cpu_demo", "backend": "torch", "steps": spec.train.steps, "micro": 8, "accum": 1},
+            **{"profile": "cpu_demo", "backend": backend, "steps": spec.train.steps, "micro": 8, "accum": 1},
             **{"context": 256, "version": "0", "host": this_host(), "boot": this_boot(), "phase": phase},
             **{"attempt": 1, "started": time.time() - steps, "step": steps, "loss": 2.0},
         }

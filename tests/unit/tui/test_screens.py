@@ -124,6 +124,22 @@ async def test_the_monitor_counts_every_step_and_follows(store: Store, make_job:
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
 
 
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [((80, 24), "peak 20G/36G active 9G cache 1G"), ((160, 48), "memory peak 20.0 of 36.0 GiB · active 9.00 GiB")],
+)
+async def test_one_memory_is_one_pane(size: tuple[int, int], said: str, store: Store, make_job: Any) -> None:
+    job, writer = make_job("mac", 1, phase="running", backend="mlx")
+    memory = {"active": 9 << 30, "cache": 1 << 30, "peak": 20 << 30, "limit": 36 << 30}
+    unified = {f"unified_{name}": value for name, value in memory.items()}
+    writer.write("step", step=2, loss=2.0, lr=1e-3, grad_norm=1.0, tok_s=1.0, step_s=0.5, **unified)
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: said in on_screen(app, "#pane-2"))
+        assert "tokens/s" in on_screen(app, "#pane-3")
+        assert not app.screen.query("#pane-4")
+
+
 async def test_a_loss_that_is_not_finite_is_a_gap_and_said(store: Store, make_job: Any) -> None:
     job, writer = make_job("demo", 10, phase="running")
     writer.write("step", step=11, loss=float("nan"), lr=1e-3, grad_norm=None, tok_s=1.0, step_s=0.5, host_states=0)
