@@ -15,7 +15,7 @@ from engine.deepspeed_config import deepspeed_config
 from engine.jobs.process import is_locked
 from engine.memory.forecast import optimizer_bytes, weight_bytes
 from engine.memory.hardware import detect_hardware
-from engine.memory.strategies import resolve_strategy
+from engine.memory.strategies import with_strategy
 from engine.needs import cuda_mismatch, missing_for_deepspeed, missing_for_mlx
 from engine.train.checkpoint import facts, steps
 from profiles.errors import UserError
@@ -57,8 +57,7 @@ def check_history(out: Path, resume: Path | None) -> None:
 def resolved(spec: RunSpec) -> RunSpec:
     """The same run with strategy and backend chosen, and absolute paths: it must not depend on where it was launched
     from."""
-    strategy = resolve_strategy(spec, detect_hardware()) if spec.memory.strategy == "auto" else spec.memory.strategy
-    spec = replace(spec, memory=replace(spec.memory, strategy=strategy))
+    spec = with_strategy(spec, detect_hardware())
     return replace(
         spec,
         launch=replace(

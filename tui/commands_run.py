@@ -68,15 +68,14 @@ def plan(args: argparse.Namespace) -> int:
     from engine.memory.forecast import forecast
     from engine.memory.hardware import detect_hardware
     from engine.memory.levers import levers
-    from engine.memory.strategies import resolve_strategy, strategies
+    from engine.memory.strategies import strategies, with_strategy
     from engine.preflight import slow_paths
     from tui.format import size
 
     spec, hardware = _spec(args), detect_hardware()
     if args.deepspeed_config:
         return _print_deepspeed_config(spec, hardware.device)
-    chosen, open_ways = resolve_strategy(spec, hardware), strategies(spec, hardware)
-    spec = replace(spec, memory=replace(spec.memory, strategy=chosen))
+    spec = with_strategy(spec, hardware)
     parts = forecast(spec, hardware)
     slow = slow_paths(spec.model.config, hardware.device, spec.train.attention)
     ways = levers(spec, hardware)
@@ -98,7 +97,7 @@ def plan(args: argparse.Namespace) -> int:
                     "host_total": way.forecast.host_total,
                     "fits": way.fits,
                 }
-                for way in open_ways
+                for way in strategies(spec, hardware)
             ],
             "levers": [{"change": way.change, "device": way.device, "host": way.host} for way in ways],
         }
@@ -118,8 +117,8 @@ def plan(args: argparse.Namespace) -> int:
     print("it fits" if parts.fits(hardware) else "it does not fit this machine")
     for text in slow:
         print(f"slow: {text}")
-    print(f"strategies, fastest first (memory.strategy = {chosen}):")
-    for each in open_ways:
+    print(f"strategies, fastest first (memory.strategy = {spec.memory.strategy}):")
+    for each in strategies(spec, hardware):
         held = f"device {size(each.forecast.device_total)}, " if each.forecast.device else ""
         verdict = "fits" if each.fits else "does not fit"
         print(f"  {each.name:<12} {held}host {size(each.forecast.host_total)}  {verdict}")

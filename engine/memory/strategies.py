@@ -35,15 +35,14 @@ def strategies(spec: RunSpec, hardware: Hardware) -> list[Strategy]:
     return found
 
 
-def resolve_strategy(spec: RunSpec, hardware: Hardware) -> str:
-    """What ``memory.strategy`` means on this machine: of "auto" the fastest way that fits, or else the smallest."""
-    if spec.memory.strategy != "auto":
-        return spec.memory.strategy
-    ways = strategies(spec, hardware)
-    if not ways:
-        return "auto"  # the run contradicts itself; whoever checks it says how
+def with_strategy(spec: RunSpec, hardware: Hardware) -> RunSpec:
+    """The same run with a strategy for this machine: of "auto" the fastest that fits, or else the smallest."""
+    ways = strategies(spec, hardware) if spec.memory.strategy == "auto" else []
+    if not ways:  # or the run contradicts itself; whoever checks it says how
+        return spec
     smallest = min(ways, key=lambda way: (way.forecast.device_total, way.forecast.host_total))
-    return next((way for way in ways if way.fits), smallest).name
+    chosen = next((way for way in ways if way.fits), smallest)
+    return replace(spec, memory=replace(spec.memory, strategy=chosen.name))
 
 
 def _open(name: str, spec: RunSpec, hardware: Hardware) -> bool:

@@ -186,8 +186,10 @@ class NewRunScreen(Screen[None]):
         self._say("", "#message")
         if self._hardware is not None:
             from engine.memory.forecast import forecast
+            from engine.memory.strategies import with_strategy
 
-            self.query_one(ForecastBars).show(forecast(spec, self._hardware), self._hardware)
+            parts = forecast(with_strategy(spec, self._hardware), self._hardware)
+            self.query_one(ForecastBars).show(parts, self._hardware)
 
     def _command(self, changed: list[str]) -> str:
         import shlex

@@ -8,8 +8,9 @@ import pytest
 
 from engine.memory import strategies as module
 from engine.memory.hardware import Hardware
-from engine.memory.strategies import resolve_strategy, strategies
+from engine.memory.strategies import strategies, with_strategy
 from profiles.registry import load
+from profiles.spec import RunSpec
 
 GB = 1 << 30
 
@@ -26,7 +27,11 @@ def card(device: float, ram: float = 64) -> Hardware:
 CPU = Hardware("a cpu", "cpu", None, None, 16 * GB, 12 * GB)
 
 
-def auto(*more: str):  # type: ignore[no-untyped-def]
+def chosen(spec: RunSpec, hardware: Hardware) -> str:
+    return with_strategy(spec, hardware).memory.strategy
+
+
+def auto(*more: str) -> RunSpec:
     return load("pretrain_5080", ["memory.strategy=auto", *more])
 
 
@@ -41,16 +46,16 @@ def test_fastest_first_and_each_smaller_on_the_device() -> None:
 @pytest.mark.parametrize("way", ["device", "states8bit", "offload"])
 def test_auto_is_the_fastest_that_fits(way: str) -> None:
     needed = {each.name: each.forecast.device_total / GB for each in strategies(auto(), card(80))}
-    assert resolve_strategy(auto(), card(needed[way] + 0.01)) == way
+    assert chosen(auto(), card(needed[way] + 0.01)) == way
 
 
 def test_where_nothing_fits_auto_is_the_smallest() -> None:
-    assert resolve_strategy(auto(), card(0.5)) == "offload"
-    assert resolve_strategy(auto("batch.micro=12"), card(0.5, ram=1)) == "offload"
+    assert chosen(auto(), card(0.5)) == "offload"
+    assert chosen(auto("batch.micro=12"), card(0.5, ram=1)) == "offload"
 
 
 def test_what_was_asked_for_stays() -> None:
-    assert resolve_strategy(auto("memory.strategy=device"), card(0.5)) == "device"
+    assert chosen(auto("memory.strategy=device"), card(0.5)) == "device"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +71,7 @@ def test_what_was_asked_for_stays() -> None:
 )
 def test_only_what_the_run_leaves_open(more: list[str], names: list[str]) -> None:
     assert [way.name for way in strategies(auto(*more), card(80))] == names
-    assert resolve_strategy(auto(*more), card(80)) == (names[0] if names else "auto")
+    assert chosen(auto(*more), card(80)) == (names[0] if names else "auto")
 
 
 def test_without_torchao_there_are_no_8_bit_states(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,5 +82,5 @@ def test_without_torchao_there_are_no_8_bit_states(monkeypatch: pytest.MonkeyPat
 def test_a_cpu_offloads_only_to_deepspeed() -> None:
     spec = load("cpu_demo")
     assert [way.name for way in strategies(spec, CPU)] == ["device", "states8bit"]
-    assert resolve_strategy(spec, CPU) == "device"
-    assert resolve_strategy(replace(spec, launch=replace(spec.launch, backend="deepspeed")), CPU) == "offload"
+    assert chosen(spec, CPU) == "device"
+    assert chosen(replace(spec, launch=replace(spec.launch, backend="deepspeed")), CPU) == "offload"
