@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from engine.jobs.apple import ApplePower
 from profiles.nvml import visible_device
 
 Sample = dict[str, float | int | None]
@@ -21,6 +22,7 @@ class Telemetry:
         self.folder = folder
         self._process: psutil.Process | None = None
         self._device = visible_device()
+        self._apple = ApplePower()
 
     @property
     def has_device(self) -> bool:
@@ -63,7 +65,7 @@ class Telemetry:
     def _device_sample(self) -> Sample:
         empty: Sample = dict.fromkeys(("device_used", "device_total", "device_util", "power_w", "temp_c"))
         if self._device is None:
-            return empty
+            return empty | {"power_w": self._apple.watts()}
         import pynvml as nv
 
         reads: dict[str, Callable[[], float]] = {
