@@ -34,4 +34,9 @@ def cache_folder() -> Path:
     """Where compiled code is kept from run to run, unless TORCHINDUCTOR_CACHE_DIR says otherwise."""
     if own := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mla-tui" / "inductor"
+    return own_cache() / "inductor"
+
+
+def own_cache() -> Path:
+    """What may be lost, at the price of being built again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mla-tui"

@@ -20,6 +20,7 @@ from torch import Tensor, distributed, nn
 
 from engine.deepspeed_config import deepspeed_config
 from engine.train.backend import Batch, State
+from engine.train.cpu_adam import load_cpu_adam
 from engine.train.optim.stored import from_tensors, unpacked
 from engine.train.ranks import Ranks
 from engine.train.torch_model import TorchModel
@@ -196,12 +197,6 @@ def _initialize(module: nn.Module, groups: list[dict[str, Any]], config: dict[st
         store = distributed.HashStore()  # type: ignore[attr-defined]
         distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     deepspeed.init_distributed(verbose=False)
-    try:
-        engine, _, _, _ = deepspeed.initialize(model=module, model_parameters=groups, config=config)
-    except RuntimeError as error:
-        if "cpu_adam" not in str(error):
-            raise
-        raise UserError(
-            "deepspeed: its optimizer could not be built; the compiler's words stand above; try --backend torch"
-        ) from error
+    load_cpu_adam()
+    engine, _, _, _ = deepspeed.initialize(model=module, model_parameters=groups, config=config)
     return engine

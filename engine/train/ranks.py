@@ -67,6 +67,8 @@ class Group:
         import torch
         from torch import distributed
 
+        from engine.train.pulse import Pulse
+
         self._distributed = distributed
         local = int(os.environ.get("LOCAL_RANK", "0"))
         cuda = torch.cuda.is_available()
@@ -94,6 +96,9 @@ class Group:
         self.size = distributed.get_world_size()
         self.local_size = local_world_size()
         self._words = distributed.new_group(backend="gloo")  # a card has no part in words
+        store = distributed.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
+        self._pulse = Pulse(store, self.rank, self.size)
+        self._pulse.start()
 
     def decide(self, body: Callable[[], T]) -> T:
         said: list[Any] = [None, None]
@@ -118,6 +123,7 @@ class Group:
         return float(summed)
 
     def leave(self) -> None:
+        self._pulse.stop()
         self._distributed.destroy_process_group()
 
 

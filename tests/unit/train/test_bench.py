@@ -225,8 +225,8 @@ def test_one_key_twice_is_refused_however_it_is_written() -> None:
 def test_a_cell_that_no_run_could_be_is_refused_before_any_is_measured() -> None:
     with pytest.raises(SpecError, match="micro: 3"):
         cells("cpu_demo", SMALL, ["micro=1,3"], synthetic=True)
-    with pytest.raises(UserError, match="mlx is not part"):
-        cells("cpu_demo", SMALL, ["launch.backend=torch,mlx"], synthetic=True)
+    with pytest.raises(UserError, match="muon is not for --backend mlx"):
+        cells("cpu_demo", [*SMALL, "optim.name=muon"], ["launch.backend=torch,mlx"], synthetic=True)
 
 
 def test_damaged_data_is_refused_and_missing_data_stood_in_for(tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""DeepSpeed's C++ Adam, built at its first use and kept for all runs of this person.
+
+torch guards such a folder by a file that outlives its maker: after a SIGKILL at the wrong moment, which may be that of
+any load, every later run would wait for it without end. Here a lock of the kernel stands before it, and a file that is
+found under that lock is a dead one's.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+
+import torch
+
+from engine.compiler import own_cache
+from engine.jobs.process import Lock
+from profiles.errors import UserError
+
+
+def load_cpu_adam() -> None:
+    """Load the op, building it first where need be. Raises ``UserError`` where no compiler can."""
+    from deepspeed.ops.op_builder.cpu import CPUAdamBuilder
+
+    folder = own_cache() / "torch_extensions" / f"torch-{torch.__version__}-{sys.implementation.cache_tag}"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = Lock(folder / "cpu_adam.lock")
+    lock.acquire(patience=math.inf)
+    try:
+        (folder / "cpu_adam" / "lock").unlink(missing_ok=True)
+        os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
+        CPUAdamBuilder().load(verbose=False)  # DeepSpeed asks again, and is given this one
+    except RuntimeError as error:
+        raise UserError(
+            "deepspeed: its optimizer could not be built; the compiler's words stand above; try --backend torch"
+        ) from error
+    finally:
+        lock.release()
+
+
+if __name__ == "__main__":
+    load_cpu_adam()
