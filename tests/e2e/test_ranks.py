@@ -39,6 +39,16 @@ def test_two_ranks_are_edited_and_one_of_them_killed(world, undisturbed, backend
     assert found[240] == pytest.approx(plain[240], rel=0.02)
 
 
+def test_a_job_by_deepspeeds_runner(world, undisturbed):
+    run = world.launch(*TWO, "--backend", "deepspeed", "-s", "launcher=deepspeed", "-s", "steps=20")
+    run.wait_step(3)
+    assert sum("deepspeed.launcher.launch" in p.cmdline() for p in world.processes()) == 1
+    assert {p.environ().get("RANK") for p in world.processes()} >= {"0", "1"}
+    run.wait_end()
+    plain, found = undisturbed.losses(), run.losses()
+    assert found == pytest.approx({step: plain[step] for step in range(1, 21)}, rel=1e-5)
+
+
 def test_a_run_stops_and_goes_on_with_another_number_of_ranks(world, undisturbed):
     run = world.launch("--backend", "deepspeed", *TWO, name="two")
     run.wait_step(30)

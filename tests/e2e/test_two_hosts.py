@@ -96,6 +96,20 @@ def test_a_host_that_dies_is_a_restart_from_the_last_checkpoint(on_two_hosts, un
         assert found[step] == pytest.approx(plain[step], rel=1e-5)
 
 
+@pytest.mark.faults
+def test_a_cable_that_is_pulled_is_a_restart_when_it_is_back(on_two_hosts, two_hosts, world, wait_for):
+    run = on_two_hosts()
+    run.wait_step(45)
+    ip("-n", two_hosts[1], "link", "set", "v2", "down")
+    wait_for("an end of both hosts' ranks", lambda: any(r["code"] for r in run.kind("exit")))
+    ip("-n", two_hosts[1], "link", "set", "v2", "up")
+    wait_for("the end of the run", run.job.ended, patience=200)
+    run.wait_end()
+    first, again = (record["resumed_from"] for record in run.kind("start"))
+    assert first is None and again >= 40
+    assert max(run.losses()) == 240
+
+
 def test_a_host_that_is_not_there_is_named(world, two_hosts):
     arguments = ["launch", "-p", "nano", "-s", "nodes=2", "-s", "hosts=10.77.0.1,10.77.0.9"]
     for hosts, said in (

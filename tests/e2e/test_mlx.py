@@ -1,0 +1,29 @@
+"""A job trained with MLX: edited, killed, and on to its end."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def test_an_mlx_job_is_edited_killed_and_ends_as_torch_would(world, undisturbed):
+    run = world.launch("--backend", "mlx")
+    run.wait_step(10)
+    world.run("set", run.id, "micro=2")
+    (edit,) = run.kind("edit")
+    run.wait_step(45)
+    run.kill("trainer")
+    run.wait_end()
+
+    first, again = run.kind("start")
+    assert "mlx" in first["versions"] and "mlx" in again["versions"]
+    assert again["resumed_from"] >= 40
+    assert {r["micro"] for r in run.kind("step") if r["step"] > edit["step"]} == {2}
+    steps = {attempt: {r["step"]: r["loss"] for r in run.kind("step") if r["attempt"] == attempt} for attempt in (1, 2)}
+    for step in steps[1].keys() & steps[2].keys():
+        assert steps[1][step] == steps[2][step]
+    plain, found = undisturbed.losses(), run.losses()
+    assert found.keys() == plain.keys()
+    for step in range(1, 21):
+        assert found[step] == pytest.approx(plain[step], rel=1e-3)
+    assert found[240] == pytest.approx(plain[240], rel=0.02)
+    assert all(r["unified_peak"] >= r["unified_active"] > 0 for r in run.kind("step"))
