@@ -48,7 +48,7 @@ class SilentReporter:
         pass
 
 
-class ShowReporter:
+class ShowReporter(SilentReporter):
     """A run without a job: every record is shown and nobody can ask for anything but by a signal."""
 
     def __init__(self, show: Callable[[Record], None]) -> None:
@@ -59,12 +59,3 @@ class ShowReporter:
 
     def progress(self, **fields: Any) -> None:
         self.record("progress", **fields)
-
-    def commands(self) -> list[Command]:
-        return []
-
-    def past_edits(self) -> list[Record]:
-        return []
-
-    def close(self) -> None:
-        pass
