@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,33 @@ def latest(out: Path) -> Path | None:
     except (OSError, UnicodeDecodeError):
         pass
     return out / f"ckpt_step_{known[-1]}" if (known := steps(out)) else None
+
+
+def intact(out: Path, tell: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint below ``out`` that is what was saved; None where none was ever saved.
+
+    Damaged ones before it are said through ``tell`` and put aside, under a name that neither a run nor retention takes
+    for a checkpoint. Raises ``UserError`` where all are damaged: to begin at nothing is a person's decision.
+    """
+    newest = latest(out)
+    if newest is None:
+        return None
+    damaged: dict[Path, str] = {}
+    others = (out / f"ckpt_step_{step}" for step in reversed(steps(out)))
+    for path in (newest, *(other for other in others if other != newest)):
+        try:
+            facts(path)
+            verify(path)
+        except UserError as error:
+            damaged[path] = str(error).partition(";")[0]
+            continue
+        for bad, why in damaged.items():
+            aside = bad.with_name(f"{bad.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            bad.rename(aside)
+            tell(f"{why}; put aside as {aside.name}, the run goes on from {path.name}")
+        return path
+    raise UserError(f"{'; '.join(damaged.values())}; no checkpoint of this run is intact, start anew with --name")
 
 
 def find(text: str, out: Path) -> Path:

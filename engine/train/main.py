@@ -58,10 +58,13 @@ def run_job(job: Job, attempt: int) -> int:
         spec, start = job.spec(), job.start()
         out = Path(spec.train.out) / job.name
         # A restart goes on from the run's own newest checkpoint; the first attempt from what the person gave.
-        own = checkpoint.latest(out) if attempt > 1 else None
+        own = checkpoint.intact(out, damaged) if attempt > 1 else None
         resume = own or (Path(start["resume"]) if start.get("resume") else None)
         init_from = Path(start["init_from"]) if start.get("init_from") else None
         return Attempt(spec, out, resume, init_from)
+
+    def damaged(text: str) -> None:
+        reporter.record("alert", what="checkpoint", text=text)
 
     def body() -> None:
         if (world := world_size()) > 1:

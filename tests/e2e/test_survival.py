@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -130,3 +131,24 @@ def test_a_run_that_lost_both_is_cut_off_until_somebody_asks(world, undisturbed,
     same_run(run, undisturbed)
     assert [start["resumed_from"] for start in run.kind("start")] == [None, 80]
     assert "cause unknown" in run.kind("exit")[0]["why"]
+
+
+def test_a_damaged_checkpoint_costs_the_steps_behind_the_one_before(world):
+    run = world.launch("-s", "save_every=0", "-s", "steps=600")
+    for step in (10, 30):
+        run.wait_step(step)
+        world.run("checkpoint", run.id)
+    kept, newest = (Path(r["path"]) for r in run.kind("checkpoint"))
+    model = newest / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-8])
+    run.kill("trainer")
+    run.wait_end()
+    _, again = run.kind("start")
+    assert f"ckpt_step_{again['resumed_from']}" == kept.name
+    (alert,) = run.kind("alert")
+    assert f"{newest.name}/model.safetensors: is not what was saved" in alert["text"]
+    assert newest.with_name(f"{newest.name}.damaged").is_dir()
+    before, after = ({r["step"]: r["loss"] for r in run.kind("step") if r["attempt"] == n} for n in (1, 2))
+    repeated = before.keys() & after.keys()
+    assert len(repeated) >= 20
+    assert {n: before[n] for n in repeated} == {n: after[n] for n in repeated}

@@ -94,6 +94,28 @@ def test_a_flipped_bit_in_any_file_is_named(tmp_path: Path, name: str) -> None:
     checkpoint.load(path)
 
 
+def test_the_newest_intact_one_is_found_and_damaged_ones_are_put_aside(tmp_path: Path) -> None:
+    assert checkpoint.intact(tmp_path, pytest.fail) is None
+    for step in (5, 10, 15):
+        put(tmp_path, step)
+    assert checkpoint.intact(tmp_path, pytest.fail) == tmp_path / "ckpt_step_15"
+    flip(tmp_path / "ckpt_step_15" / "model.safetensors", 100, 1)
+    (tmp_path / "ckpt_step_10" / "manifest.json").unlink()
+    told: list[str] = []
+    assert checkpoint.intact(tmp_path, told.append) == tmp_path / "ckpt_step_5"
+    assert len(told) == 2 and "ckpt_step_15/model.safetensors: is not what was saved" in told[0]
+    assert checkpoint.steps(tmp_path) == [5]
+    assert {p.name for p in tmp_path.glob("*.damaged")} == {"ckpt_step_10.damaged", "ckpt_step_15.damaged"}
+
+
+def test_where_none_is_intact_nothing_is_begun_anew_or_moved(tmp_path: Path) -> None:
+    for step in (5, 10):
+        flip(put(tmp_path, step) / "trainer.json", 0, 0)
+    with pytest.raises(UserError, match="no checkpoint of this run is intact"):
+        checkpoint.intact(tmp_path, pytest.fail)
+    assert checkpoint.steps(tmp_path) == [5, 10]
+
+
 def test_no_flipped_bit_in_the_manifest_does_harm(tmp_path: Path) -> None:
     path = put(tmp_path, 5)
     manifest = path / "manifest.json"
