@@ -44,6 +44,7 @@ class Attempt:
 
 def run_job(job: Job, attempt: int) -> int:
     """Rank 0 of ``job``; returns the process's exit status. Everything it has to say goes into the log."""
+    early = _remember_sigterm()
     lock = Lock(job.trainer_lock)
     if not lock.acquire(patience=0.5):
         complain(f"{job.id}: another trainer holds the job")
@@ -66,13 +67,17 @@ def run_job(job: Job, attempt: int) -> int:
     def damaged(text: str) -> None:
         reporter.record("alert", what="checkpoint", text=text)
 
+    def obey(trainer: Trainer) -> None:
+        _stop_on_signals(trainer)
+        if early:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     def body() -> None:
         if (world := world_size()) > 1:
             meeting = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             reporter.record("state", phase="starting", reason=f"waiting for {world} ranks to meet at {meeting}")
         with joined() as ranks:
-            obey = _stop_on_signals if ranks.size == 1 else _outlive_the_launcher
-            train(ranks.decide(plan), reporter, ranks, obey)
+            train(ranks.decide(plan), reporter, ranks, obey if ranks.size == 1 else _outlive_the_launcher)
 
     code, why = guarded(body)
     try:
@@ -196,6 +201,17 @@ def guarded(body: Callable[[], None]) -> tuple[int, str]:
             return 1, f"train.compile: {_first_line(error)}; the traceback stands above; use -s train.compile=off"
         return EXIT_RETRY, f"{type(error).__name__}: {_first_line(error)}; the traceback stands above"
     return 0, ""
+
+
+def _remember_sigterm() -> list[int]:
+    """SIGTERM while torch is imported and the model made: remembered, where it would be the end without a word.
+
+    Ranks that a launcher started die of it, as their launcher expects.
+    """
+    asked: list[int] = []
+    if world_size() == 1:
+        signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    return asked
 
 
 def _stop_on_signals(trainer: Trainer) -> None:

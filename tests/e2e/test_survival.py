@@ -152,3 +152,12 @@ def test_a_damaged_checkpoint_costs_the_steps_behind_the_one_before(world):
     repeated = before.keys() & after.keys()
     assert len(repeated) >= 20
     assert {n: before[n] for n in repeated} == {n: after[n] for n in repeated}
+
+
+def test_sigterm_while_the_trainer_still_starts_is_a_stop(world, wait_for):
+    run = world.launch()
+    wait_for("the trainer's name", lambda: run.job.trainer_who.exists())
+    run.kill("trainer", signal.SIGTERM)
+    assert run.kind("step") == []
+    run.wait_end("stopped")
+    assert len(run.kind("start")) == 1
