@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from profiles.nvml import visible_device
 
@@ -31,7 +33,13 @@ def detect_hardware() -> Hardware:
         return Hardware(name, "cuda", total, free, memory.total, memory.available)
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return Hardware("Apple Silicon", "mlx", memory.total, memory.available, memory.total, memory.available)
-    return Hardware(platform.processor() or platform.machine(), "cpu", None, None, memory.total, memory.available)
+    return Hardware(cpu_name(), "cpu", None, None, memory.total, memory.available)
+
+
+def cpu_name() -> str:
+    """What the processor calls itself, or its architecture. ``platform.processor`` would start a program to ask."""
+    told = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
+    return told.partition("model name")[2].partition(":")[2].partition("\n")[0].strip() or platform.machine()
 
 
 def _first_card() -> tuple[str, int, int] | None:

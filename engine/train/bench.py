@@ -10,7 +10,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import re
 import resource
 import signal
@@ -28,6 +27,7 @@ import torch
 
 from engine.jobs.commands import Command
 from engine.jobs.log import Record
+from engine.memory.hardware import cpu_name
 from engine.train.backend import Backend
 from engine.train.backends import build_backend
 from engine.train.ceiling import matmul_ceiling, synchronize
@@ -149,7 +149,7 @@ def _train(spec: RunSpec, steps: int | None, seconds: float) -> dict[str, Any]:
     step_s = statistics.median(meter.steps)
     return {
         "device": backend.device,
-        "device_name": torch.cuda.get_device_name() if backend.device == "cuda" else _cpu_name(),
+        "device_name": torch.cuda.get_device_name() if backend.device == "cuda" else cpu_name(),
         "threads": torch.get_num_threads(),
         "versions": {"mla-tui": package_version(), **backend.versions},
         "paths": backend.paths,
@@ -218,11 +218,6 @@ def _host_peak() -> int:
                 return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _cpu_name() -> str:
-    with_name = (Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else "").partition("model name")[2]
-    return with_name.partition(":")[2].partition("\n")[0].strip() or platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

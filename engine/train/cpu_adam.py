@@ -7,9 +7,12 @@ found under that lock is a dead one's.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -22,13 +25,14 @@ def load_cpu_adam() -> None:
     """Load the op, building it first where need be. Raises ``UserError`` where no compiler can."""
     from deepspeed.ops.op_builder.cpu import CPUAdamBuilder
 
-    folder = own_cache() / "torch_extensions" / f"torch-{torch.__version__}-{sys.implementation.cache_tag}"
+    folder = own_cache() / "torch_extensions" / build_name()
     folder.mkdir(parents=True, exist_ok=True)
     lock = Lock(folder / "cpu_adam.lock")
     lock.acquire(patience=math.inf)
     try:
         (folder / "cpu_adam" / "lock").unlink(missing_ok=True)
         os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
+        _prefer_own_ninja()
         CPUAdamBuilder().load(verbose=False)  # DeepSpeed asks again, and is given this one
     except RuntimeError as error:
         raise UserError(
@@ -36,6 +40,28 @@ def load_cpu_adam() -> None:
         ) from error
     finally:
         lock.release()
+
+
+def build_name() -> str:
+    """What makes one build another: torch, where its headers lie, and the instructions that -march=native takes.
+
+    Two environments that took turns in one folder would build anew at each turn.
+    """
+    told = Path("/proc/cpuinfo").read_text().splitlines()
+    instructions = next((line for line in told if line.startswith(("flags", "Features"))), "")
+    key = hashlib.sha256(f"{sys.prefix}\n{instructions}".encode()).hexdigest()[:12]
+    return f"torch-{torch.__version__}-{key}"
+
+
+def _prefer_own_ninja() -> None:
+    """Let torch find the ninja that is installed beside it, with its environment activated or not.
+
+    Two versions of ninja do not read each other's logs: where another comes along, everything is built again.
+    """
+    if find_spec("ninja"):
+        import ninja
+
+        os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, os.environ.get("PATH", os.defpath)])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""DeepSpeed's op is loaded whatever a killed run has left in its folder."""
+"""DeepSpeed's op is built once, and loaded whatever a killed run has left in its folder."""
 
 from __future__ import annotations
 
@@ -8,20 +8,40 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from engine.compiler import own_cache
+from engine.train.cpu_adam import build_name
 
 
-def load(cache: Path, timeout: float) -> None:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+def load(cache: Path, timeout: float, programs: Path | None = None) -> None:
+    path = f"{programs}:{os.environ['PATH']}" if programs else os.environ["PATH"]
     environ = {**os.environ, "DS_ACCELERATOR": "cpu", "PATH": path, "XDG_CACHE_HOME": str(cache)}
     call = [sys.executable, "-m", "engine.train.cpu_adam"]
     subprocess.run(call, env=environ, check=True, timeout=timeout, capture_output=True)
 
 
-def test_what_a_killed_run_left_is_no_reason_to_wait(tmp_path: Path) -> None:
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """The op's folder in a cache of this test."""
     load(own_cache().parent, timeout=280)  # built, if it was not yet
     shutil.copytree(own_cache() / "torch_extensions", tmp_path / "mla-tui" / "torch_extensions")
-    (folder,) = tmp_path.glob("mla-tui/torch_extensions/torch-*/cpu_adam")
-    (folder / "lock").touch()  # as SIGKILL leaves it
+    (folder,) = tmp_path.glob(f"mla-tui/torch_extensions/{build_name()}/cpu_adam")
+    return folder
+
+
+def test_another_ninja_on_the_path_builds_nothing_anew(built: Path, tmp_path: Path) -> None:
+    stranger = tmp_path / "bin" / "ninja"
+    stranger.parent.mkdir()
+    stranger.write_text("#!/bin/sh\nrm -f cpu_adam.so\nexit 1\n")
+    stranger.chmod(0o755)
+    before = (built / "cpu_adam.so").stat()
+    load(tmp_path, timeout=60, programs=stranger.parent)
+    after = (built / "cpu_adam.so").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_what_a_killed_run_left_is_no_reason_to_wait(built: Path, tmp_path: Path) -> None:
+    (built / "lock").touch()  # as SIGKILL leaves it
     load(tmp_path, timeout=60)
-    assert not (folder / "lock").exists()
+    assert not (built / "lock").exists()
