@@ -22,14 +22,20 @@ from profiles.errors import UserError
 
 
 def load_cpu_adam() -> None:
-    """Load the op, building it first where need be. Raises ``UserError`` where no compiler can."""
-    from deepspeed.ops.op_builder.cpu import CPUAdamBuilder
-
+    """Load the op, building it first where need be. Raises ``UserError`` where no compiler or no disk lets it."""
     folder = own_cache() / "torch_extensions" / build_name()
-    folder.mkdir(parents=True, exist_ok=True)
     lock = Lock(folder / "cpu_adam.lock")
-    lock.acquire(patience=math.inf)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(patience=math.inf)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: DeepSpeed's optimizer cannot be kept there: {error.strerror}; set XDG_CACHE_HOME to a"
+            " directory you can write to"
+        ) from None
+    try:
+        from deepspeed.ops.op_builder.cpu import CPUAdamBuilder
+
         (folder / "cpu_adam" / "lock").unlink(missing_ok=True)
         os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
         _prefer_own_ninja()

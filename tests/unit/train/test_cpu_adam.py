@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from engine.compiler import own_cache
-from engine.train.cpu_adam import build_name
+from engine.train.cpu_adam import build_name, load_cpu_adam
+from profiles.errors import UserError
 
 
 def load(cache: Path, timeout: float, programs: Path | None = None) -> None:
@@ -45,3 +46,10 @@ def test_what_a_killed_run_left_is_no_reason_to_wait(built: Path, tmp_path: Path
     (built / "lock").touch()  # as SIGKILL leaves it
     load(tmp_path, timeout=60)
     assert not (built / "lock").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"file/mla-tui/.*: Not a directory; set XDG_CACHE_HOME"):
+        load_cpu_adam()
