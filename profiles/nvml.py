@@ -11,17 +11,35 @@ def visible_device() -> Any | None:
 
     NVML stays initialised for the life of the process.
     """
+    return next(iter(_visible_devices()), None)
+
+
+def visible_uuids(count: int) -> list[str]:
+    """The UUIDs of the first ``count`` devices ``CUDA_VISIBLE_DEVICES`` leaves; fewer where there are not as many."""
+    handles = _visible_devices()[:count]
+    if not handles:
+        return []
+    import pynvml as nv
+
+    return [str(nv.nvmlDeviceGetUUID(handle)) for handle in handles]
+
+
+def _visible_devices() -> list[Any]:
+    """The NVML handles of what ``CUDA_VISIBLE_DEVICES`` leaves, up to the first that does not exist, as CUDA does."""
     try:
         import pynvml as nv
     except ImportError:
-        return None
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    if visible in ("", "-1"):
-        return None
+        return []
+    handles: list[Any] = []
     try:
         nv.nvmlInit()
-        if visible.isdigit():
-            return nv.nvmlDeviceGetHandleByIndex(int(visible))
-        return nv.nvmlDeviceGetHandleByUUID(visible)
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = map(str, range(nv.nvmlDeviceGetCount())) if visible is None else visible.split(",")
+        for name in (name.strip() for name in names):
+            if name in ("", "-1"):
+                break
+            by_index = name.isdigit()
+            handles.append(nv.nvmlDeviceGetHandleByIndex(int(name)) if by_index else nv.nvmlDeviceGetHandleByUUID(name))
     except nv.NVMLError:
-        return None
+        pass
+    return handles

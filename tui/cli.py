@@ -63,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_spec(sub)
     _add_origin(sub)
     sub.add_argument("--attach", action="store_true", help="open the app on the run")
+    sub.add_argument("--queue", action="store_true", help="where another run has the device, wait for it")
+    sub.add_argument("--share-device", action="store_true", help="start although another run has the device")
     sub.add_argument("--dry-run", action="store_true", help="print what would be run, and where, and start nothing")
 
     sub = add("train", "tui.commands_run:train", "train in the foreground", "mla-tui train -p cpu_demo -s steps=20")
@@ -109,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     add_job("checkpoint", "save now", "mla-tui checkpoint latest")
     sub = add_job("stop", "save and end a run", "mla-tui stop latest")
     sub.add_argument("--no-save", action="store_true", help="end without a checkpoint")
+    sub.add_argument("--kill", action="store_true", help="end a run that hears nothing any more, without a checkpoint")
     add_job("rm", "forget an ended run; its checkpoints stay", "mla-tui rm 20261123-194712")
 
     words = "write text with a checkpoint"

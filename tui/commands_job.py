@@ -138,7 +138,7 @@ def checkpoint(args: argparse.Namespace) -> int:
 
 def stop(args: argparse.Namespace) -> int:
     job = Store().find(args.job)
-    record = _ask(job, "stop", save=not args.no_save)
+    record = _ask(job, "stop", save=not (args.no_save or args.kill), kill=args.kill)
     if record is None:
         return 0
     deadline = time.monotonic() + ANSWER_PATIENCE

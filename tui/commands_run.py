@@ -27,7 +27,8 @@ def launch(args: argparse.Namespace) -> int:
         print(_what_would_run(spec), end="")
         return 0
     store = Store()
-    job = start(store, spec, name=args.name, resume=resume, init_from=init_from)
+    waits = {"queue": args.queue, "share_device": args.share_device}
+    job = start(store, spec, name=args.name, resume=resume, init_from=init_from, **waits)
     print(job.id, flush=True)
     if args.attach:
         from tui.app import run_app

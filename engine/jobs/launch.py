@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.jobs.devices import check_free
 from engine.jobs.launchers import check_launcher, prepare
-from engine.jobs.process import is_alive, is_locked, spawn_detached, this_boot, this_host
+from engine.jobs.process import held_fds, is_alive, is_locked, spawn_detached, this_boot, this_host
+from engine.jobs.scope import in_scope
 from engine.jobs.status import CUT_OFF, ENDED
 from engine.jobs.store import Job, Store
 from engine.preflight import check, check_history, resolved
@@ -22,9 +24,20 @@ STARTUP_PATIENCE = 10.0  # seconds for a new supervisor to take its lock
 
 
 def launch(
-    store: Store, spec: RunSpec, *, name: str | None = None, resume: Path | None = None, init_from: Path | None = None
+    store: Store,
+    spec: RunSpec,
+    *,
+    name: str | None = None,
+    resume: Path | None = None,
+    init_from: Path | None = None,
+    queue: bool = False,
+    share_device: bool = False,
 ) -> Job:
-    """Start ``spec`` as a job of its own that outlives us. Raises ``UserError`` before anything is created."""
+    """Start ``spec`` as a job of its own that outlives us. Raises ``UserError`` before anything is created.
+
+    A device that another job uses is refused; with ``queue`` the job waits for it, with ``share_device`` it does not
+    ask.
+    """
     spec = resolved(spec)
     if name is not None and (not name or "/" in name or name.startswith(".") or name == "latest"):
         raise UserError(f"--name {name!r}: use a plain word other than latest, without a slash or a dot in front")
@@ -34,10 +47,13 @@ def launch(
     if name:
         _check_name(store, name, spec.train.out)
         check_history(out / name, resume)
+    if not (queue or share_device):
+        check_free(store.home, spec)
     start = {
         "name": name,
         "resume": str(resume) if resume else None,
         "init_from": str(init_from) if init_from else None,
+        "share_device": share_device,
     }
     state: dict[str, Any] = {
         "profile": spec.profile,
@@ -73,8 +89,8 @@ def _check_name(store: Store, name: str, out: str) -> None:
 
 def start_supervisor(job: Job) -> None:
     """Start a supervisor and do not wait. Where one lives already the new one sees the lock and leaves."""
-    argv = [sys.executable, "-m", "engine.jobs.supervisor", str(job.path)]
-    spawn_detached(argv, job.console_path, job.path)
+    argv = [*in_scope(f"{job.id}-supervisor"), sys.executable, "-m", "engine.jobs.supervisor", str(job.path)]
+    spawn_detached(argv, job.console_path, job.path, keep=held_fds())
 
 
 def ensure_supervisor(job: Job) -> None:

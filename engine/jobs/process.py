@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+HELD_FDS = "MLA_TUI_HELD_FDS"
+
 
 def this_host() -> str:
     return platform.node()
@@ -56,14 +58,32 @@ def is_alive(who: dict[str, Any] | None) -> bool:
     return bool(who and who.get("pid") and start_ticks(int(who["pid"])) == who.get("start_ticks"))
 
 
+def held_fds() -> tuple[int, ...]:
+    """Open files whose locks this process was given to share, and shares with whom it starts (``devices.py``)."""
+    numbers = (int(word) for word in os.environ.get(HELD_FDS, "").split(",") if word.isdigit())
+    return tuple(fd for fd in numbers if _is_open(fd))
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
 def spawn_detached(
-    argv: Sequence[str], console: Path, cwd: Path, env: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    console: Path,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    keep: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own: no terminal, no signal of ours reaches it; output to ``console``.
 
-    ``env`` is laid over our own environment.
+    ``env`` is laid over our own environment; the descriptors ``keep`` stay open in it.
     """
-    with open(console, "ab") as out:
+    with open(console, "ab", opener=_private) as out:
         return subprocess.Popen(
             argv,
             cwd=cwd,
@@ -72,7 +92,12 @@ def spawn_detached(
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=keep,
         )
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 class Lock:

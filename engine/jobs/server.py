@@ -30,6 +30,10 @@ class Run(Protocol):
 
     def stop_without_trainer(self, id: str) -> None: ...
 
+    def kill_trainer(self, id: str) -> None: ...
+
+    def heard(self, record: Record) -> None: ...
+
 
 class Server:
     def __init__(self, run: Run) -> None:
@@ -127,12 +131,13 @@ class Server:
             by = str(params.pop("by", "socket"))
             id = commands.append(run.job.commands_path, method, params, by)
             if method == "stop":
-                run.stop_without_trainer(id)
+                run.kill_trainer(id) if params.get("kill") is True else run.stop_without_trainer(id)
             return {"id": id, "state": "pending"}
         raise wire.RpcError(wire.METHOD_NOT_FOUND, f"{method}: no such method")
 
     def _take_live(self, record: dict[str, Any]) -> None:
         if record.get("kind") in LIVE_KINDS:
+            self._run.heard(record)
             self.publish(finite(record))
 
     async def _stream(self, writer: asyncio.StreamWriter, start: int) -> None:

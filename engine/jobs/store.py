@@ -39,6 +39,7 @@ class Job:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.id = path.name
+        self.home = path.parent.parent
         self.log_path = path / "events.jsonl"
         self.commands_path = path / "commands.jsonl"
         self.state_path = path / "state.json"

@@ -10,30 +10,34 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from engine.jobs.death import Death
+from engine.jobs.devices import DeviceLocks, devices_of, holder
 from engine.jobs.files import complain, read_json, write_json
 from engine.jobs.history import History
 from engine.jobs.launchers import launcher_of, trainer_command
 from engine.jobs.log import LogWriter, Record, Tail
-from engine.jobs.process import Lock, identity, is_alive, is_locked, signal_name, spawn_detached, this_boot, this_host
+from engine.jobs.process import Lock, identity, this_boot, this_host
+from engine.jobs.restarts import RESTARTS, Restarts, is_mistake
+from engine.jobs.scope import in_scope
 from engine.jobs.server import Server
+from engine.jobs.stall import StallWatch
 from engine.jobs.status import ENDED, fold
 from engine.jobs.store import Job
 from engine.jobs.telemetry import Minute, Telemetry
+from engine.jobs.trainer_process import TrainerProcess
 from engine.version import package_version
 
 POLL = 0.05  # seconds between two looks at the log: the mean delay of a record is half of it
 STATE_EVERY = 1.0
 MINUTE = 60
-EXIT_RETRY = 75  # sysexits' EX_TEMPFAIL: the trainer asks to be started again
-RESTARTS = 5  # in a row without a step beyond the furthest one
-LONGEST_BACKOFF = 60.0
-LAUNCHER_PATIENCE = 5.0  # seconds for a launcher to end its ranks
+STALL_LOOK = 1.0
+DEVICE_LOOK = 0.5  # seconds between two tries for a device that another job has
+NOBODY_LOOKED = Death(None, None, "killed, cause unknown")
 # glibc gives every large tensor back to the kernel and takes it again, page fault by page fault. A trainer on the CPU
 # that keeps them is about a fifth faster for a tenth more memory (docs/log.md); on a card there is nothing to gain.
 KEEP_PAGES = {
@@ -54,25 +58,27 @@ class Supervisor:
         self._server = Server(self)
         self._telemetry = Telemetry(job.path)
         self._spec = job.spec()
-        self._child: subprocess.Popen[bytes] | None = None
-        self._trainer: dict[str, Any] | None = None
+        self._trainer = TrainerProcess(job)
+        self._devices = DeviceLocks(job.home, devices_of(self._spec))
+        self._shared = bool(job.start().get("share_device"))
+        self._restarts = Restarts()
+        self._stall = StallWatch()
         self._met = False  # whether this attempt's ranks have
-        self._died = asyncio.Event()
+        self._attempt: int | None = None  # of the trainer that is watched
         self._stop = asyncio.Event()  # a stop that no trainer can hear, for none is alive
-        self._failures = 0
-        self._furthest = 0
         self._state_due = 0.0
 
     async def run(self) -> None:
         """Look after the run until it has ended."""
         self.history, self._tail.at = History.from_log(self.job.log_path)
         self._catch_up_summary()
+        self._say_version()
         self.summary.update(
             supervisor=identity(os.getpid()), version=package_version(), host=this_host(), boot=this_boot()
         )
         self._save_state()
         await self._server.start()
-        tasks = [asyncio.create_task(self._follow_log()), asyncio.create_task(self._measure())]
+        tasks = [asyncio.create_task(each()) for each in (self._follow_log, self._measure, self._watch_for_stalls)]
         try:
             if self.summary.get("phase") not in ENDED:
                 await self._keep_running()
@@ -88,134 +94,119 @@ class Supervisor:
     def stop_without_trainer(self, id: str) -> None:
         """Carry out a stop that no trainer can hear: none is alive, or its ranks have not met yet."""
         apart = launcher_of(self._spec) is not None and not self._met
-        if self._trainer is None or apart:
+        if self._trainer.who is None or apart:
             self._write("state", phase="stopping", reason="stop was asked for", id=id)
             self._stop.set()
-        if self._child is not None and apart:
-            self._ending = asyncio.create_task(self._end_launcher(self._child))
+        if apart:
+            self._trainer.end_launcher()
 
-    async def _end_launcher(self, launcher: subprocess.Popen[bytes]) -> None:
-        """Nothing has begun, so nothing is lost."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(launcher.pid, number)  # it leads a session of its own
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._died.wait(), LAUNCHER_PATIENCE)
-                return
+    def kill_trainer(self, id: str) -> None:
+        """End the run at once, whatever the trainer does or cannot do any more."""
+        self._write("state", phase="stopping", reason="the trainer is killed, as asked", id=id)
+        self._read_log()
+        self._stop.set()
+        self._trainer.kill(launched=launcher_of(self._spec) is not None)
 
     # -- the trainer's life
 
     async def _keep_running(self) -> None:
         """Start, adopt and restart the trainer until the run has ended."""
         adopted = await self._adopt()
-        if not adopted and self.summary.get("attempt") and not self._judge(None):
+        if not adopted and self.summary.get("attempt") and self._judge(NOBODY_LOOKED) is None:
             return  # it died while nobody looked, and that was the end
         while True:
-            if self._trainer is None and not await self._adopt():
-                self._start_trainer()
-            await self._died.wait()
-            code = await self._reap()
-            self._read_log()
-            if not self._judge(code):
+            if self._trainer.who is None and not await self._adopt() and not await self._start():
                 return
-            backoff = min(LONGEST_BACKOFF, 2.0 ** (self._failures - 1) - 0.5)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), backoff)
-                self._end("stopped", "stopped between two attempts")
+            death = await self._trainer.ended()
+            self._telemetry.watch(None)
+            self._read_log()
+            backoff = self._judge(death)
+            if backoff is None or await self._stopped_within(backoff, "stopped between two attempts"):
                 return
 
-    async def _adopt(self) -> bool:
-        """Watch a trainer that another supervisor started, if one lives: it holds its lock and wrote who it is."""
-        for _ in range(20):
-            if not is_locked(self.job.trainer_lock):
-                return False
-            who = read_json(self.job.trainer_who)
-            if is_alive(who):
-                self._watch(who)
-                return True
-            await asyncio.sleep(0.05)  # it has the lock and is about to write its name
+    async def _stopped_within(self, seconds: float, reason: str) -> bool:
+        """Wait; whether a stop came meanwhile, which then has ended the run."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+            self._end("stopped", reason)
+            return True
         return False
 
-    def _start_trainer(self) -> None:
+    async def _adopt(self) -> bool:
+        if not await self._trainer.adopt():
+            return False
+        self._watching()
+        return True
+
+    async def _start(self) -> bool:
+        """Start the trainer as soon as its devices are free; False where a stop came first."""
+        waits_for = ""
+        while not self._shared and (device := self._devices.take(self.job.id)):
+            if device != waits_for:
+                reason = f"waits for {device}, which job {holder(self.job.home, device)} uses"
+                self._write("state", phase="starting", reason=reason)
+                waits_for = device
+            if await self._stopped_within(DEVICE_LOOK, f"stopped while it waited for {device}"):
+                return False
         attempt = int(self.summary.get("attempt") or 0) + 1
         self._log.attempt = self.summary["attempt"] = attempt
         self._write("state", phase="starting", reason="" if attempt == 1 else "restarted")
-        argv = trainer_command(self._spec, self.job.path, attempt)
-        env = {} if self._telemetry.has_device else KEEP_PAGES
-        self._child = spawn_detached(argv, self.job.console_path, self.job.path, env)
-        self._watch(identity(self._child.pid))
+        argv = [*in_scope(f"{self.job.id}-trainer"), *trainer_command(self._spec, self.job.path, attempt)]
+        env = {**({} if self._telemetry.has_device else KEEP_PAGES), **self._devices.env}
+        self._trainer.start(argv, attempt, env, self._devices.fds)
+        self._watching()
+        return True
 
-    def _watch(self, who: dict[str, Any]) -> None:
-        """Learn of the process's death by its pidfd, or by looking, where the platform has none."""
-        self._trainer = who
+    def _watching(self) -> None:
+        who = self.summary["trainer"] = self._trainer.who or {}
+        self._attempt = who.get("attempt")
         self._met = False
-        self._died.clear()
-        self.summary["trainer"] = who
-        self._telemetry.watch(who["pid"])
+        self._telemetry.watch(who.get("pid"))
         self._save_state()
-        try:
-            pidfd = os.pidfd_open(who["pid"])
-        except (AttributeError, OSError):
-            self._looking = asyncio.create_task(self._watch_by_looking(who))
-            return
-        loop = asyncio.get_running_loop()
 
-        def died() -> None:
-            loop.remove_reader(pidfd)
-            os.close(pidfd)
-            self._died.set()
-
-        loop.add_reader(pidfd, died)
-
-    async def _watch_by_looking(self, who: dict[str, Any]) -> None:
-        while is_alive(who):
-            await asyncio.sleep(0.2)
-        self._died.set()
-
-    async def _reap(self) -> int | None:
-        """The exit status of a child of ours (negative: the signal); None for an adopted trainer."""
-        self._telemetry.watch(None)
-        child, self._child, who, self._trainer = self._child, None, self._trainer, None
-        if child is None or who is None or child.pid != who["pid"]:
-            return None
-        return await asyncio.to_thread(child.wait)
-
-    def _judge(self, code: int | None) -> bool:
-        """Write down why the trainer ended; True if it is to be started again."""
+    def _judge(self, death: Death) -> float | None:
+        """Write down why the trainer ended; seconds until it is to be started again, None where that was the end."""
         last = self.summary.get("exit") or {}
-        silent = last.get("attempt") != self.summary.get("attempt")  # it could not say so itself
+        silent = last.get("attempt") != (self._attempt or self.summary.get("attempt"))  # it could not say so itself
         if silent:
-            if code is not None and code < 0:
-                last = {"code": None, "signal": signal_name(-code), "why": f"killed by {signal_name(-code)}"}
-            else:
-                why = (
-                    "killed, cause unknown" if code is None else f"ended with code {code}; see {self.job.console_path}"
-                )
-                last = {"code": code, "signal": None, "why": why}
+            last = {"code": death.code, "signal": death.signal, "why": death.why}
             self._write("exit", **last)
+            if death.out_of_memory:
+                self._write("oom", where="host", wanted=None, parts={}, action="restart")
             self._read_log()
         if self.summary.get("phase") in ENDED:
-            return False
+            return None
         if self.summary.get("phase") == "stopping" or self._stop.is_set():
             self._end("stopped", f"while stopping: {last['why']}")
-            return False
+            return None
         # Of several ranks the first may die before it can speak; the code is then its launcher's, and means nothing.
         unknown = silent and launcher_of(self._spec) is not None
-        if not unknown and last["code"] not in (None, EXIT_RETRY) and last["code"] < 64:
+        if not unknown and is_mistake(last["code"]):
             self._end("failed", last["why"])
-            return False
-        step = int(self.summary.get("step") or 0)
-        self._failures = 1 if step > self._furthest else self._failures + 1
-        self._furthest = max(self._furthest, step)
-        if self._failures > RESTARTS:
+            return None
+        backoff = self._restarts.next(int(self.summary.get("step") or 0))
+        if backoff is None:
             self._end("failed", f"{RESTARTS} restarts in a row came no further; the last: {last['why']}")
-            return False
+            return None
         self._write("state", phase="recovering", reason=last["why"])
-        return True
+        return backoff
 
     def _end(self, phase: str, reason: str) -> None:
         self._write("state", phase=phase, reason=reason)
         self._read_log()
+
+    async def _watch_for_stalls(self) -> None:
+        while True:
+            await asyncio.sleep(STALL_LOOK)
+            if text := self._stall.check(time.monotonic()):
+                self._write("alert", what="stall", text=text)
+
+    def _say_version(self) -> None:
+        """An upgrade under a living run: its trainer is of another version than what looks after it from now on."""
+        before, now = self.summary.get("version"), package_version()
+        if before not in (None, now) and self.summary.get("phase") not in ENDED:
+            text = f"the run was looked after by mla-tui {before}, from here on by {now}"
+            self._write("alert", what="version", text=text)
 
     # -- the log and the state
 
@@ -266,6 +257,7 @@ class Supervisor:
     def _take(self, record: Record) -> None:
         phase = self.summary.get("phase")
         fold(self.summary, record)
+        self.heard(record)
         if not self.history.add(record):
             self.history, _ = History.from_log(self.job.log_path, self._tail.at)
         if self.summary.get("phase") != phase:
@@ -274,6 +266,11 @@ class Supervisor:
             self._met = True
             # Of several ranks the first, not their launcher.
             self._telemetry.watch(read_json(self.job.trainer_who).get("pid"))
+
+    def heard(self, record: Record) -> None:
+        """A sign of life of the trainer, logged or live."""
+        if text := self._stall.heard(record, time.monotonic()):
+            self._write("log", level="info", text=text, rank=None)
 
     def _save_state(self) -> None:
         self._state_due = time.monotonic() + STATE_EVERY

@@ -16,8 +16,8 @@ from engine.jobs.commands import Command
 from engine.jobs.files import complain, write_json
 from engine.jobs.log import Record
 from engine.jobs.process import Lock, identity
+from engine.jobs.restarts import EXIT_RETRY
 from engine.jobs.store import Job
-from engine.jobs.supervisor import EXIT_RETRY
 from engine.preflight import check, check_history, resolved
 from engine.train import checkpoint
 from engine.train.ranks import Ranks, SaidElsewhere, join, local_world_size, world_size
@@ -49,7 +49,7 @@ def run_job(job: Job, attempt: int) -> int:
     if not lock.acquire(patience=0.5):
         complain(f"{job.id}: another trainer holds the job")
         return EXIT_RETRY
-    write_json(job.trainer_who, identity(os.getpid()))
+    write_json(job.trainer_who, {**identity(os.getpid()), "attempt": attempt})
 
     from engine.jobs.reporter import JobReporter
 

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from engine.jobs.files import complain
-from engine.jobs.supervisor import EXIT_RETRY
+from engine.jobs.restarts import EXIT_RETRY
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store

@@ -136,13 +136,13 @@ class Run:
 
         return wait_for(f"step {step} of attempt {attempt} of {self.id} ({self.phase()})", look)
 
-    def wait_end(self, phase: str = "finished") -> Record:
+    def wait_end(self, phase: str = "finished", patience: float = DEADLINE) -> Record:
         """Wait for the run's end and its supervisor's; the status then."""
 
         def over() -> bool:
             return self.job.ended() and self.who("supervisor") is None
 
-        wait_for(f"the end of {self.id}", over)
+        wait_for(f"the end of {self.id}", over, patience)
         status = self.status()
         console = self.job.console_path.read_text() if self.job.console_path.exists() else ""
         assert status["phase"] == phase, f"{status}\n{console}"

@@ -50,6 +50,12 @@ class Served:
     def stop_without_trainer(self, id: str) -> None:
         self.stopped_by.append(id)
 
+    def kill_trainer(self, id: str) -> None:
+        self.stopped_by.append(id)
+
+    def heard(self, record: dict[str, Any]) -> None:
+        pass
+
     def write(self, kind: str, **fields: Any) -> None:
         self.log.write(kind, **fields)
         for _, record in self.tail.poll():

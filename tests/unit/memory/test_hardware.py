@@ -39,6 +39,7 @@ def test_on_apple_silicon_the_devices_memory_is_the_hosts(no_card: None, monkeyp
 
 def test_a_card_is_asked_for_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 1)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: f"card {index}")
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(total=16, free=9))
     monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda handle: "RTX")

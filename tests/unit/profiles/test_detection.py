@@ -26,6 +26,7 @@ def cards(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         return object()
 
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 1)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", handle)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 

@@ -1,0 +1,85 @@
+"""Why a trainer died, from what the kernel tells: exit status, signal, the counters of its out-of-memory killer."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.jobs.process import signal_name
+
+_OOM_KILL = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
+_MACHINE = Path("/proc/vmstat")
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """``code`` is the exit status and ``signal`` a name such as SIGKILL; both None where nobody could tell."""
+
+    code: int | None
+    signal: str | None
+    why: str
+    out_of_memory: bool = False
+
+
+class OomKills:
+    """Counts the kernel's out-of-memory kills since it was made, in the cgroup of ``pid`` and on the whole machine."""
+
+    def __init__(self, pid: int) -> None:
+        self._cgroup = _counter_of(pid)
+        self._before = self._read()
+
+    def verdict(self) -> str | None:
+        """What to say of a death by SIGKILL: sure by the cgroup, likely by the machine; None where none was counted."""
+        cgroup, machine = (now > before for now, before in zip(self._read(), self._before, strict=True))
+        if cgroup:
+            return "killed by the kernel: the memory limit of its cgroup was reached"
+        if machine:
+            return "killed by SIGKILL while the kernel killed for want of host memory: most likely it ran out of RAM"
+        return None
+
+    def _read(self) -> tuple[int, int]:
+        return _count(self._cgroup), _count(_MACHINE)
+
+
+def death(code: int | None, kills: OomKills | None, console: Path) -> Death:
+    """The death of a trainer that could not say anything itself.
+
+    ``code`` is as ``Popen.wait`` gives it (negative: the signal), or None for a process that was not our child.
+    """
+    killed = code is None or code == -9 or code > 0  # above 0: of several ranks, a launcher whose rank was killed
+    if killed and kills is not None and (why := kills.verdict()):
+        return Death(None if code is None or code < 0 else code, "SIGKILL", why, out_of_memory=True)
+    if code is None:
+        return Death(None, None, "killed, cause unknown")
+    if code < 0:
+        return Death(None, signal_name(-code), f"killed by {signal_name(-code)}")
+    return Death(code, None, f"ended with code {code}; see {console}")
+
+
+def _counter_of(pid: int) -> Path | None:
+    """The file that counts kills in the cgroup of ``pid``, version 2 or 1; None where there is none to be seen."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            file = Path(f"/sys/fs/cgroup{path}/memory.events")
+        elif "memory" in controllers.split(","):
+            file = Path(f"/sys/fs/cgroup/memory{path}/memory.oom_control")
+        else:
+            continue
+        if file.is_file():
+            return file
+    return None
+
+
+def _count(file: Path | None) -> int:
+    """The kills that ``file`` counts; 0 where it cannot be read (the cgroup went with its last process)."""
+    try:
+        found = _OOM_KILL.search(file.read_bytes()) if file else None
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0

@@ -1,0 +1,96 @@
+"""One job a device: the lock that a job's supervisor takes and its trainer inherits.
+
+A flock belongs to the open file, not to a process, so it lasts as long as either of the two lives. A supervisor that
+the trainer revives inherits it in turn: the descriptors' numbers stand in the environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.jobs.process import HELD_FDS, held_fds, is_locked
+from profiles.errors import UserError
+from profiles.nvml import visible_uuids
+
+if TYPE_CHECKING:
+    from profiles.spec import RunSpec
+
+
+def devices_of(spec: RunSpec) -> list[str]:
+    """Names of what the run computes on here: the cards' UUIDs, "mlx" or "cpu"."""
+    if spec.launch.backend == "mlx":
+        return ["mlx"]
+    return visible_uuids(spec.launch.gpus_per_node) or ["cpu"]
+
+
+class DeviceLocks:
+    """The locks of one job on ``devices``, below ``home``."""
+
+    def __init__(self, home: Path, devices: list[str]) -> None:
+        self._folder = home / "devices"
+        self._paths = {device: _path(home, device) for device in devices}
+        self._fds: dict[str, int] = {}
+        for fd in held_fds():
+            for device, path in self._paths.items():
+                with contextlib.suppress(OSError):
+                    if os.path.samestat(os.fstat(fd), os.stat(path)):
+                        self._fds[device] = fd
+
+    def take(self, job: str) -> str:
+        """Lock what is not held yet; returns the device that another job has, or nothing. Raises ``OSError``."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        for device in sorted(self._paths.keys() - self._fds.keys()):  # in one order, so that two never wait crosswise
+            fd = os.open(self._paths[device], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(fd)
+                self.release()
+                return device
+            os.truncate(fd, 0)
+            os.pwrite(fd, job.encode(), 0)
+            self._fds[device] = fd
+        return ""
+
+    def release(self) -> None:
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """What a process that is to share the locks must inherit."""
+        return tuple(self._fds.values())
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What that process must find in its environment."""
+        return {HELD_FDS: ",".join(map(str, self.fds))}
+
+
+def holder(home: Path, device: str) -> str | None:
+    """The id of the job that has ``device`` now; None where it is free."""
+    path = _path(home, device)
+    if not is_locked(path):
+        return None
+    with contextlib.suppress(OSError):
+        return path.read_text() or "unknown"
+    return "unknown"
+
+
+def check_free(home: Path, spec: RunSpec) -> None:
+    """Raises ``UserError`` that names the job which has a device of ``spec``."""
+    for device in devices_of(spec):
+        if job := holder(home, device):
+            raise UserError(
+                f"{device}: is used by job {job}; wait for it with --queue, stop it with: mla-tui stop {job},"
+                " or use the device together with --share-device"
+            )
+
+
+def _path(home: Path, device: str) -> Path:
+    return home / "devices" / f"{device}.lock"

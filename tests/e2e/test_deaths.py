@@ -1,0 +1,152 @@
+"""Why a trainer died is found out and said; a run that hangs is told of and can be ended; strangers are left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.jobs.files import read_json, write_json
+from engine.jobs.process import identity, is_locked
+
+LONG = ("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
+CGROUP = Path("/sys/fs/cgroup/memory" if Path("/sys/fs/cgroup/memory").is_dir() else "/sys/fs/cgroup")
+TOO_LITTLE = 128 << 20  # bytes; a trainer needs twice that before its first step
+LIMIT = "memory.limit_in_bytes" if CGROUP.name == "memory" else "memory.max"
+
+
+@pytest.fixture
+def cgroup(world) -> Iterator[Path]:
+    """A cgroup of our own, where the kernel can be made to kill for want of memory."""
+    folder = CGROUP / f"mla-tui-{os.getpid()}"
+    try:
+        folder.mkdir()
+        if not (folder / LIMIT).exists():
+            raise OSError("the memory controller is not there")
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        pytest.skip(f"a memory cgroup cannot be made here: {error}")
+    yield folder
+    world.close()
+    folder.rmdir()
+
+
+def test_the_kernels_out_of_memory_kill_is_called_that(world, cgroup, wait_for):
+    (cgroup / LIMIT).write_text(str(TOO_LITTLE))
+    words = [str(world.command), "launch", "-p", "nano", "--name", "run"]
+    into_it = f'echo $$ > {cgroup}/cgroup.procs && exec "$@"'
+    told = subprocess.run(["sh", "-c", into_it, "sh", *words], env=world.env, cwd=world.root, capture_output=True)
+    run = world.find(told.stdout.decode().strip())
+    oom = wait_for("the kernel to kill", lambda: run.kind("oom"))[0]
+    (cgroup / LIMIT).write_text(str(8 << 30))
+    run.wait_end()
+    assert (oom["where"], oom["action"]) == ("host", "restart")
+    died = run.kind("exit")[0]
+    assert died["signal"] == "SIGKILL"
+    assert "memory limit of its cgroup was reached" in died["why"]
+
+
+def test_a_run_that_hangs_is_said_to_and_can_be_ended(world, wait_for):
+    run = world.launch(*LONG)
+    run.wait_step(30)
+    trainer = run.kill("trainer", signal.SIGSTOP)
+    (alert,) = wait_for("the alert", lambda: run.kind("alert"))
+    assert alert["what"] == "stall"
+    assert "no progress for 1" in alert["text"]
+    run.kill("trainer", signal.SIGCONT)
+    wait_for("it to be called off", lambda: [r for r in run.kind("log") if "goes on after" in r["text"]])
+    assert run.pid("trainer") == trainer
+
+    run.kill("trainer", signal.SIGSTOP)
+    world.run("stop", run.id, "--kill")
+    run.wait_end("stopped")
+    assert run.kind("exit")[-1]["signal"] == "SIGKILL"
+
+
+def test_two_ranks_are_ended_at_once_too(world, wait_for):
+    run = world.launch(*LONG, "-s", "gpus_per_node=2")
+    run.wait_step(3)
+    world.run("stop", run.id, "--kill")
+    run.wait_end("stopped")
+    wait_for("the end of both ranks", lambda: world.processes() == [])
+
+
+def test_a_stranger_with_a_dead_trainers_pid_is_never_signalled(world):
+    """Pids are used again; whoever has ours now must neither be adopted nor killed."""
+    run = world.launch(*LONG)
+    run.wait_step(3)
+    run.kill_both()
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        forged = {**identity(stranger.pid), "attempt": 1}
+        forged["start_ticks"] -= 1
+        write_json(run.job.trainer_who, forged)
+        write_json(run.job.state_path, {**read_json(run.job.state_path), "trainer": forged, "supervisor": forged})
+        assert run.status()["phase"] == "cut-off"
+        assert run.status()["trainer"]["alive"] is False
+        world.run("checkpoint", run.id)  # revives it
+        run.wait_step(1, attempt=2)
+        world.run("stop", run.id, "--kill")
+        run.wait_end("stopped")
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_of_supervisors_raced_one_stays(world, undisturbed, wait_for):
+    run = world.launch("-s", "steps=600", "-s", "save_every=0", "-s", "val_every=0")
+    run.wait_step(3)
+    run.kill_both()
+    argv = [sys.executable, "-m", "engine.jobs.supervisor", str(run.job.path)]
+    racers = [subprocess.Popen(argv, env=world.env, cwd=run.job.path) for _ in range(8)]
+    run.wait_step(1, attempt=2)
+    wait_for("the losers to leave", lambda: sum(racer.poll() is None for racer in racers) == 1)
+    assert is_locked(run.job.supervisor_lock)
+    run.wait_end()
+    assert [racer.wait(30) for racer in racers] == [0] * 8
+    steps = [r["step"] for r in run.kind("step") if r["attempt"] == 2]
+    assert steps == list(range(1, 601))
+    assert len(run.kind("start")) == 2
+
+
+def test_an_upgrade_under_a_living_run_is_said(world, wait_for):
+    run = world.launch(*LONG)
+    run.wait_step(3)
+    run.kill("trainer", signal.SIGSTOP)  # it must not revive a supervisor before its state is changed
+    run.kill("supervisor")
+    write_json(run.job.state_path, {**read_json(run.job.state_path), "version": "0.0.9"})
+    run.kill("trainer", signal.SIGCONT)
+    (alert,) = wait_for("the alert", lambda: [r for r in run.kind("alert") if r["what"] == "version"])
+    assert "0.0.9" in alert["text"]
+
+
+def test_lingering_users_get_scopes(world, tmp_path):
+    """systemd is played by two scripts: it does not run here."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    said = tmp_path / "said"
+    scripts = {
+        "loginctl": "echo yes",
+        "systemd-run": f'echo "$@" >> {said}\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"',
+    }
+    for name, body in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / name).chmod(0o755)
+    world.env.update(PATH=f"{folder}:{world.env['PATH']}", XDG_RUNTIME_DIR=str(tmp_path))
+    run = world.launch("-s", "steps=20")
+    run.wait_end()
+    units = [word for word in said.read_text().split() if word.startswith("--unit")]
+    assert [unit.rpartition("-")[0] for unit in units] == [
+        f"--unit=mla-tui-{run.id}-supervisor",
+        f"--unit=mla-tui-{run.id}-trainer",
+    ]
+    assert json.loads(world.run("status", run.id, "--json").stdout)["phase"] == "finished"

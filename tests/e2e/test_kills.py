@@ -1,0 +1,63 @@
+"""App, supervisor and trainer killed at random moments of a run: nothing of it may show in what it computes or logs."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+
+import pytest
+
+from engine.jobs.log import parse
+
+CLIENT, SUPERVISOR, TRAINER = ROLES = ("client", "supervisor", "trainer")
+
+
+def test_random_kills_leave_no_trace(world, undisturbed):
+    run = world.launch()
+    disturb(world, run, undisturbed.losses(), kills=10)
+    assert run.weights() == undisturbed.weights()
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+def test_two_hundred_random_kills_leave_no_trace(make_world):
+    steps = 12_000
+    longer = ("-s", f"steps={steps}", "-s", "save_every=100", "-s", "val_every=1000")
+    calm = make_world().launch(*longer)
+    calm.wait_end(patience=600)
+    world = make_world()
+    run = world.launch(*longer)
+    disturb(world, run, calm.losses(), kills=200)
+    assert run.weights(steps) == calm.weights(steps)
+
+
+def disturb(world, run, expected: dict[int, float], kills: int) -> None:
+    """Kill ``kills`` times while ``run`` goes on, then hold its log against the ``expected`` losses."""
+    seed = int(os.environ.get("MLA_TUI_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"MLA_TUI_SEED={seed}")
+    draw = random.Random(seed)
+    moments = sorted(draw.randrange(1, len(expected) - 20) for _ in range(kills))
+    client = world.start("watch", run.id, "--json")
+    killed: dict[str, int] = dict.fromkeys(ROLES, 0)
+    for moment in moments:
+        run.wait_step(moment)
+        role = draw.choice(ROLES)
+        time.sleep(draw.random() * 0.05)  # anywhere within a step, a save or a restart
+        if role == CLIENT:
+            client.kill()
+            client.communicate()
+            client = world.start("watch", run.id, "--json")
+        elif who := run.who(role):  # it may be gone already, and another on its way
+            os.kill(who["pid"], 9)
+        killed[role] += 1
+    print(f"killed {killed}, {run.job.state().get('attempt')} attempts")
+    run.wait_end(patience=600)
+    out, _ = client.communicate(timeout=60)
+
+    assert run.losses() == expected  # every step's record, of the latest attempt, to the last bit
+    lines = run.job.log_path.read_bytes().splitlines(keepends=True)
+    assert [line for line in lines if line.strip() and parse(line) is None] == []  # none torn, none within another
+    ends = [record["attempt"] for record in run.kind("exit")]
+    assert ends == list(range(1, len(ends) + 1))  # every attempt has one end
+    assert out.splitlines()[-1] != ""
