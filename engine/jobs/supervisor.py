@@ -12,6 +12,8 @@ import os
 import signal
 import sys
 import time
+import traceback
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ POLL = 0.05  # seconds between two looks at the log: the mean delay of a record 
 STATE_EVERY = 1.0
 MINUTE = 60
 STALL_LOOK = 1.0
+SIGTERM_PATIENCE = 2.0  # seconds in which a trainer that was told to end as well says so
 DEVICE_LOOK = 0.5  # seconds between two tries for a device that another job has
 NOBODY_LOOKED = Death(None, None, "killed, cause unknown")
 # glibc gives every large tensor back to the kernel and takes it again, page fault by page fault. A trainer on the CPU
@@ -66,6 +69,7 @@ class Supervisor:
         self._met = False  # whether this attempt's ranks have
         self._attempt: int | None = None  # of the trainer that is watched
         self._stop = asyncio.Event()  # a stop that no trainer can hear, for none is alive
+        self._going_down = False
         self._state_due = 0.0
 
     async def run(self) -> None:
@@ -78,10 +82,13 @@ class Supervisor:
         )
         self._save_state()
         await self._server.start()
-        tasks = [asyncio.create_task(each()) for each in (self._follow_log, self._measure, self._watch_for_stalls)]
+        beside = (self._follow_log, self._measure, self._watch_for_stalls)
+        tasks = [asyncio.create_task(_unceasingly(each)) for each in beside]
+        life = asyncio.create_task(self._keep_running())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_sigterm, life)
         try:
-            if self.summary.get("phase") not in ENDED:
-                await self._keep_running()
+            with contextlib.suppress(asyncio.CancelledError):
+                await life
         finally:
             for task in tasks:
                 task.cancel()
@@ -111,8 +118,10 @@ class Supervisor:
 
     async def _keep_running(self) -> None:
         """Start, adopt and restart the trainer until the run has ended."""
-        adopted = await self._adopt()
-        if not adopted and self.summary.get("attempt") and self._judge(NOBODY_LOOKED) is None:
+        if self.summary.get("phase") in ENDED:
+            return
+        unjudged = self.summary.get("attempt") and self.summary.get("phase") != "recovering"
+        if not await self._adopt() and unjudged and self._judge(NOBODY_LOOKED) is None:
             return  # it died while nobody looked, and that was the end
         while True:
             if self._trainer.who is None and not await self._adopt() and not await self._start():
@@ -123,6 +132,20 @@ class Supervisor:
             backoff = self._judge(death)
             if backoff is None or await self._stopped_within(backoff, "stopped between two attempts"):
                 return
+
+    def _on_sigterm(self, life: asyncio.Task[None]) -> None:
+        """Leave, unless the trainer was told to end as well: that is the machine going down.
+
+        Then the run has not ended: what is written last is where to go on after the boot.
+        """
+        self._going_down = True
+
+        async def leave() -> None:
+            await asyncio.sleep(SIGTERM_PATIENCE)
+            if self.summary.get("phase") not in ("stopping", "saving", *ENDED):
+                life.cancel()
+
+        self._leaving = asyncio.create_task(leave())
 
     async def _stopped_within(self, seconds: float, reason: str) -> bool:
         """Wait; whether a stop came meanwhile, which then has ended the run."""
@@ -174,6 +197,9 @@ class Supervisor:
             if death.out_of_memory:
                 self._write("oom", where="host", wanted=None, parts={}, action="restart")
             self._read_log()
+        if self._going_down and self.summary.get("phase") == "stopped":
+            self._write("state", phase="recovering", reason="ended by SIGTERM, as when a machine goes down")
+            return None
         if self.summary.get("phase") in ENDED:
             return None
         if self.summary.get("phase") == "stopping" or self._stop.is_set():
@@ -300,11 +326,25 @@ class Supervisor:
                 self._write("telemetry", **minute.spans)
 
 
+async def _unceasingly(body: Callable[[], Awaitable[None]]) -> None:
+    """Run ``body`` without end: a fault in what merely looks on must neither go unsaid nor stop the looking."""
+    while True:
+        try:
+            await body()
+        except Exception:
+            complain(traceback.format_exc().rstrip())
+            await asyncio.sleep(1.0)
+
+
 def main() -> int:
     job = Job(Path(sys.argv[1]).absolute())
     lock = Lock(job.supervisor_lock)
-    if not lock.acquire(patience=0.5):
-        return 0  # one supervisor a job, ever
+    try:
+        if not lock.acquire(patience=0.5):
+            return 0  # one supervisor a job, ever
+    except OSError as error:
+        complain(f"supervisor.lock: {error}")
+        return 1
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     asyncio.run(Supervisor(job).run())

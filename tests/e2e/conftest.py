@@ -136,6 +136,15 @@ class Run:
 
         return wait_for(f"step {step} of attempt {attempt} of {self.id} ({self.phase()})", look)
 
+    def reached(self, step: int, patience: float = 5.0) -> bool:
+        """Whether the run comes to ``step`` within a few seconds."""
+        deadline = time.monotonic() + patience
+        while (self.job.state().get("step") or 0) < step and not self.job.ended():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        return True
+
     def wait_end(self, phase: str = "finished", patience: float = DEADLINE) -> Record:
         """Wait for the run's end and its supervisor's; the status then."""
 

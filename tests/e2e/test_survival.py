@@ -161,3 +161,29 @@ def test_sigterm_while_the_trainer_still_starts_is_a_stop(world, wait_for):
     assert run.kind("step") == []
     run.wait_end("stopped")
     assert len(run.kind("start")) == 1
+
+
+def test_sigterm_to_both_is_the_machine_going_down(world, undisturbed, wait_for):
+    """A shutdown tells every process to end. The trainer saves, and the run is not over: it was cut off."""
+    run = world.launch()
+    run.wait_step(60)
+    for role in ("supervisor", "trainer"):
+        run.kill(role, signal.SIGTERM)
+    wait_for("both to end", lambda: world.processes() == [])
+    status = run.status()
+    assert status["phase"] == "cut-off"
+    assert status["checkpoint"].endswith(f"ckpt_step_{status['step']}")
+    world.run("watch", run.id)
+    run.wait_end()
+    same_run(run, undisturbed)
+    assert run.kind("start")[1]["resumed_from"] == status["step"]
+
+
+def test_sigterm_to_a_supervisor_alone_costs_nothing(world, undisturbed, wait_for):
+    run = world.launch("-s", "steps=1500", "-s", "save_every=0", "-s", "val_every=0")
+    run.wait_step(10)
+    dead = run.kill("supervisor", signal.SIGTERM)
+    wait_for("another supervisor", lambda: (run.who("supervisor") or {"pid": dead})["pid"] != dead)
+    world.run("stop", run.id, "--no-save")
+    run.wait_end("stopped")
+    assert [start["resumed_from"] for start in run.kind("start")] == [None]
