@@ -308,11 +308,16 @@ class Supervisor:
     # -- the machine
 
     async def _measure(self) -> None:
-        minute, started = Minute(), time.monotonic()
+        minute, started, lost = Minute(), time.monotonic(), False
         try:
             while True:
                 sample = self._telemetry.sample()
                 record = {"t": time.time(), "kind": "telemetry", **sample}
+                if self._telemetry.device_lost and not lost:
+                    lost = True
+                    self._write(
+                        "alert", what="device_lost", text="the card is lost to its driver; the machine needs a boot"
+                    )
                 minute.add(sample)
                 self.history.add(record)
                 self._server.publish(record)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ class Telemetry:
         self._process: psutil.Process | None = None
         self._device = visible_device()
         self._apple = ApplePower()
+        self.device_lost = False  # its driver says that the card has fallen off the bus
 
     @property
     def has_device(self) -> bool:
@@ -76,8 +76,10 @@ class Telemetry:
             "temp_c": lambda: nv.nvmlDeviceGetTemperature(self._device, nv.NVML_TEMPERATURE_GPU),
         }
         for name, read in reads.items():
-            with contextlib.suppress(nv.NVMLError):  # this card does not tell
+            try:
                 empty[name] = read()
+            except nv.NVMLError as error:  # this card does not tell, or is not there any more
+                self.device_lost = self.device_lost or error.value == nv.NVML_ERROR_GPU_IS_LOST
         return empty
 
 
