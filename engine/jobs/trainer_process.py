@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,9 @@ class TrainerProcess:
     def start(self, argv: Sequence[str], attempt: int, env: Mapping[str, str], keep: Sequence[int]) -> None:
         """Start ``argv``. Raises ``OSError`` where the machine has no room for a process."""
         self._child = spawn_detached(argv, self._job.console_path, self._job.path, env, keep)
+        if sys.platform == "darwin":  # a Mac would fall asleep over a run that nobody touches
+            awake = ["caffeinate", "-i", "-w", str(self._child.pid)]
+            spawn_detached(awake, self._job.console_path, self._job.path)
         self._watch({**identity(self._child.pid), "attempt": attempt})
 
     async def ended(self) -> Death:
