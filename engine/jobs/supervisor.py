@@ -316,7 +316,7 @@ class Supervisor:
                 if self._telemetry.device_lost and not lost:
                     lost = True
                     self._write(
-                        "alert", what="device_lost", text="the card is lost to its driver; the machine needs a boot"
+                        "alert", what="device_lost", text="the card is lost to its driver; it may take a boot"
                     )
                 minute.add(sample)
                 self.history.add(record)
