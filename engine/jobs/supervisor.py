@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from engine.jobs.digest import Digest
 from engine.jobs.files import complain, read_json, write_json
-from engine.jobs.history import History
 from engine.jobs.launchers import launcher_of, trainer_command
-from engine.jobs.log import LogWriter, Record, Tail
+from engine.jobs.log import LogWriter
 from engine.jobs.process import Lock, identity, is_alive, is_locked, signal_name, spawn_detached, this_boot, this_host
 from engine.jobs.server import Server
 from engine.jobs.status import ENDED, fold
@@ -46,10 +46,8 @@ KEEP_PAGES = {
 class Supervisor:
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.history = History()
-        self.summary = job.state()
-        self.at = 0
-        self._tail = Tail(job.log_path)
+        self.digest = Digest(job)
+        self.summary = self.digest.summary
         self._log = LogWriter(job.log_path, int(self.summary.get("attempt") or 0))
         self._server = Server(self)
         self._telemetry = Telemetry(job.path)
@@ -65,11 +63,14 @@ class Supervisor:
 
     async def run(self) -> None:
         """Look after the run until it has ended."""
-        self.history, self._tail.at = History.from_log(self.job.log_path)
-        self._catch_up_summary()
         self.summary.update(
             supervisor=identity(os.getpid()), version=package_version(), host=this_host(), boot=this_boot()
         )
+        self._save_state()  # who we are, before a lost history costs seconds
+        await asyncio.to_thread(self.digest.catch_up)
+        self._log.attempt = int(self.summary.get("attempt") or 0)
+        for note in self.digest.notes:
+            self._write("log", level="warning", text=note)
         self._save_state()
         await self._server.start()
         tasks = [asyncio.create_task(self._follow_log()), asyncio.create_task(self._measure())]
@@ -82,6 +83,7 @@ class Supervisor:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._read_log()
             self._save_state()
+            self.digest.save()
             await self._server.close()
             self._log.close()
 
@@ -227,22 +229,11 @@ class Supervisor:
             complain(f"events.jsonl: {error}")
             fold(self.summary, {"t": time.time(), "kind": kind, "attempt": self._log.attempt, **fields})
 
-    def _catch_up_summary(self) -> None:
-        """Fold the whole log once, so that nothing a dead supervisor missed is lost."""
-        tail = Tail(self.job.log_path)
-        while tail.at < self._tail.at and (records := tail.poll()):
-            for at, record in records:
-                if at < self._tail.at:
-                    fold(self.summary, record)
-        tail.close()
-        self.at = self._tail.at
-        self._log.attempt = int(self.summary.get("attempt") or 0)
-
     async def _follow_log(self) -> None:
         synced = time.monotonic()
         dirty = False
         while True:
-            if self._tail.grown():
+            if self.digest.grown():
                 self._read_log()
                 dirty = True
             now = time.monotonic()
@@ -251,29 +242,21 @@ class Supervisor:
             if dirty and now - synced >= 1.0:
                 synced, dirty = now, False
                 with contextlib.suppress(OSError):  # the disk is full: what is written stays readable
-                    await asyncio.to_thread(self._tail.sync)
+                    await asyncio.to_thread(self.digest.sync)
             await asyncio.sleep(POLL)
 
     def _read_log(self) -> None:
-        before = self._tail.at
-        while records := self._tail.poll():
-            for _, record in records:
-                self._take(record)
-        self.at = self._tail.at
-        if self.at != before:
+        phase, before = self.summary.get("phase"), self.digest.at
+        while records := self.digest.poll():
+            if any(record["kind"] == "start" for _, record in records):
+                self._met = True
+                # Of several ranks the first, not their launcher.
+                self._telemetry.watch(read_json(self.job.trainer_who).get("pid"))
+        if self.digest.at != before:
             self._server.changed()
-
-    def _take(self, record: Record) -> None:
-        phase = self.summary.get("phase")
-        fold(self.summary, record)
-        if not self.history.add(record):
-            self.history, _ = History.from_log(self.job.log_path, self._tail.at)
+            self.digest.save_if_due()
         if self.summary.get("phase") != phase:
             self._save_state()
-        if record["kind"] == "start":
-            self._met = True
-            # Of several ranks the first, not their launcher.
-            self._telemetry.watch(read_json(self.job.trainer_who).get("pid"))
 
     def _save_state(self) -> None:
         self._state_due = time.monotonic() + STATE_EVERY
@@ -291,7 +274,7 @@ class Supervisor:
                 sample = self._telemetry.sample()
                 record = {"t": time.time(), "kind": "telemetry", **sample}
                 minute.add(sample)
-                self.history.add(record)
+                self.digest.history.sample(record)
                 self._server.publish(record)
                 if minute.samples >= MINUTE:
                     self._write("telemetry", **minute.spans)
