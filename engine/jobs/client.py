@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from engine.jobs import wire
-from engine.jobs.history import History
+from engine.jobs.digest import Digest
 from engine.jobs.launch import ensure_supervisor
 from engine.jobs.log import Record, Tail
 from engine.jobs.process import is_locked
@@ -38,8 +38,8 @@ class Link:
             return await self._call("history", params)
         except OSError:
             pass
-        history, end = await asyncio.to_thread(History.from_log, self.job.log_path)
-        return {"at": end, "series": history.answer(series, points, since, until)}
+        digest = await asyncio.to_thread(self._digest)
+        return {"at": digest.at, "series": digest.history.answer(series, points, since, until)}
 
     async def request(self, method: str, **params: Any) -> dict[str, Any]:
         """Ask the run for something; starts a supervisor where none lives. Raises ``UserError``."""
@@ -99,6 +99,15 @@ class Link:
 
     async def close(self) -> None:
         """Nothing is held between calls."""
+
+    def _digest(self) -> Digest:
+        """The job's digest, from its files; the cache is made anew where nobody else will."""
+        digest = Digest(self.job)
+        digest.catch_up()
+        digest.close()
+        if not is_locked(self.job.supervisor_lock):
+            digest.save_if_due()
+        return digest
 
     def _over(self) -> bool:
         """Whether nobody is left who could write another record: ended, and both processes are gone."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.jobs.log import Tail, finite, read_all
+from engine.jobs.log import Tail, finite, scan
 
 METHODS = ("set", "pause", "resume", "checkpoint", "stop")
 
@@ -45,7 +45,7 @@ class CommandReader:
 
     def __init__(self, path: Path, log: Path) -> None:
         self._tail = Tail(path)
-        self._done = {record["id"] for _, record in read_all(log) if "id" in record}
+        self._done = {record["id"] for _, record in scan(log, b'"id"') if "id" in record}
 
     def poll(self) -> list[Command]:
         """New commands since the last call; one ``stat`` where there are none."""

@@ -11,12 +11,18 @@ from typing import Any
 
 def write_json(path: Path, content: Any) -> None:
     """Replace ``path`` by rename, so that a reader sees the old or the new, never a part. Raises ``OSError``."""
+    replace(path, json.dumps(content).encode())
+
+
+def replace(path: Path, content: bytes, sync: bool = True) -> None:
+    """Replace ``path`` by rename; without ``sync`` a power loss may leave anything. Raises ``OSError``."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(beside, "w", encoding="utf-8") as file:
-            json.dump(content, file)
-            file.flush()
-            os.fsync(file.fileno())
+        with open(beside, "wb") as file:
+            file.write(content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.rename(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)

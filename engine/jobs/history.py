@@ -1,144 +1,233 @@
 """Series for charts: min, mean and max of a bounded number of buckets whose width doubles as a run grows.
 
 However long a run is, a series costs the same memory and an answer the same bytes, and a one-step spike stays visible.
+
+Where a restart repeats steps the latest attempt wins. A bucket knows where in the log it begins, so the series are cut
+back between two buckets, and only the log behind the one that the cut goes through is read again.
 """
 
 from __future__ import annotations
 
 import bisect
+import operator
+from array import array
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.jobs.log import Record, read_all
+from engine.jobs.order import Order
+from engine.jobs.shapes import STEP_NUMBERS, TELEMETRY_NUMBERS
 
 CAPACITY = 4096
-STEP_SERIES = (
-    *("loss", "lr", "grad_norm", "tok_s", "step_s", "data_s", "device_peak", "host_states", "mfu"),
-    *("unified_active", "unified_cache", "unified_peak", "unified_limit"),
-)
-TELEMETRY_SERIES = (
-    *("device_used", "device_total", "device_util", "power_w", "temp_c"),
-    *("rss", "ram_used", "ram_total", "swap", "disk_free"),
-)
-SERIES = (*STEP_SERIES, "val_loss", *TELEMETRY_SERIES)
-
-Bucket = list[Any]  # [x of its last value, min, sum, max, count, raw values held]
+STEP_SERIES = STEP_NUMBERS
+TELEMETRY_SERIES = TELEMETRY_NUMBERS
+BY_STEP = (*STEP_SERIES, "val_loss")
+SERIES = (*BY_STEP, *TELEMETRY_SERIES)
+WRONG_CLOCK = 86400.0  # seconds; a clock that was further ahead than this was wrong, less is a clock set back
+COLUMNS = {"x": "d", "low": "d", "total": "d", "high": "d", "values": "I", "held": "I", "at": "Q"}
+_ABSENT = object()
+_INF = float("inf")
 
 
 class Series:
-    """One bounded series of (x, value) with x never falling; a value of None is a gap."""
+    """One bounded series of (x, value) with x never falling; a value of None is a gap.
+
+    A bucket is the x of its last value, lowest, sum, highest and number of its values that are no gaps, the number of
+    all it holds, and the log offset of its first one. A bucket of gaps has its lowest above its highest.
+    """
 
     def __init__(self) -> None:
         self.width = 1
-        self.buckets: list[Bucket] = []
+        self.x, self.low, self.total, self.high = array("d"), array("d"), array("d"), array("d")
+        self.values, self.held = array("I"), array("I")
+        self.at = array("Q")
 
-    def add(self, x: float, low: float | None, high: float | None) -> None:
-        buckets = self.buckets
-        if buckets and buckets[-1][5] < self.width:
-            _merge(buckets[-1], _bucket(x, low, high))
-            return
-        buckets.append(_bucket(x, low, high))
-        if len(buckets) > CAPACITY:
-            self.width *= 2
-            for i in range(0, len(buckets) - 1, 2):
-                _merge(buckets[i], buckets[i + 1])
-            self.buckets = buckets[::2]
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def add(self, x: float, low: float | None, high: float | None, at: int = 0) -> None:
+        self.extend([self._after(x)], [low], [high], [at])
+
+    def extend(
+        self,
+        xs: Sequence[float],
+        lows: Sequence[float | None],
+        highs: Sequence[float | None],
+        ats: Sequence[int],
+    ) -> None:
+        """Many at once, for whole chunks of a log: ``xs`` must not fall."""
+        first = 0
+        while first < len(xs):
+            if not self.held or self.held[-1] >= self.width:
+                self._open(ats[first])
+            last = min(len(xs), first + self.width - self.held[-1])
+            self.x[-1] = xs[last - 1]
+            self.held[-1] += last - first
+            known = [v for v in lows[first:last] if v is not None]
+            if known:
+                upper = known if lows is highs else [v for v in highs[first:last] if v is not None]
+                self.low[-1] = min(self.low[-1], min(known))
+                self.high[-1] = max(self.high[-1], max(upper))
+                self.total[-1] += (sum(known) + sum(upper)) / 2
+                self.values[-1] += len(known)
+            first = last
+
+    def _open(self, at: int) -> None:
+        if len(self) == CAPACITY:
+            self._halve()
+            if self.held[-1] < self.width:
+                return
+        for column, value in zip(self.columns(), (0.0, _INF, 0.0, -_INF, 0, 0, at), strict=True):
+            column.append(value)
+
+    def _halve(self) -> None:
+        """Two buckets become one; the last stays alone where their number is odd."""
+        self.width *= 2
+        rest = len(self) - len(self) % 2
+        joined: dict[str, Any] = {"low": min, "high": max, **dict.fromkeys(("total", "values", "held"), operator.add)}
+        for name, join in joined.items():
+            column = getattr(self, name)
+            setattr(self, name, array(column.typecode, map(join, column[:rest:2], column[1:rest:2])) + column[rest:])
+        self.x = self.x[1:rest:2] + self.x[rest:]
+        self.at = self.at[::2]
+
+    def _after(self, x: float) -> float:
+        """``x``, or the last one where a clock was set back."""
+        if not self.x or x >= self.x[-1]:
+            return x
+        if self.x[-1] - x > WRONG_CLOCK and (len(self) == 1 or self.x[-2] <= x):
+            self.x[-1] = x
+            return x
+        return self.x[-1]
+
+    def cut(self, last: float) -> tuple[int, int | None] | None:
+        """Take back what is behind ``last``, and the whole bucket the cut goes through.
+
+        Returns the part of the log, from and to, that tells what of that bucket still holds; None where nothing does.
+        """
+        keep = bisect.bisect_right(self.x, last)
+        if keep == len(self):
+            return None
+        again = None
+        if self.held[keep] > 1:
+            again = (self.at[keep], self.at[keep + 1] if keep + 1 < len(self) else None)
+        for column in self.columns():
+            del column[keep:]
+        return again
+
+    def columns(self) -> list[array[Any]]:
+        return [getattr(self, name) for name in COLUMNS]
 
     def points(self, count: int, since: float | None = None, until: float | None = None) -> list[list[Any]]:
         """At most ``count`` of ``[x, min, mean, max]`` between ``since`` and ``until`` (both within)."""
-        first = 0 if since is None else bisect.bisect_left(self.buckets, since, key=lambda b: b[0])
-        last = len(self.buckets) if until is None else bisect.bisect_right(self.buckets, until, key=lambda b: b[0])
-        chosen = self.buckets[first:last]
-        group = -(-len(chosen) // max(1, count)) or 1
-        answer = []
-        for start in range(0, len(chosen), group):
-            bucket = list(chosen[start])
-            for other in chosen[start + 1 : start + group]:
-                _merge(bucket, other)
-            x, low, total, high, values, _ = bucket
-            answer.append([x, low, total / values if values else None, high])
+        first = 0 if since is None else bisect.bisect_left(self.x, since)
+        last = len(self) if until is None else bisect.bisect_right(self.x, until)
+        group = -(-(last - first) // max(1, count)) or 1
+        answer: list[list[Any]] = []
+        for begin in range(first, last, group):
+            end = min(begin + group, last)
+            x, values = _plain(self.x[end - 1]), sum(self.values[begin:end])
+            if values:
+                low, high = min(self.low[begin:end]), max(self.high[begin:end])
+                answer.append([x, _plain(low), _plain(sum(self.total[begin:end]) / values), _plain(high)])
+            else:
+                answer.append([x, None, None, None])
         return answer
 
 
 class History:
-    """All series of one job, fed record by record."""
+    """All series of one job, fed by the records of its log at ``path``."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.series: dict[str, Series] = {name: Series() for name in SERIES}
-        self.last_step = -1  # validation comes before the first step, at step 0
+        self.order = Order()
+        self._sampled = False
 
-    def add(self, record: Record) -> bool:
-        """Take a record in; False when it makes earlier points untrue, so that the log has to be read again."""
-        kind = record["kind"]
-        if kind == "step":
-            self.last_step = step = int(record["step"])
-            for name in STEP_SERIES:
-                if name in record:
-                    self.series[name].add(step, record[name], record[name])
-        elif kind == "val":
-            self.last_step = step = int(record["step"])
-            self.series["val_loss"].add(step, record.get("loss"), record.get("loss"))
-        elif kind == "telemetry":
-            for name in TELEMETRY_SERIES:
-                value = record.get(name)
-                if value is not None:
-                    low, high = value if isinstance(value, list) else (value, value)
-                    self.series[name].add(record["t"], low, high)
-        elif kind == "start":
-            return _kept(record) >= self.last_step
-        return True
+    def take(self, records: Iterable[tuple[int, Record]]) -> None:
+        """Take in what the log says next, each with its offset."""
+        steps: list[tuple[int, Record]] = []
+        for at, record in records:
+            kind = record["kind"]
+            if kind == "telemetry":
+                if not self._sampled:
+                    self._telemetry(record)
+                continue
+            if kind not in ("step", "val", "start"):
+                continue
+            cut, counts = self.order.judge(record)
+            if cut is not None:
+                self._steps(steps)
+                steps = []
+                self._cut(cut, at)
+            if counts and kind == "step":
+                steps.append((at, record))
+            elif counts:
+                self.series["val_loss"].add(record["step"], record.get("loss"), record.get("loss"), at)
+        self._steps(steps)
+
+    def sample(self, record: Record) -> None:
+        """Take in telemetry as it is measured, once a second; what the log says of it later is not counted again."""
+        self._sampled = True
+        self._telemetry(record)
+
+    def _telemetry(self, record: Record) -> None:
+        for name in TELEMETRY_SERIES:
+            value = record.get(name)
+            if value is not None:
+                low, high = value if isinstance(value, list) else (value, value)
+                self.series[name].add(record["t"], low, high)
+
+    def _steps(self, steps: list[tuple[int, Record]], names: Iterable[str] = STEP_SERIES) -> None:
+        """Add step records, whose steps rise."""
+        for name in names:
+            values = [record.get(name, _ABSENT) for _, record in steps]
+            there = steps
+            if _ABSENT in values:
+                there = [pair for pair, value in zip(steps, values, strict=True) if value is not _ABSENT]
+                values = [value for value in values if value is not _ABSENT]
+            self.series[name].extend([r["step"] for _, r in there], values, values, [at for at, _ in there])
+
+    def _cut(self, last: int, end: int) -> None:
+        """Take back every step behind ``last``; ``end`` is where the log says so."""
+        again: dict[tuple[int, int], list[str]] = {}
+        for name in BY_STEP:
+            part = self.series[name].cut(last)
+            if part is not None:
+                again.setdefault((part[0], part[1] or end), []).append(name)
+        for (begin, end_), names in again.items():
+            steps, vals = self._still_true(begin, end_, last)
+            self._steps(steps, [name for name in names if name != "val_loss"])
+            if "val_loss" in names:
+                for at, record in vals:
+                    self.series["val_loss"].add(record["step"], record.get("loss"), record.get("loss"), at)
+
+    def _still_true(self, begin: int, end: int, last: int) -> tuple[list[tuple[int, Record]], list[tuple[int, Record]]]:
+        """The step and the val records between two offsets that hold, up to step ``last``."""
+        order = Order()
+        kept: dict[str, list[tuple[int, Record]]] = {"step": [], "val": []}
+        for at, record in read_all(self.path, begin):
+            if at >= end:
+                break
+            if record["kind"] not in ("step", "val", "start"):
+                continue
+            cut, counts = order.judge(record)
+            if cut is not None:
+                for records in kept.values():
+                    while records and records[-1][1]["step"] > cut:
+                        records.pop()
+            if counts:
+                kept[record["kind"]].append((at, record))
+        steps, vals = ([pair for pair in records if pair[1]["step"] <= last] for records in kept.values())
+        return steps, vals
 
     def answer(
         self, names: list[str], points: int, since: float | None = None, until: float | None = None
     ) -> dict[str, list[list[Any]]]:
         return {name: self.series[name].points(points, since, until) for name in names if name in self.series}
 
-    @classmethod
-    def from_log(cls, path: Path, until: int | None = None) -> tuple[History, int]:
-        """The history of every record before offset ``until``, and an offset behind the last one read.
 
-        Where a restart repeated steps the latest attempt wins: a step counts only if no later attempt began at or
-        before it. Two passes keep the memory bounded.
-        """
-        resumed: list[int] = []
-        end = 0
-        for at, record in read_all(path):
-            if until is not None and at >= until:
-                break
-            end = at + 1  # within the line: what is left of it parses as no record
-            if record["kind"] == "start":
-                resumed.append(_kept(record))
-        limits: list[float] = [float("inf")] * (len(resumed) + 1)
-        for i in range(len(resumed) - 1, -1, -1):
-            limits[i] = min(limits[i + 1], resumed[i])
-        history, begun = cls(), 0
-        for at, record in read_all(path):
-            if at >= end:
-                break  # it came between the two passes
-            if record["kind"] == "start":
-                begun += 1
-            elif record["kind"] not in ("step", "val") or int(record["step"]) <= limits[begun]:
-                history.add(record)
-        return history, end
-
-
-def _kept(start: Record) -> int:
-    """The last step of earlier attempts that still holds after a ``start``; -1 where it began from nothing."""
-    resumed_from = start.get("resumed_from")
-    return -1 if resumed_from is None else int(resumed_from)
-
-
-def _bucket(x: float, low: float | None, high: float | None) -> Bucket:
-    if low is None or high is None:
-        return [x, None, 0.0, None, 0, 1]
-    return [x, low, (low + high) / 2, high, 1, 1]
-
-
-def _merge(into: Bucket, other: Bucket) -> None:
-    into[0] = other[0]
-    if other[4]:
-        into[1] = other[1] if into[1] is None else min(into[1], other[1])
-        into[3] = other[3] if into[3] is None else max(into[3], other[3])
-    into[2] += other[2]
-    into[4] += other[4]
-    into[5] += other[5]
+def _plain(value: float) -> float:
+    """A whole number without its ``.0``: an answer is sent as text."""
+    return int(value) if value.is_integer() else value

@@ -12,7 +12,7 @@ from engine.jobs import wire
 from engine.jobs.commands import Command, CommandReader
 from engine.jobs.files import complain
 from engine.jobs.launch import start_supervisor
-from engine.jobs.log import LogWriter, Record, finite, read_all
+from engine.jobs.log import LogWriter, Record, finite, scan
 from engine.jobs.process import is_locked
 from engine.jobs.store import Job
 
@@ -76,7 +76,7 @@ class JobReporter:
 
     def past_edits(self) -> list[Record]:
         """Every edit that was applied in any attempt, in order: a restart applies them again at their steps."""
-        return [r for _, r in read_all(self.job.log_path) if r["kind"] == "edit" and r.get("ok")]
+        return [r for _, r in scan(self.job.log_path, b'"edit"') if r["kind"] == "edit" and r["ok"]]
 
     def close(self) -> None:
         self._log.close()

@@ -11,7 +11,7 @@ import os
 from typing import Any, Protocol
 
 from engine.jobs import commands, wire
-from engine.jobs.history import History
+from engine.jobs.digest import Digest
 from engine.jobs.log import Record, Tail, finite
 from engine.jobs.store import Job
 from engine.version import package_version
@@ -24,9 +24,7 @@ class Run(Protocol):
     """What the server needs to know of the run it speaks for."""
 
     job: Job
-    history: History
-    summary: dict[str, Any]
-    at: int  # the log offset that history and summary cover
+    digest: Digest
 
     def stop_without_trainer(self, id: str) -> None: ...
 
@@ -117,7 +115,7 @@ class Server:
     def _answer(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         run = self._run
         if method == "hello":
-            return {"version": package_version(), "pid": os.getpid(), "job": run.job.id, "at": run.at}
+            return {"version": package_version(), "pid": os.getpid(), "job": run.job.id, "at": run.digest.at}
         if method == "status":
             return run.job.summary()
         if method == "history":
@@ -125,8 +123,8 @@ class Server:
             if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
                 raise wire.RpcError(wire.INVALID_PARAMS, "history: series must be a list of names")
             since, until = _optional(params, "since"), _optional(params, "until")
-            series = run.history.answer(names, _number(params, "points", 2000), since, until)
-            return {"at": run.at, "series": series}
+            series = run.digest.history.answer(names, _number(params, "points", 2000), since, until)
+            return {"at": run.digest.at, "series": series}
         if method in commands.METHODS:
             by = str(params.pop("by", "socket"))
             id = commands.append(run.job.commands_path, method, params, by)

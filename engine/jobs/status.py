@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.jobs import shapes
+
 ENDED = ("finished", "failed", "stopped")
 FROM_STEP = ("step", "loss", "tok_s", "micro", "accum", "context")
 CUT_OFF = "cut-off"  # neither ended nor alive: the machine went down, or trainer and supervisor were both killed
+_TEXTS = ("id", "name", "phase", "reason", "backend", "profile", "checkpoint", "version", "host", "boot")
+_WHOLES = ("step", "steps", "micro", "accum", "context", "attempt", "at")
+_SHAPES: dict[str, shapes.Check] = {
+    **dict.fromkeys(_TEXTS, shapes.is_text),
+    **dict.fromkeys(_WHOLES, shapes.is_maybe_whole),
+    **dict.fromkeys(("loss", "val_loss", "tok_s", "started", "ended"), shapes.is_number),
+    **dict.fromkeys(("supervisor", "trainer"), lambda who: _is_process(who)),
+    "exit": lambda last: last is None or (type(last) is dict and shapes.is_number(last.get("code"))),
+}
 
 
 def fold(summary: dict[str, Any], record: dict[str, Any]) -> None:
@@ -29,3 +40,14 @@ def fold(summary: dict[str, Any], record: dict[str, Any]) -> None:
         for key, (_, new) in record.get("changed", {}).items():
             if key in FROM_STEP:
                 summary[key] = new
+
+
+def sane(state: dict[str, Any]) -> dict[str, Any]:
+    """``state`` without what a damaged disk made of some of its values: nobody behind this has to ask."""
+    return {key: value for key, value in state.items() if key not in _SHAPES or _SHAPES[key](value)}
+
+
+def _is_process(who: Any) -> bool:
+    if who is None:
+        return True
+    return type(who) is dict and shapes.is_maybe_whole(who.get("pid")) and shapes.is_maybe_whole(who.get("start_ticks"))

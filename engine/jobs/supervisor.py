@@ -19,10 +19,10 @@ from typing import Any
 
 from engine.jobs.death import Death
 from engine.jobs.devices import DeviceLocks, devices_of, holder
+from engine.jobs.digest import Digest
 from engine.jobs.files import complain, read_json, write_json
-from engine.jobs.history import History
 from engine.jobs.launchers import launcher_of, trainer_command
-from engine.jobs.log import LogWriter, Record, Tail
+from engine.jobs.log import LogWriter, Record
 from engine.jobs.process import Lock, identity, this_boot, this_host
 from engine.jobs.restarts import RESTARTS, Restarts, is_mistake
 from engine.jobs.scope import in_scope
@@ -53,10 +53,8 @@ KEEP_PAGES = {
 class Supervisor:
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.history = History()
-        self.summary = job.state()
-        self.at = 0
-        self._tail = Tail(job.log_path)
+        self.digest = Digest(job)
+        self.summary = self.digest.summary
         self._log = LogWriter(job.log_path, int(self.summary.get("attempt") or 0))
         self._server = Server(self)
         self._telemetry = Telemetry(job.path)
@@ -74,12 +72,16 @@ class Supervisor:
 
     async def run(self) -> None:
         """Look after the run until it has ended."""
-        self.history, self._tail.at = History.from_log(self.job.log_path)
-        self._catch_up_summary()
-        self._say_version()
+        version_before = self.summary.get("version")
         self.summary.update(
             supervisor=identity(os.getpid()), version=package_version(), host=this_host(), boot=this_boot()
         )
+        self._save_state()  # who we are, before a lost history costs seconds
+        await asyncio.to_thread(self.digest.catch_up)
+        self._log.attempt = int(self.summary.get("attempt") or 0)
+        for note in self.digest.notes:
+            self._write("log", level="warning", text=note)
+        self._say_version(version_before)
         self._save_state()
         await self._server.start()
         beside = (self._follow_log, self._measure, self._watch_for_stalls)
@@ -95,6 +97,7 @@ class Supervisor:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._read_log()
             self._save_state()
+            self.digest.save()
             await self._server.close()
             self._log.close()
 
@@ -227,9 +230,9 @@ class Supervisor:
             if text := self._stall.check(time.monotonic()):
                 self._write("alert", what="stall", text=text)
 
-    def _say_version(self) -> None:
+    def _say_version(self, before: str | None) -> None:
         """An upgrade under a living run: its trainer is of another version than what looks after it from now on."""
-        before, now = self.summary.get("version"), package_version()
+        now = package_version()
         if before not in (None, now) and self.summary.get("phase") not in ENDED:
             text = f"the run was looked after by mla-tui {before}, from here on by {now}"
             self._write("alert", what="version", text=text)
@@ -244,22 +247,11 @@ class Supervisor:
             complain(f"events.jsonl: {error}")
             fold(self.summary, {"t": time.time(), "kind": kind, "attempt": self._log.attempt, **fields})
 
-    def _catch_up_summary(self) -> None:
-        """Fold the whole log once, so that nothing a dead supervisor missed is lost."""
-        tail = Tail(self.job.log_path)
-        while tail.at < self._tail.at and (records := tail.poll()):
-            for at, record in records:
-                if at < self._tail.at:
-                    fold(self.summary, record)
-        tail.close()
-        self.at = self._tail.at
-        self._log.attempt = int(self.summary.get("attempt") or 0)
-
     async def _follow_log(self) -> None:
         synced = time.monotonic()
         dirty = False
         while True:
-            if self._tail.grown():
+            if self.digest.grown():
                 self._read_log()
                 dirty = True
             now = time.monotonic()
@@ -268,33 +260,26 @@ class Supervisor:
             if dirty and now - synced >= 1.0:
                 synced, dirty = now, False
                 with contextlib.suppress(OSError):  # the disk is full: what is written stays readable
-                    await asyncio.to_thread(self._tail.sync)
+                    await asyncio.to_thread(self.digest.sync)
             await asyncio.sleep(POLL)
 
     def _read_log(self) -> None:
-        before = self._tail.at
-        while records := self._tail.poll():
+        phase, before = self.summary.get("phase"), self.digest.at
+        while records := self.digest.poll():
             for _, record in records:
-                self._take(record)
-        self.at = self._tail.at
-        if self.at != before:
+                self.heard(record)
+        if self.digest.at != before:
             self._server.changed()
-
-    def _take(self, record: Record) -> None:
-        phase = self.summary.get("phase")
-        fold(self.summary, record)
-        self.heard(record)
-        if not self.history.add(record):
-            self.history, _ = History.from_log(self.job.log_path, self._tail.at)
+            self.digest.save_if_due()
         if self.summary.get("phase") != phase:
             self._save_state()
+
+    def heard(self, record: Record) -> None:
+        """A sign of life of the trainer, logged or live."""
         if record["kind"] == "start":
             self._met = True
             # Of several ranks the first, not their launcher.
             self._telemetry.watch(read_json(self.job.trainer_who).get("pid"))
-
-    def heard(self, record: Record) -> None:
-        """A sign of life of the trainer, logged or live."""
         if text := self._stall.heard(record, time.monotonic()):
             self._write("log", level="info", text=text, rank=None)
 
@@ -315,11 +300,9 @@ class Supervisor:
                 record = {"t": time.time(), "kind": "telemetry", **sample}
                 if self._telemetry.device_lost and not lost:
                     lost = True
-                    self._write(
-                        "alert", what="device_lost", text="the card is lost to its driver; it may take a boot"
-                    )
+                    self._write("alert", what="device_lost", text="the card is lost to its driver; it may take a boot")
                 minute.add(sample)
-                self.history.add(record)
+                self.digest.history.sample(record)
                 self._server.publish(record)
                 if minute.samples >= MINUTE:
                     self._write("telemetry", **minute.spans)

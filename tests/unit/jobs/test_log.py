@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.jobs.log import CHUNK, LogWriter, Tail, read_all
+from engine.jobs import log as log_module
+from engine.jobs.log import CHUNK, LogWriter, Tail, read_all, scan
 
 WRITER = """
 import sys
@@ -51,7 +52,7 @@ def test_a_record_carries_time_kind_and_attempt(path: Path) -> None:
 
 def test_what_is_not_finite_is_null_at_any_depth(path: Path) -> None:
     inf, nan = float("inf"), float("nan")
-    LogWriter(path, 1).write("step", loss=nan, parts={"a": [inf, 1.5, (-inf,)]})
+    LogWriter(path, 1).write("step", step=1, loss=nan, parts={"a": [inf, 1.5, (-inf,)]})
     assert b"NaN" not in path.read_bytes()
     [(_, record)] = read_all(path)
     assert record["loss"] is None
@@ -59,9 +60,9 @@ def test_what_is_not_finite_is_null_at_any_depth(path: Path) -> None:
 
 
 def test_a_foreign_writers_nan_is_read_as_null(path: Path) -> None:
-    path.write_bytes(b'{"kind":"step","loss":NaN,"lr":-Infinity}\n')
+    path.write_bytes(b'{"t":1,"kind":"step","step":1,"loss":NaN,"lr":-Infinity}\n')
     [(_, record)] = read_all(path)
-    assert record == {"kind": "step", "loss": None, "lr": None}
+    assert record == {"t": 1, "kind": "step", "step": 1, "loss": None, "lr": None}
 
 
 def test_a_cut_at_every_byte_of_the_last_record_costs_only_that_record(path: Path) -> None:
@@ -132,6 +133,66 @@ print([r["text"] for _, r in read_all(path)])
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "log")], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() == "['whole', 'after']"
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.sampled_from(["id", "edit", "plain", "torn", "empty", "long", "hidden"]), max_size=40),
+    st.integers(1100, 3000),
+)
+def test_a_scan_finds_what_reading_everything_finds(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], chunk: int
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "events.jsonl"
+    parts = {
+        **{"torn": b'{"kind":"state","id":"x', "empty": b"", "hidden": b'{"kind":"log","text":"\\"id\\""}'},
+        **{"id": b'{"t":1,"kind":"state","phase":"x","id":"one"}', "plain": b'{"kind":"log","text":"id"}'},
+        **{"edit": b'{"kind":"edit","ok":true,"changed":{},"step":1,"id":"two"}'},
+        **{"long": b'{"kind":"log","text":"' + b"y" * 1000 + b'","id":"three"}'},
+    }
+    path.write_bytes(b"".join(parts[name] + b"\n" for name in lines) + b'{"id":"unfinished"')
+    everything = list(read_all(path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_module, "CHUNK", chunk)
+        assert [(at, r) for at, r in scan(path, b'"id"') if "id" in r] == [(at, r) for at, r in everything if "id" in r]
+        edits = [(at, r) for at, r in scan(path, b'"edit"', b'"other"') if r["kind"] == "edit"]
+    assert edits == [(at, r) for at, r in everything if r["kind"] == "edit"]
+
+
+STEP = b'{"t":1,"kind":"step","step":1,'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b'{"t":1,"kind":"step"}', b'{"t":1,"kind":"step","step":"x"}', b'{"t":"1","kind":"step","step":1}'),
+        *(b'{"t":1,"kind":"step","step":-1}', b'{"t":1,"kind":"step","step":1.5}'),
+        *(b'{"t":1,"kind":"step","step":true}', b'{"t":1,"kind":"step","step":1' + b"0" * 400 + b"}"),
+        *(
+            STEP + b'"loss":"2"}',
+            STEP + b'"loss":1e999}',
+            STEP + b'"loss":1' + b"0" * 400 + b"}",
+            STEP + b'"micro":[]}',
+        ),
+        *(b'{"kind":["step"],"step":1}', b'{"kind":"state","phase":"running"}', b'{"t":1,"kind":"state","phase":[]}'),
+        *(b'{"t":1e18,"kind":"state","phase":"running"}', b'{"t":-1,"kind":"log"}', b'{"kind":"log","attempt":"x"}'),
+        *(b'{"t":1,"kind":"telemetry","rss":[1]}', b'{"t":1,"kind":"telemetry","rss":[1,null]}'),
+        *(b'{"kind":"telemetry","rss":1}', b'{"kind":"start","resumed_from":"x"}', b'{"kind":"val","loss":1}'),
+        *(b'{"kind":"edit","ok":true,"changed":{"micro":4},"step":1}', b'{"kind":"edit","ok":true,"step":1}'),
+        *(b'{"kind":"exit","code":"x"}', b'{"kind":"log","id":7}', b'{"kind":"checkpoint","ok":"yes"}'),
+    ],
+)
+def test_a_line_of_the_wrong_shape_is_no_record(path: Path, line: bytes) -> None:
+    path.write_bytes(line + b'\n{"kind":"b"}\n')
+    tail = Tail(path)
+    assert [r["kind"] for _, r in tail.poll()] == ["b"]
+    assert tail.damaged == [0]
+    tail.close()
+
+
+def test_fields_and_kinds_of_a_newer_version_pass(path: Path) -> None:
+    path.write_bytes(b'{"t":1,"kind":"step","step":1,"new":{"a":[1]}}\n{"t":1,"kind":"newer","step":"x"}\n')
+    assert len(list(read_all(path))) == 2
 
 
 texts = st.text(max_size=6)

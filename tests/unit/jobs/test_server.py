@@ -19,8 +19,8 @@ import pytest
 from engine.jobs import wire
 from engine.jobs.client import Link
 from engine.jobs.commands import CommandReader
-from engine.jobs.history import History
-from engine.jobs.log import LogWriter, Tail
+from engine.jobs.digest import Digest
+from engine.jobs.log import LogWriter
 from engine.jobs.process import Lock, identity
 from engine.jobs.server import Server
 from engine.jobs.store import Job, Store
@@ -34,17 +34,14 @@ PATIENCE = 20.0
 
 @dataclass
 class Served:
-    """A run that is looked after: history and offset follow the log, as the supervisor's do."""
+    """A run that is looked after: its digest follows the log, as the supervisor's does."""
 
     job: Job
     log: LogWriter
-    history: History = field(default_factory=History)
-    summary: dict[str, Any] = field(default_factory=dict)
-    at: int = 0
     stopped_by: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.tail = Tail(self.job.log_path)
+        self.digest = Digest(self.job)
         self.server = Server(self)
 
     def stop_without_trainer(self, id: str) -> None:
@@ -58,9 +55,7 @@ class Served:
 
     def write(self, kind: str, **fields: Any) -> None:
         self.log.write(kind, **fields)
-        for _, record in self.tail.poll():
-            self.history.add(record)
-        self.at = self.tail.at
+        self.digest.poll()
         self.server.changed()
 
 
@@ -166,7 +161,7 @@ async def test_hello_and_status_say_who_is_there(run: Served) -> None:
     run.write("step", step=3, loss=2.0)
     client = await Client.to(run)
     hello = (await client.call("hello"))["result"]
-    assert (hello["job"], hello["pid"], hello["at"]) == (run.job.id, os.getpid(), run.at)
+    assert (hello["job"], hello["pid"], hello["at"]) == (run.job.id, os.getpid(), run.digest.at)
     status = (await client.call("status"))["result"]
     assert (status["id"], status["supervisor"]["alive"]) == (run.job.id, True)
 
@@ -243,7 +238,7 @@ async def test_history_is_bounded_by_what_was_asked(run: Served) -> None:
         run.write("step", step=step, loss=float(step))
     client = await Client.to(run)
     answer = (await client.call("history", series=["loss", "none"], points=10))["result"]
-    assert answer["at"] == run.at
+    assert answer["at"] == run.digest.at
     assert [len(points) for points in answer["series"].values()] == [10]
     window = (await client.call("history", series=["loss"], since=5, until=6))["result"]
     assert window["series"]["loss"] == [[5, 5.0, 5.0, 5.0], [6, 6.0, 6.0, 6.0]]
@@ -291,7 +286,7 @@ async def test_history_and_then_records_give_each_step_once_while_a_writer_appen
             await asyncio.sleep(0)
 
     async def watch(after: int) -> list[int]:
-        while run.history.last_step < after:
+        while run.digest.history.order.last < after:
             await asyncio.sleep(0)
         link = Link(run.job)
         answer = await link.history(["loss"], points=10_000)

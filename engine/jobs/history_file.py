@@ -1,0 +1,89 @@
+"""``history.bin``: the series of a job up to an offset of its log. A cache: in doubt it is made again from the log.
+
+    magic, offset, CRC of the log's first bytes, CRC of the log's last bytes before the offset, length of the index
+    index: one line of JSON, [order, byte order, {series: [width, buckets]}]
+    the columns of each series, one behind the other
+    CRC of all that
+
+The two CRCs of the log tell whether it is the log that the series were made from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import struct
+import sys
+import zlib
+from array import array
+from pathlib import Path
+
+from engine.jobs import history as series_module
+from engine.jobs.files import replace
+from engine.jobs.history import COLUMNS, SERIES, History
+from engine.jobs.order import Order
+
+MAGIC = b"MLAHIST1"
+HEAD = struct.Struct("<8sQIII")
+END = struct.Struct("<I")
+WINDOW = 4096  # bytes of the log at either end that must be the same
+
+
+class Unusable(Exception):
+    """Why the file cannot be used."""
+
+
+def save(path: Path, log: Path, history: History, at: int) -> None:
+    """Replace the file. Raises ``OSError``."""
+    order = dataclasses.asdict(history.order)
+    index = json.dumps([order, sys.byteorder, {n: [s.width, len(s)] for n, s in history.series.items()}]).encode()
+    parts = [HEAD.pack(MAGIC, at, *_identity(log, at), len(index)), index]
+    parts += [column.tobytes() for series in history.series.values() for column in series.columns()]
+    body = b"".join(parts)
+    replace(path, body + END.pack(zlib.crc32(body)), sync=False)
+
+
+def load(path: Path, log: Path) -> tuple[History, int]:
+    """The history and the log offset it covers. Raises ``Unusable`` and ``OSError``."""
+    content = path.read_bytes()
+    body = memoryview(content)[: -END.size]
+    if len(content) < HEAD.size + END.size or content[: len(MAGIC)] != MAGIC:
+        raise Unusable("is not one of this version's")
+    if content[-END.size :] != END.pack(zlib.crc32(body)):
+        raise Unusable("is damaged")
+    _, at, *identity, index_size = HEAD.unpack_from(body)
+    if tuple(identity) != _identity(log, at):
+        raise Unusable("was made from another log")
+    order, byteorder, shapes = json.loads(bytes(body[HEAD.size : HEAD.size + index_size]))
+    if byteorder != sys.byteorder or list(shapes) != list(SERIES):
+        raise Unusable("is not one of this version's")
+    history = History(log)
+    history.order = Order(**order)
+    place = HEAD.size + index_size
+    for name, (width, count) in shapes.items():
+        series = history.series[name]
+        series.width = width
+        if count > series_module.CAPACITY:
+            raise Unusable("is not one of this version's")
+        for column, kind in COLUMNS.items():
+            values = array(kind)
+            values.frombytes(body[place : place + count * values.itemsize])
+            setattr(series, column, values)
+            place += count * values.itemsize
+    return history, at
+
+
+def _identity(log: Path, at: int) -> tuple[int, int]:
+    """CRCs of the first and of the last bytes before ``at``; of nothing where the log is not that long."""
+    try:
+        fd = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0, 0
+    try:
+        if os.fstat(fd).st_size < at:
+            return 0, 0
+        size = min(WINDOW, at)
+        return zlib.crc32(os.pread(fd, size, 0)), zlib.crc32(os.pread(fd, size, at - size))
+    finally:
+        os.close(fd)
