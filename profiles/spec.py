@@ -58,6 +58,7 @@ class TrainTable:
     val_sequences: int = _number(64, 1, 1 << 20)
     save_every: int = _number(1000, 0, 10**9)  # 0: only at the end
     keep: int = _number(3, 1, 10**6)
+    stop_step: int = _number(0, 0, 10**9)  # end here, the schedule as it is; 0: at the last step
     out: str = "models"
 
 
@@ -69,6 +70,7 @@ class OptimTable:
     final_lr: float = _number(3e-5, 0, 10)
     weight_decay: float = _number(0.1, 0, 10)
     clip: float = _number(1.0, 0, 1e9)  # 0: no clipping
+    lr_scale: float = _number(1.0, 0, 1000)  # × the schedule's rate: what a live edit of the rate changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +180,12 @@ class RunSpec:
 
     def with_batch(self, **changes: int) -> RunSpec:
         """The same run with another batch table. Raises ``SpecError`` where the numbers do not go together."""
-        spec = replace(self, batch=replace(self.batch, **changes))
-        spec._check("edit")
+        return self.with_values("edit", batch=changes)
+
+    def with_values(self, source: str, **tables: Mapping[str, Any]) -> RunSpec:
+        """The same run with other values in some tables. Raises ``SpecError`` where they do not go together."""
+        spec = replace(self, **{name: replace(getattr(self, name), **new) for name, new in tables.items()})
+        spec._check(source)
         return spec
 
     def on_ranks(self, nodes: int, per_node: int) -> RunSpec:

@@ -1,4 +1,4 @@
-"""Live edits: micro and accum re-group a step, nothing else may change."""
+"""Live edits: locked, a step is only cut otherwise; unlocked it may be another. A refusal is one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.train.edits import changed, edited
+from engine.train.edits import applied, changed, edited
 from profiles import registry
 from profiles.errors import UserError
 from profiles.spec import RunSpec
@@ -47,9 +47,18 @@ def test_the_sequences_of_a_step_stay(spec: RunSpec, changes: dict[str, Any], mi
         ({"micro": "four"}, "set: batch.micro: 'four' is not a number"),
         ({"micro": None}, "set: batch.micro: None is not a number"),
         ({"micro": float("inf")}, "set: batch.micro: inf is not a whole number"),
-        ({"context": 512}, "set context: cannot be changed while the run lives; micro and accum can"),
-        ({"train.micro": 4}, "set train.micro: cannot be changed while the run lives; micro and accum can"),
-        ({"lr": 1}, "set lr: cannot be changed while the run lives; micro and accum can"),
+        (
+            {"context": 512},
+            "set context: changes what a step is, not only how it is cut; if that is meant, add --unlock",
+        ),
+        ({"sequences": 48}, "set sequences: changes what a step is"),
+        (
+            {"train.micro": 4},
+            "set train.micro: cannot be changed while the run lives; micro, accum, sequences, context",
+        ),
+        ({"lr": 1}, "set lr: cannot be changed while the run lives; micro, accum"),
+        ({"lr_scale": -1}, "set: optim.lr_scale: -1 is not in 0..1000"),
+        ({"val_every": 0.5}, "set: train.val_every: 0.5 is not a whole number"),
         ({}, "set: nothing to change; write for example micro=4"),
     ],
 )
@@ -58,6 +67,52 @@ def test_what_cannot_be_is_refused_in_one_line(spec: RunSpec, changes: dict[str,
         edited(spec, changes)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "micro", "accum", "sequences"),
+    [
+        ({"accum": 16}, 12, 16, 192),
+        ({"micro": 4, "accum": 8}, 4, 8, 32),
+        ({"sequences": 48}, 12, 4, 48),
+        ({"sequences": 48, "accum": 8}, 6, 8, 48),
+        ({"micro": 6}, 6, 16, 96),
+    ],
+)
+def test_unlocked_a_step_may_be_another(
+    spec: RunSpec, changes: dict[str, Any], micro: int, accum: int, sequences: int
+) -> None:
+    new = edited(spec, changes, unlock=True)
+    assert (new.batch.micro, new.accum, new.batch.sequences) == (micro, accum, sequences)
+
+
+def test_what_is_no_batch_needs_no_unlocking(spec: RunSpec) -> None:
+    new = edited(spec, {"lr_scale": 0.5, "train.val_every": 10, "save_every": 0, "stop_step": 700})
+    assert (new.optim.lr_scale, new.train.val_every, new.train.save_every, new.train.stop_step) == (0.5, 10, 0, 700)
+    assert new.batch == spec.batch
+    assert changed(spec, new).keys() == {"lr_scale", "val_every", "save_every", "stop_step"}
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "micro": st.integers(1, 24),
+            "accum": st.integers(1, 24),
+            "sequences": st.integers(1, 96),
+            "context": st.integers(1, 4096),
+            "lr_scale": st.floats(0, 10),
+            "stop_step": st.integers(0, 100),
+        },
+    )
+)
+def test_what_the_log_holds_gives_the_same_spec_again(changes: dict[str, Any]) -> None:
+    spec = registry.load("pretrain_5080")
+    try:
+        new = edited(spec, changes, unlock=True)
+    except UserError:
+        return
+    assert applied(spec, {"changed": changed(spec, new)}) == new
 
 
 def test_an_accum_that_needs_too_large_a_micro_is_refused() -> None:
