@@ -1,0 +1,68 @@
+"""How much host memory a process can come to hold: what is free, and what a cgroup or an rlimit leaves of it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_UNLIMITED = 1 << 60
+
+
+def host_capacity(pid: int | None = None) -> int:
+    """Bytes of RAM that process ``pid`` (None: this one) could hold in all, with what it holds already."""
+    import psutil
+
+    process = psutil.Process(pid)
+    own = process.memory_info()
+    room = [psutil.virtual_memory().available]
+    if (address_space := _address_space(process)) is not None:
+        room.append(address_space - own.vms)
+    room += [limit - used for limit, used in _cgroup_limits(process.pid)]
+    return int(own.rss + max(0, min(room)))
+
+
+def _address_space(process: object) -> int | None:
+    """The soft limit on the address space (``ulimit -v``); None where there is none, or the platform tells none."""
+    try:
+        import resource
+
+        soft, _ = process.rlimit(resource.RLIMIT_AS)  # type: ignore[attr-defined]
+    except (ImportError, AttributeError, OSError):
+        return None
+    return int(soft) if 0 <= soft < _UNLIMITED else None
+
+
+def _cgroup_limits(pid: int) -> list[tuple[int, int]]:
+    """(limit, used) of every memory cgroup above ``pid``; page cache, which gives way, is not counted as used."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            names, root = ("memory.max", "memory.current", "inactive_file"), _CGROUPS
+        elif "memory" in controllers.split(","):
+            names, root = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"), _CGROUPS / "memory"
+        else:
+            continue
+        folder = root / path.lstrip("/")
+        for level in (folder, *folder.parents):
+            if level == root.parent:
+                break
+            with contextlib.suppress(OSError, ValueError):
+                limit = int((level / names[0]).read_text())  # "max" is no number
+                used = int((level / names[1]).read_text()) - _field(level / "memory.stat", names[2])
+                if limit < _UNLIMITED:
+                    found.append((limit, max(0, used)))
+    return found
+
+
+def _field(file: Path, name: str) -> int:
+    for line in file.read_text().splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return 0
