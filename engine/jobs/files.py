@@ -8,12 +8,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+from engine.jobs.own import private
+
 
 def write_json(path: Path, content: Any) -> None:
     """Replace ``path`` by rename, so that a reader sees the old or the new, never a part. Raises ``OSError``."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(beside, "w", encoding="utf-8") as file:
+        with open(beside, "w", encoding="utf-8", opener=private) as file:
             json.dump(content, file)
             file.flush()
             os.fsync(file.fileno())

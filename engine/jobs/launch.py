@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.jobs.launchers import check_launcher, prepare
+from engine.jobs.own import make_own
 from engine.jobs.process import is_alive, is_locked, spawn_detached, this_boot, this_host
 from engine.jobs.status import CUT_OFF, ENDED
 from engine.jobs.store import Job, Store
@@ -87,6 +88,7 @@ def ensure_supervisor(job: Job) -> None:
             f"job {job.id}: was started on host {state.get('host')} before its last boot and was cut off;"
             f" go on from its last checkpoint with: mla-tui launch --resume {state.get('checkpoint') or 'latest'}"
         )
+    make_own(job.path)
     start_supervisor(job)
     deadline = time.monotonic() + STARTUP_PATIENCE
     while time.monotonic() < deadline:

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.jobs.own import private
+
 
 def this_host() -> str:
     return platform.node()
@@ -63,7 +65,7 @@ def spawn_detached(
 
     ``env`` is laid over our own environment.
     """
-    with open(console, "ab") as out:
+    with open(console, "ab", opener=private) as out:
         return subprocess.Popen(
             argv,
             cwd=cwd,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.jobs.files import read_json, write_json
 from engine.jobs.log import read_all
+from engine.jobs.own import check_own, make_own, objection
 from engine.jobs.process import is_alive, is_locked, this_boot, this_host
 from engine.jobs.status import CUT_OFF, ENDED, fold
 from profiles.errors import UserError
@@ -121,10 +122,21 @@ class Store:
         self.jobs = self.home / "jobs"
 
     def ids(self) -> list[str]:
-        """Newest first; ids sort by time."""
+        """Newest first; ids sort by time. Raises ``UserError`` where the jobs cannot, or must not, be read."""
+        return [id for id, stranger in self._entries() if not stranger]
+
+    def strangers(self) -> list[str]:
+        """A line for each thing among the jobs that is left alone: a link, or another user's directory."""
+        return [stranger for _, stranger in self._entries() if stranger]
+
+    def _entries(self) -> list[tuple[str, str | None]]:
+        """The directories among the jobs, and what is said against them."""
+        check_own(self.home, self.jobs)
         try:
             with os.scandir(self.jobs) as entries:
-                return sorted((e.name for e in entries if e.is_dir() and not e.name.startswith(".")), reverse=True)
+                folders = [e for e in entries if e.is_dir() and not e.name.startswith(".")]
+                found = [(e.name, objection(Path(e.path), e.stat(follow_symlinks=False))) for e in folders]
+                return sorted(found, reverse=True)
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -138,7 +150,10 @@ class Store:
 
         ``latest`` is the newest of all. Raises ``UserError``.
         """
-        ids = self.ids()
+        entries = self._entries()
+        if stranger := dict(entries).get(text):
+            raise UserError(stranger)
+        ids = [id for id, stranger in entries if not stranger]
         if not ids:
             raise UserError(f"job {text!r}: there are no jobs in {self.jobs}; start one with: mla-tui launch")
         if not text:
@@ -162,8 +177,9 @@ class Store:
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         beside = self.jobs / f".new-{os.getpid()}-{time.monotonic_ns()}"
         try:
-            for folder in (self.home, self.jobs, beside):
-                folder.mkdir(mode=0o700, parents=folder == self.home, exist_ok=folder != beside)
+            make_own(self.home, parents=True)
+            make_own(self.jobs)
+            beside.mkdir(mode=0o700)
             write_json(beside / "spec.json", {**spec.to_dict(), "start": start})
             number = 1
             while True:
