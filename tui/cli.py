@@ -105,7 +105,12 @@ def _parser() -> argparse.ArgumentParser:
     sub = add_job("set", "change a living run", "mla-tui set latest micro=4")
     sub.add_argument("changes", nargs="+", metavar="KEY=VALUE", help="micro or accum")
     add_job("pause", "hold a run between two micro-batches", "mla-tui pause latest")
-    add_job("resume", "let a paused run go on", "mla-tui resume latest")
+    words = "let a paused run go on, or start one that was cut off again"
+    sub = add("resume", "tui.commands_resume:resume", words, "mla-tui resume latest")
+    sub.add_argument("job", metavar="JOB", nargs="?", help="a unique part of a job's id, its name, or latest")
+    sub.add_argument(
+        "--cut-off", action="store_true", help="every run that a reboot or a kill of both processes cut off"
+    )
     add_job("checkpoint", "save now", "mla-tui checkpoint latest")
     sub = add_job("stop", "save and end a run", "mla-tui stop latest")
     sub.add_argument("--no-save", action="store_true", help="end without a checkpoint")
