@@ -254,9 +254,11 @@ def told(record: dict[str, Any] | None) -> int:
 
 def _revive(job: Job) -> None:
     """A living run without a supervisor gets one; of a run that was cut off we show what there is."""
-    from engine.jobs.launch import ensure_supervisor
+    from engine.jobs.launch import ensure_supervisor, run_due_hooks
 
-    if job.is_here() and not job.ended():
+    if job.ended():
+        run_due_hooks(job)
+    elif job.is_here():
         ensure_supervisor(job)
 
 

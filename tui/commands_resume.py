@@ -27,7 +27,11 @@ def resume(args: argparse.Namespace) -> int:
 
 
 def _resume_all(store: Store) -> int:
-    """Every run of this host that was cut off; one that cannot be resumed holds up no other."""
+    """Every run of this host that was cut off, and every hook; one run that cannot be resumed holds up no other."""
+    from engine.jobs.launch import run_due_hooks
+
+    for id in store.ids():
+        run_due_hooks(store.find(id))
     cut = [summary for summary in store.summaries() if summary["phase"] == CUT_OFF]
     if not cut:
         print("no run was cut off", file=sys.stderr)

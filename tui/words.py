@@ -84,7 +84,7 @@ def _exit(record: dict[str, Any]) -> Told:
 
 def _log(record: dict[str, Any]) -> Told:
     rank = record.get("rank")
-    tone = {"error": "bad", "warning": "warn"}.get(str(record.get("level")), "plain")
+    tone = {"error": "bad", "warning": "warn", "warn": "warn"}.get(str(record.get("level")), "plain")
     return (f"rank {rank}: " if rank else "") + str(record.get("text")), tone
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.jobs import hooks
 from engine.jobs.files import write_json
 from engine.jobs.launchers import check_launcher, prepare
 from engine.jobs.log import LogWriter
@@ -34,6 +35,7 @@ def launch(
     out = Path(spec.train.out)
     check(spec, out / name if name else out)
     check_launcher(spec)
+    hooks.load()
     if name:
         _check_name(store, name, spec.train.out)
         check_history(out / name, resume)
@@ -54,6 +56,7 @@ def launch(
         "boot": this_boot(),
         "phase": "starting",
         "attempt": 0,
+        "hooks_at": 0,
         "started": time.time(),
         "launched": time.monotonic(),
     }
@@ -98,6 +101,12 @@ def ensure_supervisor(job: Job) -> None:
             return
         time.sleep(0.02)
     raise UserError(f"job {job.id}: its supervisor did not start; see {job.console_path}")
+
+
+def run_due_hooks(job: Job) -> None:
+    """Have the hooks of an ended run of this host run that its supervisor, killed, could not run any more."""
+    if job.ended() and not is_elsewhere(job.state()) and hooks.due(job) and not is_locked(job.supervisor_lock):
+        start_supervisor(job)
 
 
 def take_over(job: Job) -> None:

@@ -8,6 +8,8 @@ ENDED = ("finished", "failed", "stopped")
 FROM_STEP = ("step", "loss", "tok_s", "micro", "accum", "context")
 CUT_OFF = "cut-off"  # neither ended nor alive: the machine went down, or trainer and supervisor were both killed
 
+EVENTS = ("finished", "failed", "oom", "nan", "stall")  # for which a person may have a command run
+
 
 def fold(summary: dict[str, Any], record: dict[str, Any]) -> None:
     """Bring ``summary`` up to date with one more record."""

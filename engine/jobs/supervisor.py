@@ -18,6 +18,7 @@ from typing import Any
 
 from engine.jobs.files import complain, read_json, write_json
 from engine.jobs.history import History
+from engine.jobs.hooks import Hooks
 from engine.jobs.launchers import launcher_of, trainer_command
 from engine.jobs.log import LogWriter, Record, Tail
 from engine.jobs.process import Lock, identity, is_alive, is_locked, signal_name, spawn_detached, this_boot, this_host
@@ -53,6 +54,7 @@ class Supervisor:
         self._log = LogWriter(job.log_path, int(self.summary.get("attempt") or 0))
         self._server = Server(self)
         self._telemetry = Telemetry(job.path)
+        self._hooks = Hooks(job, self.summary, self._write, self._save_state)
         self._spec = job.spec()
         self._child: subprocess.Popen[bytes] | None = None
         self._trainer: dict[str, Any] | None = None
@@ -71,6 +73,7 @@ class Supervisor:
             supervisor=identity(os.getpid()), version=package_version(), host=this_host(), boot=this_boot()
         )
         self._save_state()
+        self._hooks.catch_up(self._tail.at)
         await self._server.start()
         tasks = [asyncio.create_task(self._follow_log()), asyncio.create_task(self._measure())]
         try:
@@ -80,6 +83,8 @@ class Supervisor:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._read_log()
+            await self._hooks.finish()
             self._read_log()
             self._save_state()
             await self._server.close()
@@ -257,8 +262,9 @@ class Supervisor:
     def _read_log(self) -> None:
         before = self._tail.at
         while records := self._tail.poll():
-            for _, record in records:
+            for at, record in records:
                 self._take(record)
+                self._hooks.take(at, record)
         self.at = self._tail.at
         if self.at != before:
             self._server.changed()
