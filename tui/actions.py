@@ -66,6 +66,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("open", ("enter",), "Open", "Watch the chosen run", (HOME,), "open", bar=1),
     Action("new", ("n",), "New run", "Choose a profile, see what it needs, launch it", (HOME,), "new_run", bar=2),
     Action("filter", ("slash",), "Filter", "Find runs by name, profile or phase", (HOME,), "filter", bar=3),
+    Action("resume", ("r",), "Resume", "Start the chosen run again, if it was cut off", (HOME,), "resume", bar=4),
+    Action("resume_all", ("R",), "Resume all", "Start every run again that was cut off", (HOME,), "resume_all"),
     Action("down", ("j", "down"), "Down", "Next line of the list", _LIST, "cursor(1)", natural=True),
     Action("up", ("k", "up"), "Up", "Previous line of the list", _LIST, "cursor(-1)", natural=True),
     Action("quit", ("q",), "Quit", "Leave the app; runs go on", (HOME,), "app.quit", bar=9),

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from engine.jobs.status import EVENTS
 from profiles.errors import UserError
 
 Command = Callable[[argparse.Namespace], int]
@@ -107,12 +108,24 @@ def _parser() -> argparse.ArgumentParser:
     sub = add_job("set", "change a living run", "mla-tui set latest micro=4")
     sub.add_argument("changes", nargs="+", metavar="KEY=VALUE", help="micro or accum")
     add_job("pause", "hold a run between two micro-batches", "mla-tui pause latest")
-    add_job("resume", "let a paused run go on", "mla-tui resume latest")
+    words = "let a paused run go on, or start one that was cut off again"
+    sub = add("resume", "tui.commands_resume:resume", words, "mla-tui resume latest")
+    sub.add_argument("job", metavar="JOB", nargs="?", help="a unique part of a job's id, its name, or latest")
+    sub.add_argument(
+        "--cut-off", action="store_true", help="every run that a reboot or a kill of both processes cut off"
+    )
     add_job("checkpoint", "save now", "mla-tui checkpoint latest")
     sub = add_job("stop", "save and end a run", "mla-tui stop latest")
     sub.add_argument("--no-save", action="store_true", help="end without a checkpoint")
     sub.add_argument("--kill", action="store_true", help="end a run that hears nothing any more, without a checkpoint")
     add_job("rm", "forget an ended run; its checkpoints stay", "mla-tui rm 20261123-194712")
+
+    sub = add("hooks", "tui.commands_hooks:show", "list the commands run on events", "mla-tui hooks try finished")
+    inner = sub.add_subparsers(title="commands", metavar="COMMAND")
+    words = "run one now, with an example of its record"
+    sub = inner.add_parser("try", help=words, description=f"{words}.", epilog="example: mla-tui hooks try finished")
+    sub.add_argument("event", choices=EVENTS, help="what happens to a run")
+    sub.set_defaults(run="tui.commands_hooks:try_out")
 
     words = "write text with a checkpoint"
     sub = add("sample", "tui.commands_checkpoint:sample", words, "mla-tui sample models/demo -n 80")

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from engine.jobs.status import CUT_OFF, ENDED
-from engine.jobs.store import Job, Store
+from engine.jobs.store import Job, Store, is_elsewhere
 from profiles.errors import SpecError, UserError
 
 if TYPE_CHECKING:
@@ -38,10 +38,13 @@ def attach(args: argparse.Namespace) -> int:
 
 
 def ls(args: argparse.Namespace) -> int:
-    summaries = Store().summaries()
+    store = Store()
+    summaries = store.summaries()
     if args.json:
         print(json.dumps(summaries, indent=1))
         return 0
+    for line in store.strangers():
+        print(line, file=sys.stderr)
     if not summaries:
         print("no runs yet; start one with: mla-tui launch", file=sys.stderr)
         return 0
@@ -51,8 +54,20 @@ def ls(args: argparse.Namespace) -> int:
         step = f"{s['step'] or 0}/{s['steps'] or '?'}"
         loss, val, speed = _short(s["loss"], 4), _short(s["val_loss"], 4), _short(s["tok_s"], 0)
         name = s["name"] if s["name"] != s["id"] else ""
+        name += f"  on host {s['host']}" if is_elsewhere(s) else ""
         print(f"{s['id']:<{width}}  {s['phase']:<10} {step:>15} {loss:>8} {val:>8} {speed:>9}  {name}".rstrip())
+    _offer(summaries)
     return 0
+
+
+def _offer(summaries: list[dict[str, Any]]) -> None:
+    """Say how runs that were cut off go on."""
+    from tui.words import cut_off
+
+    if said := cut_off(summaries):
+        cut = [s["id"] for s in summaries if s["phase"] == CUT_OFF]
+        way = f"resume {cut[0]}" if len(cut) == 1 else "resume --cut-off (or one: mla-tui resume JOB)"
+        print(f"{said}; on from the last checkpoint with: mla-tui {way}", file=sys.stderr)
 
 
 def status(args: argparse.Namespace) -> int:
@@ -91,6 +106,8 @@ def watch(args: argparse.Namespace) -> int:
     job = Store().find(args.job)
     if not args.no_follow:
         _revive(job)
+        if is_elsewhere(state := job.state()):
+            print(f"{job.id} is on host {state['host']}; what it writes here is shown as it comes", file=sys.stderr)
     if args.json:
         _follow(job, args.start, args.no_follow, lambda record: print(json.dumps(record), flush=True))
     else:
@@ -109,7 +126,7 @@ def set(args: argparse.Namespace) -> int:  # noqa: A001  the command's name
     for text in args.changes:
         key, value = parse_override(text)
         changes[key.removeprefix("batch.")] = value
-    record = _ask(Store().find(args.job), "set", changes=changes)
+    record = ask(Store().find(args.job), "set", changes=changes)
     if record is None:
         return 0
     if not record["ok"]:
@@ -120,15 +137,11 @@ def set(args: argparse.Namespace) -> int:  # noqa: A001  the command's name
 
 
 def pause(args: argparse.Namespace) -> int:
-    return _told(_ask(Store().find(args.job), "pause"))
-
-
-def resume(args: argparse.Namespace) -> int:
-    return _told(_ask(Store().find(args.job), "resume"))
+    return told(ask(Store().find(args.job), "pause"))
 
 
 def checkpoint(args: argparse.Namespace) -> int:
-    record = _ask(Store().find(args.job), "checkpoint")
+    record = ask(Store().find(args.job), "checkpoint")
     if record is not None and record["kind"] == "checkpoint":
         if not record["ok"]:
             raise UserError(str(record["why"]))
@@ -138,7 +151,7 @@ def checkpoint(args: argparse.Namespace) -> int:
 
 def stop(args: argparse.Namespace) -> int:
     job = Store().find(args.job)
-    record = _ask(job, "stop", save=not (args.no_save or args.kill), kill=args.kill)
+    record = ask(job, "stop", save=not (args.no_save or args.kill), kill=args.kill)
     if record is None:
         return 0
     deadline = time.monotonic() + ANSWER_PATIENCE
@@ -201,7 +214,7 @@ def _follow(job: Job, start: int, no_follow: bool, show: Any) -> None:
     asyncio.run(run())
 
 
-def _ask(job: Job, method: str, **params: Any) -> dict[str, Any] | None:
+def ask(job: Job, method: str, **params: Any) -> dict[str, Any] | None:
     """Ask and wait for the record that answers; None where it takes too long (it stays asked). Raises ``UserError``."""
     import asyncio
 
@@ -233,7 +246,7 @@ def _ask(job: Job, method: str, **params: Any) -> dict[str, Any] | None:
     return record
 
 
-def _told(record: dict[str, Any] | None) -> int:
+def told(record: dict[str, Any] | None) -> int:
     if record is not None:
         print(f"{record.get('phase')} {record.get('reason') or ''}".rstrip(), file=sys.stderr)
     return 0
@@ -241,9 +254,11 @@ def _told(record: dict[str, Any] | None) -> int:
 
 def _revive(job: Job) -> None:
     """A living run without a supervisor gets one; of a run that was cut off we show what there is."""
-    from engine.jobs.launch import ensure_supervisor
+    from engine.jobs.launch import ensure_supervisor, run_due_hooks
 
-    if job.is_here() and not job.ended():
+    if job.ended():
+        run_due_hooks(job)
+    elif job.is_here():
         ensure_supervisor(job)
 
 

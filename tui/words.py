@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from engine.jobs.status import CUT_OFF
 from tui import format as words
 
 Told = tuple[str, str]
@@ -16,6 +18,17 @@ def tell(record: dict[str, Any]) -> Told | None:
     """The sentence for one record, or None for those that only feed the charts."""
     teller = _TELLERS.get(str(record.get("kind")))
     return teller(record) if teller else None
+
+
+def cut_off(summaries: Sequence[dict[str, Any]]) -> str:
+    """Which runs were cut off and why, as half a sentence; nothing where none was."""
+    cut = [summary for summary in summaries if summary.get("phase") == CUT_OFF]
+    if not cut:
+        return ""
+    reasons = {summary.get("reason") for summary in cut}
+    why = f": {reasons.pop()}" if len(reasons) == 1 else ""
+    name = str(cut[0].get("name") or cut[0]["id"])
+    return f"{name} was cut off{why}" if len(cut) == 1 else f"{len(cut)} runs were cut off{why}"
 
 
 def _state(record: dict[str, Any]) -> Told:
@@ -71,7 +84,7 @@ def _exit(record: dict[str, Any]) -> Told:
 
 def _log(record: dict[str, Any]) -> Told:
     rank = record.get("rank")
-    tone = {"error": "bad", "warning": "warn"}.get(str(record.get("level")), "plain")
+    tone = {"error": "bad", "warning": "warn", "warn": "warn"}.get(str(record.get("level")), "plain")
     return (f"rank {rank}: " if rank else "") + str(record.get("text")), tone
 
 

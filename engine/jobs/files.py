@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from engine.jobs.own import private
+
 
 def write_json(path: Path, content: Any) -> None:
     """Replace ``path`` by rename, so that a reader sees the old or the new, never a part. Raises ``OSError``."""
@@ -18,7 +20,7 @@ def replace(path: Path, content: bytes, sync: bool = True) -> None:
     """Replace ``path`` by rename; without ``sync`` a power loss may leave anything. Raises ``OSError``."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(beside, "wb") as file:
+        with open(beside, "wb", opener=private) as file:
             file.write(content)
             if sync:
                 file.flush()

@@ -7,12 +7,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.jobs import hooks
 from engine.jobs.devices import check_free
+from engine.jobs.files import write_json
 from engine.jobs.launchers import check_launcher, prepare
-from engine.jobs.process import held_fds, is_alive, is_locked, spawn_detached, this_boot, this_host
+from engine.jobs.log import LogWriter
+from engine.jobs.own import make_own
+from engine.jobs.process import Lock, held_fds, is_alive, is_locked, spawn_detached, this_boot, this_host
 from engine.jobs.scope import in_scope
 from engine.jobs.status import CUT_OFF, ENDED
-from engine.jobs.store import Job, Store
+from engine.jobs.store import REBOOTED, Job, Store, is_elsewhere
 from engine.preflight import check, check_history, resolved
 from engine.version import package_version
 from profiles.errors import UserError
@@ -44,6 +48,7 @@ def launch(
     out = Path(spec.train.out)
     check(spec, out / name if name else out)
     check_launcher(spec)
+    hooks.load()
     if name:
         _check_name(store, name, spec.train.out)
         check_history(out / name, resume)
@@ -67,7 +72,9 @@ def launch(
         "boot": this_boot(),
         "phase": "starting",
         "attempt": 0,
+        "hooks_at": 0,
         "started": time.time(),
+        "launched": time.monotonic(),
     }
     job = store.create(spec, start, state)
     prepare(spec, job.path)
@@ -81,9 +88,10 @@ def _check_name(store: Store, name: str, out: str) -> None:
         if job.name == name and not job.ended() and job.spec().train.out == out:
             phase = job.summary()["phase"]
             if phase not in (*ENDED, CUT_OFF):
+                verb = "rm" if is_elsewhere(job.state()) else "stop"
                 raise UserError(
                     f"--name {name}: job {job.id} is {phase} and writes its checkpoints there;"
-                    f" choose another, or first: mla-tui stop {job.id}"
+                    f" choose another, or first: mla-tui {verb} {job.id}"
                 )
 
 
@@ -99,10 +107,8 @@ def ensure_supervisor(job: Job) -> None:
     if is_locked(job.supervisor_lock) or state.get("phase") in ENDED:
         return
     if not job.is_here(state):
-        raise UserError(
-            f"job {job.id}: was started on host {state.get('host')} before its last boot and was cut off;"
-            f" go on from its last checkpoint with: mla-tui launch --resume {state.get('checkpoint') or 'latest'}"
-        )
+        raise UserError(_why_not_here(job))
+    make_own(job.path)
     start_supervisor(job)
     deadline = time.monotonic() + STARTUP_PATIENCE
     while time.monotonic() < deadline:
@@ -111,3 +117,54 @@ def ensure_supervisor(job: Job) -> None:
             return
         time.sleep(0.02)
     raise UserError(f"job {job.id}: its supervisor did not start; see {job.console_path}")
+
+
+def run_due_hooks(job: Job) -> None:
+    """Have the hooks of an ended run of this host run that its supervisor, killed, could not run any more."""
+    if job.ended() and not is_elsewhere(job.state()) and hooks.due(job) and not is_locked(job.supervisor_lock):
+        start_supervisor(job)
+
+
+def take_over(job: Job) -> None:
+    """Start again a run of this host that was cut off, by a reboot too: it goes on from its last checkpoint.
+
+    Raises ``UserError`` for a run that was not cut off, and for one of another host.
+    """
+    facts = job.facts()
+    if is_elsewhere(facts) or not facts.get("host"):
+        raise UserError(_why_not_here(job))
+    if facts["phase"] != CUT_OFF:
+        raise UserError(f"job {job.id}: is {facts['phase']} and was not cut off; there is nothing to resume")
+    if not job.is_here():
+        lock = Lock(job.supervisor_lock)
+        if lock.acquire(patience=0.5):  # else somebody else has just done it
+            try:
+                _make_ours(job, facts)
+            finally:
+                lock.release()
+    ensure_supervisor(job)
+
+
+def _make_ours(job: Job, facts: dict[str, Any]) -> None:
+    """Make a job of an earlier boot one of this boot. What it is killed within can be done again."""
+    state, attempt = job.state(), facts.get("attempt") or 0
+    if attempt and (facts.get("exit") or {}).get("attempt") != attempt:  # its trainer could not say why it ended
+        log = LogWriter(job.log_path, attempt)
+        log.write("exit", code=None, signal=None, why=REBOOTED)
+        log.close()
+    write_json(job.state_path, {**state, "boot": this_boot(), "supervisor": None, "trainer": None})
+
+
+def _why_not_here(job: Job) -> str:
+    """Why no supervisor is started for a job of another host or boot, and what to do instead."""
+    facts = job.facts()
+    if facts.get("host") == this_host():
+        return (
+            f"job {job.id}: was cut off: {REBOOTED}; go on with: mla-tui resume {job.id},"
+            f" or forget it with: mla-tui rm {job.id}"
+        )
+    checkpoint = facts.get("checkpoint")
+    here = f"go on here with: mla-tui launch --resume {checkpoint}" if checkpoint else "it has saved no checkpoint yet"
+    if facts.get("host"):
+        return f"job {job.id}: is on host {facts['host']}; resume it there with: mla-tui resume {job.id}; or {here}"
+    return f"job {job.id}: its state.json is damaged, so its host is not known; {here}"

@@ -16,6 +16,7 @@ import socket
 import sys
 from pathlib import Path
 
+from engine.jobs.own import private
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
@@ -51,7 +52,8 @@ def trainer_command(spec: RunSpec, job: Path, attempt: int) -> list[str]:
 def prepare(spec: RunSpec, job: Path) -> None:
     """Write beside the job what its launcher reads."""
     if launcher_of(spec) == "deepspeed":
-        (job / "hostfile").write_text(hostfile(spec))
+        with open(job / "hostfile", "w", opener=private) as file:
+            file.write(hostfile(spec))
 
 
 def hostfile(spec: RunSpec) -> str:

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.jobs.own import private
+
 HELD_FDS = "MLA_TUI_HELD_FDS"
 
 
@@ -83,7 +85,7 @@ def spawn_detached(
 
     ``env`` is laid over our own environment; the descriptors ``keep`` stay open in it.
     """
-    with open(console, "ab", opener=_private) as out:
+    with open(console, "ab", opener=private) as out:
         return subprocess.Popen(
             argv,
             cwd=cwd,
@@ -94,10 +96,6 @@ def spawn_detached(
             start_new_session=True,
             pass_fds=keep,
         )
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 class Lock:

@@ -19,6 +19,8 @@ _SHAPES: dict[str, shapes.Check] = {
     "exit": lambda last: last is None or (type(last) is dict and shapes.is_number(last.get("code"))),
 }
 
+EVENTS = ("finished", "failed", "oom", "nan", "stall")  # for which a person may have a command run
+
 
 def fold(summary: dict[str, Any], record: dict[str, Any]) -> None:
     """Bring ``summary`` up to date with one more record."""

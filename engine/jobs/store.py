@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import calendar
+import contextlib
 import errno
 import os
 import shutil
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.jobs.files import read_json, write_json
 from engine.jobs.log import read_all
+from engine.jobs.own import check_own, make_own, objection
 from engine.jobs.process import is_alive, is_locked, this_boot, this_host
 from engine.jobs.status import CUT_OFF, ENDED, fold
 from profiles.errors import UserError
@@ -20,9 +23,12 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     *("id", "name", "phase", "reason", "step", "steps", "loss", "val_loss", "tok_s", "micro", "accum", "context"),
-    *("backend", "profile", "checkpoint", "attempt", "supervisor", "trainer", "started", "ended", "version"),
+    *("backend", "profile", "checkpoint", "attempt", "supervisor", "trainer", "started", "ended", "version", "host"),
 )
 LOG_TAIL = 1 << 18  # enough to hold the last records of any job
+STAMP, STAMP_LENGTH = "%Y%m%d-%H%M%S", 15  # how an id begins
+LAUNCH_SECONDS = 10  # in which a new job's supervisor is awaited
+REBOOTED = "the machine was rebooted"
 
 
 def default_home() -> Path:
@@ -80,7 +86,12 @@ class Job:
         return self.state().get("phase") in ENDED
 
     def summary(self) -> dict[str, Any]:
-        """The flat facts ``ls --json`` gives. A job whose supervisor is gone is read from the end of its log."""
+        """The flat facts ``ls --json`` gives."""
+        facts = self.facts()
+        return {key: facts.get(key) for key in COLUMNS}
+
+    def facts(self) -> dict[str, Any]:
+        """All that state and log say. A job whose supervisor is gone is read from the end of its log."""
         state = self.state()
         here = self.is_here(state)
         state.setdefault("id", self.id)
@@ -89,13 +100,29 @@ class Job:
             who = state.get(role) or {}
             state[role] = {"pid": who.get("pid"), "alive": here and is_alive(who)}
         if state["phase"] not in ENDED and not state["supervisor"]["alive"]:
-            start = max(0, self._log_size() - LOG_TAIL)
-            for _, record in read_all(self.log_path, start):
-                fold(state, record)
-            if state["phase"] not in ENDED and not state["trainer"]["alive"] and not _just_launched(state):
-                state["phase"] = CUT_OFF
-                state["reason"] = "neither trainer nor supervisor is alive"
-        return {key: state.get(key) for key in COLUMNS}
+            self._fold_end_of_log(state)
+            if state["phase"] not in ENDED and not state["trainer"]["alive"]:
+                self._say_what_is_known(state)
+        return state
+
+    def last_phase(self) -> str | None:
+        """The phase that was written down last, whether anybody lives or not."""
+        state = self.state()
+        self._fold_end_of_log(state)
+        return state.get("phase")
+
+    def _fold_end_of_log(self, state: dict[str, Any]) -> None:
+        for _, record in read_all(self.log_path, max(0, self._log_size() - LOG_TAIL)):
+            fold(state, record)
+
+    def _say_what_is_known(self, state: dict[str, Any]) -> None:
+        """Phase and reason of a run that has not ended and of which no process is seen alive."""
+        if is_elsewhere(state):  # whether it lives cannot be known from here
+            state["reason"] = f"on host {state['host']}"
+        elif not self.is_here(state) and state.get("boot"):
+            state.update(phase=CUT_OFF, reason=REBOOTED)
+        elif not _just_launched(state):
+            state.update(phase=CUT_OFF, reason="neither trainer nor supervisor is alive")
 
     def _log_size(self) -> int:
         try:
@@ -109,7 +136,8 @@ class Job:
         # The locks are held for life, and also where pids tell nothing: on another host, or before the first state.
         living = summary["trainer"]["alive"] or summary["supervisor"]["alive"]
         locked = is_locked(self.trainer_lock) or is_locked(self.supervisor_lock)
-        if living or locked or summary["phase"] not in (*ENDED, CUT_OFF):
+        starting = not is_elsewhere(summary) and summary["phase"] not in (*ENDED, CUT_OFF)
+        if living or locked or starting:
             raise UserError(f"job {self.id}: is {summary['phase']}; stop it first: mla-tui stop {self.id}")
         shutil.rmtree(self.path)
 
@@ -122,10 +150,21 @@ class Store:
         self.jobs = self.home / "jobs"
 
     def ids(self) -> list[str]:
-        """Newest first; ids sort by time."""
+        """Newest first; ids sort by time. Raises ``UserError`` where the jobs cannot, or must not, be read."""
+        return [id for id, stranger in self._entries() if not stranger]
+
+    def strangers(self) -> list[str]:
+        """A line for each thing among the jobs that is left alone: a link, or another user's directory."""
+        return [stranger for _, stranger in self._entries() if stranger]
+
+    def _entries(self) -> list[tuple[str, str | None]]:
+        """The directories among the jobs, and what is said against them."""
+        check_own(self.home, self.jobs)
         try:
             with os.scandir(self.jobs) as entries:
-                return sorted((e.name for e in entries if e.is_dir() and not e.name.startswith(".")), reverse=True)
+                folders = [e for e in entries if e.is_dir() and not e.name.startswith(".")]
+                found = [(e.name, objection(Path(e.path), e.stat(follow_symlinks=False))) for e in folders]
+                return sorted(found, reverse=True)
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -139,7 +178,10 @@ class Store:
 
         ``latest`` is the newest of all. Raises ``UserError``.
         """
-        ids = self.ids()
+        entries = self._entries()
+        if stranger := dict(entries).get(text):
+            raise UserError(stranger)
+        ids = [id for id, stranger in entries if not stranger]
         if not ids:
             raise UserError(f"job {text!r}: there are no jobs in {self.jobs}; start one with: mla-tui launch")
         if not text:
@@ -160,15 +202,14 @@ class Store:
 
     def create(self, spec: RunSpec, start: dict[str, Any], state: dict[str, Any]) -> Job:
         """Make the directory of a new job, whole or not at all. Raises ``UserError``."""
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         beside = self.jobs / f".new-{os.getpid()}-{time.monotonic_ns()}"
         try:
-            for folder in (self.home, self.jobs, beside):
-                folder.mkdir(mode=0o700, parents=folder == self.home, exist_ok=folder != beside)
+            make_own(self.home, parents=True)
+            make_own(self.jobs)
+            beside.mkdir(mode=0o700)
             write_json(beside / "spec.json", {**spec.to_dict(), "start": start})
-            number = 1
             while True:
-                id = f"{stamp}-{spec.profile}" + (f"-{number}" if number > 1 else "")
+                id = f"{_next_stamp(self.ids())}-{spec.profile}"
                 write_json(beside / "state.json", {"id": id, **state, "name": start.get("name") or id})
                 if not (self.jobs / id).exists():
                     try:
@@ -179,7 +220,6 @@ class Store:
                     except OSError as error:
                         if error.errno != errno.ENOTEMPTY:  # another launch of the same second took the id
                             raise
-                number += 1
         except OSError as error:
             shutil.rmtree(beside, ignore_errors=True)
             raise UserError(
@@ -187,6 +227,25 @@ class Store:
             ) from None
 
 
+def is_elsewhere(state: dict[str, Any]) -> bool:
+    """Whether the job is another host's, by its state or summary: its processes can be neither seen nor started."""
+    return state.get("host") not in (None, this_host())
+
+
+def _next_stamp(ids: list[str]) -> str:
+    """Now, in UTC, or the second after the newest of ``ids``: they sort by time, also where the clock was set back."""
+    now = int(time.time())
+    for id in ids:
+        with contextlib.suppress(ValueError):
+            now = max(now, calendar.timegm(time.strptime(id[:STAMP_LENGTH], STAMP)) + 1)
+            break
+    return time.strftime(STAMP, time.gmtime(now))
+
+
 def _just_launched(state: dict[str, Any]) -> bool:
-    """A new job has no process for the moment between its creation and its supervisor's first breath."""
-    return state.get("supervisor", {}).get("pid") is None and time.time() - float(state.get("started") or 0) < 10
+    """A new job has no process for the moment between its creation and its supervisor's first breath.
+
+    Measured by the clock that nobody can set (it counts from boot, for all processes).
+    """
+    launched, supervisor = state.get("launched"), state.get("supervisor") or {}
+    return supervisor.get("pid") is None and launched is not None and 0 <= time.monotonic() - launched < LAUNCH_SECONDS

@@ -21,6 +21,7 @@ from engine.jobs.death import Death
 from engine.jobs.devices import DeviceLocks, devices_of, holder
 from engine.jobs.digest import Digest
 from engine.jobs.files import complain, read_json, write_json
+from engine.jobs.hooks import Hooks
 from engine.jobs.launchers import launcher_of, trainer_command
 from engine.jobs.log import LogWriter, Record
 from engine.jobs.process import Lock, identity, this_boot, this_host
@@ -58,6 +59,7 @@ class Supervisor:
         self._log = LogWriter(job.log_path, int(self.summary.get("attempt") or 0))
         self._server = Server(self)
         self._telemetry = Telemetry(job.path)
+        self._hooks = Hooks(job, self.summary, self._write, self._save_state)
         self._spec = job.spec()
         self._trainer = TrainerProcess(job)
         self._devices = DeviceLocks(job.home, devices_of(self._spec))
@@ -83,6 +85,7 @@ class Supervisor:
             self._write("log", level="warning", text=note)
         self._say_version(version_before)
         self._save_state()
+        self._hooks.catch_up(self.digest.at)
         await self._server.start()
         beside = (self._follow_log, self._measure, self._watch_for_stalls)
         tasks = [asyncio.create_task(_unceasingly(each)) for each in beside]
@@ -95,6 +98,9 @@ class Supervisor:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._read_log()
+            self._devices.release()  # whoever waits for them need not wait for hooks
+            await self._hooks.finish()
             self._read_log()
             self._save_state()
             self.digest.save()
@@ -266,8 +272,9 @@ class Supervisor:
     def _read_log(self) -> None:
         phase, before = self.summary.get("phase"), self.digest.at
         while records := self.digest.poll():
-            for _, record in records:
+            for at, record in records:
                 self.heard(record)
+                self._hooks.take(at, record)
         if self.digest.at != before:
             self._server.changed()
             self.digest.save_if_due()

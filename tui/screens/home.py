@@ -13,13 +13,16 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Input
 
+from engine.jobs.status import CUT_OFF, ENDED
+from engine.jobs.store import is_elsewhere
 from profiles.errors import UserError
 from tui import actions
 from tui import format as words
 from tui.widgets import raster
-from tui.widgets.bar import Heading, KeyBar
+from tui.widgets.bar import Heading, KeyBar, Notice
 from tui.widgets.canvas import Row, clip
 from tui.widgets.picker import Picker
+from tui.words import cut_off
 
 if TYPE_CHECKING:
     from engine.jobs.store import Store
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 _EVERY = 1.0  # seconds between two looks at the jobs
 _SPARK_EVERY = 5.0  # seconds between two looks at the loss of a living run
 _SPARK = 12  # cells
-_ENDED = ("finished", "failed", "stopped", "cut-off")
+_ENDED = (*ENDED, CUT_OFF)
 _PHASE_STYLES = {"running": "good", "finished": "done", "failed": "bad", "cut-off": "bad", "stopped": "done"}
 
 
@@ -93,7 +96,7 @@ class RunsTable(Picker):
         return self._line(
             width,
             {
-                "name": (str(run.get("name") or run["id"]), "runs--name"),
+                "name": (_title(run), "runs--name"),
                 "profile": (str(run.get("profile") or ""), "picker--dim"),
                 "val_loss": (words.loss(run.get("val_loss")), ""),
                 "phase": (phase, f"runs--{_PHASE_STYLES.get(phase, 'busy')}"),
@@ -152,6 +155,7 @@ class HomeScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield Heading("mla-tui · runs")
+        yield Notice(id="cut-off")
         yield RunsTable()
         yield Input(id="filter", placeholder="letters of a name, profile or phase", compact=True)
         yield KeyBar(actions.HOME)
@@ -213,6 +217,11 @@ class HomeScreen(Screen[None]):
         if self._filter and not error:
             note = f"{len(table.runs)} of {len(self._runs)} match “{self._filter}”"
         self.query_one(Heading).show(note=note, warn=bool(error))
+        said, one = cut_off(self._runs), len(self._cut_off()) == 1
+        self.query_one(Notice).show(said and f"{said} · {'r resumes it' if one else 'r resumes the chosen one, R all'}")
+
+    def _cut_off(self) -> list[str]:
+        return [run["id"] for run in self._runs if run.get("phase") == CUT_OFF]
 
     def _mla_app(self) -> MlaApp:
         return cast("MlaApp", self.app)
@@ -225,6 +234,29 @@ class HomeScreen(Screen[None]):
             self._mla_app().open_job(self._store.find(chosen["id"]))
         except UserError as error:
             self.notify(str(error), severity="error")
+
+    def action_resume(self) -> None:
+        """The chosen run; where only one was cut off, that one."""
+        chosen, cut = self.query_one(RunsTable).chosen, self._cut_off()
+        if len(cut) != 1:
+            cut = [id for id in cut if chosen is not None and chosen["id"] == id]
+        if not cut:
+            self.notify("only a run that was cut off is resumed from here")
+        self._resume(cut)
+
+    def action_resume_all(self) -> None:
+        self._resume(self._cut_off())
+
+    @work(group="resume")
+    async def _resume(self, ids: list[str]) -> None:
+        from engine.jobs.launch import take_over
+
+        for id in ids:
+            try:
+                await asyncio.to_thread(take_over, self._store.find(id))
+                self.notify(f"{id} goes on from its last checkpoint")
+            except UserError as error:
+                self.notify(str(error), severity="error")
 
     @on(Picker.Picked)
     def _picked(self) -> None:
@@ -255,6 +287,11 @@ class HomeScreen(Screen[None]):
         field.value = ""
         field.display = False
         self.query_one(RunsTable).focus()
+
+
+def _title(run: dict[str, Any]) -> str:
+    name = str(run.get("name") or run["id"])
+    return f"{name} on {run['host']}" if is_elsewhere(run) else name
 
 
 def _matches(run: dict[str, Any], text: str) -> bool:

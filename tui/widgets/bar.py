@@ -7,7 +7,7 @@ from typing import ClassVar
 from rich.cells import cell_len
 
 from tui import actions
-from tui.widgets.canvas import Canvas, Row, Span
+from tui.widgets.canvas import Canvas, Row, Span, clip
 
 
 class Heading(Canvas):
@@ -33,6 +33,25 @@ class Heading(Canvas):
         if gap < 2:
             return [[(title, "heading--title")]]
         return [[(title, "heading--title"), (" " * gap, ""), (note, style), (" ", "")]]
+
+
+class Notice(Canvas):
+    """One line that asks for attention; not there while it has nothing to say."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"notice--text"}
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._text = ""
+        self.display = False
+
+    def show(self, text: str) -> None:
+        if text != self._text:
+            self._text, self.display = text, bool(text)
+            self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Row]:
+        return [[(clip(f" {self._text}", width), "notice--text")]]
 
 
 class KeyBar(Canvas):

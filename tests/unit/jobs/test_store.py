@@ -125,6 +125,16 @@ def test_two_processes_that_launch_in_the_same_second_get_jobs_of_their_own(stor
             assert (job.name, job.state()["id"], job.spec().profile) == (name, id, "cpu_demo")
 
 
+def test_the_newest_is_the_latest_also_after_the_clock_was_set_back(store: Store, make_job: Make) -> None:
+    first = make_job("before")
+    ahead = time.strftime("%Y%m%d-%H%M%S", time.gmtime(time.time() + 3600))
+    os.rename(first.path, store.jobs / f"{ahead}-longctx_5090")
+    (store.jobs / "zz-put-here-by-hand").mkdir()
+    made = [make_job(name).id for name in ("after", "later", "last")]
+    assert sorted(made) == made
+    assert store.ids()[1:] == [*reversed(made), f"{ahead}-longctx_5090"]
+
+
 # -- a job whose supervisor is gone
 
 
@@ -175,9 +185,34 @@ def test_a_pid_of_another_host_or_boot_says_nothing(make_job: Make, where: dict[
     assert not job.summary()["trainer"]["alive"]
 
 
+def test_a_job_of_an_earlier_boot_was_cut_off_by_it(make_job: Make) -> None:
+    job = make_job(trainer=identity(os.getpid()), boot="another")
+    LogWriter(job.log_path, 1).write("step", step=7, loss=1.0)
+    summary = job.summary()
+    assert (summary["phase"], summary["reason"], summary["step"]) == ("cut-off", "the machine was rebooted", 7)
+
+
+def test_whether_a_job_of_another_host_lives_is_not_claimed(make_job: Make) -> None:
+    job = make_job(trainer=DEAD, supervisor=DEAD, host="elsewhere", boot="another")
+    log = LogWriter(job.log_path, 1)
+    log.write("state", phase="paused", reason="asked by me")
+    summary = job.summary()
+    assert [summary[key] for key in ("phase", "reason", "host")] == ["paused", "on host elsewhere", "elsewhere"]
+    log.write("state", phase="finished", reason="")
+    assert [job.summary()[key] for key in ("phase", "reason")] == ["finished", ""]
+
+
 def test_a_job_just_created_is_starting_and_later_cut_off(make_job: Make) -> None:
-    assert make_job(phase="starting", started=time.time()).summary()["phase"] == "starting"
-    assert make_job(phase="starting", started=time.time() - 60).summary()["phase"] == "cut-off"
+    assert make_job(phase="starting", launched=time.monotonic()).summary()["phase"] == "starting"
+    assert make_job(phase="starting", launched=time.monotonic() - 60).summary()["phase"] == "cut-off"
+    assert make_job(phase="starting").summary()["phase"] == "cut-off"
+
+
+@pytest.mark.parametrize("started", [-86400, 86400])
+def test_a_clock_that_was_set_anew_makes_no_young_job_old_and_no_old_job_young(make_job: Make, started: float) -> None:
+    set_anew = time.time() + started
+    assert make_job(phase="starting", started=set_anew, launched=time.monotonic()).summary()["phase"] == "starting"
+    assert make_job(phase="starting", started=set_anew, launched=time.monotonic() - 60).summary()["phase"] == "cut-off"
 
 
 def test_without_a_state_the_log_tells(make_job: Make) -> None:
@@ -220,7 +255,7 @@ def test_nor_is_one_whose_locks_are_held_where_its_pids_say_nothing(make_job: Ma
 
 def test_nor_is_one_that_is_just_being_launched(make_job: Make) -> None:
     with pytest.raises(UserError, match="is starting; stop it first"):
-        make_job(phase="starting", started=time.time()).remove()
+        make_job(phase="starting", launched=time.monotonic()).remove()
 
 
 @pytest.mark.parametrize("phase", ["finished", "failed", "stopped", "running"])

@@ -12,6 +12,8 @@ from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import Button, Input, OptionList, Static
 
+from engine.jobs.files import write_json
+from engine.jobs.process import this_host
 from engine.jobs.store import Store
 from profiles.errors import UserError
 from tui.app import MlaApp
@@ -85,6 +87,25 @@ async def test_home_shows_runs_and_opens_the_chosen_one(store: Store, make_job: 
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
         await pilot.press("q")
     assert app.return_code == 0
+
+
+@pytest.mark.parametrize("size", SIZES[:3])
+async def test_home_offers_to_resume_what_was_cut_off(store: Store, make_job: Any, size: Any) -> None:
+    make_job("well", 5)
+    for name in ("one", "two"):
+        job, _ = make_job(name, 5, phase="running")
+        write_json(job.state_path, {**job.state(), "boot": "another", "host": this_host()})
+    app = MlaApp(store)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: "2 runs were cut off: the machine was rebooted · r" in on_screen(app, "#cut-off"))
+        app.screen.query_one("#runs").cursor = 2  # type: ignore[attr-defined]
+        await pilot.press("r")
+        await until(pilot, lambda: bool(app._notifications))
+        assert "only a run that was cut off" in next(iter(app._notifications)).message
+        for id in store.ids():
+            if store.find(id).name != "well":
+                write_json(store.find(id).state_path, {**store.find(id).state(), "phase": "stopped"})
+        await until(pilot, lambda: not app.screen.query_one("#cut-off").display)
 
 
 async def test_the_filter_leaves_what_matches(store: Store, make_job: Any) -> None:
