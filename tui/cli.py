@@ -120,12 +120,23 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--kill", action="store_true", help="end a run that hears nothing any more, without a checkpoint")
     add_job("rm", "forget an ended run; its checkpoints stay", "mla-tui rm 20261123-194712")
 
+    words = "look whether this machine can hold a run for weeks"
+    sub = add("doctor", "tui.commands_doctor:doctor", words, "mla-tui doctor")
+    sub.add_argument("--json", action="store_true", help="as JSON, a list of what was found")
+
     sub = add("hooks", "tui.commands_hooks:show", "list the commands run on events", "mla-tui hooks try finished")
     inner = sub.add_subparsers(title="commands", metavar="COMMAND")
     words = "run one now, with an example of its record"
     sub = inner.add_parser("try", help=words, description=f"{words}.", epilog="example: mla-tui hooks try finished")
     sub.add_argument("event", choices=EVENTS, help="what happens to a run")
     sub.set_defaults(run="tui.commands_hooks:try_out")
+
+    words = "resume runs after a reboot unasked, by a systemd user unit"
+    sub = add("service", "tui.commands_service:show", words, "mla-tui service install")
+    inner = sub.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, words in (("install", "write and enable the unit"), ("remove", "disable it"), ("show", "print the unit")):
+        sub = inner.add_parser(name, help=words, description=f"{words}.", epilog=f"example: mla-tui service {name}")
+        sub.set_defaults(run=f"tui.commands_service:{name}")
 
     words = "write text with a checkpoint"
     sub = add("sample", "tui.commands_checkpoint:sample", words, "mla-tui sample models/demo -n 80")

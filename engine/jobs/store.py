@@ -163,8 +163,7 @@ class Store:
         try:
             with os.scandir(self.jobs) as entries:
                 folders = [e for e in entries if e.is_dir() and not e.name.startswith(".")]
-                found = [(e.name, objection(Path(e.path), e.stat(follow_symlinks=False))) for e in folders]
-                return sorted(found, reverse=True)
+                return sorted(((e.name, objection(Path(e.path))) for e in folders), reverse=True)
         except FileNotFoundError:
             return []
         except OSError as error:

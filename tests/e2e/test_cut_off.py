@@ -3,10 +3,15 @@ that really was killed: as a reboot leaves it, nobody lives and nothing was said
 
 from __future__ import annotations
 
+import asyncio
 import json
+
+import pytest
 
 from engine.jobs.files import write_json
 from engine.jobs.process import this_boot
+from engine.jobs.store import Store
+from tui.app import MlaApp
 
 
 def cut(run, step: int = 95, **state) -> None:
@@ -105,6 +110,23 @@ def test_a_job_of_another_host_is_never_started_and_never_called_dead(world):
     assert world.processes() == []
     world.run("rm", run.id)
     assert json.loads(world.run("ls", "--json").stdout) == []
+
+
+@pytest.mark.parametrize("key", ["r", "R"])
+async def test_a_key_of_the_app_resumes_it(world, undisturbed, monkeypatch, key):
+    run = world.launch()
+    cut(run, boot="another")
+    for name in ("MLA_TUI_HOME", "XDG_CONFIG_HOME", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.setenv(name, world.env[name])
+    app = MlaApp(Store())
+    async with asyncio.timeout(90), app.run_test(size=(80, 24)) as pilot:
+        while not app.screen.query_one("#cut-off").display:
+            await pilot.pause(0.05)
+        await pilot.press(key)
+        while not run.job.ended():
+            await pilot.pause(0.05)
+    run.wait_end()
+    assert run.losses() == undisturbed.losses()
 
 
 def test_what_is_to_be_resumed_is_one_run_or_all(world):

@@ -212,8 +212,10 @@ class HomeScreen(Screen[None]):
         table = self.query_one(RunsTable)
         table.filter = self._filter
         table.show([run for run in self._runs if _matches(run, self._filter)])
-        living = sum(run.get("phase") not in _ENDED for run in self._runs)
-        note = error or (f"{living} living, {len(self._runs) - living} ended" if self._runs else "")
+        ended = sum(run.get("phase") in _ENDED for run in self._runs)
+        elsewhere = sum(run.get("phase") not in _ENDED and is_elsewhere(run) for run in self._runs)
+        note = f"{len(self._runs) - ended - elsewhere} living, {ended} ended" if self._runs else ""
+        note = error or note + (f", {elsewhere} elsewhere" if elsewhere else "")
         if self._filter and not error:
             note = f"{len(table.runs)} of {len(self._runs)} match “{self._filter}”"
         self.query_one(Heading).show(note=note, warn=bool(error))

@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,6 +91,18 @@ def test_only_folders_are_jobs(store: Store, make_job: Make) -> None:
     (store.jobs / "zz-notes.txt").write_text("")
     (store.jobs / ".new-1-2").mkdir()
     assert store.ids() == [job.id]
+
+
+def test_a_job_that_is_removed_while_others_are_listed_takes_none_with_it(store: Store, make_job: Make) -> None:
+    id = make_job().id
+    removed = [store.jobs / f"20260101-000000-{number}" for number in range(2000)]
+    for folder in removed:
+        folder.mkdir()
+    remover = threading.Thread(target=lambda: [folder.rmdir() for folder in removed])
+    remover.start()
+    while remover.is_alive():
+        assert store.ids()[0] == id
+    assert store.ids() == [id]
 
 
 def test_a_home_that_is_a_file_is_told(tmp_path: Path) -> None:
