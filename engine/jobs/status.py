@@ -32,6 +32,7 @@ def fold(summary: dict[str, Any], record: dict[str, Any]) -> None:
         summary["val_loss"] = record.get("loss")
     elif kind == "checkpoint" and record.get("ok"):
         summary["checkpoint"] = record.get("path")
+        summary["checkpoint_bytes"] = record.get("bytes")
     elif kind == "state":
         summary["phase"] = record.get("phase")
         summary["reason"] = record.get("reason")

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from engine.jobs.alarms import Alarms
 from engine.jobs.death import Death
 from engine.jobs.devices import DeviceLocks, devices_of, holder
 from engine.jobs.digest import Digest
@@ -24,6 +25,7 @@ from engine.jobs.files import complain, read_json, write_json
 from engine.jobs.hooks import Hooks
 from engine.jobs.launchers import launcher_of, trainer_command
 from engine.jobs.log import LogWriter, Record
+from engine.jobs.measuring import Measuring
 from engine.jobs.process import Lock, identity, this_boot, this_host
 from engine.jobs.restarts import RESTARTS, Restarts, is_mistake
 from engine.jobs.scope import in_scope
@@ -31,13 +33,12 @@ from engine.jobs.server import Server
 from engine.jobs.stall import StallWatch
 from engine.jobs.status import ENDED, fold
 from engine.jobs.store import Job
-from engine.jobs.telemetry import Minute, Telemetry
+from engine.jobs.telemetry import Telemetry
 from engine.jobs.trainer_process import TrainerProcess
 from engine.version import package_version
 
 POLL = 0.05  # seconds between two looks at the log: the mean delay of a record is half of it
 STATE_EVERY = 1.0
-MINUTE = 60
 STALL_LOOK = 1.0
 SIGTERM_PATIENCE = 2.0  # seconds in which a trainer that was told to end as well says so
 DEVICE_LOOK = 0.5  # seconds between two tries for a device that another job has
@@ -54,13 +55,15 @@ KEEP_PAGES = {
 class Supervisor:
     def __init__(self, job: Job) -> None:
         self.job = job
+        self._spec = job.spec()
         self.digest = Digest(job)
         self.summary = self.digest.summary
         self._log = LogWriter(job.log_path, int(self.summary.get("attempt") or 0))
         self._server = Server(self)
         self._telemetry = Telemetry(job.path)
+        alarms = Alarms(Path(self._spec.train.out))
+        self._measuring = Measuring(self._telemetry, alarms, self._write, self._show_sample)
         self._hooks = Hooks(job, self.summary, self._write, self._save_state)
-        self._spec = job.spec()
         self._trainer = TrainerProcess(job)
         self._devices = DeviceLocks(job.home, devices_of(self._spec))
         self._shared = bool(job.start().get("share_device"))
@@ -297,28 +300,12 @@ class Supervisor:
         except OSError as error:  # a full disk must not end a run: state is a summary of the log
             complain(f"state.json: {error}")
 
-    # -- the machine
-
     async def _measure(self) -> None:
-        minute, started, lost = Minute(), time.monotonic(), False
-        try:
-            while True:
-                sample = self._telemetry.sample()
-                record = {"t": time.time(), "kind": "telemetry", **sample}
-                if self._telemetry.device_lost and not lost:
-                    lost = True
-                    self._write("alert", what="device_lost", text="the card is lost to its driver; it may take a boot")
-                minute.add(sample)
-                self.digest.history.sample(record)
-                self._server.publish(record)
-                if minute.samples >= MINUTE:
-                    self._write("telemetry", **minute.spans)
-                    minute = Minute()
-                # A fixed beat: the time a sample takes does not add up.
-                await asyncio.sleep(1.0 - (time.monotonic() - started) % 1.0)
-        finally:
-            if minute.samples:
-                self._write("telemetry", **minute.spans)
+        await self._measuring.go_on(lambda: self.summary.get("checkpoint_bytes"))
+
+    def _show_sample(self, record: Record) -> None:
+        self.digest.history.sample(record)
+        self._server.publish(record)
 
 
 async def _unceasingly(body: Callable[[], Awaitable[None]]) -> None:
