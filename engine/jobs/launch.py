@@ -108,6 +108,7 @@ def ensure_supervisor(job: Job) -> None:
         return
     if not job.is_here(state):
         raise UserError(_why_not_here(job))
+    job.spec()  # damaged, it is told here and not in the console of a supervisor that dies of it
     make_own(job.path)
     start_supervisor(job)
     deadline = time.monotonic() + STARTUP_PATIENCE

@@ -36,6 +36,7 @@ from engine.jobs.store import Job
 from engine.jobs.telemetry import Telemetry
 from engine.jobs.trainer_process import TrainerProcess
 from engine.version import package_version
+from profiles.errors import UserError
 
 POLL = 0.05  # seconds between two looks at the log: the mean delay of a record is half of it
 STATE_EVERY = 1.0
@@ -329,7 +330,11 @@ def main() -> int:
         return 1
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    asyncio.run(Supervisor(job).run())
+    try:
+        asyncio.run(Supervisor(job).run())
+    except UserError as error:
+        complain(str(error))
+        return error.exit_code
     return 0
 
 
