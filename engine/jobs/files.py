@@ -18,7 +18,7 @@ def replace(path: Path, content: bytes, sync: bool = True) -> None:
     """Replace ``path`` by rename; without ``sync`` a power loss may leave anything. Raises ``OSError``."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(beside, "wb") as file:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
             file.write(content)
             if sync:
                 file.flush()
