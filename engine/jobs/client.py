@@ -1,23 +1,27 @@
-"""One client's view of one job: the socket while a supervisor lives, the same files otherwise."""
+"""One client's view of one job: the socket while a supervisor answers, the same files otherwise."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
-from engine.jobs import wire
+from engine.jobs import commands, wire
 from engine.jobs.digest import Digest
 from engine.jobs.launch import ensure_supervisor
 from engine.jobs.log import Record, Tail
 from engine.jobs.process import is_locked
 from engine.jobs.status import CUT_OFF, ENDED
 from engine.jobs.store import Job
+from engine.version import package_version
 from profiles.errors import UserError
 
 LOOK_AGAIN = 0.3  # seconds between two looks while no supervisor answers
-ANSWER_PATIENCE = 20.0
+ANSWER_PATIENCE = 3.0  # seconds; beyond that the files say the same
+SILENT_FOR = 5.0  # seconds that a supervisor which did not answer is not asked again
 
 
 class Link:
@@ -25,6 +29,7 @@ class Link:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self._ask_again = 0.0  # when a supervisor that did not answer is worth another try
 
     async def history(
         self, series: list[str], points: int = 2000, since: float | None = None, until: float | None = None
@@ -42,17 +47,42 @@ class Link:
         return {"at": digest.at, "series": digest.history.answer(series, points, since, until)}
 
     async def request(self, method: str, **params: Any) -> dict[str, Any]:
-        """Ask the run for something; starts a supervisor where none lives. Raises ``UserError``."""
+        """Ask the run for something; starts a supervisor where none lives. Raises ``UserError``.
+
+        Where one lives and does not answer, what was meant for the trainer is written where the trainer reads it.
+        """
         if self.job.ended():
             state = self.job.state()
             raise UserError(f"job {self.job.id}: has {state['phase']}; {method} needs a living run")
         await asyncio.to_thread(ensure_supervisor, self.job)
+        known = method in commands.METHODS
+        if known:
+            params = {**params, "id": commands.new_id()}  # should both ways arrive, it is one command
         for _ in range(10):
             try:
                 return await self._call(method, params)
             except OSError:
+                if time.monotonic() < self._ask_again:
+                    break
                 await asyncio.sleep(LOOK_AGAIN)
-        raise UserError(f"job {self.job.id}: its supervisor does not answer; see {self.job.console_path}")
+        if not known:
+            raise UserError(f"job {self.job.id}: its supervisor does not answer; see {self.job.console_path}")
+        id, by = str(params.pop("id")), str(params.pop("by", "client"))
+        try:
+            await asyncio.to_thread(commands.append, self.job.commands_path, method, params, by, id)
+        except OSError as error:
+            raise UserError(f"{self.job.commands_path}: cannot be written: {error.strerror}") from None
+        return {"id": id, "state": "pending"}
+
+    async def skew(self) -> str | None:
+        """One line where the supervisor runs another version of the package than we do."""
+        try:
+            theirs = str((await self._call("hello", {}))["version"])
+        except (OSError, KeyError):
+            theirs = str(self.job.state().get("version") or package_version())
+        if theirs == package_version() or self.job.ended():
+            return None
+        return f"job {self.job.id}: runs under mla-tui {theirs}, this is {package_version()}; it keeps {theirs}"
 
     async def records(self, start: int = 0, live: bool = True) -> AsyncIterator[Record]:
         """Every logged record from offset ``start`` on, each with ``at``, until the run has ended.
@@ -63,27 +93,21 @@ class Link:
         at, up = start, False
         while True:
             try:
-                reader, writer = await self._open()
-            except OSError:
-                reader = None
-            if reader is not None:
-                if live and not up:
-                    up = True
-                    yield {"kind": "link", "up": True}
-                try:
-                    async for record in _subscribe(reader, writer, at):
+                async with aclosing(self._subscribed(at)) as told:
+                    async for record in told:
+                        if live and not up:
+                            up = True
+                            yield {"kind": "link", "up": True}
                         if "at" in record:
                             at = record["at"] + 1  # within that line: what is left of it parses as no record
                             yield record
-                        elif live:
+                        elif live and "kind" in record:
                             yield record
-                except (OSError, ValueError):
-                    pass
-                finally:
-                    writer.close()
-                if live and not self.job.ended():
-                    up = False
-                    yield {"kind": "link", "up": False}
+            except (OSError, ValueError):
+                pass
+            if up and not self.job.ended():
+                up = False
+                yield {"kind": "link", "up": False}
             ended = await asyncio.to_thread(self._over)  # asked before reading: nothing is written after the end
             tail = Tail(self.job.log_path, at)
             try:
@@ -116,31 +140,68 @@ class Link:
         return self.job.summary()["phase"] in (*ENDED, CUT_OFF)
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Raises ``OSError`` where nobody listens, or somebody who did not answer a moment ago."""
+        if time.monotonic() < self._ask_again:
+            raise OSError("did not answer a moment ago")
         sock = wire.connect(self.job.socket_path)
         sock.setblocking(False)
         return await asyncio.open_unix_connection(sock=sock, limit=wire.ANSWER_LIMIT)
+
+    async def _line(self, reader: asyncio.StreamReader) -> dict[str, Any]:
+        """The next message. Raises ``OSError`` where none comes or it is cut off."""
+        try:
+            async with asyncio.timeout(ANSWER_PATIENCE):
+                line = await reader.readline()
+        except TimeoutError:
+            self._ask_again = time.monotonic() + SILENT_FOR
+            raise OSError(f"no answer within {ANSWER_PATIENCE:g} s") from None
+        if not line.endswith(b"\n"):  # none, or a part: it died within the answer
+            raise OSError("the supervisor hung up")
+        message = json.loads(line)
+        if message.get("error", {}).get("code") == wire.BUSY:
+            self._ask_again = time.monotonic() + SILENT_FOR
+            raise OSError(message["error"]["message"])
+        return dict(message)
 
     async def _call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """One request, one answer. Raises ``OSError`` where nobody answers, ``UserError`` for a refusal."""
         reader, writer = await self._open()
         try:
             writer.write(wire.encode({"id": 1, "method": method, "params": params}))
-            line = await asyncio.wait_for(reader.readline(), ANSWER_PATIENCE)
-        except TimeoutError:
-            raise OSError(f"no answer within {ANSWER_PATIENCE:g} s") from None
+            answer = await self._line(reader)
         finally:
             writer.close()
-        if not line.endswith(b"\n"):  # none, or a part: it died within the answer
-            raise OSError("the supervisor hung up")
-        answer = json.loads(line)
         if "error" in answer:
             raise UserError(f"job {self.job.id}: {answer['error']['message']}")
         return dict(answer["result"])
 
+    async def _subscribed(self, start: int) -> AsyncGenerator[Record, None]:
+        """An empty record for the answer, then the socket's. Ends, or raises ``OSError``, where they stop coming."""
+        reader, writer = await self._open()
+        try:
+            writer.write(wire.encode({"id": 1, "method": "subscribe", "params": {"from": start}}))
+            if "result" not in await self._line(reader):
+                return
+            yield {}
+            at = start
+            while True:
+                try:
+                    message = await self._line(reader)
+                except OSError:
+                    if reader.at_eof() or self._unread(at):
+                        raise
+                    self._ask_again = 0.0  # it is silent because there is nothing to say
+                    continue
+                if message.get("method") == "event":
+                    at = message["params"].get("at", at - 1) + 1
+                    yield message["params"]
+        finally:
+            writer.close()
 
-async def _subscribe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, start: int) -> AsyncIterator[Record]:
-    writer.write(wire.encode({"id": 1, "method": "subscribe", "params": {"from": start}}))
-    while line := await reader.readline():
-        message = json.loads(line)
-        if message.get("method") == "event":
-            yield message["params"]
+    def _unread(self, at: int) -> bool:
+        """Whether the log says more than the socket did."""
+        tail = Tail(self.job.log_path, at)
+        try:
+            return bool(tail.poll())
+        finally:
+            tail.close()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.jobs.log import Tail, finite, scan
+from engine.jobs.log import Record, Tail, finite, scan
 
 METHODS = ("set", "pause", "resume", "checkpoint", "stop")
 
@@ -24,9 +25,20 @@ class Command:
     by: str
 
 
-def append(path: Path, method: str, params: dict[str, Any], by: str) -> str:
-    """Ask; returns the command's id. Raises ``OSError``."""
-    id = uuid.uuid4().hex[:12]
+def new_id() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+def is_id(id: Any) -> bool:
+    return isinstance(id, str) and re.fullmatch("[0-9a-f]{12}", id) is not None
+
+
+def append(path: Path, method: str, params: dict[str, Any], by: str, id: str | None = None) -> str:
+    """Ask; returns the command's id. Raises ``OSError``.
+
+    A command that is asked twice with the same ``id`` is carried out once.
+    """
+    id = id or new_id()
     record = {"t": time.time(), "kind": "command", "id": id, "method": method, "params": params, "by": by}
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
@@ -51,12 +63,18 @@ class CommandReader:
         """New commands since the last call; one ``stat`` where there are none."""
         if not self._tail.grown():
             return []
-        return [
-            Command(r["id"], r["method"], r["params"], str(r.get("by", "")))
-            for _, r in self._tail.poll()
-            if r["kind"] == "command"
-            and r.get("method") in METHODS
-            and isinstance(r.get("id"), str)
-            and isinstance(r.get("params"), dict)
-            and r["id"] not in self._done
-        ]
+        found = []
+        for _, record in self._tail.poll():
+            command = _command(record)
+            if command is not None and command.id not in self._done:
+                self._done.add(command.id)
+                found.append(command)
+        return found
+
+
+def _command(record: Record) -> Command | None:
+    """The command that a line of the file gives, or None where it is damaged."""
+    id, method, params = record.get("id"), record.get("method"), record.get("params")
+    if record["kind"] != "command" or method not in METHODS or not isinstance(id, str) or not isinstance(params, dict):
+        return None
+    return Command(id, str(method), params, str(record.get("by", "")))

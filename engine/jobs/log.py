@@ -17,7 +17,8 @@ from typing import Any
 from engine.jobs.shapes import fits
 
 Record = dict[str, Any]
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # bytes a line may have
+READ = 1 << 17  # bytes read at a time, while lines are shorter
 DAMAGED_KEPT = 100
 
 
@@ -59,7 +60,7 @@ class Tail:
         self._fd: int | None = None
 
     def poll(self) -> list[tuple[int, Record]]:
-        """The complete records that have come since the last call, at most about ``CHUNK`` bytes of them.
+        """The complete records that have come since the last call, at most about ``READ`` bytes of them.
 
         Each stands with its own offset; ``self.at`` is where the next one begins.
         """
@@ -70,8 +71,11 @@ class Tail:
                 return []
         records: list[tuple[int, Record]] = []
         while not records:  # torn lines only: callers take an empty answer for the end, so look behind them
-            data = os.pread(self._fd, CHUNK, self.at)
+            data = os.pread(self._fd, READ, self.at)
             end = data.rfind(b"\n") + 1
+            if not end and len(data) == READ:
+                data = os.pread(self._fd, CHUNK, self.at)
+                end = data.rfind(b"\n") + 1
             if not end and len(data) == CHUNK:
                 end = len(data)  # a megabyte without a newline is no record
             if not end:

@@ -69,8 +69,8 @@ class JobReporter:
         now = time.monotonic()
         if now >= self._revive_due:
             self._revive_due = now + REVIVE_EVERY
-            if not is_locked(self.job.supervisor_lock):
-                with contextlib.suppress(OSError):  # no memory for a process now: the next beat tries again
+            with contextlib.suppress(OSError):  # no memory for a process, a read-only disk: the next beat tries again
+                if not is_locked(self.job.supervisor_lock):
                     start_supervisor(self.job)
         return self._commands.poll()
 

@@ -1,7 +1,7 @@
 """The log socket's server: what clients may ask, and the stream each of them reads at its own pace.
 
-The log file is every client's queue. A client that does not read holds up its own reader and nothing else: it costs one
-file offset, and it finds every record when it comes back.
+The log file is every client's queue. A client that does not read holds up its own stream and nothing else: it costs one
+file offset and one buffer, and it finds every record when it comes back.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ import asyncio
 import os
 from typing import Any, Protocol
 
-from engine.jobs import commands, wire
+from engine.jobs import commands, shapes, wire
 from engine.jobs.digest import Digest
+from engine.jobs.files import complain
+from engine.jobs.listener import Listener
 from engine.jobs.log import Record, Tail, finite
 from engine.jobs.store import Job
 from engine.version import package_version
 
-LIVE_KINDS = ("progress",)  # what a trainer may send past the log
-SEND_BUFFER = 256 << 10
+LIVE_KINDS = ("progress",)  # what a trainer may send past the log, and what of it is passed on
+LIVE_FIELDS = ("t", "kind", "attempt", "step", "micro_done", "micro_of", "tok_s")
+SEND_BUFFER = 64 << 10  # bytes a client may leave unread before its stream waits for it
+FIRST_REQUEST = 30.0  # seconds for a client to say what it came for
+READ_ON = 0.2  # seconds for clients to read to the end of the log before we hang up
 
 
 class Run(Protocol):
@@ -39,23 +44,15 @@ class Server:
         self._live: dict[str, tuple[int, Record]] = {}  # kind → (sequence, newest live-only record)
         self._live_count = 0
         self._changed = asyncio.Event()
-        self._clients: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._listener = Listener(run.job.socket_path, self._serve)
 
     async def start(self) -> None:
-        sock = wire.listen(self._run.job.socket_path)
-        self._server = await asyncio.start_unix_server(self._accept, sock=sock, limit=wire.REQUEST_LIMIT)
+        await self._listener.start()
 
     async def close(self) -> None:
         """Let every client read to the end of the log, then hang up."""
         self.changed()
-        self._run.job.socket_path.unlink(missing_ok=True)
-        await asyncio.sleep(0.2)
-        if self._server is not None:
-            self._server.close()  # only now: asyncio leaves a connection it is about to accept open and unheard
-        for task in self._clients:
-            task.cancel()
-        await asyncio.gather(*self._clients, return_exceptions=True)
+        await self._listener.close(READ_ON)
 
     def changed(self) -> None:
         """The log has grown or a live record has come: wake every stream."""
@@ -68,51 +65,46 @@ class Server:
         self._live[record["kind"]] = (self._live_count, record)
         self.changed()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._clients.add(task)
-        streams: list[asyncio.Task[None]] = []
-        try:
-            uid = wire.peer_uid(writer.get_extra_info("socket"))
-            if uid is None or uid == os.getuid():
-                await self._serve(reader, writer, streams)
-        except (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            for stream in streams:
-                stream.cancel()
-            writer.close()
-            self._clients.discard(task)
-
-    async def _serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, streams: list[asyncio.Task[None]]
-    ) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one client's requests until it leaves."""
         writer.transport.set_write_buffer_limits(high=SEND_BUFFER)
-        while True:
-            id = None
-            try:
-                id, method, params = wire.decode_request(await _read_request(reader))
-                if method == "event":
-                    self._take_live(params)
-                    continue
-                if method == "subscribe":
-                    start = _number(params, "from", 0)
-                    writer.write(wire.encode({"id": id, "result": {"from": start}}))
-                    streams.append(asyncio.create_task(self._stream(writer, start)))
-                else:
-                    writer.write(wire.encode({"id": id, "result": self._answer(method, params)}))
-            except asyncio.IncompleteReadError:
-                return
-            except wire.RpcError as error:
-                writer.write(_error(id, error))
-            except ConnectionError:
-                raise  # an OSError too, but there is nobody left to tell
-            except OSError as error:
-                writer.write(_error(id, wire.RpcError(wire.REFUSED, f"{method}: {error.strerror}")))
-            await writer.drain()
+        stream: asyncio.Task[None] | None = None
+        patience: float | None = FIRST_REQUEST
+        try:
+            while True:
+                id, method = None, "request"
+                try:
+                    async with asyncio.timeout(patience):
+                        line = await _read_request(reader)
+                    patience = None
+                    id, method, params = wire.decode_request(line)
+                    if method == "event":
+                        self._take_live(params)
+                    elif method == "subscribe":
+                        start = _number(params, "from", 0)
+                        if stream is not None:
+                            raise wire.RpcError(wire.REFUSED, "subscribe: this connection is subscribed already")
+                        writer.write(wire.encode({"id": id, "result": {"from": start}}))
+                        stream = asyncio.create_task(self._stream(writer, start))
+                    else:
+                        writer.write(wire.encode({"id": id, "result": await self._answer(method, params)}))
+                except (asyncio.IncompleteReadError, TimeoutError):
+                    return
+                except wire.RpcError as error:
+                    writer.write(_error(id, error))
+                except RecursionError:
+                    writer.write(_error(id, wire.RpcError(wire.INVALID_PARAMS, "params are nested too deep")))
+                except ConnectionError:
+                    raise  # an OSError too, but there is nobody left to tell
+                except OSError as error:
+                    writer.write(_error(id, wire.RpcError(wire.REFUSED, f"{method}: {error.strerror}")))
+                await writer.drain()
+                await asyncio.sleep(0)  # whoever sends many requests at once waits his turn after each
+        finally:
+            if stream is not None:
+                stream.cancel()
 
-    def _answer(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    async def _answer(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         run = self._run
         if method == "hello":
             return {"version": package_version(), "pid": os.getpid(), "job": run.job.id, "at": run.digest.at}
@@ -123,20 +115,27 @@ class Server:
             if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
                 raise wire.RpcError(wire.INVALID_PARAMS, "history: series must be a list of names")
             since, until = _optional(params, "since"), _optional(params, "until")
+            names = list(dict.fromkeys(names))
             series = run.digest.history.answer(names, _number(params, "points", 2000), since, until)
             return {"at": run.digest.at, "series": series}
         if method in commands.METHODS:
-            by = str(params.pop("by", "socket"))
-            id = commands.append(run.job.commands_path, method, params, by)
+            by, id = str(params.pop("by", "socket"))[:100], params.pop("id", None)
+            if id is not None and not commands.is_id(id):
+                raise wire.RpcError(wire.INVALID_PARAMS, f"id: {wire.shown(id)} is not 12 hexadecimal digits")
+            # In a thread, for it waits for the disk.
+            id = await asyncio.to_thread(commands.append, run.job.commands_path, method, params, by, id)
             if method == "stop":
                 run.kill_trainer(id) if params.get("kill") is True else run.stop_without_trainer(id)
             return {"id": id, "state": "pending"}
-        raise wire.RpcError(wire.METHOD_NOT_FOUND, f"{method}: no such method")
+        raise wire.RpcError(wire.METHOD_NOT_FOUND, f"{wire.shown(method)[1:-1]}: no such method")
 
     def _take_live(self, record: dict[str, Any]) -> None:
+        record = {name: record[name] for name in LIVE_FIELDS if name in record}
         if record.get("kind") in LIVE_KINDS:
-            self._run.heard(record)
-            self.publish(finite(record))
+            record = finite(record)
+            if shapes.fits(record):
+                self._run.heard(record)
+                self.publish(record)
 
     async def _stream(self, writer: asyncio.StreamWriter, start: int) -> None:
         """Send every record from ``start`` on, then what comes, waiting for the client where it is slow."""
@@ -146,9 +145,10 @@ class Server:
             while True:
                 changed = self._changed
                 while records := tail.poll():
-                    for at, record in records:
-                        writer.write(_event({"at": at, **record}))
-                        await writer.drain()
+                    writer.write(b"".join(_event({"at": at, **record}) for at, record in records))
+                    del records  # a client that does not read must not hold them
+                    await writer.drain()
+                    await asyncio.sleep(0)
                 for count, record in sorted(self._live.values(), key=lambda live: live[0]):
                     if count > seen:
                         writer.write(_event(record))
@@ -157,6 +157,9 @@ class Server:
                 await changed.wait()
         except ConnectionError:
             pass
+        except Exception as error:
+            complain(f"log.sock: a client's stream ended by {error!r}")
+            writer.close()  # it will come again, or read the files
         finally:
             tail.close()
 
@@ -177,7 +180,14 @@ async def _read_request(reader: asyncio.StreamReader) -> bytes:
 
 
 def _event(record: Record) -> bytes:
-    return wire.encode({"method": "event", "params": record})
+    """The line that tells of a record; nothing where it cannot be told, as one that is nested beyond reason."""
+    message = {"method": "event", "params": record}
+    try:
+        return wire.encode(message)
+    except ValueError:  # a foreign writer's number without end
+        return wire.encode(finite(message))
+    except RecursionError:
+        return b""
 
 
 def _error(id: Any, error: wire.RpcError) -> bytes:
@@ -186,13 +196,13 @@ def _error(id: Any, error: wire.RpcError) -> bytes:
 
 def _number(params: dict[str, Any], name: str, default: int) -> int:
     value = params.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise wire.RpcError(wire.INVALID_PARAMS, f"{name}: {value!r} is not a whole number from 0 on")
-    return value
+    if not shapes.is_whole(value):
+        raise wire.RpcError(wire.INVALID_PARAMS, f"{name}: {wire.shown(value)} is not a whole number from 0 on")
+    return int(value)
 
 
 def _optional(params: dict[str, Any], name: str) -> float | None:
     value = params.get(name)
-    if value is not None and not isinstance(value, (int, float)):
-        raise wire.RpcError(wire.INVALID_PARAMS, f"{name}: {value!r} is not a number")
-    return value
+    if not shapes.is_number(value):
+        raise wire.RpcError(wire.INVALID_PARAMS, f"{name}: {wire.shown(value)} is not a number")
+    return None if value is None else float(value)

@@ -14,6 +14,8 @@ from typing import Any
 REQUEST_LIMIT = 64 << 10
 ANSWER_LIMIT = 16 << 20  # a client reads longer lines than it may send
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, REFUSED = -32700, -32600, -32601, -32602, -32000
+BUSY = -32001
+BACKLOG = 128
 
 
 class RpcError(Exception):
@@ -26,6 +28,20 @@ class RpcError(Exception):
 
 def encode(message: dict[str, Any]) -> bytes:
     return json.dumps({"jsonrpc": "2.0", **message}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def busy(most: int) -> bytes:
+    """What a client hears that comes when ``most`` are there already."""
+    return encode({"id": None, "error": {"code": BUSY, "message": f"{most} clients are connected, which is the most"}})
+
+
+def shown(value: Any) -> str:
+    """A value from outside, on one line and not too long of it."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = type(value).__name__
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def decode_request(line: bytes) -> tuple[Any, str, dict[str, Any]]:
@@ -58,16 +74,19 @@ def socket_address(path: Path) -> Iterator[str]:
 
 
 def listen(path: Path) -> socket.socket:
-    """A listening socket at ``path``, for its owner alone; a dead predecessor's file is replaced."""
+    """A listening socket at ``path``, for its owner alone, in a dead predecessor's place. Raises ``OSError``."""
     path.unlink(missing_ok=True)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
         with socket_address(path) as address:
             server.bind(address)
+        server.listen(BACKLOG)
+    except BaseException:
+        server.close()
+        raise
     finally:
         os.umask(before)
-    server.listen(64)
     server.setblocking(False)
     return server
 

@@ -1,0 +1,210 @@
+"""A living run whose log socket is attacked, crowded, taken away or not answered: the run does not notice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.jobs import wire
+from tests.e2e.attack import Attacker, fuzz
+
+STEPS = 100_000
+
+
+@pytest.fixture(scope="module")
+def run(make_world):
+    """One run for all of these: each leaves it well."""
+    run = make_world().launch("-s", f"steps={STEPS}", "-s", "val_every=0", "-s", "save_every=20")
+    run.wait_step(25)
+    return run
+
+
+def rss(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def assert_well(run, pid: int) -> None:
+    """The same supervisor answers, and what is done now reaches a client."""
+    assert run.pid("supervisor") == pid
+    client = Attacker(run.job.socket_path)
+    at = client.hello()["at"]
+    client.send(json.dumps({"id": 1, "method": "subscribe", "params": {"from": at}}).encode() + b"\n")
+    while json.loads(client.line()).get("params", {}).get("kind") != "step":
+        pass
+    client.close()
+
+
+def flood(run, count: int) -> None:
+    pid, seed = run.pid("supervisor"), random.SystemRandom().randrange(1 << 32)
+    fuzz(run.job.socket_path, 200, random.Random(seed))  # what a first time costs
+    before, attempt = rss(pid), run.status()["attempt"]
+    print(f"seed {seed}, supervisor {before / 1e6:.1f} MB before")
+    fuzz(run.job.socket_path, count, random.Random(seed))
+    print(f"{rss(pid) / 1e6:.1f} MB after {count} requests")
+    assert_well(run, pid)
+    assert rss(pid) < before + (16 << 20), f"seed {seed}"
+    assert run.status()["attempt"] == attempt
+
+
+def test_fuzzed_requests_hurt_nobody(run):
+    flood(run, 2000)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1200)
+def test_a_hundred_thousand_fuzzed_requests_hurt_nobody(run):
+    flood(run, 100_000)
+
+
+def test_at_the_limit_of_open_files_the_run_is_still_looked_after(run, wait_for):
+    pid = run.pid("supervisor")
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (64, hard))
+    clients, refused = [], []
+    for _ in range(90):
+        client = Attacker(run.job.socket_path)
+        with contextlib.suppress(BrokenPipeError):
+            client.send(b'{"id":1,"method":"subscribe"}\n')
+        answer = json.loads(client.line())
+        (refused if answer.get("error") else clients).append(client)
+    assert 2 <= len(clients) <= 12
+    assert answer["error"]["code"] == wire.BUSY
+    attempt = run.status()["attempt"] + 1
+    run.kill("trainer")
+    run.wait_step(1, attempt)
+    wait_for("the state to be saved", lambda: run.job.state().get("attempt") == attempt)
+    assert run.pid("supervisor") == pid
+    watch = run.world.start("watch", run.id, "--json")  # no room: it reads the files
+    assert json.loads(watch.stdout.readline())["at"] == 0
+    watch.kill()
+    watch.communicate()
+    for client in [*clients, *refused]:
+        client.close()
+    wait_for("room again", lambda: _answers(run))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _answers(run) -> bool:
+    try:
+        client = Attacker(run.job.socket_path)
+        client.hello()
+    except (OSError, KeyError):
+        return False
+    client.close()
+    return True
+
+
+def test_the_sockets_file_is_made_again_when_it_is_deleted(run, wait_for):
+    pid = run.pid("supervisor")
+    staying = Attacker(run.job.socket_path)
+    run.job.socket_path.unlink()
+    wait_for("the socket", lambda: run.job.socket_path.exists() and _answers(run))
+    assert staying.hello()["pid"] == pid
+    run.job.socket_path.unlink()
+    run.job.socket_path.write_text("not a socket")
+    wait_for("the socket", lambda: _answers(run))
+    assert_well(run, pid)
+    staying.close()
+
+
+def test_a_supervisor_that_does_not_answer_is_gone_around(run, wait_for):
+    watch = run.world.start("watch", run.id, "--json")
+    pid = run.pid("supervisor")
+    seen = json.loads(watch.stdout.readline())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        step = run.kind("step")[-1]["step"] + 1
+        while seen.get("step", 0) <= step:  # it goes on from the files
+            seen = json.loads(watch.stdout.readline())
+        run.world.run("pause", run.id)
+        assert run.phase() == "paused"
+        run.world.run("resume", run.id)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    # What lay in its socket is the same command, and is not carried out again.
+    assert_well(run, pid)
+    run.wait_step(run.kind("step")[-1]["step"] + 3)
+    paused = [r for r in run.kind("state") if r["phase"] == "paused"]
+    assert len(paused) == 1
+    asked = [json.loads(line) for line in run.job.commands_path.read_text().split("\n") if line]
+    assert len({r["id"] for r in asked if r["method"] == "pause"}) == 1
+    watch.kill()
+    watch.communicate()
+
+
+STRANGER = """
+import os, socket, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+path, said = sys.argv[1], []
+for name in ("events.jsonl", "commands.jsonl", "state.json", "history.bin", "console.log"):
+    try:
+        open(os.path.join(os.path.dirname(path), name)).read()
+        said.append(name)
+    except OSError:
+        pass
+s = socket.socket(socket.AF_UNIX); s.settimeout(20)
+try:
+    s.connect(path)
+    s.sendall(b'{"id":1,"method":"hello"}\\n')
+    said.append(repr(s.recv(100)))
+except (PermissionError, ConnectionError) as error:
+    said.append(type(error).__name__)
+print(*said)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_can_neither_read_nor_connect(run):
+    def stranger() -> str:
+        argv = [sys.executable, "-c", STRANGER, str(run.job.socket_path)]
+        return subprocess.run(argv, cwd="/", capture_output=True, text=True, check=True).stdout.strip()
+
+    folders = [*run.job.path.parents][: len(run.job.path.parts) - len(run.world.root.parts)]
+    for folder in run.world.root.parents:
+        if folder.stat().st_uid == os.geteuid() and folder != Path("/") and not folder.stat().st_mode & 0o001:
+            os.chmod(folder, 0o711)  # the test's own folders, so that only the home's walls are tried
+    run.world.root.chmod(0o711)
+    assert stranger() == "PermissionError"
+    assert run.job.socket_path.stat().st_mode & 0o777 == 0o600
+    for folder in (*folders, run.job.path):  # the walls down, the door ajar: the supervisor itself looks who comes
+        os.chmod(folder, 0o711)
+    os.chmod(run.job.socket_path, 0o666)
+    said = stranger().split()
+    assert set(said[:-1]) <= {"console.log"}
+    assert said[-1] in ("b''", "ConnectionResetError", "BrokenPipeError")
+    assert_well(run, run.pid("supervisor"))
+
+
+def test_fifty_clients_of_which_ten_never_read_cost_little(run):
+    pid = run.pid("supervisor")
+    with open(run.job.log_path, "ab") as log:  # more than a socket and a buffer hold
+        line = json.dumps({"t": 1.0, "kind": "log", "attempt": 1, "text": "x" * 500}).encode() + b"\n"
+        for _ in range(40):
+            log.write(line * 500)
+            log.flush()
+    before = rss(pid)
+    watchers = [run.world.start("watch", run.id, "--json", stdout=subprocess.DEVNULL) for _ in range(4)]
+    clients = [Attacker(run.job.socket_path) for _ in range(46)]
+    for client in clients:
+        client.send(b'{"id":1,"method":"subscribe","params":{"from":0}}\n')
+    for watcher in watchers:
+        watcher.send_signal(signal.SIGSTOP)
+    for client in clients[:36]:
+        for _ in range(2000):
+            client.line()
+    assert_well(run, pid)
+    assert rss(pid) < before + (16 << 20)
+    for watcher in watchers:
+        watcher.kill()
+        watcher.wait()
+    for client in clients:
+        client.close()
