@@ -9,15 +9,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.jobs.process import HELD_FDS, held_fds, is_locked
+from engine.jobs.store import Job
 from profiles.errors import UserError
 from profiles.nvml import visible_uuids
 
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
+
+LEAVING = 15.0  # seconds
 
 
 def devices_of(spec: RunSpec) -> list[str]:
@@ -83,9 +87,16 @@ def holder(home: Path, device: str) -> str | None:
 
 
 def check_free(home: Path, spec: RunSpec) -> None:
-    """Raises ``UserError`` that names the job which has a device of ``spec``."""
+    """Raises ``UserError`` that names the job which has a device of ``spec``.
+
+    A run that has just ended is waited for: its trainer takes a moment to leave.
+    """
+    deadline = time.monotonic() + LEAVING
     for device in devices_of(spec):
-        if job := holder(home, device):
+        while job := holder(home, device):
+            if Job(home / "jobs" / job).ended() and time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
             raise UserError(
                 f"{device}: is used by job {job}; wait for it with --queue, stop it with: mla-tui stop {job},"
                 " or use the device together with --share-device"
