@@ -26,6 +26,10 @@ class MicroFit:
         self._failed.clear()
         self._peaks.clear()
 
+    def failed(self, micro: int, capacity: int) -> None:
+        """``micro`` did not fit in ``capacity`` bytes."""
+        self._failed[micro] = max(capacity, self._failed.get(micro, 0))
+
     def peaked(self, micro: int, peak: int) -> None:
         """``micro`` has been run and held at most ``peak`` bytes."""
         self._peaks[micro] = max(peak, self._peaks.get(micro, 0))
@@ -33,7 +37,6 @@ class MicroFit:
     def lower(self, spec: RunSpec, capacity: int) -> int | None:
         """The micro to go on with after that of ``spec`` has failed; None where it is as small as it can be."""
         micro = spec.batch.micro
-        self._failed[micro] = max(capacity, self._failed.get(micro, 0))
         smaller = [n for n in micros(spec) if n < micro]
         if not smaller:
             return None

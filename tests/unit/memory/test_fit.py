@@ -41,6 +41,7 @@ def test_it_settles_at_the_largest_micro_that_fits(spec: RunSpec, fixed: float, 
     fit, micro, failures = MicroFit(CARD), 64, 0
     while (peak := really(spec, micro, fixed, each)) > capacity:
         failures += 1
+        fit.failed(micro, capacity)
         lower = fit.lower(spec.with_batch(micro=micro), capacity)
         if lower is None:
             return  # not even one sequence fits
@@ -50,6 +51,7 @@ def test_it_settles_at_the_largest_micro_that_fits(spec: RunSpec, fixed: float, 
         micro = higher
         if really(spec, micro, fixed, each) > capacity:
             failures += 1
+            fit.failed(micro, capacity)
             micro = fit.lower(spec.with_batch(micro=micro), capacity) or 1
         fit.peaked(micro, really(spec, micro, fixed, each))
     assert failures <= 2
@@ -61,6 +63,7 @@ def test_it_settles_at_the_largest_micro_that_fits(spec: RunSpec, fixed: float, 
 
 def test_what_failed_is_tried_again_only_in_more_memory(spec: RunSpec) -> None:
     fit = MicroFit(CARD)
+    fit.failed(64, 30 * GIB)
     micro = fit.lower(spec, 30 * GIB)
     assert micro is not None and micro < 64
     now = spec.with_batch(micro=micro)
