@@ -53,7 +53,7 @@ class Backend(Protocol):
 
     def state(self) -> State:
         """Every tensor a checkpoint needs, by file: ``{"model": {name: tensor}, "optimizer": {…}}``; rank 0's is
-        whole. Not copied where one rank holds it all."""
+        whole. Not copied where one rank holds it all, but what other calls than ``apply`` and ``restore`` change."""
 
     def restore(self, state: State) -> None:
         """Take ``state`` back. Raises ``UserError`` where it belongs to another model."""

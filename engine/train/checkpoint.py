@@ -2,10 +2,14 @@
 
 ckpt_step_N/  model.safetensors  optimizer.safetensors  trainer.json  manifest.json  [tokenizer.json]
 latest        the name of the newest one, replaced atomically
+
+Where a step is saved again, its old checkpoint is called ckpt_step_N.replaced until the new one has its place, and
+stands for it meanwhile: no moment is without it. Only whoever writes to the folder clears up, one process at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.jobs.files import read_json
+from engine.train.durable import Facts, make_folder, sync_folder, write_file
 from profiles.errors import UserError
 
-NAME = re.compile(r"ckpt_step_(\d+)")
+NAME = re.compile(r"ckpt_step_(0|[1-9][0-9]*)")
+REPLACED = re.compile(NAME.pattern + r"\.replaced")
 FORMAT = 1
 
 
@@ -31,38 +37,34 @@ def save(
 ) -> tuple[Path, int]:
     """Write the checkpoint of ``step`` below ``out`` and point ``latest`` at it; returns its path and bytes.
 
-    Raises ``CheckpointError`` where the disk refuses; nothing half-written stays.
+    Raises ``CheckpointError`` where the disk refuses; nothing half-written is listed then.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from engine.train.tensor_file import write_tensors
 
     final = out / f"ckpt_step_{step}"
     beside = out / f".{final.name}.{os.getpid()}"
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for stale in out.glob(".ckpt_step_*"):
-            shutil.rmtree(stale, ignore_errors=True)
+        make_folder(out)
+        _clear_up(out)
         beside.mkdir()
-        for name, tensors in state.items():
-            save_file({k: v.contiguous() for k, v in tensors.items()}, beside / f"{name}.safetensors")
-        (beside / "trainer.json").write_text(json.dumps({"format": FORMAT, "step": step, **trainer}))
+        files = {f"{name}.safetensors": write_tensors(beside / f"{name}.safetensors", state[name]) for name in state}
+        files["trainer.json"] = _write_json(beside / "trainer.json", {"format": FORMAT, "step": step, **trainer})
         if tokenizer is not None and tokenizer.is_file():
-            shutil.copyfile(tokenizer, beside / "tokenizer.json")
-        written = sorted(beside.iterdir())
-        files = {p.name: {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in written}
-        (beside / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": files}))
-        for path in (*beside.iterdir(), beside):
-            _fsync(path)
+            files["tokenizer.json"] = write_file(beside / "tokenizer.json", [tokenizer.read_bytes()])
+        _write_json(beside / "manifest.json", {"format": FORMAT, "files": files})
+        sync_folder(beside)
         if final.exists():  # an earlier attempt came this far too
-            os.rename(final, beside.with_name(beside.name + ".old"))
+            os.rename(final, _replaced(final))
         os.rename(beside, final)
-        shutil.rmtree(beside.with_name(beside.name + ".old"), ignore_errors=True)
+        sync_folder(out)
         _point(out, final.name)
-        _fsync(out)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
+        sync_folder(out)
+    except OSError as error:
         raise CheckpointError(f"{final}: {error}") from None
-    return final, sum((final / p.name).stat().st_size for p in written)
+    finally:
+        with contextlib.suppress(OSError):  # the next save tries again
+            _clear_up(out)
+    return final, sum(file["bytes"] for file in files.values())
 
 
 def load(
@@ -106,19 +108,26 @@ def verify(path: Path) -> None:
 
 def steps(out: Path) -> list[int]:
     """The steps that have a checkpoint below ``out``, ascending."""
-    found = (NAME.fullmatch(p.name) for p in out.glob("ckpt_step_*") if p.is_dir())
-    return sorted(int(m[1]) for m in found if m)
+    found = (NAME.fullmatch(p.name) or REPLACED.fullmatch(p.name) for p in out.glob("ckpt_step_*") if p.is_dir())
+    return sorted({int(m[1]) for m in found if m})
+
+
+def of_step(out: Path, step: int) -> Path:
+    """Where the checkpoint of ``step`` is: one of ``steps``."""
+    path = out / f"ckpt_step_{step}"
+    return path if path.is_dir() else _replaced(path)
 
 
 def latest(out: Path) -> Path | None:
     """The checkpoint ``latest`` points at; where the pointer is damaged, the one with the highest step."""
+    known = steps(out)
     try:
-        pointed = out / (out / "latest").read_text().strip()
-        if NAME.fullmatch(pointed.name) and pointed.is_dir():
-            return pointed
+        pointed = NAME.fullmatch((out / "latest").read_text().strip())
     except (OSError, UnicodeDecodeError):
-        pass
-    return out / f"ckpt_step_{known[-1]}" if (known := steps(out)) else None
+        pointed = None
+    if pointed and int(pointed[1]) in known:
+        return of_step(out, int(pointed[1]))
+    return of_step(out, known[-1]) if known else None
 
 
 def intact(out: Path, tell: Callable[[str], None]) -> Path | None:
@@ -131,7 +140,7 @@ def intact(out: Path, tell: Callable[[str], None]) -> Path | None:
     if newest is None:
         return None
     damaged: dict[Path, str] = {}
-    others = (out / f"ckpt_step_{step}" for step in reversed(steps(out)))
+    others = (of_step(out, step) for step in reversed(steps(out)))
     for path in (newest, *(other for other in others if other != newest)):
         try:
             facts(path)
@@ -163,25 +172,48 @@ def find(text: str, out: Path) -> Path:
 
 
 def retain(out: Path, keep: int, best: int | None) -> None:
-    """Delete all but the newest ``keep`` and the best one."""
+    """Delete all but the newest ``keep``, the best one and the one that ``latest`` points at.
+
+    What cannot be deleted stays until the next time.
+    """
+    newest = latest(out)
     for step in steps(out)[:-keep]:
-        if step != best:
-            shutil.rmtree(out / f"ckpt_step_{step}", ignore_errors=True)
+        path = of_step(out, step)
+        if step != best and path != newest:
+            with contextlib.suppress(OSError):
+                _delete(path)
+
+
+def _replaced(path: Path) -> Path:
+    return path.with_name(f"{path.name}.replaced")
+
+
+def _clear_up(out: Path) -> None:
+    """Finish or undo what a writer that died here had begun. Raises ``OSError``."""
+    for path in list(out.iterdir()):
+        if path.name.startswith((".ckpt_step_", ".latest.")):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        elif replaced := REPLACED.fullmatch(path.name):
+            final = out / f"ckpt_step_{replaced[1]}"
+            _delete(path) if final.is_dir() else os.rename(path, final)
+
+
+def _delete(path: Path) -> None:
+    """Delete a checkpoint: what dies on the way leaves nothing that looks like one. Raises ``OSError``."""
+    hidden = path.with_name(f".{path.name}.gone")
+    shutil.rmtree(hidden, ignore_errors=True)
+    os.rename(path, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _point(out: Path, name: str) -> None:
     beside = out / f".latest.{os.getpid()}"
-    beside.write_text(name + "\n")
-    _fsync(beside)
+    write_file(beside, [f"{name}\n".encode()])
     os.rename(beside, out / "latest")
 
 
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _write_json(path: Path, content: Any) -> Facts:
+    return write_file(path, [json.dumps(content).encode()])
 
 
 def _sha256(path: Path) -> str:

@@ -13,10 +13,11 @@ from engine.jobs.commands import Command
 from engine.jobs.log import Record
 from engine.preflight import open_split, slow_paths
 from engine.train import checkpoint, pretrained
-from engine.train.backend import Backend, State
+from engine.train.backend import Backend
 from engine.train.edits import changed, edited
 from engine.train.ranks import OneRank, Ranks
 from engine.train.reporter import Reporter
+from engine.train.saver import Saver
 from engine.train.schedule import learning_rate
 from engine.version import package_version
 from profiles.errors import UserError
@@ -53,9 +54,8 @@ class Trainer:
         self.train_data = open_split(spec, "train")
         self.val_batches = _validation(spec)
         self.cursor: Cursor = self.train_data.start()
-        self.best: tuple[float, int] | None = None  # of the saved steps, the lowest validation loss known by then
         self.val_loss: float | None = None
-        self.saved_step: int | None = None
+        self.saver = Saver(out, spec.train.keep, reporter, self.ranks)
         self.phase = "starting"
         self._asked: deque[Command] = deque()
         self._queue: deque[Command] = deque()
@@ -65,6 +65,12 @@ class Trainer:
 
     def run(self, resume: Path | None, init_from: Path | None) -> str:
         """Train until the last step or a stop; returns the phase the run ended in. Raises ``UserError``."""
+        try:
+            return self._run(resume, init_from)
+        finally:
+            self.saver.close()
+
+    def _run(self, resume: Path | None, init_from: Path | None) -> str:
         self._begin(resume, init_from)
         try:
             if self.step == 0:
@@ -82,10 +88,10 @@ class Trainer:
         except StopRun as stop:
             self.backend.discard()
             self._enter("stopping", f"asked by {stop.by}", stop.id)
-            why = self._save() if stop.save and self.saved_step != self.step else ""
+            why = self._save_now() if stop.save else self._settle()
             self._enter("stopped", f"asked by {stop.by}" + (f"; no checkpoint: {why}" if why else ""))
             return "stopped"
-        if self.saved_step != self.step and (why := self._save()):
+        if why := self._save_now():
             raise UserError(f"the last checkpoint could not be written: {why}; make room and --resume latest")
         self._enter("finished")
         return "finished"
@@ -95,8 +101,11 @@ class Trainer:
         self._asked.append(command)
 
     def _hear(self) -> None:
-        """Queue what was asked since the last call, on all ranks alike."""
-        self._queue.extend(self.ranks.decide(self._all_asked))
+        """Queue what was asked since the last call, on all ranks alike; tell of a checkpoint that has been written."""
+        asked, written = self.ranks.decide(lambda: (self._all_asked(), self.saver.ready))
+        self._queue.extend(asked)
+        if written:
+            self._settle()
 
     def _all_asked(self) -> list[Command]:
         signals = [self._asked.popleft() for _ in range(len(self._asked))]
@@ -154,6 +163,7 @@ class Trainer:
             text = f"step {self.step + 1}: loss {loss}, gradient norm {norm}; the step was not applied"
             self.reporter.record("alert", what="nan", text=text)
             raise UserError(f"{text}; lower optim.lr and go on with --resume {checkpoint.latest(self.out) or 'latest'}")
+        self._settle()  # from here on the tensors change that it writes
         lr = learning_rate(spec.optim, self.step + 1, spec.train.steps)
         self.backend.apply(lr, spec.optim.clip)
         self.step += 1
@@ -258,44 +268,32 @@ class Trainer:
 
     # -- checkpoints
 
-    def _save(self, id: str | None = None) -> str:
-        """Write a checkpoint; returns why it could not be, or nothing. The run goes on either way."""
-        answer = {"id": id} if id else {}
-        before = self.phase
-        self._enter("saving")
-        begun = time.perf_counter()
-        path, size, why = self.out / f"ckpt_step_{self.step}", 0, ""
-        if self.saved_step != self.step:
-            if self.val_loss is not None and (self.best is None or self.val_loss < self.best[0]):
-                self.best = (self.val_loss, self.step)
-            state = self.backend.state()
-            size, why = self.ranks.decide(lambda: self._write(state))
-            if not why:
-                self.saved_step = self.step
-        seconds = time.perf_counter() - begun
-        self.reporter.record(
-            "checkpoint",
-            **answer,
-            step=self.step,
-            path=str(path),
-            bytes=size,
-            seconds=seconds,
-            stall_s=seconds,  # the loop waits for the disk
-            ok=not why,
-            why=why,
-        )
-        self._enter(before)
-        return why
-
-    def _write(self, state: State) -> tuple[int, str]:
-        """Write ``state`` as this step's checkpoint; its bytes, and why it could not be written, or nothing."""
+    def _save(self, id: str | None = None) -> None:
+        """Begin to write a checkpoint of this step. The run goes on, also where it cannot be written."""
+        self._settle()
         tokenizer = Path(self.spec.data.root) / self.spec.data.phase / "tokenizer.json"
-        try:
-            _, size = checkpoint.save(self.out, self.step, state, self._facts(), tokenizer)
-        except checkpoint.CheckpointError as error:
-            return 0, str(error)
-        checkpoint.retain(self.out, self.spec.train.keep, self.best[1] if self.best else None)
-        return size, ""
+        self.saver.begin(self.step, self.backend.state, self._facts(), tokenizer, id)
+
+    def _save_now(self) -> str:
+        """Have a checkpoint of this step; why it could not be written, or nothing."""
+        self._settle()
+        if self.saver.saved_step == self.step:
+            return ""
+        self._save()
+        return self._settle()
+
+    def _settle(self) -> str:
+        """Wait for the checkpoint that is being written, if one is; why it could not be, or nothing.
+
+        Only this waiting is the phase ``saving``: a run whose checkpoint is written behind it is running.
+        """
+        waits, before = self.saver.busy and not self.saver.ready, self.phase
+        if waits:
+            self._enter("saving")
+        why = self.saver.settle()
+        if waits:
+            self._enter(before)
+        return why
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -303,21 +301,20 @@ class Trainer:
             "cursor": self.cursor.to_dict(),
             "tokens": self.cursor.tokens,
             "val_loss": self.val_loss,
-            "best": list(self.best) if self.best else None,
             "versions": {"mla-tui": package_version(), **self.backend.versions},
         }
 
     def _restore(self, path: Path) -> None:
         state, facts = checkpoint.load(path)
         self.backend.restore(state)
-        self.step = self.saved_step = int(facts["step"])
+        self.step = self.saver.newest = int(facts["step"])
         self.cursor = Cursor.from_dict(facts["cursor"])
         if self.cursor.context != self.spec.batch.context:
             self.cursor = self.cursor.at_context(self.spec.batch.context)
         self.val_loss = facts.get("val_loss")
-        self.best = tuple(facts["best"]) if facts.get("best") else None
-        if path.parent != self.out:
-            self.saved_step = None  # the run's own folder has nothing of it yet
+        self.saver.best = tuple(facts["best"]) if facts.get("best") else None
+        if path.parent == self.out:  # else the run's own folder has nothing of it yet
+            self.saver.saved_step = self.step
 
 
 def _in_step_order(edits: list[Record]) -> deque[Record]:

@@ -20,6 +20,7 @@ from engine.jobs.restarts import EXIT_RETRY
 from engine.jobs.store import Job
 from engine.preflight import check, check_history, resolved
 from engine.train import checkpoint
+from engine.train.durable import make_folder
 from engine.train.ranks import Ranks, SaidElsewhere, join, local_world_size, world_size
 from engine.train.reporter import Reporter, ShowReporter, SilentReporter
 from profiles.errors import SpecError, UserError
@@ -160,7 +161,7 @@ def joined() -> Iterator[Ranks]:
 def _only_writer(out: Path) -> Iterator[None]:
     """Hold the folder of a run's checkpoints. Raises ``UserError`` where another run does."""
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     lock = Lock(out / ".lock")
     if not lock.acquire(patience=0.5):
         raise UserError(f"{out}: another run writes its checkpoints there; choose another --name or stop that run")

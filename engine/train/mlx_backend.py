@@ -179,4 +179,5 @@ def _to_mlx(tensor: torch.Tensor) -> mx.array:
 
 
 def _to_torch(array: mx.array) -> torch.Tensor:
-    return torch.from_numpy(np.array(array, copy=True))
+    """The same memory: arrays of MLX do not change, and one that a tensor looks at is not used for another."""
+    return torch.from_numpy(np.array(array, copy=False))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.train import checkpoint
 from profiles.errors import UserError
@@ -189,6 +192,32 @@ def test_retention_keeps_the_newest_and_the_best(tmp_path: Path, keep: int, best
         (tmp_path / f"ckpt_step_{step}").mkdir()
     checkpoint.retain(tmp_path, keep, best)
     assert checkpoint.steps(tmp_path) == left
+
+
+@given(st.sets(st.integers(0, 30), min_size=1), st.integers(1, 5), st.integers(0, 30), st.integers(0, 30))
+def test_retention_never_takes_the_best_or_the_one_pointed_at(
+    held: set[int], keep: int, best: int, pointed: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        for step in held:
+            (out / f"ckpt_step_{step}").mkdir()
+        (out / "latest").write_text(f"ckpt_step_{pointed}\n")
+        checkpoint.retain(out, keep, best)
+        newest = pointed if pointed in held else max(held)
+        assert set(checkpoint.steps(out)) == {*sorted(held)[-keep:], newest, *({best} & held)}
+        assert checkpoint.latest(out) == out / f"ckpt_step_{newest}"
+
+
+def test_what_stands_for_a_replaced_checkpoint_counts_until_the_new_one_is_there(tmp_path: Path) -> None:
+    old = put(tmp_path, 5, 1.0)
+    stands = old.rename(tmp_path / "ckpt_step_5.replaced")  # as a writer leaves it that dies between its two renames
+    assert checkpoint.steps(tmp_path) == [5]
+    assert checkpoint.latest(tmp_path) == checkpoint.find("latest", tmp_path) == stands
+    assert checkpoint.intact(tmp_path, pytest.fail) == stands
+    put(tmp_path, 6)
+    assert checkpoint.steps(tmp_path) == [5, 6]
+    assert checkpoint.load(old)[0]["model"]["w"][0, 0] == 1.0
 
 
 @pytest.mark.parametrize("pointer", [None, b"", b"ckpt_step_99\n", b"../elsewhere\n", b"\xff\xfe", b"\x00"])
