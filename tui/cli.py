@@ -106,7 +106,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--no-follow", action="store_true", help="end with what is there now")
     sub.add_argument("--json", action="store_true", help="one record a line, each with its log offset")
     sub = add_job("set", "change a living run", "mla-tui set latest micro=4")
-    sub.add_argument("changes", nargs="+", metavar="KEY=VALUE", help="micro or accum")
+    keys = "micro, accum, lr_scale, val_every, save_every, stop_step; with --unlock also sequences and context"
+    sub.add_argument("changes", nargs="+", metavar="KEY=VALUE", help=keys)
+    sub.add_argument("--unlock", action="store_true", help="let a step become another: its sequences, its context")
+    sub.add_argument("--force", action="store_true", help="although the forecast is more than there is")
     add_job("pause", "hold a run between two micro-batches", "mla-tui pause latest")
     words = "let a paused run go on, or start one that was cut off again"
     sub = add("resume", "tui.commands_resume:resume", words, "mla-tui resume latest")

@@ -125,8 +125,8 @@ def set(args: argparse.Namespace) -> int:  # noqa: A001  the command's name
     changes: dict[str, Any] = {}
     for text in args.changes:
         key, value = parse_override(text)
-        changes[key.removeprefix("batch.")] = value
-    record = ask(Store().find(args.job), "set", changes=changes)
+        changes[key] = value
+    record = ask(Store().find(args.job), "set", changes=changes, unlock=args.unlock, force=args.force)
     if record is None:
         return 0
     if not record["ok"]:

@@ -42,6 +42,9 @@ class Backend(Protocol):
     def device_peak(self) -> int | None:
         """The most bytes allocated on the device since the last call; None where there is no device of its own."""
 
+    def capacity(self) -> int:
+        """Bytes that this process could hold on its device in all, with what it holds; of host memory on a CPU."""
+
     def host_states(self) -> int:
         """Bytes held in RAM for optimizer states offloaded from the device."""
 

@@ -97,6 +97,9 @@ class DeepSpeedBackend:
     def device_peak(self) -> int | None:
         return self._run.peak()
 
+    def capacity(self) -> int:
+        return self._run.capacity()
+
     def host_states(self) -> int:
         held = [
             *self._parts,

@@ -11,12 +11,14 @@ from typing import Any
 from data.cursor import Cursor
 from engine.jobs.commands import Command
 from engine.jobs.log import Record
-from engine.preflight import open_split, slow_paths
+from engine.memory.hardware import detect_hardware
+from engine.preflight import check_data, open_split, slow_paths
 from engine.train import checkpoint, pretrained
 from engine.train.backend import Backend
-from engine.train.edits import changed, edited
+from engine.train.edits import applied, changed, edited, in_step_order, superseded
 from engine.train.ranks import OneRank, Ranks
 from engine.train.reporter import Reporter
+from engine.train.room import check_room
 from engine.train.saver import Saver
 from engine.train.schedule import learning_rate
 from engine.version import package_version
@@ -75,7 +77,7 @@ class Trainer:
         try:
             if self.step == 0:
                 self._validate()
-            while self.step < self.spec.train.steps:
+            while self.step < self._last_step:
                 self._obey()
                 self._train_step()
                 cadence = self.spec.train
@@ -83,6 +85,8 @@ class Trainer:
                     self._validate()
                 if self._due(cadence.save_every):
                     self._save()
+                if self.step == self._last_step:  # here too, for it may be moved meanwhile
+                    self._obey()
             if self.spec.train.val_every and self.step % self.spec.train.val_every:
                 self._validate()
         except StopRun as stop:
@@ -93,8 +97,16 @@ class Trainer:
             return "stopped"
         if why := self._save_now():
             raise UserError(f"the last checkpoint could not be written: {why}; make room and --resume latest")
+        if self.step < self.spec.train.steps:
+            self._enter("stopped", f"reached stop_step = {self.step}")
+            return "stopped"
         self._enter("finished")
         return "finished"
+
+    @property
+    def _last_step(self) -> int:
+        train = self.spec.train
+        return min(train.steps, train.stop_step or train.steps)
 
     def ask(self, command: Command) -> None:
         """Take a command that came past the reporter, such as a signal, at any moment."""
@@ -119,11 +131,11 @@ class Trainer:
         return bool(every) and self.step % every == 0
 
     def _begin(self, resume: Path | None, init_from: Path | None) -> None:
+        self._replay = in_step_order(self.ranks.decide(self.reporter.past_edits))
         if resume is not None:
             self._restore(resume)
         elif init_from is not None:
             self.backend.restore_weights(pretrained.weights(init_from))
-        self._replay = _in_step_order(self.ranks.decide(self.reporter.past_edits))
         self.reporter.record(
             "start",
             paths=self.backend.paths,
@@ -164,7 +176,7 @@ class Trainer:
             self.reporter.record("alert", what="nan", text=text)
             raise UserError(f"{text}; lower optim.lr and go on with --resume {checkpoint.latest(self.out) or 'latest'}")
         self._settle()  # from here on the tensors change that it writes
-        lr = learning_rate(spec.optim, self.step + 1, spec.train.steps)
+        lr = spec.optim.lr_scale * learning_rate(spec.optim, self.step + 1, spec.train.steps)
         self.backend.apply(lr, spec.optim.clip)
         self.step += 1
         self.cursor = cursor
@@ -252,19 +264,39 @@ class Trainer:
         try:
             if not isinstance(changes, dict):
                 raise UserError('set: write the changes as an object, for example {"micro": 4}')
-            new = edited(self.spec, changes)
+            new = edited(self.spec, changes, unlock=command.params.get("unlock") is True)
+            self._check_edit(new, force=command.params.get("force") is True)
         except UserError as error:
             self.reporter.record("edit", **answer, changed={}, ok=False, why=str(error))
             return
-        self.reporter.record("edit", **answer, changed=changed(self.spec, new), ok=True, why="")
-        self.spec = new
-        self._replay.clear()  # a newer wish replaces those of an earlier attempt
+        made = changed(self.spec, new)
+        self._become(new)
+        self.reporter.record("edit", **answer, changed=made, ok=True, why="")
+        self._replay = superseded(self._replay, made)
+
+    def _check_edit(self, new: RunSpec, force: bool) -> None:
+        """Raises ``UserError``, the same on all ranks."""
+        stop = new.train.stop_step
+        if stop != self.spec.train.stop_step and 0 < stop < self.step:
+            raise UserError(f"set stop_step: {stop} is behind the run, which is at step {self.step}; use a later one")
+        if new.batch.context != self.spec.batch.context:
+            self.ranks.decide(lambda: check_data(new))
+        if not force:
+            capacity = self.backend.capacity
+            self.ranks.decide(lambda: check_room(self.spec, new, detect_hardware(), capacity()))
+
+    def _become(self, spec: RunSpec) -> None:
+        """Go on as ``spec`` says. Another context is another way to cut the data: a new segment of the cursor."""
+        before, self.spec = self.spec, spec
+        if spec.batch.context != before.batch.context:
+            self.train_data = open_split(spec, "train")
+            self.val_batches = _validation(spec)
+            self.cursor = self.cursor.at_context(spec.batch.context)
 
     def _replay_edits(self) -> None:
         """Apply again, at its step, what an earlier attempt acknowledged: spec.json says only how the run began."""
         while self._replay and self._replay[0]["step"] <= self.step:
-            record = self._replay.popleft()
-            self.spec = edited(self.spec, {key: pair[1] for key, pair in record["changed"].items()})
+            self._become(applied(self.spec, self._replay.popleft()))
 
     # -- checkpoints
 
@@ -308,23 +340,12 @@ class Trainer:
         state, facts = checkpoint.load(path)
         self.backend.restore(state)
         self.step = self.saver.newest = int(facts["step"])
-        self.cursor = Cursor.from_dict(facts["cursor"])
-        if self.cursor.context != self.spec.batch.context:
-            self.cursor = self.cursor.at_context(self.spec.batch.context)
+        self._replay_edits()  # before the cursor comes: it is of the context that the run had by then
+        self.cursor = Cursor.from_dict(facts["cursor"]).at_context(self.spec.batch.context)
         self.val_loss = facts.get("val_loss")
         self.saver.best = tuple(facts["best"]) if facts.get("best") else None
         if path.parent == self.out:  # else the run's own folder has nothing of it yet
             self.saver.saved_step = self.step
-
-
-def _in_step_order(edits: list[Record]) -> deque[Record]:
-    """The edits that still hold: one given after a restart, at an earlier step, replaces those of later steps."""
-    holding: deque[Record] = deque()
-    for edit in edits:
-        while holding and holding[-1]["step"] > edit["step"]:
-            holding.pop()
-        holding.append(edit)
-    return holding
 
 
 def _validation(spec: RunSpec) -> list[Any]:

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import torch
 
+from engine.memory.limits import host_capacity
 from engine.train.backend import Batch, State
 from engine.train.optim.rules import BETAS, EPS
 from engine.train.optim.stored import from_tensors, unpacked
@@ -94,6 +95,9 @@ class MLXBackend:
         peak = int(mx.get_peak_memory())
         mx.reset_peak_memory()
         return peak
+
+    def capacity(self) -> int:
+        return min(self.unified()["unified_limit"], host_capacity())
 
     def host_states(self) -> int:
         return 0  # one memory: nothing is offloaded

@@ -78,6 +78,9 @@ class TorchBackend:
     def device_peak(self) -> int | None:
         return self._run.peak()
 
+    def capacity(self) -> int:
+        return self._run.capacity()
+
     def host_states(self) -> int:
         return 0  # everything is on the device
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.memory.limits import host_capacity
 from engine.train.backend import Batch
 from engine.train.paths import resolve_paths
 from model.loss import resolve_loss
@@ -74,6 +75,14 @@ class TorchModel:
         peak = torch.cuda.max_memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         return peak
+
+    def capacity(self) -> int:
+        """Bytes this process could hold on its device: what is free and what its allocator keeps, up to its cap."""
+        if self.device == "cpu":
+            return host_capacity()
+        free, total = torch.cuda.mem_get_info()
+        cap = torch.cuda.get_per_process_memory_fraction() * total
+        return int(min(free + torch.cuda.memory_reserved(), cap))
 
     def random_state(self) -> dict[str, Tensor]:
         state = {"rng/cpu": torch.get_rng_state()}

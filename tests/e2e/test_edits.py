@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+
+from engine.train.loop import Trainer
+from engine.train.reporter import SilentReporter
+from engine.train.torch_backend import TorchBackend
 
 STEPS = 240
 
@@ -51,6 +57,58 @@ def test_an_edit_outlives_the_trainer(world):
     assert len(run.kind("edit")) == 1
 
 
+class Replay(SilentReporter):
+    """A run in this process, to which the edits of another come at the steps at which that one made them."""
+
+    def __init__(self, edits: list[dict[str, Any]]) -> None:
+        self.edits = edits
+        self.losses: dict[int, float] = {}
+
+    def past_edits(self) -> list[dict[str, Any]]:
+        return self.edits
+
+    def record(self, kind: str, **fields: Any) -> None:
+        if kind == "step":
+            self.losses[fields["step"]] = fields["loss"]
+
+
+def test_a_run_whose_steps_become_others_is_its_own_replay(world, tmp_path):
+    """Context, sequences and learning rate are changed, the trainer killed and begun again: the log says it all."""
+    run = world.launch("-s", "steps=300")
+    for step, changes in (
+        (30, ["context=16", "--unlock"]),
+        (60, ["lr_scale=0.5"]),
+        (100, ["sequences=16", "micro=2", "--unlock"]),
+    ):
+        run.wait_step(step)
+        world.run("set", run.id, *changes)
+    run.wait_step(run.kind("edit")[-1]["step"] + 10)
+    run.kill("trainer")
+    run.wait_step(run.kind("edit")[-1]["step"] + 30, attempt=2)
+    world.run("set", run.id, "context=48", "accum=1", "--unlock")
+    run.wait_end()
+
+    edits = run.kind("edit")
+    assert [edit["ok"] for edit in edits] == [True] * 4
+    assert run.status()["context"] == 48
+    spec = run.job.spec()
+    replay = Replay(edits)
+    Trainer(spec, TorchBackend(spec), replay, tmp_path / "replay").run(None, None)
+    assert run.losses() == replay.losses
+    tokens = [record["tokens"] for record in run.kind("step") if record["attempt"] == 2]
+    assert tokens == sorted(tokens)
+
+
+def test_a_stop_step_ends_the_run_there(world):
+    run = world.launch("-s", "steps=100000", "-s", "val_every=0", "-s", "save_every=0")
+    run.wait_step(10)
+    told = world.run("set", run.id, "stop_step=400", "save_every=150").stderr
+    assert "stop_step 0 → 400" in told
+    status = run.wait_end("stopped")
+    assert (status["step"], status["reason"]) == (400, "reached stop_step = 400")
+    assert [record["step"] for record in run.kind("checkpoint")] == [150, 300, 400]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -59,7 +117,11 @@ def test_an_edit_outlives_the_trainer(world):
         (["micro=many"], "many"),
         (["accum=3"], "accum"),
         (["micro=2", "accum=2"], "accum"),
-        (["context=16"], "context"),
+        (["context=16"], "--unlock"),
+        (["sequences=16"], "--unlock"),
+        (["context=999999", "--unlock"], "context"),
+        (["lr_scale=-1"], "lr_scale"),
+        (["stop_step=1"], "behind the run"),
         (["lr=1"], "lr"),
         (["warp=9"], "warp"),
         (["micro"], "micro"),
