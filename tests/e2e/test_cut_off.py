@@ -6,8 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 
-import pytest
-
 from engine.jobs.files import write_json
 from engine.jobs.process import this_boot
 from engine.jobs.store import Store
@@ -112,8 +110,7 @@ def test_a_job_of_another_host_is_never_started_and_never_called_dead(world):
     assert json.loads(world.run("ls", "--json").stdout) == []
 
 
-@pytest.mark.parametrize("key", ["r", "R"])
-async def test_a_key_of_the_app_resumes_it(world, undisturbed, monkeypatch, key):
+async def test_a_key_of_the_app_resumes_it(world, undisturbed, monkeypatch):
     run = world.launch()
     cut(run, boot="another")
     for name in ("MLA_TUI_HOME", "XDG_CONFIG_HOME", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
@@ -122,7 +119,7 @@ async def test_a_key_of_the_app_resumes_it(world, undisturbed, monkeypatch, key)
     async with asyncio.timeout(90), app.run_test(size=(80, 24)) as pilot:
         while not app.screen.query_one("#cut-off").display:
             await pilot.pause(0.05)
-        await pilot.press(key)
+        await pilot.press("r")
         while not run.job.ended():
             await pilot.pause(0.05)
     run.wait_end()
