@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.jobs.digest import Digest
-from engine.jobs.files import complain, read_json, write_json
+from engine.jobs.files import complain, read_json, rotate, write_json
 from engine.jobs.launchers import launcher_of, trainer_command
 from engine.jobs.log import LogWriter
 from engine.jobs.process import Lock, identity, is_alive, is_locked, signal_name, spawn_detached, this_boot, this_host
@@ -30,6 +30,7 @@ from engine.version import package_version
 POLL = 0.05  # seconds between two looks at the log: the mean delay of a record is half of it
 STATE_EVERY = 1.0
 MINUTE = 60
+CONSOLE_LIMIT = 16 << 20  # bytes of console.log; as many again are kept as console.log.1
 EXIT_RETRY = 75  # sysexits' EX_TEMPFAIL: the trainer asks to be started again
 RESTARTS = 5  # in a row without a step beyond the furthest one
 LONGEST_BACKOFF = 60.0
@@ -276,6 +277,7 @@ class Supervisor:
                 minute.add(sample)
                 self.digest.history.sample(record)
                 self._server.publish(record)
+                rotate(self.job.console_path, CONSOLE_LIMIT)
                 if minute.samples >= MINUTE:
                     self._write("telemetry", **minute.spans)
                     minute = Minute()
