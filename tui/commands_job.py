@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from engine.jobs.status import CUT_OFF, ENDED
 from engine.jobs.store import Job, Store, is_elsewhere
@@ -32,6 +33,7 @@ def home(args: argparse.Namespace) -> int:
 def attach(args: argparse.Namespace) -> int:
     job = Store().find(args.job)
     _revive(job)
+    _tell_skew(job)
     from tui.app import run_app
 
     return run_app(Store(), job.id)
@@ -71,7 +73,10 @@ def _offer(summaries: list[dict[str, Any]]) -> None:
 
 
 def status(args: argparse.Namespace) -> int:
-    summary = Store().find(args.job).summary()
+    job = Store().find(args.job)
+    summary = job.summary()
+    if summary["supervisor"]["alive"]:
+        _tell_skew(job)
     if args.json:
         print(json.dumps(summary, indent=1))
         return 0
@@ -90,6 +95,7 @@ def logs(args: argparse.Namespace) -> int:
         with open(job.console_path, "rb") as file:
             while True:
                 over = not args.follow or job.summary()["phase"] in (*ENDED, CUT_OFF)
+                _print_rotated(job, file)
                 while chunk := file.read(1 << 16):
                     sys.stdout.buffer.write(chunk)
                 sys.stdout.flush()
@@ -101,6 +107,20 @@ def logs(args: argparse.Namespace) -> int:
         return 0
 
 
+def _print_rotated(job: Job, file: BinaryIO) -> None:
+    """Where the console was rotated under us, what we had not read yet stands in the copy; then go on from nothing."""
+    place = file.tell()
+    if os.fstat(file.fileno()).st_size >= place:
+        return
+    file.seek(0)
+    try:
+        with open(job.console_path.with_name("console.log.1"), "rb") as copy:
+            copy.seek(place)
+            sys.stdout.buffer.write(copy.read())
+    except OSError:
+        pass
+
+
 def watch(args: argparse.Namespace) -> int:
     """Follow the log; ends with the run: 0 where it finished or was stopped, 1 where it failed."""
     job = Store().find(args.job)
@@ -108,6 +128,7 @@ def watch(args: argparse.Namespace) -> int:
         _revive(job)
         if is_elsewhere(state := job.state()):
             print(f"{job.id} is on host {state['host']}; what it writes here is shown as it comes", file=sys.stderr)
+        _tell_skew(job)
     if args.json:
         _follow(job, args.start, args.no_follow, lambda record: print(json.dumps(record), flush=True))
     else:
@@ -188,8 +209,8 @@ class LineShow:
             self._due = record["t"] + 0.5
             done = f"step {record['step']}/{self._steps}" if self._steps else f"step {record['step']}"
             print(
-                f"{done}  loss {_short(record['loss'], 4)}  lr {record['lr']:.2e}"
-                f"  {_short(record['tok_s'], 0)} tok/s  {record['step_s']:.2f} s",
+                f"{done}  loss {_short(record.get('loss'), 4)}  lr {record.get('lr') or 0:.2e}"
+                f"  {_short(record.get('tok_s'), 0)} tok/s  {record.get('step_s') or 0:.2f} s",
                 flush=True,
             )
         elif told := tell(record):
@@ -260,6 +281,15 @@ def _revive(job: Job) -> None:
         run_due_hooks(job)
     elif job.is_here():
         ensure_supervisor(job)
+
+
+def _tell_skew(job: Job) -> None:
+    import asyncio
+
+    from engine.jobs.client import Link
+
+    if line := asyncio.run(Link(job).skew()):
+        print(f"mla-tui: {line}", file=sys.stderr)
 
 
 def _ending(summary: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from engine.jobs import history_file
 from engine.jobs.history import History
 from engine.jobs.log import Record, Tail
-from engine.jobs.status import fold, sane
+from engine.jobs.status import fold
 from engine.jobs.store import Job
 
 SAVE_EVERY = 2 << 20  # bytes of log that a reader may have to read again: about 50 ms
@@ -29,7 +29,7 @@ class Digest:
         self.job = job
         self.cache: Path = job.path / "history.bin"
         self.notes: list[str] = []
-        self.summary: dict[str, Any] = sane(job.state())
+        self.summary: dict[str, Any] = job.state()
         self._tail = Tail(job.log_path)
         self._saved = self._history_at = 0
         self.history = History(job.log_path)

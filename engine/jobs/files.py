@@ -40,6 +40,29 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def rotate(path: Path, limit: int) -> None:
+    """Where ``path`` has grown beyond ``limit`` bytes, move what is in it to ``path.1`` and go on from nothing.
+
+    Processes hold the file open to append to it, so it stays the same file: it is copied and cut. What is written
+    between the end of the copy and the cut is lost, so the copy follows until nothing is left to follow.
+    """
+    aside = path.with_name(f"{path.name}.1")
+    beside = path.with_name(f".{aside.name}")
+    try:
+        if path.stat().st_size <= limit:
+            return
+        with open(path, "r+b", buffering=0) as file, open(beside, "wb", buffering=0) as copy:
+            while part := file.read(1 << 20):
+                copy.write(part)
+            os.rename(beside, aside)
+            while part := file.read(1 << 20):
+                copy.write(part)
+            file.truncate(0)
+    except OSError:  # no room for a copy: the file grows, and nothing is lost
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
 def complain(text: str) -> None:
     """One line to stderr, past Python's buffer: the console may stand on the same full disk as what we speak of, and
     what is left in a buffer would fail again later."""

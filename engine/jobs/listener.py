@@ -23,11 +23,11 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def most_clients() -> int:
-    """How many fit into the limit of open files, two each: a connection and a place in the log."""
+    """How many fit into the limit of open files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MOST_CLIENTS
-    return max(1, min(MOST_CLIENTS, (soft - RESERVED_DESCRIPTORS) // 2))
+    return max(1, min(MOST_CLIENTS, soft - RESERVED_DESCRIPTORS))
 
 
 class Listener:

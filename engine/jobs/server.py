@@ -22,6 +22,7 @@ LIVE_KINDS = ("progress",)  # what a trainer may send past the log, and what of 
 LIVE_FIELDS = ("t", "kind", "attempt", "step", "micro_done", "micro_of", "tok_s")
 SEND_BUFFER = 64 << 10  # bytes a client may leave unread before its stream waits for it
 FIRST_REQUEST = 30.0  # seconds for a client to say what it came for
+CHUNKS_KEPT = 8  # pieces of the log as they were sent last: clients that keep up all want the same
 READ_ON = 0.2  # seconds for clients to read to the end of the log before we hang up
 
 
@@ -41,7 +42,9 @@ class Run(Protocol):
 class Server:
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._live: dict[str, tuple[int, Record]] = {}  # kind → (sequence, newest live-only record)
+        self._live: dict[str, tuple[int, bytes]] = {}  # kind → (sequence, newest live-only event)
+        self._tail = Tail(run.job.log_path)
+        self._chunks: dict[int, tuple[bytes, int]] = {}  # offset → (the events from there on, where they end)
         self._live_count = 0
         self._changed = asyncio.Event()
         self._listener = Listener(run.job.socket_path, self._serve)
@@ -53,6 +56,7 @@ class Server:
         """Let every client read to the end of the log, then hang up."""
         self.changed()
         await self._listener.close(READ_ON)
+        self._tail.close()
 
     def changed(self) -> None:
         """The log has grown or a live record has come: wake every stream."""
@@ -62,7 +66,7 @@ class Server:
     def publish(self, record: Record) -> None:
         """Show a live-only record to whoever watches now; of each kind only the newest is kept."""
         self._live_count += 1
-        self._live[record["kind"]] = (self._live_count, record)
+        self._live[record["kind"]] = (self._live_count, _event(record))
         self.changed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -139,19 +143,20 @@ class Server:
 
     async def _stream(self, writer: asyncio.StreamWriter, start: int) -> None:
         """Send every record from ``start`` on, then what comes, waiting for the client where it is slow."""
-        tail = Tail(self._run.job.log_path, start)
-        seen = self._live_count
+        at, seen = start, self._live_count
         try:
             while True:
                 changed = self._changed
-                while records := tail.poll():
-                    writer.write(b"".join(_event({"at": at, **record}) for at, record in records))
-                    del records  # a client that does not read must not hold them
+                while True:
+                    events, at = self._events(at)
+                    if not events:
+                        break
+                    writer.write(events)
                     await writer.drain()
                     await asyncio.sleep(0)
-                for count, record in sorted(self._live.values(), key=lambda live: live[0]):
+                for count, event in sorted(self._live.values()):
                     if count > seen:
-                        writer.write(_event(record))
+                        writer.write(event)
                 seen = self._live_count
                 await writer.drain()
                 await changed.wait()
@@ -160,8 +165,19 @@ class Server:
         except Exception as error:
             complain(f"log.sock: a client's stream ended by {error!r}")
             writer.close()  # it will come again, or read the files
-        finally:
-            tail.close()
+
+    def _events(self, at: int) -> tuple[bytes, int]:
+        """What the log says from ``at`` on, a chunk of it as it is sent, and where that ends."""
+        if at not in self._chunks:
+            self._tail.at = at
+            records = self._tail.poll()
+            if not records:
+                return b"", self._tail.at
+            events = b"".join(_event({"at": offset, **record}) for offset, record in records)
+            if len(self._chunks) >= CHUNKS_KEPT:
+                del self._chunks[next(iter(self._chunks))]
+            self._chunks[at] = events, self._tail.at
+        return self._chunks[at]
 
 
 async def _read_request(reader: asyncio.StreamReader) -> bytes:

@@ -15,7 +15,7 @@ from engine.jobs.files import read_json, write_json
 from engine.jobs.log import read_all
 from engine.jobs.own import check_own, make_own, objection
 from engine.jobs.process import is_alive, is_locked, this_boot, this_host
-from engine.jobs.status import CUT_OFF, ENDED, fold
+from engine.jobs.status import CUT_OFF, ENDED, fold, sane
 from profiles.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Job:
         return str(self.start().get("name") or self.id)
 
     def state(self) -> dict[str, Any]:
-        return read_json(self.state_path)
+        return sane(read_json(self.state_path))
 
     def start(self) -> dict[str, Any]:
         """How the job was started: ``name``, ``out`` (its checkpoint folder), ``resume``, ``init_from``."""

@@ -21,7 +21,7 @@ from engine.jobs.alarms import Alarms
 from engine.jobs.death import Death
 from engine.jobs.devices import DeviceLocks, devices_of, holder
 from engine.jobs.digest import Digest
-from engine.jobs.files import complain, read_json, write_json
+from engine.jobs.files import complain, read_json, rotate, write_json
 from engine.jobs.hooks import Hooks
 from engine.jobs.launchers import launcher_of, trainer_command
 from engine.jobs.log import LogWriter, Record
@@ -44,6 +44,7 @@ STALL_LOOK = 1.0
 SIGTERM_PATIENCE = 2.0  # seconds in which a trainer that was told to end as well says so
 DEVICE_LOOK = 0.5  # seconds between two tries for a device that another job has
 NOBODY_LOOKED = Death(None, None, "killed, cause unknown")
+CONSOLE_LIMIT = 16 << 20  # bytes of console.log; as many again are kept as console.log.1
 # glibc gives every large tensor back to the kernel and takes it again, page fault by page fault. A trainer on the CPU
 # that keeps them is about a fifth faster for a tenth more memory (docs/log.md); on a card there is nothing to gain.
 KEEP_PAGES = {
@@ -307,6 +308,7 @@ class Supervisor:
     def _show_sample(self, record: Record) -> None:
         self.digest.history.sample(record)
         self._server.publish(record)
+        rotate(self.job.console_path, CONSOLE_LIMIT)
 
 
 async def _unceasingly(body: Callable[[], Awaitable[None]]) -> None:

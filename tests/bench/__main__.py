@@ -1,6 +1,6 @@
 """``make bench``: what the promises of speed and size come to on this machine. Medians; nothing here passes or fails.
 
-Arguments name sections: ls, paint, launch, step, run.
+Arguments name sections: ls, paint, launch, step, run, log.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.bench.log import bench_log
+
 MLA_TUI = str(Path(sys.executable).parent / "mla-tui")
 
 
@@ -29,6 +31,7 @@ def main() -> None:
         "launch": bench_first_step,
         "step": bench_step,
         "run": bench_run,
+        "log": bench_log,
     }
     for name in sys.argv[1:] or sections:
         with tempfile.TemporaryDirectory() as folder:

@@ -368,6 +368,25 @@ async def test_a_request_is_pending_and_a_refusal_one_line(run: Served) -> None:
         await link.request("dance")
 
 
+async def test_another_version_of_the_supervisor_is_said(run: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await Link(run.job).skew() is None
+    monkeypatch.setattr("engine.jobs.server.package_version", lambda: "0.0.1")
+    line = await Link(run.job).skew()
+    assert line is not None and run.job.id in line and "0.0.1" in line and "\n" not in line
+
+
+def test_a_supervisor_that_cannot_be_asked_has_left_its_version_in_the_state(
+    make_job: Make, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tui.cli import main
+
+    job = make_job(supervisor=identity(os.getpid()), version="0.0.1")
+    monkeypatch.setenv("MLA_TUI_HOME", str(store.home))
+    monkeypatch.setattr("sys.argv", ["mla-tui", "status", job.id])
+    main()
+    assert "0.0.1" in capsys.readouterr().err
+
+
 async def test_an_answer_cut_in_the_middle_falls_back_to_the_files(store: Store, make_job: Make) -> None:
     job = make_job()
     LogWriter(job.log_path, 1).write("step", step=1, loss=1.0)

@@ -1,0 +1,343 @@
+"""The log and its socket, measured: what publishing costs a trainer, how soon and how much a client gets, what a
+supervisor weighs. Real processes and sockets; the trainer's part is played by a reporter.
+
+Floors, written before measuring:
+
+- A record is one write(2) of 350 bytes to the page cache (2 to 4 us), one fstat and one pread for the line before it,
+  and making its JSON (about 8 us in CPython): 15 us. Looking for commands is one stat; progress is due twice a second,
+  so most calls cost one clock.
+- A client hears of a record half a look at the log later (25 ms), plus two wake-ups.
+- Attaching: 4 x 2 000 points of about 55 bytes are 440 KB; making them 30 ms. An ended job's history file is at most
+  4.8 MB: 5 ms to read and check; what it does not cover at most 2 MB of log: 70 ms to parse.
+- 24 series of 4 096 buckets of 48 bytes are 4.7 MB, whatever the run's length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from engine.jobs.client import Link
+from engine.jobs.digest import Digest
+from engine.jobs.log import LogWriter
+from engine.jobs.process import Lock, identity, this_boot, this_host
+from engine.jobs.reporter import JobReporter
+from engine.jobs.store import Job, Store
+from profiles import registry
+
+PANES = ["loss", "device_used", "host_states", "tok_s"]
+# A whole supervisor that adopts us as its trainer: we hold the trainer's lock.
+SUPERVISOR = "import sys; from engine.jobs.supervisor import main; sys.exit(main())"
+
+
+def step_fields(step: int) -> dict[str, Any]:
+    """A step record's fields as a run on a card has them."""
+    noise = step * 2654435761 % 1000 / 1e4
+    return {
+        **{"step": step, "loss": 2.0 + noise / 3, "lr": 3e-4 / 1.7, "grad_norm": 1.0 / (1.1 + noise)},
+        **{"tokens": step * 196_608, "tok_s": 9830.2 + noise / 7, "step_s": 1 + noise / 3, "data_s": 1e-3 / 3},
+        **{"micro": 12, "accum": 8, "context": 2048, "device_peak": 9_663_676_416, "host_states": 12_298_195_968},
+        "mfu": None,
+    }
+
+
+def _job(home: Path, **state: Any) -> Job:
+    usual = {"phase": "running", "attempt": 1, "host": this_host(), "boot": this_boot(), "started": time.time()}
+    return Store(home).create(registry.load("cpu_demo"), {"name": None}, {**usual, **state})
+
+
+def _fill(job: Job, steps: int) -> None:
+    """A log of ``steps`` steps and a telemetry record a minute, a step a second."""
+    step_line = json.dumps({"t": 0, "kind": "step", "attempt": 1, **step_fields(1)}, separators=(",", ":"))
+    assert len(step_line) > 250
+    sizes = ("device_used", "device_total", "rss", "ram_used", "ram_total", "swap", "disk_free", "power_w", "temp_c")
+    with open(job.log_path, "w", encoding="utf-8", buffering=1 << 20) as log:
+        for step in range(1, steps + 1):
+            record = {"t": 1.7e9 + step + 0.123456, "kind": "step", "attempt": 1, **step_fields(step)}
+            log.write(json.dumps(record, separators=(",", ":")) + "\n")
+            if step % 60 == 0:
+                spans = {name: [1.5e10 + step, 1.6e10 + step] for name in sizes}
+                record = {"t": 1.7e9 + step + 0.9, "kind": "telemetry", "attempt": 1, **spans}
+                log.write(json.dumps(record, separators=(",", ":")) + "\n")
+
+
+@contextmanager
+def _supervised(job: Job) -> Iterator[int]:
+    """A supervisor that looks after ``job`` with us as its trainer; its pid."""
+    lock = Lock(job.trainer_lock)
+    assert lock.acquire()
+    job.trainer_who.write_text(json.dumps(identity(os.getpid())))
+    with open(job.console_path, "ab") as console:
+        process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(job.path)], stdout=console, stderr=console)
+    try:
+        while not job.socket_path.exists():
+            if process.poll() is not None:
+                raise RuntimeError(job.console_path.read_text())
+            time.sleep(0.02)
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+        lock.release()
+
+
+def bench_log(home: Path) -> None:
+    _publishing(home)
+    _throughput(home)
+    _latency_and_weight(home)
+    _crowd(home)
+    _attach(home, 1_000_000)
+    _month(home)
+
+
+def _publishing(home: Path) -> None:
+    """What one step's publishing takes of the trainer's time: record, commands, progress, eight micro-batches."""
+    job = _job(home)
+    with _supervised(job):
+        reporter = JobReporter(job, 1)
+        times = []
+        for step in range(1, 3001):
+            fields = step_fields(step)
+            begun = time.perf_counter()
+            reporter.commands()
+            reporter.progress(step=step, micro_done=1, micro_of=8, tok_s=9830.0)
+            reporter.record("step", **fields)
+            times.append(time.perf_counter() - begun)
+            time.sleep(0.001)
+        reporter.close()
+    median, mean = statistics.median(times), statistics.fmean(times)
+    high = sorted(times)[int(len(times) * 0.99)]
+    print(f"publishing a step: median {median * 1e6:.0f} us, mean {mean * 1e6:.0f}, p99 {high * 1e6:.0f}; n 3000")
+
+
+async def _count(job: Job, last: int, ages: list[float]) -> list[int]:
+    seen = []
+    async for record in Link(job).records(0, live=False):
+        if record["kind"] == "step":
+            seen.append(record["step"])
+            ages.append(time.time() - record["t"])
+            if record["step"] == last:
+                break
+    return seen
+
+
+def _throughput(home: Path) -> None:
+    """500 records a second for 20 s: all arrive, once and in order."""
+    job, last = _job(home), 10_000
+    with _supervised(job) as pid:
+        before = _cpu(pid)
+        writer = threading.Thread(target=_write_at, args=(job, last, 500.0))
+        writer.start()
+        ages: list[float] = []
+        seen = asyncio.run(_count(job, last, ages))
+        writer.join()
+        share = (_cpu(pid) - before) / (last / 500)
+    assert seen == list(range(1, last + 1)), "records were lost"
+    print(
+        f"500 records/s for 20 s: {len(seen)} of {last} arrived, age median {statistics.median(ages) * 1e3:.0f} ms,"
+        f" max {max(ages) * 1e3:.0f}; supervisor {share:.1%} of a core"
+    )
+
+
+def _write_at(job: Job, count: int, rate: float) -> None:
+    log, begun = LogWriter(job.log_path, 1), time.monotonic()
+    for step in range(1, count + 1):
+        log.write("step", **step_fields(step))
+        time.sleep(max(0.0, begun + step / rate - time.monotonic()))
+    log.close()
+
+
+def _latency_and_weight(home: Path) -> None:
+    """A step a second for 30 s, one client."""
+    job, last = _job(home), 30
+    _fill(job, 20_000)  # full series
+    opened = Digest(job)
+    opened.catch_up()
+    opened.save()
+    job.state_path.write_text(json.dumps({**job.state(), "at": opened.at}))
+    with _supervised(job) as pid:
+        time.sleep(2)
+        before = _cpu(pid)
+        writer = threading.Thread(target=_write_from, args=(job, 20_001, last, 1.0))
+        writer.start()
+        ages: list[float] = []
+
+        async def follow() -> None:
+            async for record in Link(job).records(opened.at, live=False):
+                if record["kind"] == "step":
+                    ages.append(time.time() - record["t"])
+                    if len(ages) == last:
+                        break
+
+        asyncio.run(follow())
+        writer.join()
+        share = (_cpu(pid) - before) / last
+        print(
+            f"a record from trainer to client: median {statistics.median(ages) * 1e3:.0f} ms, max"
+            f" {max(ages) * 1e3:.0f} (n {last}); supervisor at a step a second, full series: {_rss(pid) / 1e6:.1f} MB,"
+            f" {share:.2%} of a core"
+        )
+
+
+def _write_from(job: Job, first: int, count: int, rate: float) -> None:
+    log = LogWriter(job.log_path, 1)
+    for step in range(first, first + count):
+        time.sleep(1 / rate)
+        log.write("step", **step_fields(step))
+    log.close()
+
+
+CROWD = """
+import select, socket, sys
+path, count, start = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+ears, sockets = select.poll(), {}
+for _ in range(count):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(path)
+    s.sendall(b'{"id":1,"method":"subscribe","params":{"from":%s}}\\n' % start.encode())
+    ears.register(s, select.POLLIN)
+    sockets[s.fileno()] = s
+print("there", flush=True)
+while True:
+    for fd, _ in ears.poll():
+        sockets[fd].recv(1 << 16)
+"""
+
+
+def _crowd(home: Path) -> None:
+    """Steps of 100 ms of arithmetic on one core, with 50 clients of which 10 are stopped, and without, in turns."""
+    job = _job(home)
+    _fill(job, 2000)
+    ratios, sizes, shares = [], [], []
+    with _supervised(job) as pid:
+        reporter = JobReporter(job, 1)
+        step = 2000
+        for _ in range(6):
+            alone = _steps(reporter, step, 25)
+            crowds = [_start_crowd(job, 40), _start_crowd(job, 10)]
+            crowds[1].send_signal(signal.SIGSTOP)
+            before, begun = _cpu(pid), time.monotonic()
+            crowded = _steps(reporter, step + 25, 25)
+            shares.append((_cpu(pid) - before) / (time.monotonic() - begun))
+            step += 50
+            sizes.append(_rss(pid))
+            for crowd in crowds:
+                crowd.kill()
+                crowd.wait()
+            ratios.append(statistics.median(crowded) / statistics.median(alone))
+            time.sleep(0.5)
+        reporter.close()
+    told = ", ".join(f"{r:.3f}" for r in ratios)
+    print(
+        f"step time with 50 clients, 10 stopped, against none: median of pairs {statistics.median(ratios):.3f}"
+        f" ({told}); supervisor at most {max(sizes) / 1e6:.1f} MB, {statistics.median(shares):.1%} of a core"
+    )
+
+
+def _start_crowd(job: Job, count: int) -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-c", CROWD, str(job.socket_path), str(count), str(job.log_path.stat().st_size)]
+    crowd = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    assert crowd.stdout is not None and crowd.stdout.readline() == b"there\n"
+    return crowd
+
+
+def _steps(reporter: JobReporter, first: int, count: int) -> list[float]:
+    times = []
+    for step in range(first + 1, first + count + 1):
+        begun = time.perf_counter()
+        total = 0
+        for n in range(1_500_000):
+            total += n
+        reporter.commands()
+        reporter.progress(step=step, micro_done=1, micro_of=8, tok_s=9830.0)
+        reporter.record("step", **step_fields(step))
+        times.append(time.perf_counter() - begun)
+    return times
+
+
+def _attach(home: Path, steps: int) -> None:
+    """Four panes of a long job: ended with and without its history file, and running."""
+    job = _job(home, phase="finished")
+    _fill(job, steps)
+    begun = time.perf_counter()
+    digest = Digest(job)
+    digest.catch_up()
+    print(
+        f"{steps} steps, {job.log_path.stat().st_size / 1e6:.0f} MB of log: history made from the log alone in"
+        f" {time.perf_counter() - begun:.1f} s, peak {_peak() / 1e6:.0f} MB in this process"
+    )
+    digest.save()
+    job.state_path.write_text(json.dumps({**digest.summary, "phase": "finished"}))
+    print(f"history.bin: {(job.path / 'history.bin').stat().st_size / 1e6:.1f} MB")
+    _tell_attach("an ended job", job)
+    job.state_path.write_text(json.dumps({**digest.summary, "phase": "running", "host": this_host()}))
+    with _supervised(job) as pid:
+        _tell_attach("a running job", job)
+        print(f"its supervisor: {_rss(pid) / 1e6:.1f} MB")
+    begun = time.perf_counter()
+    reporter = JobReporter(job, 2)
+    reporter.past_edits()
+    print(f"a trainer looks for commands and edits in that log: {time.perf_counter() - begun:.2f} s")
+    reporter.close()
+
+
+def _tell_attach(what: str, job: Job) -> None:
+    times, size = [], 0
+    for _ in range(11):
+        begun = time.perf_counter()
+        answer = asyncio.run(Link(job).history(PANES))
+        times.append(time.perf_counter() - begun)
+        size = len(json.dumps(answer, separators=(",", ":")))
+    print(
+        f"attach to {what}, four panes: median {statistics.median(times):.3f} s (min {min(times):.3f}, max"
+        f" {max(times):.3f}, n 11), {size / 1e3:.0f} KB"
+    )
+
+
+MONTH = """
+import resource, sys, time
+from pathlib import Path
+from engine.jobs.history import History
+from tests.bench.log import step_fields
+history, base = History(Path("none")), 0
+def rss():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+for second in range(1, 2_600_001):
+    history.take([(second, {"t": float(second), "kind": "step", "attempt": 1, **step_fields(second)})])
+    history.sample({"t": float(second), "kind": "telemetry", "device_used": 9e9, "rss": 1e9 + second, "ram_used": 2e10})
+    if second % 5000 == 0:
+        history.answer(["loss", "device_used", "host_states", "tok_s"], 2000)
+    if second in (100_000, 650_000, 1_300_000, 2_600_000):
+        print(f"{second} steps: {rss():.1f} MB", flush=True)
+"""
+
+
+def _month(home: Path) -> None:
+    """A month at a step a second and a sample a second, through the series, a client asking now and then."""
+    done = subprocess.run([sys.executable, "-c", MONTH], capture_output=True, text=True, check=True)
+    print("a simulated month: " + "; ".join(done.stdout.split("\n")).rstrip("; "))
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _rss(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
