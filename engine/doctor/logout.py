@@ -52,13 +52,14 @@ def kill_user_processes(store: Store) -> Iterator[Finding]:
         return
     told = _told_by_logind()
     kills = told if told is not None else configured(Path("/"))
-    if kills:
+    if kills and lingers():
+        yield Finding("ok", "KillUserProcesses", "yes, but you linger: runs live in scopes of their own and stay")
+    elif kills:
         yield Finding(
             "bad",
             "KillUserProcesses",
             "yes: a run ends when you log out",
-            "write [Login] and KillUserProcesses=no into /etc/systemd/logind.conf.d/mla-tui.conf,"
-            " then: systemctl restart systemd-logind",
+            "loginctl enable-linger, before the launch",
         )
     elif kills is None:
         yield Finding(
