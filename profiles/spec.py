@@ -59,6 +59,7 @@ class TrainTable:
     save_every: int = _number(1000, 0, 10**9)  # 0: only at the end
     keep: int = _number(3, 1, 10**6)
     stop_step: int = _number(0, 0, 10**9)  # end here, the schedule as it is; 0: at the last step
+    on_nan: str = _choice("stop", "rewind")  # a loss or gradient that is not finite
     out: str = "models"
 
 

@@ -74,11 +74,17 @@ class JobReporter:
                     start_supervisor(self.job)
         return self._commands.poll()
 
-    def past_edits(self) -> list[Record]:
-        """Every edit that was applied in any attempt, in order: a restart applies them again at their steps."""
-        return [r for _, r in scan(self.job.log_path, b'"edit"') if r["kind"] == "edit" and r["ok"]]
+    def past(self) -> list[Record]:
+        """What a restart must obey of all earlier attempts, in order (``engine.train.past``): applied edits, rewinds,
+        states that somebody asked for, and want of memory."""
+        return [r for _, r in scan(self.job.log_path, b'"edit"', b'"rewind"', b'"id"', b'"oom"') if _outlasts(r)]
 
     def close(self) -> None:
         self._log.close()
         if self._live is not None:
             self._live.close()
+
+
+def _outlasts(record: Record) -> bool:
+    kind = record["kind"]
+    return kind in ("rewind", "oom") or (kind == "edit" and record["ok"]) or (kind == "state" and "id" in record)

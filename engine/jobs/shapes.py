@@ -82,6 +82,7 @@ SHAPES: dict[str, tuple[dict[str, Check], dict[str, Check]]] = {
         },
     ),
     "edit": ({"ok": is_answer, "changed": is_change, "step": is_whole}, {"why": is_text, "by": is_text}),
+    "rewind": ({"step": is_whole, "cursor": is_object}, {"why": is_text}),
     "checkpoint": (
         {"ok": is_answer},
         {

@@ -6,11 +6,9 @@ context may change too; that changes what a step is, so a replay has to make the
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from engine.jobs.log import Record
 from profiles.errors import UserError
 from profiles.spec import RunSpec, check_value
 
@@ -25,7 +23,6 @@ EDITABLE = {
     "stop_step": "train.stop_step",
 }
 UNLOCKED = ("sequences", "context")
-BATCH = {"micro", "accum", "sequences", "context"}  # one thing: who changes one of them settles all
 
 
 def edited(spec: RunSpec, changes: Mapping[str, Any], unlock: bool = False) -> RunSpec:
@@ -83,22 +80,6 @@ def applied(spec: RunSpec, record: Mapping[str, Any]) -> RunSpec:
     if "sequences" in new:
         new.pop("accum", None)  # it followed
     return edited(spec, new, unlock=True) if new else spec
-
-
-def in_step_order(edits: Iterable[Record]) -> deque[Record]:
-    """The edits of earlier attempts that still hold, in the order of their steps; of one thing the newest counts."""
-    holding: deque[Record] = deque()
-    for edit in edits:
-        later = superseded((held for held in holding if held["step"] > edit["step"]), edit["changed"])
-        holding = deque([*(held for held in holding if held["step"] <= edit["step"]), edit, *later])
-    return holding
-
-
-def superseded(edits: Iterable[Record], made: Iterable[str]) -> deque[Record]:
-    """What is left of later ``edits``, made before a restart, once ``made`` has been changed at an earlier step."""
-    gone = set(made) | (BATCH if BATCH & set(made) else set())
-    left = ({**edit, "changed": {k: v for k, v in edit["changed"].items() if k not in gone}} for edit in edits)
-    return deque(edit for edit in left if edit["changed"])
 
 
 def _values(spec: RunSpec) -> dict[str, Any]:

@@ -288,7 +288,7 @@ def _attach(home: Path, steps: int) -> None:
         print(f"its supervisor: {_rss(pid) / 1e6:.1f} MB")
     begun = time.perf_counter()
     reporter = JobReporter(job, 2)
-    reporter.past_edits()
+    reporter.past()
     print(f"a trainer looks for commands and edits in that log: {time.perf_counter() - begun:.2f} s")
     reporter.close()
 

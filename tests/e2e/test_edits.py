@@ -64,7 +64,7 @@ class Replay(SilentReporter):
         self.edits = edits
         self.losses: dict[int, float] = {}
 
-    def past_edits(self) -> list[dict[str, Any]]:
+    def past(self) -> list[dict[str, Any]]:
         return self.edits
 
     def record(self, kind: str, **fields: Any) -> None:
