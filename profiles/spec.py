@@ -58,6 +58,7 @@ class TrainTable:
     val_sequences: int = _number(64, 1, 1 << 20)
     save_every: int = _number(1000, 0, 10**9)  # 0: only at the end
     keep: int = _number(3, 1, 10**6)
+    on_nan: str = _choice("stop", "rewind")  # a loss or gradient that is not finite
     out: str = "models"
 
 

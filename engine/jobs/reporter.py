@@ -74,11 +74,17 @@ class JobReporter:
                     start_supervisor(self.job)
         return self._commands.poll()
 
-    def past_edits(self) -> list[Record]:
-        """Every edit that was applied in any attempt, in order: a restart applies them again at their steps."""
-        return [r for _, r in read_all(self.job.log_path) if r["kind"] == "edit" and r.get("ok")]
+    def past(self) -> list[Record]:
+        """What a restart must obey of all earlier attempts, in order (``engine.train.past``): applied edits, rewinds,
+        and states that somebody asked for."""
+        return [r for _, r in read_all(self.job.log_path) if _outlasts(r)]
 
     def close(self) -> None:
         self._log.close()
         if self._live is not None:
             self._live.close()
+
+
+def _outlasts(record: Record) -> bool:
+    kind = record["kind"]
+    return kind == "rewind" or (kind == "edit" and bool(record.get("ok"))) or (kind == "state" and "id" in record)

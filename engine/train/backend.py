@@ -51,9 +51,19 @@ class Backend(Protocol):
         ``unified_active``, ``unified_cache`` (kept for later use), ``unified_peak`` and ``unified_limit``.
         """
 
+    def release(self) -> int:
+        """Give back the memory a paused run can do without, within a window or not; the bytes that came free.
+
+        Until ``reclaim`` only ``discard`` and ``state`` may follow.
+        """
+
+    def reclaim(self) -> None:
+        """Undo ``release``, to the bit. Raises ``UserError`` where there is no room any more; it may be tried again."""
+
     def state(self) -> State:
         """Every tensor a checkpoint needs, by file: ``{"model": {name: tensor}, "optimizer": {…}}``; rank 0's is
-        whole. Not copied where one rank holds it all, but what other calls than ``apply`` and ``restore`` change."""
+        whole. Where one rank holds it all the tensors are its own, which ``apply`` and ``restore`` change;
+        what other calls change too, such as the state of random numbers, is a copy."""
 
     def restore(self, state: State) -> None:
         """Take ``state`` back. Raises ``UserError`` where it belongs to another model."""

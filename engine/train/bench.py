@@ -81,7 +81,7 @@ class Meter:
     def progress(self, **fields: Any) -> None:
         pass
 
-    def past_edits(self) -> list[Record]:
+    def past(self) -> list[Record]:
         return []
 
     def close(self) -> None:

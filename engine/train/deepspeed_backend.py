@@ -22,6 +22,7 @@ from engine.deepspeed_config import deepspeed_config
 from engine.train.backend import Batch, State
 from engine.train.cpu_adam import load_cpu_adam
 from engine.train.optim.stored import from_tensors, unpacked
+from engine.train.parked import empty_cache, held
 from engine.train.ranks import Ranks
 from engine.train.torch_model import TorchModel
 from model.loss import Loss
@@ -109,6 +110,14 @@ class DeepSpeedBackend:
 
     def unified(self) -> dict[str, int]:
         return {}
+
+    def release(self) -> int:
+        before = held(self.device)
+        empty_cache(self.device)  # its weights are parts of buffers of DeepSpeed's own: they stay
+        return max(0, before - held(self.device))
+
+    def reclaim(self) -> None:
+        pass
 
     def state(self) -> State:
         optimizer = self._run.random_state()

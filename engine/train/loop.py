@@ -6,15 +6,15 @@ import math
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from data.cursor import Cursor
 from engine.jobs.commands import Command
-from engine.jobs.log import Record
 from engine.preflight import open_split, slow_paths
 from engine.train import checkpoint, pretrained
 from engine.train.backend import Backend
 from engine.train.edits import changed, edited
+from engine.train.past import Past, Rewound, due
 from engine.train.ranks import OneRank, Ranks
 from engine.train.reporter import Reporter
 from engine.train.saver import Saver
@@ -43,13 +43,20 @@ class Trainer:
     """
 
     def __init__(
-        self, spec: RunSpec, backend: Backend, reporter: Reporter, out: Path, ranks: Ranks | None = None
+        self,
+        spec: RunSpec,
+        backend: Backend,
+        reporter: Reporter,
+        out: Path,
+        ranks: Ranks | None = None,
+        supervised: bool = False,
     ) -> None:
         self.spec = spec
         self.backend = backend
         self.reporter = reporter
         self.out = out
         self.ranks = ranks or OneRank()
+        self.supervised = supervised
         self.step = 0
         self.train_data = open_split(spec, "train")
         self.val_batches = _validation(spec)
@@ -59,7 +66,7 @@ class Trainer:
         self.phase = "starting"
         self._asked: deque[Command] = deque()
         self._queue: deque[Command] = deque()
-        self._replay: deque[Record] = deque()
+        self._past = Past.of([])
 
     # -- from the first step to the last
 
@@ -73,6 +80,8 @@ class Trainer:
     def _run(self, resume: Path | None, init_from: Path | None) -> str:
         self._begin(resume, init_from)
         try:
+            if self._past.paused:
+                self._pause("was paused when the attempt before it ended", None)
             if self.step == 0:
                 self._validate()
             while self.step < self.spec.train.steps:
@@ -123,7 +132,8 @@ class Trainer:
             self._restore(resume)
         elif init_from is not None:
             self.backend.restore_weights(pretrained.weights(init_from))
-        self._replay = _in_step_order(self.ranks.decide(self.reporter.past_edits))
+        self._past = Past.of(self.ranks.decide(self.reporter.past))
+        self._past.begin_at(self.step)
         self.reporter.record(
             "start",
             paths=self.backend.paths,
@@ -159,10 +169,7 @@ class Trainer:
             self.backend.accumulate(own[first : first + batch.micro], spec.tokens_per_step)
         loss, norm = self.backend.totals()
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            self.backend.discard()
-            text = f"step {self.step + 1}: loss {loss}, gradient norm {norm}; the step was not applied"
-            self.reporter.record("alert", what="nan", text=text)
-            raise UserError(f"{text}; lower optim.lr and go on with --resume {checkpoint.latest(self.out) or 'latest'}")
+            self._not_finite(loss, norm, cursor)
         self._settle()  # from here on the tensors change that it writes
         lr = learning_rate(spec.optim, self.step + 1, spec.train.steps)
         self.backend.apply(lr, spec.optim.clip)
@@ -191,6 +198,21 @@ class Trainer:
         if self.phase == "compiling":  # the first step has met every graph a step needs
             self._enter("running")
 
+    def _not_finite(self, loss: float, norm: float, behind: Cursor) -> NoReturn:
+        """End this attempt as ``train.on_nan`` says; ``behind`` is where the data goes on after the bad step."""
+        self.backend.discard()
+        self._settle()
+        bad, back = self.step + 1, self.saver.newest
+        text = f"step {bad}: loss {loss}, gradient norm {norm}; the step was not applied"
+        self.reporter.record("alert", what="nan", text=text)
+        if self.spec.train.on_nan == "rewind":
+            if back is not None and self.supervised:
+                self.reporter.record("rewind", step=back, cursor=behind.to_dict(), why=text)
+                raise Rewound(f"{text}; goes back to step {back} and skips the sequences up to those of step {bad}")
+            lacking = "there is no checkpoint yet" if back is None else "nobody restarts a run in the foreground"
+            text += f"; no rewind: {lacking}"
+        raise UserError(f"{text}; lower optim.lr and go on with --resume {checkpoint.latest(self.out) or 'latest'}")
+
     def _validate(self) -> None:
         if not self.spec.train.val_every:
             return
@@ -207,7 +229,7 @@ class Trainer:
 
     def _obey(self) -> None:
         """Do everything that was asked; called between optimizer steps, where every command may be carried out."""
-        self._replay_edits()
+        self._repeat_past()
         self._obey_at_once()
         while self._queue:
             command = self._queue.popleft()
@@ -227,24 +249,39 @@ class Trainer:
             self._queue.remove(command)
             if command.method == "stop":
                 raise StopRun(command)
-            self._pause(command)
+            self._pause(f"asked by {command.by}", command.id)
 
-    def _pause(self, command: Command) -> None:
-        self._enter("paused", f"asked by {command.by}", command.id)
+    def _pause(self, reason: str, id: str | None) -> None:
+        self._settle()
+        freed = self.ranks.total(self.backend.release())
+        # Below that nothing was freed that a person would see.
+        told = f"{reason}; {freed / 1e9:.1f} GB of memory freed" if freed >= 5e7 else reason
+        self._enter("paused", told, id)
         while True:
             # In the order they were given: pause, pause, resume goes on; pause, resume, pause holds.
             asked = next((c for c in self._queue if c.method in ("pause", "resume", "stop")), None)
-            if asked is not None:
-                self._queue.remove(asked)
-                if asked.method == "stop":
-                    raise StopRun(asked)
-                if asked.method == "resume":
-                    self._enter("running", f"asked by {asked.by}", asked.id)
-                    return
-                self._enter("paused", "was paused already", asked.id)
+            if asked is None:
+                time.sleep(PAUSE_POLL)
+                self._hear()
                 continue
-            time.sleep(PAUSE_POLL)
-            self._hear()
+            self._queue.remove(asked)
+            if asked.method == "stop":
+                raise StopRun(asked)
+            why = self._reclaim() if asked.method == "resume" else "was paused already"
+            if not why:
+                self._enter("running", f"asked by {asked.by}", asked.id)
+                return
+            self._enter("paused", why, asked.id)
+
+    def _reclaim(self) -> str:
+        """Take back what a pause gave away; why it cannot be, on whichever rank, or nothing."""
+        why = ""
+        try:
+            self.backend.reclaim()
+        except UserError as error:
+            why = str(error)
+        failed = self.ranks.total(bool(why))
+        return why or ("another rank has no room any more; resume again" if failed else "")
 
     def _edit(self, command: Command) -> None:
         changes = command.params.get("changes")
@@ -258,13 +295,15 @@ class Trainer:
             return
         self.reporter.record("edit", **answer, changed=changed(self.spec, new), ok=True, why="")
         self.spec = new
-        self._replay.clear()  # a newer wish replaces those of an earlier attempt
+        self._past.edits.clear()  # a newer wish replaces those of an earlier attempt
 
-    def _replay_edits(self) -> None:
-        """Apply again, at its step, what an earlier attempt acknowledged: spec.json says only how the run began."""
-        while self._replay and self._replay[0]["step"] <= self.step:
-            record = self._replay.popleft()
+    def _repeat_past(self) -> None:
+        """Do again, at its step, what an earlier attempt did: spec.json says only how the run began."""
+        for record in due(self._past.edits, self.step):
             self.spec = edited(self.spec, {key: pair[1] for key, pair in record["changed"].items()})
+        for record in due(self._past.rewinds, self.step):
+            self.cursor = self._at_context(Cursor.from_dict(record["cursor"]))
+            self.saver.saved_step = None  # a checkpoint of this step goes on with other sequences
 
     # -- checkpoints
 
@@ -308,23 +347,15 @@ class Trainer:
         state, facts = checkpoint.load(path)
         self.backend.restore(state)
         self.step = self.saver.newest = int(facts["step"])
-        self.cursor = Cursor.from_dict(facts["cursor"])
-        if self.cursor.context != self.spec.batch.context:
-            self.cursor = self.cursor.at_context(self.spec.batch.context)
+        self.cursor = self._at_context(Cursor.from_dict(facts["cursor"]))
         self.val_loss = facts.get("val_loss")
         self.saver.best = tuple(facts["best"]) if facts.get("best") else None
         if path.parent == self.out:  # else the run's own folder has nothing of it yet
             self.saver.saved_step = self.step
 
-
-def _in_step_order(edits: list[Record]) -> deque[Record]:
-    """The edits that still hold: one given after a restart, at an earlier step, replaces those of later steps."""
-    holding: deque[Record] = deque()
-    for edit in edits:
-        while holding and holding[-1]["step"] > edit["step"]:
-            holding.pop()
-        holding.append(edit)
-    return holding
+    def _at_context(self, cursor: Cursor) -> Cursor:
+        context = self.spec.batch.context
+        return cursor if cursor.context == context else cursor.at_context(context)
 
 
 def _validation(spec: RunSpec) -> list[Any]:

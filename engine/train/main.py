@@ -21,6 +21,7 @@ from engine.jobs.supervisor import EXIT_RETRY
 from engine.preflight import check, check_history, resolved
 from engine.train import checkpoint
 from engine.train.durable import make_folder
+from engine.train.past import Rewound
 from engine.train.ranks import Ranks, SaidElsewhere, join, local_world_size, world_size
 from engine.train.reporter import Reporter, ShowReporter, SilentReporter
 from profiles.errors import SpecError, UserError
@@ -35,12 +36,13 @@ _RANK_LOST = re.compile(r"gloo|NCCL|connection (closed|reset) by peer", re.IGNOR
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What a trainer is to do; ``out`` is the folder of the run's checkpoints."""
+    """What a trainer is to do; ``out`` is the folder of the run's checkpoints, ``supervised``: somebody restarts it."""
 
     spec: RunSpec
     out: Path
     resume: Path | None
     init_from: Path | None
+    supervised: bool
 
 
 def run_job(job: Job, attempt: int) -> int:
@@ -63,7 +65,7 @@ def run_job(job: Job, attempt: int) -> int:
         own = checkpoint.intact(out, damaged) if attempt > 1 else None
         resume = own or (Path(start["resume"]) if start.get("resume") else None)
         init_from = Path(start["init_from"]) if start.get("init_from") else None
-        return Attempt(spec, out, resume, init_from)
+        return Attempt(spec, out, resume, init_from, supervised=True)
 
     def damaged(text: str) -> None:
         reporter.record("alert", what="checkpoint", text=text)
@@ -116,7 +118,7 @@ def run_foreground(
     def plan() -> Attempt:
         check(spec, out)
         check_history(out, resume)
-        return Attempt(spec, out, resume, init_from)
+        return Attempt(spec, out, resume, init_from, supervised=False)
 
     def body() -> None:
         with joined() as ranks:
@@ -140,7 +142,8 @@ def train(attempt: Attempt, reporter: Reporter, ranks: Ranks, obey_signals: Call
             f"launch: nodes = {launch.nodes} × gpus_per_node = {launch.gpus_per_node}, but {ranks.size} ranks were"
             " started; start as many, or change the profile"
         )
-    trainer = Trainer(attempt.spec, build_backend(attempt.spec, ranks), reporter, attempt.out, ranks)
+    backend = build_backend(attempt.spec, ranks)
+    trainer = Trainer(attempt.spec, backend, reporter, attempt.out, ranks, attempt.supervised)
     with contextlib.ExitStack() as stack:
         ranks.decide(lambda: stack.enter_context(_only_writer(attempt.out)))
         obey_signals(trainer)
@@ -184,6 +187,8 @@ def guarded(body: Callable[[], None]) -> tuple[int, str]:
     """Run ``body``; ``(exit status, why)``. What a person can mend is 1, what a restart may mend is ``EXIT_RETRY``."""
     try:
         body()
+    except Rewound as error:
+        return EXIT_RETRY, str(error)
     except SaidElsewhere as error:
         return error.exit_code, ""
     except UserError as error:

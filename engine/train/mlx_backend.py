@@ -98,6 +98,14 @@ class MLXBackend:
     def host_states(self) -> int:
         return 0  # one memory: nothing is offloaded
 
+    def release(self) -> int:
+        kept = int(mx.get_cache_memory())
+        mx.clear_cache()
+        return kept - int(mx.get_cache_memory())
+
+    def reclaim(self) -> None:
+        pass
+
     def state(self) -> State:
         optimizer: dict[str, Any] = {}
         for one, names in zip(self._optimizers, self._groups(), strict=True):

@@ -22,8 +22,9 @@ class Reporter(Protocol):
     def commands(self) -> list[Command]:
         """What was asked since the last call."""
 
-    def past_edits(self) -> list[Record]:
-        """Every applied edit of earlier attempts, in order."""
+    def past(self) -> list[Record]:
+        """The records of earlier attempts that a restart obeys, in order: applied edits, rewinds, and pauses and
+        resumptions that somebody asked for."""
 
     def close(self) -> None:
         """Nothing follows."""
@@ -41,7 +42,7 @@ class SilentReporter:
     def commands(self) -> list[Command]:
         return []
 
-    def past_edits(self) -> list[Record]:
+    def past(self) -> list[Record]:
         return []
 
     def close(self) -> None:

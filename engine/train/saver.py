@@ -124,9 +124,11 @@ class _Writing:
         self.done = threading.Event()
         self._written = Written(0, 0.0, "")
         self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
 
     def start(self, body: Callable[[], tuple[int, str]]) -> None:
-        threading.Thread(target=self._run, args=(body,), name="checkpoint").start()
+        self._thread = threading.Thread(target=self._run, args=(body,), name="checkpoint")
+        self._thread.start()
 
     def end(self, written: Written) -> None:
         self._written = written
@@ -134,7 +136,8 @@ class _Writing:
 
     def result(self) -> Written:
         """Wait; raises what the writing raised."""
-        self.done.wait()
+        if self._thread is not None:
+            self._thread.join()
         if self._error is not None:
             raise self._error
         return self._written

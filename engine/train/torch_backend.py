@@ -16,6 +16,7 @@ from torch import Tensor
 from engine.train.backend import Batch, State
 from engine.train.optim.optimizer import build_optimizer
 from engine.train.optim.precision import gradient_norm, store_matrices_in_bf16, sum_gradients_in_fp32
+from engine.train.parked import Parked, empty_cache, held
 from engine.train.ranks import OneRank, Ranks
 from engine.train.torch_model import TorchModel
 from profiles.spec import RunSpec
@@ -35,6 +36,7 @@ class TorchBackend:
         self._optimizer = build_optimizer(spec, self._parameters, compiled=self._run.paths.compiled)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._norm: Tensor | None = None
+        self._parked = Parked()
         self.paths = {
             "backend": "torch",
             **self._run.labels(),
@@ -83,6 +85,15 @@ class TorchBackend:
 
     def unified(self) -> dict[str, int]:
         return {}
+
+    def release(self) -> int:
+        before = held(self.device)
+        self._parked.park((*self._parameters.values(), *self._optimizer.state().values()), "cuda")
+        empty_cache(self.device)
+        return max(0, before - held(self.device))
+
+    def reclaim(self) -> None:
+        self._parked.take_back()
 
     def state(self) -> State:
         return {

@@ -161,3 +161,44 @@ def test_sigterm_while_the_trainer_still_starts_is_a_stop(world, wait_for):
     assert run.kind("step") == []
     run.wait_end("stopped")
     assert len(run.kind("start")) == 1
+
+
+def test_a_paused_run_comes_back_paused(world, undisturbed, wait_for):
+    run = world.launch()
+    run.wait_step(50)
+    world.run("pause", run.id)
+    run.kill("trainer")
+    wait_for(
+        "the pause of another attempt",
+        lambda: [s for s in run.kind("state") if s["attempt"] == 2][-1:] and run.phase() == "paused",
+    )
+    assert "was paused when" in run.status()["reason"]
+    run.kill("trainer")
+    wait_for("the third", lambda: len(run.kind("start")) == 3 and run.phase() == "paused")
+    assert run.kind("step")[-1]["attempt"] == 1
+    assert "running" in world.run("resume", run.id).stderr
+    run.wait_step(90)
+    run.kill("trainer")  # resumed is resumed
+    run.wait_end()
+    same_run(run, undisturbed)
+
+
+@pytest.mark.parametrize("when", ["paused", "validating", "saving"])
+def test_sigterm_twice_whatever_the_trainer_is_at(world, wait_for, when):
+    """Checkpoint, then end: the second one changes nothing."""
+    run = world.launch("-s", "steps=100000", "-s", "save_every=3", "-s", "keep=1", "-s", "val_every=3")
+    run.wait_step(20)
+    if when == "paused":
+        world.run("pause", run.id)
+    else:
+        kind = "val" if when == "validating" else "checkpoint"
+        count = len(run.kind(kind))
+        wait_for(f"the next {kind}", lambda: len(run.kind(kind)) > count)
+    who = run.who("trainer")
+    for _ in range(2):
+        os.kill(who["pid"], signal.SIGTERM)
+    status = run.wait_end("stopped")
+    assert (status["attempt"], run.kind("exit")[-1]["code"]) == (1, 0)
+    assert status["checkpoint"].endswith(f"ckpt_step_{status['step']}")
+    assert (Path(status["checkpoint"]) / "manifest.json").is_file()
+    assert "SIGTERM" in status["reason"]

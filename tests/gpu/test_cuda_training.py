@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 
+from engine.train import checkpoint
 from engine.train.grid import Effort, cell, run
 from engine.train.torch_backend import TorchBackend
 from profiles.registry import load
@@ -72,6 +75,45 @@ def test_restoring_goes_on_bit_for_bit_when_deterministic(
     steps(second, spec, 3)
     for name, tensor in first.state()["model"].items():
         assert torch.equal(tensor, second.state()["model"][name]), name
+
+
+def test_a_paused_run_leaves_the_card_and_comes_back_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    spec = tiny("train.deterministic=true", "micro=2")
+    batch = np.random.default_rng(1).integers(0, spec.model.config.vocab_size, (4, 129))
+    weights = []
+    for paused in (False, True):
+        backend = TorchBackend(spec)
+        for _ in range(3):
+            backend.accumulate(batch[:2], spec.tokens_per_step)
+            if paused:
+                before = torch.cuda.memory_allocated()
+                assert backend.release() >= 0
+                moved = before - torch.cuda.memory_allocated()
+                assert moved >= sum(p.nbytes for p in backend.model.parameters())  # and moments from the second step on
+                backend.reclaim()
+                assert torch.cuda.memory_allocated() >= before - moved // 100
+            backend.accumulate(batch[2:], spec.tokens_per_step)
+            backend.totals()
+            backend.apply(1e-3, 1.0)
+        weights.append({name: tensor.clone() for name, tensor in backend.state()["model"].items()})
+    straight, held = weights
+    assert all(torch.equal(tensor, held[name]) for name, tensor in straight.items())
+
+
+def test_a_checkpoint_written_beside_the_next_forward_is_that_of_the_step_before(tmp_path) -> None:
+    spec = tiny()
+    backend = TorchBackend(spec)
+    steps(backend, spec, 2)
+    kept = {name: tensor.cpu().clone() for name, tensor in backend.state()["model"].items()}
+    state = backend.state()
+    writer = threading.Thread(target=checkpoint.save, args=(tmp_path, 2, state, {}, None))
+    writer.start()
+    batch = np.random.default_rng(1).integers(0, spec.model.config.vocab_size, (4, 129))
+    backend.accumulate(batch, spec.tokens_per_step)
+    writer.join()
+    loaded = checkpoint.load(tmp_path / "ckpt_step_2", ("model",))[0]["model"]
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in loaded.items())
 
 
 def test_a_measurement_has_the_peaks_of_the_card() -> None:

@@ -1,0 +1,137 @@
+"""A step that is not finite: the run stops, or goes back and passes over the data that did it.
+
+The weights a run begins with are poisoned for one token, which stands in one place of the shards: whatever step meets
+that place has a loss of NaN, and no other.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.cursor import Cursor
+from engine.preflight import open_split
+from engine.train import checkpoint
+from profiles.registry import load
+
+BAD = 255
+STEPS = 40
+
+
+@pytest.fixture
+def poisoned(world) -> tuple[Path, int]:
+    """A checkpoint to ``--init-from`` and the step that will meet the token."""
+    path = world.data / "phase1" / "train" / "phase1-train-000.bin"
+    tokens = np.fromfile(path, "<u2") % 250
+    tokens[:2_000] = np.arange(2_000) % 250
+    path.write_bytes(tokens.astype("<u2").tobytes())
+    val = world.data / "phase1" / "val" / "phase1-val-000.bin"
+    (np.fromfile(val, "<u2") % 250).astype("<u2").tofile(val)
+    spec = load(str(world.profile))
+    data = open_split(spec, "train")
+    cursor, sequences = data.start(), []
+    for _ in range(STEPS):
+        found, cursor = data.take(cursor, spec.batch.sequences)
+        sequences.append(found)
+    # One token in the middle of a sequence of step 26, at a place in the shard that is found by its content.
+    row = sequences[25][3]
+    places = [i for i in range(len(tokens) - len(row)) if (tokens[i : i + len(row)] == row).all()]
+    tokens[places[0] + 10] = BAD
+    path.write_bytes(tokens.astype("<u2").tobytes())
+    data = open_split(spec, "train")
+    cursor, met = data.start(), []
+    for step in range(1, STEPS + 1):
+        found, cursor = data.take(cursor, spec.batch.sequences)
+        if (found[:, :-1] == BAD).any():
+            met.append(step)
+    assert len(met) == 1
+
+    world.train("-s", "steps=1", "-s", "val_every=0", name="first")
+    state, facts = checkpoint.load(world.out / "first" / "ckpt_step_1")
+    state["model"]["model.embed_tokens.weight"][BAD] = float("nan")
+    return checkpoint.save(world.root / "poisoned", 1, state, facts, None)[0], met[0]
+
+
+def options(path: Path) -> tuple[str, ...]:
+    many = ("-s", f"steps={STEPS}", "-s", "save_every=8", "-s", "keep=9", "-s", "on_nan=rewind")
+    return ("--init-from", str(path), *many)
+
+
+def test_a_rewound_run_passes_over_the_bad_sequences(world, poisoned):
+    path, bad = poisoned
+    back = (bad - 1) // 8 * 8
+    run = world.launch(*options(path))
+    status = run.wait_end()
+    assert status["attempt"] == 2
+    (alert,) = run.kind("alert")
+    assert alert["what"] == "nan" and f"step {bad}: loss nan" in alert["text"]
+    (rewind,) = run.kind("rewind")
+    assert rewind["step"] == back
+    left = run.kind("exit")[0]
+    assert left["code"] == 75 and f"goes back to step {back} and skips" in left["why"]
+    assert [start["resumed_from"] for start in run.kind("start")] == [None, back]
+    losses = run.losses()
+    assert sorted(losses) == list(range(1, STEPS + 1)) and None not in losses.values()
+    assert status["step"] == STEPS
+
+    # The same by hand: the checkpoint the run went back to, its cursor set behind the bad step.
+    state, facts = checkpoint.load(world.out / "run" / f"ckpt_step_{back}")
+    data, cursor = open_split(run.job.spec(), "train"), Cursor.from_dict(facts["cursor"])
+    for _ in range(back, bad):
+        _, cursor = data.take(cursor, 8)
+    assert rewind["cursor"] == cursor.to_dict()
+    moved, _ = checkpoint.save(world.root / "moved", back, state, {**facts, "cursor": cursor.to_dict()}, None)
+    again = world.find(world.run("launch", "--resume", moved, "--name", "by hand").stdout.strip())
+    again.wait_end()
+    assert again.losses() == {step: loss for step, loss in losses.items() if step > back}
+
+
+@pytest.mark.faults
+def test_a_restart_from_an_older_checkpoint_passes_over_the_same_sequences(world, poisoned):
+    path, bad = poisoned
+    back = (bad - 1) // 8 * 8
+    second = world.launch(*options(path), "-s", "steps=2000", name="second")
+    second.wait_step(back + 1, attempt=2)
+    second.kill("trainer")
+    for step in checkpoint.steps(world.out / "second"):
+        if step >= back:
+            model = world.out / "second" / f"ckpt_step_{step}" / "model.safetensors"
+            model.write_bytes(model.read_bytes()[:-8])
+    second.wait_step(STEPS, attempt=3)
+    world.run("stop", second.id)
+    second.wait_end("stopped")
+    assert second.kind("start")[2]["resumed_from"] == back - 8
+    assert len(second.kind("rewind")) == 1
+    assert None not in second.losses().values()
+
+
+def test_weights_that_are_not_numbers_end_the_run_with_the_reason(world):
+    world.train("-s", "steps=1", "-s", "val_every=0", name="first")
+    state, facts = checkpoint.load(world.out / "first" / "ckpt_step_1")
+    state["model"]["model.embed_tokens.weight"][:] = float("nan")
+    path, _ = checkpoint.save(world.root / "poisoned", 1, state, facts, None)
+    run = world.launch("--init-from", path, "-s", "on_nan=rewind")
+    status = run.wait_end("failed")
+    assert status["attempt"] == 1
+    assert "step 1: loss nan" in status["reason"]
+    assert "there is no checkpoint yet" in status["reason"]
+    assert run.kind("rewind") == []
+
+
+@pytest.mark.faults
+def test_a_loss_that_stays_nan_ends_after_five_restarts_that_came_no_further(world):
+    world.train("-s", "steps=1", "-s", "val_every=0", name="first")
+    state, facts = checkpoint.load(world.out / "first" / "ckpt_step_1")
+    state["model"]["model.embed_tokens.weight"][:] = float("nan")
+    path, _ = checkpoint.save(world.root / "poisoned", 1, state, facts, None)
+    told = world.run("launch", "--resume", path, "--name", "run", "-s", "steps=100", "-s", "on_nan=rewind")
+    run = world.find(told.stdout.strip())
+    status = run.wait_end("failed")
+    assert status["attempt"] == 6
+    assert "5 restarts in a row came no further" in status["reason"]
+    assert "step 2: loss nan" in status["reason"]
+    skipped = [json.dumps(rewind["cursor"]) for rewind in run.kind("rewind")]
+    assert len(skipped) == len(set(skipped)) == 6  # each went on behind the one before
