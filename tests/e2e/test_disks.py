@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from profiles.registry import load
+from tests.e2e.attack import Attacker
 
 
 class Disk(NamedTuple):
@@ -92,6 +94,30 @@ def test_a_run_whose_last_checkpoint_fails_has_not_finished(world, disk, wait_fo
     status = run.wait_end("failed")
     assert "last checkpoint" in status["reason"]
     assert status["step"] == 240
+
+
+def test_a_supervisor_that_starts_on_a_full_disk_serves_what_it_can(world, make_disk, wait_for, undisturbed):
+    home = make_disk(world.home, 1 << 20)
+    run = world.launch()
+    run.wait_step(20)
+    first = run.pid("supervisor")
+    filler = home.fill()
+    os.kill(first, signal.SIGKILL)
+
+    def another() -> bool:
+        try:
+            client = Attacker(run.job.socket_path)
+            pid = client.hello()["pid"]
+        except (OSError, KeyError):
+            return False
+        client.close()
+        return pid != first
+
+    wait_for("another supervisor, which cannot even save its name", another)
+    filler.unlink()
+    run.wait_end()
+    assert run.losses() == undisturbed.losses()
+    assert run.weights() == undisturbed.weights()
 
 
 def test_a_full_disk_under_the_log_holds_nothing_up_and_loses_nothing(world, make_disk, wait_for, undisturbed):
