@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +14,7 @@ from engine.preflight import check_data, open_split, slow_paths
 from engine.train import checkpoint, pretrained
 from engine.train.backend import Backend
 from engine.train.edits import applied, changed, edited
+from engine.train.orders import Orders, StopRun
 from engine.train.past import Past, Rewound, due
 from engine.train.ranks import OneRank, Ranks
 from engine.train.reporter import Reporter
@@ -26,16 +26,6 @@ from profiles.errors import UserError
 from profiles.spec import RunSpec
 
 PAUSE_POLL = 0.1
-
-
-class StopRun(Exception):
-    """The person (or SIGTERM) asked for the end."""
-
-    def __init__(self, command: Command) -> None:
-        super().__init__(command.id)
-        self.id = command.id
-        self.save = bool(command.params.get("save", True))
-        self.by = command.by
 
 
 class Trainer:
@@ -66,8 +56,7 @@ class Trainer:
         self.val_loss: float | None = None
         self.saver = Saver(out, spec.train.keep, reporter, self.ranks)
         self.phase = "starting"
-        self._asked: deque[Command] = deque()
-        self._queue: deque[Command] = deque()
+        self.orders = Orders(reporter, self.ranks)
         self._past = Past.of([])
 
     # -- from the first step to the last
@@ -117,20 +106,10 @@ class Trainer:
         train = self.spec.train
         return min(train.steps, train.stop_step or train.steps)
 
-    def ask(self, command: Command) -> None:
-        """Take a command that came past the reporter, such as a signal, at any moment."""
-        self._asked.append(command)
-
     def _hear(self) -> None:
-        """Queue what was asked since the last call, on all ranks alike; tell of a checkpoint that has been written."""
-        asked, written = self.ranks.decide(lambda: (self._all_asked(), self.saver.ready))
-        self._queue.extend(asked)
-        if written:
+        """Hear what was asked since the last call; tell of a checkpoint that has been written."""
+        if self.orders.hear(lambda: self.saver.ready):
             self._settle()
-
-    def _all_asked(self) -> list[Command]:
-        signals = [self._asked.popleft() for _ in range(len(self._asked))]
-        return [*signals, *self.reporter.commands()]
 
     def _enter(self, phase: str, reason: str = "", id: str | None = None) -> None:
         self.phase = phase
@@ -243,8 +222,7 @@ class Trainer:
         """Do everything that was asked; called between optimizer steps, where every command may be carried out."""
         self._repeat_past()
         self._obey_at_once()
-        while self._queue:
-            command = self._queue.popleft()
+        while (command := self.orders.take()) is not None:
             if command.method == "set":
                 self._edit(command)
             elif command.method == "checkpoint":
@@ -255,10 +233,7 @@ class Trainer:
     def _obey_at_once(self) -> None:
         """Pause and stop do not wait for the end of the step; called between micro-batches."""
         self._hear()
-        for command in [c for c in self._queue if c.method in ("pause", "stop")]:
-            if command not in self._queue:
-                continue  # a pause before it has taken it
-            self._queue.remove(command)
+        while (command := self.orders.take("pause", "stop")) is not None:
             if command.method == "stop":
                 raise StopRun(command)
             self._pause(f"asked by {command.by}", command.id)
@@ -271,12 +246,11 @@ class Trainer:
         self._enter("paused", told, id)
         while True:
             # In the order they were given: pause, pause, resume goes on; pause, resume, pause holds.
-            asked = next((c for c in self._queue if c.method in ("pause", "resume", "stop")), None)
+            asked = self.orders.take("pause", "resume", "stop")
             if asked is None:
                 time.sleep(PAUSE_POLL)
                 self._hear()
                 continue
-            self._queue.remove(asked)
             if asked.method == "stop":
                 raise StopRun(asked)
             why = self._reclaim() if asked.method == "resume" else "was paused already"
