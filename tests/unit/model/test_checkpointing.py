@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.memory import forecast
+from engine.memory.block import TILE_TOKENS
+from engine.memory.head import CHUNK_TOKENS
 from model import checkpointing, loss
 from model.checkpointing import Checkpointing, in_host_memory, in_tiles
 from model.loss import resolve_loss
@@ -65,7 +66,7 @@ def test_no_number_changes(kind: Checkpointing, ways: dict[str, Any]) -> None:
 
 
 def test_the_forecast_counts_in_the_same_tiles_and_chunks() -> None:
-    assert (forecast.TILE_TOKENS, forecast.LOSS_CHUNK_TOKENS) == (checkpointing.TILE_TOKENS, loss.CHUNK_TOKENS)
+    assert (TILE_TOKENS, CHUNK_TOKENS) == (checkpointing.TILE_TOKENS, loss.CHUNK_TOKENS)
 
 
 @pytest.mark.parametrize("tile", [checkpointing.TILE_TOKENS, 16])
