@@ -67,9 +67,11 @@ def in_tiles(layer: Callable[[Tensor], Tensor], x_BTD: Tensor) -> Tensor:
 def in_host_memory(stream_BTD: Tensor) -> Iterator[None]:
     """Of what is saved for backward in here, ``stream_BTD`` goes to the host and comes back when it is needed."""
     device = stream_BTD.device
+    # The graph keeps this function as long as what it has packed: it must not hold the tensor itself.
+    address = stream_BTD.data_ptr()
 
     def pack(saved: Tensor) -> tuple[Tensor, bool]:
-        if saved.data_ptr() != stream_BTD.data_ptr():
+        if saved.data_ptr() != address:
             return saved, False
         host = torch.empty(saved.shape, dtype=saved.dtype, device="cpu", pin_memory=device.type == "cuda")
         return host.copy_(saved, non_blocking=True), True

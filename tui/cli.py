@@ -75,12 +75,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--deepspeed", action="store_const", dest="backend", const="deepspeed", help=argparse.SUPPRESS)
     sub.add_argument("--deepspeed_config", "--ds-config", metavar="FILE", help="a DeepSpeed JSON file of one's own")
 
-    sub = add("plan", "tui.commands_run:plan", "forecast the memory of a run", "mla-tui plan -p pretrain_5080")
+    sub = add("plan", "tui.commands_plan:plan", "forecast the memory of a run", "mla-tui plan -p pretrain_5080")
     _add_spec(sub)
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub.add_argument(
         "--deepspeed-config", action="store_true", help="print DeepSpeed's configuration of the run instead"
     )
+    sub.add_argument("--vram", type=float, metavar="GIB", help="as if on a card of so much, all free; with --ram")
+    sub.add_argument("--ram", type=float, metavar="GIB", help="as if with so much RAM, all free; with --vram")
 
     sub = add("bench", "tui.commands_bench:bench", "measure how fast a run trains", "mla-tui bench --grid micro=4,8")
     _add_spec(sub)

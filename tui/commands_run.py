@@ -1,4 +1,4 @@
-"""Commands that start something: a run, a forecast, a look at data."""
+"""Commands that start something: a run, a look at data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from profiles.errors import SpecError
 from profiles.registry import detect, load, overridden
@@ -65,80 +64,6 @@ def train(args: argparse.Namespace) -> int:
     return run_foreground(spec, args.name, resume, init_from, LineShow(spec.train.steps))
 
 
-def plan(args: argparse.Namespace) -> int:
-    from engine.memory.forecast import forecast
-    from engine.memory.hardware import detect_hardware
-    from engine.memory.levers import levers
-    from engine.memory.strategies import strategies, with_strategy
-    from engine.preflight import slow_paths
-    from tui.format import size
-
-    spec, hardware = _spec(args), detect_hardware()
-    if args.deepspeed_config:
-        return _print_deepspeed_config(spec, hardware.device)
-    spec = with_strategy(spec, hardware)
-    parts = forecast(spec, hardware)
-    slow = slow_paths(spec.model.config, hardware.device, spec.train.attention)
-    ways = levers(spec, hardware)
-    if args.json:
-        answer: dict[str, Any] = {
-            "profile": spec.profile,
-            "spec": spec.to_dict(),
-            "device": parts.device,
-            "device_total": parts.device_total,
-            "host": parts.host,
-            "host_total": parts.host_total,
-            "hardware": {key: getattr(hardware, key) for key in hardware.__slots__},
-            "fits": parts.fits(hardware),
-            "slow": slow,
-            "strategies": [
-                {
-                    "strategy": way.name,
-                    "device_total": way.forecast.device_total,
-                    "host_total": way.forecast.host_total,
-                    "fits": way.fits,
-                }
-                for way in strategies(spec, hardware)
-            ],
-            "levers": [{"change": way.change, "device": way.device, "host": way.host} for way in ways],
-        }
-        print(json.dumps(answer, indent=1))
-        return 0
-    batch = f"micro {spec.batch.micro} × accum {spec.accum}, context {spec.batch.context}"
-    print(f"{spec.profile}: {spec.model.name}, {batch}, forecast by formula")
-    for place, content, total, free in (
-        ("device", parts.device, parts.device_total, hardware.device_free),
-        ("host", parts.host, parts.host_total, hardware.ram_free),
-    ):
-        if content:
-            print(f"{place}: {size(total)} of {size(free)} free" if free else f"{place}: {size(total)}")
-            for part, amount in sorted(content.items(), key=lambda item: -item[1]):
-                if amount:
-                    print(f"  {part:<18} {size(amount):>10}")
-    print("it fits" if parts.fits(hardware) else "it does not fit this machine")
-    for text in slow:
-        print(f"slow: {text}")
-    print(f"strategies, fastest first (memory.strategy = {spec.memory.strategy}):")
-    for each in strategies(spec, hardware):
-        held = f"device {size(each.forecast.device_total)}, " if each.forecast.device else ""
-        verdict = "fits" if each.fits else "does not fit"
-        print(f"  {each.name:<12} {held}host {size(each.forecast.host_total)}  {verdict}")
-    if ways:
-        print("smaller:")
-    for way in ways:
-        place, saved = ("device", way.device) if parts.device else ("host", way.host)
-        print(f"  {way.change:<31} {place} {size(saved)} less")
-    return 0
-
-
-def _print_deepspeed_config(spec: RunSpec, device: str) -> int:
-    from engine.deepspeed_config import deepspeed_config
-
-    bf16 = spec.train.precision == "bf16" or (spec.train.precision == "auto" and device == "cuda")
-    print(json.dumps(deepspeed_config(spec, bf16=bf16, device=device), indent=1))
-    return 0
-
-
 def data_inspect(args: argparse.Namespace) -> int:
     from data.inspect import inspect_path
 
@@ -162,7 +87,7 @@ def _resolve(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path | Non
     if args.resume and args.init_from:
         raise SpecError("--resume and --init-from: give one; resume goes on, init-from takes the weights alone")
     if not args.resume:
-        spec, init_from = _spec(args), None
+        spec, init_from = asked_for(args), None
         if args.init_from:
             from engine.train import pretrained
 
@@ -171,7 +96,7 @@ def _resolve(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path | Non
         return spec, None, init_from
     from engine.train import checkpoint
 
-    given = _spec(args) if args.profile else None
+    given = asked_for(args) if args.profile else None
     out = Path(given.train.out if given else "models")
     path = checkpoint.find(args.resume, (out / args.name if args.name else out).absolute())
     if given is None:
@@ -180,7 +105,8 @@ def _resolve(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path | Non
     return given, path, None
 
 
-def _spec(args: argparse.Namespace) -> RunSpec:
+def asked_for(args: argparse.Namespace) -> RunSpec:
+    """The run that ``-p``, ``-s`` and ``--backend`` describe. Raises ``UserError``."""
     return _with_backend(load(args.profile or detect(), args.overrides), args.backend)
 
 

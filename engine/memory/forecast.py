@@ -1,29 +1,41 @@
-"""The memory of a run before it starts: plain formulas, bytes by part.
+"""The memory of a run before it starts: bytes by part, for the device and for the host.
 
-Counted from what eager torch keeps for backward, tensor by tensor; not yet held against measured peaks of a GPU.
+The tensors of one micro-batch are walked through as autograd makes and drops them (``step``, ``block``, ``head``,
+``attention``); what stays from step to step is counted (``states``); what a process takes by itself is measured or, for
+a card that nobody has tried yet, assumed, and named so in docs/memory.md.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.memory import mlx, states, step
 from engine.memory.hardware import Hardware
-from profiles.model_config import ModelConfig
+from engine.memory.shape import BF16, CASTS, FP32, Shape
+from engine.memory.states import optimizer_bytes as optimizer_bytes
+from engine.memory.states import weight_bytes as weight_bytes
+from engine.paths import Paths, resolve_paths
 from profiles.spec import RunSpec
 
-LOSS_CHUNK_TOKENS = 1024  # of the fused loss
-TILE_TOKENS = 4096  # of the feed-forward under checkpointing offload
-STATE_BLOCK = 256  # values of an 8-bit optimizer state that share a scale
-CONTEXT_BYTES = 400 << 20  # a CUDA context with its libraries
-INTERPRETER_BYTES = 350 << 20  # a Python process with torch in it
+MIB = 1 << 20
+PROCESS = 300 * MIB  # Python with torch and its threads, resident after a first step on a CPU; measured
+PROCESS_CUDA = 1536 * MIB  # the same with CUDA's libraries loaded; assumed
+CONTEXT = 512 * MIB  # a CUDA context, cuBLAS's and the kernels' own memory; assumed
+# What the allocator holds beyond what is asked of it, as a share of all that comes and goes; assumed on a card.
+SLACK = 0.05
+WIDEST_FLASH = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Bytes by part, for the device and for the host."""
+    """Bytes by part at the fullest moment, for the device and for the host.
+
+    ``saving`` is what the host holds besides while a checkpoint is written.
+    """
 
     device: dict[str, int]
     host: dict[str, int]
+    saving: int = 0
 
     @property
     def device_total(self) -> int:
@@ -42,102 +54,105 @@ class Forecast:
 
 
 def forecast(spec: RunSpec, hardware: Hardware) -> Forecast:
-    """What ``spec`` would hold at its peak on ``hardware``. Microseconds, no torch: fit for every key press."""
-    config, params = spec.model.config, spec.model.config.params
-    offload = spec.memory.strategy == "offload"
-    precision = spec.train.precision
-    width = 2 if precision.startswith("bf16") or (precision == "auto" and hardware.device != "cpu") else 4
-    tokens = spec.batch.micro * spec.batch.context
-    device = {
-        # Offload keeps bf16 weights on the device, their masters in RAM.
-        "weights": params * 2 if offload else weight_bytes(spec),
-        "weight casts": 0 if offload else _cast_bytes(spec, width),
-        # Without masters the gradients of several micro-batches are summed in fp32, that of one stays in bf16.
-        "gradients": params * (2 if offload or (precision == "bf16_sr" and spec.accum == 1) else 4),
-        "optimizer": 0 if offload else optimizer_bytes(spec),
-        "activations": _activations(config, tokens, width, spec.memory.checkpointing),
-        "logits": _logits(config, tokens, width, spec.memory.loss == "fused"),
-    }
-    # fp32 master, gradient and two moments, and the bf16 accumulation buffer: 18 bytes a parameter at worst.
-    host = {"optimizer states": params * 18} if offload else {}
-    if spec.memory.checkpointing == "offload":
-        host["stream"] = config.num_hidden_layers * config.hidden_size * width * tokens
-    host["interpreter"] = INTERPRETER_BYTES
-    if hardware.device == "cpu":
-        return Forecast({}, device | host)
-    return Forecast(device | {"context": CONTEXT_BYTES}, host)
+    """What ``spec`` would hold at its fullest on ``hardware``. No torch, below 5 ms: fit for every key press.
 
-
-def weight_bytes(spec: RunSpec) -> int:
-    """The weights an optimizer steps: fp32 masters, or bf16 where there are none."""
-    return spec.model.config.params * (2 if spec.train.precision == "bf16_sr" else 4)
-
-
-def optimizer_bytes(spec: RunSpec) -> int:
-    """What the optimizer keeps between steps, wherever it lies."""
-    config = spec.model.config
-    if spec.memory.strategy == "states8bit":
-        return config.params * 2 + config.params * 2 * 4 // STATE_BLOCK  # a code each, an fp32 scale for each block
-    if spec.optim.name == "muon":
-        return config.params * 4 + config.embedding_params * 4  # one momentum; embedding and head have two moments
-    return config.params * 8
-
-
-def _cast_bytes(spec: RunSpec, width: int) -> int:
-    """The bf16 copies of fp32 weights that backward needs: of every block, or of the one it is at."""
-    if width == 4 or spec.train.precision == "bf16_sr":
-        return 0
-    config = spec.model.config
-    blocks = (config.params - config.embedding_params) * 2
-    return blocks if spec.memory.checkpointing in ("auto", "none") else blocks // config.num_hidden_layers
-
-
-def _activations(config: ModelConfig, tokens: int, width: int, checkpointing: str) -> int:
-    """What backward needs of the blocks, in bytes, while it is at one of them.
-
-    That one is whole; of the others what ``memory.checkpointing`` keeps: all, the stream and the results of the
-    projections, the stream, or (offload, whose feed-forward comes in tiles) nothing on the device.
+    Of several ranks: a device's parts are one rank's, the host's those of all its ranks.
     """
-    layers, stream = config.num_hidden_layers, config.hidden_size
-    attention, feed_forward = _attention_values(config), _feed_forward_values(config)
-    if checkpointing == "offload":
-        return width * ((attention + 2 * stream) * tokens + feed_forward * min(tokens, TILE_TOKENS))
-    if checkpointing == "full":
-        return width * tokens * (attention + feed_forward + layers * stream)
-    if checkpointing == "selective":
-        return width * tokens * (attention + feed_forward + layers * (stream + _projected_values(config)))
-    return width * tokens * layers * (attention + feed_forward)
+    if hardware.device == "mlx" or spec.launch.backend == "mlx":
+        device, host = mlx.parts(spec, bf16=_bf16(spec, hardware)), {"process": PROCESS}
+        return Forecast(device, host) if hardware.device == "mlx" else Forecast({}, device | host)
+    paths = resolve_paths(spec, hardware.device, bf16=hardware.device == "cuda")
+    device = _training(spec, hardware, paths)
+    host, stepping = _offloaded(spec, hardware, paths)
+    saving, ranks = _saving(spec, hardware, paths), spec.launch.gpus_per_node
+    if hardware.device == "cpu":
+        held = {part: device[part] for part in ("weights", "buckets") if part in device} | stepping
+        host |= _fullest(device, held)
+        return Forecast({}, _of_all(ranks, host | {"process": PROCESS}), saving)
+    device["allocator slack"] = int(SLACK * sum(device.get(part, 0) for part in _COMES_AND_GOES))
+    host |= stepping | {"process": PROCESS_CUDA}
+    return Forecast(device | {"CUDA context": CONTEXT}, _of_all(ranks, host), saving)
 
 
-def _attention_values(config: ModelConfig) -> int:
-    """Values the attention half of a block keeps a token for backward in eager torch, its norm included."""
-    norm = 2 * config.hidden_size  # input and output
-    latent = 2 * config.kv_lora_rank + config.qk_rope_head_dim
-    kernel = config.num_attention_heads * (2 * config.qk_head_dim + 2 * config.v_head_dim)  # q, k, v and the output
-    rotated = (config.num_attention_heads + 1) * config.qk_rope_head_dim
-    return norm + latent + kernel + rotated + _unrolled_values(config)
+def _fullest(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return one if sum(one.values()) >= sum(other.values()) else other
 
 
-def _feed_forward_values(config: ModelConfig) -> int:
-    """The same of the other half: norm, gate, up, silu(gate) and their product."""
-    return 2 * config.hidden_size + 4 * config.intermediate_size
+def _of_all(ranks: int, parts: dict[str, int]) -> dict[str, int]:
+    return {part: size * ranks for part, size in parts.items() if size}
 
 
-def _projected_values(config: ModelConfig) -> int:
-    """Results a token of a block's projections and of its attention kernel."""
-    heads = config.num_attention_heads
-    query = heads * config.qk_head_dim + (config.q_lora_rank or 0)
-    attended = heads * config.v_head_dim
-    written = 2 * config.hidden_size
-    return query + config.cached_values + _unrolled_values(config) + attended + written + 2 * config.intermediate_size
+ALLOCATED_NOT = ("CUDA context", "allocator slack")  # of a device: what its allocator does not count as allocated
+_COMES_AND_GOES = ("activations", "attention", "logits", CASTS, "batch and rope", "optimizer workspace")
 
 
-def _unrolled_values(config: ModelConfig) -> int:
-    return config.num_attention_heads * (config.qk_nope_head_dim + config.v_head_dim)
+def shape(spec: RunSpec, device: str, paths: Paths) -> Shape:
+    """The tensors of one micro-batch of ``spec`` on ``device`` (cuda or cpu)."""
+    config, offloaded = spec.model.config, spec.memory.strategy == "offload"
+    width = BF16 if paths.bf16 else FP32
+    weight = width if offloaded or paths.precision == "bf16_sr" else FP32
+    attention = paths.attention
+    if attention == "sdpa":
+        equal = config.qk_head_dim == config.v_head_dim
+        attention = "flash" if device == "cuda" or equal else "math"
+    return Shape(
+        config=config,
+        sequences=spec.batch.micro,
+        context=spec.batch.context,
+        width=width,
+        device=device,
+        attention=attention,
+        compiled=paths.compiled,
+        checkpointing=paths.checkpointing,
+        loss=paths.loss,
+        weight=weight,
+        bucket=states.zero_bucket(config, width) if offloaded else 0,
+        sum=0 if offloaded else _summed(spec, paths),
+        grow=spec.accum == 1 and not offloaded,
+    )
 
 
-def _logits(config: ModelConfig, tokens: int, width: int, fused: bool) -> int:
-    """Logits, their fp32 copy where they are not fp32, the log-softmax kept and the gradient."""
-    at_once = min(tokens, LOSS_CHUNK_TOKENS) if fused else tokens
-    copies = 4 * 2 + width + (4 if width < 4 else 0)
-    return at_once * config.vocab_size * copies
+def _bf16(spec: RunSpec, hardware: Hardware) -> bool:
+    return spec.train.precision == "bf16" or (spec.train.precision == "auto" and hardware.device == "mlx")
+
+
+def _summed(spec: RunSpec, paths: Paths) -> int:
+    """Bytes of a matrix's gradient: of bf16 weights a sum is fp32, a single micro-batch's stays bf16."""
+    return BF16 if paths.precision == "bf16_sr" and spec.accum == 1 else FP32
+
+
+def _training(spec: RunSpec, hardware: Hardware, paths: Paths) -> dict[str, int]:
+    """The parts of one rank where the arithmetic is done, at the fullest of its moments."""
+    one = shape(spec, hardware.device, paths)
+    if spec.memory.strategy == "offload":
+        held = states.zero_device(spec.model.config, one.width)
+        return step.peak(one, tuple(held.items()))
+    summed = _summed(spec, paths)
+    held = {"weights": weight_bytes(spec), "optimizer": optimizer_bytes(spec)}
+    gradients = {"gradients": states.gradient_bytes(spec, summed)}
+    micro_batch = step.peak(one, tuple((held if one.grow else held | gradients).items()))
+    stepping = held | gradients | {"optimizer workspace": states.workspace_bytes(spec, summed, paths.compiled)}
+    return _fullest(micro_batch, stepping)
+
+
+def _offloaded(spec: RunSpec, hardware: Hardware, paths: Paths) -> tuple[dict[str, int], dict[str, int]]:
+    """What one rank keeps in RAM for its device's sake, and what comes on top while its optimizer steps there."""
+    config, parts, stepping = spec.model.config, {}, {}
+    pinned = hardware.device == "cuda"
+    width = BF16 if paths.bf16 else FP32
+    if spec.memory.strategy == "offload":
+        zero = states.zero_host(config, width, spec.ranks, pinned)
+        parts = {f"offloaded {part}": size for part, size in zero.items()}
+        stepping = {"optimizer workspace": states.zero_workspace(config, width)}
+    if paths.checkpointing == "offload" and pinned:
+        stream = spec.batch.micro * spec.batch.context * config.hidden_size * width
+        parts["offloaded stream"] = config.num_hidden_layers * states.pinned_bytes(stream)
+    return parts, stepping
+
+
+def _saving(spec: RunSpec, hardware: Hardware, paths: Paths) -> int:
+    """Bytes of RAM that writing a checkpoint takes besides: what is not in RAM already is copied there file by file,
+    and of several DeepSpeed ranks the first gathers all."""
+    if spec.memory.strategy == "offload":
+        return 3 * FP32 * spec.model.config.params if spec.ranks > 1 else 0
+    return max(weight_bytes(spec), optimizer_bytes(spec)) if hardware.device == "cuda" else 0

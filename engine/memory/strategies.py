@@ -6,6 +6,7 @@ offload sends every gradient to the host and every weight back, and waits for an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
@@ -13,6 +14,7 @@ from engine.memory.forecast import Forecast, forecast
 from engine.memory.hardware import Hardware
 from profiles.spec import RunSpec
 
+Forecaster = Callable[[RunSpec, Hardware], Forecast]
 FASTEST_FIRST = ("device", "states8bit", "offload")
 
 
@@ -25,19 +27,19 @@ class Strategy:
     fits: bool
 
 
-def strategies(spec: RunSpec, hardware: Hardware) -> list[Strategy]:
-    """Every way that ``spec`` leaves open here, fastest first."""
+def strategies(spec: RunSpec, hardware: Hardware, told: Forecaster = forecast) -> list[Strategy]:
+    """Every way that ``spec`` leaves open here, fastest first. ``told`` forecasts."""
     found = []
     for name in FASTEST_FIRST:
-        if _open(name, spec, hardware):
-            parts = forecast(replace(spec, memory=replace(spec.memory, strategy=name)), hardware)
+        if is_open(name, spec, hardware):
+            parts = told(replace(spec, memory=replace(spec.memory, strategy=name)), hardware)
             found.append(Strategy(name, parts, parts.fits(hardware)))
     return found
 
 
-def with_strategy(spec: RunSpec, hardware: Hardware) -> RunSpec:
+def with_strategy(spec: RunSpec, hardware: Hardware, told: Forecaster = forecast) -> RunSpec:
     """The same run with a strategy for this machine: of "auto" the fastest that fits, or else the smallest."""
-    ways = strategies(spec, hardware) if spec.memory.strategy == "auto" else []
+    ways = strategies(spec, hardware, told) if spec.memory.strategy == "auto" else []
     if not ways:  # or the run contradicts itself; whoever checks it says how
         return spec
     smallest = min(ways, key=lambda way: (way.forecast.device_total, way.forecast.host_total))
@@ -45,7 +47,8 @@ def with_strategy(spec: RunSpec, hardware: Hardware) -> RunSpec:
     return replace(spec, memory=replace(spec.memory, strategy=chosen.name))
 
 
-def _open(name: str, spec: RunSpec, hardware: Hardware) -> bool:
+def is_open(name: str, spec: RunSpec, hardware: Hardware) -> bool:
+    """Whether ``spec`` may be run that way here."""
     backend = spec.launch.backend
     if name == "states8bit":
         return backend in ("auto", "torch") and spec.optim.name == "adamw" and find_spec("torchao") is not None

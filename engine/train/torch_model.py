@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from engine.memory.limits import host_capacity
 from engine.train.backend import Batch
-from engine.train.paths import resolve_paths
-from model.loss import resolve_loss
+from engine.train.paths import resolve_paths, stream_dtype
+from model.attention import AttentionKind
+from model.checkpointing import Checkpointing
+from model.loss import LossKind, resolve_loss
 from model.transformer import build
 from profiles.errors import UserError
 from profiles.spec import RunSpec
@@ -32,16 +34,16 @@ class TorchModel:
         self.module = build(
             spec.model.config,
             spec.train.seed,
-            checkpointing=paths.checkpointing,
-            attention=paths.attention,
-            stream=paths.stream,
+            checkpointing=cast(Checkpointing, paths.checkpointing),
+            attention=cast(AttentionKind, paths.attention),
+            stream=stream_dtype(paths),
             device=self.device,
         )
         if paths.compiled:
             torch._dynamo.config.recompile_limit = MOST_COMPILED_FORMS
             for block in self.module.model.layers:
                 block.compile(dynamic=False)
-        self.loss = resolve_loss(paths.loss, compiled=paths.compiled)
+        self.loss = resolve_loss(cast(LossKind, paths.loss), compiled=paths.compiled)
         self.parameters = dict(self.module.named_parameters())
 
     def labels(self) -> dict[str, str]:

@@ -25,6 +25,7 @@ from tui.widgets.picker import Picker
 
 if TYPE_CHECKING:
     from engine.jobs.store import Job, Store
+    from engine.memory.calibration import Run
     from engine.memory.hardware import Hardware
     from profiles.spec import RunSpec
 
@@ -60,11 +61,12 @@ class NewRunScreen(Screen[None]):
     place = actions.NEW_RUN
 
     class Known(Message):
-        """What this machine has and which profile it starts with."""
+        """What this machine has, what runs peaked at on it, and which profile it starts with."""
 
-        def __init__(self, hardware: Hardware, profile: str) -> None:
+        def __init__(self, hardware: Hardware, runs: list[Run], profile: str) -> None:
             super().__init__()
             self.hardware = hardware
+            self.runs = runs
             self.profile = profile
 
     class Launched(Message):
@@ -83,6 +85,7 @@ class NewRunScreen(Screen[None]):
         self._base: RunSpec | None = None  # the profile as it stands in its file
         self._spec: RunSpec | None = None  # what would be launched; None while the form is wrong
         self._hardware: Hardware | None = None
+        self._runs: list[Run] = []
         self._launching = False
 
     def compose(self) -> ComposeResult:
@@ -112,13 +115,15 @@ class NewRunScreen(Screen[None]):
 
     @work(thread=True, exit_on_error=True)
     def look(self) -> None:
+        from engine.memory.calibration import remembered
         from engine.memory.hardware import detect_hardware
 
-        self.post_message(self.Known(detect_hardware(), registry.detect()))
+        hardware = detect_hardware()
+        self.post_message(self.Known(hardware, remembered(hardware, self._store.home), registry.detect()))
 
     @on(Known)
     def _known(self, message: Known) -> None:
-        self._hardware = message.hardware
+        self._hardware, self._runs = message.hardware, message.runs
         self.query_one(Heading).show(note=message.hardware.name)
         profiles = self.query_one(ProfileList)
         # A person who has already moved on keeps what they chose.
@@ -185,11 +190,13 @@ class NewRunScreen(Screen[None]):
         self._say(facts, "#facts")
         self._say("", "#message")
         if self._hardware is not None:
-            from engine.memory.forecast import forecast
+            from engine.memory.calibration import calibrated
             from engine.memory.strategies import with_strategy
 
-            parts = forecast(with_strategy(spec, self._hardware), self._hardware)
-            self.query_one(ForecastBars).show(parts, self._hardware)
+            found = calibrated(with_strategy(spec, self._hardware), self._hardware, self._runs)
+            self.query_one(ForecastBars).show(found.forecast, self._hardware)
+            if found.words:
+                self._say(f"{facts}\n{found.words}", "#facts")
 
     def _command(self, changed: list[str]) -> str:
         import shlex

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.memory.cost import step_seconds
 from engine.memory.forecast import Forecast, forecast
 from engine.memory.hardware import Hardware
-from engine.memory.levers import levers
+from engine.memory.levers import LIVE, UNLOCK, levers
+from engine.memory.room import FITS, OVER, TIGHT, rooms
+from engine.memory.tape import Tape
 from profiles import registry
 from profiles.spec import RunSpec
 
@@ -45,7 +48,7 @@ def test_on_a_cpu_everything_is_in_host_memory(profile: str) -> None:
     found = forecast(spec, CPU)
     assert found.device == {}
     assert found.device_total == 0
-    assert {"weights", "gradients", "activations", "logits", "interpreter"} <= found.host.keys()
+    assert {"weights", "activations", "process"} <= found.host.keys()
     assert found.host_total == sum(found.host.values()) >= spec.model.config.params * 4
 
 
@@ -55,9 +58,9 @@ def test_a_larger_micro_or_context_never_needs_less(profile: str, machine: Hardw
     spec = registry.load(profile)
     spec = replace(spec, batch=replace(spec.batch, context=context))
     small, large = forecast(with_micro(spec, micro), machine), forecast(with_micro(spec, micro + 1), machine)
-    assert total(small) < total(large)
+    assert total(small) <= total(large)
     longer = replace(spec, batch=replace(spec.batch, micro=micro, context=context + 1))
-    assert total(small) < total(forecast(longer, machine))
+    assert total(small) <= total(forecast(longer, machine))
 
 
 @settings(deadline=None)
@@ -73,11 +76,43 @@ def test_offload_moves_the_states_to_the_host() -> None:
     offload = forecast(spec, CARD)
     device = forecast(replace(spec, memory=replace(spec.memory, strategy="device")), CARD)
     params = spec.model.config.params
-    assert offload.host["optimizer states"] == 18 * params
-    assert offload.device["optimizer"] == 0
+    held = sum(size for part, size in offload.host.items() if part.startswith("offloaded"))
+    # Master, gradient and two moments in fp32, bf16 sums and the bf16 way back; pinned memory comes in powers of two.
+    assert 20 * params < held < 23 * params
+    assert "optimizer" not in offload.device
     assert device.device["optimizer"] == 8 * params
-    assert "optimizer states" not in device.host
+    assert not any(part.startswith("offloaded") for part in device.host)
     assert offload.device_total < device.device_total
+
+
+@pytest.mark.parametrize(("profile", "micro"), [("pretrain_5080", 12), ("longctx_5090", 1)])
+def test_what_the_profiles_of_a_16_gb_card_need_of_it(profile: str, micro: int) -> None:
+    """The device holds them with room to spare; of 24 GB of RAM their states leave less than a tenth."""
+    card = Hardware("a 5080", "cuda", 16 * GB, 16 * GB, 24 * GB, 24 * GB)
+    spec = registry.load(profile)
+    found = {room.place: room for room in rooms(forecast(spec, card), card)}
+    assert spec.batch.micro == micro
+    assert (found["device"].state, found["host"].state) == (FITS, TIGHT)
+    assert found["device"].needed < 8 * GB
+    busy = replace(card, ram_free=20 * GB)
+    assert {room.place: room.state for room in rooms(forecast(spec, busy), busy)} == {"device": FITS, "host": OVER}
+
+
+def test_a_forecast_takes_less_than_5_ms_a_thousand_times_over() -> None:
+    """Not a timing: a walk through 27 layers would be 27 times as many entries."""
+    spec = registry.load("pretrain_5080")
+    deep = replace(spec, model=replace(spec.model, config=replace(spec.model.config, num_hidden_layers=1000)))
+    made = []
+    original = Tape.make
+
+    def counted(self: Tape, part: str, name: str, size: float) -> None:
+        made.append(name)
+        original(self, part, name, size)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tape, "make", counted)
+        forecast(deep, CARD)
+    assert len(made) < 1000
 
 
 def test_fits_looks_at_each_memory() -> None:
@@ -111,30 +146,54 @@ def test_a_lever_saves_what_it_says_and_leaves_the_step_alone(
     now = forecast(spec, machine)
     for lever in levers(spec, machine):
         then = forecast(lever.spec, machine)
-        assert lever.device == now.device_total - then.device_total >= 0
+        assert lever.device == now.device_total - then.device_total
         assert lever.host == now.host_total - then.host_total
-        assert lever.host >= 0 or "offload" in lever.change
         assert lever.device > 0 or lever.host > 0
+        assert lever.fits == then.fits(machine)
+        assert lever.fits or not now.fits(machine)
+        assert (lever.when == UNLOCK) == ("batch.context" in lever.changed)
+        assert (lever.when == LIVE) == ("batch.micro" in lever.changed)
+        flat = lever.spec.to_dict()
+        for key, (_, new) in lever.changed.items():
+            table, _, name = key.partition(".")
+            assert (lever.spec.accum if name == "accum" else flat[table][name]) == new
         assert lever.spec.batch.sequences == spec.batch.sequences
         assert lever.spec.batch.micro * lever.spec.accum == spec.batch.sequences
         assert lever.spec != spec
 
 
-def test_the_cheapest_lever_comes_first_and_a_pulled_one_is_gone() -> None:
-    spec = registry.load("cpu_demo")
-    ways = [lever.change for lever in levers(spec, CPU)]
-    assert ways == [
-        "micro 8→4, accum 1→2",
-        "micro 8→2, accum 1→4",
-        "memory.loss fused",
-        "memory.checkpointing selective",
-        "memory.checkpointing full",
+def test_the_cheapest_lever_comes_first_and_what_changes_the_numbers_last() -> None:
+    for profile, machine in (("cpu_demo", CPU), ("pretrain_5080", CARD), ("gpu_fast", CARD), ("mac_m4_pro", MAC)):
+        ways = levers(registry.load(profile), machine)
+        assert ways
+        ranks = [(bool(way.note), -round(way.speed, 3)) for way in ways]
+        assert ranks == sorted(ranks)
+
+
+def test_a_pulled_lever_is_gone() -> None:
+    ways = [way.change for way in levers(registry.load("cpu_demo"), CPU)]
+    assert {"micro 8→4, accum 1→2", "loss fused", "checkpointing full"} <= set(ways)
+    pulled = [
+        way.change for way in levers(registry.load("cpu_demo", ["micro=1", "loss=fused", "checkpointing=full"]), CPU)
     ]
-    smallest = registry.load("cpu_demo", ["micro=1", "context=64", "loss=fused", "checkpointing=full"])
-    assert levers(smallest, CPU) == []
+    assert not {way for way in pulled if way.startswith(("micro", "loss", "checkpointing"))}
 
 
-def test_a_fused_loss_that_saves_nothing_is_no_lever() -> None:
-    spec = registry.load("cpu_demo", ["micro=1", "sequences=1", "context=64"])
-    ways = [lever.change for lever in levers(spec, CPU)]
-    assert ways == ["memory.checkpointing selective", "memory.checkpointing full"]
+def test_a_full_memory_is_shown_the_micro_that_fits() -> None:
+    spec = registry.load("gpu_fast", ["strategy=device", "micro=96", "sequences=96"])
+    card = Hardware("a card", "cuda", 40 * GB, 39 * GB, 64 * GB, 60 * GB)
+    fitting = [way for way in levers(spec, card) if way.when == LIVE and way.fits]
+    assert len(fitting) == 1
+    larger = next(n for n in range(fitting[0].spec.batch.micro + 1, 97) if 96 % n == 0)
+    assert not forecast(replace(spec, batch=replace(spec.batch, micro=larger)), card).fits(card)
+
+
+def test_what_is_worked_out_twice_costs_time() -> None:
+    spec = registry.load("gpu_fast", ["strategy=device"])
+    seconds = [
+        step_seconds(replace(spec, memory=replace(spec.memory, checkpointing=kind)), CARD)
+        for kind in ("none", "selective", "full", "offload")
+    ]
+    assert seconds == sorted(set(seconds))
+    forward_again = seconds[2] / seconds[0]
+    assert 1.2 < forward_again < 4 / 3  # a forward is a third of forward and backward, and the head is not done again

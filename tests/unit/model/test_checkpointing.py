@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import weakref
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.memory import forecast
+from engine.memory.block import TILE_TOKENS
+from engine.memory.head import CHUNK_TOKENS
 from model import checkpointing, loss
 from model.checkpointing import Checkpointing, in_host_memory, in_tiles
 from model.loss import resolve_loss
@@ -63,7 +66,7 @@ def test_no_number_changes(kind: Checkpointing, ways: dict[str, Any]) -> None:
 
 
 def test_the_forecast_counts_in_the_same_tiles_and_chunks() -> None:
-    assert (forecast.TILE_TOKENS, forecast.LOSS_CHUNK_TOKENS) == (checkpointing.TILE_TOKENS, loss.CHUNK_TOKENS)
+    assert (TILE_TOKENS, CHUNK_TOKENS) == (checkpointing.TILE_TOKENS, loss.CHUNK_TOKENS)
 
 
 @pytest.mark.parametrize("tile", [checkpointing.TILE_TOKENS, 16])
@@ -168,6 +171,19 @@ def test_the_stream_of_every_block_goes_to_the_host(compiled: bool, monkeypatch:
         block.compile(dynamic=False, backend="aot_eager_decomp_partition")
     model.hidden(tokens(2, 18)).sum().backward()
     assert moved == [(2, 18, CONFIG.hidden_size)] * CONFIG.num_hidden_layers
+
+
+def test_what_has_gone_to_the_host_is_gone_from_the_device() -> None:
+    """The graph outlives the block: it must hold the host's copy alone."""
+    layer = partial(torch.utils.checkpoint.checkpoint, torch.square, use_reentrant=False)
+    stream = torch.randn(3, 4, requires_grad=True) * 2
+    storage = weakref.ref(stream.untyped_storage())
+    with in_host_memory(stream):
+        out = layer(stream)
+    del stream
+    gc.collect()
+    assert storage() is None
+    out.sum().backward()
 
 
 def test_only_the_stream_is_moved_and_it_comes_back_whole() -> None:

@@ -1,0 +1,219 @@
+"""What a real training step holds, tensor by tensor: the other side of the forecast.
+
+Every storage that comes alive under ``Ledger`` is counted once, from its making to its death, by the part it belongs
+to. It works on real tensors and on fake ones, which are as large and hold nothing.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_leaves
+
+from engine.memory import step
+from engine.memory.forecast import forecast, shape
+from engine.memory.hardware import Hardware
+from engine.train.backends import build_backend
+from engine.train.optim.optimizer import build_optimizer
+from engine.train.paths import resolve_paths, stream_dtype
+from engine.train.ranks import OneRank
+from model.loss import resolve_loss
+from model.transformer import MLATransformer
+from profiles.spec import RunSpec
+
+
+class Ledger(TorchDispatchMode):
+    """Bytes alive by part, and by part at the fullest moment since ``start``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = "activations"  # what is made now belongs to it
+        self.live: dict[str, int] = {}
+        self.total = self.peak = 0
+        self.at_peak: dict[str, int] = {}
+        self._known: dict[int, tuple[int, str]] = {}
+
+    def start(self) -> None:
+        self.peak, self.at_peak = self.total, dict(self.live)
+
+    def book(self, tensor: Tensor, part: str) -> None:
+        """Count the storage of ``tensor`` under ``part`` from now on."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._known:
+            size, before = self._known[key]
+            self.live[before] -= size
+        else:
+            size = storage.nbytes()
+            self.total += size
+            weakref.finalize(storage, self._gone, key)
+        self._known[key] = (size, part)
+        self.live[part] = self.live.get(part, 0) + size
+
+    def _gone(self, key: int) -> None:
+        size, part = self._known.pop(key)
+        self.live[part] -= size
+        self.total -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and _is_memory(leaf) and not self._knows(leaf):
+                self.book(leaf, self._part_of(func, args))
+        if self.total > self.peak:
+            self.peak, self.at_peak = self.total, dict(self.live)
+        return result
+
+    def _knows(self, tensor: Tensor) -> bool:
+        return tensor.untyped_storage()._cdata in self._known
+
+    def _part_of(self, func: Any, args: Any) -> str:
+        if func is torch.ops.aten._to_copy.default:
+            source = self._known.get(args[0].untyped_storage()._cdata)
+            if source is not None and source[1] == "weights":
+                return "weight casts"
+        return self.part
+
+
+def _is_memory(tensor: Tensor) -> bool:
+    """Whether a storage of its own stands behind it, be it a fake one."""
+    return tensor.device.type != "meta" and not is_traceable_wrapper_subclass(tensor)
+
+
+@contextmanager
+def followed(ledger: Ledger, model: Any) -> Iterator[None]:
+    """In here the parameters of ``model`` are weights and what they gather is gradients; between the decoder's result
+    and that result's gradient all is logits."""
+    hooks = [
+        parameter.register_post_accumulate_grad_hook(lambda p: ledger.book(p.grad, "gradients"))
+        for parameter in model.parameters()
+    ]
+    hooks.append(model.model.register_forward_hook(_then(ledger, "logits")))
+    for parameter in model.parameters():
+        ledger.book(parameter, "weights")
+    ledger.part = "activations"
+    yield
+    for hook in hooks:
+        hook.remove()
+
+
+def measured(spec: RunSpec) -> dict[str, int]:
+    """The parts at the fullest moment of the second step of ``spec``'s own backend on random tokens."""
+    draw = np.random.default_rng(spec.train.seed)
+    ledger = Ledger()
+    with ledger:
+        backend = build_backend(spec, OneRank())
+        model = backend._run.module  # type: ignore[attr-defined]
+        with followed(ledger, model):
+            for _ in range(2):
+                ledger.start()
+                ledger.part = "activations"
+                for _ in range(spec.accum):
+                    shape = spec.batch.micro, spec.batch.context + 1
+                    backend.accumulate(draw.integers(0, spec.model.config.vocab_size, shape), spec.tokens_per_step)
+                ledger.part = "optimizer workspace"
+                backend.totals()
+                backend.apply(1e-3, 1.0)
+                for tensor in (*backend.state()["optimizer"].values(), *_offloaded(backend)):
+                    ledger.book(tensor, "optimizer")
+    return ledger.at_peak
+
+
+def _offloaded(backend: Any) -> Iterator[Tensor]:
+    """What DeepSpeed holds in RAM."""
+    if zero := getattr(backend, "_zero", None):
+        for master in zero.single_partition_of_fp32_groups:
+            yield from (master, master.grad)
+        yield from zero.param_buffer_of_bit16_for_cpu_offload_groups
+        yield from zero.accumulated_grads_in_cpu.values()
+        yield zero.temp_grad_buffer_for_cpu_offload
+
+
+def told(spec: RunSpec) -> dict[str, int]:
+    """The forecast of the same, without what a process is by itself, in the ledger's parts."""
+    here = Hardware("here", "cpu", None, None, 1 << 40, 1 << 40)
+    found: dict[str, int] = {}
+    for part, size in forecast(spec, here).host.items():
+        if part != "process":
+            part = _PARTS.get(part, "optimizer" if part.startswith("offloaded") else part)
+            found[part] = found.get(part, 0) + size
+    return found
+
+
+# The ledger tells these apart from nothing else that is made in passing.
+_PARTS = dict.fromkeys(("attention", "batch and rope", "buckets"), "activations")
+
+
+def _then(ledger: Ledger, part: str) -> Callable[..., None]:
+    """After the decoder all is logits, until its result's gradient is there."""
+
+    def hook(module: Any, args: Any, result: Tensor) -> None:
+        ledger.part = part
+        if result.requires_grad:
+
+            def back(grad: Tensor) -> None:
+                ledger.part = "activations"
+
+            result.register_hook(back)
+
+    return hook
+
+
+def dry(spec: RunSpec) -> dict[str, int]:
+    """The same at any size, on fake tensors that hold nothing: the real model, loss and optimizer of ``spec`` on a CPU.
+
+    With ``memory.strategy = "offload"`` each gradient leaves as soon as it is there, as DeepSpeed lets it.
+    """
+    paths, offloaded = resolve_paths(spec, "cpu"), spec.memory.strategy == "offload"
+    ids = spec.batch.micro, spec.batch.context + 1
+    ledger = Ledger()
+    with FakeTensorMode():
+        torch.set_default_dtype(stream_dtype(paths) if offloaded else torch.float32)
+        model = MLATransformer(spec.model.config, paths.checkpointing, paths.attention, stream_dtype(paths))  # type: ignore[arg-type]
+        torch.set_default_dtype(torch.float32)
+        compute = resolve_loss(paths.loss)  # type: ignore[arg-type]
+        optimizer = build_optimizer(spec, dict(model.named_parameters()), compiled=False)
+        with ledger, followed(ledger, model):
+            leaving = [p.register_post_accumulate_grad_hook(_leave) for p in model.parameters() if offloaded]
+            for _ in range(1 if offloaded else 2):
+                ledger.start()
+                for _ in range(min(spec.accum, 2)):
+                    ledger.part = "activations"
+                    tokens = torch.zeros(ids, dtype=torch.int64)
+                    loss = compute(model, tokens[:, :-1], tokens[:, 1:]) / spec.tokens_per_step
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    del loss, tokens
+                if not offloaded:
+                    ledger.part = "optimizer workspace"
+                    optimizer.step(1e-3)
+                    for tensor in optimizer.state().values():
+                        ledger.book(tensor, "optimizer")
+                    model.zero_grad(set_to_none=True)
+            for hook in leaving:
+                hook.remove()
+    return ledger.at_peak
+
+
+def _leave(parameter: Any) -> None:
+    parameter.grad = None
+
+
+def told_dry(spec: RunSpec) -> dict[str, int]:
+    """The forecast of what ``dry`` does."""
+    if spec.memory.strategy != "offload":
+        return told(spec)
+    one = replace(shape(spec, "cpu", resolve_paths(spec, "cpu")), bucket=0)
+    parts = step.peak(one, (("weights", spec.model.config.params * one.width),))
+    found: dict[str, int] = {}
+    for part, size in parts.items():
+        found[_PARTS.get(part, part)] = found.get(_PARTS.get(part, part), 0) + size
+    return found

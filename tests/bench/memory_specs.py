@@ -1,0 +1,62 @@
+"""The specs whose real memory is held against the forecast, each a way of using memory of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from profiles.registry import load
+from profiles.spec import RunSpec
+
+_SMALL = [
+    *("model.hidden_size=192", "model.num_hidden_layers=3", "model.num_attention_heads=3", "model.vocab_size=2048"),
+    *("model.qk_nope_head_dim=32", "model.qk_rope_head_dim=32", "model.v_head_dim=64", "model.kv_lora_rank=64"),
+    *("model.intermediate_size=512", "train.compile=off", "train.attention=sdpa", "context=384", "micro=2"),
+]
+_LONG = ["context=5120", "micro=1", "model.num_hidden_layers=2"]
+_WIDE = ["model.hidden_size=512", "model.intermediate_size=1408", "model.num_hidden_layers=4", "context=64"]
+
+PRECISIONS = ("fp32", "bf16", "bf16_sr")
+CHECKPOINTING = ("none", "selective", "full", "offload")
+
+
+def _one(*changes: str) -> RunSpec:
+    return load("cpu_demo", [*_SMALL, "sequences=2", *changes])
+
+
+def short() -> Iterator[RunSpec]:
+    """A dozen for every run of the suite."""
+    yield from itertools.islice(whole(), 0, None, 9)
+
+
+def whole() -> Iterator[RunSpec]:
+    """All of them."""
+    for precision, kept, loss, accum in itertools.product(PRECISIONS, CHECKPOINTING, ("fused", "plain"), (1, 2)):
+        yield _one(f"precision={precision}", f"checkpointing={kept}", f"loss={loss}", f"sequences={2 * accum}")
+    for optimizer, precision, shape in itertools.product(
+        ("optim.name=muon", "strategy=states8bit"), ("fp32", "bf16", "bf16_sr"), ([], _WIDE)
+    ):
+        yield _one(optimizer, f"precision={precision}", "checkpointing=full", "loss=fused", *shape)
+    for precision, kept, accum in itertools.product(("fp32", "bf16"), ("none", "full", "offload"), (1, 3)):
+        yield _one(
+            *("backend=deepspeed", "strategy=offload", f"precision={precision}", f"checkpointing={kept}"),
+            *("loss=fused", f"sequences={2 * accum}"),
+        )
+    for precision, kept in itertools.product(("fp32", "bf16"), CHECKPOINTING):
+        yield _one(f"precision={precision}", f"checkpointing={kept}", "loss=fused", *_LONG, "sequences=1")
+    for precision, kept in itertools.product(("fp32", "bf16"), ("none", "full")):
+        yield _one(f"precision={precision}", f"checkpointing={kept}", "attention=blocked")
+        yield _one(f"precision={precision}", f"checkpointing={kept}", "model.v_head_dim=48")
+        yield _one(f"precision={precision}", f"checkpointing={kept}", "model.q_lora_rank=96")
+        yield _one(f"precision={precision}", f"checkpointing={kept}", "model.tie_word_embeddings=true")
+        yield _one(f"precision={precision}", f"checkpointing={kept}", *_WIDE)
+
+
+def full_size() -> Iterator[RunSpec]:
+    """``mla-1b`` as the built-in profiles have it, by the ways of keeping activations that need no real memory."""
+    for profile in ("pretrain_5080", "longctx_5090", "gpu_fast"):
+        for kept in ("none", "selective", "full"):
+            yield load(
+                profile,
+                [f"checkpointing={kept}", "precision=bf16", "compile=off", "attention=sdpa", "launch.backend=auto"],
+            )
