@@ -80,6 +80,7 @@ class MemoryTable:
     checkpointing: str = _choice("auto", "none", "selective", "full", "offload")
     loss: str = _choice("fused", "plain")
     oom: str = _choice("auto", "ask", "fail")
+    oom_wait: int = _number(600, 1, 10**6)  # seconds that ask waits for an answer; then it is auto
 
 
 @dataclass(frozen=True, slots=True)

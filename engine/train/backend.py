@@ -24,6 +24,8 @@ class Backend(Protocol):
     versions: dict[str, str]
     lap: Callable[[str], None]  # called at the end of "forward", "backward" and "optimizer"; only a benchmark listens
 
+    redoes: bool  # whether ``discard`` leaves nothing of a window in which an error was raised
+
     def accumulate(self, batch: Batch, step_tokens: int) -> None:
         """Forward and backward of one micro-batch; its loss counts by its share of the ``step_tokens`` of the step."""
 
@@ -53,6 +55,12 @@ class Backend(Protocol):
 
         ``unified_active``, ``unified_cache`` (kept for later use), ``unified_peak`` and ``unified_limit``.
         """
+
+    def trim(self) -> None:
+        """Give back what an allocator keeps for later use."""
+
+    def retries(self) -> int:
+        """How often the allocator has had to empty its cache to find room, so far."""
 
     def release(self) -> int:
         """Give back the memory a paused run can do without, within a window or not; the bytes that came free.

@@ -35,6 +35,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class DeepSpeedBackend:
     """See ``engine.train.backend.Backend``."""
 
+    redoes = False  # an error in a backward leaves half-reduced gradients, of which a next one makes wrong weights
+
     def __init__(self, spec: RunSpec, ranks: Ranks) -> None:
         self._ranks = ranks
         self._run = TorchModel(spec)
@@ -113,6 +115,12 @@ class DeepSpeedBackend:
 
     def unified(self) -> dict[str, int]:
         return {}
+
+    def trim(self) -> None:
+        self._run.trim()
+
+    def retries(self) -> int:
+        return self._run.retries()
 
     def release(self) -> int:
         before = held(self.device)

@@ -10,14 +10,18 @@ from typing import Any, NoReturn
 from data.cursor import Cursor
 from engine.jobs.commands import Command
 from engine.memory.hardware import detect_hardware
-from engine.preflight import check_data, open_split, slow_paths
+from engine.preflight import check_data, slow_paths
 from engine.train import checkpoint, pretrained
 from engine.train.backend import Backend
-from engine.train.edits import applied, changed, edited
+from engine.train.course import Course
+from engine.train.edits import changed, edited
+from engine.train.keeper import MemoryKeeper
+from engine.train.oom import OPTIMIZER
 from engine.train.orders import Orders, StopRun
-from engine.train.past import Past, Rewound, due
+from engine.train.past import Past, StartAgain
 from engine.train.ranks import OneRank, Ranks
 from engine.train.reporter import Reporter
+from engine.train.rescue import Rescue
 from engine.train.room import check_room
 from engine.train.saver import Saver
 from engine.train.schedule import learning_rate
@@ -43,21 +47,26 @@ class Trainer:
         ranks: Ranks | None = None,
         supervised: bool = False,
     ) -> None:
-        self.spec = spec
+        self.course = Course(spec)
         self.backend = backend
         self.reporter = reporter
         self.out = out
         self.ranks = ranks or OneRank()
         self.supervised = supervised
         self.step = 0
-        self.train_data = open_split(spec, "train")
-        self.val_batches = _validation(spec)
-        self.cursor: Cursor = self.train_data.start()
         self.val_loss: float | None = None
+        hardware = detect_hardware()
+        self.keeper = MemoryKeeper(backend, reporter, hardware, out)
+        self.rescue = Rescue(self, self.keeper, hardware)
         self.saver = Saver(out, spec.train.keep, reporter, self.ranks)
         self.phase = "starting"
         self.orders = Orders(reporter, self.ranks)
         self._past = Past.of([])
+
+    @property
+    def spec(self) -> RunSpec:
+        """What the run is by now."""
+        return self.course.spec
 
     # -- from the first step to the last
 
@@ -72,7 +81,8 @@ class Trainer:
         self._begin(resume, init_from)
         try:
             if self._past.paused:
-                self._pause("was paused when the attempt before it ended", None)
+                self.pause("was paused when the attempt before it ended")
+            self.rescue.answer_for(self._past)
             if self.step == 0:
                 self._validate()
             while self.step < self._last_step:
@@ -90,10 +100,10 @@ class Trainer:
         except StopRun as stop:
             self.backend.discard()
             self._enter("stopping", f"asked by {stop.by}", stop.id)
-            why = self._save_now() if stop.save else self._settle()
+            why = self.save_now() if stop.save else self._settle()
             self._enter("stopped", f"asked by {stop.by}" + (f"; no checkpoint: {why}" if why else ""))
             return "stopped"
-        if why := self._save_now():
+        if why := self.save_now():
             raise UserError(f"the last checkpoint could not be written: {why}; make room and --resume latest")
         if self.step < self.spec.train.steps:
             self._enter("stopped", f"reached stop_step = {self.step}")
@@ -125,6 +135,7 @@ class Trainer:
         elif init_from is not None:
             self.backend.restore_weights(pretrained.weights(init_from))
         self._past.begin_at(self.step)
+        self.rescue.recovery.remember(self._past.memory)
         self.reporter.record(
             "start",
             paths=self.backend.paths,
@@ -136,14 +147,18 @@ class Trainer:
         attention = self.backend.paths["attention"]
         for text in slow_paths(self.spec.model.config, self.backend.device, attention):
             self.reporter.record("alert", what="slow", text=text)
+        self.keeper.changed(self.spec)
         self._enter("running" if self.backend.paths["compile"] == "off" else "compiling")
 
     # -- one optimizer step
 
     def _train_step(self) -> None:
+        self.rescue.step(self._try_step)
+
+    def _try_step(self) -> None:
         batch, spec = self.spec.batch, self.spec
         begun = time.perf_counter()
-        sequences, cursor = self.train_data.take(self.cursor, batch.sequences)
+        sequences, cursor = self.course.take()
         share = batch.sequences // self.ranks.size
         own = sequences[self.ranks.rank * share :][:share]
         data_s = time.perf_counter() - begun
@@ -162,30 +177,36 @@ class Trainer:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._not_finite(loss, norm, cursor)
         self._settle()  # from here on the tensors change that it writes
+        self.keeper.where = OPTIMIZER
         lr = spec.optim.lr_scale * learning_rate(spec.optim, self.step + 1, spec.train.steps)
         self.backend.apply(lr, spec.optim.clip)
         self.step += 1
-        self.cursor = cursor
+        self.course.cursor = cursor
         step_s = time.perf_counter() - begun
-        unified = self.backend.unified()  # before device_peak, which begins a new peak
+        unified, peak = (
+            self.backend.unified(),
+            self.backend.device_peak(),
+        )  # in this order: the latter begins a new peak
         self.reporter.record(
             "step",
             step=self.step,
             loss=loss,
             lr=lr,
             grad_norm=norm,
-            tokens=self.cursor.tokens,
+            tokens=self.course.cursor.tokens,
             tok_s=spec.tokens_per_step / step_s,
             step_s=step_s,
             data_s=data_s,
             micro=batch.micro,
             accum=spec.accum,
             context=batch.context,
-            device_peak=self.backend.device_peak(),
+            device_peak=peak,
             host_states=self.backend.host_states(),
             **unified,
             mfu=None,  # needs the device's measured ceiling, which nothing measures yet
         )
+        self.keeper.step_done(spec, self.step, peak)
+        self.rescue.recovery.step_done(spec, peak)
         if self.phase == "compiling":  # the first step has met every graph a step needs
             self._enter("running")
 
@@ -199,7 +220,7 @@ class Trainer:
         if self.spec.train.on_nan == "rewind":
             if back is not None and self.supervised:
                 self.reporter.record("rewind", step=back, cursor=behind.to_dict(), why=text)
-                raise Rewound(f"{text}; goes back to step {back} and skips the sequences up to those of step {bad}")
+                raise StartAgain(f"{text}; goes back to step {back} and skips the sequences up to those of step {bad}")
             lacking = "there is no checkpoint yet" if back is None else "nobody restarts a run in the foreground"
             text += f"; no rewind: {lacking}"
         raise UserError(f"{text}; lower optim.lr and go on with --resume {checkpoint.latest(self.out) or 'latest'}")
@@ -208,10 +229,10 @@ class Trainer:
         if not self.spec.train.val_every:
             return
         total = 0.0
-        tokens = sum(batch.shape[0] for batch in self.val_batches) * self.spec.batch.context
-        for first in range(0, len(self.val_batches), self.ranks.size):
-            for batch in self.val_batches[first + self.ranks.rank :][:1]:
-                total += self.backend.evaluate(batch)
+        tokens = sum(batch.shape[0] for batch in self.course.val_batches) * self.spec.batch.context
+        for first in range(0, len(self.course.val_batches), self.ranks.size):
+            for batch in self.course.val_batches[first + self.ranks.rank :][:1]:
+                total += self.rescue.evaluated(batch)
             self._obey_at_once()
         self.val_loss = self.ranks.total(total) / tokens
         self.reporter.record("val", step=self.step, loss=self.val_loss, bucket="val", tokens=tokens)
@@ -220,7 +241,9 @@ class Trainer:
 
     def _obey(self) -> None:
         """Do everything that was asked; called between optimizer steps, where every command may be carried out."""
-        self._repeat_past()
+        self.course.repeat_edits(self._past, self.step)
+        if self.course.repeat_rewinds(self._past, self.step):
+            self.saver.saved_step = None  # a checkpoint of this step goes on with other sequences
         self._obey_at_once()
         while (command := self.orders.take()) is not None:
             if command.method == "set":
@@ -236,9 +259,12 @@ class Trainer:
         while (command := self.orders.take("pause", "stop")) is not None:
             if command.method == "stop":
                 raise StopRun(command)
-            self._pause(f"asked by {command.by}", command.id)
+            self.pause(f"asked by {command.by}", command.id)
 
-    def _pause(self, reason: str, id: str | None) -> None:
+    def pause(self, reason: str, id: str | None = None, patience: float | None = None) -> bool:
+        """Hold the run until it is resumed. With ``patience`` (between two steps) an edit lets it go on too, and so
+        does the end of that time: False then."""
+        deadline = None if patience is None else time.monotonic() + patience
         self._settle()
         freed = self.ranks.total(self.backend.release())
         # Below that nothing was freed that a person would see.
@@ -246,17 +272,23 @@ class Trainer:
         self._enter("paused", told, id)
         while True:
             # In the order they were given: pause, pause, resume goes on; pause, resume, pause holds.
-            asked = self.orders.take("pause", "resume", "stop")
+            asked = self.orders.take("pause", "resume", "stop", *(("set",) if deadline else ()))
             if asked is None:
+                if deadline and time.monotonic() > deadline and not self._reclaim():
+                    self._enter("running", "nobody has answered")
+                    return False
                 time.sleep(PAUSE_POLL)
                 self._hear()
                 continue
             if asked.method == "stop":
                 raise StopRun(asked)
-            why = self._reclaim() if asked.method == "resume" else "was paused already"
+            if asked.method == "set" and not self._edit(asked):
+                continue
+            why = "was paused already" if asked.method == "pause" else self._reclaim()
             if not why:
-                self._enter("running", f"asked by {asked.by}", asked.id)
-                return
+                # An edit is acknowledged by its own record.
+                self._enter("running", f"asked by {asked.by}", None if asked.method == "set" else asked.id)
+                return True
             self._enter("paused", why, asked.id)
 
     def _reclaim(self) -> str:
@@ -269,7 +301,8 @@ class Trainer:
         failed = self.ranks.total(bool(why))
         return why or ("another rank has no room any more; resume again" if failed else "")
 
-    def _edit(self, command: Command) -> None:
+    def _edit(self, command: Command) -> bool:
+        """Make the change; whether that could be done."""
         changes = command.params.get("changes")
         answer: dict[str, Any] = {"id": command.id, "step": self.step, "by": command.by}
         try:
@@ -279,11 +312,17 @@ class Trainer:
             self._check_edit(new, force=command.params.get("force") is True)
         except UserError as error:
             self.reporter.record("edit", **answer, changed={}, ok=False, why=str(error))
-            return
+            return False
         made = changed(self.spec, new)
-        self._become(new)
-        self.reporter.record("edit", **answer, changed=made, ok=True, why="")
+        self.change(new, made, **answer, note="")
+        self.rescue.recovery.edited(made)
+        return True
+
+    def change(self, new: RunSpec, made: dict[str, Any], note: str, **answer: Any) -> None:
+        self.course.become(new)
+        self.reporter.record("edit", **answer, changed=made, ok=True, why=note)
         self._past.supersede(made)
+        self.keeper.changed(new)
 
     def _check_edit(self, new: RunSpec, force: bool) -> None:
         """Raises ``UserError``, the same on all ranks."""
@@ -296,25 +335,6 @@ class Trainer:
             capacity = self.backend.capacity
             self.ranks.decide(lambda: check_room(self.spec, new, detect_hardware(), capacity()))
 
-    def _become(self, spec: RunSpec) -> None:
-        """Go on as ``spec`` says. Another context is another way to cut the data: a new segment of the cursor."""
-        before, self.spec = self.spec, spec
-        if spec.batch.context != before.batch.context:
-            self.train_data = open_split(spec, "train")
-            self.val_batches = _validation(spec)
-            self.cursor = self.cursor.at_context(spec.batch.context)
-
-    def _repeat_past(self) -> None:
-        """Do again, at its step, what an earlier attempt did: spec.json says only how the run began."""
-        self._repeat_edits()
-        for record in due(self._past.rewinds, self.step):
-            self.cursor = Cursor.from_dict(record["cursor"]).at_context(self.spec.batch.context)
-            self.saver.saved_step = None  # a checkpoint of this step goes on with other sequences
-
-    def _repeat_edits(self) -> None:
-        for record in due(self._past.edits, self.step):
-            self._become(applied(self.spec, record))
-
     # -- checkpoints
 
     def _save(self, id: str | None = None) -> None:
@@ -323,7 +343,7 @@ class Trainer:
         tokenizer = Path(self.spec.data.root) / self.spec.data.phase / "tokenizer.json"
         self.saver.begin(self.step, self.backend.state, self._facts(), tokenizer, id)
 
-    def _save_now(self) -> str:
+    def save_now(self) -> str:
         """Have a checkpoint of this step; why it could not be written, or nothing."""
         self._settle()
         if self.saver.saved_step == self.step:
@@ -347,8 +367,8 @@ class Trainer:
     def _facts(self) -> dict[str, Any]:
         return {
             "spec": self.spec.to_dict(),
-            "cursor": self.cursor.to_dict(),
-            "tokens": self.cursor.tokens,
+            "cursor": self.course.cursor.to_dict(),
+            "tokens": self.course.cursor.tokens,
             "val_loss": self.val_loss,
             "versions": {"mla-tui": package_version(), **self.backend.versions},
         }
@@ -357,20 +377,9 @@ class Trainer:
         state, facts = checkpoint.load(path)
         self.backend.restore(state)
         self.step = self.saver.newest = int(facts["step"])
-        self._repeat_edits()  # before the cursor comes: it is of the context that the run had by then
-        self.cursor = Cursor.from_dict(facts["cursor"]).at_context(self.spec.batch.context)
+        self.course.repeat_edits(self._past, self.step)  # first: the cursor is of the context that the run had by then
+        self.course.go_to(Cursor.from_dict(facts["cursor"]))
         self.val_loss = facts.get("val_loss")
         self.saver.best = tuple(facts["best"]) if facts.get("best") else None
         if path.parent == self.out:  # else the run's own folder has nothing of it yet
             self.saver.saved_step = self.step
-
-
-def _validation(spec: RunSpec) -> list[Any]:
-    """The validation windows, the same all through the run, in batches that fit where a micro-batch does.
-
-    Their size is that of the first micro: a live edit must not change what a validation loss is, to the last bit.
-    """
-    if not spec.train.val_every:
-        return []
-    windows = open_split(spec, "val").first(spec.train.val_sequences)
-    return [windows[i : i + spec.batch.micro] for i in range(0, len(windows), spec.batch.micro)]

@@ -21,7 +21,7 @@ from engine.jobs.store import Job
 from engine.preflight import check, check_history, resolved
 from engine.train import checkpoint
 from engine.train.durable import make_folder
-from engine.train.past import Rewound
+from engine.train.past import StartAgain
 from engine.train.ranks import Ranks, SaidElsewhere, join, local_world_size, world_size
 from engine.train.reporter import Reporter, ShowReporter, SilentReporter
 from profiles.errors import SpecError, UserError
@@ -187,7 +187,7 @@ def guarded(body: Callable[[], None]) -> tuple[int, str]:
     """Run ``body``; ``(exit status, why)``. What a person can mend is 1, what a restart may mend is ``EXIT_RETRY``."""
     try:
         body()
-    except Rewound as error:
+    except StartAgain as error:
         return EXIT_RETRY, str(error)
     except SaidElsewhere as error:
         return error.exit_code, ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -26,6 +27,8 @@ MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v"}  # by our name: MLX's
 
 class MLXBackend:
     """See ``engine.train.backend.Backend``."""
+
+    redoes = True
 
     def __init__(self, spec: RunSpec) -> None:
         train, memory = spec.train, spec.memory
@@ -101,6 +104,13 @@ class MLXBackend:
 
     def host_states(self) -> int:
         return 0  # one memory: nothing is offloaded
+
+    def trim(self) -> None:
+        gc.collect()
+        mx.clear_cache()
+
+    def retries(self) -> int:
+        return 0  # it does not tell
 
     def release(self) -> int:
         kept = int(mx.get_cache_memory())

@@ -14,7 +14,7 @@ from engine.jobs.log import Record
 BATCH = {"micro", "accum", "sequences", "context"}  # one thing: who changes one of them settles all
 
 
-class Rewound(Exception):
+class StartAgain(Exception):
     """This process cannot go on, but the run can: started again, from its newest checkpoint."""
 
 
@@ -25,12 +25,17 @@ class Past:
     edits: deque[Record]
     rewinds: deque[Record]
     paused: bool
+    memory: list[Record]  # want of memory and edits, in the order of the log
+    killed: bool  # by the kernel for want of memory, and nothing has been changed since
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Past:
         """From every ``edit``, ``rewind`` and acknowledging ``state`` record of a log, in its order."""
-        past = cls(deque(), deque(), False)
+        past = cls(deque(), deque(), False, [], False)
         for record in records:
+            if record["kind"] in ("oom", "edit"):
+                past.memory.append(record)
+                past.killed = record["kind"] == "oom" and record.get("where") == "host"
             if record["kind"] == "edit" and record.get("ok"):
                 past._put_edit(record)
             elif record["kind"] == "rewind":

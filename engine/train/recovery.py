@@ -54,11 +54,14 @@ class Recovery:
             self.wanted = max(self.wanted or 0, spec.batch.micro)
         return lower
 
-    def step_done(self, spec: RunSpec, peak: int | None) -> bool:
-        """A step went well, having held ``peak`` bytes at most, if that is known; whether to look for room to grow."""
+    def step_done(self, spec: RunSpec, peak: int | None) -> None:
+        """A step went well, having held ``peak`` bytes at most, if that is known."""
         if peak:
             self._fit.peaked(spec.batch.micro, peak)
         self._quiet += 1
+
+    def due(self, spec: RunSpec) -> bool:
+        """Whether it has been quiet for long enough to look for room for a larger micro; starts the wait anew."""
         if self.wanted is None or spec.batch.micro >= self.wanted or self._quiet < QUIET:
             return False
         self._quiet = 0

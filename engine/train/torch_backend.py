@@ -25,6 +25,8 @@ from profiles.spec import RunSpec
 class TorchBackend:
     """See ``engine.train.backend.Backend``. Every rank holds everything; gradients are summed once a step."""
 
+    redoes = True
+
     def __init__(self, spec: RunSpec, ranks: Ranks | None = None) -> None:
         self._ranks = ranks or OneRank()
         self._run = TorchModel(spec)
@@ -88,6 +90,12 @@ class TorchBackend:
 
     def unified(self) -> dict[str, int]:
         return {}
+
+    def trim(self) -> None:
+        self._run.trim()
+
+    def retries(self) -> int:
+        return self._run.retries()
 
     def release(self) -> int:
         before = held(self.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from engine.memory.limits import host_capacity
 from engine.train.backend import Batch
+from engine.train.parked import empty_cache
 from engine.train.paths import resolve_paths, stream_dtype
 from model.attention import AttentionKind
 from model.checkpointing import Checkpointing
@@ -85,6 +87,13 @@ class TorchModel:
         free, total = torch.cuda.mem_get_info()
         cap = torch.cuda.get_per_process_memory_fraction() * total
         return int(min(free + torch.cuda.memory_reserved(), cap))
+
+    def trim(self) -> None:
+        gc.collect()  # cycles through an error's frames hold tensors
+        empty_cache(self.device)
+
+    def retries(self) -> int:
+        return int(torch.cuda.memory_stats().get("num_alloc_retries", 0)) if self.device == "cuda" else 0
 
     def random_state(self) -> dict[str, Tensor]:
         state = {"rng/cpu": torch.get_rng_state()}

@@ -22,7 +22,11 @@ def spec() -> RunSpec:
 
 
 def quiet(recovery: Recovery, spec: RunSpec, peak: int | None = None) -> list[bool]:
-    return [recovery.step_done(spec, peak) for _ in range(QUIET)]
+    found = []
+    for _ in range(QUIET):
+        recovery.step_done(spec, peak)
+        found.append(recovery.due(spec))
+    return found
 
 
 def test_it_grows_back_after_a_quiet_stretch_and_not_before(spec: RunSpec) -> None:
