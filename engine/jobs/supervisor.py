@@ -268,7 +268,7 @@ class Supervisor:
         fold(self.summary, record)
         if not self.history.add(record):
             self.history, _ = History.from_log(self.job.log_path, self._tail.at)
-        if self.summary.get("phase") != phase:
+        if self.summary.get("phase") != phase or record["kind"] == "checkpoint":  # who asked for it looks it up at once
             self._save_state()
         if record["kind"] == "start":
             self._met = True
