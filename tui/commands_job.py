@@ -16,6 +16,7 @@ from profiles.errors import SpecError, UserError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+HELD_PATIENCE = 2.0  # seconds
 ANSWER_PATIENCE = 60.0  # a step on a small card takes tens of seconds
 
 
@@ -252,13 +253,15 @@ def ask(job: Job, method: str, **params: Any) -> dict[str, Any] | None:
         start = (await link.history([], 1))["at"]
         paused = job.summary()["phase"] == "paused"
         asked = await link.request(method, **params, by="command line")
-        if paused and method in ("set", "checkpoint"):
-            print(f"asked ({asked['id']}); the run is paused and does it when it goes on", file=sys.stderr)
-            return None
+        # A paused run does most things when it goes on; one that is held for want of memory takes an edit at once.
+        held = paused and method in ("set", "checkpoint")
+        patience = HELD_PATIENCE if held else ANSWER_PATIENCE
         try:
-            return await asyncio.wait_for(answer(link.records(start, live=False), asked["id"]), ANSWER_PATIENCE)
+            return await asyncio.wait_for(answer(link.records(start, live=False), asked["id"]), patience)
         except TimeoutError:
-            print(f"asked ({asked['id']}); the trainer answers when its present micro-batch is done", file=sys.stderr)
+            when = "the run is paused and does it when it goes on"
+            when = when if held else "the trainer answers when its present micro-batch is done"
+            print(f"asked ({asked['id']}); {when}", file=sys.stderr)
             return None
 
     record = asyncio.run(run())

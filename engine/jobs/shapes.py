@@ -92,7 +92,7 @@ SHAPES: dict[str, tuple[dict[str, Check], dict[str, Check]]] = {
     ),
     "exit": ({}, {"code": is_number, "signal": is_text, "why": is_text}),
     "oom": ({}, {"where": is_text, "wanted": is_number, "action": is_text, "parts": is_object}),
-    "memory": ({}, {"parts": is_object}),
+    "memory": ({}, {"parts": is_object, "measured": is_object, **_COUNTS, "sequences": is_maybe_whole}),
     "alert": ({}, {"what": is_text, "text": is_text}),
     "log": ({}, {"level": is_text, "text": is_text, "rank": is_maybe_whole}),
     "progress": (

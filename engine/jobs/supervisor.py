@@ -35,6 +35,8 @@ from engine.jobs.status import ENDED, fold
 from engine.jobs.store import Job
 from engine.jobs.telemetry import Telemetry
 from engine.jobs.trainer_process import TrainerProcess
+from engine.memory.calibration import Measured, observe
+from engine.memory.hardware import detect_hardware
 from engine.version import package_version
 from profiles.errors import UserError
 
@@ -275,7 +277,7 @@ class Supervisor:
             await asyncio.sleep(POLL)
 
     def _read_log(self) -> None:
-        phase, before = self.summary.get("phase"), self.digest.at
+        known, before = self._known(), self.digest.at
         while records := self.digest.poll():
             for at, record in records:
                 self.heard(record)
@@ -283,8 +285,12 @@ class Supervisor:
         if self.digest.at != before:
             self._server.changed()
             self.digest.save_if_due()
-        if self.summary.get("phase") != phase:
+        if self._known() != known:
             self._save_state()
+
+    def _known(self) -> tuple[Any, Any]:
+        """What the state on disk must not lag behind in: a person who asked for it looks there next."""
+        return self.summary.get("phase"), self.summary.get("checkpoint")
 
     def heard(self, record: Record) -> None:
         """A sign of life of the trainer, logged or live."""
@@ -292,8 +298,17 @@ class Supervisor:
             self._met = True
             # Of several ranks the first, not their launcher.
             self._telemetry.watch(read_json(self.job.trainer_who).get("pid"))
+        if record["kind"] == "memory" and record.get("measured"):
+            self._remember(record)
         if text := self._stall.heard(record, time.monotonic()):
             self._write("log", level="info", text=text, rank=None)
+
+    def _remember(self, record: Record) -> None:
+        """What the run really took corrects the forecasts of later ones."""
+        with contextlib.suppress(OSError, UserError, KeyError, TypeError):  # damaged, or a full disk
+            spec = self._spec.with_batch(**{key: record[key] for key in ("micro", "sequences", "context")})
+            measured = Measured(**{place: record["measured"].get(place) for place in ("device", "host")})
+            observe(spec, detect_hardware(), measured, run=self.job.name, home=self.job.home)
 
     def _save_state(self) -> None:
         self._state_due = time.monotonic() + STATE_EVERY

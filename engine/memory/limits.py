@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -17,7 +18,8 @@ def host_capacity(pid: int | None = None) -> int:
     own = process.memory_info()
     room = [psutil.virtual_memory().available]
     if (address_space := _address_space(process)) is not None:
-        room.append(address_space - own.vms)
+        free = _free_in_heap() if pid is None else 0
+        room.append(address_space - own.vms + free)
     room += [limit - used for limit, used in _cgroup_limits(process.pid)]
     return int(own.rss + max(0, min(room)))
 
@@ -31,6 +33,23 @@ def _address_space(process: object) -> int | None:
     except (ImportError, AttributeError, OSError):
         return None
     return int(soft) if 0 <= soft < _UNLIMITED else None
+
+
+class _MallInfo(ctypes.Structure):
+    """glibc's ``struct mallinfo2`` (mallinfo(3))."""
+
+    _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = tuple((name, ctypes.c_size_t) for name in _names.split())
+
+
+def _free_in_heap() -> int:
+    """Bytes of the address space that the C library has and nobody uses: they are there to be taken again."""
+    try:
+        mallinfo = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, OSError):
+        return 0
+    mallinfo.restype = _MallInfo
+    return int(mallinfo().fordblks)
 
 
 def _cgroup_limits(pid: int) -> list[tuple[int, int]]:

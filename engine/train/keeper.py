@@ -32,6 +32,7 @@ class MemoryKeeper:
         self._out = out
         self._peak = 0
         self._steps = 0  # since the run began or was last changed
+        self._changes = 0
         self._retries = backend.retries()
         self._pressed = -PRESSURE_EVERY
         backend.lap = self._passed
@@ -67,6 +68,7 @@ class MemoryKeeper:
     def changed(self, spec: RunSpec) -> None:
         """The run begins as ``spec``, or has just become it: tell what that should take."""
         self._steps = self._peak = 0
+        self._changes += 1
         self._reporter.record("memory", parts=self._parts(spec), measured=None, **_batch(spec))
 
     def step_done(self, spec: RunSpec, step: int, peak: int | None) -> None:
@@ -74,7 +76,8 @@ class MemoryKeeper:
         self._peak = max(self._peak, peak or 0)
         self._steps += 1
         if self._steps == SETTLED:
-            measured = {"device": self._peak or None, "host": _most_resident()}
+            # Of the host the kernel tells only the most there ever was: of the run as it began.
+            measured = {"device": self._peak or None, "host": _most_resident() if self._changes == 1 else None}
             self._reporter.record("memory", parts=self._parts(spec), measured=measured, **_batch(spec))
         retries = self._backend.retries()
         if retries > self._retries and step - self._pressed >= PRESSURE_EVERY:
@@ -83,18 +86,21 @@ class MemoryKeeper:
             self._reporter.record("alert", what="pressure", text=text)
         self._retries = retries
 
-    def leave_word(self, failure: OutOfMemory, rank: int) -> None:
+    def leave_word(self, failure: OutOfMemory, rank: int, micro: int) -> None:
         """For ranks other than the first, which have no log: what rank 0 of the next attempt will find."""
-        write_json(self._out / f".oom.{rank}", {"where": failure.where, "wanted": failure.wanted, "text": failure.text})
+        told = {"where": failure.where, "wanted": failure.wanted, "text": failure.text, "micro": micro}
+        write_json(self._out / f".oom.{rank}", told)
         raise StartAgain(f"out of memory in {failure.where} on rank {rank}: {failure.text}")
 
-    def word_left(self) -> OutOfMemory | None:
-        """What another rank ran out of in an earlier attempt, told once."""
+    def word_left(self, micro: int) -> OutOfMemory | None:
+        """What another rank ran out of in an earlier attempt at no more than ``micro``, told once."""
         found = None
         for path in self._out.glob(".oom.*"):
             told = read_json(path)
             path.unlink(missing_ok=True)
-            found = OutOfMemory(str(told.get("where")), told.get("wanted"), f"{path.name[5:]}: {told.get('text')}")
+            if isinstance(told.get("micro"), int) and told["micro"] <= micro:  # else it has been answered already
+                text = f"rank {path.name[5:]}: {told.get('text')}"
+                found = OutOfMemory(str(told.get("where")), told.get("wanted"), text)
         return found
 
     def _parts(self, spec: RunSpec) -> dict[str, int]:

@@ -134,6 +134,7 @@ class Trainer:
             self._restore(resume)
         elif init_from is not None:
             self.backend.restore_weights(pretrained.weights(init_from))
+        self.course.repeat_edits(self._past, self.step)
         self._past.begin_at(self.step)
         self.rescue.recovery.remember(self._past.memory)
         self.reporter.record(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-FORWARD, BACKWARD, OPTIMIZER, VALIDATION = "forward", "backward", "optimizer", "validation"
+FORWARD, BACKWARD, OPTIMIZER, VALIDATION, HOST = "forward", "backward", "optimizer", "validation", "host"
 
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _WANTED = re.compile(r"(?:allocate|need)\D{0,20}([\d.]+) (bytes|KiB|MiB|GiB)", re.IGNORECASE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from engine.memory.fit import MicroFit
+from engine.memory.fit import MicroFit, micros
 from engine.memory.hardware import Hardware
 from profiles.spec import RunSpec
 
@@ -45,11 +45,17 @@ class Recovery:
         if "context" in changed:
             self._fit.forget()
 
-    def lower(self, spec: RunSpec, capacity: int) -> int | None:
-        """The micro to go on with after want of memory; None where one sequence is already too much."""
+    def lower(self, spec: RunSpec, capacity: int | None) -> int | None:
+        """The micro to go on with after want of memory; None where one sequence is already too much.
+
+        ``capacity`` is None where nobody knows how much there was: half the micro then.
+        """
         self._quiet = 0
-        self._fit.failed(spec.batch.micro, capacity)
-        lower = self._fit.lower(spec, capacity)
+        if capacity is None:
+            lower = max((n for n in micros(spec) if n <= spec.batch.micro // 2), default=None)
+        else:
+            self._fit.failed(spec.batch.micro, capacity)
+            lower = self._fit.lower(spec, capacity)
         if lower is not None:
             self.wanted = max(self.wanted or 0, spec.batch.micro)
         return lower

@@ -14,7 +14,7 @@ from engine.memory.hardware import Hardware
 from engine.train.backend import Backend, Batch
 from engine.train.edits import changed
 from engine.train.keeper import MemoryKeeper
-from engine.train.oom import FORWARD, OPTIMIZER, VALIDATION, OutOfMemory
+from engine.train.oom import FORWARD, HOST, OPTIMIZER, VALIDATION, OutOfMemory
 from engine.train.past import Past, StartAgain
 from engine.train.ranks import Ranks
 from engine.train.recovery import BY, Recovery
@@ -83,9 +83,9 @@ class Rescue:
     def answer_for(self, past: Past) -> None:
         """Act on what ended an earlier attempt unanswered: the kernel's kill, another rank's want of memory."""
         run = self._run
-        failure = run.ranks.decide(self._keeper.word_left)
+        failure = run.ranks.decide(lambda: self._keeper.word_left(run.spec.batch.micro))
         if failure is None and past.killed and self._hardware.device != "cuda":  # there micro takes no host memory
-            failure = OutOfMemory("host", None, "the kernel killed the trainer")
+            failure = OutOfMemory(HOST, None, "the kernel killed the trainer")
         if failure is not None and (run.spec.batch.micro > 1 or run.spec.memory.oom == "fail"):
             self._decide(failure)
 
@@ -93,7 +93,7 @@ class Rescue:
         """Make room and return, so that the step is done again; or end this attempt."""
         run = self._run
         if run.ranks.rank:
-            self._keeper.leave_word(failure, run.ranks.rank)
+            self._keeper.leave_word(failure, run.ranks.rank, run.spec.batch.micro)
         alone, stepping = run.ranks.size == 1, failure.where == OPTIMIZER  # then weights may be half stepped
         here = alone and run.backend.redoes and not stepping
         if here:
@@ -108,7 +108,8 @@ class Rescue:
     def _decide(self, failure: OutOfMemory) -> None:
         """As ``memory.oom`` says: raise, let a person choose, or take a smaller micro. Several ranks cannot wait for a
         person, for the others are within a sum."""
-        spec, capacity = self._run.spec, self._run.backend.capacity()
+        spec = self._run.spec
+        capacity = None if failure.where == HOST else self._run.backend.capacity()  # what it was is gone with it
         lower = self.recovery.lower(spec, capacity)
         policy = "auto" if spec.memory.oom == "ask" and self._run.ranks.size > 1 else spec.memory.oom
         action = policy if policy != "auto" else f"micro {lower}" if lower else "fail"

@@ -1,0 +1,76 @@
+"""Memory that really does not suffice: the allocator's errors under a limit on the address space."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+
+import pytest
+
+WIDE = (
+    *("-s", "model.vocab_size=4096", "-s", "sequences=64", "-s", "micro=64", "-s", "context=256", "-s", "loss=plain"),
+    *("-s", "steps=12", "-s", "val_every=0", "-s", "save_every=4", "-s", "model.hidden_size=64"),
+)
+
+LIMIT = 1300 << 20  # bytes of address space, of which torch's libraries take half
+LIMIT_2 = 1600 << 20  # of each rank; DeepSpeed takes more by itself
+
+
+def limited(limit: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def micros(run) -> list[int]:
+    return [record["micro"] for record in run.kind("step")]
+
+
+def test_a_launch_far_too_large_settles_by_itself(world):
+    """64 sequences at once hold about 1 GB of logits alone, the limit leaves a fraction of that."""
+    told = world.run("launch", "-p", "nano", "--name", "run", *WIDE, preexec_fn=limited(LIMIT))
+    run = world.find(told.stdout.strip())
+    run.wait_end()
+    print(micros(run), [(o["micro"], o["where"], o["wanted"], o["capacity"]) for o in run.kind("oom")])
+    assert len(run.kind("oom")) in (1, 2)
+    assert run.kind("exit")[-1]["attempt"] == 1  # all within the process
+    assert micros(run)[-1] == 16  # 32 does not fit: tried by hand
+    assert [record["tokens"] for record in run.kind("step")] == [64 * 256 * n for n in range(1, 13)]
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("deepspeed", marks=pytest.mark.faults)])
+def test_of_two_ranks_both_begin_again_smaller(world, backend):
+    """Whichever of them it was; rank 1 has no log and leaves word beside the checkpoints."""
+    two = ("-s", "gpus_per_node=2", "--backend", backend)
+    words = ("launch", "-p", "nano", "--name", "run", *WIDE, *two, "-s", "micro=32")
+    told = world.run(*words, preexec_fn=limited(LIMIT_2))
+    run = world.find(told.stdout.strip())
+    run.wait_end(patience=200)
+    print(micros(run), [(o["micro"], o["where"], o["text"]) for o in run.kind("oom")], run.kind("exit"))
+    assert run.kind("oom")
+    assert {edit["by"] for edit in run.kind("edit")} == {"oom"}
+    assert micros(run)[-1] < 32
+    assert list(run.losses()) == list(range(1, 13))
+    assert not list((world.out / "run").glob(".oom.*"))
+
+
+def test_a_second_look_at_a_held_run_sees_the_same(world, wait_for):
+    """memory.oom = ask: held until somebody answers, and an answer lets it go on."""
+    ask = ("-s", "oom=ask", "-s", "micro=64")
+    told = world.run("launch", "-p", "nano", "--name", "run", *WIDE, *ask, preexec_fn=limited(LIMIT))
+    run = world.find(told.stdout.strip())
+    wait_for("it to be held", lambda: run.phase() == "paused")
+    (oom,) = run.kind("oom")
+    assert (oom["action"], oom["micro"]) == ("ask", 64)
+    assert oom["parts"]["activations"] > 0
+    status = run.status()
+    assert status["phase"] == "paused"
+    assert "out of memory in forward: change it with set" in status["reason"]
+    assert "micro 64 → 8" in world.run("set", run.id, "micro=8").stderr
+    run.wait_end()
+    assert set(micros(run)) == {8}
+
+
+def test_what_a_run_took_corrects_the_next_forecast(undisturbed):
+    world = undisturbed.world
+    told = world.run("plan", "-p", "nano")
+    assert "calibrated: host ×" in told.stdout
+    assert "by 1 run on this machine" in told.stdout
