@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.jobs.commands import Command
@@ -282,3 +284,96 @@ def test_memory_is_told_at_the_start_and_after_every_change(nano: Nano, tmp_path
     assert told[0]["parts"]["weights"] > 0
     assert told[1]["measured"]["host"] > 100 << 20
     assert told[3]["measured"] == {"device": None, "host": None}  # the most there ever was is no measure of this one
+
+
+class Killed(BaseException):
+    """The end of a process, as far as one process can play that: nothing is written or tidied up behind it."""
+
+
+EVENTS = st.one_of(
+    st.tuples(st.just("edit"), st.integers(1, STEPS), st.sampled_from([1, 2, 4, 8])),
+    st.tuples(st.just("oom"), st.integers(1, 4 * STEPS), st.floats(0.01, 0.99)),
+    st.tuples(st.just("kill"), st.integers(1, 4 * STEPS), st.just(0)),
+    st.tuples(st.just("save"), st.integers(1, STEPS), st.just(0)),
+)
+
+
+def troubled(spec: RunSpec, out: Path, events: list[tuple[str, int, Any]], operations: int) -> Log:
+    """A run to which all that happens; it is begun again after each death, as a supervisor does."""
+    edits = {step: micro for kind, step, micro in events if kind == "edit"}
+    saves = {step for kind, step, _ in events if kind == "save"}
+
+    def ask(record: dict[str, Any]) -> list[Command]:
+        asked = []
+        if record["kind"] == "step" and (micro := edits.pop(record["step"], None)):
+            changes = {"changes": {"micro": micro}, "force": True}
+            asked.append(Command(id="edit", method="set", params=changes, by="test"))
+        if record["kind"] == "step" and record["step"] in saves:
+            asked.append(Command(id="save", method="checkpoint", params={}, by="test"))
+        return asked
+
+    log = Log(ask)
+    calls = iter(sorted((which, kind, share) for kind, which, share in events if kind in ("oom", "kill")))
+    due = next(calls, None)
+    made = 0
+
+    class Troubled:
+        def __init__(self, backend: Any) -> None:
+            object.__setattr__(self, "_backend", backend)
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            setattr(self._backend, name, value)
+
+        def __getattr__(self, name: str) -> Any:
+            return self.accumulate if name == "accumulate" else getattr(self._backend, name)
+
+        def accumulate(self, *args: Any) -> None:
+            nonlocal made, due
+            made += 1
+            if due is None or made < due[0]:
+                return self._backend.accumulate(*args)
+            _, kind, share = due
+            due = next(calls, None)
+            if kind == "kill":
+                raise Killed
+            with Failing(max(1, round(share * operations))):
+                self._backend.accumulate(*args)
+
+    for _ in range(len(events) + 5):
+        trainer = Trainer(spec, Troubled(build_backend(spec, OneRank())), log, out, supervised=True)  # type: ignore[arg-type]
+        try:
+            trainer.run(checkpoint.latest(out), None)
+        except (StartAgain, Killed):
+            continue
+        except UserError as error:
+            assert "the smallest there is" in str(error)
+            continue
+        assert trainer.course.cursor.to_dict()["taken"] == STEPS * 8
+        return log
+    raise AssertionError("it never came to its end")
+
+
+@pytest.mark.parametrize(
+    ("backend", "examples"),
+    [
+        ("torch", 15),
+        ("deepspeed", 2),
+        pytest.param("torch", 500, marks=[pytest.mark.faults, pytest.mark.timeout(3600)]),
+        pytest.param("deepspeed", 20, marks=[pytest.mark.faults, pytest.mark.timeout(3600)]),
+    ],
+)
+def test_whatever_happens_it_is_the_calm_run(
+    nano: Nano, tmp_path_factory: pytest.TempPathFactory, backend: str, examples: int
+) -> None:
+    spec = nano(f"backend={backend}", "save_every=3")
+    calm = Log()
+    train(spec, tmp_path_factory.mktemp("calm"), calm)
+    count = operations(spec, "accumulate")
+
+    @settings(max_examples=examples, deadline=None, print_blob=True)
+    @given(st.lists(EVENTS, max_size=6))
+    def live(events: list[tuple[str, int, Any]]) -> None:
+        log = troubled(spec, tmp_path_factory.mktemp("troubled"), events, count)
+        assert log.losses() == pytest.approx(calm.losses(), rel=1e-5)
+
+    live()
