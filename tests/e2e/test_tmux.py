@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -190,3 +191,27 @@ def test_a_pause_from_the_app_is_the_runs(world, terminals, wait_for):
     terminal.wait_text("paused")
     terminal.keys("p")
     wait_for("the run to go on", lambda: run.phase() == "running")
+
+
+def test_a_run_that_is_held_for_want_of_memory_asks_in_every_app(world, terminals):
+    """An answer in one of them lets the run go on and closes the question in the other."""
+    wide = ("model.vocab_size=4096", "sequences=64", "micro=64", "context=256", "loss=plain", "oom=ask", "steps=30")
+    flags = [word for text in (*wide, "val_every=0", "save_every=0") for word in ("-s", text)]
+    limit = 1300 << 20  # bytes of address space
+    told = world.run(
+        *("launch", "-p", "nano", *flags), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    )
+    run = world.find(told.stdout.strip())
+    here, there = terminals(), terminals()
+    here.open("attach", run.id)
+    there.open("attach", run.id)
+    for terminal in (here, there):
+        terminal.wait_text(r"Out of memory\s")
+        terminal.wait_text(r"in forward at micro 64, wanted 256 MiB")
+        terminal.wait_text(r"micro 64→32, accum 1→2: −\d+")
+    here.keys("BSpace", "BSpace", "8", "Enter")
+    here.wait_text(r"micro 64 → 8")
+    there.wait_text(r"micro 64 → 8")
+    assert "Out of memory " not in there.text()
+    run.wait_end()
+    assert {record["micro"] for record in run.kind("step")} == {8}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -13,14 +13,17 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
 from profiles.errors import SpecError, UserError
+from tui import format as words
 from tui.widgets.forecast_bar import verdict
 from tui.widgets.number import NumberField
 
 if TYPE_CHECKING:
     from engine.jobs.client import Link
     from engine.memory.hardware import Hardware
+    from engine.memory.levers import Lever
     from profiles.spec import RunSpec
-    from tui.run_view import RunView
+
+_USUAL_END = "Enter applies at the next step, q cancels"
 
 
 class EditScreen(ModalScreen["dict[str, int] | None"]):
@@ -34,11 +37,12 @@ class EditScreen(ModalScreen["dict[str, int] | None"]):
     ]
 
     class Known(Message):
-        """What this machine has."""
+        """What this machine has, and what would make the run smaller at once."""
 
-        def __init__(self, hardware: Hardware) -> None:
+        def __init__(self, hardware: Hardware, ways: list[Lever]) -> None:
             super().__init__()
             self.hardware = hardware
+            self.ways = ways
 
     class Refused(Message):
         def __init__(self, why: str) -> None:
@@ -50,14 +54,20 @@ class EditScreen(ModalScreen["dict[str, int] | None"]):
             super().__init__()
             self.changes = changes
 
-    def __init__(self, spec: RunSpec, view: RunView, link: Link) -> None:
+    def __init__(self, spec: RunSpec, link: Link, want: dict[str, Any] | None = None) -> None:
+        """``spec`` is what the run is by now; ``want`` the ``oom`` record of a run that is held for an answer."""
         super().__init__()
         self._spec = spec
         self._link = link
-        self._micro = view.micro or spec.batch.micro
-        self._accum = view.accum or spec.accum
+        self._want = want
+        self._micro, self._accum = spec.batch.micro, spec.accum
         self._hardware: Hardware | None = None
         self._sending = False
+
+    @property
+    def held(self) -> bool:
+        """Whether the run waits for what is entered here."""
+        return self._want is not None
 
     @property
     def _each_rank(self) -> int:
@@ -66,7 +76,9 @@ class EditScreen(ModalScreen["dict[str, int] | None"]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Static("Edit the living run", classes="dialog-title")
+            yield Static("Out of memory" if self._want else "Edit the living run", classes="dialog-title")
+            if self._want:
+                yield Static(_described(self._want), classes="dialog-note", markup=False)
             with Horizontal(classes="edit-row"):
                 yield Label("micro-batch")
                 yield NumberField(str(self._micro), id="micro")
@@ -75,7 +87,9 @@ class EditScreen(ModalScreen["dict[str, int] | None"]):
                 yield NumberField(str(self._accum), id="accum")
             yield Static(f"micro × accum stays {self._each_rank}, the sequences of a step", classes="dialog-note")
             yield Static("", id="verdict", markup=False)
-            yield Static("Enter applies at the next step, q cancels", classes="dialog-note")
+            yield Static("", id="ways", classes="dialog-note", markup=False)
+            end = "Enter applies, the run goes on; q leaves it waiting" if self._want else _USUAL_END
+            yield Static(end, classes="dialog-note")
 
     def on_mount(self) -> None:
         self.query_one("#micro", NumberField).focus()
@@ -84,12 +98,19 @@ class EditScreen(ModalScreen["dict[str, int] | None"]):
     @work(thread=True, exit_on_error=True)
     def look(self) -> None:
         from engine.memory.hardware import detect_hardware
+        from engine.memory.levers import LIVE, levers
 
-        self.post_message(self.Known(detect_hardware()))
+        hardware = detect_hardware()
+        self.post_message(self.Known(hardware, [way for way in levers(self._spec, hardware) if way.when == LIVE]))
 
     @on(Known)
     def _known(self, message: Known) -> None:
         self._hardware = message.hardware
+        micro = self.query_one("#micro", NumberField)
+        if self._want and message.ways and micro.number == self._micro:
+            first = message.ways[0].spec
+            micro.value, self.query_one("#accum", NumberField).value = str(first.batch.micro), str(first.accum)
+        self.query_one("#ways", Static).update("\n".join(_offered(way) for way in message.ways[:3]))
         self._judge()
 
     @on(Input.Changed)
@@ -166,3 +187,17 @@ class EditScreen(ModalScreen["dict[str, int] | None"]):
 
     def action_cancel(self) -> None:
         self.dismiss(None)
+
+
+def _described(want: dict[str, Any]) -> str:
+    """What the run ran out of, and what held most of it."""
+    wanted = f", wanted {words.size(want['wanted'])}" if want.get("wanted") else ""
+    parts = sorted((want.get("parts") or {}).items(), key=lambda part: -part[1])[:3]
+    held = " · ".join(f"{name} {words.size(size)}" for name, size in parts)
+    return f"in {want.get('where')} at micro {want.get('micro')}{wanted}\n{held}"
+
+
+def _offered(way: Lever) -> str:
+    saved = max(way.device, way.host)
+    speed = f"{way.speed:+.0%} tokens/s" if abs(way.speed) >= 0.005 else "as fast"
+    return f"{way.change}: −{words.size(saved)}, {speed} (estimate)"

@@ -64,6 +64,8 @@ class MonitorScreen(Screen[None]):
         self._smoothing = 0
         self._dirty = True
         self._was_up = False
+        self._want: dict[str, Any] | None = None  # of memory, about which a person is asked
+        self._offered: dict[str, Any] | None = None  # that form has been opened
 
     def compose(self) -> ComposeResult:
         yield Heading(f"{self.view.name} · {self.job.id}" if self.view.name != self.job.id else self.job.id)
@@ -127,12 +129,31 @@ class MonitorScreen(Screen[None]):
         urgent = False
         for record in message.records:
             self.view.take(record, charts=not message.past)
+            self._heed(record)
             urgent = urgent or record["kind"] in _AT_ONCE
             if self._worth_telling(record) and (told := words.tell(record)) is not None:
                 self._log.add(float(record.get("t") or 0) or time.time(), *told)
         self._dirty = True
         if urgent:
             self._paint()
+        self._offer_room()
+
+    def _heed(self, record: dict[str, Any]) -> None:
+        """Remember want of memory that a person is asked about, until anybody has answered."""
+        if record["kind"] == "oom":
+            self._want = record if record.get("action") == "ask" else None
+        elif record["kind"] == "start" or (record["kind"] == "state" and record.get("phase") != "paused"):
+            self._want = self._offered = None
+
+    def _offer_room(self) -> None:
+        """Open the form on a run that is held for want of memory, once; close it when another has answered."""
+        top = self.app.screen
+        if self._want is None and getattr(top, "held", False):
+            top.dismiss(None)
+        elif self.is_active and self._want is not self._offered and self.view.phase == "paused":
+            self._offered = self._want
+            self.app.bell()
+            self._open_edit(self._want)
 
     def _worth_telling(self, record: dict[str, Any]) -> bool:
         """The first connection is no news."""
@@ -242,17 +263,24 @@ class MonitorScreen(Screen[None]):
             self.ask("stop", "asked to save and stop" if save else "asked to stop without saving", save=save)
 
     def action_edit(self) -> None:
-        from tui.screens.edit import EditScreen
-
         if self.view.ended:
             self._trouble(self.Trouble(f"the run has already ended: {self.view.phase}"))
             return
+        self._open_edit(self._want)
+
+    def _open_edit(self, want: dict[str, Any] | None) -> None:
+        from tui.screens.edit import EditScreen
+
+        view = self.view
         try:
             spec = self.job.spec()
+            now = {"micro": view.micro, "context": view.context}
+            now["sequences"] = view.micro * view.accum * spec.ranks if view.micro and view.accum else None
+            spec = spec.with_batch(**{key: value for key, value in now.items() if value})
         except UserError as error:
             self._trouble(self.Trouble(str(error)))
             return
-        self.app.push_screen(EditScreen(spec, self.view, self._link()), self._edited)
+        self.app.push_screen(EditScreen(spec, self._link(), want), self._edited)
 
     def _edited(self, changes: dict[str, int] | None) -> None:
         if changes:
