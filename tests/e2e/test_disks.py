@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -131,3 +132,26 @@ def test_a_full_disk_under_the_log_holds_nothing_up_and_loses_nothing(world, mak
     run.wait_end()
     assert [record["step"] for record in run.kind("step")] == list(range(1, 241))
     assert run.losses() == undisturbed.losses()
+
+
+def test_a_read_only_state_directory_is_read_and_not_written(world, make_disk, wait_for):
+    home = make_disk(world.home, 4 << 20)
+    ended, cut = world.launch("-s", "steps=20", name="ended"), None
+    ended.wait_end()
+    cut = world.launch("-s", "steps=100000", name="cut")
+    cut.wait_step(20)
+    cut.kill_both()
+    wait_for("all to be gone", lambda: world.processes() == [])
+    home.remount("ro")
+    assert [job["phase"] for job in json.loads(world.run("ls", "--json").stdout)] == ["cut-off", "finished"]
+    assert "step 20/20" in world.run("watch", ended.id, "--no-follow").stdout
+    for command in (("launch", "-p", "nano", "--name", "new"), ("resume", cut.id), ("rm", ended.id)):
+        told = world.run(*command, code=1)
+        assert len(told.stderr.splitlines()) == 1, told.stderr
+        assert "Read-only" in told.stderr or "cannot" in told.stderr
+    assert world.processes() == []
+    home.remount("rw")
+    world.run("resume", cut.id)
+    cut.wait_step(21, attempt=2)
+    world.run("stop", cut.id, "--kill")
+    cut.wait_end("stopped")
