@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.jobs import hooks
+from engine.jobs import hooks, wire
 from engine.jobs.devices import check_free
 from engine.jobs.files import write_json
 from engine.jobs.launchers import check_launcher, prepare
@@ -114,10 +114,21 @@ def ensure_supervisor(job: Job) -> None:
     deadline = time.monotonic() + STARTUP_PATIENCE
     while time.monotonic() < deadline:
         state = job.state()
-        if state.get("phase") in ENDED or (is_locked(job.supervisor_lock) and is_alive(state.get("supervisor"))):
+        if state.get("phase") in ENDED:
+            return
+        if is_locked(job.supervisor_lock) and (is_alive(state.get("supervisor")) or _answers(job)):
             return
         time.sleep(0.02)
     raise UserError(f"job {job.id}: its supervisor did not start; see {job.console_path}")
+
+
+def _answers(job: Job) -> bool:
+    """Whether a supervisor listens: on a full disk it cannot write into the state who it is."""
+    try:
+        wire.connect(job.socket_path).close()
+    except OSError:
+        return False
+    return True
 
 
 def run_due_hooks(job: Job) -> None:
