@@ -25,8 +25,7 @@ def each_step_once(run) -> list[int]:
     return steps
 
 
-@pytest.mark.parametrize("draw", range(2))
-def test_a_killed_trainer_goes_on_from_its_checkpoint(world, undisturbed, draw):
+def test_a_killed_trainer_goes_on_from_its_checkpoint(world, undisturbed):
     step = random.SystemRandom().randint(5, STEPS - 20)
     print(f"kill at step {step}")
     run = world.launch()
