@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _USUAL_END = "Enter applies at the next step, q cancels"
 
 
-class EditScreen(ModalScreen["dict[str, int] | None"]):
+class EditScreen(ModalScreen["dict[str, Any] | None"]):
     """Dismisses with the changes that were sent, or with None."""
 
     CSS_PATH = "../styles/dialogs.tcss"
@@ -50,7 +50,7 @@ class EditScreen(ModalScreen["dict[str, int] | None"]):
             self.why = why
 
     class Sent(Message):
-        def __init__(self, changes: dict[str, int]) -> None:
+        def __init__(self, changes: dict[str, Any]) -> None:
             super().__init__()
             self.changes = changes
 
@@ -85,6 +85,9 @@ class EditScreen(ModalScreen["dict[str, int] | None"]):
             with Horizontal(classes="edit-row"):
                 yield Label("accumulation")
                 yield NumberField(str(self._accum), id="accum")
+            with Horizontal(classes="edit-row"):
+                yield Label("also")
+                yield Input(id="also", placeholder="lr_scale=0.5 stop_step=900 context=4096 --unlock", compact=True)
             yield Static(f"micro × accum stays {self._each_rank}, the sequences of a step", classes="dialog-note")
             yield Static("", id="verdict", markup=False)
             yield Static("", id="ways", classes="dialog-note", markup=False)
@@ -92,6 +95,7 @@ class EditScreen(ModalScreen["dict[str, int] | None"]):
             yield Static(end, classes="dialog-note")
 
     def on_mount(self) -> None:
+        self.query_one("#also", Input).cursor_blink = False  # a blinking cursor is bytes over ssh
         self.query_one("#micro", NumberField).focus()
         self.look()
 
@@ -124,18 +128,29 @@ class EditScreen(ModalScreen["dict[str, int] | None"]):
                 other.value = str(follows)
         self._judge()
 
-    def _wanted(self) -> RunSpec:
-        """The spec the form describes. Raises ``SpecError``."""
+    def _wanted(self) -> tuple[RunSpec, dict[str, Any]]:
+        """The spec the form describes, and the request for it. Raises ``UserError``."""
+        from engine.train.edits import edited
+
+        changes, flags = _parsed(self.query_one("#also", Input).value)
+        micro = self._cut()
+        if micro != self._micro and not changes.keys() & {"batch.micro", "batch.accum", "batch.sequences"}:
+            changes["micro"] = micro
+        request = {"changes": changes, **flags}
+        return (edited(self._spec, changes, unlock=flags["unlock"]) if changes else self._spec), request
+
+    def _cut(self) -> int:
+        """The micro-batch that the two numbers agree on. Raises ``SpecError``."""
         micro, accum = (self.query_one(f"#{name}", NumberField).number or 0 for name in ("micro", "accum"))
         if micro * accum != self._each_rank:
             fits = [str(n) for n in range(1, self._each_rank + 1) if self._each_rank % n == 0]
             raise SpecError(f"micro {micro} × accum {accum} is not {self._each_rank}; micro can be {', '.join(fits)}")
-        return self._spec.with_batch(micro=micro)
+        return micro
 
     def _judge(self) -> None:
         try:
-            spec = self._wanted()
-        except SpecError as error:
+            spec, _ = self._wanted()
+        except UserError as error:
             self._say(str(error), wrong=True)
             return
         if self._hardware is None:
@@ -156,25 +171,25 @@ class EditScreen(ModalScreen["dict[str, int] | None"]):
         if self._sending:
             return
         try:
-            spec = self._wanted()
-        except SpecError as error:
+            _, request = self._wanted()
+        except UserError as error:
             self._say(str(error), wrong=True)
             return
-        if (spec.batch.micro, spec.accum) == (self._micro, self._accum):
+        if not request["changes"]:
             self.dismiss(None)
             return
         self._sending = True
         self._say("sending …")
-        self.send({"micro": spec.batch.micro, "accum": spec.accum})
+        self.send(request)
 
     @work(exit_on_error=True)
-    async def send(self, changes: dict[str, int]) -> None:
+    async def send(self, request: dict[str, Any]) -> None:
         try:
-            await self._link.request("set", by="app", changes=changes)
+            await self._link.request("set", by="app", **request)
         except UserError as error:
             self.post_message(self.Refused(str(error)))
         else:
-            self.post_message(self.Sent(changes))
+            self.post_message(self.Sent(request["changes"]))
 
     @on(Refused)
     def _refused(self, message: Refused) -> None:
@@ -187,6 +202,15 @@ class EditScreen(ModalScreen["dict[str, int] | None"]):
 
     def action_cancel(self) -> None:
         self.dismiss(None)
+
+
+def _parsed(text: str) -> tuple[dict[str, Any], dict[str, bool]]:
+    """Changes and flags as ``mla-tui set`` takes them. Raises ``SpecError``."""
+    from profiles.registry import parse_override
+
+    entered = text.split()
+    flags = {"unlock": "--unlock" in entered, "force": "--force" in entered}
+    return dict(parse_override(word) for word in entered if word not in ("--unlock", "--force")), flags
 
 
 def _described(want: dict[str, Any]) -> str:

@@ -282,7 +282,7 @@ class MonitorScreen(Screen[None]):
             return
         self.app.push_screen(EditScreen(spec, self._link(), want), self._edited)
 
-    def _edited(self, changes: dict[str, int] | None) -> None:
+    def _edited(self, changes: dict[str, Any] | None) -> None:
         if changes:
             text = "asked for " + ", ".join(f"{key} = {value}" for key, value in changes.items())
             self._log.add(time.time(), text, "plain")

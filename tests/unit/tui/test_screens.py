@@ -224,6 +224,27 @@ async def test_the_edit_form_keeps_the_sequences_of_a_step(store: Store, make_jo
     assert not job.commands_path.exists()
 
 
+async def test_the_edit_form_takes_what_the_command_takes(store: Store, make_job: Any) -> None:
+    job, _ = make_job("demo", 5, phase="running")
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("e")
+        await until(pilot, lambda: isinstance(app.screen, EditScreen))
+        await until(pilot, lambda: "forecast: host" in said(app, "#verdict"))
+        before = said(app, "#verdict")
+        await pilot.press("tab", "tab", *"context=512")
+        await until(pilot, lambda: "if that is meant, add --unlock" in said(app, "#verdict"))
+        await pilot.press(*" --unlock")
+        await until(pilot, lambda: "forecast: host" in said(app, "#verdict") and said(app, "#verdict") != before)
+        await pilot.press(*" lrscale=2")
+        await until(pilot, lambda: "did you mean optim.lr_scale" in said(app, "#verdict"))
+        await pilot.press("enter")
+        assert isinstance(app.screen, EditScreen)
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+    assert not job.commands_path.exists()
+
+
 async def test_a_new_run_forecasts_as_one_types(store: Store) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
