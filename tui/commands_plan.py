@@ -124,7 +124,7 @@ def _as_text(
 ) -> list[str]:
     width = min(shutil.get_terminal_size((80, 24)).columns, WIDEST) - 1
     batch = f"micro {spec.batch.micro} × accum {spec.accum}, context {spec.batch.context}"
-    known = found.words or "not calibrated by a run like it yet"
+    known = found.words or "not calibrated yet"
     lines = [f"{spec.profile}: {spec.model.name}, {batch}", f"on {hardware.name}; {known}"]
     for place in places:
         lines += ["", *_place(place, width)]
@@ -186,7 +186,7 @@ def _lever(way: Lever, heads: list[str], width: int) -> list[str]:
 
 
 def _row(first: str, amounts: list[str], speed: str, when: str, width: int) -> str:
-    last = "".join(f"{amount:>11}" for amount in amounts) + f"{speed:>10}{when:>9}"
+    last = "".join(f"{amount:>10}" for amount in amounts) + f"{speed:>10}{when:>8}"
     return f"{first:<{max(width - len(last), 0)}}{last}"
 
 

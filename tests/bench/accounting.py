@@ -143,7 +143,7 @@ def told(spec: RunSpec) -> dict[str, int]:
     here = Hardware("here", "cpu", None, None, 1 << 40, 1 << 40)
     found: dict[str, int] = {}
     for part, size in forecast(spec, here).host.items():
-        if part != "process":
+        if part not in ("process", "allocator slack"):
             part = _PARTS.get(part, "optimizer" if part.startswith("offloaded") else part)
             found[part] = found.get(part, 0) + size
     return found

@@ -1,4 +1,5 @@
-"""The tables of a card: ``python tests/gpu/measure.py ceiling|ablation|memory|longctx OUT [--seconds S] [--dry-run]``.
+"""The tables of a card: ``python tests/gpu/measure.py SECTION OUT [--seconds S] [--dry-run]``,
+SECTION one of ceiling, ablation, memory, forecast, longctx.
 
 Each call writes ``OUT/gpu-SECTION.json`` and ``.md`` anew after every measurement, so that one cut short keeps what it
 has; what there was no time for stands in them as not measured. ``--dry-run`` does all of it small, on a CPU.
@@ -20,7 +21,7 @@ from typing import Any
 
 from search import longest  # beside this script
 
-from engine.memory.forecast import forecast
+from engine.memory.forecast import ALLOCATED_NOT, forecast
 from engine.memory.hardware import detect_hardware
 from engine.train.grid import Effort, cell, run
 from profiles.errors import UserError
@@ -59,6 +60,21 @@ SMALL: Sequence[tuple[dict[str, str], tuple[int, ...]]] = (
     ({"train.precision": "bf16_sr", "memory.checkpointing": "full"}, (4, 12)),
     ({"train.precision": "bf16", "memory.strategy": "states8bit", "memory.checkpointing": "full"}, (4, 12)),
 )
+# What the forecast is held against: each way of using memory, in as much of the card as a smaller one has. Those that
+# do not fit are a result as well. Eager, for the formulas are, and compiled once.
+_EAGER = {"train.compile": "off", "sequences": "8", "micro": "4"}
+GRID: Sequence[tuple[float, dict[str, str]]] = (
+    *(
+        (16.0, {**_EAGER, "train.precision": "bf16_sr", "memory.strategy": "states8bit", "memory.checkpointing": kept})
+        for kept in ("selective", "full", "offload")
+    ),
+    (16.0, {**_EAGER, "train.precision": "bf16_sr", "memory.checkpointing": "full", "memory.loss": "plain"}),
+    *((24.0, {**_EAGER, "memory.checkpointing": kept}) for kept in ("full", "offload")),
+    (24.0, {**_EAGER, "memory.checkpointing": "full", "micro": "8"}),
+    *((32.0, {**_EAGER, "memory.checkpointing": kept, "micro": "2"}) for kept in ("none", "selective")),
+    (32.0, {**_EAGER, "memory.checkpointing": "full", "micro": "1", "sequences": "2", "context": "16384"}),
+    (32.0, {"memory.checkpointing": "full", "micro": "4", "sequences": "8"}),
+)
 # Eager: every context it tries would be compiled anew, its feed-forward tile by tile.
 LONGEST = {
     "train.precision": "bf16_sr",
@@ -84,9 +100,9 @@ class Session:
         self.write()
 
     def measure(
-        self, name: str, changes: dict[str, str], cap: bool = False, steps: int | None = None
+        self, name: str, changes: dict[str, str], cap: float | None = None, steps: int | None = None
     ) -> dict[str, Any]:
-        """Measure the profile with ``changes``; a failure is a result too."""
+        """Measure the profile with ``changes`` in ``cap`` GiB; a failure is a result too."""
         begun = time.monotonic()
         result: dict[str, Any] = {"name": name, "changes": changes, **self._try(changes, cap, steps)}
         result["took_s"] = time.monotonic() - begun
@@ -102,7 +118,7 @@ class Session:
         self._path.with_suffix(".json").write_text(json.dumps(self.results, indent=1))
         self._path.with_suffix(".md").write_text("\n".join([*self._lines(), ""]))
 
-    def _try(self, changes: dict[str, str], cap: bool, steps: int | None) -> dict[str, Any]:
+    def _try(self, changes: dict[str, str], cap: float | None, steps: int | None) -> dict[str, Any]:
         if self.out_of_time():
             return {"error": "not measured: no time left"}
         scale = self.scale
@@ -115,11 +131,12 @@ class Session:
         effort = replace(
             scale.effort,
             steps=steps or scale.effort.steps,
-            cap_gib=scale.cap_gib if cap else None,
+            cap_gib=cap if scale.cap_gib else None,  # nothing to cap in a dry run
             patience=self._deadline - time.monotonic(),
         )
-        # The allocator, whose peak it is held against, does not see the CUDA context.
-        return {"forecast": parts.device_total - parts.device.get("context", 0), **run(one, effort)}
+        # The allocator, whose peak it is held against, knows neither the CUDA context nor its own slack.
+        allocated = sum(size for part, size in parts.device.items() if part not in ALLOCATED_NOT)
+        return {"forecast": allocated, "forecast_parts": parts.device, **run(one, effort)}
 
 
 def ceiling(session: Session) -> None:
@@ -176,7 +193,17 @@ def memory(session: Session) -> None:
     for changes, micros in SMALL:
         for micro in sorted({min(micro, session.scale.micro) for micro in micros}, reverse=True):
             name = f"capped: {', '.join(changes.values())}, micro {micro}"
-            session.measure(name, {**changes, "micro": str(micro)}, cap=True)
+            session.measure(name, {**changes, "micro": str(micro)}, cap=session.scale.cap_gib)
+
+
+def grid(session: Session) -> None:
+    """The forecast against the allocator's peaks, by every way of using memory."""
+    session.show(lambda: [*_speeds(session), "", _forecast_error(session)])
+    for cap, wanted in GRID:
+        context = min(int(wanted.get("context", session.scale.context)), session.scale.last_context)
+        changes = {**wanted, "context": str(context)}
+        name = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in changes.items())
+        session.measure(f"{cap:g} GiB: {name}", changes, cap=cap, steps=1)
 
 
 def longctx(session: Session) -> None:
@@ -191,7 +218,7 @@ def longctx(session: Session) -> None:
 
     def fits(context: int) -> bool | None:
         changes = {**LONGEST, "micro": "1", "sequences": "1", "context": str(context)}
-        result = session.measure(f"context {context}", changes, cap=True, steps=1)
+        result = session.measure(f"context {context}", changes, cap=scale.cap_gib, steps=1)
         return None if str(result.get("error")).startswith("not measured") else "error" not in result
 
     session.show(words)
@@ -252,12 +279,17 @@ def _kept(session: Session) -> str:
 
 def _forecast_error(session: Session) -> str:
     told = [r for r in session.results if "error" not in r and r["peak"]["device"]]
-    errors = [abs(r["forecast"] / r["peak"]["device"] - 1) for r in told]
-    if not errors:
+    if not told:
         return "Forecast against the allocated peak: not measured."
-    return (
-        f"Forecast against the allocated peak: median error {statistics.median(errors):.1%}, worst {max(errors):.1%}."
-    )
+    lines = []
+    for name, key in (("allocated", "device"), ("reserved", "device_reserved")):
+        slack = [r["forecast_parts"].get("allocator slack", 0) if name == "reserved" else 0 for r in told]
+        errors = [(r["forecast"] + more) / r["peak"][key] - 1 for r, more in zip(told, slack, strict=True)]
+        lines.append(
+            f"Forecast against the {name} peak: median error {statistics.median(map(abs, errors)):.1%},"
+            f" {max(errors):+.1%} at most, {min(errors):+.1%} at least."
+        )
+    return " ".join(lines)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
@@ -265,7 +297,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     return [lines[0], "|---" * len(head) + "|", *lines[1:]]
 
 
-SECTIONS = {"ceiling": ceiling, "ablation": ablation, "memory": memory, "longctx": longctx}
+SECTIONS = {"ceiling": ceiling, "ablation": ablation, "memory": memory, "forecast": grid, "longctx": longctx}
 
 
 def main() -> None:

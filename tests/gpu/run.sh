@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in calls that end within ten minutes; tables and numbers go to $OUT (default: out).
-#   tests/gpu/run.sh tests|ceiling|ablation|memory|longctx|all [--dry-run]
+#   tests/gpu/run.sh tests|ceiling|ablation|memory|forecast|longctx|all [--dry-run]
 # "all" gives each its share of ten minutes, and says what it had no time for; one at a time measures more.
 # Needs python3 with torch (CUDA), numpy, safetensors, psutil, nvidia-ml-py and pytest, and torchao for the rows with
 # 8-bit states; the package itself is taken from this tree. --dry-run: small, on a machine without a card.
@@ -16,15 +16,15 @@ measure() { timeout -k 5 "$(($2 + 15))" python3 tests/gpu/measure.py "$1" "$out"
 
 case $what in
   tests) tests 580 ;;
-  ceiling | ablation | memory | longctx) measure "$what" 560 ;;
+  ceiling | ablation | memory | forecast | longctx) measure "$what" 560 ;;
   all)
     failed=0
-    for part in "tests 60" "ceiling 40" "ablation 165" "memory 145" "longctx 130"; do
+    for part in "tests 60" "ceiling 40" "ablation 140" "memory 120" "forecast 110" "longctx 100"; do
       echo "== $part s"
       read -r name seconds <<<"$part"
       if [[ $name == tests ]]; then tests "$seconds"; else measure "$name" "$((seconds - 15))"; fi || failed=1
     done
     exit $failed
     ;;
-  *) echo "run.sh: '$what' is not one of tests, ceiling, ablation, memory, longctx, all" >&2; exit 2 ;;
+  *) echo "run.sh: '$what' is not one of tests, ceiling, ablation, memory, forecast, longctx, all" >&2; exit 2 ;;
 esac

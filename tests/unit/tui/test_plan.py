@@ -1,0 +1,81 @@
+"""``mla-tui plan``: bars and levers in the width there is, the same numbers as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.memory.calibration import Measured, comparable, observe
+from engine.memory.forecast import forecast
+from engine.memory.hardware import Hardware
+from profiles import registry
+from tui.cli import main
+
+SUPPOSED = ["--vram", "16", "--ram", "24"]
+GIB = 1 << 30
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MLA_TUI_HOME", str(tmp_path))
+    return tmp_path
+
+
+def planned(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["plan", *words]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("profile", registry.BUILTIN_ORDER)
+@pytest.mark.parametrize("machine", [[], SUPPOSED])
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_it_fits_the_terminal(
+    profile: str,
+    machine: list[str],
+    columns: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = planned(capsys, "-p", profile, *machine).splitlines()
+    bars = [line for line in lines if line.startswith("  █")]
+    assert bars
+    assert max(map(len, bars)) < columns
+    if columns >= 80:
+        assert max(map(len, lines)) <= columns
+    assert "\x1b" not in "".join(lines)  # stdout is no terminal here
+
+
+def test_it_says_what_a_16_gb_card_with_24_gb_of_ram_makes_of_the_profiles(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for profile in ("pretrain_5080", "longctx_5090"):
+        text = planned(capsys, "-p", profile, *SUPPOSED)
+        assert "16.0 GiB free  fits" in text
+        assert "24.0 GiB free  tight" in text
+        answer = json.loads(planned(capsys, "-p", profile, *SUPPOSED, "--json"))
+        assert answer["room"] == {"device": "fits", "host": "tight"}
+        assert sum(answer["device"].values()) == answer["device_total"] < 16 * GIB
+        assert any(lever["host"] > 0 for lever in answer["levers"])
+        assert all(lever["basis"] and lever["changed"] for lever in answer["levers"])
+
+
+def test_a_run_that_was_seen_corrects_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = json.loads(planned(capsys, "-p", "pretrain_5080", *SUPPOSED, "--json"))
+    hardware = Hardware(**before["hardware"])
+    spec = registry.load("pretrain_5080")
+    told = comparable(spec, forecast(spec, hardware))
+    observe(spec, hardware, Measured(round(told["device"] * 1.1)), run="job", home=home)
+    after = json.loads(planned(capsys, "-p", "pretrain_5080", *SUPPOSED, "--json"))
+    assert after["calibration"]["device"] == {"ratio": pytest.approx(1.1), "runs": 1}
+    assert after["calibration"]["host"] is None
+    assert before["device_total"] * 1.08 < after["device_total"] < before["device_total"] * 1.1
+    assert "device ×1.10 by 1 run on this machine" in planned(capsys, "-p", "pretrain_5080", *SUPPOSED)
+
+
+@pytest.mark.parametrize("words", [["--vram", "16"], ["--vram", "16", "--ram", "-1"], ["--ram", "nan", "--vram", "8"]])
+def test_half_a_machine_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "-p", "cpu_demo", *words]) == 2
+    assert "--vram and --ram go together" in capsys.readouterr().err
