@@ -151,15 +151,17 @@ def take_over(job: Job) -> None:
         lock = Lock(job.supervisor_lock)
         if lock.acquire(patience=0.5):  # else somebody else has just done it
             try:
-                _make_ours(job, facts)
+                if not job.is_here():  # the other may have done it between our look and our lock
+                    _make_ours(job)
             finally:
                 lock.release()
     ensure_supervisor(job)
 
 
-def _make_ours(job: Job, facts: dict[str, Any]) -> None:
+def _make_ours(job: Job) -> None:
     """Make a job of an earlier boot one of this boot. What it is killed within can be done again."""
-    state, attempt = job.state(), facts.get("attempt") or 0
+    state, facts = job.state(), job.facts()
+    attempt = facts.get("attempt") or 0
     if attempt and (facts.get("exit") or {}).get("attempt") != attempt:  # its trainer could not say why it ended
         log = LogWriter(job.log_path, attempt)
         log.write("exit", code=None, signal=None, why=REBOOTED)
