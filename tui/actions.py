@@ -6,17 +6,27 @@ them): what is here works in any terminal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from textual.binding import Binding
+from textual.dom import DOMNode
+from textual.keys import key_to_character
 
-APP, HOME, NEW_RUN, MONITOR = "app", "home", "new_run", "monitor"
-SCREENS = (HOME, NEW_RUN, MONITOR)
+Keys = Mapping[str, tuple[str, ...]]
+"""The keys of a person's own, by the action's id."""
+
+APP, HOME, NEW_RUN, MONITOR, SETTINGS = "app", "home", "new_run", "monitor", "settings"
+SCREENS = (HOME, NEW_RUN, MONITOR, SETTINGS)
+NAMES = {HOME: "Runs", NEW_RUN: "New run", MONITOR: "Monitor", SETTINGS: "Settings", APP: "Everywhere"}
+
+MOVING, CHARTS, RUN, WHOLE_APP = GROUPS = ("Moving", "Charts", "Run", "App")
+_UNCHANGED: Keys = {}
 
 _KEY_NAMES = {
     "question_mark": "?",
     "slash": "/",
+    "comma": ",",
     "escape": "Esc",
     "enter": "Enter",
     "tab": "Tab",
@@ -32,7 +42,8 @@ class Action:
     """One thing to do.
 
     ``call`` is the Textual action the screen (or, for ``app``, the app) answers to; ``bar`` orders the key bar, 0 keeps
-    an action out of it; ``natural`` keys are handled by the focused widget and only described here.
+    an action out of it; ``natural`` keys are handled by the focused widget and only described here. What ``changes``
+    a run, a file or the machine is refused where the app only looks. ``section`` is its group in the help.
     """
 
     id: str
@@ -44,6 +55,17 @@ class Action:
     bar: int = 0
     destructive: bool = False
     natural: bool = False
+    changes: bool = False
+    section: str = ""
+
+    @property
+    def group(self) -> str:
+        """Its heading in the help: the one it names, else by what it is."""
+        if self.section:
+            return self.section
+        if self.changes or self.destructive:
+            return RUN
+        return WHOLE_APP if self.screens == (APP,) or "quit" in self.call or self.call == "back" else MOVING
 
     @property
     def key_names(self) -> str:
@@ -54,62 +76,99 @@ def key_name(key: str) -> str:
     """A key as a person says it: ``question_mark`` is ``?``, ``ctrl+p`` is ``Ctrl+P``."""
     if key in _KEY_NAMES:
         return _KEY_NAMES[key]
+    if len(key) > 1 and (character := key_to_character(key)) is not None and character.isprintable():
+        return character
     if key.startswith("ctrl+"):
         return "Ctrl+" + key[5:].upper()
     return key.upper() if len(key) > 1 else key
 
 
-_LIST = (HOME, NEW_RUN)
+_LIST = (HOME, NEW_RUN, SETTINGS)
 _AWAY = (NEW_RUN, MONITOR)
 
 ACTIONS: tuple[Action, ...] = (
     Action("open", ("enter",), "Open", "Watch the chosen run", (HOME,), "open", bar=1),
     Action("new", ("n",), "New run", "Choose a profile, see what it needs, launch it", (HOME,), "new_run", bar=2),
     Action("filter", ("slash",), "Filter", "Find runs by name, profile or phase", (HOME,), "filter", bar=3),
-    Action("resume", ("r",), "Resume", "Start the chosen run again, if it was cut off", (HOME,), "resume", bar=4),
-    Action("resume_all", ("R",), "Resume all", "Start every run again that was cut off", (HOME,), "resume_all"),
+    Action("resume", ("r",), "Resume", "Start the chosen run again, if it was cut off",
+           (HOME,), "resume", bar=4, changes=True),
+    Action("resume_all", ("R",), "Resume all", "Start every run again that was cut off",
+           (HOME,), "resume_all", changes=True),
     Action("down", ("j", "down"), "Down", "Next line of the list", _LIST, "cursor(1)", natural=True),
     Action("up", ("k", "up"), "Up", "Previous line of the list", _LIST, "cursor(-1)", natural=True),
     Action("quit", ("q",), "Quit", "Leave the app; runs go on", (HOME,), "app.quit", bar=9),
-    Action("launch", ("f5", "ctrl+l", "enter"), "Launch", "Start the run and watch it", (NEW_RUN,), "launch", bar=1),
+    Action("launch", ("f5", "ctrl+l", "enter"), "Launch", "Start the run and watch it",
+           (NEW_RUN,), "launch", bar=1, changes=True),
     Action("field", ("tab",), "Next field", "The profile list, then each field", (NEW_RUN,), "app.focus_next", bar=2),
-    Action("edit", ("e",), "Edit", "Change micro, accum, context, rate … of the living run", (MONITOR,), "edit", bar=1),
-    Action("pause", ("p",), "Pause", "Pause the run, or let it go on", (MONITOR,), "pause", bar=2),
-    Action("checkpoint", ("c",), "Checkpoint", "Write a checkpoint now", (MONITOR,), "checkpoint", bar=3),
-    Action("stop", ("x", "S"), "Stop", "Stop the run; asks, offers to save", (MONITOR,), "stop", 4, destructive=True),
-    Action("zoom", ("z",), "Zoom", "Give the focused pane the whole screen, and back", (MONITOR,), "zoom", bar=5),
-    Action("smooth", ("s",), "Smooth", "Smooth the lines: off, light, strong", (MONITOR,), "smooth", bar=7),
-    Action("log_axis", ("y",), "Log axis", "Logarithmic or linear axis for the loss", (MONITOR,), "log_axis", bar=6),
-    Action("pane_1", ("1",), "Pane 1", "Focus the loss", (MONITOR,), "pane(0)"),
-    Action("pane_2", ("2",), "Pane 2", "Focus the device memory", (MONITOR,), "pane(1)"),
-    Action("pane_3", ("3",), "Pane 3", "Focus the host memory", (MONITOR,), "pane(2)"),
-    Action("pane_4", ("4",), "Pane 4", "Focus the throughput", (MONITOR,), "pane(3)"),
-    Action("next_pane", ("tab",), "Next pane", "Focus the next pane", (MONITOR,), "app.focus_next"),
+    Action("edit", ("e",), "Edit", "Change micro, accum, context, rate … of the living run",
+           (MONITOR,), "edit", bar=1, changes=True),
+    Action("pause", ("p",), "Pause", "Pause the run, or let it go on", (MONITOR,), "pause", bar=2, changes=True),
+    Action("checkpoint", ("c",), "Checkpoint", "Write a checkpoint now", (MONITOR,), "checkpoint", bar=3, changes=True),
+    Action("stop", ("x", "S"), "Stop", "Stop the run; asks, offers to save",
+           (MONITOR,), "stop", 4, destructive=True, changes=True),
+    Action("zoom", ("z",), "Zoom", "Give the focused pane the whole screen, and back",
+           (MONITOR,), "zoom", bar=5, section=CHARTS),
+    Action("smooth", ("s",), "Smooth", "Smooth the lines: off, light, strong",
+           (MONITOR,), "smooth", bar=7, section=CHARTS),
+    Action("log_axis", ("y",), "Log axis", "Logarithmic or linear axis for the loss",
+           (MONITOR,), "log_axis", bar=6, section=CHARTS),
+    Action("pane_1", ("1",), "Pane 1", "Focus the loss", (MONITOR,), "pane(0)", section=CHARTS),
+    Action("pane_2", ("2",), "Pane 2", "Focus the device memory", (MONITOR,), "pane(1)", section=CHARTS),
+    Action("pane_3", ("3",), "Pane 3", "Focus the host memory", (MONITOR,), "pane(2)", section=CHARTS),
+    Action("pane_4", ("4",), "Pane 4", "Focus the throughput", (MONITOR,), "pane(3)", section=CHARTS),
+    Action("next_pane", ("tab",), "Next pane", "Focus the next pane", (MONITOR,), "app.focus_next", section=CHARTS),
     Action("log_older", ("k", "up"), "Older", "Scroll the log to older lines", (MONITOR,), "scroll_log(1)"),
     Action("log_newer", ("j", "down"), "Newer", "Scroll the log to newer lines", (MONITOR,), "scroll_log(-1)"),
     Action("back", ("q", "escape"), "Back", "Back to the runs; the run goes on", _AWAY, "back", bar=9),
+    Action("change", ("enter",), "Change", "The next value; of a key: press the new one", (SETTINGS,), "change", bar=1),
+    Action("default", ("d",), "Default", "Back to what it is without settings", (SETTINGS,), "default", bar=2),
+    Action("close", ("q", "escape"), "Back", "Back to where you were", (SETTINGS,), "back", bar=9),
     Action("help", ("question_mark", "f1"), "Help", "Every key of this screen", (APP,), "help", bar=8),
     Action("palette", ("ctrl+p",), "Commands", "Find an action by name", (APP,), "command_palette"),
+    Action("settings", ("f2", "comma"), "Settings", "Theme, refresh, bandwidth, bell, keys", (APP,), "settings"),
     Action("leave", ("ctrl+q",), "Quit the app", "Leave the app from any screen; runs go on", (APP,), "quit"),
 )  # fmt: skip
 
 
-def on(screen: str) -> list[Action]:
-    """The actions of one screen, those of the whole app last."""
+def on(screen: str, keys: Keys = _UNCHANGED, read_only: bool = False) -> list[Action]:
+    """The actions of one screen, those of the whole app last; without those that change something if ``read_only``.
+
+    ``keys`` take the place of an action's own.
+    """
     own = [action for action in ACTIONS if screen in action.screens]
-    return own + [action for action in ACTIONS if APP in action.screens and screen != APP]
+    own += [action for action in ACTIONS if APP in action.screens and screen != APP]
+    return [replace(a, keys=keys[a.id]) if a.id in keys else a for a in own if not (read_only and a.changes)]
 
 
 def bindings(screen: str) -> list[Binding]:
     """Textual bindings for the class of one screen (or of the app)."""
     return [
-        Binding(",".join(action.keys), action.call, action.title, show=False)
+        # The palette must open also where a text field has the focus.
+        Binding(
+            ",".join(action.keys), action.call, action.title, show=False, id=action.id, priority=action.id == "palette"
+        )
         for action in ACTIONS
-        if screen in action.screens and not action.natural and action.id != "palette"
+        if screen in action.screens and not action.natural
     ]
 
 
-def bar(screen: str) -> Iterable[tuple[str, str]]:
+def rebind(node: DOMNode, keys: Keys) -> None:
+    """Give a screen or the app the bindings of its class with ``keys`` in place of an action's own.
+
+    Not Textual's own keymap: that is applied after a focused text field was asked which keys are letters to it, so a
+    new letter would act while one types.
+    """
+    if (merged := type(node)._merged_bindings) is not None:
+        node._bindings = merged.copy()
+        node._bindings.apply_keymap({id: ",".join(own) for id, own in keys.items()})
+
+
+def changing(screen: str, call: str) -> Action | None:
+    """The action of one screen that ``call`` stands for, where it changes something."""
+    return next((a for a in on(screen) if a.changes and a.call == call), None)
+
+
+def bar(screen: str, keys: Keys = _UNCHANGED, read_only: bool = False) -> Iterable[tuple[str, str]]:
     """(key, title) for the key bar of one screen, the most wanted first."""
-    shown = sorted((action for action in on(screen) if action.bar), key=lambda action: action.bar)
+    shown = sorted((action for action in on(screen, keys, read_only) if action.bar), key=lambda action: action.bar)
     return [(key_name(action.keys[0]), action.title) for action in shown]

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
+from textual import on, work
 from textual._compositor import ChopsUpdate
+from textual.actions import ActionParseResult
 from textual.app import App
 from textual.binding import BindingType
 from textual.command import Provider
+from textual.dom import DOMNode
+from textual.message import Message
 from textual.screen import Screen
 
 from tui import actions
 from tui.exact_update import ExactUpdate
-from tui.terminal import LOST_TERMINAL, watch_terminal
+from tui.settings import Settings
+from tui.terminal import LOST_TERMINAL, check_terminal, watch_terminal
+from tui.themes import THEMES
+from tui.widgets.bar import KeyBar
 
 if TYPE_CHECKING:
     from engine.jobs.store import Job, Store
+    from tui.announce import News
+
+_TOAST = 10.0  # seconds a line about a run stands: one reads it after looking up
 
 
 def _action_provider() -> type[Provider]:
@@ -30,6 +42,7 @@ def _action_provider() -> type[Provider]:
 class MlaApp(App[int]):
     """Shows the jobs of ``store``; goes straight to the monitor of ``job_id`` when given.
 
+    ``trouble`` are lines about settings that were not taken. ``read_only`` refuses every action that changes something.
     Raises ``UserError`` where there is no such job.
     """
 
@@ -39,10 +52,31 @@ class MlaApp(App[int]):
     BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings(actions.APP)]
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_action_provider}
 
-    def __init__(self, store: Store, job_id: str | None = None) -> None:
+    class Announced(Message):
+        """What happened to runs."""
+
+        def __init__(self, news: list[News]) -> None:
+            super().__init__()
+            self.news = news
+
+    def __init__(
+        self,
+        store: Store,
+        job_id: str | None = None,
+        *,
+        settings: Settings | None = None,
+        trouble: Sequence[str] = (),
+        read_only: bool = False,
+    ) -> None:
         super().__init__()
         self.store = store
+        self.settings = settings or Settings()
+        self.trouble = trouble
+        self.read_only = read_only
         self.animation_level = "none"  # an animation is bytes over ssh that say nothing
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = self.settings.theme
         self._first_job = store.find(job_id) if job_id is not None else None
 
     def get_default_screen(self) -> Screen[Any]:
@@ -55,9 +89,80 @@ class MlaApp(App[int]):
             renderable = ExactUpdate.of(renderable)
         super()._display(screen, renderable)
 
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return dict(THEMES[0].variables)
+
     def on_mount(self) -> None:
+        self.screen_change_signal.subscribe(self, self._bind)
+        self.apply(self.settings)
+        for line in self.trouble:
+            self.notify(line, severity="warning", timeout=_TOAST, markup=False)
         if self._first_job is not None:
             self.open_job(self._first_job)
+        self.watch_runs()
+
+    # What a person has set
+
+    def apply(self, settings: Settings) -> None:
+        """Let ``settings`` hold from now on, on every screen."""
+        self.settings = settings
+        self.theme = settings.theme
+        actions.rebind(self, settings.keys)
+        for screen in self.screen_stack:
+            self._bind(screen)
+            for bar in screen.query(KeyBar):
+                bar.redraw()
+
+    def _bind(self, screen: Screen[Any]) -> None:
+        actions.rebind(screen, self.settings.keys)
+
+    def offered(self, place: str) -> list[actions.Action]:
+        """The actions of one screen as they are here: with the keys of the person's own."""
+        return actions.on(place, self.settings.keys, self.read_only)
+
+    def bell(self) -> None:
+        if self.settings.bell:
+            super().bell()
+
+    async def run_action(
+        self,
+        action: str | ActionParseResult,
+        default_namespace: DOMNode | None = None,
+        namespaces: Mapping[str, DOMNode] | None = None,
+    ) -> bool:
+        """Every key, click and line of the palette comes through here: the one place where ``read_only`` refuses."""
+        place = getattr(default_namespace or self.screen, "place", actions.APP)
+        refused = actions.changing(place, action) if self.read_only and isinstance(action, str) else None
+        if refused is None:
+            return await super().run_action(action, default_namespace, namespaces)
+        line = f"read-only: {refused.title.lower()} is refused; to change runs start mla-tui without --read-only"
+        self.notify(line, severity="warning", markup=False)
+        return True
+
+    # Runs that nobody looks at
+
+    @work(group="runs")
+    async def watch_runs(self) -> None:
+        from tui.announce import LOOK, Lookout
+
+        lookout = Lookout(self.store)
+        while True:
+            if news := await asyncio.to_thread(lookout.look):
+                self.post_message(self.Announced(news))
+            await asyncio.sleep(LOOK)
+
+    @on(Announced)
+    def _announced(self, message: Announced) -> None:
+        """Told once; not of the run that the person watches, be it below a dialog."""
+        watched = next((screen for screen in reversed(self.screen_stack) if not screen.is_modal), None)
+        job = getattr(watched, "job", None)
+        news = [one for one in message.news if job is None or one.job != job.id]
+        for one in news:
+            self.notify(one.text, severity="error" if one.bad else "information", timeout=_TOAST, markup=False)
+        if news:
+            self.bell()
+
+    # Other screens
 
     def open_job(self, job: Job) -> None:
         """Put the monitor of ``job`` on top."""
@@ -78,19 +183,31 @@ class MlaApp(App[int]):
         if place is not None:
             self.push_screen(HelpScreen(place))
 
+    def action_settings(self) -> None:
+        from tui.screens.settings import SettingsScreen
 
-def run_app(store: Store, job_id: str | None = None) -> int:
+        if isinstance(self.screen, SettingsScreen):
+            self.screen.action_back()
+        else:
+            self.push_screen(SettingsScreen())
+
+
+def run_app(store: Store, job_id: str | None = None, *, read_only: bool = False, low_bandwidth: bool = False) -> int:
     """Run the app in this terminal until the person leaves it or the terminal is gone; returns the exit code.
 
     Raises ``UserError`` where ``job_id`` names no job or there is no terminal to draw on.
     """
     import sys
 
-    from profiles.errors import UserError
+    from tui.settings import load
 
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UserError("the app needs a terminal; without one use: mla-tui ls, mla-tui status JOB, mla-tui watch JOB")
-    app = MlaApp(store, job_id)
+    check_terminal()
+    settings, trouble = load()
+    for line in trouble:
+        print(f"mla-tui: {line}", file=sys.stderr)
+    if low_bandwidth:
+        settings = replace(settings, low_bandwidth=True)
+    app = MlaApp(store, job_id, settings=settings, trouble=trouble, read_only=read_only)
     with watch_terminal(app, sys.stdin.fileno()) as terminal:
         app.run()
     return LOST_TERMINAL if terminal.lost else app.return_code or 0

@@ -12,11 +12,17 @@ from engine.jobs.status import EVENTS
 from profiles.errors import UserError
 
 Command = Callable[[argparse.Namespace], int]
+_APP = ("tui.commands_job:home", "tui.commands_job:attach")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 ok, 1 failed, 2 usage."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if (args.read_only or args.low_bandwidth) and args.run not in _APP:
+        parser.error(
+            "--read-only and --low-bandwidth are for the app: mla-tui --read-only, mla-tui attach JOB --read-only"
+        )
     module, _, function = str(args.run).partition(":")
     command: Command = getattr(import_module(module), function)
     try:
@@ -40,8 +46,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="mla-tui",
         description="Pre-train Multi-Head Latent Attention models on the machine you have. Without a command: the app.",
     )
-    parser.set_defaults(run="tui.commands_job:home")
+    parser.set_defaults(run="tui.commands_job:home", read_only=False, low_bandwidth=False)
     parser.add_argument("--version", action="store_true", help="print the version and end")
+    _add_app(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def add(name: str, run: str, help: str, example: str) -> argparse.ArgumentParser:
@@ -98,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("ls", "tui.commands_job:ls", "list the runs, newest first", "mla-tui ls")
     sub.add_argument("--json", action="store_true", help="as JSON, what status gives for each")
 
-    add_job("attach", "open the app on a run", "mla-tui attach latest", optional=True)
+    _add_app(add_job("attach", "open the app on a run", "mla-tui attach latest", optional=True))
     sub = add_job("status", "say how a run is doing", "mla-tui status latest --json")
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub = add_job("logs", "print what the trainer wrote to its console", "mla-tui logs latest -f")
@@ -174,6 +181,15 @@ def _add_spec(parser: argparse.ArgumentParser) -> None:
         *("-s", "--set"), dest="overrides", action="append", default=[], metavar="K=V", help="override, e.g. micro=4"
     )
     parser.add_argument("--backend", choices=("auto", "torch", "deepspeed", "mlx"), help="what does the arithmetic")
+
+
+def _add_app(parser: argparse.ArgumentParser) -> None:
+    # Suppressed, so that a command's own parser does not take back what stood before the command.
+    for flag, words in (
+        ("--read-only", "the app only looks: whatever changes a run is refused"),
+        ("--low-bandwidth", "the app paints less often, for slow lines"),
+    ):
+        parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=words)
 
 
 def _add_origin(parser: argparse.ArgumentParser) -> None:

@@ -28,16 +28,17 @@ def home(args: argparse.Namespace) -> int:
         return 0
     from tui.app import run_app
 
-    return run_app(Store())
+    return run_app(Store(), read_only=args.read_only, low_bandwidth=args.low_bandwidth)
 
 
 def attach(args: argparse.Namespace) -> int:
     job = Store().find(args.job)
-    _revive(job)
+    if not args.read_only:
+        _revive(job)
     _tell_skew(job)
     from tui.app import run_app
 
-    return run_app(Store(), job.id)
+    return run_app(Store(), job.id, read_only=args.read_only, low_bandwidth=args.low_bandwidth)
 
 
 def ls(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import termios
 import threading
 from collections.abc import Iterator
@@ -17,9 +18,27 @@ from typing import Any
 
 from textual.app import App
 
+from profiles.errors import UserError
+
 LOST_TERMINAL = 128 + signal.SIGHUP
 _LOOK = 0.5  # seconds between two looks at the terminal
 _PATIENCE = 3.0  # seconds for a clean end
+
+
+def check_terminal() -> None:
+    """Raises ``UserError`` where there is nothing to draw on, or it cannot show what the app draws."""
+    without = "without one use: mla-tui ls, mla-tui status JOB, mla-tui watch JOB"
+    # Keys come from stdin, and Textual draws on stderr.
+    for name, stream in (("stdin", sys.stdin), ("stdout", sys.stdout), ("stderr", sys.__stderr__)):
+        if stream is None or not stream.isatty():
+            raise UserError(f"the app needs a terminal, and {name} is none; {without}")
+    term = os.environ.get("TERM", "")
+    if term in ("", "dumb", "unknown"):
+        raise UserError(f"TERM={term}: the app needs a terminal whose cursor it can move; {without}")
+    encoding = str(getattr(sys.__stderr__, "encoding", "utf-8"))
+    if encoding.lower().replace("-", "") != "utf8":
+        way = "start it with LC_ALL=C.UTF-8 if your terminal shows UTF-8"
+        raise UserError(f"the locale's encoding is {encoding}, and the app draws in UTF-8: {way}")
 
 
 class _Watch:

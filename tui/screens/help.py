@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.cells import cell_len
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -12,13 +14,58 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from tui import actions
+from tui.actions import Action
 
-_NAMES = {actions.HOME: "Runs", actions.NEW_RUN: "New run", actions.MONITOR: "Monitor"}
+if TYPE_CHECKING:
+    from tui.app import MlaApp
+
+_GAP = 2  # cells between two columns
+_AROUND = 6  # cells of border and padding
+_BESIDE = 4  # lines of border, title and foot
 
 
-def help_lines(place: str) -> list[tuple[str, str]]:
-    """(keys, what they do) for one screen."""
-    return [(action.key_names, f"{action.title}: {action.help}") for action in actions.on(place)]
+def help_text(offered: Sequence[Action], width: int, height: int) -> Text:
+    """The actions under the headings of their groups in ``width`` × ``height`` cells, where they fit at all.
+
+    With what they do where there is room; else in two columns, their titles alone.
+    """
+    groups = [(name, [action for action in offered if action.group == name]) for name in actions.GROUPS]
+    groups = [(name, held) for name, held in groups if held]
+    if len(offered) + len(groups) <= height:
+        return Text("\n").join(_column(groups, width, full=True))
+    across = (width - _GAP) // 2
+    lines = _column(groups, across, full=False)
+    half = _break(groups, (len(lines) + 1) // 2)
+    left, right = lines[:half], lines[half:]
+    rows = []
+    for i in range(max(len(left), len(right))):
+        row = left[i].copy() if i < len(left) else Text()
+        row.pad_right(across + _GAP - row.cell_len)
+        rows.append(row + right[i] if i < len(right) else row)
+    return Text("\n").join(rows)
+
+
+def _column(groups: Sequence[tuple[str, list[Action]]], width: int, full: bool) -> list[Text]:
+    wide = max(cell_len(action.key_names) for _, held in groups for action in held)
+    lines = []
+    for name, held in groups:
+        lines.append(Text(name, "bold underline"))
+        for action in held:
+            told = f"{action.title}: {action.help}" if full else action.title
+            line = Text(f"{action.key_names:<{wide}}  ", "bold") + Text(told, "not bold")
+            line.truncate(width, overflow="ellipsis")
+            lines.append(line)
+    return lines
+
+
+def _break(groups: Sequence[tuple[str, list[Action]]], half: int) -> int:
+    """Where the second column begins: at the heading nearest to the middle, or in the middle of a long group."""
+    starts, at = [], 0
+    for _, held in groups:
+        starts.append(at)
+        at += len(held) + 1
+    near = min(starts, key=lambda start: abs(start - half))
+    return near if abs(near - half) <= 3 else half
 
 
 class HelpScreen(ModalScreen[None]):
@@ -36,13 +83,22 @@ class HelpScreen(ModalScreen[None]):
         self._place = place
 
     def compose(self) -> ComposeResult:
-        lines = help_lines(self._place)
-        wide = max(cell_len(keys) for keys, _ in lines)
         with VerticalScroll(id="help", classes="dialog"):
-            yield Static(f"{_NAMES[self._place]}: keys", classes="dialog-title")
-            for keys, text in lines:
-                yield Static(f"{keys:<{wide}}  {text}", markup=False, classes="help-line")
-            yield Static("q closes this", classes="dialog-note")
+            yield Static(f"{actions.NAMES[self._place]}: keys", id="help-title", classes="dialog-title")
+            yield Static("", id="help-keys", markup=False)
+            yield Static("q closes this", id="help-foot", classes="dialog-note")
+
+    def on_mount(self) -> None:
+        self._fill()
+
+    def on_resize(self) -> None:
+        self._fill()
+
+    def _fill(self) -> None:
+        app = cast("MlaApp", self.app)
+        width, height = self.size
+        text = help_text(app.offered(self._place), min(width, 100) - _AROUND, height - _BESIDE)
+        self.query_one("#help-keys", Static).update(text)
 
     def action_scroll(self, by: int) -> None:
         self.query_one("#help", VerticalScroll).scroll_relative(y=by, animate=False)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from engine.jobs.store import Store
     from tui.app import MlaApp
 
-_EVERY = 1.0  # seconds between two looks at the jobs
 _SPARK_EVERY = 5.0  # seconds between two looks at the loss of a living run
 _SPARK = 12  # cells
 _ENDED = (*ENDED, CUT_OFF)
@@ -178,16 +177,18 @@ class HomeScreen(Screen[None]):
                     await self._look_at_losses(runs, sparked)
                 except UserError as error:
                     self.post_message(self.Loaded([], str(error)))
-            await asyncio.sleep(_EVERY)
+            await asyncio.sleep(self._mla_app().settings.number_every)
 
     async def _look_at_losses(self, runs: list[dict[str, Any]], sparked: dict[str, float]) -> None:
         """Sparklines: an ended run is read once, a living one every few seconds; one screenful at most."""
+        if self.size.width < 96 or self._mla_app().settings.low_bandwidth:
+            return
         from engine.jobs.client import Link
 
         for run in runs[: self.size.height]:
             id, ended = run["id"], run.get("phase") in _ENDED
             seen = sparked.get(id)
-            if self.size.width < 96 or (seen is not None and (ended or time.monotonic() - seen < _SPARK_EVERY)):
+            if seen is not None and (ended or time.monotonic() - seen < _SPARK_EVERY):
                 continue
             sparked[id] = time.monotonic()
             try:

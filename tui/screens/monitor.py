@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -15,6 +15,7 @@ from textual.screen import Screen
 
 from profiles.errors import UserError
 from tui import actions, words
+from tui.pace import BASE, Pace
 from tui.run_view import SERIES, RunView
 from tui.screens import panes
 from tui.widgets.bar import Heading, KeyBar
@@ -25,8 +26,8 @@ from tui.widgets.status import StatusLine
 if TYPE_CHECKING:
     from engine.jobs.client import Link
     from engine.jobs.store import Job
+    from tui.app import MlaApp
 
-_TICK = 1.0  # seconds between two paints of the charts
 _TAIL = 64 << 10  # bytes of log told again when a run is opened
 _BATCH = 200  # records handed over at once while catching up
 _AT_ONCE = ("state", "edit", "start", "oom", "checkpoint", "alert", "exit", "link")
@@ -63,6 +64,8 @@ class MonitorScreen(Screen[None]):
         self.view = RunView(job.summary())
         self._smoothing = 0
         self._dirty = True
+        self._numbers = Pace(lambda: cast("MlaApp", self.app).settings.number_every)
+        self._charts = Pace(lambda: cast("MlaApp", self.app).settings.chart_every)
         self._was_up = False
         self._want: dict[str, Any] | None = None  # of memory, about which a person is asked
         self._offered: dict[str, Any] | None = None  # that form has been opened
@@ -78,7 +81,7 @@ class MonitorScreen(Screen[None]):
     def on_mount(self) -> None:
         self._panes = list(self.query(Chart))
         self._panes[0].focus()
-        self.set_interval(_TICK, self._tick)
+        self.set_interval(BASE, self._tick)
         self.call_after_refresh(self.follow)
         self._paint()
 
@@ -151,6 +154,8 @@ class MonitorScreen(Screen[None]):
         if self._want is None and getattr(top, "held", False):
             top.dismiss(None)
         elif self.is_active and self._want is not self._offered and self.view.phase == "paused":
+            if cast("MlaApp", self.app).read_only:
+                return
             self._offered = self._want
             self.app.bell()
             self._open_edit(self._want)
@@ -172,13 +177,16 @@ class MonitorScreen(Screen[None]):
         return self.query_one(LogTail)
 
     def on_screen_resume(self) -> None:
-        self._tick()
-
-    def _tick(self) -> None:
         if self._dirty and self.is_mounted:
             self._paint()
 
-    def _paint(self) -> None:
+    def _tick(self) -> None:
+        if self._dirty and self.is_mounted and self._numbers.due():
+            charts = self._charts.due()
+            self._paint(charts)
+            self._dirty = self._dirty or not charts
+
+    def _paint(self, charts: bool = True) -> None:
         """Show what is known. Below a dialog a repaint costs the whole screen, so it waits until the dialog is gone."""
         self._dirty = not self.is_active
         if self._dirty:
@@ -186,7 +194,8 @@ class MonitorScreen(Screen[None]):
         notes = [
             name for name in (panes.SMOOTHINGS[self._smoothing][1], "log" if self._panes[0].log_axis else "") if name
         ]
-        panes.fill(self._panes, self.view, "".join(f" · {note}" for note in notes))
+        if charts:
+            panes.fill(self._panes, self.view, "".join(f" · {note}" for note in notes))
         self.query_one(StatusLine).show(self.view)
         self._log.redraw()
         reason = self.view.reason or ""

@@ -222,6 +222,9 @@ class NewRunScreen(Screen[None]):
             line.update(text)
 
     @on(Input.Submitted)
+    async def _submitted(self) -> None:
+        await self.run_action("launch")
+
     def action_launch(self) -> None:
         if self._spec is None or self._launching:
             return

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.cells import cell_len
 
 from tui import actions
 from tui.widgets.canvas import Canvas, Row, Span, clip
+
+if TYPE_CHECKING:
+    from tui.app import MlaApp
 
 
 class Heading(Canvas):
@@ -28,7 +31,7 @@ class Heading(Canvas):
 
     def draw(self, width: int, height: int) -> list[Row]:
         note, style = self._note
-        title = f" {self._title}"
+        title = f" read-only · {self._title}" if cast("MlaApp", self.app).read_only else f" {self._title}"
         gap = width - cell_len(title) - cell_len(note) - 1
         if gap < 2:
             return [[(title, "heading--title")]]
@@ -55,19 +58,21 @@ class Notice(Canvas):
 
 
 class KeyBar(Canvas):
-    """The keys of a screen from the action registry, as many as fit; ``?`` is always among them."""
+    """The keys of a screen from the action registry, as many as fit; help is always among them."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"keybar--key", "keybar--title"}
 
     def __init__(self, screen: str) -> None:
         super().__init__()
-        self._keys = list(actions.bar(screen))
+        self._screen = screen
 
     def draw(self, width: int, height: int) -> list[Row]:
-        last = [pair for pair in self._keys if pair[0] == "?" or pair[1] in ("Back", "Quit")]
+        app = cast("MlaApp", self.app)
+        keys = list(actions.bar(self._screen, app.settings.keys, app.read_only))
+        last = [pair for pair in keys if pair[1] in ("Help", "Back", "Quit")]
         room = width - sum(_length(pair) for pair in last)
         shown = []
-        for pair in self._keys:
+        for pair in keys:
             if pair in last:
                 shown.append(pair)
             elif _length(pair) <= room:

@@ -6,17 +6,19 @@ import pytest
 
 from tui import actions
 from tui.app import MlaApp
-from tui.screens.help import help_lines
+from tui.screens.help import help_text
 from tui.screens.home import HomeScreen
 from tui.screens.monitor import MonitorScreen
 from tui.screens.new_run import NewRunScreen
+from tui.screens.settings import SettingsScreen
 
 CLASSES: dict[str, type[Any]] = {
     actions.HOME: HomeScreen,
     actions.NEW_RUN: NewRunScreen,
     actions.MONITOR: MonitorScreen,
+    actions.SETTINGS: SettingsScreen,
 }
-PLAIN = re.compile(r"[a-zA-Z0-9]|f\d+|ctrl\+[a-z]|enter|tab|escape|up|down|pageup|pagedown|question_mark|slash")
+PLAIN = re.compile(r"[a-zA-Z0-9]|f\d+|ctrl\+[a-z]|enter|tab|escape|up|down|pageup|pagedown|question_mark|slash|comma")
 
 
 @pytest.mark.parametrize("place", actions.SCREENS)
@@ -26,12 +28,20 @@ def test_no_two_actions_share_a_key_on_one_screen(place: str) -> None:
 
 
 @pytest.mark.parametrize("place", actions.SCREENS)
-def test_every_key_of_a_screen_is_in_its_help(place: str) -> None:
-    shown = [keys.split(" ") for keys, _ in help_lines(place)]
+@pytest.mark.parametrize("size", [(154, 44), (74, 20)])
+def test_every_key_of_a_screen_is_in_its_help(place: str, size: tuple[int, int]) -> None:
+    shown = help_text(actions.on(place), *size).plain.split()
     bound = {key for binding in CLASSES[place].BINDINGS + MlaApp.BINDINGS for key in binding.key.split(",")}
     assert bound
-    for key in bound | {MlaApp.COMMAND_PALETTE_BINDING}:
-        assert any(actions.key_name(key) in keys for keys in shown), key
+    assert [key for key in bound if actions.key_name(key) not in shown] == []
+
+
+@pytest.mark.parametrize("place", actions.SCREENS)
+@pytest.mark.parametrize("size", [(74, 20), (54, 16)])
+def test_the_help_fits_a_small_terminal(place: str, size: tuple[int, int]) -> None:
+    lines = help_text(actions.on(place), *size).plain.splitlines()
+    assert len(lines) <= size[1] and max(map(len, lines)) <= size[0]
+    assert not [line for line in lines if "…" in line and size[0] > 54 and "rate …" not in line]
 
 
 @pytest.mark.parametrize("place", actions.SCREENS)
@@ -50,6 +60,8 @@ def test_keys_are_those_that_tmux_passes_on() -> None:
 
 def test_ids_are_unique_and_what_destroys_is_marked() -> None:
     assert len({action.id for action in actions.ACTIONS}) == len(actions.ACTIONS)
+    assert [action.id for action in actions.ACTIONS if action.destructive and not action.changes] == []
+    assert [action.id for action in actions.ACTIONS if not action.help or not action.title] == []
     assert [action.id for action in actions.ACTIONS if action.destructive] == ["stop"]
 
 
