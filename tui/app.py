@@ -23,7 +23,7 @@ from tui import actions
 from tui.exact_update import ExactUpdate
 from tui.settings import Settings
 from tui.terminal import LOST_TERMINAL, check_terminal, watch_terminal
-from tui.themes import THEMES
+from tui.themes import FEW_COLOURS, THEMES, drawn
 from tui.widgets.bar import KeyBar
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ class MlaApp(App[int]):
         self.trouble = trouble
         self.read_only = read_only
         self.animation_level = "none"  # an animation is bytes over ssh that say nothing
-        for theme in THEMES:
+        for theme in (*THEMES, *FEW_COLOURS):
             self.register_theme(theme)
-        self.theme = self.settings.theme
+        self.theme = drawn(self.settings.theme, self.console.color_system)
         self._first_job = store.find(job_id) if job_id is not None else None
 
     def get_default_screen(self) -> Screen[Any]:
@@ -106,7 +106,7 @@ class MlaApp(App[int]):
     def apply(self, settings: Settings) -> None:
         """Let ``settings`` hold from now on, on every screen."""
         self.settings = settings
-        self.theme = settings.theme
+        self.theme = drawn(settings.theme, self.console.color_system)
         actions.rebind(self, settings.keys)
         for screen in self.screen_stack:
             self._bind(screen)

@@ -16,6 +16,8 @@ from tui.actions import APP, Action, Keys, key_name
 _ALLOWED = "write a letter, digit or sign, F1 to F12, or Ctrl and a letter"
 # What a terminal sends for Ctrl and a letter is one byte, and these bytes are other keys already.
 _TAKEN_BYTES = {"h": "Backspace", "i": "Tab", "j": "Enter", "m": "Enter"}
+# Keys that do what they do everywhere stay an action's, whatever letter it is given: nobody locks themselves in.
+_STAYS = ("enter", "tab", "escape", "up", "down", "pageup", "pagedown")
 _COPY = "c"  # Ctrl+C copies, and tells people who want out how to get there
 
 
@@ -52,8 +54,11 @@ def changeable() -> list[Action]:
 
 
 def own_keys(id: str, text: str) -> tuple[str, ...]:
-    """The keys in ``text``, separated by spaces, for the action ``id``. Raises ``SpecError``."""
-    ids = [action.id for action in changeable()]
+    """The keys in ``text``, separated by spaces, for the action ``id``; Enter, Esc and the like stay beside them.
+
+    Raises ``SpecError``.
+    """
+    ids = {action.id: action for action in changeable()}
     if id not in ids:
         if any(action.id == id for action in actions.ACTIONS):
             raise SpecError("belongs to the list itself and cannot be changed; take this line out")
@@ -62,7 +67,8 @@ def own_keys(id: str, text: str) -> tuple[str, ...]:
         raise SpecError(f"no such action; {hint}")
     if not text.split():
         raise SpecError("'' is not a key; take the line out for the key it had")
-    return tuple(dict.fromkeys(parse(word) for word in text.split()))
+    stays = [key for key in ids[id].keys if key in _STAYS]
+    return tuple(dict.fromkeys([*(parse(word) for word in text.split()), *stays]))
 
 
 def conflict(keys: Keys) -> tuple[str, str] | None:

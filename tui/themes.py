@@ -58,8 +58,69 @@ _LIGHT = Theme(
         "text-error": "#a33600",
         "part-2": "#00775a",
         "quiet": "#585858",
-        "faint": "#8a8a8a",
+        "faint": "#757575",
         "row": "#d0d0d0",
     },
 )
 THEMES = (_DARK, _LIGHT)
+
+# Where there are 16 colours, the nearest to a colour above is often another's: most of the light theme would be the
+# same yellow, on white. So there these stand in, each exactly one of the 16 as rich knows them.
+_DARK_16 = Theme(
+    name="dark-16",
+    dark=True,
+    primary="#0000aa",
+    secondary="#ff55ff",
+    accent="#ffff55",
+    success="#55ffff",
+    warning="#ffff55",
+    error="#aa0000",
+    foreground="#ffffff",
+    background="#000000",
+    surface="#000000",
+    panel="#000000",
+    variables={
+        "text-primary": "#55ffff",
+        "text-secondary": "#ff55ff",
+        "text-accent": "#ffff55",
+        "text-success": "#55ffff",
+        "text-warning": "#ffff55",
+        "text-error": "#ff5555",
+        "part-2": "#00aaaa",
+        "quiet": "#aaaaaa",
+        "faint": "#555555",
+        "row": "#555555",
+    },
+)
+_LIGHT_16 = Theme(
+    name="light-16",
+    dark=False,
+    primary="#0000aa",
+    secondary="#aa00aa",
+    accent="#aa00aa",
+    success="#0000aa",
+    warning="#aa00aa",
+    error="#aa0000",
+    foreground="#000000",
+    background="#ffffff",
+    surface="#ffffff",
+    panel="#ffffff",
+    variables={
+        "text-primary": "#0000aa",
+        "text-secondary": "#5555ff",
+        "text-accent": "#aa00aa",
+        "text-success": "#0000aa",
+        "text-warning": "#aa00aa",
+        "text-error": "#aa0000",
+        "part-2": "#555555",
+        "quiet": "#555555",
+        "faint": "#555555",
+        "row": "#aaaaaa",
+    },
+)
+FEW_COLOURS = (_DARK_16, _LIGHT_16)
+
+
+def drawn(name: str, color_system: str | None) -> str:
+    """The theme that stands for ``name`` on a terminal with rich's ``color_system``."""
+    return f"{name}-16" if color_system == "standard" else name

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _GAP = 2  # cells between two columns
 _AROUND = 6  # cells of border and padding
-_BESIDE = 4  # lines of border, title and foot
+_BESIDE = 5  # lines of border, title and foot
 
 
 def help_text(offered: Sequence[Action], width: int, height: int) -> Text:
@@ -49,10 +49,10 @@ def _column(groups: Sequence[tuple[str, list[Action]]], width: int, full: bool) 
     wide = max(cell_len(action.key_names) for _, held in groups for action in held)
     lines = []
     for name, held in groups:
-        lines.append(Text(name, "bold underline"))
+        lines.append(Text.assemble((name, "bold underline")))
         for action in held:
             told = f"{action.title}: {action.help}" if full else action.title
-            line = Text(f"{action.key_names:<{wide}}  ", "bold") + Text(told, "not bold")
+            line = Text.assemble((f"{action.key_names:<{wide}}  ", "bold"), told)
             line.truncate(width, overflow="ellipsis")
             lines.append(line)
     return lines

@@ -78,7 +78,7 @@ class SettingsList(Picker):
         if index < len(_ENTRIES):
             entry = _ENTRIES[index]
             value = getattr(self._settings, entry.key)
-            said = next((text for held, text in entry.values if held == value), f"every {value:g} s")
+            said = next((text for held, text in entry.values if held == value), f"every {value} s")
             return _line(entry.title, said, entry.help, width)
         action = self.actions[index - len(_ENTRIES)]
         own = self._settings.keys.get(action.id)

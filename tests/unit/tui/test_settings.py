@@ -1,0 +1,300 @@
+"""What a person sets: the file, the screen, the keys, the themes."""
+
+from __future__ import annotations
+
+import tomllib
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.color import Color
+from textual.widgets import Input, OptionList, Static
+
+from engine.jobs.store import Store
+from profiles.errors import SpecError
+from tests.unit.tui.test_screens import on_screen, said, until
+from tui import keys, settings
+from tui.actions import HOME, MONITOR, on
+from tui.app import MlaApp
+from tui.pace import Pace
+from tui.screens.monitor import MonitorScreen
+from tui.screens.new_run import NewRunScreen
+from tui.screens.settings import KeyScreen, SettingsScreen
+from tui.settings import Settings
+from tui.themes import FEW_COLOURS, THEMES, drawn
+
+pytestmark = pytest.mark.usefixtures("store")  # whose configuration is a directory of its own
+
+
+def write(text: str) -> Path:
+    path = settings.settings_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_without_a_file_everything_is_as_it_comes() -> None:
+    assert settings.load() == (Settings(), [])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('theme = "solarized"', "theme: 'solarized' is not one of dark, light"),
+        ("refresh = 0", "refresh: 0 is not in 0.5..60 seconds"),
+        ("refresh = nan", "refresh: nan is not in 0.5..60 seconds"),
+        ("refresh = true", "refresh: True is not in 0.5..60 seconds"),
+        ('bell = "no"', "bell: 'no' is not true or false"),
+        ("low_bandwith = true", "low_bandwith: True: unknown entry; did you mean low_bandwidth?"),
+        ("xyzzy = 1", "xyzzy: 1: unknown entry; there are theme, refresh, low_bandwidth, bell, keys"),
+        ("keys = 3", "keys: 3 is not a table"),
+        ("[keys]\nzoom = 3", 'keys.zoom: 3 is not text; write zoom = "Z"'),
+        ('[keys]\nzom = "Z"', "keys.zom: no such action; did you mean zoom?"),
+        ('[keys]\ndown = "J"', "keys.down: belongs to the list itself"),
+        ('[keys]\nzoom = ""', "keys.zoom: '' is not a key"),
+        ('[keys]\nzoom = "ctrl+shift+x"', "keys.zoom: 'ctrl+shift+x' does not come through every terminal"),
+        ('[keys]\nzoom = "alt+z"', "keys.zoom: 'alt+z' does not come through every terminal"),
+        ('[keys]\nzoom = "ctrl+i"', "keys.zoom: 'ctrl+i' is Tab to a terminal"),
+        ('[keys]\nzoom = "p"', "keys.zoom: 'p' is Pause (pause) on Monitor; take another key"),
+        ('[keys]\nzoom = "ctrl+p"', "keys.zoom: 'Ctrl+P' is Commands (palette) everywhere"),
+        ("theme = ", "not valid TOML"),
+        ("\ufeff\x00", "not valid TOML"),
+    ],
+)
+def test_what_is_wrong_is_told_with_the_way_out_and_the_rest_is_taken(text: str, line: str) -> None:
+    broken = "not valid" in line
+    path = write(text if broken else f"{'' if 'bell' in text else 'bell = false'}\n{text}\n")
+    found, trouble = settings.load()
+    assert len(trouble) == 1 and trouble[0].startswith(f"{path}: {line}")
+    assert found == Settings(bell=broken or "bell" in text)
+
+
+def test_keys_may_be_exchanged_and_the_line_that_cannot_stand_is_left_out() -> None:
+    write('[keys]\nzoom = "s"\nsmooth = "z F6"\nstop = "e"\n')
+    found, trouble = settings.load()
+    assert found.keys == {"zoom": ("s",), "smooth": ("z", "f6")}
+    assert len(trouble) == 1 and "keys.stop: 'e' is Edit (edit) on Monitor" in trouble[0]
+
+
+@pytest.mark.parametrize("text", ["", "shift+x", "super+a", "F13", "ctrl+c", "ctrl+1", "ö", "enter", "space", "é"])
+def test_keys_that_no_terminal_is_sure_to_send(text: str) -> None:
+    with pytest.raises(SpecError):
+        keys.parse(text)
+
+
+@pytest.mark.parametrize(("text", "key"), [("Z", "Z"), ("?", "question_mark"), ("f6", "f6"), ("CTRL+T", "ctrl+t")])
+def test_keys_as_people_write_them(text: str, key: str) -> None:
+    assert keys.parse(text) == key
+    assert keys.parse(keys.spelled((key,))) == key
+
+
+def test_esc_stays_whatever_letter_the_way_out_gets() -> None:
+    assert keys.own_keys("back", "b") == ("b", "escape")
+
+
+def test_one_line_of_the_file_changes() -> None:
+    write('# mine\ntheme = "dark" # for now\n\nfuture = 3\n[keys]\nzoom = "Z"\n\n[other]\nbell = 1\n')
+    settings.store("theme", "light")
+    settings.store("refresh", 2.0)
+    settings.store("stop", "X", "keys")
+    settings.store("zoom", None, "keys")
+    text = settings.settings_path().read_text()
+    assert text == '# mine\ntheme = "light"\n\nfuture = 3\nrefresh = 2\n[keys]\nstop = "X"\n\n[other]\nbell = 1\n'
+
+
+def test_the_file_of_someone_who_keeps_it_elsewhere_stays_a_link(tmp_path: Path) -> None:
+    path = write("")
+    kept = tmp_path / "dotfiles.toml"
+    kept.write_text("bell = true\n")
+    path.unlink()
+    path.symlink_to(kept)
+    settings.store("bell", False)
+    assert path.is_symlink() and kept.read_text() == "bell = false\n"
+
+
+@pytest.mark.parametrize("text", ["theme = ", 'keys = {zoom = "Z"}', 'x = """\nbell = true\n"""\n"b\\u0065ll" = true'])
+def test_a_file_that_one_line_cannot_mend_is_left_alone(text: str) -> None:
+    path = write(text)
+    with pytest.raises(SpecError, match="settings.toml"):
+        settings.store("zoom", "X", "keys")
+        settings.store("bell", False)
+    assert path.read_text() == text
+
+
+async def test_the_app_starts_with_the_default_and_says_so(store: Store) -> None:
+    path = write('theme = "pink"')
+    found, trouble = settings.load()
+    app = MlaApp(store, settings=found, trouble=trouble)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: bool(app._notifications))
+        assert str(path) in next(iter(app._notifications)).message
+        assert app.theme == "dark"
+        await pilot.press("f2")
+        await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
+        assert "'pink' is not one of" in said(app, "#message")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (60, 20)])
+async def test_a_change_holds_at_once_and_is_written_down(store: Store, size: tuple[int, int]) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=size) as pilot:
+        await pilot.press("comma")
+        await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
+        await pilot.press("enter", "j", "enter", "j", "enter", "j", "enter")
+        assert app.theme == "light"
+        assert app.settings == Settings(theme="light", refresh=2.0, low_bandwidth=True, bell=False)
+        assert (app.settings.number_every, app.settings.chart_every) == (2.0, 4.0)
+        wanted = {"theme": "light", "refresh": 2, "low_bandwidth": True, "bell": False}
+        assert tomllib.loads(settings.settings_path().read_text()) == wanted
+        await pilot.press("d", "k", "d")
+        assert app.settings == Settings(theme="light", refresh=2.0)
+        await pilot.press("f2")
+        await until(pilot, lambda: not isinstance(app.screen, SettingsScreen))
+
+
+async def test_a_key_is_changed_by_pressing_the_new_one(store: Store, make_job: Any) -> None:
+    job, _ = make_job("demo", 20)
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await pilot.press("f2")
+        await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
+        table: Any = app.screen.query_one("#settings")
+        table.move(4 + [action.id for action in table.actions].index("zoom"))
+        for press, told in (("p", "'p' is Pause (pause) on Monitor"), ("ctrl+shift+x", "does not come through every")):
+            await pilot.press("enter", press)
+            await until(pilot, lambda told=told: told in said(app, "#message"))
+            assert not app.settings.keys
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, KeyScreen))
+        await pilot.press("Z", "q")
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+        assert tomllib.loads(settings.settings_path().read_text()) == {"keys": {"zoom": "Z"}}
+        await until(pilot, lambda: " Z Zoom" in on_screen(app, "KeyBar"))
+        await pilot.press("z")
+        assert not app.screen.has_class("zoomed")
+        await pilot.press("Z")
+        assert app.screen.has_class("zoomed")
+        await pilot.press("question_mark")
+        await until(pilot, lambda: "Z      Zoom" in "\n".join(str(s.content) for s in app.screen.query(Static)))
+        await pilot.press("q", "ctrl+p", *"Zoom")
+        await until(pilot, lambda: any(found.option_count for found in app.screen.query(OptionList)))
+        assert "(Z)" in str(app.screen.query_one(OptionList).get_option_at_index(0).prompt)
+
+
+async def test_a_new_letter_is_only_a_letter_while_one_types(store: Store) -> None:
+    app = MlaApp(store, settings=Settings(keys={"back": ("b", "escape"), "new": ("N",)}))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("n")
+        assert not isinstance(app.screen, NewRunScreen)
+        await pilot.press("N")
+        await until(pilot, lambda: isinstance(app.screen, NewRunScreen))
+        app.screen.query_one("#name", Input).focus()
+        await pilot.press("b", "q")
+        assert app.screen.query_one("#name", Input).value == "bq"
+        await pilot.press("shift+tab", "q")
+        assert isinstance(app.screen, NewRunScreen)
+        await pilot.press("b")
+        await until(pilot, lambda: not isinstance(app.screen, NewRunScreen))
+
+
+async def test_the_bell_rings_only_where_it_may(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    rung: list[bool] = []
+    monkeypatch.setattr("textual.app.App.bell", lambda app: rung.append(True))
+    app = MlaApp(store, settings=Settings(bell=False))
+    app.bell()
+    app.settings = Settings()
+    app.bell()
+    assert rung == [True]
+
+
+async def test_charts_are_painted_less_often_than_numbers_where_bytes_are_dear(store: Store, make_job: Any) -> None:
+    job, writer = make_job("demo", 20, phase="running")
+    app = MlaApp(store, job.id, settings=Settings(refresh=60.0))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: "(20)" in on_screen(app, "#pane-1"))
+        step = {"loss": 4.0, "lr": 1e-3, "grad_norm": 1.0, "tok_s": 4000.0, "step_s": 0.5, "host_states": 0}
+        await until(pilot, lambda: not app.screen._charts.due())  # type: ignore[attr-defined]
+        writer.write("step", step=21, **step)
+        await until(pilot, lambda: "step 21" in on_screen(app, "StatusLine"))
+        assert "(20)" in on_screen(app, "#pane-1")
+        await pilot.press("y")
+        await until(pilot, lambda: "(21)" in on_screen(app, "#pane-1"))
+
+
+def test_a_pace_follows_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, every = [0.0], [2.0]
+    monkeypatch.setattr("tui.pace.time.monotonic", lambda: now[0])
+    pace = Pace(lambda: every[0])
+    assert pace.due() and not pace.due()
+    now[0] = 1.0
+    assert not pace.due()
+    every[0] = 1.0
+    assert pace.due()
+
+
+def test_help_and_bar_of_other_keys() -> None:
+    changed = {"zoom": ("Z",)}
+    assert [action.keys for action in on(MONITOR, changed) if action.id == "zoom"] == [("Z",)]
+    assert [action.id for action in on(HOME, {}, read_only=True) if action.changes] == []
+
+
+# Colours
+
+
+def _linear(channel: int) -> float:
+    part = channel / 255
+    return part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+
+
+def _contrast(a: Color, b: Color) -> float:
+    """As WCAG 2 counts it."""
+    lights = sorted(0.2126 * _linear(c.r) + 0.7152 * _linear(c.g) + 0.0722 * _linear(c.b) for c in (a, b))
+    return (lights[1] + 0.05) / (lights[0] + 0.05)
+
+
+_SEEN_BY = {  # Machado, Oliveira, Fernandes 2009, severity 1, in linear light
+    "protan": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    "deutan": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+    "tritan": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900)),
+}
+
+
+def _lab(color: Color, seen_by: str) -> tuple[float, ...]:
+    rgb = [_linear(channel) for channel in color.rgb]
+    rgb = [min(max(sum(m * c for m, c in zip(row, rgb, strict=True)), 0), 1) for row in _SEEN_BY[seen_by]]
+    to_xyz = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
+    white = (0.9505, 1.0, 1.089)
+    xyz = [sum(m * c for m, c in zip(row, rgb, strict=True)) / w for row, w in zip(to_xyz, white, strict=True)]
+    x, y, z = (v ** (1 / 3) if v > 0.008856 else 7.787 * v + 16 / 116 for v in xyz)
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
+def test_every_text_stands_out_from_what_it_stands_on(theme: Any) -> None:
+    found = theme.to_color_system().generate()
+    grounds = [Color.parse(found[name]) for name in ("background", "surface", "panel")]
+    texts = [name for name in found if name.startswith("text-") and name.count("-") == 1 and "auto" not in found[name]]
+    texts = [name for name in texts if name not in ("text-muted", "text-disabled")]
+    assert len(texts) == 6
+    weak = [n for n in [*texts, "foreground", "quiet"] if min(_contrast(Color.parse(found[n]), g) for g in grounds) < 4.5]
+    assert weak == []
+    assert _contrast(Color.parse(found["faint"]), grounds[0]) > 3
+
+
+@pytest.mark.parametrize("seen_by", _SEEN_BY)
+@pytest.mark.parametrize("theme", [*THEMES, *FEW_COLOURS], ids=lambda theme: theme.name)
+def test_what_is_well_and_what_is_not_differ_for_every_eye(theme: Any, seen_by: str) -> None:
+    found = theme.to_color_system().generate()
+    for first, second in (("text-success", "text-error"), ("success", "error"), ("text-primary", "text-accent")):
+        a, b = (_lab(Color.parse(found[name]), seen_by) for name in (first, second))
+        assert sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) ** 0.5 > 20, (first, second)
+
+
+def test_every_theme_has_every_variable_and_few_colours_are_told_apart() -> None:
+    assert len({frozenset(theme.variables) for theme in (*THEMES, *FEW_COLOURS)}) == 1
+    names = {theme.name for theme in (*THEMES, *FEW_COLOURS)}
+    assert {drawn(theme.name, system) for theme in THEMES for system in ("standard", "256", None)} == names
+    for theme in FEW_COLOURS:
+        colours = {theme.variables[name] for name in ("text-primary", "text-accent", "text-error", "quiet")}
+        assert len(colours) == 4 and all(a != b for a, b in combinations(sorted(colours), 2))
