@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import PurePath
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
@@ -56,7 +57,7 @@ class ProfileList(Picker):
 class NewRunScreen(Screen[None]):
     """Every key press builds the spec anew: it is the spec, not the form, that is right or wrong."""
 
-    CSS_PATH = "../styles/new_run.tcss"
+    CSS_PATH: ClassVar[list[str | PurePath]] = ["../styles/new_run.tcss", "../styles/forecast.tcss"]
     BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings(actions.NEW_RUN)]
     place = actions.NEW_RUN
 
@@ -191,10 +192,11 @@ class NewRunScreen(Screen[None]):
         self._say("", "#message")
         if self._hardware is not None:
             from engine.memory.calibration import calibrated
+            from engine.memory.room import rooms
             from engine.memory.strategies import with_strategy
 
             found = calibrated(with_strategy(spec, self._hardware), self._hardware, self._runs)
-            self.query_one(ForecastBars).show(found.forecast, self._hardware)
+            self.query_one(ForecastBars).show(rooms(found.forecast, self._hardware), self._hardware)
             if found.words:
                 self._say(f"{facts}\n{found.words}", "#facts")
 
