@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from engine.memory.room import Room
     from engine.memory.strategies import Strategy
 
-WIDEST = 100
 SHADES = "█▓▒░"  # without colour the parts still differ
 COLOURS = (36, 33, 35, 32, 34, 31)
 GIB = 1 << 30
@@ -123,7 +122,7 @@ def _as_text(
     ways: list[Lever],
     slow: list[str],
 ) -> list[str]:
-    width = min(shutil.get_terminal_size((80, 24)).columns, WIDEST) - 1
+    width = min(shutil.get_terminal_size((80, 24)).columns, table.WIDEST) - 1
     batch = f"micro {spec.batch.micro} × accum {spec.accum}, context {spec.batch.context}"
     known = found.words or "not calibrated yet"
     lines = [f"{spec.profile}: {spec.model.name}, {batch}", f"on {hardware.name}; {known}"]

@@ -42,7 +42,6 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
         Binding("q,escape", "cancel", "Cancel", show=False),
         Binding("down,j", "app.focus_next", show=False),
         Binding("up,k", "app.focus_previous", show=False),
-        Binding("enter", "apply", show=False),
     ]
 
     class Known(Message):
@@ -95,7 +94,7 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
             if want:
                 yield ForecastBars("when it ran out", id="failed")
             yield ForecastBars("free to it", id="then")
-            yield LeverList(now)
+            yield LeverList(now, applies="applies")
             with Horizontal(classes="edit-row", id="micro-row"):
                 yield Label("micro-batch")
                 yield NumberField(str(batch.micro), id="micro")
@@ -191,10 +190,6 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
             micro.value = event.character or ""
             micro.cursor_position = 1
 
-    @on(Picker.Picked)
-    def action_apply(self) -> None:
-        self._apply()
-
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
         """The field that was typed in leads, the other follows where it can."""
@@ -261,9 +256,7 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
         line.set_class(wrong, "dialog-error")
 
     @on(Input.Submitted)
-    def _submitted(self) -> None:
-        self._apply()
-
+    @on(Picker.Picked)
     def _apply(self) -> None:
         from engine.memory.levers import RESTART
 

@@ -1,8 +1,10 @@
-"""The ways to make a run smaller, to choose from: the first line stands for no change."""
+"""The ways to make a run smaller, to choose from: the first line stands for no change. Enter picks."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding, BindingType
 
 from tui import levers as table
 from tui.widgets.canvas import Row
@@ -13,10 +15,13 @@ if TYPE_CHECKING:
 
 
 class LeverList(Picker):
-    def __init__(self, now: str) -> None:
-        """``now`` is what the run is."""
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "pick", show=False)]
+
+    def __init__(self, now: str, applies: str = "") -> None:
+        """``now`` is what the run is; ``applies`` heads the column of when, for a run that lives."""
         super().__init__(id="levers")
         self._now = now
+        self._applies = applies
         self._ways: list[Lever] = []
         self._places: list[str] = []
 
@@ -35,7 +40,7 @@ class LeverList(Picker):
         return self._ways[self.cursor - 1] if self.cursor else None
 
     def head(self, width: int) -> Row | None:
-        return [(table.heading("  smaller, by cost", self._places, width), "picker--head")]
+        return [(table.heading("  smaller, by cost", self._places, width - 1, self._applies), "picker--head")]
 
     def count(self) -> int:
         return 1 + len(self._ways)
@@ -44,4 +49,8 @@ class LeverList(Picker):
         if index == 0:
             return [(f"  as it is: {self._now}", "")]
         way = self._ways[index - 1]
-        return [(table.line(way, self._places, width), "" if way.fits else "picker--dim")]
+        text = table.line(way, self._places, width - 1, way.when if self._applies else "")
+        return [(text, "" if way.fits else "picker--dim")]
+
+    def action_pick(self) -> None:
+        self.post_message(self.Picked(self, self.cursor))

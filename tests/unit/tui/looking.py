@@ -11,6 +11,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from tui.app import MlaApp
+from tui.widgets.picker import Picker
 
 
 async def until(pilot: Pilot[Any], holds: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -32,3 +33,8 @@ def on_screen(app: MlaApp, selector: str | type[Widget]) -> str:
 
 def said(app: MlaApp, selector: str) -> str:
     return str(app.screen.query_one(selector, Static).content)
+
+
+def chosen(picker: Picker) -> str:
+    """The item under the cursor."""
+    return "".join(text for text, _ in picker.item(picker.cursor, 80))

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from textual.widgets import Button, OptionList, Static
+from textual.widgets import Button, Input, OptionList, Static
 
 from engine.jobs.files import write_json
 from engine.jobs.process import this_host
 from engine.jobs.store import Store
 from profiles.errors import UserError
-from tests.unit.tui.looking import on_screen, said, until
+from tests.unit.tui.looking import chosen, on_screen, said, seen, until
 from tui.app import MlaApp
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.help import HelpScreen
@@ -21,6 +21,7 @@ from tui.screens.monitor import MonitorScreen
 from tui.screens.new_run import NewRunScreen
 from tui.widgets.chart import Chart
 from tui.widgets.forecast_bar import ForecastBars
+from tui.widgets.lever_list import LeverList
 from tui.widgets.log import LogTail
 
 SIZES = [(80, 24), (60, 20), (160, 48), (20, 6)]
@@ -197,6 +198,37 @@ async def test_a_new_run_forecasts_as_one_types(store: Store) -> None:
         assert isinstance(app.screen, NewRunScreen)
         await pilot.press("q")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+
+
+async def test_a_way_to_make_it_smaller_is_entered_into_the_form(store: Store) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(app.screen, NewRunScreen))
+        await until(pilot, lambda: "GiB" in on_screen(app, ForecastBars))
+        before = on_screen(app, ForecastBars)
+        await pilot.press("f4")
+        ways = app.screen.query_one(LeverList)
+        await until(pilot, lambda: "micro 8→4, accum 1→2" in seen(ways))
+        await until(pilot, lambda: ways.has_focus)
+        while "checkpointing selective" not in chosen(ways):
+            await pilot.press("j")
+        await pilot.press("enter")
+        await until(pilot, lambda: "-s memory.checkpointing=selective" in said(app, "#command"))
+        await until(pilot, lambda: on_screen(app, ForecastBars) != before)
+        while "micro 8→4" not in chosen(ways):
+            await pilot.press("j")
+        await pilot.press("enter")
+        await until(pilot, lambda: "-s micro=4 -s accum=2 -s memory.checkpointing=sel" in said(app, "#command"))
+        while "checkpointing full" not in chosen(ways):
+            await pilot.press("j")
+        await pilot.press("enter")
+        await until(pilot, lambda: "checkpointing=full" in said(app, "#command"))
+        assert "selective" not in said(app, "#command")
+        app.screen.query_one("#also", Input).value = "memory.loss=fancy"
+        await until(pilot, lambda: "memory.loss" in said(app, "#message"))
+        await pilot.press("f4")
+        await until(pilot, lambda: not ways.display)
 
 
 async def test_the_commands_of_every_profile_say_what_is_launched(store: Store) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from textual.widgets import Input
 
 from engine.jobs.store import Store
-from tests.unit.tui.looking import on_screen, said, until
+from tests.unit.tui.looking import chosen, on_screen, said, until
 from tui.app import MlaApp
 from tui.screens.monitor import MonitorScreen
 from tui.screens.tuning import TuningScreen
@@ -64,26 +64,21 @@ async def test_a_way_that_is_chosen_fills_the_form(store: Store, make_job: Any) 
         await until(pilot, lambda: "micro 8→4, accum 1→2" in on_screen(app, LeverList))
         before = on_screen(app, "#then")
         await pilot.press("k", "j")
-        while "micro 8→4" not in chosen(app):
+        while "micro 8→4" not in chosen(app.screen.query_one(LeverList)):
             await pilot.press("j")
         await until(pilot, lambda: app.screen.query_one("#micro", Input).value == "4")
         assert app.screen.query_one("#accum", Input).value == "2"
         await until(pilot, lambda: on_screen(app, "#then") != before)
-        while "restart" not in chosen(app):
+        while "restart" not in chosen(app.screen.query_one(LeverList)):
             await pilot.press("j")
         await until(pilot, lambda: "needs a new start" in said(app, "#verdict"))
         await pilot.press("enter")
         assert isinstance(app.screen, TuningScreen)  # it cannot be applied to a living run
         assert app.screen.query_one("#micro", Input).value == "8"
         await pilot.press("2")  # a digit is meant for the micro-batch
-        await until(pilot, lambda: "as it is" in chosen(app))
+        await until(pilot, lambda: "as it is" in chosen(app.screen.query_one(LeverList)))
         await until(pilot, lambda: "needs a new start" not in said(app, "#verdict"))
     assert not job.commands_path.exists()
-
-
-def chosen(app: MlaApp) -> str:
-    ways = app.screen.query_one(LeverList)
-    return "".join(text for text, _ in ways.item(ways.cursor, 80))
 
 
 async def test_a_run_out_of_memory_is_shown_and_the_first_way_that_fits_with_ease_is_offered(
@@ -100,6 +95,6 @@ async def test_a_run_out_of_memory_is_shown_and_the_first_way_that_fits_with_eas
         await until(pilot, lambda: isinstance(app.screen, TuningScreen))
         failed = "896 of 620 MiB when it ran out  276 MiB too much"
         await until(pilot, lambda: failed in on_screen(app, "#failed"))
-        await until(pilot, lambda: "micro 8→" in chosen(app))
+        await until(pilot, lambda: "micro 8→" in chosen(app.screen.query_one(LeverList)))
         # With micro 4 the forecast is 549 MiB of 620: over nine tenths of a host that is no larger is too little room.
         assert app.screen.query_one("#micro", Input).value == "4"
