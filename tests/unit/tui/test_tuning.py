@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+from textual.pilot import Pilot
 from textual.widgets import Input
 
-from engine.jobs.store import Store
+from engine.jobs.store import Job, Store
 from tests.unit.tui.looking import chosen, on_screen, said, until
 from tui.app import MlaApp
 from tui.screens.monitor import MonitorScreen
@@ -16,13 +19,20 @@ from tui.widgets.lever_list import LeverList
 GIB = 1 << 30
 
 
-async def test_the_drawer_keeps_the_sequences_of_a_step(store: Store, make_job: Any) -> None:
+@asynccontextmanager
+async def drawer(store: Store, make_job: Any) -> AsyncIterator[tuple[MlaApp, Pilot[Any], Job]]:
+    """The drawer of a living run, with its first forecast."""
     job, _ = make_job("demo", 5, phase="running")
     app = MlaApp(store, job.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("e")
         await until(pilot, lambda: isinstance(app.screen, TuningScreen))
         await until(pilot, lambda: "GiB" in on_screen(app, "#then"))
+        yield app, pilot, job
+
+
+async def test_the_drawer_keeps_the_sequences_of_a_step(store: Store, make_job: Any) -> None:
+    async with drawer(store, make_job) as (app, pilot, job):
         await pilot.press("2")
         await until(pilot, lambda: app.screen.query_one("#accum", Input).value == "4")
         await pilot.press("backspace", "3")
@@ -35,12 +45,7 @@ async def test_the_drawer_keeps_the_sequences_of_a_step(store: Store, make_job: 
 
 
 async def test_the_drawer_takes_what_the_command_takes(store: Store, make_job: Any) -> None:
-    job, _ = make_job("demo", 5, phase="running")
-    app = MlaApp(store, job.id)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("e")
-        await until(pilot, lambda: isinstance(app.screen, TuningScreen))
-        await until(pilot, lambda: "GiB" in on_screen(app, "#then"))
+    async with drawer(store, make_job) as (app, pilot, job):
         before = on_screen(app, "#then")
         await pilot.press("tab", "tab", *"context=512")
         await until(pilot, lambda: "if that is meant, add --unlock" in said(app, "#verdict"))
@@ -56,11 +61,7 @@ async def test_the_drawer_takes_what_the_command_takes(store: Store, make_job: A
 
 
 async def test_a_way_that_is_chosen_fills_the_form(store: Store, make_job: Any) -> None:
-    job, _ = make_job("demo", 5, phase="running")
-    app = MlaApp(store, job.id)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("e")
-        await until(pilot, lambda: isinstance(app.screen, TuningScreen))
+    async with drawer(store, make_job) as (app, pilot, job):
         await until(pilot, lambda: "micro 8→4, accum 1→2" in on_screen(app, LeverList))
         before = on_screen(app, "#then")
         await pilot.press("k", "j")
