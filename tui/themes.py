@@ -97,7 +97,7 @@ _LIGHT_16 = Theme(
     dark=False,
     primary="#0000aa",
     secondary="#aa00aa",
-    accent="#aa00aa",
+    accent="#aa0000",
     success="#0000aa",
     warning="#aa00aa",
     error="#aa0000",
@@ -108,7 +108,7 @@ _LIGHT_16 = Theme(
     variables={
         "text-primary": "#0000aa",
         "text-secondary": "#5555ff",
-        "text-accent": "#aa00aa",
+        "text-accent": "#aa0000",
         "text-success": "#0000aa",
         "text-warning": "#aa00aa",
         "text-error": "#aa0000",

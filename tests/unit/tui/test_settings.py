@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from textual.widgets import Input, OptionList, Static
 
 from engine.jobs.store import Store
 from profiles.errors import SpecError
-from tests.unit.tui.test_screens import on_screen, said, until
+from tests.unit.tui.looking import on_screen, said, until
 from tui import keys, settings
 from tui.actions import HOME, MONITOR, on
 from tui.app import MlaApp
@@ -74,7 +73,7 @@ def test_keys_may_be_exchanged_and_the_line_that_cannot_stand_is_left_out() -> N
     write('[keys]\nzoom = "s"\nsmooth = "z F6"\nstop = "e"\n')
     found, trouble = settings.load()
     assert found.keys == {"zoom": ("s",), "smooth": ("z", "f6")}
-    assert len(trouble) == 1 and "keys.stop: 'e' is Edit (edit) on Monitor" in trouble[0]
+    assert len(trouble) == 1 and "keys.stop: 'e' is Tune (edit) on Monitor" in trouble[0]
 
 
 @pytest.mark.parametrize("text", ["", "shift+x", "super+a", "F13", "ctrl+c", "ctrl+1", "ö", "enter", "space", "é"])
@@ -113,12 +112,14 @@ def test_the_file_of_someone_who_keeps_it_elsewhere_stays_a_link(tmp_path: Path)
     assert path.is_symlink() and kept.read_text() == "bell = false\n"
 
 
-@pytest.mark.parametrize("text", ["theme = ", 'keys = {zoom = "Z"}', 'x = """\nbell = true\n"""\n"b\\u0065ll" = true'])
+@pytest.mark.parametrize(
+    "text", ["theme = ", 'keys = {zoom = "Z"}\nbell = [\n]', '"b\\u0065ll" = true\n"k\\u0065ys".zoom = "Z"']
+)
 def test_a_file_that_one_line_cannot_mend_is_left_alone(text: str) -> None:
     path = write(text)
-    with pytest.raises(SpecError, match="settings.toml"):
-        settings.store("zoom", "X", "keys")
-        settings.store("bell", False)
+    for change in (("zoom", "X", "keys"), ("bell", False)):
+        with pytest.raises(SpecError, match="settings.toml"):
+            settings.store(*change)
     assert path.read_text() == text
 
 
@@ -129,7 +130,7 @@ async def test_the_app_starts_with_the_default_and_says_so(store: Store) -> None
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: bool(app._notifications))
         assert str(path) in next(iter(app._notifications)).message
-        assert app.theme == "dark"
+        assert app.current_theme.dark
         await pilot.press("f2")
         await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
         assert "'pink' is not one of" in said(app, "#message")
@@ -142,7 +143,7 @@ async def test_a_change_holds_at_once_and_is_written_down(store: Store, size: tu
         await pilot.press("comma")
         await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
         await pilot.press("enter", "j", "enter", "j", "enter", "j", "enter")
-        assert app.theme == "light"
+        assert not app.current_theme.dark
         assert app.settings == Settings(theme="light", refresh=2.0, low_bandwidth=True, bell=False)
         assert (app.settings.number_every, app.settings.chart_every) == (2.0, 4.0)
         wanted = {"theme": "light", "refresh": 2, "low_bandwidth": True, "bell": False}
@@ -176,7 +177,7 @@ async def test_a_key_is_changed_by_pressing_the_new_one(store: Store, make_job: 
         await pilot.press("Z")
         assert app.screen.has_class("zoomed")
         await pilot.press("question_mark")
-        await until(pilot, lambda: "Z      Zoom" in "\n".join(str(s.content) for s in app.screen.query(Static)))
+        await until(pilot, lambda: "Z       Zoom" in "\n".join(str(s.content) for s in app.screen.query(Static)))
         await pilot.press("q", "ctrl+p", *"Zoom")
         await until(pilot, lambda: any(found.option_count for found in app.screen.query(OptionList)))
         assert "(Z)" in str(app.screen.query_one(OptionList).get_option_at_index(0).prompt)
@@ -272,12 +273,14 @@ def _lab(color: Color, seen_by: str) -> tuple[float, ...]:
 
 @pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
 def test_every_text_stands_out_from_what_it_stands_on(theme: Any) -> None:
-    found = theme.to_color_system().generate()
+    found = {**theme.to_color_system().generate(), **theme.variables}
     grounds = [Color.parse(found[name]) for name in ("background", "surface", "panel")]
     texts = [name for name in found if name.startswith("text-") and name.count("-") == 1 and "auto" not in found[name]]
     texts = [name for name in texts if name not in ("text-muted", "text-disabled")]
     assert len(texts) == 6
-    weak = [n for n in [*texts, "foreground", "quiet"] if min(_contrast(Color.parse(found[n]), g) for g in grounds) < 4.5]
+    weak = [
+        n for n in [*texts, "foreground", "quiet"] if min(_contrast(Color.parse(found[n]), g) for g in grounds) < 4.5
+    ]
     assert weak == []
     assert _contrast(Color.parse(found["faint"]), grounds[0]) > 3
 
@@ -285,7 +288,7 @@ def test_every_text_stands_out_from_what_it_stands_on(theme: Any) -> None:
 @pytest.mark.parametrize("seen_by", _SEEN_BY)
 @pytest.mark.parametrize("theme", [*THEMES, *FEW_COLOURS], ids=lambda theme: theme.name)
 def test_what_is_well_and_what_is_not_differ_for_every_eye(theme: Any, seen_by: str) -> None:
-    found = theme.to_color_system().generate()
+    found = {**theme.to_color_system().generate(), **theme.variables}
     for first, second in (("text-success", "text-error"), ("success", "error"), ("text-primary", "text-accent")):
         a, b = (_lab(Color.parse(found[name]), seen_by) for name in (first, second))
         assert sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) ** 0.5 > 20, (first, second)
@@ -296,5 +299,5 @@ def test_every_theme_has_every_variable_and_few_colours_are_told_apart() -> None
     names = {theme.name for theme in (*THEMES, *FEW_COLOURS)}
     assert {drawn(theme.name, system) for theme in THEMES for system in ("standard", "256", None)} == names
     for theme in FEW_COLOURS:
-        colours = {theme.variables[name] for name in ("text-primary", "text-accent", "text-error", "quiet")}
-        assert len(colours) == 4 and all(a != b for a, b in combinations(sorted(colours), 2))
+        colours = {theme.variables[name] for name in ("text-primary", "text-error", "quiet")}
+        assert len(colours) == 3
