@@ -118,7 +118,7 @@ def test_the_file_of_someone_who_keeps_it_elsewhere_stays_a_link(tmp_path: Path)
 def test_a_file_that_one_line_cannot_mend_is_left_alone(text: str) -> None:
     path = write(text)
     for change in (("zoom", "X", "keys"), ("bell", False)):
-        with pytest.raises(SpecError, match="settings.toml"):
+        with pytest.raises(SpecError, match=r"settings\.toml"):
             settings.store(*change)
     assert path.read_text() == text
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import select
+import shlex
+import shutil
 import signal
 import struct
 import subprocess
@@ -18,8 +21,10 @@ ROOT = Path(__file__).parents[3]
 RUN = "from engine.jobs.store import Store; from tui.app import run_app; raise SystemExit(run_app(Store()))"
 
 
-def start(home: Path, controlling: bool) -> tuple[subprocess.Popen[bytes], int]:
-    """The app on a terminal of its own, once it has drawn itself; the other end of the terminal."""
+def on_terminal(
+    home: Path, controlling: bool = True, code: str = RUN, **env: str
+) -> tuple[subprocess.Popen[bytes], int]:
+    """The app on a terminal of its own; the other end of the terminal."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     launcher = "import os, sys, fcntl, termios; os.setsid();"
@@ -27,14 +32,20 @@ def start(home: Path, controlling: bool) -> tuple[subprocess.Popen[bytes], int]:
         launcher += "fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
     launcher += "os.execv(sys.executable, [sys.executable, '-c', sys.argv[1]])"
     app = subprocess.Popen(
-        [sys.executable, "-c", launcher, RUN],
+        [sys.executable, "-c", launcher, code],
         stdin=slave,
         stdout=slave,
         stderr=slave,
         cwd=ROOT,
-        env={**os.environ, "TERM": "xterm-256color", "MLA_TUI_HOME": str(home)},
+        env={**os.environ, "TERM": "xterm-256color", "MLA_TUI_HOME": str(home), "XDG_CONFIG_HOME": str(home), **env},
     )
     os.close(slave)
+    return app, master
+
+
+def start(home: Path, controlling: bool) -> tuple[subprocess.Popen[bytes], int]:
+    """The same, once it has drawn itself."""
+    app, master = on_terminal(home, controlling)
     seen = b""
     while b"no runs yet" not in seen:
         seen += os.read(master, 65536)
@@ -75,3 +86,66 @@ def test_without_a_terminal_it_says_what_to_use() -> None:
         [sys.executable, "-c", RUN], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT, timeout=30
     )
     assert "the app needs a terminal" in ended.stderr
+
+
+def read_to_end(master: int) -> str:
+    seen = b""
+    try:
+        while part := os.read(master, 65536):
+            seen += part
+    except OSError:
+        pass  # Linux ends a terminal without a writer with an error
+    return seen.decode(errors="replace")
+
+
+TOLD = RUN.replace("raise SystemExit(run_app(Store()))", "from tui import cli; raise SystemExit(cli.main([]))")
+DRAWING_ELSEWHERE = (
+    f"import os; os.dup2(os.open(os.devnull, os.O_WRONLY), 2); import sys; sys.stderr = sys.stdout; {TOLD}"
+)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("code", "env", "line"),
+    [
+        (TOLD, {"TERM": "dumb"}, "mla-tui: TERM=dumb: the app needs a terminal whose cursor it can move"),
+        (TOLD, {"TERM": ""}, "mla-tui: TERM=: the app needs a terminal"),
+        (TOLD, {"PYTHONIOENCODING": "latin-1"}, "the locale's encoding is iso8859-1, and the app draws in UTF-8"),
+        (DRAWING_ELSEWHERE, {}, "the app needs a terminal, and stderr is none"),
+    ],
+    ids=["dumb", "none", "latin-1", "stderr"],
+)
+def test_a_terminal_that_cannot_show_the_app_is_told_in_one_line(
+    code: str, env: dict[str, str], line: str, tmp_path: Path
+) -> None:
+    app, master = on_terminal(tmp_path, code=code, **env)
+    try:
+        said = read_to_end(master)
+        assert line in said and said.count("\n") == 1 and "\x1b" not in said
+        assert app.wait(10) != 0
+    finally:
+        app.kill()
+        app.wait()
+        os.close(master)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(shutil.which("tmux") is None or not hasattr(os, "pidfd_open"), reason="needs tmux on Linux")
+def test_the_app_ends_when_the_tmux_server_is_killed(tmp_path: Path) -> None:
+    tmux = ["tmux", "-S", str(tmp_path / "t"), "-f", "/dev/null"]
+    env = {**os.environ, "MLA_TUI_HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": str(tmp_path), "TMUX": ""}
+    command = shlex.join(["exec", sys.executable, "-c", RUN]).replace("'exec'", "exec")
+    subprocess.run([*tmux, "new-session", "-d", "-x", "80", "-y", "24", command], cwd=ROOT, env=env, check=True)
+
+    def asked(*words: str) -> str:
+        return subprocess.run([*tmux, *words], capture_output=True, text=True, check=True).stdout
+
+    while "no runs yet" not in asked("capture-pane", "-p"):
+        pass
+    server, app = (int(asked("display", "-p", f"#{{{name}}}")) for name in ("pid", "pane_pid"))
+    pidfd = os.pidfd_open(app)
+    try:
+        os.kill(server, signal.SIGKILL)
+        assert select.select([pidfd], [], [], 10)[0], "the app outlived its terminal"
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,139 @@
+"""News of runs that nobody is looking at."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from engine.jobs.files import write_json
+from engine.jobs.store import Store
+from tests.unit.tui.looking import on_screen, until
+from tui import announce
+from tui.announce import Lookout
+from tui.app import MlaApp
+from tui.screens.confirm import ConfirmScreen
+from tui.screens.home import HomeScreen
+from tui.screens.monitor import MonitorScreen
+
+
+def texts(lookout: Lookout) -> list[str]:
+    return [news.text for news in lookout.look()]
+
+
+def test_what_happened_before_is_no_news_and_what_happens_is_told_once(store: Store, make_job: Any) -> None:
+    make_job("old", 3)
+    _, writer = make_job("demo", 3, phase="running")
+    lookout = Lookout(store)
+    assert texts(lookout) == []
+    writer.write("step", step=4, loss=2.0)
+    writer.write("alert", what="nan", text="the loss of step 5 is not finite")
+    writer.write("alert", what="pressure", text="memory is short")
+    writer.write("oom", where="forward", action="auto")
+    assert texts(lookout) == ["demo: nan: the loss of step 5 is not finite"]
+    writer.write("alert", what="stall", text="no step for 90 s")
+    writer.write("oom", where="forward", action="ask")
+    writer.write("state", phase="paused", reason="out of memory")
+    assert texts(lookout) == ["demo: stall: no step for 90 s", "demo: out of memory, waits for an answer"]
+    writer.write("state", phase="failed", reason="killed by signal 9")
+    news = lookout.look()
+    assert [(one.text, one.bad) for one in news] == [("demo: failed: killed by signal 9", True)]
+    assert texts(lookout) == []
+
+
+def test_a_run_that_came_later_is_told_from_its_beginning(store: Store, make_job: Any) -> None:
+    lookout = Lookout(store)
+    assert texts(lookout) == []  # there is not even a directory yet
+    make_job("first", 3)
+    assert texts(lookout) == ["first: finished"]
+    job, _ = make_job("second", 3, phase="stopped")
+    assert texts(lookout) == ["second: stopped"]
+    make_job("third", 3, phase="running")
+    os.rename(job.path, store.home / "gone")
+    assert texts(lookout) == []
+
+
+def test_a_line_that_is_half_written_is_read_when_it_is_whole(store: Store, make_job: Any) -> None:
+    job, _ = make_job("demo", 3, phase="running")
+    lookout = Lookout(store)
+    lookout.look()
+    line = b'{"t":1.0,"kind":"state","attempt":1,"phase":"finished","reason":""}\n'
+    with job.log_path.open("ab") as log:
+        log.write(line[:30])
+    assert texts(lookout) == []
+    with job.log_path.open("ab") as log:
+        log.write(line[30:])
+    assert texts(lookout) == ["demo: finished"]
+
+
+def test_a_run_whose_processes_were_killed_is_missed(
+    store: Store, make_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, writer = make_job("demo", 3, phase="running")
+    lookout = Lookout(store)
+    lookout.look()
+    monkeypatch.setattr(announce, "SILENCE", 0.0)
+    writer.write("step", step=4, loss=2.0)
+    assert texts(lookout) == [] == texts(lookout)  # it is silent, and its trainer alive
+    write_json(job.state_path, {**job.state(), "trainer": None})
+    assert texts(lookout) == ["demo: cut-off: neither trainer nor supervisor is alive"]
+    assert texts(lookout) == []
+
+
+def test_a_look_is_one_stat_a_run(store: Store, make_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(5):
+        make_job(f"run{i}", 3, phase="running")
+    lookout = Lookout(store)
+    lookout.look()
+    looked: list[str] = []
+    stat = os.stat
+    monkeypatch.setattr("tui.announce.os.stat", lambda path: looked.append(path) or stat(path))
+    monkeypatch.setattr("tui.announce.os.pread", None)
+    assert texts(lookout) == []
+    assert len(looked) == 6  # and one of the directory they are in
+
+
+@pytest.fixture
+def bells(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    rung: list[bool] = []
+    monkeypatch.setattr(announce, "LOOK", 0.02)
+    monkeypatch.setattr("textual.app.App.bell", lambda app: rung.append(True))
+    return rung
+
+
+def toasts(app: MlaApp) -> list[str]:
+    return [toast.message for toast in app._notifications]
+
+
+async def test_the_end_of_another_run_is_a_toast_and_a_bell(store: Store, make_job: Any, bells: list[bool]) -> None:
+    watched, mine = make_job("mine", 3, phase="running")
+    _, other = make_job("other", 3, phase="running")
+    app = MlaApp(store, watched.id)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "(3)" in on_screen(app, "#pane-1"))
+        await pilot.press("x")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+        mine.write("alert", what="nan", text="seen on its own screen")
+        await until(pilot, lambda: app.screen_stack[-2].view.step == 3)  # type: ignore[attr-defined]
+        other.write("state", phase="finished", reason="")
+        await until(pilot, lambda: bool(toasts(app)))
+        assert toasts(app) == ["other: finished"] and bells == [True]
+        await pilot.press("q", "q")
+        await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+        mine.write("state", phase="failed", reason="out of luck")
+        await until(pilot, lambda: len(toasts(app)) == 2)
+        assert toasts(app)[1] == "mine: failed: out of luck" and bells == [True, True]
+
+
+async def test_nothing_is_told_of_the_run_on_screen(store: Store, make_job: Any, bells: list[bool]) -> None:
+    job, writer = make_job("demo", 3, phase="running")
+    told: list[Any] = []
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(80, 24), message_hook=lambda m: told.append(type(m))) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+        await until(pilot, lambda: "(3)" in on_screen(app, "#pane-1"))
+        writer.write("state", phase="finished", reason="")
+        await until(pilot, lambda: MlaApp.Announced in told)
+        await until(pilot, lambda: "finished" in on_screen(app, "StatusLine"))
+        assert not toasts(app) and not bells

@@ -1,0 +1,72 @@
+"""The app that only looks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from textual.widgets import Input, OptionList, Static
+
+from engine.jobs.store import Store
+from tests.unit.tui.looking import on_screen, until
+from tui import cli
+from tui.app import MlaApp
+from tui.screens.help import HelpScreen
+from tui.screens.monitor import MonitorScreen
+
+
+async def test_bar_help_and_palette_leave_out_what_is_refused(store: Store, make_job: Any) -> None:
+    job, _ = make_job("demo", 3, phase="running")
+    app = MlaApp(store, job.id, read_only=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "Zoom" in on_screen(app, "KeyBar"))
+        assert not {"Tune", "Pause", "Stop"} & set(on_screen(app, "KeyBar").split())
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+        text = "\n".join(str(line.content) for line in app.screen.query(Static))
+        assert "Zoom" in text and "Pause" not in text and "Stop" not in text
+        await pilot.press("q", "ctrl+p", *"run")
+        await until(pilot, lambda: any(found.option_count for found in app.screen.query(OptionList)))
+        found = app.screen.query_one(OptionList)
+        offered = " ".join(str(found.get_option_at_index(i).prompt) for i in range(found.option_count))
+        assert "Back" in offered and "Stop" not in offered and "Pause" not in offered
+
+
+async def test_enter_in_a_field_of_the_form_launches_nothing(store: Store) -> None:
+    app = MlaApp(store, read_only=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("n")
+        await until(pilot, lambda: bool(app.screen.query("#name")))
+        app.screen.query_one("#name", Input).focus()
+        await pilot.press("enter")
+        await until(pilot, lambda: bool(app._notifications))
+        assert "launch is refused" in next(iter(app._notifications)).message
+    assert store.ids() == []
+
+
+async def test_a_run_that_waits_for_an_answer_gets_none_from_here(store: Store, make_job: Any) -> None:
+    job, writer = make_job("demo", 3, phase="running")
+    app = MlaApp(store, job.id, read_only=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "(3)" in on_screen(app, "#pane-1"))
+        parts: dict[str, int] = {}
+        writer.write("oom", where="forward", wanted=1 << 30, parts=parts, action="ask", micro=8, accum=1)
+        writer.write("state", phase="paused", reason="out of memory")
+        await until(pilot, lambda: "paused" in on_screen(app, "StatusLine"))
+        assert isinstance(app.screen, MonitorScreen)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--read-only"], ["--read-only", "attach", "x"], ["attach", "x", "--read-only"], ["attach", "--read-only"]],
+)
+def test_the_flag_stands_before_or_behind_the_command(words: list[str]) -> None:
+    args = cli._parser().parse_args(words)
+    assert args.read_only and not args.low_bandwidth
+    assert cli._parser().parse_args([*words, "--low-bandwidth"]).low_bandwidth
+
+
+def test_a_command_that_changes_something_does_not_take_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["--read-only", "stop", "latest"])
+    assert "--read-only and --low-bandwidth are for the app" in capsys.readouterr().err
