@@ -34,7 +34,7 @@ class ActionProvider(Provider):
         for action in self._offered():
             score = matcher.match(f"{action.title} {action.help}")
             if score > 0:
-                yield Hit(score, _label(action), self._run(action), action.title, action.help)
+                yield Hit(score, matcher.highlight(_label(action)), self._run(action), action.title, action.help)
 
 
 def _label(action: actions.Action) -> str:
