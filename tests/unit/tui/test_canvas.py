@@ -4,6 +4,7 @@ from rich.cells import cell_len
 from textual.app import App, ComposeResult
 from textual.geometry import Region
 
+from tui.themes import THEMES
 from tui.widgets.canvas import changed, clip, fit
 from tui.widgets.chart import Chart, Line
 
@@ -39,6 +40,9 @@ def test_clip_says_that_something_is_missing() -> None:
 
 
 class _One(App[None]):
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return dict(THEMES[0].variables)
+
     def compose(self) -> ComposeResult:
         yield Chart("loss", id="pane-1")
 

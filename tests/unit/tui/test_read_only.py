@@ -70,3 +70,15 @@ def test_a_command_that_changes_something_does_not_take_it(capsys: pytest.Captur
     with pytest.raises(SystemExit, match="2"):
         cli.main(["--read-only", "stop", "latest"])
     assert "--read-only and --low-bandwidth are for the app" in capsys.readouterr().err
+
+
+def test_attach_starts_no_supervisor_and_runs_no_hook(
+    store: Store, make_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = make_job("demo", 3, phase="running")
+    asked: list[Any] = []
+    monkeypatch.setattr("engine.jobs.launch.ensure_supervisor", asked.append)
+    monkeypatch.setattr("engine.jobs.launch.run_due_hooks", asked.append)
+    monkeypatch.setattr("tui.app.run_app", lambda store, id, **flags: asked.append(flags) or 0)
+    assert cli.main(["attach", job.id, "--read-only", "--low-bandwidth"]) == 0
+    assert asked == [{"read_only": True, "low_bandwidth": True}]

@@ -150,6 +150,9 @@ async def test_a_change_holds_at_once_and_is_written_down(store: Store, size: tu
         assert tomllib.loads(settings.settings_path().read_text()) == wanted
         await pilot.press("d", "k", "d")
         assert app.settings == Settings(theme="light", refresh=2.0)
+        await pilot.press("k", "k")
+        await pilot.click("#settings", offset=(3, 0))
+        assert app.settings == Settings(refresh=2.0)
         await pilot.press("f2")
         await until(pilot, lambda: not isinstance(app.screen, SettingsScreen))
 

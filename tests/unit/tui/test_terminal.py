@@ -130,6 +130,23 @@ def test_a_terminal_that_cannot_show_the_app_is_told_in_one_line(
 
 
 @pytest.mark.timeout(60)
+def test_settings_that_are_not_taken_are_said_before_the_app_opens(tmp_path: Path) -> None:
+    path = tmp_path / "mla-tui" / "settings.toml"
+    path.parent.mkdir()
+    path.write_text('theme = "pink"')
+    app, master = on_terminal(tmp_path, code=TOLD)
+    try:
+        seen = b""
+        while b"no runs yet" not in seen:
+            seen += os.read(master, 65536)
+        assert f"mla-tui: {path}: theme: 'pink' is not one of".encode() in seen.partition(b"\x1b")[0]
+    finally:
+        app.kill()
+        app.wait()
+        os.close(master)
+
+
+@pytest.mark.timeout(60)
 @pytest.mark.skipif(shutil.which("tmux") is None or not hasattr(os, "pidfd_open"), reason="needs tmux on Linux")
 def test_the_app_ends_when_the_tmux_server_is_killed(tmp_path: Path) -> None:
     tmux = ["tmux", "-S", str(tmp_path / "t"), "-f", "/dev/null"]
