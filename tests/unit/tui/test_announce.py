@@ -137,3 +137,17 @@ async def test_nothing_is_told_of_the_run_on_screen(store: Store, make_job: Any,
         await until(pilot, lambda: MlaApp.Announced in told)
         await until(pilot, lambda: "finished" in on_screen(app, "StatusLine"))
         assert not toasts(app) and not bells
+
+
+async def test_a_lost_connection_is_said_and_what_was_received_stays(store: Store, make_job: Any) -> None:
+    job, _ = make_job("demo", 20, phase="running")
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "(20)" in on_screen(app, "#pane-1"))
+        for up in (True, False):  # the first connection is no news
+            app.screen.post_message(MonitorScreen.Records([{"t": 1.0, "kind": "link", "up": up}], past=False))
+        await until(pilot, lambda: "connection lost · data kept" in on_screen(app, "Heading"))
+        assert "(20)" in on_screen(app, "#pane-1") and "connection lost" in on_screen(app, "#log")
+        app.screen.post_message(MonitorScreen.Records([{"t": 2.0, "kind": "link", "up": True}], past=False))
+        await until(pilot, lambda: "connection lost" not in on_screen(app, "Heading"))
+        assert "connected again" in on_screen(app, "#log")
