@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from tui.app import MlaApp
 
 _GAP = 2  # cells between two columns
+_KEYS = 7  # cells for keys where there is little room
+_THREE = 70  # cells below which three columns would cut the titles; there the help scrolls
 _AROUND = 6  # cells of border and padding
 _BESIDE = 5  # lines of border, title and foot
 
@@ -27,26 +30,31 @@ _BESIDE = 5  # lines of border, title and foot
 def help_text(offered: Sequence[Action], width: int, height: int) -> Text:
     """The actions under the headings of their groups in ``width`` × ``height`` cells, where they fit at all.
 
-    With what they do where there is room; else in two columns, their titles alone.
+    With what they do where there is room; else in two columns or three, their titles alone.
     """
     groups = [(name, [action for action in offered if action.group == name]) for name in actions.GROUPS]
     groups = [(name, held) for name, held in groups if held]
     if len(offered) + len(groups) <= height:
         return Text("\n").join(_column(groups, width, full=True))
-    across = (width - _GAP) // 2
+    columns = 2 if len(offered) + len(groups) < 2 * height or width < _THREE else 3
+    across = (width - _GAP * (columns - 1)) // columns
     lines = _column(groups, across, full=False)
-    half = _break(groups, (len(lines) + 1) // 2)
-    left, right = lines[:half], lines[half:]
+    ends = _breaks(groups, len(lines), columns)
+    parts = [lines[start:end] for start, end in zip([0, *ends], [*ends, len(lines)], strict=True)]
     rows = []
-    for i in range(max(len(left), len(right))):
-        row = left[i].copy() if i < len(left) else Text()
-        row.pad_right(across + _GAP - row.cell_len)
-        rows.append(row + right[i] if i < len(right) else row)
+    for i in range(max(map(len, parts))):
+        row = Text()
+        for at, part in enumerate(parts):
+            row.pad_right(at * (across + _GAP) - row.cell_len)
+            row.append_text(part[i] if i < len(part) else Text())
+        rows.append(row)
     return Text("\n").join(rows)
 
 
 def _column(groups: Sequence[tuple[str, list[Action]]], width: int, full: bool) -> list[Text]:
     wide = max(cell_len(action.key_names) for _, held in groups for action in held)
+    if not full:  # one action of many keys must not cost all others their titles
+        wide = min(wide, _KEYS)
     lines = []
     for name, held in groups:
         lines.append(Text.assemble((name, "bold underline")))
@@ -58,14 +66,18 @@ def _column(groups: Sequence[tuple[str, list[Action]]], width: int, full: bool) 
     return lines
 
 
-def _break(groups: Sequence[tuple[str, list[Action]]], half: int) -> int:
-    """Where the second column begins: at the heading nearest to the middle, or in the middle of a long group."""
+def _breaks(groups: Sequence[tuple[str, list[Action]]], total: int, columns: int) -> list[int]:
+    """The lines at which the columns after the first begin: as even as can be, at a heading where one is near."""
     starts, at = [], 0
     for _, held in groups:
         starts.append(at)
         at += len(held) + 1
-    near = min(starts, key=lambda start: abs(start - half))
-    return near if abs(near - half) <= 3 else half
+    even = [math.ceil(total * i / columns) for i in range(1, columns)]
+    near = [min(starts, key=lambda start: abs(start - line)) for line in even]
+    return [
+        n if columns == 2 and abs(n - line) <= 3 else line + (line - 1 in starts)
+        for n, line in zip(near, even, strict=True)
+    ]
 
 
 class HelpScreen(ModalScreen[None]):
