@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from textual.binding import Binding
 
-APP, HOME, NEW_RUN, MONITOR = "app", "home", "new_run", "monitor"
-SCREENS = (HOME, NEW_RUN, MONITOR)
+APP, HOME, NEW_RUN, MONITOR, COMPARE = "app", "home", "new_run", "monitor", "compare"
+SCREENS = (HOME, NEW_RUN, MONITOR, COMPARE)
 
 _KEY_NAMES = {
     "question_mark": "?",
@@ -20,6 +20,7 @@ _KEY_NAMES = {
     "escape": "Esc",
     "enter": "Enter",
     "tab": "Tab",
+    "space": "Space",
     "up": "↑",
     "down": "↓",
     "pageup": "PgUp",
@@ -59,14 +60,19 @@ def key_name(key: str) -> str:
     return key.upper() if len(key) > 1 else key
 
 
-_LIST = (HOME, NEW_RUN)
-_AWAY = (NEW_RUN, MONITOR)
+_LIST = (HOME, NEW_RUN, COMPARE)
+_AWAY = (NEW_RUN, MONITOR, COMPARE)
 
 ACTIONS: tuple[Action, ...] = (
     Action("open", ("enter",), "Open", "Watch the chosen run", (HOME,), "open", bar=1),
     Action("new", ("n",), "New run", "Choose a profile, see what it needs, launch it", (HOME,), "new_run", bar=2),
     Action("filter", ("slash",), "Filter", "Find runs by name, profile or phase", (HOME,), "filter", bar=3),
-    Action("resume", ("r",), "Resume", "Start the chosen run again, if it was cut off", (HOME,), "resume", bar=4),
+    Action("mark", ("space",), "Mark", "Mark the chosen run to compare it, or unmark it", (HOME,), "mark", bar=4),
+    Action("compare", ("c",), "Compare", "Lay the marked runs over each other", (HOME,), "compare", bar=5),
+    Action("unmark", ("u",), "Unmark all", "Take every mark away", (HOME,), "unmark"),
+    Action("sort", ("s",), "Sort", "By start, loss, speed, progress or name", (HOME,), "sort", bar=6),
+    Action("which", ("f",), "Which", "All runs, the living, the ended, those in trouble", (HOME,), "which", bar=7),
+    Action("resume", ("r",), "Resume", "Start the chosen run again, if it was cut off", (HOME,), "resume"),
     Action("resume_all", ("R",), "Resume all", "Start every run again that was cut off", (HOME,), "resume_all"),
     Action("down", ("j", "down"), "Down", "Next line of the list", _LIST, "cursor(1)", natural=True),
     Action("up", ("k", "up"), "Up", "Previous line of the list", _LIST, "cursor(-1)", natural=True),
@@ -78,8 +84,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("checkpoint", ("c",), "Checkpoint", "Write a checkpoint now", (MONITOR,), "checkpoint", bar=3),
     Action("stop", ("x", "S"), "Stop", "Stop the run; asks, offers to save", (MONITOR,), "stop", 4, destructive=True),
     Action("zoom", ("z",), "Zoom", "Give the focused pane the whole screen, and back", (MONITOR,), "zoom", bar=5),
-    Action("smooth", ("s",), "Smooth", "Smooth the lines: off, light, strong", (MONITOR,), "smooth", bar=7),
-    Action("log_axis", ("y",), "Log axis", "Logarithmic or linear axis for the loss", (MONITOR,), "log_axis", bar=6),
+    Action("smooth", ("s",), "Smooth", "Smooth the lines: off, light, strong", (MONITOR, COMPARE), "smooth", bar=7),
+    Action("log_axis", ("y",), "Log axis", "Logarithmic or linear values", (MONITOR, COMPARE), "log_axis", bar=6),
     Action("pane_1", ("1",), "Pane 1", "Focus the loss", (MONITOR,), "pane(0)"),
     Action("pane_2", ("2",), "Pane 2", "Focus the device memory", (MONITOR,), "pane(1)"),
     Action("pane_3", ("3",), "Pane 3", "Focus the host memory", (MONITOR,), "pane(2)"),
@@ -87,6 +93,13 @@ ACTIONS: tuple[Action, ...] = (
     Action("next_pane", ("tab",), "Next pane", "Focus the next pane", (MONITOR,), "app.focus_next"),
     Action("log_older", ("k", "up"), "Older", "Scroll the log to older lines", (MONITOR,), "scroll_log(1)"),
     Action("log_newer", ("j", "down"), "Newer", "Scroll the log to newer lines", (MONITOR,), "scroll_log(-1)"),
+    Action("series", ("n",), "Next series", "Loss, validation, speed, rate, gradient …", (COMPARE,), "series(1)", 1),
+    Action("series_back", ("b",), "Series before", "The series before this one", (COMPARE,), "series(-1)"),
+    Action("axis", ("x",), "X axis", "By step, by tokens, by time since the first step", (COMPARE,), "axis", bar=2),
+    Action("specs", ("d",), "Differences", "What differs in the runs' specs, and back", (COMPARE,), "specs", bar=3),
+    Action("hide", ("space",), "Hide", "Hide the chosen run, or show it again", (COMPARE,), "hide", bar=4),
+    Action("first", ("f",), "First", "Measure Δ against the chosen run", (COMPARE,), "first", bar=5),
+    Action("look", ("enter",), "Open", "Watch the chosen run", (COMPARE,), "look"),
     Action("back", ("q", "escape"), "Back", "Back to the runs; the run goes on", _AWAY, "back", bar=9),
     Action("help", ("question_mark", "f1"), "Help", "Every key of this screen", (APP,), "help", bar=8),
     Action("palette", ("ctrl+p",), "Commands", "Find an action by name", (APP,), "command_palette"),

@@ -6,6 +6,7 @@ import pytest
 
 from tui import actions
 from tui.app import MlaApp
+from tui.screens.compare import CompareScreen
 from tui.screens.help import help_lines
 from tui.screens.home import HomeScreen
 from tui.screens.monitor import MonitorScreen
@@ -15,8 +16,9 @@ CLASSES: dict[str, type[Any]] = {
     actions.HOME: HomeScreen,
     actions.NEW_RUN: NewRunScreen,
     actions.MONITOR: MonitorScreen,
+    actions.COMPARE: CompareScreen,
 }
-PLAIN = re.compile(r"[a-zA-Z0-9]|f\d+|ctrl\+[a-z]|enter|tab|escape|up|down|pageup|pagedown|question_mark|slash")
+PLAIN = re.compile(r"[a-zA-Z0-9]|f\d+|ctrl\+[a-z]|enter|tab|escape|up|down|pageup|pagedown|question_mark|slash|space")
 
 
 @pytest.mark.parametrize("place", actions.SCREENS)
