@@ -98,6 +98,13 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("ls", "tui.commands_job:ls", "list the runs, newest first", "mla-tui ls")
     sub.add_argument("--json", action="store_true", help="as JSON, what status gives for each")
 
+    words = "lay runs side by side: losses at the same x, and what differs in their specs"
+    sub = add("compare", "tui.commands_compare:compare", words, "mla-tui compare first second --by tokens")
+    sub.add_argument("jobs", metavar="RUN", nargs="+", help="a unique part of a job's id, its name, or latest")
+    words = "where losses are held against each other (default step)"
+    sub.add_argument("--by", choices=("step", "tokens", "time"), default="step", help=words)
+    sub.add_argument("--json", action="store_true", help="as JSON")
+
     add_job("attach", "open the app on a run", "mla-tui attach latest", optional=True)
     sub = add_job("status", "say how a run is doing", "mla-tui status latest --json")
     sub.add_argument("--json", action="store_true", help="as JSON")

@@ -45,12 +45,11 @@ class Curve:
     def take(self, buckets: Sequence[Sequence[Any]], column: int, since: float | None) -> None:
         """Buckets ``[x, min, mean, max]`` in place of all from ``since`` on (None: of all)."""
         keep = 0 if since is None else bisect.bisect_left(self.x, since)
-        if since is None:
-            self.lowest = math.inf
         del self.x[keep:], self.value[keep:]
         self.x.extend(bucket[0] for bucket in buckets)
         self.value.extend(_GAP if bucket[column] is None else bucket[column] for bucket in buckets)
-        self.lowest = min((b[1] for b in buckets if b[1] is not None), default=self.lowest)
+        lowest = min((b[1] for b in buckets if b[1] is not None), default=math.inf)
+        self.lowest = lowest if since is None else min(self.lowest, lowest)
 
     def last(self) -> float | None:
         """The newest value that is none of the gaps."""

@@ -128,6 +128,8 @@ class HomeScreen(Screen[None]):
         note = error or note + (f", {elsewhere} elsewhere" if elsewhere else "")
         if len(table.runs) != len(self._runs) and not error:
             note = f"{len(table.runs)} of {len(self._runs)}: {self._chosen_by()}"
+        if self._sort and not error:
+            note += f" · {sort.title}"
         if marked := self._marked():
             note += f" · {len(marked)} marked"
         self.query_one(Heading).show(note=note, warn=bool(error))

@@ -17,9 +17,10 @@ class Detail(Canvas):
     def __init__(self) -> None:
         super().__init__()
         self._run: dict[str, Any] | None = None
+        self.display = False
 
     def show(self, run: dict[str, Any] | None) -> None:
-        self._run = run
+        self._run, self.display = run, run is not None
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Row]:

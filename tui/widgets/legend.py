@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
+from rich.cells import cell_len
+
 from tui import format as words
-from tui.compared import AXES, STEP, TIME, TOKENS, Compared, difference
+from tui.compared import AXES, TIME, TOKENS, Compared, difference
 from tui.widgets.canvas import Row, clip
 from tui.widgets.names import middle
 from tui.widgets.overlay import COLOURS, style
@@ -32,7 +34,6 @@ _COLUMNS = (
     Column("tok/s", -6, 80, lambda run: words.count(run.summary.get("tok_s"))),
 )
 _DELTA = 9
-_LONGEST_NAME = 48
 
 
 class Legend(Picker):
@@ -59,7 +60,8 @@ class Legend(Picker):
         shown = [column for column in _COLUMNS if width >= column.wide]
         shown.append(Column(f"Δ {title}", -_DELTA, 0, lambda run: self._delta(run, name)))
         room = width - 5 - sum(abs(column.cells) + 1 for column in shown)
-        cells = min(max(room, 8), _LONGEST_NAME)
+        longest = max((cell_len(run.name) for run in self.runs), default=0)
+        cells = min(max(room, 8), max(longest, 20))
         return [Column("run", cells, 0, lambda run: middle(run.name, cells)), *shown]
 
     def _delta(self, run: Compared, name: str) -> str:
@@ -88,10 +90,3 @@ class Legend(Picker):
 def _cut(text: str, cells: int) -> str:
     text = clip(text, abs(cells))
     return text.rjust(-cells) if cells < 0 else text.ljust(cells)
-
-
-def reached_words(axis: str, x: float) -> str:
-    """Where on an axis: ``step 4,000``, ``1.02B tokens``, ``3h 05m``."""
-    if axis == STEP:
-        return f"step {words.exact(x)}"
-    return f"{words.count(x)} tokens" if axis == TOKENS else words.duration(x)

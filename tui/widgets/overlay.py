@@ -45,5 +45,14 @@ def lettered(lines: Sequence[tuple[str, str, Sequence[Point]]], cells: int) -> l
         places = [first + (last - first) * (i + (number + 0.5) / len(there)) / each for i in range(each)]
         xs = [point[0] for point in points]
         at = {bisect.bisect_left(xs, x) for x in places if x < xs[-1]} | {len(xs) - 1}
-        drawn.append(Line([points[i] for i in sorted(at) if points[i][2] is not None], style, mark=letter))
+        drawn.append(Line([found for i in sorted(at) if (found := _amid(points, i))], style, mark=letter))
     return drawn
+
+
+def _amid(points: Sequence[Point], index: int) -> Point | None:
+    """A point in the middle of a noisy line, not at one of its spikes."""
+    around = [point[2] for point in points[max(index - 2, 0) : index + 3] if point[2] is not None]
+    if not around:
+        return None
+    mean = sum(around) / len(around)
+    return points[index][0], mean, mean, mean

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
+from rich.cells import cell_len
 from textual import events
 from textual.message import Message
 
 from engine.jobs.status import CUT_OFF, ENDED
-from engine.jobs.store import is_elsewhere
+from engine.jobs.store import STAMP_LENGTH, is_elsewhere
 from tui import format as words
+from tui.run_list import in_trouble
 from tui.widgets.canvas import Row, clip
 from tui.widgets.names import middle
 from tui.widgets.picker import Picker
@@ -22,6 +24,7 @@ MARK = "●"
 _PHASE_STYLES = {"running": "good", "finished": "done", "failed": "bad", "cut-off": "bad", "stopped": "done"}
 _SHORTEST_NAME = 14
 _LONGEST_NAME = 60
+_DATE = len("20261123-")
 _MARGIN = 3  # the mark's cells
 
 
@@ -39,7 +42,7 @@ _COLUMNS = (
     Column("phase", "phase", 10, 0),
     Column("step", "step", -13, 0),
     Column("done", "done", -4, 140),
-    Column("loss", "loss", -7, 0),
+    Column("loss", "loss", -8, 0),
     Column("val_loss", "val", -7, 108),
     Column("tok_s", "tok/s", -6, 0),
     Column("spark", "loss so far", 12, SPARK_FROM),
@@ -48,7 +51,7 @@ _COLUMNS = (
     Column("backend", "backend", 9, 190),
     Column("attempt", "attempt", -7, 200),
     Column("took", "for", -6, 130),
-    Column("started", "started", -7, 72),
+    Column("started", "started", -8, 72),
     Column("reason", "why", 1, 180),  # what is left
 )
 
@@ -90,7 +93,7 @@ class RunsTable(Picker):
     def _columns(self, width: int) -> list[Column]:
         shown = [column for column in _COLUMNS if width >= column.wide]
         room = width - _MARGIN - sum(abs(column.cells) + 1 for column in shown)
-        longest = max((len(title(run)) for run in self.runs), default=0)
+        longest = max((cell_len(title(run)) for run in self.runs), default=0)
         name = min(max(room, _SHORTEST_NAME), max(longest, 24), _LONGEST_NAME)
         if shown[-1].key == "reason":
             shown[-1] = shown[-1]._replace(cells=max(room - name, 1))
@@ -116,8 +119,10 @@ class RunsTable(Picker):
     def _field(self, run: dict[str, Any], column: Column) -> tuple[str, str]:
         phase = str(run.get("phase") or "")
         if column.key == "name":
-            return middle(title(run), column.cells), "runs--name"
+            return _short_title(run, column.cells), "runs--name"
         if column.key == "phase":
+            if phase == "paused" and in_trouble(run):  # it waits for an answer
+                return "paused !", "runs--bad"
             return phase, f"runs--{_PHASE_STYLES.get(phase, 'busy')}"
         if column.key == "spark":
             return self.sparks.get(run["id"], ""), "runs--spark"
@@ -131,16 +136,25 @@ class RunsTable(Picker):
         return top + [[(line.center(width), "picker--dim")] for line in lines]
 
     def on_click(self, event: events.Click) -> None:
-        super().on_click(event)
-        on_item = self.head(self.size.width) is None or event.y > 0
-        if event.x < _MARGIN and on_item and self.first + event.y <= self.count():
-            event.stop()
+        """A click on the mark's place marks; elsewhere it is the list's."""
+        index = self.first + event.y - (1 if self.runs else 0)
+        if event.x < _MARGIN and 0 <= index < self.count():
+            event.prevent_default()
+            self.move(index)
             self.post_message(self.Marked())
 
 
 def title(run: dict[str, Any]) -> str:
     name = str(run.get("name") or run["id"])
     return f"{name} on {run['host']}" if is_elsewhere(run) else name
+
+
+def _short_title(run: dict[str, Any], cells: int) -> str:
+    """In few cells: of a run without a name of its own the date goes first."""
+    text = title(run)
+    if cell_len(text) > cells and text == run["id"] and len(text) > STAMP_LENGTH:
+        text = text[_DATE:]
+    return middle(text, cells)
 
 
 def done(run: dict[str, Any]) -> float:
