@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from tui.app import MlaApp
 
 _EVERY = 2.0  # seconds between two looks at the living runs
-_POINTS = 4  # of a line for each cell across: two a dot
+_TOGETHER = 0.1  # seconds in which what was read is painted at once
+_POINTS = 2  # of a line for each cell across: one a dot
 
 
 class Shown(NamedTuple):
@@ -81,7 +82,7 @@ class CompareScreen(Screen[None]):
         self._errors: dict[int, str] = {}
         self._unread = len(self.runs)
         self._wanted = asyncio.Event()  # a series that has not been read yet is shown
-        self._stale = False
+        self._stale = self._due = False
 
     def compose(self) -> ComposeResult:
         yield Heading("compare")
@@ -128,7 +129,9 @@ class CompareScreen(Screen[None]):
         else:
             self.runs[message.index].take(message.update)
         self._unread = sum(not run.curves and i not in self._errors for i, run in enumerate(self.runs))
-        self._paint()
+        if not self._due:  # ten runs read one after another are painted together
+            self._due = True
+            self.set_timer(_TOGETHER, self._paint)
 
     def on_screen_resume(self) -> None:
         if self._stale:
@@ -139,6 +142,7 @@ class CompareScreen(Screen[None]):
 
     def _paint(self) -> None:
         """Show what is known. Below a dialog a repaint costs the whole screen, so it waits until the dialog is gone."""
+        self._due = False
         self._stale = not (self.is_active and self.is_mounted)
         if self._stale:
             return
