@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiles.errors import SpecError
 from profiles.spec import RunSpec
+from tui import levers as table
 from tui.commands_run import asked_for
 from tui.format import size, size_of
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from engine.memory.room import Room
     from engine.memory.strategies import Strategy
 
-WIDEST = 100
 SHADES = "█▓▒░"  # without colour the parts still differ
 COLOURS = (36, 33, 35, 32, 34, 31)
 GIB = 1 << 30
@@ -122,7 +122,7 @@ def _as_text(
     ways: list[Lever],
     slow: list[str],
 ) -> list[str]:
-    width = min(shutil.get_terminal_size((80, 24)).columns, WIDEST) - 1
+    width = min(shutil.get_terminal_size((80, 24)).columns, table.WIDEST) - 1
     batch = f"micro {spec.batch.micro} × accum {spec.accum}, context {spec.batch.context}"
     known = found.words or "not calibrated yet"
     lines = [f"{spec.profile}: {spec.model.name}, {batch}", f"on {hardware.name}; {known}"]
@@ -138,8 +138,8 @@ def _as_text(
         lines.append(f"  {each.name:<11} {held}host {size(each.forecast.host_total)}  {verdict}")
     if ways:
         heads = [place.place for place in places]
-        lines += ["", _row("smaller, by cost", heads, "tokens/s", "applies", width)]
-        lines += [text for way in ways for text in _lever(way, heads, width)]
+        lines += ["", table.heading("smaller, by cost", heads, width)]
+        lines += [text for way in ways for text in table.lines(way, heads, width)]
         lines.append(f"tokens/s: {ways[0].basis}")
     return lines
 
@@ -175,19 +175,6 @@ def _bar(held: list[tuple[str, int]], place: Room, cells: int) -> str:
 def _coloured(text: str, colour: int) -> str:
     plain = os.environ.get("NO_COLOR") or not sys.stdout.isatty()
     return text if plain or not text else f"\x1b[{colour}m{text}\x1b[0m"
-
-
-def _lever(way: Lever, heads: list[str], width: int) -> list[str]:
-    saved = {"device": way.device, "host": way.host}
-    amounts = [saved[head] if len(heads) > 1 else way.device + way.host for head in heads]
-    told = [f"{'−' if amount > 0 else '+'}{size(abs(amount))}" if amount else "" for amount in amounts]
-    speed = f"{way.speed:+.1%}".replace("-", "−")
-    return [_row(f"  {way.change}", told, speed, way.when, width), *([f"    {way.note}"] if way.note else [])]
-
-
-def _row(first: str, amounts: list[str], speed: str, when: str, width: int) -> str:
-    last = "".join(f"{amount:>10}" for amount in amounts) + f"{speed:>10}{when:>8}"
-    return f"{first:<{max(width - len(last), 0)}}{last}"
 
 
 def _print_deepspeed_config(spec: RunSpec, device: str) -> int:

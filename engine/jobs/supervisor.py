@@ -180,11 +180,13 @@ class Supervisor:
     async def _start(self) -> bool:
         """Start the trainer as soon as its devices are free; False where a stop came first."""
         waits_for = ""
-        while not self._shared and (device := self._devices.take(self.job.id)):
-            if device != waits_for:
-                reason = f"waits for {device}, which job {holder(self.job.home, device)} uses"
+        while not self._shared and (taken := self._devices.take(self.job.id)):
+            device, other = taken
+            verb = "uses" if holder(self.job.home, device) == other else "waits for too, and came first"
+            reason = f"waits for {device}, which job {other} {verb}"
+            if reason != waits_for:
                 self._write("state", phase="starting", reason=reason)
-                waits_for = device
+                waits_for = reason
             if await self._stopped_within(DEVICE_LOOK, f"stopped while it waited for {device}"):
                 return False
         attempt = int(self.summary.get("attempt") or 0) + 1

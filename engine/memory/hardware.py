@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from profiles.nvml import visible_device
@@ -36,6 +36,30 @@ def detect_hardware() -> Hardware:
     return Hardware(cpu_name(), "cpu", None, None, memory.total, memory.available)
 
 
+def hardware_for(pid: int | None) -> Hardware:
+    """This machine as the living process ``pid`` sees it: what it holds itself counts as free to it.
+
+    Where nothing is known of the process, and where the driver does not tell one process's share, free is what is free.
+    """
+    import psutil
+
+    from engine.memory.limits import host_capacity
+
+    hardware = detect_hardware()
+    if pid is None:
+        return hardware
+    try:
+        capacity = host_capacity(pid)
+    except psutil.Error:
+        return hardware
+    if hardware.device == "mlx":
+        return replace(hardware, device_free=capacity, ram_free=capacity)
+    on_device = hardware.device_free
+    if on_device is not None:
+        on_device += _held_on_card(pid)
+    return replace(hardware, device_free=on_device, ram_free=capacity)
+
+
 def cpu_name() -> str:
     """What the processor calls itself, or its architecture. ``platform.processor`` would start a program to ask."""
     told = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
@@ -53,3 +77,14 @@ def _first_card() -> tuple[str, int, int] | None:
         return str(nv.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free)
     except nv.NVMLError:
         return None
+
+
+def _held_on_card(pid: int) -> int:
+    """Bytes of the card's memory that the process holds; 0 where the driver does not tell."""
+    import pynvml as nv
+
+    try:
+        processes = nv.nvmlDeviceGetComputeRunningProcesses(visible_device())
+    except nv.NVMLError:
+        return 0
+    return sum(process.usedGpuMemory or 0 for process in processes if process.pid == pid)

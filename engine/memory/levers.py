@@ -9,6 +9,7 @@ from typing import Any
 from engine.memory.cost import basis, step_seconds
 from engine.memory.forecast import forecast
 from engine.memory.hardware import Hardware
+from engine.memory.room import comfortable
 from engine.memory.strategies import FASTEST_FIRST, Forecaster, is_open
 from profiles.spec import RunSpec
 
@@ -31,6 +32,7 @@ class Lever:
     when: str  # LIVE, UNLOCK or RESTART
     note: str  # what becomes of the arithmetic of a step, where that does not stay
     fits: bool
+    tight: bool  # it fits, but the forecast's own error may be more than what stays free
 
 
 def levers(spec: RunSpec, hardware: Hardware, told: Forecaster = forecast) -> list[Lever]:
@@ -45,7 +47,19 @@ def levers(spec: RunSpec, hardware: Hardware, told: Forecaster = forecast) -> li
         speed = seconds / spec.tokens_per_step / each - 1
         if max(saved) > 0 and (then.fits(hardware) or not now.fits(hardware)):
             found.append(
-                Lever(_words(changed), changed, other, *saved, speed, basis(hardware), when, note, then.fits(hardware))
+                Lever(
+                    change=_words(changed),
+                    changed=changed,
+                    spec=other,
+                    device=saved[0],
+                    host=saved[1],
+                    speed=speed,
+                    basis=basis(hardware),
+                    when=when,
+                    note=note,
+                    fits=then.fits(hardware),
+                    tight=then.fits(hardware) and not comfortable(then, hardware),
+                )
             )
     return sorted(found, key=lambda lever: (bool(lever.note), -round(lever.speed, 3), -lever.device - lever.host))
 
@@ -61,8 +75,9 @@ NOTES = {
 def _ways(spec: RunSpec, hardware: Hardware, told: Forecaster) -> Iterator[Way]:
     batch, memory = spec.batch, spec.memory
     smaller = [n for n in range(batch.micro - 1, 0, -1) if batch.sequences % (n * spec.ranks) == 0]
-    fitting = next((n for n in smaller if told(_with_micro(spec, n), hardware).fits(hardware)), None)
-    for micro in dict.fromkeys([*smaller[:2], *([fitting] if fitting else [])]):
+    enough = [(n, then) for n in smaller if (then := told(_with_micro(spec, n), hardware)).fits(hardware)]
+    at_ease = [n for n, then in enough if comfortable(then, hardware)]
+    for micro in dict.fromkeys([*smaller[:2], *[n for n, _ in enough[:1]], *at_ease[:1]]):
         other = _with_micro(spec, micro)
         yield {"batch.micro": [batch.micro, micro], "batch.accum": [spec.accum, other.accum]}, other, LIVE, ""
     if memory.loss == "plain":

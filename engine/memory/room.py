@@ -37,3 +37,8 @@ def rooms(told: Forecast, hardware: Hardware) -> list[Room]:
         return [Room("unified", told.device | told.host, hardware.ram_free)]
     found = [Room("device", told.device, hardware.device_free)] if told.device else []
     return [*found, Room("host", told.host, hardware.ram_free)]
+
+
+def comfortable(told: Forecast, hardware: Hardware) -> bool:
+    """Whether every memory holds it, and none is tight."""
+    return all(place.state == FITS for place in rooms(told, hardware))

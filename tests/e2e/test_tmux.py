@@ -206,10 +206,10 @@ def test_a_run_that_is_held_for_want_of_memory_asks_in_every_app(world, terminal
     here.open("attach", run.id)
     there.open("attach", run.id)
     for terminal in (here, there):
-        terminal.wait_text(r"Out of memory\s")
-        terminal.wait_text(r"in (forward|backward) at micro 64, wanted \d+ MiB")
-        terminal.wait_text(r"micro 64→32, accum 1→2: −\d+")
-    here.keys("8")  # what stands in the field is selected
+        terminal.wait_text(r"Out of memory in (forward|backward) at micro 64, [\d.]+ MiB short")
+        terminal.wait_text(r"GiB of \d+ MiB when it ran out")
+        terminal.wait_text(r"micro 64→32, accum 1→2 +−")
+    here.keys("8")
     here.wait_text(r"accumulation +8\s")
     here.keys("Enter")
     here.wait_text(r"micro 64 → 8")

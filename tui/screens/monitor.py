@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _TICK = 1.0  # seconds between two paints of the charts
 _TAIL = 64 << 10  # bytes of log told again when a run is opened
-_BATCH = 200  # records handed over at once while catching up
 _AT_ONCE = ("state", "edit", "start", "oom", "checkpoint", "alert", "exit", "link")
 
 
@@ -89,30 +88,15 @@ class MonitorScreen(Screen[None]):
         try:
             answer = await link.history(SERIES)
             self.post_message(self.History(answer))
-            start = await asyncio.to_thread(_tail_start, self.job, answer["at"])
-            await self._read(link, start, answer["at"])
+            past = await asyncio.to_thread(_last_records, self.job, answer["at"])
+            self.post_message(self.Records(past, past=True))
+            async for record in link.records(answer["at"]):
+                self.post_message(self.Records([record], past=False))
+                await asyncio.sleep(0)  # a long backlog must not starve the keys
         except UserError as error:
             self.post_message(self.Trouble(str(error)))
         finally:
             await link.close()
-
-    async def _read(self, link: Link, start: int, known: int) -> None:
-        """Records from ``start``; those before ``known`` are told in the log but not counted again."""
-        batch: list[dict[str, Any]] = []
-        past = True
-        async for record in link.records(start):
-            now_past = past and record.get("at", known) < known
-            if batch and (now_past != past or len(batch) >= _BATCH):
-                self.post_message(self.Records(batch, past))
-                batch = []
-            past = now_past
-            batch.append(record)
-            if not past:
-                self.post_message(self.Records(batch, past))
-                batch = []
-                await asyncio.sleep(0)  # a long backlog must not starve the keys
-        if batch:
-            self.post_message(self.Records(batch, past))
 
     def _link(self) -> Link:
         from engine.jobs.client import Link
@@ -269,7 +253,7 @@ class MonitorScreen(Screen[None]):
         self._open_edit(self._want)
 
     def _open_edit(self, want: dict[str, Any] | None) -> None:
-        from tui.screens.edit import EditScreen
+        from tui.screens.tuning import TuningScreen
 
         view = self.view
         try:
@@ -280,7 +264,7 @@ class MonitorScreen(Screen[None]):
         except UserError as error:
             self._trouble(self.Trouble(str(error)))
             return
-        self.app.push_screen(EditScreen(spec, self._link(), want), self._edited)
+        self.app.push_screen(TuningScreen(spec, self._link(), want), self._edited)
 
     def _edited(self, changes: dict[str, Any] | None) -> None:
         if changes:
@@ -289,14 +273,9 @@ class MonitorScreen(Screen[None]):
             self._paint()
 
 
-def _tail_start(job: Job, at: int) -> int:
-    """The offset of a whole line a little before ``at``: the log lines a newcomer wants to have read."""
-    if at <= _TAIL:
-        return 0
-    try:
-        with job.log_path.open("rb") as log:
-            log.seek(at - _TAIL)
-            log.readline()
-            return min(log.tell(), at)
-    except OSError:
-        return at
+def _last_records(job: Job, at: int) -> list[dict[str, Any]]:
+    """What the log says shortly before offset ``at``: what a newcomer wants to have read."""
+    from engine.jobs.log import read_all
+
+    start = max(0, at - _TAIL)  # within a line: what is left of it is no record
+    return [record for offset, record in read_all(job.log_path, start) if offset < at]

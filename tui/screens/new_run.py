@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from pathlib import PurePath
 from typing import TYPE_CHECKING, ClassVar
 
-from textual import on, work
+from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
@@ -20,12 +22,14 @@ from tui import format as words
 from tui.widgets.bar import Heading, KeyBar
 from tui.widgets.canvas import Row
 from tui.widgets.forecast_bar import ForecastBars
+from tui.widgets.lever_list import LeverList
 from tui.widgets.number import NumberField
 from tui.widgets.picker import Picker
 
 if TYPE_CHECKING:
     from engine.jobs.store import Job, Store
     from engine.memory.calibration import Run
+    from engine.memory.forecast import Forecast
     from engine.memory.hardware import Hardware
     from profiles.spec import RunSpec
 
@@ -36,6 +40,8 @@ _FIELDS = (
     ("context", "batch.context", "context"),
     ("steps", "train.steps", "steps"),
 )
+
+_ROOMY = 32  # lines on which the forecast and the ways to make it smaller both fit
 
 
 class ProfileList(Picker):
@@ -56,7 +62,7 @@ class ProfileList(Picker):
 class NewRunScreen(Screen[None]):
     """Every key press builds the spec anew: it is the spec, not the form, that is right or wrong."""
 
-    CSS_PATH = "../styles/new_run.tcss"
+    CSS_PATH: ClassVar[list[str | PurePath]] = ["../styles/new_run.tcss", "../styles/forecast.tcss"]
     BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings(actions.NEW_RUN)]
     place = actions.NEW_RUN
 
@@ -101,17 +107,25 @@ class NewRunScreen(Screen[None]):
                 with Horizontal(classes="field"):
                     yield Label("name")
                     yield Input(id="name", placeholder="the job's id", compact=True, max_length=64)
+                with Horizontal(classes="field"):
+                    yield Label("also")
+                    yield Input(id="also", placeholder="lr=3e-4 memory.loss=fused save_every=500", compact=True)
                 yield Static("", id="facts", markup=False)
         yield ForecastBars()
+        yield LeverList("what is entered above")
         yield Static("", id="message", markup=False)
         yield Static("", id="command", markup=False)
         yield KeyBar(actions.NEW_RUN)
 
     def on_mount(self) -> None:
-        self.query_one("#name", Input).cursor_blink = False
+        for name in ("name", "also"):
+            self.query_one(f"#{name}", Input).cursor_blink = False
         self.query_one(ProfileList).focus()
         self._take_profile()
         self.look()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.set_class(event.size.height >= _ROOMY, "roomy")
 
     @work(thread=True, exit_on_error=True)
     def look(self) -> None:
@@ -136,7 +150,7 @@ class NewRunScreen(Screen[None]):
         profiles = self.query_one(ProfileList)
         return profiles.names[profiles.cursor]
 
-    @on(Picker.Moved)
+    @on(Picker.Moved, "#profiles")
     def _take_profile(self) -> None:
         """Fill the form from the chosen profile."""
         try:
@@ -170,7 +184,7 @@ class NewRunScreen(Screen[None]):
             # micro and accum go together: sequences = micro × accum, and a changed micro alone would change accum.
             if number != held[name] or (name == "accum" and any(c.startswith("batch.micro") for c in changed)):
                 changed.append(f"{key}={number}")
-        return changed
+        return changed + self.query_one("#also", Input).value.split()
 
     @on(Input.Changed)
     def _judge(self) -> None:
@@ -189,21 +203,56 @@ class NewRunScreen(Screen[None]):
         facts += f"\n{words.exact(spec.batch.sequences)} sequences, {words.exact(spec.tokens_per_step)} tokens a step"
         self._say(facts, "#facts")
         self._say("", "#message")
-        if self._hardware is not None:
-            from engine.memory.calibration import calibrated
-            from engine.memory.strategies import with_strategy
+        if self._hardware is not None and (calibration := self._foresee(spec, self._hardware)):
+            self._say(f"{facts}\n{calibration}", "#facts")
 
-            found = calibrated(with_strategy(spec, self._hardware), self._hardware, self._runs)
-            self.query_one(ForecastBars).show(found.forecast, self._hardware)
-            if found.words:
-                self._say(f"{facts}\n{found.words}", "#facts")
+    def _foresee(self, spec: RunSpec, hardware: Hardware) -> str:
+        """Show what the run would hold and what would make it smaller; what corrects the forecast, in words."""
+        from engine.memory.calibration import calibrated
+        from engine.memory.levers import levers
+        from engine.memory.room import rooms
+        from engine.memory.strategies import with_strategy
+
+        def told(one: RunSpec, machine: Hardware) -> Forecast:
+            return calibrated(one, machine, self._runs).forecast
+
+        spec = with_strategy(spec, hardware, told)
+        found = calibrated(spec, hardware, self._runs)
+        self.query_one(ForecastBars).show(rooms(found.forecast, hardware), hardware)
+        ways = self.query_one(LeverList)
+        ways.show(levers(spec, hardware, told))
+        ways.forget()
+        return found.words
+
+    @on(Picker.Picked, "#levers")
+    def _take_way(self) -> None:
+        """Enter into the form what the chosen way changes."""
+        way = self.query_one(LeverList).way
+        if way is None:
+            return
+        fields = {key: name for name, key, _ in _FIELDS}
+        also = self.query_one("#also", Input)
+        entered = [word for word in also.value.split() if word.partition("=")[0] not in _names(way.changed)]
+        for key, (_, new) in way.changed.items():
+            if key in fields:
+                self.query_one(f"#{fields[key]}", NumberField).value = str(new)
+            else:
+                entered.append(f"{key}={new}")
+        also.value = " ".join(entered)
+
+    def action_smaller(self) -> None:
+        """To the ways to make it smaller and back; where both do not fit they stand in place of the bars."""
+        ways = self.query_one(LeverList)
+        self.toggle_class("smaller")
+        (ways if self.has_class("smaller") else self.query_one(ProfileList)).focus()
 
     def _command(self, changed: list[str]) -> str:
         import shlex
 
         parts = ["mla-tui", "launch", "-p", self._profile]
+        own = {key for _, key, _ in _FIELDS}
         for text in changed:
-            parts += ["-s", text.partition(".")[2]]
+            parts += ["-s", text.partition(".")[2] if text.partition("=")[0] in own else text]
         name = self._typed_name()
         return shlex.join(parts + (["--name", name] if name else []))
 
@@ -223,18 +272,24 @@ class NewRunScreen(Screen[None]):
 
     @on(Input.Submitted)
     def action_launch(self) -> None:
+        self._launch(queue=False)
+
+    def action_queue(self) -> None:
+        self._launch(queue=True)
+
+    def _launch(self, queue: bool) -> None:
         if self._spec is None or self._launching:
             return
         self._launching = True
         self._say("launching …", "#message")
-        self.launch(self._spec, self._typed_name())
+        self.launch(self._spec, self._typed_name(), queue)
 
     @work(group="launch", exit_on_error=True)
-    async def launch(self, spec: RunSpec, name: str | None) -> None:
+    async def launch(self, spec: RunSpec, name: str | None, queue: bool) -> None:
         from engine.jobs.launch import launch
 
         try:
-            job = await asyncio.to_thread(launch, self._store, spec, name=name)
+            job = await asyncio.to_thread(launch, self._store, spec, name=name, queue=queue)
         except UserError as error:
             self.post_message(self.Refused(str(error)))
         else:
@@ -254,3 +309,8 @@ class NewRunScreen(Screen[None]):
 
     def action_back(self) -> None:
         self.dismiss()
+
+
+def _names(keys: Iterable[str]) -> set[str]:
+    """The keys as a person may have written them: with their table or without."""
+    return {name for key in keys for name in (key, key.partition(".")[2])}

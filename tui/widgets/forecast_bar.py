@@ -10,8 +10,8 @@ from tui import format as words
 from tui.widgets.canvas import Canvas, Row, clip
 
 if TYPE_CHECKING:
-    from engine.memory.forecast import Forecast
     from engine.memory.hardware import Hardware
+    from engine.memory.room import Room
 
 # Shades as well as colours: without colour the parts still differ.
 _SHADES = "█▓▒░"
@@ -23,39 +23,25 @@ def _look(index: int) -> tuple[str, str]:
     return _SHADES[index % len(_SHADES)], f"forecast--part{index % _COLOURS}"
 
 
-def verdict(forecast: Forecast, hardware: Hardware) -> tuple[str, bool]:
-    """One line for a person, and whether it fits: ``device 9.1 of 15.9 GiB, host 18.2 of 24.0 GiB``."""
-    facts, fits = [], True
-    for name, needed, capacity in (
-        ("device", forecast.device_total, hardware.device_total),
-        ("host", forecast.host_total, hardware.ram_total),
-    ):
-        if not needed:
-            continue
-        fact = f"{name} {words.size(needed)}"
-        if capacity:
-            fact += f" of {words.size(capacity)}"
-            fits = fits and needed <= capacity
-        facts.append(fact)
-    return ", ".join(facts), fits
-
-
 class ForecastBars(Canvas):
-    """Three lines for each place that holds something: how much, a stacked bar, what the parts are."""
+    """Up to three lines for each memory: how much of what is free, a stacked bar, what the parts are."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        *("forecast--title", "forecast--note", "forecast--over", "forecast--free"),
+        *("forecast--title", "forecast--note", "forecast--over", "forecast--tight", "forecast--free"),
         *(f"forecast--part{i}" for i in range(_COLOURS)),
     }
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._forecast: Forecast | None = None
-        self._hardware: Hardware | None = None
+    def __init__(self, free: str = "free", *, id: str | None = None) -> None:
+        """``free`` is what a person calls the memory that can be had."""
+        super().__init__(id=id)
+        self._free = free
+        self._rooms: list[Room] = []
+        self._device = ""
         self._stale = False
 
-    def show(self, forecast: Forecast, hardware: Hardware) -> None:
-        self._forecast, self._hardware, self._stale = forecast, hardware, False
+    def show(self, places: list[Room], hardware: Hardware) -> None:
+        """``places`` as ``engine.memory.room.rooms`` gives them."""
+        self._rooms, self._device, self._stale = places, _DEVICE_NAMES.get(hardware.device, hardware.device), False
         self.redraw()
 
     def fade(self) -> None:
@@ -64,51 +50,45 @@ class ForecastBars(Canvas):
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Row]:
-        if self._forecast is None or self._hardware is None:
+        if not self._rooms:
             return [[(" looking at this machine …", "forecast--note")]]
-        forecast, hardware = self._forecast, self._hardware
-        device = _DEVICE_NAMES.get(hardware.device, hardware.device)
-        # What a place cannot do without: its title and bar; the parts are told in what room is left.
-        places: list[tuple[str, dict[str, int], int | None]] = [("host · RAM", forecast.host, hardware.ram_total)]
-        if forecast.device or hardware.device_total:
-            places.insert(0, (f"device · {device}", forecast.device, hardware.device_total))
-        room = max(height // len(places) - 2, 0)
-        rows: list[Row] = []
-        for name, parts, capacity in places:
-            rows += self._place(name, parts, capacity, width, room)
-        return rows
+        # What a memory cannot do without: its title and bar; the parts are told in what room is left.
+        legend = max(height // len(self._rooms) - 2, 0)
+        return [row for place in self._rooms for row in self._place(place, width, legend)]
 
-    def _place(self, name: str, parts: dict[str, int], capacity: int | None, width: int, room: int) -> list[Row]:
-        held = sorted(((part, amount) for part, amount in parts.items() if amount > 0), key=lambda p: -p[1])
-        needed = sum(amount for _, amount in held)
-        text = f" {name}  {words.size_of(needed, capacity) if capacity else words.size(needed)}"
-        title: Row = [(text, "forecast--note" if self._stale else "forecast--title")]
-        if capacity and needed > capacity:
-            title.append((f"  {words.size(needed - capacity)} too much", "forecast--over"))
-        elif not capacity:
+    def _place(self, place: Room, width: int, legend: int) -> list[Row]:
+        held = sorted(((part, amount) for part, amount in place.parts.items() if amount > 0), key=lambda p: -p[1])
+        name = {"host": "host · RAM", "device": f"device · {self._device}"}.get(place.place, place.place)
+        needed = words.size_of(place.needed, place.free) if place.free else words.size(place.needed)
+        title: Row = [(f" {name}  {needed}", "forecast--note" if self._stale else "forecast--title")]
+        if place.free is None:
             title.append(("  not on this machine", "forecast--note"))
-        return [
-            title,
-            self._bar([amount for _, amount in held], capacity or needed, width - 2),
-            *_legend(held, width, room),
-        ]
+        else:
+            title.append((f" {self._free}", "forecast--note"))
+            if place.state == "over":
+                title.append((f"  {words.size(place.needed - place.free)} too much", "forecast--over"))
+            elif place.state == "tight":
+                title.append(("  tight", "forecast--tight"))
+        amounts = [amount for _, amount in held]
+        return [title, _bar(amounts, place.free or place.needed, width - 2), *_legend(held, width, legend)]
 
-    def _bar(self, amounts: list[int], capacity: int, cells: int) -> Row:
-        needed = sum(amounts)
-        whole = max(needed, capacity, 1)
-        row: Row = [(" ", "")]
-        done, at = 0, 0
-        for index, amount in enumerate(amounts):
-            done += amount
-            end = round(done / whole * cells)
-            shade, style = _look(index)
-            row.append((shade * (end - at), style))
-            at = end
-        limit = round(capacity / whole * cells)
-        row.append(("·" * (cells - at), "forecast--free"))
-        if needed > capacity and 0 < limit < cells:
-            row = _with_limit(row, 1 + limit)
-        return row
+
+def _bar(amounts: list[int], capacity: int, cells: int) -> Row:
+    needed = sum(amounts)
+    whole = max(needed, capacity, 1)
+    row: Row = [(" ", "")]
+    done, at = 0, 0
+    for index, amount in enumerate(amounts):
+        done += amount
+        end = round(done / whole * cells)
+        shade, style = _look(index)
+        row.append((shade * (end - at), style))
+        at = end
+    limit = round(capacity / whole * cells)
+    row.append(("·" * (cells - at), "forecast--free"))
+    if needed > capacity and 0 < limit < cells:
+        row = _with_limit(row, 1 + limit)
+    return row
 
 
 def _with_limit(row: Row, at: int) -> Row:

@@ -32,6 +32,11 @@ class Picker(Canvas, can_focus=True):
             self.picker = picker
             self.index = index
 
+        @property
+        def control(self) -> Picker:
+            """Lets a screen with several lists tell by a selector whose message it wants."""
+            return self.picker
+
     class Picked(Moved):
         """The item under the cursor was clicked while it was already chosen."""
 

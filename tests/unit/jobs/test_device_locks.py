@@ -18,7 +18,7 @@ HOLD = "import sys, time; print('held', flush=True); sys.stdin.read()"
 
 def test_a_lock_outlives_the_process_that_took_it(tmp_path: Path) -> None:
     locks = DeviceLocks(tmp_path, ["cpu"])
-    assert locks.take("first") == ""
+    assert locks.take("first") is None
     child = subprocess.Popen(
         [sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=locks.fds
     )
@@ -26,28 +26,53 @@ def test_a_lock_outlives_the_process_that_took_it(tmp_path: Path) -> None:
     child.stdout.readline()
     locks.release()
     assert holder(tmp_path, "cpu") == "first"
-    assert DeviceLocks(tmp_path, ["cpu"]).take("second") == "cpu"
+    assert DeviceLocks(tmp_path, ["cpu"]).take("second") == ("cpu", "first")
     child.communicate()
     assert holder(tmp_path, "cpu") is None
 
 
 def test_an_inherited_lock_is_known_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locks = DeviceLocks(tmp_path, ["cpu", "mlx"])
-    assert locks.take("job") == ""
+    assert locks.take("job") is None
     with open(tmp_path / "stranger", "w") as stranger:
         monkeypatch.setenv(HELD_FDS, f"{locks.env[HELD_FDS]},{stranger.fileno()},999999,x")
         heir = DeviceLocks(tmp_path, ["cpu", "mlx"])
         assert set(heir.fds) == set(locks.fds)
-        assert heir.take("job") == ""
+        assert heir.take("job") is None
 
 
 def test_of_two_devices_both_or_none(tmp_path: Path) -> None:
     one, both = DeviceLocks(tmp_path, ["b"]), DeviceLocks(tmp_path, ["a", "b"])
-    assert one.take("one") == ""
-    assert both.take("both") == "b"
+    assert one.take("one") is None
+    assert both.take("both") == ("b", "one")
     assert holder(tmp_path, "a") is None
     one.release()
-    assert both.take("both") == ""
+    assert both.take("both") is None
+
+
+def test_who_waits_longest_is_next(tmp_path: Path) -> None:
+    first, second, third, late = (DeviceLocks(tmp_path, ["cpu"]) for _ in range(4))
+    assert first.take("1") is None
+    assert third.take("3") == ("cpu", "1")
+    assert second.take("2") == ("cpu", "1")
+    first.release()
+    assert third.take("3") == ("cpu", "2")
+    assert late.take("4") == ("cpu", "2")
+    assert second.take("2") is None
+    assert late.take("4") == ("cpu", "2")
+    second.release()
+    third.release()  # it was stopped while it waited
+    assert late.take("4") is None
+    late.release()
+    assert [path.name for path in (tmp_path / "devices").iterdir()] == ["cpu.lock"]
+
+
+def test_who_died_waiting_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "devices").mkdir()
+    left = tmp_path / "devices" / "cpu.wait.1"
+    left.touch()
+    assert DeviceLocks(tmp_path, ["cpu"]).take("2") is None
+    assert not left.exists()
 
 
 def test_a_taken_device_is_named_with_the_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from engine.memory.hardware import detect_hardware
+from engine.memory.hardware import detect_hardware, hardware_for
 
 pynvml = pytest.importorskip("pynvml")
 
@@ -37,11 +39,35 @@ def test_on_apple_silicon_the_devices_memory_is_the_hosts(no_card: None, monkeyp
     assert (found.device_total, found.device_free) == (found.ram_total, found.ram_free)
 
 
-def test_a_card_is_asked_for_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 1)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: f"card {index}")
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(total=16, free=9))
     monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda handle: "RTX")
+
+
+def test_a_card_is_asked_for_its_memory(card: None) -> None:
     found = detect_hardware()
     assert (found.name, found.device, found.device_total, found.device_free) == ("RTX", "cuda", 16, 9)
+
+
+def test_to_a_living_process_what_it_holds_is_free(no_card: None) -> None:
+    found, own = hardware_for(os.getpid()), psutil.Process().memory_info().rss
+    assert own < found.ram_free <= psutil.virtual_memory().total
+    assert hardware_for(None).ram_free <= found.ram_total
+
+
+def test_its_share_of_the_card_too_where_the_driver_tells_it(card: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = [SimpleNamespace(pid=os.getpid(), usedGpuMemory=5), SimpleNamespace(pid=1, usedGpuMemory=2)]
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", lambda handle: told)
+    assert hardware_for(os.getpid()).device_free == 9 + 5
+    told[0].usedGpuMemory = None
+    assert hardware_for(os.getpid()).device_free == 9
+
+
+def test_of_a_process_that_is_gone_nothing_is_known(no_card: None) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    assert hardware_for(gone.pid).ram_free <= psutil.virtual_memory().total

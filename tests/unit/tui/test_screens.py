@@ -2,53 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from textual.pilot import Pilot
-from textual.widget import Widget
 from textual.widgets import Button, Input, OptionList, Static
 
 from engine.jobs.files import write_json
 from engine.jobs.process import this_host
 from engine.jobs.store import Store
 from profiles.errors import UserError
+from tests.unit.tui.looking import chosen, on_screen, said, seen, until
 from tui.app import MlaApp
 from tui.screens.confirm import ConfirmScreen
-from tui.screens.edit import EditScreen
 from tui.screens.help import HelpScreen
 from tui.screens.home import HomeScreen
 from tui.screens.monitor import MonitorScreen
 from tui.screens.new_run import NewRunScreen
 from tui.widgets.chart import Chart
 from tui.widgets.forecast_bar import ForecastBars
+from tui.widgets.lever_list import LeverList
 from tui.widgets.log import LogTail
 
 SIZES = [(80, 24), (60, 20), (160, 48), (20, 6)]
-
-
-async def until(pilot: Pilot[Any], holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for a condition, not for a time."""
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await pilot.pause(0.02)
-
-
-def seen(widget: Widget) -> str:
-    """What a widget shows."""
-    return "\n".join(widget.render_line(y).text for y in range(widget.size.height))
-
-
-def on_screen(app: MlaApp, selector: str | type[Widget]) -> str:
-    found = app.screen.query(selector)
-    return seen(found.first()) if found else ""
-
-
-def said(app: MlaApp, selector: str) -> str:
-    return str(app.screen.query_one(selector, Static).content)
 
 
 async def test_home_without_runs_says_what_to_press(store: Store) -> None:
@@ -206,45 +182,6 @@ async def test_a_run_that_has_ended_refuses_in_words(store: Store, make_job: Any
         assert isinstance(app.screen, MonitorScreen)
 
 
-async def test_the_edit_form_keeps_the_sequences_of_a_step(store: Store, make_job: Any) -> None:
-    job, _ = make_job("demo", 5, phase="running")
-    app = MlaApp(store, job.id)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("e")
-        await until(pilot, lambda: isinstance(app.screen, EditScreen))
-        await until(pilot, lambda: "forecast: host" in said(app, "#verdict"))
-        await pilot.press("2")
-        await until(pilot, lambda: app.screen.query_one("#accum", Input).value == "4")
-        await pilot.press("backspace", "3")
-        await until(pilot, lambda: "micro can be 1, 2, 4, 8" in said(app, "#verdict"))
-        await pilot.press("enter")
-        assert isinstance(app.screen, EditScreen)
-        await pilot.press("q")
-        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
-    assert not job.commands_path.exists()
-
-
-async def test_the_edit_form_takes_what_the_command_takes(store: Store, make_job: Any) -> None:
-    job, _ = make_job("demo", 5, phase="running")
-    app = MlaApp(store, job.id)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("e")
-        await until(pilot, lambda: isinstance(app.screen, EditScreen))
-        await until(pilot, lambda: "forecast: host" in said(app, "#verdict"))
-        before = said(app, "#verdict")
-        await pilot.press("tab", "tab", *"context=512")
-        await until(pilot, lambda: "if that is meant, add --unlock" in said(app, "#verdict"))
-        await pilot.press(*" --unlock")
-        await until(pilot, lambda: "forecast: host" in said(app, "#verdict") and said(app, "#verdict") != before)
-        await pilot.press(*" lrscale=2")
-        await until(pilot, lambda: "did you mean optim.lr_scale" in said(app, "#verdict"))
-        await pilot.press("enter")
-        assert isinstance(app.screen, EditScreen)
-        await pilot.press("escape")
-        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
-    assert not job.commands_path.exists()
-
-
 async def test_a_new_run_forecasts_as_one_types(store: Store) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -261,6 +198,37 @@ async def test_a_new_run_forecasts_as_one_types(store: Store) -> None:
         assert isinstance(app.screen, NewRunScreen)
         await pilot.press("q")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+
+
+async def test_a_way_to_make_it_smaller_is_entered_into_the_form(store: Store) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(app.screen, NewRunScreen))
+        await until(pilot, lambda: "GiB" in on_screen(app, ForecastBars))
+        before = on_screen(app, ForecastBars)
+        await pilot.press("f4")
+        ways = app.screen.query_one(LeverList)
+        await until(pilot, lambda: "micro 8→4, accum 1→2" in seen(ways))
+        await until(pilot, lambda: ways.has_focus)
+        while "checkpointing selective" not in chosen(ways):
+            await pilot.press("j")
+        await pilot.press("enter")
+        await until(pilot, lambda: "-s memory.checkpointing=selective" in said(app, "#command"))
+        await until(pilot, lambda: on_screen(app, ForecastBars) != before)
+        while "micro 8→4" not in chosen(ways):
+            await pilot.press("j")
+        await pilot.press("enter")
+        await until(pilot, lambda: "-s micro=4 -s accum=2 -s memory.checkpointing=sel" in said(app, "#command"))
+        while "checkpointing full" not in chosen(ways):
+            await pilot.press("j")
+        await pilot.press("enter")
+        await until(pilot, lambda: "checkpointing=full" in said(app, "#command"))
+        assert "selective" not in said(app, "#command")
+        app.screen.query_one("#also", Input).value = "memory.loss=fancy"
+        await until(pilot, lambda: "memory.loss" in said(app, "#message"))
+        await pilot.press("f4")
+        await until(pilot, lambda: not ways.display)
 
 
 async def test_the_commands_of_every_profile_say_what_is_launched(store: Store) -> None:

@@ -1,0 +1,101 @@
+"""The tuning drawer: what it offers, what it forecasts, what it sends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from engine.jobs.store import Job, Store
+from tests.unit.tui.looking import chosen, on_screen, said, until
+from tui.app import MlaApp
+from tui.screens.monitor import MonitorScreen
+from tui.screens.tuning import TuningScreen
+from tui.widgets.lever_list import LeverList
+
+GIB = 1 << 30
+
+
+@asynccontextmanager
+async def drawer(store: Store, make_job: Any) -> AsyncIterator[tuple[MlaApp, Pilot[Any], Job]]:
+    """The drawer of a living run, with its first forecast."""
+    job, _ = make_job("demo", 5, phase="running")
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("e")
+        await until(pilot, lambda: isinstance(app.screen, TuningScreen))
+        await until(pilot, lambda: "GiB" in on_screen(app, "#then"))
+        yield app, pilot, job
+
+
+async def test_the_drawer_keeps_the_sequences_of_a_step(store: Store, make_job: Any) -> None:
+    async with drawer(store, make_job) as (app, pilot, job):
+        await pilot.press("2")
+        await until(pilot, lambda: app.screen.query_one("#accum", Input).value == "4")
+        await pilot.press("backspace", "3")
+        await until(pilot, lambda: "micro can be 1, 2, 4, 8" in said(app, "#verdict"))
+        await pilot.press("enter")
+        assert isinstance(app.screen, TuningScreen)
+        await pilot.press("q")
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+    assert not job.commands_path.exists()
+
+
+async def test_the_drawer_takes_what_the_command_takes(store: Store, make_job: Any) -> None:
+    async with drawer(store, make_job) as (app, pilot, job):
+        before = on_screen(app, "#then")
+        await pilot.press("tab", "tab", *"context=512")
+        await until(pilot, lambda: "if that is meant, add --unlock" in said(app, "#verdict"))
+        await pilot.press(*" --unlock")
+        await until(pilot, lambda: on_screen(app, "#then") != before)
+        await pilot.press(*" lrscale=2")
+        await until(pilot, lambda: "did you mean optim.lr_scale" in said(app, "#verdict"))
+        await pilot.press("enter")
+        assert isinstance(app.screen, TuningScreen)
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+    assert not job.commands_path.exists()
+
+
+async def test_a_way_that_is_chosen_fills_the_form(store: Store, make_job: Any) -> None:
+    async with drawer(store, make_job) as (app, pilot, job):
+        await until(pilot, lambda: "micro 8→4, accum 1→2" in on_screen(app, LeverList))
+        before = on_screen(app, "#then")
+        await pilot.press("k", "j")
+        while "micro 8→4" not in chosen(app.screen.query_one(LeverList)):
+            await pilot.press("j")
+        await until(pilot, lambda: app.screen.query_one("#micro", Input).value == "4")
+        assert app.screen.query_one("#accum", Input).value == "2"
+        await until(pilot, lambda: on_screen(app, "#then") != before)
+        while "restart" not in chosen(app.screen.query_one(LeverList)):
+            await pilot.press("j")
+        await until(pilot, lambda: "needs a new start" in said(app, "#verdict"))
+        await pilot.press("enter")
+        assert isinstance(app.screen, TuningScreen)  # it cannot be applied to a living run
+        assert app.screen.query_one("#micro", Input).value == "8"
+        await pilot.press("2")  # a digit is meant for the micro-batch
+        await until(pilot, lambda: "as it is" in chosen(app.screen.query_one(LeverList)))
+        await until(pilot, lambda: "needs a new start" not in said(app, "#verdict"))
+    assert not job.commands_path.exists()
+
+
+async def test_a_run_out_of_memory_is_shown_and_the_first_way_that_fits_with_ease_is_offered(
+    store: Store, make_job: Any
+) -> None:
+    job, writer = make_job("demo", 5, phase="running")
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+        parts = {"activations": GIB // 4, "logits": GIB // 8, "process": GIB // 2}
+        told = {"where": "backward", "wanted": GIB // 32, "action": "ask", "micro": 8, "accum": 1}
+        writer.write("oom", **told, text="", parts=parts, capacity=620 << 20)
+        writer.write("state", phase="paused", reason="out of memory in backward")
+        await until(pilot, lambda: isinstance(app.screen, TuningScreen))
+        failed = "896 of 620 MiB when it ran out  276 MiB too much"
+        await until(pilot, lambda: failed in on_screen(app, "#failed"))
+        await until(pilot, lambda: "micro 8→" in chosen(app.screen.query_one(LeverList)))
+        # With micro 4 the forecast is 549 MiB of 620: over nine tenths of a host that is no larger is too little room.
+        assert app.screen.query_one("#micro", Input).value == "4"
