@@ -13,7 +13,7 @@ from engine.jobs.log import LogWriter
 from engine.jobs.store import Job, Store
 from profiles.errors import UserError
 from tests.unit.tui.conftest import step_record
-from tests.unit.tui.test_screens import on_screen, until
+from tests.unit.tui.looking import on_screen, until
 from tui.app import MlaApp
 from tui.cli import main
 from tui.compared import LETTERS, Compared, Reader, difference
@@ -47,14 +47,20 @@ async def look(run: Compared, reader: Reader, *names: str) -> None:
 
 async def open_compare(pilot: Pilot[Any], store: Store, count: int) -> CompareScreen:
     """Mark the first ``count`` runs of home and lay them over each other."""
-    await until(pilot, lambda: len(pilot.app.screen.query_one("#runs").runs) >= count)  # type: ignore[attr-defined]
+    app = pilot.app
+    assert isinstance(app, MlaApp)
+    await until(pilot, lambda: len(app.screen.query_one("#runs").runs) >= count)  # type: ignore[attr-defined]
     for _ in range(count):
         await pilot.press("space", "j")
     await pilot.press("c")
-    await until(pilot, lambda: isinstance(pilot.app.screen, CompareScreen))
-    screen = pilot.app.screen
+    await until(pilot, lambda: isinstance(app.screen, CompareScreen))
+    screen = app.screen
     assert isinstance(screen, CompareScreen)
     await until(pilot, lambda: all(run.curves for run in screen.runs))
+    # What was read together is painted together, a moment later.
+    if app.size.width < 60:
+        return screen
+    await until(pilot, lambda: all(run.summary["phase"] in on_screen(app, "#legend") for run in screen.runs))
     return screen
 
 
