@@ -88,6 +88,8 @@ class Reader:
         if self._ended and not new:
             return None
         summary = await asyncio.to_thread(self._job.summary)
+        if not self._job.path.is_dir():
+            raise UserError(f"{self._job.id}: was removed")
         attempt, step = summary["attempt"], summary["step"] or 0
         # A restart repeats steps; and what is added bucket by bucket is now and then read whole, as coarse as it is.
         if attempt != self._attempt or step < self._last or self._added > _BUCKETS:
