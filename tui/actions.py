@@ -17,8 +17,12 @@ Keys = Mapping[str, tuple[str, ...]]
 """The keys of a person's own, by the action's id."""
 
 APP, HOME, NEW_RUN, MONITOR, SETTINGS = "app", "home", "new_run", "monitor", "settings"
-SCREENS = (HOME, NEW_RUN, MONITOR, SETTINGS)
-NAMES = {HOME: "Runs", NEW_RUN: "New run", MONITOR: "Monitor", SETTINGS: "Settings", APP: "Everywhere"}
+COMPARE = "compare"
+SCREENS = (HOME, NEW_RUN, MONITOR, COMPARE, SETTINGS)
+NAMES = {
+    **{HOME: "Runs", NEW_RUN: "New run", MONITOR: "Monitor", COMPARE: "Compare"},
+    **{SETTINGS: "Settings", APP: "Everywhere"},
+}
 
 MOVING, CHARTS, RUN, WHOLE_APP = GROUPS = ("Moving", "Charts", "Run", "App")
 _UNCHANGED: Keys = {}
@@ -30,6 +34,7 @@ _KEY_NAMES = {
     "escape": "Esc",
     "enter": "Enter",
     "tab": "Tab",
+    "space": "Space",
     "up": "↑",
     "down": "↓",
     "pageup": "PgUp",
@@ -83,7 +88,7 @@ def key_name(key: str) -> str:
     return key.upper() if len(key) > 1 else key
 
 
-_LIST = (HOME, NEW_RUN, SETTINGS)
+_LIST = (HOME, NEW_RUN, COMPARE, SETTINGS)
 _AWAY = (NEW_RUN, MONITOR)
 
 ACTIONS: tuple[Action, ...] = (
@@ -91,9 +96,29 @@ ACTIONS: tuple[Action, ...] = (
     Action("new", ("n",), "New run", "Choose a profile, see what it needs, launch it", (HOME,), "new_run", bar=2),
     Action("filter", ("slash",), "Filter", "Find runs by name, profile or phase", (HOME,), "filter", bar=3),
     Action("resume", ("r",), "Resume", "Start the chosen run again, if it was cut off",
-           (HOME,), "resume", bar=4, changes=True),
+           (HOME,), "resume", changes=True),
     Action("resume_all", ("R",), "Resume all", "Start every run again that was cut off",
            (HOME,), "resume_all", changes=True),
+    Action("mark_run", ("space",), "Mark", "Mark the chosen run to compare it, or unmark it", (HOME,), "mark", bar=4),
+    Action("compare", ("c",), "Compare", "Lay the marked runs over each other", (HOME,), "compare", bar=5),
+    Action("unmark", ("u",), "Unmark all", "Take every mark away", (HOME,), "unmark"),
+    Action("sort", ("s",), "Sort", "By start, loss, speed, progress or name", (HOME,), "sort", bar=6),
+    Action("which", ("f",), "Which", "All runs, the living, the ended, those in trouble", (HOME,), "which", bar=7),
+    Action("series", ("n",), "Next series", "Loss, validation, speed, rate, gradient …",
+           (COMPARE,), "series(1)", 1, section=CHARTS),
+    Action("series_back", ("b",), "Series before", "The series before this one",
+           (COMPARE,), "series(-1)", section=CHARTS),
+    Action("axis", ("x",), "X axis", "By step, by tokens, by time since the first step",
+           (COMPARE,), "axis", bar=2, section=CHARTS),
+    Action("specs", ("d",), "Differences", "What differs in the runs' specs, and back", (COMPARE,), "specs", bar=3),
+    Action("hide", ("space",), "Hide", "Hide the chosen run, or show it again", (COMPARE,), "hide", bar=4),
+    Action("first", ("f",), "First", "Measure Δ against the chosen run", (COMPARE,), "first", bar=5),
+    Action("look", ("enter",), "Open", "Watch the chosen run", (COMPARE,), "look"),
+    Action("log_runs", ("y",), "Log axis", "Logarithmic or linear values",
+           (COMPARE,), "log_axis", bar=6, section=CHARTS),
+    Action("smooth_runs", ("s",), "Smooth", "Smooth the lines: off, light, strong",
+           (COMPARE,), "smooth", bar=7, section=CHARTS),
+    Action("back_home", ("q", "escape"), "Back", "From the differences, then from the runs", (COMPARE,), "back", bar=9),
     Action("down", ("j", "down"), "Down", "Next line of the list", _LIST, "cursor(1)", natural=True),
     Action("up", ("k", "up"), "Up", "Previous line of the list", _LIST, "cursor(-1)", natural=True),
     Action("quit", ("q",), "Quit", "Leave the app; runs go on", (HOME,), "app.quit", bar=9),

@@ -176,6 +176,14 @@ class MlaApp(App[int]):
 
         self.push_screen(NewRunScreen(self.store))
 
+    def open_compare(self, jobs: list[Job], hint: str = "") -> None:
+        """Lay the runs over each other; ``hint`` is said there. Raises ``UserError`` where they are too many."""
+        from tui.compared import check_number
+        from tui.screens.compare import CompareScreen
+
+        check_number(len(jobs))
+        self.push_screen(CompareScreen(jobs, hint))
+
     def action_help(self) -> None:
         from tui.screens.help import HelpScreen
 

@@ -106,6 +106,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="as JSON, what status gives for each")
 
     _add_app(add_job("attach", "open the app on a run", "mla-tui attach latest", optional=True))
+    words = "lay runs side by side: losses at the same x, and what differs in their specs"
+    sub = add("compare", "tui.commands_compare:compare", words, "mla-tui compare first second --by tokens")
+    sub.add_argument("jobs", metavar="RUN", nargs="+", help="a unique part of a job's id, its name, or latest")
+    words = "where losses are held against each other (default step)"
+    sub.add_argument("--by", choices=("step", "tokens", "time"), default="step", help=words)
+    sub.add_argument("--json", action="store_true", help="as JSON")
+
     sub = add_job("status", "say how a run is doing", "mla-tui status latest --json")
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub = add_job("logs", "print what the trainer wrote to its console", "mla-tui logs latest -f")

@@ -20,7 +20,7 @@ from engine.jobs.order import Order
 from engine.jobs.shapes import STEP_NUMBERS, TELEMETRY_NUMBERS
 
 CAPACITY = 4096
-STEP_SERIES = STEP_NUMBERS
+STEP_SERIES = (*STEP_NUMBERS, "t", "tokens")  # when a step was done and what had been seen: other axes than steps
 TELEMETRY_SERIES = TELEMETRY_NUMBERS
 BY_STEP = (*STEP_SERIES, "val_loss")
 SERIES = (*BY_STEP, *TELEMETRY_SERIES)

@@ -1,6 +1,6 @@
 """``make bench``: what the promises of speed and size come to on this machine. Medians; nothing here passes or fails.
 
-Arguments name sections: ls, paint, launch, step, run, log.
+Arguments name sections: ls, paint, launch, step, run, log, compare.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.bench.compare import bench_compare
 from tests.bench.log import bench_log
 
 MLA_TUI = str(Path(sys.executable).parent / "mla-tui")
@@ -32,6 +33,7 @@ def main() -> None:
         "step": bench_step,
         "run": bench_run,
         "log": bench_log,
+        "compare": bench_compare,
     }
     for name in sys.argv[1:] or sections:
         with tempfile.TemporaryDirectory() as folder:

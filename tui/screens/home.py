@@ -13,15 +13,16 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Input
 
-from engine.jobs.status import CUT_OFF, ENDED
+from engine.jobs.status import CUT_OFF
 from engine.jobs.store import is_elsewhere
 from profiles.errors import UserError
 from tui import actions
-from tui import format as words
+from tui.run_list import SORTS, WHICH, arranged
 from tui.widgets import raster
 from tui.widgets.bar import Heading, KeyBar, Notice
-from tui.widgets.canvas import Row, clip
+from tui.widgets.detail import Detail
 from tui.widgets.picker import Picker
+from tui.widgets.runs import OVER, SPARK_FROM, RunsTable
 from tui.words import cut_off
 
 if TYPE_CHECKING:
@@ -30,100 +31,6 @@ if TYPE_CHECKING:
 
 _SPARK_EVERY = 5.0  # seconds between two looks at the loss of a living run
 _SPARK = 12  # cells
-_ENDED = (*ENDED, CUT_OFF)
-_PHASE_STYLES = {"running": "good", "finished": "done", "failed": "bad", "cut-off": "bad", "stopped": "done"}
-
-
-class RunsTable(Picker):
-    """One line a run; columns give way from the right as the terminal narrows."""
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "runs--name",
-        "runs--good",
-        "runs--busy",
-        "runs--done",
-        "runs--bad",
-        "runs--spark",
-    }
-
-    def __init__(self) -> None:
-        super().__init__(id="runs")
-        self.runs: list[dict[str, Any]] = []
-        self.sparks: dict[str, str] = {}
-        self.loaded = False
-        self.filter = ""
-
-    def show(self, runs: list[dict[str, Any]]) -> None:
-        """Replace the runs; the cursor stays on the run it was on."""
-        chosen = self.chosen
-        self.runs, self.loaded = runs, True
-        if chosen is not None:
-            self.cursor = next((i for i, run in enumerate(runs) if run["id"] == chosen["id"]), self.cursor)
-        self.redraw()
-
-    @property
-    def chosen(self) -> dict[str, Any] | None:
-        return self.runs[self.cursor] if 0 <= self.cursor < len(self.runs) else None
-
-    def count(self) -> int:
-        return len(self.runs)
-
-    def _columns(self, width: int) -> list[tuple[str, int, str]]:
-        """(key, cells, title); negative cells align right."""
-        columns = [("phase", 10, "phase"), ("step", -15, "step"), ("loss", -8, "loss"), ("tok_s", -7, "tok/s")]
-        if width >= 120:
-            columns[:0] = [("profile", 14, "profile")]
-            columns.append(("val_loss", -8, "val"))
-        if width >= 96:
-            columns.append(("spark", _SPARK + 2, "  loss so far"))
-        if width >= 72:
-            columns.append(("started", -8, "started"))
-        if width < 66:
-            columns[1] = ("step", -12, "step")
-        name = width - 2 - sum(abs(cells) + 1 for _, cells, _ in columns)
-        return [("name", min(max(name, 8), 44), "run"), *columns]
-
-    def head(self, width: int) -> Row | None:
-        if not self.runs:
-            return None
-        return self._line(width, {key: (title, "picker--head") for key, _, title in self._columns(width)})
-
-    def item(self, index: int, width: int) -> Row:
-        run = self.runs[index]
-        phase = str(run.get("phase") or "")
-        steps = words.count(run["steps"]) if run.get("steps") else "?"
-        return self._line(
-            width,
-            {
-                "name": (_title(run), "runs--name"),
-                "profile": (str(run.get("profile") or ""), "picker--dim"),
-                "val_loss": (words.loss(run.get("val_loss")), ""),
-                "phase": (phase, f"runs--{_PHASE_STYLES.get(phase, 'busy')}"),
-                "step": (f"{words.exact(run.get('step') or 0)}/{steps}", ""),
-                "loss": (words.loss(run.get("loss")), ""),
-                "tok_s": (words.count(run.get("tok_s")) if phase not in _ENDED else words.NOTHING, ""),
-                "spark": ("  " + self.sparks.get(run["id"], ""), "runs--spark"),
-                "started": (words.moment(run.get("started")), "picker--dim"),
-            },
-        )
-
-    def _line(self, width: int, fields: dict[str, tuple[str, str]]) -> Row:
-        row: Row = [(" ", "")]
-        for key, cells, _ in self._columns(width):
-            text, style = fields[key]
-            text = clip(text, abs(cells))
-            row.append(((text.rjust(-cells) if cells < 0 else text.ljust(cells)) + " ", style))
-        return row
-
-    def empty(self, width: int, height: int) -> list[Row]:
-        if not self.loaded:
-            lines = ["looking for runs …"]
-        elif self.filter:
-            lines = [f"no run matches “{self.filter}”", "press / to change the filter"]
-        else:
-            lines = ["no runs yet", "", "press n to start one, ? for every key"]
-        top: list[Row] = [[] for _ in range(max((height - len(lines)) // 2 - 1, 0))]
-        return top + [[(line.center(width), "picker--dim")] for line in lines]
 
 
 class HomeScreen(Screen[None]):
@@ -151,11 +58,13 @@ class HomeScreen(Screen[None]):
         self._store = store
         self._runs: list[dict[str, Any]] = []
         self._filter = ""
+        self._which = self._sort = 0
 
     def compose(self) -> ComposeResult:
         yield Heading("mla-tui · runs")
         yield Notice(id="cut-off")
         yield RunsTable()
+        yield Detail()
         yield Input(id="filter", placeholder="letters of a name, profile or phase", compact=True)
         yield KeyBar(actions.HOME)
 
@@ -181,12 +90,12 @@ class HomeScreen(Screen[None]):
 
     async def _look_at_losses(self, runs: list[dict[str, Any]], sparked: dict[str, float]) -> None:
         """Sparklines: an ended run is read once, a living one every few seconds; one screenful at most."""
-        if self.size.width < 96 or self._mla_app().settings.low_bandwidth:
+        if self.size.width < SPARK_FROM or self._mla_app().settings.low_bandwidth:
             return
         from engine.jobs.client import Link
 
         for run in runs[: self.size.height]:
-            id, ended = run["id"], run.get("phase") in _ENDED
+            id, ended = run["id"], run.get("phase") in OVER
             seen = sparked.get(id)
             if seen is not None and (ended or time.monotonic() - seen < _SPARK_EVERY):
                 continue
@@ -210,18 +119,47 @@ class HomeScreen(Screen[None]):
         table.redraw()
 
     def _show(self, error: str = "") -> None:
-        table = self.query_one(RunsTable)
-        table.filter = self._filter
-        table.show([run for run in self._runs if _matches(run, self._filter)])
-        ended = sum(run.get("phase") in _ENDED for run in self._runs)
-        elsewhere = sum(run.get("phase") not in _ENDED and is_elsewhere(run) for run in self._runs)
+        table, which, sort = self.query_one(RunsTable), WHICH[self._which], SORTS[self._sort]
+        table.sorted_by, table.nothing = sort.key, self._nothing()
+        table.show(arranged(self._runs, self._filter, which, sort))
+        self._tell_of_chosen()
+        ended = sum(run.get("phase") in OVER for run in self._runs)
+        elsewhere = sum(run.get("phase") not in OVER and is_elsewhere(run) for run in self._runs)
         note = f"{len(self._runs) - ended - elsewhere} living, {ended} ended" if self._runs else ""
         note = error or note + (f", {elsewhere} elsewhere" if elsewhere else "")
-        if self._filter and not error:
-            note = f"{len(table.runs)} of {len(self._runs)} match “{self._filter}”"
+        if len(table.runs) != len(self._runs) and not error:
+            note = f"{len(table.runs)} of {len(self._runs)}: {self._chosen_by()}"
+        if self._sort and not error:
+            note += f" · {sort.title}"
+        if marked := self._marked():
+            note += f" · {len(marked)} marked"
         self.query_one(Heading).show(note=note, warn=bool(error))
         said, one = cut_off(self._runs), len(self._cut_off()) == 1
         self.query_one(Notice).show(said and f"{said} · {'r resumes it' if one else 'r resumes the chosen one, R all'}")
+
+    def _chosen_by(self) -> str:
+        """How the runs that are shown were chosen among all."""
+        parts = [WHICH[self._which].title] if self._which else []
+        return ", ".join(parts + ([f"matching “{self._filter}”"] if self._filter else []))
+
+    def _nothing(self) -> list[str]:
+        """What to say where no run is shown."""
+        if not self._runs:
+            return ["no runs yet", "", "press n to start one, ? for every key"]
+        ways = [
+            f"press {key}"
+            for key, there in (("f for others", self._which), ("/ to change the filter", self._filter))
+            if there
+        ]
+        return [f"no run is shown: {self._chosen_by()}", "", " or ".join(ways)]
+
+    def _tell_of_chosen(self) -> None:
+        table = self.query_one(RunsTable)
+        self.query_one(Detail).show(table.chosen)
+
+    @on(Picker.Moved)
+    def _moved(self) -> None:
+        self._tell_of_chosen()
 
     def _cut_off(self) -> list[str]:
         return [run["id"] for run in self._runs if run.get("phase") == CUT_OFF]
@@ -265,6 +203,50 @@ class HomeScreen(Screen[None]):
     def _picked(self) -> None:
         self.action_open()
 
+    @on(RunsTable.Marked)
+    def action_mark(self) -> None:
+        table = self.query_one(RunsTable)
+        if table.chosen is None:
+            return
+        id = table.chosen["id"]
+        if id in table.marked:
+            del table.marked[id]
+        else:
+            table.marked[id] = None
+        self._show()
+
+    def _marked(self) -> list[str]:
+        """The marked runs that are still there, in the order of their marks."""
+        there = {run["id"] for run in self._runs}
+        return [id for id in self.query_one(RunsTable).marked if id in there]
+
+    def action_unmark(self) -> None:
+        self.query_one(RunsTable).marked.clear()
+        self._show()
+
+    def action_compare(self) -> None:
+        """The marked runs in the order of their marks; where none is marked, the chosen one."""
+        table = self.query_one(RunsTable)
+        ids = self._marked()
+        hint = "" if len(ids) > 1 else "Space on the runs' screen marks others"
+        if not ids and table.chosen is not None:
+            ids = [table.chosen["id"]]
+        if not ids:
+            self.notify("there is no run to compare")
+            return
+        try:
+            self._mla_app().open_compare([self._store.find(id) for id in ids], hint)
+        except UserError as error:
+            self.notify(str(error), severity="error")
+
+    def action_sort(self) -> None:
+        self._sort = (self._sort + 1) % len(SORTS)
+        self._show()
+
+    def action_which(self) -> None:
+        self._which = (self._which + 1) % len(WHICH)
+        self._show()
+
     def action_new_run(self) -> None:
         self._mla_app().open_new_run()
 
@@ -290,12 +272,3 @@ class HomeScreen(Screen[None]):
         field.value = ""
         field.display = False
         self.query_one(RunsTable).focus()
-
-
-def _title(run: dict[str, Any]) -> str:
-    name = str(run.get("name") or run["id"])
-    return f"{name} on {run['host']}" if is_elsewhere(run) else name
-
-
-def _matches(run: dict[str, Any], text: str) -> bool:
-    return not text or any(text in str(run.get(key) or "").lower() for key in ("id", "name", "profile", "phase"))

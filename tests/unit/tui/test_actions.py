@@ -7,6 +7,7 @@ import pytest
 
 from tui import actions
 from tui.app import MlaApp
+from tui.screens.compare import CompareScreen
 from tui.screens.help import help_text
 from tui.screens.home import HomeScreen
 from tui.screens.monitor import MonitorScreen
@@ -17,9 +18,12 @@ CLASSES: dict[str, type[Any]] = {
     actions.HOME: HomeScreen,
     actions.NEW_RUN: NewRunScreen,
     actions.MONITOR: MonitorScreen,
+    actions.COMPARE: CompareScreen,
     actions.SETTINGS: SettingsScreen,
 }
-PLAIN = re.compile(r"[a-zA-Z0-9]|f\d+|ctrl\+[a-z]|enter|tab|escape|up|down|pageup|pagedown|question_mark|slash|comma")
+PLAIN = re.compile(
+    r"[a-zA-Z0-9]|f\d+|ctrl\+[a-z]|enter|tab|escape|up|down|pageup|pagedown|question_mark|slash|comma|space"
+)
 
 
 @pytest.mark.parametrize("place", actions.SCREENS)

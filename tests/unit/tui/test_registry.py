@@ -33,6 +33,11 @@ async def _monitor(pilot: Pilot[Any]) -> None:
     await pilot.press("enter")
 
 
+async def _compare(pilot: Pilot[Any]) -> None:
+    await _home(pilot)
+    await pilot.press("c")
+
+
 async def _settings(pilot: Pilot[Any]) -> None:
     await _home(pilot)
     await pilot.press("f2")
@@ -43,6 +48,7 @@ WAYS: dict[str, Opened] = {
     actions.HOME: _home,
     actions.NEW_RUN: _new_run,
     actions.MONITOR: _monitor,
+    actions.COMPARE: _compare,
     actions.SETTINGS: _settings,
 }
 

@@ -1,0 +1,130 @@
+"""What it costs to lay ten ended runs of a million steps over each other: to open them, and to draw them anew."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import random
+import shutil
+import statistics
+import time
+from pathlib import Path
+
+from engine.jobs.digest import Digest
+from engine.jobs.files import write_json
+from engine.jobs.process import this_boot, this_host
+from engine.jobs.store import Job, Store
+from profiles import registry
+
+RUNS, STEPS, SIZE = 10, 1_000_000, (160, 48)
+OPENED, DRAWN = 5, 11  # times
+
+
+def bench_compare(home: Path) -> None:
+    store = Store(home)
+    first = _job(store, 0)
+    _write_log(first)
+    with_cache = Digest(first)
+    with_cache.catch_up()
+    with_cache.save()
+    state = {**first.state(), **with_cache.summary}
+    with_cache.close()
+    write_json(first.state_path, state)
+    for number in range(1, RUNS):
+        job = _job(store, number)
+        os.link(first.log_path, job.log_path)
+        shutil.copy(first.path / "history.bin", job.path)
+        write_json(job.state_path, {**state, "id": job.id, "name": f"run {number}"})
+    asyncio.run(_measure(store))
+
+
+def _job(store: Store, number: int) -> Job:
+    state = {"profile": "cpu_demo", "backend": "torch", "steps": STEPS, "host": this_host(), "boot": this_boot()}
+    return store.create(registry.load("cpu_demo"), {"name": f"run {number}"}, {**state, "phase": "finished"})
+
+
+def _write_log(job: Job) -> None:
+    rng = random.Random(1)
+    with open(job.log_path, "w") as log:
+        for step in range(1, STEPS + 1):
+            loss = 2 + 6 * math.exp(-step / 1e5) + rng.gauss(0, 0.05)
+            record = {"t": 1e9 + step / 2, "kind": "step", "attempt": 1, "step": step, "loss": loss, "lr": 3e-4}
+            record |= {"grad_norm": 1.5, "tokens": step * 2048, "tok_s": 4000 + rng.gauss(0, 50), "step_s": 0.5}
+            log.write(json.dumps(record) + "\n")
+            if step % 1000 == 0:
+                val = {"t": 1e9 + step / 2, "kind": "val", "attempt": 1, "step": step, "loss": loss, "bucket": "val"}
+                log.write(json.dumps(val) + "\n")
+        log.write(json.dumps({"t": 1e9, "kind": "state", "attempt": 1, "phase": "finished", "reason": ""}) + "\n")
+
+
+async def _measure(store: Store) -> None:
+    from tui.app import MlaApp
+    from tui.screens.compare import CompareScreen
+    from tui.widgets.overlay import Overlay
+
+    jobs = [store.find(id) for id in store.ids()]
+    app = MlaApp(store)
+    async with app.run_test(size=SIZE) as pilot:
+        opened, known = [], []
+        for _ in range(OPENED):
+            begun = time.perf_counter(), time.process_time()
+            app.open_compare(jobs)
+            while not (isinstance(app.screen, CompareScreen) and all(run.curves for run in app.screen.runs)):
+                await asyncio.sleep(0.005)
+            opened.append(_since(begun))
+            screen = app.screen
+            begun = time.perf_counter(), time.process_time()
+            for _ in range(3):
+                screen.action_series(1)  # the rate, which is not yet read
+            while not all("lr" in run.curves for run in screen.runs):
+                await asyncio.sleep(0.005)
+            known.append(_since(begun))
+            await pilot.press("b", "b", "b", "q")
+        app.open_compare(jobs)
+        while not (isinstance(app.screen, CompareScreen) and all(run.curves for run in app.screen.runs)):
+            await asyncio.sleep(0.005)
+        await pilot.pause()
+        screen = app.screen
+        _tell(f"open {RUNS} ended runs of {STEPS:,} steps", opened)
+        _tell("another series of theirs", known)
+        for axis in ("step", "tokens", "time"):
+            chart = next(c for c in screen.query(Overlay) if c.has_class("by-time") == (axis == "time"))
+            buckets = sum(len(run.curves["loss"].x) for run in screen.runs)
+            cold, warm, smooth = [], [], []
+            for _ in range(DRAWN):
+                for run in screen.runs:
+                    run._drawn.clear()
+                    run._along.clear()
+                cold.append(_drawn(screen, chart))
+                warm.append(_drawn(screen, chart))
+                screen.action_smooth()
+                smooth.append(_drawn(screen, chart))
+                screen.action_smooth()
+                screen.action_smooth()
+            _tell(f"redraw by {axis}, {buckets} buckets, all anew", cold)
+            _tell(f"redraw by {axis}, nothing new", warm)
+            _tell(f"redraw by {axis}, smooth", smooth)
+            await pilot.press("x")
+            await pilot.pause()
+
+
+def _drawn(screen: object, chart: object) -> tuple[float, float]:
+    begun = time.perf_counter(), time.process_time()
+    screen._paint()  # type: ignore[attr-defined]
+    for y in range(chart.size.height):  # type: ignore[attr-defined]
+        chart.render_line(y)  # type: ignore[attr-defined]
+    return _since(begun)
+
+
+def _since(begun: tuple[float, float]) -> tuple[float, float]:
+    return time.perf_counter() - begun[0], time.process_time() - begun[1]
+
+
+def _tell(what: str, times: list[tuple[float, float]]) -> None:
+    wall, cpu = (sorted(each) for each in zip(*times, strict=True))
+    told = ", ".join(
+        f"{statistics.median(t):.3f} s {name}, at most {t[-1]:.3f}" for name, t in (("wall", wall), ("CPU", cpu))
+    )
+    print(f"{what}: median {told}", flush=True)

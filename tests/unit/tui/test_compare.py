@@ -1,0 +1,346 @@
+"""Runs laid over each other, in the app and as text, against real job directories."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from engine.jobs.files import read_json, write_json
+from engine.jobs.log import LogWriter
+from engine.jobs.store import Job, Store
+from profiles.errors import UserError
+from tests.unit.tui.conftest import step_record
+from tests.unit.tui.looking import on_screen, until
+from tui.app import MlaApp
+from tui.cli import main
+from tui.compared import LETTERS, Compared, Reader, difference
+from tui.differences import differences, grouped
+from tui.screens.compare import CompareScreen
+from tui.screens.home import HomeScreen
+from tui.screens.monitor import MonitorScreen
+from tui.widgets.overlay import lettered
+
+SIZES = [(80, 24), (60, 20), (160, 48)]
+
+
+def write_steps(writer: LogWriter, first: int, last: int, level: float, **fields: Any) -> None:
+    """Steps of a constant loss, two seconds and ``tokens`` each."""
+    each = fields.pop("tokens", 1000)
+    for step in range(first, last + 1):
+        writer.write("step", **step_record(step, level, tokens=step * each, **fields))
+
+
+async def read(job: Job, *names: str) -> tuple[Compared, Reader]:
+    run, reader = Compared("A", {"id": job.id}), Reader(job)
+    await look(run, reader, *names)
+    return run, reader
+
+
+async def look(run: Compared, reader: Reader, *names: str) -> None:
+    update = await reader.look(names or ("loss", "val_loss", "tokens", "t"))
+    if update is not None:
+        run.take(update)
+
+
+async def open_compare(pilot: Pilot[Any], store: Store, count: int) -> CompareScreen:
+    """Mark the first ``count`` runs of home and lay them over each other."""
+    app = pilot.app
+    assert isinstance(app, MlaApp)
+    await until(pilot, lambda: len(app.screen.query_one("#runs").runs) >= count)  # type: ignore[attr-defined]
+    for _ in range(count):
+        await pilot.press("space", "j")
+    await pilot.press("c")
+    await until(pilot, lambda: isinstance(app.screen, CompareScreen))
+    screen = app.screen
+    assert isinstance(screen, CompareScreen)
+    await until(pilot, lambda: all(run.curves for run in screen.runs))
+    # What was read together is painted together, a moment later.
+    if app.size.width < 60:
+        return screen
+    await until(pilot, lambda: all(run.summary["phase"] in on_screen(app, "#legend") for run in screen.runs))
+    return screen
+
+
+def legend(app: MlaApp) -> list[str]:
+    return on_screen(app, "#legend").splitlines()[1:]
+
+
+def chart(app: MlaApp) -> str:
+    return on_screen(app, "Overlay.by-number")
+
+
+# What is read and computed
+
+
+async def test_values_by_step_tokens_and_time(make_job: Any) -> None:
+    job, writer = make_job("a", 0, phase="running")
+    write_steps(writer, 1, 10, 3.0)
+    run, _ = await read(job)
+    assert list(run.along("loss", "step")) == list(range(1, 11))
+    assert list(run.along("loss", "tokens")) == [step * 1000 for step in range(1, 11)]
+    hours = list(run.along("loss", "time"))
+    assert hours[0] == 0 and hours == sorted(hours)
+    assert run.reach("loss", "tokens") == 10_000
+    assert run.at("loss", "tokens", 4500) == 3.0
+    writer.write("val", step=5, loss=2.5, bucket="val", tokens=1)
+    run, _ = await read(job)
+    assert list(run.along("val_loss", "tokens")) == [5000]
+
+
+async def test_a_difference_is_taken_where_both_have_been(make_job: Any) -> None:
+    a, first = make_job("a", 0, phase="running")
+    b, second = make_job("b", 0, phase="running")
+    write_steps(first, 1, 10, 3.0)
+    write_steps(first, 11, 20, 1.0)
+    write_steps(second, 1, 10, 4.0, tokens=2000)
+    runs = [(await read(job))[0] for job in (a, b)]
+    assert difference(*runs, "loss", "step") == pytest.approx(1.0)
+    assert difference(*runs, "loss", "tokens") == pytest.approx(
+        3.0
+    )  # 20 000 tokens are step 20 of the one, 10 of the other
+    assert difference(*runs, "val_loss", "step") is None
+
+
+async def test_a_living_run_is_read_on_and_a_restart_takes_back(make_job: Any) -> None:
+    job, writer = make_job("a", 0, phase="running")
+    write_steps(writer, 1, 30, 3.0)
+    run, reader = await read(job)
+    write_steps(writer, 31, 40, 2.0)
+    await look(run, reader)
+    assert list(run.curves["loss"].x) == list(range(1, 41))
+    assert run.best("loss") == 2.0
+    again = LogWriter(job.log_path, attempt=2)
+    again.write("start", paths={}, params=1, device="cpu", versions={}, resumed_from=20)
+    write_steps(again, 21, 22, 5.0)
+    again.close()
+    write_json(job.state_path, {**job.state(), "attempt": 2, "step": 22})
+    await look(run, reader)
+    assert list(run.curves["loss"].x) == list(range(1, 23))
+    assert run.curves["loss"].last() == 5.0 and run.best("loss") == 3.0
+
+
+async def test_an_ended_run_is_read_once(make_job: Any) -> None:
+    job, _ = make_job("a", 10)
+    _, reader = await read(job)
+    assert await reader.look(("loss",)) is None
+    found = await reader.look(("lr",))
+    assert found is not None and [set(series) for series, _ in found.parts] == [{"lr"}]
+
+
+async def test_a_gap_stays_a_gap_and_tokens_may_be_unknown(make_job: Any) -> None:
+    job, writer = make_job("a", 0, phase="running")
+    write_steps(writer, 1, 4, 3.0, tokens=0)
+    writer.write("step", **step_record(5, float("nan"), tokens=None))
+    run, _ = await read(job)
+    assert run.points("loss", "step", 100)[-1] == (5.0, None, None, None)
+    other, writer = make_job("b", 0, phase="running")
+    for step in range(1, 5):
+        writer.write("step", **step_record(step, 3.0, tokens=None))
+    run, _ = await read(other)
+    assert run.points("loss", "tokens", 100) == [] and run.reach("loss", "tokens") is None
+
+
+async def test_points_are_as_many_as_a_chart_can_show(make_job: Any) -> None:
+    job, writer = make_job("a", 0, phase="running")
+    write_steps(writer, 1, 100, 2.0)
+    run, _ = await read(job)
+    points = run.points("loss", "step", 30)
+    assert len(points) == 25 and points[-1] == (100.0, 2.0, 2.0, 2.0)
+
+
+def test_every_line_has_its_letter_at_its_end_and_in_reach() -> None:
+    points = [(float(x), 1.0, 1.0, 1.0) for x in range(100)]
+    drawn = lettered(
+        [("A", "overlay--run0", points), ("B", "overlay--run1", points[:50]), ("C", "overlay--run2", [])], 80
+    )
+    marks = {line.mark: [point[0] for point in line.points] for line in drawn if line.mark}
+    assert set(marks) == {"A", "B"}
+    assert marks["A"][-1] == 99 and marks["B"][-1] == 49
+    assert not set(marks["A"][:-1]) & set(marks["B"][:-1])
+
+
+def test_differences_are_the_keys_that_are_not_the_same() -> None:
+    found = differences([{"a": 1, "b": True, "c": 0.1}, {"a": 2, "b": True, "c": 0.1}, {"a": 1, "b": True}])
+    assert found == {"a": [1, 2, 1], "c": [0.1, 0.1, None]}
+    assert grouped(found["a"], "ABC") == [("AC", "1"), ("B", "2")]
+    assert grouped(found["c"], "ABC") == [("AB", "0.1"), ("C", "–")]
+
+
+# The screen
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_runs_are_marked_and_laid_over_each_other(store: Store, make_job: Any, size: Any) -> None:
+    for name in ("one", "two", "three"):
+        make_job(name, 40)
+    app = MlaApp(store)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: "three" in on_screen(app, "#runs"))
+        await pilot.press("space", "j", "space", "space")  # a mark goes as it came
+        assert [line[1] for line in on_screen(app, "#runs").splitlines()[1:3]] == ["●", " "]
+        await until(pilot, lambda: "1 marked" in on_screen(app, "Heading"))
+        await pilot.press("u")
+        await until(pilot, lambda: "marked" not in on_screen(app, "Heading"))
+        await pilot.press("k")
+        await open_compare(pilot, store, 2)
+        await until(pilot, lambda: "loss by step" in chart(app))
+        assert "2 runs" in on_screen(app, "Heading")
+        lines = legend(app)
+        assert lines[0].startswith(" A━━ three") and "first" in lines[0] and "finished" in lines[0]
+        assert lines[1].startswith(" B━━ two") and "+0.000" in lines[1]
+        await until(pilot, lambda: "A" in chart(app).splitlines()[-3] or "B" in chart(app))
+        assert app.screen.query_one("KeyBar").region.bottom == size[1]
+        await pilot.press("q")
+        await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+
+
+async def test_with_nothing_marked_the_chosen_run_is_shown_and_how_to_mark(store: Store, make_job: Any) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "no runs yet" in on_screen(app, "#runs"))
+        await pilot.press("c", "space")
+        await until(pilot, lambda: bool(app._notifications))
+        make_job("alone", 10)
+        await until(pilot, lambda: "alone" in on_screen(app, "#runs"))
+        await pilot.press("c")
+        await until(pilot, lambda: "Space on the runs' screen marks others" in on_screen(app, "Heading"))
+        assert legend(app)[0].startswith(" A━━ alone")
+        await pilot.press("d")
+        await until(pilot, lambda: "mark more runs" in on_screen(app, "#specs"))
+
+
+async def test_series_axes_smoothing_and_logarithm(store: Store, make_job: Any) -> None:
+    make_job("one", 40)
+    make_job("two", 40)
+    app = MlaApp(store)
+    async with app.run_test(size=(120, 30)) as pilot:
+        screen = await open_compare(pilot, store, 2)
+        await pilot.press("n", "n")
+        await until(pilot, lambda: "tok/s by step" in chart(app) and "Δ tok/s" in on_screen(app, "#legend"))
+        await pilot.press("n")
+        await until(pilot, lambda: "lr by step" in chart(app) and all("lr" in run.curves for run in screen.runs))
+        await pilot.press("b", "b", "b", "x")
+        await until(pilot, lambda: "loss by tokens" in chart(app) and "100k" in chart(app).splitlines()[-1])
+        await pilot.press("s", "y")
+        await until(pilot, lambda: "smooth · log" in chart(app))
+        await pilot.press("x")
+        await until(pilot, lambda: "time since the first step" in on_screen(app, "Overlay.by-time"))
+        assert not screen.query_one("Overlay.by-number").display
+        await pilot.press("x")
+        await until(pilot, lambda: "loss by step" in chart(app) and bool(screen.query_one("Overlay.by-number").display))
+
+
+async def test_hide_measure_against_another_and_open(store: Store, make_job: Any) -> None:
+    make_job("one", 40)
+    make_job("two", 80)
+    app = MlaApp(store)
+    async with app.run_test(size=(100, 30)) as pilot:
+        screen = await open_compare(pilot, store, 2)
+        await until(pilot, lambda: "B" in chart(app).partition("\n")[2])
+        await pilot.press("j", "space")
+        await until(pilot, lambda: "B" not in chart(app).partition("\n")[2])
+        assert legend(app)[1].startswith(" B┄┄")
+        await pilot.press("space", "f")
+        await until(pilot, lambda: "first" in legend(app)[1] and "first" not in legend(app)[0])
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+        assert "one" in on_screen(app, "Heading")
+        await pilot.press("q")
+        await until(pilot, lambda: app.screen is screen)
+
+
+async def test_a_living_run_grows_on_screen(store: Store, make_job: Any) -> None:
+    _, writer = make_job("one", 20, phase="running")
+    make_job("two", 20)
+    app = MlaApp(store)
+    async with app.run_test(size=(120, 30)) as pilot:
+        screen = await open_compare(pilot, store, 2)
+        write_steps(writer, 21, 30, 1.25)
+        await until(pilot, lambda: "1.250" in on_screen(app, "#legend"))
+        assert screen.runs[1].curves["loss"].last() == 1.25
+
+
+async def test_the_specs_differences_are_shown_and_scroll(store: Store, make_job: Any) -> None:
+    for name, rate in (("one", 1e-3), ("two", 2e-3), ("three", 1e-3)):
+        job, _ = make_job(name, 5)
+        spec = read_json(job.path / "spec.json")
+        spec["optim"] |= {"lr": rate, **{f"key{i}": rate for i in range(30)}}
+        write_json(job.path / "spec.json", spec)
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await open_compare(pilot, store, 3)
+        await pilot.press("d")
+        await until(pilot, lambda: "optim.lr" in on_screen(app, "#specs"))
+        assert "AC 0.001  B 0.002" in on_screen(app, "#specs")
+        assert "batch.micro" not in on_screen(app, "#specs")
+        await pilot.press(*"jjjj")
+        await until(pilot, lambda: "optim.key3 " in on_screen(app, "#specs").splitlines()[1])
+        await pilot.press("q")
+        await until(pilot, lambda: not app.screen.query_one("#specs").display)
+        assert isinstance(app.screen, CompareScreen)
+
+
+async def test_a_spec_that_is_damaged_and_a_run_that_is_gone_are_said(store: Store, make_job: Any) -> None:
+    gone, _ = make_job("one", 5, phase="running")
+    job, _ = make_job("two", 5)
+    (job.path / "spec.json").write_text("{")
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await open_compare(pilot, store, 2)
+        await pilot.press("d")
+        await until(pilot, lambda: "A: its spec.json is missing or damaged" in on_screen(app, "#specs"))
+        shutil.rmtree(gone.path)
+        await until(pilot, lambda: ": was removed" in on_screen(app, "Heading"))
+        assert "one" in legend(app)[1]
+
+
+async def test_too_many_runs_are_refused(store: Store, make_job: Any) -> None:
+    job, _ = make_job("one", 1)
+    with pytest.raises(UserError, match="27 runs; 26 at most"):
+        MlaApp(store).open_compare([job] * (len(LETTERS) + 1))
+
+
+@pytest.mark.parametrize("size", [(80, 24), (20, 6)])
+async def test_without_colour_letters_tell_the_runs_apart(
+    store: Store, make_job: Any, monkeypatch: pytest.MonkeyPatch, size: Any
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    make_job("one", 40)
+    make_job("two", 80)
+    app = MlaApp(store)
+    async with app.run_test(size=size) as pilot:
+        await open_compare(pilot, store, 2)
+        if size[0] == 80:
+            await until(pilot, lambda: {"A", "B"} <= set(chart(app).partition("\n")[2]))
+        await pilot.press("n", "x", "s", "y", "d", "d", "space", "question_mark", "q", "q")
+        await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+
+
+# The command
+
+
+def test_compare_as_text_and_as_json(store: Store, make_job: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    make_job("one", 20)
+    job, _ = make_job("two", 40)
+    spec = read_json(job.path / "spec.json")
+    write_json(job.path / "spec.json", {**spec, "optim": {**spec["optim"], "lr": 0.5}})
+    assert main(["compare", "one", "two", "--by", "tokens"]) == 0
+    text = capsys.readouterr().out
+    assert "A  one" in text and "B  two" in text and "x: 41.0k tokens" in text
+    assert "optim.lr  A 0.003  B 0.5" in text and "batch.micro" not in text
+    assert main(["compare", "one", "two", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["at"] == 20 and [run["step"] for run in told["runs"]] == [20, 40]
+    assert told["runs"][1]["delta"] == pytest.approx(0) and told["differences"] == {"optim.lr": [0.003, 0.5]}
+
+
+def test_compare_refuses_in_words(store: Store, make_job: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    make_job("one", 2)
+    assert main(["compare", "one", "one"]) == 2
+    assert "one run has nothing beside it" in capsys.readouterr().err
+    assert main(["compare", "one", "none"]) == 1
+    assert "no such job" in capsys.readouterr().err

@@ -1,0 +1,79 @@
+"""Home: order, choice, marks and columns, with runs in every state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.jobs.store import Store
+from tests.unit.tui.looking import on_screen, until
+from tui.app import MlaApp
+from tui.screens.home import HomeScreen
+from tui.screens.monitor import MonitorScreen
+
+SIZES = [(80, 24), (60, 20), (160, 48), (300, 100)]
+
+
+async def test_home_sorts_and_shows_those_that_are_asked_for(store: Store, make_job: Any) -> None:
+    make_job("old", 50)
+    make_job("bad", 20, phase="failed")
+    make_job("now", 30, phase="running")
+    _, writer = make_job("held", 10, phase="paused")
+    writer.write("state", phase="paused", reason="out of memory in forward: change it with set")
+    app = MlaApp(store)
+
+    def names() -> list[str]:
+        lines = on_screen(app, "#runs").splitlines()[1:]
+        return [line.split()[0] for line in lines if line.strip()]
+
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: names() == ["held", "now", "bad", "old"])
+        assert "started▾" in on_screen(app, "#runs")
+        assert "paused !" in on_screen(app, "#runs") and "out of memory in forward" in on_screen(app, "Detail")
+        await pilot.press("s")
+        await until(pilot, lambda: names() == ["bad", "old", "now", "held"])
+        assert "loss▾" in on_screen(app, "#runs") and "lowest loss first" in on_screen(app, "Heading")
+        await pilot.press("f")
+        await until(pilot, lambda: names() == ["now", "held"])
+        assert "2 of 4: living" in on_screen(app, "Heading")
+        await pilot.press("f")
+        await until(pilot, lambda: names() == ["bad", "old"])
+        await pilot.press("f")
+        await until(pilot, lambda: names() == ["bad", "held"] and "in trouble" in on_screen(app, "Heading"))
+        await pilot.press("slash", *"now", "enter")
+        await until(pilot, lambda: "press f for others or press / to change the filter" in on_screen(app, "#runs"))
+        await pilot.press("escape", "f", "s", "s", "s", "s", "s")
+        await until(pilot, lambda: names() == ["held", "now", "bad", "old"])
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_home_keeps_its_columns_whatever_the_names(store: Store, make_job: Any, size: Any) -> None:
+    make_job("a-name-that-says-everything-about-the-run-and-is-far-too-long-for-any-column-lr-3e-4", 5)
+    make_job("", 5)
+    make_job("日本語の名前", 5, phase="failed")
+    app = MlaApp(store)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: "lr-3e-4" in on_screen(app, "#runs"))
+        head, *lines = on_screen(app, "#runs").splitlines()
+        at = len(head[: head.index("loss")])
+        for line in lines[1:3]:  # without wide characters, whose cells are not their number
+            assert line[at - 9 : at + 4].strip()
+        assert all(word in head for word in ("phase", "step", "loss", "tok/s"))
+        assert ("why" in head) == (size[0] == 300)
+
+
+async def test_the_mouse_marks_chooses_and_opens(store: Store, make_job: Any) -> None:
+    make_job("one", 5)
+    make_job("two", 5)
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "one" in on_screen(app, "#runs"))
+        await pilot.click("#runs", offset=(1, 2))
+        await until(pilot, lambda: "1 marked" in on_screen(app, "Heading"))
+        assert on_screen(app, "#runs").splitlines()[2].startswith(" ● one")
+        await pilot.click("#runs", offset=(1, 2))
+        await until(pilot, lambda: "marked" not in on_screen(app, "Heading"))
+        assert isinstance(app.screen, HomeScreen)
+        await pilot.click("#runs", offset=(10, 2))
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
