@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from textual.binding import Binding
 
 APP, HOME, NEW_RUN, MONITOR = "app", "home", "new_run", "monitor"
-SCREENS = (HOME, NEW_RUN, MONITOR)
+CHECKPOINTS, DATA = "checkpoints", "data"
+SCREENS = (HOME, NEW_RUN, MONITOR, CHECKPOINTS, DATA)
 
 _KEY_NAMES = {
     "question_mark": "?",
@@ -87,6 +88,27 @@ ACTIONS: tuple[Action, ...] = (
     Action("next_pane", ("tab",), "Next pane", "Focus the next pane", (MONITOR,), "app.focus_next"),
     Action("log_older", ("k", "up"), "Older", "Scroll the log to older lines", (MONITOR,), "scroll_log(1)"),
     Action("log_newer", ("j", "down"), "Newer", "Scroll the log to newer lines", (MONITOR,), "scroll_log(-1)"),
+    Action("checkpoints", ("o",), "Checkpoints", "What the run has saved, and what to do with it", (HOME, MONITOR), "checkpoints", bar=6),
+    Action("data", ("d",), "Data", "The shards of the chosen run, and its sequences as text", (HOME,), "data", bar=7),
+    Action("text", ("t", "enter"), "Write text", "Let the chosen checkpoint go on from a prompt", (CHECKPOINTS,), "text", bar=1),
+    Action("resume_from", ("r",), "Resume from", "A new run that goes on from it", (CHECKPOINTS,), "resume_from", bar=2),
+    Action("export", ("e",), "Export", "Write it for Hugging Face readers", (CHECKPOINTS,), "export", bar=3),
+    Action("copy_path", ("y",), "Copy path", "Put its path on the clipboard", (CHECKPOINTS,), "copy_path", bar=6),
+    Action("verify", ("v",), "Verify", "Read all of it and compare its checksums", (CHECKPOINTS,), "verify", bar=5),
+    Action("delete", ("x",), "Delete", "Delete it; asks", (CHECKPOINTS,), "delete", 4, destructive=True),
+    Action("saved_down", ("j", "down"), "Down", "Next checkpoint", (CHECKPOINTS,), "cursor(1)", natural=True),
+    Action("saved_up", ("k", "up"), "Up", "Previous checkpoint", (CHECKPOINTS,), "cursor(-1)", natural=True),
+    Action("back_from_saved", ("q", "escape"), "Back", "End what is being written, close a question, or go back", (CHECKPOINTS,), "back", bar=9),
+    Action("go_step", ("s",), "Step", "What a step of the run reads", (DATA,), "step", bar=1),
+    Action("go_sequence", ("g",), "Sequence", "A sequence by its number", (DATA,), "sequence", bar=2),
+    Action("next_sequence", ("n",), "Next", "The next sequence", (DATA,), "move(1)", bar=3),
+    Action("previous_sequence", ("p",), "Previous", "The sequence before", (DATA,), "move(-1)", bar=4),
+    Action("ids", ("i",), "Ids", "Token numbers beside the text, or the text alone", (DATA,), "ids", bar=5),
+    Action("other_data", ("o",), "Other data", "Of another run or of a profile", (DATA,), "other", bar=6),
+    Action("data_focus", ("tab",), "Next part", "The files, then the text", (DATA,), "app.focus_next"),
+    Action("data_down", ("j", "down", "pagedown"), "Down", "On in the files or the text", (DATA,), "cursor(1)", natural=True),
+    Action("data_up", ("k", "up", "pageup"), "Up", "Back in the files or the text", (DATA,), "cursor(-1)", natural=True),
+    Action("back_from_data", ("q", "escape"), "Back", "Close a question, or go back", (DATA,), "back", bar=9),
     Action("back", ("q", "escape"), "Back", "Back to the runs; the run goes on", _AWAY, "back", bar=9),
     Action("help", ("question_mark", "f1"), "Help", "Every key of this screen", (APP,), "help", bar=8),
     Action("palette", ("ctrl+p",), "Commands", "Find an action by name", (APP,), "command_palette"),

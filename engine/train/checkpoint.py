@@ -199,14 +199,20 @@ def retain(out: Path, keep: int, best: int | None) -> None:
                 _delete(path)
 
 
-def delete(out: Path, step: int) -> None:
-    """Delete one checkpoint that a person can do without. Raises ``UserError`` for those that ``retain`` always keeps:
-    the best one and the one that ``latest`` points at."""
+def check_delete(out: Path, step: int) -> None:
+    """Whether a person can do without this checkpoint. Raises ``UserError`` for those that ``retain`` always keeps: the
+    best one and the one that ``latest`` points at."""
     path = of_step(out, step)
     if path == latest(out):
         raise UserError(f"{path}: is the newest, from which the run goes on; it stays")
     if step == best_step(out):
         raise UserError(f"{path}: has the lowest validation loss; it stays")
+
+
+def delete(out: Path, step: int) -> None:
+    """Delete the checkpoint of ``step``. Raises ``UserError`` where that is refused or the disk refuses it."""
+    check_delete(out, step)
+    path = of_step(out, step)
     try:
         _delete(path)
     except OSError as error:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from engine.jobs.log import Record, scan
-from engine.jobs.status import ENDED
 from engine.jobs.store import Job, Store
 from engine.train import checkpoint
 from profiles.errors import UserError
@@ -58,13 +57,19 @@ def inventory(job: Job) -> list[Kept]:
     return [_kept(out, step, told, newest, best) for step in reversed(steps)]
 
 
-def delete(store: Store, out: Path, step: int) -> None:
-    """Delete the checkpoint of ``step`` below ``out``, if nobody needs it. Raises ``UserError``."""
+def check_delete(store: Store, out: Path, step: int) -> None:
+    """Whether nobody needs the checkpoint of ``step`` below ``out``. Raises ``UserError``."""
     path = checkpoint.of_step(out, step)
     for job in (Job(store.jobs / id) for id in store.ids()):
         # Until its own first checkpoint, a restart of that run goes back to this one.
-        if job.start().get("resume") == str(path) and job.state().get("phase") not in ENDED:
+        if job.start().get("resume") == str(path) and not job.ended():
             raise UserError(f"{path}: run {job.name} began from it and has not ended; it stays")
+    checkpoint.check_delete(out, step)
+
+
+def delete(store: Store, out: Path, step: int) -> None:
+    """Delete the checkpoint of ``step`` below ``out``, if nobody needs it. Raises ``UserError``."""
+    check_delete(store, out, step)
     checkpoint.delete(out, step)
 
 
@@ -125,9 +130,7 @@ class _Told:
                 self.why[step] = self._why(record)
                 self._short = False
             elif kind == "state":
-                self._stopping = record["phase"] == "stopping" or (
-                    self._stopping and record["phase"] not in _AT_WORK
-                )
+                self._stopping = record["phase"] == "stopping" or (self._stopping and record["phase"] not in _AT_WORK)
             elif kind == "edit" and record.get("ok"):
                 self._every = record["changed"].get("save_every", [0, self._every])[1]
             elif kind == "oom":

@@ -14,6 +14,7 @@ from textual.widgets import Static
 from tui import actions
 
 _NAMES = {actions.HOME: "Runs", actions.NEW_RUN: "New run", actions.MONITOR: "Monitor"}
+_NAMES |= {actions.CHECKPOINTS: "Checkpoints", actions.DATA: "Data"}
 
 
 def help_lines(place: str) -> list[tuple[str, str]]:

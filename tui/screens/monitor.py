@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -25,6 +25,7 @@ from tui.widgets.status import StatusLine
 if TYPE_CHECKING:
     from engine.jobs.client import Link
     from engine.jobs.store import Job
+    from tui.app import MlaApp
 
 _TICK = 1.0  # seconds between two paints of the charts
 _TAIL = 64 << 10  # bytes of log told again when a run is opened
@@ -199,6 +200,9 @@ class MonitorScreen(Screen[None]):
 
     def action_back(self) -> None:
         self.dismiss()
+
+    def action_checkpoints(self) -> None:
+        cast("MlaApp", self.app).open_checkpoints(self.job.id)
 
     def action_pane(self, index: int) -> None:
         self._panes[index].focus()
