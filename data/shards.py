@@ -187,7 +187,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def split_files(root: Path, phase: str, split: str) -> list[Path]:
-    """The files of a split, as ``open_shards`` looks for them; UserError with the nearest way out where there are none."""
+    """The files of a split as ``open_shards`` looks for them; UserError with the way out where there are none."""
     folder = root / phase / split
     advice = (
         f"build a small corpus with `make demo`, or put shards at {folder}/{phase}-{split.replace('/', '-')}-000.bin"

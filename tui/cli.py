@@ -175,7 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = inner.add_parser("show", help=words, epilog="example: mla-tui data show latest --step 100")
     sub.add_argument("what", metavar="WHAT", help="a profile, or a run's id, its name, or latest")
     sub.add_argument("--step", type=int, metavar="N", help="show a sequence that this step takes")
-    sub.add_argument("--sequence", type=int, metavar="K", help="its number in the step, without one in the epoch")
+    sub.add_argument(
+        "--sequence", type=int, metavar="K", help="its number in the step, without one in the epoch; -1: the last"
+    )
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub.set_defaults(run="tui.commands_data:show")
     return parser

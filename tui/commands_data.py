@@ -54,7 +54,7 @@ def _find(what: str) -> tuple[RunSpec, Job | None]:
 
 
 def _window(spec: RunSpec, job: Job | None, step: int | None, sequence: int | None) -> dict[str, Any]:
-    """One sequence: number ``sequence`` (from 1 up) of ``step``, or of the first epoch where no step is given."""
+    """Number ``sequence`` (from 1 up; -1 is the last) of ``step``, or of the first epoch where no step is given."""
     from data.cursor import Cursor
     from data.survey import pieces
     from engine.preflight import open_split
@@ -70,7 +70,7 @@ def _window(spec: RunSpec, job: Job | None, step: int | None, sequence: int | No
     if step is not None and job is None:
         cursor = cursor.advance((step - 1) * spec.batch.sequences, data.sequences)
     held = spec.batch.sequences if step is not None else data.sequences
-    number = 1 if sequence is None else sequence
+    number = 1 if sequence is None else sequence if sequence >= 0 else held + 1 + sequence
     if not 1 <= number <= held:
         raise UserError(f"sequence {number}: there are the sequences 1 to {held}")
     cursor = cursor.advance(number - 1, data.sequences)

@@ -145,6 +145,7 @@ class CheckpointsScreen(Screen[None]):
         line = self.query_one(where, Static)
         if line.content != text:
             line.update(text)
+        line.display = bool(text)
 
     @on(Said)
     def _said(self, message: Said) -> None:
@@ -154,6 +155,7 @@ class CheckpointsScreen(Screen[None]):
 
     @on(Wrote)
     def _wrote(self, message: Wrote) -> None:
+        self._say("writing …, Esc ends it")
         self.query_one(TextPane).write(message.text)
 
     @on(Picker.Moved)
@@ -162,7 +164,7 @@ class CheckpointsScreen(Screen[None]):
         if self._busy or self.query_one(Ask).display:
             return
         one = self._list.chosen
-        self._say(f" {one.path}" if one else "", "#command")
+        self._say(one.path if one else "", "#command")
         self._say(f"{one.damage}; take another, or delete it" if one and one.damage else "")
 
     def _chosen(self) -> Kept | None:
@@ -217,10 +219,8 @@ class CheckpointsScreen(Screen[None]):
         one = self._about
         if one is None:
             return
-        if message.topic == "text" and not message.number:
-            self._say("tokens: write a number from 1 up")
-        elif message.topic == "export" and not message.text.strip():
-            self._say("export to: name a new folder")
+        if wrong := _objection(message.topic, message.text.strip(), message.number):
+            self._say(wrong)
         elif message.topic == "resume":
             self._say("launching …")
             self.resume(one, message.text.strip() or None, message.number)
@@ -345,6 +345,22 @@ class CheckpointsScreen(Screen[None]):
             self._show_path()
         else:
             self.dismiss()
+
+
+def _objection(topic: str, text: str, number: int | None) -> str:
+    """What is wrong with an answer, as far as that is known without a child process; else nothing."""
+    from engine.train.durable import check_new_folder
+
+    if topic == "text" and not number:
+        return "tokens: write a number from 1 up"
+    if topic == "export":
+        if not text or text.startswith("-"):
+            return "export to: name a new folder"
+        try:
+            check_new_folder(Path(text).expanduser())
+        except (UserError, OSError) as error:
+            return str(error)
+    return ""
 
 
 def _spec_of(one: Kept) -> RunSpec:

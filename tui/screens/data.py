@@ -47,7 +47,8 @@ class DataScreen(Screen[None]):
         self._what = what
         self._found: dict[str, Any] = {}
         self._step: int | None = None  # of the window that is shown or asked for; None: counted in the epoch
-        self._sequence = 1
+        self._sequence = 1  # -1: the last one
+        self._window: dict[str, Any] | None = None  # what is shown
 
     def compose(self) -> ComposeResult:
         yield Heading(f"data · {self._what}")
@@ -80,31 +81,41 @@ class DataScreen(Screen[None]):
     @on(Found)
     def _take(self, message: Found) -> None:
         if message.found is None:
+            self._go_back_to_shown()
             self._say(message.error)
             if not self._found:
                 self.query_one(WindowView).show([], None, "nothing to show; o chooses another run or profile")
             return
         found = self._found = message.found
         name = found["run"] or self._what
-        note = f"{found['phase']} · context {words.exact(found['context'])} · vocabulary {words.exact(found['vocab_size'])}"
+        context, vocabulary = words.exact(found["context"]), words.exact(found["vocab_size"])
+        note = f"{found['phase']} · context {context} · vocabulary {vocabulary}"
         self.query_one(Heading).show(f"data · {name}", note)
         self.query_one(ShardList).show(found["splits"])
         window = found["window"] or {"problem": "no sequence was found"}
         if window["problem"]:
+            self._go_back_to_shown()
             self._say(_lines([window["problem"], *found["problems"]]))
             if not found["splits"]:
                 self._say(window["problem"], "#where")
                 self.query_one(WindowView).show([], None, "no data to show; o chooses another run or profile")
             return
-        self._step, self._sequence = window["step"], window["sequence"]
+        self._window = window
+        self._go_back_to_shown()
         self._say(_where(window, found), "#where")
         self.query_one(WindowView).show(window["ids"], window["texts"])
         self._say(_lines(found["problems"] or ([] if window["texts"] else [_NO_TEXT])))
+
+    def _go_back_to_shown(self) -> None:
+        """From what was asked for, which cannot be, to what is on screen."""
+        if self._window is not None:
+            self._step, self._sequence = self._window["step"], self._window["sequence"]
 
     def _say(self, text: str, where: str = "#message") -> None:
         line = self.query_one(where, Static)
         if line.content != text:
             line.update(text)
+        line.display = bool(text)
 
     @on(Picker.Moved)
     def _other_file(self) -> None:
@@ -117,8 +128,7 @@ class DataScreen(Screen[None]):
         self.query_one(Ask).open("step", "step", steps)
 
     def action_sequence(self) -> None:
-        window = self._found.get("window") or {}
-        held = f"1 to {words.exact(window['of'])}" if window.get("of") else "a number"
+        held = f"1 to {words.exact(self._window['of'])}" if self._window else "a number"
         self.query_one(Ask).open("sequence", "sequence of the step" if self._step else "sequence", held)
 
     def action_other(self) -> None:
@@ -130,6 +140,7 @@ class DataScreen(Screen[None]):
         if message.topic == "other":
             if text:
                 self._what, self._step, self._sequence, self._found = text, None, 1, {}
+                self._window = None
         elif text == "" and message.topic == "step":
             self._step, self._sequence = None, 1
         elif not text.isdecimal():
@@ -144,13 +155,12 @@ class DataScreen(Screen[None]):
 
     def action_move(self, by: int) -> None:
         """On by one sequence; within a run's steps, over the end of a step into the next."""
-        window = self._found.get("window") or {}
-        if self.query_one(Ask).display or "of" not in window:
+        if self.query_one(Ask).display or self._window is None:
             return
         sequence = self._sequence + by
-        if self._step is not None and not 1 <= sequence <= window["of"]:
+        if self._step is not None and not 1 <= sequence <= self._window["of"]:
             self._step += by
-            sequence = 1 if by > 0 else window["of"]
+            sequence = 1 if by > 0 else -1
         self._sequence = sequence
         self._look()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from rich.cells import chop_cells
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 
 from tui.widgets.canvas import Canvas, Row
 
@@ -11,7 +13,7 @@ from tui.widgets.canvas import Canvas, Row
 class TextPane(Canvas, can_focus=True):
     """``write`` adds; scrolled back, it stays where it is."""
 
-    BINDINGS = [
+    BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j,down", "scroll(-1)", show=False),
         Binding("k,up", "scroll(1)", show=False),
         Binding("pagedown", "scroll(-10)", show=False),

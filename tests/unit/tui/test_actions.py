@@ -6,6 +6,8 @@ import pytest
 
 from tui import actions
 from tui.app import MlaApp
+from tui.screens.checkpoints import CheckpointsScreen
+from tui.screens.data import DataScreen
 from tui.screens.help import help_lines
 from tui.screens.home import HomeScreen
 from tui.screens.monitor import MonitorScreen
@@ -15,6 +17,8 @@ CLASSES: dict[str, type[Any]] = {
     actions.HOME: HomeScreen,
     actions.NEW_RUN: NewRunScreen,
     actions.MONITOR: MonitorScreen,
+    actions.CHECKPOINTS: CheckpointsScreen,
+    actions.DATA: DataScreen,
 }
 PLAIN = re.compile(r"[a-zA-Z0-9]|f\d+|ctrl\+[a-z]|enter|tab|escape|up|down|pageup|pagedown|question_mark|slash")
 
@@ -50,7 +54,7 @@ def test_keys_are_those_that_tmux_passes_on() -> None:
 
 def test_ids_are_unique_and_what_destroys_is_marked() -> None:
     assert len({action.id for action in actions.ACTIONS}) == len(actions.ACTIONS)
-    assert [action.id for action in actions.ACTIONS if action.destructive] == ["stop"]
+    assert [action.id for action in actions.ACTIONS if action.destructive] == ["stop", "delete"]
 
 
 @pytest.mark.parametrize("place", actions.SCREENS)
