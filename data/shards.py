@@ -71,7 +71,7 @@ def open_shards(root: Path, phase: str, split: str, vocab_size: int) -> ShardSet
     headers and sizes are read here. Raises UserError where something is missing, damaged, or meant for a larger
     vocabulary.
     """
-    files = _find(root, phase, split)
+    files = split_files(root, phase, split)
     manifest = read_manifest(root / phase)
     if manifest and manifest.vocab_size and manifest.vocab_size > vocab_size:
         raise UserError(
@@ -186,8 +186,8 @@ def read_manifest(folder: Path) -> Manifest | None:
     return Manifest(path, DTYPES[dtype] if dtype else None, vocab, raw)
 
 
-def _find(root: Path, phase: str, split: str) -> list[Path]:
-    """The files of a split; UserError with the nearest way out where there are none."""
+def split_files(root: Path, phase: str, split: str) -> list[Path]:
+    """The files of a split as ``open_shards`` looks for them; UserError with the way out where there are none."""
     folder = root / phase / split
     advice = (
         f"build a small corpus with `make demo`, or put shards at {folder}/{phase}-{split.replace('/', '-')}-000.bin"

@@ -17,10 +17,11 @@ Keys = Mapping[str, tuple[str, ...]]
 """The keys of a person's own, by the action's id."""
 
 APP, HOME, NEW_RUN, MONITOR, SETTINGS = "app", "home", "new_run", "monitor", "settings"
-COMPARE = "compare"
-SCREENS = (HOME, NEW_RUN, MONITOR, COMPARE, SETTINGS)
+COMPARE, CHECKPOINTS, DATA = "compare", "checkpoints", "data"
+SCREENS = (HOME, NEW_RUN, MONITOR, COMPARE, CHECKPOINTS, DATA, SETTINGS)
 NAMES = {
     **{HOME: "Runs", NEW_RUN: "New run", MONITOR: "Monitor", COMPARE: "Compare"},
+    **{CHECKPOINTS: "Checkpoints", DATA: "Data"},
     **{SETTINGS: "Settings", APP: "Everywhere"},
 }
 
@@ -147,6 +148,30 @@ ACTIONS: tuple[Action, ...] = (
     Action("next_pane", ("tab",), "Next pane", "Focus the next pane", (MONITOR,), "app.focus_next", section=CHARTS),
     Action("log_older", ("k", "up"), "Older", "Scroll the log to older lines", (MONITOR,), "scroll_log(1)"),
     Action("log_newer", ("j", "down"), "Newer", "Scroll the log to newer lines", (MONITOR,), "scroll_log(-1)"),
+    Action("checkpoints", ("o",), "Checkpoints", "What the run has saved", (HOME, MONITOR), "checkpoints", bar=6),
+    Action("data", ("d",), "Data", "The shards of the chosen run, and its sequences as text", (HOME,), "data", bar=7),
+    Action("text", ("t", "enter"), "Write text", "It goes on from a prompt", (CHECKPOINTS,), "text", bar=1),
+    Action("resume_from", ("r",), "Resume from", "A new run, going on from it",
+           (CHECKPOINTS,), "resume_from", bar=2, changes=True),
+    Action("export", ("e",), "Export", "Write it for Hugging Face readers",
+           (CHECKPOINTS,), "export", bar=3, changes=True),
+    Action("copy_path", ("y",), "Copy path", "Put its path on the clipboard", (CHECKPOINTS,), "copy_path", bar=6),
+    Action("verify", ("v",), "Verify", "Read all of it and compare its checksums", (CHECKPOINTS,), "verify", bar=5),
+    Action("delete", ("x",), "Delete", "Asks; newest and best stay",
+           (CHECKPOINTS,), "delete", 4, destructive=True, changes=True),
+    Action("saved_down", ("j", "down"), "Down", "Next checkpoint", (CHECKPOINTS,), "cursor(1)", natural=True),
+    Action("saved_up", ("k", "up"), "Up", "Previous checkpoint", (CHECKPOINTS,), "cursor(-1)", natural=True),
+    Action("back_from_saved", ("q", "escape"), "Back", "End what runs, or go back", (CHECKPOINTS,), "back", bar=9),
+    Action("go_step", ("s",), "Step", "What a step of the run reads", (DATA,), "step", bar=1),
+    Action("go_sequence", ("g",), "Sequence", "A sequence by its number", (DATA,), "sequence", bar=2),
+    Action("next_sequence", ("n",), "Next", "The next sequence", (DATA,), "move(1)", bar=3),
+    Action("previous_sequence", ("p",), "Previous", "The sequence before", (DATA,), "move(-1)", bar=4),
+    Action("ids", ("i",), "Ids", "Token numbers beside the text, or the text alone", (DATA,), "ids", bar=5),
+    Action("other_data", ("o",), "Other data", "Of another run or of a profile", (DATA,), "other", bar=6),
+    Action("data_focus", ("tab",), "Next part", "The files, then the text", (DATA,), "app.focus_next"),
+    Action("data_down", ("j", "down", "pagedown"), "Down", "Files or text", (DATA,), "cursor(1)", natural=True),
+    Action("data_up", ("k", "up", "pageup"), "Up", "Files or text", (DATA,), "cursor(-1)", natural=True),
+    Action("back_from_data", ("q", "escape"), "Back", "Close a question, or go back", (DATA,), "back", bar=9),
     Action("back", ("q", "escape"), "Back", "Back to the runs; the run goes on", _AWAY, "back", bar=9),
     Action("change", ("enter",), "Change", "The next value; of a key: press the new one", (SETTINGS,), "change", bar=1),
     Action("default", ("d",), "Default", "Back to what it is without settings", (SETTINGS,), "default", bar=2),

@@ -184,6 +184,25 @@ class MlaApp(App[int]):
         check_number(len(jobs))
         self.push_screen(CompareScreen(jobs, hint))
 
+    def open_checkpoints(self, id: str | None) -> None:
+        """Put the checkpoints of the job ``id`` on top; None: there is no job yet."""
+        from profiles.errors import UserError
+        from tui.screens.checkpoints import CheckpointsScreen
+
+        try:
+            if id is None:
+                raise UserError("there is no run yet whose checkpoints could be shown; n starts one")
+            self.push_screen(CheckpointsScreen(self.store, self.store.find(id)))
+        except UserError as error:
+            self.notify(str(error), severity="error")
+
+    def open_data(self, what: str | None) -> None:
+        """Put the data of a job or a profile on top; None: of the profile this machine starts with."""
+        from profiles.registry import detect
+        from tui.screens.data import DataScreen
+
+        self.push_screen(DataScreen(what or detect()))
+
     def action_help(self) -> None:
         from tui.screens.help import HelpScreen
 

@@ -166,6 +166,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--top-p", type=float, default=0.95, help="share of the probability drawn from (default 0.95)")
     sub.add_argument("--seed", type=int, default=0, help="of the drawing (default 0)")
 
+    words = "list the checkpoints of a run, the newest first"
+    sub = add("checkpoints", "tui.commands_checkpoint:listing", words, "mla-tui checkpoints latest")
+    sub.add_argument("job", metavar="JOB", nargs="?", default="latest", help="a run's id, its name, or latest")
+    sub.add_argument("--verify", action="store_true", help="read every file and hold it against its checksum")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+
     words = "write a checkpoint for other programs"
     sub = add("export", "tui.commands_checkpoint:export", words, "mla-tui export models/demo OUT --format hf")
     sub.add_argument("checkpoint", metavar="CKPT", help="a ckpt_step_N directory or the folder of a run's checkpoints")
@@ -179,6 +185,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("path", metavar="PATH", help="a .bin file, a phase or a folder of phases")
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub.set_defaults(run="tui.commands_run:data_inspect")
+    words = "what a run or a profile reads, and its sequences as text"
+    sub = inner.add_parser("show", help=words, epilog="example: mla-tui data show latest --step 100")
+    sub.add_argument("what", metavar="WHAT", help="a profile, or a run's id, its name, or latest")
+    sub.add_argument("--step", type=int, metavar="N", help="show a sequence that this step takes")
+    sub.add_argument(
+        "--sequence", type=int, metavar="K", help="its number in the step, without one in the epoch; -1: the last"
+    )
+    sub.add_argument("--json", action="store_true", help="as JSON")
+    sub.set_defaults(run="tui.commands_data:show")
     return parser
 
 

@@ -1,8 +1,9 @@
-"""Commands that use a checkpoint: write text with it, write it for other programs."""
+"""Commands that use checkpoints: list them, write text with it, write it for other programs."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiles.errors import SpecError
+from profiles.errors import SpecError, UserError
 
 if TYPE_CHECKING:
     from engine.train.sample import Text, Writer
@@ -58,6 +59,36 @@ def export(args: argparse.Namespace) -> int:
     if not written.tokenizer:
         print("mla-tui: the checkpoint holds no tokenizer.json: readers will ask for one", file=sys.stderr)
     return 0
+
+
+def listing(args: argparse.Namespace) -> int:
+    """The checkpoints of a run; with ``--verify`` damaged content makes the status 1, as damaged sizes always do."""
+    from engine.jobs.store import Store
+    from engine.train.checkpoint import verify
+    from engine.train.inventory import inventory
+    from tui import format as words
+
+    job = Store().find(args.job)
+    kept = inventory(job)
+    if args.verify:
+        for i, one in enumerate(kept):
+            try:
+                verify(Path(one.path))
+            except UserError as error:
+                kept[i] = replace(one, damage=str(error).partition(";")[0])
+    if args.json:
+        print(json.dumps([one.to_dict() for one in kept], indent=1))
+    for one in kept if not args.json else ():
+        marks = [word for word, is_so in (("newest", one.newest), ("best", one.best)) if is_so]
+        facts = [words.moment(one.written), words.size(one.bytes), f"loss {words.loss(one.loss)}"]
+        facts += [f"val {words.loss(one.val_loss)}", *filter(None, (one.why,)), *marks]
+        print(f"step {words.exact(one.step)}  {one.path}  {', '.join(facts)}")
+    for one in kept:
+        if one.damage:
+            print(f"mla-tui: {one.path}: {one.damage}", file=sys.stderr)
+    if not kept:
+        print(f"mla-tui: {job.name} has no checkpoint; write one with: mla-tui checkpoint {job.id}", file=sys.stderr)
+    return 1 if any(one.damage for one in kept) else 0
 
 
 def _piped() -> str:

@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from profiles.errors import UserError
 NAME = re.compile(r"ckpt_step_(0|[1-9][0-9]*)")
 REPLACED = re.compile(NAME.pattern + r"\.replaced")
 FORMAT = 1
+_CHANGED = "{}: is not what was saved; take an earlier checkpoint"
 
 
 class CheckpointError(Exception):
@@ -96,14 +97,28 @@ def facts(path: Path) -> dict[str, Any]:
 
 def verify(path: Path) -> None:
     """Hold every file against the manifest's size and checksum. Raises ``UserError``."""
+    for file, told in _of_right_size(path):
+        if _sha256(file) != told.get("sha256"):
+            raise UserError(_CHANGED.format(file))
+
+
+def check_sizes(path: Path) -> None:
+    """Hold every file against the manifest's size alone: reads no tensors. Raises ``UserError``."""
+    for _ in _of_right_size(path):
+        pass
+
+
+def _of_right_size(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Each file of the manifest and what that says of it. Raises ``UserError`` at the first of another size."""
     files = read_json(path / "manifest.json").get("files")
     if not isinstance(files, dict):
         raise UserError(f"{path}: manifest.json is missing or damaged; take an earlier checkpoint")
     for name, told in files.items():
         file = path / name
         told = told if isinstance(told, dict) else {}
-        if not file.is_file() or file.stat().st_size != told.get("bytes") or _sha256(file) != told.get("sha256"):
-            raise UserError(f"{file}: is not what was saved; take an earlier checkpoint")
+        if not file.is_file() or file.stat().st_size != told.get("bytes"):
+            raise UserError(_CHANGED.format(file))
+        yield file, told
 
 
 def steps(out: Path) -> list[int]:
@@ -182,6 +197,33 @@ def retain(out: Path, keep: int, best: int | None) -> None:
         if step != best and path != newest:
             with contextlib.suppress(OSError):
                 _delete(path)
+
+
+def check_delete(out: Path, step: int) -> None:
+    """Whether a person can do without this checkpoint. Raises ``UserError`` for those that ``retain`` always keeps: the
+    best one and the one that ``latest`` points at."""
+    path = of_step(out, step)
+    if path == latest(out):
+        raise UserError(f"{path}: is the newest, from which the run goes on; it stays")
+    if step == best_step(out):
+        raise UserError(f"{path}: has the lowest validation loss; it stays")
+
+
+def delete(out: Path, step: int) -> None:
+    """Delete the checkpoint of ``step``. Raises ``UserError`` where that is refused or the disk refuses it."""
+    check_delete(out, step)
+    path = of_step(out, step)
+    try:
+        _delete(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be deleted: {error.strerror or error}") from None
+
+
+def best_step(out: Path) -> int | None:
+    """The step with the lowest validation loss, as the newest checkpoint below ``out`` knows it."""
+    newest = latest(out)
+    best = read_json(newest / "trainer.json").get("best") if newest else None
+    return int(best[1]) if isinstance(best, list) and len(best) == 2 else None
 
 
 def _replaced(path: Path) -> Path:

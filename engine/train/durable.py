@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from profiles.errors import UserError
+
 Facts = dict[str, Any]  # of a file, for a manifest: its bytes and sha256
 
 
@@ -49,3 +51,11 @@ def make_folder(path: Path) -> None:
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
+
+
+def check_new_folder(path: Path) -> None:
+    """Whether ``path`` can become a folder of its own: it is not there, or empty. Raises ``UserError``."""
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"{path}: is not empty; choose a new directory")
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: is a file; choose a new directory")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.train import checkpoint
+from engine.train.durable import check_new_folder
 from engine.train.pretrained import INDEX
 from model.hf import to_hf_config
 from profiles.errors import UserError
@@ -46,7 +47,7 @@ def export(source: Path, out: Path, dtype: str | None = None) -> Exported:
 
     try:
         out = Path(os.path.realpath(out.expanduser()))
-        _check_out(out)
+        check_new_folder(out)
         state, facts = checkpoint.load(source, ("model",))
         spec = RunSpec.from_dict(facts["spec"], f"{source}/trainer.json")
         tensors = state["model"]
@@ -91,13 +92,6 @@ def _publish(
         with contextlib.suppress(OSError):  # not empty where all went well
             for folder in made:
                 folder.rmdir()
-
-
-def _check_out(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(f"{out}: is not empty; choose a new directory")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file; choose a new directory")
 
 
 def _check_room(out: Path, needed: int) -> None:

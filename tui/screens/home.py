@@ -250,6 +250,12 @@ class HomeScreen(Screen[None]):
     def action_new_run(self) -> None:
         self._mla_app().open_new_run()
 
+    def action_checkpoints(self) -> None:
+        self._mla_app().open_checkpoints((self.query_one(RunsTable).chosen or {}).get("id"))
+
+    def action_data(self) -> None:
+        self._mla_app().open_data((self.query_one(RunsTable).chosen or {}).get("id"))
+
     def action_filter(self) -> None:
         field = self.query_one(Input)
         field.display = True

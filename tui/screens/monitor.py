@@ -193,6 +193,9 @@ class MonitorScreen(Screen[None]):
     def action_back(self) -> None:
         self.dismiss()
 
+    def action_checkpoints(self) -> None:
+        cast("MlaApp", self.app).open_checkpoints(self.job.id)
+
     def action_pane(self, index: int) -> None:
         self._panes[index].focus()
         self._zoom_to(index if self.has_class("zoomed") else None)

@@ -7,7 +7,9 @@ import pytest
 
 from tui import actions
 from tui.app import MlaApp
+from tui.screens.checkpoints import CheckpointsScreen
 from tui.screens.compare import CompareScreen
+from tui.screens.data import DataScreen
 from tui.screens.help import help_text
 from tui.screens.home import HomeScreen
 from tui.screens.monitor import MonitorScreen
@@ -20,6 +22,8 @@ CLASSES: dict[str, type[Any]] = {
     actions.MONITOR: MonitorScreen,
     actions.COMPARE: CompareScreen,
     actions.SETTINGS: SettingsScreen,
+    actions.CHECKPOINTS: CheckpointsScreen,
+    actions.DATA: DataScreen,
 }
 PLAIN = re.compile(
     r"[a-zA-Z0-9]|f\d+|ctrl\+[a-z]|enter|tab|escape|up|down|pageup|pagedown|question_mark|slash|comma|space"
@@ -71,7 +75,7 @@ def test_ids_are_unique_and_what_destroys_is_marked() -> None:
     assert len({action.id for action in actions.ACTIONS}) == len(actions.ACTIONS)
     assert [action.id for action in actions.ACTIONS if action.destructive and not action.changes] == []
     assert [action.id for action in actions.ACTIONS if not action.help or not action.title] == []
-    assert [action.id for action in actions.ACTIONS if action.destructive] == ["stop"]
+    assert [action.id for action in actions.ACTIONS if action.destructive] == ["stop", "delete"]
 
 
 @pytest.mark.parametrize("place", actions.SCREENS)

@@ -1,0 +1,94 @@
+"""A dataset as a person wants to see it: its files split by split, and single windows as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data import order
+from data.shards import Manifest, bare_dtype, read_manifest, read_shard, split_files
+from profiles.errors import UserError
+
+_BYTES = 256  # ids of a vocabulary that is not larger are bytes themselves
+
+
+def survey(root: Path, phase: str, vocab_size: int, context: int) -> dict[str, Any]:
+    """JSON-able facts of ``<root>/<phase>``; nothing of it is fatal, each problem is one line that names the way out.
+
+    ``tokenizer`` (its path or None) ``problems`` ``splits``: of each ``split`` its ``files`` (``path`` ``dtype``
+    ``tokens`` ``bytes`` ``sequences`` at ``context``, and ``problem``), and their sums.
+    """
+    folder, problems, manifest = root / phase, [], None
+    try:
+        manifest = read_manifest(folder)
+    except UserError as error:
+        problems.append(str(error))
+    tokenizer = folder / "tokenizer.json"
+    buckets = sorted(f"val/{p.name}" for p in (folder / "val").glob("*") if p.is_dir() and p.name[0] != ".")
+    splits = []
+    for split in ("train", "val", *buckets):
+        try:
+            files = [_file(path, manifest, vocab_size, context) for path in split_files(root, phase, split)]
+        except UserError as error:
+            if split != "val" or not buckets:
+                problems.append(str(error))
+            continue
+        problems += [file["problem"] for file in files if file["problem"]]
+        sums = {key: sum(file[key] or 0 for file in files) for key in ("tokens", "bytes", "sequences")}
+        splits.append({"split": split, "files": files, **sums})
+    return {
+        "tokenizer": str(tokenizer) if tokenizer.is_file() else None,
+        "problems": list(dict.fromkeys(problems)),
+        "splits": splits,
+    }
+
+
+def _file(path: Path, manifest: Manifest | None, vocab_size: int, context: int) -> dict[str, Any]:
+    entry: dict[str, Any] = {"path": str(path), "dtype": None, "tokens": None, "sequences": None, "problem": ""}
+    try:
+        entry["bytes"] = path.stat().st_size
+        shard = read_shard(path, bare_dtype(manifest, vocab_size))
+    except (OSError, UserError) as error:
+        return {"bytes": None, **entry, "problem": str(error)}
+    windows = order.windows(shard.tokens, context)
+    return {**entry, "dtype": shard.dtype.name, "tokens": shard.tokens, "sequences": windows}
+
+
+def pieces(folder: Path, ids: Sequence[int]) -> list[str] | None:
+    """The text of each id by the tokenizer in ``folder``; None where nothing there can tell.
+
+    A token that is only a part of a character is given as its bytes, such as ``<E2 80>``. Raises ``UserError`` for a
+    damaged tokenizer.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        manifest = read_manifest(folder)
+        if not (manifest and manifest.vocab_size and manifest.vocab_size <= _BYTES):
+            return None
+        return [chr(id) if id < 0x80 else f"<{id:02X}>" for id in ids]
+    from tokenizers import Tokenizer  # here: the rest of the floor must load without it
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"{path}: is not a tokenizer ({error}): copy the one that packed the data there") from None
+    return [_piece(tokenizer, id) for id in ids]
+
+
+def _piece(tokenizer: Any, id: int) -> str:
+    text: str = tokenizer.decode([id], skip_special_tokens=False)
+    token = tokenizer.id_to_token(id)
+    if "\N{REPLACEMENT CHARACTER}" in text and token is not None and all(char in _LETTERS for char in token):
+        return f"<{' '.join(f'{_LETTERS[char]:02X}' for char in token)}>"
+    return text
+
+
+def _byte_letters() -> dict[str, int]:
+    """The letters by which byte-level tokenizers write bytes: printable ones as they are, the rest from U+0100 on."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(0x100 + i): byte for i, byte in enumerate(rest)}
+
+
+_LETTERS = _byte_letters()

@@ -1,0 +1,64 @@
+"""Which sequences a step of a run has taken: the data's order is a pure function, so nothing of it is logged.
+
+spec.json (or the checkpoint a run began from) says where its cursor began; edits and rewinds in the log moved it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from data.cursor import Cursor
+from data.dataset import PackedBinDataset
+from engine.jobs.log import scan
+from engine.jobs.store import Job
+from engine.preflight import open_split
+from engine.train import checkpoint
+from engine.train.edits import applied
+from engine.train.past import Past, due
+from profiles.errors import UserError
+from profiles.spec import RunSpec
+
+
+def before_step(job: Job, step: int) -> tuple[RunSpec, Cursor]:
+    """The run as it was when it took the sequences of ``step`` (from 1 up), and the cursor at the first of them.
+
+    A step that is still to come is answered as if nothing more were asked of the run. Raises ``UserError``.
+    """
+    spec, at, cursor = _beginning(job)
+    last = spec.train.steps
+    if not at < step <= last:
+        raise UserError(f"step {step}: {job.name} has the steps {at + 1} to {last}")
+    past = Past.of(r for _, r in scan(job.log_path, b'"edit"', b'"rewind"') if r["kind"] in ("edit", "rewind"))
+    opened = _opener(spec)
+    while True:
+        for record in due(past.edits, at):
+            spec = applied(spec, record)
+            cursor = cursor.at_context(spec.batch.context)
+        for record in due(past.rewinds, at):
+            cursor = Cursor.from_dict(record["cursor"]).at_context(spec.batch.context)
+        if at == step - 1:
+            return spec, cursor
+        turns = (int(record["step"]) for record in (*past.edits, *past.rewinds))
+        until = min((turn for turn in turns if turn > at), default=step)
+        until = min(until, step - 1)
+        cursor = cursor.advance((until - at) * spec.batch.sequences, opened(spec.batch.context).sequences)
+        at = until
+
+
+def _beginning(job: Job) -> tuple[RunSpec, int, Cursor]:
+    spec, resume = job.spec(), job.start().get("resume")
+    if not resume:
+        return spec, 0, Cursor(spec.train.seed, spec.batch.context)
+    facts = checkpoint.facts(Path(resume))
+    return spec, int(facts["step"]), Cursor.from_dict(facts["cursor"]).at_context(spec.batch.context)
+
+
+def _opener(spec: RunSpec) -> Callable[[int], PackedBinDataset]:
+    @lru_cache
+    def opened(context: int) -> PackedBinDataset:
+        return open_split(replace(spec, batch=replace(spec.batch, context=context)), "train")
+
+    return opened

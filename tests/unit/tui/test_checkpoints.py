@@ -1,0 +1,249 @@
+"""The checkpoints of a run, on screen and as lines, with checkpoints that a trainer wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Button, Static
+
+from engine.jobs.store import Job, Store
+from tests.unit.tui.nano import Nano
+from tui import cli
+from tui.app import MlaApp
+from tui.screens.checkpoints import CheckpointsScreen
+from tui.screens.confirm import ConfirmScreen
+from tui.screens.monitor import MonitorScreen
+from tui.widgets.ask import Ask
+from tui.widgets.checkpoint_list import CheckpointList
+from tui.widgets.text_pane import TextPane
+
+
+@pytest.fixture(scope="session")
+def nano(tmp_path_factory: pytest.TempPathFactory) -> Nano:
+    return Nano.make(tmp_path_factory.mktemp("nano"))
+
+
+@pytest.fixture
+def job(nano: Nano, store: Store, tmp_path: Path) -> Job:
+    """A finished run with checkpoints of its own to spoil."""
+    shutil.copytree(nano.out, tmp_path / "models" / "nano")
+    job, log = nano.job(store, tmp_path / "models")
+    log.write("start", paths={}, params=1, device="cpu", versions={}, resumed_from=None)
+    for step in (1, 2, 3):
+        log.write("step", step=step, loss=6.5 - step, lr=1e-3, grad_norm=1.0, tok_s=1.0, step_s=1.0)
+        if step == 2:
+            log.write("val", step=2, loss=4.75, bucket="val", tokens=1)
+        asked = {"id": "a"} if step == 2 else {}
+        log.write("checkpoint", **asked, step=step, path="", bytes=1, seconds=1.0, stall_s=0.0, ok=True, why="")
+    log.write("state", phase="finished", reason="")
+    log.close()
+    return job
+
+
+async def until(pilot: Pilot[Any], holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await pilot.pause(0.02)
+
+
+def text_of(app: MlaApp, selector: str) -> str:
+    return str(app.screen.query_one(selector, Static).content)
+
+
+def lines_of(app: MlaApp) -> list[str]:
+    found = app.screen.query(CheckpointList)
+    return [found.first().render_line(y).text for y in range(found.first().size.height)] if found else []
+
+
+async def listed(app: MlaApp, pilot: Pilot[Any], size: int = 3) -> CheckpointList:
+    """Open the screen from the runs and wait for its lines."""
+    await until(pilot, lambda: bool(app.screen.query_one("#runs").runs))  # type: ignore[attr-defined]
+    await pilot.press("o")
+    await until(pilot, lambda: isinstance(app.screen, CheckpointsScreen) and len(_kept(app)) == size)
+    return app.screen.query_one(CheckpointList)
+
+
+def _kept(app: MlaApp) -> list[Any]:
+    found = app.screen.query(CheckpointList)
+    return found.first().kept if found else []
+
+
+async def test_each_line_says_what_log_and_files_know(job: Job, store: Store) -> None:
+    (folder(job) / "ckpt_step_1" / "model.safetensors").write_bytes(b"cut")
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await listed(app, pilot)
+        _, third, second, first = lines_of(app)[:4]
+        assert "3.500" in third and "last step" in third and "newest" in third and "complete" in third
+        assert "4.500" in second and "4.750" in second and "asked for" in second and "best" in second
+        assert "every 1" in first and "damaged" in first
+        await pilot.press("end", "t")
+        await until(pilot, lambda: "not what was saved" in text_of(app, "#message"))
+        assert not app.screen.query_one(Ask).display
+
+
+async def test_verifying_finds_a_flipped_byte(job: Job, store: Store) -> None:
+    weights = folder(job) / "ckpt_step_3" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await listed(app, pilot)
+        assert "complete" in lines_of(app)[1]
+        await pilot.press("v")
+        await until(pilot, lambda: "damaged" in lines_of(app)[1])
+        await pilot.press("j", "v")
+        await until(pilot, lambda: "verified" in lines_of(app)[2])
+
+
+async def test_a_text_streams_from_a_child_process(job: Job, store: Store) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await listed(app, pilot)
+        await pilot.press("t", *"def")
+        await until(pilot, lambda: "--prompt=def -n 120" in text_of(app, "#command"))
+        await pilot.press("tab", *"7", "enter")
+        await until(pilot, lambda: app.screen.query_one(TextPane).text.startswith("def"))
+        await until(pilot, lambda: text_of(app, "#message").startswith("7 tokens"))
+        await pilot.press("escape")
+        assert not app.screen.query_one(TextPane).display
+
+
+async def test_escape_ends_the_child(job: Job, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    children = []
+    start = asyncio.create_subprocess_exec
+
+    async def noticed(*args: Any, **options: Any) -> Any:
+        children.append(await start(*args, **options))
+        return children[-1]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", noticed)
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await listed(app, pilot)
+        await pilot.press("t", "enter")
+        await until(pilot, lambda: bool(children))
+        await pilot.press("x")
+        await until(pilot, lambda: "one thing at a time" in text_of(app, "#message"))
+        await pilot.press("escape")
+        await until(pilot, lambda: children[0].returncode is not None)
+        assert children[0].returncode != 0 and text_of(app, "#message") == "ended"
+
+
+async def test_an_export_goes_to_a_new_folder_only(job: Job, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    app = MlaApp(store)
+    async with app.run_test(size=(160, 30)) as pilot:
+        await listed(app, pilot)
+        await pilot.press("e", *str(tmp_path / "full"), "enter")
+        await until(pilot, lambda: "is not empty; choose a new directory" in text_of(app, "#message"))
+        await pilot.press("ctrl+u", *str(tmp_path / "new"), "enter")
+        await until(pilot, lambda: "written to " in text_of(app, "#message"))
+    assert (tmp_path / "new" / "config.json").is_file()
+
+
+async def test_only_what_a_run_can_do_without_is_deleted(job: Job, store: Store) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await listed(app, pilot)
+        await pilot.press("x")
+        await until(pilot, lambda: "is the newest" in text_of(app, "#message"))
+        await pilot.press("j", "x")
+        await until(pilot, lambda: "lowest validation loss" in text_of(app, "#message"))
+        for answer in (["enter"], ["tab", "enter"]):
+            await pilot.press("end", "x")
+            await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+            assert isinstance(app.focused, Button) and app.focused.id == "cancel"
+            await pilot.press(*answer)
+            await until(pilot, lambda: isinstance(app.screen, CheckpointsScreen))
+            assert (folder(job) / "ckpt_step_1").exists() or answer != ["enter"]
+        await until(pilot, lambda: len(_kept(app)) == 2)
+    assert sorted(p.name for p in folder(job).glob("ckpt*")) == ["ckpt_step_2", "ckpt_step_3"]
+
+
+async def test_what_a_young_run_began_from_stays(job: Job, nano: Nano, store: Store, tmp_path: Path) -> None:
+    first = folder(job) / "ckpt_step_1"
+    young, log = nano.job(store, tmp_path / "other", phase="running")
+    log.close()
+    spec = json.loads((young.path / "spec.json").read_text())
+    (young.path / "spec.json").write_text(json.dumps({**spec, "start": {"name": "young", "resume": str(first)}}))
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+        await pilot.press("o")
+        await until(pilot, lambda: len(_kept(app)) == 3)
+        await pilot.press("end", "x")
+        await until(pilot, lambda: "run young began from it" in text_of(app, "#message"))
+    assert first.is_dir()
+
+
+async def test_resuming_launches_what_the_command_would(
+    job: Job, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[tuple[Any, dict[str, Any]]] = []
+
+    def launch(store: Store, spec: Any, **options: Any) -> Job:
+        launched.append((spec, options))
+        return job
+
+    monkeypatch.setattr("engine.jobs.launch.launch", launch)
+    app = MlaApp(store)
+    async with app.run_test(size=(160, 24)) as pilot:
+        await listed(app, pilot)
+        await pilot.press("r", *"again", "tab", "3", "enter")
+        await until(pilot, lambda: "is at step 3; write more" in text_of(app, "#message"))
+        await pilot.press("9")
+        path = str(folder(job) / "ckpt_step_3")
+        await until(pilot, lambda: "-s steps=39 --name again" in text_of(app, "#command"))
+        assert f"mla-tui launch --resume {path}" in text_of(app, "#command")
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+    spec, options = launched[0]
+    assert spec.train.steps == 39 and options == {"name": "again", "resume": Path(path)}
+
+
+async def test_the_path_goes_to_the_clipboard(job: Job, store: Store) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await listed(app, pilot)
+        await pilot.press("y")
+        await until(pilot, lambda: app.clipboard == str(folder(job) / "ckpt_step_3"))
+
+
+async def test_a_run_without_checkpoints_says_what_to_press(nano: Nano, store: Store, tmp_path: Path) -> None:
+    _, log = nano.job(store, tmp_path / "none", phase="running")
+    log.close()
+    app = MlaApp(store)
+    async with app.run_test(size=(60, 20)) as pilot:
+        await listed(app, pilot, 0)
+        await until(pilot, lambda: any("c on the monitor writes one" in line for line in lines_of(app)))
+        await pilot.press("t", "q")
+        await until(pilot, lambda: not isinstance(app.screen, CheckpointsScreen))
+
+
+def test_the_command_lists_the_same(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["checkpoints", "nano", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [(one["step"], one["newest"], one["best"], one["why"]) for one in told] == [
+        (3, True, False, "last step"),
+        (2, False, True, "asked for"),
+        (1, False, False, "every 1"),
+    ]
+    weights = folder(job) / "ckpt_step_1" / "model.safetensors"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    assert cli.main(["checkpoints", "nano"]) == 0
+    assert cli.main(["checkpoints", "nano", "--verify"]) == 1
+    assert "ckpt_step_1" in capsys.readouterr().err
+
+
+def folder(job: Job) -> Path:
+    return Path(job.spec().train.out) / job.name

@@ -1,0 +1,156 @@
+"""What a run reads, on screen and as lines; the trainer's own record of the tokens is the measure."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Static
+
+from data.cursor import Cursor
+from engine.jobs.store import Job, Store
+from engine.preflight import open_split
+from engine.train.course import Course
+from engine.train.past import Past
+from engine.train.replay import before_step
+from profiles.errors import UserError
+from tests.unit.tui.nano import Nano
+from tui import cli
+from tui.app import MlaApp
+from tui.screens.data import DataScreen
+from tui.widgets.shard_list import ShardList
+from tui.widgets.window_view import WindowView
+
+SIZES = [(60, 20), (160, 48)]
+
+
+@pytest.fixture
+def nano(tmp_path: Path) -> Nano:
+    return Nano.make(tmp_path, train=False)
+
+
+@pytest.fixture
+def job(nano: Nano, store: Store, tmp_path: Path) -> Job:
+    """A run of 40 steps that was edited twice and once skipped what was bad."""
+    job, log = nano.job(store, tmp_path / "models", steps=40)
+    edit = {"id": "a", "by": "me", "ok": True, "why": ""}
+    log.write("edit", **edit, step=5, changed={"context": [32, 16]})
+    log.write("edit", **edit, step=9, changed={"sequences": [4, 8], "accum": [1, 2]})
+    log.write("rewind", step=12, cursor=Cursor(1, 16, 3, 7, 99).to_dict(), why="")
+    log.close()
+    return job
+
+
+async def until(pilot: Pilot[Any], holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await pilot.pause(0.02)
+
+
+def said(app: MlaApp, selector: str) -> str:
+    found = app.screen.query(selector)
+    return str(found.first(Static).content) if found else ""
+
+
+def seen(app: MlaApp, kind: type[Any]) -> str:
+    widget = app.screen.query_one(kind)
+    return "\n".join(widget.render_line(y).text for y in range(widget.size.height))
+
+
+def test_the_screens_load_neither_torch_nor_numpy() -> None:
+    script = (
+        "import sys, tui.screens.checkpoints, tui.screens.data, engine.train.inventory;"
+        "print([m for m in ('torch', 'numpy', 'safetensors', 'tokenizers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_every_step_is_given_the_sequences_that_the_trainer_takes(job: Job) -> None:
+    course = Course(job.spec())
+    past = Past.of(json.loads(line) for line in job.log_path.read_text().splitlines())
+    for step in range(1, 41):
+        course.repeat_edits(past, step - 1)
+        course.repeat_rewinds(past, step - 1)
+        spec, cursor = before_step(job, step)
+        assert (cursor, spec.batch) == (course.cursor, course.spec.batch), step
+        course.cursor = course.take()[1]
+    for step in (0, 41):
+        with pytest.raises(UserError, match="has the steps 1 to 40"):
+            before_step(job, step)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_step_of_the_run_is_read_as_text(job: Job, store: Store, size: tuple[int, int]) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: bool(app.screen.query_one("#runs").runs))  # type: ignore[attr-defined]
+        await pilot.press("d")
+        await until(pilot, lambda: "sequence 1 of" in said(app, "#where"))
+        assert "phase1-train" in seen(app, ShardList)
+        await pilot.press("s", *"10", "enter")
+        await until(pilot, lambda: "step 10 of 40 · sequence 1 of 8" in said(app, "#where"))
+        spec, cursor = before_step(job, 10)
+        ids = open_split(spec, "train").take(cursor, 1)[0][0][:-1].tolist()
+        await pilot.press("i")
+        await until(pilot, lambda: seen(app, WindowView).split()[0] == str(ids[0]))
+        await pilot.press("p")
+        await until(pilot, lambda: "step 9 of 40 · sequence 4 of 4" in said(app, "#where"))
+        await pilot.press("n")
+        await until(pilot, lambda: "step 10 of 40 · sequence 1 of 8" in said(app, "#where"))
+        await pilot.press("g", *"9", "enter")
+        await until(pilot, lambda: "there are the sequences 1 to 8" in said(app, "#message"))
+        await pilot.press("q")
+        await until(pilot, lambda: not isinstance(app.screen, DataScreen))
+
+
+async def test_a_damaged_shard_is_named_with_the_way_out(job: Job, nano: Nano, store: Store) -> None:
+    (nano.data / "phase1" / "train" / "phase1-train-001.bin").write_bytes(b"odd")
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: bool(app.screen.query_one("#runs").runs))  # type: ignore[attr-defined]
+        await pilot.press("d")
+        await until(pilot, lambda: "the file is cut short" in said(app, "#message"))
+        assert "damaged" in seen(app, ShardList)
+
+
+async def test_data_that_is_not_there_says_how_to_get_some(job: Job, nano: Nano, store: Store) -> None:
+    nano.data.rename(nano.data.with_name("elsewhere"))
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: bool(app.screen.query_one("#runs").runs))  # type: ignore[attr-defined]
+        await pilot.press("d")
+        await until(pilot, lambda: "make demo" in said(app, "#message"))
+        await pilot.press("o", *"nothing", "enter")
+        await until(pilot, lambda: "'nothing': no profile" in said(app, "#message"))
+        await pilot.press("n", "p", "i", "escape")
+        await until(pilot, lambda: not isinstance(app.screen, DataScreen))
+
+
+def test_the_command_tells_the_same(job: Job, nano: Nano, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "show", "nano", "--step", "10", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["window"]["of"] == 8 and len(told["window"]["ids"]) == 16
+    joined = "".join(told["window"]["texts"])
+    assert "caf<C3><A9>" in joined or "return" in joined or "def" in joined
+    assert [split["split"] for split in told["splits"]] == ["train", "val"]
+    assert cli.main(["data", "show", str(nano.profile), "--sequence", "0"]) == 1
+    assert "there are the sequences 1 to" in capsys.readouterr().err
+    assert cli.main(["data", "show", "neither"]) == 2
+
+
+def test_bytes_are_text_without_a_tokenizer(job: Job, nano: Nano, capsys: pytest.CaptureFixture[str]) -> None:
+    (nano.data / "phase1" / "tokenizer.json").unlink()
+    assert cli.main(["data", "show", "nano", "--sequence", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["window"]["texts"] is None
+    (nano.data / "phase1" / "dataset.json").write_text('{"vocab_size": 256}')
+    assert cli.main(["data", "show", "nano", "--sequence", "1", "--json"]) == 0
+    window = json.loads(capsys.readouterr().out)["window"]
+    assert [ord(text) if len(text) == 1 else int(text[1:-1], 16) for text in window["texts"]] == window["ids"]
