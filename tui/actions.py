@@ -22,6 +22,8 @@ _KEY_NAMES = {
     "tab": "Tab",
     "up": "↑",
     "down": "↓",
+    "left": "←",
+    "right": "→",
     "pageup": "PgUp",
     "pagedown": "PgDn",
 }
@@ -60,7 +62,6 @@ def key_name(key: str) -> str:
 
 
 _LIST = (HOME, NEW_RUN)
-_AWAY = (NEW_RUN, MONITOR)
 
 ACTIONS: tuple[Action, ...] = (
     Action("open", ("enter",), "Open", "Watch the chosen run", (HOME,), "open", bar=1),
@@ -79,15 +80,37 @@ ACTIONS: tuple[Action, ...] = (
     Action("stop", ("x", "S"), "Stop", "Stop the run; asks, offers to save", (MONITOR,), "stop", 4, destructive=True),
     Action("zoom", ("z",), "Zoom", "Give the focused pane the whole screen, and back", (MONITOR,), "zoom", bar=5),
     Action("smooth", ("s",), "Smooth", "Smooth the lines: off, light, strong", (MONITOR,), "smooth", bar=7),
-    Action("log_axis", ("y",), "Log axis", "Logarithmic or linear axis for the loss", (MONITOR,), "log_axis", bar=6),
+    Action("log_axis", ("y",), "Log axis", "Logarithmic or linear axis for the loss", (MONITOR,), "log_axis", bar=7),
     Action("pane_1", ("1",), "Pane 1", "Focus the loss", (MONITOR,), "pane(0)"),
     Action("pane_2", ("2",), "Pane 2", "Focus the device memory", (MONITOR,), "pane(1)"),
     Action("pane_3", ("3",), "Pane 3", "Focus the host memory", (MONITOR,), "pane(2)"),
     Action("pane_4", ("4",), "Pane 4", "Focus the throughput", (MONITOR,), "pane(3)"),
+    Action("pane_5", ("5",), "Log", "Focus the log, for z to give it the whole screen", (MONITOR,), "pane(4)"),
     Action("next_pane", ("tab",), "Next pane", "Focus the next pane", (MONITOR,), "app.focus_next"),
+    Action("closer", ("i",), "Closer", "Fewer steps, in all panes (or wheel)", (MONITOR,), "closer(0.5)", bar=6),
+    Action("wider", ("o",), "Wider", "Look at more steps (or wheel)", (MONITOR,), "closer(2)"),
+    Action("whole", ("0",), "All steps", "Look at all steps again", (MONITOR,), "whole"),
+    Action("left", ("h", "left"), "Earlier", "Move cursor or window left (or drag)", (MONITOR,), "sideways(-1)"),
+    Action("right", ("l", "right"), "Later", "The same to the right; at the end it follows", (MONITOR,), "sideways(1)"),
+    Action("cursor", ("v",), "Cursor", "Read all panes at one step (or click)", (MONITOR,), "cursor", bar=6),
+    Action("mark", ("m",), "Event", "Cursor to the event before: ▲ edit ▪ checkpoint ↻ restart × out of memory"
+           " « rewind ∅ not finite", (MONITOR,), "to_mark(-1)"),
+    Action("mark_on", ("M",), "Event on", "Cursor to the event behind", (MONITOR,), "to_mark(1)"),
+    Action("copy", ("C",), "Copy", "Values at the cursor to the clipboard (OSC 52; in tmux: set -g set-clipboard on)",
+           (MONITOR,), "copy"),
+    Action("search", ("slash",), "Search", "Find lines of the log by words", (MONITOR,), "search", bar=6),
+    Action("found", ("n",), "Next match", "The next older line that matches", (MONITOR,), "find(-1)"),
+    Action("found_on", ("N",), "Previous match", "The next newer line that matches", (MONITOR,), "find(1)"),
+    Action("only", ("w",), "Only matches", "Show only the lines that match, or all", (MONITOR,), "only"),
     Action("log_older", ("k", "up"), "Older", "Scroll the log to older lines", (MONITOR,), "scroll_log(1)"),
     Action("log_newer", ("j", "down"), "Newer", "Scroll the log to newer lines", (MONITOR,), "scroll_log(-1)"),
-    Action("back", ("q", "escape"), "Back", "Back to the runs; the run goes on", _AWAY, "back", bar=9),
+    Action("log_page", ("pageup",), "Page up", "A page of older lines", (MONITOR,), "page_log(1)"),
+    Action("log_page_on", ("pagedown",), "Page down", "A page of newer lines", (MONITOR,), "page_log(-1)"),
+    Action("log_first", ("g",), "Oldest", "The first lines of the log", (MONITOR,), "log_end(True)"),
+    Action("log_last", ("G",), "Newest", "The newest lines of the log", (MONITOR,), "log_end(False)"),
+    Action("back", ("q", "escape"), "Back", "Back to the runs; the run goes on", (NEW_RUN,), "back", bar=9),
+    Action("back_to_runs", ("q",), "Back", "Back to the runs; the run goes on", (MONITOR,), "back", bar=9),
+    Action("put_away", ("escape",), "Put away", "Cursor, then search, then zoom; then back", (MONITOR,), "put_away"),
     Action("help", ("question_mark", "f1"), "Help", "Every key of this screen", (APP,), "help", bar=8),
     Action("palette", ("ctrl+p",), "Commands", "Find an action by name", (APP,), "command_palette"),
     Action("leave", ("ctrl+q",), "Quit the app", "Leave the app from any screen; runs go on", (APP,), "quit"),

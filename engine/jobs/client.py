@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -56,18 +57,22 @@ class Link:
         answer = {"at": at, "series": history.answer(series, points, since, until), "part": history.part(since, until)}
         return answer | ({"marks": history.marks.told()} if marks else {})
 
-    async def detail(self, series: list[str], points: int, since: float, until: float) -> dict[str, Any] | None:
+    async def detail(
+        self, series: list[str], points: int, since: float, until: float | None = None
+    ) -> dict[str, Any] | None:
         """As ``history``, but of single steps, read again from the log: what a bucket of a long run has merged.
 
-        None where that part of the log is longer than ``DETAIL_LIMIT``. The supervisor is asked only where it is.
+        Telemetry is that of the minutes in which these steps were done. None where that part of the log is longer than
+        ``DETAIL_LIMIT``. The supervisor is asked only where it is.
         """
         answer = await self.history([], 1, since, until)
         begin, end = answer.get("part") or (0, None)
         end = answer["at"] if end is None else end
         if end - begin > DETAIL_LIMIT:
             return None
-        found = await asyncio.to_thread(read_part, self.job.log_path, begin, end, since, until)
-        return {"at": end, "series": found.answer(series, points, since, until)}
+        last = math.inf if until is None else until
+        found = await asyncio.to_thread(read_part, self.job.log_path, begin, end, since, last)
+        return {"at": end, "series": found.answer(series, points)}
 
     async def request(self, method: str, **params: Any) -> dict[str, Any]:
         """Ask the run for something; starts a supervisor where none lives. Raises ``UserError``.

@@ -50,6 +50,9 @@ class Marks:
         """All of them, each kind in order."""
         return [mark for kept in self._of.values() for mark in kept]
 
+    def newest(self, kind: str) -> Record | None:
+        return self._of[kind][-1] if self._of[kind] else None
+
     def load(self, marks: list[dict[str, Any]]) -> None:
         """Take what ``told`` gave in place of what is there."""
         for kept in self._of.values():

@@ -1,8 +1,7 @@
 """What a person reads of a log, from any place in it backwards or forwards.
 
-It is read in pieces, so that however long it is no more of it is in memory than one of them.
-
-Steps and telemetry, nearly all of a long log, are passed over at the speed of a search for bytes.
+It is read in pieces, so that however long it is no more of it is in memory than one of them. Steps and telemetry,
+nearly all of a long log, are passed over at the speed of a search for bytes.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from engine.jobs.log import CHUNK, Record, parse
@@ -18,16 +18,17 @@ PIECE = 1 << 18
 NUMBERS = ("step", "telemetry", "progress")  # kinds that only feed the charts
 _EVENT = re.compile(rb'"kind": ?"(?!%b)' % b"|".join(f'{kind}"'.encode() for kind in NUMBERS))
 
+Events = list[tuple[int, Record]]
 
-def events_before(path: Path, before: int) -> Iterator[tuple[int, Record]]:
-    """The events that begin before offset ``before``, where a line begins, newest first, each with its offset."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        end, piece = before, PIECE
-        while end > 0:
+
+def events_before(path: Path, before: int) -> Iterator[tuple[int, Events]]:
+    """Piece after piece of the log from offset ``before``, where a line begins, back to its first line.
+
+    Of each where it begins, and its events with their offsets, newest first.
+    """
+    with _opened(path) as fd:
+        end, piece = before if fd is not None else 0, PIECE
+        while fd is not None and end > 0:
             begin = max(0, end - piece)
             data = os.pread(fd, end - begin, begin)
             whole = data.find(b"\n") + 1 if begin else 0
@@ -38,27 +39,35 @@ def events_before(path: Path, before: int) -> Iterator[tuple[int, Record]]:
                 whole = len(data)  # too long to be a record
             piece = PIECE
             end = begin + whole if whole < len(data) else begin
-            yield from reversed(list(_events(data[whole:], begin + whole)))
-    finally:
-        os.close(fd)
+            yield end, list(_events(data[whole:], begin + whole))[::-1]
 
 
-def events_from(path: Path, start: int, end: int) -> Iterator[tuple[int, Record]]:
-    """The events that begin at or behind ``start``, where a line begins, and before ``end``, oldest first."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
+def events_from(path: Path, start: int, end: int) -> Iterator[tuple[int, Events]]:
+    """Piece after piece of the log from ``start``, where a line begins, on to ``end``.
+
+    Of each where it ends, and its events with their offsets, oldest first.
+    """
+    with _opened(path) as fd:
         piece = PIECE
-        while start < end and (data := os.pread(fd, min(piece, end - start), start)):
+        while fd is not None and start < end and (data := os.pread(fd, min(piece, end - start), start)):
             whole = data.rfind(b"\n") + 1
             if not whole and start + len(data) < end and piece < CHUNK:
                 piece *= 2
                 continue
             piece, whole = PIECE, whole or len(data)
-            yield from _events(data[:whole], start)
-            start += whole
+            begin, start = start, start + whole
+            yield start, list(_events(data[:whole], begin))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int | None]:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield fd
     finally:
         os.close(fd)
 
