@@ -16,7 +16,7 @@ from tui.widgets.raster import Point
 from tui.window import Window
 
 FINE = 600  # points in view that are as good as all of them: two a column of the widest chart
-_ROUND = 8000  # steps read beyond either side of the window, so that it can be moved
+_ROUND = 2000  # steps read beyond either side of the window, so that it can be moved
 
 
 class Wanted(NamedTuple):
@@ -113,7 +113,7 @@ class Lens:
         width = end - begin
         if self._asked is not None and self._asked.holds(begin, end) and width > self._asked_width / 1.9:
             return None  # it cannot be known better, or is on its way
-        room = min(width, _ROUND)
+        room = min(width / 2, _ROUND)
         self._asked_width = width
         # A part that reaches the newest step goes on with every step that comes.
         until = None if end >= extent[1] else end + room

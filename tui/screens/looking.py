@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from textual import on
@@ -123,14 +124,16 @@ class Looking(Screen[None]):
             ("lr", "lr", words.rate),
             ("grad", "grad_norm", words.loss),
             ("loss", "loss", words.loss),
+            ("val", "val_loss", words.loss),
             ("tokens/s", "tok_s", words.exact),
             ("s/step", "step_s", words.duration),
         ):
             if (value := panes.value_at(lens, name, text)[0]) != words.NOTHING:
                 facts.append(f"{label} {value}")
         happened = [mark for mark in lens.marks_here(self._panes[0].columns // 2) if mark["kind"] in panes.MARKS]
-        told = "  ".join(f"{panes.MARKS[mark['kind']][0]} {sentences.mark(mark)}" for mark in happened[-3:])
-        shown.show(tuple(facts), told + (f" and {len(happened) - 3} more" if len(happened) > 3 else ""))
+        counted = Counter(f"{panes.MARKS[mark['kind']][0]} {sentences.mark(mark)}" for mark in happened)
+        told = [text if count == 1 else f"{text} ({count})" for text, count in counted.items()]
+        shown.show(tuple(facts), "  ".join(told[:3]) + (f" and {len(told) - 3} more" if len(told) > 3 else ""))
 
     def action_copy(self) -> None:
         """Two lines, names and values, with tabs between them."""

@@ -29,7 +29,7 @@ _NOTE_ROWS = 9  # rows of plot from which on a note below the title is worth one
 class Chart(Canvas, can_focus=True):
     """Draws ``lines`` over one x axis.
 
-    ``time_axis``: x is unix seconds, labelled as the time since the first point; otherwise x is a step number.
+    ``time_axis``: x is unix seconds, labelled as the time since the first point, in a window as the hour; otherwise x is a step number.
     ``y_text`` labels a value. ``y_unit`` gives the unit in which the ticks of an axis up to a value are round.
     """
 
@@ -137,9 +137,9 @@ class Chart(Canvas, can_focus=True):
             return rows
         if not self._settle_x():
             return self._nothing(rows, width, down)
-        raw = [raster.columns(line.points, *self._x, across * 2) for line in self.lines]
+        raw = [self._columns(line, line.points, across) for line in self.lines]
         drawn = [
-            raster.columns(raster.smooth(line.points, self.smoothing), *self._x, across * 2)
+            self._columns(line, raster.smooth(line.points, self.smoothing), across)
             if self.smoothing and not line.mark
             else cols
             for line, cols in zip(self.lines, raw, strict=True)
@@ -152,6 +152,11 @@ class Chart(Canvas, can_focus=True):
         if self._marks and height - 2 > 3:
             rows.append([(" " * _LABEL + "┊", "chart--axis"), *plot.marks(self._marks, *self._x, across)])
         return [*rows, self._x_row(across)]
+
+    def _columns(self, line: Line, points: Sequence[raster.Point], across: int) -> list[Column | None]:
+        if self.window is not None and not line.mark:
+            points = raster.framed(points, *self._x)
+        return raster.columns(points, *self._x, across * 2)
 
     def _nothing(self, rows: list[Row], width: int, down: int) -> list[Row]:
         said = "nothing measured here" if self.window else "nothing measured yet"
@@ -250,10 +255,10 @@ class Chart(Canvas, can_focus=True):
         x = x0 + (x1 - x0) * share
         if not self.time_axis:
             return words.exact(x) if x >= 1e4 and x1 - x0 < x1 / 20 else words.axis(round(x))
+        if self.window is not None:
+            return words.clock(x, x1 - x0)
         since = x - min(line.points[0][0] for line in self.lines if line.points)
-        if since < 1:
-            return "0"
-        return words.short_duration(since) if self.window is None else words.duration(round(since))
+        return "0" if since < 1 else words.short_duration(since)
 
     # The mouse
 

@@ -10,6 +10,7 @@ from tui.widgets.canvas import Row, Span
 from tui.widgets.raster import Axis, Column, Point
 
 Cells = list[list[Span]]
+_APART = 4  # cells from one point drawn as a character to the next
 
 
 class Line(NamedTuple):
@@ -41,11 +42,13 @@ def stroke(cells: Cells, masks: Sequence[int], style: str) -> None:
 
 
 def points(cells: Cells, cols: Sequence[Column | None], mark: str, style: str, axis: Axis) -> None:
-    """Each column's last value as one character."""
+    """Columns' last values as one character each, with room between them for what is below to be seen."""
+    free = 0
     for x, column in enumerate(cols):
-        y = None if column is None else _row(axis, column.last, len(cells))
+        y = None if column is None or x // 2 < free else _row(axis, column.last, len(cells))
         if y is not None:
             cells[y][x // 2] = (mark, style)
+            free = x // 2 + _APART
 
 
 def level(cells: Cells, value: float, style: str, axis: Axis) -> None:

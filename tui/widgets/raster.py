@@ -52,6 +52,19 @@ def within(points: Sequence[Point], x0: float, x1: float) -> slice:
     return slice(bisect.bisect_left(points, x0, key=_x), bisect.bisect_right(points, x1, key=_x))
 
 
+def framed(points: Sequence[Point], x0: float, x1: float) -> list[Point]:
+    """The points in [x0, x1], and where the lines to their neighbours outside cross its ends."""
+    inside = within(points, x0, x1)
+    out = list(points[inside])
+    for x, place in ((x0, inside.start), (x1, inside.stop)):
+        if 0 < place < len(points) and points[place][0] != x != points[place - 1][0]:
+            (xa, _, a, _), (xb, _, b, _) = points[place - 1 : place + 1]
+            if a is not None and b is not None and math.isfinite(a) and math.isfinite(b):
+                y = a + (b - a) * (x - xa) / (xb - xa)
+                out.insert(0 if x == x0 else len(out), (x, y, y, y))
+    return out
+
+
 def at(points: Sequence[Point], x: float) -> Point | None:
     """The point whose bucket holds ``x``: the first that ends at or behind it. None behind the last."""
     found = bisect.bisect_left(points, x, key=_x)
