@@ -29,7 +29,8 @@ _NOTE_ROWS = 9  # rows of plot from which on a note below the title is worth one
 class Chart(Canvas, can_focus=True):
     """Draws ``lines`` over one x axis.
 
-    ``time_axis``: x is unix seconds, labelled as the time since the first point, in a window as the hour; otherwise x is a step number.
+    ``time_axis``: x is unix seconds, labelled as the time since the first point, in a window as the hour; otherwise x
+    is a step number.
     ``y_text`` labels a value. ``y_unit`` gives the unit in which the ticks of an axis up to a value are round.
     """
 

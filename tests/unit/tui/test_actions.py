@@ -16,7 +16,9 @@ CLASSES: dict[str, type[Any]] = {
     actions.NEW_RUN: NewRunScreen,
     actions.MONITOR: MonitorScreen,
 }
-PLAIN = re.compile(r"[a-zA-Z0-9]|f\d+|ctrl\+[a-z]|enter|tab|escape|up|down|left|right|pageup|pagedown|question_mark|slash")
+PLAIN = re.compile(
+    r"[a-zA-Z0-9]|f\d+|ctrl\+[a-z]|enter|tab|escape|up|down|left|right|pageup|pagedown|question_mark|slash"
+)
 
 
 @pytest.mark.parametrize("place", actions.SCREENS)
