@@ -40,6 +40,7 @@ class Lens:
         self._detail: dict[str, Track] = {}
         self._asked: Wanted | None = None
         self._asked_width = 0.0
+        self._timed: tuple[tuple[float, float], tuple[float, float]] | None = None  # steps in view, their times
 
     # What is in view
 
@@ -56,8 +57,23 @@ class Lens:
     def times(self) -> tuple[float, float] | None:
         """The same in unix seconds."""
         steps = self.steps()
-        begin, end = (self.time_of(step) for step in steps) if steps else (None, None)
-        return (begin, max(end, begin + 1.0)) if begin is not None and end is not None else None
+        if steps is None:
+            return None
+        if self._timed is None or self._timed[0] != steps or self._timed[1][1] < self._newest():
+            begin, end = (self.time_of(step) for step in steps)
+            if begin is None or end is None:
+                return None
+            # Once for each window: the pace changes with every step, and charts would be drawn anew with it.
+            end = max(end, begin + 1.0)
+            if (newest := self._newest()) > end:  # no step for long
+                end = newest + (newest - begin) / 5
+            self._timed = steps, (begin, end)
+        return self._timed[1]
+
+    def _newest(self) -> float:
+        """When the machine was looked at last."""
+        points = self.view.tracks["ram_used"].points
+        return points[-1][0] if points and self.follows() else 0.0
 
     def follows(self) -> bool:
         return self.window is not None and self.window.end is None
@@ -82,8 +98,9 @@ class Lens:
     def step_of(self, time: float) -> float | None:
         """Which step was done at ``time``."""
         points = [(p[3], p[0]) for p in self.points("t") if p[3] is not None]
-        behind = next((i for i, (t, _) in enumerate(points) if t >= time), len(points) - 1)
-        return _between(points[max(behind - 1, 0) : behind + 1], time)
+        behind = next((i for i, (t, _) in enumerate(points) if t >= time), len(points))
+        first = min(max(behind - 1, 0), max(len(points) - 2, 0))
+        return _between(points[first : first + 2], time)
 
     # The points that are drawn
 

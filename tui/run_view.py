@@ -16,6 +16,11 @@ TELEMETRY_SERIES = (
     *("rss", "ram_used", "ram_total"),
 )
 SERIES = [*STEP_SERIES, *TELEMETRY_SERIES]
+DRAWN = [
+    *("loss", "val_loss", "tok_s", "t", "device_used", "rss", "ram_used"),
+    *("unified_active", "unified_peak"),
+]
+READ = [name for name in SERIES if name not in DRAWN]  # as numbers only: a coarse history of them will do
 ENDED = ("finished", "failed", "stopped", "cut-off")
 
 
@@ -55,7 +60,8 @@ class RunView:
         for name, buckets in answer.get("series", {}).items():
             if name in self.tracks:
                 self.tracks[name].load(buckets)
-        self.marks.load(answer.get("marks", []))
+        if "marks" in answer:
+            self.marks.load(answer["marks"])
         loss = self.tracks["loss"].points
         if loss:
             self.step = max(self.step, int(loss[-1][0]))

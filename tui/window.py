@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 NARROWEST = 8.0  # steps
-_SHIFTS = 8  # a window that follows moves on by this part of its width: each move redraws a chart
+_SHIFTS = 5  # a window that follows moves on by this part of its width: each move redraws a chart
 
 
 @dataclass(frozen=True, slots=True)

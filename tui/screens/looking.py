@@ -13,6 +13,7 @@ from textual.widgets import Input
 from tui import format as words
 from tui import words as sentences
 from tui.screens import panes
+from tui.widgets.bar import Heading, KeyBar
 from tui.widgets.chart import Chart
 from tui.widgets.log import LogTail
 from tui.widgets.readout import Readout
@@ -114,6 +115,8 @@ class Looking(Screen[None]):
     def read_out(self) -> None:
         """Show what there is at the cursor."""
         lens, shown = self.lens, self.query_one(Readout)
+        # In the heading's place: what else is on screen need not move, and be sent anew.
+        self.query_one(Heading).display = lens.cursor is None
         if lens.cursor is None:
             shown.show((), "")
             return
@@ -164,7 +167,7 @@ class Looking(Screen[None]):
 
     def action_search(self) -> None:
         field = self.query_one("#search", Input)
-        field.display = True
+        self.query_one(KeyBar).display, field.display = False, True
         field.focus()
 
     @on(Input.Submitted, "#search")
@@ -173,8 +176,7 @@ class Looking(Screen[None]):
         self._log.search(event.value)
 
     def _close_search(self) -> None:
-        field = self.query_one("#search", Input)
-        field.display = False
+        self.query_one("#search", Input).display, self.query_one(KeyBar).display = False, True
         self._log.focus()
 
     def action_find(self, step: int) -> None:

@@ -17,7 +17,7 @@ from profiles.errors import UserError
 from tui import actions, log_book, words
 from tui.lens import Lens, Wanted
 from tui.log_book import Entry, Page
-from tui.run_view import SERIES, RunView
+from tui.run_view import DRAWN, READ, RunView
 from tui.screens import panes
 from tui.screens.looking import Looking
 from tui.widgets.bar import Heading, KeyBar
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 _TICK = 1.0  # seconds between two paints of the charts
 _TOLD = 200  # lines of the log that are told when a run is opened
 _LOOK_BACK = 16 << 20  # bytes of log read for them at most
-_DETAIL = [name for name in SERIES if name not in ("data_s", "step_s", "device_total", "ram_total")]
-_DETAIL_POINTS = 4096
+_READ_POINTS = 300
+_DETAIL = [*DRAWN, "lr", "grad_norm", "step_s"]
+_DETAIL_POINTS = 1500
 _SETTLED = 0.1  # seconds without another key before a part of the log is read
 _AT_ONCE = ("state", "edit", "start", "oom", "checkpoint", "alert", "exit", "link")
 
@@ -47,11 +48,18 @@ class MonitorScreen(Looking, Screen[None]):
     place = actions.MONITOR
 
     class History(Message):
-        """The series so far, and the newest events of the log with their offsets."""
+        """Some of the series so far."""
 
-        def __init__(self, answer: dict[str, Any], events: list[tuple[int, dict[str, Any]]], first: bool) -> None:
+        def __init__(self, answer: dict[str, Any]) -> None:
             super().__init__()
-            self.answer, self.events, self.first = answer, events, first
+            self.answer = answer
+
+    class Past(Message):
+        """The newest events of the log with their offsets, in order; whether the first of all is among them."""
+
+        def __init__(self, events: list[tuple[int, dict[str, Any]]], first: bool) -> None:
+            super().__init__()
+            self.events, self.first = events, first
 
     class Records(Message):
         """What has come since, in order."""
@@ -85,8 +93,8 @@ class MonitorScreen(Looking, Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield Heading(f"{self.view.name} · {self.job.id}" if self.view.name != self.job.id else self.job.id)
-        yield StatusLine()
         yield Readout()
+        yield StatusLine()
         with Grid(id="panes", classes="one-memory" if self.view.one_memory else ""):
             yield from panes.make(self.view)
         yield LogTail(self.job.log_path, id="log")
@@ -105,8 +113,10 @@ class MonitorScreen(Looking, Screen[None]):
         """History first, then every record after it, for as long as the screen stands."""
         link = self._link()
         try:
-            answer = await link.history(SERIES, marks=True)
-            self.post_message(self.History(answer, *await asyncio.to_thread(_newest, self.job, answer["at"])))
+            answer = await link.history(DRAWN, marks=True)
+            self.post_message(self.History(answer))
+            self.post_message(self.History(await link.history(READ, points=_READ_POINTS)))
+            self.post_message(self.Past(*await asyncio.to_thread(_newest, self.job, answer["at"])))
             async for record in link.records(answer["at"]):
                 self.post_message(self.Records([record]))
                 await asyncio.sleep(0)  # a long backlog must not starve the keys
@@ -133,6 +143,10 @@ class MonitorScreen(Looking, Screen[None]):
     @on(History)
     def _history(self, message: History) -> None:
         self.view.load_history(message.answer)
+        self._paint()
+
+    @on(Past)
+    def _past(self, message: Past) -> None:
         for _, record in message.events:
             self.view.take(record, charts=False)
             self._heed(record)

@@ -15,8 +15,6 @@ from tui import log_book
 from tui.log_book import Entry, Go, LogBook, Page, matches
 from tui.widgets.canvas import Canvas, Row, clip
 
-_PAGE = 200  # lines read at a time
-
 
 class LogTail(Canvas, can_focus=True):
     """Shows what ``add`` is told, and reads what came before it from the log at ``path``."""
@@ -66,6 +64,11 @@ class LogTail(Canvas, can_focus=True):
         except OSError:
             return 0
 
+    @property
+    def _lines(self) -> int:
+        """How many are read at once: of a log without much to tell they are far apart."""
+        return 2 * max(self.size.height, 10)
+
     def _wanted(self, entry: Entry) -> bool:
         return not (self.only and self.query_words) or matches(entry.text, self.query_words)
 
@@ -106,9 +109,9 @@ class LogTail(Canvas, can_focus=True):
         book, height = self.book, self.size.height
         if self._reading:
             return
-        if not book.first and len(book.entries) - book.back < 3 * height:
+        if not book.first and len(book.entries) - book.back < height:
             self._read("older")
-        elif not book.last and book.back < 2 * height:
+        elif not book.last and book.back < height:
             self._read("newer")
 
     def _read(self, way: str) -> None:
@@ -118,16 +121,15 @@ class LogTail(Canvas, can_focus=True):
 
     @work(thread=True, exclusive=True, group="log")
     def _page(self, way: str, first: int, last: int) -> None:
-        go = _going()
-        size = self._end()
+        go, count, size = _going(), self._lines, self._end()
         if way == "older":
-            page = log_book.before(self._path, first, _PAGE, self._wanted, go)
+            page = log_book.before(self._path, first, count, self._wanted, go)
         elif way == "newer":
-            page = log_book.behind(self._path, last, size, _PAGE, self._wanted, go)
+            page = log_book.behind(self._path, last, size, count, self._wanted, go)
         elif way == "start":
-            page = log_book.behind(self._path, 0, size, _PAGE, self._wanted, go)._replace(first=True)
+            page = log_book.behind(self._path, 0, size, count, self._wanted, go)._replace(first=True)
         else:
-            page = log_book.before(self._path, size, _PAGE, self._wanted, go)._replace(last=True)
+            page = log_book.before(self._path, size, count, self._wanted, go)._replace(last=True)
         if go():
             self.post_message(self.Read(page, way))
 
@@ -197,8 +199,8 @@ class LogTail(Canvas, can_focus=True):
             self.post_message(self.NotFound())
             return
         match = found.entries[-1 if step < 0 else 0]
-        above = log_book.before(self._path, match.at, _PAGE, self._wanted, go)
-        below = log_book.behind(self._path, match.at, size, _PAGE, self._wanted, go)
+        above = log_book.before(self._path, match.at, self._lines, self._wanted, go)
+        below = log_book.behind(self._path, match.at, size, self._lines, self._wanted, go)
         if go():
             page = Page(above.entries + below.entries, above.first, below.last)
             self.post_message(self.Read(page, "found", match.at))

@@ -78,7 +78,9 @@ def _x(point: Point) -> float:
 def columns(points: Sequence[Point], x0: float, x1: float, width: int) -> list[Column | None]:
     """Put points, ordered by x, into ``width`` columns over [x0, x1].
 
-    Every column keeps the extremes of all its points, so a spike of one step cannot fall between two columns.
+    Every column keeps the extremes of all its points, so a spike of one step cannot fall between two columns. The last
+    one is still filling while a run goes on: its line stays at its first value, for a mean moves with every point, and
+    each move is bytes on the wire.
     """
     out: list[Column | None] = [None] * max(width, 0)
     if width <= 0 or not x1 > x0:
@@ -86,7 +88,7 @@ def columns(points: Sequence[Point], x0: float, x1: float, width: int) -> list[C
     scale = width / (x1 - x0)
     joined = False
     seen = within(points, x0, x1)
-    count = 0
+    count, newest, first = 0, -1, 0.0
     for x, low, mean, high in points[seen]:
         if mean is None or not math.isfinite(mean):
             joined = False
@@ -97,11 +99,14 @@ def columns(points: Sequence[Point], x0: float, x1: float, width: int) -> list[C
         old = out[place]
         if old is None:
             out[place], count = Column(mean, min(low, mean), max(high, mean), mean, joined), 1
+            newest, first = place, mean
         else:
             count += 1
             middle = old.mean + (mean - old.mean) / count
             out[place] = Column(middle, min(old.low, low, mean), max(old.high, high, mean), mean, old.joined)
         joined = True
+    if count > 1 and (last := out[newest]) is not None:
+        out[newest] = last._replace(mean=first)
     return out
 
 

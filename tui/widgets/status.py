@@ -52,10 +52,10 @@ class StatusLine(Canvas):
         for label, value, cells in (
             ("lr", words.rate(view.last("lr")), 8),
             ("grad", words.loss(view.last("grad_norm")), 6),
+            ("s/step", words.duration(view.last("step_s")), 6),  # beside what changes as often: one write a step
             ("val", words.loss(view.val_loss), 6),
             ("batch", batch, 5),
             ("context", str(view.context or "?"), 5),
-            ("s/step", words.duration(view.last("step_s")), 6),
             ("GPU", _or_nothing(view.last("device_util"), "%"), 4),
             ("", _or_nothing(view.last("temp_c"), " °C"), 5),
             ("", _or_nothing(view.last("power_w"), " W"), 5),

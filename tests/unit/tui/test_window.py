@@ -33,7 +33,7 @@ def test_no_way_of_looking_leaves_the_data(low: int, length: int, asked: list[tu
             begin, end = window.seen(low, high)
             assert NARROWEST - 1e-6 <= end - begin <= length + 1e-6
             # One that follows has room for the next steps, so that it need not move with each of them.
-            room = max(window.width / 8, 1.0) + 1
+            room = max(window.width / 5, 1.0) + 1
             assert low - 1e-6 <= begin + room and end <= high + (1e-6 if window.end is not None else room)
             assert begin < high
 
