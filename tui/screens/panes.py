@@ -109,8 +109,9 @@ def _loss(pane: Chart, lens: Lens, notes: str) -> None:
         if seen is not None:
             begin, end = (words.exact(max(step, 0)) for step in seen)
             which = f"newest {words.exact(seen[1] - seen[0])} steps" if lens.follows() else f"steps {begin}–{end}"
-            plain = [f"loss {now} · {which} of {words.exact(last)}", f"loss {now} · {which}"]
-        plain.append(f"loss {now} ({steps})")
+            plain = [f"loss {now} · {which} of {words.exact(last)}", f"loss {now} · {which}", f"loss {now}"]
+        else:
+            plain.append(f"loss {now} ({steps})")
         titles = [title + notes for title in plain] + plain
     lines = [Line(lens.points("loss"), "chart--line"), Line(lens.points("val_loss"), "chart--mark", mark="◆")]
     pane.show(titles, lines, x_end=view.steps, marks=_marks(view))
