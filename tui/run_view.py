@@ -4,21 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.jobs.marks import Marks
 from tui.track import Track
 
 STEP_SERIES = (
-    *("loss", "lr", "grad_norm", "tok_s", "step_s", "device_peak", "host_states", "val_loss"),
+    *("loss", "lr", "grad_norm", "tok_s", "step_s", "device_peak", "host_states", "mfu", "t", "val_loss"),
     *("unified_active", "unified_cache", "unified_peak", "unified_limit"),
 )
-TELEMETRY_SERIES = ("device_used", "device_total", "rss", "ram_used", "ram_total")
+TELEMETRY_SERIES = (
+    *("device_used", "device_total", "device_util", "power_w", "temp_c"),
+    *("rss", "ram_used", "ram_total"),
+)
 SERIES = [*STEP_SERIES, *TELEMETRY_SERIES]
+DRAWN = [
+    *("loss", "val_loss", "tok_s", "t", "device_used", "rss", "ram_used"),
+    *("unified_active", "unified_peak"),
+]
+READ = [name for name in SERIES if name not in DRAWN]  # as numbers only: a coarse history of them will do
 ENDED = ("finished", "failed", "stopped", "cut-off")
 
 
 class RunView:
-    """A run as its monitor shows it. ``summary`` is ``Job.summary()``; steps, seconds and bytes as in the records."""
+    """A run as its monitor shows it. ``summary`` is ``Job.summary()``; steps, seconds and bytes as in the records.
 
-    def __init__(self, summary: dict[str, Any]) -> None:
+    Of a run on several ``ranks`` each takes a micro-batch at a time.
+    """
+
+    def __init__(self, summary: dict[str, Any], ranks: int = 1) -> None:
+        self.marks = Marks()
+        self._ranks = ranks
         self.tracks: dict[str, Track] = {name: Track() for name in SERIES}
         self.offloaded = Track()  # host_states over time, to stand beside ram_used; known from when we joined
         self.name = str(summary.get("name") or summary.get("id") or "")
@@ -46,6 +60,8 @@ class RunView:
         for name, buckets in answer.get("series", {}).items():
             if name in self.tracks:
                 self.tracks[name].load(buckets)
+        if "marks" in answer:
+            self.marks.load(answer["marks"])
         loss = self.tracks["loss"].points
         if loss:
             self.step = max(self.step, int(loss[-1][0]))
@@ -57,6 +73,8 @@ class RunView:
     def take(self, record: dict[str, Any], *, charts: bool = True) -> None:
         """Fold one record in. ``charts=False`` for records the history has already counted."""
         kind = record.get("kind")
+        if charts and kind != "telemetry":
+            self.marks.take(record, self.step)
         if kind == "step":
             self._step(record, charts)
         elif kind == "telemetry":
@@ -124,6 +142,17 @@ class RunView:
         if self.ended or self._pace is None or not self.steps or self.step >= self.steps:
             return None
         return (self.steps - self.step) * self._pace
+
+    def tokens_left(self) -> int | None:
+        """Tokens that the steps to come will take as the run is now, or None where that is unknown."""
+        if not (self.steps and self.micro and self.accum and self.context):
+            return None
+        return max(self.steps - self.step, 0) * self.micro * self.accum * self._ranks * self.context
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What the run should take by now: the newest ``memory`` record as far as it is a mark, else nothing."""
+        return self.marks.newest("memory") or {}
 
     def last(self, name: str) -> float | None:
         """The newest value of a series."""

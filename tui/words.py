@@ -31,6 +31,21 @@ def cut_off(summaries: Sequence[dict[str, Any]]) -> str:
     return f"{name} was cut off{why}" if len(cut) == 1 else f"{len(cut)} runs were cut off{why}"
 
 
+def mark(record: dict[str, Any]) -> str:
+    """What a mark on a chart stands for, in a few words."""
+    kind = record["kind"]
+    if kind == "edit":
+        return f"edit {changes(record.get('changed') or {})}"
+    if kind == "oom":
+        return f"out of memory in {record.get('where')}"
+    return {
+        "checkpoint": "checkpoint",
+        "start": f"attempt {record.get('attempt')} begins",
+        "rewind": "rewound",
+        "alert": "not finite",
+    }[kind]
+
+
 def _state(record: dict[str, Any]) -> Told:
     phase = str(record.get("phase"))
     reason = record.get("reason")
@@ -72,6 +87,26 @@ def _checkpoint(record: dict[str, Any]) -> Told:
     return f"checkpoint of step {step} failed: {record.get('why')}", "bad"
 
 
+def _rewind(record: dict[str, Any]) -> Told:
+    why = f": {record['why']}" if record.get("why") else ""
+    return f"goes back to the checkpoint of step {words.exact(record.get('step'))}{why}", "warn"
+
+
+def parts(held: dict[str, Any]) -> str:
+    """``{"weights": …}`` as ``weights 1.20 GiB · …``, the largest first."""
+    known = sorted(((name, size) for name, size in held.items() if isinstance(size, int | float)), key=lambda p: -p[1])
+    return " · ".join(f"{name.replace('_', ' ')} {words.size(size)}" for name, size in known if size > 0)
+
+
+def _memory(record: dict[str, Any]) -> Told:
+    measured = record.get("measured") or {}
+    took = ", ".join(f"{where} {words.size(measured[where])}" for where in ("device", "host") if measured.get(where))
+    held = [size for size in (record.get("parts") or {}).values() if isinstance(size, int | float)]
+    forecast = f"memory by forecast {words.size(sum(held))}" if held else "memory"
+    told = f"{forecast}, measured {took}" if took else f"{forecast}: {parts(record.get('parts') or {})}"
+    return (told if held or took else "memory: no forecast"), "plain"
+
+
 def _alert(record: dict[str, Any]) -> Told:
     return f"{record.get('what')}: {record.get('text')}", "warn"
 
@@ -110,6 +145,8 @@ _TELLERS = {
     "checkpoint": _checkpoint,
     "alert": _alert,
     "exit": _exit,
+    "rewind": _rewind,
+    "memory": _memory,
     "log": _log,
     "val": _val,
     "link": _link,

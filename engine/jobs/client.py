@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -11,6 +12,7 @@ from typing import Any
 
 from engine.jobs import commands, wire
 from engine.jobs.digest import Digest
+from engine.jobs.history import History, read_part
 from engine.jobs.launch import ensure_supervisor
 from engine.jobs.log import Record, Tail
 from engine.jobs.process import is_locked
@@ -21,6 +23,7 @@ from profiles.errors import UserError
 
 LOOK_AGAIN = 0.3  # seconds between two looks while no supervisor answers
 ANSWER_PATIENCE = 3.0  # seconds; beyond that the files say the same
+DETAIL_LIMIT = 12 << 20  # bytes of log that are read for one look at it: about 0.4 s
 SILENT_FOR = 5.0  # seconds that a supervisor which did not answer is not asked again
 
 
@@ -32,19 +35,44 @@ class Link:
         self._ask_again = 0.0  # when a supervisor that did not answer is worth another try
 
     async def history(
-        self, series: list[str], points: int = 2000, since: float | None = None, until: float | None = None
+        self,
+        series: list[str],
+        points: int = 2000,
+        since: float | None = None,
+        until: float | None = None,
+        marks: bool = False,
     ) -> dict[str, Any]:
         """``{"at": offset, "series": {name: [[x, min, mean, max], …]}}``, at most ``points`` a series.
 
-        ``records(answer["at"])`` goes on exactly where the answer ends.
+        ``records(answer["at"])`` goes on exactly where the answer ends. ``"part": [from, to]`` beside them is where the
+        log tells of the steps between ``since`` and ``until``; ``to`` is None for its end. With ``marks`` there is
+        ``"marks"`` too: what happened to the run (``engine.jobs.marks``).
         """
-        params = {"series": series, "points": points, "since": since, "until": until}
+        params = {"series": series, "points": points, "since": since, "until": until, "marks": marks}
         try:
             return await self._call("history", params)
         except OSError:
             pass
-        digest = await asyncio.to_thread(self._digest)
-        return {"at": digest.at, "series": digest.history.answer(series, points, since, until)}
+        history, at = await asyncio.to_thread(self._digest)
+        answer = {"at": at, "series": history.answer(series, points, since, until), "part": history.part(since, until)}
+        return answer | ({"marks": history.marks.told()} if marks else {})
+
+    async def detail(
+        self, series: list[str], points: int, since: float, until: float | None = None
+    ) -> dict[str, Any] | None:
+        """As ``history``, but of single steps, read again from the log: what a bucket of a long run has merged.
+
+        Telemetry is that of the minutes in which these steps were done. None where that part of the log is longer than
+        ``DETAIL_LIMIT``. The supervisor is asked only where it is.
+        """
+        answer = await self.history([], 1, since, until)
+        begin, end = answer.get("part") or (0, None)
+        end = answer["at"] if end is None else end
+        if end - begin > DETAIL_LIMIT:
+            return None
+        last = math.inf if until is None else until
+        found = await asyncio.to_thread(read_part, self.job.log_path, begin, end, since, last)
+        return {"at": end, "series": found.answer(series, points)}
 
     async def request(self, method: str, **params: Any) -> dict[str, Any]:
         """Ask the run for something; starts a supervisor where none lives. Raises ``UserError``.
@@ -124,14 +152,17 @@ class Link:
     async def close(self) -> None:
         """Nothing is held between calls."""
 
-    def _digest(self) -> Digest:
-        """The job's digest, from its files; the cache is made anew where nobody else will."""
+    def _digest(self) -> tuple[History, int]:
+        """The job's series and up to where in the log they go, from its files.
+
+        The cache is made anew where nobody else will.
+        """
         digest = Digest(self.job)
         digest.catch_up()
         digest.close()
         if not is_locked(self.job.supervisor_lock):
             digest.save_if_due()
-        return digest
+        return digest.history, digest.at
 
     def _over(self) -> bool:
         """Whether nobody is left who could write another record: ended, and both processes are gone."""

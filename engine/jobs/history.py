@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.jobs.log import Record, read_all
+from engine.jobs.log import Record, Tail, read_all
+from engine.jobs.marks import Marks
 from engine.jobs.order import Order
 from engine.jobs.shapes import STEP_NUMBERS, TELEMETRY_NUMBERS
 
@@ -143,6 +144,7 @@ class History:
         self.path = path
         self.series: dict[str, Series] = {name: Series() for name in SERIES}
         self.order = Order()
+        self.marks = Marks()
         self._sampled = False
 
     def take(self, records: Iterable[tuple[int, Record]]) -> None:
@@ -154,6 +156,8 @@ class History:
                 if not self._sampled:
                     self._telemetry(record)
                 continue
+            if kind != "step":
+                self.marks.take(record, max(self.order.last, 0))
             if kind not in ("step", "val", "start"):
                 continue
             cut, counts = self.order.judge(record)
@@ -226,6 +230,32 @@ class History:
         self, names: list[str], points: int, since: float | None = None, until: float | None = None
     ) -> dict[str, list[list[Any]]]:
         return {name: self.series[name].points(points, since, until) for name in names if name in self.series}
+
+    def part(self, since: float | None, until: float | None) -> tuple[int, int | None]:
+        """From where to where (None: its end) the log tells of the steps between ``since`` and ``until``."""
+        steps = self.series["loss"]
+        first = 0 if since is None else bisect.bisect_left(steps.x, since)
+        behind = len(steps) if until is None else bisect.bisect_left(steps.x, until) + 1
+        end = steps.at[behind] if behind < len(steps) else None
+        return (steps.at[first] if first < len(steps) else 0), end
+
+
+def read_part(path: Path, begin: int, end: int, since: float, until: float) -> History:
+    """The series of the steps from ``since`` to ``until`` that one part of the log tells of, and no others."""
+
+    def within(at: int, record: Record) -> bool:
+        return at < end and (record["kind"] not in ("step", "val") or since <= record["step"] <= until)
+
+    found = History(path)
+    tail = Tail(path, begin)
+    try:
+        while records := tail.poll():
+            found.take(pair for pair in records if within(*pair))
+            if tail.at >= end:
+                break
+    finally:
+        tail.close()
+    return found
 
 
 def _plain(value: float) -> float:

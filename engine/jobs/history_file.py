@@ -1,7 +1,7 @@
 """``history.bin``: the series of a job up to an offset of its log. A cache: in doubt it is made again from the log.
 
     magic, offset, CRC of the log's first bytes, CRC of the log's last bytes before the offset, length of the index
-    index: one line of JSON, [order, byte order, {series: [width, buckets]}]
+    index: one line of JSON, [order, byte order, {series: [width, buckets]}, marks]
     the columns of each series, one behind the other
     CRC of all that
 
@@ -24,7 +24,7 @@ from engine.jobs.files import replace
 from engine.jobs.history import COLUMNS, SERIES, History
 from engine.jobs.order import Order
 
-MAGIC = b"MLAHIST1"
+MAGIC = b"MLAHIST2"
 HEAD = struct.Struct("<8sQIII")
 END = struct.Struct("<I")
 WINDOW = 4096  # bytes of the log at either end that must be the same
@@ -37,7 +37,8 @@ class Unusable(Exception):
 def save(path: Path, log: Path, history: History, at: int) -> None:
     """Replace the file. Raises ``OSError``."""
     order = dataclasses.asdict(history.order)
-    index = json.dumps([order, sys.byteorder, {n: [s.width, len(s)] for n, s in history.series.items()}]).encode()
+    shapes = {n: [s.width, len(s)] for n, s in history.series.items()}
+    index = json.dumps([order, sys.byteorder, shapes, history.marks.told()]).encode()
     parts = [HEAD.pack(MAGIC, at, *_identity(log, at), len(index)), index]
     parts += [column.tobytes() for series in history.series.values() for column in series.columns()]
     body = b"".join(parts)
@@ -55,11 +56,12 @@ def load(path: Path, log: Path) -> tuple[History, int]:
     _, at, *identity, index_size = HEAD.unpack_from(body)
     if tuple(identity) != _identity(log, at):
         raise Unusable("was made from another log")
-    order, byteorder, shapes = json.loads(bytes(body[HEAD.size : HEAD.size + index_size]))
+    order, byteorder, shapes, marks = json.loads(bytes(body[HEAD.size : HEAD.size + index_size]))
     if byteorder != sys.byteorder or list(shapes) != list(SERIES):
         raise Unusable("is not one of this version's")
     history = History(log)
     history.order = Order(**order)
+    history.marks.load(marks)
     place = HEAD.size + index_size
     for name, (width, count) in shapes.items():
         series = history.series[name]

@@ -120,8 +120,14 @@ class Server:
                 raise wire.RpcError(wire.INVALID_PARAMS, "history: series must be a list of names")
             since, until = _optional(params, "since"), _optional(params, "until")
             names = list(dict.fromkeys(names))
-            series = run.digest.history.answer(names, _number(params, "points", 2000), since, until)
-            return {"at": run.digest.at, "series": series}
+            history = run.digest.history
+            answer = {
+                "at": run.digest.at,
+                "series": history.answer(names, _number(params, "points", 2000), since, until),
+            }
+            if params.get("marks") is True:
+                answer["marks"] = history.marks.told()
+            return answer | {"part": history.part(since, until)}
         if method in commands.METHODS:
             by, id = str(params.pop("by", "socket"))[:100], params.pop("id", None)
             if id is not None and not commands.is_id(id):

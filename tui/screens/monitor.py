@@ -14,13 +14,17 @@ from textual.message import Message
 from textual.screen import Screen
 
 from profiles.errors import UserError
-from tui import actions, words
+from tui import actions, log_book, words
+from tui.lens import Lens, Wanted
+from tui.log_book import Entry, Page
 from tui.pace import BASE, Pace
-from tui.run_view import SERIES, RunView
+from tui.run_view import DRAWN, READ, RunView
 from tui.screens import panes
+from tui.screens.looking import Looking
 from tui.widgets.bar import Heading, KeyBar
 from tui.widgets.chart import Chart
 from tui.widgets.log import LogTail
+from tui.widgets.readout import Readout
 from tui.widgets.status import StatusLine
 
 if TYPE_CHECKING:
@@ -28,11 +32,16 @@ if TYPE_CHECKING:
     from engine.jobs.store import Job
     from tui.app import MlaApp
 
-_TAIL = 64 << 10  # bytes of log told again when a run is opened
+_TOLD = 200  # lines of the log that are told when a run is opened
+_LOOK_BACK = 16 << 20  # bytes of log read for them at most
+_READ_POINTS = 300
+_DETAIL = [*DRAWN, "lr", "grad_norm", "step_s"]
+_DETAIL_POINTS = 1500
+_SETTLED = 0.1  # seconds without another key before a part of the log is read
 _AT_ONCE = ("state", "edit", "start", "oom", "checkpoint", "alert", "exit", "link")
 
 
-class MonitorScreen(Screen[None]):
+class MonitorScreen(Looking, Screen[None]):
     """Workers read the link and post messages; only the handlers here touch widgets."""
 
     CSS_PATH = "../styles/monitor.tcss"
@@ -40,17 +49,32 @@ class MonitorScreen(Screen[None]):
     place = actions.MONITOR
 
     class History(Message):
+        """Some of the series so far."""
+
         def __init__(self, answer: dict[str, Any]) -> None:
             super().__init__()
             self.answer = answer
 
-    class Records(Message):
-        """Some records in order; ``past`` ones are already counted in the history."""
+    class Past(Message):
+        """The newest events of the log with their offsets, in order; whether the first of all is among them."""
 
-        def __init__(self, records: list[dict[str, Any]], past: bool) -> None:
+        def __init__(self, events: list[tuple[int, dict[str, Any]]], first: bool) -> None:
+            super().__init__()
+            self.events, self.first = events, first
+
+    class Records(Message):
+        """What has come since, in order."""
+
+        def __init__(self, records: list[dict[str, Any]]) -> None:
             super().__init__()
             self.records = records
-            self.past = past
+
+    class Detail(Message):
+        """What was wanted for a closer look; None where it is too long to be read."""
+
+        def __init__(self, wanted: Wanted, series: dict[str, Any] | None) -> None:
+            super().__init__()
+            self.wanted, self.series = wanted, series
 
     class Trouble(Message):
         def __init__(self, text: str) -> None:
@@ -60,7 +84,8 @@ class MonitorScreen(Screen[None]):
     def __init__(self, job: Job) -> None:
         super().__init__()
         self.job = job
-        self.view = RunView(job.summary())
+        self.view = RunView(job.summary(), _ranks(job))
+        self.lens = Lens(self.view)
         self._smoothing = 0
         self._dirty = True
         self._numbers = Pace(lambda: cast("MlaApp", self.app).settings.number_every)
@@ -71,10 +96,12 @@ class MonitorScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield Heading(f"{self.view.name} · {self.job.id}" if self.view.name != self.job.id else self.job.id)
+        yield Readout()
         yield StatusLine()
         with Grid(id="panes", classes="one-memory" if self.view.one_memory else ""):
             yield from panes.make(self.view)
-        yield LogTail(id="log")
+        yield LogTail(self.job.log_path, id="log")
+        yield self.search_field()
         yield KeyBar(actions.MONITOR)
 
     def on_mount(self) -> None:
@@ -89,17 +116,27 @@ class MonitorScreen(Screen[None]):
         """History first, then every record after it, for as long as the screen stands."""
         link = self._link()
         try:
-            answer = await link.history(SERIES)
+            answer = await link.history(DRAWN, marks=True)
             self.post_message(self.History(answer))
-            past = await asyncio.to_thread(_last_records, self.job, answer["at"])
-            self.post_message(self.Records(past, past=True))
+            self.post_message(self.History(await link.history(READ, points=_READ_POINTS)))
+            self.post_message(self.Past(*await asyncio.to_thread(_newest, self.job, answer["at"])))
             async for record in link.records(answer["at"]):
-                self.post_message(self.Records([record], past=False))
+                self.post_message(self.Records([record]))
                 await asyncio.sleep(0)  # a long backlog must not starve the keys
         except UserError as error:
             self.post_message(self.Trouble(str(error)))
         finally:
             await link.close()
+
+    @work(group="detail", exclusive=True)
+    async def look_closer(self, wanted: Wanted) -> None:
+        """Read the steps in view again, one by one, where the run is so long that buckets hold many."""
+        await asyncio.sleep(_SETTLED)  # another key may already ask for another part
+        try:
+            answer = await self._link().detail(_DETAIL, _DETAIL_POINTS, *wanted)
+        except UserError:
+            return  # what is there stays
+        self.post_message(self.Detail(wanted, None if answer is None else answer["series"]))
 
     def _link(self) -> Link:
         from engine.jobs.client import Link
@@ -111,19 +148,39 @@ class MonitorScreen(Screen[None]):
         self.view.load_history(message.answer)
         self._paint()
 
+    @on(Past)
+    def _past(self, message: Past) -> None:
+        for _, record in message.events:
+            self.view.take(record, charts=False)
+            self._heed(record)
+        entries = [entry for pair in message.events if (entry := log_book.entry(*pair)) is not None]
+        self._log.open(Page(entries, message.first, True))
+        self._paint()
+        self._offer_room()
+
     @on(Records)
     def _records(self, message: Records) -> None:
         urgent = False
         for record in message.records:
-            self.view.take(record, charts=not message.past)
+            self.view.take(record)
+            self.lens.take(record)
             self._heed(record)
             urgent = urgent or record["kind"] in _AT_ONCE
             if self._worth_telling(record) and (told := words.tell(record)) is not None:
-                self._log.add(float(record.get("t") or 0) or time.time(), *told)
+                self._say(*told, t=record.get("t"), at=record.get("at"))
         self._dirty = True
         if urgent:
             self._paint()
         self._offer_room()
+
+    @on(Detail)
+    def _detail(self, message: Detail) -> None:
+        self.lens.take_detail(message.wanted, message.series)
+        self._paint()
+
+    def _say(self, text: str, tone: str, t: float | None = None, at: int | None = None) -> None:
+        """A line for the log; one that is not in the file stands behind the newest that is."""
+        self._log.add(Entry(self._log.newest + 1 if at is None else at, float(t or time.time()), text, tone))
 
     def _heed(self, record: dict[str, Any]) -> None:
         """Remember want of memory that a person is asked about, until anybody has answered."""
@@ -153,7 +210,7 @@ class MonitorScreen(Screen[None]):
 
     @on(Trouble)
     def _trouble(self, message: Trouble) -> None:
-        self._log.add(time.time(), message.text, "bad")
+        self._say(message.text, "bad")
         self._paint()
 
     @property
@@ -179,7 +236,10 @@ class MonitorScreen(Screen[None]):
             name for name in (panes.SMOOTHINGS[self._smoothing][1], "log" if self._panes[0].log_axis else "") if name
         ]
         if charts:
-            panes.fill(self._panes, self.view, "".join(f" · {note}" for note in notes))
+            panes.fill(self._panes, self.lens, "".join(f" · {note}" for note in notes))
+            self.read_out()
+            if (wanted := self.lens.wanted()) is not None:
+                self.look_closer(wanted)
         self.query_one(StatusLine).show(self.view)
         self._log.redraw()
         reason = self.view.reason or ""
@@ -197,17 +257,21 @@ class MonitorScreen(Screen[None]):
         cast("MlaApp", self.app).open_checkpoints(self.job.id)
 
     def action_pane(self, index: int) -> None:
-        self._panes[index].focus()
-        self._zoom_to(index if self.has_class("zoomed") else None)
+        """The panes have the first numbers; 5 is the log, however many panes there are."""
+        pane = self._log if index == 4 else self._panes[index] if index < len(self._panes) else None
+        if pane is not None:
+            pane.focus()
+            self._zoom_to(pane if self.has_class("zoomed") else None)
 
     def action_zoom(self) -> None:
-        focused = next((i for i, pane in enumerate(self._panes) if pane.has_focus), 0)
+        focused = self._log if self._log.has_focus else next((p for p in self._panes if p.has_focus), self._panes[0])
         self._zoom_to(None if self.has_class("zoomed") else focused)
 
-    def _zoom_to(self, index: int | None) -> None:
-        self.set_class(index is not None, "zoomed")
-        for i, pane in enumerate(self._panes):
-            pane.set_class(i == index, "zoomed-pane")
+    def _zoom_to(self, zoomed: Chart | LogTail | None) -> None:
+        self.set_class(zoomed is not None, "zoomed")
+        self.set_class(zoomed is self._log, "zoomed-log")
+        for pane in self._panes:
+            pane.set_class(pane is zoomed, "zoomed-pane")
 
     def action_log_axis(self) -> None:
         self._panes[0].log_axis = not self._panes[0].log_axis
@@ -215,12 +279,9 @@ class MonitorScreen(Screen[None]):
 
     def action_smooth(self) -> None:
         self._smoothing = (self._smoothing + 1) % len(panes.SMOOTHINGS)
-        for pane in (self._panes[0], self._panes[3]):
+        for pane in (self._panes[0], self._panes[-1]):
             pane.smoothing = panes.SMOOTHINGS[self._smoothing][0]
         self._paint()
-
-    def action_scroll_log(self, by: int) -> None:
-        self._log.scroll_by(by)
 
     # Asking things of the run
 
@@ -233,7 +294,7 @@ class MonitorScreen(Screen[None]):
             self.post_message(self.Trouble(str(error)))
         else:
             record = {"t": time.time(), "kind": "log", "level": "info", "text": said}
-            self.post_message(self.Records([record], past=False))
+            self.post_message(self.Records([record]))
 
     def action_pause(self) -> None:
         if self.view.phase == "paused":
@@ -281,13 +342,26 @@ class MonitorScreen(Screen[None]):
     def _edited(self, changes: dict[str, Any] | None) -> None:
         if changes:
             text = "asked for " + ", ".join(f"{key} = {value}" for key, value in changes.items())
-            self._log.add(time.time(), text, "plain")
+            self._say(text, "plain")
             self._paint()
 
 
-def _last_records(job: Job, at: int) -> list[dict[str, Any]]:
-    """What the log says shortly before offset ``at``: what a newcomer wants to have read."""
-    from engine.jobs.log import read_all
+def _ranks(job: Job) -> int:
+    """On how many the run is; 1 where its spec cannot be read, which others tell."""
+    try:
+        return job.spec().ranks
+    except UserError:
+        return 1
 
-    start = max(0, at - _TAIL)  # within a line: what is left of it is no record
-    return [record for offset, record in read_all(job.log_path, start) if offset < at]
+
+def _newest(job: Job, at: int) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
+    """The newest events before offset ``at``, with theirs, and whether the first of all is among them."""
+    from engine.jobs.read_back import events_before
+
+    events: list[tuple[int, dict[str, Any]]] = []
+    begin = at
+    for begin, some in events_before(job.log_path, at):
+        events += some
+        if len(events) >= _TOLD or at - begin >= _LOOK_BACK:
+            break
+    return events[::-1], begin <= 0

@@ -6,6 +6,7 @@ Braille gives two dots across and four down for each character cell.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -16,12 +17,13 @@ _LEFT = (0x01, 0x02, 0x04, 0x40)
 _RIGHT = (0x08, 0x10, 0x20, 0x80)
 _NICE = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 _BARS = "▁▂▃▄▅▆▇█"
+_EVERY_OTHER = (int("01" * 1024, 2), int("10" * 1024, 2))  # by the column's parity: a pattern like a chessboard
 
 
 class Column(NamedTuple):
     """What one column of dots has to show; ``joined`` is False after a gap."""
 
-    first: float
+    mean: float
     low: float
     high: float
     last: float
@@ -45,31 +47,66 @@ class Axis(NamedTuple):
         return (value - self.low) / (self.high - self.low)
 
 
-def columns(points: Iterable[Point], x0: float, x1: float, width: int) -> list[Column | None]:
+def within(points: Sequence[Point], x0: float, x1: float) -> slice:
+    """Which of some points, ordered by x, lie in [x0, x1]."""
+    return slice(bisect.bisect_left(points, x0, key=_x), bisect.bisect_right(points, x1, key=_x))
+
+
+def framed(points: Sequence[Point], x0: float, x1: float) -> list[Point]:
+    """The points in [x0, x1], and where the lines to their neighbours outside cross its ends."""
+    inside = within(points, x0, x1)
+    out = list(points[inside])
+    for x, place in ((x0, inside.start), (x1, inside.stop)):
+        if 0 < place < len(points) and points[place][0] != x != points[place - 1][0]:
+            (xa, _, a, _), (xb, _, b, _) = points[place - 1 : place + 1]
+            if a is not None and b is not None and math.isfinite(a) and math.isfinite(b):
+                y = a + (b - a) * (x - xa) / (xb - xa)
+                out.insert(0 if x == x0 else len(out), (x, y, y, y))
+    return out
+
+
+def at(points: Sequence[Point], x: float) -> Point | None:
+    """The point whose bucket holds ``x``: the first that ends at or behind it. None behind the last."""
+    found = bisect.bisect_left(points, x, key=_x)
+    return points[found] if found < len(points) else None
+
+
+def _x(point: Point) -> float:
+    return point[0]
+
+
+def columns(points: Sequence[Point], x0: float, x1: float, width: int) -> list[Column | None]:
     """Put points, ordered by x, into ``width`` columns over [x0, x1].
 
-    Every column keeps the extremes of all its points, so a spike of one step cannot fall between two columns.
+    Every column keeps the extremes of all its points, so a spike of one step cannot fall between two columns. The last
+    one is still filling while a run goes on: its line stays at its first value, for a mean moves with every point, and
+    each move is bytes on the wire.
     """
     out: list[Column | None] = [None] * max(width, 0)
     if width <= 0 or not x1 > x0:
         return out
     scale = width / (x1 - x0)
     joined = False
-    for x, low, mean, high in points:
+    seen = within(points, x0, x1)
+    count, newest, first = 0, -1, 0.0
+    for x, low, mean, high in points[seen]:
         if mean is None or not math.isfinite(mean):
             joined = False
             continue
-        if not x0 <= x <= x1:
-            continue
         low = low if low is not None and math.isfinite(low) else mean
         high = high if high is not None and math.isfinite(high) else mean
-        at = min(int((x - x0) * scale), width - 1)
-        old = out[at]
+        place = min(int((x - x0) * scale), width - 1)
+        old = out[place]
         if old is None:
-            out[at] = Column(mean, low, high, mean, joined)
+            out[place], count = Column(mean, min(low, mean), max(high, mean), mean, joined), 1
+            newest, first = place, mean
         else:
-            out[at] = Column(old.first, min(old.low, low), max(old.high, high), mean, old.joined)
+            count += 1
+            middle = old.mean + (mean - old.mean) / count
+            out[place] = Column(middle, min(old.low, low, mean), max(old.high, high, mean), mean, old.joined)
         joined = True
+    if count > 1 and (last := out[newest]) is not None:
+        out[newest] = last._replace(mean=first)
     return out
 
 
@@ -79,30 +116,44 @@ def _span(a: int, b: int) -> int:
     return ((1 << (b - a + 1)) - 1) << a
 
 
-def dots(cols: Sequence[Column | None], axis: Axis, height: int) -> list[int]:
-    """One bit mask a column of dots; bit 0 is the top one of ``height`` rows. Values beyond the axis stick to it."""
+def _row(axis: Axis, value: float, height: int) -> int | None:
+    """The dot of ``height`` that shows ``value``, 0 the top one. Values beyond the axis stick to it."""
+    place = axis.place(value)
+    return None if place is None else height - 1 - min(max(int(place * (height - 1) + 0.5), 0), height - 1)
+
+
+def line(cols: Sequence[Column | None], axis: Axis, height: int) -> list[int]:
+    """The line through the means: one bit mask a column of dots; bit 0 is the top one of ``height`` rows."""
     masks = [0] * len(cols)
-    if height <= 0:
-        return masks
-
-    def row(value: float) -> int | None:
-        place = axis.place(value)
-        if place is None:
-            return None
-        return height - 1 - min(max(int(place * (height - 1) + 0.5), 0), height - 1)
-
     previous: tuple[int, int] | None = None
-    for x, column in enumerate(cols):
+    for x, column in enumerate(cols if height > 0 else ()):
         if column is None:
             continue
-        first, low, high, last = row(column.first), row(column.low), row(column.high), row(column.last)
-        if high is None:
+        y = _row(axis, column.mean, height)
+        if y is None:
             previous = None
             continue
-        masks[x] |= _span(high, high if low is None else low)
-        if column.joined and previous is not None and first is not None:
-            _join(masks, previous, (x, first))
-        previous = None if last is None else (x, last)
+        masks[x] |= 1 << y
+        if column.joined and previous is not None:
+            _join(masks, previous, (x, y))
+        previous = x, y
+    return masks
+
+
+def band(cols: Sequence[Column | None], axis: Axis, height: int) -> list[int]:
+    """From the lowest to the highest value of every column that holds more than one; masks as those of ``line``.
+
+    Every other dot, so that the line is told from it without colour too, but always both ends.
+    """
+    masks = [0] * len(cols)
+    for x, column in enumerate(cols if height > 0 else ()):
+        if column is None or column.low == column.high:
+            continue
+        low, high = _row(axis, column.low, height), _row(axis, column.high, height)
+        if high is None:
+            continue
+        low = height - 1 if low is None else low
+        masks[x] = _span(high, low) & _EVERY_OTHER[x % 2] | 1 << high | 1 << low
     return masks
 
 
@@ -135,16 +186,10 @@ def braille(masks: Sequence[int], height: int) -> list[str]:
     return rows
 
 
-def extremes(points: Iterable[Point]) -> tuple[float, float] | None:
-    """The lowest and highest finite value of some points, or None without any."""
-    low, high = math.inf, -math.inf
-    for _, a, mean, b in points:
-        if mean is None or not math.isfinite(mean):
-            continue
-        a = a if a is not None and math.isfinite(a) else mean
-        b = b if b is not None and math.isfinite(b) else mean
-        low, high = min(low, a, mean), max(high, b, mean)
-    return (low, high) if low <= high else None
+def extremes(cols: Iterable[Column | None]) -> tuple[float, float] | None:
+    """The lowest and highest value that some columns show, or None without any."""
+    shown = [column for column in cols if column is not None]
+    return (min(c.low for c in shown), max(c.high for c in shown)) if shown else None
 
 
 def nice_ceiling(value: float) -> float:

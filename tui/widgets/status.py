@@ -37,31 +37,48 @@ class StatusLine(Canvas):
         first: Row = [(phase, f"status--{_TONES.get(view.phase, 'busy')}"), (f" {progress} ", "status--value")]
         if view.steps:
             share = min(view.step / view.steps, 1.0)
-            first += [(f"{share:.0%} ", "status--label"), *_bar(share, 10)]
+            first += [(f"{share:.0%} ", "status--label"), *_bar(share, 7 if width < 100 else min(width // 8, 24))]
         else:
             first.append((" ", ""))
         if not view.ended:
             first += _item("ETA", words.duration(view.eta()), 8)
-            done, of = view.progress or (0, view.accum or 0)
-            first += _item("micro", f"{done}/{of}", 7)
-        first += _item("attempt", str(view.attempt), 1)
+            first += _micro(view, 0 if width < 100 else min(width // 16, 12))
+            if (left := view.tokens_left()) is not None:
+                first += [(f" {words.count(left):>5}", "status--value"), (" tokens left", "status--label")]
+        if view.attempt > 1 or width >= 120:
+            first += _item("attempt", str(view.attempt), 1)
         second: Row = [(" ", "")]
         batch = f"{view.micro or '?'}×{view.accum or '?'}"
         for label, value, cells in (
-            ("lr", words.rate(view.last("lr")), 7),
+            ("lr", words.rate(view.last("lr")), 8),
             ("grad", words.loss(view.last("grad_norm")), 6),
+            ("s/step", words.duration(view.last("step_s")), 6),  # beside what changes as often: one write a step
             ("val", words.loss(view.val_loss), 6),
             ("batch", batch, 5),
             ("context", str(view.context or "?"), 5),
-            ("s/step", words.duration(view.last("step_s")), 6),
+            ("GPU", _or_nothing(view.last("device_util"), "%"), 4),
+            ("", _or_nothing(view.last("temp_c"), " °C"), 5),
+            ("", _or_nothing(view.last("power_w"), " W"), 5),
         ):
-            second += _item(label, value, cells)
+            if value:
+                second += _item(label, value, cells)
         return [_whole(first, width), _whole(second, width)]
+
+
+def _micro(view: RunView, cells: int) -> Row:
+    """How far a step is that takes long: its micro-batches as a bar and as numbers."""
+    done, of = view.progress or (0, view.accum or 0)
+    row = _item("micro", f"{done}/{of}", 5)
+    return [*row, *_bar(done / of, cells)] if of > 1 and cells else row
+
+
+def _or_nothing(value: float | None, unit: str) -> str:
+    return "" if value is None else f"{value:.0f}{unit}"
 
 
 def _item(label: str, value: str, cells: int) -> Row:
     """A value in a fixed number of cells, so that its neighbours stay where they are."""
-    return [(f" {label} ", "status--label"), (value.ljust(cells), "status--value")]
+    return [(f" {label} " if label else " ", "status--label"), (value.ljust(cells), "status--value")]
 
 
 def _bar(share: float, cells: int) -> Row:

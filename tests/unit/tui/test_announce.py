@@ -145,9 +145,9 @@ async def test_a_lost_connection_is_said_and_what_was_received_stays(store: Stor
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "(20)" in on_screen(app, "#pane-1"))
         for up in (True, False):  # the first connection is no news
-            app.screen.post_message(MonitorScreen.Records([{"t": 1.0, "kind": "link", "up": up}], past=False))
+            app.screen.post_message(MonitorScreen.Records([{"t": 1.0, "kind": "link", "up": up}]))
         await until(pilot, lambda: "connection lost · data kept" in on_screen(app, "Heading"))
         assert "(20)" in on_screen(app, "#pane-1") and "connection lost" in on_screen(app, "#log")
-        app.screen.post_message(MonitorScreen.Records([{"t": 2.0, "kind": "link", "up": True}], past=False))
+        app.screen.post_message(MonitorScreen.Records([{"t": 2.0, "kind": "link", "up": True}]))
         await until(pilot, lambda: "connection lost" not in on_screen(app, "Heading"))
         assert "connected again" in on_screen(app, "#log")

@@ -1,5 +1,6 @@
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,22 +14,61 @@ def points(ys: list[float | None]) -> list[raster.Point]:
     return [(float(x), y, y, y) for x, y in enumerate(ys, 1)]
 
 
+def drawn(cols: list[raster.Column | None], axis: raster.Axis, height: int) -> list[int]:
+    """Line and band together."""
+    both = zip(raster.line(cols, axis, height), raster.band(cols, axis, height), strict=True)
+    return [a | b for a, b in both]
+
+
 @given(st.lists(finite, min_size=1, max_size=400), st.integers(1, 120), st.integers(1, 12), st.data())
 def test_a_spike_of_one_step_is_always_drawn(ys: list[float], width: int, height: int, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(ys) - 1))
     ys[at] = 2e9
     axis = raster.linear_axis(-1e9, 2e9, 4)
-    masks = raster.dots(raster.columns(points(ys), 0, len(ys) + 1, width), axis, height * 4)
-    top = raster.dots(raster.columns(points([2e9]), 0, 2, 1), axis, height * 4)[0]
+    masks = drawn(raster.columns(points(ys), 0, len(ys) + 1, width), axis, height * 4)
+    top = raster.line(raster.columns(points([2e9]), 0, 2, 1), axis, height * 4)[0]
     assert any(mask & top for mask in masks)
+
+
+@given(st.lists(values, min_size=1, max_size=300), st.integers(1, 80), st.floats(0, 1), st.floats(0, 1))
+def test_columns_keep_the_extremes_of_any_window(ys: list[float | None], width: int, a: float, b: float) -> None:
+    begin, end = sorted((a * (len(ys) + 1), b * (len(ys) + 1)))
+    end = max(end, begin + 1)
+    inside = [y for x, y, *_ in points(ys) if begin <= x <= end and y is not None and math.isfinite(y)]
+    found = raster.extremes(raster.columns(points(ys), begin, end, width))
+    assert found == ((min(inside), max(inside)) if inside else None)
+    shown = raster.framed(points(ys), begin, end)
+    assert [p[0] for p in shown] == sorted(p[0] for p in shown)
+    assert all(begin <= p[0] <= end for p in shown)
+    assert [p for p in shown if p in points(ys)] == [p for p in points(ys) if begin <= p[0] <= end]
+
+
+@given(st.lists(finite, min_size=2, max_size=50), st.integers(4, 40))
+def test_the_line_is_the_mean_within_its_band(ys: list[float], height: int) -> None:
+    cols = raster.columns([*points(ys), (len(ys) + 2.0, ys[0], ys[0], ys[0])], 0, 2 * len(ys) + 2, 2)
+    assert cols[0] is not None and cols[0].mean == pytest.approx(sum(ys) / len(ys), abs=1e-3)
+    axis = raster.linear_axis(min(ys), max(ys), 3)
+    line, band = raster.line(cols[:1], axis, height)[0], raster.band(cols[:1], axis, height)[0]
+    assert line.bit_count() == 1
+    if min(ys) == max(ys):
+        assert band == 0
+    else:
+        assert band & -band <= line <= 1 << (band.bit_length() - 1)
+
+
+def test_a_bucket_is_found_by_any_step_it_holds() -> None:
+    buckets = [(10.0, 1.0, 2.0, 3.0), (20.0, 4.0, 5.0, 6.0)]
+    assert raster.at(buckets, 1) == raster.at(buckets, 10) == buckets[0]
+    assert raster.at(buckets, 11) == raster.at(buckets, 20) == buckets[1]
+    assert raster.at(buckets, 21) is None
 
 
 @given(st.lists(values, max_size=60), st.integers(0, 50), st.integers(0, 8))
 def test_any_series_draws_at_any_size(ys: list[float | None], width: int, height: int) -> None:
-    found = raster.extremes(points(ys)) or (0.0, 1.0)
+    cols = raster.columns(points(ys), 0, len(ys) + 1, width)
+    found = raster.extremes(cols) or (0.0, 1.0)
     for axis in (raster.linear_axis(*found, 3), raster.log_axis(*found, 3)):
-        cols = raster.columns(points(ys), 0, len(ys) + 1, width)
-        rows = raster.braille(raster.dots(cols, axis, height * 4), height)
+        rows = raster.braille(drawn(cols, axis, height * 4), height)
         assert len(rows) == height
         assert all(len(row) == width // 2 for row in rows)
 
@@ -37,14 +77,14 @@ def test_any_series_draws_at_any_size(ys: list[float | None], width: int, height
 def test_a_gap_is_never_bridged(before: int, after: int, missing: float | None) -> None:
     ys: list[float | None] = [1.0] * before + [missing] + [1.0] * after
     cols = raster.columns(points(ys), 0.5, len(ys) + 0.5, len(ys))
-    masks = raster.dots(cols, raster.linear_axis(0, 2, 2), 8)
+    masks = drawn(cols, raster.linear_axis(0, 2, 2), 8)
     assert masks[before] == 0
     assert all(mask for x, mask in enumerate(masks) if x != before)
 
 
 def test_measured_neighbours_are_joined_over_empty_columns() -> None:
     cols = raster.columns([(1.0, 0.0, 0.0, 0.0), (9.0, 8.0, 8.0, 8.0)], 0, 10, 20)
-    masks = raster.dots(cols, raster.linear_axis(0, 8, 2), 16)
+    masks = drawn(cols, raster.linear_axis(0, 8, 2), 16)
     first, last = 2, 18
     assert all(masks[first : last + 1])
     assert not any(masks[:first]) and not any(masks[last + 1 :])

@@ -1,0 +1,259 @@
+"""The monitor's ways of looking, through its keys and the mouse, on real job directories."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from engine.jobs import read_back
+from engine.jobs.digest import Digest
+from engine.jobs.store import Store
+from tests.unit.tui.looking import on_screen, until
+from tui.app import MlaApp
+from tui.screens.home import HomeScreen
+from tui.screens.monitor import MonitorScreen
+from tui.widgets.chart import Chart
+from tui.widgets.log import LogTail
+from tui.widgets.readout import Readout
+
+
+def step(number: int, loss: float = 2.0, **fields: Any) -> dict[str, Any]:
+    measured = {"step": number, "loss": loss, "lr": 3e-3, "grad_norm": 1.5, "tok_s": 4000.0, "step_s": 0.5}
+    return {**measured, "micro": 8, "accum": 1, "context": 256, "host_states": 0, **fields}
+
+
+def monitor(app: MlaApp) -> MonitorScreen:
+    assert isinstance(app.screen, MonitorScreen)
+    return app.screen
+
+
+async def opened(pilot: Pilot[Any], app: MlaApp, steps: int) -> None:
+    await until(pilot, lambda: f"({steps})" in on_screen(app, "#pane-1"))
+
+
+async def test_a_closer_look_is_one_of_all_panes_and_follows(store: Store, make_job: Any) -> None:
+    job, writer = make_job("demo", 100, phase="running")
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await opened(pilot, app, 100)
+        writer.write("telemetry", rss=[1 << 28, 1 << 29], ram_used=[1 << 30] * 2, ram_total=[2 << 30] * 2)
+        await until(pilot, lambda: "of 2.00 GiB" in on_screen(app, "#pane-3"))
+        await pilot.press("i", "i")
+        assert "newest 25 steps" in on_screen(app, "#pane-1")
+        panes = list(app.screen.query(Chart))
+        assert panes[0].seen == panes[3].seen and panes[0].seen[1] >= 100
+        assert panes[1].seen == panes[2].seen == monitor(app).lens.times()
+        for number in range(101, 131):
+            writer.write("step", **step(number))
+        await until(pilot, lambda: panes[0].seen[1] >= 130)
+        await pilot.press("h")
+        assert "steps 99–124 of 130" in on_screen(app, "#pane-1")
+        await pilot.press("u", "u", "u", "u")
+        await until(pilot, lambda: "(130)" in on_screen(app, "#pane-1"))
+        await pilot.press("i", "h", "0")
+        assert "(130)" in on_screen(app, "#pane-1")
+
+
+async def test_the_cursor_reads_every_pane_and_is_copied(store: Store, make_job: Any) -> None:
+    job, writer = make_job("demo", 100, phase="running")
+    writer.write("step", **step(101, loss=7.654))
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await opened(pilot, app, 101)
+        await pilot.press("C")
+        assert app.clipboard == ""
+        await pilot.press("v")
+        assert "at step 51" in on_screen(app, "#pane-1") and "at step 51" in on_screen(app, "#pane-4")
+        assert "step 51 ·" in on_screen(app, Readout)
+        assert "│" in "".join(line[7:] for line in on_screen(app, "#pane-1").splitlines())
+        while monitor(app).lens.cursor != 101:
+            await pilot.press("right")
+        assert "loss 7.654 · at step 101" in on_screen(app, "#pane-1")
+        await pilot.press("C")
+        names, values = (line.split("\t") for line in app.clipboard.splitlines())
+        copied = dict(zip(names, values, strict=True))
+        assert copied["step"] == "101" and copied["loss"] == "7.654" and copied["tok_s"] == "4000"
+        await pilot.press("left", "escape")
+        assert not app.screen.query_one(Readout).display
+        assert isinstance(app.screen, MonitorScreen)
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+
+
+async def test_the_mouse_zooms_pans_and_points(store: Store, make_job: Any) -> None:
+    job, _ = make_job("demo", 400)
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await opened(pilot, app, 400)
+        pane = app.screen.query_one("#pane-1", Chart)
+        lens = monitor(app).lens
+        middle = pane.size.width // 2
+        await pilot._post_mouse_events([_wheel()], pane, offset=(middle, 3))
+        await until(pilot, lambda: lens.window is not None)
+        begin, end = pane.seen
+        assert 30 < begin < 100 and 300 < end < 370
+        await pilot.mouse_down(pane, offset=(middle, 3))
+        await pilot.hover(pane, offset=(middle + 10, 3))
+        await pilot.mouse_up(pane, offset=(middle + 10, 3))
+        await until(pilot, lambda: pane.seen[0] < begin)
+        assert lens.cursor is None
+        await pilot.click("#pane-4", offset=(middle, 3))
+        await until(pilot, lambda: lens.cursor is not None)
+        assert pane.seen[0] <= lens.cursor <= pane.seen[1]
+
+
+def _wheel() -> Any:
+    from textual.events import MouseScrollUp
+
+    return MouseScrollUp
+
+
+async def test_events_stand_below_the_loss_and_are_told_at_the_cursor(store: Store, make_job: Any) -> None:
+    job, writer = make_job("demo", 40, phase="running")
+    writer.write("edit", id="a", changed={"micro": [12, 6]}, step=20, by="me", ok=True, why="")
+    writer.write("checkpoint", step=30, ok=True, path="x", bytes=1, seconds=1.0)
+    digest = Digest(job)
+    digest.catch_up()
+    digest.save()
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await opened(pilot, app, 40)
+        assert "▲" in on_screen(app, "#pane-1") and "▪" in on_screen(app, "#pane-1")
+        writer.write("oom", where="backward", wanted=None, parts={}, action="micro 6 → 3")
+        await until(pilot, lambda: "×" in on_screen(app, "#pane-1"))
+        await pilot.press("m")
+        assert "× out of memory in backward" in on_screen(app, Readout)
+        await pilot.press("m", "m")
+        assert "▲ edit micro 12 → 6" in on_screen(app, Readout) and "step 20" in on_screen(app, Readout)
+        await pilot.press("M")
+        assert "▪ checkpoint" in on_screen(app, Readout)
+
+
+async def test_a_long_run_is_seen_step_by_step_where_one_looks_closely(
+    store: Store, make_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.jobs import history
+
+    monkeypatch.setattr(history, "CAPACITY", 64)
+    job, writer = make_job("demo", 2000, phase="running")
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await opened(pilot, app, 2000)
+        assert len(monitor(app).lens.points("loss")) <= 64
+        await pilot.press(*"iiiiii")
+        begin, end = monitor(app).lens.steps() or (0, 0)
+        await until(pilot, lambda: len([p for p in monitor(app).lens.points("loss") if begin <= p[0] <= end]) >= 30)
+        writer.write("step", **step(2001, loss=3.21))
+        await until(pilot, lambda: monitor(app).lens.points("loss")[-1][0] == 2001)
+
+
+@pytest.fixture
+def talkative(make_job: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """A run whose log is longer than what is read of it at once."""
+    monkeypatch.setattr(read_back, "PIECE", 1 << 12)
+    job, writer = make_job("demo", 3, phase="running")
+    for number in range(1, 601):
+        writer.write("log", level="info", text=f"line {number}", rank=None)
+    return job, writer
+
+
+async def test_the_log_is_read_back_to_its_first_line(store: Store, talkative: Any) -> None:
+    job, writer = talkative
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(80, 60)) as pilot:
+        await until(pilot, lambda: "line 600" in on_screen(app, LogTail))
+        log = app.screen.query_one(LogTail)
+        assert 200 <= len(log.book.entries) < 400
+        await pilot.press("k", "5", "z")
+        assert "line 600" not in on_screen(app, LogTail)
+        while "attempt 1 on cpu" not in on_screen(app, LogTail):
+            await pilot.press("pageup")
+        assert len(log.book.entries) == 602
+        writer.write("log", level="info", text="the latest", rank=None)
+        await pilot.press("G")
+        await until(pilot, lambda: "the latest" in on_screen(app, LogTail))
+        await pilot.press("g")
+        await until(pilot, lambda: "attempt 1 on cpu" in on_screen(app, LogTail))
+        await pilot.press("pagedown", "j")
+        assert "attempt 1 on cpu" not in on_screen(app, LogTail)
+
+
+async def test_the_log_is_searched_beyond_what_is_shown(store: Store, talkative: Any) -> None:
+    job, writer = talkative
+    app = MlaApp(store, job.id)
+
+    async def search(pilot: Pilot[Any], text: str) -> None:
+        await pilot.press("slash")
+        app.screen.query_one("#search", Input).value = text
+        await pilot.press("enter")
+
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "line 600" in on_screen(app, LogTail))
+        await pilot.press("slash", *"LINE 77", "enter")
+        await until(pilot, lambda: "line 577" in on_screen(app, LogTail))
+        await pilot.press("n")
+        await until(pilot, lambda: "line 477" in on_screen(app, LogTail))
+        await pilot.press("N")
+        await until(pilot, lambda: "line 577" in on_screen(app, LogTail))
+        await search(pilot, "line 33 attempt")
+        await until(pilot, lambda: "no other line has" in on_screen(app, LogTail))
+        await search(pilot, "attempt")
+        await until(pilot, lambda: "attempt 1 on cpu" in on_screen(app, LogTail))
+        await search(pilot, "13")
+        await pilot.press("w")
+        await until(pilot, lambda: "line 413" in on_screen(app, LogTail) and "line 513" in on_screen(app, LogTail))
+        writer.write("log", level="info", text="another 13", rank=None)
+        writer.write("log", level="info", text="something else", rank=None)
+        await until(pilot, lambda: "another 13" in on_screen(app, LogTail))
+        assert "something else" not in on_screen(app, LogTail)
+        await pilot.press("escape")
+        await until(pilot, lambda: "something else" in on_screen(app, LogTail))
+        assert isinstance(app.screen, MonitorScreen)
+
+
+async def test_the_log_can_have_the_whole_screen(store: Store, make_job: Any) -> None:
+    job, _ = make_job("demo", 3)
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await opened(pilot, app, 3)
+        log = app.screen.query_one(LogTail)
+        await pilot.press("5", "z")
+        await until(pilot, lambda: log.size.height > 15)
+        await pilot.press("escape")
+        await until(pilot, lambda: log.size.height < 10)
+        assert isinstance(app.screen, MonitorScreen)
+
+
+async def test_a_card_and_what_is_left_are_told(store: Store, make_job: Any) -> None:
+    job, writer = make_job("demo", 3, phase="running")
+    writer.write("memory", parts={"weights": 3 << 30, "activations": 5 << 30}, measured=None, micro=8, context=256)
+    writer.write("step", **step(4, mfu=0.43))
+    used = {"device_used": [9 << 30] * 2, "device_total": [16 << 30] * 2}
+    writer.write("telemetry", **used, device_util=[97, 97], power_w=[312, 312], temp_c=[71, 71])
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(160, 48)) as pilot:
+        await opened(pilot, app, 4)
+        await until(pilot, lambda: "VRAM 9.00 of 16.0 GiB · 97% busy · 312 W · 71 °C" in on_screen(app, "#pane-2"))
+        assert "activations 5.00 GiB · weights 3.00 GiB" in on_screen(app, "#pane-2")
+        assert "╌" in on_screen(app, "#pane-2")
+        assert "43% of the device's ceiling" in on_screen(app, "#pane-4")
+        assert "606k tokens left" in on_screen(app, "StatusLine")  # 296 steps of 8 × 256
+
+
+@pytest.mark.parametrize(("size", "backend"), [((60, 20), "torch"), ((80, 24), "mlx"), ((300, 100), "torch")])
+async def test_every_key_at_every_size(
+    store: Store, make_job: Any, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], backend: str
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    job, _ = make_job("demo", 40, phase="running", backend=backend)
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: "loss" in on_screen(app, "#pane-1") and monitor(app).view.step == 40)
+        await pilot.press(*"iiuhlvhlmM0sysyy", *"12345zz", "k", "j", "pageup", "pagedown", "g", "G", "w", "escape")
+        await pilot.resize_terminal(size[0] + 20, size[1] + 4)
+        await pilot.press("i", "C", "escape", "u", "0")
+        assert isinstance(app.screen, MonitorScreen)
+        await until(pilot, lambda: "(40)" in on_screen(app, "#pane-1"))
