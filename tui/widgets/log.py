@@ -49,8 +49,8 @@ class LogTail(Canvas, can_focus=True):
             self.book.add(entry)
 
     def open(self, page: Page) -> None:
-        """The first lines to show: a page that ends with the newest."""
-        self.book.put(page, 0)
+        """The first lines to show: a page that ends with the newest in the file; what was said meanwhile stays."""
+        self.book.put(page._replace(entries=[*page.entries, *self.book.entries]), 0)
         self.redraw()
 
     @property
@@ -109,7 +109,7 @@ class LogTail(Canvas, can_focus=True):
         book, height = self.book, self.size.height
         if self._reading:
             return
-        if not book.first and len(book.entries) - book.back < height:
+        if not book.first and len(book.entries) - book.back < 2 * height:
             self._read("older")
         elif not book.last and book.back < height:
             self._read("newer")
