@@ -6,6 +6,7 @@ tests/e2e/test_out_of_memory.py.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from engine.train.loop import Trainer
 from engine.train.past import StartAgain
 from engine.train.ranks import OneRank
 from engine.train.recovery import QUIET
+from engine.train.torch_backend import TorchBackend
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 from tests.unit.train.whole_runs import Failing, Log, Nano, operations
@@ -77,8 +79,14 @@ def weights(out: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
     return checkpoint.load(out / f"ckpt_step_{step}")[0]["model"]
 
 
-@pytest.mark.parametrize("backend", ["torch", "deepspeed"])
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.7, 0.98])
+@pytest.mark.parametrize(
+    ("backend", "share"),
+    [
+        *(("torch", share) for share in (0.02, 0.3, 0.5, 0.7, 0.98)),
+        *(("deepspeed", share) for share in (0.02, 0.98)),
+        *(pytest.param("deepspeed", share, marks=pytest.mark.faults) for share in (0.3, 0.5, 0.7)),
+    ],
+)
 def test_in_forward_and_backward_nothing_is_lost(nano: Nano, tmp_path: Path, backend: str, share: float) -> None:
     """Micro-batch 6 of the run: the second one of step 3, so that a window half done must go."""
     spec = nano(f"backend={backend}")
@@ -181,8 +189,10 @@ def test_asked_in_vain_it_helps_itself(nano: Nano, tmp_path: Path) -> None:
     assert "nobody has answered" in [state["reason"] for state in log.of("state")]
 
 
-def test_it_grows_back_after_a_quiet_stretch(nano: Nano, tmp_path: Path) -> None:
-    """On a CPU the forecast says there is room for the old micro all along: it was another's memory that was short."""
+def test_it_grows_back_after_a_quiet_stretch(nano: Nano, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The forecast says there is room for the old micro all along: another's memory was short, and is given back."""
+    looks = itertools.count()
+    monkeypatch.setattr(TorchBackend, "capacity", lambda self: (64 << 30) + next(looks))
     log = Log()
     spec = nano(f"steps={QUIET + 20}", "val_every=0")
     at = operations(spec, "accumulate") // 2
