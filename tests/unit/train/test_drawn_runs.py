@@ -47,26 +47,16 @@ def asked(method: str) -> st.SearchStrategy[Ask]:
     return st.builds(Ask, AFTER, st.just(method), st.just({}))
 
 
-NEVER_MEANT: list[st.SearchStrategy[Any]] = [
+HAPPENINGS = st.one_of(
     edits(LOCKED),
     st.builds(Want, AFTER, st.sampled_from(SITES), st.floats(0.01, 0.99)),
     st.builds(Kill, AFTER, st.booleans()),
     st.builds(KillSaving, AFTER, st.integers(1, 60), st.integers(0, 12)),
     st.builds(Shutdown, AFTER),
     *(asked(method) for method in ("checkpoint", "pause", "resume")),
-]
-HARMLESS = st.lists(st.one_of(NEVER_MEANT), max_size=8)
-ANY = st.lists(st.one_of(*NEVER_MEANT, edits(UNLOCKED), edits(CADENCE)), max_size=8)
-
-
-def draws(strategy: st.SearchStrategy[list[Happening]], examples: int, body: Any) -> None:
-    number = int(os.environ.get("MLA_TUI_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"MLA_TUI_SEED={number}")
-    quiet = [HealthCheck.too_slow, HealthCheck.data_too_large]
-    told = settings(max_examples=examples, deadline=None, print_blob=True, suppress_health_check=quiet)
-    seed(number)(told(given(strategy)(body)))()
-
-
+    edits(UNLOCKED),
+    edits(CADENCE),
+)
 LONG = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
 
@@ -85,7 +75,13 @@ def test_whatever_happens_it_learns_what_its_log_says(
     spec = nano(f"backend={backend}", f"steps={STEPS}", "save_every=3", "val_every=4", "keep=2")
     size = sizes(spec)
 
+    number = int(os.environ.get("MLA_TUI_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"MLA_TUI_SEED={number}")
+
+    @seed(number)
+    @settings(max_examples=examples, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.lists(HAPPENINGS, max_size=8))
     def live(happenings: list[Happening]) -> None:
         check(spec, tmp_path_factory.mktemp("drawn"), happenings, size)
 
-    draws(ANY, examples, live)
+    live()
