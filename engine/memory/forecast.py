@@ -25,6 +25,7 @@ CONTEXT = 512 * MIB  # a CUDA context, cuBLAS's and the kernels' own memory; ass
 SLACK = 0.05
 CPU_SLACK = 0.12
 WIDEST_FLASH = 256
+PIECE = 16 * MIB  # of a card's tensor: a checkpoint is written by these
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def forecast(spec: RunSpec, hardware: Hardware) -> Forecast:
     paths = resolve_paths(spec, hardware.device, bf16=hardware.device == "cuda")
     device = _training(spec, hardware, paths)
     host, stepping = _offloaded(spec, hardware, paths)
-    saving, ranks = _saving(spec, hardware, paths), spec.launch.gpus_per_node
+    saving, ranks = _saving(spec, hardware), spec.launch.gpus_per_node
     if hardware.device == "cpu":
         held = {part: device[part] for part in ("weights", "buckets") if part in device} | stepping
         host |= _fullest(device, held)
@@ -152,9 +153,10 @@ def _offloaded(spec: RunSpec, hardware: Hardware, paths: Paths) -> tuple[dict[st
     return parts, stepping
 
 
-def _saving(spec: RunSpec, hardware: Hardware, paths: Paths) -> int:
-    """Bytes of RAM that writing a checkpoint takes besides: what is not in RAM already is copied there file by file,
-    and of several DeepSpeed ranks the first gathers all."""
+def _saving(spec: RunSpec, hardware: Hardware) -> int:
+    """Bytes of RAM that writing a checkpoint takes besides: a card's tensors pass through it in pieces, the next one
+    fetched while the last is held; of several DeepSpeed ranks the first gathers all. What is in RAM is written as it
+    lies."""
     if spec.memory.strategy == "offload":
         return 3 * FP32 * spec.model.config.params if spec.ranks > 1 else 0
-    return max(weight_bytes(spec), optimizer_bytes(spec)) if hardware.device == "cuda" else 0
+    return 2 * PIECE if hardware.device == "cuda" else 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from data.cursor import Cursor
 from engine.preflight import open_split
 from engine.train.backend import Batch
@@ -17,6 +15,7 @@ class Course:
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
+        self._val_batches: list[Batch] | None = None
         self._open()
         self.cursor: Cursor = self._data.start()
 
@@ -30,6 +29,13 @@ class Course:
         if spec.batch.context != before.batch.context:
             self._open()
             self.go_to(self.cursor)
+
+    def restore(self, cursor: Cursor, past: Past, step: int) -> None:
+        """Stand where the checkpoint of ``step`` did. It knows of the edits before it, but of those at its own step
+        only what was there when it was written; made once more they change nothing."""
+        self.repeat_edits(past, step - 1)
+        self.go_to(cursor)
+        self.repeat_edits(past, step)
 
     def go_to(self, cursor: Cursor) -> None:
         self.cursor = cursor.at_context(self.spec.batch.context)
@@ -46,17 +52,19 @@ class Course:
             self.go_to(Cursor.from_dict(record["cursor"]))
         return bool(rewinds)
 
+    @property
+    def val_batches(self) -> list[Batch]:
+        """The validation windows, in batches that fit where a micro-batch does.
+
+        Their size is that of the micro by which the data was opened: an edit of it must not change what a validation
+        loss is, to the last bit. Read at the first call: a run that does not validate needs none.
+        """
+        if self._val_batches is None:
+            windows = open_split(self.spec, "val").first(self.spec.train.val_sequences)
+            self._val_batches = [windows[i : i + self._val_rows] for i in range(0, len(windows), self._val_rows)]
+        return self._val_batches
+
     def _open(self) -> None:
         self._data = open_split(self.spec, "train")
-        self.val_batches = _validation(self.spec)
-
-
-def _validation(spec: RunSpec) -> list[Any]:
-    """The validation windows, the same all through the run, in batches that fit where a micro-batch does.
-
-    Their size is that of the first micro: a live edit must not change what a validation loss is, to the last bit.
-    """
-    if not spec.train.val_every:
-        return []
-    windows = open_split(spec, "val").first(spec.train.val_sequences)
-    return [windows[i : i + spec.batch.micro] for i in range(0, len(windows), spec.batch.micro)]
+        self._val_rows = self.spec.batch.micro
+        self._val_batches = None

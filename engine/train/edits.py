@@ -75,10 +75,14 @@ def changed(old: RunSpec, new: RunSpec) -> dict[str, list[Any]]:
 
 
 def applied(spec: RunSpec, record: Mapping[str, Any]) -> RunSpec:
-    """``spec`` after an edit that the log holds as applied."""
-    new = {key: pair[1] for key, pair in record["changed"].items()}
-    if "sequences" in new:
-        new.pop("accum", None)  # it followed
+    """``spec`` after an edit that the log holds as applied.
+
+    Where ``spec`` has another micro by now than it was made under, the largest below it that divides is taken.
+    """
+    new = {key: pair[1] for key, pair in record["changed"].items() if key != "accum"}  # which follows
+    if "sequences" in new and "micro" not in new:
+        each = new["sequences"] // spec.ranks
+        new["micro"] = max(n for n in range(1, spec.batch.micro + 1) if each % n == 0)
     return edited(spec, new, unlock=True) if new else spec
 
 

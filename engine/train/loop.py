@@ -330,7 +330,8 @@ class Trainer:
         stop = new.train.stop_step
         if stop != self.spec.train.stop_step and 0 < stop < self.step:
             raise UserError(f"set stop_step: {stop} is behind the run, which is at step {self.step}; use a later one")
-        if new.batch.context != self.spec.batch.context:
+        validates = bool(new.train.val_every) and not self.spec.train.val_every
+        if validates or new.batch.context != self.spec.batch.context:
             self.ranks.decide(lambda: check_data(new))
         if not force:
             capacity = self.backend.capacity
@@ -378,8 +379,7 @@ class Trainer:
         state, facts = checkpoint.load(path)
         self.backend.restore(state)
         self.step = self.saver.newest = int(facts["step"])
-        self.course.repeat_edits(self._past, self.step)  # first: the cursor is of the context that the run had by then
-        self.course.go_to(Cursor.from_dict(facts["cursor"]))
+        self.course.restore(Cursor.from_dict(facts["cursor"]), self._past, self.step)
         self.val_loss = facts.get("val_loss")
         self.saver.best = tuple(facts["best"]) if facts.get("best") else None
         if path.parent == self.out:  # else the run's own folder has nothing of it yet

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from engine.jobs.log import Record
 
-BATCH = {"micro", "accum", "sequences", "context"}  # one thing: who changes one of them settles all
+CUT = {"micro", "accum"}  # one thing: who changes one of them settles both
+STEP = {"sequences", "context"}  # what a step is: who changes one of them settles the cut too
 
 
 class StartAgain(Exception):
@@ -77,7 +78,9 @@ def due(records: deque[Record], step: int) -> list[Record]:
 def _without(edits: Iterable[Record], made: Iterable[str]) -> deque[Record]:
     """``edits`` without what ``made`` has settled, and without those of which nothing is left."""
     settled = set(made)
-    if settled & BATCH:
-        settled |= BATCH
+    if settled & STEP:
+        settled |= STEP | CUT
+    elif settled & CUT:
+        settled |= CUT
     left = ({**edit, "changed": {k: v for k, v in edit["changed"].items() if k not in settled}} for edit in edits)
     return deque(edit for edit in left if edit["changed"])

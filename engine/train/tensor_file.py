@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from engine.memory.forecast import PIECE
 from engine.train.durable import Facts, write_file
 
-PIECE = 16 << 20
 ALIGNMENT = 8
 _NAMES = {
     torch.float64: "F64",

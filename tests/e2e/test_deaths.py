@@ -39,7 +39,9 @@ def cgroup(world) -> Iterator[Path]:
     folder.rmdir()
 
 
-def test_the_kernels_out_of_memory_kill_is_called_that(world, cgroup, wait_for):
+def test_the_kernels_out_of_memory_kill_is_called_that_and_answered_with_a_smaller_micro(
+    world, undisturbed, cgroup, wait_for
+):
     (cgroup / LIMIT).write_text(str(TOO_LITTLE))
     words = [str(world.command), "launch", "-p", "nano", "--name", "run"]
     into_it = f'echo $$ > {cgroup}/cgroup.procs && exec "$@"'
@@ -52,6 +54,14 @@ def test_the_kernels_out_of_memory_kill_is_called_that(world, cgroup, wait_for):
     died = run.kind("exit")[0]
     assert died["signal"] == "SIGKILL"
     assert "memory limit of its cgroup was reached" in died["why"]
+    lowered = run.kind("edit")[0]
+    assert (lowered["by"], lowered["step"], lowered["changed"]["micro"]) == ("oom", 0, [4, 2])
+    assert run.kind("step")[0]["micro"] == 2
+    assert run.kind("exit")[-1]["code"] == 0
+    plain, found = undisturbed.losses(), run.losses()
+    assert found.keys() == plain.keys()
+    for step in range(1, 41):
+        assert found[step] == pytest.approx(plain[step], rel=1e-5)
 
 
 def test_a_run_that_hangs_is_said_to_and_can_be_ended(world, wait_for):

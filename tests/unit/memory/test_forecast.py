@@ -85,6 +85,14 @@ def test_offload_moves_the_states_to_the_host() -> None:
     assert offload.device_total < device.device_total
 
 
+def test_a_checkpoint_takes_two_pieces_of_a_card_and_what_ranks_gather() -> None:
+    spec = registry.load("pretrain_5080")
+    device = replace(spec, memory=replace(spec.memory, strategy="device"))
+    assert forecast(device, CARD).saving == 2 * (16 << 20)
+    assert forecast(device, CPU).saving == forecast(spec, CARD).saving == 0
+    assert forecast(spec.on_ranks(1, 2), CARD).saving == 12 * spec.model.config.params
+
+
 @pytest.mark.parametrize(("profile", "micro"), [("pretrain_5080", 12), ("longctx_5090", 1)])
 def test_what_the_profiles_of_a_16_gb_card_need_of_it(profile: str, micro: int) -> None:
     """The device holds them with room to spare; of 24 GB of RAM their states leave less than a tenth."""

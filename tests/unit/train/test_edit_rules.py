@@ -115,6 +115,12 @@ def test_what_the_log_holds_gives_the_same_spec_again(changes: dict[str, Any]) -
     assert applied(spec, {"changed": changed(spec, new)}) == new
 
 
+def test_made_again_under_another_micro_it_takes_the_largest_that_divides(spec: RunSpec) -> None:
+    record = {"changed": {"sequences": [96, 40], "accum": [8, 4]}}
+    new = applied(spec.with_batch(micro=6), record)
+    assert (new.batch.sequences, new.batch.micro) == (40, 5)
+
+
 def test_an_accum_that_needs_too_large_a_micro_is_refused() -> None:
     spec = registry.load("cpu_demo", ["sequences=8192"])
     with pytest.raises(UserError, match=r"batch\.micro: 8192 is not in 1\.\.4096"):

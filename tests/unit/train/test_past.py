@@ -29,6 +29,17 @@ def test_a_later_one_at_an_earlier_step_replaces_its_own_kind_alone() -> None:
     assert [record["step"] for record in past.rewinds] == [8, 9]
 
 
+def test_another_cut_at_an_earlier_step_leaves_what_later_ones_are() -> None:
+    """Want of memory on the way back, which lowers micro, must not take back what a person has made of a step."""
+    wider = {**edit(10), "changed": {"context": [32, 16], "micro": [4, 8], "accum": [2, 1]}}
+    past = Past.of([wider, {**edit(8), "by": "oom"}])
+    assert [(r["step"], [*r["changed"]]) for r in past.edits] == [(8, ["micro"]), (10, ["context"])]
+    past.supersede({"micro", "accum"})
+    assert [[*r["changed"]] for r in past.edits] == [["context"]]
+    past.supersede({"sequences", "accum"})  # another step: all that follows is of it
+    assert not past.edits
+
+
 def test_a_checkpoint_knows_of_the_rewinds_before_it_but_not_of_those_at_its_step() -> None:
     past = Past.of([rewind(8), rewind(12, 1), rewind(12, 2), rewind(20)])
     past.begin_at(12)

@@ -10,56 +10,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 from engine.jobs.commands import Command
 from engine.train import checkpoint
 from engine.train.backends import build_backend
 from engine.train.loop import Trainer
 from engine.train.ranks import OneRank
-from engine.train.reporter import SilentReporter
 from profiles.errors import UserError
-from profiles.registry import load
 from profiles.spec import RunSpec
-
-torch.set_num_threads(1)
-NANO = [
-    *("model.hidden_size=32", "model.num_hidden_layers=1", "model.num_attention_heads=2", "model.vocab_size=256"),
-    *("model.qk_nope_head_dim=8", "model.qk_rope_head_dim=8", "model.v_head_dim=16", "model.kv_lora_rank=16"),
-    *("model.intermediate_size=64", "context=32", "sequences=8", "micro=4", "deterministic=true"),
-    *("steps=12", "save_every=4", "val_every=6", "val_sequences=8", "warmup=2", "optim.lr=3e-3", "keep=9"),
-]
+from tests.unit.train.whole_runs import Log, Nano
 
 
 @pytest.fixture
-def nano(tmp_path: Path) -> Callable[..., RunSpec]:
-    for split, count in (("train", 20_000), ("val", 2_000)):
-        path = tmp_path / "shards" / "phase1" / split / f"phase1-{split}-000.bin"
-        path.parent.mkdir(parents=True)
-        (np.cumsum(np.random.default_rng(1).integers(0, 4, count)) % 256).astype("<u2").tofile(path)
-    return lambda *more: load("cpu_demo", [*NANO, f"root={tmp_path / 'shards'}", *more])
-
-
-class Told(SilentReporter):
-    """Keeps every record, and asks what ``ask`` gives after it."""
-
-    def __init__(self, ask: Callable[[dict[str, Any]], list[Command]] = lambda record: []) -> None:
-        self.records: list[dict[str, Any]] = []
-        self._ask = ask
-        self._asked: list[Command] = []
-
-    def record(self, kind: str, **fields: Any) -> None:
-        self.records.append({"kind": kind, **fields})
-        self._asked += self._ask(self.records[-1])
-
-    def commands(self) -> list[Command]:
-        asked, self._asked = self._asked, []
-        return asked
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        return [record for record in self.records if record["kind"] == kind]
+def nano(nano: Nano) -> Nano:
+    return lambda *more: nano("steps=12", "save_every=4", "val_every=6", "keep=9", *more)
 
 
 class Around:
@@ -79,7 +44,7 @@ def command(method: str, **params: Any) -> Command:
     return Command(id=f"{method}-1", method=method, params=params, by="test")
 
 
-def trained(spec: RunSpec, out: Path, told: Told, before: Callable[[str], None] = lambda name: None) -> str:
+def trained(spec: RunSpec, out: Path, told: Log, before: Callable[[str], None] = lambda name: None) -> str:
     backend = Around(build_backend(spec, OneRank()), before)
     return Trainer(spec, backend, told, out).run(None, None)  # type: ignore[arg-type]
 
@@ -95,7 +60,7 @@ def content(out: Path) -> dict[int, bytes]:
 
 @pytest.mark.parametrize("backend", ["torch", "mlx", "deepspeed"])
 def test_written_behind_the_next_step_it_is_what_stopping_there_would_have_saved(
-    nano: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+    nano: Nano, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
     spec = nano(f"backend={backend}")
     real, main = os.write, threading.main_thread()
@@ -119,7 +84,7 @@ def test_written_behind_the_next_step_it_is_what_stopping_there_would_have_saved
 
     seen: list[threading.Thread] = []
     monkeypatch.setattr(os, "write", hold)
-    told = Told()
+    told = Log()
     assert trained(spec, tmp_path / "behind", told, before) == "finished"
     monkeypatch.setattr(os, "write", real)
     saved = told.of("checkpoint")
@@ -127,16 +92,16 @@ def test_written_behind_the_next_step_it_is_what_stopping_there_would_have_saved
     assert all(c["stall_s"] > 0 and c["seconds"] > 0 for c in saved)
 
     for step in (4, 8):
-        stop = Told(lambda record, step=step: [command("stop")] if record.get("step") == step else [])
+        stop = Log(lambda record, step=step: [command("stop")] if record.get("step") == step else [])
         assert trained(nano(f"backend={backend}", "save_every=0"), tmp_path / f"at {step}", stop) == "stopped"
         assert content(tmp_path / f"at {step}")[step] == content(tmp_path / "behind")[step], step
 
 
 def test_a_write_that_fails_is_told_and_the_run_goes_on(
-    nano: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nano: Nano, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = nano("keep=1", "val_every=1")
-    plain = Told()
+    plain = Log()
     trained(spec, tmp_path / "plain", plain)
     real, failed = os.fsync, []
 
@@ -146,10 +111,10 @@ def test_a_write_that_fails_is_told_and_the_run_goes_on(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(fd)
 
-    def plain_steps(told: Told) -> int:
+    def plain_steps(told: Log) -> int:
         return max((record["step"] for record in told.of("step")), default=0)
 
-    told = Told()
+    told = Log()
     monkeypatch.setattr(os, "fsync", fsync)
     assert trained(spec, tmp_path / "out", told) == "finished"
     found = [(c["step"], c["ok"]) for c in told.of("checkpoint")]
@@ -161,31 +126,31 @@ def test_a_write_that_fails_is_told_and_the_run_goes_on(
     assert checkpoint.facts(tmp_path / "out" / "ckpt_step_12")["best"][1] in checkpoint.steps(tmp_path / "out")
 
 
-def test_what_was_begun_is_written_and_told_whatever_ends_the_run(nano: Callable[..., RunSpec], tmp_path: Path) -> None:
+def test_what_was_begun_is_written_and_told_whatever_ends_the_run(nano: Nano, tmp_path: Path) -> None:
     def dies(name: str) -> None:
         if name == "accumulate" and told.of("step")[-1:] and told.of("step")[-1]["step"] == 4:
             raise RuntimeError("a card fell off the bus")
 
-    told = Told()
+    told = Log()
     with pytest.raises(RuntimeError, match="fell off"):
         trained(nano(), tmp_path / "out", told, dies)
     assert [(c["step"], c["ok"]) for c in told.of("checkpoint")] == [(4, True)]
     assert checkpoint.intact(tmp_path / "out", pytest.fail) == tmp_path / "out" / "ckpt_step_4"
 
 
-def test_an_asked_for_checkpoint_is_acknowledged_when_it_is_there(nano: Callable[..., RunSpec], tmp_path: Path) -> None:
+def test_an_asked_for_checkpoint_is_acknowledged_when_it_is_there(nano: Nano, tmp_path: Path) -> None:
     def ask(record: dict[str, Any]) -> list[Command]:
         if record["kind"] == "checkpoint":
             assert (tmp_path / "out" / f"ckpt_step_{record['step']}" / "manifest.json").is_file()
         return [command("checkpoint")] if record["kind"] == "step" and record["step"] == 2 else []
 
-    told = Told(ask)
+    told = Log(ask)
     trained(nano(), tmp_path / "out", told)
     first = told.of("checkpoint")[0]
     assert (first["step"], first["id"]) == (2, "checkpoint-1")
 
 
-def test_stop_and_pause_while_a_checkpoint_is_being_written(nano: Callable[..., RunSpec], tmp_path: Path) -> None:
+def test_stop_and_pause_while_a_checkpoint_is_being_written(nano: Nano, tmp_path: Path) -> None:
     """Both are asked as soon as the step whose save has begun is told: each waits for the writer first."""
 
     def released(name: str) -> None:
@@ -199,7 +164,7 @@ def test_stop_and_pause_while_a_checkpoint_is_being_written(nano: Callable[..., 
             return [command("stop")]
         return []
 
-    told = Told(ask)
+    told = Log(ask)
     assert trained(nano(), tmp_path / "out", told, released) == "stopped"
     assert [(c["step"], c["ok"]) for c in told.of("checkpoint")] == [(4, True)]
     phases = [state["phase"] for state in told.of("state")]
@@ -224,7 +189,7 @@ class Poisoned(Around):
         return (float("nan"), norm) if self._windows == self._bad else (loss, norm)
 
 
-def poisoned(spec: RunSpec, out: Path, told: Told, bad: int) -> None:
+def poisoned(spec: RunSpec, out: Path, told: Log, bad: int) -> None:
     backend = Poisoned(build_backend(spec, OneRank()), bad)
     Trainer(spec, backend, told, out).run(None, None)  # type: ignore[arg-type]
 
@@ -238,9 +203,9 @@ def poisoned(spec: RunSpec, out: Path, told: Told, bad: int) -> None:
     ],
 )
 def test_without_a_way_back_a_run_stops_and_says_why(
-    nano: Callable[..., RunSpec], tmp_path: Path, policy: str, bad: int, words: str
+    nano: Nano, tmp_path: Path, policy: str, bad: int, words: str
 ) -> None:
-    told = Told()
+    told = Log()
     with pytest.raises(UserError, match=words):
         poisoned(nano(f"on_nan={policy}"), tmp_path / "out", told, bad)
     assert [alert["what"] for alert in told.of("alert")] == ["nan"]

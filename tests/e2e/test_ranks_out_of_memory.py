@@ -1,0 +1,96 @@
+"""Want of memory on one of two ranks, at each kind of place: DeepSpeed ZeRO-2 with its states in host memory.
+
+The ranks are real processes, started again as a supervisor would; the error is raised within one of them, at a chosen
+operation (tight_rank.py).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.jobs.files import write_json
+from engine.jobs.log import read_all
+from engine.jobs.process import Lock
+from engine.jobs.store import Job
+from engine.preflight import resolved
+from profiles.registry import load
+from tests.unit.train.troubled import Run
+from tests.unit.train.whole_runs import NANO, write_shards
+
+REPOSITORY = Path(__file__).parents[2]
+STEPS = 8
+SITES = {"forward": ("accumulate", 0.05), "backward": ("accumulate", 0.8), "optimizer": ("apply", 0.5)}
+IN_THE_SUITE = ("backward", 1)  # the one that must leave word to the other, with half-reduced gradients about
+
+
+def spec(root: Path, *more: str) -> Any:
+    paths = (f"root={root / 'shards'}", f"out={root / 'models'}")
+    common = (f"steps={STEPS}", "save_every=2", "val_every=3", "val_sequences=16", "compile=off")
+    return resolved(load("cpu_demo", [*NANO, *common, *paths, *more]))
+
+
+def begin_until_its_end(job: Job, *tight: str) -> list[dict[str, Any]]:
+    """The records of a job whose ranks are started until it has finished."""
+    supervisor = Lock(job.supervisor_lock)  # held: a trainer revives one that is not there
+    assert supervisor.acquire()
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
+    try:
+        for attempt in range(1, 4):
+            launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+            words = [str(Path(__file__).with_name("tight_rank.py")), str(job.path), str(attempt), *tight]
+            done = subprocess.run([*launcher, *words], env=env, capture_output=True, text=True, timeout=200)
+            records = [record for _, record in read_all(job.log_path)]
+            if [r["phase"] for r in records if r["kind"] == "state"][-1] == "finished":
+                return records
+        pytest.fail(f"it never came to its end\n{done.stdout}\n{done.stderr}")
+    finally:
+        supervisor.release()
+
+
+@pytest.mark.parametrize(
+    ("where", "rank"),
+    [
+        pytest.param(where, rank, marks=[] if (where, rank) == IN_THE_SUITE else pytest.mark.faults)
+        for where in (*SITES, "validation")
+        for rank in (0, 1)
+    ],
+)
+def test_one_of_two_ranks_runs_out_of_memory(tmp_path: Path, where: str, rank: int) -> None:
+    write_shards(tmp_path / "shards")
+    calm = Run(spec(tmp_path), tmp_path / "calm", [], {}, [])
+    calm.live()
+    job = Job(tmp_path / "job")
+    job.path.mkdir()
+    two = spec(tmp_path, "backend=deepspeed", "gpus_per_node=2")
+    write_json(job.path / "spec.json", {**two.to_dict(), "start": {"name": "tight"}})
+    method, share = SITES.get(where, ("evaluate", 0.5))
+    records = begin_until_its_end(job, str(rank), method, str(share))
+
+    def of(kind: str) -> list[dict[str, Any]]:
+        return [record for record in records if record["kind"] == kind]
+
+    steps = {record["step"]: record for record in of("step")}
+    calm_steps = calm.last("step")
+    for step in calm_steps:
+        fed = np.concatenate([np.load(job.path / f"fed-{one}-{step}.npy") for one in (0, 1)])
+        assert np.array_equal(fed, calm.fed[step]), f"step {step} had other sequences"
+    found, told = ({step: one[step]["loss"] for step in one} for one in (steps, calm_steps))
+    assert found == pytest.approx(told, rel=1e-5)
+    assert (job.path / "failed").exists()
+    if where == "validation":  # only that rank, only its piece
+        assert len(of("start")) == 1 and {record["micro"] for record in of("step")} == {4}
+        assert [oom["action"] for oom in of("oom")] == ([] if rank else ["validate 2 at once"])
+        return
+    assert len(of("start")) == 2
+    (oom,), (edit,) = of("oom"), of("edit")
+    assert (oom["where"], oom["action"]) == (where, "micro 2")
+    assert (edit["by"], edit["changed"]["micro"]) == ("oom", [4, 2])
+    assert steps[STEPS]["micro"] == 2
+    assert not list((tmp_path / "models" / "tight").glob(".oom.*"))

@@ -1,0 +1,89 @@
+"""Whole runs of a very small model within the test's process, and memory that does not suffice in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from engine.jobs.commands import Command
+from engine.train.backends import build_backend
+from engine.train.ranks import OneRank
+from engine.train.reporter import SilentReporter
+from profiles.spec import RunSpec
+
+torch.set_num_threads(1)
+NANO = (
+    *("model.hidden_size=32", "model.num_hidden_layers=1", "model.num_attention_heads=2", "model.vocab_size=256"),
+    *("model.qk_nope_head_dim=8", "model.qk_rope_head_dim=8", "model.v_head_dim=16", "model.kv_lora_rank=16"),
+    *("model.intermediate_size=64", "context=32", "sequences=8", "micro=4", "deterministic=true", "precision=fp32"),
+    *("val_sequences=8", "warmup=2", "optim.lr=3e-3"),
+)
+Nano = Callable[..., RunSpec]
+
+
+def write_shards(root: Path) -> None:
+    """Headerless uint16 shards of a walk that a small model can learn."""
+    for split, count in (("train", 20_000), ("val", 2_000)):
+        path = root / "phase1" / split / f"phase1-{split}-000.bin"
+        path.parent.mkdir(parents=True)
+        (np.cumsum(np.random.default_rng(1).integers(0, 4, count)) % 256).astype("<u2").tofile(path)
+
+
+class Log(SilentReporter):
+    """Keeps what is written over several attempts, and asks what ``ask`` gives after a record."""
+
+    def __init__(self, ask: Callable[[dict[str, Any]], list[Command]] = lambda record: []) -> None:
+        self.records: list[dict[str, Any]] = []
+        self._ask = ask
+        self._asked: list[Command] = []
+
+    def record(self, kind: str, **fields: Any) -> None:
+        self.records.append({"kind": kind, **fields})
+        self._asked += self._ask(self.records[-1])
+
+    def commands(self) -> list[Command]:
+        asked, self._asked = self._asked, []
+        return asked
+
+    def past(self) -> list[dict[str, Any]]:
+        return [r for r in self.records if r["kind"] in ("edit", "oom", "rewind")]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [record for record in self.records if record["kind"] == kind]
+
+    def losses(self) -> dict[int, float]:
+        return {record["step"]: record["loss"] for record in self.of("step")}
+
+
+class Failing(TorchDispatchMode):
+    """Raises what a card raises, at operation ``at`` of those it sees; ``count`` is how many it has seen."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        if self.count == self.at:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 15.47 GiB")
+        return func(*args, **(kwargs or {}))
+
+
+def operations(spec: RunSpec, method: str) -> int:
+    """How many of torch's operations one call of ``method`` is."""
+    backend = build_backend(spec, OneRank())
+    batch = np.cumsum(np.random.default_rng(0).integers(0, 4, (4, 33)), axis=1) % 256
+    counting = Failing(0)
+    if method == "apply":
+        backend.accumulate(batch, 8 * 32)
+        backend.totals()
+    arguments = {"accumulate": (batch, 8 * 32), "evaluate": (batch,), "apply": (1e-3, 1.0)}[method]
+    with counting:
+        getattr(backend, method)(*arguments)
+    return counting.count
