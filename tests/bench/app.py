@@ -5,8 +5,8 @@ us, who hold its lock and append a real step record once a second.
 
 Floors, written before measuring:
 
-- A tick of four panes changes a few dots, two numbers a title and a dozen digits of the status lines: about 40 places of
-  8 bytes to go there and 2 to write, some 0.4 KB.
+- A tick of four panes changes a few dots, two numbers a title and a dozen digits of the status lines: about 40 places,
+  8 bytes to go to each and 2 to write there, some 0.4 KB.
 - A key is answered within one turn of Textual's loop: 5 to 15 ms.
 - Python, Textual and a stylesheet take 0.2 s to the first byte; the history of a long run 0.05 s more.
 """

@@ -1,9 +1,9 @@
 """W&B LEET on the same kind of run, in the same terminal, measured by the same functions.
 
-Both run by themselves: a writer that logs the four series of our panes once a second (``wandb.init(mode="offline")``),
-and ``wandb leet RUN``. Its writer flushes once a second and samples the machine once a second here, where 15 s are usual,
-and LEET looks again every second: otherwise nothing on its screen is live. Twice: as it comes (two side bars; at 80x24
-two of four charts), and with our layout (four charts, no side bars).
+A writer logs the four series of our panes once a second (``wandb.init(mode="offline")``), ``wandb leet RUN`` shows
+them. The writer flushes and samples the machine once a second here, where 15 s are usual, and LEET looks again every
+second: otherwise nothing on its screen is live. Twice: as it comes (two side bars; at 80x24 two of four charts), and
+with our layout (four charts, no side bars).
 """
 
 from __future__ import annotations
