@@ -91,13 +91,19 @@ def _logged(folder: Path, wandb: str, steps: int, live: bool) -> Iterator[str]:
 
 def _load(wandb: str, run: str, size: Size, env: dict[str, str], steps: int) -> None:
     seen = []
-    for _ in range(5):
+    what = f"leet, four charts, {size[0]}x{size[1]}, an ended run of {steps} steps"
+    for _ in range(3):
         leet = Pty([wandb, "leet", run], size, env)
-        seen.append(leet.settle(patience=60))
-        memory = sum(map(pss, family(leet.pid)))
-        leet.close()
+        try:
+            seen.append(leet.settle(patience=60))
+            memory = sum(map(pss, family(leet.pid)))
+        except TimeoutError as error:
+            print(f"{what}: {error}")
+            return
+        finally:
+            leet.close()
     first, full = (statistics.median(s[i] for s in seen) for i in (0, 1))
     print(
-        f"leet, four charts, {size[0]}x{size[1]}, an ended run of {steps} steps: first byte {first:.2f} s, quiet after"
-        f" {full:.2f} s (median of 5), {seen[-1].sent / 1024:.1f} KB, {memory / 1e6:.0f} MB proportional"
+        f"{what}: first byte {first:.2f} s, quiet after {full:.2f} s (median of 3),"
+        f" {seen[-1].sent / 1024:.1f} KB, {memory / 1e6:.0f} MB proportional"
     )
