@@ -55,7 +55,7 @@ snapshots: $(STAMP)
 # The pictures of README, made of a real run in a real tmux.
 .PHONY: pictures
 pictures: $(STAMP) $(CORPUS) tmux
-	$(BIN)/python scripts/pictures.py docs/pictures
+	$(BIN)/python -m scripts.pictures docs/pictures
 
 faults: $(STAMP) tmux
 	$(BIN)/python -m pytest -n 2 -m faults tests

@@ -1,8 +1,8 @@
 """A screen as text that reads well in a diff.
 
-First what stands there, line by line; then, for each line, its runs of style in cells: ``3 ab12 cd7 .61`` is line 3, twelve
-cells of style ``ab``, seven of ``cd``, 61 of the screen's own. The styles are spelt out below; their names come from what
-they are, so a new one renames no other. Last the same under NO_COLOR, where the text must not differ.
+First what stands there, line by line; then, for each line, its runs of style: ``3 abc12 def7 .61`` is line 3, twelve
+cells of style ``abc``, seven of ``def``, 61 of the most usual. The styles are spelt out below; their names come from
+what they are, so a new one renames no other. Last the same under NO_COLOR, where the text must not differ.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The states a screen can be in, each made of a real job's files under a clock, a machine and names that never change."""
+"""The states a screen can be in, each made of a real job's files; clock, machine and names never change."""
 
 from __future__ import annotations
 

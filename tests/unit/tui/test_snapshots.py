@@ -1,7 +1,7 @@
 """Every screen in every state, as text beside this file, so that what a change does to them stands in its diff.
 
-``make snapshots`` (MLA_SNAPSHOTS=write) writes them anew; look at ``git diff tests/unit/tui/snapshots`` then. A new screen
-is one line in ``scenes.SCENES``.
+``make snapshots`` (MLA_SNAPSHOTS=write) writes them anew; look at ``git diff tests/unit/tui/snapshots`` then. A new
+screen or state is one line in ``scenes.SCENES``.
 """
 
 from __future__ import annotations
