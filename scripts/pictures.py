@@ -15,11 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TypeVar
+from typing import Any, TypeVar
 from xml.sax.saxutils import escape
 
 from rich.style import Style
@@ -34,6 +34,8 @@ SIZE = (100, 30)
 CELL, LINE, PT = 8.4, 18, 14
 BACK, FORE = "#121212", "#e0e0e0"
 T = TypeVar("T")
+Cell = tuple[str, tuple[str, str, bool]]
+"""A character, its colours and whether it is bold."""
 
 
 def main(folder: Path) -> None:
@@ -123,26 +125,31 @@ def svg(lines: list[str]) -> str:
     width, height = SIZE[0] * CELL, SIZE[1] * LINE
     boxes, texts = [], []
     for y, line in enumerate(lines):
-        x = 0
-        for style, run in groupby(_cells(line), key=lambda cell: cell[1]):
-            text = "".join(char for char, _ in run)
-            fore, back, bold = style
-            left, wide = f"{x * CELL:.1f}", f"{len(text) * CELL:.1f}"
+        cells = _cells(line)
+        for left, wide, back, _ in _runs(cells, lambda cell: cell[1][1]):
             if back != BACK:
                 boxes.append(f'<rect x="{left}" y="{y * LINE}" width="{wide}" height="{LINE}" fill="{back}"/>')
+        for left, wide, (fore, _, bold), text in _runs(cells, lambda cell: cell[1]):
             if text.strip():
                 weight = ' font-weight="bold"' if bold else ""
                 place = f'x="{left}" y="{y * LINE + PT}" textLength="{wide}"'
                 texts.append(f'<text {place} fill="{fore}"{weight}>{escape(text)}</text>')
-            x += len(text)
     font = "font-family=\"'DejaVu Sans Mono',Menlo,Consolas,monospace\""
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" {font} font-size="{PT}">'
     body = "\n".join([f'<rect width="100%" height="100%" fill="{BACK}"/>', *boxes, *texts])
     return f"{head}\n<style>text{{white-space:pre}}</style>\n{body}\n</svg>\n"
 
 
-def _cells(line: str) -> list[tuple[str, tuple[str, str, bool]]]:
-    """Each character with its colours and whether it is bold."""
+def _runs(cells: list[Cell], key: Callable[[Cell], Any]) -> Iterator[tuple[str, str, Any, str]]:
+    """Where each run of cells with one ``key`` begins and how wide it is, in pixels; the key; its text."""
+    x = 0
+    for value, run in groupby(cells, key):
+        text = "".join(char for char, _ in run)
+        yield f"{x * CELL:.1f}", f"{len(text) * CELL:.1f}", value, text
+        x += len(text)
+
+
+def _cells(line: str) -> list[Cell]:
     text = Text.from_ansi(line)
     styles = [Style.null()] * len(text.plain)
     for span in text.spans:

@@ -27,7 +27,7 @@ from typing import Any
 from engine.jobs.digest import Digest
 from engine.jobs.log import LogWriter
 from engine.jobs.store import Job
-from tests.bench.leet import bench_leet
+from tests.bench.leet import PAINTED, bench_leet
 from tests.bench.log import fill, make_job, step_fields, supervised
 from tests.bench.measure import MLA_TUI, Pty, Size, cpu, family, pss, rss, tell
 
@@ -35,7 +35,6 @@ SIZES: tuple[Size, ...] = ((80, 24), (200, 50))
 FILLED = 600  # steps a live run has when it is looked at
 SECONDS = 30  # of looking
 LOAD = 200_000  # steps of the run that both this app and LEET load
-PAINTED = 1024  # bytes: more than a program's questions to the terminal, less than any screen
 SLOW_LINE = "--low-bandwidth"
 
 
@@ -46,7 +45,8 @@ def bench_app(home: Path, leet: str | None = None) -> None:
     _long_log(home)
     asyncio.run(_overlay(10))
     if leet:
-        bench_leet(home / "wandb", leet, _watch, SIZES, FILLED, LOAD)
+        app = [MLA_TUI, "attach", f"long-{LOAD}"]
+        bench_leet(home / "wandb", leet, _watch, app, SIZES, FILLED, LOAD)
     else:
         print("W&B LEET: not measured; name a wandb executable with --leet PATH")
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.bench.measure import Pty, Size, family, pss
+from tests.bench.measure import Pty, Size, family, pss, tell
 
 WRITER = """
 import sys, time, wandb
@@ -47,10 +47,13 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     },
 }
 Watch = Callable[[str, Sequence[str], Size, dict[str, str]], None]
+PAINTED = 1024  # bytes: more than a program's questions to the terminal, less than any screen
 
 
-def bench_leet(folder: Path, wandb: str, watch: Watch, sizes: Sequence[Size], filled: int, load: int) -> None:
-    """``watch`` measures a live run; ``load`` is the steps of the long one."""
+def bench_leet(
+    folder: Path, wandb: str, watch: Watch, app: Sequence[str], sizes: Sequence[Size], filled: int, load: int
+) -> None:
+    """``watch`` measures a live run; ``app`` shows an ended one in our app; LEET loads one of ``load`` steps."""
     folder.mkdir()
     version = subprocess.run([wandb, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     print(version)
@@ -59,8 +62,10 @@ def bench_leet(folder: Path, wandb: str, watch: Watch, sizes: Sequence[Size], fi
             for size in sizes:
                 watch(f"leet, {name}", [wandb, "leet", run], size, _config(folder, layout))
     with _logged(folder, wandb, load, live=False) as run:
+        config = _config(folder, LAYOUTS["four charts"])
         for size in sizes:
-            _load(wandb, run, size, _config(folder, LAYOUTS["four charts"]), load)
+            _paint(size, {"app": (app, {}), "leet": ([wandb, "leet", run], config)})
+            _load(wandb, run, size, config, load)
 
 
 def _config(folder: Path, layout: dict[str, Any]) -> dict[str, str]:
@@ -87,6 +92,18 @@ def _logged(folder: Path, wandb: str, steps: int, live: bool) -> Iterator[str]:
     finally:
         writer.terminate()
         writer.wait()
+
+
+def _paint(size: Size, programs: dict[str, tuple[Sequence[str], dict[str, str]]]) -> None:
+    """Exec to the first screen of a long run, in turns, so that both meet the same load of the machine."""
+    times: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(7):
+        for name, (argv, env) in programs.items():
+            program = Pty(argv, size, env)
+            times[name].append(program.read_bytes(PAINTED))
+            program.close()
+    for name, seconds in times.items():
+        tell(f"{name}, {size[0]}x{size[1]}, exec to the first screen, in turns", seconds, "s")
 
 
 def _load(wandb: str, run: str, size: Size, env: dict[str, str], steps: int) -> None:

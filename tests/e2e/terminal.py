@@ -91,7 +91,7 @@ class Terminal:
 
     def escapes(self) -> str:
         """The screen with the escape sequences of its colours."""
-        return self.tmux("capture-pane", "-e", "-p", "-t", "mla:0.0")
+        return self.tmux("capture-pane", "-e", "-N", "-p", "-t", "mla:0.0")
 
     def resize(self, size: Size) -> None:
         width, height = map(str, size)
