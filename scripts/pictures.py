@@ -84,7 +84,7 @@ def walk(terminal: Terminal, picture: Callable[[str], None]) -> None:
     terminal.keys("q")
     terminal.wait_text("mla-tui · runs")
     terminal.keys("Enter")
-    terminal.wait_text(r"1–([4-9]\d|\d{3,}) \(")
+    terminal.wait_text(r"1–([3-9]\d|\d{3,}) \(")
     picture("monitor")
     terminal.keys("e")
     terminal.wait_text("forecast: ")
