@@ -72,7 +72,7 @@ def main(folder: Path) -> None:
 def walk(terminal: Terminal, picture: Callable[[str], None]) -> None:
     """Where a person who reads README goes, with a picture at each stop."""
     terminal.open(size=SIZE)
-    terminal.wait_text(r"demo .*running.*\d/3000[\s\S]*[▁-█]{4}[\s\S]*[▁-█]{4}[\s\S]*[▁-█]{4}")
+    terminal.wait_text(r"demo .*running.*/3000.*[▁-█]{4}.*\n.*[▁-█]{4}.*\n.*[▁-█]{4}")
     picture("home")
     terminal.keys("n")
     terminal.wait_text(r"-p \w+")
