@@ -28,7 +28,7 @@ def stands(terminal: Terminal, width: int, height: int) -> bool:
 
 
 def shown_step(terminal: Terminal) -> int:
-    return int(terminal.wait_text(r"1–(\d+) \(")[1])
+    return int(terminal.wait_text(r"step ([\d,]+)/")[1].replace(",", ""))
 
 
 def test_a_session_is_left_and_taken_up_again_at_another_size(world, terminals, wait_for):
