@@ -47,6 +47,16 @@ lint: $(STAMP)
 bench: $(STAMP) $(CORPUS)
 	$(BIN)/python -m tests.bench
 
+# What every screen looks like, written anew; see what changed with: git diff tests/unit/tui/snapshots
+.PHONY: snapshots
+snapshots: $(STAMP)
+	MLA_SNAPSHOTS=write $(BIN)/python -m pytest tests/unit/tui/test_snapshots.py
+
+# The pictures of README, made of a real run in a real tmux.
+.PHONY: pictures
+pictures: $(STAMP) $(CORPUS) tmux
+	$(BIN)/python -m scripts.pictures docs/pictures
+
 faults: $(STAMP) tmux
 	$(BIN)/python -m pytest -n 2 -m faults tests
 

@@ -1,31 +1,32 @@
 """``make bench``: what the promises of speed and size come to on this machine. Medians; nothing here passes or fails.
 
-Arguments name sections: ls, paint, launch, step, run, log, compare.
+Arguments name sections; without one, all of them. ``--leet PATH`` (a ``wandb`` executable) measures W&B LEET too.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
-import pty
-import select
-import statistics
-import struct
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from tests.bench.app import bench_app
 from tests.bench.compare import bench_compare
 from tests.bench.log import bench_log
-
-MLA_TUI = str(Path(sys.executable).parent / "mla-tui")
+from tests.bench.measure import MLA_TUI, Pty, cpu, rss, tell, wall
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    parser.add_argument("--leet", metavar="PATH", help="a wandb executable, version 0.31 or later")
+    parser.add_argument("sections", nargs="*", metavar="SECTION")
+    args = parser.parse_args()
     sections: dict[str, Callable[[Path], None]] = {
         "ls": bench_ls,
         "paint": bench_first_paint,
@@ -34,8 +35,11 @@ def main() -> None:
         "run": bench_run,
         "log": bench_log,
         "compare": bench_compare,
+        "app": partial(bench_app, leet=args.leet),
     }
-    for name in sys.argv[1:] or sections:
+    if unknown := set(args.sections) - sections.keys():
+        parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(sections)}")
+    for name in args.sections or sections:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["MLA_TUI_HOME"] = folder
             sections[name](Path(folder))
@@ -43,14 +47,14 @@ def main() -> None:
 
 def bench_ls(home: Path) -> None:
     _make_jobs(home, 100)
-    times = [_wall([MLA_TUI, "ls"]) for _ in range(21)]
-    _tell("mla-tui ls, 100 jobs", times, "s")
+    times = [wall([MLA_TUI, "ls"]) for _ in range(21)]
+    tell("mla-tui ls, 100 jobs", times, "s")
 
 
 def bench_first_paint(home: Path) -> None:
     _make_jobs(home, 20)
     times = [_first_paint([MLA_TUI]) for _ in range(11)]
-    _tell("first paint of the app, from exec", times, "s")
+    tell("first paint of the app, from exec", times, "s")
 
 
 def bench_first_step(home: Path) -> None:
@@ -60,7 +64,7 @@ def bench_first_step(home: Path) -> None:
         job = _launch(home, "steps=2", "val_every=0", "save_every=0")
         times.append(_wait_for_step(job, 1) - begun)
         subprocess.run([MLA_TUI, "watch", job.name], stdout=subprocess.DEVNULL, check=True)
-    _tell("launch to the first step of cpu_demo", times, "s")
+    tell("launch to the first step of cpu_demo", times, "s")
 
 
 def bench_step(home: Path) -> None:
@@ -73,18 +77,18 @@ def bench_run(home: Path) -> None:
     _wait_for_step(job, 1)
     state = json.loads((job / "state.json").read_text())
     supervisor = state["supervisor"]["pid"]
-    app = _Pty([MLA_TUI, "attach", job.name], 80, 24)
+    app = Pty([MLA_TUI, "attach", job.name], (80, 24))
     app.read_for(5)
     seconds = 20
-    before, app_before = _cpu(supervisor), _cpu(app.pid)
+    before, app_before = cpu(supervisor), cpu(app.pid)
     latencies: list[float] = []
     sent = app.read_for(seconds, lambda: latencies.extend(_latency(job)))
-    share = (_cpu(supervisor) - before) / seconds
-    print(f"supervisor: {_rss(supervisor) / 1e6:.1f} MB resident, {share:.2%} of a core")
-    print(f"app, 80x24: {_rss(app.pid) / 1e6:.1f} MB resident, {(_cpu(app.pid) - app_before) / seconds:.2%} of a core")
+    share = (cpu(supervisor) - before) / seconds
+    print(f"supervisor: {rss(supervisor) / 1e6:.1f} MB resident, {share:.2%} of a core")
+    print(f"app, 80x24: {rss(app.pid) / 1e6:.1f} MB resident, {(cpu(app.pid) - app_before) / seconds:.2%} of a core")
     print(f"app, 80x24: {sent / seconds / 1024:.2f} KB/s at the pty, four live panes")
     if latencies:
-        _tell("a step record from the trainer to a client", latencies, "s")
+        tell("a step record from the trainer to a client", latencies, "s")
     app.close()
     subprocess.run([MLA_TUI, "stop", "--no-save", job.name], check=True, stderr=subprocess.DEVNULL)
 
@@ -108,47 +112,9 @@ def _latency(job: Path) -> list[float]:
     return asyncio.run(gather())
 
 
-class _Pty:
-    """A program in a terminal of its own."""
-
-    def __init__(self, argv: list[str], columns: int, rows: int) -> None:
-        import fcntl
-        import termios
-
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
-            time.sleep(0.02)  # until the parent has set the size
-            os.execv(argv[0], argv)
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def read_for(self, seconds: float, meanwhile: Callable[[], object] | None = None) -> int:
-        """Bytes that came within ``seconds``."""
-        import threading
-
-        thread = threading.Thread(target=meanwhile) if meanwhile else None
-        if thread:
-            thread.start()
-        total, deadline = 0, time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            if select.select([self.fd], [], [], left)[0]:
-                total += len(os.read(self.fd, 1 << 16))
-        if thread:
-            thread.join()
-        return total
-
-    def close(self) -> None:
-        os.close(self.fd)
-        os.waitpid(self.pid, 0)
-
-
 def _first_paint(argv: list[str]) -> float:
-    begun = time.perf_counter()
-    app = _Pty(argv, 80, 24)
-    seen = b""
-    while b"mla-tui" not in seen:
-        seen += os.read(app.fd, 1 << 16)
-    took = time.perf_counter() - begun - 0.02
+    app = Pty(argv, (80, 24))
+    took = app.read_until(b"mla-tui")
     app.close()
     return took
 
@@ -178,27 +144,6 @@ def _wait_for_step(job: Path, step: int) -> float:
                 return float(record["t"])
         time.sleep(0.02)
     raise TimeoutError(f"{job.name}: no step {step}")
-
-
-def _wall(argv: list[str]) -> float:
-    begun = time.perf_counter()
-    subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - begun
-
-
-def _cpu(pid: int) -> float:
-    """Seconds of processor time so far."""
-    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _rss(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _tell(what: str, values: list[float], unit: str) -> None:
-    median = statistics.median(values)
-    print(f"{what}: median {median:.3f} {unit} (min {min(values):.3f}, max {max(values):.3f}, n {len(values)})")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from engine.jobs.process import Lock, identity, this_boot, this_host
 from engine.jobs.reporter import JobReporter
 from engine.jobs.store import Job, Store
 from profiles import registry
+from tests.bench.measure import cpu, rss
 
 PANES = ["loss", "device_used", "host_states", "tok_s"]
 # A whole supervisor that adopts us as its trainer: we hold the trainer's lock.
@@ -53,12 +54,12 @@ def step_fields(step: int) -> dict[str, Any]:
     }
 
 
-def _job(home: Path, **state: Any) -> Job:
+def make_job(home: Path, name: str | None = None, **state: Any) -> Job:
     usual = {"phase": "running", "attempt": 1, "host": this_host(), "boot": this_boot(), "started": time.time()}
-    return Store(home).create(registry.load("cpu_demo"), {"name": None}, {**usual, **state})
+    return Store(home).create(registry.load("cpu_demo"), {"name": name}, {**usual, **state})
 
 
-def _fill(job: Job, steps: int) -> None:
+def fill(job: Job, steps: int) -> None:
     """A log of ``steps`` steps and a telemetry record a minute, a step a second."""
     step_line = json.dumps({"t": 0, "kind": "step", "attempt": 1, **step_fields(1)}, separators=(",", ":"))
     assert len(step_line) > 250
@@ -74,7 +75,7 @@ def _fill(job: Job, steps: int) -> None:
 
 
 @contextmanager
-def _supervised(job: Job) -> Iterator[int]:
+def supervised(job: Job) -> Iterator[int]:
     """A supervisor that looks after ``job`` with us as its trainer; its pid."""
     lock = Lock(job.trainer_lock)
     assert lock.acquire()
@@ -104,8 +105,8 @@ def bench_log(home: Path) -> None:
 
 def _publishing(home: Path) -> None:
     """What one step's publishing takes of the trainer's time: record, commands, progress, eight micro-batches."""
-    job = _job(home)
-    with _supervised(job):
+    job = make_job(home)
+    with supervised(job):
         reporter = JobReporter(job, 1)
         times = []
         for step in range(1, 3001):
@@ -135,15 +136,15 @@ async def _count(job: Job, last: int, ages: list[float]) -> list[int]:
 
 def _throughput(home: Path) -> None:
     """500 records a second for 20 s: all arrive, once and in order."""
-    job, last = _job(home), 10_000
-    with _supervised(job) as pid:
-        before = _cpu(pid)
+    job, last = make_job(home), 10_000
+    with supervised(job) as pid:
+        before = cpu(pid)
         writer = threading.Thread(target=_write_at, args=(job, last, 500.0))
         writer.start()
         ages: list[float] = []
         seen = asyncio.run(_count(job, last, ages))
         writer.join()
-        share = (_cpu(pid) - before) / (last / 500)
+        share = (cpu(pid) - before) / (last / 500)
     assert seen == list(range(1, last + 1)), "records were lost"
     print(
         f"500 records/s for 20 s: {len(seen)} of {last} arrived, age median {statistics.median(ages) * 1e3:.0f} ms,"
@@ -161,15 +162,15 @@ def _write_at(job: Job, count: int, rate: float) -> None:
 
 def _latency_and_weight(home: Path) -> None:
     """A step a second for 30 s, one client."""
-    job, last = _job(home), 30
-    _fill(job, 20_000)  # full series
+    job, last = make_job(home), 30
+    fill(job, 20_000)  # full series
     opened = Digest(job)
     opened.catch_up()
     opened.save()
     job.state_path.write_text(json.dumps({**job.state(), "at": opened.at}))
-    with _supervised(job) as pid:
+    with supervised(job) as pid:
         time.sleep(2)
-        before = _cpu(pid)
+        before = cpu(pid)
         writer = threading.Thread(target=_write_from, args=(job, 20_001, last, 1.0))
         writer.start()
         ages: list[float] = []
@@ -183,10 +184,10 @@ def _latency_and_weight(home: Path) -> None:
 
         asyncio.run(follow())
         writer.join()
-        share = (_cpu(pid) - before) / last
+        share = (cpu(pid) - before) / last
         print(
             f"a record from trainer to client: median {statistics.median(ages) * 1e3:.0f} ms, max"
-            f" {max(ages) * 1e3:.0f} (n {last}); supervisor at a step a second, full series: {_rss(pid) / 1e6:.1f} MB,"
+            f" {max(ages) * 1e3:.0f} (n {last}); supervisor at a step a second, full series: {rss(pid) / 1e6:.1f} MB,"
             f" {share:.2%} of a core"
         )
 
@@ -218,21 +219,21 @@ while True:
 
 def _crowd(home: Path) -> None:
     """Steps of 100 ms of arithmetic on one core, with 50 clients of which 10 are stopped, and without, in turns."""
-    job = _job(home)
-    _fill(job, 2000)
+    job = make_job(home)
+    fill(job, 2000)
     ratios, sizes, shares = [], [], []
-    with _supervised(job) as pid:
+    with supervised(job) as pid:
         reporter = JobReporter(job, 1)
         step = 2000
         for _ in range(6):
             alone = _steps(reporter, step, 25)
             crowds = [_start_crowd(job, 40), _start_crowd(job, 10)]
             crowds[1].send_signal(signal.SIGSTOP)
-            before, begun = _cpu(pid), time.monotonic()
+            before, begun = cpu(pid), time.monotonic()
             crowded = _steps(reporter, step + 25, 25)
-            shares.append((_cpu(pid) - before) / (time.monotonic() - begun))
+            shares.append((cpu(pid) - before) / (time.monotonic() - begun))
             step += 50
-            sizes.append(_rss(pid))
+            sizes.append(rss(pid))
             for crowd in crowds:
                 crowd.kill()
                 crowd.wait()
@@ -269,8 +270,8 @@ def _steps(reporter: JobReporter, first: int, count: int) -> list[float]:
 
 def _attach(home: Path, steps: int) -> None:
     """Four panes of a long job: ended with and without its history file, and running."""
-    job = _job(home, phase="finished")
-    _fill(job, steps)
+    job = make_job(home, phase="finished")
+    fill(job, steps)
     begun = time.perf_counter()
     digest = Digest(job)
     digest.catch_up()
@@ -283,9 +284,9 @@ def _attach(home: Path, steps: int) -> None:
     print(f"history.bin: {(job.path / 'history.bin').stat().st_size / 1e6:.1f} MB")
     _tell_attach("an ended job", job)
     job.state_path.write_text(json.dumps({**digest.summary, "phase": "running", "host": this_host()}))
-    with _supervised(job) as pid:
+    with supervised(job) as pid:
         _tell_attach("a running job", job)
-        print(f"its supervisor: {_rss(pid) / 1e6:.1f} MB")
+        print(f"its supervisor: {rss(pid) / 1e6:.1f} MB")
     begun = time.perf_counter()
     reporter = JobReporter(job, 2)
     reporter.past()
@@ -328,15 +329,6 @@ def _month(home: Path) -> None:
     """A month at a step a second and a sample a second, through the series, a client asking now and then."""
     done = subprocess.run([sys.executable, "-c", MONTH], capture_output=True, text=True, check=True)
     print("a simulated month: " + "; ".join(done.stdout.split("\n")).rstrip("; "))
-
-
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _rss(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _peak() -> int:

@@ -23,6 +23,7 @@ import pytest
 from engine.jobs.log import read_all
 from engine.jobs.process import is_alive, start_ticks
 from engine.jobs.store import Job
+from tests.e2e.terminal import Terminal
 
 MLA_TUI = Path(sys.executable).parent / "mla-tui"
 DEADLINE = 90.0  # seconds that nothing here should ever need, not even on a busy machine
@@ -264,6 +265,20 @@ def world(tmp_path: Path) -> Iterator[World]:
     here = World(tmp_path)
     yield here
     here.close()
+
+
+@pytest.fixture
+def terminals(world: World) -> Iterator[Callable[..., Terminal]]:
+    """Opens terminals, each a tmux server of its own; of the test's world, or of another."""
+    opened: list[Terminal] = []
+
+    def new(of: World | None = None) -> Terminal:
+        opened.append(Terminal(of or world, wait_for))
+        return opened[-1]
+
+    yield new
+    for terminal in opened:
+        terminal.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,107 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 import resource
 import shutil
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from engine.jobs.process import start_ticks
+from tests.e2e.terminal import LOSS
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 STEPS = 900
-LOSS = re.compile(r"loss \d+\.\d+ · steps 1–(\d+) \((\d+)\)")
-
-
-class Terminal:
-    """A tmux server of its own with one session."""
-
-    def __init__(self, world, wait_for) -> None:
-        self.world = world
-        self.wait_for = wait_for
-        self.folder = Path(tempfile.mkdtemp(prefix="mla-tmux-"))  # short: a socket's path has 107 bytes
-        self.env = {**world.env, "TMUX_TMPDIR": str(self.folder), "LC_ALL": "C.UTF-8", "TERM": "xterm-256color"}
-        self.env.pop("TMUX", None)
-
-    def tmux(self, *args: str, check: bool = True) -> str:
-        argv = ["tmux", "-u", "-L", "mla", "-f", "/dev/null", *args]
-        told = subprocess.run(argv, env=self.env, cwd=self.world.root, capture_output=True, text=True, timeout=30)
-        assert not check or told.returncode == 0, told.stderr
-        return told.stdout
-
-    def open(self, *args: str, size: tuple[int, int] = (80, 24)) -> int:
-        """Start ``mla-tui`` in a session, or in another pane beside the first; returns its pid."""
-        command = [str(self.world.command), *args]
-        if self.tmux("list-sessions", check=False):
-            return int(self.tmux("split-window", "-t", "mla", "-v", "-P", "-F", "#{pane_pid}", *command))
-        width, height = map(str, size)
-        options = [
-            "set-option",
-            "-g",
-            "default-terminal",
-            "tmux-256color",
-            ";",
-            "set-option",
-            "-g",
-            "remain-on-exit",
-            "on",
-        ]
-        self.tmux(*options, ";", "new-session", "-d", "-s", "mla", "-x", width, "-y", height, *command)
-        return int(self.tmux("list-panes", "-t", "mla", "-F", "#{pane_pid}"))
-
-    def keys(self, *keys: str, pane: int = 0) -> None:
-        self.tmux("send-keys", "-t", f"mla:0.{pane}", *keys)
-
-    def text(self, pane: int = 0) -> str:
-        return self.tmux("capture-pane", "-p", "-t", f"mla:0.{pane}")
-
-    def wait_text(self, pattern: str, pane: int = 0) -> re.Match[str]:
-        """The first match of ``pattern`` on the screen."""
-        seen = ""
-
-        def look() -> re.Match[str] | None:
-            nonlocal seen
-            seen = self.text(pane)
-            time.sleep(0.05)  # asking a terminal a hundred times a second takes the cores from the run
-            return re.search(pattern, seen)
-
-        try:
-            return self.wait_for(f"{pattern!r} on the screen", look)
-        except BaseException:
-            print(seen)
-            raise
-
-    def wait_end(self, pane: int = 0) -> None:
-        """Wait for the pane's program to end; it must have left nothing on the screen.
-
-        Not by its exit status: tmux 3.3 sometimes misses the signal that tells it of one.
-        """
-        look = ["display-message", "-p", "-t", f"mla:0.{pane}", "#{pane_dead}"]
-        self.wait_for("the end of the app", lambda: self.tmux(*look).strip() == "1")
-        assert "Traceback" not in self.text(pane)
-
-    def close(self) -> None:
-        self.tmux("kill-server", check=False)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-@pytest.fixture
-def terminals(world, wait_for) -> Iterator:
-    opened: list[Terminal] = []
-
-    def new() -> Terminal:
-        opened.append(Terminal(world, wait_for))
-        return opened[-1]
-
-    yield new
-    for terminal in opened:
-        terminal.close()
 
 
 def only_run(world):
@@ -121,7 +30,7 @@ def test_a_run_outlives_the_terminal_it_was_launched_from(world, terminals, wait
     terminal.keys("End")
     terminal.wait_text(r"mla-tui launch -p nano")
     terminal.keys("F5")
-    terminal.wait_text(LOSS.pattern)
+    terminal.wait_text(LOSS)
     run = only_run(world)
     run.wait_step(50)
 
@@ -151,7 +60,7 @@ def test_two_apps_and_a_watcher_end_on_the_same_step(world, terminals):
     terminal.open("attach", size=(120, 60))
     terminal.open("attach", run.id)
     for pane in (0, 1):
-        terminal.wait_text(LOSS.pattern, pane)
+        terminal.wait_text(LOSS, pane)
     records = [json.loads(line) for line in watch.communicate(timeout=90)[0].splitlines()]
     steps = [record["step"] for record in records if record["kind"] == "step"]
     assert steps == list(range(1, STEPS + 1))
@@ -175,7 +84,7 @@ def test_leaving_the_app_leaves_the_run(world, terminals):
     run = world.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
     terminal = terminals()
     terminal.open("attach", run.id)
-    terminal.wait_text(LOSS.pattern)
+    terminal.wait_text(LOSS)
     terminal.keys("C-q")
     terminal.wait_end()
     run.wait_step(run.kind("step")[-1]["step"] + 10)
@@ -185,7 +94,7 @@ def test_a_pause_from_the_app_is_the_runs(world, terminals, wait_for):
     run = world.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
     terminal = terminals()
     terminal.open("attach", run.id)
-    terminal.wait_text(LOSS.pattern)
+    terminal.wait_text(LOSS)
     terminal.keys("p")
     wait_for("the pause", lambda: run.phase() == "paused")
     terminal.wait_text("paused")

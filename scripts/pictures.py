@@ -1,0 +1,172 @@
+"""``make pictures``: README's pictures, made by walking through the app with a real run in a real tmux.
+
+    python -m scripts.pictures FOLDER
+
+Everything lives in a temporary home. What tmux shows becomes SVG, cell by cell; the machine's own names are taken out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+from xml.sax.saxutils import escape
+
+from rich.style import Style
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
+
+from engine.memory.hardware import cpu_name
+from tests.e2e.terminal import Terminal
+
+ROOT = Path(__file__).parents[1]
+SIZE = (100, 30)
+CELL, LINE, PT = 8.4, 18, 14
+BACK, FORE = "#121212", "#e0e0e0"
+T = TypeVar("T")
+Cell = tuple[str, tuple[str, str, bool]]
+"""A character, its colours and whether it is bold."""
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    command = Path(sys.executable).parent / "mla-tui"
+    with tempfile.TemporaryDirectory(prefix="mla-") as home:
+        env = {**os.environ, "MLA_TUI_HOME": home, "XDG_CONFIG_HOME": f"{home}/config", "COLORTERM": "truecolor"}
+        world = SimpleNamespace(env=env, root=ROOT, command=command)
+
+        def run(*args: str) -> str:
+            told = subprocess.run([command, *args], env=env, cwd=ROOT, capture_output=True, text=True, check=True)
+            return told.stdout.strip()
+
+        def launch(name: str, *overrides: str) -> None:
+            usual = (f"train.out={home}/models", "sequences=4", "micro=4", "context=64", "val_every=10")
+            flags = [word for text in (*usual, *overrides) for word in ("-s", text)]
+            run("launch", "-p", "cpu_demo", "--name", name, *flags)
+
+        terminal = Terminal(world, wait_for)
+        try:
+            for name, lr in (("warm-up", "3e-3"), ("higher-rate", "6e-3")):
+                launch(name, "steps=12", f"lr={lr}")
+                run("watch", name)
+            launch("demo", "steps=3000", "save_every=20")
+            walk(terminal, lambda name: save(terminal, folder / f"{name}.svg", home))
+        finally:
+            terminal.close()
+            for summary in json.loads(run("ls", "--json")):
+                if summary["ended"] is None:
+                    run("stop", "--no-save", summary["id"])
+                    run("watch", summary["id"])
+
+
+def walk(terminal: Terminal, picture: Callable[[str], None]) -> None:
+    """Where a person who reads README goes, with a picture at each stop."""
+    terminal.open(size=SIZE)
+    terminal.wait_text(r"demo .*running.*/3000.*[▁-█]{4}.*\n.*[▁-█]{4}.*\n.*[▁-█]{4}")
+    picture("home")
+    terminal.keys("n")
+    terminal.wait_text(r"-p \w+")
+    terminal.keys("End")
+    terminal.wait_text(r"-p gpu_fast")
+    terminal.keys("k", "k", "k")
+    terminal.wait_text(r"-p pretrain_5080")
+    picture("new-run")
+    terminal.keys("q")
+    terminal.wait_text("mla-tui · runs")
+    terminal.keys("Enter")
+    terminal.wait_text(r"1–([3-9]\d|\d{3,}) \(")
+    picture("monitor")
+    terminal.keys("e")
+    terminal.wait_text("forecast: ")
+    terminal.keys("2")
+    terminal.wait_text(r"accumulation +2\s")
+    picture("edit")
+    terminal.keys("Enter")
+    terminal.wait_text(r"micro 4 → 2")
+    terminal.keys("z")
+    terminal.wait_text(r"\A.*\n.*\n.*\n 1 loss .*")
+    picture("zoom")
+    terminal.keys("q")
+    terminal.wait_text("mla-tui · runs")
+    terminal.keys("q")
+    terminal.wait_end()
+
+
+def wait_for(what: str, look: Callable[[], T | None], patience: float = 180.0) -> T:
+    deadline = time.monotonic() + patience
+    while not (found := look()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {patience:g} s for {what}")
+        time.sleep(0.1)
+    return found
+
+
+def save(terminal: Terminal, path: Path, home: str) -> None:
+    shown = terminal.escapes()
+    shown = shown.replace(cpu_name(), "a CPU".rjust(len(cpu_name())))
+    for name in (platform.node(), home, str(ROOT), str(Path.home())):
+        assert not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", shown), f"{path.name} tells of this machine: {name}"
+    path.write_text(svg(shown.splitlines()))
+    print(f"{path}: {path.stat().st_size / 1024:.0f} KB", file=sys.stderr)
+
+
+def svg(lines: list[str]) -> str:
+    """``lines`` with their escapes as a picture: a box where there is a background, a text for each run of style."""
+    width, height = SIZE[0] * CELL, SIZE[1] * LINE
+    boxes, texts = [], []
+    for y, line in enumerate(lines):
+        cells = _cells(line)
+        for left, wide, back, _ in _runs(cells, lambda cell: cell[1][1]):
+            if back != BACK:
+                boxes.append(f'<rect x="{left}" y="{y * LINE}" width="{wide}" height="{LINE}" fill="{back}"/>')
+        for left, wide, (fore, _, bold), text in _runs(cells, lambda cell: cell[1]):
+            if text.strip():
+                weight = ' font-weight="bold"' if bold else ""
+                place = f'x="{left}" y="{y * LINE + PT}" textLength="{wide}"'
+                texts.append(f'<text {place} fill="{fore}"{weight}>{escape(text)}</text>')
+    font = "font-family=\"'DejaVu Sans Mono',Menlo,Consolas,monospace\""
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" {font} font-size="{PT}">'
+    body = "\n".join([f'<rect width="100%" height="100%" fill="{BACK}"/>', *boxes, *texts])
+    return f"{head}\n<style>text{{white-space:pre}}</style>\n{body}\n</svg>\n"
+
+
+def _runs(cells: list[Cell], key: Callable[[Cell], Any]) -> Iterator[tuple[str, str, Any, str]]:
+    """Where each run of cells with one ``key`` begins and how wide it is, in pixels; the key; its text."""
+    x = 0
+    for value, run in groupby(cells, key):
+        text = "".join(char for char, _ in run)
+        yield f"{x * CELL:.1f}", f"{len(text) * CELL:.1f}", value, text
+        x += len(text)
+
+
+def _cells(line: str) -> list[Cell]:
+    text = Text.from_ansi(line)
+    styles = [Style.null()] * len(text.plain)
+    for span in text.spans:
+        for i in range(span.start, min(span.end, len(styles))):
+            styles[i] += span.style if isinstance(span.style, Style) else Style.parse(span.style)
+    return [(char, _seen(style)) for char, style in zip(text.plain, styles, strict=True)]
+
+
+def _seen(style: Style) -> tuple[str, str, bool]:
+    fore, back = (
+        usual if color is None or color.is_default else color.get_truecolor(MONOKAI).hex
+        for color, usual in ((style.color, FORE), (style.bgcolor, BACK))
+    )
+    return (back, fore, bool(style.bold)) if style.reverse else (fore, back, bool(style.bold))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m scripts.pictures FOLDER")
+    main(Path(sys.argv[1]))

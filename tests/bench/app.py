@@ -1,0 +1,192 @@
+"""The app as a person at the other end of an ssh session has it: bytes, waiting, processor time, memory.
+
+The runs are real jobs with a real supervisor, which samples the machine once a second; the trainer's part is played by
+us, who hold its lock and append a real step record once a second.
+
+Floors, written before measuring:
+
+- A tick of four panes changes a few dots, two numbers a title and a dozen digits of the status lines: about 40 places,
+  8 bytes to go to each and 2 to write there, some 0.4 KB.
+- A key is answered within one turn of Textual's loop: 5 to 15 ms.
+- Python, Textual and a stylesheet take 0.2 s to the first byte; the history of a long run 0.05 s more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from engine.jobs.digest import Digest
+from engine.jobs.log import LogWriter
+from engine.jobs.store import Job
+from tests.bench.leet import PAINTED, bench_leet
+from tests.bench.log import fill, make_job, step_fields, supervised
+from tests.bench.measure import MLA_TUI, Pty, Size, cpu, family, pss, rss, tell
+
+SIZES: tuple[Size, ...] = ((80, 24), (200, 50))
+FILLED = 600  # steps a live run has when it is looked at
+SECONDS = 30  # of looking
+LOAD = 200_000  # steps of the run that both this app and LEET load
+SLOW_LINE = "--low-bandwidth"
+
+
+def bench_app(home: Path, leet: str | None = None) -> None:
+    _live(home)
+    _load(home, LOAD)
+    _load(home, 1_000_000)
+    _long_log(home)
+    asyncio.run(_overlay(10))
+    if leet:
+        app = [MLA_TUI, "attach", f"long-{LOAD}"]
+        bench_leet(home / "wandb", leet, _watch, app, SIZES, FILLED, LOAD)
+    else:
+        print("W&B LEET: not measured; name a wandb executable with --leet PATH")
+
+
+def _live(home: Path) -> None:
+    job = make_job(home, "live", steps=200_000)
+    fill(job, FILLED)
+    slow_line = SLOW_LINE in subprocess.run([MLA_TUI, "attach", "--help"], capture_output=True, text=True).stdout
+    if not slow_line:
+        print(f"{SLOW_LINE}: not measured; this mla-tui attach has no such flag")
+    with supervised(job), stepping(job):
+        for size in SIZES:
+            _watch("app", [MLA_TUI, "attach", job.id], size)
+            if slow_line:
+                _watch(f"app {SLOW_LINE}", [MLA_TUI, "attach", job.id, SLOW_LINE], size)
+        _latency(job)
+
+
+@contextmanager
+def stepping(job: Job) -> Iterator[None]:
+    """While the block runs, a step record a second is appended to the job's log."""
+    done = threading.Event()
+
+    def write() -> None:
+        log, step = LogWriter(job.log_path, 1), FILLED
+        while not done.wait(1.0):
+            step += 1
+            log.write("step", **step_fields(step))
+        log.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield
+    finally:
+        done.set()
+        writer.join()
+
+
+def _watch(what: str, argv: Sequence[str], size: Size, env: Mapping[str, str] | None = None) -> None:
+    """Look at a live run for a while. All processes of the program count."""
+    app = Pty(argv, size, env)
+    painted = app.read_bytes(PAINTED)
+    app.read_for(8)
+    ours = family(app.pid)
+    before = sum(map(cpu, ours))
+    sent = app.read_for(SECONDS)
+    share = (sum(map(cpu, ours)) - before) / SECONDS
+    print(
+        f"{what}, {size[0]}x{size[1]}, live for {SECONDS} s: {sent / SECONDS / 1024:.2f} KB/s, {share:.2%} of a core,"
+        f" {sum(map(rss, ours)) / 1e6:.0f} MB resident, {sum(map(pss, ours)) / 1e6:.0f} MB proportional;"
+        f" painted after {painted:.2f} s"
+    )
+    app.close()
+
+
+def _latency(job: Job) -> None:
+    for size in SIZES:
+        app = Pty([MLA_TUI, "attach", job.id], size)
+        app.read_for(4)
+        times = [app.press(b"12"[i % 2 : i % 2 + 1]) * 1e3 for i in range(1, 31)]
+        tell(f"a key (the focus moves) to the first byte, {size[0]}x{size[1]}, live run", times, "ms")
+        app.close()
+
+
+def ended(home: Path, name: str, steps: int) -> Job:
+    """A finished run as its supervisor leaves it: with its history beside its log."""
+    job = make_job(home, name, phase="finished", steps=steps)
+    fill(job, steps)
+    _digest(job)
+    return job
+
+
+def _digest(job: Job) -> None:
+    digest = Digest(job)
+    digest.catch_up()
+    digest.save()
+    job.state_path.write_text(json.dumps({**job.state(), **digest.summary, "phase": "finished"}))
+
+
+def _load(home: Path, steps: int) -> None:
+    """From exec until the charts are full and nothing more comes."""
+    job = ended(home, f"long-{steps}", steps)
+    for size in SIZES:
+        seen = []
+        for _ in range(5):
+            app = Pty([MLA_TUI, "attach", job.id], size)
+            seen.append(app.settle())
+            memory = pss(app.pid)
+            app.close()
+        first, full = (statistics.median(s[i] for s in seen) for i in (0, 1))
+        print(
+            f"app, {size[0]}x{size[1]}, an ended run of {steps} steps: first byte {first:.2f} s, charts full"
+            f" {full:.2f} s (median of 5), {seen[-1].sent / 1024:.1f} KB, {memory / 1e6:.0f} MB proportional"
+        )
+
+
+def _long_log(home: Path) -> None:
+    """What a log of a million lines takes of the app's memory beyond a run of ten."""
+    sizes = {}
+    for lines in (10, 1_000_000):
+        job = make_job(home, f"lines-{lines}", phase="finished", steps=10)
+        record: dict[str, Any] = {"t": 1.7e9, "kind": "log", "attempt": 1, "level": "info", "rank": 0}
+        with open(job.log_path, "w", encoding="utf-8", buffering=1 << 20) as log:
+            for n in range(lines):
+                log.write(
+                    json.dumps({**record, "t": 1.7e9 + n, "text": f"line {n} of what a library has to say"}) + "\n"
+                )
+        _digest(job)
+        app = Pty([MLA_TUI, "attach", job.id], (80, 24))
+        app.settle()
+        sizes[lines] = pss(app.pid) / 1e6
+        app.close()
+    few, many = sizes.values()
+    print(f"a log of 1000000 lines: {many:.1f} MB proportional, {many - few:+.1f} MB beside one of ten lines")
+
+
+async def _overlay(runs: int) -> None:
+    """Drawing ``runs`` lines of 2 000 buckets in one chart, as a comparison of runs does, without the terminal."""
+    from textual.app import App, ComposeResult
+
+    from tui.widgets.chart import Chart, Line
+
+    class One(App[None]):
+        CSS = "Chart { width: 1fr; height: 1fr; }"
+
+        def compose(self) -> ComposeResult:
+            yield Chart("loss", id="pane-1")
+
+    lines = [
+        Line([(float(s), 2 + s % 7 / 9, 3 + r + s % 5 / 9, 4 + r) for s in range(1, 4001, 2)], "chart--line")
+        for r in range(runs)
+    ]
+    for size in SIZES:
+        app = One()
+        async with app.run_test(size=size) as pilot:
+            chart, times = app.query_one(Chart), []
+            for _ in range(21):
+                begun = time.perf_counter()
+                chart.show(["loss"], lines)
+                times.append((time.perf_counter() - begun) * 1e3)
+                await pilot.pause()
+        tell(f"{runs} runs of 2000 buckets in one chart, {size[0]}x{size[1]}", times, "ms")

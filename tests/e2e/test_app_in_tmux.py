@@ -1,0 +1,138 @@
+"""The app in the terminals people have: other sizes, other names, slow lines, people who come and go."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.jobs.process import start_ticks
+from tests.e2e.terminal import LOSS, Terminal
+
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+SLOW_LINE = str(Path(__file__).parent / "slow_line.py")
+LIVE = [word for text in ("steps=1000000", "save_every=0", "val_every=0") for word in ("-s", text)]
+ALL = r"1–240 \(240\)"  # of the steps of the run nobody disturbed
+
+
+def stands(terminal: Terminal, width: int, height: int) -> bool:
+    """Whether the monitor fills a terminal of this size: its heading on the first line, its keys on the last."""
+    size = terminal.tmux("display-message", "-p", "-t", "mla", "#{pane_width}x#{pane_height}")
+    if size.strip() != f"{width}x{height}":
+        return False
+    lines = terminal.text().splitlines()
+    return len(lines) == height and "run" in lines[0] and "? Help" in lines[-1] and "q Back" in lines[-1]
+
+
+def shown_step(terminal: Terminal) -> int:
+    return int(terminal.wait_text(r"step ([\d,]+)/")[1].replace(",", ""))
+
+
+def test_a_session_is_left_and_taken_up_again_at_another_size(world, terminals, wait_for):
+    run = world.launch(*LIVE)
+    terminal = terminals()
+    app = terminal.open("attach", run.id)
+    first = terminal.client((100, 30))
+    wait_for("the monitor at 100x30", lambda: stands(terminal, 100, 30))
+    terminal.wait_text(LOSS)
+    first.drop()
+    before = run.kind("step")[-1]["step"]
+    run.wait_step(before + 20)
+    second = terminal.client((60, 20))
+    wait_for("the monitor at 60x20", lambda: stands(terminal, 60, 20))
+    wait_for("what came meanwhile", lambda: shown_step(terminal) > before + 20)
+    terminal.tmux("detach-client", "-s", "mla")
+    second.process.wait(30)
+    terminal.client((132, 43))
+    wait_for("the monitor at 132x43", lambda: stands(terminal, 132, 43))
+    assert start_ticks(app) is not None
+
+
+def test_a_terminal_that_changes_its_size_again_and_again(world, terminals, wait_for):
+    run = world.launch(*LIVE)
+    terminal = terminals()
+    terminal.open("attach", run.id)
+    terminal.wait_text(LOSS)
+    for _ in range(3):
+        for size in ((60, 20), (300, 100)):
+            terminal.resize(size)
+            wait_for(f"the monitor at {size}", lambda size=size: stands(terminal, *size))
+    seen = shown_step(terminal)
+    wait_for("steps that are new", lambda: shown_step(terminal) > seen)
+    for size in ((60, 20), (300, 100)) * 5:  # faster than it can draw
+        terminal.resize(size)
+    wait_for("the monitor at last", lambda: stands(terminal, 300, 100))
+    terminal.keys("q")
+    terminal.wait_text("mla-tui · runs")
+    terminal.keys("q")
+    terminal.wait_end()
+
+
+def typed_over(terminal: Terminal, run, seconds: float, counted: Path) -> tuple[list[str], int]:
+    """Words typed at once into the filter, a run looked at; the screens, and the bytes the app wrote for them."""
+    text = "the quick brown fox jumps over the lazy dog 0123456789"
+    screens = []
+    terminal.open(through=[sys.executable, SLOW_LINE, str(seconds), str(counted)])
+    terminal.wait_text(r"run +finished")
+    terminal.keys("/")
+    terminal.wait_text("letters of a name")
+    terminal.keys("-l", text)
+    terminal.wait_text(f" ?{text} *\n")
+    screens.append(terminal.text())
+    terminal.keys("Escape")
+    terminal.wait_text(r"run +finished")
+    terminal.keys("Enter")
+    terminal.wait_text(ALL)
+    terminal.keys("z", "y", "s")
+    terminal.wait_text(r"\A.*\n.*\n.*\n 1 loss .* · smooth · log *\n")
+    screens.append(terminal.text())
+    terminal.keys("q")
+    terminal.wait_text("mla-tui · runs")
+    terminal.keys("q")
+    terminal.wait_end()
+    return screens, int(counted.read_text())
+
+
+def test_a_line_of_two_fifths_of_a_second_garbles_nothing(undisturbed, terminals, tmp_path):
+    """200 ms each way, against none: the same keys give the same screens, for no more bytes."""
+    prompt, sent = typed_over(terminals(undisturbed.world), undisturbed, 0.0, tmp_path / "prompt")
+    late, sent_late = typed_over(terminals(undisturbed.world), undisturbed, 0.2, tmp_path / "late")
+    assert late == prompt
+    assert sent_late < 1.2 * sent
+
+
+@pytest.mark.parametrize(
+    ("term", "beyond"),
+    [("screen", "[25]"), ("xterm", "[25]"), ("tmux-256color", "2"), ("xterm-256color", "2")],
+    ids=lambda value: None if value in ("2", "[25]") else value,
+)
+def test_every_common_terminal_shows_a_run_in_colours_it_has(term, beyond, undisturbed, terminals):
+    terminal = terminals(undisturbed.world)
+    terminal.open("attach", undisturbed.id, through=["env", "-u", "COLORTERM", f"TERM={term}"])
+    terminal.wait_text(ALL)
+    shown = terminal.escapes()
+    assert re.search(r"\x1b\[[\d;]*[34]\d", shown), "no colour at all"
+    assert not re.search(rf"\x1b\[[\d;]*[34]8;{beyond};", shown)
+    terminal.keys("z", "C-q")
+    terminal.wait_end()
+
+
+def test_without_colours_a_run_is_told_by_words_and_weight(undisturbed, terminals):
+    terminal = terminals(undisturbed.world)
+    terminal.open("attach", undisturbed.id, through=["env", "NO_COLOR=1"])
+    terminal.wait_text(ALL)
+    for red, green, blue in re.findall(r"[34]8;2;(\d+);(\d+);(\d+)", terminal.escapes()):
+        assert red == green == blue
+    terminal.keys("C-q")
+    terminal.wait_end()
+
+
+def test_a_run_followed_as_plain_lines(undisturbed, terminals):
+    terminal = terminals(undisturbed.world)
+    terminal.open("watch", undisturbed.id)
+    terminal.wait_text("finished")
+    terminal.wait_end()
+    assert "\x1b[" not in terminal.escapes()

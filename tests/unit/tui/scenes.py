@@ -1,0 +1,217 @@
+"""The states a screen can be in, each made of a real job's files; clock, machine and names never change."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.jobs.digest import Digest
+from engine.jobs.files import write_json
+from engine.jobs.log import LogWriter
+from engine.jobs.process import identity, this_boot
+from engine.jobs.server import Server
+from engine.jobs.status import ENDED
+from engine.jobs.store import Job, Store
+from engine.memory.hardware import Hardware
+from profiles import registry
+
+NOW = 1_795_600_000.0  # 2026-11-25 09:46:40 UTC
+HOST = "workstation"
+MACHINE = Hardware("NVIDIA GeForce RTX 5080", "cuda", 16 << 30, 15 << 30, 64 << 30, 48 << 30)
+GIB = 1 << 30
+
+
+class World:
+    """Jobs of a home, and the clock that everything in this process reads."""
+
+    def __init__(self, home: Path, patch: pytest.MonkeyPatch) -> None:
+        self.now = NOW - 86_400
+        for name, value in (("TZ", "UTC"), ("MLA_TUI_HOME", str(home)), ("XDG_CONFIG_HOME", str(home / "config"))):
+            patch.setenv(name, value)
+        time.tzset()
+        real = time.localtime
+        patch.setattr(time, "time", lambda: self.now)
+        patch.setattr(time, "localtime", lambda t=None: real(self.now if t is None else t))
+        patch.setattr(platform, "node", lambda: HOST)
+        patch.setattr("engine.memory.hardware.detect_hardware", lambda: MACHINE)
+        patch.setattr(registry, "detect", lambda: "pretrain_5080")
+        self.store = Store(home)
+        self.folder = home
+
+    def job(self, name: str, steps: int, phase: str, **state: Any) -> tuple[Job, LogWriter]:
+        """A run of ``pretrain_5080`` that has trained ``steps`` steps of half a minute, and is in ``phase`` now."""
+        self.now = begun = NOW - 3600 - steps * 27.0
+        spec = registry.load("pretrain_5080")
+        trainer = None if phase in (*ENDED, "cut-off") else identity(os.getpid())
+        facts = {
+            **{"profile": spec.profile, "backend": "deepspeed", "steps": spec.train.steps, "micro": 12, "accum": 8},
+            **{"context": 2048, "version": "0.1.0", "host": HOST, "boot": this_boot(), "attempt": 1, "started": begun},
+            **{"phase": "starting" if phase == "cut-off" else phase, "step": steps, "trainer": trainer, **state},
+        }
+        job = self.store.create(spec, {"name": name, "resume": None, "init_from": None}, facts)
+        log = LogWriter(job.log_path, attempt=1)
+        log.write("state", phase="starting", reason="")
+        if phase != "starting":
+            log.write("start", paths={}, params=1_024_849_664, device=MACHINE.name, versions={}, resumed_from=None)
+            log.write("state", phase="compiling", reason="")
+        if phase not in ("starting", "compiling"):
+            log.write("state", phase="running", reason="")
+        for step in range(1, steps + 1):
+            self.step(log, step)
+        self.now = NOW - 60
+        if phase not in ("starting", "compiling", "running", "cut-off"):
+            log.write("state", phase=phase, reason=state.get("reason", ""))
+        return job, log
+
+    def step(self, log: LogWriter, step: int) -> None:
+        """Half a minute, with the records it leaves."""
+        self.now += 27.0
+        wave = math.sin(step * 1.7)
+        used = 9.1 * GIB + wave * GIB / 30
+        log.write(
+            "step",
+            **{"step": step, "loss": 2.6 + 7.8 * math.exp(-step / 40) + wave / 50, "lr": 3e-4 * min(step / 200, 1)},
+            **{"grad_norm": 1.2 + wave / 5, "tokens": step * 196_608, "tok_s": 7250 + 90 * wave, "step_s": 27.1},
+            **{"data_s": 0.01, "micro": 12, "accum": 8, "context": 2048, "device_peak": int(used), "mfu": 0.38},
+            host_states=int(16.4 * GIB),
+        )
+        if step % 2 == 0:
+            spans = {"device_used": used, "rss": 18.2 * GIB, "ram_used": 22.5 * GIB + wave * GIB / 9}
+            wholes = {"device_total": [16 * GIB] * 2, "ram_total": [64 * GIB] * 2}
+            log.write("telemetry", **{name: [value, value * 1.01] for name, value in spans.items()}, **wholes)
+        if step % 50 == 0:
+            log.write("val", step=step, loss=2.7 + 7.5 * math.exp(-step / 40), bucket="", tokens=1 << 20)
+            log.write(
+                "checkpoint", step=step, path=f"models/run/ckpt_step_{step}", bytes=14 * GIB, seconds=41.0, ok=True
+            )
+
+    def keep(self, job: Job) -> None:
+        """Leave the job as its supervisor does at its end: with its history beside its log."""
+        digest = Digest(job)
+        digest.catch_up()
+        digest.save()
+        write_json(job.state_path, {**job.state(), **digest.summary})
+        digest.close()
+
+    @asynccontextmanager
+    async def looked_after(self, job: Job) -> AsyncIterator[Server]:
+        """A server that speaks for ``job`` while the block runs, and has sampled the machine once."""
+        run = Served(job, Digest(job))
+        run.digest.catch_up()
+        server = Server(run)
+        await server.start()
+        sizes = {"device_total": 16 * GIB, "rss": 18 * GIB, "ram_used": 22 * GIB, "ram_total": 64 * GIB}
+        server.publish({"t": self.now, "kind": "telemetry", "attempt": 1, "device_used": 9 * GIB, **sizes})
+        try:
+            yield server
+        finally:
+            await server.close()
+            run.digest.close()
+
+    def close(self) -> None:
+        time.tzset()
+
+
+@dataclass
+class Served:
+    """What a server asks of a run of which nobody asks anything."""
+
+    job: Job
+    digest: Digest
+
+    def stop_without_trainer(self, id: str) -> None:
+        raise NotImplementedError
+
+    kill_trainer = stop_without_trainer
+
+    def heard(self, record: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Scene:
+    """``build`` fills the home and says which run is opened (None: home); ``keys`` lead on from there.
+
+    ``until`` is a pattern of what stands on the screen at last, ``ready`` of what must stand there before the keys are
+    pressed; ``wide`` is one more where there are 160 cells. ``lost``: what looked after the run goes away at last.
+    """
+
+    name: str
+    build: Callable[[World], Job | None]
+    until: str
+    keys: tuple[str, ...] = ()
+    ready: str = ""
+    lost: bool = False
+    wide: str = ""
+
+
+def _empty(world: World) -> None:
+    return None
+
+
+def _every_phase(world: World) -> None:
+    """One run a phase, as Home lists them."""
+    for phase, steps in (("finished", 180), ("stopped", 90), ("failed", 20), ("cut-off", 60)):
+        world.job(f"was-{phase}", steps, phase, reason="the loss is not a number" if phase == "failed" else "")
+    for phase in ("starting", "compiling", "running", "paused", "saving", "recovering"):
+        world.job(f"is-{phase}", 0 if phase in ("starting", "compiling") else 120, phase)
+    other, _ = world.job("far-away", 10, "running", host="laptop")
+    write_json(other.state_path, {**other.state(), "host": "laptop"})
+    for id in world.store.ids():
+        if world.store.find(id).ended():
+            world.keep(world.store.find(id))
+
+
+def _one(phase: str, steps: int = 160, **state: Any) -> Callable[[World], Job]:
+    def build(world: World) -> Job:
+        job, log = world.job("lisp-1b", steps, phase, **state)
+        if phase == "failed":
+            log.write("exit", code=1, signal=None, why=state["reason"])
+        log.close()
+        return job
+
+    return build
+
+
+def _held(world: World) -> Job:
+    """A run that ran out of memory and asks."""
+    job, log = world.job("lisp-1b", 160, "running")
+    parts = {"logits": int(3.1 * GIB), "activations": int(8.9 * GIB), "weights": int(1.9 * GIB), "workspace": GIB}
+    where = {"where": "backward", "wanted": int(1.5 * GIB), "micro": 12, "accum": 8, "parts": parts}
+    log.write("oom", step=161, action="ask", text="CUDA out of memory", **where)
+    log.write("state", phase="paused", reason="out of memory: micro = ?")
+    log.close()
+    return job
+
+
+HISTORY = r"step 160/[\s\S]*step 150: 14"  # all of the run has been read: its last step and its last line in the log
+HOME = r"press n|was-stopped"
+SCENES = (
+    Scene("home-empty", _empty, "press n"),
+    Scene("home-every-phase", _every_phase, r"is-running .*2\.992", wide=r"was-stopped .*[▁-█]"),
+    Scene("home-filter", _every_phase, "2 of 11 match", ("slash", *"is-s"), HOME),
+    Scene("home-help", _empty, "Runs: keys", ("question_mark",), HOME),
+    Scene("new-run", _empty, r"(?s)(GiB.*){4}-p pretrain_5080", ("n",), HOME),
+    Scene("new-run-refused", _empty, "0 is not in", ("n", "tab", "0"), HOME),
+    Scene("monitor-starting", _one("starting", 0), "no steps yet"),
+    Scene("monitor-compiling", _one("compiling", 0), "compiling"),
+    Scene("monitor-running", _one("running"), HISTORY),
+    Scene("monitor-disconnected", _one("running"), "connection lost", ready=HISTORY, lost=True),
+    Scene("monitor-paused", _one("paused"), HISTORY),
+    Scene("monitor-out-of-memory", _held, r"Out of memory[\s\S]*forecast:[\s\S]*tokens/s"),
+    Scene("monitor-failed", _one("failed", reason="the loss of step 161 is not a number"), HISTORY),
+    Scene("monitor-finished", _one("finished"), HISTORY),
+    Scene("monitor-zoom", _one("finished"), r"log\n", ("z", "y"), HISTORY),
+    Scene("monitor-help", _one("finished"), "Monitor: keys", ("question_mark",), HISTORY),
+    Scene("monitor-edit", _one("running"), r"Edit the living run[\s\S]*forecast:", ("e",), HISTORY),
+    Scene("monitor-stop", _one("running"), "Stop without saving", ("x",), HISTORY),
+)
