@@ -10,6 +10,8 @@ from engine.jobs.process import signal_name
 
 _OOM_KILL = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 _MACHINE = Path("/proc/vmstat")
+IN_CGROUP = "killed by the kernel for want of memory: the limit of its cgroup, or the machine's, was reached"
+ON_MACHINE = "killed by SIGKILL while the kernel killed for want of host memory: most likely it ran out of RAM"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +25,24 @@ class Death:
 
 
 class OomKills:
-    """Counts the kernel's out-of-memory kills since it was made, in the cgroup of ``pid`` and on the whole machine."""
+    """Counts the kernel's out-of-memory kills since it was made: in the cgroup of ``pid``, or else on the machine."""
 
     def __init__(self, pid: int) -> None:
         self._cgroup = _counter_of(pid)
         self._before = self._read()
 
     def verdict(self) -> str | None:
-        """What to say of a death by SIGKILL: sure by the cgroup, likely by the machine; None where none was counted."""
-        cgroup, machine = (now > before for now, before in zip(self._read(), self._before, strict=True))
-        if cgroup:
-            return "killed by the kernel: the memory limit of its cgroup was reached"
-        if machine:
-            return "killed by SIGKILL while the kernel killed for want of host memory: most likely it ran out of RAM"
-        return None
+        """What to say of a death by SIGKILL; None where the kernel killed nothing that it could have been.
 
-    def _read(self) -> tuple[int, int]:
+        A cgroup counts every kill of its own, also one for want of the machine's memory, so where it answers the
+        machine's counter is not asked: it rises for kills in any other container.
+        """
+        (cgroup, machine), (cgroup_before, machine_before) = self._read(), self._before
+        if cgroup is not None and cgroup_before is not None:
+            return IN_CGROUP if cgroup > cgroup_before else None
+        return ON_MACHINE if (machine or 0) > (machine_before or 0) else None
+
+    def _read(self) -> tuple[int | None, int | None]:
         return _count(self._cgroup), _count(_MACHINE)
 
 
@@ -76,10 +80,10 @@ def _counter_of(pid: int) -> Path | None:
     return None
 
 
-def _count(file: Path | None) -> int:
-    """The kills that ``file`` counts; 0 where it cannot be read (the cgroup went with its last process)."""
+def _count(file: Path | None) -> int | None:
+    """The kills that ``file`` counts; None where it cannot be read (the cgroup went with its last process)."""
     try:
         found = _OOM_KILL.search(file.read_bytes()) if file else None
     except OSError:
-        return 0
-    return int(found[1]) if found else 0
+        return None
+    return int(found[1]) if found else None

@@ -34,17 +34,29 @@ def test_a_kill_in_the_cgroup_is_sure(counters: tuple[Path, Path]) -> None:
     for code in (-9, None, 1):
         found = death(code, kills, Path("console"))
         assert found.out_of_memory
-        assert "memory limit of its cgroup" in found.why
+        assert found.why == module.IN_CGROUP
     assert not death(-15, kills, Path("console")).out_of_memory  # SIGTERM is nobody's want of memory
 
 
-def test_a_kill_on_the_machine_is_likely(counters: tuple[Path, Path]) -> None:
+def test_a_kill_in_another_cgroup_is_none_of_ours(counters: tuple[Path, Path]) -> None:
     kills = OomKills(1)
     counters[0].write_text("oom_kill 4\n")
-    assert "most likely" in death(-9, kills, Path("console")).why
+    assert not death(-9, kills, Path("console")).out_of_memory
 
 
-def test_a_cgroup_that_went_with_its_last_process_counts_nothing(counters: tuple[Path, Path]) -> None:
+def test_without_a_cgroup_a_kill_on_the_machine_is_likely(
+    counters: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_counter_of", lambda pid: None)
+    kills = OomKills(1)
+    assert not death(-9, kills, Path("console")).out_of_memory
+    counters[0].write_text("oom_kill 4\n")
+    assert death(-9, kills, Path("console")).why == module.ON_MACHINE
+
+
+def test_of_a_cgroup_that_went_with_its_last_process_the_machine_is_asked(counters: tuple[Path, Path]) -> None:
     kills = OomKills(1)
     counters[1].unlink()
     assert not death(-9, kills, Path("console")).out_of_memory
+    counters[0].write_text("oom_kill 4\n")
+    assert death(-9, kills, Path("console")).why == module.ON_MACHINE
