@@ -131,6 +131,8 @@ class MlaApp(App[int]):
         namespaces: Mapping[str, DOMNode] | None = None,
     ) -> bool:
         """Every key, click and line of the palette comes through here: the one place where ``read_only`` refuses."""
+        if self._exit:
+            return True  # typed behind the key that ends the app
         place = getattr(default_namespace or self.screen, "place", actions.APP)
         refused = actions.changing(place, action) if self.read_only and isinstance(action, str) else None
         if refused is None:

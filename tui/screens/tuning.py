@@ -124,7 +124,8 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
         from engine.memory.hardware import Hardware
         from engine.memory.room import Room
 
-        parts, capacity = want.get("parts") or {}, want.get("capacity")
+        parts = want.get("parts") or {}
+        capacity = want.get("capacity") or sum(parts.values())  # where nobody knows, it was what it held
         at = "host" if want.get("where") == "host" or "process" in parts else "device"
         nowhere = Hardware("", "", None, None, 0, 0)
         self.query_one("#failed", ForecastBars).show([Room(at, parts, capacity)], nowhere)

@@ -58,7 +58,8 @@ class ForecastBars(Canvas):
 
     def _place(self, place: Room, width: int, legend: int) -> list[Row]:
         held = sorted(((part, amount) for part, amount in place.parts.items() if amount > 0), key=lambda p: -p[1])
-        name = {"host": "host · RAM", "device": f"device · {self._device}"}.get(place.place, place.place)
+        device = f"device · {self._device}" if self._device else "device"
+        name = {"host": "host · RAM", "device": device}.get(place.place, place.place)
         needed = words.size_of(place.needed, place.free) if place.free else words.size(place.needed)
         title: Row = [(f" {name}  {needed}", "forecast--note" if self._stale else "forecast--title")]
         if place.free is None:

@@ -25,7 +25,7 @@ class Column(NamedTuple):
 
 
 _COLUMNS = (
-    Column("phase", 9, 0, lambda run: str(run.summary.get("phase") or "")),
+    Column("phase", 10, 0, lambda run: str(run.summary.get("phase") or "")),
     Column("step", -6, 0, lambda run: words.count(run.summary.get("step"))),
     Column("tokens", -6, 100, lambda run: words.count(run.reach("loss", TOKENS))),
     Column("time", -8, 110, lambda run: words.duration(run.reach("loss", TIME))),

@@ -13,8 +13,16 @@ from typing import NamedTuple
 
 Point = tuple[float, float | None, float | None, float | None]
 
-_LEFT = (0x01, 0x02, 0x04, 0x40)
-_RIGHT = (0x08, 0x10, 0x20, 0x80)
+
+def _patterns(dots: tuple[int, int, int, int]) -> tuple[int, ...]:
+    """For each of the 16 ways to set the four dots of a column, top one in bit 0: their bits in a braille character."""
+    return tuple(sum(bit for i, bit in enumerate(dots) if ways >> i & 1) for ways in range(16))
+
+
+# Looked up, for a picture of ten runs is some ten thousand cells.
+_LEFT = _patterns((0x01, 0x02, 0x04, 0x40))
+_RIGHT = _patterns((0x08, 0x10, 0x20, 0x80))
+_CELLS = (" ", *(chr(0x2800 + bits) for bits in range(1, 256)))
 _NICE = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 _BARS = "▁▂▃▄▅▆▇█"
 _EVERY_OTHER = (int("01" * 1024, 2), int("10" * 1024, 2))  # by the column's parity: a pattern like a chessboard
@@ -170,20 +178,11 @@ def _join(masks: list[int], start: tuple[int, int], end: tuple[int, int]) -> Non
 
 def braille(masks: Sequence[int], height: int) -> list[str]:
     """Bit masks (two a character) as ``height`` rows of text; an empty cell is a plain space."""
-    rows = []
-    for top in range(0, height * 4, 4):
-        cells = []
-        for x in range(0, len(masks) - 1, 2):
-            left, right = masks[x] >> top, masks[x + 1] >> top
-            bits = 0
-            for bit in range(4):
-                if left >> bit & 1:
-                    bits |= _LEFT[bit]
-                if right >> bit & 1:
-                    bits |= _RIGHT[bit]
-            cells.append(chr(0x2800 + bits) if bits else " ")
-        rows.append("".join(cells))
-    return rows
+    pairs = list(zip(masks[::2], masks[1::2], strict=False))
+    return [
+        "".join([_CELLS[_LEFT[left >> top & 15] | _RIGHT[right >> top & 15]] for left, right in pairs])
+        for top in range(0, height * 4, 4)
+    ]
 
 
 def extremes(cols: Iterable[Column | None]) -> tuple[float, float] | None:

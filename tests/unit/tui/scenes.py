@@ -28,6 +28,7 @@ NOW = 1_795_600_000.0  # 2026-11-25 09:46:40 UTC
 HOST = "workstation"
 MACHINE = Hardware("NVIDIA GeForce RTX 5080", "cuda", 16 << 30, 15 << 30, 64 << 30, 48 << 30)
 GIB = 1 << 30
+TERMINAL = (("TERM", "xterm-256color"), ("COLORTERM", "truecolor"))  # fewer colours would get themes of their own
 
 
 class World:
@@ -35,7 +36,12 @@ class World:
 
     def __init__(self, home: Path, patch: pytest.MonkeyPatch) -> None:
         self.now = NOW - 86_400
-        for name, value in (("TZ", "UTC"), ("MLA_TUI_HOME", str(home)), ("XDG_CONFIG_HOME", str(home / "config"))):
+        for name, value in (
+            ("TZ", "UTC"),
+            ("MLA_TUI_HOME", str(home)),
+            ("XDG_CONFIG_HOME", str(home / "config")),
+            *TERMINAL,
+        ):
             patch.setenv(name, value)
         time.tzset()
         real = time.localtime
@@ -43,6 +49,7 @@ class World:
         patch.setattr(time, "localtime", lambda t=None: real(self.now if t is None else t))
         patch.setattr(platform, "node", lambda: HOST)
         patch.setattr("engine.memory.hardware.detect_hardware", lambda: MACHINE)
+        patch.setattr("engine.memory.hardware.hardware_for", lambda pid: MACHINE)
         patch.setattr(registry, "detect", lambda: "pretrain_5080")
         self.store = Store(home)
         self.folder = home
@@ -187,6 +194,7 @@ def _held(world: World) -> Job:
     job, log = world.job("lisp-1b", 160, "running")
     parts = {"logits": int(3.1 * GIB), "activations": int(8.9 * GIB), "weights": int(1.9 * GIB), "workspace": GIB}
     where = {"where": "backward", "wanted": int(1.5 * GIB), "micro": 12, "accum": 8, "parts": parts}
+    where["capacity"] = int(14.6 * GIB)
     log.write("oom", step=161, action="ask", text="CUDA out of memory", **where)
     log.write("state", phase="paused", reason="out of memory: micro = ?")
     log.close()
@@ -198,7 +206,7 @@ HOME = r"press n|was-stopped"
 SCENES = (
     Scene("home-empty", _empty, "press n"),
     Scene("home-every-phase", _every_phase, r"is-running .*2\.992", wide=r"was-stopped .*[▁-█]"),
-    Scene("home-filter", _every_phase, "2 of 11 match", ("slash", *"is-s"), HOME),
+    Scene("home-filter", _every_phase, "2 of 11: matching", ("slash", *"is-s"), HOME),
     Scene("home-help", _empty, "Runs: keys", ("question_mark",), HOME),
     Scene("new-run", _empty, r"(?s)(GiB.*){4}-p pretrain_5080", ("n",), HOME),
     Scene("new-run-refused", _empty, "0 is not in", ("n", "tab", "0"), HOME),
@@ -207,11 +215,21 @@ SCENES = (
     Scene("monitor-running", _one("running"), HISTORY),
     Scene("monitor-disconnected", _one("running"), "connection lost", ready=HISTORY, lost=True),
     Scene("monitor-paused", _one("paused"), HISTORY),
-    Scene("monitor-out-of-memory", _held, r"Out of memory[\s\S]*forecast:[\s\S]*tokens/s"),
+    Scene("monitor-out-of-memory", _held, r"Out of memory[\s\S]*when it ran out[\s\S]*tokens/s[\s\S]*Enter applies"),
     Scene("monitor-failed", _one("failed", reason="the loss of step 161 is not a number"), HISTORY),
     Scene("monitor-finished", _one("finished"), HISTORY),
+    Scene("monitor-cursor", _one("finished"), "at step", ("v",), HISTORY),
     Scene("monitor-zoom", _one("finished"), r"log\n", ("z", "y"), HISTORY),
     Scene("monitor-help", _one("finished"), "Monitor: keys", ("question_mark",), HISTORY),
-    Scene("monitor-edit", _one("running"), r"Edit the living run[\s\S]*forecast:", ("e",), HISTORY),
+    Scene(
+        "monitor-edit",
+        _one("running"),
+        r"Tune the living run[\s\S]*free to it[\s\S]*tokens/s[\s\S]*forecast,",
+        ("e",),
+        HISTORY,
+    ),
+    Scene("compare", _every_phase, r"by step[\s\S]*is-recovering", (*" j j", "c"), HOME),
+    Scene("checkpoints-none", _one("finished"), "no checkpoint", ("o",), HISTORY),
+    Scene("settings", _empty, "Theme", ("f2",), HOME),
     Scene("monitor-stop", _one("running"), "Stop without saving", ("x",), HISTORY),
 )
