@@ -226,11 +226,14 @@ def run_app(store: Store, job_id: str | None = None, *, read_only: bool = False,
 
     Raises ``UserError`` where ``job_id`` names no job or there is no terminal to draw on.
     """
+    import os
     import sys
 
     from tui.settings import load
 
     check_terminal()
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)  # exported once, they would outlive every change of the terminal's size
     settings, trouble = load()
     for line in trouble:
         print(f"mla-tui: {line}", file=sys.stderr)

@@ -52,8 +52,10 @@ def test_a_session_is_left_and_taken_up_again_at_another_size(world, terminals, 
 
 
 def test_a_terminal_that_changes_its_size_again_and_again(world, terminals, wait_for):
+    """Also where somebody has exported a size."""
     run = world.launch(*LIVE)
     terminal = terminals()
+    terminal.env |= {"COLUMNS": "80", "LINES": "24"}
     terminal.open("attach", run.id)
     terminal.wait_text(LOSS)
     for _ in range(3):
