@@ -87,15 +87,21 @@ def walk(terminal: Terminal, picture: Callable[[str], None]) -> None:
     terminal.wait_text(r"1–([3-9]\d|\d{3,}) \(")
     picture("monitor")
     terminal.keys("e")
-    terminal.wait_text("forecast: ")
+    terminal.wait_text(r"free to it[\s\S]*tokens/s")
     terminal.keys("2")
     terminal.wait_text(r"accumulation +2\s")
-    picture("edit")
+    picture("tuning")
     terminal.keys("Enter")
     terminal.wait_text(r"micro 4 → 2")
     terminal.keys("z")
     terminal.wait_text(r"\A.*\n.*\n.*\n 1 loss .*")
     picture("zoom")
+    terminal.keys("q")
+    terminal.wait_text("mla-tui · runs")
+    for key in ("j", "Space", "j", "Space", "c"):
+        terminal.keys(key)
+    terminal.wait_text(r"A━+ +\S+ +\w+ .*\d\.\d[\s\S]*B━+ +\S+ +\w+ .*\d\.\d")
+    picture("compare")
     terminal.keys("q")
     terminal.wait_text("mla-tui · runs")
     terminal.keys("q")
@@ -135,7 +141,9 @@ def svg(lines: list[str]) -> str:
                 place = f'x="{left}" y="{y * LINE + PT}" textLength="{wide}"'
                 texts.append(f'<text {place} fill="{fore}"{weight}>{escape(text)}</text>')
     font = "font-family=\"'DejaVu Sans Mono',Menlo,Consolas,monospace\""
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" {font} font-size="{PT}">'
+    space = 'xml:space="preserve"'  # not every viewer knows the style of the same meaning
+    box = f'viewBox="0 0 {width:.0f} {height}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {space} {box} {font} font-size="{PT}">'
     body = "\n".join([f'<rect width="100%" height="100%" fill="{BACK}"/>', *boxes, *texts])
     return f"{head}\n<style>text{{white-space:pre}}</style>\n{body}\n</svg>\n"
 
