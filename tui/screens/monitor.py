@@ -241,6 +241,7 @@ class MonitorScreen(Looking, Screen[None]):
             if (wanted := self.lens.wanted()) is not None:
                 self.look_closer(wanted)
         self.query_one(StatusLine).show(self.view)
+        self.query_one(KeyBar).show(over=self.view.ended)
         self._log.redraw()
         reason = self.view.reason or ""
         if not self.view.linked and not self.view.ended:

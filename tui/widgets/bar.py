@@ -65,10 +65,17 @@ class KeyBar(Canvas):
     def __init__(self, screen: str) -> None:
         super().__init__()
         self._screen = screen
+        self._over = False
+
+    def show(self, over: bool) -> None:
+        """``over``: nothing can be changed any more, so what changes something is left out."""
+        if over != self._over:
+            self._over = over
+            self.redraw()
 
     def draw(self, width: int, height: int) -> list[Row]:
         app = cast("MlaApp", self.app)
-        keys = list(actions.bar(self._screen, app.settings.keys, app.read_only))
+        keys = list(actions.bar(self._screen, app.settings.keys, app.read_only or self._over))
         last = [pair for pair in keys if pair[1] in ("Help", "Back", "Quit")]
         room = width - sum(_length(pair) for pair in last)
         shown = []
