@@ -10,6 +10,7 @@ import json
 import math
 import os
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class LogWriter:
 
 
 class Tail:
-    """Reads a growing file of records from a byte offset on."""
+    """Reads a growing file of records from a byte offset on. Its descriptor goes with it, also where nobody closes."""
 
     def __init__(self, path: Path, start: int = 0) -> None:
         self.path = path
@@ -69,6 +70,7 @@ class Tail:
                 self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 return []
+            self._let_go = weakref.finalize(self, os.close, self._fd)
         records: list[tuple[int, Record]] = []
         while not records:  # torn lines only: callers take an empty answer for the end, so look behind them
             data = os.pread(self._fd, READ, self.at)
@@ -109,7 +111,7 @@ class Tail:
 
     def close(self) -> None:
         if self._fd is not None:
-            os.close(self._fd)
+            self._let_go()
             self._fd = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +134,19 @@ print([r["text"] for _, r in read_all(path)])
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "log")], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() == "['whole', 'after']"
+
+
+def test_a_reader_that_nobody_closed_takes_its_descriptor_along(path: Path) -> None:
+    path.write_bytes(b'{"t":1,"kind":"log","attempt":1}\n')
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(100):
+        assert len(Tail(path).poll()) == 1
+    assert len(os.listdir("/dev/fd")) < before + 10
+    tail = Tail(path)
+    tail.poll()
+    tail.close()
+    tail.close()
+    assert len(tail.poll()) == 0  # it goes on where it was
 
 
 @settings(deadline=None, max_examples=60)
