@@ -55,14 +55,18 @@ class Lookout:
         news: list[News] = []
         for id, run in self._followed.items():
             try:
-                size = os.stat(f"{self._jobs}/{id}/events.jsonl").st_size
+                news += self._look_at(id, run)
             except OSError:
-                continue  # no log yet, or removed: the list will say
-            if size != run.at:
-                news += self._read(id, run, size)
-            elif run.living and time.monotonic() - run.asked >= SILENCE:
-                news += self._ask_after(id, run)
+                continue  # no log yet, or removed at any moment: the list will say
         return news
+
+    def _look_at(self, id: str, run: _Followed) -> list[News]:
+        size = os.stat(f"{self._jobs}/{id}/events.jsonl").st_size
+        if size != run.at:
+            return self._read(id, run, size)
+        if run.living and time.monotonic() - run.asked >= SILENCE:
+            return self._ask_after(id, run)
+        return []
 
     def _list(self) -> None:
         """Follow the runs there are. A run that came since the last look is told from its beginning."""

@@ -17,6 +17,7 @@ from textual.binding import BindingType
 from textual.command import Provider
 from textual.dom import DOMNode
 from textual.message import Message
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from tui import actions
@@ -96,7 +97,7 @@ class MlaApp(App[int]):
         self.screen_change_signal.subscribe(self, self._bind)
         self.apply(self.settings)
         for line in self.trouble:
-            self.notify(line, severity="warning", timeout=_TOAST, markup=False)
+            self.notify(line, severity="warning", timeout=_TOAST)
         if self._first_job is not None:
             self.open_job(self._first_job)
         self.watch_runs()
@@ -124,6 +125,18 @@ class MlaApp(App[int]):
         if self.settings.bell:
             super().bell()
 
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,
+    ) -> None:
+        """As plain text whatever ``markup`` says: names, paths and errors may hold brackets."""
+        super().notify(message, title=title, severity=severity, timeout=timeout, markup=False)
+
     async def run_action(
         self,
         action: str | ActionParseResult,
@@ -138,7 +151,7 @@ class MlaApp(App[int]):
         if refused is None:
             return await super().run_action(action, default_namespace, namespaces)
         line = f"read-only: {refused.title.lower()} is refused; to change runs start mla-tui without --read-only"
-        self.notify(line, severity="warning", markup=False)
+        self.notify(line, severity="warning")
         return True
 
     # Runs that nobody looks at
@@ -160,7 +173,7 @@ class MlaApp(App[int]):
         job = getattr(watched, "job", None)
         news = [one for one in message.news if job is None or one.job != job.id]
         for one in news:
-            self.notify(one.text, severity="error" if one.bad else "information", timeout=_TOAST, markup=False)
+            self.notify(one.text, severity="error" if one.bad else "information", timeout=_TOAST)
         if news:
             self.bell()
 

@@ -324,7 +324,7 @@ class CheckpointsScreen(Screen[None]):
         try:
             delete(self._store, Path(one.path).parent, one.step)
             self.post_message(self._take_stock())
-        except UserError as error:
+        except (UserError, OSError) as error:
             self.post_message(self.Said(str(error)))
         else:
             self.post_message(self.Said(f"the checkpoint of step {words.exact(one.step)} is gone"))

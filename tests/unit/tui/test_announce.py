@@ -54,6 +54,18 @@ def test_a_run_that_came_later_is_told_from_its_beginning(store: Store, make_job
     assert texts(lookout) == []
 
 
+def test_a_log_that_cannot_be_opened_any_more_is_no_news(store: Store, make_job: Any) -> None:
+    """As when a run is removed between the look at its size and the reading."""
+    job, _ = make_job("demo", 3, phase="running")
+    _, other = make_job("other", 3, phase="running")
+    lookout = Lookout(store)
+    lookout.look()
+    job.log_path.unlink()
+    job.log_path.mkdir()
+    other.write("state", phase="finished", reason="")
+    assert texts(lookout) == ["other: finished"]
+
+
 def test_a_line_that_is_half_written_is_read_when_it_is_whole(store: Store, make_job: Any) -> None:
     job, _ = make_job("demo", 3, phase="running")
     lookout = Lookout(store)
@@ -104,6 +116,15 @@ def bells(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 def toasts(app: MlaApp) -> list[str]:
     return [toast.message for toast in app._notifications]
+
+
+async def test_brackets_in_a_line_are_brackets(store: Store) -> None:
+    line = "job '[/x]': no [bold]such[/bold] job"
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await until(pilot, lambda: "press n" in on_screen(app, "#runs"))
+        app.screen.notify(line, severity="error")
+        await until(pilot, lambda: line in on_screen(app, "Toast"))
 
 
 async def test_the_end_of_another_run_is_a_toast_and_a_bell(store: Store, make_job: Any, bells: list[bool]) -> None:
