@@ -30,7 +30,7 @@ VERDICTS = {"fits": "fits", "tight": "tight: over 90% of what is free", "over": 
 
 def plan(args: argparse.Namespace) -> int:
     from engine.jobs.store import default_home
-    from engine.memory.calibration import calibrated, remembered
+    from engine.memory.calibration import calibrated, forecaster, remembered
     from engine.memory.hardware import detect_hardware
     from engine.memory.levers import levers
     from engine.memory.room import rooms
@@ -42,10 +42,7 @@ def plan(args: argparse.Namespace) -> int:
     if args.deepspeed_config:
         return _print_deepspeed_config(spec, hardware.device)
     runs = remembered(hardware, default_home())
-
-    def told(one: RunSpec, machine: Hardware) -> Any:
-        return calibrated(one, machine, runs).forecast
-
+    told = forecaster(runs)
     spec = with_strategy(spec, hardware, told)
     found = calibrated(spec, hardware, runs)
     answer = (

@@ -10,14 +10,14 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engine.jobs.files import read_json, write_json
 from engine.jobs.process import Lock
-from engine.memory.forecast import ALLOCATED_NOT, Forecast, forecast
+from engine.memory.forecast import ALLOCATED_NOT, Forecast, Forecaster, forecast
 from engine.memory.hardware import Hardware
 from profiles.spec import RunSpec
 
@@ -133,6 +133,11 @@ def calibrated(spec: RunSpec, hardware: Hardware, runs: Iterable[Run]) -> Calibr
         host={part: round(size * (host.ratio if host else 1)) for part, size in plain.host.items()},
     )
     return Calibrated(scaled, device, host)
+
+
+def forecaster(runs: Sequence[Run]) -> Forecaster:
+    """A forecast in the form that levers and strategies ask for, corrected by ``runs``."""
+    return lambda spec, hardware: calibrated(spec, hardware, runs).forecast
 
 
 def comparable(spec: RunSpec, told: Forecast) -> dict[str, int]:

@@ -7,6 +7,7 @@ a card that nobody has tried yet, assumed, and named so in docs/memory.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.memory import mlx, states, step
@@ -53,6 +54,9 @@ class Forecast:
             return self.device_total + self.host_total <= hardware.ram_free
         on_device = hardware.device_free is None or self.device_total <= hardware.device_free
         return on_device and self.host_total <= hardware.ram_free
+
+
+Forecaster = Callable[[RunSpec, Hardware], Forecast]
 
 
 def forecast(spec: RunSpec, hardware: Hardware) -> Forecast:

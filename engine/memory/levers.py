@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.memory.cost import basis, step_seconds
-from engine.memory.forecast import forecast
+from engine.memory.forecast import Forecaster, forecast
 from engine.memory.hardware import Hardware
 from engine.memory.room import comfortable
-from engine.memory.strategies import FASTEST_FIRST, Forecaster, is_open
+from engine.memory.strategies import FASTEST_FIRST, is_open
 from profiles.spec import RunSpec
 
 LIVE, UNLOCK, RESTART = "live", "unlock", "restart"  # at once; with --unlock, for it changes what a step is; anew

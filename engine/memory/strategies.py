@@ -6,15 +6,13 @@ offload sends every gradient to the host and every weight back, and waits for an
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
-from engine.memory.forecast import Forecast, forecast
+from engine.memory.forecast import Forecast, Forecaster, forecast
 from engine.memory.hardware import Hardware
 from profiles.spec import RunSpec
 
-Forecaster = Callable[[RunSpec, Hardware], Forecast]
 FASTEST_FIRST = ("device", "states8bit", "offload")
 
 

@@ -29,7 +29,6 @@ from tui.widgets.picker import Picker
 if TYPE_CHECKING:
     from engine.jobs.store import Job, Store
     from engine.memory.calibration import Run
-    from engine.memory.forecast import Forecast
     from engine.memory.hardware import Hardware
     from profiles.spec import RunSpec
 
@@ -208,17 +207,15 @@ class NewRunScreen(Screen[None]):
 
     def _foresee(self, spec: RunSpec, hardware: Hardware) -> str:
         """Show what the run would hold and what would make it smaller; what corrects the forecast, in words."""
-        from engine.memory.calibration import calibrated
+        from engine.memory.calibration import calibrated, forecaster
         from engine.memory.levers import levers
         from engine.memory.room import rooms
         from engine.memory.strategies import with_strategy
 
-        def told(one: RunSpec, machine: Hardware) -> Forecast:
-            return calibrated(one, machine, self._runs).forecast
-
+        told = forecaster(self._runs)
         spec = with_strategy(spec, hardware, told)
         found = calibrated(spec, hardware, self._runs)
-        self.query_one(ForecastBars).show(rooms(found.forecast, hardware), hardware)
+        self.query_one(ForecastBars).show(rooms(found.forecast, hardware), hardware.device)
         ways = self.query_one(LeverList)
         ways.show(levers(spec, hardware, told))
         ways.forget()

@@ -25,7 +25,6 @@ from tui.widgets.picker import Picker
 if TYPE_CHECKING:
     from engine.jobs.client import Link
     from engine.memory.calibration import Run
-    from engine.memory.forecast import Forecast
     from engine.memory.hardware import Hardware
     from engine.memory.levers import Lever
     from profiles.spec import RunSpec
@@ -71,13 +70,17 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
         self._want = want
         self._hardware: Hardware | None = None
         self._runs: list[Run] = []
-        self._way: Lever | None = None  # that is chosen in the list
         self._sending = False
 
     @property
     def held(self) -> bool:
         """Whether the run waits for what is entered here."""
         return self._want is not None
+
+    @property
+    def _way(self) -> Lever | None:
+        """That is chosen in the list."""
+        return self.query_one(LeverList).way
 
     @property
     def _each_rank(self) -> int:
@@ -121,20 +124,18 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
         self.look()
 
     def _show_failure(self, want: dict[str, Any]) -> None:
-        from engine.memory.hardware import Hardware
         from engine.memory.room import Room
 
         parts = want.get("parts") or {}
         capacity = want.get("capacity") or sum(parts.values())  # where nobody knows, it was what it held
         at = "host" if want.get("where") == "host" or "process" in parts else "device"
-        nowhere = Hardware("", "", None, None, 0, 0)
-        self.query_one("#failed", ForecastBars).show([Room(at, parts, capacity)], nowhere)
+        self.query_one("#failed", ForecastBars).show([Room(at, parts, capacity)])
 
     @work(thread=True, exit_on_error=True)
     def look(self) -> None:
         from engine.jobs.files import read_json
         from engine.jobs.process import is_alive
-        from engine.memory.calibration import calibrated, remembered
+        from engine.memory.calibration import forecaster, remembered
         from engine.memory.hardware import hardware_for
         from engine.memory.levers import levers
 
@@ -144,11 +145,7 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
             place = "ram_free" if hardware.device == "cpu" else "device_free"
             hardware = replace(hardware, **{place: self._want["capacity"]})
         runs = remembered(hardware, self._link.job.home)
-
-        def told(one: RunSpec, machine: Hardware) -> Forecast:
-            return calibrated(one, machine, runs).forecast
-
-        self.post_message(self.Known(hardware, runs, levers(self._spec, hardware, told)))
+        self.post_message(self.Known(hardware, runs, levers(self._spec, hardware, forecaster(runs))))
 
     @on(Known)
     def _known(self, message: Known) -> None:
@@ -173,7 +170,7 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
         """Fill the form with what the way changes; one that needs a new start is only shown."""
         from engine.memory.levers import RESTART, UNLOCK
 
-        way = self._way = self.query_one(LeverList).way
+        way = self._way
         spec = way.spec if way is not None and way.when != RESTART else self._spec
         changes = [f"{key.partition('.')[2]}={new}" for key, (_, new) in way.changed.items()] if way else []
         self.query_one("#micro", NumberField).value = str(spec.batch.micro)
@@ -196,7 +193,6 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
         """The field that was typed in leads, the other follows where it can."""
         field = event.input
         if field.has_focus and self._way is not None:
-            self._way = None
             self.query_one(LeverList).forget()
         if isinstance(field, NumberField) and field.has_focus and field.number:
             other = self.query_one("#accum" if field.id == "micro" else "#micro", NumberField)
@@ -243,7 +239,7 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
         anew = self._way if self._way is not None and self._way.when == RESTART else None
         found = calibrated(anew.spec if anew else spec, self._hardware, self._runs)
         places = rooms(found.forecast, self._hardware)
-        bars.show(places, self._hardware)
+        bars.show(places, self._hardware.device)
         if anew:
             self._say(_anew(anew))
         elif over := [place.place for place in places if place.state == OVER]:

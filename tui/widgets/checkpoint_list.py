@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from tui import format as words
-from tui.widgets.canvas import Row, clip
+from tui.widgets import columns
+from tui.widgets.canvas import Row
 from tui.widgets.picker import Picker
 
 if TYPE_CHECKING:
@@ -38,21 +39,21 @@ class CheckpointList(Picker):
 
     def _columns(self, width: int) -> list[tuple[str, int, str]]:
         """(key, cells, title); negative cells align right."""
-        columns = [("step", -9, "step"), ("when", 6, "when"), ("size", -8, "size"), ("loss", -7, "loss")]
+        shown = [("step", -9, "step"), ("when", 6, "when"), ("size", -8, "size"), ("loss", -7, "loss")]
         if width >= 72:
-            columns += [("val", -7, "val"), ("why", 13, "written")]
-        return [*columns, ("state", 9, "files"), ("mark", 12, "")]
+            shown += [("val", -7, "val"), ("why", 13, "written")]
+        return [*shown, ("state", 9, "files"), ("mark", 12, "")]
 
     def head(self, width: int) -> Row | None:
         if not self.kept:
             return None
-        return self._line(width, {key: (title, "picker--head") for key, _, title in self._columns(width)})
+        return columns.head(self._columns(width))
 
     def item(self, index: int, width: int) -> Row:
         one = self.kept[index]
         marks = [mark for mark, holds in (("newest", one.newest), ("best", one.best)) if holds]
-        return self._line(
-            width,
+        return columns.line(
+            self._columns(width),
             {
                 "step": (words.exact(one.step), ""),
                 "when": (words.moment(one.written), "picker--dim"),
@@ -70,14 +71,6 @@ class CheckpointList(Picker):
         if one.damage or found:
             return "damaged", "checkpoints--bad"
         return ("verified", "checkpoints--good") if found == "" else ("complete", "")
-
-    def _line(self, width: int, fields: dict[str, tuple[str, str]]) -> Row:
-        row: Row = [(" ", "")]
-        for key, cells, _ in self._columns(width):
-            text, style = fields[key]
-            text = clip(text, abs(cells))
-            row.append(((text.rjust(-cells) if cells < 0 else text.ljust(cells)) + " ", style))
-        return row
 
     def empty(self, width: int, height: int) -> list[Row]:
         lines = self.nothing.splitlines()

@@ -10,7 +10,6 @@ from tui import format as words
 from tui.widgets.canvas import Canvas, Row, clip
 
 if TYPE_CHECKING:
-    from engine.memory.hardware import Hardware
     from engine.memory.room import Room
 
 # Shades as well as colours: without colour the parts still differ.
@@ -39,9 +38,9 @@ class ForecastBars(Canvas):
         self._device = ""
         self._stale = False
 
-    def show(self, places: list[Room], hardware: Hardware) -> None:
-        """``places`` as ``engine.memory.room.rooms`` gives them."""
-        self._rooms, self._device, self._stale = places, _DEVICE_NAMES.get(hardware.device, hardware.device), False
+    def show(self, places: list[Room], device: str = "") -> None:
+        """``places`` as ``engine.memory.room.rooms`` gives them; ``device`` as ``Hardware`` names it, where known."""
+        self._rooms, self._device, self._stale = places, _DEVICE_NAMES.get(device, device), False
         self.redraw()
 
     def fade(self) -> None:

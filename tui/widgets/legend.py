@@ -9,7 +9,8 @@ from rich.cells import cell_len
 
 from tui import format as words
 from tui.compared import AXES, TIME, TOKENS, Compared, difference
-from tui.widgets.canvas import Row, clip
+from tui.widgets import columns
+from tui.widgets.canvas import Row
 from tui.widgets.names import middle
 from tui.widgets.overlay import COLOURS, style
 from tui.widgets.picker import Picker
@@ -74,7 +75,7 @@ class Legend(Picker):
     def head(self, width: int) -> Row:
         row: Row = [("     ", "picker--head")]
         for column in self._columns(width):
-            row.append((_cut(column.title, column.cells) + " ", "picker--head"))
+            row.append((columns.cut(column.title, column.cells) + " ", "picker--head"))
         return row
 
     def item(self, index: int, width: int) -> Row:
@@ -82,11 +83,6 @@ class Legend(Picker):
         line = "┄┄" if run.hidden else "━━"
         row: Row = [(f" {run.letter}{line} ", "picker--dim" if run.hidden else style(index))]
         for column in self._columns(width):
-            text = _cut(column.text(run), column.cells)
+            text = columns.cut(column.text(run), column.cells)
             row.append((text + " ", "picker--dim" if run.hidden else "legend--name" if column.title == "run" else ""))
         return row
-
-
-def _cut(text: str, cells: int) -> str:
-    text = clip(text, abs(cells))
-    return text.rjust(-cells) if cells < 0 else text.ljust(cells)

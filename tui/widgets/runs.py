@@ -14,7 +14,8 @@ from engine.jobs.status import CUT_OFF, ENDED
 from engine.jobs.store import STAMP_LENGTH, is_elsewhere
 from tui import format as words
 from tui.run_list import in_trouble
-from tui.widgets.canvas import Row, clip
+from tui.widgets import columns
+from tui.widgets.canvas import Row
 from tui.widgets.names import middle
 from tui.widgets.picker import Picker
 
@@ -105,7 +106,7 @@ class RunsTable(Picker):
         row: Row = [(" " * _MARGIN, "picker--head")]
         for column in self._columns(width):
             sign = "▾" if column.key == self.sorted_by else ""
-            row.append((_cut(column.title + sign, column.cells) + " ", "picker--head"))
+            row.append((columns.cut(column.title + sign, column.cells) + " ", "picker--head"))
         return row
 
     def item(self, index: int, width: int) -> Row:
@@ -113,7 +114,7 @@ class RunsTable(Picker):
         row: Row = [(f" {MARK if run['id'] in self.marked else ' '} ", "runs--mark")]
         for column in self._columns(width):
             text, style = self._field(run, column)
-            row.append((_cut(text, column.cells) + " ", style))
+            row.append((columns.cut(text, column.cells) + " ", style))
         return row
 
     def _field(self, run: dict[str, Any], column: Column) -> tuple[str, str]:
@@ -160,11 +161,6 @@ def _short_title(run: dict[str, Any], cells: int) -> str:
 def done(run: dict[str, Any]) -> float:
     """The share of its steps that a run has done; 0 where their number is unknown."""
     return min((run.get("step") or 0) / run["steps"], 1.0) if run.get("steps") else 0.0
-
-
-def _cut(text: str, cells: int) -> str:
-    text = clip(text, abs(cells))
-    return text.rjust(-cells) if cells < 0 else text.ljust(cells)
 
 
 def _step(run: dict[str, Any]) -> str:

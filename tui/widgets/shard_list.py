@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tui import format as words
-from tui.widgets.canvas import Row, clip
+from tui.widgets import columns
+from tui.widgets.canvas import Row
 from tui.widgets.picker import Picker
 
 
@@ -32,23 +33,23 @@ class ShardList(Picker):
 
     def _columns(self, width: int) -> list[tuple[str, int, str]]:
         """(key, cells, title); negative cells align right."""
-        columns = [("tokens", -12 if width >= 72 else -7, "tokens"), ("sequences", -9, "sequences")]
+        shown = [("tokens", -12 if width >= 72 else -7, "tokens"), ("sequences", -9, "sequences")]
         if width >= 72:
-            columns += [("bytes", -9, "size"), ("dtype", 7, "dtype")]
-        name = width - 2 - sum(abs(cells) + 1 for _, cells, _ in columns) - 10
-        return [("split", 9, "split"), ("name", min(max(name, 8), 48), "file"), *columns]
+            shown += [("bytes", -9, "size"), ("dtype", 7, "dtype")]
+        name = width - 2 - sum(abs(cells) + 1 for _, cells, _ in shown) - 10
+        return [("split", 9, "split"), ("name", min(max(name, 8), 48), "file"), *shown]
 
     def head(self, width: int) -> Row | None:
         if not self.files:
             return None
-        return self._line(width, {key: (title, "picker--head") for key, _, title in self._columns(width)})
+        return columns.head(self._columns(width))
 
     def item(self, index: int, width: int) -> Row:
         file = self.files[index]
         bad = bool(file["problem"])
         short = words.exact if width >= 72 else words.count
-        return self._line(
-            width,
+        return columns.line(
+            self._columns(width),
             {
                 "split": (file["split"], "picker--dim"),
                 "name": (Path(file["path"]).name, "shards--bad" if bad else ""),
@@ -58,11 +59,3 @@ class ShardList(Picker):
                 "dtype": (file["dtype"] or words.NOTHING, "picker--dim"),
             },
         )
-
-    def _line(self, width: int, fields: dict[str, tuple[str, str]]) -> Row:
-        row: Row = [(" ", "")]
-        for key, cells, _ in self._columns(width):
-            text, style = fields[key]
-            text = clip(text, abs(cells))
-            row.append(((text.rjust(-cells) if cells < 0 else text.ljust(cells)) + " ", style))
-        return row

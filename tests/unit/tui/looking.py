@@ -32,7 +32,8 @@ def on_screen(app: MlaApp, selector: str | type[Widget]) -> str:
 
 
 def said(app: MlaApp, selector: str) -> str:
-    return str(app.screen.query_one(selector, Static).content)
+    found = app.screen.query(selector)
+    return str(found.first(Static).content) if found else ""
 
 
 def chosen(picker: Picker) -> str:

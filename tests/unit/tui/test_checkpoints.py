@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Button, Static
+from textual.widgets import Button
 
 from engine.jobs.store import Job, Store
+from tests.unit.tui import looking
+from tests.unit.tui.looking import said
 from tests.unit.tui.nano import Nano
 from tui import cli
 from tui.app import MlaApp
@@ -47,14 +49,7 @@ def job(nano: Nano, store: Store, tmp_path: Path) -> Job:
     return job
 
 
-async def until(pilot: Pilot[Any], holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await pilot.pause(0.02)
-
-
-def text_of(app: MlaApp, selector: str) -> str:
-    return str(app.screen.query_one(selector, Static).content)
+until = partial(looking.until, seconds=60.0)  # other programs are waited for
 
 
 def lines_of(app: MlaApp) -> list[str]:
@@ -85,7 +80,7 @@ async def test_each_line_says_what_log_and_files_know(job: Job, store: Store) ->
         assert "4.500" in second and "4.750" in second and "asked for" in second and "best" in second
         assert "every 1" in first and "damaged" in first
         await pilot.press("end", "t")
-        await until(pilot, lambda: "not what was saved" in text_of(app, "#message"))
+        await until(pilot, lambda: "not what was saved" in said(app, "#message"))
         assert not app.screen.query_one(Ask).display
 
 
@@ -109,10 +104,10 @@ async def test_a_text_streams_from_a_child_process(job: Job, store: Store) -> No
     async with app.run_test(size=(100, 30)) as pilot:
         await listed(app, pilot)
         await pilot.press("t", *"def")
-        await until(pilot, lambda: "--prompt=def -n 120" in text_of(app, "#command"))
+        await until(pilot, lambda: "--prompt=def -n 120" in said(app, "#command"))
         await pilot.press("tab", *"7", "enter")
         await until(pilot, lambda: app.screen.query_one(TextPane).text.startswith("def"))
-        await until(pilot, lambda: text_of(app, "#message").startswith("7 tokens"))
+        await until(pilot, lambda: said(app, "#message").startswith("7 tokens"))
         await pilot.press("escape")
         assert not app.screen.query_one(TextPane).display
 
@@ -132,10 +127,10 @@ async def test_escape_ends_the_child(job: Job, store: Store, monkeypatch: pytest
         await pilot.press("t", "enter")
         await until(pilot, lambda: bool(children))
         await pilot.press("x")
-        await until(pilot, lambda: "one thing at a time" in text_of(app, "#message"))
+        await until(pilot, lambda: "one thing at a time" in said(app, "#message"))
         await pilot.press("escape")
         await until(pilot, lambda: children[0].returncode is not None)
-        assert children[0].returncode != 0 and text_of(app, "#message") == "ended"
+        assert children[0].returncode != 0 and said(app, "#message") == "ended"
 
 
 async def test_an_export_goes_to_a_new_folder_only(job: Job, store: Store, tmp_path: Path) -> None:
@@ -145,9 +140,9 @@ async def test_an_export_goes_to_a_new_folder_only(job: Job, store: Store, tmp_p
     async with app.run_test(size=(160, 30)) as pilot:
         await listed(app, pilot)
         await pilot.press("e", *str(tmp_path / "full"), "enter")
-        await until(pilot, lambda: "is not empty; choose a new directory" in text_of(app, "#message"))
+        await until(pilot, lambda: "is not empty; choose a new directory" in said(app, "#message"))
         await pilot.press("ctrl+u", *str(tmp_path / "new"), "enter")
-        await until(pilot, lambda: "written to " in text_of(app, "#message"))
+        await until(pilot, lambda: "written to " in said(app, "#message"))
     assert (tmp_path / "new" / "config.json").is_file()
 
 
@@ -156,9 +151,9 @@ async def test_only_what_a_run_can_do_without_is_deleted(job: Job, store: Store)
     async with app.run_test(size=(80, 24)) as pilot:
         await listed(app, pilot)
         await pilot.press("x")
-        await until(pilot, lambda: "is the newest" in text_of(app, "#message"))
+        await until(pilot, lambda: "is the newest" in said(app, "#message"))
         await pilot.press("j", "x")
-        await until(pilot, lambda: "lowest validation loss" in text_of(app, "#message"))
+        await until(pilot, lambda: "lowest validation loss" in said(app, "#message"))
         for answer in (["enter"], ["tab", "enter"]):
             await pilot.press("end", "x")
             await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
@@ -182,7 +177,7 @@ async def test_what_a_young_run_began_from_stays(job: Job, nano: Nano, store: St
         await pilot.press("o")
         await until(pilot, lambda: len(_kept(app)) == 3)
         await pilot.press("end", "x")
-        await until(pilot, lambda: "run young began from it" in text_of(app, "#message"))
+        await until(pilot, lambda: "run young began from it" in said(app, "#message"))
     assert first.is_dir()
 
 
@@ -200,11 +195,11 @@ async def test_resuming_launches_what_the_command_would(
     async with app.run_test(size=(160, 24)) as pilot:
         await listed(app, pilot)
         await pilot.press("r", *"again", "tab", "3", "enter")
-        await until(pilot, lambda: "is at step 3; write more" in text_of(app, "#message"))
+        await until(pilot, lambda: "is at step 3; write more" in said(app, "#message"))
         await pilot.press("9")
         path = str(folder(job) / "ckpt_step_3")
-        await until(pilot, lambda: "-s steps=39 --name again" in text_of(app, "#command"))
-        assert f"mla-tui launch --resume {path}" in text_of(app, "#command")
+        await until(pilot, lambda: "-s steps=39 --name again" in said(app, "#command"))
+        assert f"mla-tui launch --resume {path}" in said(app, "#command")
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
     spec, options = launched[0]

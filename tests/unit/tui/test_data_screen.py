@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-from textual.pilot import Pilot
-from textual.widgets import Static
 
 from data.cursor import Cursor
 from engine.jobs.store import Job, Store
@@ -21,6 +17,8 @@ from engine.train.course import Course
 from engine.train.past import Past
 from engine.train.replay import before_step
 from profiles.errors import UserError
+from tests.unit.tui import looking
+from tests.unit.tui.looking import on_screen, said
 from tests.unit.tui.nano import Nano
 from tui import cli
 from tui.app import MlaApp
@@ -48,20 +46,7 @@ def job(nano: Nano, store: Store, tmp_path: Path) -> Job:
     return job
 
 
-async def until(pilot: Pilot[Any], holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await pilot.pause(0.02)
-
-
-def said(app: MlaApp, selector: str) -> str:
-    found = app.screen.query(selector)
-    return str(found.first(Static).content) if found else ""
-
-
-def seen(app: MlaApp, kind: type[Any]) -> str:
-    widget = app.screen.query_one(kind)
-    return "\n".join(widget.render_line(y).text for y in range(widget.size.height))
+until = partial(looking.until, seconds=60.0)  # other programs are waited for
 
 
 def test_the_screens_load_neither_torch_nor_numpy() -> None:
@@ -94,13 +79,13 @@ async def test_a_step_of_the_run_is_read_as_text(job: Job, store: Store, size: t
         await until(pilot, lambda: bool(app.screen.query_one("#runs").runs))  # type: ignore[attr-defined]
         await pilot.press("d")
         await until(pilot, lambda: "sequence 1 of" in said(app, "#where"))
-        assert "phase1-train" in seen(app, ShardList)
+        assert "phase1-train" in on_screen(app, ShardList)
         await pilot.press("s", *"10", "enter")
         await until(pilot, lambda: "step 10 of 40 · sequence 1 of 8" in said(app, "#where"))
         spec, cursor = before_step(job, 10)
         ids = open_split(spec, "train").take(cursor, 1)[0][0][:-1].tolist()
         await pilot.press("i")
-        await until(pilot, lambda: seen(app, WindowView).split()[0] == str(ids[0]))
+        await until(pilot, lambda: on_screen(app, WindowView).split()[0] == str(ids[0]))
         await pilot.press("p")
         await until(pilot, lambda: "step 9 of 40 · sequence 4 of 4" in said(app, "#where"))
         await pilot.press("n")
@@ -118,7 +103,7 @@ async def test_a_damaged_shard_is_named_with_the_way_out(job: Job, nano: Nano, s
         await until(pilot, lambda: bool(app.screen.query_one("#runs").runs))  # type: ignore[attr-defined]
         await pilot.press("d")
         await until(pilot, lambda: "the file is cut short" in said(app, "#message"))
-        assert "damaged" in seen(app, ShardList)
+        assert "damaged" in on_screen(app, ShardList)
 
 
 async def test_data_that_is_not_there_says_how_to_get_some(job: Job, nano: Nano, store: Store) -> None:
