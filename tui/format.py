@@ -118,6 +118,12 @@ def clock(t: float, span: float) -> str:
     return time.strftime(form, time.localtime(t))
 
 
+def midnight(t: float) -> float:
+    """When the local day of a moment began, in unix seconds."""
+    day = time.localtime(t)
+    return time.mktime((*day[:3], 0, 0, 0, 0, 0, -1))
+
+
 def moment(t: float | None, now: float | None = None) -> str:
     """When something happened, in local time: the hour today, the date before: ``19:47``, ``23 Nov``."""
     if t is None or not math.isfinite(t):

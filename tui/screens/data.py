@@ -95,9 +95,10 @@ class DataScreen(Screen[None]):
         window = found["window"] or {"problem": "no sequence was found"}
         if window["problem"]:
             self._go_back_to_shown()
-            self._say(_lines([window["problem"], *found["problems"]]))
+            # Without data the other problems say the same of every split.
+            self._say(_lines([window["problem"], *(found["problems"] if found["splits"] else [])]))
             if not found["splits"]:
-                self._say(window["problem"], "#where")
+                self._say("", "#where")
                 self.query_one(WindowView).show([], None, "no data to show; o chooses another run or profile")
             return
         self._window = window

@@ -198,7 +198,7 @@ class Chart(Canvas, can_focus=True):
         if self._y_top is not None and not self.log_axis:
             high = max(high, self._y_top)
         # On a short plot every other row is enough for a label.
-        count = max(1, min((down - 1) // 2, 5 if down < 24 else 8))
+        count = max(min(2, down), min((down - 1) // 2, 5 if down < 24 else 8))  # one alone tells no scale
         kind = (self.log_axis, count, self._y_top, self.window)
         if kind != self._y_kind:
             self._y, self._y_kind = None, kind
@@ -243,23 +243,25 @@ class Chart(Canvas, can_focus=True):
         ]
 
     def _x_row(self, across: int) -> Row:
-        shares = (0.0, 0.25, 0.5, 0.75, 1.0) if across >= 80 else (0.0, 0.5, 1.0) if across >= 24 else (0.0, 1.0)
-        text = [" "] * across
-        for share in shares:
-            label = self._x_text(share)[:across]
-            at = min(max(round(share * across) - len(label) // 2, 0), across - len(label))
-            text[at : at + len(label)] = label
-        return [(" " * _LABEL + "└", "chart--axis"), ("".join(text), "chart--axis")]
+        steps, origin = plot.ROUND, 0.0
+        if self.time_axis:
+            steps = plot.ROUND_TIMES
+            # A clock is round in local time; a time since the beginning is counted from there.
+            origin = words.midnight(self._x[0]) if self.window is not None else self._since()
+        text = plot.x_labels(*self._x, across, steps, origin, self._x_text)
+        return [(" " * _LABEL + "└" + text, "chart--axis")]
 
-    def _x_text(self, share: float) -> str:
+    def _x_text(self, x: float) -> str:
         x0, x1 = self._x
-        x = x0 + (x1 - x0) * share
         if not self.time_axis:
             return words.exact(x) if x >= 1e4 and x1 - x0 < x1 / 20 else words.axis(round(x))
         if self.window is not None:
             return words.clock(x, x1 - x0)
-        since = x - min(line.points[0][0] for line in self.lines if line.points)
+        since = x - self._since()
         return "0" if since < 1 else words.short_duration(since)
+
+    def _since(self) -> float:
+        return min(line.points[0][0] for line in self.lines if line.points)
 
     # The mouse
 

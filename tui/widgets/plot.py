@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,14 @@ from tui.widgets.canvas import Row, Span
 from tui.widgets.raster import Axis, Column, Point
 
 Cells = list[list[Span]]
+ROUND = tuple(float(digit * 10**exponent) for exponent in range(18) for digit in (1, 2, 5))
+ROUND_TIMES = (  # seconds
+    *(1.0, 2.0, 5.0, 10.0, 15.0, 30.0),
+    *(60.0 * n for n in (1, 2, 5, 10, 15, 30)),
+    *(3600.0 * n for n in (1, 2, 3, 6, 12)),
+    *(86400.0 * n for n in ROUND[:12]),
+)
+_LABELS_APART = 10  # cells at least from one label of x to the next
 _APART = 4  # cells from one point drawn as a character to the next
 
 
@@ -79,6 +88,30 @@ def marks(shown: Iterable[Mark], x0: float, x1: float, across: int) -> Row:
 def labels(axis: Axis, down: int, text: Callable[[float], str]) -> dict[int, str]:
     """Row → text of its tick; where two ticks meet in a row the higher one stays."""
     return {y: text(tick) for tick in axis.ticks if (y := _row(axis, tick, down)) is not None}
+
+
+def x_labels(
+    x0: float, x1: float, across: int, steps: Iterable[float], origin: float, text: Callable[[float], str]
+) -> str:
+    """Round values in [x0, x1], each below its place: multiples, counted from ``origin``, of the shortest of ``steps``
+    (ascending) whose labels have room."""
+    for step in steps:
+        room = step * across / (x1 - x0)
+        if room < _LABELS_APART:
+            continue
+        first, last = math.ceil((x0 - origin) / step - 1e-9), math.floor((x1 - origin) / step + 1e-9)
+        shown = [(x, text(x)) for x in (origin + n * step for n in range(first, last + 1))]
+        if all(len(label) + 2 <= room for _, label in shown):
+            break
+    else:
+        return " " * across
+    cells, free = [" "] * across, 0
+    for value, label in shown:
+        at = min(max(round((value - x0) / (x1 - x0) * across) - len(label) // 2, 0), across - len(label))
+        if at >= free:
+            cells[at : at + len(label)] = label
+            free = at + len(label) + 1
+    return "".join(cells)
 
 
 def joined(cells: Iterable[Span]) -> Row:

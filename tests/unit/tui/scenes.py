@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 import platform
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from engine.jobs.server import Server
 from engine.jobs.status import ENDED
 from engine.jobs.store import Job, Store
 from engine.memory.hardware import Hardware
+from engine.train import checkpoint
 from profiles import registry
+from tests.unit.tui.nano import Nano
 
 NOW = 1_795_600_000.0  # 2026-11-25 09:46:40 UTC
 HOST = "workstation"
@@ -58,6 +61,7 @@ class World:
         """A run of ``pretrain_5080`` that has trained ``steps`` steps of half a minute, and is in ``phase`` now."""
         self.now = begun = NOW - 3600 - steps * 27.0
         spec = registry.load("pretrain_5080")
+        spec = replace(spec, train=replace(spec.train, out=str(self.folder / "models"), save_every=50))
         trainer = None if phase in (*ENDED, "cut-off") else identity(os.getpid())
         facts = {
             **{"profile": spec.profile, "backend": "deepspeed", "steps": spec.train.steps, "micro": 12, "accum": 8},
@@ -100,6 +104,21 @@ class World:
             log.write(
                 "checkpoint", step=step, path=f"models/run/ckpt_step_{step}", bytes=14 * GIB, seconds=41.0, ok=True
             )
+
+    def saved(self, job: Job, step: int, spoilt: bool = False) -> None:
+        """A checkpoint of 14 GiB that takes no disk: its files are holes."""
+        path = self.folder / "models" / job.name / f"ckpt_step_{step}"
+        path.mkdir(parents=True)
+        sizes = {"model.safetensors": 2 * GIB, "optimizer.safetensors": 12 * GIB}
+        for name, size in sizes.items():
+            with open(path / name, "wb") as file:
+                file.truncate(size // 2 if spoilt else size)
+        facts = {"format": checkpoint.FORMAT, "step": step, "best": [3.316, 100], "spec": job.spec().to_dict()}
+        write_json(path / "trainer.json", facts)
+        files = {name: {"bytes": size, "sha256": ""} for name, size in sizes.items()}
+        write_json(path / "manifest.json", {"format": checkpoint.FORMAT, "files": files})
+        written = NOW - 3600 - (160 - step) * 27.0
+        os.utime(path / "manifest.json", (written, written))
 
     def keep(self, job: Job) -> None:
         """Leave the job as its supervisor does at its end: with its history beside its log."""
@@ -146,17 +165,17 @@ class Served:
 
 @dataclass(frozen=True)
 class Scene:
-    """``build`` fills the home and says which run is opened (None: home); ``keys`` lead on from there.
+    """``build`` fills the home and says which run is opened (None: home).
 
-    ``until`` is a pattern of what stands on the screen at last, ``ready`` of what must stand there before the keys are
-    pressed; ``wide`` is one more where there are 160 cells. ``lost``: what looked after the run goes away at last.
+    ``presses`` lead on from there: each a pattern that must stand on the screen before its keys are pressed. ``until``
+    is a pattern of what stands there at last; ``wide`` is one more where there are 160 cells. ``lost``: what looked
+    after the run goes away at last.
     """
 
     name: str
     build: Callable[[World], Job | None]
     until: str
-    keys: tuple[str, ...] = ()
-    ready: str = ""
+    presses: tuple[tuple[str, ...], ...] = ()
     lost: bool = False
     wide: str = ""
 
@@ -201,35 +220,61 @@ def _held(world: World) -> Job:
     return job
 
 
+def _saved(world: World) -> Job:
+    """A run with three checkpoints, of which the oldest was cut short."""
+    job, log = world.job("lisp-1b", 160, "finished")
+    log.close()
+    for step in (50, 100, 150):
+        world.saved(job, step, spoilt=step == 50)
+    return job
+
+
+def _reading(world: World) -> None:
+    """A run whose data is here: a few kilobytes of text, a token a byte."""
+    _, log = Nano.make(world.folder / "nano", train=False).job(world.store, world.folder / "models")
+    log.close()
+
+
+def _without_data(world: World) -> None:
+    _reading(world)
+    shutil.rmtree(world.folder / "nano" / "shards")
+
+
 HISTORY = r"step 160/[\s\S]*step 150: 14"  # all of the run has been read: its last step and its last line in the log
 HOME = r"press n|was-stopped"
 SCENES = (
     Scene("home-empty", _empty, "press n"),
     Scene("home-every-phase", _every_phase, r"is-running .*2\.992", wide=r"was-stopped .*[▁-█]"),
-    Scene("home-filter", _every_phase, "2 of 11: matching", ("slash", *"is-s"), HOME),
-    Scene("home-help", _empty, "Runs: keys", ("question_mark",), HOME),
-    Scene("new-run", _empty, r"(?s)(GiB.*){4}-p pretrain_5080", ("n",), HOME),
-    Scene("new-run-refused", _empty, "0 is not in", ("n", "tab", "0"), HOME),
+    Scene("home-filter", _every_phase, "2 of 11: matching", ((HOME, "slash", *"is-s"),)),
+    Scene("home-help", _empty, "Runs: keys", ((HOME, "question_mark"),)),
+    Scene("new-run", _empty, r"(?s)(GiB.*){4}-p pretrain_5080", ((HOME, "n"),)),
+    Scene("new-run-refused", _empty, "0 is not in", ((HOME, "n", "tab", "0"),)),
     Scene("monitor-starting", _one("starting", 0), "no steps yet"),
     Scene("monitor-compiling", _one("compiling", 0), "compiling"),
     Scene("monitor-running", _one("running"), HISTORY),
-    Scene("monitor-disconnected", _one("running"), "connection lost", ready=HISTORY, lost=True),
+    Scene("monitor-disconnected", _one("running"), "connection lost", ((HISTORY,),), lost=True),
     Scene("monitor-paused", _one("paused"), HISTORY),
     Scene("monitor-out-of-memory", _held, r"Out of memory[\s\S]*when it ran out[\s\S]*tokens/s[\s\S]*Enter applies"),
     Scene("monitor-failed", _one("failed", reason="the loss of step 161 is not a number"), HISTORY),
     Scene("monitor-finished", _one("finished"), HISTORY),
-    Scene("monitor-cursor", _one("finished"), "at step", ("v",), HISTORY),
-    Scene("monitor-zoom", _one("finished"), r"log\n", ("z", "y"), HISTORY),
-    Scene("monitor-help", _one("finished"), "Monitor: keys", ("question_mark",), HISTORY),
+    Scene("monitor-cursor", _one("finished"), "at step", ((HISTORY, "v"),)),
+    Scene("monitor-zoom", _one("finished"), r"log\n", ((HISTORY, "z", "y"),)),
+    Scene("monitor-help", _one("finished"), "Monitor: keys", ((HISTORY, "question_mark"),)),
     Scene(
         "monitor-edit",
         _one("running"),
         r"Tune the living run[\s\S]*free to it[\s\S]*tokens/s[\s\S]*forecast,",
-        ("e",),
-        HISTORY,
+        ((HISTORY, "e"),),
     ),
-    Scene("compare", _every_phase, r"by step[\s\S]*is-recovering", (*" j j", "c"), HOME),
-    Scene("checkpoints-none", _one("finished"), "no checkpoint", ("o",), HISTORY),
-    Scene("settings", _empty, "Theme", ("f2",), HOME),
-    Scene("monitor-stop", _one("running"), "Stop without saving", ("x",), HISTORY),
+    Scene("compare", _every_phase, r"by step[\s\S]*is-recovering", ((HOME, *" j j", "c"),)),
+    Scene("checkpoints-none", _one("finished"), "no checkpoint", ((HISTORY, "o"),)),
+    Scene("checkpoints", _saved, r"ckpt_step_150", ((HISTORY, "o"),)),
+    Scene("checkpoints-damaged", _saved, r"take another, or delete it", ((HISTORY, "o"), ("ckpt_step_150", "j", "j"))),
+    Scene("checkpoints-text", _saved, r"\$ mla-tui sample", ((HISTORY, "o"), ("ckpt_step_150", "t"))),
+    Scene("checkpoints-delete", _saved, r"Delete the checkpoint", ((HISTORY, "o"), ("ckpt_step_150", "j", "j", "x"))),
+    Scene("data", _reading, r"sequence 1 of[\s\S]*return", (("nano", "d"),)),
+    Scene("data-ids", _reading, r"69 f +7 \(", (("nano", "d"), (r"sequence 1 of[\s\S]*return", "i"))),
+    Scene("data-none", _without_data, "no data to show", (("nano", "d"),)),
+    Scene("settings", _empty, "Theme", ((HOME, "f2"),)),
+    Scene("monitor-stop", _one("running"), "Stop without saving", ((HISTORY, "x"),)),
 )

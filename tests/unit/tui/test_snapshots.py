@@ -60,9 +60,9 @@ async def look(world: World, job: Job | None, scene: Scene, size: tuple[int, int
         if job is not None and not job.ended():
             server = await opened.enter_async_context(world.looked_after(job))
         pilot = await opened.enter_async_context(app.run_test(size=size))
-        if scene.ready:
-            await until(scene.ready)
-        await pilot.press(*scene.keys)
+        for pattern, *keys in scene.presses:
+            await until(pattern)
+            await pilot.press(*keys)
         if scene.lost and server is not None:
             await server.close()
         return await until(scene.until)
