@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
-from textual import on, work
+from textual import events, on, work
 from textual._compositor import ChopsUpdate
 from textual.actions import ActionParseResult
 from textual.app import App
@@ -25,6 +25,7 @@ from tui.exact_update import ExactUpdate
 from tui.settings import Settings
 from tui.terminal import LOST_TERMINAL, check_terminal, watch_terminal
 from tui.themes import FEW_COLOURS, THEMES, drawn
+from tui.typed_ahead import TypedAhead
 from tui.widgets.bar import KeyBar
 
 if TYPE_CHECKING:
@@ -79,6 +80,13 @@ class MlaApp(App[int]):
             self.register_theme(theme)
         self.theme = drawn(self.settings.theme, self.console.color_system)
         self._first_job = store.find(job_id) if job_id is not None else None
+        self._typed = TypedAhead(self, super().on_event)
+
+    async def on_event(self, event: events.Event) -> None:
+        if not isinstance(event, (events.Key, events.Paste)) or event.is_forwarded:
+            await super().on_event(event)
+        elif self._typed.put(event):
+            self.run_worker(self._typed.hand_on(), group="typed")
 
     def get_default_screen(self) -> Screen[Any]:
         from tui.screens.home import HomeScreen
