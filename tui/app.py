@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,7 +21,7 @@ from textual.message import Message
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
-from tui import actions
+from tui import actions, clipboard
 from tui.exact_update import ExactUpdate
 from tui.settings import Settings
 from tui.terminal import LOST_TERMINAL, check_terminal, watch_terminal
@@ -132,6 +133,11 @@ class MlaApp(App[int]):
     def bell(self) -> None:
         if self.settings.bell:
             super().bell()
+
+    def copy_to_clipboard(self, text: str) -> None:
+        super().copy_to_clipboard(text)
+        if clipboard.inside_tmux():
+            self.run_worker(partial(clipboard.to_tmux, text), thread=True, group="clipboard")
 
     def notify(
         self,
@@ -250,9 +256,11 @@ def run_app(store: Store, job_id: str | None = None, *, read_only: bool = False,
     import os
     import sys
 
+    from tui.allocator import give_back
     from tui.settings import load
 
     check_terminal()
+    give_back()
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)  # exported once, they would outlive every change of the terminal's size
     settings, trouble = load()

@@ -1,7 +1,7 @@
 """Keys typed faster than they are answered go to where the earlier ones lead.
 
-Textual hands a key to the widget that has the focus when the key arrives. A slow line delivers several at once: of ``/``
-and the words of a search, the words would be commands to the screen below the field.
+Textual hands a key to the widget that has the focus when the key arrives. A slow line delivers several at once: of
+``/`` and the words of a search, the words would be commands to the screen below the field.
 """
 
 from __future__ import annotations

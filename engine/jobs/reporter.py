@@ -18,6 +18,7 @@ from engine.jobs.store import Job
 
 PROGRESS_EVERY = 0.5  # seconds between two live lines; a 20 s step must not look frozen
 UNWRITTEN = 10_000  # records kept while the disk is full; beyond that the oldest are lost
+ROOM_EVERY = 0.5  # seconds between two tries to write at the end
 REVIVE_EVERY = 1.0  # seconds between two looks at the supervisor's lock
 
 
@@ -37,13 +38,16 @@ class JobReporter:
         """Append to the log. What a full disk refuses waits, in order, for the next record: the run goes on."""
         self._unwritten.append((kind, {"t": time.time(), **fields}))
         try:
-            while self._unwritten:
-                first_kind, first = self._unwritten[0]
-                self._log.write(first_kind, **first)
-                self._unwritten.popleft()
+            self._write_down()
         except OSError as error:
             if len(self._unwritten) == 1:
                 complain(f"events.jsonl: {error}; records wait for room")
+
+    def _write_down(self) -> None:
+        while self._unwritten:
+            kind, fields = self._unwritten[0]
+            self._log.write(kind, **fields)
+            self._unwritten.popleft()
 
     def progress(self, **fields: Any) -> None:
         """Tell whoever watches, now and without a trace in the log; costs nothing when it is too early."""
@@ -80,6 +84,11 @@ class JobReporter:
         return [r for _, r in scan(self.job.log_path, b'"edit"', b'"rewind"', b'"id"', b'"oom"') if _outlasts(r)]
 
     def close(self) -> None:
+        """Ends when all is written: a run that came to its end on a full disk stays until there is room."""
+        while self._unwritten:
+            time.sleep(ROOM_EVERY)
+            with contextlib.suppress(OSError):
+                self._write_down()
         self._log.close()
         if self._live is not None:
             self._live.close()

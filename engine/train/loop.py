@@ -87,6 +87,8 @@ class Trainer:
                 self._validate()
             while self.step < self._last_step:
                 self._obey()
+                if self.step == self._last_step:  # asked to end with the step just done
+                    break
                 self._train_step()
                 cadence = self.spec.train
                 if self._due(cadence.val_every):

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,19 +28,21 @@ from engine.jobs.log import LogWriter
 from engine.jobs.store import Job
 from tests.bench.leet import PAINTED, bench_leet
 from tests.bench.log import fill, make_job, step_fields, supervised
-from tests.bench.measure import MLA_TUI, Pty, Size, cpu, family, pss, rss, tell
+from tests.bench.measure import MLA_TUI, Pty, Size, cpu, family, peak, pss, rss, tell
 
 SIZES: tuple[Size, ...] = ((80, 24), (200, 50))
 FILLED = 600  # steps a live run has when it is looked at
 SECONDS = 30  # of looking
 LOAD = 200_000  # steps of the run that both this app and LEET load
 SLOW_LINE = "--low-bandwidth"
+CLOSER = b"iii"
 
 
 def bench_app(home: Path, leet: str | None = None) -> None:
     _live(home)
     _load(home, LOAD)
     _load(home, 1_000_000)
+    _closer(home, 1_000_000)
     _long_log(home)
     asyncio.run(_overlay(10))
     if leet:
@@ -54,14 +55,11 @@ def bench_app(home: Path, leet: str | None = None) -> None:
 def _live(home: Path) -> None:
     job = make_job(home, "live", steps=200_000)
     fill(job, FILLED)
-    slow_line = SLOW_LINE in subprocess.run([MLA_TUI, "attach", "--help"], capture_output=True, text=True).stdout
-    if not slow_line:
-        print(f"{SLOW_LINE}: not measured; this mla-tui attach has no such flag")
     with supervised(job), stepping(job):
         for size in SIZES:
             _watch("app", [MLA_TUI, "attach", job.id], size)
-            if slow_line:
-                _watch(f"app {SLOW_LINE}", [MLA_TUI, "attach", job.id, SLOW_LINE], size)
+            _watch(f"app {SLOW_LINE}", [MLA_TUI, "attach", job.id, SLOW_LINE], size)
+            _watch("app, the newest steps zoomed", [MLA_TUI, "attach", job.id], size, keys=CLOSER)
         _latency(job)
 
 
@@ -86,11 +84,13 @@ def stepping(job: Job) -> Iterator[None]:
         writer.join()
 
 
-def _watch(what: str, argv: Sequence[str], size: Size, env: Mapping[str, str] | None = None) -> None:
-    """Look at a live run for a while. All processes of the program count."""
+def _watch(what: str, argv: Sequence[str], size: Size, env: Mapping[str, str] | None = None, keys: bytes = b"") -> None:
+    """Look at a live run for a while, after some ``keys``. All processes of the program count."""
     app = Pty(argv, size, env)
     painted = app.read_bytes(PAINTED)
-    app.read_for(8)
+    app.read_for(4)
+    app.write(keys)
+    app.read_for(4)
     ours = family(app.pid)
     before = sum(map(cpu, ours))
     sent = app.read_for(SECONDS)
@@ -142,6 +142,23 @@ def _load(home: Path, steps: int) -> None:
             f"app, {size[0]}x{size[1]}, an ended run of {steps} steps: first byte {first:.2f} s, charts full"
             f" {full:.2f} s (median of 5), {seen[-1].sent / 1024:.1f} KB, {memory / 1e6:.0f} MB proportional"
         )
+
+
+def _closer(home: Path, steps: int) -> None:
+    """Zooming from all of a long run to single steps, along it and back, as fast as keys repeat."""
+    for size in SIZES:
+        app = Pty([MLA_TUI, "attach", f"long-{steps}"], size)
+        app.settle()
+        attached = rss(app.pid)
+        for key in b"i" * 40 + b"h" * 40 + b"u" * 40:
+            app.write(bytes([key]))
+            app.read_for(0.15)
+        app.read_for(2)
+        print(
+            f"app, {size[0]}x{size[1]}, {steps} steps: {attached / 1e6:.1f} MB resident when attached, at most"
+            f" {peak(app.pid) / 1e6:.1f} MB while 40 keys zoom in, 40 go back along the run and 40 zoom out"
+        )
+        app.close()
 
 
 def _long_log(home: Path) -> None:

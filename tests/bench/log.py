@@ -47,8 +47,8 @@ def step_fields(step: int) -> dict[str, Any]:
     """A step record's fields as a run on a card has them."""
     noise = step * 2654435761 % 1000 / 1e4
     return {
-        **{"step": step, "loss": 2.0 + noise / 3, "lr": 3e-4 / 1.7, "grad_norm": 1.0 / (1.1 + noise)},
-        **{"tokens": step * 196_608, "tok_s": 9830.2 + noise / 7, "step_s": 1 + noise / 3, "data_s": 1e-3 / 3},
+        **{"step": step, "loss": 2.0 + noise, "lr": 3e-4 / 1.7, "grad_norm": 1.0 / (1.1 + noise)},
+        **{"tokens": step * 196_608, "tok_s": 9830.2 + noise * 1000, "step_s": 1 + noise / 3, "data_s": 1e-3 / 3},
         **{"micro": 12, "accum": 8, "context": 2048, "device_peak": 9_663_676_416, "host_states": 12_298_195_968},
         "mfu": None,
     }

@@ -95,12 +95,15 @@ class Pty:
                 return Settled(first, last, sent)
         raise TimeoutError(f"not quiet for {quiet:g} s within {patience:g} s; {sent} bytes came")
 
+    def write(self, keys: bytes) -> None:
+        os.write(self.fd, keys)
+
     def press(self, key: bytes) -> float:
         """Seconds from writing ``key`` to the first byte that comes after it."""
         while self._read(0.05):
             pass
         begun = time.perf_counter()
-        os.write(self.fd, key)
+        self.write(key)
         while not self._read(5.0):
             raise TimeoutError(f"{key!r} was not answered within 5 s")
         return time.perf_counter() - begun
@@ -134,6 +137,12 @@ def cpu(pid: int) -> float:
 
 def rss(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak(pid: int) -> int:
+    """The most that was ever resident."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
 
 
 def pss(pid: int) -> int:

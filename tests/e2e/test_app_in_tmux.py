@@ -73,6 +73,18 @@ def test_a_terminal_that_changes_its_size_again_and_again(world, terminals, wait
     terminal.wait_end()
 
 
+def test_a_copy_is_the_multiplexers_newest_buffer(undisturbed, terminals, wait_for):
+    """It has no other way to the clipboard: tmux by its default refuses to set it for a program."""
+    terminal = terminals(undisturbed.world)
+    terminal.open("attach", undisturbed.id)
+    terminal.wait_text(ALL)
+    terminal.keys("v", "C")
+    wait_for("the copy", lambda: terminal.tmux("show-buffer", check=False).startswith("step\t"))
+    names, values = (line.split("\t") for line in terminal.tmux("show-buffer").splitlines())
+    copied = dict(zip(names, values, strict=True))
+    assert copied["step"] == "120" and float(copied["loss"]) > 0
+
+
 def typed_over(terminal: Terminal, run, seconds: float, counted: Path) -> tuple[list[str], int]:
     """Words typed at once into the filter, a run looked at; the screens, and the bytes the app wrote for them."""
     text = "the quick brown fox jumps over the lazy dog 0123456789"

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -155,3 +156,17 @@ def test_a_read_only_state_directory_is_read_and_not_written(world, make_disk, w
     cut.wait_step(21, attempt=2)
     world.run("stop", cut.id, "--kill")
     cut.wait_end("stopped")
+
+
+def test_a_run_that_ends_on_a_full_disk_waits_to_tell_its_last_steps(world, make_disk, wait_for, undisturbed):
+    home = make_disk(world.home, 1 << 20)
+    run = world.launch()
+    run.wait_step(20)
+    filler = home.fill()
+    wait_for("the last checkpoint, on another disk", lambda: (world.out / run.job.name / "ckpt_step_240").is_dir())
+    assert max(run.losses()) < 240
+    time.sleep(3)  # it has nothing left to do; nothing shows that it waits but that it has not ended
+    assert run.who("trainer") is not None
+    filler.unlink()
+    run.wait_end()
+    assert run.losses() == undisturbed.losses()

@@ -61,3 +61,12 @@ def test_validation_that_has_no_data_is_refused(nano: Nano, tmp_path: Path) -> N
     (edit,) = log.of("edit")
     assert not edit["ok"] and "val" in edit["why"]
     assert len(log.losses()) == 4
+
+
+def test_asked_to_end_with_the_step_just_done_it_does_no_other(nano: Nano, tmp_path: Path) -> None:
+    spec = nano("steps=8", "save_every=0", "val_every=0")
+    log = Log(sets(4, {"stop_step": 4}))
+    train(spec, tmp_path / "out", log)
+    assert list(log.losses()) == [1, 2, 3, 4]
+    assert log.of("state")[-1] == {"kind": "state", "phase": "stopped", "reason": "reached stop_step = 4"}
+    assert checkpoint.steps(tmp_path / "out") == [4]
