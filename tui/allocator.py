@@ -1,7 +1,7 @@
-"""Has the C library give memory back. The app stands open for days, and what one look at a long run took must not stay.
+"""Has the C library give memory back: the app stands open for days, and what a look at a long run took must not stay.
 
-glibc keeps a heap for each thread that reads, and keeps what was freed below anything still in use. One heap, and blocks
-of their own for whatever is large, cost nothing that a person notices. Other C libraries do as they do.
+glibc keeps a heap for each thread that reads, and what was freed below anything still in use. One heap, and blocks of
+their own for whatever is large, cost nothing that a person notices. Other C libraries do as they do.
 """
 
 from __future__ import annotations

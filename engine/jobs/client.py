@@ -71,7 +71,7 @@ class Link:
         if end - begin > DETAIL_LIMIT:
             return None
         last = math.inf if until is None else until
-        found = await asyncio.to_thread(read_part, self.job.log_path, begin, end, since, last)
+        found = await asyncio.to_thread(read_part, self.job.log_path, series, begin, end, since, last)
         return {"at": end, "series": found.answer(series, points)}
 
     async def request(self, method: str, **params: Any) -> dict[str, Any]:

@@ -138,11 +138,11 @@ class Series:
 
 
 class History:
-    """All series of one job, fed by the records of its log at ``path``."""
+    """The series ``names`` of one job, fed by the records of its log at ``path``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, names: Iterable[str] = SERIES) -> None:
         self.path = path
-        self.series: dict[str, Series] = {name: Series() for name in SERIES}
+        self.series: dict[str, Series] = {name: Series() for name in names}
         self.order = Order()
         self.marks = Marks()
         self._sampled = False
@@ -167,7 +167,7 @@ class History:
                 self._cut(cut, at)
             if counts and kind == "step":
                 steps.append((at, record))
-            elif counts:
+            elif counts and "val_loss" in self.series:
                 self.series["val_loss"].add(record["step"], record.get("loss"), record.get("loss"), at)
         self._steps(steps)
 
@@ -177,7 +177,7 @@ class History:
         self._telemetry(record)
 
     def _telemetry(self, record: Record) -> None:
-        for name in TELEMETRY_SERIES:
+        for name in self._of(TELEMETRY_SERIES):
             value = record.get(name)
             if value is not None:
                 low, high = value if isinstance(value, list) else (value, value)
@@ -185,7 +185,7 @@ class History:
 
     def _steps(self, steps: list[tuple[int, Record]], names: Iterable[str] = STEP_SERIES) -> None:
         """Add step records, whose steps rise."""
-        for name in names:
+        for name in self._of(names):
             values = [record.get(name, _ABSENT) for _, record in steps]
             there = steps
             if _ABSENT in values:
@@ -196,7 +196,7 @@ class History:
     def _cut(self, last: int, end: int) -> None:
         """Take back every step behind ``last``; ``end`` is where the log says so."""
         again: dict[tuple[int, int], list[str]] = {}
-        for name in BY_STEP:
+        for name in self._of(BY_STEP):
             part = self.series[name].cut(last)
             if part is not None:
                 again.setdefault((part[0], part[1] or end), []).append(name)
@@ -226,6 +226,9 @@ class History:
         steps, vals = ([pair for pair in records if pair[1]["step"] <= last] for records in kept.values())
         return steps, vals
 
+    def _of(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name in self.series]
+
     def answer(
         self, names: list[str], points: int, since: float | None = None, until: float | None = None
     ) -> dict[str, list[list[Any]]]:
@@ -240,13 +243,13 @@ class History:
         return (steps.at[first] if first < len(steps) else 0), end
 
 
-def read_part(path: Path, begin: int, end: int, since: float, until: float) -> History:
-    """The series of the steps from ``since`` to ``until`` that one part of the log tells of, and no others."""
+def read_part(path: Path, names: Iterable[str], begin: int, end: int, since: float, until: float) -> History:
+    """The series ``names`` of the steps ``since`` to ``until`` that one part of the log tells of, and no others."""
 
     def within(at: int, record: Record) -> bool:
         return at < end and (record["kind"] not in ("step", "val") or since <= record["step"] <= until)
 
-    found = History(path)
+    found = History(path, names)
     tail = Tail(path, begin)
     try:
         while records := tail.poll():

@@ -18,6 +18,7 @@ import sys
 import zlib
 from array import array
 from pathlib import Path
+from typing import BinaryIO
 
 from engine.jobs import history as series_module
 from engine.jobs.files import replace
@@ -27,6 +28,7 @@ from engine.jobs.order import Order
 MAGIC = b"MLAHIST2"
 HEAD = struct.Struct("<8sQIII")
 END = struct.Struct("<I")
+PIECE = 1 << 16  # bytes that are checked at a time
 WINDOW = 4096  # bytes of the log at either end that must be the same
 
 
@@ -46,34 +48,47 @@ def save(path: Path, log: Path, history: History, at: int) -> None:
 
 
 def load(path: Path, log: Path) -> tuple[History, int]:
-    """The history and the log offset it covers. Raises ``Unusable`` and ``OSError``."""
-    content = path.read_bytes()
-    body = memoryview(content)[: -END.size]
-    if len(content) < HEAD.size + END.size or content[: len(MAGIC)] != MAGIC:
-        raise Unusable("is not one of this version's")
-    if content[-END.size :] != END.pack(zlib.crc32(body)):
-        raise Unusable("is damaged")
-    _, at, *identity, index_size = HEAD.unpack_from(body)
-    if tuple(identity) != _identity(log, at):
-        raise Unusable("was made from another log")
-    order, byteorder, shapes, marks = json.loads(bytes(body[HEAD.size : HEAD.size + index_size]))
-    if byteorder != sys.byteorder or list(shapes) != list(SERIES):
-        raise Unusable("is not one of this version's")
-    history = History(log)
-    history.order = Order(**order)
-    history.marks.load(marks)
-    place = HEAD.size + index_size
-    for name, (width, count) in shapes.items():
-        series = history.series[name]
-        series.width = width
-        if count > series_module.CAPACITY:
+    """The history and the log offset it covers. Raises ``Unusable`` and ``OSError``.
+
+    Read piece by piece: the app looks at it often, and must not need its size twice.
+    """
+    with open(path, "rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
             raise Unusable("is not one of this version's")
-        for column, kind in COLUMNS.items():
-            values = array(kind)
-            values.frombytes(body[place : place + count * values.itemsize])
-            setattr(series, column, values)
-            place += count * values.itemsize
+        if not _intact(file):
+            raise Unusable("is damaged")
+        file.seek(0)
+        _, at, *identity, index_size = HEAD.unpack(file.read(HEAD.size))
+        if tuple(identity) != _identity(log, at):
+            raise Unusable("was made from another log")
+        order, byteorder, shapes, marks = json.loads(file.read(index_size))
+        if byteorder != sys.byteorder or list(shapes) != list(SERIES):
+            raise Unusable("is not one of this version's")
+        history = History(log)
+        history.order = Order(**order)
+        history.marks.load(marks)
+        for name, (width, count) in shapes.items():
+            series = history.series[name]
+            series.width = width
+            if count > series_module.CAPACITY:
+                raise Unusable("is not one of this version's")
+            for column, kind in COLUMNS.items():
+                values = array(kind)
+                values.fromfile(file, count)
+                setattr(series, column, values)
     return history, at
+
+
+def _intact(file: BinaryIO) -> bool:
+    """Whether the file ends in the CRC of all that is before."""
+    left = os.fstat(file.fileno()).st_size - END.size
+    if left < HEAD.size:
+        return False
+    file.seek(0)
+    crc = 0
+    while left > 0 and (piece := file.read(min(left, PIECE))):
+        crc, left = zlib.crc32(piece, crc), left - len(piece)
+    return file.read() == END.pack(crc)
 
 
 def _identity(log: Path, at: int) -> tuple[int, int]:

@@ -14,9 +14,10 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 TWO = ("-s", "gpus_per_node=2")
+LONG = pytest.mark.faults  # for their length: half a minute each
 
 
-@pytest.mark.parametrize("backend", ["torch", "deepspeed"])
+@pytest.mark.parametrize("backend", ["deepspeed", pytest.param("torch", marks=LONG)])
 def test_two_ranks_are_edited_and_one_of_them_killed(world, undisturbed, backend):
     run = world.launch(*TWO, "--backend", backend)
     run.wait_step(10)
@@ -49,6 +50,7 @@ def test_a_job_by_deepspeeds_runner(world, undisturbed):
     assert found == pytest.approx({step: plain[step] for step in range(1, 21)}, rel=1e-5)
 
 
+@LONG
 def test_a_run_stops_and_goes_on_with_another_number_of_ranks(world, undisturbed):
     run = world.launch("--backend", "deepspeed", *TWO, name="two")
     run.wait_step(30)
@@ -109,6 +111,7 @@ def test_the_deepspeed_command_word_for_word(seed):
     assert "models/ckpt_step_5000: no such checkpoint" in told and "Traceback" not in told
 
 
+@LONG
 def test_torchrun_word_for_word(seed):
     told = seed("torchrun --nproc-per-node=2 train.py --backend deepspeed -s steps=2 -s val_every=0")
     assert told.count("step 2/2") == 1  # one rank speaks

@@ -81,6 +81,7 @@ def test_the_losses_are_those_of_one_host(on_two_hosts, undisturbed, wait_for, w
     wait_for("the end of the second host's ranks", lambda: not world.processes())
 
 
+@pytest.mark.faults  # for its length
 def test_a_host_that_dies_is_a_restart_from_the_last_checkpoint(on_two_hosts, undisturbed, world):
     run = on_two_hosts()
     run.wait_step(45)

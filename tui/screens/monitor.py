@@ -36,7 +36,7 @@ _TOLD = 200  # lines of the log that are told when a run is opened
 _LOOK_BACK = 16 << 20  # bytes of log read for them at most
 _READ_POINTS = 300
 _DETAIL = [*DRAWN, "lr", "grad_norm", "step_s"]
-_DETAIL_POINTS = 1500
+_DETAIL_POINTS = 1200  # lens.FINE in view, and half of that beyond either side
 _SETTLED = 0.1  # seconds without another key before a part of the log is read
 _AT_ONCE = ("state", "edit", "start", "oom", "checkpoint", "alert", "exit", "link")
 

@@ -169,11 +169,9 @@ def test_slice_of_mla_1b_matches_with_its_whole_feed_forward() -> None:
     assert_same(dataclasses.replace(SLICE, intermediate_size=4608), seed=4, batch=1, tokens=7, dtype=torch.float32)
 
 
-@pytest.mark.timeout(900)  # in float64 a minute and more on a core of its own
-@pytest.mark.parametrize(
-    ("q_lora_rank", "dtype"),
-    [pytest.param(None, torch.float64, marks=pytest.mark.faults), (448, torch.float32)],
-)
+@pytest.mark.faults  # for its length: in float64 a minute and more on a core of its own
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("q_lora_rank", "dtype"), [(None, torch.float64), (448, torch.float32)])
 def test_slice_of_mla_1b_matches_at_its_whole_context(q_lora_rank: int | None, dtype: torch.dtype) -> None:
     assert_same(dataclasses.replace(SLICE, q_lora_rank=q_lora_rank), seed=4, batch=1, tokens=2048, dtype=dtype)
 

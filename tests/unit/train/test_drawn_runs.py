@@ -63,7 +63,7 @@ LONG = [pytest.mark.faults, pytest.mark.timeout(3600)]
 @pytest.mark.parametrize(
     ("backend", "examples"),
     [
-        ("torch", 15),
+        ("torch", 10),
         ("deepspeed", 2),
         pytest.param("torch", 500, marks=LONG),
         pytest.param("deepspeed", 20, marks=LONG),
