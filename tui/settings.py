@@ -24,7 +24,7 @@ from tui.themes import THEMES
 FILE = "settings.toml"
 SLOWEST = 60.0  # seconds between two paints of a chart
 FASTEST = 0.5
-LOW_NUMBERS, LOW_CHARTS = 2.0, 4.0  # seconds between two paints where bytes are dear
+LOW_NUMBERS, LOW_CHARTS = 3.0, 6.0  # seconds between two paints where bytes are dear: less than half of them
 
 
 @dataclass(frozen=True, slots=True)

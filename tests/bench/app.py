@@ -13,11 +13,9 @@ Floors, written before measuring:
 
 from __future__ import annotations
 
-import asyncio
 import json
 import statistics
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +42,6 @@ def bench_app(home: Path, leet: str | None = None) -> None:
     _load(home, 1_000_000)
     _closer(home, 1_000_000)
     _long_log(home)
-    asyncio.run(_overlay(10))
     if leet:
         app = [MLA_TUI, "attach", f"long-{LOAD}"]
         bench_leet(home / "wandb", leet, _watch, app, SIZES, FILLED, LOAD)
@@ -179,31 +176,3 @@ def _long_log(home: Path) -> None:
         app.close()
     few, many = sizes.values()
     print(f"a log of 1000000 lines: {many:.1f} MB proportional, {many - few:+.1f} MB beside one of ten lines")
-
-
-async def _overlay(runs: int) -> None:
-    """Drawing ``runs`` lines of 2 000 buckets in one chart, as a comparison of runs does, without the terminal."""
-    from textual.app import App, ComposeResult
-
-    from tui.widgets.chart import Chart, Line
-
-    class One(App[None]):
-        CSS = "Chart { width: 1fr; height: 1fr; }"
-
-        def compose(self) -> ComposeResult:
-            yield Chart("loss", id="pane-1")
-
-    lines = [
-        Line([(float(s), 2 + s % 7 / 9, 3 + r + s % 5 / 9, 4 + r) for s in range(1, 4001, 2)], "chart--line")
-        for r in range(runs)
-    ]
-    for size in SIZES:
-        app = One()
-        async with app.run_test(size=size) as pilot:
-            chart, times = app.query_one(Chart), []
-            for _ in range(21):
-                begun = time.perf_counter()
-                chart.show(["loss"], lines)
-                times.append((time.perf_counter() - begun) * 1e3)
-                await pilot.pause()
-        tell(f"{runs} runs of 2000 buckets in one chart, {size[0]}x{size[1]}", times, "ms")

@@ -18,7 +18,7 @@ from engine.jobs.process import this_boot, this_host
 from engine.jobs.store import Job, Store
 from profiles import registry
 
-RUNS, STEPS, SIZE = 10, 1_000_000, (160, 48)
+RUNS, STEPS, SIZE = 10, 1_000_000, (200, 50)
 OPENED, DRAWN = 5, 11  # times
 
 

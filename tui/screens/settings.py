@@ -45,7 +45,7 @@ _ENTRIES = (
         tuple((seconds, f"every {seconds:g} s") for seconds in (0.5, 1.0, 2.0, 5.0, 10.0)),
         "how often they are painted",
     ),
-    _Entry("low_bandwidth", "Low bandwidth", _SWITCH, "numbers every 2 s, charts every 4 s"),
+    _Entry("low_bandwidth", "Low bandwidth", _SWITCH, "numbers every 3 s, charts every 6 s"),
     _Entry("bell", "Bell", _SWITCH, "rings when a run needs a look"),
 )
 

@@ -45,13 +45,14 @@ def lettered(lines: Sequence[tuple[str, str, Sequence[Point]]], cells: int) -> l
         places = [first + (last - first) * (i + (number + 0.5) / len(there)) / each for i in range(each)]
         xs = [point[0] for point in points]
         at = {bisect.bisect_left(xs, x) for x in places if x < xs[-1]} | {len(xs) - 1}
-        drawn.append(Line([found for i in sorted(at) if (found := _amid(points, i))], style, mark=letter))
+        reach = min(len(xs) // cells, 2)
+        drawn.append(Line([found for i in sorted(at) if (found := _amid(points, i, reach))], style, mark=letter))
     return drawn
 
 
-def _amid(points: Sequence[Point], index: int) -> Point | None:
-    """A point in the middle of a noisy line, not at one of its spikes."""
-    around = [point[2] for point in points[max(index - 2, 0) : index + 3] if point[2] is not None]
+def _amid(points: Sequence[Point], index: int, reach: int) -> Point | None:
+    """A point in the middle of a noisy line, not at one of its spikes: the mean of its neighbours up to ``reach``."""
+    around = [point[2] for point in points[max(index - reach, 0) : index + reach + 1] if point[2] is not None]
     if not around:
         return None
     mean = sum(around) / len(around)

@@ -145,7 +145,7 @@ async def test_a_change_holds_at_once_and_is_written_down(store: Store, size: tu
         await pilot.press("enter", "j", "enter", "j", "enter", "j", "enter")
         assert not app.current_theme.dark
         assert app.settings == Settings(theme="light", refresh=2.0, low_bandwidth=True, bell=False)
-        assert (app.settings.number_every, app.settings.chart_every) == (2.0, 4.0)
+        assert (app.settings.number_every, app.settings.chart_every) == (3.0, 6.0)
         wanted = {"theme": "light", "refresh": 2, "low_bandwidth": True, "bell": False}
         assert tomllib.loads(settings.settings_path().read_text()) == wanted
         await pilot.press("d", "k", "d")
