@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _BARS = {"device": 6, "host": 3}  # lines for the memories of a run on a card, and of one without
 _SHORT = 24  # a terminal below this many lines gets the bars without their legend
+_NARROW = 72  # columns below which the step's sequences have no room beside its numbers
 
 
 class TuningScreen(ModalScreen["dict[str, Any] | None"]):
@@ -115,6 +116,7 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
         self.query_one("#also", Input).cursor_blink = False  # a blinking cursor is bytes over ssh
         for bars in self.query(ForecastBars):
             bars.styles.height = 3
+        self.set_class(self.app.size.width < _NARROW, "narrow")
         self.set_class(self.app.size.height >= (_SHORT + 6 if self._want else _SHORT), "tall")
         if self._want:
             self._show_failure(self._want)

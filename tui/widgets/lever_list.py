@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from engine.memory.levers import Lever
 
 
+_NARROW = 60  # cells
+
+
 class LeverList(Picker):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "pick", show=False)]
 
@@ -30,6 +33,10 @@ class LeverList(Picker):
         self._places = ["device", "host"] if any(way.device for way in ways) else ["host"]
         self.redraw()
 
+    def _shown(self, width: int) -> list[str]:
+        """Of two memories only the device's where lines are short: what a way changes must be readable."""
+        return self._places if width >= _NARROW else self._places[:1]
+
     def forget(self) -> None:
         """Back to no change, without a word to anybody."""
         self.cursor = 0
@@ -40,7 +47,7 @@ class LeverList(Picker):
         return self._ways[self.cursor - 1] if self.cursor else None
 
     def head(self, width: int) -> Row | None:
-        return [(table.heading("  smaller, by cost", self._places, width - 1, self._applies), "picker--head")]
+        return [(table.heading("  smaller, by cost", self._shown(width), width - 1, self._applies), "picker--head")]
 
     def count(self) -> int:
         return 1 + len(self._ways)
@@ -49,7 +56,7 @@ class LeverList(Picker):
         if index == 0:
             return [(f"  as it is: {self._now}", "")]
         way = self._ways[index - 1]
-        text = table.line(way, self._places, width - 1, way.when if self._applies else "")
+        text = table.line(way, self._shown(width), width - 1, way.when if self._applies else "")
         return [(text, "" if way.fits else "picker--dim")]
 
     def action_pick(self) -> None:

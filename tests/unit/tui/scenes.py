@@ -169,7 +169,7 @@ class Scene:
 
     ``presses`` lead on from there: each a pattern that must stand on the screen before its keys are pressed. ``until``
     is a pattern of what stands there at last; ``wide`` is one more where there are 160 cells. ``lost``: what looked
-    after the run goes away at last.
+    after the run goes away at last. ``small``: it is looked at in the smallest terminal too.
     """
 
     name: str
@@ -178,6 +178,11 @@ class Scene:
     presses: tuple[tuple[str, ...], ...] = ()
     lost: bool = False
     wide: str = ""
+    small: bool = False
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        return [*([(60, 20)] if self.small else []), (80, 24), (160, 48)]
 
 
 def _empty(world: World) -> None:
@@ -244,17 +249,22 @@ HISTORY = r"step 160/[\s\S]*step 150: 14"  # all of the run has been read: its l
 HOME = r"press n|was-stopped"
 SCENES = (
     Scene("home-empty", _empty, "press n"),
-    Scene("home-every-phase", _every_phase, r"is-running .*2\.992", wide=r"was-stopped .*[▁-█]"),
+    Scene("home-every-phase", _every_phase, r"is-running .*2\.992", wide=r"was-stopped .*[▁-█]", small=True),
     Scene("home-filter", _every_phase, "2 of 11: matching", ((HOME, "slash", *"is-s"),)),
     Scene("home-help", _empty, "Runs: keys", ((HOME, "question_mark"),)),
     Scene("new-run", _empty, r"(?s)(GiB.*){4}-p pretrain_5080", ((HOME, "n"),)),
     Scene("new-run-refused", _empty, "0 is not in", ((HOME, "n", "tab", "0"),)),
     Scene("monitor-starting", _one("starting", 0), "no steps yet"),
     Scene("monitor-compiling", _one("compiling", 0), "compiling"),
-    Scene("monitor-running", _one("running"), HISTORY),
+    Scene("monitor-running", _one("running"), HISTORY, small=True),
     Scene("monitor-disconnected", _one("running"), "connection lost", ((HISTORY,),), lost=True),
     Scene("monitor-paused", _one("paused"), HISTORY),
-    Scene("monitor-out-of-memory", _held, r"Out of memory[\s\S]*when it ran out[\s\S]*tokens/s[\s\S]*Enter applies"),
+    Scene(
+        "monitor-out-of-memory",
+        _held,
+        r"Out of memory[\s\S]*when it ran out[\s\S]*tokens/s[\s\S]*Enter applies",
+        small=True,
+    ),
     Scene("monitor-failed", _one("failed", reason="the loss of step 161 is not a number"), HISTORY),
     Scene("monitor-finished", _one("finished"), HISTORY),
     Scene("monitor-cursor", _one("finished"), "at step", ((HISTORY, "v"),)),
@@ -265,10 +275,11 @@ SCENES = (
         _one("running"),
         r"Tune the living run[\s\S]*free to it[\s\S]*tokens/s[\s\S]*forecast,",
         ((HISTORY, "e"),),
+        small=True,
     ),
-    Scene("compare", _every_phase, r"by step[\s\S]*is-recovering", ((HOME, *" j j", "c"),)),
+    Scene("compare", _every_phase, r"by step[\s\S]*is-recovering", ((HOME, *" j j", "c"),), small=True),
     Scene("checkpoints-none", _one("finished"), "no checkpoint", ((HISTORY, "o"),)),
-    Scene("checkpoints", _saved, r"ckpt_step_150", ((HISTORY, "o"),)),
+    Scene("checkpoints", _saved, r"ckpt_step_150", ((HISTORY, "o"),), small=True),
     Scene("checkpoints-damaged", _saved, r"take another, or delete it", ((HISTORY, "o"), ("ckpt_step_150", "j", "j"))),
     Scene("checkpoints-text", _saved, r"\$ mla-tui sample", ((HISTORY, "o"), ("ckpt_step_150", "t"))),
     Scene("checkpoints-delete", _saved, r"Delete the checkpoint", ((HISTORY, "o"), ("ckpt_step_150", "j", "j", "x"))),

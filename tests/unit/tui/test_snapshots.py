@@ -23,7 +23,7 @@ from tests.unit.tui.scenes import NOW, SCENES, Scene, World
 from tui.app import MlaApp
 
 FOLDER = Path(__file__).parent / "snapshots"
-SIZES = ((80, 24), (160, 48))
+LOOKS = [(scene, size) for scene in SCENES for size in scene.sizes]
 WRITE = os.environ.get("MLA_SNAPSHOTS") == "write"
 
 
@@ -74,8 +74,7 @@ def told(screen: Screen, plain: Screen, home: Path) -> str:
     return "".join(parts).replace(str(home), "/tmp/mla-snapshot"[: len(str(home))])
 
 
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: "{}x{}".format(*size))
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
+@pytest.mark.parametrize(("scene", "size"), LOOKS, ids=[f"{scene.name}-{x}x{y}" for scene, (x, y) in LOOKS])
 async def test_a_screen_is_as_it_was_seen_last(
     world: World, scene: Scene, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +97,7 @@ async def test_a_screen_is_as_it_was_seen_last(
 
 
 def test_there_is_no_snapshot_of_a_screen_that_is_gone() -> None:
-    wanted = {"{}-{}x{}.txt".format(scene.name, *size) for scene in SCENES for size in SIZES}
+    wanted = {"{}-{}x{}.txt".format(scene.name, *size) for scene, size in LOOKS}
     gone = [path for path in FOLDER.iterdir() if path.name not in wanted]
     if WRITE:
         for path in gone:
