@@ -213,9 +213,11 @@ def test_lists_and_logs(undisturbed):
 
 
 def test_two_launches_of_one_second_are_two_runs(world):
-    first, second = (world.start("launch", "-p", "nano", "-s", "steps=2") for _ in range(2))
-    ids = {process.communicate(timeout=90)[0].strip() for process in (first, second)}
-    assert len(ids) == 2
+    """With --queue: the later one must not be refused where the earlier one already has the device."""
+    first, second = (world.start("launch", "-p", "nano", "--queue", "-s", "steps=2") for _ in range(2))
+    told = [process.communicate(timeout=90) for process in (first, second)]
+    ids = {out.strip() for out, _ in told}
+    assert len(ids) == 2 and "" not in ids, told
     for id in ids:
         world.run("watch", id)
     assert {summary["phase"] for summary in json.loads(world.run("ls", "--json").stdout)} == {"finished"}

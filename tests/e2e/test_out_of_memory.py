@@ -59,12 +59,10 @@ def test_a_second_look_at_a_held_run_sees_the_same(world, wait_for):
     ask = ("-s", "oom=ask", "-s", "micro=64")
     told = world.run("launch", "-p", "nano", "--name", "run", *WIDE, *ask, preexec_fn=limited(LIMIT))
     run = world.find(told.stdout.strip())
-    wait_for("it to be held", lambda: run.phase() == "paused")
+    status = wait_for("it to be held", lambda: (now := run.status())["phase"] == "paused" and now)
     (oom,) = run.kind("oom")
     assert (oom["action"], oom["micro"]) == ("ask", 64)
     assert oom["parts"]["activations"] > 0
-    status = run.status()
-    assert status["phase"] == "paused"
     assert re.match(r"out of memory in (forward|backward): change it with set", status["reason"])
     assert "micro 64 → 8" in world.run("set", run.id, "micro=8").stderr
     run.wait_end()

@@ -197,7 +197,7 @@ def test_a_paused_run_comes_back_paused(world, undisturbed, wait_for):
         "the pause of another attempt",
         lambda: [s for s in run.kind("state") if s["attempt"] == 2][-1:] and run.phase() == "paused",
     )
-    assert "was paused when" in run.status()["reason"]
+    wait_for("the reason of it", lambda: "was paused when" in run.status()["reason"])
     run.kill("trainer")
     wait_for("the third", lambda: len(run.kind("start")) == 3 and run.phase() == "paused")
     assert run.kind("step")[-1]["attempt"] == 1
