@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import PurePath
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from engine.jobs.store import Job, Store
     from tui.announce import News
 
-READERS = 2  # threads that read files: what they read is in memory until it is shown
 _TOAST = 10.0  # seconds a line about a run stands: one reads it after looking up
 
 
@@ -105,8 +103,6 @@ class MlaApp(App[int]):
         return dict(THEMES[0].variables)
 
     def on_mount(self) -> None:
-        # A closer look that another has overtaken before it began is never read.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(READERS))
         self.screen_change_signal.subscribe(self, self._bind)
         self.apply(self.settings)
         for line in self.trouble:

@@ -7,7 +7,9 @@ import json
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from engine.jobs import commands, wire
@@ -24,6 +26,9 @@ from profiles.errors import UserError
 LOOK_AGAIN = 0.3  # seconds between two looks while no supervisor answers
 ANSWER_PATIENCE = 3.0  # seconds; beyond that the files say the same
 DETAIL_LIMIT = 12 << 20  # bytes of log that are read for one look at it: about 0.4 s
+# What a look at the files reads is in memory until it is answered: few at a time, and one that was called off before it
+# began is never read.
+_READERS = ThreadPoolExecutor(2, "files")
 SILENT_FOR = 5.0  # seconds that a supervisor which did not answer is not asked again
 
 
@@ -53,7 +58,7 @@ class Link:
             return await self._call("history", params)
         except OSError:
             pass
-        history, at = await asyncio.to_thread(self._digest)
+        history, at = await asyncio.get_running_loop().run_in_executor(_READERS, self._digest)
         answer = {"at": at, "series": history.answer(series, points, since, until), "part": history.part(since, until)}
         return answer | ({"marks": history.marks.told()} if marks else {})
 
@@ -71,7 +76,8 @@ class Link:
         if end - begin > DETAIL_LIMIT:
             return None
         last = math.inf if until is None else until
-        found = await asyncio.to_thread(read_part, self.job.log_path, series, begin, end, since, last)
+        part = partial(read_part, self.job.log_path, series, begin, end, since, last)
+        found = await asyncio.get_running_loop().run_in_executor(_READERS, part)
         return {"at": end, "series": found.answer(series, points)}
 
     async def request(self, method: str, **params: Any) -> dict[str, Any]:

@@ -45,4 +45,4 @@ def test_interrupted_it_prints_what_it_has(world, wait_for):
     out, err = bench.communicate(timeout=30)
     assert (bench.returncode, json.loads(out)) == (130, [])
     assert err == "mla-tui: stopped; 0 of 2 measured\n"
-    assert world.processes() == []
+    wait_for("the measuring process to be gone", lambda: world.processes() == [])
