@@ -86,8 +86,8 @@ class MlaApp(App[int]):
     async def on_event(self, event: events.Event) -> None:
         if not isinstance(event, (events.Key, events.Paste)) or event.is_forwarded:
             await super().on_event(event)
-        elif self._typed.put(event):
-            self.run_worker(self._typed.hand_on(), group="typed")
+        else:
+            self._typed.put(event)
 
     def get_default_screen(self) -> Screen[Any]:
         from tui.screens.home import HomeScreen
@@ -103,6 +103,7 @@ class MlaApp(App[int]):
         return dict(THEMES[0].variables)
 
     def on_mount(self) -> None:
+        self.run_worker(self._typed.hand_on(), group="typed")
         self.screen_change_signal.subscribe(self, self._bind)
         self.apply(self.settings)
         for line in self.trouble:

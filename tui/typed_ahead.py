@@ -7,7 +7,6 @@ Textual hands a key to the widget that has the focus when the key arrives. A slo
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -24,24 +23,19 @@ class TypedAhead:
     def __init__(self, app: App[Any], hand: Callable[[Event], Awaitable[None]]) -> None:
         self._app = app
         self._hand = hand
-        self._waiting: deque[Event] = deque()
-        self._at_work = False
+        self._waiting: asyncio.Queue[Event] = asyncio.Queue()
 
-    def put(self, event: Event) -> bool:
-        """Whether ``hand_on`` has to be called for it: nobody is at it."""
-        self._waiting.append(event)
-        free, self._at_work = not self._at_work, True
-        return free
+    def put(self, event: Event) -> None:
+        self._waiting.put_nowait(event)
 
     async def hand_on(self) -> None:
-        try:
-            while self._waiting:
-                target = self._app.focused or self._app.screen
-                await self._hand(self._waiting.popleft())
-                if self._waiting:
-                    await self._answered(target)
-        finally:
-            self._at_work = False
+        """As long as the app stands."""
+        while True:
+            event = await self._waiting.get()
+            target = self._app.focused or self._app.screen
+            await self._hand(event)
+            if not self._waiting.empty():
+                await self._answered(target)
 
     async def _answered(self, target: MessagePump) -> None:
         """Wait until what ``target`` was handed is done with: by it, by whom it rises to, and by a screen it opened."""

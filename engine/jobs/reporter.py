@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from engine.jobs.store import Job
 
 PROGRESS_EVERY = 0.5  # seconds between two live lines; a 20 s step must not look frozen
 UNWRITTEN = 10_000  # records kept while the disk is full; beyond that the oldest are lost
+FULL = (errno.ENOSPC, errno.EDQUOT, None)  # None: a part of the record was written (``LogWriter``)
 ROOM_EVERY = 0.5  # seconds between two tries to write at the end
 REVIVE_EVERY = 1.0  # seconds between two looks at the supervisor's lock
 
@@ -84,11 +86,17 @@ class JobReporter:
         return [r for _, r in scan(self.job.log_path, b'"edit"', b'"rewind"', b'"id"', b'"oom"') if _outlasts(r)]
 
     def close(self) -> None:
-        """Ends when all is written: a run that came to its end on a full disk stays until there is room."""
+        """Ends when all is written: a run that came to its end on a full disk stays until there is room.
+
+        Raises ``OSError`` where the disk refuses for another reason, which waiting does not mend.
+        """
         while self._unwritten:
-            time.sleep(ROOM_EVERY)
-            with contextlib.suppress(OSError):
+            try:
                 self._write_down()
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                time.sleep(ROOM_EVERY)
         self._log.close()
         if self._live is not None:
             self._live.close()

@@ -116,14 +116,26 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
         self.query_one("#also", Input).cursor_blink = False  # a blinking cursor is bytes over ssh
         for bars in self.query(ForecastBars):
             bars.styles.height = 3
-        self.set_class(self.app.size.width < _NARROW, "narrow")
-        self.set_class(self.app.size.height >= (_SHORT + 6 if self._want else _SHORT), "tall")
         if self._want:
             self._show_failure(self._want)
             self.query_one(LeverList).focus()
         else:
             self.query_one("#micro", NumberField).focus()
         self.look()
+
+    def on_resize(self) -> None:
+        self._fit()
+
+    def _fit(self) -> None:
+        """Give the bars and the ways the lines that this terminal has."""
+        width, height = self.app.size
+        self.set_class(width < _NARROW, "narrow")
+        self.set_class(height >= (_SHORT + 6 if self._want else _SHORT), "tall")
+        if self._hardware is not None:
+            full, ways = _BARS["host" if self._hardware.device == "cpu" else "device"], self.query_one(LeverList)
+            self.query_one("#then", ForecastBars).styles.height = full * 2 // 3 if height < _SHORT else full
+            room = 4 if height < _SHORT else 8 - len(self.query(ForecastBars))
+            ways.styles.height = min(ways.count() + 1, room)
 
     def _show_failure(self, want: dict[str, Any]) -> None:
         from engine.memory.room import Room
@@ -154,12 +166,9 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
         from engine.memory.levers import LIVE
 
         self._hardware, self._runs = message.hardware, message.runs
-        bars, short = self.query_one("#then", ForecastBars), self.app.size.height < _SHORT
-        full = _BARS["host" if message.hardware.device == "cpu" else "device"]
-        bars.styles.height = full * 2 // 3 if short else full
         ways = self.query_one(LeverList)
         ways.show(message.ways)
-        ways.styles.height = min(len(message.ways) + 2, 4 if short else 8 - len(self.query(ForecastBars)))
+        self._fit()
         untouched = self.query_one("#micro", NumberField).number == self._spec.batch.micro
         live = [way for way in message.ways if way.when == LIVE]
         if self._want and live and untouched:

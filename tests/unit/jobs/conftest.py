@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.jobs.process import this_boot, this_host
+from engine.jobs.log import LogWriter
+from engine.jobs.process import Lock, identity, this_boot, this_host
 from engine.jobs.store import Job, Store
 from profiles import registry
+from tests.unit.jobs.served import Served
 
 Make = Callable[..., Job]
 
@@ -38,3 +41,16 @@ def make_job(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> M
         return store.create(spec, {"name": name, "resume": None, "init_from": None}, {**usual, **state})
 
     return make
+
+
+@pytest.fixture
+async def run(make_job: Make) -> AsyncIterator[Served]:
+    """A living run, its supervisor's lock held."""
+    job = make_job(supervisor=identity(os.getpid()), trainer=identity(os.getpid()))
+    served = Served(job, LogWriter(job.log_path, 1))
+    lock = Lock(job.supervisor_lock)
+    assert lock.acquire()
+    await served.server.start()
+    yield served
+    await served.server.close()
+    lock.release()

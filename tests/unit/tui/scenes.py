@@ -25,6 +25,7 @@ from engine.jobs.store import Job, Store
 from engine.memory.hardware import Hardware
 from engine.train import checkpoint
 from profiles import registry
+from tests.unit.jobs.served import Served
 from tests.unit.tui.nano import Nano
 
 NOW = 1_795_600_000.0  # 2026-11-25 09:46:40 UTC
@@ -131,9 +132,9 @@ class World:
     @asynccontextmanager
     async def looked_after(self, job: Job) -> AsyncIterator[Server]:
         """A server that speaks for ``job`` while the block runs, and has sampled the machine once."""
-        run = Served(job, Digest(job))
+        run = Served(job, LogWriter(job.log_path, attempt=1))
         run.digest.catch_up()
-        server = Server(run)
+        server = run.server
         await server.start()
         sizes = {"device_total": 16 * GIB, "rss": 18 * GIB, "ram_used": 22 * GIB, "ram_total": 64 * GIB}
         server.publish({"t": self.now, "kind": "telemetry", "attempt": 1, "device_used": 9 * GIB, **sizes})
@@ -145,22 +146,6 @@ class World:
 
     def close(self) -> None:
         time.tzset()
-
-
-@dataclass
-class Served:
-    """What a server asks of a run of which nobody asks anything."""
-
-    job: Job
-    digest: Digest
-
-    def stop_without_trainer(self, id: str) -> None:
-        raise NotImplementedError
-
-    kill_trainer = stop_without_trainer
-
-    def heard(self, record: dict[str, Any]) -> None:
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from engine.jobs.store import Job, Store
+from tests.unit.tui import picture
 from tests.unit.tui.looking import chosen, on_screen, said, until
 from tui.app import MlaApp
 from tui.screens.monitor import MonitorScreen
@@ -99,3 +100,18 @@ async def test_a_run_out_of_memory_is_shown_and_the_first_way_that_fits_with_eas
         await until(pilot, lambda: "micro 8→" in chosen(app.screen.query_one(LeverList)))
         # With micro 4 the forecast is 549 MiB of 620: over nine tenths of a host that is no larger is too little room.
         assert app.screen.query_one("#micro", Input).value == "4"
+
+
+async def test_the_drawer_follows_its_terminal(store: Store, make_job: Any) -> None:
+    async with drawer(store, make_job) as (app, pilot, _):
+        await until(pilot, lambda: "micro 8→4, accum 1→2" in on_screen(app, LeverList))
+        assert "= 8 sequences" in (wide := drawn(app)) and "checkpointing full" in wide
+        await pilot.resize_terminal(60, 20)
+        await until(pilot, lambda: "sequences" not in drawn(app))
+        assert "micro 8→4, accum 1→2" in (small := drawn(app)) and "Enter applies" in small
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "= 8 sequences" in drawn(app) and "checkpointing full" in drawn(app))
+
+
+def drawn(app: MlaApp) -> str:
+    return picture.text(picture.cells(app))
