@@ -31,9 +31,12 @@ def test_a_launch_far_too_large_settles_by_itself(world):
     run = world.find(told.stdout.strip())
     run.wait_end()
     print(micros(run), [(o["micro"], o["where"], o["wanted"], o["capacity"]) for o in run.kind("oom")])
-    assert 1 <= len(run.kind("oom")) <= 3
+    tried, taken = [o["micro"] for o in run.kind("oom")], micros(run)
+    assert tried[0] == 64 and tried == sorted(set(tried), reverse=True), "what did not fit was tried again"
+    assert taken == sorted(taken, reverse=True) and taken[-1] < tried[-1]
     assert run.kind("exit")[-1]["attempt"] == 1  # all within the process
-    assert micros(run)[-1] in (16, 8)  # 32 does not fit: tried by hand; 16 does with a few MB to spare, mostly
+    # 32 does not fit. 16 does, in all but one of some 60 runs: what the heap cannot join again differs by 100 MB.
+    assert taken[-1] in (16, 8)
     assert [record["tokens"] for record in run.kind("step")] == [64 * 256 * n for n in range(1, 13)]
 
 
