@@ -30,7 +30,7 @@ test: $(STAMP) $(CORPUS) tmux ops
 # DeepSpeed's optimizer, built once and kept in ~/.cache/mla-tui: a minute or more that no test should wait for.
 .PHONY: ops
 ops: $(STAMP)
-	DS_ACCELERATOR=cpu $(BIN)/python -m engine.train.cpu_adam >/dev/null
+	DS_ACCELERATOR=cpu $(BIN)/python -m engine.train.backends.cpu_adam >/dev/null
 
 # The end-to-end tests run the app in a real tmux.
 .PHONY: tmux

@@ -8,24 +8,21 @@ import shutil
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from engine.compiler import what_is_missing
-from engine.deepspeed_config import deepspeed_config
-from engine.jobs.process import is_locked
+from data.splits import check_data
+from engine.checkpoints.checkpoint import facts, steps
+from engine.execution.compiler import what_is_missing
+from engine.execution.deepspeed_config import deepspeed_config
+from engine.execution.dependencies import cuda_mismatch, missing_for_deepspeed, missing_for_mlx
+from engine.host.process import is_locked
 from engine.memory.forecast import optimizer_bytes, weight_bytes
 from engine.memory.hardware import detect_hardware
 from engine.memory.strategies import with_strategy
-from engine.needs import cuda_mismatch, missing_for_deepspeed, missing_for_mlx
-from engine.train.checkpoint import facts, steps
 from profiles.errors import UserError
 from profiles.model_config import ModelConfig
 from profiles.spec import RunSpec
 
 WIDEST_FLASH_HEAD = 256  # of torch's kernels on a card
-
-if TYPE_CHECKING:
-    from data.dataset import PackedBinDataset
 
 
 def check(spec: RunSpec, out: Path) -> None:
@@ -153,26 +150,6 @@ def slow_paths(config: ModelConfig, device: str, attention: str) -> list[str]:
     if config.v_head_dim > widest:
         return [f"model.v_head_dim: {config.v_head_dim} is above {widest}, the widest of the flash attention kernels"]
     return []
-
-
-def check_data(spec: RunSpec) -> None:
-    """Open both splits as the trainer will. Raises ``UserError`` naming what is missing or damaged."""
-    for split in ("train", "val") if spec.train.val_every else ("train",):
-        open_split(spec, split)
-
-
-def open_split(spec: RunSpec, split: str) -> PackedBinDataset:
-    """The windows of one split as ``spec`` wants them. Raises ``UserError``."""
-    from data.dataset import PackedBinDataset  # numpy: only where data is looked at
-
-    return PackedBinDataset(
-        Path(spec.data.root),
-        spec.data.phase,
-        split,
-        spec.batch.context,
-        spec.model.config.vocab_size,
-        spec.train.seed,
-    )
 
 
 def check_out(spec: RunSpec, out: Path) -> None:

@@ -6,8 +6,8 @@ On the tape stand ``q_joined``, ``k_joined`` and ``kv``, of which the values are
 
 from __future__ import annotations
 
-from engine.memory.shape import ACTIVATIONS, ATTENTION, FP32, Shape
-from engine.memory.tape import Tape
+from engine.memory.ledger import Tape
+from engine.memory.model_shape import ACTIVATIONS, ATTENTION, FP32, Shape
 
 BLOCK, MOST_BLOCKS = 128, 8  # of the blocked kernel
 

@@ -7,8 +7,8 @@ is a change here. The names on the tape are those of the values there.
 from __future__ import annotations
 
 from engine.memory.attention import attend, attend_backward
-from engine.memory.shape import ACTIVATIONS, CASTS, FP32, GRADIENTS, Shape
-from engine.memory.tape import Tape
+from engine.memory.ledger import Tape
+from engine.memory.model_shape import ACTIVATIONS, CASTS, FP32, GRADIENTS, Shape
 
 TILE_TOKENS = 4096  # of the feed-forward under checkpointing offload
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine.jobs.files import read_json, write_json
-from engine.jobs.process import Lock
+from engine.host.files import read_json, write_json
+from engine.host.process import Lock
 from engine.memory.forecast import ALLOCATED_NOT, Forecast, Forecaster, forecast
 from engine.memory.hardware import Hardware
 from profiles.spec import RunSpec

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from engine.execution.plan import Paths, resolve_paths
 from engine.memory import mlx, states, step
 from engine.memory.hardware import Hardware
-from engine.memory.shape import BF16, CASTS, FP32, Shape
+from engine.memory.model_shape import BF16, CASTS, FP32, Shape
 from engine.memory.states import optimizer_bytes as optimizer_bytes
 from engine.memory.states import weight_bytes as weight_bytes
-from engine.paths import Paths, resolve_paths
 from profiles.spec import RunSpec
 
 MIB = 1 << 20

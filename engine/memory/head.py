@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from engine.memory.block import linear_backward, norm, norm_backward, settle
-from engine.memory.shape import ACTIVATIONS, BUCKETS, CASTS, FP32, GRADIENTS, Shape
-from engine.memory.tape import Tape
+from engine.memory.ledger import Tape
+from engine.memory.model_shape import ACTIVATIONS, BUCKETS, CASTS, FP32, GRADIENTS, Shape
 
 CHUNK_TOKENS = 1024  # of the fused loss
 LOGITS = "logits"

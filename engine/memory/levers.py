@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engine.memory.cost import basis, step_seconds
 from engine.memory.forecast import Forecaster, forecast
 from engine.memory.hardware import Hardware
-from engine.memory.room import comfortable
+from engine.memory.headroom import comfortable
+from engine.memory.step_time import basis, step_seconds
 from engine.memory.strategies import FASTEST_FIRST, is_open
 from profiles.spec import RunSpec
 

@@ -8,7 +8,7 @@ place where it could be tried: docs/memory.md says how far it is off.
 from __future__ import annotations
 
 from engine.memory.head import CHUNK_TOKENS
-from engine.memory.shape import BF16, FP32
+from engine.memory.model_shape import BF16, FP32
 from profiles.model_config import ModelConfig
 from profiles.spec import RunSpec
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine.deepspeed_config import BUCKET
-from engine.memory.shape import BF16, FP32
+from engine.execution.deepspeed_config import BUCKET
+from engine.memory.model_shape import BF16, FP32
 from profiles.model_config import ModelConfig
 from profiles.spec import RunSpec
 

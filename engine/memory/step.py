@@ -10,8 +10,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 from engine.memory import block, head
-from engine.memory.shape import ACTIVATIONS, BUCKETS, FP32, GRADIENTS, Shape
-from engine.memory.tape import Tape
+from engine.memory.ledger import Tape
+from engine.memory.model_shape import ACTIVATIONS, BUCKETS, FP32, GRADIENTS, Shape
 
 INPUTS = "batch and rope"
 Parts = dict[str, int]

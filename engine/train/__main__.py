@@ -8,10 +8,11 @@ import os
 import sys
 from pathlib import Path
 
-from engine.jobs.store import Job
+from engine.events.run_dir import Job
+from engine.host.programs import TRAINER
 from engine.train.main import run_job, run_worker
 
-parser = argparse.ArgumentParser(prog="engine.train")
+parser = argparse.ArgumentParser(prog=TRAINER)
 parser.add_argument("--job", type=Path)
 parser.add_argument("--attempt", type=int, default=1)
 parser.add_argument("--worker", action="store_true")

@@ -8,24 +8,26 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from data.cursor import Cursor
-from engine.jobs.commands import Command
+from data.splits import check_data
+from engine.checkpoints import checkpoint
+from engine.events.commands import Command
+from engine.host.version import package_version
 from engine.memory.hardware import detect_hardware
-from engine.preflight import check_data, slow_paths
-from engine.train import checkpoint, pretrained
-from engine.train.backend import Backend
-from engine.train.course import Course
+from engine.preflight import slow_paths
+from engine.train.backends.backend import Backend
+from engine.train.backends.ranks import OneRank, Ranks
+from engine.train.checkpoint_saver import Saver
+from engine.train.command_queue import Orders, StopRun
+from engine.train.edit_history import Past, StartAgain
 from engine.train.edits import changed, edited
-from engine.train.keeper import MemoryKeeper
-from engine.train.oom import OPTIMIZER
-from engine.train.orders import Orders, StopRun
-from engine.train.past import Past, StartAgain
-from engine.train.ranks import OneRank, Ranks
+from engine.train.models import pretrained
+from engine.train.oom.handler import Rescue
+from engine.train.oom.headroom import check_room
+from engine.train.oom.memory_monitor import MemoryKeeper
+from engine.train.oom.recognize import OPTIMIZER
 from engine.train.reporter import Reporter
-from engine.train.rescue import Rescue
-from engine.train.room import check_room
-from engine.train.saver import Saver
+from engine.train.run_state import Course
 from engine.train.schedule import learning_rate
-from engine.version import package_version
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 

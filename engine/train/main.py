@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.jobs.commands import Command
-from engine.jobs.files import complain, write_json
-from engine.jobs.log import Record
-from engine.jobs.process import Lock, identity
-from engine.jobs.restarts import EXIT_RETRY
-from engine.jobs.store import Job
+from engine.checkpoints import checkpoint
+from engine.checkpoints.atomic_write import make_folder
+from engine.events.commands import Command
+from engine.events.exit_codes import EXIT_RETRY
+from engine.events.log import Record
+from engine.events.run_dir import Job
+from engine.host.files import complain, write_json
+from engine.host.process import Lock, identity
 from engine.preflight import check, check_history, resolved
-from engine.train import checkpoint
-from engine.train.durable import make_folder
-from engine.train.past import StartAgain
-from engine.train.ranks import Ranks, SaidElsewhere, join, local_world_size, world_size
+from engine.train.backends.ranks import Ranks, SaidElsewhere, join, local_world_size, world_size
+from engine.train.edit_history import StartAgain
 from engine.train.reporter import Reporter, ShowReporter, SilentReporter
 from profiles.errors import SpecError, UserError
 from profiles.spec import RunSpec
@@ -54,7 +54,7 @@ def run_job(job: Job, attempt: int) -> int:
         return EXIT_RETRY
     write_json(job.trainer_who, {**identity(os.getpid()), "attempt": attempt})
 
-    from engine.jobs.reporter import JobReporter
+    from engine.train.run_reporter import JobReporter
 
     reporter = JobReporter(job, attempt)
 
@@ -133,7 +133,7 @@ def run_foreground(
 
 def train(attempt: Attempt, reporter: Reporter, ranks: Ranks, obey_signals: Callable[[Trainer], None]) -> None:
     """One attempt on this rank, from nothing to its end. Raises ``UserError``."""
-    from engine.train.backends import build_backend
+    from engine.train.backends.build import build_backend
     from engine.train.loop import Trainer
 
     launch = attempt.spec.launch

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from data.cursor import Cursor
 from data.dataset import PackedBinDataset
-from engine.jobs.log import scan
-from engine.jobs.store import Job
-from engine.preflight import open_split
-from engine.train import checkpoint
+from data.splits import open_split
+from engine.checkpoints import checkpoint
+from engine.events.log import scan
+from engine.events.run_dir import Job
+from engine.train.edit_history import Past, due
 from engine.train.edits import applied
-from engine.train.past import Past, due
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 

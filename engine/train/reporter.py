@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from engine.jobs.commands import Command
-from engine.jobs.log import Record
+from engine.events.commands import Command
+from engine.events.log import Record
 
 
 class Reporter(Protocol):
-    """A job's log and commands (``engine.jobs.reporter``), or whoever started the trainer in the foreground."""
+    """A job's log and commands (``engine.train.run_reporter``), or whoever started the trainer in the foreground."""
 
     def record(self, kind: str, **fields: Any) -> None:
         """Write one record."""

@@ -95,8 +95,8 @@ def bench_run(home: Path) -> None:
 
 def _latency(job: Path) -> list[float]:
     """How old a few step records are when they arrive through the socket."""
-    from engine.jobs.client import Link
-    from engine.jobs.store import Job
+    from engine.events.run_dir import Job
+    from engine.runs.client import Link
 
     async def gather() -> list[float]:
         link = Link(Job(job))
@@ -135,7 +135,7 @@ def _launch(home: Path, *overrides: str) -> Path:
 
 def _wait_for_step(job: Path, step: int) -> float:
     """When the record of ``step`` was written."""
-    from engine.jobs.log import read_all
+    from engine.events.log import read_all
 
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:

@@ -22,10 +22,10 @@ from torch.utils._pytree import tree_leaves
 from engine.memory import step
 from engine.memory.forecast import forecast, shape
 from engine.memory.hardware import Hardware
-from engine.train.backends import build_backend
+from engine.train.backends.build import build_backend
+from engine.train.backends.ranks import OneRank
+from engine.train.backends.torch_plan import resolve_paths, stream_dtype
 from engine.train.optim.optimizer import build_optimizer
-from engine.train.paths import resolve_paths, stream_dtype
-from engine.train.ranks import OneRank
 from model.loss import resolve_loss
 from model.transformer import MLATransformer
 from profiles.spec import RunSpec

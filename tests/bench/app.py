@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.jobs.digest import Digest
-from engine.jobs.log import LogWriter
-from engine.jobs.store import Job
+from engine.events.log import LogWriter
+from engine.events.log_index import Digest
+from engine.events.run_dir import Job
 from tests.bench.leet import PAINTED, bench_leet
 from tests.bench.log import fill, make_job, step_fields, supervised
 from tests.bench.measure import MLA_TUI, Pty, Size, cpu, family, peak, pss, rss, tell

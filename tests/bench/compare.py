@@ -12,10 +12,11 @@ import statistics
 import time
 from pathlib import Path
 
-from engine.jobs.digest import Digest
-from engine.jobs.files import write_json
-from engine.jobs.process import this_boot, this_host
-from engine.jobs.store import Job, Store
+from engine.events.log_index import Digest
+from engine.events.run_dir import Job
+from engine.host.files import write_json
+from engine.host.process import this_boot, this_host
+from engine.runs.store import Store
 from profiles import registry
 
 RUNS, STEPS, SIZE = 10, 1_000_000, (200, 50)
@@ -60,9 +61,9 @@ def _write_log(job: Job) -> None:
 
 
 async def _measure(store: Store) -> None:
-    from tui.app import MlaApp
-    from tui.screens.compare import CompareScreen
-    from tui.widgets.overlay import Overlay
+    from tui.app.app import MlaApp
+    from tui.app.screens.compare import CompareScreen
+    from tui.app.widgets.overlay import Overlay
 
     jobs = [store.find(id) for id in store.ids()]
     app = MlaApp(store)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.train.torch_backend import TorchBackend
+from engine.train.backends.torch_backend import TorchBackend
 from model.layers import Linear, RMSNorm
 from model.transformer import Block
 from tests.bench.paired import AUTO, OFF, Step, compare, ours, spec, step_of

@@ -29,18 +29,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.jobs.client import Link
-from engine.jobs.digest import Digest
-from engine.jobs.log import LogWriter
-from engine.jobs.process import Lock, identity, this_boot, this_host
-from engine.jobs.reporter import JobReporter
-from engine.jobs.store import Job, Store
+from engine.events.log import LogWriter
+from engine.events.log_index import Digest
+from engine.events.run_dir import Job
+from engine.host.process import Lock, identity, this_boot, this_host
+from engine.runs.client import Link
+from engine.runs.store import Store
+from engine.train.run_reporter import JobReporter
 from profiles import registry
 from tests.bench.measure import cpu, rss
 
 PANES = ["loss", "device_used", "host_states", "tok_s"]
 # A whole supervisor that adopts us as its trainer: we hold the trainer's lock.
-SUPERVISOR = "import sys; from engine.jobs.supervisor import main; sys.exit(main())"
+SUPERVISOR = "import sys; from engine.runs.supervisor import main; sys.exit(main())"
 
 
 def step_fields(step: int) -> dict[str, Any]:
@@ -310,7 +311,7 @@ def _tell_attach(what: str, job: Job) -> None:
 MONTH = """
 import resource, sys, time
 from pathlib import Path
-from engine.jobs.history import History
+from engine.events.history import History
 from tests.bench.log import step_fields
 history, base = History(Path("none")), 0
 def rss():

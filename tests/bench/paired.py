@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engine.train.torch_backend import TorchBackend
+from engine.train.backends.torch_backend import TorchBackend
 from profiles.registry import load
 from profiles.spec import RunSpec
 

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from engine.jobs import wire
+from engine.events import wire
 
 NUMBERS = (
     "0",

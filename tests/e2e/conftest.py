@@ -20,9 +20,9 @@ import numpy as np
 import psutil
 import pytest
 
-from engine.jobs.log import read_all
-from engine.jobs.process import is_alive, start_ticks
-from engine.jobs.store import Job
+from engine.events.log import read_all
+from engine.events.run_dir import Job
+from engine.host.process import is_alive, start_ticks
 from tests.e2e.terminal import Terminal
 
 MLA_TUI = Path(sys.executable).parent / "mla-tui"

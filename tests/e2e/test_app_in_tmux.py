@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.jobs.process import start_ticks
+from engine.host.process import start_ticks
 from tests.e2e.terminal import LOSS, Terminal
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")

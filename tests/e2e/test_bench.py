@@ -40,7 +40,9 @@ def test_a_mistake_in_a_later_cell_is_told_before_the_first_is_measured(world):
 
 def test_interrupted_it_prints_what_it_has(world, wait_for):
     bench = world.start("bench", "-p", "nano", "--grid", "seed=1,2", "--seconds", "600", "--json")
-    wait_for("the measuring process", lambda: any("engine.train.bench" in p.cmdline() for p in world.processes()))
+    wait_for(
+        "the measuring process", lambda: any("engine.train.measure.bench" in p.cmdline() for p in world.processes())
+    )
     bench.send_signal(signal.SIGINT)
     out, err = bench.communicate(timeout=30)
     assert (bench.returncode, json.loads(out)) == (130, [])

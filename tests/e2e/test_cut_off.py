@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 import json
 
-from engine.jobs.files import write_json
-from engine.jobs.process import this_boot
-from engine.jobs.store import Store
-from tui.app import MlaApp
+from engine.host.files import write_json
+from engine.host.process import this_boot
+from engine.runs.store import Store
+from tui.app.app import MlaApp
 
 
 def cut(run, step: int = 95, **state) -> None:

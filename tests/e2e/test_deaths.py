@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.jobs.files import read_json, write_json
-from engine.jobs.process import identity, is_locked
+from engine.host.files import read_json, write_json
+from engine.host.process import identity, is_locked
 
 LONG = ("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
 CGROUP = Path("/sys/fs/cgroup/memory" if Path("/sys/fs/cgroup/memory").is_dir() else "/sys/fs/cgroup")
@@ -116,7 +116,7 @@ def test_of_supervisors_raced_one_stays(world, undisturbed, wait_for):
     run = world.launch("-s", "steps=600", "-s", "save_every=0", "-s", "val_every=0")
     run.wait_step(3)
     run.kill_both()
-    argv = [sys.executable, "-m", "engine.jobs.supervisor", str(run.job.path)]
+    argv = [sys.executable, "-m", "engine.runs.supervisor", str(run.job.path)]
     racers = [subprocess.Popen(argv, env=world.env, cwd=run.job.path) for _ in range(8)]
     run.wait_step(1, attempt=2)
     wait_for("the losers to leave", lambda: sum(racer.poll() is None for racer in racers) == 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from engine.jobs.devices import holder
+from engine.runs.device_locks import holder
 
 LONG = ("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from engine.train.backends.torch_backend import TorchBackend
 from engine.train.loop import Trainer
 from engine.train.reporter import SilentReporter
-from engine.train.torch_backend import TorchBackend
 
 STEPS = 240
 

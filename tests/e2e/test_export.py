@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from engine.train import checkpoint
+from engine.checkpoints import checkpoint
 from model.transformer import build
 from profiles.spec import RunSpec
 

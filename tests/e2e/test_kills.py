@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from engine.jobs.log import parse
+from engine.events.log import parse
 
 CLIENT, SUPERVISOR, TRAINER = ROLES = ("client", "supervisor", "trainer")
 

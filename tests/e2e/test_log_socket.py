@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.jobs import wire
+from engine.events import wire
 from tests.e2e.attack import Attacker, fuzz
 
 STEPS = 100_000

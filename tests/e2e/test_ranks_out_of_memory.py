@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.jobs.files import write_json
-from engine.jobs.log import read_all
-from engine.jobs.process import Lock
-from engine.jobs.store import Job
+from engine.events.log import read_all
+from engine.events.run_dir import Job
+from engine.host.files import write_json
+from engine.host.process import Lock
 from engine.preflight import resolved
 from profiles.registry import load
 from tests.unit.train.troubled import Run

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from data.cursor import Cursor
-from engine.preflight import open_split
-from engine.train import checkpoint
+from data.splits import open_split
+from engine.checkpoints import checkpoint
 from profiles.registry import load
 
 BAD = 255

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from engine.jobs.files import write_json
+from engine.host.files import write_json
 
 
 def unit(world, **env: str) -> str:

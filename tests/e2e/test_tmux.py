@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from engine.jobs.process import start_ticks
+from engine.host.process import start_ticks
 from tests.e2e.terminal import LOSS
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from engine.jobs.client import Link
+from engine.runs.client import Link
 
 
 class Reader(threading.Thread):

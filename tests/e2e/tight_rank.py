@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.jobs.store import Job
-from engine.train import backends
+from engine.events.run_dir import Job
+from engine.train.backends import build
+from engine.train.backends.ranks import Ranks
 from engine.train.main import run_job, run_worker
-from engine.train.ranks import Ranks
 from profiles.spec import RunSpec
 from tests.unit.train.whole_runs import Failing
 
@@ -72,5 +72,5 @@ def build_backend(spec: RunSpec, ranks: Ranks) -> Any:
     return TightBackend(build(spec, ranks))
 
 
-build, backends.build_backend = backends.build_backend, build_backend
+build, build.build_backend = build.build_backend, build_backend
 sys.exit(run_job(Job(folder), attempt) if rank == "0" else run_worker())

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from engine.train import checkpoint
-from engine.train.checkpoint import CheckpointError
+from engine.checkpoints import checkpoint
+from engine.checkpoints.checkpoint import CheckpointError
 
 torch.set_num_threads(1)
 CHANGING = ("open", "write", "fsync", "rename", "mkdir", "unlink", "rmdir")

@@ -23,7 +23,7 @@ from search import longest  # beside this script
 
 from engine.memory.forecast import ALLOCATED_NOT, forecast
 from engine.memory.hardware import detect_hardware
-from engine.train.grid import Effort, cell, run
+from engine.train.measure.grid import Effort, cell, run
 from profiles.errors import UserError
 from profiles.registry import load
 
@@ -143,8 +143,8 @@ def ceiling(session: Session) -> None:
     """The matmuls of the model one by one: which shapes reach what, and what they come to together."""
     import torch
 
-    from engine.train.ceiling import Timed, matmul_ceiling, time_forms
-    from engine.train.flops import Product
+    from engine.train.measure.matmul_peak import Timed, matmul_ceiling, time_forms
+    from model.flops import Product
 
     scale, device = session.scale, "cuda" if torch.cuda.is_available() else "cpu"
     config = load(scale.profile).model.config

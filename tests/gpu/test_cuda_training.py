@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from engine.train import checkpoint
-from engine.train.grid import Effort, cell, run
-from engine.train.torch_backend import TorchBackend
+from engine.checkpoints import checkpoint
+from engine.train.backends.torch_backend import TorchBackend
+from engine.train.measure.grid import Effort, cell, run
 from profiles.registry import load
 from profiles.spec import RunSpec
 

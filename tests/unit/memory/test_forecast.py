@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.memory.cost import step_seconds
 from engine.memory.forecast import Forecast, forecast
 from engine.memory.hardware import Hardware
+from engine.memory.headroom import FITS, OVER, TIGHT, rooms
+from engine.memory.ledger import Tape
 from engine.memory.levers import LIVE, UNLOCK, levers
-from engine.memory.room import FITS, OVER, TIGHT, rooms
-from engine.memory.tape import Tape
+from engine.memory.step_time import step_seconds
 from profiles import registry
 from profiles.spec import RunSpec
 

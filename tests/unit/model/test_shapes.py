@@ -31,5 +31,5 @@ def test_they_are_those_of_the_model(config: ModelConfig) -> None:
 
 
 def test_no_torch_is_loaded() -> None:
-    code = "import sys, engine.train.pretrained; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, engine.train.models.pretrained; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from engine.jobs.log import Record
-from engine.train import checkpoint
-from engine.train.backends import build_backend
-from engine.train.ranks import OneRank
+from engine.checkpoints import checkpoint
+from engine.events.log import Record
+from engine.train.backends.build import build_backend
+from engine.train.backends.ranks import OneRank
 from profiles.spec import RunSpec
 from tests.unit.train.troubled import Happening, Run
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine.train.bench import measure
-from engine.train.ceiling import FORMS, matmul_ceiling
-from engine.train.flops import attention_flops_per_token, flops_per_token, matmul_flops_per_token, products
-from engine.train.grid import Cell, Effort, axes, cell, cells, run, write_random_shard
+from engine.train.measure.bench import measure
+from engine.train.measure.grid import Cell, Effort, axes, cell, cells, run, write_random_shard
+from engine.train.measure.matmul_peak import FORMS, matmul_ceiling
+from model.flops import attention_flops_per_token, flops_per_token, matmul_flops_per_token, products
 from model.loss import resolve_loss
 from model.transformer import build
 from profiles.errors import SpecError, UserError
@@ -122,8 +122,8 @@ def test_a_measurement_has_its_parts_and_they_agree(spec: Any, tmp_path: Path) -
 
 
 def test_the_trainer_leaves_laps_alone_while_whole_steps_are_timed(spec: Any) -> None:
-    from engine.train.bench import Meter
-    from engine.train.torch_backend import TorchBackend
+    from engine.train.backends.torch_backend import TorchBackend
+    from engine.train.measure.bench import Meter
 
     backend = TorchBackend(spec)
     untouched = backend.lap
@@ -161,7 +161,7 @@ def test_out_of_memory_is_a_result(tmp_path: Path) -> None:
     large = a_cell("model.vocab_size=60000", "model.hidden_size=8192").spec  # 4 GB of embeddings
     (tmp_path / "spec.json").write_text(json.dumps(large.to_dict()))
     done = subprocess.run(
-        [sys.executable, "-m", "engine.train.bench", str(tmp_path / "spec.json")],
+        [sys.executable, "-m", "engine.train.measure.bench", str(tmp_path / "spec.json")],
         capture_output=True,
         text=True,
         preexec_fn=limited(2 << 30),

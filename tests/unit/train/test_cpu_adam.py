@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from engine.compiler import own_cache
-from engine.train.cpu_adam import build_name, load_cpu_adam
+from engine.execution.compiler import own_cache
+from engine.train.backends.cpu_adam import build_name, load_cpu_adam
 from profiles.errors import UserError
 
 
 def load(cache: Path, timeout: float, programs: Path | None = None) -> None:
     path = f"{programs}:{os.environ['PATH']}" if programs else os.environ["PATH"]
     environ = {**os.environ, "DS_ACCELERATOR": "cpu", "PATH": path, "XDG_CACHE_HOME": str(cache)}
-    call = [sys.executable, "-m", "engine.train.cpu_adam"]
+    call = [sys.executable, "-m", "engine.train.backends.cpu_adam"]
     subprocess.run(call, env=environ, check=True, timeout=timeout, capture_output=True)
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from engine.train import checkpoint
-from engine.train.backend import Backend
-from engine.train.deepspeed_backend import DeepSpeedBackend
-from engine.train.ranks import OneRank, Ranks
-from engine.train.torch_backend import TorchBackend
+from engine.checkpoints import checkpoint
+from engine.train.backends.backend import Backend
+from engine.train.backends.deepspeed_backend import DeepSpeedBackend
+from engine.train.backends.ranks import OneRank, Ranks
+from engine.train.backends.torch_backend import TorchBackend
 from profiles.errors import UserError
 from profiles.registry import load
 from profiles.spec import RunSpec

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.deepspeed_config import deepspeed_config
+from engine.execution.deepspeed_config import deepspeed_config
 from profiles.errors import SpecError
 from profiles.registry import load
 

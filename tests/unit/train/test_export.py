@@ -17,9 +17,9 @@ from mlx_lm.utils import load_model as mlx_load_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from engine.train import checkpoint
-from engine.train import export as exporting
-from engine.train.export import export
+from engine.checkpoints import checkpoint
+from engine.train.models import export as exporting
+from engine.train.models.export import export
 from model.transformer import MLATransformer, build
 from profiles import registry
 from profiles.errors import UserError

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engine.jobs.commands import Command
-from engine.train import checkpoint
-from engine.train.backends import build_backend
+from engine.checkpoints import checkpoint
+from engine.events.commands import Command
+from engine.train.backends.build import build_backend
+from engine.train.backends.ranks import OneRank
 from engine.train.loop import Trainer
-from engine.train.ranks import OneRank
 from profiles.spec import RunSpec
 from tests.unit.train.whole_runs import Log, Nano
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from engine.train import checkpoint
-from engine.train.backend import Backend
-from engine.train.mlx_backend import MLXBackend
-from engine.train.torch_backend import TorchBackend
+from engine.checkpoints import checkpoint
+from engine.train.backends.backend import Backend
+from engine.train.backends.mlx_backend import MLXBackend
+from engine.train.backends.torch_backend import TorchBackend
 from profiles.errors import UserError
 from profiles.registry import load
 from profiles.spec import RunSpec

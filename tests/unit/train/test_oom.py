@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from engine.train.oom import BACKWARD, FORWARD, recognized
+from engine.train.oom.recognize import BACKWARD, FORWARD, recognized
 
 REAL = """
 import resource, sys

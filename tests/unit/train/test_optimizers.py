@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from engine.checkpoints import checkpoint
 from engine.memory.states import gradient_bytes, optimizer_bytes, weight_bytes
 from engine.preflight import check_backend
-from engine.train import checkpoint
+from engine.train.backends.torch_backend import TorchBackend
 from engine.train.optim.optimizer import build_optimizer
 from engine.train.optim.precision import gradient_norm, round_into
-from engine.train.torch_backend import TorchBackend
 from model.loss import resolve_loss
 from model.transformer import build
 from profiles.errors import SpecError, UserError
@@ -337,6 +337,6 @@ def test_8_bit_states_without_torchao_are_refused_before_the_launch(monkeypatch:
 
 
 def test_nothing_but_8_bit_states_imports_torchao() -> None:
-    script = "import sys, engine.train.torch_backend, engine.preflight; print('torchao' in sys.modules)"
+    script = "import sys, engine.train.backends.torch_backend, engine.preflight; print('torchao' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.stdout.strip(), done.returncode) == ("False", 0), done.stderr

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from engine.jobs.commands import Command
-from engine.train import checkpoint
-from engine.train.backends import build_backend
+from engine.checkpoints import checkpoint
+from engine.events.commands import Command
+from engine.train.backends.build import build_backend
+from engine.train.backends.ranks import OneRank
+from engine.train.backends.torch_backend import TorchBackend
+from engine.train.edit_history import StartAgain
 from engine.train.loop import Trainer
-from engine.train.past import StartAgain
-from engine.train.ranks import OneRank
-from engine.train.recovery import QUIET
-from engine.train.torch_backend import TorchBackend
+from engine.train.oom.micro_fitter import QUIET
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 from tests.unit.train.whole_runs import Failing, Log, Nano, operations

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, DeepseekV3Config, DeepseekV3ForCausalLM
 
-from engine.train import checkpoint, pretrained
-from engine.train.export import export
+from engine.checkpoints import checkpoint
+from engine.train.models import pretrained
+from engine.train.models.export import export
 from model.hf import to_hf_config
 from model.transformer import build
 from profiles import registry

@@ -17,17 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from engine.jobs.commands import Command, append
-from engine.jobs.log import LogWriter, Record, read_all
-from engine.jobs.process import Lock
-from engine.jobs.reporter import JobReporter
-from engine.jobs.store import Job
-from engine.train import checkpoint, loop, recovery
-from engine.train.backend import Batch
-from engine.train.backends import build_backend
+from engine.checkpoints import checkpoint
+from engine.events.commands import Command, append
+from engine.events.log import LogWriter, Record, read_all
+from engine.events.run_dir import Job
+from engine.host.process import Lock
+from engine.train import loop
+from engine.train.backends.backend import Batch
+from engine.train.backends.build import build_backend
+from engine.train.backends.ranks import OneRank
+from engine.train.edit_history import StartAgain
 from engine.train.loop import Trainer
-from engine.train.past import StartAgain
-from engine.train.ranks import OneRank
+from engine.train.oom import micro_fitter
+from engine.train.run_reporter import JobReporter
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 from tests.unit.train.whole_runs import Failing, operations
@@ -320,14 +322,14 @@ def _watched(writes: Callable[[int], None]) -> Iterator[None]:
 
         return call
 
-    patience, quiet = loop.PAUSE_POLL, recovery.QUIET
+    patience, quiet = loop.PAUSE_POLL, micro_fitter.QUIET
     try:
-        loop.PAUSE_POLL, recovery.QUIET = 0.0, 2
+        loop.PAUSE_POLL, micro_fitter.QUIET = 0.0, 2
         for name, function in real.items():
             setattr(os, name, wrapped(function))
         yield
     finally:
-        loop.PAUSE_POLL, recovery.QUIET = patience, quiet
+        loop.PAUSE_POLL, micro_fitter.QUIET = patience, quiet
         for name, function in real.items():
             setattr(os, name, function)
 

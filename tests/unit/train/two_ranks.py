@@ -5,8 +5,8 @@ import json
 import torch
 from test_deepspeed_backend import nano, train
 
-from engine.train.backends import build_backend
-from engine.train.ranks import join
+from engine.train.backends.build import build_backend
+from engine.train.backends.ranks import join
 
 torch.set_num_threads(1)
 ranks = join()

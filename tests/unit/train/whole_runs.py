@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.jobs.commands import Command
-from engine.train.backends import build_backend
-from engine.train.ranks import OneRank
+from engine.events.commands import Command
+from engine.train.backends.build import build_backend
+from engine.train.backends.ranks import OneRank
 from engine.train.reporter import SilentReporter
 from profiles.spec import RunSpec
 

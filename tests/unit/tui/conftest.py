@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from engine.jobs.log import LogWriter
-from engine.jobs.process import identity, this_boot, this_host
-from engine.jobs.store import Job, Store
+from engine.events.log import LogWriter
+from engine.events.run_dir import Job
+from engine.host.process import identity, this_boot, this_host
+from engine.runs.store import Store
 from profiles import registry
 
 Make = Callable[..., tuple[Job, LogWriter]]

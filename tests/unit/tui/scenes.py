@@ -15,17 +15,18 @@ from typing import Any
 
 import pytest
 
-from engine.jobs.digest import Digest
-from engine.jobs.files import write_json
-from engine.jobs.log import LogWriter
-from engine.jobs.process import identity, this_boot
-from engine.jobs.server import Server
-from engine.jobs.status import ENDED
-from engine.jobs.store import Job, Store
+from engine.checkpoints import checkpoint
+from engine.events.log import LogWriter
+from engine.events.log_index import Digest
+from engine.events.run_dir import Job
+from engine.events.summary import ENDED
+from engine.host.files import write_json
+from engine.host.process import identity, this_boot
 from engine.memory.hardware import Hardware
-from engine.train import checkpoint
+from engine.runs.server import Server
+from engine.runs.store import Store
 from profiles import registry
-from tests.unit.jobs.served import Served
+from tests.unit.runs.served import Served
 from tests.unit.tui.nano import Nano
 
 NOW = 1_795_600_000.0  # 2026-11-25 09:46:40 UTC

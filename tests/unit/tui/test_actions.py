@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from tui import actions
-from tui.app import MlaApp
-from tui.screens.checkpoints import CheckpointsScreen
-from tui.screens.compare import CompareScreen
-from tui.screens.data import DataScreen
-from tui.screens.help import help_text
-from tui.screens.home import HomeScreen
-from tui.screens.monitor import MonitorScreen
-from tui.screens.new_run import NewRunScreen
-from tui.screens.settings import SettingsScreen
+from tui.app import actions
+from tui.app.app import MlaApp
+from tui.app.screens.checkpoints import CheckpointsScreen
+from tui.app.screens.compare import CompareScreen
+from tui.app.screens.data import DataScreen
+from tui.app.screens.help import help_text
+from tui.app.screens.home import HomeScreen
+from tui.app.screens.monitor import MonitorScreen
+from tui.app.screens.new_run import NewRunScreen
+from tui.app.screens.settings import SettingsScreen
 
 CLASSES: dict[str, type[Any]] = {
     actions.HOME: HomeScreen,

@@ -4,9 +4,10 @@ from rich.cells import cell_len
 from textual.app import App, ComposeResult
 from textual.geometry import Region
 
-from tui.themes import THEMES
-from tui.widgets.canvas import changed, clip, fit
-from tui.widgets.chart import Chart, Line
+from tui.app.themes import THEMES
+from tui.app.widgets.canvas import changed, fit
+from tui.app.widgets.chart import Chart, Line
+from tui.text.ellipsis import clip
 
 text = st.text(alphabet="ab ⣿日\t\x1b", max_size=12)
 rows = st.lists(st.tuples(text, st.sampled_from(["", "x", "y"])), max_size=5)

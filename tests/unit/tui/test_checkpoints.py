@@ -13,18 +13,19 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button
 
-from engine.jobs.store import Job, Store
-from tests.unit.tui import looking
-from tests.unit.tui.looking import said
+from engine.events.run_dir import Job
+from engine.runs.store import Store
+from tests.unit.tui import look
+from tests.unit.tui.look import said
 from tests.unit.tui.nano import Nano
-from tui import cli
-from tui.app import MlaApp
-from tui.screens.checkpoints import CheckpointsScreen
-from tui.screens.confirm import ConfirmScreen
-from tui.screens.monitor import MonitorScreen
-from tui.widgets.ask import Ask
-from tui.widgets.checkpoint_list import CheckpointList
-from tui.widgets.text_pane import TextPane
+from tui.app.app import MlaApp
+from tui.app.screens.checkpoints import CheckpointsScreen
+from tui.app.screens.confirm import ConfirmScreen
+from tui.app.screens.monitor import MonitorScreen
+from tui.app.widgets.ask import Ask
+from tui.app.widgets.checkpoint_list import CheckpointList
+from tui.app.widgets.text_pane import TextPane
+from tui.cli import main
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +50,7 @@ def job(nano: Nano, store: Store, tmp_path: Path) -> Job:
     return job
 
 
-until = partial(looking.until, seconds=60.0)  # other programs are waited for
+until = partial(look.until, seconds=60.0)  # other programs are waited for
 
 
 def lines_of(app: MlaApp) -> list[str]:
@@ -190,7 +191,7 @@ async def test_resuming_launches_what_the_command_would(
         launched.append((spec, options))
         return job
 
-    monkeypatch.setattr("engine.jobs.launch.launch", launch)
+    monkeypatch.setattr("engine.runs.launch.launch", launch)
     app = MlaApp(store)
     async with app.run_test(size=(160, 24)) as pilot:
         await listed(app, pilot)
@@ -226,7 +227,7 @@ async def test_a_run_without_checkpoints_says_what_to_press(nano: Nano, store: S
 
 
 def test_the_command_lists_the_same(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["checkpoints", "nano", "--json"]) == 0
+    assert main.main(["checkpoints", "nano", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [(one["step"], one["newest"], one["best"], one["why"]) for one in told] == [
         (3, True, False, "last step"),
@@ -235,8 +236,8 @@ def test_the_command_lists_the_same(job: Job, capsys: pytest.CaptureFixture[str]
     ]
     weights = folder(job) / "ckpt_step_1" / "model.safetensors"
     weights.write_bytes(bytes(weights.stat().st_size))
-    assert cli.main(["checkpoints", "nano"]) == 0
-    assert cli.main(["checkpoints", "nano", "--verify"]) == 1
+    assert main.main(["checkpoints", "nano"]) == 0
+    assert main.main(["checkpoints", "nano", "--verify"]) == 1
     assert "ckpt_step_1" in capsys.readouterr().err
 
 

@@ -9,20 +9,21 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from engine.jobs.files import read_json, write_json
-from engine.jobs.log import LogWriter
-from engine.jobs.store import Job, Store
+from engine.events.log import LogWriter
+from engine.events.run_dir import Job
+from engine.host.files import read_json, write_json
+from engine.runs.store import Store
 from profiles.errors import UserError
 from tests.unit.tui.conftest import step_record
-from tests.unit.tui.looking import on_screen, until
-from tui.app import MlaApp
-from tui.cli import main
-from tui.compared import LETTERS, Compared, Reader, difference
-from tui.differences import differences, grouped
-from tui.screens.compare import CompareScreen
-from tui.screens.home import HomeScreen
-from tui.screens.monitor import MonitorScreen
-from tui.widgets.overlay import lettered
+from tests.unit.tui.look import on_screen, until
+from tui.app.app import MlaApp
+from tui.app.screens.compare import CompareScreen
+from tui.app.screens.home import HomeScreen
+from tui.app.screens.monitor import MonitorScreen
+from tui.app.state.comparison import LETTERS, Compared, Reader, difference
+from tui.app.state.spec_diff import differences, grouped
+from tui.app.widgets.overlay import lettered
+from tui.cli.main import main
 
 SIZES = [(80, 24), (60, 20), (160, 48)]
 

@@ -11,20 +11,21 @@ from pathlib import Path
 import pytest
 
 from data.cursor import Cursor
-from engine.jobs.store import Job, Store
-from engine.preflight import open_split
-from engine.train.course import Course
-from engine.train.past import Past
+from data.splits import open_split
+from engine.events.run_dir import Job
+from engine.runs.store import Store
+from engine.train.edit_history import Past
 from engine.train.replay import before_step
+from engine.train.run_state import Course
 from profiles.errors import UserError
-from tests.unit.tui import looking
-from tests.unit.tui.looking import on_screen, said
+from tests.unit.tui import look
+from tests.unit.tui.look import on_screen, said
 from tests.unit.tui.nano import Nano
-from tui import cli
-from tui.app import MlaApp
-from tui.screens.data import DataScreen
-from tui.widgets.shard_list import ShardList
-from tui.widgets.window_view import WindowView
+from tui.app.app import MlaApp
+from tui.app.screens.data import DataScreen
+from tui.app.widgets.shard_list import ShardList
+from tui.app.widgets.window_view import WindowView
+from tui.cli import main
 
 SIZES = [(60, 20), (160, 48)]
 
@@ -46,12 +47,12 @@ def job(nano: Nano, store: Store, tmp_path: Path) -> Job:
     return job
 
 
-until = partial(looking.until, seconds=60.0)  # other programs are waited for
+until = partial(look.until, seconds=60.0)  # other programs are waited for
 
 
 def test_the_screens_load_neither_torch_nor_numpy() -> None:
     script = (
-        "import sys, tui.screens.checkpoints, tui.screens.data, engine.train.inventory;"
+        "import sys, tui.app.screens.checkpoints, tui.app.screens.data, engine.checkpoints.inventory;"
         "print([m for m in ('torch', 'numpy', 'safetensors', 'tokenizers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -120,22 +121,22 @@ async def test_data_that_is_not_there_says_how_to_get_some(job: Job, nano: Nano,
 
 
 def test_the_command_tells_the_same(job: Job, nano: Nano, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["data", "show", "nano", "--step", "10", "--json"]) == 0
+    assert main.main(["data", "show", "nano", "--step", "10", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["window"]["of"] == 8 and len(told["window"]["ids"]) == 16
     joined = "".join(told["window"]["texts"])
     assert "caf<C3><A9>" in joined or "return" in joined or "def" in joined
     assert [split["split"] for split in told["splits"]] == ["train", "val"]
-    assert cli.main(["data", "show", str(nano.profile), "--sequence", "0"]) == 1
+    assert main.main(["data", "show", str(nano.profile), "--sequence", "0"]) == 1
     assert "there are the sequences 1 to" in capsys.readouterr().err
-    assert cli.main(["data", "show", "neither"]) == 2
+    assert main.main(["data", "show", "neither"]) == 2
 
 
 def test_bytes_are_text_without_a_tokenizer(job: Job, nano: Nano, capsys: pytest.CaptureFixture[str]) -> None:
     (nano.data / "phase1" / "tokenizer.json").unlink()
-    assert cli.main(["data", "show", "nano", "--sequence", "1", "--json"]) == 0
+    assert main.main(["data", "show", "nano", "--sequence", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["window"]["texts"] is None
     (nano.data / "phase1" / "dataset.json").write_text('{"vocab_size": 256}')
-    assert cli.main(["data", "show", "nano", "--sequence", "1", "--json"]) == 0
+    assert main.main(["data", "show", "nano", "--sequence", "1", "--json"]) == 0
     window = json.loads(capsys.readouterr().out)["window"]
     assert [ord(text) if len(text) == 1 else int(text[1:-1], 16) for text in window["texts"]] == window["ids"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui import format as words
+from tui.text import format as words
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from engine.jobs.store import Store
-from tests.unit.tui.looking import on_screen, until
-from tui.app import MlaApp
-from tui.screens.home import HomeScreen
-from tui.screens.monitor import MonitorScreen
+from engine.runs.store import Store
+from tests.unit.tui.look import on_screen, until
+from tui.app.app import MlaApp
+from tui.app.screens.home import HomeScreen
+from tui.app.screens.monitor import MonitorScreen
 
 SIZES = [(80, 24), (60, 20), (160, 48), (300, 100)]
 

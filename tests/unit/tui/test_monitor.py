@@ -8,16 +8,16 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from engine.jobs import read_back
-from engine.jobs.digest import Digest
-from engine.jobs.store import Store
-from tests.unit.tui.looking import on_screen, until
-from tui.app import MlaApp
-from tui.screens.home import HomeScreen
-from tui.screens.monitor import MonitorScreen
-from tui.widgets.chart import Chart
-from tui.widgets.log import LogTail
-from tui.widgets.readout import Readout
+from engine.events import reverse_reader
+from engine.events.log_index import Digest
+from engine.runs.store import Store
+from tests.unit.tui.look import on_screen, until
+from tui.app.app import MlaApp
+from tui.app.screens.home import HomeScreen
+from tui.app.screens.monitor import MonitorScreen
+from tui.app.widgets.chart import Chart
+from tui.app.widgets.log import LogTail
+from tui.app.widgets.readout import Readout
 
 
 def step(number: int, loss: float = 2.0, **fields: Any) -> dict[str, Any]:
@@ -135,7 +135,7 @@ async def test_events_stand_below_the_loss_and_are_told_at_the_cursor(store: Sto
 async def test_a_long_run_is_seen_step_by_step_where_one_looks_closely(
     store: Store, make_job: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from engine.jobs import history
+    from engine.events import history
 
     monkeypatch.setattr(history, "CAPACITY", 64)
     job, writer = make_job("demo", 2000, phase="running")
@@ -153,7 +153,7 @@ async def test_a_long_run_is_seen_step_by_step_where_one_looks_closely(
 @pytest.fixture
 def talkative(make_job: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
     """A run whose log is longer than what is read of it at once."""
-    monkeypatch.setattr(read_back, "PIECE", 1 << 12)
+    monkeypatch.setattr(reverse_reader, "PIECE", 1 << 12)
     job, writer = make_job("demo", 3, phase="running")
     for number in range(1, 601):
         writer.write("log", level="info", text=f"line {number}", rank=None)

@@ -11,7 +11,7 @@ from engine.memory.calibration import Measured, comparable, observe
 from engine.memory.forecast import forecast
 from engine.memory.hardware import Hardware
 from profiles import registry
-from tui.cli import main
+from tui.cli.main import main
 
 SUPPOSED = ["--vram", "16", "--ram", "24"]
 GIB = 1 << 30

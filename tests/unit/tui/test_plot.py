@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui import format as words
-from tui.widgets import plot
+from tui.app.widgets import plot
+from tui.text import format as words
 
 
 def plain(x: float) -> str:

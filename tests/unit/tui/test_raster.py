@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.widgets import raster
+from tui.app.state import raster
 
 finite = st.floats(-1e9, 1e9)
 values = st.one_of(st.none(), finite, st.sampled_from([math.nan, math.inf, -math.inf]))

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from textual.widgets import Input, OptionList, Static
 
-from engine.jobs.store import Store
-from tests.unit.tui.looking import on_screen, until
-from tui import cli
-from tui.app import MlaApp
-from tui.screens.help import HelpScreen
-from tui.screens.monitor import MonitorScreen
+from engine.runs.store import Store
+from tests.unit.tui.look import on_screen, until
+from tui.app.app import MlaApp
+from tui.app.screens.help import HelpScreen
+from tui.app.screens.monitor import MonitorScreen
+from tui.cli import main
 
 
 async def test_bar_help_and_palette_leave_out_what_is_refused(store: Store, make_job: Any) -> None:
@@ -61,14 +61,14 @@ async def test_a_run_that_waits_for_an_answer_gets_none_from_here(store: Store, 
     [["--read-only"], ["--read-only", "attach", "x"], ["attach", "x", "--read-only"], ["attach", "--read-only"]],
 )
 def test_the_flag_stands_before_or_behind_the_command(words: list[str]) -> None:
-    args = cli._parser().parse_args(words)
+    args = main._parser().parse_args(words)
     assert args.read_only and not args.low_bandwidth
-    assert cli._parser().parse_args([*words, "--low-bandwidth"]).low_bandwidth
+    assert main._parser().parse_args([*words, "--low-bandwidth"]).low_bandwidth
 
 
 def test_a_command_that_changes_something_does_not_take_it(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        cli.main(["--read-only", "stop", "latest"])
+        main.main(["--read-only", "stop", "latest"])
     assert "--read-only and --low-bandwidth are for the app" in capsys.readouterr().err
 
 
@@ -77,8 +77,8 @@ def test_attach_starts_no_supervisor_and_runs_no_hook(
 ) -> None:
     job, _ = make_job("demo", 3, phase="running")
     asked: list[Any] = []
-    monkeypatch.setattr("engine.jobs.launch.ensure_supervisor", asked.append)
-    monkeypatch.setattr("engine.jobs.launch.run_due_hooks", asked.append)
+    monkeypatch.setattr("engine.runs.launch.ensure_supervisor", asked.append)
+    monkeypatch.setattr("engine.runs.launch.run_due_hooks", asked.append)
     monkeypatch.setattr("tui.app.run_app", lambda store, id, **flags: asked.append(flags) or 0)
-    assert cli.main(["attach", job.id, "--read-only", "--low-bandwidth"]) == 0
+    assert main.main(["attach", job.id, "--read-only", "--low-bandwidth"]) == 0
     assert asked == [{"read_only": True, "low_bandwidth": True}]

@@ -9,12 +9,12 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button
 
-from engine.jobs.store import Store
-from tests.unit.tui.looking import on_screen, until
-from tui import actions
-from tui.actions import ACTIONS, APP, SCREENS, Action
-from tui.app import MlaApp
-from tui.screens.confirm import ConfirmScreen
+from engine.runs.store import Store
+from tests.unit.tui.look import on_screen, until
+from tui.app import actions
+from tui.app.actions import ACTIONS, APP, SCREENS, Action
+from tui.app.app import MlaApp
+from tui.app.screens.confirm import ConfirmScreen
 
 Opened = Callable[[Pilot[Any]], Awaitable[None]]
 

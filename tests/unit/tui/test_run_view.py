@@ -4,8 +4,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.run_view import RunView
-from tui.track import Track
+from tui.app.state.run_view import RunView
+from tui.app.state.series import Track
 
 SUMMARY: dict[str, Any] = {"id": "20260101-000000-cpu_demo", "name": "demo", "phase": "running", "steps": 300}
 

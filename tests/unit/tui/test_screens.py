@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 from textual.widgets import Button, Input, OptionList, Static
 
-from engine.jobs.files import write_json
-from engine.jobs.process import this_host
-from engine.jobs.store import Store
+from engine.host.files import write_json
+from engine.host.process import this_host
+from engine.runs.store import Store
 from profiles.errors import UserError
-from tests.unit.tui.looking import chosen, on_screen, said, seen, until
-from tui.app import MlaApp
-from tui.screens.confirm import ConfirmScreen
-from tui.screens.help import HelpScreen
-from tui.screens.home import HomeScreen
-from tui.screens.monitor import MonitorScreen
-from tui.screens.new_run import NewRunScreen
-from tui.widgets.chart import Chart
-from tui.widgets.forecast_bar import ForecastBars
-from tui.widgets.lever_list import LeverList
-from tui.widgets.log import LogTail
+from tests.unit.tui.look import chosen, on_screen, said, seen, until
+from tui.app.app import MlaApp
+from tui.app.screens.confirm import ConfirmScreen
+from tui.app.screens.help import HelpScreen
+from tui.app.screens.home import HomeScreen
+from tui.app.screens.monitor import MonitorScreen
+from tui.app.screens.new_run import NewRunScreen
+from tui.app.widgets.chart import Chart
+from tui.app.widgets.forecast_bar import ForecastBars
+from tui.app.widgets.lever_list import LeverList
+from tui.app.widgets.log import LogTail
 
 SIZES = [(80, 24), (60, 20), (160, 48), (20, 6)]
 

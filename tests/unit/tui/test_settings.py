@@ -10,18 +10,18 @@ import pytest
 from textual.color import Color
 from textual.widgets import Input, OptionList, Static
 
-from engine.jobs.store import Store
+from engine.runs.store import Store
 from profiles.errors import SpecError
-from tests.unit.tui.looking import on_screen, said, until
-from tui import keys, settings
-from tui.actions import HOME, MONITOR, on
-from tui.app import MlaApp
-from tui.pace import Pace
-from tui.screens.monitor import MonitorScreen
-from tui.screens.new_run import NewRunScreen
-from tui.screens.settings import KeyScreen, SettingsScreen
-from tui.settings import Settings
-from tui.themes import FEW_COLOURS, THEMES, drawn
+from tests.unit.tui.look import on_screen, said, until
+from tui.app import custom_keys, settings
+from tui.app.actions import HOME, MONITOR, on
+from tui.app.app import MlaApp
+from tui.app.screens.monitor import MonitorScreen
+from tui.app.screens.new_run import NewRunScreen
+from tui.app.screens.settings import KeyScreen, SettingsScreen
+from tui.app.settings import Settings
+from tui.app.terminal.refresh_rate import Pace
+from tui.app.themes import FEW_COLOURS, THEMES, drawn
 
 pytestmark = pytest.mark.usefixtures("store")  # whose configuration is a directory of its own
 
@@ -79,17 +79,17 @@ def test_keys_may_be_exchanged_and_the_line_that_cannot_stand_is_left_out() -> N
 @pytest.mark.parametrize("text", ["", "shift+x", "super+a", "F13", "ctrl+c", "ctrl+1", "ö", "enter", "space", "é"])
 def test_keys_that_no_terminal_is_sure_to_send(text: str) -> None:
     with pytest.raises(SpecError):
-        keys.parse(text)
+        custom_keys.parse(text)
 
 
 @pytest.mark.parametrize(("text", "key"), [("Z", "Z"), ("?", "question_mark"), ("f6", "f6"), ("CTRL+T", "ctrl+t")])
 def test_keys_as_people_write_them(text: str, key: str) -> None:
-    assert keys.parse(text) == key
-    assert keys.parse(keys.spelled((key,))) == key
+    assert custom_keys.parse(text) == key
+    assert custom_keys.parse(custom_keys.spelled((key,))) == key
 
 
 def test_esc_stays_whatever_letter_the_way_out_gets() -> None:
-    assert keys.own_keys("back", "b") == ("b", "escape")
+    assert custom_keys.own_keys("back", "b") == ("b", "escape")
 
 
 def test_one_line_of_the_file_changes() -> None:
@@ -228,7 +228,7 @@ async def test_charts_are_painted_less_often_than_numbers_where_bytes_are_dear(s
 
 def test_a_pace_follows_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     now, every = [0.0], [2.0]
-    monkeypatch.setattr("tui.pace.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tui.app.terminal.refresh_rate.time.monotonic", lambda: now[0])
     pace = Pace(lambda: every[0])
     assert pace.due() and not pace.due()
     now[0] = 1.0

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.jobs.store import Job
+from engine.events.run_dir import Job
 from tests.unit.tui import picture
 from tests.unit.tui.scenes import NOW, SCENES, Scene, World
-from tui.app import MlaApp
+from tui.app.app import MlaApp
 
 FOLDER = Path(__file__).parent / "snapshots"
 LOOKS = [(scene, size) for scene in SCENES for size in scene.sizes]

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-RUN = "from engine.jobs.store import Store; from tui.app import run_app; raise SystemExit(run_app(Store()))"
+RUN = "from engine.runs.store import Store; from tui.app import run_app; raise SystemExit(run_app(Store()))"
 
 
 def on_terminal(

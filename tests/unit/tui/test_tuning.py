@@ -9,13 +9,14 @@ from typing import Any
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from engine.jobs.store import Job, Store
+from engine.events.run_dir import Job
+from engine.runs.store import Store
 from tests.unit.tui import picture
-from tests.unit.tui.looking import chosen, on_screen, said, until
-from tui.app import MlaApp
-from tui.screens.monitor import MonitorScreen
-from tui.screens.tuning import TuningScreen
-from tui.widgets.lever_list import LeverList
+from tests.unit.tui.look import chosen, on_screen, said, until
+from tui.app.app import MlaApp
+from tui.app.screens.monitor import MonitorScreen
+from tui.app.screens.tuning import TuningScreen
+from tui.app.widgets.lever_list import LeverList
 
 GIB = 1 << 30
 

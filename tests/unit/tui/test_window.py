@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui import window as windows
-from tui.window import NARROWEST, Window
+from tui.app.state import window as windows
+from tui.app.state.window import NARROWEST, Window
 
 moves = st.lists(
     st.one_of(

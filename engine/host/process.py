@@ -1,0 +1,149 @@
+"""Who a process is, whether it lives, and how to start one that outlives us.
+
+A pid alone names nobody: pids are used again. A process is named by pid and start time, on one boot of one host.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.host.private_dirs import private
+
+HELD_FDS = "MLA_TUI_HELD_FDS"
+
+
+def this_host() -> str:
+    return platform.node()
+
+
+def this_boot() -> str:
+    """An identifier that changes with every boot."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        import psutil
+
+        return str(int(psutil.boot_time()))
+
+
+def start_ticks(pid: int) -> int | None:
+    """When the process started, in a unit of the platform's own; None where there is none, or only a zombie."""
+    if os.path.exists("/proc/self/stat"):
+        try:
+            # The name in parentheses may hold anything, so count the fields after its end (proc(5), field 22).
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            return None
+        return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    import psutil
+
+    try:
+        return int(psutil.Process(pid).create_time() * 100)
+    except psutil.Error:
+        return None
+
+
+def identity(pid: int) -> dict[str, int]:
+    return {"pid": pid, "start_ticks": start_ticks(pid) or 0}
+
+
+def is_alive(who: dict[str, Any] | None) -> bool:
+    """Whether the very process that ``identity`` described still runs (on this host and boot)."""
+    return bool(who and who.get("pid") and start_ticks(int(who["pid"])) == who.get("start_ticks"))
+
+
+def held_fds() -> tuple[int, ...]:
+    """Open files whose locks this process was given to share, and shares with whom it starts (``devices.py``)."""
+    numbers = (int(word) for word in os.environ.get(HELD_FDS, "").split(",") if word.isdigit())
+    return tuple(fd for fd in numbers if _is_open(fd))
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def spawn_detached(
+    argv: Sequence[str],
+    console: Path,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    keep: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own: no terminal, no signal of ours reaches it; output to ``console``.
+
+    ``env`` is laid over our own environment; the descriptors ``keep`` stay open in it.
+    """
+    with open(console, "ab", opener=private) as out:
+        return subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=keep,
+        )
+
+
+class Lock:
+    """An advisory lock on a file, held until ``release`` or the process's death, whichever way it dies."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+
+    def acquire(self, patience: float = 0.0) -> bool:
+        """Take the lock, trying for ``patience`` seconds; False where another process holds it."""
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    os.close(fd)
+                    return False
+                time.sleep(0.02)
+            else:
+                self._fd = fd
+                return True
+
+    def release(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process holds the ``Lock`` on ``path``."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,230 @@
+"""The log socket's server: what clients may ask, and the stream each of them reads at its own pace.
+
+The log file is every client's queue. A client that does not read holds up its own stream and nothing else: it costs one
+file offset and one buffer, and it finds every record when it comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any, Protocol
+
+from engine.events import commands, schema, wire
+from engine.events.log import Record, Tail, finite
+from engine.events.log_index import Digest
+from engine.events.run_dir import Job
+from engine.host.files import complain
+from engine.host.version import package_version
+from engine.runs.listener import Listener
+
+LIVE_KINDS = ("progress",)  # what a trainer may send past the log, and what of it is passed on
+LIVE_FIELDS = ("t", "kind", "attempt", "step", "micro_done", "micro_of", "tok_s")
+SEND_BUFFER = 64 << 10  # bytes a client may leave unread before its stream waits for it
+FIRST_REQUEST = 30.0  # seconds for a client to say what it came for
+CHUNKS_KEPT = 8  # pieces of the log as they were sent last: clients that keep up all want the same
+READ_ON = 0.2  # seconds for clients to read to the end of the log before we hang up
+
+
+class Run(Protocol):
+    """What the server needs to know of the run it speaks for."""
+
+    job: Job
+    digest: Digest
+
+    def stop_without_trainer(self, id: str) -> None: ...
+
+    def kill_trainer(self, id: str) -> None: ...
+
+    def heard(self, record: Record) -> None: ...
+
+
+class Server:
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._live: dict[str, tuple[int, bytes]] = {}  # kind → (sequence, newest live-only event)
+        self._tail = Tail(run.job.log_path)
+        self._chunks: dict[int, tuple[bytes, int]] = {}  # offset → (the events from there on, where they end)
+        self._live_count = 0
+        self._changed = asyncio.Event()
+        self._listener = Listener(run.job.socket_path, self._serve)
+
+    async def start(self) -> None:
+        await self._listener.start()
+
+    async def close(self) -> None:
+        """Let every client read to the end of the log, then hang up."""
+        self.changed()
+        await self._listener.close(READ_ON)
+        self._tail.close()
+
+    def changed(self) -> None:
+        """The log has grown or a live record has come: wake every stream."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def publish(self, record: Record) -> None:
+        """Show a live-only record to whoever watches now; of each kind only the newest is kept."""
+        self._live_count += 1
+        self._live[record["kind"]] = (self._live_count, _event(record))
+        self.changed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one client's requests until it leaves."""
+        writer.transport.set_write_buffer_limits(high=SEND_BUFFER)
+        stream: asyncio.Task[None] | None = None
+        patience: float | None = FIRST_REQUEST
+        try:
+            while True:
+                id, method = None, "request"
+                try:
+                    async with asyncio.timeout(patience):
+                        line = await _read_request(reader)
+                    patience = None
+                    id, method, params = wire.decode_request(line)
+                    if method == "event":
+                        self._take_live(params)
+                    elif method == "subscribe":
+                        start = _number(params, "from", 0)
+                        if stream is not None:
+                            raise wire.RpcError(wire.REFUSED, "subscribe: this connection is subscribed already")
+                        writer.write(wire.encode({"id": id, "result": {"from": start}}))
+                        stream = asyncio.create_task(self._stream(writer, start))
+                    else:
+                        writer.write(wire.encode({"id": id, "result": await self._answer(method, params)}))
+                except (asyncio.IncompleteReadError, TimeoutError):
+                    return
+                except wire.RpcError as error:
+                    writer.write(_error(id, error))
+                except RecursionError:
+                    writer.write(_error(id, wire.RpcError(wire.INVALID_PARAMS, "params are nested too deep")))
+                except ConnectionError:
+                    raise  # an OSError too, but there is nobody left to tell
+                except OSError as error:
+                    writer.write(_error(id, wire.RpcError(wire.REFUSED, f"{method}: {error.strerror}")))
+                await writer.drain()
+                await asyncio.sleep(0)  # whoever sends many requests at once waits his turn after each
+        finally:
+            if stream is not None:
+                stream.cancel()
+
+    async def _answer(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        run = self._run
+        if method == "hello":
+            return {"version": package_version(), "pid": os.getpid(), "job": run.job.id, "at": run.digest.at}
+        if method == "status":
+            return run.job.summary()
+        if method == "history":
+            names = params.get("series")
+            if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+                raise wire.RpcError(wire.INVALID_PARAMS, "history: series must be a list of names")
+            since, until = _optional(params, "since"), _optional(params, "until")
+            names = list(dict.fromkeys(names))
+            history = run.digest.history
+            answer = {
+                "at": run.digest.at,
+                "series": history.answer(names, _number(params, "points", 2000), since, until),
+            }
+            if params.get("marks") is True:
+                answer["marks"] = history.marks.told()
+            return answer | {"part": history.part(since, until)}
+        if method in commands.METHODS:
+            by, id = str(params.pop("by", "socket"))[:100], params.pop("id", None)
+            if id is not None and not commands.is_id(id):
+                raise wire.RpcError(wire.INVALID_PARAMS, f"id: {wire.shown(id)} is not 12 hexadecimal digits")
+            # In a thread, for it waits for the disk.
+            id = await asyncio.to_thread(commands.append, run.job.commands_path, method, params, by, id)
+            if method == "stop":
+                run.kill_trainer(id) if params.get("kill") is True else run.stop_without_trainer(id)
+            return {"id": id, "state": "pending"}
+        raise wire.RpcError(wire.METHOD_NOT_FOUND, f"{wire.shown(method)[1:-1]}: no such method")
+
+    def _take_live(self, record: dict[str, Any]) -> None:
+        record = {name: record[name] for name in LIVE_FIELDS if name in record}
+        if record.get("kind") in LIVE_KINDS:
+            record = finite(record)
+            if schema.fits(record):
+                self._run.heard(record)
+                self.publish(record)
+
+    async def _stream(self, writer: asyncio.StreamWriter, start: int) -> None:
+        """Send every record from ``start`` on, then what comes, waiting for the client where it is slow."""
+        at, seen = start, self._live_count
+        try:
+            while True:
+                changed = self._changed
+                while True:
+                    events, at = self._events(at)
+                    if not events:
+                        break
+                    writer.write(events)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+                for count, event in sorted(self._live.values()):
+                    if count > seen:
+                        writer.write(event)
+                seen = self._live_count
+                await writer.drain()
+                await changed.wait()
+        except ConnectionError:
+            pass
+        except Exception as error:
+            complain(f"log.sock: a client's stream ended by {error!r}")
+            writer.close()  # it will come again, or read the files
+
+    def _events(self, at: int) -> tuple[bytes, int]:
+        """What the log says from ``at`` on, a chunk of it as it is sent, and where that ends."""
+        if at not in self._chunks:
+            self._tail.at = at
+            records = self._tail.poll()
+            if not records:
+                return b"", self._tail.at
+            events = b"".join(_event({"at": offset, **record}) for offset, record in records)
+            if len(self._chunks) >= CHUNKS_KEPT:
+                del self._chunks[next(iter(self._chunks))]
+            self._chunks[at] = events, self._tail.at
+        return self._chunks[at]
+
+
+async def _read_request(reader: asyncio.StreamReader) -> bytes:
+    """One line. Raises ``RpcError`` where it is too long, after throwing it away, so that the next can be read."""
+    whole = True
+    while True:
+        try:
+            line = await reader.readuntil(b"\n")
+        except asyncio.LimitOverrunError as error:
+            await reader.readexactly(error.consumed)
+            whole = False
+            continue
+        if not whole:
+            raise wire.RpcError(wire.INVALID_REQUEST, f"a request may hold {wire.REQUEST_LIMIT} bytes")
+        return line
+
+
+def _event(record: Record) -> bytes:
+    """The line that tells of a record; nothing where it cannot be told, as one that is nested beyond reason."""
+    message = {"method": "event", "params": record}
+    try:
+        return wire.encode(message)
+    except ValueError:  # a foreign writer's number without end
+        return wire.encode(finite(message))
+    except RecursionError:
+        return b""
+
+
+def _error(id: Any, error: wire.RpcError) -> bytes:
+    return wire.encode({"id": id, "error": {"code": error.code, "message": str(error)}})
+
+
+def _number(params: dict[str, Any], name: str, default: int) -> int:
+    value = params.get(name, default)
+    if not schema.is_whole(value):
+        raise wire.RpcError(wire.INVALID_PARAMS, f"{name}: {wire.shown(value)} is not a whole number from 0 on")
+    return int(value)
+
+
+def _optional(params: dict[str, Any], name: str) -> float | None:
+    value = params.get(name)
+    if not schema.is_number(value):
+        raise wire.RpcError(wire.INVALID_PARAMS, f"{name}: {wire.shown(value)} is not a number")
+    return None if value is None else float(value)

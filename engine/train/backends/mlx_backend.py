@@ -1,0 +1,205 @@
+"""MLX: Apple Silicon, whose memory is one, or any CPU on Linux. fp32 masters; bf16 flows between them where it pays."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import mlx.core as mx
+import mlx.optimizers
+import numpy as np
+import psutil
+import torch
+
+from engine.memory.limits import host_capacity
+from engine.train.backends.backend import Batch, State
+from engine.train.optim.rules import BETAS, EPS
+from engine.train.optim.stored import from_tensors, unpacked
+from model.mlx_transformer import MLXTransformer, Tables, Weights, tables
+from model.transformer import build
+from profiles.errors import UserError
+from profiles.spec import RunSpec
+
+MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v"}  # by our name: MLX's
+
+
+class MLXBackend:
+    """See ``engine.train.backends.backend.Backend``."""
+
+    redoes = True
+
+    def __init__(self, spec: RunSpec) -> None:
+        train, memory = spec.train, spec.memory
+        metal = mx.default_device() == mx.Device(mx.gpu)
+        bf16 = train.precision == "bf16" or (train.precision == "auto" and metal)
+        self._config = spec.model.config
+        self._model = MLXTransformer(self._config, mx.bfloat16 if bf16 else mx.float32, memory.checkpointing == "full")
+        # torch draws the first weights, so that a seed means the same everywhere.
+        first = build(self._config, train.seed).named_parameters()
+        self._weights: Weights = {name: _to_mlx(parameter.detach()) for name, parameter in first}
+        self._chunked = memory.loss == "fused"
+        self._tables: dict[int, Tables] = {}
+        gradients = mx.value_and_grad(self._loss)
+        # On a CPU each new kernel is a run of the C++ compiler: seconds to minutes that a small model never earns back.
+        compiled = train.compile == "on" or (train.compile == "auto" and metal)
+        self._gradients: Callable[..., tuple[mx.array, Weights]] = mx.compile(gradients) if compiled else gradients
+        self._summed: Callable[..., mx.array] = mx.compile(self._loss) if compiled else self._loss
+        self._optimizers = [self._adamw(spec.optim.weight_decay), self._adamw(0.0)]
+        self._start_moments()
+        self._loss_sum = mx.array(0.0)
+        self._window: Weights = {}
+        self._norm = 0.0
+        self.device = "mlx"
+        self.paths = {
+            "backend": "mlx",
+            "precision": "bf16" if bf16 else "fp32",
+            "attention": "mlx fast",
+            "loss": memory.loss,
+            "checkpointing": "full" if memory.checkpointing == "full" else "none",
+            "compile": "gradients" if compiled else "off",
+            "optimizer": "adamw (mlx)",
+            "strategy": "unified memory" if metal else "device",
+        }
+        self.versions = {"mlx": version("mlx"), "numpy": np.__version__}
+        self.lap: Callable[[str], None] = lambda part: None
+
+    def accumulate(self, batch: Batch, step_tokens: int) -> None:
+        loss, gradients = self._gradients(self._weights, *self._to_device(batch), 1 / step_tokens)
+        self.lap("forward")
+        if self._window:
+            gradients = {name: summed + gradients[name] for name, summed in self._window.items()}
+        self._window, self._loss_sum = gradients, self._loss_sum + loss
+        mx.eval(self._window, self._loss_sum)  # MLX only notes down what is to be done until it is asked for
+        self.lap("backward")
+
+    def totals(self) -> tuple[float, float]:
+        self._norm = float(mx.sqrt(sum((mx.sum(g * g) for g in self._window.values()), mx.array(0.0))))
+        return float(self._loss_sum), self._norm
+
+    def apply(self, lr: float, clip: float) -> None:
+        scale = clip / (self._norm + 1e-6) if clip and self._norm > clip else 1.0
+        for optimizer, names in zip(self._optimizers, self._groups(), strict=True):
+            optimizer.learning_rate = lr
+            gradients = {name: self._window[name] * scale for name in names}
+            self._weights |= optimizer.apply_gradients(gradients, {name: self._weights[name] for name in names})
+        mx.eval(self._weights, *(optimizer.state for optimizer in self._optimizers))
+        self.discard()
+        self.lap("optimizer")
+
+    def discard(self) -> None:
+        self._window, self._loss_sum, self._norm = {}, mx.array(0.0), 0.0
+
+    def evaluate(self, batch: Batch) -> float:
+        return float(self._summed(self._weights, *self._to_device(batch), 1.0))
+
+    def device_peak(self) -> int | None:
+        peak = int(mx.get_peak_memory())
+        mx.reset_peak_memory()
+        return peak
+
+    def capacity(self) -> int:
+        return min(self.unified()["unified_limit"], host_capacity())
+
+    def host_states(self) -> int:
+        return 0  # one memory: nothing is offloaded
+
+    def trim(self) -> None:
+        gc.collect()
+        mx.clear_cache()
+
+    def retries(self) -> int:
+        return 0  # it does not tell
+
+    def release(self) -> int:
+        kept = int(mx.get_cache_memory())
+        mx.clear_cache()
+        return kept - int(mx.get_cache_memory())
+
+    def reclaim(self) -> None:
+        pass
+
+    def state(self) -> State:
+        optimizer: dict[str, Any] = {}
+        for one, names in zip(self._optimizers, self._groups(), strict=True):
+            if not (step := int(one.state["step"])):
+                continue
+            optimizer["step"] = torch.tensor([float(step)])
+            for ours, theirs in MOMENTS.items():
+                optimizer |= {f"{ours}/{name}": _to_torch(one.state[name][theirs]) for name in names}
+        return {"model": {name: _to_torch(weight) for name, weight in self._weights.items()}, "optimizer": optimizer}
+
+    def restore(self, state: State) -> None:
+        self.restore_weights(state["model"])
+        optimizer = state["optimizer"]
+        if "step" not in optimizer:
+            return
+        for one, names in zip(self._optimizers, self._groups(), strict=True):
+            one.state["step"] = mx.array(int(optimizer["step"]), mx.uint64)
+            for ours, theirs in MOMENTS.items():
+                for name in names:
+                    stored = from_tensors(ours, name, optimizer)
+                    if stored is None:
+                        raise UserError(
+                            f"checkpoint: holds no {ours} of {name}: another optimizer wrote it;"
+                            " go on with that run's optim.name, or start from its weights with --init-from"
+                        )
+                    one.state[name][theirs] = _to_mlx(unpacked(stored))
+
+    def restore_weights(self, weights: dict[str, Any]) -> None:
+        for name, weight in self._weights.items():
+            if name not in weights or tuple(weights[name].shape) != weight.shape:
+                found = tuple(weights[name].shape) if name in weights else "nothing"
+                raise UserError(
+                    f"checkpoint: {name} should be {weight.shape} and is {found};"
+                    " take the model table of the run that wrote it"
+                )
+        self._weights = {name: _to_mlx(weights[name]) for name in self._weights}
+
+    def unified(self) -> dict[str, int]:
+        limit = mx.device_info().get("max_recommended_working_set_size") or psutil.virtual_memory().total
+        return {
+            "unified_active": int(mx.get_active_memory()),
+            "unified_cache": int(mx.get_cache_memory()),
+            "unified_peak": int(mx.get_peak_memory()),
+            "unified_limit": int(limit),
+        }
+
+    def _loss(
+        self, weights: Weights, inputs_BT: mx.array, targets_BT: mx.array, tables: Tables, scale: float
+    ) -> mx.array:
+        return self._model.loss(weights, inputs_BT, targets_BT, tables, self._chunked) * scale
+
+    def _to_device(self, batch: Batch) -> tuple[mx.array, mx.array, Tables]:
+        """Inputs, targets and rope tables; ids are checked here, for MLX reads garbage at a wrong one."""
+        vocabulary = self._config.vocab_size
+        if batch.size and not 0 <= batch.min() <= batch.max() < vocabulary:
+            wrong = int(batch.min() if batch.min() < 0 else batch.max())
+            raise UserError(f"token id {wrong} is outside the model's vocabulary of {vocabulary}; check the shards")
+        context = batch.shape[1] - 1
+        if context not in self._tables:
+            self._tables = {context: tables(self._config, context)}
+        tokens = mx.array(batch.astype(np.int32))
+        return tokens[:, :-1], tokens[:, 1:], self._tables[context]
+
+    def _adamw(self, decay: float) -> Any:
+        return mlx.optimizers.AdamW(0.0, betas=list(BETAS), eps=EPS, weight_decay=decay, bias_correction=True)
+
+    def _groups(self) -> list[list[str]]:
+        """Names of matrices, which decay, and of norm scales, which do not."""
+        matrices = [name for name, weight in self._weights.items() if weight.ndim > 1]
+        return [matrices, [name for name, weight in self._weights.items() if weight.ndim <= 1]]
+
+    def _start_moments(self) -> None:
+        for one, names in zip(self._optimizers, self._groups(), strict=True):
+            one.init({name: self._weights[name] for name in names})
+
+
+def _to_mlx(tensor: torch.Tensor) -> mx.array:
+    return mx.array(tensor.to(torch.float32).contiguous().numpy())
+
+
+def _to_torch(array: mx.array) -> torch.Tensor:
+    """The same memory: arrays of MLX do not change, and one that a tensor looks at is not used for another."""
+    return torch.from_numpy(np.array(array, copy=False))

@@ -1,0 +1,124 @@
+"""Plain torch, one device a rank: CPU or CUDA.
+
+``train.precision``: "fp32"; "bf16", fp32 parameters under a bf16 stream; "bf16_sr", bf16 matrices without fp32
+masters, rounded stochastically.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.train.backends.backend import Batch, State
+from engine.train.backends.host_offload import Parked, empty_cache, held
+from engine.train.backends.ranks import OneRank, Ranks
+from engine.train.backends.torch_model import TorchModel
+from engine.train.optim.optimizer import build_optimizer
+from engine.train.optim.precision import gradient_norm, store_matrices_in_bf16, sum_gradients_in_fp32
+from profiles.spec import RunSpec
+
+
+class TorchBackend:
+    """See ``engine.train.backends.backend.Backend``. Every rank holds everything; gradients are summed once a step."""
+
+    redoes = True
+
+    def __init__(self, spec: RunSpec, ranks: Ranks | None = None) -> None:
+        self._ranks = ranks or OneRank()
+        self._run = TorchModel(spec)
+        self.model, self.device = self._run.module, self._run.device
+        self._parameters = self._run.parameters
+        if self._run.paths.precision == "bf16_sr":
+            torch.manual_seed(spec.train.seed)  # the lots that rounding draws: the same on every rank
+            store_matrices_in_bf16(self.model)
+        self._optimizer = build_optimizer(spec, self._parameters, compiled=self._run.paths.compiled)
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._norm: Tensor | None = None
+        self._parked = Parked()
+        self.paths = {
+            "backend": "torch",
+            **self._run.labels(),
+            "optimizer": self._optimizer.label,
+            "strategy": "states8bit" if spec.memory.strategy == "states8bit" else "device",
+        }
+        self.versions = {"torch": torch.__version__, "numpy": np.__version__}
+        self.lap: Callable[[str], None] = lambda part: None
+
+    def accumulate(self, batch: Batch, step_tokens: int) -> None:
+        inputs_BT, targets_BT = self._run.to_device(batch)
+        sum_gradients_in_fp32(self._parameters.values(), whole_step=inputs_BT.numel() == step_tokens)
+        loss = self._run.loss(self.model, inputs_BT, targets_BT) / step_tokens
+        self.lap("forward")
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.lap("backward")
+        self._loss_sum += loss.detach()
+
+    def totals(self) -> tuple[float, float]:
+        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+        for summed in (self._loss_sum, *gradients):
+            self._ranks.sum(summed)
+        self._norm = gradient_norm(gradients)
+        return float(self._loss_sum), float(self._norm)
+
+    def apply(self, lr: float, clip: float) -> None:
+        if clip and self._norm is not None and self._norm > clip:  # below it they would be multiplied by 1
+            torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), clip, self._norm)
+        self._optimizer.step(lr)
+        self.discard()
+        self.lap("optimizer")
+
+    def discard(self) -> None:
+        self.model.zero_grad(set_to_none=True)
+        self._loss_sum.zero_()
+        self._norm = None
+
+    def evaluate(self, batch: Batch) -> float:
+        return self._run.evaluate(batch)
+
+    def device_peak(self) -> int | None:
+        return self._run.peak()
+
+    def capacity(self) -> int:
+        return self._run.capacity()
+
+    def host_states(self) -> int:
+        return 0  # everything is on the device
+
+    def unified(self) -> dict[str, int]:
+        return {}
+
+    def trim(self) -> None:
+        self._run.trim()
+
+    def retries(self) -> int:
+        return self._run.retries()
+
+    def release(self) -> int:
+        before = held(self.device)
+        self._parked.park((*self._parameters.values(), *self._optimizer.state().values()), "cuda")
+        empty_cache(self.device)
+        return max(0, before - held(self.device))
+
+    def reclaim(self) -> None:
+        self._parked.take_back()
+
+    def state(self) -> State:
+        return {
+            "model": {name: p.detach() for name, p in self._parameters.items()},
+            "optimizer": self._optimizer.state() | self._run.random_state(),
+        }
+
+    def restore(self, state: State) -> None:
+        self.restore_weights(state["model"])
+        self._run.restore_random_state(state["optimizer"])
+        self._optimizer.restore(state["optimizer"])
+
+    @torch.no_grad()
+    def restore_weights(self, weights: dict[str, Any]) -> None:
+        self._run.check(weights)
+        for name, parameter in self._parameters.items():
+            parameter.copy_(weights[name])

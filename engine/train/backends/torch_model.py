@@ -1,0 +1,119 @@
+"""The model on its device as every torch-based backend runs it: paths chosen, blocks compiled, weights taken."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from engine.memory.limits import host_capacity
+from engine.train.backends.backend import Batch
+from engine.train.backends.host_offload import empty_cache
+from engine.train.backends.torch_plan import resolve_paths, stream_dtype
+from model.attention import AttentionKind
+from model.checkpointing import Checkpointing
+from model.loss import LossKind, resolve_loss
+from model.transformer import build
+from profiles.errors import UserError
+from profiles.spec import RunSpec
+
+# Each batch shape (a live edit, the rest of a validation set) and each of training and validation is compiled by
+# itself; torch would give up after 8 and go on eagerly.
+MOST_COMPILED_FORMS = 64
+
+
+class TorchModel:
+    """Every "auto" of ``spec`` that is not about the optimizer is resolved here, once."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        if spec.train.deterministic:
+            torch.use_deterministic_algorithms(True)
+        self.paths = paths = resolve_paths(spec, self.device)
+        self.module = build(
+            spec.model.config,
+            spec.train.seed,
+            checkpointing=cast(Checkpointing, paths.checkpointing),
+            attention=cast(AttentionKind, paths.attention),
+            stream=stream_dtype(paths),
+            device=self.device,
+        )
+        if paths.compiled:
+            torch._dynamo.config.recompile_limit = MOST_COMPILED_FORMS
+            for block in self.module.model.layers:
+                block.compile(dynamic=False)
+        self.loss = resolve_loss(cast(LossKind, paths.loss), compiled=paths.compiled)
+        self.parameters = dict(self.module.named_parameters())
+
+    def labels(self) -> dict[str, str]:
+        """What was chosen, for the start record."""
+        paths = self.paths
+        return {
+            "precision": paths.precision,
+            "attention": paths.attention,
+            "loss": paths.loss,
+            "checkpointing": paths.checkpointing,
+            "compile": "blocks and loss" if paths.compiled else "off",
+        }
+
+    def to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Inputs and targets, each (sequences, context)."""
+        tokens = torch.from_numpy(batch)
+        if self.device == "cuda":
+            tokens = tokens.pin_memory().to(self.device, non_blocking=True)
+        return tokens[:, :-1], tokens[:, 1:]
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> float:
+        """Summed loss over the batch's tokens."""
+        inputs_BT, targets_BT = self.to_device(batch)
+        return float(self.loss(self.module, inputs_BT, targets_BT))
+
+    def peak(self) -> int | None:
+        """The most bytes allocated on the card since the last call; None on a CPU."""
+        if self.device == "cpu":
+            return None
+        peak = torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return peak
+
+    def capacity(self) -> int:
+        """Bytes this process could hold on its device: what is free and what its allocator keeps, up to its cap."""
+        if self.device == "cpu":
+            return host_capacity()
+        free, total = torch.cuda.mem_get_info()
+        cap = torch.cuda.get_per_process_memory_fraction() * total
+        return int(min(free + torch.cuda.memory_reserved(), cap))
+
+    def trim(self) -> None:
+        gc.collect()  # cycles through an error's frames hold tensors
+        empty_cache(self.device)
+
+    def retries(self) -> int:
+        return int(torch.cuda.memory_stats().get("num_alloc_retries", 0)) if self.device == "cuda" else 0
+
+    def random_state(self) -> dict[str, Tensor]:
+        state = {"rng/cpu": torch.get_rng_state()}
+        if self.device == "cuda":
+            state["rng/cuda"] = torch.cuda.get_rng_state()
+        return state
+
+    def restore_random_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take ``random_state`` back, as far as there is one: another backend may have written the checkpoint."""
+        if "rng/cpu" in tensors:
+            torch.set_rng_state(tensors["rng/cpu"])
+        if "rng/cuda" in tensors and self.device == "cuda":
+            torch.cuda.set_rng_state(tensors["rng/cuda"])
+
+    def check(self, weights: Mapping[str, Any]) -> None:
+        """Hold ``weights`` against the parameters. Raises ``UserError`` where they belong to another model."""
+        for name, parameter in self.parameters.items():
+            if name not in weights or weights[name].shape != parameter.shape:
+                found = tuple(weights[name].shape) if name in weights else "nothing"
+                raise UserError(
+                    f"checkpoint: {name} should be {tuple(parameter.shape)} and is {found};"
+                    " take the model table of the run that wrote it"
+                )

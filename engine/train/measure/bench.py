@@ -1,0 +1,225 @@
+"""How fast one spec trains here: ``python -m engine.train.measure.bench SPEC.json`` prints one JSON object.
+
+The trainer itself is run, on a reporter that keeps the times and says stop. ``grid.py`` starts this module, one process
+for each spec, so that peaks, compiled code and a device out of memory never pass from one to the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import re
+import resource
+import signal
+import statistics
+import sys
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.events.commands import Command
+from engine.events.log import Record
+from engine.host.programs import BENCH
+from engine.host.version import package_version
+from engine.memory.hardware import cpu_name
+from engine.train.backends.backend import Backend
+from engine.train.backends.build import build_backend
+from engine.train.backends.ranks import OneRank
+from engine.train.loop import Trainer
+from engine.train.measure.grid import WARMUP_STEPS
+from engine.train.measure.matmul_peak import matmul_ceiling, synchronize
+from model.flops import flops_per_token
+from profiles.errors import UserError
+from profiles.spec import RunSpec
+
+LEAST_STEPS = 3
+SPLIT_STEPS = 3
+CEILING_SECONDS = 3.0
+PARTS = ("data", "forward", "backward", "optimizer")
+_OUT_OF_MEMORY = re.compile(r"out of (\w+ )?memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
+
+
+class Meter:
+    """A trainer's reporter that measures: warm-up, then whole steps, then steps cut at every lap, then stop.
+
+    The last two are kept apart because a lap waits for the device, which a training step does not do.
+    """
+
+    def __init__(self, backend: Backend, steps: int | None, seconds: float) -> None:
+        """Time ``steps`` whole steps, or as many as begin within ``seconds`` (at least ``LEAST_STEPS``)."""
+        self.warmup: list[float] = []  # seconds from the end of a step to the end of the next
+        self.steps: list[float] = []
+        self.splits: list[dict[str, float]] = []  # seconds by part
+        self.device_peak: int | None = None
+        self.device_reserved: int | None = None
+        self._backend = backend
+        self._wanted, self._seconds = steps, seconds
+        self._take: Callable[[float, float], None] = self._take_warmup
+        self._parts: defaultdict[str, float] = defaultdict(float)
+        self._stop = False
+        self._last = time.perf_counter()
+
+    def record(self, kind: str, **fields: Any) -> None:
+        if kind != "step":
+            return
+        if fields["device_peak"] is not None:
+            self.device_peak = max(self.device_peak or 0, fields["device_peak"])
+            self.device_reserved = max(self.device_reserved or 0, torch.cuda.memory_reserved())
+        self._take(time.perf_counter() - self._last, fields["data_s"])
+        self._last = time.perf_counter()
+
+    def commands(self) -> list[Command]:
+        return [Command(id="bench", method="stop", params={"save": False}, by="bench")] if self._stop else []
+
+    def progress(self, **fields: Any) -> None:
+        pass
+
+    def past(self) -> list[Record]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+    def _take_warmup(self, step_s: float, data_s: float) -> None:
+        self.warmup.append(step_s)
+        if len(self.warmup) == WARMUP_STEPS:
+            synchronize(self._backend.device)
+            self._take = self._take_step
+
+    def _take_step(self, step_s: float, data_s: float) -> None:
+        self.steps.append(step_s)
+        enough = len(self.steps) >= LEAST_STEPS and sum(self.steps) >= self._seconds
+        if len(self.steps) == self._wanted or (self._wanted is None and enough):
+            synchronize(self._backend.device)
+            self._backend.lap = self._lap
+            self._take = self._take_split
+
+    def _take_split(self, after_last_lap: float, data_s: float) -> None:
+        self._parts["forward"] -= data_s  # its first lap began where the step did
+        self.splits.append({**self._parts, "data": data_s})
+        self._parts.clear()
+        self._stop = len(self.splits) == min(SPLIT_STEPS, len(self.steps))
+
+    def _lap(self, part: str) -> None:
+        synchronize(self._backend.device)
+        now = time.perf_counter()
+        self._parts[part] += now - self._last
+        self._last = now
+
+
+def measure(spec: RunSpec, steps: int | None = None, seconds: float = 20.0) -> dict[str, Any]:
+    """Train ``spec`` until enough steps are timed and save nothing; plain JSON values in bytes, seconds and tokens.
+
+    Raises UserError, and whatever torch raises where memory runs out.
+    """
+    found = _train(spec, steps, seconds)
+    gc.collect()
+    if found["device"] == "cuda":
+        torch.cuda.empty_cache()  # the ceiling is measured in what the model has left free
+    ceiling, _ = matmul_ceiling(
+        spec.model.config,
+        spec.batch.micro * spec.batch.context,
+        torch.bfloat16 if "bf16" in found["paths"]["precision"] else torch.float32,
+        found["device"],
+        CEILING_SECONDS,
+    )
+    per_token = flops_per_token(spec.model.config, spec.batch.context)
+    shares = {"ceiling_flop_s": ceiling, "ceiling_share": found["tok_s"] * per_token / ceiling}
+    return {**found, "flops_per_token": per_token, **shares}
+
+
+def _train(spec: RunSpec, steps: int | None, seconds: float) -> dict[str, Any]:
+    """What the trainer itself does with ``spec``; of the model nothing is left when this returns."""
+    quiet = replace(
+        spec,
+        train=replace(spec.train, steps=10**9, val_every=0, save_every=0),
+        memory=replace(spec.memory, oom="fail"),  # what does not fit must not be measured as something smaller
+    )
+    before = _host_peak()
+    backend = build_backend(quiet, OneRank())
+    meter = Meter(backend, steps, seconds)
+    Trainer(quiet, backend, meter, Path(spec.train.out)).run(None, None)
+    step_s = statistics.median(meter.steps)
+    return {
+        "device": backend.device,
+        "device_name": torch.cuda.get_device_name() if backend.device == "cuda" else cpu_name(),
+        "threads": torch.get_num_threads(),
+        "versions": {"mla-tui": package_version(), **backend.versions},
+        "paths": backend.paths,
+        "params": spec.model.config.params,
+        "tokens_per_step": spec.tokens_per_step,
+        "tok_s": spec.tokens_per_step / step_s,
+        "step_s": {"median": step_s, "min": min(meter.steps), "max": max(meter.steps), "steps": len(meter.steps)},
+        "split_s": {part: statistics.median(split[part] for split in meter.splits) for part in PARTS},
+        "warmup_s": sum(meter.warmup),
+        "peak": {
+            "device": meter.device_peak,
+            "device_reserved": meter.device_reserved,
+            "host": _host_peak() - before,
+        },
+    }
+
+
+def cap_device(gib: float) -> None:
+    """Let this process allocate ``gib`` GiB of the device and no more. Raises ``UserError`` where there is none.
+
+    The CUDA context and its libraries come on top (some hundreds of MiB), as they do on a card of that size.
+    """
+    if not torch.cuda.is_available():
+        raise UserError("--cap-gib: this machine shows no CUDA device to cap")
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gib * 2**30 / total))
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is for whoever started us; here it is the end, in silence
+    parser = argparse.ArgumentParser(prog=BENCH, description="How fast one spec trains here, as JSON.")
+    parser.add_argument("spec", type=Path, help="a resolved spec, such as a job's spec.json")
+    parser.add_argument("--steps", type=int, help="how many to time")
+    parser.add_argument("--seconds", type=float, default=20.0, help="time steps for so long (default 20)")
+    parser.add_argument("--cap-gib", type=float, help="allocate no more of the device than this")
+    args = parser.parse_args()
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # a library that prints must not end up in the answer
+    print(json.dumps(_guarded(args)), file=answer, flush=True)
+
+
+def _guarded(args: argparse.Namespace) -> dict[str, Any]:
+    """The measurement, or ``{"error": one line}``."""
+    try:
+        if args.cap_gib is not None:
+            cap_device(args.cap_gib)
+        return measure(RunSpec.from_dict(json.loads(args.spec.read_text())), args.steps, args.seconds)
+    except UserError as error:
+        return {"error": str(error)}
+    except Exception as error:
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _OUT_OF_MEMORY.search(str(error)):
+            return {"error": "out of memory"}
+        traceback.print_exc()
+        lines = str(error).strip().splitlines()
+        return {"error": f"{type(error).__name__}: {lines[0] if lines else ''}"}
+
+
+def _host_peak() -> int:
+    """The most bytes this process has been resident with.
+
+    Linux keeps it by program (VmHWM); what getrusage says there is inherited from whoever started us.
+    """
+    if sys.platform == "linux":
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""A checkpoint as a Hugging Face directory: what transformers, mlx-lm and those who read their files can load."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.checkpoints import checkpoint
+from engine.checkpoints.atomic_write import check_new_folder
+from engine.train.models.pretrained import INDEX
+from model.hf import to_hf_config
+from profiles.errors import UserError
+from profiles.spec import RunSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+END_OF_TEXT = "<|endoftext|>"
+SHARD_BYTES = 5 * 10**9  # one file up to here, as Hugging Face writes them
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written; ``tokenizer`` is False where the checkpoint had none."""
+
+    path: Path
+    step: int
+    dtype: str
+    bytes: int
+    tokenizer: bool
+
+
+def export(source: Path, out: Path, dtype: str | None = None) -> Exported:
+    """Write the checkpoint ``source`` to the new or empty directory ``out``: whole, or not at all.
+
+    ``dtype`` is a key of ``DTYPES``, None for that of the checkpoint. Raises ``UserError``.
+    """
+    import torch
+
+    try:
+        out = Path(os.path.realpath(out.expanduser()))
+        check_new_folder(out)
+        state, facts = checkpoint.load(source, ("model",))
+        spec = RunSpec.from_dict(facts["spec"], f"{source}/trainer.json")
+        tensors = state["model"]
+        if spec.model.config.tie_word_embeddings:
+            # transformers ties it again; mlx-lm has no tied head and looks for one
+            tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        kind = getattr(torch, DTYPES[dtype]) if dtype else tensors["model.embed_tokens.weight"].dtype
+        _check_room(out, sum(t.numel() for t in tensors.values()) * kind.itemsize)
+        tokenizer = _tokenizer(source, spec.model.config.vocab_size)
+        documents = _documents(spec, str(kind).removeprefix("torch."), tokenizer)
+        copies = [] if tokenizer is None else [source / "tokenizer.json"]
+        size = _publish(out, documents, copies, tensors, kind)
+    except OSError as error:
+        raise UserError(f"{out}: {error.strerror or error}; nothing was written") from None
+    return Exported(out, int(facts["step"]), documents["config.json"]["dtype"], size, tokenizer is not None)
+
+
+def _publish(
+    out: Path, documents: dict[str, dict[str, Any]], copies: list[Path], tensors: dict[str, Tensor], dtype: torch.dtype
+) -> int:
+    """Write everything beside ``out`` and rename it; returns its bytes. Raises ``OSError`` and leaves nothing."""
+    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    made = [folder for folder in out.parents if not folder.exists()]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside.mkdir()
+        for name, content in documents.items():
+            (beside / name).write_text(json.dumps(content, indent=2) + "\n")
+        for file in copies:
+            shutil.copyfile(file, beside / file.name)
+        _write_weights(beside, tensors, dtype)
+        written = list(beside.iterdir())
+        for file in written:
+            # safetensors keeps what it writes from everyone else, and this is written for others
+            shutil.copymode(beside / "config.json", file)
+            _flush(file)
+        size = sum(file.stat().st_size for file in written)
+        os.rename(beside, out)
+        return size
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not empty where all went well
+            for folder in made:
+                folder.rmdir()
+
+
+def _check_room(out: Path, needed: int) -> None:
+    existing = next(folder for folder in out.parents if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise UserError(f"{out}: needs {needed / 1e6:,.1f} MB, {existing} has {free / 1e6:,.1f} MB free; make room")
+
+
+def _tokenizer(source: Path, vocab: int) -> Any:
+    """The checkpoint's tokenizer; None where it has none. Raises ``UserError`` where it cannot be the model's."""
+    file = source / "tokenizer.json"
+    if not file.is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise UserError(f"{file}: is not a tokenizer: {error}") from None
+    if tokenizer.get_vocab_size() > vocab:
+        raise UserError(f"{file}: has {tokenizer.get_vocab_size()} tokens, the model {vocab}; it belongs to another")
+    return tokenizer
+
+
+def _documents(spec: RunSpec, dtype: str, tokenizer: Any) -> dict[str, dict[str, Any]]:
+    """The JSON files beside the weights."""
+    context = spec.batch.context
+    end = tokenizer.token_to_id(END_OF_TEXT) if tokenizer is not None else None
+    ends = {} if end is None else {"eos_token_id": end}
+    documents = {
+        # transformers 5 and newer read dtype, everyone else torch_dtype
+        "config.json": {**to_hf_config(spec.model.config, context), **ends, "dtype": dtype, "torch_dtype": dtype},
+        "generation_config.json": ends | ({} if end is None else {"pad_token_id": end}),
+    }
+    if tokenizer is not None:
+        documents["tokenizer_config.json"] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": context,
+            "clean_up_tokenization_spaces": False,
+            **({} if end is None else {"eos_token": END_OF_TEXT}),
+        }
+    return documents
+
+
+def _write_weights(folder: Path, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
+    """One file, or several and an index; only one of them is held in another dtype at a time."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    shards = list(_shards(tensors, dtype.itemsize))
+    files: dict[str, str] = {}
+    for number, names in enumerate(shards, 1):
+        name = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        try:
+            shard = {key: tensors[key].to(dtype).contiguous() for key in names}
+            save_file(shard, folder / name, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
+        files |= dict.fromkeys(names, name)
+    if len(shards) > 1:
+        total = sum(t.numel() for t in tensors.values()) * dtype.itemsize
+        index = {"metadata": {"total_size": total}, "weight_map": files}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _shards(tensors: dict[str, Tensor], width: int) -> Iterator[list[str]]:
+    """Names in order, in groups of at most ``SHARD_BYTES``, each of at least one."""
+    group: list[str] = []
+    held = 0
+    for name, tensor in tensors.items():
+        size = tensor.numel() * width
+        if group and held + size > SHARD_BYTES:
+            yield group
+            group, held = [], 0
+        group.append(name)
+        held += size
+    yield group
+
+
+def _flush(file: Path) -> None:
+    with open(file, "rb") as stream:
+        os.fsync(stream.fileno())

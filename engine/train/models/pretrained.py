@@ -1,0 +1,170 @@
+"""Weights to begin with: a checkpoint of ours or a Hugging Face directory, and whether a run can take them.
+
+Everything but ``weights`` reads headers and JSON alone: a mistake is told before anything is created or torch loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.checkpoints import checkpoint
+from engine.host.files import read_json
+from model.hf import from_hf_config
+from model.shapes import parameter_shapes
+from profiles.errors import UserError
+from profiles.model_config import ModelConfig
+from profiles.spec import RunSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+INDEX = "model.safetensors.index.json"
+_DTYPES = ("F64", "F32", "F16", "BF16")
+# What a new stage of training may change, and what the first numbers no longer matter for.
+_FREE = {"rope_theta", "initializer_range", *(f.name for f in fields(ModelConfig) if f.name.startswith("yarn_"))}
+
+
+def find(text: str, out: Path) -> Path:
+    """What ``text`` means: a Hugging Face directory, else what ``checkpoint.find`` takes. Raises ``UserError``."""
+    path = Path(text).expanduser().absolute()
+    return path if is_hugging_face(path) else checkpoint.find(text, out)
+
+
+def is_hugging_face(path: Path) -> bool:
+    return (path / "config.json").is_file() and not (path / "trainer.json").is_file()
+
+
+def config_of(path: Path) -> ModelConfig:
+    """The shape of the model in ``path``. Raises ``UserError``."""
+    if not is_hugging_face(path):
+        return RunSpec.from_dict(checkpoint.facts(path)["spec"], f"{path}/trainer.json").model.config
+    raw = read_json(path / "config.json")
+    if not raw:
+        raise UserError(f"{path}/config.json: is damaged; take another copy")
+    try:
+        return from_hf_config(raw)
+    except UserError as error:
+        raise UserError(f"{path}/{error}") from None
+
+
+def check(path: Path, spec: RunSpec) -> None:
+    """Hold a run against the weights it is to begin with: shape, tensors, tokenizer. Raises ``UserError``."""
+    _check_config(path, config_of(path), spec)
+    _check_tensors(path, spec.model.config)
+    _check_tokenizer(path, Path(spec.data.root).expanduser() / spec.data.phase)
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    """Every tensor by its name, on the CPU, backed by the files: only what is read comes into memory.
+
+    Raises ``UserError``.
+    """
+    if not is_hugging_face(path):
+        tensors: dict[str, Tensor] = checkpoint.load(path, ("model",))[0]["model"]
+        return tensors
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return {name: tensor for file in _files(path) for name, tensor in load_file(file).items()}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read: {error}; take another copy") from None
+
+
+def _check_config(path: Path, there: ModelConfig, spec: RunSpec) -> None:
+    here = spec.model.config
+    names = [f.name for f in fields(ModelConfig) if f.name not in _FREE]
+    differing = [name for name in names if getattr(there, name) != getattr(here, name)]
+    if not differing:
+        return
+    name = differing[0]
+    theirs, ours = (json.dumps(getattr(config, name)) for config in (there, here))
+    more = f" ({', '.join(differing[1:])} differ too)" if differing[1:] else ""
+    way = f"use -s model.{name}={theirs} or" if len(differing) == 1 and theirs != "null" else "use"
+    raise UserError(
+        f"--init-from {path}: {name}: {theirs} there, {ours} in model {spec.model.name}{more};"
+        f" {way} a profile with that model"
+    )
+
+
+def _check_tensors(path: Path, config: ModelConfig) -> None:
+    found: dict[str, Mapping[str, Any]] = {}
+    for file in _files(path):
+        found |= _header(file)
+    wanted = parameter_shapes(config)
+    for name, shape in wanted.items():
+        if name not in found:
+            raise UserError(f"--init-from {path}: {name} is missing; take a whole copy")
+        there = found[name]["shape"]
+        if there != shape:
+            raise UserError(
+                f"--init-from {path}: {name} is {there} and should be {shape}; its configuration is another model's"
+            )
+        if found[name]["dtype"] not in _DTYPES:
+            raise UserError(
+                f"--init-from {path}: {name} is of dtype {found[name]['dtype']}, not one of {', '.join(_DTYPES)};"
+                " take the weights that were not quantised"
+            )
+    # A copy of a tied head, and tables that old files carry, say nothing new.
+    extra = [n for n in found if n not in wanted and n != "lm_head.weight" and not n.endswith("rotary_emb.inv_freq")]
+    if extra:
+        raise UserError(f"--init-from {path}: {extra[0]} is no part of this model; it would be computed differently")
+
+
+def _files(path: Path) -> list[Path]:
+    """The weight files, those of an index where there is no single one. Raises ``UserError``."""
+    single = path / "model.safetensors"
+    if single.is_file():
+        return [single]
+    if not (path / INDEX).is_file():
+        raise UserError(f"{path}: holds neither model.safetensors nor {INDEX}; convert its weights to safetensors")
+    named = read_json(path / INDEX).get("weight_map")
+    names = sorted(set(named.values())) if isinstance(named, dict) and all(map(_plain, named.values())) else []
+    for name in names:
+        if not (path / name).is_file():
+            raise UserError(f"{path}: {name} is missing, which {INDEX} names; take a whole copy")
+    if not names:
+        raise UserError(f"{path}/{INDEX}: is damaged; take another copy")
+    return [path / name for name in names]
+
+
+def _plain(name: object) -> bool:
+    return isinstance(name, str) and Path(name).name == name
+
+
+def _header(file: Path) -> dict[str, Mapping[str, Any]]:
+    """Name → dtype and shape of each tensor, held against the length of the file. Raises ``UserError``."""
+    try:
+        with open(file, "rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            size = file.stat().st_size
+            content: Any = json.loads(stream.read(length)) if length < size else None
+        tensors = {name: told for name, told in content.items() if name != "__metadata__"}
+        if 8 + length + max(told["data_offsets"][1] for told in tensors.values()) != size:
+            raise ValueError("cut short")
+        return {name: {"dtype": told["dtype"], "shape": tuple(told["shape"])} for name, told in tensors.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise UserError(f"{file}: is damaged or not whole; take another copy") from None
+
+
+def _check_tokenizer(path: Path, phase: Path) -> None:
+    """Refuse data whose ids mean other texts than those the weights were trained on, where both have a tokenizer."""
+    theirs, ours = path / "tokenizer.json", phase / "tokenizer.json"
+    if theirs.is_file() and ours.is_file() and _meanings(theirs) != _meanings(ours):
+        raise UserError(
+            f"--init-from {path}: its tokenizer.json is not the one that packed {phase}: the same ids are other texts;"
+            " pack the data with its tokenizer, or take other weights"
+        )
+
+
+def _meanings(file: Path) -> Any:
+    """What the ids stand for: a tokenizer that another program has written again is the same in this alone."""
+    content = read_json(file)
+    try:
+        return content["model"]["vocab"], {token["id"]: token["content"] for token in content["added_tokens"]}
+    except (KeyError, TypeError):
+        return file.read_bytes()

@@ -1,0 +1,252 @@
+"""Checkpoints: whole or not there, and any damage is found before a tensor is used."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.checkpoints import checkpoint
+from profiles.errors import UserError
+
+torch.set_num_threads(1)
+Tensors = dict[str, dict[str, Any]]
+
+
+def state(value: float = 1.0) -> Tensors:
+    return {
+        "model": {"w": torch.full((3, 5), value), "b": torch.arange(4, dtype=torch.bfloat16)},
+        "optimizer": {"exp_avg/w": torch.randn(3, 5), "rng/cpu": torch.get_rng_state(), "step": torch.ones(1)},
+    }
+
+
+def put(out: Path, step: int, value: float = 1.0) -> Path:
+    return checkpoint.save(out, step, state(value), {"spec": {}, "cursor": {"position": 7}}, None)[0]
+
+
+def flip(path: Path, byte: int, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def test_what_was_saved_is_loaded_to_the_bit(tmp_path: Path) -> None:
+    saved = state()
+    tokenizer = tmp_path / "tokenizer.json"
+    tokenizer.write_text("{}")
+    path, size = checkpoint.save(tmp_path / "out", 20, saved, {"cursor": {"position": 7}}, tokenizer)
+    loaded, facts = checkpoint.load(path)
+    for part, tensors in saved.items():
+        assert loaded[part].keys() == tensors.keys()
+        assert all(torch.equal(loaded[part][name], tensor) for name, tensor in tensors.items())
+        assert all(loaded[part][name].dtype == tensor.dtype for name, tensor in tensors.items())
+    assert (facts["step"], facts["cursor"]) == (20, {"position": 7})
+    assert (path / "tokenizer.json").read_text() == "{}"
+    files = [p for p in path.iterdir() if p.name != "manifest.json"]
+    assert size == sum(p.stat().st_size for p in files)
+    assert checkpoint.load(path, ("model",))[0].keys() == {"model"}
+
+
+def test_latest_moves_on_and_nothing_hidden_stays(tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path) is None
+    first = put(tmp_path, 5)
+    assert checkpoint.latest(tmp_path) == first
+    second = put(tmp_path, 10)
+    assert checkpoint.latest(tmp_path) == second
+    assert checkpoint.steps(tmp_path) == [5, 10]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ckpt_step_10", "ckpt_step_5", "latest"]
+
+
+def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
+    put(tmp_path, 5, 1.0)
+    path = put(tmp_path, 5, 2.0)
+    assert checkpoint.load(path)[0]["model"]["w"][0, 0] == 2.0
+
+
+def test_what_a_killed_writer_left_is_no_checkpoint_and_is_swept_up(tmp_path: Path) -> None:
+    put(tmp_path, 5)
+    half = tmp_path / ".ckpt_step_10.999"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"x")
+    assert checkpoint.steps(tmp_path) == [5]
+    put(tmp_path, 15)
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "trainer.json"])
+def test_a_flipped_bit_in_any_file_is_named(tmp_path: Path, name: str) -> None:
+    path = put(tmp_path, 5)
+    size = (path / name).stat().st_size
+    for byte in {0, size // 3, size // 2, size - 1}:
+        for bit in (0, 5):
+            flip(path / name, byte, bit)
+            with pytest.raises(UserError) as caught:
+                checkpoint.load(path)
+            # trainer.json is read first, so it may be turned away before its checksum is looked at.
+            assert name in str(caught.value)
+            assert str(path) in str(caught.value)
+            flip(path / name, byte, bit)
+    checkpoint.load(path)
+
+
+def test_the_newest_intact_one_is_found_and_damaged_ones_are_put_aside(tmp_path: Path) -> None:
+    assert checkpoint.intact(tmp_path, pytest.fail) is None
+    for step in (5, 10, 15):
+        put(tmp_path, step)
+    assert checkpoint.intact(tmp_path, pytest.fail) == tmp_path / "ckpt_step_15"
+    flip(tmp_path / "ckpt_step_15" / "model.safetensors", 100, 1)
+    (tmp_path / "ckpt_step_10" / "manifest.json").unlink()
+    told: list[str] = []
+    assert checkpoint.intact(tmp_path, told.append) == tmp_path / "ckpt_step_5"
+    assert len(told) == 2 and "ckpt_step_15/model.safetensors: is not what was saved" in told[0]
+    assert checkpoint.steps(tmp_path) == [5]
+    assert {p.name for p in tmp_path.glob("*.damaged")} == {"ckpt_step_10.damaged", "ckpt_step_15.damaged"}
+
+
+def test_where_none_is_intact_nothing_is_begun_anew_or_moved(tmp_path: Path) -> None:
+    for step in (5, 10):
+        flip(put(tmp_path, step) / "trainer.json", 0, 0)
+    with pytest.raises(UserError, match="no checkpoint of this run is intact"):
+        checkpoint.intact(tmp_path, pytest.fail)
+    assert checkpoint.steps(tmp_path) == [5, 10]
+
+
+def test_no_flipped_bit_in_the_manifest_does_harm(tmp_path: Path) -> None:
+    path = put(tmp_path, 5)
+    manifest = path / "manifest.json"
+    refused = 0
+    for byte in range(manifest.stat().st_size):
+        flip(manifest, byte, byte % 7)
+        try:
+            checkpoint.verify(path)
+        except UserError as error:
+            refused += 1
+            assert str(path) in str(error)
+            assert "take an earlier checkpoint" in str(error)
+        flip(manifest, byte, byte % 7)
+    # Only the number of the format is not held against anything.
+    assert refused >= manifest.stat().st_size - len('"format": 1, ')
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "trainer.json", "manifest.json"])
+@pytest.mark.parametrize("how", ["missing", "short", "empty"])
+def test_a_missing_or_cut_file_is_named(tmp_path: Path, name: str, how: str) -> None:
+    path = put(tmp_path, 5)
+    file = path / name
+    if how == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-1] if how == "short" else b"")
+    with pytest.raises(UserError, match=name.replace(".", r"\.")):
+        checkpoint.load(path)
+
+
+FULL_DISK = """
+import resource, signal, sys, torch
+from pathlib import Path
+from engine.train import checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+out, limit = Path(sys.argv[1]), int(sys.argv[2])
+small = {"model": {"w": torch.ones(10)}, "optimizer": {"m": torch.ones(10)}}
+checkpoint.save(out, 5, small, {}, None)
+large = {"model": {"w": torch.ones(100_000)}, "optimizer": {"m": torch.ones(10)}}
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1))
+try:
+    checkpoint.save(out, 10, large, {}, None)
+except checkpoint.CheckpointError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 300_000])
+def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_half_written(tmp_path: Path, limit: int) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path), str(limit)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{tmp_path}/ckpt_step_10: ")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ckpt_step_5", "latest"]
+    newest = checkpoint.latest(tmp_path)
+    assert newest == tmp_path / "ckpt_step_5"
+    checkpoint.load(newest)
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(checkpoint.CheckpointError, match="ckpt_step_5"):
+        put(tmp_path / "file", 5)
+
+
+@pytest.mark.parametrize(
+    ("keep", "best", "left"),
+    [(1, None, [50]), (2, 10, [10, 40, 50]), (2, 50, [40, 50]), (9, None, [10, 20, 30, 40, 50]), (1, 33, [50])],
+)
+def test_retention_keeps_the_newest_and_the_best(tmp_path: Path, keep: int, best: int | None, left: list[int]) -> None:
+    for step in (10, 20, 30, 40, 50):
+        (tmp_path / f"ckpt_step_{step}").mkdir()
+    checkpoint.retain(tmp_path, keep, best)
+    assert checkpoint.steps(tmp_path) == left
+
+
+@given(st.sets(st.integers(0, 30), min_size=1), st.integers(1, 5), st.integers(0, 30), st.integers(0, 30))
+def test_retention_never_takes_the_best_or_the_one_pointed_at(
+    held: set[int], keep: int, best: int, pointed: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        for step in held:
+            (out / f"ckpt_step_{step}").mkdir()
+        (out / "latest").write_text(f"ckpt_step_{pointed}\n")
+        checkpoint.retain(out, keep, best)
+        newest = pointed if pointed in held else max(held)
+        assert set(checkpoint.steps(out)) == {*sorted(held)[-keep:], newest, *({best} & held)}
+        assert checkpoint.latest(out) == out / f"ckpt_step_{newest}"
+
+
+def test_what_stands_for_a_replaced_checkpoint_counts_until_the_new_one_is_there(tmp_path: Path) -> None:
+    old = put(tmp_path, 5, 1.0)
+    stands = old.rename(tmp_path / "ckpt_step_5.replaced")  # as a writer leaves it that dies between its two renames
+    assert checkpoint.steps(tmp_path) == [5]
+    assert checkpoint.latest(tmp_path) == checkpoint.find("latest", tmp_path) == stands
+    assert checkpoint.intact(tmp_path, pytest.fail) == stands
+    put(tmp_path, 6)
+    assert checkpoint.steps(tmp_path) == [5, 6]
+    assert checkpoint.load(old)[0]["model"]["w"][0, 0] == 1.0
+
+
+@pytest.mark.parametrize("pointer", [None, b"", b"ckpt_step_99\n", b"../elsewhere\n", b"\xff\xfe", b"\x00"])
+def test_without_a_good_pointer_the_highest_step_is_the_latest(tmp_path: Path, pointer: bytes | None) -> None:
+    put(tmp_path, 9)
+    put(tmp_path, 10)
+    put(tmp_path, 8)
+    assert checkpoint.latest(tmp_path) == tmp_path / "ckpt_step_8"  # the newest, not the highest
+    (tmp_path / "latest").unlink()
+    if pointer is not None:
+        (tmp_path / "latest").write_bytes(pointer)
+    assert checkpoint.latest(tmp_path) == tmp_path / "ckpt_step_10"
+
+
+def test_find_takes_a_checkpoint_a_folder_or_latest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = put(tmp_path / "a", 5), put(tmp_path / "b", 3)
+    os.utime(old, (1, 1))
+    assert checkpoint.find(str(old), tmp_path) == old
+    assert checkpoint.find(str(tmp_path / "a"), tmp_path) == old
+    assert checkpoint.find("latest", tmp_path) == new
+    assert checkpoint.find("latest", tmp_path / "a") == old
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint.find("a/ckpt_step_5", tmp_path) == old
+
+
+def test_find_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^latest: there is no checkpoint below"):
+        checkpoint.find("latest", tmp_path / "none")
+    with pytest.raises(UserError, match=r"ckpt_step_4: no such checkpoint"):
+        checkpoint.find(str(tmp_path / "ckpt_step_4"), tmp_path)
+    with pytest.raises(UserError, match="is not a checkpoint of this program"):
+        checkpoint.find(str(tmp_path), tmp_path)

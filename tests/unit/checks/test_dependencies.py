@@ -1,0 +1,116 @@
+"""What is missing for a backend is said before anything is launched, in one line, with the way out."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError
+from typing import Any
+
+import pytest
+
+from engine import preflight
+from engine.execution import dependencies
+from engine.preflight import check_backend, resolved
+from profiles.errors import UserError
+from profiles.registry import load
+
+
+def refused(*more: str) -> str:
+    with pytest.raises(UserError) as caught:
+        check_backend(resolved(load("cpu_demo", list(more))))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_deepspeed_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(dependencies, "version", version)
+    assert refused("backend=deepspeed") == (
+        "launch.backend: deepspeed: deepspeed is not installed; install mla-tui[deepspeed], or use --backend torch"
+    )
+
+
+def test_deepspeed_that_loses_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dependencies, "version", lambda name: "0.18.9")
+    assert "deepspeed 0.18.9 loses gradients here; install deepspeed>=0.19.5" in refused("backend=deepspeed")
+
+
+def test_a_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert "its optimizer is built at the first use, but there is no g++" in refused("backend=deepspeed")
+
+
+def test_a_missing_ninja(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = dependencies.find_spec
+    monkeypatch.setattr(dependencies, "find_spec", lambda name: None if name == "ninja" else found(name))
+    monkeypatch.setattr(dependencies.shutil, "which", lambda name: None if name == "ninja" else f"/usr/bin/{name}")
+    assert "built by ninja, which is missing; install it with pip install ninja" in refused("backend=deepspeed")
+
+
+def test_mlx_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dependencies, "find_spec", lambda name: None)
+    assert refused("backend=mlx").startswith("launch.backend: mlx: mlx is not installed; install it with pip install")
+
+
+class Driver:
+    """NVML of a card's driver, at the library's edge."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, cuda: int) -> None:
+        self._cuda = cuda
+
+    def nvmlSystemGetCudaDriverVersion(self) -> int:  # noqa: N802
+        return self._cuda
+
+
+@pytest.mark.parametrize(
+    ("built_for", "driver", "said"),
+    [
+        (None, 13000, "there is an NVIDIA card, but this torch is built without CUDA; install a torch wheel with CUDA"),
+        ((13, 0), 12040, "torch is built for CUDA 13.0, the driver goes up to 12.4; update the driver, or install"),
+        ((12, 8), 12040, None),
+        ((12, 8), 13000, None),
+    ],
+)
+def test_a_card_that_torch_cannot_use(
+    built_for: Any, driver: int, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pynvml", Driver(driver))
+    monkeypatch.setattr(dependencies, "visible_device", lambda: object())
+    monkeypatch.setattr(dependencies, "torch_cuda", lambda: built_for)
+    found = dependencies.cuda_mismatch()
+    assert found is None if said is None else found is not None and said in found
+
+
+def test_auto_is_what_the_machine_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def backend(*more: str) -> str:
+        return resolved(load("cpu_demo", list(more))).launch.backend
+
+    assert backend() == "torch"
+    assert backend("strategy=offload") == "deepspeed"
+    assert backend("strategy=offload", "backend=torch") == "torch"
+    monkeypatch.setattr(preflight.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(preflight.platform, "machine", lambda: "arm64")
+    assert backend() == "mlx"
+    monkeypatch.setattr(dependencies, "find_spec", lambda name: None)
+    assert backend() == "torch"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["backend=deepspeed", "strategy=device"], "memory.strategy: device is not for --backend deepspeed"),
+        (["backend=deepspeed", "train.precision=bf16_sr"], "train.precision: bf16_sr is not for --backend deepspeed"),
+        (["backend=mlx", "strategy=offload"], "memory.strategy: offload is not for --backend mlx"),
+        (["backend=mlx", "memory.checkpointing=selective"], "memory.checkpointing: selective is not for --backend mlx"),
+        (["backend=mlx", "train.attention=blocked"], "train.attention: blocked is not for --backend mlx"),
+        (["backend=mlx", "gpus_per_node=2", "micro=4"], "2 ranks are not for --backend mlx"),
+        (["backend=torch", "strategy=offload"], "offload is what --backend deepspeed does"),
+    ],
+)
+def test_what_a_backend_cannot_do(more: list[str], said: str) -> None:
+    assert said in refused(*more)

@@ -1,0 +1,240 @@
+"""What doctor finds, on this machine and in what other machines would show it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.checks import doctor, finding, libraries, logout, machine, state_dir
+from engine.events.run_dir import Job
+from engine.host.files import write_json
+from engine.host.process import identity, this_boot, this_host
+from engine.runs.store import Store
+from profiles import registry
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("MLA_TUI_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return Store()
+
+
+def create(store: Store, **facts: object) -> Job:
+    usual = {"phase": "running", "host": this_host(), "boot": this_boot(), "version": "0.0.1"}
+    return store.create(registry.load("cpu_demo"), {}, {**usual, **facts})
+
+
+def levels(findings: object) -> list[str]:
+    return [found.level for found in findings]  # type: ignore[attr-defined]
+
+
+def test_every_check_says_something_whole_here(store: Store) -> None:
+    findings = doctor.examine(store)
+    assert {"lingering", "state directory", "permissions", "free space", "hooks", "tmux", "RAM", "torch"} <= {
+        found.what for found in findings
+    }
+    for found in findings:
+        assert found.level in ("ok", "warn", "bad")
+        assert found.found and "\n" not in found.found + found.way
+        assert found.level == "ok" or found.way, found
+        assert "could not be looked at" not in found.found
+    assert not store.home.exists()  # looking makes nothing
+
+
+def test_a_check_that_breaks_is_a_warning_and_the_rest_is_made(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(store: Store) -> list[finding.Finding]:
+        raise ZeroDivisionError("no")
+
+    monkeypatch.setattr(doctor, "CHECKS", (broken, state_dir.space))
+    first, second = doctor.examine(store)
+    assert (first.level, first.found) == ("warn", "could not be looked at: ZeroDivisionError: no")
+    assert second.what == "free space"
+
+
+def test_it_needs_no_torch_and_nothing_else_that_is_heavy(store: Store) -> None:
+    script = (
+        "import sys; from tui.cli import main; main(['doctor', '--json']);"
+        "print([m for m in ('torch', 'numpy', 'mlx', 'deepspeed', 'textual') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stderr.strip() == "[]"
+    assert {"level", "what", "found", "way"} == set(json.loads(done.stdout)[0])
+
+
+def test_the_status_is_1_where_something_is_bad(store: Store) -> None:
+    argv = [sys.executable, "-m", "tui.cli", "doctor"]
+    assert subprocess.run(argv, capture_output=True, timeout=60).returncode == 0
+    store.home.symlink_to(store.home.parent)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "bad  permissions" in done.stdout
+    assert "→ set MLA_TUI_HOME to a directory of your own" in done.stdout
+
+
+# -- logind
+
+
+@pytest.mark.parametrize(
+    ("files", "kills"),
+    [
+        ({}, None),
+        ({"etc/systemd/logind.conf": "[Login]\n#KillUserProcesses=yes\n"}, None),
+        ({"etc/systemd/logind.conf": "[Login]\nKillUserProcesses=yes\n"}, True),
+        ({"usr/lib/systemd/logind.conf": "[Login]\nKillUserProcesses = no\n"}, False),
+        (
+            {
+                "usr/lib/systemd/logind.conf": "[Login]\nKillUserProcesses=yes\n",
+                "etc/systemd/logind.conf": "[Login]\nKillUserProcesses=no\n",
+            },
+            False,
+        ),
+        (  # a drop-in stands above every main file, and the last name wins
+            {
+                "etc/systemd/logind.conf": "[Login]\nKillUserProcesses=no\n",
+                "usr/lib/systemd/logind.conf.d/50-a.conf": "[Login]\nKillUserProcesses=no\n",
+                "etc/systemd/logind.conf.d/10-b.conf": "[Login]\nKillUserProcesses=no\n",
+                "run/systemd/logind.conf.d/60-c.conf": "[Login]\nKillUserProcesses=true\n",
+            },
+            True,
+        ),
+        (  # /etc masks the drop-in of the same name
+            {
+                "usr/lib/systemd/logind.conf.d/50-a.conf": "[Login]\nKillUserProcesses=yes\n",
+                "etc/systemd/logind.conf.d/50-a.conf": "",
+            },
+            None,
+        ),
+    ],
+)
+def test_kill_user_processes_is_read_as_logind_reads_it(tmp_path: Path, files: dict[str, str], kills: object) -> None:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert logout.configured(tmp_path) is kills
+
+
+def test_lingering_is_a_file(tmp_path: Path) -> None:
+    assert not logout.lingers(tmp_path)
+    folder = tmp_path / "var/lib/systemd/linger"
+    folder.mkdir(parents=True)
+    (folder / logout.user_name(os.getuid())).touch()
+    assert logout.lingers(tmp_path)
+
+
+# -- the state directory
+
+MOUNTINFO = """22 27 0:21 / /proc rw,relatime - proc proc rw
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+30 27 0:40 / /home rw shared:1 - nfs4 server:/home rw,vers=4.2
+31 30 8:1 / /home/me/fast rw - xfs /dev/nvme0n1 rw
+32 27 0:41 / /mnt/two\\040words rw - fuse.sshfs me@there: rw
+33 27 0:42 / /mnt/over rw - ext4 /dev/sdb rw
+34 33 0:43 / /mnt/over rw - tmpfs tmpfs rw
+"""
+MAC = """/dev/disk3s1s1 on / (apfs, sealed, local, read-only, journaled)
+/dev/disk3s5 on /System/Volumes/Data (apfs, local, journaled)
+//me@server/share on /Volumes/share on (smbfs, nodev, nosuid, mounted by me)
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "told", "kind"),
+    [
+        ("/var/x", MOUNTINFO, "ext4"),
+        ("/home/me/x", MOUNTINFO, "nfs4"),
+        ("/homely", MOUNTINFO, "ext4"),
+        ("/home/me/fast/x", MOUNTINFO, "xfs"),
+        ("/mnt/two words/x", MOUNTINFO, "fuse.sshfs"),
+        ("/mnt/over", MOUNTINFO, "tmpfs"),
+        ("/Volumes/share on/x", MAC, "smbfs"),
+        ("/Users/me", MAC, "apfs"),
+    ],
+)
+def test_the_file_system_is_that_of_the_nearest_mount(path: str, told: str, kind: str) -> None:
+    assert state_dir.file_system_of(Path(path), told) == kind
+    assert bool(state_dir.NETWORK.search(kind)) == (kind in ("nfs4", "fuse.sshfs", "smbfs"))
+
+
+def test_a_state_directory_in_memory_is_a_warning(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "home", Path("/dev/shm/mla-tui"))
+    if state_dir.file_system_of(Path("/dev/shm")) == "tmpfs":
+        assert levels(state_dir.file_system(store)) == ["warn"]
+
+
+def test_permissions(store: Store) -> None:
+    job = create(store)
+    assert levels(state_dir.permissions(store)) == ["ok"]
+    store.jobs.chmod(0o755)
+    (open_one,) = state_dir.permissions(store)
+    assert (open_one.level, open_one.way) == ("warn", f"chmod 700 {store.jobs}")
+    os.rename(job.path, store.home / "away")
+    job.path.symlink_to(store.home / "away")
+    (linked,) = state_dir.permissions(store)
+    assert linked.level == "bad"
+    assert linked.found.startswith(f"{job.path}: is a symbolic link")
+
+
+def test_a_run_from_the_future_says_that_the_clock_went_back(store: Store) -> None:
+    job = create(store)
+    assert list(state_dir.clock(store)) == []
+    ahead = time.strftime("%Y%m%d-%H%M%S", time.gmtime(time.time() + 86400))
+    os.rename(job.path, store.jobs / f"{ahead}-cpu_demo")
+    (found,) = state_dir.clock(store)
+    assert found.level == "warn" and found.way
+    assert ahead in found.found
+
+
+def test_a_living_run_of_another_version_is_named(store: Store) -> None:
+    job = create(store, trainer=identity(os.getpid()))
+    create(store, phase="finished")
+    (found,) = state_dir.other_versions(store)
+    assert found.level == "warn"
+    assert job.id in found.found and "0.0.1" in found.found
+    write_json(job.state_path, {**job.state(), "version": doctor.libraries.package_version()})
+    assert list(state_dir.other_versions(store)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("[on_event]\nfinished = 'true'", ["ok"]),
+        ("[on_event]\nfinished = 'no-such-program-here x'", ["warn"]),
+        ("[on_event]\nfinished = 'for a in b; do true; done'", ["ok"]),
+        ("[on_event]\nfinishd = 'true'", ["bad"]),
+        ("[on_event", ["bad"]),
+    ],
+)
+def test_hooks(store: Store, tmp_path: Path, text: str, found: list[str]) -> None:
+    assert levels(state_dir.hooks_file(store)) == ["ok"]
+    path = tmp_path / "config" / "mla-tui" / "hooks.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    path.chmod(0o600)
+    assert levels(state_dir.hooks_file(store)) == found
+    path.chmod(0o622)
+    assert "bad" in levels(state_dir.hooks_file(store))
+
+
+def test_little_room_and_little_memory(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert levels(state_dir.space(store)) == ["ok"]
+    monkeypatch.setattr(state_dir, "LITTLE", 1 << 62)
+    assert levels(state_dir.space(store)) == ["warn"]
+    monkeypatch.setattr(state_dir, "SCARCE", 1 << 62)
+    assert levels(state_dir.space(store)) == ["bad"]
+    monkeypatch.setattr(machine, "LITTLE_RAM", 1 << 62)
+    assert next(machine.memory(store)).level == "bad"
+
+
+def test_a_missing_torch_is_bad_and_a_missing_extra_is_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "version", lambda package: (_ for _ in ()).throw(libraries.PackageNotFoundError))
+    assert "bad" in levels(libraries.python_and_torch(store))
+    monkeypatch.setattr(libraries, "missing_for_deepspeed", lambda: "deepspeed is not installed; install it")
+    assert "bad" not in levels(libraries.backends(store))

@@ -1,0 +1,98 @@
+"""Small files: replaced whole, and the console that must not grow for ever."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from engine.host.files import replace, rotate
+
+WRITER = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
+for n in range(20000):
+    os.write(fd, b"%07d\\n" % n)
+"""
+
+
+def test_a_console_is_rotated_under_a_process_that_goes_on_writing(tmp_path: Path) -> None:
+    console = tmp_path / "console.log"
+    console.touch()
+    inode = console.stat().st_ino
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(console)])
+    while writer.poll() is None:
+        rotate(console, 10_000)
+    assert console.stat().st_ino == inode
+    rotate(console, 0)
+    seen = (tmp_path / "console.log.1").read_text()
+    numbers = [int(line) for line in seen.split()]
+    assert numbers == list(range(numbers[0], 20_000))
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_a_console_that_is_small_or_not_there_is_left_alone(tmp_path: Path) -> None:
+    rotate(tmp_path / "none", 10)
+    console = tmp_path / "console.log"
+    console.write_text("few")
+    rotate(console, 3)
+    assert [p.name for p in tmp_path.iterdir()] == ["console.log"]
+
+
+def test_a_console_that_cannot_be_copied_stays(tmp_path: Path) -> None:
+    console = tmp_path / "console.log"
+    console.write_text("x" * 100)
+    (tmp_path / ".console.log.1").mkdir()
+    rotate(console, 10)
+    assert console.read_text() == "x" * 100
+
+
+def test_logs_follows_a_console_over_a_rotation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    from engine.events.run_dir import Job
+    from tui.cli import run_commands
+
+    path = tmp_path / "console.log"
+    path.write_bytes(b"one\n")
+    job = Job(tmp_path)
+    monkeypatch.setattr(run_commands.Store, "find", lambda *_: job)
+    looks = iter([b"two\n", b"three\n", b"four\n", None])
+
+    def meanwhile(*_: object) -> dict[str, str]:
+        """What happens between two looks at the console: it is written to, then rotated, then written to."""
+        text = next(looks)
+        if text is not None:
+            with open(path, "ab") as file:
+                file.write(text)
+        if text == b"three\n":
+            rotate(path, 1)
+        return {"phase": "running" if text is not None else "finished"}
+
+    monkeypatch.setattr(Job, "summary", meanwhile)
+    args = type("Args", (), {"job": "x", "follow": True})()
+    assert run_commands.logs(args) == 0
+    assert capfdbinary.readouterr().out == b"one\ntwo\nthree\nfour\n"
+
+
+def test_what_is_replaced_is_for_its_owner_alone_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    target = tmp_path / "state.json"
+    errors: list[OSError] = []
+
+    def write(byte: bytes) -> None:
+        try:
+            replace(target, byte * 10_000, sync=False)
+        except OSError as error:
+            errors.append(error)
+
+    for byte in (b"a", b"b"):
+        thread = threading.Thread(target=write, args=(byte,))
+        thread.start()
+        thread.join()
+    assert (target.read_bytes(), errors) == (b"b" * 10_000, [])
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == ["state.json"]

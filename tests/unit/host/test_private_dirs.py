@@ -1,0 +1,281 @@
+"""Nobody else reads a run's state or speaks to it, and nothing that others laid there is taken for ours."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine.events import wire
+from engine.events.log import LogWriter
+from engine.events.log_index import Digest
+from engine.events.run_dir import Job
+from engine.host import private_dirs
+from engine.host.files import write_json
+from engine.host.process import spawn_detached
+from engine.runs.server import Server
+from engine.runs.store import Store
+from profiles import registry
+from profiles.errors import UserError
+
+if TYPE_CHECKING:
+    from conftest import Make
+
+NOBODY = 65534
+ROOT = Path(__file__).parents[3]
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+def as_nobody(*attempts: Callable[[], object]) -> list[str]:
+    """What another user of this machine gets from each attempt: the name of the error, or what it answered."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = []
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            for attempt in attempts:
+                try:
+                    said.append(repr(attempt()))
+                except OSError as error:
+                    said.append(type(error).__name__)
+        finally:
+            os.write(writer, json.dumps(said).encode())
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as told:
+        said = json.loads(told.read())
+    os.waitpid(child, 0)
+    return said
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter, as /tmp or a shared disk is; a test's own is closed further up."""
+    folder = Path(tempfile.mkdtemp(prefix="mla-tui-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def create(store: Store) -> Job:
+    return store.create(registry.load("cpu_demo"), {}, {"phase": "running"})
+
+
+def refusal(attempt: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as caught:
+        attempt()
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+@as_root
+async def test_another_user_can_neither_list_nor_read_nor_connect(open_folder: Path) -> None:
+    store = Store(open_folder / "home")
+    job = create(store)
+    LogWriter(job.log_path, 1).write("state", phase="running", reason="")
+    server = Server(_Run(job))
+    await server.start()
+
+    def connect() -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(job.socket_path))
+
+    tried = (
+        lambda: os.listdir(store.home),
+        lambda: os.listdir(job.path),
+        job.log_path.read_bytes,
+        job.state_path.read_bytes,
+        connect,
+    )
+    assert as_nobody(lambda: os.listdir(open_folder)) == ["['home']"]
+    assert as_nobody(*tried) == ["PermissionError"] * 5
+    # Each file has its own lock too, should a person open the folders.
+    for folder in (store.home, store.jobs, job.path):
+        folder.chmod(0o755)
+    assert as_nobody(*tried[2:]) == ["PermissionError"] * 3
+    await server.close()
+
+
+class _Run:
+    """What a server asks of the run it speaks for."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.digest = Digest(job)
+
+    def stop_without_trainer(self, id: str) -> None:
+        raise AssertionError
+
+    def kill_trainer(self, id: str) -> None:
+        raise AssertionError
+
+    def heard(self, record: dict[str, object]) -> None:
+        raise AssertionError
+
+
+@as_root
+async def test_another_user_who_gets_through_to_the_socket_gets_no_answer(open_folder: Path) -> None:
+    import asyncio
+
+    store = Store(open_folder / "home")
+    job = create(store)
+    server = Server(_Run(job))
+    await server.start()
+    for path, bits in ((store.home, 0o755), (store.jobs, 0o755), (job.path, 0o755), (job.socket_path, 0o666)):
+        path.chmod(bits)
+
+    def ask() -> bytes:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(job.socket_path))
+            client.sendall(wire.encode({"id": 1, "method": "hello"}))
+            return client.recv(1 << 16)
+
+    (answer,) = await asyncio.to_thread(as_nobody, ask)
+    assert answer in ("b''", "ConnectionResetError", "BrokenPipeError")
+    assert b"version" in await asyncio.to_thread(ask)
+    await server.close()
+
+
+@pytest.mark.parametrize("which", ["home", "jobs"])
+def test_a_symbolic_link_is_no_state_directory(store: Store, tmp_path: Path, which: str) -> None:
+    place = store.home if which == "home" else store.jobs
+    place.parent.mkdir(exist_ok=True)
+    (tmp_path / "elsewhere").mkdir()
+    place.symlink_to(tmp_path / "elsewhere")
+    for attempt in (store.ids, store.summaries, lambda: store.find("latest"), lambda: create(store)):
+        assert refusal(attempt).startswith(f"{place}: is a symbolic link")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_nor_is_a_link_to_nowhere(store: Store) -> None:
+    store.home.symlink_to("nowhere")
+    assert "is a symbolic link" in refusal(lambda: create(store))
+
+
+def test_a_linked_job_is_left_alone_and_named(store: Store, make_job: Make, tmp_path: Path) -> None:
+    job, other = make_job("mine"), make_job("other")
+    os.rename(other.path, tmp_path / other.id)
+    other.path.symlink_to(tmp_path / other.id)
+    assert store.ids() == [job.id]
+    assert refusal(lambda: store.find(other.id)).startswith(f"{other.path}: is a symbolic link")
+    assert [line.partition(":")[0] for line in store.strangers()] == [str(other.path)]
+
+
+@as_root
+@pytest.mark.parametrize("which", ["home", "jobs", "job"])
+def test_another_users_directory_is_refused(store: Store, make_job: Make, which: str) -> None:
+    job = make_job()
+    place = {"home": store.home, "jobs": store.jobs, "job": job.path}[which]
+    os.chown(place, NOBODY, NOBODY)
+    said = refusal(lambda: store.find(job.id))
+    assert said.startswith(f"{place}: belongs to nobody, not to you; set MLA_TUI_HOME to")
+    if which == "job":
+        assert store.ids() == []
+    else:
+        assert refusal(lambda: create(store)) == said
+
+
+def test_the_way_to_it_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "state").symlink_to(tmp_path / "disk")
+    store = Store(tmp_path / "state" / "mla-tui")
+    job = create(store)
+    assert store.find("latest").id == job.id
+
+
+def test_what_is_open_to_others_is_closed_when_something_is_put_there(store: Store) -> None:
+    store.jobs.mkdir(parents=True)
+    for folder in (store.home, store.jobs):
+        folder.chmod(0o775)
+    assert store.ids() == []  # looking changes nothing
+    assert mode(store.home) == 0o775
+    job = create(store)
+    assert [mode(folder) for folder in (store.home, store.jobs, job.path)] == [0o700] * 3
+
+
+def test_parents_that_had_to_be_made_are_as_others_are(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        private_dirs.make_own(tmp_path / "a" / "b", parents=True)
+    finally:
+        os.umask(before)
+    assert (mode(tmp_path / "a"), mode(tmp_path / "a" / "b")) == (0o755, 0o700)
+
+
+def test_files_of_a_job_are_for_its_owner(make_job: Make) -> None:
+    before = os.umask(0)
+    try:
+        job = make_job()
+        LogWriter(job.log_path, 1).write("state", phase="running", reason="")
+        write_json(job.trainer_who, {})
+        spawn_detached(["true"], job.console_path, job.path).wait()
+    finally:
+        os.umask(before)
+    assert {path.name: oct(mode(path)) for path in job.path.iterdir() if mode(path) & 0o077} == {}
+
+
+# -- nothing on disk is code
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, dict[str, ast.expr]]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), {word.arg: word.value for word in node.keywords if word.arg}
+
+
+def unsafe(source: str) -> list[str]:
+    """What in ``source`` reads, or could read, a pickle from disk."""
+    tree = ast.parse(source)
+    found = []
+    for node in ast.walk(tree):
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        found += [
+            m for m in modules if m.partition(".")[0] in ("pickle", "cPickle", "dill", "shelve", "marshal", "joblib")
+        ]
+    for name, words in calls(tree):
+        if name == "torch.load" and not (
+            isinstance(words.get("weights_only"), ast.Constant) and words["weights_only"].value is True
+        ):
+            found.append("torch.load without weights_only=True")
+        if "allow_pickle" in words:
+            found.append(f"{name} with allow_pickle")
+    return found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from pickle import load",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path, allow_pickle=True)",
+    ],
+)
+def test_the_search_finds_what_it_looks_for(source: str) -> None:
+    assert unsafe(source)
+
+
+def test_nothing_is_unpickled() -> None:
+    files = [
+        path for package in ("tui", "engine", "model", "data", "profiles") for path in (ROOT / package).rglob("*.py")
+    ]
+    assert len(files) > 50
+    assert {str(path.relative_to(ROOT)): found for path in files if (found := unsafe(path.read_text()))} == {}

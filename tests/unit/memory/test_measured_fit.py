@@ -1,0 +1,82 @@
+"""A run that does not fit settles within two retries at the largest micro that does, whatever the forecast's error."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.memory.forecast import forecast
+from engine.memory.hardware import Hardware
+from engine.memory.measured_fit import MARGIN, MicroFit, micros
+from profiles import registry
+from profiles.spec import RunSpec
+
+GIB = 1 << 30
+CARD = Hardware("card", "cuda", 80 * GIB, 80 * GIB, 128 * GIB, 128 * GIB)
+
+
+@pytest.fixture(scope="module")
+def spec() -> RunSpec:
+    spec = registry.load("gpu_fast", ["sequences=64", "micro=64", "context=2048"])
+    return replace(spec, memory=replace(spec.memory, strategy="device", checkpointing="full"))
+
+
+def really(spec: RunSpec, micro: int, fixed: float, each: float) -> int:
+    """What a machine would really hold: the forecast with an error in its fixed part and one in what micro adds."""
+    one, this = (forecast(spec.with_batch(micro=n), CARD).device_total for n in (1, micro))
+    return round(one * fixed + (this - one) * each)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    fixed=st.floats(0.97, 1.03),
+    each=st.floats(0.97, 1.03),
+    gib=st.floats(18, 80),
+)
+def test_it_settles_at_the_largest_micro_that_fits(spec: RunSpec, fixed: float, each: float, gib: float) -> None:
+    capacity = round(gib * GIB)
+    fit, micro, failures = MicroFit(CARD), 64, 0
+    while (peak := really(spec, micro, fixed, each)) > capacity:
+        failures += 1
+        fit.failed(micro, capacity)
+        lower = fit.lower(spec.with_batch(micro=micro), capacity)
+        if lower is None:
+            return  # not even one sequence fits
+        micro = lower
+    fit.peaked(micro, peak)
+    while higher := fit.higher(spec.with_batch(micro=micro), 64, capacity):  # quiet stretches
+        micro = higher
+        if really(spec, micro, fixed, each) > capacity:
+            failures += 1
+            fit.failed(micro, capacity)
+            micro = fit.lower(spec.with_batch(micro=micro), capacity) or 1
+        fit.peaked(micro, really(spec, micro, fixed, each))
+    assert failures <= 2
+    assert really(spec, micro, fixed, each) <= capacity
+    room = capacity * (MARGIN - 0.03)  # the error of what one more step of micro adds
+    bigger = [n for n in micros(spec) if n > micro and really(spec, n, fixed, each) <= room]
+    assert not bigger
+
+
+def test_what_failed_is_tried_again_only_in_more_memory(spec: RunSpec) -> None:
+    fit = MicroFit(CARD)
+    fit.failed(64, 30 * GIB)
+    micro = fit.lower(spec, 30 * GIB)
+    assert micro is not None and micro < 64
+    now = spec.with_batch(micro=micro)
+    fit.peaked(micro, 10 * GIB)
+    assert (fit.higher(now, 64, 30 * GIB) or 0) < 64
+    assert fit.higher(now, 64, 79 * GIB) == 64
+    fit.forget()
+    assert fit.higher(now, 64, 79 * GIB) == 64
+
+
+def test_one_sequence_that_does_not_fit_is_the_end(spec: RunSpec) -> None:
+    assert MicroFit(CARD).lower(spec.with_batch(micro=1), GIB) is None
+
+
+def test_where_nothing_fits_by_forecast_it_halves(spec: RunSpec) -> None:
+    assert MicroFit(CARD).lower(spec, GIB) == 32

@@ -1,0 +1,40 @@
+"""A run that a server speaks for. Server and log are real; the trainer's part is played by a ``LogWriter``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.events.log import LogWriter
+from engine.events.log_index import Digest
+from engine.events.run_dir import Job
+from engine.runs.server import Server
+
+PATIENCE = 20.0
+
+
+@dataclass
+class Served:
+    """A run that is looked after: its digest follows the log, as the supervisor's does."""
+
+    job: Job
+    log: LogWriter
+    stopped_by: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.digest = Digest(self.job)
+        self.server = Server(self)
+
+    def stop_without_trainer(self, id: str) -> None:
+        self.stopped_by.append(id)
+
+    def kill_trainer(self, id: str) -> None:
+        self.stopped_by.append(id)
+
+    def heard(self, record: dict[str, Any]) -> None:
+        pass
+
+    def write(self, kind: str, **fields: Any) -> None:
+        self.log.write(kind, **fields)
+        self.digest.poll()
+        self.server.changed()

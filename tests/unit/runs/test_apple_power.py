@@ -1,0 +1,62 @@
+"""Power on Apple Silicon, with a chip at the library's edge."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from engine.runs import apple_power
+from engine.runs.apple_power import ApplePower
+from engine.runs.telemetry import Telemetry
+
+
+class Chip:
+    """As zeus_apple_silicon counts: a window cannot begin twice, nor end without having begun."""
+
+    def __init__(self) -> None:
+        self.open: set[str] = set()
+
+    def begin_window(self, label: str) -> None:
+        assert label not in self.open
+        self.open.add(label)
+
+    def end_window(self, label: str) -> types.SimpleNamespace:
+        self.open.remove(label)
+        return types.SimpleNamespace(cpu_total_mj=12_000, gpu_mj=30_000, gpu_sram_mj=None, dram_mj=3_000, ane_mj=0)
+
+
+@pytest.fixture
+def mac(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A Mac whose clock is a list: the last entry is now."""
+    clock = [0.0]
+    monkeypatch.setitem(sys.modules, "zeus_apple_silicon", types.SimpleNamespace(AppleEnergyMonitor=Chip))
+    monkeypatch.setattr(apple_power.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(apple_power.platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(apple_power.time, "monotonic", lambda: clock[-1])
+    return clock
+
+
+def test_energy_over_time_is_power(mac: list[float]) -> None:
+    power = ApplePower()
+    mac.append(1.5)
+    assert power.watts() == 30.0
+    mac.append(2.0)
+    assert power.watts() == 90.0
+
+
+def test_it_is_sampled(mac: list[float], tmp_path: Path) -> None:
+    telemetry = Telemetry(tmp_path)
+    mac.append(1.0)
+    assert telemetry.sample()["power_w"] == 45.0
+
+
+def test_elsewhere_there_is_none(tmp_path: Path) -> None:
+    assert ApplePower().watts() is None
+
+
+def test_a_mac_without_the_library(mac: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zeus_apple_silicon", None)
+    assert ApplePower().watts() is None

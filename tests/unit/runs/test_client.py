@@ -1,0 +1,149 @@
+"""One client's view of a run: the socket while somebody answers there, the files otherwise, each record once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from engine.events import wire
+from engine.events.log import LogWriter
+from engine.host.process import identity
+from engine.runs.client import Link
+from engine.runs.store import Store
+from profiles.errors import UserError
+from tests.unit.runs.served import PATIENCE, Served
+
+if TYPE_CHECKING:
+    from conftest import Make
+
+
+@pytest.mark.parametrize("served", [True, False])
+async def test_history_and_then_records_give_each_step_once_while_a_writer_appends(run: Served, served: bool) -> None:
+    if not served:
+        await run.server.close()
+    last = 400
+
+    async def write() -> None:
+        run.write("start", resumed_from=None)
+        for step in range(1, last + 1):
+            run.write("step", step=step, loss=1.0)
+            await asyncio.sleep(0)
+
+    async def watch(after: int) -> list[int]:
+        while run.digest.history.order.last < after:
+            await asyncio.sleep(0)
+        link = Link(run.job)
+        answer = await link.history(["loss"], points=10_000)
+        seen = [point[0] for point in answer["series"]["loss"]]
+        assert len(seen) >= after
+        records = link.records(answer["at"])
+        while seen[-1:] != [last]:  # the history may have it all: then no record is coming
+            record = await anext(records)
+            if record["kind"] == "step":
+                seen.append(record["step"])
+        await link.close()
+        return seen
+
+    watchers = [watch(after) for after in (0, 100, 300)]
+    _, *seen = await asyncio.wait_for(asyncio.gather(write(), *watchers), PATIENCE)
+    assert seen == [list(range(1, last + 1))] * 3
+
+
+async def test_records_go_on_from_the_files_when_the_socket_is_lost_and_say_so(run: Served) -> None:
+    run.write("step", step=1, loss=1.0)
+    seen: list[Any] = []
+
+    async def watch() -> None:
+        async for record in Link(run.job).records():
+            seen.append(("lost", "up")[record["up"]] if record["kind"] == "link" else record["step"])
+            match seen[-1]:
+                case 1:
+                    await run.server.close()
+                case "lost":
+                    run.write("step", step=2, loss=1.0)
+                case 2:
+                    await run.server.start()
+                case "up" if len(seen) > 1:
+                    run.write("step", step=3, loss=1.0)
+                case 3:
+                    return
+
+    await asyncio.wait_for(watch(), PATIENCE)
+    assert seen == ["up", 1, "lost", 2, "up", 3]
+
+
+async def test_a_socket_that_closes_before_it_has_answered_was_never_there(run: Served) -> None:
+    run.write("step", step=1, loss=1.0)
+    await run.server.close()
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.close()
+
+    server = await asyncio.start_unix_server(hang_up, sock=wire.listen(run.job.socket_path))
+    first = await asyncio.wait_for(anext(Link(run.job).records()), PATIENCE)
+    assert (first["kind"], first["at"]) == ("step", 0)
+    server.close()
+
+
+async def test_records_of_an_ended_run_end(make_job: Make) -> None:
+    job = make_job(phase="finished")
+    log = LogWriter(job.log_path, 1)
+    for step in (1, 2, 3):
+        log.write("step", step=step, loss=1.0)
+    log.write("state", phase="finished", reason="")
+
+    async def watch() -> list[dict[str, Any]]:
+        return [record async for record in Link(job).records()]
+
+    records = await asyncio.wait_for(watch(), PATIENCE)
+    assert [r["kind"] for r in records] == ["step", "step", "step", "state"]
+    assert records[0]["at"] == 0
+    link = Link(job)
+    assert [p[0] for p in (await link.history(["loss"]))["series"]["loss"]] == [1, 2, 3]
+    with pytest.raises(UserError, match=rf"job {job.id}: has finished; pause needs a living run"):
+        await link.request("pause")
+
+
+async def test_a_request_is_pending_and_a_refusal_one_line(run: Served) -> None:
+    link = Link(run.job)
+    assert (await link.request("pause"))["state"] == "pending"
+    with pytest.raises(UserError, match=rf"job {run.job.id}: dance: no such method"):
+        await link.request("dance")
+
+
+async def test_another_version_of_the_supervisor_is_said(run: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await Link(run.job).skew() is None
+    monkeypatch.setattr("engine.runs.server.package_version", lambda: "0.0.1")
+    line = await Link(run.job).skew()
+    assert line is not None and run.job.id in line and "0.0.1" in line and "\n" not in line
+
+
+def test_a_supervisor_that_cannot_be_asked_has_left_its_version_in_the_state(
+    make_job: Make, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tui.cli.main import main
+
+    job = make_job(supervisor=identity(os.getpid()), version="0.0.1")
+    monkeypatch.setenv("MLA_TUI_HOME", str(store.home))
+    monkeypatch.setattr("sys.argv", ["mla-tui", "status", job.id])
+    main()
+    assert "0.0.1" in capsys.readouterr().err
+
+
+async def test_an_answer_cut_in_the_middle_falls_back_to_the_files(store: Store, make_job: Make) -> None:
+    job = make_job()
+    LogWriter(job.log_path, 1).write("step", step=1, loss=1.0)
+
+    async def die_within_the_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b'{"jsonrpc":"2.0","id":1,"result":{"at":')
+        writer.close()
+
+    server = await asyncio.start_unix_server(die_within_the_answer, sock=wire.listen(job.socket_path))
+    answer = await Link(job).history(["loss"])
+    assert answer["series"]["loss"] == [[1, 1.0, 1.0, 1.0]]
+    server.close()

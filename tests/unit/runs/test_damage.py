@@ -1,0 +1,152 @@
+"""Files of a job with torn ends and flipped bits: opened all the same, the intact part used, the damage named.
+
+Every reader is tried: what it gives may be less, never an exception, and never a record that nobody wrote unless the
+flipped line still is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from engine.events import commands
+from engine.events.commands import CommandReader
+from engine.events.history import SERIES
+from engine.events.log import LogWriter, read_all, scan
+from engine.events.log_index import Digest
+from engine.events.run_dir import Job
+from engine.runs.client import Link
+from tui.app.state.run_view import RunView
+from tui.cli.run_commands import LineShow
+from tui.text.event_text import tell
+
+if TYPE_CHECKING:
+    from conftest import Make
+
+FLIPS = 300
+
+
+@pytest.fixture
+def job(make_job: Make) -> Job:
+    """One of every kind of record, a restart, and commands."""
+    job = make_job(phase="finished", supervisor={"pid": 1, "start_ticks": 5}, trainer=None, at=0)
+    log = LogWriter(job.log_path, 1)
+    log.write("state", phase="starting", reason="")
+    log.write("start", paths={"loss": "fused"}, params=10, device="cpu", versions={}, resumed_from=None)
+    log.write("val", step=0, loss=3.0, bucket="val", tokens=64)
+    for step in range(1, 9):
+        log.write("step", step=step, loss=3 / step, lr=1e-3, tok_s=10.5, step_s=0.5, micro=4, accum=2, context=32)
+    log.write("telemetry", rss=[1, 2], ram_used=[3, 4])
+    log.write("edit", id="a" * 12, ok=True, changed={"micro": [4, 2]}, step=4, by="me", why="")
+    log.write("checkpoint", ok=True, path="/x/ckpt_step_4", step=4, bytes=12, seconds=0.5, stall_s=0.1, why="")
+    log.write("alert", what="nan", text="step 5")
+    log.write("oom", where="backward", wanted=1 << 30, parts={"weights": 1}, action="micro 2", micro=2, accum=4)
+    log.write("memory", parts={"weights": [1, 2]})
+    log.write("log", level="warning", text="said", rank=1)
+    log.write("exit", code=None, signal="SIGKILL", why="killed")
+    log = LogWriter(job.log_path, 2)
+    log.write("start", resumed_from=4)
+    log.write("step", step=5, loss=0.5, lr=1e-3, tok_s=10.5, step_s=0.5)
+    log.write("state", phase="finished", reason="")
+    for method in ("set", "pause", "resume"):
+        commands.append(job.commands_path, method, {"changes": {"micro": 2}}, "me")
+    return job
+
+
+def use_everything(job: Job) -> Digest:
+    """All that supervisor, trainer, commands and app do with a job's files."""
+    digest = Digest(job)
+    digest.catch_up()
+    json.dumps(digest.history.answer(list(SERIES), 100), allow_nan=False)
+    summary = job.summary()
+    json.dumps(summary)
+    view, show = RunView(summary), LineShow(8)
+    view.load_history({"series": digest.history.answer(list(SERIES), 100)})
+    for _, record in read_all(job.log_path):
+        view.take(record)
+        tell(record)
+        show(record)
+    view.eta()
+    list(scan(job.log_path, b'"edit"'))
+    CommandReader(job.commands_path, job.log_path).poll()
+    digest.close()
+    return digest
+
+
+def flipped(content: bytes, rng: random.Random) -> bytes:
+    bit = rng.randrange(8 * len(content))
+    return content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :]
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "commands.jsonl", "state.json", "history.bin"])
+def test_flipped_bits_are_survived_by_every_reader(job: Job, name: str) -> None:
+    use_everything(job).save()
+    path, seed = job.path / name, random.SystemRandom().randrange(1 << 32)
+    whole, rng = path.read_bytes(), random.Random(seed)
+    print(f"seed {seed}")
+    for _ in range(FLIPS):
+        path.write_bytes(flipped(whole, rng))
+        if name == "events.jsonl":
+            (job.path / "history.bin").unlink(missing_ok=True)
+        use_everything(job)
+
+
+def test_a_flipped_bit_costs_at_most_the_lines_it_is_in(job: Job) -> None:
+    whole, seed = job.log_path.read_bytes(), random.SystemRandom().randrange(1 << 32)
+    rng, truth = random.Random(seed), list(read_all(job.log_path))
+    print(f"seed {seed}")
+    for _ in range(FLIPS):
+        bent = flipped(whole, rng)
+        at = next(i for i in range(len(whole)) if bent[i] != whole[i])
+        begin, end = whole.rfind(b"\n", 0, at) + 1, whole.find(b"\n", at) + 1
+        end = (whole.find(b"\n", end) + 1 or len(whole)) if whole[at : at + 1] == b"\n" else end  # it joins two
+        job.log_path.write_bytes(bent)
+        found = [pair for pair in read_all(job.log_path) if not begin <= pair[0] < end]
+        assert found == [pair for pair in truth if not begin <= pair[0] < end]
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "commands.jsonl"])
+def test_a_file_torn_at_every_record_boundary_and_around_it_gives_what_is_whole(job: Job, name: str) -> None:
+    path = job.path / name
+    whole, truth = path.read_bytes(), list(read_all(path))
+    ends = [i + 1 for i in range(len(whole)) if whole[i : i + 1] == b"\n"]
+    for cut in sorted({max(0, end + d) for end in ends for d in (-2, -1, 0, 1, 9)}):
+        path.write_bytes(whole[:cut])
+        assert list(read_all(path)) == [p for p in truth if whole.find(b"\n", p[0]) < cut]
+        use_everything(job)
+        path.write_bytes(whole[:cut] + b"\x00" * 40)  # what a power loss leaves of a page
+        use_everything(job)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"phase":7,"attempt":"x","supervisor":[],"trainer":{"pid":"1"},"at":-1,"step":{},"exit":7}',
+        b'{"phase":"running","at":99999999999,"attempt":1' + b"0" * 400 + b',"started":"now"}',
+    ],
+)
+def test_a_state_of_any_shape_is_survived_and_the_log_fills_it(job: Job, state: bytes) -> None:
+    job.state_path.write_bytes(state)
+    found = use_everything(job)
+    assert (found.summary["phase"], found.summary["step"], found.summary["attempt"]) == ("finished", 5, 2)
+
+
+def test_a_client_reads_a_damaged_job_without_a_supervisor(job: Job, tmp_path: Path) -> None:
+    whole = job.log_path.read_bytes()
+    job.log_path.write_bytes(whole[:900] + b"\xff" * 50 + whole[950:])
+
+    async def watch() -> list[dict[str, Any]]:
+        link = Link(job)
+        await link.history(["loss"])
+        return [record async for record in link.records()]
+
+    kinds = [record["kind"] for record in asyncio.run(watch())]
+    assert kinds[-1] == "state" and kinds.count("step") >= 6

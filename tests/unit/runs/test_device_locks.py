@@ -1,0 +1,99 @@
+"""The lock on a device lasts as long as any process that shares it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.host.process import HELD_FDS
+from engine.runs.device_locks import DeviceLocks, check_free, devices_of, holder
+from profiles import registry
+from profiles.errors import UserError
+
+HOLD = "import sys, time; print('held', flush=True); sys.stdin.read()"
+
+
+def test_a_lock_outlives_the_process_that_took_it(tmp_path: Path) -> None:
+    locks = DeviceLocks(tmp_path, ["cpu"])
+    assert locks.take("first") is None
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=locks.fds
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    locks.release()
+    assert holder(tmp_path, "cpu") == "first"
+    assert DeviceLocks(tmp_path, ["cpu"]).take("second") == ("cpu", "first")
+    child.communicate()
+    assert holder(tmp_path, "cpu") is None
+
+
+def test_an_inherited_lock_is_known_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locks = DeviceLocks(tmp_path, ["cpu", "mlx"])
+    assert locks.take("job") is None
+    with open(tmp_path / "stranger", "w") as stranger:
+        monkeypatch.setenv(HELD_FDS, f"{locks.env[HELD_FDS]},{stranger.fileno()},999999,x")
+        heir = DeviceLocks(tmp_path, ["cpu", "mlx"])
+        assert set(heir.fds) == set(locks.fds)
+        assert heir.take("job") is None
+
+
+def test_of_two_devices_both_or_none(tmp_path: Path) -> None:
+    one, both = DeviceLocks(tmp_path, ["b"]), DeviceLocks(tmp_path, ["a", "b"])
+    assert one.take("one") is None
+    assert both.take("both") == ("b", "one")
+    assert holder(tmp_path, "a") is None
+    one.release()
+    assert both.take("both") is None
+
+
+def test_who_waits_longest_is_next(tmp_path: Path) -> None:
+    first, second, third, late = (DeviceLocks(tmp_path, ["cpu"]) for _ in range(4))
+    assert first.take("1") is None
+    assert third.take("3") == ("cpu", "1")
+    assert second.take("2") == ("cpu", "1")
+    first.release()
+    assert third.take("3") == ("cpu", "2")
+    assert late.take("4") == ("cpu", "2")
+    assert second.take("2") is None
+    assert late.take("4") == ("cpu", "2")
+    second.release()
+    third.release()  # it was stopped while it waited
+    assert late.take("4") is None
+    late.release()
+    assert [path.name for path in (tmp_path / "devices").iterdir()] == ["cpu.lock"]
+
+
+def test_who_died_waiting_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "devices").mkdir()
+    left = tmp_path / "devices" / "cpu.wait.1"
+    left.touch()
+    assert DeviceLocks(tmp_path, ["cpu"]).take("2") is None
+    assert not left.exists()
+
+
+def test_a_taken_device_is_named_with_the_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    spec = registry.load("cpu_demo")
+    assert devices_of(spec) == ["cpu"]
+    check_free(tmp_path, spec)
+    locks = DeviceLocks(tmp_path, ["cpu"])
+    locks.take("20261125-1-x")
+    with pytest.raises(UserError, match=r"cpu: is used by job 20261125-1-x; wait for it with --queue"):
+        check_free(tmp_path, spec)
+
+
+def test_cards_are_locked_by_their_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    pynvml = pytest.importorskip("pynvml")
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 4)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUUID", lambda handle: f"GPU-{handle}")
+    spec = registry.load("cpu_demo", ["gpus_per_node=2", "micro=4"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert devices_of(spec) == ["GPU-0", "GPU-1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1,0")
+    assert devices_of(spec) == ["GPU-3", "GPU-1"]

@@ -1,0 +1,276 @@
+"""The history of a run: bounded, true to every spike, and true to the latest attempt."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.events import history
+from engine.events.history import BY_STEP, CAPACITY, SERIES, History, Series
+from engine.events.log import LogWriter, Record, read_all
+
+finite = st.floats(-1e6, 1e6)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "events.jsonl"
+
+
+def numbered(records: list[Record]) -> list[tuple[int, Record]]:
+    return list(enumerate(records))
+
+
+@settings(deadline=None)
+@given(st.lists(st.none() | finite, max_size=200), st.integers(0, 30), st.integers(2, 16), st.integers(1, 50))
+def test_no_extreme_is_lost_and_the_mean_is_that_of_the_values(
+    values: list[float | None], points: int, capacity: int, chunk: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history, "CAPACITY", capacity)  # a small one, so that short sequences are merged often
+        series = Series()
+        for begin in range(0, len(values), chunk):
+            part = values[begin : begin + chunk]
+            xs = range(begin, begin + len(part))
+            series.extend(xs, part, part, xs)
+            assert len(series) <= capacity
+    answer = series.points(points)
+    known = [v for v in values if v is not None]
+    assert len(answer) <= max(1, points)
+    assert [p[0] for p in answer] == sorted({p[0] for p in answer})
+    if values:
+        assert answer[-1][0] == len(values) - 1
+    assert min((p[1] for p in answer if p[1] is not None), default=None) == min(known, default=None)
+    assert max((p[3] for p in answer if p[3] is not None), default=None) == max(known, default=None)
+    begin = 0
+    for x, low, mean, high in answer:
+        inside = [v for v in values[begin : x + 1] if v is not None]
+        begin = x + 1
+        assert (low, high) == (min(inside, default=None), max(inside, default=None))
+        assert mean is None if not inside else mean == pytest.approx(sum(inside) / len(inside), abs=1e-6)
+
+
+def test_a_window_holds_only_its_own_points() -> None:
+    series = Series()
+    for x in range(100):
+        series.add(x, x, x)
+    assert series.points(1000, since=10, until=12) == [[10, 10, 10, 10], [11, 11, 11, 11], [12, 12, 12, 12]]
+    assert series.points(1000, since=200) == []
+    assert series.points(1, since=90) == [[99, 90, 94.5, 99]]
+
+
+def test_a_span_counts_with_both_its_ends(path: Path) -> None:
+    log = History(path)
+    log.take([(0, {"t": 5.0, "kind": "telemetry", "rss": [10, 30], "ram_used": 7, "device_used": None})])
+    assert log.answer(["rss", "ram_used", "device_used"], 10) == {
+        "rss": [[5.0, 10, 20, 30]],
+        "ram_used": [[5.0, 7, 7, 7]],
+        "device_used": [],
+    }
+
+
+def test_what_was_sampled_live_is_not_counted_again_when_the_log_tells_it(path: Path) -> None:
+    log = History(path)
+    log.take([(0, {"t": 1.0, "kind": "telemetry", "rss": [1, 3]})])
+    for t in (2.0, 3.0):
+        log.sample({"t": t, "kind": "telemetry", "rss": 10})
+    log.take([(9, {"t": 3.5, "kind": "telemetry", "rss": [10, 10]})])
+    assert [p[0] for p in log.answer(["rss"], 10)["rss"]] == [1, 2, 3]
+
+
+def test_a_nan_is_a_gap_and_an_unknown_series_is_left_out(path: Path) -> None:
+    log = History(path)
+    log.take([(0, {"kind": "step", "step": 1, "loss": None})])
+    assert log.answer(["loss", "nonsense"], 10) == {"loss": [[1, None, None, None]]}
+
+
+def test_a_series_that_only_some_steps_have_holds_only_those(path: Path) -> None:
+    log = History(path)
+    log.take(numbered([{"kind": "step", "step": n, **({"mfu": n} if n % 2 else {})} for n in range(1, 6)]))
+    assert log.answer(["mfu"], 10)["mfu"] == [[n, n, n, n] for n in (1, 3, 5)]
+
+
+def test_an_answer_for_twenty_thousand_steps_is_no_larger_than_for_five_thousand(path: Path) -> None:
+    log = History(path)
+    sizes = []
+    for step in range(1, 20_001):
+        log.take([(step, {"kind": "step", "step": step, "loss": 1 / 3, "lr": 1e-4, "grad_norm": 7 / 3})])
+        if step in (5_000, 20_000):
+            sizes.append(len(json.dumps(log.answer(list(SERIES), 500))))
+    assert sizes[1] <= 1.1 * sizes[0]
+    assert sizes[1] < 3 * 500 * 90
+    assert all(len(series) <= CAPACITY for series in log.series.values())
+
+
+# -- time
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 4e9), max_size=60), st.integers(2, 8))
+def test_time_never_falls_whatever_the_clock_does(clock: list[float], capacity: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history, "CAPACITY", capacity)
+        series = Series()
+        for n, t in enumerate(clock):
+            series.add(t, n, n)
+            xs = [p[0] for p in series.points(1000)]
+            assert xs == sorted(xs)
+            assert sum(series.held) == n + 1
+
+
+def test_a_single_time_from_the_future_does_not_hold_all_that_follow() -> None:
+    series = Series()
+    for t in (100.0, 101.0, 3.5e9, 103.0, 104.0):
+        series.add(t, 1, 1)
+    assert [p[0] for p in series.points(9)] == [100, 101, 103, 103, 104]
+
+
+def test_a_clock_set_back_an_hour_stands_still_until_it_has_caught_up() -> None:
+    series = Series()
+    for t in (5000.0, 5001.0, 1401.0, 1402.0, 5002.0):
+        series.add(t, t, t)
+    assert [(p[0], p[1]) for p in series.points(9)] == [
+        *((5000, 5000), (5001, 5001), (5001, 1401), (5001, 1402), (5002, 5002)),
+    ]
+
+
+# -- restarts
+
+
+def two_passes(path: Path) -> dict[str, list[tuple[float, float | None]]]:
+    """The plain definition: a step counts only if no later attempt began at or before it."""
+    resumed = [r.get("resumed_from") for _, r in read_all(path) if r["kind"] == "start"]
+    kept = [-1 if r is None else r for r in resumed]
+    limits = [min(kept[n:], default=math.inf) for n in range(len(kept) + 1)]
+    begun, truth = 0, {"loss": [], "lr": [], "val_loss": []}
+    for _, record in read_all(path):
+        if record["kind"] == "start":
+            begun += 1
+        elif record["kind"] in ("step", "val") and record["step"] <= limits[begun]:
+            if record["kind"] == "val":
+                truth["val_loss"].append((record["step"], record["loss"]))
+            else:
+                truth["loss"].append((record["step"], record["loss"]))
+                if "lr" in record:
+                    truth["lr"].append((record["step"], record["lr"]))
+    return truth
+
+
+def assert_tells(found: History, truth: dict[str, list[tuple[float, float | None]]]) -> None:
+    """Every bucket is that of the true values it covers, and all are covered."""
+    for name, values in truth.items():
+        buckets = found.series[name]
+        points = found.answer([name], 1 << 20)[name]
+        assert sum(buckets.held) == len(values), name
+        before = -math.inf
+        for x, low, mean, high in points:
+            inside = [v for at, v in values if before < at <= x and v is not None]
+            before = x
+            assert (low, high) == (min(inside, default=None), max(inside, default=None)), (name, x)
+            assert mean == (pytest.approx(sum(inside) / len(inside)) if inside else None)
+        assert (points[-1][0] if points else None) == (values[-1][0] if values else None)
+
+
+attempts = st.lists(st.tuples(st.none() | st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=6)
+
+
+def write_attempts(path: Path, runs: list[tuple[int | None, int]]) -> None:
+    """Attempts of (resumed from, steps done), as a trainer logs them: from a step that was reached before."""
+    reached = 0
+    for attempt, (asked, count) in enumerate(runs, start=1):
+        start = None if asked is None else min(asked, reached) or None
+        log = LogWriter(path, attempt)
+        log.write("start", resumed_from=start)
+        if start is None:
+            log.write("val", step=0, loss=attempt + 0.25)
+        for step in range((start or 0) + 1, (start or 0) + count + 1):
+            some = {"lr": step / 7} if step % 5 else {}  # a series of fewer values has other buckets
+            log.write("step", step=step, loss=None if step % 11 == 0 else attempt + step / 100, **some)
+            if step % 3 == 0:
+                log.write("val", step=step, loss=attempt + step / 50)
+        log.close()
+        reached = max(reached, (start or 0) + count)
+
+
+@settings(deadline=None, max_examples=80)
+@given(attempts, st.sampled_from([2, 3, 4, 8, 4096]), st.integers(1, 60))
+def test_the_latest_attempt_wins(
+    tmp_path_factory: pytest.TempPathFactory, runs: list[tuple[int | None, int]], capacity: int, chunk: int
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "events.jsonl"
+    write_attempts(path, runs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history, "CAPACITY", capacity)
+        found = History(path)
+        records = list(read_all(path))
+        for begin in range(0, len(records), chunk):
+            found.take(records[begin : begin + chunk])
+        assert_tells(found, two_passes(path))
+        assert all(len(found.series[name]) <= capacity for name in BY_STEP)
+
+
+def test_a_restart_late_in_a_long_log_reads_next_to_nothing_of_it_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LogWriter(path, 1)
+    for step in range(1, 20_001):
+        log.write("step", step=step, loss=1.0)
+    found = History(path)
+    found.take(read_all(path))
+    read = []
+    monkeypatch.setattr(history, "read_all", lambda *a: (read.append(pair) or pair for pair in read_all(*a)))
+    log.write("start", resumed_from=10_003)
+    found.take([(path.stat().st_size, {"kind": "start", "resumed_from": 10_003})])
+    assert found.answer(["loss"], 1)["loss"][-1][0] == 10_003
+    assert sum(found.series["loss"].held) == 10_003
+    assert 0 < len(read) <= 2 * found.series["loss"].width
+
+
+def test_a_restart_from_nothing_forgets_the_first_validation_too(path: Path) -> None:
+    write_attempts(path, [(None, 0), (None, 0)])
+    found = History(path)
+    found.take(read_all(path))
+    assert found.answer(["val_loss"], 10)["val_loss"] == [[0, 2.25, 2.25, 2.25]]
+
+
+# -- damage
+
+
+def fed(path: Path, *records: Record) -> list[Any]:
+    found = History(path)
+    for attempt, record in records:
+        LogWriter(path, attempt).write(**record)
+    found.take(read_all(path))
+    return [p[0] for p in found.answer(["loss"], 100)["loss"]]
+
+
+def steps(attempt: int, *numbers: int) -> list[tuple[int, Record]]:
+    return [(attempt, {"kind": "step", "step": n, "loss": 1.0}) for n in numbers]
+
+
+def test_a_step_flipped_to_a_far_one_costs_two_points(path: Path) -> None:
+    assert fed(path, *steps(1, 1, 2, 9_000_003, 4, 5, 6)) == [1, 2, 5, 6]
+
+
+def test_a_step_flipped_to_an_earlier_one_costs_itself(path: Path) -> None:
+    assert fed(path, *steps(1, 101, 102, 3, 104, 105)) == [101, 102, 104, 105]
+
+
+def test_a_restart_whose_line_is_lost_is_known_by_its_attempt(path: Path) -> None:
+    assert fed(path, *steps(1, 1, 2, 3, 4), *steps(2, 3, 4, 5)) == [1, 2, 3, 4, 5]
+
+
+def test_a_validation_flipped_to_a_far_step_does_not_hide_the_next_ones(path: Path) -> None:
+    log = LogWriter(path, 1)
+    for step, val in ((1, 1), (2, 2 << 20), (3, 3), (4, 1), (5, 5)):
+        log.write("step", step=step, loss=1.0)
+        log.write("val", step=val, loss=1.0)
+    found = History(path)
+    found.take(read_all(path))
+    assert [p[0] for p in found.answer(["val_loss"], 9)["val_loss"]] == [1, 3, 5]

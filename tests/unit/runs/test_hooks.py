@@ -1,0 +1,239 @@
+"""Hooks: which records are events, what a command is given, and that none of them can hold up or end its supervisor."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from engine.events.log import LogWriter, read_all
+from engine.events.run_dir import Job
+from engine.runs import hooks
+from engine.runs.hooks import Hooks
+from profiles.errors import SpecError
+
+if TYPE_CHECKING:
+    from conftest import Make
+
+Configure = Callable[..., Path]
+
+
+@pytest.fixture
+def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
+    """``configure(finished="…")`` writes a ``hooks.toml``."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+    def write(text: str | None = None, **commands: str) -> Path:
+        path = hooks.hooks_path()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [f"{event} = {json.dumps(command)}" for event, command in commands.items()]
+        path.write_text("\n".join(["[on_event]", *lines]) if text is None else text)
+        return path
+
+    return write
+
+
+class Watched:
+    """A job's log, and hooks that take each record as a supervisor hands it over."""
+
+    def __init__(self, job: Job, state: dict[str, Any] | None = None) -> None:
+        self.job = job
+        self.log = LogWriter(job.log_path, 1)
+        self.state = {"hooks_at": 0} if state is None else state
+        self.saved: list[int] = []
+        self.hooks = Hooks(job, self.state, self.log.write, lambda: self.saved.append(self.state["hooks_at"]))
+        self.at = job.log_path.stat().st_size
+
+    def write(self, kind: str, **fields: Any) -> None:
+        self.log.write(kind, **fields)
+        for at, record in read_all(self.job.log_path, self.at):
+            self.hooks.take(at, record)
+        self.at = self.job.log_path.stat().st_size
+
+    def warnings(self) -> list[str]:
+        return [record["text"] for _, record in read_all(self.job.log_path) if record["kind"] == "log"]
+
+
+@pytest.fixture
+def run(make_job: Make, configure: Configure) -> Watched:
+    return Watched(make_job("demo"))
+
+
+def told(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+async def test_each_event_runs_its_command_with_its_record(run: Watched, configure: Configure, tmp_path: Path) -> None:
+    out = tmp_path / "told"
+    configure(**dict.fromkeys(("finished", "failed", "oom", "nan", "stall"), f"cat >> {out}"))
+    run.write("state", phase="running", reason="")
+    run.write("oom", where="backward", wanted=5)
+    run.write("step", step=3, loss=None)
+    run.write("alert", what="nan", text="not a number")
+    run.write("alert", what="stall", text="slow")
+    run.write("alert", what="oom", text="of another kind")
+    run.write("state", phase="failed", reason="no more")
+    run.write("state", phase="finished", reason="")
+    await run.hooks.finish()
+    heard = told(out)
+    assert [record["event"] for record in heard] == ["oom", "nan", "stall", "failed", "finished"]
+    log = dict(read_all(run.job.log_path))
+    for record in heard:
+        whose = {key: record.pop(key) for key in ("job", "name", "host", "event")}
+        assert whose["job"] == run.job.id
+        assert whose["name"] == "demo"
+        assert whose["host"] == os.uname().nodename
+        assert record == {**log[record["at"]], "at": record["at"]}
+    assert run.warnings() == []
+
+
+async def test_the_environment_says_whose_it_is_and_no_terminal_is_there(
+    run: Watched, configure: Configure, tmp_path: Path
+) -> None:
+    out = tmp_path / "told"
+    configure(
+        finished=f'echo "$MLA_TUI_EVENT $MLA_TUI_JOB $MLA_TUI_NAME" > {out}; ps -o sid= -p $$ >> {out};'
+        f" echo $$ >> {out}; echo hello; echo there >&2"
+    )
+    run.write("state", phase="finished", reason="")
+    await run.hooks.finish()
+    whose, session, pid = out.read_text().splitlines()
+    assert whose == f"finished {run.job.id} demo"
+    assert session.strip() == pid.strip() != str(os.getsid(0))
+    assert run.job.console_path.read_text() == "hello\nthere\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("exit 3", "ended with code 3"),
+        ("kill -9 $$", "was killed by signal 9"),
+        ("no-such-program-at-all", "ended with code 127"),
+    ],
+)
+async def test_a_hook_that_fails_is_a_warning(run: Watched, configure: Configure, command: str, why: str) -> None:
+    configure(finished=command)
+    run.write("state", phase="finished", reason="")
+    await run.hooks.finish()
+    assert run.warnings() == [f"hook finished: {why}; its output stands in {run.job.console_path}"]
+
+
+async def test_a_hook_that_does_not_read_is_none(run: Watched, configure: Configure) -> None:
+    configure(finished="exec <&-; exit 0")
+    run.write("state", phase="finished", reason="x" * 200_000)
+    await run.hooks.finish()
+    assert run.warnings() == []
+
+
+async def test_a_hook_that_takes_too_long_is_ended_with_all_it_started(
+    run: Watched, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks.run_hook, "__defaults__", (0.5,))
+    pids = tmp_path / "pids"
+    configure(nan=f"sleep 600 & echo $! > {pids}; echo $$ >> {pids}; wait", finished=f"echo done >> {pids}")
+    run.write("alert", what="nan", text="")
+    run.write("state", phase="finished", reason="")
+    await run.hooks.finish()
+    assert run.warnings() == [
+        f"hook nan: was ended: it took more than 0.5 s; its output stands in {run.job.console_path}"
+    ]
+    *started, last = pids.read_text().split()
+    assert last == "done"
+    for pid in map(int, started):
+        deadline = time.monotonic() + 20
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline
+
+
+async def test_nobody_waits_for_a_hook(run: Watched, configure: Configure, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    configure(nan=f"while [ ! -e {gate} ]; do sleep 0.05; done")
+    for _ in range(100):  # a storm of events behind a hook that stands still
+        run.write("alert", what="nan", text="")
+    run.write("state", phase="finished", reason="")
+    assert len(run.hooks._waiting) == hooks.WAITING + 1
+    assert run.warnings() == [f"hook nan: is left out: {hooks.WAITING} hooks wait for those before them"]
+    configure(finished=f"cat > {tmp_path / 'told'}")  # and mended while it waits
+    gate.touch()
+    await run.hooks.finish()
+    assert [record["phase"] for record in told(tmp_path / "told")] == ["finished"]
+
+
+async def test_a_broken_file_is_a_warning_and_mended_it_works(
+    run: Watched, configure: Configure, tmp_path: Path
+) -> None:
+    path = configure("[on_event")
+    run.write("alert", what="nan", text="")
+    await run.hooks.finish()
+    (warning,) = run.warnings()
+    assert warning.startswith(f"hook nan: {path}: not valid TOML")
+    configure(nan=f"cat > {tmp_path / 'told'}")
+    run.write("alert", what="nan", text="again")
+    await run.hooks.finish()
+    assert told(tmp_path / "told")[0]["text"] == "again"
+
+
+async def test_what_was_not_run_is_run_by_the_next_and_the_past_is_not(
+    run: Watched, configure: Configure, tmp_path: Path
+) -> None:
+    out = tmp_path / "told"
+    configure(nan=f"cat >> {out}", stall="exit 0")
+    run.write("alert", what="nan", text="first")
+    run.write("step", step=1)
+    await run.hooks.finish()
+    kept = dict(run.state)
+    assert run.saved == [1] or run.saved[-1] <= kept["hooks_at"]
+    # Its supervisor dies here, before it can see what follows.
+    run.log.write("step", step=2)
+    run.log.write("alert", what="nan", text="second")
+    assert hooks.due(run.job) is False  # the state on disk knows no hooks
+    again = Watched(run.job, kept)
+    again.hooks.catch_up(again.at)
+    await again.hooks.finish()
+    assert [record["text"] for record in told(out)] == ["first", "second"]
+    once_more = Watched(run.job, again.state)
+    once_more.hooks.catch_up(once_more.at)
+    await once_more.hooks.finish()
+    assert [record["text"] for record in told(out)] == ["first", "second"]
+
+
+async def test_a_job_that_knows_no_hooks_begins_with_what_comes(
+    run: Watched, configure: Configure, tmp_path: Path
+) -> None:
+    out = tmp_path / "told"
+    configure(nan=f"cat >> {out}")
+    run.log.write("alert", what="nan", text="long ago")
+    later = Watched(run.job, {})
+    later.hooks.catch_up(later.at)
+    later.write("alert", what="nan", text="now")
+    await later.hooks.finish()
+    assert [record["text"] for record in told(out)] == ["now"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[on_event]\nfinish = "x"', "on_event.finish: unknown event; did you mean finished?"),
+        ('[on_event]\nzebra = "x"', "on_event.zebra: unknown event; there are finished, failed, oom, nan, stall"),
+        ('[on_event]\nnan = ""', "on_event.nan: '' is not a command; write a line for sh, in quotes"),
+        ("[on_event]\nnan = 3", "on_event.nan: 3 is not a command"),
+        ('finished = "x"', "finished: unknown; commands stand in the table [on_event]"),
+        ("on_event = 3", "on_event: 3 is not a table"),
+        ("[on_event", "not valid TOML"),
+    ],
+)
+def test_a_mistake_is_named(configure: Configure, text: str, said: str) -> None:
+    path = configure(text)
+    with pytest.raises(SpecError) as caught:
+        hooks.load()
+    assert str(caught.value).startswith(f"{path}: {said}")
+
+
+def test_no_file_is_no_hooks(configure: Configure) -> None:
+    assert hooks.load() == {}

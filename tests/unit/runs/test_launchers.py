@@ -1,0 +1,101 @@
+"""The commands that start the ranks of a run, as text; tests/e2e/test_ranks.py and test_two_hosts.py run them."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from engine.runs.launchers import batch_script, check_launcher, hostfile, launcher_of, other_hosts, trainer_command
+from profiles.errors import UserError
+from profiles.registry import load
+from profiles.spec import RunSpec
+
+JOB = Path("/home/me/jobs/20261124-run")
+TARGET = f"engine.train --job {JOB} --attempt 2"
+
+
+def spec(*more: str) -> RunSpec:
+    return load("cpu_demo", ["micro=1", *(f"launch.{key}" for key in more)])
+
+
+def command(*more: str) -> str:
+    return shlex.join(trainer_command(spec(*more), JOB, 2)).partition(" ")[2]  # without the interpreter's path
+
+
+def test_one_rank_needs_no_launcher() -> None:
+    assert launcher_of(spec()) is None
+    assert command() == f"-m {TARGET}"
+
+
+def test_one_machine() -> None:
+    assert command("gpus_per_node=4") == f"-m torch.distributed.run --nproc-per-node=4 --standalone -m {TARGET}"
+    deepspeed = command("gpus_per_node=4", "launcher=deepspeed")
+    assert deepspeed == f"-m deepspeed.launcher.runner --no_local_rank --num_gpus=4 --module {TARGET}"
+
+
+def test_several_machines() -> None:
+    two = ("nodes=2", "gpus_per_node=2", "hosts=alpha, beta", "port=1234")
+    meeting = "--master-addr=alpha --master-port=1234"
+    assert command(*two) == (
+        f"-m torch.distributed.run --nproc-per-node=2 --nnodes=2 --node-rank 0 {meeting} -m {TARGET}"
+    )
+    ((host, line),) = other_hosts(spec(*two)).items()
+    assert host == "beta"
+    assert f"--nnodes=2 --node-rank 1 {meeting} -m engine.train --worker; do sleep 2; done" in line
+    assert subprocess.run(["bash", "-n", "-c", line]).returncode == 0
+
+
+def test_deepspeed_on_several_machines() -> None:
+    two = spec("nodes=2", "gpus_per_node=2", "hosts=alpha,beta", "launcher=deepspeed")
+    assert hostfile(two) == "alpha slots=2\nbeta slots=2\n"
+    assert f"--hostfile={JOB}/hostfile --master_addr=alpha --master_port=29500 --module engine.train" in shlex.join(
+        trainer_command(two, JOB, 1)
+    )
+    assert other_hosts(two) == {}  # its runner starts them
+
+
+def test_slurm(tmp_path: Path) -> None:
+    two = spec("nodes=2", "gpus_per_node=4", "launcher=slurm")
+    script = batch_script(two, "mla-tui launch -p cpu_demo")
+    assert {"#SBATCH --nodes=2", "#SBATCH --gpus-per-node=4", "#SBATCH --ntasks-per-node=1"} <= set(script.splitlines())
+    (tmp_path / "run.sbatch").write_text(script)
+    assert subprocess.run(["bash", "-n", str(tmp_path / "run.sbatch")]).returncode == 0
+    *srun, line = trainer_command(two, JOB, 1)
+    assert srun == ["srun", "--nodes=2", "--ntasks-per-node=1", "--kill-on-bad-exit=1", "bash", "-c"]
+    # Each machine's shell puts its own number in.
+    shown = subprocess.run(
+        ["bash", "-c", line.replace("exec ", "echo ", 1)], env={"SLURM_NODEID": "1"}, capture_output=True, text=True
+    )
+    assert f"--node-rank 1 --master-addr={socket.gethostname()}" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["nodes=2"], r"launch\.hosts: names 0 machines, launch\.nodes is 2; name each"),
+        (["nodes=2", "hosts=localhost"], r"launch\.hosts: names 1 machines"),
+        (["nodes=2", "hosts=no-such-machine.invalid,b"], r"no-such-machine\.invalid is no known machine"),
+        (
+            ["nodes=2", "hosts=192.0.2.1,localhost"],
+            r"192\.0\.2\.1 is not this machine, and the first",
+        ),
+        (["nodes=2", "launcher=slurm"], r"slurm: this is not inside an allocation; .*--dry-run > run\.sbatch"),
+    ],
+)
+def test_what_cannot_be_started_from_here(more: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(UserError, match=said):
+        check_launcher(spec(*more))
+
+
+def test_a_taken_port_is_named_with_another() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"launch\.port: {port} is taken on 127\.0\.0\.1; .*port={port + 1}"):
+            check_launcher(spec("nodes=2", "hosts=127.0.0.1,127.0.0.2", f"port={port}"))

@@ -1,0 +1,49 @@
+"""What the trainer writes down when its disk refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from engine.events.log import read_all
+from engine.train.run_reporter import JobReporter
+
+if TYPE_CHECKING:
+    from conftest import Make
+
+
+class Disk:
+    """Refuses to write with ``error`` as often as it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: int, times: int) -> None:
+        self._write, self.error, self.left = os.write, error, times
+        monkeypatch.setattr(os, "write", self.write)
+
+    def write(self, fd: int, data: Any) -> int:
+        if self.left:
+            self.left -= 1
+            raise OSError(self.error, os.strerror(self.error))
+        return self._write(fd, data)
+
+
+def test_at_the_end_room_is_waited_for(make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job()
+    reporter = JobReporter(job, 1)
+    disk = Disk(monkeypatch, errno.ENOSPC, 4)
+    reporter.record("step", step=1)
+    reporter.record("step", step=2)
+    reporter.close()
+    assert disk.left == 0
+    assert [record["step"] for _, record in read_all(job.log_path) if record["kind"] == "step"][-2:] == [1, 2]
+
+
+def test_a_disk_that_will_never_take_it_is_not_waited_for(make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job()
+    reporter = JobReporter(job, 1)
+    Disk(monkeypatch, errno.EIO, 1000)
+    reporter.record("step", step=1)
+    with pytest.raises(OSError, match="Input/output"):
+        reporter.close()

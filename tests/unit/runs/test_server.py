@@ -1,0 +1,226 @@
+"""The log socket: what clients may ask, what happens to those who ask nonsense, and that each reads at its own pace.
+
+Server and log are real; the trainer's part is played by a ``LogWriter``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from engine.events import wire
+from engine.events.commands import CommandReader
+from engine.events.log import LogWriter
+from engine.events.run_dir import Job
+from tests.unit.runs.served import PATIENCE, Served
+
+if TYPE_CHECKING:
+    from conftest import Make
+
+
+class Client:
+    """A connection that speaks the wire by hand."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def to(cls, run: Served) -> Client:
+        sock = wire.connect(run.job.socket_path)
+        sock.setblocking(False)
+        return cls(*await asyncio.open_unix_connection(sock=sock, limit=wire.ANSWER_LIMIT))
+
+    async def line(self) -> dict[str, Any]:
+        line = await asyncio.wait_for(self.reader.readline(), PATIENCE)
+        assert line.endswith(b"\n"), "the server hung up"
+        return dict(json.loads(line))
+
+    async def send(self, line: bytes) -> dict[str, Any]:
+        self.writer.write(line + b"\n")
+        return await self.line()
+
+    async def call(self, method: str, **params: Any) -> dict[str, Any]:
+        return await self.send(json.dumps({"id": 7, "method": method, "params": params}).encode())
+
+    async def events(self, count: int) -> list[dict[str, Any]]:
+        found = []
+        while len(found) < count:
+            message = await self.line()
+            if message.get("method") == "event":
+                found.append(message["params"])
+        return found
+
+
+NONSENSE = [
+    (b"not json", wire.PARSE_ERROR),
+    (b"", wire.PARSE_ERROR),
+    (b"\xff\xfe", wire.PARSE_ERROR),
+    (b"[" * 60_000, wire.PARSE_ERROR),
+    (b'[{"id":1,"method":"hello"}]', wire.INVALID_REQUEST),
+    (b'"hello"', wire.INVALID_REQUEST),
+    (b"{}", wire.INVALID_REQUEST),
+    (b'{"id":1,"method":7}', wire.INVALID_REQUEST),
+    (b'{"id":NaN,"method":"hello"}', wire.INVALID_REQUEST),
+    (b'{"id":1e999,"method":"hello"}', wire.INVALID_REQUEST),
+    (b'{"id":[1],"method":"hello"}', wire.INVALID_REQUEST),
+    (b'{"id":1,"method":"hello","params":[1]}', wire.INVALID_PARAMS),
+    (b'{"id":1,"method":"dance"}', wire.METHOD_NOT_FOUND),
+    (b'{"id":1,"method":"history"}', wire.INVALID_PARAMS),
+    (b'{"id":1,"method":"history","params":{"series":"loss"}}', wire.INVALID_PARAMS),
+    (b'{"id":1,"method":"history","params":{"series":[[1]]}}', wire.INVALID_PARAMS),
+    (b'{"id":1,"method":"history","params":{"series":["loss"],"points":-1}}', wire.INVALID_PARAMS),
+    (b'{"id":1,"method":"history","params":{"series":["loss"],"since":"x"}}', wire.INVALID_PARAMS),
+    (b'{"id":1,"method":"subscribe","params":{"from":"x"}}', wire.INVALID_PARAMS),
+    (b'{"id":1,"method":"subscribe","params":{"from":-1}}', wire.INVALID_PARAMS),
+    (b'{"id":1,"method":"subscribe","params":{"from":NaN}}', wire.INVALID_PARAMS),
+    (b'{"id":1,"method":"hello","params":{"x":"' + b"y" * wire.REQUEST_LIMIT + b'"}}', wire.INVALID_REQUEST),
+    (b"z" * 5 * wire.REQUEST_LIMIT, wire.INVALID_REQUEST),
+]
+
+
+async def test_nonsense_is_answered_and_the_connection_survives(run: Served) -> None:
+    client = await Client.to(run)
+    for line, code in NONSENSE:
+        answer = await client.send(line)
+        assert answer["error"]["code"] == code, line[:80]
+        assert answer["error"]["message"] and "\n" not in answer["error"]["message"]
+        assert (await client.call("hello"))["result"]["job"] == run.job.id, line[:80]
+
+
+async def test_a_client_that_leaves_in_the_middle_hurts_nobody(run: Served) -> None:
+    staying = await Client.to(run)
+    for half in (b"", b'{"id":1', b"x" * 3 * wire.REQUEST_LIMIT, b'{"id":1,"method":"subscribe"}\n'):
+        leaving = await Client.to(run)
+        leaving.writer.write(half)
+        await leaving.writer.drain()
+        leaving.writer.close()
+    run.write("log", text="after")
+    assert (await staying.call("hello"))["id"] == 7
+    await staying.call("subscribe")
+    assert [e["text"] for e in await staying.events(1)] == ["after"]
+
+
+async def test_the_socket_is_for_its_owner_alone(run: Served) -> None:
+    assert stat.S_IMODE(run.job.socket_path.stat().st_mode) == 0o600
+
+
+async def test_hello_and_status_say_who_is_there(run: Served) -> None:
+    run.write("step", step=3, loss=2.0)
+    client = await Client.to(run)
+    hello = (await client.call("hello"))["result"]
+    assert (hello["job"], hello["pid"], hello["at"]) == (run.job.id, os.getpid(), run.digest.at)
+    status = (await client.call("status"))["result"]
+    assert (status["id"], status["supervisor"]["alive"]) == (run.job.id, True)
+
+
+async def test_subscribing_from_the_start_and_from_any_record(run: Served) -> None:
+    for step in range(1, 6):
+        run.write("step", step=step, loss=1.0)
+    client = await Client.to(run)
+    assert (await client.call("subscribe"))["result"] == {"from": 0}
+    events = await client.events(5)
+    assert [e["step"] for e in events] == [1, 2, 3, 4, 5]
+    late = await Client.to(run)
+    await late.call("subscribe", **{"from": events[2]["at"]})
+    assert await late.events(3) == events[2:]
+    beyond = await Client.to(run)
+    await beyond.call("subscribe", **{"from": events[2]["at"] + 1})
+    assert await beyond.events(2) == events[3:]
+    run.write("step", step=6, loss=1.0)
+    assert [e["step"] for c in (client, late, beyond) for e in await c.events(1)] == [6, 6, 6]
+
+
+async def test_a_client_that_does_not_read_holds_up_nobody(run: Served) -> None:
+    slow, fast = await Client.to(run), await Client.to(run)
+    for client in (slow, fast):
+        await client.call("subscribe")
+    slow.reader._limit = 1  # type: ignore[attr-defined]  # its own buffer must not swallow the stream for it
+    count, text = 200, "x" * 20_000  # 4 MB: more than the kernel and the server will hold for one client
+
+    async def write() -> None:
+        for number in range(count):
+            run.write("log", number=number, text=text)
+            await asyncio.sleep(0)
+
+    _, events = await asyncio.gather(write(), fast.events(count))
+    assert [e["number"] for e in events] == list(range(count))
+    assert (await fast.call("hello"))["id"] == 7
+    slow.reader._limit = wire.ANSWER_LIMIT  # type: ignore[attr-defined]
+    assert [e["number"] for e in await slow.events(count)] == list(range(count))  # and it has lost nothing
+
+
+async def test_only_progress_may_pass_by_the_log(run: Served) -> None:
+    watcher, trainer = await Client.to(run), await Client.to(run)
+    await watcher.call("subscribe")
+    for record in ({"kind": "exit", "code": 0}, {"kind": "progress", "micro_done": 3, "tok_s": float("inf")}):
+        trainer.writer.write(json.dumps({"method": "event", "params": record}).encode() + b"\n")
+    assert await watcher.events(1) == [{"kind": "progress", "micro_done": 3, "tok_s": None}]
+    assert run.job.log_path.read_bytes() == b""
+    late = await Client.to(run)  # what is over is not shown to those who come later
+    await late.call("subscribe")
+    run.write("log", text="next")
+    assert [e["kind"] for e in await late.events(1)] == ["log"]
+
+
+async def test_a_command_is_written_down_and_is_pending(run: Served) -> None:
+    client = await Client.to(run)
+    answer = (await client.call("set", changes={"micro": 4}, by="me"))["result"]
+    assert answer["state"] == "pending"
+    [command] = CommandReader(run.job.commands_path, run.job.log_path).poll()
+    assert (command.id, command.method, command.by) == (answer["id"], "set", "me")
+    assert command.params == {"changes": {"micro": 4}}
+    stop = (await client.call("stop", save=False))["result"]
+    assert run.stopped_by == [stop["id"]]
+
+
+async def test_a_command_that_cannot_be_written_is_refused(run: Served) -> None:
+    run.job.commands_path.mkdir()
+    client = await Client.to(run)
+    assert (await client.call("pause"))["error"] == {"code": wire.REFUSED, "message": "pause: Is a directory"}
+    assert "result" in await client.call("hello")
+
+
+async def test_history_is_bounded_by_what_was_asked(run: Served) -> None:
+    for step in range(1, 101):
+        run.write("step", step=step, loss=float(step))
+    client = await Client.to(run)
+    answer = (await client.call("history", series=["loss", "none"], points=10))["result"]
+    assert answer["at"] == run.digest.at
+    assert [len(points) for points in answer["series"].values()] == [10]
+    window = (await client.call("history", series=["loss"], since=5, until=6))["result"]
+    assert window["series"]["loss"] == [[5, 5.0, 5.0, 5.0], [6, 6.0, 6.0, 6.0]]
+
+
+async def test_a_path_longer_than_a_socket_address_works(tmp_path: Path, make_job: Make) -> None:
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    job = make_job()
+    os.rename(job.path, folder / job.id)
+    job = Job(folder / job.id)
+    assert len(os.fsencode(job.socket_path)) > 107
+    served = Served(job, LogWriter(job.log_path, 1))
+    await served.server.start()
+    client = await Client.to(served)
+    assert (await client.call("hello"))["result"]["job"] == job.id
+    await served.server.close()
+
+
+async def test_a_dead_predecessors_socket_is_replaced(run: Served, make_job: Make) -> None:
+    job = make_job()
+    wire.listen(job.socket_path).close()
+    with pytest.raises(OSError):
+        wire.connect(job.socket_path)
+    served = Served(job, LogWriter(job.log_path, 1))
+    await served.server.start()
+    assert "result" in await (await Client.to(served)).call("hello")
+    await served.server.close()
+    assert not job.socket_path.exists()
+
+
+# -- a client's view

@@ -1,0 +1,37 @@
+"""Who resumes a run that a reboot cut off, when two do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine.events.log import read_all
+from engine.host.process import Lock, this_boot
+from engine.runs import launch
+
+if TYPE_CHECKING:
+    from tests.unit.runs.conftest import Make
+
+
+def test_one_who_comes_between_a_look_and_the_lock_is_not_written_over(
+    make_job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(boot="another")
+    others = 0
+
+    class Late(Lock):
+        """Another has resumed the run, and let go of the lock, before we get it."""
+
+        def acquire(self, patience: float = 0.0) -> bool:
+            nonlocal others
+            if not others:
+                others += 1
+                launch.take_over(job)
+            return super().acquire(patience)
+
+    monkeypatch.setattr(launch, "Lock", Late)
+    monkeypatch.setattr(launch, "ensure_supervisor", lambda job: None)
+    launch.take_over(job)
+    assert [record["why"] for _, record in read_all(job.log_path)] == [launch.REBOOTED]
+    assert job.state()["boot"] == this_boot()

@@ -1,0 +1,137 @@
+"""What every "auto" comes to, and that the fast paths train as the plain ones do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engine.execution.compiler import cache_folder, what_is_missing
+from engine.preflight import check_backend, slow_paths
+from engine.train.backends.torch_backend import TorchBackend
+from engine.train.backends.torch_plan import resolve_paths
+from profiles.errors import UserError
+from profiles.registry import load
+from profiles.spec import RunSpec
+
+torch.set_num_threads(1)
+
+SMALL = [
+    *("model.hidden_size=32", "model.num_hidden_layers=2", "model.num_attention_heads=2", "model.vocab_size=64"),
+    *("model.qk_nope_head_dim=8", "model.qk_rope_head_dim=8", "model.v_head_dim=16", "model.kv_lora_rank=16"),
+    *("model.intermediate_size=64", "context=32", "sequences=4", "micro=2", "train.seed=3"),
+]
+
+
+def small(*overrides: str) -> RunSpec:
+    return load("cpu_demo", [*SMALL, *overrides])
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "attention", "compiled"),
+    [
+        (["train.compile=auto", "train.precision=bf16"], "blocked", True),
+        (["train.compile=auto", "train.precision=fp32"], "sdpa", True),
+        (["train.compile=off", "train.precision=bf16"], "sdpa", False),
+        (["train.compile=on", "train.precision=bf16", "context=4096"], "sdpa", True),
+        (["train.compile=on", "train.precision=bf16_sr", "train.attention=sdpa"], "sdpa", True),
+        (["train.compile=off", "train.precision=fp32", "train.attention=blocked"], "blocked", False),
+    ],
+)
+def test_auto_takes_what_is_fastest_here_and_a_choice_is_a_choice(
+    overrides: list[str], attention: str, compiled: bool
+) -> None:
+    paths = resolve_paths(small(*overrides), "cpu")
+    assert (paths.attention, paths.compiled) == (attention, compiled)
+
+
+def test_on_a_card_the_library_kernel_is_taken() -> None:
+    assert resolve_paths(small("train.compile=on", "train.precision=bf16"), "cuda").attention == "sdpa"
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_a_compiler_auto_is_off_and_on_is_refused_in_one_line() -> None:
+    assert not resolve_paths(small("train.compile=auto"), "cpu").compiled
+    check_backend(small("train.compile=auto"))
+    with pytest.raises(UserError, match=r"^train\.compile: on, but there is no g\+\+ .*; install g\+\+ .*=auto$"):
+        check_backend(small("train.compile=on"))
+
+
+def test_a_compiler_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert (what_is_missing("cpu") or "").startswith("CXX=no-such-compiler is no program; install")
+
+
+def test_compiled_code_is_kept_under_the_cache_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "mla-tui" / "inductor"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
+    assert cache_folder() == Path("/elsewhere")
+
+
+def test_head_sizes_that_leave_the_fast_path_are_said() -> None:
+    def said(device: str, attention: str, *overrides: str) -> list[str]:
+        return slow_paths(small(*overrides).model.config, device, attention)
+
+    assert said("cuda", "sdpa") == said("cpu", "sdpa") == []
+    wide = "model.v_head_dim=32"
+    told = "model.v_head_dim: 32 is not qk_nope_head_dim + qk_rope_head_dim = 16; no flash attention kernel takes that"
+    for device, attention in (("cuda", "auto"), ("cuda", "sdpa"), ("cpu", "sdpa")):
+        (text,) = said(device, attention, wide)
+        assert text.startswith(told)
+    assert said("cpu", "blocked", wide) == said("cpu", "auto", wide) == []
+    huge = ("model.qk_nope_head_dim=256", "model.qk_rope_head_dim=64", "model.v_head_dim=320")
+    assert said("cpu", "sdpa", *huge) == []
+    (text,) = said("cuda", "sdpa", *huge)
+    assert text.startswith("model.v_head_dim: 320 is above 256")
+
+
+def losses(spec: RunSpec, steps: int) -> tuple[list[float], dict[str, str], torch.Tensor]:
+    backend = TorchBackend(spec)
+    rng = np.random.default_rng(5)
+    found = []
+    for _ in range(steps):
+        batch: Any = np.cumsum(rng.integers(0, 3, (4, 33)), axis=1) % 64
+        for first in (0, 2):
+            backend.accumulate(batch[first : first + 2], spec.tokens_per_step)
+        found.append(backend.totals()[0])
+        backend.apply(3e-3, 1.0)
+    return found, backend.paths, backend.state()["model"]["model.layers.1.self_attn.kv_b_proj.weight"]
+
+
+def test_everything_fused_trains_as_everything_off() -> None:
+    """Compiled blocks and loss, our attention, selective checkpointing: in fp32 the same to rounding."""
+    plain, _, weight = losses(small("train.compile=off", "memory.loss=plain", "train.attention=sdpa"), 5)
+    fused = small("train.compile=on", "memory.loss=fused", "train.attention=blocked", "checkpointing=selective")
+    found, paths, same = losses(fused, 5)
+    assert paths["compile"] == "blocks and loss"
+    assert (paths["attention"], paths["loss"], paths["checkpointing"]) == ("blocked", "fused", "selective")
+    assert found == pytest.approx(plain, rel=1e-5)
+    torch.testing.assert_close(same, weight, rtol=1e-3, atol=1e-5)
+
+
+def test_a_bf16_stream_trains_as_fp32_within_its_rounding() -> None:
+    plain, _, _ = losses(small("train.compile=off", "memory.loss=plain"), 8)
+    found, paths, weight = losses(small("train.compile=off", "memory.loss=fused", "train.precision=bf16"), 8)
+    assert paths["precision"] == "bf16" and weight.dtype == torch.float32
+    assert found == pytest.approx(plain, rel=5e-3) and found != plain
+
+
+@pytest.mark.faults  # for its length: each is compiled anew
+@pytest.mark.parametrize("attention", ["sdpa", "blocked"])
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full", "offload"])
+def test_compiled_every_kind_trains_as_it_does_eagerly(checkpointing: str, attention: str) -> None:
+    ways = ["train.precision=bf16", "memory.loss=fused", f"checkpointing={checkpointing}", f"attention={attention}"]
+    eager, _, _ = losses(small("train.compile=off", *ways), 4)
+    compiled, _, _ = losses(small("train.compile=on", *ways), 4)
+    assert compiled == pytest.approx(eager, rel=1e-3)

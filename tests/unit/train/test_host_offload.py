@@ -1,0 +1,74 @@
+"""What a paused run gives back, and that it has all of it again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engine.train.backends.host_offload import Parked
+from engine.train.backends.torch_backend import TorchBackend
+from profiles.registry import load
+from profiles.spec import RunSpec
+
+torch.set_num_threads(1)
+
+
+def tiny(*overrides: str) -> RunSpec:
+    return load("cpu_demo", ["context=32", "sequences=4", "micro=2", "train.deterministic=true", *overrides])
+
+
+def trained(spec: RunSpec, between: Any) -> dict[str, Any]:
+    """Weights and moments after three steps; ``between`` is called in the middle of each, its gradients half there."""
+    backend = TorchBackend(spec)
+    for step in range(3):
+        batch = np.random.default_rng(step).integers(0, spec.model.config.vocab_size, (4, 33))
+        backend.accumulate(batch[:2], spec.tokens_per_step)
+        between(backend)
+        backend.accumulate(batch[2:], spec.tokens_per_step)
+        backend.totals()
+        backend.apply(1e-3, 1.0)
+    return {f"{part}/{name}": t.clone() for part, tensors in backend.state().items() for name, t in tensors.items()}
+
+
+@pytest.mark.parametrize("overrides", [[], ["precision=bf16_sr"], ["memory.strategy=states8bit"]], ids=" ".join)
+def test_moved_away_and_back_within_a_window_nothing_differs(overrides: list[str]) -> None:
+    """On a CPU "away" is another place in the same memory; tests/gpu does it on a card."""
+    spec = tiny(*overrides)
+    addresses = []
+
+    def move(backend: TorchBackend) -> None:
+        tensors = [*backend._parameters.values(), *backend._optimizer.state().values()]
+        before = [tensor.data_ptr() for tensor in tensors]
+        parked = Parked()
+        parked.park(tensors, "cpu")
+        away = [tensor.data_ptr() for tensor in tensors]
+        addresses.append(sum(a != b for a, b in zip(before, away, strict=True)) / len(before))
+        parked.take_back()
+        parked.take_back()  # there is nothing to take
+
+    straight, moved = trained(spec, lambda backend: None), trained(spec, move)
+    assert min(addresses) == 1
+    assert all(torch.equal(tensor, moved[name]) for name, tensor in straight.items())
+
+
+def test_release_and_reclaim_leave_a_run_on_a_cpu_as_it_was() -> None:
+    def pause(backend: TorchBackend) -> None:
+        assert backend.release() >= 0
+        backend.reclaim()
+
+    spec = tiny()
+    straight, paused = trained(spec, lambda backend: None), trained(spec, pause)
+    assert all(torch.equal(tensor, paused[name]) for name, tensor in straight.items())
+
+
+def test_where_host_memory_is_short_everything_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.train.backends.host_offload.HOST_RESERVE", 1 << 60)
+    tensor = torch.ones(10)
+    at = tensor.data_ptr()
+    parked = Parked()
+    parked.park([tensor], "cpu")
+    parked.take_back()
+    assert tensor.data_ptr() == at

@@ -1,0 +1,66 @@
+"""When a run takes a smaller micro-batch, and when a larger one again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from engine.memory.hardware import Hardware
+from engine.train.oom.micro_fitter import BY, QUIET, Recovery
+from profiles import registry
+from profiles.spec import RunSpec
+
+GIB = 1 << 30
+CARD = Hardware("card", "cuda", 80 * GIB, 80 * GIB, 128 * GIB, 128 * GIB)
+
+
+@pytest.fixture(scope="module")
+def spec() -> RunSpec:
+    spec = registry.load("gpu_fast", ["sequences=64", "micro=64", "context=2048"])
+    return replace(spec, memory=replace(spec.memory, strategy="device", checkpointing="full"))
+
+
+def quiet(recovery: Recovery, spec: RunSpec, peak: int | None = None) -> list[bool]:
+    found = []
+    for _ in range(QUIET):
+        recovery.step_done(spec, peak)
+        found.append(recovery.due(spec))
+    return found
+
+
+def test_it_grows_back_after_a_quiet_stretch_and_not_before(spec: RunSpec) -> None:
+    recovery = Recovery(CARD)
+    assert not any(quiet(recovery, spec))  # nothing was ever lowered
+    lower = recovery.lower(spec, 30 * GIB)
+    assert lower is not None and lower < 64
+    now = spec.with_batch(micro=lower)
+    assert quiet(recovery, now, 10 * GIB) == [False] * (QUIET - 1) + [True]
+    assert recovery.higher(now, 80 * GIB) == 64
+    assert (recovery.higher(now, 30 * GIB) or 0) < 64  # what failed there is not tried there again
+
+
+def test_what_a_person_sets_is_what_is_wanted(spec: RunSpec) -> None:
+    recovery = Recovery(CARD)
+    lower = recovery.lower(spec, 30 * GIB)
+    assert lower is not None
+    recovery.edited({"micro": [lower, 2]})
+    assert not any(quiet(recovery, spec.with_batch(micro=2)))
+
+
+def test_another_attempt_remembers(spec: RunSpec) -> None:
+    recovery = Recovery(CARD)
+    recovery.remember(
+        [
+            {"kind": "oom", "micro": 64, "capacity": 79 * GIB},
+            {"kind": "edit", "ok": True, "by": BY, "changed": {"micro": [64, 32]}},
+            {"kind": "oom", "micro": 32, "capacity": None},
+            {"kind": "edit", "ok": True, "by": BY, "changed": {"micro": [32, 8]}},
+        ]
+    )
+    assert recovery.wanted == 64
+    now = spec.with_batch(micro=8)
+    assert quiet(recovery, now)[-1]
+    assert recovery.higher(now, 79 * GIB) == 32
+    recovery.remember([{"kind": "edit", "ok": True, "by": "app", "changed": {"micro": [8, 4]}}])
+    assert recovery.wanted is None

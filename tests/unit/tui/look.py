@@ -1,0 +1,41 @@
+"""What a test sees of the app, and how it waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from textual.pilot import Pilot
+from textual.widget import Widget
+from textual.widgets import Static
+
+from tui.app.app import MlaApp
+from tui.app.widgets.picker import Picker
+
+
+async def until(pilot: Pilot[Any], holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for a condition, not for a time."""
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await pilot.pause(0.02)
+
+
+def seen(widget: Widget) -> str:
+    """What a widget shows."""
+    return "\n".join(widget.render_line(y).text for y in range(widget.size.height))
+
+
+def on_screen(app: MlaApp, selector: str | type[Widget]) -> str:
+    found = app.screen.query(selector)
+    return seen(found.first()) if found else ""
+
+
+def said(app: MlaApp, selector: str) -> str:
+    found = app.screen.query(selector)
+    return str(found.first(Static).content) if found else ""
+
+
+def chosen(picker: Picker) -> str:
+    """The item under the cursor."""
+    return "".join(text for text, _ in picker.item(picker.cursor, 80))

@@ -1,0 +1,71 @@
+"""Keys that arrive all at once, as a slow line delivers them, do what they would have done one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from textual import events
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from engine.runs.store import Store
+from tests.unit.tui.look import on_screen, until
+from tui.app.app import MlaApp
+from tui.app.screens.home import HomeScreen
+from tui.app.screens.monitor import MonitorScreen
+from tui.app.screens.new_run import NewRunScreen
+from tui.app.screens.tuning import TuningScreen
+
+
+def type_at_once(app: MlaApp, *keys: str) -> None:
+    for key in keys:
+        app.post_message(events.Key(key, key if len(key) == 1 else None))
+
+
+async def opened(pilot: Pilot[Any], app: MlaApp) -> None:
+    await until(pilot, lambda: "(10)" in on_screen(app, "#pane-1"))
+
+
+async def test_words_behind_a_slash_are_searched_for_and_command_nothing(store: Store, make_job: Any) -> None:
+    job, _ = make_job("demo", 10, phase="running")
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await opened(pilot, app)
+        type_at_once(app, "slash", *"exit")
+        await until(pilot, lambda: app.screen.query_one("#search", Input).value == "exit")
+        assert isinstance(app.screen, MonitorScreen)
+        app.screen.query_one("#search", Input).value = ""
+        await pilot.press("escape")
+        type_at_once(app, "slash")
+        app.post_message(events.Paste("pasted"))
+        await until(pilot, lambda: app.screen.query_one("#search", Input).value == "pasted")
+
+
+async def test_keys_for_a_screen_that_is_about_to_open_go_to_it(store: Store, make_job: Any) -> None:
+    job, _ = make_job("demo", 10, phase="running")
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await opened(pilot, app)
+        type_at_once(app, "e", "tab", "7")
+        await until(pilot, lambda: isinstance(app.screen, TuningScreen))
+        await until(pilot, lambda: any("7" in field.value for field in app.screen.query(Input)))
+        type_at_once(app, "escape", "q", "n")
+        await until(pilot, lambda: isinstance(app.screen, NewRunScreen) and bool(app.screen.query("#name")))
+
+
+async def test_what_is_typed_behind_a_question_answers_it(store: Store, make_job: Any) -> None:
+    job, _ = make_job("demo", 10, phase="running")
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await opened(pilot, app)
+        type_at_once(app, "x", "enter", "q")  # Cancel has the focus
+        await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+
+
+async def test_the_key_that_ends_the_app_is_not_kept_waiting(store: Store, make_job: Any) -> None:
+    job, _ = make_job("demo", 10, phase="running")
+    app = MlaApp(store, job.id)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await opened(pilot, app)
+        type_at_once(app, *"ivhlmz", "q", "q", "q", "q")
+        await until(pilot, lambda: app._exit)

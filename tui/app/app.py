@@ -1,0 +1,277 @@
+"""The Textual app: home below, other screens on top of it. A run never ends because the app does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.console import RenderableType
+from textual import events, on, work
+from textual._compositor import ChopsUpdate
+from textual.actions import ActionParseResult
+from textual.app import App
+from textual.binding import BindingType
+from textual.command import Provider
+from textual.dom import DOMNode
+from textual.message import Message
+from textual.notifications import SeverityLevel
+from textual.screen import Screen
+
+from tui.app import actions
+from tui.app.settings import Settings
+from tui.app.terminal import clipboard
+from tui.app.terminal.cell_diff import ExactUpdate
+from tui.app.terminal.key_queue import TypedAhead
+from tui.app.terminal.tty import LOST_TERMINAL, check_terminal, watch_terminal
+from tui.app.themes import FEW_COLOURS, THEMES, drawn
+from tui.app.widgets.bar import KeyBar
+
+if TYPE_CHECKING:
+    from engine.events.run_dir import Job
+    from engine.runs.store import Store
+    from tui.app.state.run_news import News
+
+_TOAST = 10.0  # seconds a line about a run stands: one reads it after looking up
+
+
+def _action_provider() -> type[Provider]:
+    from tui.app.palette import ActionProvider
+
+    return ActionProvider
+
+
+class MlaApp(App[int]):
+    """Shows the jobs of ``store``; goes straight to the monitor of ``job_id`` when given.
+
+    ``trouble`` are lines about settings that were not taken. ``read_only`` refuses every action that changes something.
+    Raises ``UserError`` where there is no such job.
+    """
+
+    TITLE = "mla-tui"
+    # Textual does not load the styles of an app's default screen by itself, so home's stand here.
+    CSS_PATH: ClassVar[list[str | PurePath]] = ["styles/app.tcss", "styles/home.tcss"]
+    BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings(actions.APP)]
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_action_provider}
+
+    class Announced(Message):
+        """What happened to runs."""
+
+        def __init__(self, news: list[News]) -> None:
+            super().__init__()
+            self.news = news
+
+    def __init__(
+        self,
+        store: Store,
+        job_id: str | None = None,
+        *,
+        settings: Settings | None = None,
+        trouble: Sequence[str] = (),
+        read_only: bool = False,
+    ) -> None:
+        super().__init__()
+        self.store = store
+        self.settings = settings or Settings()
+        self.trouble = trouble
+        self.read_only = read_only
+        self.animation_level = "none"  # an animation is bytes over ssh that say nothing
+        for theme in (*THEMES, *FEW_COLOURS):
+            self.register_theme(theme)
+        self.theme = drawn(self.settings.theme, self.console.color_system)
+        self._first_job = store.find(job_id) if job_id is not None else None
+        self._typed = TypedAhead(self, super().on_event)
+
+    async def on_event(self, event: events.Event) -> None:
+        if not isinstance(event, (events.Key, events.Paste)) or event.is_forwarded:
+            await super().on_event(event)
+        else:
+            self._typed.put(event)
+
+    def get_default_screen(self) -> Screen[Any]:
+        from tui.app.screens.home import HomeScreen
+
+        return HomeScreen(self.store)
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        if isinstance(renderable, ChopsUpdate):
+            renderable = ExactUpdate.of(renderable)
+        super()._display(screen, renderable)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return dict(THEMES[0].variables)
+
+    def on_mount(self) -> None:
+        self.run_worker(self._typed.hand_on(), group="typed")
+        self.screen_change_signal.subscribe(self, self._bind)
+        self.apply(self.settings)
+        for line in self.trouble:
+            self.notify(line, severity="warning", timeout=_TOAST)
+        if self._first_job is not None:
+            self.open_job(self._first_job)
+        self.watch_runs()
+
+    # What a person has set
+
+    def apply(self, settings: Settings) -> None:
+        """Let ``settings`` hold from now on, on every screen."""
+        self.settings = settings
+        self.theme = drawn(settings.theme, self.console.color_system)
+        actions.rebind(self, settings.keys)
+        for screen in self.screen_stack:
+            self._bind(screen)
+            for bar in screen.query(KeyBar):
+                bar.redraw()
+
+    def _bind(self, screen: Screen[Any]) -> None:
+        actions.rebind(screen, self.settings.keys)
+
+    def offered(self, place: str) -> list[actions.Action]:
+        """The actions of one screen as they are here: with the keys of the person's own."""
+        return actions.on(place, self.settings.keys, self.read_only)
+
+    def bell(self) -> None:
+        if self.settings.bell:
+            super().bell()
+
+    def copy_to_clipboard(self, text: str) -> None:
+        super().copy_to_clipboard(text)
+        if clipboard.inside_tmux():
+            self.run_worker(partial(clipboard.to_tmux, text), thread=True, group="clipboard")
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,
+    ) -> None:
+        """As plain text whatever ``markup`` says: names, paths and errors may hold brackets."""
+        super().notify(message, title=title, severity=severity, timeout=timeout, markup=False)
+
+    async def run_action(
+        self,
+        action: str | ActionParseResult,
+        default_namespace: DOMNode | None = None,
+        namespaces: Mapping[str, DOMNode] | None = None,
+    ) -> bool:
+        """Every key, click and line of the palette comes through here: the one place where ``read_only`` refuses."""
+        if self._exit:
+            return True  # typed behind the key that ends the app
+        place = getattr(default_namespace or self.screen, "place", actions.APP)
+        refused = actions.changing(place, action) if self.read_only and isinstance(action, str) else None
+        if refused is None:
+            return await super().run_action(action, default_namespace, namespaces)
+        line = f"read-only: {refused.title.lower()} is refused; to change runs start mla-tui without --read-only"
+        self.notify(line, severity="warning")
+        return True
+
+    # Runs that nobody looks at
+
+    @work(group="runs")
+    async def watch_runs(self) -> None:
+        from tui.app.state.run_news import LOOK, Lookout
+
+        lookout = Lookout(self.store)
+        while True:
+            if news := await asyncio.to_thread(lookout.look):
+                self.post_message(self.Announced(news))
+            await asyncio.sleep(LOOK)
+
+    @on(Announced)
+    def _announced(self, message: Announced) -> None:
+        """Told once; not of the run that the person watches, be it below a dialog."""
+        watched = next((screen for screen in reversed(self.screen_stack) if not screen.is_modal), None)
+        job = getattr(watched, "job", None)
+        news = [one for one in message.news if job is None or one.job != job.id]
+        for one in news:
+            self.notify(one.text, severity="error" if one.bad else "information", timeout=_TOAST)
+        if news:
+            self.bell()
+
+    # Other screens
+
+    def open_job(self, job: Job) -> None:
+        """Put the monitor of ``job`` on top."""
+        from tui.app.screens.monitor import MonitorScreen
+
+        self.push_screen(MonitorScreen(job))
+
+    def open_new_run(self) -> None:
+        """Put the form for a new run on top."""
+        from tui.app.screens.new_run import NewRunScreen
+
+        self.push_screen(NewRunScreen(self.store))
+
+    def open_compare(self, jobs: list[Job], hint: str = "") -> None:
+        """Lay the runs over each other; ``hint`` is said there. Raises ``UserError`` where they are too many."""
+        from tui.app.screens.compare import CompareScreen
+        from tui.app.state.comparison import check_number
+
+        check_number(len(jobs))
+        self.push_screen(CompareScreen(jobs, hint))
+
+    def open_checkpoints(self, id: str | None) -> None:
+        """Put the checkpoints of the job ``id`` on top; None: there is no job yet."""
+        from profiles.errors import UserError
+        from tui.app.screens.checkpoints import CheckpointsScreen
+
+        try:
+            if id is None:
+                raise UserError("there is no run yet whose checkpoints could be shown; n starts one")
+            self.push_screen(CheckpointsScreen(self.store, self.store.find(id)))
+        except UserError as error:
+            self.notify(str(error), severity="error")
+
+    def open_data(self, what: str | None) -> None:
+        """Put the data of a job or a profile on top; None: of the profile this machine starts with."""
+        from profiles.registry import detect
+        from tui.app.screens.data import DataScreen
+
+        self.push_screen(DataScreen(what or detect()))
+
+    def action_help(self) -> None:
+        from tui.app.screens.help import HelpScreen
+
+        place = getattr(self.screen, "place", None)
+        if place is not None:
+            self.push_screen(HelpScreen(place))
+
+    def action_settings(self) -> None:
+        from tui.app.screens.settings import SettingsScreen
+
+        if isinstance(self.screen, SettingsScreen):
+            self.screen.action_back()
+        else:
+            self.push_screen(SettingsScreen())
+
+
+def run_app(store: Store, job_id: str | None = None, *, read_only: bool = False, low_bandwidth: bool = False) -> int:
+    """Run the app in this terminal until the person leaves it or the terminal is gone; returns the exit code.
+
+    Raises ``UserError`` where ``job_id`` names no job or there is no terminal to draw on.
+    """
+    import os
+    import sys
+
+    from tui.app.settings import load
+    from tui.app.terminal.allocator import give_back
+
+    check_terminal()
+    give_back()
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)  # exported once, they would outlive every change of the terminal's size
+    settings, trouble = load()
+    for line in trouble:
+        print(f"mla-tui: {line}", file=sys.stderr)
+    if low_bandwidth:
+        settings = replace(settings, low_bandwidth=True)
+    app = MlaApp(store, job_id, settings=settings, trouble=trouble, read_only=read_only)
+    with watch_terminal(app, sys.stdin.fileno()) as terminal:
+        app.run()
+    return LOST_TERMINAL if terminal.lost else app.return_code or 0

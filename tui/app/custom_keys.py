@@ -1,0 +1,103 @@
+"""Keys of a person's own: what they write, whether a terminal can send it, and whether two actions want the same."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from textual.keys import _character_to_key
+
+from profiles.errors import SpecError
+from tui.app import actions
+from tui.app.actions import APP, Action, Keys, key_name
+
+_ALLOWED = "write a letter, digit or sign, F1 to F12, or Ctrl and a letter"
+# What a terminal sends for Ctrl and a letter is one byte, and these bytes are other keys already.
+_TAKEN_BYTES = {"h": "Backspace", "i": "Tab", "j": "Enter", "m": "Enter"}
+# Keys that do what they do everywhere stay an action's, whatever letter it is given: nobody locks themselves in.
+_STAYS = ("enter", "tab", "escape", "up", "down", "pageup", "pagedown")
+_COPY = "c"  # Ctrl+C copies, and tells people who want out how to get there
+
+
+def parse(text: str) -> str:
+    """The key ``text`` means, as Textual calls it: ``Z``, ``?``, ``f6``, ``Ctrl+T``.
+
+    Raises ``SpecError`` where no terminal, or not every terminal, sends such a key.
+    """
+    if len(text) == 1 and text.isprintable() and text.isascii() and text != " ":
+        return _character_to_key(text)
+    low = text.lower()
+    if re.fullmatch(r"f([1-9]|1[0-2])", low):
+        return low
+    if found := re.fullmatch(r"(?:ctrl\+|\^)([a-z])", low):
+        letter = found[1]
+        if letter in _TAKEN_BYTES:
+            raise SpecError(f"{text!r} is {_TAKEN_BYTES[letter]} to a terminal; take another letter")
+        if letter == _COPY:
+            raise SpecError(f"{text!r} copies text; take another letter")
+        return f"ctrl+{letter}"
+    if "+" in text.strip("+"):
+        raise SpecError(f"{text!r} does not come through every terminal (tmux and ssh drop it); {_ALLOWED}")
+    raise SpecError(f"{text!r} is not a key; {_ALLOWED}")
+
+
+def spelled(keys: tuple[str, ...]) -> str:
+    """Keys as they stand in the settings: ``Z F6``."""
+    return " ".join(key_name(key) for key in keys)
+
+
+def changeable() -> list[Action]:
+    """The actions whose keys can be others: not those that belong to a list or a field itself."""
+    return [action for action in actions.ACTIONS if not action.natural]
+
+
+def own_keys(id: str, text: str) -> tuple[str, ...]:
+    """The keys in ``text``, separated by spaces, for the action ``id``; Enter, Esc and the like stay beside them.
+
+    Raises ``SpecError``.
+    """
+    ids = {action.id: action for action in changeable()}
+    if id not in ids:
+        if any(action.id == id for action in actions.ACTIONS):
+            raise SpecError("belongs to the list itself and cannot be changed; take this line out")
+        near = get_close_matches(id, ids, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ids)}"
+        raise SpecError(f"no such action; {hint}")
+    if not text.split():
+        raise SpecError("'' is not a key; take the line out for the key it had")
+    stays = [key for key in ids[id].keys if key in _STAYS]
+    return tuple(dict.fromkeys([*(parse(word) for word in text.split()), *stays]))
+
+
+def conflict(keys: Keys) -> tuple[str, str] | None:
+    """The id of an action of ``keys`` whose key another action of one screen has, and what to say about it."""
+    for screen in (*actions.SCREENS, APP):
+        holders: dict[str, list[Action]] = defaultdict(list)
+        for action in actions.on(screen, keys):
+            for key in action.keys:
+                holders[key].append(action)
+        for key, (first, *others) in holders.items():
+            for other in others:
+                mine, theirs = (first, other) if first.id in keys else (other, first)
+                where = "everywhere" if screen == APP or theirs.screens == (APP,) else f"on {actions.NAMES[screen]}"
+                said = f"{key_name(key)!r} is {theirs.title} ({theirs.id}) {where}"
+                return mine.id, f"{said}; take another key, or give {theirs.id} another one first"
+    return None
+
+
+def checked(texts: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """The keys of ``texts`` (by action id) that can stand together, and why each of the others cannot."""
+    keys: dict[str, tuple[str, ...]] = {}
+    refused: dict[str, str] = {}
+    for id, text in texts.items():
+        try:
+            keys[id] = own_keys(id, text)
+        except SpecError as error:
+            refused[id] = str(error)
+    while (found := conflict(keys)) is not None:
+        id, why = found
+        refused[id] = why
+        del keys[id]  # its own key comes back, which may be another's by now: look again
+    return keys, refused

@@ -1,0 +1,116 @@
+"""Every key of a screen, from the action registry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from rich.cells import cell_len
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from tui.app import actions
+from tui.app.actions import Action
+
+if TYPE_CHECKING:
+    from tui.app.app import MlaApp
+
+_GAP = 2  # cells between two columns
+_KEYS = 7  # cells for keys where there is little room
+_THREE = 70  # cells below which three columns would cut the titles; there the help scrolls
+_AROUND = 6  # cells of border and padding
+_BESIDE = 5  # lines of border, title and foot
+
+
+def help_text(offered: Sequence[Action], width: int, height: int) -> Text:
+    """The actions under the headings of their groups in ``width`` × ``height`` cells, where they fit at all.
+
+    With what they do where there is room; else in two columns or three, their titles alone.
+    """
+    groups = [(name, [action for action in offered if action.group == name]) for name in actions.GROUPS]
+    groups = [(name, held) for name, held in groups if held]
+    if len(offered) + len(groups) <= height:
+        return Text("\n").join(_column(groups, width, full=True))
+    columns = 2 if len(offered) + len(groups) < 2 * height or width < _THREE else 3
+    across = (width - _GAP * (columns - 1)) // columns
+    lines = _column(groups, across, full=False)
+    ends = _breaks(groups, len(lines), columns)
+    parts = [lines[start:end] for start, end in zip([0, *ends], [*ends, len(lines)], strict=True)]
+    rows = []
+    for i in range(max(map(len, parts))):
+        row = Text()
+        for at, part in enumerate(parts):
+            row.pad_right(at * (across + _GAP) - row.cell_len)
+            row.append_text(part[i] if i < len(part) else Text())
+        rows.append(row)
+    return Text("\n").join(rows)
+
+
+def _column(groups: Sequence[tuple[str, list[Action]]], width: int, full: bool) -> list[Text]:
+    wide = max(cell_len(action.key_names) for _, held in groups for action in held)
+    if not full:  # one action of many keys must not cost all others their titles
+        wide = min(wide, _KEYS)
+    lines = []
+    for name, held in groups:
+        lines.append(Text.assemble((name, "bold underline")))
+        for action in held:
+            told = f"{action.title}: {action.help}" if full else action.title
+            line = Text.assemble((f"{action.key_names:<{wide}}  ", "bold"), told)
+            line.truncate(width, overflow="ellipsis")
+            lines.append(line)
+    return lines
+
+
+def _breaks(groups: Sequence[tuple[str, list[Action]]], total: int, columns: int) -> list[int]:
+    """The lines at which the columns after the first begin: as even as can be, at a heading where one is near."""
+    starts, at = [], 0
+    for _, held in groups:
+        starts.append(at)
+        at += len(held) + 1
+    even = [math.ceil(total * i / columns) for i in range(1, columns)]
+    near = [min(starts, key=lambda start: abs(start - line)) for line in even]
+    return [
+        n if columns == 2 and abs(n - line) <= 3 else line + (line - 1 in starts)
+        for n, line in zip(near, even, strict=True)
+    ]
+
+
+class HelpScreen(ModalScreen[None]):
+    """Any of the usual ways out closes it; it scrolls where it does not fit."""
+
+    CSS_PATH = "../styles/dialogs.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("q,escape,question_mark,f1,enter", "dismiss", "Close", show=False),
+        Binding("j", "scroll(1)", show=False),
+        Binding("k", "scroll(-1)", show=False),
+    ]
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self._place = place
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(id="help", classes="dialog"):
+            yield Static(f"{actions.NAMES[self._place]}: keys", id="help-title", classes="dialog-title")
+            yield Static("", id="help-keys", markup=False)
+            yield Static("q closes this", id="help-foot", classes="dialog-note")
+
+    def on_mount(self) -> None:
+        self._fill()
+
+    def on_resize(self) -> None:
+        self._fill()
+
+    def _fill(self) -> None:
+        app = cast("MlaApp", self.app)
+        width, height = self.size
+        text = help_text(app.offered(self._place), min(width, 100) - _AROUND, height - _BESIDE)
+        self.query_one("#help-keys", Static).update(text)
+
+    def action_scroll(self, by: int) -> None:
+        self.query_one("#help", VerticalScroll).scroll_relative(y=by, animate=False)

@@ -1,0 +1,370 @@
+"""One run, live: four panes, a status line and the log. What it asks of the run goes through the link."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Grid
+from textual.message import Message
+from textual.screen import Screen
+
+from profiles.errors import UserError
+from tui.app import actions
+from tui.app.screens import panes
+from tui.app.screens.navigation import Looking
+from tui.app.state import log_lines
+from tui.app.state.log_lines import Entry, Page
+from tui.app.state.run_view import DRAWN, READ, RunView
+from tui.app.state.viewport import Lens, Wanted
+from tui.app.terminal.refresh_rate import BASE, Pace
+from tui.app.widgets.bar import Heading, KeyBar
+from tui.app.widgets.chart import Chart
+from tui.app.widgets.log import LogTail
+from tui.app.widgets.readout import Readout
+from tui.app.widgets.status import StatusLine
+from tui.text import event_text
+
+if TYPE_CHECKING:
+    from engine.events.run_dir import Job
+    from engine.runs.client import Link
+    from tui.app.app import MlaApp
+
+_TOLD = 200  # lines of the log that are told when a run is opened
+_LOOK_BACK = 16 << 20  # bytes of log read for them at most
+_READ_POINTS = 300
+_DETAIL = [*DRAWN, "lr", "grad_norm", "step_s"]
+_DETAIL_POINTS = 1200  # lens.FINE in view, and half of that beyond either side
+_SETTLED = 0.1  # seconds without another key before a part of the log is read
+_AT_ONCE = ("state", "edit", "start", "oom", "checkpoint", "alert", "exit", "link")
+
+
+class MonitorScreen(Looking, Screen[None]):
+    """Workers read the link and post messages; only the handlers here touch widgets."""
+
+    CSS_PATH = "../styles/monitor.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings(actions.MONITOR)]
+    place = actions.MONITOR
+
+    class History(Message):
+        """Some of the series so far."""
+
+        def __init__(self, answer: dict[str, Any]) -> None:
+            super().__init__()
+            self.answer = answer
+
+    class Past(Message):
+        """The newest events of the log with their offsets, in order; whether the first of all is among them."""
+
+        def __init__(self, events: list[tuple[int, dict[str, Any]]], first: bool) -> None:
+            super().__init__()
+            self.events, self.first = events, first
+
+    class Records(Message):
+        """What has come since, in order."""
+
+        def __init__(self, records: list[dict[str, Any]]) -> None:
+            super().__init__()
+            self.records = records
+
+    class Detail(Message):
+        """What was wanted for a closer look; None where it is too long to be read."""
+
+        def __init__(self, wanted: Wanted, series: dict[str, Any] | None) -> None:
+            super().__init__()
+            self.wanted, self.series = wanted, series
+
+    class Trouble(Message):
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.job = job
+        self.view = RunView(job.summary(), _ranks(job))
+        self.lens = Lens(self.view)
+        self._smoothing = 0
+        self._dirty = True
+        self._numbers = Pace(lambda: cast("MlaApp", self.app).settings.number_every)
+        self._charts = Pace(lambda: cast("MlaApp", self.app).settings.chart_every)
+        self._was_up = False
+        self._want: dict[str, Any] | None = None  # of memory, about which a person is asked
+        self._offered: dict[str, Any] | None = None  # that form has been opened
+
+    def compose(self) -> ComposeResult:
+        yield Heading(f"{self.view.name} · {self.job.id}" if self.view.name != self.job.id else self.job.id)
+        yield Readout()
+        yield StatusLine()
+        with Grid(id="panes", classes="one-memory" if self.view.one_memory else ""):
+            yield from panes.make(self.view)
+        yield LogTail(self.job.log_path, id="log")
+        yield self.search_field()
+        yield KeyBar(actions.MONITOR)
+
+    def on_mount(self) -> None:
+        self._panes = list(self.query(Chart))
+        self._panes[0].focus()
+        self.set_interval(BASE, self._tick)
+        self.call_after_refresh(self.follow)
+        self._paint()
+
+    @work(group="link", exit_on_error=True)
+    async def follow(self) -> None:
+        """History first, then every record after it, for as long as the screen stands."""
+        link = self._link()
+        try:
+            answer = await link.history(DRAWN, marks=True)
+            self.post_message(self.History(answer))
+            self.post_message(self.History(await link.history(READ, points=_READ_POINTS)))
+            self.post_message(self.Past(*await asyncio.to_thread(_newest, self.job, answer["at"])))
+            async for record in link.records(answer["at"]):
+                self.post_message(self.Records([record]))
+                await asyncio.sleep(0)  # a long backlog must not starve the keys
+        except UserError as error:
+            self.post_message(self.Trouble(str(error)))
+        finally:
+            await link.close()
+
+    @work(group="detail", exclusive=True)
+    async def look_closer(self, wanted: Wanted) -> None:
+        """Read the steps in view again, one by one, where the run is so long that buckets hold many."""
+        await asyncio.sleep(_SETTLED)  # another key may already ask for another part
+        try:
+            answer = await self._link().detail(_DETAIL, _DETAIL_POINTS, *wanted)
+        except UserError:
+            return  # what is there stays
+        self.post_message(self.Detail(wanted, None if answer is None else answer["series"]))
+
+    def _link(self) -> Link:
+        from engine.runs.client import Link
+
+        return Link(self.job)
+
+    @on(History)
+    def _history(self, message: History) -> None:
+        self.view.load_history(message.answer)
+        self._paint()
+
+    @on(Past)
+    def _past(self, message: Past) -> None:
+        for _, record in message.events:
+            self.view.take(record, charts=False)
+            self._heed(record)
+        entries = [entry for pair in message.events if (entry := log_lines.entry(*pair)) is not None]
+        self._log.open(Page(entries, message.first, True))
+        self._paint()
+        self._offer_room()
+
+    @on(Records)
+    def _records(self, message: Records) -> None:
+        urgent = False
+        for record in message.records:
+            self.view.take(record)
+            self.lens.take(record)
+            self._heed(record)
+            urgent = urgent or record["kind"] in _AT_ONCE
+            if self._worth_telling(record) and (told := event_text.tell(record)) is not None:
+                self._say(*told, t=record.get("t"), at=record.get("at"))
+        self._dirty = True
+        if urgent:
+            self._paint()
+        self._offer_room()
+
+    @on(Detail)
+    def _detail(self, message: Detail) -> None:
+        self.lens.take_detail(message.wanted, message.series)
+        self._paint()
+
+    def _say(self, text: str, tone: str, t: float | None = None, at: int | None = None) -> None:
+        """A line for the log; one that is not in the file stands behind the newest that is."""
+        self._log.add(Entry(self._log.newest + 1 if at is None else at, float(t or time.time()), text, tone))
+
+    def _heed(self, record: dict[str, Any]) -> None:
+        """Remember want of memory that a person is asked about, until anybody has answered."""
+        if record["kind"] == "oom":
+            self._want = record if record.get("action") == "ask" else None
+        elif record["kind"] == "start" or (record["kind"] == "state" and record.get("phase") != "paused"):
+            self._want = self._offered = None
+
+    def _offer_room(self) -> None:
+        """Open the form on a run that is held for want of memory, once; close it when another has answered."""
+        top = self.app.screen
+        if self._want is None and getattr(top, "held", False):
+            top.dismiss(None)
+        elif cast("MlaApp", self.app).read_only:
+            return
+        elif self.is_active and self._want is not self._offered and self.view.phase == "paused":
+            self._offered = self._want
+            self.app.bell()
+            self._open_edit(self._want)
+
+    def _worth_telling(self, record: dict[str, Any]) -> bool:
+        """The first connection is no news."""
+        if record["kind"] != "link":
+            return True
+        first, self._was_up = not self._was_up, True
+        return not (first and record.get("up"))
+
+    @on(Trouble)
+    def _trouble(self, message: Trouble) -> None:
+        self._say(message.text, "bad")
+        self._paint()
+
+    @property
+    def _log(self) -> LogTail:
+        return self.query_one(LogTail)
+
+    def on_screen_resume(self) -> None:
+        if self._dirty and self.is_mounted:
+            self._paint()
+
+    def _tick(self) -> None:
+        if self._dirty and self.is_mounted and self._numbers.due():
+            charts = self._charts.due()
+            self._paint(charts)
+            self._dirty = self._dirty or not charts
+
+    def _paint(self, charts: bool = True) -> None:
+        """Show what is known. Below a dialog a repaint costs the whole screen, so it waits until the dialog is gone."""
+        self._dirty = not self.is_active
+        if self._dirty:
+            return
+        notes = [
+            name for name in (panes.SMOOTHINGS[self._smoothing][1], "log" if self._panes[0].log_axis else "") if name
+        ]
+        if charts:
+            panes.fill(self._panes, self.lens, "".join(f" · {note}" for note in notes))
+            self.read_out()
+            if (wanted := self.lens.wanted()) is not None:
+                self.look_closer(wanted)
+        self.query_one(StatusLine).show(self.view)
+        self.query_one(KeyBar).show(over=self.view.ended)
+        self._log.redraw()
+        reason = self.view.reason or ""
+        if not self.view.linked and not self.view.ended:
+            self.query_one(Heading).show(note="connection lost · data kept", warn=True)
+        else:
+            self.query_one(Heading).show(note=reason, warn=self.view.phase in ("failed", "cut-off"))
+
+    # Looking around
+
+    def action_back(self) -> None:
+        self.dismiss()
+
+    def action_checkpoints(self) -> None:
+        cast("MlaApp", self.app).open_checkpoints(self.job.id)
+
+    def action_pane(self, index: int) -> None:
+        """The panes have the first numbers; 5 is the log, however many panes there are."""
+        pane = self._log if index == 4 else self._panes[index] if index < len(self._panes) else None
+        if pane is not None:
+            pane.focus()
+            self._zoom_to(pane if self.has_class("zoomed") else None)
+
+    def action_zoom(self) -> None:
+        focused = self._log if self._log.has_focus else next((p for p in self._panes if p.has_focus), self._panes[0])
+        self._zoom_to(None if self.has_class("zoomed") else focused)
+
+    def _zoom_to(self, zoomed: Chart | LogTail | None) -> None:
+        self.set_class(zoomed is not None, "zoomed")
+        self.set_class(zoomed is self._log, "zoomed-log")
+        for pane in self._panes:
+            pane.set_class(pane is zoomed, "zoomed-pane")
+
+    def action_log_axis(self) -> None:
+        self._panes[0].log_axis = not self._panes[0].log_axis
+        self._paint()
+
+    def action_smooth(self) -> None:
+        self._smoothing = (self._smoothing + 1) % len(panes.SMOOTHINGS)
+        for pane in (self._panes[0], self._panes[-1]):
+            pane.smoothing = panes.SMOOTHINGS[self._smoothing][0]
+        self._paint()
+
+    # Asking things of the run
+
+    @work(group="ask", exit_on_error=True)
+    async def ask(self, method: str, said: str, **params: Any) -> None:
+        """Send a request; its outcome comes back as a record."""
+        try:
+            await self._link().request(method, by="app", **params)
+        except UserError as error:
+            self.post_message(self.Trouble(str(error)))
+        else:
+            record = {"t": time.time(), "kind": "log", "level": "info", "text": said}
+            self.post_message(self.Records([record]))
+
+    def action_pause(self) -> None:
+        if self.view.phase == "paused":
+            self.ask("resume", "asked to go on")
+        else:
+            self.ask("pause", "asked to pause")
+
+    def action_checkpoint(self) -> None:
+        self.ask("checkpoint", "asked for a checkpoint")
+
+    def action_stop(self) -> None:
+        from tui.app.screens.confirm import ConfirmScreen
+
+        if self.view.ended:
+            self._trouble(self.Trouble(f"the run has already ended: {self.view.phase}"))
+            return
+        answers = [("save", "Save and stop"), ("nosave", "Stop without saving")]
+        self.app.push_screen(ConfirmScreen(f"Stop {self.view.name} at step {self.view.step}?", answers), self._stop)
+
+    def _stop(self, answer: str | None) -> None:
+        if answer in ("save", "nosave"):
+            save = answer == "save"
+            self.ask("stop", "asked to save and stop" if save else "asked to stop without saving", save=save)
+
+    def action_edit(self) -> None:
+        if self.view.ended:
+            self._trouble(self.Trouble(f"the run has already ended: {self.view.phase}"))
+            return
+        self._open_edit(self._want)
+
+    def _open_edit(self, want: dict[str, Any] | None) -> None:
+        from tui.app.screens.tuning import TuningScreen
+
+        view = self.view
+        try:
+            spec = self.job.spec()
+            now = {"micro": view.micro, "context": view.context}
+            now["sequences"] = view.micro * view.accum * spec.ranks if view.micro and view.accum else None
+            spec = spec.with_batch(**{key: value for key, value in now.items() if value})
+        except UserError as error:
+            self._trouble(self.Trouble(str(error)))
+            return
+        self.app.push_screen(TuningScreen(spec, self._link(), want), self._edited)
+
+    def _edited(self, changes: dict[str, Any] | None) -> None:
+        if changes:
+            text = "asked for " + ", ".join(f"{key} = {value}" for key, value in changes.items())
+            self._say(text, "plain")
+            self._paint()
+
+
+def _ranks(job: Job) -> int:
+    """On how many the run is; 1 where its spec cannot be read, which others tell."""
+    try:
+        return job.spec().ranks
+    except UserError:
+        return 1
+
+
+def _newest(job: Job, at: int) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
+    """The newest events before offset ``at``, with theirs, and whether the first of all is among them."""
+    from engine.events.reverse_reader import events_before
+
+    events: list[tuple[int, dict[str, Any]]] = []
+    begin = at
+    for begin, some in events_before(job.log_path, at):
+        events += some
+        if len(events) >= _TOLD or at - begin >= _LOOK_BACK:
+            break
+    return events[::-1], begin <= 0

@@ -1,0 +1,210 @@
+"""How a person looks at a run: closer and wider, the cursor and what it reads, and the lines of the log."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from textual import on
+from textual.screen import Screen
+from textual.widgets import Input
+
+from tui.app.screens import panes
+from tui.app.widgets.bar import Heading, KeyBar
+from tui.app.widgets.chart import Chart
+from tui.app.widgets.log import LogTail
+from tui.app.widgets.readout import Readout
+from tui.text import event_text as sentences
+from tui.text import format as words
+
+if TYPE_CHECKING:
+    from tui.app.state.run_view import RunView
+    from tui.app.state.viewport import Lens
+
+_STEP = 0.25  # of the window, moved by one key
+# What is copied, in this order, as far as it was measured
+_COPIED = (
+    *("loss", "val_loss", "lr", "grad_norm", "tok_s", "step_s", "mfu", "device_peak", "host_states"),
+    *("device_used", "rss", "ram_used", "unified_active", "unified_peak"),
+)
+
+
+class Looking(Screen[None]):
+    """The part of the monitor that only looks. The monitor has the lens and paints."""
+
+    lens: Lens
+    view: RunView
+    _panes: list[Chart]
+
+    def _paint(self) -> None:
+        raise NotImplementedError
+
+    @staticmethod
+    def search_field() -> Input:
+        field = Input(id="search", placeholder="words of a line", compact=True)
+        field.cursor_blink = False  # a blinking cursor is bytes over ssh
+        field.display = False
+        return field
+
+    @property
+    def _log(self) -> LogTail:
+        return self.query_one(LogTail)
+
+    # The window
+
+    def action_closer(self, factor: float) -> None:
+        self.lens.zoom(factor)
+        self._paint()
+
+    def action_whole(self) -> None:
+        self.lens.window = None
+        self._paint()
+
+    def action_sideways(self, way: int) -> None:
+        if self.lens.cursor is None:
+            self.lens.pan(way * _STEP)
+        else:
+            self.lens.move(way, self._panes[0].columns // 2)
+        self._paint()
+
+    @on(Chart.Wheeled)
+    def _wheeled(self, message: Chart.Wheeled) -> None:
+        self.lens.zoom(message.factor, self._step(message.chart, message.x))
+        self._paint()
+
+    @on(Chart.Dragged)
+    def _dragged(self, message: Chart.Dragged) -> None:
+        self.lens.pan(message.share)
+        self._paint()
+
+    @on(Chart.Pointed)
+    def _pointed(self, message: Chart.Pointed) -> None:
+        self.lens.point_at(self._step(message.chart, message.x))
+        self._paint()
+
+    def _step(self, chart: Chart, x: float) -> float | None:
+        return self.lens.step_of(x) if chart.time_axis else x
+
+    # The cursor
+
+    def action_cursor(self) -> None:
+        """To the middle of what is in view, or away."""
+        extent = self.lens.extent()
+        begin, end = self.lens.steps() or extent or (0.0, 0.0)
+        self.lens.point_at((begin + end) / 2 if self.lens.cursor is None else None)
+        self._paint()
+
+    def action_to_mark(self, way: int) -> None:
+        """To the event before or behind the cursor; without one, to the last or the first."""
+        extent = self.lens.extent()
+        if extent is None:
+            return
+        steps = [mark["step"] for mark in self.view.marks.told() if mark["kind"] in panes.MARKS]
+        here = self.lens.cursor
+        if way < 0:
+            found = max((s for s in steps if here is None or s < here), default=None)
+        else:
+            found = min((s for s in steps if here is None or s > here), default=None)
+        if found is None:
+            self.notify("there is no event that way" if steps else "this run has no events yet", timeout=3)
+            return
+        self.lens.point_at(found)
+        self._paint()
+
+    def read_out(self) -> None:
+        """Show what there is at the cursor."""
+        lens, shown = self.lens, self.query_one(Readout)
+        # In the heading's place: what else is on screen need not move, and be sent anew.
+        self.query_one(Heading).display = lens.cursor is None
+        if lens.cursor is None:
+            shown.show((), "")
+            return
+        then = lens.time_of(lens.cursor)
+        moment = "" if then is None else time.strftime(" · %d %b %H:%M:%S", time.localtime(then))
+        facts = [f"step {words.exact(lens.cursor)}{moment}"]
+        for label, name, text in (
+            ("lr", "lr", words.rate),
+            ("grad", "grad_norm", words.loss),
+            ("loss", "loss", words.loss),
+            ("val", "val_loss", words.loss),
+            ("tokens/s", "tok_s", words.exact),
+            ("s/step", "step_s", words.duration),
+        ):
+            if (value := panes.value_at(lens, name, text)[0]) != words.NOTHING:
+                facts.append(f"{label} {value}")
+        happened = [mark for mark in lens.marks_here(self._panes[0].columns // 2) if mark["kind"] in panes.MARKS]
+        counted = Counter(f"{panes.MARKS[mark['kind']][0]} {sentences.mark(mark)}" for mark in happened)
+        told = [text if count == 1 else f"{text} ({count})" for text, count in counted.items()]
+        shown.show(tuple(facts), "  ".join(told[:3]) + (f" and {len(told) - 3} more" if len(told) > 3 else ""))
+
+    def action_copy(self) -> None:
+        """Two lines, names and values, with tabs between them."""
+        lens = self.lens
+        if lens.cursor is None:
+            self.notify("put the cursor on a step first: v", timeout=3)
+            return
+        points = {name: point for name in _COPIED if (point := lens.read(name)) is not None and point[2] is not None}
+        fields: dict[str, object] = {"step": lens.cursor, "t": lens.time_of(lens.cursor)}
+        for name, (_, low, mean, high) in points.items():
+            fields[name] = mean
+            if low != high:
+                fields |= {f"{name}_min": low, f"{name}_max": high}
+        known = {name: value for name, value in fields.items() if value is not None}
+        self.app.copy_to_clipboard("\t".join(known) + "\n" + "\t".join(map(_plain, known.values())))
+        self.notify(f"copied step {words.exact(lens.cursor)}: {len(known)} values", timeout=2)
+
+    # The log
+
+    def action_scroll_log(self, by: int) -> None:
+        self._log.scroll_by(by)
+
+    def action_page_log(self, by: int) -> None:
+        self._log.page_by(by)
+
+    def action_log_end(self, oldest: bool) -> None:
+        self._log.to_oldest() if oldest else self._log.to_newest()
+
+    def action_search(self) -> None:
+        field = self.query_one("#search", Input)
+        self.query_one(KeyBar).display, field.display = False, True
+        field.focus()
+
+    @on(Input.Submitted, "#search")
+    def _search(self, event: Input.Submitted) -> None:
+        self._close_search()
+        self._log.search(event.value)
+
+    def _close_search(self) -> None:
+        self.query_one("#search", Input).display, self.query_one(KeyBar).display = False, True
+        self._log.focus()
+
+    def action_find(self, step: int) -> None:
+        if self._log.query_words:
+            self._log.find(step)
+        else:
+            self.action_search()
+
+    def action_only(self) -> None:
+        if self._log.query_words:
+            self._log.show_only()
+        else:
+            self.action_search()
+
+    async def action_put_away(self) -> None:
+        """What was opened last: the search field, the cursor, the search, the pane; then the screen."""
+        if self.query_one("#search", Input).display:
+            self._close_search()
+        elif self.lens.cursor is not None:
+            self.action_cursor()
+        elif self._log.query_words:
+            self.query_one("#search", Input).value = ""
+            self._log.search("")
+        elif self.has_class("zoomed"):
+            await self.run_action("zoom")
+        else:
+            self.dismiss()
+
+
+def _plain(value: object) -> str:
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,213 @@
+"""What the panes of the monitor show: titles, lines and capacities from what is known of a run.
+
+Four: loss, VRAM, RAM offload, tokens/s. Three where device and host share one memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tui.app.state.run_view import RunView
+from tui.app.state.viewport import Lens
+from tui.app.widgets.chart import Chart, Line, Mark
+from tui.text import event_text as sentences
+from tui.text import format as words
+
+SMOOTHINGS = ((0.0, ""), (0.6, "smooth"), (0.95, "very smooth"))
+# kind of mark → its character and style; where several fall into one cell the later kind is seen
+MARKS = {
+    "checkpoint": ("▪", "chart--event"),
+    "edit": ("▲", "chart--event-good"),
+    "start": ("↻", "chart--event-warn"),
+    "rewind": ("«", "chart--event-warn"),
+    "alert": ("∅", "chart--event-bad"),
+    "oom": ("×", "chart--event-bad"),
+}
+
+
+def make(view: RunView) -> list[Chart]:
+    """The charts in the order of their number keys."""
+    if view.one_memory:
+        memories = [_memory_chart("unified memory", 2, time_axis=False)]
+    else:
+        memories = [_memory_chart("VRAM", 2), _memory_chart("RAM offload", 3)]
+    speed = Chart("tokens/s", id=f"pane-{len(memories) + 2}", y_text=words.axis, from_zero=True)
+    return [Chart("loss", id="pane-1"), *memories, speed]
+
+
+def _memory_chart(title: str, number: int, time_axis: bool = True) -> Chart:
+    return Chart(
+        title, id=f"pane-{number}", time_axis=time_axis, y_text=_short_size, y_unit=words.size_unit, from_zero=True
+    )
+
+
+def _shorter(value: float | None) -> str:
+    """A size where a title has few cells: ``23.5G``."""
+    return "–" if value is None else _short_size(value, digits=3)
+
+
+def _short_size(value: float, digits: int = 4) -> str:
+    """A tick in the cells of an axis: ``1.5G``."""
+    if not value:
+        return "0"
+    unit = words.size_unit(abs(value))
+    for bytes_, letter in ((1024.0**4, "T"), (1024.0**3, "G"), (1024.0**2, "M"), (1024.0, "K")):
+        if unit >= bytes_:
+            return f"{value / bytes_:.{digits}g}{letter}"
+    return f"{value:.0f}"
+
+
+def fill(panes: list[Chart], lens: Lens, notes: str = "") -> None:
+    """Show the run as the lens sees it; ``notes`` says how the loss is drawn."""
+    steps, times = lens.steps(), lens.times()
+    cursor = None if lens.cursor is None else (float(lens.cursor), lens.time_of(lens.cursor))
+    for pane in panes:
+        pane.window = times if pane.time_axis else steps
+        pane.cursor = None if cursor is None else cursor[pane.time_axis]
+    loss, *memories, speed = panes
+    _loss(loss, lens, notes)
+    for pane, show in zip(memories, (_unified,) if lens.view.one_memory else (_device, _host), strict=True):
+        show(pane, lens)
+    _speed(speed, lens)
+
+
+def value_at(lens: Lens, name: str, text: Callable[[float | None], str]) -> list[str]:
+    """What a series was at the cursor, with its extremes where its bucket holds several values, longest first."""
+    point = lens.read(name)
+    if point is None or point[2] is None:
+        return [words.NOTHING]
+    _, low, mean, high = point
+    if low == high:
+        return [text(mean)]
+    return [f"{text(mean)} ({text(low)} to {text(high)})", text(mean)]
+
+
+def _at_cursor(lens: Lens, label: str, name: str, text: Callable[[float | None], str]) -> list[str]:
+    assert lens.cursor is not None
+    step = words.exact(lens.cursor)
+    values = value_at(lens, name, text)
+    return [
+        *(f"{label} {value} · at step {step}" for value in values),
+        *(f"{label} {value} @{step}" for value in values),
+        f"{label} {values[-1]}",
+    ]
+
+
+def _loss(pane: Chart, lens: Lens, notes: str) -> None:
+    view = lens.view
+    covered, value = view.tracks["loss"].covered(), view.last("loss")
+    seen = lens.steps()
+    if covered is None:
+        titles = ["loss · no steps yet"]
+    elif lens.cursor is not None:
+        titles = _at_cursor(lens, "loss", "loss", words.loss)
+    else:
+        first, last, steps = covered
+        now = words.loss(value) if value is not None else "not finite"
+        plain = [f"loss {now} · steps {first}–{last} ({steps})", f"loss {now} · {first}–{last} ({steps})"]
+        if seen is not None:
+            begin, end = (words.exact(max(step, 0)) for step in seen)
+            which = f"newest {words.exact(seen[1] - seen[0])} steps" if lens.follows() else f"steps {begin}–{end}"
+            plain = [f"loss {now} · {which} of {words.exact(last)}", f"loss {now} · {which}", f"loss {now}"]
+        else:
+            plain.append(f"loss {now} ({steps})")
+        titles = [title + notes for title in plain] + plain
+    lines = [Line(lens.points("loss"), "chart--line"), Line(lens.points("val_loss"), "chart--mark", mark="◆")]
+    pane.show(titles, lines, x_end=view.steps, marks=_marks(view))
+
+
+def _marks(view: RunView) -> list[Mark]:
+    order = list(MARKS)
+    known = [mark for mark in view.marks.told() if mark["kind"] in MARKS]
+    return [Mark(mark["step"], *MARKS[mark["kind"]]) for mark in sorted(known, key=lambda m: order.index(m["kind"]))]
+
+
+def _device(pane: Chart, lens: Lens) -> None:
+    view = lens.view
+    if view.has_device:
+        used, total = view.last("device_used"), view.last("device_total")
+        lines = [Line(lens.points("device_used"), "chart--line")]
+        titles = [f"VRAM {words.size_of(used, total)}", f"VRAM {words.size(used)}"]
+        busy = card(view)
+        titles = _at_cursor(lens, "VRAM", "device_used", words.size) if lens.cursor is not None else titles
+        titles = [f"{titles[0]} · {busy}", *titles] if busy and lens.cursor is None else titles
+        pane.show(titles, lines, y_top=total, limit=total, notes=_parts(view))
+    else:
+        now = words.size(view.last("rss"))
+        titles = [f"no GPU · process memory {now}", f"no GPU · process {now}"]
+        if lens.cursor is not None:
+            titles = _at_cursor(lens, "process memory", "rss", words.size)[:-1] + _at_cursor(
+                lens, "process", "rss", words.size
+            )
+        pane.show(titles, [Line(lens.points("rss"), "chart--line")], notes=_parts(view))
+
+
+def card(view: RunView) -> str:
+    """How busy, how warm the card is and what it draws, as far as it tells."""
+    util, watts, degrees = (view.last(name) for name in ("device_util", "power_w", "temp_c"))
+    facts = [
+        "" if util is None else f"{util:.0f}% busy",
+        "" if watts is None else f"{watts:.0f} W",
+        "" if degrees is None else f"{degrees:.0f} °C",
+    ]
+    return " · ".join(fact for fact in facts if fact)
+
+
+def _parts(view: RunView) -> list[str]:
+    """What the forecast says the memory is for, as much of it as fits."""
+    parts: dict[str, Any] = view.memory.get("parts") or {}
+    told = sentences.parts(parts).split(" · ")
+    if not told[0]:
+        return []
+    return [
+        f"forecast: {' · '.join(told[:count])}{' …' if count < len(told) else ''}" for count in range(len(told), 0, -1)
+    ]
+
+
+def _host(pane: Chart, lens: Lens) -> None:
+    view = lens.view
+    states, used, total = words.size(view.last("host_states") or 0), view.last("ram_used"), view.last("ram_total")
+    lines = [Line(lens.points("ram_used"), "chart--line")]
+    if view.last("host_states"):
+        lines.append(Line(view.offloaded.points, "chart--second"))
+    titles = [f"RAM offload {states} · {words.size_of(used, total)}", f"RAM {states} · {words.size_of(used, total)}"]
+    titles.append(f"RAM offload {states}")
+    if lens.cursor is not None:
+        titles = _at_cursor(lens, "RAM in use", "ram_used", words.size) + _at_cursor(
+            lens, "RAM", "ram_used", words.size
+        )
+    pane.show(titles, lines, y_top=total, limit=total)
+
+
+def _unified(pane: Chart, lens: Lens) -> None:
+    view = lens.view
+    active, cache, peak, limit = (view.last(f"unified_{name}") for name in ("active", "cache", "peak", "limit"))
+    lines = [
+        Line(lens.points("unified_peak"), "chart--line"),
+        Line(lens.points("unified_active"), "chart--second"),
+    ]
+    of_limit = words.size_of(peak, limit)
+    watts = view.last("power_w")
+    titles = [
+        f"unified memory peak {of_limit} · active {words.size(active)} · cache {words.size(cache)}",
+        f"peak {of_limit} · active {words.size(active)} · cache {words.size(cache)}",
+        f"peak {_shorter(peak)}/{_shorter(limit)} active {_shorter(active)} cache {_shorter(cache)}",
+        f"peak {of_limit}",
+    ]
+    if lens.cursor is not None:
+        titles = _at_cursor(lens, "peak", "unified_peak", words.size)
+    elif watts is not None:
+        titles.insert(0, f"{titles[0]} · {watts:.0f} W")
+    pane.show(titles, lines, x_end=view.steps, limit=limit, notes=_parts(view))
+
+
+def _speed(pane: Chart, lens: Lens) -> None:
+    view = lens.view
+    now, share = words.exact(view.last("tok_s")), view.last("mfu")
+    titles = [f"tokens/s {now}"]
+    if lens.cursor is not None:
+        titles = _at_cursor(lens, "tokens/s", "tok_s", words.exact)
+    elif share is not None:
+        titles.insert(0, f"tokens/s {now} · {share:.0%} of the device's ceiling")
+    pane.show(titles, [Line(lens.points("tok_s"), "chart--line")], x_end=view.steps)

@@ -1,0 +1,164 @@
+"""What the app knows of one run: the history it asked for and every record since, folded into numbers to show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.events.marks import Marks
+from tui.app.state.series import Track
+
+STEP_SERIES = (
+    *("loss", "lr", "grad_norm", "tok_s", "step_s", "device_peak", "host_states", "mfu", "t", "val_loss"),
+    *("unified_active", "unified_cache", "unified_peak", "unified_limit"),
+)
+TELEMETRY_SERIES = (
+    *("device_used", "device_total", "device_util", "power_w", "temp_c"),
+    *("rss", "ram_used", "ram_total"),
+)
+SERIES = [*STEP_SERIES, *TELEMETRY_SERIES]
+DRAWN = [
+    *("loss", "val_loss", "tok_s", "t", "device_used", "rss", "ram_used"),
+    *("unified_active", "unified_peak"),
+]
+READ = [name for name in SERIES if name not in DRAWN]  # as numbers only: a coarse history of them will do
+ENDED = ("finished", "failed", "stopped", "cut-off")
+
+
+class RunView:
+    """A run as its monitor shows it. ``summary`` is ``Job.summary()``; steps, seconds and bytes as in the records.
+
+    Of a run on several ``ranks`` each takes a micro-batch at a time.
+    """
+
+    def __init__(self, summary: dict[str, Any], ranks: int = 1) -> None:
+        self.marks = Marks()
+        self._ranks = ranks
+        self.tracks: dict[str, Track] = {name: Track() for name in SERIES}
+        self.offloaded = Track()  # host_states over time, to stand beside ram_used; known from when we joined
+        self.name = str(summary.get("name") or summary.get("id") or "")
+        self.one_memory = summary.get("backend") == "mlx"  # device and host share it
+        self.phase = str(summary.get("phase") or "starting")
+        self.reason: str | None = summary.get("reason")
+        self.step: int = summary.get("step") or 0
+        self.steps: int | None = summary.get("steps")
+        self.micro: int | None = summary.get("micro")
+        self.accum: int | None = summary.get("accum")
+        self.context: int | None = summary.get("context")
+        self.attempt: int = summary.get("attempt") or 1
+        self.val_loss: float | None = summary.get("val_loss")
+        self.checkpoint: str | None = summary.get("checkpoint")
+        self.progress: tuple[int, int] | None = None
+        self.linked = True
+        self._pace: float | None = None  # seconds a step, averaged
+
+    @property
+    def ended(self) -> bool:
+        return self.phase in ENDED
+
+    def load_history(self, answer: dict[str, Any]) -> None:
+        """Take the series of a ``history`` answer in place of what is there."""
+        for name, buckets in answer.get("series", {}).items():
+            if name in self.tracks:
+                self.tracks[name].load(buckets)
+        if "marks" in answer:
+            self.marks.load(answer["marks"])
+        loss = self.tracks["loss"].points
+        if loss:
+            self.step = max(self.step, int(loss[-1][0]))
+        paces = [p[2] for p in self.tracks["step_s"].points[-20:] if p[2] is not None]
+        self._pace = sum(paces) / len(paces) if paces else None
+        if self.tracks["val_loss"].points:
+            self.val_loss = self.tracks["val_loss"].last
+
+    def take(self, record: dict[str, Any], *, charts: bool = True) -> None:
+        """Fold one record in. ``charts=False`` for records the history has already counted."""
+        kind = record.get("kind")
+        if charts and kind != "telemetry":
+            self.marks.take(record, self.step)
+        if kind == "step":
+            self._step(record, charts)
+        elif kind == "telemetry":
+            if charts:
+                self.offloaded.add(float(record["t"]), self.last("host_states"))
+                for name in TELEMETRY_SERIES:
+                    value = record.get(name)
+                    if isinstance(value, list):  # the log keeps a minute as its minimum and maximum
+                        self.tracks[name].add_span(float(record["t"]), value[0], value[1])
+                    elif value is not None:  # a sensor that is not there is no gap in a line
+                        self.tracks[name].add(float(record["t"]), value)
+        elif kind == "val":
+            # Only the main bucket is one line; others are told in the log.
+            if not record.get("bucket") or record["bucket"] in ("val", "main", "all"):
+                self.val_loss = record.get("loss")
+                if charts:
+                    self.tracks["val_loss"].add(record["step"], record.get("loss"))
+        elif kind == "start":
+            self._start(record, charts)
+        elif kind == "state":
+            self.phase, self.reason = str(record.get("phase")), record.get("reason")
+            if self.phase != "running":
+                self.progress = None
+        elif kind == "progress":
+            self.progress = (int(record.get("micro_done") or 0), int(record.get("micro_of") or 0))
+        elif kind == "edit":
+            self._edit(record)
+        elif kind == "checkpoint" and record.get("ok"):
+            self.checkpoint = record.get("path")
+        elif kind == "link":
+            self.linked = bool(record.get("up"))
+
+    def _step(self, record: dict[str, Any], charts: bool) -> None:
+        step = int(record["step"])
+        self.step = step
+        self.progress = None
+        for name in ("micro", "accum", "context"):
+            setattr(self, name, record.get(name) or getattr(self, name))
+        seconds = record.get("step_s")
+        if seconds:
+            self._pace = seconds if self._pace is None else 0.9 * self._pace + 0.1 * seconds
+        if charts:
+            for name in STEP_SERIES:
+                if name in record and name != "val_loss":
+                    self.tracks[name].add(step, record[name])
+
+    def _start(self, record: dict[str, Any], charts: bool) -> None:
+        """A new attempt repeats the steps after the checkpoint it came from: the latest attempt wins."""
+        self.attempt = record.get("attempt") or self.attempt
+        resumed = record.get("resumed_from")
+        first = 0 if resumed is None else int(resumed) + 1  # step 0 is the validation before the first step
+        if charts:
+            for name in STEP_SERIES:
+                self.tracks[name].drop_from(first)
+            self.step = min(self.step, max(first - 1, 0))
+
+    def _edit(self, record: dict[str, Any]) -> None:
+        if record.get("ok"):
+            for key, (_, new) in (record.get("changed") or {}).items():
+                if key in ("micro", "accum", "context", "steps"):
+                    setattr(self, key, new)
+
+    def eta(self) -> float | None:
+        """Seconds to the last step at the present pace, or None where that is unknown."""
+        if self.ended or self._pace is None or not self.steps or self.step >= self.steps:
+            return None
+        return (self.steps - self.step) * self._pace
+
+    def tokens_left(self) -> int | None:
+        """Tokens that the steps to come will take as the run is now, or None where that is unknown."""
+        if not (self.steps and self.micro and self.accum and self.context):
+            return None
+        return max(self.steps - self.step, 0) * self.micro * self.accum * self._ranks * self.context
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What the run should take by now: the newest ``memory`` record as far as it is a mark, else nothing."""
+        return self.marks.newest("memory") or {}
+
+    def last(self, name: str) -> float | None:
+        """The newest value of a series."""
+        return self.tracks[name].last
+
+    @property
+    def has_device(self) -> bool:
+        """Whether an accelerator reports its memory."""
+        return any(p[2] is not None for p in self.tracks["device_used"].points[-8:])

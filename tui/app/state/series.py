@@ -1,0 +1,97 @@
+"""One series of a run as buckets: what the history gave, then one point a record, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tui.app.state.raster import Point
+
+_LIMIT = 4096  # buckets; twice the dots of the widest terminal
+
+
+class Track:
+    """Points ``(x, low, mean, high)`` ordered by x; x is the last step (or the unix time) its bucket holds.
+
+    ``counts[i]`` says how many steps bucket i holds, so that the number of steps seen stays exact while buckets merge.
+    """
+
+    def __init__(self) -> None:
+        self.points: list[Point] = []
+        self.counts: list[int] = []
+
+    def load(self, buckets: Sequence[Sequence[float | None]]) -> None:
+        """Take a history answer: ``[[x, min, mean, max], …]`` whose buckets may be several steps wide.
+
+        The answer does not carry how many steps a bucket holds. All but the last are equally wide, so the usual
+        distance between neighbours is that width; a wider distance is a hole and is not counted.
+        """
+        self.points = [(float(b[0] or 0.0), b[1], b[2], b[3]) for b in buckets]
+        gaps = sorted(b[0] - a[0] for a, b in zip(self.points, self.points[1:], strict=False))
+        width = max(int(gaps[len(gaps) // 2]) if gaps else 1, 1)
+        self.counts = []
+        before = 0.0
+        for x, *_ in self.points:
+            self.counts.append(max(1, min(int(x - before), width)))
+            before = x
+
+    def add(self, x: float, value: float | None) -> None:
+        """One measurement; None or a number that is not finite is a gap. A repeated x replaces what came since."""
+        gap = value is None or not math.isfinite(value)
+        self._append((x, None, None, None) if gap else (x, value, value, value))
+
+    def add_span(self, x: float, low: float, high: float) -> None:
+        """A measurement known by its extremes."""
+        self._append((x, low, (low + high) / 2, high))
+
+    def _append(self, point: Point) -> None:
+        if self.points and point[0] <= self.points[-1][0]:
+            self.drop_from(point[0])
+        self.points.append(point)
+        self.counts.append(1)
+        if len(self.points) > _LIMIT:
+            self._halve()
+
+    def drop_from(self, x: float) -> None:
+        """Forget every bucket that holds ``x`` or anything later."""
+        keep = len(self.points)
+        while keep and self.points[keep - 1][0] >= x:
+            keep -= 1
+        del self.points[keep:], self.counts[keep:]
+
+    @property
+    def last(self) -> float | None:
+        """The newest value, or None where there is none or it is a gap."""
+        return self.points[-1][2] if self.points else None
+
+    def covered(self) -> tuple[int, int, int] | None:
+        """First step, last step and how many distinct steps there are, for a series over steps."""
+        if not self.points:
+            return None
+        first = int(self.points[0][0]) - self.counts[0] + 1
+        return first, int(self.points[-1][0]), sum(self.counts)
+
+    def _halve(self) -> None:
+        """Merge neighbours two by two in the older half; the newest stay as fine as they came.
+
+        A gap stays a gap: only buckets of one kind merge.
+        """
+        middle = len(self.points) // 2
+        points: list[Point] = []
+        counts: list[int] = []
+        for i, point in enumerate(self.points):
+            if i < middle and i % 2 and (points[-1][2] is None) == (point[2] is None):
+                points[-1] = _merged(points[-1], counts[-1], point, self.counts[i])
+                counts[-1] += self.counts[i]
+            else:
+                points.append(point)
+                counts.append(self.counts[i])
+        self.points, self.counts = points, counts
+
+
+def _merged(a: Point, n: int, b: Point, m: int) -> Point:
+    if a[2] is None or b[2] is None:
+        return (b[0], None, None, None)
+    low = min(v for v in (a[1], b[1], a[2], b[2]) if v is not None)
+    high = max(v for v in (a[3], b[3], a[2], b[2]) if v is not None)
+    return (b[0], low, (a[2] * n + b[2] * m) / (n + m), high)

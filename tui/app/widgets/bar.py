@@ -1,0 +1,98 @@
+"""The one-line widgets: a heading at the top of a screen, the key bar at its foot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from rich.cells import cell_len
+
+from tui.app import actions
+from tui.app.widgets.canvas import Canvas, Row, Span
+from tui.text.ellipsis import clip
+
+if TYPE_CHECKING:
+    from tui.app.app import MlaApp
+
+
+class Heading(Canvas):
+    """What this screen is, and a note at the right edge."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"heading--title", "heading--note", "heading--warn"}
+
+    def __init__(self, title: str, note: str = "", *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._title = title
+        self._note: Span = (note, "heading--note")
+
+    def show(self, title: str | None = None, note: str | None = None, warn: bool = False) -> None:
+        self._title = self._title if title is None else title
+        if note is not None:
+            self._note = (note, "heading--warn" if warn else "heading--note")
+        self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Row]:
+        note, style = self._note
+        title = f" read-only · {self._title}" if cast("MlaApp", self.app).read_only else f" {self._title}"
+        gap = width - cell_len(title) - cell_len(note) - 1
+        if gap < 2:
+            return [[(title, "heading--title")]]
+        return [[(title, "heading--title"), (" " * gap, ""), (note, style), (" ", "")]]
+
+
+class Notice(Canvas):
+    """One line that asks for attention; not there while it has nothing to say."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"notice--text"}
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._text = ""
+        self.display = False
+
+    def show(self, text: str) -> None:
+        if text != self._text:
+            self._text, self.display = text, bool(text)
+            self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Row]:
+        return [[(clip(f" {self._text}", width), "notice--text")]]
+
+
+class KeyBar(Canvas):
+    """The keys of a screen from the action registry, as many as fit; help is always among them."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"keybar--key", "keybar--title"}
+
+    def __init__(self, screen: str) -> None:
+        super().__init__()
+        self._screen = screen
+        self._over = False
+
+    def show(self, over: bool) -> None:
+        """``over``: nothing can be changed any more, so what changes something is left out."""
+        if over != self._over:
+            self._over = over
+            self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Row]:
+        app = cast("MlaApp", self.app)
+        keys = list(actions.bar(self._screen, app.settings.keys, app.read_only or self._over))
+        last = [pair for pair in keys if pair[1] in ("Help", "Back", "Quit")]
+        room = width - sum(_length(pair) for pair in last)
+        shown = []
+        for pair in keys:
+            if pair in last:
+                shown.append(pair)
+            elif _length(pair) <= room:
+                room -= _length(pair)
+                shown.append(pair)
+            else:
+                room = 0
+        row: Row = []
+        for key, title in shown:
+            row += [(f" {key} ", "keybar--key"), (f"{title} ", "keybar--title")]
+        return [row]
+
+
+def _length(pair: tuple[str, str]) -> int:
+    return cell_len(pair[0]) + cell_len(pair[1]) + 3

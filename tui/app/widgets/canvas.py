@@ -1,0 +1,133 @@
+"""A widget that draws itself as rows of styled text and sends only the cells that changed.
+
+Over ssh every byte counts: a chart that repaints whole costs kilobytes a tick, one that repaints its changed cells a
+few dozen bytes. So a canvas keeps what it drew, draws anew on ``redraw``, and refreshes the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+Span = tuple[str, str]
+"""Text and the component classes (of the widget's stylesheet, separated by spaces) that style it."""
+Row = list[Span]
+
+# Moving the cursor and setting colours costs about as much as writing this many unchanged cells.
+_JOIN = 12
+
+
+def fit(spans: Sequence[Span], width: int, fill: str = "") -> Row:
+    """``spans`` cut or padded (in style ``fill``) to exactly ``width`` cells; control characters become spaces."""
+    row: Row = []
+    left = width
+    for text, style in spans:
+        if left <= 0:
+            break
+        if not text:
+            continue
+        if not text.isprintable():
+            text = "".join(c if c.isprintable() else " " for c in text)
+        length = len(text) if text.isascii() else cell_len(text)
+        if length > left:
+            text, length = set_cell_size(text, left), left
+        row.append((text, style))
+        left -= length
+    if left > 0:
+        row.append((" " * left, fill))
+    return row
+
+
+def _cells(row: Row) -> list[tuple[str, str]]:
+    """One entry a terminal cell; the second half of a wide character is an empty text."""
+    cells: list[tuple[str, str]] = []
+    for text, style in row:
+        if text.isascii():
+            cells.extend((char, style) for char in text)
+            continue
+        for char in text:
+            cells.append((char, style))
+            cells.extend([("", style)] * (cell_len(char) - 1))
+    return cells
+
+
+def changed(old: Row, new: Row) -> list[tuple[int, int]]:
+    """The (start, length) runs of cells that differ, near ones joined."""
+    if old == new:
+        return []
+    before, after = _cells(old), _cells(new)
+    if len(before) != len(after):
+        return [(0, len(after))]
+    runs: list[tuple[int, int]] = []
+    for x, (a, b) in enumerate(zip(before, after, strict=True)):
+        if a == b:
+            continue
+        if runs and x - sum(runs[-1]) <= _JOIN:
+            runs[-1] = (runs[-1][0], x + 1 - runs[-1][0])
+        else:
+            runs.append((x, 1))
+    return runs
+
+
+class Canvas(Widget):
+    """Subclasses implement ``draw``; whoever changes what it shows calls ``redraw``."""
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._rows: list[Row] = []
+        self._styles_seen: dict[str, Style] = {}
+
+    def draw(self, width: int, height: int) -> list[Row]:
+        """Up to ``height`` rows; each is cut and padded to ``width``."""
+        raise NotImplementedError
+
+    def redraw(self) -> None:
+        """Draw anew and refresh the cells that differ from what is on screen."""
+        width, height = self.content_size
+        if not self.is_attached or width <= 0 or height <= 0:
+            return
+        old, self._rows = self._rows, self._draw(width, height)
+        if len(old) != height or (old and sum(cell_len(text) for text, _ in old[0]) != width):
+            self.refresh()
+            return
+        regions = [
+            Region(x, y, length, 1)
+            for y, (before, after) in enumerate(zip(old, self._rows, strict=True))
+            for x, length in changed(before, after)
+        ]
+        if regions:
+            self.refresh(*regions)
+
+    def _draw(self, width: int, height: int) -> list[Row]:
+        rows = [fit(row, width) for row in self.draw(width, height)[:height]]
+        return rows + [fit([], width) for _ in range(height - len(rows))]
+
+    def render_line(self, y: int) -> Strip:
+        width, height = self.content_size
+        if len(self._rows) != height:
+            self._rows = self._draw(width, height)
+        if y >= len(self._rows):
+            return Strip.blank(width)
+        return Strip([Segment(text, self._style(names)) for text, names in self._rows[y]], width)
+
+    def _style(self, names: str) -> Style:
+        style = self._styles_seen.get(names)
+        if style is None:
+            parts = [self.get_component_rich_style(name, partial=True) for name in names.split()]
+            style = self._styles_seen[names] = Style.combine([self.rich_style, *parts])
+        return style
+
+    def notify_style_update(self) -> None:
+        self._styles_seen.clear()
+        super().notify_style_update()
+
+    def _on_resize(self, event: events.Resize) -> None:
+        self._rows = []
+        self.redraw()

@@ -1,0 +1,78 @@
+"""The checkpoints of a run as lines; columns give way as the terminal narrows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from tui.app.widgets import columns
+from tui.app.widgets.canvas import Row
+from tui.app.widgets.picker import Picker
+from tui.text import format as words
+
+if TYPE_CHECKING:
+    from engine.checkpoints.inventory import Kept
+
+
+class CheckpointList(Picker):
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"checkpoints--good", "checkpoints--bad", "checkpoints--mark"}
+
+    def __init__(self) -> None:
+        super().__init__(id="checkpoints")
+        self.kept: list[Kept] = []
+        self.verified: dict[str, str] = {}  # what reading every byte of a checkpoint found; nothing: it is whole
+        self.nothing = "looking for checkpoints …"
+
+    def show(self, kept: list[Kept]) -> None:
+        """Replace the lines; the cursor stays on the checkpoint it was on."""
+        chosen = self.chosen
+        self.kept = kept
+        if chosen is not None:
+            self.cursor = next((i for i, one in enumerate(kept) if one.path == chosen.path), self.cursor)
+        self.redraw()
+
+    @property
+    def chosen(self) -> Kept | None:
+        return self.kept[self.cursor] if 0 <= self.cursor < len(self.kept) else None
+
+    def count(self) -> int:
+        return len(self.kept)
+
+    def _columns(self, width: int) -> list[tuple[str, int, str]]:
+        """(key, cells, title); negative cells align right."""
+        shown = [("step", -9, "step"), ("when", 6, "when"), ("size", -8, "size"), ("loss", -7, "loss")]
+        if width >= 72:
+            shown += [("val", -7, "val"), ("why", 13, "written")]
+        return [*shown, ("state", 9, "files"), ("mark", 12, "")]
+
+    def head(self, width: int) -> Row | None:
+        if not self.kept:
+            return None
+        return columns.head(self._columns(width))
+
+    def item(self, index: int, width: int) -> Row:
+        one = self.kept[index]
+        marks = [mark for mark, holds in (("newest", one.newest), ("best", one.best)) if holds]
+        return columns.line(
+            self._columns(width),
+            {
+                "step": (words.exact(one.step), ""),
+                "when": (words.moment(one.written), "picker--dim"),
+                "size": (words.size(one.bytes), ""),
+                "loss": (words.loss(one.loss), ""),
+                "val": (words.loss(one.val_loss), ""),
+                "why": (one.why or words.NOTHING, "picker--dim"),
+                "state": self._state(one),
+                "mark": (" ".join(marks), "checkpoints--mark"),
+            },
+        )
+
+    def _state(self, one: Kept) -> tuple[str, str]:
+        found = self.verified.get(one.path)
+        if one.damage or found:
+            return "damaged", "checkpoints--bad"
+        return ("verified", "checkpoints--good") if found == "" else ("complete", "")
+
+    def empty(self, width: int, height: int) -> list[Row]:
+        lines = self.nothing.splitlines()
+        top: list[Row] = [[] for _ in range(max((height - len(lines)) // 2, 0))]
+        return top + [[(line.center(width), "picker--dim")] for line in lines]

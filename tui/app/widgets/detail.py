@@ -1,0 +1,48 @@
+"""One line about the chosen run: its whole id, and what has no column where the terminal is narrow."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from rich.cells import cell_len
+
+from tui.app.state.run_list import in_trouble
+from tui.app.widgets.canvas import Canvas, Row
+from tui.text import format as words
+from tui.text.ellipsis import clip
+
+
+class Detail(Canvas):
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"detail--text", "detail--bad"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._run: dict[str, Any] | None = None
+        self.display = False
+
+    def show(self, run: dict[str, Any] | None) -> None:
+        self._run, self.display = run, run is not None
+        self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Row]:
+        run = self._run
+        if run is None:
+            return []
+        reason = str(run.get("reason") or "")
+        parts = [f"{run.get('phase')}: {reason}"] if reason else []
+        name = str(run.get("name") or "")
+        if name and name != run["id"]:
+            parts.append(name)
+        parts.append(str(run["id"]))
+        if run.get("val_loss") is not None:
+            parts.append(f"val {words.loss(run['val_loss'])}")
+        if run.get("micro") and run.get("accum"):
+            parts.append(f"batch {run['micro']}×{run['accum']}, context {run.get('context') or '?'}")
+        if (run.get("attempt") or 1) > 1:
+            parts.append(f"attempt {run['attempt']}")
+        shown = parts[0]
+        for part in parts[1:]:  # whole parts only
+            if cell_len(shown) + cell_len(part) + 4 > width:
+                break
+            shown += f" · {part}"
+        return [[(" " + clip(shown, width - 1), "detail--bad" if in_trouble(run) else "detail--text")]]

@@ -1,0 +1,88 @@
+"""The runs of an overlay, one line each: colour and letter, how far they are, and how they stand to the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
+
+from rich.cells import cell_len
+
+from tui.app.state.comparison import AXES, TIME, TOKENS, Compared, difference
+from tui.app.widgets import columns
+from tui.app.widgets.canvas import Row
+from tui.app.widgets.overlay import COLOURS, style
+from tui.app.widgets.picker import Picker
+from tui.text import format as words
+from tui.text.ellipsis import middle
+
+
+class Column(NamedTuple):
+    """``cells`` below zero align right; shown from a terminal of ``wide`` cells on."""
+
+    title: str
+    cells: int
+    wide: int
+    text: Callable[[Compared], str]
+
+
+_COLUMNS = (
+    Column("phase", 10, 0, lambda run: str(run.summary.get("phase") or "")),
+    Column("step", -6, 0, lambda run: words.count(run.summary.get("step"))),
+    Column("tokens", -6, 100, lambda run: words.count(run.reach("loss", TOKENS))),
+    Column("time", -8, 110, lambda run: words.duration(run.reach("loss", TIME))),
+    Column("loss", -7, 0, lambda run: words.loss(run.summary.get("loss"))),
+    Column("best val", -8, 72, lambda run: words.loss(run.best("val_loss"))),
+    Column("tok/s", -6, 80, lambda run: words.count(run.summary.get("tok_s"))),
+)
+_DELTA = 9
+
+
+class Legend(Picker):
+    """``first`` is the index of the run that the others are measured against."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        *(style(index) for index in range(COLOURS)),
+        *("legend--name", "legend--good", "legend--bad"),
+    }
+
+    def __init__(self, runs: list[Compared]) -> None:
+        super().__init__(id="legend")
+        self.runs = runs
+        self.base = 0
+        self.axis = AXES[0]
+        self.name_of_series = ("loss", "loss")  # the series' name, and what it is called
+        self.text: Callable[[float | None], str] = words.loss
+
+    def count(self) -> int:
+        return len(self.runs)
+
+    def _columns(self, width: int) -> list[Column]:
+        name, title = self.name_of_series
+        shown = [column for column in _COLUMNS if width >= column.wide]
+        shown.append(Column(f"Δ {title}", -_DELTA, 0, lambda run: self._delta(run, name)))
+        room = width - 5 - sum(abs(column.cells) + 1 for column in shown)
+        longest = max((cell_len(run.name) for run in self.runs), default=0)
+        cells = min(max(room, 8), max(longest, 20))
+        return [Column("run", cells, 0, lambda run: middle(run.name, cells)), *shown]
+
+    def _delta(self, run: Compared, name: str) -> str:
+        first = self.runs[self.base]
+        if run is first:
+            return "first"
+        found = difference(first, run, name, self.axis)
+        return words.NOTHING if found is None else ("+" if found >= 0 else "−") + self.text(abs(found))
+
+    def head(self, width: int) -> Row:
+        row: Row = [("     ", "picker--head")]
+        for column in self._columns(width):
+            row.append((columns.cut(column.title, column.cells) + " ", "picker--head"))
+        return row
+
+    def item(self, index: int, width: int) -> Row:
+        run = self.runs[index]
+        line = "┄┄" if run.hidden else "━━"
+        row: Row = [(f" {run.letter}{line} ", "picker--dim" if run.hidden else style(index))]
+        for column in self._columns(width):
+            text = columns.cut(column.text(run), column.cells)
+            row.append((text + " ", "picker--dim" if run.hidden else "legend--name" if column.title == "run" else ""))
+        return row

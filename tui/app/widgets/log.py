@@ -1,0 +1,272 @@
+"""The events of a run, newest at the bottom, in plain words; scrolled and searched back to the first of them."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+from textual import events, on, work
+from textual.message import Message
+from textual.worker import get_current_worker
+
+from tui.app.state import log_lines
+from tui.app.state.log_lines import Entry, Go, LogBook, Page, matches
+from tui.app.widgets.canvas import Canvas, Row
+from tui.text.ellipsis import clip
+
+
+class LogTail(Canvas, can_focus=True):
+    """Shows what ``add`` is told, and reads what came before it from the log at ``path``."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        *("log--time", "log--plain", "log--good", "log--warn", "log--bad", "log--match", "log--found", "log--note"),
+    }
+
+    class Read(Message):
+        """A page has been read. ``found`` is the offset of the line that was looked for."""
+
+        def __init__(self, page: Page, way: str, found: int | None = None) -> None:
+            super().__init__()
+            self.page, self.way, self.found = page, way, found
+
+    class NotFound(Message):
+        """No more lines match."""
+
+    def __init__(self, path: Path, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.book = LogBook()
+        self.query_words: tuple[str, ...] = ()
+        self.only = False  # only lines that match are shown
+        self._path = path
+        self._reading = ""
+        self._found: int | None = None  # the offset of the line that was found last
+        self._note = ""
+
+    def add(self, entry: Entry) -> None:
+        """A line that has just come."""
+        if self._wanted(entry):
+            self.book.add(entry)
+
+    def open(self, page: Page) -> None:
+        """The first lines to show: a page that ends with the newest in the file; what was said meanwhile stays."""
+        self.book.put(page._replace(entries=[*page.entries, *self.book.entries]), 0)
+        self.redraw()
+
+    @property
+    def newest(self) -> int:
+        """The offset of the last line; that of the log's end where there is none."""
+        return self.book.entries[-1].at if self.book.entries else self._end()
+
+    def _end(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except OSError:
+            return 0
+
+    @property
+    def _lines(self) -> int:
+        """How many are read at once: of a log without much to tell they are far apart."""
+        return 2 * max(self.size.height, 10)
+
+    def _wanted(self, entry: Entry) -> bool:
+        return not (self.only and self.query_words) or matches(entry.text, self.query_words)
+
+    # Scrolling
+
+    def scroll_by(self, lines: int) -> None:
+        """Older lines where ``lines`` > 0."""
+        most = max(len(self.book.entries) - self.size.height, 0)
+        self.book.back = max(0, min(self.book.back + lines, most))
+        self._note = ""
+        self._look_beyond()
+        self.redraw()
+
+    def page_by(self, pages: int) -> None:
+        self.scroll_by(pages * max(self.size.height - 1, 1))
+
+    def to_newest(self) -> None:
+        self._found, self._note = None, ""
+        if self.book.last:
+            self.book.back = 0
+            self.redraw()
+        else:
+            self._read("end")
+
+    def to_oldest(self) -> None:
+        self._read("start")
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        event.stop()
+        self.scroll_by(3)
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        event.stop()
+        self.scroll_by(-3)
+
+    def _look_beyond(self) -> None:
+        """Read on where the view comes near the end of what is here."""
+        book, height = self.book, self.size.height
+        if self._reading:
+            return
+        if not book.first and len(book.entries) - book.back < 2 * height:
+            self._read("older")
+        elif not book.last and book.back < height:
+            self._read("newer")
+
+    def _read(self, way: str) -> None:
+        self._reading = way
+        entries = self.book.entries
+        self._page(way, entries[0].at if entries else self._end(), entries[-1].at + 1 if entries else 0)
+
+    @work(thread=True, exclusive=True, group="log")
+    def _page(self, way: str, first: int, last: int) -> None:
+        go, count, size = _going(), self._lines, self._end()
+        if way == "older":
+            page = log_lines.before(self._path, first, count, self._wanted, go)
+        elif way == "newer":
+            page = log_lines.behind(self._path, last, size, count, self._wanted, go)
+        elif way == "start":
+            page = log_lines.behind(self._path, 0, size, count, self._wanted, go)._replace(first=True)
+        else:
+            page = log_lines.before(self._path, size, count, self._wanted, go)._replace(last=True)
+        if go():
+            self.post_message(self.Read(page, way))
+
+    @on(Read)
+    def _take(self, message: Read) -> None:
+        book, page, self._reading, self._note = self.book, message.page, "", ""
+        if message.way == "older":
+            book.older(page)
+        elif message.way == "newer":
+            book.newer(page)
+        elif message.found is not None:
+            book.put(page, 0)
+            self._show_line(next(i for i, e in enumerate(book.entries) if e.at == message.found))
+        else:
+            book.put(page, len(page.entries) - self.size.height if message.way == "start" else 0)
+        self.redraw()
+
+    # Searching
+
+    def search(self, text: str) -> None:
+        """Look for the newest line with all words of ``text``; nothing ends the search."""
+        self.query_words = tuple(text.lower().split())
+        self._found = None
+        if self.only or not self.query_words:
+            self.only = self.only and bool(self.query_words)
+            self._read("end")
+        else:
+            self.find(-1)
+
+    def show_only(self) -> None:
+        """Show only the lines that match, or all again."""
+        self.only = not self.only and bool(self.query_words)
+        self._found = None
+        self._read("end")
+
+    def find(self, step: int) -> None:
+        """Go to the next line that matches: older for -1, newer for 1."""
+        if not self.query_words:
+            return
+        entries = self.book.entries
+        here = next((i for i, e in enumerate(entries) if e.at == self._found), None)
+        start = len(entries) - self.book.back - 1 if here is None else here + step
+        index = self.book.found(self.query_words, start, step)
+        if index is not None:
+            self._found, self._note = entries[index].at, ""
+            self._show_line(index)
+            self._look_beyond()
+            self.redraw()
+        elif (self.book.first if step < 0 else self.book.last) or not entries:
+            self.post_message(self.NotFound())
+        else:
+            self._note, self._reading = "searching …", "found"
+            self.redraw()
+            self._search(step, entries[0].at if step < 0 else entries[-1].at + 1, self.query_words)
+
+    @work(thread=True, exclusive=True, group="log")
+    def _search(self, step: int, at: int, query: tuple[str, ...]) -> None:
+        go = _going()
+        size = self._end()
+        if step < 0:
+            found = log_lines.before(self._path, at, 1, partial(_holds, query), go)
+        else:
+            found = log_lines.behind(self._path, at, size, 1, partial(_holds, query), go)
+        if not go():
+            return
+        if not found.entries:
+            self.post_message(self.NotFound())
+            return
+        match = found.entries[-1 if step < 0 else 0]
+        above = log_lines.before(self._path, match.at, self._lines, self._wanted, go)
+        below = log_lines.behind(self._path, match.at, size, self._lines, self._wanted, go)
+        if go():
+            page = Page(above.entries + below.entries, above.first, below.last)
+            self.post_message(self.Read(page, "found", match.at))
+
+    @on(NotFound)
+    def _none(self) -> None:
+        self._note, self._reading = f"no other line has: {' '.join(self.query_words)}", ""
+        self.redraw()
+
+    def _show_line(self, index: int) -> None:
+        """Scroll so that a line is in view, in its middle where it was not."""
+        self._found = self.book.entries[index].at
+        height, count = self.size.height, len(self.book.entries)
+        bottom = count - self.book.back
+        if not bottom - height + 1 <= index < bottom - 1:
+            self.book.back = max(0, min(count - index - height // 2 - 1, count - height))
+
+    # Drawing
+
+    def draw(self, width: int, height: int) -> list[Row]:
+        book = self.book
+        end = len(book.entries) - book.back
+        rows = [self._line(entry, width) for entry in book.entries[max(0, end - height) : end]]
+        note = self._note
+        if not note and (book.back or not book.last):
+            note = "older lines · G: the newest"
+        if not note and self.only:
+            note = f"only lines with: {' '.join(self.query_words)} · w: all lines" if not rows else ""
+        if note:
+            rows[height - 1 :] = [[(clip(f" {note}", width), "log--note")]]
+        return rows
+
+    def _line(self, entry: Entry, width: int) -> Row:
+        today = time.localtime()[:3] == time.localtime(entry.t)[:3]
+        stamp = time.strftime(" %H:%M:%S " if today else " %d %b %H:%M ", time.localtime(entry.t))
+        here = "log--found" if entry.at == self._found else "log--time"
+        text = clip(entry.text, width - len(stamp))
+        return [(stamp, here), *_highlighted(text, self.query_words, f"log--{entry.tone}")]
+
+
+def _going() -> Go:
+    """Whether the worker that asks should go on; another look at the log takes its place."""
+    worker = get_current_worker()
+    return lambda: not worker.is_cancelled
+
+
+def _holds(query: tuple[str, ...], entry: Entry) -> bool:
+    return matches(entry.text, query)
+
+
+def _highlighted(text: str, words: tuple[str, ...], style: str) -> Row:
+    """``text`` with every occurrence of ``words`` (in small letters) in the style of a match."""
+    small = text.lower()
+    if len(small) != len(text):  # a letter that is two as a small one
+        return [(text, style)]
+    marked = [False] * len(text)
+    for word in words:
+        at = small.find(word)
+        while at >= 0:
+            marked[at : at + len(word)] = [True] * len(word)
+            at = small.find(word, at + 1)
+    row: Row = []
+    begin = 0
+    for i in range(1, len(text) + 1):
+        if i == len(text) or marked[i] != marked[begin]:
+            row.append((text[begin:i], f"{style} log--match" if marked[begin] else style))
+            begin = i
+    return row

@@ -1,0 +1,39 @@
+"""One line about the step under the cursor; not there without one."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tui.app.widgets.canvas import Canvas, Row
+from tui.text.ellipsis import clip
+
+
+class Readout(Canvas):
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"readout--text", "readout--event"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._texts: tuple[str, ...] = ()
+        self._events = ""
+        self.display = False
+
+    def show(self, texts: tuple[str, ...], events: str) -> None:
+        """What was measured, as much of it as fits; what happened there, before it."""
+        if (texts, events) != (self._texts, self._events):
+            self._texts, self._events, self.display = texts, events, bool(texts)
+            self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Row]:
+        if not self._texts:
+            return []
+        row: Row = [(f" {self._texts[0]}", "readout--text")]
+        left = width - len(row[0][0])
+        if self._events:
+            row.append((clip(f"  {self._events}", left), "readout--event"))
+            left -= len(row[1][0])
+        for text in self._texts[1:]:
+            if len(text) + 2 > left:
+                break
+            row.append((f"  {text}", "readout--text"))
+            left -= len(text) + 2
+        return [row]

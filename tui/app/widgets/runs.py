@@ -1,0 +1,206 @@
+"""The table of runs: columns give way from the right as the terminal narrows, and more come as it widens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+from rich.cells import cell_len
+from textual import events
+from textual.message import Message
+
+from engine.events.run_dir import is_elsewhere
+from engine.events.summary import CUT_OFF, ENDED
+from engine.runs.store import STAMP_LENGTH
+from tui.app.state.run_list import in_trouble
+from tui.app.widgets import columns
+from tui.app.widgets.canvas import Row
+from tui.app.widgets.picker import Picker
+from tui.text import format as words
+from tui.text.ellipsis import middle
+
+OVER = (*ENDED, CUT_OFF)
+SPARK_FROM = 96  # cells a terminal has where there is room for the loss so far
+MARK = "●"
+_PHASE_STYLES = {"running": "good", "finished": "done", "failed": "bad", "cut-off": "bad", "stopped": "done"}
+_SHORTEST_NAME = 14
+_LONGEST_NAME = 60
+_DATE = len("20261123-")
+_MARGIN = 3  # the mark's cells
+
+
+class Column(NamedTuple):
+    """``cells`` below zero align right; shown in a terminal of ``wide`` cells and more."""
+
+    key: str
+    title: str
+    cells: int
+    wide: int
+
+
+_COLUMNS = (
+    Column("profile", "profile", 14, 120),
+    Column("phase", "phase", 10, 0),
+    Column("step", "step", -13, 0),
+    Column("done", "done", -4, 140),
+    Column("loss", "loss", -8, 0),
+    Column("val_loss", "val", -7, 108),
+    Column("tok_s", "tok/s", -6, 0),
+    Column("spark", "loss so far", 12, SPARK_FROM),
+    Column("batch", "batch", -9, 150),
+    Column("context", "context", -7, 150),
+    Column("backend", "backend", 9, 190),
+    Column("attempt", "attempt", -7, 200),
+    Column("took", "for", -6, 130),
+    Column("started", "started", -8, 72),
+    Column("reason", "why", 1, 180),  # what is left
+)
+
+
+class RunsTable(Picker):
+    """``sorted_by`` is the key of the column whose head says so."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        *("runs--name", "runs--good", "runs--busy", "runs--done", "runs--bad", "runs--spark", "runs--mark"),
+    }
+
+    class Marked(Message):
+        """The mark of the run under the cursor was clicked."""
+
+    def __init__(self) -> None:
+        super().__init__(id="runs")
+        self.runs: list[dict[str, Any]] = []
+        self.sparks: dict[str, str] = {}
+        self.marked: dict[str, None] = {}  # ids in the order in which they were marked
+        self.sorted_by = "started"
+        self.loaded = False
+        self.nothing: list[str] = []  # what to say where there are no runs to show
+
+    def show(self, runs: list[dict[str, Any]]) -> None:
+        """Replace the runs; the cursor stays on the run it was on."""
+        chosen = self.chosen
+        self.runs, self.loaded = runs, True
+        if chosen is not None:
+            self.cursor = next((i for i, run in enumerate(runs) if run["id"] == chosen["id"]), self.cursor)
+        self.redraw()
+
+    @property
+    def chosen(self) -> dict[str, Any] | None:
+        return self.runs[self.cursor] if 0 <= self.cursor < len(self.runs) else None
+
+    def count(self) -> int:
+        return len(self.runs)
+
+    def _columns(self, width: int) -> list[Column]:
+        shown = [column for column in _COLUMNS if width >= column.wide]
+        room = width - _MARGIN - sum(abs(column.cells) + 1 for column in shown)
+        longest = max((cell_len(title(run)) for run in self.runs), default=0)
+        name = min(max(room, _SHORTEST_NAME), max(longest, 24), _LONGEST_NAME)
+        if shown[-1].key == "reason":
+            shown[-1] = shown[-1]._replace(cells=max(room - name, 1))
+        return [Column("name", "run", name, 0), *shown]
+
+    def head(self, width: int) -> Row | None:
+        if not self.runs:
+            return None
+        row: Row = [(" " * _MARGIN, "picker--head")]
+        for column in self._columns(width):
+            sign = "▾" if column.key == self.sorted_by else ""
+            row.append((columns.cut(column.title + sign, column.cells) + " ", "picker--head"))
+        return row
+
+    def item(self, index: int, width: int) -> Row:
+        run = self.runs[index]
+        row: Row = [(f" {MARK if run['id'] in self.marked else ' '} ", "runs--mark")]
+        for column in self._columns(width):
+            text, style = self._field(run, column)
+            row.append((columns.cut(text, column.cells) + " ", style))
+        return row
+
+    def _field(self, run: dict[str, Any], column: Column) -> tuple[str, str]:
+        phase = str(run.get("phase") or "")
+        if column.key == "name":
+            return _short_title(run, column.cells), "runs--name"
+        if column.key == "phase":
+            if phase == "paused" and in_trouble(run):  # it waits for an answer
+                return "paused !", "runs--bad"
+            return phase, f"runs--{_PHASE_STYLES.get(phase, 'busy')}"
+        if column.key == "spark":
+            return self.sparks.get(run["id"], ""), "runs--spark"
+        if column.key in _TEXTS:
+            return _TEXTS[column.key](run), ""
+        return _DIM_TEXTS[column.key](run), "picker--dim"
+
+    def empty(self, width: int, height: int) -> list[Row]:
+        lines = self.nothing if self.loaded else ["looking for runs …"]
+        top: list[Row] = [[] for _ in range(max((height - len(lines)) // 2 - 1, 0))]
+        return top + [[(line.center(width), "picker--dim")] for line in lines]
+
+    def on_click(self, event: events.Click) -> None:
+        """A click on the mark's place marks; elsewhere it is the list's."""
+        index = self.first + event.y - (1 if self.runs else 0)
+        if event.x < _MARGIN and 0 <= index < self.count():
+            event.prevent_default()
+            self.move(index)
+            self.post_message(self.Marked())
+
+
+def title(run: dict[str, Any]) -> str:
+    name = str(run.get("name") or run["id"])
+    return f"{name} on {run['host']}" if is_elsewhere(run) else name
+
+
+def _short_title(run: dict[str, Any], cells: int) -> str:
+    """In few cells: of a run without a name of its own the date goes first."""
+    text = title(run)
+    if cell_len(text) > cells and text == run["id"] and len(text) > STAMP_LENGTH:
+        text = text[_DATE:]
+    return middle(text, cells)
+
+
+def done(run: dict[str, Any]) -> float:
+    """The share of its steps that a run has done; 0 where their number is unknown."""
+    return min((run.get("step") or 0) / run["steps"], 1.0) if run.get("steps") else 0.0
+
+
+def _step(run: dict[str, Any]) -> str:
+    step, steps = run.get("step") or 0, words.count(run["steps"]) if run.get("steps") else "?"
+    text = f"{words.exact(step)}/{steps}"
+    return text if len(text) <= 13 else f"{words.count(step)}/{steps}"
+
+
+def _speed(run: dict[str, Any]) -> str:
+    return words.NOTHING if run.get("phase") in OVER else words.count(run.get("tok_s"))
+
+
+def _took(run: dict[str, Any]) -> str:
+    """From its start to its end, or until now."""
+    started, ended = run.get("started"), run.get("ended")
+    if started is None or (ended is None and run.get("phase") in OVER):
+        return words.NOTHING
+    return words.short_duration(max((ended or time.time()) - started, 0.0))  # few digits change
+
+
+def _batch(run: dict[str, Any]) -> str:
+    return f"{run['micro']}×{run['accum']}" if run.get("micro") and run.get("accum") else words.NOTHING
+
+
+_Text = Callable[[dict[str, Any]], str]
+_TEXTS: dict[str, _Text] = {
+    "step": _step,
+    "done": lambda run: f"{done(run):.0%}" if run.get("steps") else words.NOTHING,
+    "loss": lambda run: words.loss(run.get("loss")),
+    "val_loss": lambda run: words.loss(run.get("val_loss")),
+    "tok_s": _speed,
+}
+_DIM_TEXTS: dict[str, _Text] = {
+    "profile": lambda run: str(run.get("profile") or ""),
+    "batch": _batch,
+    "context": lambda run: str(run.get("context") or words.NOTHING),
+    "backend": lambda run: str(run.get("backend") or ""),
+    "attempt": lambda run: str(run.get("attempt") or words.NOTHING),
+    "took": _took,
+    "started": lambda run: words.moment(run.get("started")),
+    "reason": lambda run: str(run.get("reason") or ""),
+}

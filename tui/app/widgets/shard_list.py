@@ -1,0 +1,61 @@
+"""The packed files of a dataset as lines, split by split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tui.app.widgets import columns
+from tui.app.widgets.canvas import Row
+from tui.app.widgets.picker import Picker
+from tui.text import format as words
+
+
+class ShardList(Picker):
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"shards--bad"}
+
+    def __init__(self) -> None:
+        super().__init__(id="shards")
+        self.files: list[dict[str, Any]] = []
+
+    def show(self, splits: list[dict[str, Any]]) -> None:
+        """The files of all splits, as ``data.survey`` gives them."""
+        self.files = [{"split": split["split"], **file} for split in splits for file in split["files"]]
+        self.styles.height = len(self.files) + 1
+        self.redraw()
+
+    @property
+    def chosen(self) -> dict[str, Any] | None:
+        return self.files[self.cursor] if 0 <= self.cursor < len(self.files) else None
+
+    def count(self) -> int:
+        return len(self.files)
+
+    def _columns(self, width: int) -> list[tuple[str, int, str]]:
+        """(key, cells, title); negative cells align right."""
+        shown = [("tokens", -12 if width >= 72 else -7, "tokens"), ("sequences", -9, "sequences")]
+        if width >= 72:
+            shown += [("bytes", -9, "size"), ("dtype", 7, "dtype")]
+        name = width - 2 - sum(abs(cells) + 1 for _, cells, _ in shown) - 10
+        return [("split", 9, "split"), ("name", min(max(name, 8), 48), "file"), *shown]
+
+    def head(self, width: int) -> Row | None:
+        if not self.files:
+            return None
+        return columns.head(self._columns(width))
+
+    def item(self, index: int, width: int) -> Row:
+        file = self.files[index]
+        bad = bool(file["problem"])
+        short = words.exact if width >= 72 else words.count
+        return columns.line(
+            self._columns(width),
+            {
+                "split": (file["split"], "picker--dim"),
+                "name": (Path(file["path"]).name, "shards--bad" if bad else ""),
+                "tokens": ("damaged", "shards--bad") if bad else (short(file["tokens"]), ""),
+                "sequences": (words.exact(file["sequences"]), ""),
+                "bytes": (words.size(file["bytes"]), ""),
+                "dtype": (file["dtype"] or words.NOTHING, "picker--dim"),
+            },
+        )

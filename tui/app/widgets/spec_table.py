@@ -1,0 +1,95 @@
+"""What differs in the specs of the runs laid over each other; it scrolls."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from rich.cells import cell_len
+from textual.binding import Binding, BindingType
+
+from tui.app.state.comparison import Compared
+from tui.app.state.spec_diff import differences, grouped
+from tui.app.widgets.canvas import Canvas, Row, Span
+from tui.app.widgets.overlay import COLOURS, style
+from tui.text.ellipsis import clip
+
+
+class SpecTable(Canvas, can_focus=True):
+    """One line a key: its values, each behind the letters of the runs that have it."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        *(style(index) for index in range(COLOURS)),
+        *("specs--title", "specs--key", "specs--note"),
+    }
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j,down", "scroll_lines(1)", show=False),
+        Binding("k,up", "scroll_lines(-1)", show=False),
+        Binding("pagedown", "scroll_lines(10)", show=False),
+        Binding("pageup", "scroll_lines(-10)", show=False),
+    ]
+
+    def __init__(self, runs: list[Compared]) -> None:
+        super().__init__(id="specs")
+        self._runs = runs
+        self._specs: list[dict[str, Any]] | None = None
+        self._top = 0
+
+    def show(self, specs: list[dict[str, Any]]) -> None:
+        """The flat specs of the runs, in their order; an empty one is missing or damaged."""
+        self._specs = specs
+        self.redraw()
+
+    def action_scroll_lines(self, by: int) -> None:
+        self._top = max(0, self._top + by)
+        self.redraw()
+
+    def on_mouse_scroll_down(self) -> None:
+        self.action_scroll_lines(1)
+
+    def on_mouse_scroll_up(self) -> None:
+        self.action_scroll_lines(-1)
+
+    def draw(self, width: int, height: int) -> list[Row]:
+        if self._specs is None:
+            return [[(" reading the specs …", "specs--note")]]
+        lines = self._lines(width)
+        room = max(height - 1, 1)
+        self._top = min(self._top, max(len(lines) - room, 0))
+        below = len(lines) - self._top - room
+        title = " what differs in their specs" + (f" · {below} more lines below: j" if below > 0 else "")
+        return [[(clip(title.ljust(width), width), "specs--title")], *lines[self._top : self._top + room]]
+
+    def _lines(self, width: int) -> list[Row]:
+        assert self._specs is not None
+        there = [(i, run, spec) for i, (run, spec) in enumerate(zip(self._runs, self._specs, strict=True)) if spec]
+        lines: list[Row] = [
+            [(clip(f" {run.letter}: its spec.json is missing or damaged", width), "specs--note")]
+            for run, spec in zip(self._runs, self._specs, strict=True)
+            if not spec
+        ]
+        found = differences([spec for _, _, spec in there])
+        if not found:
+            said = (
+                " nothing: every key is the same" if len(there) > 1 else " nothing to hold against it: mark more runs"
+            )
+            return [*lines, [(clip(said, width), "specs--note")]]
+        letters = [run.letter for _, run, _ in there]
+        numbers = {run.letter: i for i, run, _ in there}
+        wide = max(len(key) for key in found)
+        for key, values in found.items():
+            groups = grouped(values, letters)
+            one: Row = [(f" {key:<{wide}}", "specs--key")]
+            for held_by, text in groups:
+                one += [("  ", ""), *_letters(held_by, numbers), (f" {text}", "")]
+            if sum(cell_len(text) for text, _ in one) <= width:
+                lines.append(one)
+                continue
+            lines.append([(clip(f" {key}", width), "specs--key")])
+            for held_by, text in groups:
+                room = width - 4 - len(held_by)
+                lines.append([("   ", ""), *_letters(held_by, numbers), (f" {clip(text, max(room, 1))}", "")])
+        return lines
+
+
+def _letters(held_by: str, numbers: dict[str, int]) -> list[Span]:
+    return [(letter, style(numbers[letter])) for letter in held_by]

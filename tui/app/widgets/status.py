@@ -1,0 +1,99 @@
+"""The numbers of a run in two lines; only changed digits travel."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.cells import cell_len
+
+from tui.app.state.run_view import RunView
+from tui.app.widgets.canvas import Canvas, Row
+from tui.text import format as words
+
+_TONES = {"running": "good", "finished": "good", "failed": "bad", "cut-off": "bad"}
+
+
+class StatusLine(Canvas):
+    """``show`` takes the run; items that do not fit fall off the right end of their line."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        *("status--label", "status--value", "status--good", "status--busy", "status--bad", "status--bar"),
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._view: RunView | None = None
+
+    def show(self, view: RunView) -> None:
+        self._view = view
+        self.redraw()
+
+    def draw(self, width: int, height: int) -> list[Row]:
+        view = self._view
+        if view is None:
+            return []
+        phase = f" {view.phase} "
+        progress = f"step {words.exact(view.step)}/{words.exact(view.steps)}"
+        first: Row = [(phase, f"status--{_TONES.get(view.phase, 'busy')}"), (f" {progress} ", "status--value")]
+        if view.steps:
+            share = min(view.step / view.steps, 1.0)
+            first += [(f"{share:.0%} ", "status--label"), *_bar(share, 7 if width < 100 else min(width // 8, 24))]
+        else:
+            first.append((" ", ""))
+        if not view.ended:
+            first += _item("ETA", words.duration(view.eta()), 8)
+            first += _micro(view, 0 if width < 100 else min(width // 16, 12))
+            if (left := view.tokens_left()) is not None:
+                first += [(f" {words.count(left):>5}", "status--value"), (" tokens left", "status--label")]
+        if view.attempt > 1 or width >= 120:
+            first += _item("attempt", str(view.attempt), 1)
+        second: Row = [(" ", "")]
+        batch = f"{view.micro or '?'}×{view.accum or '?'}"
+        for label, value, cells in (
+            ("lr", words.rate(view.last("lr")), 8),
+            ("grad", words.loss(view.last("grad_norm")), 6),
+            ("s/step", words.duration(view.last("step_s")), 6),  # beside what changes as often: one write a step
+            ("val", words.loss(view.val_loss), 6),
+            ("batch", batch, 5),
+            ("context", str(view.context or "?"), 5),
+            ("GPU", _or_nothing(view.last("device_util"), "%"), 4),
+            ("", _or_nothing(view.last("temp_c"), " °C"), 5),
+            ("", _or_nothing(view.last("power_w"), " W"), 5),
+        ):
+            if value:
+                second += _item(label, value, cells)
+        return [_whole(first, width), _whole(second, width)]
+
+
+def _micro(view: RunView, cells: int) -> Row:
+    """How far a step is that takes long: its micro-batches as a bar and as numbers."""
+    done, of = view.progress or (0, view.accum or 0)
+    row = _item("micro", f"{done}/{of}", 5)
+    return [*row, *_bar(done / of, cells)] if of > 1 and cells else row
+
+
+def _or_nothing(value: float | None, unit: str) -> str:
+    return "" if value is None else f"{value:.0f}{unit}"
+
+
+def _item(label: str, value: str, cells: int) -> Row:
+    """A value in a fixed number of cells, so that its neighbours stay where they are."""
+    return [(f" {label} " if label else " ", "status--label"), (value.ljust(cells), "status--value")]
+
+
+def _bar(share: float, cells: int) -> Row:
+    full = int(share * cells)
+    return [("━" * full, "status--bar"), ("─" * (cells - full), "status--label")]
+
+
+def _whole(row: Row, width: int) -> Row:
+    """Drop label and value together where the value would be cut."""
+    room, kept = width, 0
+    for i, (text, _) in enumerate(row):
+        room -= cell_len(text.rstrip())
+        if room < 0:
+            kept -= kept and row[kept - 1][1] == "status--label" and row[kept - 1][0].startswith(" ")
+            break
+        room -= cell_len(text) - cell_len(text.rstrip())
+        kept = i + 1
+    return row[:kept]

@@ -1,0 +1,121 @@
+"""``mla-tui compare``: runs side by side as text, and what differs in their specs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import sys
+from typing import Any
+
+from engine.events.run_dir import Job
+from engine.runs.store import Store
+from profiles.errors import SpecError
+from tui.app.state.comparison import ALWAYS, LETTERS, STEP, TOKENS, Compared, Reader, check_number
+from tui.app.state.spec_diff import differences, flat_spec, grouped
+from tui.text import format as words
+from tui.text.ellipsis import middle
+
+_NARROWEST_NAME = 12
+
+
+def compare(args: argparse.Namespace) -> int:
+    store = Store()
+    jobs = {job.id: job for job in map(store.find, args.jobs)}
+    if len(jobs) < 2:
+        raise SpecError(f"compare: {next(iter(jobs))}: one run has nothing beside it; name two or more (mla-tui ls)")
+    check_number(len(jobs))
+    runs = asyncio.run(_read(list(jobs.values())))
+    specs = [flat_spec(job) for job in jobs.values()]
+    rows = _rows(runs, args.by)
+    found = differences([spec for spec in specs if spec])
+    if args.json:
+        found = {key: [spec.get(key) for spec in specs] for key in found}
+        print(json.dumps({"by": args.by, "at": _common_x(runs, args.by), "runs": rows, "differences": found}, indent=1))
+        return 0
+    print("\n".join(_table(rows, args.by, _common_x(runs, args.by))))
+    there = [(run.letter, spec) for run, spec in zip(runs, specs, strict=True) if spec]
+    for run, spec in zip(runs, specs, strict=True):
+        if not spec:
+            print(f"{run.letter}: its spec.json is missing or damaged; left out below", file=sys.stderr)
+    print("\n".join(["", *_told(found, [letter for letter, _ in there])]))
+    return 0
+
+
+async def _read(jobs: list[Job]) -> list[Compared]:
+    runs = []
+    for letter, job in zip(LETTERS, jobs, strict=False):
+        run = Compared(letter, {"id": job.id})
+        if (update := await Reader(job).look(ALWAYS)) is not None:
+            run.take(update)
+        runs.append(run)
+    return runs
+
+
+def _common_x(runs: list[Compared], axis: str) -> float | None:
+    """The furthest x that all have reached; None where one has no steps, or it is not known when they were done."""
+    reached = [run.reach("loss", axis) for run in runs]
+    known = [x for x in reached if x is not None]
+    return min(known) if known and len(known) == len(reached) else None
+
+
+def _rows(runs: list[Compared], axis: str) -> list[dict[str, Any]]:
+    """What there is of each run; ``loss_at`` is at the furthest x that all have reached."""
+    at = _common_x(runs, axis)
+    losses = [None if at is None else run.at("loss", axis, at) for run in runs]
+    rows: list[dict[str, Any]] = []
+    for run, loss in zip(runs, losses, strict=True):
+        speed = run.curves.get("tok_s")
+        facts = {key: run.summary.get(key) for key in ("id", "name", "phase", "step", "steps", "loss", "val_loss")}
+        facts |= {"best_loss": run.best("loss"), "best_val_loss": run.best("val_loss")}
+        facts |= {"tok_s": speed.mean() if speed is not None else None}
+        facts |= {"tokens": run.reach("loss", TOKENS), "seconds": run.reach("loss", "time")}
+        delta = None if loss is None or losses[0] is None else loss - losses[0]
+        facts |= {"loss_at": loss, "delta": delta}
+        rows.append({"letter": run.letter, **facts})
+    return rows
+
+
+def _table(rows: list[dict[str, Any]], axis: str, at: float | None) -> list[str]:
+    heads = ("phase", "step", "tokens", "time", "loss", "best", "val", "best val", "tok/s", "loss at x", "Δ to A")
+    cells = [
+        [
+            str(row["phase"]),
+            f"{row['step'] or 0}/{words.count(row['steps']) if row['steps'] else '?'}",
+            words.count(row["tokens"]),
+            words.NOTHING if row["seconds"] is None else words.short_duration(row["seconds"]),
+            *(words.loss(row[key]) for key in ("loss", "best_loss", "val_loss", "best_val_loss")),
+            words.count(row["tok_s"]),
+            words.loss(row["loss_at"]),
+            words.NOTHING if row["delta"] is None else f"{row['delta']:+.3f}",
+        ]
+        for row in rows
+    ]
+    wide = [max(len(head), *(len(line[i]) for line in cells)) for i, head in enumerate(heads)]
+    room = shutil.get_terminal_size((200, 24)).columns - 4 - sum(wide) - 2 * len(wide)
+    names = [str(row["name"] or row["id"]) for row in rows]
+    name = max(min(max(map(len, names)), room), _NARROWEST_NAME)
+    lines = ["   " + "run".ljust(name) + "".join(f"  {head:>{w}}" for head, w in zip(heads, wide, strict=True))]
+    for row, text, line in zip(rows, names, cells, strict=True):
+        told = "".join(f"  {cell:>{w}}" for cell, w in zip(line, wide, strict=True))
+        lines.append(f"{row['letter']}  {middle(text, name).ljust(name)}{told}")
+    if at is None:
+        return [*lines, f"x: not every run says how far it got by {axis}"]
+    return [*lines, f"x: {_where(axis, at)}, the furthest that all have reached; best: of a single step; tok/s: mean"]
+
+
+def _where(axis: str, x: float) -> str:
+    if axis == STEP:
+        return f"step {words.exact(x)}"
+    return f"{words.count(x)} tokens" if axis == TOKENS else f"{words.duration(x)} after the first step"
+
+
+def _told(found: dict[str, list[Any]], letters: list[str]) -> list[str]:
+    if not found:
+        return ["their specs are the same"]
+    wide = max(map(len, found))
+    lines = ["what differs in their specs"]
+    for key, values in found.items():
+        lines.append(f"  {key:<{wide}}" + "".join(f"  {who} {text}" for who, text in grouped(values, letters)))
+    return lines

@@ -1,0 +1,103 @@
+"""What a run or a profile reads: its shards, and single sequences as text."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from profiles import registry
+from profiles.errors import SpecError, UserError
+
+if TYPE_CHECKING:
+    from engine.events.run_dir import Job
+    from profiles.spec import RunSpec
+
+
+def show(args: argparse.Namespace) -> int:
+    """The facts of the data, and with ``--step`` or ``--sequence`` one sequence of it."""
+    from data.survey import survey
+
+    spec, job = _find(args.what)
+    found: dict[str, Any] = {
+        **{"root": spec.data.root, "phase": spec.data.phase, "context": spec.batch.context},
+        **{"sequences_per_step": spec.batch.sequences, "seed": spec.train.seed, "steps": spec.train.steps},
+        **{"vocab_size": spec.model.config.vocab_size, "run": job.name if job else None, "window": None},
+        **survey(Path(spec.data.root), spec.data.phase, spec.model.config.vocab_size, spec.batch.context),
+    }
+    if args.step is not None or args.sequence is not None:
+        try:
+            found["window"] = _window(spec, job, args.step, args.sequence)
+        except UserError as error:
+            if not args.json:
+                raise
+            found["window"] = {"problem": str(error)}
+    print(json.dumps(found) if args.json else _text(found))
+    for problem in found["problems"]:
+        print(f"mla-tui: {problem}", file=sys.stderr)
+    return 1 if found["problems"] else 0
+
+
+def _find(what: str) -> tuple[RunSpec, Job | None]:
+    """The spec of a profile, or of a run where no profile is called so. Raises ``UserError``."""
+    from engine.runs.store import Store
+
+    if what in registry.names() or what.endswith(".toml"):
+        return registry.load(what), None
+    try:
+        job = Store().find(what)
+    except UserError as error:
+        raise SpecError(f"{what!r}: no profile ({', '.join(registry.names())}), and: {error}") from None
+    return job.spec(), job
+
+
+def _window(spec: RunSpec, job: Job | None, step: int | None, sequence: int | None) -> dict[str, Any]:
+    """Number ``sequence`` (from 1 up; -1 is the last) of ``step``, or of the first epoch where no step is given."""
+    from data.cursor import Cursor
+    from data.splits import open_split
+    from data.survey import pieces
+    from engine.train.replay import before_step
+
+    cursor = Cursor(spec.train.seed, spec.batch.context)
+    if step is not None:
+        if job is not None:
+            spec, cursor = before_step(job, step)
+        elif not 1 <= step <= spec.train.steps:
+            raise UserError(f"step {step}: a run of this profile has the steps 1 to {spec.train.steps}")
+    data = open_split(spec, "train")
+    if step is not None and job is None:
+        cursor = cursor.advance((step - 1) * spec.batch.sequences, data.sequences)
+    held = spec.batch.sequences if step is not None else data.sequences
+    number = 1 if sequence is None else sequence if sequence >= 0 else held + 1 + sequence
+    if not 1 <= number <= held:
+        raise UserError(f"sequence {number}: there are the sequences 1 to {held}")
+    cursor = cursor.advance(number - 1, data.sequences)
+    shard, offset = data.locate(cursor.epoch, cursor.position, cursor.seed)
+    ids = data.take(cursor, 1)[0][0][:-1].tolist()
+    return {
+        **{"step": step, "sequence": number, "of": held, "epoch": cursor.epoch + 1, "position": cursor.position},
+        **{"shard": str(data.shards[shard].path), "offset": offset, "ids": ids, "problem": ""},
+        "texts": pieces(Path(spec.data.root) / spec.data.phase, ids),
+    }
+
+
+def _text(found: dict[str, Any]) -> str:
+    from tui.text.format import exact, size
+
+    lines = [f"{found['root']}/{found['phase']}, context {found['context']}, vocabulary {exact(found['vocab_size'])}"]
+    lines.append(f"tokenizer  {found['tokenizer'] or 'none'}")
+    for split in found["splits"]:
+        sums = f"{exact(split['tokens'])} tokens, {exact(split['sequences'])} sequences, {size(split['bytes'])}"
+        lines.append(f"{split['split']:<10} {sums}")
+        for file in split["files"]:
+            told = file["problem"] and "damaged"
+            told = told or f"{file['dtype']}, {exact(file['tokens'])} tokens, {exact(file['sequences'])} sequences"
+            lines.append(f"  {file['path']}  {told}")
+    if window := found["window"]:
+        step = f"step {window['step']}, " if window["step"] else ""
+        lines.append(f"{step}sequence {window['sequence']} of {exact(window['of'])}, epoch {window['epoch']}")
+        lines.append(f"  {window['shard']} from token {exact(window['offset'])}")
+        lines.append("".join(window["texts"]) if window["texts"] else " ".join(map(str, window["ids"])))
+    return "\n".join(lines)

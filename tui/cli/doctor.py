@@ -1,0 +1,42 @@
+"""``mla-tui doctor``: is this machine fit to hold a run for weeks?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import textwrap
+from dataclasses import asdict
+
+from engine.checks.doctor import examine
+from engine.checks.finding import Finding
+from engine.runs.store import Store
+
+COLOURS = {"ok": "32", "warn": "33", "bad": "31"}
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """A line for each thing looked at; 1 where one of them is bad."""
+    findings = examine(Store())
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        width = shutil.get_terminal_size().columns
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        column = max(len(finding.what) for finding in findings) + 1
+        for finding in findings:
+            print("\n".join(_lines(finding, column, max(width, 40), colour)))
+    return 1 if any(finding.level == "bad" for finding in findings) else 0
+
+
+def _lines(finding: Finding, column: int, width: int, colour: bool) -> list[str]:
+    level = f"{finding.level:<5}"
+    if colour:
+        level = f"\x1b[{COLOURS[finding.level]}m{level}\x1b[0m"
+    indent, room = " " * (5 + column), width - 5 - column
+    lines = textwrap.wrap(finding.found, room, break_on_hyphens=False)
+    if finding.way:
+        lines += textwrap.wrap(f"→ {finding.way}", room, subsequent_indent="  ", break_on_hyphens=False)
+    return [f"{level}{finding.what:<{column}}{lines[0]}", *(indent + line for line in lines[1:])]

@@ -1,0 +1,56 @@
+"""``mla-tui resume``: a paused run goes on, and one that was cut off starts again from its last checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from engine.events.run_dir import Job
+from engine.events.summary import CUT_OFF
+from engine.runs.store import Store
+from profiles.errors import SpecError, UserError
+from tui.cli.run_commands import ask, told
+
+
+def resume(args: argparse.Namespace) -> int:
+    if args.cut_off == (args.job is not None):
+        raise SpecError("resume: name one run, or write --cut-off for all that were cut off (mla-tui ls shows them)")
+    store = Store()
+    if args.cut_off:
+        return _resume_all(store)
+    job = store.find(args.job)
+    summary = job.summary()
+    if summary["phase"] != CUT_OFF:
+        return told(ask(job, "resume"))
+    _take_over(job, summary)
+    return 0
+
+
+def _resume_all(store: Store) -> int:
+    """Every run of this host that was cut off, and every hook; one run that cannot be resumed holds up no other."""
+    from engine.runs.launch import run_due_hooks
+
+    for id in store.ids():
+        run_due_hooks(store.find(id))
+    cut = [summary for summary in store.summaries() if summary["phase"] == CUT_OFF]
+    if not cut:
+        print("no run was cut off", file=sys.stderr)
+    failed = 0
+    for summary in reversed(cut):
+        try:
+            _take_over(store.find(summary["id"]), summary)
+        except UserError as error:
+            failed = 1
+            print(f"mla-tui: {error}", file=sys.stderr)
+    return failed
+
+
+def _take_over(job: Job, summary: dict[str, Any]) -> None:
+    from engine.runs.launch import take_over
+
+    paused = job.last_phase() == "paused"
+    take_over(job)
+    print(f"{job.id} was cut off at step {summary['step'] or 0}: {summary['reason']}; it goes on", file=sys.stderr)
+    if paused:
+        print(f"{job.id} was paused and comes back so; let it go on with: mla-tui resume {job.id}", file=sys.stderr)
