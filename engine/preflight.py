@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data.splits import check_data
 from engine.checkpoints.checkpoint import facts, steps
-from engine.execution.compiler import what_is_missing
+from engine.execution.compiler import missing_for_compile
 from engine.execution.deepspeed_config import deepspeed_config
 from engine.execution.dependencies import cuda_mismatch, missing_for_deepspeed, missing_for_mlx
 from engine.host.process import is_locked
@@ -94,7 +94,7 @@ def check_backend(spec: RunSpec) -> None:
             " install mla-tui[torchao], or use -s memory.strategy=device"
         )
     device = "cuda" if detect_hardware().device == "cuda" else "cpu"
-    if spec.train.compile == "on" and (missing := what_is_missing(device)):
+    if spec.train.compile == "on" and (missing := missing_for_compile(device)):
         raise UserError(f"train.compile: on, but {missing}, or use -s train.compile=auto")
 
 

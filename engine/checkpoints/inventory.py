@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.checkpoints import checkpoint
 from engine.events.log import Record, scan
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
@@ -20,7 +20,7 @@ _AT_WORK = ("starting", "compiling", "running", "recovering")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class SavedCheckpoint:
     """One checkpoint. ``written`` in seconds since 1970; ``loss`` of its step, ``val_loss`` the last one known by then;
     ``why`` it was written and ``damage`` are empty where there is nothing to say, ``damage`` by sizes alone."""
 
@@ -39,19 +39,19 @@ class Kept:
         return asdict(self)
 
 
-def folder_of(job: Job) -> Path:
-    """Where the run writes its checkpoints. Raises ``UserError`` for a job whose spec is damaged."""
-    return Path(job.spec().train.out) / job.name
+def folder_of(run: RunDir) -> Path:
+    """Where the run writes its checkpoints. Raises ``UserError`` for a run whose spec is damaged."""
+    return Path(run.spec().train.out) / run.name
 
 
-def inventory(job: Job) -> list[Kept]:
-    """The checkpoints of ``job``, the newest first; reads no tensors. Raises ``UserError``."""
-    out, spec = folder_of(job), job.spec()
+def inventory(run: RunDir) -> list[SavedCheckpoint]:
+    """The checkpoints of ``run``, the newest first; reads no tensors. Raises ``UserError``."""
+    out, spec = folder_of(run), run.spec()
     steps = checkpoint.steps(out)
     told = _Told(spec)
     if steps:
         told.read(
-            scan(job.log_path, *(f'"kind":"{kind}"'.encode() for kind in _Told.KINDS), *map(_needle, steps)), {*steps}
+            scan(run.log_path, *(f'"kind":"{kind}"'.encode() for kind in _Told.KINDS), *map(_needle, steps)), {*steps}
         )
     newest, best = checkpoint.latest(out), checkpoint.best_step(out)
     return [_kept(out, step, told, newest, best) for step in reversed(steps)]
@@ -61,7 +61,7 @@ def _needle(step: int) -> bytes:
     return f'"step":{step},'.encode()
 
 
-def _kept(out: Path, step: int, told: _Told, newest: Path | None, best: int | None) -> Kept:
+def _kept(out: Path, step: int, told: _Told, newest: Path | None, best: int | None) -> SavedCheckpoint:
     path = checkpoint.of_step(out, step)
     damage, facts = "", {}
     try:
@@ -69,7 +69,7 @@ def _kept(out: Path, step: int, told: _Told, newest: Path | None, best: int | No
         checkpoint.check_sizes(path)
     except UserError as error:
         damage = str(error).partition(";")[0].removeprefix(f"{path}/").removeprefix(f"{path}: ")
-    return Kept(
+    return SavedCheckpoint(
         step=step,
         path=str(path),
         bytes=_bytes(path),

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 
 from engine.checks import libraries, logout, machine, state_dir
 from engine.checks.finding import Finding
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 
-Check = Callable[[Store], Iterable[Finding]]
+Check = Callable[[RunStore], Iterable[Finding]]
 
 CHECKS: tuple[Check, ...] = (
     logout.lingering,
@@ -28,7 +28,7 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def examine(store: Store) -> list[Finding]:
+def examine(store: RunStore) -> list[Finding]:
     """Every check's findings, in order. A check that cannot be made is a warning, and holds up no other."""
     findings: list[Finding] = []
     for check in CHECKS:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from engine.checks.finding import Finding
-from engine.execution.compiler import what_is_missing
+from engine.execution.compiler import missing_for_compile
 from engine.execution.dependencies import cuda_mismatch, missing_for_deepspeed, missing_for_mlx, torch_cuda
 from engine.host.version import package_version
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 from profiles.nvml import visible_device
 
 
@@ -21,7 +21,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def python_and_torch(store: Store) -> Iterator[Finding]:
+def python_and_torch(store: RunStore) -> Iterator[Finding]:
     yield Finding("ok", "mla-tui", f"{package_version()} on Python {platform.python_version()}")
     torch = _version("torch")
     if torch is None:
@@ -30,12 +30,12 @@ def python_and_torch(store: Store) -> Iterator[Finding]:
     cuda = torch_cuda()
     yield Finding("ok", "torch", f"{torch}, " + (f"built for CUDA {cuda[0]}.{cuda[1]}" if cuda else "without CUDA"))
     device = "cuda" if visible_device() is not None else "cpu"
-    if missing := what_is_missing(device):
+    if missing := missing_for_compile(device):
         said, _, way = missing.partition("; ")
         yield Finding("warn", "torch.compile", f"not possible: {said}", way)
 
 
-def cuda(store: Store) -> Iterator[Finding]:
+def cuda(store: RunStore) -> Iterator[Finding]:
     if mismatch := cuda_mismatch():
         said, _, way = mismatch.partition("; ")
         yield Finding("bad", "CUDA", said, way)
@@ -43,7 +43,7 @@ def cuda(store: Store) -> Iterator[Finding]:
         yield Finding("ok", "CUDA", "the driver fits this torch")
 
 
-def backends(store: Store) -> Iterator[Finding]:
+def backends(store: RunStore) -> Iterator[Finding]:
     """What is optional is well where it is not there; what is there must work."""
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
     yield _optional("deepspeed", missing_for_deepspeed(), "for memory.strategy offload", visible_device() is not None)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from engine.checks.finding import Finding
 from engine.checks.systemd import has_logind, lingers, unit_path
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 
 LOGIND_FOLDERS = ("usr/lib/systemd", "usr/local/lib/systemd", "run/systemd", "etc/systemd")  # the later, the stronger
 
 
-def lingering(store: Store) -> Iterator[Finding]:
+def lingering(store: RunStore) -> Iterator[Finding]:
     if not has_logind():
         yield Finding("ok", "lingering", "no systemd here, so nothing of it ends runs at logout")
     elif lingers():
@@ -28,7 +28,7 @@ def lingering(store: Store) -> Iterator[Finding]:
         )
 
 
-def after_a_reboot(store: Store) -> Iterator[Finding]:
+def after_a_reboot(store: RunStore) -> Iterator[Finding]:
     if unit_path().exists():
         yield Finding("ok", "after a reboot", f"runs that were cut off go on unasked ({unit_path()})")
     else:
@@ -36,7 +36,7 @@ def after_a_reboot(store: Store) -> Iterator[Finding]:
         yield Finding("ok", "after a reboot", f"runs that were cut off wait for mla-tui resume --cut-off{unasked}")
 
 
-def kill_user_processes(store: Store) -> Iterator[Finding]:
+def kill_user_processes(store: RunStore) -> Iterator[Finding]:
     if not has_logind():
         return
     told = _told_by_logind()

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 from engine.checks.finding import Finding
 from engine.memory.hardware import detect_hardware
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 
 LITTLE_RAM = 1 << 30  # bytes: torch alone takes about half of it
 
 
-def tmux(store: Store) -> Iterator[Finding]:
+def tmux(store: RunStore) -> Iterator[Finding]:
     if shutil.which("tmux") is None:
         yield Finding("ok", "tmux", "not installed; runs outlive ssh without it, only the screen does not")
         return
@@ -21,7 +21,7 @@ def tmux(store: Store) -> Iterator[Finding]:
     yield Finding("ok", "tmux", told.stdout.strip().removeprefix("tmux ") or "there, of an unknown version")
 
 
-def memory(store: Store) -> Iterator[Finding]:
+def memory(store: RunStore) -> Iterator[Finding]:
     """Free and total, in the units of ``mla-tui plan``."""
     here = detect_hardware()
     ram = f"{_gib(here.ram_free)} of {_gib(here.ram_total)} GiB free"

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from engine.checks.finding import Finding
 from engine.events.summary import CUT_OFF, ENDED
-from engine.host.private_dirs import objection
+from engine.host.private_dirs import ownership_problem
 from engine.host.version import package_version
 from engine.runs import hooks
-from engine.runs.store import STAMP, STAMP_LENGTH, Store
+from engine.runs.store import STAMP, STAMP_LENGTH, RunStore
 from profiles.errors import UserError
 
 NETWORK = re.compile(
@@ -27,7 +27,7 @@ NETWORK = re.compile(
 LITTLE, SCARCE = 1 << 30, 64 << 20  # bytes
 
 
-def file_system(store: Store) -> Iterator[Finding]:
+def file_system(store: RunStore) -> Iterator[Finding]:
     kind = file_system_of(existing(store.home))
     what = "state directory"
     if kind is None:
@@ -85,9 +85,9 @@ def _mounts(told: str) -> Iterator[tuple[str, str]]:
             yield found[1], found[2]
 
 
-def permissions(store: Store) -> Iterator[Finding]:
+def permissions(store: RunStore) -> Iterator[Finding]:
     what = "permissions"
-    wrong = [line for line in map(objection, (store.home, store.jobs)) if line]
+    wrong = [line for line in map(ownership_problem, (store.home, store.runs)) if line]
     if not wrong:
         wrong = store.strangers()
     for line in wrong:
@@ -101,17 +101,17 @@ def permissions(store: Store) -> Iterator[Finding]:
     if not os.access(store.home, os.W_OK | os.X_OK):
         yield Finding("bad", what, f"{store.home}: cannot be written to", "chmod u+rwx it, or set MLA_TUI_HOME")
         return
-    open_ones = [p for p in (store.home, store.jobs) if p.exists() and stat.S_IMODE(p.stat().st_mode) & 0o077]
+    open_ones = [p for p in (store.home, store.runs) if p.exists() and stat.S_IMODE(p.stat().st_mode) & 0o077]
     if open_ones:
         yield Finding("warn", what, f"{open_ones[0]}: other users may look into it", f"chmod 700 {open_ones[0]}")
     else:
         yield Finding("ok", what, "yours alone")
 
 
-def space(store: Store) -> Iterator[Finding]:
+def space(store: RunStore) -> Iterator[Finding]:
     disk = os.statvfs(existing(store.home))
     free = disk.f_bavail * disk.f_frsize
-    way = f"make room on the disk of {store.home}; mla-tui rm JOB forgets an ended run"
+    way = f"make room on the disk of {store.home}; mla-tui rm RUN forgets an ended run"
     if free < SCARCE or (disk.f_files and not disk.f_favail):
         yield Finding("bad", "free space", f"{_size(free)}: no run's log can grow", way)
     elif free < LITTLE:
@@ -120,7 +120,7 @@ def space(store: Store) -> Iterator[Finding]:
         yield Finding("ok", "free space", f"{_size(free)} for logs and states")
 
 
-def clock(store: Store) -> Iterator[Finding]:
+def clock(store: RunStore) -> Iterator[Finding]:
     if time.gmtime().tm_year < 2024:
         yield Finding("bad", "clock", time.strftime("it says %Y-%m-%d"), "set it: timedatectl set-ntp true")
         return
@@ -135,14 +135,14 @@ def clock(store: Store) -> Iterator[Finding]:
         )
 
 
-def _ids(store: Store) -> list[str]:
+def _ids(store: RunStore) -> list[str]:
     try:
         return store.ids()
     except UserError:  # told by permissions
         return []
 
 
-def other_versions(store: Store) -> Iterator[Finding]:
+def other_versions(store: RunStore) -> Iterator[Finding]:
     """Living runs go on with the code they were started with; a restart takes the installed one."""
     ours = package_version()
     for id in _ids(store):
@@ -158,7 +158,7 @@ def other_versions(store: Store) -> Iterator[Finding]:
         )
 
 
-def hooks_file(store: Store) -> Iterator[Finding]:
+def hooks_file(store: RunStore) -> Iterator[Finding]:
     path = hooks.hooks_path()
     try:
         commands = hooks.load()

@@ -18,7 +18,7 @@ from typing import Any
 from engine.events.log import Record, Tail, read_all
 from engine.events.marks import Marks
 from engine.events.schema import STEP_NUMBERS, TELEMETRY_NUMBERS
-from engine.events.step_dedup import Order
+from engine.events.step_dedup import StepDedup
 
 CAPACITY = 4096
 STEP_SERIES = (*STEP_NUMBERS, "t", "tokens")  # when a step was done and what had been seen: other axes than steps
@@ -138,12 +138,12 @@ class Series:
 
 
 class History:
-    """The series ``names`` of one job, fed by the records of its log at ``path``."""
+    """The series ``names`` of one run, fed by the records of its log at ``path``."""
 
     def __init__(self, path: Path, names: Iterable[str] = SERIES) -> None:
         self.path = path
         self.series: dict[str, Series] = {name: Series() for name in names}
-        self.order = Order()
+        self.order = StepDedup()
         self.marks = Marks()
         self._sampled = False
 
@@ -209,7 +209,7 @@ class History:
 
     def _still_true(self, begin: int, end: int, last: int) -> tuple[list[tuple[int, Record]], list[tuple[int, Record]]]:
         """The step and the val records between two offsets that hold, up to step ``last``."""
-        order = Order()
+        order = StepDedup()
         kept: dict[str, list[tuple[int, Record]]] = {"step": [], "val": []}
         for at, record in read_all(self.path, begin):
             if at >= end:

@@ -1,4 +1,4 @@
-"""``history.bin``: the series of a job up to an offset of its log. A cache: in doubt it is made again from the log.
+"""``history.bin``: the series of a run up to an offset of its log. A cache: in doubt it is made again from the log.
 
     magic, offset, CRC of the log's first bytes, CRC of the log's last bytes before the offset, length of the index
     index: one line of JSON, [order, byte order, {series: [width, buckets]}, marks]
@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 from engine.events import history as series_module
 from engine.events.history import COLUMNS, SERIES, History
-from engine.events.step_dedup import Order
+from engine.events.step_dedup import StepDedup
 from engine.host.files import replace
 
 MAGIC = b"MLAHIST2"
@@ -65,7 +65,7 @@ def load(path: Path, log: Path) -> tuple[History, int]:
         if byteorder != sys.byteorder or list(shapes) != list(SERIES):
             raise Unusable("is not one of this version's")
         history = History(log)
-        history.order = Order(**order)
+        history.order = StepDedup(**order)
         history.marks.load(marks)
         for name, (width, count) in shapes.items():
             series = history.series[name]

@@ -1,4 +1,4 @@
-"""The one log of a job: JSON records, one a line, identified by their byte offset.
+"""The one log of a run: JSON records, one a line, identified by their byte offset.
 
 Several processes append; each record is one ``write(2)`` on an ``O_APPEND`` descriptor, so records never mix. A line
 that does not parse (a writer died within it, the disk was full) is skipped by every reader.

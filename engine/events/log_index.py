@@ -1,7 +1,7 @@
-"""What a job's log says up to an offset: the series and the summary.
+"""What a run's log says up to an offset: the series and the summary.
 
 Both are kept beside the log, the series in ``history.bin`` and the summary in ``state.json``, so that only what has
-come since is read when a job is opened, however long its log is.
+come since is read when a run is opened, however long its log is.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from typing import Any
 from engine.events import history_file
 from engine.events.history import History
 from engine.events.log import Record, Tail
-from engine.events.run_dir import Job
-from engine.events.summary import fold
+from engine.events.run_dir import RunDir
+from engine.events.summary import update_summary
 
 SAVE_EVERY = 2 << 20  # bytes of log that a reader may have to read again: about 50 ms
 
 
-class Digest:
+class LogIndex:
     """``history`` and ``summary`` of everything before offset ``at``; ``poll`` takes them further.
 
     ``notes`` are the sentences a person should hear about what was found damaged when it was opened.
     """
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.cache: Path = job.path / "history.bin"
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        self.cache: Path = run.path / "history.bin"
         self.notes: list[str] = []
-        self.summary: dict[str, Any] = job.state()
-        self._tail = Tail(job.log_path)
+        self.summary: dict[str, Any] = run.state()
+        self._tail = Tail(run.log_path)
         self._saved = self._history_at = 0
-        self.history = History(job.log_path)
+        self.history = History(run.log_path)
         try:
-            self.history, self._history_at = history_file.load(self.cache, job.log_path)
+            self.history, self._history_at = history_file.load(self.cache, run.log_path)
         except FileNotFoundError:
             pass
         except (OSError, history_file.Unusable) as error:
@@ -68,7 +68,7 @@ class Digest:
             self.history.take([pair for pair in found if pair[0] >= self._history_at])
         for at, record in found:
             if at >= self._summary_at:
-                fold(self.summary, record)
+                update_summary(self.summary, record)
         self._history_at = max(self._history_at, self.at)
         self._summary_at = self.summary["at"] = max(self._summary_at, self.at)
         return found
@@ -91,7 +91,7 @@ class Digest:
             return
         self._saved = self.at
         with contextlib.suppress(OSError):
-            history_file.save(self.cache, self.job.log_path, self.history, self.at)
+            history_file.save(self.cache, self.run.log_path, self.history, self.at)
 
     def close(self) -> None:
         self._tail.close()

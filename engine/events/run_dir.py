@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.events.log import read_all
-from engine.events.summary import CUT_OFF, ENDED, fold, sane
+from engine.events.summary import CUT_OFF, ENDED, sanitized, update_summary
 from engine.host.files import read_json
-from engine.host.process import is_alive, is_locked, this_boot, this_host
+from engine.host.process import boot_id, host_name, is_alive, is_locked
 from profiles.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ COLUMNS = (
     *("id", "name", "phase", "reason", "step", "steps", "loss", "val_loss", "tok_s", "micro", "accum", "context"),
     *("backend", "profile", "checkpoint", "attempt", "supervisor", "trainer", "started", "ended", "version", "host"),
 )
-LOG_TAIL = 1 << 18  # enough to hold the last records of any job
-LAUNCH_SECONDS = 10  # in which a new job's supervisor is awaited
+LOG_TAIL = 1 << 18  # enough to hold the last records of any run
+LAUNCH_SECONDS = 10  # in which a new run's supervisor is awaited
 REBOOTED = "the machine was rebooted"
 
 
-class Job:
-    """One job's directory. Nothing is cached: every answer is read from disk."""
+class RunDir:
+    """One run's directory. Nothing is cached: every answer is read from disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,10 +46,10 @@ class Job:
         return str(self.start().get("name") or self.id)
 
     def state(self) -> dict[str, Any]:
-        return sane(read_json(self.state_path))
+        return sanitized(read_json(self.state_path))
 
     def start(self) -> dict[str, Any]:
-        """How the job was started: ``name``, ``out`` (its checkpoint folder), ``resume``, ``init_from``."""
+        """How the run was started: ``name``, ``out`` (its checkpoint folder), ``resume``, ``init_from``."""
         start = read_json(self.path / "spec.json").get("start")
         return start if isinstance(start, dict) else {}
 
@@ -59,14 +59,14 @@ class Job:
 
         content = read_json(self.path / "spec.json")
         if not content:
-            raise UserError(f"{self.path / 'spec.json'}: missing or damaged; remove the job with: mla-tui rm {self.id}")
+            raise UserError(f"{self.path / 'spec.json'}: missing or damaged; remove the run with: mla-tui rm {self.id}")
         content.pop("start", None)
         return RunSpec.from_dict(content, f"{self.id}/spec.json")
 
     def is_here(self, state: dict[str, Any] | None = None) -> bool:
-        """Whether the job's processes were started on this host, on this boot: only then do pids mean anything."""
+        """Whether the run's processes were started on this host, on this boot: only then do pids mean anything."""
         state = self.state() if state is None else state
-        return state.get("host") == this_host() and state.get("boot") == this_boot()
+        return state.get("host") == host_name() and state.get("boot") == boot_id()
 
     def ended(self) -> bool:
         return self.state().get("phase") in ENDED
@@ -77,7 +77,7 @@ class Job:
         return {key: facts.get(key) for key in COLUMNS}
 
     def facts(self) -> dict[str, Any]:
-        """All that state and log say. A job whose supervisor is gone is read from the end of its log."""
+        """All that state and log say. A run whose supervisor is gone is read from the end of its log."""
         state = self.state()
         here = self.is_here(state)
         state.setdefault("id", self.id)
@@ -99,7 +99,7 @@ class Job:
 
     def _fold_end_of_log(self, state: dict[str, Any]) -> None:
         for _, record in read_all(self.log_path, max(0, self._log_size() - LOG_TAIL)):
-            fold(state, record)
+            update_summary(state, record)
 
     def _say_what_is_known(self, state: dict[str, Any]) -> None:
         """Phase and reason of a run that has not ended and of which no process is seen alive."""
@@ -117,24 +117,24 @@ class Job:
             return 0
 
     def remove(self) -> None:
-        """Forget the job. Its checkpoints stay. Raises ``UserError`` while it lives."""
+        """Forget the run. Its checkpoints stay. Raises ``UserError`` while it lives."""
         summary = self.summary()
         # The locks are held for life, and also where pids tell nothing: on another host, or before the first state.
         living = summary["trainer"]["alive"] or summary["supervisor"]["alive"]
         locked = is_locked(self.trainer_lock) or is_locked(self.supervisor_lock)
         starting = not is_elsewhere(summary) and summary["phase"] not in (*ENDED, CUT_OFF)
         if living or locked or starting:
-            raise UserError(f"job {self.id}: is {summary['phase']}; stop it first: mla-tui stop {self.id}")
+            raise UserError(f"run {self.id}: is {summary['phase']}; stop it first: mla-tui stop {self.id}")
         shutil.rmtree(self.path)
 
 
 def is_elsewhere(state: dict[str, Any]) -> bool:
-    """Whether the job is another host's, by its state or summary: its processes can be neither seen nor started."""
-    return state.get("host") not in (None, this_host())
+    """Whether the run is another host's, by its state or summary: its processes can be neither seen nor started."""
+    return state.get("host") not in (None, host_name())
 
 
 def _just_launched(state: dict[str, Any]) -> bool:
-    """A new job has no process for the moment between its creation and its supervisor's first breath.
+    """A new run has no process for the moment between its creation and its supervisor's first breath.
 
     Measured by the clock that nobody can set (it counts from boot, for all processes).
     """

@@ -78,7 +78,7 @@ SHAPES: dict[str, tuple[dict[str, Check], dict[str, Check]]] = {
         {},
         {
             **{"resumed_from": is_maybe_whole, "params": is_number, "device": is_text},
-            **{"paths": is_object, "versions": is_object},
+            **{"plan": is_object, "versions": is_object},
         },
     ),
     "edit": ({"ok": is_answer, "changed": is_change, "step": is_whole}, {"why": is_text, "by": is_text}),

@@ -8,7 +8,7 @@ from engine.events.log import Record
 
 
 @dataclass(slots=True)
-class Order:
+class StepDedup:
     """Goes through a log's start, step and val records in order.
 
     Within an attempt steps rise. One that falls alone is damage and does not count; two in a row mean that the one

@@ -1,4 +1,4 @@
-"""What the records of a log say about a job, as one flat summary."""
+"""What the records of a log say about a run, as one flat summary."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHAPES: dict[str, schema.Check] = {
 EVENTS = ("finished", "failed", "oom", "nan", "stall")  # for which a person may have a command run
 
 
-def fold(summary: dict[str, Any], record: dict[str, Any]) -> None:
+def update_summary(summary: dict[str, Any], record: dict[str, Any]) -> None:
     """Bring ``summary`` up to date with one more record."""
     kind = record["kind"]
     summary["attempt"] = max(summary.get("attempt") or 0, record.get("attempt") or 0)
@@ -45,7 +45,7 @@ def fold(summary: dict[str, Any], record: dict[str, Any]) -> None:
                 summary[key] = new
 
 
-def sane(state: dict[str, Any]) -> dict[str, Any]:
+def sanitized(state: dict[str, Any]) -> dict[str, Any]:
     """``state`` without what a damaged disk made of some of its values: nobody behind this has to ask."""
     return {key: value for key, value in state.items() if key not in _SHAPES or _SHAPES[key](value)}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 COMPILERS = {"cuda": ("CC", ("gcc", "clang", "cc")), "cpu": ("CXX", ("g++", "clang++", "c++"))}
 
 
-def what_is_missing(device: str) -> str | None:
+def missing_for_compile(device: str) -> str | None:
     """What ``torch.compile`` would need on ``device`` (cuda or cpu) and does not find; None where nothing is.
 
     On a CPU it writes C++ for a compiler; on a card it writes for Triton, whose launchers are C. Both are modules for
@@ -34,9 +34,9 @@ def cache_folder() -> Path:
     """Where compiled code is kept from run to run, unless TORCHINDUCTOR_CACHE_DIR says otherwise."""
     if own := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
         return Path(own)
-    return own_cache() / "inductor"
+    return user_cache() / "inductor"
 
 
-def own_cache() -> Path:
+def user_cache() -> Path:
     """What may be lost, at the price of being built again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mla-tui"

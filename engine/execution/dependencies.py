@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from engine.execution.compiler import what_is_missing
+from engine.execution.compiler import missing_for_compile
 from profiles.nvml import visible_device
 
 # Before, gradients are dropped where the optimizer is offloaded and a window has three micro-batches or more.
@@ -29,7 +29,7 @@ def missing_for_deepspeed() -> str | None:
         return "deepspeed is not installed; install mla-tui[deepspeed], or use --backend torch"
     if tuple(int(n) for n in re.findall(r"\d+", installed)[:3]) < OLDEST_DEEPSPEED:
         return f"deepspeed {installed} loses gradients here; install deepspeed>={'.'.join(map(str, OLDEST_DEEPSPEED))}"
-    if missing := what_is_missing("cpu"):
+    if missing := missing_for_compile("cpu"):
         return f"its optimizer is built at the first use, but {missing}"
     if find_spec("ninja") is None and shutil.which("ninja") is None:
         return "its optimizer is built by ninja, which is missing; install it with pip install ninja"

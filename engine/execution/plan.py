@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.execution.compiler import what_is_missing
+from engine.execution.compiler import missing_for_compile
 from profiles.spec import RunSpec
 
 LONGEST_BLOCKED = 2048  # tokens: beyond, its scores are larger than all else a layer keeps
 
 
 @dataclass(frozen=True, slots=True)
-class Paths:
+class ExecutionPlan:
     """What is left of a spec's choices when nothing is "auto" any more."""
 
     precision: str  # fp32, bf16, bf16_sr
@@ -30,8 +30,8 @@ class Paths:
         return self.precision.startswith("bf16")
 
 
-def resolve_paths(spec: RunSpec, device: str, bf16: bool) -> Paths:
-    """The paths of ``spec`` on ``device`` (cuda or cpu); ``bf16``: whether the device computes in it at full speed."""
+def resolve_plan(spec: RunSpec, device: str, bf16: bool) -> ExecutionPlan:
+    """The plan of ``spec`` on ``device`` (cuda or cpu); ``bf16``: whether the device computes in it at full speed."""
     train, memory = spec.train, spec.memory
     precision = train.precision if train.precision != "auto" else "bf16" if bf16 else "fp32"
     compiled = train.compile == "on" or (train.compile == "auto" and _can_compile(device))
@@ -41,8 +41,8 @@ def resolve_paths(spec: RunSpec, device: str, bf16: bool) -> Paths:
         blocks_win = device == "cpu" and precision != "fp32" and compiled and spec.batch.context <= LONGEST_BLOCKED
         attention = "blocked" if blocks_win else "sdpa"
     checkpointing = "none" if memory.checkpointing == "auto" else memory.checkpointing
-    return Paths(precision, attention, checkpointing, memory.loss, compiled)
+    return ExecutionPlan(precision, attention, checkpointing, memory.loss, compiled)
 
 
 def _can_compile(device: str) -> bool:
-    return what_is_missing(device) is None
+    return missing_for_compile(device) is None

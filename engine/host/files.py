@@ -63,7 +63,7 @@ def rotate(path: Path, limit: int) -> None:
             beside.unlink(missing_ok=True)
 
 
-def complain(text: str) -> None:
+def write_stderr(text: str) -> None:
     """One line to stderr, past Python's buffer: the console may stand on the same full disk as what we speak of, and
     what is left in a buffer would fail again later."""
     with contextlib.suppress(OSError):

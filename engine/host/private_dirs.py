@@ -12,7 +12,7 @@ from profiles.errors import UserError
 WAY_OUT = "set MLA_TUI_HOME to a directory of your own"
 
 
-def objection(path: Path, found: os.stat_result | None = None) -> str | None:
+def ownership_problem(path: Path, found: os.stat_result | None = None) -> str | None:
     """Why ``path`` may not hold our state; None where it may, or where there is nothing.
 
     Its parents may be links and anybody's: only who controls them could exchange the directory itself. ``found`` is
@@ -29,25 +29,25 @@ def objection(path: Path, found: os.stat_result | None = None) -> str | None:
     return None
 
 
-def check_own(*paths: Path) -> None:
+def check_private_dir(*paths: Path) -> None:
     """Raises ``UserError`` where one of ``paths`` may not hold our state."""
     for path in paths:
-        if wrong := objection(path):
+        if wrong := ownership_problem(path):
             raise UserError(wrong)
 
 
-def make_own(path: Path, parents: bool = False) -> None:
+def make_private_dir(path: Path, parents: bool = False) -> None:
     """Have ``path`` as a directory of our own that nobody else can enter: made, or tightened where it was open.
 
     Raises ``UserError`` where it is a link, another user's or cannot be tightened, ``OSError`` where it cannot be made.
     """
-    check_own(path)
+    check_private_dir(path)
     path.mkdir(mode=0o700, parents=parents, exist_ok=True)
     # By descriptor: what is looked at is what is changed, whoever renames things meanwhile.
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         found = os.fstat(fd)
-        if wrong := objection(path, found):
+        if wrong := ownership_problem(path, found):
             raise UserError(wrong)
         if stat.S_IMODE(found.st_mode) & 0o077:
             os.fchmod(fd, 0o700)

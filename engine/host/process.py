@@ -20,11 +20,11 @@ from engine.host.private_dirs import private
 HELD_FDS = "MLA_TUI_HELD_FDS"
 
 
-def this_host() -> str:
+def host_name() -> str:
     return platform.node()
 
 
-def this_boot() -> str:
+def boot_id() -> str:
     """An identifier that changes with every boot."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

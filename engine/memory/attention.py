@@ -6,13 +6,13 @@ On the tape stand ``q_joined``, ``k_joined`` and ``kv``, of which the values are
 
 from __future__ import annotations
 
-from engine.memory.ledger import Tape
+from engine.memory.ledger import Ledger
 from engine.memory.model_shape import ACTIVATIONS, ATTENTION, FP32, Shape
 
 BLOCK, MOST_BLOCKS = 128, 8  # of the blocked kernel
 
 
-def attend(tape: Tape, s: Shape) -> None:
+def attend(tape: Ledger, s: Shape) -> None:
     """Queries, keys and values to ``out``; leaves what backward needs."""
     c, n, w = s.config, s.tokens, s.width
     heads = c.num_attention_heads
@@ -41,7 +41,7 @@ def attend(tape: Tape, s: Shape) -> None:
         tape.make(ACTIVATIONS, "logsum", n * heads * FP32)
 
 
-def attend_backward(tape: Tape, s: Shape) -> None:
+def attend_backward(tape: Ledger, s: Shape) -> None:
     """Takes ``d_out``; leaves ``d_q``, ``d_k`` and ``d_v`` and nothing of the kernel's."""
     c, n, w = s.config, s.tokens, s.width
     heads = c.num_attention_heads
@@ -76,7 +76,7 @@ def _blocks(tokens: int) -> tuple[int, int]:
     return min(size, tokens), -(-tokens // size)
 
 
-def _blocked(tape: Tape, s: Shape) -> None:
+def _blocked(tape: Ledger, s: Shape) -> None:
     """The widest row of blocks is the last but one: its scores are as many as the last's, and wait for theirs."""
     size, count = _blocks(s.context)
     heads = s.sequences * s.config.num_attention_heads
@@ -94,7 +94,7 @@ def _blocked(tape: Tape, s: Shape) -> None:
         tape.drop(*(f"{part}_{name}" for part in ("weights", "keys", "product", "wide", "scaled")))
 
 
-def _blocked_backward(tape: Tape, s: Shape) -> None:
+def _blocked_backward(tape: Ledger, s: Shape) -> None:
     c, n, w = s.config, s.tokens, s.width
     heads = s.sequences * c.num_attention_heads
     size, count = _blocks(s.context)

@@ -7,13 +7,13 @@ is a change here. The names on the tape are those of the values there.
 from __future__ import annotations
 
 from engine.memory.attention import attend, attend_backward
-from engine.memory.ledger import Tape
+from engine.memory.ledger import Ledger
 from engine.memory.model_shape import ACTIVATIONS, CASTS, FP32, GRADIENTS, Shape
 
 TILE_TOKENS = 4096  # of the feed-forward under checkpointing offload
 
 
-def forward(tape: Tape, s: Shape) -> None:
+def forward(tape: Ledger, s: Shape) -> None:
     """The block's forward in sight of autograd: all that backward needs is left on the tape."""
     norm(tape, s, "norm1", s.config.hidden_size)
     _attention(tape, s)
@@ -23,7 +23,7 @@ def forward(tape: Tape, s: Shape) -> None:
     _feed_forward(tape, s, s.tokens)
 
 
-def _attention(tape: Tape, s: Shape) -> None:
+def _attention(tape: Ledger, s: Shape) -> None:
     c, n, w = s.config, s.tokens, s.width
     heads, rotated = c.num_attention_heads, c.qk_rope_head_dim
     if c.q_lora_rank is not None:
@@ -46,7 +46,7 @@ def _attention(tape: Tape, s: Shape) -> None:
         tape.drop("kv_a")
 
 
-def _feed_forward(tape: Tape, s: Shape, tokens: int) -> None:
+def _feed_forward(tape: Ledger, s: Shape, tokens: int) -> None:
     c, w = s.config, s.width
     linear(tape, s, "gate", c.hidden_size, c.intermediate_size, tokens)
     if not s.compiled:
@@ -57,7 +57,7 @@ def _feed_forward(tape: Tape, s: Shape, tokens: int) -> None:
         tape.make(CASTS, "cast_down", c.intermediate_size * c.hidden_size * w)
 
 
-def keep_dear(tape: Tape, s: Shape) -> None:
+def keep_dear(tape: Ledger, s: Shape) -> None:
     """What selective checkpointing leaves of a forward: what enters and the results that cost most."""
     tape.drop(*_CHEAP, *_CASTS)
     if s.attention != "flash":
@@ -73,7 +73,7 @@ def keep_dear(tape: Tape, s: Shape) -> None:
         tape.make(ACTIVATIONS, name, n * values * w)
 
 
-def backward(tape: Tape, s: Shape) -> None:
+def backward(tape: Ledger, s: Shape) -> None:
     """The block's backward: takes ``grad``, the gradient of its result, leaves ``grad`` as that of what entered."""
     _feed_forward_backward(tape, s, s.tokens)
     norm_backward(tape, s, "norm2", s.config.hidden_size, "d_norm2")
@@ -85,7 +85,7 @@ def backward(tape: Tape, s: Shape) -> None:
     add(tape, s)
 
 
-def _feed_forward_backward(tape: Tape, s: Shape, tokens: int) -> None:
+def _feed_forward_backward(tape: Ledger, s: Shape, tokens: int) -> None:
     """Leaves ``d_norm2``."""
     c, w = s.config, s.width
     wide = tokens * c.intermediate_size * w
@@ -110,7 +110,7 @@ def _feed_forward_backward(tape: Tape, s: Shape, tokens: int) -> None:
     tape.drop("d_norm2_gate", "d_norm2_sum")
 
 
-def _attention_backward(tape: Tape, s: Shape) -> None:
+def _attention_backward(tape: Ledger, s: Shape) -> None:
     """Leaves ``d_norm1``."""
     c, n, w = s.config, s.tokens, s.width
     heads, rotated, d = c.num_attention_heads, c.qk_rope_head_dim, c.hidden_size
@@ -145,7 +145,7 @@ def _attention_backward(tape: Tape, s: Shape) -> None:
     tape.drop("d_norm1_q", "d_norm1_sum")
 
 
-def tiled_feed_forward_backward(tape: Tape, s: Shape) -> None:
+def tiled_feed_forward_backward(tape: Ledger, s: Shape) -> None:
     """The feed-forward's half under checkpointing offload, at its last tile: each kept only its slice of ``x1``, and
     those that are done have left their gradient. Takes ``grad``, leaves it as the gradient of ``x1``."""
     width = s.config.hidden_size
@@ -162,7 +162,7 @@ def tiled_feed_forward_backward(tape: Tape, s: Shape) -> None:
     tape.make(ACTIVATIONS, "grad", s.stream)
 
 
-def attention_forward(tape: Tape, s: Shape) -> None:
+def attention_forward(tape: Ledger, s: Shape) -> None:
     """The first half alone, result and all."""
     norm(tape, s, "norm1", s.config.hidden_size)
     _attention(tape, s)
@@ -170,7 +170,7 @@ def attention_forward(tape: Tape, s: Shape) -> None:
     tape.drop("o")
 
 
-def attention_backward(tape: Tape, s: Shape) -> None:
+def attention_backward(tape: Ledger, s: Shape) -> None:
     """The first half alone."""
     _attention_backward(tape, s)
     norm_backward(tape, s, "norm1", s.config.hidden_size, "d_norm1")
@@ -181,7 +181,7 @@ def attention_backward(tape: Tape, s: Shape) -> None:
 # -- the layers
 
 
-def linear(tape: Tape, s: Shape, name: str, inputs: int, outputs: int, tokens: int | None = None) -> None:
+def linear(tape: Ledger, s: Shape, name: str, inputs: int, outputs: int, tokens: int | None = None) -> None:
     """``model.layers.Linear``: a wide weight is cast on the way in, and the cast is what backward keeps."""
     if s.casts:
         tape.make(CASTS, f"cast_{name}", inputs * outputs * s.width)
@@ -189,7 +189,7 @@ def linear(tape: Tape, s: Shape, name: str, inputs: int, outputs: int, tokens: i
         tape.make(ACTIVATIONS, name, (s.tokens if tokens is None else tokens) * outputs * s.width)
 
 
-def linear_backward(tape: Tape, s: Shape, name: str, inputs: int, outputs: int, tokens: int, grad: str) -> None:
+def linear_backward(tape: Ledger, s: Shape, name: str, inputs: int, outputs: int, tokens: int, grad: str) -> None:
     """The gradient of the weight, and as ``grad`` that of what entered."""
     tape.make(GRADIENTS, "d_weight", inputs * outputs * s.width)
     tape.make(ACTIVATIONS, grad, tokens * inputs * s.width)
@@ -197,7 +197,7 @@ def linear_backward(tape: Tape, s: Shape, name: str, inputs: int, outputs: int, 
     settle(tape, s, inputs * outputs)
 
 
-def settle(tape: Tape, s: Shape, values: int) -> None:
+def settle(tape: Ledger, s: Shape, values: int) -> None:
     """``d_weight`` becomes the parameter's gradient, is added to the one it has, or leaves for the host."""
     if s.sum > s.width:
         tape.make(GRADIENTS, "d_weight_wide", values * s.sum)
@@ -206,7 +206,7 @@ def settle(tape: Tape, s: Shape, values: int) -> None:
         tape.make(GRADIENTS, "gathered", values * s.sum)
 
 
-def norm(tape: Tape, s: Shape, name: str, width: int, tokens: int | None = None) -> None:
+def norm(tape: Ledger, s: Shape, name: str, width: int, tokens: int | None = None) -> None:
     """``model.layers.RMSNorm``. A CPU has it as single operations in fp32, each of which keeps what it needs."""
     tokens = s.tokens if tokens is None else tokens
     n = tokens * width
@@ -223,7 +223,7 @@ def norm(tape: Tape, s: Shape, name: str, width: int, tokens: int | None = None)
     tape.drop(f"{name}_scaled")
 
 
-def norm_backward(tape: Tape, s: Shape, name: str, width: int, grad: str, tokens: int | None = None) -> None:
+def norm_backward(tape: Ledger, s: Shape, name: str, width: int, grad: str, tokens: int | None = None) -> None:
     """Takes ``grad``, that of the result, and leaves it as that of what entered."""
     n = (s.tokens if tokens is None else tokens) * width
     if s.fused:
@@ -248,14 +248,14 @@ def norm_backward(tape: Tape, s: Shape, name: str, width: int, grad: str, tokens
     tape.drop("both")
 
 
-def add(tape: Tape, s: Shape) -> None:
+def add(tape: Ledger, s: Shape) -> None:
     """The gradient past a layer and the one through it become one."""
     tape.make(ACTIVATIONS, "d_sum", s.stream)
     tape.drop("grad", "d_norm1", "d_norm2", "d_sum")
     tape.make(ACTIVATIONS, "grad", s.stream)
 
 
-def _rotate(tape: Tape, s: Shape, name: str, values: int) -> None:
+def _rotate(tape: Ledger, s: Shape, name: str, values: int) -> None:
     """Both halves, worked out in fp32; what is made on the way is two more products of half the values."""
     half = values // 2 * FP32
     if not s.compiled:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.execution.plan import Paths, resolve_paths
+from engine.execution.plan import ExecutionPlan, resolve_plan
 from engine.memory import mlx, states, step
 from engine.memory.hardware import Hardware
 from engine.memory.model_shape import BF16, CASTS, FP32, Shape
@@ -67,9 +67,9 @@ def forecast(spec: RunSpec, hardware: Hardware) -> Forecast:
     if hardware.device == "mlx" or spec.launch.backend == "mlx":
         device, host = mlx.parts(spec, bf16=_bf16(spec, hardware)), {"process": PROCESS}
         return Forecast(device, host) if hardware.device == "mlx" else Forecast({}, device | host)
-    paths = resolve_paths(spec, hardware.device, bf16=hardware.device == "cuda")
-    device = _training(spec, hardware, paths)
-    host, stepping = _offloaded(spec, hardware, paths)
+    plan = resolve_plan(spec, hardware.device, bf16=hardware.device == "cuda")
+    device = _training(spec, hardware, plan)
+    host, stepping = _offloaded(spec, hardware, plan)
     saving, ranks = _saving(spec, hardware), spec.launch.gpus_per_node
     if hardware.device == "cpu":
         held = {part: device[part] for part in ("weights", "buckets") if part in device} | stepping
@@ -93,12 +93,12 @@ ALLOCATED_NOT = ("CUDA context", "allocator slack")  # of a device: what its all
 _COMES_AND_GOES = ("activations", "attention", "logits", CASTS, "batch and rope", "optimizer workspace")
 
 
-def shape(spec: RunSpec, device: str, paths: Paths) -> Shape:
+def shape(spec: RunSpec, device: str, plan: ExecutionPlan) -> Shape:
     """The tensors of one micro-batch of ``spec`` on ``device`` (cuda or cpu)."""
     config, offloaded = spec.model.config, spec.memory.strategy == "offload"
-    width = BF16 if paths.bf16 else FP32
-    weight = width if offloaded or paths.precision == "bf16_sr" else FP32
-    attention = paths.attention
+    width = BF16 if plan.bf16 else FP32
+    weight = width if offloaded or plan.precision == "bf16_sr" else FP32
+    attention = plan.attention
     if attention == "sdpa":
         equal = config.qk_head_dim == config.v_head_dim
         attention = "flash" if device == "cuda" or equal else "math"
@@ -109,12 +109,12 @@ def shape(spec: RunSpec, device: str, paths: Paths) -> Shape:
         width=width,
         device=device,
         attention=attention,
-        compiled=paths.compiled,
-        checkpointing=paths.checkpointing,
-        loss=paths.loss,
+        compiled=plan.compiled,
+        checkpointing=plan.checkpointing,
+        loss=plan.loss,
         weight=weight,
         bucket=states.zero_bucket(config, width) if offloaded else 0,
-        sum=0 if offloaded else _summed(spec, paths),
+        sum=0 if offloaded else _summed(spec, plan),
         grow=spec.accum == 1 and not offloaded,
     )
 
@@ -123,35 +123,35 @@ def _bf16(spec: RunSpec, hardware: Hardware) -> bool:
     return spec.train.precision == "bf16" or (spec.train.precision == "auto" and hardware.device == "mlx")
 
 
-def _summed(spec: RunSpec, paths: Paths) -> int:
+def _summed(spec: RunSpec, plan: ExecutionPlan) -> int:
     """Bytes of a matrix's gradient: of bf16 weights a sum is fp32, a single micro-batch's stays bf16."""
-    return BF16 if paths.precision == "bf16_sr" and spec.accum == 1 else FP32
+    return BF16 if plan.precision == "bf16_sr" and spec.accum == 1 else FP32
 
 
-def _training(spec: RunSpec, hardware: Hardware, paths: Paths) -> dict[str, int]:
+def _training(spec: RunSpec, hardware: Hardware, plan: ExecutionPlan) -> dict[str, int]:
     """The parts of one rank where the arithmetic is done, at the fullest of its moments."""
-    one = shape(spec, hardware.device, paths)
+    one = shape(spec, hardware.device, plan)
     if spec.memory.strategy == "offload":
         held = states.zero_device(spec.model.config, one.width)
         return step.peak(one, tuple(held.items()))
-    summed = _summed(spec, paths)
+    summed = _summed(spec, plan)
     held = {"weights": weight_bytes(spec), "optimizer": optimizer_bytes(spec)}
     gradients = {"gradients": states.gradient_bytes(spec, summed)}
     micro_batch = step.peak(one, tuple((held if one.grow else held | gradients).items()))
-    stepping = held | gradients | {"optimizer workspace": states.workspace_bytes(spec, summed, paths.compiled)}
+    stepping = held | gradients | {"optimizer workspace": states.workspace_bytes(spec, summed, plan.compiled)}
     return _fullest(micro_batch, stepping)
 
 
-def _offloaded(spec: RunSpec, hardware: Hardware, paths: Paths) -> tuple[dict[str, int], dict[str, int]]:
+def _offloaded(spec: RunSpec, hardware: Hardware, plan: ExecutionPlan) -> tuple[dict[str, int], dict[str, int]]:
     """What one rank keeps in RAM for its device's sake, and what comes on top while its optimizer steps there."""
     config, parts, stepping = spec.model.config, {}, {}
     pinned = hardware.device == "cuda"
-    width = BF16 if paths.bf16 else FP32
+    width = BF16 if plan.bf16 else FP32
     if spec.memory.strategy == "offload":
         zero = states.zero_host(config, width, spec.ranks, pinned)
         parts = {f"offloaded {part}": size for part, size in zero.items()}
         stepping = {"optimizer workspace": states.zero_workspace(config, width)}
-    if paths.checkpointing == "offload" and pinned:
+    if plan.checkpointing == "offload" and pinned:
         stream = spec.batch.micro * spec.batch.context * config.hidden_size * width
         parts["offloaded stream"] = config.num_hidden_layers * states.pinned_bytes(stream)
     return parts, stepping

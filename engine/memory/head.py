@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from engine.memory.block import linear_backward, norm, norm_backward, settle
-from engine.memory.ledger import Tape
+from engine.memory.ledger import Ledger
 from engine.memory.model_shape import ACTIVATIONS, BUCKETS, CASTS, FP32, GRADIENTS, Shape
 
 CHUNK_TOKENS = 1024  # of the fused loss
 LOGITS = "logits"
 
 
-def loss(tape: Tape, s: Shape) -> None:
+def loss(tape: Ledger, s: Shape) -> None:
     """The last norm and the loss, forward and backward; leaves ``grad``, the gradient of the last block's result.
 
     ``x_last`` is that result: it has to stand on the tape.
@@ -25,7 +25,7 @@ def loss(tape: Tape, s: Shape) -> None:
     tape.make(ACTIVATIONS, "grad", s.stream)
 
 
-def _plain(tape: Tape, s: Shape) -> None:
+def _plain(tape: Ledger, s: Shape) -> None:
     c, values = s.config, s.tokens * s.config.vocab_size
     if s.casts:
         tape.make(CASTS, "cast_head", c.vocab_size * c.hidden_size * s.width)
@@ -45,7 +45,7 @@ def _plain(tape: Tape, s: Shape) -> None:
     tape.drop("d_logits", "d_logits_wide", "norm_last")
 
 
-def _fused(tape: Tape, s: Shape) -> None:
+def _fused(tape: Ledger, s: Shape) -> None:
     c = s.config
     head = c.vocab_size * c.hidden_size
     if s.casts:
@@ -67,7 +67,7 @@ def _fused(tape: Tape, s: Shape) -> None:
     settle(tape, s, head)
 
 
-def _chunk(tape: Tape, s: Shape, values: int) -> None:
+def _chunk(tape: Ledger, s: Shape, values: int) -> None:
     """Leaves ``logits`` and ``d_logits``; those of the chunk before keep the name until there are new ones."""
     narrow = s.width < FP32
     tape.make(LOGITS, "logits", values * s.width)
@@ -83,7 +83,7 @@ def _chunk(tape: Tape, s: Shape, values: int) -> None:
     tape.make(LOGITS, "d_logits", values * s.width)
 
 
-def embedding_backward(tape: Tape, s: Shape) -> None:
+def embedding_backward(tape: Ledger, s: Shape) -> None:
     """Takes ``grad``, the gradient of the first block's stream."""
     values = s.config.vocab_size * s.config.hidden_size
     if s.casts:

@@ -12,7 +12,7 @@ TIGHT_FROM = 0.9  # of what is free: the forecast's own error and whatever else 
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Headroom:
     """One memory: ``place`` is device, host or unified; ``free`` is None where the machine has none."""
 
     place: str
@@ -31,14 +31,14 @@ class Room:
         return TIGHT if self.needed <= self.free else OVER
 
 
-def rooms(told: Forecast, hardware: Hardware) -> list[Room]:
+def headrooms(told: Forecast, hardware: Hardware) -> list[Headroom]:
     """The memories of ``hardware`` that ``told`` needs, the device's first. Free is what nobody uses now."""
     if hardware.device == "mlx":
-        return [Room("unified", told.device | told.host, hardware.ram_free)]
-    found = [Room("device", told.device, hardware.device_free)] if told.device else []
-    return [*found, Room("host", told.host, hardware.ram_free)]
+        return [Headroom("unified", told.device | told.host, hardware.ram_free)]
+    found = [Headroom("device", told.device, hardware.device_free)] if told.device else []
+    return [*found, Headroom("host", told.host, hardware.ram_free)]
 
 
 def comfortable(told: Forecast, hardware: Hardware) -> bool:
     """Whether every memory holds it, and none is tight."""
-    return all(place.state == FITS for place in rooms(told, hardware))
+    return all(place.state == FITS for place in headrooms(told, hardware))

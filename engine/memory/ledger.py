@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Tape:
+class Ledger:
     """Bytes that are made and dropped by name, the most that were ever alive at once, and of which parts."""
 
     __slots__ = ("_held", "at_peak", "live", "peak", "total")

@@ -13,7 +13,7 @@ from profiles.spec import RunSpec
 MARGIN = 0.97  # of the capacity; the rest is for what fragments
 
 
-class MicroFit:
+class MeasuredFit:
     """``capacity`` everywhere below: bytes of the memory that ran out which this process could have in all."""
 
     def __init__(self, hardware: Hardware) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from engine.memory import block, head
-from engine.memory.ledger import Tape
+from engine.memory.ledger import Ledger
 from engine.memory.model_shape import ACTIVATIONS, BUCKETS, FP32, GRADIENTS, Shape
 
 INPUTS = "batch and rope"
@@ -27,12 +27,12 @@ def peak(s: Shape, held: tuple[tuple[str, int], ...]) -> Parts:
 @lru_cache(maxsize=256)
 def kept(s: Shape) -> tuple[tuple[str, int], ...]:
     """What a block leaves for its backward, by part."""
-    tape = Tape()
+    tape = Ledger()
     _forward(tape, s)
     return tuple((part, size) for part, size in tape.live.items() if size)
 
 
-def _last_block(s: Shape, held: tuple[tuple[str, int], ...]) -> Tape:
+def _last_block(s: Shape, held: tuple[tuple[str, int], ...]) -> Ledger:
     tape = _started(s, held)
     for part, size in kept(s):
         tape.make(part, f"below {part}", size * (s.config.num_hidden_layers - 1))
@@ -43,7 +43,7 @@ def _last_block(s: Shape, held: tuple[tuple[str, int], ...]) -> Tape:
     return tape
 
 
-def _first_block(s: Shape, held: tuple[tuple[str, int], ...]) -> Tape:
+def _first_block(s: Shape, held: tuple[tuple[str, int], ...]) -> Ledger:
     c = s.config
     tape = _started(s, held)
     if s.grow:
@@ -56,8 +56,8 @@ def _first_block(s: Shape, held: tuple[tuple[str, int], ...]) -> Tape:
     return tape
 
 
-def _started(s: Shape, held: tuple[tuple[str, int], ...]) -> Tape:
-    tape = Tape()
+def _started(s: Shape, held: tuple[tuple[str, int], ...]) -> Ledger:
+    tape = Ledger()
     for part, size in held:
         tape.make(part, f"held {part}", size)
     # Ids of 8 bytes, and the targets once more in one piece; two tables of half the rotated width.
@@ -70,7 +70,7 @@ def _block_params(s: Shape) -> int:
     return (c.params - c.embedding_params - c.hidden_size) // c.num_hidden_layers
 
 
-def _forward(tape: Tape, s: Shape) -> None:
+def _forward(tape: Ledger, s: Shape) -> None:
     """The forward of a block, and what its checkpointing leaves of it."""
     if s.checkpointing == "offload" and s.device == "cuda":
         return  # what enters has gone to the host
@@ -83,7 +83,7 @@ def _forward(tape: Tape, s: Shape) -> None:
             tape.drop("x", "x1")
 
 
-def _backward(tape: Tape, s: Shape) -> None:
+def _backward(tape: Ledger, s: Shape) -> None:
     """The backward of a block, after what its checkpointing has thrown away was worked out again."""
     if s.checkpointing == "offload":
         tape.make(ACTIVATIONS, "x_back", s.stream)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from engine.execution.plan import resolve_paths
+from engine.execution.plan import resolve_plan
 from engine.memory import step
 from engine.memory.forecast import shape
 from engine.memory.hardware import Hardware
@@ -44,8 +44,8 @@ def basis(hardware: Hardware) -> str:
 def step_seconds(spec: RunSpec, hardware: Hardware) -> float:
     """The estimated seconds of one optimizer step on one rank of ``hardware``'s class."""
     speeds, config = ASSUMED[hardware.device], spec.model.config
-    paths = resolve_paths(spec, "cpu" if hardware.device == "mlx" else hardware.device, hardware.device != "cpu")
-    one = shape(spec, "cuda" if hardware.device == "cuda" else "cpu", paths)
+    plan = resolve_plan(spec, "cpu" if hardware.device == "mlx" else hardware.device, hardware.device != "cpu")
+    one = shape(spec, "cuda" if hardware.device == "cuda" else "cpu", plan)
     tokens, params = spec.tokens_per_step / spec.ranks, config.params
     again = _forward_again(spec) if one.checkpointing in ("full", "offload") else 0.0
     seconds = tokens * (flops_per_token(config, spec.batch.context) + again) / speeds.flops

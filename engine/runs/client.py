@@ -1,4 +1,4 @@
-"""One client's view of one job: the socket while a supervisor answers, the same files otherwise."""
+"""One client's view of one run: the socket while a supervisor answers, the same files otherwise."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 from engine.events import commands, wire
 from engine.events.history import History, read_part
 from engine.events.log import Record, Tail
-from engine.events.log_index import Digest
-from engine.events.run_dir import Job
+from engine.events.log_index import LogIndex
+from engine.events.run_dir import RunDir
 from engine.events.summary import CUT_OFF, ENDED
 from engine.host.process import is_locked
 from engine.host.version import package_version
@@ -32,11 +32,11 @@ _READERS = ThreadPoolExecutor(2, "files")
 SILENT_FOR = 5.0  # seconds that a supervisor which did not answer is not asked again
 
 
-class Link:
-    """Reads a job's history and records, and asks things of it. One asyncio loop, any number of calls at once."""
+class RunClient:
+    """Reads a run's history and records, and asks things of it. One asyncio loop, any number of calls at once."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
         self._ask_again = 0.0  # when a supervisor that did not answer is worth another try
 
     async def history(
@@ -76,7 +76,7 @@ class Link:
         if end - begin > DETAIL_LIMIT:
             return None
         last = math.inf if until is None else until
-        part = partial(read_part, self.job.log_path, series, begin, end, since, last)
+        part = partial(read_part, self.run.log_path, series, begin, end, since, last)
         found = await asyncio.get_running_loop().run_in_executor(_READERS, part)
         return {"at": end, "series": found.answer(series, points)}
 
@@ -85,10 +85,10 @@ class Link:
 
         Where one lives and does not answer, what was meant for the trainer is written where the trainer reads it.
         """
-        if self.job.ended():
-            state = self.job.state()
-            raise UserError(f"job {self.job.id}: has {state['phase']}; {method} needs a living run")
-        await asyncio.to_thread(ensure_supervisor, self.job)
+        if self.run.ended():
+            state = self.run.state()
+            raise UserError(f"run {self.run.id}: has {state['phase']}; {method} needs a living run")
+        await asyncio.to_thread(ensure_supervisor, self.run)
         known = method in commands.METHODS
         if known:
             params = {**params, "id": commands.new_id()}  # should both ways arrive, it is one command
@@ -100,12 +100,12 @@ class Link:
                     break
                 await asyncio.sleep(LOOK_AGAIN)
         if not known:
-            raise UserError(f"job {self.job.id}: its supervisor does not answer; see {self.job.console_path}")
+            raise UserError(f"run {self.run.id}: its supervisor does not answer; see {self.run.console_path}")
         id, by = str(params.pop("id")), str(params.pop("by", "client"))
         try:
-            await asyncio.to_thread(commands.append, self.job.commands_path, method, params, by, id)
+            await asyncio.to_thread(commands.append, self.run.commands_path, method, params, by, id)
         except OSError as error:
-            raise UserError(f"{self.job.commands_path}: cannot be written: {error.strerror}") from None
+            raise UserError(f"{self.run.commands_path}: cannot be written: {error.strerror}") from None
         return {"id": id, "state": "pending"}
 
     async def skew(self) -> str | None:
@@ -113,10 +113,10 @@ class Link:
         try:
             theirs = str((await self._call("hello", {}))["version"])
         except (OSError, KeyError):
-            theirs = str(self.job.state().get("version") or package_version())
-        if theirs == package_version() or self.job.ended():
+            theirs = str(self.run.state().get("version") or package_version())
+        if theirs == package_version() or self.run.ended():
             return None
-        return f"job {self.job.id}: runs under mla-tui {theirs}, this is {package_version()}; it keeps {theirs}"
+        return f"run {self.run.id}: runs under mla-tui {theirs}, this is {package_version()}; it keeps {theirs}"
 
     async def records(self, start: int = 0, live: bool = True) -> AsyncIterator[Record]:
         """Every logged record from offset ``start`` on, each with ``at``, until the run has ended.
@@ -139,11 +139,11 @@ class Link:
                             yield record
             except (OSError, ValueError):
                 pass
-            if up and not self.job.ended():
+            if up and not self.run.ended():
                 up = False
                 yield {"kind": "link", "up": False}
             ended = await asyncio.to_thread(self._over)  # asked before reading: nothing is written after the end
-            tail = Tail(self.job.log_path, at)
+            tail = Tail(self.run.log_path, at)
             try:
                 while found := tail.poll():
                     for offset, record in found:
@@ -159,28 +159,28 @@ class Link:
         """Nothing is held between calls."""
 
     def _digest(self) -> tuple[History, int]:
-        """The job's series and up to where in the log they go, from its files.
+        """The run's series and up to where in the log they go, from its files.
 
         The cache is made anew where nobody else will.
         """
-        digest = Digest(self.job)
+        digest = LogIndex(self.run)
         digest.catch_up()
         digest.close()
-        if not is_locked(self.job.supervisor_lock):
+        if not is_locked(self.run.supervisor_lock):
             digest.save_if_due()
         return digest.history, digest.at
 
     def _over(self) -> bool:
         """Whether nobody is left who could write another record: ended, and both processes are gone."""
-        if is_locked(self.job.trainer_lock) or is_locked(self.job.supervisor_lock):
+        if is_locked(self.run.trainer_lock) or is_locked(self.run.supervisor_lock):
             return False
-        return self.job.summary()["phase"] in (*ENDED, CUT_OFF)
+        return self.run.summary()["phase"] in (*ENDED, CUT_OFF)
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Raises ``OSError`` where nobody listens, or somebody who did not answer a moment ago."""
         if time.monotonic() < self._ask_again:
             raise OSError("did not answer a moment ago")
-        sock = wire.connect(self.job.socket_path)
+        sock = wire.connect(self.run.socket_path)
         sock.setblocking(False)
         return await asyncio.open_unix_connection(sock=sock, limit=wire.ANSWER_LIMIT)
 
@@ -209,7 +209,7 @@ class Link:
         finally:
             writer.close()
         if "error" in answer:
-            raise UserError(f"job {self.job.id}: {answer['error']['message']}")
+            raise UserError(f"run {self.run.id}: {answer['error']['message']}")
         return dict(answer["result"])
 
     async def _subscribed(self, start: int) -> AsyncGenerator[Record, None]:
@@ -237,7 +237,7 @@ class Link:
 
     def _unread(self, at: int) -> bool:
         """Whether the log says more than the socket did."""
-        tail = Tail(self.job.log_path, at)
+        tail = Tail(self.run.log_path, at)
         try:
             return bool(tail.poll())
         finally:

@@ -1,6 +1,6 @@
-"""One job a device: the lock that a job's supervisor takes and its trainer inherits.
+"""One run a device: the lock that a run's supervisor takes and its trainer inherits.
 
-Jobs that wait for it hold a lock on a file of their own beside it, and the oldest of them (ids sort by time) is next.
+Runs that wait for it hold a lock on a file of their own beside it, and the oldest of them (ids sort by time) is next.
 
 A flock belongs to the open file, not to a process, so it lasts as long as either of the two lives. A supervisor that
 the trainer revives inherits it in turn: the descriptors' numbers stand in the environment.
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from engine.host.process import HELD_FDS, held_fds, is_locked
 from profiles.errors import UserError
 from profiles.nvml import visible_uuids
@@ -34,7 +34,7 @@ def devices_of(spec: RunSpec) -> list[str]:
 
 
 class DeviceLocks:
-    """The locks of one job on ``devices``, below ``home``."""
+    """The locks of one run on ``devices``, below ``home``."""
 
     def __init__(self, home: Path, devices: list[str]) -> None:
         self._folder = home / "devices"
@@ -47,46 +47,46 @@ class DeviceLocks:
                     if os.path.samestat(os.fstat(fd), os.stat(path)):
                         self._fds[device] = fd
 
-    def take(self, job: str) -> tuple[str, str] | None:
-        """Lock what is not held yet, all or nothing; else a device and the job that has it or is before us.
+    def take(self, run: str) -> tuple[str, str] | None:
+        """Lock what is not held yet, all or nothing; else a device and the run that has it or is before us.
 
         Raises ``OSError``.
         """
         self._folder.mkdir(mode=0o700, exist_ok=True)
         wanted = sorted(self._paths.keys() - self._fds.keys())  # in one order, so that two never wait crosswise
         for device in wanted:
-            first = self._first_in_line(device, job)
-            other = (holder(self._folder.parent, device) or first) if first else self._lock(device, job)
+            first = self._first_in_line(device, run)
+            other = (holder(self._folder.parent, device) or first) if first else self._lock(device, run)
             if other:
                 self._unlock()
-                self._stand_in_line(job)
+                self._stand_in_line(run)
                 return device, other
         self._leave_line()
         return None
 
-    def _lock(self, device: str, job: str) -> str:
+    def _lock(self, device: str, run: str) -> str:
         fd = _locked(self._paths[device])
         if fd is None:
             return holder(self._folder.parent, device) or "unknown"
         os.truncate(fd, 0)
-        os.pwrite(fd, job.encode(), 0)
+        os.pwrite(fd, run.encode(), 0)
         self._fds[device] = fd
         return ""
 
-    def _first_in_line(self, device: str, job: str) -> str:
-        """The oldest job before ``job`` that waits for ``device``. Whoever died waiting has left an unlocked file."""
+    def _first_in_line(self, device: str, run: str) -> str:
+        """The oldest run before ``run`` that waits for ``device``. Whoever died waiting has left an unlocked file."""
         for path in sorted(self._folder.glob(f"{device}.wait.*")):
             other = path.name.rpartition(".wait.")[2]
-            if other >= job:
+            if other >= run:
                 break
             if is_locked(path):
                 return other
             path.unlink(missing_ok=True)
         return ""
 
-    def _stand_in_line(self, job: str) -> None:
+    def _stand_in_line(self, run: str) -> None:
         for device in self._paths:
-            path = self._folder / f"{device}.wait.{job}"
+            path = self._folder / f"{device}.wait.{run}"
             if path not in self._in_line and (fd := _locked(path)) is not None:
                 self._in_line[path] = fd
 
@@ -128,7 +128,7 @@ def _locked(path: Path) -> int | None:
 
 
 def holder(home: Path, device: str) -> str | None:
-    """The id of the job that has ``device`` now; None where it is free."""
+    """The id of the run that has ``device`` now; None where it is free."""
     path = _path(home, device)
     if not is_locked(path):
         return None
@@ -138,18 +138,18 @@ def holder(home: Path, device: str) -> str | None:
 
 
 def check_free(home: Path, spec: RunSpec) -> None:
-    """Raises ``UserError`` that names the job which has a device of ``spec``.
+    """Raises ``UserError`` that names the run which has a device of ``spec``.
 
     A run that has just ended is waited for: its trainer takes a moment to leave.
     """
     deadline = time.monotonic() + LEAVING
     for device in devices_of(spec):
-        while job := holder(home, device):
-            if Job(home / "jobs" / job).ended() and time.monotonic() < deadline:
+        while run := holder(home, device):
+            if RunDir(home / "runs" / run).ended() and time.monotonic() < deadline:
                 time.sleep(0.05)
                 continue
             raise UserError(
-                f"{device}: is used by job {job}; wait for it with --queue, stop it with: mla-tui stop {job},"
+                f"{device}: is used by run {run}; wait for it with --queue, stop it with: mla-tui stop {run},"
                 " or use the device together with --share-device"
             )
 

@@ -15,7 +15,7 @@ ON_MACHINE = "killed by SIGKILL while the kernel killed for want of host memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Death:
+class ExitReason:
     """``code`` is the exit status and ``signal`` a name such as SIGKILL; both None where nobody could tell."""
 
     code: int | None
@@ -24,7 +24,7 @@ class Death:
     out_of_memory: bool = False
 
 
-class OomKills:
+class OomKillCounter:
     """Counts the kernel's out-of-memory kills since it was made: in the cgroup of ``pid``, or else on the machine."""
 
     def __init__(self, pid: int) -> None:
@@ -46,19 +46,19 @@ class OomKills:
         return _count(self._cgroup), _count(_MACHINE)
 
 
-def death(code: int | None, kills: OomKills | None, console: Path) -> Death:
+def death(code: int | None, kills: OomKillCounter | None, console: Path) -> ExitReason:
     """The death of a trainer that could not say anything itself.
 
     ``code`` is as ``Popen.wait`` gives it (negative: the signal), or None for a process that was not our child.
     """
     killed = code is None or code == -9 or code > 0  # above 0: of several ranks, a launcher whose rank was killed
     if killed and kills is not None and (why := kills.verdict()):
-        return Death(None if code is None or code < 0 else code, "SIGKILL", why, out_of_memory=True)
+        return ExitReason(None if code is None or code < 0 else code, "SIGKILL", why, out_of_memory=True)
     if code is None:
-        return Death(None, None, "killed, cause unknown")
+        return ExitReason(None, None, "killed, cause unknown")
     if code < 0:
-        return Death(None, signal_name(-code), f"killed by {signal_name(-code)}")
-    return Death(code, None, f"ended with code {code}; see {console}")
+        return ExitReason(None, signal_name(-code), f"killed by {signal_name(-code)}")
+    return ExitReason(code, None, f"ended with code {code}; see {console}")
 
 
 def _counter_of(pid: int) -> Path | None:

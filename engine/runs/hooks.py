@@ -1,7 +1,7 @@
 """Commands of a person's own that are run when something happens to a run.
 
 ``hooks.toml`` is read when the event happens, so a hook can be mended while a run lives for weeks. The log is the
-queue's memory: ``hooks_at`` in the job's state is the offset up to which hooks were run, so that a supervisor that dies
+queue's memory: ``hooks_at`` in the run's state is the offset up to which hooks were run, so that a supervisor that dies
 between a record and its hook does not lose it (it may then be run twice), and another does not begin with the past.
 """
 
@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from engine.events.log import Record, read_all
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from engine.events.summary import EVENTS
 from engine.host.private_dirs import private
-from engine.host.process import this_host
+from engine.host.process import host_name
 from profiles.errors import SpecError
 
 LAST = ("finished", "failed")  # of a run: never left out
@@ -32,7 +32,7 @@ FILE = "hooks.toml"
 
 
 class Write(Protocol):
-    """How a record gets into the job's log."""
+    """How a record gets into the run's log."""
 
     def __call__(self, kind: str, **fields: Any) -> None: ...
 
@@ -79,9 +79,9 @@ def event_of(record: Record) -> str | None:
     return str(name) if told_by.get(str(name)) == kind else None
 
 
-def payload(job_id: str, name: str, event: str, record: Record) -> Record:
+def payload(run_id: str, name: str, event: str, record: Record) -> Record:
     """What a hook reads: the record, and whose it is."""
-    return {**record, "job": job_id, "name": name, "host": this_host(), "event": event}
+    return {**record, "run": run_id, "name": name, "host": host_name(), "event": event}
 
 
 async def run_hook(command: str, content: Record, out: int, cwd: Path, limit: float = TIME_LIMIT) -> str | None:
@@ -90,7 +90,7 @@ async def run_hook(command: str, content: Record, out: int, cwd: Path, limit: fl
     It leads a session of its own, whose processes are all ended when it takes longer than ``limit`` seconds. Returns
     why it failed, or None.
     """
-    facts = {f"MLA_TUI_{key.upper()}": str(content[key]) for key in ("job", "name", "host", "event")}
+    facts = {f"MLA_TUI_{key.upper()}": str(content[key]) for key in ("run", "name", "host", "event")}
     try:
         process = await asyncio.create_subprocess_exec(
             *("/bin/sh", "-c", command),
@@ -117,21 +117,21 @@ async def run_hook(command: str, content: Record, out: int, cwd: Path, limit: fl
 
 
 class Hooks:
-    """Runs the hooks of one job, one after another, beside everything else its supervisor does.
+    """Runs the hooks of one run, one after another, beside everything else its supervisor does.
 
-    ``summary`` is the job's state, in which ``hooks_at`` is kept; ``save`` writes it down.
+    ``summary`` is the run's state, in which ``hooks_at`` is kept; ``save`` writes it down.
     """
 
-    def __init__(self, job: Job, summary: dict[str, Any], write: Write, save: Callable[[], None]) -> None:
-        self._job, self._summary, self._write, self._save = job, summary, write, save
+    def __init__(self, run: RunDir, summary: dict[str, Any], write: Write, save: Callable[[], None]) -> None:
+        self._run_dir, self._summary, self._write, self._save = run, summary, write, save
         self._waiting: list[tuple[int, str, Record]] = []
         self._task: asyncio.Task[None] | None = None
         self._dropped = False
 
     def catch_up(self, end: int) -> None:
-        """Take what a dead supervisor left undone before offset ``end``; nothing of a job that knows no hooks yet."""
+        """Take what a dead supervisor left undone before offset ``end``; nothing of a run that knows no hooks yet."""
         start = self._summary.setdefault("hooks_at", end)
-        for at, record in read_all(self._job.log_path, start):
+        for at, record in read_all(self._run_dir.log_path, start):
             if at >= end:
                 break
             self.take(at, record)
@@ -183,17 +183,17 @@ class Hooks:
             return self._warn(event, str(error))
         if command is None:
             return
-        with open(self._job.console_path, "ab", opener=private) as console:
-            content = payload(self._job.id, self._job.name, event, record)
-            why = await run_hook(command, content, console.fileno(), self._job.path)
+        with open(self._run_dir.console_path, "ab", opener=private) as console:
+            content = payload(self._run_dir.id, self._run_dir.name, event, record)
+            why = await run_hook(command, content, console.fileno(), self._run_dir.path)
         if why:
-            self._warn(event, f"{why}; its output stands in {self._job.console_path}")
+            self._warn(event, f"{why}; its output stands in {self._run_dir.console_path}")
 
     def _warn(self, event: str, text: str) -> None:
         self._write("log", level="warn", text=f"hook {event}: {text}", rank=None)
 
 
-def due(job: Job) -> bool:
-    """Whether a hook of ``job`` was not run because its supervisor died before it could."""
-    start = job.state().get("hooks_at")
-    return start is not None and any(event_of(record) for _, record in read_all(job.log_path, start))
+def due(run: RunDir) -> bool:
+    """Whether a hook of ``run`` was not run because its supervisor died before it could."""
+    start = run.state().get("hooks_at")
+    return start is not None and any(event_of(record) for _, record in read_all(run.log_path, start))

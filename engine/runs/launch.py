@@ -1,4 +1,4 @@
-"""Starting a job: check first, then create it, then hand it to a detached supervisor."""
+"""Starting a run: check first, then create it, then hand it to a detached supervisor."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from engine.events import wire
 from engine.events.log import LogWriter
-from engine.events.run_dir import REBOOTED, Job, is_elsewhere
+from engine.events.run_dir import REBOOTED, RunDir, is_elsewhere
 from engine.events.start_supervisor import start_supervisor
 from engine.events.summary import CUT_OFF, ENDED
 from engine.host.files import write_json
-from engine.host.private_dirs import make_own
-from engine.host.process import Lock, is_alive, is_locked, this_boot, this_host
+from engine.host.private_dirs import make_private_dir
+from engine.host.process import Lock, boot_id, host_name, is_alive, is_locked
 from engine.host.version import package_version
 from engine.preflight import check, check_history, resolved
 from engine.runs import hooks
 from engine.runs.device_locks import check_free
 from engine.runs.launchers import check_launcher, prepare
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 from profiles.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ STARTUP_PATIENCE = 10.0  # seconds for a new supervisor to take its lock
 
 
 def launch(
-    store: Store,
+    store: RunStore,
     spec: RunSpec,
     *,
     name: str | None = None,
@@ -37,10 +37,10 @@ def launch(
     init_from: Path | None = None,
     queue: bool = False,
     share_device: bool = False,
-) -> Job:
-    """Start ``spec`` as a job of its own that outlives us. Raises ``UserError`` before anything is created.
+) -> RunDir:
+    """Start ``spec`` as a run of its own that outlives us. Raises ``UserError`` before anything is created.
 
-    A device that another job uses is refused; with ``queue`` the job waits for it, with ``share_device`` it does not
+    A device that another run uses is refused; with ``queue`` the run waits for it, with ``share_device`` it does not
     ask.
     """
     spec = resolved(spec)
@@ -69,111 +69,111 @@ def launch(
         "accum": spec.accum,
         "context": spec.batch.context,
         "version": package_version(),
-        "host": this_host(),
-        "boot": this_boot(),
+        "host": host_name(),
+        "boot": boot_id(),
         "phase": "starting",
         "attempt": 0,
         "hooks_at": 0,
         "started": time.time(),
         "launched": time.monotonic(),
     }
-    job = store.create(spec, start, state)
-    prepare(spec, job.path)
-    ensure_supervisor(job)
-    return job
+    run = store.create(spec, start, state)
+    prepare(spec, run.path)
+    ensure_supervisor(run)
+    return run
 
 
-def _check_name(store: Store, name: str, out: str) -> None:
+def _check_name(store: RunStore, name: str, out: str) -> None:
     """Whether no living run writes to the folder of that name: a young one has neither checkpoints nor a lock in it."""
-    for job in (Job(store.jobs / id) for id in store.ids()):
-        if job.name == name and not job.ended() and job.spec().train.out == out:
-            phase = job.summary()["phase"]
+    for run in (RunDir(store.runs / id) for id in store.ids()):
+        if run.name == name and not run.ended() and run.spec().train.out == out:
+            phase = run.summary()["phase"]
             if phase not in (*ENDED, CUT_OFF):
-                verb = "rm" if is_elsewhere(job.state()) else "stop"
+                verb = "rm" if is_elsewhere(run.state()) else "stop"
                 raise UserError(
-                    f"--name {name}: job {job.id} is {phase} and writes its checkpoints there;"
-                    f" choose another, or first: mla-tui {verb} {job.id}"
+                    f"--name {name}: run {run.id} is {phase} and writes its checkpoints there;"
+                    f" choose another, or first: mla-tui {verb} {run.id}"
                 )
 
 
-def ensure_supervisor(job: Job) -> None:
-    """Return when a supervisor holds the job. Raises ``UserError`` where it cannot or must not."""
-    state = job.state()
-    if is_locked(job.supervisor_lock) or state.get("phase") in ENDED:
+def ensure_supervisor(run: RunDir) -> None:
+    """Return when a supervisor holds the run. Raises ``UserError`` where it cannot or must not."""
+    state = run.state()
+    if is_locked(run.supervisor_lock) or state.get("phase") in ENDED:
         return
-    if not job.is_here(state):
-        raise UserError(_why_not_here(job))
-    job.spec()  # damaged, it is told here and not in the console of a supervisor that dies of it
-    make_own(job.path)
-    start_supervisor(job)
+    if not run.is_here(state):
+        raise UserError(_why_not_here(run))
+    run.spec()  # damaged, it is told here and not in the console of a supervisor that dies of it
+    make_private_dir(run.path)
+    start_supervisor(run)
     deadline = time.monotonic() + STARTUP_PATIENCE
     while time.monotonic() < deadline:
-        state = job.state()
+        state = run.state()
         if state.get("phase") in ENDED:
             return
-        if is_locked(job.supervisor_lock) and (is_alive(state.get("supervisor")) or _answers(job)):
+        if is_locked(run.supervisor_lock) and (is_alive(state.get("supervisor")) or _answers(run)):
             return
         time.sleep(0.02)
-    raise UserError(f"job {job.id}: its supervisor did not start; see {job.console_path}")
+    raise UserError(f"run {run.id}: its supervisor did not start; see {run.console_path}")
 
 
-def _answers(job: Job) -> bool:
+def _answers(run: RunDir) -> bool:
     """Whether a supervisor listens: on a full disk it cannot write into the state who it is."""
     try:
-        wire.connect(job.socket_path).close()
+        wire.connect(run.socket_path).close()
     except OSError:
         return False
     return True
 
 
-def run_due_hooks(job: Job) -> None:
+def run_due_hooks(run: RunDir) -> None:
     """Have the hooks of an ended run of this host run that its supervisor, killed, could not run any more."""
-    if job.ended() and not is_elsewhere(job.state()) and hooks.due(job) and not is_locked(job.supervisor_lock):
-        start_supervisor(job)
+    if run.ended() and not is_elsewhere(run.state()) and hooks.due(run) and not is_locked(run.supervisor_lock):
+        start_supervisor(run)
 
 
-def take_over(job: Job) -> None:
+def resume_cut_off(run: RunDir) -> None:
     """Start again a run of this host that was cut off, by a reboot too: it goes on from its last checkpoint.
 
     Raises ``UserError`` for a run that was not cut off, and for one of another host.
     """
-    facts = job.facts()
+    facts = run.facts()
     if is_elsewhere(facts) or not facts.get("host"):
-        raise UserError(_why_not_here(job))
+        raise UserError(_why_not_here(run))
     if facts["phase"] != CUT_OFF:
-        raise UserError(f"job {job.id}: is {facts['phase']} and was not cut off; there is nothing to resume")
-    if not job.is_here():
-        lock = Lock(job.supervisor_lock)
+        raise UserError(f"run {run.id}: is {facts['phase']} and was not cut off; there is nothing to resume")
+    if not run.is_here():
+        lock = Lock(run.supervisor_lock)
         if lock.acquire(patience=0.5):  # else somebody else has just done it
             try:
-                if not job.is_here():  # the other may have done it between our look and our lock
-                    _make_ours(job)
+                if not run.is_here():  # the other may have done it between our look and our lock
+                    _make_ours(run)
             finally:
                 lock.release()
-    ensure_supervisor(job)
+    ensure_supervisor(run)
 
 
-def _make_ours(job: Job) -> None:
-    """Make a job of an earlier boot one of this boot. What it is killed within can be done again."""
-    state, facts = job.state(), job.facts()
+def _make_ours(run: RunDir) -> None:
+    """Make a run of an earlier boot one of this boot. What it is killed within can be done again."""
+    state, facts = run.state(), run.facts()
     attempt = facts.get("attempt") or 0
     if attempt and (facts.get("exit") or {}).get("attempt") != attempt:  # its trainer could not say why it ended
-        log = LogWriter(job.log_path, attempt)
+        log = LogWriter(run.log_path, attempt)
         log.write("exit", code=None, signal=None, why=REBOOTED)
         log.close()
-    write_json(job.state_path, {**state, "boot": this_boot(), "supervisor": None, "trainer": None})
+    write_json(run.state_path, {**state, "boot": boot_id(), "supervisor": None, "trainer": None})
 
 
-def _why_not_here(job: Job) -> str:
-    """Why no supervisor is started for a job of another host or boot, and what to do instead."""
-    facts = job.facts()
-    if facts.get("host") == this_host():
+def _why_not_here(run: RunDir) -> str:
+    """Why no supervisor is started for a run of another host or boot, and what to do instead."""
+    facts = run.facts()
+    if facts.get("host") == host_name():
         return (
-            f"job {job.id}: was cut off: {REBOOTED}; go on with: mla-tui resume {job.id},"
-            f" or forget it with: mla-tui rm {job.id}"
+            f"run {run.id}: was cut off: {REBOOTED}; go on with: mla-tui resume {run.id},"
+            f" or forget it with: mla-tui rm {run.id}"
         )
     checkpoint = facts.get("checkpoint")
     here = f"go on here with: mla-tui launch --resume {checkpoint}" if checkpoint else "it has saved no checkpoint yet"
     if facts.get("host"):
-        return f"job {job.id}: is on host {facts['host']}; resume it there with: mla-tui resume {job.id}; or {here}"
-    return f"job {job.id}: its state.json is damaged, so its host is not known; {here}"
+        return f"run {run.id}: is on host {facts['host']}; resume it there with: mla-tui resume {run.id}; or {here}"
+    return f"run {run.id}: its state.json is damaged, so its host is not known; {here}"

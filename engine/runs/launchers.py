@@ -1,7 +1,7 @@
 """The exact commands that start the ranks of a run, and what must be so before they can meet.
 
 One rank is started as it is. Several are started by torchrun, by DeepSpeed's runner or, inside an allocation, by Slurm;
-how ranks find each other is left to those. The machine of rank 0 holds the job: its supervisor starts the launcher and,
+how ranks find each other is left to those. The machine of rank 0 holds the run: its supervisor starts the launcher and,
 when a rank dies, starts it again. On the other machines a person (or Slurm) runs what ``other_hosts`` gives.
 """
 
@@ -32,16 +32,16 @@ def launcher_of(spec: RunSpec) -> str | None:
     return "torchrun" if spec.launch.launcher == "auto" else spec.launch.launcher
 
 
-def trainer_command(spec: RunSpec, job: Path, attempt: int) -> list[str]:
-    """What the supervisor of the job in ``job`` runs: rank 0 and, by way of a launcher, the others."""
-    target = ["-m", TRAINER, "--job", str(job), "--attempt", str(attempt)]
+def trainer_command(spec: RunSpec, run: Path, attempt: int) -> list[str]:
+    """What the supervisor of the run in ``run`` runs: rank 0 and, by way of a launcher, the others."""
+    target = ["-m", TRAINER, "--run", str(run), "--attempt", str(attempt)]
     match launcher_of(spec):
         case None:
             return [sys.executable, *target]
         case "torchrun":
             return [*_torchrun(spec, "0", _first_host(spec)), *target]
         case "deepspeed":
-            return [*_deepspeed(spec, job / "hostfile"), *target[1:]]
+            return [*_deepspeed(spec, run / "hostfile"), *target[1:]]
         case _:
             # Each machine's share of the run; the allocation's first machine, on which we are, is number 0.
             torchrun = _torchrun(spec, "$SLURM_NODEID", socket.gethostname())
@@ -50,10 +50,10 @@ def trainer_command(spec: RunSpec, job: Path, attempt: int) -> list[str]:
             return ["srun", *each, "bash", "-c", "exec " + " ".join(words)]
 
 
-def prepare(spec: RunSpec, job: Path) -> None:
-    """Write beside the job what its launcher reads."""
+def prepare(spec: RunSpec, run: Path) -> None:
+    """Write beside the run what its launcher reads."""
     if launcher_of(spec) == "deepspeed":
-        with open(job / "hostfile", "w", opener=private) as file:
+        with open(run / "hostfile", "w", opener=private) as file:
             file.write(hostfile(spec))
 
 
@@ -76,15 +76,15 @@ def other_hosts(spec: RunSpec) -> dict[str, str]:
 def batch_script(spec: RunSpec, launch: str) -> str:
     """What to hand to ``sbatch``; ``launch`` is the ``mla-tui launch …`` that starts the run inside the allocation."""
     return f"""#!/bin/bash
-#SBATCH --job-name={spec.profile}
+#SBATCH --run-name={spec.profile}
 #SBATCH --nodes={spec.launch.nodes}
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node={spec.launch.gpus_per_node}
 #SBATCH --output={spec.profile}-%j.out
-# The first machine holds the job: attach to it there. The allocation lasts as long as the run does.
+# The first machine holds the run: attach to it there. The allocation lasts as long as the run does.
 set -euo pipefail
-job=$({launch})
-mla-tui watch "$job"
+run=$({launch})
+mla-tui watch "$run"
 """
 
 
@@ -153,7 +153,7 @@ def _check_first(host: str, port: int) -> None:
                     f"launch.port: {port} is taken on {host}; use another: -s launch.port={port + 1}"
                 ) from None
             raise UserError(
-                f"launch.hosts: {host} is not this machine, and the first one holds the job;"
+                f"launch.hosts: {host} is not this machine, and the first one holds the run;"
                 " launch there, or name this one first"
             ) from None
 

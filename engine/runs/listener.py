@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from engine.events import wire
-from engine.host.files import complain
+from engine.host.files import write_stderr
 
 MOST_CLIENTS = 128
 # What a supervisor needs beside its clients: its files, pipes to a trainer it starts, a state it saves, the card.
@@ -63,7 +63,7 @@ class Listener:
             self._file = _file(self.path)
         except OSError as error:
             if self._file is not None or self._sock is None:
-                complain(f"log.sock: {error}; clients read the files until it can be made")
+                write_stderr(f"log.sock: {error}; clients read the files until it can be made")
             self._file = None
             return
         before, self._sock = self._sock, sock
@@ -117,7 +117,7 @@ class Listener:
         except ConnectionError:
             pass
         except Exception as error:
-            complain(f"log.sock: a connection ended by {error!r}")
+            write_stderr(f"log.sock: a connection ended by {error!r}")
         finally:
             writer.close()
 

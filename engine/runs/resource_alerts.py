@@ -13,7 +13,7 @@ RAM_LOW, RAM_WELL = 0.03, 0.06  # of all; the kernel begins to kill at about not
 ROOM_LOW, ROOM_WELL = 1.1, 2.0  # × the last checkpoint: the next one is written beside it
 
 
-class Alarms:
+class ResourceAlerts:
     """``out`` is the folder of the run's checkpoints."""
 
     def __init__(self, out: Path) -> None:

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from engine.events import commands, schema, wire
 from engine.events.log import Record, Tail, finite
-from engine.events.log_index import Digest
-from engine.events.run_dir import Job
-from engine.host.files import complain
+from engine.events.log_index import LogIndex
+from engine.events.run_dir import RunDir
+from engine.host.files import write_stderr
 from engine.host.version import package_version
 from engine.runs.listener import Listener
 
@@ -29,8 +29,8 @@ READ_ON = 0.2  # seconds for clients to read to the end of the log before we han
 class Run(Protocol):
     """What the server needs to know of the run it speaks for."""
 
-    job: Job
-    digest: Digest
+    run_dir: RunDir
+    digest: LogIndex
 
     def stop_without_trainer(self, id: str) -> None: ...
 
@@ -43,11 +43,11 @@ class Server:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._live: dict[str, tuple[int, bytes]] = {}  # kind → (sequence, newest live-only event)
-        self._tail = Tail(run.job.log_path)
+        self._tail = Tail(run.run_dir.log_path)
         self._chunks: dict[int, tuple[bytes, int]] = {}  # offset → (the events from there on, where they end)
         self._live_count = 0
         self._changed = asyncio.Event()
-        self._listener = Listener(run.job.socket_path, self._serve)
+        self._listener = Listener(run.run_dir.socket_path, self._serve)
 
     async def start(self) -> None:
         await self._listener.start()
@@ -111,9 +111,9 @@ class Server:
     async def _answer(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         run = self._run
         if method == "hello":
-            return {"version": package_version(), "pid": os.getpid(), "job": run.job.id, "at": run.digest.at}
+            return {"version": package_version(), "pid": os.getpid(), "run": run.run_dir.id, "at": run.digest.at}
         if method == "status":
-            return run.job.summary()
+            return run.run_dir.summary()
         if method == "history":
             names = params.get("series")
             if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
@@ -133,7 +133,7 @@ class Server:
             if id is not None and not commands.is_id(id):
                 raise wire.RpcError(wire.INVALID_PARAMS, f"id: {wire.shown(id)} is not 12 hexadecimal digits")
             # In a thread, for it waits for the disk.
-            id = await asyncio.to_thread(commands.append, run.job.commands_path, method, params, by, id)
+            id = await asyncio.to_thread(commands.append, run.run_dir.commands_path, method, params, by, id)
             if method == "stop":
                 run.kill_trainer(id) if params.get("kill") is True else run.stop_without_trainer(id)
             return {"id": id, "state": "pending"}
@@ -169,7 +169,7 @@ class Server:
         except ConnectionError:
             pass
         except Exception as error:
-            complain(f"log.sock: a client's stream ended by {error!r}")
+            write_stderr(f"log.sock: a client's stream ended by {error!r}")
             writer.close()  # it will come again, or read the files
 
     def _events(self, at: int) -> tuple[bytes, int]:

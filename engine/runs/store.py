@@ -1,4 +1,4 @@
-"""Where jobs live on disk: finding, listing and creating their directories."""
+"""Where runs live on disk: finding, listing and creating their directories."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from engine.host.files import write_json
-from engine.host.private_dirs import check_own, make_own, objection
+from engine.host.private_dirs import check_private_dir, make_private_dir, ownership_problem
 from profiles.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,38 +30,38 @@ def default_home() -> Path:
     return Path(state).expanduser().absolute() / "mla-tui"
 
 
-class Store:
-    """All jobs of one person on one machine."""
+class RunStore:
+    """All runs of one person on one machine."""
 
     def __init__(self, home: Path | None = None) -> None:
         self.home = (home or default_home()).absolute()
-        self.jobs = self.home / "jobs"
+        self.runs = self.home / "runs"
 
     def ids(self) -> list[str]:
-        """Newest first; ids sort by time. Raises ``UserError`` where the jobs cannot, or must not, be read."""
+        """Newest first; ids sort by time. Raises ``UserError`` where the runs cannot, or must not, be read."""
         return [id for id, stranger in self._entries() if not stranger]
 
     def strangers(self) -> list[str]:
-        """A line for each thing among the jobs that is left alone: a link, or another user's directory."""
+        """A line for each thing among the runs that is left alone: a link, or another user's directory."""
         return [stranger for _, stranger in self._entries() if stranger]
 
     def _entries(self) -> list[tuple[str, str | None]]:
-        """The directories among the jobs, and what is said against them."""
-        check_own(self.home, self.jobs)
+        """The directories among the runs, and what is said against them."""
+        check_private_dir(self.home, self.runs)
         try:
-            with os.scandir(self.jobs) as entries:
+            with os.scandir(self.runs) as entries:
                 folders = [e for e in entries if e.is_dir() and not e.name.startswith(".")]
-                return sorted(((e.name, objection(Path(e.path))) for e in folders), reverse=True)
+                return sorted(((e.name, ownership_problem(Path(e.path))) for e in folders), reverse=True)
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise UserError(f"{self.jobs}: cannot be read: {error.strerror}; check MLA_TUI_HOME") from None
+            raise UserError(f"{self.runs}: cannot be read: {error.strerror}; check MLA_TUI_HOME") from None
 
     def summaries(self) -> list[dict[str, Any]]:
-        return [Job(self.jobs / id).summary() for id in self.ids()]
+        return [RunDir(self.runs / id).summary() for id in self.ids()]
 
-    def find(self, text: str) -> Job:
-        """The job whose id is ``text``, whose name is ``text`` (the newest), or whose id alone holds ``text``.
+    def find(self, text: str) -> RunDir:
+        """The run whose id is ``text``, whose name is ``text`` (the newest), or whose id alone holds ``text``.
 
         ``latest`` is the newest of all. Raises ``UserError``.
         """
@@ -70,38 +70,38 @@ class Store:
             raise UserError(stranger)
         ids = [id for id, stranger in entries if not stranger]
         if not ids:
-            raise UserError(f"job {text!r}: there are no jobs in {self.jobs}; start one with: mla-tui launch")
+            raise UserError(f"run {text!r}: there are no runs in {self.runs}; start one with: mla-tui launch")
         if not text:
-            raise UserError(f"job {text!r}: write a part of an id, a name or latest; the newest is {ids[0]}")
+            raise UserError(f"run {text!r}: write a part of an id, a name or latest; the newest is {ids[0]}")
         if text == "latest":
-            return Job(self.jobs / ids[0])
+            return RunDir(self.runs / ids[0])
         if text in ids:
-            return Job(self.jobs / text)
+            return RunDir(self.runs / text)
         for id in ids:
-            if Job(self.jobs / id).name == text:
-                return Job(self.jobs / id)
+            if RunDir(self.runs / id).name == text:
+                return RunDir(self.runs / id)
         matches = [id for id in ids if text in id]
         if len(matches) == 1:
-            return Job(self.jobs / matches[0])
+            return RunDir(self.runs / matches[0])
         if matches:
-            raise UserError(f"job {text!r}: matches {', '.join(matches[:4])}; write more of the id")
-        raise UserError(f"job {text!r}: no such job; the newest is {ids[0]} (mla-tui ls shows all)")
+            raise UserError(f"run {text!r}: matches {', '.join(matches[:4])}; write more of the id")
+        raise UserError(f"run {text!r}: no such run; the newest is {ids[0]} (mla-tui ls shows all)")
 
-    def create(self, spec: RunSpec, start: dict[str, Any], state: dict[str, Any]) -> Job:
-        """Make the directory of a new job, whole or not at all. Raises ``UserError``."""
-        beside = self.jobs / f".new-{os.getpid()}-{time.monotonic_ns()}"
+    def create(self, spec: RunSpec, start: dict[str, Any], state: dict[str, Any]) -> RunDir:
+        """Make the directory of a new run, whole or not at all. Raises ``UserError``."""
+        beside = self.runs / f".new-{os.getpid()}-{time.monotonic_ns()}"
         try:
-            make_own(self.home, parents=True)
-            make_own(self.jobs)
+            make_private_dir(self.home, parents=True)
+            make_private_dir(self.runs)
             beside.mkdir(mode=0o700)
             write_json(beside / "spec.json", {**spec.to_dict(), "start": start})
             while True:
                 id = f"{_next_stamp(self.ids())}-{spec.profile}"
                 write_json(beside / "state.json", {"id": id, **state, "name": start.get("name") or id})
-                if not (self.jobs / id).exists():
+                if not (self.runs / id).exists():
                     try:
-                        os.rename(beside, self.jobs / id)
-                        return Job(self.jobs / id)
+                        os.rename(beside, self.runs / id)
+                        return RunDir(self.runs / id)
                     except FileExistsError:
                         pass
                     except OSError as error:
@@ -110,7 +110,7 @@ class Store:
         except OSError as error:
             shutil.rmtree(beside, ignore_errors=True)
             raise UserError(
-                f"{self.jobs}: cannot create a job: {error.strerror}; set MLA_TUI_HOME to a directory you can write to"
+                f"{self.runs}: cannot create a run: {error.strerror}; set MLA_TUI_HOME to a directory you can write to"
             ) from None
 
 

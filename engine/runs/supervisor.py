@@ -19,34 +19,34 @@ from typing import Any
 
 from engine.events.exit_codes import is_mistake
 from engine.events.log import LogWriter, Record
-from engine.events.log_index import Digest
-from engine.events.run_dir import Job
-from engine.events.summary import ENDED, fold
-from engine.host.files import complain, read_json, rotate, write_json
-from engine.host.process import Lock, identity, this_boot, this_host
+from engine.events.log_index import LogIndex
+from engine.events.run_dir import RunDir
+from engine.events.summary import ENDED, update_summary
+from engine.host.files import read_json, rotate, write_json, write_stderr
+from engine.host.process import Lock, boot_id, host_name, identity
 from engine.host.systemd_scope import in_scope
 from engine.host.version import package_version
 from engine.memory.calibration import Measured, observe
 from engine.memory.hardware import detect_hardware
 from engine.runs.device_locks import DeviceLocks, devices_of, holder
-from engine.runs.exit_reason import Death
+from engine.runs.exit_reason import ExitReason
 from engine.runs.hooks import Hooks
 from engine.runs.launchers import launcher_of, trainer_command
-from engine.runs.resource_alerts import Alarms
+from engine.runs.resource_alerts import ResourceAlerts
 from engine.runs.restarts import RESTARTS, Restarts
 from engine.runs.server import Server
 from engine.runs.telemetry import Telemetry
-from engine.runs.telemetry_sampler import Measuring
+from engine.runs.telemetry_sampler import TelemetrySampler
 from engine.runs.trainer_process import TrainerProcess
-from engine.runs.watchdog import StallWatch
+from engine.runs.watchdog import Watchdog
 from profiles.errors import UserError
 
 POLL = 0.05  # seconds between two looks at the log: the mean delay of a record is half of it
 STATE_EVERY = 1.0
 STALL_LOOK = 1.0
 SIGTERM_PATIENCE = 2.0  # seconds in which a trainer that was told to end as well says so
-DEVICE_LOOK = 0.5  # seconds between two tries for a device that another job has
-NOBODY_LOOKED = Death(None, None, "killed, cause unknown")
+DEVICE_LOOK = 0.5  # seconds between two tries for a device that another run has
+NOBODY_LOOKED = ExitReason(None, None, "killed, cause unknown")
 CONSOLE_LIMIT = 16 << 20  # bytes of console.log; as many again are kept as console.log.1
 # glibc gives every large tensor back to the kernel and takes it again, page fault by page fault. A trainer on the CPU
 # that keeps them is about a fifth faster for a tenth more memory (docs/log.md); on a card there is nothing to gain.
@@ -58,22 +58,22 @@ KEEP_PAGES = {
 
 
 class Supervisor:
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self._spec = job.spec()
-        self.digest = Digest(job)
+    def __init__(self, run_dir: RunDir) -> None:
+        self.run_dir = run_dir
+        self._spec = run_dir.spec()
+        self.digest = LogIndex(run_dir)
         self.summary = self.digest.summary
-        self._log = LogWriter(job.log_path, int(self.summary.get("attempt") or 0))
+        self._log = LogWriter(run_dir.log_path, int(self.summary.get("attempt") or 0))
         self._server = Server(self)
-        self._telemetry = Telemetry(job.path)
-        alarms = Alarms(Path(self._spec.train.out))
-        self._measuring = Measuring(self._telemetry, alarms, self._write, self._show_sample)
-        self._hooks = Hooks(job, self.summary, self._write, self._save_state)
-        self._trainer = TrainerProcess(job)
-        self._devices = DeviceLocks(job.home, devices_of(self._spec))
-        self._shared = bool(job.start().get("share_device"))
+        self._telemetry = Telemetry(run_dir.path)
+        alarms = ResourceAlerts(Path(self._spec.train.out))
+        self._measuring = TelemetrySampler(self._telemetry, alarms, self._write, self._show_sample)
+        self._hooks = Hooks(run_dir, self.summary, self._write, self._save_state)
+        self._trainer = TrainerProcess(run_dir)
+        self._devices = DeviceLocks(run_dir.home, devices_of(self._spec))
+        self._shared = bool(run_dir.start().get("share_device"))
         self._restarts = Restarts()
-        self._stall = StallWatch()
+        self._stall = Watchdog()
         self._met = False  # whether this attempt's ranks have
         self._attempt: int | None = None  # of the trainer that is watched
         self._stop = asyncio.Event()  # a stop that no trainer can hear, for none is alive
@@ -84,7 +84,7 @@ class Supervisor:
         """Look after the run until it has ended."""
         version_before = self.summary.get("version")
         self.summary.update(
-            supervisor=identity(os.getpid()), version=package_version(), host=this_host(), boot=this_boot()
+            supervisor=identity(os.getpid()), version=package_version(), host=host_name(), boot=boot_id()
         )
         self._save_state()  # who we are, before a lost history costs seconds
         await asyncio.to_thread(self.digest.catch_up)
@@ -181,10 +181,10 @@ class Supervisor:
     async def _start(self) -> bool:
         """Start the trainer as soon as its devices are free; False where a stop came first."""
         waits_for = ""
-        while not self._shared and (taken := self._devices.take(self.job.id)):
+        while not self._shared and (taken := self._devices.take(self.run_dir.id)):
             device, other = taken
-            verb = "uses" if holder(self.job.home, device) == other else "waits for too, and came first"
-            reason = f"waits for {device}, which job {other} {verb}"
+            verb = "uses" if holder(self.run_dir.home, device) == other else "waits for too, and came first"
+            reason = f"waits for {device}, which run {other} {verb}"
             if reason != waits_for:
                 self._write("state", phase="starting", reason=reason)
                 waits_for = reason
@@ -193,7 +193,7 @@ class Supervisor:
         attempt = int(self.summary.get("attempt") or 0) + 1
         self._log.attempt = self.summary["attempt"] = attempt
         self._write("state", phase="starting", reason="" if attempt == 1 else "restarted")
-        argv = [*in_scope(f"{self.job.id}-trainer"), *trainer_command(self._spec, self.job.path, attempt)]
+        argv = [*in_scope(f"{self.run_dir.id}-trainer"), *trainer_command(self._spec, self.run_dir.path, attempt)]
         env = {**({} if self._telemetry.has_device else KEEP_PAGES), **self._devices.env}
         self._trainer.start(argv, attempt, env, self._devices.fds)
         self._watching()
@@ -206,7 +206,7 @@ class Supervisor:
         self._telemetry.watch(who.get("pid"))
         self._save_state()
 
-    def _judge(self, death: Death) -> float | None:
+    def _judge(self, death: ExitReason) -> float | None:
         """Write down why the trainer ended; seconds until it is to be started again, None where that was the end."""
         last = self.summary.get("exit") or {}
         silent = last.get("attempt") != (self._attempt or self.summary.get("attempt"))  # it could not say so itself
@@ -260,8 +260,8 @@ class Supervisor:
         try:
             self._log.write(kind, **fields)
         except OSError as error:
-            complain(f"events.jsonl: {error}")
-            fold(self.summary, {"t": time.time(), "kind": kind, "attempt": self._log.attempt, **fields})
+            write_stderr(f"events.jsonl: {error}")
+            update_summary(self.summary, {"t": time.time(), "kind": kind, "attempt": self._log.attempt, **fields})
 
     async def _follow_log(self) -> None:
         synced = time.monotonic()
@@ -300,7 +300,7 @@ class Supervisor:
         if record["kind"] == "start":
             self._met = True
             # Of several ranks the first, not their launcher.
-            self._telemetry.watch(read_json(self.job.trainer_who).get("pid"))
+            self._telemetry.watch(read_json(self.run_dir.trainer_who).get("pid"))
         if record["kind"] == "memory" and record.get("measured"):
             self._remember(record)
         if text := self._stall.heard(record, time.monotonic()):
@@ -311,14 +311,14 @@ class Supervisor:
         with contextlib.suppress(OSError, UserError, KeyError, TypeError):  # damaged, or a full disk
             spec = self._spec.with_batch(**{key: record[key] for key in ("micro", "sequences", "context")})
             measured = Measured(**{place: record["measured"].get(place) for place in ("device", "host")})
-            observe(spec, detect_hardware(), measured, run=self.job.name, home=self.job.home)
+            observe(spec, detect_hardware(), measured, run=self.run_dir.name, home=self.run_dir.home)
 
     def _save_state(self) -> None:
         self._state_due = time.monotonic() + STATE_EVERY
         try:
-            write_json(self.job.state_path, self.summary)
+            write_json(self.run_dir.state_path, self.summary)
         except OSError as error:  # a full disk must not end a run: state is a summary of the log
-            complain(f"state.json: {error}")
+            write_stderr(f"state.json: {error}")
 
     async def _measure(self) -> None:
         await self._measuring.go_on(lambda: self.summary.get("checkpoint_bytes"))
@@ -326,7 +326,7 @@ class Supervisor:
     def _show_sample(self, record: Record) -> None:
         self.digest.history.sample(record)
         self._server.publish(record)
-        rotate(self.job.console_path, CONSOLE_LIMIT)
+        rotate(self.run_dir.console_path, CONSOLE_LIMIT)
 
 
 async def _unceasingly(body: Callable[[], Awaitable[None]]) -> None:
@@ -335,25 +335,25 @@ async def _unceasingly(body: Callable[[], Awaitable[None]]) -> None:
         try:
             await body()
         except Exception:
-            complain(traceback.format_exc().rstrip())
+            write_stderr(traceback.format_exc().rstrip())
             await asyncio.sleep(1.0)
 
 
 def main() -> int:
-    job = Job(Path(sys.argv[1]).absolute())
-    lock = Lock(job.supervisor_lock)
+    run_dir = RunDir(Path(sys.argv[1]).absolute())
+    lock = Lock(run_dir.supervisor_lock)
     try:
         if not lock.acquire(patience=0.5):
-            return 0  # one supervisor a job, ever
+            return 0  # one supervisor a run, ever
     except OSError as error:
-        complain(f"supervisor.lock: {error}")
+        write_stderr(f"supervisor.lock: {error}")
         return 1
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     try:
-        asyncio.run(Supervisor(job).run())
+        asyncio.run(Supervisor(run_dir).run())
     except UserError as error:
-        complain(str(error))
+        write_stderr(str(error))
         return error.exit_code
     return 0
 

@@ -8,16 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.runs.hooks import Write
-from engine.runs.resource_alerts import Alarms
+from engine.runs.resource_alerts import ResourceAlerts
 from engine.runs.telemetry import Minute, Telemetry
 
 MINUTE = 60
 
 
-class Measuring:
+class TelemetrySampler:
     """``show`` is given every sample; ``write`` logs minutes and alerts."""
 
-    def __init__(self, telemetry: Telemetry, alarms: Alarms, write: Write, show: Callable[[dict[str, Any]], None]):
+    def __init__(
+        self, telemetry: Telemetry, alarms: ResourceAlerts, write: Write, show: Callable[[dict[str, Any]], None]
+    ):
         self._telemetry = telemetry
         self._alarms = alarms
         self._write = write

@@ -1,4 +1,4 @@
-"""The trainer of a job as a process: started by this supervisor or adopted from a dead one, watched, and ended."""
+"""The trainer of a run as a process: started by this supervisor or adopted from a dead one, watched, and ended."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from engine.host.files import read_json
 from engine.host.process import identity, is_alive, is_locked, spawn_detached
-from engine.runs.exit_reason import Death, OomKills, death
+from engine.runs.exit_reason import ExitReason, OomKillCounter, death
 
 NAMING_PATIENCE = 1.0  # seconds for a trainer that has its lock to write its name
 LAUNCHER_PATIENCE = 5.0  # seconds for a launcher to end its ranks
@@ -24,20 +24,20 @@ LOOK = 0.05
 class TrainerProcess:
     """``who`` is pid, start time and attempt of the living one, or None."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, run: RunDir) -> None:
         self.who: dict[str, Any] | None = None
-        self._job = job
+        self._run = run
         self._child: subprocess.Popen[bytes] | None = None
-        self._kills: OomKills | None = None
+        self._kills: OomKillCounter | None = None
         self._gone = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def adopt(self) -> bool:
         """Watch a trainer that another supervisor started, if one lives: it holds its lock and wrote who it is."""
         for _ in range(round(NAMING_PATIENCE / LOOK)):
-            if not is_locked(self._job.trainer_lock):
+            if not is_locked(self._run.trainer_lock):
                 return False
-            who = read_json(self._job.trainer_who)
+            who = read_json(self._run.trainer_who)
             if is_alive(who):
                 self._watch(who)
                 return True
@@ -46,23 +46,23 @@ class TrainerProcess:
 
     def start(self, argv: Sequence[str], attempt: int, env: Mapping[str, str], keep: Sequence[int]) -> None:
         """Start ``argv``. Raises ``OSError`` where the machine has no room for a process."""
-        self._child = spawn_detached(argv, self._job.console_path, self._job.path, env, keep)
+        self._child = spawn_detached(argv, self._run.console_path, self._run.path, env, keep)
         if sys.platform == "darwin":  # a Mac would fall asleep over a run that nobody touches
             awake = ["caffeinate", "-i", "-w", str(self._child.pid)]
-            spawn_detached(awake, self._job.console_path, self._job.path)
+            spawn_detached(awake, self._run.console_path, self._run.path)
         self._watch({**identity(self._child.pid), "attempt": attempt})
 
-    async def ended(self) -> Death:
+    async def ended(self) -> ExitReason:
         """Wait for its end; what the kernel says of it."""
         await self._gone.wait()
         child, self._child, who, self.who = self._child, None, self.who, None
         own = child is not None and who is not None and child.pid == who["pid"]
         code = await asyncio.to_thread(child.wait) if own and child is not None else None
-        return death(code, self._kills, self._job.console_path)
+        return death(code, self._kills, self._run.console_path)
 
     def kill(self, launched: bool) -> None:
         """End it without a word to say; where it was ``launched`` by another program also that, and so all ranks."""
-        _kill(read_json(self._job.trainer_who))
+        _kill(read_json(self._run.trainer_who))
         if launched:
             self.end_launcher()
         elif self.who is not None:
@@ -86,7 +86,7 @@ class TrainerProcess:
     def _watch(self, who: dict[str, Any]) -> None:
         """Learn of the process's death by its pidfd, or by looking, where the platform has none."""
         self.who = who
-        self._kills = OomKills(who["pid"])
+        self._kills = OomKillCounter(who["pid"])
         self._gone.clear()
         try:
             pidfd = os.pidfd_open(who["pid"])

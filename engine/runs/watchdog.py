@@ -14,7 +14,7 @@ SHORTEST = 10.0  # seconds; validation and saving between steps of milliseconds 
 MEMORY = 101  # steps whose median counts
 
 
-class StallWatch:
+class Watchdog:
     """Told of every record, logged or live; times are seconds of a clock that never steps."""
 
     def __init__(self) -> None:

@@ -30,7 +30,7 @@ class Written:
     why: str  # it could not be written; empty where it was
 
 
-class Saver:
+class CheckpointSaver:
     """The checkpoints of one run below ``out``. Each rank has one and calls it alike; rank 0's writes."""
 
     def __init__(self, out: Path, keep: int, reporter: Reporter, ranks: Ranks) -> None:

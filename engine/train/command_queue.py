@@ -10,7 +10,7 @@ from engine.train.backends.ranks import Ranks
 from engine.train.reporter import Reporter
 
 
-class StopRun(Exception):
+class StopRequested(Exception):
     """The person (or SIGTERM) asked for the end."""
 
     def __init__(self, command: Command) -> None:
@@ -20,7 +20,7 @@ class StopRun(Exception):
         self.by = command.by
 
 
-class Orders:
+class CommandQueue:
     """Each rank has one, and all hold the same: what rank 0 hears."""
 
     def __init__(self, reporter: Reporter, ranks: Ranks) -> None:

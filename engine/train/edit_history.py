@@ -15,12 +15,12 @@ CUT = {"micro", "accum"}  # one thing: who changes one of them settles both
 STEP = {"sequences", "context"}  # what a step is: who changes one of them settles the cut too
 
 
-class StartAgain(Exception):
+class RestartRequested(Exception):
     """This process cannot go on, but the run can: started again, from its newest checkpoint."""
 
 
 @dataclass(slots=True)
-class Past:
+class EditHistory:
     """``edits`` and ``rewinds`` that still hold, each in the order of the steps at which they are to be applied."""
 
     edits: deque[Record]
@@ -30,7 +30,7 @@ class Past:
     killed: bool  # by the kernel for want of memory, and nothing has been changed since
 
     @classmethod
-    def of(cls, records: Iterable[Record]) -> Past:
+    def of(cls, records: Iterable[Record]) -> EditHistory:
         """From every ``edit``, ``rewind`` and acknowledging ``state`` record of a log, in its order."""
         past = cls(deque(), deque(), False, [], False)
         for record in records:

@@ -16,17 +16,17 @@ from engine.memory.hardware import detect_hardware
 from engine.preflight import slow_paths
 from engine.train.backends.backend import Backend
 from engine.train.backends.ranks import OneRank, Ranks
-from engine.train.checkpoint_saver import Saver
-from engine.train.command_queue import Orders, StopRun
-from engine.train.edit_history import Past, StartAgain
+from engine.train.checkpoint_saver import CheckpointSaver
+from engine.train.command_queue import CommandQueue, StopRequested
+from engine.train.edit_history import EditHistory, RestartRequested
 from engine.train.edits import changed, edited
 from engine.train.models import pretrained
-from engine.train.oom.handler import Rescue
+from engine.train.oom.handler import OomHandler
 from engine.train.oom.headroom import check_room
-from engine.train.oom.memory_monitor import MemoryKeeper
+from engine.train.oom.memory_monitor import MemoryMonitor
 from engine.train.oom.recognize import OPTIMIZER
 from engine.train.reporter import Reporter
-from engine.train.run_state import Course
+from engine.train.run_state import RunState
 from engine.train.schedule import learning_rate
 from profiles.errors import UserError
 from profiles.spec import RunSpec
@@ -49,7 +49,7 @@ class Trainer:
         ranks: Ranks | None = None,
         supervised: bool = False,
     ) -> None:
-        self.course = Course(spec)
+        self.course = RunState(spec)
         self.backend = backend
         self.reporter = reporter
         self.out = out
@@ -58,12 +58,12 @@ class Trainer:
         self.step = 0
         self.val_loss: float | None = None
         hardware = detect_hardware()
-        self.keeper = MemoryKeeper(backend, reporter, hardware, out)
-        self.rescue = Rescue(self, self.keeper, hardware)
-        self.saver = Saver(out, spec.train.keep, reporter, self.ranks)
+        self.keeper = MemoryMonitor(backend, reporter, hardware, out)
+        self.rescue = OomHandler(self, self.keeper, hardware)
+        self.saver = CheckpointSaver(out, spec.train.keep, reporter, self.ranks)
         self.phase = "starting"
-        self.orders = Orders(reporter, self.ranks)
-        self._past = Past.of([])
+        self.orders = CommandQueue(reporter, self.ranks)
+        self._past = EditHistory.of([])
 
     @property
     def spec(self) -> RunSpec:
@@ -101,7 +101,7 @@ class Trainer:
                     self._obey()
             if self.spec.train.val_every and self.step % self.spec.train.val_every:
                 self._validate()
-        except StopRun as stop:
+        except StopRequested as stop:
             self.backend.discard()
             self._enter("stopping", f"asked by {stop.by}", stop.id)
             why = self.save_now() if stop.save else self._settle()
@@ -133,7 +133,7 @@ class Trainer:
         return bool(every) and self.step % every == 0
 
     def _begin(self, resume: Path | None, init_from: Path | None) -> None:
-        self._past = Past.of(self.ranks.decide(self.reporter.past))
+        self._past = EditHistory.of(self.ranks.decide(self.reporter.past))
         if resume is not None:
             self._restore(resume)
         elif init_from is not None:
@@ -143,17 +143,17 @@ class Trainer:
         self.rescue.recovery.remember(self._past.memory)
         self.reporter.record(
             "start",
-            paths=self.backend.paths,
+            plan=self.backend.plan,
             params=self.spec.model.config.params,
             device=self.backend.device,
             versions={"mla-tui": package_version(), **self.backend.versions},
             resumed_from=self.step or None,
         )
-        attention = self.backend.paths["attention"]
+        attention = self.backend.plan["attention"]
         for text in slow_paths(self.spec.model.config, self.backend.device, attention):
             self.reporter.record("alert", what="slow", text=text)
         self.keeper.changed(self.spec)
-        self._enter("running" if self.backend.paths["compile"] == "off" else "compiling")
+        self._enter("running" if self.backend.plan["compile"] == "off" else "compiling")
 
     # -- one optimizer step
 
@@ -225,7 +225,9 @@ class Trainer:
         if self.spec.train.on_nan == "rewind":
             if back is not None and self.supervised:
                 self.reporter.record("rewind", step=back, cursor=behind.to_dict(), why=text)
-                raise StartAgain(f"{text}; goes back to step {back} and skips the sequences up to those of step {bad}")
+                raise RestartRequested(
+                    f"{text}; goes back to step {back} and skips the sequences up to those of step {bad}"
+                )
             lacking = "there is no checkpoint yet" if back is None else "nobody restarts a run in the foreground"
             text += f"; no rewind: {lacking}"
         raise UserError(f"{text}; lower optim.lr and go on with --resume {checkpoint.latest(self.out) or 'latest'}")
@@ -263,7 +265,7 @@ class Trainer:
         self._hear()
         while (command := self.orders.take("pause", "stop")) is not None:
             if command.method == "stop":
-                raise StopRun(command)
+                raise StopRequested(command)
             self.pause(f"asked by {command.by}", command.id)
 
     def pause(self, reason: str, id: str | None = None, patience: float | None = None) -> bool:
@@ -286,7 +288,7 @@ class Trainer:
                 self._hear()
                 continue
             if asked.method == "stop":
-                raise StopRun(asked)
+                raise StopRequested(asked)
             if asked.method == "set" and not self._edit(asked):
                 continue
             why = "was paused already" if asked.method == "pause" else self._reclaim()

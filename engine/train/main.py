@@ -1,4 +1,4 @@
-"""A trainer process: under a job, or in the foreground."""
+"""A trainer process: under a run, or in the foreground."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from engine.checkpoints.atomic_write import make_folder
 from engine.events.commands import Command
 from engine.events.exit_codes import EXIT_RETRY
 from engine.events.log import Record
-from engine.events.run_dir import Job
-from engine.host.files import complain, write_json
+from engine.events.run_dir import RunDir
+from engine.host.files import write_json, write_stderr
 from engine.host.process import Lock, identity
 from engine.preflight import check, check_history, resolved
-from engine.train.backends.ranks import Ranks, SaidElsewhere, join, local_world_size, world_size
-from engine.train.edit_history import StartAgain
+from engine.train.backends.ranks import Ranks, ReportedByRankZero, join, local_world_size, world_size
+from engine.train.edit_history import RestartRequested
 from engine.train.reporter import Reporter, ShowReporter, SilentReporter
 from profiles.errors import SpecError, UserError
 from profiles.spec import RunSpec
@@ -45,22 +45,22 @@ class Attempt:
     supervised: bool
 
 
-def run_job(job: Job, attempt: int) -> int:
-    """Rank 0 of ``job``; returns the process's exit status. Everything it has to say goes into the log."""
+def run_trainer(run: RunDir, attempt: int) -> int:
+    """Rank 0 of ``run``; returns the process's exit status. Everything it has to say goes into the log."""
     early = _remember_sigterm()
-    lock = Lock(job.trainer_lock)
+    lock = Lock(run.trainer_lock)
     if not lock.acquire(patience=0.5):
-        complain(f"{job.id}: another trainer holds the job")
+        write_stderr(f"{run.id}: another trainer holds the run")
         return EXIT_RETRY
-    write_json(job.trainer_who, {**identity(os.getpid()), "attempt": attempt})
+    write_json(run.trainer_who, {**identity(os.getpid()), "attempt": attempt})
 
-    from engine.train.run_reporter import JobReporter
+    from engine.train.run_reporter import RunReporter
 
-    reporter = JobReporter(job, attempt)
+    reporter = RunReporter(run, attempt)
 
     def plan() -> Attempt:
-        spec, start = job.spec(), job.start()
-        out = Path(spec.train.out) / job.name
+        spec, start = run.spec(), run.start()
+        out = Path(spec.train.out) / run.name
         # A restart goes on from the run's own newest checkpoint; the first attempt from what the person gave.
         own = checkpoint.intact(out, damaged) if attempt > 1 else None
         resume = own or (Path(start["resume"]) if start.get("resume") else None)
@@ -87,22 +87,22 @@ def run_job(job: Job, attempt: int) -> int:
         reporter.record("exit", code=code, signal=None, why=why)
         reporter.close()
     except OSError as error:
-        complain(f"events.jsonl: {error}")
+        write_stderr(f"events.jsonl: {error}")
     return code
 
 
 def run_worker() -> int:
-    """Any other rank of a job, on its machine or another: it is told by rank 0 what to do."""
+    """Any other rank of a run, on its machine or another: it is told by rank 0 what to do."""
 
     def body() -> None:
         with joined() as ranks:
             if ranks.rank == 0:
-                raise UserError("--worker: is for all ranks but the first, which holds the job: mla-tui launch")
+                raise UserError("--worker: is for all ranks but the first, which holds the run: mla-tui launch")
             train(ranks.decide(_told), SilentReporter(), ranks, _outlive_the_launcher)
 
     code, why = guarded(body)
     if why:
-        complain(why)
+        write_stderr(why)
     return code
 
 
@@ -187,9 +187,9 @@ def guarded(body: Callable[[], None]) -> tuple[int, str]:
     """Run ``body``; ``(exit status, why)``. What a person can mend is 1, what a restart may mend is ``EXIT_RETRY``."""
     try:
         body()
-    except StartAgain as error:
+    except RestartRequested as error:
         return EXIT_RETRY, str(error)
-    except SaidElsewhere as error:
+    except ReportedByRankZero as error:
         return error.exit_code, ""
     except UserError as error:
         return error.exit_code, str(error)
@@ -200,7 +200,7 @@ def guarded(body: Callable[[], None]) -> tuple[int, str]:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch to name it
             return 1, f"out of device memory; lower batch.micro and go on with --resume latest ({_first_line(error)})"
-        complain(traceback.format_exc().rstrip())
+        write_stderr(traceback.format_exc().rstrip())
         if world_size() > 1 and _RANK_LOST.search(str(error)):
             return EXIT_RETRY, "another rank has died or cannot be reached any more; what ended it stands in its output"
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # a compiler fails again

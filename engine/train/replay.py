@@ -15,23 +15,23 @@ from data.dataset import PackedBinDataset
 from data.splits import open_split
 from engine.checkpoints import checkpoint
 from engine.events.log import scan
-from engine.events.run_dir import Job
-from engine.train.edit_history import Past, due
+from engine.events.run_dir import RunDir
+from engine.train.edit_history import EditHistory, due
 from engine.train.edits import applied
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
 
-def before_step(job: Job, step: int) -> tuple[RunSpec, Cursor]:
+def before_step(run: RunDir, step: int) -> tuple[RunSpec, Cursor]:
     """The run as it was when it took the sequences of ``step`` (from 1 up), and the cursor at the first of them.
 
     A step that is still to come is answered as if nothing more were asked of the run. Raises ``UserError``.
     """
-    spec, at, cursor = _beginning(job)
+    spec, at, cursor = _beginning(run)
     last = spec.train.steps
     if not at < step <= last:
-        raise UserError(f"step {step}: {job.name} has the steps {at + 1} to {last}")
-    past = Past.of(r for _, r in scan(job.log_path, b'"edit"', b'"rewind"') if r["kind"] in ("edit", "rewind"))
+        raise UserError(f"step {step}: {run.name} has the steps {at + 1} to {last}")
+    past = EditHistory.of(r for _, r in scan(run.log_path, b'"edit"', b'"rewind"') if r["kind"] in ("edit", "rewind"))
     opened = _opener(spec)
     while True:
         for record in due(past.edits, at):
@@ -48,8 +48,8 @@ def before_step(job: Job, step: int) -> tuple[RunSpec, Cursor]:
         at = until
 
 
-def _beginning(job: Job) -> tuple[RunSpec, int, Cursor]:
-    spec, resume = job.spec(), job.start().get("resume")
+def _beginning(run: RunDir) -> tuple[RunSpec, int, Cursor]:
+    spec, resume = run.spec(), run.start().get("resume")
     if not resume:
         return spec, 0, Cursor(spec.train.seed, spec.batch.context)
     facts = checkpoint.facts(Path(resume))

@@ -11,7 +11,7 @@ from engine.events.log import Record
 
 
 class Reporter(Protocol):
-    """A job's log and commands (``engine.train.run_reporter``), or whoever started the trainer in the foreground."""
+    """A run's log and commands (``engine.train.run_reporter``), or whoever started the trainer in the foreground."""
 
     def record(self, kind: str, **fields: Any) -> None:
         """Write one record."""
@@ -50,7 +50,7 @@ class SilentReporter:
 
 
 class ShowReporter(SilentReporter):
-    """A run without a job: every record is shown and nobody can ask for anything but by a signal."""
+    """A run without a run: every record is shown and nobody can ask for anything but by a signal."""
 
     def __init__(self, show: Callable[[Record], None]) -> None:
         self._show = show

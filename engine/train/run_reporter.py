@@ -1,4 +1,4 @@
-"""The trainer's side of a job: it writes the log, reads commands, says how far it is, and keeps a supervisor alive."""
+"""The trainer's side of a run: it writes the log, reads commands, says how far it is, and keeps a supervisor alive."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 from engine.events import wire
 from engine.events.commands import Command, CommandReader
 from engine.events.log import LogWriter, Record, finite, scan
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from engine.events.start_supervisor import start_supervisor
-from engine.host.files import complain
+from engine.host.files import write_stderr
 from engine.host.process import is_locked
 
 PROGRESS_EVERY = 0.5  # seconds between two live lines; a 20 s step must not look frozen
@@ -24,15 +24,15 @@ ROOM_EVERY = 0.5  # seconds between two tries to write at the end
 REVIVE_EVERY = 1.0  # seconds between two looks at the supervisor's lock
 
 
-class JobReporter:
-    """What ``engine.train`` talks to when it runs under a job."""
+class RunReporter:
+    """What ``engine.train`` talks to when it runs under a run."""
 
-    def __init__(self, job: Job, attempt: int) -> None:
-        self.job = job
+    def __init__(self, run: RunDir, attempt: int) -> None:
+        self.run = run
         self.attempt = attempt
-        self._log = LogWriter(job.log_path, attempt)
+        self._log = LogWriter(run.log_path, attempt)
         self._unwritten: deque[tuple[str, dict[str, Any]]] = deque(maxlen=UNWRITTEN)
-        self._commands = CommandReader(job.commands_path, job.log_path)
+        self._commands = CommandReader(run.commands_path, run.log_path)
         self._live: socket.socket | None = None
         self._progress_due = self._revive_due = 0.0
 
@@ -43,7 +43,7 @@ class JobReporter:
             self._write_down()
         except OSError as error:
             if len(self._unwritten) == 1:
-                complain(f"events.jsonl: {error}; records wait for room")
+                write_stderr(f"events.jsonl: {error}; records wait for room")
 
     def _write_down(self) -> None:
         while self._unwritten:
@@ -60,7 +60,7 @@ class JobReporter:
         event = {"t": time.time(), "kind": "progress", "attempt": self.attempt, **fields}
         try:
             if self._live is None:
-                self._live = wire.connect(self.job.socket_path)
+                self._live = wire.connect(self.run.socket_path)
                 self._live.setblocking(False)
             line = wire.encode({"method": "event", "params": finite(event)})
             if self._live.send(line) < len(line):
@@ -76,14 +76,14 @@ class JobReporter:
         if now >= self._revive_due:
             self._revive_due = now + REVIVE_EVERY
             with contextlib.suppress(OSError):  # no memory for a process, a read-only disk: the next beat tries again
-                if not is_locked(self.job.supervisor_lock):
-                    start_supervisor(self.job)
+                if not is_locked(self.run.supervisor_lock):
+                    start_supervisor(self.run)
         return self._commands.poll()
 
     def past(self) -> list[Record]:
         """What a restart must obey of all earlier attempts, in order (``edit_history.py``): applied edits, rewinds,
         states that somebody asked for, and want of memory."""
-        return [r for _, r in scan(self.job.log_path, b'"edit"', b'"rewind"', b'"id"', b'"oom"') if _outlasts(r)]
+        return [r for _, r in scan(self.run.log_path, b'"edit"', b'"rewind"', b'"id"', b'"oom"') if _outlasts(r)]
 
     def close(self) -> None:
         """Ends when all is written: a run that came to its end on a full disk stays until there is room.

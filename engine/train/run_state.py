@@ -5,12 +5,12 @@ from __future__ import annotations
 from data.cursor import Cursor
 from data.splits import open_split
 from engine.train.backends.backend import Batch
-from engine.train.edit_history import Past, due
+from engine.train.edit_history import EditHistory, due
 from engine.train.edits import applied
 from profiles.spec import RunSpec
 
 
-class Course:
+class RunState:
     """``spec`` follows the live edits; ``cursor`` is the next step's first sequence."""
 
     def __init__(self, spec: RunSpec) -> None:
@@ -30,7 +30,7 @@ class Course:
             self._open()
             self.go_to(self.cursor)
 
-    def restore(self, cursor: Cursor, past: Past, step: int) -> None:
+    def restore(self, cursor: Cursor, past: EditHistory, step: int) -> None:
         """Stand where the checkpoint of ``step`` did. It knows of the edits before it, but of those at its own step
         only what was there when it was written; made once more they change nothing."""
         self.repeat_edits(past, step - 1)
@@ -40,12 +40,12 @@ class Course:
     def go_to(self, cursor: Cursor) -> None:
         self.cursor = cursor.at_context(self.spec.batch.context)
 
-    def repeat_edits(self, past: Past, step: int) -> None:
+    def repeat_edits(self, past: EditHistory, step: int) -> None:
         """Make the edits again that an earlier attempt made up to ``step``: spec.json says only how the run began."""
         for record in due(past.edits, step):
             self.become(applied(self.spec, record))
 
-    def repeat_rewinds(self, past: Past, step: int) -> bool:
+    def repeat_rewinds(self, past: EditHistory, step: int) -> bool:
         """Skip again what was skipped at ``step``; whether anything was."""
         rewinds = due(past.rewinds, step)
         for record in rewinds:

@@ -48,7 +48,7 @@ def main() -> None:
 def bench_ls(home: Path) -> None:
     _make_jobs(home, 100)
     times = [wall([MLA_TUI, "ls"]) for _ in range(21)]
-    tell("mla-tui ls, 100 jobs", times, "s")
+    tell("mla-tui ls, 100 runs", times, "s")
 
 
 def bench_first_paint(home: Path) -> None:
@@ -61,9 +61,9 @@ def bench_first_step(home: Path) -> None:
     times = []
     for _ in range(3):
         begun = time.time()
-        job = _launch(home, "steps=2", "val_every=0", "save_every=0")
-        times.append(_wait_for_step(job, 1) - begun)
-        subprocess.run([MLA_TUI, "watch", job.name], stdout=subprocess.DEVNULL, check=True)
+        run = _launch(home, "steps=2", "val_every=0", "save_every=0")
+        times.append(_wait_for_step(run, 1) - begun)
+        subprocess.run([MLA_TUI, "watch", run.name], stdout=subprocess.DEVNULL, check=True)
     tell("launch to the first step of cpu_demo", times, "s")
 
 
@@ -73,16 +73,16 @@ def bench_step(home: Path) -> None:
 
 def bench_run(home: Path) -> None:
     """A running cpu_demo with the app attached: the supervisor's cost, the way of a record, the app's bytes."""
-    job = _launch(home, "steps=100000", "val_every=0", "save_every=0")
-    _wait_for_step(job, 1)
-    state = json.loads((job / "state.json").read_text())
+    run = _launch(home, "steps=100000", "val_every=0", "save_every=0")
+    _wait_for_step(run, 1)
+    state = json.loads((run / "state.json").read_text())
     supervisor = state["supervisor"]["pid"]
-    app = Pty([MLA_TUI, "attach", job.name], (80, 24))
+    app = Pty([MLA_TUI, "attach", run.name], (80, 24))
     app.read_for(5)
     seconds = 20
     before, app_before = cpu(supervisor), cpu(app.pid)
     latencies: list[float] = []
-    sent = app.read_for(seconds, lambda: latencies.extend(_latency(job)))
+    sent = app.read_for(seconds, lambda: latencies.extend(_latency(run)))
     share = (cpu(supervisor) - before) / seconds
     print(f"supervisor: {rss(supervisor) / 1e6:.1f} MB resident, {share:.2%} of a core")
     print(f"app, 80x24: {rss(app.pid) / 1e6:.1f} MB resident, {(cpu(app.pid) - app_before) / seconds:.2%} of a core")
@@ -90,16 +90,16 @@ def bench_run(home: Path) -> None:
     if latencies:
         tell("a step record from the trainer to a client", latencies, "s")
     app.close()
-    subprocess.run([MLA_TUI, "stop", "--no-save", job.name], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run([MLA_TUI, "stop", "--no-save", run.name], check=True, stderr=subprocess.DEVNULL)
 
 
-def _latency(job: Path) -> list[float]:
+def _latency(run: Path) -> list[float]:
     """How old a few step records are when they arrive through the socket."""
-    from engine.events.run_dir import Job
-    from engine.runs.client import Link
+    from engine.events.run_dir import RunDir
+    from engine.runs.client import RunClient
 
     async def gather() -> list[float]:
-        link = Link(Job(job))
+        link = RunClient(RunDir(run))
         start = (await link.history([], 1))["at"]
         ages = []
         async for record in link.records(start):
@@ -122,7 +122,7 @@ def _first_paint(argv: list[str]) -> float:
 def _make_jobs(home: Path, count: int) -> None:
     state = {"phase": "finished", "step": 300, "steps": 300, "loss": 4.2, "started": 1.0, "attempt": 1}
     for number in range(count):
-        folder = home / "jobs" / f"20261123-{number:06d}-cpu_demo"
+        folder = home / "runs" / f"20261123-{number:06d}-cpu_demo"
         folder.mkdir(parents=True)
         (folder / "state.json").write_text(json.dumps({"id": folder.name, "name": folder.name, **state}))
 
@@ -130,20 +130,20 @@ def _make_jobs(home: Path, count: int) -> None:
 def _launch(home: Path, *overrides: str) -> Path:
     flags = [word for text in (*overrides, f"train.out={home}/models") for word in ("-s", text)]
     answer = subprocess.run([MLA_TUI, "launch", "-p", "cpu_demo", *flags], capture_output=True, text=True, check=True)
-    return home / "jobs" / answer.stdout.strip()
+    return home / "runs" / answer.stdout.strip()
 
 
-def _wait_for_step(job: Path, step: int) -> float:
+def _wait_for_step(run: Path, step: int) -> float:
     """When the record of ``step`` was written."""
     from engine.events.log import read_all
 
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        for _, record in read_all(job / "events.jsonl"):
+        for _, record in read_all(run / "events.jsonl"):
             if record["kind"] == "step" and record["step"] >= step:
                 return float(record["t"])
         time.sleep(0.02)
-    raise TimeoutError(f"{job.name}: no step {step}")
+    raise TimeoutError(f"{run.name}: no step {step}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from engine.memory.forecast import forecast, shape
 from engine.memory.hardware import Hardware
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import OneRank
-from engine.train.backends.torch_plan import resolve_paths, stream_dtype
+from engine.train.backends.torch_plan import resolve_plan, stream_dtype
 from engine.train.optim.optimizer import build_optimizer
 from model.loss import resolve_loss
 from model.transformer import MLATransformer
@@ -173,14 +173,14 @@ def dry(spec: RunSpec) -> dict[str, int]:
 
     With ``memory.strategy = "offload"`` each gradient leaves as soon as it is there, as DeepSpeed lets it.
     """
-    paths, offloaded = resolve_paths(spec, "cpu"), spec.memory.strategy == "offload"
+    plan, offloaded = resolve_plan(spec, "cpu"), spec.memory.strategy == "offload"
     ids = spec.batch.micro, spec.batch.context + 1
     ledger = Ledger()
     with FakeTensorMode():
-        torch.set_default_dtype(stream_dtype(paths) if offloaded else torch.float32)
-        model = MLATransformer(spec.model.config, paths.checkpointing, paths.attention, stream_dtype(paths))  # type: ignore[arg-type]
+        torch.set_default_dtype(stream_dtype(plan) if offloaded else torch.float32)
+        model = MLATransformer(spec.model.config, plan.checkpointing, plan.attention, stream_dtype(plan))  # type: ignore[arg-type]
         torch.set_default_dtype(torch.float32)
-        compute = resolve_loss(paths.loss)  # type: ignore[arg-type]
+        compute = resolve_loss(plan.loss)  # type: ignore[arg-type]
         optimizer = build_optimizer(spec, dict(model.named_parameters()), compiled=False)
         with ledger, followed(ledger, model):
             leaving = [p.register_post_accumulate_grad_hook(_leave) for p in model.parameters() if offloaded]
@@ -211,7 +211,7 @@ def told_dry(spec: RunSpec) -> dict[str, int]:
     """The forecast of what ``dry`` does."""
     if spec.memory.strategy != "offload":
         return told(spec)
-    one = replace(shape(spec, "cpu", resolve_paths(spec, "cpu")), bucket=0)
+    one = replace(shape(spec, "cpu", resolve_plan(spec, "cpu")), bucket=0)
     parts = step.peak(one, (("weights", spec.model.config.params * one.width),))
     found: dict[str, int] = {}
     for part, size in parts.items():

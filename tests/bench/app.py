@@ -1,6 +1,6 @@
 """The app as a person at the other end of an ssh session has it: bytes, waiting, processor time, memory.
 
-The runs are real jobs with a real supervisor, which samples the machine once a second; the trainer's part is played by
+The runs are real runs with a real supervisor, which samples the machine once a second; the trainer's part is played by
 us, who hold its lock and append a real step record once a second.
 
 Floors, written before measuring:
@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.events.log import LogWriter
-from engine.events.log_index import Digest
-from engine.events.run_dir import Job
+from engine.events.log_index import LogIndex
+from engine.events.run_dir import RunDir
 from tests.bench.leet import PAINTED, bench_leet
-from tests.bench.log import fill, make_job, step_fields, supervised
+from tests.bench.log import fill, make_run, step_fields, supervised
 from tests.bench.measure import MLA_TUI, Pty, Size, cpu, family, peak, pss, rss, tell
 
 SIZES: tuple[Size, ...] = ((80, 24), (200, 50))
@@ -50,23 +50,23 @@ def bench_app(home: Path, leet: str | None = None) -> None:
 
 
 def _live(home: Path) -> None:
-    job = make_job(home, "live", steps=200_000)
-    fill(job, FILLED)
-    with supervised(job), stepping(job):
+    run = make_run(home, "live", steps=200_000)
+    fill(run, FILLED)
+    with supervised(run), stepping(run):
         for size in SIZES:
-            _watch("app", [MLA_TUI, "attach", job.id], size)
-            _watch(f"app {SLOW_LINE}", [MLA_TUI, "attach", job.id, SLOW_LINE], size)
-            _watch("app, the newest steps zoomed", [MLA_TUI, "attach", job.id], size, keys=CLOSER)
-        _latency(job)
+            _watch("app", [MLA_TUI, "attach", run.id], size)
+            _watch(f"app {SLOW_LINE}", [MLA_TUI, "attach", run.id, SLOW_LINE], size)
+            _watch("app, the newest steps zoomed", [MLA_TUI, "attach", run.id], size, keys=CLOSER)
+        _latency(run)
 
 
 @contextmanager
-def stepping(job: Job) -> Iterator[None]:
-    """While the block runs, a step record a second is appended to the job's log."""
+def stepping(run: RunDir) -> Iterator[None]:
+    """While the block runs, a step record a second is appended to the run's log."""
     done = threading.Event()
 
     def write() -> None:
-        log, step = LogWriter(job.log_path, 1), FILLED
+        log, step = LogWriter(run.log_path, 1), FILLED
         while not done.wait(1.0):
             step += 1
             log.write("step", **step_fields(step))
@@ -100,37 +100,37 @@ def _watch(what: str, argv: Sequence[str], size: Size, env: Mapping[str, str] | 
     app.close()
 
 
-def _latency(job: Job) -> None:
+def _latency(run: RunDir) -> None:
     for size in SIZES:
-        app = Pty([MLA_TUI, "attach", job.id], size)
+        app = Pty([MLA_TUI, "attach", run.id], size)
         app.read_for(4)
         times = [app.press(b"12"[i % 2 : i % 2 + 1]) * 1e3 for i in range(1, 31)]
         tell(f"a key (the focus moves) to the first byte, {size[0]}x{size[1]}, live run", times, "ms")
         app.close()
 
 
-def ended(home: Path, name: str, steps: int) -> Job:
+def ended(home: Path, name: str, steps: int) -> RunDir:
     """A finished run as its supervisor leaves it: with its history beside its log."""
-    job = make_job(home, name, phase="finished", steps=steps)
-    fill(job, steps)
-    _digest(job)
-    return job
+    run = make_run(home, name, phase="finished", steps=steps)
+    fill(run, steps)
+    _digest(run)
+    return run
 
 
-def _digest(job: Job) -> None:
-    digest = Digest(job)
+def _digest(run: RunDir) -> None:
+    digest = LogIndex(run)
     digest.catch_up()
     digest.save()
-    job.state_path.write_text(json.dumps({**job.state(), **digest.summary, "phase": "finished"}))
+    run.state_path.write_text(json.dumps({**run.state(), **digest.summary, "phase": "finished"}))
 
 
 def _load(home: Path, steps: int) -> None:
     """From exec until the charts are full and nothing more comes."""
-    job = ended(home, f"long-{steps}", steps)
+    run = ended(home, f"long-{steps}", steps)
     for size in SIZES:
         seen = []
         for _ in range(5):
-            app = Pty([MLA_TUI, "attach", job.id], size)
+            app = Pty([MLA_TUI, "attach", run.id], size)
             seen.append(app.settle())
             memory = pss(app.pid)
             app.close()
@@ -162,15 +162,15 @@ def _long_log(home: Path) -> None:
     """What a log of a million lines takes of the app's memory beyond a run of ten."""
     sizes = {}
     for lines in (10, 1_000_000):
-        job = make_job(home, f"lines-{lines}", phase="finished", steps=10)
+        run = make_run(home, f"lines-{lines}", phase="finished", steps=10)
         record: dict[str, Any] = {"t": 1.7e9, "kind": "log", "attempt": 1, "level": "info", "rank": 0}
-        with open(job.log_path, "w", encoding="utf-8", buffering=1 << 20) as log:
+        with open(run.log_path, "w", encoding="utf-8", buffering=1 << 20) as log:
             for n in range(lines):
                 log.write(
                     json.dumps({**record, "t": 1.7e9 + n, "text": f"line {n} of what a library has to say"}) + "\n"
                 )
-        _digest(job)
-        app = Pty([MLA_TUI, "attach", job.id], (80, 24))
+        _digest(run)
+        app = Pty([MLA_TUI, "attach", run.id], (80, 24))
         app.settle()
         sizes[lines] = pss(app.pid) / 1e6
         app.close()

@@ -12,11 +12,11 @@ import statistics
 import time
 from pathlib import Path
 
-from engine.events.log_index import Digest
-from engine.events.run_dir import Job
+from engine.events.log_index import LogIndex
+from engine.events.run_dir import RunDir
 from engine.host.files import write_json
-from engine.host.process import this_boot, this_host
-from engine.runs.store import Store
+from engine.host.process import boot_id, host_name
+from engine.runs.store import RunStore
 from profiles import registry
 
 RUNS, STEPS, SIZE = 10, 1_000_000, (200, 50)
@@ -24,31 +24,31 @@ OPENED, DRAWN = 5, 11  # times
 
 
 def bench_compare(home: Path) -> None:
-    store = Store(home)
-    first = _job(store, 0)
+    store = RunStore(home)
+    first = _run(store, 0)
     _write_log(first)
-    with_cache = Digest(first)
+    with_cache = LogIndex(first)
     with_cache.catch_up()
     with_cache.save()
     state = {**first.state(), **with_cache.summary}
     with_cache.close()
     write_json(first.state_path, state)
     for number in range(1, RUNS):
-        job = _job(store, number)
-        os.link(first.log_path, job.log_path)
-        shutil.copy(first.path / "history.bin", job.path)
-        write_json(job.state_path, {**state, "id": job.id, "name": f"run {number}"})
+        run_dir = _run(store, number)
+        os.link(first.log_path, run_dir.log_path)
+        shutil.copy(first.path / "history.bin", run_dir.path)
+        write_json(run_dir.state_path, {**state, "id": run_dir.id, "name": f"run {number}"})
     asyncio.run(_measure(store))
 
 
-def _job(store: Store, number: int) -> Job:
-    state = {"profile": "cpu_demo", "backend": "torch", "steps": STEPS, "host": this_host(), "boot": this_boot()}
+def _run(store: RunStore, number: int) -> RunDir:
+    state = {"profile": "cpu_demo", "backend": "torch", "steps": STEPS, "host": host_name(), "boot": boot_id()}
     return store.create(registry.load("cpu_demo"), {"name": f"run {number}"}, {**state, "phase": "finished"})
 
 
-def _write_log(job: Job) -> None:
+def _write_log(run_dir: RunDir) -> None:
     rng = random.Random(1)
-    with open(job.log_path, "w") as log:
+    with open(run_dir.log_path, "w") as log:
         for step in range(1, STEPS + 1):
             loss = 2 + 6 * math.exp(-step / 1e5) + rng.gauss(0, 0.05)
             record = {"t": 1e9 + step / 2, "kind": "step", "attempt": 1, "step": step, "loss": loss, "lr": 3e-4}
@@ -60,18 +60,18 @@ def _write_log(job: Job) -> None:
         log.write(json.dumps({"t": 1e9, "kind": "state", "attempt": 1, "phase": "finished", "reason": ""}) + "\n")
 
 
-async def _measure(store: Store) -> None:
+async def _measure(store: RunStore) -> None:
     from tui.app.app import MlaApp
     from tui.app.screens.compare import CompareScreen
     from tui.app.widgets.overlay import Overlay
 
-    jobs = [store.find(id) for id in store.ids()]
+    runs = [store.find(id) for id in store.ids()]
     app = MlaApp(store)
     async with app.run_test(size=SIZE) as pilot:
         opened, known = [], []
         for _ in range(OPENED):
             begun = time.perf_counter(), time.process_time()
-            app.open_compare(jobs)
+            app.open_compare(runs)
             while not (isinstance(app.screen, CompareScreen) and all(run.curves for run in app.screen.runs)):
                 await asyncio.sleep(0.005)
             opened.append(_since(begun))
@@ -83,7 +83,7 @@ async def _measure(store: Store) -> None:
                 await asyncio.sleep(0.005)
             known.append(_since(begun))
             await pilot.press("b", "b", "b", "q")
-        app.open_compare(jobs)
+        app.open_compare(runs)
         while not (isinstance(app.screen, CompareScreen) and all(run.curves for run in app.screen.runs)):
             await asyncio.sleep(0.005)
         await pilot.pause()

@@ -7,7 +7,7 @@ Floors, written before measuring:
   and making its JSON (about 8 us in CPython): 15 us. Looking for commands is one stat; progress is due twice a second,
   so most calls cost one clock.
 - A client hears of a record half a look at the log later (25 ms), plus two wake-ups.
-- Attaching: 4 x 2 000 points of about 55 bytes are 440 KB; making them 30 ms. An ended job's history file is at most
+- Attaching: 4 x 2 000 points of about 55 bytes are 440 KB; making them 30 ms. An ended run's history file is at most
   4.8 MB: 5 ms to read and check; what it does not cover at most 2 MB of log: 70 ms to parse.
 - 24 series of 4 096 buckets of 48 bytes are 4.7 MB, whatever the run's length.
 """
@@ -30,12 +30,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.events.log import LogWriter
-from engine.events.log_index import Digest
-from engine.events.run_dir import Job
-from engine.host.process import Lock, identity, this_boot, this_host
-from engine.runs.client import Link
-from engine.runs.store import Store
-from engine.train.run_reporter import JobReporter
+from engine.events.log_index import LogIndex
+from engine.events.run_dir import RunDir
+from engine.host.process import Lock, boot_id, host_name, identity
+from engine.runs.client import RunClient
+from engine.runs.store import RunStore
+from engine.train.run_reporter import RunReporter
 from profiles import registry
 from tests.bench.measure import cpu, rss
 
@@ -55,17 +55,17 @@ def step_fields(step: int) -> dict[str, Any]:
     }
 
 
-def make_job(home: Path, name: str | None = None, **state: Any) -> Job:
-    usual = {"phase": "running", "attempt": 1, "host": this_host(), "boot": this_boot(), "started": time.time()}
-    return Store(home).create(registry.load("cpu_demo"), {"name": name}, {**usual, **state})
+def make_run(home: Path, name: str | None = None, **state: Any) -> RunDir:
+    usual = {"phase": "running", "attempt": 1, "host": host_name(), "boot": boot_id(), "started": time.time()}
+    return RunStore(home).create(registry.load("cpu_demo"), {"name": name}, {**usual, **state})
 
 
-def fill(job: Job, steps: int) -> None:
+def fill(run: RunDir, steps: int) -> None:
     """A log of ``steps`` steps and a telemetry record a minute, a step a second."""
     step_line = json.dumps({"t": 0, "kind": "step", "attempt": 1, **step_fields(1)}, separators=(",", ":"))
     assert len(step_line) > 250
     sizes = ("device_used", "device_total", "rss", "ram_used", "ram_total", "swap", "disk_free", "power_w", "temp_c")
-    with open(job.log_path, "w", encoding="utf-8", buffering=1 << 20) as log:
+    with open(run.log_path, "w", encoding="utf-8", buffering=1 << 20) as log:
         for step in range(1, steps + 1):
             record = {"t": 1.7e9 + step + 0.123456, "kind": "step", "attempt": 1, **step_fields(step)}
             log.write(json.dumps(record, separators=(",", ":")) + "\n")
@@ -76,17 +76,17 @@ def fill(job: Job, steps: int) -> None:
 
 
 @contextmanager
-def supervised(job: Job) -> Iterator[int]:
-    """A supervisor that looks after ``job`` with us as its trainer; its pid."""
-    lock = Lock(job.trainer_lock)
+def supervised(run: RunDir) -> Iterator[int]:
+    """A supervisor that looks after ``run`` with us as its trainer; its pid."""
+    lock = Lock(run.trainer_lock)
     assert lock.acquire()
-    job.trainer_who.write_text(json.dumps(identity(os.getpid())))
-    with open(job.console_path, "ab") as console:
-        process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(job.path)], stdout=console, stderr=console)
+    run.trainer_who.write_text(json.dumps(identity(os.getpid())))
+    with open(run.console_path, "ab") as console:
+        process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(run.path)], stdout=console, stderr=console)
     try:
-        while not job.socket_path.exists():
+        while not run.socket_path.exists():
             if process.poll() is not None:
-                raise RuntimeError(job.console_path.read_text())
+                raise RuntimeError(run.console_path.read_text())
             time.sleep(0.02)
         yield process.pid
     finally:
@@ -106,9 +106,9 @@ def bench_log(home: Path) -> None:
 
 def _publishing(home: Path) -> None:
     """What one step's publishing takes of the trainer's time: record, commands, progress, eight micro-batches."""
-    job = make_job(home)
-    with supervised(job):
-        reporter = JobReporter(job, 1)
+    run = make_run(home)
+    with supervised(run):
+        reporter = RunReporter(run, 1)
         times = []
         for step in range(1, 3001):
             fields = step_fields(step)
@@ -124,9 +124,9 @@ def _publishing(home: Path) -> None:
     print(f"publishing a step: median {median * 1e6:.0f} us, mean {mean * 1e6:.0f}, p99 {high * 1e6:.0f}; n 3000")
 
 
-async def _count(job: Job, last: int, ages: list[float]) -> list[int]:
+async def _count(run: RunDir, last: int, ages: list[float]) -> list[int]:
     seen = []
-    async for record in Link(job).records(0, live=False):
+    async for record in RunClient(run).records(0, live=False):
         if record["kind"] == "step":
             seen.append(record["step"])
             ages.append(time.time() - record["t"])
@@ -137,13 +137,13 @@ async def _count(job: Job, last: int, ages: list[float]) -> list[int]:
 
 def _throughput(home: Path) -> None:
     """500 records a second for 20 s: all arrive, once and in order."""
-    job, last = make_job(home), 10_000
-    with supervised(job) as pid:
+    run, last = make_run(home), 10_000
+    with supervised(run) as pid:
         before = cpu(pid)
-        writer = threading.Thread(target=_write_at, args=(job, last, 500.0))
+        writer = threading.Thread(target=_write_at, args=(run, last, 500.0))
         writer.start()
         ages: list[float] = []
-        seen = asyncio.run(_count(job, last, ages))
+        seen = asyncio.run(_count(run, last, ages))
         writer.join()
         share = (cpu(pid) - before) / (last / 500)
     assert seen == list(range(1, last + 1)), "records were lost"
@@ -153,8 +153,8 @@ def _throughput(home: Path) -> None:
     )
 
 
-def _write_at(job: Job, count: int, rate: float) -> None:
-    log, begun = LogWriter(job.log_path, 1), time.monotonic()
+def _write_at(run: RunDir, count: int, rate: float) -> None:
+    log, begun = LogWriter(run.log_path, 1), time.monotonic()
     for step in range(1, count + 1):
         log.write("step", **step_fields(step))
         time.sleep(max(0.0, begun + step / rate - time.monotonic()))
@@ -163,21 +163,21 @@ def _write_at(job: Job, count: int, rate: float) -> None:
 
 def _latency_and_weight(home: Path) -> None:
     """A step a second for 30 s, one client."""
-    job, last = make_job(home), 30
-    fill(job, 20_000)  # full series
-    opened = Digest(job)
+    run, last = make_run(home), 30
+    fill(run, 20_000)  # full series
+    opened = LogIndex(run)
     opened.catch_up()
     opened.save()
-    job.state_path.write_text(json.dumps({**job.state(), "at": opened.at}))
-    with supervised(job) as pid:
+    run.state_path.write_text(json.dumps({**run.state(), "at": opened.at}))
+    with supervised(run) as pid:
         time.sleep(2)
         before = cpu(pid)
-        writer = threading.Thread(target=_write_from, args=(job, 20_001, last, 1.0))
+        writer = threading.Thread(target=_write_from, args=(run, 20_001, last, 1.0))
         writer.start()
         ages: list[float] = []
 
         async def follow() -> None:
-            async for record in Link(job).records(opened.at, live=False):
+            async for record in RunClient(run).records(opened.at, live=False):
                 if record["kind"] == "step":
                     ages.append(time.time() - record["t"])
                     if len(ages) == last:
@@ -193,8 +193,8 @@ def _latency_and_weight(home: Path) -> None:
         )
 
 
-def _write_from(job: Job, first: int, count: int, rate: float) -> None:
-    log = LogWriter(job.log_path, 1)
+def _write_from(run: RunDir, first: int, count: int, rate: float) -> None:
+    log = LogWriter(run.log_path, 1)
     for step in range(first, first + count):
         time.sleep(1 / rate)
         log.write("step", **step_fields(step))
@@ -220,15 +220,15 @@ while True:
 
 def _crowd(home: Path) -> None:
     """Steps of 100 ms of arithmetic on one core, with 50 clients of which 10 are stopped, and without, in turns."""
-    job = make_job(home)
-    fill(job, 2000)
+    run = make_run(home)
+    fill(run, 2000)
     ratios, sizes, shares = [], [], []
-    with supervised(job) as pid:
-        reporter = JobReporter(job, 1)
+    with supervised(run) as pid:
+        reporter = RunReporter(run, 1)
         step = 2000
         for _ in range(6):
             alone = _steps(reporter, step, 25)
-            crowds = [_start_crowd(job, 40), _start_crowd(job, 10)]
+            crowds = [_start_crowd(run, 40), _start_crowd(run, 10)]
             crowds[1].send_signal(signal.SIGSTOP)
             before, begun = cpu(pid), time.monotonic()
             crowded = _steps(reporter, step + 25, 25)
@@ -248,14 +248,14 @@ def _crowd(home: Path) -> None:
     )
 
 
-def _start_crowd(job: Job, count: int) -> subprocess.Popen[bytes]:
-    argv = [sys.executable, "-c", CROWD, str(job.socket_path), str(count), str(job.log_path.stat().st_size)]
+def _start_crowd(run: RunDir, count: int) -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-c", CROWD, str(run.socket_path), str(count), str(run.log_path.stat().st_size)]
     crowd = subprocess.Popen(argv, stdout=subprocess.PIPE)
     assert crowd.stdout is not None and crowd.stdout.readline() == b"there\n"
     return crowd
 
 
-def _steps(reporter: JobReporter, first: int, count: int) -> list[float]:
+def _steps(reporter: RunReporter, first: int, count: int) -> list[float]:
     times = []
     for step in range(first + 1, first + count + 1):
         begun = time.perf_counter()
@@ -270,36 +270,36 @@ def _steps(reporter: JobReporter, first: int, count: int) -> list[float]:
 
 
 def _attach(home: Path, steps: int) -> None:
-    """Four panes of a long job: ended with and without its history file, and running."""
-    job = make_job(home, phase="finished")
-    fill(job, steps)
+    """Four panes of a long run: ended with and without its history file, and running."""
+    run = make_run(home, phase="finished")
+    fill(run, steps)
     begun = time.perf_counter()
-    digest = Digest(job)
+    digest = LogIndex(run)
     digest.catch_up()
     print(
-        f"{steps} steps, {job.log_path.stat().st_size / 1e6:.0f} MB of log: history made from the log alone in"
+        f"{steps} steps, {run.log_path.stat().st_size / 1e6:.0f} MB of log: history made from the log alone in"
         f" {time.perf_counter() - begun:.1f} s, peak {_peak() / 1e6:.0f} MB in this process"
     )
     digest.save()
-    job.state_path.write_text(json.dumps({**digest.summary, "phase": "finished"}))
-    print(f"history.bin: {(job.path / 'history.bin').stat().st_size / 1e6:.1f} MB")
-    _tell_attach("an ended job", job)
-    job.state_path.write_text(json.dumps({**digest.summary, "phase": "running", "host": this_host()}))
-    with supervised(job) as pid:
-        _tell_attach("a running job", job)
+    run.state_path.write_text(json.dumps({**digest.summary, "phase": "finished"}))
+    print(f"history.bin: {(run.path / 'history.bin').stat().st_size / 1e6:.1f} MB")
+    _tell_attach("an ended run", run)
+    run.state_path.write_text(json.dumps({**digest.summary, "phase": "running", "host": host_name()}))
+    with supervised(run) as pid:
+        _tell_attach("a running run", run)
         print(f"its supervisor: {rss(pid) / 1e6:.1f} MB")
     begun = time.perf_counter()
-    reporter = JobReporter(job, 2)
+    reporter = RunReporter(run, 2)
     reporter.past()
     print(f"a trainer looks for commands and edits in that log: {time.perf_counter() - begun:.2f} s")
     reporter.close()
 
 
-def _tell_attach(what: str, job: Job) -> None:
+def _tell_attach(what: str, run: RunDir) -> None:
     times, size = [], 0
     for _ in range(11):
         begun = time.perf_counter()
-        answer = asyncio.run(Link(job).history(PANES))
+        answer = asyncio.run(RunClient(run).history(PANES))
         times.append(time.perf_counter() - begun)
         size = len(json.dumps(answer, separators=(",", ":")))
     print(

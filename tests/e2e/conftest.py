@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from engine.events.log import read_all
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from engine.host.process import is_alive, start_ticks
 from tests.e2e.terminal import Terminal
 
@@ -69,16 +69,16 @@ def write_shards(folder: Path, tokens: int = 20_000) -> None:
 
 
 class Run:
-    """One job, seen from outside: its files, and what the command line says of it."""
+    """One run, seen from outside: its files, and what the command line says of it."""
 
     def __init__(self, world: World, id: str) -> None:
         self.world = world
         self.id = id
-        self.job = Job(world.home / "jobs" / id)
+        self.run_dir = RunDir(world.home / "runs" / id)
 
     def events(self) -> list[Record]:
         """Every record that is in the log now, with its offset."""
-        return [{"at": at, **record} for at, record in read_all(self.job.log_path)]
+        return [{"at": at, **record} for at, record in read_all(self.run_dir.log_path)]
 
     def kind(self, kind: str) -> list[Record]:
         return [record for record in self.events() if record["kind"] == kind]
@@ -103,7 +103,7 @@ class Run:
 
     def who(self, role: str) -> Record | None:
         """Pid and start time of the living ``trainer`` or ``supervisor``."""
-        who = self.job.state().get(role)
+        who = self.run_dir.state().get(role)
         return who if is_alive(who) else None
 
     def pid(self, role: str) -> int:
@@ -129,7 +129,7 @@ class Run:
 
         def look() -> Record | None:
             nonlocal at
-            for offset, record in read_all(self.job.log_path, at):
+            for offset, record in read_all(self.run_dir.log_path, at):
                 at = offset + 1
                 if record["kind"] == "step" and record["step"] >= step and record["attempt"] >= attempt:
                     return record
@@ -140,7 +140,7 @@ class Run:
     def reached(self, step: int, patience: float = 5.0) -> bool:
         """Whether the run comes to ``step`` within a few seconds."""
         deadline = time.monotonic() + patience
-        while (self.job.state().get("step") or 0) < step and not self.job.ended():
+        while (self.run_dir.state().get("step") or 0) < step and not self.run_dir.ended():
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.01)
@@ -150,16 +150,16 @@ class Run:
         """Wait for the run's end and its supervisor's; the status then."""
 
         def over() -> bool:
-            return self.job.ended() and self.who("supervisor") is None
+            return self.run_dir.ended() and self.who("supervisor") is None
 
         wait_for(f"the end of {self.id}", over, patience)
         status = self.status()
-        console = self.job.console_path.read_text() if self.job.console_path.exists() else ""
+        console = self.run_dir.console_path.read_text() if self.run_dir.console_path.exists() else ""
         assert status["phase"] == phase, f"{status}\n{console}"
         return status
 
     def weights(self, step: int = STEPS) -> bytes:
-        return (self.world.out / self.job.name / f"ckpt_step_{step}" / "model.safetensors").read_bytes()
+        return (self.world.out / self.run_dir.name / f"ckpt_step_{step}" / "model.safetensors").read_bytes()
 
 
 class World:

@@ -195,7 +195,7 @@ def test_a_name_that_a_living_run_writes_to_is_taken(world, command):
     told = world.run(command, "-p", "nano", "--name", "run", code=1)
     assert len(told.stderr.splitlines()) == 1
     assert "checkpoints there" in told.stderr
-    assert [path.name for path in (world.home / "jobs").iterdir()] == [run.id]
+    assert [path.name for path in (world.home / "runs").iterdir()] == [run.id]
 
 
 def test_a_home_that_is_a_file_is_told(world):
@@ -223,7 +223,7 @@ def test_a_run_on_foreign_ids_fails_with_the_reason(world):
     assert "id 999" in status["reason"]
     assert "phase1-train-000.bin" in status["reason"]
     assert status["attempt"] == 1
-    assert "Traceback" not in run.job.console_path.read_text()
+    assert "Traceback" not in run.run_dir.console_path.read_text()
     world.run("watch", run.id, code=1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 
-FORM = ("error", "tok_s", "step_s", "split_s", "peak", "warmup_s", "ceiling_flop_s", "ceiling_share", "data", "paths")
+FORM = ("error", "tok_s", "step_s", "split_s", "peak", "warmup_s", "ceiling_flop_s", "ceiling_share", "data", "plan")
 
 
 def test_a_grid_as_json_and_nothing_left_behind(world):

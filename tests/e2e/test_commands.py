@@ -13,7 +13,7 @@ LONG = ("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
 
 
 def checkpoints(run) -> list[str]:
-    return sorted(path.name for path in (run.world.out / run.job.name).glob("ckpt_step_*"))
+    return sorted(path.name for path in (run.world.out / run.run_dir.name).glob("ckpt_step_*"))
 
 
 def test_pause_holds_and_resume_goes_on(world, undisturbed):
@@ -142,7 +142,7 @@ def test_resume_of_another_run_takes_its_spec_with_it(undisturbed):
     run = world.find(told.stdout.strip())
     run.wait_end()
     assert sorted(run.losses()) == list(range(201, 251))
-    assert run.job.spec().train.steps == 250
+    assert run.run_dir.spec().train.steps == 250
     # The schedule stretches with the run, so only the first step, whose weights and data are the same, is too.
     assert run.losses()[201] == undisturbed.losses()[201]
 
@@ -180,7 +180,7 @@ def test_training_in_the_foreground_is_the_same_run(world, undisturbed):
     told = world.train()
     assert f"step {STEPS}/{STEPS}" in told
     assert (world.out / "run" / f"ckpt_step_{STEPS}" / "model.safetensors").read_bytes() == undisturbed.weights()
-    assert not (world.home / "jobs").exists()
+    assert not (world.home / "runs").exists()
 
 
 def test_rm_forgets_an_ended_run_and_keeps_its_checkpoints(world):
@@ -192,7 +192,7 @@ def test_rm_forgets_an_ended_run_and_keeps_its_checkpoints(world):
     run.wait_end("stopped")
     saved = checkpoints(run)
     world.run("rm", run.id)
-    assert not run.job.path.exists()
+    assert not run.run_dir.path.exists()
     assert len(saved) == 1
     assert (world.out / "run" / saved[0] / "model.safetensors").is_file()
     assert json.loads(world.run("ls", "--json").stdout) == []
@@ -208,7 +208,7 @@ def test_lists_and_logs(undisturbed):
         assert json.loads(world.run("status", text, "--json").stdout) == status
     assert f"{STEPS}" in world.run("status", undisturbed.id).stdout
     world.run("logs", undisturbed.id)
-    assert "no such job" in world.run("status", "nothing-like-it", code=1).stderr
+    assert "no such run" in world.run("status", "nothing-like-it", code=1).stderr
     assert "the app needs a terminal" in world.run("attach", undisturbed.id, code=1).stderr
 
 

@@ -7,8 +7,8 @@ import asyncio
 import json
 
 from engine.host.files import write_json
-from engine.host.process import this_boot
-from engine.runs.store import Store
+from engine.host.process import boot_id
+from engine.runs.store import RunStore
 from tui.app.app import MlaApp
 
 
@@ -16,7 +16,7 @@ def cut(run, step: int = 95, **state) -> None:
     """Kill the run's two processes when it has done ``step`` steps and let its state be that of another boot."""
     run.wait_step(step)
     run.kill_both()
-    write_json(run.job.state_path, {**run.job.state(), **state})
+    write_json(run.run_dir.state_path, {**run.run_dir.state(), **state})
 
 
 def test_a_run_that_a_reboot_cut_off_says_so_and_goes_on_when_asked(world, undisturbed):
@@ -37,7 +37,7 @@ def test_a_run_that_a_reboot_cut_off_says_so_and_goes_on_when_asked(world, undis
     assert world.processes() == []
 
     assert "it goes on" in world.run("resume", run.id).stderr
-    assert run.job.state()["boot"] == this_boot()
+    assert run.run_dir.state()["boot"] == boot_id()
     run.wait_end()
     assert run.losses() == undisturbed.losses()
     assert run.weights() == undisturbed.weights()
@@ -101,7 +101,7 @@ def test_a_job_of_another_host_is_never_started_and_never_called_dead(world):
     for command in ("resume", "checkpoint", "stop"):
         told = world.run(command, run.id, code=1).stderr
         assert told == (
-            f"mla-tui: job {run.id}: is on host elsewhere; resume it there with: mla-tui resume {run.id};"
+            f"mla-tui: run {run.id}: is on host elsewhere; resume it there with: mla-tui resume {run.id};"
             f" or go on here with: mla-tui launch --resume {saved}\n"
         )
     assert "no run was cut off" in world.run("resume", "--cut-off").stderr
@@ -115,12 +115,12 @@ async def test_a_key_of_the_app_resumes_it(world, undisturbed, monkeypatch):
     cut(run, boot="another")
     for name in ("MLA_TUI_HOME", "XDG_CONFIG_HOME", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.setenv(name, world.env[name])
-    app = MlaApp(Store())
+    app = MlaApp(RunStore())
     async with asyncio.timeout(90), app.run_test(size=(80, 24)) as pilot:
         while not app.screen.query_one("#cut-off").display:
             await pilot.pause(0.05)
         await pilot.press("r")
-        while not run.job.ended():
+        while not run.run_dir.ended():
             await pilot.pause(0.05)
     run.wait_end()
     assert run.losses() == undisturbed.losses()

@@ -98,8 +98,10 @@ def test_a_stranger_with_a_dead_trainers_pid_is_never_signalled(world):
     try:
         forged = {**identity(stranger.pid), "attempt": 1}
         forged["start_ticks"] -= 1
-        write_json(run.job.trainer_who, forged)
-        write_json(run.job.state_path, {**read_json(run.job.state_path), "trainer": forged, "supervisor": forged})
+        write_json(run.run_dir.trainer_who, forged)
+        write_json(
+            run.run_dir.state_path, {**read_json(run.run_dir.state_path), "trainer": forged, "supervisor": forged}
+        )
         assert run.status()["phase"] == "cut-off"
         assert run.status()["trainer"]["alive"] is False
         world.run("checkpoint", run.id)  # revives it
@@ -116,11 +118,11 @@ def test_of_supervisors_raced_one_stays(world, undisturbed, wait_for):
     run = world.launch("-s", "steps=600", "-s", "save_every=0", "-s", "val_every=0")
     run.wait_step(3)
     run.kill_both()
-    argv = [sys.executable, "-m", "engine.runs.supervisor", str(run.job.path)]
-    racers = [subprocess.Popen(argv, env=world.env, cwd=run.job.path) for _ in range(8)]
+    argv = [sys.executable, "-m", "engine.runs.supervisor", str(run.run_dir.path)]
+    racers = [subprocess.Popen(argv, env=world.env, cwd=run.run_dir.path) for _ in range(8)]
     run.wait_step(1, attempt=2)
     wait_for("the losers to leave", lambda: sum(racer.poll() is None for racer in racers) == 1)
-    assert is_locked(run.job.supervisor_lock)
+    assert is_locked(run.run_dir.supervisor_lock)
     run.wait_end()
     assert [racer.wait(30) for racer in racers] == [0] * 8
     steps = [r["step"] for r in run.kind("step") if r["attempt"] == 2]
@@ -133,7 +135,7 @@ def test_an_upgrade_under_a_living_run_is_said(world, wait_for):
     run.wait_step(3)
     run.kill("trainer", signal.SIGSTOP)  # it must not revive a supervisor before its state is changed
     run.kill("supervisor")
-    write_json(run.job.state_path, {**read_json(run.job.state_path), "version": "0.0.9"})
+    write_json(run.run_dir.state_path, {**read_json(run.run_dir.state_path), "version": "0.0.9"})
     run.kill("trainer", signal.SIGCONT)
     (alert,) = wait_for("the alert", lambda: [r for r in run.kind("alert") if r["what"] == "version"])
     assert "0.0.9" in alert["text"]

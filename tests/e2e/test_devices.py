@@ -1,4 +1,4 @@
-"""One job a device: a second is told which job has it, waits for it, or shares it when that is asked for."""
+"""One run a device: a second is told which run has it, waits for it, or shares it when that is asked for."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def test_a_second_launch_is_told_who_has_the_device(world):
     first = world.launch(*LONG, name="first")
     first.wait_step(1)
     told = world.run("launch", "-p", "nano", "--name", "second", code=1)
-    assert f"cpu: is used by job {first.id}" in told.stderr
+    assert f"cpu: is used by run {first.id}" in told.stderr
     assert len(told.stderr.splitlines()) == 1
-    assert [path.name for path in (world.home / "jobs").iterdir()] == [first.id]
+    assert [path.name for path in (world.home / "runs").iterdir()] == [first.id]
 
     beside = world.launch("--share-device", "-s", "steps=20", name="beside")
     beside.wait_end()
@@ -28,7 +28,7 @@ def test_a_queued_job_starts_when_the_device_is_free(world, wait_for):
     queued = world.launch("--queue", "-s", "steps=20", name="queued")
     another = world.launch("--queue", "-s", "steps=20", name="another")
     for run in (queued, another):
-        waits = f"waits for cpu, which job {first.id} uses"
+        waits = f"waits for cpu, which run {first.id} uses"
         wait_for("it to wait", lambda run=run, waits=waits: waits in [s["reason"] for s in run.kind("state")])
     world.run("stop", another.id)
     another.wait_end("stopped")

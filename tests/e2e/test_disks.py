@@ -108,7 +108,7 @@ def test_a_supervisor_that_starts_on_a_full_disk_serves_what_it_can(world, make_
 
     def another() -> bool:
         try:
-            client = Attacker(run.job.socket_path)
+            client = Attacker(run.run_dir.socket_path)
             pid = client.hello()["pid"]
         except (OSError, KeyError):
             return False
@@ -144,7 +144,7 @@ def test_a_read_only_state_directory_is_read_and_not_written(world, make_disk, w
     cut.kill_both()
     wait_for("all to be gone", lambda: world.processes() == [])
     home.remount("ro")
-    assert [job["phase"] for job in json.loads(world.run("ls", "--json").stdout)] == ["cut-off", "finished"]
+    assert [run_dir["phase"] for run_dir in json.loads(world.run("ls", "--json").stdout)] == ["cut-off", "finished"]
     assert "step 20/20" in world.run("watch", ended.id, "--no-follow").stdout
     for command in (("launch", "-p", "nano", "--name", "new"), ("resume", cut.id), ("rm", ended.id)):
         told = world.run(*command, code=1)
@@ -163,7 +163,7 @@ def test_a_run_that_ends_on_a_full_disk_waits_to_tell_its_last_steps(world, make
     run = world.launch()
     run.wait_step(20)
     filler = home.fill()
-    wait_for("the last checkpoint, on another disk", lambda: (world.out / run.job.name / "ckpt_step_240").is_dir())
+    wait_for("the last checkpoint, on another disk", lambda: (world.out / run.run_dir.name / "ckpt_step_240").is_dir())
     assert max(run.losses()) < 240
     time.sleep(3)  # it has nothing left to do; nothing shows that it waits but that it has not ended
     assert run.who("trainer") is not None

@@ -91,7 +91,7 @@ def test_a_run_whose_steps_become_others_is_its_own_replay(world, tmp_path):
     edits = run.kind("edit")
     assert [edit["ok"] for edit in edits] == [True] * 4
     assert run.status()["context"] == 48
-    spec = run.job.spec()
+    spec = run.run_dir.spec()
     replay = Replay(edits)
     Trainer(spec, TorchBackend(spec), replay, tmp_path / "replay").run(None, None)
     assert run.losses() == replay.losses

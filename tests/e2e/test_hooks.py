@@ -22,9 +22,9 @@ def test_the_end_of_a_run_is_told_before_its_supervisor_leaves(world):
     run = world.launch("-s", "steps=20")
     run.wait_end()
     (record,) = told(out)
-    assert (record["job"], record["name"], record["phase"]) == (run.id, "run", "finished")
-    assert "told me" in run.job.console_path.read_text()
-    assert run.job.state()["hooks_at"] > record["at"]
+    assert (record["run"], record["name"], record["phase"]) == (run.id, "run", "finished")
+    assert "told me" in run.run_dir.console_path.read_text()
+    assert run.run_dir.state()["hooks_at"] > record["at"]
     # Nothing is due, so whoever looks again starts nothing.
     world.run("watch", run.id)
     world.run("resume", "--cut-off")

@@ -56,13 +56,13 @@ def disturb(world, run, expected: dict[int, float], kills: int) -> None:
         elif who := run.who(role):  # it may be gone already, and another on its way
             os.kill(who["pid"], 9)
         killed[role] += 1
-    print(f"killed {killed}, {run.job.state().get('attempt')} attempts")
+    print(f"killed {killed}, {run.run_dir.state().get('attempt')} attempts")
     world.run("watch", run.id)
     run.wait_end()
     out, _ = client.communicate(timeout=60)
 
     assert run.losses() == expected  # every step's record, of the latest attempt, to the last bit
-    lines = run.job.log_path.read_bytes().splitlines(keepends=True)
+    lines = run.run_dir.log_path.read_bytes().splitlines(keepends=True)
     assert [line for line in lines if line.strip() and parse(line) is None] == []  # none torn, none within another
     ends = [record["attempt"] for record in run.kind("exit")]
     assert ends == list(range(1, len(ends) + 1))  # every attempt has one end

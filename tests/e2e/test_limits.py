@@ -56,9 +56,9 @@ def test_a_look_needs_no_torch(undisturbed, command):
 
 def test_a_run_leaves_nothing_open_to_others(undisturbed):
     home = undisturbed.world.home
-    for folder in (home, home / "jobs", undisturbed.job.path):
+    for folder in (home, home / "runs", undisturbed.run_dir.path):
         assert folder.stat().st_mode & 0o077 == 0
-    files = [path for path in undisturbed.job.path.rglob("*") if path.is_file()]
+    files = [path for path in undisturbed.run_dir.path.rglob("*") if path.is_file()]
     assert len(files) >= 5
     assert [path.name for path in files if path.stat().st_mode & 0o077] == []
-    assert not undisturbed.job.socket_path.exists()
+    assert not undisturbed.run_dir.socket_path.exists()

@@ -35,7 +35,7 @@ def rss(pid: int) -> int:
 def assert_well(run, pid: int) -> None:
     """The same supervisor answers, and what is done now reaches a client."""
     assert run.pid("supervisor") == pid
-    client = Attacker(run.job.socket_path)
+    client = Attacker(run.run_dir.socket_path)
     at = client.hello()["at"]
     client.send(json.dumps({"id": 1, "method": "subscribe", "params": {"from": at}}).encode() + b"\n")
     while json.loads(client.line()).get("params", {}).get("kind") != "step":
@@ -45,10 +45,10 @@ def assert_well(run, pid: int) -> None:
 
 def flood(run, count: int) -> None:
     pid, seed = run.pid("supervisor"), random.SystemRandom().randrange(1 << 32)
-    fuzz(run.job.socket_path, 200, random.Random(seed))  # what a first time costs
+    fuzz(run.run_dir.socket_path, 200, random.Random(seed))  # what a first time costs
     before, attempt = rss(pid), run.status()["attempt"]
     print(f"seed {seed}, supervisor {before / 1e6:.1f} MB before")
-    fuzz(run.job.socket_path, count, random.Random(seed))
+    fuzz(run.run_dir.socket_path, count, random.Random(seed))
     print(f"{rss(pid) / 1e6:.1f} MB after {count} requests")
     assert_well(run, pid)
     assert rss(pid) < before + (16 << 20), f"seed {seed}"
@@ -71,7 +71,7 @@ def test_at_the_limit_of_open_files_the_run_is_still_looked_after(run, wait_for)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (64, hard))
     clients, refused = [], []
     for _ in range(90):
-        client = Attacker(run.job.socket_path)
+        client = Attacker(run.run_dir.socket_path)
         with contextlib.suppress(BrokenPipeError):
             client.send(b'{"id":1,"method":"subscribe"}\n')
         answer = json.loads(client.line())
@@ -81,7 +81,7 @@ def test_at_the_limit_of_open_files_the_run_is_still_looked_after(run, wait_for)
     attempt = run.status()["attempt"] + 1
     run.kill("trainer")
     run.wait_step(1, attempt)
-    wait_for("the state to be saved", lambda: run.job.state().get("attempt") == attempt)
+    wait_for("the state to be saved", lambda: run.run_dir.state().get("attempt") == attempt)
     assert run.pid("supervisor") == pid
     watch = run.world.start("watch", run.id, "--json")  # no room: it reads the files
     assert json.loads(watch.stdout.readline())["at"] == 0
@@ -95,7 +95,7 @@ def test_at_the_limit_of_open_files_the_run_is_still_looked_after(run, wait_for)
 
 def _answers(run) -> bool:
     try:
-        client = Attacker(run.job.socket_path)
+        client = Attacker(run.run_dir.socket_path)
         client.hello()
     except (OSError, KeyError):
         return False
@@ -105,12 +105,12 @@ def _answers(run) -> bool:
 
 def test_the_sockets_file_is_made_again_when_it_is_deleted(run, wait_for):
     pid = run.pid("supervisor")
-    staying = Attacker(run.job.socket_path)
-    run.job.socket_path.unlink()
-    wait_for("the socket", lambda: run.job.socket_path.exists() and _answers(run))
+    staying = Attacker(run.run_dir.socket_path)
+    run.run_dir.socket_path.unlink()
+    wait_for("the socket", lambda: run.run_dir.socket_path.exists() and _answers(run))
     assert staying.hello()["pid"] == pid
-    run.job.socket_path.unlink()
-    run.job.socket_path.write_text("not a socket")
+    run.run_dir.socket_path.unlink()
+    run.run_dir.socket_path.write_text("not a socket")
     wait_for("the socket", lambda: _answers(run))
     assert_well(run, pid)
     staying.close()
@@ -135,7 +135,7 @@ def test_a_supervisor_that_does_not_answer_is_gone_around(run, wait_for):
     run.wait_step(run.kind("step")[-1]["step"] + 3)
     paused = [r for r in run.kind("state") if r["phase"] == "paused"]
     assert len(paused) == 1
-    asked = [json.loads(line) for line in run.job.commands_path.read_text().split("\n") if line]
+    asked = [json.loads(line) for line in run.run_dir.commands_path.read_text().split("\n") if line]
     assert len({r["id"] for r in asked if r["method"] == "pause"}) == 1
     watch.kill()
     watch.communicate()
@@ -165,19 +165,19 @@ print(*said)
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_can_neither_read_nor_connect(run):
     def stranger() -> str:
-        argv = [sys.executable, "-c", STRANGER, str(run.job.socket_path)]
+        argv = [sys.executable, "-c", STRANGER, str(run.run_dir.socket_path)]
         return subprocess.run(argv, cwd="/", capture_output=True, text=True, check=True).stdout.strip()
 
-    folders = [*run.job.path.parents][: len(run.job.path.parts) - len(run.world.root.parts)]
+    folders = [*run.run_dir.path.parents][: len(run.run_dir.path.parts) - len(run.world.root.parts)]
     for folder in run.world.root.parents:
         if folder.stat().st_uid == os.geteuid() and folder != Path("/") and not folder.stat().st_mode & 0o001:
             os.chmod(folder, 0o711)  # the test's own folders, so that only the home's walls are tried
     run.world.root.chmod(0o711)
     assert stranger() == "PermissionError"
-    assert run.job.socket_path.stat().st_mode & 0o777 == 0o600
-    for folder in (*folders, run.job.path):  # the walls down, the door ajar: the supervisor itself looks who comes
+    assert run.run_dir.socket_path.stat().st_mode & 0o777 == 0o600
+    for folder in (*folders, run.run_dir.path):  # the walls down, the door ajar: the supervisor itself looks who comes
         os.chmod(folder, 0o711)
-    os.chmod(run.job.socket_path, 0o666)
+    os.chmod(run.run_dir.socket_path, 0o666)
     said = stranger().split()
     assert set(said[:-1]) <= {"console.log"}
     assert said[-1] in ("b''", "ConnectionResetError", "BrokenPipeError")
@@ -186,14 +186,14 @@ def test_another_user_can_neither_read_nor_connect(run):
 
 def test_fifty_clients_of_which_ten_never_read_cost_little(run):
     pid = run.pid("supervisor")
-    with open(run.job.log_path, "ab") as log:  # more than a socket and a buffer hold
+    with open(run.run_dir.log_path, "ab") as log:  # more than a socket and a buffer hold
         line = json.dumps({"t": 1.0, "kind": "log", "attempt": 1, "text": "x" * 500}).encode() + b"\n"
         for _ in range(40):
             log.write(line * 500)
             log.flush()
     before = rss(pid)
     watchers = [run.world.start("watch", run.id, "--json", stdout=subprocess.DEVNULL) for _ in range(4)]
-    clients = [Attacker(run.job.socket_path) for _ in range(46)]
+    clients = [Attacker(run.run_dir.socket_path) for _ in range(46)]
     for client in clients:
         client.send(b'{"id":1,"method":"subscribe","params":{"from":0}}\n')
     for watcher in watchers:

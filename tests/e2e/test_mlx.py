@@ -1,4 +1,4 @@
-"""A job trained with MLX: edited, killed, and on to its end."""
+"""A run trained with MLX: edited, killed, and on to its end."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from engine.events.log import read_all
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from engine.host.files import write_json
 from engine.host.process import Lock
 from engine.preflight import resolved
@@ -36,17 +36,17 @@ def spec(root: Path, *more: str) -> Any:
     return resolved(load("cpu_demo", [*NANO, *common, *paths, *more]))
 
 
-def begin_until_its_end(job: Job, *tight: str) -> list[dict[str, Any]]:
-    """The records of a job whose ranks are started until it has finished."""
-    supervisor = Lock(job.supervisor_lock)  # held: a trainer revives one that is not there
+def begin_until_its_end(run: RunDir, *tight: str) -> list[dict[str, Any]]:
+    """The records of a run whose ranks are started until it has finished."""
+    supervisor = Lock(run.supervisor_lock)  # held: a trainer revives one that is not there
     assert supervisor.acquire()
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
     try:
         for attempt in range(1, 4):
             launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-            words = [str(Path(__file__).with_name("tight_rank.py")), str(job.path), str(attempt), *tight]
+            words = [str(Path(__file__).with_name("tight_rank.py")), str(run.path), str(attempt), *tight]
             done = subprocess.run([*launcher, *words], env=env, capture_output=True, text=True, timeout=200)
-            records = [record for _, record in read_all(job.log_path)]
+            records = [record for _, record in read_all(run.log_path)]
             if [r["phase"] for r in records if r["kind"] == "state"][-1] == "finished":
                 return records
         pytest.fail(f"it never came to its end\n{done.stdout}\n{done.stderr}")
@@ -66,12 +66,12 @@ def test_one_of_two_ranks_runs_out_of_memory(tmp_path: Path, where: str, rank: i
     write_shards(tmp_path / "shards")
     calm = Run(spec(tmp_path), tmp_path / "calm", [], {}, [])
     calm.live()
-    job = Job(tmp_path / "job")
-    job.path.mkdir()
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
     two = spec(tmp_path, "backend=deepspeed", "gpus_per_node=2")
-    write_json(job.path / "spec.json", {**two.to_dict(), "start": {"name": "tight"}})
+    write_json(run.path / "spec.json", {**two.to_dict(), "start": {"name": "tight"}})
     method, share = SITES.get(where, ("evaluate", 0.5))
-    records = begin_until_its_end(job, str(rank), method, str(share))
+    records = begin_until_its_end(run, str(rank), method, str(share))
 
     def of(kind: str) -> list[dict[str, Any]]:
         return [record for record in records if record["kind"] == kind]
@@ -79,11 +79,11 @@ def test_one_of_two_ranks_runs_out_of_memory(tmp_path: Path, where: str, rank: i
     steps = {record["step"]: record for record in of("step")}
     calm_steps = calm.last("step")
     for step in calm_steps:
-        fed = np.concatenate([np.load(job.path / f"fed-{one}-{step}.npy") for one in (0, 1)])
+        fed = np.concatenate([np.load(run.path / f"fed-{one}-{step}.npy") for one in (0, 1)])
         assert np.array_equal(fed, calm.fed[step]), f"step {step} had other sequences"
     found, told = ({step: one[step]["loss"] for step in one} for one in (steps, calm_steps))
     assert found == pytest.approx(told, rel=1e-5)
-    assert (job.path / "failed").exists()
+    assert (run.path / "failed").exists()
     if where == "validation":  # only that rank, only its piece
         assert len(of("start")) == 1 and {record["micro"] for record in of("step")} == {4}
         assert [oom["action"] for oom in of("oom")] == ([] if rank else ["validate 2 at once"])

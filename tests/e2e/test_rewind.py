@@ -79,7 +79,7 @@ def test_a_rewound_run_passes_over_the_bad_sequences(world, poisoned):
 
     # The same by hand: the checkpoint the run went back to, its cursor set behind the bad step.
     state, facts = checkpoint.load(world.out / "run" / f"ckpt_step_{back}")
-    data, cursor = open_split(run.job.spec(), "train"), Cursor.from_dict(facts["cursor"])
+    data, cursor = open_split(run.run_dir.spec(), "train"), Cursor.from_dict(facts["cursor"])
     for _ in range(back, bad):
         _, cursor = data.take(cursor, 8)
     assert rewind["cursor"] == cursor.to_dict()

@@ -43,7 +43,7 @@ def test_what_the_unit_starts_resumes_the_runs_with_nothing_but_its_own_environm
     run = world.launch("-s", "steps=100000", "-s", "save_every=0")
     run.wait_step(5)
     run.kill_both()
-    write_json(run.job.state_path, {**run.job.state(), "boot": "another"})
+    write_json(run.run_dir.state_path, {**run.run_dir.state(), "boot": "another"})
     kept = dict(unquoted(line).split("=", 1) for line in re.findall(r"^Environment=(.*)$", text, re.MULTILINE))
     assert kept["MLA_TUI_HOME"] == str(world.home)
     argv = shlex.split(re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)[1])

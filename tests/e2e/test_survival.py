@@ -84,7 +84,7 @@ def test_a_watcher_is_told_when_both_are_gone(world):
 
 
 def test_a_supervisor_killed_at_once_loses_nothing(world, undisturbed, wait_for):
-    """Between a job's creation and its first step there is no trainer that could call for help at every moment."""
+    """Between a run's creation and its first step there is no trainer that could call for help at every moment."""
     run = world.launch()
     run.kill("supervisor")
     with_help = world.start("watch", run.id, "--json")
@@ -155,7 +155,7 @@ def test_a_damaged_checkpoint_costs_the_steps_behind_the_one_before(world):
 
 def test_sigterm_while_the_trainer_still_starts_is_a_stop(world, wait_for):
     run = world.launch()
-    wait_for("the trainer's name", lambda: run.job.trainer_who.exists())
+    wait_for("the trainer's name", lambda: run.run_dir.trainer_who.exists())
     run.kill("trainer", signal.SIGTERM)
     assert run.kind("step") == []
     run.wait_end("stopped")

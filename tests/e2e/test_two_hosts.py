@@ -104,7 +104,7 @@ def test_a_cable_that_is_pulled_is_a_restart_when_it_is_back(on_two_hosts, two_h
     ip("-n", two_hosts[1], "link", "set", "v2", "down")
     wait_for("an end of both hosts' ranks", lambda: any(r["code"] for r in run.kind("exit")))
     ip("-n", two_hosts[1], "link", "set", "v2", "up")
-    wait_for("the end of the run", run.job.ended, patience=200)
+    wait_for("the end of the run", run.run_dir.ended, patience=200)
     run.wait_end()
     first, again = (record["resumed_from"] for record in run.kind("start"))
     assert first is None and again >= 40
@@ -125,7 +125,7 @@ def test_a_host_that_is_not_there_is_named(world, two_hosts):
         )
         assert (done.returncode, done.stdout) == (1, "")
         assert len(done.stderr.splitlines()) == 1 and said in done.stderr
-        assert not (world.home / "jobs").exists()
+        assert not (world.home / "runs").exists()
 
 
 def test_a_port_that_is_taken_is_named(world, two_hosts):

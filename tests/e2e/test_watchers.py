@@ -8,15 +8,15 @@ import threading
 
 import pytest
 
-from engine.runs.client import Link
+from engine.runs.client import RunClient
 
 
 class Reader(threading.Thread):
-    """A program of its own that reads through a ``Link``, live records too."""
+    """A program of its own that reads through a ``RunClient``, live records too."""
 
-    def __init__(self, job) -> None:
+    def __init__(self, run_dir) -> None:
         super().__init__(daemon=True)
-        self.link = Link(job)
+        self.link = RunClient(run_dir)
         self.live: list[str] = []
         self.logged: list[dict] = []
 
@@ -34,7 +34,7 @@ class Reader(threading.Thread):
 @pytest.mark.parametrize("disturbed", [False, True], ids=["calm", "supervisor killed"])
 def test_all_readers_see_the_same(world, disturbed):
     run = world.launch("-s", "steps=500")
-    reader = Reader(run.job)
+    reader = Reader(run.run_dir)
     reader.start()
     first = world.start("watch", run.id, "--json")
     run.wait_step(100)
@@ -68,7 +68,7 @@ def test_history_and_records_meet_without_a_seam(world):
     run.wait_step(60)
 
     async def read() -> tuple[list[int], list[int]]:
-        link = Link(run.job)
+        link = RunClient(run.run_dir)
         answer = await link.history(["loss"], 10_000)
         before = [point[0] for point in answer["series"]["loss"]]
         after = [r["step"] async for r in link.records(answer["at"], live=False) if r["kind"] == "step"]

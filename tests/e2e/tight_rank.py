@@ -1,7 +1,7 @@
-"""One rank of a job, of which one runs out of memory once: started by torchrun, for test_ranks_out_of_memory.py.
+"""One rank of a run, of which one runs out of memory once: started by torchrun, for test_ranks_out_of_memory.py.
 
-``tight_rank.py JOB ATTEMPT RANK METHOD SHARE``: rank RANK fails in its third call of METHOD, at SHARE of the operations
-that the second one was. Every rank leaves the sequences of each step it has taken as JOB/fed-RANK-STEP.npy.
+``tight_rank.py RUN ATTEMPT RANK METHOD SHARE``: rank RANK fails in its third call of METHOD, at SHARE of the operations
+that the second one was. Every rank leaves the sequences of each step it has taken as RUN/fed-RANK-STEP.npy.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from engine.train.backends import build
 from engine.train.backends.ranks import Ranks
-from engine.train.main import run_job, run_worker
+from engine.train.main import run_trainer, run_worker
 from profiles.spec import RunSpec
 from tests.unit.train.whole_runs import Failing
 
@@ -73,4 +73,4 @@ def build_backend(spec: RunSpec, ranks: Ranks) -> Any:
 
 
 build, build.build_backend = build.build_backend, build_backend
-sys.exit(run_job(Job(folder), attempt) if rank == "0" else run_worker())
+sys.exit(run_trainer(RunDir(folder), attempt) if rank == "0" else run_worker())

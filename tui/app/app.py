@@ -24,16 +24,16 @@ from textual.screen import Screen
 from tui.app import actions
 from tui.app.settings import Settings
 from tui.app.terminal import clipboard
-from tui.app.terminal.cell_diff import ExactUpdate
-from tui.app.terminal.key_queue import TypedAhead
+from tui.app.terminal.cell_diff import CellDiff
+from tui.app.terminal.key_queue import KeyQueue
 from tui.app.terminal.tty import LOST_TERMINAL, check_terminal, watch_terminal
 from tui.app.themes import FEW_COLOURS, THEMES, drawn
 from tui.app.widgets.bar import KeyBar
 
 if TYPE_CHECKING:
-    from engine.events.run_dir import Job
-    from engine.runs.store import Store
-    from tui.app.state.run_news import News
+    from engine.events.run_dir import RunDir
+    from engine.runs.store import RunStore
+    from tui.app.state.run_news import RunNews
 
 _TOAST = 10.0  # seconds a line about a run stands: one reads it after looking up
 
@@ -45,10 +45,10 @@ def _action_provider() -> type[Provider]:
 
 
 class MlaApp(App[int]):
-    """Shows the jobs of ``store``; goes straight to the monitor of ``job_id`` when given.
+    """Shows the runs of ``store``; goes straight to the monitor of ``run_id`` when given.
 
     ``trouble`` are lines about settings that were not taken. ``read_only`` refuses every action that changes something.
-    Raises ``UserError`` where there is no such job.
+    Raises ``UserError`` where there is no such run.
     """
 
     TITLE = "mla-tui"
@@ -60,14 +60,14 @@ class MlaApp(App[int]):
     class Announced(Message):
         """What happened to runs."""
 
-        def __init__(self, news: list[News]) -> None:
+        def __init__(self, news: list[RunNews]) -> None:
             super().__init__()
             self.news = news
 
     def __init__(
         self,
-        store: Store,
-        job_id: str | None = None,
+        store: RunStore,
+        run_id: str | None = None,
         *,
         settings: Settings | None = None,
         trouble: Sequence[str] = (),
@@ -82,8 +82,8 @@ class MlaApp(App[int]):
         for theme in (*THEMES, *FEW_COLOURS):
             self.register_theme(theme)
         self.theme = drawn(self.settings.theme, self.console.color_system)
-        self._first_job = store.find(job_id) if job_id is not None else None
-        self._typed = TypedAhead(self, super().on_event)
+        self._first_run = store.find(run_id) if run_id is not None else None
+        self._typed = KeyQueue(self, super().on_event)
 
     async def on_event(self, event: events.Event) -> None:
         if not isinstance(event, (events.Key, events.Paste)) or event.is_forwarded:
@@ -98,7 +98,7 @@ class MlaApp(App[int]):
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
         if isinstance(renderable, ChopsUpdate):
-            renderable = ExactUpdate.of(renderable)
+            renderable = CellDiff.of(renderable)
         super()._display(screen, renderable)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
@@ -110,8 +110,8 @@ class MlaApp(App[int]):
         self.apply(self.settings)
         for line in self.trouble:
             self.notify(line, severity="warning", timeout=_TOAST)
-        if self._first_job is not None:
-            self.open_job(self._first_job)
+        if self._first_run is not None:
+            self.open_run(self._first_run)
         self.watch_runs()
 
     # What a person has set
@@ -175,9 +175,9 @@ class MlaApp(App[int]):
 
     @work(group="runs")
     async def watch_runs(self) -> None:
-        from tui.app.state.run_news import LOOK, Lookout
+        from tui.app.state.run_news import LOOK, RunWatcher
 
-        lookout = Lookout(self.store)
+        lookout = RunWatcher(self.store)
         while True:
             if news := await asyncio.to_thread(lookout.look):
                 self.post_message(self.Announced(news))
@@ -187,8 +187,8 @@ class MlaApp(App[int]):
     def _announced(self, message: Announced) -> None:
         """Told once; not of the run that the person watches, be it below a dialog."""
         watched = next((screen for screen in reversed(self.screen_stack) if not screen.is_modal), None)
-        job = getattr(watched, "job", None)
-        news = [one for one in message.news if job is None or one.job != job.id]
+        run = getattr(watched, "run", None)
+        news = [one for one in message.news if run is None or one.run != run.id]
         for one in news:
             self.notify(one.text, severity="error" if one.bad else "information", timeout=_TOAST)
         if news:
@@ -196,11 +196,11 @@ class MlaApp(App[int]):
 
     # Other screens
 
-    def open_job(self, job: Job) -> None:
-        """Put the monitor of ``job`` on top."""
+    def open_run(self, run: RunDir) -> None:
+        """Put the monitor of ``run`` on top."""
         from tui.app.screens.monitor import MonitorScreen
 
-        self.push_screen(MonitorScreen(job))
+        self.push_screen(MonitorScreen(run))
 
     def open_new_run(self) -> None:
         """Put the form for a new run on top."""
@@ -208,16 +208,16 @@ class MlaApp(App[int]):
 
         self.push_screen(NewRunScreen(self.store))
 
-    def open_compare(self, jobs: list[Job], hint: str = "") -> None:
+    def open_compare(self, runs: list[RunDir], hint: str = "") -> None:
         """Lay the runs over each other; ``hint`` is said there. Raises ``UserError`` where they are too many."""
         from tui.app.screens.compare import CompareScreen
         from tui.app.state.comparison import check_number
 
-        check_number(len(jobs))
-        self.push_screen(CompareScreen(jobs, hint))
+        check_number(len(runs))
+        self.push_screen(CompareScreen(runs, hint))
 
     def open_checkpoints(self, id: str | None) -> None:
-        """Put the checkpoints of the job ``id`` on top; None: there is no job yet."""
+        """Put the checkpoints of the run ``id`` on top; None: there is no run yet."""
         from profiles.errors import UserError
         from tui.app.screens.checkpoints import CheckpointsScreen
 
@@ -229,7 +229,7 @@ class MlaApp(App[int]):
             self.notify(str(error), severity="error")
 
     def open_data(self, what: str | None) -> None:
-        """Put the data of a job or a profile on top; None: of the profile this machine starts with."""
+        """Put the data of a run or a profile on top; None: of the profile this machine starts with."""
         from profiles.registry import detect
         from tui.app.screens.data import DataScreen
 
@@ -251,10 +251,10 @@ class MlaApp(App[int]):
             self.push_screen(SettingsScreen())
 
 
-def run_app(store: Store, job_id: str | None = None, *, read_only: bool = False, low_bandwidth: bool = False) -> int:
+def run_app(store: RunStore, run_id: str | None = None, *, read_only: bool = False, low_bandwidth: bool = False) -> int:
     """Run the app in this terminal until the person leaves it or the terminal is gone; returns the exit code.
 
-    Raises ``UserError`` where ``job_id`` names no job or there is no terminal to draw on.
+    Raises ``UserError`` where ``run_id`` names no run or there is no terminal to draw on.
     """
     import os
     import sys
@@ -271,7 +271,7 @@ def run_app(store: Store, job_id: str | None = None, *, read_only: bool = False,
         print(f"mla-tui: {line}", file=sys.stderr)
     if low_bandwidth:
         settings = replace(settings, low_bandwidth=True)
-    app = MlaApp(store, job_id, settings=settings, trouble=trouble, read_only=read_only)
+    app = MlaApp(store, run_id, settings=settings, trouble=trouble, read_only=read_only)
     with watch_terminal(app, sys.stdin.fileno()) as terminal:
         app.run()
     return LOST_TERMINAL if terminal.lost else app.return_code or 0

@@ -114,7 +114,7 @@ def _notes(told: list[dict[str, Any]]) -> list[str]:
         f"peak: {'allocated on the device' if on_device else 'in RAM, above what torch takes by itself'}",
         f"share: of what matmuls of the model's shapes reach here,"
         f" {_range((result['ceiling_flop_s'] for result in told), _flop_s)}"
-        f" in {', '.join(sorted({result['paths']['precision'] for result in told}))}",
+        f" in {', '.join(sorted({result['plan']['precision'] for result in told}))}",
     ]
 
 

@@ -65,11 +65,11 @@ def listing(args: argparse.Namespace) -> int:
     """The checkpoints of a run; with ``--verify`` damaged content makes the status 1, as damaged sizes always do."""
     from engine.checkpoints.checkpoint import verify
     from engine.checkpoints.inventory import inventory
-    from engine.runs.store import Store
+    from engine.runs.store import RunStore
     from tui.text import format as words
 
-    job = Store().find(args.job)
-    kept = inventory(job)
+    run = RunStore().find(args.run)
+    kept = inventory(run)
     if args.verify:
         for i, one in enumerate(kept):
             try:
@@ -87,7 +87,7 @@ def listing(args: argparse.Namespace) -> int:
         if one.damage:
             print(f"mla-tui: {one.path}: {one.damage}", file=sys.stderr)
     if not kept:
-        print(f"mla-tui: {job.name} has no checkpoint; write one with: mla-tui checkpoint {job.id}", file=sys.stderr)
+        print(f"mla-tui: {run.name} has no checkpoint; write one with: mla-tui checkpoint {run.id}", file=sys.stderr)
     return 1 if any(one.damage for one in kept) else 0
 
 

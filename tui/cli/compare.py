@@ -9,10 +9,10 @@ import shutil
 import sys
 from typing import Any
 
-from engine.events.run_dir import Job
-from engine.runs.store import Store
+from engine.events.run_dir import RunDir
+from engine.runs.store import RunStore
 from profiles.errors import SpecError
-from tui.app.state.comparison import ALWAYS, LETTERS, STEP, TOKENS, Compared, Reader, check_number
+from tui.app.state.comparison import ALWAYS, LETTERS, STEP, TOKENS, ComparedRun, Reader, check_number
 from tui.app.state.spec_diff import differences, flat_spec, grouped
 from tui.text import format as words
 from tui.text.ellipsis import middle
@@ -21,13 +21,15 @@ _NARROWEST_NAME = 12
 
 
 def compare(args: argparse.Namespace) -> int:
-    store = Store()
-    jobs = {job.id: job for job in map(store.find, args.jobs)}
-    if len(jobs) < 2:
-        raise SpecError(f"compare: {next(iter(jobs))}: one run has nothing beside it; name two or more (mla-tui ls)")
-    check_number(len(jobs))
-    runs = asyncio.run(_read(list(jobs.values())))
-    specs = [flat_spec(job) for job in jobs.values()]
+    store = RunStore()
+    run_dirs = {run_dir.id: run_dir for run_dir in map(store.find, args.runs)}
+    if len(run_dirs) < 2:
+        raise SpecError(
+            f"compare: {next(iter(run_dirs))}: one run has nothing beside it; name two or more (mla-tui ls)"
+        )
+    check_number(len(run_dirs))
+    runs = asyncio.run(_read(list(run_dirs.values())))
+    specs = [flat_spec(run_dir) for run_dir in run_dirs.values()]
     rows = _rows(runs, args.by)
     found = differences([spec for spec in specs if spec])
     if args.json:
@@ -43,24 +45,24 @@ def compare(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _read(jobs: list[Job]) -> list[Compared]:
+async def _read(run_dirs: list[RunDir]) -> list[ComparedRun]:
     runs = []
-    for letter, job in zip(LETTERS, jobs, strict=False):
-        run = Compared(letter, {"id": job.id})
-        if (update := await Reader(job).look(ALWAYS)) is not None:
+    for letter, run_dir in zip(LETTERS, run_dirs, strict=False):
+        run = ComparedRun(letter, {"id": run_dir.id})
+        if (update := await Reader(run_dir).look(ALWAYS)) is not None:
             run.take(update)
         runs.append(run)
     return runs
 
 
-def _common_x(runs: list[Compared], axis: str) -> float | None:
+def _common_x(runs: list[ComparedRun], axis: str) -> float | None:
     """The furthest x that all have reached; None where one has no steps, or it is not known when they were done."""
     reached = [run.reach("loss", axis) for run in runs]
     known = [x for x in reached if x is not None]
     return min(known) if known and len(known) == len(reached) else None
 
 
-def _rows(runs: list[Compared], axis: str) -> list[dict[str, Any]]:
+def _rows(runs: list[ComparedRun], axis: str) -> list[dict[str, Any]]:
     """What there is of each run; ``loss_at`` is at the furthest x that all have reached."""
     at = _common_x(runs, axis)
     losses = [None if at is None else run.at("loss", axis, at) for run in runs]

@@ -12,7 +12,7 @@ from profiles import registry
 from profiles.errors import SpecError, UserError
 
 if TYPE_CHECKING:
-    from engine.events.run_dir import Job
+    from engine.events.run_dir import RunDir
     from profiles.spec import RunSpec
 
 
@@ -20,16 +20,16 @@ def show(args: argparse.Namespace) -> int:
     """The facts of the data, and with ``--step`` or ``--sequence`` one sequence of it."""
     from data.survey import survey
 
-    spec, job = _find(args.what)
+    spec, run = _find(args.what)
     found: dict[str, Any] = {
         **{"root": spec.data.root, "phase": spec.data.phase, "context": spec.batch.context},
         **{"sequences_per_step": spec.batch.sequences, "seed": spec.train.seed, "steps": spec.train.steps},
-        **{"vocab_size": spec.model.config.vocab_size, "run": job.name if job else None, "window": None},
+        **{"vocab_size": spec.model.config.vocab_size, "run": run.name if run else None, "window": None},
         **survey(Path(spec.data.root), spec.data.phase, spec.model.config.vocab_size, spec.batch.context),
     }
     if args.step is not None or args.sequence is not None:
         try:
-            found["window"] = _window(spec, job, args.step, args.sequence)
+            found["window"] = _window(spec, run, args.step, args.sequence)
         except UserError as error:
             if not args.json:
                 raise
@@ -40,20 +40,20 @@ def show(args: argparse.Namespace) -> int:
     return 1 if found["problems"] else 0
 
 
-def _find(what: str) -> tuple[RunSpec, Job | None]:
+def _find(what: str) -> tuple[RunSpec, RunDir | None]:
     """The spec of a profile, or of a run where no profile is called so. Raises ``UserError``."""
-    from engine.runs.store import Store
+    from engine.runs.store import RunStore
 
     if what in registry.names() or what.endswith(".toml"):
         return registry.load(what), None
     try:
-        job = Store().find(what)
+        run = RunStore().find(what)
     except UserError as error:
         raise SpecError(f"{what!r}: no profile ({', '.join(registry.names())}), and: {error}") from None
-    return job.spec(), job
+    return run.spec(), run
 
 
-def _window(spec: RunSpec, job: Job | None, step: int | None, sequence: int | None) -> dict[str, Any]:
+def _window(spec: RunSpec, run: RunDir | None, step: int | None, sequence: int | None) -> dict[str, Any]:
     """Number ``sequence`` (from 1 up; -1 is the last) of ``step``, or of the first epoch where no step is given."""
     from data.cursor import Cursor
     from data.splits import open_split
@@ -62,12 +62,12 @@ def _window(spec: RunSpec, job: Job | None, step: int | None, sequence: int | No
 
     cursor = Cursor(spec.train.seed, spec.batch.context)
     if step is not None:
-        if job is not None:
-            spec, cursor = before_step(job, step)
+        if run is not None:
+            spec, cursor = before_step(run, step)
         elif not 1 <= step <= spec.train.steps:
             raise UserError(f"step {step}: a run of this profile has the steps 1 to {spec.train.steps}")
     data = open_split(spec, "train")
-    if step is not None and job is None:
+    if step is not None and run is None:
         cursor = cursor.advance((step - 1) * spec.batch.sequences, data.sequences)
     held = spec.batch.sequences if step is not None else data.sequences
     number = 1 if sequence is None else sequence if sequence >= 0 else held + 1 + sequence

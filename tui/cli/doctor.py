@@ -12,14 +12,14 @@ from dataclasses import asdict
 
 from engine.checks.doctor import examine
 from engine.checks.finding import Finding
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 
 COLOURS = {"ok": "32", "warn": "33", "bad": "31"}
 
 
 def doctor(args: argparse.Namespace) -> int:
     """A line for each thing looked at; 1 where one of them is bad."""
-    findings = examine(Store())
+    findings = examine(RunStore())
     if args.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:

@@ -17,7 +17,7 @@ from profiles.spec import RunSpec
 def launch(args: argparse.Namespace) -> int:
     from engine.preflight import check, resolved
     from engine.runs.launch import launch as start
-    from engine.runs.store import Store
+    from engine.runs.store import RunStore
 
     spec, resume, init_from = _resolve(args)
     if args.dry_run:
@@ -25,15 +25,15 @@ def launch(args: argparse.Namespace) -> int:
         check(spec, Path(spec.train.out))
         print(_what_would_run(spec), end="")
         return 0
-    store = Store()
+    store = RunStore()
     waits = {"queue": args.queue, "share_device": args.share_device}
-    job = start(store, spec, name=args.name, resume=resume, init_from=init_from, **waits)
-    print(job.id, flush=True)
+    run = start(store, spec, name=args.name, resume=resume, init_from=init_from, **waits)
+    print(run.id, flush=True)
     if args.attach:
         from tui.app.app import run_app
 
-        return run_app(store, job.id)
-    print(f"follow it with: mla-tui attach {job.id}", file=sys.stderr)
+        return run_app(store, run.id)
+    print(f"follow it with: mla-tui attach {run.id}", file=sys.stderr)
     return 0
 
 
@@ -46,9 +46,9 @@ def _what_would_run(spec: RunSpec) -> str:
         words = ["mla-tui", *(word for word in sys.argv[1:] if word not in ("--dry-run", "--attach"))]
         return batch_script(spec, shlex.join(words))
     text = "# here: mla-tui launch starts this, and starts it again when it dies\n"
-    text += shlex.join(trainer_command(spec, default_home() / "jobs" / "JOB", 1)) + "\n"
+    text += shlex.join(trainer_command(spec, default_home() / "runs" / "RUN", 1)) + "\n"
     if launcher_of(spec) == "deepspeed":
-        text += "# JOB/hostfile\n" + "".join(f"#   {line}\n" for line in hostfile(spec).splitlines())
+        text += "# RUN/hostfile\n" + "".join(f"#   {line}\n" for line in hostfile(spec).splitlines())
     for host, line in other_hosts(spec).items():
         text += f"# on {host}, by hand\n{line}\n"
     return text

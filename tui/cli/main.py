@@ -19,11 +19,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 ok, 1 failed, 2 usage."""
     parser = _parser()
     args = parser.parse_args(argv)
-    if (args.read_only or args.low_bandwidth) and args.run not in _APP:
+    if (args.read_only or args.low_bandwidth) and args.command not in _APP:
         parser.error(
-            "--read-only and --low-bandwidth are for the app: mla-tui --read-only, mla-tui attach JOB --read-only"
+            "--read-only and --low-bandwidth are for the app: mla-tui --read-only, mla-tui attach RUN --read-only"
         )
-    module, _, function = str(args.run).partition(":")
+    module, _, function = str(args.command).partition(":")
     command: Command = getattr(import_module(module), function)
     try:
         return command(args)
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="mla-tui",
         description="Pre-train Multi-Head Latent Attention models on the machine you have. Without a command: the app.",
     )
-    parser.set_defaults(run="tui.cli.run_commands:home", read_only=False, low_bandwidth=False)
+    parser.set_defaults(command="tui.cli.run_commands:home", read_only=False, low_bandwidth=False)
     parser.add_argument("--version", action="store_true", help="print the version and end")
     _add_app(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -58,13 +58,13 @@ def _parser() -> argparse.ArgumentParser:
             description=f"{help[0].upper()}{help[1:]}.",
             epilog=f"example: {example}",
         )
-        sub.set_defaults(run=run)
+        sub.set_defaults(command=run)
         return sub
 
-    def add_job(name: str, help: str, example: str, optional: bool = False) -> argparse.ArgumentParser:
+    def add_run(name: str, help: str, example: str, optional: bool = False) -> argparse.ArgumentParser:
         sub = add(name, f"tui.cli.run_commands:{name}", help, example)
-        words = "a unique part of a job's id, its name, or latest"
-        sub.add_argument("job", metavar="JOB", nargs="?" if optional else None, default="latest", help=words)
+        words = "a unique part of a run's id, its name, or latest"
+        sub.add_argument("run", metavar="RUN", nargs="?" if optional else None, default="latest", help=words)
         return sub
 
     sub = add("launch", "tui.cli.launch:launch", "start a run that outlives this shell", "mla-tui launch -p cpu_demo")
@@ -105,39 +105,39 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("ls", "tui.cli.run_commands:ls", "list the runs, newest first", "mla-tui ls")
     sub.add_argument("--json", action="store_true", help="as JSON, what status gives for each")
 
-    _add_app(add_job("attach", "open the app on a run", "mla-tui attach latest", optional=True))
+    _add_app(add_run("attach", "open the app on a run", "mla-tui attach latest", optional=True))
     words = "lay runs side by side: losses at the same x, and what differs in their specs"
     sub = add("compare", "tui.cli.compare:compare", words, "mla-tui compare first second --by tokens")
-    sub.add_argument("jobs", metavar="RUN", nargs="+", help="a unique part of a job's id, its name, or latest")
+    sub.add_argument("runs", metavar="RUN", nargs="+", help="a unique part of a run's id, its name, or latest")
     words = "where losses are held against each other (default step)"
     sub.add_argument("--by", choices=("step", "tokens", "time"), default="step", help=words)
     sub.add_argument("--json", action="store_true", help="as JSON")
 
-    sub = add_job("status", "say how a run is doing", "mla-tui status latest --json")
+    sub = add_run("status", "say how a run is doing", "mla-tui status latest --json")
     sub.add_argument("--json", action="store_true", help="as JSON")
-    sub = add_job("logs", "print what the trainer wrote to its console", "mla-tui logs latest -f")
+    sub = add_run("logs", "print what the trainer wrote to its console", "mla-tui logs latest -f")
     sub.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
-    sub = add_job("watch", "follow a run as plain lines", "mla-tui watch latest --json")
+    sub = add_run("watch", "follow a run as plain lines", "mla-tui watch latest --json")
     sub.add_argument("--from", dest="start", type=int, default=0, metavar="AT", help="begin at this log offset")
     sub.add_argument("--no-follow", action="store_true", help="end with what is there now")
     sub.add_argument("--json", action="store_true", help="one record a line, each with its log offset")
-    sub = add_job("set", "change a living run", "mla-tui set latest micro=4")
+    sub = add_run("set", "change a living run", "mla-tui set latest micro=4")
     keys = "micro, accum, lr_scale, val_every, save_every, stop_step; with --unlock also sequences and context"
     sub.add_argument("changes", nargs="+", metavar="KEY=VALUE", help=keys)
     sub.add_argument("--unlock", action="store_true", help="let a step become another: its sequences, its context")
     sub.add_argument("--force", action="store_true", help="although the forecast is more than there is")
-    add_job("pause", "hold a run between two micro-batches", "mla-tui pause latest")
+    add_run("pause", "hold a run between two micro-batches", "mla-tui pause latest")
     words = "let a paused run go on, or start one that was cut off again"
     sub = add("resume", "tui.cli.resume:resume", words, "mla-tui resume latest")
-    sub.add_argument("job", metavar="JOB", nargs="?", help="a unique part of a job's id, its name, or latest")
+    sub.add_argument("run", metavar="RUN", nargs="?", help="a unique part of a run's id, its name, or latest")
     sub.add_argument(
         "--cut-off", action="store_true", help="every run that a reboot or a kill of both processes cut off"
     )
-    add_job("checkpoint", "save now", "mla-tui checkpoint latest")
-    sub = add_job("stop", "save and end a run", "mla-tui stop latest")
+    add_run("checkpoint", "save now", "mla-tui checkpoint latest")
+    sub = add_run("stop", "save and end a run", "mla-tui stop latest")
     sub.add_argument("--no-save", action="store_true", help="end without a checkpoint")
     sub.add_argument("--kill", action="store_true", help="end a run that hears nothing any more, without a checkpoint")
-    add_job("rm", "forget an ended run; its checkpoints stay", "mla-tui rm 20261123-194712")
+    add_run("rm", "forget an ended run; its checkpoints stay", "mla-tui rm 20261123-194712")
 
     words = "look whether this machine can hold a run for weeks"
     sub = add("doctor", "tui.cli.doctor:doctor", words, "mla-tui doctor")
@@ -148,14 +148,14 @@ def _parser() -> argparse.ArgumentParser:
     words = "run one now, with an example of its record"
     sub = inner.add_parser("try", help=words, description=f"{words}.", epilog="example: mla-tui hooks try finished")
     sub.add_argument("event", choices=EVENTS, help="what happens to a run")
-    sub.set_defaults(run="tui.cli.hooks:try_out")
+    sub.set_defaults(command="tui.cli.hooks:try_out")
 
     words = "resume runs after a reboot unasked, by a systemd user unit"
     sub = add("service", "tui.cli.service:show", words, "mla-tui service install")
     inner = sub.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, words in (("install", "write and enable the unit"), ("remove", "disable it"), ("show", "print the unit")):
         sub = inner.add_parser(name, help=words, description=f"{words}.", epilog=f"example: mla-tui service {name}")
-        sub.set_defaults(run=f"tui.cli.service:{name}")
+        sub.set_defaults(command=f"tui.cli.service:{name}")
 
     words = "write text with a checkpoint"
     sub = add("sample", "tui.cli.checkpoint_commands:sample", words, "mla-tui sample models/demo -n 80")
@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
 
     words = "list the checkpoints of a run, the newest first"
     sub = add("checkpoints", "tui.cli.checkpoint_commands:listing", words, "mla-tui checkpoints latest")
-    sub.add_argument("job", metavar="JOB", nargs="?", default="latest", help="a run's id, its name, or latest")
+    sub.add_argument("run", metavar="RUN", nargs="?", default="latest", help="a run's id, its name, or latest")
     sub.add_argument("--verify", action="store_true", help="read every file and hold it against its checksum")
     sub.add_argument("--json", action="store_true", help="as JSON")
 
@@ -184,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = inner.add_parser("inspect", help="what shards hold", epilog="example: mla-tui data inspect data/shards")
     sub.add_argument("path", metavar="PATH", help="a .bin file, a phase or a folder of phases")
     sub.add_argument("--json", action="store_true", help="as JSON")
-    sub.set_defaults(run="tui.cli.launch:data_inspect")
+    sub.set_defaults(command="tui.cli.launch:data_inspect")
     words = "what a run or a profile reads, and its sequences as text"
     sub = inner.add_parser("show", help=words, epilog="example: mla-tui data show latest --step 100")
     sub.add_argument("what", metavar="WHAT", help="a profile, or a run's id, its name, or latest")
@@ -193,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
         "--sequence", type=int, metavar="K", help="its number in the step, without one in the epoch; -1: the last"
     )
     sub.add_argument("--json", action="store_true", help="as JSON")
-    sub.set_defaults(run="tui.cli.data:show")
+    sub.set_defaults(command="tui.cli.data:show")
     return parser
 
 

@@ -18,7 +18,7 @@ from tui.text.format import size, size_of
 if TYPE_CHECKING:
     from engine.memory.calibration import Calibrated
     from engine.memory.hardware import Hardware
-    from engine.memory.headroom import Room
+    from engine.memory.headroom import Headroom
     from engine.memory.levers import Lever
     from engine.memory.strategies import Strategy
 
@@ -31,7 +31,7 @@ VERDICTS = {"fits": "fits", "tight": "tight: over 90% of what is free", "over": 
 def plan(args: argparse.Namespace) -> int:
     from engine.memory.calibration import calibrated, forecaster, remembered
     from engine.memory.hardware import detect_hardware
-    from engine.memory.headroom import rooms
+    from engine.memory.headroom import headrooms
     from engine.memory.levers import levers
     from engine.memory.strategies import strategies, with_strategy
     from engine.preflight import slow_paths
@@ -49,7 +49,7 @@ def plan(args: argparse.Namespace) -> int:
         spec,
         hardware,
         found,
-        rooms(found.forecast, hardware),
+        headrooms(found.forecast, hardware),
         strategies(spec, hardware, told),
         levers(spec, hardware, told),
         slow_paths(spec.model.config, hardware.device, spec.train.attention),
@@ -75,7 +75,7 @@ def _as_json(
     spec: RunSpec,
     hardware: Hardware,
     found: Calibrated,
-    places: list[Room],
+    places: list[Headroom],
     ranked: list[Strategy],
     ways: list[Lever],
     slow: list[str],
@@ -114,7 +114,7 @@ def _as_text(
     spec: RunSpec,
     hardware: Hardware,
     found: Calibrated,
-    places: list[Room],
+    places: list[Headroom],
     ranked: list[Strategy],
     ways: list[Lever],
     slow: list[str],
@@ -141,7 +141,7 @@ def _as_text(
     return lines
 
 
-def _place(place: Room, width: int) -> list[str]:
+def _place(place: Headroom, width: int) -> list[str]:
     held = sorted(((part, amount) for part, amount in place.parts.items() if amount > 0), key=lambda pair: -pair[1])
     needed = size_of(place.needed, place.free) + " free" if place.free else size(place.needed)
     lines = [f"{place.place}  {needed}  {VERDICTS[place.state]}", "  " + _bar(held, place, width - 2)]
@@ -155,7 +155,7 @@ def _place(place: Room, width: int) -> list[str]:
     return [*lines, row]
 
 
-def _bar(held: list[tuple[str, int]], place: Room, cells: int) -> str:
+def _bar(held: list[tuple[str, int]], place: Headroom, cells: int) -> str:
     """The parts, largest first, on a scale that ends at what is free or needed, whichever is more."""
     whole = max(place.needed, place.free or 0, 1)
     bar, done, at = "", 0, 0

@@ -6,28 +6,28 @@ import argparse
 import sys
 from typing import Any
 
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from engine.events.summary import CUT_OFF
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 from profiles.errors import SpecError, UserError
 from tui.cli.run_commands import ask, told
 
 
 def resume(args: argparse.Namespace) -> int:
-    if args.cut_off == (args.job is not None):
+    if args.cut_off == (args.run is not None):
         raise SpecError("resume: name one run, or write --cut-off for all that were cut off (mla-tui ls shows them)")
-    store = Store()
+    store = RunStore()
     if args.cut_off:
         return _resume_all(store)
-    job = store.find(args.job)
-    summary = job.summary()
+    run = store.find(args.run)
+    summary = run.summary()
     if summary["phase"] != CUT_OFF:
-        return told(ask(job, "resume"))
-    _take_over(job, summary)
+        return told(ask(run, "resume"))
+    _take_over(run, summary)
     return 0
 
 
-def _resume_all(store: Store) -> int:
+def _resume_all(store: RunStore) -> int:
     """Every run of this host that was cut off, and every hook; one run that cannot be resumed holds up no other."""
     from engine.runs.launch import run_due_hooks
 
@@ -46,11 +46,11 @@ def _resume_all(store: Store) -> int:
     return failed
 
 
-def _take_over(job: Job, summary: dict[str, Any]) -> None:
-    from engine.runs.launch import take_over
+def _take_over(run: RunDir, summary: dict[str, Any]) -> None:
+    from engine.runs.launch import resume_cut_off
 
-    paused = job.last_phase() == "paused"
-    take_over(job)
-    print(f"{job.id} was cut off at step {summary['step'] or 0}: {summary['reason']}; it goes on", file=sys.stderr)
+    paused = run.last_phase() == "paused"
+    resume_cut_off(run)
+    print(f"{run.id} was cut off at step {summary['step'] or 0}: {summary['reason']}; it goes on", file=sys.stderr)
     if paused:
-        print(f"{job.id} was paused and comes back so; let it go on with: mla-tui resume {job.id}", file=sys.stderr)
+        print(f"{run.id} was paused and comes back so; let it go on with: mla-tui resume {run.id}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Commands about jobs that exist: list, look, follow, ask."""
+"""Commands about runs that exist: list, look, follow, ask."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from engine.events.run_dir import Job, is_elsewhere
+from engine.events.run_dir import RunDir, is_elsewhere
 from engine.events.summary import CUT_OFF, ENDED
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 from profiles.errors import SpecError, UserError
 
 if TYPE_CHECKING:
@@ -29,21 +29,21 @@ def home(args: argparse.Namespace) -> int:
         return 0
     from tui.app.app import run_app
 
-    return run_app(Store(), read_only=args.read_only, low_bandwidth=args.low_bandwidth)
+    return run_app(RunStore(), read_only=args.read_only, low_bandwidth=args.low_bandwidth)
 
 
 def attach(args: argparse.Namespace) -> int:
-    job = Store().find(args.job)
+    run_dir = RunStore().find(args.run)
     if not args.read_only:
-        _revive(job)
-    _tell_skew(job)
+        _revive(run_dir)
+    _tell_skew(run_dir)
     from tui.app.app import run_app
 
-    return run_app(Store(), job.id, read_only=args.read_only, low_bandwidth=args.low_bandwidth)
+    return run_app(RunStore(), run_dir.id, read_only=args.read_only, low_bandwidth=args.low_bandwidth)
 
 
 def ls(args: argparse.Namespace) -> int:
-    store = Store()
+    store = RunStore()
     summaries = store.summaries()
     if args.json:
         print(json.dumps(summaries, indent=1))
@@ -71,15 +71,15 @@ def _offer(summaries: list[dict[str, Any]]) -> None:
 
     if said := cut_off(summaries):
         cut = [s["id"] for s in summaries if s["phase"] == CUT_OFF]
-        way = f"resume {cut[0]}" if len(cut) == 1 else "resume --cut-off (or one: mla-tui resume JOB)"
+        way = f"resume {cut[0]}" if len(cut) == 1 else "resume --cut-off (or one: mla-tui resume RUN)"
         print(f"{said}; on from the last checkpoint with: mla-tui {way}", file=sys.stderr)
 
 
 def status(args: argparse.Namespace) -> int:
-    job = Store().find(args.job)
-    summary = job.summary()
+    run_dir = RunStore().find(args.run)
+    summary = run_dir.summary()
     if summary["supervisor"]["alive"]:
-        _tell_skew(job)
+        _tell_skew(run_dir)
     if args.json:
         print(json.dumps(summary, indent=1))
         return 0
@@ -93,12 +93,12 @@ def status(args: argparse.Namespace) -> int:
 
 
 def logs(args: argparse.Namespace) -> int:
-    job = Store().find(args.job)
+    run_dir = RunStore().find(args.run)
     try:
-        with open(job.console_path, "rb") as file:
+        with open(run_dir.console_path, "rb") as file:
             while True:
-                over = not args.follow or job.summary()["phase"] in (*ENDED, CUT_OFF)
-                _print_rotated(job, file)
+                over = not args.follow or run_dir.summary()["phase"] in (*ENDED, CUT_OFF)
+                _print_rotated(run_dir, file)
                 while chunk := file.read(1 << 16):
                     sys.stdout.buffer.write(chunk)
                 sys.stdout.flush()
@@ -106,18 +106,18 @@ def logs(args: argparse.Namespace) -> int:
                     return 0
                 time.sleep(0.3)
     except FileNotFoundError:
-        print(f"mla-tui: job {job.id}: its console is empty", file=sys.stderr)
+        print(f"mla-tui: run {run_dir.id}: its console is empty", file=sys.stderr)
         return 0
 
 
-def _print_rotated(job: Job, file: BinaryIO) -> None:
+def _print_rotated(run_dir: RunDir, file: BinaryIO) -> None:
     """Where the console was rotated under us, what we had not read yet stands in the copy; then go on from nothing."""
     place = file.tell()
     if os.fstat(file.fileno()).st_size >= place:
         return
     file.seek(0)
     try:
-        with open(job.console_path.with_name("console.log.1"), "rb") as copy:
+        with open(run_dir.console_path.with_name("console.log.1"), "rb") as copy:
             copy.seek(place)
             sys.stdout.buffer.write(copy.read())
     except OSError:
@@ -126,18 +126,18 @@ def _print_rotated(job: Job, file: BinaryIO) -> None:
 
 def watch(args: argparse.Namespace) -> int:
     """Follow the log; ends with the run: 0 where it finished or was stopped, 1 where it failed."""
-    job = Store().find(args.job)
+    run_dir = RunStore().find(args.run)
     if not args.no_follow:
-        _revive(job)
-        if is_elsewhere(state := job.state()):
-            print(f"{job.id} is on host {state['host']}; what it writes here is shown as it comes", file=sys.stderr)
-        _tell_skew(job)
+        _revive(run_dir)
+        if is_elsewhere(state := run_dir.state()):
+            print(f"{run_dir.id} is on host {state['host']}; what it writes here is shown as it comes", file=sys.stderr)
+        _tell_skew(run_dir)
     if args.json:
-        _follow(job, args.start, args.no_follow, lambda record: print(json.dumps(record), flush=True))
+        _follow(run_dir, args.start, args.no_follow, lambda record: print(json.dumps(record), flush=True))
     else:
-        show = LineShow(int(job.summary()["steps"] or 0))
-        _follow(job, args.start, args.no_follow, show)
-    summary = job.summary()
+        show = LineShow(int(run_dir.summary()["steps"] or 0))
+        _follow(run_dir, args.start, args.no_follow, show)
+    summary = run_dir.summary()
     if not args.json and summary["phase"] in (*ENDED, CUT_OFF):
         print(_ending(summary))
     return 0 if summary["phase"] in ("finished", "stopped") or args.no_follow else 1
@@ -150,7 +150,7 @@ def set(args: argparse.Namespace) -> int:  # noqa: A001  the command's name
     for text in args.changes:
         key, value = parse_override(text)
         changes[key] = value
-    record = ask(Store().find(args.job), "set", changes=changes, unlock=args.unlock, force=args.force)
+    record = ask(RunStore().find(args.run), "set", changes=changes, unlock=args.unlock, force=args.force)
     if record is None:
         return 0
     if not record["ok"]:
@@ -161,11 +161,11 @@ def set(args: argparse.Namespace) -> int:  # noqa: A001  the command's name
 
 
 def pause(args: argparse.Namespace) -> int:
-    return told(ask(Store().find(args.job), "pause"))
+    return told(ask(RunStore().find(args.run), "pause"))
 
 
 def checkpoint(args: argparse.Namespace) -> int:
-    record = ask(Store().find(args.job), "checkpoint")
+    record = ask(RunStore().find(args.run), "checkpoint")
     if record is not None and record["kind"] == "checkpoint":
         if not record["ok"]:
             raise UserError(str(record["why"]))
@@ -174,24 +174,24 @@ def checkpoint(args: argparse.Namespace) -> int:
 
 
 def stop(args: argparse.Namespace) -> int:
-    job = Store().find(args.job)
-    record = ask(job, "stop", save=not (args.no_save or args.kill), kill=args.kill)
+    run_dir = RunStore().find(args.run)
+    record = ask(run_dir, "stop", save=not (args.no_save or args.kill), kill=args.kill)
     if record is None:
         return 0
     deadline = time.monotonic() + ANSWER_PATIENCE
-    while not job.ended() and time.monotonic() < deadline:
+    while not run_dir.ended() and time.monotonic() < deadline:
         time.sleep(0.05)
-    summary = job.summary()
+    summary = run_dir.summary()
     print(_ending(summary), file=sys.stderr)
     return 0 if summary["phase"] in ENDED else 1
 
 
 def rm(args: argparse.Namespace) -> int:
-    if args.job == "latest":
+    if args.run == "latest":
         raise SpecError("rm latest: name the run, so that it is the one you mean (mla-tui ls shows all)")
-    job = Store().find(args.job)
-    job.remove()
-    print(f"{job.id}: forgotten; its checkpoints stay", file=sys.stderr)
+    run_dir = RunStore().find(args.run)
+    run_dir.remove()
+    print(f"{run_dir.id}: forgotten; its checkpoints stay", file=sys.stderr)
     return 0
 
 
@@ -220,29 +220,29 @@ class LineShow:
             print(told[0], flush=True)
 
 
-def _follow(job: Job, start: int, no_follow: bool, show: Any) -> None:
+def _follow(run_dir: RunDir, start: int, no_follow: bool, show: Any) -> None:
     if no_follow:
         from engine.events.log import read_all
 
-        for at, record in read_all(job.log_path, start):
+        for at, record in read_all(run_dir.log_path, start):
             show({"at": at, **record})
         return
     import asyncio
 
-    from engine.runs.client import Link
+    from engine.runs.client import RunClient
 
     async def run() -> None:
-        async for record in Link(job).records(start, live=False):
+        async for record in RunClient(run_dir).records(start, live=False):
             show(record)
 
     asyncio.run(run())
 
 
-def ask(job: Job, method: str, **params: Any) -> dict[str, Any] | None:
+def ask(run_dir: RunDir, method: str, **params: Any) -> dict[str, Any] | None:
     """Ask and wait for the record that answers; None where it takes too long (it stays asked). Raises ``UserError``."""
     import asyncio
 
-    from engine.runs.client import Link
+    from engine.runs.client import RunClient
 
     async def answer(records: AsyncIterator[dict[str, Any]], id: str) -> dict[str, Any] | None:
         async for record in records:
@@ -251,9 +251,9 @@ def ask(job: Job, method: str, **params: Any) -> dict[str, Any] | None:
         return None
 
     async def run() -> dict[str, Any] | None:
-        link = Link(job)
+        link = RunClient(run_dir)
         start = (await link.history([], 1))["at"]
-        paused = job.summary()["phase"] == "paused"
+        paused = run_dir.summary()["phase"] == "paused"
         asked = await link.request(method, **params, by="command line")
         # A paused run does most things when it goes on; one that is held for want of memory takes an edit at once.
         held = paused and method in ("set", "checkpoint")
@@ -267,8 +267,8 @@ def ask(job: Job, method: str, **params: Any) -> dict[str, Any] | None:
             return None
 
     record = asyncio.run(run())
-    if record is None and job.ended():
-        raise UserError(f"job {job.id}: ended before it could {method}")
+    if record is None and run_dir.ended():
+        raise UserError(f"run {run_dir.id}: ended before it could {method}")
     return record
 
 
@@ -278,22 +278,22 @@ def told(record: dict[str, Any] | None) -> int:
     return 0
 
 
-def _revive(job: Job) -> None:
+def _revive(run_dir: RunDir) -> None:
     """A living run without a supervisor gets one; of a run that was cut off we show what there is."""
     from engine.runs.launch import ensure_supervisor, run_due_hooks
 
-    if job.ended():
-        run_due_hooks(job)
-    elif job.is_here():
-        ensure_supervisor(job)
+    if run_dir.ended():
+        run_due_hooks(run_dir)
+    elif run_dir.is_here():
+        ensure_supervisor(run_dir)
 
 
-def _tell_skew(job: Job) -> None:
+def _tell_skew(run_dir: RunDir) -> None:
     import asyncio
 
-    from engine.runs.client import Link
+    from engine.runs.client import RunClient
 
-    if line := asyncio.run(Link(job).skew()):
+    if line := asyncio.run(RunClient(run_dir).skew()):
         print(f"mla-tui: {line}", file=sys.stderr)
 
 

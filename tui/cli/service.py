@@ -7,7 +7,7 @@ import sys
 
 from engine.checks import service, systemd
 from engine.events.summary import CUT_OFF
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 
 
 def show(args: argparse.Namespace) -> int:
@@ -20,10 +20,10 @@ def install(args: argparse.Namespace) -> int:
     print(f"{systemd.unit_path()}: at boot, runs that were cut off go on from their last checkpoints", file=sys.stderr)
     for line in left:
         print(line, file=sys.stderr)
-    cut = [run["id"] for run in Store().summaries() if run["phase"] == CUT_OFF]
+    cut = [run["id"] for run in RunStore().summaries() if run["phase"] == CUT_OFF]
     if cut:
         print(
-            f"{', '.join(cut)}: cut off already, so resumed at the next boot; forget with: mla-tui rm JOB",
+            f"{', '.join(cut)}: cut off already, so resumed at the next boot; forget with: mla-tui rm RUN",
             file=sys.stderr,
         )
     return 0

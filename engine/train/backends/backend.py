@@ -19,7 +19,7 @@ class Backend(Protocol):
     ``restore`` are called on all of them at once and speak of all ranks together.
     """
 
-    paths: dict[str, str]  # which kernel, loss, attention, optimizer were chosen, for the start record
+    plan: dict[str, str]  # which kernel, loss, attention, optimizer were chosen, for the start record
     device: str
     versions: dict[str, str]
     lap: Callable[[str], None]  # called at the end of "forward", "backward" and "optimizer"; only a benchmark listens

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import torch
 
-from engine.execution.compiler import own_cache
+from engine.execution.compiler import user_cache
 from engine.host.process import Lock
 from profiles.errors import UserError
 
 
 def load_cpu_adam() -> None:
     """Load the op, building it first where need be. Raises ``UserError`` where no compiler or no disk lets it."""
-    folder = own_cache() / "torch_extensions" / build_name()
+    folder = user_cache() / "torch_extensions" / build_name()
     lock = Lock(folder / "cpu_adam.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)

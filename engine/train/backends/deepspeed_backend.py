@@ -42,7 +42,7 @@ class DeepSpeedBackend:
         self._run = TorchModel(spec)
         self.device = self._run.device
         self._parameters: dict[str, Any] = self._run.parameters  # DeepSpeed hangs methods of its own on them
-        bf16 = self._run.paths.precision == "bf16"
+        bf16 = self._run.plan.precision == "bf16"
         config = deepspeed_config(spec, bf16=bf16, device=self.device)
         self._engine = _initialize(_Step(self._run.module, self._run.loss), _groups(self._parameters, spec), config)
         self._zero = self._engine.optimizer
@@ -55,7 +55,7 @@ class DeepSpeedBackend:
             self._adam.state[part] = {"step": 0} | {moment: torch.zeros_like(part) for moment in MOMENTS}
         self._zero._lazy_init_hp_params_optimizer_state()
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.paths = {
+        self.plan = {
             "backend": "deepspeed",
             **self._run.labels(),
             "optimizer": "DeepSpeedCPUAdam",

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from engine.events.exit_codes import EXIT_RETRY
-from engine.host.files import complain
+from engine.host.files import write_stderr
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -21,7 +21,7 @@ BEAT = 1.0  # seconds
 PATIENCE = 30.0  # a rank that is busy still beats: its thread needs nothing but a moment of Python
 
 
-class Pulse(threading.Thread):
+class Heartbeat(threading.Thread):
     """Beats until ``stop``; ``store`` must be this thread's own."""
 
     def __init__(self, store: Store, rank: int, size: int) -> None:
@@ -58,5 +58,5 @@ class Pulse(threading.Thread):
 
     def _give_up(self, why: str) -> None:
         if not self._stopped.is_set():
-            complain(f"{why}; all ranks begin again from the last checkpoint")
+            write_stderr(f"{why}; all ranks begin again from the last checkpoint")
             os._exit(EXIT_RETRY)  # the main thread may never return from the sum it waits in

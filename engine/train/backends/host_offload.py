@@ -14,7 +14,7 @@ from profiles.errors import UserError
 HOST_RESERVE = 1 << 30  # bytes of host memory that a pause leaves alone
 
 
-class Parked:
+class HostOffload:
     """Tensors of a device that wait in host memory, and the way back. Nothing may compute with them meanwhile."""
 
     def __init__(self) -> None:

@@ -52,7 +52,7 @@ class MLXBackend:
         self._window: Weights = {}
         self._norm = 0.0
         self.device = "mlx"
-        self.paths = {
+        self.plan = {
             "backend": "mlx",
             "precision": "bf16" if bf16 else "fp32",
             "attention": "mlx fast",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class SaidElsewhere(UserError):
+class ReportedByRankZero(UserError):
     """What rank 0 could not do, on the others: one of them is enough to tell it."""
 
 
@@ -67,7 +67,7 @@ class Group:
         import torch
         from torch import distributed
 
-        from engine.train.backends.heartbeat import Pulse
+        from engine.train.backends.heartbeat import Heartbeat
 
         self._distributed = distributed
         local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -97,7 +97,7 @@ class Group:
         self.local_size = local_world_size()
         self._words = distributed.new_group(backend="gloo")  # a card has no part in words
         store = distributed.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
-        self._pulse = Pulse(store, self.rank, self.size)
+        self._pulse = Heartbeat(store, self.rank, self.size)
         self._pulse.start()
 
     def decide(self, body: Callable[[], T]) -> T:
@@ -109,7 +109,7 @@ class Group:
                 said[1] = error
         self._distributed.broadcast_object_list(said, src=0, group=self._words)
         if said[1] is not None:
-            raise said[1] if self.rank == 0 else SaidElsewhere(str(said[1]))
+            raise said[1] if self.rank == 0 else ReportedByRankZero(str(said[1]))
         return cast(T, said[0])
 
     def sum(self, value: Tensor) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from engine.train.backends.backend import Batch, State
-from engine.train.backends.host_offload import Parked, empty_cache, held
+from engine.train.backends.host_offload import HostOffload, empty_cache, held
 from engine.train.backends.ranks import OneRank, Ranks
 from engine.train.backends.torch_model import TorchModel
 from engine.train.optim.optimizer import build_optimizer
@@ -32,14 +32,14 @@ class TorchBackend:
         self._run = TorchModel(spec)
         self.model, self.device = self._run.module, self._run.device
         self._parameters = self._run.parameters
-        if self._run.paths.precision == "bf16_sr":
+        if self._run.plan.precision == "bf16_sr":
             torch.manual_seed(spec.train.seed)  # the lots that rounding draws: the same on every rank
             store_matrices_in_bf16(self.model)
-        self._optimizer = build_optimizer(spec, self._parameters, compiled=self._run.paths.compiled)
+        self._optimizer = build_optimizer(spec, self._parameters, compiled=self._run.plan.compiled)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._norm: Tensor | None = None
-        self._parked = Parked()
-        self.paths = {
+        self._parked = HostOffload()
+        self.plan = {
             "backend": "torch",
             **self._run.labels(),
             "optimizer": self._optimizer.label,

@@ -1,4 +1,4 @@
-"""The model on its device as every torch-based backend runs it: paths chosen, blocks compiled, weights taken."""
+"""The model on its device as every torch-based backend runs it: plan chosen, blocks compiled, weights taken."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from engine.memory.limits import host_capacity
 from engine.train.backends.backend import Batch
 from engine.train.backends.host_offload import empty_cache
-from engine.train.backends.torch_plan import resolve_paths, stream_dtype
+from engine.train.backends.torch_plan import resolve_plan, stream_dtype
 from model.attention import AttentionKind
 from model.checkpointing import Checkpointing
 from model.loss import LossKind, resolve_loss
@@ -32,31 +32,31 @@ class TorchModel:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         if spec.train.deterministic:
             torch.use_deterministic_algorithms(True)
-        self.paths = paths = resolve_paths(spec, self.device)
+        self.plan = plan = resolve_plan(spec, self.device)
         self.module = build(
             spec.model.config,
             spec.train.seed,
-            checkpointing=cast(Checkpointing, paths.checkpointing),
-            attention=cast(AttentionKind, paths.attention),
-            stream=stream_dtype(paths),
+            checkpointing=cast(Checkpointing, plan.checkpointing),
+            attention=cast(AttentionKind, plan.attention),
+            stream=stream_dtype(plan),
             device=self.device,
         )
-        if paths.compiled:
+        if plan.compiled:
             torch._dynamo.config.recompile_limit = MOST_COMPILED_FORMS
             for block in self.module.model.layers:
                 block.compile(dynamic=False)
-        self.loss = resolve_loss(cast(LossKind, paths.loss), compiled=paths.compiled)
+        self.loss = resolve_loss(cast(LossKind, plan.loss), compiled=plan.compiled)
         self.parameters = dict(self.module.named_parameters())
 
     def labels(self) -> dict[str, str]:
         """What was chosen, for the start record."""
-        paths = self.paths
+        plan = self.plan
         return {
-            "precision": paths.precision,
-            "attention": paths.attention,
-            "loss": paths.loss,
-            "checkpointing": paths.checkpointing,
-            "compile": "blocks and loss" if paths.compiled else "off",
+            "precision": plan.precision,
+            "attention": plan.attention,
+            "loss": plan.loss,
+            "checkpointing": plan.checkpointing,
+            "compile": "blocks and loss" if plan.compiled else "off",
         }
 
     def to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -127,7 +127,7 @@ def measure(spec: RunSpec, steps: int | None = None, seconds: float = 20.0) -> d
     ceiling, _ = matmul_ceiling(
         spec.model.config,
         spec.batch.micro * spec.batch.context,
-        torch.bfloat16 if "bf16" in found["paths"]["precision"] else torch.float32,
+        torch.bfloat16 if "bf16" in found["plan"]["precision"] else torch.float32,
         found["device"],
         CEILING_SECONDS,
     )
@@ -153,7 +153,7 @@ def _train(spec: RunSpec, steps: int | None, seconds: float) -> dict[str, Any]:
         "device_name": torch.cuda.get_device_name() if backend.device == "cuda" else cpu_name(),
         "threads": torch.get_num_threads(),
         "versions": {"mla-tui": package_version(), **backend.versions},
-        "paths": backend.paths,
+        "plan": backend.plan,
         "params": spec.model.config.params,
         "tokens_per_step": spec.tokens_per_step,
         "tok_s": spec.tokens_per_step / step_s,
@@ -182,7 +182,7 @@ def cap_device(gib: float) -> None:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is for whoever started us; here it is the end, in silence
     parser = argparse.ArgumentParser(prog=BENCH, description="How fast one spec trains here, as JSON.")
-    parser.add_argument("spec", type=Path, help="a resolved spec, such as a job's spec.json")
+    parser.add_argument("spec", type=Path, help="a resolved spec, such as a run's spec.json")
     parser.add_argument("--steps", type=int, help="how many to time")
     parser.add_argument("--seconds", type=float, default=20.0, help="time steps for so long (default 20)")
     parser.add_argument("--cap-gib", type=float, help="allocate no more of the device than this")

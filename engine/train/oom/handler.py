@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from engine.memory.hardware import Hardware
 from engine.train.backends.backend import Backend, Batch
 from engine.train.backends.ranks import Ranks
-from engine.train.edit_history import Past, StartAgain
+from engine.train.edit_history import EditHistory, RestartRequested
 from engine.train.edits import changed
-from engine.train.oom.memory_monitor import MemoryKeeper
-from engine.train.oom.micro_fitter import BY, Recovery
+from engine.train.oom.memory_monitor import MemoryMonitor
+from engine.train.oom.micro_fitter import BY, MicroFitter
 from engine.train.oom.recognize import FORWARD, HOST, OPTIMIZER, VALIDATION, OutOfMemory
 from profiles.errors import UserError
 from profiles.spec import RunSpec
@@ -42,9 +42,9 @@ class Run(Protocol):
         """Have a checkpoint of the present step."""
 
 
-class Rescue:
-    def __init__(self, run: Run, keeper: MemoryKeeper, hardware: Hardware) -> None:
-        self.recovery = Recovery(hardware)
+class OomHandler:
+    def __init__(self, run: Run, keeper: MemoryMonitor, hardware: Hardware) -> None:
+        self.recovery = MicroFitter(hardware)
         self._run = run
         self._keeper = keeper
         self._hardware = hardware
@@ -80,7 +80,7 @@ class Rescue:
             self._keeper.tell(failure, spec, f"validate {self._val_rows} at once", None)
         return total
 
-    def answer_for(self, past: Past) -> None:
+    def answer_for(self, past: EditHistory) -> None:
         """Act on what ended an earlier attempt unanswered: the kernel's kill, another rank's want of memory."""
         run = self._run
         failure = run.ranks.decide(lambda: self._keeper.word_left(run.spec.batch.micro))
@@ -103,7 +103,7 @@ class Rescue:
         if not here:
             if alone and not stepping and run.step:
                 run.save_now()  # the masters have not been touched since the last step
-            raise StartAgain(f"out of memory in {failure.where}: {failure.text}; begins again with less")
+            raise RestartRequested(f"out of memory in {failure.where}: {failure.text}; begins again with less")
 
     def _decide(self, failure: OutOfMemory) -> None:
         """As ``memory.oom`` says: raise, let a person choose, or take a smaller micro. Several ranks cannot wait for a

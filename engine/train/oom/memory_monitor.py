@@ -12,7 +12,7 @@ from engine.host.files import read_json, write_json
 from engine.memory.forecast import forecast
 from engine.memory.hardware import Hardware
 from engine.train.backends.backend import Backend
-from engine.train.edit_history import StartAgain
+from engine.train.edit_history import RestartRequested
 from engine.train.oom.recognize import BACKWARD, FORWARD, OutOfMemory, recognized
 from engine.train.reporter import Reporter
 from profiles.spec import RunSpec
@@ -21,7 +21,7 @@ SETTLED = 5  # steps after which a run has been at its fullest
 PRESSURE_EVERY = 100  # steps between two alerts of the same pressure
 
 
-class MemoryKeeper:
+class MemoryMonitor:
     """``where`` is what the run is doing, in the words of an ``oom`` record."""
 
     def __init__(self, backend: Backend, reporter: Reporter, hardware: Hardware, out: Path) -> None:
@@ -90,7 +90,7 @@ class MemoryKeeper:
         """For ranks other than the first, which have no log: what rank 0 of the next attempt will find."""
         told = {"where": failure.where, "wanted": failure.wanted, "text": failure.text, "micro": micro}
         write_json(self._out / f".oom.{rank}", told)
-        raise StartAgain(f"out of memory in {failure.where} on rank {rank}: {failure.text}")
+        raise RestartRequested(f"out of memory in {failure.where} on rank {rank}: {failure.text}")
 
     def word_left(self, micro: int) -> OutOfMemory | None:
         """What another rank ran out of in an earlier attempt at no more than ``micro``, told once."""

@@ -10,19 +10,19 @@ from collections.abc import Iterable
 from typing import Any
 
 from engine.memory.hardware import Hardware
-from engine.memory.measured_fit import MicroFit, micros
+from engine.memory.measured_fit import MeasuredFit, micros
 from profiles.spec import RunSpec
 
 BY = "oom"  # who asked for an edit that the run gave itself
 QUIET = 100  # steps without want of memory before a larger micro is tried
 
 
-class Recovery:
+class MicroFitter:
     """Learns what fits. ``wanted`` is the micro a person asked for, as long as the run has less than that."""
 
     def __init__(self, hardware: Hardware) -> None:
         self.wanted: int | None = None
-        self._fit = MicroFit(hardware)
+        self._fit = MeasuredFit(hardware)
         self._quiet = 0
 
     def remember(self, records: Iterable[dict[str, Any]]) -> None:

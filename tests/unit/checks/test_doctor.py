@@ -12,22 +12,22 @@ from pathlib import Path
 import pytest
 
 from engine.checks import doctor, finding, libraries, logout, machine, state_dir
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from engine.host.files import write_json
-from engine.host.process import identity, this_boot, this_host
-from engine.runs.store import Store
+from engine.host.process import boot_id, host_name, identity
+from engine.runs.store import RunStore
 from profiles import registry
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
     monkeypatch.setenv("MLA_TUI_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    return Store()
+    return RunStore()
 
 
-def create(store: Store, **facts: object) -> Job:
-    usual = {"phase": "running", "host": this_host(), "boot": this_boot(), "version": "0.0.1"}
+def create(store: RunStore, **facts: object) -> RunDir:
+    usual = {"phase": "running", "host": host_name(), "boot": boot_id(), "version": "0.0.1"}
     return store.create(registry.load("cpu_demo"), {}, {**usual, **facts})
 
 
@@ -35,7 +35,7 @@ def levels(findings: object) -> list[str]:
     return [found.level for found in findings]  # type: ignore[attr-defined]
 
 
-def test_every_check_says_something_whole_here(store: Store) -> None:
+def test_every_check_says_something_whole_here(store: RunStore) -> None:
     findings = doctor.examine(store)
     assert {"lingering", "state directory", "permissions", "free space", "hooks", "tmux", "RAM", "torch"} <= {
         found.what for found in findings
@@ -48,8 +48,10 @@ def test_every_check_says_something_whole_here(store: Store) -> None:
     assert not store.home.exists()  # looking makes nothing
 
 
-def test_a_check_that_breaks_is_a_warning_and_the_rest_is_made(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(store: Store) -> list[finding.Finding]:
+def test_a_check_that_breaks_is_a_warning_and_the_rest_is_made(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(store: RunStore) -> list[finding.Finding]:
         raise ZeroDivisionError("no")
 
     monkeypatch.setattr(doctor, "CHECKS", (broken, state_dir.space))
@@ -58,7 +60,7 @@ def test_a_check_that_breaks_is_a_warning_and_the_rest_is_made(store: Store, mon
     assert second.what == "free space"
 
 
-def test_it_needs_no_torch_and_nothing_else_that_is_heavy(store: Store) -> None:
+def test_it_needs_no_torch_and_nothing_else_that_is_heavy(store: RunStore) -> None:
     script = (
         "import sys; from tui.cli import main; main(['doctor', '--json']);"
         "print([m for m in ('torch', 'numpy', 'mlx', 'deepspeed', 'textual') if m in sys.modules], file=sys.stderr)"
@@ -68,7 +70,7 @@ def test_it_needs_no_torch_and_nothing_else_that_is_heavy(store: Store) -> None:
     assert {"level", "what", "found", "way"} == set(json.loads(done.stdout)[0])
 
 
-def test_the_status_is_1_where_something_is_bad(store: Store) -> None:
+def test_the_status_is_1_where_something_is_bad(store: RunStore) -> None:
     argv = [sys.executable, "-m", "tui.cli", "doctor"]
     assert subprocess.run(argv, capture_output=True, timeout=60).returncode == 0
     store.home.symlink_to(store.home.parent)
@@ -163,42 +165,42 @@ def test_the_file_system_is_that_of_the_nearest_mount(path: str, told: str, kind
     assert bool(state_dir.NETWORK.search(kind)) == (kind in ("nfs4", "fuse.sshfs", "smbfs"))
 
 
-def test_a_state_directory_in_memory_is_a_warning(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_directory_in_memory_is_a_warning(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "home", Path("/dev/shm/mla-tui"))
     if state_dir.file_system_of(Path("/dev/shm")) == "tmpfs":
         assert levels(state_dir.file_system(store)) == ["warn"]
 
 
-def test_permissions(store: Store) -> None:
-    job = create(store)
+def test_permissions(store: RunStore) -> None:
+    run = create(store)
     assert levels(state_dir.permissions(store)) == ["ok"]
-    store.jobs.chmod(0o755)
+    store.runs.chmod(0o755)
     (open_one,) = state_dir.permissions(store)
-    assert (open_one.level, open_one.way) == ("warn", f"chmod 700 {store.jobs}")
-    os.rename(job.path, store.home / "away")
-    job.path.symlink_to(store.home / "away")
+    assert (open_one.level, open_one.way) == ("warn", f"chmod 700 {store.runs}")
+    os.rename(run.path, store.home / "away")
+    run.path.symlink_to(store.home / "away")
     (linked,) = state_dir.permissions(store)
     assert linked.level == "bad"
-    assert linked.found.startswith(f"{job.path}: is a symbolic link")
+    assert linked.found.startswith(f"{run.path}: is a symbolic link")
 
 
-def test_a_run_from_the_future_says_that_the_clock_went_back(store: Store) -> None:
-    job = create(store)
+def test_a_run_from_the_future_says_that_the_clock_went_back(store: RunStore) -> None:
+    run = create(store)
     assert list(state_dir.clock(store)) == []
     ahead = time.strftime("%Y%m%d-%H%M%S", time.gmtime(time.time() + 86400))
-    os.rename(job.path, store.jobs / f"{ahead}-cpu_demo")
+    os.rename(run.path, store.runs / f"{ahead}-cpu_demo")
     (found,) = state_dir.clock(store)
     assert found.level == "warn" and found.way
     assert ahead in found.found
 
 
-def test_a_living_run_of_another_version_is_named(store: Store) -> None:
-    job = create(store, trainer=identity(os.getpid()))
+def test_a_living_run_of_another_version_is_named(store: RunStore) -> None:
+    run = create(store, trainer=identity(os.getpid()))
     create(store, phase="finished")
     (found,) = state_dir.other_versions(store)
     assert found.level == "warn"
-    assert job.id in found.found and "0.0.1" in found.found
-    write_json(job.state_path, {**job.state(), "version": doctor.libraries.package_version()})
+    assert run.id in found.found and "0.0.1" in found.found
+    write_json(run.state_path, {**run.state(), "version": doctor.libraries.package_version()})
     assert list(state_dir.other_versions(store)) == []
 
 
@@ -212,7 +214,7 @@ def test_a_living_run_of_another_version_is_named(store: Store) -> None:
         ("[on_event", ["bad"]),
     ],
 )
-def test_hooks(store: Store, tmp_path: Path, text: str, found: list[str]) -> None:
+def test_hooks(store: RunStore, tmp_path: Path, text: str, found: list[str]) -> None:
     assert levels(state_dir.hooks_file(store)) == ["ok"]
     path = tmp_path / "config" / "mla-tui" / "hooks.toml"
     path.parent.mkdir(parents=True)
@@ -223,7 +225,7 @@ def test_hooks(store: Store, tmp_path: Path, text: str, found: list[str]) -> Non
     assert "bad" in levels(state_dir.hooks_file(store))
 
 
-def test_little_room_and_little_memory(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_room_and_little_memory(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     assert levels(state_dir.space(store)) == ["ok"]
     monkeypatch.setattr(state_dir, "LITTLE", 1 << 62)
     assert levels(state_dir.space(store)) == ["warn"]
@@ -233,7 +235,7 @@ def test_little_room_and_little_memory(store: Store, monkeypatch: pytest.MonkeyP
     assert next(machine.memory(store)).level == "bad"
 
 
-def test_a_missing_torch_is_bad_and_a_missing_extra_is_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_torch_is_bad_and_a_missing_extra_is_not(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libraries, "version", lambda package: (_ for _ in ()).throw(libraries.PackageNotFoundError))
     assert "bad" in levels(libraries.python_and_torch(store))
     monkeypatch.setattr(libraries, "missing_for_deepspeed", lambda: "deepspeed is not installed; install it")

@@ -54,13 +54,13 @@ def test_a_console_that_cannot_be_copied_stays(tmp_path: Path) -> None:
 def test_logs_follows_a_console_over_a_rotation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    from engine.events.run_dir import Job
+    from engine.events.run_dir import RunDir
     from tui.cli import run_commands
 
     path = tmp_path / "console.log"
     path.write_bytes(b"one\n")
-    job = Job(tmp_path)
-    monkeypatch.setattr(run_commands.Store, "find", lambda *_: job)
+    run = RunDir(tmp_path)
+    monkeypatch.setattr(run_commands.RunStore, "find", lambda *_: run)
     looks = iter([b"two\n", b"three\n", b"four\n", None])
 
     def meanwhile(*_: object) -> dict[str, str]:
@@ -73,8 +73,8 @@ def test_logs_follows_a_console_over_a_rotation(
             rotate(path, 1)
         return {"phase": "running" if text is not None else "finished"}
 
-    monkeypatch.setattr(Job, "summary", meanwhile)
-    args = type("Args", (), {"job": "x", "follow": True})()
+    monkeypatch.setattr(RunDir, "summary", meanwhile)
+    args = type("Args", (), {"run": "x", "follow": True})()
     assert run_commands.logs(args) == 0
     assert capfdbinary.readouterr().out == b"one\ntwo\nthree\nfour\n"
 

@@ -17,13 +17,13 @@ import pytest
 
 from engine.events import wire
 from engine.events.log import LogWriter
-from engine.events.log_index import Digest
-from engine.events.run_dir import Job
+from engine.events.log_index import LogIndex
+from engine.events.run_dir import RunDir
 from engine.host import private_dirs
 from engine.host.files import write_json
 from engine.host.process import spawn_detached
 from engine.runs.server import Server
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 from profiles import registry
 from profiles.errors import UserError
 
@@ -73,7 +73,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def create(store: Store) -> Job:
+def create(store: RunStore) -> RunDir:
     return store.create(registry.load("cpu_demo"), {}, {"phase": "running"})
 
 
@@ -86,27 +86,27 @@ def refusal(attempt: Callable[[], object]) -> str:
 
 @as_root
 async def test_another_user_can_neither_list_nor_read_nor_connect(open_folder: Path) -> None:
-    store = Store(open_folder / "home")
-    job = create(store)
-    LogWriter(job.log_path, 1).write("state", phase="running", reason="")
-    server = Server(_Run(job))
+    store = RunStore(open_folder / "home")
+    run = create(store)
+    LogWriter(run.log_path, 1).write("state", phase="running", reason="")
+    server = Server(_Run(run))
     await server.start()
 
     def connect() -> None:
         with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(job.socket_path))
+            client.connect(str(run.socket_path))
 
     tried = (
         lambda: os.listdir(store.home),
-        lambda: os.listdir(job.path),
-        job.log_path.read_bytes,
-        job.state_path.read_bytes,
+        lambda: os.listdir(run.path),
+        run.log_path.read_bytes,
+        run.state_path.read_bytes,
         connect,
     )
     assert as_nobody(lambda: os.listdir(open_folder)) == ["['home']"]
     assert as_nobody(*tried) == ["PermissionError"] * 5
     # Each file has its own lock too, should a person open the folders.
-    for folder in (store.home, store.jobs, job.path):
+    for folder in (store.home, store.runs, run.path):
         folder.chmod(0o755)
     assert as_nobody(*tried[2:]) == ["PermissionError"] * 3
     await server.close()
@@ -115,9 +115,9 @@ async def test_another_user_can_neither_list_nor_read_nor_connect(open_folder: P
 class _Run:
     """What a server asks of the run it speaks for."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.digest = Digest(job)
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        self.digest = LogIndex(run)
 
     def stop_without_trainer(self, id: str) -> None:
         raise AssertionError
@@ -133,16 +133,16 @@ class _Run:
 async def test_another_user_who_gets_through_to_the_socket_gets_no_answer(open_folder: Path) -> None:
     import asyncio
 
-    store = Store(open_folder / "home")
-    job = create(store)
-    server = Server(_Run(job))
+    store = RunStore(open_folder / "home")
+    run = create(store)
+    server = Server(_Run(run))
     await server.start()
-    for path, bits in ((store.home, 0o755), (store.jobs, 0o755), (job.path, 0o755), (job.socket_path, 0o666)):
+    for path, bits in ((store.home, 0o755), (store.runs, 0o755), (run.path, 0o755), (run.socket_path, 0o666)):
         path.chmod(bits)
 
     def ask() -> bytes:
         with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(job.socket_path))
+            client.connect(str(run.socket_path))
             client.sendall(wire.encode({"id": 1, "method": "hello"}))
             return client.recv(1 << 16)
 
@@ -152,9 +152,9 @@ async def test_another_user_who_gets_through_to_the_socket_gets_no_answer(open_f
     await server.close()
 
 
-@pytest.mark.parametrize("which", ["home", "jobs"])
-def test_a_symbolic_link_is_no_state_directory(store: Store, tmp_path: Path, which: str) -> None:
-    place = store.home if which == "home" else store.jobs
+@pytest.mark.parametrize("which", ["home", "runs"])
+def test_a_symbolic_link_is_no_state_directory(store: RunStore, tmp_path: Path, which: str) -> None:
+    place = store.home if which == "home" else store.runs
     place.parent.mkdir(exist_ok=True)
     (tmp_path / "elsewhere").mkdir()
     place.symlink_to(tmp_path / "elsewhere")
@@ -163,29 +163,29 @@ def test_a_symbolic_link_is_no_state_directory(store: Store, tmp_path: Path, whi
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_nor_is_a_link_to_nowhere(store: Store) -> None:
+def test_nor_is_a_link_to_nowhere(store: RunStore) -> None:
     store.home.symlink_to("nowhere")
     assert "is a symbolic link" in refusal(lambda: create(store))
 
 
-def test_a_linked_job_is_left_alone_and_named(store: Store, make_job: Make, tmp_path: Path) -> None:
-    job, other = make_job("mine"), make_job("other")
+def test_a_linked_job_is_left_alone_and_named(store: RunStore, make_run: Make, tmp_path: Path) -> None:
+    run, other = make_run("mine"), make_run("other")
     os.rename(other.path, tmp_path / other.id)
     other.path.symlink_to(tmp_path / other.id)
-    assert store.ids() == [job.id]
+    assert store.ids() == [run.id]
     assert refusal(lambda: store.find(other.id)).startswith(f"{other.path}: is a symbolic link")
     assert [line.partition(":")[0] for line in store.strangers()] == [str(other.path)]
 
 
 @as_root
-@pytest.mark.parametrize("which", ["home", "jobs", "job"])
-def test_another_users_directory_is_refused(store: Store, make_job: Make, which: str) -> None:
-    job = make_job()
-    place = {"home": store.home, "jobs": store.jobs, "job": job.path}[which]
+@pytest.mark.parametrize("which", ["home", "runs", "run"])
+def test_another_users_directory_is_refused(store: RunStore, make_run: Make, which: str) -> None:
+    run = make_run()
+    place = {"home": store.home, "runs": store.runs, "run": run.path}[which]
     os.chown(place, NOBODY, NOBODY)
-    said = refusal(lambda: store.find(job.id))
+    said = refusal(lambda: store.find(run.id))
     assert said.startswith(f"{place}: belongs to nobody, not to you; set MLA_TUI_HOME to")
-    if which == "job":
+    if which == "run":
         assert store.ids() == []
     else:
         assert refusal(lambda: create(store)) == said
@@ -194,40 +194,40 @@ def test_another_users_directory_is_refused(store: Store, make_job: Make, which:
 def test_the_way_to_it_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "state").symlink_to(tmp_path / "disk")
-    store = Store(tmp_path / "state" / "mla-tui")
-    job = create(store)
-    assert store.find("latest").id == job.id
+    store = RunStore(tmp_path / "state" / "mla-tui")
+    run = create(store)
+    assert store.find("latest").id == run.id
 
 
-def test_what_is_open_to_others_is_closed_when_something_is_put_there(store: Store) -> None:
-    store.jobs.mkdir(parents=True)
-    for folder in (store.home, store.jobs):
+def test_what_is_open_to_others_is_closed_when_something_is_put_there(store: RunStore) -> None:
+    store.runs.mkdir(parents=True)
+    for folder in (store.home, store.runs):
         folder.chmod(0o775)
     assert store.ids() == []  # looking changes nothing
     assert mode(store.home) == 0o775
-    job = create(store)
-    assert [mode(folder) for folder in (store.home, store.jobs, job.path)] == [0o700] * 3
+    run = create(store)
+    assert [mode(folder) for folder in (store.home, store.runs, run.path)] == [0o700] * 3
 
 
 def test_parents_that_had_to_be_made_are_as_others_are(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
-        private_dirs.make_own(tmp_path / "a" / "b", parents=True)
+        private_dirs.make_private_dir(tmp_path / "a" / "b", parents=True)
     finally:
         os.umask(before)
     assert (mode(tmp_path / "a"), mode(tmp_path / "a" / "b")) == (0o755, 0o700)
 
 
-def test_files_of_a_job_are_for_its_owner(make_job: Make) -> None:
+def test_files_of_a_job_are_for_its_owner(make_run: Make) -> None:
     before = os.umask(0)
     try:
-        job = make_job()
-        LogWriter(job.log_path, 1).write("state", phase="running", reason="")
-        write_json(job.trainer_who, {})
-        spawn_detached(["true"], job.console_path, job.path).wait()
+        run = make_run()
+        LogWriter(run.log_path, 1).write("state", phase="running", reason="")
+        write_json(run.trainer_who, {})
+        spawn_detached(["true"], run.console_path, run.path).wait()
     finally:
         os.umask(before)
-    assert {path.name: oct(mode(path)) for path in job.path.iterdir() if mode(path) & 0o077} == {}
+    assert {path.name: oct(mode(path)) for path in run.path.iterdir() if mode(path) & 0o077} == {}
 
 
 # -- nothing on disk is code

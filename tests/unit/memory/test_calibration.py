@@ -37,7 +37,7 @@ def test_nothing_seen_changes_nothing(tmp_path: Path) -> None:
 
 def test_the_median_run_corrects_the_forecast_and_is_said(tmp_path: Path) -> None:
     for number, ratio in enumerate((1.02, 1.04, 1.5)):
-        assert observe(spec(), CARD, times(ratio, spec()), run=f"job-{number}", home=tmp_path)
+        assert observe(spec(), CARD, times(ratio, spec()), run=f"run-{number}", home=tmp_path)
     found = calibrated(spec(), CARD, remembered(CARD, tmp_path))
     assert found.words == "calibrated: device ×1.04 by 3 runs, host ×1.04 by 3 runs on this machine"
     plain = forecast(spec(), CARD)
@@ -48,14 +48,14 @@ def test_the_median_run_corrects_the_forecast_and_is_said(tmp_path: Path) -> Non
 
 def test_a_run_seen_again_counts_once(tmp_path: Path) -> None:
     for ratio in (1.5, 1.1):
-        observe(spec(), CARD, times(ratio, spec()), run="job", home=tmp_path)
+        observe(spec(), CARD, times(ratio, spec()), run="run", home=tmp_path)
     found = calibrated(spec(), CARD, remembered(CARD, tmp_path))
     assert found.device is not None
     assert (round(found.device.ratio, 3), found.device.runs) == (1.1, 1)
 
 
 def test_runs_of_another_size_backend_or_device_say_nothing(tmp_path: Path) -> None:
-    observe(spec(), CARD, times(1.2, spec()), run="job", home=tmp_path)
+    observe(spec(), CARD, times(1.2, spec()), run="run", home=tmp_path)
     small = spec("model.num_hidden_layers=2", "batch.micro=1")
     told = [comparable(one, forecast(one, CARD))["device"] for one in (small, spec())]
     assert told[0] * ALIKE < told[1]
@@ -67,13 +67,13 @@ def test_runs_of_another_size_backend_or_device_say_nothing(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("measured", [Measured(), Measured(1, 1), Measured(1 << 50, None)])
 def test_what_cannot_be_is_not_kept(measured: Measured, tmp_path: Path) -> None:
-    assert not observe(spec(), CARD, measured, run="job", home=tmp_path)
+    assert not observe(spec(), CARD, measured, run="run", home=tmp_path)
     assert not (tmp_path / NAME).exists()
 
 
 def test_it_is_bounded(tmp_path: Path) -> None:
     for number in range(MOST + 5):
-        observe(spec(), CARD, times(1.1, spec()), run=f"job-{number}", home=tmp_path)
+        observe(spec(), CARD, times(1.1, spec()), run=f"run-{number}", home=tmp_path)
     assert len(remembered(CARD, tmp_path)) == MOST
 
 
@@ -90,17 +90,17 @@ def test_a_damaged_file_is_ignored(content: bytes) -> None:
 
 
 def test_damaged_lines_are_left_out_and_the_rest_stays(tmp_path: Path) -> None:
-    observe(spec(), CARD, times(1.1, spec()), run="job", home=tmp_path)
+    observe(spec(), CARD, times(1.1, spec()), run="run", home=tmp_path)
     content = json.loads((tmp_path / NAME).read_text())
     (lines,) = content["runs"].values()
     lines += [None, 3, {}, {"run": "x", "backend": "deepspeed", "told": {"device": 0}, "measured": {"device": 1}}]
     (tmp_path / NAME).write_text(json.dumps(content))
-    assert [run.name for run in remembered(CARD, tmp_path)] == ["job"]
+    assert [run.name for run in remembered(CARD, tmp_path)] == ["run"]
 
 
 def _observe_many(home: Path, first: int) -> None:
     for number in range(first, first + 10):
-        observe(spec(), CARD, times(1.1, spec()), run=f"job-{number}", home=home)
+        observe(spec(), CARD, times(1.1, spec()), run=f"run-{number}", home=home)
 
 
 def test_two_runs_that_end_together_are_both_kept(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from engine.memory.forecast import Forecast, forecast
 from engine.memory.hardware import Hardware
-from engine.memory.headroom import FITS, OVER, TIGHT, rooms
-from engine.memory.ledger import Tape
+from engine.memory.headroom import FITS, OVER, TIGHT, headrooms
+from engine.memory.ledger import Ledger
 from engine.memory.levers import LIVE, UNLOCK, levers
 from engine.memory.step_time import step_seconds
 from profiles import registry
@@ -98,12 +98,12 @@ def test_what_the_profiles_of_a_16_gb_card_need_of_it(profile: str, micro: int) 
     """The device holds them with room to spare; of 24 GB of RAM their states leave less than a tenth."""
     card = Hardware("a 5080", "cuda", 16 * GB, 16 * GB, 24 * GB, 24 * GB)
     spec = registry.load(profile)
-    found = {room.place: room for room in rooms(forecast(spec, card), card)}
+    found = {room.place: room for room in headrooms(forecast(spec, card), card)}
     assert spec.batch.micro == micro
     assert (found["device"].state, found["host"].state) == (FITS, TIGHT)
     assert found["device"].needed < 8 * GB
     busy = replace(card, ram_free=20 * GB)
-    assert {room.place: room.state for room in rooms(forecast(spec, busy), busy)} == {"device": FITS, "host": OVER}
+    assert {room.place: room.state for room in headrooms(forecast(spec, busy), busy)} == {"device": FITS, "host": OVER}
 
 
 def test_a_forecast_takes_less_than_5_ms_a_thousand_times_over() -> None:
@@ -111,14 +111,14 @@ def test_a_forecast_takes_less_than_5_ms_a_thousand_times_over() -> None:
     spec = registry.load("pretrain_5080")
     deep = replace(spec, model=replace(spec.model, config=replace(spec.model.config, num_hidden_layers=1000)))
     made = []
-    original = Tape.make
+    original = Ledger.make
 
-    def counted(self: Tape, part: str, name: str, size: float) -> None:
+    def counted(self: Ledger, part: str, name: str, size: float) -> None:
         made.append(name)
         original(self, part, name, size)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tape, "make", counted)
+        patch.setattr(Ledger, "make", counted)
         forecast(deep, CARD)
     assert len(made) < 1000
 

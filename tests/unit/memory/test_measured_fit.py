@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.memory.forecast import forecast
 from engine.memory.hardware import Hardware
-from engine.memory.measured_fit import MARGIN, MicroFit, micros
+from engine.memory.measured_fit import MARGIN, MeasuredFit, micros
 from profiles import registry
 from profiles.spec import RunSpec
 
@@ -38,7 +38,7 @@ def really(spec: RunSpec, micro: int, fixed: float, each: float) -> int:
 )
 def test_it_settles_at_the_largest_micro_that_fits(spec: RunSpec, fixed: float, each: float, gib: float) -> None:
     capacity = round(gib * GIB)
-    fit, micro, failures = MicroFit(CARD), 64, 0
+    fit, micro, failures = MeasuredFit(CARD), 64, 0
     while (peak := really(spec, micro, fixed, each)) > capacity:
         failures += 1
         fit.failed(micro, capacity)
@@ -62,7 +62,7 @@ def test_it_settles_at_the_largest_micro_that_fits(spec: RunSpec, fixed: float, 
 
 
 def test_what_failed_is_tried_again_only_in_more_memory(spec: RunSpec) -> None:
-    fit = MicroFit(CARD)
+    fit = MeasuredFit(CARD)
     fit.failed(64, 30 * GIB)
     micro = fit.lower(spec, 30 * GIB)
     assert micro is not None and micro < 64
@@ -75,8 +75,8 @@ def test_what_failed_is_tried_again_only_in_more_memory(spec: RunSpec) -> None:
 
 
 def test_one_sequence_that_does_not_fit_is_the_end(spec: RunSpec) -> None:
-    assert MicroFit(CARD).lower(spec.with_batch(micro=1), GIB) is None
+    assert MeasuredFit(CARD).lower(spec.with_batch(micro=1), GIB) is None
 
 
 def test_where_nothing_fits_by_forecast_it_halves(spec: RunSpec) -> None:
-    assert MicroFit(CARD).lower(spec, GIB) == 32
+    assert MeasuredFit(CARD).lower(spec, GIB) == 32

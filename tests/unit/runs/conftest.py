@@ -1,4 +1,4 @@
-"""A store of one's own, and jobs in it as a launch, a supervisor and a trainer leave them."""
+"""A store of one's own, and runs in it as a launch, a supervisor and a trainer leave them."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from typing import Any
 import pytest
 
 from engine.events.log import LogWriter
-from engine.events.run_dir import Job
-from engine.host.process import Lock, identity, this_boot, this_host
-from engine.runs.store import Store
+from engine.events.run_dir import RunDir
+from engine.host.process import Lock, boot_id, host_name, identity
+from engine.runs.store import RunStore
 from profiles import registry
 from tests.unit.runs.served import Served
 
-Make = Callable[..., Job]
+Make = Callable[..., RunDir]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "home")
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "home")
 
 
 @pytest.fixture
-def make_job(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Make:
-    """``make_job(name, **state)`` → a new job of this host and boot."""
+def make_run(store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Make:
+    """``make_run(name, **state)`` → a new run of this host and boot."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     spec = registry.load("cpu_demo")
 
-    def make(name: str | None = None, **state: Any) -> Job:
+    def make(name: str | None = None, **state: Any) -> RunDir:
         usual = {
             "phase": "running",
             "attempt": 1,
-            "host": this_host(),
-            "boot": this_boot(),
+            "host": host_name(),
+            "boot": boot_id(),
             "started": time.time() - 60,
         }
         return store.create(spec, {"name": name, "resume": None, "init_from": None}, {**usual, **state})
@@ -45,11 +45,11 @@ def make_job(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> M
 
 
 @pytest.fixture
-async def run(make_job: Make) -> AsyncIterator[Served]:
+async def run(make_run: Make) -> AsyncIterator[Served]:
     """A living run, its supervisor's lock held."""
-    job = make_job(supervisor=identity(os.getpid()), trainer=identity(os.getpid()))
-    served = Served(job, LogWriter(job.log_path, 1))
-    lock = Lock(job.supervisor_lock)
+    run_dir = make_run(supervisor=identity(os.getpid()), trainer=identity(os.getpid()))
+    served = Served(run_dir, LogWriter(run_dir.log_path, 1))
+    lock = Lock(run_dir.supervisor_lock)
     assert lock.acquire()
     await served.server.start()
     yield served

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.events.log import LogWriter
-from engine.events.log_index import Digest
-from engine.events.run_dir import Job
+from engine.events.log_index import LogIndex
+from engine.events.run_dir import RunDir
 from engine.runs.server import Server
 
 PATIENCE = 20.0
@@ -17,12 +17,12 @@ PATIENCE = 20.0
 class Served:
     """A run that is looked after: its digest follows the log, as the supervisor's does."""
 
-    job: Job
+    run_dir: RunDir
     log: LogWriter
     stopped_by: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.digest = Digest(self.job)
+        self.digest = LogIndex(self.run_dir)
         self.server = Server(self)
 
     def stop_without_trainer(self, id: str) -> None:

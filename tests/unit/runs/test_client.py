@@ -11,8 +11,8 @@ import pytest
 from engine.events import wire
 from engine.events.log import LogWriter
 from engine.host.process import identity
-from engine.runs.client import Link
-from engine.runs.store import Store
+from engine.runs.client import RunClient
+from engine.runs.store import RunStore
 from profiles.errors import UserError
 from tests.unit.runs.served import PATIENCE, Served
 
@@ -35,7 +35,7 @@ async def test_history_and_then_records_give_each_step_once_while_a_writer_appen
     async def watch(after: int) -> list[int]:
         while run.digest.history.order.last < after:
             await asyncio.sleep(0)
-        link = Link(run.job)
+        link = RunClient(run.run_dir)
         answer = await link.history(["loss"], points=10_000)
         seen = [point[0] for point in answer["series"]["loss"]]
         assert len(seen) >= after
@@ -57,7 +57,7 @@ async def test_records_go_on_from_the_files_when_the_socket_is_lost_and_say_so(r
     seen: list[Any] = []
 
     async def watch() -> None:
-        async for record in Link(run.job).records():
+        async for record in RunClient(run.run_dir).records():
             seen.append(("lost", "up")[record["up"]] if record["kind"] == "link" else record["step"])
             match seen[-1]:
                 case 1:
@@ -83,67 +83,67 @@ async def test_a_socket_that_closes_before_it_has_answered_was_never_there(run: 
         await reader.readline()
         writer.close()
 
-    server = await asyncio.start_unix_server(hang_up, sock=wire.listen(run.job.socket_path))
-    first = await asyncio.wait_for(anext(Link(run.job).records()), PATIENCE)
+    server = await asyncio.start_unix_server(hang_up, sock=wire.listen(run.run_dir.socket_path))
+    first = await asyncio.wait_for(anext(RunClient(run.run_dir).records()), PATIENCE)
     assert (first["kind"], first["at"]) == ("step", 0)
     server.close()
 
 
-async def test_records_of_an_ended_run_end(make_job: Make) -> None:
-    job = make_job(phase="finished")
-    log = LogWriter(job.log_path, 1)
+async def test_records_of_an_ended_run_end(make_run: Make) -> None:
+    run_dir = make_run(phase="finished")
+    log = LogWriter(run_dir.log_path, 1)
     for step in (1, 2, 3):
         log.write("step", step=step, loss=1.0)
     log.write("state", phase="finished", reason="")
 
     async def watch() -> list[dict[str, Any]]:
-        return [record async for record in Link(job).records()]
+        return [record async for record in RunClient(run_dir).records()]
 
     records = await asyncio.wait_for(watch(), PATIENCE)
     assert [r["kind"] for r in records] == ["step", "step", "step", "state"]
     assert records[0]["at"] == 0
-    link = Link(job)
+    link = RunClient(run_dir)
     assert [p[0] for p in (await link.history(["loss"]))["series"]["loss"]] == [1, 2, 3]
-    with pytest.raises(UserError, match=rf"job {job.id}: has finished; pause needs a living run"):
+    with pytest.raises(UserError, match=rf"run {run_dir.id}: has finished; pause needs a living run"):
         await link.request("pause")
 
 
 async def test_a_request_is_pending_and_a_refusal_one_line(run: Served) -> None:
-    link = Link(run.job)
+    link = RunClient(run.run_dir)
     assert (await link.request("pause"))["state"] == "pending"
-    with pytest.raises(UserError, match=rf"job {run.job.id}: dance: no such method"):
+    with pytest.raises(UserError, match=rf"run {run.run_dir.id}: dance: no such method"):
         await link.request("dance")
 
 
 async def test_another_version_of_the_supervisor_is_said(run: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert await Link(run.job).skew() is None
+    assert await RunClient(run.run_dir).skew() is None
     monkeypatch.setattr("engine.runs.server.package_version", lambda: "0.0.1")
-    line = await Link(run.job).skew()
-    assert line is not None and run.job.id in line and "0.0.1" in line and "\n" not in line
+    line = await RunClient(run.run_dir).skew()
+    assert line is not None and run.run_dir.id in line and "0.0.1" in line and "\n" not in line
 
 
 def test_a_supervisor_that_cannot_be_asked_has_left_its_version_in_the_state(
-    make_job: Make, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    make_run: Make, store: RunStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from tui.cli.main import main
 
-    job = make_job(supervisor=identity(os.getpid()), version="0.0.1")
+    run_dir = make_run(supervisor=identity(os.getpid()), version="0.0.1")
     monkeypatch.setenv("MLA_TUI_HOME", str(store.home))
-    monkeypatch.setattr("sys.argv", ["mla-tui", "status", job.id])
+    monkeypatch.setattr("sys.argv", ["mla-tui", "status", run_dir.id])
     main()
     assert "0.0.1" in capsys.readouterr().err
 
 
-async def test_an_answer_cut_in_the_middle_falls_back_to_the_files(store: Store, make_job: Make) -> None:
-    job = make_job()
-    LogWriter(job.log_path, 1).write("step", step=1, loss=1.0)
+async def test_an_answer_cut_in_the_middle_falls_back_to_the_files(store: RunStore, make_run: Make) -> None:
+    run_dir = make_run()
+    LogWriter(run_dir.log_path, 1).write("step", step=1, loss=1.0)
 
     async def die_within_the_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
         writer.write(b'{"jsonrpc":"2.0","id":1,"result":{"at":')
         writer.close()
 
-    server = await asyncio.start_unix_server(die_within_the_answer, sock=wire.listen(job.socket_path))
-    answer = await Link(job).history(["loss"])
+    server = await asyncio.start_unix_server(die_within_the_answer, sock=wire.listen(run_dir.socket_path))
+    answer = await RunClient(run_dir).history(["loss"])
     assert answer["series"]["loss"] == [[1, 1.0, 1.0, 1.0]]
     server.close()

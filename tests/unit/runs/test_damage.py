@@ -1,4 +1,4 @@
-"""Files of a job with torn ends and flipped bits: opened all the same, the intact part used, the damage named.
+"""Files of a run with torn ends and flipped bits: opened all the same, the intact part used, the damage named.
 
 Every reader is tried: what it gives may be less, never an exception, and never a record that nobody wrote unless the
 flipped line still is one.
@@ -18,9 +18,9 @@ from engine.events import commands
 from engine.events.commands import CommandReader
 from engine.events.history import SERIES
 from engine.events.log import LogWriter, read_all, scan
-from engine.events.log_index import Digest
-from engine.events.run_dir import Job
-from engine.runs.client import Link
+from engine.events.log_index import LogIndex
+from engine.events.run_dir import RunDir
+from engine.runs.client import RunClient
 from tui.app.state.run_view import RunView
 from tui.cli.run_commands import LineShow
 from tui.text.event_text import tell
@@ -32,12 +32,12 @@ FLIPS = 300
 
 
 @pytest.fixture
-def job(make_job: Make) -> Job:
+def run(make_run: Make) -> RunDir:
     """One of every kind of record, a restart, and commands."""
-    job = make_job(phase="finished", supervisor={"pid": 1, "start_ticks": 5}, trainer=None, at=0)
-    log = LogWriter(job.log_path, 1)
+    run = make_run(phase="finished", supervisor={"pid": 1, "start_ticks": 5}, trainer=None, at=0)
+    log = LogWriter(run.log_path, 1)
     log.write("state", phase="starting", reason="")
-    log.write("start", paths={"loss": "fused"}, params=10, device="cpu", versions={}, resumed_from=None)
+    log.write("start", plan={"loss": "fused"}, params=10, device="cpu", versions={}, resumed_from=None)
     log.write("val", step=0, loss=3.0, bucket="val", tokens=64)
     for step in range(1, 9):
         log.write("step", step=step, loss=3 / step, lr=1e-3, tok_s=10.5, step_s=0.5, micro=4, accum=2, context=32)
@@ -49,31 +49,31 @@ def job(make_job: Make) -> Job:
     log.write("memory", parts={"weights": [1, 2]})
     log.write("log", level="warning", text="said", rank=1)
     log.write("exit", code=None, signal="SIGKILL", why="killed")
-    log = LogWriter(job.log_path, 2)
+    log = LogWriter(run.log_path, 2)
     log.write("start", resumed_from=4)
     log.write("step", step=5, loss=0.5, lr=1e-3, tok_s=10.5, step_s=0.5)
     log.write("state", phase="finished", reason="")
     for method in ("set", "pause", "resume"):
-        commands.append(job.commands_path, method, {"changes": {"micro": 2}}, "me")
-    return job
+        commands.append(run.commands_path, method, {"changes": {"micro": 2}}, "me")
+    return run
 
 
-def use_everything(job: Job) -> Digest:
-    """All that supervisor, trainer, commands and app do with a job's files."""
-    digest = Digest(job)
+def use_everything(run: RunDir) -> LogIndex:
+    """All that supervisor, trainer, commands and app do with a run's files."""
+    digest = LogIndex(run)
     digest.catch_up()
     json.dumps(digest.history.answer(list(SERIES), 100), allow_nan=False)
-    summary = job.summary()
+    summary = run.summary()
     json.dumps(summary)
     view, show = RunView(summary), LineShow(8)
     view.load_history({"series": digest.history.answer(list(SERIES), 100)})
-    for _, record in read_all(job.log_path):
+    for _, record in read_all(run.log_path):
         view.take(record)
         tell(record)
         show(record)
     view.eta()
-    list(scan(job.log_path, b'"edit"'))
-    CommandReader(job.commands_path, job.log_path).poll()
+    list(scan(run.log_path, b'"edit"'))
+    CommandReader(run.commands_path, run.log_path).poll()
     digest.close()
     return digest
 
@@ -84,43 +84,43 @@ def flipped(content: bytes, rng: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["events.jsonl", "commands.jsonl", "state.json", "history.bin"])
-def test_flipped_bits_are_survived_by_every_reader(job: Job, name: str) -> None:
-    use_everything(job).save()
-    path, seed = job.path / name, random.SystemRandom().randrange(1 << 32)
+def test_flipped_bits_are_survived_by_every_reader(run: RunDir, name: str) -> None:
+    use_everything(run).save()
+    path, seed = run.path / name, random.SystemRandom().randrange(1 << 32)
     whole, rng = path.read_bytes(), random.Random(seed)
     print(f"seed {seed}")
     for _ in range(FLIPS):
         path.write_bytes(flipped(whole, rng))
         if name == "events.jsonl":
-            (job.path / "history.bin").unlink(missing_ok=True)
-        use_everything(job)
+            (run.path / "history.bin").unlink(missing_ok=True)
+        use_everything(run)
 
 
-def test_a_flipped_bit_costs_at_most_the_lines_it_is_in(job: Job) -> None:
-    whole, seed = job.log_path.read_bytes(), random.SystemRandom().randrange(1 << 32)
-    rng, truth = random.Random(seed), list(read_all(job.log_path))
+def test_a_flipped_bit_costs_at_most_the_lines_it_is_in(run: RunDir) -> None:
+    whole, seed = run.log_path.read_bytes(), random.SystemRandom().randrange(1 << 32)
+    rng, truth = random.Random(seed), list(read_all(run.log_path))
     print(f"seed {seed}")
     for _ in range(FLIPS):
         bent = flipped(whole, rng)
         at = next(i for i in range(len(whole)) if bent[i] != whole[i])
         begin, end = whole.rfind(b"\n", 0, at) + 1, whole.find(b"\n", at) + 1
         end = (whole.find(b"\n", end) + 1 or len(whole)) if whole[at : at + 1] == b"\n" else end  # it joins two
-        job.log_path.write_bytes(bent)
-        found = [pair for pair in read_all(job.log_path) if not begin <= pair[0] < end]
+        run.log_path.write_bytes(bent)
+        found = [pair for pair in read_all(run.log_path) if not begin <= pair[0] < end]
         assert found == [pair for pair in truth if not begin <= pair[0] < end]
 
 
 @pytest.mark.parametrize("name", ["events.jsonl", "commands.jsonl"])
-def test_a_file_torn_at_every_record_boundary_and_around_it_gives_what_is_whole(job: Job, name: str) -> None:
-    path = job.path / name
+def test_a_file_torn_at_every_record_boundary_and_around_it_gives_what_is_whole(run: RunDir, name: str) -> None:
+    path = run.path / name
     whole, truth = path.read_bytes(), list(read_all(path))
     ends = [i + 1 for i in range(len(whole)) if whole[i : i + 1] == b"\n"]
     for cut in sorted({max(0, end + d) for end in ends for d in (-2, -1, 0, 1, 9)}):
         path.write_bytes(whole[:cut])
         assert list(read_all(path)) == [p for p in truth if whole.find(b"\n", p[0]) < cut]
-        use_everything(job)
+        use_everything(run)
         path.write_bytes(whole[:cut] + b"\x00" * 40)  # what a power loss leaves of a page
-        use_everything(job)
+        use_everything(run)
 
 
 @pytest.mark.parametrize(
@@ -133,18 +133,18 @@ def test_a_file_torn_at_every_record_boundary_and_around_it_gives_what_is_whole(
         b'{"phase":"running","at":99999999999,"attempt":1' + b"0" * 400 + b',"started":"now"}',
     ],
 )
-def test_a_state_of_any_shape_is_survived_and_the_log_fills_it(job: Job, state: bytes) -> None:
-    job.state_path.write_bytes(state)
-    found = use_everything(job)
+def test_a_state_of_any_shape_is_survived_and_the_log_fills_it(run: RunDir, state: bytes) -> None:
+    run.state_path.write_bytes(state)
+    found = use_everything(run)
     assert (found.summary["phase"], found.summary["step"], found.summary["attempt"]) == ("finished", 5, 2)
 
 
-def test_a_client_reads_a_damaged_job_without_a_supervisor(job: Job, tmp_path: Path) -> None:
-    whole = job.log_path.read_bytes()
-    job.log_path.write_bytes(whole[:900] + b"\xff" * 50 + whole[950:])
+def test_a_client_reads_a_damaged_job_without_a_supervisor(run: RunDir, tmp_path: Path) -> None:
+    whole = run.log_path.read_bytes()
+    run.log_path.write_bytes(whole[:900] + b"\xff" * 50 + whole[950:])
 
     async def watch() -> list[dict[str, Any]]:
-        link = Link(job)
+        link = RunClient(run)
         await link.history(["loss"])
         return [record async for record in link.records()]
 

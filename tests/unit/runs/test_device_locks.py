@@ -33,12 +33,12 @@ def test_a_lock_outlives_the_process_that_took_it(tmp_path: Path) -> None:
 
 def test_an_inherited_lock_is_known_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locks = DeviceLocks(tmp_path, ["cpu", "mlx"])
-    assert locks.take("job") is None
+    assert locks.take("run") is None
     with open(tmp_path / "stranger", "w") as stranger:
         monkeypatch.setenv(HELD_FDS, f"{locks.env[HELD_FDS]},{stranger.fileno()},999999,x")
         heir = DeviceLocks(tmp_path, ["cpu", "mlx"])
         assert set(heir.fds) == set(locks.fds)
-        assert heir.take("job") is None
+        assert heir.take("run") is None
 
 
 def test_of_two_devices_both_or_none(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_taken_device_is_named_with_the_ways_out(tmp_path: Path, monkeypatch: 
     check_free(tmp_path, spec)
     locks = DeviceLocks(tmp_path, ["cpu"])
     locks.take("20261125-1-x")
-    with pytest.raises(UserError, match=r"cpu: is used by job 20261125-1-x; wait for it with --queue"):
+    with pytest.raises(UserError, match=r"cpu: is used by run 20261125-1-x; wait for it with --queue"):
         check_free(tmp_path, spec)
 
 

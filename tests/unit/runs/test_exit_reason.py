@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.runs import exit_reason as module
-from engine.runs.exit_reason import OomKills, death
+from engine.runs.exit_reason import OomKillCounter, death
 
 
 @pytest.fixture
@@ -22,14 +22,14 @@ def counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Pat
 
 
 def test_without_a_kill_a_signal_is_a_signal(counters: tuple[Path, Path]) -> None:
-    found = death(-9, OomKills(1), Path("console"))
+    found = death(-9, OomKillCounter(1), Path("console"))
     assert (found.signal, found.why, found.out_of_memory) == ("SIGKILL", "killed by SIGKILL", False)
-    assert death(None, OomKills(1), Path("console")).why == "killed, cause unknown"
-    assert death(3, OomKills(1), Path("console")).why == "ended with code 3; see console"
+    assert death(None, OomKillCounter(1), Path("console")).why == "killed, cause unknown"
+    assert death(3, OomKillCounter(1), Path("console")).why == "ended with code 3; see console"
 
 
 def test_a_kill_in_the_cgroup_is_sure(counters: tuple[Path, Path]) -> None:
-    kills = OomKills(1)
+    kills = OomKillCounter(1)
     counters[1].write_text("oom_kill 2\n")
     for code in (-9, None, 1):
         found = death(code, kills, Path("console"))
@@ -39,7 +39,7 @@ def test_a_kill_in_the_cgroup_is_sure(counters: tuple[Path, Path]) -> None:
 
 
 def test_a_kill_in_another_cgroup_is_none_of_ours(counters: tuple[Path, Path]) -> None:
-    kills = OomKills(1)
+    kills = OomKillCounter(1)
     counters[0].write_text("oom_kill 4\n")
     assert not death(-9, kills, Path("console")).out_of_memory
 
@@ -48,14 +48,14 @@ def test_without_a_cgroup_a_kill_on_the_machine_is_likely(
     counters: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_counter_of", lambda pid: None)
-    kills = OomKills(1)
+    kills = OomKillCounter(1)
     assert not death(-9, kills, Path("console")).out_of_memory
     counters[0].write_text("oom_kill 4\n")
     assert death(-9, kills, Path("console")).why == module.ON_MACHINE
 
 
 def test_of_a_cgroup_that_went_with_its_last_process_the_machine_is_asked(counters: tuple[Path, Path]) -> None:
-    kills = OomKills(1)
+    kills = OomKillCounter(1)
     counters[1].unlink()
     assert not death(-9, kills, Path("console")).out_of_memory
     counters[0].write_text("oom_kill 4\n")

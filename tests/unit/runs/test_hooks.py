@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from engine.events.log import LogWriter, read_all
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from engine.runs import hooks
 from engine.runs.hooks import Hooks
 from profiles.errors import SpecError
@@ -40,29 +40,29 @@ def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
 
 
 class Watched:
-    """A job's log, and hooks that take each record as a supervisor hands it over."""
+    """A run's log, and hooks that take each record as a supervisor hands it over."""
 
-    def __init__(self, job: Job, state: dict[str, Any] | None = None) -> None:
-        self.job = job
-        self.log = LogWriter(job.log_path, 1)
+    def __init__(self, run_dir: RunDir, state: dict[str, Any] | None = None) -> None:
+        self.run_dir = run_dir
+        self.log = LogWriter(run_dir.log_path, 1)
         self.state = {"hooks_at": 0} if state is None else state
         self.saved: list[int] = []
-        self.hooks = Hooks(job, self.state, self.log.write, lambda: self.saved.append(self.state["hooks_at"]))
-        self.at = job.log_path.stat().st_size
+        self.hooks = Hooks(run_dir, self.state, self.log.write, lambda: self.saved.append(self.state["hooks_at"]))
+        self.at = run_dir.log_path.stat().st_size
 
     def write(self, kind: str, **fields: Any) -> None:
         self.log.write(kind, **fields)
-        for at, record in read_all(self.job.log_path, self.at):
+        for at, record in read_all(self.run_dir.log_path, self.at):
             self.hooks.take(at, record)
-        self.at = self.job.log_path.stat().st_size
+        self.at = self.run_dir.log_path.stat().st_size
 
     def warnings(self) -> list[str]:
-        return [record["text"] for _, record in read_all(self.job.log_path) if record["kind"] == "log"]
+        return [record["text"] for _, record in read_all(self.run_dir.log_path) if record["kind"] == "log"]
 
 
 @pytest.fixture
-def run(make_job: Make, configure: Configure) -> Watched:
-    return Watched(make_job("demo"))
+def run(make_run: Make, configure: Configure) -> Watched:
+    return Watched(make_run("demo"))
 
 
 def told(path: Path) -> list[dict[str, Any]]:
@@ -83,10 +83,10 @@ async def test_each_event_runs_its_command_with_its_record(run: Watched, configu
     await run.hooks.finish()
     heard = told(out)
     assert [record["event"] for record in heard] == ["oom", "nan", "stall", "failed", "finished"]
-    log = dict(read_all(run.job.log_path))
+    log = dict(read_all(run.run_dir.log_path))
     for record in heard:
-        whose = {key: record.pop(key) for key in ("job", "name", "host", "event")}
-        assert whose["job"] == run.job.id
+        whose = {key: record.pop(key) for key in ("run", "name", "host", "event")}
+        assert whose["run"] == run.run_dir.id
         assert whose["name"] == "demo"
         assert whose["host"] == os.uname().nodename
         assert record == {**log[record["at"]], "at": record["at"]}
@@ -98,15 +98,15 @@ async def test_the_environment_says_whose_it_is_and_no_terminal_is_there(
 ) -> None:
     out = tmp_path / "told"
     configure(
-        finished=f'echo "$MLA_TUI_EVENT $MLA_TUI_JOB $MLA_TUI_NAME" > {out}; ps -o sid= -p $$ >> {out};'
+        finished=f'echo "$MLA_TUI_EVENT $MLA_TUI_RUN $MLA_TUI_NAME" > {out}; ps -o sid= -p $$ >> {out};'
         f" echo $$ >> {out}; echo hello; echo there >&2"
     )
     run.write("state", phase="finished", reason="")
     await run.hooks.finish()
     whose, session, pid = out.read_text().splitlines()
-    assert whose == f"finished {run.job.id} demo"
+    assert whose == f"finished {run.run_dir.id} demo"
     assert session.strip() == pid.strip() != str(os.getsid(0))
-    assert run.job.console_path.read_text() == "hello\nthere\n"
+    assert run.run_dir.console_path.read_text() == "hello\nthere\n"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ async def test_a_hook_that_fails_is_a_warning(run: Watched, configure: Configure
     configure(finished=command)
     run.write("state", phase="finished", reason="")
     await run.hooks.finish()
-    assert run.warnings() == [f"hook finished: {why}; its output stands in {run.job.console_path}"]
+    assert run.warnings() == [f"hook finished: {why}; its output stands in {run.run_dir.console_path}"]
 
 
 async def test_a_hook_that_does_not_read_is_none(run: Watched, configure: Configure) -> None:
@@ -141,7 +141,7 @@ async def test_a_hook_that_takes_too_long_is_ended_with_all_it_started(
     run.write("state", phase="finished", reason="")
     await run.hooks.finish()
     assert run.warnings() == [
-        f"hook nan: was ended: it took more than 0.5 s; its output stands in {run.job.console_path}"
+        f"hook nan: was ended: it took more than 0.5 s; its output stands in {run.run_dir.console_path}"
     ]
     *started, last = pids.read_text().split()
     assert last == "done"
@@ -192,12 +192,12 @@ async def test_what_was_not_run_is_run_by_the_next_and_the_past_is_not(
     # Its supervisor dies here, before it can see what follows.
     run.log.write("step", step=2)
     run.log.write("alert", what="nan", text="second")
-    assert hooks.due(run.job) is False  # the state on disk knows no hooks
-    again = Watched(run.job, kept)
+    assert hooks.due(run.run_dir) is False  # the state on disk knows no hooks
+    again = Watched(run.run_dir, kept)
     again.hooks.catch_up(again.at)
     await again.hooks.finish()
     assert [record["text"] for record in told(out)] == ["first", "second"]
-    once_more = Watched(run.job, again.state)
+    once_more = Watched(run.run_dir, again.state)
     once_more.hooks.catch_up(once_more.at)
     await once_more.hooks.finish()
     assert [record["text"] for record in told(out)] == ["first", "second"]
@@ -209,7 +209,7 @@ async def test_a_job_that_knows_no_hooks_begins_with_what_comes(
     out = tmp_path / "told"
     configure(nan=f"cat >> {out}")
     run.log.write("alert", what="nan", text="long ago")
-    later = Watched(run.job, {})
+    later = Watched(run.run_dir, {})
     later.hooks.catch_up(later.at)
     later.write("alert", what="nan", text="now")
     await later.hooks.finish()

@@ -14,8 +14,8 @@ from profiles.errors import UserError
 from profiles.registry import load
 from profiles.spec import RunSpec
 
-JOB = Path("/home/me/jobs/20261124-run")
-TARGET = f"engine.train --job {JOB} --attempt 2"
+RUN = Path("/home/me/runs/20261124-run")
+TARGET = f"engine.train --run {RUN} --attempt 2"
 
 
 def spec(*more: str) -> RunSpec:
@@ -23,7 +23,7 @@ def spec(*more: str) -> RunSpec:
 
 
 def command(*more: str) -> str:
-    return shlex.join(trainer_command(spec(*more), JOB, 2)).partition(" ")[2]  # without the interpreter's path
+    return shlex.join(trainer_command(spec(*more), RUN, 2)).partition(" ")[2]  # without the interpreter's path
 
 
 def test_one_rank_needs_no_launcher() -> None:
@@ -52,8 +52,8 @@ def test_several_machines() -> None:
 def test_deepspeed_on_several_machines() -> None:
     two = spec("nodes=2", "gpus_per_node=2", "hosts=alpha,beta", "launcher=deepspeed")
     assert hostfile(two) == "alpha slots=2\nbeta slots=2\n"
-    assert f"--hostfile={JOB}/hostfile --master_addr=alpha --master_port=29500 --module engine.train" in shlex.join(
-        trainer_command(two, JOB, 1)
+    assert f"--hostfile={RUN}/hostfile --master_addr=alpha --master_port=29500 --module engine.train" in shlex.join(
+        trainer_command(two, RUN, 1)
     )
     assert other_hosts(two) == {}  # its runner starts them
 
@@ -64,7 +64,7 @@ def test_slurm(tmp_path: Path) -> None:
     assert {"#SBATCH --nodes=2", "#SBATCH --gpus-per-node=4", "#SBATCH --ntasks-per-node=1"} <= set(script.splitlines())
     (tmp_path / "run.sbatch").write_text(script)
     assert subprocess.run(["bash", "-n", str(tmp_path / "run.sbatch")]).returncode == 0
-    *srun, line = trainer_command(two, JOB, 1)
+    *srun, line = trainer_command(two, RUN, 1)
     assert srun == ["srun", "--nodes=2", "--ntasks-per-node=1", "--kill-on-bad-exit=1", "bash", "-c"]
     # Each machine's shell puts its own number in.
     shown = subprocess.run(

@@ -1,4 +1,4 @@
-"""A job is opened from its cache and the rest of its log; whatever becomes of the cache, the answer is the log's."""
+"""A run is opened from its cache and the rest of its log; whatever becomes of the cache, the answer is the log's."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from engine.events import log as log_module
 from engine.events import log_index as digest_module
 from engine.events.history import SERIES
 from engine.events.log import LogWriter
-from engine.events.log_index import Digest
-from engine.events.run_dir import Job
+from engine.events.log_index import LogIndex
+from engine.events.run_dir import RunDir
 
 if TYPE_CHECKING:
     from conftest import Make
@@ -24,41 +24,41 @@ STEPS = 300
 
 
 @pytest.fixture
-def job(make_job: Make) -> Job:
-    """A job that was restarted once, with a cache that covers all but its last records."""
-    job = make_job()
-    log = LogWriter(job.log_path, 1)
+def run(make_run: Make) -> RunDir:
+    """A run that was restarted once, with a cache that covers all but its last records."""
+    run = make_run()
+    log = LogWriter(run.log_path, 1)
     log.write("start", resumed_from=None)
     for step in range(1, STEPS + 1):
         log.write("step", step=step, loss=1 / step, tok_s=100.0 + step, host_states=1 << 30)
     log.write("telemetry", device_used=[1, 2], ram_used=[3, 4])
-    LogWriter(job.log_path, 2).write("start", resumed_from=STEPS - 20)
-    opened(job).save()
-    log = LogWriter(job.log_path, 2)
+    LogWriter(run.log_path, 2).write("start", resumed_from=STEPS - 20)
+    opened(run).save()
+    log = LogWriter(run.log_path, 2)
     for step in range(STEPS - 19, STEPS + 1):
         log.write("step", step=step, loss=2.0, tok_s=1.0)
     log.write("state", phase="paused", reason="asked")
-    return job
+    return run
 
 
-def opened(job: Job) -> Digest:
-    digest = Digest(job)
+def opened(run: RunDir) -> LogIndex:
+    digest = LogIndex(run)
     digest.catch_up()
     return digest
 
 
-def told(digest: Digest) -> dict[str, Any]:
+def told(digest: LogIndex) -> dict[str, Any]:
     return digest.history.answer(list(SERIES), 1 << 20)
 
 
-def plainly(job: Job) -> dict[str, Any]:
+def plainly(run: RunDir) -> dict[str, Any]:
     """What the log alone says."""
-    cache = job.path / "history.bin"
+    cache = run.path / "history.bin"
     away = cache.with_name("away")
     if cache.exists():
         cache.rename(away)
     try:
-        digest = opened(job)
+        digest = opened(run)
     finally:
         if away.exists():
             away.rename(cache)
@@ -66,42 +66,42 @@ def plainly(job: Job) -> dict[str, Any]:
     return told(digest)
 
 
-def test_only_what_the_cache_does_not_cover_is_read(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    truth, first = plainly(job), opened(job)
+def test_only_what_the_cache_does_not_cover_is_read(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, first = plainly(run), opened(run)
     assert told(first) == truth
     assert truth["loss"][-1] == [STEPS, 2, 2, 2]
     assert (first.summary["phase"], first.summary["step"], first.notes) == ("paused", STEPS, [])
     first.save()
-    job.state_path.write_text(json.dumps(first.summary))
+    run.state_path.write_text(json.dumps(first.summary))
     parsed: list[bytes] = []
     parse = log_module.parse
     monkeypatch.setattr(log_module, "parse", lambda line: (parsed.append(line), parse(line))[1])
-    again = opened(job)
-    assert (told(again), again.summary, again.at) == (truth, first.summary, job.log_path.stat().st_size)
+    again = opened(run)
+    assert (told(again), again.summary, again.at) == (truth, first.summary, run.log_path.stat().st_size)
     assert parsed == []
 
 
-def test_the_state_and_the_cache_may_be_of_different_moments(job: Job) -> None:
-    truth = opened(job)
-    half = Digest(job)
+def test_the_state_and_the_cache_may_be_of_different_moments(run: RunDir) -> None:
+    truth = opened(run)
+    half = LogIndex(run)
     half.poll()
     for at in (0, 1, half.at // 2, half.at, half.at + 10_000):
         state = {"at": at} if at != half.at else half.summary
-        job.state_path.write_text(json.dumps(state))
-        found = opened(job)
+        run.state_path.write_text(json.dumps(state))
+        found = opened(run)
         assert told(found) == told(truth)
         if at not in (1, half.at // 2):
             assert found.summary["step"] == STEPS
             assert found.summary["phase"] == "paused"
 
 
-def test_a_restart_after_the_cache_was_made_takes_back_what_the_cache_holds(job: Job) -> None:
-    opened(job).save()
-    log = LogWriter(job.log_path, 3)
+def test_a_restart_after_the_cache_was_made_takes_back_what_the_cache_holds(run: RunDir) -> None:
+    opened(run).save()
+    log = LogWriter(run.log_path, 3)
     log.write("start", resumed_from=7)
     log.write("step", step=8, loss=3.0)
-    found = opened(job)
-    assert told(found) == plainly(job)
+    found = opened(run)
+    assert told(found) == plainly(run)
     assert told(found)["loss"][-2:] == [[7, 1 / 7, 1 / 7, 1 / 7], [8, 3, 3, 3]]
 
 
@@ -121,66 +121,66 @@ DAMAGE: dict[str, Callable[[bytes, random.Random], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_cache_is_made_again_from_the_log_and_said_so(job: Job, damage: str) -> None:
-    cache, truth = job.path / "history.bin", plainly(job)
+def test_a_damaged_cache_is_made_again_from_the_log_and_said_so(run: RunDir, damage: str) -> None:
+    cache, truth = run.path / "history.bin", plainly(run)
     whole = cache.read_bytes()
     seed = random.SystemRandom().randrange(1 << 32)
     rng = random.Random(seed)
     for _ in range(40):
         cache.write_bytes(DAMAGE[damage](whole, rng))
-        found = opened(job)
+        found = opened(run)
         assert told(found) == truth, f"seed {seed}"
         assert len(found.notes) == 1 and "history.bin" in found.notes[0], f"seed {seed}"
     found.save()
-    assert opened(job).notes == []
+    assert opened(run).notes == []
 
 
-def test_the_cache_of_another_log_is_not_believed(job: Job, make_job: Make) -> None:
-    opened(job).save()
-    other = make_job()
+def test_the_cache_of_another_log_is_not_believed(run: RunDir, make_run: Make) -> None:
+    opened(run).save()
+    other = make_run()
     log = LogWriter(other.log_path, 1)
     for step in range(1, 2 * STEPS):
         log.write("step", step=step, loss=9.0, tok_s=9.0)
-    (other.path / "history.bin").write_bytes((job.path / "history.bin").read_bytes())
+    (other.path / "history.bin").write_bytes((run.path / "history.bin").read_bytes())
     found = opened(other)
     assert told(found)["loss"][0] == [1, 9, 9, 9]
     assert "made from another log" in found.notes[0]
 
 
-def test_a_log_shorter_than_its_cache_is_what_counts(job: Job) -> None:
-    opened(job).save()
-    size = job.log_path.stat().st_size
-    os.truncate(job.log_path, size // 3)
-    found = opened(job)
-    assert told(found) == plainly(job)
+def test_a_log_shorter_than_its_cache_is_what_counts(run: RunDir) -> None:
+    opened(run).save()
+    size = run.log_path.stat().st_size
+    os.truncate(run.log_path, size // 3)
+    found = opened(run)
+    assert told(found) == plainly(run)
     assert "another log" in found.notes[0]
 
 
-def test_damaged_lines_are_named_once(job: Job) -> None:
-    with open(job.log_path, "ab") as file:
+def test_damaged_lines_are_named_once(run: RunDir) -> None:
+    with open(run.log_path, "ab") as file:
         first = file.tell()
         file.write(b'{"t":1,"kind":"step","step":"x"}\n#\n')
-    found = opened(job)
+    found = opened(run)
     assert found.notes == [f"events.jsonl: 2 lines or more are damaged and left out, the first at byte {first}"]
     found.save()
-    job.state_path.write_text(json.dumps(found.summary))
-    assert opened(job).notes == []
+    run.state_path.write_text(json.dumps(found.summary))
+    assert opened(run).notes == []
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(job: Job) -> None:
-    (job.path / "history.bin").unlink()
-    (job.path / "history.bin").mkdir()
-    found = opened(job)
+def test_a_cache_that_cannot_be_written_costs_only_time(run: RunDir) -> None:
+    (run.path / "history.bin").unlink()
+    (run.path / "history.bin").mkdir()
+    found = opened(run)
     found.save()
     assert told(found)["loss"][-1] == [STEPS, 2, 2, 2]
-    assert not list(job.path.glob(".history*"))
+    assert not list(run.path.glob(".history*"))
 
 
-def test_the_cache_is_written_now_and_then(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_written_now_and_then(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digest_module, "SAVE_EVERY", 2000)
-    digest, cache = opened(job), job.path / "history.bin"
+    digest, cache = opened(run), run.path / "history.bin"
     digest.save()
-    written, log = [], LogWriter(job.log_path, 2)
+    written, log = [], LogWriter(run.log_path, 2)
     for step in range(STEPS + 1, STEPS + 101):
         log.write("step", step=step, loss=1.0)
         digest.poll()

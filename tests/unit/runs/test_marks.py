@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from engine.events import history as history_module
 from engine.events import reverse_reader
 from engine.events.log import LogWriter, read_all
-from engine.events.log_index import Digest
+from engine.events.log_index import LogIndex
 from engine.events.marks import KEPT, Marks
 from engine.events.reverse_reader import NUMBERS, events_before, events_from
 from engine.runs import client as client_module
-from engine.runs.client import Link
+from engine.runs.client import RunClient
 
 if TYPE_CHECKING:
     from conftest import Make
@@ -67,33 +67,33 @@ def test_marks_are_bounded_in_number_and_in_size() -> None:
     assert len(json.dumps(told, allow_nan=False)) < 500 * KEPT
 
 
-def test_marks_outlive_the_cache(make_job: Make) -> None:
-    job = make_job()
-    log = LogWriter(job.log_path, 1)
+def test_marks_outlive_the_cache(make_run: Make) -> None:
+    run = make_run()
+    log = LogWriter(run.log_path, 1)
     log.write("edit", ok=True, step=1, changed={"micro": [8, 4]})
-    opened = Digest(job)
+    opened = LogIndex(run)
     opened.catch_up()
     opened.save()
     log.write("checkpoint", ok=True, step=5)
-    again = Digest(job)
+    again = LogIndex(run)
     again.catch_up()
     assert not again.notes
     assert [mark["kind"] for mark in again.history.marks.told()] == ["edit", "checkpoint"]
 
 
 async def test_a_look_at_a_part_of_a_long_run_is_of_single_steps(
-    make_job: Make, monkeypatch: pytest.MonkeyPatch
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history_module, "CAPACITY", 32)
-    job = make_job()
-    log = LogWriter(job.log_path, 1)
+    run = make_run()
+    log = LogWriter(run.log_path, 1)
     for step in range(1, 1001):
         log.write("step", step=step, loss=100.0 if step == 555 else float(step % 7), tok_s=1.0)
     log.write("start", resumed_from=560)
-    log = LogWriter(job.log_path, 2)
+    log = LogWriter(run.log_path, 2)
     for step in range(561, 1001):
         log.write("step", step=step, loss=-1.0, tok_s=1.0)
-    link = Link(job)
+    link = RunClient(run)
     whole = await link.history(["loss"])
     assert len(whole["series"]["loss"]) <= 32
     found = await link.detail(["loss", "t"], 4096, 550, 563)

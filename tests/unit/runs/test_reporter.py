@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from engine.events.log import read_all
-from engine.train.run_reporter import JobReporter
+from engine.train.run_reporter import RunReporter
 
 if TYPE_CHECKING:
     from conftest import Make
@@ -29,20 +29,20 @@ class Disk:
         return self._write(fd, data)
 
 
-def test_at_the_end_room_is_waited_for(make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = make_job()
-    reporter = JobReporter(job, 1)
+def test_at_the_end_room_is_waited_for(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run()
+    reporter = RunReporter(run, 1)
     disk = Disk(monkeypatch, errno.ENOSPC, 4)
     reporter.record("step", step=1)
     reporter.record("step", step=2)
     reporter.close()
     assert disk.left == 0
-    assert [record["step"] for _, record in read_all(job.log_path) if record["kind"] == "step"][-2:] == [1, 2]
+    assert [record["step"] for _, record in read_all(run.log_path) if record["kind"] == "step"][-2:] == [1, 2]
 
 
-def test_a_disk_that_will_never_take_it_is_not_waited_for(make_job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = make_job()
-    reporter = JobReporter(job, 1)
+def test_a_disk_that_will_never_take_it_is_not_waited_for(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run()
+    reporter = RunReporter(run, 1)
     Disk(monkeypatch, errno.EIO, 1000)
     reporter.record("step", step=1)
     with pytest.raises(OSError, match="Input/output"):

@@ -17,7 +17,7 @@ import pytest
 from engine.events import wire
 from engine.events.commands import CommandReader
 from engine.events.log import LogWriter
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from tests.unit.runs.served import PATIENCE, Served
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Client:
 
     @classmethod
     async def to(cls, run: Served) -> Client:
-        sock = wire.connect(run.job.socket_path)
+        sock = wire.connect(run.run_dir.socket_path)
         sock.setblocking(False)
         return cls(*await asyncio.open_unix_connection(sock=sock, limit=wire.ANSWER_LIMIT))
 
@@ -90,7 +90,7 @@ async def test_nonsense_is_answered_and_the_connection_survives(run: Served) -> 
         answer = await client.send(line)
         assert answer["error"]["code"] == code, line[:80]
         assert answer["error"]["message"] and "\n" not in answer["error"]["message"]
-        assert (await client.call("hello"))["result"]["job"] == run.job.id, line[:80]
+        assert (await client.call("hello"))["result"]["run"] == run.run_dir.id, line[:80]
 
 
 async def test_a_client_that_leaves_in_the_middle_hurts_nobody(run: Served) -> None:
@@ -107,16 +107,16 @@ async def test_a_client_that_leaves_in_the_middle_hurts_nobody(run: Served) -> N
 
 
 async def test_the_socket_is_for_its_owner_alone(run: Served) -> None:
-    assert stat.S_IMODE(run.job.socket_path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(run.run_dir.socket_path.stat().st_mode) == 0o600
 
 
 async def test_hello_and_status_say_who_is_there(run: Served) -> None:
     run.write("step", step=3, loss=2.0)
     client = await Client.to(run)
     hello = (await client.call("hello"))["result"]
-    assert (hello["job"], hello["pid"], hello["at"]) == (run.job.id, os.getpid(), run.digest.at)
+    assert (hello["run"], hello["pid"], hello["at"]) == (run.run_dir.id, os.getpid(), run.digest.at)
     status = (await client.call("status"))["result"]
-    assert (status["id"], status["supervisor"]["alive"]) == (run.job.id, True)
+    assert (status["id"], status["supervisor"]["alive"]) == (run.run_dir.id, True)
 
 
 async def test_subscribing_from_the_start_and_from_any_record(run: Served) -> None:
@@ -161,7 +161,7 @@ async def test_only_progress_may_pass_by_the_log(run: Served) -> None:
     for record in ({"kind": "exit", "code": 0}, {"kind": "progress", "micro_done": 3, "tok_s": float("inf")}):
         trainer.writer.write(json.dumps({"method": "event", "params": record}).encode() + b"\n")
     assert await watcher.events(1) == [{"kind": "progress", "micro_done": 3, "tok_s": None}]
-    assert run.job.log_path.read_bytes() == b""
+    assert run.run_dir.log_path.read_bytes() == b""
     late = await Client.to(run)  # what is over is not shown to those who come later
     await late.call("subscribe")
     run.write("log", text="next")
@@ -172,7 +172,7 @@ async def test_a_command_is_written_down_and_is_pending(run: Served) -> None:
     client = await Client.to(run)
     answer = (await client.call("set", changes={"micro": 4}, by="me"))["result"]
     assert answer["state"] == "pending"
-    [command] = CommandReader(run.job.commands_path, run.job.log_path).poll()
+    [command] = CommandReader(run.run_dir.commands_path, run.run_dir.log_path).poll()
     assert (command.id, command.method, command.by) == (answer["id"], "set", "me")
     assert command.params == {"changes": {"micro": 4}}
     stop = (await client.call("stop", save=False))["result"]
@@ -180,7 +180,7 @@ async def test_a_command_is_written_down_and_is_pending(run: Served) -> None:
 
 
 async def test_a_command_that_cannot_be_written_is_refused(run: Served) -> None:
-    run.job.commands_path.mkdir()
+    run.run_dir.commands_path.mkdir()
     client = await Client.to(run)
     assert (await client.call("pause"))["error"] == {"code": wire.REFUSED, "message": "pause: Is a directory"}
     assert "result" in await client.call("hello")
@@ -197,30 +197,30 @@ async def test_history_is_bounded_by_what_was_asked(run: Served) -> None:
     assert window["series"]["loss"] == [[5, 5.0, 5.0, 5.0], [6, 6.0, 6.0, 6.0]]
 
 
-async def test_a_path_longer_than_a_socket_address_works(tmp_path: Path, make_job: Make) -> None:
+async def test_a_path_longer_than_a_socket_address_works(tmp_path: Path, make_run: Make) -> None:
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
-    job = make_job()
-    os.rename(job.path, folder / job.id)
-    job = Job(folder / job.id)
-    assert len(os.fsencode(job.socket_path)) > 107
-    served = Served(job, LogWriter(job.log_path, 1))
+    run_dir = make_run()
+    os.rename(run_dir.path, folder / run_dir.id)
+    run_dir = RunDir(folder / run_dir.id)
+    assert len(os.fsencode(run_dir.socket_path)) > 107
+    served = Served(run_dir, LogWriter(run_dir.log_path, 1))
     await served.server.start()
     client = await Client.to(served)
-    assert (await client.call("hello"))["result"]["job"] == job.id
+    assert (await client.call("hello"))["result"]["run"] == run_dir.id
     await served.server.close()
 
 
-async def test_a_dead_predecessors_socket_is_replaced(run: Served, make_job: Make) -> None:
-    job = make_job()
-    wire.listen(job.socket_path).close()
+async def test_a_dead_predecessors_socket_is_replaced(run: Served, make_run: Make) -> None:
+    run_dir = make_run()
+    wire.listen(run_dir.socket_path).close()
     with pytest.raises(OSError):
-        wire.connect(job.socket_path)
-    served = Served(job, LogWriter(job.log_path, 1))
+        wire.connect(run_dir.socket_path)
+    served = Served(run_dir, LogWriter(run_dir.log_path, 1))
     await served.server.start()
     assert "result" in await (await Client.to(served)).call("hello")
     await served.server.close()
-    assert not job.socket_path.exists()
+    assert not run_dir.socket_path.exists()
 
 
 # -- a client's view

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.events.log import read_all
-from engine.host.process import Lock, this_boot
+from engine.host.process import Lock, boot_id
 from engine.runs import launch
 
 if TYPE_CHECKING:
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def test_one_who_comes_between_a_look_and_the_lock_is_not_written_over(
-    make_job: Make, monkeypatch: pytest.MonkeyPatch
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = make_job(boot="another")
+    run = make_run(boot="another")
     others = 0
 
     class Late(Lock):
@@ -27,11 +27,11 @@ def test_one_who_comes_between_a_look_and_the_lock_is_not_written_over(
             nonlocal others
             if not others:
                 others += 1
-                launch.take_over(job)
+                launch.resume_cut_off(run)
             return super().acquire(patience)
 
     monkeypatch.setattr(launch, "Lock", Late)
-    monkeypatch.setattr(launch, "ensure_supervisor", lambda job: None)
-    launch.take_over(job)
-    assert [record["why"] for _, record in read_all(job.log_path)] == [launch.REBOOTED]
-    assert job.state()["boot"] == this_boot()
+    monkeypatch.setattr(launch, "ensure_supervisor", lambda run: None)
+    launch.resume_cut_off(run)
+    assert [record["why"] for _, record in read_all(run.log_path)] == [launch.REBOOTED]
+    assert run.state()["boot"] == boot_id()

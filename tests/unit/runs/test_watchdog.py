@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.runs.watchdog import PATIENCE, SHORTEST, StallWatch
+from engine.runs.watchdog import PATIENCE, SHORTEST, Watchdog
 
 
-def running(step_s: float, count: int = 5) -> tuple[StallWatch, float]:
-    watch, now = StallWatch(), 100.0
+def running(step_s: float, count: int = 5) -> tuple[Watchdog, float]:
+    watch, now = Watchdog(), 100.0
     watch.heard({"kind": "state", "phase": "running"}, now)
     for _ in range(count):
         now += step_s
@@ -38,7 +38,7 @@ def test_micro_batches_of_a_long_step_are_progress() -> None:
 
 
 def test_what_cannot_stall() -> None:
-    assert StallWatch().check(1e9) is None  # nothing is known yet
+    assert Watchdog().check(1e9) is None  # nothing is known yet
     for phase in ("paused", "starting", "compiling", "recovering", "stopping", "finished"):
         watch, now = running(1.0)
         watch.heard({"kind": "state", "phase": phase}, now)

@@ -108,7 +108,7 @@ def spec(tmp_path: Path) -> Any:
 def test_a_measurement_has_its_parts_and_they_agree(spec: Any, tmp_path: Path) -> None:
     found = measure(spec, steps=4)
     json.dumps(found, allow_nan=False)
-    assert found["device"] == "cpu" and found["paths"]["backend"] == "torch"
+    assert found["device"] == "cpu" and found["plan"]["backend"] == "torch"
     assert (found["params"], found["tokens_per_step"]) == (NANO.params, 64)
     step = found["step_s"]
     assert step["steps"] == 4 and 0 < step["min"] <= step["median"] <= step["max"]

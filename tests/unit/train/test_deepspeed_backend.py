@@ -177,6 +177,6 @@ def test_a_checkpoint_without_moments_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_runs_is_told() -> None:
-    paths = deepspeed().paths
-    assert (paths["backend"], paths["optimizer"]) == ("deepspeed", "DeepSpeedCPUAdam")
-    assert paths["strategy"] == "offload (ZeRO-2, 1 rank)"
+    plan = deepspeed().plan
+    assert (plan["backend"], plan["optimizer"]) == ("deepspeed", "DeepSpeedCPUAdam")
+    assert plan["strategy"] == "offload (ZeRO-2, 1 rank)"

@@ -1,4 +1,4 @@
-"""What every "auto" comes to, and that the fast paths train as the plain ones do."""
+"""What every "auto" comes to, and that the fast plan train as the plain ones do."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from engine.execution.compiler import cache_folder, what_is_missing
+from engine.execution.compiler import cache_folder, missing_for_compile
 from engine.preflight import check_backend, slow_paths
 from engine.train.backends.torch_backend import TorchBackend
-from engine.train.backends.torch_plan import resolve_paths
+from engine.train.backends.torch_plan import resolve_plan
 from profiles.errors import UserError
 from profiles.registry import load
 from profiles.spec import RunSpec
@@ -50,17 +50,17 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_takes_what_is_fastest_here_and_a_choice_is_a_choice(
     overrides: list[str], attention: str, compiled: bool
 ) -> None:
-    paths = resolve_paths(small(*overrides), "cpu")
-    assert (paths.attention, paths.compiled) == (attention, compiled)
+    plan = resolve_plan(small(*overrides), "cpu")
+    assert (plan.attention, plan.compiled) == (attention, compiled)
 
 
 def test_on_a_card_the_library_kernel_is_taken() -> None:
-    assert resolve_paths(small("train.compile=on", "train.precision=bf16"), "cuda").attention == "sdpa"
+    assert resolve_plan(small("train.compile=on", "train.precision=bf16"), "cuda").attention == "sdpa"
 
 
 @pytest.mark.usefixtures("no_compiler")
 def test_without_a_compiler_auto_is_off_and_on_is_refused_in_one_line() -> None:
-    assert not resolve_paths(small("train.compile=auto"), "cpu").compiled
+    assert not resolve_plan(small("train.compile=auto"), "cpu").compiled
     check_backend(small("train.compile=auto"))
     with pytest.raises(UserError, match=r"^train\.compile: on, but there is no g\+\+ .*; install g\+\+ .*=auto$"):
         check_backend(small("train.compile=on"))
@@ -68,7 +68,7 @@ def test_without_a_compiler_auto_is_off_and_on_is_refused_in_one_line() -> None:
 
 def test_a_compiler_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert (what_is_missing("cpu") or "").startswith("CXX=no-such-compiler is no program; install")
+    assert (missing_for_compile("cpu") or "").startswith("CXX=no-such-compiler is no program; install")
 
 
 def test_compiled_code_is_kept_under_the_cache_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -106,24 +106,24 @@ def losses(spec: RunSpec, steps: int) -> tuple[list[float], dict[str, str], torc
             backend.accumulate(batch[first : first + 2], spec.tokens_per_step)
         found.append(backend.totals()[0])
         backend.apply(3e-3, 1.0)
-    return found, backend.paths, backend.state()["model"]["model.layers.1.self_attn.kv_b_proj.weight"]
+    return found, backend.plan, backend.state()["model"]["model.layers.1.self_attn.kv_b_proj.weight"]
 
 
 def test_everything_fused_trains_as_everything_off() -> None:
     """Compiled blocks and loss, our attention, selective checkpointing: in fp32 the same to rounding."""
     plain, _, weight = losses(small("train.compile=off", "memory.loss=plain", "train.attention=sdpa"), 5)
     fused = small("train.compile=on", "memory.loss=fused", "train.attention=blocked", "checkpointing=selective")
-    found, paths, same = losses(fused, 5)
-    assert paths["compile"] == "blocks and loss"
-    assert (paths["attention"], paths["loss"], paths["checkpointing"]) == ("blocked", "fused", "selective")
+    found, plan, same = losses(fused, 5)
+    assert plan["compile"] == "blocks and loss"
+    assert (plan["attention"], plan["loss"], plan["checkpointing"]) == ("blocked", "fused", "selective")
     assert found == pytest.approx(plain, rel=1e-5)
     torch.testing.assert_close(same, weight, rtol=1e-3, atol=1e-5)
 
 
 def test_a_bf16_stream_trains_as_fp32_within_its_rounding() -> None:
     plain, _, _ = losses(small("train.compile=off", "memory.loss=plain"), 8)
-    found, paths, weight = losses(small("train.compile=off", "memory.loss=fused", "train.precision=bf16"), 8)
-    assert paths["precision"] == "bf16" and weight.dtype == torch.float32
+    found, plan, weight = losses(small("train.compile=off", "memory.loss=fused", "train.precision=bf16"), 8)
+    assert plan["precision"] == "bf16" and weight.dtype == torch.float32
     assert found == pytest.approx(plain, rel=5e-3) and found != plain
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.train.backends.host_offload import Parked
+from engine.train.backends.host_offload import HostOffload
 from engine.train.backends.torch_backend import TorchBackend
 from profiles.registry import load
 from profiles.spec import RunSpec
@@ -42,7 +42,7 @@ def test_moved_away_and_back_within_a_window_nothing_differs(overrides: list[str
     def move(backend: TorchBackend) -> None:
         tensors = [*backend._parameters.values(), *backend._optimizer.state().values()]
         before = [tensor.data_ptr() for tensor in tensors]
-        parked = Parked()
+        parked = HostOffload()
         parked.park(tensors, "cpu")
         away = [tensor.data_ptr() for tensor in tensors]
         addresses.append(sum(a != b for a, b in zip(before, away, strict=True)) / len(before))
@@ -68,7 +68,7 @@ def test_where_host_memory_is_short_everything_stays(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("engine.train.backends.host_offload.HOST_RESERVE", 1 << 60)
     tensor = torch.ones(10)
     at = tensor.data_ptr()
-    parked = Parked()
+    parked = HostOffload()
     parked.park([tensor], "cpu")
     parked.take_back()
     assert tensor.data_ptr() == at

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from engine.memory.hardware import Hardware
-from engine.train.oom.micro_fitter import BY, QUIET, Recovery
+from engine.train.oom.micro_fitter import BY, QUIET, MicroFitter
 from profiles import registry
 from profiles.spec import RunSpec
 
@@ -21,7 +21,7 @@ def spec() -> RunSpec:
     return replace(spec, memory=replace(spec.memory, strategy="device", checkpointing="full"))
 
 
-def quiet(recovery: Recovery, spec: RunSpec, peak: int | None = None) -> list[bool]:
+def quiet(recovery: MicroFitter, spec: RunSpec, peak: int | None = None) -> list[bool]:
     found = []
     for _ in range(QUIET):
         recovery.step_done(spec, peak)
@@ -30,7 +30,7 @@ def quiet(recovery: Recovery, spec: RunSpec, peak: int | None = None) -> list[bo
 
 
 def test_it_grows_back_after_a_quiet_stretch_and_not_before(spec: RunSpec) -> None:
-    recovery = Recovery(CARD)
+    recovery = MicroFitter(CARD)
     assert not any(quiet(recovery, spec))  # nothing was ever lowered
     lower = recovery.lower(spec, 30 * GIB)
     assert lower is not None and lower < 64
@@ -41,7 +41,7 @@ def test_it_grows_back_after_a_quiet_stretch_and_not_before(spec: RunSpec) -> No
 
 
 def test_what_a_person_sets_is_what_is_wanted(spec: RunSpec) -> None:
-    recovery = Recovery(CARD)
+    recovery = MicroFitter(CARD)
     lower = recovery.lower(spec, 30 * GIB)
     assert lower is not None
     recovery.edited({"micro": [lower, 2]})
@@ -49,7 +49,7 @@ def test_what_a_person_sets_is_what_is_wanted(spec: RunSpec) -> None:
 
 
 def test_another_attempt_remembers(spec: RunSpec) -> None:
-    recovery = Recovery(CARD)
+    recovery = MicroFitter(CARD)
     recovery.remember(
         [
             {"kind": "oom", "micro": 64, "capacity": 79 * GIB},

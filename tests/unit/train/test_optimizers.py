@@ -168,8 +168,8 @@ def test_muon_with_fewer_bits_changes_no_loss_by_more_than_the_tolerance(precisi
     ],
 )
 def test_the_start_record_names_the_paths(optimizer: str, precision: str, told: tuple[str, ...]) -> None:
-    paths = TorchBackend(nano(optimizer, precision)).paths
-    assert (paths["optimizer"], paths["precision"], paths["strategy"]) == told
+    plan = TorchBackend(nano(optimizer, precision)).plan
+    assert (plan["optimizer"], plan["precision"], plan["strategy"]) == told
 
 
 # -- what is kept

@@ -19,7 +19,7 @@ from engine.events.commands import Command
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import OneRank
 from engine.train.backends.torch_backend import TorchBackend
-from engine.train.edit_history import StartAgain
+from engine.train.edit_history import RestartRequested
 from engine.train.loop import Trainer
 from engine.train.oom.micro_fitter import QUIET
 from profiles.errors import UserError
@@ -70,7 +70,7 @@ def train(spec: RunSpec, out: Path, log: Log, *, method: str = "", which: int = 
         try:
             trainer.run(resume, None)
             return trainer
-        except StartAgain:
+        except RestartRequested:
             resume, method = checkpoint.latest(out), ""
     raise AssertionError("it never came to its end")
 

@@ -20,16 +20,16 @@ import numpy as np
 from engine.checkpoints import checkpoint
 from engine.events.commands import Command, append
 from engine.events.log import LogWriter, Record, read_all
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from engine.host.process import Lock
 from engine.train import loop
 from engine.train.backends.backend import Batch
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import OneRank
-from engine.train.edit_history import StartAgain
+from engine.train.edit_history import RestartRequested
 from engine.train.loop import Trainer
 from engine.train.oom import micro_fitter
-from engine.train.run_reporter import JobReporter
+from engine.train.run_reporter import RunReporter
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 from tests.unit.train.whole_runs import Failing, operations
@@ -96,7 +96,7 @@ class Run:
     ) -> None:
         """``sizes``: operations of a call of each of ``SITES``; ``past``: edits that are in the log from the start."""
         folder.mkdir()
-        self.spec, self.out, self.job = spec, folder / "out", Job(folder)
+        self.spec, self.out, self.run_dir = spec, folder / "out", RunDir(folder)
         self.fed: dict[int, Batch] = {}
         self._happenings, self._sizes = happenings, sizes
         self._waited = self._capacity = 0
@@ -110,12 +110,12 @@ class Run:
             self.write(**record)
 
     def write(self, kind: str, attempt: int = 0, **fields: Any) -> None:
-        log = LogWriter(self.job.log_path, attempt)
+        log = LogWriter(self.run_dir.log_path, attempt)
         log.write(kind, **fields)
         log.close()
 
     def records(self) -> list[Record]:
-        return [record for _, record in read_all(self.job.log_path)]
+        return [record for _, record in read_all(self.run_dir.log_path)]
 
     def last(self, kind: str) -> dict[int, Record]:
         """The records of ``kind`` by step, as a reader sees them: where a restart repeats steps, the latest counts."""
@@ -129,7 +129,7 @@ class Run:
 
     def live(self) -> None:
         """From the first attempt to the run's end."""
-        supervisor = Lock(self.job.supervisor_lock)  # held: a trainer revives one that is not there
+        supervisor = Lock(self.run_dir.supervisor_lock)  # held: a trainer revives one that is not there
         assert supervisor.acquire()
         try:
             with _watched(self._writes):
@@ -162,7 +162,7 @@ class Run:
         trainer.saver.begin, trainer.saver.settle = begun, settled  # type: ignore[method-assign]
         try:
             phase = trainer.run(checkpoint.intact(self.out, _damaged) if self.out.exists() else None, None)
-        except (Killed, StartAgain):
+        except (Killed, RestartRequested):
             return False
         except UserError as error:  # with one sequence at once there is no smaller: somebody resumes it
             assert "the smallest there is" in str(error) or "validating" in str(error), error
@@ -192,7 +192,7 @@ class Run:
 
     def _happen(self, now: Happening) -> None:
         if isinstance(now, Ask):
-            append(self.job.commands_path, now.method, now.params, "test")
+            append(self.run_dir.commands_path, now.method, now.params, "test")
         elif isinstance(now, Want):
             self._wants[now.site] = now.share
         elif isinstance(now, KillSaving):
@@ -210,7 +210,7 @@ class Run:
         self.moment()
         if self._paused and not self._happenings:
             self._paused = False
-            append(self.job.commands_path, "resume", {}, "test")
+            append(self.run_dir.commands_path, "resume", {}, "test")
 
     def told(self, kind: str, fields: dict[str, Any]) -> None:
         self._paused = fields["phase"] == "paused" if kind == "state" else self._paused
@@ -284,9 +284,9 @@ class _Backend:
         return self._run.more_room()  # type: ignore[no-any-return]
 
 
-class _Reporter(JobReporter):
+class _Reporter(RunReporter):
     def __init__(self, run: Run, attempt: int) -> None:
-        super().__init__(run.job, attempt)
+        super().__init__(run.run_dir, attempt)
         self._run = run
 
     def record(self, kind: str, **fields: Any) -> None:

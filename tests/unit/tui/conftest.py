@@ -1,4 +1,4 @@
-"""A store with real job directories: written by the store and the log writer, as a supervisor and a trainer would."""
+"""A store with real run directories: written by the store and the log writer, as a supervisor and a trainer would."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 
 from engine.events.log import LogWriter
-from engine.events.run_dir import Job
-from engine.host.process import identity, this_boot, this_host
-from engine.runs.store import Store
+from engine.events.run_dir import RunDir
+from engine.host.process import boot_id, host_name, identity
+from engine.runs.store import RunStore
 from profiles import registry
 
-Make = Callable[..., tuple[Job, LogWriter]]
+Make = Callable[..., tuple[RunDir, LogWriter]]
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
     monkeypatch.setenv("MLA_TUI_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    return Store()
+    return RunStore()
 
 
 def step_record(step: int, loss: float | None = None, **fields: Any) -> dict[str, Any]:
@@ -36,30 +36,30 @@ def step_record(step: int, loss: float | None = None, **fields: Any) -> dict[str
 
 
 @pytest.fixture
-def make_job(store: Store) -> Iterator[Make]:
-    """``make_job(name, steps, phase=…)`` → the job and its log's writer. A living one's trainer is this process."""
+def make_run(store: RunStore) -> Iterator[Make]:
+    """``make_run(name, steps, phase=…)`` → the run and its log's writer. A living one's trainer is this process."""
     writers: list[LogWriter] = []
 
-    def make(name: str, steps: int, phase: str = "finished", backend: str = "torch") -> tuple[Job, LogWriter]:
+    def make(name: str, steps: int, phase: str = "finished", backend: str = "torch") -> tuple[RunDir, LogWriter]:
         spec = registry.load("cpu_demo")
         living = phase not in ("finished", "failed", "stopped")
         state: dict[str, Any] = {
             **{"profile": "cpu_demo", "backend": backend, "steps": spec.train.steps, "micro": 8, "accum": 1},
-            **{"context": 256, "version": "0", "host": this_host(), "boot": this_boot(), "phase": phase},
+            **{"context": 256, "version": "0", "host": host_name(), "boot": boot_id(), "phase": phase},
             **{"attempt": 1, "started": time.time() - steps, "step": steps, "loss": 2.0},
         }
         if living:
             state["trainer"] = identity(os.getpid())
-        job = store.create(spec, {"name": name, "resume": None, "init_from": None}, state)
-        writer = LogWriter(job.log_path, attempt=1)
+        run = store.create(spec, {"name": name, "resume": None, "init_from": None}, state)
+        writer = LogWriter(run.log_path, attempt=1)
         writers.append(writer)
-        writer.write("start", paths={}, params=3_200_000, device="cpu", versions={}, resumed_from=None)
+        writer.write("start", plan={}, params=3_200_000, device="cpu", versions={}, resumed_from=None)
         writer.write("state", phase="running", reason="")
         for step in range(1, steps + 1):
             writer.write("step", **step_record(step))
         if not living:
             writer.write("state", phase=phase, reason="")
-        return job, writer
+        return run, writer
 
     yield make
     for writer in writers:

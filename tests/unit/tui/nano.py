@@ -13,9 +13,9 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from engine.events.log import LogWriter
-from engine.events.run_dir import Job
-from engine.host.process import identity, this_boot, this_host
-from engine.runs.store import Store
+from engine.events.run_dir import RunDir
+from engine.host.process import boot_id, host_name, identity
+from engine.runs.store import RunStore
 from profiles import registry
 
 PROFILE = """
@@ -72,14 +72,14 @@ class Nano:
             subprocess.run([sys.executable, "-m", "tui.cli", *command], check=True, capture_output=True, env=env)
         return nano
 
-    def job(self, store: Store, out: Path, phase: str = "finished", steps: int = 3) -> tuple[Job, LogWriter]:
-        """A job ``nano`` of these steps, its checkpoints below ``out``; a living one's trainer is this process."""
+    def run(self, store: RunStore, out: Path, phase: str = "finished", steps: int = 3) -> tuple[RunDir, LogWriter]:
+        """A run ``nano`` of these steps, its checkpoints below ``out``; a living one's trainer is this process."""
         spec = registry.load(str(self.profile))
         spec = replace(spec, train=replace(spec.train, out=str(out), steps=steps))
         state = {
             **{"profile": "nano", "backend": "torch", "steps": steps, "micro": 4, "accum": 1, "context": 32},
-            **{"version": "0", "host": this_host(), "boot": this_boot(), "phase": phase, "attempt": 1, "started": 1.0},
+            **{"version": "0", "host": host_name(), "boot": boot_id(), "phase": phase, "attempt": 1, "started": 1.0},
         }
         if phase == "running":
             state["trainer"] = identity(os.getpid())
-        return (job := store.create(spec, {"name": "nano", "resume": None}, state)), LogWriter(job.log_path, 1)
+        return (run := store.create(spec, {"name": "nano", "resume": None}, state)), LogWriter(run.log_path, 1)

@@ -1,4 +1,4 @@
-"""The states a screen can be in, each made of a real job's files; clock, machine and names never change."""
+"""The states a screen can be in, each made of a real run's files; clock, machine and names never change."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import pytest
 
 from engine.checkpoints import checkpoint
 from engine.events.log import LogWriter
-from engine.events.log_index import Digest
-from engine.events.run_dir import Job
+from engine.events.log_index import LogIndex
+from engine.events.run_dir import RunDir
 from engine.events.summary import ENDED
 from engine.host.files import write_json
-from engine.host.process import identity, this_boot
+from engine.host.process import boot_id, identity
 from engine.memory.hardware import Hardware
 from engine.runs.server import Server
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 from profiles import registry
 from tests.unit.runs.served import Served
 from tests.unit.tui.nano import Nano
@@ -37,7 +37,7 @@ TERMINAL = (("TERM", "xterm-256color"), ("COLORTERM", "truecolor"))  # fewer col
 
 
 class World:
-    """Jobs of a home, and the clock that everything in this process reads."""
+    """Runs of a home, and the clock that everything in this process reads."""
 
     def __init__(self, home: Path, patch: pytest.MonkeyPatch) -> None:
         self.now = NOW - 86_400
@@ -56,10 +56,10 @@ class World:
         patch.setattr("engine.memory.hardware.detect_hardware", lambda: MACHINE)
         patch.setattr("engine.memory.hardware.hardware_for", lambda pid: MACHINE)
         patch.setattr(registry, "detect", lambda: "pretrain_5080")
-        self.store = Store(home)
+        self.store = RunStore(home)
         self.folder = home
 
-    def job(self, name: str, steps: int, phase: str, **state: Any) -> tuple[Job, LogWriter]:
+    def run_dir(self, name: str, steps: int, phase: str, **state: Any) -> tuple[RunDir, LogWriter]:
         """A run of ``pretrain_5080`` that has trained ``steps`` steps of half a minute, and is in ``phase`` now."""
         self.now = begun = NOW - 3600 - steps * 27.0
         spec = registry.load("pretrain_5080")
@@ -67,14 +67,14 @@ class World:
         trainer = None if phase in (*ENDED, "cut-off") else identity(os.getpid())
         facts = {
             **{"profile": spec.profile, "backend": "deepspeed", "steps": spec.train.steps, "micro": 12, "accum": 8},
-            **{"context": 2048, "version": "0.1.0", "host": HOST, "boot": this_boot(), "attempt": 1, "started": begun},
+            **{"context": 2048, "version": "0.1.0", "host": HOST, "boot": boot_id(), "attempt": 1, "started": begun},
             **{"phase": "starting" if phase == "cut-off" else phase, "step": steps, "trainer": trainer, **state},
         }
-        job = self.store.create(spec, {"name": name, "resume": None, "init_from": None}, facts)
-        log = LogWriter(job.log_path, attempt=1)
+        run_dir = self.store.create(spec, {"name": name, "resume": None, "init_from": None}, facts)
+        log = LogWriter(run_dir.log_path, attempt=1)
         log.write("state", phase="starting", reason="")
         if phase != "starting":
-            log.write("start", paths={}, params=1_024_849_664, device=MACHINE.name, versions={}, resumed_from=None)
+            log.write("start", plan={}, params=1_024_849_664, device=MACHINE.name, versions={}, resumed_from=None)
             log.write("state", phase="compiling", reason="")
         if phase not in ("starting", "compiling"):
             log.write("state", phase="running", reason="")
@@ -83,7 +83,7 @@ class World:
         self.now = NOW - 60
         if phase not in ("starting", "compiling", "running", "cut-off"):
             log.write("state", phase=phase, reason=state.get("reason", ""))
-        return job, log
+        return run_dir, log
 
     def step(self, log: LogWriter, step: int) -> None:
         """Half a minute, with the records it leaves."""
@@ -107,33 +107,33 @@ class World:
                 "checkpoint", step=step, path=f"models/run/ckpt_step_{step}", bytes=14 * GIB, seconds=41.0, ok=True
             )
 
-    def saved(self, job: Job, step: int, spoilt: bool = False) -> None:
+    def saved(self, run_dir: RunDir, step: int, spoilt: bool = False) -> None:
         """A checkpoint of 14 GiB that takes no disk: its files are holes."""
-        path = self.folder / "models" / job.name / f"ckpt_step_{step}"
+        path = self.folder / "models" / run_dir.name / f"ckpt_step_{step}"
         path.mkdir(parents=True)
         sizes = {"model.safetensors": 2 * GIB, "optimizer.safetensors": 12 * GIB}
         for name, size in sizes.items():
             with open(path / name, "wb") as file:
                 file.truncate(size // 2 if spoilt else size)
-        facts = {"format": checkpoint.FORMAT, "step": step, "best": [3.316, 100], "spec": job.spec().to_dict()}
+        facts = {"format": checkpoint.FORMAT, "step": step, "best": [3.316, 100], "spec": run_dir.spec().to_dict()}
         write_json(path / "trainer.json", facts)
         files = {name: {"bytes": size, "sha256": ""} for name, size in sizes.items()}
         write_json(path / "manifest.json", {"format": checkpoint.FORMAT, "files": files})
         written = NOW - 3600 - (160 - step) * 27.0
         os.utime(path / "manifest.json", (written, written))
 
-    def keep(self, job: Job) -> None:
-        """Leave the job as its supervisor does at its end: with its history beside its log."""
-        digest = Digest(job)
+    def keep(self, run_dir: RunDir) -> None:
+        """Leave the run as its supervisor does at its end: with its history beside its log."""
+        digest = LogIndex(run_dir)
         digest.catch_up()
         digest.save()
-        write_json(job.state_path, {**job.state(), **digest.summary})
+        write_json(run_dir.state_path, {**run_dir.state(), **digest.summary})
         digest.close()
 
     @asynccontextmanager
-    async def looked_after(self, job: Job) -> AsyncIterator[Server]:
-        """A server that speaks for ``job`` while the block runs, and has sampled the machine once."""
-        run = Served(job, LogWriter(job.log_path, attempt=1))
+    async def looked_after(self, run_dir: RunDir) -> AsyncIterator[Server]:
+        """A server that speaks for ``run_dir`` while the block runs, and has sampled the machine once."""
+        run = Served(run_dir, LogWriter(run_dir.log_path, attempt=1))
         run.digest.catch_up()
         server = run.server
         await server.start()
@@ -159,7 +159,7 @@ class Scene:
     """
 
     name: str
-    build: Callable[[World], Job | None]
+    build: Callable[[World], RunDir | None]
     until: str
     presses: tuple[tuple[str, ...], ...] = ()
     lost: bool = False
@@ -178,51 +178,51 @@ def _empty(world: World) -> None:
 def _every_phase(world: World) -> None:
     """One run a phase, as Home lists them."""
     for phase, steps in (("finished", 180), ("stopped", 90), ("failed", 20), ("cut-off", 60)):
-        world.job(f"was-{phase}", steps, phase, reason="the loss is not a number" if phase == "failed" else "")
+        world.run_dir(f"was-{phase}", steps, phase, reason="the loss is not a number" if phase == "failed" else "")
     for phase in ("starting", "compiling", "running", "paused", "saving", "recovering"):
-        world.job(f"is-{phase}", 0 if phase in ("starting", "compiling") else 120, phase)
-    other, _ = world.job("far-away", 10, "running", host="laptop")
+        world.run_dir(f"is-{phase}", 0 if phase in ("starting", "compiling") else 120, phase)
+    other, _ = world.run_dir("far-away", 10, "running", host="laptop")
     write_json(other.state_path, {**other.state(), "host": "laptop"})
     for id in world.store.ids():
         if world.store.find(id).ended():
             world.keep(world.store.find(id))
 
 
-def _one(phase: str, steps: int = 160, **state: Any) -> Callable[[World], Job]:
-    def build(world: World) -> Job:
-        job, log = world.job("lisp-1b", steps, phase, **state)
+def _one(phase: str, steps: int = 160, **state: Any) -> Callable[[World], RunDir]:
+    def build(world: World) -> RunDir:
+        run_dir, log = world.run_dir("lisp-1b", steps, phase, **state)
         if phase == "failed":
             log.write("exit", code=1, signal=None, why=state["reason"])
         log.close()
-        return job
+        return run_dir
 
     return build
 
 
-def _held(world: World) -> Job:
+def _held(world: World) -> RunDir:
     """A run that ran out of memory and asks."""
-    job, log = world.job("lisp-1b", 160, "running")
+    run_dir, log = world.run_dir("lisp-1b", 160, "running")
     parts = {"logits": int(3.1 * GIB), "activations": int(8.9 * GIB), "weights": int(1.9 * GIB), "workspace": GIB}
     where = {"where": "backward", "wanted": int(1.5 * GIB), "micro": 12, "accum": 8, "parts": parts}
     where["capacity"] = int(14.6 * GIB)
     log.write("oom", step=161, action="ask", text="CUDA out of memory", **where)
     log.write("state", phase="paused", reason="out of memory: micro = ?")
     log.close()
-    return job
+    return run_dir
 
 
-def _saved(world: World) -> Job:
+def _saved(world: World) -> RunDir:
     """A run with three checkpoints, of which the oldest was cut short."""
-    job, log = world.job("lisp-1b", 160, "finished")
+    run_dir, log = world.run_dir("lisp-1b", 160, "finished")
     log.close()
     for step in (50, 100, 150):
-        world.saved(job, step, spoilt=step == 50)
-    return job
+        world.saved(run_dir, step, spoilt=step == 50)
+    return run_dir
 
 
 def _reading(world: World) -> None:
     """A run whose data is here: a few kilobytes of text, a token a byte."""
-    _, log = Nano.make(world.folder / "nano", train=False).job(world.store, world.folder / "models")
+    _, log = Nano.make(world.folder / "nano", train=False).run_dir(world.store, world.folder / "models")
     log.close()
 
 

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.segment import Segment
 from textual.strip import Strip
 
-from tui.app.terminal.cell_diff import ExactUpdate
+from tui.app.terminal.cell_diff import CellDiff
 
 WIDTH = 20
 OLD, NEW = "·" * WIDTH, "abcdefghijklmnopqrst"
@@ -17,7 +17,7 @@ MOVE = re.compile(r"\x1b\[(\d+);(\d+)H")
 def test_exactly_the_cells_of_the_spans_are_written(ends: list[tuple[int, int]], cut: int) -> None:
     spans = [(0, min(pair), max(pair)) for pair in ends]
     chops = [{0: Strip([Segment(NEW[:cut])]), cut: Strip([Segment(NEW[cut:])])}]
-    text = ExactUpdate(chops, spans, [[cut, WIDTH]]).render_segments(Console(color_system=None))
+    text = CellDiff(chops, spans, [[cut, WIDTH]]).render_segments(Console(color_system=None))
     screen = list(OLD)
     parts = MOVE.split(text)
     assert parts[0] == ""

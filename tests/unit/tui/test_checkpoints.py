@@ -13,8 +13,8 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button
 
-from engine.events.run_dir import Job
-from engine.runs.store import Store
+from engine.events.run_dir import RunDir
+from engine.runs.store import RunStore
 from tests.unit.tui import look
 from tests.unit.tui.look import said
 from tests.unit.tui.nano import Nano
@@ -34,11 +34,11 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Nano:
 
 
 @pytest.fixture
-def job(nano: Nano, store: Store, tmp_path: Path) -> Job:
+def run(nano: Nano, store: RunStore, tmp_path: Path) -> RunDir:
     """A finished run with checkpoints of its own to spoil."""
     shutil.copytree(nano.out, tmp_path / "models" / "nano")
-    job, log = nano.job(store, tmp_path / "models")
-    log.write("start", paths={}, params=1, device="cpu", versions={}, resumed_from=None)
+    run, log = nano.run(store, tmp_path / "models")
+    log.write("start", plan={}, params=1, device="cpu", versions={}, resumed_from=None)
     for step in (1, 2, 3):
         log.write("step", step=step, loss=6.5 - step, lr=1e-3, grad_norm=1.0, tok_s=1.0, step_s=1.0)
         if step == 2:
@@ -47,7 +47,7 @@ def job(nano: Nano, store: Store, tmp_path: Path) -> Job:
         log.write("checkpoint", **asked, step=step, path="", bytes=1, seconds=1.0, stall_s=0.0, ok=True, why="")
     log.write("state", phase="finished", reason="")
     log.close()
-    return job
+    return run
 
 
 until = partial(look.until, seconds=60.0)  # other programs are waited for
@@ -71,8 +71,8 @@ def _kept(app: MlaApp) -> list[Any]:
     return found.first().kept if found else []
 
 
-async def test_each_line_says_what_log_and_files_know(job: Job, store: Store) -> None:
-    (folder(job) / "ckpt_step_1" / "model.safetensors").write_bytes(b"cut")
+async def test_each_line_says_what_log_and_files_know(run: RunDir, store: RunStore) -> None:
+    (folder(run) / "ckpt_step_1" / "model.safetensors").write_bytes(b"cut")
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await listed(app, pilot)
@@ -85,8 +85,8 @@ async def test_each_line_says_what_log_and_files_know(job: Job, store: Store) ->
         assert not app.screen.query_one(Ask).display
 
 
-async def test_verifying_finds_a_flipped_byte(job: Job, store: Store) -> None:
-    weights = folder(job) / "ckpt_step_3" / "model.safetensors"
+async def test_verifying_finds_a_flipped_byte(run: RunDir, store: RunStore) -> None:
+    weights = folder(run) / "ckpt_step_3" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -100,7 +100,7 @@ async def test_verifying_finds_a_flipped_byte(job: Job, store: Store) -> None:
         await until(pilot, lambda: "verified" in lines_of(app)[2])
 
 
-async def test_a_text_streams_from_a_child_process(job: Job, store: Store) -> None:
+async def test_a_text_streams_from_a_child_process(run: RunDir, store: RunStore) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(100, 30)) as pilot:
         await listed(app, pilot)
@@ -113,7 +113,7 @@ async def test_a_text_streams_from_a_child_process(job: Job, store: Store) -> No
         assert not app.screen.query_one(TextPane).display
 
 
-async def test_escape_ends_the_child(job: Job, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_escape_ends_the_child(run: RunDir, store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     children = []
     start = asyncio.create_subprocess_exec
 
@@ -134,7 +134,7 @@ async def test_escape_ends_the_child(job: Job, store: Store, monkeypatch: pytest
         assert children[0].returncode != 0 and said(app, "#message") == "ended"
 
 
-async def test_an_export_goes_to_a_new_folder_only(job: Job, store: Store, tmp_path: Path) -> None:
+async def test_an_export_goes_to_a_new_folder_only(run: RunDir, store: RunStore, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     app = MlaApp(store)
@@ -147,7 +147,7 @@ async def test_an_export_goes_to_a_new_folder_only(job: Job, store: Store, tmp_p
     assert (tmp_path / "new" / "config.json").is_file()
 
 
-async def test_only_what_a_run_can_do_without_is_deleted(job: Job, store: Store) -> None:
+async def test_only_what_a_run_can_do_without_is_deleted(run: RunDir, store: RunStore) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await listed(app, pilot)
@@ -161,18 +161,18 @@ async def test_only_what_a_run_can_do_without_is_deleted(job: Job, store: Store)
             assert isinstance(app.focused, Button) and app.focused.id == "cancel"
             await pilot.press(*answer)
             await until(pilot, lambda: isinstance(app.screen, CheckpointsScreen))
-            assert (folder(job) / "ckpt_step_1").exists() or answer != ["enter"]
+            assert (folder(run) / "ckpt_step_1").exists() or answer != ["enter"]
         await until(pilot, lambda: len(_kept(app)) == 2)
-    assert sorted(p.name for p in folder(job).glob("ckpt*")) == ["ckpt_step_2", "ckpt_step_3"]
+    assert sorted(p.name for p in folder(run).glob("ckpt*")) == ["ckpt_step_2", "ckpt_step_3"]
 
 
-async def test_what_a_young_run_began_from_stays(job: Job, nano: Nano, store: Store, tmp_path: Path) -> None:
-    first = folder(job) / "ckpt_step_1"
-    young, log = nano.job(store, tmp_path / "other", phase="running")
+async def test_what_a_young_run_began_from_stays(run: RunDir, nano: Nano, store: RunStore, tmp_path: Path) -> None:
+    first = folder(run) / "ckpt_step_1"
+    young, log = nano.run(store, tmp_path / "other", phase="running")
     log.close()
     spec = json.loads((young.path / "spec.json").read_text())
     (young.path / "spec.json").write_text(json.dumps({**spec, "start": {"name": "young", "resume": str(first)}}))
-    app = MlaApp(store, job.id)
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
         await pilot.press("o")
@@ -183,13 +183,13 @@ async def test_what_a_young_run_began_from_stays(job: Job, nano: Nano, store: St
 
 
 async def test_resuming_launches_what_the_command_would(
-    job: Job, store: Store, monkeypatch: pytest.MonkeyPatch
+    run: RunDir, store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launched: list[tuple[Any, dict[str, Any]]] = []
 
-    def launch(store: Store, spec: Any, **options: Any) -> Job:
+    def launch(store: RunStore, spec: Any, **options: Any) -> RunDir:
         launched.append((spec, options))
-        return job
+        return run
 
     monkeypatch.setattr("engine.runs.launch.launch", launch)
     app = MlaApp(store)
@@ -198,7 +198,7 @@ async def test_resuming_launches_what_the_command_would(
         await pilot.press("r", *"again", "tab", "3", "enter")
         await until(pilot, lambda: "is at step 3; write more" in said(app, "#message"))
         await pilot.press("9")
-        path = str(folder(job) / "ckpt_step_3")
+        path = str(folder(run) / "ckpt_step_3")
         await until(pilot, lambda: "-s steps=39 --name again" in said(app, "#command"))
         assert f"mla-tui launch --resume {path}" in said(app, "#command")
         await pilot.press("enter")
@@ -207,16 +207,16 @@ async def test_resuming_launches_what_the_command_would(
     assert spec.train.steps == 39 and options == {"name": "again", "resume": Path(path)}
 
 
-async def test_the_path_goes_to_the_clipboard(job: Job, store: Store) -> None:
+async def test_the_path_goes_to_the_clipboard(run: RunDir, store: RunStore) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await listed(app, pilot)
         await pilot.press("y")
-        await until(pilot, lambda: app.clipboard == str(folder(job) / "ckpt_step_3"))
+        await until(pilot, lambda: app.clipboard == str(folder(run) / "ckpt_step_3"))
 
 
-async def test_a_run_without_checkpoints_says_what_to_press(nano: Nano, store: Store, tmp_path: Path) -> None:
-    _, log = nano.job(store, tmp_path / "none", phase="running")
+async def test_a_run_without_checkpoints_says_what_to_press(nano: Nano, store: RunStore, tmp_path: Path) -> None:
+    _, log = nano.run(store, tmp_path / "none", phase="running")
     log.close()
     app = MlaApp(store)
     async with app.run_test(size=(60, 20)) as pilot:
@@ -226,7 +226,7 @@ async def test_a_run_without_checkpoints_says_what_to_press(nano: Nano, store: S
         await until(pilot, lambda: not isinstance(app.screen, CheckpointsScreen))
 
 
-def test_the_command_lists_the_same(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_lists_the_same(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["checkpoints", "nano", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [(one["step"], one["newest"], one["best"], one["why"]) for one in told] == [
@@ -234,12 +234,12 @@ def test_the_command_lists_the_same(job: Job, capsys: pytest.CaptureFixture[str]
         (2, False, True, "asked for"),
         (1, False, False, "every 1"),
     ]
-    weights = folder(job) / "ckpt_step_1" / "model.safetensors"
+    weights = folder(run) / "ckpt_step_1" / "model.safetensors"
     weights.write_bytes(bytes(weights.stat().st_size))
     assert main.main(["checkpoints", "nano"]) == 0
     assert main.main(["checkpoints", "nano", "--verify"]) == 1
     assert "ckpt_step_1" in capsys.readouterr().err
 
 
-def folder(job: Job) -> Path:
-    return Path(job.spec().train.out) / job.name
+def folder(run: RunDir) -> Path:
+    return Path(run.spec().train.out) / run.name

@@ -1,4 +1,4 @@
-"""Runs laid over each other, in the app and as text, against real job directories."""
+"""Runs laid over each other, in the app and as text, against real run directories."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from textual.pilot import Pilot
 
 from engine.events.log import LogWriter
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from engine.host.files import read_json, write_json
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 from profiles.errors import UserError
 from tests.unit.tui.conftest import step_record
 from tests.unit.tui.look import on_screen, until
@@ -20,7 +20,7 @@ from tui.app.app import MlaApp
 from tui.app.screens.compare import CompareScreen
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
-from tui.app.state.comparison import LETTERS, Compared, Reader, difference
+from tui.app.state.comparison import LETTERS, ComparedRun, Reader, difference
 from tui.app.state.spec_diff import differences, grouped
 from tui.app.widgets.overlay import lettered
 from tui.cli.main import main
@@ -35,19 +35,19 @@ def write_steps(writer: LogWriter, first: int, last: int, level: float, **fields
         writer.write("step", **step_record(step, level, tokens=step * each, **fields))
 
 
-async def read(job: Job, *names: str) -> tuple[Compared, Reader]:
-    run, reader = Compared("A", {"id": job.id}), Reader(job)
+async def read(run_dir: RunDir, *names: str) -> tuple[ComparedRun, Reader]:
+    run, reader = ComparedRun("A", {"id": run_dir.id}), Reader(run_dir)
     await look(run, reader, *names)
     return run, reader
 
 
-async def look(run: Compared, reader: Reader, *names: str) -> None:
+async def look(run: ComparedRun, reader: Reader, *names: str) -> None:
     update = await reader.look(names or ("loss", "val_loss", "tokens", "t"))
     if update is not None:
         run.take(update)
 
 
-async def open_compare(pilot: Pilot[Any], store: Store, count: int) -> CompareScreen:
+async def open_compare(pilot: Pilot[Any], store: RunStore, count: int) -> CompareScreen:
     """Mark the first ``count`` runs of home and lay them over each other."""
     app = pilot.app
     assert isinstance(app, MlaApp)
@@ -77,10 +77,10 @@ def chart(app: MlaApp) -> str:
 # What is read and computed
 
 
-async def test_values_by_step_tokens_and_time(make_job: Any) -> None:
-    job, writer = make_job("a", 0, phase="running")
+async def test_values_by_step_tokens_and_time(make_run: Any) -> None:
+    run_dir, writer = make_run("a", 0, phase="running")
     write_steps(writer, 1, 10, 3.0)
-    run, _ = await read(job)
+    run, _ = await read(run_dir)
     assert list(run.along("loss", "step")) == list(range(1, 11))
     assert list(run.along("loss", "tokens")) == [step * 1000 for step in range(1, 11)]
     hours = list(run.along("loss", "time"))
@@ -88,17 +88,17 @@ async def test_values_by_step_tokens_and_time(make_job: Any) -> None:
     assert run.reach("loss", "tokens") == 10_000
     assert run.at("loss", "tokens", 4500) == 3.0
     writer.write("val", step=5, loss=2.5, bucket="val", tokens=1)
-    run, _ = await read(job)
+    run, _ = await read(run_dir)
     assert list(run.along("val_loss", "tokens")) == [5000]
 
 
-async def test_a_difference_is_taken_where_both_have_been(make_job: Any) -> None:
-    a, first = make_job("a", 0, phase="running")
-    b, second = make_job("b", 0, phase="running")
+async def test_a_difference_is_taken_where_both_have_been(make_run: Any) -> None:
+    a, first = make_run("a", 0, phase="running")
+    b, second = make_run("b", 0, phase="running")
     write_steps(first, 1, 10, 3.0)
     write_steps(first, 11, 20, 1.0)
     write_steps(second, 1, 10, 4.0, tokens=2000)
-    runs = [(await read(job))[0] for job in (a, b)]
+    runs = [(await read(run_dir))[0] for run_dir in (a, b)]
     assert difference(*runs, "loss", "step") == pytest.approx(1.0)
     assert difference(*runs, "loss", "tokens") == pytest.approx(
         3.0
@@ -106,49 +106,49 @@ async def test_a_difference_is_taken_where_both_have_been(make_job: Any) -> None
     assert difference(*runs, "val_loss", "step") is None
 
 
-async def test_a_living_run_is_read_on_and_a_restart_takes_back(make_job: Any) -> None:
-    job, writer = make_job("a", 0, phase="running")
+async def test_a_living_run_is_read_on_and_a_restart_takes_back(make_run: Any) -> None:
+    run_dir, writer = make_run("a", 0, phase="running")
     write_steps(writer, 1, 30, 3.0)
-    run, reader = await read(job)
+    run, reader = await read(run_dir)
     write_steps(writer, 31, 40, 2.0)
     await look(run, reader)
     assert list(run.curves["loss"].x) == list(range(1, 41))
     assert run.best("loss") == 2.0
-    again = LogWriter(job.log_path, attempt=2)
-    again.write("start", paths={}, params=1, device="cpu", versions={}, resumed_from=20)
+    again = LogWriter(run_dir.log_path, attempt=2)
+    again.write("start", plan={}, params=1, device="cpu", versions={}, resumed_from=20)
     write_steps(again, 21, 22, 5.0)
     again.close()
-    write_json(job.state_path, {**job.state(), "attempt": 2, "step": 22})
+    write_json(run_dir.state_path, {**run_dir.state(), "attempt": 2, "step": 22})
     await look(run, reader)
     assert list(run.curves["loss"].x) == list(range(1, 23))
     assert run.curves["loss"].last() == 5.0 and run.best("loss") == 3.0
 
 
-async def test_an_ended_run_is_read_once(make_job: Any) -> None:
-    job, _ = make_job("a", 10)
-    _, reader = await read(job)
+async def test_an_ended_run_is_read_once(make_run: Any) -> None:
+    run_dir, _ = make_run("a", 10)
+    _, reader = await read(run_dir)
     assert await reader.look(("loss",)) is None
     found = await reader.look(("lr",))
     assert found is not None and [set(series) for series, _ in found.parts] == [{"lr"}]
 
 
-async def test_a_gap_stays_a_gap_and_tokens_may_be_unknown(make_job: Any) -> None:
-    job, writer = make_job("a", 0, phase="running")
+async def test_a_gap_stays_a_gap_and_tokens_may_be_unknown(make_run: Any) -> None:
+    run_dir, writer = make_run("a", 0, phase="running")
     write_steps(writer, 1, 4, 3.0, tokens=0)
     writer.write("step", **step_record(5, float("nan"), tokens=None))
-    run, _ = await read(job)
+    run, _ = await read(run_dir)
     assert run.points("loss", "step", 100)[-1] == (5.0, None, None, None)
-    other, writer = make_job("b", 0, phase="running")
+    other, writer = make_run("b", 0, phase="running")
     for step in range(1, 5):
         writer.write("step", **step_record(step, 3.0, tokens=None))
     run, _ = await read(other)
     assert run.points("loss", "tokens", 100) == [] and run.reach("loss", "tokens") is None
 
 
-async def test_points_are_as_many_as_a_chart_can_show(make_job: Any) -> None:
-    job, writer = make_job("a", 0, phase="running")
+async def test_points_are_as_many_as_a_chart_can_show(make_run: Any) -> None:
+    run_dir, writer = make_run("a", 0, phase="running")
     write_steps(writer, 1, 100, 2.0)
-    run, _ = await read(job)
+    run, _ = await read(run_dir)
     points = run.points("loss", "step", 30)
     assert len(points) == 25 and points[-1] == (100.0, 2.0, 2.0, 2.0)
 
@@ -175,9 +175,9 @@ def test_differences_are_the_keys_that_are_not_the_same() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_runs_are_marked_and_laid_over_each_other(store: Store, make_job: Any, size: Any) -> None:
+async def test_runs_are_marked_and_laid_over_each_other(store: RunStore, make_run: Any, size: Any) -> None:
     for name in ("one", "two", "three"):
-        make_job(name, 40)
+        make_run(name, 40)
     app = MlaApp(store)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: "three" in on_screen(app, "#runs"))
@@ -199,13 +199,13 @@ async def test_runs_are_marked_and_laid_over_each_other(store: Store, make_job: 
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
 
 
-async def test_with_nothing_marked_the_chosen_run_is_shown_and_how_to_mark(store: Store, make_job: Any) -> None:
+async def test_with_nothing_marked_the_chosen_run_is_shown_and_how_to_mark(store: RunStore, make_run: Any) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "no runs yet" in on_screen(app, "#runs"))
         await pilot.press("c", "space")
         await until(pilot, lambda: bool(app._notifications))
-        make_job("alone", 10)
+        make_run("alone", 10)
         await until(pilot, lambda: "alone" in on_screen(app, "#runs"))
         await pilot.press("c")
         await until(pilot, lambda: "Space on the runs' screen marks others" in on_screen(app, "Heading"))
@@ -214,9 +214,9 @@ async def test_with_nothing_marked_the_chosen_run_is_shown_and_how_to_mark(store
         await until(pilot, lambda: "mark more runs" in on_screen(app, "#specs"))
 
 
-async def test_series_axes_smoothing_and_logarithm(store: Store, make_job: Any) -> None:
-    make_job("one", 40)
-    make_job("two", 40)
+async def test_series_axes_smoothing_and_logarithm(store: RunStore, make_run: Any) -> None:
+    make_run("one", 40)
+    make_run("two", 40)
     app = MlaApp(store)
     async with app.run_test(size=(120, 30)) as pilot:
         screen = await open_compare(pilot, store, 2)
@@ -235,9 +235,9 @@ async def test_series_axes_smoothing_and_logarithm(store: Store, make_job: Any) 
         await until(pilot, lambda: "loss by step" in chart(app) and bool(screen.query_one("Overlay.by-number").display))
 
 
-async def test_hide_measure_against_another_and_open(store: Store, make_job: Any) -> None:
-    make_job("one", 40)
-    make_job("two", 80)
+async def test_hide_measure_against_another_and_open(store: RunStore, make_run: Any) -> None:
+    make_run("one", 40)
+    make_run("two", 80)
     app = MlaApp(store)
     async with app.run_test(size=(100, 30)) as pilot:
         screen = await open_compare(pilot, store, 2)
@@ -254,9 +254,9 @@ async def test_hide_measure_against_another_and_open(store: Store, make_job: Any
         await until(pilot, lambda: app.screen is screen)
 
 
-async def test_a_living_run_grows_on_screen(store: Store, make_job: Any) -> None:
-    _, writer = make_job("one", 20, phase="running")
-    make_job("two", 20)
+async def test_a_living_run_grows_on_screen(store: RunStore, make_run: Any) -> None:
+    _, writer = make_run("one", 20, phase="running")
+    make_run("two", 20)
     app = MlaApp(store)
     async with app.run_test(size=(120, 30)) as pilot:
         screen = await open_compare(pilot, store, 2)
@@ -265,12 +265,12 @@ async def test_a_living_run_grows_on_screen(store: Store, make_job: Any) -> None
         assert screen.runs[1].curves["loss"].last() == 1.25
 
 
-async def test_the_specs_differences_are_shown_and_scroll(store: Store, make_job: Any) -> None:
+async def test_the_specs_differences_are_shown_and_scroll(store: RunStore, make_run: Any) -> None:
     for name, rate in (("one", 1e-3), ("two", 2e-3), ("three", 1e-3)):
-        job, _ = make_job(name, 5)
-        spec = read_json(job.path / "spec.json")
+        run_dir, _ = make_run(name, 5)
+        spec = read_json(run_dir.path / "spec.json")
         spec["optim"] |= {"lr": rate, **{f"key{i}": rate for i in range(30)}}
-        write_json(job.path / "spec.json", spec)
+        write_json(run_dir.path / "spec.json", spec)
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await open_compare(pilot, store, 3)
@@ -285,10 +285,10 @@ async def test_the_specs_differences_are_shown_and_scroll(store: Store, make_job
         assert isinstance(app.screen, CompareScreen)
 
 
-async def test_a_spec_that_is_damaged_and_a_run_that_is_gone_are_said(store: Store, make_job: Any) -> None:
-    gone, _ = make_job("one", 5, phase="running")
-    job, _ = make_job("two", 5)
-    (job.path / "spec.json").write_text("{")
+async def test_a_spec_that_is_damaged_and_a_run_that_is_gone_are_said(store: RunStore, make_run: Any) -> None:
+    gone, _ = make_run("one", 5, phase="running")
+    run_dir, _ = make_run("two", 5)
+    (run_dir.path / "spec.json").write_text("{")
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await open_compare(pilot, store, 2)
@@ -299,19 +299,19 @@ async def test_a_spec_that_is_damaged_and_a_run_that_is_gone_are_said(store: Sto
         assert "one" in legend(app)[1]
 
 
-async def test_too_many_runs_are_refused(store: Store, make_job: Any) -> None:
-    job, _ = make_job("one", 1)
+async def test_too_many_runs_are_refused(store: RunStore, make_run: Any) -> None:
+    run_dir, _ = make_run("one", 1)
     with pytest.raises(UserError, match="27 runs; 26 at most"):
-        MlaApp(store).open_compare([job] * (len(LETTERS) + 1))
+        MlaApp(store).open_compare([run_dir] * (len(LETTERS) + 1))
 
 
 @pytest.mark.parametrize("size", [(80, 24), (20, 6)])
 async def test_without_colour_letters_tell_the_runs_apart(
-    store: Store, make_job: Any, monkeypatch: pytest.MonkeyPatch, size: Any
+    store: RunStore, make_run: Any, monkeypatch: pytest.MonkeyPatch, size: Any
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    make_job("one", 40)
-    make_job("two", 80)
+    make_run("one", 40)
+    make_run("two", 80)
     app = MlaApp(store)
     async with app.run_test(size=size) as pilot:
         await open_compare(pilot, store, 2)
@@ -324,11 +324,11 @@ async def test_without_colour_letters_tell_the_runs_apart(
 # The command
 
 
-def test_compare_as_text_and_as_json(store: Store, make_job: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    make_job("one", 20)
-    job, _ = make_job("two", 40)
-    spec = read_json(job.path / "spec.json")
-    write_json(job.path / "spec.json", {**spec, "optim": {**spec["optim"], "lr": 0.5}})
+def test_compare_as_text_and_as_json(store: RunStore, make_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("one", 20)
+    run_dir, _ = make_run("two", 40)
+    spec = read_json(run_dir.path / "spec.json")
+    write_json(run_dir.path / "spec.json", {**spec, "optim": {**spec["optim"], "lr": 0.5}})
     assert main(["compare", "one", "two", "--by", "tokens"]) == 0
     text = capsys.readouterr().out
     assert "A  one" in text and "B  two" in text and "x: 41.0k tokens" in text
@@ -339,9 +339,9 @@ def test_compare_as_text_and_as_json(store: Store, make_job: Any, capsys: pytest
     assert told["runs"][1]["delta"] == pytest.approx(0) and told["differences"] == {"optim.lr": [0.003, 0.5]}
 
 
-def test_compare_refuses_in_words(store: Store, make_job: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    make_job("one", 2)
+def test_compare_refuses_in_words(store: RunStore, make_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("one", 2)
     assert main(["compare", "one", "one"]) == 2
     assert "one run has nothing beside it" in capsys.readouterr().err
     assert main(["compare", "one", "none"]) == 1
-    assert "no such job" in capsys.readouterr().err
+    assert "no such run" in capsys.readouterr().err

@@ -12,11 +12,11 @@ import pytest
 
 from data.cursor import Cursor
 from data.splits import open_split
-from engine.events.run_dir import Job
-from engine.runs.store import Store
-from engine.train.edit_history import Past
+from engine.events.run_dir import RunDir
+from engine.runs.store import RunStore
+from engine.train.edit_history import EditHistory
 from engine.train.replay import before_step
-from engine.train.run_state import Course
+from engine.train.run_state import RunState
 from profiles.errors import UserError
 from tests.unit.tui import look
 from tests.unit.tui.look import on_screen, said
@@ -36,15 +36,15 @@ def nano(tmp_path: Path) -> Nano:
 
 
 @pytest.fixture
-def job(nano: Nano, store: Store, tmp_path: Path) -> Job:
+def run(nano: Nano, store: RunStore, tmp_path: Path) -> RunDir:
     """A run of 40 steps that was edited twice and once skipped what was bad."""
-    job, log = nano.job(store, tmp_path / "models", steps=40)
+    run, log = nano.run(store, tmp_path / "models", steps=40)
     edit = {"id": "a", "by": "me", "ok": True, "why": ""}
     log.write("edit", **edit, step=5, changed={"context": [32, 16]})
     log.write("edit", **edit, step=9, changed={"sequences": [4, 8], "accum": [1, 2]})
     log.write("rewind", step=12, cursor=Cursor(1, 16, 3, 7, 99).to_dict(), why="")
     log.close()
-    return job
+    return run
 
 
 until = partial(look.until, seconds=60.0)  # other programs are waited for
@@ -59,22 +59,22 @@ def test_the_screens_load_neither_torch_nor_numpy() -> None:
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
-def test_every_step_is_given_the_sequences_that_the_trainer_takes(job: Job) -> None:
-    course = Course(job.spec())
-    past = Past.of(json.loads(line) for line in job.log_path.read_text().splitlines())
+def test_every_step_is_given_the_sequences_that_the_trainer_takes(run: RunDir) -> None:
+    course = RunState(run.spec())
+    past = EditHistory.of(json.loads(line) for line in run.log_path.read_text().splitlines())
     for step in range(1, 41):
         course.repeat_edits(past, step - 1)
         course.repeat_rewinds(past, step - 1)
-        spec, cursor = before_step(job, step)
+        spec, cursor = before_step(run, step)
         assert (cursor, spec.batch) == (course.cursor, course.spec.batch), step
         course.cursor = course.take()[1]
     for step in (0, 41):
         with pytest.raises(UserError, match="has the steps 1 to 40"):
-            before_step(job, step)
+            before_step(run, step)
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_a_step_of_the_run_is_read_as_text(job: Job, store: Store, size: tuple[int, int]) -> None:
+async def test_a_step_of_the_run_is_read_as_text(run: RunDir, store: RunStore, size: tuple[int, int]) -> None:
     app = MlaApp(store)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: bool(app.screen.query_one("#runs").runs))  # type: ignore[attr-defined]
@@ -83,7 +83,7 @@ async def test_a_step_of_the_run_is_read_as_text(job: Job, store: Store, size: t
         assert "phase1-train" in on_screen(app, ShardList)
         await pilot.press("s", *"10", "enter")
         await until(pilot, lambda: "step 10 of 40 · sequence 1 of 8" in said(app, "#where"))
-        spec, cursor = before_step(job, 10)
+        spec, cursor = before_step(run, 10)
         ids = open_split(spec, "train").take(cursor, 1)[0][0][:-1].tolist()
         await pilot.press("i")
         await until(pilot, lambda: on_screen(app, WindowView).split()[0] == str(ids[0]))
@@ -97,7 +97,7 @@ async def test_a_step_of_the_run_is_read_as_text(job: Job, store: Store, size: t
         await until(pilot, lambda: not isinstance(app.screen, DataScreen))
 
 
-async def test_a_damaged_shard_is_named_with_the_way_out(job: Job, nano: Nano, store: Store) -> None:
+async def test_a_damaged_shard_is_named_with_the_way_out(run: RunDir, nano: Nano, store: RunStore) -> None:
     (nano.data / "phase1" / "train" / "phase1-train-001.bin").write_bytes(b"odd")
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -107,7 +107,7 @@ async def test_a_damaged_shard_is_named_with_the_way_out(job: Job, nano: Nano, s
         assert "damaged" in on_screen(app, ShardList)
 
 
-async def test_data_that_is_not_there_says_how_to_get_some(job: Job, nano: Nano, store: Store) -> None:
+async def test_data_that_is_not_there_says_how_to_get_some(run: RunDir, nano: Nano, store: RunStore) -> None:
     nano.data.rename(nano.data.with_name("elsewhere"))
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -120,7 +120,7 @@ async def test_data_that_is_not_there_says_how_to_get_some(job: Job, nano: Nano,
         await until(pilot, lambda: not isinstance(app.screen, DataScreen))
 
 
-def test_the_command_tells_the_same(job: Job, nano: Nano, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_tells_the_same(run: RunDir, nano: Nano, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["data", "show", "nano", "--step", "10", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["window"]["of"] == 8 and len(told["window"]["ids"]) == 16
@@ -132,7 +132,7 @@ def test_the_command_tells_the_same(job: Job, nano: Nano, capsys: pytest.Capture
     assert main.main(["data", "show", "neither"]) == 2
 
 
-def test_bytes_are_text_without_a_tokenizer(job: Job, nano: Nano, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bytes_are_text_without_a_tokenizer(run: RunDir, nano: Nano, capsys: pytest.CaptureFixture[str]) -> None:
     (nano.data / "phase1" / "tokenizer.json").unlink()
     assert main.main(["data", "show", "nano", "--sequence", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["window"]["texts"] is None

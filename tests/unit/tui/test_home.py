@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 from tests.unit.tui.look import on_screen, until
 from tui.app.app import MlaApp
 from tui.app.screens.home import HomeScreen
@@ -15,11 +15,11 @@ from tui.app.screens.monitor import MonitorScreen
 SIZES = [(80, 24), (60, 20), (160, 48), (300, 100)]
 
 
-async def test_home_sorts_and_shows_those_that_are_asked_for(store: Store, make_job: Any) -> None:
-    make_job("old", 50)
-    make_job("bad", 20, phase="failed")
-    make_job("now", 30, phase="running")
-    _, writer = make_job("held", 10, phase="paused")
+async def test_home_sorts_and_shows_those_that_are_asked_for(store: RunStore, make_run: Any) -> None:
+    make_run("old", 50)
+    make_run("bad", 20, phase="failed")
+    make_run("now", 30, phase="running")
+    _, writer = make_run("held", 10, phase="paused")
     writer.write("state", phase="paused", reason="out of memory in forward: change it with set")
     app = MlaApp(store)
 
@@ -48,10 +48,10 @@ async def test_home_sorts_and_shows_those_that_are_asked_for(store: Store, make_
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_home_keeps_its_columns_whatever_the_names(store: Store, make_job: Any, size: Any) -> None:
-    make_job("a-name-that-says-everything-about-the-run-and-is-far-too-long-for-any-column-lr-3e-4", 5)
-    make_job("", 5)
-    make_job("日本語の名前", 5, phase="failed")
+async def test_home_keeps_its_columns_whatever_the_names(store: RunStore, make_run: Any, size: Any) -> None:
+    make_run("a-name-that-says-everything-about-the-run-and-is-far-too-long-for-any-column-lr-3e-4", 5)
+    make_run("", 5)
+    make_run("日本語の名前", 5, phase="failed")
     app = MlaApp(store)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: "lr-3e-4" in on_screen(app, "#runs"))
@@ -63,9 +63,9 @@ async def test_home_keeps_its_columns_whatever_the_names(store: Store, make_job:
         assert ("why" in head) == (size[0] == 300)
 
 
-async def test_the_mouse_marks_chooses_and_opens(store: Store, make_job: Any) -> None:
-    make_job("one", 5)
-    make_job("two", 5)
+async def test_the_mouse_marks_chooses_and_opens(store: RunStore, make_run: Any) -> None:
+    make_run("one", 5)
+    make_run("two", 5)
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "one" in on_screen(app, "#runs"))

@@ -8,7 +8,7 @@ from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 from tests.unit.tui.look import on_screen, until
 from tui.app.app import MlaApp
 from tui.app.screens.home import HomeScreen
@@ -26,9 +26,9 @@ async def opened(pilot: Pilot[Any], app: MlaApp) -> None:
     await until(pilot, lambda: "(10)" in on_screen(app, "#pane-1"))
 
 
-async def test_words_behind_a_slash_are_searched_for_and_command_nothing(store: Store, make_job: Any) -> None:
-    job, _ = make_job("demo", 10, phase="running")
-    app = MlaApp(store, job.id)
+async def test_words_behind_a_slash_are_searched_for_and_command_nothing(store: RunStore, make_run: Any) -> None:
+    run, _ = make_run("demo", 10, phase="running")
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await opened(pilot, app)
         type_at_once(app, "slash", *"exit")
@@ -41,9 +41,9 @@ async def test_words_behind_a_slash_are_searched_for_and_command_nothing(store: 
         await until(pilot, lambda: app.screen.query_one("#search", Input).value == "pasted")
 
 
-async def test_keys_for_a_screen_that_is_about_to_open_go_to_it(store: Store, make_job: Any) -> None:
-    job, _ = make_job("demo", 10, phase="running")
-    app = MlaApp(store, job.id)
+async def test_keys_for_a_screen_that_is_about_to_open_go_to_it(store: RunStore, make_run: Any) -> None:
+    run, _ = make_run("demo", 10, phase="running")
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await opened(pilot, app)
         type_at_once(app, "e", "tab", "7")
@@ -53,18 +53,18 @@ async def test_keys_for_a_screen_that_is_about_to_open_go_to_it(store: Store, ma
         await until(pilot, lambda: isinstance(app.screen, NewRunScreen) and bool(app.screen.query("#name")))
 
 
-async def test_what_is_typed_behind_a_question_answers_it(store: Store, make_job: Any) -> None:
-    job, _ = make_job("demo", 10, phase="running")
-    app = MlaApp(store, job.id)
+async def test_what_is_typed_behind_a_question_answers_it(store: RunStore, make_run: Any) -> None:
+    run, _ = make_run("demo", 10, phase="running")
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await opened(pilot, app)
         type_at_once(app, "x", "enter", "q")  # Cancel has the focus
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
 
 
-async def test_the_key_that_ends_the_app_is_not_kept_waiting(store: Store, make_job: Any) -> None:
-    job, _ = make_job("demo", 10, phase="running")
-    app = MlaApp(store, job.id)
+async def test_the_key_that_ends_the_app_is_not_kept_waiting(store: RunStore, make_run: Any) -> None:
+    run, _ = make_run("demo", 10, phase="running")
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await opened(pilot, app)
         type_at_once(app, *"ivhlmz", "q", "q", "q", "q")

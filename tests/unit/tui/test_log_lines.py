@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tui.app.state import log_lines
-from tui.app.state.log_lines import Entry, LogBook, Page
+from tui.app.state.log_lines import Entry, LogLines, Page
 
 
 def entries(first: int, count: int) -> list[Entry]:
@@ -17,7 +17,7 @@ def entries(first: int, count: int) -> list[Entry]:
 def test_the_lines_in_view_stay_and_what_is_kept_has_no_holes_and_a_bound(does: list[tuple[str, int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(log_lines, "KEPT", 20)
-        book = LogBook()
+        book = LogLines()
         book.put(Page(entries(1000, 30), False, True), 0)
         newest = 1030
         for what, count in does:

@@ -1,4 +1,4 @@
-"""The monitor's ways of looking, through its keys and the mouse, on real job directories."""
+"""The monitor's ways of looking, through its keys and the mouse, on real run directories."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from engine.events import reverse_reader
-from engine.events.log_index import Digest
-from engine.runs.store import Store
+from engine.events.log_index import LogIndex
+from engine.runs.store import RunStore
 from tests.unit.tui.look import on_screen, until
 from tui.app.app import MlaApp
 from tui.app.screens.home import HomeScreen
@@ -34,9 +34,9 @@ async def opened(pilot: Pilot[Any], app: MlaApp, steps: int) -> None:
     await until(pilot, lambda: f"({steps})" in on_screen(app, "#pane-1"))
 
 
-async def test_a_closer_look_is_one_of_all_panes_and_follows(store: Store, make_job: Any) -> None:
-    job, writer = make_job("demo", 100, phase="running")
-    app = MlaApp(store, job.id)
+async def test_a_closer_look_is_one_of_all_panes_and_follows(store: RunStore, make_run: Any) -> None:
+    run, writer = make_run("demo", 100, phase="running")
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
         await opened(pilot, app, 100)
         writer.write("telemetry", rss=[1 << 28, 1 << 29], ram_used=[1 << 30] * 2, ram_total=[2 << 30] * 2)
@@ -57,10 +57,10 @@ async def test_a_closer_look_is_one_of_all_panes_and_follows(store: Store, make_
         assert "(130)" in on_screen(app, "#pane-1")
 
 
-async def test_the_cursor_reads_every_pane_and_is_copied(store: Store, make_job: Any) -> None:
-    job, writer = make_job("demo", 100, phase="running")
+async def test_the_cursor_reads_every_pane_and_is_copied(store: RunStore, make_run: Any) -> None:
+    run, writer = make_run("demo", 100, phase="running")
     writer.write("step", **step(101, loss=7.654))
-    app = MlaApp(store, job.id)
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
         await opened(pilot, app, 101)
         await pilot.press("C")
@@ -83,9 +83,9 @@ async def test_the_cursor_reads_every_pane_and_is_copied(store: Store, make_job:
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
 
 
-async def test_the_mouse_zooms_pans_and_points(store: Store, make_job: Any) -> None:
-    job, _ = make_job("demo", 400)
-    app = MlaApp(store, job.id)
+async def test_the_mouse_zooms_pans_and_points(store: RunStore, make_run: Any) -> None:
+    run, _ = make_run("demo", 400)
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
         await opened(pilot, app, 400)
         pane = app.screen.query_one("#pane-1", Chart)
@@ -111,14 +111,14 @@ def _wheel() -> Any:
     return MouseScrollUp
 
 
-async def test_events_stand_below_the_loss_and_are_told_at_the_cursor(store: Store, make_job: Any) -> None:
-    job, writer = make_job("demo", 40, phase="running")
+async def test_events_stand_below_the_loss_and_are_told_at_the_cursor(store: RunStore, make_run: Any) -> None:
+    run, writer = make_run("demo", 40, phase="running")
     writer.write("edit", id="a", changed={"micro": [12, 6]}, step=20, by="me", ok=True, why="")
     writer.write("checkpoint", step=30, ok=True, path="x", bytes=1, seconds=1.0)
-    digest = Digest(job)
+    digest = LogIndex(run)
     digest.catch_up()
     digest.save()
-    app = MlaApp(store, job.id)
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
         await opened(pilot, app, 40)
         assert "▲" in on_screen(app, "#pane-1") and "▪" in on_screen(app, "#pane-1")
@@ -133,13 +133,13 @@ async def test_events_stand_below_the_loss_and_are_told_at_the_cursor(store: Sto
 
 
 async def test_a_long_run_is_seen_step_by_step_where_one_looks_closely(
-    store: Store, make_job: Any, monkeypatch: pytest.MonkeyPatch
+    store: RunStore, make_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from engine.events import history
 
     monkeypatch.setattr(history, "CAPACITY", 64)
-    job, writer = make_job("demo", 2000, phase="running")
-    app = MlaApp(store, job.id)
+    run, writer = make_run("demo", 2000, phase="running")
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
         await opened(pilot, app, 2000)
         assert len(monitor(app).lens.points("loss")) <= 64
@@ -151,18 +151,18 @@ async def test_a_long_run_is_seen_step_by_step_where_one_looks_closely(
 
 
 @pytest.fixture
-def talkative(make_job: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+def talkative(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
     """A run whose log is longer than what is read of it at once."""
     monkeypatch.setattr(reverse_reader, "PIECE", 1 << 12)
-    job, writer = make_job("demo", 3, phase="running")
+    run, writer = make_run("demo", 3, phase="running")
     for number in range(1, 601):
         writer.write("log", level="info", text=f"line {number}", rank=None)
-    return job, writer
+    return run, writer
 
 
-async def test_the_log_is_read_back_to_its_first_line(store: Store, talkative: Any) -> None:
-    job, writer = talkative
-    app = MlaApp(store, job.id)
+async def test_the_log_is_read_back_to_its_first_line(store: RunStore, talkative: Any) -> None:
+    run, writer = talkative
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 60)) as pilot:
         await until(pilot, lambda: "line 600" in on_screen(app, LogTail))
         log = app.screen.query_one(LogTail)
@@ -181,9 +181,9 @@ async def test_the_log_is_read_back_to_its_first_line(store: Store, talkative: A
         assert "attempt 1 on cpu" not in on_screen(app, LogTail)
 
 
-async def test_the_log_is_searched_beyond_what_is_shown(store: Store, talkative: Any) -> None:
-    job, writer = talkative
-    app = MlaApp(store, job.id)
+async def test_the_log_is_searched_beyond_what_is_shown(store: RunStore, talkative: Any) -> None:
+    run, writer = talkative
+    app = MlaApp(store, run.id)
 
     async def search(pilot: Pilot[Any], text: str) -> None:
         await pilot.press("slash")
@@ -214,9 +214,9 @@ async def test_the_log_is_searched_beyond_what_is_shown(store: Store, talkative:
         assert isinstance(app.screen, MonitorScreen)
 
 
-async def test_the_log_can_have_the_whole_screen(store: Store, make_job: Any) -> None:
-    job, _ = make_job("demo", 3)
-    app = MlaApp(store, job.id)
+async def test_the_log_can_have_the_whole_screen(store: RunStore, make_run: Any) -> None:
+    run, _ = make_run("demo", 3)
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await opened(pilot, app, 3)
         log = app.screen.query_one(LogTail)
@@ -227,13 +227,13 @@ async def test_the_log_can_have_the_whole_screen(store: Store, make_job: Any) ->
         assert isinstance(app.screen, MonitorScreen)
 
 
-async def test_a_card_and_what_is_left_are_told(store: Store, make_job: Any) -> None:
-    job, writer = make_job("demo", 3, phase="running")
+async def test_a_card_and_what_is_left_are_told(store: RunStore, make_run: Any) -> None:
+    run, writer = make_run("demo", 3, phase="running")
     writer.write("memory", parts={"weights": 3 << 30, "activations": 5 << 30}, measured=None, micro=8, context=256)
     writer.write("step", **step(4, mfu=0.43))
     used = {"device_used": [9 << 30] * 2, "device_total": [16 << 30] * 2}
     writer.write("telemetry", **used, device_util=[97, 97], power_w=[312, 312], temp_c=[71, 71])
-    app = MlaApp(store, job.id)
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(160, 48)) as pilot:
         await opened(pilot, app, 4)
         await until(pilot, lambda: "VRAM 9.00 of 16.0 GiB · 97% busy · 312 W · 71 °C" in on_screen(app, "#pane-2"))
@@ -245,11 +245,11 @@ async def test_a_card_and_what_is_left_are_told(store: Store, make_job: Any) -> 
 
 @pytest.mark.parametrize(("size", "backend"), [((60, 20), "torch"), ((80, 24), "mlx"), ((300, 100), "torch")])
 async def test_every_key_at_every_size(
-    store: Store, make_job: Any, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], backend: str
+    store: RunStore, make_run: Any, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], backend: str
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    job, _ = make_job("demo", 40, phase="running", backend=backend)
-    app = MlaApp(store, job.id)
+    run, _ = make_run("demo", 40, phase="running", backend=backend)
+    app = MlaApp(store, run.id)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: "loss" in on_screen(app, "#pane-1") and monitor(app).view.step == 40)
         await pilot.press(*"iiuhlvhlmM0sysyy", *"12345zz", "k", "j", "pageup", "pagedown", "g", "G", "w", "escape")

@@ -67,7 +67,7 @@ def test_a_run_that_was_seen_corrects_it(home: Path, capsys: pytest.CaptureFixtu
     hardware = Hardware(**before["hardware"])
     spec = registry.load("pretrain_5080")
     told = comparable(spec, forecast(spec, hardware))
-    observe(spec, hardware, Measured(round(told["device"] * 1.1)), run="job", home=home)
+    observe(spec, hardware, Measured(round(told["device"] * 1.1)), run="run", home=home)
     after = json.loads(planned(capsys, "-p", "pretrain_5080", *SUPPOSED, "--json"))
     assert after["calibration"]["device"] == {"ratio": pytest.approx(1.1), "runs": 1}
     assert after["calibration"]["host"] is None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from textual.widgets import Input, OptionList, Static
 
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 from tests.unit.tui.look import on_screen, until
 from tui.app.app import MlaApp
 from tui.app.screens.help import HelpScreen
@@ -15,9 +15,9 @@ from tui.app.screens.monitor import MonitorScreen
 from tui.cli import main
 
 
-async def test_bar_help_and_palette_leave_out_what_is_refused(store: Store, make_job: Any) -> None:
-    job, _ = make_job("demo", 3, phase="running")
-    app = MlaApp(store, job.id, read_only=True)
+async def test_bar_help_and_palette_leave_out_what_is_refused(store: RunStore, make_run: Any) -> None:
+    run, _ = make_run("demo", 3, phase="running")
+    app = MlaApp(store, run.id, read_only=True)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "Zoom" in on_screen(app, "KeyBar"))
         assert not {"Tune", "Pause", "Stop"} & set(on_screen(app, "KeyBar").split())
@@ -32,7 +32,7 @@ async def test_bar_help_and_palette_leave_out_what_is_refused(store: Store, make
         assert "Back" in offered and "Stop" not in offered and "Pause" not in offered
 
 
-async def test_enter_in_a_field_of_the_form_launches_nothing(store: Store) -> None:
+async def test_enter_in_a_field_of_the_form_launches_nothing(store: RunStore) -> None:
     app = MlaApp(store, read_only=True)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("n")
@@ -44,9 +44,9 @@ async def test_enter_in_a_field_of_the_form_launches_nothing(store: Store) -> No
     assert store.ids() == []
 
 
-async def test_a_run_that_waits_for_an_answer_gets_none_from_here(store: Store, make_job: Any) -> None:
-    job, writer = make_job("demo", 3, phase="running")
-    app = MlaApp(store, job.id, read_only=True)
+async def test_a_run_that_waits_for_an_answer_gets_none_from_here(store: RunStore, make_run: Any) -> None:
+    run, writer = make_run("demo", 3, phase="running")
+    app = MlaApp(store, run.id, read_only=True)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "(3)" in on_screen(app, "#pane-1"))
         parts: dict[str, int] = {}
@@ -73,12 +73,12 @@ def test_a_command_that_changes_something_does_not_take_it(capsys: pytest.Captur
 
 
 def test_attach_starts_no_supervisor_and_runs_no_hook(
-    store: Store, make_job: Any, monkeypatch: pytest.MonkeyPatch
+    store: RunStore, make_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, _ = make_job("demo", 3, phase="running")
+    run, _ = make_run("demo", 3, phase="running")
     asked: list[Any] = []
     monkeypatch.setattr("engine.runs.launch.ensure_supervisor", asked.append)
     monkeypatch.setattr("engine.runs.launch.run_due_hooks", asked.append)
     monkeypatch.setattr("tui.app.run_app", lambda store, id, **flags: asked.append(flags) or 0)
-    assert main.main(["attach", job.id, "--read-only", "--low-bandwidth"]) == 0
+    assert main.main(["attach", run.id, "--read-only", "--low-bandwidth"]) == 0
     assert asked == [{"read_only": True, "low_bandwidth": True}]

@@ -9,7 +9,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button
 
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 from tests.unit.tui.look import on_screen, until
 from tui.app import actions
 from tui.app.actions import ACTIONS, APP, SCREENS, Action
@@ -71,8 +71,8 @@ async def open_place(pilot: Pilot[Any], place: str) -> None:
 
 
 @pytest.mark.parametrize("place", SCREENS)
-async def test_every_action_is_bound_and_answered(place: str, store: Store, make_job: Any) -> None:
-    make_job("demo", 3, phase="running")
+async def test_every_action_is_bound_and_answered(place: str, store: RunStore, make_run: Any) -> None:
+    make_run("demo", 3, phase="running")
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await open_place(pilot, place)
@@ -92,9 +92,9 @@ def _changing() -> list[tuple[str, Action]]:
 
 @pytest.mark.parametrize(("place", "action"), _changing(), ids=lambda of: getattr(of, "id", of))
 async def test_an_app_that_only_looks_refuses_in_one_line(
-    place: str, action: Action, store: Store, make_job: Any
+    place: str, action: Action, store: RunStore, make_run: Any
 ) -> None:
-    job, _ = make_job("demo", 3, phase="running")
+    run, _ = make_run("demo", 3, phase="running")
     app = MlaApp(store, read_only=True)
     async with app.run_test(size=(100, 24)) as pilot:
         await open_place(pilot, place)
@@ -104,7 +104,7 @@ async def test_an_app_that_only_looks_refuses_in_one_line(
         line = next(iter(app._notifications)).message
         assert line.startswith(f"read-only: {action.title.lower()} is refused") and "\n" not in line
         assert getattr(app.screen, "place", None) == place
-    assert store.ids() == [job.id] and not job.commands_path.exists()
+    assert store.ids() == [run.id] and not run.commands_path.exists()
 
 
 def _destructive() -> list[tuple[str, Action]]:
@@ -115,9 +115,9 @@ def _destructive() -> list[tuple[str, Action]]:
 
 @pytest.mark.parametrize(("place", "action"), _destructive(), ids=lambda of: getattr(of, "id", of))
 async def test_what_destroys_asks_first_with_cancel_focused(
-    place: str, action: Action, store: Store, make_job: Any
+    place: str, action: Action, store: RunStore, make_run: Any
 ) -> None:
-    job, _ = make_job("demo", 3, phase="running")
+    run, _ = make_run("demo", 3, phase="running")
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await open_place(pilot, place)
@@ -126,4 +126,4 @@ async def test_what_destroys_asks_first_with_cancel_focused(
         assert isinstance(app.focused, Button) and app.focused.id == "cancel"
         await pilot.press("enter")
         await until(pilot, lambda: getattr(app.screen, "place", None) == place)
-    assert store.ids() == [job.id] and not job.commands_path.exists()
+    assert store.ids() == [run.id] and not run.commands_path.exists()

@@ -8,24 +8,24 @@ from typing import Any
 import pytest
 
 from engine.host.files import write_json
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 from tests.unit.tui.look import on_screen, until
 from tui.app.app import MlaApp
 from tui.app.screens.confirm import ConfirmScreen
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.state import run_news
-from tui.app.state.run_news import Lookout
+from tui.app.state.run_news import RunWatcher
 
 
-def texts(lookout: Lookout) -> list[str]:
+def texts(lookout: RunWatcher) -> list[str]:
     return [news.text for news in lookout.look()]
 
 
-def test_what_happened_before_is_no_news_and_what_happens_is_told_once(store: Store, make_job: Any) -> None:
-    make_job("old", 3)
-    _, writer = make_job("demo", 3, phase="running")
-    lookout = Lookout(store)
+def test_what_happened_before_is_no_news_and_what_happens_is_told_once(store: RunStore, make_run: Any) -> None:
+    make_run("old", 3)
+    _, writer = make_run("demo", 3, phase="running")
+    lookout = RunWatcher(store)
     assert texts(lookout) == []
     writer.write("step", step=4, loss=2.0)
     writer.write("alert", what="nan", text="the loss of step 5 is not finite")
@@ -42,61 +42,61 @@ def test_what_happened_before_is_no_news_and_what_happens_is_told_once(store: St
     assert texts(lookout) == []
 
 
-def test_a_run_that_came_later_is_told_from_its_beginning(store: Store, make_job: Any) -> None:
-    lookout = Lookout(store)
+def test_a_run_that_came_later_is_told_from_its_beginning(store: RunStore, make_run: Any) -> None:
+    lookout = RunWatcher(store)
     assert texts(lookout) == []  # there is not even a directory yet
-    make_job("first", 3)
+    make_run("first", 3)
     assert texts(lookout) == ["first: finished"]
-    job, _ = make_job("second", 3, phase="stopped")
+    run, _ = make_run("second", 3, phase="stopped")
     assert texts(lookout) == ["second: stopped"]
-    make_job("third", 3, phase="running")
-    os.rename(job.path, store.home / "gone")
+    make_run("third", 3, phase="running")
+    os.rename(run.path, store.home / "gone")
     assert texts(lookout) == []
 
 
-def test_a_log_that_cannot_be_opened_any_more_is_no_news(store: Store, make_job: Any) -> None:
+def test_a_log_that_cannot_be_opened_any_more_is_no_news(store: RunStore, make_run: Any) -> None:
     """As when a run is removed between the look at its size and the reading."""
-    job, _ = make_job("demo", 3, phase="running")
-    _, other = make_job("other", 3, phase="running")
-    lookout = Lookout(store)
+    run, _ = make_run("demo", 3, phase="running")
+    _, other = make_run("other", 3, phase="running")
+    lookout = RunWatcher(store)
     lookout.look()
-    job.log_path.unlink()
-    job.log_path.mkdir()
+    run.log_path.unlink()
+    run.log_path.mkdir()
     other.write("state", phase="finished", reason="")
     assert texts(lookout) == ["other: finished"]
 
 
-def test_a_line_that_is_half_written_is_read_when_it_is_whole(store: Store, make_job: Any) -> None:
-    job, _ = make_job("demo", 3, phase="running")
-    lookout = Lookout(store)
+def test_a_line_that_is_half_written_is_read_when_it_is_whole(store: RunStore, make_run: Any) -> None:
+    run, _ = make_run("demo", 3, phase="running")
+    lookout = RunWatcher(store)
     lookout.look()
     line = b'{"t":1.0,"kind":"state","attempt":1,"phase":"finished","reason":""}\n'
-    with job.log_path.open("ab") as log:
+    with run.log_path.open("ab") as log:
         log.write(line[:30])
     assert texts(lookout) == []
-    with job.log_path.open("ab") as log:
+    with run.log_path.open("ab") as log:
         log.write(line[30:])
     assert texts(lookout) == ["demo: finished"]
 
 
 def test_a_run_whose_processes_were_killed_is_missed(
-    store: Store, make_job: Any, monkeypatch: pytest.MonkeyPatch
+    store: RunStore, make_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, writer = make_job("demo", 3, phase="running")
-    lookout = Lookout(store)
+    run, writer = make_run("demo", 3, phase="running")
+    lookout = RunWatcher(store)
     lookout.look()
     monkeypatch.setattr(run_news, "SILENCE", 0.0)
     writer.write("step", step=4, loss=2.0)
     assert texts(lookout) == [] == texts(lookout)  # it is silent, and its trainer alive
-    write_json(job.state_path, {**job.state(), "trainer": None})
+    write_json(run.state_path, {**run.state(), "trainer": None})
     assert texts(lookout) == ["demo: cut-off: neither trainer nor supervisor is alive"]
     assert texts(lookout) == []
 
 
-def test_a_look_is_one_stat_a_run(store: Store, make_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_is_one_stat_a_run(store: RunStore, make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(5):
-        make_job(f"run{i}", 3, phase="running")
-    lookout = Lookout(store)
+        make_run(f"run{i}", 3, phase="running")
+    lookout = RunWatcher(store)
     lookout.look()
     looked: list[str] = []
     stat = os.stat
@@ -118,8 +118,8 @@ def toasts(app: MlaApp) -> list[str]:
     return [toast.message for toast in app._notifications]
 
 
-async def test_brackets_in_a_line_are_brackets(store: Store) -> None:
-    line = "job '[/x]': no [bold]such[/bold] job"
+async def test_brackets_in_a_line_are_brackets(store: RunStore) -> None:
+    line = "run '[/x]': no [bold]such[/bold] run"
     app = MlaApp(store)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await until(pilot, lambda: "press n" in on_screen(app, "#runs"))
@@ -127,9 +127,9 @@ async def test_brackets_in_a_line_are_brackets(store: Store) -> None:
         await until(pilot, lambda: line in on_screen(app, "Toast"))
 
 
-async def test_the_end_of_another_run_is_a_toast_and_a_bell(store: Store, make_job: Any, bells: list[bool]) -> None:
-    watched, mine = make_job("mine", 3, phase="running")
-    _, other = make_job("other", 3, phase="running")
+async def test_the_end_of_another_run_is_a_toast_and_a_bell(store: RunStore, make_run: Any, bells: list[bool]) -> None:
+    watched, mine = make_run("mine", 3, phase="running")
+    _, other = make_run("other", 3, phase="running")
     app = MlaApp(store, watched.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "(3)" in on_screen(app, "#pane-1"))
@@ -147,10 +147,10 @@ async def test_the_end_of_another_run_is_a_toast_and_a_bell(store: Store, make_j
         assert toasts(app)[1] == "mine: failed: out of luck" and bells == [True, True]
 
 
-async def test_nothing_is_told_of_the_run_on_screen(store: Store, make_job: Any, bells: list[bool]) -> None:
-    job, writer = make_job("demo", 3, phase="running")
+async def test_nothing_is_told_of_the_run_on_screen(store: RunStore, make_run: Any, bells: list[bool]) -> None:
+    run, writer = make_run("demo", 3, phase="running")
     told: list[Any] = []
-    app = MlaApp(store, job.id)
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24), message_hook=lambda m: told.append(type(m))) as pilot:
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
         await until(pilot, lambda: "(3)" in on_screen(app, "#pane-1"))
@@ -160,9 +160,9 @@ async def test_nothing_is_told_of_the_run_on_screen(store: Store, make_job: Any,
         assert not toasts(app) and not bells
 
 
-async def test_a_lost_connection_is_said_and_what_was_received_stays(store: Store, make_job: Any) -> None:
-    job, _ = make_job("demo", 20, phase="running")
-    app = MlaApp(store, job.id)
+async def test_a_lost_connection_is_said_and_what_was_received_stays(store: RunStore, make_run: Any) -> None:
+    run, _ = make_run("demo", 20, phase="running")
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "(20)" in on_screen(app, "#pane-1"))
         for up in (True, False):  # the first connection is no news

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tui.app.state.run_view import RunView
-from tui.app.state.series import Track
+from tui.app.state.series import ChartSeries
 
 SUMMARY: dict[str, Any] = {"id": "20260101-000000-cpu_demo", "name": "demo", "phase": "running", "steps": 300}
 
@@ -16,7 +16,7 @@ def step(number: int, loss: float | None = 2.0, **fields: Any) -> dict[str, Any]
 
 @given(st.integers(1, 9000), st.integers(0, 9000))
 def test_every_step_is_counted_however_many_there_are(loaded: int, streamed: int) -> None:
-    track = Track()
+    track = ChartSeries()
     track.load([[x, 1.0, 1.0, 1.0] for x in range(1, loaded + 1)])
     for x in range(loaded + 1, loaded + streamed + 1):
         track.add(x, 1.0)
@@ -29,19 +29,19 @@ def test_wide_buckets_hold_as_many_steps_as_they_are_wide(full: int, width: int)
     buckets: list[list[float | None]] = [[i * width, 1.0, 1.5, 2.0] for i in range(1, full + 1)]
     if full > 1:
         buckets.append([full * width + 1, 1.0, 1.0, 1.0])
-        track = Track()
+        track = ChartSeries()
         track.load(buckets)
         assert track.covered() == (1, full * width + 1, full * width + 1)
 
 
 def test_a_hole_is_not_counted() -> None:
-    track = Track()
+    track = ChartSeries()
     track.load([[x, 1.0, 1.0, 1.0] for x in [*range(1, 50), *range(60, 100)]])
     assert track.covered() == (1, 99, 89)
 
 
 def test_merging_keeps_spikes_and_gaps() -> None:
-    track = Track()
+    track = ChartSeries()
     for x in range(1, 5001):
         track.add(x, 100.0 if x == 777 else math.nan if x == 900 else 1.0)
     assert max(p[3] or 0 for p in track.points) == 100.0

@@ -1,4 +1,4 @@
-"""The app against real job directories, through its keys."""
+"""The app against real run directories, through its keys."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from textual.widgets import Button, Input, OptionList, Static
 
 from engine.host.files import write_json
-from engine.host.process import this_host
-from engine.runs.store import Store
+from engine.host.process import host_name
+from engine.runs.store import RunStore
 from profiles.errors import UserError
 from tests.unit.tui.look import chosen, on_screen, said, seen, until
 from tui.app.app import MlaApp
@@ -27,15 +27,15 @@ from tui.app.widgets.log import LogTail
 SIZES = [(80, 24), (60, 20), (160, 48), (20, 6)]
 
 
-async def test_home_without_runs_says_what_to_press(store: Store) -> None:
+async def test_home_without_runs_says_what_to_press(store: RunStore) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "press n" in on_screen(app, "#runs"))
 
 
 @pytest.mark.parametrize("size", SIZES[:3])
-async def test_the_key_bar_stands_at_the_foot_of_every_screen(store: Store, make_job: Any, size: Any) -> None:
-    make_job("one", 5)
+async def test_the_key_bar_stands_at_the_foot_of_every_screen(store: RunStore, make_run: Any, size: Any) -> None:
+    make_run("one", 5)
     app = MlaApp(store)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: "one" in on_screen(app, "#runs"))
@@ -46,9 +46,9 @@ async def test_the_key_bar_stands_at_the_foot_of_every_screen(store: Store, make
             assert "Help" in on_screen(app, "KeyBar")
 
 
-async def test_home_shows_runs_and_opens_the_chosen_one(store: Store, make_job: Any) -> None:
-    make_job("first", 20)
-    make_job("second", 30, phase="running")
+async def test_home_shows_runs_and_opens_the_chosen_one(store: RunStore, make_run: Any) -> None:
+    make_run("first", 20)
+    make_run("second", 30, phase="running")
     app = MlaApp(store)
     async with app.run_test(size=(120, 30)) as pilot:
         await until(pilot, lambda: "first" in on_screen(app, "#runs"))
@@ -66,11 +66,11 @@ async def test_home_shows_runs_and_opens_the_chosen_one(store: Store, make_job: 
 
 
 @pytest.mark.parametrize("size", SIZES[:3])
-async def test_home_offers_to_resume_what_was_cut_off(store: Store, make_job: Any, size: Any) -> None:
-    make_job("well", 5)
+async def test_home_offers_to_resume_what_was_cut_off(store: RunStore, make_run: Any, size: Any) -> None:
+    make_run("well", 5)
     for name in ("one", "two"):
-        job, _ = make_job(name, 5, phase="running")
-        write_json(job.state_path, {**job.state(), "boot": "another", "host": this_host()})
+        run, _ = make_run(name, 5, phase="running")
+        write_json(run.state_path, {**run.state(), "boot": "another", "host": host_name()})
     app = MlaApp(store)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: "2 runs were cut off: the machine was rebooted · r" in on_screen(app, "#cut-off"))
@@ -84,9 +84,9 @@ async def test_home_offers_to_resume_what_was_cut_off(store: Store, make_job: An
         await until(pilot, lambda: not app.screen.query_one("#cut-off").display)
 
 
-async def test_the_filter_leaves_what_matches(store: Store, make_job: Any) -> None:
-    make_job("apple", 3)
-    make_job("pear", 3)
+async def test_the_filter_leaves_what_matches(store: RunStore, make_run: Any) -> None:
+    make_run("apple", 3)
+    make_run("pear", 3)
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "apple" in on_screen(app, "#runs"))
@@ -97,21 +97,21 @@ async def test_the_filter_leaves_what_matches(store: Store, make_job: Any) -> No
         await until(pilot, lambda: "apple" in on_screen(app, "#runs"))
 
 
-async def test_a_run_that_does_not_exist_is_refused_at_once(store: Store) -> None:
-    with pytest.raises(UserError, match="there are no jobs"):
+async def test_a_run_that_does_not_exist_is_refused_at_once(store: RunStore) -> None:
+    with pytest.raises(UserError, match="there are no runs"):
         MlaApp(store, "latest")
 
 
-async def test_the_monitor_counts_every_step_and_follows(store: Store, make_job: Any) -> None:
-    job, writer = make_job("demo", 40, phase="running")
-    app = MlaApp(store, job.id)
+async def test_the_monitor_counts_every_step_and_follows(store: RunStore, make_run: Any) -> None:
+    run, writer = make_run("demo", 40, phase="running")
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "steps 1–40 (40)" in on_screen(app, "#pane-1"))
         assert "no GPU · process memory" in on_screen(app, "#pane-2")
         for step in range(41, 61):
             writer.write("step", step=step, loss=4.213, lr=1e-3, grad_norm=1.0, tok_s=4000.0, step_s=0.5, host_states=0)
         await until(pilot, lambda: "loss 4.213 · steps 1–60 (60)" in on_screen(app, "#pane-1"))
-        writer.write("start", paths={}, params=1, device="cpu", versions={}, resumed_from=50)
+        writer.write("start", plan={}, params=1, device="cpu", versions={}, resumed_from=50)
         await until(pilot, lambda: "steps 1–50 (50)" in on_screen(app, "#pane-1"))
         writer.write("edit", id="a", changed={"micro": [8, 4]}, step=51, by="me", ok=True, why="")
         await until(pilot, lambda: "edit at step 51: micro 8 → 4" in on_screen(app, LogTail))
@@ -125,29 +125,29 @@ async def test_the_monitor_counts_every_step_and_follows(store: Store, make_job:
     ("size", "said"),
     [((80, 24), "peak 20G/36G active 9G cache 1G"), ((160, 48), "memory peak 20.0 of 36.0 GiB · active 9.00 GiB")],
 )
-async def test_one_memory_is_one_pane(size: tuple[int, int], said: str, store: Store, make_job: Any) -> None:
-    job, writer = make_job("mac", 1, phase="running", backend="mlx")
+async def test_one_memory_is_one_pane(size: tuple[int, int], said: str, store: RunStore, make_run: Any) -> None:
+    run, writer = make_run("mac", 1, phase="running", backend="mlx")
     memory = {"active": 9 << 30, "cache": 1 << 30, "peak": 20 << 30, "limit": 36 << 30}
     unified = {f"unified_{name}": value for name, value in memory.items()}
     writer.write("step", step=2, loss=2.0, lr=1e-3, grad_norm=1.0, tok_s=1.0, step_s=0.5, **unified)
-    app = MlaApp(store, job.id)
+    app = MlaApp(store, run.id)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: said in on_screen(app, "#pane-2"))
         assert "tokens/s" in on_screen(app, "#pane-3")
         assert not app.screen.query("#pane-4")
 
 
-async def test_a_loss_that_is_not_finite_is_a_gap_and_said(store: Store, make_job: Any) -> None:
-    job, writer = make_job("demo", 10, phase="running")
+async def test_a_loss_that_is_not_finite_is_a_gap_and_said(store: RunStore, make_run: Any) -> None:
+    run, writer = make_run("demo", 10, phase="running")
     writer.write("step", step=11, loss=float("nan"), lr=1e-3, grad_norm=None, tok_s=1.0, step_s=0.5, host_states=0)
-    app = MlaApp(store, job.id)
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "loss not finite · steps 1–11 (11)" in on_screen(app, "#pane-1"))
 
 
-async def test_panes_zoom_and_axes(store: Store, make_job: Any) -> None:
-    job, _ = make_job("demo", 40)
-    app = MlaApp(store, job.id)
+async def test_panes_zoom_and_axes(store: RunStore, make_run: Any) -> None:
+    run, _ = make_run("demo", 40)
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "(40)" in on_screen(app, "#pane-1"))
         await pilot.press("4", "z")
@@ -160,21 +160,21 @@ async def test_panes_zoom_and_axes(store: Store, make_job: Any) -> None:
         await until(pilot, lambda: "log" in on_screen(app, "#pane-1") and "smooth" in on_screen(app, "#pane-1"))
 
 
-async def test_stop_asks_with_cancel_focused(store: Store, make_job: Any) -> None:
-    job, _ = make_job("demo", 5, phase="running")
-    app = MlaApp(store, job.id)
+async def test_stop_asks_with_cancel_focused(store: RunStore, make_run: Any) -> None:
+    run, _ = make_run("demo", 5, phase="running")
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("x")
         await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
         assert isinstance(app.focused, Button) and app.focused.id == "cancel"
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
-    assert not job.commands_path.exists()
+    assert not run.commands_path.exists()
 
 
-async def test_a_run_that_has_ended_refuses_in_words(store: Store, make_job: Any) -> None:
-    job, _ = make_job("demo", 5)
-    app = MlaApp(store, job.id)
+async def test_a_run_that_has_ended_refuses_in_words(store: RunStore, make_run: Any) -> None:
+    run, _ = make_run("demo", 5)
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
         await pilot.press("p")
         await until(pilot, lambda: "pause needs a living run" in on_screen(app, LogTail))
@@ -182,7 +182,7 @@ async def test_a_run_that_has_ended_refuses_in_words(store: Store, make_job: Any
         assert isinstance(app.screen, MonitorScreen)
 
 
-async def test_a_new_run_forecasts_as_one_types(store: Store) -> None:
+async def test_a_new_run_forecasts_as_one_types(store: RunStore) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("n")
@@ -200,7 +200,7 @@ async def test_a_new_run_forecasts_as_one_types(store: Store) -> None:
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
 
 
-async def test_a_way_to_make_it_smaller_is_entered_into_the_form(store: Store) -> None:
+async def test_a_way_to_make_it_smaller_is_entered_into_the_form(store: RunStore) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("n")
@@ -231,7 +231,7 @@ async def test_a_way_to_make_it_smaller_is_entered_into_the_form(store: Store) -
         await until(pilot, lambda: not ways.display)
 
 
-async def test_the_commands_of_every_profile_say_what_is_launched(store: Store) -> None:
+async def test_the_commands_of_every_profile_say_what_is_launched(store: RunStore) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("n")
@@ -242,7 +242,9 @@ async def test_the_commands_of_every_profile_say_what_is_launched(store: Store) 
         assert "1.02B parameters" in said(app, "#facts")
 
 
-async def test_a_launch_that_cannot_be_says_why(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_launch_that_cannot_be_says_why(
+    store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)  # no data below it
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -253,7 +255,7 @@ async def test_a_launch_that_cannot_be_says_why(store: Store, tmp_path: Path, mo
     assert store.ids() == []
 
 
-async def test_help_lists_the_keys_of_the_screen_below(store: Store) -> None:
+async def test_help_lists_the_keys_of_the_screen_below(store: RunStore) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("question_mark")
@@ -264,7 +266,7 @@ async def test_help_lists_the_keys_of_the_screen_below(store: Store) -> None:
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
 
 
-async def test_the_palette_runs_an_action_of_the_screen(store: Store) -> None:
+async def test_the_palette_runs_an_action_of_the_screen(store: RunStore) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("ctrl+p", *"New run")
@@ -276,11 +278,11 @@ async def test_the_palette_runs_an_action_of_the_screen(store: Store) -> None:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("no_color", [False, True])
 async def test_every_screen_stands_at_every_size(
-    store: Store, make_job: Any, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], no_color: bool
+    store: RunStore, make_run: Any, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], no_color: bool
 ) -> None:
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
-    make_job("demo", 1, phase="running")
+    make_run("demo", 1, phase="running")
     app = MlaApp(store)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: bool(app.screen.query_one("#runs").runs))  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ import pytest
 from textual.color import Color
 from textual.widgets import Input, OptionList, Static
 
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 from profiles.errors import SpecError
 from tests.unit.tui.look import on_screen, said, until
 from tui.app import custom_keys, settings
@@ -20,7 +20,7 @@ from tui.app.screens.monitor import MonitorScreen
 from tui.app.screens.new_run import NewRunScreen
 from tui.app.screens.settings import KeyScreen, SettingsScreen
 from tui.app.settings import Settings
-from tui.app.terminal.refresh_rate import Pace
+from tui.app.terminal.refresh_rate import RefreshRate
 from tui.app.themes import FEW_COLOURS, THEMES, drawn
 
 pytestmark = pytest.mark.usefixtures("store")  # whose configuration is a directory of its own
@@ -123,7 +123,7 @@ def test_a_file_that_one_line_cannot_mend_is_left_alone(text: str) -> None:
     assert path.read_text() == text
 
 
-async def test_the_app_starts_with_the_default_and_says_so(store: Store) -> None:
+async def test_the_app_starts_with_the_default_and_says_so(store: RunStore) -> None:
     path = write('theme = "pink"')
     found, trouble = settings.load()
     app = MlaApp(store, settings=found, trouble=trouble)
@@ -137,7 +137,7 @@ async def test_the_app_starts_with_the_default_and_says_so(store: Store) -> None
 
 
 @pytest.mark.parametrize("size", [(80, 24), (60, 20)])
-async def test_a_change_holds_at_once_and_is_written_down(store: Store, size: tuple[int, int]) -> None:
+async def test_a_change_holds_at_once_and_is_written_down(store: RunStore, size: tuple[int, int]) -> None:
     app = MlaApp(store)
     async with app.run_test(size=size) as pilot:
         await pilot.press("comma")
@@ -157,9 +157,9 @@ async def test_a_change_holds_at_once_and_is_written_down(store: Store, size: tu
         await until(pilot, lambda: not isinstance(app.screen, SettingsScreen))
 
 
-async def test_a_key_is_changed_by_pressing_the_new_one(store: Store, make_job: Any) -> None:
-    job, _ = make_job("demo", 20)
-    app = MlaApp(store, job.id)
+async def test_a_key_is_changed_by_pressing_the_new_one(store: RunStore, make_run: Any) -> None:
+    run, _ = make_run("demo", 20)
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(100, 40)) as pilot:
         await pilot.press("f2")
         await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
@@ -186,7 +186,7 @@ async def test_a_key_is_changed_by_pressing_the_new_one(store: Store, make_job: 
         assert "(Z)" in str(app.screen.query_one(OptionList).get_option_at_index(0).prompt)
 
 
-async def test_a_new_letter_is_only_a_letter_while_one_types(store: Store) -> None:
+async def test_a_new_letter_is_only_a_letter_while_one_types(store: RunStore) -> None:
     app = MlaApp(store, settings=Settings(keys={"back": ("b", "escape"), "new": ("N",)}))
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("n")
@@ -202,7 +202,7 @@ async def test_a_new_letter_is_only_a_letter_while_one_types(store: Store) -> No
         await until(pilot, lambda: not isinstance(app.screen, NewRunScreen))
 
 
-async def test_the_bell_rings_only_where_it_may(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_bell_rings_only_where_it_may(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     rung: list[bool] = []
     monkeypatch.setattr("textual.app.App.bell", lambda app: rung.append(True))
     app = MlaApp(store, settings=Settings(bell=False))
@@ -212,9 +212,9 @@ async def test_the_bell_rings_only_where_it_may(store: Store, monkeypatch: pytes
     assert rung == [True]
 
 
-async def test_charts_are_painted_less_often_than_numbers_where_bytes_are_dear(store: Store, make_job: Any) -> None:
-    job, writer = make_job("demo", 20, phase="running")
-    app = MlaApp(store, job.id, settings=Settings(refresh=60.0))
+async def test_charts_are_painted_less_often_than_numbers_where_bytes_are_dear(store: RunStore, make_run: Any) -> None:
+    run, writer = make_run("demo", 20, phase="running")
+    app = MlaApp(store, run.id, settings=Settings(refresh=60.0))
     async with app.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: "(20)" in on_screen(app, "#pane-1"))
         step = {"loss": 4.0, "lr": 1e-3, "grad_norm": 1.0, "tok_s": 4000.0, "step_s": 0.5, "host_states": 0}
@@ -229,7 +229,7 @@ async def test_charts_are_painted_less_often_than_numbers_where_bytes_are_dear(s
 def test_a_pace_follows_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     now, every = [0.0], [2.0]
     monkeypatch.setattr("tui.app.terminal.refresh_rate.time.monotonic", lambda: now[0])
-    pace = Pace(lambda: every[0])
+    pace = RefreshRate(lambda: every[0])
     assert pace.due() and not pace.due()
     now[0] = 1.0
     assert not pace.due()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from tests.unit.tui import picture
 from tests.unit.tui.scenes import NOW, SCENES, Scene, World
 from tui.app.app import MlaApp
@@ -40,9 +40,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 Screen = list[list[picture.Cell]]
 
 
-async def look(world: World, job: Job | None, scene: Scene, size: tuple[int, int]) -> Screen:
+async def look(world: World, run: RunDir | None, scene: Scene, size: tuple[int, int]) -> Screen:
     """The screen once it shows what it is to show and nothing changes any more."""
-    app = MlaApp(world.store, job and job.id)
+    app = MlaApp(world.store, run and run.id)
 
     async def until(pattern: str) -> Screen:
         patterns = (pattern, scene.wide if size[0] >= 160 else "")
@@ -57,8 +57,8 @@ async def look(world: World, job: Job | None, scene: Scene, size: tuple[int, int
 
     async with AsyncExitStack() as opened:
         server = None
-        if job is not None and not job.ended():
-            server = await opened.enter_async_context(world.looked_after(job))
+        if run is not None and not run.ended():
+            server = await opened.enter_async_context(world.looked_after(run))
         pilot = await opened.enter_async_context(app.run_test(size=size))
         for pattern, *keys in scene.presses:
             await until(pattern)
@@ -79,13 +79,13 @@ async def test_a_screen_is_as_it_was_seen_last(
     world: World, scene: Scene, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    job = scene.build(world)
+    run = scene.build(world)
     world.now = NOW
     screens = []
     for plain in (False, True):
         if plain:
             monkeypatch.setenv("NO_COLOR", "1")
-        screens.append(await look(world, job, scene, size))
+        screens.append(await look(world, run, scene, size))
     now = told(*screens, world.folder)
     path = FOLDER / "{}-{}x{}.txt".format(scene.name, *size)
     if WRITE:

@@ -9,8 +9,8 @@ from typing import Any
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from engine.events.run_dir import Job
-from engine.runs.store import Store
+from engine.events.run_dir import RunDir
+from engine.runs.store import RunStore
 from tests.unit.tui import picture
 from tests.unit.tui.look import chosen, on_screen, said, until
 from tui.app.app import MlaApp
@@ -22,19 +22,19 @@ GIB = 1 << 30
 
 
 @asynccontextmanager
-async def drawer(store: Store, make_job: Any) -> AsyncIterator[tuple[MlaApp, Pilot[Any], Job]]:
+async def drawer(store: RunStore, make_run: Any) -> AsyncIterator[tuple[MlaApp, Pilot[Any], RunDir]]:
     """The drawer of a living run, with its first forecast."""
-    job, _ = make_job("demo", 5, phase="running")
-    app = MlaApp(store, job.id)
+    run, _ = make_run("demo", 5, phase="running")
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("e")
         await until(pilot, lambda: isinstance(app.screen, TuningScreen))
         await until(pilot, lambda: "GiB" in on_screen(app, "#then"))
-        yield app, pilot, job
+        yield app, pilot, run
 
 
-async def test_the_drawer_keeps_the_sequences_of_a_step(store: Store, make_job: Any) -> None:
-    async with drawer(store, make_job) as (app, pilot, job):
+async def test_the_drawer_keeps_the_sequences_of_a_step(store: RunStore, make_run: Any) -> None:
+    async with drawer(store, make_run) as (app, pilot, run):
         await pilot.press("2")
         await until(pilot, lambda: app.screen.query_one("#accum", Input).value == "4")
         await pilot.press("backspace", "3")
@@ -43,11 +43,11 @@ async def test_the_drawer_keeps_the_sequences_of_a_step(store: Store, make_job: 
         assert isinstance(app.screen, TuningScreen)
         await pilot.press("q")
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
-    assert not job.commands_path.exists()
+    assert not run.commands_path.exists()
 
 
-async def test_the_drawer_takes_what_the_command_takes(store: Store, make_job: Any) -> None:
-    async with drawer(store, make_job) as (app, pilot, job):
+async def test_the_drawer_takes_what_the_command_takes(store: RunStore, make_run: Any) -> None:
+    async with drawer(store, make_run) as (app, pilot, run):
         before = on_screen(app, "#then")
         await pilot.press("tab", "tab", *"context=512")
         await until(pilot, lambda: "if that is meant, add --unlock" in said(app, "#verdict"))
@@ -59,11 +59,11 @@ async def test_the_drawer_takes_what_the_command_takes(store: Store, make_job: A
         assert isinstance(app.screen, TuningScreen)
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
-    assert not job.commands_path.exists()
+    assert not run.commands_path.exists()
 
 
-async def test_a_way_that_is_chosen_fills_the_form(store: Store, make_job: Any) -> None:
-    async with drawer(store, make_job) as (app, pilot, job):
+async def test_a_way_that_is_chosen_fills_the_form(store: RunStore, make_run: Any) -> None:
+    async with drawer(store, make_run) as (app, pilot, run):
         await until(pilot, lambda: "micro 8→4, accum 1→2" in on_screen(app, LeverList))
         before = on_screen(app, "#then")
         await pilot.press("k", "j")
@@ -81,14 +81,14 @@ async def test_a_way_that_is_chosen_fills_the_form(store: Store, make_job: Any) 
         await pilot.press("2")  # a digit is meant for the micro-batch
         await until(pilot, lambda: "as it is" in chosen(app.screen.query_one(LeverList)))
         await until(pilot, lambda: "needs a new start" not in said(app, "#verdict"))
-    assert not job.commands_path.exists()
+    assert not run.commands_path.exists()
 
 
 async def test_a_run_out_of_memory_is_shown_and_the_first_way_that_fits_with_ease_is_offered(
-    store: Store, make_job: Any
+    store: RunStore, make_run: Any
 ) -> None:
-    job, writer = make_job("demo", 5, phase="running")
-    app = MlaApp(store, job.id)
+    run, writer = make_run("demo", 5, phase="running")
+    app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
         parts = {"activations": GIB // 4, "logits": GIB // 8, "process": GIB // 2}
@@ -103,8 +103,8 @@ async def test_a_run_out_of_memory_is_shown_and_the_first_way_that_fits_with_eas
         assert app.screen.query_one("#micro", Input).value == "4"
 
 
-async def test_the_drawer_follows_its_terminal(store: Store, make_job: Any) -> None:
-    async with drawer(store, make_job) as (app, pilot, _):
+async def test_the_drawer_follows_its_terminal(store: RunStore, make_run: Any) -> None:
+    async with drawer(store, make_run) as (app, pilot, _):
         await until(pilot, lambda: "micro 8→4, accum 1→2" in on_screen(app, LeverList))
         assert "= 8 sequences" in (wide := drawn(app)) and "checkpointing full" in wide
         await pilot.resize_terminal(60, 20)

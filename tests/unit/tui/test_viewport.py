@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tui.app.state.run_view import RunView
-from tui.app.state.viewport import Lens
+from tui.app.state.viewport import Viewport
 
 SUMMARY: dict[str, Any] = {"id": "20260101-000000-cpu_demo", "name": "demo", "phase": "running", "steps": 5000}
 
@@ -16,14 +16,14 @@ def record(step: int, loss: float | None = None, **fields: Any) -> dict[str, Any
     return {"kind": "step", "t": 1e9 + 2.0 * step, "step": step, "loss": loss, "tok_s": 1.0, "step_s": 2.0, **fields}
 
 
-def looked(steps: int) -> Lens:
+def looked(steps: int) -> Viewport:
     view = RunView(SUMMARY)
     for step in range(1, steps + 1):
         view.take(record(step))
-    return Lens(view)
+    return Viewport(view)
 
 
-def coarse(steps: int, width: int) -> Lens:
+def coarse(steps: int, width: int) -> Viewport:
     """A lens on a run that is known by buckets of ``width`` steps."""
     view = RunView(SUMMARY)
     ends = range(width, steps + 1, width)
@@ -32,7 +32,7 @@ def coarse(steps: int, width: int) -> Lens:
         "t": [[x, 1e9 + 2 * (x - width + 1), 1e9 + 2 * x - width, 1e9 + 2 * x] for x in ends],
     }
     view.load_history({"series": series})
-    return Lens(view)
+    return Viewport(view)
 
 
 @settings(deadline=None, max_examples=30)
@@ -105,7 +105,7 @@ def test_the_newest_steps_stay_fine_as_they_come() -> None:
 
 
 def test_nothing_to_look_at_is_no_mistake() -> None:
-    lens = Lens(RunView(SUMMARY))
+    lens = Viewport(RunView(SUMMARY))
     lens.zoom(0.5)
     lens.pan(1)
     lens.point_at(5)

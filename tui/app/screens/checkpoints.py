@@ -28,9 +28,9 @@ from tui.app.widgets.text_pane import TextPane
 from tui.text import format as words
 
 if TYPE_CHECKING:
-    from engine.checkpoints.inventory import Kept
-    from engine.events.run_dir import Job
-    from engine.runs.store import Store
+    from engine.checkpoints.inventory import SavedCheckpoint
+    from engine.events.run_dir import RunDir
+    from engine.runs.store import RunStore
     from profiles.spec import RunSpec
 
 _EVERY = 2.0  # seconds between two looks at the folder
@@ -46,7 +46,7 @@ class CheckpointsScreen(Screen[None]):
     place = actions.CHECKPOINTS
 
     class Listed(Message):
-        def __init__(self, kept: list[Kept], ended: bool) -> None:
+        def __init__(self, kept: list[SavedCheckpoint], ended: bool) -> None:
             super().__init__()
             self.kept = kept
             self.ended = ended
@@ -75,19 +75,19 @@ class CheckpointsScreen(Screen[None]):
             self.done = done
 
     class Launched(Message):
-        def __init__(self, job: Job) -> None:
+        def __init__(self, run: RunDir) -> None:
             super().__init__()
-            self.job = job
+            self.run = run
 
-    def __init__(self, store: Store, job: Job) -> None:
+    def __init__(self, store: RunStore, run: RunDir) -> None:
         super().__init__()
         self._store = store
-        self._job = job
-        self._about: Kept | None = None  # whom the open question is about
+        self._run = run
+        self._about: SavedCheckpoint | None = None  # whom the open question is about
         self._busy = False  # a child process runs
 
     def compose(self) -> ComposeResult:
-        yield Heading(f"checkpoints · {self._job.name}")
+        yield Heading(f"checkpoints · {self._run.name}")
         yield CheckpointList()
         yield Ask()
         yield Static("", id="command", markup=False)
@@ -122,18 +122,18 @@ class CheckpointsScreen(Screen[None]):
         from engine.checkpoints.checkpoint import latest, steps
         from engine.checkpoints.inventory import folder_of
 
-        out = folder_of(self._job)
-        return steps(out), latest(out), self._job.ended()
+        out = folder_of(self._run)
+        return steps(out), latest(out), self._run.ended()
 
     def _take_stock(self) -> Listed:
         from engine.checkpoints.inventory import inventory
 
-        return self.Listed(inventory(self._job), self._job.ended())
+        return self.Listed(inventory(self._run), self._run.ended())
 
     @on(Listed)
     def _listed(self, message: Listed) -> None:
         self._list.nothing = _NOTHING.format(
-            self._job.name, "it has ended" if message.ended else "c on the monitor writes one"
+            self._run.name, "it has ended" if message.ended else "c on the monitor writes one"
         )
         self._list.show(message.kept)
         total = sum(one.bytes for one in message.kept)
@@ -168,7 +168,7 @@ class CheckpointsScreen(Screen[None]):
         self._say(one.path if one else "", "#command")
         self._say(f"{one.damage}; take another, or delete it" if one and one.damage else "")
 
-    def _chosen(self) -> Kept | None:
+    def _chosen(self) -> SavedCheckpoint | None:
         """The checkpoint to do something with; None, and said why, where it cannot be now."""
         if self._busy:
             self._say("one thing at a time: Esc ends what is running")
@@ -194,7 +194,7 @@ class CheckpointsScreen(Screen[None]):
         except UserError as error:
             self._say(str(error))
             return
-        self._ask("resume", "name", "the job's id", number=("steps", steps))
+        self._ask("resume", "name", "the run's id", number=("steps", steps))
 
     def _ask(self, topic: str, label: str, hint: str, number: tuple[str, int] | None = None) -> None:
         one = self._chosen()
@@ -255,22 +255,22 @@ class CheckpointsScreen(Screen[None]):
         self.post_message(self.Said(line or (f"ended with status {code}" if code else ""), done=True))
 
     @work(group="launch", exit_on_error=True)
-    async def resume(self, one: Kept, name: str | None, steps: int | None) -> None:
+    async def resume(self, one: SavedCheckpoint, name: str | None, steps: int | None) -> None:
         from engine.runs.launch import launch
 
         try:
             spec = _going_on(one, steps)
-            job = await asyncio.to_thread(launch, self._store, spec, name=name, resume=Path(one.path))
+            run = await asyncio.to_thread(launch, self._store, spec, name=name, resume=Path(one.path))
         except UserError as error:
             self.post_message(self.Said(str(error)))
         else:
-            self.post_message(self.Launched(job))
+            self.post_message(self.Launched(run))
 
     @on(Launched)
     def _launched(self, message: Launched) -> None:
         from tui.app.screens.monitor import MonitorScreen
 
-        self.app.switch_screen(MonitorScreen(message.job))
+        self.app.switch_screen(MonitorScreen(message.run))
 
     def action_verify(self) -> None:
         if (one := self._chosen()) is not None:
@@ -278,7 +278,7 @@ class CheckpointsScreen(Screen[None]):
             self.verify(one)
 
     @work(thread=True, group="verify", exit_on_error=True)
-    def verify(self, one: Kept) -> None:
+    def verify(self, one: SavedCheckpoint) -> None:
         from engine.checkpoints.checkpoint import verify
 
         try:
@@ -319,7 +319,7 @@ class CheckpointsScreen(Screen[None]):
         self.app.push_screen(ConfirmScreen(question, [("delete", "Delete")]), answered)
 
     @work(thread=True, group="delete", exit_on_error=True)
-    def delete(self, one: Kept) -> None:
+    def delete(self, one: SavedCheckpoint) -> None:
         from engine.runs.delete_checkpoint import delete
 
         try:
@@ -364,14 +364,14 @@ def _objection(topic: str, text: str, number: int | None) -> str:
     return ""
 
 
-def _spec_of(one: Kept) -> RunSpec:
+def _spec_of(one: SavedCheckpoint) -> RunSpec:
     from engine.checkpoints.checkpoint import facts
     from profiles.spec import RunSpec
 
     return RunSpec.from_dict(facts(Path(one.path))["spec"], f"{one.path}/trainer.json")
 
 
-def _going_on(one: Kept, steps: int | None) -> RunSpec:
+def _going_on(one: SavedCheckpoint, steps: int | None) -> RunSpec:
     """What ``mla-tui launch --resume`` would start. Raises ``UserError``."""
     from profiles.registry import overridden
 
@@ -382,7 +382,7 @@ def _going_on(one: Kept, steps: int | None) -> RunSpec:
     return spec if steps == spec.train.steps else overridden(spec, [f"train.steps={steps}"])
 
 
-def _words_of(one: Kept, topic: str, text: str, number: int | None) -> list[str]:
+def _words_of(one: SavedCheckpoint, topic: str, text: str, number: int | None) -> list[str]:
     """The command that does it, without the program's name."""
     if topic == "text":
         return ["sample", one.path, f"--prompt={text}", "-n", str(number)]

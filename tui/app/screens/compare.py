@@ -13,12 +13,12 @@ from textual.binding import BindingType
 from textual.message import Message
 from textual.screen import Screen
 
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from profiles.errors import UserError
 from tui.app import actions
 from tui.app.screens.panes import SMOOTHINGS
 from tui.app.state import raster
-from tui.app.state.comparison import ALWAYS, AXES, LETTERS, STEP, TIME, Compared, Reader, Update
+from tui.app.state.comparison import ALWAYS, AXES, LETTERS, STEP, TIME, ComparedRun, Reader, Update
 from tui.app.state.spec_diff import flat_spec
 from tui.app.widgets.bar import Heading, KeyBar
 from tui.app.widgets.legend import Legend
@@ -72,12 +72,12 @@ class CompareScreen(Screen[None]):
             super().__init__()
             self.specs = specs
 
-    def __init__(self, jobs: list[Job], hint: str = "") -> None:
+    def __init__(self, runs: list[RunDir], hint: str = "") -> None:
         """``hint``: what to say until all is read, and where only one run is compared."""
         super().__init__()
-        self._jobs = jobs
+        self._runs = runs
         self._hint = hint
-        self.runs = [Compared(letter, {"id": job.id}) for letter, job in zip(LETTERS, jobs, strict=False)]
+        self.runs = [ComparedRun(letter, {"id": run_dir.id}) for letter, run_dir in zip(LETTERS, runs, strict=False)]
         self._series = self._axis = self._smoothing = 0
         self._errors: dict[int, str] = {}
         self._unread = len(self.runs)
@@ -103,7 +103,7 @@ class CompareScreen(Screen[None]):
     @work(group="read", exit_on_error=True)
     async def follow(self) -> None:
         """Read every run, and the living ones again, for as long as the screen stands."""
-        readers = [Reader(job) for job in self._jobs]
+        readers = [Reader(run_dir) for run_dir in self._runs]
         while True:
             self._wanted.clear()
             for index, reader in enumerate(readers):
@@ -207,7 +207,7 @@ class CompareScreen(Screen[None]):
 
     @work(group="specs", exclusive=True, exit_on_error=True)
     async def read_specs(self) -> None:
-        specs = await asyncio.to_thread(lambda: [flat_spec(job) for job in self._jobs])
+        specs = await asyncio.to_thread(lambda: [flat_spec(run_dir) for run_dir in self._runs])
         self.post_message(self.Specs(specs))
 
     # What the keys do
@@ -220,7 +220,7 @@ class CompareScreen(Screen[None]):
 
     def action_look(self) -> None:
         """Open the run under the cursor."""
-        cast("MlaApp", self.app).open_job(self._jobs[self._legend.cursor])
+        cast("MlaApp", self.app).open_run(self._runs[self._legend.cursor])
 
     def action_series(self, by: int) -> None:
         self._series = (self._series + by) % len(SERIES)

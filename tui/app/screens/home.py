@@ -26,7 +26,7 @@ from tui.app.widgets.runs import OVER, SPARK_FROM, RunsTable
 from tui.text.event_text import cut_off
 
 if TYPE_CHECKING:
-    from engine.runs.store import Store
+    from engine.runs.store import RunStore
     from tui.app.app import MlaApp
 
 _SPARK_EVERY = 5.0  # seconds between two looks at the loss of a living run
@@ -53,7 +53,7 @@ class HomeScreen(Screen[None]):
             self.id = id
             self.spark = spark
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: RunStore) -> None:
         super().__init__()
         self._store = store
         self._runs: list[dict[str, Any]] = []
@@ -92,7 +92,7 @@ class HomeScreen(Screen[None]):
         """Sparklines: an ended run is read once, a living one every few seconds; one screenful at most."""
         if self.size.width < SPARK_FROM or self._mla_app().settings.low_bandwidth:
             return
-        from engine.runs.client import Link
+        from engine.runs.client import RunClient
 
         for run in runs[: self.size.height]:
             id, ended = run["id"], run.get("phase") in OVER
@@ -101,7 +101,7 @@ class HomeScreen(Screen[None]):
                 continue
             sparked[id] = time.monotonic()
             try:
-                answer = await Link(self._store.find(id)).history(["loss"], points=_SPARK)
+                answer = await RunClient(self._store.find(id)).history(["loss"], points=_SPARK)
             except UserError:
                 continue  # removed meanwhile
             means = [bucket[2] for bucket in answer["series"].get("loss", [])]
@@ -172,7 +172,7 @@ class HomeScreen(Screen[None]):
         if chosen is None:
             return
         try:
-            self._mla_app().open_job(self._store.find(chosen["id"]))
+            self._mla_app().open_run(self._store.find(chosen["id"]))
         except UserError as error:
             self.notify(str(error), severity="error")
 
@@ -190,11 +190,11 @@ class HomeScreen(Screen[None]):
 
     @work(group="resume")
     async def _resume(self, ids: list[str]) -> None:
-        from engine.runs.launch import take_over
+        from engine.runs.launch import resume_cut_off
 
         for id in ids:
             try:
-                await asyncio.to_thread(take_over, self._store.find(id))
+                await asyncio.to_thread(resume_cut_off, self._store.find(id))
                 self.notify(f"{id} goes on from its last checkpoint")
             except UserError as error:
                 self.notify(str(error), severity="error")

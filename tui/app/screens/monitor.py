@@ -16,12 +16,12 @@ from textual.screen import Screen
 from profiles.errors import UserError
 from tui.app import actions
 from tui.app.screens import panes
-from tui.app.screens.navigation import Looking
+from tui.app.screens.navigation import Navigation
 from tui.app.state import log_lines
 from tui.app.state.log_lines import Entry, Page
 from tui.app.state.run_view import DRAWN, READ, RunView
-from tui.app.state.viewport import Lens, Wanted
-from tui.app.terminal.refresh_rate import BASE, Pace
+from tui.app.state.viewport import Viewport, Wanted
+from tui.app.terminal.refresh_rate import BASE, RefreshRate
 from tui.app.widgets.bar import Heading, KeyBar
 from tui.app.widgets.chart import Chart
 from tui.app.widgets.log import LogTail
@@ -30,8 +30,8 @@ from tui.app.widgets.status import StatusLine
 from tui.text import event_text
 
 if TYPE_CHECKING:
-    from engine.events.run_dir import Job
-    from engine.runs.client import Link
+    from engine.events.run_dir import RunDir
+    from engine.runs.client import RunClient
     from tui.app.app import MlaApp
 
 _TOLD = 200  # lines of the log that are told when a run is opened
@@ -43,7 +43,7 @@ _SETTLED = 0.1  # seconds without another key before a part of the log is read
 _AT_ONCE = ("state", "edit", "start", "oom", "checkpoint", "alert", "exit", "link")
 
 
-class MonitorScreen(Looking, Screen[None]):
+class MonitorScreen(Navigation, Screen[None]):
     """Workers read the link and post messages; only the handlers here touch widgets."""
 
     CSS_PATH = "../styles/monitor.tcss"
@@ -57,7 +57,7 @@ class MonitorScreen(Looking, Screen[None]):
             super().__init__()
             self.answer = answer
 
-    class Past(Message):
+    class EditHistory(Message):
         """The newest events of the log with their offsets, in order; whether the first of all is among them."""
 
         def __init__(self, events: list[tuple[int, dict[str, Any]]], first: bool) -> None:
@@ -83,26 +83,26 @@ class MonitorScreen(Looking, Screen[None]):
             super().__init__()
             self.text = text
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, run: RunDir) -> None:
         super().__init__()
-        self.job = job
-        self.view = RunView(job.summary(), _ranks(job))
-        self.lens = Lens(self.view)
+        self.run = run
+        self.view = RunView(run.summary(), _ranks(run))
+        self.lens = Viewport(self.view)
         self._smoothing = 0
         self._dirty = True
-        self._numbers = Pace(lambda: cast("MlaApp", self.app).settings.number_every)
-        self._charts = Pace(lambda: cast("MlaApp", self.app).settings.chart_every)
+        self._numbers = RefreshRate(lambda: cast("MlaApp", self.app).settings.number_every)
+        self._charts = RefreshRate(lambda: cast("MlaApp", self.app).settings.chart_every)
         self._was_up = False
         self._want: dict[str, Any] | None = None  # of memory, about which a person is asked
         self._offered: dict[str, Any] | None = None  # that form has been opened
 
     def compose(self) -> ComposeResult:
-        yield Heading(f"{self.view.name} · {self.job.id}" if self.view.name != self.job.id else self.job.id)
+        yield Heading(f"{self.view.name} · {self.run.id}" if self.view.name != self.run.id else self.run.id)
         yield Readout()
         yield StatusLine()
         with Grid(id="panes", classes="one-memory" if self.view.one_memory else ""):
             yield from panes.make(self.view)
-        yield LogTail(self.job.log_path, id="log")
+        yield LogTail(self.run.log_path, id="log")
         yield self.search_field()
         yield KeyBar(actions.MONITOR)
 
@@ -121,7 +121,7 @@ class MonitorScreen(Looking, Screen[None]):
             answer = await link.history(DRAWN, marks=True)
             self.post_message(self.History(answer))
             self.post_message(self.History(await link.history(READ, points=_READ_POINTS)))
-            self.post_message(self.Past(*await asyncio.to_thread(_newest, self.job, answer["at"])))
+            self.post_message(self.EditHistory(*await asyncio.to_thread(_newest, self.run, answer["at"])))
             async for record in link.records(answer["at"]):
                 self.post_message(self.Records([record]))
                 await asyncio.sleep(0)  # a long backlog must not starve the keys
@@ -140,18 +140,18 @@ class MonitorScreen(Looking, Screen[None]):
             return  # what is there stays
         self.post_message(self.Detail(wanted, None if answer is None else answer["series"]))
 
-    def _link(self) -> Link:
-        from engine.runs.client import Link
+    def _link(self) -> RunClient:
+        from engine.runs.client import RunClient
 
-        return Link(self.job)
+        return RunClient(self.run)
 
     @on(History)
     def _history(self, message: History) -> None:
         self.view.load_history(message.answer)
         self._paint()
 
-    @on(Past)
-    def _past(self, message: Past) -> None:
+    @on(EditHistory)
+    def _past(self, message: EditHistory) -> None:
         for _, record in message.events:
             self.view.take(record, charts=False)
             self._heed(record)
@@ -257,7 +257,7 @@ class MonitorScreen(Looking, Screen[None]):
         self.dismiss()
 
     def action_checkpoints(self) -> None:
-        cast("MlaApp", self.app).open_checkpoints(self.job.id)
+        cast("MlaApp", self.app).open_checkpoints(self.run.id)
 
     def action_pane(self, index: int) -> None:
         """The panes have the first numbers; 5 is the log, however many panes there are."""
@@ -333,7 +333,7 @@ class MonitorScreen(Looking, Screen[None]):
 
         view = self.view
         try:
-            spec = self.job.spec()
+            spec = self.run.spec()
             now = {"micro": view.micro, "context": view.context}
             now["sequences"] = view.micro * view.accum * spec.ranks if view.micro and view.accum else None
             spec = spec.with_batch(**{key: value for key, value in now.items() if value})
@@ -349,21 +349,21 @@ class MonitorScreen(Looking, Screen[None]):
             self._paint()
 
 
-def _ranks(job: Job) -> int:
+def _ranks(run: RunDir) -> int:
     """On how many the run is; 1 where its spec cannot be read, which others tell."""
     try:
-        return job.spec().ranks
+        return run.spec().ranks
     except UserError:
         return 1
 
 
-def _newest(job: Job, at: int) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
+def _newest(run: RunDir, at: int) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
     """The newest events before offset ``at``, with theirs, and whether the first of all is among them."""
     from engine.events.reverse_reader import events_before
 
     events: list[tuple[int, dict[str, Any]]] = []
     begin = at
-    for begin, some in events_before(job.log_path, at):
+    for begin, some in events_before(run.log_path, at):
         events += some
         if len(events) >= _TOLD or at - begin >= _LOOK_BACK:
             break

@@ -20,7 +20,7 @@ from tui.text import format as words
 
 if TYPE_CHECKING:
     from tui.app.state.run_view import RunView
-    from tui.app.state.viewport import Lens
+    from tui.app.state.viewport import Viewport
 
 _STEP = 0.25  # of the window, moved by one key
 # What is copied, in this order, as far as it was measured
@@ -30,10 +30,10 @@ _COPIED = (
 )
 
 
-class Looking(Screen[None]):
+class Navigation(Screen[None]):
     """The part of the monitor that only looks. The monitor has the lens and paints."""
 
-    lens: Lens
+    lens: Viewport
     view: RunView
     _panes: list[Chart]
 

@@ -27,10 +27,10 @@ from tui.app.widgets.picker import Picker
 from tui.text import format as words
 
 if TYPE_CHECKING:
-    from engine.events.run_dir import Job
+    from engine.events.run_dir import RunDir
     from engine.memory.calibration import Run
     from engine.memory.hardware import Hardware
-    from engine.runs.store import Store
+    from engine.runs.store import RunStore
     from profiles.spec import RunSpec
 
 # field, the key it overrides, its label
@@ -76,16 +76,16 @@ class NewRunScreen(Screen[None]):
             self.profile = profile
 
     class Launched(Message):
-        def __init__(self, job: Job) -> None:
+        def __init__(self, run: RunDir) -> None:
             super().__init__()
-            self.job = job
+            self.run = run
 
     class Refused(Message):
         def __init__(self, why: str) -> None:
             super().__init__()
             self.why = why
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: RunStore) -> None:
         super().__init__()
         self._store = store
         self._base: RunSpec | None = None  # the profile as it stands in its file
@@ -106,7 +106,7 @@ class NewRunScreen(Screen[None]):
                         yield NumberField(id=name)
                 with Horizontal(classes="field"):
                     yield Label("name")
-                    yield Input(id="name", placeholder="the job's id", compact=True, max_length=64)
+                    yield Input(id="name", placeholder="the run's id", compact=True, max_length=64)
                 with Horizontal(classes="field"):
                     yield Label("also")
                     yield Input(id="also", placeholder="lr=3e-4 memory.loss=fused save_every=500", compact=True)
@@ -209,14 +209,14 @@ class NewRunScreen(Screen[None]):
     def _foresee(self, spec: RunSpec, hardware: Hardware) -> str:
         """Show what the run would hold and what would make it smaller; what corrects the forecast, in words."""
         from engine.memory.calibration import calibrated, forecaster
-        from engine.memory.headroom import rooms
+        from engine.memory.headroom import headrooms
         from engine.memory.levers import levers
         from engine.memory.strategies import with_strategy
 
         told = forecaster(self._runs)
         spec = with_strategy(spec, hardware, told)
         found = calibrated(spec, hardware, self._runs)
-        self.query_one(ForecastBars).show(rooms(found.forecast, hardware), hardware.device)
+        self.query_one(ForecastBars).show(headrooms(found.forecast, hardware), hardware.device)
         ways = self.query_one(LeverList)
         ways.show(levers(spec, hardware, told))
         ways.forget()
@@ -290,18 +290,18 @@ class NewRunScreen(Screen[None]):
         from engine.runs.launch import launch
 
         try:
-            job = await asyncio.to_thread(launch, self._store, spec, name=name, queue=queue)
+            run = await asyncio.to_thread(launch, self._store, spec, name=name, queue=queue)
         except UserError as error:
             self.post_message(self.Refused(str(error)))
         else:
-            self.post_message(self.Launched(job))
+            self.post_message(self.Launched(run))
 
     @on(Launched)
     def _launched(self, message: Launched) -> None:
         """The monitor takes this screen's place, so that going back leads to the runs."""
         from tui.app.screens.monitor import MonitorScreen
 
-        self.app.switch_screen(MonitorScreen(message.job))
+        self.app.switch_screen(MonitorScreen(message.run))
 
     @on(Refused)
     def _refused(self, message: Refused) -> None:

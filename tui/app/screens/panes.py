@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tui.app.state.run_view import RunView
-from tui.app.state.viewport import Lens
+from tui.app.state.viewport import Viewport
 from tui.app.widgets.chart import Chart, Line, Mark
 from tui.text import event_text as sentences
 from tui.text import format as words
@@ -58,7 +58,7 @@ def _short_size(value: float, digits: int = 4) -> str:
     return f"{value:.0f}"
 
 
-def fill(panes: list[Chart], lens: Lens, notes: str = "") -> None:
+def fill(panes: list[Chart], lens: Viewport, notes: str = "") -> None:
     """Show the run as the lens sees it; ``notes`` says how the loss is drawn."""
     steps, times = lens.steps(), lens.times()
     cursor = None if lens.cursor is None else (float(lens.cursor), lens.time_of(lens.cursor))
@@ -72,7 +72,7 @@ def fill(panes: list[Chart], lens: Lens, notes: str = "") -> None:
     _speed(speed, lens)
 
 
-def value_at(lens: Lens, name: str, text: Callable[[float | None], str]) -> list[str]:
+def value_at(lens: Viewport, name: str, text: Callable[[float | None], str]) -> list[str]:
     """What a series was at the cursor, with its extremes where its bucket holds several values, longest first."""
     point = lens.read(name)
     if point is None or point[2] is None:
@@ -83,7 +83,7 @@ def value_at(lens: Lens, name: str, text: Callable[[float | None], str]) -> list
     return [f"{text(mean)} ({text(low)} to {text(high)})", text(mean)]
 
 
-def _at_cursor(lens: Lens, label: str, name: str, text: Callable[[float | None], str]) -> list[str]:
+def _at_cursor(lens: Viewport, label: str, name: str, text: Callable[[float | None], str]) -> list[str]:
     assert lens.cursor is not None
     step = words.exact(lens.cursor)
     values = value_at(lens, name, text)
@@ -94,7 +94,7 @@ def _at_cursor(lens: Lens, label: str, name: str, text: Callable[[float | None],
     ]
 
 
-def _loss(pane: Chart, lens: Lens, notes: str) -> None:
+def _loss(pane: Chart, lens: Viewport, notes: str) -> None:
     view = lens.view
     covered, value = view.tracks["loss"].covered(), view.last("loss")
     seen = lens.steps()
@@ -123,7 +123,7 @@ def _marks(view: RunView) -> list[Mark]:
     return [Mark(mark["step"], *MARKS[mark["kind"]]) for mark in sorted(known, key=lambda m: order.index(m["kind"]))]
 
 
-def _device(pane: Chart, lens: Lens) -> None:
+def _device(pane: Chart, lens: Viewport) -> None:
     view = lens.view
     if view.has_device:
         used, total = view.last("device_used"), view.last("device_total")
@@ -165,7 +165,7 @@ def _parts(view: RunView) -> list[str]:
     ]
 
 
-def _host(pane: Chart, lens: Lens) -> None:
+def _host(pane: Chart, lens: Viewport) -> None:
     view = lens.view
     states, used, total = words.size(view.last("host_states") or 0), view.last("ram_used"), view.last("ram_total")
     lines = [Line(lens.points("ram_used"), "chart--line")]
@@ -180,7 +180,7 @@ def _host(pane: Chart, lens: Lens) -> None:
     pane.show(titles, lines, y_top=total, limit=total)
 
 
-def _unified(pane: Chart, lens: Lens) -> None:
+def _unified(pane: Chart, lens: Viewport) -> None:
     view = lens.view
     active, cache, peak, limit = (view.last(f"unified_{name}") for name in ("active", "cache", "peak", "limit"))
     lines = [
@@ -202,7 +202,7 @@ def _unified(pane: Chart, lens: Lens) -> None:
     pane.show(titles, lines, x_end=view.steps, limit=limit, notes=_parts(view))
 
 
-def _speed(pane: Chart, lens: Lens) -> None:
+def _speed(pane: Chart, lens: Viewport) -> None:
     view = lens.view
     now, share = words.exact(view.last("tok_s")), view.last("mfu")
     titles = [f"tokens/s {now}"]

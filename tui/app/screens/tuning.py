@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from engine.memory.calibration import Run
     from engine.memory.hardware import Hardware
     from engine.memory.levers import Lever
-    from engine.runs.client import Link
+    from engine.runs.client import RunClient
     from profiles.spec import RunSpec
 
 _BARS = {"device": 6, "host": 3}  # lines for the memories of a run on a card, and of one without
@@ -63,7 +63,7 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
             super().__init__()
             self.changes = changes
 
-    def __init__(self, spec: RunSpec, link: Link, want: dict[str, Any] | None = None) -> None:
+    def __init__(self, spec: RunSpec, link: RunClient, want: dict[str, Any] | None = None) -> None:
         """``spec`` is what the run is by now; ``want`` the ``oom`` record of a run that is held for an answer."""
         super().__init__()
         self._spec = spec
@@ -138,12 +138,12 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
             ways.styles.height = min(ways.count() + 1, room)
 
     def _show_failure(self, want: dict[str, Any]) -> None:
-        from engine.memory.headroom import Room
+        from engine.memory.headroom import Headroom
 
         parts = want.get("parts") or {}
         capacity = want.get("capacity") or sum(parts.values())  # where nobody knows, it was what it held
         at = "host" if want.get("where") == "host" or "process" in parts else "device"
-        self.query_one("#failed", ForecastBars).show([Room(at, parts, capacity)])
+        self.query_one("#failed", ForecastBars).show([Headroom(at, parts, capacity)])
 
     @work(thread=True, exit_on_error=True)
     def look(self) -> None:
@@ -153,12 +153,12 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
         from engine.memory.hardware import hardware_for
         from engine.memory.levers import levers
 
-        who = read_json(self._link.job.trainer_who)
+        who = read_json(self._link.run.trainer_who)
         hardware = hardware_for(who["pid"] if is_alive(who) else None)
         if self._want and self._want.get("capacity"):  # the run itself has measured what it can have
             place = "ram_free" if hardware.device == "cpu" else "device_free"
             hardware = replace(hardware, **{place: self._want["capacity"]})
-        runs = remembered(hardware, self._link.job.home)
+        runs = remembered(hardware, self._link.run.home)
         self.post_message(self.Known(hardware, runs, levers(self._spec, hardware, forecaster(runs))))
 
     @on(Known)
@@ -244,12 +244,12 @@ class TuningScreen(ModalScreen["dict[str, Any] | None"]):
             self._say("looking at this machine …")
             return
         from engine.memory.calibration import calibrated
-        from engine.memory.headroom import OVER, rooms
+        from engine.memory.headroom import OVER, headrooms
         from engine.memory.levers import RESTART
 
         anew = self._way if self._way is not None and self._way.when == RESTART else None
         found = calibrated(anew.spec if anew else spec, self._hardware, self._runs)
-        places = rooms(found.forecast, self._hardware)
+        places = headrooms(found.forecast, self._hardware)
         bars.show(places, self._hardware.device)
         if anew:
             self._say(_anew(anew))

@@ -12,11 +12,11 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from engine.events.summary import CUT_OFF, ENDED
-from engine.runs.client import Link
+from engine.runs.client import RunClient
 from profiles.errors import UserError
 
 if TYPE_CHECKING:
-    from engine.events.run_dir import Job
+    from engine.events.run_dir import RunDir
     from tui.app.state.raster import Point
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -72,9 +72,9 @@ class Update:
 class Reader:
     """Reads one run for whoever compares: an ended one once, of a living one only what has come since."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._link = Link(job)
+    def __init__(self, run_dir: RunDir) -> None:
+        self._run = run_dir
+        self._link = RunClient(run_dir)
         self._known: set[str] = set()
         self._last = 0.0  # step
         self._added = 0
@@ -87,9 +87,9 @@ class Reader:
         new = [name for name in names if name not in self._known]
         if self._ended and not new:
             return None
-        summary = await asyncio.to_thread(self._job.summary)
-        if not self._job.path.is_dir():
-            raise UserError(f"{self._job.id}: was removed")
+        summary = await asyncio.to_thread(self._run.summary)
+        if not self._run.path.is_dir():
+            raise UserError(f"{self._run.id}: was removed")
         attempt, step = summary["attempt"], summary["step"] or 0
         # A restart repeats steps; and what is added bucket by bucket is now and then read whole, as coarse as it is.
         if attempt != self._attempt or step < self._last or self._added > _BUCKETS:
@@ -113,7 +113,7 @@ class Reader:
         return answer["series"], since
 
 
-class Compared:
+class ComparedRun:
     """One of the runs laid over each other, with the letter it goes by."""
 
     def __init__(self, letter: str, summary: dict[str, Any]) -> None:
@@ -190,13 +190,13 @@ class Compared:
         return self._drawn[key]
 
 
-def same_x(first: Compared, other: Compared, name: str, axis: str) -> float | None:
+def same_x(first: ComparedRun, other: ComparedRun, name: str, axis: str) -> float | None:
     """The furthest x that both have reached."""
     reached = [run.reach(name, axis) for run in (first, other)]
     return min((x for x in reached if x is not None), default=None) if None not in reached else None
 
 
-def difference(first: Compared, other: Compared, name: str, axis: str) -> float | None:
+def difference(first: ComparedRun, other: ComparedRun, name: str, axis: str) -> float | None:
     """How much ``other`` is above ``first`` at the furthest x that both have reached."""
     x = same_x(first, other, name, axis)
     if x is None:

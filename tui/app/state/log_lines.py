@@ -68,7 +68,7 @@ def behind(path: Path, start: int, end: int, count: int, keep: Keep, go: Go = la
     return Page(entries, False, True)
 
 
-class LogBook:
+class LogLines:
     """A part of the lines without holes. ``back`` is how many of them stand below the view."""
 
     def __init__(self) -> None:

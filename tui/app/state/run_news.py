@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.events.log import CHUNK, parse
-from engine.events.run_dir import Job
+from engine.events.run_dir import RunDir
 from engine.events.summary import CUT_OFF, ENDED
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 from profiles.errors import UserError
 from tui.text.event_text import tell
 
@@ -26,10 +26,10 @@ _ALERTS = ("nan", "stall")
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """One line about the run ``job``; ``bad`` where a person has to act."""
+class RunNews:
+    """One line about the run ``run``; ``bad`` where a person has to act."""
 
-    job: str
+    run: str
     text: str
     bad: bool
 
@@ -41,19 +41,19 @@ class _Followed:
     asked: float = field(default_factory=time.monotonic)  # when it last grew, or was last asked after
 
 
-class Lookout:
+class RunWatcher:
     """Follows the logs of every run of ``store`` from now on. Blocks on the disk: not for the event loop."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: RunStore) -> None:
         self._store = store
-        self._jobs = str(store.jobs)
+        self._runs = str(store.runs)
         self._changed: int | None = None  # when the list of runs last did
         self._followed: dict[str, _Followed] = {}
 
-    def look(self) -> list[News]:
+    def look(self) -> list[RunNews]:
         """What has happened since the last look; nothing the first time."""
         self._list()
-        news: list[News] = []
+        news: list[RunNews] = []
         for id, run in self._followed.items():
             try:
                 news += self._look_at(id, run)
@@ -61,8 +61,8 @@ class Lookout:
                 continue  # no log yet, or removed at any moment: the list will say
         return news
 
-    def _look_at(self, id: str, run: _Followed) -> list[News]:
-        size = os.stat(f"{self._jobs}/{id}/events.jsonl").st_size
+    def _look_at(self, id: str, run: _Followed) -> list[RunNews]:
+        size = os.stat(f"{self._runs}/{id}/events.jsonl").st_size
         if size != run.at:
             return self._read(id, run, size)
         if run.living and time.monotonic() - run.asked >= SILENCE:
@@ -72,7 +72,7 @@ class Lookout:
     def _list(self) -> None:
         """Follow the runs there are. A run that came since the last look is told from its beginning."""
         try:
-            changed = os.stat(self._jobs).st_mtime_ns
+            changed = os.stat(self._runs).st_mtime_ns
             if changed == self._changed:
                 return
             ids = self._store.ids()
@@ -84,33 +84,33 @@ class Lookout:
 
     def _end(self, id: str) -> int:
         try:
-            return os.stat(f"{self._jobs}/{id}/events.jsonl").st_size
+            return os.stat(f"{self._runs}/{id}/events.jsonl").st_size
         except OSError:
             return 0
 
-    def _read(self, id: str, run: _Followed, size: int) -> list[News]:
+    def _read(self, id: str, run: _Followed, size: int) -> list[RunNews]:
         run.living, run.asked = True, time.monotonic()
         run.at = min(run.at, size)  # a log that shrank is another one
-        records, run.at = _since(self._store.jobs / id / "events.jsonl", run.at)
+        records, run.at = _since(self._store.runs / id / "events.jsonl", run.at)
         news = []
         for record in records:
             if record["kind"] == "state":
                 run.living = record.get("phase") not in ENDED
             if text := _told(record):
-                news.append(News(id, f"{self._name(id)}: {text}", _is_bad(record)))
+                news.append(RunNews(id, f"{self._name(id)}: {text}", _is_bad(record)))
         return news
 
-    def _ask_after(self, id: str, run: _Followed) -> list[News]:
+    def _ask_after(self, id: str, run: _Followed) -> list[RunNews]:
         """A run without a trace of life: were its processes killed, no record says so."""
         run.asked = time.monotonic()
-        summary = Job(self._store.jobs / id).summary()
+        summary = RunDir(self._store.runs / id).summary()
         if summary["phase"] != CUT_OFF:
             return []
         run.living = False
-        return [News(id, f"{self._name(id)}: {CUT_OFF}: {summary['reason']}", True)]
+        return [RunNews(id, f"{self._name(id)}: {CUT_OFF}: {summary['reason']}", True)]
 
     def _name(self, id: str) -> str:
-        return Job(self._store.jobs / id).name
+        return RunDir(self._store.runs / id).name
 
 
 def _since(path: Path, at: int) -> tuple[list[dict[str, Any]], int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.events.marks import Marks
-from tui.app.state.series import Track
+from tui.app.state.series import ChartSeries
 
 STEP_SERIES = (
     *("loss", "lr", "grad_norm", "tok_s", "step_s", "device_peak", "host_states", "mfu", "t", "val_loss"),
@@ -25,7 +25,7 @@ ENDED = ("finished", "failed", "stopped", "cut-off")
 
 
 class RunView:
-    """A run as its monitor shows it. ``summary`` is ``Job.summary()``; steps, seconds and bytes as in the records.
+    """A run as its monitor shows it. ``summary`` is ``RunDir.summary()``; steps, seconds and bytes as in the records.
 
     Of a run on several ``ranks`` each takes a micro-batch at a time.
     """
@@ -33,8 +33,8 @@ class RunView:
     def __init__(self, summary: dict[str, Any], ranks: int = 1) -> None:
         self.marks = Marks()
         self._ranks = ranks
-        self.tracks: dict[str, Track] = {name: Track() for name in SERIES}
-        self.offloaded = Track()  # host_states over time, to stand beside ram_used; known from when we joined
+        self.tracks: dict[str, ChartSeries] = {name: ChartSeries() for name in SERIES}
+        self.offloaded = ChartSeries()  # host_states over time, to stand beside ram_used; known from when we joined
         self.name = str(summary.get("name") or summary.get("id") or "")
         self.one_memory = summary.get("backend") == "mlx"  # device and host share it
         self.phase = str(summary.get("phase") or "starting")

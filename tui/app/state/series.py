@@ -10,7 +10,7 @@ from tui.app.state.raster import Point
 _LIMIT = 4096  # buckets; twice the dots of the widest terminal
 
 
-class Track:
+class ChartSeries:
     """Points ``(x, low, mean, high)`` ordered by x; x is the last step (or the unix time) its bucket holds.
 
     ``counts[i]`` says how many steps bucket i holds, so that the number of steps seen stays exact while buckets merge.

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 from engine.host.files import read_json
 
 if TYPE_CHECKING:
-    from engine.events.run_dir import Job
+    from engine.events.run_dir import RunDir
 
 ABSENT = "–"
 _ORIGIN = ("resume", "init_from")  # of how a run was started, what is no part of its spec
 
 
-def flat_spec(job: Job) -> dict[str, Any]:
+def flat_spec(run: RunDir) -> dict[str, Any]:
     """``{"batch.micro": 4, …}`` as it was launched; empty where ``spec.json`` is missing or damaged.
 
     Read as it stands, not held against this version's keys: a run of another version may be compared too.
     """
-    content = read_json(job.path / "spec.json")
+    content = read_json(run.path / "spec.json")
     flat: dict[str, Any] = {}
     for table, inner in content.items():
         if table == "start":

@@ -12,7 +12,7 @@ from tui.app.state import raster
 from tui.app.state import window as windows
 from tui.app.state.raster import Point
 from tui.app.state.run_view import STEP_SERIES, RunView
-from tui.app.state.series import Track
+from tui.app.state.series import ChartSeries
 from tui.app.state.window import Window
 
 FINE = 600  # points in view that are as good as all of them: two a column of the widest chart
@@ -32,12 +32,12 @@ class Wanted(NamedTuple):
         return self.since <= begin and (self.until is None or end <= self.until)
 
 
-class Lens:
+class Viewport:
     def __init__(self, view: RunView) -> None:
         self.view = view
         self.window: Window | None = None
         self.cursor: int | None = None
-        self._detail: dict[str, Track] = {}
+        self._detail: dict[str, ChartSeries] = {}
         self._asked: Wanted | None = None
         self._asked_width = 0.0
         self._timed: tuple[tuple[float, float], tuple[float, float]] | None = None  # steps in view, their times
@@ -143,7 +143,7 @@ class Lens:
             return
         self._detail = {}
         for name, buckets in series.items():
-            track = self._detail[name] = Track()
+            track = self._detail[name] = ChartSeries()
             track.load(buckets)
             if name in STEP_SERIES and self._live():
                 for point in self.view.tracks[name].points[_behind(self.view.tracks[name].points, track) :]:
@@ -211,7 +211,7 @@ def _beside(points: Sequence[Point], x: float) -> Sequence[Point]:
     return points[first : first + 2]
 
 
-def _behind(points: Sequence[Point], track: Track) -> int:
+def _behind(points: Sequence[Point], track: ChartSeries) -> int:
     """The first of ``points`` behind everything in ``track``."""
     if not track.points:
         return len(points)

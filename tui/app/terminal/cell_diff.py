@@ -11,11 +11,11 @@ from rich.control import Control
 from textual._compositor import ChopsUpdate
 
 
-class ExactUpdate(ChopsUpdate):
+class CellDiff(ChopsUpdate):
     """The same update, cut at both ends of every span."""
 
     @classmethod
-    def of(cls, update: ChopsUpdate) -> ExactUpdate:
+    def of(cls, update: ChopsUpdate) -> CellDiff:
         return cls(update.chops, update.spans, update.chop_ends)
 
     def render_segments(self, console: Console) -> str:

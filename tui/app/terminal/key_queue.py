@@ -17,7 +17,7 @@ from textual.message_pump import MessagePump
 _PATIENCE = 1.0  # seconds for which the next key waits for the one before; a stuck widget must not lock the keyboard
 
 
-class TypedAhead:
+class KeyQueue:
     """Hands events of the keyboard on by ``hand``, each when the one before it has been answered."""
 
     def __init__(self, app: App[Any], hand: Callable[[Event], Awaitable[None]]) -> None:

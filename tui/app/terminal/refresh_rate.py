@@ -9,7 +9,7 @@ BASE = 0.5  # seconds between two questions whether it is time: the shortest pac
 _SLACK = BASE / 4  # a timer that came a little early is not sent away for a whole beat
 
 
-class Pace:
+class RefreshRate:
     """``every`` gives the seconds between two times; it is asked anew each time."""
 
     def __init__(self, every: Callable[[], float]) -> None:

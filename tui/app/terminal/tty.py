@@ -27,7 +27,7 @@ _PATIENCE = 3.0  # seconds for a clean end
 
 def check_terminal() -> None:
     """Raises ``UserError`` where there is nothing to draw on, or it cannot show what the app draws."""
-    without = "without one use: mla-tui ls, mla-tui status JOB, mla-tui watch JOB"
+    without = "without one use: mla-tui ls, mla-tui status RUN, mla-tui watch RUN"
     # Keys come from stdin, and Textual draws on stderr.
     for name, stream in (("stdin", sys.stdin), ("stdout", sys.stdout), ("stderr", sys.__stderr__)):
         if stream is None or not stream.isatty():

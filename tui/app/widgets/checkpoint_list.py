@@ -10,7 +10,7 @@ from tui.app.widgets.picker import Picker
 from tui.text import format as words
 
 if TYPE_CHECKING:
-    from engine.checkpoints.inventory import Kept
+    from engine.checkpoints.inventory import SavedCheckpoint
 
 
 class CheckpointList(Picker):
@@ -18,11 +18,11 @@ class CheckpointList(Picker):
 
     def __init__(self) -> None:
         super().__init__(id="checkpoints")
-        self.kept: list[Kept] = []
+        self.kept: list[SavedCheckpoint] = []
         self.verified: dict[str, str] = {}  # what reading every byte of a checkpoint found; nothing: it is whole
         self.nothing = "looking for checkpoints …"
 
-    def show(self, kept: list[Kept]) -> None:
+    def show(self, kept: list[SavedCheckpoint]) -> None:
         """Replace the lines; the cursor stays on the checkpoint it was on."""
         chosen = self.chosen
         self.kept = kept
@@ -31,7 +31,7 @@ class CheckpointList(Picker):
         self.redraw()
 
     @property
-    def chosen(self) -> Kept | None:
+    def chosen(self) -> SavedCheckpoint | None:
         return self.kept[self.cursor] if 0 <= self.cursor < len(self.kept) else None
 
     def count(self) -> int:
@@ -66,7 +66,7 @@ class CheckpointList(Picker):
             },
         )
 
-    def _state(self, one: Kept) -> tuple[str, str]:
+    def _state(self, one: SavedCheckpoint) -> tuple[str, str]:
         found = self.verified.get(one.path)
         if one.damage or found:
             return "damaged", "checkpoints--bad"

@@ -11,7 +11,7 @@ from tui.text import format as words
 from tui.text.ellipsis import clip
 
 if TYPE_CHECKING:
-    from engine.memory.headroom import Room
+    from engine.memory.headroom import Headroom
 
 # Shades as well as colours: without colour the parts still differ.
 _SHADES = "█▓▒░"
@@ -35,11 +35,11 @@ class ForecastBars(Canvas):
         """``free`` is what a person calls the memory that can be had."""
         super().__init__(id=id)
         self._free = free
-        self._rooms: list[Room] = []
+        self._rooms: list[Headroom] = []
         self._device = ""
         self._stale = False
 
-    def show(self, places: list[Room], device: str = "") -> None:
+    def show(self, places: list[Headroom], device: str = "") -> None:
         """``places`` as ``headroom.rooms`` gives them; ``device`` as ``Hardware`` names it, where known."""
         self._rooms, self._device, self._stale = places, _DEVICE_NAMES.get(device, device), False
         self.redraw()
@@ -56,7 +56,7 @@ class ForecastBars(Canvas):
         legend = max(height // len(self._rooms) - 2, 0)
         return [row for place in self._rooms for row in self._place(place, width, legend)]
 
-    def _place(self, place: Room, width: int, legend: int) -> list[Row]:
+    def _place(self, place: Headroom, width: int, legend: int) -> list[Row]:
         held = sorted(((part, amount) for part, amount in place.parts.items() if amount > 0), key=lambda p: -p[1])
         device = f"device · {self._device}" if self._device else "device"
         name = {"host": "host · RAM", "device": device}.get(place.place, place.place)

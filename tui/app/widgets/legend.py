@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 
 from rich.cells import cell_len
 
-from tui.app.state.comparison import AXES, TIME, TOKENS, Compared, difference
+from tui.app.state.comparison import AXES, TIME, TOKENS, ComparedRun, difference
 from tui.app.widgets import columns
 from tui.app.widgets.canvas import Row
 from tui.app.widgets.overlay import COLOURS, style
@@ -22,7 +22,7 @@ class Column(NamedTuple):
     title: str
     cells: int
     wide: int
-    text: Callable[[Compared], str]
+    text: Callable[[ComparedRun], str]
 
 
 _COLUMNS = (
@@ -45,7 +45,7 @@ class Legend(Picker):
         *("legend--name", "legend--good", "legend--bad"),
     }
 
-    def __init__(self, runs: list[Compared]) -> None:
+    def __init__(self, runs: list[ComparedRun]) -> None:
         super().__init__(id="legend")
         self.runs = runs
         self.base = 0
@@ -65,7 +65,7 @@ class Legend(Picker):
         cells = min(max(room, 8), max(longest, 20))
         return [Column("run", cells, 0, lambda run: middle(run.name, cells)), *shown]
 
-    def _delta(self, run: Compared, name: str) -> str:
+    def _delta(self, run: ComparedRun, name: str) -> str:
         first = self.runs[self.base]
         if run is first:
             return "first"

@@ -12,7 +12,7 @@ from textual.message import Message
 from textual.worker import get_current_worker
 
 from tui.app.state import log_lines
-from tui.app.state.log_lines import Entry, Go, LogBook, Page, matches
+from tui.app.state.log_lines import Entry, Go, LogLines, Page, matches
 from tui.app.widgets.canvas import Canvas, Row
 from tui.text.ellipsis import clip
 
@@ -36,7 +36,7 @@ class LogTail(Canvas, can_focus=True):
 
     def __init__(self, path: Path, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.book = LogBook()
+        self.book = LogLines()
         self.query_words: tuple[str, ...] = ()
         self.only = False  # only lines that match are shown
         self._path = path

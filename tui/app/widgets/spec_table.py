@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from rich.cells import cell_len
 from textual.binding import Binding, BindingType
 
-from tui.app.state.comparison import Compared
+from tui.app.state.comparison import ComparedRun
 from tui.app.state.spec_diff import differences, grouped
 from tui.app.widgets.canvas import Canvas, Row, Span
 from tui.app.widgets.overlay import COLOURS, style
@@ -28,7 +28,7 @@ class SpecTable(Canvas, can_focus=True):
         Binding("pageup", "scroll_lines(-10)", show=False),
     ]
 
-    def __init__(self, runs: list[Compared]) -> None:
+    def __init__(self, runs: list[ComparedRun]) -> None:
         super().__init__(id="specs")
         self._runs = runs
         self._specs: list[dict[str, Any]] | None = None
