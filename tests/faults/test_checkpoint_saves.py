@@ -261,7 +261,7 @@ def test_a_damaged_pointer_still_leads_to_a_whole_checkpoint(tmp_path):
 SAVE = """
 import sys, torch
 from pathlib import Path
-from engine.train import checkpoint
+from engine.checkpoints import checkpoint
 state = {"model": {"w": torch.full((3, 5), 9.0)}, "optimizer": {"m": torch.full((7,), 9.0), "n": torch.ones(1)}}
 try:
     checkpoint.save(Path(sys.argv[1]), 10, state, {"cursor": {}}, None)

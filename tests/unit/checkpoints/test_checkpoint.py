@@ -152,7 +152,7 @@ def test_a_missing_or_cut_file_is_named(tmp_path: Path, name: str, how: str) -> 
 FULL_DISK = """
 import resource, signal, sys, torch
 from pathlib import Path
-from engine.train import checkpoint
+from engine.checkpoints import checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 out, limit = Path(sys.argv[1]), int(sys.argv[2])
 small = {"model": {"w": torch.ones(10)}, "optimizer": {"m": torch.ones(10)}}

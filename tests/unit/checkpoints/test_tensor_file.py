@@ -61,7 +61,7 @@ def test_a_tensor_of_many_pieces(tmp_path: Path, monkeypatch) -> None:
 PEAK = """
 import resource, sys, torch
 from pathlib import Path
-from engine.train.tensor_file import PIECE, write_tensors
+from engine.checkpoints.tensor_file import PIECE, write_tensors
 tensors = {f"{i}": torch.ones(1 << 24) for i in range(4)}
 write_tensors(Path(sys.argv[1]), {"0": torch.ones(10)})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.checks import doctor, finding, libraries, logout, machine, state_dir
+from engine.checks import doctor, finding, libraries, logout, machine, state_dir, systemd
 from engine.events.run_dir import RunDir
+from engine.host import private_dirs
 from engine.host.files import write_json
 from engine.host.process import boot_id, host_name, identity
 from engine.runs.store import RunStore
@@ -62,7 +63,7 @@ def test_a_check_that_breaks_is_a_warning_and_the_rest_is_made(
 
 def test_it_needs_no_torch_and_nothing_else_that_is_heavy(store: RunStore) -> None:
     script = (
-        "import sys; from tui.cli import main; main(['doctor', '--json']);"
+        "import sys; from tui.cli.main import main; main(['doctor', '--json']);"
         "print([m for m in ('torch', 'numpy', 'mlx', 'deepspeed', 'textual') if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
@@ -124,11 +125,11 @@ def test_kill_user_processes_is_read_as_logind_reads_it(tmp_path: Path, files: d
 
 
 def test_lingering_is_a_file(tmp_path: Path) -> None:
-    assert not logout.lingers(tmp_path)
+    assert not systemd.lingers(tmp_path)
     folder = tmp_path / "var/lib/systemd/linger"
     folder.mkdir(parents=True)
-    (folder / logout.user_name(os.getuid())).touch()
-    assert logout.lingers(tmp_path)
+    (folder / private_dirs.user_name(os.getuid())).touch()
+    assert systemd.lingers(tmp_path)
 
 
 # -- the state directory

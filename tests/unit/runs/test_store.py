@@ -117,11 +117,11 @@ def test_a_home_that_is_a_file_is_told(tmp_path: Path) -> None:
 CREATE = """
 import sys
 from pathlib import Path
-from engine.runs.store import Store
+from engine.runs.store import RunStore
 from profiles import registry
 spec = registry.load("cpu_demo")
 for _ in range(20):
-    print(Store(Path(sys.argv[1])).create(spec, {"name": sys.argv[2]}, {"phase": "starting"}).id)
+    print(RunStore(Path(sys.argv[1])).create(spec, {"name": sys.argv[2]}, {"phase": "starting"}).id)
 """
 
 

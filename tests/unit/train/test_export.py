@@ -224,7 +224,7 @@ def test_nothing_stays_where_the_weights_cannot_be_written(tmp_path: Path) -> No
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 from pathlib import Path
-from engine.train.export import export
+from engine.train.models.export import export
 from profiles.errors import UserError
 try:
     export(Path({str(path)!r}), Path({str(tmp_path / "new" / "hf")!r}))

@@ -10,10 +10,10 @@ import pytest
 SCRIPT = """
 import sys, time
 from torch.distributed import HashStore
-from engine.train import pulse
-pulse.BEAT, pulse.PATIENCE = 0.02, 0.5
+from engine.train.backends import heartbeat
+heartbeat.BEAT, heartbeat.PATIENCE = 0.02, 0.5
 store, rank, silent_after = HashStore(), int(sys.argv[1]), int(sys.argv[2])
-watcher = pulse.Pulse(store, rank, 3)
+watcher = heartbeat.Heartbeat(store, rank, 3)
 watcher.start()
 for beat in range(silent_after):
     for other in {0, 1, 2} - {rank}:

@@ -12,7 +12,7 @@ from engine.train.oom.recognize import BACKWARD, FORWARD, recognized
 REAL = """
 import resource, sys
 import {library} as lib
-from engine.train.oom import recognized
+from engine.train.oom.recognize import recognized
 size = 1 << 36
 resource.setrlimit(resource.RLIMIT_AS, (1 << 35, 1 << 35))
 try:

@@ -49,7 +49,7 @@ class _One(App[None]):
 
 
 async def test_a_new_point_refreshes_a_few_cells(monkeypatch: object) -> None:
-    app = _One(css_path=["../../../tui/styles/app.tcss", "../../../tui/styles/monitor.tcss"])
+    app = _One(css_path=["../../../tui/app/styles/app.tcss", "../../../tui/app/styles/monitor.tcss"])
     async with app.run_test(size=(80, 24)) as pilot:
         chart = app.query_one(Chart)
         points = [(float(x), 5.0, 5.0, 5.0) for x in range(1, 52)]

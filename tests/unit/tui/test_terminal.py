@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-RUN = "from engine.runs.store import Store; from tui.app import run_app; raise SystemExit(run_app(Store()))"
+RUN = "from engine.runs.store import RunStore; from tui.app.app import run_app; raise SystemExit(run_app(RunStore()))"
 
 
 def on_terminal(
@@ -98,7 +98,7 @@ def read_to_end(master: int) -> str:
     return seen.decode(errors="replace")
 
 
-TOLD = RUN.replace("raise SystemExit(run_app(Store()))", "from tui import cli; raise SystemExit(cli.main([]))")
+TOLD = RUN.replace("run_app(RunStore())", "main([])").replace("run_app;", "run_app; from tui.cli.main import main;")
 DRAWING_ELSEWHERE = (
     f"import os; os.dup2(os.open(os.devnull, os.O_WRONLY), 2); import sys; sys.stderr = sys.stdout; {TOLD}"
 )

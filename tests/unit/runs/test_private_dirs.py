@@ -116,7 +116,7 @@ class _Run:
     """What a server asks of the run it speaks for."""
 
     def __init__(self, run: RunDir) -> None:
-        self.run = run
+        self.run_dir = run
         self.digest = LogIndex(run)
 
     def stop_without_trainer(self, id: str) -> None:
