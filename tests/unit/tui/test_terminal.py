@@ -98,20 +98,18 @@ def read_to_end(master: int) -> str:
     return seen.decode(errors="replace")
 
 
-TOLD = RUN.replace("run_app(RunStore())", "main([])").replace("run_app;", "run_app; from tui.cli.main import main;")
-DRAWING_ELSEWHERE = (
-    f"import os; os.dup2(os.open(os.devnull, os.O_WRONLY), 2); import sys; sys.stderr = sys.stdout; {TOLD}"
-)
+MAIN = "from tui.cli.main import main; raise SystemExit(main([]))"
+STDERR_TO_NULL = f"import os; os.dup2(os.open(os.devnull, os.O_WRONLY), 2); import sys; sys.stderr = sys.stdout; {MAIN}"
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("code", "env", "line"),
     [
-        (TOLD, {"TERM": "dumb"}, "mla-tui: TERM=dumb: the app needs a terminal whose cursor it can move"),
-        (TOLD, {"TERM": ""}, "mla-tui: TERM=: the app needs a terminal"),
-        (TOLD, {"PYTHONIOENCODING": "latin-1"}, "the locale's encoding is iso8859-1, and the app draws in UTF-8"),
-        (DRAWING_ELSEWHERE, {}, "the app needs a terminal, and stderr is none"),
+        (MAIN, {"TERM": "dumb"}, "mla-tui: TERM=dumb: the app needs a terminal whose cursor it can move"),
+        (MAIN, {"TERM": ""}, "mla-tui: TERM=: the app needs a terminal"),
+        (MAIN, {"PYTHONIOENCODING": "latin-1"}, "the locale's encoding is iso8859-1, and the app draws in UTF-8"),
+        (STDERR_TO_NULL, {}, "the app needs a terminal, and stderr is none"),
     ],
     ids=["dumb", "none", "latin-1", "stderr"],
 )
@@ -134,7 +132,7 @@ def test_settings_that_are_not_taken_are_said_before_the_app_opens(tmp_path: Pat
     path = tmp_path / "mla-tui" / "settings.toml"
     path.parent.mkdir()
     path.write_text('theme = "pink"')
-    app, master = on_terminal(tmp_path, code=TOLD)
+    app, master = on_terminal(tmp_path, code=MAIN)
     try:
         seen = b""
         while b"no runs yet" not in seen:
