@@ -76,7 +76,7 @@ def other_hosts(spec: RunSpec) -> dict[str, str]:
 def batch_script(spec: RunSpec, launch: str) -> str:
     """What to hand to ``sbatch``; ``launch`` is the ``mla-tui launch …`` that starts the run inside the allocation."""
     return f"""#!/bin/bash
-#SBATCH --run-name={spec.profile}
+#SBATCH --job-name={spec.profile}
 #SBATCH --nodes={spec.launch.nodes}
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node={spec.launch.gpus_per_node}

@@ -44,7 +44,7 @@ def test_the_supervisor_stays_small(world, wait_for):
 def test_a_look_needs_no_torch(undisturbed, command):
     """Torch alone takes seconds to load; only what trains or samples may ask for it."""
     program = (
-        "import sys; from tui.cli import main; code = main(sys.argv[1:]);"
+        "import sys; from tui.cli.main import main; code = main(sys.argv[1:]);"
         "print(*[m for m in ('torch', 'textual', 'mlx', 'deepspeed') if m in sys.modules], file=sys.stderr);"
         "sys.exit(code)"
     )

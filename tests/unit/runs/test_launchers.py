@@ -61,7 +61,12 @@ def test_deepspeed_on_several_machines() -> None:
 def test_slurm(tmp_path: Path) -> None:
     two = spec("nodes=2", "gpus_per_node=4", "launcher=slurm")
     script = batch_script(two, "mla-tui launch -p cpu_demo")
-    assert {"#SBATCH --nodes=2", "#SBATCH --gpus-per-node=4", "#SBATCH --ntasks-per-node=1"} <= set(script.splitlines())
+    assert {
+        "#SBATCH --job-name=cpu_demo",
+        "#SBATCH --nodes=2",
+        "#SBATCH --gpus-per-node=4",
+        "#SBATCH --ntasks-per-node=1",
+    } <= set(script.splitlines())
     (tmp_path / "run.sbatch").write_text(script)
     assert subprocess.run(["bash", "-n", str(tmp_path / "run.sbatch")]).returncode == 0
     *srun, line = trainer_command(two, RUN, 1)
