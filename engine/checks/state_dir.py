@@ -89,7 +89,7 @@ def permissions(store: RunStore) -> Iterator[Finding]:
     what = "permissions"
     wrong = [line for line in map(ownership_problem, (store.home, store.runs)) if line]
     if not wrong:
-        wrong = store.strangers()
+        wrong = store.foreign_entries()
     for line in wrong:
         said, _, way = line.partition("; ")
         yield Finding("bad", what, said, way)

@@ -108,7 +108,7 @@ class RunClient:
             raise UserError(f"{self.run.commands_path}: cannot be written: {error.strerror}") from None
         return {"id": id, "state": "pending"}
 
-    async def skew(self) -> str | None:
+    async def version_mismatch(self) -> str | None:
         """One line where the supervisor runs another version of the package than we do."""
         try:
             theirs = str((await self._call("hello", {}))["version"])
@@ -154,9 +154,6 @@ class RunClient:
             if ended:
                 return
             await asyncio.sleep(LOOK_AGAIN)
-
-    async def close(self) -> None:
-        """Nothing is held between calls."""
 
     def _digest(self) -> tuple[History, int]:
         """The run's series and up to where in the log they go, from its files.

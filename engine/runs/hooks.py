@@ -193,7 +193,7 @@ class Hooks:
         self._write("log", level="warn", text=f"hook {event}: {text}", rank=None)
 
 
-def due(run: RunDir) -> bool:
+def has_pending(run: RunDir) -> bool:
     """Whether a hook of ``run`` was not run because its supervisor died before it could."""
     start = run.state().get("hooks_at")
     return start is not None and any(event_of(record) for _, record in read_all(run.log_path, start))

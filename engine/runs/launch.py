@@ -126,13 +126,13 @@ def _answers(run: RunDir) -> bool:
     return True
 
 
-def run_due_hooks(run: RunDir) -> None:
+def run_pending_hooks(run: RunDir) -> None:
     """Have the hooks of an ended run of this host run that its supervisor, killed, could not run any more."""
-    if run.ended() and not is_elsewhere(run.state()) and hooks.due(run) and not is_locked(run.supervisor_lock):
+    if run.ended() and not is_elsewhere(run.state()) and hooks.has_pending(run) and not is_locked(run.supervisor_lock):
         start_supervisor(run)
 
 
-def resume_cut_off(run: RunDir) -> None:
+def resume_run(run: RunDir) -> None:
     """Start again a run of this host that was cut off, by a reboot too: it goes on from its last checkpoint.
 
     Raises ``UserError`` for a run that was not cut off, and for one of another host.

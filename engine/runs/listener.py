@@ -13,7 +13,7 @@ from pathlib import Path
 from engine.events import wire
 from engine.host.files import write_stderr
 
-MOST_CLIENTS = 128
+MAX_CLIENTS = 128
 # What a supervisor needs beside its clients: its files, pipes to a trainer it starts, a state it saves, the card.
 RESERVED_DESCRIPTORS = 40
 LOOK_EVERY = 1.0  # seconds between two looks at the socket's file
@@ -22,12 +22,12 @@ RETRY = 0.2
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def most_clients() -> int:
+def max_clients() -> int:
     """How many fit into the limit of open files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
-        return MOST_CLIENTS
-    return max(1, min(MOST_CLIENTS, soft - RESERVED_DESCRIPTORS))
+        return MAX_CLIENTS
+    return max(1, min(MAX_CLIENTS, soft - RESERVED_DESCRIPTORS))
 
 
 class Listener:
@@ -91,7 +91,7 @@ class Listener:
             uid = wire.peer_uid(connection)
             if uid is not None and uid != os.getuid():
                 connection.close()
-            elif len(self._clients) >= (most := most_clients()):
+            elif len(self._clients) >= (most := max_clients()):
                 with contextlib.suppress(OSError):
                     connection.setblocking(False)
                     connection.send(wire.busy(most))

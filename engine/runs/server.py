@@ -26,21 +26,21 @@ CHUNKS_KEPT = 8  # pieces of the log as they were sent last: clients that keep u
 READ_ON = 0.2  # seconds for clients to read to the end of the log before we hang up
 
 
-class Run(Protocol):
+class ServedRun(Protocol):
     """What the server needs to know of the run it speaks for."""
 
     run_dir: RunDir
-    digest: LogIndex
+    index: LogIndex
 
-    def stop_without_trainer(self, id: str) -> None: ...
+    def request_stop(self, id: str) -> None: ...
 
     def kill_trainer(self, id: str) -> None: ...
 
-    def heard(self, record: Record) -> None: ...
+    def on_record(self, record: Record) -> None: ...
 
 
 class Server:
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: ServedRun) -> None:
         self._run = run
         self._live: dict[str, tuple[int, bytes]] = {}  # kind → (sequence, newest live-only event)
         self._tail = Tail(run.run_dir.log_path)
@@ -111,7 +111,7 @@ class Server:
     async def _answer(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         run = self._run
         if method == "hello":
-            return {"version": package_version(), "pid": os.getpid(), "run": run.run_dir.id, "at": run.digest.at}
+            return {"version": package_version(), "pid": os.getpid(), "run": run.run_dir.id, "at": run.index.at}
         if method == "status":
             return run.run_dir.summary()
         if method == "history":
@@ -120,9 +120,9 @@ class Server:
                 raise wire.RpcError(wire.INVALID_PARAMS, "history: series must be a list of names")
             since, until = _optional(params, "since"), _optional(params, "until")
             names = list(dict.fromkeys(names))
-            history = run.digest.history
+            history = run.index.history
             answer = {
-                "at": run.digest.at,
+                "at": run.index.at,
                 "series": history.answer(names, _number(params, "points", 2000), since, until),
             }
             if params.get("marks") is True:
@@ -135,7 +135,7 @@ class Server:
             # In a thread, for it waits for the disk.
             id = await asyncio.to_thread(commands.append, run.run_dir.commands_path, method, params, by, id)
             if method == "stop":
-                run.kill_trainer(id) if params.get("kill") is True else run.stop_without_trainer(id)
+                run.kill_trainer(id) if params.get("kill") is True else run.request_stop(id)
             return {"id": id, "state": "pending"}
         raise wire.RpcError(wire.METHOD_NOT_FOUND, f"{wire.shown(method)[1:-1]}: no such method")
 
@@ -144,7 +144,7 @@ class Server:
         if record.get("kind") in LIVE_KINDS:
             record = finite(record)
             if schema.fits(record):
-                self._run.heard(record)
+                self._run.on_record(record)
                 self.publish(record)
 
     async def _stream(self, writer: asyncio.StreamWriter, start: int) -> None:

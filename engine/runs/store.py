@@ -41,7 +41,7 @@ class RunStore:
         """Newest first; ids sort by time. Raises ``UserError`` where the runs cannot, or must not, be read."""
         return [id for id, stranger in self._entries() if not stranger]
 
-    def strangers(self) -> list[str]:
+    def foreign_entries(self) -> list[str]:
         """A line for each thing among the runs that is left alone: a link, or another user's directory."""
         return [stranger for _, stranger in self._entries() if stranger]
 

@@ -61,8 +61,8 @@ class Supervisor:
     def __init__(self, run_dir: RunDir) -> None:
         self.run_dir = run_dir
         self._spec = run_dir.spec()
-        self.digest = LogIndex(run_dir)
-        self.summary = self.digest.summary
+        self.index = LogIndex(run_dir)
+        self.summary = self.index.summary
         self._log = LogWriter(run_dir.log_path, int(self.summary.get("attempt") or 0))
         self._server = Server(self)
         self._telemetry = Telemetry(run_dir.path)
@@ -87,13 +87,13 @@ class Supervisor:
             supervisor=identity(os.getpid()), version=package_version(), host=host_name(), boot=boot_id()
         )
         self._save_state()  # who we are, before a lost history costs seconds
-        await asyncio.to_thread(self.digest.catch_up)
+        await asyncio.to_thread(self.index.catch_up)
         self._log.attempt = int(self.summary.get("attempt") or 0)
-        for note in self.digest.notes:
+        for note in self.index.notes:
             self._write("log", level="warning", text=note)
         self._say_version(version_before)
         self._save_state()
-        self._hooks.catch_up(self.digest.at)
+        self._hooks.catch_up(self.index.at)
         await self._server.start()
         beside = (self._follow_log, self._measure, self._watch_for_stalls)
         tasks = [asyncio.create_task(_unceasingly(each)) for each in beside]
@@ -111,11 +111,11 @@ class Supervisor:
             await self._hooks.finish()
             self._read_log()
             self._save_state()
-            self.digest.save()
+            self.index.save()
             await self._server.close()
             self._log.close()
 
-    def stop_without_trainer(self, id: str) -> None:
+    def request_stop(self, id: str) -> None:
         """Carry out a stop that no trainer can hear: none is alive, or its ranks have not met yet."""
         apart = launcher_of(self._spec) is not None and not self._met
         if self._trainer.who is None or apart:
@@ -267,7 +267,7 @@ class Supervisor:
         synced = time.monotonic()
         dirty = False
         while True:
-            if self.digest.grown():
+            if self.index.grown():
                 self._read_log()
                 dirty = True
             now = time.monotonic()
@@ -276,18 +276,18 @@ class Supervisor:
             if dirty and now - synced >= 1.0:
                 synced, dirty = now, False
                 with contextlib.suppress(OSError):  # the disk is full: what is written stays readable
-                    await asyncio.to_thread(self.digest.sync)
+                    await asyncio.to_thread(self.index.sync)
             await asyncio.sleep(POLL)
 
     def _read_log(self) -> None:
-        known, before = self._known(), self.digest.at
-        while records := self.digest.poll():
+        known, before = self._known(), self.index.at
+        while records := self.index.poll():
             for at, record in records:
-                self.heard(record)
+                self.on_record(record)
                 self._hooks.take(at, record)
-        if self.digest.at != before:
+        if self.index.at != before:
             self._server.changed()
-            self.digest.save_if_due()
+            self.index.save_if_due()
         if self._known() != known:
             self._save_state()
 
@@ -295,7 +295,7 @@ class Supervisor:
         """What the state on disk must not lag behind in: a person who asked for it looks there next."""
         return self.summary.get("phase"), self.summary.get("checkpoint")
 
-    def heard(self, record: Record) -> None:
+    def on_record(self, record: Record) -> None:
         """A sign of life of the trainer, logged or live."""
         if record["kind"] == "start":
             self._met = True
@@ -324,7 +324,7 @@ class Supervisor:
         await self._measuring.go_on(lambda: self.summary.get("checkpoint_bytes"))
 
     def _show_sample(self, record: Record) -> None:
-        self.digest.history.sample(record)
+        self.index.history.sample(record)
         self._server.publish(record)
         rotate(self.run_dir.console_path, CONSOLE_LIMIT)
 

@@ -29,10 +29,10 @@ def resume(args: argparse.Namespace) -> int:
 
 def _resume_all(store: RunStore) -> int:
     """Every run of this host that was cut off, and every hook; one run that cannot be resumed holds up no other."""
-    from engine.runs.launch import run_due_hooks
+    from engine.runs.launch import run_pending_hooks
 
     for id in store.ids():
-        run_due_hooks(store.find(id))
+        run_pending_hooks(store.find(id))
     cut = [summary for summary in store.summaries() if summary["phase"] == CUT_OFF]
     if not cut:
         print("no run was cut off", file=sys.stderr)
@@ -47,10 +47,10 @@ def _resume_all(store: RunStore) -> int:
 
 
 def _take_over(run: RunDir, summary: dict[str, Any]) -> None:
-    from engine.runs.launch import resume_cut_off
+    from engine.runs.launch import resume_run
 
     paused = run.last_phase() == "paused"
-    resume_cut_off(run)
+    resume_run(run)
     print(f"{run.id} was cut off at step {summary['step'] or 0}: {summary['reason']}; it goes on", file=sys.stderr)
     if paused:
         print(f"{run.id} was paused and comes back so; let it go on with: mla-tui resume {run.id}", file=sys.stderr)

@@ -48,7 +48,7 @@ def ls(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(summaries, indent=1))
         return 0
-    for line in store.strangers():
+    for line in store.foreign_entries():
         print(line, file=sys.stderr)
     if not summaries:
         print("no runs yet; start one with: mla-tui launch", file=sys.stderr)
@@ -280,10 +280,10 @@ def told(record: dict[str, Any] | None) -> int:
 
 def _revive(run_dir: RunDir) -> None:
     """A living run without a supervisor gets one; of a run that was cut off we show what there is."""
-    from engine.runs.launch import ensure_supervisor, run_due_hooks
+    from engine.runs.launch import ensure_supervisor, run_pending_hooks
 
     if run_dir.ended():
-        run_due_hooks(run_dir)
+        run_pending_hooks(run_dir)
     elif run_dir.is_here():
         ensure_supervisor(run_dir)
 
@@ -293,7 +293,7 @@ def _tell_skew(run_dir: RunDir) -> None:
 
     from engine.runs.client import RunClient
 
-    if line := asyncio.run(RunClient(run_dir).skew()):
+    if line := asyncio.run(RunClient(run_dir).version_mismatch()):
         print(f"mla-tui: {line}", file=sys.stderr)
 
 

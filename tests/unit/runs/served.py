@@ -22,19 +22,19 @@ class Served:
     stopped_by: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.digest = LogIndex(self.run_dir)
+        self.index = LogIndex(self.run_dir)
         self.server = Server(self)
 
-    def stop_without_trainer(self, id: str) -> None:
+    def request_stop(self, id: str) -> None:
         self.stopped_by.append(id)
 
     def kill_trainer(self, id: str) -> None:
         self.stopped_by.append(id)
 
-    def heard(self, record: dict[str, Any]) -> None:
+    def on_record(self, record: dict[str, Any]) -> None:
         pass
 
     def write(self, kind: str, **fields: Any) -> None:
         self.log.write(kind, **fields)
-        self.digest.poll()
+        self.index.poll()
         self.server.changed()

@@ -33,7 +33,7 @@ async def test_history_and_then_records_give_each_step_once_while_a_writer_appen
             await asyncio.sleep(0)
 
     async def watch(after: int) -> list[int]:
-        while run.digest.history.order.last < after:
+        while run.index.history.order.last < after:
             await asyncio.sleep(0)
         link = RunClient(run.run_dir)
         answer = await link.history(["loss"], points=10_000)
@@ -44,7 +44,6 @@ async def test_history_and_then_records_give_each_step_once_while_a_writer_appen
             record = await anext(records)
             if record["kind"] == "step":
                 seen.append(record["step"])
-        await link.close()
         return seen
 
     watchers = [watch(after) for after in (0, 100, 300)]
@@ -116,9 +115,9 @@ async def test_a_request_is_pending_and_a_refusal_one_line(run: Served) -> None:
 
 
 async def test_another_version_of_the_supervisor_is_said(run: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert await RunClient(run.run_dir).skew() is None
+    assert await RunClient(run.run_dir).version_mismatch() is None
     monkeypatch.setattr("engine.runs.server.package_version", lambda: "0.0.1")
-    line = await RunClient(run.run_dir).skew()
+    line = await RunClient(run.run_dir).version_mismatch()
     assert line is not None and run.run_dir.id in line and "0.0.1" in line and "\n" not in line
 
 

@@ -192,7 +192,7 @@ async def test_what_was_not_run_is_run_by_the_next_and_the_past_is_not(
     # Its supervisor dies here, before it can see what follows.
     run.log.write("step", step=2)
     run.log.write("alert", what="nan", text="second")
-    assert hooks.due(run.run_dir) is False  # the state on disk knows no hooks
+    assert hooks.has_pending(run.run_dir) is False  # the state on disk knows no hooks
     again = Watched(run.run_dir, kept)
     again.hooks.catch_up(again.at)
     await again.hooks.finish()

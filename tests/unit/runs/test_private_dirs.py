@@ -113,19 +113,19 @@ async def test_another_user_can_neither_list_nor_read_nor_connect(open_folder: P
 
 
 class _Run:
-    """What a server asks of the run it speaks for."""
+    """A run for the server to serve; nothing may be asked of it."""
 
     def __init__(self, run: RunDir) -> None:
         self.run_dir = run
-        self.digest = LogIndex(run)
+        self.index = LogIndex(run)
 
-    def stop_without_trainer(self, id: str) -> None:
+    def request_stop(self, id: str) -> None:
         raise AssertionError
 
     def kill_trainer(self, id: str) -> None:
         raise AssertionError
 
-    def heard(self, record: dict[str, object]) -> None:
+    def on_record(self, record: dict[str, object]) -> None:
         raise AssertionError
 
 
@@ -174,7 +174,7 @@ def test_a_linked_job_is_left_alone_and_named(store: RunStore, make_run: Make, t
     other.path.symlink_to(tmp_path / other.id)
     assert store.ids() == [run.id]
     assert refusal(lambda: store.find(other.id)).startswith(f"{other.path}: is a symbolic link")
-    assert [line.partition(":")[0] for line in store.strangers()] == [str(other.path)]
+    assert [line.partition(":")[0] for line in store.foreign_entries()] == [str(other.path)]
 
 
 @as_root

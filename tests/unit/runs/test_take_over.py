@@ -27,11 +27,11 @@ def test_one_who_comes_between_a_look_and_the_lock_is_not_written_over(
             nonlocal others
             if not others:
                 others += 1
-                launch.resume_cut_off(run)
+                launch.resume_run(run)
             return super().acquire(patience)
 
     monkeypatch.setattr(launch, "Lock", Late)
     monkeypatch.setattr(launch, "ensure_supervisor", lambda run: None)
-    launch.resume_cut_off(run)
+    launch.resume_run(run)
     assert [record["why"] for _, record in read_all(run.log_path)] == [launch.REBOOTED]
     assert run.state()["boot"] == boot_id()

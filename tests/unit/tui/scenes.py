@@ -134,7 +134,7 @@ class World:
     async def looked_after(self, run_dir: RunDir) -> AsyncIterator[Server]:
         """A server that speaks for ``run_dir`` while the block runs, and has sampled the machine once."""
         run = Served(run_dir, LogWriter(run_dir.log_path, attempt=1))
-        run.digest.catch_up()
+        run.index.catch_up()
         server = run.server
         await server.start()
         sizes = {"device_total": 16 * GIB, "rss": 18 * GIB, "ram_used": 22 * GIB, "ram_total": 64 * GIB}
@@ -143,7 +143,7 @@ class World:
             yield server
         finally:
             await server.close()
-            run.digest.close()
+            run.index.close()
 
     def close(self) -> None:
         time.tzset()

@@ -78,7 +78,7 @@ def test_attach_starts_no_supervisor_and_runs_no_hook(
     run, _ = make_run("demo", 3, phase="running")
     asked: list[Any] = []
     monkeypatch.setattr("engine.runs.launch.ensure_supervisor", asked.append)
-    monkeypatch.setattr("engine.runs.launch.run_due_hooks", asked.append)
+    monkeypatch.setattr("engine.runs.launch.run_pending_hooks", asked.append)
     monkeypatch.setattr("tui.app.app.run_app", lambda store, id, **flags: asked.append(flags) or 0)
     assert main.main(["attach", run.id, "--read-only", "--low-bandwidth"]) == 0
     assert asked == [{"read_only": True, "low_bandwidth": True}]

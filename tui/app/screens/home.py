@@ -190,11 +190,11 @@ class HomeScreen(Screen[None]):
 
     @work(group="resume")
     async def _resume(self, ids: list[str]) -> None:
-        from engine.runs.launch import resume_cut_off
+        from engine.runs.launch import resume_run
 
         for id in ids:
             try:
-                await asyncio.to_thread(resume_cut_off, self._store.find(id))
+                await asyncio.to_thread(resume_run, self._store.find(id))
                 self.notify(f"{id} goes on from its last checkpoint")
             except UserError as error:
                 self.notify(str(error), severity="error")

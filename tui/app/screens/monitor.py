@@ -127,8 +127,6 @@ class MonitorScreen(Navigation, Screen[None]):
                 await asyncio.sleep(0)  # a long backlog must not starve the keys
         except UserError as error:
             self.post_message(self.Trouble(str(error)))
-        finally:
-            await link.close()
 
     @work(group="detail", exclusive=True)
     async def look_closer(self, wanted: Wanted) -> None:
