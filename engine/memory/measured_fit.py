@@ -21,41 +21,41 @@ class MeasuredFit:
         self._failed: dict[int, int] = {}  # micro → the capacity it did not fit in
         self._peaks: dict[int, int] = {}
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """The run has become another (its context, its sequences): nothing learnt holds."""
         self._failed.clear()
         self._peaks.clear()
 
-    def failed(self, micro: int, capacity: int) -> None:
+    def record_oom(self, micro: int, capacity: int) -> None:
         """``micro`` did not fit in ``capacity`` bytes."""
         self._failed[micro] = max(capacity, self._failed.get(micro, 0))
 
-    def peaked(self, micro: int, peak: int) -> None:
+    def record_peak(self, micro: int, peak: int) -> None:
         """``micro`` has been run and held at most ``peak`` bytes."""
         self._peaks[micro] = max(peak, self._peaks.get(micro, 0))
 
-    def lower(self, spec: RunSpec, capacity: int) -> int | None:
+    def smaller_micro(self, spec: RunSpec, capacity: int) -> int | None:
         """The micro to go on with after that of ``spec`` has failed; None where it is as small as it can be."""
         micro = spec.batch.micro
-        smaller = [n for n in micros(spec) if n < micro]
+        smaller = [n for n in micro_divisors(spec) if n < micro]
         if not smaller:
             return None
-        fitting = [n for n in smaller if self.predicted(spec, n) <= capacity * MARGIN]
+        fitting = [n for n in smaller if self.predict_peak(spec, n) <= capacity * MARGIN]
         if fitting:
             return fitting[-1]
         # By the forecast nothing fits, and yet the run has come this far: half as much is the next best guess.
         return max((n for n in smaller if n <= micro // 2), default=smaller[0])
 
-    def higher(self, spec: RunSpec, wanted: int, capacity: int) -> int | None:
+    def larger_micro(self, spec: RunSpec, wanted: int, capacity: int) -> int | None:
         """A larger micro, up to ``wanted``, that should fit and has not failed in as much; None where there is none."""
-        larger = [n for n in micros(spec) if spec.batch.micro < n <= wanted]
+        larger = [n for n in micro_divisors(spec) if spec.batch.micro < n <= wanted]
         for n in reversed(larger):
             tried = any(n >= micro and capacity <= had for micro, had in self._failed.items())
-            if not tried and self.predicted(spec, n) <= capacity * MARGIN:
+            if not tried and self.predict_peak(spec, n) <= capacity * MARGIN:
                 return n
         return None
 
-    def predicted(self, spec: RunSpec, micro: int) -> int:
+    def predict_peak(self, spec: RunSpec, micro: int) -> int:
         """Bytes ``micro`` would peak at: forecast, and moved by the error at the nearest micro that is known."""
         told = self._forecast(spec, micro)
         if self._peaks:
@@ -72,7 +72,7 @@ class MeasuredFit:
         return parts.host_total if self._hardware.device == "cpu" else parts.device_total
 
 
-def micros(spec: RunSpec) -> list[int]:
+def micro_divisors(spec: RunSpec) -> list[int]:
     """Every micro that cuts the step of ``spec`` into equal parts, ascending."""
     each = spec.batch.sequences // spec.ranks
     return [n for n in range(1, min(each, 4096) + 1) if each % n == 0]

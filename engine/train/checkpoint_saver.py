@@ -1,7 +1,7 @@
 """Checkpoints written behind the training, one at a time.
 
 What a checkpoint holds changes only when the optimizer steps, so a thread writes it while forward and backward of the
-next step run. Whoever is about to change those tensors calls ``settle`` first.
+next step run. Whoever is about to change those tensors calls ``wait`` first.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class CheckpointSaver:
     """The checkpoints of one run below ``out``. Each rank has one and calls it alike; rank 0's writes."""
 
     def __init__(self, out: Path, keep: int, reporter: Reporter, ranks: Ranks) -> None:
-        self.newest: int | None = None  # the step a restart would go on from
+        self.newest_step: int | None = None  # the step a restart would go on from
         self.saved_step: int | None = None  # the step whose checkpoint is what the run is at
         self.best: Best | None = None  # of the saved steps, the lowest validation loss known by then
         self._out = out
@@ -44,16 +44,16 @@ class CheckpointSaver:
         self._writing: _Writing | None = None
 
     @property
-    def busy(self) -> bool:
+    def pending(self) -> bool:
         """Whether a checkpoint was begun that nobody has settled."""
         return self._writing is not None
 
     @property
-    def ready(self) -> bool:
+    def finished(self) -> bool:
         """Whether there is one to settle, and that takes no time. Only rank 0 knows."""
         return self._writing is not None and self._writing.done.is_set()
 
-    def begin(
+    def start_save(
         self,
         step: int,
         state: Callable[[], State],
@@ -61,9 +61,9 @@ class CheckpointSaver:
         tokenizer: Path,
         id: str | None = None,
     ) -> None:
-        """Begin to write what ``state`` gives, whose tensors stay as they are until ``settle``; ``facts`` are kept as
+        """Begin to write what ``state`` gives, whose tensors stay as they are until ``wait``; ``facts`` are kept as
         they are now. The ``checkpoint`` record, with the ``id`` of who asked for it, comes when it is there."""
-        self.settle()
+        self.wait()
         best, val_loss = self.best, facts["val_loss"]
         if val_loss is not None and (best is None or val_loss < best[0]):
             best = (val_loss, step)
@@ -78,13 +78,13 @@ class CheckpointSaver:
             writing.start(lambda: _write(self._out, step, tensors, facts, tokenizer, keep))
         writing.stalled = time.perf_counter() - writing.begun
 
-    def settle(self) -> str:
+    def wait(self) -> str:
         """Wait for what was begun, if anything; why it could not be written, or nothing. The same on all ranks."""
         writing, self._writing = self._writing, None
         if writing is None:
             return ""
         waited = time.perf_counter()
-        written = self._ranks.decide(writing.result)
+        written = self._ranks.run_on_rank_zero(writing.result)
         writing.stalled += time.perf_counter() - waited
         return self._end(writing, written)
 
@@ -96,7 +96,7 @@ class CheckpointSaver:
 
     def _end(self, writing: _Writing, written: Written) -> str:
         if not written.why:
-            self.newest = self.saved_step = writing.step
+            self.newest_step = self.saved_step = writing.step
             self.best = writing.best
         self._reporter.record(
             "checkpoint",

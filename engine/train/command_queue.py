@@ -35,7 +35,7 @@ class CommandQueue:
 
     def hear(self, also: Callable[[], bool]) -> bool:
         """Queue what was asked since the last call; what ``also`` says on rank 0."""
-        asked, told = self._ranks.decide(lambda: (self._all_asked(), also()))
+        asked, told = self._ranks.run_on_rank_zero(lambda: (self._all_asked(), also()))
         self._queue.extend(asked)
         return told
 

@@ -15,7 +15,7 @@ from engine.host.version import package_version
 from engine.memory.hardware import detect_hardware
 from engine.preflight import slow_paths
 from engine.train.backends.backend import Backend
-from engine.train.backends.ranks import OneRank, Ranks
+from engine.train.backends.ranks import Ranks, SingleRank
 from engine.train.checkpoint_saver import CheckpointSaver
 from engine.train.command_queue import CommandQueue, StopRequested
 from engine.train.edit_history import EditHistory, RestartRequested
@@ -53,7 +53,7 @@ class Trainer:
         self.backend = backend
         self.reporter = reporter
         self.out = out
-        self.ranks = ranks or OneRank()
+        self.ranks = ranks or SingleRank()
         self.supervised = supervised
         self.step = 0
         self.val_loss: float | None = None
@@ -102,7 +102,7 @@ class Trainer:
             if self.spec.train.val_every and self.step % self.spec.train.val_every:
                 self._validate()
         except StopRequested as stop:
-            self.backend.discard()
+            self.backend.discard_window()
             self._enter("stopping", f"asked by {stop.by}", stop.id)
             why = self.save_now() if stop.save else self._settle()
             self._enter("stopped", f"asked by {stop.by}" + (f"; no checkpoint: {why}" if why else ""))
@@ -122,7 +122,7 @@ class Trainer:
 
     def _hear(self) -> None:
         """Hear what was asked since the last call; tell of a checkpoint that has been written."""
-        if self.orders.hear(lambda: self.saver.ready):
+        if self.orders.hear(lambda: self.saver.finished):
             self._settle()
 
     def _enter(self, phase: str, reason: str = "", id: str | None = None) -> None:
@@ -133,11 +133,11 @@ class Trainer:
         return bool(every) and self.step % every == 0
 
     def _begin(self, resume: Path | None, init_from: Path | None) -> None:
-        self._past = EditHistory.of(self.ranks.decide(self.reporter.past))
+        self._past = EditHistory.of(self.ranks.run_on_rank_zero(self.reporter.past))
         if resume is not None:
             self._restore(resume)
         elif init_from is not None:
-            self.backend.restore_weights(pretrained.weights(init_from))
+            self.backend.load_weights(pretrained.weights(init_from))
         self.course.repeat_edits(self._past, self.step)
         self._past.begin_at(self.step)
         self.rescue.recovery.remember(self._past.memory)
@@ -178,18 +178,18 @@ class Trainer:
                     tok_s=self.ranks.size * first * batch.context / (time.perf_counter() - begun),
                 )
             self.backend.accumulate(own[first : first + batch.micro], spec.tokens_per_step)
-        loss, norm = self.backend.totals()
+        loss, norm = self.backend.window_totals()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._not_finite(loss, norm, cursor)
         self._settle()  # from here on the tensors change that it writes
         self.keeper.where = OPTIMIZER
         lr = spec.optim.lr_scale * learning_rate(spec.optim, self.step + 1, spec.train.steps)
-        self.backend.apply(lr, spec.optim.clip)
+        self.backend.optimizer_step(lr, spec.optim.clip)
         self.step += 1
         self.course.cursor = cursor
         step_s = time.perf_counter() - begun
         unified, peak = (
-            self.backend.unified(),
+            self.backend.unified_memory(),
             self.backend.device_peak(),
         )  # in this order: the latter begins a new peak
         self.reporter.record(
@@ -217,9 +217,9 @@ class Trainer:
 
     def _not_finite(self, loss: float, norm: float, behind: Cursor) -> NoReturn:
         """End this attempt as ``train.on_nan`` says; ``behind`` is where the data goes on after the bad step."""
-        self.backend.discard()
+        self.backend.discard_window()
         self._settle()
-        bad, back = self.step + 1, self.saver.newest
+        bad, back = self.step + 1, self.saver.newest_step
         text = f"step {bad}: loss {loss}, gradient norm {norm}; the step was not applied"
         self.reporter.record("alert", what="nan", text=text)
         if self.spec.train.on_nan == "rewind":
@@ -241,7 +241,7 @@ class Trainer:
             for batch in self.course.val_batches[first + self.ranks.rank :][:1]:
                 total += self.rescue.evaluated(batch)
             self._obey_at_once()
-        self.val_loss = self.ranks.total(total) / tokens
+        self.val_loss = self.ranks.sum_over_ranks(total) / tokens
         self.reporter.record("val", step=self.step, loss=self.val_loss, bucket="val", tokens=tokens)
 
     # -- what a person asks
@@ -273,7 +273,7 @@ class Trainer:
         does the end of that time: False then."""
         deadline = None if patience is None else time.monotonic() + patience
         self._settle()
-        freed = self.ranks.total(self.backend.release())
+        freed = self.ranks.sum_over_ranks(self.backend.offload_for_pause())
         # Below that nothing was freed that a person would see.
         told = f"{reason}; {freed / 1e9:.1f} GB of memory freed" if freed >= 5e7 else reason
         self._enter("paused", told, id)
@@ -302,10 +302,10 @@ class Trainer:
         """Take back what a pause gave away; why it cannot be, on whichever rank, or nothing."""
         why = ""
         try:
-            self.backend.reclaim()
+            self.backend.restore_after_pause()
         except UserError as error:
             why = str(error)
-        failed = self.ranks.total(bool(why))
+        failed = self.ranks.sum_over_ranks(bool(why))
         return why or ("another rank has no room any more; resume again" if failed else "")
 
     def _edit(self, command: Command) -> bool:
@@ -338,10 +338,10 @@ class Trainer:
             raise UserError(f"set stop_step: {stop} is behind the run, which is at step {self.step}; use a later one")
         validates = bool(new.train.val_every) and not self.spec.train.val_every
         if validates or new.batch.context != self.spec.batch.context:
-            self.ranks.decide(lambda: check_data(new))
+            self.ranks.run_on_rank_zero(lambda: check_data(new))
         if not force:
             capacity = self.backend.capacity
-            self.ranks.decide(lambda: check_room(self.spec, new, detect_hardware(), capacity()))
+            self.ranks.run_on_rank_zero(lambda: check_room(self.spec, new, detect_hardware(), capacity()))
 
     # -- checkpoints
 
@@ -349,7 +349,7 @@ class Trainer:
         """Begin to write a checkpoint of this step. The run goes on, also where it cannot be written."""
         self._settle()
         tokenizer = Path(self.spec.data.root) / self.spec.data.phase / "tokenizer.json"
-        self.saver.begin(self.step, self.backend.state, self._facts(), tokenizer, id)
+        self.saver.start_save(self.step, self.backend.state_dict, self._facts(), tokenizer, id)
 
     def save_now(self) -> str:
         """Have a checkpoint of this step; why it could not be written, or nothing."""
@@ -364,10 +364,10 @@ class Trainer:
 
         Only this waiting is the phase ``saving``: a run whose checkpoint is written behind it is running.
         """
-        waits, before = self.saver.busy and not self.saver.ready, self.phase
+        waits, before = self.saver.pending and not self.saver.finished, self.phase
         if waits:
             self._enter("saving")
-        why = self.saver.settle()
+        why = self.saver.wait()
         if waits:
             self._enter(before)
         return why
@@ -383,8 +383,8 @@ class Trainer:
 
     def _restore(self, path: Path) -> None:
         state, facts = checkpoint.load(path)
-        self.backend.restore(state)
-        self.step = self.saver.newest = int(facts["step"])
+        self.backend.load_state_dict(state)
+        self.step = self.saver.newest_step = int(facts["step"])
         self.course.restore(Cursor.from_dict(facts["cursor"]), self._past, self.step)
         self.val_loss = facts.get("val_loss")
         self.saver.best = tuple(facts["best"]) if facts.get("best") else None

@@ -21,7 +21,7 @@ from engine.events.run_dir import RunDir
 from engine.host.files import write_json, write_stderr
 from engine.host.process import Lock, identity
 from engine.preflight import check, check_history, resolved
-from engine.train.backends.ranks import Ranks, ReportedByRankZero, join, local_world_size, world_size
+from engine.train.backends.ranks import Ranks, RankZeroError, join_ranks, local_world_size, world_size
 from engine.train.edit_history import RestartRequested
 from engine.train.reporter import Reporter, ShowReporter, SilentReporter
 from profiles.errors import SpecError, UserError
@@ -80,7 +80,7 @@ def run_trainer(run: RunDir, attempt: int) -> int:
             meeting = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             reporter.record("state", phase="starting", reason=f"waiting for {world} ranks to meet at {meeting}")
         with joined() as ranks:
-            train(ranks.decide(plan), reporter, ranks, obey if ranks.size == 1 else _outlive_the_launcher)
+            train(ranks.run_on_rank_zero(plan), reporter, ranks, obey if ranks.size == 1 else _outlive_the_launcher)
 
     code, why = guarded(body)
     try:
@@ -98,7 +98,7 @@ def run_worker() -> int:
         with joined() as ranks:
             if ranks.rank == 0:
                 raise UserError("--worker: is for all ranks but the first, which holds the run: mla-tui launch")
-            train(ranks.decide(_told), SilentReporter(), ranks, _outlive_the_launcher)
+            train(ranks.run_on_rank_zero(_told), SilentReporter(), ranks, _outlive_the_launcher)
 
     code, why = guarded(body)
     if why:
@@ -123,7 +123,7 @@ def run_foreground(
     def body() -> None:
         with joined() as ranks:
             reporter = SilentReporter() if ranks.rank else ShowReporter(show)
-            train(ranks.decide(plan), reporter, ranks, _stop_on_signals)
+            train(ranks.run_on_rank_zero(plan), reporter, ranks, _stop_on_signals)
 
     code, why = guarded(body)
     if why:
@@ -145,7 +145,7 @@ def train(attempt: Attempt, reporter: Reporter, ranks: Ranks, obey_signals: Call
     backend = build_backend(attempt.spec, ranks)
     trainer = Trainer(attempt.spec, backend, reporter, attempt.out, ranks, attempt.supervised)
     with contextlib.ExitStack() as stack:
-        ranks.decide(lambda: stack.enter_context(_only_writer(attempt.out)))
+        ranks.run_on_rank_zero(lambda: stack.enter_context(_only_writer(attempt.out)))
         obey_signals(trainer)
         trainer.run(attempt.resume, attempt.init_from)
 
@@ -153,11 +153,11 @@ def train(attempt: Attempt, reporter: Reporter, ranks: Ranks, obey_signals: Call
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
     """All ranks of this run, until they part."""
-    ranks = join()
+    ranks = join_ranks()
     try:
         yield ranks
     finally:
-        ranks.leave()
+        ranks.close()
 
 
 @contextlib.contextmanager
@@ -189,7 +189,7 @@ def guarded(body: Callable[[], None]) -> tuple[int, str]:
         body()
     except RestartRequested as error:
         return EXIT_RETRY, str(error)
-    except ReportedByRankZero as error:
+    except RankZeroError as error:
         return error.exit_code, ""
     except UserError as error:
         return error.exit_code, str(error)

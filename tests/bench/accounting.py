@@ -23,7 +23,7 @@ from engine.memory import step
 from engine.memory.forecast import forecast, shape
 from engine.memory.hardware import Hardware
 from engine.train.backends.build import build_backend
-from engine.train.backends.ranks import OneRank
+from engine.train.backends.ranks import SingleRank
 from engine.train.backends.torch_plan import resolve_plan, stream_dtype
 from engine.train.optim.optimizer import build_optimizer
 from model.loss import resolve_loss
@@ -111,7 +111,7 @@ def measured(spec: RunSpec) -> dict[str, int]:
     draw = np.random.default_rng(spec.train.seed)
     ledger = Ledger()
     with ledger:
-        backend = build_backend(spec, OneRank())
+        backend = build_backend(spec, SingleRank())
         model = backend._run.module  # type: ignore[attr-defined]
         with followed(ledger, model):
             for _ in range(2):
@@ -121,9 +121,9 @@ def measured(spec: RunSpec) -> dict[str, int]:
                     shape = spec.batch.micro, spec.batch.context + 1
                     backend.accumulate(draw.integers(0, spec.model.config.vocab_size, shape), spec.tokens_per_step)
                 ledger.part = "optimizer workspace"
-                backend.totals()
-                backend.apply(1e-3, 1.0)
-                for tensor in (*backend.state()["optimizer"].values(), *_offloaded(backend)):
+                backend.window_totals()
+                backend.optimizer_step(1e-3, 1.0)
+                for tensor in (*backend.state_dict()["optimizer"].values(), *_offloaded(backend)):
                     ledger.book(tensor, "optimizer")
     return ledger.at_peak
 
@@ -195,7 +195,7 @@ def dry(spec: RunSpec) -> dict[str, int]:
                 if not offloaded:
                     ledger.part = "optimizer workspace"
                     optimizer.step(1e-3)
-                    for tensor in optimizer.state().values():
+                    for tensor in optimizer.state_dict().values():
                         ledger.book(tensor, "optimizer")
                     model.zero_grad(set_to_none=True)
             for hook in leaving:

@@ -36,8 +36,8 @@ def spec(*overrides: str) -> RunSpec:
 def step_of(backend: TorchBackend, spec: RunSpec) -> Step:
     def step(batch: Batch) -> float:
         backend.accumulate(batch, spec.tokens_per_step)
-        loss, _ = backend.totals()
-        backend.apply(1e-4, 1.0)
+        loss, _ = backend.window_totals()
+        backend.optimizer_step(1e-4, 1.0)
         return loss
 
     return step

@@ -26,7 +26,7 @@ from tests.unit.train.whole_runs import NANO, write_shards
 
 REPOSITORY = Path(__file__).parents[2]
 STEPS = 8
-SITES = {"forward": ("accumulate", 0.05), "backward": ("accumulate", 0.8), "optimizer": ("apply", 0.5)}
+SITES = {"forward": ("accumulate", 0.05), "backward": ("accumulate", 0.8), "optimizer": ("optimizer_step", 0.5)}
 IN_THE_SUITE = ("backward", 1)  # the one that must leave word to the other, with half-reduced gradients about
 
 

@@ -40,15 +40,15 @@ class TightBackend:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._backend, name)
-        return self._watched(name, found) if name in ("accumulate", "apply", "evaluate") else found
+        return self._watched(name, found) if name in ("accumulate", "optimizer_step", "evaluate") else found
 
     def _watched(self, name: str, call: Any) -> Any:
         def watched(*args: Any) -> Any:
             result = self._failing(call, args) if name == method and rank == tight else call(*args)
             if name == "accumulate":
                 self._rows.append(args[0])
-            elif name == "apply":
-                step = int(self._backend.state()["optimizer"]["step"])
+            elif name == "optimizer_step":
+                step = int(self._backend.state_dict()["optimizer"]["step"])
                 np.save(folder / f"fed-{rank}-{step}.npy", np.concatenate(self._rows))
                 self._rows.clear()
             return result

@@ -30,8 +30,8 @@ def steps(backend: TorchBackend, spec: RunSpec, count: int) -> list[float]:
     found = []
     for _ in range(count):
         backend.accumulate(batch, spec.tokens_per_step)
-        found.append(backend.totals()[0])
-        backend.apply(1e-3, 1.0)
+        found.append(backend.window_totals()[0])
+        backend.optimizer_step(1e-3, 1.0)
     return found
 
 
@@ -68,13 +68,13 @@ def test_restoring_goes_on_bit_for_bit_when_deterministic(
     spec = tiny("train.deterministic=true", *overrides)
     first = TorchBackend(spec)
     steps(first, spec, 3)
-    state = {part: {name: t.clone() for name, t in tensors.items()} for part, tensors in first.state().items()}
+    state = {part: {name: t.clone() for name, t in tensors.items()} for part, tensors in first.state_dict().items()}
     steps(first, spec, 3)
     second = TorchBackend(spec)
-    second.restore(state)
+    second.load_state_dict(state)
     steps(second, spec, 3)
-    for name, tensor in first.state()["model"].items():
-        assert torch.equal(tensor, second.state()["model"][name]), name
+    for name, tensor in first.state_dict()["model"].items():
+        assert torch.equal(tensor, second.state_dict()["model"][name]), name
 
 
 def test_a_paused_run_leaves_the_card_and_comes_back_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,15 +88,15 @@ def test_a_paused_run_leaves_the_card_and_comes_back_to_the_bit(monkeypatch: pyt
             backend.accumulate(batch[:2], spec.tokens_per_step)
             if paused:
                 before = torch.cuda.memory_allocated()
-                assert backend.release() >= 0
+                assert backend.offload_for_pause() >= 0
                 moved = before - torch.cuda.memory_allocated()
                 assert moved >= sum(p.nbytes for p in backend.model.parameters())  # and moments from the second step on
-                backend.reclaim()
+                backend.restore_after_pause()
                 assert torch.cuda.memory_allocated() >= before - moved // 100
             backend.accumulate(batch[2:], spec.tokens_per_step)
-            backend.totals()
-            backend.apply(1e-3, 1.0)
-        weights.append({name: tensor.clone() for name, tensor in backend.state()["model"].items()})
+            backend.window_totals()
+            backend.optimizer_step(1e-3, 1.0)
+        weights.append({name: tensor.clone() for name, tensor in backend.state_dict()["model"].items()})
     straight, held = weights
     assert all(torch.equal(tensor, held[name]) for name, tensor in straight.items())
 
@@ -105,8 +105,8 @@ def test_a_checkpoint_written_beside_the_next_forward_is_that_of_the_step_before
     spec = tiny()
     backend = TorchBackend(spec)
     steps(backend, spec, 2)
-    kept = {name: tensor.cpu().clone() for name, tensor in backend.state()["model"].items()}
-    state = backend.state()
+    kept = {name: tensor.cpu().clone() for name, tensor in backend.state_dict()["model"].items()}
+    state = backend.state_dict()
     writer = threading.Thread(target=checkpoint.save, args=(tmp_path, 2, state, {}, None))
     writer.start()
     batch = np.random.default_rng(1).integers(0, spec.model.config.vocab_size, (4, 129))

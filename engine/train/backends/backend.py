@@ -1,4 +1,4 @@
-"""What the loop asks of whatever does the arithmetic."""
+"""Defines the interface between the training loop and the code that computes (torch, DeepSpeed, MLX)."""
 
 from __future__ import annotations
 
@@ -8,76 +8,78 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-State = dict[str, dict[str, Any]]  # of a checkpoint: every tensor by file and name
+State = dict[str, dict[str, Any]]  # every tensor of a checkpoint, by file and name
 Batch = npt.NDArray[np.int64]  # (sequences, context + 1): inputs are [:, :-1], targets [:, 1:]
 
 
 class Backend(Protocol):
-    """One model with its optimizer. Between two ``apply`` calls lies one accumulation window.
+    """A model with its optimizer. The micro-batches between two ``optimizer_step`` calls are one accumulation window.
 
-    Where a run has several ranks each has a backend on its share of the batch: ``totals``, ``apply``, ``state`` and
-    ``restore`` are called on all of them at once and speak of all ranks together.
+    With several ranks, each has a backend and its part of the batch. ``window_totals``, ``optimizer_step``,
+    ``state_dict`` and ``load_state_dict`` are collective: all ranks call them, and the results are those of all ranks.
     """
 
-    plan: dict[str, str]  # which kernel, loss, attention, optimizer were chosen, for the start record
+    plan: dict[str, str]  # the chosen kernel, loss, attention, optimizer …, for the start record
     device: str
     versions: dict[str, str]
-    lap: Callable[[str], None]  # called at the end of "forward", "backward" and "optimizer"; only a benchmark listens
+    lap: Callable[[str], None]  # called at the end of "forward", "backward" and "optimizer"
 
-    redoes: bool  # whether ``discard`` leaves nothing of a window in which an error was raised
+    can_retry_step: bool  # whether ``discard_window`` removes every trace of a window in which an error was raised
 
     def accumulate(self, batch: Batch, step_tokens: int) -> None:
-        """Forward and backward of one micro-batch; its loss counts by its share of the ``step_tokens`` of the step."""
+        """Run forward and backward of one micro-batch. Its loss is divided by the ``step_tokens`` of the whole step."""
 
-    def totals(self) -> tuple[float, float]:
-        """Loss (mean over the window's tokens) and gradient norm (before clipping) of the window so far."""
+    def window_totals(self) -> tuple[float, float]:
+        """Return the window's loss (mean over its tokens) and gradient norm (before clipping)."""
 
-    def apply(self, lr: float, clip: float) -> None:
-        """One optimizer step on the window's gradients (norm clipped to ``clip``; 0: as they are); ends the window."""
+    def optimizer_step(self, lr: float, clip: float) -> None:
+        """Step on the window's gradients and end the window. ``clip``: the largest norm; 0 does not clip."""
 
-    def discard(self) -> None:
-        """Throw the window away: nothing of it is left in gradients or sums."""
+    def discard_window(self) -> None:
+        """Drop the window's gradients and loss."""
 
     def evaluate(self, batch: Batch) -> float:
-        """Summed loss over the batch's tokens, no gradients."""
+        """Return the loss summed over the batch's tokens, without gradients."""
 
     def device_peak(self) -> int | None:
-        """The most bytes allocated on the device since the last call; None where there is no device of its own."""
+        """Return the most bytes allocated on the device since the last call; None without a device of its own."""
 
     def capacity(self) -> int:
-        """Bytes that this process could hold on its device in all, with what it holds; of host memory on a CPU."""
+        """Return the bytes this process can hold on its device, its own included; of host memory on a CPU."""
 
     def host_states(self) -> int:
-        """Bytes held in RAM for optimizer states offloaded from the device."""
+        """Return the bytes of optimizer states offloaded to host memory."""
 
-    def unified(self) -> dict[str, int]:
-        """Where device and host are one memory, its bytes for the step record; empty elsewhere.
+    def unified_memory(self) -> dict[str, int]:
+        """Return the bytes of unified memory for the step record; empty where device and host memory are separate.
 
-        ``unified_active``, ``unified_cache`` (kept for later use), ``unified_peak`` and ``unified_limit``.
+        Keys: ``unified_active``, ``unified_cache`` (kept for later use), ``unified_peak`` and ``unified_limit``.
         """
 
-    def trim(self) -> None:
-        """Give back what an allocator keeps for later use."""
+    def empty_cache(self) -> None:
+        """Free the memory that the allocators cache."""
 
-    def retries(self) -> int:
-        """How often the allocator has had to empty its cache to find room, so far."""
+    def allocator_retries(self) -> int:
+        """Return how often the allocator has emptied its cache to satisfy an allocation."""
 
-    def release(self) -> int:
-        """Give back the memory a paused run can do without, within a window or not; the bytes that came free.
+    def offload_for_pause(self) -> int:
+        """Free the memory that a paused run does not need; return the bytes freed. Works inside a window too.
 
-        Until ``reclaim`` only ``discard`` and ``state`` may follow.
+        Until ``restore_after_pause`` only ``discard_window`` and ``state_dict`` may be called.
         """
 
-    def reclaim(self) -> None:
-        """Undo ``release``, to the bit. Raises ``UserError`` where there is no room any more; it may be tried again."""
+    def restore_after_pause(self) -> None:
+        """Undo ``offload_for_pause`` exactly. Raises ``UserError`` where memory is short; call it again later."""
 
-    def state(self) -> State:
-        """Every tensor a checkpoint needs, by file: ``{"model": {name: tensor}, "optimizer": {…}}``; rank 0's is
-        whole. Where one rank holds it all the tensors are its own, which ``apply`` and ``restore`` change;
-        what other calls change too, such as the state of random numbers, is a copy."""
+    def state_dict(self) -> State:
+        """Return every tensor of a checkpoint by file: ``{"model": {name: tensor}, "optimizer": {…}}``.
 
-    def restore(self, state: State) -> None:
-        """Take ``state`` back. Raises ``UserError`` where it belongs to another model."""
+        Only rank 0's is complete. Where one rank holds everything, the tensors are not copied: ``optimizer_step`` and
+        ``load_state_dict`` change them. State that other calls change, such as the RNG's, is a copy.
+        """
 
-    def restore_weights(self, weights: dict[str, Any]) -> None:
-        """Take only the weights. Raises ``UserError`` where they belong to another model."""
+    def load_state_dict(self, state: State) -> None:
+        """Load what ``state_dict`` returned. Raises ``UserError`` where it belongs to another model."""
+
+    def load_weights(self, weights: dict[str, Any]) -> None:
+        """Load the weights alone. Raises ``UserError`` where they belong to another model."""

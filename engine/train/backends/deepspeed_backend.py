@@ -35,7 +35,9 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class DeepSpeedBackend:
     """See ``engine.train.backends.backend.Backend``."""
 
-    redoes = False  # an error in a backward leaves half-reduced gradients, of which a next one makes wrong weights
+    can_retry_step = (
+        False  # an error in a backward leaves half-reduced gradients, of which a next one makes wrong weights
+    )
 
     def __init__(self, spec: RunSpec, ranks: Ranks) -> None:
         self._ranks = ranks
@@ -72,21 +74,21 @@ class DeepSpeedBackend:
         self.lap("backward")
         self._loss_sum += loss.detach()
 
-    def totals(self) -> tuple[float, float]:
-        self._ranks.sum(self._loss_sum)
+    def window_totals(self) -> tuple[float, float]:
+        self._ranks.all_reduce(self._loss_sum)
         self._zero.finalize_gradient_accumulation_boundary()
         norm = float(self._zero.scaled_global_norm())
         return float(self._loss_sum), norm if norm >= 0 else float("nan")  # -1 stands for inf and nan
 
-    def apply(self, lr: float, clip: float) -> None:
+    def optimizer_step(self, lr: float, clip: float) -> None:
         for group in self._zero.param_groups:
             group["lr"] = lr
         self._zero.clip_grad = clip
         self._zero.step()
-        self.discard()
+        self.discard_window()
         self.lap("optimizer")
 
-    def discard(self) -> None:
+    def discard_window(self) -> None:
         # What a step leaves behind too. Sums on the host are not cleared: the first micro-batch writes over them.
         self._zero.zero_grad()
         self._zero.reset_cpu_buffers()
@@ -113,35 +115,35 @@ class DeepSpeedBackend:
         own: int = sum(tensor.nbytes for tensor in held)
         return own * self._ranks.local_size  # parts are of one size
 
-    def unified(self) -> dict[str, int]:
+    def unified_memory(self) -> dict[str, int]:
         return {}
 
-    def trim(self) -> None:
-        self._run.trim()
+    def empty_cache(self) -> None:
+        self._run.empty_cache()
 
-    def retries(self) -> int:
-        return self._run.retries()
+    def allocator_retries(self) -> int:
+        return self._run.allocator_retries()
 
-    def release(self) -> int:
+    def offload_for_pause(self) -> int:
         before = held(self.device)
         empty_cache(self.device)  # its weights are parts of buffers of DeepSpeed's own: they stay
         return max(0, before - held(self.device))
 
-    def reclaim(self) -> None:
+    def restore_after_pause(self) -> None:
         pass
 
-    def state(self) -> State:
-        optimizer = self._run.random_state()
+    def state_dict(self) -> State:
+        optimizer = self._run.rng_state()
         if step := self._adam.state[self._parts[0]]["step"]:
             for moment in MOMENTS:
                 optimizer |= {f"{moment}/{name}": self._whole(p, moment) for name, p in self._parameters.items()}
             optimizer["step"] = torch.tensor([float(step)])
         return {"model": {name: self._whole(p, None) for name, p in self._parameters.items()}, "optimizer": optimizer}
 
-    def restore(self, state: State) -> None:
-        self.restore_weights(state["model"])
+    def load_state_dict(self, state: State) -> None:
+        self.load_weights(state["model"])
         optimizer = state["optimizer"]
-        self._run.restore_random_state(optimizer)
+        self._run.restore_rng_state(optimizer)
         if "step" not in optimizer:
             return
         step = int(optimizer["step"])
@@ -166,7 +168,7 @@ class DeepSpeedBackend:
         for n in range(1, step + 1):
             adam.ds_opt_adam.adam_update(adam.opt_id, n, 0.0, beta1, beta2, 1.0, 0.0, True, *nothing)
 
-    def restore_weights(self, weights: dict[str, Any]) -> None:
+    def load_weights(self, weights: dict[str, Any]) -> None:
         self._run.check(weights)
         for name, parameter in self._parameters.items():
             parameter.set_full_hp_param(weights[name].to(torch.float32))

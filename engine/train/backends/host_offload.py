@@ -20,7 +20,7 @@ class HostOffload:
     def __init__(self) -> None:
         self._away: list[tuple[Tensor, torch.device]] = []
 
-    def park(self, tensors: Iterable[Tensor], device: str) -> None:
+    def offload(self, tensors: Iterable[Tensor], device: str) -> None:
         """Move those that lie on ``device`` (a type: "cuda") to host memory, in place, if all of them fit there."""
         moving = list({id(tensor): tensor for tensor in tensors if tensor.device.type == device}.values())
         if sum(tensor.nbytes for tensor in moving) + HOST_RESERVE > psutil.virtual_memory().available:
@@ -30,7 +30,7 @@ class HostOffload:
             tensor.data = tensor.data.to("cpu", copy=True)
             self._away.append((tensor, origin))
 
-    def take_back(self) -> None:
+    def restore(self) -> None:
         """Move them back; what has come back stays where the rest does not fit. Raises ``UserError``."""
         while self._away:
             tensor, origin = self._away[-1]

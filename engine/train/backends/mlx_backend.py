@@ -28,7 +28,7 @@ MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v"}  # by our name: MLX's
 class MLXBackend:
     """See ``engine.train.backends.backend.Backend``."""
 
-    redoes = True
+    can_retry_step = True
 
     def __init__(self, spec: RunSpec) -> None:
         train, memory = spec.train, spec.memory
@@ -74,21 +74,21 @@ class MLXBackend:
         mx.eval(self._window, self._loss_sum)  # MLX only notes down what is to be done until it is asked for
         self.lap("backward")
 
-    def totals(self) -> tuple[float, float]:
+    def window_totals(self) -> tuple[float, float]:
         self._norm = float(mx.sqrt(sum((mx.sum(g * g) for g in self._window.values()), mx.array(0.0))))
         return float(self._loss_sum), self._norm
 
-    def apply(self, lr: float, clip: float) -> None:
+    def optimizer_step(self, lr: float, clip: float) -> None:
         scale = clip / (self._norm + 1e-6) if clip and self._norm > clip else 1.0
         for optimizer, names in zip(self._optimizers, self._groups(), strict=True):
             optimizer.learning_rate = lr
             gradients = {name: self._window[name] * scale for name in names}
             self._weights |= optimizer.apply_gradients(gradients, {name: self._weights[name] for name in names})
         mx.eval(self._weights, *(optimizer.state for optimizer in self._optimizers))
-        self.discard()
+        self.discard_window()
         self.lap("optimizer")
 
-    def discard(self) -> None:
+    def discard_window(self) -> None:
         self._window, self._loss_sum, self._norm = {}, mx.array(0.0), 0.0
 
     def evaluate(self, batch: Batch) -> float:
@@ -100,27 +100,27 @@ class MLXBackend:
         return peak
 
     def capacity(self) -> int:
-        return min(self.unified()["unified_limit"], host_capacity())
+        return min(self.unified_memory()["unified_limit"], host_capacity())
 
     def host_states(self) -> int:
         return 0  # one memory: nothing is offloaded
 
-    def trim(self) -> None:
+    def empty_cache(self) -> None:
         gc.collect()
         mx.clear_cache()
 
-    def retries(self) -> int:
+    def allocator_retries(self) -> int:
         return 0  # it does not tell
 
-    def release(self) -> int:
+    def offload_for_pause(self) -> int:
         kept = int(mx.get_cache_memory())
         mx.clear_cache()
         return kept - int(mx.get_cache_memory())
 
-    def reclaim(self) -> None:
+    def restore_after_pause(self) -> None:
         pass
 
-    def state(self) -> State:
+    def state_dict(self) -> State:
         optimizer: dict[str, Any] = {}
         for one, names in zip(self._optimizers, self._groups(), strict=True):
             if not (step := int(one.state["step"])):
@@ -130,8 +130,8 @@ class MLXBackend:
                 optimizer |= {f"{ours}/{name}": _to_torch(one.state[name][theirs]) for name in names}
         return {"model": {name: _to_torch(weight) for name, weight in self._weights.items()}, "optimizer": optimizer}
 
-    def restore(self, state: State) -> None:
-        self.restore_weights(state["model"])
+    def load_state_dict(self, state: State) -> None:
+        self.load_weights(state["model"])
         optimizer = state["optimizer"]
         if "step" not in optimizer:
             return
@@ -147,7 +147,7 @@ class MLXBackend:
                         )
                     one.state[name][theirs] = _to_mlx(unpacked(stored))
 
-    def restore_weights(self, weights: dict[str, Any]) -> None:
+    def load_weights(self, weights: dict[str, Any]) -> None:
         for name, weight in self._weights.items():
             if name not in weights or tuple(weights[name].shape) != weight.shape:
                 found = tuple(weights[name].shape) if name in weights else "nothing"
@@ -157,7 +157,7 @@ class MLXBackend:
                 )
         self._weights = {name: _to_mlx(weights[name]) for name in self._weights}
 
-    def unified(self) -> dict[str, int]:
+    def unified_memory(self) -> dict[str, int]:
         limit = mx.device_info().get("max_recommended_working_set_size") or psutil.virtual_memory().total
         return {
             "unified_active": int(mx.get_active_memory()),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class ReportedByRankZero(UserError):
+class RankZeroError(UserError):
     """What rank 0 could not do, on the others: one of them is enough to tell it."""
 
 
@@ -29,38 +29,38 @@ class Ranks(Protocol):
     size: int
     local_size: int  # ranks on this machine
 
-    def decide(self, body: Callable[[], T]) -> T:
+    def run_on_rank_zero(self, body: Callable[[], T]) -> T:
         """What ``body`` returns on rank 0, where alone it runs; every rank raises the ``UserError`` it raised there."""
 
-    def sum(self, value: Tensor) -> None:
+    def all_reduce(self, value: Tensor) -> None:
         """Add up ``value`` over all ranks, in place."""
 
-    def total(self, value: float) -> float:
+    def sum_over_ranks(self, value: float) -> float:
         """The sum of what every rank gave."""
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Nothing follows."""
 
 
-class OneRank:
+class SingleRank:
     """A process on its own; needs no torch."""
 
     rank, size, local_size = 0, 1, 1
 
-    def decide(self, body: Callable[[], T]) -> T:
+    def run_on_rank_zero(self, body: Callable[[], T]) -> T:
         return body()
 
-    def sum(self, value: Tensor) -> None:
+    def all_reduce(self, value: Tensor) -> None:
         pass
 
-    def total(self, value: float) -> float:
+    def sum_over_ranks(self, value: float) -> float:
         return value
 
-    def leave(self) -> None:
+    def close(self) -> None:
         pass
 
 
-class Group:
+class ProcessGroup:
     """Several ranks: tensors on a card are summed by NCCL, all else goes by gloo."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Group:
         self._pulse = Heartbeat(store, self.rank, self.size)
         self._pulse.start()
 
-    def decide(self, body: Callable[[], T]) -> T:
+    def run_on_rank_zero(self, body: Callable[[], T]) -> T:
         said: list[Any] = [None, None]
         if self.rank == 0:
             try:
@@ -109,27 +109,27 @@ class Group:
                 said[1] = error
         self._distributed.broadcast_object_list(said, src=0, group=self._words)
         if said[1] is not None:
-            raise said[1] if self.rank == 0 else ReportedByRankZero(str(said[1]))
+            raise said[1] if self.rank == 0 else RankZeroError(str(said[1]))
         return cast(T, said[0])
 
-    def sum(self, value: Tensor) -> None:
+    def all_reduce(self, value: Tensor) -> None:
         self._distributed.all_reduce(value)
 
-    def total(self, value: float) -> float:
+    def sum_over_ranks(self, value: float) -> float:
         import torch
 
         summed = torch.tensor(value, dtype=torch.float64)
         self._distributed.all_reduce(summed, group=self._words)
         return float(summed)
 
-    def leave(self) -> None:
+    def close(self) -> None:
         self._pulse.stop()
         self._distributed.destroy_process_group()
 
 
-def join() -> Ranks:
+def join_ranks() -> Ranks:
     """Meet the other ranks, where whoever started this process says there are any. Raises ``UserError``."""
-    return Group() if world_size() > 1 else OneRank()
+    return ProcessGroup() if world_size() > 1 else SingleRank()
 
 
 def world_size() -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine.train.backends.backend import Batch, State
 from engine.train.backends.host_offload import HostOffload, empty_cache, held
-from engine.train.backends.ranks import OneRank, Ranks
+from engine.train.backends.ranks import Ranks, SingleRank
 from engine.train.backends.torch_model import TorchModel
 from engine.train.optim.optimizer import build_optimizer
 from engine.train.optim.precision import gradient_norm, store_matrices_in_bf16, sum_gradients_in_fp32
@@ -25,10 +25,10 @@ from profiles.spec import RunSpec
 class TorchBackend:
     """See ``engine.train.backends.backend.Backend``. Every rank holds everything; gradients are summed once a step."""
 
-    redoes = True
+    can_retry_step = True
 
     def __init__(self, spec: RunSpec, ranks: Ranks | None = None) -> None:
-        self._ranks = ranks or OneRank()
+        self._ranks = ranks or SingleRank()
         self._run = TorchModel(spec)
         self.model, self.device = self._run.module, self._run.device
         self._parameters = self._run.parameters
@@ -38,7 +38,7 @@ class TorchBackend:
         self._optimizer = build_optimizer(spec, self._parameters, compiled=self._run.plan.compiled)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._norm: Tensor | None = None
-        self._parked = HostOffload()
+        self._host_offload = HostOffload()
         self.plan = {
             "backend": "torch",
             **self._run.labels(),
@@ -57,21 +57,21 @@ class TorchBackend:
         self.lap("backward")
         self._loss_sum += loss.detach()
 
-    def totals(self) -> tuple[float, float]:
+    def window_totals(self) -> tuple[float, float]:
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         for summed in (self._loss_sum, *gradients):
-            self._ranks.sum(summed)
+            self._ranks.all_reduce(summed)
         self._norm = gradient_norm(gradients)
         return float(self._loss_sum), float(self._norm)
 
-    def apply(self, lr: float, clip: float) -> None:
+    def optimizer_step(self, lr: float, clip: float) -> None:
         if clip and self._norm is not None and self._norm > clip:  # below it they would be multiplied by 1
             torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), clip, self._norm)
         self._optimizer.step(lr)
-        self.discard()
+        self.discard_window()
         self.lap("optimizer")
 
-    def discard(self) -> None:
+    def discard_window(self) -> None:
         self.model.zero_grad(set_to_none=True)
         self._loss_sum.zero_()
         self._norm = None
@@ -88,37 +88,37 @@ class TorchBackend:
     def host_states(self) -> int:
         return 0  # everything is on the device
 
-    def unified(self) -> dict[str, int]:
+    def unified_memory(self) -> dict[str, int]:
         return {}
 
-    def trim(self) -> None:
-        self._run.trim()
+    def empty_cache(self) -> None:
+        self._run.empty_cache()
 
-    def retries(self) -> int:
-        return self._run.retries()
+    def allocator_retries(self) -> int:
+        return self._run.allocator_retries()
 
-    def release(self) -> int:
+    def offload_for_pause(self) -> int:
         before = held(self.device)
-        self._parked.park((*self._parameters.values(), *self._optimizer.state().values()), "cuda")
+        self._host_offload.offload((*self._parameters.values(), *self._optimizer.state_dict().values()), "cuda")
         empty_cache(self.device)
         return max(0, before - held(self.device))
 
-    def reclaim(self) -> None:
-        self._parked.take_back()
+    def restore_after_pause(self) -> None:
+        self._host_offload.restore()
 
-    def state(self) -> State:
+    def state_dict(self) -> State:
         return {
             "model": {name: p.detach() for name, p in self._parameters.items()},
-            "optimizer": self._optimizer.state() | self._run.random_state(),
+            "optimizer": self._optimizer.state_dict() | self._run.rng_state(),
         }
 
-    def restore(self, state: State) -> None:
-        self.restore_weights(state["model"])
-        self._run.restore_random_state(state["optimizer"])
-        self._optimizer.restore(state["optimizer"])
+    def load_state_dict(self, state: State) -> None:
+        self.load_weights(state["model"])
+        self._run.restore_rng_state(state["optimizer"])
+        self._optimizer.load_state_dict(state["optimizer"])
 
     @torch.no_grad()
-    def restore_weights(self, weights: dict[str, Any]) -> None:
+    def load_weights(self, weights: dict[str, Any]) -> None:
         self._run.check(weights)
         for name, parameter in self._parameters.items():
             parameter.copy_(weights[name])

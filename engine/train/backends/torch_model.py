@@ -88,21 +88,21 @@ class TorchModel:
         cap = torch.cuda.get_per_process_memory_fraction() * total
         return int(min(free + torch.cuda.memory_reserved(), cap))
 
-    def trim(self) -> None:
+    def empty_cache(self) -> None:
         gc.collect()  # cycles through an error's frames hold tensors
         empty_cache(self.device)
 
-    def retries(self) -> int:
+    def allocator_retries(self) -> int:
         return int(torch.cuda.memory_stats().get("num_alloc_retries", 0)) if self.device == "cuda" else 0
 
-    def random_state(self) -> dict[str, Tensor]:
+    def rng_state(self) -> dict[str, Tensor]:
         state = {"rng/cpu": torch.get_rng_state()}
         if self.device == "cuda":
             state["rng/cuda"] = torch.cuda.get_rng_state()
         return state
 
-    def restore_random_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take ``random_state`` back, as far as there is one: another backend may have written the checkpoint."""
+    def restore_rng_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take ``rng_state`` back, as far as there is one: another backend may have written the checkpoint."""
         if "rng/cpu" in tensors:
             torch.set_rng_state(tensors["rng/cpu"])
         if "rng/cuda" in tensors and self.device == "cuda":

@@ -32,7 +32,7 @@ from engine.host.version import package_version
 from engine.memory.hardware import cpu_name
 from engine.train.backends.backend import Backend
 from engine.train.backends.build import build_backend
-from engine.train.backends.ranks import OneRank
+from engine.train.backends.ranks import SingleRank
 from engine.train.loop import Trainer
 from engine.train.measure.grid import WARMUP_STEPS
 from engine.train.measure.matmul_peak import matmul_ceiling, synchronize
@@ -144,7 +144,7 @@ def _train(spec: RunSpec, steps: int | None, seconds: float) -> dict[str, Any]:
         memory=replace(spec.memory, oom="fail"),  # what does not fit must not be measured as something smaller
     )
     before = _host_peak()
-    backend = build_backend(quiet, OneRank())
+    backend = build_backend(quiet, SingleRank())
     meter = Meter(backend, steps, seconds)
     Trainer(quiet, backend, meter, Path(spec.train.out)).run(None, None)
     step_s = statistics.median(meter.steps)

@@ -56,7 +56,7 @@ class OomHandler:
         while (failure := self._keeper.want_in(body)) is not None:
             self._recover(failure)
         if self.recovery.due(run.spec):
-            larger = run.ranks.decide(lambda: self.recovery.higher(run.spec, run.backend.capacity()))
+            larger = run.ranks.run_on_rank_zero(lambda: self.recovery.higher(run.spec, run.backend.capacity()))
             if larger is not None:
                 self._change_micro(larger, "there is room again")
 
@@ -72,7 +72,7 @@ class OomHandler:
             self._keeper.where = FORWARD
 
         while (failure := self._keeper.want_in(evaluate)) is not None:
-            backend.trim()
+            backend.empty_cache()
             if self._val_rows == 1 or spec.memory.oom == "fail":
                 self._keeper.tell(failure, spec, "fail", None)
                 raise _too_much(failure, spec, "validating")
@@ -83,7 +83,7 @@ class OomHandler:
     def answer_for(self, past: EditHistory) -> None:
         """Act on what ended an earlier attempt unanswered: the kernel's kill, another rank's want of memory."""
         run = self._run
-        failure = run.ranks.decide(lambda: self._keeper.word_left(run.spec.batch.micro))
+        failure = run.ranks.run_on_rank_zero(lambda: self._keeper.word_left(run.spec.batch.micro))
         if failure is None and past.killed and self._hardware.device != "cuda":  # there micro takes no host memory
             failure = OutOfMemory(HOST, None, "the kernel killed the trainer")
         if failure is not None and (run.spec.batch.micro > 1 or run.spec.memory.oom == "fail"):
@@ -95,10 +95,10 @@ class OomHandler:
         if run.ranks.rank:
             self._keeper.leave_word(failure, run.ranks.rank, run.spec.batch.micro)
         alone, stepping = run.ranks.size == 1, failure.where == OPTIMIZER  # then weights may be half stepped
-        here = alone and run.backend.redoes and not stepping
+        here = alone and run.backend.can_retry_step and not stepping
         if here:
-            run.backend.discard()
-        run.backend.trim()
+            run.backend.discard_window()
+        run.backend.empty_cache()
         self._decide(failure)
         if not here:
             if alone and not stepping and run.step:

@@ -33,7 +33,7 @@ class MemoryMonitor:
         self._peak = 0
         self._steps = 0  # since the run began or was last changed
         self._changes = 0
-        self._retries = backend.retries()
+        self._retries = backend.allocator_retries()
         self._pressed = -PRESSURE_EVERY
         backend.lap = self._passed
 
@@ -79,7 +79,7 @@ class MemoryMonitor:
             # Of the host the kernel tells only the most there ever was: of the run as it began.
             measured = {"device": self._peak or None, "host": _most_resident() if self._changes == 1 else None}
             self._reporter.record("memory", parts=self._parts(spec), measured=measured, **_batch(spec))
-        retries = self._backend.retries()
+        retries = self._backend.allocator_retries()
         if retries > self._retries and step - self._pressed >= PRESSURE_EVERY:
             self._pressed = step
             text = f"the allocator had to empty its cache {retries - self._retries} times to find room; lower micro"

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from engine.memory.hardware import Hardware
-from engine.memory.measured_fit import MeasuredFit, micros
+from engine.memory.measured_fit import MeasuredFit, micro_divisors
 from profiles.spec import RunSpec
 
 BY = "oom"  # who asked for an edit that the run gave itself
@@ -29,7 +29,7 @@ class MicroFitter:
         """Take in the ``oom`` and applied ``edit`` records of earlier attempts, so that nothing is learnt twice."""
         for record in records:
             if record["kind"] == "oom" and record.get("micro") and record.get("capacity"):
-                self._fit.failed(record["micro"], record["capacity"])
+                self._fit.record_oom(record["micro"], record["capacity"])
             elif record["kind"] == "edit" and record.get("ok"):
                 micro = record["changed"].get("micro")
                 if record.get("by") != BY:
@@ -43,7 +43,7 @@ class MicroFitter:
         if "micro" in changed:
             self.wanted = None
         if "context" in changed:
-            self._fit.forget()
+            self._fit.reset()
 
     def lower(self, spec: RunSpec, capacity: int | None) -> int | None:
         """The micro to go on with after want of memory; None where one sequence is already too much.
@@ -52,10 +52,10 @@ class MicroFitter:
         """
         self._quiet = 0
         if capacity is None:
-            lower = max((n for n in micros(spec) if n <= spec.batch.micro // 2), default=None)
+            lower = max((n for n in micro_divisors(spec) if n <= spec.batch.micro // 2), default=None)
         else:
-            self._fit.failed(spec.batch.micro, capacity)
-            lower = self._fit.lower(spec, capacity)
+            self._fit.record_oom(spec.batch.micro, capacity)
+            lower = self._fit.smaller_micro(spec, capacity)
         if lower is not None:
             self.wanted = max(self.wanted or 0, spec.batch.micro)
         return lower
@@ -63,7 +63,7 @@ class MicroFitter:
     def step_done(self, spec: RunSpec, peak: int | None) -> None:
         """A step went well, having held ``peak`` bytes at most, if that is known."""
         if peak:
-            self._fit.peaked(spec.batch.micro, peak)
+            self._fit.record_peak(spec.batch.micro, peak)
         self._quiet += 1
 
     def due(self, spec: RunSpec) -> bool:
@@ -75,4 +75,4 @@ class MicroFitter:
 
     def higher(self, spec: RunSpec, capacity: int) -> int | None:
         """A larger micro, up to the wanted one, that should fit; None where there is none."""
-        return self._fit.higher(spec, self.wanted, capacity) if self.wanted else None
+        return self._fit.larger_micro(spec, self.wanted, capacity) if self.wanted else None

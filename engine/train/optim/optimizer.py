@@ -28,25 +28,25 @@ class Optimizer:
         for part in self._parts:
             part.step(lr)
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Every tensor a checkpoint needs, not copied (see ``stored``), and ``step``, a count of shape (1,).
 
         Empty before the first step.
         """
         tensors: dict[str, Tensor] = {}
         for part in self._parts:
-            tensors |= part.state()
+            tensors |= part.state_dict()
         return tensors
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take ``state`` back, by whichever precision and strategy it was kept.
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take ``state_dict`` back, by whichever precision and strategy it was kept.
 
         Raises UserError where moments are missing that this optimizer needs.
         """
         if "step" not in tensors:
             return  # saved before the first step: there is nothing to remember yet
         for part in self._parts:
-            part.restore(tensors)
+            part.load_state_dict(tensors)
 
 
 def build_optimizer(spec: RunSpec, parameters: Parameters, *, compiled: bool) -> Optimizer:
@@ -82,7 +82,7 @@ class Part:
         for narrow in self._narrow:
             narrow.step(lr)
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
         for name, _, optimizer, known in self._members():
             kept = optimizer.state.get(known)
@@ -94,7 +94,7 @@ class Part:
                 tensors["step"] = kept["step"].detach().reshape(1).cpu()
         return tensors
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         rule = self._rule
         for name, parameter, optimizer, known in self._members():
             like = parameter.detach().to(torch.float32)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.memory.forecast import forecast
 from engine.memory.hardware import Hardware
-from engine.memory.measured_fit import MARGIN, MeasuredFit, micros
+from engine.memory.measured_fit import MARGIN, MeasuredFit, micro_divisors
 from profiles import registry
 from profiles.spec import RunSpec
 
@@ -41,42 +41,42 @@ def test_it_settles_at_the_largest_micro_that_fits(spec: RunSpec, fixed: float, 
     fit, micro, failures = MeasuredFit(CARD), 64, 0
     while (peak := really(spec, micro, fixed, each)) > capacity:
         failures += 1
-        fit.failed(micro, capacity)
-        lower = fit.lower(spec.with_batch(micro=micro), capacity)
+        fit.record_oom(micro, capacity)
+        lower = fit.smaller_micro(spec.with_batch(micro=micro), capacity)
         if lower is None:
             return  # not even one sequence fits
         micro = lower
-    fit.peaked(micro, peak)
-    while higher := fit.higher(spec.with_batch(micro=micro), 64, capacity):  # quiet stretches
+    fit.record_peak(micro, peak)
+    while higher := fit.larger_micro(spec.with_batch(micro=micro), 64, capacity):  # quiet stretches
         micro = higher
         if really(spec, micro, fixed, each) > capacity:
             failures += 1
-            fit.failed(micro, capacity)
-            micro = fit.lower(spec.with_batch(micro=micro), capacity) or 1
-        fit.peaked(micro, really(spec, micro, fixed, each))
+            fit.record_oom(micro, capacity)
+            micro = fit.smaller_micro(spec.with_batch(micro=micro), capacity) or 1
+        fit.record_peak(micro, really(spec, micro, fixed, each))
     assert failures <= 2
     assert really(spec, micro, fixed, each) <= capacity
     room = capacity * (MARGIN - 0.03)  # the error of what one more step of micro adds
-    bigger = [n for n in micros(spec) if n > micro and really(spec, n, fixed, each) <= room]
+    bigger = [n for n in micro_divisors(spec) if n > micro and really(spec, n, fixed, each) <= room]
     assert not bigger
 
 
 def test_what_failed_is_tried_again_only_in_more_memory(spec: RunSpec) -> None:
     fit = MeasuredFit(CARD)
-    fit.failed(64, 30 * GIB)
-    micro = fit.lower(spec, 30 * GIB)
+    fit.record_oom(64, 30 * GIB)
+    micro = fit.smaller_micro(spec, 30 * GIB)
     assert micro is not None and micro < 64
     now = spec.with_batch(micro=micro)
-    fit.peaked(micro, 10 * GIB)
-    assert (fit.higher(now, 64, 30 * GIB) or 0) < 64
-    assert fit.higher(now, 64, 79 * GIB) == 64
-    fit.forget()
-    assert fit.higher(now, 64, 79 * GIB) == 64
+    fit.record_peak(micro, 10 * GIB)
+    assert (fit.larger_micro(now, 64, 30 * GIB) or 0) < 64
+    assert fit.larger_micro(now, 64, 79 * GIB) == 64
+    fit.reset()
+    assert fit.larger_micro(now, 64, 79 * GIB) == 64
 
 
 def test_one_sequence_that_does_not_fit_is_the_end(spec: RunSpec) -> None:
-    assert MeasuredFit(CARD).lower(spec.with_batch(micro=1), GIB) is None
+    assert MeasuredFit(CARD).smaller_micro(spec.with_batch(micro=1), GIB) is None
 
 
 def test_where_nothing_fits_by_forecast_it_halves(spec: RunSpec) -> None:
-    assert MeasuredFit(CARD).lower(spec, GIB) == 32
+    assert MeasuredFit(CARD).smaller_micro(spec, GIB) == 32

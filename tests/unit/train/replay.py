@@ -19,7 +19,7 @@ import torch
 from engine.checkpoints import checkpoint
 from engine.events.log import Record
 from engine.train.backends.build import build_backend
-from engine.train.backends.ranks import OneRank
+from engine.train.backends.ranks import SingleRank
 from profiles.spec import RunSpec
 from tests.unit.train.troubled import Happening, Run
 
@@ -48,15 +48,15 @@ def meant(records: list[Record]) -> list[Record]:
 
 def plain_loop(spec: RunSpec, run: Run, steps: dict[int, Record]) -> dict[str, torch.Tensor]:
     """The weights that the log's own steps lead to; each loss is held against the log's."""
-    backend = build_backend(spec, OneRank())
+    backend = build_backend(spec, SingleRank())
     for step, told in steps.items():
         rows, micro = run.fed[step], told["micro"]
         assert rows.shape == (micro * told["accum"], told["context"] + 1)
         for first in range(0, len(rows), micro):
             backend.accumulate(rows[first : first + micro], len(rows) * told["context"])
-        assert backend.totals()[0] == told["loss"], f"step {step}"
-        backend.apply(told["lr"], spec.optim.clip)
-    return backend.state()["model"]
+        assert backend.window_totals()[0] == told["loss"], f"step {step}"
+        backend.optimizer_step(told["lr"], spec.optim.clip)
+    return backend.state_dict()["model"]
 
 
 def check(spec: RunSpec, folder: Path, happenings: list[Happening], size: dict[str, int]) -> Run:

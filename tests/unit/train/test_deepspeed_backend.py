@@ -17,7 +17,7 @@ import torch
 from engine.checkpoints import checkpoint
 from engine.train.backends.backend import Backend
 from engine.train.backends.deepspeed_backend import DeepSpeedBackend
-from engine.train.backends.ranks import OneRank, Ranks
+from engine.train.backends.ranks import Ranks, SingleRank
 from engine.train.backends.torch_backend import TorchBackend
 from profiles.errors import UserError
 from profiles.registry import load
@@ -38,7 +38,7 @@ def nano(*more: str) -> RunSpec:
 
 
 def deepspeed(*more: str) -> DeepSpeedBackend:
-    return DeepSpeedBackend(nano("backend=deepspeed", *more), OneRank())
+    return DeepSpeedBackend(nano("backend=deepspeed", *more), SingleRank())
 
 
 def batch(step: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -49,13 +49,13 @@ def train(
     backend: Backend, steps: range, accum: int, clip: float = 1.0, ranks: Ranks | None = None
 ) -> list[tuple[float, float]]:
     """Loss and gradient norm of each step, on this rank's share of its sequences."""
-    ranks, found = ranks or OneRank(), []
+    ranks, found = ranks or SingleRank(), []
     for step in steps:
         share = np.split(batch(step), ranks.size)[ranks.rank]
         for rows in np.array_split(share, accum):
             backend.accumulate(rows, 24 * 32)
-        found.append(backend.totals())
-        backend.apply(LR, clip)
+        found.append(backend.window_totals())
+        backend.optimizer_step(LR, clip)
     return found
 
 
@@ -88,7 +88,7 @@ def test_two_ranks_have_the_losses_of_one() -> None:
         assert (alone <= told["host_states"] <= 1.5 * alone) if backend == "deepspeed" else not told["host_states"]
     straight = TorchBackend(nano())
     train(straight, range(20), 1)
-    for name, tensor in straight.state()["model"].items():
+    for name, tensor in straight.state_dict()["model"].items():
         assert found["weights"][name] == pytest.approx(float(tensor.double().sum()), rel=1e-3, abs=1e-2)
 
 
@@ -104,19 +104,19 @@ def test_a_discarded_window_leaves_nothing() -> None:
     train(disturbed, range(1), 3)
     for rows in np.split(batch(7), 3)[:2]:
         disturbed.accumulate(rows, 24 * 32)
-    disturbed.discard()
+    disturbed.discard_window()
     assert train(disturbed, range(1, 4), 3) == train(undisturbed, range(4), 3)[1:]
 
 
 def test_what_is_not_a_number_is_told_and_not_applied() -> None:
     backend = deepspeed()
-    before = {name: tensor.clone() for name, tensor in backend.state()["model"].items()}
+    before = {name: tensor.clone() for name, tensor in backend.state_dict()["model"].items()}
     with torch.no_grad():
         next(iter(backend._parameters.values())).fill_(float("nan"))
     backend.accumulate(batch(0), 24 * 32)
-    loss, norm = backend.totals()
+    loss, norm = backend.window_totals()
     assert not np.isfinite(loss) and not np.isfinite(norm)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in backend.state()["model"].items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backend.state_dict()["model"].items())
 
 
 def test_bf16_keeps_fp32_masters() -> None:
@@ -124,7 +124,7 @@ def test_bf16_keeps_fp32_masters() -> None:
     exact = train(TorchBackend(nano()), range(20), 3)
     found = train(backend, range(20), 3)
     assert all(p.dtype == torch.bfloat16 for p in backend._parameters.values())
-    assert all(tensor.dtype == torch.float32 for tensor in backend.state()["model"].values())
+    assert all(tensor.dtype == torch.float32 for tensor in backend.state_dict()["model"].values())
     assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in exact], rel=0.01)
 
 
@@ -138,7 +138,7 @@ def test_the_states_are_in_host_memory() -> None:
 
 def reopened(tmp_path: Path, backend: Backend) -> Any:
     """What a checkpoint on disk gives back."""
-    path, _ = checkpoint.save(tmp_path, 1, backend.state(), {}, None)
+    path, _ = checkpoint.save(tmp_path, 1, backend.state_dict(), {}, None)
     return checkpoint.load(path)[0]
 
 
@@ -151,8 +151,8 @@ def test_a_run_goes_on_with_the_other(first: str, second: str, tmp_path: Path) -
     train(straight, range(10), 3)
     train(begun, range(10), 3)
     saved = reopened(tmp_path, begun)
-    resumed.restore(saved)
-    for part, held in resumed.state().items():
+    resumed.load_state_dict(saved)
+    for part, held in resumed.state_dict().items():
         assert held.keys() == saved[part].keys()
         assert all(torch.equal(tensor, saved[part][name]) for name, tensor in held.items()), part
     expected, found = train(straight, range(10, 30), 3), train(resumed, range(10, 30), 3)
@@ -164,16 +164,16 @@ def test_a_run_goes_on_with_the_other(first: str, second: str, tmp_path: Path) -
 def test_weights_alone(tmp_path: Path) -> None:
     begun, fresh = TorchBackend(nano()), deepspeed()
     train(begun, range(3), 1)
-    fresh.restore_weights(reopened(tmp_path, begun)["model"])
+    fresh.load_weights(reopened(tmp_path, begun)["model"])
     assert fresh.evaluate(batch(5)) == begun.evaluate(batch(5))
-    assert "step" not in fresh.state()["optimizer"]
+    assert "step" not in fresh.state_dict()["optimizer"]
 
 
 def test_a_checkpoint_without_moments_is_refused(tmp_path: Path) -> None:
     muon = TorchBackend(nano("optim.name=muon"))
     train(muon, range(2), 1)
     with pytest.raises(UserError, match=r"holds no exp_avg of .*optim\.name"):
-        deepspeed().restore(reopened(tmp_path, muon))
+        deepspeed().load_state_dict(reopened(tmp_path, muon))
 
 
 def test_what_runs_is_told() -> None:

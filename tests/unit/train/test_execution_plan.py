@@ -104,9 +104,9 @@ def losses(spec: RunSpec, steps: int) -> tuple[list[float], dict[str, str], torc
         batch: Any = np.cumsum(rng.integers(0, 3, (4, 33)), axis=1) % 64
         for first in (0, 2):
             backend.accumulate(batch[first : first + 2], spec.tokens_per_step)
-        found.append(backend.totals()[0])
-        backend.apply(3e-3, 1.0)
-    return found, backend.plan, backend.state()["model"]["model.layers.1.self_attn.kv_b_proj.weight"]
+        found.append(backend.window_totals()[0])
+        backend.optimizer_step(3e-3, 1.0)
+    return found, backend.plan, backend.state_dict()["model"]["model.layers.1.self_attn.kv_b_proj.weight"]
 
 
 def test_everything_fused_trains_as_everything_off() -> None:

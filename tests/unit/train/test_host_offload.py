@@ -28,9 +28,11 @@ def trained(spec: RunSpec, between: Any) -> dict[str, Any]:
         backend.accumulate(batch[:2], spec.tokens_per_step)
         between(backend)
         backend.accumulate(batch[2:], spec.tokens_per_step)
-        backend.totals()
-        backend.apply(1e-3, 1.0)
-    return {f"{part}/{name}": t.clone() for part, tensors in backend.state().items() for name, t in tensors.items()}
+        backend.window_totals()
+        backend.optimizer_step(1e-3, 1.0)
+    return {
+        f"{part}/{name}": t.clone() for part, tensors in backend.state_dict().items() for name, t in tensors.items()
+    }
 
 
 @pytest.mark.parametrize("overrides", [[], ["precision=bf16_sr"], ["memory.strategy=states8bit"]], ids=" ".join)
@@ -40,14 +42,14 @@ def test_moved_away_and_back_within_a_window_nothing_differs(overrides: list[str
     addresses = []
 
     def move(backend: TorchBackend) -> None:
-        tensors = [*backend._parameters.values(), *backend._optimizer.state().values()]
+        tensors = [*backend._parameters.values(), *backend._optimizer.state_dict().values()]
         before = [tensor.data_ptr() for tensor in tensors]
-        parked = HostOffload()
-        parked.park(tensors, "cpu")
+        offloaded = HostOffload()
+        offloaded.offload(tensors, "cpu")
         away = [tensor.data_ptr() for tensor in tensors]
         addresses.append(sum(a != b for a, b in zip(before, away, strict=True)) / len(before))
-        parked.take_back()
-        parked.take_back()  # there is nothing to take
+        offloaded.restore()
+        offloaded.restore()  # there is nothing to take
 
     straight, moved = trained(spec, lambda backend: None), trained(spec, move)
     assert min(addresses) == 1
@@ -56,8 +58,8 @@ def test_moved_away_and_back_within_a_window_nothing_differs(overrides: list[str
 
 def test_release_and_reclaim_leave_a_run_on_a_cpu_as_it_was() -> None:
     def pause(backend: TorchBackend) -> None:
-        assert backend.release() >= 0
-        backend.reclaim()
+        assert backend.offload_for_pause() >= 0
+        backend.restore_after_pause()
 
     spec = tiny()
     straight, paused = trained(spec, lambda backend: None), trained(spec, pause)
@@ -68,7 +70,7 @@ def test_where_host_memory_is_short_everything_stays(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("engine.train.backends.host_offload.HOST_RESERVE", 1 << 60)
     tensor = torch.ones(10)
     at = tensor.data_ptr()
-    parked = HostOffload()
-    parked.park([tensor], "cpu")
-    parked.take_back()
+    offloaded = HostOffload()
+    offloaded.offload([tensor], "cpu")
+    offloaded.restore()
     assert tensor.data_ptr() == at

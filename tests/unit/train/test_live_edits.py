@@ -8,7 +8,7 @@ from typing import Any
 from engine.checkpoints import checkpoint
 from engine.events.commands import Command
 from engine.train.backends.build import build_backend
-from engine.train.backends.ranks import OneRank
+from engine.train.backends.ranks import SingleRank
 from engine.train.loop import Trainer
 from profiles.spec import RunSpec
 from tests.unit.train.whole_runs import Log, Nano
@@ -26,7 +26,7 @@ def sets(step: int, *edits: dict[str, Any]) -> Any:
 
 
 def train(spec: RunSpec, out: Path, log: Log) -> None:
-    Trainer(spec, build_backend(spec, OneRank()), log, out, supervised=True).run(checkpoint.latest(out), None)
+    Trainer(spec, build_backend(spec, SingleRank()), log, out, supervised=True).run(checkpoint.latest(out), None)
 
 
 def test_a_context_that_went_there_and_back_at_one_step_is_there_again(nano: Nano, tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def train(backend: Backend, steps: range, accum: int = 1, clip: float = 1.0) -> 
     for step in steps:
         for rows in np.split(batch(step), accum):
             backend.accumulate(rows, 24 * 32)
-        losses.append(backend.totals()[0])
-        backend.apply(LR, clip)
+        losses.append(backend.window_totals()[0])
+        backend.optimizer_step(LR, clip)
     return losses
 
 
@@ -68,25 +68,25 @@ def test_norm_and_validation_are_those_of_torch() -> None:
     assert here.evaluate(batch(0)) == pytest.approx(there.evaluate(batch(0)), rel=1e-5)
     for backend in (there, here):
         backend.accumulate(batch(0), 24 * 32)
-    assert here.totals() == pytest.approx(there.totals(), rel=1e-4)
+    assert here.window_totals() == pytest.approx(there.window_totals(), rel=1e-4)
 
 
 def test_bf16_keeps_fp32_masters() -> None:
     backend = mlx("train.precision=bf16")
     found, exact = train(backend, range(20)), train(mlx(), range(20))
     assert found == pytest.approx(exact, rel=0.01) and found != exact
-    assert all(tensor.dtype == torch.float32 for tensor in backend.state()["model"].values())
+    assert all(tensor.dtype == torch.float32 for tensor in backend.state_dict()["model"].values())
 
 
 def test_a_discarded_window_leaves_nothing() -> None:
     undisturbed, disturbed = mlx(), mlx()
     disturbed.accumulate(batch(7), 24 * 32)
-    disturbed.discard()
+    disturbed.discard_window()
     assert train(disturbed, range(3), 3) == train(undisturbed, range(3), 3)
 
 
 def reopened(tmp_path: Path, backend: Backend) -> Any:
-    path, _ = checkpoint.save(tmp_path, 1, backend.state(), {}, None)
+    path, _ = checkpoint.save(tmp_path, 1, backend.state_dict(), {}, None)
     return checkpoint.load(path)[0]
 
 
@@ -99,8 +99,8 @@ def test_a_run_goes_on_with_the_other(first: str, second: str, tmp_path: Path) -
     train(straight, range(10))
     train(begun, range(10))
     saved = reopened(tmp_path, begun)
-    resumed.restore(saved)
-    held = {"model": resumed.state()["model"], "optimizer": resumed.state()["optimizer"]}
+    resumed.load_state_dict(saved)
+    held = {"model": resumed.state_dict()["model"], "optimizer": resumed.state_dict()["optimizer"]}
     for part, tensors in held.items():
         shared = {name for name in saved[part] if not name.startswith("rng/")}
         assert shared == {name for name in tensors if not name.startswith("rng/")}
@@ -114,9 +114,9 @@ def test_a_run_goes_on_with_the_other(first: str, second: str, tmp_path: Path) -
 def test_weights_alone(tmp_path: Path) -> None:
     begun, fresh = TorchBackend(nano()), mlx()
     train(begun, range(3))
-    fresh.restore_weights(reopened(tmp_path, begun)["model"])
+    fresh.load_weights(reopened(tmp_path, begun)["model"])
     assert fresh.evaluate(batch(5)) == pytest.approx(begun.evaluate(batch(5)), rel=1e-5)
-    assert "step" not in fresh.state()["optimizer"]
+    assert "step" not in fresh.state_dict()["optimizer"]
 
 
 @pytest.mark.parametrize("wrong", [-1, 256])
@@ -132,12 +132,12 @@ def test_an_id_outside_the_vocabulary_never_reaches_mlx(door: str, wrong: int) -
 def test_another_model_is_refused(tmp_path: Path) -> None:
     other = MLXBackend(nano("model.hidden_size=32"))
     with pytest.raises(UserError, match=r"checkpoint: .* should be \(256, 64\) and is \(256, 32\)"):
-        mlx().restore(reopened(tmp_path, other))
+        mlx().load_state_dict(reopened(tmp_path, other))
 
 
 def test_the_one_memory_is_told() -> None:
     backend = mlx()
     train(backend, range(1))
-    told = backend.unified()
+    told = backend.unified_memory()
     assert 0 < told["unified_active"] <= told["unified_peak"] <= told["unified_limit"]
     assert told["unified_cache"] >= 0

@@ -61,8 +61,8 @@ def train(backend: TorchBackend, first: int, last: int, micro: int = 8) -> list[
     for step in range(first, last):
         for at in range(0, 8, micro):
             backend.accumulate(batch(step)[at : at + micro], 8 * 32)
-        losses.append(backend.totals()[0])
-        backend.apply(LR, 1.0)
+        losses.append(backend.window_totals()[0])
+        backend.optimizer_step(LR, 1.0)
     return losses
 
 
@@ -71,7 +71,7 @@ def losses(optimizer: str, precision: str, steps: int) -> Tensor:
 
 
 def tensors(backend: TorchBackend) -> dict[str, Tensor]:
-    return {f"{part}/{name}": tensor for part, held in backend.state().items() for name, tensor in held.items()}
+    return {f"{part}/{name}": tensor for part, held in backend.state_dict().items() for name, tensor in held.items()}
 
 
 # -- each path against the plain one
@@ -133,7 +133,7 @@ def test_muon_takes_orthogonal_steps_of_the_size_of_adamws(shape: tuple[int, int
 def test_muon_steps_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
     backend = TorchBackend(nano("muon"))
     train(backend, 0, 1)
-    held = backend.state()["optimizer"]
+    held = backend.state_dict()["optimizer"]
     config = backend.model.config
     with_momentum = {name.removeprefix("momentum_buffer/") for name in held if name.startswith("momentum_buffer/")}
     with_moments = {name.removeprefix("exp_avg/") for name in held if name.startswith("exp_avg/")}
@@ -179,11 +179,11 @@ def test_the_start_record_names_the_paths(optimizer: str, precision: str, told: 
 def test_a_resumed_run_goes_on_to_the_bit(optimizer: str, precision: str, tmp_path: Path) -> None:
     straight = TorchBackend(nano(optimizer, precision))
     train(straight, 0, 2)
-    path, _ = checkpoint.save(tmp_path, 2, straight.state(), {}, None)
+    path, _ = checkpoint.save(tmp_path, 2, straight.state_dict(), {}, None)
     expected = train(straight, 2, 4)
     torch.manual_seed(99)  # the generator's state is part of the checkpoint
     resumed = TorchBackend(nano(optimizer, precision))
-    resumed.restore(checkpoint.load(path)[0])
+    resumed.load_state_dict(checkpoint.load(path)[0])
     assert train(resumed, 2, 4) == expected
     here, there = tensors(straight), tensors(resumed)
     assert here.keys() == there.keys()
@@ -192,10 +192,10 @@ def test_a_resumed_run_goes_on_to_the_bit(optimizer: str, precision: str, tmp_pa
 
 @pytest.mark.parametrize(("optimizer", "precision"), COMBINATIONS)
 def test_a_state_saved_before_the_first_step_is_taken_back(optimizer: str, precision: str) -> None:
-    held = TorchBackend(nano(optimizer, precision)).state()
+    held = TorchBackend(nano(optimizer, precision)).state_dict()
     assert held["optimizer"].keys() == {"rng/cpu"}
     resumed = TorchBackend(nano(optimizer, precision))
-    resumed.restore(held)
+    resumed.load_state_dict(held)
     assert train(resumed, 0, 1) == train(TorchBackend(nano(optimizer, precision)), 0, 1)
 
 
@@ -214,7 +214,7 @@ def test_a_run_goes_on_in_another_precision_or_strategy(before: tuple[str, str],
     first = TorchBackend(nano(*before))
     train(first, 0, 10)
     second = TorchBackend(nano(*after))
-    second.restore({part: dict(held) for part, held in first.state().items()})
+    second.load_state_dict({part: dict(held) for part, held in first.state_dict().items()})
     assert train(second, 10, 15) == pytest.approx(train(first, 10, 15), rel=0.02)
 
 
@@ -223,7 +223,7 @@ def test_another_optimizers_state_is_refused_in_one_line(before: str, after: str
     first = TorchBackend(nano(before))
     train(first, 0, 1)
     with pytest.raises(UserError, match=rf"^checkpoint: holds no {missing}.*optim\.name.*--init-from$"):
-        TorchBackend(nano(after)).restore(first.state())
+        TorchBackend(nano(after)).load_state_dict(first.state_dict())
 
 
 @pytest.mark.parametrize(("optimizer", "precision"), COMBINATIONS)
@@ -233,14 +233,14 @@ def test_the_forecast_knows_the_bytes_of_weights_gradients_and_states(optimizer:
     backend = TorchBackend(spec)
     for micro in (4, 8):
         summed = 2 if precision == "bf16_sr" and micro == 8 else 4
-        backend.discard()
+        backend.discard_window()
         for at in range(0, 8, micro):
             backend.accumulate(batch(0)[at : at + micro], 8 * 32)
         gradients = sum(p.grad.nbytes for p in backend.model.parameters() if p.grad is not None)
         assert gradient_bytes(spec, summed) == gradients
-    backend.totals()
-    backend.apply(LR, 1.0)
-    state = backend.state()
+    backend.window_totals()
+    backend.optimizer_step(LR, 1.0)
+    state = backend.state_dict()
     kept = sum(tensor.nbytes for name, tensor in state["optimizer"].items() if not name.startswith("rng/"))
     assert weight_bytes(spec) == sum(t.nbytes for t in state["model"].values())
     assert optimizer_bytes(spec) == pytest.approx(kept, rel=1e-2)  # small tensors and the table of codes differ
@@ -298,7 +298,7 @@ def test_many_small_updates_move_a_weight_that_rounding_to_the_nearest_holds_fas
 def test_micro_batches_of_bf16_weights_are_summed_in_fp32() -> None:
     backend = TorchBackend(nano("adamw", "bf16_sr"))
     exact = TorchBackend(nano())
-    exact.restore_weights(backend.state()["model"])
+    exact.load_weights(backend.state_dict()["model"])
     worst = 0.0
     for micro in (8, 1, 8, 2):  # a live edit of micro between steps
         for model in (backend, exact):
@@ -309,8 +309,8 @@ def test_micro_batches_of_bf16_weights_are_summed_in_fp32() -> None:
             wide = p.dtype == torch.float32 or micro < 8
             assert p.grad.dtype == (torch.float32 if wide else torch.bfloat16)
             worst = max(worst, float((p.grad.float() - q.grad).norm() / q.grad.norm()))
-        backend.discard()
-        exact.discard()
+        backend.discard_window()
+        exact.discard_window()
     assert worst < 0.03
 
 

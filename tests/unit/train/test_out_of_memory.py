@@ -17,7 +17,7 @@ import torch
 from engine.checkpoints import checkpoint
 from engine.events.commands import Command
 from engine.train.backends.build import build_backend
-from engine.train.backends.ranks import OneRank
+from engine.train.backends.ranks import SingleRank
 from engine.train.backends.torch_backend import TorchBackend
 from engine.train.edit_history import RestartRequested
 from engine.train.loop import Trainer
@@ -65,7 +65,7 @@ def train(spec: RunSpec, out: Path, log: Log, *, method: str = "", which: int = 
     """A run from its start to its end, begun again as a supervisor would where it asks for that."""
     resume = None
     for _ in range(5):
-        backend = Tight(build_backend(spec, OneRank()), method, which, at)
+        backend = Tight(build_backend(spec, SingleRank()), method, which, at)
         trainer = Trainer(spec, backend, log, out, supervised=True)  # type: ignore[arg-type]
         try:
             trainer.run(resume, None)
@@ -128,7 +128,7 @@ def test_in_the_optimizer_the_run_goes_back_to_its_checkpoint(nano: Nano, tmp_pa
     spec = nano(f"backend={backend}", "save_every=2")
     calm, log = Log(), Log()
     train(spec, tmp_path / "calm", calm)
-    train(spec, tmp_path / "tight", log, method="apply", which=5, at=3)
+    train(spec, tmp_path / "tight", log, method="optimizer_step", which=5, at=3)
     assert log.of("oom")[0]["where"] == "optimizer"
     assert [start["resumed_from"] for start in log.of("start")] == [None, 4]
     assert log.losses() == pytest.approx(calm.losses(), rel=1e-5)

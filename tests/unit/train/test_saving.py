@@ -15,7 +15,7 @@ import pytest
 from engine.checkpoints import checkpoint
 from engine.events.commands import Command
 from engine.train.backends.build import build_backend
-from engine.train.backends.ranks import OneRank
+from engine.train.backends.ranks import SingleRank
 from engine.train.loop import Trainer
 from profiles.errors import UserError
 from profiles.spec import RunSpec
@@ -35,7 +35,14 @@ class Around:
         self._before = before
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("accumulate", "apply", "evaluate", "release", "reclaim", "discard"):
+        if name in (
+            "accumulate",
+            "optimizer_step",
+            "evaluate",
+            "offload_for_pause",
+            "restore_after_pause",
+            "discard_window",
+        ):
             self._before(name)
         return getattr(self._backend, name)
 
@@ -45,7 +52,7 @@ def command(method: str, **params: Any) -> Command:
 
 
 def trained(spec: RunSpec, out: Path, told: Log, before: Callable[[str], None] = lambda name: None) -> str:
-    backend = Around(build_backend(spec, OneRank()), before)
+    backend = Around(build_backend(spec, SingleRank()), before)
     return Trainer(spec, backend, told, out).run(None, None)  # type: ignore[arg-type]
 
 
@@ -67,7 +74,7 @@ def test_written_behind_the_next_step_it_is_what_stopping_there_would_have_saved
     ran = threading.Semaphore(0)
 
     def before(name: str) -> None:
-        if name == "apply":
+        if name == "optimizer_step":
             assert not [t for t in threading.enumerate() if t.name == "checkpoint"], "stepped under the writer's hands"
         if name == "accumulate":
             ran.release()
@@ -154,7 +161,7 @@ def test_stop_and_pause_while_a_checkpoint_is_being_written(nano: Nano, tmp_path
     """Both are asked as soon as the step whose save has begun is told: each waits for the writer first."""
 
     def released(name: str) -> None:
-        if name == "release":
+        if name == "offload_for_pause":
             assert not [t for t in threading.enumerate() if t.name == "checkpoint"]
 
     def ask(record: dict[str, Any]) -> list[Command]:
@@ -183,14 +190,14 @@ class Poisoned(Around):
         self._bad = bad
         super().__init__(backend, lambda name: None)
 
-    def totals(self) -> tuple[float, float]:
+    def window_totals(self) -> tuple[float, float]:
         self._windows += 1
-        loss, norm = self._backend.totals()
+        loss, norm = self._backend.window_totals()
         return (float("nan"), norm) if self._windows == self._bad else (loss, norm)
 
 
 def poisoned(spec: RunSpec, out: Path, told: Log, bad: int) -> None:
-    backend = Poisoned(build_backend(spec, OneRank()), bad)
+    backend = Poisoned(build_backend(spec, SingleRank()), bad)
     Trainer(spec, backend, told, out).run(None, None)  # type: ignore[arg-type]
 
 

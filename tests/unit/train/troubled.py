@@ -25,7 +25,7 @@ from engine.host.process import Lock
 from engine.train import loop
 from engine.train.backends.backend import Batch
 from engine.train.backends.build import build_backend
-from engine.train.backends.ranks import OneRank
+from engine.train.backends.ranks import SingleRank
 from engine.train.edit_history import RestartRequested
 from engine.train.loop import Trainer
 from engine.train.oom import micro_fitter
@@ -34,7 +34,7 @@ from profiles.errors import UserError
 from profiles.spec import RunSpec
 from tests.unit.train.whole_runs import Failing, operations
 
-SITES = ("accumulate", "apply", "evaluate")
+SITES = ("accumulate", "optimizer_step", "evaluate")
 TELLING = ("step", "edit", "oom", "val")
 CHANGING = ("open", "write", "fsync", "rename", "mkdir", "unlink", "rmdir")
 
@@ -142,9 +142,9 @@ class Run:
         """Whether it was the last one."""
         self._dead = self._paused = False
         told = _Reporter(self, number)
-        backend = _Backend(self, build_backend(self.spec, OneRank()))
+        backend = _Backend(self, build_backend(self.spec, SingleRank()))
         trainer = self._trainer = Trainer(self.spec, backend, told, self.out, supervised=True)  # type: ignore[arg-type]
-        begin, settle = trainer.saver.begin, trainer.saver.settle
+        begin, settle = trainer.saver.start_save, trainer.saver.wait
 
         def begun(*args: Any, **named: Any) -> None:
             settled()
@@ -155,11 +155,11 @@ class Run:
             begin(*args, **named)
 
         def settled() -> str:
-            if trainer.saver.busy:
+            if trainer.saver.pending:
                 self._release_writer()
             return settle()
 
-        trainer.saver.begin, trainer.saver.settle = begun, settled  # type: ignore[method-assign]
+        trainer.saver.start_save, trainer.saver.wait = begun, settled  # type: ignore[method-assign]
         try:
             phase = trainer.run(checkpoint.intact(self.out, _damaged) if self.out.exists() else None, None)
         except (Killed, RestartRequested):
@@ -264,16 +264,16 @@ class _Backend:
         self._run.call("accumulate", lambda: self._backend.accumulate(batch, step_tokens))
         self._rows.append(batch)
 
-    def totals(self) -> Any:
+    def window_totals(self) -> Any:
         self._run.moment()
-        return self._backend.totals()
+        return self._backend.window_totals()
 
-    def apply(self, lr: float, clip: float) -> None:
-        self._run.call("apply", lambda: self._backend.apply(lr, clip))
+    def optimizer_step(self, lr: float, clip: float) -> None:
+        self._run.call("optimizer_step", lambda: self._backend.optimizer_step(lr, clip))
         self._run.fed_with(self._rows)
         self._rows.clear()
 
-    def discard(self) -> None:
+    def discard_window(self) -> None:
         self._rows.clear()
         self._backend.discard()
 

@@ -6,10 +6,10 @@ import torch
 from test_deepspeed_backend import nano, train
 
 from engine.train.backends.build import build_backend
-from engine.train.backends.ranks import join
+from engine.train.backends.ranks import join_ranks
 
 torch.set_num_threads(1)
-ranks = join()
+ranks = join_ranks()
 found = {}
 for name in ("torch", "deepspeed"):
     for accum in (1, 3, 8):
@@ -17,8 +17,8 @@ for name in ("torch", "deepspeed"):
         backend = build_backend(spec, ranks)
         losses = [loss for loss, _ in train(backend, range(20), accum, ranks=ranks)]
         found[f"{name} {accum}"] = {"losses": losses, "host_states": backend.host_states()}
-state = backend.state()
+state = backend.state_dict()
 if ranks.rank == 0:
     found["weights"] = {name: float(tensor.double().sum()) for name, tensor in state["model"].items()}
     print(json.dumps(found))
-ranks.leave()
+ranks.close()

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.events.commands import Command
 from engine.train.backends.build import build_backend
-from engine.train.backends.ranks import OneRank
+from engine.train.backends.ranks import SingleRank
 from engine.train.reporter import SilentReporter
 from profiles.spec import RunSpec
 
@@ -77,13 +77,13 @@ class Failing(TorchDispatchMode):
 
 def operations(spec: RunSpec, method: str) -> int:
     """How many of torch's operations one call of ``method`` is."""
-    backend = build_backend(spec, OneRank())
+    backend = build_backend(spec, SingleRank())
     batch = np.cumsum(np.random.default_rng(0).integers(0, 4, (4, 33)), axis=1) % 256
     counting = Failing(0)
-    if method == "apply":
+    if method == "optimizer_step":
         backend.accumulate(batch, 8 * 32)
-        backend.totals()
-    arguments = {"accumulate": (batch, 8 * 32), "evaluate": (batch,), "apply": (1e-3, 1.0)}[method]
+        backend.window_totals()
+    arguments = {"accumulate": (batch, 8 * 32), "evaluate": (batch,), "optimizer_step": (1e-3, 1.0)}[method]
     with counting:
         getattr(backend, method)(*arguments)
     return counting.count
