@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import psutil
@@ -29,7 +29,7 @@ MLA_TUI = Path(sys.executable).parent / "mla-tui"
 DEADLINE = 90.0  # seconds that nothing here should ever need, not even on a busy machine
 STEPS = 240
 VOCABULARY = 256
-PROFILE = {
+PROFILE: dict[str, dict[str, Any]] = {
     "model": {
         **{"name": "test-nano", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
         **{"qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 16, "kv_lora_rank": 16},
@@ -260,6 +260,16 @@ class World:
             time.sleep(0.02)
 
 
+class WaitFor(Protocol):
+    """The fixture ``wait_for``: waits until ``look`` gives something true and returns it."""
+
+    def __call__(self, what: str, look: Callable[[], T | None], patience: float = DEADLINE) -> T: ...
+
+
+Terminals = Callable[..., Terminal]
+MakeWorld = Callable[[], World]
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     here = World(tmp_path)
@@ -268,7 +278,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.fixture
-def terminals(world: World) -> Iterator[Callable[..., Terminal]]:
+def terminals(world: World) -> Iterator[Terminals]:
     """Opens terminals, each a tmux server of its own; of the test's world, or of another."""
     opened: list[Terminal] = []
 
@@ -294,7 +304,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 @pytest.fixture(scope="module")
-def make_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], World]]:
+def make_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeWorld]:
     """Worlds that several tests of a module share."""
     made: list[World] = []
 
@@ -308,5 +318,5 @@ def make_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
 
 
 @pytest.fixture(name="wait_for", scope="session")
-def _wait_for() -> Callable[..., Any]:
+def _wait_for() -> WaitFor:
     return wait_for

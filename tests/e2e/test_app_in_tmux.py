@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.host.process import start_ticks
+from tests.e2e.conftest import Run, Terminals, WaitFor, World
 from tests.e2e.terminal import LOSS, Terminal
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
@@ -31,7 +32,9 @@ def shown_step(terminal: Terminal) -> int:
     return int(terminal.wait_text(r"step ([\d,]+)/")[1].replace(",", ""))
 
 
-def test_a_session_is_left_and_taken_up_again_at_another_size(world, terminals, wait_for):
+def test_a_session_is_left_and_taken_up_again_at_another_size(
+    world: World, terminals: Terminals, wait_for: WaitFor
+) -> None:
     run = world.launch(*LIVE)
     terminal = terminals()
     app = terminal.open("attach", run.id)
@@ -51,7 +54,9 @@ def test_a_session_is_left_and_taken_up_again_at_another_size(world, terminals, 
     assert start_ticks(app) is not None
 
 
-def test_a_terminal_that_changes_its_size_again_and_again(world, terminals, wait_for):
+def test_a_terminal_that_changes_its_size_again_and_again(
+    world: World, terminals: Terminals, wait_for: WaitFor
+) -> None:
     """Also where somebody has exported a size."""
     run = world.launch(*LIVE)
     terminal = terminals()
@@ -73,7 +78,7 @@ def test_a_terminal_that_changes_its_size_again_and_again(world, terminals, wait
     terminal.wait_end()
 
 
-def test_a_copy_is_the_multiplexers_newest_buffer(undisturbed, terminals, wait_for):
+def test_a_copy_is_the_multiplexers_newest_buffer(undisturbed: Run, terminals: Terminals, wait_for: WaitFor) -> None:
     """It has no other way to the clipboard: tmux by its default refuses to set it for a program."""
     terminal = terminals(undisturbed.world)
     terminal.open("attach", undisturbed.id)
@@ -85,7 +90,7 @@ def test_a_copy_is_the_multiplexers_newest_buffer(undisturbed, terminals, wait_f
     assert copied["step"] == "120" and float(copied["loss"]) > 0
 
 
-def typed_over(terminal: Terminal, run, seconds: float, counted: Path) -> tuple[list[str], int]:
+def typed_over(terminal: Terminal, run: Run, seconds: float, counted: Path) -> tuple[list[str], int]:
     """Words typed at once into the filter, a run looked at; the screens, and the bytes the app wrote for them."""
     text = "the quick brown fox jumps over the lazy dog 0123456789"
     screens = []
@@ -110,7 +115,9 @@ def typed_over(terminal: Terminal, run, seconds: float, counted: Path) -> tuple[
     return screens, int(counted.read_text())
 
 
-def test_a_line_of_two_fifths_of_a_second_garbles_nothing(undisturbed, terminals, tmp_path):
+def test_a_line_of_two_fifths_of_a_second_garbles_nothing(
+    undisturbed: Run, terminals: Terminals, tmp_path: Path
+) -> None:
     """200 ms each way, against none: the same keys give the same screens, for no more bytes."""
     prompt, sent = typed_over(terminals(undisturbed.world), undisturbed, 0.0, tmp_path / "prompt")
     late, sent_late = typed_over(terminals(undisturbed.world), undisturbed, 0.2, tmp_path / "late")
@@ -123,7 +130,9 @@ def test_a_line_of_two_fifths_of_a_second_garbles_nothing(undisturbed, terminals
     [("screen", "[25]"), ("xterm", "[25]"), ("tmux-256color", "2"), ("xterm-256color", "2")],
     ids=lambda value: None if value in ("2", "[25]") else value,
 )
-def test_every_common_terminal_shows_a_run_in_colours_it_has(term, beyond, undisturbed, terminals):
+def test_every_common_terminal_shows_a_run_in_colours_it_has(
+    term: str, beyond: str, undisturbed: Run, terminals: Terminals
+) -> None:
     terminal = terminals(undisturbed.world)
     terminal.open("attach", undisturbed.id, through=["env", "-u", "COLORTERM", f"TERM={term}"])
     terminal.wait_text(ALL)
@@ -134,7 +143,7 @@ def test_every_common_terminal_shows_a_run_in_colours_it_has(term, beyond, undis
     terminal.wait_end()
 
 
-def test_without_colours_a_run_is_told_by_words_and_weight(undisturbed, terminals):
+def test_without_colours_a_run_is_told_by_words_and_weight(undisturbed: Run, terminals: Terminals) -> None:
     terminal = terminals(undisturbed.world)
     terminal.open("attach", undisturbed.id, through=["env", "NO_COLOR=1"])
     terminal.wait_text(ALL)
@@ -144,7 +153,7 @@ def test_without_colours_a_run_is_told_by_words_and_weight(undisturbed, terminal
     terminal.wait_end()
 
 
-def test_a_run_followed_as_plain_lines(undisturbed, terminals):
+def test_a_run_followed_as_plain_lines(undisturbed: Run, terminals: Terminals) -> None:
     terminal = terminals(undisturbed.world)
     terminal.open("watch", undisturbed.id)
     terminal.wait_text("finished")

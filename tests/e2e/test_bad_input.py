@@ -5,114 +5,118 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
+from tests.e2e.conftest import Run, World
 
-def train_shard(world) -> Path:
+Args = tuple[object, ...]
+
+
+def train_shard(world: World) -> Path:
     return world.data / "phase1" / "train" / "phase1-train-000.bin"
 
 
-def no_data(world):
+def no_data(world: World) -> Args:
     return ("-s", f"data.root={world.root / 'nowhere'}")
 
 
-def no_phase(world):
+def no_phase(world: World) -> Args:
     return ("-s", "data.phase=phase9")
 
 
-def empty_shard(world):
+def empty_shard(world: World) -> None:
     train_shard(world).write_bytes(b"")
 
 
-def odd_bytes(world):
+def odd_bytes(world: World) -> None:
     train_shard(world).write_bytes(bytes(20_001))
 
 
-def cut_header(world):
+def cut_header(world: World) -> None:
     header = np.zeros(256, "<i4")
     header[:3] = 20240520, 1, 5000
     train_shard(world).write_bytes(header.tobytes() + bytes(9_000))
 
 
-def no_validation(world):
+def no_validation(world: World) -> None:
     (world.data / "phase1" / "val" / "phase1-val-000.bin").unlink()
 
 
-def long_context(world):
+def long_context(world: World) -> Args:
     return ("-s", "context=30000")
 
 
-def unknown_key(world):
+def unknown_key(world: World) -> Args:
     return ("-s", "batch.mirco=2")
 
 
-def unknown_key_in_the_profile(world):
+def unknown_key_in_the_profile(world: World) -> None:
     world.write_profile("[batches]\nmicro = 2\n")
 
 
-def broken_profile(world):
+def broken_profile(world: World) -> None:
     world.profile.write_text("[model\n")
 
 
-def not_in_range(world):
+def not_in_range(world: World) -> Args:
     return ("-s", "micro=0")
 
 
-def not_dividing(world):
+def not_dividing(world: World) -> Args:
     return ("-s", "micro=3")
 
 
-def not_a_number(world):
+def not_a_number(world: World) -> Args:
     return ("-s", "steps=many")
 
 
-def file_in_the_way(world):
+def file_in_the_way(world: World) -> None:
     (world.root / "models").write_text("")
 
 
-def deepspeed_with_muon(world):
+def deepspeed_with_muon(world: World) -> Args:
     return ("--backend", "deepspeed", "-s", "optim.name=muon")
 
 
-def mlx_with_8_bit_states(world):
+def mlx_with_8_bit_states(world: World) -> Args:
     return ("--backend", "mlx", "-s", "strategy=states8bit")
 
 
-def a_contradicting_deepspeed_file(world):
+def a_contradicting_deepspeed_file(world: World) -> Args:
     (world.root / "ds.json").write_text('{"gradient_clipping": 7}')
     return ("--backend", "deepspeed", "-s", "deepspeed_config=ds.json")
 
 
-def resume_of_nothing(world):
+def resume_of_nothing(world: World) -> Args:
     return ("--resume", "latest")
 
 
-def resume_of_no_checkpoint(world):
+def resume_of_no_checkpoint(world: World) -> Args:
     (world.root / "elsewhere").mkdir()
     return ("--resume", world.root / "elsewhere")
 
 
-def init_from_nothing(world):
+def init_from_nothing(world: World) -> Args:
     return ("--init-from", world.root / "nowhere")
 
 
-def resume_and_init(world):
+def resume_and_init(world: World) -> Args:
     return ("--resume", "latest", "--init-from", world.root)
 
 
-def three_ranks(world):
+def three_ranks(world: World) -> Args:
     return ("-s", "gpus_per_node=3")
 
 
-def offload(world):
+def offload(world: World) -> Args:
     return ("--backend", "torch", "-s", "strategy=offload")
 
 
 class Case(NamedTuple):
-    make: Callable[[Any], tuple[object, ...] | None]
+    make: Callable[[World], Args | None]
     said: str  # what the line must name
     code: int
 
@@ -146,13 +150,13 @@ CASES = [
 
 @pytest.mark.parametrize("command", ["launch", "train"])
 @pytest.mark.parametrize("case", CASES, ids=[case.make.__name__ for case in CASES])
-def test_a_mistake_is_told_in_one_line(world, command, case):
+def test_a_mistake_is_told_in_one_line(world: World, command: str, case: Case) -> None:
     args = case.make(world) or ()
     world.refused(command, "-p", "nano", "--name", "run", *args, code=case.code, said=case.said)
 
 
 @pytest.mark.parametrize("command", ["launch", "train", "plan"])
-def test_an_unknown_profile_is_told_with_the_nearest(world, command):
+def test_an_unknown_profile_is_told_with_the_nearest(world: World, command: str) -> None:
     world.refused(command, "-p", "nanno", code=2, said="did you mean nano?")
 
 
@@ -161,26 +165,26 @@ def test_an_unknown_profile_is_told_with_the_nearest(world, command):
     [("ls", "extra"), ("nonsense",), ("launch", "--nonsense"), ("status",), ("watch", "x", "--from", "here")],
     ids=" ".join,
 )
-def test_a_wrong_command_line_is_a_usage_error(world, command):
+def test_a_wrong_command_line_is_a_usage_error(world: World, command: tuple[str, ...]) -> None:
     told = world.run(*command, code=2)
     assert told.stderr.startswith("usage: mla-tui")
     assert "Traceback" not in told.stderr
 
 
 @pytest.mark.parametrize("name", ["a/b", ".hidden", "", ".."])
-def test_a_name_is_a_plain_word(world, name):
+def test_a_name_is_a_plain_word(world: World, name: str) -> None:
     world.refused("launch", "-p", "nano", "--name", name, code=1, said="--name")
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])
-def test_a_name_that_holds_checkpoints_is_taken(undisturbed, command):
+def test_a_name_that_holds_checkpoints_is_taken(undisturbed: Run, command: str) -> None:
     world = undisturbed.world
     told = world.run(command, "-p", "nano", "--name", "run", code=1)
     assert len(told.stderr.splitlines()) == 1
     assert "holds checkpoints of an earlier run" in told.stderr
 
 
-def test_going_on_from_an_earlier_checkpoint_needs_a_folder_of_its_own(undisturbed):
+def test_going_on_from_an_earlier_checkpoint_needs_a_folder_of_its_own(undisturbed: Run) -> None:
     world = undisturbed.world
     told = world.run("launch", "--resume", world.out / "run" / "ckpt_step_200", "--name", "run", code=1)
     assert len(told.stderr.splitlines()) == 1
@@ -188,7 +192,7 @@ def test_going_on_from_an_earlier_checkpoint_needs_a_folder_of_its_own(undisturb
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])
-def test_a_name_that_a_living_run_writes_to_is_taken(world, command):
+def test_a_name_that_a_living_run_writes_to_is_taken(world: World, command: str) -> None:
     run = world.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
     if command == "train":  # it knows of the run by the lock on the folder
         run.wait_step(1)
@@ -198,7 +202,7 @@ def test_a_name_that_a_living_run_writes_to_is_taken(world, command):
     assert [path.name for path in (world.home / "runs").iterdir()] == [run.id]
 
 
-def test_a_home_that_is_a_file_is_told(world):
+def test_a_home_that_is_a_file_is_told(world: World) -> None:
     world.home.write_text("")
     for command in (("ls",), ("launch", "-p", "nano"), ("status", "latest")):
         told = world.run(*command, code=1)
@@ -209,14 +213,14 @@ def test_a_home_that_is_a_file_is_told(world):
 # -- what only the run itself can find out
 
 
-def foreign_ids(world) -> None:
+def foreign_ids(world: World) -> None:
     """One id outside the vocabulary in every window, so that the first step meets it."""
     ids = np.zeros(20_000, "<u2")
     ids[::16] = 999
     ids.tofile(train_shard(world))
 
 
-def test_a_run_on_foreign_ids_fails_with_the_reason(world):
+def test_a_run_on_foreign_ids_fails_with_the_reason(world: World) -> None:
     foreign_ids(world)
     run = world.launch()
     status = run.wait_end("failed")
@@ -227,7 +231,7 @@ def test_a_run_on_foreign_ids_fails_with_the_reason(world):
     world.run("watch", run.id, code=1)
 
 
-def test_training_on_foreign_ids_fails_in_one_line(world):
+def test_training_on_foreign_ids_fails_in_one_line(world: World) -> None:
     foreign_ids(world)
     told = world.run("train", "-p", "nano", code=1)
     assert len(told.stderr.splitlines()) == 1
@@ -235,7 +239,7 @@ def test_training_on_foreign_ids_fails_in_one_line(world):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
-def test_a_damaged_checkpoint_is_not_resumed(undisturbed, tmp_path, damage):
+def test_a_damaged_checkpoint_is_not_resumed(undisturbed: Run, tmp_path: Path, damage: str) -> None:
     world = undisturbed.world
     broken = tmp_path / "ckpt_step_240"
     shutil.copytree(world.out / "run" / "ckpt_step_240", broken)
@@ -253,7 +257,7 @@ def test_a_damaged_checkpoint_is_not_resumed(undisturbed, tmp_path, damage):
     assert "optimizer.safetensors: is not what was saved" in told.stderr
 
 
-def test_a_compiler_that_fails_is_named_with_the_way_out(world):
+def test_a_compiler_that_fails_is_named_with_the_way_out(world: World) -> None:
     world.env |= {"CXX": shutil.which("false"), "TORCHINDUCTOR_CACHE_DIR": str(world.root / "cache")}
     told = world.run("train", "-p", "nano", "--name", "run", "-s", "train.compile=on", code=1)
     last = told.stderr.splitlines()[-1]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import signal
 
+from tests.e2e.conftest import WaitFor, World
+
 FORM = ("error", "tok_s", "step_s", "split_s", "peak", "warmup_s", "ceiling_flop_s", "ceiling_share", "data", "plan")
 
 
-def test_a_grid_as_json_and_nothing_left_behind(world):
+def test_a_grid_as_json_and_nothing_left_behind(world: World) -> None:
     before = sorted(world.root.rglob("*"))
     done = world.run("bench", "-p", "nano", "--grid", "micro=2,8", "--steps", "2", "--json")
     first, second = json.loads(done.stdout)
@@ -22,7 +24,7 @@ def test_a_grid_as_json_and_nothing_left_behind(world):
     assert world.processes() == []
 
 
-def test_the_table_fits_a_terminal_and_names_what_varies(world):
+def test_the_table_fits_a_terminal_and_names_what_varies(world: World) -> None:
     options = ("--grid", "micro=2", "--grid", "memory.checkpointing=none", "--grid", "train.precision=fp32")
     told = world.run("bench", "-p", "nano", "-s", "data.root=nowhere", *options, "--steps", "1").stdout
     lines = told.splitlines()
@@ -31,14 +33,14 @@ def test_the_table_fits_a_terminal_and_names_what_varies(world):
     assert "random tokens" in told
 
 
-def test_a_mistake_in_a_later_cell_is_told_before_the_first_is_measured(world):
+def test_a_mistake_in_a_later_cell_is_told_before_the_first_is_measured(world: World) -> None:
     world.refused("bench", "-p", "nano", "--grid", "micro=2,3", code=2, said="micro: 3")
     world.refused("bench", "-p", "nano", "--grid", "mirco=2", code=2, said="did you mean batch.micro?")
     world.refused("bench", "-p", "nano", "--steps", "0", code=2, said="--steps: 0 is not at least 1")
     world.refused("bench", "-p", "nano", "-s", "context=30000", code=1, said="--synthetic")
 
 
-def test_interrupted_it_prints_what_it_has(world, wait_for):
+def test_interrupted_it_prints_what_it_has(world: World, wait_for: WaitFor) -> None:
     bench = world.start("bench", "-p", "nano", "--grid", "seed=1,2", "--seconds", "600", "--json")
     wait_for(
         "the measuring process", lambda: any("engine.train.measure.bench" in p.cmdline() for p in world.processes())

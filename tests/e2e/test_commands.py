@@ -8,15 +8,17 @@ import signal
 import numpy as np
 import pytest
 
+from tests.e2e.conftest import Run, WaitFor, World
+
 STEPS = 240
 LONG = ("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
 
 
-def checkpoints(run) -> list[str]:
+def checkpoints(run: Run) -> list[str]:
     return sorted(path.name for path in (run.world.out / run.run_dir.name).glob("ckpt_step_*"))
 
 
-def test_pause_holds_and_resume_goes_on(world, undisturbed):
+def test_pause_holds_and_resume_goes_on(world: World, undisturbed: Run) -> None:
     run = world.launch()
     run.wait_step(20)
     assert "paused" in world.run("pause", run.id).stderr
@@ -29,7 +31,7 @@ def test_pause_holds_and_resume_goes_on(world, undisturbed):
     assert run.losses() == undisturbed.losses()
 
 
-def test_checkpoint_saves_now_and_says_where(world):
+def test_checkpoint_saves_now_and_says_where(world: World) -> None:
     run = world.launch(*LONG)
     run.wait_step(10)
     path = world.run("checkpoint", run.id).stdout.strip()
@@ -46,7 +48,7 @@ def test_checkpoint_saves_now_and_says_where(world):
     run.wait_step(saved["step"] + 5)  # and it goes on
 
 
-def test_stop_saves_and_ends(world):
+def test_stop_saves_and_ends(world: World) -> None:
     run = world.launch(*LONG)
     run.wait_step(10)
     assert "stopped at step" in world.run("stop", run.id).stderr
@@ -56,7 +58,7 @@ def test_stop_saves_and_ends(world):
     assert world.processes() == []
 
 
-def test_stop_without_saving_leaves_no_checkpoint(world):
+def test_stop_without_saving_leaves_no_checkpoint(world: World) -> None:
     run = world.launch(*LONG)
     run.wait_step(10)
     world.run("stop", run.id, "--no-save")
@@ -64,7 +66,7 @@ def test_stop_without_saving_leaves_no_checkpoint(world):
     assert checkpoints(run) == []
 
 
-def test_a_paused_run_can_be_stopped(world):
+def test_a_paused_run_can_be_stopped(world: World) -> None:
     run = world.launch(*LONG)
     run.wait_step(5)
     world.run("pause", run.id)
@@ -72,7 +74,7 @@ def test_a_paused_run_can_be_stopped(world):
     assert checkpoints(run) == [f"ckpt_step_{run.wait_end('stopped')['step']}"]
 
 
-def test_one_resume_ends_a_pause_however_often_it_was_asked_for(world, wait_for):
+def test_one_resume_ends_a_pause_however_often_it_was_asked_for(world: World, wait_for: WaitFor) -> None:
     run = world.launch(*LONG)
     run.wait_step(5)
     assert "asked by" in world.run("pause", run.id).stderr
@@ -84,7 +86,7 @@ def test_one_resume_ends_a_pause_however_often_it_was_asked_for(world, wait_for)
     assert run.kind("step")[-1]["micro"] == 2
 
 
-def test_a_stop_while_it_validates_at_the_end_is_a_stop(world):
+def test_a_stop_while_it_validates_at_the_end_is_a_stop(world: World) -> None:
     rng = np.random.default_rng(0)
     val = world.data / "phase1" / "val" / "phase1-val-000.bin"
     rng.integers(0, 256, 300_000).astype("<u2").tofile(val)
@@ -96,7 +98,7 @@ def test_a_stop_while_it_validates_at_the_end_is_a_stop(world):
     assert [val["step"] for val in run.kind("val")] == [0]
 
 
-def test_a_foreground_run_ends_when_nobody_reads_it(world):
+def test_a_foreground_run_ends_when_nobody_reads_it(world: World) -> None:
     train = world.start("train", "-p", "nano", "-s", "steps=1000000")
     assert train.stdout.readline()
     train.stdout.close()
@@ -104,14 +106,14 @@ def test_a_foreground_run_ends_when_nobody_reads_it(world):
     assert (train.returncode, err) == (0, "")
 
 
-def test_a_run_can_be_stopped_before_its_first_step(world):
+def test_a_run_can_be_stopped_before_its_first_step(world: World) -> None:
     run = world.launch(*LONG)
     world.run("stop", run.id)
     assert run.wait_end("stopped")["step"] in (None, 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_trainer_saves_and_ends(world, number):
+def test_a_signal_to_the_trainer_saves_and_ends(world: World, number: signal.Signals) -> None:
     run = world.launch(*LONG)
     run.wait_step(10)
     run.kill("trainer", number)
@@ -121,7 +123,7 @@ def test_a_signal_to_the_trainer_saves_and_ends(world, number):
     assert status["attempt"] == 1
 
 
-def test_resume_goes_on_as_if_nothing_had_been(world, undisturbed):
+def test_resume_goes_on_as_if_nothing_had_been(world: World, undisturbed: Run) -> None:
     first = world.launch()
     first.wait_step(100)
     world.run("stop", first.id)
@@ -134,7 +136,7 @@ def test_resume_goes_on_as_if_nothing_had_been(world, undisturbed):
     assert second.weights() == undisturbed.weights()
 
 
-def test_resume_of_another_run_takes_its_spec_with_it(undisturbed):
+def test_resume_of_another_run_takes_its_spec_with_it(undisturbed: Run) -> None:
     """Without a profile the checkpoint says what the run is; only what is overridden differs."""
     world = undisturbed.world
     origin = world.out / "run" / "ckpt_step_200"
@@ -147,7 +149,7 @@ def test_resume_of_another_run_takes_its_spec_with_it(undisturbed):
     assert run.losses()[201] == undisturbed.losses()[201]
 
 
-def test_a_killed_resumed_run_goes_on_from_where_it_was_resumed(world, undisturbed):
+def test_a_killed_resumed_run_goes_on_from_where_it_was_resumed(world: World, undisturbed: Run) -> None:
     first = world.launch()
     first.wait_step(100)
     world.run("stop", first.id)
@@ -160,7 +162,7 @@ def test_a_killed_resumed_run_goes_on_from_where_it_was_resumed(world, undisturb
     assert first.losses() | second.losses() == undisturbed.losses()
 
 
-def test_init_from_takes_the_weights_alone(undisturbed):
+def test_init_from_takes_the_weights_alone(undisturbed: Run) -> None:
     world = undisturbed.world
     told = world.run(
         *("launch", "-p", "nano", "--name", "second", "--init-from", world.out / "run", "-s", "steps=30"),
@@ -176,14 +178,14 @@ def test_init_from_takes_the_weights_alone(undisturbed):
     assert run.kind("val")[0]["loss"] == undisturbed.kind("val")[-1]["loss"]
 
 
-def test_training_in_the_foreground_is_the_same_run(world, undisturbed):
+def test_training_in_the_foreground_is_the_same_run(world: World, undisturbed: Run) -> None:
     told = world.train()
     assert f"step {STEPS}/{STEPS}" in told
     assert (world.out / "run" / f"ckpt_step_{STEPS}" / "model.safetensors").read_bytes() == undisturbed.weights()
     assert not (world.home / "runs").exists()
 
 
-def test_rm_forgets_an_ended_run_and_keeps_its_checkpoints(world):
+def test_rm_forgets_an_ended_run_and_keeps_its_checkpoints(world: World) -> None:
     run = world.launch(*LONG)
     run.wait_step(5)
     assert "stop it first" in world.run("rm", run.id, code=1).stderr
@@ -198,7 +200,7 @@ def test_rm_forgets_an_ended_run_and_keeps_its_checkpoints(world):
     assert json.loads(world.run("ls", "--json").stdout) == []
 
 
-def test_lists_and_logs(undisturbed):
+def test_lists_and_logs(undisturbed: Run) -> None:
     world = undisturbed.world
     status = undisturbed.status()
     assert status in json.loads(world.run("ls", "--json").stdout)
@@ -212,7 +214,7 @@ def test_lists_and_logs(undisturbed):
     assert "the app needs a terminal" in world.run("attach", undisturbed.id, code=1).stderr
 
 
-def test_two_launches_of_one_second_are_two_runs(world):
+def test_two_launches_of_one_second_are_two_runs(world: World) -> None:
     """With --queue: the later one must not be refused where the earlier one already has the device."""
     first, second = (world.start("launch", "-p", "nano", "--queue", "-s", "steps=2") for _ in range(2))
     told = [process.communicate(timeout=90) for process in (first, second)]

@@ -5,21 +5,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
+
+import pytest
 
 from engine.host.files import write_json
 from engine.host.process import boot_id
 from engine.runs.store import RunStore
+from tests.e2e.conftest import Run, World
 from tui.app.app import MlaApp
 
 
-def cut(run, step: int = 95, **state) -> None:
+def cut(run: Run, step: int = 95, **state: Any) -> None:
     """Kill the run's two processes when it has done ``step`` steps and let its state be that of another boot."""
     run.wait_step(step)
     run.kill_both()
     write_json(run.run_dir.state_path, {**run.run_dir.state(), **state})
 
 
-def test_a_run_that_a_reboot_cut_off_says_so_and_goes_on_when_asked(world, undisturbed):
+def test_a_run_that_a_reboot_cut_off_says_so_and_goes_on_when_asked(world: World, undisturbed: Run) -> None:
     run = world.launch()
     cut(run, boot="another")
     status = run.status()
@@ -47,7 +51,7 @@ def test_a_run_that_a_reboot_cut_off_says_so_and_goes_on_when_asked(world, undis
     assert world.run("ls").stderr == ""
 
 
-def test_a_run_whose_processes_were_both_killed_is_resumed_too(world, undisturbed):
+def test_a_run_whose_processes_were_both_killed_is_resumed_too(world: World, undisturbed: Run) -> None:
     run = world.launch()
     cut(run)
     assert "neither trainer nor supervisor is alive" in world.run("ls").stderr
@@ -56,7 +60,7 @@ def test_a_run_whose_processes_were_both_killed_is_resumed_too(world, undisturbe
     assert run.losses() == undisturbed.losses()
 
 
-def test_all_that_were_cut_off_are_resumed_at_once(world):
+def test_all_that_were_cut_off_are_resumed_at_once(world: World) -> None:
     long = ("--share-device", "-s", "steps=100000", "-s", "save_every=0")
     runs = [world.launch(*long, name=name) for name in ("one", "two")]
     ended = world.launch("-s", "steps=5", name="ended")
@@ -76,7 +80,7 @@ def test_all_that_were_cut_off_are_resumed_at_once(world):
     assert "no run was cut off" in world.run("resume", "--cut-off").stderr
 
 
-def test_two_who_resume_the_same_run_start_it_once(world):
+def test_two_who_resume_the_same_run_start_it_once(world: World) -> None:
     run = world.launch("-s", "steps=100000", "-s", "save_every=0")
     cut(run, 5, boot="another")
     both = [world.start("resume", run.id) for _ in range(2)]
@@ -88,7 +92,7 @@ def test_two_who_resume_the_same_run_start_it_once(world):
     assert len(world.processes()) <= 2 + 1  # trainer and supervisor; a resume may still be leaving
 
 
-def test_a_job_of_another_host_is_never_started_and_never_called_dead(world):
+def test_a_job_of_another_host_is_never_started_and_never_called_dead(world: World) -> None:
     run = world.launch("-s", "steps=100000", "-s", "save_every=0")
     run.wait_step(5)
     saved = world.run("checkpoint", run.id).stdout.strip()
@@ -110,7 +114,7 @@ def test_a_job_of_another_host_is_never_started_and_never_called_dead(world):
     assert json.loads(world.run("ls", "--json").stdout) == []
 
 
-async def test_a_key_of_the_app_resumes_it(world, undisturbed, monkeypatch):
+async def test_a_key_of_the_app_resumes_it(world: World, undisturbed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run = world.launch()
     cut(run, boot="another")
     for name in ("MLA_TUI_HOME", "XDG_CONFIG_HOME", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
@@ -126,10 +130,10 @@ async def test_a_key_of_the_app_resumes_it(world, undisturbed, monkeypatch):
     assert run.losses() == undisturbed.losses()
 
 
-def test_what_is_to_be_resumed_is_one_run_or_all(world):
+def test_what_is_to_be_resumed_is_one_run_or_all(world: World) -> None:
     world.refused("resume", code=2, said="name one run, or write --cut-off")
     world.refused("resume", "latest", "--cut-off", code=2, said="name one run, or write --cut-off")
 
 
-def test_a_run_that_has_ended_is_not_resumed(undisturbed):
+def test_a_run_that_has_ended_is_not_resumed(undisturbed: Run) -> None:
     undisturbed.world.refused("resume", undisturbed.id, code=1, said="has finished")

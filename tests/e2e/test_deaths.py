@@ -15,6 +15,7 @@ import pytest
 
 from engine.host.files import read_json, write_json
 from engine.host.process import identity, is_locked
+from tests.e2e.conftest import Run, WaitFor, World
 
 LONG = ("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
 CGROUP = Path("/sys/fs/cgroup/memory" if Path("/sys/fs/cgroup/memory").is_dir() else "/sys/fs/cgroup")
@@ -23,7 +24,7 @@ LIMIT = "memory.limit_in_bytes" if CGROUP.name == "memory" else "memory.max"
 
 
 @pytest.fixture
-def cgroup(world) -> Iterator[Path]:
+def cgroup(world: World) -> Iterator[Path]:
     """A cgroup of our own, where the kernel can be made to kill for want of memory."""
     folder = CGROUP / f"mla-tui-{os.getpid()}"
     try:
@@ -40,8 +41,8 @@ def cgroup(world) -> Iterator[Path]:
 
 
 def test_the_kernels_out_of_memory_kill_is_called_that_and_answered_with_a_smaller_micro(
-    world, undisturbed, cgroup, wait_for
-):
+    world: World, undisturbed: Run, cgroup: Path, wait_for: WaitFor
+) -> None:
     (cgroup / LIMIT).write_text(str(TOO_LITTLE))
     words = [str(world.command), "launch", "-p", "nano", "--name", "run"]
     into_it = f'echo $$ > {cgroup}/cgroup.procs && exec "$@"'
@@ -64,7 +65,7 @@ def test_the_kernels_out_of_memory_kill_is_called_that_and_answered_with_a_small
         assert found[step] == pytest.approx(plain[step], rel=1e-5)
 
 
-def test_a_run_that_hangs_is_said_to_and_can_be_ended(world, wait_for):
+def test_a_run_that_hangs_is_said_to_and_can_be_ended(world: World, wait_for: WaitFor) -> None:
     run = world.launch(*LONG)
     run.wait_step(30)
     trainer = run.kill("trainer", signal.SIGSTOP)
@@ -81,7 +82,7 @@ def test_a_run_that_hangs_is_said_to_and_can_be_ended(world, wait_for):
     assert run.kind("exit")[-1]["signal"] == "SIGKILL"
 
 
-def test_two_ranks_are_ended_at_once_too(world, wait_for):
+def test_two_ranks_are_ended_at_once_too(world: World, wait_for: WaitFor) -> None:
     run = world.launch(*LONG, "-s", "gpus_per_node=2")
     run.wait_step(3)
     world.run("stop", run.id, "--kill")
@@ -89,7 +90,7 @@ def test_two_ranks_are_ended_at_once_too(world, wait_for):
     wait_for("the end of both ranks", lambda: world.processes() == [])
 
 
-def test_a_stranger_with_a_dead_trainers_pid_is_never_signalled(world):
+def test_a_stranger_with_a_dead_trainers_pid_is_never_signalled(world: World) -> None:
     """Pids are used again; whoever has ours now must neither be adopted nor killed."""
     run = world.launch(*LONG)
     run.wait_step(3)
@@ -114,7 +115,7 @@ def test_a_stranger_with_a_dead_trainers_pid_is_never_signalled(world):
         stranger.wait()
 
 
-def test_of_supervisors_raced_one_stays(world, undisturbed, wait_for):
+def test_of_supervisors_raced_one_stays(world: World, undisturbed: Run, wait_for: WaitFor) -> None:
     run = world.launch("-s", "steps=600", "-s", "save_every=0", "-s", "val_every=0")
     run.wait_step(3)
     run.kill_both()
@@ -130,7 +131,7 @@ def test_of_supervisors_raced_one_stays(world, undisturbed, wait_for):
     assert len(run.kind("start")) == 2
 
 
-def test_an_upgrade_under_a_living_run_is_said(world, wait_for):
+def test_an_upgrade_under_a_living_run_is_said(world: World, wait_for: WaitFor) -> None:
     run = world.launch(*LONG)
     run.wait_step(3)
     run.kill("trainer", signal.SIGSTOP)  # it must not revive a supervisor before its state is changed
@@ -141,7 +142,7 @@ def test_an_upgrade_under_a_living_run_is_said(world, wait_for):
     assert "0.0.9" in alert["text"]
 
 
-def test_lingering_users_get_scopes(world, tmp_path):
+def test_lingering_users_get_scopes(world: World, tmp_path: Path) -> None:
     """systemd is played by two scripts: it does not run here."""
     folder = tmp_path / "bin"
     folder.mkdir()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 
 from engine.runs.device_locks import holder
+from tests.e2e.conftest import WaitFor, World
 
 LONG = ("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
 
 
-def test_a_second_launch_is_told_who_has_the_device(world):
+def test_a_second_launch_is_told_who_has_the_device(world: World) -> None:
     first = world.launch(*LONG, name="first")
     first.wait_step(1)
     told = world.run("launch", "-p", "nano", "--name", "second", code=1)
@@ -22,7 +23,7 @@ def test_a_second_launch_is_told_who_has_the_device(world):
     assert first.who("trainer")
 
 
-def test_a_queued_job_starts_when_the_device_is_free(world, wait_for):
+def test_a_queued_job_starts_when_the_device_is_free(world: World, wait_for: WaitFor) -> None:
     first = world.launch(*LONG, name="first")
     first.wait_step(1)
     queued = world.launch("--queue", "-s", "steps=20", name="queued")
@@ -40,7 +41,7 @@ def test_a_queued_job_starts_when_the_device_is_free(world, wait_for):
     assert holder(world.home, "cpu") is None
 
 
-def test_the_device_stays_taken_whoever_of_the_two_is_killed(world, wait_for):
+def test_the_device_stays_taken_whoever_of_the_two_is_killed(world: World, wait_for: WaitFor) -> None:
     """Also by a supervisor that the trainer called for: it is given the lock that its dead predecessor took."""
     run = world.launch(*LONG)
     run.wait_step(1)

@@ -15,6 +15,7 @@ import pytest
 
 from profiles.registry import load
 from tests.e2e.attack import Attacker
+from tests.e2e.conftest import Run, WaitFor, World
 
 
 class Disk(NamedTuple):
@@ -34,8 +35,11 @@ class Disk(NamedTuple):
                 return filler
 
 
+MakeDisk = Callable[[Path, int], Disk]
+
+
 @pytest.fixture
-def make_disk(world) -> Iterator[Callable[[Path, int], Disk]]:
+def make_disk(world: World) -> Iterator[MakeDisk]:
     """Small disks, mounted where they are wanted."""
     mounted: list[Path] = []
 
@@ -54,24 +58,26 @@ def make_disk(world) -> Iterator[Callable[[Path, int], Disk]]:
 
 
 @pytest.fixture
-def disk(world, make_disk) -> Disk:
+def disk(world: World, make_disk: MakeDisk) -> Disk:
     """Where the checkpoints go, with room for four of them."""
     return make_disk(world.out, load(str(world.profile)).model.config.params * 12 * 4)
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])
-def test_a_full_disk_is_told_before_anything_is_created(world, disk, command):
+def test_a_full_disk_is_told_before_anything_is_created(world: World, disk: Disk, command: str) -> None:
     disk.fill()
     world.refused(command, "-p", "nano", "--name", "run", code=1, said="GB free")
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])
-def test_a_read_only_disk_is_told_before_anything_is_created(world, disk, command):
+def test_a_read_only_disk_is_told_before_anything_is_created(world: World, disk: Disk, command: str) -> None:
     disk.remount("ro")
     world.refused(command, "-p", "nano", "--name", "run", code=1, said="not writable")
 
 
-def test_a_disk_that_fills_costs_a_checkpoint_and_not_the_run(world, disk, wait_for, undisturbed):
+def test_a_disk_that_fills_costs_a_checkpoint_and_not_the_run(
+    world: World, disk: Disk, wait_for: WaitFor, undisturbed: Run
+) -> None:
     run = world.launch()
     wait_for("the first checkpoint", lambda: run.kind("checkpoint"))
     filler = disk.fill()
@@ -89,7 +95,7 @@ def test_a_disk_that_fills_costs_a_checkpoint_and_not_the_run(world, disk, wait_
     assert run.weights() == undisturbed.weights()
 
 
-def test_a_run_whose_last_checkpoint_fails_has_not_finished(world, disk, wait_for):
+def test_a_run_whose_last_checkpoint_fails_has_not_finished(world: World, disk: Disk, wait_for: WaitFor) -> None:
     run = world.launch("-s", "save_every=0")
     run.wait_step(1)
     disk.fill()
@@ -98,7 +104,9 @@ def test_a_run_whose_last_checkpoint_fails_has_not_finished(world, disk, wait_fo
     assert status["step"] == 240
 
 
-def test_a_supervisor_that_starts_on_a_full_disk_serves_what_it_can(world, make_disk, wait_for, undisturbed):
+def test_a_supervisor_that_starts_on_a_full_disk_serves_what_it_can(
+    world: World, make_disk: MakeDisk, wait_for: WaitFor, undisturbed: Run
+) -> None:
     home = make_disk(world.home, 1 << 20)
     run = world.launch()
     run.wait_step(20)
@@ -122,7 +130,9 @@ def test_a_supervisor_that_starts_on_a_full_disk_serves_what_it_can(world, make_
     assert run.weights() == undisturbed.weights()
 
 
-def test_a_full_disk_under_the_log_holds_nothing_up_and_loses_nothing(world, make_disk, wait_for, undisturbed):
+def test_a_full_disk_under_the_log_holds_nothing_up_and_loses_nothing(
+    world: World, make_disk: MakeDisk, wait_for: WaitFor, undisturbed: Run
+) -> None:
     home = make_disk(world.home, 1 << 20)
     run = world.launch()
     run.wait_step(50)
@@ -135,7 +145,9 @@ def test_a_full_disk_under_the_log_holds_nothing_up_and_loses_nothing(world, mak
     assert run.losses() == undisturbed.losses()
 
 
-def test_a_read_only_state_directory_is_read_and_not_written(world, make_disk, wait_for):
+def test_a_read_only_state_directory_is_read_and_not_written(
+    world: World, make_disk: MakeDisk, wait_for: WaitFor
+) -> None:
     home = make_disk(world.home, 4 << 20)
     ended, cut = world.launch("-s", "steps=20", name="ended"), None
     ended.wait_end()
@@ -158,7 +170,9 @@ def test_a_read_only_state_directory_is_read_and_not_written(world, make_disk, w
     cut.wait_end("stopped")
 
 
-def test_a_run_that_ends_on_a_full_disk_waits_to_tell_its_last_steps(world, make_disk, wait_for, undisturbed):
+def test_a_run_that_ends_on_a_full_disk_waits_to_tell_its_last_steps(
+    world: World, make_disk: MakeDisk, wait_for: WaitFor, undisturbed: Run
+) -> None:
     home = make_disk(world.home, 1 << 20)
     run = world.launch()
     run.wait_step(20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,16 +10,17 @@ import pytest
 from engine.train.backends.torch_backend import TorchBackend
 from engine.train.loop import Trainer
 from engine.train.reporter import SilentReporter
+from tests.e2e.conftest import MakeWorld, Run, World
 
 STEPS = 240
 
 
-def micros(run) -> dict[int, int]:
+def micros(run: Run) -> dict[int, int]:
     return {record["step"]: record["micro"] for record in run.kind("step")}
 
 
 @pytest.mark.parametrize("change", ["micro=2", "accum=1"])
-def test_another_micro_batch_leaves_the_losses_as_they_were(world, undisturbed, change):
+def test_another_micro_batch_leaves_the_losses_as_they_were(world: World, undisturbed: Run, change: str) -> None:
     run = world.launch()
     run.wait_step(30)
     told = world.run("set", run.id, change).stderr
@@ -36,7 +38,7 @@ def test_another_micro_batch_leaves_the_losses_as_they_were(world, undisturbed, 
     assert [r["tokens"] for r in run.kind("step")] == [8 * 32 * n for n in range(1, STEPS + 1)]
 
 
-def test_an_edit_outlives_the_trainer(world):
+def test_an_edit_outlives_the_trainer(world: World) -> None:
     """Steps before the edit are repeated with the old micro and those behind it with the new one, to the last bit."""
     run = world.launch("-s", "save_every=0", "-s", "steps=600")
     run.wait_step(20)
@@ -72,7 +74,7 @@ class Replay(SilentReporter):
             self.losses[fields["step"]] = fields["loss"]
 
 
-def test_a_run_whose_steps_become_others_is_its_own_replay(world, tmp_path):
+def test_a_run_whose_steps_become_others_is_its_own_replay(world: World, tmp_path: Path) -> None:
     """Context, sequences and learning rate are changed, the trainer killed and begun again: the log says it all."""
     run = world.launch("-s", "steps=300")
     for step, changes in (
@@ -99,7 +101,7 @@ def test_a_run_whose_steps_become_others_is_its_own_replay(world, tmp_path):
     assert tokens == sorted(tokens)
 
 
-def test_a_stop_step_ends_the_run_there(world):
+def test_a_stop_step_ends_the_run_there(world: World) -> None:
     run = world.launch("-s", "steps=100000", "-s", "val_every=0", "-s", "save_every=0")
     run.wait_step(10)
     told = world.run("set", run.id, "stop_step=400", "save_every=150").stderr
@@ -127,7 +129,7 @@ def test_a_stop_step_ends_the_run_there(world):
         (["micro"], "micro"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(long_run, changes, said):
+def test_what_cannot_be_is_refused_in_one_line(long_run: Run, changes: list[str], said: str) -> None:
     before = long_run.wait_step(1)
     process = long_run.world.start("set", long_run.id, *changes)
     out, err = process.communicate(timeout=90)
@@ -143,12 +145,12 @@ def test_what_cannot_be_is_refused_in_one_line(long_run, changes, said):
 
 
 @pytest.fixture(scope="module")
-def long_run(make_world):
+def long_run(make_world: MakeWorld) -> Run:
     """A run that is still going while refused edits are tried on it."""
     return make_world().launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
 
 
-def test_an_ended_run_takes_no_edits(undisturbed):
+def test_an_ended_run_takes_no_edits(undisturbed: Run) -> None:
     err = undisturbed.world.run("set", undisturbed.id, "micro=2", code=1).stderr
     assert "has finished" in err
     assert len(err.splitlines()) == 1

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from engine.checkpoints import checkpoint
 from model.transformer import build
 from profiles.spec import RunSpec
+from tests.e2e.conftest import MakeWorld, World
 
 SHORT = ("-s", "context=64", "-s", "steps=120", "-s", "val_every=120")
 LONG = (
@@ -23,14 +25,14 @@ LONG = (
 
 
 @pytest.fixture(scope="module")
-def short(make_world):
+def short(make_world: MakeWorld) -> World:
     """A world with a finished run at a context of 64."""
     world = make_world()
     world.train(*SHORT, name="short")
     return world
 
 
-def logits_of(path, ids):
+def logits_of(path: Path, ids: torch.Tensor) -> torch.Tensor:
     """What our own model makes of a checkpoint."""
     state, facts = checkpoint.load(path, ("model",))
     model = build(RunSpec.from_dict(facts["spec"]).model.config, 0)
@@ -39,7 +41,7 @@ def logits_of(path, ids):
         return model(ids)
 
 
-def test_export_says_where_and_what(short):
+def test_export_says_where_and_what(short: World) -> None:
     told = short.run("export", short.out / "short", short.root / "hf", "--format", "hf")
     assert told.stdout == f"{short.root / 'hf'}\n"
     assert "step 120, float32" in told.stderr
@@ -47,7 +49,7 @@ def test_export_says_where_and_what(short):
     assert json.loads((short.root / "hf" / "config.json").read_text())["max_position_embeddings"] == 64
 
 
-def test_a_long_stage_begins_where_the_short_one_ended(short):
+def test_a_long_stage_begins_where_the_short_one_ended(short: World) -> None:
     """Checkpoint → Hugging Face → a run at four times the context with YaRN → Hugging Face again."""
     folder = short.root / "between"
     short.run("export", short.out / "short" / "ckpt_step_120", folder, "--format", "hf")
@@ -74,7 +76,7 @@ def test_a_long_stage_begins_where_the_short_one_ended(short):
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])
-def test_weights_that_do_not_fit_are_told_before_anything_is_created(short, command):
+def test_weights_that_do_not_fit_are_told_before_anything_is_created(short: World, command: str) -> None:
     folder = short.root / "misfit"
     if not folder.exists():
         short.run("export", short.out / "short", folder)
@@ -99,16 +101,18 @@ def test_weights_that_do_not_fit_are_told_before_anything_is_created(short, comm
         (("shards", "hf9"), "is not a checkpoint", 1),
     ],
 )
-def test_an_export_that_cannot_be_is_told_in_one_line(short, args, said, code):
+def test_an_export_that_cannot_be_is_told_in_one_line(
+    short: World, args: tuple[object, ...], said: str, code: int
+) -> None:
     short.refused("export", *args, code=code, said=said)
 
 
-def test_an_unknown_format_is_a_usage_error(short):
+def test_an_unknown_format_is_a_usage_error(short: World) -> None:
     assert "invalid choice" in short.run("export", "models/short", "hf9", "--format", "gguf", code=2).stderr
     assert not (short.root / "hf9").exists()
 
 
-def test_a_disk_without_room_is_told(short):
+def test_a_disk_without_room_is_told(short: World) -> None:
     disk = short.root / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(disk)]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tests.e2e.conftest import WaitFor, World
 
-def hook(world, **commands: str) -> Path:
+
+def hook(world: World, **commands: str) -> Path:
     path = world.profile.parents[1] / "hooks.toml"
     path.write_text("\n".join(["[on_event]", *(f"{k} = {json.dumps(v)}" for k, v in commands.items())]))
     return path
@@ -16,7 +18,7 @@ def told(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_the_end_of_a_run_is_told_before_its_supervisor_leaves(world):
+def test_the_end_of_a_run_is_told_before_its_supervisor_leaves(world: World) -> None:
     out = world.root / "told"
     hook(world, finished=f"sleep 0.3; cat >> {out}; echo told me")
     run = world.launch("-s", "steps=20")
@@ -32,7 +34,7 @@ def test_the_end_of_a_run_is_told_before_its_supervisor_leaves(world):
     assert len(told(out)) == 1
 
 
-def test_a_supervisor_killed_within_a_hook_leaves_it_to_the_next(world, wait_for):
+def test_a_supervisor_killed_within_a_hook_leaves_it_to_the_next(world: World, wait_for: WaitFor) -> None:
     began, out = world.root / "began", world.root / "told"
     hook(world, finished=f"echo >> {began}; [ $(wc -l < {began}) -gt 1 ] || sleep 600; cat >> {out}")
     run = world.launch("-s", "steps=20")
@@ -48,7 +50,7 @@ def test_a_supervisor_killed_within_a_hook_leaves_it_to_the_next(world, wait_for
     assert len(run.kind("start")) == 1
 
 
-def test_a_mistake_in_the_hooks_is_told_before_anything_is_created(world):
+def test_a_mistake_in_the_hooks_is_told_before_anything_is_created(world: World) -> None:
     path = hook(world, finishd="true")
     world.refused(
         "launch", "-p", "nano", code=2, said=f"{path}: on_event.finishd: unknown event; did you mean finished"
@@ -56,7 +58,7 @@ def test_a_mistake_in_the_hooks_is_told_before_anything_is_created(world):
     world.refused("hooks", code=2, said="did you mean finished")
 
 
-def test_a_hook_can_be_tried(world):
+def test_a_hook_can_be_tried(world: World) -> None:
     path = hook(world, finished="cat", failed="exit 4")
     tried = json.loads(world.run("hooks", "try", "finished").stdout)
     assert (tried["event"], tried["phase"]) == ("finished", "finished")

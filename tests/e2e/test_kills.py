@@ -9,11 +9,12 @@ import time
 import pytest
 
 from engine.events.log import parse
+from tests.e2e.conftest import MakeWorld, Run, World
 
 CLIENT, SUPERVISOR, TRAINER = ROLES = ("client", "supervisor", "trainer")
 
 
-def test_random_kills_leave_no_trace(world, undisturbed):
+def test_random_kills_leave_no_trace(world: World, undisturbed: Run) -> None:
     run = world.launch()
     disturb(world, run, undisturbed.losses(), kills=10)
     assert run.weights() == undisturbed.weights()
@@ -21,7 +22,7 @@ def test_random_kills_leave_no_trace(world, undisturbed):
 
 @pytest.mark.faults
 @pytest.mark.timeout(3600)
-def test_two_hundred_random_kills_leave_no_trace(make_world):
+def test_two_hundred_random_kills_leave_no_trace(make_world: MakeWorld) -> None:
     steps = 12_000
     longer = ("-s", f"steps={steps}", "-s", "save_every=100", "-s", "val_every=1000")
     calm = make_world().launch(*longer)
@@ -32,7 +33,7 @@ def test_two_hundred_random_kills_leave_no_trace(make_world):
     assert run.weights(steps) == calm.weights(steps)
 
 
-def disturb(world, run, expected: dict[int, float], kills: int) -> None:
+def disturb(world: World, run: Run, expected: dict[int, float], kills: int) -> None:
     """Kill ``kills`` times while ``run`` goes on, then hold its log against the ``expected`` losses."""
     seed = int(os.environ.get("MLA_TUI_SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"MLA_TUI_SEED={seed}")

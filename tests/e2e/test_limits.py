@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.e2e.conftest import Run, WaitFor, World
+
 SUPERVISOR_RSS = 45 << 20  # bytes
 needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc, which is Linux's")
 
@@ -18,7 +20,7 @@ def open_files(pid: int) -> int:
 
 
 @needs_proc
-def test_the_supervisor_stays_small(world, wait_for):
+def test_the_supervisor_stays_small(world: World, wait_for: WaitFor) -> None:
     run = world.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
     run.wait_step(1)
     before = run.pid("supervisor"), open_files(run.pid("supervisor"))
@@ -41,7 +43,7 @@ def test_the_supervisor_stays_small(world, wait_for):
 
 
 @pytest.mark.parametrize("command", [("ls", "--json"), ("status", "latest"), ("launch", "--dry-run", "-p", "nano")])
-def test_a_look_needs_no_torch(undisturbed, command):
+def test_a_look_needs_no_torch(undisturbed: Run, command: str) -> None:
     """Torch alone takes seconds to load; only what trains or samples may ask for it."""
     program = (
         "import sys; from tui.cli.main import main; code = main(sys.argv[1:]);"
@@ -54,7 +56,7 @@ def test_a_look_needs_no_torch(undisturbed, command):
     assert (told.returncode, told.stderr.strip()) == (0, "")
 
 
-def test_a_run_leaves_nothing_open_to_others(undisturbed):
+def test_a_run_leaves_nothing_open_to_others(undisturbed: Run) -> None:
     home = undisturbed.world.home
     for folder in (home, home / "runs", undisturbed.run_dir.path):
         assert folder.stat().st_mode & 0o077 == 0

@@ -16,12 +16,13 @@ import pytest
 
 from engine.events import wire
 from tests.e2e.attack import Attacker, fuzz
+from tests.e2e.conftest import MakeWorld, Run, WaitFor
 
 STEPS = 100_000
 
 
 @pytest.fixture(scope="module")
-def run(make_world):
+def run(make_world: MakeWorld) -> Run:
     """One run for all of these: each leaves it well."""
     run = make_world().launch("-s", f"steps={STEPS}", "-s", "val_every=0", "-s", "save_every=20")
     run.wait_step(25)
@@ -32,7 +33,7 @@ def rss(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def assert_well(run, pid: int) -> None:
+def assert_well(run: Run, pid: int) -> None:
     """The same supervisor answers, and what is done now reaches a client."""
     assert run.pid("supervisor") == pid
     client = Attacker(run.run_dir.socket_path)
@@ -43,7 +44,7 @@ def assert_well(run, pid: int) -> None:
     client.close()
 
 
-def flood(run, count: int) -> None:
+def flood(run: Run, count: int) -> None:
     pid, seed = run.pid("supervisor"), random.SystemRandom().randrange(1 << 32)
     fuzz(run.run_dir.socket_path, 200, random.Random(seed))  # what a first time costs
     before, attempt = rss(pid), run.status()["attempt"]
@@ -55,17 +56,17 @@ def flood(run, count: int) -> None:
     assert run.status()["attempt"] == attempt
 
 
-def test_fuzzed_requests_hurt_nobody(run):
+def test_fuzzed_requests_hurt_nobody(run: Run) -> None:
     flood(run, 2000)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(1200)
-def test_a_hundred_thousand_fuzzed_requests_hurt_nobody(run):
+def test_a_hundred_thousand_fuzzed_requests_hurt_nobody(run: Run) -> None:
     flood(run, 100_000)
 
 
-def test_at_the_limit_of_open_files_the_run_is_still_looked_after(run, wait_for):
+def test_at_the_limit_of_open_files_the_run_is_still_looked_after(run: Run, wait_for: WaitFor) -> None:
     pid = run.pid("supervisor")
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (64, hard))
@@ -93,7 +94,7 @@ def test_at_the_limit_of_open_files_the_run_is_still_looked_after(run, wait_for)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def _answers(run) -> bool:
+def _answers(run: Run) -> bool:
     try:
         client = Attacker(run.run_dir.socket_path)
         client.hello()
@@ -103,7 +104,7 @@ def _answers(run) -> bool:
     return True
 
 
-def test_the_sockets_file_is_made_again_when_it_is_deleted(run, wait_for):
+def test_the_sockets_file_is_made_again_when_it_is_deleted(run: Run, wait_for: WaitFor) -> None:
     pid = run.pid("supervisor")
     staying = Attacker(run.run_dir.socket_path)
     run.run_dir.socket_path.unlink()
@@ -116,7 +117,7 @@ def test_the_sockets_file_is_made_again_when_it_is_deleted(run, wait_for):
     staying.close()
 
 
-def test_a_supervisor_that_does_not_answer_is_gone_around(run, wait_for):
+def test_a_supervisor_that_does_not_answer_is_gone_around(run: Run, wait_for: WaitFor) -> None:
     watch = run.world.start("watch", run.id, "--json")
     pid = run.pid("supervisor")
     seen = json.loads(watch.stdout.readline())
@@ -163,7 +164,7 @@ print(*said)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_another_user_can_neither_read_nor_connect(run):
+def test_another_user_can_neither_read_nor_connect(run: Run) -> None:
     def stranger() -> str:
         argv = [sys.executable, "-c", STRANGER, str(run.run_dir.socket_path)]
         return subprocess.run(argv, cwd="/", capture_output=True, text=True, check=True).stdout.strip()
@@ -184,7 +185,7 @@ def test_another_user_can_neither_read_nor_connect(run):
     assert_well(run, run.pid("supervisor"))
 
 
-def test_fifty_clients_of_which_ten_never_read_cost_little(run):
+def test_fifty_clients_of_which_ten_never_read_cost_little(run: Run) -> None:
     pid = run.pid("supervisor")
     with open(run.run_dir.log_path, "ab") as log:  # more than a socket and a buffer hold
         line = json.dumps({"t": 1.0, "kind": "log", "attempt": 1, "text": "x" * 500}).encode() + b"\n"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.e2e.conftest import Run, World
 
-def test_an_mlx_job_is_edited_killed_and_ends_as_torch_would(world, undisturbed):
+
+def test_an_mlx_job_is_edited_killed_and_ends_as_torch_would(world: World, undisturbed: Run) -> None:
     run = world.launch("--backend", "mlx")
     run.wait_step(10)
     world.run("set", run.id, "micro=2")

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.e2e.conftest import Run, WaitFor, World
+
 WIDE = (
     *("-s", "model.vocab_size=4096", "-s", "sequences=64", "-s", "micro=64", "-s", "context=256", "-s", "loss=plain"),
     *("-s", "steps=12", "-s", "val_every=0", "-s", "save_every=4", "-s", "model.hidden_size=64"),
@@ -21,11 +23,11 @@ def limited(limit: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def micros(run) -> list[int]:
+def micros(run: Run) -> list[int]:
     return [record["micro"] for record in run.kind("step")]
 
 
-def test_a_launch_far_too_large_settles_by_itself(world):
+def test_a_launch_far_too_large_settles_by_itself(world: World) -> None:
     """64 sequences at once hold about 1 GB of logits alone, the limit leaves a fraction of that."""
     told = world.run("launch", "-p", "nano", "--name", "run", *WIDE, preexec_fn=limited(LIMIT))
     run = world.find(told.stdout.strip())
@@ -42,7 +44,7 @@ def test_a_launch_far_too_large_settles_by_itself(world):
 
 @pytest.mark.faults  # for its length; test_ranks_out_of_memory has one of its kind in every suite
 @pytest.mark.parametrize("backend", ["torch", "deepspeed"])
-def test_of_two_ranks_both_begin_again_smaller(world, backend):
+def test_of_two_ranks_both_begin_again_smaller(world: World, backend: str) -> None:
     """Whichever of them it was; rank 1 has no log and leaves word beside the checkpoints."""
     two = ("-s", "gpus_per_node=2", "--backend", backend)
     words = ("launch", "-p", "nano", "--name", "run", *WIDE, *two, "-s", "micro=32")
@@ -57,7 +59,7 @@ def test_of_two_ranks_both_begin_again_smaller(world, backend):
     assert not list((world.out / "run").glob(".oom.*"))
 
 
-def test_a_second_look_at_a_held_run_sees_the_same(world, wait_for):
+def test_a_second_look_at_a_held_run_sees_the_same(world: World, wait_for: WaitFor) -> None:
     """memory.oom = ask: held until somebody answers, and an answer lets it go on."""
     ask = ("-s", "oom=ask", "-s", "micro=64")
     told = world.run("launch", "-p", "nano", "--name", "run", *WIDE, *ask, preexec_fn=limited(LIMIT))
@@ -72,7 +74,7 @@ def test_a_second_look_at_a_held_run_sees_the_same(world, wait_for):
     assert set(micros(run)) == {8}
 
 
-def test_what_a_run_took_corrects_the_next_forecast(undisturbed):
+def test_what_a_run_took_corrects_the_next_forecast(undisturbed: Run) -> None:
     world = undisturbed.world
     told = world.run("plan", "-p", "nano")
     assert re.search(r"calibrated: host ×[\d.]+ by \d+ runs? on this machine", told.stdout)

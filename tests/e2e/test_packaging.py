@@ -18,18 +18,18 @@ BIN = Path(sys.executable).parent
     [("lint-imports", "--no-cache"), ("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)],
     ids=" ".join,
 )
-def test_the_checks_pass(command):
+def test_the_checks_pass(command: str) -> None:
     told = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, timeout=250)
     assert told.returncode == 0, told.stdout + told.stderr
 
 
-def test_the_command_is_installed_and_says_its_version():
+def test_the_command_is_installed_and_says_its_version() -> None:
     told = subprocess.run([BIN / "mla-tui", "--version"], capture_output=True, text=True, timeout=60)
     assert told.returncode == 0
     assert told.stdout.startswith("mla-tui ")
 
 
-def test_every_command_explains_itself_with_an_example():
+def test_every_command_explains_itself_with_an_example() -> None:
     usage = subprocess.run([BIN / "mla-tui", "--help"], capture_output=True, text=True, timeout=60).stdout
     names = re.findall(r"^    (\w+)", usage.partition("  COMMAND\n")[2], re.MULTILINE)
     assert {"launch", "train", "ls", "attach", "watch", "set", "stop", "data", "sample"} <= set(names)

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.e2e.conftest import Run, WaitFor, World
+
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 TWO = ("-s", "gpus_per_node=2")
@@ -18,7 +20,7 @@ LONG = pytest.mark.faults  # for their length: half a minute each
 
 
 @pytest.mark.parametrize("backend", ["deepspeed", pytest.param("torch", marks=LONG)])
-def test_two_ranks_are_edited_and_one_of_them_killed(world, undisturbed, backend):
+def test_two_ranks_are_edited_and_one_of_them_killed(world: World, undisturbed: Run, backend: str) -> None:
     run = world.launch(*TWO, "--backend", backend)
     run.wait_step(10)
     world.run("set", run.id, "micro=1")
@@ -40,7 +42,7 @@ def test_two_ranks_are_edited_and_one_of_them_killed(world, undisturbed, backend
     assert found[240] == pytest.approx(plain[240], rel=0.02)
 
 
-def test_a_job_by_deepspeeds_runner(world, undisturbed):
+def test_a_job_by_deepspeeds_runner(world: World, undisturbed: Run) -> None:
     run = world.launch(*TWO, "--backend", "deepspeed", "-s", "launcher=deepspeed", "-s", "steps=20")
     run.wait_step(3)
     assert sum("deepspeed.launcher.launch" in p.cmdline() for p in world.processes()) == 1
@@ -51,7 +53,7 @@ def test_a_job_by_deepspeeds_runner(world, undisturbed):
 
 
 @LONG
-def test_a_run_stops_and_goes_on_with_another_number_of_ranks(world, undisturbed):
+def test_a_run_stops_and_goes_on_with_another_number_of_ranks(world: World, undisturbed: Run) -> None:
     run = world.launch("--backend", "deepspeed", *TWO, name="two")
     run.wait_step(30)
     world.run("stop", run.id)
@@ -63,7 +65,7 @@ def test_a_run_stops_and_goes_on_with_another_number_of_ranks(world, undisturbed
         assert found[step] == pytest.approx(plain[step], rel=1e-3)
 
 
-def test_ranks_that_have_not_met_can_be_stopped(world, wait_for):
+def test_ranks_that_have_not_met_can_be_stopped(world: World, wait_for: WaitFor) -> None:
     run = world.launch("-s", "nodes=2", "-s", "hosts=localhost,127.0.0.2", "-s", f"port={free_port()}")
     wait_for("its launcher", lambda: [p for p in world.processes() if "torch.distributed.run" in p.cmdline()])
     world.run("stop", run.id)
@@ -74,22 +76,20 @@ def test_ranks_that_have_not_met_can_be_stopped(world, wait_for):
 # -- the seed's own commands, in a folder laid out as it was
 
 
-@pytest.fixture
-def seed(tmp_path):
-    """A folder with ``train.py`` and headerless shards; a function that runs a command in it to its end."""
-    for split, tokens in (("train", 40_000), ("val", 10_000)):
-        path = tmp_path / "data" / "shards" / "phase1" / split / f"phase1-{split}-000.bin"
-        path.parent.mkdir(parents=True)
-        np.cumsum(np.random.default_rng(1).integers(0, 4, tokens) % 4096).astype("<u2").clip(0, 4095).tofile(path)
-    (tmp_path / "train.py").symlink_to(REPOSITORY / "train.py")
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PATH": f"{BIN}:{os.environ['PATH']}"}
-    env["MLA_TUI_HOME"] = str(tmp_path / "home")
+class Folder:
+    """A folder in which commands are run."""
 
-    def run(command: str, code: int = 0) -> str:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        self.env |= {"PATH": f"{BIN}:{os.environ['PATH']}", "MLA_TUI_HOME": str(folder / "home")}
+
+    def __call__(self, command: str, code: int = 0) -> str:
+        """Run a command in the folder to its end and return what it printed."""
         done = subprocess.run(
             command.split(),
-            cwd=tmp_path,
-            env=env,
+            cwd=self.folder,
+            env=self.env,
             text=True,
             capture_output=True,
             timeout=240,
@@ -98,11 +98,19 @@ def seed(tmp_path):
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    run.folder = tmp_path
-    return run
+
+@pytest.fixture
+def seed(tmp_path: Path) -> Folder:
+    """A folder with ``train.py`` and headerless shards."""
+    for split, tokens in (("train", 40_000), ("val", 10_000)):
+        path = tmp_path / "data" / "shards" / "phase1" / split / f"phase1-{split}-000.bin"
+        path.parent.mkdir(parents=True)
+        np.cumsum(np.random.default_rng(1).integers(0, 4, tokens) % 4096).astype("<u2").clip(0, 4095).tofile(path)
+    (tmp_path / "train.py").symlink_to(REPOSITORY / "train.py")
+    return Folder(tmp_path)
 
 
-def test_the_deepspeed_command_word_for_word(seed):
+def test_the_deepspeed_command_word_for_word(seed: Folder) -> None:
     told = seed("deepspeed --num_gpus=1 train.py --backend deepspeed -s steps=2 -s val_every=0 -s keep=9")
     assert "checkpoint of step 2" in told and (seed.folder / "models" / "ckpt_step_2").is_dir()
     told = seed("deepspeed --num_gpus=1 train.py --backend deepspeed --resume models/ckpt_step_2 -s steps=4")
@@ -112,14 +120,14 @@ def test_the_deepspeed_command_word_for_word(seed):
 
 
 @LONG
-def test_torchrun_word_for_word(seed):
+def test_torchrun_word_for_word(seed: Folder) -> None:
     told = seed("torchrun --nproc-per-node=2 train.py --backend deepspeed -s steps=2 -s val_every=0")
     assert told.count("step 2/2") == 1  # one rank speaks
     told = seed("torchrun --nproc-per-node=2 train.py --backend deepspeed --resume latest -s steps=4 -s val_every=0")
     assert "from the checkpoint of step 2" in told and "step 4/4" in told
 
 
-def test_a_mistake_is_told_by_one_rank(seed):
+def test_a_mistake_is_told_by_one_rank(seed: Folder) -> None:
     told = seed("torchrun --nproc-per-node=2 train.py --backend torch -s context=1000000", code=1)
     assert told.count("mla-tui: ") == 1 and "is longer than a shard" in told
     told = seed("torchrun --nproc-per-node=3 train.py", code=1)

@@ -16,13 +16,14 @@ from data.cursor import Cursor
 from data.splits import open_split
 from engine.checkpoints import checkpoint
 from profiles.registry import load
+from tests.e2e.conftest import World
 
 BAD = 255
 STEPS = 40
 
 
 @pytest.fixture
-def poisoned(world) -> tuple[Path, int]:
+def poisoned(world: World) -> tuple[Path, int]:
     """A checkpoint to ``--init-from`` and the step that will meet the token."""
     path = world.data / "phase1" / "train" / "phase1-train-000.bin"
     tokens = np.fromfile(path, "<u2") % 250
@@ -60,7 +61,7 @@ def options(path: Path) -> tuple[str, ...]:
     return ("--init-from", str(path), *many)
 
 
-def test_a_rewound_run_passes_over_the_bad_sequences(world, poisoned):
+def test_a_rewound_run_passes_over_the_bad_sequences(world: World, poisoned: tuple[Path, int]) -> None:
     path, bad = poisoned
     back = (bad - 1) // 8 * 8
     run = world.launch(*options(path))
@@ -90,7 +91,9 @@ def test_a_rewound_run_passes_over_the_bad_sequences(world, poisoned):
 
 
 @pytest.mark.faults
-def test_a_restart_from_an_older_checkpoint_passes_over_the_same_sequences(world, poisoned):
+def test_a_restart_from_an_older_checkpoint_passes_over_the_same_sequences(
+    world: World, poisoned: tuple[Path, int]
+) -> None:
     path, bad = poisoned
     back = (bad - 1) // 8 * 8
     second = world.launch(*options(path), "-s", "steps=2000", name="second")
@@ -108,7 +111,7 @@ def test_a_restart_from_an_older_checkpoint_passes_over_the_same_sequences(world
     assert None not in second.losses().values()
 
 
-def test_weights_that_are_not_numbers_end_the_run_with_the_reason(world):
+def test_weights_that_are_not_numbers_end_the_run_with_the_reason(world: World) -> None:
     world.train("-s", "steps=1", "-s", "val_every=0", name="first")
     state, facts = checkpoint.load(world.out / "first" / "ckpt_step_1")
     state["model"]["model.embed_tokens.weight"][:] = float("nan")
@@ -122,7 +125,7 @@ def test_weights_that_are_not_numbers_end_the_run_with_the_reason(world):
 
 
 @pytest.mark.faults
-def test_a_loss_that_stays_nan_ends_after_five_restarts_that_came_no_further(world):
+def test_a_loss_that_stays_nan_ends_after_five_restarts_that_came_no_further(world: World) -> None:
     world.train("-s", "steps=1", "-s", "val_every=0", name="first")
     state, facts = checkpoint.load(world.out / "first" / "ckpt_step_1")
     state["model"]["model.embed_tokens.weight"][:] = float("nan")

@@ -8,13 +8,15 @@ import re
 import shlex
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from engine.host.files import write_json
+from tests.e2e.conftest import World
 
 
-def unit(world, **env: str) -> str:
+def unit(world: World, **env: str) -> str:
     world.env |= env
     return world.run("service", "show").stdout
 
@@ -25,7 +27,7 @@ def unquoted(value: str) -> str:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="reads the unit with systemd's own checker")
-def test_systemd_reads_the_unit_without_a_complaint(world):
+def test_systemd_reads_the_unit_without_a_complaint(world: World) -> None:
     odd = world.root / 'a "home" of 100% $HOME\\x'
     path = world.root / "mla-tui.service"
     path.write_text(unit(world, MLA_TUI_HOME=str(odd)))
@@ -38,7 +40,7 @@ def test_systemd_reads_the_unit_without_a_complaint(world):
     assert "nonsense" in subprocess.run(argv, capture_output=True, text=True, env=env, timeout=60).stderr
 
 
-def test_what_the_unit_starts_resumes_the_runs_with_nothing_but_its_own_environment(world):
+def test_what_the_unit_starts_resumes_the_runs_with_nothing_but_its_own_environment(world: World) -> None:
     text = unit(world)
     run = world.launch("-s", "steps=100000", "-s", "save_every=0")
     run.wait_step(5)
@@ -60,7 +62,7 @@ exit 0
 """
 
 
-def with_systemctl(world, refuses: str = "nothing"):
+def with_systemctl(world: World, refuses: str = "nothing") -> Path:
     """A machine whose systemctl writes down what it was asked."""
     folder, log = world.root / "bin", world.root / "asked"
     folder.mkdir(exist_ok=True)
@@ -71,7 +73,7 @@ def with_systemctl(world, refuses: str = "nothing"):
     return log
 
 
-def test_install_writes_and_enables_the_unit_and_remove_takes_it_away(world):
+def test_install_writes_and_enables_the_unit_and_remove_takes_it_away(world: World) -> None:
     log = with_systemctl(world)
     path = world.root / "config" / "systemd" / "user" / "mla-tui.service"
     told = world.run("service", "install").stderr
@@ -86,7 +88,7 @@ def test_install_writes_and_enables_the_unit_and_remove_takes_it_away(world):
     assert "nothing to remove" in world.run("service", "remove", code=1).stderr
 
 
-def test_a_unit_that_systemd_refuses_does_not_stay(world):
+def test_a_unit_that_systemd_refuses_does_not_stay(world: World) -> None:
     with_systemctl(world, refuses="enable")
     told = world.run("service", "install", code=1).stderr
     assert told == (
@@ -96,7 +98,7 @@ def test_a_unit_that_systemd_refuses_does_not_stay(world):
     assert not (world.root / "config" / "systemd" / "user" / "mla-tui.service").exists()
 
 
-def test_without_systemd_one_line_says_the_way(world):
+def test_without_systemd_one_line_says_the_way(world: World) -> None:
     world.env["PATH"] = str(world.root)
     world.refused(
         "service", "install", code=1, said="there is no systemd on this machine; after a reboot resume by hand"

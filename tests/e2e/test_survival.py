@@ -10,22 +10,24 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import Run, WaitFor, World
+
 STEPS = 240
 
 
-def same_run(run, undisturbed) -> None:
+def same_run(run: Run, undisturbed: Run) -> None:
     """Loss for loss and byte for byte."""
     assert run.losses() == undisturbed.losses()
     assert run.weights() == undisturbed.weights()
 
 
-def each_step_once(run) -> list[int]:
+def each_step_once(run: Run) -> list[int]:
     steps = [record["step"] for record in run.kind("step")]
     assert steps == list(range(1, len(steps) + 1))
     return steps
 
 
-def test_a_killed_trainer_goes_on_from_its_checkpoint(world, undisturbed):
+def test_a_killed_trainer_goes_on_from_its_checkpoint(world: World, undisturbed: Run) -> None:
     step = random.SystemRandom().randint(5, STEPS - 20)
     print(f"kill at step {step}")
     run = world.launch()
@@ -48,7 +50,7 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(world, undisturbed):
 
 
 @pytest.mark.faults
-def test_a_trainer_killed_again_and_again_still_arrives(world, undisturbed):
+def test_a_trainer_killed_again_and_again_still_arrives(world: World, undisturbed: Run) -> None:
     run = world.launch()
     for attempt, step in ((1, 60), (2, 110)):
         run.wait_step(step, attempt)
@@ -57,7 +59,7 @@ def test_a_trainer_killed_again_and_again_still_arrives(world, undisturbed):
     same_run(run, undisturbed)
 
 
-def test_a_supervisor_killed_again_and_again_is_replaced(world, undisturbed, wait_for):
+def test_a_supervisor_killed_again_and_again_is_replaced(world: World, undisturbed: Run, wait_for: WaitFor) -> None:
     run = world.launch("-s", "steps=1200", "-s", "save_every=0", "-s", "val_every=0")
     trainer = run.pid("trainer")
     for step in (30, 200, 350):
@@ -72,7 +74,7 @@ def test_a_supervisor_killed_again_and_again_is_replaced(world, undisturbed, wai
     assert [record["code"] for record in run.kind("exit")] == [0]
 
 
-def test_a_watcher_is_told_when_both_are_gone(world):
+def test_a_watcher_is_told_when_both_are_gone(world: World) -> None:
     run = world.launch("-s", "steps=100000", "-s", "save_every=0")
     run.wait_step(20)
     watch = world.start("watch", run.id)
@@ -83,7 +85,7 @@ def test_a_watcher_is_told_when_both_are_gone(world):
     assert out.splitlines()[-1].startswith("cut-off at step ")
 
 
-def test_a_supervisor_killed_at_once_loses_nothing(world, undisturbed, wait_for):
+def test_a_supervisor_killed_at_once_loses_nothing(world: World, undisturbed: Run, wait_for: WaitFor) -> None:
     """Between a run's creation and its first step there is no trainer that could call for help at every moment."""
     run = world.launch()
     run.kill("supervisor")
@@ -95,7 +97,7 @@ def test_a_supervisor_killed_at_once_loses_nothing(world, undisturbed, wait_for)
     assert len([line for line in out.splitlines() if json.loads(line)["kind"] == "step"]) == STEPS
 
 
-def test_looking_starts_nothing(world, wait_for):
+def test_looking_starts_nothing(world: World, wait_for: WaitFor) -> None:
     run = world.launch("-s", "steps=100000", "-s", "save_every=0")
     run.wait_step(20)
     trainer = run.pid("trainer")
@@ -114,7 +116,7 @@ def test_looking_starts_nothing(world, wait_for):
 
 
 @pytest.mark.parametrize("reviver", ["watch", "checkpoint"])
-def test_a_run_that_lost_both_is_cut_off_until_somebody_asks(world, undisturbed, reviver):
+def test_a_run_that_lost_both_is_cut_off_until_somebody_asks(world: World, undisturbed: Run, reviver: str) -> None:
     run = world.launch()
     run.wait_step(95)
     run.kill_both()
@@ -132,7 +134,7 @@ def test_a_run_that_lost_both_is_cut_off_until_somebody_asks(world, undisturbed,
     assert "cause unknown" in run.kind("exit")[0]["why"]
 
 
-def test_a_damaged_checkpoint_costs_the_steps_behind_the_one_before(world):
+def test_a_damaged_checkpoint_costs_the_steps_behind_the_one_before(world: World) -> None:
     run = world.launch("-s", "save_every=0", "-s", "steps=600")
     for step in (10, 30):
         run.wait_step(step)
@@ -153,7 +155,7 @@ def test_a_damaged_checkpoint_costs_the_steps_behind_the_one_before(world):
     assert {n: before[n] for n in repeated} == {n: after[n] for n in repeated}
 
 
-def test_sigterm_while_the_trainer_still_starts_is_a_stop(world, wait_for):
+def test_sigterm_while_the_trainer_still_starts_is_a_stop(world: World, wait_for: WaitFor) -> None:
     run = world.launch()
     wait_for("the trainer's name", lambda: run.run_dir.trainer_who.exists())
     run.kill("trainer", signal.SIGTERM)
@@ -162,7 +164,7 @@ def test_sigterm_while_the_trainer_still_starts_is_a_stop(world, wait_for):
     assert len(run.kind("start")) == 1
 
 
-def test_sigterm_to_both_is_the_machine_going_down(world, undisturbed, wait_for):
+def test_sigterm_to_both_is_the_machine_going_down(world: World, undisturbed: Run, wait_for: WaitFor) -> None:
     """A shutdown tells every process to end. The trainer saves, and the run is not over: it was cut off."""
     run = world.launch()
     run.wait_step(60)
@@ -178,7 +180,7 @@ def test_sigterm_to_both_is_the_machine_going_down(world, undisturbed, wait_for)
     assert run.kind("start")[1]["resumed_from"] == status["step"]
 
 
-def test_sigterm_to_a_supervisor_alone_costs_nothing(world, undisturbed, wait_for):
+def test_sigterm_to_a_supervisor_alone_costs_nothing(world: World, undisturbed: Run, wait_for: WaitFor) -> None:
     run = world.launch("-s", "steps=1500", "-s", "save_every=0", "-s", "val_every=0")
     run.wait_step(10)
     dead = run.kill("supervisor", signal.SIGTERM)
@@ -188,7 +190,7 @@ def test_sigterm_to_a_supervisor_alone_costs_nothing(world, undisturbed, wait_fo
     assert [start["resumed_from"] for start in run.kind("start")] == [None]
 
 
-def test_a_paused_run_comes_back_paused(world, undisturbed, wait_for):
+def test_a_paused_run_comes_back_paused(world: World, undisturbed: Run, wait_for: WaitFor) -> None:
     run = world.launch()
     run.wait_step(50)
     world.run("pause", run.id)
@@ -209,7 +211,7 @@ def test_a_paused_run_comes_back_paused(world, undisturbed, wait_for):
 
 
 @pytest.mark.parametrize("when", ["paused", "validating", "saving"])
-def test_sigterm_twice_whatever_the_trainer_is_at(world, wait_for, when):
+def test_sigterm_twice_whatever_the_trainer_is_at(world: World, wait_for: WaitFor, when: str) -> None:
     """Checkpoint, then end: the second one changes nothing."""
     run = world.launch("-s", "steps=100000", "-s", "save_every=3", "-s", "keep=1", "-s", "val_every=3")
     run.wait_step(20)

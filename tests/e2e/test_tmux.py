@@ -9,18 +9,21 @@ import shutil
 import pytest
 
 from engine.host.process import start_ticks
+from tests.e2e.conftest import Run, Terminals, WaitFor, World
 from tests.e2e.terminal import LOSS
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 STEPS = 900
 
 
-def only_run(world):
+def only_run(world: World) -> Run:
     (summary,) = json.loads(world.run("ls", "--json").stdout)
     return world.find(summary["id"])
 
 
-def test_a_run_outlives_the_terminal_it_was_launched_from(world, terminals, wait_for):
+def test_a_run_outlives_the_terminal_it_was_launched_from(
+    world: World, terminals: Terminals, wait_for: WaitFor
+) -> None:
     world.write_profile(steps=STEPS)
     terminal = terminals()
     app = terminal.open()
@@ -53,7 +56,7 @@ def test_a_run_outlives_the_terminal_it_was_launched_from(world, terminals, wait
     other.wait_end()
 
 
-def test_two_apps_and_a_watcher_end_on_the_same_step(world, terminals):
+def test_two_apps_and_a_watcher_end_on_the_same_step(world: World, terminals: Terminals) -> None:
     run = world.launch("-s", f"steps={STEPS}", "-s", "sequences=4")
     watch = world.start("watch", run.id, "--json")
     terminal = terminals()
@@ -68,7 +71,7 @@ def test_two_apps_and_a_watcher_end_on_the_same_step(world, terminals):
     assert shown == [str(len(steps))] * 2
 
 
-def test_attaching_revives_a_run_that_was_cut_off(world, terminals, undisturbed):
+def test_attaching_revives_a_run_that_was_cut_off(world: World, terminals: Terminals, undisturbed: Run) -> None:
     run = world.launch()
     run.wait_step(95)
     run.kill_both()
@@ -80,7 +83,7 @@ def test_attaching_revives_a_run_that_was_cut_off(world, terminals, undisturbed)
     assert terminal.wait_text(r"steps 1–240 \((\d+)\)")[1] == "240"
 
 
-def test_leaving_the_app_leaves_the_run(world, terminals):
+def test_leaving_the_app_leaves_the_run(world: World, terminals: Terminals) -> None:
     run = world.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
     terminal = terminals()
     terminal.open("attach", run.id)
@@ -90,7 +93,7 @@ def test_leaving_the_app_leaves_the_run(world, terminals):
     run.wait_step(run.kind("step")[-1]["step"] + 10)
 
 
-def test_a_pause_from_the_app_is_the_runs(world, terminals, wait_for):
+def test_a_pause_from_the_app_is_the_runs(world: World, terminals: Terminals, wait_for: WaitFor) -> None:
     run = world.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
     terminal = terminals()
     terminal.open("attach", run.id)
@@ -102,7 +105,7 @@ def test_a_pause_from_the_app_is_the_runs(world, terminals, wait_for):
     wait_for("the run to go on", lambda: run.phase() == "running")
 
 
-def test_a_run_that_is_held_for_want_of_memory_asks_in_every_app(world, terminals):
+def test_a_run_that_is_held_for_want_of_memory_asks_in_every_app(world: World, terminals: Terminals) -> None:
     """An answer in one of them lets the run go on and closes the question in the other."""
     wide = ("model.vocab_size=4096", "sequences=64", "micro=64", "context=256", "loss=plain", "oom=ask", "steps=30")
     flags = [word for text in (*wide, "val_every=0", "save_every=0") for word in ("-s", text)]

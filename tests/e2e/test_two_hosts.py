@@ -6,8 +6,11 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable, Iterator
 
 import pytest
+
+from tests.e2e.conftest import Run, WaitFor, World
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None or subprocess.run(["ip", "netns", "list"]).returncode != 0,
@@ -22,7 +25,7 @@ def ip(*words: str) -> None:
 
 
 @pytest.fixture
-def two_hosts():
+def two_hosts() -> Iterator[list[str]]:
     """The names of two namespaces that reach each other and nothing else."""
     names = [f"mla-{os.getpid()}-{number}" for number in (1, 2)]
     ends = [f"v{number}" for number in (1, 2)]
@@ -41,7 +44,7 @@ def two_hosts():
 
 
 @pytest.fixture
-def on_two_hosts(world, two_hosts):
+def on_two_hosts(world: World, two_hosts: list[str]) -> Iterator[Callable[..., Run]]:
     """A function that launches a run on the first host and, by the line that --dry-run prints, on the second."""
     first, second = two_hosts
     mla_tui = ["ip", "netns", "exec", first, str(world.command)]
@@ -54,7 +57,7 @@ def on_two_hosts(world, two_hosts):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def launch(*args: str):
+    def launch(*args: str) -> Run:
         told = command("launch", "-p", "nano", *HOSTS, *args, "--dry-run").splitlines()
         line = told[told.index(f"# on {ADDRESSES[1]}, by hand") + 1]
         run = world.find(command("launch", "-p", "nano", *HOSTS, *args).strip())
@@ -71,7 +74,9 @@ def on_two_hosts(world, two_hosts):
         worker.wait(timeout=30)
 
 
-def test_the_losses_are_those_of_one_host(on_two_hosts, undisturbed, wait_for, world):
+def test_the_losses_are_those_of_one_host(
+    on_two_hosts: Callable[..., Run], undisturbed: Run, wait_for: WaitFor, world: World
+) -> None:
     run = on_two_hosts("-s", "steps=20")
     run.wait_end()
     plain, found = undisturbed.losses(), run.losses()
@@ -82,7 +87,9 @@ def test_the_losses_are_those_of_one_host(on_two_hosts, undisturbed, wait_for, w
 
 
 @pytest.mark.faults  # for its length
-def test_a_host_that_dies_is_a_restart_from_the_last_checkpoint(on_two_hosts, undisturbed, world):
+def test_a_host_that_dies_is_a_restart_from_the_last_checkpoint(
+    on_two_hosts: Callable[..., Run], undisturbed: Run, world: World
+) -> None:
     run = on_two_hosts()
     run.wait_step(45)
     (rank,) = [p for p in world.processes() if "--worker" in p.cmdline() and p.environ().get("RANK") == "1"]
@@ -98,7 +105,9 @@ def test_a_host_that_dies_is_a_restart_from_the_last_checkpoint(on_two_hosts, un
 
 
 @pytest.mark.faults
-def test_a_cable_that_is_pulled_is_a_restart_when_it_is_back(on_two_hosts, two_hosts, world, wait_for):
+def test_a_cable_that_is_pulled_is_a_restart_when_it_is_back(
+    on_two_hosts: Callable[..., Run], two_hosts: list[str], world: World, wait_for: WaitFor
+) -> None:
     run = on_two_hosts()
     run.wait_step(45)
     ip("-n", two_hosts[1], "link", "set", "v2", "down")
@@ -111,7 +120,7 @@ def test_a_cable_that_is_pulled_is_a_restart_when_it_is_back(on_two_hosts, two_h
     assert max(run.losses()) == 240
 
 
-def test_a_host_that_is_not_there_is_named(world, two_hosts):
+def test_a_host_that_is_not_there_is_named(world: World, two_hosts: list[str]) -> None:
     arguments = ["launch", "-p", "nano", "-s", "nodes=2", "-s", "hosts=10.77.0.1,10.77.0.9"]
     for hosts, said in (
         ("10.77.0.1,10.77.0.9", "launch.hosts: 10.77.0.9 cannot be reached"),
@@ -128,7 +137,7 @@ def test_a_host_that_is_not_there_is_named(world, two_hosts):
         assert not (world.home / "runs").exists()
 
 
-def test_a_port_that_is_taken_is_named(world, two_hosts):
+def test_a_port_that_is_taken_is_named(world: World, two_hosts: list[str]) -> None:
     import socket
 
     with socket.socket() as taken:

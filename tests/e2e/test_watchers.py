@@ -8,13 +8,15 @@ import threading
 
 import pytest
 
+from engine.events.run_dir import RunDir
 from engine.runs.client import RunClient
+from tests.e2e.conftest import Run, World
 
 
 class Reader(threading.Thread):
     """A program of its own that reads through a ``RunClient``, live records too."""
 
-    def __init__(self, run_dir) -> None:
+    def __init__(self, run_dir: RunDir) -> None:
         super().__init__(daemon=True)
         self.link = RunClient(run_dir)
         self.live: list[str] = []
@@ -32,7 +34,7 @@ class Reader(threading.Thread):
 
 
 @pytest.mark.parametrize("disturbed", [False, True], ids=["calm", "supervisor killed"])
-def test_all_readers_see_the_same(world, disturbed):
+def test_all_readers_see_the_same(world: World, disturbed: bool) -> None:
     run = world.launch("-s", "steps=500")
     reader = Reader(run.run_dir)
     reader.start()
@@ -56,14 +58,14 @@ def test_all_readers_see_the_same(world, disturbed):
     assert [record["step"] for record in there if record["kind"] == "step"] == list(range(1, 501))
 
 
-def test_watching_goes_on_from_an_offset(undisturbed):
+def test_watching_goes_on_from_an_offset(undisturbed: Run) -> None:
     there = undisturbed.events()
     start = there[100]["at"]
     told = undisturbed.world.run("watch", undisturbed.id, "--json", "--from", start).stdout
     assert [json.loads(line) for line in told.splitlines()] == there[100:]
 
 
-def test_history_and_records_meet_without_a_seam(world):
+def test_history_and_records_meet_without_a_seam(world: World) -> None:
     run = world.launch()
     run.wait_step(60)
 
@@ -79,7 +81,7 @@ def test_history_and_records_meet_without_a_seam(world):
     assert before + after == list(range(1, 241))
 
 
-def test_watch_tells_a_person_in_words(undisturbed):
+def test_watch_tells_a_person_in_words(undisturbed: Run) -> None:
     told = undisturbed.world.run("watch", undisturbed.id)
     lines = told.stdout.splitlines()
     assert lines[-1].startswith("finished at step 240, loss ")
@@ -87,7 +89,7 @@ def test_watch_tells_a_person_in_words(undisturbed):
     assert any(line.startswith("validation at step 200") for line in lines)
 
 
-def test_a_reader_that_hangs_up_is_no_trouble(world):
+def test_a_reader_that_hangs_up_is_no_trouble(world: World) -> None:
     run = world.launch()
     watch = world.start("watch", run.id, "--json")
     assert watch.stdout.readline()

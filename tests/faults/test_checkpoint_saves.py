@@ -82,9 +82,11 @@ BEFORE: dict[str, tuple[dict[int, float], int]] = {
 
 IN_THE_SUITE = ("and one is deleted", "a step saved again")
 
+Scene = tuple[Callable[[], Path], dict[int, float], int]
+
 
 @pytest.fixture(params=[pytest.param(n, marks=[] if n in IN_THE_SUITE else pytest.mark.faults) for n in BEFORE])
-def scene(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Callable[[], Path], dict[int, float], int]:
+def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Scene:
     held, step = BEFORE[request.param]
     origin, out = tmp_path / "origin", tmp_path / "new" / "out"
     for number, value in held.items():
@@ -122,7 +124,7 @@ def looked_at(out: Path, held: dict[int, float], step: int) -> None:
     assert {p.name for p in out.iterdir()} == {"latest", *(f"ckpt_step_{n}" for n in (*whole, 15))}
 
 
-def test_death_at_any_call(scene):
+def test_death_at_any_call(scene: Scene) -> None:
     fresh, held, step = scene
 
     def dies_at(last: int) -> Act:
@@ -153,7 +155,7 @@ def test_death_at_any_call(scene):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
-def test_a_refusal_of_any_call(scene, number):
+def test_a_refusal_of_any_call(scene: Scene, number: int) -> None:
     fresh, held, step = scene
 
     def refuses_at(last: int) -> Act:
@@ -183,7 +185,7 @@ def test_a_refusal_of_any_call(scene, number):
         looked_at(out, held, step)
 
 
-def test_everything_is_on_the_disk_before_it_is_pointed_at(scene):
+def test_everything_is_on_the_disk_before_it_is_pointed_at(scene: Scene) -> None:
     fresh, _, step = scene
     out = fresh()
     with Calls(lambda *_: None).watched() as calls:
@@ -217,7 +219,7 @@ FILES = ("model.safetensors", "optimizer.safetensors", "trainer.json", "manifest
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_is_named_and_the_one_before_is_taken(tmp_path, name):
+def test_a_damaged_file_is_named_and_the_one_before_is_taken(tmp_path: Path, name: str) -> None:
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     draw = random.Random(seed)
@@ -241,7 +243,7 @@ def test_a_damaged_file_is_named_and_the_one_before_is_taken(tmp_path, name):
             assert checkpoint.steps(out) == [5]
 
 
-def test_a_damaged_pointer_still_leads_to_a_whole_checkpoint(tmp_path):
+def test_a_damaged_pointer_still_leads_to_a_whole_checkpoint(tmp_path: Path) -> None:
     put(tmp_path, 5, 5.0)
     put(tmp_path, 10, 9.0)
     pointer = (tmp_path / "latest").read_bytes()
@@ -298,7 +300,7 @@ ANOTHER, AGAIN = {5: 5.0}, {10: 1.0}
     ],
     ids=str,
 )
-def test_a_process_that_the_kernel_refuses_or_kills(tmp_path, held, injected):
+def test_a_process_that_the_kernel_refuses_or_kills(tmp_path: Path, held: dict[int, float], injected: str) -> None:
     out = tmp_path / "out"
     for step, value in held.items():
         put(out, step, value)

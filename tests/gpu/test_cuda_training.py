@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def test_a_paused_run_leaves_the_card_and_comes_back_to_the_bit(monkeypatch: pyt
     assert all(torch.equal(tensor, held[name]) for name, tensor in straight.items())
 
 
-def test_a_checkpoint_written_beside_the_next_forward_is_that_of_the_step_before(tmp_path) -> None:
+def test_a_checkpoint_written_beside_the_next_forward_is_that_of_the_step_before(tmp_path: Path) -> None:
     spec = tiny()
     backend = TorchBackend(spec)
     steps(backend, spec, 2)

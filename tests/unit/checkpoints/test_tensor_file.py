@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -52,7 +53,7 @@ def test_an_empty_file_is_one_too(tmp_path: Path) -> None:
     assert load_file(tmp_path / "file") == {}
 
 
-def test_a_tensor_of_many_pieces(tmp_path: Path, monkeypatch) -> None:
+def test_a_tensor_of_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensor_file, "PIECE", 10)
     tensor_file.write_tensors(tmp_path / "file", TENSORS)
     assert all(bits(tensor) == bits(TENSORS[name]) for name, tensor in load_file(tmp_path / "file").items())

@@ -17,7 +17,7 @@ from profiles.errors import UserError
 from tests.unit.runs.served import PATIENCE, Served
 
 if TYPE_CHECKING:
-    from conftest import Make
+    from tests.unit.runs.conftest import Make
 
 
 @pytest.mark.parametrize("served", [True, False])

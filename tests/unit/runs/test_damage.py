@@ -26,7 +26,7 @@ from tui.cli.run_commands import LineShow
 from tui.text.event_text import tell
 
 if TYPE_CHECKING:
-    from conftest import Make
+    from tests.unit.runs.conftest import Make
 
 FLIPS = 300
 

@@ -18,7 +18,7 @@ from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
 
 if TYPE_CHECKING:
-    from conftest import Make
+    from tests.unit.runs.conftest import Make
 
 STEPS = 300
 

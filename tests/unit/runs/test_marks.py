@@ -20,7 +20,7 @@ from engine.runs import client as client_module
 from engine.runs.client import RunClient
 
 if TYPE_CHECKING:
-    from conftest import Make
+    from tests.unit.runs.conftest import Make
 
 
 def test_marks_are_what_happened_with_its_step() -> None:

@@ -21,7 +21,7 @@ from engine.events.run_dir import RunDir
 from tests.unit.runs.served import PATIENCE, Served
 
 if TYPE_CHECKING:
-    from conftest import Make
+    from tests.unit.runs.conftest import Make
 
 
 class Client:

@@ -21,7 +21,7 @@ from profiles import registry
 from profiles.errors import UserError
 
 if TYPE_CHECKING:
-    from conftest import Make
+    from tests.unit.runs.conftest import Make
 
 DEAD = {"pid": 2**22 + 1, "start_ticks": 1}  # above the largest pid there can be
 
