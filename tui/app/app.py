@@ -26,7 +26,7 @@ from tui.app.settings import Settings
 from tui.app.terminal import clipboard
 from tui.app.terminal.cell_diff import CellDiff
 from tui.app.terminal.key_queue import KeyQueue
-from tui.app.terminal.tty import LOST_TERMINAL, check_terminal, watch_terminal
+from tui.app.terminal.tty import HANGUP_EXIT_CODE, check_terminal, exit_with_terminal
 from tui.app.themes import FEW_COLOURS, THEMES, drawn
 from tui.app.widgets.bar import KeyBar
 
@@ -98,14 +98,14 @@ class MlaApp(App[int]):
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
         if isinstance(renderable, ChopsUpdate):
-            renderable = CellDiff.of(renderable)
+            renderable = CellDiff.from_update(renderable)
         super()._display(screen, renderable)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return dict(THEMES[0].variables)
 
     def on_mount(self) -> None:
-        self.run_worker(self._typed.hand_on(), group="typed")
+        self.run_worker(self._typed.deliver(), group="typed")
         self.screen_change_signal.subscribe(self, self._bind)
         self.apply(self.settings)
         for line in self.trouble:
@@ -140,7 +140,7 @@ class MlaApp(App[int]):
     def copy_to_clipboard(self, text: str) -> None:
         super().copy_to_clipboard(text)
         if clipboard.inside_tmux():
-            self.run_worker(partial(clipboard.to_tmux, text), thread=True, group="clipboard")
+            self.run_worker(partial(clipboard.copy_to_tmux, text), thread=True, group="clipboard")
 
     def notify(
         self,
@@ -260,10 +260,10 @@ def run_app(store: RunStore, run_id: str | None = None, *, read_only: bool = Fal
     import sys
 
     from tui.app.settings import load
-    from tui.app.terminal.allocator import give_back
+    from tui.app.terminal.allocator import return_freed_memory
 
     check_terminal()
-    give_back()
+    return_freed_memory()
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)  # exported once, they would outlive every change of the terminal's size
     settings, trouble = load()
@@ -272,6 +272,6 @@ def run_app(store: RunStore, run_id: str | None = None, *, read_only: bool = Fal
     if low_bandwidth:
         settings = replace(settings, low_bandwidth=True)
     app = MlaApp(store, run_id, settings=settings, trouble=trouble, read_only=read_only)
-    with watch_terminal(app, sys.stdin.fileno()) as terminal:
+    with exit_with_terminal(app, sys.stdin.fileno()) as terminal:
         app.run()
-    return LOST_TERMINAL if terminal.lost else app.return_code or 0
+    return HANGUP_EXIT_CODE if terminal.lost else app.return_code or 0

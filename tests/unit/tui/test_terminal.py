@@ -106,7 +106,7 @@ STDERR_TO_NULL = f"import os; os.dup2(os.open(os.devnull, os.O_WRONLY), 2); impo
 @pytest.mark.parametrize(
     ("code", "env", "line"),
     [
-        (MAIN, {"TERM": "dumb"}, "mla-tui: TERM=dumb: the app needs a terminal whose cursor it can move"),
+        (MAIN, {"TERM": "dumb"}, "mla-tui: TERM=dumb: the app needs a terminal with cursor movement"),
         (MAIN, {"TERM": ""}, "mla-tui: TERM=: the app needs a terminal"),
         (MAIN, {"PYTHONIOENCODING": "latin-1"}, "the locale's encoding is iso8859-1, and the app draws in UTF-8"),
         (STDERR_TO_NULL, {}, "the app needs a terminal, and stderr is none"),

@@ -21,7 +21,7 @@ from tui.app.state import log_lines
 from tui.app.state.log_lines import Entry, Page
 from tui.app.state.run_view import DRAWN, READ, RunView
 from tui.app.state.viewport import Viewport, Wanted
-from tui.app.terminal.refresh_rate import BASE, RefreshRate
+from tui.app.terminal.refresh_rate import TICK, RefreshRate
 from tui.app.widgets.bar import Heading, KeyBar
 from tui.app.widgets.chart import Chart
 from tui.app.widgets.log import LogTail
@@ -109,7 +109,7 @@ class MonitorScreen(Navigation, Screen[None]):
     def on_mount(self) -> None:
         self._panes = list(self.query(Chart))
         self._panes[0].focus()
-        self.set_interval(BASE, self._tick)
+        self.set_interval(TICK, self._tick)
         self.call_after_refresh(self.follow)
         self._paint()
 

@@ -1,7 +1,8 @@
-"""Has the C library give memory back: the app stands open for days, and what a look at a long run took must not stay.
+"""Configures the C library's allocator to return freed memory to the operating system.
 
-glibc keeps a heap for each thread that reads, and what was freed below anything still in use. One heap, and blocks of
-their own for whatever is large, cost nothing that a person notices. Other C libraries do as they do.
+The app stays open for days, and reading a long run once must not raise its memory for good. By default glibc keeps one
+heap per thread and cannot shrink a heap below its topmost used block. With a single heap, and large blocks mapped on
+their own, freed memory is returned; the cost is not noticeable. Other C libraries are left unchanged.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import ctypes
 
 # <malloc.h>
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
-_LARGE = 128 << 10  # bytes; glibc begins with this and raises it with use, unless it was set
+_LARGE = 128 << 10  # bytes; glibc starts with this value and raises it with use, unless it was set
 
 
-def give_back() -> None:
+def return_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, _LARGE)):

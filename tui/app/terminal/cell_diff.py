@@ -1,21 +1,23 @@
-"""Sending exactly the cells that were refreshed.
+"""Writes only the cells that were refreshed to the terminal.
 
-Textual 8 knows which spans of a row are dirty, but writes each from the left edge of its widget on, and a row with two
-spans twice. For a status line or a chart of which a few digits change that is most of what goes over ssh.
+Textual 8 knows which spans of a row are dirty, but it writes each span from the left edge of its widget, and a row with
+two spans twice. For a status line or a chart in which a few digits change, that is most of the bytes sent over ssh.
 """
 
 from __future__ import annotations
 
 from rich.console import Console
 from rich.control import Control
+
+# Textual has no public hook for what it writes: this private class is its partial update.
 from textual._compositor import ChopsUpdate
 
 
 class CellDiff(ChopsUpdate):
-    """The same update, cut at both ends of every span."""
+    """The same update, with each strip cropped to both ends of its span."""
 
     @classmethod
-    def of(cls, update: ChopsUpdate) -> CellDiff:
+    def from_update(cls, update: ChopsUpdate) -> CellDiff:
         return cls(update.chops, update.spans, update.chop_ends)
 
     def render_segments(self, console: Console) -> str:

@@ -1,4 +1,7 @@
-"""Copies inside tmux, which by its default (``set-clipboard external``) lets no program in it set the clipboard."""
+"""Copies text to the clipboard from inside tmux.
+
+With its default (``set-clipboard external``) tmux ignores the escape sequence by which a program sets the clipboard.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,14 @@ import contextlib
 import os
 import subprocess
 
-_PATIENCE = 5.0  # seconds
+_TIMEOUT = 5.0  # seconds
 
 
 def inside_tmux() -> bool:
     return bool(os.environ.get("TMUX"))
 
 
-def to_tmux(text: str) -> None:
-    """Make ``text`` tmux's newest buffer; tmux (from 3.2 on) hands it on to the clipboard of its own terminal."""
+def copy_to_tmux(text: str) -> None:
+    """Make ``text`` tmux's newest buffer; tmux 3.2 and later also passes it to its own terminal's clipboard."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(["tmux", "load-buffer", "-w", "-"], input=text.encode(), capture_output=True, timeout=_PATIENCE)
+        subprocess.run(["tmux", "load-buffer", "-w", "-"], input=text.encode(), capture_output=True, timeout=_TIMEOUT)

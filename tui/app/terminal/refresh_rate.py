@@ -1,25 +1,25 @@
-"""How often something is painted, where a person may change that at any moment."""
+"""Limits how often something is painted, by an interval that may change at any time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-BASE = 0.5  # seconds between two questions whether it is time: the shortest pace there is
-_SLACK = BASE / 4  # a timer that came a little early is not sent away for a whole beat
+TICK = 0.5  # seconds between two checks, and the shortest interval
+_SLACK = TICK / 4  # a timer that fires slightly early must not wait for the next tick
 
 
 class RefreshRate:
-    """``every`` gives the seconds between two times; it is asked anew each time."""
+    """``interval`` returns the seconds between two paints; it is called at every check."""
 
-    def __init__(self, every: Callable[[], float]) -> None:
-        self._every = every
+    def __init__(self, interval: Callable[[], float]) -> None:
+        self._interval = interval
         self._last = float("-inf")
 
     def due(self) -> bool:
-        """Whether it is time again; if so, the next time is counted from now."""
+        """Return whether a paint is due; if so, start the next interval."""
         now = time.monotonic()
-        if now - self._last < self._every() - _SLACK:
+        if now - self._last < self._interval() - _SLACK:
             return False
         self._last = now
         return True

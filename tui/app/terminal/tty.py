@@ -1,7 +1,7 @@
-"""Ending the app when its terminal ends.
+"""Checks that the terminal can show the app, and ends the app when the terminal closes.
 
 At the end of stdin Textual's input thread spins, and its writer thread dies on the first write, after which the event
-loop may block for ever on a full queue. So a thread of our own looks at the terminal and has the last word.
+loop can block forever on a full queue. So a thread polls the terminal, and ends the process if the app does not.
 """
 
 from __future__ import annotations
@@ -20,56 +20,58 @@ from textual.app import App
 
 from profiles.errors import UserError
 
-LOST_TERMINAL = 128 + signal.SIGHUP
-_LOOK = 0.5  # seconds between two looks at the terminal
-_PATIENCE = 3.0  # seconds for a clean end
+HANGUP_EXIT_CODE = 128 + signal.SIGHUP
+_POLL_INTERVAL = 0.5  # seconds
+_EXIT_TIMEOUT = 3.0  # seconds for a clean exit
 
 
 def check_terminal() -> None:
-    """Raises ``UserError`` where there is nothing to draw on, or it cannot show what the app draws."""
-    without = "without one use: mla-tui ls, mla-tui status RUN, mla-tui watch RUN"
+    """Raise ``UserError`` if there is no terminal, or if it cannot show what the app draws."""
+    alternatives = "without one use: mla-tui ls, mla-tui status RUN, mla-tui watch RUN"
     # Keys come from stdin, and Textual draws on stderr.
     for name, stream in (("stdin", sys.stdin), ("stdout", sys.stdout), ("stderr", sys.__stderr__)):
         if stream is None or not stream.isatty():
-            raise UserError(f"the app needs a terminal, and {name} is none; {without}")
+            raise UserError(f"the app needs a terminal, and {name} is none; {alternatives}")
     term = os.environ.get("TERM", "")
     if term in ("", "dumb", "unknown"):
-        raise UserError(f"TERM={term}: the app needs a terminal whose cursor it can move; {without}")
+        raise UserError(f"TERM={term}: the app needs a terminal with cursor movement; {alternatives}")
     encoding = str(getattr(sys.__stderr__, "encoding", "utf-8"))
     if encoding.lower().replace("-", "") != "utf8":
-        way = "start it with LC_ALL=C.UTF-8 if your terminal shows UTF-8"
-        raise UserError(f"the locale's encoding is {encoding}, and the app draws in UTF-8: {way}")
+        fix = "start it with LC_ALL=C.UTF-8 if your terminal shows UTF-8"
+        raise UserError(f"the locale's encoding is {encoding}, and the app draws in UTF-8: {fix}")
 
 
-class _Watch:
+class TerminalWatch:
+    """Ends ``app`` when the terminal behind ``fd`` closes or a signal asks for it; then ``lost`` is true."""
+
     def __init__(self, app: App[Any], fd: int) -> None:
         self.lost = False
         self._app = app
         self._fd = fd
         self._wake = threading.Event()
-        self._done = threading.Event()
+        self._stopped = threading.Event()
 
-    def hang_up(self, signum: int, frame: FrameType | None) -> None:
+    def on_signal(self, signum: int, frame: FrameType | None) -> None:
         self.lost = True
         self._wake.set()
 
-    def finish(self) -> None:
-        self._done.set()
+    def stop(self) -> None:
+        self._stopped.set()
         self._wake.set()
 
     def run(self) -> None:
-        while not self.lost and not self._done.is_set():
-            self._wake.wait(_LOOK)
-            self.lost = self.lost or not _is_there(self._fd)
-        if self._done.is_set():
+        while not self.lost and not self._stopped.is_set():
+            self._wake.wait(_POLL_INTERVAL)
+            self.lost = self.lost or not _is_open(self._fd)
+        if self._stopped.is_set():
             return
-        self._app.call_later(self._app.exit, None, LOST_TERMINAL)
-        if not self._done.wait(_PATIENCE):
-            os._exit(LOST_TERMINAL)
+        self._app.call_later(self._app.exit, None, HANGUP_EXIT_CODE)
+        if not self._stopped.wait(_EXIT_TIMEOUT):
+            os._exit(HANGUP_EXIT_CODE)
 
 
-def _is_there(fd: int) -> bool:
-    """A terminal that was hung up answers its attributes with an error, on Linux and macOS alike."""
+def _is_open(fd: int) -> bool:
+    """Return whether the terminal still exists: after a hangup, reading its attributes fails on Linux and macOS."""
     try:
         termios.tcgetattr(fd)
     except (termios.error, OSError):
@@ -78,15 +80,15 @@ def _is_there(fd: int) -> bool:
 
 
 @contextmanager
-def watch_terminal(app: App[Any], fd: int) -> Iterator[_Watch]:
-    """While the block runs, SIGHUP, SIGTERM or the end of the terminal behind ``fd`` ends ``app``."""
-    watch = _Watch(app, fd)
-    before = {number: signal.signal(number, watch.hang_up) for number in (signal.SIGHUP, signal.SIGTERM)}
+def exit_with_terminal(app: App[Any], fd: int) -> Iterator[TerminalWatch]:
+    """While the block runs, end ``app`` on SIGHUP, on SIGTERM and when the terminal behind ``fd`` closes."""
+    watch = TerminalWatch(app, fd)
+    before = {number: signal.signal(number, watch.on_signal) for number in (signal.SIGHUP, signal.SIGTERM)}
     thread = threading.Thread(target=watch.run, name="terminal-watch", daemon=True)
     thread.start()
     try:
         yield watch
     finally:
-        watch.finish()
+        watch.stop()
         for number, handler in before.items():
             signal.signal(number, handler)
