@@ -13,7 +13,6 @@ from rich.console import RenderableType
 from textual import events, on, work
 from textual._compositor import ChopsUpdate
 from textual.actions import ActionParseResult
-from textual.app import App
 from textual.binding import BindingType
 from textual.command import Provider
 from textual.dom import DOMNode
@@ -22,6 +21,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from tui.app import actions
+from tui.app.base import BaseApp
 from tui.app.settings import Settings
 from tui.app.terminal import clipboard
 from tui.app.terminal.cell_diff import CellDiff
@@ -44,7 +44,7 @@ def _action_provider() -> type[Provider]:
     return ActionProvider
 
 
-class MlaApp(App[int]):
+class MlaApp(BaseApp):
     """Shows the runs of ``store``; goes straight to the monitor of ``run_id`` when given.
 
     ``trouble`` are lines about settings that were not taken. ``read_only`` refuses every action that changes something.

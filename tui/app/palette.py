@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from tui.app import actions
-
-if TYPE_CHECKING:
-    from tui.app.app import MlaApp
+from tui.app.base import AppScreen
 
 
 class ActionProvider(Provider):
     """Offers every action of the registry that the screen below answers to here."""
 
     def _offered(self) -> Iterator[actions.Action]:
-        place = getattr(self.screen, "place", actions.APP)
-        return (a for a in cast("MlaApp", self.app).offered(place) if not a.natural and a.id != "palette")
+        screen = self.screen
+        offered = screen.app.offered(getattr(screen, "place", actions.APP)) if isinstance(screen, AppScreen) else []
+        return (a for a in offered if not a.natural and a.id != "palette")
 
     def _run(self, action: actions.Action) -> partial[Coroutine[Any, Any, bool]]:
         namespace = self.app if actions.APP in action.screens else self.screen

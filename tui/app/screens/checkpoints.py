@@ -15,11 +15,11 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.message import Message
-from textual.screen import Screen
 from textual.widgets import Static
 
 from profiles.errors import SpecError, UserError
 from tui.app import actions, cli_process
+from tui.app.base import AppScreen
 from tui.app.widgets.ask import Ask
 from tui.app.widgets.bar import Heading, KeyBar
 from tui.app.widgets.checkpoint_list import CheckpointList
@@ -38,7 +38,7 @@ _TOKENS = 120  # of a text, as mla-tui sample has it
 _NOTHING = "{} has no checkpoint yet\n\n{}, q goes back"
 
 
-class CheckpointsScreen(Screen[None]):
+class CheckpointsScreen(AppScreen[None]):
     """Workers read, run and delete; their messages are what the widgets follow."""
 
     CSS_PATH = "../styles/checkpoints.tcss"

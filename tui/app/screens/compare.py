@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.message import Message
-from textual.screen import Screen
 
 from engine.events.run_dir import RunDir
 from profiles.errors import UserError
 from tui.app import actions
+from tui.app.base import AppScreen
 from tui.app.screens.panes import SMOOTHINGS
 from tui.app.state import raster
 from tui.app.state.comparison import ALWAYS, AXES, LETTERS, STEP, TIME, ComparedRun, Reader, Update
@@ -25,9 +25,6 @@ from tui.app.widgets.legend import Legend
 from tui.app.widgets.overlay import Overlay, lettered, style
 from tui.app.widgets.spec_table import SpecTable
 from tui.text import format as words
-
-if TYPE_CHECKING:
-    from tui.app.app import MlaApp
 
 _EVERY = 2.0  # seconds between two looks at the living runs
 _TOGETHER = 0.1  # seconds in which what was read is painted at once
@@ -53,7 +50,7 @@ SERIES = (
 _AXIS_TITLES = {"step": "by step", "tokens": "by tokens", "time": "by time since the first step"}
 
 
-class CompareScreen(Screen[None]):
+class CompareScreen(AppScreen[None]):
     """A worker reads the runs and posts what it found; only the handlers here touch widgets."""
 
     CSS_PATH: ClassVar[list[str | PurePath]] = ["../styles/monitor.tcss", "../styles/compare.tcss"]
@@ -220,7 +217,7 @@ class CompareScreen(Screen[None]):
 
     def action_look(self) -> None:
         """Open the run under the cursor."""
-        cast("MlaApp", self.app).open_run(self._runs[self._legend.cursor])
+        self.app.open_run(self._runs[self._legend.cursor])
 
     def action_series(self, by: int) -> None:
         self._series = (self._series + by) % len(SERIES)

@@ -7,11 +7,12 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
+from tui.app.base import AppModal
 
-class ConfirmScreen(ModalScreen[str]):
+
+class ConfirmScreen(AppModal[str]):
     """Dismisses with the id of the chosen answer, or with ``cancel``."""
 
     CSS_PATH = "../styles/dialogs.tcss"

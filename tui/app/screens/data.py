@@ -13,10 +13,10 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.message import Message
-from textual.screen import Screen
 from textual.widgets import Static
 
 from tui.app import actions, cli_process
+from tui.app.base import AppScreen
 from tui.app.widgets.ask import Ask
 from tui.app.widgets.bar import Heading, KeyBar
 from tui.app.widgets.picker import Picker
@@ -27,7 +27,7 @@ from tui.text import format as words
 _NO_TEXT = "no tokenizer.json beside the data: copy the one that packed it there to see text"
 
 
-class DataScreen(Screen[None]):
+class DataScreen(AppScreen[None]):
     """One question at a time: a newer one ends the child process of an older one."""
 
     CSS_PATH = "../styles/data.tcss"

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 from rich.cells import cell_len
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from tui.app import actions
 from tui.app.actions import Action
-
-if TYPE_CHECKING:
-    from tui.app.app import MlaApp
+from tui.app.base import AppModal
 
 _GAP = 2  # cells between two columns
 _KEYS = 7  # cells for keys where there is little room
@@ -80,7 +77,7 @@ def _breaks(groups: Sequence[tuple[str, list[Action]]], total: int, columns: int
     ]
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(AppModal[None]):
     """Any of the usual ways out closes it; it scrolls where it does not fit."""
 
     CSS_PATH = "../styles/dialogs.tcss"
@@ -107,9 +104,8 @@ class HelpScreen(ModalScreen[None]):
         self._fill()
 
     def _fill(self) -> None:
-        app = cast("MlaApp", self.app)
         width, height = self.size
-        text = help_text(app.offered(self._place), min(width, 100) - _AROUND, height - _BESIDE)
+        text = help_text(self.app.offered(self._place), min(width, 100) - _AROUND, height - _BESIDE)
         self.query_one("#help-keys", Static).update(text)
 
     def action_scroll(self, by: int) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.message import Message
-from textual.screen import Screen
 from textual.widgets import Input
 
 from engine.events.run_dir import is_elsewhere
 from engine.events.summary import CUT_OFF
 from profiles.errors import UserError
 from tui.app import actions
+from tui.app.base import AppScreen
 from tui.app.state import raster
 from tui.app.state.run_list import SORTS, WHICH, arranged
 from tui.app.widgets.bar import Heading, KeyBar, Notice
@@ -27,13 +27,12 @@ from tui.text.event_text import cut_off
 
 if TYPE_CHECKING:
     from engine.runs.store import RunStore
-    from tui.app.app import MlaApp
 
 _SPARK_EVERY = 5.0  # seconds between two looks at the loss of a living run
 _SPARK = 12  # cells
 
 
-class HomeScreen(Screen[None]):
+class HomeScreen(AppScreen[None]):
     """Looks at the store once a second while it is on top."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings(actions.HOME)]
@@ -86,11 +85,11 @@ class HomeScreen(Screen[None]):
                     await self._look_at_losses(runs, sparked)
                 except UserError as error:
                     self.post_message(self.Loaded([], str(error)))
-            await asyncio.sleep(self._mla_app().settings.number_every)
+            await asyncio.sleep(self.app.settings.number_every)
 
     async def _look_at_losses(self, runs: list[dict[str, Any]], sparked: dict[str, float]) -> None:
         """Sparklines: an ended run is read once, a living one every few seconds; one screenful at most."""
-        if self.size.width < SPARK_FROM or self._mla_app().settings.low_bandwidth:
+        if self.size.width < SPARK_FROM or self.app.settings.low_bandwidth:
             return
         from engine.runs.client import RunClient
 
@@ -164,15 +163,12 @@ class HomeScreen(Screen[None]):
     def _cut_off(self) -> list[str]:
         return [run["id"] for run in self._runs if run.get("phase") == CUT_OFF]
 
-    def _mla_app(self) -> MlaApp:
-        return cast("MlaApp", self.app)
-
     def action_open(self) -> None:
         chosen = self.query_one(RunsTable).chosen
         if chosen is None:
             return
         try:
-            self._mla_app().open_run(self._store.find(chosen["id"]))
+            self.app.open_run(self._store.find(chosen["id"]))
         except UserError as error:
             self.notify(str(error), severity="error")
 
@@ -235,7 +231,7 @@ class HomeScreen(Screen[None]):
             self.notify("there is no run to compare")
             return
         try:
-            self._mla_app().open_compare([self._store.find(id) for id in ids], hint)
+            self.app.open_compare([self._store.find(id) for id in ids], hint)
         except UserError as error:
             self.notify(str(error), severity="error")
 
@@ -248,13 +244,13 @@ class HomeScreen(Screen[None]):
         self._show()
 
     def action_new_run(self) -> None:
-        self._mla_app().open_new_run()
+        self.app.open_new_run()
 
     def action_checkpoints(self) -> None:
-        self._mla_app().open_checkpoints((self.query_one(RunsTable).chosen or {}).get("id"))
+        self.app.open_checkpoints((self.query_one(RunsTable).chosen or {}).get("id"))
 
     def action_data(self) -> None:
-        self._mla_app().open_data((self.query_one(RunsTable).chosen or {}).get("id"))
+        self.app.open_data((self.query_one(RunsTable).chosen or {}).get("id"))
 
     def action_filter(self) -> None:
         field = self.query_one(Input)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Grid
 from textual.message import Message
-from textual.screen import Screen
 
 from profiles.errors import UserError
 from tui.app import actions
@@ -32,7 +31,6 @@ from tui.text import event_text
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
     from engine.runs.client import RunClient
-    from tui.app.app import MlaApp
 
 _TOLD = 200  # lines of the log that are told when a run is opened
 _LOOK_BACK = 16 << 20  # bytes of log read for them at most
@@ -43,7 +41,7 @@ _SETTLED = 0.1  # seconds without another key before a part of the log is read
 _AT_ONCE = ("state", "edit", "start", "oom", "checkpoint", "alert", "exit", "link")
 
 
-class MonitorScreen(Navigation, Screen[None]):
+class MonitorScreen(Navigation):
     """Workers read the link and post messages; only the handlers here touch widgets."""
 
     CSS_PATH = "../styles/monitor.tcss"
@@ -90,8 +88,8 @@ class MonitorScreen(Navigation, Screen[None]):
         self.lens = Viewport(self.view)
         self._smoothing = 0
         self._dirty = True
-        self._numbers = RefreshRate(lambda: cast("MlaApp", self.app).settings.number_every)
-        self._charts = RefreshRate(lambda: cast("MlaApp", self.app).settings.chart_every)
+        self._numbers = RefreshRate(lambda: self.app.settings.number_every)
+        self._charts = RefreshRate(lambda: self.app.settings.chart_every)
         self._was_up = False
         self._want: dict[str, Any] | None = None  # of memory, about which a person is asked
         self._offered: dict[str, Any] | None = None  # that form has been opened
@@ -194,7 +192,7 @@ class MonitorScreen(Navigation, Screen[None]):
         top = self.app.screen
         if self._want is None and getattr(top, "held", False):
             top.dismiss(None)
-        elif cast("MlaApp", self.app).read_only:
+        elif self.app.read_only:
             return
         elif self.is_active and self._want is not self._offered and self.view.phase == "paused":
             self._offered = self._want
@@ -255,7 +253,7 @@ class MonitorScreen(Navigation, Screen[None]):
         self.dismiss()
 
     def action_checkpoints(self) -> None:
-        cast("MlaApp", self.app).open_checkpoints(self.run.id)
+        self.app.open_checkpoints(self.run.id)
 
     def action_pane(self, index: int) -> None:
         """The panes have the first numbers; 5 is the log, however many panes there are."""

@@ -7,9 +7,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from textual import on
-from textual.screen import Screen
 from textual.widgets import Input
 
+from tui.app.base import AppScreen
 from tui.app.screens import panes
 from tui.app.widgets.bar import Heading, KeyBar
 from tui.app.widgets.chart import Chart
@@ -30,7 +30,7 @@ _COPIED = (
 )
 
 
-class Navigation(Screen[None]):
+class Navigation(AppScreen[None]):
     """The part of the monitor that only looks. The monitor has the lens and paints."""
 
     lens: Viewport

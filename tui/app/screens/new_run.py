@@ -12,12 +12,12 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
-from textual.screen import Screen
 from textual.widgets import Input, Label, Static
 
 from profiles import registry
 from profiles.errors import SpecError, UserError
 from tui.app import actions
+from tui.app.base import AppScreen
 from tui.app.widgets.bar import Heading, KeyBar
 from tui.app.widgets.canvas import Row
 from tui.app.widgets.forecast_bar import ForecastBars
@@ -59,7 +59,7 @@ class ProfileList(Picker):
         return [(f" {self.names[index]}", "")]
 
 
-class NewRunScreen(Screen[None]):
+class NewRunScreen(AppScreen[None]):
     """Every key press builds the spec anew: it is the spec, not the form, that is right or wrong."""
 
     CSS_PATH: ClassVar[list[str | PurePath]] = ["../styles/new_run.tcss", "../styles/forecast.tcss"]

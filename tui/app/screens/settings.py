@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar
 
-from textual import events
+from textual import events, getters
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
 from profiles.errors import SpecError, UserError
 from tui.app import actions, custom_keys
 from tui.app import settings as stored
+from tui.app.base import AppModal, AppScreen, BaseApp
 from tui.app.settings import Settings
 from tui.app.themes import THEMES
 from tui.app.widgets.bar import Heading, KeyBar
 from tui.app.widgets.canvas import Row
 from tui.app.widgets.picker import Picker
 from tui.text.ellipsis import clip
-
-if TYPE_CHECKING:
-    from tui.app.app import MlaApp
 
 _SWITCH = ((True, "on"), (False, "off"))
 
@@ -54,6 +51,7 @@ _ENTRIES = (
 class SettingsList(Picker):
     """The settings, then a line for each action whose key can be another."""
 
+    app = getters.app(BaseApp)
     COMPONENT_CLASSES: ClassVar[set[str]] = {"settings--value"}
 
     def __init__(self) -> None:
@@ -62,7 +60,7 @@ class SettingsList(Picker):
 
     @property
     def _settings(self) -> Settings:
-        return cast("MlaApp", self.app).settings
+        return self.app.settings
 
     @property
     def entry(self) -> _Entry | None:
@@ -93,7 +91,7 @@ def _line(title: str, value: str, note: str, width: int) -> Row:
     return [*shown, (clip(note, max(width - 38, 0)), "picker--dim")]
 
 
-class SettingsScreen(Screen[None]):
+class SettingsScreen(AppScreen[None]):
     """What is changed here is written down at once; where that fails it holds until the app ends, and that is said."""
 
     CSS_PATH = "../styles/settings.tcss"
@@ -103,7 +101,7 @@ class SettingsScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         yield Heading("settings", note=str(stored.settings_path()))
         yield SettingsList()
-        yield Static("\n".join(self._mla_app().trouble), id="message", markup=False)
+        yield Static("\n".join(self.app.trouble), id="message", markup=False)
         yield KeyBar(actions.SETTINGS)
 
     def on_mount(self) -> None:
@@ -112,9 +110,6 @@ class SettingsScreen(Screen[None]):
     @property
     def _list(self) -> SettingsList:
         return self.query_one(SettingsList)
-
-    def _mla_app(self) -> MlaApp:
-        return cast("MlaApp", self.app)
 
     def action_back(self) -> None:
         self.dismiss()
@@ -125,7 +120,7 @@ class SettingsScreen(Screen[None]):
             self.app.push_screen(KeyScreen(self._list.action), self._new_keys)
             return
         values = [value for value, _ in entry.values]
-        now = getattr(self._mla_app().settings, entry.key)
+        now = getattr(self.app.settings, entry.key)
         later = values.index(now) + 1 if now in values else 0
         self._set(entry.key, values[later % len(values)])
 
@@ -150,7 +145,7 @@ class SettingsScreen(Screen[None]):
 
     def _set_keys(self, id: str, text: str | None) -> None:
         """The keys in ``text`` for one action, or with None the one it had; refused where another has them."""
-        own = {other: held for other, held in self._mla_app().settings.keys.items() if other != id}
+        own = {other: held for other, held in self.app.settings.keys.items() if other != id}
         try:
             if text is not None:
                 own[id] = custom_keys.own_keys(id, text)
@@ -163,7 +158,7 @@ class SettingsScreen(Screen[None]):
         self._store(id, text, "keys")
 
     def _apply(self, change: dict[str, Any]) -> None:
-        self._mla_app().apply(replace(self._mla_app().settings, **change))
+        self.app.apply(replace(self.app.settings, **change))
         self._list.redraw()
 
     def _store(self, key: str, value: Any, table: str = "") -> None:
@@ -178,7 +173,7 @@ class SettingsScreen(Screen[None]):
         self.query_one("#message", Static).update(text)
 
 
-class KeyScreen(ModalScreen[str | None]):
+class KeyScreen(AppModal[str | None]):
     """Waits for one key; dismisses with it as it stands in the settings, or with None after Esc."""
 
     CSS_PATH = "../styles/dialogs.tcss"

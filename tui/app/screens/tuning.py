@@ -12,10 +12,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
-from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
 from profiles.errors import SpecError, UserError
+from tui.app.base import AppModal
 from tui.app.widgets.forecast_bar import ForecastBars
 from tui.app.widgets.lever_list import LeverList
 from tui.app.widgets.number import NumberField
@@ -34,7 +34,7 @@ _SHORT = 24  # a terminal below this many lines gets the bars without their lege
 _NARROW = 72  # columns below which the step's sequences have no room beside its numbers
 
 
-class TuningScreen(ModalScreen["dict[str, Any] | None"]):
+class TuningScreen(AppModal["dict[str, Any] | None"]):
     """Dismisses with the changes that were sent, or with None."""
 
     CSS_PATH: ClassVar[list[str | PurePath]] = ["../styles/dialogs.tcss", "../styles/forecast.tcss"]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 from rich.cells import cell_len
+from textual import getters
 
 from tui.app import actions
+from tui.app.base import BaseApp
 from tui.app.widgets.canvas import Canvas, Row, Span
 from tui.text.ellipsis import clip
-
-if TYPE_CHECKING:
-    from tui.app.app import MlaApp
 
 
 class Heading(Canvas):
     """What this screen is, and a note at the right edge."""
 
+    app = getters.app(BaseApp)
     COMPONENT_CLASSES: ClassVar[set[str]] = {"heading--title", "heading--note", "heading--warn"}
 
     def __init__(self, title: str, note: str = "", *, id: str | None = None) -> None:
@@ -32,7 +32,7 @@ class Heading(Canvas):
 
     def draw(self, width: int, height: int) -> list[Row]:
         note, style = self._note
-        title = f" read-only · {self._title}" if cast("MlaApp", self.app).read_only else f" {self._title}"
+        title = f" read-only · {self._title}" if self.app.read_only else f" {self._title}"
         gap = width - cell_len(title) - cell_len(note) - 1
         if gap < 2:
             return [[(title, "heading--title")]]
@@ -61,6 +61,7 @@ class Notice(Canvas):
 class KeyBar(Canvas):
     """The keys of a screen from the action registry, as many as fit; help is always among them."""
 
+    app = getters.app(BaseApp)
     COMPONENT_CLASSES: ClassVar[set[str]] = {"keybar--key", "keybar--title"}
 
     def __init__(self, screen: str) -> None:
@@ -75,8 +76,7 @@ class KeyBar(Canvas):
             self.redraw()
 
     def draw(self, width: int, height: int) -> list[Row]:
-        app = cast("MlaApp", self.app)
-        keys = list(actions.bar(self._screen, app.settings.keys, app.read_only or self._over))
+        keys = list(actions.bar(self._screen, self.app.settings.keys, self.app.read_only or self._over))
         last = [pair for pair in keys if pair[1] in ("Help", "Back", "Quit")]
         room = width - sum(_length(pair) for pair in last)
         shown = []

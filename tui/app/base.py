@@ -1,0 +1,66 @@
+"""Declares what screens and widgets may ask of the app, so that they need not import it.
+
+The app imports the screens and the screens import the widgets; ``MlaApp`` implements what stands here.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from textual import getters
+from textual.app import App
+from textual.screen import ModalScreen, Screen, ScreenResultType
+
+from tui.app.actions import Action
+from tui.app.settings import Settings
+
+if TYPE_CHECKING:
+    from engine.events.run_dir import RunDir
+    from engine.runs.store import RunStore
+
+
+class BaseApp(App[int]):
+    """``trouble``: a line for each refused setting. ``read_only``: actions that ``changes`` marks are refused."""
+
+    store: RunStore
+    settings: Settings
+    trouble: Sequence[str]
+    read_only: bool
+
+    @abstractmethod
+    def apply(self, settings: Settings) -> None:
+        """Apply ``settings`` to every screen."""
+
+    @abstractmethod
+    def offered(self, place: str) -> list[Action]:
+        """Return the actions of one screen with the user's own keys, without those that are refused."""
+
+    @abstractmethod
+    def open_run(self, run: RunDir) -> None:
+        """Open the monitor of ``run``."""
+
+    @abstractmethod
+    def open_new_run(self) -> None:
+        """Open the form for a new run."""
+
+    @abstractmethod
+    def open_compare(self, runs: list[RunDir], hint: str = "") -> None:
+        """Compare ``runs``; ``hint`` is a note for the heading. Raises ``UserError`` if there are too many."""
+
+    @abstractmethod
+    def open_checkpoints(self, id: str | None) -> None:
+        """Open the checkpoints of the run ``id``; None: there is no run yet."""
+
+    @abstractmethod
+    def open_data(self, what: str | None) -> None:
+        """Open the data of a run or a profile; None: of the profile detected for this machine."""
+
+
+class AppScreen(Screen[ScreenResultType]):
+    app = getters.app(BaseApp)
+
+
+class AppModal(ModalScreen[ScreenResultType], AppScreen[ScreenResultType]):
+    """A dialog over another screen, whose keys and the app's do nothing until it closes."""
