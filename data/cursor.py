@@ -1,4 +1,4 @@
-"""Where a run stands in its data: everything a checkpoint needs to go on with the next sequence."""
+"""The position of a run in its data: everything a checkpoint needs to continue with the next sequence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from profiles.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A finished stretch of a run at one context length: how many sequences of ``context`` tokens it took."""
+    """A finished part of a run at one context length: it consumed ``sequences`` sequences of ``context`` tokens."""
 
     context: int
     sequences: int
@@ -21,45 +21,46 @@ class Segment:
 class Cursor:
     """The next sequence is number ``position`` of ``epoch``, ``context`` tokens long.
 
-    ``taken`` counts the sequences of the present segment, ``segments`` holds the finished ones, oldest first. A segment
-    starts at position 0 of an epoch no segment before it has touched, so the record is enough to replay a run.
+    ``consumed`` counts the sequences of the current segment; ``segments`` holds the finished ones, oldest first. A
+    segment starts at position 0 of an epoch that no earlier segment has read from, so a cursor is enough to replay the
+    data of a run.
     """
 
     seed: int
     context: int
     epoch: int = 0
     position: int = 0
-    taken: int = 0
+    consumed: int = 0
     segments: tuple[Segment, ...] = ()
 
     def advance(self, n: int, sequences_per_epoch: int) -> Cursor:
-        """The cursor after ``n`` more sequences; the end of an epoch is the beginning of the next."""
+        """Return the cursor after ``n`` more sequences; it wraps into the next epoch at the end of one."""
         epochs, position = divmod(self.position + n, sequences_per_epoch)
-        return replace(self, epoch=self.epoch + epochs, position=position, taken=self.taken + n)
+        return replace(self, epoch=self.epoch + epochs, position=position, consumed=self.consumed + n)
 
     def at_context(self, context: int) -> Cursor:
-        """The cursor after a context edit: a new segment, in an epoch of its own so that its order is a fresh one."""
+        """Return the cursor after an edit of the context: a new segment, in an epoch (and so an order) of its own."""
         if context == self.context:
             return self
-        if self.taken == 0:
+        if self.consumed == 0:
             return replace(self, context=context)
         epoch = self.epoch + (1 if self.position else 0)
-        done = (*self.segments, Segment(self.context, self.taken))
+        done = (*self.segments, Segment(self.context, self.consumed))
         return Cursor(self.seed, context, epoch=epoch, segments=done)
 
     @property
     def tokens(self) -> int:
-        """Tokens trained on so far, all segments together."""
-        return self.context * self.taken + sum(s.context * s.sequences for s in self.segments)
+        """Tokens trained on so far, over all segments."""
+        return self.context * self.consumed + sum(s.context * s.sequences for s in self.segments)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; :meth:`from_dict` reads them back."""
+        """Return plain JSON values; :meth:`from_dict` reads them."""
         return asdict(self) | {"segments": [asdict(s) for s in self.segments]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Cursor:
-        """Reads what :meth:`to_dict` wrote; UserError where a field is missing, unknown or out of range."""
-        plain = _integers(data, ("seed", "context", "epoch", "position", "taken"), extra="segments")
+        """Read what :meth:`to_dict` wrote. Raise ``UserError`` if a field is missing, unknown or out of range."""
+        plain = _integers(data, ("seed", "context", "epoch", "position", "consumed"), extra="segments")
         segments = data.get("segments")
         if not isinstance(segments, (list, tuple)):
             raise _damaged("segments", segments, "a list")
@@ -67,7 +68,7 @@ class Cursor:
 
 
 def _integers(data: Any, names: tuple[str, ...], extra: str | None = None) -> dict[str, int]:
-    """The integers ``names`` of a table that holds nothing else but ``extra``."""
+    """Return the integer fields ``names`` of a table that may hold ``extra`` and no other field."""
     if not isinstance(data, Mapping):
         raise _damaged("entry", data, "a table")
     if unknown := sorted(set(data) - {*names, extra}):
@@ -76,7 +77,7 @@ def _integers(data: Any, names: tuple[str, ...], extra: str | None = None) -> di
     for name in names:
         value = data.get(name)
         lowest = 1 if name == "context" else None if name == "seed" else 0
-        # bool is an int to Python, but not a count.
+        # bool is a subclass of int, but not a count.
         if not isinstance(value, int) or isinstance(value, bool) or (lowest is not None and value < lowest):
             raise _damaged(name, value, "an integer" if lowest is None else f"an integer from {lowest} up")
         values[name] = value

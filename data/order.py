@@ -40,21 +40,21 @@ def permute(seed: int, epoch: int, i: int, n: int) -> int:
             return i
 
 
-def windows(tokens: int, context: int) -> int:
+def window_count(tokens: int, context: int) -> int:
     """How many windows a shard of ``tokens`` gives; a window's last token needs its successor as target."""
     return max(tokens - 1, 0) // context
 
 
-def sequence(seed: int, epoch: int, i: int, ends: Sequence[int], context: int) -> tuple[int, int]:
+def locate_sequence(seed: int, epoch: int, i: int, ends: Sequence[int], context: int) -> tuple[int, int]:
     """The ``i``-th sequence of an epoch as (index of the shard, offset in it in tokens).
 
     ``ends[s]`` is the number of windows in the shards up to and including ``s``; it must end above 0.
     """
-    return place(permute(seed, epoch, i, ends[-1]), ends, context)
+    return locate_window(permute(seed, epoch, i, ends[-1]), ends, context)
 
 
-def place(window: int, ends: Sequence[int], context: int) -> tuple[int, int]:
-    """The shard and the token offset of a window's number; ``ends`` as for :func:`sequence`."""
+def locate_window(window: int, ends: Sequence[int], context: int) -> tuple[int, int]:
+    """The shard and the token offset of a window's number; ``ends`` as for :func:`locate_sequence`."""
     shard = bisect_right(ends, window)
     before = ends[shard - 1] if shard else 0
     return shard, (window - before) * context

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from data.splits import check_data
 from engine.checkpoints.checkpoint import facts, steps
-from engine.execution.compiler import missing_for_compile
+from engine.execution.compiler import compile_problem
 from engine.execution.deepspeed_config import deepspeed_config
-from engine.execution.dependencies import cuda_mismatch, missing_for_deepspeed, missing_for_mlx
+from engine.execution.dependencies import cuda_mismatch, deepspeed_problem, mlx_problem
 from engine.host.process import is_locked
 from engine.memory.forecast import optimizer_bytes, weight_bytes
 from engine.memory.hardware import detect_hardware
@@ -29,10 +29,10 @@ def check(spec: RunSpec, out: Path) -> None:
     """Hold ``spec`` against this version, its data and the place of its checkpoints. Raises ``UserError``."""
     check_backend(spec)
     check_data(spec)
-    check_out(spec, out)
+    check_output_folder(spec, out)
 
 
-def check_history(out: Path, resume: Path | None) -> None:
+def check_checkpoint_folder(out: Path, resume: Path | None) -> None:
     """Whether a run that goes on from ``resume`` (None: starts afresh) may write to ``out``. Raises ``UserError``.
 
     A folder holds the checkpoints of one history: a restart goes on from the newest one in it.
@@ -70,7 +70,7 @@ def resolved(spec: RunSpec) -> RunSpec:
 
 def _backend(spec: RunSpec) -> str:
     """What "auto" means here: MLX on Apple Silicon, DeepSpeed where its way of saving memory is asked for."""
-    if platform.system() == "Darwin" and platform.machine() == "arm64" and missing_for_mlx() is None:
+    if platform.system() == "Darwin" and platform.machine() == "arm64" and mlx_problem() is None:
         return "mlx"
     return "deepspeed" if spec.memory.strategy == "offload" else "torch"
 
@@ -94,12 +94,12 @@ def check_backend(spec: RunSpec) -> None:
             " install mla-tui[torchao], or use -s memory.strategy=device"
         )
     device = "cuda" if detect_hardware().device == "cuda" else "cpu"
-    if spec.train.compile == "on" and (missing := missing_for_compile(device)):
+    if spec.train.compile == "on" and (missing := compile_problem(device)):
         raise UserError(f"train.compile: on, but {missing}, or use -s train.compile=auto")
 
 
 def _check_deepspeed(spec: RunSpec) -> None:
-    if missing := missing_for_deepspeed():
+    if missing := deepspeed_problem():
         raise UserError(f"launch.backend: deepspeed: {missing}")
     _check_allowed(
         "deepspeed, which steps AdamW on fp32 masters in host memory",
@@ -112,7 +112,7 @@ def _check_deepspeed(spec: RunSpec) -> None:
 
 
 def _check_mlx(spec: RunSpec) -> None:
-    if missing := missing_for_mlx():
+    if missing := mlx_problem():
         raise UserError(f"launch.backend: mlx: {missing}")
     _check_allowed(
         "mlx",
@@ -134,7 +134,7 @@ def _check_allowed(backend: str, *choices: tuple[str, str, tuple[str, ...]]) -> 
             )
 
 
-def slow_paths(config: ModelConfig, device: str, attention: str) -> list[str]:
+def slow_kernels(config: ModelConfig, device: str, attention: str) -> list[str]:
     """What of ``config`` runs on ``device``, but not by the fastest kernels, a line each.
 
     ``attention`` is what was chosen, or still "auto": a CPU may then have its own blocks, which take any width.
@@ -152,7 +152,7 @@ def slow_paths(config: ModelConfig, device: str, attention: str) -> list[str]:
     return []
 
 
-def check_out(spec: RunSpec, out: Path) -> None:
+def check_output_folder(spec: RunSpec, out: Path) -> None:
     """Whether checkpoints can be written below ``out``. Raises ``UserError``; creates nothing."""
     existing = out
     while not existing.exists() and existing != existing.parent:

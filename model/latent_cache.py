@@ -24,7 +24,7 @@ class LatentCache:
 
     def __init__(self, model: MLATransformer, context: int, batch: int = 1) -> None:
         config, like = model.config, model.lm_head.weight
-        shape = (batch, context, config.cached_values)
+        shape = (batch, context, config.cached_values_per_token)
         self.context = context
         self.length = 0
         self.layers_BSC = [like.new_empty(shape, requires_grad=False) for _ in range(config.num_hidden_layers)]

@@ -90,7 +90,7 @@ class ModelConfig:
         return self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
 
     @property
-    def cached_values(self) -> int:
+    def cached_values_per_token(self) -> int:
         """Values kept a token and layer while generating: the latent and the shared rope key."""
         return self.kv_lora_rank + self.qk_rope_head_dim
 

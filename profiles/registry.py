@@ -11,7 +11,7 @@ from typing import Any
 
 from profiles.errors import SpecError
 from profiles.nvml import visible_device
-from profiles.spec import RunSpec, check_table, check_value, known_keys, nearest_key
+from profiles.spec import RunSpec, check_table, check_value, known_keys, suggest_key
 
 BUILTIN = Path(__file__).parent / "builtin"
 BUILTIN_ORDER = ("cpu_demo", "pretrain_5080", "longctx_5090", "mac_m4_pro", "gpu_fast")
@@ -47,7 +47,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> RunSpec:
     return RunSpec.build(path.name if not overrides else f"{path.name} with -s", path.stem, description, flat)
 
 
-def overridden(spec: RunSpec, overrides: Sequence[str]) -> RunSpec:
+def with_overrides(spec: RunSpec, overrides: Sequence[str]) -> RunSpec:
     """``spec`` with ``key=value`` overrides on top. Raises ``SpecError``."""
     content = spec.to_dict()
     flat = check_table(spec.profile, {k: v for k, v in content.items() if isinstance(v, dict)})
@@ -68,7 +68,7 @@ def parse_override(text: str) -> tuple[str, Any]:
             raise SpecError(f"-s {key}: is {' or '.join(full)}; write the one you mean")
         key = full[0] if full else key
         if not full:
-            raise SpecError(f"-s {key}: unknown key{nearest_key(key, bare=True)}")
+            raise SpecError(f"-s {key}: unknown key{suggest_key(key, bare=True)}")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except ValueError:

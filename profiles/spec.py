@@ -120,7 +120,7 @@ def check_value(source: str, key: str, value: Any) -> Any:
         return _check_text(source, key, value)
     declared = _MODEL_FIELDS.get(name) if table == "model" else _field(table, name)
     if declared is None:
-        raise SpecError(f"{source}: {key}: unknown key{nearest_key(key)}")
+        raise SpecError(f"{source}: {key}: unknown key{suggest_key(key)}")
     if "choices" in declared.metadata:
         if value not in declared.metadata["choices"]:
             raise SpecError(f"{source}: {key}: {value!r} is not one of {', '.join(declared.metadata['choices'])}")
@@ -143,7 +143,7 @@ def check_table(source: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for table, content in raw.items():
         if table not in TABLES and table != "model":
-            raise SpecError(f"{source}: {table}: unknown key{nearest_key(table)}")
+            raise SpecError(f"{source}: {table}: unknown key{suggest_key(table)}")
         if not isinstance(content, Mapping):
             raise SpecError(f"{source}: {table}: {content!r} is not a table; write [{table}] and its keys below it")
         for name, value in content.items():
@@ -310,7 +310,7 @@ def _shorten(numbers: list[int]) -> str:
     return f"{', '.join(map(str, numbers[:6]))} … {numbers[-1]}"
 
 
-def nearest_key(key: str, bare: bool = False) -> str:
+def suggest_key(key: str, bare: bool = False) -> str:
     """Words that propose a known key for an unknown one; ``bare`` compares without the tables' names."""
     import difflib  # slow to import, and only a mistake needs it
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from engine.checks.finding import Finding
-from engine.execution.compiler import missing_for_compile
-from engine.execution.dependencies import cuda_mismatch, missing_for_deepspeed, missing_for_mlx, torch_cuda
+from engine.execution.compiler import compile_problem
+from engine.execution.dependencies import cuda_mismatch, deepspeed_problem, mlx_problem, torch_cuda_version
 from engine.host.version import package_version
 from engine.runs.store import RunStore
 from profiles.nvml import visible_device
@@ -27,10 +27,10 @@ def python_and_torch(store: RunStore) -> Iterator[Finding]:
     if torch is None:
         yield Finding("bad", "torch", "not installed", "pip install torch (pytorch.org names the wheel for your card)")
         return
-    cuda = torch_cuda()
+    cuda = torch_cuda_version()
     yield Finding("ok", "torch", f"{torch}, " + (f"built for CUDA {cuda[0]}.{cuda[1]}" if cuda else "without CUDA"))
     device = "cuda" if visible_device() is not None else "cpu"
-    if missing := missing_for_compile(device):
+    if missing := compile_problem(device):
         said, _, way = missing.partition("; ")
         yield Finding("warn", "torch.compile", f"not possible: {said}", way)
 
@@ -46,8 +46,8 @@ def cuda(store: RunStore) -> Iterator[Finding]:
 def backends(store: RunStore) -> Iterator[Finding]:
     """What is optional is well where it is not there; what is there must work."""
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
-    yield _optional("deepspeed", missing_for_deepspeed(), "for memory.strategy offload", visible_device() is not None)
-    yield _optional("mlx", missing_for_mlx(), "for --backend mlx", apple)
+    yield _optional("deepspeed", deepspeed_problem(), "for memory.strategy offload", visible_device() is not None)
+    yield _optional("mlx", mlx_problem(), "for --backend mlx", apple)
     torchao = _version("torchao")
     missing = None if torchao else "torchao is not installed; install it with pip install 'mla-tui[torchao]'"
     yield _optional("torchao", missing, "for memory.strategy states8bit", False)

@@ -61,7 +61,7 @@ class CommandReader:
 
     def poll(self) -> list[Command]:
         """New commands since the last call; one ``stat`` where there are none."""
-        if not self._tail.grown():
+        if not self._tail.has_grown():
             return []
         found = []
         for _, record in self._tail.poll():

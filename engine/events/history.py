@@ -143,11 +143,11 @@ class History:
     def __init__(self, path: Path, names: Iterable[str] = SERIES) -> None:
         self.path = path
         self.series: dict[str, Series] = {name: Series() for name in names}
-        self.order = StepDedup()
+        self.dedup = StepDedup()
         self.marks = Marks()
         self._sampled = False
 
-    def take(self, records: Iterable[tuple[int, Record]]) -> None:
+    def add_records(self, records: Iterable[tuple[int, Record]]) -> None:
         """Take in what the log says next, each with its offset."""
         steps: list[tuple[int, Record]] = []
         for at, record in records:
@@ -157,10 +157,10 @@ class History:
                     self._telemetry(record)
                 continue
             if kind != "step":
-                self.marks.take(record, max(self.order.last, 0))
+                self.marks.add(record, max(self.dedup.last, 0))
             if kind not in ("step", "val", "start"):
                 continue
-            cut, counts = self.order.judge(record)
+            cut, counts = self.dedup.accept(record)
             if cut is not None:
                 self._steps(steps)
                 steps = []
@@ -216,7 +216,7 @@ class History:
                 break
             if record["kind"] not in ("step", "val", "start"):
                 continue
-            cut, counts = order.judge(record)
+            cut, counts = order.accept(record)
             if cut is not None:
                 for records in kept.values():
                     while records and records[-1][1]["step"] > cut:
@@ -253,8 +253,8 @@ def read_part(path: Path, names: Iterable[str], begin: int, end: int, since: flo
     tail = Tail(path, begin)
     try:
         while records := tail.poll():
-            found.take(pair for pair in records if within(*pair))
-            if tail.at >= end:
+            found.add_records(pair for pair in records if within(*pair))
+            if tail.offset >= end:
                 break
     finally:
         tail.close()

@@ -23,7 +23,7 @@ from typing import BinaryIO
 from engine.events import history as series_module
 from engine.events.history import COLUMNS, SERIES, History
 from engine.events.step_dedup import StepDedup
-from engine.host.files import replace
+from engine.host.files import write_atomic
 
 MAGIC = b"MLAHIST2"
 HEAD = struct.Struct("<8sQIII")
@@ -38,13 +38,13 @@ class Unusable(Exception):
 
 def save(path: Path, log: Path, history: History, at: int) -> None:
     """Replace the file. Raises ``OSError``."""
-    order = dataclasses.asdict(history.order)
+    order = dataclasses.asdict(history.dedup)
     shapes = {n: [s.width, len(s)] for n, s in history.series.items()}
-    index = json.dumps([order, sys.byteorder, shapes, history.marks.told()]).encode()
+    index = json.dumps([order, sys.byteorder, shapes, history.marks.to_list()]).encode()
     parts = [HEAD.pack(MAGIC, at, *_identity(log, at), len(index)), index]
     parts += [column.tobytes() for series in history.series.values() for column in series.columns()]
     body = b"".join(parts)
-    replace(path, body + END.pack(zlib.crc32(body)), sync=False)
+    write_atomic(path, body + END.pack(zlib.crc32(body)), fsync=False)
 
 
 def load(path: Path, log: Path) -> tuple[History, int]:
@@ -65,7 +65,7 @@ def load(path: Path, log: Path) -> tuple[History, int]:
         if byteorder != sys.byteorder or list(shapes) != list(SERIES):
             raise Unusable("is not one of this version's")
         history = History(log)
-        history.order = StepDedup(**order)
+        history.dedup = StepDedup(**order)
         history.marks.load(marks)
         for name, (width, count) in shapes.items():
             series = history.series[name]

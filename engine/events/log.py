@@ -56,14 +56,14 @@ class Tail:
 
     def __init__(self, path: Path, start: int = 0) -> None:
         self.path = path
-        self.at = start
+        self.offset = start
         self.damaged: list[int] = []  # where the first few lines that hold no record begin
         self._fd: int | None = None
 
     def poll(self) -> list[tuple[int, Record]]:
         """The complete records that have come since the last call, at most about ``READ`` bytes of them.
 
-        Each stands with its own offset; ``self.at`` is where the next one begins.
+        Each stands with its own offset; ``self.offset`` is where the next one begins.
         """
         if self._fd is None:
             try:
@@ -73,16 +73,16 @@ class Tail:
             self._let_go = weakref.finalize(self, os.close, self._fd)
         records: list[tuple[int, Record]] = []
         while not records:  # torn lines only: callers take an empty answer for the end, so look behind them
-            data = os.pread(self._fd, READ, self.at)
+            data = os.pread(self._fd, READ, self.offset)
             end = data.rfind(b"\n") + 1
             if not end and len(data) == READ:
-                data = os.pread(self._fd, CHUNK, self.at)
+                data = os.pread(self._fd, CHUNK, self.offset)
                 end = data.rfind(b"\n") + 1
             if not end and len(data) == CHUNK:
                 end = len(data)  # a megabyte without a newline is no record
             if not end:
                 break
-            at = self.at
+            at = self.offset
             for line in data[:end].splitlines(keepends=True):
                 record = parse(line)
                 if record is not None:
@@ -90,12 +90,12 @@ class Tail:
                 elif len(line) > 1 and len(self.damaged) < DAMAGED_KEPT:  # writers may put an empty line in front
                     self.damaged.append(at)
                 at += len(line)
-            self.at += end
+            self.offset += end
         return records
 
-    def grown(self) -> bool:
+    def has_grown(self) -> bool:
         """Whether there may be something to ``poll``: one ``stat``."""
-        return self.size() > self.at
+        return self.size() > self.offset
 
     def size(self) -> int:
         """Bytes of the file now; 0 where there is none."""
@@ -119,10 +119,10 @@ def read_all(path: Path, start: int = 0) -> Iterator[tuple[int, Record]]:
     """Every record that is there now, with its offset."""
     tail = Tail(path, start)
     try:
-        while tail.grown():
-            before = tail.at
+        while tail.has_grown():
+            before = tail.offset
             yield from tail.poll()
-            if tail.at == before:  # only a torn end is left
+            if tail.offset == before:  # only a torn end is left
                 return
     finally:
         tail.close()

@@ -32,7 +32,7 @@ class Marks:
     def __init__(self) -> None:
         self._of = {kind: deque[Record](maxlen=_KEPT.get(kind, KEPT)) for kind in _FIELDS}
 
-    def take(self, record: Record, step: int) -> Record | None:
+    def add(self, record: Record, step: int) -> Record | None:
         """Take in a record; its mark, where it is worth one. ``step`` is the last step that counts so far."""
         kind = record["kind"]
         if kind not in _FIELDS or not _worth_a_mark(record):
@@ -46,7 +46,7 @@ class Marks:
         self._of[kind].append(mark)
         return mark
 
-    def told(self) -> list[Record]:
+    def to_list(self) -> list[Record]:
         """All of them, each kind in order."""
         return [mark for kept in self._of.values() for mark in kept]
 
@@ -54,7 +54,7 @@ class Marks:
         return self._of[kind][-1] if self._of[kind] else None
 
     def load(self, marks: list[dict[str, Any]]) -> None:
-        """Take what ``told`` gave in place of what is there."""
+        """Take what ``to_list`` gave in place of what is there."""
         for kept in self._of.values():
             kept.clear()
         for mark in marks:

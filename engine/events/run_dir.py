@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.events.log import read_all
-from engine.events.summary import CUT_OFF, ENDED, sanitized, update_summary
+from engine.events.summary import CUT_OFF, ENDED, drop_invalid, update_summary
 from engine.host.files import read_json
 from engine.host.process import boot_id, host_name, is_alive, is_locked
 from profiles.errors import UserError
@@ -38,7 +38,7 @@ class RunDir:
         self.console_path = path / "console.log"
         self.supervisor_lock = path / "supervisor.lock"
         self.trainer_lock = path / "trainer.lock"
-        self.trainer_who = path / "trainer.json"  # who holds trainer.lock
+        self.trainer_identity_path = path / "trainer.json"  # who holds trainer.lock
         self.socket_path = path / "log.sock"
 
     @property
@@ -46,7 +46,7 @@ class RunDir:
         return str(self.start().get("name") or self.id)
 
     def state(self) -> dict[str, Any]:
-        return sanitized(read_json(self.state_path))
+        return drop_invalid(read_json(self.state_path))
 
     def start(self) -> dict[str, Any]:
         """How the run was started: ``name``, ``out`` (its checkpoint folder), ``resume``, ``init_from``."""
@@ -63,7 +63,7 @@ class RunDir:
         content.pop("start", None)
         return RunSpec.from_dict(content, f"{self.id}/spec.json")
 
-    def is_here(self, state: dict[str, Any] | None = None) -> bool:
+    def is_on_this_boot(self, state: dict[str, Any] | None = None) -> bool:
         """Whether the run's processes were started on this host, on this boot: only then do pids mean anything."""
         state = self.state() if state is None else state
         return state.get("host") == host_name() and state.get("boot") == boot_id()
@@ -73,13 +73,13 @@ class RunDir:
 
     def summary(self) -> dict[str, Any]:
         """The flat facts ``ls --json`` gives."""
-        facts = self.facts()
+        facts = self.status()
         return {key: facts.get(key) for key in COLUMNS}
 
-    def facts(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """All that state and log say. A run whose supervisor is gone is read from the end of its log."""
         state = self.state()
-        here = self.is_here(state)
+        here = self.is_on_this_boot(state)
         state.setdefault("id", self.id)
         state.setdefault("phase", CUT_OFF)
         for role in ("supervisor", "trainer"):
@@ -103,9 +103,9 @@ class RunDir:
 
     def _say_what_is_known(self, state: dict[str, Any]) -> None:
         """Phase and reason of a run that has not ended and of which no process is seen alive."""
-        if is_elsewhere(state):  # whether it lives cannot be known from here
+        if is_on_other_host(state):  # whether it lives cannot be known from here
             state["reason"] = f"on host {state['host']}"
-        elif not self.is_here(state) and state.get("boot"):
+        elif not self.is_on_this_boot(state) and state.get("boot"):
             state.update(phase=CUT_OFF, reason=REBOOTED)
         elif not _just_launched(state):
             state.update(phase=CUT_OFF, reason="neither trainer nor supervisor is alive")
@@ -122,13 +122,13 @@ class RunDir:
         # The locks are held for life, and also where pids tell nothing: on another host, or before the first state.
         living = summary["trainer"]["alive"] or summary["supervisor"]["alive"]
         locked = is_locked(self.trainer_lock) or is_locked(self.supervisor_lock)
-        starting = not is_elsewhere(summary) and summary["phase"] not in (*ENDED, CUT_OFF)
+        starting = not is_on_other_host(summary) and summary["phase"] not in (*ENDED, CUT_OFF)
         if living or locked or starting:
             raise UserError(f"run {self.id}: is {summary['phase']}; stop it first: mla-tui stop {self.id}")
         shutil.rmtree(self.path)
 
 
-def is_elsewhere(state: dict[str, Any]) -> bool:
+def is_on_other_host(state: dict[str, Any]) -> bool:
     """Whether the run is another host's, by its state or summary: its processes can be neither seen nor started."""
     return state.get("host") not in (None, host_name())
 

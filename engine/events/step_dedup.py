@@ -20,7 +20,7 @@ class StepDedup:
     attempt: int = 0
     fallen: int | None = None
 
-    def judge(self, record: Record) -> tuple[int | None, bool]:
+    def accept(self, record: Record) -> tuple[int | None, bool]:
         """``(cut, counts)``: what is behind step ``cut`` no longer holds, and whether the record itself counts."""
         kind = record["kind"]
         if kind == "start":

@@ -45,7 +45,7 @@ def update_summary(summary: dict[str, Any], record: dict[str, Any]) -> None:
                 summary[key] = new
 
 
-def sanitized(state: dict[str, Any]) -> dict[str, Any]:
+def drop_invalid(state: dict[str, Any]) -> dict[str, Any]:
     """``state`` without what a damaged disk made of some of its values: nobody behind this has to ask."""
     return {key: value for key, value in state.items() if key not in _SHAPES or _SHAPES[key](value)}
 

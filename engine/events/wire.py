@@ -30,12 +30,12 @@ def encode(message: dict[str, Any]) -> bytes:
     return json.dumps({"jsonrpc": "2.0", **message}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
-def busy(most: int) -> bytes:
+def busy_error(most: int) -> bytes:
     """What a client hears that comes when ``most`` are there already."""
     return encode({"id": None, "error": {"code": BUSY, "message": f"{most} clients are connected, which is the most"}})
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value from outside, on one line and not too long of it."""
     try:
         text = repr(value)

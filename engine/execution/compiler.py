@@ -11,7 +11,7 @@ from pathlib import Path
 COMPILERS = {"cuda": ("CC", ("gcc", "clang", "cc")), "cpu": ("CXX", ("g++", "clang++", "c++"))}
 
 
-def missing_for_compile(device: str) -> str | None:
+def compile_problem(device: str) -> str | None:
     """What ``torch.compile`` would need on ``device`` (cuda or cpu) and does not find; None where nothing is.
 
     On a CPU it writes C++ for a compiler; on a card it writes for Triton, whose launchers are C. Both are modules for
@@ -30,13 +30,13 @@ def missing_for_compile(device: str) -> str | None:
     return None
 
 
-def cache_folder() -> Path:
+def inductor_cache_dir() -> Path:
     """Where compiled code is kept from run to run, unless TORCHINDUCTOR_CACHE_DIR says otherwise."""
     if own := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
         return Path(own)
-    return user_cache() / "inductor"
+    return user_cache_dir() / "inductor"
 
 
-def user_cache() -> Path:
+def user_cache_dir() -> Path:
     """What may be lost, at the price of being built again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mla-tui"

@@ -9,14 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from engine.execution.compiler import missing_for_compile
+from engine.execution.compiler import compile_problem
 from profiles.nvml import visible_device
 
 # Before, gradients are dropped where the optimizer is offloaded and a window has three micro-batches or more.
 OLDEST_DEEPSPEED = (0, 19, 5)
 
 
-def missing_for_deepspeed() -> str | None:
+def deepspeed_problem() -> str | None:
     """What DeepSpeed's CPU optimizer would need and does not find; None where nothing is.
 
     It is C++ that is built at its first use, on a machine with a card as on one without: no CUDA toolkit is asked for.
@@ -29,14 +29,14 @@ def missing_for_deepspeed() -> str | None:
         return "deepspeed is not installed; install mla-tui[deepspeed], or use --backend torch"
     if tuple(int(n) for n in re.findall(r"\d+", installed)[:3]) < OLDEST_DEEPSPEED:
         return f"deepspeed {installed} loses gradients here; install deepspeed>={'.'.join(map(str, OLDEST_DEEPSPEED))}"
-    if missing := missing_for_compile("cpu"):
+    if missing := compile_problem("cpu"):
         return f"its optimizer is built at the first use, but {missing}"
     if find_spec("ninja") is None and shutil.which("ninja") is None:
         return "its optimizer is built by ninja, which is missing; install it with pip install ninja"
     return None
 
 
-def missing_for_mlx() -> str | None:
+def mlx_problem() -> str | None:
     """What MLX would need and does not find; None where nothing is."""
     if find_spec("mlx") is None:
         package = "mlx" if platform.system() == "Darwin" else "'mlx[cpu]'"
@@ -50,7 +50,7 @@ def cuda_mismatch() -> str | None:
         return None
     import pynvml as nv
 
-    built_for = torch_cuda()
+    built_for = torch_cuda_version()
     if built_for is None:
         return "there is an NVIDIA card, but this torch is built without CUDA; install a torch wheel with CUDA"
     try:
@@ -67,7 +67,7 @@ def cuda_mismatch() -> str | None:
     return None
 
 
-def torch_cuda() -> tuple[int, int] | None:
+def torch_cuda_version() -> tuple[int, int] | None:
     """The CUDA version that the installed torch is built for, read without importing it."""
     found = find_spec("torch")
     if found is None or found.origin is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.execution.compiler import missing_for_compile
+from engine.execution.compiler import compile_problem
 from profiles.spec import RunSpec
 
 LONGEST_BLOCKED = 2048  # tokens: beyond, its scores are larger than all else a layer keeps
@@ -45,4 +45,4 @@ def resolve_plan(spec: RunSpec, device: str, bf16: bool) -> ExecutionPlan:
 
 
 def _can_compile(device: str) -> bool:
-    return missing_for_compile(device) is None
+    return compile_problem(device) is None

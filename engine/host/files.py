@@ -8,21 +8,21 @@ import os
 from pathlib import Path
 from typing import Any
 
-from engine.host.private_dirs import private
+from engine.host.private_dirs import private_opener
 
 
 def write_json(path: Path, content: Any) -> None:
     """Replace ``path`` by rename, so that a reader sees the old or the new, never a part. Raises ``OSError``."""
-    replace(path, json.dumps(content).encode())
+    write_atomic(path, json.dumps(content).encode())
 
 
-def replace(path: Path, content: bytes, sync: bool = True) -> None:
-    """Replace ``path`` by rename; without ``sync`` a power loss may leave anything. Raises ``OSError``."""
+def write_atomic(path: Path, content: bytes, fsync: bool = True) -> None:
+    """Replace ``path`` by rename; without ``fsync`` a power loss may leave anything. Raises ``OSError``."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(beside, "wb", opener=private) as file:
+        with open(beside, "wb", opener=private_opener) as file:
             file.write(content)
-            if sync:
+            if fsync:
                 file.flush()
                 os.fsync(file.fileno())
         os.rename(beside, path)

@@ -59,7 +59,7 @@ def make_private_dir(path: Path, parents: bool = False) -> None:
         os.close(fd)
 
 
-def private(path: str, flags: int) -> int:
+def private_opener(path: str, flags: int) -> int:
     """An opener for ``open``: files that only their owner may read."""
     return os.open(path, flags, 0o600)
 

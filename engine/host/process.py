@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.host.private_dirs import private
+from engine.host.private_dirs import private_opener
 
-HELD_FDS = "MLA_TUI_HELD_FDS"
+LOCK_FDS_ENV = "MLA_TUI_LOCK_FDS"
 
 
 def host_name() -> str:
@@ -51,18 +51,18 @@ def start_ticks(pid: int) -> int | None:
         return None
 
 
-def identity(pid: int) -> dict[str, int]:
+def process_identity(pid: int) -> dict[str, int]:
     return {"pid": pid, "start_ticks": start_ticks(pid) or 0}
 
 
 def is_alive(who: dict[str, Any] | None) -> bool:
-    """Whether the very process that ``identity`` described still runs (on this host and boot)."""
+    """Whether the very process that ``process_identity`` described still runs (on this host and boot)."""
     return bool(who and who.get("pid") and start_ticks(int(who["pid"])) == who.get("start_ticks"))
 
 
-def held_fds() -> tuple[int, ...]:
+def inherited_lock_fds() -> tuple[int, ...]:
     """Open files whose locks this process was given to share, and shares with whom it starts (``devices.py``)."""
-    numbers = (int(word) for word in os.environ.get(HELD_FDS, "").split(",") if word.isdigit())
+    numbers = (int(word) for word in os.environ.get(LOCK_FDS_ENV, "").split(",") if word.isdigit())
     return tuple(fd for fd in numbers if _is_open(fd))
 
 
@@ -85,7 +85,7 @@ def spawn_detached(
 
     ``env`` is laid over our own environment; the descriptors ``keep`` stay open in it.
     """
-    with open(console, "ab", opener=private) as out:
+    with open(console, "ab", opener=private_opener) as out:
         return subprocess.Popen(
             argv,
             cwd=cwd,
@@ -105,10 +105,10 @@ class Lock:
         self.path = path
         self._fd: int | None = None
 
-    def acquire(self, patience: float = 0.0) -> bool:
-        """Take the lock, trying for ``patience`` seconds; False where another process holds it."""
+    def acquire(self, timeout: float = 0.0) -> bool:
+        """Take the lock, trying for ``timeout`` seconds; False where another process holds it."""
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,7 +19,7 @@ _PATIENCE = 5.0  # seconds for systemd to answer
 _RUN = ("systemd-run", "--user", "--scope", "--quiet", "--collect")
 
 
-def in_scope(name: str) -> list[str]:
+def scope_prefix(name: str) -> list[str]:
     """The words to put before a command so that it runs in a scope called after ``name``; none where that cannot be."""
     if not _available():
         return []

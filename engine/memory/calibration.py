@@ -91,7 +91,7 @@ def observe(spec: RunSpec, hardware: Hardware, measured: Measured, *, run: str, 
         return False
     home.mkdir(parents=True, exist_ok=True)
     lock = Lock(home / f".{NAME}.lock")
-    lock.acquire(patience=5.0)
+    lock.acquire(timeout=5.0)
     try:
         content = _content(home)
         lines = content["runs"].setdefault(_key(hardware), [])

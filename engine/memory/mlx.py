@@ -52,6 +52,6 @@ def _kept(config: ModelConfig) -> int:
     """Values a token that the backward of one block needs."""
     c = config
     heads, d = c.num_attention_heads, c.hidden_size
-    attention = heads * (2 * c.qk_head_dim + c.v_head_dim) + c.cached_values + c.kv_lora_rank
+    attention = heads * (2 * c.qk_head_dim + c.v_head_dim) + c.cached_values_per_token + c.kv_lora_rank
     unrolled = heads * (c.qk_nope_head_dim + c.v_head_dim)
     return 4 * d + attention + unrolled + 4 * c.intermediate_size

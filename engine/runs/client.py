@@ -60,7 +60,7 @@ class RunClient:
             pass
         history, at = await asyncio.get_running_loop().run_in_executor(_READERS, self._digest)
         answer = {"at": at, "series": history.answer(series, points, since, until), "part": history.part(since, until)}
-        return answer | ({"marks": history.marks.told()} if marks else {})
+        return answer | ({"marks": history.marks.to_list()} if marks else {})
 
     async def detail(
         self, series: list[str], points: int, since: float, until: float | None = None
@@ -148,7 +148,7 @@ class RunClient:
                 while found := tail.poll():
                     for offset, record in found:
                         yield {"at": offset, **record}
-                    at = tail.at
+                    at = tail.offset
             finally:
                 tail.close()
             if ended:
@@ -160,12 +160,12 @@ class RunClient:
 
         The cache is made anew where nobody else will.
         """
-        digest = LogIndex(self.run)
-        digest.catch_up()
-        digest.close()
+        log_index = LogIndex(self.run)
+        log_index.catch_up()
+        log_index.close()
         if not is_locked(self.run.supervisor_lock):
-            digest.save_if_due()
-        return digest.history, digest.at
+            log_index.save_if_due()
+        return log_index.history, log_index.offset
 
     def _over(self) -> bool:
         """Whether nobody is left who could write another record: ended, and both processes are gone."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.events.run_dir import RunDir
-from engine.host.process import HELD_FDS, held_fds, is_locked
+from engine.host.process import LOCK_FDS_ENV, inherited_lock_fds, is_locked
 from profiles.errors import UserError
 from profiles.nvml import visible_uuids
 
@@ -41,7 +41,7 @@ class DeviceLocks:
         self._paths = {device: _path(home, device) for device in devices}
         self._fds: dict[str, int] = {}
         self._in_line: dict[Path, int] = {}
-        for fd in held_fds():
+        for fd in inherited_lock_fds():
             for device, path in self._paths.items():
                 with contextlib.suppress(OSError):
                     if os.path.samestat(os.fstat(fd), os.stat(path)):
@@ -113,7 +113,7 @@ class DeviceLocks:
     @property
     def env(self) -> dict[str, str]:
         """What that process must find in its environment."""
-        return {HELD_FDS: ",".join(map(str, self.fds))}
+        return {LOCK_FDS_ENV: ",".join(map(str, self.fds))}
 
 
 def _locked(path: Path) -> int | None:

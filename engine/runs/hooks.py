@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from engine.events.log import Record, read_all
 from engine.events.run_dir import RunDir
 from engine.events.summary import EVENTS
-from engine.host.private_dirs import private
+from engine.host.private_dirs import private_opener
 from engine.host.process import host_name
 from profiles.errors import SpecError
 
@@ -183,7 +183,7 @@ class Hooks:
             return self._warn(event, str(error))
         if command is None:
             return
-        with open(self._run_dir.console_path, "ab", opener=private) as console:
+        with open(self._run_dir.console_path, "ab", opener=private_opener) as console:
             content = payload(self._run_dir.id, self._run_dir.name, event, record)
             why = await run_hook(command, content, console.fileno(), self._run_dir.path)
         if why:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from engine.events import wire
 from engine.events.log import LogWriter
-from engine.events.run_dir import REBOOTED, RunDir, is_elsewhere
+from engine.events.run_dir import REBOOTED, RunDir, is_on_other_host
 from engine.events.start_supervisor import start_supervisor
 from engine.events.summary import CUT_OFF, ENDED
 from engine.host.files import write_json
 from engine.host.private_dirs import make_private_dir
 from engine.host.process import Lock, boot_id, host_name, is_alive, is_locked
 from engine.host.version import package_version
-from engine.preflight import check, check_history, resolved
+from engine.preflight import check, check_checkpoint_folder, resolved
 from engine.runs import hooks
 from engine.runs.device_locks import check_free
 from engine.runs.launchers import check_launcher, prepare
@@ -52,7 +52,7 @@ def launch(
     hooks.load()
     if name:
         _check_name(store, name, spec.train.out)
-        check_history(out / name, resume)
+        check_checkpoint_folder(out / name, resume)
     if not (queue or share_device):
         check_free(store.home, spec)
     start = {
@@ -89,7 +89,7 @@ def _check_name(store: RunStore, name: str, out: str) -> None:
         if run.name == name and not run.ended() and run.spec().train.out == out:
             phase = run.summary()["phase"]
             if phase not in (*ENDED, CUT_OFF):
-                verb = "rm" if is_elsewhere(run.state()) else "stop"
+                verb = "rm" if is_on_other_host(run.state()) else "stop"
                 raise UserError(
                     f"--name {name}: run {run.id} is {phase} and writes its checkpoints there;"
                     f" choose another, or first: mla-tui {verb} {run.id}"
@@ -101,7 +101,7 @@ def ensure_supervisor(run: RunDir) -> None:
     state = run.state()
     if is_locked(run.supervisor_lock) or state.get("phase") in ENDED:
         return
-    if not run.is_here(state):
+    if not run.is_on_this_boot(state):
         raise UserError(_why_not_here(run))
     run.spec()  # damaged, it is told here and not in the console of a supervisor that dies of it
     make_private_dir(run.path)
@@ -128,7 +128,12 @@ def _answers(run: RunDir) -> bool:
 
 def run_pending_hooks(run: RunDir) -> None:
     """Have the hooks of an ended run of this host run that its supervisor, killed, could not run any more."""
-    if run.ended() and not is_elsewhere(run.state()) and hooks.has_pending(run) and not is_locked(run.supervisor_lock):
+    if (
+        run.ended()
+        and not is_on_other_host(run.state())
+        and hooks.has_pending(run)
+        and not is_locked(run.supervisor_lock)
+    ):
         start_supervisor(run)
 
 
@@ -137,16 +142,16 @@ def resume_run(run: RunDir) -> None:
 
     Raises ``UserError`` for a run that was not cut off, and for one of another host.
     """
-    facts = run.facts()
-    if is_elsewhere(facts) or not facts.get("host"):
+    facts = run.status()
+    if is_on_other_host(facts) or not facts.get("host"):
         raise UserError(_why_not_here(run))
     if facts["phase"] != CUT_OFF:
         raise UserError(f"run {run.id}: is {facts['phase']} and was not cut off; there is nothing to resume")
-    if not run.is_here():
+    if not run.is_on_this_boot():
         lock = Lock(run.supervisor_lock)
-        if lock.acquire(patience=0.5):  # else somebody else has just done it
+        if lock.acquire(timeout=0.5):  # else somebody else has just done it
             try:
-                if not run.is_here():  # the other may have done it between our look and our lock
+                if not run.is_on_this_boot():  # the other may have done it between our look and our lock
                     _make_ours(run)
             finally:
                 lock.release()
@@ -155,7 +160,7 @@ def resume_run(run: RunDir) -> None:
 
 def _make_ours(run: RunDir) -> None:
     """Make a run of an earlier boot one of this boot. What it is killed within can be done again."""
-    state, facts = run.state(), run.facts()
+    state, facts = run.state(), run.status()
     attempt = facts.get("attempt") or 0
     if attempt and (facts.get("exit") or {}).get("attempt") != attempt:  # its trainer could not say why it ended
         log = LogWriter(run.log_path, attempt)
@@ -166,7 +171,7 @@ def _make_ours(run: RunDir) -> None:
 
 def _why_not_here(run: RunDir) -> str:
     """Why no supervisor is started for a run of another host or boot, and what to do instead."""
-    facts = run.facts()
+    facts = run.status()
     if facts.get("host") == host_name():
         return (
             f"run {run.id}: was cut off: {REBOOTED}; go on with: mla-tui resume {run.id},"

@@ -16,7 +16,7 @@ import socket
 import sys
 from pathlib import Path
 
-from engine.host.private_dirs import private
+from engine.host.private_dirs import private_opener
 from engine.host.programs import TRAINER
 from profiles.errors import UserError
 from profiles.spec import RunSpec
@@ -53,7 +53,7 @@ def trainer_command(spec: RunSpec, run: Path, attempt: int) -> list[str]:
 def prepare(spec: RunSpec, run: Path) -> None:
     """Write beside the run what its launcher reads."""
     if launcher_of(spec) == "deepspeed":
-        with open(run / "hostfile", "w", opener=private) as file:
+        with open(run / "hostfile", "w", opener=private_opener) as file:
             file.write(hostfile(spec))
 
 

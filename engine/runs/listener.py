@@ -94,7 +94,7 @@ class Listener:
             elif len(self._clients) >= (most := max_clients()):
                 with contextlib.suppress(OSError):
                     connection.setblocking(False)
-                    connection.send(wire.busy(most))
+                    connection.send(wire.busy_error(most))
                 connection.close()
             else:
                 task = asyncio.create_task(self._talk(connection))

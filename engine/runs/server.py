@@ -111,7 +111,7 @@ class Server:
     async def _answer(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         run = self._run
         if method == "hello":
-            return {"version": package_version(), "pid": os.getpid(), "run": run.run_dir.id, "at": run.index.at}
+            return {"version": package_version(), "pid": os.getpid(), "run": run.run_dir.id, "at": run.index.offset}
         if method == "status":
             return run.run_dir.summary()
         if method == "history":
@@ -122,22 +122,22 @@ class Server:
             names = list(dict.fromkeys(names))
             history = run.index.history
             answer = {
-                "at": run.index.at,
+                "at": run.index.offset,
                 "series": history.answer(names, _number(params, "points", 2000), since, until),
             }
             if params.get("marks") is True:
-                answer["marks"] = history.marks.told()
+                answer["marks"] = history.marks.to_list()
             return answer | {"part": history.part(since, until)}
         if method in commands.METHODS:
             by, id = str(params.pop("by", "socket"))[:100], params.pop("id", None)
             if id is not None and not commands.is_id(id):
-                raise wire.RpcError(wire.INVALID_PARAMS, f"id: {wire.shown(id)} is not 12 hexadecimal digits")
+                raise wire.RpcError(wire.INVALID_PARAMS, f"id: {wire.short_repr(id)} is not 12 hexadecimal digits")
             # In a thread, for it waits for the disk.
             id = await asyncio.to_thread(commands.append, run.run_dir.commands_path, method, params, by, id)
             if method == "stop":
                 run.kill_trainer(id) if params.get("kill") is True else run.request_stop(id)
             return {"id": id, "state": "pending"}
-        raise wire.RpcError(wire.METHOD_NOT_FOUND, f"{wire.shown(method)[1:-1]}: no such method")
+        raise wire.RpcError(wire.METHOD_NOT_FOUND, f"{wire.short_repr(method)[1:-1]}: no such method")
 
     def _take_live(self, record: dict[str, Any]) -> None:
         record = {name: record[name] for name in LIVE_FIELDS if name in record}
@@ -175,14 +175,14 @@ class Server:
     def _events(self, at: int) -> tuple[bytes, int]:
         """What the log says from ``at`` on, a chunk of it as it is sent, and where that ends."""
         if at not in self._chunks:
-            self._tail.at = at
+            self._tail.offset = at
             records = self._tail.poll()
             if not records:
-                return b"", self._tail.at
+                return b"", self._tail.offset
             events = b"".join(_event({"at": offset, **record}) for offset, record in records)
             if len(self._chunks) >= CHUNKS_KEPT:
                 del self._chunks[next(iter(self._chunks))]
-            self._chunks[at] = events, self._tail.at
+            self._chunks[at] = events, self._tail.offset
         return self._chunks[at]
 
 
@@ -219,12 +219,12 @@ def _error(id: Any, error: wire.RpcError) -> bytes:
 def _number(params: dict[str, Any], name: str, default: int) -> int:
     value = params.get(name, default)
     if not schema.is_whole(value):
-        raise wire.RpcError(wire.INVALID_PARAMS, f"{name}: {wire.shown(value)} is not a whole number from 0 on")
+        raise wire.RpcError(wire.INVALID_PARAMS, f"{name}: {wire.short_repr(value)} is not a whole number from 0 on")
     return int(value)
 
 
 def _optional(params: dict[str, Any], name: str) -> float | None:
     value = params.get(name)
     if not schema.is_number(value):
-        raise wire.RpcError(wire.INVALID_PARAMS, f"{name}: {wire.shown(value)} is not a number")
+        raise wire.RpcError(wire.INVALID_PARAMS, f"{name}: {wire.short_repr(value)} is not a number")
     return None if value is None else float(value)

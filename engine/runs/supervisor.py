@@ -17,14 +17,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from engine.events.exit_codes import is_mistake
+from engine.events.exit_codes import is_user_error
 from engine.events.log import LogWriter, Record
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
 from engine.events.summary import ENDED, update_summary
 from engine.host.files import read_json, rotate, write_json, write_stderr
-from engine.host.process import Lock, boot_id, host_name, identity
-from engine.host.systemd_scope import in_scope
+from engine.host.process import Lock, boot_id, host_name, process_identity
+from engine.host.systemd_scope import scope_prefix
 from engine.host.version import package_version
 from engine.memory.calibration import Measured, observe
 from engine.memory.hardware import detect_hardware
@@ -84,16 +84,16 @@ class Supervisor:
         """Look after the run until it has ended."""
         version_before = self.summary.get("version")
         self.summary.update(
-            supervisor=identity(os.getpid()), version=package_version(), host=host_name(), boot=boot_id()
+            supervisor=process_identity(os.getpid()), version=package_version(), host=host_name(), boot=boot_id()
         )
         self._save_state()  # who we are, before a lost history costs seconds
         await asyncio.to_thread(self.index.catch_up)
         self._log.attempt = int(self.summary.get("attempt") or 0)
-        for note in self.index.notes:
+        for note in self.index.warnings:
             self._write("log", level="warning", text=note)
         self._say_version(version_before)
         self._save_state()
-        self._hooks.catch_up(self.index.at)
+        self._hooks.catch_up(self.index.offset)
         await self._server.start()
         beside = (self._follow_log, self._measure, self._watch_for_stalls)
         tasks = [asyncio.create_task(_unceasingly(each)) for each in beside]
@@ -193,7 +193,7 @@ class Supervisor:
         attempt = int(self.summary.get("attempt") or 0) + 1
         self._log.attempt = self.summary["attempt"] = attempt
         self._write("state", phase="starting", reason="" if attempt == 1 else "restarted")
-        argv = [*in_scope(f"{self.run_dir.id}-trainer"), *trainer_command(self._spec, self.run_dir.path, attempt)]
+        argv = [*scope_prefix(f"{self.run_dir.id}-trainer"), *trainer_command(self._spec, self.run_dir.path, attempt)]
         env = {**({} if self._telemetry.has_device else KEEP_PAGES), **self._devices.env}
         self._trainer.start(argv, attempt, env, self._devices.fds)
         self._watching()
@@ -226,7 +226,7 @@ class Supervisor:
             return None
         # Of several ranks the first may die before it can speak; the code is then its launcher's, and means nothing.
         unknown = silent and launcher_of(self._spec) is not None
-        if not unknown and is_mistake(last["code"]):
+        if not unknown and is_user_error(last["code"]):
             self._end("failed", last["why"])
             return None
         backoff = self._restarts.next(int(self.summary.get("step") or 0))
@@ -267,7 +267,7 @@ class Supervisor:
         synced = time.monotonic()
         dirty = False
         while True:
-            if self.index.grown():
+            if self.index.has_grown():
                 self._read_log()
                 dirty = True
             now = time.monotonic()
@@ -280,12 +280,12 @@ class Supervisor:
             await asyncio.sleep(POLL)
 
     def _read_log(self) -> None:
-        known, before = self._known(), self.index.at
+        known, before = self._known(), self.index.offset
         while records := self.index.poll():
             for at, record in records:
                 self.on_record(record)
                 self._hooks.take(at, record)
-        if self.index.at != before:
+        if self.index.offset != before:
             self._server.changed()
             self.index.save_if_due()
         if self._known() != known:
@@ -300,7 +300,7 @@ class Supervisor:
         if record["kind"] == "start":
             self._met = True
             # Of several ranks the first, not their launcher.
-            self._telemetry.watch(read_json(self.run_dir.trainer_who).get("pid"))
+            self._telemetry.watch(read_json(self.run_dir.trainer_identity_path).get("pid"))
         if record["kind"] == "memory" and record.get("measured"):
             self._remember(record)
         if text := self._stall.heard(record, time.monotonic()):
@@ -343,7 +343,7 @@ def main() -> int:
     run_dir = RunDir(Path(sys.argv[1]).absolute())
     lock = Lock(run_dir.supervisor_lock)
     try:
-        if not lock.acquire(patience=0.5):
+        if not lock.acquire(timeout=0.5):
             return 0  # one supervisor a run, ever
     except OSError as error:
         write_stderr(f"supervisor.lock: {error}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.events.run_dir import RunDir
 from engine.host.files import read_json
-from engine.host.process import identity, is_alive, is_locked, spawn_detached
+from engine.host.process import is_alive, is_locked, process_identity, spawn_detached
 from engine.runs.exit_reason import ExitReason, OomKillCounter, death
 
 NAMING_PATIENCE = 1.0  # seconds for a trainer that has its lock to write its name
@@ -37,7 +37,7 @@ class TrainerProcess:
         for _ in range(round(NAMING_PATIENCE / LOOK)):
             if not is_locked(self._run.trainer_lock):
                 return False
-            who = read_json(self._run.trainer_who)
+            who = read_json(self._run.trainer_identity_path)
             if is_alive(who):
                 self._watch(who)
                 return True
@@ -50,7 +50,7 @@ class TrainerProcess:
         if sys.platform == "darwin":  # a Mac would fall asleep over a run that nobody touches
             awake = ["caffeinate", "-i", "-w", str(self._child.pid)]
             spawn_detached(awake, self._run.console_path, self._run.path)
-        self._watch({**identity(self._child.pid), "attempt": attempt})
+        self._watch({**process_identity(self._child.pid), "attempt": attempt})
 
     async def ended(self) -> ExitReason:
         """Wait for its end; what the kernel says of it."""
@@ -62,7 +62,7 @@ class TrainerProcess:
 
     def kill(self, launched: bool) -> None:
         """End it without a word to say; where it was ``launched`` by another program also that, and so all ranks."""
-        _kill(read_json(self._run.trainer_who))
+        _kill(read_json(self._run.trainer_identity_path))
         if launched:
             self.end_launcher()
         elif self.who is not None:

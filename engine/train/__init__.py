@@ -1,6 +1,6 @@
 import os
 
-from engine.execution.compiler import cache_folder
+from engine.execution.compiler import inductor_cache_dir
 
 # Here because torch settles on a folder while it is imported, which every way into this package does later.
-os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder()))
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(inductor_cache_dir()))

@@ -13,7 +13,7 @@ from engine.checkpoints import checkpoint
 from engine.events.commands import Command
 from engine.host.version import package_version
 from engine.memory.hardware import detect_hardware
-from engine.preflight import slow_paths
+from engine.preflight import slow_kernels
 from engine.train.backends.backend import Backend
 from engine.train.backends.ranks import Ranks, SingleRank
 from engine.train.checkpoint_saver import CheckpointSaver
@@ -150,7 +150,7 @@ class Trainer:
             resumed_from=self.step or None,
         )
         attention = self.backend.plan["attention"]
-        for text in slow_paths(self.spec.model.config, self.backend.device, attention):
+        for text in slow_kernels(self.spec.model.config, self.backend.device, attention):
             self.reporter.record("alert", what="slow", text=text)
         self.keeper.changed(self.spec)
         self._enter("running" if self.backend.plan["compile"] == "off" else "compiling")

@@ -19,8 +19,8 @@ from engine.events.exit_codes import EXIT_RETRY
 from engine.events.log import Record
 from engine.events.run_dir import RunDir
 from engine.host.files import write_json, write_stderr
-from engine.host.process import Lock, identity
-from engine.preflight import check, check_history, resolved
+from engine.host.process import Lock, process_identity
+from engine.preflight import check, check_checkpoint_folder, resolved
 from engine.train.backends.ranks import Ranks, RankZeroError, join_ranks, local_world_size, world_size
 from engine.train.edit_history import RestartRequested
 from engine.train.reporter import Reporter, ShowReporter, SilentReporter
@@ -49,10 +49,10 @@ def run_trainer(run: RunDir, attempt: int) -> int:
     """Rank 0 of ``run``; returns the process's exit status. Everything it has to say goes into the log."""
     early = _remember_sigterm()
     lock = Lock(run.trainer_lock)
-    if not lock.acquire(patience=0.5):
+    if not lock.acquire(timeout=0.5):
         write_stderr(f"{run.id}: another trainer holds the run")
         return EXIT_RETRY
-    write_json(run.trainer_who, {**identity(os.getpid()), "attempt": attempt})
+    write_json(run.trainer_identity_path, {**process_identity(os.getpid()), "attempt": attempt})
 
     from engine.train.run_reporter import RunReporter
 
@@ -117,7 +117,7 @@ def run_foreground(
 
     def plan() -> Attempt:
         check(spec, out)
-        check_history(out, resume)
+        check_checkpoint_folder(out, resume)
         return Attempt(spec, out, resume, init_from, supervised=False)
 
     def body() -> None:
@@ -166,7 +166,7 @@ def _only_writer(out: Path) -> Iterator[None]:
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     make_folder(out)
     lock = Lock(out / ".lock")
-    if not lock.acquire(patience=0.5):
+    if not lock.acquire(timeout=0.5):
         raise UserError(f"{out}: another run writes its checkpoints there; choose another --name or stop that run")
     try:
         yield

@@ -17,11 +17,11 @@ class RunState:
         self.spec = spec
         self._val_batches: list[Batch] | None = None
         self._open()
-        self.cursor: Cursor = self._data.start()
+        self.cursor: Cursor = self._data.initial_cursor()
 
     def take(self) -> tuple[Batch, Cursor]:
         """The sequences of the next step, (sequences, context + 1), and the cursor behind them."""
-        return self._data.take(self.cursor, self.spec.batch.sequences)
+        return self._data.read_batch(self.cursor, self.spec.batch.sequences)
 
     def become(self, spec: RunSpec) -> None:
         """Go on as ``spec`` says. Another context is another way to cut the data: a new segment of the cursor."""
@@ -60,7 +60,7 @@ class RunState:
         loss is, to the last bit. Read at the first call: a run that does not validate needs none.
         """
         if self._val_batches is None:
-            windows = open_split(self.spec, "val").first(self.spec.train.val_sequences)
+            windows = open_split(self.spec, "val").read_first(self.spec.train.val_sequences)
             self._val_batches = [windows[i : i + self._val_rows] for i in range(0, len(windows), self._val_rows)]
         return self._val_batches
 

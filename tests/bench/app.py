@@ -118,10 +118,10 @@ def ended(home: Path, name: str, steps: int) -> RunDir:
 
 
 def _digest(run: RunDir) -> None:
-    digest = LogIndex(run)
-    digest.catch_up()
-    digest.save()
-    run.state_path.write_text(json.dumps({**run.state(), **digest.summary, "phase": "finished"}))
+    log_index = LogIndex(run)
+    log_index.catch_up()
+    log_index.save()
+    run.state_path.write_text(json.dumps({**run.state(), **log_index.summary, "phase": "finished"}))
 
 
 def _load(home: Path, steps: int) -> None:

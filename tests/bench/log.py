@@ -32,7 +32,7 @@ from typing import Any
 from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
-from engine.host.process import Lock, boot_id, host_name, identity
+from engine.host.process import Lock, boot_id, host_name, process_identity
 from engine.runs.client import RunClient
 from engine.runs.store import RunStore
 from engine.train.run_reporter import RunReporter
@@ -80,7 +80,7 @@ def supervised(run: RunDir) -> Iterator[int]:
     """A supervisor that looks after ``run`` with us as its trainer; its pid."""
     lock = Lock(run.trainer_lock)
     assert lock.acquire()
-    run.trainer_who.write_text(json.dumps(identity(os.getpid())))
+    run.trainer_identity_path.write_text(json.dumps(process_identity(os.getpid())))
     with open(run.console_path, "ab") as console:
         process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(run.path)], stdout=console, stderr=console)
     try:
@@ -168,7 +168,7 @@ def _latency_and_weight(home: Path) -> None:
     opened = LogIndex(run)
     opened.catch_up()
     opened.save()
-    run.state_path.write_text(json.dumps({**run.state(), "at": opened.at}))
+    run.state_path.write_text(json.dumps({**run.state(), "at": opened.offset}))
     with supervised(run) as pid:
         time.sleep(2)
         before = cpu(pid)
@@ -177,7 +177,7 @@ def _latency_and_weight(home: Path) -> None:
         ages: list[float] = []
 
         async def follow() -> None:
-            async for record in RunClient(run).records(opened.at, live=False):
+            async for record in RunClient(run).records(opened.offset, live=False):
                 if record["kind"] == "step":
                     ages.append(time.time() - record["t"])
                     if len(ages) == last:
@@ -274,17 +274,17 @@ def _attach(home: Path, steps: int) -> None:
     run = make_run(home, phase="finished")
     fill(run, steps)
     begun = time.perf_counter()
-    digest = LogIndex(run)
-    digest.catch_up()
+    log_index = LogIndex(run)
+    log_index.catch_up()
     print(
         f"{steps} steps, {run.log_path.stat().st_size / 1e6:.0f} MB of log: history made from the log alone in"
         f" {time.perf_counter() - begun:.1f} s, peak {_peak() / 1e6:.0f} MB in this process"
     )
-    digest.save()
-    run.state_path.write_text(json.dumps({**digest.summary, "phase": "finished"}))
+    log_index.save()
+    run.state_path.write_text(json.dumps({**log_index.summary, "phase": "finished"}))
     print(f"history.bin: {(run.path / 'history.bin').stat().st_size / 1e6:.1f} MB")
     _tell_attach("an ended run", run)
-    run.state_path.write_text(json.dumps({**digest.summary, "phase": "running", "host": host_name()}))
+    run.state_path.write_text(json.dumps({**log_index.summary, "phase": "running", "host": host_name()}))
     with supervised(run) as pid:
         _tell_attach("a running run", run)
         print(f"its supervisor: {rss(pid) / 1e6:.1f} MB")
@@ -317,7 +317,7 @@ history, base = History(Path("none")), 0
 def rss():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 for second in range(1, 2_600_001):
-    history.take([(second, {"t": float(second), "kind": "step", "attempt": 1, **step_fields(second)})])
+    history.add_records([(second, {"t": float(second), "kind": "step", "attempt": 1, **step_fields(second)})])
     history.sample({"t": float(second), "kind": "telemetry", "device_used": 9e9, "rss": 1e9 + second, "ram_used": 2e10})
     if second % 5000 == 0:
         history.answer(["loss", "device_used", "host_states", "tok_s"], 2000)

@@ -137,7 +137,7 @@ def test_resume_goes_on_as_if_nothing_had_been(world: World, undisturbed: Run) -
 
 
 def test_resume_of_another_run_takes_its_spec_with_it(undisturbed: Run) -> None:
-    """Without a profile the checkpoint says what the run is; only what is overridden differs."""
+    """Without a profile the checkpoint says what the run is; only the overrides differ."""
     world = undisturbed.world
     origin = world.out / "run" / "ckpt_step_200"
     told = world.run("launch", "--resume", origin, "--name", "longer", "-s", "steps=250")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine.host.files import read_json, write_json
-from engine.host.process import identity, is_locked
+from engine.host.process import is_locked, process_identity
 from tests.e2e.conftest import Run, WaitFor, World
 
 LONG = ("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
@@ -97,9 +97,9 @@ def test_a_stranger_with_a_dead_trainers_pid_is_never_signalled(world: World) ->
     run.kill_both()
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
-        forged = {**identity(stranger.pid), "attempt": 1}
+        forged = {**process_identity(stranger.pid), "attempt": 1}
         forged["start_ticks"] -= 1
-        write_json(run.run_dir.trainer_who, forged)
+        write_json(run.run_dir.trainer_identity_path, forged)
         write_json(
             run.run_dir.state_path, {**read_json(run.run_dir.state_path), "trainer": forged, "supervisor": forged}
         )

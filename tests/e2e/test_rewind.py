@@ -33,9 +33,9 @@ def poisoned(world: World) -> tuple[Path, int]:
     (np.fromfile(val, "<u2") % 250).astype("<u2").tofile(val)
     spec = load(str(world.profile))
     data = open_split(spec, "train")
-    cursor, sequences = data.start(), []
+    cursor, sequences = data.initial_cursor(), []
     for _ in range(STEPS):
-        found, cursor = data.take(cursor, spec.batch.sequences)
+        found, cursor = data.read_batch(cursor, spec.batch.sequences)
         sequences.append(found)
     # One token in the middle of a sequence of step 26, at a place in the shard that is found by its content.
     row = sequences[25][3]
@@ -43,9 +43,9 @@ def poisoned(world: World) -> tuple[Path, int]:
     tokens[places[0] + 10] = BAD
     path.write_bytes(tokens.astype("<u2").tobytes())
     data = open_split(spec, "train")
-    cursor, met = data.start(), []
+    cursor, met = data.initial_cursor(), []
     for step in range(1, STEPS + 1):
-        found, cursor = data.take(cursor, spec.batch.sequences)
+        found, cursor = data.read_batch(cursor, spec.batch.sequences)
         if (found[:, :-1] == BAD).any():
             met.append(step)
     assert len(met) == 1
@@ -82,7 +82,7 @@ def test_a_rewound_run_passes_over_the_bad_sequences(world: World, poisoned: tup
     state, facts = checkpoint.load(world.out / "run" / f"ckpt_step_{back}")
     data, cursor = open_split(run.run_dir.spec(), "train"), Cursor.from_dict(facts["cursor"])
     for _ in range(back, bad):
-        _, cursor = data.take(cursor, 8)
+        _, cursor = data.read_batch(cursor, 8)
     assert rewind["cursor"] == cursor.to_dict()
     moved, _ = checkpoint.save(world.root / "moved", back, state, {**facts, "cursor": cursor.to_dict()}, None)
     again = world.find(world.run("launch", "--resume", moved, "--name", "by hand").stdout.strip())

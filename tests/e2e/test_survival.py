@@ -157,7 +157,7 @@ def test_a_damaged_checkpoint_costs_the_steps_behind_the_one_before(world: World
 
 def test_sigterm_while_the_trainer_still_starts_is_a_stop(world: World, wait_for: WaitFor) -> None:
     run = world.launch()
-    wait_for("the trainer's name", lambda: run.run_dir.trainer_who.exists())
+    wait_for("the trainer's name", lambda: run.run_dir.trainer_identity_path.exists())
     run.kill("trainer", signal.SIGTERM)
     assert run.kind("step") == []
     run.wait_end("stopped")

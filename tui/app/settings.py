@@ -128,7 +128,7 @@ def _read(path: Path) -> str:
 
 def store(key: str, value: str | float | bool | None, table: str = "") -> None:
     """Write one entry down, or take it out with None. Raises ``UserError`` where it cannot be written."""
-    from engine.host.files import replace as replace_file
+    from engine.host.files import write_atomic
 
     path = settings_path()
     text = _read(path)
@@ -147,7 +147,7 @@ def store(key: str, value: str | float | bool | None, table: str = "") -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A link to a file kept elsewhere stays a link.
-        replace_file(Path(os.path.realpath(path)), changed.encode())
+        write_atomic(Path(os.path.realpath(path)), changed.encode())
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}; the change lasts until you leave") from None
 

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 def show(args: argparse.Namespace) -> int:
     """The facts of the data, and with ``--step`` or ``--sequence`` one sequence of it."""
-    from data.survey import survey
+    from data.summary import dataset_summary
 
     spec, run = _find(args.what)
     found: dict[str, Any] = {
         **{"root": spec.data.root, "phase": spec.data.phase, "context": spec.batch.context},
         **{"sequences_per_step": spec.batch.sequences, "seed": spec.train.seed, "steps": spec.train.steps},
         **{"vocab_size": spec.model.config.vocab_size, "run": run.name if run else None, "window": None},
-        **survey(Path(spec.data.root), spec.data.phase, spec.model.config.vocab_size, spec.batch.context),
+        **dataset_summary(Path(spec.data.root), spec.data.phase, spec.model.config.vocab_size, spec.batch.context),
     }
     if args.step is not None or args.sequence is not None:
         try:
@@ -57,7 +57,7 @@ def _window(spec: RunSpec, run: RunDir | None, step: int | None, sequence: int |
     """Number ``sequence`` (from 1 up; -1 is the last) of ``step``, or of the first epoch where no step is given."""
     from data.cursor import Cursor
     from data.splits import open_split
-    from data.survey import pieces
+    from data.summary import token_texts
     from engine.train.replay import before_step
 
     cursor = Cursor(spec.train.seed, spec.batch.context)
@@ -75,11 +75,11 @@ def _window(spec: RunSpec, run: RunDir | None, step: int | None, sequence: int |
         raise UserError(f"sequence {number}: there are the sequences 1 to {held}")
     cursor = cursor.advance(number - 1, data.sequences)
     shard, offset = data.locate(cursor.epoch, cursor.position, cursor.seed)
-    ids = data.take(cursor, 1)[0][0][:-1].tolist()
+    ids = data.read_batch(cursor, 1)[0][0][:-1].tolist()
     return {
         **{"step": step, "sequence": number, "of": held, "epoch": cursor.epoch + 1, "position": cursor.position},
         **{"shard": str(data.shards[shard].path), "offset": offset, "ids": ids, "problem": ""},
-        "texts": pieces(Path(spec.data.root) / spec.data.phase, ids),
+        "texts": token_texts(Path(spec.data.root) / spec.data.phase, ids),
     }
 
 

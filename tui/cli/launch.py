@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from profiles.errors import SpecError
-from profiles.registry import detect, load, overridden
+from profiles.registry import detect, load, with_overrides
 from profiles.spec import RunSpec
 
 
@@ -101,7 +101,7 @@ def _resolve(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path | Non
     path = checkpoint.find(args.resume, (out / args.name if args.name else out).absolute())
     if given is None:
         saved = RunSpec.from_dict(checkpoint.facts(path)["spec"], f"{path}/trainer.json")
-        given = _with_backend(overridden(saved, args.overrides), args.backend)
+        given = _with_backend(with_overrides(saved, args.overrides), args.backend)
     return given, path, None
 
 

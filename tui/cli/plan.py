@@ -34,7 +34,7 @@ def plan(args: argparse.Namespace) -> int:
     from engine.memory.headroom import headrooms
     from engine.memory.levers import levers
     from engine.memory.strategies import strategies, with_strategy
-    from engine.preflight import slow_paths
+    from engine.preflight import slow_kernels
     from engine.runs.store import default_home
 
     spec = asked_for(args)
@@ -52,7 +52,7 @@ def plan(args: argparse.Namespace) -> int:
         headrooms(found.forecast, hardware),
         strategies(spec, hardware, told),
         levers(spec, hardware, told),
-        slow_paths(spec.model.config, hardware.device, spec.train.attention),
+        slow_kernels(spec.model.config, hardware.device, spec.train.attention),
     )
     if args.json:
         print(json.dumps(_as_json(*answer), indent=1))

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from engine.events.run_dir import RunDir, is_elsewhere
+from engine.events.run_dir import RunDir, is_on_other_host
 from engine.events.summary import CUT_OFF, ENDED
 from engine.runs.store import RunStore
 from profiles.errors import SpecError, UserError
@@ -59,7 +59,7 @@ def ls(args: argparse.Namespace) -> int:
         step = f"{s['step'] or 0}/{s['steps'] or '?'}"
         loss, val, speed = _short(s["loss"], 4), _short(s["val_loss"], 4), _short(s["tok_s"], 0)
         name = s["name"] if s["name"] != s["id"] else ""
-        name += f"  on host {s['host']}" if is_elsewhere(s) else ""
+        name += f"  on host {s['host']}" if is_on_other_host(s) else ""
         print(f"{s['id']:<{width}}  {s['phase']:<10} {step:>15} {loss:>8} {val:>8} {speed:>9}  {name}".rstrip())
     _offer(summaries)
     return 0
@@ -129,7 +129,7 @@ def watch(args: argparse.Namespace) -> int:
     run_dir = RunStore().find(args.run)
     if not args.no_follow:
         _revive(run_dir)
-        if is_elsewhere(state := run_dir.state()):
+        if is_on_other_host(state := run_dir.state()):
             print(f"{run_dir.id} is on host {state['host']}; what it writes here is shown as it comes", file=sys.stderr)
         _tell_skew(run_dir)
     if args.json:
@@ -284,7 +284,7 @@ def _revive(run_dir: RunDir) -> None:
 
     if run_dir.ended():
         run_pending_hooks(run_dir)
-    elif run_dir.is_here():
+    elif run_dir.is_on_this_boot():
         ensure_supervisor(run_dir)
 
 

@@ -16,18 +16,18 @@ from pathlib import Path
 
 import torch
 
-from engine.execution.compiler import user_cache
+from engine.execution.compiler import user_cache_dir
 from engine.host.process import Lock
 from profiles.errors import UserError
 
 
 def load_cpu_adam() -> None:
     """Load the op, building it first where need be. Raises ``UserError`` where no compiler or no disk lets it."""
-    folder = user_cache() / "torch_extensions" / build_name()
+    folder = user_cache_dir() / "torch_extensions" / build_name()
     lock = Lock(folder / "cpu_adam.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(patience=math.inf)
+        lock.acquire(timeout=math.inf)
     except OSError as error:
         raise UserError(
             f"{folder}: DeepSpeed's optimizer cannot be kept there: {error.strerror}; set XDG_CACHE_HOME to a"

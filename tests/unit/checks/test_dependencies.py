@@ -81,7 +81,7 @@ def test_a_card_that_torch_cannot_use(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pynvml", Driver(driver))
     monkeypatch.setattr(dependencies, "visible_device", lambda: object())
-    monkeypatch.setattr(dependencies, "torch_cuda", lambda: built_for)
+    monkeypatch.setattr(dependencies, "torch_cuda_version", lambda: built_for)
     found = dependencies.cuda_mismatch()
     assert found is None if said is None else found is not None and said in found
 

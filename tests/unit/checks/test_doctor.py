@@ -15,7 +15,7 @@ from engine.checks import doctor, finding, libraries, logout, machine, state_dir
 from engine.events.run_dir import RunDir
 from engine.host import private_dirs
 from engine.host.files import write_json
-from engine.host.process import boot_id, host_name, identity
+from engine.host.process import boot_id, host_name, process_identity
 from engine.runs.store import RunStore
 from profiles import registry
 
@@ -196,7 +196,7 @@ def test_a_run_from_the_future_says_that_the_clock_went_back(store: RunStore) ->
 
 
 def test_a_living_run_of_another_version_is_named(store: RunStore) -> None:
-    run = create(store, trainer=identity(os.getpid()))
+    run = create(store, trainer=process_identity(os.getpid()))
     create(store, phase="finished")
     (found,) = state_dir.other_versions(store)
     assert found.level == "warn"
@@ -239,5 +239,5 @@ def test_little_room_and_little_memory(store: RunStore, monkeypatch: pytest.Monk
 def test_a_missing_torch_is_bad_and_a_missing_extra_is_not(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libraries, "version", lambda package: (_ for _ in ()).throw(libraries.PackageNotFoundError))
     assert "bad" in levels(libraries.python_and_torch(store))
-    monkeypatch.setattr(libraries, "missing_for_deepspeed", lambda: "deepspeed is not installed; install it")
+    monkeypatch.setattr(libraries, "deepspeed_problem", lambda: "deepspeed is not installed; install it")
     assert "bad" not in levels(libraries.backends(store))

@@ -36,7 +36,7 @@ def test_two_advances_are_one(a: int, b: int, per_epoch: int) -> None:
 def test_an_epoch_ends_where_the_next_begins() -> None:
     cursor = Cursor(seed=1, context=8).advance(10, 10)
     assert (cursor.epoch, cursor.position) == (1, 0)
-    assert cursor.advance(23, 10) == Cursor(seed=1, context=8, epoch=3, position=3, taken=33)
+    assert cursor.advance(23, 10) == Cursor(seed=1, context=8, epoch=3, position=3, consumed=33)
 
 
 @given(STEPS)
@@ -48,14 +48,14 @@ def test_tokens_count_every_sequence_at_its_own_context(steps: list[tuple[int, i
 def test_segments_alone_are_enough_to_replay(steps: list[tuple[int, int]]) -> None:
     cursor = walk(steps)
     replayed = Cursor(seed=3, context=64)
-    for segment in (*cursor.segments, Segment(cursor.context, cursor.taken)):
+    for segment in (*cursor.segments, Segment(cursor.context, cursor.consumed)):
         replayed = replayed.at_context(segment.context).advance(segment.sequences, PER_EPOCH[segment.context])
     assert replayed == cursor
 
 
 def test_a_context_edit_starts_a_fresh_epoch() -> None:
     cursor = Cursor(seed=1, context=64).advance(3, 40).at_context(128)
-    assert (cursor.epoch, cursor.position, cursor.taken) == (1, 0, 0)
+    assert (cursor.epoch, cursor.position, cursor.consumed) == (1, 0, 0)
     assert cursor.segments == (Segment(64, 3),)
     back = cursor.advance(5, 20).at_context(64)
     assert back.epoch == 2
@@ -77,7 +77,7 @@ def test_an_edit_that_changes_nothing_leaves_no_segment() -> None:
     [
         ({"position": -1}, "position: -1"),
         ({"epoch": "two"}, "epoch: 'two'"),
-        ({"taken": True}, "taken: True"),
+        ({"consumed": True}, "consumed: True"),
         ({"context": 0}, "context: 0"),
         ({"seed": None}, "seed: None"),
         ({"segments": 5}, "segments: 5"),

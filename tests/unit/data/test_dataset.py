@@ -36,7 +36,7 @@ def test_an_epoch_holds_each_window_once(
     root = tmp_path_factory.mktemp("epoch")
     shards = make(root, [*lengths, context + 1])
     data = dataset(root, context, seed=seed)
-    batch, cursor = data.take(data.start(), data.sequences)
+    batch, cursor = data.read_batch(data.initial_cursor(), data.sequences)
     expected = [s[k : k + context + 1] for s in shards for k in range(0, len(s) - context, context)]
     assert sorted(map(tuple, batch)) == sorted(map(tuple, expected))
     assert batch.dtype == np.int64
@@ -51,11 +51,11 @@ def test_how_calls_are_split_does_not_matter(
     root = tmp_path_factory.mktemp("split")
     make(root, [100, 57])
     data = dataset(root)
-    start = data.start().advance(skip, data.sequences)
-    whole, end = data.take(start, sum(parts))
+    start = data.initial_cursor().advance(skip, data.sequences)
+    whole, end = data.read_batch(start, sum(parts))
     cursor, pieces = start, []
     for n in parts:
-        piece, cursor = data.take(cursor, n)
+        piece, cursor = data.read_batch(cursor, n)
         pieces.append(piece)
     assert np.array_equal(np.concatenate(pieces), whole)
     assert cursor == end
@@ -65,26 +65,26 @@ def test_a_step_over_the_end_of_an_epoch_goes_on_in_the_next(tmp_path: Path) -> 
     make(tmp_path, [81])
     data = dataset(tmp_path)
     assert data.sequences == 10
-    batch, cursor = data.take(data.start(), 25)
+    batch, cursor = data.read_batch(data.initial_cursor(), 25)
     rows = [tuple(row) for row in batch]
     assert len(set(rows[:10])) == len(set(rows[10:20])) == 10
     assert rows[:10] != rows[10:20]
-    assert (cursor.epoch, cursor.position, cursor.taken) == (2, 5, 25)
+    assert (cursor.epoch, cursor.position, cursor.consumed) == (2, 5, 25)
 
 
 def test_resuming_from_json_reads_on(tmp_path: Path) -> None:
     make(tmp_path, [500])
     data = dataset(tmp_path)
-    _, cursor = data.take(data.start(), 7)
-    expected, _ = data.take(cursor, 5)
-    again, _ = dataset(tmp_path, seed=99).take(Cursor.from_dict(cursor.to_dict()), 5)
+    _, cursor = data.read_batch(data.initial_cursor(), 7)
+    expected, _ = data.read_batch(cursor, 5)
+    again, _ = dataset(tmp_path, seed=99).read_batch(Cursor.from_dict(cursor.to_dict()), 5)
     assert np.array_equal(again, expected)
 
 
 def test_take_reads_where_locate_points(tmp_path: Path) -> None:
     shards = make(tmp_path, [100, 57])
     data = dataset(tmp_path)
-    batch, _ = data.take(data.start(), data.sequences)
+    batch, _ = data.read_batch(data.initial_cursor(), data.sequences)
     for i, row in enumerate(batch):
         shard, offset = data.locate(0, i)
         assert np.array_equal(row, shards[shard][offset : offset + 9])
@@ -94,28 +94,28 @@ def test_take_reads_where_locate_points(tmp_path: Path) -> None:
 def test_a_new_context_goes_on_in_fresh_epochs(tmp_path: Path) -> None:
     make(tmp_path, [200])
     short, long = dataset(tmp_path, 8), dataset(tmp_path, 16)
-    _, cursor = short.take(short.start(), 5)
+    _, cursor = short.read_batch(short.initial_cursor(), 5)
     cursor = cursor.at_context(16)
-    batch, after = long.take(cursor, long.sequences)
+    batch, after = long.read_batch(cursor, long.sequences)
     assert len({tuple(row) for row in batch}) == long.sequences
     assert (cursor.epoch, after.epoch) == (1, 2)
-    with pytest.raises(ValueError, match="context 16 in a dataset of context 8"):
-        short.take(cursor, 1)
+    with pytest.raises(ValueError, match="context 16, the dataset 8"):
+        short.read_batch(cursor, 1)
 
 
 def test_the_first_windows_are_those_of_the_file(tmp_path: Path) -> None:
     shards = make(tmp_path, [20, 5, 30], split="val")
     data = dataset(tmp_path, split="val")
     expected = np.stack([shards[0][0:9], shards[0][8:17], shards[2][0:9], shards[2][8:17], shards[2][16:25]])
-    assert np.array_equal(data.first(3), expected[:3])
-    assert np.array_equal(data.first(100), expected)
-    assert data.first(0).shape == (0, 9)
+    assert np.array_equal(data.read_first(3), expected[:3])
+    assert np.array_equal(data.read_first(100), expected)
+    assert data.read_first(0).shape == (0, 9)
 
 
 def test_an_id_outside_the_vocabulary_names_its_place(tmp_path: Path) -> None:
     make(tmp_path, [50, 50])
     data = dataset(tmp_path, context=10, vocab=73)
-    for read in (lambda: data.take(data.start(), data.sequences), lambda: data.first(99)):
+    for read in (lambda: data.read_batch(data.initial_cursor(), data.sequences), lambda: data.read_first(99)):
         with pytest.raises(UserError) as caught:
             read()
         text = str(caught.value)
@@ -127,9 +127,9 @@ def test_an_id_outside_the_vocabulary_names_its_place(tmp_path: Path) -> None:
         assert str(shard) in text
         assert int(wrong.split(",")[0]) == 50 + int(token) >= 73
         assert "vocabulary of 73" in text
-    assert dataset(tmp_path, context=10, vocab=91).first(99).max() == 90
+    assert dataset(tmp_path, context=10, vocab=91).read_first(99).max() == 90
     with pytest.raises(UserError, match="id 90, outside the model's vocabulary of 90"):
-        dataset(tmp_path, context=10, vocab=90).first(99)
+        dataset(tmp_path, context=10, vocab=90).read_first(99)
 
 
 def test_a_context_longer_than_every_shard(tmp_path: Path) -> None:
@@ -144,5 +144,5 @@ def test_a_context_longer_than_every_shard(tmp_path: Path) -> None:
 def test_shards_that_are_not_those_of_the_run(tmp_path: Path) -> None:
     make(tmp_path, [81])
     data = dataset(tmp_path)
-    with pytest.raises(UserError, match="sequence 10 of an epoch of 10"):
-        data.take(Cursor(seed=1, context=8, position=10), 1)
+    with pytest.raises(UserError, match="sequence 10 is past the end of an epoch of 10"):
+        data.read_batch(Cursor(seed=1, context=8, position=10), 1)

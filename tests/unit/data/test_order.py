@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.order import permute, sequence, windows
+from data.order import locate_sequence, permute, window_count
 
 SEEDS = st.integers(-(2**70), 2**70)
 GOLDEN_SMALL = [6, 0, 7, 5, 8, 9, 1, 3, 2, 4]
@@ -63,9 +63,9 @@ def test_neighbours_in_the_order_are_not_neighbours_in_the_file() -> None:
 def test_sequences_cover_every_shard_without_crossing_or_overlapping(
     shards: list[int], context: int, seed: int
 ) -> None:
-    counts = [windows(tokens, context) for tokens in shards]
+    counts = [window_count(tokens, context) for tokens in shards]
     ends = [sum(counts[: k + 1]) for k in range(len(counts))]
-    seen = {sequence(seed, 0, i, ends, context) for i in range(ends[-1])}
+    seen = {locate_sequence(seed, 0, i, ends, context) for i in range(ends[-1])}
     # What one can cut by hand: slices with a target behind each token.
     cut = {
         (s, start)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.host.files import replace, rotate
+from engine.host.files import rotate, write_atomic
 
 WRITER = """
 import os, sys
@@ -85,7 +85,7 @@ def test_what_is_replaced_is_for_its_owner_alone_and_leaves_nothing_beside_it(tm
 
     def write(byte: bytes) -> None:
         try:
-            replace(target, byte * 10_000, sync=False)
+            write_atomic(target, byte * 10_000, fsync=False)
         except OSError as error:
             errors.append(error)
 

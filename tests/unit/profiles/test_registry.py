@@ -140,7 +140,7 @@ def test_another_named_model_takes_none_of_the_old_ones_fields(own: Path) -> Non
 
 
 def test_overrides_on_a_spec_that_is_already_built() -> None:
-    spec = registry.overridden(registry.load("cpu_demo"), ["accum=4", "train.steps=9"])
+    spec = registry.with_overrides(registry.load("cpu_demo"), ["accum=4", "train.steps=9"])
     assert (spec.batch.sequences, spec.train.steps, spec.profile) == (32, 9, "cpu_demo")
 
 

@@ -172,5 +172,5 @@ def test_an_odd_rope_is_refused() -> None:
 
 def test_the_named_models_have_the_promised_size() -> None:
     assert NAMED_MODELS["mla-1b"].params == 1_024_849_664
-    assert NAMED_MODELS["mla-1b"].cached_values == 576
+    assert NAMED_MODELS["mla-1b"].cached_values_per_token == 576
     assert 3.0e6 < NAMED_MODELS["mla-tiny"].params < 3.4e6

@@ -12,7 +12,7 @@ import pytest
 
 from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
-from engine.host.process import Lock, boot_id, host_name, identity
+from engine.host.process import Lock, boot_id, host_name, process_identity
 from engine.runs.store import RunStore
 from profiles import registry
 from tests.unit.runs.served import Served
@@ -47,7 +47,7 @@ def make_run(store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 @pytest.fixture
 async def run(make_run: Make) -> AsyncIterator[Served]:
     """A living run, its supervisor's lock held."""
-    run_dir = make_run(supervisor=identity(os.getpid()), trainer=identity(os.getpid()))
+    run_dir = make_run(supervisor=process_identity(os.getpid()), trainer=process_identity(os.getpid()))
     served = Served(run_dir, LogWriter(run_dir.log_path, 1))
     lock = Lock(run_dir.supervisor_lock)
     assert lock.acquire()

@@ -15,7 +15,7 @@ PATIENCE = 20.0
 
 @dataclass
 class Served:
-    """A run that is looked after: its digest follows the log, as the supervisor's does."""
+    """A run that is looked after: its log_index follows the log, as the supervisor's does."""
 
     run_dir: RunDir
     log: LogWriter

@@ -10,7 +10,7 @@ import pytest
 
 from engine.events import wire
 from engine.events.log import LogWriter
-from engine.host.process import identity
+from engine.host.process import process_identity
 from engine.runs.client import RunClient
 from engine.runs.store import RunStore
 from profiles.errors import UserError
@@ -33,7 +33,7 @@ async def test_history_and_then_records_give_each_step_once_while_a_writer_appen
             await asyncio.sleep(0)
 
     async def watch(after: int) -> list[int]:
-        while run.index.history.order.last < after:
+        while run.index.history.dedup.last < after:
             await asyncio.sleep(0)
         link = RunClient(run.run_dir)
         answer = await link.history(["loss"], points=10_000)
@@ -126,7 +126,7 @@ def test_a_supervisor_that_cannot_be_asked_has_left_its_version_in_the_state(
 ) -> None:
     from tui.cli.main import main
 
-    run_dir = make_run(supervisor=identity(os.getpid()), version="0.0.1")
+    run_dir = make_run(supervisor=process_identity(os.getpid()), version="0.0.1")
     monkeypatch.setenv("MLA_TUI_HOME", str(store.home))
     monkeypatch.setattr("sys.argv", ["mla-tui", "status", run_dir.id])
     main()

@@ -60,13 +60,13 @@ def run(make_run: Make) -> RunDir:
 
 def use_everything(run: RunDir) -> LogIndex:
     """All that supervisor, trainer, commands and app do with a run's files."""
-    digest = LogIndex(run)
-    digest.catch_up()
-    json.dumps(digest.history.answer(list(SERIES), 100), allow_nan=False)
+    log_index = LogIndex(run)
+    log_index.catch_up()
+    json.dumps(log_index.history.answer(list(SERIES), 100), allow_nan=False)
     summary = run.summary()
     json.dumps(summary)
     view, show = RunView(summary), LineShow(8)
-    view.load_history({"series": digest.history.answer(list(SERIES), 100)})
+    view.load_history({"series": log_index.history.answer(list(SERIES), 100)})
     for _, record in read_all(run.log_path):
         view.take(record)
         tell(record)
@@ -74,8 +74,8 @@ def use_everything(run: RunDir) -> LogIndex:
     view.eta()
     list(scan(run.log_path, b'"edit"'))
     CommandReader(run.commands_path, run.log_path).poll()
-    digest.close()
-    return digest
+    log_index.close()
+    return log_index
 
 
 def flipped(content: bytes, rng: random.Random) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.host.process import HELD_FDS
+from engine.host.process import LOCK_FDS_ENV
 from engine.runs.device_locks import DeviceLocks, check_free, devices_of, holder
 from profiles import registry
 from profiles.errors import UserError
@@ -35,7 +35,7 @@ def test_an_inherited_lock_is_known_by_its_file(tmp_path: Path, monkeypatch: pyt
     locks = DeviceLocks(tmp_path, ["cpu", "mlx"])
     assert locks.take("run") is None
     with open(tmp_path / "stranger", "w") as stranger:
-        monkeypatch.setenv(HELD_FDS, f"{locks.env[HELD_FDS]},{stranger.fileno()},999999,x")
+        monkeypatch.setenv(LOCK_FDS_ENV, f"{locks.env[LOCK_FDS_ENV]},{stranger.fileno()},999999,x")
         heir = DeviceLocks(tmp_path, ["cpu", "mlx"])
         assert set(heir.fds) == set(locks.fds)
         assert heir.take("run") is None

@@ -67,7 +67,7 @@ def test_a_window_holds_only_its_own_points() -> None:
 
 def test_a_span_counts_with_both_its_ends(path: Path) -> None:
     log = History(path)
-    log.take([(0, {"t": 5.0, "kind": "telemetry", "rss": [10, 30], "ram_used": 7, "device_used": None})])
+    log.add_records([(0, {"t": 5.0, "kind": "telemetry", "rss": [10, 30], "ram_used": 7, "device_used": None})])
     assert log.answer(["rss", "ram_used", "device_used"], 10) == {
         "rss": [[5.0, 10, 20, 30]],
         "ram_used": [[5.0, 7, 7, 7]],
@@ -77,22 +77,22 @@ def test_a_span_counts_with_both_its_ends(path: Path) -> None:
 
 def test_what_was_sampled_live_is_not_counted_again_when_the_log_tells_it(path: Path) -> None:
     log = History(path)
-    log.take([(0, {"t": 1.0, "kind": "telemetry", "rss": [1, 3]})])
+    log.add_records([(0, {"t": 1.0, "kind": "telemetry", "rss": [1, 3]})])
     for t in (2.0, 3.0):
         log.sample({"t": t, "kind": "telemetry", "rss": 10})
-    log.take([(9, {"t": 3.5, "kind": "telemetry", "rss": [10, 10]})])
+    log.add_records([(9, {"t": 3.5, "kind": "telemetry", "rss": [10, 10]})])
     assert [p[0] for p in log.answer(["rss"], 10)["rss"]] == [1, 2, 3]
 
 
 def test_a_nan_is_a_gap_and_an_unknown_series_is_left_out(path: Path) -> None:
     log = History(path)
-    log.take([(0, {"kind": "step", "step": 1, "loss": None})])
+    log.add_records([(0, {"kind": "step", "step": 1, "loss": None})])
     assert log.answer(["loss", "nonsense"], 10) == {"loss": [[1, None, None, None]]}
 
 
 def test_a_series_that_only_some_steps_have_holds_only_those(path: Path) -> None:
     log = History(path)
-    log.take(numbered([{"kind": "step", "step": n, **({"mfu": n} if n % 2 else {})} for n in range(1, 6)]))
+    log.add_records(numbered([{"kind": "step", "step": n, **({"mfu": n} if n % 2 else {})} for n in range(1, 6)]))
     assert log.answer(["mfu"], 10)["mfu"] == [[n, n, n, n] for n in (1, 3, 5)]
 
 
@@ -100,7 +100,7 @@ def test_an_answer_for_twenty_thousand_steps_is_no_larger_than_for_five_thousand
     log = History(path)
     sizes = []
     for step in range(1, 20_001):
-        log.take([(step, {"kind": "step", "step": step, "loss": 1 / 3, "lr": 1e-4, "grad_norm": 7 / 3})])
+        log.add_records([(step, {"kind": "step", "step": step, "loss": 1 / 3, "lr": 1e-4, "grad_norm": 7 / 3})])
         if step in (5_000, 20_000):
             sizes.append(len(json.dumps(log.answer(list(SERIES), 500))))
     assert sizes[1] <= 1.1 * sizes[0]
@@ -210,7 +210,7 @@ def test_the_latest_attempt_wins(
         found = History(path)
         records = list(read_all(path))
         for begin in range(0, len(records), chunk):
-            found.take(records[begin : begin + chunk])
+            found.add_records(records[begin : begin + chunk])
         assert_tells(found, two_passes(path))
         assert all(len(found.series[name]) <= capacity for name in BY_STEP)
 
@@ -222,11 +222,11 @@ def test_a_restart_late_in_a_long_log_reads_next_to_nothing_of_it_again(
     for step in range(1, 20_001):
         log.write("step", step=step, loss=1.0)
     found = History(path)
-    found.take(read_all(path))
+    found.add_records(read_all(path))
     read = []
     monkeypatch.setattr(history, "read_all", lambda *a: (read.append(pair) or pair for pair in read_all(*a)))
     log.write("start", resumed_from=10_003)
-    found.take([(path.stat().st_size, {"kind": "start", "resumed_from": 10_003})])
+    found.add_records([(path.stat().st_size, {"kind": "start", "resumed_from": 10_003})])
     assert found.answer(["loss"], 1)["loss"][-1][0] == 10_003
     assert sum(found.series["loss"].held) == 10_003
     assert 0 < len(read) <= 2 * found.series["loss"].width
@@ -235,7 +235,7 @@ def test_a_restart_late_in_a_long_log_reads_next_to_nothing_of_it_again(
 def test_a_restart_from_nothing_forgets_the_first_validation_too(path: Path) -> None:
     write_attempts(path, [(None, 0), (None, 0)])
     found = History(path)
-    found.take(read_all(path))
+    found.add_records(read_all(path))
     assert found.answer(["val_loss"], 10)["val_loss"] == [[0, 2.25, 2.25, 2.25]]
 
 
@@ -246,7 +246,7 @@ def fed(path: Path, *records: Record) -> list[Any]:
     found = History(path)
     for attempt, record in records:
         LogWriter(path, attempt).write(**record)
-    found.take(read_all(path))
+    found.add_records(read_all(path))
     return [p[0] for p in found.answer(["loss"], 100)["loss"]]
 
 
@@ -272,5 +272,5 @@ def test_a_validation_flipped_to_a_far_step_does_not_hide_the_next_ones(path: Pa
         log.write("step", step=step, loss=1.0)
         log.write("val", step=val, loss=1.0)
     found = History(path)
-    found.take(read_all(path))
+    found.add_records(read_all(path))
     assert [p[0] for p in found.answer(["val_loss"], 9)["val_loss"]] == [1, 3, 5]

@@ -105,7 +105,7 @@ def test_megabytes_that_hold_no_record_do_not_hide_what_follows(path: Path) -> N
     while found := tail.poll():  # as every reader does: an empty answer is the end
         kinds += [r["kind"] for _, r in found]
     assert kinds == ["a", "b"]
-    assert not tail.grown()
+    assert not tail.has_grown()
     tail.close()
 
 
@@ -230,11 +230,11 @@ def test_reading_on_from_any_byte_gives_the_records_that_begin_there_or_later(
 
 def test_a_tail_follows_a_file_that_does_not_exist_yet(path: Path) -> None:
     tail = Tail(path)
-    assert not tail.grown()
+    assert not tail.has_grown()
     assert tail.poll() == []
     log = LogWriter(path, 1)
     log.write("log", n=1)
-    assert tail.grown()
+    assert tail.has_grown()
     assert [r["n"] for _, r in tail.poll()] == [1]
     with open(path, "ab") as file:  # half a record is not there yet
         line = json.dumps({"kind": "log", "n": 2}).encode() + b"\n"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from engine.events import log as log_module
-from engine.events import log_index as digest_module
+from engine.events import log_index as log_index_module
 from engine.events.history import SERIES
 from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
@@ -42,13 +42,13 @@ def run(make_run: Make) -> RunDir:
 
 
 def opened(run: RunDir) -> LogIndex:
-    digest = LogIndex(run)
-    digest.catch_up()
-    return digest
+    log_index = LogIndex(run)
+    log_index.catch_up()
+    return log_index
 
 
-def told(digest: LogIndex) -> dict[str, Any]:
-    return digest.history.answer(list(SERIES), 1 << 20)
+def told(log_index: LogIndex) -> dict[str, Any]:
+    return log_index.history.answer(list(SERIES), 1 << 20)
 
 
 def plainly(run: RunDir) -> dict[str, Any]:
@@ -58,26 +58,26 @@ def plainly(run: RunDir) -> dict[str, Any]:
     if cache.exists():
         cache.rename(away)
     try:
-        digest = opened(run)
+        log_index = opened(run)
     finally:
         if away.exists():
             away.rename(cache)
-    assert digest.notes == []
-    return told(digest)
+    assert log_index.warnings == []
+    return told(log_index)
 
 
 def test_only_what_the_cache_does_not_cover_is_read(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     truth, first = plainly(run), opened(run)
     assert told(first) == truth
     assert truth["loss"][-1] == [STEPS, 2, 2, 2]
-    assert (first.summary["phase"], first.summary["step"], first.notes) == ("paused", STEPS, [])
+    assert (first.summary["phase"], first.summary["step"], first.warnings) == ("paused", STEPS, [])
     first.save()
     run.state_path.write_text(json.dumps(first.summary))
     parsed: list[bytes] = []
     parse = log_module.parse
     monkeypatch.setattr(log_module, "parse", lambda line: (parsed.append(line), parse(line))[1])
     again = opened(run)
-    assert (told(again), again.summary, again.at) == (truth, first.summary, run.log_path.stat().st_size)
+    assert (told(again), again.summary, again.offset) == (truth, first.summary, run.log_path.stat().st_size)
     assert parsed == []
 
 
@@ -85,12 +85,12 @@ def test_the_state_and_the_cache_may_be_of_different_moments(run: RunDir) -> Non
     truth = opened(run)
     half = LogIndex(run)
     half.poll()
-    for at in (0, 1, half.at // 2, half.at, half.at + 10_000):
-        state = {"at": at} if at != half.at else half.summary
+    for at in (0, 1, half.offset // 2, half.offset, half.offset + 10_000):
+        state = {"at": at} if at != half.offset else half.summary
         run.state_path.write_text(json.dumps(state))
         found = opened(run)
         assert told(found) == told(truth)
-        if at not in (1, half.at // 2):
+        if at not in (1, half.offset // 2):
             assert found.summary["step"] == STEPS
             assert found.summary["phase"] == "paused"
 
@@ -130,9 +130,9 @@ def test_a_damaged_cache_is_made_again_from_the_log_and_said_so(run: RunDir, dam
         cache.write_bytes(DAMAGE[damage](whole, rng))
         found = opened(run)
         assert told(found) == truth, f"seed {seed}"
-        assert len(found.notes) == 1 and "history.bin" in found.notes[0], f"seed {seed}"
+        assert len(found.warnings) == 1 and "history.bin" in found.warnings[0], f"seed {seed}"
     found.save()
-    assert opened(run).notes == []
+    assert opened(run).warnings == []
 
 
 def test_the_cache_of_another_log_is_not_believed(run: RunDir, make_run: Make) -> None:
@@ -144,7 +144,7 @@ def test_the_cache_of_another_log_is_not_believed(run: RunDir, make_run: Make) -
     (other.path / "history.bin").write_bytes((run.path / "history.bin").read_bytes())
     found = opened(other)
     assert told(found)["loss"][0] == [1, 9, 9, 9]
-    assert "made from another log" in found.notes[0]
+    assert "made from another log" in found.warnings[0]
 
 
 def test_a_log_shorter_than_its_cache_is_what_counts(run: RunDir) -> None:
@@ -153,7 +153,7 @@ def test_a_log_shorter_than_its_cache_is_what_counts(run: RunDir) -> None:
     os.truncate(run.log_path, size // 3)
     found = opened(run)
     assert told(found) == plainly(run)
-    assert "another log" in found.notes[0]
+    assert "another log" in found.warnings[0]
 
 
 def test_damaged_lines_are_named_once(run: RunDir) -> None:
@@ -161,10 +161,10 @@ def test_damaged_lines_are_named_once(run: RunDir) -> None:
         first = file.tell()
         file.write(b'{"t":1,"kind":"step","step":"x"}\n#\n')
     found = opened(run)
-    assert found.notes == [f"events.jsonl: 2 lines or more are damaged and left out, the first at byte {first}"]
+    assert found.warnings == [f"events.jsonl: 2 lines or more are damaged and left out, the first at byte {first}"]
     found.save()
     run.state_path.write_text(json.dumps(found.summary))
-    assert opened(run).notes == []
+    assert opened(run).warnings == []
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(run: RunDir) -> None:
@@ -177,13 +177,13 @@ def test_a_cache_that_cannot_be_written_costs_only_time(run: RunDir) -> None:
 
 
 def test_the_cache_is_written_now_and_then(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digest_module, "SAVE_EVERY", 2000)
-    digest, cache = opened(run), run.path / "history.bin"
-    digest.save()
+    monkeypatch.setattr(log_index_module, "SAVE_EVERY", 2000)
+    log_index, cache = opened(run), run.path / "history.bin"
+    log_index.save()
     written, log = [], LogWriter(run.log_path, 2)
     for step in range(STEPS + 1, STEPS + 101):
         log.write("step", step=step, loss=1.0)
-        digest.poll()
-        digest.save_if_due()
+        log_index.poll()
+        log_index.save_if_due()
         written.append(cache.stat().st_ino)
     assert 2 <= len(set(written)) < 20

@@ -38,8 +38,8 @@ def test_marks_are_what_happened_with_its_step() -> None:
         {"kind": "memory", "parts": {"weights": 1}},
         {"kind": "memory", "parts": {"weights": 2}},
     ):
-        marks.take(record, 12)
-    assert [(mark["kind"], mark["step"]) for mark in marks.told()] == [
+        marks.add(record, 12)
+    assert [(mark["kind"], mark["step"]) for mark in marks.to_list()] == [
         ("edit", 7),
         ("oom", 12),
         ("checkpoint", 10),
@@ -47,11 +47,11 @@ def test_marks_are_what_happened_with_its_step() -> None:
         ("alert", 12),
         ("memory", 12),
     ]
-    assert marks.told()[0]["changed"] == {"micro": [12, 6]}
-    assert marks.told()[-1]["parts"] == {"weights": 2}
+    assert marks.to_list()[0]["changed"] == {"micro": [12, 6]}
+    assert marks.to_list()[-1]["parts"] == {"weights": 2}
     again = Marks()
-    again.load(json.loads(json.dumps(marks.told())))
-    assert again.told() == marks.told()
+    again.load(json.loads(json.dumps(marks.to_list())))
+    assert again.to_list() == marks.to_list()
 
 
 def test_marks_are_bounded_in_number_and_in_size() -> None:
@@ -61,8 +61,8 @@ def test_marks_are_bounded_in_number_and_in_size() -> None:
         deep = [deep]
     for step in range(3 * KEPT):
         changed = {"x" * 9999: ["y" * 9999, float("inf")], "deep": [deep, 1 << 4000]}
-        marks.take({"kind": "edit", "ok": True, "step": step, "changed": changed}, 0)
-    told = marks.told()
+        marks.add({"kind": "edit", "ok": True, "step": step, "changed": changed}, 0)
+    told = marks.to_list()
     assert [mark["step"] for mark in told] == list(range(2 * KEPT, 3 * KEPT))
     assert len(json.dumps(told, allow_nan=False)) < 500 * KEPT
 
@@ -77,8 +77,8 @@ def test_marks_outlive_the_cache(make_run: Make) -> None:
     log.write("checkpoint", ok=True, step=5)
     again = LogIndex(run)
     again.catch_up()
-    assert not again.notes
-    assert [mark["kind"] for mark in again.history.marks.told()] == ["edit", "checkpoint"]
+    assert not again.warnings
+    assert [mark["kind"] for mark in again.history.marks.to_list()] == ["edit", "checkpoint"]
 
 
 async def test_a_look_at_a_part_of_a_long_run_is_of_single_steps(

@@ -223,7 +223,7 @@ def test_files_of_a_job_are_for_its_owner(make_run: Make) -> None:
     try:
         run = make_run()
         LogWriter(run.log_path, 1).write("state", phase="running", reason="")
-        write_json(run.trainer_who, {})
+        write_json(run.trainer_identity_path, {})
         spawn_detached(["true"], run.console_path, run.path).wait()
     finally:
         os.umask(before)

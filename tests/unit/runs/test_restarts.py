@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from engine.events.exit_codes import is_mistake
+from engine.events.exit_codes import is_user_error
 from engine.runs.restarts import LONGEST_BACKOFF, RESTARTS, Restarts
 
 
@@ -19,4 +19,4 @@ def test_a_step_beyond_the_furthest_starts_the_count_anew() -> None:
 
 
 def test_whose_fault_an_exit_code_is() -> None:
-    assert [code for code in (None, 0, 1, 2, 63, 64, 75, 137) if is_mistake(code)] == [0, 1, 2, 63]
+    assert [code for code in (None, 0, 1, 2, 63, 64, 75, 137) if is_user_error(code)] == [0, 1, 2, 63]

@@ -114,7 +114,7 @@ async def test_hello_and_status_say_who_is_there(run: Served) -> None:
     run.write("step", step=3, loss=2.0)
     client = await Client.to(run)
     hello = (await client.call("hello"))["result"]
-    assert (hello["run"], hello["pid"], hello["at"]) == (run.run_dir.id, os.getpid(), run.index.at)
+    assert (hello["run"], hello["pid"], hello["at"]) == (run.run_dir.id, os.getpid(), run.index.offset)
     status = (await client.call("status"))["result"]
     assert (status["id"], status["supervisor"]["alive"]) == (run.run_dir.id, True)
 
@@ -191,7 +191,7 @@ async def test_history_is_bounded_by_what_was_asked(run: Served) -> None:
         run.write("step", step=step, loss=float(step))
     client = await Client.to(run)
     answer = (await client.call("history", series=["loss", "none"], points=10))["result"]
-    assert answer["at"] == run.index.at
+    assert answer["at"] == run.index.offset
     assert [len(points) for points in answer["series"].values()] == [10]
     window = (await client.call("history", series=["loss"], since=5, until=6))["result"]
     assert window["series"]["loss"] == [[5, 5.0, 5.0, 5.0], [6, 6.0, 6.0, 6.0]]

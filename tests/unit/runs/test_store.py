@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.events.log import LogWriter
-from engine.host.process import Lock, identity
+from engine.host.process import Lock, process_identity
 from engine.runs.store import RunStore, default_home
 from profiles import registry
 from profiles.errors import UserError
@@ -173,7 +173,7 @@ def test_an_end_that_only_the_log_knows_is_an_end(make_run: Make) -> None:
 
 
 def test_a_trainer_that_lives_without_a_supervisor_still_runs(make_run: Make) -> None:
-    run = make_run(supervisor=DEAD, trainer=identity(os.getpid()))
+    run = make_run(supervisor=DEAD, trainer=process_identity(os.getpid()))
     LogWriter(run.log_path, 1).write("step", step=7, loss=1.0)
     summary = run.summary()
     assert (summary["phase"], summary["step"], summary["trainer"]["alive"]) == ("running", 7, True)
@@ -188,18 +188,18 @@ def test_the_end_of_a_long_log_is_enough(make_run: Make) -> None:
 
 
 def test_a_pid_used_again_is_not_the_trainer(make_run: Make) -> None:
-    run = make_run(supervisor=DEAD, trainer={**identity(os.getpid()), "start_ticks": 1})
+    run = make_run(supervisor=DEAD, trainer={**process_identity(os.getpid()), "start_ticks": 1})
     assert not run.summary()["trainer"]["alive"]
 
 
 @pytest.mark.parametrize("where", [{"host": "elsewhere"}, {"boot": "another"}])
 def test_a_pid_of_another_host_or_boot_says_nothing(make_run: Make, where: dict[str, str]) -> None:
-    run = make_run(trainer=identity(os.getpid()), **where)
+    run = make_run(trainer=process_identity(os.getpid()), **where)
     assert not run.summary()["trainer"]["alive"]
 
 
 def test_a_job_of_an_earlier_boot_was_cut_off_by_it(make_run: Make) -> None:
-    run = make_run(trainer=identity(os.getpid()), boot="another")
+    run = make_run(trainer=process_identity(os.getpid()), boot="another")
     LogWriter(run.log_path, 1).write("step", step=7, loss=1.0)
     summary = run.summary()
     assert (summary["phase"], summary["reason"], summary["step"]) == ("cut-off", "the machine was rebooted", 7)
@@ -248,7 +248,7 @@ def test_a_damaged_spec_names_the_way_out(make_run: Make) -> None:
 
 @pytest.mark.parametrize("role", ["supervisor", "trainer"])
 def test_a_living_job_is_not_removed(make_run: Make, role: str) -> None:
-    run = make_run(**{role: identity(os.getpid())})
+    run = make_run(**{role: process_identity(os.getpid())})
     with pytest.raises(UserError, match=rf"run {run.id}: is running; stop it first: mla-tui stop {run.id}"):
         run.remove()
     assert run.state_path.exists()

@@ -23,12 +23,12 @@ def test_one_who_comes_between_a_look_and_the_lock_is_not_written_over(
     class Late(Lock):
         """Another has resumed the run, and let go of the lock, before we get it."""
 
-        def acquire(self, patience: float = 0.0) -> bool:
+        def acquire(self, timeout: float = 0.0) -> bool:
             nonlocal others
             if not others:
                 others += 1
                 launch.resume_run(run)
-            return super().acquire(patience)
+            return super().acquire(timeout)
 
     monkeypatch.setattr(launch, "Lock", Late)
     monkeypatch.setattr(launch, "ensure_supervisor", lambda run: None)

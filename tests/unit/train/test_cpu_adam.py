@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.execution.compiler import user_cache
+from engine.execution.compiler import user_cache_dir
 from engine.train.backends.cpu_adam import build_name, load_cpu_adam
 from profiles.errors import UserError
 
@@ -25,8 +25,8 @@ def load(cache: Path, timeout: float, programs: Path | None = None) -> None:
 @pytest.fixture
 def built(tmp_path: Path) -> Path:
     """The op's folder in a cache of this test."""
-    load(user_cache().parent, timeout=280)  # built, if it was not yet
-    shutil.copytree(user_cache() / "torch_extensions", tmp_path / "mla-tui" / "torch_extensions")
+    load(user_cache_dir().parent, timeout=280)  # built, if it was not yet
+    shutil.copytree(user_cache_dir() / "torch_extensions", tmp_path / "mla-tui" / "torch_extensions")
     (folder,) = tmp_path.glob(f"mla-tui/torch_extensions/{build_name()}/cpu_adam")
     return folder
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.execution.compiler import cache_folder, missing_for_compile
-from engine.preflight import check_backend, slow_paths
+from engine.execution.compiler import compile_problem, inductor_cache_dir
+from engine.preflight import check_backend, slow_kernels
 from engine.train.backends.torch_backend import TorchBackend
 from engine.train.backends.torch_plan import resolve_plan
 from profiles.errors import UserError
@@ -68,20 +68,20 @@ def test_without_a_compiler_auto_is_off_and_on_is_refused_in_one_line() -> None:
 
 def test_a_compiler_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert (missing_for_compile("cpu") or "").startswith("CXX=no-such-compiler is no program; install")
+    assert (compile_problem("cpu") or "").startswith("CXX=no-such-compiler is no program; install")
 
 
 def test_compiled_code_is_kept_under_the_cache_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "mla-tui" / "inductor"
+    assert inductor_cache_dir() == tmp_path / "mla-tui" / "inductor"
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
-    assert cache_folder() == Path("/elsewhere")
+    assert inductor_cache_dir() == Path("/elsewhere")
 
 
 def test_head_sizes_that_leave_the_fast_path_are_said() -> None:
     def said(device: str, attention: str, *overrides: str) -> list[str]:
-        return slow_paths(small(*overrides).model.config, device, attention)
+        return slow_kernels(small(*overrides).model.config, device, attention)
 
     assert said("cuda", "sdpa") == said("cpu", "sdpa") == []
     wide = "model.v_head_dim=32"

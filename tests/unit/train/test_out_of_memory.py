@@ -106,7 +106,7 @@ def test_in_forward_and_backward_nothing_is_lost(nano: Nano, tmp_path: Path, bac
         kept, told = weights(tmp_path / "tight", 2), weights(tmp_path / "short", 2)
         assert all(torch.equal(kept[name], told[name]) for name in told)
     assert log.losses() == pytest.approx(calm.losses(), rel=1e-5)
-    assert run.course.cursor.to_dict()["taken"] == STEPS * 8
+    assert run.course.cursor.to_dict()["consumed"] == STEPS * 8
     ours, theirs = weights(tmp_path / "tight"), weights(tmp_path / "calm")
     assert all(torch.allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-6) for name in theirs)
 

@@ -13,7 +13,7 @@ import pytest
 
 from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
-from engine.host.process import boot_id, host_name, identity
+from engine.host.process import boot_id, host_name, process_identity
 from engine.runs.store import RunStore
 from profiles import registry
 
@@ -49,7 +49,7 @@ def make_run(store: RunStore) -> Iterator[Make]:
             **{"attempt": 1, "started": time.time() - steps, "step": steps, "loss": 2.0},
         }
         if living:
-            state["trainer"] = identity(os.getpid())
+            state["trainer"] = process_identity(os.getpid())
         run = store.create(spec, {"name": name, "resume": None, "init_from": None}, state)
         writer = LogWriter(run.log_path, attempt=1)
         writers.append(writer)

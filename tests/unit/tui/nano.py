@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
-from engine.host.process import boot_id, host_name, identity
+from engine.host.process import boot_id, host_name, process_identity
 from engine.runs.store import RunStore
 from profiles import registry
 
@@ -81,5 +81,5 @@ class Nano:
             **{"version": "0", "host": host_name(), "boot": boot_id(), "phase": phase, "attempt": 1, "started": 1.0},
         }
         if phase == "running":
-            state["trainer"] = identity(os.getpid())
+            state["trainer"] = process_identity(os.getpid())
         return (run := store.create(spec, {"name": "nano", "resume": None}, state)), LogWriter(run.log_path, 1)

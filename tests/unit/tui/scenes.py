@@ -21,7 +21,7 @@ from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
 from engine.events.summary import ENDED
 from engine.host.files import write_json
-from engine.host.process import boot_id, identity
+from engine.host.process import boot_id, process_identity
 from engine.memory.hardware import Hardware
 from engine.runs.server import Server
 from engine.runs.store import RunStore
@@ -64,7 +64,7 @@ class World:
         self.now = begun = NOW - 3600 - steps * 27.0
         spec = registry.load("pretrain_5080")
         spec = replace(spec, train=replace(spec.train, out=str(self.folder / "models"), save_every=50))
-        trainer = None if phase in (*ENDED, "cut-off") else identity(os.getpid())
+        trainer = None if phase in (*ENDED, "cut-off") else process_identity(os.getpid())
         facts = {
             **{"profile": spec.profile, "backend": "deepspeed", "steps": spec.train.steps, "micro": 12, "accum": 8},
             **{"context": 2048, "version": "0.1.0", "host": HOST, "boot": boot_id(), "attempt": 1, "started": begun},
@@ -124,11 +124,11 @@ class World:
 
     def keep(self, run_dir: RunDir) -> None:
         """Leave the run as its supervisor does at its end: with its history beside its log."""
-        digest = LogIndex(run_dir)
-        digest.catch_up()
-        digest.save()
-        write_json(run_dir.state_path, {**run_dir.state(), **digest.summary})
-        digest.close()
+        log_index = LogIndex(run_dir)
+        log_index.catch_up()
+        log_index.save()
+        write_json(run_dir.state_path, {**run_dir.state(), **log_index.summary})
+        log_index.close()
 
     @asynccontextmanager
     async def looked_after(self, run_dir: RunDir) -> AsyncIterator[Server]:

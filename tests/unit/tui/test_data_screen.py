@@ -84,7 +84,7 @@ async def test_a_step_of_the_run_is_read_as_text(run: RunDir, store: RunStore, s
         await pilot.press("s", *"10", "enter")
         await until(pilot, lambda: "step 10 of 40 · sequence 1 of 8" in said(app, "#where"))
         spec, cursor = before_step(run, 10)
-        ids = open_split(spec, "train").take(cursor, 1)[0][0][:-1].tolist()
+        ids = open_split(spec, "train").read_batch(cursor, 1)[0][0][:-1].tolist()
         await pilot.press("i")
         await until(pilot, lambda: on_screen(app, WindowView).split()[0] == str(ids[0]))
         await pilot.press("p")

@@ -115,9 +115,9 @@ async def test_events_stand_below_the_loss_and_are_told_at_the_cursor(store: Run
     run, writer = make_run("demo", 40, phase="running")
     writer.write("edit", id="a", changed={"micro": [12, 6]}, step=20, by="me", ok=True, why="")
     writer.write("checkpoint", step=30, ok=True, path="x", bytes=1, seconds=1.0)
-    digest = LogIndex(run)
-    digest.catch_up()
-    digest.save()
+    log_index = LogIndex(run)
+    log_index.catch_up()
+    log_index.save()
     app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
         await opened(pilot, app, 40)

@@ -373,13 +373,13 @@ def _spec_of(one: SavedCheckpoint) -> RunSpec:
 
 def _going_on(one: SavedCheckpoint, steps: int | None) -> RunSpec:
     """What ``mla-tui launch --resume`` would start. Raises ``UserError``."""
-    from profiles.registry import overridden
+    from profiles.registry import with_overrides
 
     spec = _spec_of(one)
     steps = spec.train.steps if steps is None else steps
     if steps <= one.step:
         raise SpecError(f"steps: the checkpoint is at step {words.exact(one.step)}; write more than that")
-    return spec if steps == spec.train.steps else overridden(spec, [f"train.steps={steps}"])
+    return spec if steps == spec.train.steps else with_overrides(spec, [f"train.steps={steps}"])
 
 
 def _words_of(one: SavedCheckpoint, topic: str, text: str, number: int | None) -> list[str]:

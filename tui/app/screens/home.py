@@ -12,7 +12,7 @@ from textual.binding import BindingType
 from textual.message import Message
 from textual.widgets import Input
 
-from engine.events.run_dir import is_elsewhere
+from engine.events.run_dir import is_on_other_host
 from engine.events.summary import CUT_OFF
 from profiles.errors import UserError
 from tui.app import actions
@@ -123,7 +123,7 @@ class HomeScreen(AppScreen[None]):
         table.show(arranged(self._runs, self._filter, which, sort))
         self._tell_of_chosen()
         ended = sum(run.get("phase") in OVER for run in self._runs)
-        elsewhere = sum(run.get("phase") not in OVER and is_elsewhere(run) for run in self._runs)
+        elsewhere = sum(run.get("phase") not in OVER and is_on_other_host(run) for run in self._runs)
         note = f"{len(self._runs) - ended - elsewhere} living, {ended} ended" if self._runs else ""
         note = error or note + (f", {elsewhere} elsewhere" if elsewhere else "")
         if len(table.runs) != len(self._runs) and not error:

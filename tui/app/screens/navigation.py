@@ -100,7 +100,7 @@ class Navigation(AppScreen[None]):
         extent = self.lens.extent()
         if extent is None:
             return
-        steps = [mark["step"] for mark in self.view.marks.told() if mark["kind"] in panes.MARKS]
+        steps = [mark["step"] for mark in self.view.marks.to_list() if mark["kind"] in panes.MARKS]
         here = self.lens.cursor
         if way < 0:
             found = max((s for s in steps if here is None or s < here), default=None)

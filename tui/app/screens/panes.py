@@ -119,7 +119,7 @@ def _loss(pane: Chart, lens: Viewport, notes: str) -> None:
 
 def _marks(view: RunView) -> list[Mark]:
     order = list(MARKS)
-    known = [mark for mark in view.marks.told() if mark["kind"] in MARKS]
+    known = [mark for mark in view.marks.to_list() if mark["kind"] in MARKS]
     return [Mark(mark["step"], *MARKS[mark["kind"]]) for mark in sorted(known, key=lambda m: order.index(m["kind"]))]
 
 

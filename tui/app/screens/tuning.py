@@ -153,7 +153,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"]):
         from engine.memory.hardware import hardware_for
         from engine.memory.levers import levers
 
-        who = read_json(self._link.run.trainer_who)
+        who = read_json(self._link.run.trainer_identity_path)
         hardware = hardware_for(who["pid"] if is_alive(who) else None)
         if self._want and self._want.get("capacity"):  # the run itself has measured what it can have
             place = "ram_free" if hardware.device == "cpu" else "device_free"

@@ -74,7 +74,7 @@ class RunView:
         """Fold one record in. ``charts=False`` for records the history has already counted."""
         kind = record.get("kind")
         if charts and kind != "telemetry":
-            self.marks.take(record, self.step)
+            self.marks.add(record, self.step)
         if kind == "step":
             self._step(record, charts)
         elif kind == "telemetry":

@@ -197,7 +197,7 @@ class Viewport:
             return []
         begin, end = self.steps() or extent
         near = (end - begin) / across / 2
-        return [mark for mark in self.view.marks.told() if abs(mark["step"] - self.cursor) <= near]
+        return [mark for mark in self.view.marks.to_list() if abs(mark["step"] - self.cursor) <= near]
 
 
 def _count(points: Sequence[Point], seen: tuple[float, float]) -> int:

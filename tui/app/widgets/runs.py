@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from textual import events
 from textual.message import Message
 
-from engine.events.run_dir import is_elsewhere
+from engine.events.run_dir import is_on_other_host
 from engine.events.summary import CUT_OFF, ENDED
 from engine.runs.store import STAMP_LENGTH
 from tui.app.state.run_list import in_trouble
@@ -148,7 +148,7 @@ class RunsTable(Picker):
 
 def title(run: dict[str, Any]) -> str:
     name = str(run.get("name") or run["id"])
-    return f"{name} on {run['host']}" if is_elsewhere(run) else name
+    return f"{name} on {run['host']}" if is_on_other_host(run) else name
 
 
 def _short_title(run: dict[str, Any], cells: int) -> str:

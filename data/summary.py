@@ -13,7 +13,7 @@ from profiles.errors import UserError
 _BYTES = 256  # ids of a vocabulary that is not larger are bytes themselves
 
 
-def survey(root: Path, phase: str, vocab_size: int, context: int) -> dict[str, Any]:
+def dataset_summary(root: Path, phase: str, vocab_size: int, context: int) -> dict[str, Any]:
     """JSON-able facts of ``<root>/<phase>``; nothing of it is fatal, each problem is one line that names the way out.
 
     ``tokenizer`` (its path or None) ``problems`` ``splits``: of each ``split`` its ``files`` (``path`` ``dtype``
@@ -51,11 +51,11 @@ def _file(path: Path, manifest: Manifest | None, vocab_size: int, context: int) 
         shard = read_shard(path, bare_dtype(manifest, vocab_size))
     except (OSError, UserError) as error:
         return {"bytes": None, **entry, "problem": str(error)}
-    windows = order.windows(shard.tokens, context)
+    windows = order.window_count(shard.tokens, context)
     return {**entry, "dtype": shard.dtype.name, "tokens": shard.tokens, "sequences": windows}
 
 
-def pieces(folder: Path, ids: Sequence[int]) -> list[str] | None:
+def token_texts(folder: Path, ids: Sequence[int]) -> list[str] | None:
     """The text of each id by the tokenizer in ``folder``; None where nothing there can tell.
 
     A token that is only a part of a character is given as its bytes, such as ``<E2 80>``. Raises ``UserError`` for a
