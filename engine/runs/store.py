@@ -1,4 +1,4 @@
-"""Where runs live on disk: finding, listing and creating their directories."""
+"""Creates, lists and finds run directories below the state directory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from profiles.errors import UserError
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
 
-STAMP, STAMP_LENGTH = "%Y%m%d-%H%M%S", 15  # how an id begins
+STAMP, STAMP_LENGTH = "%Y%m%d-%H%M%S", 15  # the start of every id
+FORMAT = 2  # of a run directory, in its state.json; mla-tui 0.1 wrote no number and kept its runs in jobs/
 
 
 def default_home() -> Path:
@@ -31,22 +32,23 @@ def default_home() -> Path:
 
 
 class RunStore:
-    """All runs of one person on one machine."""
+    """All runs of one user on one machine. Raises ``UserError`` where ``home`` holds runs of mla-tui 0.1."""
 
     def __init__(self, home: Path | None = None) -> None:
         self.home = (home or default_home()).absolute()
         self.runs = self.home / "runs"
+        _check_layout(self.home)
 
     def ids(self) -> list[str]:
         """Newest first; ids sort by time. Raises ``UserError`` where the runs cannot, or must not, be read."""
-        return [id for id, stranger in self._entries() if not stranger]
+        return [id for id, problem in self._entries() if not problem]
 
     def foreign_entries(self) -> list[str]:
-        """A line for each thing among the runs that is left alone: a link, or another user's directory."""
-        return [stranger for _, stranger in self._entries() if stranger]
+        """A line for each entry of the runs folder that is ignored: a link, or another user's directory."""
+        return [problem for _, problem in self._entries() if problem]
 
     def _entries(self) -> list[tuple[str, str | None]]:
-        """The directories among the runs, and what is said against them."""
+        """The name of each directory in the runs folder, and why it must not be used (None where it may be)."""
         check_private_dir(self.home, self.runs)
         try:
             with os.scandir(self.runs) as entries:
@@ -61,46 +63,53 @@ class RunStore:
         return [RunDir(self.runs / id).summary() for id in self.ids()]
 
     def find(self, text: str) -> RunDir:
-        """The run whose id is ``text``, whose name is ``text`` (the newest), or whose id alone holds ``text``.
+        """Return the run whose id is ``text``, whose name is ``text`` (the newest), or the only one whose id has it.
 
-        ``latest`` is the newest of all. Raises ``UserError``.
+        ``latest`` is the newest run. Raises ``UserError``.
         """
+        run = RunDir(self.runs / self._match(text))
+        _check_format(run)
+        return run
+
+    def _match(self, text: str) -> str:
+        """The id that ``text`` means. Raises ``UserError``."""
         entries = self._entries()
-        if stranger := dict(entries).get(text):
-            raise UserError(stranger)
-        ids = [id for id, stranger in entries if not stranger]
+        if problem := dict(entries).get(text):
+            raise UserError(problem)
+        ids = [id for id, problem in entries if not problem]
         if not ids:
             raise UserError(f"run {text!r}: there are no runs in {self.runs}; start one with: mla-tui launch")
         if not text:
             raise UserError(f"run {text!r}: write a part of an id, a name or latest; the newest is {ids[0]}")
         if text == "latest":
-            return RunDir(self.runs / ids[0])
+            return ids[0]
         if text in ids:
-            return RunDir(self.runs / text)
+            return text
         for id in ids:
             if RunDir(self.runs / id).name == text:
-                return RunDir(self.runs / id)
+                return id
         matches = [id for id in ids if text in id]
         if len(matches) == 1:
-            return RunDir(self.runs / matches[0])
+            return matches[0]
         if matches:
             raise UserError(f"run {text!r}: matches {', '.join(matches[:4])}; write more of the id")
         raise UserError(f"run {text!r}: no such run; the newest is {ids[0]} (mla-tui ls shows all)")
 
     def create(self, spec: RunSpec, start: dict[str, Any], state: dict[str, Any]) -> RunDir:
-        """Make the directory of a new run, whole or not at all. Raises ``UserError``."""
-        beside = self.runs / f".new-{os.getpid()}-{time.monotonic_ns()}"
+        """Create the directory of a new run, complete or not at all. Raises ``UserError``."""
+        temporary = self.runs / f".new-{os.getpid()}-{time.monotonic_ns()}"
         try:
             make_private_dir(self.home, parents=True)
             make_private_dir(self.runs)
-            beside.mkdir(mode=0o700)
-            write_json(beside / "spec.json", {**spec.to_dict(), "start": start})
+            temporary.mkdir(mode=0o700)
+            write_json(temporary / "spec.json", {**spec.to_dict(), "start": start})
             while True:
                 id = f"{_next_stamp(self.ids())}-{spec.profile}"
-                write_json(beside / "state.json", {"id": id, **state, "name": start.get("name") or id})
+                facts = {"format": FORMAT, "id": id, **state, "name": start.get("name") or id}
+                write_json(temporary / "state.json", facts)
                 if not (self.runs / id).exists():
                     try:
-                        os.rename(beside, self.runs / id)
+                        os.rename(temporary, self.runs / id)
                         return RunDir(self.runs / id)
                     except FileExistsError:
                         pass
@@ -108,14 +117,40 @@ class RunStore:
                         if error.errno != errno.ENOTEMPTY:  # another launch of the same second took the id
                             raise
         except OSError as error:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             raise UserError(
                 f"{self.runs}: cannot create a run: {error.strerror}; set MLA_TUI_HOME to a directory you can write to"
             ) from None
 
 
+def _check_layout(home: Path) -> None:
+    """Raises ``UserError`` where ``home`` holds runs of mla-tui 0.1. One system call where it does not."""
+    jobs = home / "jobs"
+    try:
+        with os.scandir(jobs) as entries:
+            old = any(e.is_dir() and not e.name.startswith(".") for e in entries)
+    except OSError:
+        return
+    if old:
+        raise UserError(
+            f"{home}: holds runs of mla-tui 0.1, which this version does not read; finish them with 0.1,"
+            f" or move {jobs} away or set MLA_TUI_HOME to another directory"
+        )
+
+
+def _check_format(run: RunDir) -> None:
+    """Raises ``UserError`` where a newer version of mla-tui created the run."""
+    state = run.state()
+    found = state.get("format")
+    if isinstance(found, int) and found > FORMAT:
+        raise UserError(
+            f"run {run.id}: was created by mla-tui {state.get('version')} in format {found},"
+            f" this version reads up to {FORMAT}; update mla-tui"
+        )
+
+
 def _next_stamp(ids: list[str]) -> str:
-    """Now, in UTC, or the second after the newest of ``ids``: they sort by time, also where the clock was set back."""
+    """Now in UTC, or the second after the newest of ``ids``: ids sort by time even if the clock was set back."""
     now = int(time.time())
     for id in ids:
         with contextlib.suppress(ValueError):

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.events.log import LogWriter
+from engine.host.files import write_json
 from engine.host.process import Lock, process_identity
-from engine.runs.store import RunStore, default_home
+from engine.runs.store import FORMAT, RunStore, default_home
 from profiles import registry
 from profiles.errors import UserError
+from tui.cli.main import main
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Make
@@ -112,6 +114,74 @@ def test_a_home_that_is_a_file_is_told(tmp_path: Path) -> None:
         store.ids()
     with pytest.raises(UserError, match=r"cannot create a run: .*; set MLA_TUI_HOME to a directory you can write to"):
         store.create(registry.load("cpu_demo"), {}, {})
+
+
+@pytest.fixture
+def old_home(store: RunStore) -> Path:
+    """The state directory of mla-tui 0.1, which kept its runs in ``jobs``."""
+    folder = store.home / "jobs" / "20260101-000000-cpu_demo"
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text("{}")
+    return store.home
+
+
+def test_a_state_directory_of_0_1_is_refused_and_left_unchanged(old_home: Path) -> None:
+    before = [(path, path.lstat().st_mtime_ns) for path in sorted(old_home.rglob("*"))]
+    with pytest.raises(UserError) as caught:
+        RunStore(old_home)
+    assert str(caught.value) == (
+        f"{old_home}: holds runs of mla-tui 0.1, which this version does not read; finish them with 0.1,"
+        f" or move {old_home}/jobs away or set MLA_TUI_HOME to another directory"
+    )
+    assert [(path, path.lstat().st_mtime_ns) for path in sorted(old_home.rglob("*"))] == before
+    os.rename(old_home / "jobs", old_home / "jobs-of-0.1")
+    assert RunStore(old_home).ids() == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ls"],
+        ["status", "latest"],
+        ["attach", "latest"],
+        ["watch", "latest"],
+        ["resume", "--cut-off"],
+        ["launch", "-p", "cpu_demo"],
+        ["doctor"],
+        [],
+    ],
+)
+def test_every_command_that_opens_the_store_refuses_a_state_directory_of_0_1(
+    old_home: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLA_TUI_HOME", str(old_home))
+    assert main(command) == 1
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert err.startswith(f"mla-tui: {old_home}: holds runs of mla-tui 0.1, ")
+    assert [path.name for path in old_home.iterdir()] == ["jobs"]
+
+
+def test_a_folder_named_jobs_without_runs_in_it_is_no_state_directory_of_0_1(store: RunStore) -> None:
+    store.home.mkdir()
+    (store.home / "jobs").touch()
+    RunStore(store.home)
+    (store.home / "jobs").unlink()
+    (store.home / "jobs" / ".new-1-2").mkdir(parents=True)
+    (store.home / "jobs" / "notes.txt").touch()
+    RunStore(store.home)
+
+
+def test_a_run_of_a_newer_format_is_refused(store: RunStore, make_run: Make) -> None:
+    run = make_run()
+    assert run.state()["format"] == FORMAT
+    write_json(run.state_path, {**run.state(), "format": FORMAT + 1, "version": "9.0"})
+    assert refused(store, "latest") == (
+        f"run {run.id}: was created by mla-tui 9.0 in format {FORMAT + 1}, this version reads up to {FORMAT};"
+        " update mla-tui"
+    )
+    write_json(run.state_path, {**run.state(), "format": "damaged"})
+    assert store.find("latest").id == run.id
 
 
 CREATE = """
