@@ -31,6 +31,18 @@ def cut_off(summaries: Sequence[dict[str, Any]]) -> str:
     return f"{name} was cut off{why}" if len(cut) == 1 else f"{len(cut)} runs were cut off{why}"
 
 
+def outcome(summary: dict[str, Any]) -> str:
+    """How a run ended, or how far it is: its phase, step, losses and reason."""
+    text = f"{summary['phase']} at step {summary['step'] or 0}"
+    if summary["loss"] is not None:
+        text += f", loss {words.fixed(summary['loss'], 4)}"
+    if summary["val_loss"] is not None:
+        text += f", validation loss {words.fixed(summary['val_loss'], 4)}"
+    if summary["reason"]:
+        text += f": {summary['reason']}"
+    return text
+
+
 def mark(record: dict[str, Any]) -> str:
     """What a mark on a chart stands for, in a few words."""
     kind = record["kind"]

@@ -85,6 +85,11 @@ def exact(value: float | None) -> str:
     return NOTHING if value is None or not math.isfinite(value) else f"{value:,.0f}"
 
 
+def fixed(value: float | None, digits: int) -> str:
+    """A number with ``digits`` decimals."""
+    return NOTHING if value is None else f"{value:.{digits}f}"
+
+
 def loss(value: float | None) -> str:
     """A loss or a norm: three decimals where it is small, fewer where it is large."""
     if value is None or not math.isfinite(value):

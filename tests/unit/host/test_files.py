@@ -55,12 +55,12 @@ def test_logs_follows_a_console_over_a_rotation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     from engine.events.run_dir import RunDir
-    from tui.cli import run_commands
+    from tui.cli.commands import logs
 
     path = tmp_path / "console.log"
     path.write_bytes(b"one\n")
     run = RunDir(tmp_path)
-    monkeypatch.setattr(run_commands.RunStore, "find", lambda *_: run)
+    monkeypatch.setattr(logs, "find_run", lambda _: run)
     looks = iter([b"two\n", b"three\n", b"four\n", None])
 
     def meanwhile(*_: object) -> dict[str, str]:
@@ -75,7 +75,7 @@ def test_logs_follows_a_console_over_a_rotation(
 
     monkeypatch.setattr(RunDir, "summary", meanwhile)
     args = type("Args", (), {"run": "x", "follow": True})()
-    assert run_commands.logs(args) == 0
+    assert logs.run(args) == 0
     assert capfdbinary.readouterr().out == b"one\ntwo\nthree\nfour\n"
 
 

@@ -22,7 +22,7 @@ from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
 from engine.runs.client import RunClient
 from tui.app.state.run_view import RunView
-from tui.cli.run_commands import LineShow
+from tui.cli.line_printer import LinePrinter
 from tui.text.event_text import tell
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def use_everything(run: RunDir) -> LogIndex:
     json.dumps(log_index.history.answer(list(SERIES), 100), allow_nan=False)
     summary = run.summary()
     json.dumps(summary)
-    view, show = RunView(summary), LineShow(8)
+    view, show = RunView(summary), LinePrinter(8)
     view.load_history({"series": log_index.history.answer(list(SERIES), 100)})
     for _, record in read_all(run.log_path):
         view.take(record)

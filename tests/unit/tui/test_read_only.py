@@ -61,9 +61,10 @@ async def test_a_run_that_waits_for_an_answer_gets_none_from_here(store: RunStor
     [["--read-only"], ["--read-only", "attach", "x"], ["attach", "x", "--read-only"], ["attach", "--read-only"]],
 )
 def test_the_flag_stands_before_or_behind_the_command(words: list[str]) -> None:
-    args = main._parser().parse_args(words)
+    args = main._parser(words).parse_args(words)
     assert args.read_only and not args.low_bandwidth
-    assert main._parser().parse_args([*words, "--low-bandwidth"]).low_bandwidth
+    both = [*words, "--low-bandwidth"]
+    assert main._parser(both).parse_args(both).low_bandwidth
 
 
 def test_a_command_that_changes_something_does_not_take_it(capsys: pytest.CaptureFixture[str]) -> None:

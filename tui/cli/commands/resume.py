@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.events.run_dir import RunDir
 from engine.events.summary import CUT_OFF
-from engine.runs.store import RunStore
 from profiles.errors import SpecError, UserError
-from tui.cli.run_commands import ask, told
+from tui.cli.command_parser import Subparsers, add_command
+from tui.cli.requests import print_phase, request
+from tui.cli.run_argument import RUN_HELP
+
+if TYPE_CHECKING:
+    from engine.events.run_dir import RunDir
+    from engine.runs.store import RunStore
 
 
-def resume(args: argparse.Namespace) -> int:
+def register(subparsers: Subparsers) -> None:
+    words = "let a paused run go on, or start one that was cut off again"
+    parser = add_command(subparsers, "resume", words, "mla-tui resume latest")
+    parser.add_argument("run", metavar="RUN", nargs="?", help=RUN_HELP)
+    words = "every run that a reboot or a kill of both processes cut off"
+    parser.add_argument("--cut-off", action="store_true", help=words)
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from engine.runs.store import RunStore
+
     if args.cut_off == (args.run is not None):
         raise SpecError("resume: name one run, or write --cut-off for all that were cut off (mla-tui ls shows them)")
     store = RunStore()
     if args.cut_off:
         return _resume_all(store)
-    run = store.find(args.run)
-    summary = run.summary()
-    if summary["phase"] != CUT_OFF:
-        return told(ask(run, "resume"))
-    _take_over(run, summary)
+    run_dir = store.find(args.run)
+    summary = run_dir.summary()
+    if summary["phase"] == CUT_OFF:
+        _take_over(run_dir, summary)
+    else:
+        print_phase(request(run_dir, "resume"))
     return 0
 
 

@@ -1,33 +1,49 @@
-"""Commands that use checkpoints: list them, write text with it, write it for other programs."""
+"""``mla-tui sample``: text written with a checkpoint."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiles.errors import SpecError, UserError
+from profiles.errors import SpecError
+from tui.cli.command_parser import Subparsers, add_command
+from tui.text.format import size
 
 if TYPE_CHECKING:
     from engine.train.models.sample import Text, Writer
     from model.latent_cache import LatentCache
 
 
-def sample(args: argparse.Namespace) -> int:
+def register(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "sample", "write text with a checkpoint", "mla-tui sample models/demo -n 80")
+    words = "a ckpt_step_N directory or the folder of a run's checkpoints"
+    parser.add_argument("checkpoint", metavar="CKPT", help=words)
+    words = "the text to go on from; without one it is asked for, or read from a pipe"
+    parser.add_argument("--prompt", help=words)
+    parser.add_argument("-n", "--tokens", type=int, default=120, help="how many tokens (default 120)")
+    parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest (default 0.8)")
+    words = "share of the probability drawn from (default 0.95)"
+    parser.add_argument("--top-p", type=float, default=0.95, help=words)
+    parser.add_argument("--seed", type=int, default=0, help="of the drawing (default 0)")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
     """Write one text, or one for each line typed at a terminal. Nothing but text goes to stdout."""
     if args.tokens < 1:
         raise SpecError(f"--tokens: {args.tokens} is not at least 1")
     # Read when torch loads. Its threads wait for one another some hundred times a token; awake, they do so many times
     # longer on cores that others use too, a training for one.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from dataclasses import replace
+
     from engine.checkpoints.checkpoint import find
     from engine.train.models.sample import Writer
     from model.generate import Sampling
@@ -45,50 +61,6 @@ def sample(args: argparse.Namespace) -> int:
         return 0
     prompt = _piped() if args.prompt is None else args.prompt
     return 0 if _show(writer, prompt, writer.write(prompt, args.tokens, sampling)) else 130
-
-
-def export(args: argparse.Namespace) -> int:
-    """Write the checkpoint in another program's format; the directory goes to stdout."""
-    from engine.checkpoints.checkpoint import find
-    from engine.train.models.export import export as write
-    from tui.text.format import size
-
-    written = write(find(args.checkpoint, Path("models")), Path(args.out), args.dtype)
-    print(written.path)
-    print(f"step {written.step}, {written.dtype}, {size(written.bytes)}", file=sys.stderr)
-    if not written.tokenizer:
-        print("mla-tui: the checkpoint holds no tokenizer.json: readers will ask for one", file=sys.stderr)
-    return 0
-
-
-def listing(args: argparse.Namespace) -> int:
-    """The checkpoints of a run; with ``--verify`` damaged content makes the status 1, as damaged sizes always do."""
-    from engine.checkpoints.checkpoint import verify
-    from engine.checkpoints.inventory import inventory
-    from engine.runs.store import RunStore
-    from tui.text import format as words
-
-    run = RunStore().find(args.run)
-    kept = inventory(run)
-    if args.verify:
-        for i, one in enumerate(kept):
-            try:
-                verify(Path(one.path))
-            except UserError as error:
-                kept[i] = replace(one, damage=str(error).partition(";")[0])
-    if args.json:
-        print(json.dumps([one.to_dict() for one in kept], indent=1))
-    for one in kept if not args.json else ():
-        marks = [word for word, is_so in (("newest", one.newest), ("best", one.best)) if is_so]
-        facts = [words.moment(one.written), words.size(one.bytes), f"loss {words.loss(one.loss)}"]
-        facts += [f"val {words.loss(one.val_loss)}", *filter(None, (one.why,)), *marks]
-        print(f"step {words.exact(one.step)}  {one.path}  {', '.join(facts)}")
-    for one in kept:
-        if one.damage:
-            print(f"mla-tui: {one.path}: {one.damage}", file=sys.stderr)
-    if not kept:
-        print(f"mla-tui: {run.name} has no checkpoint; write one with: mla-tui checkpoint {run.id}", file=sys.stderr)
-    return 1 if any(one.damage for one in kept) else 0
 
 
 def _piped() -> str:
@@ -131,8 +103,6 @@ def _show(writer: Writer, prompt: str, text: Text) -> bool:
 
 
 def _cost(text: Text, cache: LatentCache) -> str:
-    from tui.text.format import size
-
     speed = f", {text.tokens_per_second:.3g} tokens/s" if text.tokens_per_second else ""
     read = f"prompt: {_tokens(text.prompt_tokens)} in {text.prompt_seconds:.2g} s"
     outgrown = f"; outgrew the context of {cache.context}, whose later half was kept" if text.outgrown else ""

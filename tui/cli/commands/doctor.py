@@ -8,17 +8,30 @@ import os
 import shutil
 import sys
 import textwrap
-from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from engine.checks.doctor import examine
-from engine.checks.finding import Finding
-from engine.runs.store import RunStore
+from tui.cli.command_parser import Subparsers, add_command
+
+if TYPE_CHECKING:
+    from engine.checks.finding import Finding
 
 COLOURS = {"ok": "32", "warn": "33", "bad": "31"}
 
 
-def doctor(args: argparse.Namespace) -> int:
+def register(subparsers: Subparsers) -> None:
+    words = "look whether this machine can hold a run for weeks"
+    parser = add_command(subparsers, "doctor", words, "mla-tui doctor")
+    parser.add_argument("--json", action="store_true", help="as JSON, a list of what was found")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
     """A line for each thing looked at; 1 where one of them is bad."""
+    from dataclasses import asdict
+
+    from engine.checks.doctor import examine
+    from engine.runs.store import RunStore
+
     findings = examine(RunStore())
     if args.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))

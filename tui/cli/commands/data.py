@@ -8,12 +8,50 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from profiles import registry
 from profiles.errors import SpecError, UserError
+from tui.cli.command_parser import Subparsers, add_command, add_subcommands
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
     from profiles.spec import RunSpec
+
+
+def register(subparsers: Subparsers) -> None:
+    example = "mla-tui data inspect data/shards"
+    parser = add_command(subparsers, "data", "look at packed shards", example)
+    inner = add_subcommands(parser, required=True)
+
+    parser = add_command(inner, "inspect", "what shards hold", example)
+    parser.add_argument("path", metavar="PATH", help="a .bin file, a phase or a folder of phases")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(command=inspect)
+
+    words = "what a run or a profile reads, and its sequences as text"
+    parser = add_command(inner, "show", words, "mla-tui data show latest --step 100")
+    parser.add_argument("what", metavar="WHAT", help="a profile, or a run's id, its name, or latest")
+    parser.add_argument("--step", type=int, metavar="N", help="show a sequence that this step takes")
+    words = "its number in the step, without one in the epoch; -1: the last"
+    parser.add_argument("--sequence", type=int, metavar="K", help=words)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(command=show)
+
+
+def inspect(args: argparse.Namespace) -> int:
+    from data.inspect import inspect_path
+
+    entries = inspect_path(Path(args.path))
+    if args.json:
+        print(json.dumps(entries, indent=1))
+    else:
+        for entry in entries:
+            print(entry["path"])
+            for key in ("format", "dtype", "tokens", "bytes", "highest_id", "sampled", "peek"):
+                if entry[key] is not None:
+                    print(f"  {key:<11} {entry[key]!r}" if key == "peek" else f"  {key:<11} {entry[key]}")
+    problems = [problem for entry in entries for problem in entry["problems"]]
+    for problem in dict.fromkeys(problems):
+        print(f"mla-tui: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def show(args: argparse.Namespace) -> int:
@@ -43,6 +81,7 @@ def show(args: argparse.Namespace) -> int:
 def _find(what: str) -> tuple[RunSpec, RunDir | None]:
     """The spec of a profile, or of a run where no profile is called so. Raises ``UserError``."""
     from engine.runs.store import RunStore
+    from profiles import registry
 
     if what in registry.names() or what.endswith(".toml"):
         return registry.load(what), None

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import shutil
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.events.run_dir import RunDir
-from engine.runs.store import RunStore
 from profiles.errors import SpecError
-from tui.app.state.comparison import ALWAYS, LETTERS, STEP, TOKENS, ComparedRun, Reader, check_number
-from tui.app.state.spec_diff import differences, flat_spec, grouped
+from tui.cli.command_parser import Subparsers, add_command
+from tui.cli.run_argument import RUN_HELP
 from tui.text import format as words
-from tui.text.ellipsis import middle
+
+if TYPE_CHECKING:
+    from engine.events.run_dir import RunDir
+    from tui.app.state.comparison import ComparedRun
 
 _NARROWEST_NAME = 12
 
 
-def compare(args: argparse.Namespace) -> int:
+def register(subparsers: Subparsers) -> None:
+    help = "lay runs side by side: losses at the same x, and what differs in their specs"
+    parser = add_command(subparsers, "compare", help, "mla-tui compare first second --by tokens")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help=RUN_HELP)
+    help = "where losses are held against each other (default step)"
+    parser.add_argument("--by", choices=("step", "tokens", "time"), default="step", help=help)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    import asyncio
+
+    from engine.runs.store import RunStore
+    from tui.app.state.comparison import check_number
+    from tui.app.state.spec_diff import differences, flat_spec
+
     store = RunStore()
     run_dirs = {run_dir.id: run_dir for run_dir in map(store.find, args.runs)}
     if len(run_dirs) < 2:
@@ -46,6 +62,8 @@ def compare(args: argparse.Namespace) -> int:
 
 
 async def _read(run_dirs: list[RunDir]) -> list[ComparedRun]:
+    from tui.app.state.comparison import ALWAYS, LETTERS, ComparedRun, Reader
+
     runs = []
     for letter, run_dir in zip(LETTERS, run_dirs, strict=False):
         run = ComparedRun(letter, {"id": run_dir.id})
@@ -72,7 +90,7 @@ def _rows(runs: list[ComparedRun], axis: str) -> list[dict[str, Any]]:
         facts = {key: run.summary.get(key) for key in ("id", "name", "phase", "step", "steps", "loss", "val_loss")}
         facts |= {"best_loss": run.best("loss"), "best_val_loss": run.best("val_loss")}
         facts |= {"tok_s": speed.mean() if speed is not None else None}
-        facts |= {"tokens": run.reach("loss", TOKENS), "seconds": run.reach("loss", "time")}
+        facts |= {"tokens": run.reach("loss", "tokens"), "seconds": run.reach("loss", "time")}
         delta = None if loss is None or losses[0] is None else loss - losses[0]
         facts |= {"loss_at": loss, "delta": delta}
         rows.append({"letter": run.letter, **facts})
@@ -80,6 +98,8 @@ def _rows(runs: list[ComparedRun], axis: str) -> list[dict[str, Any]]:
 
 
 def _table(rows: list[dict[str, Any]], axis: str, at: float | None) -> list[str]:
+    from tui.text.ellipsis import middle
+
     heads = ("phase", "step", "tokens", "time", "loss", "best", "val", "best val", "tok/s", "loss at x", "Δ to A")
     cells = [
         [
@@ -108,14 +128,16 @@ def _table(rows: list[dict[str, Any]], axis: str, at: float | None) -> list[str]
 
 
 def _where(axis: str, x: float) -> str:
-    if axis == STEP:
+    if axis == "step":
         return f"step {words.exact(x)}"
-    return f"{words.count(x)} tokens" if axis == TOKENS else f"{words.duration(x)} after the first step"
+    return f"{words.count(x)} tokens" if axis == "tokens" else f"{words.duration(x)} after the first step"
 
 
 def _told(found: dict[str, list[Any]], letters: list[str]) -> list[str]:
     if not found:
         return ["their specs are the same"]
+    from tui.app.state.spec_diff import grouped
+
     wide = max(map(len, found))
     lines = ["what differs in their specs"]
     for key, values in found.items():

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from engine.events.summary import EVENTS
-from engine.runs import hooks
 from profiles.errors import UserError
+from tui.cli.command_parser import Subparsers, add_command, add_subcommands
 
 # What the record of each event looks like, for a try without a run.
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -23,7 +22,18 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 }
 
 
-def show(args: argparse.Namespace) -> int:
+def register(subparsers: Subparsers) -> None:
+    example = "mla-tui hooks try finished"
+    parser = add_command(subparsers, "hooks", "list the commands run on events", example)
+    parser.set_defaults(command=run)
+    parser = add_command(add_subcommands(parser), "try", "run one now, with an example of its record", example)
+    parser.add_argument("event", choices=EVENTS, help="what happens to a run")
+    parser.set_defaults(command=run_one)
+
+
+def run(args: argparse.Namespace) -> int:
+    from engine.runs import hooks
+
     commands = hooks.load()
     if not commands:
         print(f"no hooks; write {hooks.hooks_path()} (docs/hooks.md has examples)", file=sys.stderr)
@@ -33,8 +43,12 @@ def show(args: argparse.Namespace) -> int:
     return 0
 
 
-def try_out(args: argparse.Namespace) -> int:
+def run_one(args: argparse.Namespace) -> int:
     """Run one hook here with an example of its record; its output is ours. Raises ``UserError`` where it fails."""
+    import asyncio
+
+    from engine.runs import hooks
+
     command = hooks.load().get(args.event)
     if command is None:
         raise UserError(f"{hooks.hooks_path()}: on_event.{args.event}: there is no such command; write one there first")

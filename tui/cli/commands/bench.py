@@ -9,13 +9,15 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.train.measure.grid import SYNTHETIC, WARMUP_STEPS, Cell, Effort, cells, run
 from profiles.errors import SpecError
-from profiles.nvml import visible_device
-from profiles.registry import detect
+from tui.cli.command_parser import Subparsers, add_command
+from tui.cli.spec_arguments import add_spec_arguments
 from tui.text.format import count, duration, size
+
+if TYPE_CHECKING:
+    from engine.train.measure.grid import Cell, Effort
 
 PARTS = ("data", "forward", "backward", "optimizer")
 HEAD = f"{'tok/s':>6} {'step':>8} {'data':>4} {'fwd':>4} {'bwd':>4} {'opt':>4} {'peak':>8} {'share':>5}"
@@ -24,16 +26,33 @@ MOST_LABEL = LINE - len(HEAD) - 1
 BAR = 20
 
 
-def bench(args: argparse.Namespace) -> int:
+def register(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "bench", "measure how fast a run trains", "mla-tui bench --grid micro=4,8")
+    add_spec_arguments(parser)
+    parser.add_argument(
+        "--grid", action="append", default=[], metavar="K=V,V", help="every combination of these, e.g. micro=4,8"
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="how many steps to time, instead of a time")
+    parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="time steps for so long (default 20)")
+    parser.add_argument("--cap-gib", type=float, metavar="G", help="allocate no more of the device than this")
+    parser.add_argument("--synthetic", action="store_true", help="random tokens, whatever data there is")
+    parser.add_argument("--json", action="store_true", help="as JSON, a list of measurements")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from engine.train.measure import grid
+    from profiles.registry import detect
+
     effort = _effort(args)
     overrides = [*args.overrides, *([f"launch.backend={args.backend}"] if args.backend else [])]
-    todo = cells(args.profile or detect(), overrides, args.grid, args.synthetic)
+    todo = grid.cells(args.profile or detect(), overrides, args.grid, args.synthetic)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # show what there is and leave no process behind
     found: list[dict[str, Any]] = []
     interrupted = False
     try:
         for number, cell in enumerate(todo):
-            found.append(run(cell, effort, Bar(number, todo)))
+            found.append(grid.run(cell, effort, Bar(number, todo)))
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -99,6 +118,8 @@ def _notes(told: list[dict[str, Any]]) -> list[str]:
     """What the columns mean, and where and on what they were measured."""
     if not told:
         return ["nothing was measured"]
+    from engine.train.measure.grid import SYNTHETIC, WARMUP_STEPS
+
     first = told[0]
     on_device = first["peak"]["device"] is not None
     where = first["device_name"] if on_device else f"{first['device_name']}, {first['threads']} threads"
@@ -139,6 +160,9 @@ def _label(changes: dict[str, str]) -> str:
 
 def _effort(args: argparse.Namespace) -> Effort:
     """How long, and in how much memory. Raises ``SpecError``."""
+    from engine.train.measure.grid import Effort
+    from profiles.nvml import visible_device
+
     if args.steps is not None and args.steps < 1:
         raise SpecError(f"--steps: {args.steps} is not at least 1")
     if not (math.isfinite(args.seconds) and args.seconds > 0):

@@ -10,9 +10,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from profiles.errors import SpecError
-from profiles.spec import RunSpec
-from tui.cli.launch import asked_for
-from tui.text import lever_table as table
+from tui.cli.command_parser import Subparsers, add_command
+from tui.cli.spec_arguments import add_spec_arguments, spec_of
 from tui.text.format import size, size_of
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from engine.memory.headroom import Headroom
     from engine.memory.levers import Lever
     from engine.memory.strategies import Strategy
+    from profiles.spec import RunSpec
 
 SHADES = "█▓▒░"  # without colour the parts still differ
 COLOURS = (36, 33, 35, 32, 34, 31)
@@ -28,7 +28,19 @@ GIB = 1 << 30
 VERDICTS = {"fits": "fits", "tight": "tight: over 90% of what is free", "over": "does not fit"}
 
 
-def plan(args: argparse.Namespace) -> int:
+def register(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "plan", "forecast the memory of a run", "mla-tui plan -p pretrain_5080")
+    add_spec_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument(
+        "--deepspeed-config", action="store_true", help="print DeepSpeed's configuration of the run instead"
+    )
+    parser.add_argument("--vram", type=float, metavar="GIB", help="as if on a card of so much, all free; with --ram")
+    parser.add_argument("--ram", type=float, metavar="GIB", help="as if with so much RAM, all free; with --vram")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
     from engine.memory.calibration import calibrated, forecaster, remembered
     from engine.memory.hardware import detect_hardware
     from engine.memory.headroom import headrooms
@@ -37,7 +49,7 @@ def plan(args: argparse.Namespace) -> int:
     from engine.preflight import slow_kernels
     from engine.runs.store import default_home
 
-    spec = asked_for(args)
+    spec = spec_of(args)
     hardware = _supposed(args.vram, args.ram) if args.vram or args.ram else detect_hardware()
     if args.deepspeed_config:
         return _print_deepspeed_config(spec, hardware.device)
@@ -119,6 +131,8 @@ def _as_text(
     ways: list[Lever],
     slow: list[str],
 ) -> list[str]:
+    from tui.text import lever_table as table
+
     width = min(shutil.get_terminal_size((80, 24)).columns, table.WIDEST) - 1
     batch = f"micro {spec.batch.micro} × accum {spec.accum}, context {spec.batch.context}"
     known = found.words or "not calibrated yet"

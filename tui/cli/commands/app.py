@@ -1,0 +1,26 @@
+"""``mla-tui`` without a command: the app."""
+
+from __future__ import annotations
+
+import argparse
+
+from tui.cli.app_options import add_app_options
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line takes without a command."""
+    parser.add_argument("--version", action="store_true", help="print the version and end")
+    add_app_options(parser)
+    parser.set_defaults(command=run, read_only=False, low_bandwidth=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.version:
+        from engine.host.version import package_version
+
+        print(f"mla-tui {package_version()}")
+        return 0
+    from engine.runs.store import RunStore
+    from tui.app.app import run_app
+
+    return run_app(RunStore(), read_only=args.read_only, low_bandwidth=args.low_bandwidth)

@@ -1,0 +1,25 @@
+"""``mla-tui checkpoint``: a run saves now."""
+
+from __future__ import annotations
+
+import argparse
+
+from profiles.errors import UserError
+from tui.cli.command_parser import Subparsers, add_command
+from tui.cli.requests import request
+from tui.cli.run_argument import add_run_argument, find_run
+
+
+def register(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "checkpoint", "save now", "mla-tui checkpoint latest")
+    add_run_argument(parser)
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    record = request(find_run(args), "checkpoint")
+    if record is not None and record["kind"] == "checkpoint":
+        if not record["ok"]:
+            raise UserError(str(record["why"]))
+        print(record["path"])
+    return 0

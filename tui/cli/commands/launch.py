@@ -1,0 +1,67 @@
+"""``mla-tui launch``: a run that outlives the shell."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tui.cli.command_parser import Subparsers, add_command
+from tui.cli.spec_arguments import add_spec_arguments, add_start_arguments, spec_and_start
+
+if TYPE_CHECKING:
+    from profiles.spec import RunSpec
+
+
+def register(subparsers: Subparsers) -> None:
+    help = "start a run that outlives this shell"
+    parser = add_command(subparsers, "launch", help, "mla-tui launch -p cpu_demo")
+    add_spec_arguments(parser)
+    add_start_arguments(parser)
+    parser.add_argument("--attach", action="store_true", help="open the app on the run")
+    parser.add_argument("--queue", action="store_true", help="where another run has the device, wait for it")
+    parser.add_argument("--share-device", action="store_true", help="start although another run has the device")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be run, and where, and start nothing")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from engine.preflight import check, resolved
+    from engine.runs.launch import launch
+    from engine.runs.store import RunStore
+
+    spec, resume, init_from = spec_and_start(args)
+    if args.dry_run:
+        spec = resolved(spec)
+        check(spec, Path(spec.train.out))
+        print(_what_would_run(spec), end="")
+        return 0
+    store = RunStore()
+    waits = {"queue": args.queue, "share_device": args.share_device}
+    run_dir = launch(store, spec, name=args.name, resume=resume, init_from=init_from, **waits)
+    print(run_dir.id, flush=True)
+    if args.attach:
+        from tui.app.app import run_app
+
+        return run_app(store, run_dir.id)
+    print(f"follow it with: mla-tui attach {run_dir.id}", file=sys.stderr)
+    return 0
+
+
+def _what_would_run(spec: RunSpec) -> str:
+    """The commands of a launch as a shell reads them; for Slurm, the batch script."""
+    from engine.runs.launchers import batch_script, hostfile, launcher_of, other_hosts, trainer_command
+    from engine.runs.store import default_home
+
+    if launcher_of(spec) == "slurm":
+        words = ["mla-tui", *(word for word in sys.argv[1:] if word not in ("--dry-run", "--attach"))]
+        return batch_script(spec, shlex.join(words))
+    text = "# here: mla-tui launch starts this, and starts it again when it dies\n"
+    text += shlex.join(trainer_command(spec, default_home() / "runs" / "RUN", 1)) + "\n"
+    if launcher_of(spec) == "deepspeed":
+        text += "# RUN/hostfile\n" + "".join(f"#   {line}\n" for line in hostfile(spec).splitlines())
+    for host, line in other_hosts(spec).items():
+        text += f"# on {host}, by hand\n{line}\n"
+    return text

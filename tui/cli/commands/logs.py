@@ -1,0 +1,56 @@
+"""``mla-tui logs``: what the trainer wrote to its console."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, BinaryIO
+
+from engine.events.summary import CUT_OFF, ENDED
+from tui.cli.command_parser import Subparsers, add_command
+from tui.cli.run_argument import add_run_argument, find_run
+
+if TYPE_CHECKING:
+    from engine.events.run_dir import RunDir
+
+
+def register(subparsers: Subparsers) -> None:
+    help = "print what the trainer wrote to its console"
+    parser = add_command(subparsers, "logs", help, "mla-tui logs latest -f")
+    add_run_argument(parser)
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    run_dir = find_run(args)
+    try:
+        with open(run_dir.console_path, "rb") as file:
+            while True:
+                over = not args.follow or run_dir.summary()["phase"] in (*ENDED, CUT_OFF)
+                _print_rotated(run_dir, file)
+                while chunk := file.read(1 << 16):
+                    sys.stdout.buffer.write(chunk)
+                sys.stdout.flush()
+                if over:
+                    return 0
+                time.sleep(0.3)
+    except FileNotFoundError:
+        print(f"mla-tui: run {run_dir.id}: its console is empty", file=sys.stderr)
+        return 0
+
+
+def _print_rotated(run_dir: RunDir, file: BinaryIO) -> None:
+    """Where the console was rotated under us, what we had not read yet stands in the copy; then go on from nothing."""
+    place = file.tell()
+    if os.fstat(file.fileno()).st_size >= place:
+        return
+    file.seek(0)
+    try:
+        with open(run_dir.console_path.with_name("console.log.1"), "rb") as copy:
+            copy.seek(place)
+            sys.stdout.buffer.write(copy.read())
+    except OSError:
+        pass

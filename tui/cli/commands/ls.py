@@ -1,0 +1,53 @@
+"""``mla-tui ls``: all runs as a table, the newest first."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from engine.events.summary import CUT_OFF
+from tui.cli.command_parser import Subparsers, add_command
+from tui.text.event_text import cut_off
+from tui.text.format import fixed
+
+
+def register(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "ls", "list the runs, newest first", "mla-tui ls")
+    parser.add_argument("--json", action="store_true", help="as JSON, what status gives for each")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from engine.events.run_dir import is_on_other_host
+    from engine.runs.store import RunStore
+
+    store = RunStore()
+    summaries = store.summaries()
+    if args.json:
+        print(json.dumps(summaries, indent=1))
+        return 0
+    for line in store.foreign_entries():
+        print(line, file=sys.stderr)
+    if not summaries:
+        print("no runs yet; start one with: mla-tui launch", file=sys.stderr)
+        return 0
+    width = max(len(str(s["id"])) for s in summaries)
+    print(f"{'id':<{width}}  {'phase':<10} {'step':>15} {'loss':>8} {'val':>8} {'tok/s':>9}  name")
+    for s in summaries:
+        step = f"{s['step'] or 0}/{s['steps'] or '?'}"
+        loss, val, speed = fixed(s["loss"], 4), fixed(s["val_loss"], 4), fixed(s["tok_s"], 0)
+        name = s["name"] if s["name"] != s["id"] else ""
+        name += f"  on host {s['host']}" if is_on_other_host(s) else ""
+        print(f"{s['id']:<{width}}  {s['phase']:<10} {step:>15} {loss:>8} {val:>8} {speed:>9}  {name}".rstrip())
+    _offer(summaries)
+    return 0
+
+
+def _offer(summaries: list[dict[str, Any]]) -> None:
+    """Say how runs that were cut off go on."""
+    if said := cut_off(summaries):
+        cut = [s["id"] for s in summaries if s["phase"] == CUT_OFF]
+        way = f"resume {cut[0]}" if len(cut) == 1 else "resume --cut-off (or one: mla-tui resume RUN)"
+        print(f"{said}; on from the last checkpoint with: mla-tui {way}", file=sys.stderr)

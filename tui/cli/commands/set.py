@@ -1,0 +1,39 @@
+"""``mla-tui set``: a change of a living run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from profiles.errors import SpecError
+from tui.cli.command_parser import Subparsers, add_command
+from tui.cli.requests import request
+from tui.cli.run_argument import add_run_argument, find_run
+
+
+def register(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "set", "change a living run", "mla-tui set latest micro=4")
+    add_run_argument(parser)
+    keys = "micro, accum, lr_scale, val_every, save_every, stop_step; with --unlock also sequences and context"
+    parser.add_argument("changes", nargs="+", metavar="KEY=VALUE", help=keys)
+    parser.add_argument("--unlock", action="store_true", help="let a step become another: its sequences, its context")
+    parser.add_argument("--force", action="store_true", help="although the forecast is more than there is")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from profiles.registry import parse_override
+
+    changes: dict[str, Any] = {}
+    for text in args.changes:
+        key, value = parse_override(text)
+        changes[key] = value
+    record = request(find_run(args), "set", changes=changes, unlock=args.unlock, force=args.force)
+    if record is None:
+        return 0
+    if not record["ok"]:
+        raise SpecError(str(record["why"]))
+    changed = ", ".join(f"{k} {old} → {new}" for k, (old, new) in record["changed"].items())
+    print(f"from step {record['step'] + 1} on: {changed or 'nothing changed'}", file=sys.stderr)
+    return 0

@@ -1,0 +1,35 @@
+"""``mla-tui status``: what is known of one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+from tui.cli.command_parser import Subparsers, add_command
+from tui.cli.run_argument import add_run_argument, find_run
+from tui.cli.supervision import warn_of_version_mismatch
+
+
+def register(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "status", "say how a run is doing", "mla-tui status latest --json")
+    add_run_argument(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    run_dir = find_run(args)
+    summary = run_dir.summary()
+    if summary["supervisor"]["alive"]:
+        warn_of_version_mismatch(run_dir)
+    if args.json:
+        print(json.dumps(summary, indent=1))
+        return 0
+    for key, value in summary.items():
+        if key in ("supervisor", "trainer"):
+            value = f"pid {value['pid']}, {'alive' if value['alive'] else 'not running'}" if value["pid"] else None
+        elif key in ("started", "ended") and value:
+            value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+        print(f"{key:<12} {'–' if value in (None, '') else value}")
+    return 0

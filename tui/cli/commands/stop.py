@@ -1,0 +1,35 @@
+"""``mla-tui stop``: a run saves and ends."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from engine.events.summary import ENDED
+from tui.cli.command_parser import Subparsers, add_command
+from tui.cli.requests import ANSWER_TIMEOUT, request
+from tui.cli.run_argument import add_run_argument, find_run
+from tui.text.event_text import outcome
+
+
+def register(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "stop", "save and end a run", "mla-tui stop latest")
+    add_run_argument(parser)
+    parser.add_argument("--no-save", action="store_true", help="end without a checkpoint")
+    words = "end a run that hears nothing any more, without a checkpoint"
+    parser.add_argument("--kill", action="store_true", help=words)
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    run_dir = find_run(args)
+    record = request(run_dir, "stop", save=not (args.no_save or args.kill), kill=args.kill)
+    if record is None:
+        return 0
+    deadline = time.monotonic() + ANSWER_TIMEOUT
+    while not run_dir.ended() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    summary = run_dir.summary()
+    print(outcome(summary), file=sys.stderr)
+    return 0 if summary["phase"] in ENDED else 1

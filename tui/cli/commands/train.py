@@ -1,0 +1,28 @@
+"""``mla-tui train``: the trainer in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+
+from tui.cli.command_parser import Subparsers, add_command
+from tui.cli.line_printer import LinePrinter
+from tui.cli.spec_arguments import add_spec_arguments, add_start_arguments, spec_and_start
+
+
+def register(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "train", "train in the foreground", "mla-tui train -p cpu_demo -s steps=20")
+    add_spec_arguments(parser)
+    add_start_arguments(parser)
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--deepspeed", action="store_const", dest="backend", const="deepspeed", help=argparse.SUPPRESS)
+    parser.add_argument("--deepspeed_config", "--ds-config", metavar="FILE", help="a DeepSpeed JSON file of one's own")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from engine.train.main import run_foreground
+
+    if args.deepspeed_config:
+        args.overrides.append(f"launch.deepspeed_config={args.deepspeed_config}")
+    spec, resume, init_from = spec_and_start(args)
+    return run_foreground(spec, args.name, resume, init_from, LinePrinter(spec.train.steps))

@@ -1,0 +1,66 @@
+"""``mla-tui watch``: a run's records as they come, as plain lines or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from engine.events.summary import CUT_OFF, ENDED
+from tui.cli.command_parser import Subparsers, add_command
+from tui.cli.line_printer import LinePrinter
+from tui.cli.run_argument import add_run_argument, find_run
+from tui.cli.supervision import ensure_supervised, warn_of_version_mismatch
+from tui.text.event_text import outcome
+
+if TYPE_CHECKING:
+    from engine.events.run_dir import RunDir
+
+
+def register(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "watch", "follow a run as plain lines", "mla-tui watch latest --json")
+    add_run_argument(parser)
+    parser.add_argument("--from", dest="start", type=int, default=0, metavar="AT", help="begin at this log offset")
+    parser.add_argument("--no-follow", action="store_true", help="end with what is there now")
+    parser.add_argument("--json", action="store_true", help="one record a line, each with its log offset")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Follow the log; ends with the run: 0 where it finished or was stopped, 1 where it failed."""
+    from engine.events.run_dir import is_on_other_host
+
+    run_dir = find_run(args)
+    if not args.no_follow:
+        ensure_supervised(run_dir)
+        if is_on_other_host(state := run_dir.state()):
+            print(f"{run_dir.id} is on host {state['host']}; what it writes here is shown as it comes", file=sys.stderr)
+        warn_of_version_mismatch(run_dir)
+    if args.json:
+        _follow(run_dir, args.start, args.no_follow, lambda record: print(json.dumps(record), flush=True))
+    else:
+        _follow(run_dir, args.start, args.no_follow, LinePrinter(int(run_dir.summary()["steps"] or 0)))
+    summary = run_dir.summary()
+    if not args.json and summary["phase"] in (*ENDED, CUT_OFF):
+        print(outcome(summary))
+    return 0 if summary["phase"] in ("finished", "stopped") or args.no_follow else 1
+
+
+def _follow(run_dir: RunDir, start: int, no_follow: bool, show: Callable[[dict[str, Any]], None]) -> None:
+    if no_follow:
+        from engine.events.log import read_all
+
+        for at, record in read_all(run_dir.log_path, start):
+            show({"at": at, **record})
+        return
+    import asyncio
+
+    from engine.runs.client import RunClient
+
+    async def follow() -> None:
+        async for record in RunClient(run_dir).records(start, live=False):
+            show(record)
+
+    asyncio.run(follow())

@@ -1,0 +1,66 @@
+"""Adds the arguments that describe a run, and resolves them to its spec."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from profiles.errors import SpecError
+
+if TYPE_CHECKING:
+    from profiles.spec import RunSpec
+
+
+def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``-p``, ``-s`` and ``--backend``."""
+    parser.add_argument("-p", "--profile", metavar="PROFILE", help="a profile's name or a .toml file")
+    parser.add_argument(
+        *("-s", "--set"), dest="overrides", action="append", default=[], metavar="K=V", help="override, e.g. micro=4"
+    )
+    parser.add_argument("--backend", choices=("auto", "torch", "deepspeed", "mlx"), help="what does the arithmetic")
+
+
+def add_start_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--name``, ``--resume`` and ``--init-from``."""
+    parser.add_argument("--name", metavar="N", help="of the run and its checkpoint folder")
+    parser.add_argument("--resume", metavar="CKPT", help="go on from a checkpoint, or from the latest")
+    parser.add_argument("--init-from", metavar="CKPT", help="start afresh from the weights of a checkpoint or HF dir")
+
+
+def spec_of(args: argparse.Namespace) -> RunSpec:
+    """Return the spec that ``-p``, ``-s`` and ``--backend`` describe. Raises ``UserError``."""
+    from profiles.registry import detect, load
+
+    return _with_backend(load(args.profile or detect(), args.overrides), args.backend)
+
+
+def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path | None]:
+    """Return the spec, the checkpoint to resume from and the weights to start from. Raises ``UserError``."""
+    if args.resume and args.init_from:
+        raise SpecError("--resume and --init-from: give one; resume goes on, init-from takes the weights alone")
+    if not args.resume:
+        spec, init_from = spec_of(args), None
+        if args.init_from:
+            from engine.train.models import pretrained
+
+            init_from = pretrained.find(args.init_from, Path("models").absolute())
+            pretrained.check(init_from, spec)
+        return spec, None, init_from
+    from engine.checkpoints import checkpoint
+    from profiles.registry import with_overrides
+    from profiles.spec import RunSpec
+
+    given = spec_of(args) if args.profile else None
+    out = Path(given.train.out if given else "models")
+    path = checkpoint.find(args.resume, (out / args.name if args.name else out).absolute())
+    if given is None:
+        saved = RunSpec.from_dict(checkpoint.facts(path)["spec"], f"{path}/trainer.json")
+        given = _with_backend(with_overrides(saved, args.overrides), args.backend)
+    return given, path, None
+
+
+def _with_backend(spec: RunSpec, backend: str | None) -> RunSpec:
+    from dataclasses import replace
+
+    return replace(spec, launch=replace(spec.launch, backend=backend)) if backend else spec
