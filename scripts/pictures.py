@@ -16,9 +16,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, TypeVar
 from xml.sax.saxutils import escape
 
@@ -38,12 +38,21 @@ Cell = tuple[str, tuple[str, str, bool]]
 """A character, its colours and whether it is bold."""
 
 
+@dataclass
+class Here:
+    """Where the terminal's commands are run."""
+
+    env: dict[str, str]
+    root: Path
+    command: Path
+
+
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     command = Path(sys.executable).parent / "mla-tui"
     with tempfile.TemporaryDirectory(prefix="mla-") as home:
         env = {**os.environ, "MLA_TUI_HOME": home, "XDG_CONFIG_HOME": f"{home}/config", "COLORTERM": "truecolor"}
-        world = SimpleNamespace(env=env, root=ROOT, command=command)
+        here = Here(env, ROOT, command)
 
         def run(*args: str) -> str:
             told = subprocess.run([command, *args], env=env, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -54,7 +63,7 @@ def main(folder: Path) -> None:
             flags = [word for text in (*usual, *overrides) for word in ("-s", text)]
             run("launch", "-p", "cpu_demo", "--name", name, *flags)
 
-        terminal = Terminal(world, wait_for)
+        terminal = Terminal(here, wait_for)
         try:
             for name, lr in (("warm-up", "3e-3"), ("higher-rate", "6e-3")):
                 launch(name, "steps=12", f"lr={lr}")

@@ -34,7 +34,7 @@ FILE = "hooks.toml"
 class Write(Protocol):
     """How a record gets into the run's log."""
 
-    def __call__(self, kind: str, **fields: Any) -> None: ...
+    def __call__(self, kind: str, **fields: Any) -> object: ...
 
 
 def hooks_path() -> Path:

@@ -190,7 +190,7 @@ def dry(spec: RunSpec) -> dict[str, int]:
                     ledger.part = "activations"
                     tokens = torch.zeros(ids, dtype=torch.int64)
                     loss = compute(model, tokens[:, :-1], tokens[:, 1:]) / spec.tokens_per_step
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.backward()
                     del loss, tokens
                 if not offloaded:
                     ledger.part = "optimizer workspace"

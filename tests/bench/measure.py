@@ -43,7 +43,9 @@ class Pty:
         self.begun = time.perf_counter()
         self.process = subprocess.Popen(
             argv,
-            **{"stdin": theirs, "stdout": theirs, "stderr": theirs},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
             env=given,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),

@@ -7,6 +7,7 @@ backend itself: with fp32 masters, and with bf16 weights as the reference has th
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import torch
 
@@ -31,7 +32,8 @@ def reference() -> Step:
 
     content = to_hf_config(spec().model.config, CONTEXT)
     config = DeepseekV3Config.from_dict(content | {"attn_implementation": "sdpa"})
-    model = DeepseekV3ForCausalLM(config).to(torch.bfloat16).train()
+    model: Any = DeepseekV3ForCausalLM(config)
+    model.to(torch.bfloat16).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step(batch: Batch) -> float:

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 import numpy as np
 import psutil
@@ -160,6 +160,12 @@ class Run:
 
     def weights(self, step: int = STEPS) -> bytes:
         return (self.world.out / self.run_dir.name / f"ckpt_step_{step}" / "model.safetensors").read_bytes()
+
+
+def output(process: subprocess.Popen[str]) -> IO[str]:
+    """Return the pipe that a process writes to."""
+    assert process.stdout is not None
+    return process.stdout
 
 
 class World:

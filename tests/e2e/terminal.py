@@ -14,12 +14,12 @@ import tempfile
 import termios
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import World
+    from tests.e2e.conftest import WaitFor
 
 LOSS = r"loss \d+\.\d+ · steps 1–(\d+) \((\d+)\)"
 Size = tuple[int, int]
@@ -32,8 +32,9 @@ class Client:
     def __init__(self, argv: Sequence[str], env: dict[str, str], size: Size) -> None:
         self._fd, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
-        pipes = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-        self.process = subprocess.Popen(argv, env=env, start_new_session=True, **pipes)
+        self.process = subprocess.Popen(
+            argv, env=env, start_new_session=True, stdin=theirs, stdout=theirs, stderr=theirs
+        )
         os.close(theirs)
         self._stop, self._wake = os.pipe()
         threading.Thread(target=self._read, daemon=True).start()
@@ -53,10 +54,18 @@ class Client:
         self.process.wait(30)
 
 
+class Home(Protocol):
+    """What a terminal needs to know of the ``World`` that its commands are run in."""
+
+    env: dict[str, str]
+    root: Path
+    command: Path
+
+
 class Terminal:
     """A tmux server of its own with one session."""
 
-    def __init__(self, world: World, wait_for: Callable[..., Any]) -> None:
+    def __init__(self, world: Home, wait_for: WaitFor) -> None:
         self.world = world
         self.wait_for = wait_for
         self.folder = Path(tempfile.mkdtemp(prefix="mla-tmux-"))  # short: a socket's path has 107 bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_a_terminal_that_changes_its_size_again_and_again(
     for _ in range(3):
         for size in ((60, 20), (300, 100)):
             terminal.resize(size)
-            wait_for(f"the monitor at {size}", lambda size=size: stands(terminal, *size))
+            wait_for(f"the monitor at {size}", partial(stands, terminal, *size))
     seen = shown_step(terminal)
     wait_for("steps that are new", lambda: shown_step(terminal) > seen)
     for size in ((60, 20), (300, 100)) * 5:  # faster than it can draw

@@ -258,7 +258,7 @@ def test_a_damaged_checkpoint_is_not_resumed(undisturbed: Run, tmp_path: Path, d
 
 
 def test_a_compiler_that_fails_is_named_with_the_way_out(world: World) -> None:
-    world.env |= {"CXX": shutil.which("false"), "TORCHINDUCTOR_CACHE_DIR": str(world.root / "cache")}
+    world.env |= {"CXX": str(shutil.which("false")), "TORCHINDUCTOR_CACHE_DIR": str(world.root / "cache")}
     told = world.run("train", "-p", "nano", "--name", "run", "-s", "train.compile=on", code=1)
     last = told.stderr.splitlines()[-1]
     assert last.startswith("mla-tui: train.compile: ") and last.endswith("use -s train.compile=off")

@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 
-from tests.e2e.conftest import Run, WaitFor, World
+from tests.e2e.conftest import Run, WaitFor, World, output
 
 STEPS = 240
 LONG = ("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
@@ -100,8 +100,8 @@ def test_a_stop_while_it_validates_at_the_end_is_a_stop(world: World) -> None:
 
 def test_a_foreground_run_ends_when_nobody_reads_it(world: World) -> None:
     train = world.start("train", "-p", "nano", "-s", "steps=1000000")
-    assert train.stdout.readline()
-    train.stdout.close()
+    assert output(train).readline()
+    output(train).close()
     err = train.communicate(timeout=90)[1]
     assert (train.returncode, err) == (0, "")
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 
 from engine.runs.device_locks import holder
-from tests.e2e.conftest import WaitFor, World
+from tests.e2e.conftest import Run, WaitFor, World
 
 LONG = ("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
+
+
+def has_reason(run: Run, reason: str) -> bool:
+    return reason in [state["reason"] for state in run.kind("state")]
 
 
 def test_a_second_launch_is_told_who_has_the_device(world: World) -> None:
@@ -30,7 +35,7 @@ def test_a_queued_job_starts_when_the_device_is_free(world: World, wait_for: Wai
     another = world.launch("--queue", "-s", "steps=20", name="another")
     for run in (queued, another):
         waits = f"waits for cpu, which run {first.id} uses"
-        wait_for("it to wait", lambda run=run, waits=waits: waits in [s["reason"] for s in run.kind("state")])
+        wait_for("it to wait", partial(has_reason, run, waits))
     world.run("stop", another.id)
     another.wait_end("stopped")
     assert another.kind("start") == []

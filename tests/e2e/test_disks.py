@@ -117,7 +117,7 @@ def test_a_supervisor_that_starts_on_a_full_disk_serves_what_it_can(
     def another() -> bool:
         try:
             client = Attacker(run.run_dir.socket_path)
-            pid = client.hello()["pid"]
+            pid = int(client.hello()["pid"])
         except (OSError, KeyError):
             return False
         client.close()

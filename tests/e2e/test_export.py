@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +39,8 @@ def logits_of(path: Path, ids: torch.Tensor) -> torch.Tensor:
     model = build(RunSpec.from_dict(facts["spec"]).model.config, 0)
     model.load_state_dict(state["model"], strict=False)
     with torch.no_grad():
-        return model(ids)
+        logits: torch.Tensor = model(ids)
+        return logits
 
 
 def test_export_says_where_and_what(short: World) -> None:
@@ -66,7 +68,8 @@ def test_a_long_stage_begins_where_the_short_one_ended(short: World) -> None:
 
     out = short.root / "stretched"
     short.run("export", short.out / "long", out)
-    theirs, report = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    theirs, report = loaded
     assert not any(report.values())
     assert theirs.config.rope_parameters["factor"] == 4.0
     ids = torch.randint(0, 256, (1, 256), generator=torch.Generator().manual_seed(0))

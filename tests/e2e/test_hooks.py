@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.conftest import WaitFor, World
 
@@ -14,7 +15,7 @@ def hook(world: World, **commands: str) -> Path:
     return path
 
 
-def told(path: Path) -> list[dict]:
+def told(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.conftest import Run, WaitFor, World
+from tests.e2e.conftest import Run, WaitFor, World, output
 
 SUPERVISOR_RSS = 45 << 20  # bytes
 needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc, which is Linux's")
@@ -27,7 +27,7 @@ def test_the_supervisor_stays_small(world: World, wait_for: WaitFor) -> None:
     readers = [world.start("watch", run.id, "--json") for _ in range(3)]
     for reader in readers:
         for _ in range(1000):
-            assert reader.stdout.readline()
+            assert output(reader).readline()
     supervisor = run.pid("supervisor")
     assert psutil.Process(supervisor).memory_info().rss <= SUPERVISOR_RSS
     maps = Path(f"/proc/{supervisor}/maps").read_text()

@@ -16,7 +16,7 @@ import pytest
 
 from engine.events import wire
 from tests.e2e.attack import Attacker, fuzz
-from tests.e2e.conftest import MakeWorld, Run, WaitFor
+from tests.e2e.conftest import MakeWorld, Run, WaitFor, output
 
 STEPS = 100_000
 
@@ -70,7 +70,8 @@ def test_at_the_limit_of_open_files_the_run_is_still_looked_after(run: Run, wait
     pid = run.pid("supervisor")
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (64, hard))
-    clients, refused = [], []
+    clients: list[Attacker] = []
+    refused: list[Attacker] = []
     for _ in range(90):
         client = Attacker(run.run_dir.socket_path)
         with contextlib.suppress(BrokenPipeError):
@@ -85,7 +86,7 @@ def test_at_the_limit_of_open_files_the_run_is_still_looked_after(run: Run, wait
     wait_for("the state to be saved", lambda: run.run_dir.state().get("attempt") == attempt)
     assert run.pid("supervisor") == pid
     watch = run.world.start("watch", run.id, "--json")  # no room: it reads the files
-    assert json.loads(watch.stdout.readline())["at"] == 0
+    assert json.loads(output(watch).readline())["at"] == 0
     watch.kill()
     watch.communicate()
     for client in [*clients, *refused]:
@@ -120,12 +121,12 @@ def test_the_sockets_file_is_made_again_when_it_is_deleted(run: Run, wait_for: W
 def test_a_supervisor_that_does_not_answer_is_gone_around(run: Run, wait_for: WaitFor) -> None:
     watch = run.world.start("watch", run.id, "--json")
     pid = run.pid("supervisor")
-    seen = json.loads(watch.stdout.readline())
+    seen = json.loads(output(watch).readline())
     os.kill(pid, signal.SIGSTOP)
     try:
         step = run.kind("step")[-1]["step"] + 1
         while seen.get("step", 0) <= step:  # it goes on from the files
-            seen = json.loads(watch.stdout.readline())
+            seen = json.loads(output(watch).readline())
         run.world.run("pause", run.id)
         assert run.phase() == "paused"
         run.world.run("resume", run.id)

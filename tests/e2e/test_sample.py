@@ -8,6 +8,7 @@ import pty
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_the_text_is_on_stdout_and_the_speed_on_stderr(written: World) -> None:
 
 def test_a_seed_repeats_and_another_does_not(written: World) -> None:
     def text(*args: object) -> str:
-        return sample(written, "--prompt", "abc", "--temperature", 2, *args).stdout
+        return str(sample(written, "--prompt", "abc", "--temperature", 2, *args).stdout)
 
     assert text("--seed", 5) == text("--seed", 5) != text("--seed", 6)
     # From the narrowest nucleus, or without heat, there is nothing to draw.
@@ -80,9 +81,9 @@ def test_at_a_terminal_it_asks_until_nothing_is_asked(written: World, wait_for: 
         return seen.count(text) >= times
 
     for number, prompt in enumerate([b"abc", b"abc", b"zz"], 1):
-        wait_for("a prompt", lambda n=number: shown(b"prompt> ", n))
+        wait_for("a prompt", partial(shown, b"prompt> ", number))
         os.write(ours, prompt + b"\n")
-        wait_for("its cost", lambda n=number: shown(b"tokens/s", n))
+        wait_for("its cost", partial(shown, b"tokens/s", number))
     wait_for("another prompt", lambda: shown(b"prompt> ", 4))
     os.write(ours, b"\n")
     assert process.wait(30) == 0

@@ -31,7 +31,7 @@ def test_systemd_reads_the_unit_without_a_complaint(world: World) -> None:
     odd = world.root / 'a "home" of 100% $HOME\\x'
     path = world.root / "mla-tui.service"
     path.write_text(unit(world, MLA_TUI_HOME=str(odd)))
-    argv = ["systemd-analyze", "verify", "--user", "--man=no", path]
+    argv = ["systemd-analyze", "verify", "--user", "--man=no", str(path)]
     env = {**os.environ, "XDG_RUNTIME_DIR": str(world.root)}
     done = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -48,7 +48,8 @@ def test_what_the_unit_starts_resumes_the_runs_with_nothing_but_its_own_environm
     write_json(run.run_dir.state_path, {**run.run_dir.state(), "boot": "another"})
     kept = dict(unquoted(line).split("=", 1) for line in re.findall(r"^Environment=(.*)$", text, re.MULTILINE))
     assert kept["MLA_TUI_HOME"] == str(world.home)
-    argv = shlex.split(re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)[1])
+    (line,) = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    argv = shlex.split(line)
     done = subprocess.run(argv, env=kept, cwd="/", capture_output=True, text=True, timeout=90)
     assert (done.returncode, done.stdout) == (0, "")
     assert f"{run.id} was cut off" in done.stderr

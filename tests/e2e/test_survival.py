@@ -6,11 +6,12 @@ import json
 import os
 import random
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Run, WaitFor, World
+from tests.e2e.conftest import Run, WaitFor, World, output
 
 STEPS = 240
 
@@ -19,6 +20,11 @@ def same_run(run: Run, undisturbed: Run) -> None:
     """Loss for loss and byte for byte."""
     assert run.losses() == undisturbed.losses()
     assert run.weights() == undisturbed.weights()
+
+
+def replaced(run: Run, dead: int) -> bool:
+    """Whether a supervisor other than ``dead`` lives."""
+    return bool((run.who("supervisor") or {"pid": dead})["pid"] != dead)
 
 
 def each_step_once(run: Run) -> list[int]:
@@ -66,7 +72,7 @@ def test_a_supervisor_killed_again_and_again_is_replaced(world: World, undisturb
         run.wait_step(step)
         dead = run.kill("supervisor")
         # The trainer itself calls for another one; nobody asks for it here.
-        wait_for("another supervisor", lambda dead=dead: (run.who("supervisor") or {"pid": dead})["pid"] != dead)
+        wait_for("another supervisor", partial(replaced, run, dead))
         assert run.pid("trainer") == trainer
     status = run.wait_end()
     assert len(each_step_once(run)) == 1200
@@ -78,7 +84,7 @@ def test_a_watcher_is_told_when_both_are_gone(world: World) -> None:
     run = world.launch("-s", "steps=100000", "-s", "save_every=0")
     run.wait_step(20)
     watch = world.start("watch", run.id)
-    assert watch.stdout.readline()
+    assert output(watch).readline()
     run.kill_both()
     out, err = watch.communicate(timeout=90)
     assert (watch.returncode, err) == (1, "")
@@ -221,9 +227,9 @@ def test_sigterm_twice_whatever_the_trainer_is_at(world: World, wait_for: WaitFo
         kind = "val" if when == "validating" else "checkpoint"
         count = len(run.kind(kind))
         wait_for(f"the next {kind}", lambda: len(run.kind(kind)) > count)
-    who = run.who("trainer")
+    trainer = run.pid("trainer")
     for _ in range(2):
-        os.kill(who["pid"], signal.SIGTERM)
+        os.kill(trainer, signal.SIGTERM)
     status = run.wait_end("stopped")
     assert (status["attempt"], run.kind("exit")[-1]["code"]) == (1, 0)
     assert status["checkpoint"].endswith(f"ckpt_step_{status['step']}")

@@ -130,7 +130,10 @@ def test_a_host_that_is_not_there_is_named(world: World, two_hosts: list[str]) -
         arguments[-1] = f"hosts={hosts}"
         done = subprocess.run(
             ["ip", "netns", "exec", two_hosts[0], str(world.command), *arguments],
-            **{"env": world.env, "cwd": world.root, "text": True, "capture_output": True},
+            env=world.env,
+            cwd=world.root,
+            text=True,
+            capture_output=True,
         )
         assert (done.returncode, done.stdout) == (1, "")
         assert len(done.stderr.splitlines()) == 1 and said in done.stderr
@@ -146,5 +149,6 @@ def test_a_port_that_is_taken_is_named(world: World, two_hosts: list[str]) -> No
         port = taken.getsockname()[1]
         world.refused(
             *("launch", "-p", "nano", "-s", "nodes=2", "-s", "hosts=127.0.0.1,127.0.0.2", "-s", f"port={port}"),
-            **{"code": 1, "said": f"launch.port: {port} is taken on 127.0.0.1; use another"},
+            code=1,
+            said=f"launch.port: {port} is taken on 127.0.0.1; use another",
         )

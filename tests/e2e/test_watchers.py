@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from typing import Any
 
 import pytest
 
 from engine.events.run_dir import RunDir
 from engine.runs.client import RunClient
-from tests.e2e.conftest import Run, World
+from tests.e2e.conftest import Run, World, output
 
 
 class Reader(threading.Thread):
@@ -20,7 +21,7 @@ class Reader(threading.Thread):
         super().__init__(daemon=True)
         self.link = RunClient(run_dir)
         self.live: list[str] = []
-        self.logged: list[dict] = []
+        self.logged: list[dict[str, Any]] = []
 
     def run(self) -> None:
         asyncio.run(self._read())
@@ -92,8 +93,8 @@ def test_watch_tells_a_person_in_words(undisturbed: Run) -> None:
 def test_a_reader_that_hangs_up_is_no_trouble(world: World) -> None:
     run = world.launch()
     watch = world.start("watch", run.id, "--json")
-    assert watch.stdout.readline()
-    watch.stdout.close()  # as `| head -1` does
+    assert output(watch).readline()
+    output(watch).close()  # as `| head -1` does
     watch.wait(60)
-    assert "Traceback" not in watch.stderr.read()
+    assert watch.stderr and "Traceback" not in watch.stderr.read()
     run.wait_end()

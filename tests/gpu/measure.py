@@ -19,13 +19,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from search import longest  # beside this script
-
 from engine.memory.forecast import ALLOCATED_NOT, forecast
 from engine.memory.hardware import detect_hardware
 from engine.train.measure.grid import Effort, cell, run
 from profiles.errors import UserError
 from profiles.registry import load
+from tests.gpu.search import longest
 
 GIB = 2**30
 PARTS = ("data", "forward", "backward", "optimizer")

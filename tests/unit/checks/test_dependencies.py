@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import platform
+import shutil
 from importlib.metadata import PackageNotFoundError
 from typing import Any
 
 import pytest
 
-from engine import preflight
 from engine.execution import dependencies
 from engine.preflight import check_backend, resolved
 from profiles.errors import UserError
@@ -43,9 +45,9 @@ def test_a_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_ninja(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = dependencies.find_spec
+    found = importlib.util.find_spec
     monkeypatch.setattr(dependencies, "find_spec", lambda name: None if name == "ninja" else found(name))
-    monkeypatch.setattr(dependencies.shutil, "which", lambda name: None if name == "ninja" else f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == "ninja" else f"/usr/bin/{name}")
     assert "built by ninja, which is missing; install it with pip install ninja" in refused("backend=deepspeed")
 
 
@@ -93,8 +95,8 @@ def test_auto_is_what_the_machine_is_for(monkeypatch: pytest.MonkeyPatch) -> Non
     assert backend() == "torch"
     assert backend("strategy=offload") == "deepspeed"
     assert backend("strategy=offload", "backend=torch") == "torch"
-    monkeypatch.setattr(preflight.platform, "system", lambda: "Darwin")
-    monkeypatch.setattr(preflight.platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
     assert backend() == "mlx"
     monkeypatch.setattr(dependencies, "find_spec", lambda name: None)
     assert backend() == "torch"

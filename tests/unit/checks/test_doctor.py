@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from engine.events.run_dir import RunDir
 from engine.host import private_dirs
 from engine.host.files import write_json
 from engine.host.process import boot_id, host_name, process_identity
+from engine.host.version import package_version
 from engine.runs.store import RunStore
 from profiles import registry
 
@@ -201,7 +203,7 @@ def test_a_living_run_of_another_version_is_named(store: RunStore) -> None:
     (found,) = state_dir.other_versions(store)
     assert found.level == "warn"
     assert run.id in found.found and "0.0.1" in found.found
-    write_json(run.state_path, {**run.state(), "version": doctor.libraries.package_version()})
+    write_json(run.state_path, {**run.state(), "version": package_version()})
     assert list(state_dir.other_versions(store)) == []
 
 
@@ -237,7 +239,7 @@ def test_little_room_and_little_memory(store: RunStore, monkeypatch: pytest.Monk
 
 
 def test_a_missing_torch_is_bad_and_a_missing_extra_is_not(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libraries, "version", lambda package: (_ for _ in ()).throw(libraries.PackageNotFoundError))
+    monkeypatch.setattr(libraries, "version", lambda package: (_ for _ in ()).throw(PackageNotFoundError))
     assert "bad" in levels(libraries.python_and_torch(store))
     monkeypatch.setattr(libraries, "deepspeed_problem", lambda: "deepspeed is not installed; install it")
     assert "bad" not in levels(libraries.backends(store))

@@ -70,9 +70,9 @@ def test_our_ledger_counts_as_torchs_own_tracker_does() -> None:
             with tracker:
                 if isinstance(tracker, Ledger):
                     with followed(tracker, model):
-                        resolve_loss("fused")(model, ids, ids).backward()  # type: ignore[no-untyped-call]
+                        resolve_loss("fused")(model, ids, ids).backward()
                 else:
-                    resolve_loss("fused")(model, ids, ids).backward()  # type: ignore[no-untyped-call]
+                    resolve_loss("fused")(model, ids, ids).backward()
         if isinstance(tracker, Ledger):
             peaks.append(tracker.peak)
         else:

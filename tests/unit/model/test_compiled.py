@@ -6,6 +6,7 @@ the parts that do: tracing, the compiler's own autograd, and its split into what
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,7 +72,7 @@ def off(found: Gradients, truth: Gradients) -> float:
     """Distance of all gradients together, relative to the true ones."""
     apart = sum((found[name].double() - gradient).square().sum() for name, gradient in truth.items())
     whole = sum(gradient.square().sum() for gradient in truth.values())
-    return float(apart / whole) ** 0.5
+    return math.sqrt(apart / whole)
 
 
 def check_in_float32(backend: str, loss: Loss, ways: dict[str, Any]) -> None:
@@ -154,7 +155,8 @@ def test_each_kind_still_keeps_less_than_the_one_before() -> None:
     kept = []
     for kind in KINDS[:3]:
         torch._dynamo.reset()
-        model, storages = compiled(TRACED, checkpointing=kind), {}
+        model = compiled(TRACED, checkpointing=kind)
+        storages: dict[int, Any] = {}
 
         def pack(saved: Tensor, storages: dict[int, Any] = storages) -> Tensor:
             storages[saved.untyped_storage().data_ptr()] = saved.untyped_storage()

@@ -91,7 +91,7 @@ def test_what_the_table_leaves_out_is_what_readers_take() -> None:
     raw = to_hf_config(TINY, 256)
     raw["rope_parameters"] = None
     raw["rope_scaling"] = {"type": "yarn", "factor": 4, "original_max_position_embeddings": 64, "beta_fast": None}
-    wanted = {"yarn_factor": 4.0, "yarn_original_context": 64, "yarn_mscale_all_dim": 0.0}
+    wanted: dict[str, Any] = {"yarn_factor": 4.0, "yarn_original_context": 64, "yarn_mscale_all_dim": 0.0}
     assert from_hf_config(raw) == dataclasses.replace(TINY, **wanted)
 
 

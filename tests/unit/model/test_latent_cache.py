@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -100,12 +101,13 @@ def test_mla_1b_keeps_576_values_a_token_and_layer_where_keys_and_values_are_358
     assert cache.bytes == 576 * 2 * context * batch * 3
 
     unrolled: list[int] = []
-    attention = model.model.layers[0].self_attn
+    attention: Any = model.model.layers[0].self_attn
     attend = attention.attend
 
     def watched(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         unrolled.append((k.numel() + v.numel()) // (batch * context))
-        return attend(q, k, v, scale)
+        out: Tensor = attend(q, k, v, scale)
+        return out
 
     attention.attend = watched
     model.hidden(torch.zeros(batch, context, dtype=torch.int64))

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.loss import CHUNK_TOKENS, resolve_loss
+from model.loss import CHUNK_TOKENS, LossKind, resolve_loss
 from model.transformer import MLATransformer, build
 from profiles.errors import SpecError
 from profiles.model_config import ModelConfig
+from tests.unit.model.gradients import grad_of
 
 CONFIG = ModelConfig(
     hidden_size=16,
@@ -39,11 +40,11 @@ def batch(rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
     return ids[:, :-1], ids[:, 1:]
 
 
-def loss_and_gradients(model: MLATransformer, kind: str, rows: int, length: int) -> tuple[torch.Tensor, Any]:
+def loss_and_gradients(model: MLATransformer, kind: LossKind, rows: int, length: int) -> tuple[torch.Tensor, Any]:
     model.zero_grad()
     value = resolve_loss(kind)(model, *batch(rows, length))
     value.backward()
-    return value.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
+    return value.detach(), {name: grad_of(p).clone() for name, p in model.named_parameters()}
 
 
 def test_loss_is_the_sum_over_tokens() -> None:
@@ -80,11 +81,14 @@ def test_a_tied_head_gets_the_gradients_of_both_its_uses() -> None:
 def test_in_bf16_fused_is_no_further_from_the_truth_than_plain(compiled: bool) -> None:
     inputs, targets = batch(2, 600)  # two chunks, the second shorter
     gradients = {}
-    for name, kind, dtype in (("truth", "plain", torch.float64), ("plain",) * 2 + (None,), ("fused",) * 2 + (None,)):
+    cases: list[tuple[str, LossKind, torch.dtype | None]] = [
+        *(("truth", "plain", torch.float64), ("plain", "plain", None), ("fused", "fused", None)),
+    ]
+    for name, kind, dtype in cases:
         stream = None if dtype else torch.bfloat16
         model = build(CONFIG, 1, dtype=dtype or torch.float32, stream=stream)
         resolve_loss(kind, compiled and kind == "fused")(model, inputs, targets).backward()
-        gradients[name] = model.lm_head.weight.grad.double()
+        gradients[name] = grad_of(model.lm_head.weight).double()
     truth = gradients.pop("truth")
     off = {name: ((gradient - truth).norm() / truth.norm()).item() for name, gradient in gradients.items()}
     assert off["fused"] <= 1.2 * off["plain"] <= 0.02
@@ -118,7 +122,7 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("kind", "rows"), [("plain", 3 * CHUNK_TOKENS), ("fused", CHUNK_TOKENS)])
-def test_fused_never_holds_more_than_a_chunk_of_logits(kind: str, rows: int) -> None:
+def test_fused_never_holds_more_than_a_chunk_of_logits(kind: LossKind, rows: int) -> None:
     with Largest() as seen:
         loss_and_gradients(build(CONFIG, 1), kind, 6, CHUNK_TOKENS // 2)
     assert seen.rows == rows

@@ -18,6 +18,7 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3RMSNo
 from model.hf import to_hf_config
 from model.transformer import MLATransformer, build
 from profiles.model_config import NAMED_MODELS, ModelConfig
+from tests.unit.model.gradients import grad_of
 
 TINY = NAMED_MODELS["mla-tiny"]
 # Four layers of mla-1b, for a test that ends. Vocabulary and feed-forward are cut, which see one token at a time and
@@ -80,6 +81,7 @@ class ExactRope(nn.Module):
     def slowing(config: ModelConfig, pair: int) -> float:
         """By what YaRN multiplies the speed of a pair: 1 for the fast ones, 1 / factor for the slow ones."""
         width, theta, context = config.qk_rope_head_dim, config.rope_theta, config.yarn_original_context
+        assert context is not None
         limits = (
             width / 2 * math.log(context / (2 * math.pi * rounds), theta)
             for rounds in (config.yarn_beta_fast, config.yarn_beta_slow)
@@ -107,10 +109,11 @@ def random_model(config: ModelConfig, seed: int, dtype: torch.dtype) -> MLATrans
     return model
 
 
-def reference_of(model: MLATransformer, context: int) -> DeepseekV3ForCausalLM:
+def reference_of(model: MLATransformer, context: int) -> Any:
     config, dtype = model.config, model.lm_head.weight.dtype
-    theirs = DeepseekV3Config(**to_hf_config(config, context), attn_implementation="sdpa")
-    reference = DeepseekV3ForCausalLM(theirs).to(dtype)
+    theirs = DeepseekV3Config.from_dict({**to_hf_config(config, context), "attn_implementation": "sdpa"})
+    reference: Any = DeepseekV3ForCausalLM(theirs)
+    reference.to(dtype)
     reference.load_state_dict(model.state_dict(), strict=True)
     if dtype == torch.float64 or context > LONGEST_FLOAT32_ANGLES:
         reference.model.rotary_emb = ExactRope(config)
@@ -141,7 +144,7 @@ def assert_same(config: ModelConfig, seed: int, batch: int, tokens: int, dtype: 
     expected = dict(reference.named_parameters())
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and expected[name].grad is not None, name
-        close(parameter.grad, expected[name].grad, f"gradient of {name}")
+        close(grad_of(parameter), grad_of(expected[name]), f"gradient of {name}")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import sys
+import time
 import types
 from pathlib import Path
 
 import pytest
 
-from engine.runs import apple_power
 from engine.runs.apple_power import ApplePower
 from engine.runs.telemetry import Telemetry
 
@@ -33,9 +34,9 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A Mac whose clock is a list: the last entry is now."""
     clock = [0.0]
     monkeypatch.setitem(sys.modules, "zeus_apple_silicon", types.SimpleNamespace(AppleEnergyMonitor=Chip))
-    monkeypatch.setattr(apple_power.platform, "system", lambda: "Darwin")
-    monkeypatch.setattr(apple_power.platform, "machine", lambda: "arm64")
-    monkeypatch.setattr(apple_power.time, "monotonic", lambda: clock[-1])
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(time, "monotonic", lambda: clock[-1])
     return clock
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,8 @@ def two_passes(path: Path) -> dict[str, list[tuple[float, float | None]]]:
     resumed = [r.get("resumed_from") for _, r in read_all(path) if r["kind"] == "start"]
     kept = [-1 if r is None else r for r in resumed]
     limits = [min(kept[n:], default=math.inf) for n in range(len(kept) + 1)]
-    begun, truth = 0, {"loss": [], "lr": [], "val_loss": []}
+    begun = 0
+    truth: dict[str, list[tuple[float, float | None]]] = {"loss": [], "lr": [], "val_loss": []}
     for _, record in read_all(path):
         if record["kind"] == "start":
             begun += 1
@@ -224,7 +226,13 @@ def test_a_restart_late_in_a_long_log_reads_next_to_nothing_of_it_again(
     found = History(path)
     found.add_records(read_all(path))
     read = []
-    monkeypatch.setattr(history, "read_all", lambda *a: (read.append(pair) or pair for pair in read_all(*a)))
+
+    def noted(*args: Any) -> Iterator[tuple[int, Record]]:
+        for pair in read_all(*args):
+            read.append(pair)
+            yield pair
+
+    monkeypatch.setattr(history, "read_all", noted)
     log.write("start", resumed_from=10_003)
     found.add_records([(path.stat().st_size, {"kind": "start", "resumed_from": 10_003})])
     assert found.answer(["loss"], 1)["loss"][-1][0] == 10_003
@@ -242,7 +250,7 @@ def test_a_restart_from_nothing_forgets_the_first_validation_too(path: Path) -> 
 # -- damage
 
 
-def fed(path: Path, *records: Record) -> list[Any]:
+def fed(path: Path, *records: tuple[int, Record]) -> list[Any]:
     found = History(path)
     for attempt, record in records:
         LogWriter(path, attempt).write(**record)

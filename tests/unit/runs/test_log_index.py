@@ -74,8 +74,13 @@ def test_only_what_the_cache_does_not_cover_is_read(run: RunDir, monkeypatch: py
     first.save()
     run.state_path.write_text(json.dumps(first.summary))
     parsed: list[bytes] = []
-    parse = log_module.parse
-    monkeypatch.setattr(log_module, "parse", lambda line: (parsed.append(line), parse(line))[1])
+    real = log_module.parse
+
+    def parse(line: bytes) -> Any:
+        parsed.append(line)
+        return real(line)
+
+    monkeypatch.setattr(log_module, "parse", parse)
     again = opened(run)
     assert (told(again), again.summary, again.offset) == (truth, first.summary, run.log_path.stat().st_size)
     assert parsed == []

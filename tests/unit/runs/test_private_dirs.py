@@ -55,9 +55,9 @@ def as_nobody(*attempts: Callable[[], object]) -> list[str]:
             os._exit(0)
     os.close(writer)
     with open(reader, "rb") as told:
-        said = json.loads(told.read())
+        answers: list[str] = json.loads(told.read())
     os.waitpid(child, 0)
-    return said
+    return answers
 
 
 @pytest.fixture
@@ -250,9 +250,8 @@ def unsafe(source: str) -> list[str]:
             m for m in modules if m.partition(".")[0] in ("pickle", "cPickle", "dill", "shelve", "marshal", "joblib")
         ]
     for name, words in calls(tree):
-        if name == "torch.load" and not (
-            isinstance(words.get("weights_only"), ast.Constant) and words["weights_only"].value is True
-        ):
+        safely = words.get("weights_only")
+        if name == "torch.load" and not (isinstance(safely, ast.Constant) and safely.value is True):
             found.append("torch.load without weights_only=True")
         if "allow_pickle" in words:
             found.append(f"{name} with allow_pickle")

@@ -49,7 +49,7 @@ class Client:
         return await self.send(json.dumps({"id": 7, "method": method, "params": params}).encode())
 
     async def events(self, count: int) -> list[dict[str, Any]]:
-        found = []
+        found: list[dict[str, Any]] = []
         while len(found) < count:
             message = await self.line()
             if message.get("method") == "event":

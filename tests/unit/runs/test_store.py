@@ -100,7 +100,12 @@ def test_a_job_that_is_removed_while_others_are_listed_takes_none_with_it(store:
     removed = [store.runs / f"20260101-000000-{number}" for number in range(2000)]
     for folder in removed:
         folder.mkdir()
-    remover = threading.Thread(target=lambda: [folder.rmdir() for folder in removed])
+
+    def remove() -> None:
+        for folder in removed:
+            folder.rmdir()
+
+    remover = threading.Thread(target=remove)
     remover.start()
     while remover.is_alive():
         assert store.ids()[0] == id

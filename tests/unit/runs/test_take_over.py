@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.events.log import read_all
+from engine.events.run_dir import REBOOTED
 from engine.host.process import Lock, boot_id
 from engine.runs import launch
 
@@ -33,5 +34,5 @@ def test_one_who_comes_between_a_look_and_the_lock_is_not_written_over(
     monkeypatch.setattr(launch, "Lock", Late)
     monkeypatch.setattr(launch, "ensure_supervisor", lambda run: None)
     launch.resume_run(run)
-    assert [record["why"] for _, record in read_all(run.log_path)] == [launch.REBOOTED]
+    assert [record["why"] for _, record in read_all(run.log_path)] == [REBOOTED]
     assert run.state()["boot"] == boot_id()

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,12 @@ def test_two_ranks_have_the_losses_of_one() -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*launcher, str(Path(__file__).parent / "two_ranks.py")],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONPATH": str(Path(__file__).parents[3]),
+        },
         capture_output=True,
         text=True,
         timeout=240,
@@ -142,7 +148,7 @@ def reopened(tmp_path: Path, backend: Backend) -> Any:
     return checkpoint.load(path)[0]
 
 
-MAKERS = {"torch": lambda: TorchBackend(nano()), "deepspeed": deepspeed}
+MAKERS: dict[str, Callable[[], Backend]] = {"torch": lambda: TorchBackend(nano()), "deepspeed": deepspeed}
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(MAKERS, MAKERS)))

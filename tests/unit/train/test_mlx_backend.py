@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def reopened(tmp_path: Path, backend: Backend) -> Any:
     return checkpoint.load(path)[0]
 
 
-MAKERS = {"torch": lambda: TorchBackend(nano()), "mlx": mlx}
+MAKERS: dict[str, Callable[[], Backend]] = {"torch": lambda: TorchBackend(nano()), "mlx": mlx}
 
 
 @pytest.mark.parametrize(("first", "second"), [p for p in itertools.product(MAKERS, MAKERS) if "mlx" in p])

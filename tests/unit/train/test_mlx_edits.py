@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.unit.train.replay import check
-from tests.unit.train.troubled import Ask, Kill, KillSaving
+from tests.unit.train.troubled import Ask, Happening, Kill, KillSaving
 from tests.unit.train.whole_runs import Nano
 
 
@@ -23,7 +23,7 @@ def test_another_micro_leaves_losses_and_sequences(nano: Nano, tmp_path: Path) -
 
 def test_other_steps_are_those_of_the_recorded_edits(nano: Nano, tmp_path: Path) -> None:
     spec = nano("backend=mlx", "steps=10", "save_every=3", "val_every=4")
-    happenings = [
+    happenings: list[Happening] = [
         *(edit(10, context=16), edit(12, lr_scale=0.5), Kill(16, kernel=False)),
         *(edit(12, sequences=12, micro=6), KillSaving(1, call=9, beside=2), edit(45, context=48)),
     ]

@@ -98,7 +98,7 @@ def test_fused_adamw_gives_the_losses_of_plain_adamw() -> None:
 
 def orthogonal(matrix: Tensor) -> Tensor:
     """Five Newton-Schulz steps of Muon, in fp32."""
-    x = (matrix.T if matrix.shape[0] > matrix.shape[1] else matrix) / matrix.norm()
+    x: Tensor = (matrix.T if matrix.shape[0] > matrix.shape[1] else matrix) / matrix.norm()
     for _ in range(5):
         gram = x @ x.T
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x

@@ -89,7 +89,12 @@ def test_shards_are_read_together(tmp_path: Path) -> None:
 
 def test_a_new_stage_may_change_rope_and_what_begins_a_model(tmp_path: Path) -> None:
     path = exported(tmp_path)
-    changes = {"rope_theta": 5e5, "yarn_factor": 8.0, "yarn_original_context": 256, "initializer_range": 0.5}
+    changes: dict[str, Any] = {
+        "rope_theta": 5e5,
+        "yarn_factor": 8.0,
+        "yarn_original_context": 256,
+        "initializer_range": 0.5,
+    }
     pretrained.check(path, spec_of(dataclasses.replace(TINY, **changes)))
 
 

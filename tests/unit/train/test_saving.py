@@ -53,7 +53,7 @@ def command(method: str, **params: Any) -> Command:
 
 def trained(spec: RunSpec, out: Path, told: Log, before: Callable[[str], None] = lambda name: None) -> str:
     backend = Around(build_backend(spec, SingleRank()), before)
-    return Trainer(spec, backend, told, out).run(None, None)  # type: ignore[arg-type]
+    return Trainer(spec, backend, told, out).run(None, None)
 
 
 def content(out: Path) -> dict[int, bytes]:
@@ -98,8 +98,11 @@ def test_written_behind_the_next_step_it_is_what_stopping_there_would_have_saved
     assert [(c["step"], c["ok"]) for c in saved] == [(4, True), (8, True), (12, True)]
     assert all(c["stall_s"] > 0 and c["seconds"] > 0 for c in saved)
 
+    def stop_at(step: int) -> Log:
+        return Log(lambda record: [command("stop")] if record.get("step") == step else [])
+
     for step in (4, 8):
-        stop = Log(lambda record, step=step: [command("stop")] if record.get("step") == step else [])
+        stop = stop_at(step)
         assert trained(nano(f"backend={backend}", "save_every=0"), tmp_path / f"at {step}", stop) == "stopped"
         assert content(tmp_path / f"at {step}")[step] == content(tmp_path / "behind")[step], step
 
@@ -110,7 +113,8 @@ def test_a_write_that_fails_is_told_and_the_run_goes_on(
     spec = nano("keep=1", "val_every=1")
     plain = Log()
     trained(spec, tmp_path / "plain", plain)
-    real, failed = os.fsync, []
+    real = os.fsync
+    failed: list[int] = []
 
     def fsync(fd: int) -> None:
         if threading.current_thread() is not threading.main_thread() and not failed and plain_steps(told) >= 8:
@@ -198,7 +202,7 @@ class Poisoned(Around):
 
 def poisoned(spec: RunSpec, out: Path, told: Log, bad: int) -> None:
     backend = Poisoned(build_backend(spec, SingleRank()), bad)
-    Trainer(spec, backend, told, out).run(None, None)  # type: ignore[arg-type]
+    Trainer(spec, backend, told, out).run(None, None)
 
 
 @pytest.mark.parametrize(

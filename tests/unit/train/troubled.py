@@ -143,7 +143,7 @@ class Run:
         self._dead = self._paused = False
         told = _Reporter(self, number)
         backend = _Backend(self, build_backend(self.spec, SingleRank()))
-        trainer = self._trainer = Trainer(self.spec, backend, told, self.out, supervised=True)  # type: ignore[arg-type]
+        trainer = self._trainer = Trainer(self.spec, backend, told, self.out, supervised=True)
         begin, settle = trainer.saver.start_save, trainer.saver.wait
 
         def begun(*args: Any, **named: Any) -> None:

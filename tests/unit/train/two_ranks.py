@@ -3,10 +3,10 @@
 import json
 
 import torch
-from test_deepspeed_backend import nano, train
 
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import join_ranks
+from tests.unit.train.test_deepspeed_backend import nano, train
 
 torch.set_num_threads(1)
 ranks = join_ranks()

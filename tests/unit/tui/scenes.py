@@ -222,7 +222,7 @@ def _saved(world: World) -> RunDir:
 
 def _reading(world: World) -> None:
     """A run whose data is here: a few kilobytes of text, a token a byte."""
-    _, log = Nano.make(world.folder / "nano", train=False).run_dir(world.store, world.folder / "models")
+    _, log = Nano.make(world.folder / "nano", train=False).run(world.store, world.folder / "models")
     log.close()
 
 

@@ -62,7 +62,7 @@ async def test_a_new_point_refreshes_a_few_cells(monkeypatch: object) -> None:
             refreshed.extend(regions or [chart.size.region])
             return whole(*regions, **how)
 
-        chart.refresh = refresh  # type: ignore[method-assign, assignment]
+        chart.refresh = refresh  # type: ignore[method-assign]
         chart.show(["loss 5.000 · 52"], [Line([*points, (52.0, 5.0, 5.0, 5.0)], "chart--line")])
         assert 1 <= sum(region.area for region in refreshed) <= 6
         refreshed.clear()

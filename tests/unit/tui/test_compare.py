@@ -98,12 +98,11 @@ async def test_a_difference_is_taken_where_both_have_been(make_run: Any) -> None
     write_steps(first, 1, 10, 3.0)
     write_steps(first, 11, 20, 1.0)
     write_steps(second, 1, 10, 4.0, tokens=2000)
-    runs = [(await read(run_dir))[0] for run_dir in (a, b)]
-    assert difference(*runs, "loss", "step") == pytest.approx(1.0)
-    assert difference(*runs, "loss", "tokens") == pytest.approx(
-        3.0
-    )  # 20 000 tokens are step 20 of the one, 10 of the other
-    assert difference(*runs, "val_loss", "step") is None
+    one, other = [(await read(run_dir))[0] for run_dir in (a, b)]
+    assert difference(one, other, "loss", "step") == pytest.approx(1.0)
+    # 20 000 tokens are step 20 of the one, 10 of the other
+    assert difference(one, other, "loss", "tokens") == pytest.approx(3.0)
+    assert difference(one, other, "val_loss", "step") is None
 
 
 async def test_a_living_run_is_read_on_and_a_restart_takes_back(make_run: Any) -> None:

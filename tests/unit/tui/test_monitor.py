@@ -102,7 +102,7 @@ async def test_the_mouse_zooms_pans_and_points(store: RunStore, make_run: Any) -
         assert lens.cursor is None
         await pilot.click("#pane-4", offset=(middle, 3))
         await until(pilot, lambda: lens.cursor is not None)
-        assert pane.seen[0] <= lens.cursor <= pane.seen[1]
+        assert lens.cursor is not None and pane.seen[0] <= lens.cursor <= pane.seen[1]
 
 
 def _wheel() -> Any:

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ finite = st.floats(-1e9, 1e9)
 values = st.one_of(st.none(), finite, st.sampled_from([math.nan, math.inf, -math.inf]))
 
 
-def points(ys: list[float | None]) -> list[raster.Point]:
+def points(ys: Sequence[float | None]) -> list[raster.Point]:
     return [(float(x), y, y, y) for x, y in enumerate(ys, 1)]
 
 

@@ -99,8 +99,13 @@ def test_a_look_is_one_stat_a_run(store: RunStore, make_run: Any, monkeypatch: p
     lookout = RunWatcher(store)
     lookout.look()
     looked: list[str] = []
-    stat = os.stat
-    monkeypatch.setattr("tui.app.state.run_news.os.stat", lambda path: looked.append(path) or stat(path))
+    real = os.stat
+
+    def stat(path: str) -> os.stat_result:
+        looked.append(path)
+        return real(path)
+
+    monkeypatch.setattr("tui.app.state.run_news.os.stat", stat)
     monkeypatch.setattr("tui.app.state.run_news.os.pread", None)
     assert texts(lookout) == []
     assert len(looked) == 6  # and one of the directory they are in

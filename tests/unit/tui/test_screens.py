@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.screen import Screen
 from textual.widgets import Button, Input, OptionList, Static
 
 from engine.host.files import write_json
@@ -39,9 +41,13 @@ async def test_the_key_bar_stands_at_the_foot_of_every_screen(store: RunStore, m
     app = MlaApp(store)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: "one" in on_screen(app, "#runs"))
+
+        def is_on(screen: type[Screen[Any]]) -> bool:
+            return isinstance(app.screen, screen) and app.screen.is_mounted
+
         for key, screen in (("", HomeScreen), ("n", NewRunScreen), ("q", HomeScreen), ("enter", MonitorScreen)):
             await pilot.press(*key.split())
-            await until(pilot, lambda screen=screen: isinstance(app.screen, screen) and app.screen.is_mounted)
+            await until(pilot, partial(is_on, screen))
             await until(pilot, lambda: app.screen.query_one("KeyBar").region.bottom == size[1])
             assert "Help" in on_screen(app, "KeyBar")
 

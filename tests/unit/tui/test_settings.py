@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,9 +166,13 @@ async def test_a_key_is_changed_by_pressing_the_new_one(store: RunStore, make_ru
         await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
         table: Any = app.screen.query_one("#settings")
         table.move(4 + [action.id for action in table.actions].index("zoom"))
+
+        def says(text: str) -> bool:
+            return text in said(app, "#message")
+
         for press, told in (("p", "'p' is Pause (pause) on Monitor"), ("ctrl+shift+x", "does not come through every")):
             await pilot.press("enter", press)
-            await until(pilot, lambda told=told: told in said(app, "#message"))
+            await until(pilot, partial(says, told))
             assert not app.settings.keys
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, KeyScreen))

@@ -22,9 +22,10 @@ RUN = "from engine.runs.store import RunStore; from tui.app.app import run_app; 
 
 
 def on_terminal(
-    home: Path, controlling: bool = True, code: str = RUN, **env: str
+    home: Path, controlling: bool = True, code: str = RUN, env: dict[str, str] | None = None
 ) -> tuple[subprocess.Popen[bytes], int]:
     """The app on a terminal of its own; the other end of the terminal."""
+    homes = {"MLA_TUI_HOME": str(home), "XDG_CONFIG_HOME": str(home)}
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     launcher = "import os, sys, fcntl, termios; os.setsid();"
@@ -37,7 +38,7 @@ def on_terminal(
         stdout=slave,
         stderr=slave,
         cwd=ROOT,
-        env={**os.environ, "TERM": "xterm-256color", "MLA_TUI_HOME": str(home), "XDG_CONFIG_HOME": str(home), **env},
+        env={**os.environ, "TERM": "xterm-256color", **homes, **(env or {})},
     )
     os.close(slave)
     return app, master
@@ -116,7 +117,7 @@ STDERR_TO_NULL = f"import os; os.dup2(os.open(os.devnull, os.O_WRONLY), 2); impo
 def test_a_terminal_that_cannot_show_the_app_is_told_in_one_line(
     code: str, env: dict[str, str], line: str, tmp_path: Path
 ) -> None:
-    app, master = on_terminal(tmp_path, code=code, **env)
+    app, master = on_terminal(tmp_path, code=code, env=env)
     try:
         said = read_to_end(master)
         assert line in said and said.count("\n") == 1 and "\x1b" not in said

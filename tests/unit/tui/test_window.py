@@ -15,8 +15,10 @@ moves = st.lists(
 
 
 @given(st.integers(0, 1000), st.integers(1, 1_000_000), moves)
-def test_no_way_of_looking_leaves_the_data(low: int, length: int, asked: list[tuple[str, float, float | None]]) -> None:
-    low, high = float(low), float(low + length)
+def test_no_way_of_looking_leaves_the_data(
+    first: int, length: int, asked: list[tuple[str, float, float | None]]
+) -> None:
+    low, high = float(first), float(first + length)
     window: Window | None = None
     for what, value, where in asked:
         if what == "zoom":
