@@ -63,7 +63,7 @@ def _write_log(run_dir: RunDir) -> None:
 async def _measure(store: RunStore) -> None:
     from tui.app.app import MlaApp
     from tui.app.screens.compare import CompareScreen
-    from tui.app.widgets.overlay import Overlay
+    from tui.app.widgets.overlay_chart import OverlayChart
 
     runs = [store.find(id) for id in store.ids()]
     app = MlaApp(store)
@@ -91,7 +91,7 @@ async def _measure(store: RunStore) -> None:
         _tell(f"open {RUNS} ended runs of {STEPS:,} steps", opened)
         _tell("another series of theirs", known)
         for axis in ("step", "tokens", "time"):
-            chart = next(c for c in screen.query(Overlay) if c.has_class("by-time") == (axis == "time"))
+            chart = next(c for c in screen.query(OverlayChart) if c.has_class("by-time") == (axis == "time"))
             buckets = sum(len(run.curves["loss"].x) for run in screen.runs)
             cold, warm, smooth = [], [], []
             for _ in range(DRAWN):

@@ -28,7 +28,7 @@ from tui.app.terminal.cell_diff import CellDiff
 from tui.app.terminal.key_queue import KeyQueue
 from tui.app.terminal.tty import HANGUP_EXIT_CODE, check_terminal, exit_with_terminal
 from tui.app.themes import FEW_COLOURS, THEMES, drawn
-from tui.app.widgets.bar import KeyBar
+from tui.app.widgets.bars import KeyBar
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir

@@ -11,7 +11,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from tui.app.app import MlaApp
-from tui.app.widgets.picker import Picker
+from tui.app.widgets.selectable_list import SelectableList
 
 
 async def until(pilot: Pilot[Any], holds: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -36,6 +36,6 @@ def said(app: MlaApp, selector: str) -> str:
     return str(found.first(Static).content) if found else ""
 
 
-def chosen(picker: Picker) -> str:
+def chosen(selectable: SelectableList) -> str:
     """The item under the cursor."""
-    return "".join(text for text, _ in picker.item(picker.cursor, 80))
+    return "".join(text for text, _ in selectable.row(selectable.cursor, 80))

@@ -22,8 +22,8 @@ from tui.app.app import MlaApp
 from tui.app.screens.checkpoints import CheckpointsScreen
 from tui.app.screens.confirm import ConfirmScreen
 from tui.app.screens.monitor import MonitorScreen
-from tui.app.widgets.ask import Ask
 from tui.app.widgets.checkpoint_list import CheckpointList
+from tui.app.widgets.prompt import Prompt
 from tui.app.widgets.text_pane import TextPane
 from tui.cli import main
 
@@ -82,7 +82,7 @@ async def test_each_line_says_what_log_and_files_know(run: RunDir, store: RunSto
         assert "every 1" in first and "damaged" in first
         await pilot.press("end", "t")
         await until(pilot, lambda: "not what was saved" in said(app, "#message"))
-        assert not app.screen.query_one(Ask).display
+        assert not app.screen.query_one(Prompt).display
 
 
 async def test_verifying_finds_a_flipped_byte(run: RunDir, store: RunStore) -> None:

@@ -22,7 +22,7 @@ from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.state.comparison import LETTERS, ComparedRun, Reader, difference
 from tui.app.state.spec_diff import differences, grouped
-from tui.app.widgets.overlay import lettered
+from tui.app.widgets.overlay_chart import labelled_lines
 from tui.cli.main import main
 
 SIZES = [(80, 24), (60, 20), (160, 48)]
@@ -71,7 +71,7 @@ def legend(app: MlaApp) -> list[str]:
 
 
 def chart(app: MlaApp) -> str:
-    return on_screen(app, "Overlay.by-number")
+    return on_screen(app, "OverlayChart.by-number")
 
 
 # What is read and computed
@@ -154,7 +154,7 @@ async def test_points_are_as_many_as_a_chart_can_show(make_run: Any) -> None:
 
 def test_every_line_has_its_letter_at_its_end_and_in_reach() -> None:
     points = [(float(x), 1.0, 1.0, 1.0) for x in range(100)]
-    drawn = lettered(
+    drawn = labelled_lines(
         [("A", "overlay--run0", points), ("B", "overlay--run1", points[:50]), ("C", "overlay--run2", [])], 80
     )
     marks = {line.mark: [point[0] for point in line.points] for line in drawn if line.mark}
@@ -228,10 +228,12 @@ async def test_series_axes_smoothing_and_logarithm(store: RunStore, make_run: An
         await pilot.press("s", "y")
         await until(pilot, lambda: "smooth · log" in chart(app))
         await pilot.press("x")
-        await until(pilot, lambda: "time since the first step" in on_screen(app, "Overlay.by-time"))
-        assert not screen.query_one("Overlay.by-number").display
+        await until(pilot, lambda: "time since the first step" in on_screen(app, "OverlayChart.by-time"))
+        assert not screen.query_one("OverlayChart.by-number").display
         await pilot.press("x")
-        await until(pilot, lambda: "loss by step" in chart(app) and bool(screen.query_one("Overlay.by-number").display))
+        await until(
+            pilot, lambda: "loss by step" in chart(app) and bool(screen.query_one("OverlayChart.by-number").display)
+        )
 
 
 async def test_hide_measure_against_another_and_open(store: RunStore, make_run: Any) -> None:

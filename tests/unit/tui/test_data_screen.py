@@ -24,7 +24,7 @@ from tests.unit.tui.nano import Nano
 from tui.app.app import MlaApp
 from tui.app.screens.data import DataScreen
 from tui.app.widgets.shard_list import ShardList
-from tui.app.widgets.window_view import WindowView
+from tui.app.widgets.token_view import TokenView
 from tui.cli import main
 
 SIZES = [(60, 20), (160, 48)]
@@ -86,7 +86,7 @@ async def test_a_step_of_the_run_is_read_as_text(run: RunDir, store: RunStore, s
         spec, cursor = before_step(run, 10)
         ids = open_split(spec, "train").read_batch(cursor, 1)[0][0][:-1].tolist()
         await pilot.press("i")
-        await until(pilot, lambda: on_screen(app, WindowView).split()[0] == str(ids[0]))
+        await until(pilot, lambda: on_screen(app, TokenView).split()[0] == str(ids[0]))
         await pilot.press("p")
         await until(pilot, lambda: "step 9 of 40 · sequence 4 of 4" in said(app, "#where"))
         await pilot.press("n")

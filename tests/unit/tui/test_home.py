@@ -30,7 +30,7 @@ async def test_home_sorts_and_shows_those_that_are_asked_for(store: RunStore, ma
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: names() == ["held", "now", "bad", "old"])
         assert "started▾" in on_screen(app, "#runs")
-        assert "paused !" in on_screen(app, "#runs") and "out of memory in forward" in on_screen(app, "Detail")
+        assert "paused !" in on_screen(app, "#runs") and "out of memory in forward" in on_screen(app, "RunDetail")
         await pilot.press("s")
         await until(pilot, lambda: names() == ["bad", "old", "now", "held"])
         assert "loss▾" in on_screen(app, "#runs") and "lowest loss first" in on_screen(app, "Heading")

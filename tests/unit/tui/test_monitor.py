@@ -16,8 +16,8 @@ from tui.app.app import MlaApp
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.widgets.chart import Chart
-from tui.app.widgets.log import LogTail
-from tui.app.widgets.readout import Readout
+from tui.app.widgets.cursor_values import CursorValues
+from tui.app.widgets.log_view import LogView
 
 
 def step(number: int, loss: float = 2.0, **fields: Any) -> dict[str, Any]:
@@ -44,11 +44,11 @@ async def test_a_closer_look_is_one_of_all_panes_and_follows(store: RunStore, ma
         await pilot.press("i", "i")
         assert "newest 25 steps" in on_screen(app, "#pane-1")
         panes = list(app.screen.query(Chart))
-        assert panes[0].seen == panes[3].seen and panes[0].seen[1] >= 100
-        assert panes[1].seen == panes[2].seen == monitor(app).lens.times()
+        assert panes[0].visible_range == panes[3].visible_range and panes[0].visible_range[1] >= 100
+        assert panes[1].visible_range == panes[2].visible_range == monitor(app).lens.times()
         for number in range(101, 131):
             writer.write("step", **step(number))
-        await until(pilot, lambda: panes[0].seen[1] >= 130)
+        await until(pilot, lambda: panes[0].visible_range[1] >= 130)
         await pilot.press("h")
         assert "steps 99–124 of 130" in on_screen(app, "#pane-1")
         await pilot.press("u", "u", "u", "u")
@@ -67,7 +67,7 @@ async def test_the_cursor_reads_every_pane_and_is_copied(store: RunStore, make_r
         assert app.clipboard == ""
         await pilot.press("v")
         assert "at step 51" in on_screen(app, "#pane-1") and "at step 51" in on_screen(app, "#pane-4")
-        assert "step 51 ·" in on_screen(app, Readout)
+        assert "step 51 ·" in on_screen(app, CursorValues)
         assert "│" in "".join(line[7:] for line in on_screen(app, "#pane-1").splitlines())
         while monitor(app).lens.cursor != 101:
             await pilot.press("right")
@@ -77,7 +77,7 @@ async def test_the_cursor_reads_every_pane_and_is_copied(store: RunStore, make_r
         copied = dict(zip(names, values, strict=True))
         assert copied["step"] == "101" and copied["loss"] == "7.654" and copied["tok_s"] == "4000"
         await pilot.press("left", "escape")
-        assert not app.screen.query_one(Readout).display
+        assert not app.screen.query_one(CursorValues).display
         assert isinstance(app.screen, MonitorScreen)
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
@@ -93,16 +93,16 @@ async def test_the_mouse_zooms_pans_and_points(store: RunStore, make_run: Any) -
         middle = pane.size.width // 2
         await pilot._post_mouse_events([_wheel()], pane, offset=(middle, 3))
         await until(pilot, lambda: lens.window is not None)
-        begin, end = pane.seen
+        begin, end = pane.visible_range
         assert 30 < begin < 100 and 300 < end < 370
         await pilot.mouse_down(pane, offset=(middle, 3))
         await pilot.hover(pane, offset=(middle + 10, 3))
         await pilot.mouse_up(pane, offset=(middle + 10, 3))
-        await until(pilot, lambda: pane.seen[0] < begin)
+        await until(pilot, lambda: pane.visible_range[0] < begin)
         assert lens.cursor is None
         await pilot.click("#pane-4", offset=(middle, 3))
         await until(pilot, lambda: lens.cursor is not None)
-        assert lens.cursor is not None and pane.seen[0] <= lens.cursor <= pane.seen[1]
+        assert lens.cursor is not None and pane.visible_range[0] <= lens.cursor <= pane.visible_range[1]
 
 
 def _wheel() -> Any:
@@ -125,11 +125,11 @@ async def test_events_stand_below_the_loss_and_are_told_at_the_cursor(store: Run
         writer.write("oom", where="backward", wanted=None, parts={}, action="micro 6 → 3")
         await until(pilot, lambda: "×" in on_screen(app, "#pane-1"))
         await pilot.press("m")
-        assert "× out of memory in backward" in on_screen(app, Readout)
+        assert "× out of memory in backward" in on_screen(app, CursorValues)
         await pilot.press("m", "m")
-        assert "▲ edit micro 12 → 6" in on_screen(app, Readout) and "step 20" in on_screen(app, Readout)
+        assert "▲ edit micro 12 → 6" in on_screen(app, CursorValues) and "step 20" in on_screen(app, CursorValues)
         await pilot.press("M")
-        assert "▪ checkpoint" in on_screen(app, Readout)
+        assert "▪ checkpoint" in on_screen(app, CursorValues)
 
 
 async def test_a_long_run_is_seen_step_by_step_where_one_looks_closely(
@@ -164,21 +164,21 @@ async def test_the_log_is_read_back_to_its_first_line(store: RunStore, talkative
     run, writer = talkative
     app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 60)) as pilot:
-        await until(pilot, lambda: "line 600" in on_screen(app, LogTail))
-        log = app.screen.query_one(LogTail)
-        assert 200 <= len(log.book.entries) < 400
+        await until(pilot, lambda: "line 600" in on_screen(app, LogView))
+        log = app.screen.query_one(LogView)
+        assert 200 <= len(log.buffer.entries) < 400
         await pilot.press("k", "5", "z")
-        assert "line 600" not in on_screen(app, LogTail)
-        while "attempt 1 on cpu" not in on_screen(app, LogTail):
+        assert "line 600" not in on_screen(app, LogView)
+        while "attempt 1 on cpu" not in on_screen(app, LogView):
             await pilot.press("pageup")
-        assert len(log.book.entries) == 602
+        assert len(log.buffer.entries) == 602
         writer.write("log", level="info", text="the latest", rank=None)
         await pilot.press("G")
-        await until(pilot, lambda: "the latest" in on_screen(app, LogTail))
+        await until(pilot, lambda: "the latest" in on_screen(app, LogView))
         await pilot.press("g")
-        await until(pilot, lambda: "attempt 1 on cpu" in on_screen(app, LogTail))
+        await until(pilot, lambda: "attempt 1 on cpu" in on_screen(app, LogView))
         await pilot.press("pagedown", "j")
-        assert "attempt 1 on cpu" not in on_screen(app, LogTail)
+        assert "attempt 1 on cpu" not in on_screen(app, LogView)
 
 
 async def test_the_log_is_searched_beyond_what_is_shown(store: RunStore, talkative: Any) -> None:
@@ -191,26 +191,26 @@ async def test_the_log_is_searched_beyond_what_is_shown(store: RunStore, talkati
         await pilot.press("enter")
 
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: "line 600" in on_screen(app, LogTail))
+        await until(pilot, lambda: "line 600" in on_screen(app, LogView))
         await pilot.press("slash", *"LINE 77", "enter")
-        await until(pilot, lambda: "line 577" in on_screen(app, LogTail))
+        await until(pilot, lambda: "line 577" in on_screen(app, LogView))
         await pilot.press("n")
-        await until(pilot, lambda: "line 477" in on_screen(app, LogTail))
+        await until(pilot, lambda: "line 477" in on_screen(app, LogView))
         await pilot.press("N")
-        await until(pilot, lambda: "line 577" in on_screen(app, LogTail))
+        await until(pilot, lambda: "line 577" in on_screen(app, LogView))
         await search(pilot, "line 33 attempt")
-        await until(pilot, lambda: "no other line has" in on_screen(app, LogTail))
+        await until(pilot, lambda: "no other line has" in on_screen(app, LogView))
         await search(pilot, "attempt")
-        await until(pilot, lambda: "attempt 1 on cpu" in on_screen(app, LogTail))
+        await until(pilot, lambda: "attempt 1 on cpu" in on_screen(app, LogView))
         await search(pilot, "13")
         await pilot.press("w")
-        await until(pilot, lambda: "line 413" in on_screen(app, LogTail) and "line 513" in on_screen(app, LogTail))
+        await until(pilot, lambda: "line 413" in on_screen(app, LogView) and "line 513" in on_screen(app, LogView))
         writer.write("log", level="info", text="another 13", rank=None)
         writer.write("log", level="info", text="something else", rank=None)
-        await until(pilot, lambda: "another 13" in on_screen(app, LogTail))
-        assert "something else" not in on_screen(app, LogTail)
+        await until(pilot, lambda: "another 13" in on_screen(app, LogView))
+        assert "something else" not in on_screen(app, LogView)
         await pilot.press("escape")
-        await until(pilot, lambda: "something else" in on_screen(app, LogTail))
+        await until(pilot, lambda: "something else" in on_screen(app, LogView))
         assert isinstance(app.screen, MonitorScreen)
 
 
@@ -219,7 +219,7 @@ async def test_the_log_can_have_the_whole_screen(store: RunStore, make_run: Any)
     app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await opened(pilot, app, 3)
-        log = app.screen.query_one(LogTail)
+        log = app.screen.query_one(LogView)
         await pilot.press("5", "z")
         await until(pilot, lambda: log.size.height > 15)
         await pilot.press("escape")

@@ -22,9 +22,9 @@ from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.screens.new_run import NewRunScreen
 from tui.app.widgets.chart import Chart
-from tui.app.widgets.forecast_bar import ForecastBars
+from tui.app.widgets.forecast_bars import ForecastBars
 from tui.app.widgets.lever_list import LeverList
-from tui.app.widgets.log import LogTail
+from tui.app.widgets.log_view import LogView
 
 SIZES = [(80, 24), (60, 20), (160, 48), (20, 6)]
 
@@ -120,7 +120,7 @@ async def test_the_monitor_counts_every_step_and_follows(store: RunStore, make_r
         writer.write("start", plan={}, params=1, device="cpu", versions={}, resumed_from=50)
         await until(pilot, lambda: "steps 1–50 (50)" in on_screen(app, "#pane-1"))
         writer.write("edit", id="a", changed={"micro": [8, 4]}, step=51, by="me", ok=True, why="")
-        await until(pilot, lambda: "edit at step 51: micro 8 → 4" in on_screen(app, LogTail))
+        await until(pilot, lambda: "edit at step 51: micro 8 → 4" in on_screen(app, LogView))
         writer.write("state", phase="finished", reason="")
         await until(pilot, lambda: "finished" in on_screen(app, "StatusLine"))
         await pilot.press("q")
@@ -183,7 +183,7 @@ async def test_a_run_that_has_ended_refuses_in_words(store: RunStore, make_run: 
     app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
         await pilot.press("p")
-        await until(pilot, lambda: "pause needs a living run" in on_screen(app, LogTail))
+        await until(pilot, lambda: "pause needs a living run" in on_screen(app, LogView))
         await pilot.press("x", "e")
         assert isinstance(app.screen, MonitorScreen)
 

@@ -20,10 +20,10 @@ from textual.widgets import Static
 from profiles.errors import SpecError, UserError
 from tui.app import actions, cli_process
 from tui.app.base import AppScreen
-from tui.app.widgets.ask import Ask
-from tui.app.widgets.bar import Heading, KeyBar
+from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.checkpoint_list import CheckpointList
-from tui.app.widgets.picker import Picker
+from tui.app.widgets.prompt import Prompt
+from tui.app.widgets.selectable_list import SelectableList
 from tui.app.widgets.text_pane import TextPane
 from tui.text import format as words
 
@@ -89,7 +89,7 @@ class CheckpointsScreen(AppScreen[None]):
     def compose(self) -> ComposeResult:
         yield Heading(f"checkpoints · {self._run.name}")
         yield CheckpointList()
-        yield Ask()
+        yield Prompt()
         yield Static("", id="command", markup=False)
         yield TextPane(id="output")
         yield Static("", id="message", markup=False)
@@ -132,7 +132,7 @@ class CheckpointsScreen(AppScreen[None]):
 
     @on(Listed)
     def _listed(self, message: Listed) -> None:
-        self._list.nothing = _NOTHING.format(
+        self._list.empty_text = _NOTHING.format(
             self._run.name, "it has ended" if message.ended else "c on the monitor writes one"
         )
         self._list.show(message.kept)
@@ -159,12 +159,12 @@ class CheckpointsScreen(AppScreen[None]):
         self._say("writing …, Esc ends it")
         self.query_one(TextPane).write(message.text)
 
-    @on(Picker.Moved)
+    @on(SelectableList.CursorMoved)
     def _show_path(self) -> None:
         """The line below the list: the chosen one's path, or what is wrong with it."""
-        if self._busy or self.query_one(Ask).display:
+        if self._busy or self.query_one(Prompt).display:
             return
-        one = self._list.chosen
+        one = self._list.selected
         self._say(one.path if one else "", "#command")
         self._say(f"{one.damage}; take another, or delete it" if one and one.damage else "")
 
@@ -172,10 +172,10 @@ class CheckpointsScreen(AppScreen[None]):
         """The checkpoint to do something with; None, and said why, where it cannot be now."""
         if self._busy:
             self._say("one thing at a time: Esc ends what is running")
-        elif self._list.chosen is None:
+        elif self._list.selected is None:
             self._say("there is no checkpoint to choose")
-        elif not self.query_one(Ask).display:
-            return self._list.chosen
+        elif not self.query_one(Prompt).display:
+            return self._list.selected
         return None
 
     # Asking
@@ -204,19 +204,19 @@ class CheckpointsScreen(AppScreen[None]):
             self._say(f"step {words.exact(one.step)}: {one.damage}; take another checkpoint")
             return
         self._about = one
-        self.query_one(Ask).open(topic, label, hint, number)
+        self.query_one(Prompt).open(topic, label, hint, number)
         self._say("")
         self._show_command()
 
-    @on(Ask.Typed)
+    @on(Prompt.Changed)
     def _show_command(self) -> None:
-        ask = self.query_one(Ask)
+        ask = self.query_one(Prompt)
         if self._about is not None:
             command = _words_of(self._about, ask.topic, ask.text, ask.number)
             self._say(f"$ {shlex.join(['mla-tui', *command])}", "#command")
 
-    @on(Ask.Answered)
-    def _answered(self, message: Ask.Answered) -> None:
+    @on(Prompt.Submitted)
+    def _answered(self, message: Prompt.Submitted) -> None:
         one = self._about
         if one is None:
             return
@@ -226,7 +226,7 @@ class CheckpointsScreen(AppScreen[None]):
             self._say("launching …")
             self.resume(one, message.text.strip() or None, message.number)
         else:
-            self.query_one(Ask).close()
+            self.query_one(Prompt).close()
             pane = self.query_one(TextPane)
             pane.display = message.topic == "text"
             pane.clear()
@@ -332,7 +332,7 @@ class CheckpointsScreen(AppScreen[None]):
 
     def action_back(self) -> None:
         """What is nearest ends first: a child process, the question, the text, the screen."""
-        ask, pane = self.query_one(Ask), self.query_one(TextPane)
+        ask, pane = self.query_one(Prompt), self.query_one(TextPane)
         if self._busy:
             self.workers.cancel_group(self, "child")
             self._said(self.Said("ended", done=True))

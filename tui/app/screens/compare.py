@@ -20,9 +20,9 @@ from tui.app.screens.panes import SMOOTHINGS
 from tui.app.state import raster
 from tui.app.state.comparison import ALWAYS, AXES, LETTERS, STEP, TIME, ComparedRun, Reader, Update
 from tui.app.state.spec_diff import flat_spec
-from tui.app.widgets.bar import Heading, KeyBar
+from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.legend import Legend
-from tui.app.widgets.overlay import Overlay, lettered, style
+from tui.app.widgets.overlay_chart import OverlayChart, labelled_lines, run_style
 from tui.app.widgets.spec_table import SpecTable
 from tui.text import format as words
 
@@ -83,14 +83,14 @@ class CompareScreen(AppScreen[None]):
 
     def compose(self) -> ComposeResult:
         yield Heading("compare")
-        yield Overlay()
-        yield Overlay(time_axis=True)
+        yield OverlayChart()
+        yield OverlayChart(time_axis=True)
         yield SpecTable(self.runs)
         yield Legend(self.runs)
         yield KeyBar(actions.COMPARE)
 
     def on_mount(self) -> None:
-        self._charts = list(self.query(Overlay))
+        self._charts = list(self.query(OverlayChart))
         self._legend = self.query_one(Legend)
         self._legend.styles.height = len(self.runs) + 2  # its head and the line above it
         self._legend.focus()
@@ -147,18 +147,18 @@ class CompareScreen(AppScreen[None]):
         self.set_class(axis == TIME, "time")
         chart = self._charts[axis == TIME]
         chart.show(self._titles(chart, shown, axis), self._lines(shown.name, axis), x_end=self._furthest(axis))
-        self._legend.axis, self._legend.name_of_series = axis, (shown.name, shown.title)
+        self._legend.axis, self._legend.series = axis, (shown.name, shown.title)
         self._legend.text = shown.text
         self._legend.redraw()
         self.query_one(Heading).show(
             title=f"compare · {_runs(len(self.runs))}", note=self._note(), warn=bool(self._errors)
         )
 
-    def _titles(self, chart: Overlay, shown: Shown, axis: str) -> list[str]:
+    def _titles(self, chart: OverlayChart, shown: Shown, axis: str) -> list[str]:
         plain = f"{shown.title} {_AXIS_TITLES[axis]}"
         notes = [note for note in (SMOOTHINGS[self._smoothing][1], "log" if chart.log_axis else "") if note]
         short = " · ".join([plain, *notes])
-        delta = f"Δ: to {self.runs[self._legend.base].letter} at the last {axis} both have reached"
+        delta = f"Δ: to {self.runs[self._legend.baseline].letter} at the last {axis} both have reached"
         return [f"{short} · {delta}", short, plain]
 
     def _lines(self, name: str, axis: str) -> list[Any]:
@@ -171,8 +171,8 @@ class CompareScreen(AppScreen[None]):
             run = self.runs[i]
             if not run.hidden:
                 points = run.points(name, axis, width * _POINTS)
-                lines.append((run.letter, style(i), raster.smooth(points, weight) if weight else points))
-        return lettered(lines, width)
+                lines.append((run.letter, run_style(i), raster.smooth(points, weight) if weight else points))
+        return labelled_lines(lines, width)
 
     def _furthest(self, axis: str) -> float | None:
         """Where a step axis can get at most."""
@@ -190,11 +190,11 @@ class CompareScreen(AppScreen[None]):
             return f"{' '.join(without)}: no {SERIES[self._series].title} {_AXIS_TITLES[axis].split(' since')[0]}"
         return self._hint
 
-    @on(Legend.Moved)
+    @on(Legend.CursorMoved)
     def _moved(self) -> None:
         self._paint()
 
-    @on(Legend.Picked)
+    @on(Legend.Activated)
     def _picked(self) -> None:
         self.action_hide()
 
@@ -246,7 +246,7 @@ class CompareScreen(AppScreen[None]):
 
     def action_first(self) -> None:
         """Measure the others against the run under the cursor."""
-        self._legend.base = self._legend.cursor
+        self._legend.baseline = self._legend.cursor
         self._paint()
 
     def action_specs(self) -> None:

@@ -17,11 +17,11 @@ from textual.widgets import Static
 
 from tui.app import actions, cli_process
 from tui.app.base import AppScreen
-from tui.app.widgets.ask import Ask
-from tui.app.widgets.bar import Heading, KeyBar
-from tui.app.widgets.picker import Picker
+from tui.app.widgets.bars import Heading, KeyBar
+from tui.app.widgets.prompt import Prompt
+from tui.app.widgets.selectable_list import SelectableList
 from tui.app.widgets.shard_list import ShardList
-from tui.app.widgets.window_view import WindowView
+from tui.app.widgets.token_view import TokenView
 from tui.text import format as words
 
 _NO_TEXT = "no tokenizer.json beside the data: copy the one that packed it there to see text"
@@ -54,14 +54,14 @@ class DataScreen(AppScreen[None]):
         yield Heading(f"data · {self._what}")
         yield ShardList()
         yield Static("", id="where", markup=False)
-        yield WindowView()
-        yield Ask()
+        yield TokenView()
+        yield Prompt()
         yield Static("", id="message", markup=False)
         yield KeyBar(actions.DATA)
 
     def on_mount(self) -> None:
-        self.query_one(WindowView).show([], None, "looking at the data …")
-        self.query_one(WindowView).focus()
+        self.query_one(TokenView).show([], None, "looking at the data …")
+        self.query_one(TokenView).focus()
         self._look()
 
     def _look(self) -> None:
@@ -86,7 +86,7 @@ class DataScreen(AppScreen[None]):
             self._go_back_to_shown()
             self._say(message.error)
             if not self._found:
-                self.query_one(WindowView).show([], None, "nothing to show; o chooses another run or profile")
+                self.query_one(TokenView).show([], None, "nothing to show; o chooses another run or profile")
             return
         found = self._found = message.found
         name = found["run"] or self._what
@@ -101,12 +101,12 @@ class DataScreen(AppScreen[None]):
             self._say(_lines([window["problem"], *(found["problems"] if found["splits"] else [])]))
             if not found["splits"]:
                 self._say("", "#where")
-                self.query_one(WindowView).show([], None, "no data to show; o chooses another run or profile")
+                self.query_one(TokenView).show([], None, "no data to show; o chooses another run or profile")
             return
         self._window = window
         self._go_back_to_shown()
         self._say(_where(window, found), "#where")
-        self.query_one(WindowView).show(window["ids"], window["texts"])
+        self.query_one(TokenView).show(window["ids"], window["texts"])
         self._say(_lines(found["problems"] or ([] if window["texts"] else [_NO_TEXT])))
 
     def _go_back_to_shown(self) -> None:
@@ -120,25 +120,25 @@ class DataScreen(AppScreen[None]):
             line.update(text)
         line.display = bool(text)
 
-    @on(Picker.Moved)
+    @on(SelectableList.CursorMoved)
     def _other_file(self) -> None:
         """A damaged file says what is wrong with it."""
-        file = self.query_one(ShardList).chosen
+        file = self.query_one(ShardList).selected
         self._say(file["problem"] or file["path"] if file else "")
 
     def action_step(self) -> None:
         steps = f"1 to {words.exact(self._found['steps'])}" if self._found else "a number"
-        self.query_one(Ask).open("step", "step", steps)
+        self.query_one(Prompt).open("step", "step", steps)
 
     def action_sequence(self) -> None:
         held = f"1 to {words.exact(self._window['of'])}" if self._window else "a number"
-        self.query_one(Ask).open("sequence", "sequence of the step" if self._step else "sequence", held)
+        self.query_one(Prompt).open("sequence", "sequence of the step" if self._step else "sequence", held)
 
     def action_other(self) -> None:
-        self.query_one(Ask).open("other", "data of", "a run's id or name, or a profile")
+        self.query_one(Prompt).open("other", "data of", "a run's id or name, or a profile")
 
-    @on(Ask.Answered)
-    def _answered(self, message: Ask.Answered) -> None:
+    @on(Prompt.Submitted)
+    def _answered(self, message: Prompt.Submitted) -> None:
         text = message.text.strip().replace(",", "")
         if message.topic == "other":
             if text:
@@ -158,7 +158,7 @@ class DataScreen(AppScreen[None]):
 
     def action_move(self, by: int) -> None:
         """On by one sequence; within a run's steps, over the end of a step into the next."""
-        if self.query_one(Ask).display or self._window is None:
+        if self.query_one(Prompt).display or self._window is None:
             return
         sequence = self._sequence + by
         if self._step is not None and not 1 <= sequence <= self._window["of"]:
@@ -168,17 +168,17 @@ class DataScreen(AppScreen[None]):
         self._look()
 
     def action_ids(self) -> None:
-        self.query_one(WindowView).toggle_numbers()
+        self.query_one(TokenView).toggle_numbers()
 
     def action_back(self) -> None:
-        if self.query_one(Ask).display:
+        if self.query_one(Prompt).display:
             self._close()
         else:
             self.dismiss()
 
     def _close(self) -> None:
-        self.query_one(Ask).close()
-        self.query_one(WindowView).focus()
+        self.query_one(Prompt).close()
+        self.query_one(TokenView).focus()
 
 
 def _where(window: dict[str, Any], found: dict[str, Any]) -> str:

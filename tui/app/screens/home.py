@@ -19,10 +19,10 @@ from tui.app import actions
 from tui.app.base import AppScreen
 from tui.app.state import raster
 from tui.app.state.run_list import SORTS, WHICH, arranged
-from tui.app.widgets.bar import Heading, KeyBar, Notice
-from tui.app.widgets.detail import Detail
-from tui.app.widgets.picker import Picker
-from tui.app.widgets.runs import OVER, SPARK_FROM, RunsTable
+from tui.app.widgets.bars import Heading, KeyBar, Notice
+from tui.app.widgets.run_detail import RunDetail
+from tui.app.widgets.run_table import OVER, SPARKLINE_MIN_WIDTH, RunTable
+from tui.app.widgets.selectable_list import SelectableList
 from tui.text.event_text import cut_off
 
 if TYPE_CHECKING:
@@ -62,14 +62,14 @@ class HomeScreen(AppScreen[None]):
     def compose(self) -> ComposeResult:
         yield Heading("mla-tui · runs")
         yield Notice(id="cut-off")
-        yield RunsTable()
-        yield Detail()
+        yield RunTable()
+        yield RunDetail()
         yield Input(id="filter", placeholder="letters of a name, profile or phase", compact=True)
         yield KeyBar(actions.HOME)
 
     def on_mount(self) -> None:
         self.query_one(Input).cursor_blink = False  # a blinking cursor is bytes over ssh
-        self.query_one(RunsTable).focus()
+        self.query_one(RunTable).focus()
         # The first frame is drawn before anything is read.
         self.call_after_refresh(self.watch_store)
 
@@ -89,7 +89,7 @@ class HomeScreen(AppScreen[None]):
 
     async def _look_at_losses(self, runs: list[dict[str, Any]], sparked: dict[str, float]) -> None:
         """Sparklines: an ended run is read once, a living one every few seconds; one screenful at most."""
-        if self.size.width < SPARK_FROM or self.app.settings.low_bandwidth:
+        if self.size.width < SPARKLINE_MIN_WIDTH or self.app.settings.low_bandwidth:
             return
         from engine.runs.client import RunClient
 
@@ -113,13 +113,13 @@ class HomeScreen(AppScreen[None]):
 
     @on(Sparked)
     def _sparked(self, message: Sparked) -> None:
-        table = self.query_one(RunsTable)
-        table.sparks[message.id] = message.spark
+        table = self.query_one(RunTable)
+        table.sparklines[message.id] = message.spark
         table.redraw()
 
     def _show(self, error: str = "") -> None:
-        table, which, sort = self.query_one(RunsTable), WHICH[self._which], SORTS[self._sort]
-        table.sorted_by, table.nothing = sort.key, self._nothing()
+        table, which, sort = self.query_one(RunTable), WHICH[self._which], SORTS[self._sort]
+        table.sorted_by, table.empty_lines = sort.key, self._nothing()
         table.show(arranged(self._runs, self._filter, which, sort))
         self._tell_of_chosen()
         ended = sum(run.get("phase") in OVER for run in self._runs)
@@ -153,10 +153,10 @@ class HomeScreen(AppScreen[None]):
         return [f"no run is shown: {self._chosen_by()}", "", " or ".join(ways)]
 
     def _tell_of_chosen(self) -> None:
-        table = self.query_one(RunsTable)
-        self.query_one(Detail).show(table.chosen)
+        table = self.query_one(RunTable)
+        self.query_one(RunDetail).show(table.selected)
 
-    @on(Picker.Moved)
+    @on(SelectableList.CursorMoved)
     def _moved(self) -> None:
         self._tell_of_chosen()
 
@@ -164,7 +164,7 @@ class HomeScreen(AppScreen[None]):
         return [run["id"] for run in self._runs if run.get("phase") == CUT_OFF]
 
     def action_open(self) -> None:
-        chosen = self.query_one(RunsTable).chosen
+        chosen = self.query_one(RunTable).selected
         if chosen is None:
             return
         try:
@@ -174,7 +174,7 @@ class HomeScreen(AppScreen[None]):
 
     def action_resume(self) -> None:
         """The chosen run; where only one was cut off, that one."""
-        chosen, cut = self.query_one(RunsTable).chosen, self._cut_off()
+        chosen, cut = self.query_one(RunTable).selected, self._cut_off()
         if len(cut) != 1:
             cut = [id for id in cut if chosen is not None and chosen["id"] == id]
         if not cut:
@@ -195,16 +195,16 @@ class HomeScreen(AppScreen[None]):
             except UserError as error:
                 self.notify(str(error), severity="error")
 
-    @on(Picker.Picked)
+    @on(SelectableList.Activated)
     def _picked(self) -> None:
         self.action_open()
 
-    @on(RunsTable.Marked)
+    @on(RunTable.MarkClicked)
     def action_mark(self) -> None:
-        table = self.query_one(RunsTable)
-        if table.chosen is None:
+        table = self.query_one(RunTable)
+        if table.selected is None:
             return
-        id = table.chosen["id"]
+        id = table.selected["id"]
         if id in table.marked:
             del table.marked[id]
         else:
@@ -214,19 +214,19 @@ class HomeScreen(AppScreen[None]):
     def _marked(self) -> list[str]:
         """The marked runs that are still there, in the order of their marks."""
         there = {run["id"] for run in self._runs}
-        return [id for id in self.query_one(RunsTable).marked if id in there]
+        return [id for id in self.query_one(RunTable).marked if id in there]
 
     def action_unmark(self) -> None:
-        self.query_one(RunsTable).marked.clear()
+        self.query_one(RunTable).marked.clear()
         self._show()
 
     def action_compare(self) -> None:
         """The marked runs in the order of their marks; where none is marked, the chosen one."""
-        table = self.query_one(RunsTable)
+        table = self.query_one(RunTable)
         ids = self._marked()
         hint = "" if len(ids) > 1 else "Space on the runs' screen marks others"
-        if not ids and table.chosen is not None:
-            ids = [table.chosen["id"]]
+        if not ids and table.selected is not None:
+            ids = [table.selected["id"]]
         if not ids:
             self.notify("there is no run to compare")
             return
@@ -247,10 +247,10 @@ class HomeScreen(AppScreen[None]):
         self.app.open_new_run()
 
     def action_checkpoints(self) -> None:
-        self.app.open_checkpoints((self.query_one(RunsTable).chosen or {}).get("id"))
+        self.app.open_checkpoints((self.query_one(RunTable).selected or {}).get("id"))
 
     def action_data(self) -> None:
-        self.app.open_data((self.query_one(RunsTable).chosen or {}).get("id"))
+        self.app.open_data((self.query_one(RunTable).selected or {}).get("id"))
 
     def action_filter(self) -> None:
         field = self.query_one(Input)
@@ -266,11 +266,11 @@ class HomeScreen(AppScreen[None]):
     def _filter_done(self) -> None:
         field = self.query_one(Input)
         field.display = bool(field.value)
-        self.query_one(RunsTable).focus()
+        self.query_one(RunTable).focus()
 
     def key_escape(self) -> None:
         """Esc takes the filter away."""
         field = self.query_one(Input)
         field.value = ""
         field.display = False
-        self.query_one(RunsTable).focus()
+        self.query_one(RunTable).focus()

@@ -21,11 +21,11 @@ from tui.app.state.log_lines import Entry, Page
 from tui.app.state.run_view import DRAWN, READ, RunView
 from tui.app.state.viewport import Viewport, Wanted
 from tui.app.terminal.refresh_rate import TICK, RefreshRate
-from tui.app.widgets.bar import Heading, KeyBar
+from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.chart import Chart
-from tui.app.widgets.log import LogTail
-from tui.app.widgets.readout import Readout
-from tui.app.widgets.status import StatusLine
+from tui.app.widgets.cursor_values import CursorValues
+from tui.app.widgets.log_view import LogView
+from tui.app.widgets.status_line import StatusLine
 from tui.text import event_text
 
 if TYPE_CHECKING:
@@ -96,11 +96,11 @@ class MonitorScreen(Navigation):
 
     def compose(self) -> ComposeResult:
         yield Heading(f"{self.view.name} · {self.run.id}" if self.view.name != self.run.id else self.run.id)
-        yield Readout()
+        yield CursorValues()
         yield StatusLine()
         with Grid(id="panes", classes="one-memory" if self.view.one_memory else ""):
             yield from panes.make(self.view)
-        yield LogTail(self.run.log_path, id="log")
+        yield LogView(self.run.log_path, id="log")
         yield self.search_field()
         yield KeyBar(actions.MONITOR)
 
@@ -212,8 +212,8 @@ class MonitorScreen(Navigation):
         self._paint()
 
     @property
-    def _log(self) -> LogTail:
-        return self.query_one(LogTail)
+    def _log(self) -> LogView:
+        return self.query_one(LogView)
 
     def on_screen_resume(self) -> None:
         if self._dirty and self.is_mounted:
@@ -239,7 +239,7 @@ class MonitorScreen(Navigation):
             if (wanted := self.lens.wanted()) is not None:
                 self.look_closer(wanted)
         self.query_one(StatusLine).show(self.view)
-        self.query_one(KeyBar).show(over=self.view.ended)
+        self.query_one(KeyBar).show(ended=self.view.ended)
         self._log.redraw()
         reason = self.view.reason or ""
         if not self.view.linked and not self.view.ended:
@@ -266,7 +266,7 @@ class MonitorScreen(Navigation):
         focused = self._log if self._log.has_focus else next((p for p in self._panes if p.has_focus), self._panes[0])
         self._zoom_to(None if self.has_class("zoomed") else focused)
 
-    def _zoom_to(self, zoomed: Chart | LogTail | None) -> None:
+    def _zoom_to(self, zoomed: Chart | LogView | None) -> None:
         self.set_class(zoomed is not None, "zoomed")
         self.set_class(zoomed is self._log, "zoomed-log")
         for pane in self._panes:

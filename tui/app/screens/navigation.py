@@ -11,10 +11,10 @@ from textual.widgets import Input
 
 from tui.app.base import AppScreen
 from tui.app.screens import panes
-from tui.app.widgets.bar import Heading, KeyBar
+from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.chart import Chart
-from tui.app.widgets.log import LogTail
-from tui.app.widgets.readout import Readout
+from tui.app.widgets.cursor_values import CursorValues
+from tui.app.widgets.log_view import LogView
 from tui.text import event_text as sentences
 from tui.text import format as words
 
@@ -48,8 +48,8 @@ class Navigation(AppScreen[None]):
         return field
 
     @property
-    def _log(self) -> LogTail:
-        return self.query_one(LogTail)
+    def _log(self) -> LogView:
+        return self.query_one(LogView)
 
     # The window
 
@@ -65,21 +65,21 @@ class Navigation(AppScreen[None]):
         if self.lens.cursor is None:
             self.lens.pan(way * _STEP)
         else:
-            self.lens.move(way, self._panes[0].columns // 2)
+            self.lens.move(way, self._panes[0].dot_columns // 2)
         self._paint()
 
-    @on(Chart.Wheeled)
-    def _wheeled(self, message: Chart.Wheeled) -> None:
+    @on(Chart.ZoomRequested)
+    def _wheeled(self, message: Chart.ZoomRequested) -> None:
         self.lens.zoom(message.factor, self._step(message.chart, message.x))
         self._paint()
 
-    @on(Chart.Dragged)
-    def _dragged(self, message: Chart.Dragged) -> None:
-        self.lens.pan(message.share)
+    @on(Chart.PanRequested)
+    def _dragged(self, message: Chart.PanRequested) -> None:
+        self.lens.pan(message.fraction)
         self._paint()
 
-    @on(Chart.Pointed)
-    def _pointed(self, message: Chart.Pointed) -> None:
+    @on(Chart.Clicked)
+    def _pointed(self, message: Chart.Clicked) -> None:
         self.lens.point_at(self._step(message.chart, message.x))
         self._paint()
 
@@ -114,7 +114,7 @@ class Navigation(AppScreen[None]):
 
     def read_out(self) -> None:
         """Show what there is at the cursor."""
-        lens, shown = self.lens, self.query_one(Readout)
+        lens, shown = self.lens, self.query_one(CursorValues)
         # In the heading's place: what else is on screen need not move, and be sent anew.
         self.query_one(Heading).display = lens.cursor is None
         if lens.cursor is None:
@@ -133,7 +133,7 @@ class Navigation(AppScreen[None]):
         ):
             if (value := panes.value_at(lens, name, text)[0]) != words.NOTHING:
                 facts.append(f"{label} {value}")
-        happened = [mark for mark in lens.marks_here(self._panes[0].columns // 2) if mark["kind"] in panes.MARKS]
+        happened = [mark for mark in lens.marks_here(self._panes[0].dot_columns // 2) if mark["kind"] in panes.MARKS]
         counted = Counter(f"{panes.MARKS[mark['kind']][0]} {sentences.mark(mark)}" for mark in happened)
         told = [text if count == 1 else f"{text} ({count})" for text, count in counted.items()]
         shown.show(tuple(facts), "  ".join(told[:3]) + (f" and {len(told) - 3} more" if len(told) > 3 else ""))
@@ -157,13 +157,13 @@ class Navigation(AppScreen[None]):
     # The log
 
     def action_scroll_log(self, by: int) -> None:
-        self._log.scroll_by(by)
+        self._log.scroll_lines(by)
 
     def action_page_log(self, by: int) -> None:
-        self._log.page_by(by)
+        self._log.scroll_pages(by)
 
     def action_log_end(self, oldest: bool) -> None:
-        self._log.to_oldest() if oldest else self._log.to_newest()
+        self._log.show_oldest() if oldest else self._log.show_newest()
 
     def action_search(self) -> None:
         field = self.query_one("#search", Input)
@@ -180,14 +180,14 @@ class Navigation(AppScreen[None]):
         self._log.focus()
 
     def action_find(self, step: int) -> None:
-        if self._log.query_words:
+        if self._log.search_words:
             self._log.find(step)
         else:
             self.action_search()
 
     def action_only(self) -> None:
-        if self._log.query_words:
-            self._log.show_only()
+        if self._log.search_words:
+            self._log.toggle_filter()
         else:
             self.action_search()
 
@@ -197,7 +197,7 @@ class Navigation(AppScreen[None]):
             self._close_search()
         elif self.lens.cursor is not None:
             self.action_cursor()
-        elif self._log.query_words:
+        elif self._log.search_words:
             self.query_one("#search", Input).value = ""
             self._log.search("")
         elif self.has_class("zoomed"):

@@ -18,12 +18,12 @@ from profiles import registry
 from profiles.errors import SpecError, UserError
 from tui.app import actions
 from tui.app.base import AppScreen
-from tui.app.widgets.bar import Heading, KeyBar
+from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.canvas import Row
-from tui.app.widgets.forecast_bar import ForecastBars
+from tui.app.widgets.forecast_bars import ForecastBars
 from tui.app.widgets.lever_list import LeverList
-from tui.app.widgets.number import NumberField
-from tui.app.widgets.picker import Picker
+from tui.app.widgets.number_field import NumberField
+from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as words
 
 if TYPE_CHECKING:
@@ -44,18 +44,18 @@ _FIELDS = (
 _ROOMY = 32  # lines on which the forecast and the ways to make it smaller both fit
 
 
-class ProfileList(Picker):
+class ProfileList(SelectableList):
     def __init__(self, names: list[str]) -> None:
         super().__init__(id="profiles")
         self.names = names
 
-    def head(self, width: int) -> Row | None:
-        return [(" profile", "picker--head")]
+    def header(self, width: int) -> Row | None:
+        return [(" profile", "list--header")]
 
     def count(self) -> int:
         return len(self.names)
 
-    def item(self, index: int, width: int) -> Row:
+    def row(self, index: int, width: int) -> Row:
         return [(f" {self.names[index]}", "")]
 
 
@@ -150,7 +150,7 @@ class NewRunScreen(AppScreen[None]):
         profiles = self.query_one(ProfileList)
         return profiles.names[profiles.cursor]
 
-    @on(Picker.Moved, "#profiles")
+    @on(SelectableList.CursorMoved, "#profiles")
     def _take_profile(self) -> None:
         """Fill the form from the chosen profile."""
         try:
@@ -219,13 +219,13 @@ class NewRunScreen(AppScreen[None]):
         self.query_one(ForecastBars).show(headrooms(found.forecast, hardware), hardware.device)
         ways = self.query_one(LeverList)
         ways.show(levers(spec, hardware, told))
-        ways.forget()
+        ways.reset()
         return found.words
 
-    @on(Picker.Picked, "#levers")
+    @on(SelectableList.Activated, "#levers")
     def _take_way(self) -> None:
         """Enter into the form what the chosen way changes."""
-        way = self.query_one(LeverList).way
+        way = self.query_one(LeverList).lever
         if way is None:
             return
         fields = {key: name for name, key, _ in _FIELDS}
@@ -261,7 +261,7 @@ class NewRunScreen(AppScreen[None]):
         self._spec = None
         self._say(text, "#message")
         self._say("", "#command")
-        self.query_one(ForecastBars).fade()
+        self.query_one(ForecastBars).mark_stale()
 
     def _say(self, text: str, where: str) -> None:
         line = self.query_one(where, Static)

@@ -63,7 +63,7 @@ def fill(panes: list[Chart], lens: Viewport, notes: str = "") -> None:
     steps, times = lens.steps(), lens.times()
     cursor = None if lens.cursor is None else (float(lens.cursor), lens.time_of(lens.cursor))
     for pane in panes:
-        pane.window = times if pane.time_axis else steps
+        pane.x_range = times if pane.time_axis else steps
         pane.cursor = None if cursor is None else cursor[pane.time_axis]
     loss, *memories, speed = panes
     _loss(loss, lens, notes)

@@ -17,9 +17,9 @@ from tui.app import settings as stored
 from tui.app.base import AppModal, AppScreen, BaseApp
 from tui.app.settings import Settings
 from tui.app.themes import THEMES
-from tui.app.widgets.bar import Heading, KeyBar
+from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.canvas import Row
-from tui.app.widgets.picker import Picker
+from tui.app.widgets.selectable_list import SelectableList
 from tui.text.ellipsis import clip
 
 _SWITCH = ((True, "on"), (False, "off"))
@@ -48,7 +48,7 @@ _ENTRIES = (
 )
 
 
-class SettingsList(Picker):
+class SettingsList(SelectableList):
     """The settings, then a line for each action whose key can be another."""
 
     app = getters.app(BaseApp)
@@ -73,7 +73,7 @@ class SettingsList(Picker):
     def count(self) -> int:
         return len(_ENTRIES) + len(self.actions)
 
-    def item(self, index: int, width: int) -> Row:
+    def row(self, index: int, width: int) -> Row:
         if index < len(_ENTRIES):
             entry = _ENTRIES[index]
             value = getattr(self._settings, entry.key)
@@ -88,7 +88,7 @@ class SettingsList(Picker):
 
 def _line(title: str, value: str, note: str, width: int) -> Row:
     shown = (f" {title:<20} ", ""), (f"{clip(value, 14):<14} ", "settings--value")
-    return [*shown, (clip(note, max(width - 38, 0)), "picker--dim")]
+    return [*shown, (clip(note, max(width - 38, 0)), "list--dim")]
 
 
 class SettingsScreen(AppScreen[None]):
@@ -124,7 +124,7 @@ class SettingsScreen(AppScreen[None]):
         later = values.index(now) + 1 if now in values else 0
         self._set(entry.key, values[later % len(values)])
 
-    def on_picker_picked(self) -> None:
+    def on_selectable_list_activated(self) -> None:
         self.action_change()
 
     def action_default(self) -> None:

@@ -16,10 +16,10 @@ from textual.widgets import Input, Label, Static
 
 from profiles.errors import SpecError, UserError
 from tui.app.base import AppModal
-from tui.app.widgets.forecast_bar import ForecastBars
+from tui.app.widgets.forecast_bars import ForecastBars
 from tui.app.widgets.lever_list import LeverList
-from tui.app.widgets.number import NumberField
-from tui.app.widgets.picker import Picker
+from tui.app.widgets.number_field import NumberField
+from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as words
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"]):
     @property
     def _way(self) -> Lever | None:
         """That is chosen in the list."""
-        return self.query_one(LeverList).way
+        return self.query_one(LeverList).lever
 
     @property
     def _each_rank(self) -> int:
@@ -176,8 +176,8 @@ class TuningScreen(AppModal["dict[str, Any] | None"]):
             ways.move(1 + message.ways.index(min(live, key=lambda way: (not way.fits, way.tight))))
         self._judge()
 
-    @on(Picker.Moved)
-    def _chosen(self, message: Picker.Moved) -> None:
+    @on(SelectableList.CursorMoved)
+    def _chosen(self, message: SelectableList.CursorMoved) -> None:
         """Fill the form with what the way changes; one that needs a new start is only shown."""
         from engine.memory.levers import RESTART, UNLOCK
 
@@ -204,7 +204,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"]):
         """The field that was typed in leads, the other follows where it can."""
         field = event.input
         if field.has_focus and self._way is not None:
-            self.query_one(LeverList).forget()
+            self.query_one(LeverList).reset()
         if isinstance(field, NumberField) and field.has_focus and field.number:
             other = self.query_one("#accum" if field.id == "micro" else "#micro", NumberField)
             follows, rest = divmod(self._each_rank, field.number)
@@ -238,7 +238,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"]):
             spec, _ = self._wanted()
         except UserError as error:
             self._say(str(error), wrong=True)
-            bars.fade()
+            bars.mark_stale()
             return
         if self._hardware is None:
             self._say("looking at this machine …")
@@ -264,7 +264,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"]):
         line.set_class(wrong, "dialog-error")
 
     @on(Input.Submitted)
-    @on(Picker.Picked)
+    @on(SelectableList.Activated)
     def _apply(self) -> None:
         from engine.memory.levers import RESTART
 

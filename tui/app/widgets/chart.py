@@ -42,21 +42,21 @@ class Chart(Canvas, can_focus=True):
         *("chart--event", "chart--event-good", "chart--event-warn", "chart--event-bad"),
     }
 
-    class Wheeled(Message):
+    class ZoomRequested(Message):
         """The wheel was turned over the plot: ``factor`` < 1 asks for a closer look at ``x``."""
 
         def __init__(self, chart: Chart, x: float, factor: float) -> None:
             super().__init__()
             self.chart, self.x, self.factor = chart, x, factor
 
-    class Dragged(Message):
-        """The plot was drawn to one side, by a share of its width."""
+    class PanRequested(Message):
+        """The plot was drawn to one side, by a fraction of its width."""
 
-        def __init__(self, chart: Chart, share: float) -> None:
+        def __init__(self, chart: Chart, fraction: float) -> None:
             super().__init__()
-            self.chart, self.share = chart, share
+            self.chart, self.fraction = chart, fraction
 
-    class Pointed(Message):
+    class Clicked(Message):
         """A person clicked at ``x``."""
 
         def __init__(self, chart: Chart, x: float) -> None:
@@ -79,7 +79,7 @@ class Chart(Canvas, can_focus=True):
         self.time_axis = time_axis
         self.log_axis = False
         self.smoothing = 0.0
-        self.window: tuple[float, float] | None = None  # what of x is seen; None: all there is
+        self.x_range: tuple[float, float] | None = None  # what of x is seen; None: all there is
         self.cursor: float | None = None
         self._marks: Sequence[Mark] = ()
         self._notes: Sequence[str] = ()
@@ -116,12 +116,12 @@ class Chart(Canvas, can_focus=True):
         self.redraw()
 
     @property
-    def columns(self) -> int:
+    def dot_columns(self) -> int:
         """Columns of dots across the plot."""
         return max(2 * (self.size.width - _LABEL - 1), 1)
 
     @property
-    def seen(self) -> tuple[float, float]:
+    def visible_range(self) -> tuple[float, float]:
         """From where to where x is on screen; both 0 before anything was drawn."""
         return self._x
 
@@ -157,12 +157,12 @@ class Chart(Canvas, can_focus=True):
         return [*rows, self._x_row(across)]
 
     def _columns(self, line: Line, points: Sequence[raster.Point], across: int) -> list[Column | None]:
-        if self.window is not None and not line.mark:
+        if self.x_range is not None and not line.mark:
             points = raster.framed(points, *self._x)
         return raster.columns(points, *self._x, across * 2)
 
     def _nothing(self, rows: list[Row], width: int, down: int) -> list[Row]:
-        said = "nothing measured here" if self.window else "nothing measured yet"
+        said = "nothing measured here" if self.x_range else "nothing measured yet"
         empty: Row = [(said.center(width), "chart--empty")]
         return rows + [[]] * (down // 2) + [empty]
 
@@ -171,8 +171,8 @@ class Chart(Canvas, can_focus=True):
         there = [line.points for line in self.lines if line.points]
         if not there:
             return False
-        if self.window is not None:
-            self._x = self.window
+        if self.x_range is not None:
+            self._x = self.x_range
             return True
         first = min(points[0][0] for points in there)
         last = max(points[-1][0] for points in there)
@@ -201,7 +201,7 @@ class Chart(Canvas, can_focus=True):
             high = max(high, self._y_top)
         # On a short plot every other row is enough for a label.
         count = max(min(2, down), min((down - 1) // 2, 5 if down < 24 else 8))  # one alone tells no scale
-        kind = (self.log_axis, count, self._y_top, self.window)
+        kind = (self.log_axis, count, self._y_top, self.x_range)
         if kind != self._y_kind:
             self._y, self._y_kind = None, kind
         if self.log_axis:
@@ -249,7 +249,7 @@ class Chart(Canvas, can_focus=True):
         if self.time_axis:
             steps = plot.ROUND_TIMES
             # A clock is round in local time; a time since the beginning is counted from there.
-            origin = words.midnight(self._x[0]) if self.window is not None else self._since()
+            origin = words.midnight(self._x[0]) if self.x_range is not None else self._since()
         text = plot.x_labels(*self._x, across, steps, origin, self._x_text)
         return [(" " * _LABEL + "└" + text, "chart--axis")]
 
@@ -257,7 +257,7 @@ class Chart(Canvas, can_focus=True):
         x0, x1 = self._x
         if not self.time_axis:
             return words.exact(x) if x >= 1e4 and x1 - x0 < x1 / 20 else words.axis(round(x))
-        if self.window is not None:
+        if self.x_range is not None:
             return words.clock(x, x1 - x0)
         since = x - self._since()
         return "0" if since < 1 else words.short_duration(since)
@@ -280,7 +280,7 @@ class Chart(Canvas, can_focus=True):
 
     def _wheel(self, event: events.MouseEvent, factor: float) -> None:
         event.stop()
-        self.post_message(self.Wheeled(self, self._x_at(event.x), factor))
+        self.post_message(self.ZoomRequested(self, self._x_at(event.x), factor))
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
         self.capture_mouse()
@@ -288,14 +288,14 @@ class Chart(Canvas, can_focus=True):
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         if self._held is not None and event.x != self._held[0]:
-            self.post_message(self.Dragged(self, (self._held[0] - event.x) * 2 / self.columns))
+            self.post_message(self.PanRequested(self, (self._held[0] - event.x) * 2 / self.dot_columns))
             self._held = event.x, True
 
     def on_mouse_up(self, event: events.MouseUp) -> None:
         self.release_mouse()
         held, self._held = self._held, None
         if held is not None and not held[1] and event.x > _LABEL:
-            self.post_message(self.Pointed(self, self._x_at(event.x)))
+            self.post_message(self.Clicked(self, self._x_at(event.x)))
 
     def on_focus(self, event: events.Focus) -> None:
         self.redraw()

@@ -6,32 +6,32 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tui.app.widgets import columns
 from tui.app.widgets.canvas import Row
-from tui.app.widgets.picker import Picker
+from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as words
 
 if TYPE_CHECKING:
     from engine.checkpoints.inventory import SavedCheckpoint
 
 
-class CheckpointList(Picker):
+class CheckpointList(SelectableList):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"checkpoints--good", "checkpoints--bad", "checkpoints--mark"}
 
     def __init__(self) -> None:
         super().__init__(id="checkpoints")
         self.kept: list[SavedCheckpoint] = []
         self.verified: dict[str, str] = {}  # what reading every byte of a checkpoint found; nothing: it is whole
-        self.nothing = "looking for checkpoints …"
+        self.empty_text = "looking for checkpoints …"
 
     def show(self, kept: list[SavedCheckpoint]) -> None:
         """Replace the lines; the cursor stays on the checkpoint it was on."""
-        chosen = self.chosen
+        selected = self.selected
         self.kept = kept
-        if chosen is not None:
-            self.cursor = next((i for i, one in enumerate(kept) if one.path == chosen.path), self.cursor)
+        if selected is not None:
+            self.cursor = next((i for i, one in enumerate(kept) if one.path == selected.path), self.cursor)
         self.redraw()
 
     @property
-    def chosen(self) -> SavedCheckpoint | None:
+    def selected(self) -> SavedCheckpoint | None:
         return self.kept[self.cursor] if 0 <= self.cursor < len(self.kept) else None
 
     def count(self) -> int:
@@ -44,23 +44,23 @@ class CheckpointList(Picker):
             shown += [("val", -7, "val"), ("why", 13, "written")]
         return [*shown, ("state", 9, "files"), ("mark", 12, "")]
 
-    def head(self, width: int) -> Row | None:
+    def header(self, width: int) -> Row | None:
         if not self.kept:
             return None
         return columns.head(self._columns(width))
 
-    def item(self, index: int, width: int) -> Row:
+    def row(self, index: int, width: int) -> Row:
         one = self.kept[index]
         marks = [mark for mark, holds in (("newest", one.newest), ("best", one.best)) if holds]
         return columns.line(
             self._columns(width),
             {
                 "step": (words.exact(one.step), ""),
-                "when": (words.moment(one.written), "picker--dim"),
+                "when": (words.moment(one.written), "list--dim"),
                 "size": (words.size(one.bytes), ""),
                 "loss": (words.loss(one.loss), ""),
                 "val": (words.loss(one.val_loss), ""),
-                "why": (one.why or words.NOTHING, "picker--dim"),
+                "why": (one.why or words.NOTHING, "list--dim"),
                 "state": self._state(one),
                 "mark": (" ".join(marks), "checkpoints--mark"),
             },
@@ -72,7 +72,7 @@ class CheckpointList(Picker):
             return "damaged", "checkpoints--bad"
         return ("verified", "checkpoints--good") if found == "" else ("complete", "")
 
-    def empty(self, width: int, height: int) -> list[Row]:
-        lines = self.nothing.splitlines()
+    def placeholder(self, width: int, height: int) -> list[Row]:
+        lines = self.empty_text.splitlines()
         top: list[Row] = [[] for _ in range(max((height - len(lines)) // 2, 0))]
-        return top + [[(line.center(width), "picker--dim")] for line in lines]
+        return top + [[(line.center(width), "list--dim")] for line in lines]

@@ -21,7 +21,7 @@ def cut(text: str, cells: int) -> str:
 
 
 def head(columns: Columns) -> Row:
-    return line(columns, {key: (title, "picker--head") for key, _, title in columns})
+    return line(columns, {key: (title, "list--header") for key, _, title in columns})
 
 
 def line(columns: Columns, fields: Mapping[str, tuple[str, str]]) -> Row:

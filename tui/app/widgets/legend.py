@@ -10,8 +10,8 @@ from rich.cells import cell_len
 from tui.app.state.comparison import AXES, TIME, TOKENS, ComparedRun, difference
 from tui.app.widgets import columns
 from tui.app.widgets.canvas import Row
-from tui.app.widgets.overlay import COLOURS, style
-from tui.app.widgets.picker import Picker
+from tui.app.widgets.overlay_chart import COLOURS, run_style
+from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as words
 from tui.text.ellipsis import middle
 
@@ -37,27 +37,27 @@ _COLUMNS = (
 _DELTA = 9
 
 
-class Legend(Picker):
+class Legend(SelectableList):
     """``first`` is the index of the run that the others are measured against."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        *(style(index) for index in range(COLOURS)),
+        *(run_style(index) for index in range(COLOURS)),
         *("legend--name", "legend--good", "legend--bad"),
     }
 
     def __init__(self, runs: list[ComparedRun]) -> None:
         super().__init__(id="legend")
         self.runs = runs
-        self.base = 0
+        self.baseline = 0
         self.axis = AXES[0]
-        self.name_of_series = ("loss", "loss")  # the series' name, and what it is called
+        self.series = ("loss", "loss")  # the series' name, and what it is called
         self.text: Callable[[float | None], str] = words.loss
 
     def count(self) -> int:
         return len(self.runs)
 
     def _columns(self, width: int) -> list[Column]:
-        name, title = self.name_of_series
+        name, title = self.series
         shown = [column for column in _COLUMNS if width >= column.wide]
         shown.append(Column(f"Δ {title}", -_DELTA, 0, lambda run: self._delta(run, name)))
         room = width - 5 - sum(abs(column.cells) + 1 for column in shown)
@@ -66,23 +66,23 @@ class Legend(Picker):
         return [Column("run", cells, 0, lambda run: middle(run.name, cells)), *shown]
 
     def _delta(self, run: ComparedRun, name: str) -> str:
-        first = self.runs[self.base]
+        first = self.runs[self.baseline]
         if run is first:
             return "first"
         found = difference(first, run, name, self.axis)
         return words.NOTHING if found is None else ("+" if found >= 0 else "−") + self.text(abs(found))
 
-    def head(self, width: int) -> Row:
-        row: Row = [("     ", "picker--head")]
+    def header(self, width: int) -> Row:
+        row: Row = [("     ", "list--header")]
         for column in self._columns(width):
-            row.append((columns.cut(column.title, column.cells) + " ", "picker--head"))
+            row.append((columns.cut(column.title, column.cells) + " ", "list--header"))
         return row
 
-    def item(self, index: int, width: int) -> Row:
+    def row(self, index: int, width: int) -> Row:
         run = self.runs[index]
         line = "┄┄" if run.hidden else "━━"
-        row: Row = [(f" {run.letter}{line} ", "picker--dim" if run.hidden else style(index))]
+        row: Row = [(f" {run.letter}{line} ", "list--dim" if run.hidden else run_style(index))]
         for column in self._columns(width):
             text = columns.cut(column.text(run), column.cells)
-            row.append((text + " ", "picker--dim" if run.hidden else "legend--name" if column.title == "run" else ""))
+            row.append((text + " ", "list--dim" if run.hidden else "legend--name" if column.title == "run" else ""))
         return row

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 
 from tui.app.widgets.canvas import Row
-from tui.app.widgets.picker import Picker
+from tui.app.widgets.selectable_list import SelectableList
 from tui.text import lever_table as table
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _NARROW = 60  # cells
 
 
-class LeverList(Picker):
+class LeverList(SelectableList):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "pick", show=False)]
 
     def __init__(self, now: str, applies: str = "") -> None:
@@ -37,27 +37,27 @@ class LeverList(Picker):
         """Of two memories only the device's where lines are short: what a way changes must be readable."""
         return self._places if width >= _NARROW else self._places[:1]
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Back to no change, without a word to anybody."""
         self.cursor = 0
         self.redraw()
 
     @property
-    def way(self) -> Lever | None:
+    def lever(self) -> Lever | None:
         return self._ways[self.cursor - 1] if self.cursor else None
 
-    def head(self, width: int) -> Row | None:
-        return [(table.heading("  smaller, by cost", self._shown(width), width - 1, self._applies), "picker--head")]
+    def header(self, width: int) -> Row | None:
+        return [(table.heading("  smaller, by cost", self._shown(width), width - 1, self._applies), "list--header")]
 
     def count(self) -> int:
         return 1 + len(self._ways)
 
-    def item(self, index: int, width: int) -> Row:
+    def row(self, index: int, width: int) -> Row:
         if index == 0:
             return [(f"  as it is: {self._now}", "")]
         way = self._ways[index - 1]
         text = table.line(way, self._shown(width), width - 1, way.when if self._applies else "")
-        return [(text, "" if way.fits else "picker--dim")]
+        return [(text, "" if way.fits else "list--dim")]
 
     def action_pick(self) -> None:
-        self.post_message(self.Picked(self, self.cursor))
+        self.post_message(self.Activated(self, self.cursor))

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from tui.app.widgets import columns
 from tui.app.widgets.canvas import Row
-from tui.app.widgets.picker import Picker
+from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as words
 
 
-class ShardList(Picker):
+class ShardList(SelectableList):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"shards--bad"}
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class ShardList(Picker):
         self.redraw()
 
     @property
-    def chosen(self) -> dict[str, Any] | None:
+    def selected(self) -> dict[str, Any] | None:
         return self.files[self.cursor] if 0 <= self.cursor < len(self.files) else None
 
     def count(self) -> int:
@@ -39,23 +39,23 @@ class ShardList(Picker):
         name = width - 2 - sum(abs(cells) + 1 for _, cells, _ in shown) - 10
         return [("split", 9, "split"), ("name", min(max(name, 8), 48), "file"), *shown]
 
-    def head(self, width: int) -> Row | None:
+    def header(self, width: int) -> Row | None:
         if not self.files:
             return None
         return columns.head(self._columns(width))
 
-    def item(self, index: int, width: int) -> Row:
+    def row(self, index: int, width: int) -> Row:
         file = self.files[index]
         bad = bool(file["problem"])
         short = words.exact if width >= 72 else words.count
         return columns.line(
             self._columns(width),
             {
-                "split": (file["split"], "picker--dim"),
+                "split": (file["split"], "list--dim"),
                 "name": (Path(file["path"]).name, "shards--bad" if bad else ""),
                 "tokens": ("damaged", "shards--bad") if bad else (short(file["tokens"]), ""),
                 "sequences": (words.exact(file["sequences"]), ""),
                 "bytes": (words.size(file["bytes"]), ""),
-                "dtype": (file["dtype"] or words.NOTHING, "picker--dim"),
+                "dtype": (file["dtype"] or words.NOTHING, "list--dim"),
             },
         )

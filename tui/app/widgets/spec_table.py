@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from tui.app.state.comparison import ComparedRun
 from tui.app.state.spec_diff import differences, grouped
 from tui.app.widgets.canvas import Canvas, Row, Span
-from tui.app.widgets.overlay import COLOURS, style
+from tui.app.widgets.overlay_chart import COLOURS, run_style
 from tui.text.ellipsis import clip
 
 
@@ -18,7 +18,7 @@ class SpecTable(Canvas, can_focus=True):
     """One line a key: its values, each behind the letters of the runs that have it."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        *(style(index) for index in range(COLOURS)),
+        *(run_style(index) for index in range(COLOURS)),
         *("specs--title", "specs--key", "specs--note"),
     }
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -92,4 +92,4 @@ class SpecTable(Canvas, can_focus=True):
 
 
 def _letters(held_by: str, numbers: dict[str, int]) -> list[Span]:
-    return [(letter, style(numbers[letter])) for letter in held_by]
+    return [(letter, run_style(numbers[letter])) for letter in held_by]

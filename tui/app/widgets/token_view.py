@@ -15,10 +15,10 @@ _ID = 7
 _SHOWN = {"\n": "↵", "\t": "→", "\r": "␍"}
 
 
-class WindowView(Canvas, can_focus=True):
+class TokenView(Canvas, can_focus=True):
     """Shows ``ids`` and, where they are known, ``texts``; ``numbers`` puts each id before its text."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"window--odd", "window--id", "window--control", "window--note"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"tokens--odd", "tokens--id", "tokens--control", "tokens--note"}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j,down", "scroll(1)", show=False),
         Binding("k,up", "scroll(-1)", show=False),
@@ -56,7 +56,7 @@ class WindowView(Canvas, can_focus=True):
 
     def draw(self, width: int, height: int) -> list[Row]:
         if not self._ids:
-            return [[(line, "window--note")] for line in self._note.splitlines()]
+            return [[(line, "tokens--note")] for line in self._note.splitlines()]
         if self._laid is None or self._laid[0] != width:
             with_numbers = self._numbers or self._texts is None
             self._laid = width, self._table(width) if with_numbers else self._flow(width)
@@ -70,9 +70,9 @@ class WindowView(Canvas, can_focus=True):
         cells: list[Row] = []
         for i, id in enumerate(self._ids):
             text = "" if self._texts is None else clip(_visible(self._texts[i]), _CELL - _ID - 2)
-            style = "window--odd" if i % 2 else ""
+            style = "tokens--odd" if i % 2 else ""
             pad = " " * (_CELL - _ID - 1 - cell_len(text))
-            cells.append([(f"{id:>{_ID}} ", "window--id"), (text, style), (pad, "")])
+            cells.append([(f"{id:>{_ID}} ", "tokens--id"), (text, style), (pad, "")])
         lines = (cells[i : i + across] for i in range(0, len(cells), across))
         return [[span for cell in line for span in cell] for line in lines]
 
@@ -81,7 +81,7 @@ class WindowView(Canvas, can_focus=True):
         rows: list[Row] = [[]]
         used = 0
         for i, text in enumerate(self._texts or ()):
-            ground = "window--odd" if i % 2 else ""
+            ground = "tokens--odd" if i % 2 else ""
             for part, breaks in _lines(text):
                 while part:
                     head = chop_cells(part, max(width - used, 2))[0] if used < width else ""
@@ -92,7 +92,7 @@ class WindowView(Canvas, can_focus=True):
                     rows[-1].append((head, ground))
                     part, used = part[len(head) :], used + cell_len(head)
                 if breaks:
-                    rows[-1].append(("↵", f"{ground} window--control".strip()))
+                    rows[-1].append(("↵", f"{ground} tokens--control".strip()))
                     rows.append([])
                     used = 0
         return rows

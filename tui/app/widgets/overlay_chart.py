@@ -13,22 +13,22 @@ COLOURS = 8  # that the colour-blind can tell apart too; beyond them letters alo
 _APART = 22  # cells between two letters of one line
 
 
-def style(index: int) -> str:
+def run_style(index: int) -> str:
     """The component class of run number ``index``."""
     return f"overlay--run{index % COLOURS}"
 
 
-class Overlay(Chart):
+class OverlayChart(Chart):
     """A ``Chart`` with a style a run."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {style(index) for index in range(COLOURS)}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {run_style(index) for index in range(COLOURS)}
 
     def __init__(self, *, time_axis: bool = False) -> None:
         super().__init__("", time_axis=time_axis)
         self.add_class("by-time" if time_axis else "by-number")
 
 
-def lettered(lines: Sequence[tuple[str, str, Sequence[Point]]], cells: int) -> list[Line]:
+def labelled_lines(lines: Sequence[tuple[str, str, Sequence[Point]]], cells: int) -> list[Line]:
     """Lines of (letter, style, points), later ones over earlier ones, and above them all their letters.
 
     Each has its letter at its end and, staggered so that letters of different lines do not meet, along the way over

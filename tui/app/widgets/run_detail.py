@@ -12,8 +12,8 @@ from tui.text import format as words
 from tui.text.ellipsis import clip
 
 
-class Detail(Canvas):
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"detail--text", "detail--bad"}
+class RunDetail(Canvas):
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"run-detail--text", "run-detail--bad"}
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,4 +45,4 @@ class Detail(Canvas):
             if cell_len(shown) + cell_len(part) + 4 > width:
                 break
             shown += f" · {part}"
-        return [[(" " + clip(shown, width - 1), "detail--bad" if in_trouble(run) else "detail--text")]]
+        return [[(" " + clip(shown, width - 1), "run-detail--bad" if in_trouble(run) else "run-detail--text")]]

@@ -16,12 +16,12 @@ from engine.runs.store import STAMP_LENGTH
 from tui.app.state.run_list import in_trouble
 from tui.app.widgets import columns
 from tui.app.widgets.canvas import Row
-from tui.app.widgets.picker import Picker
+from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as words
 from tui.text.ellipsis import middle
 
 OVER = (*ENDED, CUT_OFF)
-SPARK_FROM = 96  # cells a terminal has where there is room for the loss so far
+SPARKLINE_MIN_WIDTH = 96  # cells a terminal has where there is room for the loss so far
 MARK = "●"
 _PHASE_STYLES = {"running": "good", "finished": "done", "failed": "bad", "cut-off": "bad", "stopped": "done"}
 _SHORTEST_NAME = 14
@@ -47,7 +47,7 @@ _COLUMNS = (
     Column("loss", "loss", -8, 0),
     Column("val_loss", "val", -7, 108),
     Column("tok_s", "tok/s", -6, 0),
-    Column("spark", "loss so far", 12, SPARK_FROM),
+    Column("spark", "loss so far", 12, SPARKLINE_MIN_WIDTH),
     Column("batch", "batch", -9, 150),
     Column("context", "context", -7, 150),
     Column("backend", "backend", 9, 190),
@@ -58,35 +58,35 @@ _COLUMNS = (
 )
 
 
-class RunsTable(Picker):
+class RunTable(SelectableList):
     """``sorted_by`` is the key of the column whose head says so."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *("runs--name", "runs--good", "runs--busy", "runs--done", "runs--bad", "runs--spark", "runs--mark"),
     }
 
-    class Marked(Message):
+    class MarkClicked(Message):
         """The mark of the run under the cursor was clicked."""
 
     def __init__(self) -> None:
         super().__init__(id="runs")
         self.runs: list[dict[str, Any]] = []
-        self.sparks: dict[str, str] = {}
+        self.sparklines: dict[str, str] = {}
         self.marked: dict[str, None] = {}  # ids in the order in which they were marked
         self.sorted_by = "started"
         self.loaded = False
-        self.nothing: list[str] = []  # what to say where there are no runs to show
+        self.empty_lines: list[str] = []  # what to say where there are no runs to show
 
     def show(self, runs: list[dict[str, Any]]) -> None:
         """Replace the runs; the cursor stays on the run it was on."""
-        chosen = self.chosen
+        selected = self.selected
         self.runs, self.loaded = runs, True
-        if chosen is not None:
-            self.cursor = next((i for i, run in enumerate(runs) if run["id"] == chosen["id"]), self.cursor)
+        if selected is not None:
+            self.cursor = next((i for i, run in enumerate(runs) if run["id"] == selected["id"]), self.cursor)
         self.redraw()
 
     @property
-    def chosen(self) -> dict[str, Any] | None:
+    def selected(self) -> dict[str, Any] | None:
         return self.runs[self.cursor] if 0 <= self.cursor < len(self.runs) else None
 
     def count(self) -> int:
@@ -101,16 +101,16 @@ class RunsTable(Picker):
             shown[-1] = shown[-1]._replace(cells=max(room - name, 1))
         return [Column("name", "run", name, 0), *shown]
 
-    def head(self, width: int) -> Row | None:
+    def header(self, width: int) -> Row | None:
         if not self.runs:
             return None
-        row: Row = [(" " * _MARGIN, "picker--head")]
+        row: Row = [(" " * _MARGIN, "list--header")]
         for column in self._columns(width):
             sign = "▾" if column.key == self.sorted_by else ""
-            row.append((columns.cut(column.title + sign, column.cells) + " ", "picker--head"))
+            row.append((columns.cut(column.title + sign, column.cells) + " ", "list--header"))
         return row
 
-    def item(self, index: int, width: int) -> Row:
+    def row(self, index: int, width: int) -> Row:
         run = self.runs[index]
         row: Row = [(f" {MARK if run['id'] in self.marked else ' '} ", "runs--mark")]
         for column in self._columns(width):
@@ -127,15 +127,15 @@ class RunsTable(Picker):
                 return "paused !", "runs--bad"
             return phase, f"runs--{_PHASE_STYLES.get(phase, 'busy')}"
         if column.key == "spark":
-            return self.sparks.get(run["id"], ""), "runs--spark"
+            return self.sparklines.get(run["id"], ""), "runs--spark"
         if column.key in _TEXTS:
             return _TEXTS[column.key](run), ""
-        return _DIM_TEXTS[column.key](run), "picker--dim"
+        return _DIM_TEXTS[column.key](run), "list--dim"
 
-    def empty(self, width: int, height: int) -> list[Row]:
-        lines = self.nothing if self.loaded else ["looking for runs …"]
+    def placeholder(self, width: int, height: int) -> list[Row]:
+        lines = self.empty_lines if self.loaded else ["looking for runs …"]
         top: list[Row] = [[] for _ in range(max((height - len(lines)) // 2 - 1, 0))]
-        return top + [[(line.center(width), "picker--dim")] for line in lines]
+        return top + [[(line.center(width), "list--dim")] for line in lines]
 
     def on_click(self, event: events.Click) -> None:
         """A click on the mark's place marks; elsewhere it is the list's."""
@@ -143,7 +143,7 @@ class RunsTable(Picker):
         if event.x < _MARGIN and 0 <= index < self.count():
             event.prevent_default()
             self.move(index)
-            self.post_message(self.Marked())
+            self.post_message(self.MarkClicked())
 
 
 def title(run: dict[str, Any]) -> str:

@@ -11,10 +11,10 @@ from textual.message import Message
 from tui.app.widgets.canvas import Canvas, Row, fit
 
 
-class Picker(Canvas, can_focus=True):
+class SelectableList(Canvas, can_focus=True):
     """Subclasses say how many items there are and how one looks."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"picker--head", "picker--cursor", "picker--dim"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"list--header", "list--cursor", "list--dim"}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j,down", "cursor(1)", show=False),
         Binding("k,up", "cursor(-1)", show=False),
@@ -24,20 +24,20 @@ class Picker(Canvas, can_focus=True):
         Binding("end", "cursor(1000000)", show=False),
     ]
 
-    class Moved(Message):
+    class CursorMoved(Message):
         """The cursor stands on another item."""
 
-        def __init__(self, picker: Picker, index: int) -> None:
+        def __init__(self, picker: SelectableList, index: int) -> None:
             super().__init__()
             self.picker = picker
             self.index = index
 
         @property
-        def control(self) -> Picker:
+        def control(self) -> SelectableList:
             """Lets a screen with several lists tell by a selector whose message it wants."""
             return self.picker
 
-    class Picked(Moved):
+    class Activated(CursorMoved):
         """The item under the cursor was clicked while it was already chosen."""
 
     cursor = 0
@@ -46,30 +46,30 @@ class Picker(Canvas, can_focus=True):
     def count(self) -> int:
         raise NotImplementedError
 
-    def head(self, width: int) -> Row | None:
+    def header(self, width: int) -> Row | None:
         """The line above the items, if any."""
         return None
 
-    def item(self, index: int, width: int) -> Row:
+    def row(self, index: int, width: int) -> Row:
         raise NotImplementedError
 
-    def empty(self, width: int, height: int) -> list[Row]:
+    def placeholder(self, width: int, height: int) -> list[Row]:
         """What stands there when there are no items."""
         return []
 
     def draw(self, width: int, height: int) -> list[Row]:
-        head = self.head(width)
-        rows = [] if head is None else [fit(head, width, "picker--head")]
+        head = self.header(width)
+        rows = [] if head is None else [fit(head, width, "list--header")]
         room = max(height - len(rows), 1)
         total = self.count()
         if not total:
-            return rows + self.empty(width, room)
+            return rows + self.placeholder(width, room)
         self.cursor = min(max(self.cursor, 0), total - 1)
         self.first = min(max(self.first, self.cursor - room + 1), self.cursor, max(total - room, 0))
         for index in range(self.first, min(self.first + room, total)):
-            row = fit(self.item(index, width), width)
+            row = fit(self.row(index, width), width)
             if index == self.cursor:
-                row = [(text, f"{style} picker--cursor".strip()) for text, style in row]
+                row = [(text, f"{style} list--cursor".strip()) for text, style in row]
             rows.append(row)
         return rows
 
@@ -83,13 +83,13 @@ class Picker(Canvas, can_focus=True):
         if total and index != self.cursor:
             self.cursor = index
             self.redraw()
-            self.post_message(self.Moved(self, index))
+            self.post_message(self.CursorMoved(self, index))
 
     def on_click(self, event: events.Click) -> None:
-        index = self.first + event.y - (0 if self.head(self.size.width) is None else 1)
+        index = self.first + event.y - (0 if self.header(self.size.width) is None else 1)
         if 0 <= index < self.count():
             if index == self.cursor:
-                self.post_message(self.Picked(self, index))
+                self.post_message(self.Activated(self, index))
             self.move(index)
 
     def on_mouse_scroll_down(self) -> None:

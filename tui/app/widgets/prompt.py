@@ -8,45 +8,45 @@ from textual.containers import Horizontal
 from textual.message import Message
 from textual.widgets import Input, Label
 
-from tui.app.widgets.number import NumberField
+from tui.app.widgets.number_field import NumberField
 
 
-class Ask(Horizontal):
+class Prompt(Horizontal):
     """``topic`` says what is asked for; Enter in either field answers."""
 
-    class Answered(Message):
+    class Submitted(Message):
         def __init__(self, topic: str, text: str, number: int | None) -> None:
             super().__init__()
             self.topic = topic
             self.text = text
             self.number = number
 
-    class Typed(Message):
+    class Changed(Message):
         """The answer so far has changed."""
 
     topic = ""
 
     def compose(self) -> ComposeResult:
-        yield Label("", id="ask-label")
-        yield Input(id="ask-text", compact=True)
-        yield Label("", id="ask-number-label")
-        yield NumberField(id="ask-number")
+        yield Label("", id="prompt-label")
+        yield Input(id="prompt-text", compact=True)
+        yield Label("", id="prompt-number-label")
+        yield NumberField(id="prompt-number")
 
     def on_mount(self) -> None:
         self.display = False
-        self.query_one("#ask-text", Input).cursor_blink = False  # a blinking cursor is bytes over ssh
+        self.query_one("#prompt-text", Input).cursor_blink = False  # a blinking cursor is bytes over ssh
 
     def open(self, topic: str, label: str, hint: str, number: tuple[str, int] | None = None, text: str = "") -> None:
-        """Ask; ``number`` is the label and first value of a second field."""
+        """Prompt; ``number`` is the label and first value of a second field."""
         self.topic = topic
-        self.query_one("#ask-label", Label).update(f" {label} ")
-        field = self.query_one("#ask-text", Input)
+        self.query_one("#prompt-label", Label).update(f" {label} ")
+        field = self.query_one("#prompt-text", Input)
         field.placeholder, field.value = hint, text
-        for part in ("#ask-number", "#ask-number-label"):
+        for part in ("#prompt-number", "#prompt-number-label"):
             self.query_one(part).display = number is not None
         if number is not None:
-            self.query_one("#ask-number-label", Label).update(f" {number[0]} ")
-            self.query_one("#ask-number", NumberField).value = str(number[1])
+            self.query_one("#prompt-number-label", Label).update(f" {number[0]} ")
+            self.query_one("#prompt-number", NumberField).value = str(number[1])
         self.display = True
         field.focus()
 
@@ -55,20 +55,20 @@ class Ask(Horizontal):
 
     @property
     def text(self) -> str:
-        return self.query_one("#ask-text", Input).value
+        return self.query_one("#prompt-text", Input).value
 
     @property
     def number(self) -> int | None:
-        return self.query_one("#ask-number", NumberField).number
+        return self.query_one("#prompt-number", NumberField).number
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
         event.stop()
         if self.topic:
-            self.post_message(self.Typed())
+            self.post_message(self.Changed())
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
         event.stop()
         if self.topic:
-            self.post_message(self.Answered(self.topic, self.text, self.number))
+            self.post_message(self.Submitted(self.topic, self.text, self.number))

@@ -44,7 +44,7 @@ class ForecastBars(Canvas):
         self._rooms, self._device, self._stale = places, _DEVICE_NAMES.get(device, device), False
         self.redraw()
 
-    def fade(self) -> None:
+    def mark_stale(self) -> None:
         """The form holds a mistake: what stands here is the last forecast that made sense."""
         self._stale = True
         self.redraw()

@@ -67,16 +67,16 @@ class KeyBar(Canvas):
     def __init__(self, screen: str) -> None:
         super().__init__()
         self._screen = screen
-        self._over = False
+        self._ended = False
 
-    def show(self, over: bool) -> None:
-        """``over``: nothing can be changed any more, so what changes something is left out."""
-        if over != self._over:
-            self._over = over
+    def show(self, ended: bool) -> None:
+        """``ended``: the run cannot be changed any more, so actions that change it are left out."""
+        if ended != self._ended:
+            self._ended = ended
             self.redraw()
 
     def draw(self, width: int, height: int) -> list[Row]:
-        keys = list(actions.bar(self._screen, self.app.settings.keys, self.app.read_only or self._over))
+        keys = list(actions.bar(self._screen, self.app.settings.keys, self.app.read_only or self._ended))
         last = [pair for pair in keys if pair[1] in ("Help", "Back", "Quit")]
         room = width - sum(_length(pair) for pair in last)
         shown = []

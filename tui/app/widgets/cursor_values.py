@@ -8,8 +8,8 @@ from tui.app.widgets.canvas import Canvas, Row
 from tui.text.ellipsis import clip
 
 
-class Readout(Canvas):
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"readout--text", "readout--event"}
+class CursorValues(Canvas):
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"cursor-values--text", "cursor-values--event"}
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,14 +26,14 @@ class Readout(Canvas):
     def draw(self, width: int, height: int) -> list[Row]:
         if not self._texts:
             return []
-        row: Row = [(f" {self._texts[0]}", "readout--text")]
+        row: Row = [(f" {self._texts[0]}", "cursor-values--text")]
         left = width - len(row[0][0])
         if self._events:
-            row.append((clip(f"  {self._events}", left), "readout--event"))
+            row.append((clip(f"  {self._events}", left), "cursor-values--event"))
             left -= len(row[1][0])
         for text in self._texts[1:]:
             if len(text) + 2 > left:
                 break
-            row.append((f"  {text}", "readout--text"))
+            row.append((f"  {text}", "cursor-values--text"))
             left -= len(text) + 2
         return [row]

@@ -17,7 +17,7 @@ from tui.app.widgets.canvas import Canvas, Row
 from tui.text.ellipsis import clip
 
 
-class LogTail(Canvas, can_focus=True):
+class LogView(Canvas, can_focus=True):
     """Shows what ``add`` is told, and reads what came before it from the log at ``path``."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -36,9 +36,9 @@ class LogTail(Canvas, can_focus=True):
 
     def __init__(self, path: Path, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.book = LogLines()
-        self.query_words: tuple[str, ...] = ()
-        self.only = False  # only lines that match are shown
+        self.buffer = LogLines()
+        self.search_words: tuple[str, ...] = ()
+        self.filtered = False  # only lines that match are shown
         self._path = path
         self._reading = ""
         self._found: int | None = None  # the offset of the line that was found last
@@ -47,17 +47,17 @@ class LogTail(Canvas, can_focus=True):
     def add(self, entry: Entry) -> None:
         """A line that has just come."""
         if self._wanted(entry):
-            self.book.add(entry)
+            self.buffer.add(entry)
 
     def open(self, page: Page) -> None:
         """The first lines to show: a page that ends with the newest in the file; what was said meanwhile stays."""
-        self.book.put(page._replace(entries=[*page.entries, *self.book.entries]), 0)
+        self.buffer.put(page._replace(entries=[*page.entries, *self.buffer.entries]), 0)
         self.redraw()
 
     @property
     def newest(self) -> int:
         """The offset of the last line; that of the log's end where there is none."""
-        return self.book.entries[-1].at if self.book.entries else self._end()
+        return self.buffer.entries[-1].at if self.buffer.entries else self._end()
 
     def _end(self) -> int:
         try:
@@ -71,43 +71,43 @@ class LogTail(Canvas, can_focus=True):
         return 2 * max(self.size.height, 10)
 
     def _wanted(self, entry: Entry) -> bool:
-        return not (self.only and self.query_words) or matches(entry.text, self.query_words)
+        return not (self.filtered and self.search_words) or matches(entry.text, self.search_words)
 
     # Scrolling
 
-    def scroll_by(self, lines: int) -> None:
+    def scroll_lines(self, lines: int) -> None:
         """Older lines where ``lines`` > 0."""
-        most = max(len(self.book.entries) - self.size.height, 0)
-        self.book.back = max(0, min(self.book.back + lines, most))
+        most = max(len(self.buffer.entries) - self.size.height, 0)
+        self.buffer.back = max(0, min(self.buffer.back + lines, most))
         self._note = ""
         self._look_beyond()
         self.redraw()
 
-    def page_by(self, pages: int) -> None:
-        self.scroll_by(pages * max(self.size.height - 1, 1))
+    def scroll_pages(self, pages: int) -> None:
+        self.scroll_lines(pages * max(self.size.height - 1, 1))
 
-    def to_newest(self) -> None:
+    def show_newest(self) -> None:
         self._found, self._note = None, ""
-        if self.book.last:
-            self.book.back = 0
+        if self.buffer.last:
+            self.buffer.back = 0
             self.redraw()
         else:
             self._read("end")
 
-    def to_oldest(self) -> None:
+    def show_oldest(self) -> None:
         self._read("start")
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         event.stop()
-        self.scroll_by(3)
+        self.scroll_lines(3)
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         event.stop()
-        self.scroll_by(-3)
+        self.scroll_lines(-3)
 
     def _look_beyond(self) -> None:
         """Read on where the view comes near the end of what is here."""
-        book, height = self.book, self.size.height
+        book, height = self.buffer, self.size.height
         if self._reading:
             return
         if not book.first and len(book.entries) - book.back < 2 * height:
@@ -117,7 +117,7 @@ class LogTail(Canvas, can_focus=True):
 
     def _read(self, way: str) -> None:
         self._reading = way
-        entries = self.book.entries
+        entries = self.buffer.entries
         self._page(way, entries[0].at if entries else self._end(), entries[-1].at + 1 if entries else 0)
 
     @work(thread=True, exclusive=True, group="log")
@@ -136,7 +136,7 @@ class LogTail(Canvas, can_focus=True):
 
     @on(Read)
     def _take(self, message: Read) -> None:
-        book, page, self._reading, self._note = self.book, message.page, "", ""
+        book, page, self._reading, self._note = self.buffer, message.page, "", ""
         if message.way == "older":
             book.older(page)
         elif message.way == "newer":
@@ -152,39 +152,39 @@ class LogTail(Canvas, can_focus=True):
 
     def search(self, text: str) -> None:
         """Look for the newest line with all words of ``text``; nothing ends the search."""
-        self.query_words = tuple(text.lower().split())
+        self.search_words = tuple(text.lower().split())
         self._found = None
-        if self.only or not self.query_words:
-            self.only = self.only and bool(self.query_words)
+        if self.filtered or not self.search_words:
+            self.filtered = self.filtered and bool(self.search_words)
             self._read("end")
         else:
             self.find(-1)
 
-    def show_only(self) -> None:
+    def toggle_filter(self) -> None:
         """Show only the lines that match, or all again."""
-        self.only = not self.only and bool(self.query_words)
+        self.filtered = not self.filtered and bool(self.search_words)
         self._found = None
         self._read("end")
 
     def find(self, step: int) -> None:
         """Go to the next line that matches: older for -1, newer for 1."""
-        if not self.query_words:
+        if not self.search_words:
             return
-        entries = self.book.entries
+        entries = self.buffer.entries
         here = next((i for i, e in enumerate(entries) if e.at == self._found), None)
-        start = len(entries) - self.book.back - 1 if here is None else here + step
-        index = self.book.found(self.query_words, start, step)
+        start = len(entries) - self.buffer.back - 1 if here is None else here + step
+        index = self.buffer.found(self.search_words, start, step)
         if index is not None:
             self._found, self._note = entries[index].at, ""
             self._show_line(index)
             self._look_beyond()
             self.redraw()
-        elif (self.book.first if step < 0 else self.book.last) or not entries:
+        elif (self.buffer.first if step < 0 else self.buffer.last) or not entries:
             self.post_message(self.NotFound())
         else:
             self._note, self._reading = "searching …", "found"
             self.redraw()
-            self._search(step, entries[0].at if step < 0 else entries[-1].at + 1, self.query_words)
+            self._search(step, entries[0].at if step < 0 else entries[-1].at + 1, self.search_words)
 
     @work(thread=True, exclusive=True, group="log")
     def _search(self, step: int, at: int, query: tuple[str, ...]) -> None:
@@ -208,28 +208,28 @@ class LogTail(Canvas, can_focus=True):
 
     @on(NotFound)
     def _none(self) -> None:
-        self._note, self._reading = f"no other line has: {' '.join(self.query_words)}", ""
+        self._note, self._reading = f"no other line has: {' '.join(self.search_words)}", ""
         self.redraw()
 
     def _show_line(self, index: int) -> None:
         """Scroll so that a line is in view, in its middle where it was not."""
-        self._found = self.book.entries[index].at
-        height, count = self.size.height, len(self.book.entries)
-        bottom = count - self.book.back
+        self._found = self.buffer.entries[index].at
+        height, count = self.size.height, len(self.buffer.entries)
+        bottom = count - self.buffer.back
         if not bottom - height + 1 <= index < bottom - 1:
-            self.book.back = max(0, min(count - index - height // 2 - 1, count - height))
+            self.buffer.back = max(0, min(count - index - height // 2 - 1, count - height))
 
     # Drawing
 
     def draw(self, width: int, height: int) -> list[Row]:
-        book = self.book
+        book = self.buffer
         end = len(book.entries) - book.back
         rows = [self._line(entry, width) for entry in book.entries[max(0, end - height) : end]]
         note = self._note
         if not note and (book.back or not book.last):
             note = "older lines · G: the newest"
-        if not note and self.only:
-            note = f"only lines with: {' '.join(self.query_words)} · w: all lines" if not rows else ""
+        if not note and self.filtered:
+            note = f"only lines with: {' '.join(self.search_words)} · w: all lines" if not rows else ""
         if note:
             rows[height - 1 :] = [[(clip(f" {note}", width), "log--note")]]
         return rows
@@ -239,7 +239,7 @@ class LogTail(Canvas, can_focus=True):
         stamp = time.strftime(" %H:%M:%S " if today else " %d %b %H:%M ", time.localtime(entry.t))
         here = "log--found" if entry.at == self._found else "log--time"
         text = clip(entry.text, width - len(stamp))
-        return [(stamp, here), *_highlighted(text, self.query_words, f"log--{entry.tone}")]
+        return [(stamp, here), *_highlighted(text, self.search_words, f"log--{entry.tone}")]
 
 
 def _going() -> Go:
