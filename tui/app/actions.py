@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from textual.binding import Binding
-from textual.dom import DOMNode
 from textual.keys import key_to_character
 
 Keys = Mapping[str, tuple[str, ...]]
@@ -231,17 +230,6 @@ def bindings(screen: str) -> list[Binding]:
         for action in ACTIONS
         if screen in action.screens and not action.natural
     ]
-
-
-def rebind(node: DOMNode, keys: Keys) -> None:
-    """Give a screen or the app the bindings of its class with ``keys`` in place of an action's own.
-
-    Not Textual's own keymap: that is applied after a focused text field was asked which keys are letters to it, so a
-    new letter would act while one types.
-    """
-    if (merged := type(node)._merged_bindings) is not None:
-        node._bindings = merged.copy()
-        node._bindings.apply_keymap({id: ",".join(own) for id, own in keys.items()})
 
 
 def changing(screen: str, call: str) -> Action | None:

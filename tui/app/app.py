@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
 from textual import events, on, work
-from textual._compositor import ChopsUpdate
 from textual.actions import ActionParseResult
 from textual.binding import BindingType
 from textual.command import Provider
@@ -24,8 +23,9 @@ from tui.app import actions
 from tui.app.base import BaseApp
 from tui.app.settings import Settings
 from tui.app.terminal import clipboard
-from tui.app.terminal.cell_diff import CellDiff
+from tui.app.terminal.cell_diff import CellDiffApp
 from tui.app.terminal.key_queue import KeyQueue
+from tui.app.terminal.rebind import rebind
 from tui.app.terminal.tty import HANGUP_EXIT_CODE, check_terminal, exit_with_terminal
 from tui.app.themes import FEW_COLOURS, THEMES, drawn
 from tui.app.widgets.bars import KeyBar
@@ -44,7 +44,7 @@ def _action_provider() -> type[Provider]:
     return ActionProvider
 
 
-class MlaApp(BaseApp):
+class MlaApp(CellDiffApp, BaseApp):
     """Shows the runs of ``store``; goes straight to the monitor of ``run_id`` when given.
 
     ``trouble`` are lines about settings that were not taken. ``read_only`` refuses every action that changes something.
@@ -78,6 +78,7 @@ class MlaApp(BaseApp):
         self.settings = settings or Settings()
         self.trouble = trouble
         self.read_only = read_only
+        self.exiting = False
         self.animation_level = "none"  # an animation is bytes over ssh that say nothing
         for theme in (*THEMES, *FEW_COLOURS):
             self.register_theme(theme)
@@ -95,11 +96,6 @@ class MlaApp(BaseApp):
         from tui.app.screens.home import HomeScreen
 
         return HomeScreen(self.store)
-
-    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
-        if isinstance(renderable, ChopsUpdate):
-            renderable = CellDiff.from_update(renderable)
-        super()._display(screen, renderable)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return dict(THEMES[0].variables)
@@ -120,18 +116,22 @@ class MlaApp(BaseApp):
         """Let ``settings`` hold from now on, on every screen."""
         self.settings = settings
         self.theme = drawn(settings.theme, self.console.color_system)
-        actions.rebind(self, settings.keys)
+        rebind(self, settings.keys)
         for screen in self.screen_stack:
             self._bind(screen)
             for bar in screen.query(KeyBar):
                 bar.redraw()
 
     def _bind(self, screen: Screen[Any]) -> None:
-        actions.rebind(screen, self.settings.keys)
+        rebind(screen, self.settings.keys)
 
     def offered(self, place: str) -> list[actions.Action]:
         """The actions of one screen as they are here: with the keys of the person's own."""
         return actions.on(place, self.settings.keys, self.read_only)
+
+    def exit(self, result: int | None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
+        self.exiting = True
+        super().exit(result, return_code, message)
 
     def bell(self) -> None:
         if self.settings.bell:
@@ -161,8 +161,8 @@ class MlaApp(BaseApp):
         namespaces: Mapping[str, DOMNode] | None = None,
     ) -> bool:
         """Every key, click and line of the palette comes through here: the one place where ``read_only`` refuses."""
-        if self._exit:
-            return True  # typed behind the key that ends the app
+        if self.exiting:
+            return True  # typed after the key that quits the app
         place = getattr(default_namespace or self.screen, "place", actions.APP)
         refused = actions.changing(place, action) if self.read_only and isinstance(action, str) else None
         if refused is None:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from difflib import get_close_matches
 
-from textual.keys import _character_to_key
+from textual.binding import Binding
 
 from profiles.errors import SpecError
 from tui.app import actions
@@ -27,7 +27,7 @@ def parse(text: str) -> str:
     Raises ``SpecError`` where no terminal, or not every terminal, sends such a key.
     """
     if len(text) == 1 and text.isprintable() and text.isascii() and text != " ":
-        return _character_to_key(text)
+        return _key_of(text)
     low = text.lower()
     if re.fullmatch(r"f([1-9]|1[0-2])", low):
         return low
@@ -41,6 +41,13 @@ def parse(text: str) -> str:
     if "+" in text.strip("+"):
         raise SpecError(f"{text!r} does not come through every terminal (tmux and ssh drop it); {_ALLOWED}")
     raise SpecError(f"{text!r} is not a key; {_ALLOWED}")
+
+
+def _key_of(character: str) -> str:
+    """Return Textual's name of the key that types ``character``."""
+    if character == ",":  # it separates the keys of a binding
+        return "comma"
+    return next(iter(Binding.make_bindings([(character, "")]))).key
 
 
 def spelled(keys: tuple[str, ...]) -> str:

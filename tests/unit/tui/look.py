@@ -31,6 +31,11 @@ def on_screen(app: MlaApp, selector: str | type[Widget]) -> str:
     return seen(found.first()) if found else ""
 
 
+def toasts(app: MlaApp) -> list[str]:
+    """The messages of the notifications, oldest first; Textual has no public list of them."""
+    return [toast.message for toast in app._notifications]
+
+
 def said(app: MlaApp, selector: str) -> str:
     found = app.screen.query(selector)
     return str(found.first(Static).content) if found else ""

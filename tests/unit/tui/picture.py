@@ -21,7 +21,7 @@ Cell = tuple[str, str]
 
 
 def cells(app: App[Any]) -> list[list[Cell]]:
-    """What stands on the screen of ``app``."""
+    """What stands on the screen of ``app``; only the compositor has it as a whole."""
     return [_cells(strip) for strip in app.screen._compositor.render_strips()]
 
 

@@ -15,7 +15,7 @@ from engine.host.files import read_json, write_json
 from engine.runs.store import RunStore
 from profiles.errors import UserError
 from tests.unit.tui.conftest import step_record
-from tests.unit.tui.look import on_screen, until
+from tests.unit.tui.look import on_screen, toasts, until
 from tui.app.app import MlaApp
 from tui.app.screens.compare import CompareScreen
 from tui.app.screens.home import HomeScreen
@@ -203,7 +203,7 @@ async def test_with_nothing_marked_the_chosen_run_is_shown_and_how_to_mark(store
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "no runs yet" in on_screen(app, "#runs"))
         await pilot.press("c", "space")
-        await until(pilot, lambda: bool(app._notifications))
+        await until(pilot, lambda: bool(toasts(app)))
         make_run("alone", 10)
         await until(pilot, lambda: "alone" in on_screen(app, "#runs"))
         await pilot.press("c")

@@ -68,4 +68,4 @@ async def test_the_key_that_ends_the_app_is_not_kept_waiting(store: RunStore, ma
     async with app.run_test(size=(80, 24)) as pilot:
         await opened(pilot, app)
         type_at_once(app, *"ivhlmz", "q", "q", "q", "q")
-        await until(pilot, lambda: app._exit)
+        await until(pilot, lambda: app.exiting)

@@ -91,7 +91,9 @@ async def test_the_mouse_zooms_pans_and_points(store: RunStore, make_run: Any) -
         pane = app.screen.query_one("#pane-1", Chart)
         lens = monitor(app).lens
         middle = pane.size.width // 2
-        await pilot._post_mouse_events([_wheel()], pane, offset=(middle, 3))
+        await pilot._post_mouse_events(  # a Pilot has no public way to turn the wheel
+            [_wheel()], pane, offset=(middle, 3)
+        )
         await until(pilot, lambda: lens.window is not None)
         begin, end = pane.visible_range
         assert 30 < begin < 100 and 300 < end < 370

@@ -8,7 +8,7 @@ import pytest
 from textual.widgets import Input, OptionList, Static
 
 from engine.runs.store import RunStore
-from tests.unit.tui.look import on_screen, until
+from tests.unit.tui.look import on_screen, toasts, until
 from tui.app.app import MlaApp
 from tui.app.screens.help import HelpScreen
 from tui.app.screens.monitor import MonitorScreen
@@ -39,8 +39,8 @@ async def test_enter_in_a_field_of_the_form_launches_nothing(store: RunStore) ->
         await until(pilot, lambda: bool(app.screen.query("#name")))
         app.screen.query_one("#name", Input).focus()
         await pilot.press("enter")
-        await until(pilot, lambda: bool(app._notifications))
-        assert "launch is refused" in next(iter(app._notifications)).message
+        await until(pilot, lambda: bool(toasts(app)))
+        assert "launch is refused" in toasts(app)[0]
     assert store.ids() == []
 
 

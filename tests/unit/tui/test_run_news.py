@@ -9,7 +9,7 @@ import pytest
 
 from engine.host.files import write_json
 from engine.runs.store import RunStore
-from tests.unit.tui.look import on_screen, until
+from tests.unit.tui.look import on_screen, toasts, until
 from tui.app.app import MlaApp
 from tui.app.screens.confirm import ConfirmScreen
 from tui.app.screens.home import HomeScreen
@@ -117,10 +117,6 @@ def bells(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     monkeypatch.setattr(run_news, "LOOK", 0.02)
     monkeypatch.setattr("textual.app.App.bell", lambda app: rung.append(True))
     return rung
-
-
-def toasts(app: MlaApp) -> list[str]:
-    return [toast.message for toast in app._notifications]
 
 
 async def test_brackets_in_a_line_are_brackets(store: RunStore) -> None:

@@ -14,7 +14,7 @@ from engine.host.files import write_json
 from engine.host.process import host_name
 from engine.runs.store import RunStore
 from profiles.errors import UserError
-from tests.unit.tui.look import chosen, on_screen, said, seen, until
+from tests.unit.tui.look import chosen, on_screen, said, seen, toasts, until
 from tui.app.app import MlaApp
 from tui.app.screens.confirm import ConfirmScreen
 from tui.app.screens.help import HelpScreen
@@ -82,8 +82,8 @@ async def test_home_offers_to_resume_what_was_cut_off(store: RunStore, make_run:
         await until(pilot, lambda: "2 runs were cut off: the machine was rebooted · r" in on_screen(app, "#cut-off"))
         app.screen.query_one("#runs").cursor = 2  # type: ignore[attr-defined]
         await pilot.press("r")
-        await until(pilot, lambda: bool(app._notifications))
-        assert "only a run that was cut off" in next(iter(app._notifications)).message
+        await until(pilot, lambda: bool(toasts(app)))
+        assert "only a run that was cut off" in toasts(app)[0]
         for id in store.ids():
             if store.find(id).name != "well":
                 write_json(store.find(id).state_path, {**store.find(id).state(), "phase": "stopped"})

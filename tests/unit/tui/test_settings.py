@@ -13,7 +13,7 @@ from textual.widgets import Input, OptionList, Static
 
 from engine.runs.store import RunStore
 from profiles.errors import SpecError
-from tests.unit.tui.look import on_screen, said, until
+from tests.unit.tui.look import on_screen, said, toasts, until
 from tui.app import custom_keys, settings
 from tui.app.actions import HOME, MONITOR, on
 from tui.app.app import MlaApp
@@ -129,8 +129,8 @@ async def test_the_app_starts_with_the_default_and_says_so(store: RunStore) -> N
     found, trouble = settings.load()
     app = MlaApp(store, settings=found, trouble=trouble)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: bool(app._notifications))
-        assert str(path) in next(iter(app._notifications)).message
+        await until(pilot, lambda: bool(toasts(app)))
+        assert str(path) in toasts(app)[0]
         assert app.current_theme.dark
         await pilot.press("f2")
         await until(pilot, lambda: isinstance(app.screen, SettingsScreen))

@@ -152,7 +152,7 @@ class MonitorScreen(Navigation):
             self.view.take(record, charts=False)
             self._heed(record)
         entries = [entry for pair in message.events if (entry := log_lines.entry(*pair)) is not None]
-        self._log.open(Page(entries, message.first, True))
+        self._log_view.open(Page(entries, message.first, True))
         self._paint()
         self._offer_room()
 
@@ -178,7 +178,7 @@ class MonitorScreen(Navigation):
 
     def _say(self, text: str, tone: str, t: float | None = None, at: int | None = None) -> None:
         """A line for the log; one that is not in the file stands behind the newest that is."""
-        self._log.add(Entry(self._log.newest + 1 if at is None else at, float(t or time.time()), text, tone))
+        self._log_view.add(Entry(self._log_view.newest + 1 if at is None else at, float(t or time.time()), text, tone))
 
     def _heed(self, record: dict[str, Any]) -> None:
         """Remember want of memory that a person is asked about, until anybody has answered."""
@@ -211,10 +211,6 @@ class MonitorScreen(Navigation):
         self._say(message.text, "bad")
         self._paint()
 
-    @property
-    def _log(self) -> LogView:
-        return self.query_one(LogView)
-
     def on_screen_resume(self) -> None:
         if self._dirty and self.is_mounted:
             self._paint()
@@ -240,7 +236,7 @@ class MonitorScreen(Navigation):
                 self.look_closer(wanted)
         self.query_one(StatusLine).show(self.view)
         self.query_one(KeyBar).show(ended=self.view.ended)
-        self._log.redraw()
+        self._log_view.redraw()
         reason = self.view.reason or ""
         if not self.view.linked and not self.view.ended:
             self.query_one(Heading).show(note="connection lost · data kept", warn=True)
@@ -257,18 +253,18 @@ class MonitorScreen(Navigation):
 
     def action_pane(self, index: int) -> None:
         """The panes have the first numbers; 5 is the log, however many panes there are."""
-        pane = self._log if index == 4 else self._panes[index] if index < len(self._panes) else None
+        pane = self._log_view if index == 4 else self._panes[index] if index < len(self._panes) else None
         if pane is not None:
             pane.focus()
             self._zoom_to(pane if self.has_class("zoomed") else None)
 
     def action_zoom(self) -> None:
-        focused = self._log if self._log.has_focus else next((p for p in self._panes if p.has_focus), self._panes[0])
+        focused = next((pane for pane in (self._log_view, *self._panes) if pane.has_focus), self._panes[0])
         self._zoom_to(None if self.has_class("zoomed") else focused)
 
     def _zoom_to(self, zoomed: Chart | LogView | None) -> None:
         self.set_class(zoomed is not None, "zoomed")
-        self.set_class(zoomed is self._log, "zoomed-log")
+        self.set_class(zoomed is self._log_view, "zoomed-log")
         for pane in self._panes:
             pane.set_class(pane is zoomed, "zoomed-pane")
 

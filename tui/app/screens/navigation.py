@@ -48,7 +48,7 @@ class Navigation(AppScreen[None]):
         return field
 
     @property
-    def _log(self) -> LogView:
+    def _log_view(self) -> LogView:
         return self.query_one(LogView)
 
     # The window
@@ -157,13 +157,13 @@ class Navigation(AppScreen[None]):
     # The log
 
     def action_scroll_log(self, by: int) -> None:
-        self._log.scroll_lines(by)
+        self._log_view.scroll_lines(by)
 
     def action_page_log(self, by: int) -> None:
-        self._log.scroll_pages(by)
+        self._log_view.scroll_pages(by)
 
     def action_log_end(self, oldest: bool) -> None:
-        self._log.show_oldest() if oldest else self._log.show_newest()
+        self._log_view.show_oldest() if oldest else self._log_view.show_newest()
 
     def action_search(self) -> None:
         field = self.query_one("#search", Input)
@@ -173,21 +173,21 @@ class Navigation(AppScreen[None]):
     @on(Input.Submitted, "#search")
     def _search(self, event: Input.Submitted) -> None:
         self._close_search()
-        self._log.search(event.value)
+        self._log_view.search(event.value)
 
     def _close_search(self) -> None:
         self.query_one("#search", Input).display, self.query_one(KeyBar).display = False, True
-        self._log.focus()
+        self._log_view.focus()
 
     def action_find(self, step: int) -> None:
-        if self._log.search_words:
-            self._log.find(step)
+        if self._log_view.search_words:
+            self._log_view.find(step)
         else:
             self.action_search()
 
     def action_only(self) -> None:
-        if self._log.search_words:
-            self._log.toggle_filter()
+        if self._log_view.search_words:
+            self._log_view.toggle_filter()
         else:
             self.action_search()
 
@@ -197,9 +197,9 @@ class Navigation(AppScreen[None]):
             self._close_search()
         elif self.lens.cursor is not None:
             self.action_cursor()
-        elif self._log.search_words:
+        elif self._log_view.search_words:
             self.query_one("#search", Input).value = ""
-            self._log.search("")
+            self._log_view.search("")
         elif self.has_class("zoomed"):
             await self.run_action("zoom")
         else:

@@ -6,11 +6,15 @@ two spans twice. For a status line or a chart in which a few digits change, that
 
 from __future__ import annotations
 
-from rich.console import Console
+from typing import Any
+
+from rich.console import Console, RenderableType
 from rich.control import Control
 
-# Textual has no public hook for what it writes: this private class is its partial update.
+# Textual has no public hook for what it writes: ChopsUpdate is its partial update, App._display writes it.
 from textual._compositor import ChopsUpdate
+from textual.app import App
+from textual.screen import Screen
 
 
 class CellDiff(ChopsUpdate):
@@ -30,3 +34,12 @@ class CellDiff(ChopsUpdate):
                 out.append(Control.move_to(start, y).segment.text)
                 out.append(strip.crop(start - x, stop - x).render(console))
         return "".join(out)
+
+
+class CellDiffApp(App[int]):
+    """An app that writes its partial updates as ``CellDiff``."""
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        if isinstance(renderable, ChopsUpdate):
+            renderable = CellDiff.from_update(renderable)
+        super()._display(screen, renderable)

@@ -128,6 +128,6 @@ class Canvas(Widget):
         self._styles_seen.clear()
         super().notify_style_update()
 
-    def _on_resize(self, event: events.Resize) -> None:
+    def on_resize(self, event: events.Resize) -> None:
         self._rows = []
         self.redraw()

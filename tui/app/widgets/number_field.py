@@ -14,7 +14,7 @@ class NumberField(Input):
     def check_consume_key(self, key: str, character: str | None) -> bool:
         return character is not None and character.isdecimal()
 
-    async def _on_key(self, event: events.Key) -> None:
+    def on_key(self, event: events.Key) -> None:
         if event.character is not None and event.is_printable and not event.character.isdecimal():
             event.prevent_default()  # Input's own handler would swallow it
 
