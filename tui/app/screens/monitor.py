@@ -22,6 +22,7 @@ from tui.app.state.run_view import DRAWN, READ, RunView
 from tui.app.state.viewport import Viewport, Wanted
 from tui.app.terminal.refresh_rate import TICK, RefreshRate
 from tui.app.widgets.bars import Heading, KeyBar
+from tui.app.widgets.canvas import Canvas
 from tui.app.widgets.chart import Chart
 from tui.app.widgets.cursor_values import CursorValues
 from tui.app.widgets.log_view import LogView
@@ -262,7 +263,7 @@ class MonitorScreen(Navigation):
         focused = next((pane for pane in (self._log_view, *self._panes) if pane.has_focus), self._panes[0])
         self._zoom_to(None if self.has_class("zoomed") else focused)
 
-    def _zoom_to(self, zoomed: Chart | LogView | None) -> None:
+    def _zoom_to(self, zoomed: Canvas | None) -> None:
         self.set_class(zoomed is not None, "zoomed")
         self.set_class(zoomed is self._log_view, "zoomed-log")
         for pane in self._panes:
