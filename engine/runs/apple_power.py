@@ -1,6 +1,6 @@
-"""The power an Apple chip draws, by the energy counters it keeps itself: readable without sudo (zeus-apple-silicon).
+"""Reads the power draw of an Apple chip from its energy counters, without sudo (zeus-apple-silicon).
 
-Utilization has no counter there.
+Apple chips have no utilization counter.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import time
 from typing import Any
 
 WINDOW = "mla-tui"
-PARTS = ("cpu_total_mj", "gpu_mj", "gpu_sram_mj", "dram_mj", "ane_mj")  # millijoules; a chip may lack some
+PARTS = ("cpu_total_mj", "gpu_mj", "gpu_sram_mj", "dram_mj", "ane_mj")  # millijoules; some chips lack some of them
 
 
 class ApplePower:
-    """Watts since the last look, of the chip and its memory together."""
+    """Mean power of the chip and its memory, in watts, since the previous reading."""
 
     def __init__(self) -> None:
         self._monitor: Any = _monitor()
@@ -23,7 +23,7 @@ class ApplePower:
             self._monitor.begin_window(WINDOW)
 
     def watts(self) -> float | None:
-        """None on other machines, and where nothing has been counted yet."""
+        """Return None on other machines and where no counter has a value yet."""
         if self._monitor is None:
             return None
         now = time.monotonic()
@@ -41,5 +41,5 @@ def _monitor() -> Any:
         from zeus_apple_silicon import AppleEnergyMonitor
 
         return AppleEnergyMonitor()
-    except (ImportError, RuntimeError):  # a chip it does not know
+    except (ImportError, RuntimeError):  # RuntimeError: an unknown chip
         return None

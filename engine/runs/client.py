@@ -1,4 +1,4 @@
-"""One client's view of one run: the socket while a supervisor answers, the same files otherwise."""
+"""Reads one run and sends it requests: through the socket while a supervisor answers, from its files otherwise."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ from engine.host.version import package_version
 from engine.runs.launch import ensure_supervisor
 from profiles.errors import UserError
 
-LOOK_AGAIN = 0.3  # seconds between two looks while no supervisor answers
-ANSWER_PATIENCE = 3.0  # seconds; beyond that the files say the same
-DETAIL_LIMIT = 12 << 20  # bytes of log that are read for one look at it: about 0.4 s
-# What a look at the files reads is in memory until it is answered: few at a time, and one that was called off before it
-# began is never read.
+POLL_INTERVAL = 0.3  # seconds between polls of the files while no supervisor answers
+ANSWER_TIMEOUT = 3.0  # seconds; after that the files are read instead
+RETRY_AFTER = 5.0  # seconds until a supervisor that did not answer is asked again
+DETAIL_LIMIT = 12 << 20  # bytes of log that one ``detail`` reads at most: about 0.4 s
+# Few threads, because each read is held in memory until it is answered. A read cancelled while queued never starts.
 _READERS = ThreadPoolExecutor(2, "files")
-SILENT_FOR = 5.0  # seconds that a supervisor which did not answer is not asked again
 
 
 class RunClient:
-    """Reads a run's history and records, and asks things of it. One asyncio loop, any number of calls at once."""
+    """Reads a run's history and records and sends it requests. For one asyncio loop; calls may run concurrently."""
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
-        self._ask_again = 0.0  # when a supervisor that did not answer is worth another try
+        self._retry_at = 0.0  # when to ask a supervisor again that did not answer
 
     async def history(
         self,
@@ -47,28 +46,28 @@ class RunClient:
         until: float | None = None,
         marks: bool = False,
     ) -> dict[str, Any]:
-        """``{"at": offset, "series": {name: [[x, min, mean, max], …]}}``, at most ``points`` a series.
+        """Return ``{"at": offset, "series": {name: [[x, min, mean, max], …]}}``, at most ``points`` a series.
 
-        ``records(answer["at"])`` goes on exactly where the answer ends. ``"part": [from, to]`` beside them is where the
-        log tells of the steps between ``since`` and ``until``; ``to`` is None for its end. With ``marks`` there is
-        ``"marks"`` too: what happened to the run (``engine.events.marks``).
+        ``records(answer["at"])`` continues exactly where the answer ends. ``"part": [from, to]`` are the offsets of the
+        log between which the steps from ``since`` to ``until`` are; ``to`` is None for the end of the log. With
+        ``marks`` there is ``"marks"`` too: the events of the run (``engine.events.marks``).
         """
         params = {"series": series, "points": points, "since": since, "until": until, "marks": marks}
         try:
             return await self._call("history", params)
         except OSError:
             pass
-        history, at = await asyncio.get_running_loop().run_in_executor(_READERS, self._digest)
+        history, at = await asyncio.get_running_loop().run_in_executor(_READERS, self._read_files)
         answer = {"at": at, "series": history.answer(series, points, since, until), "part": history.part(since, until)}
         return answer | ({"marks": history.marks.to_list()} if marks else {})
 
     async def detail(
         self, series: list[str], points: int, since: float, until: float | None = None
     ) -> dict[str, Any] | None:
-        """As ``history``, but of single steps, read again from the log: what a bucket of a long run has merged.
+        """Return what ``history`` does, but for single steps: a long run's history merges several into a bucket.
 
-        Telemetry is that of the minutes in which these steps were done. None where that part of the log is longer than
-        ``DETAIL_LIMIT``. The supervisor is asked only where it is.
+        It is read from the log, telemetry from the minutes of those steps; the supervisor only gives the offsets.
+        None where that part of the log is longer than ``DETAIL_LIMIT``.
         """
         answer = await self.history([], 1, since, until)
         begin, end = answer.get("part") or (0, None)
@@ -81,25 +80,25 @@ class RunClient:
         return {"at": end, "series": found.answer(series, points)}
 
     async def request(self, method: str, **params: Any) -> dict[str, Any]:
-        """Ask the run for something; starts a supervisor where none lives. Raises ``UserError``.
+        """Send a request; starts a supervisor where there is none. Raises ``UserError``.
 
-        Where one lives and does not answer, what was meant for the trainer is written where the trainer reads it.
+        Where the supervisor does not answer, a command for the trainer is appended to the file that the trainer reads.
         """
         if self.run.ended():
             state = self.run.state()
-            raise UserError(f"run {self.run.id}: has {state['phase']}; {method} needs a living run")
+            raise UserError(f"run {self.run.id}: has {state['phase']}; {method} needs an active run")
         await asyncio.to_thread(ensure_supervisor, self.run)
-        known = method in commands.METHODS
-        if known:
-            params = {**params, "id": commands.new_id()}  # should both ways arrive, it is one command
+        is_command = method in commands.METHODS
+        if is_command:
+            params = {**params, "id": commands.new_id()}  # sent both ways, it is still one command
         for _ in range(10):
             try:
                 return await self._call(method, params)
             except OSError:
-                if time.monotonic() < self._ask_again:
+                if time.monotonic() < self._retry_at:
                     break
-                await asyncio.sleep(LOOK_AGAIN)
-        if not known:
+                await asyncio.sleep(POLL_INTERVAL)
+        if not is_command:
             raise UserError(f"run {self.run.id}: its supervisor does not answer; see {self.run.console_path}")
         id, by = str(params.pop("id")), str(params.pop("by", "client"))
         try:
@@ -109,31 +108,31 @@ class RunClient:
         return {"id": id, "state": "pending"}
 
     async def version_mismatch(self) -> str | None:
-        """One line where the supervisor runs another version of the package than we do."""
+        """Return one line where the supervisor runs another version of the package than this process."""
         try:
             theirs = str((await self._call("hello", {}))["version"])
         except (OSError, KeyError):
             theirs = str(self.run.state().get("version") or package_version())
         if theirs == package_version() or self.run.ended():
             return None
-        return f"run {self.run.id}: runs under mla-tui {theirs}, this is {package_version()}; it keeps {theirs}"
+        return f"run {self.run.id}: runs mla-tui {theirs}, this is {package_version()}; it continues with {theirs}"
 
     async def records(self, start: int = 0, live: bool = True) -> AsyncIterator[Record]:
-        """Every logged record from offset ``start`` on, each with ``at``, until the run has ended.
+        """Yield every logged record from offset ``start`` on, each with ``at``, until the run has ended.
 
-        With ``live`` also those that are not logged (``progress``, ``telemetry``; no ``at``) and, when the socket is
-        lost or regained, ``{"kind": "link", "up": …}``.
+        With ``live`` also unlogged records (``progress``, ``telemetry``; without ``at``) and, when the connection is
+        lost or restored, ``{"kind": "link", "up": …}``.
         """
         at, up = start, False
         while True:
             try:
-                async with aclosing(self._subscribed(at)) as told:
-                    async for record in told:
+                async with aclosing(self._subscribe(at)) as records:
+                    async for record in records:
                         if live and not up:
                             up = True
                             yield {"kind": "link", "up": True}
                         if "at" in record:
-                            at = record["at"] + 1  # within that line: what is left of it parses as no record
+                            at = record["at"] + 1  # inside that line: its rest parses as no record
                             yield record
                         elif live and "kind" in record:
                             yield record
@@ -142,7 +141,7 @@ class RunClient:
             if up and not self.run.ended():
                 up = False
                 yield {"kind": "link", "up": False}
-            ended = await asyncio.to_thread(self._over)  # asked before reading: nothing is written after the end
+            ended = await asyncio.to_thread(self._has_ended)  # before reading: nothing is written after the end
             tail = Tail(self.run.log_path, at)
             try:
                 while found := tail.poll():
@@ -153,12 +152,12 @@ class RunClient:
                 tail.close()
             if ended:
                 return
-            await asyncio.sleep(LOOK_AGAIN)
+            await asyncio.sleep(POLL_INTERVAL)
 
-    def _digest(self) -> tuple[History, int]:
-        """The run's series and up to where in the log they go, from its files.
+    def _read_files(self) -> tuple[History, int]:
+        """Read the run's series from its files; return them and the offset up to which they cover the log.
 
-        The cache is made anew where nobody else will.
+        Without a supervisor the cache is written here.
         """
         log_index = LogIndex(self.run)
         log_index.catch_up()
@@ -167,64 +166,64 @@ class RunClient:
             log_index.save_if_due()
         return log_index.history, log_index.offset
 
-    def _over(self) -> bool:
-        """Whether nobody is left who could write another record: ended, and both processes are gone."""
+    def _has_ended(self) -> bool:
+        """Whether no process can write another record: the run has ended, and trainer and supervisor have exited."""
         if is_locked(self.run.trainer_lock) or is_locked(self.run.supervisor_lock):
             return False
         return self.run.summary()["phase"] in (*ENDED, CUT_OFF)
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Raises ``OSError`` where nobody listens, or somebody who did not answer a moment ago."""
-        if time.monotonic() < self._ask_again:
-            raise OSError("did not answer a moment ago")
+        """Connect. Raises ``OSError`` where no supervisor listens, or the last one asked did not answer."""
+        if time.monotonic() < self._retry_at:
+            raise OSError("did not answer recently")
         sock = wire.connect(self.run.socket_path)
         sock.setblocking(False)
         return await asyncio.open_unix_connection(sock=sock, limit=wire.ANSWER_LIMIT)
 
-    async def _line(self, reader: asyncio.StreamReader) -> dict[str, Any]:
-        """The next message. Raises ``OSError`` where none comes or it is cut off."""
+    async def _read_message(self, reader: asyncio.StreamReader) -> dict[str, Any]:
+        """Return the next message. Raises ``OSError`` where none comes or it is incomplete."""
         try:
-            async with asyncio.timeout(ANSWER_PATIENCE):
+            async with asyncio.timeout(ANSWER_TIMEOUT):
                 line = await reader.readline()
         except TimeoutError:
-            self._ask_again = time.monotonic() + SILENT_FOR
-            raise OSError(f"no answer within {ANSWER_PATIENCE:g} s") from None
-        if not line.endswith(b"\n"):  # none, or a part: it died within the answer
-            raise OSError("the supervisor hung up")
+            self._retry_at = time.monotonic() + RETRY_AFTER
+            raise OSError(f"no answer within {ANSWER_TIMEOUT:g} s") from None
+        if not line.endswith(b"\n"):  # none, or a part: the supervisor died while answering
+            raise OSError("the supervisor closed the connection")
         message = json.loads(line)
         if message.get("error", {}).get("code") == wire.BUSY:
-            self._ask_again = time.monotonic() + SILENT_FOR
+            self._retry_at = time.monotonic() + RETRY_AFTER
             raise OSError(message["error"]["message"])
         return dict(message)
 
     async def _call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        """One request, one answer. Raises ``OSError`` where nobody answers, ``UserError`` for a refusal."""
+        """Send one request and return its answer. Raises ``OSError`` without an answer, ``UserError`` for a refusal."""
         reader, writer = await self._open()
         try:
             writer.write(wire.encode({"id": 1, "method": method, "params": params}))
-            answer = await self._line(reader)
+            answer = await self._read_message(reader)
         finally:
             writer.close()
         if "error" in answer:
             raise UserError(f"run {self.run.id}: {answer['error']['message']}")
         return dict(answer["result"])
 
-    async def _subscribed(self, start: int) -> AsyncGenerator[Record, None]:
-        """An empty record for the answer, then the socket's. Ends, or raises ``OSError``, where they stop coming."""
+    async def _subscribe(self, start: int) -> AsyncGenerator[Record, None]:
+        """Yield an empty record once subscribed, then the socket's records. Ends, or raises ``OSError``, with them."""
         reader, writer = await self._open()
         try:
             writer.write(wire.encode({"id": 1, "method": "subscribe", "params": {"from": start}}))
-            if "result" not in await self._line(reader):
+            if "result" not in await self._read_message(reader):
                 return
             yield {}
             at = start
             while True:
                 try:
-                    message = await self._line(reader)
+                    message = await self._read_message(reader)
                 except OSError:
-                    if reader.at_eof() or self._unread(at):
+                    if reader.at_eof() or self._log_is_ahead(at):
                         raise
-                    self._ask_again = 0.0  # it is silent because there is nothing to say
+                    self._retry_at = 0.0  # silent because there is nothing new
                     continue
                 if message.get("method") == "event":
                     at = message["params"].get("at", at - 1) + 1
@@ -232,8 +231,8 @@ class RunClient:
         finally:
             writer.close()
 
-    def _unread(self, at: int) -> bool:
-        """Whether the log says more than the socket did."""
+    def _log_is_ahead(self, at: int) -> bool:
+        """Whether the log has records that the socket has not sent."""
         tail = Tail(self.run.log_path, at)
         try:
             return bool(tail.poll())

@@ -11,16 +11,16 @@ from profiles.errors import UserError
 
 
 def check_delete(store: RunStore, out: Path, step: int) -> None:
-    """Whether nobody needs the checkpoint of ``step`` below ``out``. Raises ``UserError``."""
+    """Raise ``UserError`` where a run still needs the checkpoint of ``step`` below ``out``."""
     path = checkpoint.of_step(out, step)
     for run in (RunDir(store.runs / id) for id in store.ids()):
-        # Until its own first checkpoint, a restart of that run goes back to this one.
+        # Until its own first checkpoint, that run restarts from this one.
         if run.start().get("resume") == str(path) and not run.ended():
-            raise UserError(f"{path}: run {run.name} began from it and has not ended; it stays")
+            raise UserError(f"{path}: run {run.name} started from it and has not ended; it is kept")
     checkpoint.check_delete(out, step)
 
 
 def delete(store: RunStore, out: Path, step: int) -> None:
-    """Delete the checkpoint of ``step`` below ``out``, if nobody needs it. Raises ``UserError``."""
+    """Delete the checkpoint of ``step`` below ``out``. Raises ``UserError`` where a run still needs it."""
     check_delete(store, out, step)
     checkpoint.delete(out, step)

@@ -1,9 +1,10 @@
-"""One run a device: the lock that a run's supervisor takes and its trainer inherits.
+"""Locks devices, so that each is used by one run at a time and waiting runs get it in order of age.
 
-Runs that wait for it hold a lock on a file of their own beside it, and the oldest of them (ids sort by time) is next.
+A run's supervisor acquires the lock and its trainer inherits it. A flock belongs to the open file, not to a process, so
+it lasts as long as either process lives. A supervisor that the trainer restarts inherits it in turn: the environment
+holds the numbers of the descriptors.
 
-A flock belongs to the open file, not to a process, so it lasts as long as either of the two lives. A supervisor that
-the trainer revives inherits it in turn: the descriptors' numbers stand in the environment.
+A waiting run locks a file of its own beside the device's. The oldest waiting run (ids sort by time) is next.
 """
 
 from __future__ import annotations
@@ -23,49 +24,49 @@ from profiles.nvml import visible_uuids
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
 
-LEAVING = 15.0  # seconds
+EXIT_TIMEOUT = 15.0  # seconds for the trainer of a run that has just ended to exit
 
 
 def devices_of(spec: RunSpec) -> list[str]:
-    """Names of what the run computes on here: the cards' UUIDs, "mlx" or "cpu"."""
+    """Return the names of the devices the run uses on this host: GPU UUIDs, "mlx" or "cpu"."""
     if spec.launch.backend == "mlx":
         return ["mlx"]
     return visible_uuids(spec.launch.gpus_per_node) or ["cpu"]
 
 
 class DeviceLocks:
-    """The locks of one run on ``devices``, below ``home``."""
+    """The locks of one run on ``devices``, in ``home/devices``."""
 
     def __init__(self, home: Path, devices: list[str]) -> None:
         self._folder = home / "devices"
         self._paths = {device: _path(home, device) for device in devices}
         self._fds: dict[str, int] = {}
-        self._in_line: dict[Path, int] = {}
+        self._queue_fds: dict[Path, int] = {}
         for fd in inherited_lock_fds():
             for device, path in self._paths.items():
                 with contextlib.suppress(OSError):
                     if os.path.samestat(os.fstat(fd), os.stat(path)):
                         self._fds[device] = fd
 
-    def take(self, run: str) -> tuple[str, str] | None:
-        """Lock what is not held yet, all or nothing; else a device and the run that has it or is before us.
+    def acquire(self, run: str) -> tuple[str, str] | None:
+        """Lock every device and return None, or lock none and return (device, the run that uses it or is next).
 
         Raises ``OSError``.
         """
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        wanted = sorted(self._paths.keys() - self._fds.keys())  # in one order, so that two never wait crosswise
+        wanted = sorted(self._paths.keys() - self._fds.keys())  # one order for all runs, so that no two can deadlock
         for device in wanted:
-            first = self._first_in_line(device, run)
-            other = (holder(self._folder.parent, device) or first) if first else self._lock(device, run)
+            earlier = self._waiting_before(run, device)
+            other = (holder(self._folder.parent, device) or earlier) if earlier else self._lock(device, run)
             if other:
                 self._unlock()
-                self._stand_in_line(run)
+                self._join_queue(run)
                 return device, other
-        self._leave_line()
+        self._leave_queue()
         return None
 
     def _lock(self, device: str, run: str) -> str:
-        fd = _locked(self._paths[device])
+        fd = _try_lock(self._paths[device])
         if fd is None:
             return holder(self._folder.parent, device) or "unknown"
         os.truncate(fd, 0)
@@ -73,8 +74,8 @@ class DeviceLocks:
         self._fds[device] = fd
         return ""
 
-    def _first_in_line(self, device: str, run: str) -> str:
-        """The oldest run before ``run`` that waits for ``device``. Whoever died waiting has left an unlocked file."""
+    def _waiting_before(self, run: str, device: str) -> str:
+        """The oldest run before ``run`` that waits for ``device``; a run that died waiting left an unlocked file."""
         for path in sorted(self._folder.glob(f"{device}.wait.*")):
             other = path.name.rpartition(".wait.")[2]
             if other >= run:
@@ -84,14 +85,14 @@ class DeviceLocks:
             path.unlink(missing_ok=True)
         return ""
 
-    def _stand_in_line(self, run: str) -> None:
+    def _join_queue(self, run: str) -> None:
         for device in self._paths:
             path = self._folder / f"{device}.wait.{run}"
-            if path not in self._in_line and (fd := _locked(path)) is not None:
-                self._in_line[path] = fd
+            if path not in self._queue_fds and (fd := _try_lock(path)) is not None:
+                self._queue_fds[path] = fd
 
     def release(self) -> None:
-        self._leave_line()
+        self._leave_queue()
         self._unlock()
 
     def _unlock(self) -> None:
@@ -99,25 +100,25 @@ class DeviceLocks:
             os.close(fd)
         self._fds.clear()
 
-    def _leave_line(self) -> None:
-        for path, fd in self._in_line.items():
+    def _leave_queue(self) -> None:
+        for path, fd in self._queue_fds.items():
             path.unlink(missing_ok=True)
             os.close(fd)
-        self._in_line.clear()
+        self._queue_fds.clear()
 
     @property
     def fds(self) -> tuple[int, ...]:
-        """What a process that is to share the locks must inherit."""
+        """Descriptors for a child process that shares the locks."""
         return tuple(self._fds.values())
 
     @property
     def env(self) -> dict[str, str]:
-        """What that process must find in its environment."""
+        """Environment variables for that child process."""
         return {LOCK_FDS_ENV: ",".join(map(str, self.fds))}
 
 
-def _locked(path: Path) -> int | None:
-    """An open file that holds the lock on ``path``, or None where another does."""
+def _try_lock(path: Path) -> int | None:
+    """Open and lock ``path``; return the descriptor, or None where another process holds the lock."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -128,7 +129,7 @@ def _locked(path: Path) -> int | None:
 
 
 def holder(home: Path, device: str) -> str | None:
-    """The id of the run that has ``device`` now; None where it is free."""
+    """Return the id of the run that uses ``device``, None where it is free."""
     path = _path(home, device)
     if not is_locked(path):
         return None
@@ -138,19 +139,19 @@ def holder(home: Path, device: str) -> str | None:
 
 
 def check_free(home: Path, spec: RunSpec) -> None:
-    """Raises ``UserError`` that names the run which has a device of ``spec``.
+    """Raise ``UserError`` where another run uses a device of ``spec``.
 
-    A run that has just ended is waited for: its trainer takes a moment to leave.
+    Waits for a run that has just ended, because its trainer takes a moment to exit.
     """
-    deadline = time.monotonic() + LEAVING
+    deadline = time.monotonic() + EXIT_TIMEOUT
     for device in devices_of(spec):
         while run := holder(home, device):
             if RunDir(home / "runs" / run).ended() and time.monotonic() < deadline:
                 time.sleep(0.05)
                 continue
             raise UserError(
-                f"{device}: is used by run {run}; wait for it with --queue, stop it with: mla-tui stop {run},"
-                " or use the device together with --share-device"
+                f"{device}: is in use by run {run}; wait for it with --queue, stop it with: mla-tui stop {run},"
+                " or share the device with --share-device"
             )
 
 

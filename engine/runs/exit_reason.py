@@ -1,4 +1,4 @@
-"""Why a trainer died, from what the kernel tells: exit status, signal, the counters of its out-of-memory killer."""
+"""Finds out why a trainer exited: from its exit status, its signal and the kernel's out-of-memory kill counters."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from engine.host.process import signal_name
 
 _OOM_KILL = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 _MACHINE = Path("/proc/vmstat")
-IN_CGROUP = "killed by the kernel for want of memory: the limit of its cgroup, or the machine's, was reached"
-ON_MACHINE = "killed by SIGKILL while the kernel killed for want of host memory: most likely it ran out of RAM"
+OOM_IN_CGROUP = "killed by the kernel, out of memory: the limit of its cgroup, or the machine's, was reached"
+OOM_ON_MACHINE = "killed (SIGKILL) while the kernel was killing for host memory; most likely it ran out of RAM"
 
 
 @dataclass(frozen=True, slots=True)
 class ExitReason:
-    """``code`` is the exit status and ``signal`` a name such as SIGKILL; both None where nobody could tell."""
+    """``code`` is the exit status and ``signal`` a name such as SIGKILL; both are None where neither is known."""
 
     code: int | None
     signal: str | None
@@ -24,45 +24,48 @@ class ExitReason:
     out_of_memory: bool = False
 
 
+UNKNOWN = ExitReason(None, None, "killed, cause unknown")
+
+
 class OomKillCounter:
-    """Counts the kernel's out-of-memory kills since it was made: in the cgroup of ``pid``, or else on the machine."""
+    """Counts the kernel's out-of-memory kills since it was created: in the cgroup of ``pid``, else on the machine."""
 
     def __init__(self, pid: int) -> None:
-        self._cgroup = _counter_of(pid)
+        self._cgroup = _counter_file(pid)
         self._before = self._read()
 
-    def verdict(self) -> str | None:
-        """What to say of a death by SIGKILL; None where the kernel killed nothing that it could have been.
+    def reason(self) -> str | None:
+        """Return why a process killed by SIGKILL was out of memory; None where the kernel killed no candidate.
 
-        A cgroup counts every kill of its own, also one for want of the machine's memory, so where it answers the
-        machine's counter is not asked: it rises for kills in any other container.
+        A cgroup counts every kill among its processes, also those for the machine's memory. So where it can be read,
+        the machine's counter is ignored: that one also rises for kills in other containers.
         """
         (cgroup, machine), (cgroup_before, machine_before) = self._read(), self._before
         if cgroup is not None and cgroup_before is not None:
-            return IN_CGROUP if cgroup > cgroup_before else None
-        return ON_MACHINE if (machine or 0) > (machine_before or 0) else None
+            return OOM_IN_CGROUP if cgroup > cgroup_before else None
+        return OOM_ON_MACHINE if (machine or 0) > (machine_before or 0) else None
 
     def _read(self) -> tuple[int | None, int | None]:
         return _count(self._cgroup), _count(_MACHINE)
 
 
-def death(code: int | None, kills: OomKillCounter | None, console: Path) -> ExitReason:
-    """The death of a trainer that could not say anything itself.
+def exit_reason(code: int | None, oom_kills: OomKillCounter | None, console: Path) -> ExitReason:
+    """Return why a trainer that could not log its own exit ended.
 
-    ``code`` is as ``Popen.wait`` gives it (negative: the signal), or None for a process that was not our child.
+    ``code`` is what ``Popen.wait`` returns (negative: the signal), or None for a process that is not our child.
     """
-    killed = code is None or code == -9 or code > 0  # above 0: of several ranks, a launcher whose rank was killed
-    if killed and kills is not None and (why := kills.verdict()):
+    killed = code is None or code == -9 or code > 0  # above 0: of several ranks, the launcher of a killed rank
+    if killed and oom_kills is not None and (why := oom_kills.reason()):
         return ExitReason(None if code is None or code < 0 else code, "SIGKILL", why, out_of_memory=True)
     if code is None:
-        return ExitReason(None, None, "killed, cause unknown")
+        return UNKNOWN
     if code < 0:
-        return ExitReason(None, signal_name(-code), f"killed by {signal_name(-code)}")
-    return ExitReason(code, None, f"ended with code {code}; see {console}")
+        return ExitReason(None, signal_name(-code), f"killed ({signal_name(-code)})")
+    return ExitReason(code, None, f"exited with code {code}; see {console}")
 
 
-def _counter_of(pid: int) -> Path | None:
-    """The file that counts kills in the cgroup of ``pid``, version 2 or 1; None where there is none to be seen."""
+def _counter_file(pid: int) -> Path | None:
+    """The file that counts kills in the cgroup of ``pid``, version 2 or 1; None where there is none."""
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     except OSError:
@@ -81,7 +84,7 @@ def _counter_of(pid: int) -> Path | None:
 
 
 def _count(file: Path | None) -> int | None:
-    """The kills that ``file`` counts; None where it cannot be read (the cgroup went with its last process)."""
+    """The kills that ``file`` counts; None where it cannot be read (a cgroup vanishes with its last process)."""
     try:
         found = _OOM_KILL.search(file.read_bytes()) if file else None
     except OSError:

@@ -1,4 +1,4 @@
-"""Starting a run: check first, then create it, then hand it to a detached supervisor."""
+"""Launches a run: checks the spec, creates the run's directory and starts a detached supervisor. Resumes runs too."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from engine.host.version import package_version
 from engine.preflight import check, check_checkpoint_folder, resolved
 from engine.runs import hooks
 from engine.runs.device_locks import check_free
-from engine.runs.launchers import check_launcher, prepare
+from engine.runs.launchers import check_launcher, write_hostfile
 from engine.runs.store import RunStore
 from profiles.errors import UserError
 
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
 
-STARTUP_PATIENCE = 10.0  # seconds for a new supervisor to take its lock
+STARTUP_TIMEOUT = 10.0  # seconds for a new supervisor to acquire its lock
 
 
 def launch(
@@ -38,14 +38,13 @@ def launch(
     queue: bool = False,
     share_device: bool = False,
 ) -> RunDir:
-    """Start ``spec`` as a run of its own that outlives us. Raises ``UserError`` before anything is created.
+    """Start ``spec`` as a run in processes of its own. Raises ``UserError`` before anything is created.
 
-    A device that another run uses is refused; with ``queue`` the run waits for it, with ``share_device`` it does not
-    ask.
+    A device in use by another run is an error; with ``queue`` the run waits for it, with ``share_device`` it shares it.
     """
     spec = resolved(spec)
     if name is not None and (not name or "/" in name or name.startswith(".") or name == "latest"):
-        raise UserError(f"--name {name!r}: use a plain word other than latest, without a slash or a dot in front")
+        raise UserError(f"--name {name!r}: use a name without slashes that does not start with a dot and is not latest")
     out = Path(spec.train.out)
     check(spec, out / name if name else out)
     check_launcher(spec)
@@ -78,13 +77,13 @@ def launch(
         "launched": time.monotonic(),
     }
     run = store.create(spec, start, state)
-    prepare(spec, run.path)
+    write_hostfile(spec, run.path)
     ensure_supervisor(run)
     return run
 
 
 def _check_name(store: RunStore, name: str, out: str) -> None:
-    """Whether no living run writes to the folder of that name: a young one has neither checkpoints nor a lock in it."""
+    """Raise ``UserError`` where an active run writes to that folder; a new run has no checkpoint or lock in it yet."""
     for run in (RunDir(store.runs / id) for id in store.ids()):
         if run.name == name and not run.ended() and run.spec().train.out == out:
             phase = run.summary()["phase"]
@@ -92,33 +91,33 @@ def _check_name(store: RunStore, name: str, out: str) -> None:
                 verb = "rm" if is_on_other_host(run.state()) else "stop"
                 raise UserError(
                     f"--name {name}: run {run.id} is {phase} and writes its checkpoints there;"
-                    f" choose another, or first: mla-tui {verb} {run.id}"
+                    f" choose another name, or first run: mla-tui {verb} {run.id}"
                 )
 
 
 def ensure_supervisor(run: RunDir) -> None:
-    """Return when a supervisor holds the run. Raises ``UserError`` where it cannot or must not."""
+    """Start a supervisor unless the run has one or has ended. Raises ``UserError`` where that is not possible here."""
     state = run.state()
     if is_locked(run.supervisor_lock) or state.get("phase") in ENDED:
         return
     if not run.is_on_this_boot(state):
-        raise UserError(_why_not_here(run))
-    run.spec()  # damaged, it is told here and not in the console of a supervisor that dies of it
+        raise UserError(_not_here(run))
+    run.spec()  # if it is damaged, fail here and not in the supervisor's console
     make_private_dir(run.path)
     start_supervisor(run)
-    deadline = time.monotonic() + STARTUP_PATIENCE
+    deadline = time.monotonic() + STARTUP_TIMEOUT
     while time.monotonic() < deadline:
         state = run.state()
         if state.get("phase") in ENDED:
             return
-        if is_locked(run.supervisor_lock) and (is_alive(state.get("supervisor")) or _answers(run)):
+        if is_locked(run.supervisor_lock) and (is_alive(state.get("supervisor")) or _is_listening(run)):
             return
         time.sleep(0.02)
     raise UserError(f"run {run.id}: its supervisor did not start; see {run.console_path}")
 
 
-def _answers(run: RunDir) -> bool:
-    """Whether a supervisor listens: on a full disk it cannot write into the state who it is."""
+def _is_listening(run: RunDir) -> bool:
+    """Whether a supervisor listens on the socket. On a full disk it cannot write its identity into the state."""
     try:
         wire.connect(run.socket_path).close()
     except OSError:
@@ -127,7 +126,7 @@ def _answers(run: RunDir) -> bool:
 
 
 def run_pending_hooks(run: RunDir) -> None:
-    """Have the hooks of an ended run of this host run that its supervisor, killed, could not run any more."""
+    """Start a supervisor for an ended run of this host whose supervisor was killed before it had run all hooks."""
     if (
         run.ended()
         and not is_on_other_host(run.state())
@@ -138,47 +137,47 @@ def run_pending_hooks(run: RunDir) -> None:
 
 
 def resume_run(run: RunDir) -> None:
-    """Start again a run of this host that was cut off, by a reboot too: it goes on from its last checkpoint.
+    """Restart a cut-off run of this host from its last checkpoint; a reboot may have cut it off.
 
-    Raises ``UserError`` for a run that was not cut off, and for one of another host.
+    Raises ``UserError`` for a run that is not cut off and for a run of another host.
     """
-    facts = run.status()
-    if is_on_other_host(facts) or not facts.get("host"):
-        raise UserError(_why_not_here(run))
-    if facts["phase"] != CUT_OFF:
-        raise UserError(f"run {run.id}: is {facts['phase']} and was not cut off; there is nothing to resume")
+    status = run.status()
+    if is_on_other_host(status) or not status.get("host"):
+        raise UserError(_not_here(run))
+    if status["phase"] != CUT_OFF:
+        raise UserError(f"run {run.id}: is {status['phase']}, not cut off; there is nothing to resume")
     if not run.is_on_this_boot():
         lock = Lock(run.supervisor_lock)
-        if lock.acquire(timeout=0.5):  # else somebody else has just done it
+        if lock.acquire(timeout=0.5):  # else another process is resuming it
             try:
-                if not run.is_on_this_boot():  # the other may have done it between our look and our lock
-                    _make_ours(run)
+                if not run.is_on_this_boot():  # another process may have done it before we got the lock
+                    _move_to_this_boot(run)
             finally:
                 lock.release()
     ensure_supervisor(run)
 
 
-def _make_ours(run: RunDir) -> None:
-    """Make a run of an earlier boot one of this boot. What it is killed within can be done again."""
-    state, facts = run.state(), run.status()
-    attempt = facts.get("attempt") or 0
-    if attempt and (facts.get("exit") or {}).get("attempt") != attempt:  # its trainer could not say why it ended
+def _move_to_this_boot(run: RunDir) -> None:
+    """Rewrite the state of a run of an earlier boot for this boot. Idempotent: it may be killed at any point."""
+    state, status = run.state(), run.status()
+    attempt = status.get("attempt") or 0
+    if attempt and (status.get("exit") or {}).get("attempt") != attempt:  # its trainer could not log its exit
         log = LogWriter(run.log_path, attempt)
         log.write("exit", code=None, signal=None, why=REBOOTED)
         log.close()
     write_json(run.state_path, {**state, "boot": boot_id(), "supervisor": None, "trainer": None})
 
 
-def _why_not_here(run: RunDir) -> str:
-    """Why no supervisor is started for a run of another host or boot, and what to do instead."""
-    facts = run.status()
-    if facts.get("host") == host_name():
+def _not_here(run: RunDir) -> str:
+    """The error for a run of another host or boot: why no supervisor is started, and what to do."""
+    status = run.status()
+    if status.get("host") == host_name():
         return (
-            f"run {run.id}: was cut off: {REBOOTED}; go on with: mla-tui resume {run.id},"
-            f" or forget it with: mla-tui rm {run.id}"
+            f"run {run.id}: was cut off: {REBOOTED}; continue it with: mla-tui resume {run.id},"
+            f" or remove it with: mla-tui rm {run.id}"
         )
-    checkpoint = facts.get("checkpoint")
-    here = f"go on here with: mla-tui launch --resume {checkpoint}" if checkpoint else "it has saved no checkpoint yet"
-    if facts.get("host"):
-        return f"run {run.id}: is on host {facts['host']}; resume it there with: mla-tui resume {run.id}; or {here}"
-    return f"run {run.id}: its state.json is damaged, so its host is not known; {here}"
+    checkpoint = status.get("checkpoint")
+    here = f"continue here with: mla-tui launch --resume {checkpoint}" if checkpoint else "it has no checkpoint yet"
+    if status.get("host"):
+        return f"run {run.id}: is on host {status['host']}; resume it there with: mla-tui resume {run.id}; or {here}"
+    return f"run {run.id}: its state.json is damaged, so its host is unknown; {here}"

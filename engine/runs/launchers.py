@@ -1,8 +1,8 @@
-"""The exact commands that start the ranks of a run, and what must be so before they can meet.
+"""Builds the commands that start the ranks of a run, and checks that the other hosts can be reached.
 
-One rank is started as it is. Several are started by torchrun, by DeepSpeed's runner or, inside an allocation, by Slurm;
-how ranks find each other is left to those. The machine of rank 0 holds the run: its supervisor starts the launcher and,
-when a rank dies, starts it again. On the other machines a person (or Slurm) runs what ``other_hosts`` gives.
+A single rank is started directly. Several are started by torchrun, by DeepSpeed's runner or, inside an allocation, by
+Slurm; the rendezvous is left to those. The run's directory is on the machine of rank 0, whose supervisor starts the
+launcher and restarts it when a rank dies. On the other machines the user (or Slurm) runs ``worker_commands``.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from engine.host.programs import TRAINER
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
-REACH_SECONDS = 4.0  # the kernel needs three to give a host up that answers no ARP
+CONNECT_TIMEOUT = 4.0  # seconds; the kernel takes three to give up on a host that does not answer ARP
 SSH_PORT = 22
 
 
 def launcher_of(spec: RunSpec) -> str | None:
-    """torchrun, deepspeed or slurm; None for a single rank, which needs none."""
+    """Return torchrun, deepspeed or slurm; None for a single rank, which needs no launcher."""
     if spec.ranks == 1 and spec.launch.launcher in ("auto", "torchrun"):
         return None
     return "torchrun" if spec.launch.launcher == "auto" else spec.launch.launcher
 
 
 def trainer_command(spec: RunSpec, run: Path, attempt: int) -> list[str]:
-    """What the supervisor of the run in ``run`` runs: rank 0 and, by way of a launcher, the others."""
+    """Return the command that starts the trainer of the run in ``run``: rank 0 and, through a launcher, the others."""
     target = ["-m", TRAINER, "--run", str(run), "--attempt", str(attempt)]
     match launcher_of(spec):
         case None:
@@ -43,27 +43,27 @@ def trainer_command(spec: RunSpec, run: Path, attempt: int) -> list[str]:
         case "deepspeed":
             return [*_deepspeed(spec, run / "hostfile"), *target[1:]]
         case _:
-            # Each machine's share of the run; the allocation's first machine, on which we are, is number 0.
+            # Each node runs its own torchrun; the first node of the allocation, this one, is node 0.
             torchrun = _torchrun(spec, "$SLURM_NODEID", socket.gethostname())
             words = [word if word.startswith("$") else shlex.quote(word) for word in (*torchrun, *target)]
             each = [f"--nodes={spec.launch.nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
             return ["srun", *each, "bash", "-c", "exec " + " ".join(words)]
 
 
-def prepare(spec: RunSpec, run: Path) -> None:
-    """Write beside the run what its launcher reads."""
+def write_hostfile(spec: RunSpec, run: Path) -> None:
+    """Write the file that DeepSpeed's runner reads into the run's directory; nothing for other launchers."""
     if launcher_of(spec) == "deepspeed":
         with open(run / "hostfile", "w", opener=private_opener) as file:
             file.write(hostfile(spec))
 
 
 def hostfile(spec: RunSpec) -> str:
-    """DeepSpeed's list of machines, with the ranks of each."""
+    """Return DeepSpeed's list of hosts with the ranks of each."""
     return "".join(f"{host} slots={spec.launch.gpus_per_node}\n" for host in hosts(spec) or ["localhost"])
 
 
-def other_hosts(spec: RunSpec) -> dict[str, str]:
-    """By host: the shell line to run there. It begins again when a rank has died, as the first host does."""
+def worker_commands(spec: RunSpec) -> dict[str, str]:
+    """Return host → the shell line to run there. Like the first host, it restarts its ranks when one has died."""
     if launcher_of(spec) != "torchrun":
         return {}
     lines = {}
@@ -74,14 +74,14 @@ def other_hosts(spec: RunSpec) -> dict[str, str]:
 
 
 def batch_script(spec: RunSpec, launch: str) -> str:
-    """What to hand to ``sbatch``; ``launch`` is the ``mla-tui launch …`` that starts the run inside the allocation."""
+    """Return a script for ``sbatch``; ``launch`` is the ``mla-tui launch …`` to run inside the allocation."""
     return f"""#!/bin/bash
 #SBATCH --job-name={spec.profile}
 #SBATCH --nodes={spec.launch.nodes}
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node={spec.launch.gpus_per_node}
 #SBATCH --output={spec.profile}-%j.out
-# The first machine holds the run: attach to it there. The allocation lasts as long as the run does.
+# The run is on the first node: attach to it there. The allocation lasts as long as the run.
 set -euo pipefail
 run=$({launch})
 mla-tui watch "$run"
@@ -93,8 +93,8 @@ def hosts(spec: RunSpec) -> list[str]:
 
 
 def check_launcher(spec: RunSpec) -> None:
-    """Whether the ranks of ``spec`` can be started from here. Raises ``UserError``."""
-    launcher, named = launcher_of(spec), hosts(spec)
+    """Raise ``UserError`` where the ranks of ``spec`` cannot be started from this host."""
+    launcher, names = launcher_of(spec), hosts(spec)
     if launcher is None:
         return
     if launcher == "slurm":
@@ -103,20 +103,20 @@ def check_launcher(spec: RunSpec) -> None:
                 "launch.launcher: slurm: this is not inside an allocation; write the batch script with"
                 " mla-tui launch … --dry-run > run.sbatch, then: sbatch run.sbatch"
             )
-        _need("srun", "launch.launcher: slurm")
+        _require("srun", "launch.launcher: slurm")
         return
     if spec.launch.nodes == 1:
         return
-    if len(named) != spec.launch.nodes:
+    if len(names) != spec.launch.nodes:
         raise UserError(
-            f"launch.hosts: names {len(named)} machines, launch.nodes is {spec.launch.nodes};"
-            " name each, this one first: -s launch.hosts=this,that"
+            f"launch.hosts: names {len(names)} hosts, launch.nodes is {spec.launch.nodes};"
+            " name each one, this one first: -s launch.hosts=this,that"
         )
-    _check_first(named[0], spec.launch.port)
-    for host in named[1:]:
+    _check_first(names[0], spec.launch.port)
+    for host in names[1:]:
         _check_reachable(host, by_ssh=launcher == "deepspeed")
     if launcher == "deepspeed":
-        _need("pdsh", "launch.launcher: deepspeed, which starts the ranks of other machines with it")
+        _require("pdsh", "launch.launcher: deepspeed, which starts the ranks of other hosts with it")
 
 
 def _torchrun(spec: RunSpec, node: str, first_host: str) -> list[str]:
@@ -124,16 +124,16 @@ def _torchrun(spec: RunSpec, node: str, first_host: str) -> list[str]:
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={launch.gpus_per_node}"]
     if launch.nodes == 1:
         return [*command, "--standalone"]
-    meeting = [f"--master-addr={first_host}", f"--master-port={launch.port}"]
-    return [*command, f"--nnodes={launch.nodes}", "--node-rank", node, *meeting]
+    rendezvous = [f"--master-addr={first_host}", f"--master-port={launch.port}"]
+    return [*command, f"--nnodes={launch.nodes}", "--node-rank", node, *rendezvous]
 
 
-def _deepspeed(spec: RunSpec, listed: Path) -> list[str]:
+def _deepspeed(spec: RunSpec, hostfile: Path) -> list[str]:
     command = [sys.executable, "-m", "deepspeed.launcher.runner", "--no_local_rank"]
     if spec.launch.nodes == 1:
         return [*command, f"--num_gpus={spec.launch.gpus_per_node}", "--module"]
-    meeting = [f"--master_addr={_first_host(spec)}", f"--master_port={spec.launch.port}"]
-    return [*command, f"--hostfile={listed}", *meeting, "--module"]
+    rendezvous = [f"--master_addr={_first_host(spec)}", f"--master_port={spec.launch.port}"]
+    return [*command, f"--hostfile={hostfile}", *rendezvous, "--module"]
 
 
 def _first_host(spec: RunSpec) -> str:
@@ -141,7 +141,7 @@ def _first_host(spec: RunSpec) -> str:
 
 
 def _check_first(host: str, port: int) -> None:
-    """Whether ``host`` is this machine and ``port`` is free on it."""
+    """Raise ``UserError`` where ``host`` is not this machine or ``port`` is in use on it."""
     address = _resolve(host)
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -150,39 +150,39 @@ def _check_first(host: str, port: int) -> None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise UserError(
-                    f"launch.port: {port} is taken on {host}; use another: -s launch.port={port + 1}"
+                    f"launch.port: {port} is in use on {host}; use another one: -s launch.port={port + 1}"
                 ) from None
             raise UserError(
-                f"launch.hosts: {host} is not this machine, and the first one holds the run;"
+                f"launch.hosts: {host} is not this machine, and the first host must be;"
                 " launch there, or name this one first"
             ) from None
 
 
 def _check_reachable(host: str, *, by_ssh: bool) -> None:
-    """Whether ``host`` is there at all; what it lets in is another matter, except for ssh where that is needed."""
+    """Raise ``UserError`` where ``host`` cannot be reached; with ``by_ssh`` also where it does not answer ssh."""
     address = _resolve(host)
     try:
-        with socket.create_connection((address, SSH_PORT), timeout=REACH_SECONDS):
+        with socket.create_connection((address, SSH_PORT), timeout=CONNECT_TIMEOUT):
             return
     except ConnectionRefusedError:
         if not by_ssh:
             return
-        why = "has no ssh"
+        why = "does not accept ssh connections"
     except TimeoutError:
         if not by_ssh:
-            return  # a firewall answers nothing either
-        why = "does not answer ssh"
+            return  # a firewall drops the connection too
+        why = "does not answer on the ssh port"
     except OSError as error:
         why = f"cannot be reached: {error.strerror}"
-    raise UserError(f"launch.hosts: {host} {why}; see that it is up and named rightly")
+    raise UserError(f"launch.hosts: {host} {why}; check that it is up and that the name is right")
 
 
 def _resolve(host: str) -> str:
     with contextlib.suppress(OSError, UnicodeError):
         return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
-    raise UserError(f"launch.hosts: {host} is no known machine; write its address, or its name as in /etc/hosts")
+    raise UserError(f"launch.hosts: {host} is not a known host; write its address, or its name as in /etc/hosts")
 
 
-def _need(program: str, whose: str) -> None:
+def _require(program: str, setting: str) -> None:
     if shutil.which(program) is None:
-        raise UserError(f"{whose}: {program} is not installed")
+        raise UserError(f"{setting}: {program} is not installed")

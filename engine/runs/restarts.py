@@ -1,22 +1,22 @@
-"""Whether a run whose trainer has ended is begun again, and after how long."""
+"""Decides whether and after how long a run whose trainer exited is restarted."""
 
 from __future__ import annotations
 
-RESTARTS = 5  # in a row without a step beyond the furthest one
-LONGEST_BACKOFF = 60.0
+MAX_RESTARTS = 5  # in a row without a step beyond the furthest one
+MAX_BACKOFF = 60.0  # seconds
 
 
 class Restarts:
-    """Counts restarts that came no further than any before."""
+    """Counts restarts without progress."""
 
     def __init__(self) -> None:
         self._failures = 0
         self._furthest = 0
 
-    def next(self, step: int) -> float | None:
-        """Seconds to wait before the next start after an end at ``step``; None where it is enough."""
+    def next_backoff(self, step: int) -> float | None:
+        """Return the seconds to wait before the restart after an exit at ``step``; None to give up."""
         self._failures = 1 if step > self._furthest else self._failures + 1
         self._furthest = max(self._furthest, step)
-        if self._failures > RESTARTS:
+        if self._failures > MAX_RESTARTS:
             return None
-        return min(LONGEST_BACKOFF, 2.0 ** (self._failures - 1) - 0.5)
+        return min(MAX_BACKOFF, 2.0 ** (self._failures - 1) - 0.5)

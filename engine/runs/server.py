@@ -1,7 +1,7 @@
-"""The log socket's server: what clients may ask, and the stream each of them reads at its own pace.
+"""Serves the log socket: answers requests and streams records to each client at the client's own pace.
 
-The log file is every client's queue. A client that does not read holds up its own stream and nothing else: it costs one
-file offset and one buffer, and it finds every record when it comes back.
+The log file is the queue of every client. A client that does not read delays only its own stream: it costs one file
+offset and one buffer, and receives every record when it reads again.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from engine.host.files import write_stderr
 from engine.host.version import package_version
 from engine.runs.listener import Listener
 
-LIVE_KINDS = ("progress",)  # what a trainer may send past the log, and what of it is passed on
+LIVE_KINDS = ("progress",)  # what a trainer may send without logging it, and the fields that are passed on
 LIVE_FIELDS = ("t", "kind", "attempt", "step", "micro_done", "micro_of", "tok_s")
 SEND_BUFFER = 64 << 10  # bytes a client may leave unread before its stream waits for it
-FIRST_REQUEST = 30.0  # seconds for a client to say what it came for
-CHUNKS_KEPT = 8  # pieces of the log as they were sent last: clients that keep up all want the same
-READ_ON = 0.2  # seconds for clients to read to the end of the log before we hang up
+FIRST_REQUEST_TIMEOUT = 30.0  # seconds
+CACHED_CHUNKS = 8  # encoded pieces of the log: clients that keep up all read the same ones
+CLOSE_GRACE = 0.2  # seconds for clients to read to the end of the log before they are disconnected
 
 
 class ServedRun(Protocol):
-    """What the server needs to know of the run it speaks for."""
+    """What the server needs of the run it serves."""
 
     run_dir: RunDir
     index: LogIndex
@@ -53,41 +53,41 @@ class Server:
         await self._listener.start()
 
     async def close(self) -> None:
-        """Let every client read to the end of the log, then hang up."""
-        self.changed()
-        await self._listener.close(READ_ON)
+        """Let every client read to the end of the log, then disconnect it."""
+        self.notify()
+        await self._listener.close(CLOSE_GRACE)
         self._tail.close()
 
-    def changed(self) -> None:
-        """The log has grown or a live record has come: wake every stream."""
+    def notify(self) -> None:
+        """Wake every stream: the log has grown or there is a live record."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     def publish(self, record: Record) -> None:
-        """Show a live-only record to whoever watches now; of each kind only the newest is kept."""
+        """Send a live-only record to the subscribed clients; of each kind only the newest is kept."""
         self._live_count += 1
         self._live[record["kind"]] = (self._live_count, _event(record))
-        self.changed()
+        self.notify()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one client's requests until it leaves."""
+        """Answer one client's requests until it disconnects."""
         writer.transport.set_write_buffer_limits(high=SEND_BUFFER)
         stream: asyncio.Task[None] | None = None
-        patience: float | None = FIRST_REQUEST
+        timeout: float | None = FIRST_REQUEST_TIMEOUT
         try:
             while True:
                 id, method = None, "request"
                 try:
-                    async with asyncio.timeout(patience):
+                    async with asyncio.timeout(timeout):
                         line = await _read_request(reader)
-                    patience = None
+                    timeout = None
                     id, method, params = wire.decode_request(line)
                     if method == "event":
-                        self._take_live(params)
+                        self._accept_live(params)
                     elif method == "subscribe":
                         start = _number(params, "from", 0)
                         if stream is not None:
-                            raise wire.RpcError(wire.REFUSED, "subscribe: this connection is subscribed already")
+                            raise wire.RpcError(wire.REFUSED, "subscribe: this connection is already subscribed")
                         writer.write(wire.encode({"id": id, "result": {"from": start}}))
                         stream = asyncio.create_task(self._stream(writer, start))
                     else:
@@ -99,11 +99,11 @@ class Server:
                 except RecursionError:
                     writer.write(_error(id, wire.RpcError(wire.INVALID_PARAMS, "params are nested too deep")))
                 except ConnectionError:
-                    raise  # an OSError too, but there is nobody left to tell
+                    raise  # an OSError too, but there is no client left to answer
                 except OSError as error:
                     writer.write(_error(id, wire.RpcError(wire.REFUSED, f"{method}: {error.strerror}")))
                 await writer.drain()
-                await asyncio.sleep(0)  # whoever sends many requests at once waits his turn after each
+                await asyncio.sleep(0)  # a client that sends many requests at once must not starve the others
         finally:
             if stream is not None:
                 stream.cancel()
@@ -132,14 +132,14 @@ class Server:
             by, id = str(params.pop("by", "socket"))[:100], params.pop("id", None)
             if id is not None and not commands.is_id(id):
                 raise wire.RpcError(wire.INVALID_PARAMS, f"id: {wire.short_repr(id)} is not 12 hexadecimal digits")
-            # In a thread, for it waits for the disk.
+            # In a thread, because it waits for the disk.
             id = await asyncio.to_thread(commands.append, run.run_dir.commands_path, method, params, by, id)
             if method == "stop":
                 run.kill_trainer(id) if params.get("kill") is True else run.request_stop(id)
             return {"id": id, "state": "pending"}
         raise wire.RpcError(wire.METHOD_NOT_FOUND, f"{wire.short_repr(method)[1:-1]}: no such method")
 
-    def _take_live(self, record: dict[str, Any]) -> None:
+    def _accept_live(self, record: dict[str, Any]) -> None:
         record = {name: record[name] for name in LIVE_FIELDS if name in record}
         if record.get("kind") in LIVE_KINDS:
             record = finite(record)
@@ -148,7 +148,7 @@ class Server:
                 self.publish(record)
 
     async def _stream(self, writer: asyncio.StreamWriter, start: int) -> None:
-        """Send every record from ``start`` on, then what comes, waiting for the client where it is slow."""
+        """Send every record from ``start`` on, then each new one, waiting for a slow client."""
         at, seen = start, self._live_count
         try:
             while True:
@@ -169,44 +169,44 @@ class Server:
         except ConnectionError:
             pass
         except Exception as error:
-            write_stderr(f"log.sock: a client's stream ended by {error!r}")
-            writer.close()  # it will come again, or read the files
+            write_stderr(f"log.sock: a client's stream failed: {error!r}")
+            writer.close()  # the client reconnects, or reads the files
 
     def _events(self, at: int) -> tuple[bytes, int]:
-        """What the log says from ``at`` on, a chunk of it as it is sent, and where that ends."""
+        """Return a chunk of the log from ``at`` on, encoded, and the offset at which it ends."""
         if at not in self._chunks:
             self._tail.offset = at
             records = self._tail.poll()
             if not records:
                 return b"", self._tail.offset
             events = b"".join(_event({"at": offset, **record}) for offset, record in records)
-            if len(self._chunks) >= CHUNKS_KEPT:
+            if len(self._chunks) >= CACHED_CHUNKS:
                 del self._chunks[next(iter(self._chunks))]
             self._chunks[at] = events, self._tail.offset
         return self._chunks[at]
 
 
 async def _read_request(reader: asyncio.StreamReader) -> bytes:
-    """One line. Raises ``RpcError`` where it is too long, after throwing it away, so that the next can be read."""
-    whole = True
+    """Read one line. Raises ``RpcError`` where it is too long, after discarding it, so that the next can be read."""
+    complete = True
     while True:
         try:
             line = await reader.readuntil(b"\n")
         except asyncio.LimitOverrunError as error:
             await reader.readexactly(error.consumed)
-            whole = False
+            complete = False
             continue
-        if not whole:
-            raise wire.RpcError(wire.INVALID_REQUEST, f"a request may hold {wire.REQUEST_LIMIT} bytes")
+        if not complete:
+            raise wire.RpcError(wire.INVALID_REQUEST, f"a request may have {wire.REQUEST_LIMIT} bytes at most")
         return line
 
 
 def _event(record: Record) -> bytes:
-    """The line that tells of a record; nothing where it cannot be told, as one that is nested beyond reason."""
+    """Encode a record as an event; empty where it cannot be encoded because it is nested too deep."""
     message = {"method": "event", "params": record}
     try:
         return wire.encode(message)
-    except ValueError:  # a foreign writer's number without end
+    except ValueError:  # NaN or infinity from a foreign writer
         return wire.encode(finite(message))
     except RecursionError:
         return b""
@@ -219,7 +219,9 @@ def _error(id: Any, error: wire.RpcError) -> bytes:
 def _number(params: dict[str, Any], name: str, default: int) -> int:
     value = params.get(name, default)
     if not schema.is_whole(value):
-        raise wire.RpcError(wire.INVALID_PARAMS, f"{name}: {wire.short_repr(value)} is not a whole number from 0 on")
+        raise wire.RpcError(
+            wire.INVALID_PARAMS, f"{name}: {wire.short_repr(value)} is not a whole number of at least 0"
+        )
     return int(value)
 
 

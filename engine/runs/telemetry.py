@@ -1,4 +1,4 @@
-"""What the machine is doing, in bytes, watts and degrees: psutil for the host, NVML for the card."""
+"""Samples memory (bytes), power (watts) and temperature (°C): psutil for the host, NVML for the GPU."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ Sample = dict[str, float | int | None]
 
 
 class Telemetry:
-    """Samples one trainer process and the machine it runs on. What cannot be read is None, never guessed."""
+    """Samples one trainer process and its machine. A value that cannot be read is None, never a guess."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._process: psutil.Process | None = None
         self._device = visible_device()
         self._apple = ApplePower()
-        self.device_lost = False  # its driver says that the card has fallen off the bus
+        self.device_lost = False  # the driver reports that the GPU has fallen off the bus
 
     @property
     def has_device(self) -> bool:
-        """Whether there is an NVIDIA card to sample."""
+        """Whether there is an NVIDIA GPU to sample."""
         return self._device is not None
 
-    def watch(self, pid: int | None) -> None:
-        """Take ``pid`` as the trainer from now on."""
+    def set_process(self, pid: int | None) -> None:
+        """Sample the process ``pid`` from now on; None for no process."""
         try:
             self._process = psutil.Process(pid) if pid else None
         except psutil.Error:
@@ -63,9 +63,9 @@ class Telemetry:
         return disk.f_bavail * disk.f_frsize
 
     def _device_sample(self) -> Sample:
-        empty: Sample = dict.fromkeys(("device_used", "device_total", "device_util", "power_w", "temp_c"))
+        values: Sample = dict.fromkeys(("device_used", "device_total", "device_util", "power_w", "temp_c"))
         if self._device is None:
-            return empty | {"power_w": self._apple.watts()}
+            return values | {"power_w": self._apple.watts()}
         import pynvml as nv
 
         reads: dict[str, Callable[[], float]] = {
@@ -77,22 +77,22 @@ class Telemetry:
         }
         for name, read in reads.items():
             try:
-                empty[name] = read()
-            except nv.NVMLError as error:  # this card does not tell, or is not there any more
+                values[name] = read()
+            except nv.NVMLError as error:  # not supported by this GPU, or the GPU is gone
                 self.device_lost = self.device_lost or error.value == nv.NVML_ERROR_GPU_IS_LOST
-        return empty
+        return values
 
 
-class Minute:
-    """Gathers samples into ``{name: [min, max]}``."""
+class MinMax:
+    """Reduces samples to ``{name: [min, max]}``."""
 
     def __init__(self) -> None:
-        self.spans: dict[str, list[float]] = {}
+        self.ranges: dict[str, list[float]] = {}
         self.samples = 0
 
     def add(self, sample: Sample) -> None:
         self.samples += 1
         for name, value in sample.items():
             if value is not None:
-                span = self.spans.setdefault(name, [value, value])
+                span = self.ranges.setdefault(name, [value, value])
                 span[0], span[1] = min(span[0], value), max(span[1], value)

@@ -1,4 +1,4 @@
-"""The supervisor's look at the machine, once a second: shown live, logged as a minute's lowest and highest."""
+"""Samples the machine once a second: publishes each sample live, logs the minimum and maximum of each minute."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from typing import Any
 
 from engine.runs.hooks import Write
 from engine.runs.resource_alerts import ResourceAlerts
-from engine.runs.telemetry import Minute, Telemetry
+from engine.runs.telemetry import MinMax, Telemetry
 
-MINUTE = 60
+SAMPLES_PER_RECORD = 60
 
 
 class TelemetrySampler:
-    """``show`` is given every sample; ``write`` logs minutes and alerts."""
+    """``publish`` receives every sample; ``write`` logs the minutes and the alerts."""
 
     def __init__(
-        self, telemetry: Telemetry, alarms: ResourceAlerts, write: Write, show: Callable[[dict[str, Any]], None]
+        self, telemetry: Telemetry, alerts: ResourceAlerts, write: Write, publish: Callable[[dict[str, Any]], None]
     ):
         self._telemetry = telemetry
-        self._alarms = alarms
+        self._alerts = alerts
         self._write = write
-        self._show = show
-        self._lost = False
+        self._publish = publish
+        self._device_lost = False
 
-    async def go_on(self, checkpoint_bytes: Callable[[], int | None]) -> None:
-        """Measure until cancelled; what the last minute gathered is logged then too."""
-        minute, started = Minute(), time.monotonic()
+    async def run(self, checkpoint_bytes: Callable[[], int | None]) -> None:
+        """Sample until cancelled; then log what the last minute has so far."""
+        minute, started = MinMax(), time.monotonic()
         try:
             while True:
                 sample = self._telemetry.sample()
                 minute.add(sample)
-                self._show({"t": time.time(), "kind": "telemetry", **sample})
-                for what, text in self._alarms.check(sample, checkpoint_bytes()):
+                self._publish({"t": time.time(), "kind": "telemetry", **sample})
+                for what, text in self._alerts.check(sample, checkpoint_bytes()):
                     self._write("alert", what=what, text=text)
-                if self._telemetry.device_lost and not self._lost:
-                    self._lost = True
-                    text = "the card is lost to its driver; it may take a boot to get it back"
+                if self._telemetry.device_lost and not self._device_lost:
+                    self._device_lost = True
+                    text = "the driver has lost the GPU; a reboot may bring it back"
                     self._write("alert", what="device_lost", text=text)
-                if minute.samples >= MINUTE:
-                    self._write("telemetry", **minute.spans)
-                    minute = Minute()
-                # A fixed beat: the time a sample takes does not add up.
+                if minute.samples >= SAMPLES_PER_RECORD:
+                    self._write("telemetry", **minute.ranges)
+                    minute = MinMax()
+                # Aligned to the start, so that the time a sample takes does not add up.
                 await asyncio.sleep(1.0 - (time.monotonic() - started) % 1.0)
         finally:
             if minute.samples:
-                self._write("telemetry", **minute.spans)
+                self._write("telemetry", **minute.ranges)

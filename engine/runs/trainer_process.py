@@ -1,4 +1,4 @@
-"""The trainer of a run as a process: started by this supervisor or adopted from a dead one, watched, and ended."""
+"""Starts, adopts, watches and kills the trainer process of a run."""
 
 from __future__ import annotations
 
@@ -14,108 +14,111 @@ from typing import Any
 from engine.events.run_dir import RunDir
 from engine.host.files import read_json
 from engine.host.process import is_alive, is_locked, process_identity, spawn_detached
-from engine.runs.exit_reason import ExitReason, OomKillCounter, death
+from engine.runs.exit_reason import ExitReason, OomKillCounter, exit_reason
 
-NAMING_PATIENCE = 1.0  # seconds for a trainer that has its lock to write its name
-LAUNCHER_PATIENCE = 5.0  # seconds for a launcher to end its ranks
-LOOK = 0.05
+IDENTITY_TIMEOUT = 1.0  # seconds for a trainer that holds its lock to write its identity
+LAUNCHER_TIMEOUT = 5.0  # seconds for a launcher to end its ranks
+POLL = 0.05
 
 
 class TrainerProcess:
-    """``who`` is pid, start time and attempt of the living one, or None."""
+    """``process`` holds pid, start time and attempt of the live trainer; None where there is none."""
 
     def __init__(self, run: RunDir) -> None:
-        self.who: dict[str, Any] | None = None
+        self.process: dict[str, Any] | None = None
         self._run = run
         self._child: subprocess.Popen[bytes] | None = None
-        self._kills: OomKillCounter | None = None
-        self._gone = asyncio.Event()
+        self._oom_kills: OomKillCounter | None = None
+        self._exited = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def adopt(self) -> bool:
-        """Watch a trainer that another supervisor started, if one lives: it holds its lock and wrote who it is."""
-        for _ in range(round(NAMING_PATIENCE / LOOK)):
+        """Watch a live trainer that another supervisor started; False where there is none.
+
+        Such a trainer holds its lock and has written its identity.
+        """
+        for _ in range(round(IDENTITY_TIMEOUT / POLL)):
             if not is_locked(self._run.trainer_lock):
                 return False
-            who = read_json(self._run.trainer_identity_path)
-            if is_alive(who):
-                self._watch(who)
+            process = read_json(self._run.trainer_identity_path)
+            if is_alive(process):
+                self._watch(process)
                 return True
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL)
         return False
 
-    def start(self, argv: Sequence[str], attempt: int, env: Mapping[str, str], keep: Sequence[int]) -> None:
-        """Start ``argv``. Raises ``OSError`` where the machine has no room for a process."""
-        self._child = spawn_detached(argv, self._run.console_path, self._run.path, env, keep)
-        if sys.platform == "darwin":  # a Mac would fall asleep over a run that nobody touches
+    def start(self, argv: Sequence[str], attempt: int, env: Mapping[str, str], keep_fds: Sequence[int]) -> None:
+        """Start ``argv``. Raises ``OSError`` where the machine cannot start a process."""
+        self._child = spawn_detached(argv, self._run.console_path, self._run.path, env, keep_fds)
+        if sys.platform == "darwin":  # a Mac without user input would go to sleep
             awake = ["caffeinate", "-i", "-w", str(self._child.pid)]
             spawn_detached(awake, self._run.console_path, self._run.path)
         self._watch({**process_identity(self._child.pid), "attempt": attempt})
 
-    async def ended(self) -> ExitReason:
-        """Wait for its end; what the kernel says of it."""
-        await self._gone.wait()
-        child, self._child, who, self.who = self._child, None, self.who, None
-        own = child is not None and who is not None and child.pid == who["pid"]
-        code = await asyncio.to_thread(child.wait) if own and child is not None else None
-        return death(code, self._kills, self._run.console_path)
+    async def wait(self) -> ExitReason:
+        """Wait for the trainer to exit and return why it did, as far as the kernel knows."""
+        await self._exited.wait()
+        child, self._child, process, self.process = self._child, None, self.process, None
+        ours = child is not None and process is not None and child.pid == process["pid"]
+        code = await asyncio.to_thread(child.wait) if ours and child is not None else None
+        return exit_reason(code, self._oom_kills, self._run.console_path)
 
     def kill(self, launched: bool) -> None:
-        """End it without a word to say; where it was ``launched`` by another program also that, and so all ranks."""
+        """Kill the trainer by SIGKILL; with ``launched`` also its launcher, and so all ranks."""
         _kill(read_json(self._run.trainer_identity_path))
         if launched:
-            self.end_launcher()
-        elif self.who is not None:
-            _kill(self.who)  # it may have no name yet
+            self.kill_launcher()
+        elif self.process is not None:
+            _kill(self.process)  # it may not have written its identity yet
 
-    def end_launcher(self) -> None:
-        """End the launcher of ranks that have not met yet: nothing has begun, so nothing is lost."""
+    def kill_launcher(self) -> None:
+        """End the launcher and its ranks: by SIGTERM, after ``LAUNCHER_TIMEOUT`` by SIGKILL. Returns at once."""
         if self._child is not None:
-            task = asyncio.create_task(self._end_group(self._child.pid))  # it leads a session of its own
+            task = asyncio.create_task(self._kill_group(self._child.pid))  # the leader of a session of its own
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _end_group(self, leader: int) -> None:
+    async def _kill_group(self, leader: int) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(leader, number)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._gone.wait(), LAUNCHER_PATIENCE)
+                await asyncio.wait_for(self._exited.wait(), LAUNCHER_TIMEOUT)
                 return
 
-    def _watch(self, who: dict[str, Any]) -> None:
-        """Learn of the process's death by its pidfd, or by looking, where the platform has none."""
-        self.who = who
-        self._kills = OomKillCounter(who["pid"])
-        self._gone.clear()
+    def _watch(self, process: dict[str, Any]) -> None:
+        """Notice the exit of ``process`` by its pidfd; by polling, where the platform has none."""
+        self.process = process
+        self._oom_kills = OomKillCounter(process["pid"])
+        self._exited.clear()
         try:
-            pidfd = os.pidfd_open(who["pid"])
+            pidfd = os.pidfd_open(process["pid"])
         except (AttributeError, OSError):
-            task = asyncio.create_task(self._watch_by_looking(who))
+            task = asyncio.create_task(self._poll_until_exit(process))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             return
         loop = asyncio.get_running_loop()
 
-        def died() -> None:
+        def on_exit() -> None:
             loop.remove_reader(pidfd)
             os.close(pidfd)
-            self._gone.set()
+            self._exited.set()
 
-        loop.add_reader(pidfd, died)
+        loop.add_reader(pidfd, on_exit)
 
-    async def _watch_by_looking(self, who: dict[str, Any]) -> None:
-        while is_alive(who):
-            await asyncio.sleep(4 * LOOK)
-        self._gone.set()
+    async def _poll_until_exit(self, process: dict[str, Any]) -> None:
+        while is_alive(process):
+            await asyncio.sleep(4 * POLL)
+        self._exited.set()
 
 
-def _kill(who: dict[str, Any]) -> None:
-    """SIGKILL to the very process ``who`` names: a pid alone might by now be a stranger's, a pidfd is not."""
+def _kill(process: dict[str, Any]) -> None:
+    """Send SIGKILL to exactly that process: its pid may belong to another one by now, a pidfd cannot."""
     with contextlib.suppress(OSError):
-        pidfd = os.pidfd_open(int(who.get("pid", 0)))
+        pidfd = os.pidfd_open(int(process.get("pid", 0)))
         try:
-            if is_alive(who):
+            if is_alive(process):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         finally:
             os.close(pidfd)

@@ -36,7 +36,7 @@ def test_a_run_that_a_reboot_cut_off_says_so_and_goes_on_when_asked(world: World
     world.run("watch", run.id, code=1)
     for command in ("checkpoint", "pause", "stop"):
         told = world.run(command, run.id, code=1).stderr
-        assert f"the machine was rebooted; go on with: mla-tui resume {run.id}" in told
+        assert f"the machine was rebooted; continue it with: mla-tui resume {run.id}" in told
         assert len(told.splitlines()) == 1
     assert world.processes() == []
 
@@ -106,7 +106,7 @@ def test_a_job_of_another_host_is_never_started_and_never_called_dead(world: Wor
         told = world.run(command, run.id, code=1).stderr
         assert told == (
             f"mla-tui: run {run.id}: is on host elsewhere; resume it there with: mla-tui resume {run.id};"
-            f" or go on here with: mla-tui launch --resume {saved}\n"
+            f" or continue here with: mla-tui launch --resume {saved}\n"
         )
     assert "no run was cut off" in world.run("resume", "--cut-off").stderr
     assert world.processes() == []

@@ -19,7 +19,7 @@ def test_a_second_launch_is_told_who_has_the_device(world: World) -> None:
     first = world.launch(*LONG, name="first")
     first.wait_step(1)
     told = world.run("launch", "-p", "nano", "--name", "second", code=1)
-    assert f"cpu: is used by run {first.id}" in told.stderr
+    assert f"cpu: is in use by run {first.id}" in told.stderr
     assert len(told.stderr.splitlines()) == 1
     assert [path.name for path in (world.home / "runs").iterdir()] == [first.id]
 

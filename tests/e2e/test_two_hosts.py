@@ -125,7 +125,7 @@ def test_a_host_that_is_not_there_is_named(world: World, two_hosts: list[str]) -
     for hosts, said in (
         ("10.77.0.1,10.77.0.9", "launch.hosts: 10.77.0.9 cannot be reached"),
         ("10.77.0.2,10.77.0.1", "launch.hosts: 10.77.0.2 is not this machine"),
-        ("10.77.0.1,no-such-machine.invalid", "no-such-machine.invalid is no known machine"),
+        ("10.77.0.1,no-such-machine.invalid", "no-such-machine.invalid is not a known host"),
     ):
         arguments[-1] = f"hosts={hosts}"
         done = subprocess.run(
@@ -150,5 +150,5 @@ def test_a_port_that_is_taken_is_named(world: World, two_hosts: list[str]) -> No
         world.refused(
             *("launch", "-p", "nano", "-s", "nodes=2", "-s", "hosts=127.0.0.1,127.0.0.2", "-s", f"port={port}"),
             code=1,
-            said=f"launch.port: {port} is taken on 127.0.0.1; use another",
+            said=f"launch.port: {port} is in use on 127.0.0.1; use another",
         )

@@ -1,4 +1,4 @@
-"""A store of one's own, and runs in it as a launch, a supervisor and a trainer leave them."""
+"""A store of its own for each test, and runs in it as a launch, a supervisor and a trainer leave them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def make_run(store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 @pytest.fixture
 async def run(make_run: Make) -> AsyncIterator[Served]:
-    """A living run, its supervisor's lock held."""
+    """An active run; the lock of its supervisor is held."""
     run_dir = make_run(supervisor=process_identity(os.getpid()), trainer=process_identity(os.getpid()))
     served = Served(run_dir, LogWriter(run_dir.log_path, 1))
     lock = Lock(run_dir.supervisor_lock)

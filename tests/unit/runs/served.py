@@ -1,4 +1,4 @@
-"""A run that a server speaks for. Server and log are real; the trainer's part is played by a ``LogWriter``."""
+"""A run with a server. Server and log are real; a ``LogWriter`` stands for the trainer."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
 from engine.runs.server import Server
 
-PATIENCE = 20.0
+TIMEOUT = 20.0  # seconds
 
 
 @dataclass
 class Served:
-    """A run that is looked after: its log_index follows the log, as the supervisor's does."""
+    """A run under supervision: its index follows the log, as the supervisor's does."""
 
     run_dir: RunDir
     log: LogWriter
@@ -37,4 +37,4 @@ class Served:
     def write(self, kind: str, **fields: Any) -> None:
         self.log.write(kind, **fields)
         self.index.poll()
-        self.server.changed()
+        self.server.notify()

@@ -14,7 +14,7 @@ from engine.host.process import process_identity
 from engine.runs.client import RunClient
 from engine.runs.store import RunStore
 from profiles.errors import UserError
-from tests.unit.runs.served import PATIENCE, Served
+from tests.unit.runs.served import TIMEOUT, Served
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Make
@@ -47,7 +47,7 @@ async def test_history_and_then_records_give_each_step_once_while_a_writer_appen
         return seen
 
     watchers = [watch(after) for after in (0, 100, 300)]
-    _, *seen = await asyncio.wait_for(asyncio.gather(write(), *watchers), PATIENCE)
+    _, *seen = await asyncio.wait_for(asyncio.gather(write(), *watchers), TIMEOUT)
     assert seen == [list(range(1, last + 1))] * 3
 
 
@@ -70,7 +70,7 @@ async def test_records_go_on_from_the_files_when_the_socket_is_lost_and_say_so(r
                 case 3:
                     return
 
-    await asyncio.wait_for(watch(), PATIENCE)
+    await asyncio.wait_for(watch(), TIMEOUT)
     assert seen == ["up", 1, "lost", 2, "up", 3]
 
 
@@ -83,7 +83,7 @@ async def test_a_socket_that_closes_before_it_has_answered_was_never_there(run: 
         writer.close()
 
     server = await asyncio.start_unix_server(hang_up, sock=wire.listen(run.run_dir.socket_path))
-    first = await asyncio.wait_for(anext(RunClient(run.run_dir).records()), PATIENCE)
+    first = await asyncio.wait_for(anext(RunClient(run.run_dir).records()), TIMEOUT)
     assert (first["kind"], first["at"]) == ("step", 0)
     server.close()
 
@@ -98,12 +98,12 @@ async def test_records_of_an_ended_run_end(make_run: Make) -> None:
     async def watch() -> list[dict[str, Any]]:
         return [record async for record in RunClient(run_dir).records()]
 
-    records = await asyncio.wait_for(watch(), PATIENCE)
+    records = await asyncio.wait_for(watch(), TIMEOUT)
     assert [r["kind"] for r in records] == ["step", "step", "step", "state"]
     assert records[0]["at"] == 0
     link = RunClient(run_dir)
     assert [p[0] for p in (await link.history(["loss"]))["series"]["loss"]] == [1, 2, 3]
-    with pytest.raises(UserError, match=rf"run {run_dir.id}: has finished; pause needs a living run"):
+    with pytest.raises(UserError, match=rf"run {run_dir.id}: has finished; pause needs an active run"):
         await link.request("pause")
 
 

@@ -1,4 +1,4 @@
-"""The lock on a device lasts as long as any process that shares it."""
+"""A device lock lasts as long as any process that shares it, and waiting runs get it in order of age."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from profiles.errors import UserError
 HOLD = "import sys, time; print('held', flush=True); sys.stdin.read()"
 
 
-def test_a_lock_outlives_the_process_that_took_it(tmp_path: Path) -> None:
+def test_a_lock_outlives_the_process_that_acquired_it(tmp_path: Path) -> None:
     locks = DeviceLocks(tmp_path, ["cpu"])
-    assert locks.take("first") is None
+    assert locks.acquire("first") is None
     child = subprocess.Popen(
         [sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=locks.fds
     )
@@ -26,67 +26,67 @@ def test_a_lock_outlives_the_process_that_took_it(tmp_path: Path) -> None:
     child.stdout.readline()
     locks.release()
     assert holder(tmp_path, "cpu") == "first"
-    assert DeviceLocks(tmp_path, ["cpu"]).take("second") == ("cpu", "first")
+    assert DeviceLocks(tmp_path, ["cpu"]).acquire("second") == ("cpu", "first")
     child.communicate()
     assert holder(tmp_path, "cpu") is None
 
 
-def test_an_inherited_lock_is_known_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inherited_lock_is_recognized_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locks = DeviceLocks(tmp_path, ["cpu", "mlx"])
-    assert locks.take("run") is None
-    with open(tmp_path / "stranger", "w") as stranger:
-        monkeypatch.setenv(LOCK_FDS_ENV, f"{locks.env[LOCK_FDS_ENV]},{stranger.fileno()},999999,x")
+    assert locks.acquire("run") is None
+    with open(tmp_path / "other", "w") as other:
+        monkeypatch.setenv(LOCK_FDS_ENV, f"{locks.env[LOCK_FDS_ENV]},{other.fileno()},999999,x")
         heir = DeviceLocks(tmp_path, ["cpu", "mlx"])
         assert set(heir.fds) == set(locks.fds)
-        assert heir.take("run") is None
+        assert heir.acquire("run") is None
 
 
-def test_of_two_devices_both_or_none(tmp_path: Path) -> None:
+def test_two_devices_are_locked_together_or_not_at_all(tmp_path: Path) -> None:
     one, both = DeviceLocks(tmp_path, ["b"]), DeviceLocks(tmp_path, ["a", "b"])
-    assert one.take("one") is None
-    assert both.take("both") == ("b", "one")
+    assert one.acquire("one") is None
+    assert both.acquire("both") == ("b", "one")
     assert holder(tmp_path, "a") is None
     one.release()
-    assert both.take("both") is None
+    assert both.acquire("both") is None
 
 
-def test_who_waits_longest_is_next(tmp_path: Path) -> None:
+def test_the_run_that_waits_longest_is_next(tmp_path: Path) -> None:
     first, second, third, late = (DeviceLocks(tmp_path, ["cpu"]) for _ in range(4))
-    assert first.take("1") is None
-    assert third.take("3") == ("cpu", "1")
-    assert second.take("2") == ("cpu", "1")
+    assert first.acquire("1") is None
+    assert third.acquire("3") == ("cpu", "1")
+    assert second.acquire("2") == ("cpu", "1")
     first.release()
-    assert third.take("3") == ("cpu", "2")
-    assert late.take("4") == ("cpu", "2")
-    assert second.take("2") is None
-    assert late.take("4") == ("cpu", "2")
+    assert third.acquire("3") == ("cpu", "2")
+    assert late.acquire("4") == ("cpu", "2")
+    assert second.acquire("2") is None
+    assert late.acquire("4") == ("cpu", "2")
     second.release()
-    third.release()  # it was stopped while it waited
-    assert late.take("4") is None
+    third.release()  # stopped while waiting
+    assert late.acquire("4") is None
     late.release()
     assert [path.name for path in (tmp_path / "devices").iterdir()] == ["cpu.lock"]
 
 
-def test_who_died_waiting_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_run_that_died_waiting_does_not_block_the_queue(tmp_path: Path) -> None:
     (tmp_path / "devices").mkdir()
-    left = tmp_path / "devices" / "cpu.wait.1"
-    left.touch()
-    assert DeviceLocks(tmp_path, ["cpu"]).take("2") is None
-    assert not left.exists()
+    stale = tmp_path / "devices" / "cpu.wait.1"
+    stale.touch()
+    assert DeviceLocks(tmp_path, ["cpu"]).acquire("2") is None
+    assert not stale.exists()
 
 
-def test_a_taken_device_is_named_with_the_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_in_use_is_named_with_the_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     spec = registry.load("cpu_demo")
     assert devices_of(spec) == ["cpu"]
     check_free(tmp_path, spec)
     locks = DeviceLocks(tmp_path, ["cpu"])
-    locks.take("20261125-1-x")
-    with pytest.raises(UserError, match=r"cpu: is used by run 20261125-1-x; wait for it with --queue"):
+    locks.acquire("20261125-1-x")
+    with pytest.raises(UserError, match=r"cpu: is in use by run 20261125-1-x; wait for it with --queue"):
         check_free(tmp_path, spec)
 
 
-def test_cards_are_locked_by_their_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_locked_by_their_uuids(monkeypatch: pytest.MonkeyPatch) -> None:
     pynvml = pytest.importorskip("pynvml")
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 4)

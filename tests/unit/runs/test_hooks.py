@@ -1,4 +1,4 @@
-"""Hooks: which records are events, what a command is given, and that none of them can hold up or end its supervisor."""
+"""Hooks: which records are events, what a command receives, and that no hook can block or end the supervisor."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
     return write
 
 
-class Watched:
-    """A run's log, and hooks that take each record as a supervisor hands it over."""
+class HookedRun:
+    """A run's log, and hooks that receive each record as they do in a supervisor."""
 
     def __init__(self, run_dir: RunDir, state: dict[str, Any] | None = None) -> None:
         self.run_dir = run_dir
@@ -53,7 +53,7 @@ class Watched:
     def write(self, kind: str, **fields: Any) -> None:
         self.log.write(kind, **fields)
         for at, record in read_all(self.run_dir.log_path, self.at):
-            self.hooks.take(at, record)
+            self.hooks.enqueue(at, record)
         self.at = self.run_dir.log_path.stat().st_size
 
     def warnings(self) -> list[str]:
@@ -61,16 +61,16 @@ class Watched:
 
 
 @pytest.fixture
-def run(make_run: Make, configure: Configure) -> Watched:
-    return Watched(make_run("demo"))
+def run(make_run: Make, configure: Configure) -> HookedRun:
+    return HookedRun(make_run("demo"))
 
 
-def told(path: Path) -> list[dict[str, Any]]:
+def received(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-async def test_each_event_runs_its_command_with_its_record(run: Watched, configure: Configure, tmp_path: Path) -> None:
-    out = tmp_path / "told"
+async def test_each_event_runs_its_command(run: HookedRun, configure: Configure, tmp_path: Path) -> None:
+    out = tmp_path / "received"
     configure(**dict.fromkeys(("finished", "failed", "oom", "nan", "stall"), f"cat >> {out}"))
     run.write("state", phase="running", reason="")
     run.write("oom", where="backward", wanted=5)
@@ -81,30 +81,30 @@ async def test_each_event_runs_its_command_with_its_record(run: Watched, configu
     run.write("state", phase="failed", reason="no more")
     run.write("state", phase="finished", reason="")
     await run.hooks.finish()
-    heard = told(out)
-    assert [record["event"] for record in heard] == ["oom", "nan", "stall", "failed", "finished"]
+    records = received(out)
+    assert [record["event"] for record in records] == ["oom", "nan", "stall", "failed", "finished"]
     log = dict(read_all(run.run_dir.log_path))
-    for record in heard:
-        whose = {key: record.pop(key) for key in ("run", "name", "host", "event")}
-        assert whose["run"] == run.run_dir.id
-        assert whose["name"] == "demo"
-        assert whose["host"] == os.uname().nodename
+    for record in records:
+        run_of = {key: record.pop(key) for key in ("run", "name", "host", "event")}
+        assert run_of["run"] == run.run_dir.id
+        assert run_of["name"] == "demo"
+        assert run_of["host"] == os.uname().nodename
         assert record == {**log[record["at"]], "at": record["at"]}
     assert run.warnings() == []
 
 
-async def test_the_environment_says_whose_it_is_and_no_terminal_is_there(
-    run: Watched, configure: Configure, tmp_path: Path
+async def test_the_environment_names_the_run_and_there_is_no_terminal(
+    run: HookedRun, configure: Configure, tmp_path: Path
 ) -> None:
-    out = tmp_path / "told"
+    out = tmp_path / "received"
     configure(
         finished=f'echo "$MLA_TUI_EVENT $MLA_TUI_RUN $MLA_TUI_NAME" > {out}; ps -o sid= -p $$ >> {out};'
         f" echo $$ >> {out}; echo hello; echo there >&2"
     )
     run.write("state", phase="finished", reason="")
     await run.hooks.finish()
-    whose, session, pid = out.read_text().splitlines()
-    assert whose == f"finished {run.run_dir.id} demo"
+    names, session, pid = out.read_text().splitlines()
+    assert names == f"finished {run.run_dir.id} demo"
     assert session.strip() == pid.strip() != str(os.getsid(0))
     assert run.run_dir.console_path.read_text() == "hello\nthere\n"
 
@@ -112,27 +112,27 @@ async def test_the_environment_says_whose_it_is_and_no_terminal_is_there(
 @pytest.mark.parametrize(
     ("command", "why"),
     [
-        ("exit 3", "ended with code 3"),
-        ("kill -9 $$", "was killed by signal 9"),
-        ("no-such-program-at-all", "ended with code 127"),
+        ("exit 3", "exited with code 3"),
+        ("kill -9 $$", "was killed (signal 9)"),
+        ("no-such-program-at-all", "exited with code 127"),
     ],
 )
-async def test_a_hook_that_fails_is_a_warning(run: Watched, configure: Configure, command: str, why: str) -> None:
+async def test_a_hook_that_fails_is_a_warning(run: HookedRun, configure: Configure, command: str, why: str) -> None:
     configure(finished=command)
     run.write("state", phase="finished", reason="")
     await run.hooks.finish()
-    assert run.warnings() == [f"hook finished: {why}; its output stands in {run.run_dir.console_path}"]
+    assert run.warnings() == [f"hook finished: {why}; its output is in {run.run_dir.console_path}"]
 
 
-async def test_a_hook_that_does_not_read_is_none(run: Watched, configure: Configure) -> None:
+async def test_a_hook_that_does_not_read_its_input_is_fine(run: HookedRun, configure: Configure) -> None:
     configure(finished="exec <&-; exit 0")
     run.write("state", phase="finished", reason="x" * 200_000)
     await run.hooks.finish()
     assert run.warnings() == []
 
 
-async def test_a_hook_that_takes_too_long_is_ended_with_all_it_started(
-    run: Watched, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_hook_that_takes_too_long_is_killed_with_all_its_processes(
+    run: HookedRun, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hooks.run_hook, "__defaults__", (0.5,))
     pids = tmp_path / "pids"
@@ -141,7 +141,7 @@ async def test_a_hook_that_takes_too_long_is_ended_with_all_it_started(
     run.write("state", phase="finished", reason="")
     await run.hooks.finish()
     assert run.warnings() == [
-        f"hook nan: was ended: it took more than 0.5 s; its output stands in {run.run_dir.console_path}"
+        f"hook nan: was killed: it took more than 0.5 s; its output is in {run.run_dir.console_path}"
     ]
     *started, last = pids.read_text().split()
     assert last == "done"
@@ -151,89 +151,89 @@ async def test_a_hook_that_takes_too_long_is_ended_with_all_it_started(
             assert time.monotonic() < deadline
 
 
-async def test_nobody_waits_for_a_hook(run: Watched, configure: Configure, tmp_path: Path) -> None:
+async def test_the_supervisor_does_not_wait_for_a_hook(run: HookedRun, configure: Configure, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     configure(nan=f"while [ ! -e {gate} ]; do sleep 0.05; done")
-    for _ in range(100):  # a storm of events behind a hook that stands still
+    for _ in range(100):  # many events behind a hook that hangs
         run.write("alert", what="nan", text="")
     run.write("state", phase="finished", reason="")
-    assert len(run.hooks._waiting) == hooks.WAITING + 1
-    assert run.warnings() == [f"hook nan: is left out: {hooks.WAITING} hooks wait for those before them"]
-    configure(finished=f"cat > {tmp_path / 'told'}")  # and mended while it waits
+    assert len(run.hooks._pending) == hooks.MAX_PENDING + 1
+    assert run.warnings() == [f"hook nan: is skipped: {hooks.MAX_PENDING} hooks are pending"]
+    configure(finished=f"cat > {tmp_path / 'received'}")  # fixed while it is pending
     gate.touch()
     await run.hooks.finish()
-    assert [record["phase"] for record in told(tmp_path / "told")] == ["finished"]
+    assert [record["phase"] for record in received(tmp_path / "received")] == ["finished"]
 
 
-async def test_a_broken_file_is_a_warning_and_mended_it_works(
-    run: Watched, configure: Configure, tmp_path: Path
+async def test_a_broken_file_is_a_warning_and_works_once_fixed(
+    run: HookedRun, configure: Configure, tmp_path: Path
 ) -> None:
     path = configure("[on_event")
     run.write("alert", what="nan", text="")
     await run.hooks.finish()
     (warning,) = run.warnings()
     assert warning.startswith(f"hook nan: {path}: not valid TOML")
-    configure(nan=f"cat > {tmp_path / 'told'}")
+    configure(nan=f"cat > {tmp_path / 'received'}")
     run.write("alert", what="nan", text="again")
     await run.hooks.finish()
-    assert told(tmp_path / "told")[0]["text"] == "again"
+    assert received(tmp_path / "received")[0]["text"] == "again"
 
 
-async def test_what_was_not_run_is_run_by_the_next_and_the_past_is_not(
-    run: Watched, configure: Configure, tmp_path: Path
+async def test_the_next_supervisor_runs_pending_hooks_and_no_earlier_ones(
+    run: HookedRun, configure: Configure, tmp_path: Path
 ) -> None:
-    out = tmp_path / "told"
+    out = tmp_path / "received"
     configure(nan=f"cat >> {out}", stall="exit 0")
     run.write("alert", what="nan", text="first")
     run.write("step", step=1)
     await run.hooks.finish()
     kept = dict(run.state)
     assert run.saved == [1] or run.saved[-1] <= kept["hooks_at"]
-    # Its supervisor dies here, before it can see what follows.
+    # Its supervisor is killed here, before it reads what follows.
     run.log.write("step", step=2)
     run.log.write("alert", what="nan", text="second")
-    assert hooks.has_pending(run.run_dir) is False  # the state on disk knows no hooks
-    again = Watched(run.run_dir, kept)
+    assert hooks.has_pending(run.run_dir) is False  # the state on disk has no hooks_at
+    again = HookedRun(run.run_dir, kept)
     again.hooks.catch_up(again.at)
     await again.hooks.finish()
-    assert [record["text"] for record in told(out)] == ["first", "second"]
-    once_more = Watched(run.run_dir, again.state)
+    assert [record["text"] for record in received(out)] == ["first", "second"]
+    once_more = HookedRun(run.run_dir, again.state)
     once_more.hooks.catch_up(once_more.at)
     await once_more.hooks.finish()
-    assert [record["text"] for record in told(out)] == ["first", "second"]
+    assert [record["text"] for record in received(out)] == ["first", "second"]
 
 
-async def test_a_job_that_knows_no_hooks_begins_with_what_comes(
-    run: Watched, configure: Configure, tmp_path: Path
+async def test_a_run_without_hooks_at_starts_with_the_next_record(
+    run: HookedRun, configure: Configure, tmp_path: Path
 ) -> None:
-    out = tmp_path / "told"
+    out = tmp_path / "received"
     configure(nan=f"cat >> {out}")
     run.log.write("alert", what="nan", text="long ago")
-    later = Watched(run.run_dir, {})
+    later = HookedRun(run.run_dir, {})
     later.hooks.catch_up(later.at)
     later.write("alert", what="nan", text="now")
     await later.hooks.finish()
-    assert [record["text"] for record in told(out)] == ["now"]
+    assert [record["text"] for record in received(out)] == ["now"]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('[on_event]\nfinish = "x"', "on_event.finish: unknown event; did you mean finished?"),
-        ('[on_event]\nzebra = "x"', "on_event.zebra: unknown event; there are finished, failed, oom, nan, stall"),
-        ('[on_event]\nnan = ""', "on_event.nan: '' is not a command; write a line for sh, in quotes"),
+        ('[on_event]\nzebra = "x"', "on_event.zebra: unknown event; the events are finished, failed, oom, nan, stall"),
+        ('[on_event]\nnan = ""', "on_event.nan: '' is not a command; write a shell command in quotes"),
         ("[on_event]\nnan = 3", "on_event.nan: 3 is not a command"),
-        ('finished = "x"', "finished: unknown; commands stand in the table [on_event]"),
+        ('finished = "x"', "finished: unknown; commands belong in the table [on_event]"),
         ("on_event = 3", "on_event: 3 is not a table"),
         ("[on_event", "not valid TOML"),
     ],
 )
-def test_a_mistake_is_named(configure: Configure, text: str, said: str) -> None:
+def test_a_mistake_names_file_and_key(configure: Configure, text: str, message: str) -> None:
     path = configure(text)
     with pytest.raises(SpecError) as caught:
         hooks.load()
-    assert str(caught.value).startswith(f"{path}: {said}")
+    assert str(caught.value).startswith(f"{path}: {message}")
 
 
-def test_no_file_is_no_hooks(configure: Configure) -> None:
+def test_without_a_file_there_are_no_hooks(configure: Configure) -> None:
     assert hooks.load() == {}

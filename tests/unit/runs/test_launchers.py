@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.runs.launchers import batch_script, check_launcher, hostfile, launcher_of, other_hosts, trainer_command
+from engine.runs.launchers import batch_script, check_launcher, hostfile, launcher_of, trainer_command, worker_commands
 from profiles.errors import UserError
 from profiles.registry import load
 from profiles.spec import RunSpec
@@ -43,7 +43,7 @@ def test_several_machines() -> None:
     assert command(*two) == (
         f"-m torch.distributed.run --nproc-per-node=2 --nnodes=2 --node-rank 0 {meeting} -m {TARGET}"
     )
-    ((host, line),) = other_hosts(spec(*two)).items()
+    ((host, line),) = worker_commands(spec(*two)).items()
     assert host == "beta"
     assert f"--nnodes=2 --node-rank 1 {meeting} -m engine.train --worker; do sleep 2; done" in line
     assert subprocess.run(["bash", "-n", "-c", line]).returncode == 0
@@ -55,7 +55,7 @@ def test_deepspeed_on_several_machines() -> None:
     assert f"--hostfile={RUN}/hostfile --master_addr=alpha --master_port=29500 --module engine.train" in shlex.join(
         trainer_command(two, RUN, 1)
     )
-    assert other_hosts(two) == {}  # its runner starts them
+    assert worker_commands(two) == {}  # its runner starts them
 
 
 def test_slurm(tmp_path: Path) -> None:
@@ -81,12 +81,12 @@ def test_slurm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["nodes=2"], r"launch\.hosts: names 0 machines, launch\.nodes is 2; name each"),
-        (["nodes=2", "hosts=localhost"], r"launch\.hosts: names 1 machines"),
-        (["nodes=2", "hosts=no-such-machine.invalid,b"], r"no-such-machine\.invalid is no known machine"),
+        (["nodes=2"], r"launch\.hosts: names 0 hosts, launch\.nodes is 2; name each"),
+        (["nodes=2", "hosts=localhost"], r"launch\.hosts: names 1 hosts"),
+        (["nodes=2", "hosts=no-such-machine.invalid,b"], r"no-such-machine\.invalid is not a known host"),
         (
             ["nodes=2", "hosts=192.0.2.1,localhost"],
-            r"192\.0\.2\.1 is not this machine, and the first",
+            r"192\.0\.2\.1 is not this machine, and the first host",
         ),
         (["nodes=2", "launcher=slurm"], r"slurm: this is not inside an allocation; .*--dry-run > run\.sbatch"),
     ],
@@ -102,5 +102,5 @@ def test_a_taken_port_is_named_with_another() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=rf"launch\.port: {port} is taken on 127\.0\.0\.1; .*port={port + 1}"):
+        with pytest.raises(UserError, match=rf"launch\.port: {port} is in use on 127\.0\.0\.1; .*port={port + 1}"):
             check_launcher(spec("nodes=2", "hosts=127.0.0.1,127.0.0.2", f"port={port}"))

@@ -1,4 +1,4 @@
-"""What the trainer writes down when its disk refuses."""
+"""What the trainer logs when its disk refuses writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Disk:
-    """Refuses to write with ``error`` as often as it is told to."""
+    """Fails the next ``times`` writes with ``error``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: int, times: int) -> None:
         self._write, self.error, self.left = os.write, error, times
@@ -29,7 +29,7 @@ class Disk:
         return self._write(fd, data)
 
 
-def test_at_the_end_room_is_waited_for(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_at_the_end_is_waited_for(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run()
     reporter = RunReporter(run, 1)
     disk = Disk(monkeypatch, errno.ENOSPC, 4)
@@ -40,7 +40,7 @@ def test_at_the_end_room_is_waited_for(make_run: Make, monkeypatch: pytest.Monke
     assert [record["step"] for _, record in read_all(run.log_path) if record["kind"] == "step"][-2:] == [1, 2]
 
 
-def test_a_disk_that_will_never_take_it_is_not_waited_for(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_disk_is_not_waited_for(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run()
     reporter = RunReporter(run, 1)
     Disk(monkeypatch, errno.EIO, 1000)

@@ -1,4 +1,4 @@
-"""What runs low is said once, and again only after it has been well."""
+"""A low resource is reported once, and again only after it has recovered."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ def ram(free: float) -> dict[str, float]:
     return {"ram_total": 24 * GB, "ram_used": (24 - free) * GB}
 
 
-def test_low_memory_is_said_once_until_it_was_well(tmp_path: Path) -> None:
-    alarms = ResourceAlerts(tmp_path)
-    told = [len(alarms.check(ram(free), None)) for free in (10, 0.5, 0.4, 1.0, 0.5, 2.0, 0.5)]
-    assert told == [0, 1, 0, 0, 0, 0, 1]
+def test_low_memory_is_reported_once_until_it_recovers(tmp_path: Path) -> None:
+    alerts = ResourceAlerts(tmp_path)
+    counts = [len(alerts.check(ram(free), None)) for free in (10, 0.5, 0.4, 1.0, 0.5, 2.0, 0.5)]
+    assert counts == [0, 1, 0, 0, 0, 0, 1]
     ((what, text),) = ResourceAlerts(tmp_path).check(ram(0.5), None)
     assert what == "pressure"
     assert "0.5 GB of 24 GB" in text
 
 
-def test_a_checkpoint_that_will_not_fit_is_said_before(tmp_path: Path) -> None:
+def test_a_checkpoint_that_will_not_fit_is_reported_before_it_is_written(tmp_path: Path) -> None:
     disk = os.statvfs(tmp_path)
     free = disk.f_bavail * disk.f_frsize
-    alarms = ResourceAlerts(tmp_path)
-    assert alarms.check(ram(10), free // 10) == []
-    ((what, text),) = alarms.check(ram(10), free * 2)
+    alerts = ResourceAlerts(tmp_path)
+    assert alerts.check(ram(10), free // 10) == []
+    ((what, text),) = alerts.check(ram(10), free * 2)
     assert what == "disk"
     assert str(tmp_path) in text
-    assert alarms.check(ram(10), free * 2) == []
+    assert alerts.check(ram(10), free * 2) == []
     assert ResourceAlerts(tmp_path / "gone").check(ram(10), free * 2) == []
 
 
-def test_what_is_not_known_is_no_alarm(tmp_path: Path) -> None:
+def test_unknown_values_are_no_alert(tmp_path: Path) -> None:
     assert ResourceAlerts(tmp_path).check({"ram_total": None, "ram_used": None}, None) == []

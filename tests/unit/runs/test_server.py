@@ -18,7 +18,7 @@ from engine.events import wire
 from engine.events.commands import CommandReader
 from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
-from tests.unit.runs.served import PATIENCE, Served
+from tests.unit.runs.served import TIMEOUT, Served
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Make
@@ -37,7 +37,7 @@ class Client:
         return cls(*await asyncio.open_unix_connection(sock=sock, limit=wire.ANSWER_LIMIT))
 
     async def line(self) -> dict[str, Any]:
-        line = await asyncio.wait_for(self.reader.readline(), PATIENCE)
+        line = await asyncio.wait_for(self.reader.readline(), TIMEOUT)
         assert line.endswith(b"\n"), "the server hung up"
         return dict(json.loads(line))
 

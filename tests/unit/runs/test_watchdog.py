@@ -1,55 +1,55 @@
-"""Ten median steps of silence are said once, and called off when something is heard."""
+"""A silence of ten median steps is reported once, and its end too."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.runs.watchdog import PATIENCE, SHORTEST, Watchdog
+from engine.runs.watchdog import MIN_STALL, STALL_STEPS, Watchdog
 
 
 def running(step_s: float, count: int = 5) -> tuple[Watchdog, float]:
-    watch, now = Watchdog(), 100.0
-    watch.heard({"kind": "state", "phase": "running"}, now)
+    watchdog, now = Watchdog(), 100.0
+    watchdog.observe({"kind": "state", "phase": "running"}, now)
     for _ in range(count):
         now += step_s
-        watch.heard({"kind": "step", "step_s": step_s}, now)
-    return watch, now
+        watchdog.observe({"kind": "step", "step_s": step_s}, now)
+    return watchdog, now
 
 
 @given(st.floats(0.001, 100))
 def test_only_ten_steps_of_silence_are_a_stall(step_s: float) -> None:
-    watch, now = running(step_s)
-    patience = max(PATIENCE * step_s, SHORTEST)
-    assert watch.check(now + patience * 0.99) is None
-    assert "no progress" in (watch.check(now + patience * 1.01) or "")
-    assert watch.check(now + patience * 2) is None  # said once
-    assert "goes on" in (watch.heard({"kind": "progress"}, now + patience * 3) or "")
-    assert watch.heard({"kind": "progress"}, now + patience * 3) is None
-    assert watch.check(now + patience * 4.1) is not None
+    watchdog, now = running(step_s)
+    limit = max(STALL_STEPS * step_s, MIN_STALL)
+    assert watchdog.check(now + limit * 0.99) is None
+    assert "no progress" in (watchdog.check(now + limit * 1.01) or "")
+    assert watchdog.check(now + limit * 2) is None  # reported once
+    assert "resumes after a stall" in (watchdog.observe({"kind": "progress"}, now + limit * 3) or "")
+    assert watchdog.observe({"kind": "progress"}, now + limit * 3) is None
+    assert watchdog.check(now + limit * 4.1) is not None
 
 
 def test_micro_batches_of_a_long_step_are_progress() -> None:
-    watch, now = running(20.0)
+    watchdog, now = running(20.0)
     for _ in range(50):
         now += 30
-        watch.heard({"kind": "progress"}, now)
-        assert watch.check(now + 30) is None
+        watchdog.observe({"kind": "progress"}, now)
+        assert watchdog.check(now + 30) is None
 
 
-def test_what_cannot_stall() -> None:
-    assert Watchdog().check(1e9) is None  # nothing is known yet
+def test_phases_that_cannot_stall() -> None:
+    assert Watchdog().check(1e9) is None  # no step yet
     for phase in ("paused", "starting", "compiling", "recovering", "stopping", "finished"):
-        watch, now = running(1.0)
-        watch.heard({"kind": "state", "phase": phase}, now)
-        assert watch.check(now + 1e6) is None
-    watch, now = running(1.0)
-    watch.heard({"kind": "start"}, now)  # another attempt: its steps may take longer
-    assert watch.check(now + 1e6) is None
+        watchdog, now = running(1.0)
+        watchdog.observe({"kind": "state", "phase": phase}, now)
+        assert watchdog.check(now + 1e6) is None
+    watchdog, now = running(1.0)
+    watchdog.observe({"kind": "start"}, now)  # another attempt: its steps may take longer
+    assert watchdog.check(now + 1e6) is None
 
 
-def test_what_the_supervisor_says_itself_is_no_sign_of_life() -> None:
-    watch, now = running(1.0)
+def test_records_of_the_supervisor_itself_are_no_progress() -> None:
+    watchdog, now = running(1.0)
     for kind in ("telemetry", "alert"):
-        watch.heard({"kind": kind}, now + 9)
-    assert watch.check(now + 11) is not None
+        watchdog.observe({"kind": kind}, now + 9)
+    assert watchdog.check(now + 11) is not None

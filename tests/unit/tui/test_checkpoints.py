@@ -178,7 +178,7 @@ async def test_what_a_young_run_began_from_stays(run: RunDir, nano: Nano, store:
         await pilot.press("o")
         await until(pilot, lambda: len(_kept(app)) == 3)
         await pilot.press("end", "x")
-        await until(pilot, lambda: "run young began from it" in said(app, "#message"))
+        await until(pilot, lambda: "run young started from it" in said(app, "#message"))
     assert first.is_dir()
 
 

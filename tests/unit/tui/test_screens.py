@@ -183,7 +183,7 @@ async def test_a_run_that_has_ended_refuses_in_words(store: RunStore, make_run: 
     app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
         await pilot.press("p")
-        await until(pilot, lambda: "pause needs a living run" in on_screen(app, LogView))
+        await until(pilot, lambda: "pause needs an active run" in on_screen(app, LogView))
         await pilot.press("x", "e")
         assert isinstance(app.screen, MonitorScreen)
 

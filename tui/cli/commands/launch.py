@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _what_would_run(spec: RunSpec) -> str:
     """The commands of a launch as a shell reads them; for Slurm, the batch script."""
-    from engine.runs.launchers import batch_script, hostfile, launcher_of, other_hosts, trainer_command
+    from engine.runs.launchers import batch_script, hostfile, launcher_of, trainer_command, worker_commands
     from engine.runs.store import default_home
 
     if launcher_of(spec) == "slurm":
@@ -62,6 +62,6 @@ def _what_would_run(spec: RunSpec) -> str:
     text += shlex.join(trainer_command(spec, default_home() / "runs" / "RUN", 1)) + "\n"
     if launcher_of(spec) == "deepspeed":
         text += "# RUN/hostfile\n" + "".join(f"#   {line}\n" for line in hostfile(spec).splitlines())
-    for host, line in other_hosts(spec).items():
+    for host, line in worker_commands(spec).items():
         text += f"# on {host}, by hand\n{line}\n"
     return text

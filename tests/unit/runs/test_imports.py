@@ -1,4 +1,4 @@
-"""What looks after a run for weeks must be small: it may not load what only trainers and screens need."""
+"""A supervisor lives for weeks and must stay small: it may not import what only trainers and screens need."""
 
 from __future__ import annotations
 

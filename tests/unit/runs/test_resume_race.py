@@ -1,4 +1,4 @@
-"""Who resumes a run that a reboot cut off, when two do."""
+"""Two processes resume a run that a reboot cut off."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     from tests.unit.runs.conftest import Make
 
 
-def test_one_who_comes_between_a_look_and_the_lock_is_not_written_over(
+def test_a_resume_between_our_check_and_our_lock_is_not_overwritten(
     make_run: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(boot="another")
-    others = 0
+    resumed = 0
 
-    class Late(Lock):
-        """Another has resumed the run, and let go of the lock, before we get it."""
+    class LateLock(Lock):
+        """Another process resumes the run and releases the lock before we get it."""
 
         def acquire(self, timeout: float = 0.0) -> bool:
-            nonlocal others
-            if not others:
-                others += 1
+            nonlocal resumed
+            if not resumed:
+                resumed += 1
                 launch.resume_run(run)
             return super().acquire(timeout)
 
-    monkeypatch.setattr(launch, "Lock", Late)
+    monkeypatch.setattr(launch, "Lock", LateLock)
     monkeypatch.setattr(launch, "ensure_supervisor", lambda run: None)
     launch.resume_run(run)
     assert [record["why"] for _, record in read_all(run.log_path)] == [REBOOTED]
