@@ -1,4 +1,7 @@
-"""What can be known to go wrong before a run starts: everything here raises ``UserError`` and creates nothing."""
+"""Checks before a launch that a run can start: backend, data, and checkpoint folder.
+
+Every check raises ``UserError`` and creates nothing.
+"""
 
 from __future__ import annotations
 
@@ -22,38 +25,40 @@ from profiles.errors import UserError
 from profiles.model_config import ModelConfig
 from profiles.spec import RunSpec
 
-WIDEST_FLASH_HEAD = 256  # of torch's kernels on a card
+MAX_FLASH_HEAD_DIM = 256  # of torch's flash attention kernels on a GPU
 
 
-def check(spec: RunSpec, out: Path) -> None:
-    """Hold ``spec`` against this version, its data and the place of its checkpoints. Raises ``UserError``."""
+def check_spec(spec: RunSpec, out: Path) -> None:
+    """Check the backend of ``spec``, its data, and that checkpoints can be written to ``out``. Raise ``UserError``."""
     check_backend(spec)
     check_data(spec)
     check_output_folder(spec, out)
 
 
 def check_checkpoint_folder(out: Path, resume: Path | None) -> None:
-    """Whether a run that goes on from ``resume`` (None: starts afresh) may write to ``out``. Raises ``UserError``.
+    """Check that a run that resumes from ``resume`` (None: starts new) may write to ``out``. Raise ``UserError``.
 
-    A folder holds the checkpoints of one history: a restart goes on from the newest one in it.
+    A folder holds the checkpoints of one run only, because a restart resumes from the newest one in it.
     """
     if is_locked(out / ".lock"):
         raise UserError(f"{out}: another run writes its checkpoints there; choose another --name or stop that run")
-    held = steps(out)
-    if held and (resume is None or resume.parent != out):
+    existing = steps(out)
+    if existing and (resume is None or resume.parent != out):
         raise UserError(
-            f"{out}: holds checkpoints of an earlier run; choose another --name, or go on with --resume latest"
+            f"{out}: holds checkpoints of an earlier run; choose another --name, or continue it with --resume latest"
         )
-    if held and resume is not None and held[-1] > int(facts(resume)["step"]):
+    if existing and resume is not None and existing[-1] > int(facts(resume)["step"]):
         raise UserError(
-            f"--resume {resume}: {out} holds later checkpoints, up to step {held[-1]};"
-            " choose another --name, or go on with --resume latest"
+            f"--resume {resume}: {out} holds later checkpoints, up to step {existing[-1]};"
+            " choose another --name, or continue from the last one with --resume latest"
         )
 
 
-def resolved(spec: RunSpec) -> RunSpec:
-    """The same run with strategy and backend chosen, and absolute paths: it must not depend on where it was launched
-    from."""
+def resolve_spec(spec: RunSpec) -> RunSpec:
+    """Return ``spec`` with strategy and backend chosen, and paths made absolute.
+
+    Paths are absolute so that the run does not depend on the directory it was launched from.
+    """
     spec = with_strategy(spec, detect_hardware())
     return replace(
         spec,
@@ -69,14 +74,14 @@ def resolved(spec: RunSpec) -> RunSpec:
 
 
 def _backend(spec: RunSpec) -> str:
-    """What "auto" means here: MLX on Apple Silicon, DeepSpeed where its way of saving memory is asked for."""
+    """Return the backend for "auto": MLX on Apple Silicon, DeepSpeed for memory.strategy = offload, else torch."""
     if platform.system() == "Darwin" and platform.machine() == "arm64" and mlx_problem() is None:
         return "mlx"
     return "deepspeed" if spec.memory.strategy == "offload" else "torch"
 
 
 def check_backend(spec: RunSpec) -> None:
-    """Refuse what no backend here can run, before anything is created. Raises ``UserError``."""
+    """Check that the backend of ``spec`` is installed and supports its settings. Raise ``UserError``."""
     if spec.launch.backend == "mlx":
         return _check_mlx(spec)
     if mismatch := cuda_mismatch():
@@ -85,8 +90,7 @@ def check_backend(spec: RunSpec) -> None:
         _check_deepspeed(spec)
     elif spec.memory.strategy == "offload":
         raise UserError(
-            "memory.strategy: offload is what --backend deepspeed does; use that,"
-            " or -s memory.strategy=device or states8bit"
+            "memory.strategy: offload needs --backend deepspeed; use that, or -s memory.strategy=device or states8bit"
         )
     if spec.memory.strategy == "states8bit" and find_spec("torchao") is None:
         raise UserError(
@@ -102,7 +106,7 @@ def _check_deepspeed(spec: RunSpec) -> None:
     if missing := deepspeed_problem():
         raise UserError(f"launch.backend: deepspeed: {missing}")
     _check_allowed(
-        "deepspeed, which steps AdamW on fp32 masters in host memory",
+        "deepspeed, which runs AdamW on fp32 master weights in host memory",
         ("memory.strategy", spec.memory.strategy, ("auto", "offload")),
         ("optim.name", spec.optim.name, ("adamw",)),
         ("train.precision", spec.train.precision, ("auto", "fp32", "bf16")),
@@ -123,37 +127,42 @@ def _check_mlx(spec: RunSpec) -> None:
         ("train.attention", spec.train.attention, ("auto", "sdpa")),
     )
     if spec.ranks > 1:
-        raise UserError(f"launch: {spec.ranks} ranks are not for --backend mlx; use nodes = 1 and gpus_per_node = 1")
+        raise UserError(
+            f"launch: {spec.ranks} ranks are not supported by --backend mlx; use nodes = 1 and gpus_per_node = 1"
+        )
 
 
 def _check_allowed(backend: str, *choices: tuple[str, str, tuple[str, ...]]) -> None:
     for key, value, allowed in choices:
         if value not in allowed:
             raise UserError(
-                f"{key}: {value} is not for --backend {backend}; use {' or '.join(allowed)}, or --backend torch"
+                f"{key}: {value} is not supported by --backend {backend};"
+                f" use {' or '.join(allowed)}, or --backend torch"
             )
 
 
 def slow_kernels(config: ModelConfig, device: str, attention: str) -> list[str]:
-    """What of ``config`` runs on ``device``, but not by the fastest kernels, a line each.
+    """Return one line for each part of ``config`` that cannot use the fastest kernels of ``device``.
 
-    ``attention`` is what was chosen, or still "auto": a CPU may then have its own blocks, which take any width.
+    ``attention`` is the resolved choice, or "auto": a CPU may then use blocked attention, which takes any head width.
     """
-    widest = WIDEST_FLASH_HEAD if device == "cuda" else config.v_head_dim
+    widest = MAX_FLASH_HEAD_DIM if device == "cuda" else config.v_head_dim
     if attention == "blocked" or (attention == "auto" and device != "cuda"):
         return []
     if config.qk_head_dim != config.v_head_dim:
         return [
             f"model.v_head_dim: {config.v_head_dim} is not qk_nope_head_dim + qk_rope_head_dim = {config.qk_head_dim};"
-            " no flash attention kernel takes that, a slower one runs"
+            " no flash attention kernel supports that, a slower one is used"
         ]
     if config.v_head_dim > widest:
-        return [f"model.v_head_dim: {config.v_head_dim} is above {widest}, the widest of the flash attention kernels"]
+        return [
+            f"model.v_head_dim: {config.v_head_dim} is above {widest}, the most that flash attention kernels support"
+        ]
     return []
 
 
 def check_output_folder(spec: RunSpec, out: Path) -> None:
-    """Whether checkpoints can be written below ``out``. Raises ``UserError``; creates nothing."""
+    """Check that checkpoints can be written below ``out`` and fit on the disk. Raise ``UserError``."""
     existing = out
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
@@ -161,10 +170,10 @@ def check_output_folder(spec: RunSpec, out: Path) -> None:
         raise UserError(f"train.out: {existing} is not a directory; choose another with -s train.out=DIR")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"train.out: {existing} is not writable; choose another with -s train.out=DIR")
-    needed = (weight_bytes(spec) + optimizer_bytes(spec)) * 2  # the new one is written beside the old one
+    needed = (weight_bytes(spec) + optimizer_bytes(spec)) * 2  # the new one is written before the old one is removed
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise UserError(
             f"train.out: {existing} has {free / 1e9:.1f} GB free, two checkpoints need {needed / 1e9:.1f} GB;"
-            " make room or choose another with -s train.out=DIR"
+            " free some space or choose another with -s train.out=DIR"
         )

@@ -29,7 +29,7 @@ def names() -> list[str]:
     return [*BUILTIN_ORDER, *(name for name in own if name not in BUILTIN_ORDER)]
 
 
-def detect() -> str:
+def detect_profile() -> str:
     """The profile this machine starts with: CUDA, Apple Silicon, else any CPU."""
     if visible_device() is not None:
         return "pretrain_5080"

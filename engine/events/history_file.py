@@ -1,11 +1,13 @@
-"""``history.bin``: the series of a run up to an offset of its log. A cache: in doubt it is made again from the log.
+"""Saves and loads ``history.bin``, a cache of the series of a run up to an offset of its log.
+
+If it is invalid, the series are built from the log. Layout:
 
     magic, offset, CRC of the log's first bytes, CRC of the log's last bytes before the offset, length of the index
-    index: one line of JSON, [order, byte order, {series: [width, buckets]}, marks]
-    the columns of each series, one behind the other
-    CRC of all that
+    index: one line of JSON, [dedup state, byte order, {series: [width, buckets]}, marks]
+    the columns of each series, one after another
+    CRC of everything before
 
-The two CRCs of the log tell whether it is the log that the series were made from.
+The two CRCs of the log detect a cache that belongs to another log.
 """
 
 from __future__ import annotations
@@ -25,82 +27,82 @@ from engine.events.history import COLUMNS, SERIES, History
 from engine.events.step_dedup import StepDedup
 from engine.host.files import write_atomic
 
-MAGIC = b"MLAHIST2"
-HEAD = struct.Struct("<8sQIII")
-END = struct.Struct("<I")
-PIECE = 1 << 16  # bytes that are checked at a time
-WINDOW = 4096  # bytes of the log at either end that must be the same
+MAGIC = b"MLAHIST3"
+HEADER = struct.Struct("<8sQIII")
+CHECKSUM = struct.Struct("<I")
+READ_BYTES = 1 << 16
+FINGERPRINT_BYTES = 4096  # of the log, at either end
 
 
-class Unusable(Exception):
-    """Why the file cannot be used."""
+class InvalidCache(Exception):
+    """The cache cannot be used; the message says why."""
 
 
-def save(path: Path, log: Path, history: History, at: int) -> None:
-    """Replace the file. Raises ``OSError``."""
-    order = dataclasses.asdict(history.dedup)
-    shapes = {n: [s.width, len(s)] for n, s in history.series.items()}
-    index = json.dumps([order, sys.byteorder, shapes, history.marks.to_list()]).encode()
-    parts = [HEAD.pack(MAGIC, at, *_identity(log, at), len(index)), index]
+def save(path: Path, log: Path, history: History, offset: int) -> None:
+    """Replace the file. Raise ``OSError``."""
+    dedup = dataclasses.asdict(history.dedup)
+    sizes = {name: [series.width, len(series)] for name, series in history.series.items()}
+    index = json.dumps([dedup, sys.byteorder, sizes, history.marks.to_list()]).encode()
+    parts = [HEADER.pack(MAGIC, offset, *_fingerprint(log, offset), len(index)), index]
     parts += [column.tobytes() for series in history.series.values() for column in series.columns()]
     body = b"".join(parts)
-    write_atomic(path, body + END.pack(zlib.crc32(body)), fsync=False)
+    write_atomic(path, body + CHECKSUM.pack(zlib.crc32(body)), fsync=False)
 
 
 def load(path: Path, log: Path) -> tuple[History, int]:
-    """The history and the log offset it covers. Raises ``Unusable`` and ``OSError``.
+    """Return the history and the log offset it covers. Raise ``InvalidCache`` and ``OSError``.
 
-    Read piece by piece: the app looks at it often, and must not need its size twice.
+    The file is read in pieces, so that the app, which loads it often, does not need its size twice.
     """
     with open(path, "rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
-            raise Unusable("is not one of this version's")
-        if not _intact(file):
-            raise Unusable("is damaged")
+            raise InvalidCache("was not written by this version")
+        if not _has_valid_checksum(file):
+            raise InvalidCache("is damaged")
         file.seek(0)
-        _, at, *identity, index_size = HEAD.unpack(file.read(HEAD.size))
-        if tuple(identity) != _identity(log, at):
-            raise Unusable("was made from another log")
-        order, byteorder, shapes, marks = json.loads(file.read(index_size))
-        if byteorder != sys.byteorder or list(shapes) != list(SERIES):
-            raise Unusable("is not one of this version's")
+        _, offset, *fingerprint, index_size = HEADER.unpack(file.read(HEADER.size))
+        if tuple(fingerprint) != _fingerprint(log, offset):
+            raise InvalidCache("was made from another log")
+        dedup, byteorder, sizes, marks = json.loads(file.read(index_size))
+        if byteorder != sys.byteorder or list(sizes) != list(SERIES):
+            raise InvalidCache("was not written by this version")
         history = History(log)
-        history.dedup = StepDedup(**order)
+        history.dedup = StepDedup(**dedup)
         history.marks.load(marks)
-        for name, (width, count) in shapes.items():
+        for name, (width, count) in sizes.items():
             series = history.series[name]
             series.width = width
             if count > series_module.CAPACITY:
-                raise Unusable("is not one of this version's")
-            for column, kind in COLUMNS.items():
-                values = array(kind)
+                raise InvalidCache("was not written by this version")
+            for column, typecode in COLUMNS.items():
+                values = array(typecode)
                 values.fromfile(file, count)
                 setattr(series, column, values)
-    return history, at
+    return history, offset
 
 
-def _intact(file: BinaryIO) -> bool:
-    """Whether the file ends in the CRC of all that is before."""
-    left = os.fstat(file.fileno()).st_size - END.size
-    if left < HEAD.size:
+def _has_valid_checksum(file: BinaryIO) -> bool:
+    """Return whether the file ends with the CRC of everything before."""
+    left = os.fstat(file.fileno()).st_size - CHECKSUM.size
+    if left < HEADER.size:
         return False
     file.seek(0)
     crc = 0
-    while left > 0 and (piece := file.read(min(left, PIECE))):
-        crc, left = zlib.crc32(piece, crc), left - len(piece)
-    return file.read() == END.pack(crc)
+    while left > 0 and (data := file.read(min(left, READ_BYTES))):
+        crc, left = zlib.crc32(data, crc), left - len(data)
+    return file.read() == CHECKSUM.pack(crc)
 
 
-def _identity(log: Path, at: int) -> tuple[int, int]:
-    """CRCs of the first and of the last bytes before ``at``; of nothing where the log is not that long."""
+def _fingerprint(log: Path, offset: int) -> tuple[int, int]:
+    """Return CRCs of the first and of the last bytes before ``offset``; zeros if the log is shorter than that."""
     try:
         fd = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return 0, 0
     try:
-        if os.fstat(fd).st_size < at:
+        if os.fstat(fd).st_size < offset:
             return 0, 0
-        size = min(WINDOW, at)
-        return zlib.crc32(os.pread(fd, size, 0)), zlib.crc32(os.pread(fd, size, at - size))
+        size = min(FINGERPRINT_BYTES, offset)
+        return zlib.crc32(os.pread(fd, size, 0)), zlib.crc32(os.pread(fd, size, offset - size))
     finally:
         os.close(fd)

@@ -1,6 +1,6 @@
-"""What happened to a run, told by step, for the marks on its charts: of each kind the newest few.
+"""Keeps the newest events of each kind with their step, as marks for charts.
 
-However long a run is, whoever opens it knows of its last edits, restarts and checkpoints without reading its log.
+So whoever opens a run knows its latest edits, restarts and checkpoints without reading its log.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 from engine.events.log import Record
 
-KEPT = 1000
-# kind → what of its record is kept besides kind, step and time
+MAX_PER_KIND = 1000
+# kind → fields kept besides kind, step and time
 _FIELDS: dict[str, tuple[str, ...]] = {
     "edit": ("changed", "by"),
     "oom": ("where", "wanted", "action"),
@@ -22,48 +22,54 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "alert": ("what",),
     "memory": ("parts", "measured", "micro", "context"),
 }
-_KEPT = {"memory": 1}  # what the run should take now
-_LENGTH, _DEPTH = 100, 3  # of a value from the log: a bound for what any writer may put there
+_LIMITS = {"memory": 1}  # only the current forecast is of use
+_MAX_LENGTH, _MAX_DEPTH = 100, 3  # of a value: the log may hold anything, marks must stay small
 
 
 class Marks:
-    """Marks in the order of the log: ``{"kind", "step", "t", …}``."""
+    """Marks ``{"kind", "step", "t", …}``, grouped by kind, each group in the order of the log."""
 
     def __init__(self) -> None:
-        self._of = {kind: deque[Record](maxlen=_KEPT.get(kind, KEPT)) for kind in _FIELDS}
+        self._by_kind = {kind: deque[Record](maxlen=_LIMITS.get(kind, MAX_PER_KIND)) for kind in _FIELDS}
 
     def add(self, record: Record, step: int) -> Record | None:
-        """Take in a record; its mark, where it is worth one. ``step`` is the last step that counts so far."""
+        """Add the mark of ``record`` and return it; None if this record gets no mark.
+
+        ``step`` is the last accepted step; records that have a step of their own ignore it.
+        """
         kind = record["kind"]
-        if kind not in _FIELDS or not _worth_a_mark(record):
+        if kind not in _FIELDS or not _has_mark(record):
             return None
         if kind in ("edit", "checkpoint"):
             step = record.get("step") or 0
         elif kind == "start":
             step = record.get("resumed_from") or 0
         mark = {"kind": kind, "step": step, "t": record.get("t")}
-        mark |= {name: _brief(record[name]) for name in _FIELDS[kind] if name in record}
-        self._of[kind].append(mark)
+        mark |= {name: _bounded(record[name]) for name in _FIELDS[kind] if name in record}
+        self._by_kind[kind].append(mark)
         return mark
 
     def to_list(self) -> list[Record]:
-        """All of them, each kind in order."""
-        return [mark for kept in self._of.values() for mark in kept]
+        """Return all marks, grouped by kind."""
+        return [mark for marks in self._by_kind.values() for mark in marks]
 
     def newest(self, kind: str) -> Record | None:
-        return self._of[kind][-1] if self._of[kind] else None
+        return self._by_kind[kind][-1] if self._by_kind[kind] else None
 
     def load(self, marks: list[dict[str, Any]]) -> None:
-        """Take what ``to_list`` gave in place of what is there."""
-        for kept in self._of.values():
+        """Replace all marks with what ``to_list`` returned."""
+        for kept in self._by_kind.values():
             kept.clear()
         for mark in marks:
-            if mark["kind"] in self._of:
-                self._of[mark["kind"]].append(mark)
+            if mark["kind"] in self._by_kind:
+                self._by_kind[mark["kind"]].append(mark)
 
 
-def _worth_a_mark(record: Record) -> bool:
-    """Refused edits and failed checkpoints changed nothing, and of the alerts only a bad number belongs to a step."""
+def _has_mark(record: Record) -> bool:
+    """Return whether ``record`` changed the run: not a refused edit, a failed checkpoint, or the first start.
+
+    Of the alerts only ``nan`` belongs to a step.
+    """
     kind = record["kind"]
     if kind in ("edit", "checkpoint"):
         return bool(record.get("ok"))
@@ -72,14 +78,14 @@ def _worth_a_mark(record: Record) -> bool:
     return kind != "start" or (record.get("attempt") or 1) > 1
 
 
-def _brief(value: Any, depth: int = 0) -> Any:
-    """``value`` as far as JSON and a bounded memory can hold it."""
+def _bounded(value: Any, depth: int = 0) -> Any:
+    """Return ``value`` cut to a bounded size, without numbers that JSON cannot hold."""
     if isinstance(value, str):
-        return value[:_LENGTH]
+        return value[:_MAX_LENGTH]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, dict) and depth < _DEPTH:
-        return {key[:_LENGTH]: _brief(inner, depth + 1) for key, inner in list(value.items())[:_LENGTH]}
-    if isinstance(value, list) and depth < _DEPTH:
-        return [_brief(inner, depth + 1) for inner in value[:_LENGTH]]
+    if isinstance(value, dict) and depth < _MAX_DEPTH:
+        return {key[:_MAX_LENGTH]: _bounded(inner, depth + 1) for key, inner in list(value.items())[:_MAX_LENGTH]}
+    if isinstance(value, list) and depth < _MAX_DEPTH:
+        return [_bounded(inner, depth + 1) for inner in value[:_MAX_LENGTH]]
     return value if isinstance(value, int) and abs(value) < 1 << 63 else None

@@ -1,7 +1,7 @@
-"""What a person reads of a log, from any place in it backwards or forwards.
+"""Reads the events of a log in blocks, backwards or forwards from any offset.
 
-It is read in pieces, so that however long it is no more of it is in memory than one of them. Steps and telemetry,
-nearly all of a long log, are passed over at the speed of a search for bytes.
+Only one block is in memory at a time. Step and telemetry records, most of a long log, are skipped by a search for bytes
+without parsing them.
 """
 
 from __future__ import annotations
@@ -12,51 +12,51 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.events.log import CHUNK, Record, parse
+from engine.events.log import MAX_LINE, Record, parse
 
-PIECE = 1 << 18
-NUMBERS = ("step", "telemetry", "progress")  # kinds that only feed the charts
-_EVENT = re.compile(rb'"kind": ?"(?!%b)' % b"|".join(f'{kind}"'.encode() for kind in NUMBERS))
+BLOCK = 1 << 18
+METRIC_KINDS = ("step", "telemetry", "progress")  # kinds that only feed charts
+_EVENT = re.compile(rb'"kind": ?"(?!%b)' % b"|".join(f'{kind}"'.encode() for kind in METRIC_KINDS))
 
 Events = list[tuple[int, Record]]
 
 
 def events_before(path: Path, before: int) -> Iterator[tuple[int, Events]]:
-    """Piece after piece of the log from offset ``before``, where a line begins, back to its first line.
+    """Read the log backwards from offset ``before``, the beginning of a line, to its first line.
 
-    Of each where it begins, and its events with their offsets, newest first.
+    Yield for each block its offset, and its events with their offsets, newest first.
     """
     with _opened(path) as fd:
-        end, piece = before if fd is not None else 0, PIECE
+        end, block = before if fd is not None else 0, BLOCK
         while fd is not None and end > 0:
-            begin = max(0, end - piece)
+            begin = max(0, end - block)
             data = os.pread(fd, end - begin, begin)
-            whole = data.find(b"\n") + 1 if begin else 0
-            if begin and not 0 < whole < len(data):
-                if piece < CHUNK:  # within one long line: look further back
-                    piece *= 2
+            first_line = data.find(b"\n") + 1 if begin else 0
+            if begin and not 0 < first_line < len(data):
+                if block < MAX_LINE:  # one line fills the block: read a larger one
+                    block *= 2
                     continue
-                whole = len(data)  # too long to be a record
-            piece = PIECE
-            end = begin + whole if whole < len(data) else begin
-            yield end, list(_events(data[whole:], begin + whole))[::-1]
+                first_line = len(data)  # too long to be a record
+            block = BLOCK
+            end = begin + first_line if first_line < len(data) else begin
+            yield end, list(_events(data[first_line:], begin + first_line))[::-1]
 
 
 def events_from(path: Path, start: int, end: int) -> Iterator[tuple[int, Events]]:
-    """Piece after piece of the log from ``start``, where a line begins, on to ``end``.
+    """Read the log forwards from offset ``start``, the beginning of a line, to ``end``.
 
-    Of each where it ends, and its events with their offsets, oldest first.
+    Yield for each block the offset of its end, and its events with their offsets, oldest first.
     """
     with _opened(path) as fd:
-        piece = PIECE
-        while fd is not None and start < end and (data := os.pread(fd, min(piece, end - start), start)):
-            whole = data.rfind(b"\n") + 1
-            if not whole and start + len(data) < end and piece < CHUNK:
-                piece *= 2
+        block = BLOCK
+        while fd is not None and start < end and (data := os.pread(fd, min(block, end - start), start)):
+            whole_lines = data.rfind(b"\n") + 1
+            if not whole_lines and start + len(data) < end and block < MAX_LINE:
+                block *= 2
                 continue
-            piece, whole = PIECE, whole or len(data)
-            begin, start = start, start + whole
-            yield start, list(_events(data[:whole], begin))
+            block, whole_lines = BLOCK, whole_lines or len(data)
+            begin, start = start, start + whole_lines
+            yield start, list(_events(data[:whole_lines], begin))
 
 
 @contextmanager
@@ -72,14 +72,14 @@ def _opened(path: Path) -> Iterator[int | None]:
         os.close(fd)
 
 
-def _events(data: bytes, at: int) -> Iterator[tuple[int, Record]]:
-    """The events among some whole lines that begin at offset ``at``."""
-    behind = 0
+def _events(data: bytes, offset: int) -> Iterator[tuple[int, Record]]:
+    """Yield the events in ``data``, whole lines that begin at ``offset`` of the log."""
+    end = 0
     for match in _EVENT.finditer(data):
-        if match.start() < behind:
+        if match.start() < end:
             continue
         begin = data.rfind(b"\n", 0, match.start()) + 1
-        behind = data.find(b"\n", begin) + 1 or len(data)
-        record = parse(data[begin:behind])
-        if record is not None and record["kind"] not in NUMBERS:
-            yield at + begin, record
+        end = data.find(b"\n", begin) + 1 or len(data)
+        record = parse(data[begin:end])
+        if record is not None and record["kind"] not in METRIC_KINDS:
+            yield offset + begin, record

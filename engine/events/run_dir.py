@@ -1,4 +1,4 @@
-"""One run's directory: the paths in it, and what its spec, state and log say."""
+"""Reads the directory of a run: its paths, spec, state and log."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ COLUMNS = (
     *("id", "name", "phase", "reason", "step", "steps", "loss", "val_loss", "tok_s", "micro", "accum", "context"),
     *("backend", "profile", "checkpoint", "attempt", "supervisor", "trainer", "started", "ended", "version", "host"),
 )
-LOG_TAIL = 1 << 18  # enough to hold the last records of any run
-LAUNCH_SECONDS = 10  # in which a new run's supervisor is awaited
+LOG_TAIL = 1 << 18  # bytes; enough for the last records of any run
+LAUNCH_TIMEOUT = 10  # seconds for the supervisor of a new run to start
 REBOOTED = "the machine was rebooted"
 
 
 class RunDir:
-    """One run's directory. Nothing is cached: every answer is read from disk."""
+    """The directory of one run. Every method reads from disk; nothing is cached."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -38,7 +38,7 @@ class RunDir:
         self.console_path = path / "console.log"
         self.supervisor_lock = path / "supervisor.lock"
         self.trainer_lock = path / "trainer.lock"
-        self.trainer_identity_path = path / "trainer.json"  # who holds trainer.lock
+        self.trainer_identity_path = path / "trainer.json"  # the process that holds trainer.lock
         self.socket_path = path / "log.sock"
 
     @property
@@ -49,12 +49,12 @@ class RunDir:
         return drop_invalid(read_json(self.state_path))
 
     def start(self) -> dict[str, Any]:
-        """How the run was started: ``name``, ``out`` (its checkpoint folder), ``resume``, ``init_from``."""
+        """Return how the run was started: ``name``, ``out`` (its checkpoint folder), ``resume``, ``init_from``."""
         start = read_json(self.path / "spec.json").get("start")
         return start if isinstance(start, dict) else {}
 
     def spec(self) -> RunSpec:
-        """The resolved spec. Raises ``UserError`` where it is damaged."""
+        """Return the resolved spec. Raise ``UserError`` if it is missing or damaged."""
         from profiles.spec import RunSpec
 
         content = read_json(self.path / "spec.json")
@@ -64,7 +64,7 @@ class RunDir:
         return RunSpec.from_dict(content, f"{self.id}/spec.json")
 
     def is_on_this_boot(self, state: dict[str, Any] | None = None) -> bool:
-        """Whether the run's processes were started on this host, on this boot: only then do pids mean anything."""
+        """Return whether the run's processes were started on this boot of this host; only then are its pids valid."""
         state = self.state() if state is None else state
         return state.get("host") == host_name() and state.get("boot") == boot_id()
 
@@ -72,38 +72,41 @@ class RunDir:
         return self.state().get("phase") in ENDED
 
     def summary(self) -> dict[str, Any]:
-        """The flat facts ``ls --json`` gives."""
-        facts = self.status()
-        return {key: facts.get(key) for key in COLUMNS}
+        """Return the columns of ``ls --json``."""
+        status = self.status()
+        return {key: status.get(key) for key in COLUMNS}
 
     def status(self) -> dict[str, Any]:
-        """All that state and log say. A run whose supervisor is gone is read from the end of its log."""
+        """Return the state of the run, with whether its processes are alive.
+
+        If no supervisor is alive to update the state, the end of the log is read as well.
+        """
         state = self.state()
-        here = self.is_on_this_boot(state)
+        this_boot = self.is_on_this_boot(state)
         state.setdefault("id", self.id)
         state.setdefault("phase", CUT_OFF)
         for role in ("supervisor", "trainer"):
-            who = state.get(role) or {}
-            state[role] = {"pid": who.get("pid"), "alive": here and is_alive(who)}
+            identity = state.get(role) or {}
+            state[role] = {"pid": identity.get("pid"), "alive": this_boot and is_alive(identity)}
         if state["phase"] not in ENDED and not state["supervisor"]["alive"]:
-            self._fold_end_of_log(state)
+            self._apply_log_tail(state)
             if state["phase"] not in ENDED and not state["trainer"]["alive"]:
-                self._say_what_is_known(state)
+                self._infer_phase(state)
         return state
 
     def last_phase(self) -> str | None:
-        """The phase that was written down last, whether anybody lives or not."""
+        """Return the phase recorded last, whether or not a process is alive."""
         state = self.state()
-        self._fold_end_of_log(state)
+        self._apply_log_tail(state)
         return state.get("phase")
 
-    def _fold_end_of_log(self, state: dict[str, Any]) -> None:
+    def _apply_log_tail(self, state: dict[str, Any]) -> None:
         for _, record in read_all(self.log_path, max(0, self._log_size() - LOG_TAIL)):
             update_summary(state, record)
 
-    def _say_what_is_known(self, state: dict[str, Any]) -> None:
-        """Phase and reason of a run that has not ended and of which no process is seen alive."""
-        if is_on_other_host(state):  # whether it lives cannot be known from here
+    def _infer_phase(self, state: dict[str, Any]) -> None:
+        """Set phase and reason of a run that has not ended and has no process alive on this host."""
+        if is_on_other_host(state):  # its processes cannot be checked from here
             state["reason"] = f"on host {state['host']}"
         elif not self.is_on_this_boot(state) and state.get("boot"):
             state.update(phase=CUT_OFF, reason=REBOOTED)
@@ -117,26 +120,26 @@ class RunDir:
             return 0
 
     def remove(self) -> None:
-        """Forget the run. Its checkpoints stay. Raises ``UserError`` while it lives."""
+        """Delete the run's directory but not its checkpoints. Raise ``UserError`` while the run is active."""
         summary = self.summary()
-        # The locks are held for life, and also where pids tell nothing: on another host, or before the first state.
-        living = summary["trainer"]["alive"] or summary["supervisor"]["alive"]
+        # The locks also cover what pids cannot: a process on another host, or one that has not written its state yet.
+        alive = summary["trainer"]["alive"] or summary["supervisor"]["alive"]
         locked = is_locked(self.trainer_lock) or is_locked(self.supervisor_lock)
         starting = not is_on_other_host(summary) and summary["phase"] not in (*ENDED, CUT_OFF)
-        if living or locked or starting:
+        if alive or locked or starting:
             raise UserError(f"run {self.id}: is {summary['phase']}; stop it first: mla-tui stop {self.id}")
         shutil.rmtree(self.path)
 
 
 def is_on_other_host(state: dict[str, Any]) -> bool:
-    """Whether the run is another host's, by its state or summary: its processes can be neither seen nor started."""
+    """Return whether a run is on another host, by its state or summary. We cannot see or start processes there."""
     return state.get("host") not in (None, host_name())
 
 
 def _just_launched(state: dict[str, Any]) -> bool:
-    """A new run has no process for the moment between its creation and its supervisor's first breath.
+    """Return whether the run is so new that its supervisor may not have recorded its pid yet.
 
-    Measured by the clock that nobody can set (it counts from boot, for all processes).
+    The monotonic clock is the same for all processes and cannot be set.
     """
     launched, supervisor = state.get("launched"), state.get("supervisor") or {}
-    return supervisor.get("pid") is None and launched is not None and 0 <= time.monotonic() - launched < LAUNCH_SECONDS
+    return supervisor.get("pid") is None and launched is not None and 0 <= time.monotonic() - launched < LAUNCH_TIMEOUT

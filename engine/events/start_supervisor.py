@@ -1,4 +1,4 @@
-"""Starts the supervisor of a run: done at a launch, and by whoever finds that none is alive."""
+"""Starts the supervisor of a run: at launch, and again when a process finds that it is no longer alive."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from engine.host.systemd_scope import scope_prefix
 
 
 def start_supervisor(run: RunDir) -> None:
-    """Start a supervisor and do not wait. Where one lives already the new one sees the lock and leaves."""
+    """Start a supervisor without waiting for it. If one is alive already, the new one finds its lock held and exits."""
     argv = [*scope_prefix(f"{run.id}-supervisor"), *python_module(SUPERVISOR, str(run.path))]
-    spawn_detached(argv, run.console_path, run.path, keep=inherited_lock_fds())
+    spawn_detached(argv, run.console_path, run.path, pass_fds=inherited_lock_fds())

@@ -1,4 +1,4 @@
-"""Which step and val records of a log count: where a restart repeats steps the latest attempt wins."""
+"""Decides which step and val records of a log count: if a restart repeats steps, the latest attempt wins."""
 
 from __future__ import annotations
 
@@ -9,42 +9,46 @@ from engine.events.log import Record
 
 @dataclass(slots=True)
 class StepDedup:
-    """Goes through a log's start, step and val records in order.
+    """Receives the start, step and val records of a log in order.
 
-    Within an attempt steps rise. One that falls alone is damage and does not count; two in a row mean that the one
-    before them was damage, or that the line that told of a restart is lost.
+    Steps rise within an attempt. A single step that falls is damage and is rejected. Two falling steps in a row mean
+    that an earlier record was damaged, or that the ``start`` record of a restart was lost.
     """
 
-    last: int = -1  # the last step that counts; validation before the first step is of step 0
+    last: int = -1  # last accepted step; validation before the first step has step 0
     last_val: int = -1
     attempt: int = 0
-    fallen: int | None = None
+    rejected: int | None = None  # the falling step just rejected
 
     def accept(self, record: Record) -> tuple[int | None, bool]:
-        """``(cut, counts)``: what is behind step ``cut`` no longer holds, and whether the record itself counts."""
+        """Return ``(last_valid, accepted)``.
+
+        If ``last_valid`` is not None, every earlier record of a later step is void. ``accepted`` says whether this
+        record counts.
+        """
         kind = record["kind"]
         if kind == "start":
             resumed_from = record.get("resumed_from")
             self.attempt = record.get("attempt", self.attempt)
-            return self._back_to(-1 if resumed_from is None else resumed_from), False
+            return self._rewind(-1 if resumed_from is None else resumed_from), False
         step: int = record["step"]
         if kind == "val":
             if step < self.last_val:
                 if step != self.last:
                     return None, False
-                return self._back_to(step), True
+                return self._rewind(step), True
             self.last_val = step
             return None, True
         attempt = record.get("attempt", self.attempt)
-        cut = None
+        last_valid = None
         if step <= self.last:
-            if attempt <= self.attempt and self.fallen != step - 1:
-                self.fallen = step
+            if attempt <= self.attempt and self.rejected != step - 1:
+                self.rejected = step
                 return None, False
-            cut = self._back_to(step - 1)
-        self.last, self.attempt, self.fallen = step, attempt, None
-        return cut, True
+            last_valid = self._rewind(step - 1)
+        self.last, self.attempt, self.rejected = step, attempt, None
+        return last_valid, True
 
-    def _back_to(self, step: int) -> int:
-        self.last, self.last_val, self.fallen = step, min(self.last_val, step), None
+    def _rewind(self, step: int) -> int:
+        self.last, self.last_val, self.rejected = step, min(self.last_val, step), None
         return step

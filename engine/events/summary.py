@@ -1,4 +1,4 @@
-"""What the records of a log say about a run, as one flat summary."""
+"""Keeps the summary of a run, a flat dict that each log record updates."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from engine.events import schema
 
 ENDED = ("finished", "failed", "stopped")
 FROM_STEP = ("step", "loss", "tok_s", "micro", "accum", "context")
-CUT_OFF = "cut-off"  # neither ended nor alive: the machine went down, or trainer and supervisor were both killed
-_TEXTS = ("id", "name", "phase", "reason", "backend", "profile", "checkpoint", "version", "host", "boot")
-_WHOLES = ("step", "steps", "micro", "accum", "context", "attempt", "at")
-_SHAPES: dict[str, schema.Check] = {
-    **dict.fromkeys(_TEXTS, schema.is_text),
-    **dict.fromkeys(_WHOLES, schema.is_maybe_whole),
-    **dict.fromkeys(("loss", "val_loss", "tok_s", "started", "ended"), schema.is_number),
-    **dict.fromkeys(("supervisor", "trainer"), lambda who: _is_process(who)),
-    "exit": lambda last: last is None or (type(last) is dict and schema.is_number(last.get("code"))),
+CUT_OFF = "cut-off"  # neither ended nor alive: the machine rebooted, or trainer and supervisor were both killed
+_STRINGS = ("id", "name", "phase", "reason", "backend", "profile", "checkpoint", "version", "host", "boot")
+_COUNTS = ("step", "steps", "micro", "accum", "context", "attempt", "at")
+_CHECKS: dict[str, schema.Check] = {
+    **dict.fromkeys(_STRINGS, schema.is_optional_string),
+    **dict.fromkeys(_COUNTS, schema.is_optional_count),
+    **dict.fromkeys(("loss", "val_loss", "tok_s", "started", "ended"), schema.is_optional_number),
+    **dict.fromkeys(("supervisor", "trainer"), lambda value: _is_process(value)),
+    "exit": lambda last: last is None or (type(last) is dict and schema.is_optional_number(last.get("code"))),
 }
 
-EVENTS = ("finished", "failed", "oom", "nan", "stall")  # for which a person may have a command run
+HOOK_EVENTS = ("finished", "failed", "oom", "nan", "stall")  # for which the user may configure a command
 
 
 def update_summary(summary: dict[str, Any], record: dict[str, Any]) -> None:
-    """Bring ``summary`` up to date with one more record."""
+    """Update ``summary`` with the next record of the log."""
     kind = record["kind"]
     summary["attempt"] = max(summary.get("attempt") or 0, record.get("attempt") or 0)
     if kind == "step":
@@ -46,11 +46,11 @@ def update_summary(summary: dict[str, Any], record: dict[str, Any]) -> None:
 
 
 def drop_invalid(state: dict[str, Any]) -> dict[str, Any]:
-    """``state`` without what a damaged disk made of some of its values: nobody behind this has to ask."""
-    return {key: value for key, value in state.items() if key not in _SHAPES or _SHAPES[key](value)}
+    """Return ``state`` without values of the wrong type, which a damaged disk may leave."""
+    return {key: value for key, value in state.items() if key not in _CHECKS or _CHECKS[key](value)}
 
 
-def _is_process(who: Any) -> bool:
-    if who is None:
+def _is_process(value: Any) -> bool:
+    if value is None:
         return True
-    return type(who) is dict and schema.is_maybe_whole(who.get("pid")) and schema.is_maybe_whole(who.get("start_ticks"))
+    return type(value) is dict and all(schema.is_optional_count(value.get(key)) for key in ("pid", "start_ticks"))

@@ -1,4 +1,7 @@
-"""The shared log socket's framing: JSON-RPC 2.0 without batches, one object a line (https://www.jsonrpc.org)."""
+"""Encodes and decodes messages of the log socket: JSON-RPC 2.0 without batches, one object per line.
+
+Specification: https://www.jsonrpc.org/specification
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from types import NoneType
 from typing import Any
 
 REQUEST_LIMIT = 64 << 10
-ANSWER_LIMIT = 16 << 20  # a client reads longer lines than it may send
+ANSWER_LIMIT = 16 << 20  # bytes; a response may be longer than a request
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, REFUSED = -32700, -32600, -32601, -32602, -32000
 BUSY = -32001
 BACKLOG = 128
 
 
 class RpcError(Exception):
-    """An error answer: its code and one line of text."""
+    """An error response: its code and one line of text."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
@@ -30,13 +33,13 @@ def encode(message: dict[str, Any]) -> bytes:
     return json.dumps({"jsonrpc": "2.0", **message}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
-def busy_error(most: int) -> bytes:
-    """What a client hears that comes when ``most`` are there already."""
-    return encode({"id": None, "error": {"code": BUSY, "message": f"{most} clients are connected, which is the most"}})
+def busy_error(limit: int) -> bytes:
+    """Return the error for a client that connects when ``limit`` clients are connected already."""
+    return encode({"id": None, "error": {"code": BUSY, "message": f"{limit} clients are connected, the maximum"}})
 
 
 def short_repr(value: Any) -> str:
-    """A value from outside, on one line and not too long of it."""
+    """Return ``repr(value)`` cut to 60 characters, for error messages about untrusted input."""
     try:
         text = repr(value)
     except RecursionError:
@@ -45,15 +48,15 @@ def short_repr(value: Any) -> str:
 
 
 def decode_request(line: bytes) -> tuple[Any, str, dict[str, Any]]:
-    """``(id, method, params)``; the id is None for a notification. Raises ``RpcError``."""
+    """Return ``(id, method, params)``; the id is None for a notification. Raise ``RpcError``."""
     try:
         message = json.loads(line)
-    except (ValueError, RecursionError):  # nested too deep to be meant
+    except (ValueError, RecursionError):  # RecursionError: nested too deep
         raise RpcError(PARSE_ERROR, "the line is not JSON") from None
     if not isinstance(message, dict) or not isinstance(message.get("method"), str):
-        raise RpcError(INVALID_REQUEST, "write one object with a method and params")
-    if not isinstance(message.get("id"), (str, int, NoneType)):  # NaN could not even be sent back
-        raise RpcError(INVALID_REQUEST, "id must be a text or a whole number")
+        raise RpcError(INVALID_REQUEST, "send one object with a method and params")
+    if not isinstance(message.get("id"), (str, int, NoneType)):  # NaN, for example, could not be sent back
+        raise RpcError(INVALID_REQUEST, "id must be a string or an integer")
     params = message.get("params", {})
     if not isinstance(params, dict):
         raise RpcError(INVALID_PARAMS, "params must be an object")
@@ -62,7 +65,7 @@ def decode_request(line: bytes) -> tuple[Any, str, dict[str, Any]]:
 
 @contextmanager
 def socket_address(path: Path) -> Iterator[str]:
-    """An address for ``path`` within the 107 bytes a Unix socket allows, by way of an open directory."""
+    """Yield an address for ``path`` within the 107 bytes of a Unix socket address, if needed via /proc/self/fd."""
     if len(os.fsencode(path)) <= 100 or not os.path.isdir("/proc/self/fd"):
         yield str(path)
         return
@@ -74,7 +77,7 @@ def socket_address(path: Path) -> Iterator[str]:
 
 
 def listen(path: Path) -> socket.socket:
-    """A listening socket at ``path``, for its owner alone, in a dead predecessor's place. Raises ``OSError``."""
+    """Return a listening socket at ``path`` that only its owner may use; replace a stale one. Raise ``OSError``."""
     path.unlink(missing_ok=True)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -92,7 +95,7 @@ def listen(path: Path) -> socket.socket:
 
 
 def connect(path: Path) -> socket.socket:
-    """A connection to the log socket at ``path``. Raises ``OSError`` where nobody listens."""
+    """Connect to the log socket at ``path``. Raise ``OSError`` if no process listens."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.settimeout(5)
     try:
@@ -105,7 +108,7 @@ def connect(path: Path) -> socket.socket:
 
 
 def peer_uid(connection: socket.socket) -> int | None:
-    """The user at the other end; None where the platform does not tell."""
+    """Return the uid of the other process; None if the platform does not report it."""
     if not hasattr(socket, "SO_PEERCRED"):
         return None
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)

@@ -1,4 +1,4 @@
-"""Whether torch.compile can work here. No torch: the answer must come before a run is launched."""
+"""Checks without importing torch whether torch.compile can work on this machine."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ COMPILERS = {"cuda": ("CC", ("gcc", "clang", "cc")), "cpu": ("CXX", ("g++", "cla
 
 
 def compile_problem(device: str) -> str | None:
-    """What ``torch.compile`` would need on ``device`` (cuda or cpu) and does not find; None where nothing is.
+    """Return what ``torch.compile`` needs on ``device`` (cuda or cpu) and this machine lacks, or None.
 
-    On a CPU it writes C++ for a compiler; on a card it writes for Triton, whose launchers are C. Both are modules for
-    this Python.
+    On a CPU it generates C++; on a GPU it generates Triton kernels, whose launchers are C. Both are compiled as
+    extension modules, which takes Python's headers.
     """
     if device == "cuda" and find_spec("triton") is None:
         return "triton is not installed; install it with pip install triton"
     variable, programs = COMPILERS[device]
-    named = os.environ.get(variable)
-    if not any(map(shutil.which, (named,) if named else programs)):
-        asked = f"{variable}={named} is no program" if named else f"there is no {' or '.join(programs)}"
-        return f"{asked}; install {programs[0]} with the system's package manager"
+    chosen = os.environ.get(variable)
+    if not any(map(shutil.which, (chosen,) if chosen else programs)):
+        missing = f"{variable}={chosen} is not a program" if chosen else f"{' or '.join(programs)} is not installed"
+        return f"{missing}; install {programs[0]} with the system's package manager"
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     if not header.is_file():
-        return f"there is no {header}; install Python's headers, python3-dev or the like"
+        return f"{header} is missing; install Python's headers (python3-dev on Debian and Ubuntu)"
     return None
 
 
 def inductor_cache_dir() -> Path:
-    """Where compiled code is kept from run to run, unless TORCHINDUCTOR_CACHE_DIR says otherwise."""
-    if own := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
-        return Path(own)
+    """Return TORCHINDUCTOR_CACHE_DIR, or our default: all runs share one cache of compiled code."""
+    if chosen := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
+        return Path(chosen)
     return user_cache_dir() / "inductor"
 
 
 def user_cache_dir() -> Path:
-    """What may be lost, at the price of being built again."""
+    """Return the directory for files that can be built again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mla-tui"

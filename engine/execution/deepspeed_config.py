@@ -1,6 +1,7 @@
-"""The DeepSpeed configuration of a run: made from its spec, or a person's own file that must not contradict it.
+"""Builds the DeepSpeed configuration of a run from its spec and, if given, the user's DeepSpeed JSON file.
 
-No torch and no deepspeed: it is printed and checked before anything is launched.
+The user's file must not contradict the spec. This module imports neither torch nor deepspeed: the configuration is
+checked and printed before a launch.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from profiles.errors import SpecError
 from profiles.spec import RunSpec
 
 AUTO = "auto"
-# Values gathered before they leave: a buffer of so many is allotted for every micro-batch. DeepSpeed's own 500 million
-# are 1 GB of a 16 GB card.
+# Values per reduce and allgather bucket; every micro-batch allocates one buffer of this size. DeepSpeed's default of
+# 500 million takes 1 GB of a 16 GB GPU.
 BUCKET = 50_000_000
 BETAS = [0.9, 0.95]
 EPS = 1e-8
-# What a person's file may ask for otherwise than we would: how the same numbers are moved, kept and shown. All else
-# that we set changes what a step is.
-FREE = (
+# Keys that the user's file may set freely: they change how values are moved and logged. Every other key that we set
+# changes the result of a step.
+USER_KEYS = (
     "zero_optimization.offload_optimizer.",
     "zero_optimization.reduce_bucket_size",
     "zero_optimization.allgather_bucket_size",
@@ -30,8 +31,8 @@ FREE = (
     "steps_per_print",
     "wall_clock_breakdown",
 )
-# Where a key of the spec says the same.
-OURS = {
+# DeepSpeed key → the spec key that sets it.
+SPEC_KEYS = {
     "train_batch_size": "batch.sequences",
     "train_micro_batch_size_per_gpu": "batch.micro",
     "gradient_accumulation_steps": "batch.accum",
@@ -40,47 +41,49 @@ OURS = {
     "optimizer.params.lr": "optim.lr",
     "optimizer.params.weight_decay": "optim.weight_decay",
     "bf16.enabled": "train.precision",
-    "zero_optimization.stage": "ZeRO-2, which memory.strategy = offload means",
+    "zero_optimization.stage": "memory.strategy = offload, which is ZeRO-2",
     "zero_optimization.offload_optimizer.device": "memory.strategy",
 }
-# Two hands on one wheel: the schedule, the checkpoints and the other precisions are the trainer's.
-NOT_FOR_US = ("scheduler", "fp16", "amp", "zero_optimization.offload_param", "pipeline", "data_efficiency")
+# Features that the trainer implements itself or does not support with DeepSpeed.
+UNSUPPORTED = ("scheduler", "fp16", "amp", "zero_optimization.offload_param", "pipeline", "data_efficiency")
 
 
 def deepspeed_config(spec: RunSpec, *, bf16: bool, device: str) -> dict[str, Any]:
-    """What ``deepspeed.initialize`` is given for ``spec``, with the keys of a person's file laid over it.
+    """Return the config for ``deepspeed.initialize``: that of ``spec``, updated with the user's file.
 
-    ``bf16``: the run's precision, resolved. ``device``: cuda or cpu. Raises ``SpecError`` naming a contradiction.
+    ``bf16``: the run's resolved precision. ``device``: cuda or cpu. Raise ``SpecError`` for a contradiction.
     """
-    ours = generated(spec, bf16=bf16, device=device)
+    ours = generate(spec, bf16=bf16, device=device)
     if not spec.launch.deepspeed_config:
         return ours
     path = Path(spec.launch.deepspeed_config)
-    given = read(path)
+    given = read_user_config(path)
     flat_ours = dict(_flat(ours))
     for key, value in _flat(given):
-        if value == AUTO or (key.startswith(NOT_FOR_US) and not _wanted(given, key)):
+        if value == AUTO or (key.startswith(UNSUPPORTED) and not _enabled(given, key)):
             continue
-        if key.startswith(NOT_FOR_US):
-            raise SpecError(f"{path}: {key.partition('.')[0]}: the trainer does this itself; leave it out")
-        free = key.startswith(FREE) and key != "zero_optimization.offload_optimizer.device"
-        if key in flat_ours and not free and not _same(flat_ours[key], value):
-            by = f" by {OURS[key]}" if key in OURS else ""
+        if key.startswith(UNSUPPORTED):
             raise SpecError(
-                f"{path}: {key}: {json.dumps(value)} contradicts the run, where it is {json.dumps(flat_ours[key])}{by};"
-                " make them agree, or leave the key out"
+                f"{path}: {key.partition('.')[0]}: is not supported, the trainer handles it itself; remove it"
             )
-    return _laid_over(ours, given)
+        user_may_set = key.startswith(USER_KEYS) and key != "zero_optimization.offload_optimizer.device"
+        if key in flat_ours and not user_may_set and not _same(flat_ours[key], value):
+            by = f" (set by {SPEC_KEYS[key]})" if key in SPEC_KEYS else ""
+            raise SpecError(
+                f"{path}: {key}: {json.dumps(value)} contradicts the run's {json.dumps(flat_ours[key])}{by};"
+                " make them equal, or remove the key"
+            )
+    return _merge(ours, given)
 
 
-def generated(spec: RunSpec, *, bf16: bool, device: str) -> dict[str, Any]:
-    """ZeRO-2 with the optimizer in host memory; the trainer owns the schedule and the end of a window."""
+def generate(spec: RunSpec, *, bf16: bool, device: str) -> dict[str, Any]:
+    """Return a ZeRO-2 config with the optimizer in host memory; the trainer runs the schedule and ends each step."""
     bucket = min(BUCKET, spec.model.config.params)
     return {
         "train_batch_size": spec.batch.sequences,
         "train_micro_batch_size_per_gpu": spec.batch.micro,
         "gradient_accumulation_steps": spec.accum,
-        # The trainer says where a window ends, so that micro can be edited while the run lives.
+        # The trainer marks the last micro-batch of a step itself, so that micro can be edited during the run.
         "managed_gradient_accumulation": False,
         "gradient_clipping": spec.optim.clip,
         "optimizer": {
@@ -90,7 +93,7 @@ def generated(spec: RunSpec, *, bf16: bool, device: str) -> dict[str, Any]:
                 "betas": BETAS,
                 "eps": EPS,
                 "weight_decay": spec.optim.weight_decay,
-                "torch_adam": False,  # its own, which steps on the host's vector units
+                "torch_adam": False,  # DeepSpeedCPUAdam, which uses the CPU's vector units
                 "adam_w_mode": True,
             },
         },
@@ -103,12 +106,12 @@ def generated(spec: RunSpec, *, bf16: bool, device: str) -> dict[str, Any]:
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
         },
-        "steps_per_print": 10**9,  # the log is ours
+        "steps_per_print": 10**9,  # never: the trainer logs every step
     }
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A person's own file. Raises ``SpecError``."""
+def read_user_config(path: Path) -> dict[str, Any]:
+    """Read the user's DeepSpeed JSON file. Raise ``SpecError``."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -128,8 +131,8 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def _wanted(given: Mapping[str, Any], key: str) -> bool:
-    """Whether a table is more than switched off: {"fp16": {"enabled": false}} asks for nothing."""
+def _enabled(given: Mapping[str, Any], key: str) -> bool:
+    """Return whether the table of ``key`` enables its feature; {"fp16": {"enabled": false}} does not."""
     table = given.get(key.partition(".")[0])
     return not (isinstance(table, Mapping) and table.get("enabled") is False)
 
@@ -140,11 +143,11 @@ def _same(ours: Any, theirs: Any) -> bool:
     return bool(ours == theirs) and isinstance(ours, bool) == isinstance(theirs, bool)
 
 
-def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
+def _merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in override.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = _laid_over(merged[key], value)
+            merged[key] = _merge(merged[key], value)
         elif value != AUTO:
             merged[key] = value
     return merged

@@ -1,4 +1,4 @@
-"""Whether the libraries a backend needs can work here. None of them is imported: the answer comes before a launch."""
+"""Checks without importing them whether the libraries of each backend can work on this machine."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from pathlib import Path
 from engine.execution.compiler import compile_problem
 from profiles.nvml import visible_device
 
-# Before, gradients are dropped where the optimizer is offloaded and a window has three micro-batches or more.
-OLDEST_DEEPSPEED = (0, 19, 5)
+# Older versions drop gradients if the optimizer is offloaded and a step has three or more micro-batches.
+MIN_DEEPSPEED = (0, 19, 5)
 
 
 def deepspeed_problem() -> str | None:
-    """What DeepSpeed's CPU optimizer would need and does not find; None where nothing is.
+    """Return what DeepSpeed's CPU optimizer needs and this machine lacks, or None.
 
-    It is C++ that is built at its first use, on a machine with a card as on one without: no CUDA toolkit is asked for.
+    The optimizer is C++ that DeepSpeed builds on first use. It needs no CUDA toolkit.
     """
     if platform.system() != "Linux":
-        return f"DeepSpeed runs on Linux, this is {platform.system()}; use --backend torch, or mlx on a Mac"
+        return f"DeepSpeed runs on Linux, not on {platform.system()}; use --backend torch, or mlx on a Mac"
     try:
         installed = version("deepspeed")
     except PackageNotFoundError:
         return "deepspeed is not installed; install mla-tui[deepspeed], or use --backend torch"
-    if tuple(int(n) for n in re.findall(r"\d+", installed)[:3]) < OLDEST_DEEPSPEED:
-        return f"deepspeed {installed} loses gradients here; install deepspeed>={'.'.join(map(str, OLDEST_DEEPSPEED))}"
+    if tuple(int(n) for n in re.findall(r"\d+", installed)[:3]) < MIN_DEEPSPEED:
+        oldest = ".".join(map(str, MIN_DEEPSPEED))
+        return f"deepspeed {installed} loses gradients with an offloaded optimizer; install deepspeed>={oldest}"
     if missing := compile_problem("cpu"):
-        return f"its optimizer is built at the first use, but {missing}"
+        return f"its optimizer is built on first use, but {missing}"
     if find_spec("ninja") is None and shutil.which("ninja") is None:
-        return "its optimizer is built by ninja, which is missing; install it with pip install ninja"
+        return "its optimizer is built with ninja, which is missing; install it with pip install ninja"
     return None
 
 
 def mlx_problem() -> str | None:
-    """What MLX would need and does not find; None where nothing is."""
+    """Return what MLX needs and this machine lacks, or None."""
     if find_spec("mlx") is None:
         package = "mlx" if platform.system() == "Darwin" else "'mlx[cpu]'"
         return f"mlx is not installed; install it with pip install {package}, or use --backend torch"
@@ -45,30 +46,30 @@ def mlx_problem() -> str | None:
 
 
 def cuda_mismatch() -> str | None:
-    """Why torch cannot use the card that this machine has; None where it can, or where there is no card."""
+    """Return why torch cannot use this machine's GPU; None if it can, or if there is no GPU."""
     if visible_device() is None:
         return None
     import pynvml as nv
 
     built_for = torch_cuda_version()
     if built_for is None:
-        return "there is an NVIDIA card, but this torch is built without CUDA; install a torch wheel with CUDA"
+        return "this machine has an NVIDIA GPU, but torch is built without CUDA; install a torch wheel with CUDA"
     try:
         number = int(nv.nvmlSystemGetCudaDriverVersion())
     except nv.NVMLError:
         return None
     driver = (number // 1000, number % 1000 // 10)
-    if driver[0] < built_for[0]:  # a driver runs every minor version of its major one
+    if driver[0] < built_for[0]:  # a driver supports every minor version of its major version
         ours, theirs = (".".join(map(str, pair)) for pair in (built_for, driver))
         return (
-            f"torch is built for CUDA {ours}, the driver goes up to {theirs};"
+            f"torch is built for CUDA {ours}, the driver supports up to {theirs};"
             f" update the driver, or install a torch wheel for CUDA {driver[0]}"
         )
     return None
 
 
 def torch_cuda_version() -> tuple[int, int] | None:
-    """The CUDA version that the installed torch is built for, read without importing it."""
+    """Return the CUDA version that the installed torch is built for, without importing torch."""
     found = find_spec("torch")
     if found is None or found.origin is None:
         return None

@@ -1,7 +1,7 @@
-"""Which of several ways to the same numbers a run takes: every "auto" of its spec, decided once.
+"""Resolves every "auto" of a spec into an execution plan: precision, attention, checkpointing, loss and compile.
 
-What is decided here stands in the ``start`` record; docs/performance.md has the measurements behind each choice. No
-torch: the forecast asks too, at every key press.
+The ``start`` record logs the plan; docs/performance.md has the measurements behind each choice. This module does not
+import torch, because the memory forecast resolves a plan at every key press.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from engine.execution.compiler import compile_problem
 from profiles.spec import RunSpec
 
-LONGEST_BLOCKED = 2048  # tokens: beyond, its scores are larger than all else a layer keeps
+MAX_BLOCKED_CONTEXT = 2048  # tokens; beyond it, blocked attention's scores dominate a layer's activation memory
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionPlan:
-    """What is left of a spec's choices when nothing is "auto" any more."""
+    """How a run computes its steps; nothing in it is "auto"."""
 
     precision: str  # fp32, bf16, bf16_sr
     attention: str  # sdpa, blocked
@@ -26,20 +26,20 @@ class ExecutionPlan:
 
     @property
     def bf16(self) -> bool:
-        """Whether what flows between the weights is bf16; else it is fp32."""
+        """Whether activations are bf16; otherwise they are fp32."""
         return self.precision.startswith("bf16")
 
 
 def resolve_plan(spec: RunSpec, device: str, bf16: bool) -> ExecutionPlan:
-    """The plan of ``spec`` on ``device`` (cuda or cpu); ``bf16``: whether the device computes in it at full speed."""
+    """Return the plan of ``spec`` on ``device`` (cuda or cpu); ``bf16``: whether the device runs bf16 at full speed."""
     train, memory = spec.train, spec.memory
     precision = train.precision if train.precision != "auto" else "bf16" if bf16 else "fp32"
     compiled = train.compile == "on" or (train.compile == "auto" and _can_compile(device))
     attention = train.attention
     if attention == "auto":
-        # The CPU's library kernel is slow in bf16; our blocks are faster once their many small passes are fused.
-        blocks_win = device == "cpu" and precision != "fp32" and compiled and spec.batch.context <= LONGEST_BLOCKED
-        attention = "blocked" if blocks_win else "sdpa"
+        # torch's CPU kernel is slow in bf16; blocked attention is faster once torch.compile fuses its small operations.
+        use_blocked = device == "cpu" and precision != "fp32" and compiled and spec.batch.context <= MAX_BLOCKED_CONTEXT
+        attention = "blocked" if use_blocked else "sdpa"
     checkpointing = "none" if memory.checkpointing == "auto" else memory.checkpointing
     return ExecutionPlan(precision, attention, checkpointing, memory.loss, compiled)
 

@@ -1,4 +1,4 @@
-"""Small files that are replaced whole or not at all, and a line to the console that cannot fail."""
+"""Writes small files atomically, rotates a console file, and writes a line to stderr without raising."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from engine.host.private_dirs import private_opener
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replace ``path`` by rename, so that a reader sees the old or the new, never a part. Raises ``OSError``."""
+    """Write ``content`` to ``path`` atomically: a reader sees the old file or the new one. Raise ``OSError``."""
     write_atomic(path, json.dumps(content).encode())
 
 
 def write_atomic(path: Path, content: bytes, fsync: bool = True) -> None:
-    """Replace ``path`` by rename; without ``fsync`` a power loss may leave anything. Raises ``OSError``."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a temporary file and rename it to ``path``. Raise ``OSError``.
+
+    Without ``fsync`` the file may be empty or damaged after a power loss.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(beside, "wb", opener=private_opener) as file:
+        with open(temporary, "wb", opener=private_opener) as file:
             file.write(content)
             if fsync:
                 file.flush()
                 os.fsync(file.fileno())
-        os.rename(beside, path)
+        os.rename(temporary, path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in ``path``, or ``{}`` where there is none or it is damaged."""
+    """Return the object in ``path``, or ``{}`` if the file is missing or damaged."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -41,30 +44,33 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def rotate(path: Path, limit: int) -> None:
-    """Where ``path`` has grown beyond ``limit`` bytes, move what is in it to ``path.1`` and go on from nothing.
+    """Move the content of ``path`` to ``path.1`` and truncate ``path`` if it is larger than ``limit`` bytes.
 
-    Processes hold the file open to append to it, so it stays the same file: it is copied and cut. What is written
-    between the end of the copy and the cut is lost, so the copy follows until nothing is left to follow.
+    Other processes append to the open file, so it is copied and truncated, not renamed. Bytes written between the end
+    of the copy and the truncation are lost; to keep that moment short the copy continues until it reaches the end.
     """
-    aside = path.with_name(f"{path.name}.1")
-    beside = path.with_name(f".{aside.name}")
+    rotated = path.with_name(f"{path.name}.1")
+    temporary = path.with_name(f".{rotated.name}")
     try:
         if path.stat().st_size <= limit:
             return
-        with open(path, "r+b", buffering=0) as file, open(beside, "wb", buffering=0) as copy:
+        with open(path, "r+b", buffering=0) as file, open(temporary, "wb", buffering=0) as copy:
             while part := file.read(1 << 20):
                 copy.write(part)
-            os.rename(beside, aside)
+            os.rename(temporary, rotated)
             while part := file.read(1 << 20):
                 copy.write(part)
             file.truncate(0)
-    except OSError:  # no room for a copy: the file grows, and nothing is lost
+    except OSError:  # no space for a copy: the file keeps growing, nothing is lost
         with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def write_stderr(text: str) -> None:
-    """One line to stderr, past Python's buffer: the console may stand on the same full disk as what we speak of, and
-    what is left in a buffer would fail again later."""
+    """Write one line to stderr and ignore errors.
+
+    It bypasses Python's buffer: stderr may be a file on the full disk that the line reports, and buffered text would
+    raise again at exit.
+    """
     with contextlib.suppress(OSError):
         os.write(2, f"{text}\n".encode())

@@ -1,6 +1,6 @@
-"""Who a process is, whether it lives, and how to start one that outlives us.
+"""Identifies processes, checks whether they are alive, starts detached ones, and locks files.
 
-A pid alone names nobody: pids are used again. A process is named by pid and start time, on one boot of one host.
+The kernel reuses pids, so a process is identified by pid and start time, on one boot of one host.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from engine.host.private_dirs import private_opener
 
-LOCK_FDS_ENV = "MLA_TUI_LOCK_FDS"
+LOCK_FDS_ENV = "MLA_TUI_LOCK_FDS"  # descriptors of inherited locks, comma-separated
 
 
 def host_name() -> str:
@@ -25,7 +25,7 @@ def host_name() -> str:
 
 
 def boot_id() -> str:
-    """An identifier that changes with every boot."""
+    """Return an identifier that changes with every boot."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -35,10 +35,10 @@ def boot_id() -> str:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When the process started, in a unit of the platform's own; None where there is none, or only a zombie."""
+    """Return when the process started, in a platform-specific unit; None if it does not exist or is a zombie."""
     if os.path.exists("/proc/self/stat"):
         try:
-            # The name in parentheses may hold anything, so count the fields after its end (proc(5), field 22).
+            # The command name may contain spaces and parentheses: count the fields after it (proc(5), field 22).
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         except OSError:
             return None
@@ -55,14 +55,14 @@ def process_identity(pid: int) -> dict[str, int]:
     return {"pid": pid, "start_ticks": start_ticks(pid) or 0}
 
 
-def is_alive(who: dict[str, Any] | None) -> bool:
-    """Whether the very process that ``process_identity`` described still runs (on this host and boot)."""
-    return bool(who and who.get("pid") and start_ticks(int(who["pid"])) == who.get("start_ticks"))
+def is_alive(identity: dict[str, Any] | None) -> bool:
+    """Return whether the process that ``process_identity`` described still runs on this host and boot."""
+    return bool(identity and identity.get("pid") and start_ticks(int(identity["pid"])) == identity.get("start_ticks"))
 
 
 def inherited_lock_fds() -> tuple[int, ...]:
-    """Open files whose locks this process was given to share, and shares with whom it starts (``devices.py``)."""
-    numbers = (int(word) for word in os.environ.get(LOCK_FDS_ENV, "").split(",") if word.isdigit())
+    """Return the open descriptors of locks inherited from the parent process (``engine/runs/device_locks.py``)."""
+    numbers = (int(text) for text in os.environ.get(LOCK_FDS_ENV, "").split(",") if text.isdigit())
     return tuple(fd for fd in numbers if _is_open(fd))
 
 
@@ -79,11 +79,11 @@ def spawn_detached(
     console: Path,
     cwd: Path,
     env: Mapping[str, str] | None = None,
-    keep: Sequence[int] = (),
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own: no terminal, no signal of ours reaches it; output to ``console``.
+    """Start a process in a new session, without a terminal, and append its output to ``console``.
 
-    ``env`` is laid over our own environment; the descriptors ``keep`` stay open in it.
+    ``env`` is added to our environment. The process inherits the descriptors ``pass_fds``.
     """
     with open(console, "ab", opener=private_opener) as out:
         return subprocess.Popen(
@@ -94,19 +94,19 @@ def spawn_detached(
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=keep,
+            pass_fds=pass_fds,
         )
 
 
 class Lock:
-    """An advisory lock on a file, held until ``release`` or the process's death, whichever way it dies."""
+    """An advisory lock on a file. The kernel releases it when the process ends, however that happens."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd: int | None = None
 
     def acquire(self, timeout: float = 0.0) -> bool:
-        """Take the lock, trying for ``timeout`` seconds; False where another process holds it."""
+        """Try for ``timeout`` seconds to acquire the lock; return False if another process holds it."""
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + timeout
         while True:
@@ -128,7 +128,7 @@ class Lock:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds the ``Lock`` on ``path``."""
+    """Return whether a process holds the ``Lock`` on ``path``."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Every module of this package that is started as a program of its own, by its name for ``python -m``."""
+"""Names the modules that run as separate programs with ``python -m``."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ BENCH = "engine.train.measure.bench"
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
-    """The command that runs ``module`` with this Python."""
+    """Return the command that runs ``module`` with this Python."""
     return [sys.executable, "-m", module, *arguments]

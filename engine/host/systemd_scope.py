@@ -1,9 +1,8 @@
-"""A systemd scope of its own for each process that must live long.
+"""Puts long-lived processes into systemd scopes of their own, so that they survive a logout.
 
-A process that is merely detached still belongs to the login session, and where logind kills those (KillUserProcesses)
-or systemd-oomd ends a whole scope, all go together. With lingering the user's manager outlives the session, so
-supervisor and trainer each get a scope there. Without it the manager ends with the last session: then a scope would be
-worse.
+A detached process still belongs to the login session. logind may kill the session (KillUserProcesses), and systemd-oomd
+kills a whole scope at once. If the user lingers, their systemd manager outlives the session, so supervisor and trainer
+each get a scope there. Without lingering the manager ends with the last session, and a scope would make things worse.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ import shutil
 import subprocess
 import time
 
-_PATIENCE = 5.0  # seconds for systemd to answer
+_TIMEOUT = 5.0  # seconds
 _RUN = ("systemd-run", "--user", "--scope", "--quiet", "--collect")
 
 
 def scope_prefix(name: str) -> list[str]:
-    """The words to put before a command so that it runs in a scope called after ``name``; none where that cannot be."""
+    """Return the arguments to put before a command to run it in a scope named after ``name``; [] if unavailable."""
     if not _available():
         return []
     return [*_RUN, f"--unit=mla-tui-{name}-{time.monotonic_ns():x}", "--"]
@@ -28,18 +27,18 @@ def scope_prefix(name: str) -> list[str]:
 
 @functools.cache
 def _available() -> bool:
-    """Whether this user lingers and scopes can really be had: one is tried."""
+    """Return whether this user lingers and a test scope can be created."""
     if not (shutil.which("systemd-run") and shutil.which("loginctl") and os.environ.get("XDG_RUNTIME_DIR")):
         return False
-    return _says(["loginctl", "show-user", getpass.getuser(), "--property=Linger", "--value"]) == "yes" and (
-        _says([*_RUN, "--", "echo", "ok"]) == "ok"
+    return _output(["loginctl", "show-user", getpass.getuser(), "--property=Linger", "--value"]) == "yes" and (
+        _output([*_RUN, "--", "echo", "ok"]) == "ok"
     )
 
 
-def _says(argv: list[str]) -> str | None:
-    """What a command prints; None where it fails."""
+def _output(argv: list[str]) -> str | None:
+    """Return what a command prints; None if it fails."""
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=_PATIENCE, stdin=subprocess.DEVNULL)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

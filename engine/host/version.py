@@ -1,4 +1,4 @@
-"""The version of the package that runs, as written into state, hello and checkpoints."""
+"""Returns the version of this package, as recorded in the run state, the server's hello and checkpoints."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -6,5 +6,5 @@ from importlib.metadata import PackageNotFoundError, version
 def package_version() -> str:
     try:
         return version("mla-tui")
-    except PackageNotFoundError:  # run from a bare source tree
+    except PackageNotFoundError:  # a source tree that is not installed
         return "source"

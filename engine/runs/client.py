@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from engine.events import commands, wire
-from engine.events.history import History, read_part
+from engine.events.history import History, read_range
 from engine.events.log import Record, Tail
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
@@ -58,7 +58,11 @@ class RunClient:
         except OSError:
             pass
         history, at = await asyncio.get_running_loop().run_in_executor(_READERS, self._read_files)
-        answer = {"at": at, "series": history.answer(series, points, since, until), "part": history.part(since, until)}
+        answer = {
+            "at": at,
+            "series": history.query(series, points, since, until),
+            "part": history.log_range(since, until),
+        }
         return answer | ({"marks": history.marks.to_list()} if marks else {})
 
     async def detail(
@@ -75,9 +79,9 @@ class RunClient:
         if end - begin > DETAIL_LIMIT:
             return None
         last = math.inf if until is None else until
-        part = partial(read_part, self.run.log_path, series, begin, end, since, last)
+        part = partial(read_range, self.run.log_path, series, begin, end, since, last)
         found = await asyncio.get_running_loop().run_in_executor(_READERS, part)
-        return {"at": end, "series": found.answer(series, points)}
+        return {"at": end, "series": found.query(series, points)}
 
     async def request(self, method: str, **params: Any) -> dict[str, Any]:
         """Send a request; starts a supervisor where there is none. Raises ``UserError``.
@@ -90,7 +94,7 @@ class RunClient:
         await asyncio.to_thread(ensure_supervisor, self.run)
         is_command = method in commands.METHODS
         if is_command:
-            params = {**params, "id": commands.new_id()}  # sent both ways, it is still one command
+            params = {**params, "id": commands.new_command_id()}  # sent both ways, it is still one command
         for _ in range(10):
             try:
                 return await self._call(method, params)

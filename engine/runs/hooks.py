@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from engine.events.log import Record, read_all
 from engine.events.run_dir import RunDir
-from engine.events.summary import EVENTS
+from engine.events.summary import HOOK_EVENTS
 from engine.host.private_dirs import private_opener
 from engine.host.process import host_name
 from profiles.errors import SpecError
@@ -60,11 +60,11 @@ def load() -> dict[str, str]:
     if not isinstance(table, dict):
         raise SpecError(f'{path}: on_event: {table!r} is not a table; write [on_event] and finished = "a command"')
     for key, command in table.items():
-        if key not in EVENTS:
+        if key not in HOOK_EVENTS:
             from difflib import get_close_matches
 
-            near = get_close_matches(key, EVENTS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"the events are {', '.join(EVENTS)}"
+            near = get_close_matches(key, HOOK_EVENTS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the events are {', '.join(HOOK_EVENTS)}"
             raise SpecError(f"{path}: on_event.{key}: unknown event; {hint}")
         if not isinstance(command, str) or not command.strip():
             raise SpecError(f"{path}: on_event.{key}: {command!r} is not a command; write a shell command in quotes")

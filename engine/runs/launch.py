@@ -15,7 +15,7 @@ from engine.host.files import write_json
 from engine.host.private_dirs import make_private_dir
 from engine.host.process import Lock, boot_id, host_name, is_alive, is_locked
 from engine.host.version import package_version
-from engine.preflight import check, check_checkpoint_folder, resolved
+from engine.preflight import check_checkpoint_folder, check_spec, resolve_spec
 from engine.runs import hooks
 from engine.runs.device_locks import check_free
 from engine.runs.launchers import check_launcher, write_hostfile
@@ -42,11 +42,11 @@ def launch(
 
     A device in use by another run is an error; with ``queue`` the run waits for it, with ``share_device`` it shares it.
     """
-    spec = resolved(spec)
+    spec = resolve_spec(spec)
     if name is not None and (not name or "/" in name or name.startswith(".") or name == "latest"):
         raise UserError(f"--name {name!r}: use a name without slashes that does not start with a dot and is not latest")
     out = Path(spec.train.out)
-    check(spec, out / name if name else out)
+    check_spec(spec, out / name if name else out)
     check_launcher(spec)
     hooks.load()
     if name:

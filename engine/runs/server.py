@@ -123,14 +123,14 @@ class Server:
             history = run.index.history
             answer = {
                 "at": run.index.offset,
-                "series": history.answer(names, _number(params, "points", 2000), since, until),
+                "series": history.query(names, _number(params, "points", 2000), since, until),
             }
             if params.get("marks") is True:
                 answer["marks"] = history.marks.to_list()
-            return answer | {"part": history.part(since, until)}
+            return answer | {"part": history.log_range(since, until)}
         if method in commands.METHODS:
             by, id = str(params.pop("by", "socket"))[:100], params.pop("id", None)
-            if id is not None and not commands.is_id(id):
+            if id is not None and not commands.is_command_id(id):
                 raise wire.RpcError(wire.INVALID_PARAMS, f"id: {wire.short_repr(id)} is not 12 hexadecimal digits")
             # In a thread, because it waits for the disk.
             id = await asyncio.to_thread(commands.append, run.run_dir.commands_path, method, params, by, id)
@@ -143,7 +143,7 @@ class Server:
         record = {name: record[name] for name in LIVE_FIELDS if name in record}
         if record.get("kind") in LIVE_KINDS:
             record = finite(record)
-            if schema.fits(record):
+            if schema.is_valid(record):
                 self._run.on_record(record)
                 self.publish(record)
 
@@ -218,7 +218,7 @@ def _error(id: Any, error: wire.RpcError) -> bytes:
 
 def _number(params: dict[str, Any], name: str, default: int) -> int:
     value = params.get(name, default)
-    if not schema.is_whole(value):
+    if not schema.is_count(value):
         raise wire.RpcError(
             wire.INVALID_PARAMS, f"{name}: {wire.short_repr(value)} is not a whole number of at least 0"
         )
@@ -227,6 +227,6 @@ def _number(params: dict[str, Any], name: str, default: int) -> int:
 
 def _optional(params: dict[str, Any], name: str) -> float | None:
     value = params.get(name)
-    if not schema.is_number(value):
+    if not schema.is_optional_number(value):
         raise wire.RpcError(wire.INVALID_PARAMS, f"{name}: {wire.short_repr(value)} is not a number")
     return None if value is None else float(value)

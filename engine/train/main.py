@@ -20,7 +20,7 @@ from engine.events.log import Record
 from engine.events.run_dir import RunDir
 from engine.host.files import write_json, write_stderr
 from engine.host.process import Lock, process_identity
-from engine.preflight import check, check_checkpoint_folder, resolved
+from engine.preflight import check_checkpoint_folder, check_spec, resolve_spec
 from engine.train.backends.ranks import Ranks, RankZeroError, join_ranks, local_world_size, world_size
 from engine.train.edit_history import RestartRequested
 from engine.train.reporter import Reporter, ShowReporter, SilentReporter
@@ -112,11 +112,11 @@ def run_foreground(
     """Train here and now, rank 0 handing every record to ``show``; returns the exit status. Raises ``UserError``."""
     if (world := world_size()) > 1:
         spec = spec.on_ranks(world // local_world_size(), local_world_size())
-    spec = resolved(spec)
+    spec = resolve_spec(spec)
     out = Path(spec.train.out) / name if name else Path(spec.train.out)
 
     def plan() -> Attempt:
-        check(spec, out)
+        check_spec(spec, out)
         check_checkpoint_folder(out, resume)
         return Attempt(spec, out, resume, init_from, supervised=False)
 

@@ -320,7 +320,7 @@ for second in range(1, 2_600_001):
     history.add_records([(second, {"t": float(second), "kind": "step", "attempt": 1, **step_fields(second)})])
     history.sample({"t": float(second), "kind": "telemetry", "device_used": 9e9, "rss": 1e9 + second, "ram_used": 2e10})
     if second % 5000 == 0:
-        history.answer(["loss", "device_used", "host_states", "tok_s"], 2000)
+        history.query(["loss", "device_used", "host_states", "tok_s"], 2000)
     if second in (100_000, 650_000, 1_300_000, 2_600_000):
         print(f"{second} steps: {rss():.1f} MB", flush=True)
 """

@@ -136,15 +136,15 @@ CASES = [
     Case(not_dividing, "use 1, 2, 4, 8", 2),
     Case(not_a_number, "'many'", 2),
     Case(file_in_the_way, "models is not a directory", 1),
-    Case(deepspeed_with_muon, "optim.name: muon is not for --backend deepspeed", 1),
-    Case(mlx_with_8_bit_states, "memory.strategy: states8bit is not for --backend mlx", 1),
+    Case(deepspeed_with_muon, "optim.name: muon is not supported by --backend deepspeed", 1),
+    Case(mlx_with_8_bit_states, "memory.strategy: states8bit is not supported by --backend mlx", 1),
     Case(a_contradicting_deepspeed_file, "gradient_clipping: 7 contradicts", 2),
     Case(resume_of_nothing, "latest", 1),
     Case(resume_of_no_checkpoint, "elsewhere", 1),
     Case(init_from_nothing, "nowhere", 1),
     Case(resume_and_init, "--init-from", 2),
     Case(three_ranks, "4 × 3 ranks does not divide the 8 sequences", 2),
-    Case(offload, "offload is what --backend deepspeed does", 1),
+    Case(offload, "offload needs --backend deepspeed", 1),
 ]
 
 

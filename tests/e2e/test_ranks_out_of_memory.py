@@ -19,7 +19,7 @@ from engine.events.log import read_all
 from engine.events.run_dir import RunDir
 from engine.host.files import write_json
 from engine.host.process import Lock
-from engine.preflight import resolved
+from engine.preflight import resolve_spec
 from profiles.registry import load
 from tests.unit.train.troubled import Run
 from tests.unit.train.whole_runs import NANO, write_shards
@@ -33,7 +33,7 @@ IN_THE_SUITE = ("backward", 1)  # the one that must leave word to the other, wit
 def spec(root: Path, *more: str) -> Any:
     paths = (f"root={root / 'shards'}", f"out={root / 'models'}")
     common = (f"steps={STEPS}", "save_every=2", "val_every=3", "val_sequences=16", "compile=off")
-    return resolved(load("cpu_demo", [*NANO, *common, *paths, *more]))
+    return resolve_spec(load("cpu_demo", [*NANO, *common, *paths, *more]))
 
 
 def begin_until_its_end(run: RunDir, *tight: str) -> list[dict[str, Any]]:

@@ -230,10 +230,10 @@ class MlaApp(CellDiffApp, BaseApp):
 
     def open_data(self, what: str | None) -> None:
         """Put the data of a run or a profile on top; None: of the profile this machine starts with."""
-        from profiles.registry import detect
+        from profiles.registry import detect_profile
         from tui.app.screens.data import DataScreen
 
-        self.push_screen(DataScreen(what or detect()))
+        self.push_screen(DataScreen(what or detect_profile()))
 
     def action_help(self) -> None:
         from tui.app.screens.help import HelpScreen

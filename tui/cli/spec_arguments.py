@@ -30,9 +30,9 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
 
 def spec_of(args: argparse.Namespace) -> RunSpec:
     """Return the spec that ``-p``, ``-s`` and ``--backend`` describe. Raises ``UserError``."""
-    from profiles.registry import detect, load
+    from profiles.registry import detect_profile, load
 
-    return _with_backend(load(args.profile or detect(), args.overrides), args.backend)
+    return _with_backend(load(args.profile or detect_profile(), args.overrides), args.backend)
 
 
 def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path | None]:

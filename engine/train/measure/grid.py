@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from data.splits import open_split
 from engine.host.programs import BENCH, python_module
-from engine.preflight import check_backend, resolved
+from engine.preflight import check_backend, resolve_spec
 from profiles.errors import SpecError, UserError
 from profiles.registry import load, parse_override
 from profiles.spec import RunSpec
@@ -83,7 +83,7 @@ def cells(profile: str, overrides: Sequence[str], grid: Sequence[str], synthetic
 
 def cell(profile: str, overrides: Sequence[str], changes: dict[str, str], synthetic: bool = False) -> Cell:
     """One cell. Random tokens stand in where the spec's data folder is missing. Raises ``UserError``."""
-    spec = resolved(load(profile, [*overrides, *(f"{key}={value}" for key, value in changes.items())]))
+    spec = resolve_spec(load(profile, [*overrides, *(f"{key}={value}" for key, value in changes.items())]))
     check_backend(spec)
     synthetic = synthetic or not (Path(spec.data.root) / spec.data.phase).exists()
     if not synthetic:

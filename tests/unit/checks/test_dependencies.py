@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from engine.execution import dependencies
-from engine.preflight import check_backend, resolved
+from engine.preflight import check_backend, resolve_spec
 from profiles.errors import UserError
 from profiles.registry import load
 
 
 def refused(*more: str) -> str:
     with pytest.raises(UserError) as caught:
-        check_backend(resolved(load("cpu_demo", list(more))))
+        check_backend(resolve_spec(load("cpu_demo", list(more))))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -35,20 +35,22 @@ def test_deepspeed_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_deepspeed_that_loses_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dependencies, "version", lambda name: "0.18.9")
-    assert "deepspeed 0.18.9 loses gradients here; install deepspeed>=0.19.5" in refused("backend=deepspeed")
+    text = refused("backend=deepspeed")
+    assert "deepspeed 0.18.9 loses gradients with an offloaded optimizer; install deepspeed>=0.19.5" in text
 
 
 def test_a_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    assert "its optimizer is built at the first use, but there is no g++" in refused("backend=deepspeed")
+    text = refused("backend=deepspeed")
+    assert "its optimizer is built on first use, but g++ or clang++ or c++ is not installed" in text
 
 
 def test_a_missing_ninja(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(dependencies, "find_spec", lambda name: None if name == "ninja" else found(name))
     monkeypatch.setattr(shutil, "which", lambda name: None if name == "ninja" else f"/usr/bin/{name}")
-    assert "built by ninja, which is missing; install it with pip install ninja" in refused("backend=deepspeed")
+    assert "built with ninja, which is missing; install it with pip install ninja" in refused("backend=deepspeed")
 
 
 def test_mlx_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,8 +74,8 @@ class Driver:
 @pytest.mark.parametrize(
     ("built_for", "driver", "said"),
     [
-        (None, 13000, "there is an NVIDIA card, but this torch is built without CUDA; install a torch wheel with CUDA"),
-        ((13, 0), 12040, "torch is built for CUDA 13.0, the driver goes up to 12.4; update the driver, or install"),
+        (None, 13000, "this machine has an NVIDIA GPU, but torch is built without CUDA; install a torch wheel"),
+        ((13, 0), 12040, "torch is built for CUDA 13.0, the driver supports up to 12.4; update the driver, or install"),
         ((12, 8), 12040, None),
         ((12, 8), 13000, None),
     ],
@@ -90,7 +92,7 @@ def test_a_card_that_torch_cannot_use(
 
 def test_auto_is_what_the_machine_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
     def backend(*more: str) -> str:
-        return resolved(load("cpu_demo", list(more))).launch.backend
+        return resolve_spec(load("cpu_demo", list(more))).launch.backend
 
     assert backend() == "torch"
     assert backend("strategy=offload") == "deepspeed"
@@ -105,13 +107,19 @@ def test_auto_is_what_the_machine_is_for(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["backend=deepspeed", "strategy=device"], "memory.strategy: device is not for --backend deepspeed"),
-        (["backend=deepspeed", "train.precision=bf16_sr"], "train.precision: bf16_sr is not for --backend deepspeed"),
-        (["backend=mlx", "strategy=offload"], "memory.strategy: offload is not for --backend mlx"),
-        (["backend=mlx", "memory.checkpointing=selective"], "memory.checkpointing: selective is not for --backend mlx"),
-        (["backend=mlx", "train.attention=blocked"], "train.attention: blocked is not for --backend mlx"),
-        (["backend=mlx", "gpus_per_node=2", "micro=4"], "2 ranks are not for --backend mlx"),
-        (["backend=torch", "strategy=offload"], "offload is what --backend deepspeed does"),
+        (["backend=deepspeed", "strategy=device"], "memory.strategy: device is not supported by --backend deepspeed"),
+        (
+            ["backend=deepspeed", "precision=bf16_sr"],
+            "train.precision: bf16_sr is not supported by --backend deepspeed",
+        ),
+        (["backend=mlx", "strategy=offload"], "memory.strategy: offload is not supported by --backend mlx"),
+        (
+            ["backend=mlx", "checkpointing=selective"],
+            "memory.checkpointing: selective is not supported by --backend mlx",
+        ),
+        (["backend=mlx", "train.attention=blocked"], "train.attention: blocked is not supported by --backend mlx"),
+        (["backend=mlx", "gpus_per_node=2", "micro=4"], "2 ranks are not supported by --backend mlx"),
+        (["backend=torch", "strategy=offload"], "offload needs --backend deepspeed"),
     ],
 )
 def test_what_a_backend_cannot_do(more: list[str], said: str) -> None:

@@ -34,18 +34,18 @@ def cards(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 @pytest.mark.parametrize(("count", "profile"), [(1, "pretrain_5080"), (0, "cpu_demo")])
 def test_a_card_is_detected(monkeypatch: pytest.MonkeyPatch, count: int, profile: str) -> None:
     cards(monkeypatch, count)
-    assert registry.detect() == profile
+    assert registry.detect_profile() == profile
 
 
 @pytest.mark.parametrize(("visible", "profile"), [("", "cpu_demo"), ("-1", "cpu_demo"), ("1", "pretrain_5080")])
 def test_only_visible_cards_count(monkeypatch: pytest.MonkeyPatch, visible: str, profile: str) -> None:
     cards(monkeypatch, 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert registry.detect() == profile
+    assert registry.detect_profile() == profile
 
 
 def test_without_a_driver_the_processor_decides(no_card: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert registry.detect() == "cpu_demo"
+    assert registry.detect_profile() == "cpu_demo"
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    assert registry.detect() == "mac_m4_pro"
+    assert registry.detect_profile() == "mac_m4_pro"

@@ -62,11 +62,11 @@ def use_everything(run: RunDir) -> LogIndex:
     """All that supervisor, trainer, commands and app do with a run's files."""
     log_index = LogIndex(run)
     log_index.catch_up()
-    json.dumps(log_index.history.answer(list(SERIES), 100), allow_nan=False)
+    json.dumps(log_index.history.query(list(SERIES), 100), allow_nan=False)
     summary = run.summary()
     json.dumps(summary)
     view, show = RunView(summary), LinePrinter(8)
-    view.load_history({"series": log_index.history.answer(list(SERIES), 100)})
+    view.load_history({"series": log_index.history.query(list(SERIES), 100)})
     for _, record in read_all(run.log_path):
         view.take(record)
         tell(record)

@@ -69,7 +69,7 @@ def test_a_window_holds_only_its_own_points() -> None:
 def test_a_span_counts_with_both_its_ends(path: Path) -> None:
     log = History(path)
     log.add_records([(0, {"t": 5.0, "kind": "telemetry", "rss": [10, 30], "ram_used": 7, "device_used": None})])
-    assert log.answer(["rss", "ram_used", "device_used"], 10) == {
+    assert log.query(["rss", "ram_used", "device_used"], 10) == {
         "rss": [[5.0, 10, 20, 30]],
         "ram_used": [[5.0, 7, 7, 7]],
         "device_used": [],
@@ -82,19 +82,19 @@ def test_what_was_sampled_live_is_not_counted_again_when_the_log_tells_it(path: 
     for t in (2.0, 3.0):
         log.sample({"t": t, "kind": "telemetry", "rss": 10})
     log.add_records([(9, {"t": 3.5, "kind": "telemetry", "rss": [10, 10]})])
-    assert [p[0] for p in log.answer(["rss"], 10)["rss"]] == [1, 2, 3]
+    assert [p[0] for p in log.query(["rss"], 10)["rss"]] == [1, 2, 3]
 
 
 def test_a_nan_is_a_gap_and_an_unknown_series_is_left_out(path: Path) -> None:
     log = History(path)
     log.add_records([(0, {"kind": "step", "step": 1, "loss": None})])
-    assert log.answer(["loss", "nonsense"], 10) == {"loss": [[1, None, None, None]]}
+    assert log.query(["loss", "nonsense"], 10) == {"loss": [[1, None, None, None]]}
 
 
 def test_a_series_that_only_some_steps_have_holds_only_those(path: Path) -> None:
     log = History(path)
     log.add_records(numbered([{"kind": "step", "step": n, **({"mfu": n} if n % 2 else {})} for n in range(1, 6)]))
-    assert log.answer(["mfu"], 10)["mfu"] == [[n, n, n, n] for n in (1, 3, 5)]
+    assert log.query(["mfu"], 10)["mfu"] == [[n, n, n, n] for n in (1, 3, 5)]
 
 
 def test_an_answer_for_twenty_thousand_steps_is_no_larger_than_for_five_thousand(path: Path) -> None:
@@ -103,7 +103,7 @@ def test_an_answer_for_twenty_thousand_steps_is_no_larger_than_for_five_thousand
     for step in range(1, 20_001):
         log.add_records([(step, {"kind": "step", "step": step, "loss": 1 / 3, "lr": 1e-4, "grad_norm": 7 / 3})])
         if step in (5_000, 20_000):
-            sizes.append(len(json.dumps(log.answer(list(SERIES), 500))))
+            sizes.append(len(json.dumps(log.query(list(SERIES), 500))))
     assert sizes[1] <= 1.1 * sizes[0]
     assert sizes[1] < 3 * 500 * 90
     assert all(len(series) <= CAPACITY for series in log.series.values())
@@ -122,7 +122,7 @@ def test_time_never_falls_whatever_the_clock_does(clock: list[float], capacity: 
             series.add(t, n, n)
             xs = [p[0] for p in series.points(1000)]
             assert xs == sorted(xs)
-            assert sum(series.held) == n + 1
+            assert sum(series.entries) == n + 1
 
 
 def test_a_single_time_from_the_future_does_not_hold_all_that_follow() -> None:
@@ -168,8 +168,8 @@ def assert_tells(found: History, truth: dict[str, list[tuple[float, float | None
     """Every bucket is that of the true values it covers, and all are covered."""
     for name, values in truth.items():
         buckets = found.series[name]
-        points = found.answer([name], 1 << 20)[name]
-        assert sum(buckets.held) == len(values), name
+        points = found.query([name], 1 << 20)[name]
+        assert sum(buckets.entries) == len(values), name
         before = -math.inf
         for x, low, mean, high in points:
             inside = [v for at, v in values if before < at <= x and v is not None]
@@ -235,8 +235,8 @@ def test_a_restart_late_in_a_long_log_reads_next_to_nothing_of_it_again(
     monkeypatch.setattr(history, "read_all", noted)
     log.write("start", resumed_from=10_003)
     found.add_records([(path.stat().st_size, {"kind": "start", "resumed_from": 10_003})])
-    assert found.answer(["loss"], 1)["loss"][-1][0] == 10_003
-    assert sum(found.series["loss"].held) == 10_003
+    assert found.query(["loss"], 1)["loss"][-1][0] == 10_003
+    assert sum(found.series["loss"].entries) == 10_003
     assert 0 < len(read) <= 2 * found.series["loss"].width
 
 
@@ -244,7 +244,7 @@ def test_a_restart_from_nothing_forgets_the_first_validation_too(path: Path) -> 
     write_attempts(path, [(None, 0), (None, 0)])
     found = History(path)
     found.add_records(read_all(path))
-    assert found.answer(["val_loss"], 10)["val_loss"] == [[0, 2.25, 2.25, 2.25]]
+    assert found.query(["val_loss"], 10)["val_loss"] == [[0, 2.25, 2.25, 2.25]]
 
 
 # -- damage
@@ -255,7 +255,7 @@ def fed(path: Path, *records: tuple[int, Record]) -> list[Any]:
     for attempt, record in records:
         LogWriter(path, attempt).write(**record)
     found.add_records(read_all(path))
-    return [p[0] for p in found.answer(["loss"], 100)["loss"]]
+    return [p[0] for p in found.query(["loss"], 100)["loss"]]
 
 
 def steps(attempt: int, *numbers: int) -> list[tuple[int, Record]]:
@@ -281,4 +281,4 @@ def test_a_validation_flipped_to_a_far_step_does_not_hide_the_next_ones(path: Pa
         log.write("val", step=val, loss=1.0)
     found = History(path)
     found.add_records(read_all(path))
-    assert [p[0] for p in found.answer(["val_loss"], 9)["val_loss"]] == [1, 3, 5]
+    assert [p[0] for p in found.query(["val_loss"], 9)["val_loss"]] == [1, 3, 5]

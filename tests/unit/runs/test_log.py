@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.events import log as log_module
-from engine.events.log import CHUNK, LogWriter, Tail, read_all, scan
+from engine.events.log import MAX_LINE, LogWriter, Tail, read_all, scan
 
 WRITER = """
 import sys
@@ -98,7 +98,7 @@ def test_a_line_nested_beyond_reason_is_no_record(path: Path) -> None:
 
 def test_megabytes_that_hold_no_record_do_not_hide_what_follows(path: Path) -> None:
     path.write_bytes(
-        b'{"kind":"a"}\n' + b"\x00" * (2 * CHUNK) + b"\n" + (b"#" * 999 + b"\n") * 3000 + b'{"kind":"b"}\n'
+        b'{"kind":"a"}\n' + b"\x00" * (2 * MAX_LINE) + b"\n" + (b"#" * 999 + b"\n") * 3000 + b'{"kind":"b"}\n'
     )
     tail = Tail(path)
     kinds = []
@@ -167,7 +167,7 @@ def test_a_scan_finds_what_reading_everything_finds(
     path.write_bytes(b"".join(parts[name] + b"\n" for name in lines) + b'{"id":"unfinished"')
     everything = list(read_all(path))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(log_module, "CHUNK", chunk)
+        patch.setattr(log_module, "MAX_LINE", chunk)
         assert [(at, r) for at, r in scan(path, b'"id"') if "id" in r] == [(at, r) for at, r in everything if "id" in r]
         edits = [(at, r) for at, r in scan(path, b'"edit"', b'"other"') if r["kind"] == "edit"]
     assert edits == [(at, r) for at, r in everything if r["kind"] == "edit"]

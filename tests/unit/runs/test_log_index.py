@@ -48,7 +48,7 @@ def opened(run: RunDir) -> LogIndex:
 
 
 def told(log_index: LogIndex) -> dict[str, Any]:
-    return log_index.history.answer(list(SERIES), 1 << 20)
+    return log_index.history.query(list(SERIES), 1 << 20)
 
 
 def plainly(run: RunDir) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def test_damaged_lines_are_named_once(run: RunDir) -> None:
         first = file.tell()
         file.write(b'{"t":1,"kind":"step","step":"x"}\n#\n')
     found = opened(run)
-    assert found.warnings == [f"events.jsonl: 2 lines or more are damaged and left out, the first at byte {first}"]
+    assert found.warnings == [f"events.jsonl: skipped 2 or more damaged lines, the first at byte {first}"]
     found.save()
     run.state_path.write_text(json.dumps(found.summary))
     assert opened(run).warnings == []

@@ -14,8 +14,8 @@ from engine.events import history as history_module
 from engine.events import reverse_reader
 from engine.events.log import LogWriter, read_all
 from engine.events.log_index import LogIndex
-from engine.events.marks import KEPT, Marks
-from engine.events.reverse_reader import NUMBERS, events_before, events_from
+from engine.events.marks import MAX_PER_KIND, Marks
+from engine.events.reverse_reader import METRIC_KINDS, events_before, events_from
 from engine.runs import client as client_module
 from engine.runs.client import RunClient
 
@@ -59,12 +59,12 @@ def test_marks_are_bounded_in_number_and_in_size() -> None:
     deep: Any = 1
     for _ in range(5000):
         deep = [deep]
-    for step in range(3 * KEPT):
+    for step in range(3 * MAX_PER_KIND):
         changed = {"x" * 9999: ["y" * 9999, float("inf")], "deep": [deep, 1 << 4000]}
         marks.add({"kind": "edit", "ok": True, "step": step, "changed": changed}, 0)
     told = marks.to_list()
-    assert [mark["step"] for mark in told] == list(range(2 * KEPT, 3 * KEPT))
-    assert len(json.dumps(told, allow_nan=False)) < 500 * KEPT
+    assert [mark["step"] for mark in told] == list(range(2 * MAX_PER_KIND, 3 * MAX_PER_KIND))
+    assert len(json.dumps(told, allow_nan=False)) < 500 * MAX_PER_KIND
 
 
 def test_marks_outlive_the_cache(make_run: Make) -> None:
@@ -125,9 +125,9 @@ def test_events_are_the_same_read_either_way(
     for text in texts:
         offsets.append(offsets[-1] + len(text.encode()) + 1)
     start, end = sorted((data.draw(st.sampled_from(offsets)), data.draw(st.sampled_from(offsets))))
-    truth = [(at, r) for at, r in read_all(path) if r["kind"] not in NUMBERS]
+    truth = [(at, r) for at, r in read_all(path) if r["kind"] not in METRIC_KINDS]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reverse_reader, "PIECE", piece)
+        patch.setattr(reverse_reader, "BLOCK", piece)
         back = [pair for _, events in events_before(path, end) for pair in events]
         assert back[::-1] == [pair for pair in truth if pair[0] < end]
         on = [pair for _, events in events_from(path, start, end) for pair in events]

@@ -225,7 +225,7 @@ def test_one_key_twice_is_refused_however_it_is_written() -> None:
 def test_a_cell_that_no_run_could_be_is_refused_before_any_is_measured() -> None:
     with pytest.raises(SpecError, match="micro: 3"):
         cells("cpu_demo", SMALL, ["micro=1,3"], synthetic=True)
-    with pytest.raises(UserError, match="muon is not for --backend mlx"):
+    with pytest.raises(UserError, match="muon is not supported by --backend mlx"):
         cells("cpu_demo", [*SMALL, "optim.name=muon"], ["launch.backend=torch,mlx"], synthetic=True)
 
 

@@ -62,13 +62,13 @@ def test_on_a_card_the_library_kernel_is_taken() -> None:
 def test_without_a_compiler_auto_is_off_and_on_is_refused_in_one_line() -> None:
     assert not resolve_plan(small("train.compile=auto"), "cpu").compiled
     check_backend(small("train.compile=auto"))
-    with pytest.raises(UserError, match=r"^train\.compile: on, but there is no g\+\+ .*; install g\+\+ .*=auto$"):
+    with pytest.raises(UserError, match=r"^train\.compile: on, but g\+\+ or .* is not installed; install .*=auto$"):
         check_backend(small("train.compile=on"))
 
 
 def test_a_compiler_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert (compile_problem("cpu") or "").startswith("CXX=no-such-compiler is no program; install")
+    assert (compile_problem("cpu") or "").startswith("CXX=no-such-compiler is not a program; install")
 
 
 def test_compiled_code_is_kept_under_the_cache_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_head_sizes_that_leave_the_fast_path_are_said() -> None:
 
     assert said("cuda", "sdpa") == said("cpu", "sdpa") == []
     wide = "model.v_head_dim=32"
-    told = "model.v_head_dim: 32 is not qk_nope_head_dim + qk_rope_head_dim = 16; no flash attention kernel takes that"
+    told = "model.v_head_dim: 32 is not qk_nope_head_dim + qk_rope_head_dim = 16; no flash attention kernel supports"
     for device, attention in (("cuda", "auto"), ("cuda", "sdpa"), ("cpu", "sdpa")):
         (text,) = said(device, attention, wide)
         assert text.startswith(told)

@@ -55,7 +55,7 @@ class World:
         patch.setattr(platform, "node", lambda: HOST)
         patch.setattr("engine.memory.hardware.detect_hardware", lambda: MACHINE)
         patch.setattr("engine.memory.hardware.hardware_for", lambda pid: MACHINE)
-        patch.setattr(registry, "detect", lambda: "pretrain_5080")
+        patch.setattr(registry, "detect_profile", lambda: "pretrain_5080")
         self.store = RunStore(home)
         self.folder = home
 

@@ -155,7 +155,7 @@ async def test_a_long_run_is_seen_step_by_step_where_one_looks_closely(
 @pytest.fixture
 def talkative(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
     """A run whose log is longer than what is read of it at once."""
-    monkeypatch.setattr(reverse_reader, "PIECE", 1 << 12)
+    monkeypatch.setattr(reverse_reader, "BLOCK", 1 << 12)
     run, writer = make_run("demo", 3, phase="running")
     for number in range(1, 601):
         writer.write("log", level="info", text=f"line {number}", rank=None)

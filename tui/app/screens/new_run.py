@@ -133,7 +133,7 @@ class NewRunScreen(AppScreen[None]):
         from engine.memory.hardware import detect_hardware
 
         hardware = detect_hardware()
-        self.post_message(self.Known(hardware, remembered(hardware, self._store.home), registry.detect()))
+        self.post_message(self.Known(hardware, remembered(hardware, self._store.home), registry.detect_profile()))
 
     @on(Known)
     def _known(self, message: Known) -> None:

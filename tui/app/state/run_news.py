@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.events.log import CHUNK, parse
+from engine.events.log import MAX_LINE, parse
 from engine.events.run_dir import RunDir
 from engine.events.summary import CUT_OFF, ENDED
 from engine.runs.store import RunStore
@@ -117,8 +117,8 @@ def _since(path: Path, at: int) -> tuple[list[dict[str, Any]], int]:
     """The records of the kinds that matter from offset ``at`` on, and where whole lines end."""
     records = []
     with path.open("rb", buffering=0) as log:
-        while data := os.pread(log.fileno(), CHUNK, at):
-            end = data.rfind(b"\n") + 1 or (len(data) if len(data) == CHUNK else 0)
+        while data := os.pread(log.fileno(), MAX_LINE, at):
+            end = data.rfind(b"\n") + 1 or (len(data) if len(data) == MAX_LINE else 0)
             if not end:
                 break
             if any(needle in data for needle in _NEEDLES):

@@ -42,11 +42,11 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from engine.train.measure import grid
-    from profiles.registry import detect
+    from profiles.registry import detect_profile
 
     effort = _effort(args)
     overrides = [*args.overrides, *([f"launch.backend={args.backend}"] if args.backend else [])]
-    todo = grid.cells(args.profile or detect(), overrides, args.grid, args.synthetic)
+    todo = grid.cells(args.profile or detect_profile(), overrides, args.grid, args.synthetic)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # show what there is and leave no process behind
     found: list[dict[str, Any]] = []
     interrupted = False

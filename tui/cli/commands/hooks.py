@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine.events.summary import EVENTS
+from engine.events.summary import HOOK_EVENTS
 from profiles.errors import UserError
 from tui.cli.command_parser import Subparsers, add_command, add_subcommands
 
@@ -27,7 +27,7 @@ def register(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "hooks", "list the commands run on events", example)
     parser.set_defaults(command=run)
     parser = add_command(add_subcommands(parser), "try", "run one now, with an example of its record", example)
-    parser.add_argument("event", choices=EVENTS, help="what happens to a run")
+    parser.add_argument("event", choices=HOOK_EVENTS, help="what happens to a run")
     parser.set_defaults(command=run_one)
 
 
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     commands = hooks.load()
     if not commands:
         print(f"no hooks; write {hooks.hooks_path()} (docs/hooks.md has examples)", file=sys.stderr)
-    for event in EVENTS:
+    for event in HOOK_EVENTS:
         if event in commands:
             print(f"{event:<10} {commands[event].strip()}")
     return 0

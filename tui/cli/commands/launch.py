@@ -28,14 +28,14 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from engine.preflight import check, resolved
+    from engine.preflight import check_spec, resolve_spec
     from engine.runs.launch import launch
     from engine.runs.store import RunStore
 
     spec, resume, init_from = spec_and_start(args)
     if args.dry_run:
-        spec = resolved(spec)
-        check(spec, Path(spec.train.out))
+        spec = resolve_spec(spec)
+        check_spec(spec, Path(spec.train.out))
         print(_what_would_run(spec), end="")
         return 0
     store = RunStore()
