@@ -96,8 +96,8 @@ async def _measure(store: RunStore) -> None:
             cold, warm, smooth = [], [], []
             for _ in range(DRAWN):
                 for run in screen.runs:
-                    run._drawn.clear()
-                    run._along.clear()
+                    run._points.clear()
+                    run._x_values.clear()
                 cold.append(_drawn(screen, chart))
                 warm.append(_drawn(screen, chart))
                 screen.action_smooth()

@@ -33,7 +33,7 @@ from tui.app.widgets.bars import KeyBar
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
     from engine.runs.store import RunStore
-    from tui.app.state.run_news import RunNews
+    from tui.app.state.run_watcher import RunNotification
 
 _TOAST = 10.0  # seconds a line about a run stands: one reads it after looking up
 
@@ -60,7 +60,7 @@ class MlaApp(CellDiffApp, BaseApp):
     class Announced(Message):
         """What happened to runs."""
 
-        def __init__(self, news: list[RunNews]) -> None:
+        def __init__(self, news: list[RunNotification]) -> None:
             super().__init__()
             self.news = news
 
@@ -175,22 +175,22 @@ class MlaApp(CellDiffApp, BaseApp):
 
     @work(group="runs")
     async def watch_runs(self) -> None:
-        from tui.app.state.run_news import LOOK, RunWatcher
+        from tui.app.state.run_watcher import POLL_INTERVAL, RunWatcher
 
-        lookout = RunWatcher(self.store)
+        watcher = RunWatcher(self.store)
         while True:
-            if news := await asyncio.to_thread(lookout.look):
+            if news := await asyncio.to_thread(watcher.poll):
                 self.post_message(self.Announced(news))
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_INTERVAL)
 
     @on(Announced)
     def _announced(self, message: Announced) -> None:
         """Told once; not of the run that the person watches, be it below a dialog."""
         watched = next((screen for screen in reversed(self.screen_stack) if not screen.is_modal), None)
         run = getattr(watched, "run", None)
-        news = [one for one in message.news if run is None or one.run != run.id]
+        news = [one for one in message.news if run is None or one.run_id != run.id]
         for one in news:
-            self.notify(one.text, severity="error" if one.bad else "information", timeout=_TOAST)
+            self.notify(one.text, severity="error" if one.needs_attention else "information", timeout=_TOAST)
         if news:
             self.bell()
 
@@ -211,9 +211,9 @@ class MlaApp(CellDiffApp, BaseApp):
     def open_compare(self, runs: list[RunDir], hint: str = "") -> None:
         """Lay the runs over each other; ``hint`` is said there. Raises ``UserError`` where they are too many."""
         from tui.app.screens.compare import CompareScreen
-        from tui.app.state.comparison import check_number
+        from tui.app.state.comparison import check_run_count
 
-        check_number(len(runs))
+        check_run_count(len(runs))
         self.push_screen(CompareScreen(runs, hint))
 
     def open_checkpoints(self, id: str | None) -> None:

@@ -68,7 +68,7 @@ def use_everything(run: RunDir) -> LogIndex:
     view, show = RunView(summary), LinePrinter(8)
     view.load_history({"series": log_index.history.query(list(SERIES), 100)})
     for _, record in read_all(run.log_path):
-        view.take(record)
+        view.apply(record)
         tell(record)
         show(record)
     view.eta()

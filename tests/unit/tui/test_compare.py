@@ -20,8 +20,8 @@ from tui.app.app import MlaApp
 from tui.app.screens.compare import CompareScreen
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
-from tui.app.state.comparison import LETTERS, ComparedRun, Reader, difference
-from tui.app.state.spec_diff import differences, grouped
+from tui.app.state.comparison import LETTERS, ComparedRun, RunReader, difference
+from tui.app.state.spec_diff import differences, group_by_value
 from tui.app.widgets.overlay_chart import labelled_lines
 from tui.cli.main import main
 
@@ -35,16 +35,16 @@ def write_steps(writer: LogWriter, first: int, last: int, level: float, **fields
         writer.write("step", **step_record(step, level, tokens=step * each, **fields))
 
 
-async def read(run_dir: RunDir, *names: str) -> tuple[ComparedRun, Reader]:
-    run, reader = ComparedRun("A", {"id": run_dir.id}), Reader(run_dir)
+async def read(run_dir: RunDir, *names: str) -> tuple[ComparedRun, RunReader]:
+    run, reader = ComparedRun("A", {"id": run_dir.id}), RunReader(run_dir)
     await look(run, reader, *names)
     return run, reader
 
 
-async def look(run: ComparedRun, reader: Reader, *names: str) -> None:
-    update = await reader.look(names or ("loss", "val_loss", "tokens", "t"))
+async def look(run: ComparedRun, reader: RunReader, *names: str) -> None:
+    update = await reader.poll(names or ("loss", "val_loss", "tokens", "t"))
     if update is not None:
-        run.take(update)
+        run.apply(update)
 
 
 async def open_compare(pilot: Pilot[Any], store: RunStore, count: int) -> CompareScreen:
@@ -81,15 +81,15 @@ async def test_values_by_step_tokens_and_time(make_run: Any) -> None:
     run_dir, writer = make_run("a", 0, phase="running")
     write_steps(writer, 1, 10, 3.0)
     run, _ = await read(run_dir)
-    assert list(run.along("loss", "step")) == list(range(1, 11))
-    assert list(run.along("loss", "tokens")) == [step * 1000 for step in range(1, 11)]
-    hours = list(run.along("loss", "time"))
+    assert list(run.x_values("loss", "step")) == list(range(1, 11))
+    assert list(run.x_values("loss", "tokens")) == [step * 1000 for step in range(1, 11)]
+    hours = list(run.x_values("loss", "time"))
     assert hours[0] == 0 and hours == sorted(hours)
-    assert run.reach("loss", "tokens") == 10_000
-    assert run.at("loss", "tokens", 4500) == 3.0
+    assert run.last_x("loss", "tokens") == 10_000
+    assert run.value_at("loss", "tokens", 4500) == 3.0
     writer.write("val", step=5, loss=2.5, bucket="val", tokens=1)
     run, _ = await read(run_dir)
-    assert list(run.along("val_loss", "tokens")) == [5000]
+    assert list(run.x_values("val_loss", "tokens")) == [5000]
 
 
 async def test_a_difference_is_taken_where_both_have_been(make_run: Any) -> None:
@@ -112,7 +112,7 @@ async def test_a_living_run_is_read_on_and_a_restart_takes_back(make_run: Any) -
     write_steps(writer, 31, 40, 2.0)
     await look(run, reader)
     assert list(run.curves["loss"].x) == list(range(1, 41))
-    assert run.best("loss") == 2.0
+    assert run.lowest("loss") == 2.0
     again = LogWriter(run_dir.log_path, attempt=2)
     again.write("start", plan={}, params=1, device="cpu", versions={}, resumed_from=20)
     write_steps(again, 21, 22, 5.0)
@@ -120,14 +120,14 @@ async def test_a_living_run_is_read_on_and_a_restart_takes_back(make_run: Any) -
     write_json(run_dir.state_path, {**run_dir.state(), "attempt": 2, "step": 22})
     await look(run, reader)
     assert list(run.curves["loss"].x) == list(range(1, 23))
-    assert run.curves["loss"].last() == 5.0 and run.best("loss") == 3.0
+    assert run.curves["loss"].last() == 5.0 and run.lowest("loss") == 3.0
 
 
 async def test_an_ended_run_is_read_once(make_run: Any) -> None:
     run_dir, _ = make_run("a", 10)
     _, reader = await read(run_dir)
-    assert await reader.look(("loss",)) is None
-    found = await reader.look(("lr",))
+    assert await reader.poll(("loss",)) is None
+    found = await reader.poll(("lr",))
     assert found is not None and [set(series) for series, _ in found.parts] == [{"lr"}]
 
 
@@ -141,7 +141,7 @@ async def test_a_gap_stays_a_gap_and_tokens_may_be_unknown(make_run: Any) -> Non
     for step in range(1, 5):
         writer.write("step", **step_record(step, 3.0, tokens=None))
     run, _ = await read(other)
-    assert run.points("loss", "tokens", 100) == [] and run.reach("loss", "tokens") is None
+    assert run.points("loss", "tokens", 100) == [] and run.last_x("loss", "tokens") is None
 
 
 async def test_points_are_as_many_as_a_chart_can_show(make_run: Any) -> None:
@@ -166,8 +166,8 @@ def test_every_line_has_its_letter_at_its_end_and_in_reach() -> None:
 def test_differences_are_the_keys_that_are_not_the_same() -> None:
     found = differences([{"a": 1, "b": True, "c": 0.1}, {"a": 2, "b": True, "c": 0.1}, {"a": 1, "b": True}])
     assert found == {"a": [1, 2, 1], "c": [0.1, 0.1, None]}
-    assert grouped(found["a"], "ABC") == [("AC", "1"), ("B", "2")]
-    assert grouped(found["c"], "ABC") == [("AB", "0.1"), ("C", "–")]
+    assert group_by_value(found["a"], "ABC") == [("AC", "1"), ("B", "2")]
+    assert group_by_value(found["c"], "ABC") == [("AB", "0.1"), ("C", "–")]
 
 
 # The screen

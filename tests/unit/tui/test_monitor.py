@@ -45,7 +45,7 @@ async def test_a_closer_look_is_one_of_all_panes_and_follows(store: RunStore, ma
         assert "newest 25 steps" in on_screen(app, "#pane-1")
         panes = list(app.screen.query(Chart))
         assert panes[0].visible_range == panes[3].visible_range and panes[0].visible_range[1] >= 100
-        assert panes[1].visible_range == panes[2].visible_range == monitor(app).lens.times()
+        assert panes[1].visible_range == panes[2].visible_range == monitor(app).viewport.visible_times()
         for number in range(101, 131):
             writer.write("step", **step(number))
         await until(pilot, lambda: panes[0].visible_range[1] >= 130)
@@ -69,7 +69,7 @@ async def test_the_cursor_reads_every_pane_and_is_copied(store: RunStore, make_r
         assert "at step 51" in on_screen(app, "#pane-1") and "at step 51" in on_screen(app, "#pane-4")
         assert "step 51 ·" in on_screen(app, CursorValues)
         assert "│" in "".join(line[7:] for line in on_screen(app, "#pane-1").splitlines())
-        while monitor(app).lens.cursor != 101:
+        while monitor(app).viewport.cursor != 101:
             await pilot.press("right")
         assert "loss 7.654 · at step 101" in on_screen(app, "#pane-1")
         await pilot.press("C")
@@ -89,22 +89,22 @@ async def test_the_mouse_zooms_pans_and_points(store: RunStore, make_run: Any) -
     async with app.run_test(size=(120, 30)) as pilot:
         await opened(pilot, app, 400)
         pane = app.screen.query_one("#pane-1", Chart)
-        lens = monitor(app).lens
+        viewport = monitor(app).viewport
         middle = pane.size.width // 2
         await pilot._post_mouse_events(  # a Pilot has no public way to turn the wheel
             [_wheel()], pane, offset=(middle, 3)
         )
-        await until(pilot, lambda: lens.window is not None)
+        await until(pilot, lambda: viewport.step_range is not None)
         begin, end = pane.visible_range
         assert 30 < begin < 100 and 300 < end < 370
         await pilot.mouse_down(pane, offset=(middle, 3))
         await pilot.hover(pane, offset=(middle + 10, 3))
         await pilot.mouse_up(pane, offset=(middle + 10, 3))
         await until(pilot, lambda: pane.visible_range[0] < begin)
-        assert lens.cursor is None
+        assert viewport.cursor is None
         await pilot.click("#pane-4", offset=(middle, 3))
-        await until(pilot, lambda: lens.cursor is not None)
-        assert lens.cursor is not None and pane.visible_range[0] <= lens.cursor <= pane.visible_range[1]
+        await until(pilot, lambda: viewport.cursor is not None)
+        assert viewport.cursor is not None and pane.visible_range[0] <= viewport.cursor <= pane.visible_range[1]
 
 
 def _wheel() -> Any:
@@ -144,12 +144,12 @@ async def test_a_long_run_is_seen_step_by_step_where_one_looks_closely(
     app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
         await opened(pilot, app, 2000)
-        assert len(monitor(app).lens.points("loss")) <= 64
+        assert len(monitor(app).viewport.points("loss")) <= 64
         await pilot.press(*"iiiiii")
-        begin, end = monitor(app).lens.steps() or (0, 0)
-        await until(pilot, lambda: len([p for p in monitor(app).lens.points("loss") if begin <= p[0] <= end]) >= 30)
+        begin, end = monitor(app).viewport.visible_steps() or (0, 0)
+        await until(pilot, lambda: len([p for p in monitor(app).viewport.points("loss") if begin <= p[0] <= end]) >= 30)
         writer.write("step", **step(2001, loss=3.21))
-        await until(pilot, lambda: monitor(app).lens.points("loss")[-1][0] == 2001)
+        await until(pilot, lambda: monitor(app).viewport.points("loss")[-1][0] == 2001)
 
 
 @pytest.fixture
@@ -168,12 +168,12 @@ async def test_the_log_is_read_back_to_its_first_line(store: RunStore, talkative
     async with app.run_test(size=(80, 60)) as pilot:
         await until(pilot, lambda: "line 600" in on_screen(app, LogView))
         log = app.screen.query_one(LogView)
-        assert 200 <= len(log.buffer.entries) < 400
+        assert 200 <= len(log.buffer.lines) < 400
         await pilot.press("k", "5", "z")
         assert "line 600" not in on_screen(app, LogView)
         while "attempt 1 on cpu" not in on_screen(app, LogView):
             await pilot.press("pageup")
-        assert len(log.buffer.entries) == 602
+        assert len(log.buffer.lines) == 602
         writer.write("log", level="info", text="the latest", rank=None)
         await pilot.press("G")
         await until(pilot, lambda: "the latest" in on_screen(app, LogView))

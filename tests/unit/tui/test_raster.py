@@ -17,7 +17,7 @@ def points(ys: Sequence[float | None]) -> list[raster.Point]:
 
 def drawn(cols: list[raster.Column | None], axis: raster.Axis, height: int) -> list[int]:
     """Line and band together."""
-    both = zip(raster.line(cols, axis, height), raster.band(cols, axis, height), strict=True)
+    both = zip(raster.line_masks(cols, axis, height), raster.band_masks(cols, axis, height), strict=True)
     return [a | b for a, b in both]
 
 
@@ -26,8 +26,8 @@ def test_a_spike_of_one_step_is_always_drawn(ys: list[float], width: int, height
     at = data.draw(st.integers(0, len(ys) - 1))
     ys[at] = 2e9
     axis = raster.linear_axis(-1e9, 2e9, 4)
-    masks = drawn(raster.columns(points(ys), 0, len(ys) + 1, width), axis, height * 4)
-    top = raster.line(raster.columns(points([2e9]), 0, 2, 1), axis, height * 4)[0]
+    masks = drawn(raster.to_columns(points(ys), 0, len(ys) + 1, width), axis, height * 4)
+    top = raster.line_masks(raster.to_columns(points([2e9]), 0, 2, 1), axis, height * 4)[0]
     assert any(mask & top for mask in masks)
 
 
@@ -36,9 +36,9 @@ def test_columns_keep_the_extremes_of_any_window(ys: list[float | None], width: 
     begin, end = sorted((a * (len(ys) + 1), b * (len(ys) + 1)))
     end = max(end, begin + 1)
     inside = [y for x, y, *_ in points(ys) if begin <= x <= end and y is not None and math.isfinite(y)]
-    found = raster.extremes(raster.columns(points(ys), begin, end, width))
+    found = raster.value_range(raster.to_columns(points(ys), begin, end, width))
     assert found == ((min(inside), max(inside)) if inside else None)
-    shown = raster.framed(points(ys), begin, end)
+    shown = raster.clip_to_range(points(ys), begin, end)
     assert [p[0] for p in shown] == sorted(p[0] for p in shown)
     assert all(begin <= p[0] <= end for p in shown)
     assert [p for p in shown if p in points(ys)] == [p for p in points(ys) if begin <= p[0] <= end]
@@ -46,10 +46,10 @@ def test_columns_keep_the_extremes_of_any_window(ys: list[float | None], width: 
 
 @given(st.lists(finite, min_size=2, max_size=50), st.integers(4, 40))
 def test_the_line_is_the_mean_within_its_band(ys: list[float], height: int) -> None:
-    cols = raster.columns([*points(ys), (len(ys) + 2.0, ys[0], ys[0], ys[0])], 0, 2 * len(ys) + 2, 2)
+    cols = raster.to_columns([*points(ys), (len(ys) + 2.0, ys[0], ys[0], ys[0])], 0, 2 * len(ys) + 2, 2)
     assert cols[0] is not None and cols[0].mean == pytest.approx(sum(ys) / len(ys), abs=1e-3)
     axis = raster.linear_axis(min(ys), max(ys), 3)
-    line, band = raster.line(cols[:1], axis, height)[0], raster.band(cols[:1], axis, height)[0]
+    line, band = raster.line_masks(cols[:1], axis, height)[0], raster.band_masks(cols[:1], axis, height)[0]
     assert line.bit_count() == 1
     if min(ys) == max(ys):
         assert band == 0
@@ -59,17 +59,17 @@ def test_the_line_is_the_mean_within_its_band(ys: list[float], height: int) -> N
 
 def test_a_bucket_is_found_by_any_step_it_holds() -> None:
     buckets = [(10.0, 1.0, 2.0, 3.0), (20.0, 4.0, 5.0, 6.0)]
-    assert raster.at(buckets, 1) == raster.at(buckets, 10) == buckets[0]
-    assert raster.at(buckets, 11) == raster.at(buckets, 20) == buckets[1]
-    assert raster.at(buckets, 21) is None
+    assert raster.bucket_at(buckets, 1) == raster.bucket_at(buckets, 10) == buckets[0]
+    assert raster.bucket_at(buckets, 11) == raster.bucket_at(buckets, 20) == buckets[1]
+    assert raster.bucket_at(buckets, 21) is None
 
 
 @given(st.lists(values, max_size=60), st.integers(0, 50), st.integers(0, 8))
 def test_any_series_draws_at_any_size(ys: list[float | None], width: int, height: int) -> None:
-    cols = raster.columns(points(ys), 0, len(ys) + 1, width)
-    found = raster.extremes(cols) or (0.0, 1.0)
+    cols = raster.to_columns(points(ys), 0, len(ys) + 1, width)
+    found = raster.value_range(cols) or (0.0, 1.0)
     for axis in (raster.linear_axis(*found, 3), raster.log_axis(*found, 3)):
-        rows = raster.braille(drawn(cols, axis, height * 4), height)
+        rows = raster.braille_rows(drawn(cols, axis, height * 4), height)
         assert len(rows) == height
         assert all(len(row) == width // 2 for row in rows)
 
@@ -77,14 +77,14 @@ def test_any_series_draws_at_any_size(ys: list[float | None], width: int, height
 @given(st.integers(2, 30), st.integers(2, 30), st.sampled_from([None, math.nan, math.inf]))
 def test_a_gap_is_never_bridged(before: int, after: int, missing: float | None) -> None:
     ys: list[float | None] = [1.0] * before + [missing] + [1.0] * after
-    cols = raster.columns(points(ys), 0.5, len(ys) + 0.5, len(ys))
+    cols = raster.to_columns(points(ys), 0.5, len(ys) + 0.5, len(ys))
     masks = drawn(cols, raster.linear_axis(0, 2, 2), 8)
     assert masks[before] == 0
     assert all(mask for x, mask in enumerate(masks) if x != before)
 
 
 def test_measured_neighbours_are_joined_over_empty_columns() -> None:
-    cols = raster.columns([(1.0, 0.0, 0.0, 0.0), (9.0, 8.0, 8.0, 8.0)], 0, 10, 20)
+    cols = raster.to_columns([(1.0, 0.0, 0.0, 0.0), (9.0, 8.0, 8.0, 8.0)], 0, 10, 20)
     masks = drawn(cols, raster.linear_axis(0, 8, 2), 16)
     first, last = 2, 18
     assert all(masks[first : last + 1])
@@ -103,9 +103,9 @@ def test_an_axis_holds_its_values_and_has_a_tick(low: float, room: float, ticks:
 @given(st.floats(1e-12, 1e12), st.floats(1, 1e9), st.integers(1, 6))
 def test_a_log_axis_holds_its_values(low: float, factor: float, ticks: int) -> None:
     axis = raster.log_axis(low, low * factor, ticks)
-    a, b = axis.place(low), axis.place(low * factor)
+    a, b = axis.fraction(low), axis.fraction(low * factor)
     assert a is not None and b is not None and a >= -1e-6 and b <= 1 + 1e-6
-    assert axis.place(0.0) is None and axis.place(-1.0) is None
+    assert axis.fraction(0.0) is None and axis.fraction(-1.0) is None
 
 
 @given(st.floats(1e-3, 1e12))
@@ -117,10 +117,10 @@ def test_an_extent_moves_in_steps(value: float) -> None:
 
 def test_an_axis_stays_while_the_values_fill_it() -> None:
     make = lambda a, b: raster.linear_axis(a, b, 4)  # noqa: E731
-    old = raster.settled(None, 0, 10, make)
-    assert raster.settled(old, 2, 9, make) is old
-    assert raster.settled(old, 2, 11, make).high >= 11
-    assert raster.settled(old, 4, 5, make) != old
+    old = raster.stable_axis(None, 0, 10, make)
+    assert raster.stable_axis(old, 2, 9, make) is old
+    assert raster.stable_axis(old, 2, 11, make).high >= 11
+    assert raster.stable_axis(old, 4, 5, make) != old
 
 
 @given(st.lists(values, max_size=40), st.floats(0, 0.99))
@@ -135,7 +135,7 @@ def test_smoothing_keeps_gaps_and_stays_within_the_values(ys: list[float | None]
 
 @given(st.lists(values, max_size=40), st.integers(0, 20))
 def test_a_sparkline_is_as_wide_as_asked(ys: list[float | None], width: int) -> None:
-    text = raster.spark(ys, width)
+    text = raster.sparkline(ys, width)
     assert len(text) == width
     shown = ys[-width:] if width else []
     assert text.count(" ") == width - sum(y is not None and math.isfinite(y) for y in shown)

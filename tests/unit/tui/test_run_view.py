@@ -4,8 +4,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tui.app.state.chart_series import ChartSeries
 from tui.app.state.run_view import RunView
-from tui.app.state.series import ChartSeries
 
 SUMMARY: dict[str, Any] = {"id": "20260101-000000-cpu_demo", "name": "demo", "phase": "running", "steps": 300}
 
@@ -16,12 +16,12 @@ def step(number: int, loss: float | None = 2.0, **fields: Any) -> dict[str, Any]
 
 @given(st.integers(1, 9000), st.integers(0, 9000))
 def test_every_step_is_counted_however_many_there_are(loaded: int, streamed: int) -> None:
-    track = ChartSeries()
-    track.load([[x, 1.0, 1.0, 1.0] for x in range(1, loaded + 1)])
+    series = ChartSeries()
+    series.load([[x, 1.0, 1.0, 1.0] for x in range(1, loaded + 1)])
     for x in range(loaded + 1, loaded + streamed + 1):
-        track.add(x, 1.0)
-    assert track.covered() == (1, loaded + streamed, loaded + streamed)
-    assert len(track.points) <= max(loaded, 4096)
+        series.add(x, 1.0)
+    assert series.coverage() == (1, loaded + streamed, loaded + streamed)
+    assert len(series.points) <= max(loaded, 4096)
 
 
 @given(st.integers(1, 500), st.integers(2, 16))
@@ -29,72 +29,72 @@ def test_wide_buckets_hold_as_many_steps_as_they_are_wide(full: int, width: int)
     buckets: list[list[float | None]] = [[i * width, 1.0, 1.5, 2.0] for i in range(1, full + 1)]
     if full > 1:
         buckets.append([full * width + 1, 1.0, 1.0, 1.0])
-        track = ChartSeries()
-        track.load(buckets)
-        assert track.covered() == (1, full * width + 1, full * width + 1)
+        series = ChartSeries()
+        series.load(buckets)
+        assert series.coverage() == (1, full * width + 1, full * width + 1)
 
 
 def test_a_hole_is_not_counted() -> None:
-    track = ChartSeries()
-    track.load([[x, 1.0, 1.0, 1.0] for x in [*range(1, 50), *range(60, 100)]])
-    assert track.covered() == (1, 99, 89)
+    series = ChartSeries()
+    series.load([[x, 1.0, 1.0, 1.0] for x in [*range(1, 50), *range(60, 100)]])
+    assert series.coverage() == (1, 99, 89)
 
 
 def test_merging_keeps_spikes_and_gaps() -> None:
-    track = ChartSeries()
+    series = ChartSeries()
     for x in range(1, 5001):
-        track.add(x, 100.0 if x == 777 else math.nan if x == 900 else 1.0)
-    assert max(p[3] or 0 for p in track.points) == 100.0
-    assert any(p[2] is None for p in track.points)
+        series.add(x, 100.0 if x == 777 else math.nan if x == 900 else 1.0)
+    assert max(p[3] or 0 for p in series.points) == 100.0
+    assert any(p[2] is None for p in series.points)
 
 
 def test_a_new_attempt_replaces_what_came_after_its_checkpoint() -> None:
     view = RunView(SUMMARY)
     for number in range(1, 131):
-        view.take(step(number, 9.0))
-    view.take({"kind": "start", "t": 0.0, "attempt": 2, "resumed_from": 100})
-    assert view.tracks["loss"].covered() == (1, 100, 100)
+        view.apply(step(number, 9.0))
+    view.apply({"kind": "start", "t": 0.0, "attempt": 2, "resumed_from": 100})
+    assert view.series["loss"].coverage() == (1, 100, 100)
     for number in range(101, 121):
-        view.take(step(number, 1.0))
-    assert view.tracks["loss"].covered() == (1, 120, 120)
-    assert [p[2] for p in view.tracks["loss"].points[-21:]] == [9.0] + [1.0] * 20
+        view.apply(step(number, 1.0))
+    assert view.series["loss"].coverage() == (1, 120, 120)
+    assert [p[2] for p in view.series["loss"].points[-21:]] == [9.0] + [1.0] * 20
     assert view.attempt == 2
 
 
 def test_a_restart_without_a_checkpoint_starts_afresh() -> None:
     view = RunView(SUMMARY)
-    view.take(step(1))
-    view.take({"kind": "start", "t": 0.0, "attempt": 2, "resumed_from": None})
-    assert view.tracks["loss"].covered() is None
+    view.apply(step(1))
+    view.apply({"kind": "start", "t": 0.0, "attempt": 2, "resumed_from": None})
+    assert view.series["loss"].coverage() is None
 
 
 def test_records_the_history_has_counted_are_not_counted_again() -> None:
     view = RunView(SUMMARY)
     view.load_history({"at": 10, "series": {"loss": [[x, 1.0, 1.0, 1.0] for x in range(1, 11)]}})
-    view.take(step(10, lr=1e-3), charts=False)
-    view.take({"kind": "start", "t": 0.0, "attempt": 1, "resumed_from": None}, charts=False)
-    assert view.tracks["loss"].covered() == (1, 10, 10)
+    view.apply(step(10, lr=1e-3), update_charts=False)
+    view.apply({"kind": "start", "t": 0.0, "attempt": 1, "resumed_from": None}, update_charts=False)
+    assert view.series["loss"].coverage() == (1, 10, 10)
 
 
 def test_telemetry_of_the_log_and_of_the_moment() -> None:
     view = RunView(SUMMARY)
-    view.take({"kind": "telemetry", "t": 60.0, "rss": [100, 300], "device_used": None})
-    view.take({"kind": "telemetry", "t": 61.0, "rss": 250, "device_used": None})
-    assert view.tracks["rss"].points == [(60.0, 100, 200.0, 300), (61.0, 250, 250, 250)]
+    view.apply({"kind": "telemetry", "t": 60.0, "rss": [100, 300], "device_used": None})
+    view.apply({"kind": "telemetry", "t": 61.0, "rss": 250, "device_used": None})
+    assert view.series["rss"].points == [(60.0, 100, 200.0, 300), (61.0, 250, 250, 250)]
     assert not view.has_device
 
 
 def test_the_eta_is_what_is_left_at_the_present_pace() -> None:
     view = RunView(SUMMARY)
-    view.take(step(100))
+    view.apply(step(100))
     assert view.eta() == 100.0
-    view.take({"kind": "state", "t": 0.0, "phase": "finished"})
+    view.apply({"kind": "state", "t": 0.0, "phase": "finished"})
     assert view.eta() is None
 
 
 def test_an_edit_shows_at_once() -> None:
     view = RunView({**SUMMARY, "micro": 8, "accum": 1})
-    view.take({"kind": "edit", "ok": True, "changed": {"micro": [8, 4], "accum": [1, 2]}})
+    view.apply({"kind": "edit", "ok": True, "changed": {"micro": [8, 4], "accum": [1, 2]}})
     assert (view.micro, view.accum) == (4, 2)
-    view.take({"kind": "edit", "ok": False, "changed": {"micro": [4, 3]}, "why": "3 does not divide 8"})
+    view.apply({"kind": "edit", "ok": False, "changed": {"micro": [4, 3]}, "why": "3 does not divide 8"})
     assert view.micro == 4

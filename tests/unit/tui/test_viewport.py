@@ -19,12 +19,12 @@ def record(step: int, loss: float | None = None, **fields: Any) -> dict[str, Any
 def looked(steps: int) -> Viewport:
     view = RunView(SUMMARY)
     for step in range(1, steps + 1):
-        view.take(record(step))
+        view.apply(record(step))
     return Viewport(view)
 
 
 def coarse(steps: int, width: int) -> Viewport:
-    """A lens on a run that is known by buckets of ``width`` steps."""
+    """A viewport on a run that is known by buckets of ``width`` steps."""
     view = RunView(SUMMARY)
     ends = range(width, steps + 1, width)
     series = {
@@ -38,77 +38,78 @@ def coarse(steps: int, width: int) -> Viewport:
 @settings(deadline=None, max_examples=30)
 @given(st.integers(10, 5000), st.data())
 def test_the_cursor_reads_the_bucket_that_holds_its_step(steps: int, data: st.DataObject) -> None:
-    lens = looked(steps)
-    lens.point_at(data.draw(st.integers(-10, steps + 10)))
-    assert lens.cursor is not None and 1 <= lens.cursor <= steps
-    point = lens.read("loss")
+    viewport = looked(steps)
+    viewport.set_cursor(data.draw(st.integers(-10, steps + 10)))
+    assert viewport.cursor is not None and 1 <= viewport.cursor <= steps
+    point = viewport.bucket_at_cursor("loss")
     assert point is not None
     x, low, _, high = point
-    assert low is not None and high is not None and low <= lens.cursor <= high == x
-    assert lens.time_of(lens.cursor) == pytest.approx(1e9 + 2 * lens.cursor)
-    assert lens.step_of(1e9 + 2 * lens.cursor) == pytest.approx(lens.cursor)
+    assert low is not None and high is not None and low <= viewport.cursor <= high == x
+    assert viewport.time_of(viewport.cursor) == pytest.approx(1e9 + 2 * viewport.cursor)
+    assert viewport.step_of(1e9 + 2 * viewport.cursor) == pytest.approx(viewport.cursor)
 
 
 def test_what_was_measured_over_time_is_read_at_the_time_of_the_step() -> None:
-    lens = looked(100)
+    viewport = looked(100)
     for t in range(0, 201, 10):
-        lens.view.take({"kind": "telemetry", "t": 1e9 + t, "rss": float(t)})
-    lens.point_at(50)  # done at 100 s
-    point = lens.read("rss")
+        viewport.view.apply({"kind": "telemetry", "t": 1e9 + t, "rss": float(t)})
+    viewport.set_cursor(50)  # done at 100 s
+    point = viewport.bucket_at_cursor("rss")
     assert point is not None and point[2] == 100.0
-    lens.zoom(0.5, 50.0)
-    assert lens.times() == pytest.approx(tuple(1e9 + 2 * step for step in lens.steps() or ()))
+    viewport.zoom(0.5, 50.0)
+    assert viewport.visible_times() == pytest.approx(tuple(1e9 + 2 * step for step in viewport.visible_steps() or ()))
 
 
 def test_a_closer_look_at_a_long_run_wants_its_steps_once_and_then_has_them() -> None:
-    lens = coarse(100_000, 100)
-    assert lens.wanted() is None
+    viewport = coarse(100_000, 100)
+    assert viewport.detail_request() is None
     for _ in range(8):
-        lens.zoom(0.5, 50_000.0)
-    wanted = lens.wanted()
-    assert wanted is not None and wanted.until is not None and lens.wanted() is None
+        viewport.zoom(0.5, 50_000.0)
+    wanted = viewport.detail_request()
+    assert wanted is not None and wanted.until is not None and viewport.detail_request() is None
     steps = range(math.ceil(wanted.since), int(wanted.until) + 1)
-    assert len(lens.points("loss")) == 1000
-    lens.take_detail(wanted, {"loss": [[x, x, x, x] for x in steps]})
-    assert len(lens.points("loss")) == len(steps)
-    lens.point_at(50_001)
-    assert lens.read("loss") == (50_001.0, 50_001, 50_001, 50_001)
-    lens.window = None
-    assert len(lens.points("loss")) == 1000 and lens.wanted() is None
+    assert len(viewport.points("loss")) == 1000
+    viewport.load_detail(wanted, {"loss": [[x, x, x, x] for x in steps]})
+    assert len(viewport.points("loss")) == len(steps)
+    viewport.set_cursor(50_001)
+    assert viewport.bucket_at_cursor("loss") == (50_001.0, 50_001, 50_001, 50_001)
+    viewport.step_range = None
+    assert len(viewport.points("loss")) == 1000 and viewport.detail_request() is None
 
 
 def test_what_came_too_late_for_another_look_is_not_taken() -> None:
-    lens = coarse(100_000, 100)
-    lens.zoom(0.01, 50_000.0)
-    first = lens.wanted()
-    lens.pan(-3)
-    second = lens.wanted()
+    viewport = coarse(100_000, 100)
+    viewport.zoom(0.01, 50_000.0)
+    first = viewport.detail_request()
+    viewport.pan(-3)
+    second = viewport.detail_request()
     assert first is not None and second is not None and first != second
-    lens.take_detail(first, {"loss": [[x, 0, 0, 0] for x in range(1, 99_000)]})
-    assert len(lens.points("loss")) == 1000
+    viewport.load_detail(first, {"loss": [[x, 0, 0, 0] for x in range(1, 99_000)]})
+    assert len(viewport.points("loss")) == 1000
 
 
 def test_the_newest_steps_stay_fine_as_they_come() -> None:
-    lens = coarse(100_000, 100)
-    lens.zoom(0.005)
-    wanted = lens.wanted()
+    viewport = coarse(100_000, 100)
+    viewport.zoom(0.005)
+    wanted = viewport.detail_request()
     assert wanted is not None and wanted.until is None
-    lens.view.take(record(100_001))  # came while the log was read
-    lens.take_detail(wanted, {"loss": [[x, x, x, x] for x in range(math.ceil(wanted.since), 100_001)]})
+    viewport.view.apply(record(100_001))  # came while the log was read
+    viewport.load_detail(wanted, {"loss": [[x, x, x, x] for x in range(math.ceil(wanted.since), 100_001)]})
     for step in (100_002, 100_003):
-        lens.view.take(record(step))
-        lens.take(record(step))
-    assert [p[0] for p in lens.points("loss")[-4:]] == [100_000, 100_001, 100_002, 100_003]
-    assert lens.wanted() is None and lens.follows()
-    lens.take({"kind": "start", "resumed_from": 99_990})
-    assert len(lens.points("loss")) < 2000
+        viewport.view.apply(record(step))
+        viewport.apply(record(step))
+    assert [p[0] for p in viewport.points("loss")[-4:]] == [100_000, 100_001, 100_002, 100_003]
+    assert viewport.detail_request() is None and viewport.follows_newest()
+    viewport.apply({"kind": "start", "resumed_from": 99_990})
+    assert len(viewport.points("loss")) < 2000
 
 
 def test_nothing_to_look_at_is_no_mistake() -> None:
-    lens = Viewport(RunView(SUMMARY))
-    lens.zoom(0.5)
-    lens.pan(1)
-    lens.point_at(5)
-    lens.move(1, 10)
-    assert lens.cursor is None and lens.steps() is None and lens.times() is None and lens.wanted() is None
-    assert lens.read("loss") is None and lens.marks_here(10) == []
+    viewport = Viewport(RunView(SUMMARY))
+    viewport.zoom(0.5)
+    viewport.pan(1)
+    viewport.set_cursor(5)
+    viewport.move_cursor(1, 10)
+    assert viewport.cursor is None and viewport.detail_request() is None
+    assert viewport.visible_steps() is None and viewport.visible_times() is None
+    assert viewport.bucket_at_cursor("loss") is None and viewport.marks_at_cursor(10) == []

@@ -18,7 +18,7 @@ from tui.app import actions
 from tui.app.base import AppScreen
 from tui.app.screens.panes import SMOOTHINGS
 from tui.app.state import raster
-from tui.app.state.comparison import ALWAYS, AXES, LETTERS, STEP, TIME, ComparedRun, Reader, Update
+from tui.app.state.comparison import AXES, LETTERS, REQUIRED_SERIES, STEP, TIME, ComparedRun, RunReader, RunUpdate
 from tui.app.state.spec_diff import flat_spec
 from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.legend import Legend
@@ -60,7 +60,7 @@ class CompareScreen(AppScreen[None]):
     class Told(Message):
         """What is new of run number ``index``, or why it could not be read."""
 
-        def __init__(self, index: int, update: Update | None, error: str = "") -> None:
+        def __init__(self, index: int, update: RunUpdate | None, error: str = "") -> None:
             super().__init__()
             self.index, self.update, self.error = index, update, error
 
@@ -100,13 +100,13 @@ class CompareScreen(AppScreen[None]):
     @work(group="read", exit_on_error=True)
     async def follow(self) -> None:
         """Read every run, and the living ones again, for as long as the screen stands."""
-        readers = [Reader(run_dir) for run_dir in self._runs]
+        readers = [RunReader(run_dir) for run_dir in self._runs]
         while True:
             self._wanted.clear()
             for index, reader in enumerate(readers):
-                names = dict.fromkeys((SERIES[self._series].name, *ALWAYS))
+                names = dict.fromkeys((SERIES[self._series].name, *REQUIRED_SERIES))
                 try:
-                    update = await reader.look(names)
+                    update = await reader.poll(names)
                 except UserError as error:
                     self.post_message(self.Told(index, None, str(error)))
                     continue
@@ -124,7 +124,7 @@ class CompareScreen(AppScreen[None]):
         if message.update is None:
             self._errors[message.index] = message.error
         else:
-            self.runs[message.index].take(message.update)
+            self.runs[message.index].apply(message.update)
         self._unread = sum(not run.curves and i not in self._errors for i, run in enumerate(self.runs))
         if not self._due:  # ten runs read one after another are painted together
             self._due = True
@@ -186,7 +186,7 @@ class CompareScreen(AppScreen[None]):
             return f"reading {_runs(self._unread)} …"
         name, axis = SERIES[self._series].name, AXES[self._axis]
         known = [run for run in self.runs if run.curves]
-        if without := [run.letter for run in known if name in run.curves and run.reach(name, axis) is None]:
+        if without := [run.letter for run in known if name in run.curves and run.last_x(name, axis) is None]:
             return f"{' '.join(without)}: no {SERIES[self._series].title} {_AXIS_TITLES[axis].split(' since')[0]}"
         return self._hint
 

@@ -18,7 +18,7 @@ from profiles.errors import UserError
 from tui.app import actions
 from tui.app.base import AppScreen
 from tui.app.state import raster
-from tui.app.state.run_list import SORTS, WHICH, arranged
+from tui.app.state.run_list import FILTERS, SORT_ORDERS, filter_and_sort
 from tui.app.widgets.bars import Heading, KeyBar, Notice
 from tui.app.widgets.run_detail import RunDetail
 from tui.app.widgets.run_table import OVER, SPARKLINE_MIN_WIDTH, RunTable
@@ -104,7 +104,7 @@ class HomeScreen(AppScreen[None]):
             except UserError:
                 continue  # removed meanwhile
             means = [bucket[2] for bucket in answer["series"].get("loss", [])]
-            self.post_message(self.Sparked(id, raster.spark(means, min(len(means), _SPARK))))
+            self.post_message(self.Sparked(id, raster.sparkline(means, min(len(means), _SPARK))))
 
     @on(Loaded)
     def _loaded(self, message: Loaded) -> None:
@@ -118,9 +118,9 @@ class HomeScreen(AppScreen[None]):
         table.redraw()
 
     def _show(self, error: str = "") -> None:
-        table, which, sort = self.query_one(RunTable), WHICH[self._which], SORTS[self._sort]
-        table.sorted_by, table.empty_lines = sort.key, self._nothing()
-        table.show(arranged(self._runs, self._filter, which, sort))
+        table, which, sort = self.query_one(RunTable), FILTERS[self._which], SORT_ORDERS[self._sort]
+        table.sorted_by, table.empty_lines = sort.column, self._nothing()
+        table.show(filter_and_sort(self._runs, self._filter, which, sort))
         self._tell_of_chosen()
         ended = sum(run.get("phase") in OVER for run in self._runs)
         elsewhere = sum(run.get("phase") not in OVER and is_on_other_host(run) for run in self._runs)
@@ -138,7 +138,7 @@ class HomeScreen(AppScreen[None]):
 
     def _chosen_by(self) -> str:
         """How the runs that are shown were chosen among all."""
-        parts = [WHICH[self._which].title] if self._which else []
+        parts = [FILTERS[self._which].title] if self._which else []
         return ", ".join(parts + ([f"matching “{self._filter}”"] if self._filter else []))
 
     def _nothing(self) -> list[str]:
@@ -236,11 +236,11 @@ class HomeScreen(AppScreen[None]):
             self.notify(str(error), severity="error")
 
     def action_sort(self) -> None:
-        self._sort = (self._sort + 1) % len(SORTS)
+        self._sort = (self._sort + 1) % len(SORT_ORDERS)
         self._show()
 
     def action_which(self) -> None:
-        self._which = (self._which + 1) % len(WHICH)
+        self._which = (self._which + 1) % len(FILTERS)
         self._show()
 
     def action_new_run(self) -> None:

@@ -16,10 +16,10 @@ from profiles.errors import UserError
 from tui.app import actions
 from tui.app.screens import panes
 from tui.app.screens.navigation import Navigation
-from tui.app.state import log_lines
-from tui.app.state.log_lines import Entry, Page
-from tui.app.state.run_view import DRAWN, READ, RunView
-from tui.app.state.viewport import Viewport, Wanted
+from tui.app.state import log_buffer
+from tui.app.state.log_buffer import LogLine, LogPage
+from tui.app.state.run_view import CHART_SERIES, NUMBER_SERIES, RunView
+from tui.app.state.viewport import DetailRequest, Viewport
 from tui.app.terminal.refresh_rate import TICK, RefreshRate
 from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.canvas import Canvas
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 _TOLD = 200  # lines of the log that are told when a run is opened
 _LOOK_BACK = 16 << 20  # bytes of log read for them at most
 _READ_POINTS = 300
-_DETAIL = [*DRAWN, "lr", "grad_norm", "step_s"]
-_DETAIL_POINTS = 1200  # lens.FINE in view, and half of that beyond either side
+_DETAIL = [*CHART_SERIES, "lr", "grad_norm", "step_s"]
+_DETAIL_POINTS = 1200  # viewport.ENOUGH_POINTS in view, and half of that beyond either side
 _SETTLED = 0.1  # seconds without another key before a part of the log is read
 _AT_ONCE = ("state", "edit", "start", "oom", "checkpoint", "alert", "exit", "link")
 
@@ -71,11 +71,11 @@ class MonitorScreen(Navigation):
             self.records = records
 
     class Detail(Message):
-        """What was wanted for a closer look; None where it is too long to be read."""
+        """What was request for a closer look; None where it is too long to be read."""
 
-        def __init__(self, wanted: Wanted, series: dict[str, Any] | None) -> None:
+        def __init__(self, request: DetailRequest, series: dict[str, Any] | None) -> None:
             super().__init__()
-            self.wanted, self.series = wanted, series
+            self.request, self.series = request, series
 
     class Trouble(Message):
         def __init__(self, text: str) -> None:
@@ -86,7 +86,7 @@ class MonitorScreen(Navigation):
         super().__init__()
         self.run = run
         self.view = RunView(run.summary(), _ranks(run))
-        self.lens = Viewport(self.view)
+        self.viewport = Viewport(self.view)
         self._smoothing = 0
         self._dirty = True
         self._numbers = RefreshRate(lambda: self.app.settings.number_every)
@@ -99,7 +99,7 @@ class MonitorScreen(Navigation):
         yield Heading(f"{self.view.name} · {self.run.id}" if self.view.name != self.run.id else self.run.id)
         yield CursorValues()
         yield StatusLine()
-        with Grid(id="panes", classes="one-memory" if self.view.one_memory else ""):
+        with Grid(id="panes", classes="unified-memory" if self.view.unified_memory else ""):
             yield from panes.make(self.view)
         yield LogView(self.run.log_path, id="log")
         yield self.search_field()
@@ -117,9 +117,9 @@ class MonitorScreen(Navigation):
         """History first, then every record after it, for as long as the screen stands."""
         link = self._link()
         try:
-            answer = await link.history(DRAWN, marks=True)
+            answer = await link.history(CHART_SERIES, marks=True)
             self.post_message(self.History(answer))
-            self.post_message(self.History(await link.history(READ, points=_READ_POINTS)))
+            self.post_message(self.History(await link.history(NUMBER_SERIES, points=_READ_POINTS)))
             self.post_message(self.EditHistory(*await asyncio.to_thread(_newest, self.run, answer["at"])))
             async for record in link.records(answer["at"]):
                 self.post_message(self.Records([record]))
@@ -128,14 +128,14 @@ class MonitorScreen(Navigation):
             self.post_message(self.Trouble(str(error)))
 
     @work(group="detail", exclusive=True)
-    async def look_closer(self, wanted: Wanted) -> None:
+    async def look_closer(self, request: DetailRequest) -> None:
         """Read the steps in view again, one by one, where the run is so long that buckets hold many."""
         await asyncio.sleep(_SETTLED)  # another key may already ask for another part
         try:
-            answer = await self._link().detail(_DETAIL, _DETAIL_POINTS, *wanted)
+            answer = await self._link().detail(_DETAIL, _DETAIL_POINTS, *request)
         except UserError:
             return  # what is there stays
-        self.post_message(self.Detail(wanted, None if answer is None else answer["series"]))
+        self.post_message(self.Detail(request, None if answer is None else answer["series"]))
 
     def _link(self) -> RunClient:
         from engine.runs.client import RunClient
@@ -150,10 +150,10 @@ class MonitorScreen(Navigation):
     @on(EditHistory)
     def _past(self, message: EditHistory) -> None:
         for _, record in message.events:
-            self.view.take(record, charts=False)
+            self.view.apply(record, update_charts=False)
             self._heed(record)
-        entries = [entry for pair in message.events if (entry := log_lines.entry(*pair)) is not None]
-        self._log_view.open(Page(entries, message.first, True))
+        entries = [entry for pair in message.events if (entry := log_buffer.to_line(*pair)) is not None]
+        self._log_view.open(LogPage(entries, message.first, True))
         self._paint()
         self._offer_room()
 
@@ -161,8 +161,8 @@ class MonitorScreen(Navigation):
     def _records(self, message: Records) -> None:
         urgent = False
         for record in message.records:
-            self.view.take(record)
-            self.lens.take(record)
+            self.view.apply(record)
+            self.viewport.apply(record)
             self._heed(record)
             urgent = urgent or record["kind"] in _AT_ONCE
             if self._worth_telling(record) and (told := event_text.tell(record)) is not None:
@@ -174,12 +174,13 @@ class MonitorScreen(Navigation):
 
     @on(Detail)
     def _detail(self, message: Detail) -> None:
-        self.lens.take_detail(message.wanted, message.series)
+        self.viewport.load_detail(message.request, message.series)
         self._paint()
 
     def _say(self, text: str, tone: str, t: float | None = None, at: int | None = None) -> None:
         """A line for the log; one that is not in the file stands behind the newest that is."""
-        self._log_view.add(Entry(self._log_view.newest + 1 if at is None else at, float(t or time.time()), text, tone))
+        offset = self._log_view.newest + 1 if at is None else at
+        self._log_view.add(LogLine(offset, float(t or time.time()), text, tone))
 
     def _heed(self, record: dict[str, Any]) -> None:
         """Remember want of memory that a person is asked about, until anybody has answered."""
@@ -231,15 +232,15 @@ class MonitorScreen(Navigation):
             name for name in (panes.SMOOTHINGS[self._smoothing][1], "log" if self._panes[0].log_axis else "") if name
         ]
         if charts:
-            panes.fill(self._panes, self.lens, "".join(f" · {note}" for note in notes))
+            panes.fill(self._panes, self.viewport, "".join(f" · {note}" for note in notes))
             self.read_out()
-            if (wanted := self.lens.wanted()) is not None:
-                self.look_closer(wanted)
+            if (request := self.viewport.detail_request()) is not None:
+                self.look_closer(request)
         self.query_one(StatusLine).show(self.view)
         self.query_one(KeyBar).show(ended=self.view.ended)
         self._log_view.redraw()
         reason = self.view.reason or ""
-        if not self.view.linked and not self.view.ended:
+        if not self.view.connected and not self.view.ended:
             self.query_one(Heading).show(note="connection lost · data kept", warn=True)
         else:
             self.query_one(Heading).show(note=reason, warn=self.view.phase in ("failed", "cut-off"))

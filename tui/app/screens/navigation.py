@@ -31,9 +31,9 @@ _COPIED = (
 
 
 class Navigation(AppScreen[None]):
-    """The part of the monitor that only looks. The monitor has the lens and paints."""
+    """The part of the monitor that only looks. The monitor has the viewport and paints."""
 
-    lens: Viewport
+    viewport: Viewport
     view: RunView
     _panes: list[Chart]
 
@@ -54,54 +54,54 @@ class Navigation(AppScreen[None]):
     # The window
 
     def action_closer(self, factor: float) -> None:
-        self.lens.zoom(factor)
+        self.viewport.zoom(factor)
         self._paint()
 
     def action_whole(self) -> None:
-        self.lens.window = None
+        self.viewport.step_range = None
         self._paint()
 
     def action_sideways(self, way: int) -> None:
-        if self.lens.cursor is None:
-            self.lens.pan(way * _STEP)
+        if self.viewport.cursor is None:
+            self.viewport.pan(way * _STEP)
         else:
-            self.lens.move(way, self._panes[0].dot_columns // 2)
+            self.viewport.move_cursor(way, self._panes[0].dot_columns // 2)
         self._paint()
 
     @on(Chart.ZoomRequested)
     def _wheeled(self, message: Chart.ZoomRequested) -> None:
-        self.lens.zoom(message.factor, self._step(message.chart, message.x))
+        self.viewport.zoom(message.factor, self._step(message.chart, message.x))
         self._paint()
 
     @on(Chart.PanRequested)
     def _dragged(self, message: Chart.PanRequested) -> None:
-        self.lens.pan(message.fraction)
+        self.viewport.pan(message.fraction)
         self._paint()
 
     @on(Chart.Clicked)
     def _pointed(self, message: Chart.Clicked) -> None:
-        self.lens.point_at(self._step(message.chart, message.x))
+        self.viewport.set_cursor(self._step(message.chart, message.x))
         self._paint()
 
     def _step(self, chart: Chart, x: float) -> float | None:
-        return self.lens.step_of(x) if chart.time_axis else x
+        return self.viewport.step_of(x) if chart.time_axis else x
 
     # The cursor
 
     def action_cursor(self) -> None:
         """To the middle of what is in view, or away."""
-        extent = self.lens.extent()
-        begin, end = self.lens.steps() or extent or (0.0, 0.0)
-        self.lens.point_at((begin + end) / 2 if self.lens.cursor is None else None)
+        extent = self.viewport.measured_steps()
+        begin, end = self.viewport.visible_steps() or extent or (0.0, 0.0)
+        self.viewport.set_cursor((begin + end) / 2 if self.viewport.cursor is None else None)
         self._paint()
 
     def action_to_mark(self, way: int) -> None:
         """To the event before or behind the cursor; without one, to the last or the first."""
-        extent = self.lens.extent()
+        extent = self.viewport.measured_steps()
         if extent is None:
             return
         steps = [mark["step"] for mark in self.view.marks.to_list() if mark["kind"] in panes.MARKS]
-        here = self.lens.cursor
+        here = self.viewport.cursor
         if way < 0:
             found = max((s for s in steps if here is None or s < here), default=None)
         else:
@@ -109,20 +109,20 @@ class Navigation(AppScreen[None]):
         if found is None:
             self.notify("there is no event that way" if steps else "this run has no events yet", timeout=3)
             return
-        self.lens.point_at(found)
+        self.viewport.set_cursor(found)
         self._paint()
 
     def read_out(self) -> None:
         """Show what there is at the cursor."""
-        lens, shown = self.lens, self.query_one(CursorValues)
+        viewport, shown = self.viewport, self.query_one(CursorValues)
         # In the heading's place: what else is on screen need not move, and be sent anew.
-        self.query_one(Heading).display = lens.cursor is None
-        if lens.cursor is None:
+        self.query_one(Heading).display = viewport.cursor is None
+        if viewport.cursor is None:
             shown.show((), "")
             return
-        then = lens.time_of(lens.cursor)
+        then = viewport.time_of(viewport.cursor)
         moment = "" if then is None else time.strftime(" · %d %b %H:%M:%S", time.localtime(then))
-        facts = [f"step {words.exact(lens.cursor)}{moment}"]
+        facts = [f"step {words.exact(viewport.cursor)}{moment}"]
         for label, name, text in (
             ("lr", "lr", words.rate),
             ("grad", "grad_norm", words.loss),
@@ -131,28 +131,30 @@ class Navigation(AppScreen[None]):
             ("tokens/s", "tok_s", words.exact),
             ("s/step", "step_s", words.duration),
         ):
-            if (value := panes.value_at(lens, name, text)[0]) != words.NOTHING:
+            if (value := panes.value_at(viewport, name, text)[0]) != words.NOTHING:
                 facts.append(f"{label} {value}")
-        happened = [mark for mark in lens.marks_here(self._panes[0].dot_columns // 2) if mark["kind"] in panes.MARKS]
+        marks = viewport.marks_at_cursor(self._panes[0].dot_columns // 2)
+        happened = [mark for mark in marks if mark["kind"] in panes.MARKS]
         counted = Counter(f"{panes.MARKS[mark['kind']][0]} {sentences.mark(mark)}" for mark in happened)
         told = [text if count == 1 else f"{text} ({count})" for text, count in counted.items()]
         shown.show(tuple(facts), "  ".join(told[:3]) + (f" and {len(told) - 3} more" if len(told) > 3 else ""))
 
     def action_copy(self) -> None:
         """Two lines, names and values, with tabs between them."""
-        lens = self.lens
-        if lens.cursor is None:
+        viewport = self.viewport
+        if viewport.cursor is None:
             self.notify("put the cursor on a step first: v", timeout=3)
             return
-        points = {name: point for name in _COPIED if (point := lens.read(name)) is not None and point[2] is not None}
-        fields: dict[str, object] = {"step": lens.cursor, "t": lens.time_of(lens.cursor)}
+        buckets = {name: viewport.bucket_at_cursor(name) for name in _COPIED}
+        points = {name: point for name, point in buckets.items() if point is not None and point[2] is not None}
+        fields: dict[str, object] = {"step": viewport.cursor, "t": viewport.time_of(viewport.cursor)}
         for name, (_, low, mean, high) in points.items():
             fields[name] = mean
             if low != high:
                 fields |= {f"{name}_min": low, f"{name}_max": high}
         known = {name: value for name, value in fields.items() if value is not None}
         self.app.copy_to_clipboard("\t".join(known) + "\n" + "\t".join(map(_plain, known.values())))
-        self.notify(f"copied step {words.exact(lens.cursor)}: {len(known)} values", timeout=2)
+        self.notify(f"copied step {words.exact(viewport.cursor)}: {len(known)} values", timeout=2)
 
     # The log
 
@@ -195,7 +197,7 @@ class Navigation(AppScreen[None]):
         """What was opened last: the search field, the cursor, the search, the pane; then the screen."""
         if self.query_one("#search", Input).display:
             self._close_search()
-        elif self.lens.cursor is not None:
+        elif self.viewport.cursor is not None:
             self.action_cursor()
         elif self._log_view.search_words:
             self.query_one("#search", Input).value = ""

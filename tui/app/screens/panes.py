@@ -28,7 +28,7 @@ MARKS = {
 
 def make(view: RunView) -> list[Chart]:
     """The charts in the order of their number keys."""
-    if view.one_memory:
+    if view.unified_memory:
         memories = [_memory_chart("unified memory", 2, time_axis=False)]
     else:
         memories = [_memory_chart("VRAM", 2), _memory_chart("RAM offload", 3)]
@@ -58,23 +58,23 @@ def _short_size(value: float, digits: int = 4) -> str:
     return f"{value:.0f}"
 
 
-def fill(panes: list[Chart], lens: Viewport, notes: str = "") -> None:
-    """Show the run as the lens sees it; ``notes`` says how the loss is drawn."""
-    steps, times = lens.steps(), lens.times()
-    cursor = None if lens.cursor is None else (float(lens.cursor), lens.time_of(lens.cursor))
+def fill(panes: list[Chart], viewport: Viewport, notes: str = "") -> None:
+    """Show the run as the viewport sees it; ``notes`` says how the loss is drawn."""
+    steps, times = viewport.visible_steps(), viewport.visible_times()
+    cursor = None if viewport.cursor is None else (float(viewport.cursor), viewport.time_of(viewport.cursor))
     for pane in panes:
         pane.x_range = times if pane.time_axis else steps
         pane.cursor = None if cursor is None else cursor[pane.time_axis]
     loss, *memories, speed = panes
-    _loss(loss, lens, notes)
-    for pane, show in zip(memories, (_unified,) if lens.view.one_memory else (_device, _host), strict=True):
-        show(pane, lens)
-    _speed(speed, lens)
+    _loss(loss, viewport, notes)
+    for pane, show in zip(memories, (_unified,) if viewport.view.unified_memory else (_device, _host), strict=True):
+        show(pane, viewport)
+    _speed(speed, viewport)
 
 
-def value_at(lens: Viewport, name: str, text: Callable[[float | None], str]) -> list[str]:
+def value_at(viewport: Viewport, name: str, text: Callable[[float | None], str]) -> list[str]:
     """What a series was at the cursor, with its extremes where its bucket holds several values, longest first."""
-    point = lens.read(name)
+    point = viewport.bucket_at_cursor(name)
     if point is None or point[2] is None:
         return [words.NOTHING]
     _, low, mean, high = point
@@ -83,10 +83,10 @@ def value_at(lens: Viewport, name: str, text: Callable[[float | None], str]) -> 
     return [f"{text(mean)} ({text(low)} to {text(high)})", text(mean)]
 
 
-def _at_cursor(lens: Viewport, label: str, name: str, text: Callable[[float | None], str]) -> list[str]:
-    assert lens.cursor is not None
-    step = words.exact(lens.cursor)
-    values = value_at(lens, name, text)
+def _at_cursor(viewport: Viewport, label: str, name: str, text: Callable[[float | None], str]) -> list[str]:
+    assert viewport.cursor is not None
+    step = words.exact(viewport.cursor)
+    values = value_at(viewport, name, text)
     return [
         *(f"{label} {value} · at step {step}" for value in values),
         *(f"{label} {value} @{step}" for value in values),
@@ -94,26 +94,27 @@ def _at_cursor(lens: Viewport, label: str, name: str, text: Callable[[float | No
     ]
 
 
-def _loss(pane: Chart, lens: Viewport, notes: str) -> None:
-    view = lens.view
-    covered, value = view.tracks["loss"].covered(), view.last("loss")
-    seen = lens.steps()
+def _loss(pane: Chart, viewport: Viewport, notes: str) -> None:
+    view = viewport.view
+    covered, value = view.series["loss"].coverage(), view.last("loss")
+    seen = viewport.visible_steps()
     if covered is None:
         titles = ["loss · no steps yet"]
-    elif lens.cursor is not None:
-        titles = _at_cursor(lens, "loss", "loss", words.loss)
+    elif viewport.cursor is not None:
+        titles = _at_cursor(viewport, "loss", "loss", words.loss)
     else:
         first, last, steps = covered
         now = words.loss(value) if value is not None else "not finite"
         plain = [f"loss {now} · steps {first}–{last} ({steps})", f"loss {now} · {first}–{last} ({steps})"]
         if seen is not None:
             begin, end = (words.exact(max(step, 0)) for step in seen)
-            which = f"newest {words.exact(seen[1] - seen[0])} steps" if lens.follows() else f"steps {begin}–{end}"
+            newest = f"newest {words.exact(seen[1] - seen[0])} steps"
+            which = newest if viewport.follows_newest() else f"steps {begin}–{end}"
             plain = [f"loss {now} · {which} of {words.exact(last)}", f"loss {now} · {which}", f"loss {now}"]
         else:
             plain.append(f"loss {now} ({steps})")
         titles = [title + notes for title in plain] + plain
-    lines = [Line(lens.points("loss"), "chart--line"), Line(lens.points("val_loss"), "chart--mark", mark="◆")]
+    lines = [Line(viewport.points("loss"), "chart--line"), Line(viewport.points("val_loss"), "chart--mark", mark="◆")]
     pane.show(titles, lines, x_end=view.steps, marks=_marks(view))
 
 
@@ -123,24 +124,24 @@ def _marks(view: RunView) -> list[Mark]:
     return [Mark(mark["step"], *MARKS[mark["kind"]]) for mark in sorted(known, key=lambda m: order.index(m["kind"]))]
 
 
-def _device(pane: Chart, lens: Viewport) -> None:
-    view = lens.view
+def _device(pane: Chart, viewport: Viewport) -> None:
+    view = viewport.view
     if view.has_device:
         used, total = view.last("device_used"), view.last("device_total")
-        lines = [Line(lens.points("device_used"), "chart--line")]
+        lines = [Line(viewport.points("device_used"), "chart--line")]
         titles = [f"VRAM {words.size_of(used, total)}", f"VRAM {words.size(used)}"]
         busy = card(view)
-        titles = _at_cursor(lens, "VRAM", "device_used", words.size) if lens.cursor is not None else titles
-        titles = [f"{titles[0]} · {busy}", *titles] if busy and lens.cursor is None else titles
+        titles = _at_cursor(viewport, "VRAM", "device_used", words.size) if viewport.cursor is not None else titles
+        titles = [f"{titles[0]} · {busy}", *titles] if busy and viewport.cursor is None else titles
         pane.show(titles, lines, y_top=total, limit=total, notes=_parts(view))
     else:
         now = words.size(view.last("rss"))
         titles = [f"no GPU · process memory {now}", f"no GPU · process {now}"]
-        if lens.cursor is not None:
-            titles = _at_cursor(lens, "process memory", "rss", words.size)[:-1] + _at_cursor(
-                lens, "process", "rss", words.size
+        if viewport.cursor is not None:
+            titles = _at_cursor(viewport, "process memory", "rss", words.size)[:-1] + _at_cursor(
+                viewport, "process", "rss", words.size
             )
-        pane.show(titles, [Line(lens.points("rss"), "chart--line")], notes=_parts(view))
+        pane.show(titles, [Line(viewport.points("rss"), "chart--line")], notes=_parts(view))
 
 
 def card(view: RunView) -> str:
@@ -165,27 +166,27 @@ def _parts(view: RunView) -> list[str]:
     ]
 
 
-def _host(pane: Chart, lens: Viewport) -> None:
-    view = lens.view
+def _host(pane: Chart, viewport: Viewport) -> None:
+    view = viewport.view
     states, used, total = words.size(view.last("host_states") or 0), view.last("ram_used"), view.last("ram_total")
-    lines = [Line(lens.points("ram_used"), "chart--line")]
+    lines = [Line(viewport.points("ram_used"), "chart--line")]
     if view.last("host_states"):
         lines.append(Line(view.offloaded.points, "chart--second"))
     titles = [f"RAM offload {states} · {words.size_of(used, total)}", f"RAM {states} · {words.size_of(used, total)}"]
     titles.append(f"RAM offload {states}")
-    if lens.cursor is not None:
-        titles = _at_cursor(lens, "RAM in use", "ram_used", words.size) + _at_cursor(
-            lens, "RAM", "ram_used", words.size
+    if viewport.cursor is not None:
+        titles = _at_cursor(viewport, "RAM in use", "ram_used", words.size) + _at_cursor(
+            viewport, "RAM", "ram_used", words.size
         )
     pane.show(titles, lines, y_top=total, limit=total)
 
 
-def _unified(pane: Chart, lens: Viewport) -> None:
-    view = lens.view
+def _unified(pane: Chart, viewport: Viewport) -> None:
+    view = viewport.view
     active, cache, peak, limit = (view.last(f"unified_{name}") for name in ("active", "cache", "peak", "limit"))
     lines = [
-        Line(lens.points("unified_peak"), "chart--line"),
-        Line(lens.points("unified_active"), "chart--second"),
+        Line(viewport.points("unified_peak"), "chart--line"),
+        Line(viewport.points("unified_active"), "chart--second"),
     ]
     of_limit = words.size_of(peak, limit)
     watts = view.last("power_w")
@@ -195,19 +196,19 @@ def _unified(pane: Chart, lens: Viewport) -> None:
         f"peak {_shorter(peak)}/{_shorter(limit)} active {_shorter(active)} cache {_shorter(cache)}",
         f"peak {of_limit}",
     ]
-    if lens.cursor is not None:
-        titles = _at_cursor(lens, "peak", "unified_peak", words.size)
+    if viewport.cursor is not None:
+        titles = _at_cursor(viewport, "peak", "unified_peak", words.size)
     elif watts is not None:
         titles.insert(0, f"{titles[0]} · {watts:.0f} W")
     pane.show(titles, lines, x_end=view.steps, limit=limit, notes=_parts(view))
 
 
-def _speed(pane: Chart, lens: Viewport) -> None:
-    view = lens.view
+def _speed(pane: Chart, viewport: Viewport) -> None:
+    view = viewport.view
     now, share = words.exact(view.last("tok_s")), view.last("mfu")
     titles = [f"tokens/s {now}"]
-    if lens.cursor is not None:
-        titles = _at_cursor(lens, "tokens/s", "tok_s", words.exact)
+    if viewport.cursor is not None:
+        titles = _at_cursor(viewport, "tokens/s", "tok_s", words.exact)
     elif share is not None:
         titles.insert(0, f"tokens/s {now} · {share:.0%} of the device's ceiling")
-    pane.show(titles, [Line(lens.points("tok_s"), "chart--line")], x_end=view.steps)
+    pane.show(titles, [Line(viewport.points("tok_s"), "chart--line")], x_end=view.steps)

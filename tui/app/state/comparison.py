@@ -23,13 +23,13 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MOST = len(LETTERS)
 STEP, TOKENS, TIME = "step", "tokens", "time"
 AXES = (STEP, TOKENS, TIME)
-ALWAYS = ("loss", "val_loss", "tok_s", "t", "tokens")  # what legend and axes need, whatever is drawn
+REQUIRED_SERIES = ("loss", "val_loss", "tok_s", "t", "tokens")  # what legend and axes need, whatever is drawn
 _AXIS_SERIES = {TOKENS: "tokens", TIME: "t"}
 _BUCKETS = 4096  # all that a history holds of a series
 _GAP = float("nan")
 
 
-def check_number(count: int) -> None:
+def check_run_count(count: int) -> None:
     """Raises ``UserError`` where there are more runs than letters."""
     if count > MOST:
         raise UserError(f"compare: {count} runs; {MOST} at most, one a letter: name fewer")
@@ -42,7 +42,7 @@ class Curve:
         self.x, self.value = array("d"), array("d")
         self.lowest = math.inf  # of single steps
 
-    def take(self, buckets: Sequence[Sequence[Any]], column: int, since: float | None) -> None:
+    def apply(self, buckets: Sequence[Sequence[Any]], column: int, since: float | None) -> None:
         """Buckets ``[x, min, mean, max]`` in place of all from ``since`` on (None: of all)."""
         keep = 0 if since is None else bisect.bisect_left(self.x, since)
         del self.x[keep:], self.value[keep:]
@@ -62,14 +62,14 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class RunUpdate:
     """What was read of a run: its summary, and buckets in place of those from ``since`` on (None: of all)."""
 
     summary: dict[str, Any]
     parts: tuple[tuple[dict[str, Any], float | None], ...] = ()
 
 
-class Reader:
+class RunReader:
     """Reads one run for whoever compares: an ended one once, of a living one only what has come since."""
 
     def __init__(self, run_dir: RunDir) -> None:
@@ -82,7 +82,7 @@ class Reader:
         self._over = False
         self._ended = False
 
-    async def look(self, names: Iterable[str]) -> Update | None:
+    async def poll(self, names: Iterable[str]) -> RunUpdate | None:
         """What is new of the series ``names``; None where nothing can be. Raises ``UserError``."""
         new = [name for name in names if name not in self._known]
         if self._ended and not new:
@@ -106,7 +106,7 @@ class Reader:
         # Asked before reading: nothing is written after the end.
         self._over = summary["phase"] in (*ENDED, CUT_OFF)
         self._ended = summary["phase"] in ENDED
-        return Update(summary, tuple(parts))
+        return RunUpdate(summary, tuple(parts))
 
     async def _read(self, names: list[str], since: float | None) -> tuple[dict[str, Any], float | None]:
         answer = await self._link.history(names, _BUCKETS, since)
@@ -121,35 +121,35 @@ class ComparedRun:
         self.summary = summary
         self.hidden = False
         self.curves: dict[str, Curve] = {}
-        self._drawn: dict[tuple[str, str, int], list[Point]] = {}
-        self._along: dict[tuple[str, str], array[float]] = {}
+        self._points: dict[tuple[str, str, int], list[Point]] = {}
+        self._x_values: dict[tuple[str, str], array[float]] = {}
 
     @property
     def name(self) -> str:
         return str(self.summary.get("name") or self.summary.get("id") or "")
 
-    def take(self, update: Update) -> None:
+    def apply(self, update: RunUpdate) -> None:
         self.summary = update.summary
         for series, since in update.parts:
             for name, buckets in series.items():
                 # How far time and tokens had got at a step is what they reached in its bucket.
                 column = 3 if name in _AXIS_SERIES.values() else 2
-                self.curves.setdefault(name, Curve()).take(buckets, column, since)
+                self.curves.setdefault(name, Curve()).apply(buckets, column, since)
         if any(buckets for series, _ in update.parts for buckets in series.values()):
-            self._drawn.clear()
-            self._along.clear()
+            self._points.clear()
+            self._x_values.clear()
 
-    def best(self, name: str) -> float | None:
+    def lowest(self, name: str) -> float | None:
         """The lowest value of a single step."""
         curve = self.curves.get(name)
         return curve.lowest if curve is not None and math.isfinite(curve.lowest) else None
 
-    def along(self, name: str, axis: str) -> array[float]:
+    def x_values(self, name: str, axis: str) -> array[float]:
         """Where the buckets of a series lie: steps, tokens, or seconds since the first step; NaN where unknown."""
         key = (name, axis)
-        if key not in self._along:
-            self._along[key] = self._place(self.curves.get(name) or Curve(), axis)
-        return self._along[key]
+        if key not in self._x_values:
+            self._x_values[key] = self._place(self.curves.get(name) or Curve(), axis)
+        return self._x_values[key]
 
     def _place(self, curve: Curve, axis: str) -> array[float]:
         if axis == STEP:
@@ -163,18 +163,18 @@ class ComparedRun:
             return reached
         return array("d", (max(_between(scale.x, reached, x), 0.0) for x in curve.x))
 
-    def reach(self, name: str, axis: str) -> float | None:
+    def last_x(self, name: str, axis: str) -> float | None:
         """The last x at which a series has a value."""
-        curve, along = self.curves.get(name), self.along(name, axis)
+        curve, along = self.curves.get(name), self.x_values(name, axis)
         values = curve.value if curve is not None else array("d")
         return next((x for x, v in zip(reversed(along), reversed(values), strict=True) if x == x and v == v), None)
 
-    def at(self, name: str, axis: str, x: float) -> float | None:
+    def value_at(self, name: str, axis: str, x: float) -> float | None:
         """The value of a series at ``x``, between its neighbours where none was measured there."""
         curve = self.curves.get(name)
         if curve is None or not curve.x:
             return None
-        value = _between(self.along(name, axis), curve.value, x)
+        value = _between(self.x_values(name, axis), curve.value, x)
         return value if value == value else None
 
     def points(self, name: str, axis: str, count: int) -> list[Point]:
@@ -183,25 +183,25 @@ class ComparedRun:
         Of 4096 buckets a run a redraw of ten would take too long; and ten bands of extremes hide each other.
         """
         key = (name, axis, count)
-        if key not in self._drawn:
+        if key not in self._points:
             curve = self.curves.get(name) or Curve()
-            self._drawn = {old: points for old, points in self._drawn.items() if old[:2] != key[:2]}
-            self._drawn[key] = _thinned(self.along(name, axis), curve.value, count)
-        return self._drawn[key]
+            self._points = {old: points for old, points in self._points.items() if old[:2] != key[:2]}
+            self._points[key] = _thinned(self.x_values(name, axis), curve.value, count)
+        return self._points[key]
 
 
-def same_x(first: ComparedRun, other: ComparedRun, name: str, axis: str) -> float | None:
+def last_common_x(first: ComparedRun, other: ComparedRun, name: str, axis: str) -> float | None:
     """The furthest x that both have reached."""
-    reached = [run.reach(name, axis) for run in (first, other)]
+    reached = [run.last_x(name, axis) for run in (first, other)]
     return min((x for x in reached if x is not None), default=None) if None not in reached else None
 
 
 def difference(first: ComparedRun, other: ComparedRun, name: str, axis: str) -> float | None:
     """How much ``other`` is above ``first`` at the furthest x that both have reached."""
-    x = same_x(first, other, name, axis)
+    x = last_common_x(first, other, name, axis)
     if x is None:
         return None
-    a, b = first.at(name, axis, x), other.at(name, axis, x)
+    a, b = first.value_at(name, axis, x), other.value_at(name, axis, x)
     return None if a is None or b is None else b - a
 
 

@@ -46,7 +46,7 @@ class Axis(NamedTuple):
     ticks: tuple[float, ...]
     log: bool = False
 
-    def place(self, value: float) -> float | None:
+    def fraction(self, value: float) -> float | None:
         """Where ``value`` lies between ``low`` (0.0) and ``high`` (1.0); None where a logarithmic axis has no place."""
         if self.log:
             if value <= 0:
@@ -55,14 +55,14 @@ class Axis(NamedTuple):
         return (value - self.low) / (self.high - self.low)
 
 
-def within(points: Sequence[Point], x0: float, x1: float) -> slice:
+def slice_in_range(points: Sequence[Point], x0: float, x1: float) -> slice:
     """Which of some points, ordered by x, lie in [x0, x1]."""
     return slice(bisect.bisect_left(points, x0, key=_x), bisect.bisect_right(points, x1, key=_x))
 
 
-def framed(points: Sequence[Point], x0: float, x1: float) -> list[Point]:
+def clip_to_range(points: Sequence[Point], x0: float, x1: float) -> list[Point]:
     """The points in [x0, x1], and where the lines to their neighbours outside cross its ends."""
-    inside = within(points, x0, x1)
+    inside = slice_in_range(points, x0, x1)
     out = list(points[inside])
     for x, place in ((x0, inside.start), (x1, inside.stop)):
         if 0 < place < len(points) and points[place][0] != x != points[place - 1][0]:
@@ -73,7 +73,7 @@ def framed(points: Sequence[Point], x0: float, x1: float) -> list[Point]:
     return out
 
 
-def at(points: Sequence[Point], x: float) -> Point | None:
+def bucket_at(points: Sequence[Point], x: float) -> Point | None:
     """The point whose bucket holds ``x``: the first that ends at or behind it. None behind the last."""
     found = bisect.bisect_left(points, x, key=_x)
     return points[found] if found < len(points) else None
@@ -83,7 +83,7 @@ def _x(point: Point) -> float:
     return point[0]
 
 
-def columns(points: Sequence[Point], x0: float, x1: float, width: int) -> list[Column | None]:
+def to_columns(points: Sequence[Point], x0: float, x1: float, width: int) -> list[Column | None]:
     """Put points, ordered by x, into ``width`` columns over [x0, x1].
 
     Every column keeps the extremes of all its points, so a spike of one step cannot fall between two columns. The last
@@ -95,7 +95,7 @@ def columns(points: Sequence[Point], x0: float, x1: float, width: int) -> list[C
         return out
     scale = width / (x1 - x0)
     joined = False
-    seen = within(points, x0, x1)
+    seen = slice_in_range(points, x0, x1)
     count, newest, first = 0, -1, 0.0
     for x, low, mean, high in points[seen]:
         if mean is None or not math.isfinite(mean):
@@ -126,11 +126,11 @@ def _span(a: int, b: int) -> int:
 
 def _row(axis: Axis, value: float, height: int) -> int | None:
     """The dot of ``height`` that shows ``value``, 0 the top one. Values beyond the axis stick to it."""
-    place = axis.place(value)
+    place = axis.fraction(value)
     return None if place is None else height - 1 - min(max(int(place * (height - 1) + 0.5), 0), height - 1)
 
 
-def line(cols: Sequence[Column | None], axis: Axis, height: int) -> list[int]:
+def line_masks(cols: Sequence[Column | None], axis: Axis, height: int) -> list[int]:
     """The line through the means: one bit mask a column of dots; bit 0 is the top one of ``height`` rows."""
     masks = [0] * len(cols)
     previous: tuple[int, int] | None = None
@@ -148,7 +148,7 @@ def line(cols: Sequence[Column | None], axis: Axis, height: int) -> list[int]:
     return masks
 
 
-def band(cols: Sequence[Column | None], axis: Axis, height: int) -> list[int]:
+def band_masks(cols: Sequence[Column | None], axis: Axis, height: int) -> list[int]:
     """From the lowest to the highest value of every column that holds more than one; masks as those of ``line``.
 
     Every other dot, so that the line is told from it without colour too, but always both ends.
@@ -176,7 +176,7 @@ def _join(masks: list[int], start: tuple[int, int], end: tuple[int, int]) -> Non
     masks[x1] |= _span(edge, y1)
 
 
-def braille(masks: Sequence[int], height: int) -> list[str]:
+def braille_rows(masks: Sequence[int], height: int) -> list[str]:
     """Bit masks (two a character) as ``height`` rows of text; an empty cell is a plain space."""
     pairs = list(zip(masks[::2], masks[1::2], strict=False))
     return [
@@ -185,7 +185,7 @@ def braille(masks: Sequence[int], height: int) -> list[str]:
     ]
 
 
-def extremes(cols: Iterable[Column | None]) -> tuple[float, float] | None:
+def value_range(cols: Iterable[Column | None]) -> tuple[float, float] | None:
     """The lowest and highest value that some columns show, or None without any."""
     shown = [column for column in cols if column is not None]
     return (min(c.low for c in shown), max(c.high for c in shown)) if shown else None
@@ -244,13 +244,13 @@ def _exponent(value: float) -> int:
     return max(math.floor(math.log10(value)), -300)
 
 
-def settled(old: Axis | None, low: float, high: float, make: Callable[[float, float], Axis]) -> Axis:
+def stable_axis(old: Axis | None, low: float, high: float, make: Callable[[float, float], Axis]) -> Axis:
     """Keep ``old`` while the values stay in it and fill two fifths of it; else ask ``make`` for another.
 
     An axis that moves redraws its whole chart, so it moves in steps.
     """
     if old is not None:
-        a, b = old.place(low), old.place(high)
+        a, b = old.fraction(low), old.fraction(high)
         if a is not None and b is not None and a >= -1e-9 and b <= 1 + 1e-9 and b - a >= 0.4:
             return old
     return make(low, high)
@@ -272,7 +272,7 @@ def smooth(points: Sequence[Point], weight: float) -> list[Point]:
     return out
 
 
-def spark(values: Sequence[float | None], width: int) -> str:
+def sparkline(values: Sequence[float | None], width: int) -> str:
     """The last ``width`` values as a row of bars; a space for what is missing."""
     shown = values[-width:] if width > 0 else []
     finite = [v for v in shown if v is not None and math.isfinite(v)]

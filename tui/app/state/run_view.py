@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.events.marks import Marks
-from tui.app.state.series import ChartSeries
+from tui.app.state.chart_series import ChartSeries
 
 STEP_SERIES = (
     *("loss", "lr", "grad_norm", "tok_s", "step_s", "device_peak", "host_states", "mfu", "t", "val_loss"),
@@ -16,11 +16,11 @@ TELEMETRY_SERIES = (
     *("rss", "ram_used", "ram_total"),
 )
 SERIES = [*STEP_SERIES, *TELEMETRY_SERIES]
-DRAWN = [
+CHART_SERIES = [
     *("loss", "val_loss", "tok_s", "t", "device_used", "rss", "ram_used"),
     *("unified_active", "unified_peak"),
 ]
-READ = [name for name in SERIES if name not in DRAWN]  # as numbers only: a coarse history of them will do
+NUMBER_SERIES = [name for name in SERIES if name not in CHART_SERIES]  # shown as numbers: a coarse history will do
 ENDED = ("finished", "failed", "stopped", "cut-off")
 
 
@@ -33,10 +33,10 @@ class RunView:
     def __init__(self, summary: dict[str, Any], ranks: int = 1) -> None:
         self.marks = Marks()
         self._ranks = ranks
-        self.tracks: dict[str, ChartSeries] = {name: ChartSeries() for name in SERIES}
+        self.series: dict[str, ChartSeries] = {name: ChartSeries() for name in SERIES}
         self.offloaded = ChartSeries()  # host_states over time, to stand beside ram_used; known from when we joined
         self.name = str(summary.get("name") or summary.get("id") or "")
-        self.one_memory = summary.get("backend") == "mlx"  # device and host share it
+        self.unified_memory = summary.get("backend") == "mlx"  # device and host share it
         self.phase = str(summary.get("phase") or "starting")
         self.reason: str | None = summary.get("reason")
         self.step: int = summary.get("step") or 0
@@ -48,7 +48,7 @@ class RunView:
         self.val_loss: float | None = summary.get("val_loss")
         self.checkpoint: str | None = summary.get("checkpoint")
         self.progress: tuple[int, int] | None = None
-        self.linked = True
+        self.connected = True
         self._pace: float | None = None  # seconds a step, averaged
 
     @property
@@ -58,42 +58,42 @@ class RunView:
     def load_history(self, answer: dict[str, Any]) -> None:
         """Take the series of a ``history`` answer in place of what is there."""
         for name, buckets in answer.get("series", {}).items():
-            if name in self.tracks:
-                self.tracks[name].load(buckets)
+            if name in self.series:
+                self.series[name].load(buckets)
         if "marks" in answer:
             self.marks.load(answer["marks"])
-        loss = self.tracks["loss"].points
+        loss = self.series["loss"].points
         if loss:
             self.step = max(self.step, int(loss[-1][0]))
-        paces = [p[2] for p in self.tracks["step_s"].points[-20:] if p[2] is not None]
+        paces = [p[2] for p in self.series["step_s"].points[-20:] if p[2] is not None]
         self._pace = sum(paces) / len(paces) if paces else None
-        if self.tracks["val_loss"].points:
-            self.val_loss = self.tracks["val_loss"].last
+        if self.series["val_loss"].points:
+            self.val_loss = self.series["val_loss"].last
 
-    def take(self, record: dict[str, Any], *, charts: bool = True) -> None:
-        """Fold one record in. ``charts=False`` for records the history has already counted."""
+    def apply(self, record: dict[str, Any], *, update_charts: bool = True) -> None:
+        """Fold one record in. ``update_charts=False`` for records the history has already counted."""
         kind = record.get("kind")
-        if charts and kind != "telemetry":
+        if update_charts and kind != "telemetry":
             self.marks.add(record, self.step)
         if kind == "step":
-            self._step(record, charts)
+            self._step(record, update_charts)
         elif kind == "telemetry":
-            if charts:
+            if update_charts:
                 self.offloaded.add(float(record["t"]), self.last("host_states"))
                 for name in TELEMETRY_SERIES:
                     value = record.get(name)
                     if isinstance(value, list):  # the log keeps a minute as its minimum and maximum
-                        self.tracks[name].add_span(float(record["t"]), value[0], value[1])
+                        self.series[name].add_span(float(record["t"]), value[0], value[1])
                     elif value is not None:  # a sensor that is not there is no gap in a line
-                        self.tracks[name].add(float(record["t"]), value)
+                        self.series[name].add(float(record["t"]), value)
         elif kind == "val":
             # Only the main bucket is one line; others are told in the log.
             if not record.get("bucket") or record["bucket"] in ("val", "main", "all"):
                 self.val_loss = record.get("loss")
-                if charts:
-                    self.tracks["val_loss"].add(record["step"], record.get("loss"))
+                if update_charts:
+                    self.series["val_loss"].add(record["step"], record.get("loss"))
         elif kind == "start":
-            self._start(record, charts)
+            self._start(record, update_charts)
         elif kind == "state":
             self.phase, self.reason = str(record.get("phase")), record.get("reason")
             if self.phase != "running":
@@ -105,9 +105,9 @@ class RunView:
         elif kind == "checkpoint" and record.get("ok"):
             self.checkpoint = record.get("path")
         elif kind == "link":
-            self.linked = bool(record.get("up"))
+            self.connected = bool(record.get("up"))
 
-    def _step(self, record: dict[str, Any], charts: bool) -> None:
+    def _step(self, record: dict[str, Any], update_charts: bool) -> None:
         step = int(record["step"])
         self.step = step
         self.progress = None
@@ -116,19 +116,19 @@ class RunView:
         seconds = record.get("step_s")
         if seconds:
             self._pace = seconds if self._pace is None else 0.9 * self._pace + 0.1 * seconds
-        if charts:
+        if update_charts:
             for name in STEP_SERIES:
                 if name in record and name != "val_loss":
-                    self.tracks[name].add(step, record[name])
+                    self.series[name].add(step, record[name])
 
-    def _start(self, record: dict[str, Any], charts: bool) -> None:
+    def _start(self, record: dict[str, Any], update_charts: bool) -> None:
         """A new attempt repeats the steps after the checkpoint it came from: the latest attempt wins."""
         self.attempt = record.get("attempt") or self.attempt
         resumed = record.get("resumed_from")
         first = 0 if resumed is None else int(resumed) + 1  # step 0 is the validation before the first step
-        if charts:
+        if update_charts:
             for name in STEP_SERIES:
-                self.tracks[name].drop_from(first)
+                self.series[name].drop_from(first)
             self.step = min(self.step, max(first - 1, 0))
 
     def _edit(self, record: dict[str, Any]) -> None:
@@ -156,9 +156,9 @@ class RunView:
 
     def last(self, name: str) -> float | None:
         """The newest value of a series."""
-        return self.tracks[name].last
+        return self.series[name].last
 
     @property
     def has_device(self) -> bool:
         """Whether an accelerator reports its memory."""
-        return any(p[2] is not None for p in self.tracks["device_used"].points[-8:])
+        return any(p[2] is not None for p in self.series["device_used"].points[-8:])

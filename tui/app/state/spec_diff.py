@@ -38,7 +38,7 @@ def differences(specs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
 
 
-def grouped(values: Sequence[Any], letters: Sequence[str]) -> list[tuple[str, str]]:
+def group_by_value(values: Sequence[Any], letters: Sequence[str]) -> list[tuple[str, str]]:
     """``[("AC", "0.003"), ("B", "0.001")]``: the letters of the runs that have a value, in the order of the runs."""
     groups: dict[str, str] = {}
     for letter, value in zip(letters, values, strict=True):

@@ -9,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tui.app.state import raster
-from tui.app.state import window as windows
+from tui.app.state import step_range as step_ranges
+from tui.app.state.chart_series import ChartSeries
 from tui.app.state.raster import Point
 from tui.app.state.run_view import STEP_SERIES, RunView
-from tui.app.state.series import ChartSeries
-from tui.app.state.window import Window
+from tui.app.state.step_range import StepRange
 
-FINE = 600  # points in view that are as good as all of them: two a column of the widest chart
+ENOUGH_POINTS = 600  # points in view that are as good as all of them: two a column of the widest chart
 _ROUND = 2000  # steps read beyond either side of the window, so that it can be moved
 
 
-class Wanted(NamedTuple):
+class DetailRequest(NamedTuple):
     """A part of the steps that is to be read again, because what is known of it is too coarse.
 
     Without ``until`` it goes on to the newest step.
@@ -28,35 +28,35 @@ class Wanted(NamedTuple):
     since: float
     until: float | None
 
-    def holds(self, begin: float, end: float) -> bool:
+    def covers(self, begin: float, end: float) -> bool:
         return self.since <= begin and (self.until is None or end <= self.until)
 
 
 class Viewport:
     def __init__(self, view: RunView) -> None:
         self.view = view
-        self.window: Window | None = None
+        self.step_range: StepRange | None = None
         self.cursor: int | None = None
         self._detail: dict[str, ChartSeries] = {}
-        self._asked: Wanted | None = None
+        self._asked: DetailRequest | None = None
         self._asked_width = 0.0
         self._timed: tuple[tuple[float, float], tuple[float, float]] | None = None  # steps in view, their times
 
     # What is in view
 
-    def extent(self) -> tuple[float, float] | None:
+    def measured_steps(self) -> tuple[float, float] | None:
         """The first and the last step that were measured."""
-        covered = self.view.tracks["loss"].covered()
+        covered = self.view.series["loss"].coverage()
         return None if covered is None else (float(covered[0]), float(covered[1]))
 
-    def steps(self) -> tuple[float, float] | None:
+    def visible_steps(self) -> tuple[float, float] | None:
         """From which step to which is in view; None where it is all of them."""
-        extent = self.extent()
-        return None if self.window is None or extent is None else self.window.seen(*extent)
+        extent = self.measured_steps()
+        return None if self.step_range is None or extent is None else self.step_range.bounds(*extent)
 
-    def times(self) -> tuple[float, float] | None:
+    def visible_times(self) -> tuple[float, float] | None:
         """The same in unix seconds."""
-        steps = self.steps()
+        steps = self.visible_steps()
         if steps is None:
             return None
         if self._timed is None or self._timed[0] != steps or self._timed[1][1] < self._newest():
@@ -72,21 +72,21 @@ class Viewport:
 
     def _newest(self) -> float:
         """When the machine was looked at last."""
-        points = self.view.tracks["ram_used"].points
-        return points[-1][0] if points and self.follows() else 0.0
+        points = self.view.series["ram_used"].points
+        return points[-1][0] if points and self.follows_newest() else 0.0
 
-    def follows(self) -> bool:
-        return self.window is not None and self.window.end is None
+    def follows_newest(self) -> bool:
+        return self.step_range is not None and self.step_range.end is None
 
     def zoom(self, factor: float, at: float | None = None) -> None:
         """Look closer (``factor`` < 1) or wider, at step ``at``, else at the cursor, else at the newest in view."""
-        if (extent := self.extent()) is not None:
+        if (extent := self.measured_steps()) is not None:
             at = self.cursor if at is None else at
-            self.window = windows.zoomed(self.window, *extent, factor, None if at is None else float(at))
+            self.step_range = step_ranges.zoom(self.step_range, *extent, factor, None if at is None else float(at))
 
     def pan(self, share: float) -> None:
-        if (extent := self.extent()) is not None:
-            self.window = windows.panned(self.window, *extent, share)
+        if (extent := self.measured_steps()) is not None:
+            self.step_range = step_ranges.pan(self.step_range, *extent, share)
 
     # Steps and times
 
@@ -106,116 +106,116 @@ class Viewport:
 
     def points(self, name: str, around: float | None = None) -> Sequence[Point]:
         """A series as finely as it is known in view (or around one step)."""
-        whole = self.view.tracks[name].points
+        whole = self.view.series[name].points
         fine = self._detail[name].points if name in self._detail else ()
         if not fine:
             return whole
         if around is not None:
             return fine if fine[0][0] <= around <= fine[-1][0] else whole
-        seen = self.steps() if name in STEP_SERIES else self.times()
+        seen = self.visible_steps() if name in STEP_SERIES else self.visible_times()
         if seen is None or not whole or fine[0][0] > max(seen[0], whole[0][0]):
             return whole
         if fine[-1][0] < min(seen[1], whole[-1][0]):
             return whole
         return fine if _count(fine, seen) >= _count(whole, seen) else whole
 
-    def wanted(self) -> Wanted | None:
+    def detail_request(self) -> DetailRequest | None:
         """What should be read again for what is in view, if anything that was not asked for already."""
-        seen, extent = self.steps(), self.extent()
+        seen, extent = self.visible_steps(), self.measured_steps()
         if seen is None or extent is None:
             return None
         begin, end = max(seen[0], extent[0]), min(seen[1], extent[1])
-        if _count(self.points("loss"), seen) >= 0.9 * min(end - begin, FINE):
+        if _count(self.points("loss"), seen) >= 0.9 * min(end - begin, ENOUGH_POINTS):
             return None
         width = end - begin
-        if self._asked is not None and self._asked.holds(begin, end) and width > self._asked_width / 1.9:
+        if self._asked is not None and self._asked.covers(begin, end) and width > self._asked_width / 1.9:
             return None  # it cannot be known better, or is on its way
         room = min(width / 2, _ROUND)
         self._asked_width = width
         # A part that reaches the newest step goes on with every step that comes.
         until = None if end >= extent[1] else end + room
-        self._asked = Wanted(max(begin - room, 0.0), until)
+        self._asked = DetailRequest(max(begin - room, 0.0), until)
         return self._asked
 
-    def take_detail(self, wanted: Wanted, series: Mapping[str, Any] | None) -> None:
+    def load_detail(self, wanted: DetailRequest, series: Mapping[str, Any] | None) -> None:
         """What was wanted; None where it is too long to be read."""
         if series is None or wanted != self._asked:
             return
         self._detail = {}
         for name, buckets in series.items():
-            track = self._detail[name] = ChartSeries()
-            track.load(buckets)
+            fine = self._detail[name] = ChartSeries()
+            fine.load(buckets)
             if name in STEP_SERIES and self._live():
-                for point in self.view.tracks[name].points[_behind(self.view.tracks[name].points, track) :]:
-                    track.add(point[0], point[2])
+                for point in self.view.series[name].points[_behind(self.view.series[name].points, fine) :]:
+                    fine.add(point[0], point[2])
 
-    def take(self, record: dict[str, Any]) -> None:
+    def apply(self, record: dict[str, Any]) -> None:
         """One more record; what is in view up to the newest step stays fine."""
         kind = record["kind"]
         if kind == "start":
             self._detail, self._asked = {}, None
         elif kind == "step" and self._live():
-            for name, track in self._detail.items():
+            for name, series in self._detail.items():
                 if name in STEP_SERIES and name in record:
-                    track.add(record["step"], record[name])
+                    series.add(record["step"], record[name])
 
     def _live(self) -> bool:
         return self._asked is not None and self._asked.until is None
 
     # The cursor
 
-    def point_at(self, step: float | None) -> None:
+    def set_cursor(self, step: float | None) -> None:
         """Put the cursor on a step that was measured, in view; None takes it away."""
-        extent = self.extent()
+        extent = self.measured_steps()
         if step is None or extent is None:
             self.cursor = None
             return
         self.cursor = int(min(max(round(step), extent[0]), extent[1]))
-        self.window = windows.shown(self.window, *extent, self.cursor)
+        self.step_range = step_ranges.scroll_to(self.step_range, *extent, self.cursor)
 
-    def move(self, columns: int, across: int) -> None:
+    def move_cursor(self, columns: int, across: int) -> None:
         """Move the cursor by columns of a chart that is ``across`` of them wide."""
-        extent = self.extent()
+        extent = self.measured_steps()
         if self.cursor is not None and extent is not None:
-            begin, end = self.steps() or extent
-            self.point_at(self.cursor + columns * max(round((end - begin) / across), 1))
+            begin, end = self.visible_steps() or extent
+            self.set_cursor(self.cursor + columns * max(round((end - begin) / across), 1))
 
-    def read(self, name: str) -> Point | None:
+    def bucket_at_cursor(self, name: str) -> Point | None:
         """The bucket of a series that holds the cursor; None without a cursor or a bucket."""
         if self.cursor is None:
             return None
         points = self.points(name)
         if name in STEP_SERIES:
-            return raster.at(points, self.cursor)
+            return raster.bucket_at(points, self.cursor)
         time = self.time_of(self.cursor)
-        return None if time is None else raster.at(points, time)
+        return None if time is None else raster.bucket_at(points, time)
 
-    def marks_here(self, across: int) -> list[dict[str, Any]]:
+    def marks_at_cursor(self, across: int) -> list[dict[str, Any]]:
         """What happened in the cursor's column, of ``across`` in view."""
-        extent = self.extent()
+        extent = self.measured_steps()
         if self.cursor is None or extent is None:
             return []
-        begin, end = self.steps() or extent
+        begin, end = self.visible_steps() or extent
         near = (end - begin) / across / 2
         return [mark for mark in self.view.marks.to_list() if abs(mark["step"] - self.cursor) <= near]
 
 
 def _count(points: Sequence[Point], seen: tuple[float, float]) -> int:
-    return len(range(len(points))[raster.within(points, *seen)])
+    return len(range(len(points))[raster.slice_in_range(points, *seen)])
 
 
 def _beside(points: Sequence[Point], x: float) -> Sequence[Point]:
     """The two points around ``x``, or the two nearest to it."""
-    behind = raster.within(points, x, x).start
+    behind = raster.slice_in_range(points, x, x).start
     first = min(max(behind - 1, 0), max(len(points) - 2, 0))
     return points[first : first + 2]
 
 
-def _behind(points: Sequence[Point], track: ChartSeries) -> int:
-    """The first of ``points`` behind everything in ``track``."""
-    if not track.points:
+def _behind(points: Sequence[Point], series: ChartSeries) -> int:
+    """The first of ``points`` behind everything in ``series``."""
+    if not series.points:
         return len(points)
-    return sum(1 for _ in points[raster.within(points, float("-inf"), track.points[-1][0])])
+    return sum(1 for _ in points[raster.slice_in_range(points, float("-inf"), series.points[-1][0])])
 
 
 def _between(pairs: Sequence[tuple[float, float | None]], x: float) -> float | None:

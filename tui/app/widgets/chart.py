@@ -147,7 +147,7 @@ class Chart(Canvas, can_focus=True):
             else cols
             for line, cols in zip(self.lines, raw, strict=True)
         ]
-        found = raster.extremes(column for cols in raw for column in cols)
+        found = raster.value_range(column for cols in raw for column in cols)
         if found is None:
             return self._nothing(rows, width, down)
         axis = self._settle_y(raw, *found, down)
@@ -158,8 +158,8 @@ class Chart(Canvas, can_focus=True):
 
     def _columns(self, line: Line, points: Sequence[raster.Point], across: int) -> list[Column | None]:
         if self.x_range is not None and not line.mark:
-            points = raster.framed(points, *self._x)
-        return raster.columns(points, *self._x, across * 2)
+            points = raster.clip_to_range(points, *self._x)
+        return raster.to_columns(points, *self._x, across * 2)
 
     def _nothing(self, rows: list[Row], width: int, down: int) -> list[Row]:
         said = "nothing measured here" if self.x_range else "nothing measured yet"
@@ -205,10 +205,10 @@ class Chart(Canvas, can_focus=True):
         if kind != self._y_kind:
             self._y, self._y_kind = None, kind
         if self.log_axis:
-            self._y = raster.settled(self._y, low, high, lambda a, b: raster.log_axis(a, b, count))
+            self._y = raster.stable_axis(self._y, low, high, lambda a, b: raster.log_axis(a, b, count))
         else:
             unit = self._y_unit(high)
-            self._y = raster.settled(self._y, low, high, lambda a, b: raster.linear_axis(a, b, count, unit))
+            self._y = raster.stable_axis(self._y, low, high, lambda a, b: raster.linear_axis(a, b, count, unit))
         return self._y
 
     def _plot(
@@ -224,14 +224,14 @@ class Chart(Canvas, can_focus=True):
             plot.level(cells, self._limit, "chart--limit", axis)
         for line, cols in zip(self.lines, raw, strict=True):
             if not line.mark:
-                plot.stroke(cells, raster.band(cols, axis, down * 4), "chart--band")
+                plot.stroke(cells, raster.band_masks(cols, axis, down * 4), "chart--band")
                 if self.smoothing:  # what was measured stays to be seen behind the smooth line
-                    plot.stroke(cells, raster.line(cols, axis, down * 4), "chart--band")
+                    plot.stroke(cells, raster.line_masks(cols, axis, down * 4), "chart--band")
         for line, cols in zip(self.lines, drawn, strict=True):
             if line.mark:
                 plot.points(cells, cols, line.mark, line.style, axis)
             else:
-                plot.stroke(cells, raster.line(cols, axis, down * 4), line.style)
+                plot.stroke(cells, raster.line_masks(cols, axis, down * 4), line.style)
         x0, x1 = self._x
         if self.cursor is not None and x0 <= self.cursor <= x1:
             plot.upright(cells, min(int((self.cursor - x0) / (x1 - x0) * across), across - 1), "chart--cursor")

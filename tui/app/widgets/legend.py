@@ -28,10 +28,10 @@ class Column(NamedTuple):
 _COLUMNS = (
     Column("phase", 10, 0, lambda run: str(run.summary.get("phase") or "")),
     Column("step", -6, 0, lambda run: words.count(run.summary.get("step"))),
-    Column("tokens", -6, 100, lambda run: words.count(run.reach("loss", TOKENS))),
-    Column("time", -8, 110, lambda run: words.duration(run.reach("loss", TIME))),
+    Column("tokens", -6, 100, lambda run: words.count(run.last_x("loss", TOKENS))),
+    Column("time", -8, 110, lambda run: words.duration(run.last_x("loss", TIME))),
     Column("loss", -7, 0, lambda run: words.loss(run.summary.get("loss"))),
-    Column("best val", -8, 72, lambda run: words.loss(run.best("val_loss"))),
+    Column("best val", -8, 72, lambda run: words.loss(run.lowest("val_loss"))),
     Column("tok/s", -6, 80, lambda run: words.count(run.summary.get("tok_s"))),
 )
 _DELTA = 9

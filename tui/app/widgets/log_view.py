@@ -11,8 +11,8 @@ from textual import events, on, work
 from textual.message import Message
 from textual.worker import get_current_worker
 
-from tui.app.state import log_lines
-from tui.app.state.log_lines import Entry, Go, LogLines, Page, matches
+from tui.app.state import log_buffer
+from tui.app.state.log_buffer import Go, LogBuffer, LogLine, LogPage, matches
 from tui.app.widgets.canvas import Canvas, Row
 from tui.text.ellipsis import clip
 
@@ -27,7 +27,7 @@ class LogView(Canvas, can_focus=True):
     class Read(Message):
         """A page has been read. ``found`` is the offset of the line that was looked for."""
 
-        def __init__(self, page: Page, way: str, found: int | None = None) -> None:
+        def __init__(self, page: LogPage, way: str, found: int | None = None) -> None:
             super().__init__()
             self.page, self.way, self.found = page, way, found
 
@@ -36,7 +36,7 @@ class LogView(Canvas, can_focus=True):
 
     def __init__(self, path: Path, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.buffer = LogLines()
+        self.buffer = LogBuffer()
         self.search_words: tuple[str, ...] = ()
         self.filtered = False  # only lines that match are shown
         self._path = path
@@ -44,20 +44,20 @@ class LogView(Canvas, can_focus=True):
         self._found: int | None = None  # the offset of the line that was found last
         self._note = ""
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: LogLine) -> None:
         """A line that has just come."""
         if self._wanted(entry):
-            self.buffer.add(entry)
+            self.buffer.append(entry)
 
-    def open(self, page: Page) -> None:
+    def open(self, page: LogPage) -> None:
         """The first lines to show: a page that ends with the newest in the file; what was said meanwhile stays."""
-        self.buffer.put(page._replace(entries=[*page.entries, *self.buffer.entries]), 0)
+        self.buffer.replace(page._replace(lines=[*page.lines, *self.buffer.lines]), 0)
         self.redraw()
 
     @property
     def newest(self) -> int:
         """The offset of the last line; that of the log's end where there is none."""
-        return self.buffer.entries[-1].at if self.buffer.entries else self._end()
+        return self.buffer.lines[-1].offset if self.buffer.lines else self._end()
 
     def _end(self) -> int:
         try:
@@ -70,15 +70,15 @@ class LogView(Canvas, can_focus=True):
         """How many are read at once: of a log without much to tell they are far apart."""
         return 2 * max(self.size.height, 10)
 
-    def _wanted(self, entry: Entry) -> bool:
+    def _wanted(self, entry: LogLine) -> bool:
         return not (self.filtered and self.search_words) or matches(entry.text, self.search_words)
 
     # Scrolling
 
     def scroll_lines(self, lines: int) -> None:
         """Older lines where ``lines`` > 0."""
-        most = max(len(self.buffer.entries) - self.size.height, 0)
-        self.buffer.back = max(0, min(self.buffer.back + lines, most))
+        most = max(len(self.buffer.lines) - self.size.height, 0)
+        self.buffer.lines_below = max(0, min(self.buffer.lines_below + lines, most))
         self._note = ""
         self._look_beyond()
         self.redraw()
@@ -88,8 +88,8 @@ class LogView(Canvas, can_focus=True):
 
     def show_newest(self) -> None:
         self._found, self._note = None, ""
-        if self.buffer.last:
-            self.buffer.back = 0
+        if self.buffer.at_end:
+            self.buffer.lines_below = 0
             self.redraw()
         else:
             self._read("end")
@@ -107,45 +107,45 @@ class LogView(Canvas, can_focus=True):
 
     def _look_beyond(self) -> None:
         """Read on where the view comes near the end of what is here."""
-        book, height = self.buffer, self.size.height
+        buffer, height = self.buffer, self.size.height
         if self._reading:
             return
-        if not book.first and len(book.entries) - book.back < 2 * height:
+        if not buffer.at_start and len(buffer.lines) - buffer.lines_below < 2 * height:
             self._read("older")
-        elif not book.last and book.back < height:
+        elif not buffer.at_end and buffer.lines_below < height:
             self._read("newer")
 
     def _read(self, way: str) -> None:
         self._reading = way
-        entries = self.buffer.entries
-        self._page(way, entries[0].at if entries else self._end(), entries[-1].at + 1 if entries else 0)
+        entries = self.buffer.lines
+        self._page(way, entries[0].offset if entries else self._end(), entries[-1].offset + 1 if entries else 0)
 
     @work(thread=True, exclusive=True, group="log")
     def _page(self, way: str, first: int, last: int) -> None:
         go, count, size = _going(), self._lines, self._end()
         if way == "older":
-            page = log_lines.before(self._path, first, count, self._wanted, go)
+            page = log_buffer.read_before(self._path, first, count, self._wanted, go)
         elif way == "newer":
-            page = log_lines.behind(self._path, last, size, count, self._wanted, go)
+            page = log_buffer.read_after(self._path, last, size, count, self._wanted, go)
         elif way == "start":
-            page = log_lines.behind(self._path, 0, size, count, self._wanted, go)._replace(first=True)
+            page = log_buffer.read_after(self._path, 0, size, count, self._wanted, go)._replace(at_start=True)
         else:
-            page = log_lines.before(self._path, size, count, self._wanted, go)._replace(last=True)
+            page = log_buffer.read_before(self._path, size, count, self._wanted, go)._replace(at_end=True)
         if go():
             self.post_message(self.Read(page, way))
 
     @on(Read)
     def _take(self, message: Read) -> None:
-        book, page, self._reading, self._note = self.buffer, message.page, "", ""
+        buffer, page, self._reading, self._note = self.buffer, message.page, "", ""
         if message.way == "older":
-            book.older(page)
+            buffer.prepend(page)
         elif message.way == "newer":
-            book.newer(page)
+            buffer.extend(page)
         elif message.found is not None:
-            book.put(page, 0)
-            self._show_line(next(i for i, e in enumerate(book.entries) if e.at == message.found))
+            buffer.replace(page, 0)
+            self._show_line(next(i for i, e in enumerate(buffer.lines) if e.offset == message.found))
         else:
-            book.put(page, len(page.entries) - self.size.height if message.way == "start" else 0)
+            buffer.replace(page, len(page.lines) - self.size.height if message.way == "start" else 0)
         self.redraw()
 
     # Searching
@@ -170,41 +170,41 @@ class LogView(Canvas, can_focus=True):
         """Go to the next line that matches: older for -1, newer for 1."""
         if not self.search_words:
             return
-        entries = self.buffer.entries
-        here = next((i for i, e in enumerate(entries) if e.at == self._found), None)
-        start = len(entries) - self.buffer.back - 1 if here is None else here + step
-        index = self.buffer.found(self.search_words, start, step)
+        entries = self.buffer.lines
+        here = next((i for i, e in enumerate(entries) if e.offset == self._found), None)
+        start = len(entries) - self.buffer.lines_below - 1 if here is None else here + step
+        index = self.buffer.find(self.search_words, start, step)
         if index is not None:
-            self._found, self._note = entries[index].at, ""
+            self._found, self._note = entries[index].offset, ""
             self._show_line(index)
             self._look_beyond()
             self.redraw()
-        elif (self.buffer.first if step < 0 else self.buffer.last) or not entries:
+        elif (self.buffer.at_start if step < 0 else self.buffer.at_end) or not entries:
             self.post_message(self.NotFound())
         else:
             self._note, self._reading = "searching …", "found"
             self.redraw()
-            self._search(step, entries[0].at if step < 0 else entries[-1].at + 1, self.search_words)
+            self._search(step, entries[0].offset if step < 0 else entries[-1].offset + 1, self.search_words)
 
     @work(thread=True, exclusive=True, group="log")
     def _search(self, step: int, at: int, query: tuple[str, ...]) -> None:
         go = _going()
         size = self._end()
         if step < 0:
-            found = log_lines.before(self._path, at, 1, partial(_holds, query), go)
+            found = log_buffer.read_before(self._path, at, 1, partial(_holds, query), go)
         else:
-            found = log_lines.behind(self._path, at, size, 1, partial(_holds, query), go)
+            found = log_buffer.read_after(self._path, at, size, 1, partial(_holds, query), go)
         if not go():
             return
-        if not found.entries:
+        if not found.lines:
             self.post_message(self.NotFound())
             return
-        match = found.entries[-1 if step < 0 else 0]
-        above = log_lines.before(self._path, match.at, self._lines, self._wanted, go)
-        below = log_lines.behind(self._path, match.at, size, self._lines, self._wanted, go)
+        match = found.lines[-1 if step < 0 else 0]
+        above = log_buffer.read_before(self._path, match.offset, self._lines, self._wanted, go)
+        below = log_buffer.read_after(self._path, match.offset, size, self._lines, self._wanted, go)
         if go():
-            page = Page(above.entries + below.entries, above.first, below.last)
-            self.post_message(self.Read(page, "found", match.at))
+            page = LogPage(above.lines + below.lines, above.at_start, below.at_end)
+            self.post_message(self.Read(page, "found", match.offset))
 
     @on(NotFound)
     def _none(self) -> None:
@@ -213,20 +213,20 @@ class LogView(Canvas, can_focus=True):
 
     def _show_line(self, index: int) -> None:
         """Scroll so that a line is in view, in its middle where it was not."""
-        self._found = self.buffer.entries[index].at
-        height, count = self.size.height, len(self.buffer.entries)
-        bottom = count - self.buffer.back
+        self._found = self.buffer.lines[index].offset
+        height, count = self.size.height, len(self.buffer.lines)
+        bottom = count - self.buffer.lines_below
         if not bottom - height + 1 <= index < bottom - 1:
-            self.buffer.back = max(0, min(count - index - height // 2 - 1, count - height))
+            self.buffer.lines_below = max(0, min(count - index - height // 2 - 1, count - height))
 
     # Drawing
 
     def draw(self, width: int, height: int) -> list[Row]:
-        book = self.buffer
-        end = len(book.entries) - book.back
-        rows = [self._line(entry, width) for entry in book.entries[max(0, end - height) : end]]
+        buffer = self.buffer
+        end = len(buffer.lines) - buffer.lines_below
+        rows = [self._line(entry, width) for entry in buffer.lines[max(0, end - height) : end]]
         note = self._note
-        if not note and (book.back or not book.last):
+        if not note and (buffer.lines_below or not buffer.at_end):
             note = "older lines · G: the newest"
         if not note and self.filtered:
             note = f"only lines with: {' '.join(self.search_words)} · w: all lines" if not rows else ""
@@ -234,10 +234,10 @@ class LogView(Canvas, can_focus=True):
             rows[height - 1 :] = [[(clip(f" {note}", width), "log--note")]]
         return rows
 
-    def _line(self, entry: Entry, width: int) -> Row:
-        today = time.localtime()[:3] == time.localtime(entry.t)[:3]
-        stamp = time.strftime(" %H:%M:%S " if today else " %d %b %H:%M ", time.localtime(entry.t))
-        here = "log--found" if entry.at == self._found else "log--time"
+    def _line(self, entry: LogLine, width: int) -> Row:
+        today = time.localtime()[:3] == time.localtime(entry.time)[:3]
+        stamp = time.strftime(" %H:%M:%S " if today else " %d %b %H:%M ", time.localtime(entry.time))
+        here = "log--found" if entry.offset == self._found else "log--time"
         text = clip(entry.text, width - len(stamp))
         return [(stamp, here), *_highlighted(text, self.search_words, f"log--{entry.tone}")]
 
@@ -248,7 +248,7 @@ def _going() -> Go:
     return lambda: not worker.is_cancelled
 
 
-def _holds(query: tuple[str, ...], entry: Entry) -> bool:
+def _holds(query: tuple[str, ...], entry: LogLine) -> bool:
     return matches(entry.text, query)
 
 

@@ -44,7 +44,7 @@ def blank(across: int, down: int) -> Cells:
 
 def stroke(cells: Cells, masks: Sequence[int], style: str) -> None:
     """Dots over what is there; a cell has one style, that of the last who drew in it, and only his dots."""
-    for y, text in enumerate(raster.braille(masks, len(cells))):
+    for y, text in enumerate(raster.braille_rows(masks, len(cells))):
         for x, char in enumerate(text):
             if char != " ":
                 cells[y][x] = (char, style)
@@ -62,7 +62,7 @@ def points(cells: Cells, cols: Sequence[Column | None], mark: str, style: str, a
 
 def level(cells: Cells, value: float, style: str, axis: Axis) -> None:
     """A dashed line over the whole width, where the axis reaches it."""
-    place = axis.place(value)
+    place = axis.fraction(value)
     if place is not None and 0 <= place <= 1 + 1e-9:
         y = _row(axis, value, len(cells))
         assert y is not None
@@ -126,5 +126,5 @@ def joined(cells: Iterable[Span]) -> Row:
 
 
 def _row(axis: Axis, value: float, down: int) -> int | None:
-    place = axis.place(value)
+    place = axis.fraction(value)
     return None if place is None else min(max(int((1 - place) * (down - 1) + 0.5), 0), down - 1)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from rich.cells import cell_len
 
-from tui.app.state.run_list import in_trouble
+from tui.app.state.run_list import needs_attention
 from tui.app.widgets.canvas import Canvas, Row
 from tui.text import format as words
 from tui.text.ellipsis import clip
@@ -45,4 +45,4 @@ class RunDetail(Canvas):
             if cell_len(shown) + cell_len(part) + 4 > width:
                 break
             shown += f" · {part}"
-        return [[(" " + clip(shown, width - 1), "run-detail--bad" if in_trouble(run) else "run-detail--text")]]
+        return [[(" " + clip(shown, width - 1), "run-detail--bad" if needs_attention(run) else "run-detail--text")]]

@@ -13,7 +13,7 @@ from textual.message import Message
 from engine.events.run_dir import is_on_other_host
 from engine.events.summary import CUT_OFF, ENDED
 from engine.runs.store import STAMP_LENGTH
-from tui.app.state.run_list import in_trouble
+from tui.app.state.run_list import needs_attention
 from tui.app.widgets import columns
 from tui.app.widgets.canvas import Row
 from tui.app.widgets.selectable_list import SelectableList
@@ -123,7 +123,7 @@ class RunTable(SelectableList):
         if column.key == "name":
             return _short_title(run, column.cells), "runs--name"
         if column.key == "phase":
-            if phase == "paused" and in_trouble(run):  # it waits for an answer
+            if phase == "paused" and needs_attention(run):  # it waits for an answer
                 return "paused !", "runs--bad"
             return phase, f"runs--{_PHASE_STYLES.get(phase, 'busy')}"
         if column.key == "spark":

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from textual.binding import Binding, BindingType
 
 from tui.app.state.comparison import ComparedRun
-from tui.app.state.spec_diff import differences, grouped
+from tui.app.state.spec_diff import differences, group_by_value
 from tui.app.widgets.canvas import Canvas, Row, Span
 from tui.app.widgets.overlay_chart import COLOURS, run_style
 from tui.text.ellipsis import clip
@@ -77,7 +77,7 @@ class SpecTable(Canvas, can_focus=True):
         numbers = {run.letter: i for i, run, _ in there}
         wide = max(len(key) for key in found)
         for key, values in found.items():
-            groups = grouped(values, letters)
+            groups = group_by_value(values, letters)
             one: Row = [(f" {key:<{wide}}", "specs--key")]
             for held_by, text in groups:
                 one += [("  ", ""), *_letters(held_by, numbers), (f" {text}", "")]

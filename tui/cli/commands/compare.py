@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     import asyncio
 
     from engine.runs.store import RunStore
-    from tui.app.state.comparison import check_number
+    from tui.app.state.comparison import check_run_count
     from tui.app.state.spec_diff import differences, flat_spec
 
     store = RunStore()
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         raise SpecError(
             f"compare: {next(iter(run_dirs))}: one run has nothing beside it; name two or more (mla-tui ls)"
         )
-    check_number(len(run_dirs))
+    check_run_count(len(run_dirs))
     runs = asyncio.run(_read(list(run_dirs.values())))
     specs = [flat_spec(run_dir) for run_dir in run_dirs.values()]
     rows = _rows(runs, args.by)
@@ -62,20 +62,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _read(run_dirs: list[RunDir]) -> list[ComparedRun]:
-    from tui.app.state.comparison import ALWAYS, LETTERS, ComparedRun, Reader
+    from tui.app.state.comparison import LETTERS, REQUIRED_SERIES, ComparedRun, RunReader
 
     runs = []
     for letter, run_dir in zip(LETTERS, run_dirs, strict=False):
         run = ComparedRun(letter, {"id": run_dir.id})
-        if (update := await Reader(run_dir).look(ALWAYS)) is not None:
-            run.take(update)
+        if (update := await RunReader(run_dir).poll(REQUIRED_SERIES)) is not None:
+            run.apply(update)
         runs.append(run)
     return runs
 
 
 def _common_x(runs: list[ComparedRun], axis: str) -> float | None:
     """The furthest x that all have reached; None where one has no steps, or it is not known when they were done."""
-    reached = [run.reach("loss", axis) for run in runs]
+    reached = [run.last_x("loss", axis) for run in runs]
     known = [x for x in reached if x is not None]
     return min(known) if known and len(known) == len(reached) else None
 
@@ -83,14 +83,14 @@ def _common_x(runs: list[ComparedRun], axis: str) -> float | None:
 def _rows(runs: list[ComparedRun], axis: str) -> list[dict[str, Any]]:
     """What there is of each run; ``loss_at`` is at the furthest x that all have reached."""
     at = _common_x(runs, axis)
-    losses = [None if at is None else run.at("loss", axis, at) for run in runs]
+    losses = [None if at is None else run.value_at("loss", axis, at) for run in runs]
     rows: list[dict[str, Any]] = []
     for run, loss in zip(runs, losses, strict=True):
         speed = run.curves.get("tok_s")
         facts = {key: run.summary.get(key) for key in ("id", "name", "phase", "step", "steps", "loss", "val_loss")}
-        facts |= {"best_loss": run.best("loss"), "best_val_loss": run.best("val_loss")}
+        facts |= {"best_loss": run.lowest("loss"), "best_val_loss": run.lowest("val_loss")}
         facts |= {"tok_s": speed.mean() if speed is not None else None}
-        facts |= {"tokens": run.reach("loss", "tokens"), "seconds": run.reach("loss", "time")}
+        facts |= {"tokens": run.last_x("loss", "tokens"), "seconds": run.last_x("loss", "time")}
         delta = None if loss is None or losses[0] is None else loss - losses[0]
         facts |= {"loss_at": loss, "delta": delta}
         rows.append({"letter": run.letter, **facts})
@@ -136,10 +136,10 @@ def _where(axis: str, x: float) -> str:
 def _told(found: dict[str, list[Any]], letters: list[str]) -> list[str]:
     if not found:
         return ["their specs are the same"]
-    from tui.app.state.spec_diff import grouped
+    from tui.app.state.spec_diff import group_by_value
 
     wide = max(map(len, found))
     lines = ["what differs in their specs"]
     for key, values in found.items():
-        lines.append(f"  {key:<{wide}}" + "".join(f"  {who} {text}" for who, text in grouped(values, letters)))
+        lines.append(f"  {key:<{wide}}" + "".join(f"  {who} {text}" for who, text in group_by_value(values, letters)))
     return lines

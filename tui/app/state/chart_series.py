@@ -64,7 +64,7 @@ class ChartSeries:
         """The newest value, or None where there is none or it is a gap."""
         return self.points[-1][2] if self.points else None
 
-    def covered(self) -> tuple[int, int, int] | None:
+    def coverage(self) -> tuple[int, int, int] | None:
         """First step, last step and how many distinct steps there are, for a series over steps."""
         if not self.points:
             return None

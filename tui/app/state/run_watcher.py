@@ -19,19 +19,19 @@ from engine.runs.store import RunStore
 from profiles.errors import UserError
 from tui.text.event_text import tell
 
-LOOK = 2.0  # seconds between two looks
-SILENCE = 60.0  # seconds without a record after which a run's processes are looked for
+POLL_INTERVAL = 2.0  # seconds between two looks
+SILENCE_TIMEOUT = 60.0  # seconds without a record after which a run's processes are looked for
 _NEEDLES = (b'"kind":"state"', b'"kind":"oom"', b'"kind":"alert"')
 _ALERTS = ("nan", "stall")
 
 
 @dataclass(frozen=True, slots=True)
-class RunNews:
-    """One line about the run ``run``; ``bad`` where a person has to act."""
+class RunNotification:
+    """One line about a run; ``needs_attention`` if a user has to act."""
 
-    run: str
+    run_id: str
     text: str
-    bad: bool
+    needs_attention: bool
 
 
 @dataclass(slots=True)
@@ -50,10 +50,10 @@ class RunWatcher:
         self._changed: int | None = None  # when the list of runs last did
         self._followed: dict[str, _Followed] = {}
 
-    def look(self) -> list[RunNews]:
+    def poll(self) -> list[RunNotification]:
         """What has happened since the last look; nothing the first time."""
         self._list()
-        news: list[RunNews] = []
+        news: list[RunNotification] = []
         for id, run in self._followed.items():
             try:
                 news += self._look_at(id, run)
@@ -61,11 +61,11 @@ class RunWatcher:
                 continue  # no log yet, or removed at any moment: the list will say
         return news
 
-    def _look_at(self, id: str, run: _Followed) -> list[RunNews]:
+    def _look_at(self, id: str, run: _Followed) -> list[RunNotification]:
         size = os.stat(f"{self._runs}/{id}/events.jsonl").st_size
         if size != run.at:
             return self._read(id, run, size)
-        if run.living and time.monotonic() - run.asked >= SILENCE:
+        if run.living and time.monotonic() - run.asked >= SILENCE_TIMEOUT:
             return self._ask_after(id, run)
         return []
 
@@ -88,7 +88,7 @@ class RunWatcher:
         except OSError:
             return 0
 
-    def _read(self, id: str, run: _Followed, size: int) -> list[RunNews]:
+    def _read(self, id: str, run: _Followed, size: int) -> list[RunNotification]:
         run.living, run.asked = True, time.monotonic()
         run.at = min(run.at, size)  # a log that shrank is another one
         records, run.at = _since(self._store.runs / id / "events.jsonl", run.at)
@@ -97,17 +97,17 @@ class RunWatcher:
             if record["kind"] == "state":
                 run.living = record.get("phase") not in ENDED
             if text := _told(record):
-                news.append(RunNews(id, f"{self._name(id)}: {text}", _is_bad(record)))
+                news.append(RunNotification(id, f"{self._name(id)}: {text}", _is_bad(record)))
         return news
 
-    def _ask_after(self, id: str, run: _Followed) -> list[RunNews]:
+    def _ask_after(self, id: str, run: _Followed) -> list[RunNotification]:
         """A run without a trace of life: were its processes killed, no record says so."""
         run.asked = time.monotonic()
         summary = RunDir(self._store.runs / id).summary()
         if summary["phase"] != CUT_OFF:
             return []
         run.living = False
-        return [RunNews(id, f"{self._name(id)}: {CUT_OFF}: {summary['reason']}", True)]
+        return [RunNotification(id, f"{self._name(id)}: {CUT_OFF}: {summary['reason']}", True)]
 
     def _name(self, id: str) -> str:
         return RunDir(self._store.runs / id).name

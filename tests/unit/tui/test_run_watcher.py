@@ -14,90 +14,90 @@ from tui.app.app import MlaApp
 from tui.app.screens.confirm import ConfirmScreen
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
-from tui.app.state import run_news
-from tui.app.state.run_news import RunWatcher
+from tui.app.state import run_watcher
+from tui.app.state.run_watcher import RunWatcher
 
 
-def texts(lookout: RunWatcher) -> list[str]:
-    return [news.text for news in lookout.look()]
+def texts(watcher: RunWatcher) -> list[str]:
+    return [news.text for news in watcher.poll()]
 
 
 def test_what_happened_before_is_no_news_and_what_happens_is_told_once(store: RunStore, make_run: Any) -> None:
     make_run("old", 3)
     _, writer = make_run("demo", 3, phase="running")
-    lookout = RunWatcher(store)
-    assert texts(lookout) == []
+    watcher = RunWatcher(store)
+    assert texts(watcher) == []
     writer.write("step", step=4, loss=2.0)
     writer.write("alert", what="nan", text="the loss of step 5 is not finite")
     writer.write("alert", what="pressure", text="memory is short")
     writer.write("oom", where="forward", action="auto")
-    assert texts(lookout) == ["demo: nan: the loss of step 5 is not finite"]
+    assert texts(watcher) == ["demo: nan: the loss of step 5 is not finite"]
     writer.write("alert", what="stall", text="no step for 90 s")
     writer.write("oom", where="forward", action="ask")
     writer.write("state", phase="paused", reason="out of memory")
-    assert texts(lookout) == ["demo: stall: no step for 90 s", "demo: out of memory, waits for an answer"]
+    assert texts(watcher) == ["demo: stall: no step for 90 s", "demo: out of memory, waits for an answer"]
     writer.write("state", phase="failed", reason="killed by signal 9")
-    news = lookout.look()
-    assert [(one.text, one.bad) for one in news] == [("demo: failed: killed by signal 9", True)]
-    assert texts(lookout) == []
+    news = watcher.poll()
+    assert [(one.text, one.needs_attention) for one in news] == [("demo: failed: killed by signal 9", True)]
+    assert texts(watcher) == []
 
 
 def test_a_run_that_came_later_is_told_from_its_beginning(store: RunStore, make_run: Any) -> None:
-    lookout = RunWatcher(store)
-    assert texts(lookout) == []  # there is not even a directory yet
+    watcher = RunWatcher(store)
+    assert texts(watcher) == []  # there is not even a directory yet
     make_run("first", 3)
-    assert texts(lookout) == ["first: finished"]
+    assert texts(watcher) == ["first: finished"]
     run, _ = make_run("second", 3, phase="stopped")
-    assert texts(lookout) == ["second: stopped"]
+    assert texts(watcher) == ["second: stopped"]
     make_run("third", 3, phase="running")
     os.rename(run.path, store.home / "gone")
-    assert texts(lookout) == []
+    assert texts(watcher) == []
 
 
 def test_a_log_that_cannot_be_opened_any_more_is_no_news(store: RunStore, make_run: Any) -> None:
     """As when a run is removed between the look at its size and the reading."""
     run, _ = make_run("demo", 3, phase="running")
     _, other = make_run("other", 3, phase="running")
-    lookout = RunWatcher(store)
-    lookout.look()
+    watcher = RunWatcher(store)
+    watcher.poll()
     run.log_path.unlink()
     run.log_path.mkdir()
     other.write("state", phase="finished", reason="")
-    assert texts(lookout) == ["other: finished"]
+    assert texts(watcher) == ["other: finished"]
 
 
 def test_a_line_that_is_half_written_is_read_when_it_is_whole(store: RunStore, make_run: Any) -> None:
     run, _ = make_run("demo", 3, phase="running")
-    lookout = RunWatcher(store)
-    lookout.look()
+    watcher = RunWatcher(store)
+    watcher.poll()
     line = b'{"t":1.0,"kind":"state","attempt":1,"phase":"finished","reason":""}\n'
     with run.log_path.open("ab") as log:
         log.write(line[:30])
-    assert texts(lookout) == []
+    assert texts(watcher) == []
     with run.log_path.open("ab") as log:
         log.write(line[30:])
-    assert texts(lookout) == ["demo: finished"]
+    assert texts(watcher) == ["demo: finished"]
 
 
 def test_a_run_whose_processes_were_killed_is_missed(
     store: RunStore, make_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, writer = make_run("demo", 3, phase="running")
-    lookout = RunWatcher(store)
-    lookout.look()
-    monkeypatch.setattr(run_news, "SILENCE", 0.0)
+    watcher = RunWatcher(store)
+    watcher.poll()
+    monkeypatch.setattr(run_watcher, "SILENCE_TIMEOUT", 0.0)
     writer.write("step", step=4, loss=2.0)
-    assert texts(lookout) == [] == texts(lookout)  # it is silent, and its trainer alive
+    assert texts(watcher) == [] == texts(watcher)  # it is silent, and its trainer alive
     write_json(run.state_path, {**run.state(), "trainer": None})
-    assert texts(lookout) == ["demo: cut-off: neither trainer nor supervisor is alive"]
-    assert texts(lookout) == []
+    assert texts(watcher) == ["demo: cut-off: neither trainer nor supervisor is alive"]
+    assert texts(watcher) == []
 
 
 def test_a_look_is_one_stat_a_run(store: RunStore, make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(5):
         make_run(f"run{i}", 3, phase="running")
-    lookout = RunWatcher(store)
-    lookout.look()
+    watcher = RunWatcher(store)
+    watcher.poll()
     looked: list[str] = []
     real = os.stat
 
@@ -105,16 +105,16 @@ def test_a_look_is_one_stat_a_run(store: RunStore, make_run: Any, monkeypatch: p
         looked.append(path)
         return real(path)
 
-    monkeypatch.setattr("tui.app.state.run_news.os.stat", stat)
-    monkeypatch.setattr("tui.app.state.run_news.os.pread", None)
-    assert texts(lookout) == []
+    monkeypatch.setattr("tui.app.state.run_watcher.os.stat", stat)
+    monkeypatch.setattr("tui.app.state.run_watcher.os.pread", None)
+    assert texts(watcher) == []
     assert len(looked) == 6  # and one of the directory they are in
 
 
 @pytest.fixture
 def bells(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     rung: list[bool] = []
-    monkeypatch.setattr(run_news, "LOOK", 0.02)
+    monkeypatch.setattr(run_watcher, "POLL_INTERVAL", 0.02)
     monkeypatch.setattr("textual.app.App.bell", lambda app: rung.append(True))
     return rung
 

@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.app.state import window as windows
-from tui.app.state.window import NARROWEST, Window
+from tui.app.state import step_range as step_ranges
+from tui.app.state.step_range import MIN_WIDTH, StepRange
 
 moves = st.lists(
     st.one_of(
@@ -19,21 +19,21 @@ def test_no_way_of_looking_leaves_the_data(
     first: int, length: int, asked: list[tuple[str, float, float | None]]
 ) -> None:
     low, high = float(first), float(first + length)
-    window: Window | None = None
+    window: StepRange | None = None
     for what, value, where in asked:
         if what == "zoom":
-            window = windows.zoomed(window, low, high, value, None if where is None else low + where * length)
+            window = step_ranges.zoom(window, low, high, value, None if where is None else low + where * length)
         elif what == "pan":
-            window = windows.panned(window, low, high, value)
+            window = step_ranges.pan(window, low, high, value)
         else:
             step = low + value * length
-            window = windows.shown(window, low, high, step)
+            window = step_ranges.scroll_to(window, low, high, step)
             if window is not None:
-                begin, end = window.seen(low, high)
+                begin, end = window.bounds(low, high)
                 assert begin - 1e-6 <= step <= end + 1e-6
         if window is not None:
-            begin, end = window.seen(low, high)
-            assert NARROWEST - 1e-6 <= end - begin <= length + 1e-6
+            begin, end = window.bounds(low, high)
+            assert MIN_WIDTH - 1e-6 <= end - begin <= length + 1e-6
             # One that follows has room for the next steps, so that it need not move with each of them.
             room = max(window.width / 5, 1.0) + 1
             assert low - 1e-6 <= begin + room and end <= high + (1e-6 if window.end is not None else room)
@@ -43,19 +43,19 @@ def test_no_way_of_looking_leaves_the_data(
 @given(st.floats(100, 1e6), st.floats(0, 1), st.floats(0.2, 0.9))
 def test_what_is_pointed_at_stays_where_it_is(high: float, share: float, factor: float) -> None:
     at = share * high
-    closer = windows.zoomed(None, 0, high, factor, at)
+    closer = step_ranges.zoom(None, 0, high, factor, at)
     assert closer is not None
-    begin, end = closer.seen(0, high)
+    begin, end = closer.bounds(0, high)
     assert abs((at - begin) / (end - begin) - share) < 1e-6
 
 
 def test_a_look_at_the_newest_follows_until_it_is_moved_and_again_at_the_end() -> None:
-    window = windows.zoomed(None, 1, 1000, 0.1)
+    window = step_ranges.zoom(None, 1, 1000, 0.1)
     assert window is not None and window.end is None
-    assert [window.seen(1, high)[1] >= high for high in (1000, 1005, 2000)] == [True] * 3
-    assert window.seen(1, 1003) == window.seen(1, 1004)  # it moves in steps
-    away = windows.panned(window, 1, 1000, -1)
+    assert [window.bounds(1, high)[1] >= high for high in (1000, 1005, 2000)] == [True] * 3
+    assert window.bounds(1, 1003) == window.bounds(1, 1004)  # it moves in steps
+    away = step_ranges.pan(window, 1, 1000, -1)
     assert away is not None and away.end is not None
-    again = windows.panned(away, 1, 1000, 5)
+    again = step_ranges.pan(away, 1, 1000, 5)
     assert again is not None and again.end is None
-    assert windows.zoomed(again, 1, 1000, 100) is None
+    assert step_ranges.zoom(again, 1, 1000, 100) is None
