@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.checks.finding import Finding
-from engine.events.summary import CUT_OFF, ENDED
+from engine.events.summary import INACTIVE
 from engine.host.private_dirs import ownership_problem
 from engine.host.version import package_version
 from engine.runs import hooks
@@ -148,7 +148,7 @@ def other_versions(store: RunStore) -> Iterator[Finding]:
     for id in _ids(store):
         run = store.find(id).summary()
         living = run["trainer"]["alive"] or run["supervisor"]["alive"]
-        if run["phase"] in (*ENDED, CUT_OFF) or not living or run["version"] == ours:
+        if run["phase"] in INACTIVE or not living or run["version"] == ours:
             continue
         yield Finding(
             "warn",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.events.log import read_all
-from engine.events.summary import CUT_OFF, ENDED, drop_invalid, update_summary
+from engine.events.summary import CUT_OFF, ENDED, INACTIVE, drop_invalid, update_summary
 from engine.host.files import read_json
 from engine.host.process import boot_id, host_name, is_alive, is_locked
 from profiles.errors import UserError
@@ -125,7 +125,7 @@ class RunDir:
         # The locks also cover what pids cannot: a process on another host, or one that has not written its state yet.
         alive = summary["trainer"]["alive"] or summary["supervisor"]["alive"]
         locked = is_locked(self.trainer_lock) or is_locked(self.supervisor_lock)
-        starting = not is_on_other_host(summary) and summary["phase"] not in (*ENDED, CUT_OFF)
+        starting = not is_on_other_host(summary) and summary["phase"] not in INACTIVE
         if alive or locked or starting:
             raise UserError(f"run {self.id}: is {summary['phase']}; stop it first: mla-tui stop {self.id}")
         shutil.rmtree(self.path)

@@ -17,7 +17,7 @@ from engine.events.history import History, read_range
 from engine.events.log import Record, Tail
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
-from engine.events.summary import CUT_OFF, ENDED
+from engine.events.summary import INACTIVE
 from engine.host.process import is_locked
 from engine.host.version import package_version
 from engine.runs.launch import ensure_supervisor
@@ -174,7 +174,7 @@ class RunClient:
         """Whether no process can write another record: the run has ended, and trainer and supervisor have exited."""
         if is_locked(self.run.trainer_lock) or is_locked(self.run.supervisor_lock):
             return False
-        return self.run.summary()["phase"] in (*ENDED, CUT_OFF)
+        return self.run.summary()["phase"] in INACTIVE
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect. Raises ``OSError`` where no supervisor listens, or the last one asked did not answer."""

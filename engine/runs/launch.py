@@ -10,7 +10,7 @@ from engine.events import wire
 from engine.events.log import LogWriter
 from engine.events.run_dir import REBOOTED, RunDir, is_on_other_host
 from engine.events.start_supervisor import start_supervisor
-from engine.events.summary import CUT_OFF, ENDED
+from engine.events.summary import CUT_OFF, ENDED, INACTIVE
 from engine.host.files import write_json
 from engine.host.private_dirs import make_private_dir
 from engine.host.process import Lock, boot_id, host_name, is_alive, is_locked
@@ -87,7 +87,7 @@ def _check_name(store: RunStore, name: str, out: str) -> None:
     for run in (RunDir(store.runs / id) for id in store.ids()):
         if run.name == name and not run.ended() and run.spec().train.out == out:
             phase = run.summary()["phase"]
-            if phase not in (*ENDED, CUT_OFF):
+            if phase not in INACTIVE:
                 verb = "rm" if is_on_other_host(run.state()) else "stop"
                 raise UserError(
                     f"--name {name}: run {run.id} is {phase} and writes its checkpoints there;"

@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.widgets import Input
 
 from engine.events.run_dir import is_on_other_host
-from engine.events.summary import CUT_OFF
+from engine.events.summary import CUT_OFF, INACTIVE
 from profiles.errors import UserError
 from tui.app import actions
 from tui.app.base import AppScreen
@@ -21,7 +21,7 @@ from tui.app.state import raster
 from tui.app.state.run_list import FILTERS, SORT_ORDERS, filter_and_sort
 from tui.app.widgets.bars import Heading, KeyBar, Notice
 from tui.app.widgets.run_detail import RunDetail
-from tui.app.widgets.run_table import OVER, SPARKLINE_MIN_WIDTH, RunTable
+from tui.app.widgets.run_table import SPARKLINE_MIN_WIDTH, RunTable
 from tui.app.widgets.selectable_list import SelectableList
 from tui.text.event_text import cut_off
 
@@ -94,7 +94,7 @@ class HomeScreen(AppScreen[None]):
         from engine.runs.client import RunClient
 
         for run in runs[: self.size.height]:
-            id, ended = run["id"], run.get("phase") in OVER
+            id, ended = run["id"], run.get("phase") in INACTIVE
             seen = sparked.get(id)
             if seen is not None and (ended or time.monotonic() - seen < _SPARK_EVERY):
                 continue
@@ -122,8 +122,8 @@ class HomeScreen(AppScreen[None]):
         table.sorted_by, table.empty_lines = sort.column, self._nothing()
         table.show(filter_and_sort(self._runs, self._filter, which, sort))
         self._tell_of_chosen()
-        ended = sum(run.get("phase") in OVER for run in self._runs)
-        elsewhere = sum(run.get("phase") not in OVER and is_on_other_host(run) for run in self._runs)
+        ended = sum(run.get("phase") in INACTIVE for run in self._runs)
+        elsewhere = sum(run.get("phase") not in INACTIVE and is_on_other_host(run) for run in self._runs)
         note = f"{len(self._runs) - ended - elsewhere} living, {ended} ended" if self._runs else ""
         note = error or note + (f", {elsewhere} elsewhere" if elsewhere else "")
         if len(table.runs) != len(self._runs) and not error:

@@ -237,10 +237,10 @@ class MonitorScreen(Navigation):
             if (request := self.viewport.detail_request()) is not None:
                 self.look_closer(request)
         self.query_one(StatusLine).show(self.view)
-        self.query_one(KeyBar).show(ended=self.view.ended)
+        self.query_one(KeyBar).show(active=self.view.active)
         self._log_view.redraw()
         reason = self.view.reason or ""
-        if not self.view.connected and not self.view.ended:
+        if not self.view.connected and self.view.active:
             self.query_one(Heading).show(note="connection lost · data kept", warn=True)
         else:
             self.query_one(Heading).show(note=reason, warn=self.view.phase in ("failed", "cut-off"))
@@ -305,7 +305,7 @@ class MonitorScreen(Navigation):
     def action_stop(self) -> None:
         from tui.app.screens.confirm import ConfirmScreen
 
-        if self.view.ended:
+        if not self.view.active:
             self._trouble(self.Trouble(f"the run has already ended: {self.view.phase}"))
             return
         answers = [("save", "Save and stop"), ("nosave", "Stop without saving")]
@@ -317,7 +317,7 @@ class MonitorScreen(Navigation):
             self.ask("stop", "asked to save and stop" if save else "asked to stop without saving", save=save)
 
     def action_edit(self) -> None:
-        if self.view.ended:
+        if not self.view.active:
             self._trouble(self.Trouble(f"the run has already ended: {self.view.phase}"))
             return
         self._open_edit(self._want)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from engine.events.summary import CUT_OFF, ENDED
+from engine.events.summary import ENDED, INACTIVE
 from engine.runs.client import RunClient
 from profiles.errors import UserError
 
@@ -104,7 +104,7 @@ class RunReader:
         self._last = max((b[-1][0] for series, _ in parts for b in series.values() if b), default=self._last)
         self._added += sum(len(b) for series, since in parts for b in series.values() if since is not None)
         # Asked before reading: nothing is written after the end.
-        self._over = summary["phase"] in (*ENDED, CUT_OFF)
+        self._over = summary["phase"] in INACTIVE
         self._ended = summary["phase"] in ENDED
         return RunUpdate(summary, tuple(parts))
 

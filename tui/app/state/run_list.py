@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from engine.events.summary import CUT_OFF, ENDED
+from engine.events.summary import CUT_OFF, INACTIVE
 
 Summary = dict[str, Any]
-_OVER = (*ENDED, CUT_OFF)
 
 
 class RunFilter(NamedTuple):
@@ -34,8 +33,8 @@ def needs_attention(run: Summary) -> bool:
 
 FILTERS = (
     RunFilter("all", lambda run: True),
-    RunFilter("living", lambda run: run.get("phase") not in _OVER),
-    RunFilter("ended", lambda run: run.get("phase") in _OVER),
+    RunFilter("living", lambda run: run.get("phase") not in INACTIVE),
+    RunFilter("ended", lambda run: run.get("phase") in INACTIVE),
     RunFilter("in trouble", needs_attention),
 )
 SORT_ORDERS = (
@@ -45,7 +44,7 @@ SORT_ORDERS = (
     SortOrder(
         "tok_s",
         "fastest first",
-        lambda run: _or_last(None if run.get("phase") in _OVER else run.get("tok_s"), -1),
+        lambda run: _or_last(None if run.get("phase") in INACTIVE else run.get("tok_s"), -1),
     ),
     SortOrder("step", "most steps first", lambda run: -(run.get("step") or 0)),
     SortOrder("name", "by name", lambda run: str(run.get("name") or run.get("id")).lower()),

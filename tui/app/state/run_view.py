@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.events.marks import Marks
+from engine.events.summary import INACTIVE
 from tui.app.state.chart_series import ChartSeries
 
 STEP_SERIES = (
@@ -21,7 +22,6 @@ CHART_SERIES = [
     *("unified_active", "unified_peak"),
 ]
 NUMBER_SERIES = [name for name in SERIES if name not in CHART_SERIES]  # shown as numbers: a coarse history will do
-ENDED = ("finished", "failed", "stopped", "cut-off")
 
 
 class RunView:
@@ -52,8 +52,8 @@ class RunView:
         self._pace: float | None = None  # seconds a step, averaged
 
     @property
-    def ended(self) -> bool:
-        return self.phase in ENDED
+    def active(self) -> bool:
+        return self.phase not in INACTIVE
 
     def load_history(self, answer: dict[str, Any]) -> None:
         """Take the series of a ``history`` answer in place of what is there."""
@@ -139,7 +139,7 @@ class RunView:
 
     def eta(self) -> float | None:
         """Seconds to the last step at the present pace, or None where that is unknown."""
-        if self.ended or self._pace is None or not self.steps or self.step >= self.steps:
+        if not self.active or self._pace is None or not self.steps or self.step >= self.steps:
             return None
         return (self.steps - self.step) * self._pace
 

@@ -67,16 +67,16 @@ class KeyBar(Canvas):
     def __init__(self, screen: str) -> None:
         super().__init__()
         self._screen = screen
-        self._ended = False
+        self._active = True
 
-    def show(self, ended: bool) -> None:
-        """``ended``: the run cannot be changed any more, so actions that change it are left out."""
-        if ended != self._ended:
-            self._ended = ended
+    def show(self, active: bool) -> None:
+        """``active`` is false once the run cannot be changed; then actions that change it are left out."""
+        if active != self._active:
+            self._active = active
             self.redraw()
 
     def draw(self, width: int, height: int) -> list[Row]:
-        keys = list(actions.bar(self._screen, self.app.settings.keys, self.app.read_only or self._ended))
+        keys = list(actions.bar(self._screen, self.app.settings.keys, self.app.read_only or not self._active))
         last = [pair for pair in keys if pair[1] in ("Help", "Back", "Quit")]
         room = width - sum(_length(pair) for pair in last)
         shown = []

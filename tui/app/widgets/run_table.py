@@ -11,7 +11,7 @@ from textual import events
 from textual.message import Message
 
 from engine.events.run_dir import is_on_other_host
-from engine.events.summary import CUT_OFF, ENDED
+from engine.events.summary import INACTIVE
 from engine.runs.store import STAMP_LENGTH
 from tui.app.state.run_list import needs_attention
 from tui.app.widgets import columns
@@ -20,7 +20,6 @@ from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as words
 from tui.text.ellipsis import middle
 
-OVER = (*ENDED, CUT_OFF)
 SPARKLINE_MIN_WIDTH = 96  # cells a terminal has where there is room for the loss so far
 MARK = "●"
 _PHASE_STYLES = {"running": "good", "finished": "done", "failed": "bad", "cut-off": "bad", "stopped": "done"}
@@ -171,13 +170,13 @@ def _step(run: dict[str, Any]) -> str:
 
 
 def _speed(run: dict[str, Any]) -> str:
-    return words.NOTHING if run.get("phase") in OVER else words.count(run.get("tok_s"))
+    return words.NOTHING if run.get("phase") in INACTIVE else words.count(run.get("tok_s"))
 
 
 def _took(run: dict[str, Any]) -> str:
     """From its start to its end, or until now."""
     started, ended = run.get("started"), run.get("ended")
-    if started is None or (ended is None and run.get("phase") in OVER):
+    if started is None or (ended is None and run.get("phase") in INACTIVE):
         return words.NOTHING
     return words.short_duration(max((ended or time.time()) - started, 0.0))  # few digits change
 

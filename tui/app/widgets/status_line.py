@@ -40,7 +40,7 @@ class StatusLine(Canvas):
             first += [(f"{share:.0%} ", "status--label"), *_bar(share, 7 if width < 100 else min(width // 8, 24))]
         else:
             first.append((" ", ""))
-        if not view.ended:
+        if view.active:
             first += _item("ETA", words.duration(view.eta()), 8)
             first += _micro(view, 0 if width < 100 else min(width // 16, 12))
             if (left := view.tokens_left()) is not None:

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, BinaryIO
 
-from engine.events.summary import CUT_OFF, ENDED
+from engine.events.summary import INACTIVE
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.run_argument import add_run_argument, find_run
 
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with open(run_dir.console_path, "rb") as file:
             while True:
-                over = not args.follow or run_dir.summary()["phase"] in (*ENDED, CUT_OFF)
+                over = not args.follow or run_dir.summary()["phase"] in INACTIVE
                 _print_rotated(run_dir, file)
                 while chunk := file.read(1 << 16):
                     sys.stdout.buffer.write(chunk)
