@@ -88,6 +88,7 @@ SCHEMAS: dict[str, tuple[dict[str, Check], dict[str, Check]]] = {
         {"ok": is_bool, "changed": is_changes, "step": is_count},
         {"why": is_optional_string, "by": is_optional_string},
     ),
+    "spec": ({"step": is_count, "values": is_optional_object}, {}),
     "rewind": ({"step": is_count, "cursor": is_optional_object}, {"why": is_optional_string}),
     "checkpoint": (
         {"ok": is_bool},

@@ -1,4 +1,4 @@
-"""What was asked of a run and is not yet done, in the order in which it was asked."""
+"""Queues the commands a run was given, in the order in which they were given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.train.reporter import Reporter
 
 
 class StopRequested(Exception):
-    """The person (or SIGTERM) asked for the end."""
+    """A user, or SIGTERM, asked the run to end."""
 
     def __init__(self, command: Command) -> None:
         super().__init__(command.id)
@@ -21,31 +21,31 @@ class StopRequested(Exception):
 
 
 class CommandQueue:
-    """Each rank has one, and all hold the same: what rank 0 hears."""
+    """Each rank has one, and all hold the same commands: those that rank 0 received."""
 
     def __init__(self, reporter: Reporter, ranks: Ranks) -> None:
         self._reporter = reporter
         self._ranks = ranks
-        self._asked: deque[Command] = deque()
+        self._signals: deque[Command] = deque()
         self._queue: deque[Command] = deque()
 
-    def ask(self, command: Command) -> None:
-        """Take a command that came past the reporter, such as a signal, at any moment."""
-        self._asked.append(command)
+    def put(self, command: Command) -> None:
+        """Take in a command that did not come through the reporter, such as a signal. Safe in a signal handler."""
+        self._signals.append(command)
 
-    def hear(self, also: Callable[[], bool]) -> bool:
-        """Queue what was asked since the last call; what ``also`` says on rank 0."""
-        asked, told = self._ranks.run_on_rank_zero(lambda: (self._all_asked(), also()))
-        self._queue.extend(asked)
-        return told
+    def poll(self, also: Callable[[], bool]) -> bool:
+        """Queue what rank 0 has received since the last call; return what ``also`` says on rank 0."""
+        received, answer = self._ranks.run_on_rank_zero(lambda: (self._receive(), also()))
+        self._queue.extend(received)
+        return answer
 
-    def take(self, *methods: str) -> Command | None:
-        """The oldest command (of ``methods``, if any are named), which is for the caller to do."""
+    def pop(self, *methods: str) -> Command | None:
+        """Remove and return the oldest command (of ``methods``, if any are named), or None."""
         found = next((command for command in self._queue if not methods or command.method in methods), None)
         if found is not None:
             self._queue.remove(found)
         return found
 
-    def _all_asked(self) -> list[Command]:
-        signals = [self._asked.popleft() for _ in range(len(self._asked))]
+    def _receive(self) -> list[Command]:
+        signals = [self._signals.popleft() for _ in range(len(self._signals))]
         return [*signals, *self._reporter.commands()]

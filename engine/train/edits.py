@@ -70,7 +70,7 @@ def _batch(spec: RunSpec, asked: dict[str, int], unlock: bool) -> dict[str, int]
 
 def changed(old: RunSpec, new: RunSpec) -> dict[str, list[Any]]:
     """``{key: [old, new]}`` of what an edit changed."""
-    before, after = _values(old), _values(new)
+    before, after = live_values(old), live_values(new)
     return {key: [before[key], after[key]] for key in EDITABLE if before[key] != after[key]}
 
 
@@ -86,7 +86,8 @@ def applied(spec: RunSpec, record: Mapping[str, Any]) -> RunSpec:
     return edited(spec, new, unlock=True) if new else spec
 
 
-def _values(spec: RunSpec) -> dict[str, Any]:
+def live_values(spec: RunSpec) -> dict[str, Any]:
+    """Every value of ``spec`` that can be edited while the run is active, by its short key."""
     flat = {f"batch.{name}": getattr(spec.batch, name) for name in ("sequences", "micro", "context")}
     flat |= {"batch.accum": spec.accum, "optim.lr_scale": spec.optim.lr_scale}
     flat |= {f"train.{name}": getattr(spec.train, name) for name in ("val_every", "save_every", "stop_step")}

@@ -1,14 +1,16 @@
-"""The training loop: data order, accumulation, schedule, validation, checkpoints, and what a person asks meanwhile."""
+"""Trains a run from its first step to its last: steps, validation, checkpoints, and commands in between.
+
+Each step is done by the step runner, which returns what came of it. The loop acts on that: it records a finished step,
+asks the out-of-memory handler what to do about an error and applies the answer, ends a run whose loss is not finite.
+"""
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 from data.cursor import Cursor
-from data.splits import check_data
 from engine.checkpoints import checkpoint
 from engine.events.commands import Command
 from engine.host.version import package_version
@@ -19,25 +21,28 @@ from engine.train.backends.ranks import Ranks, SingleRank
 from engine.train.checkpoint_saver import CheckpointSaver
 from engine.train.command_queue import CommandQueue, StopRequested
 from engine.train.edit_history import EditHistory, RestartRequested
-from engine.train.edits import changed, edited
+from engine.train.edit_request import requested_spec
+from engine.train.edits import changed, live_values
 from engine.train.models import pretrained
-from engine.train.oom.handler import OomHandler
-from engine.train.oom.headroom import check_room
+from engine.train.oom.handler import AskUser, ChangeMicro, Decision, GiveUp, OomHandler
+from engine.train.oom.markers import pop_marker, write_marker
 from engine.train.oom.memory_monitor import MemoryMonitor
-from engine.train.oom.recognize import OPTIMIZER
+from engine.train.oom.micro_fitter import BY
+from engine.train.oom.recognize import OutOfMemory
 from engine.train.reporter import Reporter
 from engine.train.run_state import RunState
-from engine.train.schedule import learning_rate
+from engine.train.step_runner import Done, MicroBatchDone, NotFinite, StepRunner
+from engine.train.validation import Validator
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
-PAUSE_POLL = 0.1
+PAUSE_POLL = 0.1  # seconds
 
 
 class Trainer:
-    """One attempt at one run. ``spec.batch`` follows the live edits; everything else of the spec stays.
+    """One attempt at one run.
 
-    Each rank has one, and all go the same way: what one of them alone can know, such as a command, rank 0 decides.
+    Each rank has one, and all do the same: what one of them alone can know, such as a command, rank 0 decides.
     """
 
     def __init__(
@@ -49,7 +54,7 @@ class Trainer:
         ranks: Ranks | None = None,
         supervised: bool = False,
     ) -> None:
-        self.course = RunState(spec)
+        self.state = RunState(spec)
         self.backend = backend
         self.reporter = reporter
         self.out = out
@@ -57,23 +62,26 @@ class Trainer:
         self.supervised = supervised
         self.step = 0
         self.val_loss: float | None = None
-        hardware = detect_hardware()
-        self.keeper = MemoryMonitor(backend, reporter, hardware, out)
-        self.rescue = OomHandler(self, self.keeper, hardware)
-        self.saver = CheckpointSaver(out, spec.train.keep, reporter, self.ranks)
         self.phase = "starting"
-        self.orders = CommandQueue(reporter, self.ranks)
-        self._past = EditHistory.of([])
+        self.commands = CommandQueue(reporter, self.ranks)
+        self.saver = CheckpointSaver(out, spec.train.keep, reporter, self.ranks)
+        hardware = detect_hardware()
+        self.memory = MemoryMonitor(backend, reporter, hardware)
+        self.oom = OomHandler(backend, self.memory, hardware, self.ranks)
+        self.runner = StepRunner(backend, self.state, self.ranks, self._between_micro_batches, self._finish_checkpoint)
+        self.validator = Validator(backend, self.state, self.ranks, self.oom, self._process_urgent_commands)
+        self._history = EditHistory.of([])
+        self._versions = {"mla-tui": package_version(), **backend.versions}
 
     @property
     def spec(self) -> RunSpec:
-        """What the run is by now."""
-        return self.course.spec
+        """The spec with the edits made so far."""
+        return self.state.spec
 
     # -- from the first step to the last
 
     def run(self, resume: Path | None, init_from: Path | None) -> str:
-        """Train until the last step or a stop; returns the phase the run ended in. Raises ``UserError``."""
+        """Train until the last step or a stop; return the phase the run ended in. Raises ``UserError``."""
         try:
             return self._run(resume, init_from)
         finally:
@@ -82,32 +90,32 @@ class Trainer:
     def _run(self, resume: Path | None, init_from: Path | None) -> str:
         self._begin(resume, init_from)
         try:
-            if self._past.paused:
-                self.pause("was paused when the attempt before it ended")
-            self.rescue.answer_for(self._past)
+            if self._history.paused:
+                self._pause("was paused when the attempt before it ended")
+            self._answer_earlier_oom()
             if self.step == 0:
                 self._validate()
             while self.step < self._last_step:
-                self._obey()
+                self._process_commands()
                 if self.step == self._last_step:  # asked to end with the step just done
                     break
                 self._train_step()
                 cadence = self.spec.train
-                if self._due(cadence.val_every):
+                if cadence.val_every and self.step % cadence.val_every == 0:
                     self._validate()
-                if self._due(cadence.save_every):
-                    self._save()
-                if self.step == self._last_step:  # here too, for it may be moved meanwhile
-                    self._obey()
+                if cadence.save_every and self.step % cadence.save_every == 0:
+                    self._begin_checkpoint()
+                if self.step == self._last_step:  # here too, for a command may move the last step
+                    self._process_commands()
             if self.spec.train.val_every and self.step % self.spec.train.val_every:
                 self._validate()
         except StopRequested as stop:
             self.backend.discard_window()
             self._enter("stopping", f"asked by {stop.by}", stop.id)
-            why = self.save_now() if stop.save else self._settle()
+            why = self._save() if stop.save else self._finish_checkpoint()
             self._enter("stopped", f"asked by {stop.by}" + (f"; no checkpoint: {why}" if why else ""))
             return "stopped"
-        if why := self.save_now():
+        if why := self._save():
             raise UserError(f"the last checkpoint could not be written: {why}; make room and --resume latest")
         if self.step < self.spec.train.steps:
             self._enter("stopped", f"reached stop_step = {self.step}")
@@ -120,247 +128,255 @@ class Trainer:
         train = self.spec.train
         return min(train.steps, train.stop_step or train.steps)
 
-    def _hear(self) -> None:
-        """Hear what was asked since the last call; tell of a checkpoint that has been written."""
-        if self.orders.hear(lambda: self.saver.finished):
-            self._settle()
-
     def _enter(self, phase: str, reason: str = "", id: str | None = None) -> None:
         self.phase = phase
         self.reporter.record("state", phase=phase, reason=reason, **({"id": id} if id else {}))
 
-    def _due(self, every: int) -> bool:
-        return bool(every) and self.step % every == 0
-
     def _begin(self, resume: Path | None, init_from: Path | None) -> None:
-        self._past = EditHistory.of(self.ranks.run_on_rank_zero(self.reporter.past))
+        self._history = EditHistory.of(self.ranks.run_on_rank_zero(self.reporter.past))
         if resume is not None:
             self._restore(resume)
         elif init_from is not None:
             self.backend.load_weights(pretrained.weights(init_from))
-        self.course.repeat_edits(self._past, self.step)
-        self._past.begin_at(self.step)
-        self.rescue.recovery.remember(self._past.memory)
+        self.state.replay_edits(self._history, self.step)
+        self._history.drop_rewinds_before(self.step)
+        self.oom.learn(self._history.memory)
+        plan = self.backend.plan
         self.reporter.record(
             "start",
-            plan=self.backend.plan,
+            plan=plan,
             params=self.spec.model.config.params,
             device=self.backend.device,
-            versions={"mla-tui": package_version(), **self.backend.versions},
+            versions=self._versions,
             resumed_from=self.step or None,
         )
-        attention = self.backend.plan["attention"]
-        for text in slow_kernels(self.spec.model.config, self.backend.device, attention):
+        self._record_spec()
+        for text in slow_kernels(self.spec.model.config, self.backend.device, plan["attention"]):
             self.reporter.record("alert", what="slow", text=text)
-        self.keeper.changed(self.spec)
-        self._enter("running" if self.backend.plan["compile"] == "off" else "compiling")
+        self.memory.record_forecast(self.spec)
+        self._enter("running" if plan["compile"] == "off" else "compiling")
 
     # -- one optimizer step
 
     def _train_step(self) -> None:
-        self.rescue.step(self._try_step)
+        while isinstance(result := self.runner.run(self.step + 1), OutOfMemory):
+            self._recover(result)
+        if isinstance(result, NotFinite):
+            self._end_not_finite(result)
+        self._record_step(result)
+        if growth := self.oom.growth(self.spec):
+            self._apply(growth)
 
-    def _try_step(self) -> None:
-        batch, spec = self.spec.batch, self.spec
-        begun = time.perf_counter()
-        sequences, cursor = self.course.take()
-        share = batch.sequences // self.ranks.size
-        own = sequences[self.ranks.rank * share :][:share]
-        data_s = time.perf_counter() - begun
-        micros = range(0, share, batch.micro)
-        for done, first in enumerate(micros):
-            if done:
-                self._obey_at_once()
-                self.reporter.progress(
-                    step=self.step + 1,
-                    micro_done=done,
-                    micro_of=len(micros),
-                    tok_s=self.ranks.size * first * batch.context / (time.perf_counter() - begun),
-                )
-            self.backend.accumulate(own[first : first + batch.micro], spec.tokens_per_step)
-        loss, norm = self.backend.window_totals()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._not_finite(loss, norm, cursor)
-        self._settle()  # from here on the tensors change that it writes
-        self.keeper.where = OPTIMIZER
-        lr = spec.optim.lr_scale * learning_rate(spec.optim, self.step + 1, spec.train.steps)
-        self.backend.optimizer_step(lr, spec.optim.clip)
+    def _between_micro_batches(self, progress: MicroBatchDone) -> None:
+        self._process_urgent_commands()
+        self.reporter.progress(
+            step=self.step + 1, micro_done=progress.done, micro_of=progress.total, tok_s=progress.tok_s
+        )
+
+    def _record_step(self, done: Done) -> None:
+        spec, batch = self.spec, self.spec.batch
         self.step += 1
-        self.course.cursor = cursor
-        step_s = time.perf_counter() - begun
-        unified, peak = (
-            self.backend.unified_memory(),
-            self.backend.device_peak(),
-        )  # in this order: the latter begins a new peak
+        self.state.cursor = done.cursor
+        unified = self.backend.unified_memory()  # before the peak, whose reading begins a new one
+        peak = self.backend.device_peak()
         self.reporter.record(
             "step",
             step=self.step,
-            loss=loss,
-            lr=lr,
-            grad_norm=norm,
-            tokens=self.course.cursor.tokens,
-            tok_s=spec.tokens_per_step / step_s,
-            step_s=step_s,
-            data_s=data_s,
+            loss=done.loss,
+            lr=done.lr,
+            grad_norm=done.grad_norm,
+            tokens=done.cursor.tokens,
+            tok_s=spec.tokens_per_step / done.step_s,
+            step_s=done.step_s,
+            data_s=done.data_s,
             micro=batch.micro,
             accum=spec.accum,
             context=batch.context,
             device_peak=peak,
             host_states=self.backend.host_states(),
             **unified,
-            mfu=None,  # needs the device's measured ceiling, which nothing measures yet
+            mfu=None,  # needs the device's matmul peak, which nothing measures yet
         )
-        self.keeper.step_done(spec, self.step, peak)
-        self.rescue.recovery.step_done(spec, peak)
+        self.memory.record_step(spec, self.step, peak)
+        self.oom.record_step(spec, peak)
         if self.phase == "compiling":  # the first step has met every graph a step needs
             self._enter("running")
 
-    def _not_finite(self, loss: float, norm: float, behind: Cursor) -> NoReturn:
-        """End this attempt as ``train.on_nan`` says; ``behind`` is where the data goes on after the bad step."""
+    def _end_not_finite(self, result: NotFinite) -> NoReturn:
+        """End this attempt as ``train.on_nan`` says; a rewind goes on behind the data of the bad step."""
         self.backend.discard_window()
-        self._settle()
-        bad, back = self.step + 1, self.saver.newest_step
-        text = f"step {bad}: loss {loss}, gradient norm {norm}; the step was not applied"
+        self._finish_checkpoint()
+        bad, newest = self.step + 1, self.saver.newest_step
+        text = f"step {bad}: loss {result.loss}, gradient norm {result.grad_norm}; the step was not applied"
         self.reporter.record("alert", what="nan", text=text)
         if self.spec.train.on_nan == "rewind":
-            if back is not None and self.supervised:
-                self.reporter.record("rewind", step=back, cursor=behind.to_dict(), why=text)
+            if newest is not None and self.supervised:
+                self.reporter.record("rewind", step=newest, cursor=result.cursor.to_dict(), why=text)
                 raise RestartRequested(
-                    f"{text}; goes back to step {back} and skips the sequences up to those of step {bad}"
+                    f"{text}; goes back to step {newest} and skips the sequences up to those of step {bad}"
                 )
-            lacking = "there is no checkpoint yet" if back is None else "nobody restarts a run in the foreground"
-            text += f"; no rewind: {lacking}"
+            missing = "there is no checkpoint yet" if newest is None else "a run in the foreground is not restarted"
+            text += f"; no rewind: {missing}"
         raise UserError(f"{text}; lower optim.lr and go on with --resume {checkpoint.latest(self.out) or 'latest'}")
 
     def _validate(self) -> None:
         if not self.spec.train.val_every:
             return
-        total = 0.0
-        tokens = sum(batch.shape[0] for batch in self.course.val_batches) * self.spec.batch.context
-        for first in range(0, len(self.course.val_batches), self.ranks.size):
-            for batch in self.course.val_batches[first + self.ranks.rank :][:1]:
-                total += self.rescue.evaluated(batch)
-            self._obey_at_once()
-        self.val_loss = self.ranks.sum_over_ranks(total) / tokens
+        self.val_loss, tokens = self.validator.run()
         self.reporter.record("val", step=self.step, loss=self.val_loss, bucket="val", tokens=tokens)
 
-    # -- what a person asks
+    # -- out of memory
 
-    def _obey(self) -> None:
-        """Do everything that was asked; called between optimizer steps, where every command may be carried out."""
-        self.course.repeat_edits(self._past, self.step)
-        if self.course.repeat_rewinds(self._past, self.step):
+    def _recover(self, failure: OutOfMemory) -> None:
+        """Free memory and apply what the handler decides, so that the step can be done again; or end this attempt."""
+        if self.ranks.rank:
+            write_marker(self.out, failure, self.ranks.rank, self.spec.batch.micro)
+            raise RestartRequested(f"out of memory in {failure.where} on rank {self.ranks.rank}: {failure.text}")
+        retry = self.oom.can_retry(failure)
+        if retry:
+            self.backend.discard_window()
+        self.backend.empty_cache()
+        self._apply(self.oom.decide(failure, self.spec))
+        if retry:
+            return
+        if self.oom.can_save(failure) and self.step:
+            self._save()
+        raise RestartRequested(f"out of memory in {failure.where}: {failure.text}; restarts with less")
+
+    def _answer_earlier_oom(self) -> None:
+        """Act on what ended an earlier attempt unanswered: the kernel's kill, another rank's out-of-memory error."""
+        micro = self.spec.batch.micro
+        marker = self.ranks.run_on_rank_zero(lambda: pop_marker(self.out, micro))
+        if failure := self.oom.unanswered(self._history, marker, self.spec):
+            self._apply(self.oom.decide(failure, self.spec))
+
+    def _apply(self, decision: Decision) -> None:
+        match decision:
+            case GiveUp():
+                raise UserError(decision.error)
+            case AskUser():
+                if not self._pause(decision.reason, timeout=decision.timeout):
+                    self._apply(decision.otherwise)
+            case ChangeMicro():
+                new = self.spec.with_batch(micro=decision.micro)
+                self._change(new, changed(self.spec, new), note=decision.why, step=self.step, by=BY)
+
+    # -- commands
+
+    def _process_commands(self) -> None:
+        """Carry out every command; called between optimizer steps, where all of them may be."""
+        if self.state.replay_edits(self._history, self.step):
+            self._record_spec()
+        if self.state.replay_rewinds(self._history, self.step):
             self.saver.saved_step = None  # a checkpoint of this step goes on with other sequences
-        self._obey_at_once()
-        while (command := self.orders.take()) is not None:
+        self._process_urgent_commands()
+        while (command := self.commands.pop()) is not None:
             if command.method == "set":
                 self._edit(command)
             elif command.method == "checkpoint":
-                self._save(command.id)
+                self._begin_checkpoint(command.id)
             elif command.method == "resume":
                 self._enter("running", "was not paused", command.id)
 
-    def _obey_at_once(self) -> None:
-        """Pause and stop do not wait for the end of the step; called between micro-batches."""
-        self._hear()
-        while (command := self.orders.take("pause", "stop")) is not None:
+    def _process_urgent_commands(self) -> None:
+        """Pause and stop do not wait for the end of a step; called between micro-batches."""
+        self._poll()
+        while (command := self.commands.pop("pause", "stop")) is not None:
             if command.method == "stop":
                 raise StopRequested(command)
-            self.pause(f"asked by {command.by}", command.id)
+            self._pause(f"asked by {command.by}", command.id)
 
-    def pause(self, reason: str, id: str | None = None, patience: float | None = None) -> bool:
-        """Hold the run until it is resumed. With ``patience`` (between two steps) an edit lets it go on too, and so
-        does the end of that time: False then."""
-        deadline = None if patience is None else time.monotonic() + patience
-        self._settle()
+    def _poll(self) -> None:
+        """Queue the commands received since the last call; finish a checkpoint that has been written meanwhile."""
+        if self.commands.poll(lambda: self.saver.finished):
+            self._finish_checkpoint()
+
+    def _pause(self, reason: str, id: str | None = None, timeout: float | None = None) -> bool:
+        """Hold the run until it is resumed.
+
+        With ``timeout`` (between two steps) an edit resumes it too, and so does the end of that time: False then.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._finish_checkpoint()
         freed = self.ranks.sum_over_ranks(self.backend.offload_for_pause())
-        # Below that nothing was freed that a person would see.
-        told = f"{reason}; {freed / 1e9:.1f} GB of memory freed" if freed >= 5e7 else reason
-        self._enter("paused", told, id)
+        if freed >= 5e7:  # below that nothing was freed that a user would see
+            reason += f"; {freed / 1e9:.1f} GB of memory freed"
+        self._enter("paused", reason, id)
         while True:
-            # In the order they were given: pause, pause, resume goes on; pause, resume, pause holds.
-            asked = self.orders.take("pause", "resume", "stop", *(("set",) if deadline else ()))
-            if asked is None:
+            # In the order given: pause, pause, resume goes on; pause, resume, pause holds.
+            command = self.commands.pop("pause", "resume", "stop", *(("set",) if deadline else ()))
+            if command is None:
                 if deadline and time.monotonic() > deadline and not self._reclaim():
-                    self._enter("running", "nobody has answered")
+                    self._enter("running", "there was no answer in time")
                     return False
                 time.sleep(PAUSE_POLL)
-                self._hear()
+                self._poll()
                 continue
-            if asked.method == "stop":
-                raise StopRequested(asked)
-            if asked.method == "set" and not self._edit(asked):
+            if command.method == "stop":
+                raise StopRequested(command)
+            if command.method == "set" and not self._edit(command):
                 continue
-            why = "was paused already" if asked.method == "pause" else self._reclaim()
+            why = "was paused already" if command.method == "pause" else self._reclaim()
             if not why:
                 # An edit is acknowledged by its own record.
-                self._enter("running", f"asked by {asked.by}", None if asked.method == "set" else asked.id)
+                self._enter("running", f"asked by {command.by}", None if command.method == "set" else command.id)
                 return True
-            self._enter("paused", why, asked.id)
+            self._enter("paused", why, command.id)
 
     def _reclaim(self) -> str:
-        """Take back what a pause gave away; why it cannot be, on whichever rank, or nothing."""
+        """Take back the memory that a pause gave away; return why it cannot be, on whichever rank, or nothing."""
         why = ""
         try:
             self.backend.restore_after_pause()
         except UserError as error:
             why = str(error)
         failed = self.ranks.sum_over_ranks(bool(why))
-        return why or ("another rank has no room any more; resume again" if failed else "")
+        return why or ("another rank does not have the memory any more; resume again" if failed else "")
 
     def _edit(self, command: Command) -> bool:
-        """Make the change; whether that could be done."""
-        changes = command.params.get("changes")
+        """Make the edit that ``command`` asks for; return whether it could be made."""
         answer: dict[str, Any] = {"id": command.id, "step": self.step, "by": command.by}
         try:
-            if not isinstance(changes, dict):
-                raise UserError('set: write the changes as an object, for example {"micro": 4}')
-            new = edited(self.spec, changes, unlock=command.params.get("unlock") is True)
-            self._check_edit(new, force=command.params.get("force") is True)
+            new = requested_spec(command, self.spec, self.step, self.backend, self.ranks)
         except UserError as error:
             self.reporter.record("edit", **answer, changed={}, ok=False, why=str(error))
             return False
         made = changed(self.spec, new)
-        self.change(new, made, **answer, note="")
-        self.rescue.recovery.edited(made)
+        self._change(new, made, note="", **answer)
+        self.oom.record_edit(made)
         return True
 
-    def change(self, new: RunSpec, made: dict[str, Any], note: str, **answer: Any) -> None:
-        self.course.become(new)
+    def _change(self, new: RunSpec, made: dict[str, Any], note: str, **answer: Any) -> None:
+        """Become ``new`` and log that as an edit."""
+        self.state.set_spec(new)
         self.reporter.record("edit", **answer, changed=made, ok=True, why=note)
-        self._past.supersede(made)
-        self.keeper.changed(new)
+        self._record_spec()
+        self._history.supersede(made)
+        self.memory.record_forecast(new)
 
-    def _check_edit(self, new: RunSpec, force: bool) -> None:
-        """Raises ``UserError``, the same on all ranks."""
-        stop = new.train.stop_step
-        if stop != self.spec.train.stop_step and 0 < stop < self.step:
-            raise UserError(f"set stop_step: {stop} is behind the run, which is at step {self.step}; use a later one")
-        validates = bool(new.train.val_every) and not self.spec.train.val_every
-        if validates or new.batch.context != self.spec.batch.context:
-            self.ranks.run_on_rank_zero(lambda: check_data(new))
-        if not force:
-            capacity = self.backend.capacity
-            self.ranks.run_on_rank_zero(lambda: check_room(self.spec, new, detect_hardware(), capacity()))
+    def _record_spec(self) -> None:
+        """Log every value that an edit can change, as it is from the next step on."""
+        self.reporter.record("spec", step=self.step, values=live_values(self.spec))
 
     # -- checkpoints
 
-    def _save(self, id: str | None = None) -> None:
+    def _begin_checkpoint(self, id: str | None = None) -> None:
         """Begin to write a checkpoint of this step. The run goes on, also where it cannot be written."""
-        self._settle()
+        self._finish_checkpoint()
         tokenizer = Path(self.spec.data.root) / self.spec.data.phase / "tokenizer.json"
-        self.saver.start_save(self.step, self.backend.state_dict, self._facts(), tokenizer, id)
+        facts = {**self.state.to_facts(), "val_loss": self.val_loss, "versions": self._versions}
+        self.saver.start_save(self.step, self.backend.state_dict, facts, tokenizer, id)
 
-    def save_now(self) -> str:
-        """Have a checkpoint of this step; why it could not be written, or nothing."""
-        self._settle()
+    def _save(self) -> str:
+        """Write a checkpoint of this step; return why it could not be written, or nothing."""
+        self._finish_checkpoint()
         if self.saver.saved_step == self.step:
             return ""
-        self._save()
-        return self._settle()
+        self._begin_checkpoint()
+        return self._finish_checkpoint()
 
-    def _settle(self) -> str:
-        """Wait for the checkpoint that is being written, if one is; why it could not be, or nothing.
+    def _finish_checkpoint(self) -> str:
+        """Wait for the checkpoint that is being written, if one is; return why it could not be, or nothing.
 
         Only this waiting is the phase ``saving``: a run whose checkpoint is written behind it is running.
         """
@@ -372,20 +388,11 @@ class Trainer:
             self._enter(before)
         return why
 
-    def _facts(self) -> dict[str, Any]:
-        return {
-            "spec": self.spec.to_dict(),
-            "cursor": self.course.cursor.to_dict(),
-            "tokens": self.course.cursor.tokens,
-            "val_loss": self.val_loss,
-            "versions": {"mla-tui": package_version(), **self.backend.versions},
-        }
-
     def _restore(self, path: Path) -> None:
         state, facts = checkpoint.load(path)
         self.backend.load_state_dict(state)
         self.step = self.saver.newest_step = int(facts["step"])
-        self.course.restore(Cursor.from_dict(facts["cursor"]), self._past, self.step)
+        self.state.restore(Cursor.from_dict(facts["cursor"]), self._history, self.step)
         self.val_loss = facts.get("val_loss")
         self.saver.best = tuple(facts["best"]) if facts.get("best") else None
         if path.parent == self.out:  # else the run's own folder has nothing of it yet

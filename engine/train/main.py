@@ -225,7 +225,7 @@ def _stop_on_signals(trainer: Trainer) -> None:
 
     def ask(number: int, _: object) -> None:
         name = signal.Signals(number).name
-        trainer.orders.ask(Command(id=f"{name}-{os.getpid()}", method="stop", params={"save": True}, by=name))
+        trainer.commands.put(Command(id=f"{name}-{os.getpid()}", method="stop", params={"save": True}, by=name))
 
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)

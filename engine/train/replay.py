@@ -16,7 +16,7 @@ from data.splits import open_split
 from engine.checkpoints import checkpoint
 from engine.events.log import scan
 from engine.events.run_dir import RunDir
-from engine.train.edit_history import EditHistory, due
+from engine.train.edit_history import EditHistory, pop_due
 from engine.train.edits import applied
 from profiles.errors import UserError
 from profiles.spec import RunSpec
@@ -34,10 +34,10 @@ def before_step(run: RunDir, step: int) -> tuple[RunSpec, Cursor]:
     past = EditHistory.of(r for _, r in scan(run.log_path, b'"edit"', b'"rewind"') if r["kind"] in ("edit", "rewind"))
     opened = _opener(spec)
     while True:
-        for record in due(past.edits, at):
+        for record in pop_due(past.edits, at):
             spec = applied(spec, record)
             cursor = cursor.at_context(spec.batch.context)
-        for record in due(past.rewinds, at):
+        for record in pop_due(past.rewinds, at):
             cursor = Cursor.from_dict(record["cursor"]).at_context(spec.batch.context)
         if at == step - 1:
             return spec, cursor

@@ -1,17 +1,19 @@
-"""What a run is by now and where it stands in its data: the spec with its live edits, and the cursor."""
+"""Holds what a run currently is and where it is in its data: the spec with its live edits, and the cursor."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from data.cursor import Cursor
 from data.splits import open_split
 from engine.train.backends.backend import Batch
-from engine.train.edit_history import EditHistory, due
+from engine.train.edit_history import EditHistory, pop_due
 from engine.train.edits import applied
 from profiles.spec import RunSpec
 
 
 class RunState:
-    """``spec`` follows the live edits; ``cursor`` is the next step's first sequence."""
+    """``spec`` includes the live edits; ``cursor`` is the first sequence of the next step."""
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
@@ -19,45 +21,55 @@ class RunState:
         self._open()
         self.cursor: Cursor = self._data.initial_cursor()
 
-    def take(self) -> tuple[Batch, Cursor]:
-        """The sequences of the next step, (sequences, context + 1), and the cursor behind them."""
+    def read_batch(self) -> tuple[Batch, Cursor]:
+        """Read the sequences of the next step, (sequences, context + 1); also the cursor behind them."""
         return self._data.read_batch(self.cursor, self.spec.batch.sequences)
 
-    def become(self, spec: RunSpec) -> None:
-        """Go on as ``spec`` says. Another context is another way to cut the data: a new segment of the cursor."""
+    def set_spec(self, spec: RunSpec) -> None:
+        """Go on as ``spec`` says. Another context windows the data differently: a new segment of the cursor."""
         before, self.spec = self.spec, spec
         if spec.batch.context != before.batch.context:
             self._open()
-            self.go_to(self.cursor)
+            self.seek(self.cursor)
 
-    def restore(self, cursor: Cursor, past: EditHistory, step: int) -> None:
-        """Stand where the checkpoint of ``step`` did. It knows of the edits before it, but of those at its own step
-        only what was there when it was written; made once more they change nothing."""
-        self.repeat_edits(past, step - 1)
-        self.go_to(cursor)
-        self.repeat_edits(past, step)
+    def restore(self, cursor: Cursor, history: EditHistory, step: int) -> None:
+        """Go to where the checkpoint of ``step`` was taken.
 
-    def go_to(self, cursor: Cursor) -> None:
+        Its cursor includes the edits before that step, but of those at the step only what was applied when it was
+        written; applying them again changes nothing.
+        """
+        self.replay_edits(history, step - 1)
+        self.seek(cursor)
+        self.replay_edits(history, step)
+
+    def seek(self, cursor: Cursor) -> None:
+        """Go on reading at ``cursor``."""
         self.cursor = cursor.at_context(self.spec.batch.context)
 
-    def repeat_edits(self, past: EditHistory, step: int) -> None:
-        """Make the edits again that an earlier attempt made up to ``step``: spec.json says only how the run began."""
-        for record in due(past.edits, step):
-            self.become(applied(self.spec, record))
+    def replay_edits(self, history: EditHistory, step: int) -> bool:
+        """Apply the edits that an earlier attempt made up to ``step``; return whether there were any."""
+        edits = pop_due(history.edits, step)
+        for record in edits:
+            self.set_spec(applied(self.spec, record))
+        return bool(edits)
 
-    def repeat_rewinds(self, past: EditHistory, step: int) -> bool:
-        """Skip again what was skipped at ``step``; whether anything was."""
-        rewinds = due(past.rewinds, step)
+    def replay_rewinds(self, history: EditHistory, step: int) -> bool:
+        """Skip the data that an earlier attempt skipped at ``step``; return whether there was any."""
+        rewinds = pop_due(history.rewinds, step)
         for record in rewinds:
-            self.go_to(Cursor.from_dict(record["cursor"]))
+            self.seek(Cursor.from_dict(record["cursor"]))
         return bool(rewinds)
+
+    def to_facts(self) -> dict[str, Any]:
+        """What a checkpoint stores of it, as JSON values."""
+        return {"spec": self.spec.to_dict(), "cursor": self.cursor.to_dict(), "tokens": self.cursor.tokens}
 
     @property
     def val_batches(self) -> list[Batch]:
         """The validation windows, in batches that fit where a micro-batch does.
 
-        Their size is that of the micro by which the data was opened: an edit of it must not change what a validation
-        loss is, to the last bit. Read at the first call: a run that does not validate needs none.
+        Their size is that of the micro with which the data was opened: an edit of it must not change a validation loss
+        even in its last bit. Read at the first call: a run that does not validate needs none.
         """
         if self._val_batches is None:
             windows = open_split(self.spec, "val").read_first(self.spec.train.val_sequences)

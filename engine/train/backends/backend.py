@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from engine.train.phases import Phases
 
 State = dict[str, dict[str, Any]]  # every tensor of a checkpoint, by file and name
 Batch = npt.NDArray[np.int64]  # (sequences, context + 1): inputs are [:, :-1], targets [:, 1:]
@@ -22,7 +23,7 @@ class Backend(Protocol):
     plan: dict[str, str]  # the chosen kernel, loss, attention, optimizer …, for the start record
     device: str
     versions: dict[str, str]
-    lap: Callable[[str], None]  # called at the end of "forward", "backward" and "optimizer"
+    phases: Phases  # forward, backward, reduce, optimizer, validation: entered before the work begins
 
     can_retry_step: bool  # whether ``discard_window`` removes every trace of a window in which an error was raised
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -25,6 +24,7 @@ from engine.train.backends.host_offload import empty_cache, held
 from engine.train.backends.ranks import Ranks
 from engine.train.backends.torch_model import TorchModel
 from engine.train.optim.stored import from_tensors, unpacked
+from engine.train.phases import BACKWARD, FORWARD, IDLE, OPTIMIZER, REDUCE, VALIDATION, Phases
 from model.loss import Loss
 from profiles.errors import UserError
 from profiles.spec import RunSpec
@@ -64,29 +64,31 @@ class DeepSpeedBackend:
             "strategy": f"offload (ZeRO-2, {ranks.size} rank{'s' if ranks.size > 1 else ''})",
         }
         self.versions = {"torch": torch.__version__, "numpy": np.__version__, "deepspeed": version("deepspeed")}
-        self.lap: Callable[[str], None] = lambda part: None
+        self.phases = Phases()
 
     def accumulate(self, batch: Batch, step_tokens: int) -> None:
+        self.phases.enter(FORWARD)
         loss = self._engine(*self._run.to_device(batch)) / step_tokens
-        self.lap("forward")
+        self.phases.enter(BACKWARD)
         # DeepSpeed takes the mean over ranks, but a step's loss is one sum of all its tokens.
         self._engine.backward(loss * self._ranks.size, scale_wrt_gas=False)
-        self.lap("backward")
         self._loss_sum += loss.detach()
 
     def window_totals(self) -> tuple[float, float]:
+        self.phases.enter(REDUCE)
         self._ranks.all_reduce(self._loss_sum)
         self._zero.finalize_gradient_accumulation_boundary()
         norm = float(self._zero.scaled_global_norm())
         return float(self._loss_sum), norm if norm >= 0 else float("nan")  # -1 stands for inf and nan
 
     def optimizer_step(self, lr: float, clip: float) -> None:
+        self.phases.enter(OPTIMIZER)
         for group in self._zero.param_groups:
             group["lr"] = lr
         self._zero.clip_grad = clip
         self._zero.step()
         self.discard_window()
-        self.lap("optimizer")
+        self.phases.enter(IDLE)
 
     def discard_window(self) -> None:
         # What a step leaves behind too. Sums on the host are not cleared: the first micro-batch writes over them.
@@ -97,7 +99,10 @@ class DeepSpeedBackend:
         self._loss_sum.zero_()
 
     def evaluate(self, batch: Batch) -> float:
-        return self._run.evaluate(batch)
+        self.phases.enter(VALIDATION)
+        loss = self._run.evaluate(batch)
+        self.phases.enter(IDLE)
+        return loss
 
     def device_peak(self) -> int | None:
         return self._run.peak()

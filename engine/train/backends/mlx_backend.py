@@ -17,6 +17,7 @@ from engine.memory.limits import host_capacity
 from engine.train.backends.backend import Batch, State
 from engine.train.optim.rules import BETAS, EPS
 from engine.train.optim.stored import from_tensors, unpacked
+from engine.train.phases import BACKWARD, FORWARD, IDLE, OPTIMIZER, REDUCE, VALIDATION, Phases
 from model.mlx_transformer import MLXTransformer, Tables, Weights, tables
 from model.transformer import build
 from profiles.errors import UserError
@@ -63,22 +64,24 @@ class MLXBackend:
             "strategy": "unified memory" if metal else "device",
         }
         self.versions = {"mlx": version("mlx"), "numpy": np.__version__}
-        self.lap: Callable[[str], None] = lambda part: None
+        self.phases = Phases()
 
     def accumulate(self, batch: Batch, step_tokens: int) -> None:
+        self.phases.enter(FORWARD)
         loss, gradients = self._gradients(self._weights, *self._to_device(batch), 1 / step_tokens)
-        self.lap("forward")
+        self.phases.enter(BACKWARD)
         if self._window:
             gradients = {name: summed + gradients[name] for name, summed in self._window.items()}
         self._window, self._loss_sum = gradients, self._loss_sum + loss
         mx.eval(self._window, self._loss_sum)  # MLX only notes down what is to be done until it is asked for
-        self.lap("backward")
 
     def window_totals(self) -> tuple[float, float]:
+        self.phases.enter(REDUCE)
         self._norm = float(mx.sqrt(sum((mx.sum(g * g) for g in self._window.values()), mx.array(0.0))))
         return float(self._loss_sum), self._norm
 
     def optimizer_step(self, lr: float, clip: float) -> None:
+        self.phases.enter(OPTIMIZER)
         scale = clip / (self._norm + 1e-6) if clip and self._norm > clip else 1.0
         for optimizer, names in zip(self._optimizers, self._groups(), strict=True):
             optimizer.learning_rate = lr
@@ -86,13 +89,16 @@ class MLXBackend:
             self._weights |= optimizer.apply_gradients(gradients, {name: self._weights[name] for name in names})
         mx.eval(self._weights, *(optimizer.state for optimizer in self._optimizers))
         self.discard_window()
-        self.lap("optimizer")
+        self.phases.enter(IDLE)
 
     def discard_window(self) -> None:
         self._window, self._loss_sum, self._norm = {}, mx.array(0.0), 0.0
 
     def evaluate(self, batch: Batch) -> float:
-        return float(self._summed(self._weights, *self._to_device(batch), 1.0))
+        self.phases.enter(VALIDATION)
+        loss = float(self._summed(self._weights, *self._to_device(batch), 1.0))
+        self.phases.enter(IDLE)
+        return loss
 
     def device_peak(self) -> int | None:
         peak = int(mx.get_peak_memory())

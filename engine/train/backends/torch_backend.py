@@ -6,7 +6,6 @@ masters, rounded stochastically.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from engine.train.backends.ranks import Ranks, SingleRank
 from engine.train.backends.torch_model import TorchModel
 from engine.train.optim.optimizer import build_optimizer
 from engine.train.optim.precision import gradient_norm, store_matrices_in_bf16, sum_gradients_in_fp32
+from engine.train.phases import BACKWARD, FORWARD, IDLE, OPTIMIZER, REDUCE, VALIDATION, Phases
 from profiles.spec import RunSpec
 
 
@@ -46,18 +46,19 @@ class TorchBackend:
             "strategy": "states8bit" if spec.memory.strategy == "states8bit" else "device",
         }
         self.versions = {"torch": torch.__version__, "numpy": np.__version__}
-        self.lap: Callable[[str], None] = lambda part: None
+        self.phases = Phases()
 
     def accumulate(self, batch: Batch, step_tokens: int) -> None:
+        self.phases.enter(FORWARD)
         inputs_BT, targets_BT = self._run.to_device(batch)
         sum_gradients_in_fp32(self._parameters.values(), whole_step=inputs_BT.numel() == step_tokens)
         loss = self._run.loss(self.model, inputs_BT, targets_BT) / step_tokens
-        self.lap("forward")
+        self.phases.enter(BACKWARD)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.lap("backward")
         self._loss_sum += loss.detach()
 
     def window_totals(self) -> tuple[float, float]:
+        self.phases.enter(REDUCE)
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         for summed in (self._loss_sum, *gradients):
             self._ranks.all_reduce(summed)
@@ -65,11 +66,12 @@ class TorchBackend:
         return float(self._loss_sum), float(self._norm)
 
     def optimizer_step(self, lr: float, clip: float) -> None:
+        self.phases.enter(OPTIMIZER)
         if clip and self._norm is not None and self._norm > clip:  # below it they would be multiplied by 1
             torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), clip, self._norm)
         self._optimizer.step(lr)
         self.discard_window()
-        self.lap("optimizer")
+        self.phases.enter(IDLE)
 
     def discard_window(self) -> None:
         self.model.zero_grad(set_to_none=True)
@@ -77,7 +79,10 @@ class TorchBackend:
         self._norm = None
 
     def evaluate(self, batch: Batch) -> float:
-        return self._run.evaluate(batch)
+        self.phases.enter(VALIDATION)
+        loss = self._run.evaluate(batch)
+        self.phases.enter(IDLE)
+        return loss
 
     def device_peak(self) -> int | None:
         return self._run.peak()

@@ -36,6 +36,7 @@ from engine.train.backends.ranks import SingleRank
 from engine.train.loop import Trainer
 from engine.train.measure.grid import WARMUP_STEPS
 from engine.train.measure.matmul_peak import matmul_ceiling, synchronize
+from engine.train.phases import IDLE, REDUCE
 from model.flops import flops_per_token
 from profiles.errors import UserError
 from profiles.spec import RunSpec
@@ -44,13 +45,14 @@ LEAST_STEPS = 3
 SPLIT_STEPS = 3
 CEILING_SECONDS = 3.0
 PARTS = ("data", "forward", "backward", "optimizer")
+_PART_OF = {IDLE: "forward", REDUCE: "optimizer"}  # the other phases are parts of the same name
 _OUT_OF_MEMORY = re.compile(r"out of (\w+ )?memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
 
 
 class Meter:
-    """A trainer's reporter that measures: warm-up, then whole steps, then steps cut at every lap, then stop.
+    """A trainer's reporter that measures: warm-up, then whole steps, then steps timed by phase, then stop.
 
-    The last two are kept apart because a lap waits for the device, which a training step does not do.
+    The last two are kept apart because timing a phase waits for the device, which a training step does not do.
     """
 
     def __init__(self, backend: Backend, steps: int | None, seconds: float) -> None:
@@ -64,6 +66,7 @@ class Meter:
         self._wanted, self._seconds = steps, seconds
         self._take: Callable[[float, float], None] = self._take_warmup
         self._parts: defaultdict[str, float] = defaultdict(float)
+        self._phase = IDLE
         self._stop = False
         self._last = time.perf_counter()
 
@@ -99,20 +102,20 @@ class Meter:
         enough = len(self.steps) >= LEAST_STEPS and sum(self.steps) >= self._seconds
         if len(self.steps) == self._wanted or (self._wanted is None and enough):
             synchronize(self._backend.device)
-            self._backend.lap = self._lap
+            self._backend.phases.listen(self._enter_phase)
             self._take = self._take_split
 
-    def _take_split(self, after_last_lap: float, data_s: float) -> None:
-        self._parts["forward"] -= data_s  # its first lap began where the step did
+    def _take_split(self, since_last_phase: float, data_s: float) -> None:
+        self._parts["forward"] -= data_s  # the data is read before the first forward begins
         self.splits.append({**self._parts, "data": data_s})
         self._parts.clear()
         self._stop = len(self.splits) == min(SPLIT_STEPS, len(self.steps))
 
-    def _lap(self, part: str) -> None:
+    def _enter_phase(self, phase: str) -> None:
         synchronize(self._backend.device)
         now = time.perf_counter()
-        self._parts[part] += now - self._last
-        self._last = now
+        self._parts[_PART_OF.get(self._phase, self._phase)] += now - self._last
+        self._phase, self._last = phase, now
 
 
 def measure(spec: RunSpec, steps: int | None = None, seconds: float = 20.0) -> dict[str, Any]:

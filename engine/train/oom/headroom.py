@@ -1,4 +1,4 @@
-"""Whether an edit of a living run would still fit: asked before it is made."""
+"""Checks before an edit whether the edited run would still fit into memory."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from profiles.errors import UserError
 from profiles.spec import RunSpec
 
 
-def check_room(old: RunSpec, new: RunSpec, hardware: Hardware, device_capacity: int) -> None:
-    """Raises ``UserError`` where ``new`` needs more than ``old``, and more than this process can have.
+def check_headroom(old: RunSpec, new: RunSpec, hardware: Hardware, device_capacity: int) -> None:
+    """Raise ``UserError`` where ``new`` needs more than ``old`` does, and more than this process can have.
 
     ``device_capacity``: bytes it could hold on its device in all; on a CPU, and on unified memory, that is host memory.
     """
     before, after = forecast(old, hardware), forecast(new, hardware)
     if hardware.device == "cuda":
-        _hold("device", before.device_total, after.device_total, device_capacity)
-        _hold("host", before.host_total, after.host_total, host_capacity())
+        _check("device memory", before.device_total, after.device_total, device_capacity)
+        _check("host memory", before.host_total, after.host_total, host_capacity())
     else:
-        needs = [parts.device_total + parts.host_total for parts in (before, after)]
-        _hold("memory", needs[0], needs[1], device_capacity)
+        needed = [parts.device_total + parts.host_total for parts in (before, after)]
+        _check("memory", needed[0], needed[1], device_capacity)
 
 
-def _hold(place: str, before: int, after: int, capacity: int) -> None:
+def _check(place: str, before: int, after: int, capacity: int) -> None:
     if after > max(before, capacity):
         raise UserError(
-            f"set: the forecast is {after / 1e9:.1f} GB of {place}, this run can have {capacity / 1e9:.1f} GB;"
-            " take less, or insist with --force"
+            f"set: the forecast is {after / 1e9:.1f} GB of {place}, {capacity / 1e9:.1f} GB are available to this run;"
+            " choose less, or insist with --force"
         )

@@ -1,16 +1,23 @@
-"""What an out-of-memory error is, whichever library raises it."""
+"""Recognizes out-of-memory errors, whichever library raises them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-FORWARD, BACKWARD, OPTIMIZER, VALIDATION, HOST = "forward", "backward", "optimizer", "validation", "host"
+from engine.train.phases import BACKWARD, FORWARD, IDLE, REDUCE, Phases
 
+HOST = "host"  # the kernel killed the trainer for its memory
+
+T = TypeVar("T")
+
+_REPORTED_AS = {IDLE: FORWARD, REDUCE: BACKWARD}  # the log knows forward, backward, optimizer, validation and host
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _WANTED = re.compile(r"(?:allocate|need)\D{0,20}([\d.]+) (bytes|KiB|MiB|GiB)", re.IGNORECASE)
-# Errors that are no class of their own: torch's allocator for a CPU, libraries that CUDA calls, MLX.
-_SAYINGS = re.compile(
+# Errors that have no class of their own: torch's allocator for a CPU, libraries that CUDA calls, MLX.
+_MESSAGES = re.compile(
     r"DefaultCPUAllocator: (can't|not enough)|CUDA( error:)? out of memory|CU\w+_STATUS_ALLOC_FAILED"
     r"|CUDNN_STATUS_ALLOC_FAILED|Cuda failure \d* ?'out of memory'|\[(metal::)?malloc[^\]]*\]",
     re.IGNORECASE,
@@ -19,18 +26,35 @@ _SAYINGS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class OutOfMemory:
-    """``where`` it was (forward, backward, optimizer, validation), the bytes ``wanted`` if they were said, one line."""
+    """``where`` it happened (forward, backward, optimizer, validation, host), the bytes ``wanted`` if known, one line
+    of ``text``."""
 
     where: str
     wanted: int | None
     text: str
 
 
-def recognized(error: BaseException, where: str) -> OutOfMemory | None:
-    """The failure that ``error`` tells of, and nothing of it: its traceback pins tensors. None if it is another."""
+def catch_oom(body: Callable[[], T], phases: Phases) -> T | OutOfMemory:
+    """Return what ``body`` returns, or the out-of-memory error it raised. Other errors are raised.
+
+    ``phases.current`` says where the error came from.
+    """
+    try:
+        return body()
+    except Exception as error:
+        failure = recognize(error, _REPORTED_AS.get(phases.current, phases.current))
+        if failure is None:
+            raise
+    # Outside the except block, whose traceback would pin the tensors that are to be freed.
+    phases.enter(IDLE)
+    return failure
+
+
+def recognize(error: BaseException, where: str) -> OutOfMemory | None:
+    """Return ``error`` as an ``OutOfMemory`` that holds no reference to it, or None where it is another error."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, on a card
     text = str(error).strip()
-    if not named and not (isinstance(error, RuntimeError) and _SAYINGS.search(text)):
+    if not named and not (isinstance(error, RuntimeError) and _MESSAGES.search(text)):
         return None
     found = _WANTED.search(text)
     wanted = round(float(found[1]) * _UNITS[_unit(found[2])]) if found else None

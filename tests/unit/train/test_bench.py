@@ -121,24 +121,26 @@ def test_a_measurement_has_its_parts_and_they_agree(spec: Any, tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["phase1"]  # a measurement saves nothing
 
 
-def test_the_trainer_leaves_laps_alone_while_whole_steps_are_timed(spec: Any) -> None:
+def test_phases_are_not_timed_while_whole_steps_are(spec: Any) -> None:
     from engine.train.backends.torch_backend import TorchBackend
     from engine.train.measure.bench import Meter
 
     backend = TorchBackend(spec)
-    untouched = backend.lap
+    others: list[str] = []
+    backend.phases.listen(others.append)  # as the out-of-memory handler might: a benchmark displaces no listener
     meter = Meter(backend, 2, 0.0)
     for _ in range(3):
+        backend.phases.enter("forward")
         meter.record("step", data_s=0.0, device_peak=None)
-        assert backend.lap is untouched and not meter.commands()
+        assert not meter.commands() and not meter.splits
     meter.record("step", data_s=0.0, device_peak=None)
-    assert backend.lap is not untouched
-    for part in ("forward", "backward", "forward", "backward", "optimizer"):
-        backend.lap(part)
+    for phase in ("forward", "backward", "forward", "backward", "reduce", "optimizer", "idle"):
+        backend.phases.enter(phase)
     meter.record("step", data_s=1e-9, device_peak=None)
     assert len(meter.warmup) == len(meter.steps) == 2
     (split,) = meter.splits
     assert set(split) == {"data", "forward", "backward", "optimizer"}
+    assert others == ["forward"] * 3 + ["forward", "backward", "forward", "backward", "reduce", "optimizer", "idle"]
 
 
 # -- in a process of its own

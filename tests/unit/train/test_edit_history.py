@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.train.edit_history import EditHistory, due
+from engine.train.edit_history import EditHistory, pop_due
 
 
 def edit(step: int, micro: int = 2, ok: bool = True) -> dict[str, Any]:
@@ -42,10 +42,10 @@ def test_another_cut_at_an_earlier_step_leaves_what_later_ones_are() -> None:
 
 def test_a_checkpoint_knows_of_the_rewinds_before_it_but_not_of_those_at_its_step() -> None:
     past = EditHistory.of([rewind(8), rewind(12, 1), rewind(12, 2), rewind(20)])
-    past.begin_at(12)
-    assert [r["cursor"]["position"] for r in due(past.rewinds, 12)] == [1, 2]  # the later one has the last word
-    assert due(past.rewinds, 19) == []
-    assert len(due(past.rewinds, 20)) == 1
+    past.drop_rewinds_before(12)
+    assert [r["cursor"]["position"] for r in pop_due(past.rewinds, 12)] == [1, 2]  # the later one has the last word
+    assert pop_due(past.rewinds, 19) == []
+    assert len(pop_due(past.rewinds, 20)) == 1
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_the_last_that_was_asked_for_decides_whether_it_is_paused(states: list[d
 @given(st.lists(st.tuples(st.sampled_from([edit, rewind]), st.integers(0, 20))), st.integers(0, 20))
 def test_they_come_in_the_order_of_their_steps_each_once(made: list[Any], begin: int) -> None:
     past = EditHistory.of([make(step) for make, step in made])
-    past.begin_at(begin)
+    past.drop_rewinds_before(begin)
     for queue in (past.edits, past.rewinds):
         held = [record["step"] for record in queue]
         assert held == sorted(held)
-        found = [record["step"] for step in range(begin, 21) for record in due(queue, step)]
+        found = [record["step"] for step in range(begin, 21) for record in pop_due(queue, step)]
         assert found == held and not queue

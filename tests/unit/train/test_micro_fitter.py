@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from engine.memory.hardware import Hardware
-from engine.train.oom.micro_fitter import BY, QUIET, MicroFitter
+from engine.train.oom.micro_fitter import BY, GROW_AFTER, MicroFitter
 from profiles import registry
 from profiles.spec import RunSpec
 
@@ -21,36 +21,36 @@ def spec() -> RunSpec:
     return replace(spec, memory=replace(spec.memory, strategy="device", checkpointing="full"))
 
 
-def quiet(recovery: MicroFitter, spec: RunSpec, peak: int | None = None) -> list[bool]:
+def steps_without_oom(fitter: MicroFitter, spec: RunSpec, peak: int | None = None) -> list[bool]:
     found = []
-    for _ in range(QUIET):
-        recovery.step_done(spec, peak)
-        found.append(recovery.due(spec))
+    for _ in range(GROW_AFTER):
+        fitter.record_step(spec, peak)
+        found.append(fitter.may_grow(spec))
     return found
 
 
 def test_it_grows_back_after_a_quiet_stretch_and_not_before(spec: RunSpec) -> None:
-    recovery = MicroFitter(CARD)
-    assert not any(quiet(recovery, spec))  # nothing was ever lowered
-    lower = recovery.lower(spec, 30 * GIB)
+    fitter = MicroFitter(CARD)
+    assert not any(steps_without_oom(fitter, spec))  # nothing was ever lowered
+    lower = fitter.lower(spec, 30 * GIB)
     assert lower is not None and lower < 64
     now = spec.with_batch(micro=lower)
-    assert quiet(recovery, now, 10 * GIB) == [False] * (QUIET - 1) + [True]
-    assert recovery.higher(now, 80 * GIB) == 64
-    assert (recovery.higher(now, 30 * GIB) or 0) < 64  # what failed there is not tried there again
+    assert steps_without_oom(fitter, now, 10 * GIB) == [False] * (GROW_AFTER - 1) + [True]
+    assert fitter.higher(now, 80 * GIB) == 64
+    assert (fitter.higher(now, 30 * GIB) or 0) < 64  # what failed there is not tried there again
 
 
 def test_what_a_person_sets_is_what_is_wanted(spec: RunSpec) -> None:
-    recovery = MicroFitter(CARD)
-    lower = recovery.lower(spec, 30 * GIB)
+    fitter = MicroFitter(CARD)
+    lower = fitter.lower(spec, 30 * GIB)
     assert lower is not None
-    recovery.edited({"micro": [lower, 2]})
-    assert not any(quiet(recovery, spec.with_batch(micro=2)))
+    fitter.record_edit({"micro": [lower, 2]})
+    assert not any(steps_without_oom(fitter, spec.with_batch(micro=2)))
 
 
 def test_another_attempt_remembers(spec: RunSpec) -> None:
-    recovery = MicroFitter(CARD)
-    recovery.remember(
+    fitter = MicroFitter(CARD)
+    fitter.learn(
         [
             {"kind": "oom", "micro": 64, "capacity": 79 * GIB},
             {"kind": "edit", "ok": True, "by": BY, "changed": {"micro": [64, 32]}},
@@ -58,9 +58,9 @@ def test_another_attempt_remembers(spec: RunSpec) -> None:
             {"kind": "edit", "ok": True, "by": BY, "changed": {"micro": [32, 8]}},
         ]
     )
-    assert recovery.wanted == 64
+    assert fitter.target == 64
     now = spec.with_batch(micro=8)
-    assert quiet(recovery, now)[-1]
-    assert recovery.higher(now, 79 * GIB) == 32
-    recovery.remember([{"kind": "edit", "ok": True, "by": "app", "changed": {"micro": [8, 4]}}])
-    assert recovery.wanted is None
+    assert steps_without_oom(fitter, now)[-1]
+    assert fitter.higher(now, 79 * GIB) == 32
+    fitter.learn([{"kind": "edit", "ok": True, "by": "app", "changed": {"micro": [8, 4]}}])
+    assert fitter.target is None

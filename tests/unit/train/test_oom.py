@@ -7,18 +7,19 @@ import sys
 
 import pytest
 
-from engine.train.oom.recognize import BACKWARD, FORWARD, recognized
+from engine.train.oom.recognize import recognize
+from engine.train.phases import BACKWARD, FORWARD
 
 REAL = """
 import resource, sys
 import {library} as lib
-from engine.train.oom.recognize import recognized
+from engine.train.oom.recognize import recognize
 size = 1 << 36
 resource.setrlimit(resource.RLIMIT_AS, (1 << 35, 1 << 35))
 try:
     {allocate}
 except Exception as error:
-    failure = recognized(error, "forward")
+    failure = recognize(error, "forward")
     print(failure.wanted if failure else repr(error))
 """
 
@@ -46,7 +47,7 @@ def test_a_real_one_is_recognized(library: str, allocate: str, wanted: int) -> N
     ],
 )
 def test_others_are_known_by_their_words(text: str, wanted: int | None) -> None:
-    failure = recognized(RuntimeError(text), BACKWARD)
+    failure = recognize(RuntimeError(text), BACKWARD)
     assert failure is not None
     assert (failure.where, failure.wanted, failure.text) == (BACKWARD, wanted, text.splitlines()[0])
 
@@ -56,9 +57,9 @@ def test_others_are_known_by_their_words(text: str, wanted: int | None) -> None:
     [RuntimeError("mat1 and mat2 shapes cannot be multiplied (4x8 and 9x8)"), ValueError("malloc"), KeyError(1)],
 )
 def test_what_is_none(error: Exception) -> None:
-    assert recognized(error, FORWARD) is None
+    assert recognize(error, FORWARD) is None
 
 
 def test_pythons_own() -> None:
-    failure = recognized(MemoryError(), FORWARD)
+    failure = recognize(MemoryError(), FORWARD)
     assert failure is not None and failure.text == "MemoryError"

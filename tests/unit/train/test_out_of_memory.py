@@ -21,7 +21,7 @@ from engine.train.backends.ranks import SingleRank
 from engine.train.backends.torch_backend import TorchBackend
 from engine.train.edit_history import RestartRequested
 from engine.train.loop import Trainer
-from engine.train.oom.micro_fitter import QUIET
+from engine.train.oom.micro_fitter import GROW_AFTER
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 from tests.unit.train.whole_runs import Failing, Log, Nano, operations
@@ -66,7 +66,7 @@ def train(spec: RunSpec, out: Path, log: Log, *, method: str = "", which: int = 
     resume = None
     for _ in range(5):
         backend = Tight(build_backend(spec, SingleRank()), method, which, at)
-        trainer = Trainer(spec, backend, log, out, supervised=True)
+        trainer = Trainer(spec, backend, log, out, supervised=True)  # type: ignore[arg-type]
         try:
             trainer.run(resume, None)
             return trainer
@@ -106,7 +106,7 @@ def test_in_forward_and_backward_nothing_is_lost(nano: Nano, tmp_path: Path, bac
         kept, told = weights(tmp_path / "tight", 2), weights(tmp_path / "short", 2)
         assert all(torch.equal(kept[name], told[name]) for name in told)
     assert log.losses() == pytest.approx(calm.losses(), rel=1e-5)
-    assert run.course.cursor.to_dict()["consumed"] == STEPS * 8
+    assert run.state.cursor.to_dict()["consumed"] == STEPS * 8
     ours, theirs = weights(tmp_path / "tight"), weights(tmp_path / "calm")
     assert all(torch.allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-6) for name in theirs)
 
@@ -186,7 +186,7 @@ def test_asked_in_vain_it_helps_itself(nano: Nano, tmp_path: Path) -> None:
     log = Log()
     run = train(nano("oom=ask", "oom_wait=1"), tmp_path / "out", log, method="accumulate", which=6, at=9)
     assert run.spec.batch.micro == 2
-    assert "nobody has answered" in [state["reason"] for state in log.of("state")]
+    assert "there was no answer in time" in [state["reason"] for state in log.of("state")]
 
 
 def test_it_grows_back_after_a_quiet_stretch(nano: Nano, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,13 +194,13 @@ def test_it_grows_back_after_a_quiet_stretch(nano: Nano, tmp_path: Path, monkeyp
     looks = itertools.count()
     monkeypatch.setattr(TorchBackend, "capacity", lambda self: (64 << 30) + next(looks))
     log = Log()
-    spec = nano(f"steps={QUIET + 20}", "val_every=0")
+    spec = nano(f"steps={GROW_AFTER + 20}", "val_every=0")
     at = operations(spec, "accumulate") // 2
     run = train(spec, tmp_path / "out", log, method="accumulate", which=6, at=at)
     lowered, grown = log.of("edit")
     assert (lowered["changed"]["micro"], lowered["step"]) == ([4, 2], 2)
     assert (grown["changed"]["micro"], grown["by"]) == ([2, 4], "oom")
-    assert grown["step"] == 2 + QUIET
+    assert grown["step"] == 2 + GROW_AFTER
     assert run.spec.batch.micro == 4
 
 

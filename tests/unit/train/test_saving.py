@@ -209,7 +209,7 @@ def poisoned(spec: RunSpec, out: Path, told: Log, bad: int) -> None:
     ("policy", "bad", "words"),
     [
         ("stop", 6, r"^step 6: loss nan, .*not applied; lower optim\.lr and go on with --resume .*ckpt_step_4"),
-        ("rewind", 6, r"^step 6: loss nan, .*no rewind: nobody restarts a run in the foreground; lower optim\.lr"),
+        ("rewind", 6, r"^step 6: loss nan, .*no rewind: a run in the foreground is not restarted; lower optim\.lr"),
         ("rewind", 3, r"^step 3: loss nan, .*no rewind: there is no checkpoint yet; lower optim\.lr"),
     ],
 )

@@ -198,7 +198,7 @@ class Run:
         elif isinstance(now, KillSaving):
             self._doom = now
         elif isinstance(now, Shutdown):
-            self._trainer.orders.ask(Command("SIGTERM", "stop", {"save": True}, "SIGTERM"))
+            self._trainer.commands.put(Command("SIGTERM", "stop", {"save": True}, "SIGTERM"))
         else:
             self._release_writer()
             _join_writer()  # how far it has come is chosen by KillSaving, not by chance
@@ -275,7 +275,7 @@ class _Backend:
 
     def discard_window(self) -> None:
         self._rows.clear()
-        self._backend.discard()
+        self._backend.discard_window()
 
     def evaluate(self, batch: Batch) -> Any:
         return self._run.call("evaluate", lambda: self._backend.evaluate(batch))
@@ -322,14 +322,14 @@ def _watched(writes: Callable[[int], None]) -> Iterator[None]:
 
         return call
 
-    patience, quiet = loop.PAUSE_POLL, micro_fitter.QUIET
+    patience, quiet = loop.PAUSE_POLL, micro_fitter.GROW_AFTER
     try:
-        loop.PAUSE_POLL, micro_fitter.QUIET = 0.0, 2
+        loop.PAUSE_POLL, micro_fitter.GROW_AFTER = 0.0, 2
         for name, function in real.items():
             setattr(os, name, wrapped(function))
         yield
     finally:
-        loop.PAUSE_POLL, micro_fitter.QUIET = patience, quiet
+        loop.PAUSE_POLL, micro_fitter.GROW_AFTER = patience, quiet
         for name, function in real.items():
             setattr(os, name, function)
 

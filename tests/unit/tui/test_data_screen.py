@@ -63,11 +63,11 @@ def test_every_step_is_given_the_sequences_that_the_trainer_takes(run: RunDir) -
     course = RunState(run.spec())
     past = EditHistory.of(json.loads(line) for line in run.log_path.read_text().splitlines())
     for step in range(1, 41):
-        course.repeat_edits(past, step - 1)
-        course.repeat_rewinds(past, step - 1)
+        course.replay_edits(past, step - 1)
+        course.replay_rewinds(past, step - 1)
         spec, cursor = before_step(run, step)
         assert (cursor, spec.batch) == (course.cursor, course.spec.batch), step
-        course.cursor = course.take()[1]
+        course.cursor = course.read_batch()[1]
     for step in (0, 41):
         with pytest.raises(UserError, match="has the steps 1 to 40"):
             before_step(run, step)

@@ -1,0 +1,33 @@
+"""Leaves word of an out-of-memory error on a rank without a log, for rank 0 of the next attempt to read.
+
+Only rank 0 writes the log. Another rank that runs out of memory writes a small file beside the checkpoints and ends;
+all ranks restart, and rank 0 then handles the error as if it were its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.host.files import read_json, write_json
+from engine.train.oom.recognize import OutOfMemory
+
+
+def write_marker(out: Path, failure: OutOfMemory, rank: int, micro: int) -> None:
+    """Note that ``rank`` ran out of memory at ``micro`` sequences. Raises ``OSError``."""
+    content = {"where": failure.where, "wanted": failure.wanted, "text": failure.text, "micro": micro}
+    write_json(out / f".oom.{rank}", content)
+
+
+def pop_marker(out: Path, micro: int) -> OutOfMemory | None:
+    """Remove all markers below ``out`` and return one of them, or None.
+
+    A marker of a larger micro-batch than ``micro`` has been answered already: the run has been made smaller since.
+    """
+    found = None
+    for path in out.glob(".oom.*"):
+        content = read_json(path)
+        path.unlink(missing_ok=True)
+        if isinstance(content.get("micro"), int) and content["micro"] <= micro:
+            text = f"rank {path.name[5:]}: {content.get('text')}"
+            found = OutOfMemory(str(content.get("where")), content.get("wanted"), text)
+    return found
