@@ -66,7 +66,7 @@ def train(spec: RunSpec, out: Path, log: Log, *, method: str = "", which: int = 
     resume = None
     for _ in range(5):
         backend = Tight(build_backend(spec, SingleRank()), method, which, at)
-        trainer = Trainer(spec, backend, log, out, supervised=True)  # type: ignore[arg-type]
+        trainer = Trainer(spec, backend, log, out, supervised=True)
         try:
             trainer.run(resume, None)
             return trainer
