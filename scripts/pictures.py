@@ -117,11 +117,11 @@ def walk(terminal: Terminal, picture: Callable[[str], None]) -> None:
     terminal.wait_end()
 
 
-def wait_for(what: str, look: Callable[[], T | None], patience: float = 180.0) -> T:
-    deadline = time.monotonic() + patience
-    while not (found := look()):
+def wait_for(what: str, poll: Callable[[], T | None], timeout: float = 180.0) -> T:
+    deadline = time.monotonic() + timeout
+    while not (found := poll()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {patience:g} s for {what}")
+            raise TimeoutError(f"waited {timeout:g} s for {what}")
         time.sleep(0.1)
     return found
 

@@ -1,4 +1,4 @@
-"""What a client can send that nobody meant: requests that are nearly right, in every way of being wrong."""
+"""Malformed requests for the log socket: almost right, and wrong in every possible way."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ METHODS = ("hello", "status", "history", "subscribe", "dance", "event", "", "\\n
 
 
 def value(rng: random.Random, depth: int = 0) -> str:
-    """Some JSON."""
+    """Return random JSON."""
     kind = rng.randrange(6 if depth < 3 else 3)
     if kind == 0:
         return rng.choice(NUMBERS)
@@ -46,7 +46,7 @@ def value(rng: random.Random, depth: int = 0) -> str:
 
 
 def request(rng: random.Random) -> bytes:
-    """One request, mostly of the right form, without the newline."""
+    """Return one request, mostly of the right form, without the newline."""
     fields = {
         **{"from": value(rng), "points": rng.choice(NUMBERS), "since": rng.choice(NUMBERS), "until": value(rng)},
         **{"series": rng.choice((value(rng), '["loss","loss","tok_s"]', "[" + ",".join(['"loss"'] * 5000) + "]"))},
@@ -70,7 +70,7 @@ def request(rng: random.Random) -> bytes:
 
 
 class Attacker:
-    """A connection by hand. It never reads more than it must."""
+    """A raw connection that reads no more than it needs to."""
 
     def __init__(self, path: Path) -> None:
         self.sock = wire.connect(path)
@@ -84,13 +84,13 @@ class Attacker:
         while b"\n" not in self._read:
             data = self.sock.recv(1 << 16)
             if not data:
-                raise ConnectionError("hung up")
+                raise ConnectionError("closed by the server")
             self._read += data
         line, _, self._read = self._read.partition(b"\n")
         return line
 
     def hello(self) -> dict[str, Any]:
-        """Say hello and look for the answer behind whatever else is on its way."""
+        """Send hello; return its answer, skipping whatever else comes first."""
         self.send(b'\n{"id":"sane","method":"hello"}\n')
         while True:
             message = json.loads(self.line())
@@ -102,29 +102,29 @@ class Attacker:
 
 
 def fuzz(path: Path, count: int, rng: random.Random) -> None:
-    """``count`` requests over many connections: whole, cut, many in a segment, byte by byte, and left half-way."""
+    """Send ``count`` requests over many connections: whole, cut, many at once, byte by byte, or abandoned half-way."""
     sent = 0
     while sent < count:
         client = Attacker(path)
-        way = rng.randrange(4)
+        mode = rng.randrange(4)
         lines = [request(rng) for _ in range(rng.randrange(1, 40))]
         try:
-            if way == 0:
+            if mode == 0:
                 client.send(b"\n".join(lines)[: 200 << 10] + b"\n")
                 client.hello()
-            elif way == 1:
+            elif mode == 1:
                 for line in lines:
                     client.send(line + b"\n")
                     client.hello()
-            elif way == 2:
+            elif mode == 2:
                 for i in range(min(len(lines[0]), 300)):
                     client.send(lines[0][i : i + 1])
                 client.hello()
             else:
-                client.send(b"\n".join(lines)[: 60 << 10])  # and gone in the middle of a line
+                client.send(b"\n".join(lines)[: 60 << 10])  # and disconnect in the middle of a line
                 client.sock.shutdown(rng.choice((socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR)))
         except (BrokenPipeError, ConnectionError):
-            if way != 3:
+            if mode != 3:
                 raise
         sent += len(lines)
         client.close()

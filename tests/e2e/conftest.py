@@ -1,7 +1,7 @@
-"""Runs of a very small model, started as people start them: through the ``mla-tui`` command, in a home of their own.
+"""Runs of a very small model, started as users start them: by the ``mla-tui`` command, each test in its own home.
 
-Everything a test starts carries that home in its environment, and so does everything that is started by it: that is how
-a test finds its processes again at its end, whoever started them.
+Every process of a test inherits that home in its environment. By it a test finds all its processes at its end, whoever
+started them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from engine.host.process import is_alive, start_ticks
 from tests.e2e.terminal import Terminal
 
 MLA_TUI = Path(sys.executable).parent / "mla-tui"
-DEADLINE = 90.0  # seconds that nothing here should ever need, not even on a busy machine
+DEADLINE = 90.0  # seconds; nothing here should need as long, not even on a busy machine
 STEPS = 240
 VOCABULARY = 256
 PROFILE: dict[str, dict[str, Any]] = {
@@ -47,20 +47,20 @@ Record = dict[str, Any]
 T = TypeVar("T")
 
 
-def wait_for(what: str, look: Callable[[], T | None], patience: float = DEADLINE) -> T:
-    """The first true thing ``look`` gives; the test fails where it gives none in time."""
-    deadline = time.monotonic() + patience
+def wait_for(what: str, poll: Callable[[], T | None], timeout: float = DEADLINE) -> T:
+    """Return the first true value of ``poll``; the test fails where there is none in time."""
+    deadline = time.monotonic() + timeout
     while True:
-        found = look()
+        found = poll()
         if found:
             return found
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {patience:g} s for {what}")
+            pytest.fail(f"waited {timeout:g} s for {what}")
         time.sleep(0.01)
 
 
 def write_shards(folder: Path, tokens: int = 20_000) -> None:
-    """Headerless uint16 shards of a walk that a small model can learn."""
+    """Write headerless uint16 shards of a random walk that a small model can learn."""
     for split, count in (("train", tokens), ("val", tokens // 10)):
         path = folder / "phase1" / split / f"phase1-{split}-000.bin"
         path.parent.mkdir(parents=True)
@@ -69,22 +69,22 @@ def write_shards(folder: Path, tokens: int = 20_000) -> None:
 
 
 class Run:
-    """One run, seen from outside: its files, and what the command line says of it."""
+    """One run, seen from outside: through its files and the command line."""
 
-    def __init__(self, world: World, id: str) -> None:
-        self.world = world
+    def __init__(self, workspace: Workspace, id: str) -> None:
+        self.workspace = workspace
         self.id = id
-        self.run_dir = RunDir(world.home / "runs" / id)
+        self.run_dir = RunDir(workspace.home / "runs" / id)
 
     def events(self) -> list[Record]:
-        """Every record that is in the log now, with its offset."""
+        """Return every record in the log, with its offset."""
         return [{"at": at, **record} for at, record in read_all(self.run_dir.log_path)]
 
     def kind(self, kind: str) -> list[Record]:
         return [record for record in self.events() if record["kind"] == kind]
 
     def losses(self) -> dict[int, float]:
-        """Loss by step as a reader of the log sees it: where a restart repeats steps, the latest attempt wins."""
+        """Return step → loss as a reader of the log sees it: of repeated steps the latest attempt counts."""
         losses: dict[int, float] = {}
         for record in self.events():
             if record["kind"] == "start":
@@ -94,40 +94,40 @@ class Run:
         return losses
 
     def status(self) -> Record:
-        return dict(json.loads(self.world.run("status", self.id, "--json").stdout))
+        return dict(json.loads(self.workspace.run("status", self.id, "--json").stdout))
 
     def phase(self) -> str | None:
-        """The phase the log speaks of last."""
+        """Return the last phase in the log."""
         states = self.kind("state")
         return states[-1]["phase"] if states else None
 
-    def who(self, role: str) -> Record | None:
-        """Pid and start time of the living ``trainer`` or ``supervisor``."""
-        who = self.run_dir.state().get(role)
-        return who if is_alive(who) else None
+    def process(self, role: str) -> Record | None:
+        """Return pid and start time of the live ``trainer`` or ``supervisor``, or None."""
+        process = self.run_dir.state().get(role)
+        return process if is_alive(process) else None
 
     def pid(self, role: str) -> int:
-        return int(wait_for(f"a living {role}", lambda: self.who(role))["pid"])
+        return int(wait_for(f"a live {role}", lambda: self.process(role))["pid"])
 
     def kill(self, role: str, number: signal.Signals = signal.SIGKILL) -> int:
-        """Send the signal and, where it kills, return when the process is gone."""
-        who = wait_for(f"a living {role}", lambda: self.who(role))
-        os.kill(who["pid"], number)
+        """Send the signal; for SIGKILL return when the process is gone."""
+        process = wait_for(f"a live {role}", lambda: self.process(role))
+        os.kill(process["pid"], number)
         if number == signal.SIGKILL:
-            wait_for(f"the end of the {role}", lambda: not is_alive(who))
-        return int(who["pid"])
+            wait_for(f"the end of the {role}", lambda: not is_alive(process))
+        return int(process["pid"])
 
     def kill_both(self) -> None:
-        """Trainer and supervisor at once: held, the one cannot call for another of the other."""
+        """Kill trainer and supervisor together: the stopped trainer cannot start another supervisor."""
         self.kill("trainer", signal.SIGSTOP)
         self.kill("supervisor")
         self.kill("trainer")
 
     def wait_step(self, step: int, attempt: int = 1) -> Record:
-        """The record of ``step`` (or the first one behind it) of ``attempt`` or a later one."""
+        """Wait for the record of ``step``, or the first after it, of ``attempt`` or a later one."""
         at = 0
 
-        def look() -> Record | None:
+        def poll() -> Record | None:
             nonlocal at
             for offset, record in read_all(self.run_dir.log_path, at):
                 at = offset + 1
@@ -135,31 +135,31 @@ class Run:
                     return record
             return None
 
-        return wait_for(f"step {step} of attempt {attempt} of {self.id} ({self.phase()})", look)
+        return wait_for(f"step {step} of attempt {attempt} of {self.id} ({self.phase()})", poll)
 
-    def reached(self, step: int, patience: float = 5.0) -> bool:
-        """Whether the run comes to ``step`` within a few seconds."""
-        deadline = time.monotonic() + patience
+    def reaches(self, step: int, timeout: float = 5.0) -> bool:
+        """Whether the run reaches ``step`` within ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
         while (self.run_dir.state().get("step") or 0) < step and not self.run_dir.ended():
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.01)
         return True
 
-    def wait_end(self, phase: str = "finished", patience: float = DEADLINE) -> Record:
-        """Wait for the run's end and its supervisor's; the status then."""
+    def wait_end(self, phase: str = "finished", timeout: float = DEADLINE) -> Record:
+        """Wait until the run has ended and its supervisor has exited; return the status."""
 
-        def over() -> bool:
-            return self.run_dir.ended() and self.who("supervisor") is None
+        def has_ended() -> bool:
+            return self.run_dir.ended() and self.process("supervisor") is None
 
-        wait_for(f"the end of {self.id}", over, patience)
+        wait_for(f"the end of {self.id}", has_ended, timeout)
         status = self.status()
         console = self.run_dir.console_path.read_text() if self.run_dir.console_path.exists() else ""
         assert status["phase"] == phase, f"{status}\n{console}"
         return status
 
     def weights(self, step: int = STEPS) -> bytes:
-        return (self.world.out / self.run_dir.name / f"ckpt_step_{step}" / "model.safetensors").read_bytes()
+        return (self.workspace.out / self.run_dir.name / f"ckpt_step_{step}" / "model.safetensors").read_bytes()
 
 
 def output(process: subprocess.Popen[str]) -> IO[str]:
@@ -168,8 +168,8 @@ def output(process: subprocess.Popen[str]) -> IO[str]:
     return process.stdout
 
 
-class World:
-    """A home, shards, a profile and a folder for checkpoints, and the command that works on them."""
+class Workspace:
+    """A home, shards, a profile, a folder for checkpoints, and the command that uses them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -180,7 +180,7 @@ class World:
             **os.environ,
             "MLA_TUI_HOME": str(self.home),
             "XDG_CONFIG_HOME": str(root / "config"),
-            # One thread and no card: the same arithmetic on every machine, and two tests share two cores.
+            # One thread and no GPU: the same arithmetic on every machine, and two tests share two cores.
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
         }
@@ -189,7 +189,7 @@ class World:
         self.write_profile()
 
     def write_profile(self, extra: str = "", **train: Any) -> None:
-        """The profile ``nano``, its ``[train]`` changed by ``train``; ``extra`` is TOML that follows it."""
+        """Write the profile ``nano`` with ``train`` changed in its ``[train]`` and the TOML ``extra`` at its end."""
         tables: dict[str, dict[str, Any]] = {
             **PROFILE,
             "data": {"root": str(self.data)},
@@ -204,14 +204,14 @@ class World:
         return Run(self, id)
 
     def start(self, *args: object, **options: Any) -> subprocess.Popen[str]:
-        """A command in the background, its output in pipes."""
+        """Start a command in the background, its output in pipes."""
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(
             [str(self.command), *map(str, args)], env=self.env, cwd=self.root, text=True, **{**pipes, **options}
         )
 
     def run(self, *args: object, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-        """A command to its end; the test fails where it ends with another code."""
+        """Run a command to its end; the test fails where it exits with another code."""
         process = self.start(*args, **options)
         try:
             out, err = process.communicate(timeout=DEADLINE)
@@ -222,13 +222,13 @@ class World:
         assert process.returncode == code, f"{args} → {process.returncode}\n{out}\n{err}"
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def refused(self, *command: object, code: int, said: str) -> None:
-        """The command ends with ``code`` and one line on stderr that says ``said``, and everything is as it was."""
+    def assert_refused(self, *command: object, code: int, message: str) -> None:
+        """Assert that the command exits with ``code``, prints only one line with ``message``, and changes nothing."""
         before = sorted(self.root.rglob("*"))
-        told = self.run(*command, code=code)
-        assert len(told.stderr.splitlines()) == 1, told.stderr
-        assert said in told.stderr
-        assert told.stdout == ""
+        done = self.run(*command, code=code)
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert message in done.stderr
+        assert done.stdout == ""
         assert sorted(self.root.rglob("*")) == before
         assert self.processes() == []
 
@@ -238,11 +238,11 @@ class World:
         return Run(self, self.run("launch", "-p", "nano", *names, *args).stdout.strip())
 
     def train(self, *args: object, name: str = "run") -> str:
-        """Train to the end in the foreground; what it printed."""
+        """Train to the end in the foreground; return the output."""
         return self.run("train", "-p", "nano", "--name", name, *args).stdout
 
     def processes(self) -> list[psutil.Process]:
-        """Everything alive that was started in this world."""
+        """Return every live process that was started in this workspace."""
         mine = []
         for process in psutil.process_iter():
             try:
@@ -253,7 +253,7 @@ class World:
         return mine
 
     def close(self) -> None:
-        """End everything that was started here: trainers and supervisors revive each other, so until none is left."""
+        """Kill every process of this workspace, until none is left: trainers and supervisors restart each other."""
         deadline = time.monotonic() + DEADLINE
         while found := self.processes():
             for process in found:
@@ -267,29 +267,29 @@ class World:
 
 
 class WaitFor(Protocol):
-    """The fixture ``wait_for``: waits until ``look`` gives something true and returns it."""
+    """The fixture ``wait_for``: waits for a true value of ``poll`` and returns it."""
 
-    def __call__(self, what: str, look: Callable[[], T | None], patience: float = DEADLINE) -> T: ...
+    def __call__(self, what: str, poll: Callable[[], T | None], timeout: float = DEADLINE) -> T: ...
 
 
 Terminals = Callable[..., Terminal]
-MakeWorld = Callable[[], World]
+MakeWorkspace = Callable[[], Workspace]
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    here = World(tmp_path)
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    here = Workspace(tmp_path)
     yield here
     here.close()
 
 
 @pytest.fixture
-def terminals(world: World) -> Iterator[Terminals]:
-    """Opens terminals, each a tmux server of its own; of the test's world, or of another."""
+def terminals(workspace: Workspace) -> Iterator[Terminals]:
+    """Opens terminals, each a tmux server of its own, in the test's workspace or another one."""
     opened: list[Terminal] = []
 
-    def new(of: World | None = None) -> Terminal:
-        opened.append(Terminal(of or world, wait_for))
+    def new(of: Workspace | None = None) -> Terminal:
+        opened.append(Terminal(of or workspace, wait_for))
         return opened[-1]
 
     yield new
@@ -298,9 +298,9 @@ def terminals(world: World) -> Iterator[Terminals]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """The run of the profile ``nano`` that nobody disturbed, finished."""
-    here = World(tmp_path_factory.mktemp("undisturbed"))
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """A finished run of the profile ``nano`` that nothing disturbed: the one others must equal."""
+    here = Workspace(tmp_path_factory.mktemp("reference"))
     try:
         run = here.launch()
         run.wait_end()
@@ -310,12 +310,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 @pytest.fixture(scope="module")
-def make_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeWorld]:
-    """Worlds that several tests of a module share."""
-    made: list[World] = []
+def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeWorkspace]:
+    """Creates workspaces that several tests of a module share."""
+    made: list[Workspace] = []
 
-    def make() -> World:
-        made.append(World(tmp_path_factory.mktemp("world")))
+    def make() -> Workspace:
+        made.append(Workspace(tmp_path_factory.mktemp("workspace")))
         return made[-1]
 
     yield make

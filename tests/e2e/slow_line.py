@@ -1,7 +1,7 @@
-"""``python slow_line.py SECONDS FILE COMMAND…``: a terminal at the far end of a slow line.
+"""Runs a command behind a slow connection: ``python slow_line.py SECONDS FILE COMMAND…``.
 
-COMMAND runs on a terminal of its own; what is typed reaches it SECONDS later, and so does what it writes reach us. FILE
-gets how many bytes it has written. This stands between a real terminal and the app as ssh does.
+COMMAND runs on a terminal of its own; its input and its output arrive SECONDS later. FILE receives the number of bytes
+it has written. It sits between a real terminal and the app, as ssh does.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from fcntl import ioctl
 from pathlib import Path
 
 
-class Way:
-    """One direction: what was read from ``source`` is written to ``target`` when its time has come."""
+class DelayedPipe:
+    """One direction: bytes read from ``source`` are written to ``target`` after ``delay`` seconds."""
 
     def __init__(self, source: int, target: int, delay: float) -> None:
         self.source, self.target, self.delay = source, target, delay
-        self.under_way: deque[tuple[float, bytes]] = deque()
+        self.pending: deque[tuple[float, bytes]] = deque()
         self.total = 0
 
-    def take(self) -> bool:
-        """Whether there is more to come."""
+    def read(self) -> bool:
+        """Read once; return whether there may be more."""
         try:
             data = os.read(self.source, 1 << 16)
-        except OSError:  # Linux ends a terminal without a writer with an error
+        except OSError:  # Linux reports the end of a terminal as an error
             data = b""
-        self.under_way.append((time.monotonic() + self.delay, data))
+        self.pending.append((time.monotonic() + self.delay, data))
         self.total += len(data)
         return bool(data)
 
     def deliver(self) -> None:
-        while self.under_way and self.under_way[0][0] <= time.monotonic():
-            data = self.under_way.popleft()[1]
+        while self.pending and self.pending[0][0] <= time.monotonic():
+            data = self.pending.popleft()[1]
             while data:
                 data = data[os.write(self.target, data) :]
 
     def wait(self) -> float | None:
-        """Seconds until the next delivery."""
-        return max(self.under_way[0][0] - time.monotonic(), 0.0) if self.under_way else None
+        """Return the seconds until the next delivery, None without one."""
+        return max(self.pending[0][0] - time.monotonic(), 0.0) if self.pending else None
 
 
 def main(delay: float, counted: Path, argv: list[str]) -> int:
@@ -59,25 +59,25 @@ def main(delay: float, counted: Path, argv: list[str]) -> int:
     signal.signal(signal.SIGWINCH, resize)
     before = termios.tcgetattr(0)
     tty.setraw(0)
-    # The new session's first terminal is its controlling one, as under sshd.
+    # The first terminal of the new session becomes its controlling terminal, as under sshd.
     start = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
     app = subprocess.Popen(
         [sys.executable, "-c", start, *argv], stdin=there, stdout=there, stderr=there, start_new_session=True
     )
     os.close(there)
-    typed, shown = Way(0, here, delay), Way(here, 1, delay)
-    going = True
+    typed, shown = DelayedPipe(0, here, delay), DelayedPipe(here, 1, delay)
+    running = True
     try:
-        while going or shown.under_way:
-            waits = [wait for way in (typed, shown) if (wait := way.wait()) is not None]
-            ears = [0, here] if going else []
-            heard = select.select(ears, [], [], min(waits, default=None))[0]
-            if 0 in heard:
-                typed.take()
-            if here in heard:
-                going = shown.take()
+        while running or shown.pending:
+            waits = [wait for pipe in (typed, shown) if (wait := pipe.wait()) is not None]
+            sources = [0, here] if running else []
+            ready = select.select(sources, [], [], min(waits, default=None))[0]
+            if 0 in ready:
+                typed.read()
+            if here in ready:
+                running = shown.read()
                 counted.write_text(str(shown.total))
-            if going:
+            if running:
                 typed.deliver()
             shown.deliver()
     finally:

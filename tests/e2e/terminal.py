@@ -1,4 +1,4 @@
-"""A real terminal multiplexer for tests: what the app shows in it, and people who come to it and leave."""
+"""Runs the app in a real tmux for tests: reads its screen, sends keys, attaches and detaches clients."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Size = tuple[int, int]
 
 
 class Client:
-    """A program on a terminal of ``size`` whose screen nobody looks at."""
+    """A program on a terminal of ``size`` whose output is discarded."""
 
     def __init__(self, argv: Sequence[str], env: dict[str, str], size: Size) -> None:
         self._fd, theirs = pty.openpty()
@@ -40,7 +40,7 @@ class Client:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        """Until the terminal is closed on either side."""
+        """Read until the terminal is closed on either side."""
         while self._stop not in select.select([self._fd, self._stop], [], [])[0]:
             try:
                 os.read(self._fd, 1 << 16)
@@ -49,13 +49,13 @@ class Client:
         os.close(self._fd)
 
     def drop(self) -> None:
-        """The terminal is gone, as when ssh drops."""
+        """Close the terminal, as a lost ssh connection does."""
         os.write(self._wake, b"x")
         self.process.wait(30)
 
 
 class Home(Protocol):
-    """What a terminal needs to know of the ``World`` that its commands are run in."""
+    """What a terminal needs of the ``Workspace`` in which its commands run."""
 
     env: dict[str, str]
     root: Path
@@ -65,25 +65,25 @@ class Home(Protocol):
 class Terminal:
     """A tmux server of its own with one session."""
 
-    def __init__(self, world: Home, wait_for: WaitFor) -> None:
-        self.world = world
+    def __init__(self, workspace: Home, wait_for: WaitFor) -> None:
+        self.workspace = workspace
         self.wait_for = wait_for
         self.folder = Path(tempfile.mkdtemp(prefix="mla-tmux-"))  # short: a socket's path has 107 bytes
-        self.env = {**world.env, "TMUX_TMPDIR": str(self.folder), "LC_ALL": "C.UTF-8", "TERM": "xterm-256color"}
+        self.env = {**workspace.env, "TMUX_TMPDIR": str(self.folder), "LC_ALL": "C.UTF-8", "TERM": "xterm-256color"}
         self.env.pop("TMUX", None)
 
     def tmux(self, *args: str, check: bool = True) -> str:
         argv = ["tmux", "-u", "-L", "mla", "-f", "/dev/null", *args]
-        told = subprocess.run(argv, env=self.env, cwd=self.world.root, capture_output=True, text=True, timeout=30)
-        assert not check or told.returncode == 0, told.stderr
-        return told.stdout
+        done = subprocess.run(argv, env=self.env, cwd=self.workspace.root, capture_output=True, text=True, timeout=30)
+        assert not check or done.returncode == 0, done.stderr
+        return done.stdout
 
     def open(self, *args: str, size: Size = (80, 24), through: Sequence[str] = ()) -> int:
-        """Start ``mla-tui`` in a session, or in another pane beside the first; returns its pid.
+        """Start ``mla-tui`` in a session, or in another pane of it; return its pid.
 
-        ``through`` is a command that starts it.
+        ``through`` is a command that runs it.
         """
-        command = [*through, str(self.world.command), *args]
+        command = [*through, str(self.workspace.command), *args]
         if self.tmux("list-sessions", check=False):
             return int(self.tmux("split-window", "-t", "mla", "-v", "-P", "-F", "#{pane_pid}", *command))
         width, height = map(str, size)
@@ -99,7 +99,7 @@ class Terminal:
         return self.tmux("capture-pane", "-p", "-t", f"mla:0.{pane}")
 
     def escapes(self) -> str:
-        """The screen with the escape sequences of its colours."""
+        """Return the screen with the escape sequences of its colours."""
         return self.tmux("capture-pane", "-e", "-N", "-p", "-t", "mla:0.0")
 
     def resize(self, size: Size) -> None:
@@ -107,32 +107,32 @@ class Terminal:
         self.tmux("resize-window", "-t", "mla", "-x", width, "-y", height)
 
     def client(self, size: Size) -> Client:
-        """Somebody who attaches to the session from a terminal of their own; the window takes its size."""
+        """Attach a client with a terminal of its own; the window takes its size."""
         return Client(["tmux", "-u", "-L", "mla", "attach", "-t", "mla"], self.env, size)
 
     def wait_text(self, pattern: str, pane: int = 0) -> re.Match[str]:
-        """The first match of ``pattern`` on the screen."""
+        """Wait for ``pattern`` on the screen; return its first match."""
         seen = ""
 
-        def look() -> re.Match[str] | None:
+        def poll() -> re.Match[str] | None:
             nonlocal seen
             seen = self.text(pane)
-            time.sleep(0.05)  # asking a terminal a hundred times a second takes the cores from the run
+            time.sleep(0.05)  # polling tmux more often would take the cores from the run
             return re.search(pattern, seen)
 
         try:
-            return self.wait_for(f"{pattern!r} on the screen", look)
+            return self.wait_for(f"{pattern!r} on the screen", poll)
         except BaseException:
             print(seen)
             raise
 
     def wait_end(self, pane: int = 0) -> None:
-        """Wait for the pane's program to end; it must have left nothing on the screen.
+        """Wait for the pane's program to exit; assert that it left no traceback on the screen.
 
-        Not by its exit status: tmux 3.3 sometimes misses the signal that tells it of one.
+        Its exit status is not used: tmux 3.3 sometimes misses the signal that reports it.
         """
-        look = ["display-message", "-p", "-t", f"mla:0.{pane}", "#{pane_dead}"]
-        self.wait_for("the end of the app", lambda: self.tmux(*look).strip() == "1")
+        query = ["display-message", "-p", "-t", f"mla:0.{pane}", "#{pane_dead}"]
+        self.wait_for("the end of the app", lambda: self.tmux(*query).strip() == "1")
         assert "Traceback" not in self.text(pane)
 
     def close(self) -> None:

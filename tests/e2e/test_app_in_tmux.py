@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.host.process import start_ticks
-from tests.e2e.conftest import Run, Terminals, WaitFor, World
+from tests.e2e.conftest import Run, Terminals, WaitFor, Workspace
 from tests.e2e.terminal import LOSS, Terminal
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
@@ -34,9 +34,9 @@ def shown_step(terminal: Terminal) -> int:
 
 
 def test_a_session_is_left_and_taken_up_again_at_another_size(
-    world: World, terminals: Terminals, wait_for: WaitFor
+    workspace: Workspace, terminals: Terminals, wait_for: WaitFor
 ) -> None:
-    run = world.launch(*LIVE)
+    run = workspace.launch(*LIVE)
     terminal = terminals()
     app = terminal.open("attach", run.id)
     first = terminal.client((100, 30))
@@ -56,10 +56,10 @@ def test_a_session_is_left_and_taken_up_again_at_another_size(
 
 
 def test_a_terminal_that_changes_its_size_again_and_again(
-    world: World, terminals: Terminals, wait_for: WaitFor
+    workspace: Workspace, terminals: Terminals, wait_for: WaitFor
 ) -> None:
     """Also where somebody has exported a size."""
-    run = world.launch(*LIVE)
+    run = workspace.launch(*LIVE)
     terminal = terminals()
     terminal.env |= {"COLUMNS": "80", "LINES": "24"}
     terminal.open("attach", run.id)
@@ -79,10 +79,10 @@ def test_a_terminal_that_changes_its_size_again_and_again(
     terminal.wait_end()
 
 
-def test_a_copy_is_the_multiplexers_newest_buffer(undisturbed: Run, terminals: Terminals, wait_for: WaitFor) -> None:
+def test_a_copy_is_the_multiplexers_newest_buffer(reference: Run, terminals: Terminals, wait_for: WaitFor) -> None:
     """It has no other way to the clipboard: tmux by its default refuses to set it for a program."""
-    terminal = terminals(undisturbed.world)
-    terminal.open("attach", undisturbed.id)
+    terminal = terminals(reference.workspace)
+    terminal.open("attach", reference.id)
     terminal.wait_text(ALL)
     terminal.keys("v", "C")
     wait_for("the copy", lambda: terminal.tmux("show-buffer", check=False).startswith("step\t"))
@@ -116,12 +116,10 @@ def typed_over(terminal: Terminal, run: Run, seconds: float, counted: Path) -> t
     return screens, int(counted.read_text())
 
 
-def test_a_line_of_two_fifths_of_a_second_garbles_nothing(
-    undisturbed: Run, terminals: Terminals, tmp_path: Path
-) -> None:
+def test_a_line_of_two_fifths_of_a_second_garbles_nothing(reference: Run, terminals: Terminals, tmp_path: Path) -> None:
     """200 ms each way, against none: the same keys give the same screens, for no more bytes."""
-    prompt, sent = typed_over(terminals(undisturbed.world), undisturbed, 0.0, tmp_path / "prompt")
-    late, sent_late = typed_over(terminals(undisturbed.world), undisturbed, 0.2, tmp_path / "late")
+    prompt, sent = typed_over(terminals(reference.workspace), reference, 0.0, tmp_path / "prompt")
+    late, sent_late = typed_over(terminals(reference.workspace), reference, 0.2, tmp_path / "late")
     assert late == prompt
     assert sent_late < 1.2 * sent
 
@@ -132,10 +130,10 @@ def test_a_line_of_two_fifths_of_a_second_garbles_nothing(
     ids=lambda value: None if value in ("2", "[25]") else value,
 )
 def test_every_common_terminal_shows_a_run_in_colours_it_has(
-    term: str, beyond: str, undisturbed: Run, terminals: Terminals
+    term: str, beyond: str, reference: Run, terminals: Terminals
 ) -> None:
-    terminal = terminals(undisturbed.world)
-    terminal.open("attach", undisturbed.id, through=["env", "-u", "COLORTERM", f"TERM={term}"])
+    terminal = terminals(reference.workspace)
+    terminal.open("attach", reference.id, through=["env", "-u", "COLORTERM", f"TERM={term}"])
     terminal.wait_text(ALL)
     shown = terminal.escapes()
     assert re.search(r"\x1b\[[\d;]*[34]\d", shown), "no colour at all"
@@ -144,9 +142,9 @@ def test_every_common_terminal_shows_a_run_in_colours_it_has(
     terminal.wait_end()
 
 
-def test_without_colours_a_run_is_told_by_words_and_weight(undisturbed: Run, terminals: Terminals) -> None:
-    terminal = terminals(undisturbed.world)
-    terminal.open("attach", undisturbed.id, through=["env", "NO_COLOR=1"])
+def test_without_colours_a_run_is_told_by_words_and_weight(reference: Run, terminals: Terminals) -> None:
+    terminal = terminals(reference.workspace)
+    terminal.open("attach", reference.id, through=["env", "NO_COLOR=1"])
     terminal.wait_text(ALL)
     for red, green, blue in re.findall(r"[34]8;2;(\d+);(\d+);(\d+)", terminal.escapes()):
         assert red == green == blue
@@ -154,9 +152,9 @@ def test_without_colours_a_run_is_told_by_words_and_weight(undisturbed: Run, ter
     terminal.wait_end()
 
 
-def test_a_run_followed_as_plain_lines(undisturbed: Run, terminals: Terminals) -> None:
-    terminal = terminals(undisturbed.world)
-    terminal.open("watch", undisturbed.id)
+def test_a_run_followed_as_plain_lines(reference: Run, terminals: Terminals) -> None:
+    terminal = terminals(reference.workspace)
+    terminal.open("watch", reference.id)
     terminal.wait_text("finished")
     terminal.wait_end()
     assert "\x1b[" not in terminal.escapes()

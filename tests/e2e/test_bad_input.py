@@ -10,113 +10,113 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from tests.e2e.conftest import Run, World
+from tests.e2e.conftest import Run, Workspace
 
 Args = tuple[object, ...]
 
 
-def train_shard(world: World) -> Path:
-    return world.data / "phase1" / "train" / "phase1-train-000.bin"
+def train_shard(workspace: Workspace) -> Path:
+    return workspace.data / "phase1" / "train" / "phase1-train-000.bin"
 
 
-def no_data(world: World) -> Args:
-    return ("-s", f"data.root={world.root / 'nowhere'}")
+def no_data(workspace: Workspace) -> Args:
+    return ("-s", f"data.root={workspace.root / 'nowhere'}")
 
 
-def no_phase(world: World) -> Args:
+def no_phase(workspace: Workspace) -> Args:
     return ("-s", "data.phase=phase9")
 
 
-def empty_shard(world: World) -> None:
-    train_shard(world).write_bytes(b"")
+def empty_shard(workspace: Workspace) -> None:
+    train_shard(workspace).write_bytes(b"")
 
 
-def odd_bytes(world: World) -> None:
-    train_shard(world).write_bytes(bytes(20_001))
+def odd_bytes(workspace: Workspace) -> None:
+    train_shard(workspace).write_bytes(bytes(20_001))
 
 
-def cut_header(world: World) -> None:
+def cut_header(workspace: Workspace) -> None:
     header = np.zeros(256, "<i4")
     header[:3] = 20240520, 1, 5000
-    train_shard(world).write_bytes(header.tobytes() + bytes(9_000))
+    train_shard(workspace).write_bytes(header.tobytes() + bytes(9_000))
 
 
-def no_validation(world: World) -> None:
-    (world.data / "phase1" / "val" / "phase1-val-000.bin").unlink()
+def no_validation(workspace: Workspace) -> None:
+    (workspace.data / "phase1" / "val" / "phase1-val-000.bin").unlink()
 
 
-def long_context(world: World) -> Args:
+def long_context(workspace: Workspace) -> Args:
     return ("-s", "context=30000")
 
 
-def unknown_key(world: World) -> Args:
+def unknown_key(workspace: Workspace) -> Args:
     return ("-s", "batch.mirco=2")
 
 
-def unknown_key_in_the_profile(world: World) -> None:
-    world.write_profile("[batches]\nmicro = 2\n")
+def unknown_key_in_the_profile(workspace: Workspace) -> None:
+    workspace.write_profile("[batches]\nmicro = 2\n")
 
 
-def broken_profile(world: World) -> None:
-    world.profile.write_text("[model\n")
+def broken_profile(workspace: Workspace) -> None:
+    workspace.profile.write_text("[model\n")
 
 
-def not_in_range(world: World) -> Args:
+def not_in_range(workspace: Workspace) -> Args:
     return ("-s", "micro=0")
 
 
-def not_dividing(world: World) -> Args:
+def not_dividing(workspace: Workspace) -> Args:
     return ("-s", "micro=3")
 
 
-def not_a_number(world: World) -> Args:
+def not_a_number(workspace: Workspace) -> Args:
     return ("-s", "steps=many")
 
 
-def file_in_the_way(world: World) -> None:
-    (world.root / "models").write_text("")
+def file_in_the_way(workspace: Workspace) -> None:
+    (workspace.root / "models").write_text("")
 
 
-def deepspeed_with_muon(world: World) -> Args:
+def deepspeed_with_muon(workspace: Workspace) -> Args:
     return ("--backend", "deepspeed", "-s", "optim.name=muon")
 
 
-def mlx_with_8_bit_states(world: World) -> Args:
+def mlx_with_8_bit_states(workspace: Workspace) -> Args:
     return ("--backend", "mlx", "-s", "strategy=states8bit")
 
 
-def a_contradicting_deepspeed_file(world: World) -> Args:
-    (world.root / "ds.json").write_text('{"gradient_clipping": 7}')
+def a_contradicting_deepspeed_file(workspace: Workspace) -> Args:
+    (workspace.root / "ds.json").write_text('{"gradient_clipping": 7}')
     return ("--backend", "deepspeed", "-s", "deepspeed_config=ds.json")
 
 
-def resume_of_nothing(world: World) -> Args:
+def resume_of_nothing(workspace: Workspace) -> Args:
     return ("--resume", "latest")
 
 
-def resume_of_no_checkpoint(world: World) -> Args:
-    (world.root / "elsewhere").mkdir()
-    return ("--resume", world.root / "elsewhere")
+def resume_of_no_checkpoint(workspace: Workspace) -> Args:
+    (workspace.root / "elsewhere").mkdir()
+    return ("--resume", workspace.root / "elsewhere")
 
 
-def init_from_nothing(world: World) -> Args:
-    return ("--init-from", world.root / "nowhere")
+def init_from_nothing(workspace: Workspace) -> Args:
+    return ("--init-from", workspace.root / "nowhere")
 
 
-def resume_and_init(world: World) -> Args:
-    return ("--resume", "latest", "--init-from", world.root)
+def resume_and_init(workspace: Workspace) -> Args:
+    return ("--resume", "latest", "--init-from", workspace.root)
 
 
-def three_ranks(world: World) -> Args:
+def three_ranks(workspace: Workspace) -> Args:
     return ("-s", "gpus_per_node=3")
 
 
-def offload(world: World) -> Args:
+def offload(workspace: Workspace) -> Args:
     return ("--backend", "torch", "-s", "strategy=offload")
 
 
 class Case(NamedTuple):
-    make: Callable[[World], Args | None]
+    make: Callable[[Workspace], Args | None]
     said: str  # what the line must name
     code: int
 
@@ -150,14 +150,14 @@ CASES = [
 
 @pytest.mark.parametrize("command", ["launch", "train"])
 @pytest.mark.parametrize("case", CASES, ids=[case.make.__name__ for case in CASES])
-def test_a_mistake_is_told_in_one_line(world: World, command: str, case: Case) -> None:
-    args = case.make(world) or ()
-    world.refused(command, "-p", "nano", "--name", "run", *args, code=case.code, said=case.said)
+def test_a_mistake_is_told_in_one_line(workspace: Workspace, command: str, case: Case) -> None:
+    args = case.make(workspace) or ()
+    workspace.assert_refused(command, "-p", "nano", "--name", "run", *args, code=case.code, message=case.said)
 
 
 @pytest.mark.parametrize("command", ["launch", "train", "plan"])
-def test_an_unknown_profile_is_told_with_the_nearest(world: World, command: str) -> None:
-    world.refused(command, "-p", "nanno", code=2, said="did you mean nano?")
+def test_an_unknown_profile_is_told_with_the_nearest(workspace: Workspace, command: str) -> None:
+    workspace.assert_refused(command, "-p", "nanno", code=2, message="did you mean nano?")
 
 
 @pytest.mark.parametrize(
@@ -165,84 +165,84 @@ def test_an_unknown_profile_is_told_with_the_nearest(world: World, command: str)
     [("ls", "extra"), ("nonsense",), ("launch", "--nonsense"), ("status",), ("watch", "x", "--from", "here")],
     ids=" ".join,
 )
-def test_a_wrong_command_line_is_a_usage_error(world: World, command: tuple[str, ...]) -> None:
-    told = world.run(*command, code=2)
+def test_a_wrong_command_line_is_a_usage_error(workspace: Workspace, command: tuple[str, ...]) -> None:
+    told = workspace.run(*command, code=2)
     assert told.stderr.startswith("usage: mla-tui")
     assert "Traceback" not in told.stderr
 
 
 @pytest.mark.parametrize("name", ["a/b", ".hidden", "", ".."])
-def test_a_name_is_a_plain_word(world: World, name: str) -> None:
-    world.refused("launch", "-p", "nano", "--name", name, code=1, said="--name")
+def test_a_name_is_a_plain_word(workspace: Workspace, name: str) -> None:
+    workspace.assert_refused("launch", "-p", "nano", "--name", name, code=1, message="--name")
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])
-def test_a_name_that_holds_checkpoints_is_taken(undisturbed: Run, command: str) -> None:
-    world = undisturbed.world
-    told = world.run(command, "-p", "nano", "--name", "run", code=1)
+def test_a_name_that_holds_checkpoints_is_taken(reference: Run, command: str) -> None:
+    workspace = reference.workspace
+    told = workspace.run(command, "-p", "nano", "--name", "run", code=1)
     assert len(told.stderr.splitlines()) == 1
     assert "holds checkpoints of an earlier run" in told.stderr
 
 
-def test_going_on_from_an_earlier_checkpoint_needs_a_folder_of_its_own(undisturbed: Run) -> None:
-    world = undisturbed.world
-    told = world.run("launch", "--resume", world.out / "run" / "ckpt_step_200", "--name", "run", code=1)
+def test_going_on_from_an_earlier_checkpoint_needs_a_folder_of_its_own(reference: Run) -> None:
+    workspace = reference.workspace
+    told = workspace.run("launch", "--resume", workspace.out / "run" / "ckpt_step_200", "--name", "run", code=1)
     assert len(told.stderr.splitlines()) == 1
     assert "later checkpoints, up to step 240" in told.stderr
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])
-def test_a_name_that_a_living_run_writes_to_is_taken(world: World, command: str) -> None:
-    run = world.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
+def test_a_name_that_a_living_run_writes_to_is_taken(workspace: Workspace, command: str) -> None:
+    run = workspace.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
     if command == "train":  # it knows of the run by the lock on the folder
         run.wait_step(1)
-    told = world.run(command, "-p", "nano", "--name", "run", code=1)
+    told = workspace.run(command, "-p", "nano", "--name", "run", code=1)
     assert len(told.stderr.splitlines()) == 1
     assert "checkpoints there" in told.stderr
-    assert [path.name for path in (world.home / "runs").iterdir()] == [run.id]
+    assert [path.name for path in (workspace.home / "runs").iterdir()] == [run.id]
 
 
-def test_a_home_that_is_a_file_is_told(world: World) -> None:
-    world.home.write_text("")
+def test_a_home_that_is_a_file_is_told(workspace: Workspace) -> None:
+    workspace.home.write_text("")
     for command in (("ls",), ("launch", "-p", "nano"), ("status", "latest")):
-        told = world.run(*command, code=1)
+        told = workspace.run(*command, code=1)
         assert len(told.stderr.splitlines()) == 1
-        assert str(world.home) in told.stderr
+        assert str(workspace.home) in told.stderr
 
 
 # -- what only the run itself can find out
 
 
-def foreign_ids(world: World) -> None:
+def foreign_ids(workspace: Workspace) -> None:
     """One id outside the vocabulary in every window, so that the first step meets it."""
     ids = np.zeros(20_000, "<u2")
     ids[::16] = 999
-    ids.tofile(train_shard(world))
+    ids.tofile(train_shard(workspace))
 
 
-def test_a_run_on_foreign_ids_fails_with_the_reason(world: World) -> None:
-    foreign_ids(world)
-    run = world.launch()
+def test_a_run_on_foreign_ids_fails_with_the_reason(workspace: Workspace) -> None:
+    foreign_ids(workspace)
+    run = workspace.launch()
     status = run.wait_end("failed")
     assert "id 999" in status["reason"]
     assert "phase1-train-000.bin" in status["reason"]
     assert status["attempt"] == 1
     assert "Traceback" not in run.run_dir.console_path.read_text()
-    world.run("watch", run.id, code=1)
+    workspace.run("watch", run.id, code=1)
 
 
-def test_training_on_foreign_ids_fails_in_one_line(world: World) -> None:
-    foreign_ids(world)
-    told = world.run("train", "-p", "nano", code=1)
+def test_training_on_foreign_ids_fails_in_one_line(workspace: Workspace) -> None:
+    foreign_ids(workspace)
+    told = workspace.run("train", "-p", "nano", code=1)
     assert len(told.stderr.splitlines()) == 1
     assert "id 999" in told.stderr
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
-def test_a_damaged_checkpoint_is_not_resumed(undisturbed: Run, tmp_path: Path, damage: str) -> None:
-    world = undisturbed.world
+def test_a_damaged_checkpoint_is_not_resumed(reference: Run, tmp_path: Path, damage: str) -> None:
+    workspace = reference.workspace
     broken = tmp_path / "ckpt_step_240"
-    shutil.copytree(world.out / "run" / "ckpt_step_240", broken)
+    shutil.copytree(workspace.out / "run" / "ckpt_step_240", broken)
     file = broken / "optimizer.safetensors"
     content = bytearray(file.read_bytes())
     if damage == "gone":
@@ -252,14 +252,14 @@ def test_a_damaged_checkpoint_is_not_resumed(undisturbed: Run, tmp_path: Path, d
     else:
         content[-10] ^= 1
         file.write_bytes(content)
-    told = world.run("train", "--resume", broken, "--name", f"from-{damage}", "-s", "steps=250", code=1)
+    told = workspace.run("train", "--resume", broken, "--name", f"from-{damage}", "-s", "steps=250", code=1)
     assert len(told.stderr.splitlines()) == 1
     assert "optimizer.safetensors: is not what was saved" in told.stderr
 
 
-def test_a_compiler_that_fails_is_named_with_the_way_out(world: World) -> None:
-    world.env |= {"CXX": str(shutil.which("false")), "TORCHINDUCTOR_CACHE_DIR": str(world.root / "cache")}
-    told = world.run("train", "-p", "nano", "--name", "run", "-s", "train.compile=on", code=1)
+def test_a_compiler_that_fails_is_named_with_the_way_out(workspace: Workspace) -> None:
+    workspace.env |= {"CXX": str(shutil.which("false")), "TORCHINDUCTOR_CACHE_DIR": str(workspace.root / "cache")}
+    told = workspace.run("train", "-p", "nano", "--name", "run", "-s", "train.compile=on", code=1)
     last = told.stderr.splitlines()[-1]
     assert last.startswith("mla-tui: train.compile: ") and last.endswith("use -s train.compile=off")
-    assert not world.out.exists()
+    assert not workspace.out.exists()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import signal
 
-from tests.e2e.conftest import WaitFor, World
+from tests.e2e.conftest import WaitFor, Workspace
 
 FORM = ("error", "tok_s", "step_s", "split_s", "peak", "warmup_s", "ceiling_flop_s", "ceiling_share", "data", "plan")
 
 
-def test_a_grid_as_json_and_nothing_left_behind(world: World) -> None:
-    before = sorted(world.root.rglob("*"))
-    done = world.run("bench", "-p", "nano", "--grid", "micro=2,8", "--steps", "2", "--json")
+def test_a_grid_as_json_and_nothing_left_behind(workspace: Workspace) -> None:
+    before = sorted(workspace.root.rglob("*"))
+    done = workspace.run("bench", "-p", "nano", "--grid", "micro=2,8", "--steps", "2", "--json")
     first, second = json.loads(done.stdout)
     assert done.stderr == ""  # no bar where nobody watches
     assert (first["changes"], second["changes"]) == ({"micro": "2"}, {"micro": "8"})
@@ -20,33 +20,33 @@ def test_a_grid_as_json_and_nothing_left_behind(world: World) -> None:
     for found in (first, second):
         assert {key for key in FORM if key in found} == set(FORM) - {"error"}
         assert found["data"] == "shards"
-    assert sorted(world.root.rglob("*")) == before
-    assert world.processes() == []
+    assert sorted(workspace.root.rglob("*")) == before
+    assert workspace.processes() == []
 
 
-def test_the_table_fits_a_terminal_and_names_what_varies(world: World) -> None:
+def test_the_table_fits_a_terminal_and_names_what_varies(workspace: Workspace) -> None:
     options = ("--grid", "micro=2", "--grid", "memory.checkpointing=none", "--grid", "train.precision=fp32")
-    told = world.run("bench", "-p", "nano", "-s", "data.root=nowhere", *options, "--steps", "1").stdout
+    told = workspace.run("bench", "-p", "nano", "-s", "data.root=nowhere", *options, "--steps", "1").stdout
     lines = told.splitlines()
     assert max(map(len, lines)) <= 79
     assert lines[0].split()[:3] == ["micro", "checkpointing", "precision"]
     assert "random tokens" in told
 
 
-def test_a_mistake_in_a_later_cell_is_told_before_the_first_is_measured(world: World) -> None:
-    world.refused("bench", "-p", "nano", "--grid", "micro=2,3", code=2, said="micro: 3")
-    world.refused("bench", "-p", "nano", "--grid", "mirco=2", code=2, said="did you mean batch.micro?")
-    world.refused("bench", "-p", "nano", "--steps", "0", code=2, said="--steps: 0 is not at least 1")
-    world.refused("bench", "-p", "nano", "-s", "context=30000", code=1, said="--synthetic")
+def test_a_mistake_in_a_later_cell_is_told_before_the_first_is_measured(workspace: Workspace) -> None:
+    workspace.assert_refused("bench", "-p", "nano", "--grid", "micro=2,3", code=2, message="micro: 3")
+    workspace.assert_refused("bench", "-p", "nano", "--grid", "mirco=2", code=2, message="did you mean batch.micro?")
+    workspace.assert_refused("bench", "-p", "nano", "--steps", "0", code=2, message="--steps: 0 is not at least 1")
+    workspace.assert_refused("bench", "-p", "nano", "-s", "context=30000", code=1, message="--synthetic")
 
 
-def test_interrupted_it_prints_what_it_has(world: World, wait_for: WaitFor) -> None:
-    bench = world.start("bench", "-p", "nano", "--grid", "seed=1,2", "--seconds", "600", "--json")
+def test_interrupted_it_prints_what_it_has(workspace: Workspace, wait_for: WaitFor) -> None:
+    bench = workspace.start("bench", "-p", "nano", "--grid", "seed=1,2", "--seconds", "600", "--json")
     wait_for(
-        "the measuring process", lambda: any("engine.train.measure.bench" in p.cmdline() for p in world.processes())
+        "the measuring process", lambda: any("engine.train.measure.bench" in p.cmdline() for p in workspace.processes())
     )
     bench.send_signal(signal.SIGINT)
     out, err = bench.communicate(timeout=30)
     assert (bench.returncode, json.loads(out)) == (130, [])
     assert err == "mla-tui: stopped; 0 of 2 measured\n"
-    wait_for("the measuring process to be gone", lambda: world.processes() == [])
+    wait_for("the measuring process to be gone", lambda: workspace.processes() == [])

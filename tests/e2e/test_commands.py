@@ -8,37 +8,37 @@ import signal
 import numpy as np
 import pytest
 
-from tests.e2e.conftest import Run, WaitFor, World, output
+from tests.e2e.conftest import Run, WaitFor, Workspace, output
 
 STEPS = 240
 LONG = ("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
 
 
 def checkpoints(run: Run) -> list[str]:
-    return sorted(path.name for path in (run.world.out / run.run_dir.name).glob("ckpt_step_*"))
+    return sorted(path.name for path in (run.workspace.out / run.run_dir.name).glob("ckpt_step_*"))
 
 
-def test_pause_holds_and_resume_goes_on(world: World, undisturbed: Run) -> None:
-    run = world.launch()
+def test_pause_holds_and_resume_goes_on(workspace: Workspace, reference: Run) -> None:
+    run = workspace.launch()
     run.wait_step(20)
-    assert "paused" in world.run("pause", run.id).stderr
+    assert "paused" in workspace.run("pause", run.id).stderr
     held = run.status()
     assert held["phase"] == "paused"
     assert run.status()["step"] == held["step"]
     assert run.events()[-1]["kind"] in ("state", "telemetry")
-    assert "running" in world.run("resume", run.id).stderr
+    assert "running" in workspace.run("resume", run.id).stderr
     run.wait_end()
-    assert run.losses() == undisturbed.losses()
+    assert run.losses() == reference.losses()
 
 
-def test_checkpoint_saves_now_and_says_where(world: World) -> None:
-    run = world.launch(*LONG)
+def test_checkpoint_saves_now_and_says_where(workspace: Workspace) -> None:
+    run = workspace.launch(*LONG)
     run.wait_step(10)
-    path = world.run("checkpoint", run.id).stdout.strip()
+    path = workspace.run("checkpoint", run.id).stdout.strip()
     (saved,) = run.kind("checkpoint")
-    assert saved["path"] == path == str(world.out / "run" / f"ckpt_step_{saved['step']}")
+    assert saved["path"] == path == str(workspace.out / "run" / f"ckpt_step_{saved['step']}")
     assert sorted(
-        json.loads((world.out / "run" / f"ckpt_step_{saved['step']}" / "manifest.json").read_text())["files"]
+        json.loads((workspace.out / "run" / f"ckpt_step_{saved['step']}" / "manifest.json").read_text())["files"]
     ) == [
         "model.safetensors",
         "optimizer.safetensors",
@@ -48,73 +48,73 @@ def test_checkpoint_saves_now_and_says_where(world: World) -> None:
     run.wait_step(saved["step"] + 5)  # and it goes on
 
 
-def test_stop_saves_and_ends(world: World) -> None:
-    run = world.launch(*LONG)
+def test_stop_saves_and_ends(workspace: Workspace) -> None:
+    run = workspace.launch(*LONG)
     run.wait_step(10)
-    assert "stopped at step" in world.run("stop", run.id).stderr
+    assert "stopped at step" in workspace.run("stop", run.id).stderr
     status = run.wait_end("stopped")
     assert checkpoints(run) == [f"ckpt_step_{status['step']}"]
     assert status["ended"] >= status["started"]
-    assert world.processes() == []
+    assert workspace.processes() == []
 
 
-def test_stop_without_saving_leaves_no_checkpoint(world: World) -> None:
-    run = world.launch(*LONG)
+def test_stop_without_saving_leaves_no_checkpoint(workspace: Workspace) -> None:
+    run = workspace.launch(*LONG)
     run.wait_step(10)
-    world.run("stop", run.id, "--no-save")
+    workspace.run("stop", run.id, "--no-save")
     run.wait_end("stopped")
     assert checkpoints(run) == []
 
 
-def test_a_paused_run_can_be_stopped(world: World) -> None:
-    run = world.launch(*LONG)
+def test_a_paused_run_can_be_stopped(workspace: Workspace) -> None:
+    run = workspace.launch(*LONG)
     run.wait_step(5)
-    world.run("pause", run.id)
-    world.run("stop", run.id)
+    workspace.run("pause", run.id)
+    workspace.run("stop", run.id)
     assert checkpoints(run) == [f"ckpt_step_{run.wait_end('stopped')['step']}"]
 
 
-def test_one_resume_ends_a_pause_however_often_it_was_asked_for(world: World, wait_for: WaitFor) -> None:
-    run = world.launch(*LONG)
+def test_one_resume_ends_a_pause_however_often_it_was_asked_for(workspace: Workspace, wait_for: WaitFor) -> None:
+    run = workspace.launch(*LONG)
     run.wait_step(5)
-    assert "asked by" in world.run("pause", run.id).stderr
-    assert "already" in world.run("pause", run.id).stderr
-    assert "does it when it goes on" in world.run("set", run.id, "micro=2").stderr
-    assert "running" in world.run("resume", run.id).stderr
+    assert "asked by" in workspace.run("pause", run.id).stderr
+    assert "already" in workspace.run("pause", run.id).stderr
+    assert "does it when it goes on" in workspace.run("set", run.id, "micro=2").stderr
+    assert "running" in workspace.run("resume", run.id).stderr
     (edit,) = wait_for("the edit", lambda: run.kind("edit"))
     run.wait_step(edit["step"] + 10)
     assert run.kind("step")[-1]["micro"] == 2
 
 
-def test_a_stop_while_it_validates_at_the_end_is_a_stop(world: World) -> None:
+def test_a_stop_while_it_validates_at_the_end_is_a_stop(workspace: Workspace) -> None:
     rng = np.random.default_rng(0)
-    val = world.data / "phase1" / "val" / "phase1-val-000.bin"
+    val = workspace.data / "phase1" / "val" / "phase1-val-000.bin"
     rng.integers(0, 256, 300_000).astype("<u2").tofile(val)
-    run = world.launch("-s", "steps=20", "-s", "val_every=1000", "-s", "val_sequences=8000")
+    run = workspace.launch("-s", "steps=20", "-s", "val_every=1000", "-s", "val_sequences=8000")
     run.wait_step(20)
-    world.run("stop", run.id)
+    workspace.run("stop", run.id)
     status = run.wait_end("stopped")
     assert (status["attempt"], checkpoints(run)) == (1, ["ckpt_step_20"])
     assert [val["step"] for val in run.kind("val")] == [0]
 
 
-def test_a_foreground_run_ends_when_nobody_reads_it(world: World) -> None:
-    train = world.start("train", "-p", "nano", "-s", "steps=1000000")
+def test_a_foreground_run_ends_when_nobody_reads_it(workspace: Workspace) -> None:
+    train = workspace.start("train", "-p", "nano", "-s", "steps=1000000")
     assert output(train).readline()
     output(train).close()
     err = train.communicate(timeout=90)[1]
     assert (train.returncode, err) == (0, "")
 
 
-def test_a_run_can_be_stopped_before_its_first_step(world: World) -> None:
-    run = world.launch(*LONG)
-    world.run("stop", run.id)
+def test_a_run_can_be_stopped_before_its_first_step(workspace: Workspace) -> None:
+    run = workspace.launch(*LONG)
+    workspace.run("stop", run.id)
     assert run.wait_end("stopped")["step"] in (None, 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_trainer_saves_and_ends(world: World, number: signal.Signals) -> None:
-    run = world.launch(*LONG)
+def test_a_signal_to_the_trainer_saves_and_ends(workspace: Workspace, number: signal.Signals) -> None:
+    run = workspace.launch(*LONG)
     run.wait_step(10)
     run.kill("trainer", number)
     status = run.wait_end("stopped")
@@ -123,103 +123,103 @@ def test_a_signal_to_the_trainer_saves_and_ends(world: World, number: signal.Sig
     assert status["attempt"] == 1
 
 
-def test_resume_goes_on_as_if_nothing_had_been(world: World, undisturbed: Run) -> None:
-    first = world.launch()
+def test_resume_goes_on_as_if_nothing_had_been(workspace: Workspace, reference: Run) -> None:
+    first = workspace.launch()
     first.wait_step(100)
-    world.run("stop", first.id)
+    workspace.run("stop", first.id)
     step = first.wait_end("stopped")["step"]
-    second = world.launch("--resume", "latest")
+    second = workspace.launch("--resume", "latest")
     second.wait_end()
     assert second.id != first.id
     assert second.kind("start")[0]["resumed_from"] == step
-    assert first.losses() | second.losses() == undisturbed.losses()
-    assert second.weights() == undisturbed.weights()
+    assert first.losses() | second.losses() == reference.losses()
+    assert second.weights() == reference.weights()
 
 
-def test_resume_of_another_run_takes_its_spec_with_it(undisturbed: Run) -> None:
+def test_resume_of_another_run_takes_its_spec_with_it(reference: Run) -> None:
     """Without a profile the checkpoint says what the run is; only the overrides differ."""
-    world = undisturbed.world
-    origin = world.out / "run" / "ckpt_step_200"
-    told = world.run("launch", "--resume", origin, "--name", "longer", "-s", "steps=250")
-    run = world.find(told.stdout.strip())
+    workspace = reference.workspace
+    origin = workspace.out / "run" / "ckpt_step_200"
+    told = workspace.run("launch", "--resume", origin, "--name", "longer", "-s", "steps=250")
+    run = workspace.find(told.stdout.strip())
     run.wait_end()
     assert sorted(run.losses()) == list(range(201, 251))
     assert run.run_dir.spec().train.steps == 250
     # The schedule stretches with the run, so only the first step, whose weights and data are the same, is too.
-    assert run.losses()[201] == undisturbed.losses()[201]
+    assert run.losses()[201] == reference.losses()[201]
 
 
-def test_a_killed_resumed_run_goes_on_from_where_it_was_resumed(world: World, undisturbed: Run) -> None:
-    first = world.launch()
+def test_a_killed_resumed_run_goes_on_from_where_it_was_resumed(workspace: Workspace, reference: Run) -> None:
+    first = workspace.launch()
     first.wait_step(100)
-    world.run("stop", first.id)
+    workspace.run("stop", first.id)
     step = first.wait_end("stopped")["step"]
-    second = world.launch("--resume", world.out / "run", "-s", "save_every=0", name="other")
+    second = workspace.launch("--resume", workspace.out / "run", "-s", "save_every=0", name="other")
     second.wait_step(step + 10)
     second.kill("trainer")
     second.wait_end()
     assert [start["resumed_from"] for start in second.kind("start")] == [step, step]
-    assert first.losses() | second.losses() == undisturbed.losses()
+    assert first.losses() | second.losses() == reference.losses()
 
 
-def test_init_from_takes_the_weights_alone(undisturbed: Run) -> None:
-    world = undisturbed.world
-    told = world.run(
-        *("launch", "-p", "nano", "--name", "second", "--init-from", world.out / "run", "-s", "steps=30"),
+def test_init_from_takes_the_weights_alone(reference: Run) -> None:
+    workspace = reference.workspace
+    told = workspace.run(
+        *("launch", "-p", "nano", "--name", "second", "--init-from", workspace.out / "run", "-s", "steps=30"),
     )
-    run = world.find(told.stdout.strip())
+    run = workspace.find(told.stdout.strip())
     run.wait_end()
     losses = run.losses()
     assert sorted(losses) == list(range(1, 31))
     assert run.kind("start")[0]["resumed_from"] is None
     # It begins with the trained weights and the first sequences, at the foot of a new warm-up.
-    assert losses[1] < undisturbed.losses()[1] / 2
-    assert run.kind("step")[0]["lr"] == undisturbed.kind("step")[0]["lr"]
-    assert run.kind("val")[0]["loss"] == undisturbed.kind("val")[-1]["loss"]
+    assert losses[1] < reference.losses()[1] / 2
+    assert run.kind("step")[0]["lr"] == reference.kind("step")[0]["lr"]
+    assert run.kind("val")[0]["loss"] == reference.kind("val")[-1]["loss"]
 
 
-def test_training_in_the_foreground_is_the_same_run(world: World, undisturbed: Run) -> None:
-    told = world.train()
+def test_training_in_the_foreground_is_the_same_run(workspace: Workspace, reference: Run) -> None:
+    told = workspace.train()
     assert f"step {STEPS}/{STEPS}" in told
-    assert (world.out / "run" / f"ckpt_step_{STEPS}" / "model.safetensors").read_bytes() == undisturbed.weights()
-    assert not (world.home / "runs").exists()
+    assert (workspace.out / "run" / f"ckpt_step_{STEPS}" / "model.safetensors").read_bytes() == reference.weights()
+    assert not (workspace.home / "runs").exists()
 
 
-def test_rm_forgets_an_ended_run_and_keeps_its_checkpoints(world: World) -> None:
-    run = world.launch(*LONG)
+def test_rm_forgets_an_ended_run_and_keeps_its_checkpoints(workspace: Workspace) -> None:
+    run = workspace.launch(*LONG)
     run.wait_step(5)
-    assert "stop it first" in world.run("rm", run.id, code=1).stderr
-    world.run("rm", "latest", code=2)
-    world.run("stop", run.id)
+    assert "stop it first" in workspace.run("rm", run.id, code=1).stderr
+    workspace.run("rm", "latest", code=2)
+    workspace.run("stop", run.id)
     run.wait_end("stopped")
     saved = checkpoints(run)
-    world.run("rm", run.id)
+    workspace.run("rm", run.id)
     assert not run.run_dir.path.exists()
     assert len(saved) == 1
-    assert (world.out / "run" / saved[0] / "model.safetensors").is_file()
-    assert json.loads(world.run("ls", "--json").stdout) == []
+    assert (workspace.out / "run" / saved[0] / "model.safetensors").is_file()
+    assert json.loads(workspace.run("ls", "--json").stdout) == []
 
 
-def test_lists_and_logs(undisturbed: Run) -> None:
-    world = undisturbed.world
-    status = undisturbed.status()
-    assert status in json.loads(world.run("ls", "--json").stdout)
-    assert undisturbed.id in world.run("ls").stdout
+def test_lists_and_logs(reference: Run) -> None:
+    workspace = reference.workspace
+    status = reference.status()
+    assert status in json.loads(workspace.run("ls", "--json").stdout)
+    assert reference.id in workspace.run("ls").stdout
     assert status["steps"] == status["step"] == STEPS
-    for text in ("run", undisturbed.id, undisturbed.id[2:]):
-        assert json.loads(world.run("status", text, "--json").stdout) == status
-    assert f"{STEPS}" in world.run("status", undisturbed.id).stdout
-    world.run("logs", undisturbed.id)
-    assert "no such run" in world.run("status", "nothing-like-it", code=1).stderr
-    assert "the app needs a terminal" in world.run("attach", undisturbed.id, code=1).stderr
+    for text in ("run", reference.id, reference.id[2:]):
+        assert json.loads(workspace.run("status", text, "--json").stdout) == status
+    assert f"{STEPS}" in workspace.run("status", reference.id).stdout
+    workspace.run("logs", reference.id)
+    assert "no such run" in workspace.run("status", "nothing-like-it", code=1).stderr
+    assert "the app needs a terminal" in workspace.run("attach", reference.id, code=1).stderr
 
 
-def test_two_launches_of_one_second_are_two_runs(world: World) -> None:
+def test_two_launches_of_one_second_are_two_runs(workspace: Workspace) -> None:
     """With --queue: the later one must not be refused where the earlier one already has the device."""
-    first, second = (world.start("launch", "-p", "nano", "--queue", "-s", "steps=2") for _ in range(2))
+    first, second = (workspace.start("launch", "-p", "nano", "--queue", "-s", "steps=2") for _ in range(2))
     told = [process.communicate(timeout=90) for process in (first, second)]
     ids = {out.strip() for out, _ in told}
     assert len(ids) == 2 and "" not in ids, told
     for id in ids:
-        world.run("watch", id)
-    assert {summary["phase"] for summary in json.loads(world.run("ls", "--json").stdout)} == {"finished"}
+        workspace.run("watch", id)
+    assert {summary["phase"] for summary in json.loads(workspace.run("ls", "--json").stdout)} == {"finished"}

@@ -15,7 +15,7 @@ import pytest
 
 from profiles.registry import load
 from tests.e2e.attack import Attacker
-from tests.e2e.conftest import Run, WaitFor, World
+from tests.e2e.conftest import Run, WaitFor, Workspace
 
 
 class Disk(NamedTuple):
@@ -39,7 +39,7 @@ MakeDisk = Callable[[Path, int], Disk]
 
 
 @pytest.fixture
-def make_disk(world: World) -> Iterator[MakeDisk]:
+def make_disk(workspace: Workspace) -> Iterator[MakeDisk]:
     """Small disks, mounted where they are wanted."""
     mounted: list[Path] = []
 
@@ -52,33 +52,33 @@ def make_disk(world: World) -> Iterator[MakeDisk]:
         return Disk(path)
 
     yield make
-    world.close()
+    workspace.close()
     for path in mounted:
         subprocess.run(["umount", str(path)], check=True)
 
 
 @pytest.fixture
-def disk(world: World, make_disk: MakeDisk) -> Disk:
+def disk(workspace: Workspace, make_disk: MakeDisk) -> Disk:
     """Where the checkpoints go, with room for four of them."""
-    return make_disk(world.out, load(str(world.profile)).model.config.params * 12 * 4)
+    return make_disk(workspace.out, load(str(workspace.profile)).model.config.params * 12 * 4)
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])
-def test_a_full_disk_is_told_before_anything_is_created(world: World, disk: Disk, command: str) -> None:
+def test_a_full_disk_is_told_before_anything_is_created(workspace: Workspace, disk: Disk, command: str) -> None:
     disk.fill()
-    world.refused(command, "-p", "nano", "--name", "run", code=1, said="GB free")
+    workspace.assert_refused(command, "-p", "nano", "--name", "run", code=1, message="GB free")
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])
-def test_a_read_only_disk_is_told_before_anything_is_created(world: World, disk: Disk, command: str) -> None:
+def test_a_read_only_disk_is_told_before_anything_is_created(workspace: Workspace, disk: Disk, command: str) -> None:
     disk.remount("ro")
-    world.refused(command, "-p", "nano", "--name", "run", code=1, said="not writable")
+    workspace.assert_refused(command, "-p", "nano", "--name", "run", code=1, message="not writable")
 
 
 def test_a_disk_that_fills_costs_a_checkpoint_and_not_the_run(
-    world: World, disk: Disk, wait_for: WaitFor, undisturbed: Run
+    workspace: Workspace, disk: Disk, wait_for: WaitFor, reference: Run
 ) -> None:
-    run = world.launch()
+    run = workspace.launch()
     wait_for("the first checkpoint", lambda: run.kind("checkpoint"))
     filler = disk.fill()
     failed = wait_for("a failed one", lambda: [c for c in run.kind("checkpoint") if not c["ok"]])[0]
@@ -91,12 +91,14 @@ def test_a_disk_that_fills_costs_a_checkpoint_and_not_the_run(
     filler.unlink()
     run.wait_end()
     assert run.kind("checkpoint")[-1]["ok"]
-    assert run.losses() == undisturbed.losses()
-    assert run.weights() == undisturbed.weights()
+    assert run.losses() == reference.losses()
+    assert run.weights() == reference.weights()
 
 
-def test_a_run_whose_last_checkpoint_fails_has_not_finished(world: World, disk: Disk, wait_for: WaitFor) -> None:
-    run = world.launch("-s", "save_every=0")
+def test_a_run_whose_last_checkpoint_fails_has_not_finished(
+    workspace: Workspace, disk: Disk, wait_for: WaitFor
+) -> None:
+    run = workspace.launch("-s", "save_every=0")
     run.wait_step(1)
     disk.fill()
     status = run.wait_end("failed")
@@ -105,10 +107,10 @@ def test_a_run_whose_last_checkpoint_fails_has_not_finished(world: World, disk: 
 
 
 def test_a_supervisor_that_starts_on_a_full_disk_serves_what_it_can(
-    world: World, make_disk: MakeDisk, wait_for: WaitFor, undisturbed: Run
+    workspace: Workspace, make_disk: MakeDisk, wait_for: WaitFor, reference: Run
 ) -> None:
-    home = make_disk(world.home, 1 << 20)
-    run = world.launch()
+    home = make_disk(workspace.home, 1 << 20)
+    run = workspace.launch()
     run.wait_step(20)
     first = run.pid("supervisor")
     filler = home.fill()
@@ -126,61 +128,63 @@ def test_a_supervisor_that_starts_on_a_full_disk_serves_what_it_can(
     wait_for("another supervisor, which cannot even save its name", another)
     filler.unlink()
     run.wait_end()
-    assert run.losses() == undisturbed.losses()
-    assert run.weights() == undisturbed.weights()
+    assert run.losses() == reference.losses()
+    assert run.weights() == reference.weights()
 
 
 def test_a_full_disk_under_the_log_holds_nothing_up_and_loses_nothing(
-    world: World, make_disk: MakeDisk, wait_for: WaitFor, undisturbed: Run
+    workspace: Workspace, make_disk: MakeDisk, wait_for: WaitFor, reference: Run
 ) -> None:
-    home = make_disk(world.home, 1 << 20)
-    run = world.launch()
+    home = make_disk(workspace.home, 1 << 20)
+    run = workspace.launch()
     run.wait_step(50)
     filler = home.fill()
-    wait_for("a checkpoint later on", lambda: (world.out / "run" / "ckpt_step_160").is_dir())
+    wait_for("a checkpoint later on", lambda: (workspace.out / "run" / "ckpt_step_160").is_dir())
     assert run.kind("step")[-1]["step"] < 160, "the log had room after all; nothing was seen"
     filler.unlink()
     run.wait_end()
     assert [record["step"] for record in run.kind("step")] == list(range(1, 241))
-    assert run.losses() == undisturbed.losses()
+    assert run.losses() == reference.losses()
 
 
 def test_a_read_only_state_directory_is_read_and_not_written(
-    world: World, make_disk: MakeDisk, wait_for: WaitFor
+    workspace: Workspace, make_disk: MakeDisk, wait_for: WaitFor
 ) -> None:
-    home = make_disk(world.home, 4 << 20)
-    ended, cut = world.launch("-s", "steps=20", name="ended"), None
+    home = make_disk(workspace.home, 4 << 20)
+    ended, cut = workspace.launch("-s", "steps=20", name="ended"), None
     ended.wait_end()
-    cut = world.launch("-s", "steps=100000", name="cut")
+    cut = workspace.launch("-s", "steps=100000", name="cut")
     cut.wait_step(20)
     cut.kill_both()
-    wait_for("all to be gone", lambda: world.processes() == [])
+    wait_for("all to be gone", lambda: workspace.processes() == [])
     home.remount("ro")
-    assert [run_dir["phase"] for run_dir in json.loads(world.run("ls", "--json").stdout)] == ["cut-off", "finished"]
-    assert "step 20/20" in world.run("watch", ended.id, "--no-follow").stdout
+    assert [run_dir["phase"] for run_dir in json.loads(workspace.run("ls", "--json").stdout)] == ["cut-off", "finished"]
+    assert "step 20/20" in workspace.run("watch", ended.id, "--no-follow").stdout
     for command in (("launch", "-p", "nano", "--name", "new"), ("resume", cut.id), ("rm", ended.id)):
-        told = world.run(*command, code=1)
+        told = workspace.run(*command, code=1)
         assert len(told.stderr.splitlines()) == 1, told.stderr
         assert "Read-only" in told.stderr or "cannot" in told.stderr
-    assert world.processes() == []
+    assert workspace.processes() == []
     home.remount("rw")
-    world.run("resume", cut.id)
+    workspace.run("resume", cut.id)
     cut.wait_step(21, attempt=2)
-    world.run("stop", cut.id, "--kill")
+    workspace.run("stop", cut.id, "--kill")
     cut.wait_end("stopped")
 
 
 def test_a_run_that_ends_on_a_full_disk_waits_to_tell_its_last_steps(
-    world: World, make_disk: MakeDisk, wait_for: WaitFor, undisturbed: Run
+    workspace: Workspace, make_disk: MakeDisk, wait_for: WaitFor, reference: Run
 ) -> None:
-    home = make_disk(world.home, 1 << 20)
-    run = world.launch()
+    home = make_disk(workspace.home, 1 << 20)
+    run = workspace.launch()
     run.wait_step(20)
     filler = home.fill()
-    wait_for("the last checkpoint, on another disk", lambda: (world.out / run.run_dir.name / "ckpt_step_240").is_dir())
+    wait_for(
+        "the last checkpoint, on another disk", lambda: (workspace.out / run.run_dir.name / "ckpt_step_240").is_dir()
+    )
     assert max(run.losses()) < 240
     time.sleep(3)  # it has nothing left to do; nothing shows that it waits but that it has not ended
-    assert run.who("trainer") is not None
+    assert run.process("trainer") is not None
     filler.unlink()
     run.wait_end()
-    assert run.losses() == undisturbed.losses()
+    assert run.losses() == reference.losses()

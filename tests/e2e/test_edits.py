@@ -10,7 +10,7 @@ import pytest
 from engine.train.backends.torch_backend import TorchBackend
 from engine.train.loop import Trainer
 from engine.train.reporter import SilentReporter
-from tests.e2e.conftest import MakeWorld, Run, World
+from tests.e2e.conftest import MakeWorkspace, Run, Workspace
 
 STEPS = 240
 
@@ -20,10 +20,10 @@ def micros(run: Run) -> dict[int, int]:
 
 
 @pytest.mark.parametrize("change", ["micro=2", "accum=1"])
-def test_another_micro_batch_leaves_the_losses_as_they_were(world: World, undisturbed: Run, change: str) -> None:
-    run = world.launch()
+def test_another_micro_batch_leaves_the_losses_as_they_were(workspace: Workspace, reference: Run, change: str) -> None:
+    run = workspace.launch()
     run.wait_step(30)
-    told = world.run("set", run.id, change).stderr
+    told = workspace.run("set", run.id, change).stderr
     run.wait_end()
 
     (edit,) = run.kind("edit")
@@ -31,19 +31,19 @@ def test_another_micro_batch_leaves_the_losses_as_they_were(world: World, undist
     assert f"from step {step + 1} on: micro {old} → {new}" in told
     assert (edit["ok"], edit["by"], old) == (True, "command line", 4)
     assert micros(run) == {n: old if n <= step else new for n in range(1, STEPS + 1)}
-    plain, edited = undisturbed.losses(), run.losses()
+    plain, edited = reference.losses(), run.losses()
     assert [edited[n] for n in range(1, step + 1)] == [plain[n] for n in range(1, step + 1)]
     for n in range(step + 1, step + 61):
         assert edited[n] == pytest.approx(plain[n], rel=1e-5)
     assert [r["tokens"] for r in run.kind("step")] == [8 * 32 * n for n in range(1, STEPS + 1)]
 
 
-def test_an_edit_outlives_the_trainer(world: World) -> None:
+def test_an_edit_outlives_the_trainer(workspace: Workspace) -> None:
     """Steps before the edit are repeated with the old micro and those behind it with the new one, to the last bit."""
-    run = world.launch("-s", "save_every=0", "-s", "steps=600")
+    run = workspace.launch("-s", "save_every=0", "-s", "steps=600")
     run.wait_step(20)
-    world.run("checkpoint", run.id)  # the only one: however fast the machine is, the kill comes after the edit
-    world.run("set", run.id, "micro=2")
+    workspace.run("checkpoint", run.id)  # the only one: however fast the machine is, the kill comes after the edit
+    workspace.run("set", run.id, "micro=2")
     (edit,) = run.kind("edit")
     run.wait_step(edit["step"] + 20)
     run.kill("trainer")
@@ -74,20 +74,20 @@ class Replay(SilentReporter):
             self.losses[fields["step"]] = fields["loss"]
 
 
-def test_a_run_whose_steps_become_others_is_its_own_replay(world: World, tmp_path: Path) -> None:
+def test_a_run_whose_steps_become_others_is_its_own_replay(workspace: Workspace, tmp_path: Path) -> None:
     """Context, sequences and learning rate are changed, the trainer killed and begun again: the log says it all."""
-    run = world.launch("-s", "steps=300")
+    run = workspace.launch("-s", "steps=300")
     for step, changes in (
         (30, ["context=16", "--unlock"]),
         (60, ["lr_scale=0.5"]),
         (100, ["sequences=16", "micro=2", "--unlock"]),
     ):
         run.wait_step(step)
-        world.run("set", run.id, *changes)
+        workspace.run("set", run.id, *changes)
     run.wait_step(run.kind("edit")[-1]["step"] + 10)
     run.kill("trainer")
     run.wait_step(run.kind("edit")[-1]["step"] + 30, attempt=2)
-    world.run("set", run.id, "context=48", "accum=1", "--unlock")
+    workspace.run("set", run.id, "context=48", "accum=1", "--unlock")
     run.wait_end()
 
     edits = run.kind("edit")
@@ -101,10 +101,10 @@ def test_a_run_whose_steps_become_others_is_its_own_replay(world: World, tmp_pat
     assert tokens == sorted(tokens)
 
 
-def test_a_stop_step_ends_the_run_there(world: World) -> None:
-    run = world.launch("-s", "steps=100000", "-s", "val_every=0", "-s", "save_every=0")
+def test_a_stop_step_ends_the_run_there(workspace: Workspace) -> None:
+    run = workspace.launch("-s", "steps=100000", "-s", "val_every=0", "-s", "save_every=0")
     run.wait_step(10)
-    told = world.run("set", run.id, "stop_step=400", "save_every=150").stderr
+    told = workspace.run("set", run.id, "stop_step=400", "save_every=150").stderr
     assert "stop_step 0 → 400" in told
     status = run.wait_end("stopped")
     assert (status["step"], status["reason"]) == (400, "reached stop_step = 400")
@@ -131,7 +131,7 @@ def test_a_stop_step_ends_the_run_there(world: World) -> None:
 )
 def test_what_cannot_be_is_refused_in_one_line(long_run: Run, changes: list[str], said: str) -> None:
     before = long_run.wait_step(1)
-    process = long_run.world.start("set", long_run.id, *changes)
+    process = long_run.workspace.start("set", long_run.id, *changes)
     out, err = process.communicate(timeout=90)
     assert process.returncode in (1, 2)
     assert (out, len(err.splitlines())) == ("", 1), err
@@ -145,12 +145,12 @@ def test_what_cannot_be_is_refused_in_one_line(long_run: Run, changes: list[str]
 
 
 @pytest.fixture(scope="module")
-def long_run(make_world: MakeWorld) -> Run:
+def long_run(make_workspace: MakeWorkspace) -> Run:
     """A run that is still going while refused edits are tried on it."""
-    return make_world().launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
+    return make_workspace().launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
 
 
-def test_an_ended_run_takes_no_edits(undisturbed: Run) -> None:
-    err = undisturbed.world.run("set", undisturbed.id, "micro=2", code=1).stderr
+def test_an_ended_run_takes_no_edits(reference: Run) -> None:
+    err = reference.workspace.run("set", reference.id, "micro=2", code=1).stderr
     assert "has finished" in err
     assert len(err.splitlines()) == 1

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from engine.checkpoints import checkpoint
 from model.transformer import build
 from profiles.spec import RunSpec
-from tests.e2e.conftest import MakeWorld, World
+from tests.e2e.conftest import MakeWorkspace, Workspace
 
 SHORT = ("-s", "context=64", "-s", "steps=120", "-s", "val_every=120")
 LONG = (
@@ -26,11 +26,11 @@ LONG = (
 
 
 @pytest.fixture(scope="module")
-def short(make_world: MakeWorld) -> World:
-    """A world with a finished run at a context of 64."""
-    world = make_world()
-    world.train(*SHORT, name="short")
-    return world
+def short(make_workspace: MakeWorkspace) -> Workspace:
+    """A workspace with a finished run at a context of 64."""
+    workspace = make_workspace()
+    workspace.train(*SHORT, name="short")
+    return workspace
 
 
 def logits_of(path: Path, ids: torch.Tensor) -> torch.Tensor:
@@ -43,7 +43,7 @@ def logits_of(path: Path, ids: torch.Tensor) -> torch.Tensor:
         return logits
 
 
-def test_export_says_where_and_what(short: World) -> None:
+def test_export_says_where_and_what(short: Workspace) -> None:
     told = short.run("export", short.out / "short", short.root / "hf", "--format", "hf")
     assert told.stdout == f"{short.root / 'hf'}\n"
     assert "step 120, float32" in told.stderr
@@ -51,7 +51,7 @@ def test_export_says_where_and_what(short: World) -> None:
     assert json.loads((short.root / "hf" / "config.json").read_text())["max_position_embeddings"] == 64
 
 
-def test_a_long_stage_begins_where_the_short_one_ended(short: World) -> None:
+def test_a_long_stage_begins_where_the_short_one_ended(short: Workspace) -> None:
     """Checkpoint → Hugging Face → a run at four times the context with YaRN → Hugging Face again."""
     folder = short.root / "between"
     short.run("export", short.out / "short" / "ckpt_step_120", folder, "--format", "hf")
@@ -79,19 +79,19 @@ def test_a_long_stage_begins_where_the_short_one_ended(short: World) -> None:
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])
-def test_weights_that_do_not_fit_are_told_before_anything_is_created(short: World, command: str) -> None:
+def test_weights_that_do_not_fit_are_told_before_anything_is_created(short: Workspace, command: str) -> None:
     folder = short.root / "misfit"
     if not folder.exists():
         short.run("export", short.out / "short", folder)
-    short.refused(
+    short.assert_refused(
         *(command, "-p", "nano", "--name", "other", "--init-from", folder, "-s", "model.vocab_size=300"),
         code=1,
-        said="vocab_size: 256 there, 300 in model test-nano; use -s model.vocab_size=256",
+        message="vocab_size: 256 there, 300 in model test-nano; use -s model.vocab_size=256",
     )
-    short.refused(
+    short.assert_refused(
         *(command, "-p", "nano", "--name", "other", "--init-from", short.out / "short", "-s", "model.hidden_size=64"),
         code=1,
-        said="hidden_size: 32 there, 64 in model test-nano",
+        message="hidden_size: 32 there, 64 in model test-nano",
     )
 
 
@@ -105,24 +105,24 @@ def test_weights_that_do_not_fit_are_told_before_anything_is_created(short: Worl
     ],
 )
 def test_an_export_that_cannot_be_is_told_in_one_line(
-    short: World, args: tuple[object, ...], said: str, code: int
+    short: Workspace, args: tuple[object, ...], said: str, code: int
 ) -> None:
-    short.refused("export", *args, code=code, said=said)
+    short.assert_refused("export", *args, code=code, message=said)
 
 
-def test_an_unknown_format_is_a_usage_error(short: World) -> None:
+def test_an_unknown_format_is_a_usage_error(short: Workspace) -> None:
     assert "invalid choice" in short.run("export", "models/short", "hf9", "--format", "gguf", code=2).stderr
     assert not (short.root / "hf9").exists()
 
 
-def test_a_disk_without_room_is_told(short: World) -> None:
+def test_a_disk_without_room_is_told(short: Workspace) -> None:
     disk = short.root / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(disk)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("a small disk cannot be mounted here: that takes root and the right to mount")
     try:
-        short.refused("export", short.out / "short", disk / "hf", code=1, said="MB free; make room")
+        short.assert_refused("export", short.out / "short", disk / "hf", code=1, message="MB free; make room")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
         shutil.rmtree(disk)

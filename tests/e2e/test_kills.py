@@ -9,43 +9,43 @@ import time
 import pytest
 
 from engine.events.log import parse
-from tests.e2e.conftest import MakeWorld, Run, World
+from tests.e2e.conftest import MakeWorkspace, Run, Workspace
 
 CLIENT, SUPERVISOR, TRAINER = ROLES = ("client", "supervisor", "trainer")
 
 
-def test_random_kills_leave_no_trace(world: World, undisturbed: Run) -> None:
-    run = world.launch()
-    disturb(world, run, undisturbed.losses(), kills=10)
-    assert run.weights() == undisturbed.weights()
+def test_random_kills_leave_no_trace(workspace: Workspace, reference: Run) -> None:
+    run = workspace.launch()
+    disturb(workspace, run, reference.losses(), kills=10)
+    assert run.weights() == reference.weights()
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(3600)
-def test_two_hundred_random_kills_leave_no_trace(make_world: MakeWorld) -> None:
+def test_two_hundred_random_kills_leave_no_trace(make_workspace: MakeWorkspace) -> None:
     steps = 12_000
     longer = ("-s", f"steps={steps}", "-s", "save_every=100", "-s", "val_every=1000")
-    calm = make_world().launch(*longer)
-    calm.wait_end(patience=600)
-    world = make_world()
-    run = world.launch(*longer)
-    disturb(world, run, calm.losses(), kills=200)
+    calm = make_workspace().launch(*longer)
+    calm.wait_end(timeout=600)
+    workspace = make_workspace()
+    run = workspace.launch(*longer)
+    disturb(workspace, run, calm.losses(), kills=200)
     assert run.weights(steps) == calm.weights(steps)
 
 
-def disturb(world: World, run: Run, expected: dict[int, float], kills: int) -> None:
+def disturb(workspace: Workspace, run: Run, expected: dict[int, float], kills: int) -> None:
     """Kill ``kills`` times while ``run`` goes on, then hold its log against the ``expected`` losses."""
     seed = int(os.environ.get("MLA_TUI_SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"MLA_TUI_SEED={seed}")
     draw = random.Random(seed)
     moments = sorted(draw.randrange(1, len(expected) - 20) for _ in range(kills))
-    client = world.start("watch", run.id, "--json")
+    client = workspace.start("watch", run.id, "--json")
     killed: dict[str, int] = dict.fromkeys(ROLES, 0)
     for moment in moments:
-        while not run.reached(moment):
+        while not run.reaches(moment):
             phase = run.status()["phase"]
             if phase == "cut-off":  # supervisor and trainer at nearly the same time: somebody must ask
-                world.run("resume", run.id)
+                workspace.run("resume", run.id)
             elif phase == "finished":  # within the second in which the trainer would have missed its supervisor
                 break
         role = draw.choice(ROLES)
@@ -53,12 +53,12 @@ def disturb(world: World, run: Run, expected: dict[int, float], kills: int) -> N
         if role == CLIENT:
             client.kill()
             client.communicate()
-            client = world.start("watch", run.id, "--json")
-        elif who := run.who(role):  # it may be gone already, and another on its way
+            client = workspace.start("watch", run.id, "--json")
+        elif who := run.process(role):  # it may be gone already, and another on its way
             os.kill(who["pid"], 9)
         killed[role] += 1
     print(f"killed {killed}, {run.run_dir.state().get('attempt')} attempts")
-    world.run("watch", run.id)
+    workspace.run("watch", run.id)
     run.wait_end()
     out, _ = client.communicate(timeout=60)
 

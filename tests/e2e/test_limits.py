@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.conftest import Run, WaitFor, World, output
+from tests.e2e.conftest import Run, WaitFor, Workspace, output
 
 SUPERVISOR_RSS = 45 << 20  # bytes
 needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc, which is Linux's")
@@ -20,11 +20,11 @@ def open_files(pid: int) -> int:
 
 
 @needs_proc
-def test_the_supervisor_stays_small(world: World, wait_for: WaitFor) -> None:
-    run = world.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
+def test_the_supervisor_stays_small(workspace: Workspace, wait_for: WaitFor) -> None:
+    run = workspace.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
     run.wait_step(1)
     before = run.pid("supervisor"), open_files(run.pid("supervisor"))
-    readers = [world.start("watch", run.id, "--json") for _ in range(3)]
+    readers = [workspace.start("watch", run.id, "--json") for _ in range(3)]
     for reader in readers:
         for _ in range(1000):
             assert output(reader).readline()
@@ -43,24 +43,24 @@ def test_the_supervisor_stays_small(world: World, wait_for: WaitFor) -> None:
 
 
 @pytest.mark.parametrize("command", [("ls", "--json"), ("status", "latest"), ("launch", "--dry-run", "-p", "nano")])
-def test_a_look_needs_no_torch(undisturbed: Run, command: str) -> None:
+def test_a_look_needs_no_torch(reference: Run, command: str) -> None:
     """Torch alone takes seconds to load; only what trains or samples may ask for it."""
     program = (
         "import sys; from tui.cli.main import main; code = main(sys.argv[1:]);"
         "print(*[m for m in ('torch', 'textual', 'mlx', 'deepspeed') if m in sys.modules], file=sys.stderr);"
         "sys.exit(code)"
     )
-    world = undisturbed.world
+    workspace = reference.workspace
     argv = [sys.executable, "-c", program, *command]
-    told = subprocess.run(argv, env=world.env, cwd=world.root, capture_output=True, text=True, timeout=90)
+    told = subprocess.run(argv, env=workspace.env, cwd=workspace.root, capture_output=True, text=True, timeout=90)
     assert (told.returncode, told.stderr.strip()) == (0, "")
 
 
-def test_a_run_leaves_nothing_open_to_others(undisturbed: Run) -> None:
-    home = undisturbed.world.home
-    for folder in (home, home / "runs", undisturbed.run_dir.path):
+def test_a_run_leaves_nothing_open_to_others(reference: Run) -> None:
+    home = reference.workspace.home
+    for folder in (home, home / "runs", reference.run_dir.path):
         assert folder.stat().st_mode & 0o077 == 0
-    files = [path for path in undisturbed.run_dir.path.rglob("*") if path.is_file()]
+    files = [path for path in reference.run_dir.path.rglob("*") if path.is_file()]
     assert len(files) >= 5
     assert [path.name for path in files if path.stat().st_mode & 0o077] == []
-    assert not undisturbed.run_dir.socket_path.exists()
+    assert not reference.run_dir.socket_path.exists()

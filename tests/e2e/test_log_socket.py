@@ -16,15 +16,15 @@ import pytest
 
 from engine.events import wire
 from tests.e2e.attack import Attacker, fuzz
-from tests.e2e.conftest import MakeWorld, Run, WaitFor, output
+from tests.e2e.conftest import MakeWorkspace, Run, WaitFor, output
 
 STEPS = 100_000
 
 
 @pytest.fixture(scope="module")
-def run(make_world: MakeWorld) -> Run:
+def run(make_workspace: MakeWorkspace) -> Run:
     """One run for all of these: each leaves it well."""
-    run = make_world().launch("-s", f"steps={STEPS}", "-s", "val_every=0", "-s", "save_every=20")
+    run = make_workspace().launch("-s", f"steps={STEPS}", "-s", "val_every=0", "-s", "save_every=20")
     run.wait_step(25)
     return run
 
@@ -85,7 +85,7 @@ def test_at_the_limit_of_open_files_the_run_is_still_looked_after(run: Run, wait
     run.wait_step(1, attempt)
     wait_for("the state to be saved", lambda: run.run_dir.state().get("attempt") == attempt)
     assert run.pid("supervisor") == pid
-    watch = run.world.start("watch", run.id, "--json")  # no room: it reads the files
+    watch = run.workspace.start("watch", run.id, "--json")  # no room: it reads the files
     assert json.loads(output(watch).readline())["at"] == 0
     watch.kill()
     watch.communicate()
@@ -119,7 +119,7 @@ def test_the_sockets_file_is_made_again_when_it_is_deleted(run: Run, wait_for: W
 
 
 def test_a_supervisor_that_does_not_answer_is_gone_around(run: Run, wait_for: WaitFor) -> None:
-    watch = run.world.start("watch", run.id, "--json")
+    watch = run.workspace.start("watch", run.id, "--json")
     pid = run.pid("supervisor")
     seen = json.loads(output(watch).readline())
     os.kill(pid, signal.SIGSTOP)
@@ -127,9 +127,9 @@ def test_a_supervisor_that_does_not_answer_is_gone_around(run: Run, wait_for: Wa
         step = run.kind("step")[-1]["step"] + 1
         while seen.get("step", 0) <= step:  # it goes on from the files
             seen = json.loads(output(watch).readline())
-        run.world.run("pause", run.id)
+        run.workspace.run("pause", run.id)
         assert run.phase() == "paused"
-        run.world.run("resume", run.id)
+        run.workspace.run("resume", run.id)
     finally:
         os.kill(pid, signal.SIGCONT)
     # What lay in its socket is the same command, and is not carried out again.
@@ -170,11 +170,11 @@ def test_another_user_can_neither_read_nor_connect(run: Run) -> None:
         argv = [sys.executable, "-c", STRANGER, str(run.run_dir.socket_path)]
         return subprocess.run(argv, cwd="/", capture_output=True, text=True, check=True).stdout.strip()
 
-    folders = [*run.run_dir.path.parents][: len(run.run_dir.path.parts) - len(run.world.root.parts)]
-    for folder in run.world.root.parents:
+    folders = [*run.run_dir.path.parents][: len(run.run_dir.path.parts) - len(run.workspace.root.parts)]
+    for folder in run.workspace.root.parents:
         if folder.stat().st_uid == os.geteuid() and folder != Path("/") and not folder.stat().st_mode & 0o001:
             os.chmod(folder, 0o711)  # the test's own folders, so that only the home's walls are tried
-    run.world.root.chmod(0o711)
+    run.workspace.root.chmod(0o711)
     assert stranger() == "PermissionError"
     assert run.run_dir.socket_path.stat().st_mode & 0o777 == 0o600
     for folder in (*folders, run.run_dir.path):  # the walls down, the door ajar: the supervisor itself looks who comes
@@ -194,7 +194,7 @@ def test_fifty_clients_of_which_ten_never_read_cost_little(run: Run) -> None:
             log.write(line * 500)
             log.flush()
     before = rss(pid)
-    watchers = [run.world.start("watch", run.id, "--json", stdout=subprocess.DEVNULL) for _ in range(4)]
+    watchers = [run.workspace.start("watch", run.id, "--json", stdout=subprocess.DEVNULL) for _ in range(4)]
     clients = [Attacker(run.run_dir.socket_path) for _ in range(46)]
     for client in clients:
         client.send(b'{"id":1,"method":"subscribe","params":{"from":0}}\n')

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.conftest import Run, World
+from tests.e2e.conftest import Run, Workspace
 
 
-def test_an_mlx_job_is_edited_killed_and_ends_as_torch_would(world: World, undisturbed: Run) -> None:
-    run = world.launch("--backend", "mlx")
+def test_an_mlx_job_is_edited_killed_and_ends_as_torch_would(workspace: Workspace, reference: Run) -> None:
+    run = workspace.launch("--backend", "mlx")
     run.wait_step(10)
-    world.run("set", run.id, "micro=2")
+    workspace.run("set", run.id, "micro=2")
     (edit,) = run.kind("edit")
     run.wait_step(45)
     run.kill("trainer")
@@ -23,7 +23,7 @@ def test_an_mlx_job_is_edited_killed_and_ends_as_torch_would(world: World, undis
     steps = {attempt: {r["step"]: r["loss"] for r in run.kind("step") if r["attempt"] == attempt} for attempt in (1, 2)}
     for step in steps[1].keys() & steps[2].keys():
         assert steps[1][step] == steps[2][step]
-    plain, found = undisturbed.losses(), run.losses()
+    plain, found = reference.losses(), run.losses()
     assert found.keys() == plain.keys()
     for step in range(1, 21):
         assert found[step] == pytest.approx(plain[step], rel=1e-3)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.conftest import Run, WaitFor, World
+from tests.e2e.conftest import Run, WaitFor, Workspace
 
 WIDE = (
     *("-s", "model.vocab_size=4096", "-s", "sequences=64", "-s", "micro=64", "-s", "context=256", "-s", "loss=plain"),
@@ -27,10 +27,10 @@ def micros(run: Run) -> list[int]:
     return [record["micro"] for record in run.kind("step")]
 
 
-def test_a_launch_far_too_large_settles_by_itself(world: World) -> None:
+def test_a_launch_far_too_large_settles_by_itself(workspace: Workspace) -> None:
     """64 sequences at once hold about 1 GB of logits alone, the limit leaves a fraction of that."""
-    told = world.run("launch", "-p", "nano", "--name", "run", *WIDE, preexec_fn=limited(LIMIT))
-    run = world.find(told.stdout.strip())
+    told = workspace.run("launch", "-p", "nano", "--name", "run", *WIDE, preexec_fn=limited(LIMIT))
+    run = workspace.find(told.stdout.strip())
     run.wait_end()
     print(micros(run), [(o["micro"], o["where"], o["wanted"], o["capacity"]) for o in run.kind("oom")])
     tried, taken = [o["micro"] for o in run.kind("oom")], micros(run)
@@ -44,37 +44,37 @@ def test_a_launch_far_too_large_settles_by_itself(world: World) -> None:
 
 @pytest.mark.faults  # for its length; test_ranks_out_of_memory has one of its kind in every suite
 @pytest.mark.parametrize("backend", ["torch", "deepspeed"])
-def test_of_two_ranks_both_begin_again_smaller(world: World, backend: str) -> None:
+def test_of_two_ranks_both_begin_again_smaller(workspace: Workspace, backend: str) -> None:
     """Whichever of them it was; rank 1 has no log and leaves word beside the checkpoints."""
     two = ("-s", "gpus_per_node=2", "--backend", backend)
     words = ("launch", "-p", "nano", "--name", "run", *WIDE, *two, "-s", "micro=32")
-    told = world.run(*words, preexec_fn=limited(LIMIT_2))
-    run = world.find(told.stdout.strip())
-    run.wait_end(patience=200)
+    told = workspace.run(*words, preexec_fn=limited(LIMIT_2))
+    run = workspace.find(told.stdout.strip())
+    run.wait_end(timeout=200)
     print(micros(run), [(o["micro"], o["where"], o["text"]) for o in run.kind("oom")], run.kind("exit"))
     assert run.kind("oom")
     assert {edit["by"] for edit in run.kind("edit")} == {"oom"}
     assert micros(run)[-1] < 32
     assert list(run.losses()) == list(range(1, 13))
-    assert not list((world.out / "run").glob(".oom.*"))
+    assert not list((workspace.out / "run").glob(".oom.*"))
 
 
-def test_a_second_look_at_a_held_run_sees_the_same(world: World, wait_for: WaitFor) -> None:
+def test_a_second_look_at_a_held_run_sees_the_same(workspace: Workspace, wait_for: WaitFor) -> None:
     """memory.oom = ask: held until somebody answers, and an answer lets it go on."""
     ask = ("-s", "oom=ask", "-s", "micro=64")
-    told = world.run("launch", "-p", "nano", "--name", "run", *WIDE, *ask, preexec_fn=limited(LIMIT))
-    run = world.find(told.stdout.strip())
+    told = workspace.run("launch", "-p", "nano", "--name", "run", *WIDE, *ask, preexec_fn=limited(LIMIT))
+    run = workspace.find(told.stdout.strip())
     status = wait_for("it to be held", lambda: (now := run.status())["phase"] == "paused" and now)
     (oom,) = run.kind("oom")
     assert (oom["action"], oom["micro"]) == ("ask", 64)
     assert oom["parts"]["activations"] > 0
     assert re.match(r"out of memory in (forward|backward): change it with set", status["reason"])
-    assert "micro 64 → 8" in world.run("set", run.id, "micro=8").stderr
+    assert "micro 64 → 8" in workspace.run("set", run.id, "micro=8").stderr
     run.wait_end()
     assert set(micros(run)) == {8}
 
 
-def test_what_a_run_took_corrects_the_next_forecast(undisturbed: Run) -> None:
-    world = undisturbed.world
-    told = world.run("plan", "-p", "nano")
+def test_what_a_run_took_corrects_the_next_forecast(reference: Run) -> None:
+    workspace = reference.workspace
+    told = workspace.run("plan", "-p", "nano")
     assert re.search(r"calibrated: host ×[\d.]+ by \d+ runs? on this machine", told.stdout)

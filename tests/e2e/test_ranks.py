@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.conftest import Run, WaitFor, World
+from tests.e2e.conftest import Run, WaitFor, Workspace
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -20,13 +20,13 @@ LONG = pytest.mark.faults  # for their length: half a minute each
 
 
 @pytest.mark.parametrize("backend", ["deepspeed", pytest.param("torch", marks=LONG)])
-def test_two_ranks_are_edited_and_one_of_them_killed(world: World, undisturbed: Run, backend: str) -> None:
-    run = world.launch(*TWO, "--backend", backend)
+def test_two_ranks_are_edited_and_one_of_them_killed(workspace: Workspace, reference: Run, backend: str) -> None:
+    run = workspace.launch(*TWO, "--backend", backend)
     run.wait_step(10)
-    world.run("set", run.id, "micro=1")
+    workspace.run("set", run.id, "micro=1")
     (edit,) = run.kind("edit")
     run.wait_step(45)
-    (second,) = [p for p in world.processes() if p.environ().get("RANK") == "1"]
+    (second,) = [p for p in workspace.processes() if p.environ().get("RANK") == "1"]
     os.kill(second.pid, signal.SIGKILL)
     run.wait_end()
 
@@ -35,42 +35,44 @@ def test_two_ranks_are_edited_and_one_of_them_killed(world: World, undisturbed: 
     (why,) = [r["why"] for r in run.kind("exit") if r["code"]]
     assert "another rank has died" in why
     assert {r["micro"] for r in run.kind("step") if r["step"] > edit["step"]} == {1}
-    plain, found = undisturbed.losses(), run.losses()
+    plain, found = reference.losses(), run.losses()
     assert found.keys() == plain.keys()
     for step in range(1, 41):
         assert found[step] == pytest.approx(plain[step], rel=1e-5)
     assert found[240] == pytest.approx(plain[240], rel=0.02)
 
 
-def test_a_job_by_deepspeeds_runner(world: World, undisturbed: Run) -> None:
-    run = world.launch(*TWO, "--backend", "deepspeed", "-s", "launcher=deepspeed", "-s", "steps=20")
+def test_a_job_by_deepspeeds_runner(workspace: Workspace, reference: Run) -> None:
+    run = workspace.launch(*TWO, "--backend", "deepspeed", "-s", "launcher=deepspeed", "-s", "steps=20")
     run.wait_step(3)
-    assert sum("deepspeed.launcher.launch" in p.cmdline() for p in world.processes()) == 1
-    assert {p.environ().get("RANK") for p in world.processes()} >= {"0", "1"}
+    assert sum("deepspeed.launcher.launch" in p.cmdline() for p in workspace.processes()) == 1
+    assert {p.environ().get("RANK") for p in workspace.processes()} >= {"0", "1"}
     run.wait_end()
-    plain, found = undisturbed.losses(), run.losses()
+    plain, found = reference.losses(), run.losses()
     assert found == pytest.approx({step: plain[step] for step in range(1, 21)}, rel=1e-5)
 
 
 @LONG
-def test_a_run_stops_and_goes_on_with_another_number_of_ranks(world: World, undisturbed: Run) -> None:
-    run = world.launch("--backend", "deepspeed", *TWO, name="two")
+def test_a_run_stops_and_goes_on_with_another_number_of_ranks(workspace: Workspace, reference: Run) -> None:
+    run = workspace.launch("--backend", "deepspeed", *TWO, name="two")
     run.wait_step(30)
-    world.run("stop", run.id)
+    workspace.run("stop", run.id)
     stopped = run.wait_end("stopped")
-    other = world.launch("--resume", stopped["checkpoint"], "--backend", "torch", "-s", "gpus_per_node=1", name="one")
+    other = workspace.launch(
+        "--resume", stopped["checkpoint"], "--backend", "torch", "-s", "gpus_per_node=1", name="one"
+    )
     other.wait_end()
-    plain, found = undisturbed.losses(), other.losses()
+    plain, found = reference.losses(), other.losses()
     for step in range(stopped["step"] + 1, stopped["step"] + 21):
         assert found[step] == pytest.approx(plain[step], rel=1e-3)
 
 
-def test_ranks_that_have_not_met_can_be_stopped(world: World, wait_for: WaitFor) -> None:
-    run = world.launch("-s", "nodes=2", "-s", "hosts=localhost,127.0.0.2", "-s", f"port={free_port()}")
-    wait_for("its launcher", lambda: [p for p in world.processes() if "torch.distributed.run" in p.cmdline()])
-    world.run("stop", run.id)
+def test_ranks_that_have_not_met_can_be_stopped(workspace: Workspace, wait_for: WaitFor) -> None:
+    run = workspace.launch("-s", "nodes=2", "-s", "hosts=localhost,127.0.0.2", "-s", f"port={free_port()}")
+    wait_for("its launcher", lambda: [p for p in workspace.processes() if "torch.distributed.run" in p.cmdline()])
+    workspace.run("stop", run.id)
     run.wait_end("stopped")
-    wait_for("the end of everything", lambda: not world.processes())
+    wait_for("the end of everything", lambda: not workspace.processes())
 
 
 # -- the seed's own commands, in a folder laid out as it was

@@ -16,22 +16,22 @@ from data.cursor import Cursor
 from data.splits import open_split
 from engine.checkpoints import checkpoint
 from profiles.registry import load
-from tests.e2e.conftest import World
+from tests.e2e.conftest import Workspace
 
 BAD = 255
 STEPS = 40
 
 
 @pytest.fixture
-def poisoned(world: World) -> tuple[Path, int]:
+def poisoned(workspace: Workspace) -> tuple[Path, int]:
     """A checkpoint to ``--init-from`` and the step that will meet the token."""
-    path = world.data / "phase1" / "train" / "phase1-train-000.bin"
+    path = workspace.data / "phase1" / "train" / "phase1-train-000.bin"
     tokens = np.fromfile(path, "<u2") % 250
     tokens[:2_000] = np.arange(2_000) % 250
     path.write_bytes(tokens.astype("<u2").tobytes())
-    val = world.data / "phase1" / "val" / "phase1-val-000.bin"
+    val = workspace.data / "phase1" / "val" / "phase1-val-000.bin"
     (np.fromfile(val, "<u2") % 250).astype("<u2").tofile(val)
-    spec = load(str(world.profile))
+    spec = load(str(workspace.profile))
     data = open_split(spec, "train")
     cursor, sequences = data.initial_cursor(), []
     for _ in range(STEPS):
@@ -50,10 +50,10 @@ def poisoned(world: World) -> tuple[Path, int]:
             met.append(step)
     assert len(met) == 1
 
-    world.train("-s", "steps=1", "-s", "val_every=0", name="first")
-    state, facts = checkpoint.load(world.out / "first" / "ckpt_step_1")
+    workspace.train("-s", "steps=1", "-s", "val_every=0", name="first")
+    state, facts = checkpoint.load(workspace.out / "first" / "ckpt_step_1")
     state["model"]["model.embed_tokens.weight"][BAD] = float("nan")
-    return checkpoint.save(world.root / "poisoned", 1, state, facts, None)[0], met[0]
+    return checkpoint.save(workspace.root / "poisoned", 1, state, facts, None)[0], met[0]
 
 
 def options(path: Path) -> tuple[str, ...]:
@@ -61,10 +61,10 @@ def options(path: Path) -> tuple[str, ...]:
     return ("--init-from", str(path), *many)
 
 
-def test_a_rewound_run_passes_over_the_bad_sequences(world: World, poisoned: tuple[Path, int]) -> None:
+def test_a_rewound_run_passes_over_the_bad_sequences(workspace: Workspace, poisoned: tuple[Path, int]) -> None:
     path, bad = poisoned
     back = (bad - 1) // 8 * 8
-    run = world.launch(*options(path))
+    run = workspace.launch(*options(path))
     status = run.wait_end()
     assert status["attempt"] == 2
     (alert,) = run.kind("alert")
@@ -79,44 +79,44 @@ def test_a_rewound_run_passes_over_the_bad_sequences(world: World, poisoned: tup
     assert status["step"] == STEPS
 
     # The same by hand: the checkpoint the run went back to, its cursor set behind the bad step.
-    state, facts = checkpoint.load(world.out / "run" / f"ckpt_step_{back}")
+    state, facts = checkpoint.load(workspace.out / "run" / f"ckpt_step_{back}")
     data, cursor = open_split(run.run_dir.spec(), "train"), Cursor.from_dict(facts["cursor"])
     for _ in range(back, bad):
         _, cursor = data.read_batch(cursor, 8)
     assert rewind["cursor"] == cursor.to_dict()
-    moved, _ = checkpoint.save(world.root / "moved", back, state, {**facts, "cursor": cursor.to_dict()}, None)
-    again = world.find(world.run("launch", "--resume", moved, "--name", "by hand").stdout.strip())
+    moved, _ = checkpoint.save(workspace.root / "moved", back, state, {**facts, "cursor": cursor.to_dict()}, None)
+    again = workspace.find(workspace.run("launch", "--resume", moved, "--name", "by hand").stdout.strip())
     again.wait_end()
     assert again.losses() == {step: loss for step, loss in losses.items() if step > back}
 
 
 @pytest.mark.faults
 def test_a_restart_from_an_older_checkpoint_passes_over_the_same_sequences(
-    world: World, poisoned: tuple[Path, int]
+    workspace: Workspace, poisoned: tuple[Path, int]
 ) -> None:
     path, bad = poisoned
     back = (bad - 1) // 8 * 8
-    second = world.launch(*options(path), "-s", "steps=2000", name="second")
+    second = workspace.launch(*options(path), "-s", "steps=2000", name="second")
     second.wait_step(back + 1, attempt=2)
     second.kill("trainer")
-    for step in checkpoint.steps(world.out / "second"):
+    for step in checkpoint.steps(workspace.out / "second"):
         if step >= back:
-            model = world.out / "second" / f"ckpt_step_{step}" / "model.safetensors"
+            model = workspace.out / "second" / f"ckpt_step_{step}" / "model.safetensors"
             model.write_bytes(model.read_bytes()[:-8])
     second.wait_step(STEPS, attempt=3)
-    world.run("stop", second.id)
+    workspace.run("stop", second.id)
     second.wait_end("stopped")
     assert second.kind("start")[2]["resumed_from"] == back - 8
     assert len(second.kind("rewind")) == 1
     assert None not in second.losses().values()
 
 
-def test_weights_that_are_not_numbers_end_the_run_with_the_reason(world: World) -> None:
-    world.train("-s", "steps=1", "-s", "val_every=0", name="first")
-    state, facts = checkpoint.load(world.out / "first" / "ckpt_step_1")
+def test_weights_that_are_not_numbers_end_the_run_with_the_reason(workspace: Workspace) -> None:
+    workspace.train("-s", "steps=1", "-s", "val_every=0", name="first")
+    state, facts = checkpoint.load(workspace.out / "first" / "ckpt_step_1")
     state["model"]["model.embed_tokens.weight"][:] = float("nan")
-    path, _ = checkpoint.save(world.root / "poisoned", 1, state, facts, None)
-    run = world.launch("--init-from", path, "-s", "on_nan=rewind")
+    path, _ = checkpoint.save(workspace.root / "poisoned", 1, state, facts, None)
+    run = workspace.launch("--init-from", path, "-s", "on_nan=rewind")
     status = run.wait_end("failed")
     assert status["attempt"] == 1
     assert "step 1: loss nan" in status["reason"]
@@ -125,16 +125,16 @@ def test_weights_that_are_not_numbers_end_the_run_with_the_reason(world: World) 
 
 
 @pytest.mark.faults
-def test_a_loss_that_stays_nan_ends_after_five_restarts_that_came_no_further(world: World) -> None:
-    world.train("-s", "steps=1", "-s", "val_every=0", name="first")
-    state, facts = checkpoint.load(world.out / "first" / "ckpt_step_1")
+def test_a_loss_that_stays_nan_ends_after_five_restarts_that_came_no_further(workspace: Workspace) -> None:
+    workspace.train("-s", "steps=1", "-s", "val_every=0", name="first")
+    state, facts = checkpoint.load(workspace.out / "first" / "ckpt_step_1")
     state["model"]["model.embed_tokens.weight"][:] = float("nan")
-    path, _ = checkpoint.save(world.root / "poisoned", 1, state, facts, None)
-    told = world.run("launch", "--resume", path, "--name", "run", "-s", "steps=100", "-s", "on_nan=rewind")
-    run = world.find(told.stdout.strip())
+    path, _ = checkpoint.save(workspace.root / "poisoned", 1, state, facts, None)
+    told = workspace.run("launch", "--resume", path, "--name", "run", "-s", "steps=100", "-s", "on_nan=rewind")
+    run = workspace.find(told.stdout.strip())
     status = run.wait_end("failed")
     assert status["attempt"] == 6
-    assert "5 restarts in a row came no further" in status["reason"]
+    assert "gave up after 5 restarts without progress" in status["reason"]
     assert "step 2: loss nan" in status["reason"]
     skipped = [json.dumps(rewind["cursor"]) for rewind in run.kind("rewind")]
     assert len(skipped) == len(set(skipped)) == 6  # each went on behind the one before

@@ -15,36 +15,36 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from tests.e2e.conftest import MakeWorld, WaitFor, World
+from tests.e2e.conftest import MakeWorkspace, WaitFor, Workspace
 
 SPEED = re.compile(r"^(\d+) tokens?, [\d.e+]+ tokens/s \(prompt: \d+ tokens? in [\d.e-]+ s\); cache [\d.]+ KiB")
 
 
 @pytest.fixture(scope="module")
-def written(make_world: MakeWorld) -> World:
-    """A world with a short run whose checkpoint knows its tokenizer: a token a byte."""
-    world = make_world()
+def written(make_workspace: MakeWorkspace) -> Workspace:
+    """A workspace with a short run whose checkpoint knows its tokenizer: a token a byte."""
+    workspace = make_workspace()
     alphabet = {byte: number for number, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(alphabet, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.save(str(world.data / "phase1" / "tokenizer.json"))
-    world.train("-s", "steps=20", "-s", "val_every=0")
-    return world
+    tokenizer.save(str(workspace.data / "phase1" / "tokenizer.json"))
+    workspace.train("-s", "steps=20", "-s", "val_every=0")
+    return workspace
 
 
-def sample(world: World, *args: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    return world.run("sample", world.out / "run", "--tokens", 12, *args, **options)
+def sample(workspace: Workspace, *args: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    return workspace.run("sample", workspace.out / "run", "--tokens", 12, *args, **options)
 
 
-def test_the_text_is_on_stdout_and_the_speed_on_stderr(written: World) -> None:
+def test_the_text_is_on_stdout_and_the_speed_on_stderr(written: Workspace) -> None:
     told = sample(written, "--prompt", "abc")
     assert told.stdout.startswith("abc") and told.stdout.endswith("\n") and len(told.stdout) > 4
     (line,) = told.stderr.splitlines()
     assert SPEED.match(line) and line.startswith("12 tokens,")
 
 
-def test_a_seed_repeats_and_another_does_not(written: World) -> None:
+def test_a_seed_repeats_and_another_does_not(written: Workspace) -> None:
     def text(*args: object) -> str:
         return str(sample(written, "--prompt", "abc", "--temperature", 2, *args).stdout)
 
@@ -54,7 +54,7 @@ def test_a_seed_repeats_and_another_does_not(written: World) -> None:
     assert greedy == text("--top-p", "1e-9", "--seed", 2)
 
 
-def test_a_prompt_may_come_through_a_pipe(written: World, tmp_path: Path) -> None:
+def test_a_prompt_may_come_through_a_pipe(written: Workspace, tmp_path: Path) -> None:
     path = tmp_path / "prompt"
     path.write_text("abc\n")
     with open(path) as given:
@@ -62,13 +62,13 @@ def test_a_prompt_may_come_through_a_pipe(written: World, tmp_path: Path) -> Non
     assert piped == sample(written, "--temperature", 0, "--prompt", "abc").stdout
 
 
-def test_a_text_beyond_the_context_goes_on_and_says_so(written: World) -> None:
+def test_a_text_beyond_the_context_goes_on_and_says_so(written: Workspace) -> None:
     told = written.run("sample", written.out / "run", "--tokens", 50, "--prompt", "x" * 40)
     assert "the prompt has 40 tokens; the last 32 are read" in told.stderr
     assert "50 tokens, " in told.stderr and "outgrew the context of 32" in told.stderr
 
 
-def test_at_a_terminal_it_asks_until_nothing_is_asked(written: World, wait_for: WaitFor) -> None:
+def test_at_a_terminal_it_asks_until_nothing_is_asked(written: Workspace, wait_for: WaitFor) -> None:
     ours, theirs = pty.openpty()
     process = written.start("sample", written.out / "run", "--tokens", 8, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
@@ -101,17 +101,17 @@ def test_at_a_terminal_it_asks_until_nothing_is_asked(written: World, wait_for: 
         (("--tokens", "0"), 2, "--tokens: 0 is not at least 1"),
     ],
 )
-def test_a_wrong_setting_is_one_line(written: World, args: tuple[str, ...], code: int, said: str) -> None:
-    written.refused("sample", written.out / "run", "--prompt", "a", *args, code=code, said=said)
+def test_a_wrong_setting_is_one_line(written: Workspace, args: tuple[str, ...], code: int, said: str) -> None:
+    written.assert_refused("sample", written.out / "run", "--prompt", "a", *args, code=code, message=said)
 
 
-def test_a_wrong_checkpoint_is_one_line(written: World, make_world: MakeWorld) -> None:
-    written.refused("sample", written.root / "nowhere", "--prompt", "a", code=1, said="nowhere")
+def test_a_wrong_checkpoint_is_one_line(written: Workspace, make_workspace: MakeWorkspace) -> None:
+    written.assert_refused("sample", written.root / "nowhere", "--prompt", "a", code=1, message="nowhere")
     damaged = written.root / "damaged" / "ckpt_step_20"
     shutil.copytree(written.out / "run" / "ckpt_step_20", damaged)
     (damaged / "tokenizer.json").write_text("{}")
-    written.refused("sample", damaged, "--prompt", "a", code=1, said="tokenizer.json: is not what was saved")
-    wordless = make_world()
+    written.assert_refused("sample", damaged, "--prompt", "a", code=1, message="tokenizer.json: is not what was saved")
+    wordless = make_workspace()
     wordless.train("-s", "steps=1", "-s", "val_every=0")
     said = "ckpt_step_1: holds no tokenizer.json; copy the one"
-    wordless.refused("sample", wordless.out / "run", "--prompt", "a", code=1, said=said)
+    wordless.assert_refused("sample", wordless.out / "run", "--prompt", "a", code=1, message=said)

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Run, WaitFor, World, output
+from tests.e2e.conftest import Run, WaitFor, Workspace, output
 
 STEPS = 240
 
 
-def same_run(run: Run, undisturbed: Run) -> None:
+def assert_same_run(run: Run, reference: Run) -> None:
     """Loss for loss and byte for byte."""
-    assert run.losses() == undisturbed.losses()
-    assert run.weights() == undisturbed.weights()
+    assert run.losses() == reference.losses()
+    assert run.weights() == reference.weights()
 
 
 def replaced(run: Run, dead: int) -> bool:
     """Whether a supervisor other than ``dead`` lives."""
-    return bool((run.who("supervisor") or {"pid": dead})["pid"] != dead)
+    return bool((run.process("supervisor") or {"pid": dead})["pid"] != dead)
 
 
 def each_step_once(run: Run) -> list[int]:
@@ -33,15 +33,15 @@ def each_step_once(run: Run) -> list[int]:
     return steps
 
 
-def test_a_killed_trainer_goes_on_from_its_checkpoint(world: World, undisturbed: Run) -> None:
+def test_a_killed_trainer_goes_on_from_its_checkpoint(workspace: Workspace, reference: Run) -> None:
     step = random.SystemRandom().randint(5, STEPS - 20)
     print(f"kill at step {step}")
-    run = world.launch()
+    run = workspace.launch()
     run.wait_step(step)
     killed = run.kill("trainer")
     status = run.wait_end()
 
-    same_run(run, undisturbed)
+    assert_same_run(run, reference)
     assert status["trainer"]["pid"] != killed
     assert status["attempt"] == 2
     died, finished = run.kind("exit")
@@ -56,17 +56,19 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(world: World, undisturbed:
 
 
 @pytest.mark.faults
-def test_a_trainer_killed_again_and_again_still_arrives(world: World, undisturbed: Run) -> None:
-    run = world.launch()
+def test_a_trainer_killed_again_and_again_still_arrives(workspace: Workspace, reference: Run) -> None:
+    run = workspace.launch()
     for attempt, step in ((1, 60), (2, 110)):
         run.wait_step(step, attempt)
         run.kill("trainer")
     assert run.wait_end()["attempt"] == 3
-    same_run(run, undisturbed)
+    assert_same_run(run, reference)
 
 
-def test_a_supervisor_killed_again_and_again_is_replaced(world: World, undisturbed: Run, wait_for: WaitFor) -> None:
-    run = world.launch("-s", "steps=1200", "-s", "save_every=0", "-s", "val_every=0")
+def test_a_supervisor_killed_again_and_again_is_replaced(
+    workspace: Workspace, reference: Run, wait_for: WaitFor
+) -> None:
+    run = workspace.launch("-s", "steps=1200", "-s", "save_every=0", "-s", "val_every=0")
     trainer = run.pid("trainer")
     for step in (30, 200, 350):
         run.wait_step(step)
@@ -80,10 +82,10 @@ def test_a_supervisor_killed_again_and_again_is_replaced(world: World, undisturb
     assert [record["code"] for record in run.kind("exit")] == [0]
 
 
-def test_a_watcher_is_told_when_both_are_gone(world: World) -> None:
-    run = world.launch("-s", "steps=100000", "-s", "save_every=0")
+def test_a_watcher_is_told_when_both_are_gone(workspace: Workspace) -> None:
+    run = workspace.launch("-s", "steps=100000", "-s", "save_every=0")
     run.wait_step(20)
-    watch = world.start("watch", run.id)
+    watch = workspace.start("watch", run.id)
     assert output(watch).readline()
     run.kill_both()
     out, err = watch.communicate(timeout=90)
@@ -91,39 +93,41 @@ def test_a_watcher_is_told_when_both_are_gone(world: World) -> None:
     assert out.splitlines()[-1].startswith("cut-off at step ")
 
 
-def test_a_supervisor_killed_at_once_loses_nothing(world: World, undisturbed: Run, wait_for: WaitFor) -> None:
+def test_a_supervisor_killed_at_once_loses_nothing(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
     """Between a run's creation and its first step there is no trainer that could call for help at every moment."""
-    run = world.launch()
+    run = workspace.launch()
     run.kill("supervisor")
-    with_help = world.start("watch", run.id, "--json")
+    with_help = workspace.start("watch", run.id, "--json")
     out, err = with_help.communicate(timeout=90)
     assert with_help.returncode == 0, err
     run.wait_end()
-    same_run(run, undisturbed)
+    assert_same_run(run, reference)
     assert len([line for line in out.splitlines() if json.loads(line)["kind"] == "step"]) == STEPS
 
 
-def test_looking_starts_nothing(world: World, wait_for: WaitFor) -> None:
-    run = world.launch("-s", "steps=100000", "-s", "save_every=0")
+def test_looking_starts_nothing(workspace: Workspace, wait_for: WaitFor) -> None:
+    run = workspace.launch("-s", "steps=100000", "-s", "save_every=0")
     run.wait_step(20)
     trainer = run.pid("trainer")
     os.kill(trainer, signal.SIGSTOP)  # so that it cannot call for another supervisor itself
     run.kill("supervisor")
     for _ in range(3):
         status = run.status()
-        (listed,) = json.loads(world.run("ls", "--json").stdout)
+        (listed,) = json.loads(workspace.run("ls", "--json").stdout)
         assert listed == status
         assert status["supervisor"]["alive"] is False
         assert status["trainer"] == {"pid": trainer, "alive": True}
         assert status["phase"] == "running"
-    assert [process.pid for process in world.processes()] == [trainer]
+    assert [process.pid for process in workspace.processes()] == [trainer]
     os.kill(trainer, signal.SIGCONT)
     assert run.pid("supervisor")
 
 
 @pytest.mark.parametrize("reviver", ["watch", "checkpoint"])
-def test_a_run_that_lost_both_is_cut_off_until_somebody_asks(world: World, undisturbed: Run, reviver: str) -> None:
-    run = world.launch()
+def test_a_run_that_lost_both_is_cut_off_until_somebody_asks(
+    workspace: Workspace, reference: Run, reviver: str
+) -> None:
+    run = workspace.launch()
     run.wait_step(95)
     run.kill_both()
 
@@ -131,20 +135,20 @@ def test_a_run_that_lost_both_is_cut_off_until_somebody_asks(world: World, undis
     assert status["phase"] == "cut-off"
     assert (status["trainer"]["alive"], status["supervisor"]["alive"]) == (False, False)
     assert status["step"] >= 95
-    assert world.processes() == []
+    assert workspace.processes() == []
 
-    world.run(reviver, run.id)
+    workspace.run(reviver, run.id)
     run.wait_end()
-    same_run(run, undisturbed)
+    assert_same_run(run, reference)
     assert [start["resumed_from"] for start in run.kind("start")] == [None, 80]
     assert "cause unknown" in run.kind("exit")[0]["why"]
 
 
-def test_a_damaged_checkpoint_costs_the_steps_behind_the_one_before(world: World) -> None:
-    run = world.launch("-s", "save_every=0", "-s", "steps=600")
+def test_a_damaged_checkpoint_costs_the_steps_behind_the_one_before(workspace: Workspace) -> None:
+    run = workspace.launch("-s", "save_every=0", "-s", "steps=600")
     for step in (10, 30):
         run.wait_step(step)
-        world.run("checkpoint", run.id)
+        workspace.run("checkpoint", run.id)
     kept, newest = (Path(r["path"]) for r in run.kind("checkpoint"))
     model = newest / "model.safetensors"
     model.write_bytes(model.read_bytes()[:-8])
@@ -161,8 +165,8 @@ def test_a_damaged_checkpoint_costs_the_steps_behind_the_one_before(world: World
     assert {n: before[n] for n in repeated} == {n: after[n] for n in repeated}
 
 
-def test_sigterm_while_the_trainer_still_starts_is_a_stop(world: World, wait_for: WaitFor) -> None:
-    run = world.launch()
+def test_sigterm_while_the_trainer_still_starts_is_a_stop(workspace: Workspace, wait_for: WaitFor) -> None:
+    run = workspace.launch()
     wait_for("the trainer's name", lambda: run.run_dir.trainer_identity_path.exists())
     run.kill("trainer", signal.SIGTERM)
     assert run.kind("step") == []
@@ -170,36 +174,36 @@ def test_sigterm_while_the_trainer_still_starts_is_a_stop(world: World, wait_for
     assert len(run.kind("start")) == 1
 
 
-def test_sigterm_to_both_is_the_machine_going_down(world: World, undisturbed: Run, wait_for: WaitFor) -> None:
+def test_sigterm_to_both_is_the_machine_going_down(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
     """A shutdown tells every process to end. The trainer saves, and the run is not over: it was cut off."""
-    run = world.launch()
+    run = workspace.launch()
     run.wait_step(60)
     for role in ("supervisor", "trainer"):
         run.kill(role, signal.SIGTERM)
-    wait_for("both to end", lambda: world.processes() == [])
+    wait_for("both to end", lambda: workspace.processes() == [])
     status = run.status()
     assert status["phase"] == "cut-off"
     assert status["checkpoint"].endswith(f"ckpt_step_{status['step']}")
-    world.run("watch", run.id)
+    workspace.run("watch", run.id)
     run.wait_end()
-    same_run(run, undisturbed)
+    assert_same_run(run, reference)
     assert run.kind("start")[1]["resumed_from"] == status["step"]
 
 
-def test_sigterm_to_a_supervisor_alone_costs_nothing(world: World, undisturbed: Run, wait_for: WaitFor) -> None:
-    run = world.launch("-s", "steps=1500", "-s", "save_every=0", "-s", "val_every=0")
+def test_sigterm_to_a_supervisor_alone_costs_nothing(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
+    run = workspace.launch("-s", "steps=1500", "-s", "save_every=0", "-s", "val_every=0")
     run.wait_step(10)
     dead = run.kill("supervisor", signal.SIGTERM)
-    wait_for("another supervisor", lambda: (run.who("supervisor") or {"pid": dead})["pid"] != dead)
-    world.run("stop", run.id, "--no-save")
+    wait_for("another supervisor", lambda: (run.process("supervisor") or {"pid": dead})["pid"] != dead)
+    workspace.run("stop", run.id, "--no-save")
     run.wait_end("stopped")
     assert [start["resumed_from"] for start in run.kind("start")] == [None]
 
 
-def test_a_paused_run_comes_back_paused(world: World, undisturbed: Run, wait_for: WaitFor) -> None:
-    run = world.launch()
+def test_a_paused_run_comes_back_paused(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
+    run = workspace.launch()
     run.wait_step(50)
-    world.run("pause", run.id)
+    workspace.run("pause", run.id)
     run.kill("trainer")
     wait_for(
         "the pause of another attempt",
@@ -209,20 +213,20 @@ def test_a_paused_run_comes_back_paused(world: World, undisturbed: Run, wait_for
     run.kill("trainer")
     wait_for("the third", lambda: len(run.kind("start")) == 3 and run.phase() == "paused")
     assert run.kind("step")[-1]["attempt"] == 1
-    assert "running" in world.run("resume", run.id).stderr
+    assert "running" in workspace.run("resume", run.id).stderr
     run.wait_step(90)
     run.kill("trainer")  # resumed is resumed
     run.wait_end()
-    same_run(run, undisturbed)
+    assert_same_run(run, reference)
 
 
 @pytest.mark.parametrize("when", ["paused", "validating", "saving"])
-def test_sigterm_twice_whatever_the_trainer_is_at(world: World, wait_for: WaitFor, when: str) -> None:
+def test_sigterm_twice_whatever_the_trainer_is_at(workspace: Workspace, wait_for: WaitFor, when: str) -> None:
     """Checkpoint, then end: the second one changes nothing."""
-    run = world.launch("-s", "steps=100000", "-s", "save_every=3", "-s", "keep=1", "-s", "val_every=3")
+    run = workspace.launch("-s", "steps=100000", "-s", "save_every=3", "-s", "keep=1", "-s", "val_every=3")
     run.wait_step(20)
     if when == "paused":
-        world.run("pause", run.id)
+        workspace.run("pause", run.id)
     else:
         kind = "val" if when == "validating" else "checkpoint"
         count = len(run.kind(kind))

@@ -9,22 +9,22 @@ import shutil
 import pytest
 
 from engine.host.process import start_ticks
-from tests.e2e.conftest import Run, Terminals, WaitFor, World
+from tests.e2e.conftest import Run, Terminals, WaitFor, Workspace
 from tests.e2e.terminal import LOSS
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 STEPS = 900
 
 
-def only_run(world: World) -> Run:
-    (summary,) = json.loads(world.run("ls", "--json").stdout)
-    return world.find(summary["id"])
+def only_run(workspace: Workspace) -> Run:
+    (summary,) = json.loads(workspace.run("ls", "--json").stdout)
+    return workspace.find(summary["id"])
 
 
 def test_a_run_outlives_the_terminal_it_was_launched_from(
-    world: World, terminals: Terminals, wait_for: WaitFor
+    workspace: Workspace, terminals: Terminals, wait_for: WaitFor
 ) -> None:
-    world.write_profile(steps=STEPS)
+    workspace.write_profile(steps=STEPS)
     terminal = terminals()
     app = terminal.open()
     terminal.wait_text("no runs yet")
@@ -34,7 +34,7 @@ def test_a_run_outlives_the_terminal_it_was_launched_from(
     terminal.wait_text(r"mla-tui launch -p nano")
     terminal.keys("F5")
     terminal.wait_text(LOSS)
-    run = only_run(world)
+    run = only_run(workspace)
     run.wait_step(50)
 
     terminal.tmux("kill-server")
@@ -56,9 +56,9 @@ def test_a_run_outlives_the_terminal_it_was_launched_from(
     other.wait_end()
 
 
-def test_two_apps_and_a_watcher_end_on_the_same_step(world: World, terminals: Terminals) -> None:
-    run = world.launch("-s", f"steps={STEPS}", "-s", "sequences=4")
-    watch = world.start("watch", run.id, "--json")
+def test_two_apps_and_a_watcher_end_on_the_same_step(workspace: Workspace, terminals: Terminals) -> None:
+    run = workspace.launch("-s", f"steps={STEPS}", "-s", "sequences=4")
+    watch = workspace.start("watch", run.id, "--json")
     terminal = terminals()
     terminal.open("attach", size=(120, 60))
     terminal.open("attach", run.id)
@@ -71,20 +71,20 @@ def test_two_apps_and_a_watcher_end_on_the_same_step(world: World, terminals: Te
     assert shown == [str(len(steps))] * 2
 
 
-def test_attaching_revives_a_run_that_was_cut_off(world: World, terminals: Terminals, undisturbed: Run) -> None:
-    run = world.launch()
+def test_attaching_revives_a_run_that_was_cut_off(workspace: Workspace, terminals: Terminals, reference: Run) -> None:
+    run = workspace.launch()
     run.wait_step(95)
     run.kill_both()
     assert run.status()["phase"] == "cut-off"
     terminal = terminals()
     terminal.open("attach", run.id)
     run.wait_end()
-    assert run.losses() == undisturbed.losses()
+    assert run.losses() == reference.losses()
     assert terminal.wait_text(r"steps 1–240 \((\d+)\)")[1] == "240"
 
 
-def test_leaving_the_app_leaves_the_run(world: World, terminals: Terminals) -> None:
-    run = world.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
+def test_leaving_the_app_leaves_the_run(workspace: Workspace, terminals: Terminals) -> None:
+    run = workspace.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
     terminal = terminals()
     terminal.open("attach", run.id)
     terminal.wait_text(LOSS)
@@ -93,8 +93,8 @@ def test_leaving_the_app_leaves_the_run(world: World, terminals: Terminals) -> N
     run.wait_step(run.kind("step")[-1]["step"] + 10)
 
 
-def test_a_pause_from_the_app_is_the_runs(world: World, terminals: Terminals, wait_for: WaitFor) -> None:
-    run = world.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
+def test_a_pause_from_the_app_is_the_runs(workspace: Workspace, terminals: Terminals, wait_for: WaitFor) -> None:
+    run = workspace.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
     terminal = terminals()
     terminal.open("attach", run.id)
     terminal.wait_text(LOSS)
@@ -105,15 +105,15 @@ def test_a_pause_from_the_app_is_the_runs(world: World, terminals: Terminals, wa
     wait_for("the run to go on", lambda: run.phase() == "running")
 
 
-def test_a_run_that_is_held_for_want_of_memory_asks_in_every_app(world: World, terminals: Terminals) -> None:
+def test_a_run_that_is_held_for_want_of_memory_asks_in_every_app(workspace: Workspace, terminals: Terminals) -> None:
     """An answer in one of them lets the run go on and closes the question in the other."""
     wide = ("model.vocab_size=4096", "sequences=64", "micro=64", "context=256", "loss=plain", "oom=ask", "steps=30")
     flags = [word for text in (*wide, "val_every=0", "save_every=0") for word in ("-s", text)]
     limit = 1300 << 20  # bytes of address space
-    told = world.run(
+    told = workspace.run(
         *("launch", "-p", "nano", *flags), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     )
-    run = world.find(told.stdout.strip())
+    run = workspace.find(told.stdout.strip())
     here, there = terminals(), terminals()
     here.open("attach", run.id)
     there.open("attach", run.id)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.e2e.conftest import Run, WaitFor, World
+from tests.e2e.conftest import Run, WaitFor, Workspace
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None or subprocess.run(["ip", "netns", "list"]).returncode != 0,
@@ -44,15 +44,15 @@ def two_hosts() -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def on_two_hosts(world: World, two_hosts: list[str]) -> Iterator[Callable[..., Run]]:
+def on_two_hosts(workspace: Workspace, two_hosts: list[str]) -> Iterator[Callable[..., Run]]:
     """A function that launches a run on the first host and, by the line that --dry-run prints, on the second."""
     first, second = two_hosts
-    mla_tui = ["ip", "netns", "exec", first, str(world.command)]
+    mla_tui = ["ip", "netns", "exec", first, str(workspace.command)]
     workers = []
 
     def command(*args: str) -> str:
         done = subprocess.run(
-            [*mla_tui, *args], env=world.env, cwd=world.root, text=True, capture_output=True, timeout=60
+            [*mla_tui, *args], env=workspace.env, cwd=workspace.root, text=True, capture_output=True, timeout=60
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -60,45 +60,47 @@ def on_two_hosts(world: World, two_hosts: list[str]) -> Iterator[Callable[..., R
     def launch(*args: str) -> Run:
         told = command("launch", "-p", "nano", *HOSTS, *args, "--dry-run").splitlines()
         line = told[told.index(f"# on {ADDRESSES[1]}, by hand") + 1]
-        run = world.find(command("launch", "-p", "nano", *HOSTS, *args).strip())
-        with open(world.root / "second.log", "w") as log:
+        run = workspace.find(command("launch", "-p", "nano", *HOSTS, *args).strip())
+        with open(workspace.root / "second.log", "w") as log:
             worker = ["ip", "netns", "exec", second, "bash", "-c", line]
             workers.append(
-                subprocess.Popen(worker, env=world.env, cwd=world.root, stdout=log, stderr=log, start_new_session=True)
+                subprocess.Popen(
+                    worker, env=workspace.env, cwd=workspace.root, stdout=log, stderr=log, start_new_session=True
+                )
             )
         return run
 
     yield launch
-    world.close()
+    workspace.close()
     for worker in workers:
         worker.wait(timeout=30)
 
 
 def test_the_losses_are_those_of_one_host(
-    on_two_hosts: Callable[..., Run], undisturbed: Run, wait_for: WaitFor, world: World
+    on_two_hosts: Callable[..., Run], reference: Run, wait_for: WaitFor, workspace: Workspace
 ) -> None:
     run = on_two_hosts("-s", "steps=20")
     run.wait_end()
-    plain, found = undisturbed.losses(), run.losses()
+    plain, found = reference.losses(), run.losses()
     assert len(found) == 20
     # The schedule's end differs, its beginning does not: 20 steps are all warm-up.
     assert found == pytest.approx({step: plain[step] for step in found}, rel=1e-5)
-    wait_for("the end of the second host's ranks", lambda: not world.processes())
+    wait_for("the end of the second host's ranks", lambda: not workspace.processes())
 
 
 @pytest.mark.faults  # for its length
 def test_a_host_that_dies_is_a_restart_from_the_last_checkpoint(
-    on_two_hosts: Callable[..., Run], undisturbed: Run, world: World
+    on_two_hosts: Callable[..., Run], reference: Run, workspace: Workspace
 ) -> None:
     run = on_two_hosts()
     run.wait_step(45)
-    (rank,) = [p for p in world.processes() if "--worker" in p.cmdline() and p.environ().get("RANK") == "1"]
+    (rank,) = [p for p in workspace.processes() if "--worker" in p.cmdline() and p.environ().get("RANK") == "1"]
     os.kill(rank.pid, signal.SIGKILL)
     run.wait_end()
     first, again = (record["resumed_from"] for record in run.kind("start"))
     assert first is None and again >= 40
     assert any("another rank has died" in record["why"] for record in run.kind("exit"))
-    plain, found = undisturbed.losses(), run.losses()
+    plain, found = reference.losses(), run.losses()
     assert found.keys() == plain.keys()
     for step in range(1, 41):
         assert found[step] == pytest.approx(plain[step], rel=1e-5)
@@ -106,21 +108,21 @@ def test_a_host_that_dies_is_a_restart_from_the_last_checkpoint(
 
 @pytest.mark.faults
 def test_a_cable_that_is_pulled_is_a_restart_when_it_is_back(
-    on_two_hosts: Callable[..., Run], two_hosts: list[str], world: World, wait_for: WaitFor
+    on_two_hosts: Callable[..., Run], two_hosts: list[str], workspace: Workspace, wait_for: WaitFor
 ) -> None:
     run = on_two_hosts()
     run.wait_step(45)
     ip("-n", two_hosts[1], "link", "set", "v2", "down")
     wait_for("an end of both hosts' ranks", lambda: any(r["code"] for r in run.kind("exit")))
     ip("-n", two_hosts[1], "link", "set", "v2", "up")
-    wait_for("the end of the run", run.run_dir.ended, patience=200)
+    wait_for("the end of the run", run.run_dir.ended, timeout=200)
     run.wait_end()
     first, again = (record["resumed_from"] for record in run.kind("start"))
     assert first is None and again >= 40
     assert max(run.losses()) == 240
 
 
-def test_a_host_that_is_not_there_is_named(world: World, two_hosts: list[str]) -> None:
+def test_a_host_that_is_not_there_is_named(workspace: Workspace, two_hosts: list[str]) -> None:
     arguments = ["launch", "-p", "nano", "-s", "nodes=2", "-s", "hosts=10.77.0.1,10.77.0.9"]
     for hosts, said in (
         ("10.77.0.1,10.77.0.9", "launch.hosts: 10.77.0.9 cannot be reached"),
@@ -129,26 +131,26 @@ def test_a_host_that_is_not_there_is_named(world: World, two_hosts: list[str]) -
     ):
         arguments[-1] = f"hosts={hosts}"
         done = subprocess.run(
-            ["ip", "netns", "exec", two_hosts[0], str(world.command), *arguments],
-            env=world.env,
-            cwd=world.root,
+            ["ip", "netns", "exec", two_hosts[0], str(workspace.command), *arguments],
+            env=workspace.env,
+            cwd=workspace.root,
             text=True,
             capture_output=True,
         )
         assert (done.returncode, done.stdout) == (1, "")
         assert len(done.stderr.splitlines()) == 1 and said in done.stderr
-        assert not (world.home / "runs").exists()
+        assert not (workspace.home / "runs").exists()
 
 
-def test_a_port_that_is_taken_is_named(world: World, two_hosts: list[str]) -> None:
+def test_a_port_that_is_taken_is_named(workspace: Workspace, two_hosts: list[str]) -> None:
     import socket
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        world.refused(
+        workspace.assert_refused(
             *("launch", "-p", "nano", "-s", "nodes=2", "-s", "hosts=127.0.0.1,127.0.0.2", "-s", f"port={port}"),
             code=1,
-            said=f"launch.port: {port} is in use on 127.0.0.1; use another",
+            message=f"launch.port: {port} is in use on 127.0.0.1; use another",
         )

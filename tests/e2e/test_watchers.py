@@ -11,7 +11,7 @@ import pytest
 
 from engine.events.run_dir import RunDir
 from engine.runs.client import RunClient
-from tests.e2e.conftest import Run, World, output
+from tests.e2e.conftest import Run, Workspace, output
 
 
 class Reader(threading.Thread):
@@ -35,13 +35,13 @@ class Reader(threading.Thread):
 
 
 @pytest.mark.parametrize("disturbed", [False, True], ids=["calm", "supervisor killed"])
-def test_all_readers_see_the_same(world: World, disturbed: bool) -> None:
-    run = world.launch("-s", "steps=500")
+def test_all_readers_see_the_same(workspace: Workspace, disturbed: bool) -> None:
+    run = workspace.launch("-s", "steps=500")
     reader = Reader(run.run_dir)
     reader.start()
-    first = world.start("watch", run.id, "--json")
+    first = workspace.start("watch", run.id, "--json")
     run.wait_step(100)
-    second = world.start("watch", run.id, "--json")  # comes late, begins at the beginning
+    second = workspace.start("watch", run.id, "--json")  # comes late, begins at the beginning
     if disturbed:
         run.wait_step(200)
         run.kill("supervisor")
@@ -59,15 +59,15 @@ def test_all_readers_see_the_same(world: World, disturbed: bool) -> None:
     assert [record["step"] for record in there if record["kind"] == "step"] == list(range(1, 501))
 
 
-def test_watching_goes_on_from_an_offset(undisturbed: Run) -> None:
-    there = undisturbed.events()
+def test_watching_goes_on_from_an_offset(reference: Run) -> None:
+    there = reference.events()
     start = there[100]["at"]
-    told = undisturbed.world.run("watch", undisturbed.id, "--json", "--from", start).stdout
+    told = reference.workspace.run("watch", reference.id, "--json", "--from", start).stdout
     assert [json.loads(line) for line in told.splitlines()] == there[100:]
 
 
-def test_history_and_records_meet_without_a_seam(world: World) -> None:
-    run = world.launch()
+def test_history_and_records_meet_without_a_seam(workspace: Workspace) -> None:
+    run = workspace.launch()
     run.wait_step(60)
 
     async def read() -> tuple[list[int], list[int]]:
@@ -82,17 +82,17 @@ def test_history_and_records_meet_without_a_seam(world: World) -> None:
     assert before + after == list(range(1, 241))
 
 
-def test_watch_tells_a_person_in_words(undisturbed: Run) -> None:
-    told = undisturbed.world.run("watch", undisturbed.id)
+def test_watch_tells_a_person_in_words(reference: Run) -> None:
+    told = reference.workspace.run("watch", reference.id)
     lines = told.stdout.splitlines()
     assert lines[-1].startswith("finished at step 240, loss ")
     assert any(line.startswith("step 240/240  loss ") for line in lines)
     assert any(line.startswith("validation at step 200") for line in lines)
 
 
-def test_a_reader_that_hangs_up_is_no_trouble(world: World) -> None:
-    run = world.launch()
-    watch = world.start("watch", run.id, "--json")
+def test_a_reader_that_hangs_up_is_no_trouble(workspace: Workspace) -> None:
+    run = workspace.launch()
+    watch = workspace.start("watch", run.id, "--json")
     assert output(watch).readline()
     output(watch).close()  # as `| head -1` does
     watch.wait(60)

@@ -15,7 +15,7 @@ import pytest
 
 from engine.host.files import read_json, write_json
 from engine.host.process import is_locked, process_identity
-from tests.e2e.conftest import Run, WaitFor, World
+from tests.e2e.conftest import Run, WaitFor, Workspace
 
 LONG = ("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
 CGROUP = Path("/sys/fs/cgroup/memory" if Path("/sys/fs/cgroup/memory").is_dir() else "/sys/fs/cgroup")
@@ -24,7 +24,7 @@ LIMIT = "memory.limit_in_bytes" if CGROUP.name == "memory" else "memory.max"
 
 
 @pytest.fixture
-def cgroup(world: World) -> Iterator[Path]:
+def cgroup(workspace: Workspace) -> Iterator[Path]:
     """A cgroup of our own, where the kernel can be made to kill for want of memory."""
     folder = CGROUP / f"mla-tui-{os.getpid()}"
     try:
@@ -36,18 +36,20 @@ def cgroup(world: World) -> Iterator[Path]:
             folder.rmdir()
         pytest.skip(f"a memory cgroup cannot be made here: {error}")
     yield folder
-    world.close()
+    workspace.close()
     folder.rmdir()
 
 
 def test_the_kernels_out_of_memory_kill_is_called_that_and_answered_with_a_smaller_micro(
-    world: World, undisturbed: Run, cgroup: Path, wait_for: WaitFor
+    workspace: Workspace, reference: Run, cgroup: Path, wait_for: WaitFor
 ) -> None:
     (cgroup / LIMIT).write_text(str(TOO_LITTLE))
-    words = [str(world.command), "launch", "-p", "nano", "--name", "run"]
+    words = [str(workspace.command), "launch", "-p", "nano", "--name", "run"]
     into_it = f'echo $$ > {cgroup}/cgroup.procs && exec "$@"'
-    told = subprocess.run(["sh", "-c", into_it, "sh", *words], env=world.env, cwd=world.root, capture_output=True)
-    run = world.find(told.stdout.decode().strip())
+    told = subprocess.run(
+        ["sh", "-c", into_it, "sh", *words], env=workspace.env, cwd=workspace.root, capture_output=True
+    )
+    run = workspace.find(told.stdout.decode().strip())
     oom = wait_for("the kernel to kill", lambda: run.kind("oom"))[0]
     (cgroup / LIMIT).write_text(str(8 << 30))
     run.wait_end()
@@ -59,40 +61,40 @@ def test_the_kernels_out_of_memory_kill_is_called_that_and_answered_with_a_small
     assert (lowered["by"], lowered["step"], lowered["changed"]["micro"]) == ("oom", 0, [4, 2])
     assert run.kind("step")[0]["micro"] == 2
     assert run.kind("exit")[-1]["code"] == 0
-    plain, found = undisturbed.losses(), run.losses()
+    plain, found = reference.losses(), run.losses()
     assert found.keys() == plain.keys()
     for step in range(1, 41):
         assert found[step] == pytest.approx(plain[step], rel=1e-5)
 
 
-def test_a_run_that_hangs_is_said_to_and_can_be_ended(world: World, wait_for: WaitFor) -> None:
-    run = world.launch(*LONG)
+def test_a_run_that_hangs_is_said_to_and_can_be_ended(workspace: Workspace, wait_for: WaitFor) -> None:
+    run = workspace.launch(*LONG)
     run.wait_step(30)
     trainer = run.kill("trainer", signal.SIGSTOP)
     (alert,) = wait_for("the alert", lambda: run.kind("alert"))
     assert alert["what"] == "stall"
     assert "no progress for 1" in alert["text"]
     run.kill("trainer", signal.SIGCONT)
-    wait_for("it to be called off", lambda: [r for r in run.kind("log") if "goes on after" in r["text"]])
+    wait_for("it to be called off", lambda: [r for r in run.kind("log") if "resumes after a stall" in r["text"]])
     assert run.pid("trainer") == trainer
 
     run.kill("trainer", signal.SIGSTOP)
-    world.run("stop", run.id, "--kill")
+    workspace.run("stop", run.id, "--kill")
     run.wait_end("stopped")
     assert run.kind("exit")[-1]["signal"] == "SIGKILL"
 
 
-def test_two_ranks_are_ended_at_once_too(world: World, wait_for: WaitFor) -> None:
-    run = world.launch(*LONG, "-s", "gpus_per_node=2")
+def test_two_ranks_are_ended_at_once_too(workspace: Workspace, wait_for: WaitFor) -> None:
+    run = workspace.launch(*LONG, "-s", "gpus_per_node=2")
     run.wait_step(3)
-    world.run("stop", run.id, "--kill")
+    workspace.run("stop", run.id, "--kill")
     run.wait_end("stopped")
-    wait_for("the end of both ranks", lambda: world.processes() == [])
+    wait_for("the end of both ranks", lambda: workspace.processes() == [])
 
 
-def test_a_stranger_with_a_dead_trainers_pid_is_never_signalled(world: World) -> None:
+def test_a_stranger_with_a_dead_trainers_pid_is_never_signalled(workspace: Workspace) -> None:
     """Pids are used again; whoever has ours now must neither be adopted nor killed."""
-    run = world.launch(*LONG)
+    run = workspace.launch(*LONG)
     run.wait_step(3)
     run.kill_both()
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -105,9 +107,9 @@ def test_a_stranger_with_a_dead_trainers_pid_is_never_signalled(world: World) ->
         )
         assert run.status()["phase"] == "cut-off"
         assert run.status()["trainer"]["alive"] is False
-        world.run("checkpoint", run.id)  # revives it
+        workspace.run("checkpoint", run.id)  # revives it
         run.wait_step(1, attempt=2)
-        world.run("stop", run.id, "--kill")
+        workspace.run("stop", run.id, "--kill")
         run.wait_end("stopped")
         assert stranger.poll() is None
     finally:
@@ -115,12 +117,12 @@ def test_a_stranger_with_a_dead_trainers_pid_is_never_signalled(world: World) ->
         stranger.wait()
 
 
-def test_of_supervisors_raced_one_stays(world: World, undisturbed: Run, wait_for: WaitFor) -> None:
-    run = world.launch("-s", "steps=600", "-s", "save_every=0", "-s", "val_every=0")
+def test_of_supervisors_raced_one_stays(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
+    run = workspace.launch("-s", "steps=600", "-s", "save_every=0", "-s", "val_every=0")
     run.wait_step(3)
     run.kill_both()
     argv = [sys.executable, "-m", "engine.runs.supervisor", str(run.run_dir.path)]
-    racers = [subprocess.Popen(argv, env=world.env, cwd=run.run_dir.path) for _ in range(8)]
+    racers = [subprocess.Popen(argv, env=workspace.env, cwd=run.run_dir.path) for _ in range(8)]
     run.wait_step(1, attempt=2)
     wait_for("the losers to leave", lambda: sum(racer.poll() is None for racer in racers) == 1)
     assert is_locked(run.run_dir.supervisor_lock)
@@ -131,8 +133,8 @@ def test_of_supervisors_raced_one_stays(world: World, undisturbed: Run, wait_for
     assert len(run.kind("start")) == 2
 
 
-def test_an_upgrade_under_a_living_run_is_said(world: World, wait_for: WaitFor) -> None:
-    run = world.launch(*LONG)
+def test_an_upgrade_under_a_living_run_is_said(workspace: Workspace, wait_for: WaitFor) -> None:
+    run = workspace.launch(*LONG)
     run.wait_step(3)
     run.kill("trainer", signal.SIGSTOP)  # it must not revive a supervisor before its state is changed
     run.kill("supervisor")
@@ -142,7 +144,7 @@ def test_an_upgrade_under_a_living_run_is_said(world: World, wait_for: WaitFor) 
     assert "0.0.9" in alert["text"]
 
 
-def test_lingering_users_get_scopes(world: World, tmp_path: Path) -> None:
+def test_lingering_users_get_scopes(workspace: Workspace, tmp_path: Path) -> None:
     """systemd is played by two scripts: it does not run here."""
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -154,12 +156,12 @@ def test_lingering_users_get_scopes(world: World, tmp_path: Path) -> None:
     for name, body in scripts.items():
         (folder / name).write_text(f"#!/bin/sh\n{body}\n")
         (folder / name).chmod(0o755)
-    world.env.update(PATH=f"{folder}:{world.env['PATH']}", XDG_RUNTIME_DIR=str(tmp_path))
-    run = world.launch("-s", "steps=20")
+    workspace.env.update(PATH=f"{folder}:{workspace.env['PATH']}", XDG_RUNTIME_DIR=str(tmp_path))
+    run = workspace.launch("-s", "steps=20")
     run.wait_end()
     units = [word for word in said.read_text().split() if word.startswith("--unit")]
     assert [unit.rpartition("-")[0] for unit in units] == [
         f"--unit=mla-tui-{run.id}-supervisor",
         f"--unit=mla-tui-{run.id}-trainer",
     ]
-    assert json.loads(world.run("status", run.id, "--json").stdout)["phase"] == "finished"
+    assert json.loads(workspace.run("status", run.id, "--json").stdout)["phase"] == "finished"
