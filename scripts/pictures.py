@@ -1,8 +1,8 @@
-"""``make pictures``: README's pictures, made by walking through the app with a real run in a real tmux.
+"""Makes the pictures of README (``make pictures``): walks through the app with a real run in a real tmux.
 
     python -m scripts.pictures FOLDER
 
-Everything lives in a temporary home. What tmux shows becomes SVG, cell by cell; the machine's own names are taken out.
+Everything is in a temporary home. The screen of tmux becomes SVG, cell by cell; names of this machine are taken out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +26,7 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from engine.memory.hardware import cpu_name
-from tests.e2e.terminal import Terminal
+from scripts.tmux_session import TmuxSession
 
 ROOT = Path(__file__).parents[1]
 SIZE = (100, 30)
@@ -38,32 +37,22 @@ Cell = tuple[str, tuple[str, str, bool]]
 """A character, its colours and whether it is bold."""
 
 
-@dataclass
-class Here:
-    """Where the terminal's commands are run."""
-
-    env: dict[str, str]
-    root: Path
-    command: Path
-
-
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     command = Path(sys.executable).parent / "mla-tui"
     with tempfile.TemporaryDirectory(prefix="mla-") as home:
         env = {**os.environ, "MLA_TUI_HOME": home, "XDG_CONFIG_HOME": f"{home}/config", "COLORTERM": "truecolor"}
-        here = Here(env, ROOT, command)
 
         def run(*args: str) -> str:
-            told = subprocess.run([command, *args], env=env, cwd=ROOT, capture_output=True, text=True, check=True)
-            return told.stdout.strip()
+            result = subprocess.run([command, *args], env=env, cwd=ROOT, capture_output=True, text=True, check=True)
+            return result.stdout.strip()
 
         def launch(name: str, *overrides: str) -> None:
             usual = (f"train.out={home}/models", "sequences=4", "micro=4", "context=64", "val_every=10")
             flags = [word for text in (*usual, *overrides) for word in ("-s", text)]
             run("launch", "-p", "cpu_demo", "--name", name, *flags)
 
-        terminal = Terminal(here, wait_for)
+        terminal = TmuxSession(command, env, ROOT, wait_for)
         try:
             for name, lr in (("warm-up", "3e-3"), ("higher-rate", "6e-3")):
                 launch(name, "steps=12", f"lr={lr}")
@@ -78,8 +67,8 @@ def main(folder: Path) -> None:
                     run("watch", summary["id"])
 
 
-def walk(terminal: Terminal, picture: Callable[[str], None]) -> None:
-    """Where a person who reads README goes, with a picture at each stop."""
+def walk(terminal: TmuxSession, picture: Callable[[str], None]) -> None:
+    """Open the screens that README shows, and take a picture of each."""
     terminal.open(size=SIZE)
     terminal.wait_text(r"demo .*running.*/3000.*[▁-█]{4}.*\n.*[▁-█]{4}.*\n.*[▁-█]{4}")
     picture("home")
@@ -126,17 +115,17 @@ def wait_for(what: str, poll: Callable[[], T | None], timeout: float = 180.0) ->
     return found
 
 
-def save(terminal: Terminal, path: Path, home: str) -> None:
-    shown = terminal.escapes()
-    shown = shown.replace(cpu_name(), "a CPU".rjust(len(cpu_name())))
+def save(terminal: TmuxSession, path: Path, home: str) -> None:
+    screen = terminal.escapes()
+    screen = screen.replace(cpu_name(), "a CPU".rjust(len(cpu_name())))
     for name in (platform.node(), home, str(ROOT), str(Path.home())):
-        assert not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", shown), f"{path.name} tells of this machine: {name}"
-    path.write_text(svg(shown.splitlines()))
+        assert not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", screen), f"{path.name} names this machine: {name}"
+    path.write_text(svg(screen.splitlines()))
     print(f"{path}: {path.stat().st_size / 1024:.0f} KB", file=sys.stderr)
 
 
 def svg(lines: list[str]) -> str:
-    """``lines`` with their escapes as a picture: a box where there is a background, a text for each run of style."""
+    """Draw ``lines`` with their escapes: a box for each background, a text for each stretch of one style."""
     width, height = SIZE[0] * CELL, SIZE[1] * LINE
     boxes, texts = [], []
     for y, line in enumerate(lines):
@@ -150,7 +139,7 @@ def svg(lines: list[str]) -> str:
                 place = f'x="{left}" y="{y * LINE + PT}" textLength="{wide}"'
                 texts.append(f'<text {place} fill="{fore}"{weight}>{escape(text)}</text>')
     font = "font-family=\"'DejaVu Sans Mono',Menlo,Consolas,monospace\""
-    space = 'xml:space="preserve"'  # not every viewer knows the style of the same meaning
+    space = 'xml:space="preserve"'  # some viewers ignore the CSS property white-space
     box = f'viewBox="0 0 {width:.0f} {height}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {space} {box} {font} font-size="{PT}">'
     body = "\n".join([f'<rect width="100%" height="100%" fill="{BACK}"/>', *boxes, *texts])
@@ -158,7 +147,7 @@ def svg(lines: list[str]) -> str:
 
 
 def _runs(cells: list[Cell], key: Callable[[Cell], Any]) -> Iterator[tuple[str, str, Any, str]]:
-    """Where each run of cells with one ``key`` begins and how wide it is, in pixels; the key; its text."""
+    """Yield each stretch of cells with one ``key``: its left edge and width in pixels, the key, the text."""
     x = 0
     for value, run in groupby(cells, key):
         text = "".join(char for char, _ in run)
@@ -172,10 +161,10 @@ def _cells(line: str) -> list[Cell]:
     for span in text.spans:
         for i in range(span.start, min(span.end, len(styles))):
             styles[i] += span.style if isinstance(span.style, Style) else Style.parse(span.style)
-    return [(char, _seen(style)) for char, style in zip(text.plain, styles, strict=True)]
+    return [(char, _colours(style)) for char, style in zip(text.plain, styles, strict=True)]
 
 
-def _seen(style: Style) -> tuple[str, str, bool]:
+def _colours(style: Style) -> tuple[str, str, bool]:
     fore, back = (
         usual if color is None or color.is_default else color.get_truecolor(MONOKAI).hex
         for color, usual in ((style.color, FORE), (style.bgcolor, BACK))

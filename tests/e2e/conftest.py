@@ -23,11 +23,12 @@ import pytest
 from engine.events.log import read_all
 from engine.events.run_dir import RunDir
 from engine.host.process import is_alive, start_ticks
-from tests.e2e.terminal import Terminal
+from scripts.tmux_session import TmuxSession
 
 MLA_TUI = Path(sys.executable).parent / "mla-tui"
 DEADLINE = 90.0  # seconds; nothing here should need as long, not even on a busy machine
 STEPS = 240
+LOSS = r"loss \d+\.\d+ · steps 1–(\d+) \((\d+)\)"  # on the monitor
 VOCABULARY = 256
 PROFILE: dict[str, dict[str, Any]] = {
     "model": {
@@ -272,7 +273,7 @@ class WaitFor(Protocol):
     def __call__(self, what: str, poll: Callable[[], T | None], timeout: float = DEADLINE) -> T: ...
 
 
-Terminals = Callable[..., Terminal]
+Terminals = Callable[..., TmuxSession]
 MakeWorkspace = Callable[[], Workspace]
 
 
@@ -286,10 +287,10 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 @pytest.fixture
 def terminals(workspace: Workspace) -> Iterator[Terminals]:
     """Opens terminals, each a tmux server of its own, in the test's workspace or another one."""
-    opened: list[Terminal] = []
+    opened: list[TmuxSession] = []
 
-    def new(of: Workspace | None = None) -> Terminal:
-        opened.append(Terminal(of or workspace, wait_for))
+    def new(of: Workspace = workspace) -> TmuxSession:
+        opened.append(TmuxSession(of.command, of.env, of.root, wait_for))
         return opened[-1]
 
     yield new

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from engine.host.process import start_ticks
-from tests.e2e.conftest import Run, Terminals, WaitFor, Workspace
-from tests.e2e.terminal import LOSS, Terminal
+from scripts.tmux_session import TmuxSession
+from tests.e2e.conftest import LOSS, Run, Terminals, WaitFor, Workspace
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 SLOW_LINE = str(Path(__file__).parent / "slow_line.py")
@@ -20,7 +20,7 @@ LIVE = [word for text in ("steps=1000000", "save_every=0", "val_every=0") for wo
 ALL = r"1–240 \(240\)"  # of the steps of the run nobody disturbed
 
 
-def stands(terminal: Terminal, width: int, height: int) -> bool:
+def stands(terminal: TmuxSession, width: int, height: int) -> bool:
     """Whether the monitor fills a terminal of this size: its heading on the first line, its keys on the last."""
     size = terminal.tmux("display-message", "-p", "-t", "mla", "#{pane_width}x#{pane_height}")
     if size.strip() != f"{width}x{height}":
@@ -29,7 +29,7 @@ def stands(terminal: Terminal, width: int, height: int) -> bool:
     return len(lines) == height and "run" in lines[0] and "? Help" in lines[-1] and "q Back" in lines[-1]
 
 
-def shown_step(terminal: Terminal) -> int:
+def shown_step(terminal: TmuxSession) -> int:
     return int(terminal.wait_text(r"step ([\d,]+)/")[1].replace(",", ""))
 
 
@@ -91,7 +91,7 @@ def test_a_copy_is_the_multiplexers_newest_buffer(reference: Run, terminals: Ter
     assert copied["step"] == "120" and float(copied["loss"]) > 0
 
 
-def typed_over(terminal: Terminal, run: Run, seconds: float, counted: Path) -> tuple[list[str], int]:
+def typed_over(terminal: TmuxSession, run: Run, seconds: float, counted: Path) -> tuple[list[str], int]:
     """Words typed at once into the filter, a run looked at; the screens, and the bytes the app wrote for them."""
     text = "the quick brown fox jumps over the lazy dog 0123456789"
     screens = []

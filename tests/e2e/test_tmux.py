@@ -9,8 +9,7 @@ import shutil
 import pytest
 
 from engine.host.process import start_ticks
-from tests.e2e.conftest import Run, Terminals, WaitFor, Workspace
-from tests.e2e.terminal import LOSS
+from tests.e2e.conftest import LOSS, Run, Terminals, WaitFor, Workspace
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 STEPS = 900

@@ -1,4 +1,4 @@
-"""Runs the app in a real tmux for tests: reads its screen, sends keys, attaches and detaches clients."""
+"""Runs the app in a real tmux, types keys, reads the screen, attaches and drops clients."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ import tempfile
 import termios
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from tests.e2e.conftest import WaitFor
-
-LOSS = r"loss \d+\.\d+ · steps 1–(\d+) \((\d+)\)"
+T = TypeVar("T")
 Size = tuple[int, int]
 """Columns and rows."""
 
 
+class WaitFor(Protocol):
+    """Calls ``poll`` until it returns something true, and returns that; fails with ``what`` after a time limit."""
+
+    def __call__(self, what: str, poll: Callable[[], T | None], /) -> T: ...
+
+
 class Client:
-    """A program on a terminal of ``size`` whose output is discarded."""
+    """A program on a pseudo-terminal of ``size`` whose output is discarded."""
 
     def __init__(self, argv: Sequence[str], env: dict[str, str], size: Size) -> None:
         self._fd, theirs = pty.openpty()
@@ -40,7 +43,7 @@ class Client:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        """Read until the terminal is closed on either side."""
+        """Discard output until either side closes the terminal."""
         while self._stop not in select.select([self._fd, self._stop], [], [])[0]:
             try:
                 os.read(self._fd, 1 << 16)
@@ -49,41 +52,33 @@ class Client:
         os.close(self._fd)
 
     def drop(self) -> None:
-        """Close the terminal, as a lost ssh connection does."""
+        """Close the terminal, as a dropped ssh connection does."""
         os.write(self._wake, b"x")
         self.process.wait(30)
 
 
-class Home(Protocol):
-    """What a terminal needs of the ``Workspace`` in which its commands run."""
+class TmuxSession:
+    """One session on a tmux server of its own, in which ``command`` runs in the directory ``cwd``."""
 
-    env: dict[str, str]
-    root: Path
-    command: Path
-
-
-class Terminal:
-    """A tmux server of its own with one session."""
-
-    def __init__(self, workspace: Home, wait_for: WaitFor) -> None:
-        self.workspace = workspace
+    def __init__(self, command: Path, env: dict[str, str], cwd: Path, wait_for: WaitFor) -> None:
+        self.command, self.cwd = command, cwd
         self.wait_for = wait_for
-        self.folder = Path(tempfile.mkdtemp(prefix="mla-tmux-"))  # short: a socket's path has 107 bytes
-        self.env = {**workspace.env, "TMUX_TMPDIR": str(self.folder), "LC_ALL": "C.UTF-8", "TERM": "xterm-256color"}
+        self.folder = Path(tempfile.mkdtemp(prefix="mla-tmux-"))  # short: a socket path has at most 107 bytes
+        self.env = {**env, "TMUX_TMPDIR": str(self.folder), "LC_ALL": "C.UTF-8", "TERM": "xterm-256color"}
         self.env.pop("TMUX", None)
 
     def tmux(self, *args: str, check: bool = True) -> str:
         argv = ["tmux", "-u", "-L", "mla", "-f", "/dev/null", *args]
-        done = subprocess.run(argv, env=self.env, cwd=self.workspace.root, capture_output=True, text=True, timeout=30)
-        assert not check or done.returncode == 0, done.stderr
-        return done.stdout
+        result = subprocess.run(argv, env=self.env, cwd=self.cwd, capture_output=True, text=True, timeout=30)
+        assert not check or result.returncode == 0, result.stderr
+        return result.stdout
 
     def open(self, *args: str, size: Size = (80, 24), through: Sequence[str] = ()) -> int:
-        """Start ``mla-tui`` in a session, or in another pane of it; return its pid.
+        """Start the command in a new session, or in a second pane if there is one; return its pid.
 
-        ``through`` is a command that runs it.
+        ``through`` is a wrapper command that starts it.
         """
-        command = [*through, str(self.workspace.command), *args]
+        command = [*through, str(self.command), *args]
         if self.tmux("list-sessions", check=False):
             return int(self.tmux("split-window", "-t", "mla", "-v", "-P", "-F", "#{pane_pid}", *command))
         width, height = map(str, size)
@@ -107,32 +102,32 @@ class Terminal:
         self.tmux("resize-window", "-t", "mla", "-x", width, "-y", height)
 
     def client(self, size: Size) -> Client:
-        """Attach a client with a terminal of its own; the window takes its size."""
+        """Attach to the session from another terminal; the window takes its size."""
         return Client(["tmux", "-u", "-L", "mla", "attach", "-t", "mla"], self.env, size)
 
     def wait_text(self, pattern: str, pane: int = 0) -> re.Match[str]:
-        """Wait for ``pattern`` on the screen; return its first match."""
-        seen = ""
+        """Wait until ``pattern`` is on the screen, and return its first match."""
+        screen = ""
 
         def poll() -> re.Match[str] | None:
-            nonlocal seen
-            seen = self.text(pane)
-            time.sleep(0.05)  # polling tmux more often would take the cores from the run
-            return re.search(pattern, seen)
+            nonlocal screen
+            screen = self.text(pane)
+            time.sleep(0.05)  # a hundred captures a second would take CPU time from the run
+            return re.search(pattern, screen)
 
         try:
             return self.wait_for(f"{pattern!r} on the screen", poll)
         except BaseException:
-            print(seen)
+            print(screen)
             raise
 
     def wait_end(self, pane: int = 0) -> None:
-        """Wait for the pane's program to exit; assert that it left no traceback on the screen.
+        """Wait for the pane's program to exit; fail if it left a traceback.
 
-        Its exit status is not used: tmux 3.3 sometimes misses the signal that reports it.
+        Its exit status is not checked: tmux 3.3 sometimes misses SIGCHLD.
         """
         query = ["display-message", "-p", "-t", f"mla:0.{pane}", "#{pane_dead}"]
-        self.wait_for("the end of the app", lambda: self.tmux(*query).strip() == "1")
+        self.wait_for("the app to exit", lambda: self.tmux(*query).strip() == "1")
         assert "Traceback" not in self.text(pane)
 
     def close(self) -> None:
