@@ -63,6 +63,17 @@ class RunDir:
         content.pop("start", None)
         return RunSpec.from_dict(content, f"{self.id}/spec.json")
 
+    def live_spec(self) -> RunSpec:
+        """Return the spec with the edits made so far, as the trainer logged it last. Raise ``UserError``."""
+        from profiles.spec import check_value
+
+        source = f"{self.id}/events.jsonl"
+        tables: dict[str, dict[str, Any]] = {}
+        for key, value in (self.status().get("live") or {}).items():
+            table, _, name = key.partition(".")
+            tables.setdefault(table, {})[name] = check_value(source, key, value)
+        return self.spec().with_values(source, **tables)
+
     def is_on_this_boot(self, state: dict[str, Any] | None = None) -> bool:
         """Return whether the run's processes were started on this boot of this host; only then are its pids valid."""
         state = self.state() if state is None else state

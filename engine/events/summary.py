@@ -17,6 +17,7 @@ _CHECKS: dict[str, schema.Check] = {
     **dict.fromkeys(_COUNTS, schema.is_optional_count),
     **dict.fromkeys(("loss", "val_loss", "tok_s", "started", "ended"), schema.is_optional_number),
     **dict.fromkeys(("supervisor", "trainer"), lambda value: _is_process(value)),
+    "live": schema.is_optional_object,
     "exit": lambda last: last is None or (type(last) is dict and schema.is_optional_number(last.get("code"))),
 }
 
@@ -40,6 +41,8 @@ def update_summary(summary: dict[str, Any], record: dict[str, Any]) -> None:
         summary["ended"] = record["t"] if record.get("phase") in ENDED else None
     elif kind == "exit":
         summary["exit"] = {key: record.get(key) for key in ("code", "signal", "why", "attempt")}
+    elif kind == "spec":
+        summary["live"] = record.get("values")
     elif kind == "edit" and record.get("ok"):
         for key, (_, new) in record.get("changed", {}).items():
             if key in FROM_STEP:

@@ -291,9 +291,9 @@ class Supervisor:
         if self._urgent_state() != state:
             self._save_state()
 
-    def _urgent_state(self) -> tuple[Any, Any]:
-        """What state.json must show at once: a user who stops a run or asks for a checkpoint looks there next."""
-        return self.summary.get("phase"), self.summary.get("checkpoint")
+    def _urgent_state(self) -> tuple[Any, ...]:
+        """What state.json must show at once: a user who stops, edits or saves a run looks there next."""
+        return tuple(self.summary.get(key) for key in ("phase", "checkpoint", "live"))
 
     def on_record(self, record: Record) -> None:
         """Handle a record of the trainer, logged or live."""

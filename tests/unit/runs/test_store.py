@@ -351,3 +351,16 @@ def test_a_dead_job_is_forgotten(store: RunStore, make_run: Make, phase: str) ->
     run = make_run(phase=phase, supervisor=DEAD, trainer=DEAD)
     run.remove()
     assert store.ids() == []
+
+
+def test_the_live_spec_holds_every_edit_so_far(make_run: Make) -> None:
+    run = make_run("mine")
+    assert run.live_spec() == run.spec()
+    log = LogWriter(run.log_path, 1)
+    log.write("spec", step=3, values={"batch.micro": 2, "optim.lr_scale": 0.5, "train.stop_step": 40})
+    live = run.live_spec()
+    assert (live.batch.micro, live.optim.lr_scale, live.train.stop_step) == (2, 0.5, 40)
+    assert live.batch.sequences == run.spec().batch.sequences
+    log.write("spec", step=9, values={"batch.micro": 0})
+    with pytest.raises(UserError, match=r"events.jsonl: batch.micro: 0 is not in 1..4096"):
+        run.live_spec()

@@ -49,14 +49,14 @@ def test_the_sequences_of_a_step_stay(spec: RunSpec, changes: dict[str, Any], mi
         ({"micro": float("inf")}, "set: batch.micro: inf is not a whole number"),
         (
             {"context": 512},
-            "set context: changes what a step is, not only how it is cut; if that is meant, add --unlock",
+            "set context: changes tokens per step, so later losses are not comparable; if you mean it, add --unlock",
         ),
-        ({"sequences": 48}, "set sequences: changes what a step is"),
+        ({"sequences": 48}, "set sequences: changes tokens per step"),
         (
             {"train.micro": 4},
-            "set train.micro: cannot be changed while the run lives; micro, accum, sequences, context",
+            "set train.micro: cannot be changed while a run is active; micro, accum, sequences, context",
         ),
-        ({"lr": 1}, "set lr: cannot be changed while the run lives; micro, accum"),
+        ({"lr": 1}, "set lr: cannot be changed while a run is active; micro, accum"),
         ({"lr_scale": -1}, "set: optim.lr_scale: -1 is not in 0..1000"),
         ({"val_every": 0.5}, "set: train.val_every: 0.5 is not a whole number"),
         ({}, "set: nothing to change; write for example micro=4"),

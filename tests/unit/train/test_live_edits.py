@@ -70,3 +70,16 @@ def test_asked_to_end_with_the_step_just_done_it_does_no_other(nano: Nano, tmp_p
     assert list(log.losses()) == [1, 2, 3, 4]
     assert log.of("state")[-1] == {"kind": "state", "phase": "stopped", "reason": "reached stop_step = 4"}
     assert checkpoint.steps(tmp_path / "out") == [4]
+
+
+def test_the_log_holds_the_live_spec_also_where_a_restart_replays_an_edit(nano: Nano, tmp_path: Path) -> None:
+    spec = nano("steps=8", "save_every=2", "val_every=0")
+    log = Log(sets(5, {"lr_scale": 0.5}))
+    train(spec, tmp_path / "out", log)
+    assert [(r["step"], r["values"]["optim.lr_scale"]) for r in log.of("spec")] == [(0, 1.0), (5, 0.5)]
+    again = Log()
+    again.records = [record for record in log.records if record["kind"] == "edit"]
+    Trainer(spec, build_backend(spec, SingleRank()), again, tmp_path / "out").run(
+        tmp_path / "out" / "ckpt_step_4", None
+    )
+    assert [(r["step"], r["values"]["optim.lr_scale"]) for r in again.of("spec")] == [(4, 1.0), (5, 0.5)]

@@ -50,7 +50,7 @@ async def test_the_drawer_takes_what_the_command_takes(store: RunStore, make_run
     async with drawer(store, make_run) as (app, pilot, run):
         before = on_screen(app, "#then")
         await pilot.press("tab", "tab", *"context=512")
-        await until(pilot, lambda: "if that is meant, add --unlock" in said(app, "#verdict"))
+        await until(pilot, lambda: "if you mean it, add --unlock" in said(app, "#verdict"))
         await pilot.press(*" --unlock")
         await until(pilot, lambda: on_screen(app, "#then") != before)
         await pilot.press(*" lrscale=2")

@@ -325,12 +325,8 @@ class MonitorScreen(Navigation):
     def _open_edit(self, want: dict[str, Any] | None) -> None:
         from tui.app.screens.tuning import TuningScreen
 
-        view = self.view
         try:
-            spec = self.run.spec()
-            now = {"micro": view.micro, "context": view.context}
-            now["sequences"] = view.micro * view.accum * spec.ranks if view.micro and view.accum else None
-            spec = spec.with_batch(**{key: value for key, value in now.items() if value})
+            spec = self.run.live_spec()
         except UserError as error:
             self._trouble(self.Trouble(str(error)))
             return
