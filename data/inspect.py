@@ -1,4 +1,4 @@
-"""What packed files hold, at a glance: for people who wonder whether their shards are what they think."""
+"""Inspects packed files for the user: format, dtype, tokens, highest id, first tokens as text, and problems."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from profiles.errors import UserError
 
 _FIRST = 16
 _PEEK = 64
-# About 2 MB of reading a shard, spread over the whole of it.
+# About 2 MB per shard, spread over the whole file.
 _CHUNKS, _CHUNK_TOKENS = 16, 65536
 
 
 def inspect_path(path: Path) -> list[dict[str, Any]]:
-    """One JSON-able entry a shard, by path, for a ``.bin`` file, a phase or a root of phases.
+    """Return one JSON-serializable entry per shard of ``path``, a ``.bin`` file, a phase or a directory of phases.
 
-    ``path`` ``format`` ("bare" or "header") ``dtype`` ``tokens`` ``bytes`` ``highest_id`` among the ``sampled`` tokens
-    ``first_ids`` ``peek`` (their text and a little more, where a ``tokenizer.json`` lies in the phase) ``problems``
-    (one line each). What cannot be known is None. Raises UserError where there is nothing to inspect.
+    Fields: ``path``, ``format`` ("bare" or "header"), ``dtype``, ``tokens``, ``bytes``, ``highest_id`` of the
+    ``sampled`` tokens, ``first_ids``, ``peek`` (the text of the first tokens, if the phase has a ``tokenizer.json``),
+    and ``problems`` (one line each). Unknown values are None. Raise ``UserError`` if there is nothing to inspect.
     """
     if path.is_dir():
         files = [file for folder in _folders(path) for file in bin_files(folder)]
@@ -38,7 +38,7 @@ def inspect_path(path: Path) -> list[dict[str, Any]]:
 
 
 def _folders(path: Path) -> list[Path]:
-    """A directory and all visible ones below it."""
+    """Return a directory and all directories below it that are not hidden."""
     found = []
     for folder, subfolders, _ in os.walk(path):
         subfolders[:] = [name for name in subfolders if name[0] != "."]
@@ -73,7 +73,7 @@ def _entry(path: Path, tokenizers: dict[Path, Any]) -> dict[str, Any]:
 
 
 def _phase(path: Path) -> Path:
-    """The nearest directory above with a ``dataset.json`` or a tokenizer: shards lie at most two levels below it."""
+    """Return the nearest parent with a ``dataset.json`` or a tokenizer; shards are at most two levels below it."""
     for folder in list(path.absolute().parents)[:3]:
         if (folder / DATASET_JSON).exists() or (folder / "tokenizer.json").exists():
             return folder
@@ -81,7 +81,7 @@ def _phase(path: Path) -> Path:
 
 
 def _highest(shard: Shard, ids: npt.NDArray[Any], manifest: Manifest | None, problems: list[str]) -> dict[str, int]:
-    """The highest id in evenly spaced chunks, which are the whole file where it is small."""
+    """Return the highest id in evenly spaced chunks, or in the whole file if it is small."""
     if len(ids) <= _CHUNKS * _CHUNK_TOKENS:
         starts = np.array([0])
         length = len(ids)
@@ -92,24 +92,24 @@ def _highest(shard: Shard, ids: npt.NDArray[Any], manifest: Manifest | None, pro
     if manifest and manifest.vocab_size and highest >= manifest.vocab_size:
         problems.append(
             f"{shard.path}: holds id {highest}, outside the vocabulary of {manifest.vocab_size} that {manifest.path} "
-            "names: pack it again with that tokenizer, or mend the file's dtype"
+            "names: pack it again with that tokenizer, or correct the dtype"
         )
     return {"highest_id": highest, "sampled": len(starts) * length}
 
 
 def _peek(phase: Path, ids: npt.NDArray[Any], tokenizers: dict[Path, Any], problems: list[str]) -> str | None:
-    """The text of the first ids, None without a tokenizer."""
+    """Return the text of the first ids, or None without a tokenizer."""
     path = phase / "tokenizer.json"
     if not path.exists():
         return None
     if path not in tokenizers:
-        # Imported here: the rest of the floor must load without it.
+        # Imported here: the rest of this package must work without tokenizers.
         from tokenizers import Tokenizer
 
         try:
             tokenizers[path] = Tokenizer.from_file(str(path))
-        except Exception as error:  # noqa: BLE001  the library raises nothing narrower for a damaged file
-            problems.append(f"{path}: is not a tokenizer ({error}): the text cannot be shown")
+        except Exception as error:  # noqa: BLE001  tokenizers raises plain Exception for a damaged file
+            problems.append(f"{path}: is not a valid tokenizer ({error}), so the text cannot be shown: replace it")
             return None
     text: str = tokenizers[path].decode(ids[:_PEEK].tolist(), skip_special_tokens=False)
     return text

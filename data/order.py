@@ -1,8 +1,8 @@
-"""The order of training sequences: a pure function, so a position is all there is to remember.
+"""Computes the order of training sequences, a pure function of seed, epoch and position.
 
 A window is a slice of ``context`` tokens of one shard (``context + 1`` are read, so that every token has a target).
-The windows of a shard do not overlap, never reach into the next shard, and are numbered shard by shard. An epoch
-visits each exactly once, in an order that depends on nothing but the seed and the number of the epoch.
+The windows of a shard do not overlap, never span two shards, and are numbered shard by shard. An epoch visits each
+window once, in an order that depends only on the seed and the number of the epoch.
 
 The order must never change between versions: a resumed run would silently read other data. Tests pin its values.
 """
@@ -13,21 +13,21 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 
-_WORD = (1 << 64) - 1
+_MASK_64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
-# Four rounds are enough for large halves (Luby and Rackoff, 1988); two more even out epochs of a few windows.
+# Four rounds suffice for large halves (Luby and Rackoff, 1988); two more improve epochs of only a few windows.
 _ROUNDS = 6
 
 
 def permute(seed: int, epoch: int, i: int, n: int) -> int:
-    """Where the ``i``-th draw of an epoch of ``n`` falls: a bijection on ``[0, n)`` for each (seed, epoch).
+    """Return the window at position ``i`` of an epoch of ``n`` windows: a bijection on ``[0, n)`` per (seed, epoch).
 
-    A balanced Feistel network over the smallest power of four that holds ``n``, walked until it lands below ``n``
-    (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002): four passes on average at worst.
-    Raises IndexError where ``i`` is outside ``[0, n)``.
+    A balanced Feistel network over the smallest power of four of at least ``n``, applied again until the result is
+    below ``n`` (cycle walking: Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002): at worst four rounds
+    of it on average. Raise ``IndexError`` if ``i`` is outside ``[0, n)``.
     """
     if not 0 <= i < n:
-        raise IndexError(f"draw {i} of an epoch of {n}")
+        raise IndexError(f"position {i} of an epoch of {n}")
     half = ((n - 1).bit_length() + 1) // 2
     mask = (1 << half) - 1
     keys = _round_keys(seed, epoch)
@@ -41,20 +41,20 @@ def permute(seed: int, epoch: int, i: int, n: int) -> int:
 
 
 def window_count(tokens: int, context: int) -> int:
-    """How many windows a shard of ``tokens`` gives; a window's last token needs its successor as target."""
+    """Return the number of windows in a shard; the last token of a window needs the next token as target."""
     return max(tokens - 1, 0) // context
 
 
 def locate_sequence(seed: int, epoch: int, i: int, ends: Sequence[int], context: int) -> tuple[int, int]:
-    """The ``i``-th sequence of an epoch as (index of the shard, offset in it in tokens).
+    """Return (index of the shard, offset in tokens) of the ``i``-th sequence of an epoch.
 
-    ``ends[s]`` is the number of windows in the shards up to and including ``s``; it must end above 0.
+    ``ends[s]`` is the number of windows in the shards up to and including ``s``; the last one must be above 0.
     """
     return locate_window(permute(seed, epoch, i, ends[-1]), ends, context)
 
 
 def locate_window(window: int, ends: Sequence[int], context: int) -> tuple[int, int]:
-    """The shard and the token offset of a window's number; ``ends`` as for :func:`locate_sequence`."""
+    """Return (index of the shard, offset in tokens) of window ``window``; ``ends`` as in ``locate_sequence``."""
     shard = bisect_right(ends, window)
     before = ends[shard - 1] if shard else 0
     return shard, (window - before) * context
@@ -62,14 +62,14 @@ def locate_window(window: int, ends: Sequence[int], context: int) -> tuple[int, 
 
 @lru_cache(maxsize=8)
 def _round_keys(seed: int, epoch: int) -> tuple[int, ...]:
-    state = _mix((seed & _WORD) + _GOLDEN)
-    state = _mix((state ^ (epoch & _WORD)) + _GOLDEN)
+    state = _mix((seed & _MASK_64) + _GOLDEN)
+    state = _mix((state ^ (epoch & _MASK_64)) + _GOLDEN)
     return tuple(_mix(state + r * _GOLDEN) for r in range(1, _ROUNDS + 1))
 
 
 def _mix(x: int) -> int:
-    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014)."""
-    x &= _WORD
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _WORD
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _WORD
+    """The finalizer of splitmix64 (Steele, Lea and Flood, 2014)."""
+    x &= _MASK_64
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK_64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK_64
     return x ^ (x >> 31)

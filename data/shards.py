@@ -1,4 +1,4 @@
-"""Packed token files: which there are, how each is laid out, and lazy maps of their tokens.
+"""Finds, checks, memory-maps and writes packed token files (shards).
 
 A shard is a flat little-endian array of token ids, either bare (nanoGPT) or behind the 1024-byte header of llm.c and
 modded-nanogpt: 256 int32, of which the first three are magic, version and number of tokens.
@@ -29,7 +29,7 @@ _VERSIONS = {UINT16: 1, UINT32: 7}
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One packed file: ids of ``dtype`` start ``header`` bytes into it (0 or 1024), ``tokens`` of them."""
+    """One packed file: ``header`` bytes (0 or 1024), then ``tokens`` ids of ``dtype``."""
 
     path: Path
     dtype: np.dtype[Any]
@@ -39,7 +39,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What ``dataset.json`` says of a phase; None where it is silent."""
+    """The ``dataset.json`` of a phase; fields it does not have are None."""
 
     path: Path
     dtype: np.dtype[Any] | None
@@ -48,7 +48,7 @@ class Manifest:
 
 
 class ShardSet:
-    """The shards of one split in the order of their names; a file is mapped when it is first used and stays mapped."""
+    """The shards of one split, ordered by name. A file is mapped on first use and stays mapped."""
 
     def __init__(self, shards: tuple[Shard, ...]) -> None:
         self.shards = shards
@@ -56,7 +56,7 @@ class ShardSet:
         self._maps: dict[int, npt.NDArray[Any]] = {}
 
     def ids(self, index: int) -> npt.NDArray[Any]:
-        """All ids of shard ``index``, (tokens,) uint16 or uint32, read-only, backed by the file."""
+        """Return all ids of shard ``index``: a read-only memory map, (tokens,) uint16 or uint32."""
         ids = self._maps.get(index)
         if ids is None:
             ids = self._maps[index] = map_shard(self.shards[index])
@@ -64,33 +64,32 @@ class ShardSet:
 
 
 def open_shards(root: Path, phase: str, split: str, vocab_size: int) -> ShardSet:
-    """The shards of ``<root>/<phase>/<split>/*.bin``; ``split`` is "train", "val" or a bucket such as "val/code".
+    """Open the shards ``<root>/<phase>/<split>/*.bin``; ``split`` is "train", "val" or a bucket such as "val/code".
 
-    Files ``<root>/<phase>/<phase>-<split>-*.bin`` are read where that directory does not exist. Bare files hold uint16
-    where the vocabulary has up to 65536 ids, else uint32, unless ``dataset.json`` in the phase names a dtype. Only
-    headers and sizes are read here. Raises UserError where something is missing, damaged, or meant for a larger
-    vocabulary.
+    If that directory does not exist, open ``<root>/<phase>/<phase>-<split>-*.bin``. Bare files hold uint16 for a
+    vocabulary of up to 65536 ids, else uint32, unless the phase's ``dataset.json`` names a dtype. This reads only
+    headers and sizes. Raise ``UserError`` if something is missing, damaged, or needs a larger vocabulary.
     """
     files = split_files(root, phase, split)
     manifest = read_manifest(root / phase)
     if manifest and manifest.vocab_size and manifest.vocab_size > vocab_size:
         raise UserError(
             f"{manifest.path}: its vocabulary has {manifest.vocab_size} ids, the model's only {vocab_size}: "
-            f"take a model with a vocabulary of at least {manifest.vocab_size}, or other data"
+            f"use a model with a vocabulary of at least {manifest.vocab_size}, or other data"
         )
     bare = bare_dtype(manifest, vocab_size)
     return ShardSet(tuple(read_shard(path, bare) for path in files))
 
 
 def bare_dtype(manifest: Manifest | None, vocab_size: int) -> np.dtype[Any]:
-    """The dtype of files without a header; the vocabulary they were packed with decides where it is known."""
+    """Return the dtype of files without a header: the manifest's, else the one that fits the vocabulary."""
     if manifest and manifest.dtype is not None:
         return manifest.dtype
     return UINT16 if ((manifest and manifest.vocab_size) or vocab_size) <= 65536 else UINT32
 
 
 def bin_files(folder: Path, prefix: str = "") -> list[Path]:
-    """The ``.bin`` files of a folder by name; hidden ones (macOS leaves ``._x.bin`` on foreign disks) are not data."""
+    """Return the ``.bin`` files of a folder, ordered by name, without hidden ones (macOS writes ``._x.bin``)."""
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
@@ -99,25 +98,25 @@ def bin_files(folder: Path, prefix: str = "") -> list[Path]:
 
 
 def read_shard(path: Path, bare: np.dtype[Any]) -> Shard:
-    """Finds out the layout of one file from its first bytes and its size; ``bare`` is the dtype without a header.
+    """Return the layout of one file, from its header and size; ``bare`` is the dtype of a file without a header.
 
-    Raises UserError for a file that is unreadable, empty, of an unknown version or of a size that cannot be.
+    Raise ``UserError`` if the file is unreadable, empty, of an unknown version or of an impossible size.
     """
     try:
         with path.open("rb") as file:
             head = file.read(HEADER_BYTES)
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}): mend the file or take it away") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}): check its permissions, or remove it") from error
     if size == 0:
-        raise UserError(f"{path}: empty shard (0 bytes): pack it again or take it away")
+        raise UserError(f"{path}: empty shard (0 bytes): pack it again or remove it")
     magic = int.from_bytes(head[:4], "little")
     if magic in _MAGICS:
         return _with_header(path, _MAGICS[magic], magic, head, size)
     if size % bare.itemsize:
         raise UserError(
             f"{path}: {size} bytes are not a whole number of {bare.itemsize}-byte {bare.name} tokens: "
-            f"the file is cut short, or its dtype is another (say so in {DATASET_JSON})"
+            f"the file is truncated, or has another dtype (name it in {DATASET_JSON})"
         )
     return Shard(path, bare, size // bare.itemsize, 0)
 
@@ -125,35 +124,34 @@ def read_shard(path: Path, bare: np.dtype[Any]) -> Shard:
 def _with_header(path: Path, dtype: np.dtype[Any], magic: int, head: bytes, size: int) -> Shard:
     if len(head) < HEADER_BYTES:
         raise UserError(
-            f"{path}: {size} bytes, but the header alone has {HEADER_BYTES}: the file is cut short, copy it again"
+            f"{path}: {size} bytes, less than a header of {HEADER_BYTES}: the file is truncated, copy it again"
         )
     version, tokens = (int(value) for value in np.frombuffer(head, UINT32, count=3)[1:])
     if dtype == UINT16 and version != _VERSIONS[UINT16]:
-        raise UserError(f"{path}: header {magic} version {version} is unknown, only version 1 is: pack the file again")
-    held = size - HEADER_BYTES
-    if held != tokens * dtype.itemsize:
+        raise UserError(f"{path}: header {magic} has unknown version {version}, not 1: pack the file again")
+    if size - HEADER_BYTES != tokens * dtype.itemsize:
         raise UserError(
             f"{path}: the header says {tokens} {dtype.name} tokens ({tokens * dtype.itemsize} bytes), "
-            f"the file holds {held} bytes of them: copy or pack it again"
+            f"the file holds {size - HEADER_BYTES} bytes: copy or pack it again"
         )
     if tokens == 0:
-        raise UserError(f"{path}: empty shard (0 tokens): pack it again or take it away")
+        raise UserError(f"{path}: empty shard (0 tokens): pack it again or remove it")
     return Shard(path, dtype, tokens, HEADER_BYTES)
 
 
 def map_shard(shard: Shard) -> npt.NDArray[Any]:
-    """The ids of a shard, (tokens,), mapped read-only from its file."""
+    """Return the ids of a shard, (tokens,), mapped read-only from its file."""
     try:
         mapped = np.memmap(shard.path, shard.dtype, mode="r", offset=shard.header, shape=(shard.tokens,))
     except (OSError, ValueError) as error:
-        # ValueError: the file has become shorter than it was when its size was read.
+        # ValueError: the file has shrunk since its size was read.
         raise UserError(f"{shard.path}: cannot be mapped ({error}): was the file changed while in use?") from error
-    # A plain view: slicing a np.memmap costs several times as much.
+    # A plain ndarray: slicing an np.memmap takes several times as long.
     return mapped.view(np.ndarray)
 
 
 def write_shard(path: Path, ids: npt.NDArray[Any]) -> None:
-    """Writes ``ids``, (tokens,) uint16 or uint32, behind an llm.c header and makes them durable. Raises OSError."""
+    """Write an llm.c header and ``ids``, (tokens,) uint16 or uint32, and fsync the file. Raise ``OSError``."""
     dtype = ids.dtype.newbyteorder("<")
     header = np.zeros(HEADER_BYTES // 4, UINT32)
     magic = next(magic for magic, known in _MAGICS.items() if known == dtype)
@@ -166,7 +164,7 @@ def write_shard(path: Path, ids: npt.NDArray[Any]) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The ``dataset.json`` of a phase, None where there is none; UserError where it cannot be understood."""
+    """Return the ``dataset.json`` of a phase, or None if it has none. Raise ``UserError`` if it is invalid."""
     path = folder / DATASET_JSON
     try:
         raw = json.loads(path.read_text("utf-8"))
@@ -175,9 +173,9 @@ def read_manifest(folder: Path) -> Manifest | None:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}): check its permissions") from error
     except ValueError as error:
-        raise UserError(f"{path}: is not JSON ({error}): mend it or take it away") from error
+        raise UserError(f"{path}: is not JSON ({error}): fix it or remove it") from error
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: holds a {type(raw).__name__}, not a table: mend it or take it away")
+        raise UserError(f"{path}: holds a {type(raw).__name__}, not an object: fix it or remove it")
     dtype, vocab = raw.get("dtype"), raw.get("vocab_size")
     if dtype is not None and not (isinstance(dtype, str) and dtype in DTYPES):
         raise UserError(f"{path}: dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
@@ -187,7 +185,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def split_files(root: Path, phase: str, split: str) -> list[Path]:
-    """The files of a split as ``open_shards`` looks for them; UserError with the way out where there are none."""
+    """Return the files of a split, found as in ``open_shards``. Raise ``UserError`` if there are none."""
     folder = root / phase / split
     advice = (
         f"build a small corpus with `make demo`, or put shards at {folder}/{phase}-{split.replace('/', '-')}-000.bin"
@@ -196,7 +194,7 @@ def split_files(root: Path, phase: str, split: str) -> list[Path]:
         raise UserError(f"data.root: {root} is not a directory: {advice}")
     if not (root / phase).is_dir():
         there = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != ".")) or "none"
-        raise UserError(f"data.phase: {root} has no {phase!r} (phases there: {there}): {advice}")
+        raise UserError(f"data.phase: {root} has no {phase!r} (its phases: {there}): {advice}")
     if folder.is_dir():
         if files := bin_files(folder):
             return files

@@ -1,4 +1,4 @@
-"""Opens the splits that a spec names."""
+"""Opens the train and val splits that a spec names."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def check_data(spec: RunSpec) -> None:
-    """Open both splits as the trainer will. Raises ``UserError`` naming what is missing or damaged."""
+    """Open the splits as the trainer will. Raise ``UserError`` for what is missing or damaged."""
     for split in ("train", "val") if spec.train.val_every else ("train",):
         open_split(spec, split)
 
 
 def open_split(spec: RunSpec, split: str) -> PackedBinDataset:
-    """The windows of one split as ``spec`` wants them. Raises ``UserError``."""
-    from data.dataset import PackedBinDataset  # numpy: only where data is looked at
+    """Open one split with the context, vocabulary and seed of ``spec``. Raise ``UserError``."""
+    from data.dataset import PackedBinDataset  # imports numpy, which other users of this module do not need
 
     return PackedBinDataset(
         Path(spec.data.root),

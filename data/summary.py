@@ -1,4 +1,4 @@
-"""A dataset as a person wants to see it: its files split by split, and single windows as text."""
+"""Summarizes a dataset for the user: the files of each split, and token ids as text."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from data import order
 from data.shards import Manifest, bare_dtype, read_manifest, read_shard, split_files
 from profiles.errors import UserError
 
-_BYTES = 256  # ids of a vocabulary that is not larger are bytes themselves
+_BYTES = 256  # in a vocabulary of at most this size each id is a byte
 
 
 def dataset_summary(root: Path, phase: str, vocab_size: int, context: int) -> dict[str, Any]:
-    """JSON-able facts of ``<root>/<phase>``; nothing of it is fatal, each problem is one line that names the way out.
+    """Return a JSON-serializable summary of ``<root>/<phase>``. Errors become lines in ``problems``.
 
-    ``tokenizer`` (its path or None) ``problems`` ``splits``: of each ``split`` its ``files`` (``path`` ``dtype``
-    ``tokens`` ``bytes`` ``sequences`` at ``context``, and ``problem``), and their sums.
+    Fields: ``tokenizer`` (its path or None), ``problems``, and ``splits``. A split has its name ``split``, its
+    ``files`` (``path``, ``dtype``, ``tokens``, ``bytes``, ``sequences`` of ``context`` tokens, ``problem``) and sums.
     """
     folder, problems, manifest = root / phase, [], None
     try:
@@ -56,9 +56,9 @@ def _file(path: Path, manifest: Manifest | None, vocab_size: int, context: int) 
 
 
 def token_texts(folder: Path, ids: Sequence[int]) -> list[str] | None:
-    """The text of each id by the tokenizer in ``folder``; None where nothing there can tell.
+    """Return the text of each id by the tokenizer in ``folder``, or None if the ids cannot be decoded.
 
-    A token that is only a part of a character is given as its bytes, such as ``<E2 80>``. Raises ``UserError`` for a
+    A token that is only a part of a character is returned as its bytes, such as ``<E2 80>``. Raise ``UserError`` for a
     damaged tokenizer.
     """
     path = folder / "tokenizer.json"
@@ -67,28 +67,30 @@ def token_texts(folder: Path, ids: Sequence[int]) -> list[str] | None:
         if not (manifest and manifest.vocab_size and manifest.vocab_size <= _BYTES):
             return None
         return [chr(id) if id < 0x80 else f"<{id:02X}>" for id in ids]
-    from tokenizers import Tokenizer  # here: the rest of the floor must load without it
+    from tokenizers import Tokenizer  # here: the rest of this package must work without it
 
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"{path}: is not a tokenizer ({error}): copy the one that packed the data there") from None
-    return [_piece(tokenizer, id) for id in ids]
+    except Exception as error:  # tokenizers raises plain Exception
+        raise UserError(
+            f"{path}: is not a valid tokenizer ({error}): replace it with the one that packed the data"
+        ) from None
+    return [_token_text(tokenizer, id) for id in ids]
 
 
-def _piece(tokenizer: Any, id: int) -> str:
+def _token_text(tokenizer: Any, id: int) -> str:
     text: str = tokenizer.decode([id], skip_special_tokens=False)
     token = tokenizer.id_to_token(id)
-    if "\N{REPLACEMENT CHARACTER}" in text and token is not None and all(char in _LETTERS for char in token):
-        return f"<{' '.join(f'{_LETTERS[char]:02X}' for char in token)}>"
+    if "\N{REPLACEMENT CHARACTER}" in text and token is not None and all(char in _BYTE_CHARS for char in token):
+        return f"<{' '.join(f'{_BYTE_CHARS[char]:02X}' for char in token)}>"
     return text
 
 
-def _byte_letters() -> dict[str, int]:
-    """The letters by which byte-level tokenizers write bytes: printable ones as they are, the rest from U+0100 on."""
+def _byte_chars() -> dict[str, int]:
+    """Return the characters that byte-level tokenizers use for bytes: printable bytes unchanged, others from U+0100."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [byte for byte in range(256) if byte not in plain]
     return {chr(byte): byte for byte in plain} | {chr(0x100 + i): byte for i, byte in enumerate(rest)}
 
 
-_LETTERS = _byte_letters()
+_BYTE_CHARS = _byte_chars()

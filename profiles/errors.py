@@ -1,17 +1,17 @@
-"""The one exception a person is meant to read."""
+"""Defines the exceptions whose message is for the user."""
 
 
 class UserError(Exception):
-    """A mistake or a condition the person can mend.
+    """An error that the user can fix.
 
-    ``str(error)`` is one line that names the thing, the value and the way out; the command line prints it without a
-    traceback and exits with ``exit_code``.
+    ``str(error)`` is one line that names the setting or file, its value and the remedy. The command line prints it
+    without a traceback and exits with ``exit_code``.
     """
 
     exit_code = 1
 
 
 class SpecError(UserError):
-    """What was asked for cannot be meant: an unknown key, profile or option, a value out of range."""
+    """An invalid request: an unknown key, profile or option, or a value out of range."""
 
     exit_code = 2

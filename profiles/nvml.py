@@ -1,4 +1,4 @@
-"""The NVIDIA card a run would take, as its driver sees it; no torch needed."""
+"""Finds the NVIDIA GPUs that a run would use, through NVML, without torch."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 
 def visible_device() -> Any | None:
-    """The NVML handle of the first device ``CUDA_VISIBLE_DEVICES`` leaves, or None where there is none.
+    """Return the NVML handle of the first device in ``CUDA_VISIBLE_DEVICES``, or None.
 
-    NVML stays initialised for the life of the process.
+    NVML stays initialized until the process ends.
     """
     return next(iter(_visible_devices()), None)
 
 
 def visible_uuids(count: int) -> list[str]:
-    """The UUIDs of the first ``count`` devices ``CUDA_VISIBLE_DEVICES`` leaves; fewer where there are not as many."""
+    """Return the UUIDs of the first ``count`` devices in ``CUDA_VISIBLE_DEVICES``, or of all if there are fewer."""
     handles = _visible_devices()[:count]
     if not handles:
         return []
@@ -25,7 +25,7 @@ def visible_uuids(count: int) -> list[str]:
 
 
 def _visible_devices() -> list[Any]:
-    """The NVML handles of what ``CUDA_VISIBLE_DEVICES`` leaves, up to the first that does not exist, as CUDA does."""
+    """Return the NVML handles of ``CUDA_VISIBLE_DEVICES``, up to the first that does not exist, as CUDA does."""
     try:
         import pynvml as nv
     except ImportError:

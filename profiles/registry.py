@@ -1,4 +1,4 @@
-"""Profiles: named TOML files, built in or the user's own, and which one this machine starts with."""
+"""Finds and loads profiles (built-in and user TOML files), and detects the default one for this machine."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ BUILTIN_ORDER = ("cpu_demo", "pretrain_5080", "longctx_5090", "mac_m4_pro", "gpu
 
 
 def user_folder() -> Path:
-    """Where a person's own profiles live."""
+    """Return the folder of the user's profiles."""
     config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(config).expanduser() / "mla-tui" / "profiles"
 
 
 def names() -> list[str]:
-    """Every profile by name, the built-in ones first."""
+    """Return the names of all profiles, built-in ones first."""
     own = sorted(p.stem for p in user_folder().glob("*.toml"))
     return [*BUILTIN_ORDER, *(name for name in own if name not in BUILTIN_ORDER)]
 
 
 def detect_profile() -> str:
-    """The profile this machine starts with: CUDA, Apple Silicon, else any CPU."""
+    """Return the default profile of this machine: for CUDA, for Apple Silicon, else for a CPU."""
     if visible_device() is not None:
         return "pretrain_5080"
     if platform.system() == "Darwin" and platform.machine() == "arm64":
@@ -39,7 +39,7 @@ def detect_profile() -> str:
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> RunSpec:
-    """The profile ``name`` (or a path ending in ``.toml``) with ``key=value`` overrides. Raises ``SpecError``."""
+    """Load the profile ``name`` (or a ``.toml`` path) and apply ``key=value`` overrides. Raise ``SpecError``."""
     path = _find(name)
     description, flat = _read(path, seen=())
     for text in overrides:
@@ -48,7 +48,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> RunSpec:
 
 
 def with_overrides(spec: RunSpec, overrides: Sequence[str]) -> RunSpec:
-    """``spec`` with ``key=value`` overrides on top. Raises ``SpecError``."""
+    """Return ``spec`` with ``key=value`` overrides. Raise ``SpecError``."""
     content = spec.to_dict()
     flat = check_table(spec.profile, {k: v for k, v in content.items() if isinstance(v, dict)})
     for text in overrides:
@@ -57,7 +57,7 @@ def with_overrides(spec: RunSpec, overrides: Sequence[str]) -> RunSpec:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """``"batch.micro=4"`` or, where only one table has the key, ``"micro=4"`` → ``("batch.micro", 4)``."""
+    """Parse ``"batch.micro=4"``, or ``"micro=4"`` if only one table has the key, to ``("batch.micro", 4)``."""
     key, equals, raw = text.partition("=")
     key, raw = key.strip(), raw.strip()
     if not equals or not key:
@@ -65,19 +65,19 @@ def parse_override(text: str) -> tuple[str, Any]:
     if "." not in key:
         full = [k for k in known_keys() if k.partition(".")[2] == key]
         if len(full) > 1:
-            raise SpecError(f"-s {key}: is {' or '.join(full)}; write the one you mean")
+            raise SpecError(f"-s {key}: is ambiguous; write {' or '.join(full)}")
         key = full[0] if full else key
         if not full:
             raise SpecError(f"-s {key}: unknown key{suggest_key(key, bare=True)}")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except ValueError:
-        value = raw  # a bare word is a text: -s data.root=shards
+        value = raw  # not TOML: a string without quotes, as in -s data.root=shards
     return key, check_value("-s", key, value)
 
 
 def _find(name: str, extended_by: Path | None = None) -> Path:
-    """The file of a profile. A user's file may carry the name of the built-in one that it extends."""
+    """Return the file of a profile. A user's file may have the name of the built-in profile that it extends."""
     asked = f"{extended_by.name}: extends: {name!r}" if extended_by else f"profile {name!r}"
     if name.endswith(".toml"):
         path = Path(name)
@@ -89,27 +89,27 @@ def _find(name: str, extended_by: Path | None = None) -> Path:
         if path.is_file() and not (extended_by and path.samefile(extended_by)):
             return path
     if extended_by and name == extended_by.stem:
-        raise SpecError(f"{extended_by.name}: extends: {name} → {name} is a circle")
+        raise SpecError(f"{extended_by.name}: extends: {name} → {name} is a cycle")
     import difflib
 
     near = difflib.get_close_matches(name, names(), 1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}"
+    hint = f"did you mean {near[0]}?" if near else f"the profiles are {', '.join(names())}"
     raise SpecError(f"{asked}: unknown; {hint}")
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> tuple[str, dict[str, Any]]:
-    """Description and flattened keys of a file, on top of what it extends."""
+    """Return the description and the flattened keys of a file, merged over the profile that it extends."""
     if path in seen:
-        raise SpecError(f"{path.name}: extends: {' → '.join(p.stem for p in (*seen, path))} is a circle")
+        raise SpecError(f"{path.name}: extends: {' → '.join(p.stem for p in (*seen, path))} is a cycle")
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read: {error}") from None
-    except ValueError as error:  # a TOMLDecodeError, or a number of too many digits
+    except ValueError as error:  # TOMLDecodeError, or an integer with too many digits
         raise SpecError(f"{path.name}: not valid TOML: {error}") from None
     description = raw.pop("description", "")
     if not isinstance(description, str):
-        raise SpecError(f"{path.name}: description: {description!r} is not a text")
+        raise SpecError(f"{path.name}: description: {description!r} is not a string")
     base = raw.pop("extends", None)
     flat: dict[str, Any] = {}
     if base is not None:
@@ -122,7 +122,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> tuple[str, dict[str, Any]]:
 
 
 def _merge(flat: dict[str, Any], upper: dict[str, Any]) -> None:
-    """Lay one layer over another. ``accum`` and ``sequences`` are one number: the later layer's view replaces both."""
+    """Merge ``upper`` into ``flat``; ``accum`` and ``sequences`` express one value, so the later one replaces both."""
     if "batch.accum" in upper:
         flat.pop("batch.sequences", None)
     if "batch.sequences" in upper:

@@ -1,7 +1,7 @@
-"""What a run is: one typed, validated, immutable ``RunSpec``.
+"""Defines the settings of a run: ``RunSpec``, typed, validated and immutable.
 
-Every table is a frozen dataclass whose fields carry their legal values; ``check_table`` holds raw TOML against them,
-and ``RunSpec.build`` turns the checked tables into a spec and holds the fields against each other.
+Every table is a frozen dataclass; the metadata of its fields hold the allowed values. ``check_table`` validates raw
+TOML against them, and ``RunSpec.build`` builds a spec from the result and checks the fields against each other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _choice(default: str, *others: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ModelTable:
-    """A named model, or a name of one's own with the fields of a ``ModelConfig``."""
+    """The name and config of a model: one of ``NAMED_MODELS``, or a custom one."""
 
     name: str
     config: ModelConfig
@@ -39,7 +39,7 @@ class DataTable:
 
 @dataclass(frozen=True, slots=True)
 class BatchTable:
-    """``sequences`` an optimizer step; ``micro`` of them at once on each rank; ``context`` tokens each."""
+    """``sequences`` of ``context`` tokens per optimizer step, ``micro`` of them per micro-batch on each rank."""
 
     sequences: int = _number(8, 1, 1 << 20)
     micro: int = _number(8, 1, 4096)
@@ -50,7 +50,9 @@ class BatchTable:
 class TrainTable:
     steps: int = _number(1000, 1, 10**9)
     seed: int = _number(1, 0, 2**31 - 1)
-    precision: str = _choice("auto", "fp32", "bf16", "bf16_sr")  # bf16_sr: bf16 weights, no fp32 masters
+    precision: str = _choice(
+        "auto", "fp32", "bf16", "bf16_sr"
+    )  # bf16_sr: bf16 weights with stochastic rounding, no fp32 master weights
     compile: str = _choice("auto", "on", "off")
     attention: str = _choice("auto", "sdpa", "blocked")
     deterministic: bool = False
@@ -58,8 +60,8 @@ class TrainTable:
     val_sequences: int = _number(64, 1, 1 << 20)
     save_every: int = _number(1000, 0, 10**9)  # 0: only at the end
     keep: int = _number(3, 1, 10**6)
-    stop_step: int = _number(0, 0, 10**9)  # end here, the schedule as it is; 0: at the last step
-    on_nan: str = _choice("stop", "rewind")  # a loss or gradient that is not finite
+    stop_step: int = _number(0, 0, 10**9)  # end early without changing the schedule; 0: at the last step
+    on_nan: str = _choice("stop", "rewind")  # if a loss or gradient is not finite
     out: str = "models"
 
 
@@ -71,7 +73,7 @@ class OptimTable:
     final_lr: float = _number(3e-5, 0, 10)
     weight_decay: float = _number(0.1, 0, 10)
     clip: float = _number(1.0, 0, 1e9)  # 0: no clipping
-    lr_scale: float = _number(1.0, 0, 1000)  # × the schedule's rate: what a live edit of the rate changes
+    lr_scale: float = _number(1.0, 0, 1000)  # multiplies the scheduled rate; can be edited during the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class MemoryTable:
     checkpointing: str = _choice("auto", "none", "selective", "full", "offload")
     loss: str = _choice("fused", "plain")
     oom: str = _choice("auto", "ask", "fail")
-    oom_wait: int = _number(600, 1, 10**6)  # seconds that ask waits for an answer; then it is auto
+    oom_wait: int = _number(600, 1, 10**6)  # seconds that ask waits for an answer before it acts as auto
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +91,9 @@ class LaunchTable:
     launcher: str = _choice("auto", "torchrun", "deepspeed", "slurm")
     nodes: int = _number(1, 1, 4096)
     gpus_per_node: int = _number(1, 1, 64)
-    hosts: str = ""  # of several nodes: their names, comma-separated, the first one this machine
-    port: int = _number(29500, 1, 65535)  # where the ranks of several nodes meet, on the first host
-    deepspeed_config: str = ""  # a DeepSpeed JSON file of one's own
+    hosts: str = ""  # of several nodes: comma-separated names, this machine first
+    port: int = _number(29500, 1, 65535)  # rendezvous port for several nodes, on the first host
+    deepspeed_config: str = ""  # path of a DeepSpeed JSON file
 
 
 TABLES: dict[str, type] = {
@@ -106,13 +108,13 @@ _MODEL_FIELDS = {f.name: f for f in fields(ModelConfig)}
 
 
 def known_keys() -> list[str]:
-    """Every dotted key a profile or an override may set."""
+    """Return every dotted key that a profile or an override may set."""
     keys = ["model.name", *(f"model.{name}" for name in _MODEL_FIELDS), "batch.accum"]
     return keys + [f"{table}.{f.name}" for table, cls in TABLES.items() for f in fields(cls)]
 
 
 def check_value(source: str, key: str, value: Any) -> Any:
-    """The value of one dotted key, or a ``SpecError`` that names ``source``, key, value and what is allowed."""
+    """Return the validated value of a dotted key. Raise ``SpecError`` with source, key, value and allowed values."""
     table, _, name = key.partition(".")
     if key == "batch.accum":
         return _check_number(source, key, value, int, (1, 1 << 20))
@@ -131,7 +133,7 @@ def check_value(source: str, key: str, value: Any) -> Any:
             raise SpecError(f"{source}: {key}: {value!r} is not true or false")
         return value
     if kind == "str":
-        return value if value == declared.default else _check_text(source, key, value)  # "" where that means none
+        return value if value == declared.default else _check_text(source, key, value)  # "" only if it is the default
     if kind.endswith("None") and value is None:
         return value
     span = declared.metadata.get("range", (1, 1 << 24) if "int" in kind else (1e-12, 1e12))
@@ -139,23 +141,23 @@ def check_value(source: str, key: str, value: Any) -> Any:
 
 
 def check_table(source: str, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten and check a parsed profile: ``{"batch.micro": 4, …}``."""
+    """Validate a parsed profile and return it flattened: ``{"batch.micro": 4, …}``."""
     flat: dict[str, Any] = {}
     for table, content in raw.items():
         if table not in TABLES and table != "model":
             raise SpecError(f"{source}: {table}: unknown key{suggest_key(table)}")
         if not isinstance(content, Mapping):
-            raise SpecError(f"{source}: {table}: {content!r} is not a table; write [{table}] and its keys below it")
+            raise SpecError(f"{source}: {table}: {content!r} is not a table; write [{table}] with its keys below")
         for name, value in content.items():
             flat[f"{table}.{name}"] = check_value(source, f"{table}.{name}", value)
     if {"batch.accum", "batch.sequences"} <= flat.keys():
-        raise SpecError(f"{source}: batch.accum: give accum or sequences, not both; they are two views of one number")
+        raise SpecError(f"{source}: batch.accum: set accum or sequences, not both; each follows from the other")
     return flat
 
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """One run, complete. ``profile`` names where it came from."""
+    """All settings of one run. ``profile`` is the profile that they came from."""
 
     profile: str
     description: str
@@ -173,7 +175,7 @@ class RunSpec:
 
     @property
     def accum(self) -> int:
-        """Micro-batches of one optimizer step on each rank."""
+        """Micro-batches per optimizer step on each rank (gradient accumulation steps)."""
         return self.batch.sequences // (self.batch.micro * self.ranks)
 
     @property
@@ -181,19 +183,19 @@ class RunSpec:
         return self.batch.sequences * self.batch.context
 
     def with_batch(self, **changes: int) -> RunSpec:
-        """The same run with another batch table. Raises ``SpecError`` where the numbers do not go together."""
+        """Return the spec with other batch settings. Raise ``SpecError`` if they contradict each other."""
         return self.with_values("edit", batch=changes)
 
     def with_values(self, source: str, **tables: Mapping[str, Any]) -> RunSpec:
-        """The same run with other values in some tables. Raises ``SpecError`` where they do not go together."""
+        """Return the spec with other values in some tables. Raise ``SpecError`` if they contradict each other."""
         spec = replace(self, **{name: replace(getattr(self, name), **new) for name, new in tables.items()})
         spec._check(source)
         return spec
 
     def on_ranks(self, nodes: int, per_node: int) -> RunSpec:
-        """The same steps on ``nodes`` machines of ``per_node`` ranks each, as somebody else has started them.
+        """Return the spec for ``nodes`` machines with ``per_node`` ranks each, as an external launcher started them.
 
-        Sequences stay; micro becomes the largest up to the present one that fits. Raises ``SpecError``.
+        ``sequences`` stays; ``micro`` becomes the largest divisor up to its current value. Raise ``SpecError``.
         """
         ranks, sequences = nodes * per_node, self.batch.sequences
         if sequences % ranks:
@@ -206,26 +208,26 @@ class RunSpec:
         return replace(self, launch=launch, batch=replace(self.batch, micro=micro))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; the model's fields stand beside its name."""
+        """Return plain JSON values; ``model`` holds the name and the fields of its config."""
         content = asdict(self)
         content["model"] = {"name": self.model.name, **asdict(self.model.config)}
         return content
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], source: str = "spec.json") -> RunSpec:
-        """The inverse of ``to_dict``. Raises ``SpecError``."""
+        """Return the spec that ``to_dict`` wrote. Raise ``SpecError``."""
         tables = {k: v for k, v in content.items() if k not in ("profile", "description")}
         flat = check_table(source, tables)
         return cls.build(source, str(content.get("profile", "")), str(content.get("description", "")), flat)
 
     @classmethod
     def build(cls, source: str, profile: str, description: str, flat: Mapping[str, Any]) -> RunSpec:
-        """A spec from checked, flattened keys; what is not given takes its default. Raises ``SpecError``."""
+        """Build a spec from validated, flattened keys and defaults. Raise ``SpecError``."""
         given: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
-        shape: dict[str, Any] = {}
+        model: dict[str, Any] = {}
         for key, value in flat.items():
             table, _, name = key.partition(".")
-            (shape if table == "model" else given[table])[name] = value
+            (model if table == "model" else given[table])[name] = value
         accum = given["batch"].pop("accum", None)
         launch = LaunchTable(**given["launch"])
         if accum is not None:
@@ -235,7 +237,7 @@ class RunSpec:
         spec = cls(
             profile=profile,
             description=description,
-            model=_model_table(source, shape),
+            model=_model_table(source, model),
             data=DataTable(**given["data"]),
             batch=BatchTable(**given["batch"]),
             train=TrainTable(**given["train"]),
@@ -252,32 +254,32 @@ class RunSpec:
             per_rank = sequences // self.ranks
             allowed = [n for n in range(1, min(per_rank, 4096) + 1) if sequences % (n * self.ranks) == 0]
             ranks = f" × {self.ranks} ranks" if self.ranks > 1 else ""
-            words = f"use {_shorten(allowed)}" if allowed else "change batch.sequences"
+            remedy = f"use {_shorten(allowed)}" if allowed else "change batch.sequences"
             raise SpecError(
-                f"{source}: batch.micro: {micro}{ranks} does not divide the {sequences} sequences of a step; {words}"
+                f"{source}: batch.micro: {micro}{ranks} does not divide the {sequences} sequences of a step; {remedy}"
             )
         if self.optim.final_lr > self.optim.lr:
             raise SpecError(f"{source}: optim.final_lr: {self.optim.final_lr:g} is above optim.lr = {self.optim.lr:g}")
         if self.optim.name == "muon" and self.memory.strategy == "states8bit":
             raise SpecError(
-                f"{source}: memory.strategy: states8bit keeps the moments of adamw; with optim.name = muon use device"
+                f"{source}: memory.strategy: states8bit is for adamw only; with optim.name = muon use device"
             )
         if conflict := self.model.config.conflict():
             raise SpecError(f"{source}: model.{conflict[0]}: {conflict[1]}")
 
 
-def _model_table(source: str, shape: Mapping[str, Any]) -> ModelTable:
-    name = shape.get("name", "mla-tiny")
-    own = {k: v for k, v in shape.items() if k != "name"}
+def _model_table(source: str, table: Mapping[str, Any]) -> ModelTable:
+    name = table.get("name", "mla-tiny")
+    config = {k: v for k, v in table.items() if k != "name"}
     if name in NAMED_MODELS:
-        return ModelTable(name, replace(NAMED_MODELS[name], **own))
-    missing = [f.name for f in _MODEL_FIELDS.values() if f.default is MISSING and f.name not in own]
+        return ModelTable(name, replace(NAMED_MODELS[name], **config))
+    missing = [f.name for f in _MODEL_FIELDS.values() if f.default is MISSING and f.name not in config]
     if missing:
         raise SpecError(
             f"{source}: model.name: {name!r} is not one of {', '.join(NAMED_MODELS)};"
-            f" a model of your own also needs {', '.join(missing)}"
+            f" a custom model also needs {', '.join(missing)}"
         )
-    return ModelTable(name, ModelConfig(**own))
+    return ModelTable(name, ModelConfig(**config))
 
 
 def _field(table: str, name: str) -> Field[Any] | None:
@@ -289,7 +291,7 @@ def _check_number(source: str, key: str, value: Any, kind: type, span: tuple[flo
     low, high = span
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise SpecError(f"{source}: {key}: {value!r} is not a number")
-    # is_integer also turns away infinity and NaN, of which int() would raise.
+    # is_integer also refuses infinity and NaN, for which int() would raise.
     if kind is int and isinstance(value, float) and not value.is_integer():
         raise SpecError(f"{source}: {key}: {value!r} is not a whole number")
     if not low <= value <= high:
@@ -300,7 +302,7 @@ def _check_number(source: str, key: str, value: Any, kind: type, span: tuple[flo
 
 def _check_text(source: str, key: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise SpecError(f"{source}: {key}: {value!r} is not a text")
+        raise SpecError(f"{source}: {key}: {value!r} is not a non-empty string")
     return value
 
 
@@ -311,8 +313,8 @@ def _shorten(numbers: list[int]) -> str:
 
 
 def suggest_key(key: str, bare: bool = False) -> str:
-    """Words that propose a known key for an unknown one; ``bare`` compares without the tables' names."""
-    import difflib  # slow to import, and only a mistake needs it
+    """Return "; did you mean …?" for an unknown key, or ""; ``bare`` compares keys without table names."""
+    import difflib  # slow to import, and only errors need it
 
     names = known_keys() if bare or "." in key else [*TABLES, "model", "description", "extends"]
     candidates = {name.rpartition(".")[2] if bare else name: name for name in names}

@@ -1,4 +1,4 @@
-"""The built-in corpus: whole or not there, the same each time, no document on both sides."""
+"""The built-in corpus: complete or absent, reproducible, with every document in one split only."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def documents(corpus: Path, split: str) -> list[str]:
     return [tokenizer.decode(part[part != 0].tolist()) for part in np.split(ids, np.flatnonzero(ids == 0) + 1)[:-1]]
 
 
-def test_every_file_is_in_exactly_one_split_and_comes_back_as_it_was(source: Path, corpus: Path) -> None:
+def test_every_file_is_in_one_split_and_decodes_to_its_text(source: Path, corpus: Path) -> None:
     train, val = documents(corpus, "train"), documents(corpus, "val")
     expected = {p.read_text() for p in source.glob("module_*.py")}
     assert set(train) | set(val) == expected
@@ -61,7 +61,7 @@ def test_the_split_of_a_file_never_changes() -> None:
     assert [name for name in (f"module_{k}.py" for k in range(60)) if split_of(name) == "val"] == GOLDEN_VAL
 
 
-def test_dataset_json_says_what_is_there(corpus: Path) -> None:
+def test_dataset_json_describes_the_corpus(corpus: Path) -> None:
     said = json.loads((corpus / "dataset.json").read_text())
     train = open_shards(corpus.parent, "phase1", "train", VOCAB)
     assert said["vocab_size"] == VOCAB
@@ -77,12 +77,12 @@ def test_a_model_can_train_on_it(corpus: Path) -> None:
     assert batch.shape == (4, 33)
 
 
-def test_a_second_build_is_equal_and_a_repeated_one_returns_at_once(source: Path, corpus: Path, tmp_path: Path) -> None:
+def test_a_second_build_is_identical_and_an_existing_one_is_kept(source: Path, corpus: Path, tmp_path: Path) -> None:
     other = build_corpus(tmp_path / "deep/shards", vocab_size=VOCAB, source=source)
     assert (other / "dataset.json").read_bytes() == (corpus / "dataset.json").read_bytes()
     before = (other / "dataset.json").stat()
     said: list[str] = []
-    assert build_corpus(other.parent, vocab_size=VOCAB, source=tmp_path / "gone", say=said.append) == other
+    assert build_corpus(other.parent, vocab_size=VOCAB, source=tmp_path / "gone", report=said.append) == other
     assert said == [f"{other}: already built"]
     assert (other / "dataset.json").stat() == before
 
@@ -94,20 +94,20 @@ def refused(root: Path, source: Path, vocab: int = VOCAB) -> str:
     return str(caught.value)
 
 
-def test_what_stands_there_is_never_replaced(source: Path, corpus: Path, tmp_path: Path) -> None:
+def test_existing_files_are_never_replaced(source: Path, corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "phase1").mkdir()
     (tmp_path / "phase1/mine.bin").write_bytes(b"ab")
-    assert "is taken" in refused(tmp_path, source)
+    assert "exists and is not the built-in corpus" in refused(tmp_path, source)
     assert [p.name for p in tmp_path.rglob("*")] == ["phase1", "mine.bin"]
     assert "vocabulary of 300, not 310" in refused(corpus.parent, source, 310)
 
 
-def test_a_damaged_corpus_is_found_out(source: Path, tmp_path: Path) -> None:
+def test_a_damaged_corpus_is_detected(source: Path, tmp_path: Path) -> None:
     shard = build_corpus(tmp_path, vocab_size=VOCAB, source=source) / "val/phase1-val-000.bin"
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(data)
-    assert f"{shard}: is missing or not as it was built" in refused(tmp_path, source)
+    assert f"{shard}: is missing or its checksum differs" in refused(tmp_path, source)
 
 
 def test_an_empty_directory_is_filled(source: Path, tmp_path: Path) -> None:
@@ -116,11 +116,11 @@ def test_an_empty_directory_is_filled(source: Path, tmp_path: Path) -> None:
 
 
 def test_too_little_text_leaves_nothing(source: Path, tmp_path: Path) -> None:
-    assert "vocab_size: 4096 is more than the sources yield" in refused(tmp_path, source, 4096)
+    assert "vocab_size: 4096 is more than BPE finds in the sources" in refused(tmp_path, source, 4096)
     assert "vocab_size: 256 is not in" in refused(tmp_path, source, 256)
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "give no train document" in refused(tmp_path, empty)
+    assert "no .py file for the train split" in refused(tmp_path, empty)
     assert [p.name for p in tmp_path.iterdir()] == ["empty"]
 
 
@@ -129,8 +129,8 @@ def test_a_root_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
     assert "cannot write the corpus (Not a directory)" in refused(tmp_path / "file", source)
 
 
-def test_a_disk_that_refuses_leaves_nothing(source: Path, tmp_path: Path) -> None:
-    """A limit on the size of files is the nearest thing to a full disk that needs no disk of its own."""
+def test_a_full_disk_leaves_nothing(source: Path, tmp_path: Path) -> None:
+    """A file size limit stands in for a full disk."""
     code = (
         "import resource, sys; from pathlib import Path; from data.corpus import build_corpus\n"
         "from profiles.errors import UserError\n"
@@ -160,6 +160,6 @@ def test_the_command(capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
     assert capsys.readouterr().err.startswith("vocab_size: 5 is not in")
 
 
-def test_this_pythons_library_has_enough_of_it() -> None:
+def test_the_standard_library_has_enough_files() -> None:
     names = [n for n in os.listdir(sysconfig.get_path("stdlib")) if n.endswith(".py")]
     assert {split_of(name) for name in names} == {"train", "val"}

@@ -1,4 +1,4 @@
-"""The cursor: arithmetic of epochs, segments of contexts, and its way through JSON."""
+"""The data cursor: advancing over epochs, segments after a context edit, and JSON."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ def walk(steps: list[tuple[int, int]]) -> Cursor:
 
 
 @given(STEPS)
-def test_json_brings_the_same_cursor_back(steps: list[tuple[int, int]]) -> None:
+def test_a_cursor_survives_json(steps: list[tuple[int, int]]) -> None:
     cursor = walk(steps)
     assert Cursor.from_dict(json.loads(json.dumps(cursor.to_dict()))) == cursor
 
@@ -33,7 +33,7 @@ def test_two_advances_are_one(a: int, b: int, per_epoch: int) -> None:
     assert cursor.advance(a, per_epoch).advance(b, per_epoch) == cursor.advance(a + b, per_epoch)
 
 
-def test_an_epoch_ends_where_the_next_begins() -> None:
+def test_the_position_wraps_into_the_next_epoch() -> None:
     cursor = Cursor(seed=1, context=8).advance(10, 10)
     assert (cursor.epoch, cursor.position) == (1, 0)
     assert cursor.advance(23, 10) == Cursor(seed=1, context=8, epoch=3, position=3, consumed=33)
@@ -45,7 +45,7 @@ def test_tokens_count_every_sequence_at_its_own_context(steps: list[tuple[int, i
 
 
 @given(STEPS)
-def test_segments_alone_are_enough_to_replay(steps: list[tuple[int, int]]) -> None:
+def test_segments_are_enough_to_replay(steps: list[tuple[int, int]]) -> None:
     cursor = walk(steps)
     replayed = Cursor(seed=3, context=64)
     for segment in (*cursor.segments, Segment(cursor.context, cursor.consumed)):
@@ -53,7 +53,7 @@ def test_segments_alone_are_enough_to_replay(steps: list[tuple[int, int]]) -> No
     assert replayed == cursor
 
 
-def test_a_context_edit_starts_a_fresh_epoch() -> None:
+def test_a_context_edit_starts_a_new_epoch() -> None:
     cursor = Cursor(seed=1, context=64).advance(3, 40).at_context(128)
     assert (cursor.epoch, cursor.position, cursor.consumed) == (1, 0, 0)
     assert cursor.segments == (Segment(64, 3),)
@@ -62,11 +62,11 @@ def test_a_context_edit_starts_a_fresh_epoch() -> None:
     assert back.segments == (Segment(64, 3), Segment(128, 5))
 
 
-def test_an_edit_at_the_end_of_an_epoch_skips_none() -> None:
+def test_an_edit_at_the_end_of_an_epoch_skips_no_epoch() -> None:
     assert Cursor(seed=1, context=64).advance(40, 40).at_context(128).epoch == 1
 
 
-def test_an_edit_that_changes_nothing_leaves_no_segment() -> None:
+def test_an_edit_to_the_same_context_adds_no_segment() -> None:
     cursor = Cursor(seed=1, context=64).advance(3, 40)
     assert cursor.at_context(64) == cursor
     assert Cursor(seed=1, context=64).at_context(128) == Cursor(seed=1, context=128)
@@ -86,7 +86,7 @@ def test_an_edit_that_changes_nothing_leaves_no_segment() -> None:
         ({"shuffle": 1}, "shuffle: 1"),
     ],
 )
-def test_a_damaged_cursor_is_one_clear_line(change: dict[str, Any], names: str) -> None:
+def test_a_damaged_cursor_is_refused_in_one_line(change: dict[str, Any], names: str) -> None:
     with pytest.raises(UserError) as caught:
         Cursor.from_dict(Cursor(seed=1, context=64).to_dict() | change)
     assert names in str(caught.value)

@@ -1,4 +1,4 @@
-"""Sequences: complete, in an order that calls cannot disturb, and never with an id the model does not have."""
+"""The dataset: complete epochs, in an order that does not depend on batch sizes, without ids outside the vocabulary."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_an_epoch_holds_each_window_once(
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=8), st.integers(0, 40))
-def test_how_calls_are_split_does_not_matter(
+def test_splitting_a_step_into_several_reads_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory, parts: list[int], skip: int
 ) -> None:
     root = tmp_path_factory.mktemp("split")
@@ -61,7 +61,7 @@ def test_how_calls_are_split_does_not_matter(
     assert cursor == end
 
 
-def test_a_step_over_the_end_of_an_epoch_goes_on_in_the_next(tmp_path: Path) -> None:
+def test_a_batch_continues_into_the_next_epoch(tmp_path: Path) -> None:
     make(tmp_path, [81])
     data = dataset(tmp_path)
     assert data.sequences == 10
@@ -72,7 +72,7 @@ def test_a_step_over_the_end_of_an_epoch_goes_on_in_the_next(tmp_path: Path) -> 
     assert (cursor.epoch, cursor.position, cursor.consumed) == (2, 5, 25)
 
 
-def test_resuming_from_json_reads_on(tmp_path: Path) -> None:
+def test_resuming_from_json_continues(tmp_path: Path) -> None:
     make(tmp_path, [500])
     data = dataset(tmp_path)
     _, cursor = data.read_batch(data.initial_cursor(), 7)
@@ -81,7 +81,7 @@ def test_resuming_from_json_reads_on(tmp_path: Path) -> None:
     assert np.array_equal(again, expected)
 
 
-def test_take_reads_where_locate_points(tmp_path: Path) -> None:
+def test_read_batch_reads_where_locate_points(tmp_path: Path) -> None:
     shards = make(tmp_path, [100, 57])
     data = dataset(tmp_path)
     batch, _ = data.read_batch(data.initial_cursor(), data.sequences)
@@ -91,7 +91,7 @@ def test_take_reads_where_locate_points(tmp_path: Path) -> None:
     assert data.locate(0, 3, seed=2) == dataset(tmp_path, seed=2).locate(0, 3)
 
 
-def test_a_new_context_goes_on_in_fresh_epochs(tmp_path: Path) -> None:
+def test_a_new_context_starts_new_epochs(tmp_path: Path) -> None:
     make(tmp_path, [200])
     short, long = dataset(tmp_path, 8), dataset(tmp_path, 16)
     _, cursor = short.read_batch(short.initial_cursor(), 5)
@@ -103,7 +103,7 @@ def test_a_new_context_goes_on_in_fresh_epochs(tmp_path: Path) -> None:
         short.read_batch(cursor, 1)
 
 
-def test_the_first_windows_are_those_of_the_file(tmp_path: Path) -> None:
+def test_read_first_returns_windows_in_file_order(tmp_path: Path) -> None:
     shards = make(tmp_path, [20, 5, 30], split="val")
     data = dataset(tmp_path, split="val")
     expected = np.stack([shards[0][0:9], shards[0][8:17], shards[2][0:9], shards[2][8:17], shards[2][16:25]])
@@ -112,7 +112,7 @@ def test_the_first_windows_are_those_of_the_file(tmp_path: Path) -> None:
     assert data.read_first(0).shape == (0, 9)
 
 
-def test_an_id_outside_the_vocabulary_names_its_place(tmp_path: Path) -> None:
+def test_an_id_outside_the_vocabulary_is_located(tmp_path: Path) -> None:
     make(tmp_path, [50, 50])
     data = dataset(tmp_path, context=10, vocab=73)
     for read in (lambda: data.read_batch(data.initial_cursor(), data.sequences), lambda: data.read_first(99)):
@@ -141,7 +141,7 @@ def test_a_context_longer_than_every_shard(tmp_path: Path) -> None:
     assert dataset(tmp_path, context=7).sequences == 1
 
 
-def test_shards_that_are_not_those_of_the_run(tmp_path: Path) -> None:
+def test_a_cursor_beyond_the_shards_is_refused(tmp_path: Path) -> None:
     make(tmp_path, [81])
     data = dataset(tmp_path)
     with pytest.raises(UserError, match="sequence 10 is past the end of an epoch of 10"):

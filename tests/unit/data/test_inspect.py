@@ -1,4 +1,4 @@
-"""What inspecting says of good and of broken shards."""
+"""inspect_path describes good shards and names the problems of bad ones."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def phase(tmp_path: Path) -> Path:
     return build_corpus(tmp_path / "shards", vocab_size=258, source=source)
 
 
-def test_a_root_a_phase_and_a_file_tell_the_same(phase: Path) -> None:
+def test_root_phase_and_file_give_the_same_entries(phase: Path) -> None:
     whole = inspect_path(phase.parent)
     assert json.loads(json.dumps(whole)) == whole
     assert whole == inspect_path(phase)
@@ -45,7 +45,7 @@ def test_a_large_shard_is_sampled(tmp_path: Path) -> None:
     assert (entry["dtype"], entry["tokens"], entry["peek"]) == ("uint32", 3_000_000, None)
 
 
-def test_problems_are_told_and_do_not_stop_the_rest(phase: Path) -> None:
+def test_a_problem_of_one_file_does_not_stop_the_others(phase: Path) -> None:
     (phase / "train/a.bin").write_bytes(b"abc")
     (phase / "train/b.bin").write_bytes(b"")
     (phase / "train/c.bin").write_bytes(np.array([1, 300], "<u2").tobytes())
@@ -68,11 +68,11 @@ def test_problems_are_told_and_do_not_stop_the_rest(phase: Path) -> None:
     assert found["phase1-train-000.bin"]["problems"] == []
 
 
-def test_broken_companions_are_problems(phase: Path) -> None:
+def test_a_broken_manifest_and_tokenizer_are_problems(phase: Path) -> None:
     (phase / "dataset.json").write_text("{")
     (phase / "tokenizer.json").write_text("{}")
     (entry,) = inspect_path(phase / "val")
-    assert ["is not JSON" in p or "is not a tokenizer" in p for p in entry["problems"]] == [True, True]
+    assert ["is not JSON" in p or "is not a valid tokenizer" in p for p in entry["problems"]] == [True, True]
     assert entry["tokens"] > 0
 
 

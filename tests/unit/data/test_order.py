@@ -1,4 +1,4 @@
-"""The order of sequences: a fixed, fair and complete permutation."""
+"""The order of sequences: a fixed, uniform and complete permutation."""
 
 from collections import Counter
 from itertools import pairwise
@@ -22,7 +22,7 @@ def test_an_epoch_visits_each_window_once(seed: int, epoch: int, n: int) -> None
 
 
 @given(SEEDS, st.integers(0, 100), st.integers(1, 10**15), st.data())
-def test_draws_stay_in_range_and_apart_at_any_size(seed: int, epoch: int, n: int, data: st.DataObject) -> None:
+def test_positions_map_to_distinct_windows_at_any_size(seed: int, epoch: int, n: int, data: st.DataObject) -> None:
     i, j = data.draw(st.integers(0, n - 1)), data.draw(st.integers(0, n - 1))
     a, b = permute(seed, epoch, i, n), permute(seed, epoch, j, n)
     assert 0 <= a < n and 0 <= b < n
@@ -38,13 +38,13 @@ def test_the_order_is_the_same_in_every_version() -> None:
 
 
 @pytest.mark.parametrize(("n", "i"), [(5, 5), (5, -1), (1, 1)])
-def test_a_draw_outside_the_epoch_is_refused(n: int, i: int) -> None:
+def test_a_position_outside_the_epoch_is_refused(n: int, i: int) -> None:
     with pytest.raises(IndexError):
         permute(0, 0, i, n)
 
 
 @pytest.mark.parametrize("n", [2, 3, 7, 17, 100])
-def test_every_window_is_as_likely_first(n: int) -> None:
+def test_every_window_is_equally_likely_to_be_first(n: int) -> None:
     draws = 200 * n
     counts = Counter(permute(seed, 0, 0, n) for seed in range(draws))
     chi_square = sum((counts[k] - 200) ** 2 / 200 for k in range(n))

@@ -1,4 +1,4 @@
-"""Reading packed files: every layout, and every way a file can be wrong."""
+"""Packed files: every layout, and the errors for damaged files."""
 
 import json
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_every_layout_is_read(tmp_path: Path, data: bytes, vocab: int) -> None:
 
 
 @given(hnp.arrays(st.sampled_from([np.uint16, np.uint32]), st.integers(1, 50)))
-def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, ids: np.ndarray) -> None:
+def test_written_shards_are_read_back(tmp_path_factory: pytest.TempPathFactory, ids: np.ndarray) -> None:
     root = tmp_path_factory.mktemp("written")
     write_shard(put(root, b""), ids)
     assert read(root) == [ids.tolist()]
@@ -66,13 +66,13 @@ def test_dataset_json_names_the_dtype_of_bare_files(tmp_path: Path) -> None:
     assert read(tmp_path, 4096) == [[5, 70000]]
 
 
-def test_the_packed_vocabulary_decides_before_the_models(tmp_path: Path) -> None:
+def test_the_manifests_vocabulary_decides_the_dtype(tmp_path: Path) -> None:
     put(tmp_path, np.array([5, 6], "<u2").tobytes())
     put(tmp_path, json.dumps({"vocab_size": 50257}).encode(), "dataset.json")
     assert read(tmp_path, 100_000) == [[5, 6]]
 
 
-def test_shards_come_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_shards_are_ordered_by_name(tmp_path: Path) -> None:
     for k in (2, 0, 1):
         put(tmp_path, np.array([k], "<u2").tobytes(), f"train/p-train-00{k}.bin")
     put(tmp_path, b"odd", "train/._p-train-000.bin")
@@ -112,7 +112,7 @@ def test_opening_reads_no_ids_and_mapping_is_kept(tmp_path: Path) -> None:
         (header(20240801, 7, 2)[:100], "100 bytes"),
     ],
 )
-def test_a_damaged_file_is_named_with_its_value(tmp_path: Path, data: bytes, words: str) -> None:
+def test_a_damaged_file_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
     path = put(tmp_path, data)
     text = refused(tmp_path)
     assert str(path) in text
@@ -134,7 +134,7 @@ def test_a_dangling_link(tmp_path: Path) -> None:
     assert "p-train-001.bin: cannot be read (No such file" in refused(tmp_path)
 
 
-def test_a_file_cut_short_after_opening(tmp_path: Path) -> None:
+def test_a_file_truncated_after_opening(tmp_path: Path) -> None:
     path = put(tmp_path, np.arange(100, dtype="<u2").tobytes())
     shards: ShardSet = open_shards(tmp_path, "p", "train", 4096)
     path.write_bytes(b"ab")
@@ -142,11 +142,11 @@ def test_a_file_cut_short_after_opening(tmp_path: Path) -> None:
         shards.ids(0)
 
 
-def test_missing_root_phase_split_and_files_say_what_to_do(tmp_path: Path) -> None:
+def test_missing_root_phase_split_and_files_are_refused_with_a_remedy(tmp_path: Path) -> None:
     root = tmp_path / "shards"
     assert f"{root} is not a directory" in refused(root)
     (root / "other").mkdir(parents=True)
-    assert "'p' (phases there: other)" in refused(root)
+    assert "'p' (its phases: other)" in refused(root)
     (root / "p").mkdir()
     for split in ("train", "val"):
         text = refused(root, split=split)

@@ -1,4 +1,4 @@
-"""Small files: replaced whole, and the console that must not grow for ever."""
+"""Atomic writes, and rotation of the console file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ for n in range(20000):
 """
 
 
-def test_a_console_is_rotated_under_a_process_that_goes_on_writing(tmp_path: Path) -> None:
+def test_a_console_is_rotated_while_a_process_writes(tmp_path: Path) -> None:
     console = tmp_path / "console.log"
     console.touch()
     inode = console.stat().st_ino
@@ -35,7 +35,7 @@ def test_a_console_is_rotated_under_a_process_that_goes_on_writing(tmp_path: Pat
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
-def test_a_console_that_is_small_or_not_there_is_left_alone(tmp_path: Path) -> None:
+def test_a_small_or_missing_console_is_not_rotated(tmp_path: Path) -> None:
     rotate(tmp_path / "none", 10)
     console = tmp_path / "console.log"
     console.write_text("few")
@@ -43,7 +43,7 @@ def test_a_console_that_is_small_or_not_there_is_left_alone(tmp_path: Path) -> N
     assert [p.name for p in tmp_path.iterdir()] == ["console.log"]
 
 
-def test_a_console_that_cannot_be_copied_stays(tmp_path: Path) -> None:
+def test_a_console_that_cannot_be_copied_is_kept(tmp_path: Path) -> None:
     console = tmp_path / "console.log"
     console.write_text("x" * 100)
     (tmp_path / ".console.log.1").mkdir()
@@ -51,7 +51,7 @@ def test_a_console_that_cannot_be_copied_stays(tmp_path: Path) -> None:
     assert console.read_text() == "x" * 100
 
 
-def test_logs_follows_a_console_over_a_rotation(
+def test_logs_follows_a_console_across_a_rotation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     from engine.events.run_dir import RunDir
@@ -64,7 +64,7 @@ def test_logs_follows_a_console_over_a_rotation(
     looks = iter([b"two\n", b"three\n", b"four\n", None])
 
     def meanwhile(*_: object) -> dict[str, str]:
-        """What happens between two looks at the console: it is written to, then rotated, then written to."""
+        """Between two polls the console is written to, rotated, and written to again."""
         text = next(looks)
         if text is not None:
             with open(path, "ab") as file:
@@ -79,7 +79,7 @@ def test_logs_follows_a_console_over_a_rotation(
     assert capfdbinary.readouterr().out == b"one\ntwo\nthree\nfour\n"
 
 
-def test_what_is_replaced_is_for_its_owner_alone_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+def test_an_atomic_write_is_private_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     target = tmp_path / "state.json"
     errors: list[OSError] = []
 

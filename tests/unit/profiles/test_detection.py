@@ -1,4 +1,4 @@
-"""Which profile a machine starts with. Only the driver library's own functions are replaced."""
+"""The default profile of a machine. Only functions of the driver library are replaced."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def cards(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 
 
 @pytest.mark.parametrize(("count", "profile"), [(1, "pretrain_5080"), (0, "cpu_demo")])
-def test_a_card_is_detected(monkeypatch: pytest.MonkeyPatch, count: int, profile: str) -> None:
+def test_a_gpu_is_detected(monkeypatch: pytest.MonkeyPatch, count: int, profile: str) -> None:
     cards(monkeypatch, count)
     assert registry.detect_profile() == profile
 
 
 @pytest.mark.parametrize(("visible", "profile"), [("", "cpu_demo"), ("-1", "cpu_demo"), ("1", "pretrain_5080")])
-def test_only_visible_cards_count(monkeypatch: pytest.MonkeyPatch, visible: str, profile: str) -> None:
+def test_only_visible_gpus_count(monkeypatch: pytest.MonkeyPatch, visible: str, profile: str) -> None:
     cards(monkeypatch, 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert registry.detect_profile() == profile
 
 
-def test_without_a_driver_the_processor_decides(no_card: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_the_cpu_decides(no_card: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert registry.detect_profile() == "cpu_demo"
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")

@@ -1,4 +1,4 @@
-"""Profiles by name: the built-in ones, a person's own, what they extend, and what ``-s`` lays on top."""
+"""Profiles: built-in ones, the user's, extends, and ``-s`` overrides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from profiles.errors import SpecError
 
 @pytest.fixture(autouse=True)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the person's own profiles, empty."""
+    """The empty folder of the user's profiles."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     folder = tmp_path / "mla-tui" / "profiles"
     folder.mkdir(parents=True)
@@ -44,7 +44,7 @@ def test_the_built_in_profiles(name: str, model: str, context: int, micro: int, 
     assert spec.description
 
 
-def test_the_built_in_ones_come_first_and_a_file_of_the_same_name_is_listed_once(own: Path) -> None:
+def test_built_in_profiles_are_listed_first_and_each_name_once(own: Path) -> None:
     (own / "zebra.toml").write_text("")
     (own / "ant.toml").write_text("")
     (own / "cpu_demo.toml").write_text("")
@@ -52,7 +52,7 @@ def test_the_built_in_ones_come_first_and_a_file_of_the_same_name_is_listed_once
     assert set(registry.BUILTIN_ORDER) == {p.stem for p in registry.BUILTIN.glob("*.toml")}
 
 
-def test_a_profile_of_ones_own_extends_a_built_in_one(own: Path) -> None:
+def test_a_user_profile_extends_a_built_in_one(own: Path) -> None:
     (own / "mine.toml").write_text('extends = "pretrain_5080"\n[batch]\nmicro = 6\n')
     spec = registry.load("mine")
     assert (spec.profile, spec.batch.micro, spec.batch.sequences, spec.accum) == ("mine", 6, 96, 16)
@@ -60,28 +60,28 @@ def test_a_profile_of_ones_own_extends_a_built_in_one(own: Path) -> None:
     assert spec.model.name == "mla-1b"
 
 
-def test_a_profile_may_extend_the_built_in_one_of_its_own_name(own: Path) -> None:
+def test_a_profile_may_extend_the_built_in_one_of_the_same_name(own: Path) -> None:
     (own / "cpu_demo.toml").write_text('extends = "cpu_demo"\n[train]\nsteps = 7\n')
     spec = registry.load("cpu_demo")
     assert (spec.train.steps, spec.batch.micro, spec.model.name) == (7, 8, "mla-tiny")
 
 
-def test_a_file_given_by_path_may_extend_ones_own_profile_of_the_same_name(own: Path, tmp_path: Path) -> None:
+def test_a_file_given_by_path_may_extend_a_user_profile_of_the_same_name(own: Path, tmp_path: Path) -> None:
     (own / "mine.toml").write_text('extends = "cpu_demo"\n[train]\nsteps = 7\n')
     (tmp_path / "mine.toml").write_text('extends = "mine"\n[train]\nseed = 9\n')
     spec = registry.load(str(tmp_path / "mine.toml"))
     assert (spec.train.steps, spec.train.seed) == (7, 9)
 
 
-def test_a_profile_that_extends_only_itself_is_a_circle(own: Path) -> None:
+def test_a_profile_that_extends_itself_is_refused(own: Path) -> None:
     (own / "mine.toml").write_text('extends = "mine"\n')
-    assert refused("mine") == "mine.toml: extends: mine → mine is a circle"
+    assert refused("mine") == "mine.toml: extends: mine → mine is a cycle"
 
 
-def test_a_circle_of_two_is_named(own: Path) -> None:
+def test_a_cycle_of_two_profiles_is_refused(own: Path) -> None:
     (own / "a.toml").write_text('extends = "b"\n')
     (own / "b.toml").write_text('extends = "a"\n')
-    assert refused("a") == "a.toml: extends: a → b → a is a circle"
+    assert refused("a") == "a.toml: extends: a → b → a is a cycle"
 
 
 @pytest.mark.parametrize(
@@ -89,28 +89,28 @@ def test_a_circle_of_two_is_named(own: Path) -> None:
     [
         ("extends = 4", "mine.toml: extends: 4 is not the name of a profile"),
         ('extends = "cpu_dem"', "mine.toml: extends: 'cpu_dem': unknown; did you mean cpu_demo?"),
-        ("description = 4", "mine.toml: description: 4 is not a text"),
+        ("description = 4", "mine.toml: description: 4 is not a string"),
         ("[batch]\nmicro = 0", "mine.toml: batch.micro: 0 is not in 1..4096"),
         ("[batch]\nmicro = nan", "mine.toml: batch.micro: nan is not a whole number"),
         ("[batc]\nmicro = 4", "mine.toml: batc: unknown key; did you mean batch?"),
         ("micro = 4", "mine.toml: micro: unknown key"),
-        ("batch = 4", "mine.toml: batch: 4 is not a table; write [batch] and its keys below it"),
+        ("batch = 4", "mine.toml: batch: 4 is not a table; write [batch] with its keys below"),
     ],
 )
-def test_a_mistake_in_a_file_names_the_file(own: Path, text: str, words: str) -> None:
+def test_an_error_in_a_file_names_the_file(own: Path, text: str, words: str) -> None:
     (own / "mine.toml").write_text(text)
     assert refused("mine").startswith(words)
 
 
 @pytest.mark.parametrize("content", [b"batch = [", b"\xff\xfe", b"[batch]\nmicro = " + b"9" * 5000])
-def test_a_file_that_is_no_toml_names_itself(own: Path, content: bytes) -> None:
+def test_a_file_that_is_not_toml_is_named(own: Path, content: bytes) -> None:
     (own / "mine.toml").write_bytes(content)
     assert "mine.toml: " in refused("mine")
 
 
-def test_an_unknown_profile_names_the_nearest_or_all() -> None:
+def test_an_unknown_profile_gets_a_suggestion_or_the_list() -> None:
     assert refused("pretrain_508") == "profile 'pretrain_508': unknown; did you mean pretrain_5080?"
-    assert refused("???") == f"profile '???': unknown; there are {', '.join(registry.BUILTIN_ORDER)}"
+    assert refused("???") == f"profile '???': unknown; the profiles are {', '.join(registry.BUILTIN_ORDER)}"
     assert refused("/nowhere/x.toml") == "profile '/nowhere/x.toml': no such file"
 
 
@@ -121,7 +121,7 @@ def test_overrides_by_full_and_by_bare_key() -> None:
     assert spec.train.compile == "off"
 
 
-def test_accum_and_sequences_are_two_views_of_one_number_and_the_later_wins() -> None:
+def test_of_accum_and_sequences_the_later_wins() -> None:
     assert registry.load("pretrain_5080", ["accum=2"]).batch.sequences == 24
     assert registry.load("pretrain_5080", ["accum=2", "micro=4"]).batch.sequences == 8
     assert registry.load("pretrain_5080", ["micro=4", "accum=2"]).batch.sequences == 8
@@ -134,12 +134,12 @@ def test_a_profile_with_accum_extends_one_with_sequences(own: Path) -> None:
     assert registry.load("mine").batch.sequences == 24
 
 
-def test_another_named_model_takes_none_of_the_old_ones_fields(own: Path) -> None:
+def test_another_named_model_drops_the_old_models_fields(own: Path) -> None:
     (own / "mine.toml").write_text('[model]\nname = "mla-1b"\nvocab_size = 300\n')
     assert registry.load("mine", ["model.name=mla-tiny"]).model.config.vocab_size == 4096
 
 
-def test_overrides_on_a_spec_that_is_already_built() -> None:
+def test_overrides_of_a_built_spec() -> None:
     spec = registry.with_overrides(registry.load("cpu_demo"), ["accum=4", "train.steps=9"])
     assert (spec.batch.sequences, spec.train.steps, spec.profile) == (32, 9, "cpu_demo")
 
@@ -149,7 +149,7 @@ def test_overrides_on_a_spec_that_is_already_built() -> None:
     [
         ("micro", "-s micro: write key=value, for example -s batch.micro=4"),
         ("=4", "-s =4: write key=value, for example -s batch.micro=4"),
-        ("name=x", "-s name: is model.name or optim.name; write the one you mean"),
+        ("name=x", "-s name: is ambiguous; write model.name or optim.name"),
         ("mikro=4", "-s mikro: unknown key; did you mean batch.micro?"),
         ("stepz=4", "-s stepz: unknown key; did you mean train.steps?"),
         ("batch.mikro=4", "-s: batch.mikro: unknown key; did you mean batch.micro?"),
@@ -159,9 +159,9 @@ def test_overrides_on_a_spec_that_is_already_built() -> None:
         ("micro=5", "cpu_demo.toml with -s: batch.micro: 5 does not divide the 8 sequences of a step; use 1, 2, 4, 8"),
     ],
 )
-def test_a_mistaken_override_is_one_line(text: str, words: str) -> None:
+def test_an_invalid_override_is_refused_in_one_line(text: str, words: str) -> None:
     assert refused("cpu_demo", text) == words
 
 
-def test_a_number_of_too_many_digits_is_refused_too() -> None:
+def test_a_number_with_too_many_digits_is_refused() -> None:
     assert refused("cpu_demo", "micro=" + "9" * 5000).startswith("-s: batch.micro: ")

@@ -1,4 +1,4 @@
-"""The run spec: what is legal, what is refused and in which words, and the way to JSON and back."""
+"""The run spec: valid values, error messages, and JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def values_of(table: str, field: Any) -> st.SearchStrategy[Any]:
 
 @st.composite
 def specs(draw: st.DrawFn) -> RunSpec:
-    """Any valid spec: every field over its whole declared range, the batch and the rates held together."""
+    """Any valid spec: every field over its declared range, with consistent batch settings and learning rates."""
     flat: dict[str, Any] = {"model.name": draw(st.sampled_from([*NAMED_MODELS, "my own"]))}
     if flat["model.name"] == "my own":
         shape = {f.name: getattr(NAMED_MODELS["mla-tiny"], f.name) for f in fields(NAMED_MODELS["mla-tiny"])}
@@ -63,7 +63,7 @@ def test_a_spec_survives_json(spec: RunSpec) -> None:
 
 @settings(deadline=None)
 @given(specs())
-def test_accum_and_micro_and_ranks_make_the_sequences(spec: RunSpec) -> None:
+def test_sequences_are_accum_times_micro_times_ranks(spec: RunSpec) -> None:
     assert spec.accum * spec.batch.micro * spec.ranks == spec.batch.sequences
     assert spec.tokens_per_step == spec.batch.sequences * spec.batch.context
 
@@ -85,16 +85,14 @@ def test_accum_and_micro_and_ranks_make_the_sequences(spec: RunSpec) -> None:
         ("optim.lr", -0.1, "pretrain_5080.toml: optim.lr: -0.1 is not in 0..10"),
         ("memory.oom", "never", "pretrain_5080.toml: memory.oom: 'never' is not one of auto, ask, fail"),
         ("train.deterministic", 1, "pretrain_5080.toml: train.deterministic: 1 is not true or false"),
-        ("data.phase", "", "pretrain_5080.toml: data.phase: '' is not a text"),
-        ("data.phase", 7, "pretrain_5080.toml: data.phase: 7 is not a text"),
+        ("data.phase", "", "pretrain_5080.toml: data.phase: '' is not a non-empty string"),
+        ("data.phase", 7, "pretrain_5080.toml: data.phase: 7 is not a non-empty string"),
         ("model.vocab_size", 0, "pretrain_5080.toml: model.vocab_size: 0 is not in 1..16777216"),
         ("batch.mikro", 4, "pretrain_5080.toml: batch.mikro: unknown key; did you mean batch.micro?"),
         ("model.hiden_size", 4, "pretrain_5080.toml: model.hiden_size: unknown key; did you mean model.hidden_size?"),
     ],
 )
-def test_a_value_is_refused_in_one_line_that_names_file_key_value_and_what_is_allowed(
-    key: str, value: Any, words: str
-) -> None:
+def test_an_invalid_value_is_refused_with_file_key_value_and_allowed_values(key: str, value: Any, words: str) -> None:
     with pytest.raises(SpecError) as caught:
         check_value("pretrain_5080.toml", key, value)
     assert str(caught.value) == words
@@ -102,7 +100,7 @@ def test_a_value_is_refused_in_one_line_that_names_file_key_value_and_what_is_al
 
 @settings(deadline=None)
 @given(st.sampled_from(known_keys()), st.none() | st.booleans() | st.integers() | st.floats() | st.text())
-def test_any_value_of_any_key_is_taken_or_refused_by_name(key: str, value: Any) -> None:
+def test_any_value_of_any_key_is_accepted_or_refused_by_name(key: str, value: Any) -> None:
     try:
         check_value("f.toml", key, value)
     except SpecError as error:
@@ -113,10 +111,10 @@ def test_any_value_of_any_key_is_taken_or_refused_by_name(key: str, value: Any) 
     ("raw", "words"),
     [
         ({"bacth": {"micro": 4}}, "f.toml: bacth: unknown key; did you mean batch?"),
-        ({"batch": 4}, "f.toml: batch: 4 is not a table; write [batch] and its keys below it"),
+        ({"batch": 4}, "f.toml: batch: 4 is not a table; write [batch] with its keys below"),
         (
             {"batch": {"accum": 2, "sequences": 8}},
-            "f.toml: batch.accum: give accum or sequences, not both; they are two views of one number",
+            "f.toml: batch.accum: set accum or sequences, not both; each follows from the other",
         ),
     ],
 )
@@ -126,7 +124,7 @@ def test_a_malformed_profile_is_refused(raw: dict[str, Any], words: str) -> None
     assert str(caught.value) == words
 
 
-def test_micro_must_divide_the_sequences_and_the_allowed_are_listed() -> None:
+def test_micro_must_divide_the_sequences_and_valid_values_are_listed() -> None:
     with pytest.raises(SpecError) as caught:
         build(batch__sequences=8, batch__micro=3)
     words = "x.toml: batch.micro: 3 does not divide the 8 sequences of a step; use 1, 2, 4, 8"
@@ -144,33 +142,33 @@ def test_accum_counts_sequences_over_all_ranks() -> None:
     assert spec.accum == 3
 
 
-def test_an_accum_that_makes_more_sequences_than_are_legal_is_refused() -> None:
+def test_an_accum_that_gives_too_many_sequences_is_refused() -> None:
     with pytest.raises(SpecError, match=r"x\.toml: batch\.sequences: 4294967296 is not in 1\.\.1048576"):
         build(batch__accum=1 << 20, batch__micro=4096)
 
 
-def test_the_rate_may_not_rise_in_the_end() -> None:
+def test_final_lr_may_not_exceed_lr() -> None:
     with pytest.raises(SpecError, match=r"x\.toml: optim\.final_lr: 0\.001 is above optim\.lr = 0\.0001"):
         build(optim__lr=1e-4, optim__final_lr=1e-3)
 
 
-def test_a_model_of_ones_own_must_be_whole() -> None:
+def test_a_custom_model_must_be_complete() -> None:
     with pytest.raises(SpecError, match=r"model\.name: 'mine' is not one of mla-1b, mla-tiny.*num_hidden_layers"):
         build(model__name="mine", model__hidden_size=64)
 
 
-def test_a_named_model_may_be_changed_in_part() -> None:
+def test_fields_of_a_named_model_can_be_overridden() -> None:
     spec = build(model__name="mla-tiny", model__vocab_size=300)
     assert spec.model.config.vocab_size == 300
     assert spec.model.config.hidden_size == NAMED_MODELS["mla-tiny"].hidden_size
 
 
-def test_an_odd_rope_is_refused() -> None:
+def test_an_odd_rope_dimension_is_refused() -> None:
     with pytest.raises(SpecError, match=r"model\.qk_rope_head_dim: 31 is odd"):
         build(model__qk_rope_head_dim=31)
 
 
-def test_the_named_models_have_the_promised_size() -> None:
+def test_parameter_counts_of_the_named_models() -> None:
     assert NAMED_MODELS["mla-1b"].params == 1_024_849_664
     assert NAMED_MODELS["mla-1b"].cached_values_per_token == 576
     assert 3.0e6 < NAMED_MODELS["mla-tiny"].params < 3.4e6

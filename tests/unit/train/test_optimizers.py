@@ -325,7 +325,7 @@ def test_the_norm_of_bf16_gradients_is_taken_in_fp32() -> None:
 
 
 def test_muon_with_8_bit_states_is_refused_in_one_line() -> None:
-    with pytest.raises(SpecError, match=r"memory\.strategy: states8bit keeps the moments of adamw; .* use device$"):
+    with pytest.raises(SpecError, match=r"memory\.strategy: states8bit is for adamw only; .* use device$"):
         load("cpu_demo", ["optim.name=muon", "memory.strategy=states8bit"])
 
 

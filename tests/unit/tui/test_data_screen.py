@@ -103,7 +103,7 @@ async def test_a_damaged_shard_is_named_with_the_way_out(run: RunDir, nano: Nano
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: bool(app.screen.query_one("#runs").runs))  # type: ignore[attr-defined]
         await pilot.press("d")
-        await until(pilot, lambda: "the file is cut short" in said(app, "#message"))
+        await until(pilot, lambda: "the file is truncated" in said(app, "#message"))
         assert "damaged" in on_screen(app, ShardList)
 
 
