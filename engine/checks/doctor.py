@@ -1,4 +1,4 @@
-"""Looking at this machine before it has to hold a run for weeks. Nothing here takes torch along or changes anything."""
+"""Checks whether this machine can hold a run for weeks. It imports no torch and changes nothing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CHECKS: tuple[Check, ...] = (
     logout.after_a_reboot,
     state_dir.file_system,
     state_dir.permissions,
-    state_dir.space,
+    state_dir.free_space,
     state_dir.clock,
-    state_dir.other_versions,
+    state_dir.versions,
     state_dir.hooks_file,
     machine.tmux,
     machine.memory,
@@ -28,13 +28,13 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def examine(store: RunStore) -> list[Finding]:
-    """Every check's findings, in order. A check that cannot be made is a warning, and holds up no other."""
+def run_checks(store: RunStore) -> list[Finding]:
+    """Return the findings of every check, in order. A check that raises becomes a warning."""
     findings: list[Finding] = []
     for check in CHECKS:
         try:
             findings.extend(check(store))
         except Exception as error:
             name = check.__name__.replace("_", " ")
-            findings.append(Finding("warn", name, f"could not be looked at: {type(error).__name__}: {error}"))
+            findings.append(Finding("warn", name, f"check failed: {type(error).__name__}: {error}"))
     return findings

@@ -1,18 +1,18 @@
-"""What a check has found."""
+"""Defines the result of a check."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-Level = Literal["ok", "warn", "bad"]
+Level = Literal["ok", "warn", "error"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``what`` was looked at, what was ``found``, and the ``way`` out where it is not well."""
+    """The result of the check named ``check``: a ``message`` and, unless all is well, a ``fix``."""
 
     level: Level
-    what: str
-    found: str
-    way: str = ""
+    check: str
+    message: str
+    fix: str = ""

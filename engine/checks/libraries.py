@@ -1,4 +1,4 @@
-"""The libraries a run needs: which are there, and whether they can work here. None of them is imported."""
+"""Checks which libraries are installed and whether they can work here, without importing them."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ def python_and_torch(store: RunStore) -> Iterator[Finding]:
     yield Finding("ok", "mla-tui", f"{package_version()} on Python {platform.python_version()}")
     torch = _version("torch")
     if torch is None:
-        yield Finding("bad", "torch", "not installed", "pip install torch (pytorch.org names the wheel for your card)")
+        yield Finding("error", "torch", "not installed", "pip install torch (pytorch.org names the wheel for your GPU)")
         return
     cuda = torch_cuda_version()
     yield Finding("ok", "torch", f"{torch}, " + (f"built for CUDA {cuda[0]}.{cuda[1]}" if cuda else "without CUDA"))
     device = "cuda" if visible_device() is not None else "cpu"
-    if missing := compile_problem(device):
-        said, _, way = missing.partition("; ")
-        yield Finding("warn", "torch.compile", f"not possible: {said}", way)
+    if problem := compile_problem(device):
+        message, _, fix = problem.partition("; ")
+        yield Finding("warn", "torch.compile", f"not possible: {message}", fix)
 
 
 def cuda(store: RunStore) -> Iterator[Finding]:
     if mismatch := cuda_mismatch():
-        said, _, way = mismatch.partition("; ")
-        yield Finding("bad", "CUDA", said, way)
+        message, _, fix = mismatch.partition("; ")
+        yield Finding("error", "CUDA", message, fix)
     elif visible_device() is not None:
-        yield Finding("ok", "CUDA", "the driver fits this torch")
+        yield Finding("ok", "CUDA", "the driver supports this torch")
 
 
 def backends(store: RunStore) -> Iterator[Finding]:
-    """What is optional is well where it is not there; what is there must work."""
+    """A missing optional library is fine; an installed one must work."""
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
     yield _optional("deepspeed", deepspeed_problem(), "for memory.strategy offload", visible_device() is not None)
     yield _optional("mlx", mlx_problem(), "for --backend mlx", apple)
     torchao = _version("torchao")
-    missing = None if torchao else "torchao is not installed; install it with pip install 'mla-tui[torchao]'"
-    yield _optional("torchao", missing, "for memory.strategy states8bit", False)
+    problem = None if torchao else "torchao is not installed; install it with pip install 'mla-tui[torchao]'"
+    yield _optional("torchao", problem, "for memory.strategy states8bit", False)
 
 
-def _optional(package: str, missing: str | None, use: str, wanted: bool) -> Finding:
-    there = _version(package)
-    if missing is None:
-        return Finding("ok", package, there or "there")
-    said, _, way = missing.partition("; ")
-    if there is None and not wanted:
-        return Finding("ok", package, f"not installed; only {use}")
-    return Finding("warn", package, f"{there + ': ' if there else ''}{said}", way)
+def _optional(package: str, problem: str | None, use: str, wanted: bool) -> Finding:
+    installed = _version(package)
+    if problem is None:
+        return Finding("ok", package, installed or "installed")
+    message, _, fix = problem.partition("; ")
+    if installed is None and not wanted:
+        return Finding("ok", package, f"not installed; only needed {use}")
+    return Finding("warn", package, f"{installed + ': ' if installed else ''}{message}", fix)

@@ -1,4 +1,4 @@
-"""The machine: its terminal multiplexer and its memory."""
+"""Checks tmux and the machine's memory."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from engine.checks.finding import Finding
 from engine.memory.hardware import detect_hardware
 from engine.runs.store import RunStore
 
-LITTLE_RAM = 1 << 30  # bytes: torch alone takes about half of it
+LOW_RAM = 1 << 30  # bytes; torch alone takes about half of it
 
 
 def tmux(store: RunStore) -> Iterator[Finding]:
     if shutil.which("tmux") is None:
-        yield Finding("ok", "tmux", "not installed; runs outlive ssh without it, only the screen does not")
+        yield Finding("ok", "tmux", "not installed; runs survive a lost ssh connection without it, the app does not")
         return
-    told = subprocess.run(["tmux", "-V"], capture_output=True, text=True, timeout=0.5, stdin=subprocess.DEVNULL)
-    yield Finding("ok", "tmux", told.stdout.strip().removeprefix("tmux ") or "there, of an unknown version")
+    done = subprocess.run(["tmux", "-V"], capture_output=True, text=True, timeout=0.5, stdin=subprocess.DEVNULL)
+    yield Finding("ok", "tmux", done.stdout.strip().removeprefix("tmux ") or "installed, version unknown")
 
 
 def memory(store: RunStore) -> Iterator[Finding]:
-    """Free and total, in the units of ``mla-tui plan``."""
-    here = detect_hardware()
-    ram = f"{_gib(here.ram_free)} of {_gib(here.ram_total)} GiB free"
-    if here.ram_free < LITTLE_RAM:
-        yield Finding("bad", "RAM", ram, "end what holds it: the kernel kills what takes more")
+    """Free and total memory in GiB, as in ``mla-tui plan``."""
+    hardware = detect_hardware()
+    ram = f"{_gib(hardware.ram_free)} of {_gib(hardware.ram_total)} GiB free"
+    if hardware.ram_free < LOW_RAM:
+        yield Finding("error", "RAM", ram, "end other programs: the kernel kills processes when memory runs out")
     else:
         yield Finding("ok", "RAM", ram)
-    if here.device != "cuda" or not here.device_total or here.device_free is None:
+    if hardware.device != "cuda" or not hardware.device_total or hardware.device_free is None:
         return
-    card = f"{_gib(here.device_free)} of {_gib(here.device_total)} GiB free on {here.name}"
-    if here.device_free < here.device_total * 0.8:
-        yield Finding("warn", "VRAM", card, "see what holds it with: nvidia-smi")
+    vram = f"{_gib(hardware.device_free)} of {_gib(hardware.device_total)} GiB free on {hardware.name}"
+    if hardware.device_free < hardware.device_total * 0.8:
+        yield Finding("warn", "VRAM", vram, "see what uses it with: nvidia-smi")
     else:
-        yield Finding("ok", "VRAM", card)
+        yield Finding("ok", "VRAM", vram)
 
 
 def _gib(size: int) -> str:

@@ -1,4 +1,4 @@
-"""The directory that holds every run's state: where it lies, whose it is, and what is in it."""
+"""Checks the state directory: its file system, permissions, free space, clock, versions and hooks."""
 
 from __future__ import annotations
 
@@ -24,59 +24,59 @@ from profiles.errors import UserError
 NETWORK = re.compile(
     r"nfs|cifs|smb|9p|afs|ceph|lustre|beegfs|gpfs|gluster|sshfs|webdav|davfs|ncpfs|pvfs|orangefs|ocfs|fuse\.(s3|gcs|rclone)"
 )
-LITTLE, SCARCE = 1 << 30, 64 << 20  # bytes
+LOW_SPACE, NO_SPACE = 1 << 30, 64 << 20  # bytes
 
 
 def file_system(store: RunStore) -> Iterator[Finding]:
-    kind = file_system_of(existing(store.home))
-    what = "state directory"
+    kind = file_system_of(nearest_existing(store.home))
+    check = "state directory"
     if kind is None:
-        yield Finding("warn", what, f"{store.home}: its file system is not known", "keep it on a local disk")
+        yield Finding("warn", check, f"{store.home}: its file system is unknown", "keep it on a local disk")
     elif NETWORK.search(kind):
         yield Finding(
             "warn",
-            what,
+            check,
             f"{store.home} is on a network file system ({kind}), where locks and sockets may not work",
             "set MLA_TUI_HOME to a directory on a local disk",
         )
     elif kind in ("tmpfs", "ramfs"):
         yield Finding(
             "warn",
-            what,
-            f"{store.home} is in memory ({kind}): a reboot takes every run's state with it",
+            check,
+            f"{store.home} is in memory ({kind}): a reboot deletes the state of every run",
             "set MLA_TUI_HOME to a directory on a local disk",
         )
     else:
-        yield Finding("ok", what, f"{store.home}, {kind}")
+        yield Finding("ok", check, f"{store.home}, {kind}")
 
 
-def existing(path: Path) -> Path:
-    """``path``, or the nearest of its parents that is there."""
+def nearest_existing(path: Path) -> Path:
+    """Return ``path``, or the nearest parent that exists."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
 
 
-def file_system_of(path: Path, told: str | None = None) -> str | None:
-    """The type of the file system that holds ``path``. ``told``: /proc/self/mountinfo or what ``mount`` prints."""
+def file_system_of(path: Path, mounts: str | None = None) -> str | None:
+    """Return the type of the file system of ``path``; ``mounts`` is /proc/self/mountinfo or the output of ``mount``."""
     try:
-        if told is None and sys.platform == "linux":
-            told = Path("/proc/self/mountinfo").read_text()
-        elif told is None:
-            told = subprocess.run(["/sbin/mount"], capture_output=True, text=True, timeout=0.5).stdout
+        if mounts is None and sys.platform == "linux":
+            mounts = Path("/proc/self/mountinfo").read_text()
+        elif mounts is None:
+            mounts = subprocess.run(["/sbin/mount"], capture_output=True, text=True, timeout=0.5).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
     real, best, kind = os.path.realpath(path), "", None
-    for point, type in _mounts(told):
+    for point, type in _parse_mounts(mounts):
         inside = real == point or real.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):  # of two on one place the later lies on top
+        if inside and len(point) >= len(best):  # of two on one mount point the later hides the other
             best, kind = point, type
     return kind
 
 
-def _mounts(told: str) -> Iterator[tuple[str, str]]:
-    """(mount point, type) of each line of mountinfo (proc(5)) or of macOS's ``mount``."""
-    for line in told.splitlines():
+def _parse_mounts(mounts: str) -> Iterator[tuple[str, str]]:
+    """Yield (mount point, type) of each line of mountinfo (proc(5)) or of macOS's ``mount``."""
+    for line in mounts.splitlines():
         if " - " in line and line[:1].isdigit():
             left, _, right = line.partition(" - ")
             point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), left.split()[4])
@@ -86,51 +86,53 @@ def _mounts(told: str) -> Iterator[tuple[str, str]]:
 
 
 def permissions(store: RunStore) -> Iterator[Finding]:
-    what = "permissions"
-    wrong = [line for line in map(ownership_problem, (store.home, store.runs)) if line]
-    if not wrong:
-        wrong = store.foreign_entries()
-    for line in wrong:
-        said, _, way = line.partition("; ")
-        yield Finding("bad", what, said, way)
-    if wrong:
+    check = "permissions"
+    problems = [line for line in map(ownership_problem, (store.home, store.runs)) if line]
+    if not problems:
+        problems = store.foreign_entries()
+    for line in problems:
+        message, _, fix = line.partition("; ")
+        yield Finding("error", check, message, fix)
+    if problems:
         return
     if not store.home.exists():
-        yield Finding("ok", what, "nothing is there yet; it is made for you alone")
+        yield Finding("ok", check, "not created yet; only you will be able to read it")
         return
     if not os.access(store.home, os.W_OK | os.X_OK):
-        yield Finding("bad", what, f"{store.home}: cannot be written to", "chmod u+rwx it, or set MLA_TUI_HOME")
+        yield Finding("error", check, f"{store.home}: is not writable", "chmod u+rwx it, or set MLA_TUI_HOME")
         return
-    open_ones = [p for p in (store.home, store.runs) if p.exists() and stat.S_IMODE(p.stat().st_mode) & 0o077]
-    if open_ones:
-        yield Finding("warn", what, f"{open_ones[0]}: other users may look into it", f"chmod 700 {open_ones[0]}")
+    readable = [p for p in (store.home, store.runs) if p.exists() and stat.S_IMODE(p.stat().st_mode) & 0o077]
+    if readable:
+        yield Finding("warn", check, f"{readable[0]}: other users can read it", f"chmod 700 {readable[0]}")
     else:
-        yield Finding("ok", what, "yours alone")
+        yield Finding("ok", check, "only you can read it")
 
 
-def space(store: RunStore) -> Iterator[Finding]:
-    disk = os.statvfs(existing(store.home))
+def free_space(store: RunStore) -> Iterator[Finding]:
+    disk = os.statvfs(nearest_existing(store.home))
     free = disk.f_bavail * disk.f_frsize
-    way = f"make room on the disk of {store.home}; mla-tui rm RUN forgets an ended run"
-    if free < SCARCE or (disk.f_files and not disk.f_favail):
-        yield Finding("bad", "free space", f"{_size(free)}: no run's log can grow", way)
-    elif free < LITTLE:
-        yield Finding("warn", "free space", f"{_size(free)}", way)
+    fix = f"free space on the disk of {store.home}; mla-tui rm RUN removes an ended run"
+    if free < NO_SPACE or (disk.f_files and not disk.f_favail):
+        yield Finding("error", "free space", f"{_size(free)}: no run can write its log", fix)
+    elif free < LOW_SPACE:
+        yield Finding("warn", "free space", f"{_size(free)}", fix)
     else:
         yield Finding("ok", "free space", f"{_size(free)} for logs and states")
 
 
 def clock(store: RunStore) -> Iterator[Finding]:
     if time.gmtime().tm_year < 2024:
-        yield Finding("bad", "clock", time.strftime("it says %Y-%m-%d"), "set it: timedatectl set-ntp true")
+        yield Finding("error", "clock", time.strftime("shows %Y-%m-%d"), "set it: timedatectl set-ntp true")
         return
     newest = next(iter(_ids(store)), "")[:STAMP_LENGTH]
-    now = time.strftime(STAMP, time.gmtime(time.time() + 60))  # ids of one second stand in the next ones
+    now = time.strftime(
+        STAMP, time.gmtime(time.time() + 60)
+    )  # runs launched in one second get ids of the following seconds
     if re.fullmatch(r"\d{8}-\d{6}", newest) and newest > now:
         yield Finding(
             "warn",
             "clock",
-            f"the newest run is of {newest} (UTC), still to come: it was set back",
+            f"the newest run is of {newest} (UTC), in the future: the clock was set back",
             "set it: timedatectl set-ntp true",
         )
 
@@ -138,23 +140,23 @@ def clock(store: RunStore) -> Iterator[Finding]:
 def _ids(store: RunStore) -> list[str]:
     try:
         return store.ids()
-    except UserError:  # told by permissions
+    except UserError:  # the check of permissions reports it
         return []
 
 
-def other_versions(store: RunStore) -> Iterator[Finding]:
-    """Living runs go on with the code they were started with; a restart takes the installed one."""
-    ours = package_version()
+def versions(store: RunStore) -> Iterator[Finding]:
+    """Find active runs of another version: they keep the code they started with, a restart uses the installed one."""
+    installed = package_version()
     for id in _ids(store):
         run = store.find(id).summary()
-        living = run["trainer"]["alive"] or run["supervisor"]["alive"]
-        if run["phase"] in INACTIVE or not living or run["version"] == ours:
+        alive = run["trainer"]["alive"] or run["supervisor"]["alive"]
+        if run["phase"] in INACTIVE or not alive or run["version"] == installed:
             continue
         yield Finding(
             "warn",
             "versions",
-            f"{id} runs under mla-tui {run['version']}, installed is {ours}; what restarts of it is the installed one",
-            f"at a good moment: mla-tui stop {id}, then mla-tui launch --resume latest",
+            f"{id} runs mla-tui {run['version']}, installed is {installed}; a restart uses the installed version",
+            f"when convenient: mla-tui stop {id}, then mla-tui launch --resume latest",
         )
 
 
@@ -163,22 +165,22 @@ def hooks_file(store: RunStore) -> Iterator[Finding]:
     try:
         commands = hooks.load()
     except UserError as error:
-        yield Finding("bad", "hooks", str(error), "mend it, then: mla-tui hooks try finished")
+        yield Finding("error", "hooks", str(error), "fix it, then: mla-tui hooks try finished")
         return
     if not path.exists():
         yield Finding("ok", "hooks", f"none ({path})")
         return
     if path.stat().st_mode & 0o022:
-        yield Finding("bad", "hooks", f"{path}: others may write what you run", f"chmod 600 {path}")
+        yield Finding("error", "hooks", f"{path}: other users can change the commands you run", f"chmod 600 {path}")
     missing = {event: program for event, command in commands.items() if (program := _missing_program(command))}
     for event, program in missing.items():
-        yield Finding("warn", "hooks", f"{path}: on_event.{event}: there is no program {program}", "install it")
+        yield Finding("warn", "hooks", f"{path}: on_event.{event}: program {program} not found", "install it")
     if not missing:
         yield Finding("ok", "hooks", ", ".join(commands) or f"none in {path}")
 
 
 def _missing_program(command: str) -> str | None:
-    """The program a command begins with, where it is plainly one and not there."""
+    """Return the program a command starts with, if it is certainly one and cannot be found."""
     try:
         first = shlex.split(command)[0]
     except (ValueError, IndexError):

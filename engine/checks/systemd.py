@@ -1,4 +1,4 @@
-"""Facts about systemd on this machine: whether it runs, whether the user lingers, where our unit lies."""
+"""Reports whether systemd runs here, whether the user lingers, and where our unit file is."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def has_logind(root: Path = Path("/")) -> bool:
 
 
 def lingers(root: Path = Path("/")) -> bool:
+    """Whether the user's services start at boot and survive logout (loginctl enable-linger)."""
     return (root / "var/lib/systemd/linger" / user_name(os.getuid())).exists()
 
 

@@ -23,7 +23,7 @@ def ownership_problem(path: Path, status: os.stat_result | None = None) -> str |
     except (FileNotFoundError, NotADirectoryError):
         return None
     if stat.S_ISLNK(status.st_mode):
-        return f"{path}: is a symbolic link; state is kept only in real directories: {REMEDY}"
+        return f"{path}: is a symbolic link, and state is kept only in real directories; {REMEDY}"
     if status.st_uid != os.geteuid():
         return f"{path}: belongs to {user_name(status.st_uid)}, not to you; {REMEDY}"
     return None

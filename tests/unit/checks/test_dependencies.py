@@ -1,4 +1,4 @@
-"""What is missing for a backend is said before anything is launched, in one line, with the way out."""
+"""What a backend lacks is reported before anything is launched, in one line, with the fix."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_mlx_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Driver:
-    """NVML of a card's driver, at the library's edge."""
+    """A driver's NVML, replaced at the library's interface."""
 
     class NVMLError(Exception):
         pass
@@ -72,7 +72,7 @@ class Driver:
 
 
 @pytest.mark.parametrize(
-    ("built_for", "driver", "said"),
+    ("built_for", "driver", "message"),
     [
         (None, 13000, "this machine has an NVIDIA GPU, but torch is built without CUDA; install a torch wheel"),
         ((13, 0), 12040, "torch is built for CUDA 13.0, the driver supports up to 12.4; update the driver, or install"),
@@ -80,17 +80,17 @@ class Driver:
         ((12, 8), 13000, None),
     ],
 )
-def test_a_card_that_torch_cannot_use(
-    built_for: Any, driver: int, said: str | None, monkeypatch: pytest.MonkeyPatch
+def test_a_gpu_that_torch_cannot_use(
+    built_for: Any, driver: int, message: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pynvml", Driver(driver))
     monkeypatch.setattr(dependencies, "visible_device", lambda: object())
     monkeypatch.setattr(dependencies, "torch_cuda_version", lambda: built_for)
     found = dependencies.cuda_mismatch()
-    assert found is None if said is None else found is not None and said in found
+    assert found is None if message is None else found is not None and message in found
 
 
-def test_auto_is_what_the_machine_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_picks_the_backend_for_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     def backend(*more: str) -> str:
         return resolve_spec(load("cpu_demo", list(more))).launch.backend
 
@@ -105,7 +105,7 @@ def test_auto_is_what_the_machine_is_for(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (["backend=deepspeed", "strategy=device"], "memory.strategy: device is not supported by --backend deepspeed"),
         (
@@ -122,5 +122,5 @@ def test_auto_is_what_the_machine_is_for(monkeypatch: pytest.MonkeyPatch) -> Non
         (["backend=torch", "strategy=offload"], "offload needs --backend deepspeed"),
     ],
 )
-def test_what_a_backend_cannot_do(more: list[str], said: str) -> None:
-    assert said in refused(*more)
+def test_what_a_backend_cannot_do(more: list[str], message: str) -> None:
+    assert message in refused(*more)

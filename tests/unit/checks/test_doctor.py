@@ -1,4 +1,4 @@
-"""What doctor finds, on this machine and in what other machines would show it."""
+"""What doctor finds on this machine, and on others from what they would show it."""
 
 from __future__ import annotations
 
@@ -38,48 +38,48 @@ def levels(findings: object) -> list[str]:
     return [found.level for found in findings]  # type: ignore[attr-defined]
 
 
-def test_every_check_says_something_whole_here(store: RunStore) -> None:
-    findings = doctor.examine(store)
+def test_every_check_has_a_complete_finding_here(store: RunStore) -> None:
+    findings = doctor.run_checks(store)
     assert {"lingering", "state directory", "permissions", "free space", "hooks", "tmux", "RAM", "torch"} <= {
-        found.what for found in findings
+        found.check for found in findings
     }
     for found in findings:
-        assert found.level in ("ok", "warn", "bad")
-        assert found.found and "\n" not in found.found + found.way
-        assert found.level == "ok" or found.way, found
-        assert "could not be looked at" not in found.found
-    assert not store.home.exists()  # looking makes nothing
+        assert found.level in ("ok", "warn", "error")
+        assert found.message and "\n" not in found.message + found.fix
+        assert found.level == "ok" or found.fix, found
+        assert "check failed" not in found.message
+    assert not store.home.exists()  # checking creates nothing
 
 
-def test_a_check_that_breaks_is_a_warning_and_the_rest_is_made(
+def test_a_check_that_raises_is_a_warning_and_the_rest_are_run(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(store: RunStore) -> list[finding.Finding]:
         raise ZeroDivisionError("no")
 
-    monkeypatch.setattr(doctor, "CHECKS", (broken, state_dir.space))
-    first, second = doctor.examine(store)
-    assert (first.level, first.found) == ("warn", "could not be looked at: ZeroDivisionError: no")
-    assert second.what == "free space"
+    monkeypatch.setattr(doctor, "CHECKS", (broken, state_dir.free_space))
+    first, second = doctor.run_checks(store)
+    assert (first.level, first.message) == ("warn", "check failed: ZeroDivisionError: no")
+    assert second.check == "free space"
 
 
-def test_it_needs_no_torch_and_nothing_else_that_is_heavy(store: RunStore) -> None:
+def test_it_imports_no_torch_and_nothing_else_that_is_slow(store: RunStore) -> None:
     script = (
         "import sys; from tui.cli.main import main; main(['doctor', '--json']);"
         "print([m for m in ('torch', 'numpy', 'mlx', 'deepspeed', 'textual') if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stderr.strip() == "[]"
-    assert {"level", "what", "found", "way"} == set(json.loads(done.stdout)[0])
+    assert {"level", "check", "message", "fix"} == set(json.loads(done.stdout)[0])
 
 
-def test_the_status_is_1_where_something_is_bad(store: RunStore) -> None:
+def test_the_exit_status_is_1_where_there_is_an_error(store: RunStore) -> None:
     argv = [sys.executable, "-m", "tui.cli", "doctor"]
     assert subprocess.run(argv, capture_output=True, timeout=60).returncode == 0
     store.home.symlink_to(store.home.parent)
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (1, "")
-    assert "bad  permissions" in done.stdout
+    assert "error permissions" in done.stdout
     assert "→ set MLA_TUI_HOME to a directory of your own" in done.stdout
 
 
@@ -100,7 +100,7 @@ def test_the_status_is_1_where_something_is_bad(store: RunStore) -> None:
             },
             False,
         ),
-        (  # a drop-in stands above every main file, and the last name wins
+        (  # a drop-in overrides every main file, and the last name wins
             {
                 "etc/systemd/logind.conf": "[Login]\nKillUserProcesses=no\n",
                 "usr/lib/systemd/logind.conf.d/50-a.conf": "[Login]\nKillUserProcesses=no\n",
@@ -123,10 +123,10 @@ def test_kill_user_processes_is_read_as_logind_reads_it(tmp_path: Path, files: d
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    assert logout.configured(tmp_path) is kills
+    assert logout.read_kill_setting(tmp_path) is kills
 
 
-def test_lingering_is_a_file(tmp_path: Path) -> None:
+def test_lingering_is_read_from_a_file(tmp_path: Path) -> None:
     assert not systemd.lingers(tmp_path)
     folder = tmp_path / "var/lib/systemd/linger"
     folder.mkdir(parents=True)
@@ -151,7 +151,7 @@ MAC = """/dev/disk3s1s1 on / (apfs, sealed, local, read-only, journaled)
 
 
 @pytest.mark.parametrize(
-    ("path", "told", "kind"),
+    ("path", "mounts", "kind"),
     [
         ("/var/x", MOUNTINFO, "ext4"),
         ("/home/me/x", MOUNTINFO, "nfs4"),
@@ -163,8 +163,8 @@ MAC = """/dev/disk3s1s1 on / (apfs, sealed, local, read-only, journaled)
         ("/Users/me", MAC, "apfs"),
     ],
 )
-def test_the_file_system_is_that_of_the_nearest_mount(path: str, told: str, kind: str) -> None:
-    assert state_dir.file_system_of(Path(path), told) == kind
+def test_the_file_system_is_that_of_the_nearest_mount(path: str, mounts: str, kind: str) -> None:
+    assert state_dir.file_system_of(Path(path), mounts) == kind
     assert bool(state_dir.NETWORK.search(kind)) == (kind in ("nfs4", "fuse.sshfs", "smbfs"))
 
 
@@ -178,33 +178,33 @@ def test_permissions(store: RunStore) -> None:
     run = create(store)
     assert levels(state_dir.permissions(store)) == ["ok"]
     store.runs.chmod(0o755)
-    (open_one,) = state_dir.permissions(store)
-    assert (open_one.level, open_one.way) == ("warn", f"chmod 700 {store.runs}")
+    (readable,) = state_dir.permissions(store)
+    assert (readable.level, readable.fix) == ("warn", f"chmod 700 {store.runs}")
     os.rename(run.path, store.home / "away")
     run.path.symlink_to(store.home / "away")
     (linked,) = state_dir.permissions(store)
-    assert linked.level == "bad"
-    assert linked.found.startswith(f"{run.path}: is a symbolic link")
+    assert linked.level == "error"
+    assert linked.message.startswith(f"{run.path}: is a symbolic link")
 
 
-def test_a_run_from_the_future_says_that_the_clock_went_back(store: RunStore) -> None:
+def test_a_run_from_the_future_shows_that_the_clock_was_set_back(store: RunStore) -> None:
     run = create(store)
     assert list(state_dir.clock(store)) == []
     ahead = time.strftime("%Y%m%d-%H%M%S", time.gmtime(time.time() + 86400))
     os.rename(run.path, store.runs / f"{ahead}-cpu_demo")
     (found,) = state_dir.clock(store)
-    assert found.level == "warn" and found.way
-    assert ahead in found.found
+    assert found.level == "warn" and found.fix
+    assert ahead in found.message
 
 
-def test_a_living_run_of_another_version_is_named(store: RunStore) -> None:
+def test_an_active_run_of_another_version_is_named(store: RunStore) -> None:
     run = create(store, trainer=process_identity(os.getpid()))
     create(store, phase="finished")
-    (found,) = state_dir.other_versions(store)
+    (found,) = state_dir.versions(store)
     assert found.level == "warn"
-    assert run.id in found.found and "0.0.1" in found.found
+    assert run.id in found.message and "0.0.1" in found.message
     write_json(run.state_path, {**run.state(), "version": package_version()})
-    assert list(state_dir.other_versions(store)) == []
+    assert list(state_dir.versions(store)) == []
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ def test_a_living_run_of_another_version_is_named(store: RunStore) -> None:
         ("[on_event]\nfinished = 'true'", ["ok"]),
         ("[on_event]\nfinished = 'no-such-program-here x'", ["warn"]),
         ("[on_event]\nfinished = 'for a in b; do true; done'", ["ok"]),
-        ("[on_event]\nfinishd = 'true'", ["bad"]),
-        ("[on_event", ["bad"]),
+        ("[on_event]\nfinishd = 'true'", ["error"]),
+        ("[on_event", ["error"]),
     ],
 )
 def test_hooks(store: RunStore, tmp_path: Path, text: str, found: list[str]) -> None:
@@ -225,21 +225,23 @@ def test_hooks(store: RunStore, tmp_path: Path, text: str, found: list[str]) -> 
     path.chmod(0o600)
     assert levels(state_dir.hooks_file(store)) == found
     path.chmod(0o622)
-    assert "bad" in levels(state_dir.hooks_file(store))
+    assert "error" in levels(state_dir.hooks_file(store))
 
 
-def test_little_room_and_little_memory(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert levels(state_dir.space(store)) == ["ok"]
-    monkeypatch.setattr(state_dir, "LITTLE", 1 << 62)
-    assert levels(state_dir.space(store)) == ["warn"]
-    monkeypatch.setattr(state_dir, "SCARCE", 1 << 62)
-    assert levels(state_dir.space(store)) == ["bad"]
-    monkeypatch.setattr(machine, "LITTLE_RAM", 1 << 62)
-    assert next(machine.memory(store)).level == "bad"
+def test_little_free_space_and_little_memory(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert levels(state_dir.free_space(store)) == ["ok"]
+    monkeypatch.setattr(state_dir, "LOW_SPACE", 1 << 62)
+    assert levels(state_dir.free_space(store)) == ["warn"]
+    monkeypatch.setattr(state_dir, "NO_SPACE", 1 << 62)
+    assert levels(state_dir.free_space(store)) == ["error"]
+    monkeypatch.setattr(machine, "LOW_RAM", 1 << 62)
+    assert next(machine.memory(store)).level == "error"
 
 
-def test_a_missing_torch_is_bad_and_a_missing_extra_is_not(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_torch_is_an_error_and_a_missing_extra_is_not(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(libraries, "version", lambda package: (_ for _ in ()).throw(PackageNotFoundError))
-    assert "bad" in levels(libraries.python_and_torch(store))
+    assert "error" in levels(libraries.python_and_torch(store))
     monkeypatch.setattr(libraries, "deepspeed_problem", lambda: "deepspeed is not installed; install it")
-    assert "bad" not in levels(libraries.backends(store))
+    assert "error" not in levels(libraries.backends(store))

@@ -15,7 +15,7 @@ from tui.cli.command_parser import Subparsers, add_command
 if TYPE_CHECKING:
     from engine.checks.finding import Finding
 
-COLOURS = {"ok": "32", "warn": "33", "bad": "31"}
+COLOURS = {"ok": "32", "warn": "33", "error": "31"}
 
 
 def register(subparsers: Subparsers) -> None:
@@ -29,27 +29,27 @@ def run(args: argparse.Namespace) -> int:
     """A line for each thing looked at; 1 where one of them is bad."""
     from dataclasses import asdict
 
-    from engine.checks.doctor import examine
+    from engine.checks.doctor import run_checks
     from engine.runs.store import RunStore
 
-    findings = examine(RunStore())
+    findings = run_checks(RunStore())
     if args.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
         width = shutil.get_terminal_size().columns
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        column = max(len(finding.what) for finding in findings) + 1
+        column = max(len(finding.check) for finding in findings) + 1
         for finding in findings:
             print("\n".join(_lines(finding, column, max(width, 40), colour)))
-    return 1 if any(finding.level == "bad" for finding in findings) else 0
+    return 1 if any(finding.level == "error" for finding in findings) else 0
 
 
 def _lines(finding: Finding, column: int, width: int, colour: bool) -> list[str]:
-    level = f"{finding.level:<5}"
+    level = f"{finding.level:<6}"
     if colour:
         level = f"\x1b[{COLOURS[finding.level]}m{level}\x1b[0m"
-    indent, room = " " * (5 + column), width - 5 - column
-    lines = textwrap.wrap(finding.found, room, break_on_hyphens=False)
-    if finding.way:
-        lines += textwrap.wrap(f"→ {finding.way}", room, subsequent_indent="  ", break_on_hyphens=False)
-    return [f"{level}{finding.what:<{column}}{lines[0]}", *(indent + line for line in lines[1:])]
+    indent, room = " " * (6 + column), width - 6 - column
+    lines = textwrap.wrap(finding.message, room, break_on_hyphens=False)
+    if finding.fix:
+        lines += textwrap.wrap(f"→ {finding.fix}", room, subsequent_indent="  ", break_on_hyphens=False)
+    return [f"{level}{finding.check:<{column}}{lines[0]}", *(indent + line for line in lines[1:])]
