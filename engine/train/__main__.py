@@ -1,6 +1,7 @@
-"""``python -m engine.train --run DIR --attempt N``: what a supervisor starts. People use ``mla-tui train``.
+"""``python -m engine.train --run DIR --attempt N``: the trainer process that a supervisor starts. Users start
+``mla-tui train``.
 
-``--worker`` is for the ranks of other machines, which are told everything by the first.
+``--worker`` is for ranks on other machines; rank 0 sends them the spec.
 """
 
 import argparse

@@ -133,7 +133,7 @@ class Trainer:
         self.reporter.record("state", phase=phase, reason=reason, **({"id": id} if id else {}))
 
     def _begin(self, resume: Path | None, init_from: Path | None) -> None:
-        self._history = EditHistory.of(self.ranks.run_on_rank_zero(self.reporter.past))
+        self._history = EditHistory.of(self.ranks.run_on_rank_zero(self.reporter.records_to_replay))
         if resume is not None:
             self._restore(resume)
         elif init_from is not None:

@@ -1,4 +1,4 @@
-"""A trainer process: under a run, or in the foreground."""
+"""Runs one attempt of a run in this process: under a supervisor, as a further rank, or in the foreground."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _RANK_LOST = re.compile(r"gloo|NCCL|connection (closed|reset) by peer", re.IGNOR
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What a trainer is to do; ``out`` is the folder of the run's checkpoints, ``supervised``: somebody restarts it."""
+    """What to train. ``out``: the folder of the run's checkpoints; ``supervised``: a supervisor restarts it."""
 
     spec: RunSpec
     out: Path
@@ -46,11 +46,11 @@ class Attempt:
 
 
 def run_trainer(run: RunDir, attempt: int) -> int:
-    """Rank 0 of ``run``; returns the process's exit status. Everything it has to say goes into the log."""
-    early = _remember_sigterm()
+    """Train as rank 0 of ``run``; return the exit status. Errors go into the log."""
+    early_sigterm = _defer_sigterm()
     lock = Lock(run.trainer_lock)
     if not lock.acquire(timeout=0.5):
-        write_stderr(f"{run.id}: another trainer holds the run")
+        write_stderr(f"{run.id}: another trainer is running")
         return EXIT_RETRY
     write_json(run.trainer_identity_path, {**process_identity(os.getpid()), "attempt": attempt})
 
@@ -61,28 +61,28 @@ def run_trainer(run: RunDir, attempt: int) -> int:
     def plan() -> Attempt:
         spec, start = run.spec(), run.start()
         out = Path(spec.train.out) / run.name
-        # A restart goes on from the run's own newest checkpoint; the first attempt from what the person gave.
-        own = checkpoint.intact(out, damaged) if attempt > 1 else None
+        # A restart resumes from the run's own newest checkpoint; the first attempt from what the user gave.
+        own = checkpoint.intact(out, report_damage) if attempt > 1 else None
         resume = own or (Path(start["resume"]) if start.get("resume") else None)
         init_from = Path(start["init_from"]) if start.get("init_from") else None
         return Attempt(spec, out, resume, init_from, supervised=True)
 
-    def damaged(text: str) -> None:
+    def report_damage(text: str) -> None:
         reporter.record("alert", what="checkpoint", text=text)
 
-    def obey(trainer: Trainer) -> None:
+    def handle_signals(trainer: Trainer) -> None:
         _stop_on_signals(trainer)
-        if early:
+        if early_sigterm:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def body() -> None:
         if (world := world_size()) > 1:
-            meeting = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-            reporter.record("state", phase="starting", reason=f"waiting for {world} ranks to meet at {meeting}")
+            address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+            reporter.record("state", phase="starting", reason=f"waiting for {world} ranks to meet at {address}")
         with joined() as ranks:
-            train(ranks.run_on_rank_zero(plan), reporter, ranks, obey if ranks.size == 1 else _outlive_the_launcher)
+            train(ranks.run_on_rank_zero(plan), reporter, ranks, handle_signals if ranks.size == 1 else _ignore_sigterm)
 
-    code, why = guarded(body)
+    code, why = exit_status_of(body)
     try:
         reporter.record("exit", code=code, signal=None, why=why)
         reporter.close()
@@ -92,15 +92,15 @@ def run_trainer(run: RunDir, attempt: int) -> int:
 
 
 def run_worker() -> int:
-    """Any other rank of a run, on its machine or another: it is told by rank 0 what to do."""
+    """Train as any other rank of a run, on this machine or another; rank 0 says what. Return the exit status."""
 
     def body() -> None:
         with joined() as ranks:
             if ranks.rank == 0:
                 raise UserError("--worker: is for all ranks but the first, which holds the run: mla-tui launch")
-            train(ranks.run_on_rank_zero(_told), SilentReporter(), ranks, _outlive_the_launcher)
+            train(ranks.run_on_rank_zero(_only_on_rank_zero), SilentReporter(), ranks, _ignore_sigterm)
 
-    code, why = guarded(body)
+    code, why = exit_status_of(body)
     if why:
         write_stderr(why)
     return code
@@ -109,7 +109,7 @@ def run_worker() -> int:
 def run_foreground(
     spec: RunSpec, name: str | None, resume: Path | None, init_from: Path | None, show: Callable[[Record], None]
 ) -> int:
-    """Train here and now, rank 0 handing every record to ``show``; returns the exit status. Raises ``UserError``."""
+    """Train in this process; rank 0 gives every record to ``show``. Return the exit status. Raises ``UserError``."""
     if (world := world_size()) > 1:
         spec = spec.on_ranks(world // local_world_size(), local_world_size())
     spec = resolve_spec(spec)
@@ -125,14 +125,14 @@ def run_foreground(
             reporter = SilentReporter() if ranks.rank else ShowReporter(show)
             train(ranks.run_on_rank_zero(plan), reporter, ranks, _stop_on_signals)
 
-    code, why = guarded(body)
+    code, why = exit_status_of(body)
     if why:
         raise SpecError(why) if code == SpecError.exit_code else UserError(why)
     return code
 
 
-def train(attempt: Attempt, reporter: Reporter, ranks: Ranks, obey_signals: Callable[[Trainer], None]) -> None:
-    """One attempt on this rank, from nothing to its end. Raises ``UserError``."""
+def train(attempt: Attempt, reporter: Reporter, ranks: Ranks, handle_signals: Callable[[Trainer], None]) -> None:
+    """Build backend and trainer and run ``attempt`` on this rank to its end. Raises ``UserError``."""
     from engine.train.backends.build import build_backend
     from engine.train.loop import Trainer
 
@@ -146,13 +146,13 @@ def train(attempt: Attempt, reporter: Reporter, ranks: Ranks, obey_signals: Call
     trainer = Trainer(attempt.spec, backend, reporter, attempt.out, ranks, attempt.supervised)
     with contextlib.ExitStack() as stack:
         ranks.run_on_rank_zero(lambda: stack.enter_context(_only_writer(attempt.out)))
-        obey_signals(trainer)
+        handle_signals(trainer)
         trainer.run(attempt.resume, attempt.init_from)
 
 
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
-    """All ranks of this run, until they part."""
+    """Join the ranks of this run, and leave them at the end."""
     ranks = join_ranks()
     try:
         yield ranks
@@ -162,7 +162,7 @@ def joined() -> Iterator[Ranks]:
 
 @contextlib.contextmanager
 def _only_writer(out: Path) -> Iterator[None]:
-    """Hold the folder of a run's checkpoints. Raises ``UserError`` where another run does."""
+    """Lock the folder of a run's checkpoints. Raises ``UserError`` where another run has locked it."""
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     make_folder(out)
     lock = Lock(out / ".lock")
@@ -179,12 +179,12 @@ def _only_writer(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _told() -> Attempt:
+def _only_on_rank_zero() -> Attempt:
     raise AssertionError("rank 0 decides")
 
 
-def guarded(body: Callable[[], None]) -> tuple[int, str]:
-    """Run ``body``; ``(exit status, why)``. What a person can mend is 1, what a restart may mend is ``EXIT_RETRY``."""
+def exit_status_of(body: Callable[[], None]) -> tuple[int, str]:
+    """Run ``body``; return ``(exit status, why)``: 1 if the user has to fix it, ``EXIT_RETRY`` if a restart may."""
     try:
         body()
     except RestartRequested as error:
@@ -193,7 +193,7 @@ def guarded(body: Callable[[], None]) -> tuple[int, str]:
         return error.exit_code, ""
     except UserError as error:
         return error.exit_code, str(error)
-    except BrokenPipeError:  # whoever read the lines of a foreground run has had enough
+    except BrokenPipeError:  # the reader of a foreground run's lines is gone
         raise
     except MemoryError as error:
         return 1, f"out of host memory: {error}; lower batch.micro"
@@ -202,38 +202,39 @@ def guarded(body: Callable[[], None]) -> tuple[int, str]:
             return 1, f"out of device memory; lower batch.micro and go on with --resume latest ({_first_line(error)})"
         write_stderr(traceback.format_exc().rstrip())
         if world_size() > 1 and _RANK_LOST.search(str(error)):
-            return EXIT_RETRY, "another rank has died or cannot be reached any more; what ended it stands in its output"
+            return EXIT_RETRY, "another rank has died or cannot be reached any more; its own output says why"
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):  # a compiler fails again
-            return 1, f"train.compile: {_first_line(error)}; the traceback stands above; use -s train.compile=off"
-        return EXIT_RETRY, f"{type(error).__name__}: {_first_line(error)}; the traceback stands above"
+            return 1, f"train.compile: {_first_line(error)}; the traceback is above; use -s train.compile=off"
+        return EXIT_RETRY, f"{type(error).__name__}: {_first_line(error)}; the traceback is above"
     return 0, ""
 
 
-def _remember_sigterm() -> list[int]:
-    """SIGTERM while torch is imported and the model made: remembered, where it would be the end without a word.
+def _defer_sigterm() -> list[int]:
+    """Remember a SIGTERM that arrives before the trainer can handle it, while torch is imported and the model built.
 
     Ranks that a launcher started die of it, as their launcher expects.
     """
-    asked: list[int] = []
+    received: list[int] = []
     if world_size() == 1:
-        signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
-    return asked
+        signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    return received
 
 
 def _stop_on_signals(trainer: Trainer) -> None:
-    """SIGTERM and Ctrl-C mean: checkpoint, then end."""
+    """On SIGTERM and Ctrl-C save a checkpoint, then end."""
 
-    def ask(number: int, _: object) -> None:
+    def request_stop(number: int, _: object) -> None:
         name = signal.Signals(number).name
         trainer.commands.put(Command(id=f"{name}-{os.getpid()}", method="stop", params={"save": True}, by=name))
 
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, request_stop)
+    signal.signal(signal.SIGINT, request_stop)
 
 
-def _outlive_the_launcher(trainer: Trainer) -> None:
-    """A launcher sends SIGTERM when another rank has died: no wish to stop, and the next sum fails anyway. What a
-    person wants comes as a command."""
+def _ignore_sigterm(trainer: Trainer) -> None:
+    """A launcher sends SIGTERM when another rank has died: the next collective fails anyway and all ranks restart.
+
+    A user's stop comes as a command."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 

@@ -1,4 +1,4 @@
-"""Whom the loop reports to and takes orders from."""
+"""Defines where the loop reports to and receives commands from: a run's log, a callback, or nothing."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from engine.events.log import Record
 
 
 class Reporter(Protocol):
-    """A run's log and commands (``engine.train.run_reporter``), or whoever started the trainer in the foreground."""
+    """A run's log and commands (``run_reporter.py``), or the process that trains in the foreground."""
 
     def record(self, kind: str, **fields: Any) -> None:
         """Write one record."""
 
     def progress(self, **fields: Any) -> None:
-        """Say how far the present step is; may be dropped."""
+        """Report how far the current step is; may be dropped."""
 
     def commands(self) -> list[Command]:
-        """What was asked since the last call."""
+        """Return the commands received since the last call."""
 
-    def past(self) -> list[Record]:
-        """The records of earlier attempts that a restart obeys, in order: applied edits, rewinds, and pauses and
-        resumptions that somebody asked for."""
+    def records_to_replay(self) -> list[Record]:
+        """Return the records of earlier attempts that a restart replays, in order: applied edits, rewinds,
+        out-of-memory errors, and pauses and resumes that a user asked for."""
 
     def close(self) -> None:
-        """Nothing follows."""
+        """End the report; no record follows."""
 
 
 class SilentReporter:
-    """For all ranks but the first, which speaks for them."""
+    """Reports nothing: for all ranks but rank 0, which reports for them."""
 
     def record(self, kind: str, **fields: Any) -> None:
         pass
@@ -42,7 +42,7 @@ class SilentReporter:
     def commands(self) -> list[Command]:
         return []
 
-    def past(self) -> list[Record]:
+    def records_to_replay(self) -> list[Record]:
         return []
 
     def close(self) -> None:
@@ -50,7 +50,7 @@ class SilentReporter:
 
 
 class ShowReporter(SilentReporter):
-    """A run without a run: every record is shown and nobody can ask for anything but by a signal."""
+    """Gives every record to a callback: for a run in the foreground, which takes no commands but signals."""
 
     def __init__(self, show: Callable[[Record], None]) -> None:
         self._show = show

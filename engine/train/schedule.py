@@ -1,4 +1,4 @@
-"""The learning rate of a step: linear warm-up, then half a cosine (arXiv:1608.03983) down to ``final_lr``."""
+"""Computes the learning rate of a step: linear warm-up, then half a cosine (arXiv:1608.03983) down to ``final_lr``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from profiles.spec import OptimTable
 
 
 def learning_rate(optim: OptimTable, step: int, steps: int) -> float:
-    """The rate of optimizer step ``step`` of ``steps``, both counted from 1."""
+    """Return the rate of optimizer step ``step`` of ``steps``, both counted from 1."""
     if step <= optim.warmup:
         return optim.lr * step / optim.warmup
     progress = (step - optim.warmup) / max(1, steps - optim.warmup)

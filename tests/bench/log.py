@@ -290,7 +290,7 @@ def _attach(home: Path, steps: int) -> None:
         print(f"its supervisor: {rss(pid) / 1e6:.1f} MB")
     begun = time.perf_counter()
     reporter = RunReporter(run, 2)
-    reporter.past()
+    reporter.records_to_replay()
     print(f"a trainer looks for commands and edits in that log: {time.perf_counter() - begun:.2f} s")
     reporter.close()
 

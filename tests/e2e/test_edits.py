@@ -66,7 +66,7 @@ class Replay(SilentReporter):
         self.edits = edits
         self.losses: dict[int, float] = {}
 
-    def past(self) -> list[dict[str, Any]]:
+    def records_to_replay(self) -> list[dict[str, Any]]:
         return self.edits
 
     def record(self, kind: str, **fields: Any) -> None:

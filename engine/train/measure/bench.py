@@ -85,7 +85,7 @@ class Meter:
     def progress(self, **fields: Any) -> None:
         pass
 
-    def past(self) -> list[Record]:
+    def records_to_replay(self) -> list[Record]:
         return []
 
     def close(self) -> None:

@@ -50,7 +50,7 @@ class Log(SilentReporter):
         asked, self._asked = self._asked, []
         return asked
 
-    def past(self) -> list[dict[str, Any]]:
+    def records_to_replay(self) -> list[dict[str, Any]]:
         return [r for r in self.records if r["kind"] in ("edit", "oom", "rewind")]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
