@@ -11,6 +11,7 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replac
 from typing import Any
 
 from profiles.errors import SpecError
+from profiles.foreign_keys import our_key
 from profiles.model_config import NAMED_MODELS, ModelConfig
 
 
@@ -313,9 +314,14 @@ def _shorten(numbers: list[int]) -> str:
 
 
 def suggest_key(key: str, bare: bool = False) -> str:
-    """Return "; did you mean …?" for an unknown key, or ""; ``bare`` compares keys without table names."""
+    """Return a suggestion for an unknown key, to append to a message, or ""; ``bare`` ignores table names.
+
+    The name of another trainer's setting gets our key; any other name gets the most similar key.
+    """
     import difflib  # slow to import, and only errors need it
 
+    if ours := our_key(key.rpartition(".")[2]):
+        return f"; here that is {ours}"
     names = known_keys() if bare or "." in key else [*TABLES, "model", "description", "extends"]
     candidates = {name.rpartition(".")[2] if bare else name: name for name in names}
     near = difflib.get_close_matches(key, candidates, 1, 0.4)

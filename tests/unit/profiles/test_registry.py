@@ -8,6 +8,8 @@ import pytest
 
 from profiles import registry
 from profiles.errors import SpecError
+from profiles.foreign_keys import OUR_KEYS
+from profiles.spec import known_keys
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +96,8 @@ def test_a_cycle_of_two_profiles_is_refused(own: Path) -> None:
         ("[batch]\nmicro = nan", "mine.toml: batch.micro: nan is not a whole number"),
         ("[batc]\nmicro = 4", "mine.toml: batc: unknown key; did you mean batch?"),
         ("micro = 4", "mine.toml: micro: unknown key"),
+        ("learning_rate = 1", "mine.toml: learning_rate: unknown key; here that is optim.lr"),
+        ("[optim]\nmin_lr = 1", "mine.toml: optim.min_lr: unknown key; here that is optim.final_lr"),
         ("batch = 4", "mine.toml: batch: 4 is not a table; write [batch] with its keys below"),
     ],
 )
@@ -153,6 +157,11 @@ def test_overrides_of_a_built_spec() -> None:
         ("mikro=4", "-s mikro: unknown key; did you mean batch.micro?"),
         ("stepz=4", "-s stepz: unknown key; did you mean train.steps?"),
         ("batch.mikro=4", "-s: batch.mikro: unknown key; did you mean batch.micro?"),
+        (
+            "batch_size=4",
+            "-s batch_size: unknown key; here that is batch.micro (per device) or batch.sequences (per step)",
+        ),
+        ("train.max-steps=4", "-s: train.max-steps: unknown key; here that is train.steps"),
         ("micro=", "-s: batch.micro: '' is not a number"),
         ("micro=four", "-s: batch.micro: 'four' is not a number"),
         ("micro=inf", "-s: batch.micro: inf is not a whole number"),
@@ -161,6 +170,13 @@ def test_overrides_of_a_built_spec() -> None:
 )
 def test_an_invalid_override_is_refused_in_one_line(text: str, words: str) -> None:
     assert refused("cpu_demo", text) == words
+
+
+def test_names_of_other_trainers_point_to_existing_keys() -> None:
+    known = set(known_keys())
+    for name, ours in OUR_KEYS.items():
+        assert {part.split(" ")[0] for part in ours.split(" or ")} <= known
+        assert not any(key.endswith(f".{name}") for key in known), name
 
 
 def test_a_number_with_too_many_digits_is_refused() -> None:
