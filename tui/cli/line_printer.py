@@ -15,7 +15,7 @@ class LinePrinter:
         self._due = 0.0
 
     def __call__(self, record: dict[str, Any]) -> None:
-        from tui.text.event_text import tell
+        from tui.text.event_text import describe
 
         if record["kind"] == "step":
             last = record["step"] == self._steps
@@ -28,5 +28,5 @@ class LinePrinter:
                 f"  {fixed(record.get('tok_s'), 0)} tok/s  {record.get('step_s') or 0:.2f} s",
                 flush=True,
             )
-        elif told := tell(record):
+        elif told := describe(record):
             print(told[0], flush=True)

@@ -10,7 +10,7 @@ def clip(text: str, width: int) -> str:
     return text if cell_len(text) <= width else set_cell_size(text, max(width - 1, 0)) + "…"
 
 
-def middle(text: str, width: int) -> str:
+def clip_middle(text: str, width: int) -> str:
     """``text`` in at most ``width`` cells: of runs named alike it is the end that tells them apart."""
     if cell_len(text) <= width:
         return text

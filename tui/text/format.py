@@ -117,19 +117,19 @@ def axis(value: float) -> str:
     return f"{value:.4g}"
 
 
-def clock(t: float, span: float) -> str:
+def axis_time(t: float, span: float) -> str:
     """A moment of an axis that is ``span`` seconds long, in local time: no more of it than tells its ends apart."""
     form = "%d %b" if span > 6 * 86400 else "%d %b %H:%M" if span > 43200 else "%H:%M" if span > 3600 else "%H:%M:%S"
     return time.strftime(form, time.localtime(t))
 
 
-def midnight(t: float) -> float:
+def start_of_day(t: float) -> float:
     """When the local day of a moment began, in unix seconds."""
     day = time.localtime(t)
     return time.mktime((*day[:3], 0, 0, 0, 0, 0, -1))
 
 
-def moment(t: float | None, now: float | None = None) -> str:
+def timestamp(t: float | None, now: float | None = None) -> str:
     """When something happened, in local time: the hour today, the date before: ``19:47``, ``23 Nov``."""
     if t is None or not math.isfinite(t):
         return NOTHING

@@ -23,7 +23,7 @@ from engine.events.run_dir import RunDir
 from engine.runs.client import RunClient
 from tui.app.state.run_view import RunView
 from tui.cli.line_printer import LinePrinter
-from tui.text.event_text import tell
+from tui.text.event_text import describe
 
 if TYPE_CHECKING:
     from tests.unit.runs.conftest import Make
@@ -69,7 +69,7 @@ def use_everything(run: RunDir) -> LogIndex:
     view.load_history({"series": log_index.history.query(list(SERIES), 100)})
     for _, record in read_all(run.log_path):
         view.apply(record)
-        tell(record)
+        describe(record)
         show(record)
     view.eta()
     list(scan(run.log_path, b'"edit"'))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.text import format as words
+from tui.text import format as fmt
 
 
 @pytest.mark.parametrize(
@@ -22,12 +22,12 @@ from tui.text import format as words
     ],
 )
 def test_sizes(value: float | None, text: str) -> None:
-    assert words.size(value) == text
+    assert fmt.size(value) == text
 
 
 def test_a_part_of_a_whole_says_its_unit_once() -> None:
-    assert words.size_of(4.34 * 2**30, 23.3 * 2**30) == "4.34 of 23.3 GiB"
-    assert words.size_of(600 * 2**20, 2 * 2**30) == "600 MiB of 2.00 GiB"
+    assert fmt.size_of(4.34 * 2**30, 23.3 * 2**30) == "4.34 of 23.3 GiB"
+    assert fmt.size_of(600 * 2**20, 2 * 2**30) == "600 MiB of 2.00 GiB"
 
 
 @pytest.mark.parametrize(
@@ -43,30 +43,30 @@ def test_a_part_of_a_whole_says_its_unit_once() -> None:
     ],
 )
 def test_durations(seconds: float | None, text: str) -> None:
-    assert words.duration(seconds) == text
+    assert fmt.duration(seconds) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(512, "512"), (12_345, "12.3k"), (1_024_849_664, "1.02B"), (2e5, "200k")])
 def test_counts(value: float, text: str) -> None:
-    assert words.count(value) == text
+    assert fmt.count(value) == text
 
 
 @given(st.floats(-1e15, 1e15))
 def test_counts_stay_short(value: float) -> None:
-    assert len(words.count(value)) <= 6 + (value < 0)
+    assert len(fmt.count(value)) <= 6 + (value < 0)
 
 
 @pytest.mark.parametrize(("value", "text"), [(4.2134, "4.213"), (123.4, "123.4"), (math.inf, "–"), (3e-4, "3.00e-04")])
 def test_losses(value: float, text: str) -> None:
-    assert words.loss(value) == text
+    assert fmt.loss(value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(3e-4, "3.00e-4"), (0.0, "0"), (None, "–")])
 def test_rates(value: float | None, text: str) -> None:
-    assert words.rate(value) == text
+    assert fmt.rate(value) == text
 
 
 def test_a_moment_of_today_is_an_hour_and_an_older_one_a_date() -> None:
     noon = time.mktime((2026, 11, 23, 12, 0, 0, 0, 0, -1))
-    assert words.moment(noon - 600, now=noon) == "11:50"
-    assert words.moment(noon - 5 * 86400, now=noon) == "18 Nov"
+    assert fmt.timestamp(noon - 600, now=noon) == "11:50"
+    assert fmt.timestamp(noon - 5 * 86400, now=noon) == "18 Nov"

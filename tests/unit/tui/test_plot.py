@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tui.app.widgets import plot
-from tui.text import format as words
+from tui.text import format as fmt
 
 
 def plain(x: float) -> str:
@@ -39,7 +39,7 @@ def test_the_end_of_an_axis_that_is_not_round_has_no_label(end: int, across: int
 def test_hours_are_round_where_the_day_is() -> None:
     begin = 1_795_600_123.0
     row = plot.x_labels(
-        begin, begin + 7200, 66, plot.ROUND_TIMES, words.midnight(begin), lambda t: words.clock(t, 7200)
+        begin, begin + 7200, 66, plot.ROUND_TIMES, fmt.start_of_day(begin), lambda t: fmt.axis_time(t, 7200)
     )
     found = re.findall(r"\d\d:\d\d", row)
     assert len(found) >= 3 and all(label.endswith((":00", ":30", ":15", ":45", ":20", ":40")) for label in found)

@@ -25,7 +25,7 @@ from tui.app.widgets.checkpoint_list import CheckpointList
 from tui.app.widgets.prompt import Prompt
 from tui.app.widgets.selectable_list import SelectableList
 from tui.app.widgets.text_pane import TextPane
-from tui.text import format as words
+from tui.text import format as fmt
 
 if TYPE_CHECKING:
     from engine.checkpoints.inventory import SavedCheckpoint
@@ -137,7 +137,7 @@ class CheckpointsScreen(AppScreen[None]):
         )
         self._list.show(message.kept)
         total = sum(one.bytes for one in message.kept)
-        self.query_one(Heading).show(note=f"{len(message.kept)}, {words.size(total)}" if message.kept else "")
+        self.query_one(Heading).show(note=f"{len(message.kept)}, {fmt.size(total)}" if message.kept else "")
         self._show_path()
 
     # What is said
@@ -201,7 +201,7 @@ class CheckpointsScreen(AppScreen[None]):
         if one is None:
             return
         if one.damage:
-            self._say(f"step {words.exact(one.step)}: {one.damage}; take another checkpoint")
+            self._say(f"step {fmt.exact(one.step)}: {one.damage}; take another checkpoint")
             return
         self._about = one
         self.query_one(Prompt).open(topic, label, hint, number)
@@ -274,7 +274,7 @@ class CheckpointsScreen(AppScreen[None]):
 
     def action_verify(self) -> None:
         if (one := self._chosen()) is not None:
-            self._say(f"reading {words.size(one.bytes)} …")
+            self._say(f"reading {fmt.size(one.bytes)} …")
             self.verify(one)
 
     @work(thread=True, group="verify", exit_on_error=True)
@@ -315,7 +315,7 @@ class CheckpointsScreen(AppScreen[None]):
             if answer == "delete":
                 self.delete(one)
 
-        question = f"Delete the checkpoint of step {words.exact(one.step)}, {words.size(one.bytes)}?\n{one.path}"
+        question = f"Delete the checkpoint of step {fmt.exact(one.step)}, {fmt.size(one.bytes)}?\n{one.path}"
         self.app.push_screen(ConfirmScreen(question, [("delete", "Delete")]), answered)
 
     @work(thread=True, group="delete", exit_on_error=True)
@@ -328,7 +328,7 @@ class CheckpointsScreen(AppScreen[None]):
         except (UserError, OSError) as error:
             self.post_message(self.Said(str(error)))
         else:
-            self.post_message(self.Said(f"the checkpoint of step {words.exact(one.step)} is gone"))
+            self.post_message(self.Said(f"the checkpoint of step {fmt.exact(one.step)} is gone"))
 
     def action_back(self) -> None:
         """What is nearest ends first: a child process, the question, the text, the screen."""
@@ -378,7 +378,7 @@ def _going_on(one: SavedCheckpoint, steps: int | None) -> RunSpec:
     spec = _spec_of(one)
     steps = spec.train.steps if steps is None else steps
     if steps <= one.step:
-        raise SpecError(f"steps: the checkpoint is at step {words.exact(one.step)}; write more than that")
+        raise SpecError(f"steps: the checkpoint is at step {fmt.exact(one.step)}; write more than that")
     return spec if steps == spec.train.steps else with_overrides(spec, [f"train.steps={steps}"])
 
 

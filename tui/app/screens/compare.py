@@ -24,7 +24,7 @@ from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.legend import Legend
 from tui.app.widgets.overlay_chart import OverlayChart, labelled_lines, run_style
 from tui.app.widgets.spec_table import SpecTable
-from tui.text import format as words
+from tui.text import format as fmt
 
 _EVERY = 2.0  # seconds between two looks at the living runs
 _TOGETHER = 0.1  # seconds in which what was read is painted at once
@@ -40,12 +40,12 @@ class Shown(NamedTuple):
 
 
 SERIES = (
-    Shown("loss", "loss", words.loss),
-    Shown("val_loss", "val", words.loss),
-    Shown("tok_s", "tok/s", words.count),
-    Shown("lr", "lr", words.rate),
-    Shown("grad_norm", "grad", words.loss),
-    Shown("step_s", "s/step", words.loss),
+    Shown("loss", "loss", fmt.loss),
+    Shown("val_loss", "val", fmt.loss),
+    Shown("tok_s", "tok/s", fmt.count),
+    Shown("lr", "lr", fmt.rate),
+    Shown("grad_norm", "grad", fmt.loss),
+    Shown("step_s", "s/step", fmt.loss),
 )
 _AXIS_TITLES = {"step": "by step", "tokens": "by tokens", "time": "by time since the first step"}
 

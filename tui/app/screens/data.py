@@ -22,7 +22,7 @@ from tui.app.widgets.prompt import Prompt
 from tui.app.widgets.selectable_list import SelectableList
 from tui.app.widgets.shard_list import ShardList
 from tui.app.widgets.token_view import TokenView
-from tui.text import format as words
+from tui.text import format as fmt
 
 _NO_TEXT = "no tokenizer.json beside the data: copy the one that packed it there to see text"
 
@@ -90,7 +90,7 @@ class DataScreen(AppScreen[None]):
             return
         found = self._found = message.found
         name = found["run"] or self._what
-        context, vocabulary = words.exact(found["context"]), words.exact(found["vocab_size"])
+        context, vocabulary = fmt.exact(found["context"]), fmt.exact(found["vocab_size"])
         note = f"{found['phase']} · context {context} · vocabulary {vocabulary}"
         self.query_one(Heading).show(f"data · {name}", note)
         self.query_one(ShardList).show(found["splits"])
@@ -127,11 +127,11 @@ class DataScreen(AppScreen[None]):
         self._say(file["problem"] or file["path"] if file else "")
 
     def action_step(self) -> None:
-        steps = f"1 to {words.exact(self._found['steps'])}" if self._found else "a number"
+        steps = f"1 to {fmt.exact(self._found['steps'])}" if self._found else "a number"
         self.query_one(Prompt).open("step", "step", steps)
 
     def action_sequence(self) -> None:
-        held = f"1 to {words.exact(self._window['of'])}" if self._window else "a number"
+        held = f"1 to {fmt.exact(self._window['of'])}" if self._window else "a number"
         self.query_one(Prompt).open("sequence", "sequence of the step" if self._step else "sequence", held)
 
     def action_other(self) -> None:
@@ -183,11 +183,11 @@ class DataScreen(AppScreen[None]):
 
 def _where(window: dict[str, Any], found: dict[str, Any]) -> str:
     """Which sequence this is and where it lies."""
-    number = f"sequence {words.exact(window['sequence'])} of {words.exact(window['of'])}"
+    number = f"sequence {fmt.exact(window['sequence'])} of {fmt.exact(window['of'])}"
     if window["step"]:
-        number = f"step {words.exact(window['step'])} of {words.exact(found['steps'])} · {number}"
-    end = words.exact(window["offset"] + len(window["ids"]) - 1)
-    place = f"{Path(window['shard']).name}, tokens {words.exact(window['offset'])}–{end}"
+        number = f"step {fmt.exact(window['step'])} of {fmt.exact(found['steps'])} · {number}"
+    end = fmt.exact(window["offset"] + len(window["ids"]) - 1)
+    place = f"{Path(window['shard']).name}, tokens {fmt.exact(window['offset'])}–{end}"
     return f"{number} · epoch {window['epoch']} · {place}"
 
 

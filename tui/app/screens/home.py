@@ -23,7 +23,7 @@ from tui.app.widgets.bars import Heading, KeyBar, Notice
 from tui.app.widgets.run_detail import RunDetail
 from tui.app.widgets.run_table import SPARKLINE_MIN_WIDTH, RunTable
 from tui.app.widgets.selectable_list import SelectableList
-from tui.text.event_text import cut_off
+from tui.text.event_text import describe_cut_off
 
 if TYPE_CHECKING:
     from engine.runs.store import RunStore
@@ -133,7 +133,7 @@ class HomeScreen(AppScreen[None]):
         if marked := self._marked():
             note += f" · {len(marked)} marked"
         self.query_one(Heading).show(note=note, warn=bool(error))
-        said, one = cut_off(self._runs), len(self._cut_off()) == 1
+        said, one = describe_cut_off(self._runs), len(self._cut_off()) == 1
         self.query_one(Notice).show(said and f"{said} · {'r resumes it' if one else 'r resumes the chosen one, R all'}")
 
     def _chosen_by(self) -> str:

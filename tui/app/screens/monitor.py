@@ -165,7 +165,7 @@ class MonitorScreen(Navigation):
             self.viewport.apply(record)
             self._heed(record)
             urgent = urgent or record["kind"] in _AT_ONCE
-            if self._worth_telling(record) and (told := event_text.tell(record)) is not None:
+            if self._worth_telling(record) and (told := event_text.describe(record)) is not None:
                 self._say(*told, t=record.get("t"), at=record.get("at"))
         self._dirty = True
         if urgent:

@@ -15,8 +15,8 @@ from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.chart import Chart
 from tui.app.widgets.cursor_values import CursorValues
 from tui.app.widgets.log_view import LogView
-from tui.text import event_text as sentences
-from tui.text import format as words
+from tui.text import event_text
+from tui.text import format as fmt
 
 if TYPE_CHECKING:
     from tui.app.state.run_view import RunView
@@ -122,20 +122,20 @@ class Navigation(AppScreen[None]):
             return
         then = viewport.time_of(viewport.cursor)
         moment = "" if then is None else time.strftime(" · %d %b %H:%M:%S", time.localtime(then))
-        facts = [f"step {words.exact(viewport.cursor)}{moment}"]
+        facts = [f"step {fmt.exact(viewport.cursor)}{moment}"]
         for label, name, text in (
-            ("lr", "lr", words.rate),
-            ("grad", "grad_norm", words.loss),
-            ("loss", "loss", words.loss),
-            ("val", "val_loss", words.loss),
-            ("tokens/s", "tok_s", words.exact),
-            ("s/step", "step_s", words.duration),
+            ("lr", "lr", fmt.rate),
+            ("grad", "grad_norm", fmt.loss),
+            ("loss", "loss", fmt.loss),
+            ("val", "val_loss", fmt.loss),
+            ("tokens/s", "tok_s", fmt.exact),
+            ("s/step", "step_s", fmt.duration),
         ):
-            if (value := panes.value_at(viewport, name, text)[0]) != words.NOTHING:
+            if (value := panes.value_at(viewport, name, text)[0]) != fmt.NOTHING:
                 facts.append(f"{label} {value}")
         marks = viewport.marks_at_cursor(self._panes[0].dot_columns // 2)
         happened = [mark for mark in marks if mark["kind"] in panes.MARKS]
-        counted = Counter(f"{panes.MARKS[mark['kind']][0]} {sentences.mark(mark)}" for mark in happened)
+        counted = Counter(f"{panes.MARKS[mark['kind']][0]} {event_text.describe_mark(mark)}" for mark in happened)
         told = [text if count == 1 else f"{text} ({count})" for text, count in counted.items()]
         shown.show(tuple(facts), "  ".join(told[:3]) + (f" and {len(told) - 3} more" if len(told) > 3 else ""))
 
@@ -154,7 +154,7 @@ class Navigation(AppScreen[None]):
                 fields |= {f"{name}_min": low, f"{name}_max": high}
         known = {name: value for name, value in fields.items() if value is not None}
         self.app.copy_to_clipboard("\t".join(known) + "\n" + "\t".join(map(_plain, known.values())))
-        self.notify(f"copied step {words.exact(viewport.cursor)}: {len(known)} values", timeout=2)
+        self.notify(f"copied step {fmt.exact(viewport.cursor)}: {len(known)} values", timeout=2)
 
     # The log
 

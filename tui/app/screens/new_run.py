@@ -24,7 +24,7 @@ from tui.app.widgets.forecast_bars import ForecastBars
 from tui.app.widgets.lever_list import LeverList
 from tui.app.widgets.number_field import NumberField
 from tui.app.widgets.selectable_list import SelectableList
-from tui.text import format as words
+from tui.text import format as fmt
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
@@ -199,8 +199,8 @@ class NewRunScreen(AppScreen[None]):
             return
         spec = self._spec
         self._say(f" $ {self._command(changed)}", "#command")
-        facts = f"{spec.model.name}: {words.count(spec.model.config.params)} parameters"
-        facts += f"\n{words.exact(spec.batch.sequences)} sequences, {words.exact(spec.tokens_per_step)} tokens a step"
+        facts = f"{spec.model.name}: {fmt.count(spec.model.config.params)} parameters"
+        facts += f"\n{fmt.exact(spec.batch.sequences)} sequences, {fmt.exact(spec.tokens_per_step)} tokens a step"
         self._say(facts, "#facts")
         self._say("", "#message")
         if self._hardware is not None and (calibration := self._foresee(spec, self._hardware)):

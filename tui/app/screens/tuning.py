@@ -20,7 +20,7 @@ from tui.app.widgets.forecast_bars import ForecastBars
 from tui.app.widgets.lever_list import LeverList
 from tui.app.widgets.number_field import NumberField
 from tui.app.widgets.selectable_list import SelectableList
-from tui.text import format as words
+from tui.text import format as fmt
 
 if TYPE_CHECKING:
     from engine.memory.calibration import Run
@@ -317,7 +317,7 @@ def _parsed(text: str) -> tuple[dict[str, Any], dict[str, bool]]:
 
 
 def _described(want: dict[str, Any]) -> str:
-    short = f", {words.size(want['wanted'])} short" if want.get("wanted") else ""
+    short = f", {fmt.size(want['wanted'])} short" if want.get("wanted") else ""
     return f"Out of memory in {want.get('where')} at micro {want.get('micro')}{short}"
 
 

@@ -40,7 +40,7 @@ def matches(text: str, query: tuple[str, ...]) -> bool:
 
 
 def to_line(at: int, record: dict[str, Any]) -> LogLine | None:
-    told = event_text.tell(record)
+    told = event_text.describe(record)
     return None if told is None else LogLine(at, float(record.get("t") or 0), *told)
 
 

@@ -17,7 +17,7 @@ from engine.events.run_dir import RunDir
 from engine.events.summary import CUT_OFF, ENDED
 from engine.runs.store import RunStore
 from profiles.errors import UserError
-from tui.text.event_text import tell
+from tui.text.event_text import describe
 
 POLL_INTERVAL = 2.0  # seconds between two looks
 SILENCE_TIMEOUT = 60.0  # seconds without a record after which a run's processes are looked for
@@ -134,7 +134,7 @@ def _told(record: dict[str, Any]) -> str:
     if kind == "oom":
         return "out of memory, waits for an answer" if record.get("action") == "ask" else ""
     worth = record.get("phase") in ENDED if kind == "state" else record.get("what") in _ALERTS
-    told = tell(record) if worth else None
+    told = describe(record) if worth else None
     return told[0] if told else ""
 
 

@@ -18,7 +18,7 @@ from tui.app.state.raster import Axis, Column
 from tui.app.widgets import plot
 from tui.app.widgets.canvas import Canvas, Row
 from tui.app.widgets.plot import Line, Mark
-from tui.text import format as words
+from tui.text import format as fmt
 from tui.text.ellipsis import clip
 
 __all__ = ["Chart", "Line", "Mark"]
@@ -69,7 +69,7 @@ class Chart(Canvas, can_focus=True):
         *,
         id: str | None = None,
         time_axis: bool = False,
-        y_text: Callable[[float], str] = words.axis,
+        y_text: Callable[[float], str] = fmt.axis,
         y_unit: Callable[[float], float] = lambda value: 1.0,
         from_zero: bool = False,
     ) -> None:
@@ -249,18 +249,18 @@ class Chart(Canvas, can_focus=True):
         if self.time_axis:
             steps = plot.ROUND_TIMES
             # A clock is round in local time; a time since the beginning is counted from there.
-            origin = words.midnight(self._x[0]) if self.x_range is not None else self._since()
+            origin = fmt.start_of_day(self._x[0]) if self.x_range is not None else self._since()
         text = plot.x_labels(*self._x, across, steps, origin, self._x_text)
         return [(" " * _LABEL + "└" + text, "chart--axis")]
 
     def _x_text(self, x: float) -> str:
         x0, x1 = self._x
         if not self.time_axis:
-            return words.exact(x) if x >= 1e4 and x1 - x0 < x1 / 20 else words.axis(round(x))
+            return fmt.exact(x) if x >= 1e4 and x1 - x0 < x1 / 20 else fmt.axis(round(x))
         if self.x_range is not None:
-            return words.clock(x, x1 - x0)
+            return fmt.axis_time(x, x1 - x0)
         since = x - self._since()
-        return "0" if since < 1 else words.short_duration(since)
+        return "0" if since < 1 else fmt.short_duration(since)
 
     def _since(self) -> float:
         return min(line.points[0][0] for line in self.lines if line.points)

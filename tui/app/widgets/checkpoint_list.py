@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from tui.app.widgets import columns
 from tui.app.widgets.canvas import Row
 from tui.app.widgets.selectable_list import SelectableList
-from tui.text import format as words
+from tui.text import format as fmt
 
 if TYPE_CHECKING:
     from engine.checkpoints.inventory import SavedCheckpoint
@@ -55,12 +55,12 @@ class CheckpointList(SelectableList):
         return columns.line(
             self._columns(width),
             {
-                "step": (words.exact(one.step), ""),
-                "when": (words.moment(one.written), "list--dim"),
-                "size": (words.size(one.bytes), ""),
-                "loss": (words.loss(one.loss), ""),
-                "val": (words.loss(one.val_loss), ""),
-                "why": (one.why or words.NOTHING, "list--dim"),
+                "step": (fmt.exact(one.step), ""),
+                "when": (fmt.timestamp(one.written), "list--dim"),
+                "size": (fmt.size(one.bytes), ""),
+                "loss": (fmt.loss(one.loss), ""),
+                "val": (fmt.loss(one.val_loss), ""),
+                "why": (one.why or fmt.NOTHING, "list--dim"),
                 "state": self._state(one),
                 "mark": (" ".join(marks), "checkpoints--mark"),
             },

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rich.cells import cell_len
 
 from tui.app.widgets.canvas import Canvas, Row
-from tui.text import format as words
+from tui.text import format as fmt
 from tui.text.ellipsis import clip
 
 if TYPE_CHECKING:
@@ -60,14 +60,14 @@ class ForecastBars(Canvas):
         held = sorted(((part, amount) for part, amount in place.parts.items() if amount > 0), key=lambda p: -p[1])
         device = f"device · {self._device}" if self._device else "device"
         name = {"host": "host · RAM", "device": device}.get(place.place, place.place)
-        needed = words.size_of(place.needed, place.free) if place.free else words.size(place.needed)
+        needed = fmt.size_of(place.needed, place.free) if place.free else fmt.size(place.needed)
         title: Row = [(f" {name}  {needed}", "forecast--note" if self._stale else "forecast--title")]
         if place.free is None:
             title.append(("  not on this machine", "forecast--note"))
         else:
             title.append((f" {self._free}", "forecast--note"))
             if place.state == "over":
-                title.append((f"  {words.size(place.needed - place.free)} too much", "forecast--over"))
+                title.append((f"  {fmt.size(place.needed - place.free)} too much", "forecast--over"))
             elif place.state == "tight":
                 title.append(("  tight", "forecast--tight"))
         amounts = [amount for _, amount in held]
@@ -106,7 +106,7 @@ def _legend(held: list[tuple[str, int]], width: int, lines: int) -> list[Row]:
     used = 0
     for index, (part, amount) in enumerate(held):
         shade, style = _look(index)
-        text = f"{clip(part.replace('_', ' '), 22)} {words.size(amount)}"
+        text = f"{clip(part.replace('_', ' '), 22)} {fmt.size(amount)}"
         needed = cell_len(text) + 4
         if used and used + needed > width:
             rows.append(row)

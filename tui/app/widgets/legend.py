@@ -12,8 +12,8 @@ from tui.app.widgets import columns
 from tui.app.widgets.canvas import Row
 from tui.app.widgets.overlay_chart import COLOURS, run_style
 from tui.app.widgets.selectable_list import SelectableList
-from tui.text import format as words
-from tui.text.ellipsis import middle
+from tui.text import format as fmt
+from tui.text.ellipsis import clip_middle
 
 
 class Column(NamedTuple):
@@ -27,12 +27,12 @@ class Column(NamedTuple):
 
 _COLUMNS = (
     Column("phase", 10, 0, lambda run: str(run.summary.get("phase") or "")),
-    Column("step", -6, 0, lambda run: words.count(run.summary.get("step"))),
-    Column("tokens", -6, 100, lambda run: words.count(run.last_x("loss", TOKENS))),
-    Column("time", -8, 110, lambda run: words.duration(run.last_x("loss", TIME))),
-    Column("loss", -7, 0, lambda run: words.loss(run.summary.get("loss"))),
-    Column("best val", -8, 72, lambda run: words.loss(run.lowest("val_loss"))),
-    Column("tok/s", -6, 80, lambda run: words.count(run.summary.get("tok_s"))),
+    Column("step", -6, 0, lambda run: fmt.count(run.summary.get("step"))),
+    Column("tokens", -6, 100, lambda run: fmt.count(run.last_x("loss", TOKENS))),
+    Column("time", -8, 110, lambda run: fmt.duration(run.last_x("loss", TIME))),
+    Column("loss", -7, 0, lambda run: fmt.loss(run.summary.get("loss"))),
+    Column("best val", -8, 72, lambda run: fmt.loss(run.lowest("val_loss"))),
+    Column("tok/s", -6, 80, lambda run: fmt.count(run.summary.get("tok_s"))),
 )
 _DELTA = 9
 
@@ -51,7 +51,7 @@ class Legend(SelectableList):
         self.baseline = 0
         self.axis = AXES[0]
         self.series = ("loss", "loss")  # the series' name, and what it is called
-        self.text: Callable[[float | None], str] = words.loss
+        self.text: Callable[[float | None], str] = fmt.loss
 
     def count(self) -> int:
         return len(self.runs)
@@ -63,14 +63,14 @@ class Legend(SelectableList):
         room = width - 5 - sum(abs(column.cells) + 1 for column in shown)
         longest = max((cell_len(run.name) for run in self.runs), default=0)
         cells = min(max(room, 8), max(longest, 20))
-        return [Column("run", cells, 0, lambda run: middle(run.name, cells)), *shown]
+        return [Column("run", cells, 0, lambda run: clip_middle(run.name, cells)), *shown]
 
     def _delta(self, run: ComparedRun, name: str) -> str:
         first = self.runs[self.baseline]
         if run is first:
             return "first"
         found = difference(first, run, name, self.axis)
-        return words.NOTHING if found is None else ("+" if found >= 0 else "−") + self.text(abs(found))
+        return fmt.NOTHING if found is None else ("+" if found >= 0 else "−") + self.text(abs(found))
 
     def header(self, width: int) -> Row:
         row: Row = [("     ", "list--header")]

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 
 from tui.app.state.run_list import needs_attention
 from tui.app.widgets.canvas import Canvas, Row
-from tui.text import format as words
+from tui.text import format as fmt
 from tui.text.ellipsis import clip
 
 
@@ -35,7 +35,7 @@ class RunDetail(Canvas):
             parts.append(name)
         parts.append(str(run["id"]))
         if run.get("val_loss") is not None:
-            parts.append(f"val {words.loss(run['val_loss'])}")
+            parts.append(f"val {fmt.loss(run['val_loss'])}")
         if run.get("micro") and run.get("accum"):
             parts.append(f"batch {run['micro']}×{run['accum']}, context {run.get('context') or '?'}")
         if (run.get("attempt") or 1) > 1:

@@ -17,8 +17,8 @@ from tui.app.state.run_list import needs_attention
 from tui.app.widgets import columns
 from tui.app.widgets.canvas import Row
 from tui.app.widgets.selectable_list import SelectableList
-from tui.text import format as words
-from tui.text.ellipsis import middle
+from tui.text import format as fmt
+from tui.text.ellipsis import clip_middle
 
 SPARKLINE_MIN_WIDTH = 96  # cells a terminal has where there is room for the loss so far
 MARK = "●"
@@ -155,7 +155,7 @@ def _short_title(run: dict[str, Any], cells: int) -> str:
     text = title(run)
     if cell_len(text) > cells and text == run["id"] and len(text) > STAMP_LENGTH:
         text = text[_DATE:]
-    return middle(text, cells)
+    return clip_middle(text, cells)
 
 
 def done(run: dict[str, Any]) -> float:
@@ -164,42 +164,42 @@ def done(run: dict[str, Any]) -> float:
 
 
 def _step(run: dict[str, Any]) -> str:
-    step, steps = run.get("step") or 0, words.count(run["steps"]) if run.get("steps") else "?"
-    text = f"{words.exact(step)}/{steps}"
-    return text if len(text) <= 13 else f"{words.count(step)}/{steps}"
+    step, steps = run.get("step") or 0, fmt.count(run["steps"]) if run.get("steps") else "?"
+    text = f"{fmt.exact(step)}/{steps}"
+    return text if len(text) <= 13 else f"{fmt.count(step)}/{steps}"
 
 
 def _speed(run: dict[str, Any]) -> str:
-    return words.NOTHING if run.get("phase") in INACTIVE else words.count(run.get("tok_s"))
+    return fmt.NOTHING if run.get("phase") in INACTIVE else fmt.count(run.get("tok_s"))
 
 
 def _took(run: dict[str, Any]) -> str:
     """From its start to its end, or until now."""
     started, ended = run.get("started"), run.get("ended")
     if started is None or (ended is None and run.get("phase") in INACTIVE):
-        return words.NOTHING
-    return words.short_duration(max((ended or time.time()) - started, 0.0))  # few digits change
+        return fmt.NOTHING
+    return fmt.short_duration(max((ended or time.time()) - started, 0.0))  # few digits change
 
 
 def _batch(run: dict[str, Any]) -> str:
-    return f"{run['micro']}×{run['accum']}" if run.get("micro") and run.get("accum") else words.NOTHING
+    return f"{run['micro']}×{run['accum']}" if run.get("micro") and run.get("accum") else fmt.NOTHING
 
 
 _Text = Callable[[dict[str, Any]], str]
 _TEXTS: dict[str, _Text] = {
     "step": _step,
-    "done": lambda run: f"{done(run):.0%}" if run.get("steps") else words.NOTHING,
-    "loss": lambda run: words.loss(run.get("loss")),
-    "val_loss": lambda run: words.loss(run.get("val_loss")),
+    "done": lambda run: f"{done(run):.0%}" if run.get("steps") else fmt.NOTHING,
+    "loss": lambda run: fmt.loss(run.get("loss")),
+    "val_loss": lambda run: fmt.loss(run.get("val_loss")),
     "tok_s": _speed,
 }
 _DIM_TEXTS: dict[str, _Text] = {
     "profile": lambda run: str(run.get("profile") or ""),
     "batch": _batch,
-    "context": lambda run: str(run.get("context") or words.NOTHING),
+    "context": lambda run: str(run.get("context") or fmt.NOTHING),
     "backend": lambda run: str(run.get("backend") or ""),
-    "attempt": lambda run: str(run.get("attempt") or words.NOTHING),
+    "attempt": lambda run: str(run.get("attempt") or fmt.NOTHING),
     "took": _took,
-    "started": lambda run: words.moment(run.get("started")),
+    "started": lambda run: fmt.timestamp(run.get("started")),
     "reason": lambda run: str(run.get("reason") or ""),
 }

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from tui.app.widgets import columns
 from tui.app.widgets.canvas import Row
 from tui.app.widgets.selectable_list import SelectableList
-from tui.text import format as words
+from tui.text import format as fmt
 
 
 class ShardList(SelectableList):
@@ -47,15 +47,15 @@ class ShardList(SelectableList):
     def row(self, index: int, width: int) -> Row:
         file = self.files[index]
         bad = bool(file["problem"])
-        short = words.exact if width >= 72 else words.count
+        short = fmt.exact if width >= 72 else fmt.count
         return columns.line(
             self._columns(width),
             {
                 "split": (file["split"], "list--dim"),
                 "name": (Path(file["path"]).name, "shards--bad" if bad else ""),
                 "tokens": ("damaged", "shards--bad") if bad else (short(file["tokens"]), ""),
-                "sequences": (words.exact(file["sequences"]), ""),
-                "bytes": (words.size(file["bytes"]), ""),
-                "dtype": (file["dtype"] or words.NOTHING, "list--dim"),
+                "sequences": (fmt.exact(file["sequences"]), ""),
+                "bytes": (fmt.size(file["bytes"]), ""),
+                "dtype": (file["dtype"] or fmt.NOTHING, "list--dim"),
             },
         )

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 
 from tui.app.state.run_view import RunView
 from tui.app.widgets.canvas import Canvas, Row
-from tui.text import format as words
+from tui.text import format as fmt
 
 _TONES = {"running": "good", "finished": "good", "failed": "bad", "cut-off": "bad"}
 
@@ -33,7 +33,7 @@ class StatusLine(Canvas):
         if view is None:
             return []
         phase = f" {view.phase} "
-        progress = f"step {words.exact(view.step)}/{words.exact(view.steps)}"
+        progress = f"step {fmt.exact(view.step)}/{fmt.exact(view.steps)}"
         first: Row = [(phase, f"status--{_TONES.get(view.phase, 'busy')}"), (f" {progress} ", "status--value")]
         if view.steps:
             share = min(view.step / view.steps, 1.0)
@@ -41,19 +41,19 @@ class StatusLine(Canvas):
         else:
             first.append((" ", ""))
         if view.active:
-            first += _item("ETA", words.duration(view.eta()), 8)
+            first += _item("ETA", fmt.duration(view.eta()), 8)
             first += _micro(view, 0 if width < 100 else min(width // 16, 12))
             if (left := view.tokens_left()) is not None:
-                first += [(f" {words.count(left):>5}", "status--value"), (" tokens left", "status--label")]
+                first += [(f" {fmt.count(left):>5}", "status--value"), (" tokens left", "status--label")]
         if view.attempt > 1 or width >= 120:
             first += _item("attempt", str(view.attempt), 1)
         second: Row = [(" ", "")]
         batch = f"{view.micro or '?'}×{view.accum or '?'}"
         for label, value, cells in (
-            ("lr", words.rate(view.last("lr")), 8),
-            ("grad", words.loss(view.last("grad_norm")), 6),
-            ("s/step", words.duration(view.last("step_s")), 6),  # beside what changes as often: one write a step
-            ("val", words.loss(view.val_loss), 6),
+            ("lr", fmt.rate(view.last("lr")), 8),
+            ("grad", fmt.loss(view.last("grad_norm")), 6),
+            ("s/step", fmt.duration(view.last("step_s")), 6),  # beside what changes as often: one write a step
+            ("val", fmt.loss(view.val_loss), 6),
             ("batch", batch, 5),
             ("context", str(view.context or "?"), 5),
             ("GPU", _or_nothing(view.last("device_util"), "%"), 4),

@@ -10,7 +10,7 @@ from pathlib import Path
 from profiles.errors import UserError
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.run_argument import add_run_argument, find_run
-from tui.text import format as words
+from tui.text import format as fmt
 
 
 def register(subparsers: Subparsers) -> None:
@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([one.to_dict() for one in kept], indent=1))
     for one in kept if not args.json else ():
         marks = [word for word, is_so in (("newest", one.newest), ("best", one.best)) if is_so]
-        facts = [words.moment(one.written), words.size(one.bytes), f"loss {words.loss(one.loss)}"]
-        facts += [f"val {words.loss(one.val_loss)}", *filter(None, (one.why,)), *marks]
-        print(f"step {words.exact(one.step)}  {one.path}  {', '.join(facts)}")
+        facts = [fmt.timestamp(one.written), fmt.size(one.bytes), f"loss {fmt.loss(one.loss)}"]
+        facts += [f"val {fmt.loss(one.val_loss)}", *filter(None, (one.why,)), *marks]
+        print(f"step {fmt.exact(one.step)}  {one.path}  {', '.join(facts)}")
     for one in kept:
         if one.damage:
             print(f"mla-tui: {one.path}: {one.damage}", file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from profiles.errors import SpecError
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.run_argument import RUN_HELP
-from tui.text import format as words
+from tui.text import format as fmt
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
@@ -98,19 +98,19 @@ def _rows(runs: list[ComparedRun], axis: str) -> list[dict[str, Any]]:
 
 
 def _table(rows: list[dict[str, Any]], axis: str, at: float | None) -> list[str]:
-    from tui.text.ellipsis import middle
+    from tui.text.ellipsis import clip_middle
 
     heads = ("phase", "step", "tokens", "time", "loss", "best", "val", "best val", "tok/s", "loss at x", "Δ to A")
     cells = [
         [
             str(row["phase"]),
-            f"{row['step'] or 0}/{words.count(row['steps']) if row['steps'] else '?'}",
-            words.count(row["tokens"]),
-            words.NOTHING if row["seconds"] is None else words.short_duration(row["seconds"]),
-            *(words.loss(row[key]) for key in ("loss", "best_loss", "val_loss", "best_val_loss")),
-            words.count(row["tok_s"]),
-            words.loss(row["loss_at"]),
-            words.NOTHING if row["delta"] is None else f"{row['delta']:+.3f}",
+            f"{row['step'] or 0}/{fmt.count(row['steps']) if row['steps'] else '?'}",
+            fmt.count(row["tokens"]),
+            fmt.NOTHING if row["seconds"] is None else fmt.short_duration(row["seconds"]),
+            *(fmt.loss(row[key]) for key in ("loss", "best_loss", "val_loss", "best_val_loss")),
+            fmt.count(row["tok_s"]),
+            fmt.loss(row["loss_at"]),
+            fmt.NOTHING if row["delta"] is None else f"{row['delta']:+.3f}",
         ]
         for row in rows
     ]
@@ -121,7 +121,7 @@ def _table(rows: list[dict[str, Any]], axis: str, at: float | None) -> list[str]
     lines = ["   " + "run".ljust(name) + "".join(f"  {head:>{w}}" for head, w in zip(heads, wide, strict=True))]
     for row, text, line in zip(rows, names, cells, strict=True):
         told = "".join(f"  {cell:>{w}}" for cell, w in zip(line, wide, strict=True))
-        lines.append(f"{row['letter']}  {middle(text, name).ljust(name)}{told}")
+        lines.append(f"{row['letter']}  {clip_middle(text, name).ljust(name)}{told}")
     if at is None:
         return [*lines, f"x: not every run says how far it got by {axis}"]
     return [*lines, f"x: {_where(axis, at)}, the furthest that all have reached; best: of a single step; tok/s: mean"]
@@ -129,8 +129,8 @@ def _table(rows: list[dict[str, Any]], axis: str, at: float | None) -> list[str]
 
 def _where(axis: str, x: float) -> str:
     if axis == "step":
-        return f"step {words.exact(x)}"
-    return f"{words.count(x)} tokens" if axis == "tokens" else f"{words.duration(x)} after the first step"
+        return f"step {fmt.exact(x)}"
+    return f"{fmt.count(x)} tokens" if axis == "tokens" else f"{fmt.duration(x)} after the first step"
 
 
 def _told(found: dict[str, list[Any]], letters: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.events.summary import CUT_OFF
 from tui.cli.command_parser import Subparsers, add_command
-from tui.text.event_text import cut_off
+from tui.text.event_text import describe_cut_off
 from tui.text.format import fixed
 
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _offer(summaries: list[dict[str, Any]]) -> None:
     """Say how runs that were cut off go on."""
-    if said := cut_off(summaries):
+    if said := describe_cut_off(summaries):
         cut = [s["id"] for s in summaries if s["phase"] == CUT_OFF]
         way = f"resume {cut[0]}" if len(cut) == 1 else "resume --cut-off (or one: mla-tui resume RUN)"
         print(f"{said}; on from the last checkpoint with: mla-tui {way}", file=sys.stderr)

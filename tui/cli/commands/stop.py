@@ -10,7 +10,7 @@ from engine.events.summary import ENDED
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.requests import ANSWER_TIMEOUT, request
 from tui.cli.run_argument import add_run_argument, find_run
-from tui.text.event_text import outcome
+from tui.text.event_text import describe_outcome
 
 
 def register(subparsers: Subparsers) -> None:
@@ -31,5 +31,5 @@ def run(args: argparse.Namespace) -> int:
     while not run_dir.ended() and time.monotonic() < deadline:
         time.sleep(0.05)
     summary = run_dir.summary()
-    print(outcome(summary), file=sys.stderr)
+    print(describe_outcome(summary), file=sys.stderr)
     return 0 if summary["phase"] in ENDED else 1

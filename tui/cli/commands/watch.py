@@ -13,7 +13,7 @@ from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.line_printer import LinePrinter
 from tui.cli.run_argument import add_run_argument, find_run
 from tui.cli.supervision import ensure_supervised, warn_of_version_mismatch
-from tui.text.event_text import outcome
+from tui.text.event_text import describe_outcome
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         _follow(run_dir, args.start, args.no_follow, LinePrinter(int(run_dir.summary()["steps"] or 0)))
     summary = run_dir.summary()
     if not args.json and summary["phase"] in INACTIVE:
-        print(outcome(summary))
+        print(describe_outcome(summary))
     return 0 if summary["phase"] in ("finished", "stopped") or args.no_follow else 1
 
 
