@@ -1,5 +1,7 @@
-"""Runs that a reboot cut off. Another boot, or another host, is played by changing the ``boot`` and ``host`` of a run
-that really was killed: as a reboot leaves it, nobody lives and nothing was said."""
+"""Runs that a reboot cut off. The tests kill a run and change ``boot`` or ``host`` in its state.
+
+As after a reboot, no process is alive and no exit was logged.
+"""
 
 from __future__ import annotations
 
@@ -16,28 +18,28 @@ from tests.e2e.conftest import Run, Workspace
 from tui.app.app import MlaApp
 
 
-def cut(run: Run, step: int = 95, **state: Any) -> None:
-    """Kill the run's two processes when it has done ``step`` steps and let its state be that of another boot."""
+def cut_off(run: Run, step: int = 95, **state: Any) -> None:
+    """Kill both processes of the run after ``step`` and change its ``state``."""
     run.wait_step(step)
     run.kill_both()
     write_json(run.run_dir.state_path, {**run.run_dir.state(), **state})
 
 
-def test_a_run_that_a_reboot_cut_off_says_so_and_goes_on_when_asked(workspace: Workspace, reference: Run) -> None:
+def test_a_run_that_a_reboot_cut_off_is_listed_and_can_be_resumed(workspace: Workspace, reference: Run) -> None:
     run = workspace.launch()
-    cut(run, boot="another")
+    cut_off(run, boot="another")
     status = run.status()
     assert (status["phase"], status["reason"]) == ("cut-off", "the machine was rebooted")
     listed = workspace.run("ls")
     assert "run was cut off: the machine was rebooted" in listed.stderr
     assert f"mla-tui resume {run.id}" in listed.stderr
     assert workspace.run("ls", "--json").stderr == ""
-    # Neither looking nor asking for something else starts it.
+    # Neither reading it nor any other command starts it.
     workspace.run("watch", run.id, code=1)
     for command in ("checkpoint", "pause", "stop"):
-        told = workspace.run(command, run.id, code=1).stderr
-        assert f"the machine was rebooted; continue it with: mla-tui resume {run.id}" in told
-        assert len(told.splitlines()) == 1
+        err = workspace.run(command, run.id, code=1).stderr
+        assert f"the machine was rebooted; continue it with: mla-tui resume {run.id}" in err
+        assert len(err.splitlines()) == 1
     assert workspace.processes() == []
 
     assert "it goes on" in workspace.run("resume", run.id).stderr
@@ -53,26 +55,26 @@ def test_a_run_that_a_reboot_cut_off_says_so_and_goes_on_when_asked(workspace: W
 
 def test_a_run_whose_processes_were_both_killed_is_resumed_too(workspace: Workspace, reference: Run) -> None:
     run = workspace.launch()
-    cut(run)
+    cut_off(run)
     assert "neither trainer nor supervisor is alive" in workspace.run("ls").stderr
     workspace.run("resume", run.id)
     run.wait_end()
     assert run.losses() == reference.losses()
 
 
-def test_all_that_were_cut_off_are_resumed_at_once(workspace: Workspace) -> None:
+def test_all_cut_off_runs_are_resumed_by_one_command(workspace: Workspace) -> None:
     long = ("--share-device", "-s", "steps=100000", "-s", "save_every=0")
     runs = [workspace.launch(*long, name=name) for name in ("one", "two")]
     ended = workspace.launch("-s", "steps=5", name="ended")
     ended.wait_end()
     for run in runs:
-        cut(run, 5, boot="another")
+        cut_off(run, 5, boot="another")
     elsewhere = workspace.launch(*long, name="elsewhere")
-    cut(elsewhere, 5, boot="another", host="elsewhere")
+    cut_off(elsewhere, 5, boot="another", host="elsewhere")
     assert "2 runs were cut off: the machine was rebooted" in workspace.run("ls").stderr
 
-    told = workspace.run("resume", "--cut-off")
-    assert [line.split()[0] for line in told.stderr.splitlines()] == [run.id for run in runs]
+    done = workspace.run("resume", "--cut-off")
+    assert [line.split()[0] for line in done.stderr.splitlines()] == [run.id for run in runs]
     for run in runs:
         run.wait_step(1, attempt=2)
     assert elsewhere.process("trainer") is None
@@ -80,31 +82,31 @@ def test_all_that_were_cut_off_are_resumed_at_once(workspace: Workspace) -> None
     assert "no run was cut off" in workspace.run("resume", "--cut-off").stderr
 
 
-def test_two_who_resume_the_same_run_start_it_once(workspace: Workspace) -> None:
+def test_two_commands_that_resume_the_same_run_start_it_once(workspace: Workspace) -> None:
     run = workspace.launch("-s", "steps=100000", "-s", "save_every=0")
-    cut(run, 5, boot="another")
+    cut_off(run, 5, boot="another")
     both = [workspace.start("resume", run.id) for _ in range(2)]
-    told = [process.communicate(timeout=90)[1] for process in both]
-    assert any("it goes on" in line for line in told), told
+    err = [process.communicate(timeout=90)[1] for process in both]
+    assert any("it goes on" in line for line in err), err
     run.wait_step(3, attempt=2)
     assert [start["attempt"] for start in run.kind("start")] == [1, 2]
     assert [end["why"] for end in run.kind("exit")] == ["the machine was rebooted"]
-    assert len(workspace.processes()) <= 2 + 1  # trainer and supervisor; a resume may still be leaving
+    assert len(workspace.processes()) <= 2 + 1  # trainer and supervisor; a resume command may not have exited yet
 
 
-def test_a_job_of_another_host_is_never_started_and_never_called_dead(workspace: Workspace) -> None:
+def test_a_run_of_another_host_is_never_started_and_never_reported_dead(workspace: Workspace) -> None:
     run = workspace.launch("-s", "steps=100000", "-s", "save_every=0")
     run.wait_step(5)
     saved = workspace.run("checkpoint", run.id).stdout.strip()
-    cut(run, 5, host="elsewhere")
+    cut_off(run, 5, host="elsewhere")
     status = run.status()
     assert (status["phase"], status["reason"], status["host"]) == ("running", "on host elsewhere", "elsewhere")
     listed = workspace.run("ls")
     assert "run  on host elsewhere" in listed.stdout
     assert listed.stderr == ""
     for command in ("resume", "checkpoint", "stop"):
-        told = workspace.run(command, run.id, code=1).stderr
-        assert told == (
+        err = workspace.run(command, run.id, code=1).stderr
+        assert err == (
             f"mla-tui: run {run.id}: is on host elsewhere; resume it there with: mla-tui resume {run.id};"
             f" or continue here with: mla-tui launch --resume {saved}\n"
         )
@@ -114,11 +116,11 @@ def test_a_job_of_another_host_is_never_started_and_never_called_dead(workspace:
     assert json.loads(workspace.run("ls", "--json").stdout) == []
 
 
-async def test_a_key_of_the_app_resumes_it(
+async def test_a_key_in_the_app_resumes_it(
     workspace: Workspace, reference: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = workspace.launch()
-    cut(run, boot="another")
+    cut_off(run, boot="another")
     for name in ("MLA_TUI_HOME", "XDG_CONFIG_HOME", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.setenv(name, workspace.env[name])
     app = MlaApp(RunStore())
@@ -132,7 +134,7 @@ async def test_a_key_of_the_app_resumes_it(
     assert run.losses() == reference.losses()
 
 
-def test_what_is_to_be_resumed_is_one_run_or_all(workspace: Workspace) -> None:
+def test_resume_takes_one_run_or_all(workspace: Workspace) -> None:
     workspace.assert_refused("resume", code=2, message="name one run, or write --cut-off")
     workspace.assert_refused("resume", "latest", "--cut-off", code=2, message="name one run, or write --cut-off")
 

@@ -1,4 +1,4 @@
-"""One run a device: a second is told which run has it, waits for it, or shares it when that is asked for."""
+"""One run per device: a second run is refused, waits with --queue or shares the device with --share-device."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def has_reason(run: Run, reason: str) -> bool:
     return reason in [state["reason"] for state in run.kind("state")]
 
 
-def test_a_second_launch_is_told_who_has_the_device(workspace: Workspace) -> None:
+def test_a_second_launch_names_the_run_that_uses_the_device(workspace: Workspace) -> None:
     first = workspace.launch(*LONG, name="first")
     first.wait_step(1)
-    told = workspace.run("launch", "-p", "nano", "--name", "second", code=1)
-    assert f"cpu: is in use by run {first.id}" in told.stderr
-    assert len(told.stderr.splitlines()) == 1
+    done = workspace.run("launch", "-p", "nano", "--name", "second", code=1)
+    assert f"cpu: is in use by run {first.id}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert [path.name for path in (workspace.home / "runs").iterdir()] == [first.id]
 
     beside = workspace.launch("--share-device", "-s", "steps=20", name="beside")
@@ -28,14 +28,14 @@ def test_a_second_launch_is_told_who_has_the_device(workspace: Workspace) -> Non
     assert first.process("trainer")
 
 
-def test_a_queued_job_starts_when_the_device_is_free(workspace: Workspace, wait_for: WaitFor) -> None:
+def test_a_queued_run_starts_when_the_device_is_free(workspace: Workspace, wait_for: WaitFor) -> None:
     first = workspace.launch(*LONG, name="first")
     first.wait_step(1)
     queued = workspace.launch("--queue", "-s", "steps=20", name="queued")
     another = workspace.launch("--queue", "-s", "steps=20", name="another")
     for run in (queued, another):
         waits = f"waits for cpu, in use by run {first.id}"
-        wait_for("it to wait", partial(has_reason, run, waits))
+        wait_for("the run to wait", partial(has_reason, run, waits))
     workspace.run("stop", another.id)
     another.wait_end("stopped")
     assert another.kind("start") == []
@@ -46,8 +46,8 @@ def test_a_queued_job_starts_when_the_device_is_free(workspace: Workspace, wait_
     assert holder(workspace.home, "cpu") is None
 
 
-def test_the_device_stays_taken_whoever_of_the_two_is_killed(workspace: Workspace, wait_for: WaitFor) -> None:
-    """Also by a supervisor that the trainer called for: it is given the lock that its dead predecessor took."""
+def test_the_device_stays_locked_when_trainer_or_supervisor_is_killed(workspace: Workspace, wait_for: WaitFor) -> None:
+    """Also by a supervisor that the trainer started: it inherits the lock of its dead predecessor."""
     run = workspace.launch(*LONG)
     run.wait_step(1)
     dead = run.kill("supervisor")

@@ -1,4 +1,4 @@
-"""Disks that are full, fill up, or cannot be written."""
+"""Disks that are full, fill up during a run, or are read-only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Disk(NamedTuple):
         subprocess.run(["mount", "-o", f"remount,{options}", str(self.path)], check=True)
 
     def fill(self) -> Path:
-        """Leave next to no room."""
+        """Leave almost no free space."""
         filler = self.path / "filler"
         with open(filler, "wb", buffering=0) as file:
             try:
@@ -40,14 +40,14 @@ MakeDisk = Callable[[Path, int], Disk]
 
 @pytest.fixture
 def make_disk(workspace: Workspace) -> Iterator[MakeDisk]:
-    """Small disks, mounted where they are wanted."""
+    """Mounts small disks where they are needed."""
     mounted: list[Path] = []
 
     def make(path: Path, size: int) -> Disk:
         path.mkdir(mode=0o700)
         mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(path)]
         if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-            pytest.skip("a small disk cannot be mounted here: that takes root and the right to mount")
+            pytest.skip("mounting a small disk takes root and the right to mount")
         mounted.append(path)
         return Disk(path)
 
@@ -59,18 +59,18 @@ def make_disk(workspace: Workspace) -> Iterator[MakeDisk]:
 
 @pytest.fixture
 def disk(workspace: Workspace, make_disk: MakeDisk) -> Disk:
-    """Where the checkpoints go, with room for four of them."""
+    """The disk of the checkpoints, with space for four of them."""
     return make_disk(workspace.out, load(str(workspace.profile)).model.config.params * 12 * 4)
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])
-def test_a_full_disk_is_told_before_anything_is_created(workspace: Workspace, disk: Disk, command: str) -> None:
+def test_a_full_disk_is_refused_before_anything_is_created(workspace: Workspace, disk: Disk, command: str) -> None:
     disk.fill()
     workspace.assert_refused(command, "-p", "nano", "--name", "run", code=1, message="GB free")
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])
-def test_a_read_only_disk_is_told_before_anything_is_created(workspace: Workspace, disk: Disk, command: str) -> None:
+def test_a_read_only_disk_is_refused_before_anything_is_created(workspace: Workspace, disk: Disk, command: str) -> None:
     disk.remount("ro")
     workspace.assert_refused(command, "-p", "nano", "--name", "run", code=1, message="not writable")
 
@@ -106,7 +106,7 @@ def test_a_run_whose_last_checkpoint_fails_has_not_finished(
     assert status["step"] == 240
 
 
-def test_a_supervisor_that_starts_on_a_full_disk_serves_what_it_can(
+def test_a_supervisor_that_starts_on_a_full_disk_still_serves(
     workspace: Workspace, make_disk: MakeDisk, wait_for: WaitFor, reference: Run
 ) -> None:
     home = make_disk(workspace.home, 1 << 20)
@@ -125,22 +125,22 @@ def test_a_supervisor_that_starts_on_a_full_disk_serves_what_it_can(
         client.close()
         return pid != first
 
-    wait_for("another supervisor, which cannot even save its name", another)
+    wait_for("another supervisor, which cannot even write its identity", another)
     filler.unlink()
     run.wait_end()
     assert run.losses() == reference.losses()
     assert run.weights() == reference.weights()
 
 
-def test_a_full_disk_under_the_log_holds_nothing_up_and_loses_nothing(
+def test_a_full_disk_under_the_log_delays_nothing_and_loses_nothing(
     workspace: Workspace, make_disk: MakeDisk, wait_for: WaitFor, reference: Run
 ) -> None:
     home = make_disk(workspace.home, 1 << 20)
     run = workspace.launch()
     run.wait_step(50)
     filler = home.fill()
-    wait_for("a checkpoint later on", lambda: (workspace.out / "run" / "ckpt_step_160").is_dir())
-    assert run.kind("step")[-1]["step"] < 160, "the log had room after all; nothing was seen"
+    wait_for("a later checkpoint", lambda: (workspace.out / "run" / "ckpt_step_160").is_dir())
+    assert run.kind("step")[-1]["step"] < 160, "the log still had free space, so this tested nothing"
     filler.unlink()
     run.wait_end()
     assert [record["step"] for record in run.kind("step")] == list(range(1, 241))
@@ -156,14 +156,14 @@ def test_a_read_only_state_directory_is_read_and_not_written(
     cut = workspace.launch("-s", "steps=100000", name="cut")
     cut.wait_step(20)
     cut.kill_both()
-    wait_for("all to be gone", lambda: workspace.processes() == [])
+    wait_for("all processes to exit", lambda: workspace.processes() == [])
     home.remount("ro")
     assert [run_dir["phase"] for run_dir in json.loads(workspace.run("ls", "--json").stdout)] == ["cut-off", "finished"]
     assert "step 20/20" in workspace.run("watch", ended.id, "--no-follow").stdout
     for command in (("launch", "-p", "nano", "--name", "new"), ("resume", cut.id), ("rm", ended.id)):
-        told = workspace.run(*command, code=1)
-        assert len(told.stderr.splitlines()) == 1, told.stderr
-        assert "Read-only" in told.stderr or "cannot" in told.stderr
+        done = workspace.run(*command, code=1)
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert "Read-only" in done.stderr or "cannot" in done.stderr
     assert workspace.processes() == []
     home.remount("rw")
     workspace.run("resume", cut.id)
@@ -172,7 +172,7 @@ def test_a_read_only_state_directory_is_read_and_not_written(
     cut.wait_end("stopped")
 
 
-def test_a_run_that_ends_on_a_full_disk_waits_to_tell_its_last_steps(
+def test_a_run_that_ends_on_a_full_disk_waits_to_log_its_last_steps(
     workspace: Workspace, make_disk: MakeDisk, wait_for: WaitFor, reference: Run
 ) -> None:
     home = make_disk(workspace.home, 1 << 20)
@@ -183,7 +183,7 @@ def test_a_run_that_ends_on_a_full_disk_waits_to_tell_its_last_steps(
         "the last checkpoint, on another disk", lambda: (workspace.out / run.run_dir.name / "ckpt_step_240").is_dir()
     )
     assert max(run.losses()) < 240
-    time.sleep(3)  # it has nothing left to do; nothing shows that it waits but that it has not ended
+    time.sleep(3)  # it has nothing left to do; only that it has not ended shows that it waits
     assert run.process("trainer") is not None
     filler.unlink()
     run.wait_end()

@@ -1,4 +1,4 @@
-"""Why a trainer died is found out and said; a run that hangs is told of and can be ended; strangers are left alone."""
+"""Why a trainer exited is logged; a hung run is reported and can be killed; unrelated processes are never signalled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIMIT = "memory.limit_in_bytes" if CGROUP.name == "memory" else "memory.max"
 
 @pytest.fixture
 def cgroup(workspace: Workspace) -> Iterator[Path]:
-    """A cgroup of our own, where the kernel can be made to kill for want of memory."""
+    """A cgroup of our own, in which the kernel can be made to kill for lack of memory."""
     folder = CGROUP / f"mla-tui-{os.getpid()}"
     try:
         folder.mkdir()
@@ -40,25 +40,25 @@ def cgroup(workspace: Workspace) -> Iterator[Path]:
     folder.rmdir()
 
 
-def test_the_kernels_out_of_memory_kill_is_called_that_and_answered_with_a_smaller_micro(
+def test_an_oom_kill_of_the_kernel_is_recognized_and_restarts_with_a_smaller_micro(
     workspace: Workspace, reference: Run, cgroup: Path, wait_for: WaitFor
 ) -> None:
     (cgroup / LIMIT).write_text(str(TOO_LITTLE))
     words = [str(workspace.command), "launch", "-p", "nano", "--name", "run"]
     into_it = f'echo $$ > {cgroup}/cgroup.procs && exec "$@"'
-    told = subprocess.run(
+    done = subprocess.run(
         ["sh", "-c", into_it, "sh", *words], env=workspace.env, cwd=workspace.root, capture_output=True
     )
-    run = workspace.find(told.stdout.decode().strip())
+    run = workspace.find(done.stdout.decode().strip())
     oom = wait_for("the kernel to kill", lambda: run.kind("oom"))[0]
     (cgroup / LIMIT).write_text(str(8 << 30))
     run.wait_end()
     assert (oom["where"], oom["action"]) == ("host", "restart")
-    died = run.kind("exit")[0]
-    assert died["signal"] == "SIGKILL"
-    assert "the limit of its cgroup" in died["why"]
-    lowered = run.kind("edit")[0]
-    assert (lowered["by"], lowered["step"], lowered["changed"]["micro"]) == ("oom", 0, [4, 2])
+    exited = run.kind("exit")[0]
+    assert exited["signal"] == "SIGKILL"
+    assert "the limit of its cgroup" in exited["why"]
+    edit = run.kind("edit")[0]
+    assert (edit["by"], edit["step"], edit["changed"]["micro"]) == ("oom", 0, [4, 2])
     assert run.kind("step")[0]["micro"] == 2
     assert run.kind("exit")[-1]["code"] == 0
     plain, found = reference.losses(), run.losses()
@@ -67,7 +67,7 @@ def test_the_kernels_out_of_memory_kill_is_called_that_and_answered_with_a_small
         assert found[step] == pytest.approx(plain[step], rel=1e-5)
 
 
-def test_a_run_that_hangs_is_said_to_and_can_be_ended(workspace: Workspace, wait_for: WaitFor) -> None:
+def test_a_hung_run_is_reported_and_can_be_killed(workspace: Workspace, wait_for: WaitFor) -> None:
     run = workspace.launch(*LONG)
     run.wait_step(30)
     trainer = run.kill("trainer", signal.SIGSTOP)
@@ -75,7 +75,7 @@ def test_a_run_that_hangs_is_said_to_and_can_be_ended(workspace: Workspace, wait
     assert alert["what"] == "stall"
     assert "no progress for 1" in alert["text"]
     run.kill("trainer", signal.SIGCONT)
-    wait_for("it to be called off", lambda: [r for r in run.kind("log") if "resumes after a stall" in r["text"]])
+    wait_for("the end of the stall", lambda: [r for r in run.kind("log") if "resumes after a stall" in r["text"]])
     assert run.pid("trainer") == trainer
 
     run.kill("trainer", signal.SIGSTOP)
@@ -84,7 +84,7 @@ def test_a_run_that_hangs_is_said_to_and_can_be_ended(workspace: Workspace, wait
     assert run.kind("exit")[-1]["signal"] == "SIGKILL"
 
 
-def test_two_ranks_are_ended_at_once_too(workspace: Workspace, wait_for: WaitFor) -> None:
+def test_two_ranks_are_killed_at_once_too(workspace: Workspace, wait_for: WaitFor) -> None:
     run = workspace.launch(*LONG, "-s", "gpus_per_node=2")
     run.wait_step(3)
     workspace.run("stop", run.id, "--kill")
@@ -92,14 +92,14 @@ def test_two_ranks_are_ended_at_once_too(workspace: Workspace, wait_for: WaitFor
     wait_for("the end of both ranks", lambda: workspace.processes() == [])
 
 
-def test_a_stranger_with_a_dead_trainers_pid_is_never_signalled(workspace: Workspace) -> None:
-    """Pids are used again; whoever has ours now must neither be adopted nor killed."""
+def test_another_process_with_a_dead_trainers_pid_is_never_signalled(workspace: Workspace) -> None:
+    """Pids are reused. The process that has ours now must be neither adopted nor killed."""
     run = workspace.launch(*LONG)
     run.wait_step(3)
     run.kill_both()
-    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    unrelated = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
-        forged = {**process_identity(stranger.pid), "attempt": 1}
+        forged = {**process_identity(unrelated.pid), "attempt": 1}
         forged["start_ticks"] -= 1
         write_json(run.run_dir.trainer_identity_path, forged)
         write_json(
@@ -107,24 +107,24 @@ def test_a_stranger_with_a_dead_trainers_pid_is_never_signalled(workspace: Works
         )
         assert run.status()["phase"] == "cut-off"
         assert run.status()["trainer"]["alive"] is False
-        workspace.run("checkpoint", run.id)  # revives it
+        workspace.run("checkpoint", run.id)  # starts a supervisor
         run.wait_step(1, attempt=2)
         workspace.run("stop", run.id, "--kill")
         run.wait_end("stopped")
-        assert stranger.poll() is None
+        assert unrelated.poll() is None
     finally:
-        stranger.kill()
-        stranger.wait()
+        unrelated.kill()
+        unrelated.wait()
 
 
-def test_of_supervisors_raced_one_stays(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
+def test_of_competing_supervisors_one_remains(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
     run = workspace.launch("-s", "steps=600", "-s", "save_every=0", "-s", "val_every=0")
     run.wait_step(3)
     run.kill_both()
     argv = [sys.executable, "-m", "engine.runs.supervisor", str(run.run_dir.path)]
     racers = [subprocess.Popen(argv, env=workspace.env, cwd=run.run_dir.path) for _ in range(8)]
     run.wait_step(1, attempt=2)
-    wait_for("the losers to leave", lambda: sum(racer.poll() is None for racer in racers) == 1)
+    wait_for("the other supervisors to exit", lambda: sum(racer.poll() is None for racer in racers) == 1)
     assert is_locked(run.run_dir.supervisor_lock)
     run.wait_end()
     assert [racer.wait(30) for racer in racers] == [0] * 8
@@ -133,10 +133,10 @@ def test_of_supervisors_raced_one_stays(workspace: Workspace, reference: Run, wa
     assert len(run.kind("start")) == 2
 
 
-def test_an_upgrade_under_a_living_run_is_said(workspace: Workspace, wait_for: WaitFor) -> None:
+def test_an_upgrade_during_a_run_is_reported(workspace: Workspace, wait_for: WaitFor) -> None:
     run = workspace.launch(*LONG)
     run.wait_step(3)
-    run.kill("trainer", signal.SIGSTOP)  # it must not revive a supervisor before its state is changed
+    run.kill("trainer", signal.SIGSTOP)  # it must not start a supervisor before the state is changed
     run.kill("supervisor")
     write_json(run.run_dir.state_path, {**read_json(run.run_dir.state_path), "version": "0.0.9"})
     run.kill("trainer", signal.SIGCONT)
@@ -145,13 +145,13 @@ def test_an_upgrade_under_a_living_run_is_said(workspace: Workspace, wait_for: W
 
 
 def test_lingering_users_get_scopes(workspace: Workspace, tmp_path: Path) -> None:
-    """systemd is played by two scripts: it does not run here."""
+    """Two scripts stand for systemd, which does not run here."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    said = tmp_path / "said"
+    calls = tmp_path / "calls"
     scripts = {
         "loginctl": "echo yes",
-        "systemd-run": f'echo "$@" >> {said}\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"',
+        "systemd-run": f'echo "$@" >> {calls}\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"',
     }
     for name, body in scripts.items():
         (folder / name).write_text(f"#!/bin/sh\n{body}\n")
@@ -159,7 +159,7 @@ def test_lingering_users_get_scopes(workspace: Workspace, tmp_path: Path) -> Non
     workspace.env.update(PATH=f"{folder}:{workspace.env['PATH']}", XDG_RUNTIME_DIR=str(tmp_path))
     run = workspace.launch("-s", "steps=20")
     run.wait_end()
-    units = [word for word in said.read_text().split() if word.startswith("--unit")]
+    units = [word for word in calls.read_text().split() if word.startswith("--unit")]
     assert [unit.rpartition("-")[0] for unit in units] == [
         f"--unit=mla-tui-{run.id}-supervisor",
         f"--unit=mla-tui-{run.id}-trainer",

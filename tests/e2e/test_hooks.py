@@ -1,4 +1,4 @@
-"""Hooks of real runs: told of the end before the supervisor leaves, whatever dies meanwhile."""
+"""Hooks of real runs: the last one runs before the supervisor exits, whatever is killed meanwhile."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ def hook(workspace: Workspace, **commands: str) -> Path:
     return path
 
 
-def told(path: Path) -> list[dict[str, Any]]:
+def received(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_the_end_of_a_run_is_told_before_its_supervisor_leaves(workspace: Workspace) -> None:
-    out = workspace.root / "told"
-    hook(workspace, finished=f"sleep 0.3; cat >> {out}; echo told me")
+def test_the_finished_hook_runs_before_the_supervisor_exits(workspace: Workspace) -> None:
+    out = workspace.root / "received"
+    hook(workspace, finished=f"sleep 0.3; cat >> {out}; echo hook output")
     run = workspace.launch("-s", "steps=20")
     run.wait_end()
-    (record,) = told(out)
+    (record,) = received(out)
     assert (record["run"], record["name"], record["phase"]) == (run.id, "run", "finished")
-    assert "told me" in run.run_dir.console_path.read_text()
+    assert "hook output" in run.run_dir.console_path.read_text()
     assert run.run_dir.state()["hooks_at"] > record["at"]
-    # Nothing is due, so whoever looks again starts nothing.
+    # Nothing is pending, so these start nothing.
     workspace.run("watch", run.id)
     workspace.run("resume", "--cut-off")
     assert workspace.processes() == []
-    assert len(told(out)) == 1
+    assert len(received(out)) == 1
 
 
-def test_a_supervisor_killed_within_a_hook_leaves_it_to_the_next(workspace: Workspace, wait_for: WaitFor) -> None:
-    began, out = workspace.root / "began", workspace.root / "told"
-    hook(workspace, finished=f"echo >> {began}; [ $(wc -l < {began}) -gt 1 ] || sleep 600; cat >> {out}")
+def test_the_hook_of_a_killed_supervisor_is_run_by_the_next(workspace: Workspace, wait_for: WaitFor) -> None:
+    started, out = workspace.root / "started", workspace.root / "received"
+    hook(workspace, finished=f"echo >> {started}; [ $(wc -l < {started}) -gt 1 ] || sleep 600; cat >> {out}")
     run = workspace.launch("-s", "steps=20")
-    wait_for("the hook", began.exists)
+    wait_for("the hook", started.exists)
     run.kill("supervisor")
-    for process in workspace.processes():  # the hook that nobody waits for any more
+    for process in workspace.processes():  # the hook of the killed supervisor
         process.kill()
-    assert told(out) == []
+    assert received(out) == []
     workspace.run("watch", run.id)
-    wait_for("the hook again", lambda: told(out))
+    wait_for("the hook again", lambda: received(out))
     run.wait_end()
-    assert [record["phase"] for record in told(out)] == ["finished"]
+    assert [record["phase"] for record in received(out)] == ["finished"]
     assert len(run.kind("start")) == 1
 
 
-def test_a_mistake_in_the_hooks_is_told_before_anything_is_created(workspace: Workspace) -> None:
+def test_a_mistake_in_the_hooks_is_refused_before_anything_is_created(workspace: Workspace) -> None:
     path = hook(workspace, finishd="true")
     workspace.assert_refused(
         "launch", "-p", "nano", code=2, message=f"{path}: on_event.finishd: unknown event; did you mean finished"

@@ -1,4 +1,4 @@
-"""App, supervisor and trainer killed at random moments of a run: nothing of it may show in what it computes or logs."""
+"""Kills client, supervisor and trainer at random moments; results and log must not show it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def test_random_kills_leave_no_trace(workspace: Workspace, reference: Run) -> No
 def test_two_hundred_random_kills_leave_no_trace(make_workspace: MakeWorkspace) -> None:
     steps = 12_000
     longer = ("-s", f"steps={steps}", "-s", "save_every=100", "-s", "val_every=1000")
-    calm = make_workspace().launch(*longer)
-    calm.wait_end(timeout=600)
+    undisturbed = make_workspace().launch(*longer)
+    undisturbed.wait_end(timeout=600)
     workspace = make_workspace()
     run = workspace.launch(*longer)
-    disturb(workspace, run, calm.losses(), kills=200)
-    assert run.weights(steps) == calm.weights(steps)
+    disturb(workspace, run, undisturbed.losses(), kills=200)
+    assert run.weights(steps) == undisturbed.weights(steps)
 
 
 def disturb(workspace: Workspace, run: Run, expected: dict[int, float], kills: int) -> None:
-    """Kill ``kills`` times while ``run`` goes on, then hold its log against the ``expected`` losses."""
+    """Kill ``kills`` times while ``run`` trains, then compare its log with the ``expected`` losses."""
     seed = int(os.environ.get("MLA_TUI_SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"MLA_TUI_SEED={seed}")
     draw = random.Random(seed)
@@ -44,9 +44,9 @@ def disturb(workspace: Workspace, run: Run, expected: dict[int, float], kills: i
     for moment in moments:
         while not run.reaches(moment):
             phase = run.status()["phase"]
-            if phase == "cut-off":  # supervisor and trainer at nearly the same time: somebody must ask
+            if phase == "cut-off":  # supervisor and trainer were killed at nearly the same time
                 workspace.run("resume", run.id)
-            elif phase == "finished":  # within the second in which the trainer would have missed its supervisor
+            elif phase == "finished":  # before the trainer noticed that its supervisor was gone
                 break
         role = draw.choice(ROLES)
         time.sleep(draw.random() * 0.05)  # anywhere within a step, a save or a restart
@@ -54,17 +54,17 @@ def disturb(workspace: Workspace, run: Run, expected: dict[int, float], kills: i
             client.kill()
             client.communicate()
             client = workspace.start("watch", run.id, "--json")
-        elif who := run.process(role):  # it may be gone already, and another on its way
-            os.kill(who["pid"], 9)
+        elif process := run.process(role):  # it may be gone already, and another starting
+            os.kill(process["pid"], 9)
         killed[role] += 1
     print(f"killed {killed}, {run.run_dir.state().get('attempt')} attempts")
     workspace.run("watch", run.id)
     run.wait_end()
     out, _ = client.communicate(timeout=60)
 
-    assert run.losses() == expected  # every step's record, of the latest attempt, to the last bit
+    assert run.losses() == expected  # every step of the latest attempt, bit for bit
     lines = run.run_dir.log_path.read_bytes().splitlines(keepends=True)
-    assert [line for line in lines if line.strip() and parse(line) is None] == []  # none torn, none within another
+    assert [line for line in lines if line.strip() and parse(line) is None] == []  # none torn or interleaved
     ends = [record["attempt"] for record in run.kind("exit")]
-    assert ends == list(range(1, len(ends) + 1))  # every attempt has one end
+    assert ends == list(range(1, len(ends) + 1))  # every attempt has one exit record
     assert out.splitlines()[-1] != ""

@@ -1,4 +1,4 @@
-"""What a run costs beside its training: figures that do not depend on how fast the machine is."""
+"""What a run costs beside its training, in figures that do not depend on the speed of the machine."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def test_the_supervisor_stays_small(workspace: Workspace, wait_for: WaitFor) -> 
     for reader in readers:
         reader.kill()
         reader.communicate()
-    # Every reader costs a connection and an open log, and both go with it.
+    # Every reader costs a connection and an open log; both are closed with it.
     assert before[0] == supervisor
     wait_for("the readers' files to be closed", lambda: open_files(supervisor) <= before[1] + 1)
 
 
 @pytest.mark.parametrize("command", [("ls", "--json"), ("status", "latest"), ("launch", "--dry-run", "-p", "nano")])
-def test_a_look_needs_no_torch(reference: Run, command: str) -> None:
-    """Torch alone takes seconds to load; only what trains or samples may ask for it."""
+def test_commands_that_only_read_import_no_torch(reference: Run, command: str) -> None:
+    """Torch alone takes seconds to import; only training and sampling may import it."""
     program = (
         "import sys; from tui.cli.main import main; code = main(sys.argv[1:]);"
         "print(*[m for m in ('torch', 'textual', 'mlx', 'deepspeed') if m in sys.modules], file=sys.stderr);"
@@ -52,11 +52,11 @@ def test_a_look_needs_no_torch(reference: Run, command: str) -> None:
     )
     workspace = reference.workspace
     argv = [sys.executable, "-c", program, *command]
-    told = subprocess.run(argv, env=workspace.env, cwd=workspace.root, capture_output=True, text=True, timeout=90)
-    assert (told.returncode, told.stderr.strip()) == (0, "")
+    done = subprocess.run(argv, env=workspace.env, cwd=workspace.root, capture_output=True, text=True, timeout=90)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
 
 
-def test_a_run_leaves_nothing_open_to_others(reference: Run) -> None:
+def test_other_users_can_read_nothing_of_a_run(reference: Run) -> None:
     home = reference.workspace.home
     for folder in (home, home / "runs", reference.run_dir.path):
         assert folder.stat().st_mode & 0o077 == 0

@@ -1,4 +1,4 @@
-"""A living run whose log socket is attacked, crowded, taken away or not answered: the run does not notice."""
+"""An active run whose log socket is attacked, overloaded, deleted or not answered; the run is unaffected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEPS = 100_000
 
 @pytest.fixture(scope="module")
 def run(make_workspace: MakeWorkspace) -> Run:
-    """One run for all of these: each leaves it well."""
+    """One run for all of these tests; each leaves it healthy."""
     run = make_workspace().launch("-s", f"steps={STEPS}", "-s", "val_every=0", "-s", "save_every=20")
     run.wait_step(25)
     return run
@@ -33,8 +33,8 @@ def rss(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def assert_well(run: Run, pid: int) -> None:
-    """The same supervisor answers, and what is done now reaches a client."""
+def assert_healthy(run: Run, pid: int) -> None:
+    """Assert that the same supervisor answers and that a client receives new records."""
     assert run.pid("supervisor") == pid
     client = Attacker(run.run_dir.socket_path)
     at = client.hello()["at"]
@@ -46,27 +46,27 @@ def assert_well(run: Run, pid: int) -> None:
 
 def flood(run: Run, count: int) -> None:
     pid, seed = run.pid("supervisor"), random.SystemRandom().randrange(1 << 32)
-    fuzz(run.run_dir.socket_path, 200, random.Random(seed))  # what a first time costs
+    fuzz(run.run_dir.socket_path, 200, random.Random(seed))  # allocates what only the first requests need
     before, attempt = rss(pid), run.status()["attempt"]
     print(f"seed {seed}, supervisor {before / 1e6:.1f} MB before")
     fuzz(run.run_dir.socket_path, count, random.Random(seed))
     print(f"{rss(pid) / 1e6:.1f} MB after {count} requests")
-    assert_well(run, pid)
+    assert_healthy(run, pid)
     assert rss(pid) < before + (16 << 20), f"seed {seed}"
     assert run.status()["attempt"] == attempt
 
 
-def test_fuzzed_requests_hurt_nobody(run: Run) -> None:
+def test_fuzzed_requests_do_no_harm(run: Run) -> None:
     flood(run, 2000)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(1200)
-def test_a_hundred_thousand_fuzzed_requests_hurt_nobody(run: Run) -> None:
+def test_a_hundred_thousand_fuzzed_requests_do_no_harm(run: Run) -> None:
     flood(run, 100_000)
 
 
-def test_at_the_limit_of_open_files_the_run_is_still_looked_after(run: Run, wait_for: WaitFor) -> None:
+def test_at_the_limit_of_open_files_the_run_is_still_supervised(run: Run, wait_for: WaitFor) -> None:
     pid = run.pid("supervisor")
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (64, hard))
@@ -85,13 +85,13 @@ def test_at_the_limit_of_open_files_the_run_is_still_looked_after(run: Run, wait
     run.wait_step(1, attempt)
     wait_for("the state to be saved", lambda: run.run_dir.state().get("attempt") == attempt)
     assert run.pid("supervisor") == pid
-    watch = run.workspace.start("watch", run.id, "--json")  # no room: it reads the files
+    watch = run.workspace.start("watch", run.id, "--json")  # no connection is left: it reads the files
     assert json.loads(output(watch).readline())["at"] == 0
     watch.kill()
     watch.communicate()
     for client in [*clients, *refused]:
         client.close()
-    wait_for("room again", lambda: _answers(run))
+    wait_for("a free connection", lambda: _answers(run))
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
@@ -105,7 +105,7 @@ def _answers(run: Run) -> bool:
     return True
 
 
-def test_the_sockets_file_is_made_again_when_it_is_deleted(run: Run, wait_for: WaitFor) -> None:
+def test_the_socket_is_created_again_when_its_file_is_deleted(run: Run, wait_for: WaitFor) -> None:
     pid = run.pid("supervisor")
     staying = Attacker(run.run_dir.socket_path)
     run.run_dir.socket_path.unlink()
@@ -114,26 +114,26 @@ def test_the_sockets_file_is_made_again_when_it_is_deleted(run: Run, wait_for: W
     run.run_dir.socket_path.unlink()
     run.run_dir.socket_path.write_text("not a socket")
     wait_for("the socket", lambda: _answers(run))
-    assert_well(run, pid)
+    assert_healthy(run, pid)
     staying.close()
 
 
-def test_a_supervisor_that_does_not_answer_is_gone_around(run: Run, wait_for: WaitFor) -> None:
+def test_a_supervisor_that_does_not_answer_is_bypassed(run: Run, wait_for: WaitFor) -> None:
     watch = run.workspace.start("watch", run.id, "--json")
     pid = run.pid("supervisor")
     seen = json.loads(output(watch).readline())
     os.kill(pid, signal.SIGSTOP)
     try:
         step = run.kind("step")[-1]["step"] + 1
-        while seen.get("step", 0) <= step:  # it goes on from the files
+        while seen.get("step", 0) <= step:  # it continues from the files
             seen = json.loads(output(watch).readline())
         run.workspace.run("pause", run.id)
         assert run.phase() == "paused"
         run.workspace.run("resume", run.id)
     finally:
         os.kill(pid, signal.SIGCONT)
-    # What lay in its socket is the same command, and is not carried out again.
-    assert_well(run, pid)
+    # The request waiting in its socket has the same id, so it is not executed again.
+    assert_healthy(run, pid)
     run.wait_step(run.kind("step")[-1]["step"] + 3)
     paused = [r for r in run.kind("state") if r["phase"] == "paused"]
     assert len(paused) == 1
@@ -143,50 +143,50 @@ def test_a_supervisor_that_does_not_answer_is_gone_around(run: Run, wait_for: Wa
     watch.communicate()
 
 
-STRANGER = """
+OTHER_USER = """
 import os, socket, sys
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-path, said = sys.argv[1], []
+path, seen = sys.argv[1], []
 for name in ("events.jsonl", "commands.jsonl", "state.json", "history.bin", "console.log"):
     try:
         open(os.path.join(os.path.dirname(path), name)).read()
-        said.append(name)
+        seen.append(name)
     except OSError:
         pass
 s = socket.socket(socket.AF_UNIX); s.settimeout(20)
 try:
     s.connect(path)
     s.sendall(b'{"id":1,"method":"hello"}\\n')
-    said.append(repr(s.recv(100)))
+    seen.append(repr(s.recv(100)))
 except (PermissionError, ConnectionError) as error:
-    said.append(type(error).__name__)
-print(*said)
+    seen.append(type(error).__name__)
+print(*seen)
 """
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_can_neither_read_nor_connect(run: Run) -> None:
-    def stranger() -> str:
-        argv = [sys.executable, "-c", STRANGER, str(run.run_dir.socket_path)]
+    def as_other_user() -> str:
+        argv = [sys.executable, "-c", OTHER_USER, str(run.run_dir.socket_path)]
         return subprocess.run(argv, cwd="/", capture_output=True, text=True, check=True).stdout.strip()
 
     folders = [*run.run_dir.path.parents][: len(run.run_dir.path.parts) - len(run.workspace.root.parts)]
     for folder in run.workspace.root.parents:
         if folder.stat().st_uid == os.geteuid() and folder != Path("/") and not folder.stat().st_mode & 0o001:
-            os.chmod(folder, 0o711)  # the test's own folders, so that only the home's walls are tried
+            os.chmod(folder, 0o711)  # the test's own folders, so that only the home's permissions count
     run.workspace.root.chmod(0o711)
-    assert stranger() == "PermissionError"
+    assert as_other_user() == "PermissionError"
     assert run.run_dir.socket_path.stat().st_mode & 0o777 == 0o600
-    for folder in (*folders, run.run_dir.path):  # the walls down, the door ajar: the supervisor itself looks who comes
+    for folder in (*folders, run.run_dir.path):  # permissions open: now the supervisor itself must check the user
         os.chmod(folder, 0o711)
     os.chmod(run.run_dir.socket_path, 0o666)
-    said = stranger().split()
-    assert set(said[:-1]) <= {"console.log"}
-    assert said[-1] in ("b''", "ConnectionResetError", "BrokenPipeError")
-    assert_well(run, run.pid("supervisor"))
+    seen = as_other_user().split()
+    assert set(seen[:-1]) <= {"console.log"}
+    assert seen[-1] in ("b''", "ConnectionResetError", "BrokenPipeError")
+    assert_healthy(run, run.pid("supervisor"))
 
 
-def test_fifty_clients_of_which_ten_never_read_cost_little(run: Run) -> None:
+def test_fifty_clients_of_which_ten_never_read_cost_little_memory(run: Run) -> None:
     pid = run.pid("supervisor")
     with open(run.run_dir.log_path, "ab") as log:  # more than a socket and a buffer hold
         line = json.dumps({"t": 1.0, "kind": "log", "attempt": 1, "text": "x" * 500}).encode() + b"\n"
@@ -203,7 +203,7 @@ def test_fifty_clients_of_which_ten_never_read_cost_little(run: Run) -> None:
     for client in clients[:36]:
         for _ in range(2000):
             client.line()
-    assert_well(run, pid)
+    assert_healthy(run, pid)
     assert rss(pid) < before + (16 << 20)
     for watcher in watchers:
         watcher.kill()

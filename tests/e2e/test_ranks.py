@@ -1,4 +1,4 @@
-"""Runs of several ranks, and the commands that launchers know: torchrun, deepspeed."""
+"""Runs of several ranks, and train.py started directly by torchrun and deepspeed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_two_ranks_are_edited_and_one_of_them_killed(workspace: Workspace, refer
     assert found[240] == pytest.approx(plain[240], rel=0.02)
 
 
-def test_a_job_by_deepspeeds_runner(workspace: Workspace, reference: Run) -> None:
+def test_a_run_started_by_deepspeeds_runner(workspace: Workspace, reference: Run) -> None:
     run = workspace.launch(*TWO, "--backend", "deepspeed", "-s", "launcher=deepspeed", "-s", "steps=20")
     run.wait_step(3)
     assert sum("deepspeed.launcher.launch" in p.cmdline() for p in workspace.processes()) == 1
@@ -53,7 +53,7 @@ def test_a_job_by_deepspeeds_runner(workspace: Workspace, reference: Run) -> Non
 
 
 @LONG
-def test_a_run_stops_and_goes_on_with_another_number_of_ranks(workspace: Workspace, reference: Run) -> None:
+def test_a_run_resumes_with_another_number_of_ranks(workspace: Workspace, reference: Run) -> None:
     run = workspace.launch("--backend", "deepspeed", *TWO, name="two")
     run.wait_step(30)
     workspace.run("stop", run.id)
@@ -67,15 +67,15 @@ def test_a_run_stops_and_goes_on_with_another_number_of_ranks(workspace: Workspa
         assert found[step] == pytest.approx(plain[step], rel=1e-3)
 
 
-def test_ranks_that_have_not_met_can_be_stopped(workspace: Workspace, wait_for: WaitFor) -> None:
+def test_a_run_can_be_stopped_before_its_ranks_have_connected(workspace: Workspace, wait_for: WaitFor) -> None:
     run = workspace.launch("-s", "nodes=2", "-s", "hosts=localhost,127.0.0.2", "-s", f"port={free_port()}")
-    wait_for("its launcher", lambda: [p for p in workspace.processes() if "torch.distributed.run" in p.cmdline()])
+    wait_for("the launcher", lambda: [p for p in workspace.processes() if "torch.distributed.run" in p.cmdline()])
     workspace.run("stop", run.id)
     run.wait_end("stopped")
-    wait_for("the end of everything", lambda: not workspace.processes())
+    wait_for("the end of all processes", lambda: not workspace.processes())
 
 
-# -- the seed's own commands, in a folder laid out as it was
+# -- train.py by its own commands, in a folder of its own
 
 
 class Folder:
@@ -112,28 +112,28 @@ def seed(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
-def test_the_deepspeed_command_word_for_word(seed: Folder) -> None:
-    told = seed("deepspeed --num_gpus=1 train.py --backend deepspeed -s steps=2 -s val_every=0 -s keep=9")
-    assert "checkpoint of step 2" in told and (seed.folder / "models" / "ckpt_step_2").is_dir()
-    told = seed("deepspeed --num_gpus=1 train.py --backend deepspeed --resume models/ckpt_step_2 -s steps=4")
-    assert "from the checkpoint of step 2" in told and "step 4/4" in told
-    told = seed("deepspeed --num_gpus=1 train.py --backend deepspeed --resume models/ckpt_step_5000", code=1)
-    assert "models/ckpt_step_5000: no such checkpoint" in told and "Traceback" not in told
+def test_the_deepspeed_command_of_the_readme(seed: Folder) -> None:
+    out = seed("deepspeed --num_gpus=1 train.py --backend deepspeed -s steps=2 -s val_every=0 -s keep=9")
+    assert "checkpoint of step 2" in out and (seed.folder / "models" / "ckpt_step_2").is_dir()
+    out = seed("deepspeed --num_gpus=1 train.py --backend deepspeed --resume models/ckpt_step_2 -s steps=4")
+    assert "from the checkpoint of step 2" in out and "step 4/4" in out
+    out = seed("deepspeed --num_gpus=1 train.py --backend deepspeed --resume models/ckpt_step_5000", code=1)
+    assert "models/ckpt_step_5000: no such checkpoint" in out and "Traceback" not in out
 
 
 @LONG
-def test_torchrun_word_for_word(seed: Folder) -> None:
-    told = seed("torchrun --nproc-per-node=2 train.py --backend deepspeed -s steps=2 -s val_every=0")
-    assert told.count("step 2/2") == 1  # one rank speaks
-    told = seed("torchrun --nproc-per-node=2 train.py --backend deepspeed --resume latest -s steps=4 -s val_every=0")
-    assert "from the checkpoint of step 2" in told and "step 4/4" in told
+def test_the_torchrun_command_of_the_readme(seed: Folder) -> None:
+    out = seed("torchrun --nproc-per-node=2 train.py --backend deepspeed -s steps=2 -s val_every=0")
+    assert out.count("step 2/2") == 1  # only one rank prints
+    out = seed("torchrun --nproc-per-node=2 train.py --backend deepspeed --resume latest -s steps=4 -s val_every=0")
+    assert "from the checkpoint of step 2" in out and "step 4/4" in out
 
 
-def test_a_mistake_is_told_by_one_rank(seed: Folder) -> None:
-    told = seed("torchrun --nproc-per-node=2 train.py --backend torch -s context=1000000", code=1)
-    assert told.count("mla-tui: ") == 1 and "is longer than a shard" in told
-    told = seed("torchrun --nproc-per-node=3 train.py", code=1)
-    assert "3 ranks do not divide the 8 sequences of a step" in told
+def test_a_mistake_is_reported_by_one_rank(seed: Folder) -> None:
+    out = seed("torchrun --nproc-per-node=2 train.py --backend torch -s context=1000000", code=1)
+    assert out.count("mla-tui: ") == 1 and "is longer than a shard" in out
+    out = seed("torchrun --nproc-per-node=3 train.py", code=1)
+    assert "3 ranks do not divide the 8 sequences of a step" in out
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""Whatever is killed, and whenever: the run goes on, and what it computes is what it would have computed."""
+"""Whatever process is killed, and whenever: the run continues and computes the same."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ STEPS = 240
 
 
 def assert_same_run(run: Run, reference: Run) -> None:
-    """Loss for loss and byte for byte."""
+    """Assert equal losses and equal weights, bit for bit."""
     assert run.losses() == reference.losses()
     assert run.weights() == reference.weights()
 
 
 def replaced(run: Run, dead: int) -> bool:
-    """Whether a supervisor other than ``dead`` lives."""
+    """Whether a supervisor other than ``dead`` is alive."""
     return bool((run.process("supervisor") or {"pid": dead})["pid"] != dead)
 
 
-def each_step_once(run: Run) -> list[int]:
+def assert_each_step_once(run: Run) -> list[int]:
     steps = [record["step"] for record in run.kind("step")]
     assert steps == list(range(1, len(steps) + 1))
     return steps
 
 
-def test_a_killed_trainer_goes_on_from_its_checkpoint(workspace: Workspace, reference: Run) -> None:
+def test_a_killed_trainer_resumes_from_its_checkpoint(workspace: Workspace, reference: Run) -> None:
     step = random.SystemRandom().randint(5, STEPS - 20)
     print(f"kill at step {step}")
     run = workspace.launch()
@@ -44,9 +44,9 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(workspace: Workspace, refe
     assert_same_run(run, reference)
     assert status["trainer"]["pid"] != killed
     assert status["attempt"] == 2
-    died, finished = run.kind("exit")
-    assert (died["signal"], died["attempt"]) == ("SIGKILL", 1)
-    assert "SIGKILL" in died["why"]
+    killed_exit, finished = run.kind("exit")
+    assert (killed_exit["signal"], killed_exit["attempt"]) == ("SIGKILL", 1)
+    assert "SIGKILL" in killed_exit["why"]
     assert (finished["code"], finished["attempt"]) == (0, 2)
     first, second = run.kind("start")
     last_saved = max((c["step"] for c in run.kind("checkpoint") if c["attempt"] == 1), default=None)
@@ -56,7 +56,7 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(workspace: Workspace, refe
 
 
 @pytest.mark.faults
-def test_a_trainer_killed_again_and_again_still_arrives(workspace: Workspace, reference: Run) -> None:
+def test_a_trainer_killed_repeatedly_still_finishes(workspace: Workspace, reference: Run) -> None:
     run = workspace.launch()
     for attempt, step in ((1, 60), (2, 110)):
         run.wait_step(step, attempt)
@@ -65,24 +65,22 @@ def test_a_trainer_killed_again_and_again_still_arrives(workspace: Workspace, re
     assert_same_run(run, reference)
 
 
-def test_a_supervisor_killed_again_and_again_is_replaced(
-    workspace: Workspace, reference: Run, wait_for: WaitFor
-) -> None:
+def test_a_supervisor_killed_repeatedly_is_replaced(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
     run = workspace.launch("-s", "steps=1200", "-s", "save_every=0", "-s", "val_every=0")
     trainer = run.pid("trainer")
     for step in (30, 200, 350):
         run.wait_step(step)
         dead = run.kill("supervisor")
-        # The trainer itself calls for another one; nobody asks for it here.
+        # The trainer itself starts another one; no client asks for it here.
         wait_for("another supervisor", partial(replaced, run, dead))
         assert run.pid("trainer") == trainer
     status = run.wait_end()
-    assert len(each_step_once(run)) == 1200
+    assert len(assert_each_step_once(run)) == 1200
     assert (status["attempt"], status["step"]) == (1, 1200)
     assert [record["code"] for record in run.kind("exit")] == [0]
 
 
-def test_a_watcher_is_told_when_both_are_gone(workspace: Workspace) -> None:
+def test_watch_reports_when_both_are_gone(workspace: Workspace) -> None:
     run = workspace.launch("-s", "steps=100000", "-s", "save_every=0")
     run.wait_step(20)
     watch = workspace.start("watch", run.id)
@@ -94,22 +92,22 @@ def test_a_watcher_is_told_when_both_are_gone(workspace: Workspace) -> None:
 
 
 def test_a_supervisor_killed_at_once_loses_nothing(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
-    """Between a run's creation and its first step there is no trainer that could call for help at every moment."""
+    """Before a run's first step there may be no trainer that could start another supervisor."""
     run = workspace.launch()
     run.kill("supervisor")
-    with_help = workspace.start("watch", run.id, "--json")
-    out, err = with_help.communicate(timeout=90)
-    assert with_help.returncode == 0, err
+    watch = workspace.start("watch", run.id, "--json")
+    out, err = watch.communicate(timeout=90)
+    assert watch.returncode == 0, err
     run.wait_end()
     assert_same_run(run, reference)
     assert len([line for line in out.splitlines() if json.loads(line)["kind"] == "step"]) == STEPS
 
 
-def test_looking_starts_nothing(workspace: Workspace, wait_for: WaitFor) -> None:
+def test_reading_a_run_starts_nothing(workspace: Workspace, wait_for: WaitFor) -> None:
     run = workspace.launch("-s", "steps=100000", "-s", "save_every=0")
     run.wait_step(20)
     trainer = run.pid("trainer")
-    os.kill(trainer, signal.SIGSTOP)  # so that it cannot call for another supervisor itself
+    os.kill(trainer, signal.SIGSTOP)  # so that it cannot start another supervisor itself
     run.kill("supervisor")
     for _ in range(3):
         status = run.status()
@@ -124,7 +122,7 @@ def test_looking_starts_nothing(workspace: Workspace, wait_for: WaitFor) -> None
 
 
 @pytest.mark.parametrize("reviver", ["watch", "checkpoint"])
-def test_a_run_that_lost_both_is_cut_off_until_somebody_asks(
+def test_a_run_that_lost_both_is_cut_off_until_a_command_needs_it(
     workspace: Workspace, reference: Run, reviver: str
 ) -> None:
     run = workspace.launch()
@@ -144,7 +142,7 @@ def test_a_run_that_lost_both_is_cut_off_until_somebody_asks(
     assert "cause unknown" in run.kind("exit")[0]["why"]
 
 
-def test_a_damaged_checkpoint_costs_the_steps_behind_the_one_before(workspace: Workspace) -> None:
+def test_a_damaged_checkpoint_costs_the_steps_since_the_previous_one(workspace: Workspace) -> None:
     run = workspace.launch("-s", "save_every=0", "-s", "steps=600")
     for step in (10, 30):
         run.wait_step(step)
@@ -165,17 +163,17 @@ def test_a_damaged_checkpoint_costs_the_steps_behind_the_one_before(workspace: W
     assert {n: before[n] for n in repeated} == {n: after[n] for n in repeated}
 
 
-def test_sigterm_while_the_trainer_still_starts_is_a_stop(workspace: Workspace, wait_for: WaitFor) -> None:
+def test_sigterm_while_the_trainer_starts_is_a_stop(workspace: Workspace, wait_for: WaitFor) -> None:
     run = workspace.launch()
-    wait_for("the trainer's name", lambda: run.run_dir.trainer_identity_path.exists())
+    wait_for("the trainer's identity", lambda: run.run_dir.trainer_identity_path.exists())
     run.kill("trainer", signal.SIGTERM)
     assert run.kind("step") == []
     run.wait_end("stopped")
     assert len(run.kind("start")) == 1
 
 
-def test_sigterm_to_both_is_the_machine_going_down(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
-    """A shutdown tells every process to end. The trainer saves, and the run is not over: it was cut off."""
+def test_sigterm_to_both_is_a_shutdown_of_the_machine(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
+    """A shutdown sends SIGTERM to every process. The trainer saves, and the run is cut off, not ended."""
     run = workspace.launch()
     run.wait_step(60)
     for role in ("supervisor", "trainer"):
@@ -200,29 +198,29 @@ def test_sigterm_to_a_supervisor_alone_costs_nothing(workspace: Workspace, refer
     assert [start["resumed_from"] for start in run.kind("start")] == [None]
 
 
-def test_a_paused_run_comes_back_paused(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
+def test_a_paused_run_restarts_paused(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
     run = workspace.launch()
     run.wait_step(50)
     workspace.run("pause", run.id)
     run.kill("trainer")
     wait_for(
-        "the pause of another attempt",
+        "the second attempt to pause",
         lambda: [s for s in run.kind("state") if s["attempt"] == 2][-1:] and run.phase() == "paused",
     )
-    wait_for("the reason of it", lambda: "was paused when" in run.status()["reason"])
+    wait_for("the reason", lambda: "was paused when" in run.status()["reason"])
     run.kill("trainer")
-    wait_for("the third", lambda: len(run.kind("start")) == 3 and run.phase() == "paused")
+    wait_for("the third attempt", lambda: len(run.kind("start")) == 3 and run.phase() == "paused")
     assert run.kind("step")[-1]["attempt"] == 1
     assert "running" in workspace.run("resume", run.id).stderr
     run.wait_step(90)
-    run.kill("trainer")  # resumed is resumed
+    run.kill("trainer")  # once resumed, it stays resumed
     run.wait_end()
     assert_same_run(run, reference)
 
 
 @pytest.mark.parametrize("when", ["paused", "validating", "saving"])
-def test_sigterm_twice_whatever_the_trainer_is_at(workspace: Workspace, wait_for: WaitFor, when: str) -> None:
-    """Checkpoint, then end: the second one changes nothing."""
+def test_sigterm_twice_whatever_the_trainer_is_doing(workspace: Workspace, wait_for: WaitFor, when: str) -> None:
+    """Checkpoint, then exit: the second signal changes nothing."""
     run = workspace.launch("-s", "steps=100000", "-s", "save_every=3", "-s", "keep=1", "-s", "val_every=3")
     run.wait_step(20)
     if when == "paused":

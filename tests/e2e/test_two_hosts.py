@@ -1,4 +1,4 @@
-"""A run over two machines: network namespaces of this one, joined by a cable."""
+"""A run on two hosts: network namespaces of this machine, joined by a virtual cable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ip(*words: str) -> None:
 
 @pytest.fixture
 def two_hosts() -> Iterator[list[str]]:
-    """The names of two namespaces that reach each other and nothing else."""
+    """The names of two namespaces that reach only each other."""
     names = [f"mla-{os.getpid()}-{number}" for number in (1, 2)]
     ends = [f"v{number}" for number in (1, 2)]
     for name in names:
@@ -45,7 +45,7 @@ def two_hosts() -> Iterator[list[str]]:
 
 @pytest.fixture
 def on_two_hosts(workspace: Workspace, two_hosts: list[str]) -> Iterator[Callable[..., Run]]:
-    """A function that launches a run on the first host and, by the line that --dry-run prints, on the second."""
+    """Launches a run on the first host and, by the line that --dry-run prints, on the second."""
     first, second = two_hosts
     mla_tui = ["ip", "netns", "exec", first, str(workspace.command)]
     workers = []
@@ -58,8 +58,8 @@ def on_two_hosts(workspace: Workspace, two_hosts: list[str]) -> Iterator[Callabl
         return done.stdout
 
     def launch(*args: str) -> Run:
-        told = command("launch", "-p", "nano", *HOSTS, *args, "--dry-run").splitlines()
-        line = told[told.index(f"# on {ADDRESSES[1]}, by hand") + 1]
+        lines = command("launch", "-p", "nano", *HOSTS, *args, "--dry-run").splitlines()
+        line = lines[lines.index(f"# on {ADDRESSES[1]}, by hand") + 1]
         run = workspace.find(command("launch", "-p", "nano", *HOSTS, *args).strip())
         with open(workspace.root / "second.log", "w") as log:
             worker = ["ip", "netns", "exec", second, "bash", "-c", line]
@@ -83,13 +83,13 @@ def test_the_losses_are_those_of_one_host(
     run.wait_end()
     plain, found = reference.losses(), run.losses()
     assert len(found) == 20
-    # The schedule's end differs, its beginning does not: 20 steps are all warm-up.
+    # Only the end of the schedule differs: the first 20 steps are all warm-up.
     assert found == pytest.approx({step: plain[step] for step in found}, rel=1e-5)
     wait_for("the end of the second host's ranks", lambda: not workspace.processes())
 
 
 @pytest.mark.faults  # for its length
-def test_a_host_that_dies_is_a_restart_from_the_last_checkpoint(
+def test_after_a_host_died_the_run_restarts_from_the_last_checkpoint(
     on_two_hosts: Callable[..., Run], reference: Run, workspace: Workspace
 ) -> None:
     run = on_two_hosts()
@@ -107,7 +107,7 @@ def test_a_host_that_dies_is_a_restart_from_the_last_checkpoint(
 
 
 @pytest.mark.faults
-def test_a_cable_that_is_pulled_is_a_restart_when_it_is_back(
+def test_after_a_network_failure_the_run_restarts(
     on_two_hosts: Callable[..., Run], two_hosts: list[str], workspace: Workspace, wait_for: WaitFor
 ) -> None:
     run = on_two_hosts()
@@ -122,9 +122,9 @@ def test_a_cable_that_is_pulled_is_a_restart_when_it_is_back(
     assert max(run.losses()) == 240
 
 
-def test_a_host_that_is_not_there_is_named(workspace: Workspace, two_hosts: list[str]) -> None:
+def test_an_unreachable_host_is_named(workspace: Workspace, two_hosts: list[str]) -> None:
     arguments = ["launch", "-p", "nano", "-s", "nodes=2", "-s", "hosts=10.77.0.1,10.77.0.9"]
-    for hosts, said in (
+    for hosts, message in (
         ("10.77.0.1,10.77.0.9", "launch.hosts: 10.77.0.9 cannot be reached"),
         ("10.77.0.2,10.77.0.1", "launch.hosts: 10.77.0.2 is not this machine"),
         ("10.77.0.1,no-such-machine.invalid", "no-such-machine.invalid is not a known host"),
@@ -138,11 +138,11 @@ def test_a_host_that_is_not_there_is_named(workspace: Workspace, two_hosts: list
             capture_output=True,
         )
         assert (done.returncode, done.stdout) == (1, "")
-        assert len(done.stderr.splitlines()) == 1 and said in done.stderr
+        assert len(done.stderr.splitlines()) == 1 and message in done.stderr
         assert not (workspace.home / "runs").exists()
 
 
-def test_a_port_that_is_taken_is_named(workspace: Workspace, two_hosts: list[str]) -> None:
+def test_a_port_in_use_is_named(workspace: Workspace, two_hosts: list[str]) -> None:
     import socket
 
     with socket.socket() as taken:

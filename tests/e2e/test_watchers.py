@@ -1,4 +1,4 @@
-"""Any number of readers of one run: each sees every record once, and all see the same."""
+"""Any number of readers of one run: each receives every record once, and all receive the same."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.e2e.conftest import Run, Workspace, output
 
 
 class Reader(threading.Thread):
-    """A program of its own that reads through a ``RunClient``, live records too."""
+    """A thread that reads through a ``RunClient``, live records too."""
 
     def __init__(self, run_dir: RunDir) -> None:
         super().__init__(daemon=True)
-        self.link = RunClient(run_dir)
+        self.client = RunClient(run_dir)
         self.live: list[str] = []
         self.logged: list[dict[str, Any]] = []
 
@@ -27,7 +27,7 @@ class Reader(threading.Thread):
         asyncio.run(self._read())
 
     async def _read(self) -> None:
-        async for record in self.link.records():
+        async for record in self.client.records():
             if "at" in record:
                 self.logged.append(record)
             else:
@@ -41,7 +41,7 @@ def test_all_readers_see_the_same(workspace: Workspace, disturbed: bool) -> None
     reader.start()
     first = workspace.start("watch", run.id, "--json")
     run.wait_step(100)
-    second = workspace.start("watch", run.id, "--json")  # comes late, begins at the beginning
+    second = workspace.start("watch", run.id, "--json")  # started late, it still reads from the beginning
     if disturbed:
         run.wait_step(200)
         run.kill("supervisor")
@@ -49,32 +49,32 @@ def test_all_readers_see_the_same(workspace: Workspace, disturbed: bool) -> None
     reader.join(60)
     run.wait_end()
 
-    there = run.events()
+    logged = run.events()
     seen = [[json.loads(line) for line in output.splitlines()] for output in outputs]
-    assert seen[0] == there
-    assert seen[1] == there
-    assert reader.logged == there
+    assert seen[0] == logged
+    assert seen[1] == logged
+    assert reader.logged == logged
     assert [first.returncode, second.returncode] == [0, 0]
     assert {"link", "telemetry"} <= set(reader.live)
-    assert [record["step"] for record in there if record["kind"] == "step"] == list(range(1, 501))
+    assert [record["step"] for record in logged if record["kind"] == "step"] == list(range(1, 501))
 
 
-def test_watching_goes_on_from_an_offset(reference: Run) -> None:
-    there = reference.events()
-    start = there[100]["at"]
-    told = reference.workspace.run("watch", reference.id, "--json", "--from", start).stdout
-    assert [json.loads(line) for line in told.splitlines()] == there[100:]
+def test_watching_starts_at_an_offset(reference: Run) -> None:
+    logged = reference.events()
+    start = logged[100]["at"]
+    done = reference.workspace.run("watch", reference.id, "--json", "--from", start).stdout
+    assert [json.loads(line) for line in done.splitlines()] == logged[100:]
 
 
-def test_history_and_records_meet_without_a_seam(workspace: Workspace) -> None:
+def test_records_continue_exactly_where_history_ends(workspace: Workspace) -> None:
     run = workspace.launch()
     run.wait_step(60)
 
     async def read() -> tuple[list[int], list[int]]:
-        link = RunClient(run.run_dir)
-        answer = await link.history(["loss"], 10_000)
+        client = RunClient(run.run_dir)
+        answer = await client.history(["loss"], 10_000)
         before = [point[0] for point in answer["series"]["loss"]]
-        after = [r["step"] async for r in link.records(answer["at"], live=False) if r["kind"] == "step"]
+        after = [r["step"] async for r in client.records(answer["at"], live=False) if r["kind"] == "step"]
         return before, after
 
     before, after = asyncio.run(read())
@@ -82,15 +82,15 @@ def test_history_and_records_meet_without_a_seam(workspace: Workspace) -> None:
     assert before + after == list(range(1, 241))
 
 
-def test_watch_tells_a_person_in_words(reference: Run) -> None:
-    told = reference.workspace.run("watch", reference.id)
-    lines = told.stdout.splitlines()
+def test_watch_prints_sentences(reference: Run) -> None:
+    done = reference.workspace.run("watch", reference.id)
+    lines = done.stdout.splitlines()
     assert lines[-1].startswith("finished at step 240, loss ")
     assert any(line.startswith("step 240/240  loss ") for line in lines)
     assert any(line.startswith("validation at step 200") for line in lines)
 
 
-def test_a_reader_that_hangs_up_is_no_trouble(workspace: Workspace) -> None:
+def test_a_closed_output_pipe_is_no_error(workspace: Workspace) -> None:
     run = workspace.launch()
     watch = workspace.start("watch", run.id, "--json")
     assert output(watch).readline()
