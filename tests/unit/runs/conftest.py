@@ -1,47 +1,16 @@
-"""A store of its own for each test, and runs in it as a launch, a supervisor and a trainer leave them."""
+"""An active run with a real server."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 
 from engine.events.log import LogWriter
-from engine.events.run_dir import RunDir
-from engine.host.process import Lock, boot_id, host_name, process_identity
-from engine.runs.store import RunStore
-from profiles import registry
+from engine.host.process import Lock, process_identity
+from tests.unit.conftest import Make
 from tests.unit.runs.served import Served
-
-Make = Callable[..., RunDir]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> RunStore:
-    return RunStore(tmp_path / "home")
-
-
-@pytest.fixture
-def make_run(store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Make:
-    """``make_run(name, **state)`` → a new run of this host and boot."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    spec = registry.load("cpu_demo")
-
-    def make(name: str | None = None, **state: Any) -> RunDir:
-        usual = {
-            "phase": "running",
-            "attempt": 1,
-            "host": host_name(),
-            "boot": boot_id(),
-            "started": time.time() - 60,
-        }
-        return store.create(spec, {"name": name, "resume": None, "init_from": None}, {**usual, **state})
-
-    return make
 
 
 @pytest.fixture

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from engine.events import history as history_module
 from engine.events import wire
 from engine.events.log import LogWriter
 from engine.host.process import process_identity
+from engine.runs import client as client_module
 from engine.runs.client import RunClient
 from engine.runs.store import RunStore
 from profiles.errors import UserError
 from tests.unit.runs.served import TIMEOUT, Served
 
 if TYPE_CHECKING:
-    from tests.unit.runs.conftest import Make
+    from tests.unit.conftest import Make
 
 
 @pytest.mark.parametrize("served", [True, False])
@@ -146,3 +148,26 @@ async def test_an_answer_cut_in_the_middle_falls_back_to_the_files(store: RunSto
     answer = await RunClient(run_dir).history(["loss"])
     assert answer["series"]["loss"] == [[1, 1.0, 1.0, 1.0]]
     server.close()
+
+
+async def test_the_detail_of_a_step_range_has_single_steps(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_module, "CAPACITY", 32)
+    run = make_run()
+    log = LogWriter(run.log_path, 1)
+    for step in range(1, 1001):
+        log.write("step", step=step, loss=100.0 if step == 555 else float(step % 7), tok_s=1.0)
+    log.write("start", resumed_from=560)
+    log = LogWriter(run.log_path, 2)
+    for step in range(561, 1001):
+        log.write("step", step=step, loss=-1.0, tok_s=1.0)
+    client = RunClient(run)
+    whole = await client.history(["loss"])
+    assert len(whole["series"]["loss"]) <= 32
+    found = await client.detail(["loss", "t"], 4096, 550, 563)
+    assert found is not None
+    assert [p[0] for p in found["series"]["loss"]] == list(range(550, 564))
+    assert [p[2] for p in found["series"]["loss"]][5:8] == [100.0, 3.0, 4.0]
+    assert [p[2] for p in found["series"]["loss"]][-3:] == [-1.0] * 3
+    assert len(found["series"]["t"]) == 14
+    monkeypatch.setattr(client_module, "DETAIL_LIMIT", 1000)
+    assert await client.detail(["loss"], 4096, 1, 1000) is None

@@ -19,7 +19,7 @@ from engine.runs.hooks import Hooks
 from profiles.errors import SpecError
 
 if TYPE_CHECKING:
-    from tests.unit.runs.conftest import Make
+    from tests.unit.conftest import Make
 
 Configure = Callable[..., Path]
 

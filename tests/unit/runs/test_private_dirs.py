@@ -28,7 +28,7 @@ from profiles import registry
 from profiles.errors import UserError
 
 if TYPE_CHECKING:
-    from tests.unit.runs.conftest import Make
+    from tests.unit.conftest import Make
 
 NOBODY = 65534
 ROOT = Path(__file__).parents[3]

@@ -12,7 +12,7 @@ from engine.events.log import read_all
 from engine.train.run_reporter import RunReporter
 
 if TYPE_CHECKING:
-    from tests.unit.runs.conftest import Make
+    from tests.unit.conftest import Make
 
 
 class Disk:

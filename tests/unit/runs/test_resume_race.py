@@ -12,7 +12,7 @@ from engine.host.process import Lock, boot_id
 from engine.runs import launch
 
 if TYPE_CHECKING:
-    from tests.unit.runs.conftest import Make
+    from tests.unit.conftest import Make
 
 
 def test_a_resume_between_our_check_and_our_lock_is_not_overwritten(

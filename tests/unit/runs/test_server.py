@@ -21,7 +21,7 @@ from engine.events.run_dir import RunDir
 from tests.unit.runs.served import TIMEOUT, Served
 
 if TYPE_CHECKING:
-    from tests.unit.runs.conftest import Make
+    from tests.unit.conftest import Make
 
 
 class Client:

@@ -23,7 +23,7 @@ from profiles.errors import UserError
 from tui.cli.main import main
 
 if TYPE_CHECKING:
-    from tests.unit.runs.conftest import Make
+    from tests.unit.conftest import Make
 
 DEAD = {"pid": 2**22 + 1, "start_ticks": 1}  # above the largest pid there can be
 

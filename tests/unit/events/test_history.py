@@ -1,4 +1,4 @@
-"""The history of a run: bounded, true to every spike, and true to the latest attempt."""
+"""The history of a run: bounded, keeps every spike, and keeps the latest attempt of repeated steps."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ def numbered(records: list[Record]) -> list[tuple[int, Record]]:
 
 @settings(deadline=None)
 @given(st.lists(st.none() | finite, max_size=200), st.integers(0, 30), st.integers(2, 16), st.integers(1, 50))
-def test_no_extreme_is_lost_and_the_mean_is_that_of_the_values(
-    values: list[float | None], points: int, capacity: int, chunk: int
-) -> None:
+def test_extremes_and_means_are_exact(values: list[float | None], points: int, capacity: int, chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(history, "CAPACITY", capacity)  # a small one, so that short sequences are merged often
         series = Series()
@@ -57,7 +55,7 @@ def test_no_extreme_is_lost_and_the_mean_is_that_of_the_values(
         assert mean is None if not inside else mean == pytest.approx(sum(inside) / len(inside), abs=1e-6)
 
 
-def test_a_window_holds_only_its_own_points() -> None:
+def test_a_range_holds_only_its_own_points() -> None:
     series = Series()
     for x in range(100):
         series.add(x, x, x)
@@ -66,7 +64,7 @@ def test_a_window_holds_only_its_own_points() -> None:
     assert series.points(1, since=90) == [[99, 90, 94.5, 99]]
 
 
-def test_a_span_counts_with_both_its_ends(path: Path) -> None:
+def test_a_telemetry_range_counts_its_minimum_and_maximum(path: Path) -> None:
     log = History(path)
     log.add_records([(0, {"t": 5.0, "kind": "telemetry", "rss": [10, 30], "ram_used": 7, "device_used": None})])
     assert log.query(["rss", "ram_used", "device_used"], 10) == {
@@ -76,7 +74,7 @@ def test_a_span_counts_with_both_its_ends(path: Path) -> None:
     }
 
 
-def test_what_was_sampled_live_is_not_counted_again_when_the_log_tells_it(path: Path) -> None:
+def test_live_telemetry_is_not_counted_again_from_the_log(path: Path) -> None:
     log = History(path)
     log.add_records([(0, {"t": 1.0, "kind": "telemetry", "rss": [1, 3]})])
     for t in (2.0, 3.0):
@@ -91,13 +89,13 @@ def test_a_nan_is_a_gap_and_an_unknown_series_is_left_out(path: Path) -> None:
     assert log.query(["loss", "nonsense"], 10) == {"loss": [[1, None, None, None]]}
 
 
-def test_a_series_that_only_some_steps_have_holds_only_those(path: Path) -> None:
+def test_a_series_holds_only_the_steps_that_have_it(path: Path) -> None:
     log = History(path)
     log.add_records(numbered([{"kind": "step", "step": n, **({"mfu": n} if n % 2 else {})} for n in range(1, 6)]))
     assert log.query(["mfu"], 10)["mfu"] == [[n, n, n, n] for n in (1, 3, 5)]
 
 
-def test_an_answer_for_twenty_thousand_steps_is_no_larger_than_for_five_thousand(path: Path) -> None:
+def test_a_query_of_twenty_thousand_steps_is_no_larger_than_of_five_thousand(path: Path) -> None:
     log = History(path)
     sizes = []
     for step in range(1, 20_001):
@@ -125,14 +123,14 @@ def test_time_never_falls_whatever_the_clock_does(clock: list[float], capacity: 
             assert sum(series.entries) == n + 1
 
 
-def test_a_single_time_from_the_future_does_not_hold_all_that_follow() -> None:
+def test_a_single_time_from_the_future_does_not_affect_later_ones() -> None:
     series = Series()
     for t in (100.0, 101.0, 3.5e9, 103.0, 104.0):
         series.add(t, 1, 1)
     assert [p[0] for p in series.points(9)] == [100, 101, 103, 103, 104]
 
 
-def test_a_clock_set_back_an_hour_stands_still_until_it_has_caught_up() -> None:
+def test_time_stands_still_until_a_clock_set_back_has_caught_up() -> None:
     series = Series()
     for t in (5000.0, 5001.0, 1401.0, 1402.0, 5002.0):
         series.add(t, t, t)
@@ -145,7 +143,7 @@ def test_a_clock_set_back_an_hour_stands_still_until_it_has_caught_up() -> None:
 
 
 def two_passes(path: Path) -> dict[str, list[tuple[float, float | None]]]:
-    """The plain definition: a step counts only if no later attempt began at or before it."""
+    """A simple reference: a step counts only if no later attempt started at or before it."""
     resumed = [r.get("resumed_from") for _, r in read_all(path) if r["kind"] == "start"]
     kept = [-1 if r is None else r for r in resumed]
     limits = [min(kept[n:], default=math.inf) for n in range(len(kept) + 1)]
@@ -164,8 +162,8 @@ def two_passes(path: Path) -> dict[str, list[tuple[float, float | None]]]:
     return truth
 
 
-def assert_tells(found: History, truth: dict[str, list[tuple[float, float | None]]]) -> None:
-    """Every bucket is that of the true values it covers, and all are covered."""
+def assert_matches(found: History, truth: dict[str, list[tuple[float, float | None]]]) -> None:
+    """Every bucket matches the true values it covers, and all values are covered."""
     for name, values in truth.items():
         buckets = found.series[name]
         points = found.query([name], 1 << 20)[name]
@@ -183,7 +181,7 @@ attempts = st.lists(st.tuples(st.none() | st.integers(0, 40), st.integers(0, 40)
 
 
 def write_attempts(path: Path, runs: list[tuple[int | None, int]]) -> None:
-    """Attempts of (resumed from, steps done), as a trainer logs them: from a step that was reached before."""
+    """Write attempts (resumed from, steps done) as a trainer does: each resumes from a step reached before."""
     reached = 0
     for attempt, (asked, count) in enumerate(runs, start=1):
         start = None if asked is None else min(asked, reached) or None
@@ -213,13 +211,11 @@ def test_the_latest_attempt_wins(
         records = list(read_all(path))
         for begin in range(0, len(records), chunk):
             found.add_records(records[begin : begin + chunk])
-        assert_tells(found, two_passes(path))
+        assert_matches(found, two_passes(path))
         assert all(len(found.series[name]) <= capacity for name in BY_STEP)
 
 
-def test_a_restart_late_in_a_long_log_reads_next_to_nothing_of_it_again(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_restart_late_in_a_long_log_reads_little_of_it_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = LogWriter(path, 1)
     for step in range(1, 20_001):
         log.write("step", step=step, loss=1.0)
@@ -240,7 +236,7 @@ def test_a_restart_late_in_a_long_log_reads_next_to_nothing_of_it_again(
     assert 0 < len(read) <= 2 * found.series["loss"].width
 
 
-def test_a_restart_from_nothing_forgets_the_first_validation_too(path: Path) -> None:
+def test_a_restart_from_step_0_drops_the_first_validation(path: Path) -> None:
     write_attempts(path, [(None, 0), (None, 0)])
     found = History(path)
     found.add_records(read_all(path))
@@ -262,19 +258,19 @@ def steps(attempt: int, *numbers: int) -> list[tuple[int, Record]]:
     return [(attempt, {"kind": "step", "step": n, "loss": 1.0}) for n in numbers]
 
 
-def test_a_step_flipped_to_a_far_one_costs_two_points(path: Path) -> None:
+def test_a_step_corrupted_to_a_later_one_loses_two_points(path: Path) -> None:
     assert fed(path, *steps(1, 1, 2, 9_000_003, 4, 5, 6)) == [1, 2, 5, 6]
 
 
-def test_a_step_flipped_to_an_earlier_one_costs_itself(path: Path) -> None:
+def test_a_step_corrupted_to_an_earlier_one_loses_itself(path: Path) -> None:
     assert fed(path, *steps(1, 101, 102, 3, 104, 105)) == [101, 102, 104, 105]
 
 
-def test_a_restart_whose_line_is_lost_is_known_by_its_attempt(path: Path) -> None:
+def test_a_restart_without_its_start_record_is_detected_by_the_attempt(path: Path) -> None:
     assert fed(path, *steps(1, 1, 2, 3, 4), *steps(2, 3, 4, 5)) == [1, 2, 3, 4, 5]
 
 
-def test_a_validation_flipped_to_a_far_step_does_not_hide_the_next_ones(path: Path) -> None:
+def test_a_validation_corrupted_to_a_later_step_does_not_hide_the_next_ones(path: Path) -> None:
     log = LogWriter(path, 1)
     for step, val in ((1, 1), (2, 2 << 20), (3, 3), (4, 1), (5, 5)):
         log.write("step", step=step, loss=1.0)

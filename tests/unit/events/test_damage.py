@@ -1,4 +1,4 @@
-"""Files of a run with torn ends and flipped bits: opened all the same, the intact part used, the damage named.
+"""Damaged files of a run, with torn ends and flipped bits: every reader uses the intact part and reports the damage.
 
 Every reader is tried: what it gives may be less, never an exception, and never a record that nobody wrote unless the
 flipped line still is one.
@@ -26,14 +26,14 @@ from tui.cli.line_printer import LinePrinter
 from tui.text.event_text import describe
 
 if TYPE_CHECKING:
-    from tests.unit.runs.conftest import Make
+    from tests.unit.conftest import Make
 
 FLIPS = 300
 
 
 @pytest.fixture
 def run(make_run: Make) -> RunDir:
-    """One of every kind of record, a restart, and commands."""
+    """A run with every kind of record, a restart, and commands."""
     run = make_run(phase="finished", supervisor={"pid": 1, "start_ticks": 5}, trainer=None, at=0)
     log = LogWriter(run.log_path, 1)
     log.write("state", phase="starting", reason="")
@@ -58,8 +58,8 @@ def run(make_run: Make) -> RunDir:
     return run
 
 
-def use_everything(run: RunDir) -> LogIndex:
-    """All that supervisor, trainer, commands and app do with a run's files."""
+def read_everything(run: RunDir) -> LogIndex:
+    """Read a run's files as supervisor, trainer, command line and app do."""
     log_index = LogIndex(run)
     log_index.catch_up()
     json.dumps(log_index.history.query(list(SERIES), 100), allow_nan=False)
@@ -84,8 +84,8 @@ def flipped(content: bytes, rng: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["events.jsonl", "commands.jsonl", "state.json", "history.bin"])
-def test_flipped_bits_are_survived_by_every_reader(run: RunDir, name: str) -> None:
-    use_everything(run).save()
+def test_every_reader_survives_flipped_bits(run: RunDir, name: str) -> None:
+    read_everything(run).save()
     path, seed = run.path / name, random.SystemRandom().randrange(1 << 32)
     whole, rng = path.read_bytes(), random.Random(seed)
     print(f"seed {seed}")
@@ -93,10 +93,10 @@ def test_flipped_bits_are_survived_by_every_reader(run: RunDir, name: str) -> No
         path.write_bytes(flipped(whole, rng))
         if name == "events.jsonl":
             (run.path / "history.bin").unlink(missing_ok=True)
-        use_everything(run)
+        read_everything(run)
 
 
-def test_a_flipped_bit_costs_at_most_the_lines_it_is_in(run: RunDir) -> None:
+def test_a_flipped_bit_loses_at_most_the_lines_it_is_in(run: RunDir) -> None:
     whole, seed = run.log_path.read_bytes(), random.SystemRandom().randrange(1 << 32)
     rng, truth = random.Random(seed), list(read_all(run.log_path))
     print(f"seed {seed}")
@@ -111,16 +111,16 @@ def test_a_flipped_bit_costs_at_most_the_lines_it_is_in(run: RunDir) -> None:
 
 
 @pytest.mark.parametrize("name", ["events.jsonl", "commands.jsonl"])
-def test_a_file_torn_at_every_record_boundary_and_around_it_gives_what_is_whole(run: RunDir, name: str) -> None:
+def test_a_file_torn_near_any_record_boundary_gives_the_whole_records(run: RunDir, name: str) -> None:
     path = run.path / name
     whole, truth = path.read_bytes(), list(read_all(path))
     ends = [i + 1 for i in range(len(whole)) if whole[i : i + 1] == b"\n"]
     for cut in sorted({max(0, end + d) for end in ends for d in (-2, -1, 0, 1, 9)}):
         path.write_bytes(whole[:cut])
         assert list(read_all(path)) == [p for p in truth if whole.find(b"\n", p[0]) < cut]
-        use_everything(run)
+        read_everything(run)
         path.write_bytes(whole[:cut] + b"\x00" * 40)  # what a power loss leaves of a page
-        use_everything(run)
+        read_everything(run)
 
 
 @pytest.mark.parametrize(
@@ -133,13 +133,13 @@ def test_a_file_torn_at_every_record_boundary_and_around_it_gives_what_is_whole(
         b'{"phase":"running","at":99999999999,"attempt":1' + b"0" * 400 + b',"started":"now"}',
     ],
 )
-def test_a_state_of_any_shape_is_survived_and_the_log_fills_it(run: RunDir, state: bytes) -> None:
+def test_an_invalid_state_is_rebuilt_from_the_log(run: RunDir, state: bytes) -> None:
     run.state_path.write_bytes(state)
-    found = use_everything(run)
+    found = read_everything(run)
     assert (found.summary["phase"], found.summary["step"], found.summary["attempt"]) == ("finished", 5, 2)
 
 
-def test_a_client_reads_a_damaged_job_without_a_supervisor(run: RunDir, tmp_path: Path) -> None:
+def test_a_client_reads_a_damaged_run_without_a_supervisor(run: RunDir, tmp_path: Path) -> None:
     whole = run.log_path.read_bytes()
     run.log_path.write_bytes(whole[:900] + b"\xff" * 50 + whole[950:])
 

@@ -1,4 +1,4 @@
-"""The log: one record a line, whoever writes, whatever dies."""
+"""The log: one record per line, with several writers and torn lines."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_records_of_several_processes_never_mix(path: Path) -> None:
 
 def test_a_record_carries_time_kind_and_attempt(path: Path) -> None:
     log = LogWriter(path, attempt=3)
-    told = log.write("state", phase="running")
+    written = log.write("state", phase="running")
     [(at, record)] = read_all(path)
-    assert (at, record) == (0, told)
+    assert (at, record) == (0, written)
     assert list(record) == ["t", "kind", "attempt", "phase"]
     assert (record["kind"], record["attempt"]) == ("state", 3)
 
 
-def test_what_is_not_finite_is_null_at_any_depth(path: Path) -> None:
+def test_nan_and_infinity_become_null_at_any_depth(path: Path) -> None:
     inf, nan = float("inf"), float("nan")
     LogWriter(path, 1).write("step", step=1, loss=nan, parts={"a": [inf, 1.5, (-inf,)]})
     assert b"NaN" not in path.read_bytes()
@@ -60,13 +60,13 @@ def test_what_is_not_finite_is_null_at_any_depth(path: Path) -> None:
     assert record["parts"] == {"a": [None, 1.5, [None]]}
 
 
-def test_a_foreign_writers_nan_is_read_as_null(path: Path) -> None:
+def test_nan_of_another_writer_is_read_as_null(path: Path) -> None:
     path.write_bytes(b'{"t":1,"kind":"step","step":1,"loss":NaN,"lr":-Infinity}\n')
     [(_, record)] = read_all(path)
     assert record == {"t": 1, "kind": "step", "step": 1, "loss": None, "lr": None}
 
 
-def test_a_cut_at_every_byte_of_the_last_record_costs_only_that_record(path: Path) -> None:
+def test_a_record_torn_at_any_byte_loses_only_itself(path: Path) -> None:
     log = LogWriter(path, 1)
     log.write("log", text="first")
     begin = path.stat().st_size
@@ -85,31 +85,31 @@ def test_a_cut_at_every_byte_of_the_last_record_costs_only_that_record(path: Pat
 
 
 @pytest.mark.parametrize("torn", [b"\n", b'{"kind":"st\n', b"\x00" * 40 + b"\n", b"[1]\n", b'{"a":1}\n', b"\xff\r\n"])
-def test_a_torn_line_in_the_middle_is_skipped_and_offsets_stay_true(path: Path, torn: bytes) -> None:
+def test_a_torn_line_in_the_middle_is_skipped_and_offsets_stay_right(path: Path, torn: bytes) -> None:
     first, last = b'{"kind":"a"}\n', b'{"kind":"b"}\n'
     path.write_bytes(first + torn + last)
     assert list(read_all(path)) == [(0, {"kind": "a"}), (len(first + torn), {"kind": "b"})]
 
 
-def test_a_line_nested_beyond_reason_is_no_record(path: Path) -> None:
+def test_a_line_nested_too_deep_is_no_record(path: Path) -> None:
     path.write_bytes(b'{"kind":' + b"[" * 100_000 + b'\n{"kind":"b"}\n')
     assert [r["kind"] for _, r in read_all(path)] == ["b"]
 
 
-def test_megabytes_that_hold_no_record_do_not_hide_what_follows(path: Path) -> None:
+def test_records_after_megabytes_without_one_are_found(path: Path) -> None:
     path.write_bytes(
         b'{"kind":"a"}\n' + b"\x00" * (2 * MAX_LINE) + b"\n" + (b"#" * 999 + b"\n") * 3000 + b'{"kind":"b"}\n'
     )
     tail = Tail(path)
     kinds = []
-    while found := tail.poll():  # as every reader does: an empty answer is the end
+    while found := tail.poll():  # as every reader does: an empty list is the end
         kinds += [r["kind"] for _, r in found]
     assert kinds == ["a", "b"]
     assert not tail.has_grown()
     tail.close()
 
 
-def test_a_writer_says_when_the_disk_took_only_a_part(tmp_path: Path) -> None:
+def test_a_partly_written_record_raises(tmp_path: Path) -> None:
     script = """
 import resource, signal, sys
 from pathlib import Path
@@ -126,7 +126,7 @@ for _ in range(2):
     except OSError:
         pass
     else:
-        sys.exit("the loss was not told")
+        sys.exit("the loss was not reported")
 resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
 log.write("log", text="after")
 print([r["text"] for _, r in read_all(path)])
@@ -136,7 +136,7 @@ print([r["text"] for _, r in read_all(path)])
     assert done.stdout.strip() == "['whole', 'after']"
 
 
-def test_a_reader_that_nobody_closed_takes_its_descriptor_along(path: Path) -> None:
+def test_a_reader_that_is_not_closed_leaks_no_descriptor(path: Path) -> None:
     path.write_bytes(b'{"t":1,"kind":"log","attempt":1}\n')
     before = len(os.listdir("/dev/fd"))
     for _ in range(100):
@@ -146,7 +146,7 @@ def test_a_reader_that_nobody_closed_takes_its_descriptor_along(path: Path) -> N
     tail.poll()
     tail.close()
     tail.close()
-    assert len(tail.poll()) == 0  # it goes on where it was
+    assert len(tail.poll()) == 0  # it continues where it was
 
 
 @settings(deadline=None, max_examples=60)
@@ -154,9 +154,7 @@ def test_a_reader_that_nobody_closed_takes_its_descriptor_along(path: Path) -> N
     st.lists(st.sampled_from(["id", "edit", "plain", "torn", "empty", "long", "hidden"]), max_size=40),
     st.integers(1100, 3000),
 )
-def test_a_scan_finds_what_reading_everything_finds(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[str], chunk: int
-) -> None:
+def test_scan_finds_what_read_all_finds(tmp_path_factory: pytest.TempPathFactory, lines: list[str], chunk: int) -> None:
     path = tmp_path_factory.mktemp("log") / "events.jsonl"
     parts = {
         **{"torn": b'{"kind":"state","id":"x', "empty": b"", "hidden": b'{"kind":"log","text":"\\"id\\""}'},
@@ -196,7 +194,7 @@ STEP = b'{"t":1,"kind":"step","step":1,'
         *(b'{"kind":"exit","code":"x"}', b'{"kind":"log","id":7}', b'{"kind":"checkpoint","ok":"yes"}'),
     ],
 )
-def test_a_line_of_the_wrong_shape_is_no_record(path: Path, line: bytes) -> None:
+def test_a_line_that_does_not_match_the_schema_is_no_record(path: Path, line: bytes) -> None:
     path.write_bytes(line + b'\n{"kind":"b"}\n')
     tail = Tail(path)
     assert [r["kind"] for _, r in tail.poll()] == ["b"]
@@ -215,7 +213,7 @@ inner = st.recursive(texts, lambda x: st.lists(x, max_size=3) | st.dictionaries(
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(inner, min_size=1, max_size=4), st.floats(0, 1))
-def test_reading_on_from_any_byte_gives_the_records_that_begin_there_or_later(
+def test_reading_from_any_byte_gives_the_records_that_begin_there_or_later(
     tmp_path_factory: pytest.TempPathFactory, records: list[object], share: float
 ) -> None:
     path = tmp_path_factory.mktemp("log") / "events.jsonl"

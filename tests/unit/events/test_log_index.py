@@ -1,4 +1,4 @@
-"""A run is opened from its cache and the rest of its log; whatever becomes of the cache, the answer is the log's."""
+"""The log index: loads the cache, reads the rest of the log, and gives the same result with any damaged cache."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
 
 if TYPE_CHECKING:
-    from tests.unit.runs.conftest import Make
+    from tests.unit.conftest import Make
 
 STEPS = 300
 
 
 @pytest.fixture
 def run(make_run: Make) -> RunDir:
-    """A run that was restarted once, with a cache that covers all but its last records."""
+    """A run that was restarted once, with a cache of all but its last records."""
     run = make_run()
     log = LogWriter(run.log_path, 1)
     log.write("start", resumed_from=None)
@@ -33,7 +33,7 @@ def run(make_run: Make) -> RunDir:
         log.write("step", step=step, loss=1 / step, tok_s=100.0 + step, host_states=1 << 30)
     log.write("telemetry", device_used=[1, 2], ram_used=[3, 4])
     LogWriter(run.log_path, 2).write("start", resumed_from=STEPS - 20)
-    opened(run).save()
+    open_index(run).save()
     log = LogWriter(run.log_path, 2)
     for step in range(STEPS - 19, STEPS + 1):
         log.write("step", step=step, loss=2.0, tok_s=1.0)
@@ -41,34 +41,34 @@ def run(make_run: Make) -> RunDir:
     return run
 
 
-def opened(run: RunDir) -> LogIndex:
+def open_index(run: RunDir) -> LogIndex:
     log_index = LogIndex(run)
     log_index.catch_up()
     return log_index
 
 
-def told(log_index: LogIndex) -> dict[str, Any]:
+def all_series(log_index: LogIndex) -> dict[str, Any]:
     return log_index.history.query(list(SERIES), 1 << 20)
 
 
-def plainly(run: RunDir) -> dict[str, Any]:
-    """What the log alone says."""
+def from_log_only(run: RunDir) -> dict[str, Any]:
+    """Return the series built from the log without the cache."""
     cache = run.path / "history.bin"
     away = cache.with_name("away")
     if cache.exists():
         cache.rename(away)
     try:
-        log_index = opened(run)
+        log_index = open_index(run)
     finally:
         if away.exists():
             away.rename(cache)
     assert log_index.warnings == []
-    return told(log_index)
+    return all_series(log_index)
 
 
 def test_only_what_the_cache_does_not_cover_is_read(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    truth, first = plainly(run), opened(run)
-    assert told(first) == truth
+    truth, first = from_log_only(run), open_index(run)
+    assert all_series(first) == truth
     assert truth["loss"][-1] == [STEPS, 2, 2, 2]
     assert (first.summary["phase"], first.summary["step"], first.warnings) == ("paused", STEPS, [])
     first.save()
@@ -81,33 +81,33 @@ def test_only_what_the_cache_does_not_cover_is_read(run: RunDir, monkeypatch: py
         return real(line)
 
     monkeypatch.setattr(log_module, "parse", parse)
-    again = opened(run)
-    assert (told(again), again.summary, again.offset) == (truth, first.summary, run.log_path.stat().st_size)
+    again = open_index(run)
+    assert (all_series(again), again.summary, again.offset) == (truth, first.summary, run.log_path.stat().st_size)
     assert parsed == []
 
 
-def test_the_state_and_the_cache_may_be_of_different_moments(run: RunDir) -> None:
-    truth = opened(run)
+def test_state_and_cache_may_cover_different_offsets(run: RunDir) -> None:
+    truth = open_index(run)
     half = LogIndex(run)
     half.poll()
     for at in (0, 1, half.offset // 2, half.offset, half.offset + 10_000):
         state = {"at": at} if at != half.offset else half.summary
         run.state_path.write_text(json.dumps(state))
-        found = opened(run)
-        assert told(found) == told(truth)
+        found = open_index(run)
+        assert all_series(found) == all_series(truth)
         if at not in (1, half.offset // 2):
             assert found.summary["step"] == STEPS
             assert found.summary["phase"] == "paused"
 
 
-def test_a_restart_after_the_cache_was_made_takes_back_what_the_cache_holds(run: RunDir) -> None:
-    opened(run).save()
+def test_a_restart_after_the_cache_was_saved_removes_repeated_steps(run: RunDir) -> None:
+    open_index(run).save()
     log = LogWriter(run.log_path, 3)
     log.write("start", resumed_from=7)
     log.write("step", step=8, loss=3.0)
-    found = opened(run)
-    assert told(found) == plainly(run)
-    assert told(found)["loss"][-2:] == [[7, 1 / 7, 1 / 7, 1 / 7], [8, 3, 3, 3]]
+    found = open_index(run)
+    assert all_series(found) == from_log_only(run)
+    assert all_series(found)["loss"][-2:] == [[7, 1 / 7, 1 / 7, 1 / 7], [8, 3, 3, 3]]
 
 
 def flip(content: bytes, rng: random.Random) -> bytes:
@@ -126,64 +126,64 @@ DAMAGE: dict[str, Callable[[bytes, random.Random], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_cache_is_made_again_from_the_log_and_said_so(run: RunDir, damage: str) -> None:
-    cache, truth = run.path / "history.bin", plainly(run)
+def test_a_damaged_cache_is_rebuilt_from_the_log_with_a_warning(run: RunDir, damage: str) -> None:
+    cache, truth = run.path / "history.bin", from_log_only(run)
     whole = cache.read_bytes()
     seed = random.SystemRandom().randrange(1 << 32)
     rng = random.Random(seed)
     for _ in range(40):
         cache.write_bytes(DAMAGE[damage](whole, rng))
-        found = opened(run)
-        assert told(found) == truth, f"seed {seed}"
+        found = open_index(run)
+        assert all_series(found) == truth, f"seed {seed}"
         assert len(found.warnings) == 1 and "history.bin" in found.warnings[0], f"seed {seed}"
     found.save()
-    assert opened(run).warnings == []
+    assert open_index(run).warnings == []
 
 
-def test_the_cache_of_another_log_is_not_believed(run: RunDir, make_run: Make) -> None:
-    opened(run).save()
+def test_the_cache_of_another_log_is_not_used(run: RunDir, make_run: Make) -> None:
+    open_index(run).save()
     other = make_run()
     log = LogWriter(other.log_path, 1)
     for step in range(1, 2 * STEPS):
         log.write("step", step=step, loss=9.0, tok_s=9.0)
     (other.path / "history.bin").write_bytes((run.path / "history.bin").read_bytes())
-    found = opened(other)
-    assert told(found)["loss"][0] == [1, 9, 9, 9]
+    found = open_index(other)
+    assert all_series(found)["loss"][0] == [1, 9, 9, 9]
     assert "made from another log" in found.warnings[0]
 
 
-def test_a_log_shorter_than_its_cache_is_what_counts(run: RunDir) -> None:
-    opened(run).save()
+def test_a_cache_longer_than_the_log_is_not_used(run: RunDir) -> None:
+    open_index(run).save()
     size = run.log_path.stat().st_size
     os.truncate(run.log_path, size // 3)
-    found = opened(run)
-    assert told(found) == plainly(run)
+    found = open_index(run)
+    assert all_series(found) == from_log_only(run)
     assert "another log" in found.warnings[0]
 
 
-def test_damaged_lines_are_named_once(run: RunDir) -> None:
+def test_damaged_lines_are_reported_once(run: RunDir) -> None:
     with open(run.log_path, "ab") as file:
         first = file.tell()
         file.write(b'{"t":1,"kind":"step","step":"x"}\n#\n')
-    found = opened(run)
+    found = open_index(run)
     assert found.warnings == [f"events.jsonl: skipped 2 or more damaged lines, the first at byte {first}"]
     found.save()
     run.state_path.write_text(json.dumps(found.summary))
-    assert opened(run).warnings == []
+    assert open_index(run).warnings == []
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(run: RunDir) -> None:
+def test_a_cache_that_cannot_be_written_is_ignored(run: RunDir) -> None:
     (run.path / "history.bin").unlink()
     (run.path / "history.bin").mkdir()
-    found = opened(run)
+    found = open_index(run)
     found.save()
-    assert told(found)["loss"][-1] == [STEPS, 2, 2, 2]
+    assert all_series(found)["loss"][-1] == [STEPS, 2, 2, 2]
     assert not list(run.path.glob(".history*"))
 
 
-def test_the_cache_is_written_now_and_then(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_saved_periodically(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_index_module, "SAVE_EVERY", 2000)
-    log_index, cache = opened(run), run.path / "history.bin"
+    log_index, cache = open_index(run), run.path / "history.bin"
     log_index.save()
     written, log = [], LogWriter(run.log_path, 2)
     for step in range(STEPS + 1, STEPS + 101):
