@@ -302,7 +302,7 @@ async def test_a_spec_that_is_damaged_and_a_run_that_is_gone_are_said(store: Run
 
 async def test_too_many_runs_are_refused(store: RunStore, make_run: Any) -> None:
     run_dir, _ = make_run("one", 1)
-    with pytest.raises(UserError, match="27 runs; 26 at most"):
+    with pytest.raises(UserError, match="27 runs; at most 26"):
         MlaApp(store).open_compare([run_dir] * (len(LETTERS) + 1))
 
 

@@ -9,58 +9,59 @@ from tui.app.state import log_buffer
 from tui.app.state.log_buffer import LogBuffer, LogLine, LogPage
 
 
-def entries(first: int, count: int) -> list[LogLine]:
-    return [LogLine(at, 0.0, f"line {at}", "plain") for at in range(first, first + count)]
+def lines_at(first: int, count: int) -> list[LogLine]:
+    return [LogLine(offset, 0.0, f"line {offset}", "plain") for offset in range(first, first + count)]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["add", "older", "newer", "scroll"]), st.integers(1, 40)), max_size=60))
-def test_the_lines_in_view_stay_and_what_is_kept_has_no_holes_and_a_bound(does: list[tuple[str, int]]) -> None:
+@given(st.lists(st.tuples(st.sampled_from(["append", "prepend", "extend", "scroll"]), st.integers(1, 40)), max_size=60))
+def test_visible_lines_stay_and_the_buffer_is_consecutive_and_bounded(actions: list[tuple[str, int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(log_buffer, "CAPACITY", 20)
         buffer = LogBuffer()
-        buffer.replace(LogPage(entries(1000, 30), False, True), 0)
+        buffer.replace(LogPage(lines_at(1000, 30), False, True), 0)
         newest = 1030
-        for what, count in does:
-            if what == "older":  # asked for by who has scrolled up to the first
+        for action, count in actions:
+            if action == "prepend":  # happens when the user has scrolled up to the first line
                 buffer.lines_below = len(buffer.lines) - 1
-            elif what == "newer":
+            elif action == "extend":
                 buffer.lines_below = min(buffer.lines_below, 1)
             bottom = buffer.lines[len(buffer.lines) - buffer.lines_below - 1].offset if buffer.lines_below else None
-            if what == "add":
-                for entry in entries(newest, count):
-                    buffer.append(entry)
+            if action == "append":
+                for line in lines_at(newest, count):
+                    buffer.append(line)
                 newest += count
-            elif what == "older":
-                buffer.prepend(LogPage(entries(buffer.lines[0].offset - count, count), False, False))
-            elif what == "newer" and not buffer.at_end:
+            elif action == "prepend":
+                buffer.prepend(LogPage(lines_at(buffer.lines[0].offset - count, count), False, False))
+            elif action == "extend" and not buffer.at_end:
                 begin = buffer.lines[-1].offset + 1
-                some = entries(begin, min(count, newest - begin))
-                buffer.extend(LogPage(some, False, begin + len(some) == newest))
-            elif what == "scroll":
+                chunk = lines_at(begin, min(count, newest - begin))
+                buffer.extend(LogPage(chunk, False, begin + len(chunk) == newest))
+            elif action == "scroll":
                 buffer.lines_below = min(buffer.lines_below + count, len(buffer.lines) - 1)
                 continue
-            ats = [entry.offset for entry in buffer.lines]
-            assert ats == list(range(ats[0], ats[0] + len(ats)))
-            assert len(ats) <= 2 * 20 + 40 + 1
-            assert not buffer.at_end or ats[-1] == newest - 1
+            offsets = [line.offset for line in buffer.lines]
+            assert offsets == list(range(offsets[0], offsets[0] + len(offsets)))
+            assert len(offsets) <= 2 * 20 + 40 + 1
+            assert not buffer.at_end or offsets[-1] == newest - 1
             if bottom is not None and buffer.lines_below:
                 assert buffer.lines[len(buffer.lines) - buffer.lines_below - 1].offset == bottom
             elif bottom is not None:
-                assert ats[-1] == bottom
+                assert offsets[-1] == bottom
 
 
-def test_pages_are_read_either_way_and_hold_what_is_wanted(tmp_path: Path) -> None:
+def test_pages_are_read_in_both_directions_and_filtered(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    lines = [
+    records = [
         {"t": n, "kind": "log", "text": f"line {n}"} if n % 3 else {"t": n, "kind": "step", "step": n}
         for n in range(300)
     ]
-    path.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
+    path.write_text("".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records))
     end = path.stat().st_size
-    every = log_buffer.read_before(path, end, 1000, lambda entry: True)
-    assert every.at_start and [e.text for e in every.lines] == [f"line {n}" for n in range(300) if n % 3]
-    some = log_buffer.read_before(path, end, 1000, lambda entry: log_buffer.matches(entry.text, ("line", "7")))
-    assert [e.text for e in some.lines] == [f"line {n}" for n in range(300) if n % 3 and "7" in str(n)]
-    on = log_buffer.read_after(path, every.lines[10].offset, end, 1000, lambda entry: True)
-    assert on.at_end and on.lines == every.lines[10:]
-    assert log_buffer.read_after(path, end, end, 10, lambda entry: True) == LogPage([], False, True)
+    everything = log_buffer.read_before(path, end, 1000, lambda line: True)
+    assert everything.at_start
+    assert [line.text for line in everything.lines] == [f"line {n}" for n in range(300) if n % 3]
+    matching = log_buffer.read_before(path, end, 1000, lambda line: log_buffer.matches(line.text, ("line", "7")))
+    assert [line.text for line in matching.lines] == [f"line {n}" for n in range(300) if n % 3 and "7" in str(n)]
+    after = log_buffer.read_after(path, everything.lines[10].offset, end, 1000, lambda line: True)
+    assert after.at_end and after.lines == everything.lines[10:]
+    assert log_buffer.read_after(path, end, end, 10, lambda line: True) == LogPage([], False, True)

@@ -201,7 +201,7 @@ async def test_the_log_is_searched_beyond_what_is_shown(store: RunStore, talkati
         await pilot.press("N")
         await until(pilot, lambda: "line 577" in on_screen(app, LogView))
         await search(pilot, "line 33 attempt")
-        await until(pilot, lambda: "no other line has" in on_screen(app, LogView))
+        await until(pilot, lambda: "no other line matches" in on_screen(app, LogView))
         await search(pilot, "attempt")
         await until(pilot, lambda: "attempt 1 on cpu" in on_screen(app, LogView))
         await search(pilot, "13")

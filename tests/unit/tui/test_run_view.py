@@ -1,7 +1,7 @@
 import math
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tui.app.state.chart_series import ChartSeries
@@ -14,8 +14,9 @@ def step(number: int, loss: float | None = 2.0, **fields: Any) -> dict[str, Any]
     return {"kind": "step", "t": 0.0, "step": number, "loss": loss, "step_s": 0.5, "tok_s": 4000.0, **fields}
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9000), st.integers(0, 9000))
-def test_every_step_is_counted_however_many_there_are(loaded: int, streamed: int) -> None:
+def test_merging_buckets_keeps_the_number_of_steps(loaded: int, streamed: int) -> None:
     series = ChartSeries()
     series.load([[x, 1.0, 1.0, 1.0] for x in range(1, loaded + 1)])
     for x in range(loaded + 1, loaded + streamed + 1):
@@ -25,7 +26,7 @@ def test_every_step_is_counted_however_many_there_are(loaded: int, streamed: int
 
 
 @given(st.integers(1, 500), st.integers(2, 16))
-def test_wide_buckets_hold_as_many_steps_as_they_are_wide(full: int, width: int) -> None:
+def test_a_wide_bucket_counts_as_many_steps_as_it_is_wide(full: int, width: int) -> None:
     buckets: list[list[float | None]] = [[i * width, 1.0, 1.5, 2.0] for i in range(1, full + 1)]
     if full > 1:
         buckets.append([full * width + 1, 1.0, 1.0, 1.0])
@@ -61,14 +62,14 @@ def test_a_new_attempt_replaces_what_came_after_its_checkpoint() -> None:
     assert view.attempt == 2
 
 
-def test_a_restart_without_a_checkpoint_starts_afresh() -> None:
+def test_a_restart_without_a_checkpoint_starts_from_scratch() -> None:
     view = RunView(SUMMARY)
     view.apply(step(1))
     view.apply({"kind": "start", "t": 0.0, "attempt": 2, "resumed_from": None})
     assert view.series["loss"].coverage() is None
 
 
-def test_records_the_history_has_counted_are_not_counted_again() -> None:
+def test_records_that_the_history_includes_are_not_counted_again() -> None:
     view = RunView(SUMMARY)
     view.load_history({"at": 10, "series": {"loss": [[x, 1.0, 1.0, 1.0] for x in range(1, 11)]}})
     view.apply(step(10, lr=1e-3), update_charts=False)
@@ -76,7 +77,7 @@ def test_records_the_history_has_counted_are_not_counted_again() -> None:
     assert view.series["loss"].coverage() == (1, 10, 10)
 
 
-def test_telemetry_of_the_log_and_of_the_moment() -> None:
+def test_telemetry_from_the_log_is_a_range_and_live_telemetry_a_value() -> None:
     view = RunView(SUMMARY)
     view.apply({"kind": "telemetry", "t": 60.0, "rss": [100, 300], "device_used": None})
     view.apply({"kind": "telemetry", "t": 61.0, "rss": 250, "device_used": None})
@@ -84,7 +85,7 @@ def test_telemetry_of_the_log_and_of_the_moment() -> None:
     assert not view.has_device
 
 
-def test_the_eta_is_what_is_left_at_the_present_pace() -> None:
+def test_the_eta_is_the_remaining_steps_at_the_current_speed() -> None:
     view = RunView(SUMMARY)
     view.apply(step(100))
     assert view.eta() == 100.0
@@ -92,7 +93,7 @@ def test_the_eta_is_what_is_left_at_the_present_pace() -> None:
     assert view.eta() is None
 
 
-def test_an_edit_shows_at_once() -> None:
+def test_an_edit_changes_the_batch_at_once() -> None:
     view = RunView({**SUMMARY, "micro": 8, "accum": 1})
     view.apply({"kind": "edit", "ok": True, "changed": {"micro": [8, 4], "accum": [1, 2]}})
     assert (view.micro, view.accum) == (4, 2)

@@ -1,4 +1,4 @@
-"""News of runs that nobody is looking at."""
+"""Notifications about runs that are not on screen."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tui.app.state.run_watcher import RunWatcher
 
 
 def texts(watcher: RunWatcher) -> list[str]:
-    return [news.text for news in watcher.poll()]
+    return [notification.text for notification in watcher.poll()]
 
 
-def test_what_happened_before_is_no_news_and_what_happens_is_told_once(store: RunStore, make_run: Any) -> None:
+def test_only_new_events_are_reported_and_each_once(store: RunStore, make_run: Any) -> None:
     make_run("old", 3)
     _, writer = make_run("demo", 3, phase="running")
     watcher = RunWatcher(store)
@@ -35,16 +35,15 @@ def test_what_happened_before_is_no_news_and_what_happens_is_told_once(store: Ru
     writer.write("alert", what="stall", text="no step for 90 s")
     writer.write("oom", where="forward", action="ask")
     writer.write("state", phase="paused", reason="out of memory")
-    assert texts(watcher) == ["demo: stall: no step for 90 s", "demo: out of memory, waits for an answer"]
+    assert texts(watcher) == ["demo: stall: no step for 90 s", "demo: out of memory, needs attention"]
     writer.write("state", phase="failed", reason="killed by signal 9")
-    news = watcher.poll()
-    assert [(one.text, one.needs_attention) for one in news] == [("demo: failed: killed by signal 9", True)]
+    assert [(n.text, n.needs_attention) for n in watcher.poll()] == [("demo: failed: killed by signal 9", True)]
     assert texts(watcher) == []
 
 
-def test_a_run_that_came_later_is_told_from_its_beginning(store: RunStore, make_run: Any) -> None:
+def test_a_new_run_is_reported_from_its_beginning(store: RunStore, make_run: Any) -> None:
     watcher = RunWatcher(store)
-    assert texts(watcher) == []  # there is not even a directory yet
+    assert texts(watcher) == []  # the directory does not exist yet
     make_run("first", 3)
     assert texts(watcher) == ["first: finished"]
     run, _ = make_run("second", 3, phase="stopped")
@@ -54,8 +53,8 @@ def test_a_run_that_came_later_is_told_from_its_beginning(store: RunStore, make_
     assert texts(watcher) == []
 
 
-def test_a_log_that_cannot_be_opened_any_more_is_no_news(store: RunStore, make_run: Any) -> None:
-    """As when a run is removed between the look at its size and the reading."""
+def test_a_removed_log_is_not_reported(store: RunStore, make_run: Any) -> None:
+    """A run may be removed after its size was checked and before its log is read."""
     run, _ = make_run("demo", 3, phase="running")
     _, other = make_run("other", 3, phase="running")
     watcher = RunWatcher(store)
@@ -66,7 +65,7 @@ def test_a_log_that_cannot_be_opened_any_more_is_no_news(store: RunStore, make_r
     assert texts(watcher) == ["other: finished"]
 
 
-def test_a_line_that_is_half_written_is_read_when_it_is_whole(store: RunStore, make_run: Any) -> None:
+def test_a_partial_line_is_read_once_it_is_complete(store: RunStore, make_run: Any) -> None:
     run, _ = make_run("demo", 3, phase="running")
     watcher = RunWatcher(store)
     watcher.poll()
@@ -79,7 +78,7 @@ def test_a_line_that_is_half_written_is_read_when_it_is_whole(store: RunStore, m
     assert texts(watcher) == ["demo: finished"]
 
 
-def test_a_run_whose_processes_were_killed_is_missed(
+def test_a_run_whose_processes_were_killed_is_reported(
     store: RunStore, make_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, writer = make_run("demo", 3, phase="running")
@@ -87,28 +86,28 @@ def test_a_run_whose_processes_were_killed_is_missed(
     watcher.poll()
     monkeypatch.setattr(run_watcher, "SILENCE_TIMEOUT", 0.0)
     writer.write("step", step=4, loss=2.0)
-    assert texts(watcher) == [] == texts(watcher)  # it is silent, and its trainer alive
+    assert texts(watcher) == [] == texts(watcher)  # silent, but its trainer is alive
     write_json(run.state_path, {**run.state(), "trainer": None})
     assert texts(watcher) == ["demo: cut-off: neither trainer nor supervisor is alive"]
     assert texts(watcher) == []
 
 
-def test_a_look_is_one_stat_a_run(store: RunStore, make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_poll_is_one_stat_per_run(store: RunStore, make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(5):
         make_run(f"run{i}", 3, phase="running")
     watcher = RunWatcher(store)
     watcher.poll()
-    looked: list[str] = []
+    checked: list[str] = []
     real = os.stat
 
     def stat(path: str) -> os.stat_result:
-        looked.append(path)
+        checked.append(path)
         return real(path)
 
     monkeypatch.setattr("tui.app.state.run_watcher.os.stat", stat)
     monkeypatch.setattr("tui.app.state.run_watcher.os.pread", None)
     assert texts(watcher) == []
-    assert len(looked) == 6  # and one of the directory they are in
+    assert len(checked) == 6  # one per run and one of their directory
 
 
 @pytest.fixture
@@ -119,7 +118,7 @@ def bells(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return rung
 
 
-async def test_brackets_in_a_line_are_brackets(store: RunStore) -> None:
+async def test_brackets_in_a_notification_are_not_markup(store: RunStore) -> None:
     line = "run '[/x]': no [bold]such[/bold] run"
     app = MlaApp(store)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
@@ -148,25 +147,25 @@ async def test_the_end_of_another_run_is_a_toast_and_a_bell(store: RunStore, mak
         assert toasts(app)[1] == "mine: failed: out of luck" and bells == [True, True]
 
 
-async def test_nothing_is_told_of_the_run_on_screen(store: RunStore, make_run: Any, bells: list[bool]) -> None:
+async def test_the_run_on_screen_is_not_reported(store: RunStore, make_run: Any, bells: list[bool]) -> None:
     run, writer = make_run("demo", 3, phase="running")
-    told: list[Any] = []
+    messages: list[Any] = []
     app = MlaApp(store, run.id)
-    async with app.run_test(size=(80, 24), message_hook=lambda m: told.append(type(m))) as pilot:
+    async with app.run_test(size=(80, 24), message_hook=lambda m: messages.append(type(m))) as pilot:
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
         await until(pilot, lambda: "(3)" in on_screen(app, "#pane-1"))
         writer.write("state", phase="finished", reason="")
-        await until(pilot, lambda: MlaApp.Announced in told)
+        await until(pilot, lambda: MlaApp.Announced in messages)
         await until(pilot, lambda: "finished" in on_screen(app, "StatusLine"))
         assert not toasts(app) and not bells
 
 
-async def test_a_lost_connection_is_said_and_what_was_received_stays(store: RunStore, make_run: Any) -> None:
+async def test_a_lost_connection_is_shown_and_the_data_stays(store: RunStore, make_run: Any) -> None:
     run, _ = make_run("demo", 20, phase="running")
     app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "(20)" in on_screen(app, "#pane-1"))
-        for up in (True, False):  # the first connection is no news
+        for up in (True, False):  # the first connection is not reported
             app.screen.post_message(MonitorScreen.Records([{"t": 1.0, "kind": "link", "up": up}]))
         await until(pilot, lambda: "connection lost · data kept" in on_screen(app, "Heading"))
         assert "(20)" in on_screen(app, "#pane-1") and "connection lost" in on_screen(app, "#log")

@@ -16,15 +16,15 @@ def record(step: int, loss: float | None = None, **fields: Any) -> dict[str, Any
     return {"kind": "step", "t": 1e9 + 2.0 * step, "step": step, "loss": loss, "tok_s": 1.0, "step_s": 2.0, **fields}
 
 
-def looked(steps: int) -> Viewport:
+def viewport_of(steps: int) -> Viewport:
     view = RunView(SUMMARY)
     for step in range(1, steps + 1):
         view.apply(record(step))
     return Viewport(view)
 
 
-def coarse(steps: int, width: int) -> Viewport:
-    """A viewport on a run that is known by buckets of ``width`` steps."""
+def coarse_viewport(steps: int, width: int) -> Viewport:
+    """A viewport of a run whose history has buckets of ``width`` steps."""
     view = RunView(SUMMARY)
     ends = range(width, steps + 1, width)
     series = {
@@ -37,8 +37,8 @@ def coarse(steps: int, width: int) -> Viewport:
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(10, 5000), st.data())
-def test_the_cursor_reads_the_bucket_that_holds_its_step(steps: int, data: st.DataObject) -> None:
-    viewport = looked(steps)
+def test_the_cursor_reads_the_bucket_that_contains_its_step(steps: int, data: st.DataObject) -> None:
+    viewport = viewport_of(steps)
     viewport.set_cursor(data.draw(st.integers(-10, steps + 10)))
     assert viewport.cursor is not None and 1 <= viewport.cursor <= steps
     point = viewport.bucket_at_cursor("loss")
@@ -49,8 +49,8 @@ def test_the_cursor_reads_the_bucket_that_holds_its_step(steps: int, data: st.Da
     assert viewport.step_of(1e9 + 2 * viewport.cursor) == pytest.approx(viewport.cursor)
 
 
-def test_what_was_measured_over_time_is_read_at_the_time_of_the_step() -> None:
-    viewport = looked(100)
+def test_telemetry_is_read_at_the_time_of_the_cursors_step() -> None:
+    viewport = viewport_of(100)
     for t in range(0, 201, 10):
         viewport.view.apply({"kind": "telemetry", "t": 1e9 + t, "rss": float(t)})
     viewport.set_cursor(50)  # done at 100 s
@@ -60,16 +60,16 @@ def test_what_was_measured_over_time_is_read_at_the_time_of_the_step() -> None:
     assert viewport.visible_times() == pytest.approx(tuple(1e9 + 2 * step for step in viewport.visible_steps() or ()))
 
 
-def test_a_closer_look_at_a_long_run_wants_its_steps_once_and_then_has_them() -> None:
-    viewport = coarse(100_000, 100)
+def test_zooming_into_a_long_run_requests_its_steps_once_and_then_shows_them() -> None:
+    viewport = coarse_viewport(100_000, 100)
     assert viewport.detail_request() is None
     for _ in range(8):
         viewport.zoom(0.5, 50_000.0)
-    wanted = viewport.detail_request()
-    assert wanted is not None and wanted.until is not None and viewport.detail_request() is None
-    steps = range(math.ceil(wanted.since), int(wanted.until) + 1)
+    request = viewport.detail_request()
+    assert request is not None and request.until is not None and viewport.detail_request() is None
+    steps = range(math.ceil(request.since), int(request.until) + 1)
     assert len(viewport.points("loss")) == 1000
-    viewport.load_detail(wanted, {"loss": [[x, x, x, x] for x in steps]})
+    viewport.load_detail(request, {"loss": [[x, x, x, x] for x in steps]})
     assert len(viewport.points("loss")) == len(steps)
     viewport.set_cursor(50_001)
     assert viewport.bucket_at_cursor("loss") == (50_001.0, 50_001, 50_001, 50_001)
@@ -77,8 +77,8 @@ def test_a_closer_look_at_a_long_run_wants_its_steps_once_and_then_has_them() ->
     assert len(viewport.points("loss")) == 1000 and viewport.detail_request() is None
 
 
-def test_what_came_too_late_for_another_look_is_not_taken() -> None:
-    viewport = coarse(100_000, 100)
+def test_an_outdated_answer_is_dropped() -> None:
+    viewport = coarse_viewport(100_000, 100)
     viewport.zoom(0.01, 50_000.0)
     first = viewport.detail_request()
     viewport.pan(-3)
@@ -88,13 +88,13 @@ def test_what_came_too_late_for_another_look_is_not_taken() -> None:
     assert len(viewport.points("loss")) == 1000
 
 
-def test_the_newest_steps_stay_fine_as_they_come() -> None:
-    viewport = coarse(100_000, 100)
+def test_new_steps_are_added_to_the_detail() -> None:
+    viewport = coarse_viewport(100_000, 100)
     viewport.zoom(0.005)
-    wanted = viewport.detail_request()
-    assert wanted is not None and wanted.until is None
+    request = viewport.detail_request()
+    assert request is not None and request.until is None
     viewport.view.apply(record(100_001))  # came while the log was read
-    viewport.load_detail(wanted, {"loss": [[x, x, x, x] for x in range(math.ceil(wanted.since), 100_001)]})
+    viewport.load_detail(request, {"loss": [[x, x, x, x] for x in range(math.ceil(request.since), 100_001)]})
     for step in (100_002, 100_003):
         viewport.view.apply(record(step))
         viewport.apply(record(step))
@@ -104,7 +104,7 @@ def test_the_newest_steps_stay_fine_as_they_come() -> None:
     assert len(viewport.points("loss")) < 2000
 
 
-def test_nothing_to_look_at_is_no_mistake() -> None:
+def test_a_run_without_steps_has_nothing_to_show() -> None:
     viewport = Viewport(RunView(SUMMARY))
     viewport.zoom(0.5)
     viewport.pan(1)

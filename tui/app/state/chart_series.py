@@ -1,4 +1,4 @@
-"""One series of a run as buckets: what the history gave, then one point a record, in bounded memory."""
+"""Stores one series of a run as buckets in bounded memory: the history first, then one point per record."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from tui.app.state.raster import Point
 
-_LIMIT = 4096  # buckets; twice the dots of the widest terminal
+_MAX_BUCKETS = 4096  # twice the dot columns of the widest terminal
 
 
 class ChartSeries:
-    """Points ``(x, low, mean, high)`` ordered by x; x is the last step (or the unix time) its bucket holds.
+    """Points ``(x, low, mean, high)`` ordered by x; x is the last step (or the unix time) of the bucket.
 
-    ``counts[i]`` says how many steps bucket i holds, so that the number of steps seen stays exact while buckets merge.
+    ``counts[i]`` is the number of steps in bucket i, so that the number of steps stays exact while buckets merge.
     """
 
     def __init__(self) -> None:
@@ -21,27 +21,27 @@ class ChartSeries:
         self.counts: list[int] = []
 
     def load(self, buckets: Sequence[Sequence[float | None]]) -> None:
-        """Take a history answer: ``[[x, min, mean, max], …]`` whose buckets may be several steps wide.
+        """Replace the points with a history answer: ``[[x, min, mean, max], …]``, several steps per bucket.
 
-        The answer does not carry how many steps a bucket holds. All but the last are equally wide, so the usual
-        distance between neighbours is that width; a wider distance is a hole and is not counted.
+        The answer does not contain the number of steps per bucket. All buckets but the last are equally wide, so the
+        median distance between neighbours is that width; a larger distance is a hole and is not counted.
         """
         self.points = [(float(b[0] or 0.0), b[1], b[2], b[3]) for b in buckets]
-        gaps = sorted(b[0] - a[0] for a, b in zip(self.points, self.points[1:], strict=False))
-        width = max(int(gaps[len(gaps) // 2]) if gaps else 1, 1)
+        distances = sorted(b[0] - a[0] for a, b in zip(self.points, self.points[1:], strict=False))
+        width = max(int(distances[len(distances) // 2]) if distances else 1, 1)
         self.counts = []
-        before = 0.0
+        previous = 0.0
         for x, *_ in self.points:
-            self.counts.append(max(1, min(int(x - before), width)))
-            before = x
+            self.counts.append(max(1, min(int(x - previous), width)))
+            previous = x
 
     def add(self, x: float, value: float | None) -> None:
-        """One measurement; None or a number that is not finite is a gap. A repeated x replaces what came since."""
+        """Add one measurement; None or a non-finite number is a gap. A repeated x drops everything from it on first."""
         gap = value is None or not math.isfinite(value)
         self._append((x, None, None, None) if gap else (x, value, value, value))
 
-    def add_span(self, x: float, low: float, high: float) -> None:
-        """A measurement known by its extremes."""
+    def add_range(self, x: float, low: float, high: float) -> None:
+        """Add a measurement of which only minimum and maximum are known."""
         self._append((x, low, (low + high) / 2, high))
 
     def _append(self, point: Point) -> None:
@@ -49,11 +49,11 @@ class ChartSeries:
             self.drop_from(point[0])
         self.points.append(point)
         self.counts.append(1)
-        if len(self.points) > _LIMIT:
-            self._halve()
+        if len(self.points) > _MAX_BUCKETS:
+            self._compact()
 
     def drop_from(self, x: float) -> None:
-        """Forget every bucket that holds ``x`` or anything later."""
+        """Drop every bucket that contains ``x`` or anything later."""
         keep = len(self.points)
         while keep and self.points[keep - 1][0] >= x:
             keep -= 1
@@ -61,27 +61,27 @@ class ChartSeries:
 
     @property
     def last(self) -> float | None:
-        """The newest value, or None where there is none or it is a gap."""
+        """The newest value, or None if there is none or it is a gap."""
         return self.points[-1][2] if self.points else None
 
     def coverage(self) -> tuple[int, int, int] | None:
-        """First step, last step and how many distinct steps there are, for a series over steps."""
+        """Return first step, last step and the number of distinct steps, for a series over steps."""
         if not self.points:
             return None
         first = int(self.points[0][0]) - self.counts[0] + 1
         return first, int(self.points[-1][0]), sum(self.counts)
 
-    def _halve(self) -> None:
-        """Merge neighbours two by two in the older half; the newest stay as fine as they came.
+    def _compact(self) -> None:
+        """Merge pairs of neighbours in the older half; the newer half keeps its resolution.
 
-        A gap stays a gap: only buckets of one kind merge.
+        A gap stays a gap: it merges only with another gap.
         """
         middle = len(self.points) // 2
         points: list[Point] = []
         counts: list[int] = []
         for i, point in enumerate(self.points):
             if i < middle and i % 2 and (points[-1][2] is None) == (point[2] is None):
-                points[-1] = _merged(points[-1], counts[-1], point, self.counts[i])
+                points[-1] = _merge(points[-1], counts[-1], point, self.counts[i])
                 counts[-1] += self.counts[i]
             else:
                 points.append(point)
@@ -89,7 +89,7 @@ class ChartSeries:
         self.points, self.counts = points, counts
 
 
-def _merged(a: Point, n: int, b: Point, m: int) -> Point:
+def _merge(a: Point, n: int, b: Point, m: int) -> Point:
     if a[2] is None or b[2] is None:
         return (b[0], None, None, None)
     low = min(v for v in (a[1], b[1], a[2], b[2]) if v is not None)

@@ -1,4 +1,4 @@
-"""Runs to be laid over each other: what is read of each, and its values by step, tokens or time."""
+"""Reads runs for comparison and computes their values by step, tokens or time."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ if TYPE_CHECKING:
     from tui.app.state.raster import Point
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-MOST = len(LETTERS)
+MAX_RUNS = len(LETTERS)
 STEP, TOKENS, TIME = "step", "tokens", "time"
 AXES = (STEP, TOKENS, TIME)
-REQUIRED_SERIES = ("loss", "val_loss", "tok_s", "t", "tokens")  # what legend and axes need, whatever is drawn
+REQUIRED_SERIES = ("loss", "val_loss", "tok_s", "t", "tokens")  # legend and axes need these, whatever is drawn
 _AXIS_SERIES = {TOKENS: "tokens", TIME: "t"}
-_BUCKETS = 4096  # all that a history holds of a series
+_BUCKETS = 4096  # all buckets that a history keeps per series
 _GAP = float("nan")
 
 
 def check_run_count(count: int) -> None:
-    """Raises ``UserError`` where there are more runs than letters."""
-    if count > MOST:
-        raise UserError(f"compare: {count} runs; {MOST} at most, one a letter: name fewer")
+    """Raise ``UserError`` if there are more runs than letters."""
+    if count > MAX_RUNS:
+        raise UserError(f"compare: {count} runs; at most {MAX_RUNS}, one per letter: name fewer")
 
 
 class Curve:
-    """One series of one run, by step, in little memory: ``x`` rises, ``value`` is NaN where nothing was measured."""
+    """One series of one run, by step: ``x`` is ascending, ``value`` is NaN where nothing was measured."""
 
     def __init__(self) -> None:
         self.x, self.value = array("d"), array("d")
-        self.lowest = math.inf  # of single steps
+        self.lowest = math.inf  # of a single step
 
-    def apply(self, buckets: Sequence[Sequence[Any]], column: int, since: float | None) -> None:
-        """Buckets ``[x, min, mean, max]`` in place of all from ``since`` on (None: of all)."""
+    def replace(self, buckets: Sequence[Sequence[Any]], column: int, since: float | None) -> None:
+        """Replace everything from ``since`` on (None: everything) with buckets ``[x, min, mean, max]``."""
         keep = 0 if since is None else bisect.bisect_left(self.x, since)
         del self.x[keep:], self.value[keep:]
         self.x.extend(bucket[0] for bucket in buckets)
@@ -52,38 +52,38 @@ class Curve:
         self.lowest = lowest if since is None else min(self.lowest, lowest)
 
     def last(self) -> float | None:
-        """The newest value that is none of the gaps."""
+        """Return the newest value that is not a gap."""
         return next((value for value in reversed(self.value) if value == value), None)
 
     def mean(self) -> float | None:
-        """Of the buckets, all but the last of which are equally wide."""
+        """Return the mean of the buckets (all but the last have the same width)."""
         known = [value for value in self.value if value == value]
         return sum(known) / len(known) if known else None
 
 
 @dataclass(frozen=True, slots=True)
 class RunUpdate:
-    """What was read of a run: its summary, and buckets in place of those from ``since`` on (None: of all)."""
+    """A run's summary, and parts: buckets by series, which replace those from ``since`` on (None: all)."""
 
     summary: dict[str, Any]
     parts: tuple[tuple[dict[str, Any], float | None], ...] = ()
 
 
 class RunReader:
-    """Reads one run for whoever compares: an ended one once, of a living one only what has come since."""
+    """Reads one run: an ended run once, an active run incrementally."""
 
     def __init__(self, run_dir: RunDir) -> None:
         self._run = run_dir
-        self._link = RunClient(run_dir)
+        self._client = RunClient(run_dir)
         self._known: set[str] = set()
         self._last = 0.0  # step
         self._added = 0
         self._attempt: int | None = None
-        self._over = False
+        self._read_to_end = False
         self._ended = False
 
     async def poll(self, names: Iterable[str]) -> RunUpdate | None:
-        """What is new of the series ``names``; None where nothing can be. Raises ``UserError``."""
+        """Return what is new in the series ``names``; None if the run has ended and was read. Raises ``UserError``."""
         new = [name for name in names if name not in self._known]
         if self._ended and not new:
             return None
@@ -91,30 +91,30 @@ class RunReader:
         if not self._run.path.is_dir():
             raise UserError(f"{self._run.id}: was removed")
         attempt, step = summary["attempt"], summary["step"] or 0
-        # A restart repeats steps; and what is added bucket by bucket is now and then read whole, as coarse as it is.
+        # A restart repeats steps. Many small additions are replaced by one complete read, which is as coarse as usual.
         if attempt != self._attempt or step < self._last or self._added > _BUCKETS:
-            self._known, self._added, self._over, self._last = set(), 0, False, 0.0
+            self._known, self._added, self._read_to_end, self._last = set(), 0, False, 0.0
             self._attempt, new = attempt, list(names)
         parts: list[tuple[dict[str, Any], float | None]] = []
-        if self._known and not self._over:
+        if self._known and not self._read_to_end:
             parts.append(await self._read(sorted(self._known), self._last))
         if new:
             parts.append(await self._read(new, None))
             self._known.update(new)
         self._last = max((b[-1][0] for series, _ in parts for b in series.values() if b), default=self._last)
         self._added += sum(len(b) for series, since in parts for b in series.values() if since is not None)
-        # Asked before reading: nothing is written after the end.
-        self._over = summary["phase"] in INACTIVE
+        # The summary was read before the series, and nothing is written after the end.
+        self._read_to_end = summary["phase"] in INACTIVE
         self._ended = summary["phase"] in ENDED
         return RunUpdate(summary, tuple(parts))
 
     async def _read(self, names: list[str], since: float | None) -> tuple[dict[str, Any], float | None]:
-        answer = await self._link.history(names, _BUCKETS, since)
+        answer = await self._client.history(names, _BUCKETS, since)
         return answer["series"], since
 
 
 class ComparedRun:
-    """One of the runs laid over each other, with the letter it goes by."""
+    """One of the compared runs, labelled with a letter."""
 
     def __init__(self, letter: str, summary: dict[str, Any]) -> None:
         self.letter = letter
@@ -132,72 +132,72 @@ class ComparedRun:
         self.summary = update.summary
         for series, since in update.parts:
             for name, buckets in series.items():
-                # How far time and tokens had got at a step is what they reached in its bucket.
+                # For time and tokens, the value at a bucket's last step is the bucket's maximum.
                 column = 3 if name in _AXIS_SERIES.values() else 2
-                self.curves.setdefault(name, Curve()).apply(buckets, column, since)
+                self.curves.setdefault(name, Curve()).replace(buckets, column, since)
         if any(buckets for series, _ in update.parts for buckets in series.values()):
             self._points.clear()
             self._x_values.clear()
 
     def lowest(self, name: str) -> float | None:
-        """The lowest value of a single step."""
+        """Return the lowest value of a single step."""
         curve = self.curves.get(name)
         return curve.lowest if curve is not None and math.isfinite(curve.lowest) else None
 
     def x_values(self, name: str, axis: str) -> array[float]:
-        """Where the buckets of a series lie: steps, tokens, or seconds since the first step; NaN where unknown."""
+        """Return the x of a series' buckets: steps, tokens, or seconds since the first step; NaN if unknown."""
         key = (name, axis)
         if key not in self._x_values:
-            self._x_values[key] = self._place(self.curves.get(name) or Curve(), axis)
+            self._x_values[key] = self._compute_x(self.curves.get(name) or Curve(), axis)
         return self._x_values[key]
 
-    def _place(self, curve: Curve, axis: str) -> array[float]:
+    def _compute_x(self, curve: Curve, axis: str) -> array[float]:
         if axis == STEP:
             return curve.x
         scale = self.curves.get(_AXIS_SERIES[axis])
         if scale is None or scale.last() is None:
             return array("d", [_GAP]) * len(curve.x)
         zero = scale.lowest if axis == TIME else 0.0
-        reached = array("d", accumulate((v - zero for v in scale.value), _later))  # a clock may have been set back
+        ascending = array("d", accumulate((v - zero for v in scale.value), _maximum))  # a clock may have been set back
         if scale.x == curve.x:
-            return reached
-        return array("d", (max(_between(scale.x, reached, x), 0.0) for x in curve.x))
+            return ascending
+        return array("d", (max(_interpolate(scale.x, ascending, x), 0.0) for x in curve.x))
 
     def last_x(self, name: str, axis: str) -> float | None:
-        """The last x at which a series has a value."""
-        curve, along = self.curves.get(name), self.x_values(name, axis)
+        """Return the last x at which a series has a value."""
+        curve, xs = self.curves.get(name), self.x_values(name, axis)
         values = curve.value if curve is not None else array("d")
-        return next((x for x, v in zip(reversed(along), reversed(values), strict=True) if x == x and v == v), None)
+        return next((x for x, v in zip(reversed(xs), reversed(values), strict=True) if x == x and v == v), None)
 
     def value_at(self, name: str, axis: str, x: float) -> float | None:
-        """The value of a series at ``x``, between its neighbours where none was measured there."""
+        """Return the value of a series at ``x``, interpolated between its neighbours."""
         curve = self.curves.get(name)
         if curve is None or not curve.x:
             return None
-        value = _between(self.x_values(name, axis), curve.value, x)
+        value = _interpolate(self.x_values(name, axis), curve.value, x)
         return value if value == value else None
 
     def points(self, name: str, axis: str, count: int) -> list[Point]:
-        """At most about ``count`` points of means: what a chart can show of a series.
+        """Return the means of a series, downsampled to about ``count`` points for a chart.
 
-        Of 4096 buckets a run a redraw of ten would take too long; and ten bands of extremes hide each other.
+        Redrawing ten runs of 4096 buckets would take too long, and ten bands of extremes would hide each other.
         """
         key = (name, axis, count)
         if key not in self._points:
             curve = self.curves.get(name) or Curve()
             self._points = {old: points for old, points in self._points.items() if old[:2] != key[:2]}
-            self._points[key] = _thinned(self.x_values(name, axis), curve.value, count)
+            self._points[key] = _downsample(self.x_values(name, axis), curve.value, count)
         return self._points[key]
 
 
 def last_common_x(first: ComparedRun, other: ComparedRun, name: str, axis: str) -> float | None:
-    """The furthest x that both have reached."""
-    reached = [run.last_x(name, axis) for run in (first, other)]
-    return min((x for x in reached if x is not None), default=None) if None not in reached else None
+    """Return the last x that both runs have reached."""
+    last = [run.last_x(name, axis) for run in (first, other)]
+    return min((x for x in last if x is not None), default=None) if None not in last else None
 
 
 def difference(first: ComparedRun, other: ComparedRun, name: str, axis: str) -> float | None:
-    """How much ``other`` is above ``first`` at the furthest x that both have reached."""
+    """Return ``other`` minus ``first`` at the last x that both have reached."""
     x = last_common_x(first, other, name, axis)
     if x is None:
         return None
@@ -205,22 +205,23 @@ def difference(first: ComparedRun, other: ComparedRun, name: str, axis: str) -> 
     return None if a is None or b is None else b - a
 
 
-def _later(a: float, b: float) -> float:
+def _maximum(a: float, b: float) -> float:
+    """Return the larger of two values; ``b`` if either is NaN."""
     return b if not a > b else a
 
 
-def _between(xs: Sequence[float], values: Sequence[float], x: float) -> float:
-    """The value at ``x``, in a straight line between its neighbours; beyond the ends that of the end."""
-    at = bisect.bisect_left(xs, x)
-    if at == len(xs):
+def _interpolate(xs: Sequence[float], values: Sequence[float], x: float) -> float:
+    """Return the value at ``x`` by linear interpolation; beyond the ends, the value of the end."""
+    i = bisect.bisect_left(xs, x)
+    if i == len(xs):
         return values[-1]
-    if at == 0 or xs[at] == x:
-        return values[at]
-    share = (x - xs[at - 1]) / (xs[at] - xs[at - 1])
-    return values[at - 1] + (values[at] - values[at - 1]) * share
+    if i == 0 or xs[i] == x:
+        return values[i]
+    fraction = (x - xs[i - 1]) / (xs[i] - xs[i - 1])
+    return values[i - 1] + (values[i] - values[i - 1]) * fraction
 
 
-def _thinned(xs: Sequence[float], values: Sequence[float], count: int) -> list[Point]:
+def _downsample(xs: Sequence[float], values: Sequence[float], count: int) -> list[Point]:
     group = -(-len(xs) // max(count, 1)) or 1
     points: list[Point] = []
     for begin in range(0, len(xs), group):
@@ -233,6 +234,6 @@ def _thinned(xs: Sequence[float], values: Sequence[float], count: int) -> list[P
             points.append((x, mean, mean, mean))
             continue
         known = [value for value in part if value == value]
-        mean_ = sum(known) / len(known) if known else None
-        points.append((x, mean_, mean_, mean_))
+        partial = sum(known) / len(known) if known else None
+        points.append((x, partial, partial, partial))
     return points

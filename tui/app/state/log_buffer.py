@@ -1,4 +1,4 @@
-"""The lines of a run's log that a person can scroll through: a bounded part of them, and pages read from the file."""
+"""Holds a bounded part of a run's log lines for scrolling, and reads further pages from the file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from engine.events.reverse_reader import events_before, events_from
 from tui.text import event_text
 
-CAPACITY = 1000  # lines; twice as many where more are read
+CAPACITY = 1000  # lines; twice as many while a user reads older ones
 
 
 class LogLine(NamedTuple):
-    """A line: the offset of its record, unix seconds, a sentence and its tone (plain, good, warn or bad)."""
+    """A line: the offset of its record, unix seconds, text and tone (plain, good, warn or bad)."""
 
     offset: int
     time: float
@@ -22,66 +22,70 @@ class LogLine(NamedTuple):
 
 
 class LogPage(NamedTuple):
-    """Some lines in order, and whether they reach the first and the last line there is."""
+    """Consecutive lines; whether they include the first line of the log and the newest."""
 
     lines: list[LogLine]
     at_start: bool
     at_end: bool
 
 
-Keep = Callable[[LogLine], bool]
-Go = Callable[[], bool]
+Filter = Callable[[LogLine], bool]
+KeepReading = Callable[[], bool]
 
 
-def matches(text: str, query: tuple[str, ...]) -> bool:
-    """Whether every word of a search (in small letters) is in ``text``."""
-    small = text.lower()
-    return all(word in small for word in query)
+def matches(text: str, words: tuple[str, ...]) -> bool:
+    """Return whether ``text`` contains every word (in lower case)."""
+    lower = text.lower()
+    return all(word in lower for word in words)
 
 
-def to_line(at: int, record: dict[str, Any]) -> LogLine | None:
-    told = event_text.describe(record)
-    return None if told is None else LogLine(at, float(record.get("t") or 0), *told)
+def to_line(offset: int, record: dict[str, Any]) -> LogLine | None:
+    """Return the line for a record; None if the record is only shown in charts."""
+    sentence = event_text.describe(record)
+    return None if sentence is None else LogLine(offset, float(record.get("t") or 0), *sentence)
 
 
-def read_before(path: Path, at: int, count: int, keep: Keep, go: Go = lambda: True, most: int = 1 << 62) -> LogPage:
-    """``count`` lines that ``keep`` wants, or a few more, before offset ``at``, from at most ``most`` bytes of the log.
+def read_before(path: Path, end: int, count: int, wanted: Filter, keep_reading: KeepReading = lambda: True) -> LogPage:
+    """Read the last ``count`` lines (or a few more) before offset ``end`` that pass a filter.
 
-    Ends early where ``go`` says so.
+    Stops early when ``keep_reading`` returns false.
     """
-    entries: list[LogLine] = []
-    begin = at
-    for begin, events in events_before(path, at):
-        entries += [e for pair in events if (e := to_line(*pair)) is not None and keep(e)]
-        if len(entries) >= count or at - begin >= most or not go():
+    lines: list[LogLine] = []
+    at_start = end <= 0
+    for begin, events in events_before(path, end):
+        at_start = begin <= 0
+        lines += [line for event in events if (line := to_line(*event)) is not None and wanted(line)]
+        if len(lines) >= count or not keep_reading():
             break
-    return LogPage(entries[::-1], begin <= 0, False)
+    return LogPage(lines[::-1], at_start, False)
 
 
-def read_after(path: Path, start: int, end: int, count: int, keep: Keep, go: Go = lambda: True) -> LogPage:
-    """As ``before``, from ``start`` up to ``end``."""
-    entries: list[LogLine] = []
+def read_after(
+    path: Path, start: int, end: int, count: int, wanted: Filter, keep_reading: KeepReading = lambda: True
+) -> LogPage:
+    """Read the first ``count`` lines (or a few more) from offset ``start`` up to ``end`` that pass a filter."""
+    lines: list[LogLine] = []
     for reached, events in events_from(path, start, end):
-        entries += [e for pair in events if (e := to_line(*pair)) is not None and keep(e)]
-        if len(entries) >= count or not go():
-            return LogPage(entries, False, reached >= end)
-    return LogPage(entries, False, True)
+        lines += [line for event in events if (line := to_line(*event)) is not None and wanted(line)]
+        if len(lines) >= count or not keep_reading():
+            return LogPage(lines, False, reached >= end)
+    return LogPage(lines, False, True)
 
 
 class LogBuffer:
-    """A part of the lines without holes. ``back`` is how many of them stand below the view."""
+    """Consecutive lines of the log. ``lines_below`` is the number of lines below the visible ones."""
 
     def __init__(self) -> None:
         self.lines: list[LogLine] = []
-        self.at_start = False  # it begins with the first line there is
-        self.at_end = True  # it ends with the newest: what comes is added
+        self.at_start = False  # it includes the first line of the log
+        self.at_end = True  # it includes the newest line: new lines are appended
         self.lines_below = 0
 
-    def append(self, new: LogLine) -> None:
-        """A line that has just come; the view stays where it is while it is scrolled back."""
+    def append(self, line: LogLine) -> None:
+        """Add a new line; while scrolled back, the visible lines stay the same."""
         if not self.at_end:
             return
-        self.lines.append(new)
+        self.lines.append(line)
         if self.lines_below:
             self.lines_below += 1
         if len(self.lines) <= 2 * CAPACITY:
@@ -89,40 +93,40 @@ class LogBuffer:
         if self.lines_below < CAPACITY:
             del self.lines[:CAPACITY]
             self.at_start = False
-        else:  # someone reads far above: let go of the newest, the file has them
-            self._shorten()
+        else:  # a user reads far above: drop the newest, which can be read from the file again
+            self._drop_newest()
 
-    def replace(self, page: LogPage, back: int) -> None:
-        """Another part in place of this one."""
+    def replace(self, page: LogPage, lines_below: int) -> None:
         self.lines, self.at_start, self.at_end = list(page.lines), page.at_start, page.at_end
-        self.lines_below = max(0, min(back, len(self.lines)))
+        self.lines_below = max(0, min(lines_below, len(self.lines)))
 
     def prepend(self, page: LogPage) -> None:
         self.lines[:0] = page.lines
         self.at_start = page.at_start
-        self._shorten()
+        self._drop_newest()
 
     def extend(self, page: LogPage) -> None:
         self.lines += page.lines
         self.lines_below += len(page.lines)
         self.at_end = page.at_end
-        drop = min(len(self.lines) - 2 * CAPACITY, len(self.lines) - self.lines_below - CAPACITY)
-        if drop > 0:
-            del self.lines[:drop]
+        excess = min(len(self.lines) - 2 * CAPACITY, len(self.lines) - self.lines_below - CAPACITY)
+        if excess > 0:
+            del self.lines[:excess]
             self.at_start = False
 
-    def _shorten(self) -> None:
-        drop = min(len(self.lines) - 2 * CAPACITY, self.lines_below)
-        if drop > 0:
-            del self.lines[-drop:]
-            self.lines_below -= drop
+    def _drop_newest(self) -> None:
+        """Drop the lines beyond twice the capacity, but none that is visible."""
+        excess = min(len(self.lines) - 2 * CAPACITY, self.lines_below)
+        if excess > 0:
+            del self.lines[-excess:]
+            self.lines_below -= excess
             self.at_end = False
 
-    def find(self, query: tuple[str, ...], start: int, step: int) -> int | None:
-        """The first line from index ``start`` on, going by ``step`` (1 or -1), that matches."""
-        return next((i for i in self._from(start, step) if matches(self.lines[i].text, query)), None)
+    def find(self, words: tuple[str, ...], start: int, step: int) -> int | None:
+        """Return the index of the first match from ``start`` on, in the direction of ``step`` (1 or -1)."""
+        return next((i for i in self._indices(start, step) if matches(self.lines[i].text, words)), None)
 
-    def _from(self, start: int, step: int) -> Iterator[int]:
+    def _indices(self, start: int, step: int) -> Iterator[int]:
         i = start
         while 0 <= i < len(self.lines):
             yield i

@@ -1,4 +1,4 @@
-"""RunFilter runs a list shows, and in what order."""
+"""Filters and sorts the list of runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class RunFilter(NamedTuple):
 
 
 class SortOrder(NamedTuple):
-    """``column`` is the column it goes by; ``sort_key`` sorts the first run to the top."""
+    """``column`` is the sorted column; ``sort_key`` returns the key by which a run is sorted, ascending."""
 
     column: str
     title: str
@@ -25,7 +25,7 @@ class SortOrder(NamedTuple):
 
 
 def needs_attention(run: Summary) -> bool:
-    """Failed, cut off, or held until somebody answers."""
+    """Return whether a run failed, was cut off, or is paused until a user answers."""
     return run.get("phase") in ("failed", CUT_OFF, "recovering") or (
         run.get("phase") == "paused" and str(run.get("reason") or "").startswith("out of memory")
     )
@@ -33,12 +33,12 @@ def needs_attention(run: Summary) -> bool:
 
 FILTERS = (
     RunFilter("all", lambda run: True),
-    RunFilter("living", lambda run: run.get("phase") not in INACTIVE),
+    RunFilter("active", lambda run: run.get("phase") not in INACTIVE),
     RunFilter("ended", lambda run: run.get("phase") in INACTIVE),
-    RunFilter("in trouble", needs_attention),
+    RunFilter("needs attention", needs_attention),
 )
 SORT_ORDERS = (
-    SortOrder("started", "newest first", lambda run: 0),  # as the store gives them
+    SortOrder("started", "newest first", lambda run: 0),  # the order of the store
     SortOrder("loss", "lowest loss first", lambda run: _or_last(run.get("loss"))),
     SortOrder("val_loss", "lowest validation first", lambda run: _or_last(run.get("val_loss"))),
     SortOrder(
@@ -51,9 +51,9 @@ SORT_ORDERS = (
 )
 
 
-def filter_and_sort(runs: list[Summary], text: str, which: RunFilter, sort: SortOrder) -> list[Summary]:
-    """Those of ``which`` with ``text`` (small letters) in id, name, profile or phase, in the order of ``sort``."""
-    return sorted((run for run in runs if which.matches(run) and _matches(run, text)), key=sort.sort_key)
+def filter_and_sort(runs: list[Summary], text: str, chosen: RunFilter, order: SortOrder) -> list[Summary]:
+    """Return the runs of a filter with ``text`` (lower case) in id, name, profile or phase, sorted."""
+    return sorted((run for run in runs if chosen.matches(run) and _matches(run, text)), key=order.sort_key)
 
 
 def _or_last(value: float | None, sign: int = 1) -> float:

@@ -1,4 +1,4 @@
-"""What the app knows of one run: the history it asked for and every record since, folded into numbers to show."""
+"""Keeps the current values and the chart series of one run, from its history and every record since."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ NUMBER_SERIES = [name for name in SERIES if name not in CHART_SERIES]  # shown a
 
 
 class RunView:
-    """A run as its monitor shows it. ``summary`` is ``RunDir.summary()``; steps, seconds and bytes as in the records.
+    """A run as the monitor shows it, starting from ``RunDir.summary()``. Units are those of the records.
 
-    Of a run on several ``ranks`` each takes a micro-batch at a time.
+    ``ranks`` is the number of data-parallel ranks: each processes one micro-batch at a time.
     """
 
     def __init__(self, summary: dict[str, Any], ranks: int = 1) -> None:
         self.marks = Marks()
         self._ranks = ranks
         self.series: dict[str, ChartSeries] = {name: ChartSeries() for name in SERIES}
-        self.offloaded = ChartSeries()  # host_states over time, to stand beside ram_used; known from when we joined
+        self.offloaded = ChartSeries()  # host_states over time, to compare with ram_used; known since the app attached
         self.name = str(summary.get("name") or summary.get("id") or "")
-        self.unified_memory = summary.get("backend") == "mlx"  # device and host share it
+        self.unified_memory = summary.get("backend") == "mlx"  # device and host share one memory
         self.phase = str(summary.get("phase") or "starting")
         self.reason: str | None = summary.get("reason")
         self.step: int = summary.get("step") or 0
@@ -49,14 +49,14 @@ class RunView:
         self.checkpoint: str | None = summary.get("checkpoint")
         self.progress: tuple[int, int] | None = None
         self.connected = True
-        self._pace: float | None = None  # seconds a step, averaged
+        self._step_seconds: float | None = None  # moving average
 
     @property
     def active(self) -> bool:
         return self.phase not in INACTIVE
 
     def load_history(self, answer: dict[str, Any]) -> None:
-        """Take the series of a ``history`` answer in place of what is there."""
+        """Replace the series with those of a ``history`` answer."""
         for name, buckets in answer.get("series", {}).items():
             if name in self.series:
                 self.series[name].load(buckets)
@@ -65,13 +65,13 @@ class RunView:
         loss = self.series["loss"].points
         if loss:
             self.step = max(self.step, int(loss[-1][0]))
-        paces = [p[2] for p in self.series["step_s"].points[-20:] if p[2] is not None]
-        self._pace = sum(paces) / len(paces) if paces else None
+        recent = [p[2] for p in self.series["step_s"].points[-20:] if p[2] is not None]
+        self._step_seconds = sum(recent) / len(recent) if recent else None
         if self.series["val_loss"].points:
             self.val_loss = self.series["val_loss"].last
 
     def apply(self, record: dict[str, Any], *, update_charts: bool = True) -> None:
-        """Fold one record in. ``update_charts=False`` for records the history has already counted."""
+        """Update the values with one record; ``update_charts=False`` for records that the history includes."""
         kind = record.get("kind")
         if update_charts and kind != "telemetry":
             self.marks.add(record, self.step)
@@ -82,12 +82,12 @@ class RunView:
                 self.offloaded.add(float(record["t"]), self.last("host_states"))
                 for name in TELEMETRY_SERIES:
                     value = record.get(name)
-                    if isinstance(value, list):  # the log keeps a minute as its minimum and maximum
-                        self.series[name].add_span(float(record["t"]), value[0], value[1])
-                    elif value is not None:  # a sensor that is not there is no gap in a line
+                    if isinstance(value, list):  # the log keeps one minute as its minimum and maximum
+                        self.series[name].add_range(float(record["t"]), value[0], value[1])
+                    elif value is not None:  # a missing sensor is not a gap
                         self.series[name].add(float(record["t"]), value)
         elif kind == "val":
-            # Only the main bucket is one line; others are told in the log.
+            # Only the main bucket has a line in the chart; the others are in the log.
             if not record.get("bucket") or record["bucket"] in ("val", "main", "all"):
                 self.val_loss = record.get("loss")
                 if update_charts:
@@ -115,14 +115,15 @@ class RunView:
             setattr(self, name, record.get(name) or getattr(self, name))
         seconds = record.get("step_s")
         if seconds:
-            self._pace = seconds if self._pace is None else 0.9 * self._pace + 0.1 * seconds
+            average = self._step_seconds
+            self._step_seconds = seconds if average is None else 0.9 * average + 0.1 * seconds
         if update_charts:
             for name in STEP_SERIES:
                 if name in record and name != "val_loss":
                     self.series[name].add(step, record[name])
 
     def _start(self, record: dict[str, Any], update_charts: bool) -> None:
-        """A new attempt repeats the steps after the checkpoint it came from: the latest attempt wins."""
+        """Drop the steps that the new attempt repeats: those after the checkpoint it resumed from."""
         self.attempt = record.get("attempt") or self.attempt
         resumed = record.get("resumed_from")
         first = 0 if resumed is None else int(resumed) + 1  # step 0 is the validation before the first step
@@ -138,24 +139,24 @@ class RunView:
                     setattr(self, key, new)
 
     def eta(self) -> float | None:
-        """Seconds to the last step at the present pace, or None where that is unknown."""
-        if not self.active or self._pace is None or not self.steps or self.step >= self.steps:
+        """Return the seconds to the last step at the current speed, or None if unknown."""
+        if not self.active or self._step_seconds is None or not self.steps or self.step >= self.steps:
             return None
-        return (self.steps - self.step) * self._pace
+        return (self.steps - self.step) * self._step_seconds
 
     def tokens_left(self) -> int | None:
-        """Tokens that the steps to come will take as the run is now, or None where that is unknown."""
+        """Return the tokens of the remaining steps with the current batch, or None if unknown."""
         if not (self.steps and self.micro and self.accum and self.context):
             return None
         return max(self.steps - self.step, 0) * self.micro * self.accum * self._ranks * self.context
 
     @property
     def memory(self) -> dict[str, Any]:
-        """What the run should take by now: the newest ``memory`` record as far as it is a mark, else nothing."""
+        """The newest ``memory`` mark (forecast parts, measured peaks), or an empty dict."""
         return self.marks.newest("memory") or {}
 
     def last(self, name: str) -> float | None:
-        """The newest value of a series."""
+        """Return the newest value of a series."""
         return self.series[name].last
 
     @property

@@ -1,4 +1,4 @@
-"""What differs in the specs of some runs: the keys that are not the same in all of them."""
+"""Finds the keys in which the specs of several runs differ."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
 
 ABSENT = "–"
-_ORIGIN = ("resume", "init_from")  # of how a run was started, what is no part of its spec
+_START_KEYS = ("resume", "init_from")  # how a run was started; not part of its spec
 
 
 def flat_spec(run: RunDir) -> dict[str, Any]:
-    """``{"batch.micro": 4, …}`` as it was launched; empty where ``spec.json`` is missing or damaged.
+    """Return ``{"batch.micro": 4, …}`` as launched; empty if ``spec.json`` is missing or damaged.
 
-    Read as it stands, not held against this version's keys: a run of another version may be compared too.
+    The file is not validated against this version's keys, so that runs of other versions can be compared.
     """
     content = read_json(run.path / "spec.json")
     flat: dict[str, Any] = {}
     for table, inner in content.items():
         if table == "start":
-            flat |= {f"start.{key}": inner.get(key) for key in _ORIGIN} if isinstance(inner, dict) else {}
+            flat |= {f"start.{key}": inner.get(key) for key in _START_KEYS} if isinstance(inner, dict) else {}
         elif isinstance(inner, dict):
             flat |= {f"{table}.{key}": value for key, value in inner.items()}
         elif table != "description":
@@ -32,19 +32,19 @@ def flat_spec(run: RunDir) -> dict[str, Any]:
 
 
 def differences(specs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Key → its value in each spec (None where it has none), for the keys that differ, in the specs' order."""
+    """Return, for each key that differs, its value in each spec (None if absent), in the order of the specs."""
     keys = dict.fromkeys(key for spec in specs for key in spec)
     found = {key: [spec.get(key) for spec in specs] for key in keys}
     return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
 
 
 def group_by_value(values: Sequence[Any], letters: Sequence[str]) -> list[tuple[str, str]]:
-    """``[("AC", "0.003"), ("B", "0.001")]``: the letters of the runs that have a value, in the order of the runs."""
+    """Return ``[("AC", "0.003"), ("B", "0.001")]``: each value after the letters of the runs that have it."""
     groups: dict[str, str] = {}
     for letter, value in zip(letters, values, strict=True):
         text = _text(value)
         groups[text] = groups.get(text, "") + letter
-    return [(held_by, text) for text, held_by in groups.items()]
+    return [(members, text) for text, members in groups.items()]
 
 
 def _text(value: Any) -> str:

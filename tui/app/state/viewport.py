@@ -1,6 +1,6 @@
-"""How a person looks at a run: the part of its steps in view, as finely as it is known, and the step of the cursor.
+"""Holds what the charts of a run show: the visible steps, the best data known for them, and the cursor.
 
-All charts of a run look through one lens. Those over time show the time in which the steps in view were done.
+All charts of a run share one viewport. Charts over time show the time span of the visible steps.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from tui.app.state.raster import Point
 from tui.app.state.run_view import STEP_SERIES, RunView
 from tui.app.state.step_range import StepRange
 
-ENOUGH_POINTS = 600  # points in view that are as good as all of them: two a column of the widest chart
-_ROUND = 2000  # steps read beyond either side of the window, so that it can be moved
+ENOUGH_POINTS = 600  # visible points beyond which more make no difference: two per column of the widest chart
+_MARGIN = 2000  # steps read beyond either end of the visible range, so that panning needs no new read
 
 
 class DetailRequest(NamedTuple):
-    """A part of the steps that is to be read again, because what is known of it is too coarse.
+    """Steps to read again from the log, because the known buckets are too coarse.
 
-    Without ``until`` it goes on to the newest step.
+    ``until`` None means up to the newest step.
     """
 
     since: float
@@ -35,43 +35,43 @@ class DetailRequest(NamedTuple):
 class Viewport:
     def __init__(self, view: RunView) -> None:
         self.view = view
-        self.step_range: StepRange | None = None
+        self.step_range: StepRange | None = None  # None: all steps
         self.cursor: int | None = None
         self._detail: dict[str, ChartSeries] = {}
-        self._asked: DetailRequest | None = None
-        self._asked_width = 0.0
-        self._timed: tuple[tuple[float, float], tuple[float, float]] | None = None  # steps in view, their times
+        self._request: DetailRequest | None = None
+        self._requested_width = 0.0
+        self._times: tuple[tuple[float, float], tuple[float, float]] | None = None  # visible steps, their times
 
-    # What is in view
+    # The visible range
 
     def measured_steps(self) -> tuple[float, float] | None:
-        """The first and the last step that were measured."""
-        covered = self.view.series["loss"].coverage()
-        return None if covered is None else (float(covered[0]), float(covered[1]))
+        """Return the first and the last measured step."""
+        coverage = self.view.series["loss"].coverage()
+        return None if coverage is None else (float(coverage[0]), float(coverage[1]))
 
     def visible_steps(self) -> tuple[float, float] | None:
-        """From which step to which is in view; None where it is all of them."""
-        extent = self.measured_steps()
-        return None if self.step_range is None or extent is None else self.step_range.bounds(*extent)
+        """Return the first and the last visible step; None if all steps are visible."""
+        measured = self.measured_steps()
+        return None if self.step_range is None or measured is None else self.step_range.bounds(*measured)
 
     def visible_times(self) -> tuple[float, float] | None:
-        """The same in unix seconds."""
+        """Return the times of the visible steps, in unix seconds; None if all steps are visible."""
         steps = self.visible_steps()
         if steps is None:
             return None
-        if self._timed is None or self._timed[0] != steps or self._timed[1][1] < self._newest():
+        if self._times is None or self._times[0] != steps or self._times[1][1] < self._newest_sample():
             begin, end = (self.time_of(step) for step in steps)
             if begin is None or end is None:
                 return None
-            # Once for each window: the pace changes with every step, and charts would be drawn anew with it.
+            # Computed once per range: the speed changes with every step, and each change would redraw the charts.
             end = max(end, begin + 1.0)
-            if (newest := self._newest()) > end:  # no step for long
+            if (newest := self._newest_sample()) > end:  # no step for a long time
                 end = newest + (newest - begin) / 5
-            self._timed = steps, (begin, end)
-        return self._timed[1]
+            self._times = steps, (begin, end)
+        return self._times[1]
 
-    def _newest(self) -> float:
-        """When the machine was looked at last."""
+    def _newest_sample(self) -> float:
+        """Return the time of the newest telemetry sample if the viewport follows the run, else 0."""
         points = self.view.series["ram_used"].points
         return points[-1][0] if points and self.follows_newest() else 0.0
 
@@ -79,109 +79,111 @@ class Viewport:
         return self.step_range is not None and self.step_range.end is None
 
     def zoom(self, factor: float, at: float | None = None) -> None:
-        """Look closer (``factor`` < 1) or wider, at step ``at``, else at the cursor, else at the newest in view."""
-        if (extent := self.measured_steps()) is not None:
+        """Zoom in (``factor`` < 1) or out around step ``at``, else the cursor, else the newest visible step."""
+        if (measured := self.measured_steps()) is not None:
             at = self.cursor if at is None else at
-            self.step_range = step_ranges.zoom(self.step_range, *extent, factor, None if at is None else float(at))
+            self.step_range = step_ranges.zoom(self.step_range, *measured, factor, None if at is None else float(at))
 
-    def pan(self, share: float) -> None:
-        if (extent := self.measured_steps()) is not None:
-            self.step_range = step_ranges.pan(self.step_range, *extent, share)
+    def pan(self, fraction: float) -> None:
+        """Move by a fraction of the visible width."""
+        if (measured := self.measured_steps()) is not None:
+            self.step_range = step_ranges.pan(self.step_range, *measured, fraction)
 
     # Steps and times
 
     def time_of(self, step: float) -> float | None:
-        """When ``step`` was done, or would have been at the pace of its neighbours."""
+        """Return when ``step`` ended, interpolated between its neighbours."""
         points = self.points("t", around=step)
-        return _between([(p[0], p[3]) for p in _beside(points, step)], step)
+        return _interpolate([(p[0], p[3]) for p in _neighbours(points, step)], step)
 
     def step_of(self, time: float) -> float | None:
-        """Which step was done at ``time``."""
+        """Return the step that ended at ``time``, interpolated."""
         points = [(p[3], p[0]) for p in self.points("t") if p[3] is not None]
-        behind = next((i for i, (t, _) in enumerate(points) if t >= time), len(points))
-        first = min(max(behind - 1, 0), max(len(points) - 2, 0))
-        return _between(points[first : first + 2], time)
+        after = next((i for i, (t, _) in enumerate(points) if t >= time), len(points))
+        first = min(max(after - 1, 0), max(len(points) - 2, 0))
+        return _interpolate(points[first : first + 2], time)
 
-    # The points that are drawn
+    # The points to draw
 
     def points(self, name: str, around: float | None = None) -> Sequence[Point]:
-        """A series as finely as it is known in view (or around one step)."""
-        whole = self.view.series[name].points
+        """Return a series with the finest data known for the visible range, or for the step ``around``."""
+        coarse = self.view.series[name].points
         fine = self._detail[name].points if name in self._detail else ()
         if not fine:
-            return whole
+            return coarse
         if around is not None:
-            return fine if fine[0][0] <= around <= fine[-1][0] else whole
-        seen = self.visible_steps() if name in STEP_SERIES else self.visible_times()
-        if seen is None or not whole or fine[0][0] > max(seen[0], whole[0][0]):
-            return whole
-        if fine[-1][0] < min(seen[1], whole[-1][0]):
-            return whole
-        return fine if _count(fine, seen) >= _count(whole, seen) else whole
+            return fine if fine[0][0] <= around <= fine[-1][0] else coarse
+        visible = self.visible_steps() if name in STEP_SERIES else self.visible_times()
+        if visible is None or not coarse or fine[0][0] > max(visible[0], coarse[0][0]):
+            return coarse
+        if fine[-1][0] < min(visible[1], coarse[-1][0]):
+            return coarse
+        return fine if _count(fine, visible) >= _count(coarse, visible) else coarse
 
     def detail_request(self) -> DetailRequest | None:
-        """What should be read again for what is in view, if anything that was not asked for already."""
-        seen, extent = self.visible_steps(), self.measured_steps()
-        if seen is None or extent is None:
+        """Return what to read again for the visible range; None if nothing is missing or it was requested already."""
+        visible, measured = self.visible_steps(), self.measured_steps()
+        if visible is None or measured is None:
             return None
-        begin, end = max(seen[0], extent[0]), min(seen[1], extent[1])
-        if _count(self.points("loss"), seen) >= 0.9 * min(end - begin, ENOUGH_POINTS):
+        begin, end = max(visible[0], measured[0]), min(visible[1], measured[1])
+        if _count(self.points("loss"), visible) >= 0.9 * min(end - begin, ENOUGH_POINTS):
             return None
         width = end - begin
-        if self._asked is not None and self._asked.covers(begin, end) and width > self._asked_width / 1.9:
-            return None  # it cannot be known better, or is on its way
-        room = min(width / 2, _ROUND)
-        self._asked_width = width
-        # A part that reaches the newest step goes on with every step that comes.
-        until = None if end >= extent[1] else end + room
-        self._asked = DetailRequest(max(begin - room, 0.0), until)
-        return self._asked
+        if self._request is not None and self._request.covers(begin, end) and width > self._requested_width / 1.9:
+            return None  # the answer is on its way, or cannot be finer
+        margin = min(width / 2, _MARGIN)
+        self._requested_width = width
+        # A range that reaches the newest step grows with every new step.
+        until = None if end >= measured[1] else end + margin
+        self._request = DetailRequest(max(begin - margin, 0.0), until)
+        return self._request
 
-    def load_detail(self, wanted: DetailRequest, series: Mapping[str, Any] | None) -> None:
-        """What was wanted; None where it is too long to be read."""
-        if series is None or wanted != self._asked:
+    def load_detail(self, request: DetailRequest, series: Mapping[str, Any] | None) -> None:
+        """Load the answer to a request; None if the steps are too many to read. An outdated answer is dropped."""
+        if series is None or request != self._request:
             return
         self._detail = {}
         for name, buckets in series.items():
             fine = self._detail[name] = ChartSeries()
             fine.load(buckets)
-            if name in STEP_SERIES and self._live():
-                for point in self.view.series[name].points[_behind(self.view.series[name].points, fine) :]:
+            if name in STEP_SERIES and self._grows():
+                coarse = self.view.series[name].points
+                for point in coarse[_first_after(coarse, fine) :]:
                     fine.add(point[0], point[2])
 
     def apply(self, record: dict[str, Any]) -> None:
-        """One more record; what is in view up to the newest step stays fine."""
+        """Add a new record to the detail, so that a range up to the newest step stays fine."""
         kind = record["kind"]
         if kind == "start":
-            self._detail, self._asked = {}, None
-        elif kind == "step" and self._live():
+            self._detail, self._request = {}, None
+        elif kind == "step" and self._grows():
             for name, series in self._detail.items():
                 if name in STEP_SERIES and name in record:
                     series.add(record["step"], record[name])
 
-    def _live(self) -> bool:
-        return self._asked is not None and self._asked.until is None
+    def _grows(self) -> bool:
+        return self._request is not None and self._request.until is None
 
     # The cursor
 
     def set_cursor(self, step: float | None) -> None:
-        """Put the cursor on a step that was measured, in view; None takes it away."""
-        extent = self.measured_steps()
-        if step is None or extent is None:
+        """Put the cursor on the nearest measured step and bring it into view; None removes it."""
+        measured = self.measured_steps()
+        if step is None or measured is None:
             self.cursor = None
             return
-        self.cursor = int(min(max(round(step), extent[0]), extent[1]))
-        self.step_range = step_ranges.scroll_to(self.step_range, *extent, self.cursor)
+        self.cursor = int(min(max(round(step), measured[0]), measured[1]))
+        self.step_range = step_ranges.scroll_to(self.step_range, *measured, self.cursor)
 
-    def move_cursor(self, columns: int, across: int) -> None:
-        """Move the cursor by columns of a chart that is ``across`` of them wide."""
-        extent = self.measured_steps()
-        if self.cursor is not None and extent is not None:
-            begin, end = self.visible_steps() or extent
-            self.set_cursor(self.cursor + columns * max(round((end - begin) / across), 1))
+    def move_cursor(self, columns: int, width: int) -> None:
+        """Move the cursor by columns of a chart that is ``width`` columns wide."""
+        measured = self.measured_steps()
+        if self.cursor is not None and measured is not None:
+            begin, end = self.visible_steps() or measured
+            self.set_cursor(self.cursor + columns * max(round((end - begin) / width), 1))
 
     def bucket_at_cursor(self, name: str) -> Point | None:
-        """The bucket of a series that holds the cursor; None without a cursor or a bucket."""
+        """Return the bucket of a series at the cursor; None without a cursor or a bucket."""
         if self.cursor is None:
             return None
         points = self.points(name)
@@ -190,36 +192,36 @@ class Viewport:
         time = self.time_of(self.cursor)
         return None if time is None else raster.bucket_at(points, time)
 
-    def marks_at_cursor(self, across: int) -> list[dict[str, Any]]:
-        """What happened in the cursor's column, of ``across`` in view."""
-        extent = self.measured_steps()
-        if self.cursor is None or extent is None:
+    def marks_at_cursor(self, width: int) -> list[dict[str, Any]]:
+        """Return the events in the cursor's column, of ``width`` columns."""
+        measured = self.measured_steps()
+        if self.cursor is None or measured is None:
             return []
-        begin, end = self.visible_steps() or extent
-        near = (end - begin) / across / 2
-        return [mark for mark in self.view.marks.to_list() if abs(mark["step"] - self.cursor) <= near]
+        begin, end = self.visible_steps() or measured
+        half_column = (end - begin) / width / 2
+        return [mark for mark in self.view.marks.to_list() if abs(mark["step"] - self.cursor) <= half_column]
 
 
-def _count(points: Sequence[Point], seen: tuple[float, float]) -> int:
-    return len(range(len(points))[raster.slice_in_range(points, *seen)])
+def _count(points: Sequence[Point], bounds: tuple[float, float]) -> int:
+    return len(range(len(points))[raster.slice_in_range(points, *bounds)])
 
 
-def _beside(points: Sequence[Point], x: float) -> Sequence[Point]:
-    """The two points around ``x``, or the two nearest to it."""
-    behind = raster.slice_in_range(points, x, x).start
-    first = min(max(behind - 1, 0), max(len(points) - 2, 0))
+def _neighbours(points: Sequence[Point], x: float) -> Sequence[Point]:
+    """Return the two points around ``x``, or the two nearest to it."""
+    after = raster.slice_in_range(points, x, x).start
+    first = min(max(after - 1, 0), max(len(points) - 2, 0))
     return points[first : first + 2]
 
 
-def _behind(points: Sequence[Point], series: ChartSeries) -> int:
-    """The first of ``points`` behind everything in ``series``."""
+def _first_after(points: Sequence[Point], series: ChartSeries) -> int:
+    """Return the index of the first of ``points`` after the end of ``series``."""
     if not series.points:
         return len(points)
-    return sum(1 for _ in points[raster.slice_in_range(points, float("-inf"), series.points[-1][0])])
+    return int(raster.slice_in_range(points, float("-inf"), series.points[-1][0]).stop)
 
 
-def _between(pairs: Sequence[tuple[float, float | None]], x: float) -> float | None:
-    """The line through two pairs (x, y), at ``x``."""
+def _interpolate(pairs: Sequence[tuple[float, float | None]], x: float) -> float | None:
+    """Return y at ``x`` on the line through the first and the last pair (x, y)."""
     known = [(a, b) for a, b in pairs if b is not None]
     if not known:
         return None

@@ -1,4 +1,4 @@
-"""The events of a run, newest at the bottom, in plain words; scrolled and searched back to the first of them."""
+"""Shows the events of a run as text, newest at the bottom; scrolls and searches back to the first event."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from textual.message import Message
 from textual.worker import get_current_worker
 
 from tui.app.state import log_buffer
-from tui.app.state.log_buffer import Go, LogBuffer, LogLine, LogPage, matches
+from tui.app.state.log_buffer import KeepReading, LogBuffer, LogLine, LogPage, matches
 from tui.app.widgets.canvas import Canvas, Row
 from tui.text.ellipsis import clip
 
 
 class LogView(Canvas, can_focus=True):
-    """Shows what ``add`` is told, and reads what came before it from the log at ``path``."""
+    """Shows the lines passed to ``add``, and reads older lines from the log at ``path``."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *("log--time", "log--plain", "log--good", "log--warn", "log--bad", "log--match", "log--found", "log--note"),
     }
 
     class Read(Message):
-        """A page has been read. ``found`` is the offset of the line that was looked for."""
+        """A page has been read. ``part`` says which one; ``found`` is the offset of a search result."""
 
-        def __init__(self, page: LogPage, way: str, found: int | None = None) -> None:
+        def __init__(self, page: LogPage, part: str, found: int | None = None) -> None:
             super().__init__()
-            self.page, self.way, self.found = page, way, found
+            self.page, self.part, self.found = page, part, found
 
     class NotFound(Message):
         """No more lines match."""
@@ -38,25 +38,25 @@ class LogView(Canvas, can_focus=True):
         super().__init__(id=id)
         self.buffer = LogBuffer()
         self.search_words: tuple[str, ...] = ()
-        self.filtered = False  # only lines that match are shown
+        self.filtered = False  # shows only matching lines
         self._path = path
-        self._reading = ""
-        self._found: int | None = None  # the offset of the line that was found last
+        self._reading = ""  # the part that is being read
+        self._found: int | None = None  # offset of the last search result
         self._note = ""
 
-    def add(self, entry: LogLine) -> None:
-        """A line that has just come."""
-        if self._wanted(entry):
-            self.buffer.append(entry)
+    def add(self, line: LogLine) -> None:
+        """Append a new line."""
+        if self._is_shown(line):
+            self.buffer.append(line)
 
     def open(self, page: LogPage) -> None:
-        """The first lines to show: a page that ends with the newest in the file; what was said meanwhile stays."""
+        """Show a page that ends with the newest line of the file; lines added since it was read stay below it."""
         self.buffer.replace(page._replace(lines=[*page.lines, *self.buffer.lines]), 0)
         self.redraw()
 
     @property
     def newest(self) -> int:
-        """The offset of the last line; that of the log's end where there is none."""
+        """The offset of the last line, or of the log's end if there is no line."""
         return self.buffer.lines[-1].offset if self.buffer.lines else self._end()
 
     def _end(self) -> int:
@@ -66,21 +66,21 @@ class LogView(Canvas, can_focus=True):
             return 0
 
     @property
-    def _lines(self) -> int:
-        """How many are read at once: of a log without much to tell they are far apart."""
+    def _page_lines(self) -> int:
+        """The number of lines read at once."""
         return 2 * max(self.size.height, 10)
 
-    def _wanted(self, entry: LogLine) -> bool:
-        return not (self.filtered and self.search_words) or matches(entry.text, self.search_words)
+    def _is_shown(self, line: LogLine) -> bool:
+        return not (self.filtered and self.search_words) or matches(line.text, self.search_words)
 
     # Scrolling
 
     def scroll_lines(self, lines: int) -> None:
-        """Older lines where ``lines`` > 0."""
-        most = max(len(self.buffer.lines) - self.size.height, 0)
-        self.buffer.lines_below = max(0, min(self.buffer.lines_below + lines, most))
+        """Scroll towards older lines if ``lines`` > 0."""
+        limit = max(len(self.buffer.lines) - self.size.height, 0)
+        self.buffer.lines_below = max(0, min(self.buffer.lines_below + lines, limit))
         self._note = ""
-        self._look_beyond()
+        self._read_ahead()
         self.redraw()
 
     def scroll_pages(self, pages: int) -> None:
@@ -105,8 +105,8 @@ class LogView(Canvas, can_focus=True):
         event.stop()
         self.scroll_lines(-3)
 
-    def _look_beyond(self) -> None:
-        """Read on where the view comes near the end of what is here."""
+    def _read_ahead(self) -> None:
+        """Read another page if the view is near either end of the buffer."""
         buffer, height = self.buffer, self.size.height
         if self._reading:
             return
@@ -115,43 +115,45 @@ class LogView(Canvas, can_focus=True):
         elif not buffer.at_end and buffer.lines_below < height:
             self._read("newer")
 
-    def _read(self, way: str) -> None:
-        self._reading = way
-        entries = self.buffer.lines
-        self._page(way, entries[0].offset if entries else self._end(), entries[-1].offset + 1 if entries else 0)
+    def _read(self, part: str) -> None:
+        self._reading = part
+        lines = self.buffer.lines
+        self._read_page(part, lines[0].offset if lines else self._end(), lines[-1].offset + 1 if lines else 0)
 
     @work(thread=True, exclusive=True, group="log")
-    def _page(self, way: str, first: int, last: int) -> None:
-        go, count, size = _going(), self._lines, self._end()
-        if way == "older":
-            page = log_buffer.read_before(self._path, first, count, self._wanted, go)
-        elif way == "newer":
-            page = log_buffer.read_after(self._path, last, size, count, self._wanted, go)
-        elif way == "start":
-            page = log_buffer.read_after(self._path, 0, size, count, self._wanted, go)._replace(at_start=True)
+    def _read_page(self, part: str, first: int, last: int) -> None:
+        keep_reading, count, size = _not_cancelled(), self._page_lines, self._end()
+        if part == "older":
+            page = log_buffer.read_before(self._path, first, count, self._is_shown, keep_reading)
+        elif part == "newer":
+            page = log_buffer.read_after(self._path, last, size, count, self._is_shown, keep_reading)
+        elif part == "start":
+            page = log_buffer.read_after(self._path, 0, size, count, self._is_shown, keep_reading)
+            page = page._replace(at_start=True)
         else:
-            page = log_buffer.read_before(self._path, size, count, self._wanted, go)._replace(at_end=True)
-        if go():
-            self.post_message(self.Read(page, way))
+            page = log_buffer.read_before(self._path, size, count, self._is_shown, keep_reading)
+            page = page._replace(at_end=True)
+        if keep_reading():
+            self.post_message(self.Read(page, part))
 
     @on(Read)
-    def _take(self, message: Read) -> None:
+    def _show_page(self, message: Read) -> None:
         buffer, page, self._reading, self._note = self.buffer, message.page, "", ""
-        if message.way == "older":
+        if message.part == "older":
             buffer.prepend(page)
-        elif message.way == "newer":
+        elif message.part == "newer":
             buffer.extend(page)
         elif message.found is not None:
             buffer.replace(page, 0)
-            self._show_line(next(i for i, e in enumerate(buffer.lines) if e.offset == message.found))
+            self._show_line(next(i for i, line in enumerate(buffer.lines) if line.offset == message.found))
         else:
-            buffer.replace(page, len(page.lines) - self.size.height if message.way == "start" else 0)
+            buffer.replace(page, len(page.lines) - self.size.height if message.part == "start" else 0)
         self.redraw()
 
     # Searching
 
     def search(self, text: str) -> None:
-        """Look for the newest line with all words of ``text``; nothing ends the search."""
+        """Find the newest line with all words of ``text``; an empty text ends the search."""
         self.search_words = tuple(text.lower().split())
         self._found = None
         if self.filtered or not self.search_words:
@@ -161,58 +163,58 @@ class LogView(Canvas, can_focus=True):
             self.find(-1)
 
     def toggle_filter(self) -> None:
-        """Show only the lines that match, or all again."""
+        """Show only matching lines, or all lines again."""
         self.filtered = not self.filtered and bool(self.search_words)
         self._found = None
         self._read("end")
 
     def find(self, step: int) -> None:
-        """Go to the next line that matches: older for -1, newer for 1."""
+        """Go to the next matching line: an older one for -1, a newer one for 1."""
         if not self.search_words:
             return
-        entries = self.buffer.lines
-        here = next((i for i, e in enumerate(entries) if e.offset == self._found), None)
-        start = len(entries) - self.buffer.lines_below - 1 if here is None else here + step
+        lines = self.buffer.lines
+        current = next((i for i, line in enumerate(lines) if line.offset == self._found), None)
+        start = len(lines) - self.buffer.lines_below - 1 if current is None else current + step
         index = self.buffer.find(self.search_words, start, step)
         if index is not None:
-            self._found, self._note = entries[index].offset, ""
+            self._found, self._note = lines[index].offset, ""
             self._show_line(index)
-            self._look_beyond()
+            self._read_ahead()
             self.redraw()
-        elif (self.buffer.at_start if step < 0 else self.buffer.at_end) or not entries:
+        elif (self.buffer.at_start if step < 0 else self.buffer.at_end) or not lines:
             self.post_message(self.NotFound())
         else:
             self._note, self._reading = "searching …", "found"
             self.redraw()
-            self._search(step, entries[0].offset if step < 0 else entries[-1].offset + 1, self.search_words)
+            self._search(step, lines[0].offset if step < 0 else lines[-1].offset + 1, self.search_words)
 
     @work(thread=True, exclusive=True, group="log")
-    def _search(self, step: int, at: int, query: tuple[str, ...]) -> None:
-        go = _going()
+    def _search(self, step: int, offset: int, words: tuple[str, ...]) -> None:
+        keep_reading = _not_cancelled()
         size = self._end()
         if step < 0:
-            found = log_buffer.read_before(self._path, at, 1, partial(_holds, query), go)
+            found = log_buffer.read_before(self._path, offset, 1, partial(_matches, words), keep_reading)
         else:
-            found = log_buffer.read_after(self._path, at, size, 1, partial(_holds, query), go)
-        if not go():
+            found = log_buffer.read_after(self._path, offset, size, 1, partial(_matches, words), keep_reading)
+        if not keep_reading():
             return
         if not found.lines:
             self.post_message(self.NotFound())
             return
-        match = found.lines[-1 if step < 0 else 0]
-        above = log_buffer.read_before(self._path, match.offset, self._lines, self._wanted, go)
-        below = log_buffer.read_after(self._path, match.offset, size, self._lines, self._wanted, go)
-        if go():
+        match, count = found.lines[-1 if step < 0 else 0], self._page_lines
+        above = log_buffer.read_before(self._path, match.offset, count, self._is_shown, keep_reading)
+        below = log_buffer.read_after(self._path, match.offset, size, count, self._is_shown, keep_reading)
+        if keep_reading():
             page = LogPage(above.lines + below.lines, above.at_start, below.at_end)
             self.post_message(self.Read(page, "found", match.offset))
 
     @on(NotFound)
-    def _none(self) -> None:
-        self._note, self._reading = f"no other line has: {' '.join(self.search_words)}", ""
+    def _show_not_found(self) -> None:
+        self._note, self._reading = f"no other line matches: {' '.join(self.search_words)}", ""
         self.redraw()
 
     def _show_line(self, index: int) -> None:
-        """Scroll so that a line is in view, in its middle where it was not."""
+        """Bring a line into view, in the middle if it was not visible."""
         self._found = self.buffer.lines[index].offset
         height, count = self.size.height, len(self.buffer.lines)
         bottom = count - self.buffer.lines_below
@@ -224,45 +226,45 @@ class LogView(Canvas, can_focus=True):
     def draw(self, width: int, height: int) -> list[Row]:
         buffer = self.buffer
         end = len(buffer.lines) - buffer.lines_below
-        rows = [self._line(entry, width) for entry in buffer.lines[max(0, end - height) : end]]
+        rows = [self._row(line, width) for line in buffer.lines[max(0, end - height) : end]]
         note = self._note
         if not note and (buffer.lines_below or not buffer.at_end):
-            note = "older lines · G: the newest"
+            note = "older lines · G: newest"
         if not note and self.filtered:
-            note = f"only lines with: {' '.join(self.search_words)} · w: all lines" if not rows else ""
+            note = f"no line matches: {' '.join(self.search_words)} · w: all lines" if not rows else ""
         if note:
             rows[height - 1 :] = [[(clip(f" {note}", width), "log--note")]]
         return rows
 
-    def _line(self, entry: LogLine, width: int) -> Row:
-        today = time.localtime()[:3] == time.localtime(entry.time)[:3]
-        stamp = time.strftime(" %H:%M:%S " if today else " %d %b %H:%M ", time.localtime(entry.time))
-        here = "log--found" if entry.offset == self._found else "log--time"
-        text = clip(entry.text, width - len(stamp))
-        return [(stamp, here), *_highlighted(text, self.search_words, f"log--{entry.tone}")]
+    def _row(self, line: LogLine, width: int) -> Row:
+        today = time.localtime()[:3] == time.localtime(line.time)[:3]
+        stamp = time.strftime(" %H:%M:%S " if today else " %d %b %H:%M ", time.localtime(line.time))
+        stamp_style = "log--found" if line.offset == self._found else "log--time"
+        text = clip(line.text, width - len(stamp))
+        return [(stamp, stamp_style), *_highlighted(text, self.search_words, f"log--{line.tone}")]
 
 
-def _going() -> Go:
-    """Whether the worker that asks should go on; another look at the log takes its place."""
+def _not_cancelled() -> KeepReading:
+    """Return a function that says whether the current worker may continue; a newer read cancels it."""
     worker = get_current_worker()
     return lambda: not worker.is_cancelled
 
 
-def _holds(query: tuple[str, ...], entry: LogLine) -> bool:
-    return matches(entry.text, query)
+def _matches(words: tuple[str, ...], line: LogLine) -> bool:
+    return matches(line.text, words)
 
 
 def _highlighted(text: str, words: tuple[str, ...], style: str) -> Row:
-    """``text`` with every occurrence of ``words`` (in small letters) in the style of a match."""
-    small = text.lower()
-    if len(small) != len(text):  # a letter that is two as a small one
+    """Return ``text`` with every occurrence of ``words`` (in lower case) in the style of a match."""
+    lower = text.lower()
+    if len(lower) != len(text):  # a letter whose lower case has two characters
         return [(text, style)]
     marked = [False] * len(text)
     for word in words:
-        at = small.find(word)
-        while at >= 0:
-            marked[at : at + len(word)] = [True] * len(word)
-            at = small.find(word, at + 1)
+        start = lower.find(word)
+        while start >= 0:
+            marked[start : start + len(word)] = [True] * len(word)
+            start = lower.find(word, start + 1)
     row: Row = []
     begin = 0
     for i in range(1, len(text) + 1):
