@@ -1,7 +1,7 @@
-"""Want of memory on one of two ranks, at each kind of place: DeepSpeed ZeRO-2 with its states in host memory.
+"""Out of memory on one of two ranks, in each phase of a step: DeepSpeed ZeRO-2 with its states in host memory.
 
-The ranks are real processes, started again as a supervisor would; the error is raised within one of them, at a chosen
-operation (tight_rank.py).
+The ranks are real processes, restarted as a supervisor would; the error is raised in one of them at a chosen operation
+(failing_rank.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.unit.train.whole_runs import NANO, write_shards
 REPOSITORY = Path(__file__).parents[2]
 STEPS = 8
 SITES = {"forward": ("accumulate", 0.05), "backward": ("accumulate", 0.8), "optimizer": ("optimizer_step", 0.5)}
-IN_THE_SUITE = ("backward", 1)  # the one that must leave word to the other, with half-reduced gradients about
+IN_THE_SUITE = ("backward", 1)  # must notify the other rank while gradients are half reduced
 
 
 def spec(root: Path, *more: str) -> Any:
@@ -36,20 +36,20 @@ def spec(root: Path, *more: str) -> Any:
     return resolve_spec(load("cpu_demo", [*NANO, *common, *paths, *more]))
 
 
-def begin_until_its_end(run: RunDir, *tight: str) -> list[dict[str, Any]]:
-    """The records of a run whose ranks are started until it has finished."""
-    supervisor = Lock(run.supervisor_lock)  # held: a trainer revives one that is not there
+def run_until_finished(run: RunDir, *failure: str) -> list[dict[str, Any]]:
+    """Start the ranks until the run has finished; return its records."""
+    supervisor = Lock(run.supervisor_lock)  # held, because a trainer starts a supervisor where there is none
     assert supervisor.acquire()
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
     try:
         for attempt in range(1, 4):
             launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-            words = [str(Path(__file__).with_name("tight_rank.py")), str(run.path), str(attempt), *tight]
+            words = [str(Path(__file__).with_name("failing_rank.py")), str(run.path), str(attempt), *failure]
             done = subprocess.run([*launcher, *words], env=env, capture_output=True, text=True, timeout=200)
             records = [record for _, record in read_all(run.log_path)]
             if [r["phase"] for r in records if r["kind"] == "state"][-1] == "finished":
                 return records
-        pytest.fail(f"it never came to its end\n{done.stdout}\n{done.stderr}")
+        pytest.fail(f"the run did not finish\n{done.stdout}\n{done.stderr}")
     finally:
         supervisor.release()
 
@@ -64,27 +64,27 @@ def begin_until_its_end(run: RunDir, *tight: str) -> list[dict[str, Any]]:
 )
 def test_one_of_two_ranks_runs_out_of_memory(tmp_path: Path, where: str, rank: int) -> None:
     write_shards(tmp_path / "shards")
-    calm = Run(spec(tmp_path), tmp_path / "calm", [], {}, [])
-    calm.live()
+    reference = Run(spec(tmp_path), tmp_path / "reference", [], {}, [])
+    reference.live()
     run = RunDir(tmp_path / "run")
     run.path.mkdir()
     two = spec(tmp_path, "backend=deepspeed", "gpus_per_node=2")
-    write_json(run.path / "spec.json", {**two.to_dict(), "start": {"name": "tight"}})
-    method, share = SITES.get(where, ("evaluate", 0.5))
-    records = begin_until_its_end(run, str(rank), method, str(share))
+    write_json(run.path / "spec.json", {**two.to_dict(), "start": {"name": "failing"}})
+    method, fraction = SITES.get(where, ("evaluate", 0.5))
+    records = run_until_finished(run, str(rank), method, str(fraction))
 
     def of(kind: str) -> list[dict[str, Any]]:
         return [record for record in records if record["kind"] == kind]
 
     steps = {record["step"]: record for record in of("step")}
-    calm_steps = calm.last("step")
-    for step in calm_steps:
-        fed = np.concatenate([np.load(run.path / f"fed-{one}-{step}.npy") for one in (0, 1)])
-        assert np.array_equal(fed, calm.fed[step]), f"step {step} had other sequences"
-    found, told = ({step: one[step]["loss"] for step in one} for one in (steps, calm_steps))
-    assert found == pytest.approx(told, rel=1e-5)
+    reference_steps = reference.last("step")
+    for step in reference_steps:
+        batch = np.concatenate([np.load(run.path / f"batch-{one}-{step}.npy") for one in (0, 1)])
+        assert np.array_equal(batch, reference.fed[step]), f"step {step} had other sequences"
+    found, expected = ({step: one[step]["loss"] for step in one} for one in (steps, reference_steps))
+    assert found == pytest.approx(expected, rel=1e-5)
     assert (run.path / "failed").exists()
-    if where == "validation":  # only that rank, only its piece
+    if where == "validation":  # handled by that rank alone
         assert len(of("start")) == 1 and {record["micro"] for record in of("step")} == {4}
         assert [oom["action"] for oom in of("oom")] == ([] if rank else ["validate 2 at once"])
         return
@@ -93,4 +93,4 @@ def test_one_of_two_ranks_runs_out_of_memory(tmp_path: Path, where: str, rank: i
     assert (oom["where"], oom["action"]) == (where, "micro 2")
     assert (edit["by"], edit["changed"]["micro"]) == ("oom", [4, 2])
     assert steps[STEPS]["micro"] == 2
-    assert not list((tmp_path / "models" / "tight").glob(".oom.*"))
+    assert not list((tmp_path / "models" / "failing").glob(".oom.*"))

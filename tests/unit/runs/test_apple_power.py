@@ -1,4 +1,4 @@
-"""Power on Apple Silicon, with a chip at the library's edge."""
+"""Power on Apple Silicon; a fake monitor replaces the library's."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from engine.runs.apple_power import ApplePower
 from engine.runs.telemetry import Telemetry
 
 
-class Chip:
-    """As zeus_apple_silicon counts: a window cannot begin twice, nor end without having begun."""
+class FakeMonitor:
+    """Counts as zeus_apple_silicon does: a window cannot begin twice, nor end before it began."""
 
     def __init__(self) -> None:
         self.open: set[str] = set()
@@ -31,9 +31,9 @@ class Chip:
 
 @pytest.fixture
 def mac(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A Mac whose clock is a list: the last entry is now."""
+    """A Mac; the last entry of the returned list is its clock."""
     clock = [0.0]
-    monkeypatch.setitem(sys.modules, "zeus_apple_silicon", types.SimpleNamespace(AppleEnergyMonitor=Chip))
+    monkeypatch.setitem(sys.modules, "zeus_apple_silicon", types.SimpleNamespace(AppleEnergyMonitor=FakeMonitor))
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     monkeypatch.setattr(time, "monotonic", lambda: clock[-1])
@@ -48,16 +48,16 @@ def test_energy_over_time_is_power(mac: list[float]) -> None:
     assert power.watts() == 90.0
 
 
-def test_it_is_sampled(mac: list[float], tmp_path: Path) -> None:
+def test_power_is_sampled(mac: list[float], tmp_path: Path) -> None:
     telemetry = Telemetry(tmp_path)
     mac.append(1.0)
     assert telemetry.sample()["power_w"] == 45.0
 
 
-def test_elsewhere_there_is_none(tmp_path: Path) -> None:
+def test_other_machines_have_no_power(tmp_path: Path) -> None:
     assert ApplePower().watts() is None
 
 
-def test_a_mac_without_the_library(mac: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mac_without_the_library_has_no_power(mac: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zeus_apple_silicon", None)
     assert ApplePower().watts() is None

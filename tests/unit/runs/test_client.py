@@ -1,4 +1,4 @@
-"""One client's view of a run: the socket while somebody answers there, the files otherwise, each record once."""
+"""A client's view of a run: the socket while a supervisor answers, the files otherwise; each record once."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ async def test_history_and_then_records_give_each_step_once_while_a_writer_appen
     async def watch(after: int) -> list[int]:
         while run.index.history.dedup.last < after:
             await asyncio.sleep(0)
-        link = RunClient(run.run_dir)
-        answer = await link.history(["loss"], points=10_000)
+        client = RunClient(run.run_dir)
+        answer = await client.history(["loss"], points=10_000)
         seen = [point[0] for point in answer["series"]["loss"]]
         assert len(seen) >= after
-        records = link.records(answer["at"])
-        while seen[-1:] != [last]:  # the history may have it all: then no record is coming
+        records = client.records(answer["at"])
+        while seen[-1:] != [last]:  # the history may already have them all
             record = await anext(records)
             if record["kind"] == "step":
                 seen.append(record["step"])
@@ -53,7 +53,7 @@ async def test_history_and_then_records_give_each_step_once_while_a_writer_appen
     assert seen == [list(range(1, last + 1))] * 3
 
 
-async def test_records_go_on_from_the_files_when_the_socket_is_lost_and_say_so(run: Served) -> None:
+async def test_records_continue_from_the_files_when_the_connection_is_lost(run: Served) -> None:
     run.write("step", step=1, loss=1.0)
     seen: list[Any] = []
 
@@ -76,15 +76,15 @@ async def test_records_go_on_from_the_files_when_the_socket_is_lost_and_say_so(r
     assert seen == ["up", 1, "lost", 2, "up", 3]
 
 
-async def test_a_socket_that_closes_before_it_has_answered_was_never_there(run: Served) -> None:
+async def test_a_connection_closed_before_the_answer_does_not_count(run: Served) -> None:
     run.write("step", step=1, loss=1.0)
     await run.server.close()
 
-    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def disconnect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
         writer.close()
 
-    server = await asyncio.start_unix_server(hang_up, sock=wire.listen(run.run_dir.socket_path))
+    server = await asyncio.start_unix_server(disconnect, sock=wire.listen(run.run_dir.socket_path))
     first = await asyncio.wait_for(anext(RunClient(run.run_dir).records()), TIMEOUT)
     assert (first["kind"], first["at"]) == ("step", 0)
     server.close()
@@ -103,27 +103,27 @@ async def test_records_of_an_ended_run_end(make_run: Make) -> None:
     records = await asyncio.wait_for(watch(), TIMEOUT)
     assert [r["kind"] for r in records] == ["step", "step", "step", "state"]
     assert records[0]["at"] == 0
-    link = RunClient(run_dir)
-    assert [p[0] for p in (await link.history(["loss"]))["series"]["loss"]] == [1, 2, 3]
+    client = RunClient(run_dir)
+    assert [p[0] for p in (await client.history(["loss"]))["series"]["loss"]] == [1, 2, 3]
     with pytest.raises(UserError, match=rf"run {run_dir.id}: has finished; pause needs an active run"):
-        await link.request("pause")
+        await client.request("pause")
 
 
 async def test_a_request_is_pending_and_a_refusal_one_line(run: Served) -> None:
-    link = RunClient(run.run_dir)
-    assert (await link.request("pause"))["state"] == "pending"
+    client = RunClient(run.run_dir)
+    assert (await client.request("pause"))["state"] == "pending"
     with pytest.raises(UserError, match=rf"run {run.run_dir.id}: dance: no such method"):
-        await link.request("dance")
+        await client.request("dance")
 
 
-async def test_another_version_of_the_supervisor_is_said(run: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_version_of_the_supervisor_is_reported(run: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     assert await RunClient(run.run_dir).version_mismatch() is None
     monkeypatch.setattr("engine.runs.server.package_version", lambda: "0.0.1")
     line = await RunClient(run.run_dir).version_mismatch()
     assert line is not None and run.run_dir.id in line and "0.0.1" in line and "\n" not in line
 
 
-def test_a_supervisor_that_cannot_be_asked_has_left_its_version_in_the_state(
+def test_the_version_of_a_supervisor_that_does_not_answer_is_in_the_state(
     make_run: Make, store: RunStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from tui.cli.main import main
@@ -139,12 +139,12 @@ async def test_an_answer_cut_in_the_middle_falls_back_to_the_files(store: RunSto
     run_dir = make_run()
     LogWriter(run_dir.log_path, 1).write("step", step=1, loss=1.0)
 
-    async def die_within_the_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def die_while_answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
         writer.write(b'{"jsonrpc":"2.0","id":1,"result":{"at":')
         writer.close()
 
-    server = await asyncio.start_unix_server(die_within_the_answer, sock=wire.listen(run_dir.socket_path))
+    server = await asyncio.start_unix_server(die_while_answering, sock=wire.listen(run_dir.socket_path))
     answer = await RunClient(run_dir).history(["loss"])
     assert answer["series"]["loss"] == [[1, 1.0, 1.0, 1.0]]
     server.close()

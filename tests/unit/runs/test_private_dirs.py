@@ -1,4 +1,4 @@
-"""Nobody else reads a run's state or speaks to it, and nothing that others laid there is taken for ours."""
+"""No other user can read a run's state or connect to it, and other users' files are never taken for ours."""
 
 from __future__ import annotations
 
@@ -36,33 +36,33 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become ano
 
 
 def as_nobody(*attempts: Callable[[], object]) -> list[str]:
-    """What another user of this machine gets from each attempt: the name of the error, or what it answered."""
+    """Make each attempt as another user; return the names of the errors, or what the attempts returned."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        said = []
+        results = []
         try:
             os.setgroups([])
             os.setgid(NOBODY)
             os.setuid(NOBODY)
             for attempt in attempts:
                 try:
-                    said.append(repr(attempt()))
+                    results.append(repr(attempt()))
                 except OSError as error:
-                    said.append(type(error).__name__)
+                    results.append(type(error).__name__)
         finally:
-            os.write(writer, json.dumps(said).encode())
+            os.write(writer, json.dumps(results).encode())
             os._exit(0)
     os.close(writer)
-    with open(reader, "rb") as told:
-        answers: list[str] = json.loads(told.read())
+    with open(reader, "rb") as pipe:
+        answers: list[str] = json.loads(pipe.read())
     os.waitpid(child, 0)
     return answers
 
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user may enter, as /tmp or a shared disk is; a test's own is closed further up."""
+    """A folder that every user may enter, like /tmp or a shared disk; the parents of ``tmp_path`` are closed."""
     folder = Path(tempfile.mkdtemp(prefix="mla-tui-test-"))
     folder.chmod(0o755)
     yield folder
@@ -105,7 +105,7 @@ async def test_another_user_can_neither_list_nor_read_nor_connect(open_folder: P
     )
     assert as_nobody(lambda: os.listdir(open_folder)) == ["['home']"]
     assert as_nobody(*tried) == ["PermissionError"] * 5
-    # Each file has its own lock too, should a person open the folders.
+    # Each file is private too, in case the user opens the folders.
     for folder in (store.home, store.runs, run.path):
         folder.chmod(0o755)
     assert as_nobody(*tried[2:]) == ["PermissionError"] * 3
@@ -130,7 +130,7 @@ class _Run:
 
 
 @as_root
-async def test_another_user_who_gets_through_to_the_socket_gets_no_answer(open_folder: Path) -> None:
+async def test_another_user_who_can_connect_gets_no_answer(open_folder: Path) -> None:
     import asyncio
 
     store = RunStore(open_folder / "home")
@@ -163,12 +163,12 @@ def test_a_symbolic_link_is_no_state_directory(store: RunStore, tmp_path: Path, 
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_nor_is_a_link_to_nowhere(store: RunStore) -> None:
+def test_a_dangling_link_is_no_state_directory(store: RunStore) -> None:
     store.home.symlink_to("nowhere")
     assert "is a symbolic link" in refusal(lambda: create(store))
 
 
-def test_a_linked_job_is_left_alone_and_named(store: RunStore, make_run: Make, tmp_path: Path) -> None:
+def test_a_linked_run_is_ignored_and_named(store: RunStore, make_run: Make, tmp_path: Path) -> None:
     run, other = make_run("mine"), make_run("other")
     os.rename(other.path, tmp_path / other.id)
     other.path.symlink_to(tmp_path / other.id)
@@ -183,15 +183,15 @@ def test_another_users_directory_is_refused(store: RunStore, make_run: Make, whi
     run = make_run()
     place = {"home": store.home, "runs": store.runs, "run": run.path}[which]
     os.chown(place, NOBODY, NOBODY)
-    said = refusal(lambda: store.find(run.id))
-    assert said.startswith(f"{place}: belongs to nobody, not to you; set MLA_TUI_HOME to")
+    message = refusal(lambda: store.find(run.id))
+    assert message.startswith(f"{place}: belongs to nobody, not to you; set MLA_TUI_HOME to")
     if which == "run":
         assert store.ids() == []
     else:
-        assert refusal(lambda: create(store)) == said
+        assert refusal(lambda: create(store)) == message
 
 
-def test_the_way_to_it_may_be_a_link(tmp_path: Path) -> None:
+def test_a_parent_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "state").symlink_to(tmp_path / "disk")
     store = RunStore(tmp_path / "state" / "mla-tui")
@@ -199,17 +199,17 @@ def test_the_way_to_it_may_be_a_link(tmp_path: Path) -> None:
     assert store.find("latest").id == run.id
 
 
-def test_what_is_open_to_others_is_closed_when_something_is_put_there(store: RunStore) -> None:
+def test_an_open_directory_is_closed_when_a_run_is_created(store: RunStore) -> None:
     store.runs.mkdir(parents=True)
     for folder in (store.home, store.runs):
         folder.chmod(0o775)
-    assert store.ids() == []  # looking changes nothing
+    assert store.ids() == []  # reading changes nothing
     assert mode(store.home) == 0o775
     run = create(store)
     assert [mode(folder) for folder in (store.home, store.runs, run.path)] == [0o700] * 3
 
 
-def test_parents_that_had_to_be_made_are_as_others_are(tmp_path: Path) -> None:
+def test_created_parents_have_the_usual_permissions(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
         private_dirs.make_private_dir(tmp_path / "a" / "b", parents=True)
@@ -218,7 +218,7 @@ def test_parents_that_had_to_be_made_are_as_others_are(tmp_path: Path) -> None:
     assert (mode(tmp_path / "a"), mode(tmp_path / "a" / "b")) == (0o755, 0o700)
 
 
-def test_files_of_a_job_are_for_its_owner(make_run: Make) -> None:
+def test_only_the_owner_can_read_the_files_of_a_run(make_run: Make) -> None:
     before = os.umask(0)
     try:
         run = make_run()
@@ -240,7 +240,7 @@ def calls(tree: ast.AST) -> Iterator[tuple[str, dict[str, ast.expr]]]:
 
 
 def unsafe(source: str) -> list[str]:
-    """What in ``source`` reads, or could read, a pickle from disk."""
+    """Return what in ``source`` reads, or could read, a pickle from disk."""
     tree = ast.parse(source)
     found = []
     for node in ast.walk(tree):
@@ -268,7 +268,7 @@ def unsafe(source: str) -> list[str]:
         "np.load(path, allow_pickle=True)",
     ],
 )
-def test_the_search_finds_what_it_looks_for(source: str) -> None:
+def test_the_search_finds_unsafe_calls(source: str) -> None:
     assert unsafe(source)
 
 

@@ -1,6 +1,6 @@
-"""The log socket: what clients may ask, what happens to those who ask nonsense, and that each reads at its own pace.
+"""The log socket: requests, malformed requests, and streams that each client reads at its own pace.
 
-Server and log are real; the trainer's part is played by a ``LogWriter``.
+Server and log are real; a ``LogWriter`` stands for the trainer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """A connection that speaks the wire by hand."""
+    """A raw connection that speaks the protocol."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -38,7 +38,7 @@ class Client:
 
     async def line(self) -> dict[str, Any]:
         line = await asyncio.wait_for(self.reader.readline(), TIMEOUT)
-        assert line.endswith(b"\n"), "the server hung up"
+        assert line.endswith(b"\n"), "the server closed the connection"
         return dict(json.loads(line))
 
     async def send(self, line: bytes) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class Client:
         return found
 
 
-NONSENSE = [
+MALFORMED = [
     (b"not json", wire.PARSE_ERROR),
     (b"", wire.PARSE_ERROR),
     (b"\xff\xfe", wire.PARSE_ERROR),
@@ -84,33 +84,33 @@ NONSENSE = [
 ]
 
 
-async def test_nonsense_is_answered_and_the_connection_survives(run: Served) -> None:
+async def test_malformed_requests_are_answered_and_the_connection_survives(run: Served) -> None:
     client = await Client.to(run)
-    for line, code in NONSENSE:
+    for line, code in MALFORMED:
         answer = await client.send(line)
         assert answer["error"]["code"] == code, line[:80]
         assert answer["error"]["message"] and "\n" not in answer["error"]["message"]
         assert (await client.call("hello"))["result"]["run"] == run.run_dir.id, line[:80]
 
 
-async def test_a_client_that_leaves_in_the_middle_hurts_nobody(run: Served) -> None:
-    staying = await Client.to(run)
+async def test_a_client_that_disconnects_in_the_middle_affects_no_other(run: Served) -> None:
+    other = await Client.to(run)
     for half in (b"", b'{"id":1', b"x" * 3 * wire.REQUEST_LIMIT, b'{"id":1,"method":"subscribe"}\n'):
         leaving = await Client.to(run)
         leaving.writer.write(half)
         await leaving.writer.drain()
         leaving.writer.close()
     run.write("log", text="after")
-    assert (await staying.call("hello"))["id"] == 7
-    await staying.call("subscribe")
-    assert [e["text"] for e in await staying.events(1)] == ["after"]
+    assert (await other.call("hello"))["id"] == 7
+    await other.call("subscribe")
+    assert [e["text"] for e in await other.events(1)] == ["after"]
 
 
-async def test_the_socket_is_for_its_owner_alone(run: Served) -> None:
+async def test_only_its_owner_may_use_the_socket(run: Served) -> None:
     assert stat.S_IMODE(run.run_dir.socket_path.stat().st_mode) == 0o600
 
 
-async def test_hello_and_status_say_who_is_there(run: Served) -> None:
+async def test_hello_and_status_identify_the_run(run: Served) -> None:
     run.write("step", step=3, loss=2.0)
     client = await Client.to(run)
     hello = (await client.call("hello"))["result"]
@@ -136,12 +136,12 @@ async def test_subscribing_from_the_start_and_from_any_record(run: Served) -> No
     assert [e["step"] for c in (client, late, beyond) for e in await c.events(1)] == [6, 6, 6]
 
 
-async def test_a_client_that_does_not_read_holds_up_nobody(run: Served) -> None:
+async def test_a_client_that_does_not_read_delays_no_other(run: Served) -> None:
     slow, fast = await Client.to(run), await Client.to(run)
     for client in (slow, fast):
         await client.call("subscribe")
-    slow.reader._limit = 1  # type: ignore[attr-defined]  # its own buffer must not swallow the stream for it
-    count, text = 200, "x" * 20_000  # 4 MB: more than the kernel and the server will hold for one client
+    slow.reader._limit = 1  # type: ignore[attr-defined]  # its own buffer must not take in the stream
+    count, text = 200, "x" * 20_000  # 4 MB: more than kernel and server buffer for one client
 
     async def write() -> None:
         for number in range(count):
@@ -155,20 +155,20 @@ async def test_a_client_that_does_not_read_holds_up_nobody(run: Served) -> None:
     assert [e["number"] for e in await slow.events(count)] == list(range(count))  # and it has lost nothing
 
 
-async def test_only_progress_may_pass_by_the_log(run: Served) -> None:
+async def test_only_progress_may_be_sent_without_being_logged(run: Served) -> None:
     watcher, trainer = await Client.to(run), await Client.to(run)
     await watcher.call("subscribe")
     for record in ({"kind": "exit", "code": 0}, {"kind": "progress", "micro_done": 3, "tok_s": float("inf")}):
         trainer.writer.write(json.dumps({"method": "event", "params": record}).encode() + b"\n")
     assert await watcher.events(1) == [{"kind": "progress", "micro_done": 3, "tok_s": None}]
     assert run.run_dir.log_path.read_bytes() == b""
-    late = await Client.to(run)  # what is over is not shown to those who come later
+    late = await Client.to(run)  # earlier live records are not sent to later clients
     await late.call("subscribe")
     run.write("log", text="next")
     assert [e["kind"] for e in await late.events(1)] == ["log"]
 
 
-async def test_a_command_is_written_down_and_is_pending(run: Served) -> None:
+async def test_a_command_is_stored_and_pending(run: Served) -> None:
     client = await Client.to(run)
     answer = (await client.call("set", changes={"micro": 4}, by="me"))["result"]
     assert answer["state"] == "pending"
@@ -186,7 +186,7 @@ async def test_a_command_that_cannot_be_written_is_refused(run: Served) -> None:
     assert "result" in await client.call("hello")
 
 
-async def test_history_is_bounded_by_what_was_asked(run: Served) -> None:
+async def test_history_respects_points_and_range(run: Served) -> None:
     for step in range(1, 101):
         run.write("step", step=step, loss=float(step))
     client = await Client.to(run)
@@ -211,7 +211,7 @@ async def test_a_path_longer_than_a_socket_address_works(tmp_path: Path, make_ru
     await served.server.close()
 
 
-async def test_a_dead_predecessors_socket_is_replaced(run: Served, make_run: Make) -> None:
+async def test_the_socket_of_a_dead_supervisor_is_replaced(run: Served, make_run: Make) -> None:
     run_dir = make_run()
     wire.listen(run_dir.socket_path).close()
     with pytest.raises(OSError):
@@ -221,6 +221,3 @@ async def test_a_dead_predecessors_socket_is_replaced(run: Served, make_run: Mak
     assert "result" in await (await Client.to(served)).call("hello")
     await served.server.close()
     assert not run_dir.socket_path.exists()
-
-
-# -- a client's view

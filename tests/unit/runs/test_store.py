@@ -1,4 +1,4 @@
-"""The store: ids, finding, creating, forgetting, and what the files of a run say when nobody is alive to ask."""
+"""The store: ids, finding, creating and removing runs, and the state of a run whose processes are gone."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert RunStore().runs == tmp_path / "here" / "runs"
 
 
-def test_an_id_says_when_and_what_and_nobody_else_may_read(store: RunStore, make_run: Make) -> None:
+def test_an_id_has_time_and_profile_and_only_the_owner_may_read(store: RunStore, make_run: Make) -> None:
     run = make_run("mine")
     assert re.fullmatch(r"\d{8}-\d{6}-cpu_demo", run.id)
     assert abs(time.mktime(time.strptime(run.id[:15], "%Y%m%d-%H%M%S")) - time.mktime(time.gmtime())) < 60
@@ -53,7 +53,7 @@ def test_an_id_says_when_and_what_and_nobody_else_may_read(store: RunStore, make
     assert run.spec() == registry.load("cpu_demo")
 
 
-def test_a_job_without_a_name_is_named_by_its_id(make_run: Make) -> None:
+def test_a_run_without_a_name_is_named_by_its_id(make_run: Make) -> None:
     run = make_run()
     assert run.name == run.id == run.summary()["name"]
 
@@ -68,7 +68,7 @@ def test_find(store: RunStore, make_run: Make) -> None:
     assert store.find("20260101-000000-cpu_demo").id == "20260101-000000-cpu_demo"
     assert store.find("demo").id == "20260101-000000-cpu_demo"
     assert store.find("0202").id == "20260202-000000-pretrain_5080"
-    assert store.find("alpha").id == "20260202-000000-pretrain_5080"  # of one name, the newest
+    assert store.find("alpha").id == "20260202-000000-pretrain_5080"  # the newest of that name
     assert refused(store, "2026") == (
         "run '2026': matches 20260202-000000-pretrain_5080, 20260101-000000-cpu_demo; write more of the id"
     )
@@ -77,13 +77,13 @@ def test_find(store: RunStore, make_run: Make) -> None:
     )
 
 
-def test_without_jobs_finding_says_how_to_start_one(store: RunStore) -> None:
+def test_without_runs_find_says_how_to_start_one(store: RunStore) -> None:
     assert refused(store, "latest") == (
         f"run 'latest': there are no runs in {store.runs}; start one with: mla-tui launch"
     )
 
 
-def test_no_text_means_no_job_even_where_there_is_only_one(store: RunStore, make_run: Make) -> None:
+def test_an_empty_text_matches_no_run_even_where_there_is_only_one(store: RunStore, make_run: Make) -> None:
     id = make_run().id
     assert refused(store, "") == f"run '': write a part of an id, a name or latest; the newest is {id}"
 
@@ -95,7 +95,7 @@ def test_only_folders_are_runs(store: RunStore, make_run: Make) -> None:
     assert store.ids() == [run.id]
 
 
-def test_a_job_that_is_removed_while_others_are_listed_takes_none_with_it(store: RunStore, make_run: Make) -> None:
+def test_a_run_removed_during_a_listing_hides_no_other(store: RunStore, make_run: Make) -> None:
     id = make_run().id
     removed = [store.runs / f"20260101-000000-{number}" for number in range(2000)]
     for folder in removed:
@@ -112,7 +112,7 @@ def test_a_job_that_is_removed_while_others_are_listed_takes_none_with_it(store:
     assert store.ids() == [id]
 
 
-def test_a_home_that_is_a_file_is_told(tmp_path: Path) -> None:
+def test_a_home_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
     store = RunStore(tmp_path / "home")
     with pytest.raises(UserError, match="cannot be read: Not a directory; check MLA_TUI_HOME"):
@@ -200,7 +200,7 @@ for _ in range(20):
 """
 
 
-def test_two_processes_that_launch_in_the_same_second_get_jobs_of_their_own(store: RunStore) -> None:
+def test_two_processes_that_launch_in_the_same_second_get_runs_of_their_own(store: RunStore) -> None:
     argv = [sys.executable, "-c", CREATE, str(store.home)]
     both = [subprocess.Popen([*argv, name], stdout=subprocess.PIPE, text=True) for name in ("a", "b")]
     made = [process.communicate()[0].split() for process in both]
@@ -223,11 +223,11 @@ def test_the_newest_is_the_latest_also_after_the_clock_was_set_back(store: RunSt
     assert store.ids()[1:] == [*reversed(made), f"{ahead}-longctx_5090"]
 
 
-# -- a run whose supervisor is gone
+# -- a run without a supervisor
 
 
-def test_a_job_cut_off_is_read_from_its_log(make_run: Make) -> None:
-    run = make_run(supervisor=DEAD, trainer=DEAD, step=3, loss=9.0)  # a state that is out of date
+def test_a_cut_off_run_is_read_from_its_log(make_run: Make) -> None:
+    run = make_run(supervisor=DEAD, trainer=DEAD, step=3, loss=9.0)  # an outdated state
     log = LogWriter(run.log_path, 2)
     log.write("step", step=41, loss=2.5, tok_s=100.0, micro=4, accum=2, context=256)
     log.write("val", step=41, loss=2.75)
@@ -240,14 +240,14 @@ def test_a_job_cut_off_is_read_from_its_log(make_run: Make) -> None:
     assert summary["trainer"] == {"pid": DEAD["pid"], "alive": False}
 
 
-def test_an_end_that_only_the_log_knows_is_an_end(make_run: Make) -> None:
+def test_an_end_that_is_only_in_the_log_counts(make_run: Make) -> None:
     run = make_run(supervisor=DEAD, trainer=DEAD)
     LogWriter(run.log_path, 1).write("state", phase="finished", reason="")
     assert run.summary()["phase"] == "finished"
     assert run.summary()["ended"] is not None
 
 
-def test_a_trainer_that_lives_without_a_supervisor_still_runs(make_run: Make) -> None:
+def test_a_run_whose_trainer_is_alive_without_a_supervisor_is_running(make_run: Make) -> None:
     run = make_run(supervisor=DEAD, trainer=process_identity(os.getpid()))
     LogWriter(run.log_path, 1).write("step", step=7, loss=1.0)
     summary = run.summary()
@@ -262,25 +262,25 @@ def test_the_end_of_a_long_log_is_enough(make_run: Make) -> None:
     assert run.summary()["step"] == 3000
 
 
-def test_a_pid_used_again_is_not_the_trainer(make_run: Make) -> None:
+def test_a_reused_pid_is_not_the_trainer(make_run: Make) -> None:
     run = make_run(supervisor=DEAD, trainer={**process_identity(os.getpid()), "start_ticks": 1})
     assert not run.summary()["trainer"]["alive"]
 
 
 @pytest.mark.parametrize("where", [{"host": "elsewhere"}, {"boot": "another"}])
-def test_a_pid_of_another_host_or_boot_says_nothing(make_run: Make, where: dict[str, str]) -> None:
+def test_a_pid_of_another_host_or_boot_means_nothing(make_run: Make, where: dict[str, str]) -> None:
     run = make_run(trainer=process_identity(os.getpid()), **where)
     assert not run.summary()["trainer"]["alive"]
 
 
-def test_a_job_of_an_earlier_boot_was_cut_off_by_it(make_run: Make) -> None:
+def test_a_run_of_an_earlier_boot_was_cut_off_by_the_reboot(make_run: Make) -> None:
     run = make_run(trainer=process_identity(os.getpid()), boot="another")
     LogWriter(run.log_path, 1).write("step", step=7, loss=1.0)
     summary = run.summary()
     assert (summary["phase"], summary["reason"], summary["step"]) == ("cut-off", "the machine was rebooted", 7)
 
 
-def test_whether_a_job_of_another_host_lives_is_not_claimed(make_run: Make) -> None:
+def test_whether_a_run_of_another_host_is_alive_is_unknown(make_run: Make) -> None:
     run = make_run(trainer=DEAD, supervisor=DEAD, host="elsewhere", boot="another")
     log = LogWriter(run.log_path, 1)
     log.write("state", phase="paused", reason="asked by me")
@@ -290,20 +290,20 @@ def test_whether_a_job_of_another_host_lives_is_not_claimed(make_run: Make) -> N
     assert [run.summary()[key] for key in ("phase", "reason")] == ["finished", ""]
 
 
-def test_a_job_just_created_is_starting_and_later_cut_off(make_run: Make) -> None:
+def test_a_new_run_is_starting_and_later_cut_off(make_run: Make) -> None:
     assert make_run(phase="starting", launched=time.monotonic()).summary()["phase"] == "starting"
     assert make_run(phase="starting", launched=time.monotonic() - 60).summary()["phase"] == "cut-off"
     assert make_run(phase="starting").summary()["phase"] == "cut-off"
 
 
 @pytest.mark.parametrize("started", [-86400, 86400])
-def test_a_clock_that_was_set_anew_makes_no_young_job_old_and_no_old_job_young(make_run: Make, started: float) -> None:
-    set_anew = time.time() + started
-    assert make_run(phase="starting", started=set_anew, launched=time.monotonic()).summary()["phase"] == "starting"
-    assert make_run(phase="starting", started=set_anew, launched=time.monotonic() - 60).summary()["phase"] == "cut-off"
+def test_setting_the_clock_does_not_change_whether_a_run_is_new(make_run: Make, started: float) -> None:
+    shifted = time.time() + started
+    assert make_run(phase="starting", started=shifted, launched=time.monotonic()).summary()["phase"] == "starting"
+    assert make_run(phase="starting", started=shifted, launched=time.monotonic() - 60).summary()["phase"] == "cut-off"
 
 
-def test_without_a_state_the_log_tells(make_run: Make) -> None:
+def test_without_a_state_the_log_decides(make_run: Make) -> None:
     run = make_run()
     run.state_path.write_text("{damaged")
     assert run.summary()["phase"] == "cut-off"
@@ -311,18 +311,18 @@ def test_without_a_state_the_log_tells(make_run: Make) -> None:
     assert run.summary()["phase"] == "stopped"
 
 
-def test_a_damaged_spec_names_the_way_out(make_run: Make) -> None:
+def test_a_damaged_spec_names_the_fix(make_run: Make) -> None:
     run = make_run()
     (run.path / "spec.json").write_text("")
     with pytest.raises(UserError, match=rf"spec\.json: missing or damaged; remove the run with: mla-tui rm {run.id}"):
         run.spec()
 
 
-# -- forgetting
+# -- removing
 
 
 @pytest.mark.parametrize("role", ["supervisor", "trainer"])
-def test_a_living_job_is_not_removed(make_run: Make, role: str) -> None:
+def test_an_active_run_is_not_removed(make_run: Make, role: str) -> None:
     run = make_run(**{role: process_identity(os.getpid())})
     with pytest.raises(UserError, match=rf"run {run.id}: is running; stop it first: mla-tui stop {run.id}"):
         run.remove()
@@ -330,7 +330,7 @@ def test_a_living_job_is_not_removed(make_run: Make, role: str) -> None:
 
 
 @pytest.mark.parametrize("lock", ["supervisor_lock", "trainer_lock"])
-def test_nor_is_one_whose_locks_are_held_where_its_pids_say_nothing(make_run: Make, lock: str) -> None:
+def test_a_run_with_a_held_lock_is_not_removed(make_run: Make, lock: str) -> None:
     run = make_run(host="elsewhere", trainer=DEAD)
     held = Lock(getattr(run, lock))
     assert held.acquire()
@@ -341,13 +341,13 @@ def test_nor_is_one_whose_locks_are_held_where_its_pids_say_nothing(make_run: Ma
     assert not run.path.exists()
 
 
-def test_nor_is_one_that_is_just_being_launched(make_run: Make) -> None:
+def test_a_run_that_is_being_launched_is_not_removed(make_run: Make) -> None:
     with pytest.raises(UserError, match="is starting; stop it first"):
         make_run(phase="starting", launched=time.monotonic()).remove()
 
 
 @pytest.mark.parametrize("phase", ["finished", "failed", "stopped", "running"])
-def test_a_dead_job_is_forgotten(store: RunStore, make_run: Make, phase: str) -> None:
+def test_a_run_without_processes_is_removed(store: RunStore, make_run: Make, phase: str) -> None:
     run = make_run(phase=phase, supervisor=DEAD, trainer=DEAD)
     run.remove()
     assert store.ids() == []

@@ -1,7 +1,7 @@
-"""One rank of a run, of which one runs out of memory once: started by torchrun, for test_ranks_out_of_memory.py.
+"""Runs one rank, of which one runs out of memory once: started by torchrun for test_ranks_out_of_memory.py.
 
-``tight_rank.py RUN ATTEMPT RANK METHOD SHARE``: rank RANK fails in its third call of METHOD, at SHARE of the operations
-that the second one was. Every rank leaves the sequences of each step it has taken as RUN/fed-RANK-STEP.npy.
+``failing_rank.py RUN ATTEMPT RANK METHOD FRACTION``: rank RANK fails in its third call of METHOD, after FRACTION of the
+operations of its second call. Every rank saves the sequences of each step as RUN/batch-RANK-STEP.npy.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from engine.train.main import run_trainer, run_worker
 from profiles.spec import RunSpec
 from tests.unit.train.whole_runs import Failing
 
-WHICH = 3
+FAILING_CALL = 3
 
 torch.set_num_threads(1)
-folder, attempt, tight, method, share = Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
+folder, attempt, failing_rank, method, fraction = Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
 rank = os.environ["RANK"]
 failed = folder / "failed"
 
 
-class TightBackend:
-    """A backend of this rank, told which step it is at by the number of those that were taken."""
+class FailingBackend:
+    """A backend that saves its batches and, on the failing rank, raises out-of-memory once."""
 
     def __init__(self, backend: Any) -> None:
         vars(self).update(_backend=backend, _calls=0, _operations=0, _rows=[])
@@ -44,12 +44,12 @@ class TightBackend:
 
     def _watched(self, name: str, call: Any) -> Any:
         def watched(*args: Any) -> Any:
-            result = self._failing(call, args) if name == method and rank == tight else call(*args)
+            result = self._failing(call, args) if name == method and rank == failing_rank else call(*args)
             if name == "accumulate":
                 self._rows.append(args[0])
             elif name == "optimizer_step":
                 step = int(self._backend.state_dict()["optimizer"]["step"])
-                np.save(folder / f"fed-{rank}-{step}.npy", np.concatenate(self._rows))
+                np.save(folder / f"batch-{rank}-{step}.npy", np.concatenate(self._rows))
                 self._rows.clear()
             return result
 
@@ -57,8 +57,8 @@ class TightBackend:
 
     def _failing(self, call: Any, args: Any) -> Any:
         vars(self)["_calls"] += 1
-        fails = self._calls == WHICH and not failed.exists()
-        failing = Failing(max(1, round(float(share) * self._operations)) if fails else 0)
+        fails = self._calls == FAILING_CALL and not failed.exists()
+        failing = Failing(max(1, round(float(fraction) * self._operations)) if fails else 0)
         if fails:
             failed.touch()
         try:
@@ -69,7 +69,7 @@ class TightBackend:
 
 
 def build_backend(spec: RunSpec, ranks: Ranks) -> Any:
-    return TightBackend(real(spec, ranks))
+    return FailingBackend(real(spec, ranks))
 
 
 real = build.build_backend
