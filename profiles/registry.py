@@ -78,11 +78,11 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def _find(name: str, extended_by: Path | None = None) -> Path:
     """Return the file of a profile. A user's file may have the name of the built-in profile that it extends."""
-    asked = f"{extended_by.name}: extends: {name!r}" if extended_by else f"profile {name!r}"
+    label = f"{extended_by.name}: extends: {name!r}" if extended_by else f"profile {name!r}"
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
-            raise SpecError(f"{asked}: no such file")
+            raise SpecError(f"{label}: no such file")
         return path
     for folder in (user_folder(), BUILTIN):
         path = folder / f"{name}.toml"
@@ -94,7 +94,7 @@ def _find(name: str, extended_by: Path | None = None) -> Path:
 
     near = difflib.get_close_matches(name, names(), 1)
     hint = f"did you mean {near[0]}?" if near else f"the profiles are {', '.join(names())}"
-    raise SpecError(f"{asked}: unknown; {hint}")
+    raise SpecError(f"{label}: unknown; {hint}")
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> tuple[str, dict[str, Any]]:

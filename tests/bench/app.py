@@ -113,11 +113,11 @@ def ended(home: Path, name: str, steps: int) -> RunDir:
     """A finished run as its supervisor leaves it: with its history beside its log."""
     run = make_run(home, name, phase="finished", steps=steps)
     fill(run, steps)
-    _digest(run)
+    _save_index(run)
     return run
 
 
-def _digest(run: RunDir) -> None:
+def _save_index(run: RunDir) -> None:
     log_index = LogIndex(run)
     log_index.catch_up()
     log_index.save()
@@ -169,7 +169,7 @@ def _long_log(home: Path) -> None:
                 log.write(
                     json.dumps({**record, "t": 1.7e9 + n, "text": f"line {n} of what a library has to say"}) + "\n"
                 )
-        _digest(run)
+        _save_index(run)
         app = Pty([MLA_TUI, "attach", run.id], (80, 24))
         app.settle()
         sizes[lines] = pss(app.pid) / 1e6

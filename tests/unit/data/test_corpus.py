@@ -62,13 +62,13 @@ def test_the_split_of_a_file_never_changes() -> None:
 
 
 def test_dataset_json_describes_the_corpus(corpus: Path) -> None:
-    said = json.loads((corpus / "dataset.json").read_text())
+    manifest = json.loads((corpus / "dataset.json").read_text())
     train = open_shards(corpus.parent, "phase1", "train", VOCAB)
-    assert said["vocab_size"] == VOCAB
-    assert said["dtype"] == train.shards[0].dtype.name
-    assert said["splits"]["train"]["tokens"] == train.tokens
-    assert said["eot_id"] == 0
-    assert set(said["sha256"]) == {"tokenizer.json", "train/phase1-train-000.bin", "val/phase1-val-000.bin"}
+    assert manifest["vocab_size"] == VOCAB
+    assert manifest["dtype"] == train.shards[0].dtype.name
+    assert manifest["splits"]["train"]["tokens"] == train.tokens
+    assert manifest["eot_id"] == 0
+    assert set(manifest["sha256"]) == {"tokenizer.json", "train/phase1-train-000.bin", "val/phase1-val-000.bin"}
 
 
 def test_a_model_can_train_on_it(corpus: Path) -> None:
@@ -81,9 +81,9 @@ def test_a_second_build_is_identical_and_an_existing_one_is_kept(source: Path, c
     other = build_corpus(tmp_path / "deep/shards", vocab_size=VOCAB, source=source)
     assert (other / "dataset.json").read_bytes() == (corpus / "dataset.json").read_bytes()
     before = (other / "dataset.json").stat()
-    said: list[str] = []
-    assert build_corpus(other.parent, vocab_size=VOCAB, source=tmp_path / "gone", report=said.append) == other
-    assert said == [f"{other}: already built"]
+    progress: list[str] = []
+    assert build_corpus(other.parent, vocab_size=VOCAB, source=tmp_path / "gone", report=progress.append) == other
+    assert progress == [f"{other}: already built"]
     assert (other / "dataset.json").stat() == before
 
 

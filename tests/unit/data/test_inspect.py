@@ -52,14 +52,14 @@ def test_a_problem_of_one_file_does_not_stop_the_others(phase: Path) -> None:
     (phase / "train/d.bin").mkdir()
     (phase / "train/e.bin").symlink_to(phase / "gone")
     found = {Path(e["path"]).name: e for e in inspect_path(phase)}
-    words = {
+    messages = {
         "a.bin": "3 bytes",
         "b.bin": "0 bytes",
         "c.bin": "id 300",
         "d.bin": "Is a directory",
         "e.bin": "No such file",
     }
-    for name, expected in words.items():
+    for name, expected in messages.items():
         assert len(found[name]["problems"]) == 1
         assert expected in found[name]["problems"][0]
     assert found["c.bin"]["format"] == "bare"

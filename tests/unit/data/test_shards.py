@@ -100,7 +100,7 @@ def test_opening_reads_no_ids_and_mapping_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "message"),
     [
         (b"", "0 bytes"),
         (b"abc", "3 bytes"),
@@ -112,11 +112,11 @@ def test_opening_reads_no_ids_and_mapping_is_kept(tmp_path: Path) -> None:
         (header(20240801, 7, 2)[:100], "100 bytes"),
     ],
 )
-def test_a_damaged_file_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
+def test_a_damaged_file_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
     path = put(tmp_path, data)
     text = refused(tmp_path)
     assert str(path) in text
-    assert words in text
+    assert message in text
 
 
 def test_odd_bytes_of_bare_uint32(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_vocabulary_larger_than_the_models(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("{", "is not JSON"),
         ("[1]", "holds a list"),
@@ -175,9 +175,9 @@ def test_a_vocabulary_larger_than_the_models(tmp_path: Path) -> None:
         ('{"vocab_size": "big"}', "'big'"),
     ],
 )
-def test_a_broken_dataset_json(tmp_path: Path, text: str, words: str) -> None:
+def test_a_broken_dataset_json(tmp_path: Path, text: str, message: str) -> None:
     put(tmp_path, b"ab")
     path = put(tmp_path, text.encode(), "dataset.json")
     error = refused(tmp_path)
     assert str(path) in error
-    assert words in error
+    assert message in error

@@ -1,7 +1,7 @@
 """Damaged files of a run, with torn ends and flipped bits: every reader uses the intact part and reports the damage.
 
-Every reader is tried: what it gives may be less, never an exception, and never a record that nobody wrote unless the
-flipped line still is one.
+A reader may return less, but it never raises and never returns a record that was not written, unless the damaged line
+still is a valid record.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def read_everything(run: RunDir) -> LogIndex:
     return log_index
 
 
-def flipped(content: bytes, rng: random.Random) -> bytes:
+def flip_bit(content: bytes, rng: random.Random) -> bytes:
     bit = rng.randrange(8 * len(content))
     return content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :]
 
@@ -90,7 +90,7 @@ def test_every_reader_survives_flipped_bits(run: RunDir, name: str) -> None:
     whole, rng = path.read_bytes(), random.Random(seed)
     print(f"seed {seed}")
     for _ in range(FLIPS):
-        path.write_bytes(flipped(whole, rng))
+        path.write_bytes(flip_bit(whole, rng))
         if name == "events.jsonl":
             (run.path / "history.bin").unlink(missing_ok=True)
         read_everything(run)
@@ -101,11 +101,11 @@ def test_a_flipped_bit_loses_at_most_the_lines_it_is_in(run: RunDir) -> None:
     rng, truth = random.Random(seed), list(read_all(run.log_path))
     print(f"seed {seed}")
     for _ in range(FLIPS):
-        bent = flipped(whole, rng)
-        at = next(i for i in range(len(whole)) if bent[i] != whole[i])
+        damaged = flip_bit(whole, rng)
+        at = next(i for i in range(len(whole)) if damaged[i] != whole[i])
         begin, end = whole.rfind(b"\n", 0, at) + 1, whole.find(b"\n", at) + 1
         end = (whole.find(b"\n", end) + 1 or len(whole)) if whole[at : at + 1] == b"\n" else end  # it joins two
-        run.log_path.write_bytes(bent)
+        run.log_path.write_bytes(damaged)
         found = [pair for pair in read_all(run.log_path) if not begin <= pair[0] < end]
         assert found == [pair for pair in truth if not begin <= pair[0] < end]
 
@@ -144,9 +144,9 @@ def test_a_client_reads_a_damaged_run_without_a_supervisor(run: RunDir, tmp_path
     run.log_path.write_bytes(whole[:900] + b"\xff" * 50 + whole[950:])
 
     async def watch() -> list[dict[str, Any]]:
-        link = RunClient(run)
-        await link.history(["loss"])
-        return [record async for record in link.records()]
+        client = RunClient(run)
+        await client.history(["loss"])
+        return [record async for record in client.records()]
 
     kinds = [record["kind"] for record in asyncio.run(watch())]
     assert kinds[-1] == "state" and kinds.count("step") >= 6

@@ -183,8 +183,8 @@ attempts = st.lists(st.tuples(st.none() | st.integers(0, 40), st.integers(0, 40)
 def write_attempts(path: Path, runs: list[tuple[int | None, int]]) -> None:
     """Write attempts (resumed from, steps done) as a trainer does: each resumes from a step reached before."""
     reached = 0
-    for attempt, (asked, count) in enumerate(runs, start=1):
-        start = None if asked is None else min(asked, reached) or None
+    for attempt, (resumed_from, count) in enumerate(runs, start=1):
+        start = None if resumed_from is None else min(resumed_from, reached) or None
         log = LogWriter(path, attempt)
         log.write("start", resumed_from=start)
         if start is None:

@@ -13,7 +13,7 @@ from profiles.spec import known_keys
 
 
 @pytest.fixture(autouse=True)
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def profiles_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The empty folder of the user's profiles."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     folder = tmp_path / "mla-tui" / "profiles"
@@ -46,48 +46,48 @@ def test_the_built_in_profiles(name: str, model: str, context: int, micro: int, 
     assert spec.description
 
 
-def test_built_in_profiles_are_listed_first_and_each_name_once(own: Path) -> None:
-    (own / "zebra.toml").write_text("")
-    (own / "ant.toml").write_text("")
-    (own / "cpu_demo.toml").write_text("")
+def test_built_in_profiles_are_listed_first_and_each_name_once(profiles_dir: Path) -> None:
+    (profiles_dir / "zebra.toml").write_text("")
+    (profiles_dir / "ant.toml").write_text("")
+    (profiles_dir / "cpu_demo.toml").write_text("")
     assert registry.names() == [*registry.BUILTIN_ORDER, "ant", "zebra"]
     assert set(registry.BUILTIN_ORDER) == {p.stem for p in registry.BUILTIN.glob("*.toml")}
 
 
-def test_a_user_profile_extends_a_built_in_one(own: Path) -> None:
-    (own / "mine.toml").write_text('extends = "pretrain_5080"\n[batch]\nmicro = 6\n')
+def test_a_user_profile_extends_a_built_in_one(profiles_dir: Path) -> None:
+    (profiles_dir / "mine.toml").write_text('extends = "pretrain_5080"\n[batch]\nmicro = 6\n')
     spec = registry.load("mine")
     assert (spec.profile, spec.batch.micro, spec.batch.sequences, spec.accum) == ("mine", 6, 96, 16)
     assert spec.description == registry.load("pretrain_5080").description
     assert spec.model.name == "mla-1b"
 
 
-def test_a_profile_may_extend_the_built_in_one_of_the_same_name(own: Path) -> None:
-    (own / "cpu_demo.toml").write_text('extends = "cpu_demo"\n[train]\nsteps = 7\n')
+def test_a_profile_may_extend_the_built_in_one_of_the_same_name(profiles_dir: Path) -> None:
+    (profiles_dir / "cpu_demo.toml").write_text('extends = "cpu_demo"\n[train]\nsteps = 7\n')
     spec = registry.load("cpu_demo")
     assert (spec.train.steps, spec.batch.micro, spec.model.name) == (7, 8, "mla-tiny")
 
 
-def test_a_file_given_by_path_may_extend_a_user_profile_of_the_same_name(own: Path, tmp_path: Path) -> None:
-    (own / "mine.toml").write_text('extends = "cpu_demo"\n[train]\nsteps = 7\n')
+def test_a_file_given_by_path_may_extend_a_user_profile_of_the_same_name(profiles_dir: Path, tmp_path: Path) -> None:
+    (profiles_dir / "mine.toml").write_text('extends = "cpu_demo"\n[train]\nsteps = 7\n')
     (tmp_path / "mine.toml").write_text('extends = "mine"\n[train]\nseed = 9\n')
     spec = registry.load(str(tmp_path / "mine.toml"))
     assert (spec.train.steps, spec.train.seed) == (7, 9)
 
 
-def test_a_profile_that_extends_itself_is_refused(own: Path) -> None:
-    (own / "mine.toml").write_text('extends = "mine"\n')
+def test_a_profile_that_extends_itself_is_refused(profiles_dir: Path) -> None:
+    (profiles_dir / "mine.toml").write_text('extends = "mine"\n')
     assert refused("mine") == "mine.toml: extends: mine → mine is a cycle"
 
 
-def test_a_cycle_of_two_profiles_is_refused(own: Path) -> None:
-    (own / "a.toml").write_text('extends = "b"\n')
-    (own / "b.toml").write_text('extends = "a"\n')
+def test_a_cycle_of_two_profiles_is_refused(profiles_dir: Path) -> None:
+    (profiles_dir / "a.toml").write_text('extends = "b"\n')
+    (profiles_dir / "b.toml").write_text('extends = "a"\n')
     assert refused("a") == "a.toml: extends: a → b → a is a cycle"
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("extends = 4", "mine.toml: extends: 4 is not the name of a profile"),
         ('extends = "cpu_dem"', "mine.toml: extends: 'cpu_dem': unknown; did you mean cpu_demo?"),
@@ -101,14 +101,14 @@ def test_a_cycle_of_two_profiles_is_refused(own: Path) -> None:
         ("batch = 4", "mine.toml: batch: 4 is not a table; write [batch] with its keys below"),
     ],
 )
-def test_an_error_in_a_file_names_the_file(own: Path, text: str, words: str) -> None:
-    (own / "mine.toml").write_text(text)
-    assert refused("mine").startswith(words)
+def test_an_error_in_a_file_names_the_file(profiles_dir: Path, text: str, message: str) -> None:
+    (profiles_dir / "mine.toml").write_text(text)
+    assert refused("mine").startswith(message)
 
 
 @pytest.mark.parametrize("content", [b"batch = [", b"\xff\xfe", b"[batch]\nmicro = " + b"9" * 5000])
-def test_a_file_that_is_not_toml_is_named(own: Path, content: bytes) -> None:
-    (own / "mine.toml").write_bytes(content)
+def test_a_file_that_is_not_toml_is_named(profiles_dir: Path, content: bytes) -> None:
+    (profiles_dir / "mine.toml").write_bytes(content)
     assert "mine.toml: " in refused("mine")
 
 
@@ -133,13 +133,13 @@ def test_of_accum_and_sequences_the_later_wins() -> None:
     assert registry.load("pretrain_5080", ["sequences=48", "accum=2"]).batch.sequences == 24
 
 
-def test_a_profile_with_accum_extends_one_with_sequences(own: Path) -> None:
-    (own / "mine.toml").write_text('extends = "pretrain_5080"\n[batch]\naccum = 2\n')
+def test_a_profile_with_accum_extends_one_with_sequences(profiles_dir: Path) -> None:
+    (profiles_dir / "mine.toml").write_text('extends = "pretrain_5080"\n[batch]\naccum = 2\n')
     assert registry.load("mine").batch.sequences == 24
 
 
-def test_another_named_model_drops_the_old_models_fields(own: Path) -> None:
-    (own / "mine.toml").write_text('[model]\nname = "mla-1b"\nvocab_size = 300\n')
+def test_another_named_model_drops_the_old_models_fields(profiles_dir: Path) -> None:
+    (profiles_dir / "mine.toml").write_text('[model]\nname = "mla-1b"\nvocab_size = 300\n')
     assert registry.load("mine", ["model.name=mla-tiny"]).model.config.vocab_size == 4096
 
 
@@ -149,7 +149,7 @@ def test_overrides_of_a_built_spec() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("micro", "-s micro: write key=value, for example -s batch.micro=4"),
         ("=4", "-s =4: write key=value, for example -s batch.micro=4"),
@@ -168,8 +168,8 @@ def test_overrides_of_a_built_spec() -> None:
         ("micro=5", "cpu_demo.toml with -s: batch.micro: 5 does not divide the 8 sequences of a step; use 1, 2, 4, 8"),
     ],
 )
-def test_an_invalid_override_is_refused_in_one_line(text: str, words: str) -> None:
-    assert refused("cpu_demo", text) == words
+def test_an_invalid_override_is_refused_in_one_line(text: str, message: str) -> None:
+    assert refused("cpu_demo", text) == message
 
 
 def test_names_of_other_trainers_point_to_existing_keys() -> None:

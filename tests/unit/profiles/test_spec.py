@@ -69,7 +69,7 @@ def test_sequences_are_accum_times_micro_times_ranks(spec: RunSpec) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "words"),
+    ("key", "value", "message"),
     [
         ("batch.micro", 0, "pretrain_5080.toml: batch.micro: 0 is not in 1..4096"),
         ("batch.micro", 4097, "pretrain_5080.toml: batch.micro: 4097 is not in 1..4096"),
@@ -92,10 +92,10 @@ def test_sequences_are_accum_times_micro_times_ranks(spec: RunSpec) -> None:
         ("model.hiden_size", 4, "pretrain_5080.toml: model.hiden_size: unknown key; did you mean model.hidden_size?"),
     ],
 )
-def test_an_invalid_value_is_refused_with_file_key_value_and_allowed_values(key: str, value: Any, words: str) -> None:
+def test_an_invalid_value_is_refused_with_file_key_value_and_allowed_values(key: str, value: Any, message: str) -> None:
     with pytest.raises(SpecError) as caught:
         check_value("pretrain_5080.toml", key, value)
-    assert str(caught.value) == words
+    assert str(caught.value) == message
 
 
 @settings(deadline=None)
@@ -108,7 +108,7 @@ def test_any_value_of_any_key_is_accepted_or_refused_by_name(key: str, value: An
 
 
 @pytest.mark.parametrize(
-    ("raw", "words"),
+    ("raw", "message"),
     [
         ({"bacth": {"micro": 4}}, "f.toml: bacth: unknown key; did you mean batch?"),
         ({"batch": 4}, "f.toml: batch: 4 is not a table; write [batch] with its keys below"),
@@ -118,17 +118,17 @@ def test_any_value_of_any_key_is_accepted_or_refused_by_name(key: str, value: An
         ),
     ],
 )
-def test_a_malformed_profile_is_refused(raw: dict[str, Any], words: str) -> None:
+def test_a_malformed_profile_is_refused(raw: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError) as caught:
         check_table("f.toml", raw)
-    assert str(caught.value) == words
+    assert str(caught.value) == message
 
 
 def test_micro_must_divide_the_sequences_and_valid_values_are_listed() -> None:
     with pytest.raises(SpecError) as caught:
         build(batch__sequences=8, batch__micro=3)
-    words = "x.toml: batch.micro: 3 does not divide the 8 sequences of a step; use 1, 2, 4, 8"
-    assert str(caught.value) == words
+    message = "x.toml: batch.micro: 3 does not divide the 8 sequences of a step; use 1, 2, 4, 8"
+    assert str(caught.value) == message
 
 
 def test_micro_times_ranks_must_divide_the_sequences() -> None:
