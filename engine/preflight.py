@@ -20,7 +20,7 @@ from engine.execution.dependencies import cuda_mismatch, deepspeed_problem, mlx_
 from engine.host.process import is_locked
 from engine.memory.forecast import optimizer_bytes, weight_bytes
 from engine.memory.hardware import detect_hardware
-from engine.memory.strategies import with_strategy
+from engine.memory.strategies import resolve_strategy
 from profiles.errors import UserError
 from profiles.model_config import ModelConfig
 from profiles.spec import RunSpec
@@ -59,7 +59,7 @@ def resolve_spec(spec: RunSpec) -> RunSpec:
 
     Paths are absolute so that the run does not depend on the directory it was launched from.
     """
-    spec = with_strategy(spec, detect_hardware())
+    spec = resolve_strategy(spec, detect_hardware())
     return replace(
         spec,
         launch=replace(

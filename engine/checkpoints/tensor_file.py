@@ -2,7 +2,7 @@
 
 safetensors' own ``save_file`` writes host memory as it lies, but brings every tensor of a device to the host before it
 writes the first (0.8.0, ``_flatten_as_ptr``), and says nothing of what it wrote, so that all would be read again for a
-checksum. Here no more than ``PIECE`` bytes exist twice, and the whole of a tensor that is not contiguous.
+checksum. Here no more than ``COPY_CHUNK`` bytes exist twice, and the whole of a tensor that is not contiguous.
 
 The format: the length of a JSON header as 8 bytes, little-endian; the header, name → dtype, shape, offsets; the bytes.
 """
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from engine.checkpoints.atomic_write import Facts, write_file
-from engine.memory.forecast import PIECE
+from engine.memory.forecast import COPY_CHUNK
 
 ALIGNMENT = 8
 _NAMES = {
@@ -54,8 +54,8 @@ def _content(tensors: list[tuple[str, Tensor]]) -> Iterator[bytes | memoryview]:
     yield len(text).to_bytes(8, "little") + text
     for _, tensor in tensors:
         values = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        for first in range(0, values.numel(), PIECE):
-            yield values[first : first + PIECE].cpu().numpy().data
+        for first in range(0, values.numel(), COPY_CHUNK):
+            yield values[first : first + COPY_CHUNK].cpu().numpy().data
 
 
 @contextlib.contextmanager

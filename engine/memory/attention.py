@@ -1,7 +1,7 @@
-"""The attention kernels, tensor by tensor: ``model/attention.py`` and the library's.
+"""Books the tensors of the attention kernels: those of ``model/attention.py`` and the library's.
 
-On the tape stand ``q_joined``, ``k_joined`` and ``kv``, of which the values are a view; a kernel leaves ``out`` and
-``logsum``, or its scores.
+Before a kernel, ``q_joined``, ``k_joined`` and ``kv`` (of which the values are a view) are live. It saves ``out`` and
+``logsum`` for backward, or its attention weights.
 """
 
 from __future__ import annotations
@@ -9,92 +9,92 @@ from __future__ import annotations
 from engine.memory.ledger import Ledger
 from engine.memory.model_shape import ACTIVATIONS, ATTENTION, FP32, Shape
 
-BLOCK, MOST_BLOCKS = 128, 8  # of the blocked kernel
+BLOCK, MOST_BLOCKS = 128, 8  # as in model/attention.py
 
 
-def attend(tape: Ledger, s: Shape) -> None:
-    """Queries, keys and values to ``out``; leaves what backward needs."""
+def attend(ledger: Ledger, s: Shape) -> None:
+    """Walk the forward from queries, keys and values to ``out``; keep live what backward needs."""
     c, n, w = s.config, s.tokens, s.width
     heads = c.num_attention_heads
     query, value = n * heads * c.qk_head_dim * w, n * heads * c.v_head_dim * w
     if s.attention == "math":
         scores = n * heads * s.context * FP32
-        tape.make(ATTENTION, "mask", s.context**2 * FP32)
+        ledger.allocate(ATTENTION, "mask", s.context**2 * FP32)
         for name in ("q_scaled", "k_scaled", "k_copy"):
-            tape.make(ATTENTION, name, query * FP32 // w)
-        tape.make(ATTENTION, "scores", scores)
-        tape.drop("k_copy")
-        tape.make(ATTENTION, "masked", scores)
-        tape.drop("scores")
-        tape.make(ATTENTION, "weights", scores)
-        tape.drop("masked", "mask")
-        tape.make(ATTENTION, "v_copy", value * FP32 // w)
-        tape.make(ATTENTION, "out_heads", value * FP32 // w)
-        tape.make(ACTIVATIONS, "out", value)
-        tape.drop("out_heads", "q_joined", "k_joined", "kv")
+            ledger.allocate(ATTENTION, name, query * FP32 // w)
+        ledger.allocate(ATTENTION, "scores", scores)
+        ledger.free("k_copy")
+        ledger.allocate(ATTENTION, "masked", scores)
+        ledger.free("scores")
+        ledger.allocate(ATTENTION, "weights", scores)
+        ledger.free("masked", "mask")
+        ledger.allocate(ATTENTION, "v_copy", value * FP32 // w)
+        ledger.allocate(ATTENTION, "out_heads", value * FP32 // w)
+        ledger.allocate(ACTIVATIONS, "out", value)
+        ledger.free("out_heads", "q_joined", "k_joined", "kv")
         return
     if s.attention == "blocked":
-        _blocked(tape, s)
-        tape.make(ATTENTION, "out_heads", value)  # heads lie outside the tokens: the projection wants a copy
-    if not tape.holds("out"):  # selective checkpointing has it already
-        tape.make(ACTIVATIONS, "out", value)
-        tape.make(ACTIVATIONS, "logsum", n * heads * FP32)
+        _blocked(ledger, s)
+        ledger.allocate(ATTENTION, "out_heads", value)  # heads before tokens: the projection needs a copy
+    if not ledger.is_live("out"):  # selective checkpointing has saved it
+        ledger.allocate(ACTIVATIONS, "out", value)
+        ledger.allocate(ACTIVATIONS, "logsum", n * heads * FP32)
 
 
-def attend_backward(tape: Ledger, s: Shape) -> None:
-    """Takes ``d_out``; leaves ``d_q``, ``d_k`` and ``d_v`` and nothing of the kernel's."""
+def attend_backward(ledger: Ledger, s: Shape) -> None:
+    """Walk the backward from ``d_out`` to ``d_q``, ``d_k`` and ``d_v``; free everything of the kernel."""
     c, n, w = s.config, s.tokens, s.width
     heads = c.num_attention_heads
     query, value = n * heads * c.qk_head_dim * w, n * heads * c.v_head_dim * w
     if s.attention == "math":
         scores = n * heads * s.context * FP32
-        tape.drop("out")
-        tape.make(ATTENTION, "d_out_heads", value)
-        tape.drop("d_out")
-        tape.make(ATTENTION, "d_v", value * FP32 // w)
-        tape.make(ATTENTION, "d_weights", scores)
-        tape.drop("d_out_heads", "v_copy")
-        tape.make(ATTENTION, "d_scores", scores)
-        tape.drop("d_weights", "weights")
+        ledger.free("out")
+        ledger.allocate(ATTENTION, "d_out_heads", value)
+        ledger.free("d_out")
+        ledger.allocate(ATTENTION, "d_v", value * FP32 // w)
+        ledger.allocate(ATTENTION, "d_weights", scores)
+        ledger.free("d_out_heads", "v_copy")
+        ledger.allocate(ATTENTION, "d_scores", scores)
+        ledger.free("d_weights", "weights")
         for name in ("d_k", "d_q"):
-            tape.make(ACTIVATIONS, name, query * FP32 // w)
-        tape.drop("d_scores", "q_scaled", "k_scaled")
+            ledger.allocate(ACTIVATIONS, name, query * FP32 // w)
+        ledger.free("d_scores", "q_scaled", "k_scaled")
         return
     if s.attention == "blocked":
-        tape.drop("out")
-        _blocked_backward(tape, s)
-    elif s.device == "cuda":  # flash adds the queries' gradients up in fp32
-        tape.make(ATTENTION, "d_q_sum", n * heads * (c.qk_head_dim + 1) * FP32)
+        ledger.free("out")
+        _blocked_backward(ledger, s)
+    elif s.device == "cuda":  # flash accumulates the queries' gradients in fp32
+        ledger.allocate(ATTENTION, "d_q_sum", n * heads * (c.qk_head_dim + 1) * FP32)
     for name, size in (("d_q", query), ("d_k", query), ("d_v", value)):
-        tape.make(ACTIVATIONS, name, size)
-    tape.drop("d_q_sum", "d_out", "q_joined", "k_joined", "kv", "logsum", "out", "out_heads", "shares", "made")
+        ledger.allocate(ACTIVATIONS, name, size)
+    ledger.free("d_q_sum", "d_out", "q_joined", "k_joined", "kv", "logsum", "out", "out_heads", "partials", "joined")
 
 
 def _blocks(tokens: int) -> tuple[int, int]:
-    """Queries of one block, and how many blocks there are."""
+    """Return the queries per block and the number of blocks."""
     size = max(BLOCK, -(-tokens // MOST_BLOCKS))
     return min(size, tokens), -(-tokens // size)
 
 
-def _blocked(tape: Ledger, s: Shape) -> None:
-    """The widest row of blocks is the last but one: its scores are as many as the last's, and wait for theirs."""
+def _blocked(ledger: Ledger, s: Shape) -> None:
+    """Walk the last two rows of blocks, the widest: the scores of one are still live when the next is computed."""
     size, count = _blocks(s.context)
     heads = s.sequences * s.config.num_attention_heads
     last = s.context - (count - 1) * size
     before = heads * size * (s.context - last) if count > 1 else 0
     before_that = heads * size * (count - 2) * size if count > 2 else 0
-    for name, rows, kept in (("first", before, before_that), ("second", heads * last * s.context, before)):
-        tape.make(ATTENTION, f"weights_{name}", kept * FP32)
-        tape.make(ATTENTION, f"keys_{name}", heads * s.context * s.config.qk_head_dim * s.width)
-        tape.make(ATTENTION, f"product_{name}", rows * s.width)
+    for name, rows, previous in (("first", before, before_that), ("second", heads * last * s.context, before)):
+        ledger.allocate(ATTENTION, f"weights_{name}", previous * FP32)
+        ledger.allocate(ATTENTION, f"keys_{name}", heads * s.context * s.config.qk_head_dim * s.width)
+        ledger.allocate(ATTENTION, f"product_{name}", rows * s.width)
         if s.width < FP32:
-            tape.drop(f"keys_{name}")
-            tape.make(ATTENTION, f"wide_{name}", rows * FP32)
-        tape.make(ATTENTION, f"scaled_{name}", rows * FP32)
-        tape.drop(*(f"{part}_{name}" for part in ("weights", "keys", "product", "wide", "scaled")))
+            ledger.free(f"keys_{name}")
+            ledger.allocate(ATTENTION, f"wide_{name}", rows * FP32)
+        ledger.allocate(ATTENTION, f"scaled_{name}", rows * FP32)
+        ledger.free(*(f"{part}_{name}" for part in ("weights", "keys", "product", "wide", "scaled")))
 
 
-def _blocked_backward(tape: Ledger, s: Shape) -> None:
+def _blocked_backward(ledger: Ledger, s: Shape) -> None:
     c, n, w = s.config, s.tokens, s.width
     heads = s.sequences * c.num_attention_heads
     size, count = _blocks(s.context)
@@ -102,37 +102,37 @@ def _blocked_backward(tape: Ledger, s: Shape) -> None:
     narrow = w < FP32
     for name in ("d_wide", "out_wide", "product"):
         if narrow or name == "product":
-            tape.make(ATTENTION, name, value * FP32)
-    tape.drop("d_wide", "out_wide", "product")
+            ledger.allocate(ATTENTION, name, value * FP32)
+    ledger.free("d_wide", "out_wide", "product")
     first, second = heads * size * s.context, heads * size * max(0, s.context - size)
-    tape.make(ATTENTION, "copies", 2 * query * w if s.sequences > 1 or narrow else 0)
-    tape.make(ATTENTION, "scores", first * w)
-    tape.drop("copies")
+    ledger.allocate(ATTENTION, "copies", 2 * query * w if s.sequences > 1 or narrow else 0)
+    ledger.allocate(ATTENTION, "scores", first * w)
+    ledger.free("copies")
     if narrow:
-        tape.make(ATTENTION, "scores_wide", first * FP32)
-    tape.make(ATTENTION, "weights", first * FP32)
-    tape.drop("scores", "scores_wide")
-    tape.make(ATTENTION, "copies", query * w if s.sequences > 1 or narrow else 0)
+        ledger.allocate(ATTENTION, "scores_wide", first * FP32)
+    ledger.allocate(ATTENTION, "weights", first * FP32)
+    ledger.free("scores", "scores_wide")
+    ledger.allocate(ATTENTION, "copies", query * w if s.sequences > 1 or narrow else 0)
     if narrow:
-        tape.make(ATTENTION, "d_narrow", first * w)
-        tape.make(ATTENTION, "d_scores", first * FP32)
-        tape.drop("d_narrow")
-        tape.make(ATTENTION, "d_narrow", first * w)
-        tape.drop("d_scores")
+        ledger.allocate(ATTENTION, "d_narrow", first * w)
+        ledger.allocate(ATTENTION, "d_scores", first * FP32)
+        ledger.free("d_narrow")
+        ledger.allocate(ATTENTION, "d_narrow", first * w)
+        ledger.free("d_scores")
     else:
-        tape.make(ATTENTION, "d_narrow", first * FP32)
-    tape.make(ATTENTION, "shares", query * (w + (FP32 if narrow else 0)))
-    tape.drop("copies")
+        ledger.allocate(ATTENTION, "d_narrow", first * FP32)
+    ledger.allocate(ATTENTION, "partials", query * (w + (FP32 if narrow else 0)))
+    ledger.free("copies")
     if narrow:
-        tape.make(ATTENTION, "d_scores", first * FP32)  # until the next block's take its name
-        tape.drop("shares")
-        tape.make(ATTENTION, "shares", query * FP32)
+        ledger.allocate(ATTENTION, "d_scores", first * FP32)  # live until the next block's replace them
+        ledger.free("partials")
+        ledger.allocate(ATTENTION, "partials", query * FP32)
     if count > 1:
-        tape.make(ATTENTION, "next", second * w)
+        ledger.allocate(ATTENTION, "next", second * w)
         if narrow:
-            tape.make(ATTENTION, "next_wide", second * FP32)
-        tape.make(ATTENTION, "next_scaled", second * FP32)
-    tape.drop("weights", "d_scores", "d_narrow", "next", "next_wide", "next_scaled", "shares")
-    # Each block of keys leaves a share of the gradient of every later query.
-    tape.make(ATTENTION, "shares", query * FP32 * (count + 1) / 2)
-    tape.make(ATTENTION, "made", (query + value) * w)
+            ledger.allocate(ATTENTION, "next_wide", second * FP32)
+        ledger.allocate(ATTENTION, "next_scaled", second * FP32)
+    ledger.free("weights", "d_scores", "d_narrow", "next", "next_wide", "next_scaled", "partials")
+    # Each block of keys adds a partial gradient of every later query.
+    ledger.allocate(ATTENTION, "partials", query * FP32 * (count + 1) / 2)
+    ledger.allocate(ATTENTION, "joined", (query + value) * w)

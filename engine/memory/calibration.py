@@ -1,8 +1,8 @@
-"""What runs on this machine really peaked at, and the forecast corrected by it.
+"""Corrects forecasts by the measured peaks of past runs on this machine.
 
-``$MLA_TUI_HOME/calibration.json`` holds, by host and device, one line a run: what was told and what was measured. A
-forecast is multiplied by the median ratio of the runs that resemble it: by the same backend, and not more than twice as
-large or small, for what a small run gets wrong says nothing about a large one. Where there are none it stays as it is.
+``$MLA_TUI_HOME/calibration.json`` holds a line per run, by host and device: its forecast and its measured peak. A
+forecast is multiplied by the median ratio of the similar runs: those of the same backend and at most twice as large or
+small, because the error of a small run does not predict that of a large one. Without similar runs it stays unchanged.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from typing import Any
 
 from engine.host.files import read_json, write_json
 from engine.host.process import Lock
-from engine.memory.forecast import ALLOCATED_NOT, Forecast, Forecaster, forecast
+from engine.memory.forecast import NOT_ALLOCATED, Forecast, Forecaster, forecast
 from engine.memory.hardware import Hardware
 from profiles.spec import RunSpec
 
-NAME = "calibration.json"
-FORMAT = 1
-MOST = 64  # runs remembered for one device; the oldest go first
-ALIKE = 2.0  # how many times larger or smaller a run may be
-PLAUSIBLE = (0.5, 2.0)  # a ratio outside is a run that did not get far, or another program's memory
-PLACES = ("device", "host")
+FILE_NAME = "calibration.json"
+FORMAT = 2
+MAX_RUNS = 64  # kept per device; the oldest are dropped first
+MAX_SIZE_RATIO = 2.0  # how many times larger or smaller a similar run may be
+PLAUSIBLE_RATIOS = (0.5, 2.0)  # others come from a run that did not get far, or from another program's memory
+MEMORIES = ("device", "host")
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What one run peaked at, in bytes; None where it is not known.
+class MeasuredPeak:
+    """A run's measured peak in bytes; None where unknown.
 
-    ``device``: the most that was allocated (the ``device_peak`` of step records). ``host``: the most that one of its
-    processes was resident with (``rss`` of telemetry).
+    ``device``: the most bytes allocated (``device_peak`` of step records). ``host``: the largest resident set of one of
+    its processes (``rss`` of telemetry).
     """
 
     device: int | None = None
@@ -42,121 +42,125 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One remembered run."""
+class PastRun:
+    """A past run: its forecast and its measured peak, in bytes by memory."""
 
     name: str
     backend: str
-    told: Mapping[str, int]  # by place
+    forecast: Mapping[str, int]
     measured: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Factor:
-    """What to multiply a forecast by, and from how many runs that comes."""
+class Correction:
+    """The ratio to multiply a forecast by, and the number of runs it comes from."""
 
     ratio: float
     runs: int
 
 
 @dataclass(frozen=True, slots=True)
-class Calibrated:
-    """A forecast as this machine's runs correct it; ``device`` and ``host`` are None where none resembles it."""
+class CalibratedForecast:
+    """A corrected forecast; ``device`` and ``host`` are None where no past run is similar."""
 
     forecast: Forecast
-    device: Factor | None
-    host: Factor | None
+    device: Correction | None
+    host: Correction | None
 
     @property
-    def words(self) -> str:
-        """For a person: ``device ×1.04 by 3 runs on this machine``; empty where nothing is known."""
-        said = [
-            f"{place} ×{factor.ratio:.2f} by {factor.runs} run{'s' if factor.runs > 1 else ''}"
-            for place, factor in (("device", self.device), ("host", self.host))
-            if factor
+    def description(self) -> str:
+        """``calibrated: device ×1.04 from 3 runs on this machine``; empty without corrections."""
+        corrections = [
+            f"{memory} ×{correction.ratio:.2f} from {correction.runs} run{'s' if correction.runs > 1 else ''}"
+            for memory, correction in (("device", self.device), ("host", self.host))
+            if correction
         ]
-        return f"calibrated: {', '.join(said)} on this machine" if said else ""
+        return f"calibrated: {', '.join(corrections)} on this machine" if corrections else ""
 
 
-def observe(spec: RunSpec, hardware: Hardware, measured: Measured, *, run: str, home: Path) -> bool:
-    """Remember what the run named ``run`` peaked at; called again for the same run it replaces what stood there.
+def record_run(spec: RunSpec, hardware: Hardware, measured: MeasuredPeak, *, run: str, home: Path) -> bool:
+    """Record the peak of the run named ``run``, replacing an earlier record of it.
 
-    Returns whether it was kept: not where nothing plausible was measured. Raises ``OSError`` where ``home`` cannot be
-    written.
+    Returns False where no plausible peak was measured. Raises ``OSError`` where ``home`` cannot be written.
     """
-    told = comparable(spec, forecast(spec, hardware))
-    seen = {place: value for place in PLACES if (value := getattr(measured, place)) and told[place]}
-    seen = {place: value for place, value in seen.items() if _plausible(value / told[place])}
-    if not seen:
+    predicted = measurable_bytes(spec, forecast(spec, hardware))
+    peak = {memory: value for memory in MEMORIES if (value := getattr(measured, memory)) and predicted[memory]}
+    peak = {memory: value for memory, value in peak.items() if _plausible(value / predicted[memory])}
+    if not peak:
         return False
     home.mkdir(parents=True, exist_ok=True)
-    lock = Lock(home / f".{NAME}.lock")
+    lock = Lock(home / f".{FILE_NAME}.lock")
     lock.acquire(timeout=5.0)
     try:
         content = _content(home)
         lines = content["runs"].setdefault(_key(hardware), [])
         lines[:] = [line for line in lines if not (isinstance(line, dict) and line.get("run") == run)]
         backend = _backend(spec)
-        lines.append({"run": run, "t": time.time(), "backend": backend, "told": told, "measured": seen})
-        del lines[:-MOST]
-        write_json(home / NAME, content)
+        lines.append({"run": run, "t": time.time(), "backend": backend, "forecast": predicted, "measured": peak})
+        del lines[:-MAX_RUNS]
+        write_json(home / FILE_NAME, content)
     finally:
         lock.release()
     return True
 
 
-def remembered(hardware: Hardware, home: Path) -> list[Run]:
-    """The runs of this host and device, oldest first; what is damaged is left out."""
+def load_past_runs(hardware: Hardware, home: Path) -> list[PastRun]:
+    """Return the recorded runs of this host and device, oldest first; damaged lines are skipped."""
     found = []
     for line in _content(home)["runs"].get(_key(hardware), []):
         try:
-            told, measured = ({p: int(line[k][p]) for p in PLACES if p in line[k]} for k in ("told", "measured"))
-            run = Run(str(line["run"]), str(line["backend"]), told, measured)
+            predicted, measured = (
+                {memory: int(line[key][memory]) for memory in MEMORIES if memory in line[key]}
+                for key in ("forecast", "measured")
+            )
+            run = PastRun(str(line["run"]), str(line["backend"]), predicted, measured)
         except (TypeError, ValueError, KeyError, AttributeError):
             continue
-        if all(told.get(p, 0) > 0 and _plausible(value / told[p]) for p, value in measured.items()):
+        if all(predicted.get(m, 0) > 0 and _plausible(value / predicted[m]) for m, value in measured.items()):
             found.append(run)
     return found
 
 
-def calibrated(spec: RunSpec, hardware: Hardware, runs: Iterable[Run]) -> Calibrated:
-    """The forecast of ``spec``, corrected by ``runs``."""
+def calibrate(spec: RunSpec, hardware: Hardware, runs: Iterable[PastRun]) -> CalibratedForecast:
+    """Return the forecast of ``spec``, corrected by the similar ones of ``runs``."""
     plain = forecast(spec, hardware)
-    told, alike = comparable(spec, plain), [run for run in runs if run.backend == _backend(spec)]
-    device, host = (_factor(place, told[place], alike) for place in PLACES)
+    predicted, same_backend = measurable_bytes(spec, plain), [run for run in runs if run.backend == _backend(spec)]
+    device, host = (_correction(memory, predicted[memory], same_backend) for memory in MEMORIES)
     scaled = replace(
         plain,
         device={
-            part: size if part in ALLOCATED_NOT else round(size * (device.ratio if device else 1))
+            part: size if part in NOT_ALLOCATED else round(size * (device.ratio if device else 1))
             for part, size in plain.device.items()
         },
         host={part: round(size * (host.ratio if host else 1)) for part, size in plain.host.items()},
     )
-    return Calibrated(scaled, device, host)
+    return CalibratedForecast(scaled, device, host)
 
 
-def forecaster(runs: Sequence[Run]) -> Forecaster:
-    """A forecast in the form that levers and strategies ask for, corrected by ``runs``."""
-    return lambda spec, hardware: calibrated(spec, hardware, runs).forecast
+def calibrated_forecaster(runs: Sequence[PastRun]) -> Forecaster:
+    """Return a function for ``levers`` and ``available_strategies`` that forecasts and corrects by ``runs``."""
+    return lambda spec, hardware: calibrate(spec, hardware, runs).forecast
 
 
-def comparable(spec: RunSpec, told: Forecast) -> dict[str, int]:
-    """Of a forecast what can be measured: what is allocated on the device, and one process's share of the host."""
-    device = sum(size for part, size in told.device.items() if part not in ALLOCATED_NOT)
-    return {"device": device, "host": told.host_total // spec.launch.gpus_per_node}
+def measurable_bytes(spec: RunSpec, forecast: Forecast) -> dict[str, int]:
+    """Return the forecast of what is measured: bytes allocated on the device, and one process's host memory."""
+    device = sum(size for part, size in forecast.device.items() if part not in NOT_ALLOCATED)
+    return {"device": device, "host": forecast.host_total // spec.launch.gpus_per_node}
 
 
-def _factor(place: str, told: int, runs: list[Run]) -> Factor | None:
+def _correction(memory: str, predicted: int, runs: list[PastRun]) -> Correction | None:
     ratios = [
-        run.measured[place] / run.told[place]
+        run.measured[memory] / run.forecast[memory]
         for run in runs
-        if place in run.measured and told and 1 / ALIKE <= run.told[place] / told <= ALIKE
+        if memory in run.measured
+        and predicted
+        and 1 / MAX_SIZE_RATIO <= run.forecast[memory] / predicted <= MAX_SIZE_RATIO
     ]
-    return Factor(statistics.median(ratios), len(ratios)) if ratios else None
+    return Correction(statistics.median(ratios), len(ratios)) if ratios else None
 
 
 def _plausible(ratio: float) -> bool:
-    return PLAUSIBLE[0] <= ratio <= PLAUSIBLE[1]
+    return PLAUSIBLE_RATIOS[0] <= ratio <= PLAUSIBLE_RATIOS[1]
 
 
 def _backend(spec: RunSpec) -> str:
@@ -170,7 +174,7 @@ def _key(hardware: Hardware) -> str:
 
 
 def _content(home: Path) -> dict[str, Any]:
-    content = read_json(home / NAME)
+    content = read_json(home / FILE_NAME)
     runs = content.get("runs")
     if content.get("format") != FORMAT or not isinstance(runs, dict):
         return {"format": FORMAT, "runs": {}}

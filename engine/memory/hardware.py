@@ -1,4 +1,4 @@
-"""What memory this machine has, and how much of it is free."""
+"""Detects this machine's device and host memory, and how much of each is free."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from profiles.nvml import visible_device
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """Bytes. ``device`` is cuda, mlx or cpu; on mlx the device's memory is the host's; on cpu there is no device."""
+    """Memory in bytes. ``device`` is cuda, mlx (device memory is host memory) or cpu (no device)."""
 
     name: str
     device: str
@@ -23,7 +23,7 @@ class Hardware:
 
 
 def detect_hardware() -> Hardware:
-    """This machine, now. NVML is asked for the card, psutil for the rest; no torch."""
+    """Return this machine's hardware. NVML reports the card, psutil the rest; torch is not imported."""
     import psutil
 
     memory = psutil.virtual_memory()
@@ -37,9 +37,9 @@ def detect_hardware() -> Hardware:
 
 
 def hardware_for(pid: int | None) -> Hardware:
-    """This machine as the living process ``pid`` sees it: what it holds itself counts as free to it.
+    """Return the hardware as available to the process ``pid``: what it holds counts as free.
 
-    Where nothing is known of the process, and where the driver does not tell one process's share, free is what is free.
+    For an unknown process, or where the driver does not report memory by process, free means free.
     """
     import psutil
 
@@ -61,9 +61,9 @@ def hardware_for(pid: int | None) -> Hardware:
 
 
 def cpu_name() -> str:
-    """What the processor calls itself, or its architecture. ``platform.processor`` would start a program to ask."""
-    told = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
-    return told.partition("model name")[2].partition(":")[2].partition("\n")[0].strip() or platform.machine()
+    """Return the CPU's model name, or its architecture. ``platform.processor`` would start a program for it."""
+    cpuinfo = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
+    return cpuinfo.partition("model name")[2].partition(":")[2].partition("\n")[0].strip() or platform.machine()
 
 
 def _first_card() -> tuple[str, int, int] | None:
@@ -80,7 +80,7 @@ def _first_card() -> tuple[str, int, int] | None:
 
 
 def _held_on_card(pid: int) -> int:
-    """Bytes of the card's memory that the process holds; 0 where the driver does not tell."""
+    """Return the bytes of the card's memory that the process holds; 0 where the driver does not report it."""
     import pynvml as nv
 
     try:

@@ -1,4 +1,4 @@
-"""Whether a forecast finds room: each memory's need against what is free in it."""
+"""Compares a forecast with the free memory: what each memory needs, what it has, whether it fits."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from engine.memory.forecast import Forecast
 from engine.memory.hardware import Hardware
 
 FITS, TIGHT, OVER = "fits", "tight", "over"
-TIGHT_FROM = 0.9  # of what is free: the forecast's own error and whatever else the machine does must find room too
+TIGHT_FRACTION = 0.9  # of the free memory; the rest covers the forecast's error and other programs
 
 
 @dataclass(frozen=True, slots=True)
 class Headroom:
-    """One memory: ``place`` is device, host or unified; ``free`` is None where the machine has none."""
+    """One memory in bytes. ``memory`` is device, host or unified; ``free`` is None where the machine has none."""
 
-    place: str
+    memory: str
     parts: dict[str, int]
     free: int | None
 
@@ -26,19 +26,19 @@ class Headroom:
     @property
     def state(self) -> str:
         """FITS, TIGHT or OVER."""
-        if self.free is None or self.needed <= TIGHT_FROM * self.free:
+        if self.free is None or self.needed <= TIGHT_FRACTION * self.free:
             return FITS
         return TIGHT if self.needed <= self.free else OVER
 
 
-def headrooms(told: Forecast, hardware: Hardware) -> list[Headroom]:
-    """The memories of ``hardware`` that ``told`` needs, the device's first. Free is what nobody uses now."""
+def headroom_by_memory(forecast: Forecast, hardware: Hardware) -> list[Headroom]:
+    """Return the headroom of each memory of ``hardware`` that ``forecast`` needs, the device's first."""
     if hardware.device == "mlx":
-        return [Headroom("unified", told.device | told.host, hardware.ram_free)]
-    found = [Headroom("device", told.device, hardware.device_free)] if told.device else []
-    return [*found, Headroom("host", told.host, hardware.ram_free)]
+        return [Headroom("unified", forecast.device | forecast.host, hardware.ram_free)]
+    found = [Headroom("device", forecast.device, hardware.device_free)] if forecast.device else []
+    return [*found, Headroom("host", forecast.host, hardware.ram_free)]
 
 
-def comfortable(told: Forecast, hardware: Hardware) -> bool:
-    """Whether every memory holds it, and none is tight."""
-    return all(place.state == FITS for place in headrooms(told, hardware))
+def fits_comfortably(forecast: Forecast, hardware: Hardware) -> bool:
+    """Return whether the forecast fits every memory and none is tight."""
+    return all(headroom.state == FITS for headroom in headroom_by_memory(forecast, hardware))

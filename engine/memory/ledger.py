@@ -1,36 +1,36 @@
-"""A ledger of what is alive: the forecast walks through a training step as the program does and books every tensor."""
+"""Counts live bytes while the forecast walks through a training step and books every allocation and free."""
 
 from __future__ import annotations
 
 
 class Ledger:
-    """Bytes that are made and dropped by name, the most that were ever alive at once, and of which parts."""
+    """Live bytes by tensor name and by part, the peak of their total, and the parts at that peak."""
 
-    __slots__ = ("_held", "at_peak", "live", "peak", "total")
+    __slots__ = ("_tensors", "live", "parts_at_peak", "peak", "total")
 
     def __init__(self) -> None:
-        self._held: dict[str, tuple[str, int]] = {}
-        self.live: dict[str, int] = {}
+        self._tensors: dict[str, tuple[str, int]] = {}
+        self.live: dict[str, int] = {}  # bytes by part
         self.total = self.peak = 0
-        self.at_peak: dict[str, int] = {}  # the parts at the moment of the peak
+        self.parts_at_peak: dict[str, int] = {}
 
-    def make(self, part: str, name: str, size: float) -> None:
-        """``size`` bytes come alive as ``name``; a name that is alive grows."""
+    def allocate(self, part: str, name: str, size: float) -> None:
+        """Allocate ``size`` bytes as ``name``; a live name grows."""
         size = int(size)
-        self._held[name] = (part, size + (self._held[name][1] if name in self._held else 0))
+        self._tensors[name] = (part, size + (self._tensors[name][1] if name in self._tensors else 0))
         self.live[part] = self.live.get(part, 0) + size
         self.total += size
         if self.total > self.peak:
             self.peak = self.total
-            self.at_peak = dict(self.live)
+            self.parts_at_peak = dict(self.live)
 
-    def drop(self, *names: str) -> None:
-        """They are gone; names that are not alive are ignored, for not every path makes them."""
+    def free(self, *names: str) -> None:
+        """Free these names. Names that are not live are ignored, because not every path allocates them."""
         for name in names:
-            if name in self._held:
-                part, size = self._held.pop(name)
+            if name in self._tensors:
+                part, size = self._tensors.pop(name)
                 self.live[part] -= size
                 self.total -= size
 
-    def holds(self, name: str) -> bool:
-        return name in self._held
+    def is_live(self, name: str) -> bool:
+        return name in self._tensors

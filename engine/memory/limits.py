@@ -1,4 +1,4 @@
-"""How much host memory a process can come to hold: what is free, and what a cgroup or an rlimit leaves of it."""
+"""Computes how much host memory a process can use: free RAM, within its cgroup and rlimit."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ _UNLIMITED = 1 << 60
 
 
 def host_capacity(pid: int | None = None) -> int:
-    """Bytes of RAM that process ``pid`` (None: this one) could hold in all, with what it holds already."""
+    """Return the bytes of RAM that process ``pid`` (None: this one) can hold, its resident memory included."""
     import psutil
 
     process = psutil.Process(pid)
     own = process.memory_info()
-    room = [psutil.virtual_memory().available]
+    available = [psutil.virtual_memory().available]
     if (address_space := _address_space(process)) is not None:
         free = _free_in_heap() if pid is None else 0
-        room.append(address_space - own.vms + free)
-    room += [limit - used for limit, used in _cgroup_limits(process.pid)]
-    return int(own.rss + max(0, min(room)))
+        available.append(address_space - own.vms + free)
+    available += [limit - used for limit, used in _cgroup_limits(process.pid)]
+    return int(own.rss + max(0, min(available)))
 
 
 def _address_space(process: object) -> int | None:
-    """The soft limit on the address space (``ulimit -v``); None where there is none, or the platform tells none."""
+    """Return the soft limit on the address space (``ulimit -v``); None without a limit or where it is unknown."""
     try:
         import resource
 
@@ -43,7 +43,7 @@ class _MallInfo(ctypes.Structure):
 
 
 def _free_in_heap() -> int:
-    """Bytes of the address space that the C library has and nobody uses: they are there to be taken again."""
+    """Return the bytes of freed heap that the C library still holds: malloc reuses them."""
     try:
         mallinfo = ctypes.CDLL(None).mallinfo2
     except (AttributeError, OSError):
@@ -53,7 +53,7 @@ def _free_in_heap() -> int:
 
 
 def _cgroup_limits(pid: int) -> list[tuple[int, int]]:
-    """(limit, used) of every memory cgroup above ``pid``; page cache, which gives way, is not counted as used."""
+    """Return (limit, used) of each memory cgroup of ``pid``. Reclaimable page cache does not count as used."""
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     except OSError:
@@ -72,7 +72,7 @@ def _cgroup_limits(pid: int) -> list[tuple[int, int]]:
             if level == root.parent:
                 break
             with contextlib.suppress(OSError, ValueError):
-                limit = int((level / names[0]).read_text())  # "max" is no number
+                limit = int((level / names[0]).read_text())  # "max" is not a number
                 used = int((level / names[1]).read_text()) - _field(level / "memory.stat", names[2])
                 if limit < _UNLIMITED:
                     found.append((limit, max(0, used)))

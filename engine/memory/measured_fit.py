@@ -1,7 +1,8 @@
-"""Which micro-batch fits, learnt from the forecast, from what ran out of memory and from what was measured to fit.
+"""Predicts which micro-batch fits, from the forecast, the sizes that ran out of memory, and measured peaks.
 
-The forecast alone is an estimate with an error. What a micro-batch really peaked at corrects it for all others, whose
-difference to that one is forecast better than their sum; and what has failed once is never tried again by itself.
+The forecast is an estimate with an error. The measured peak of one micro-batch corrects it for the others, because the
+difference between two sizes is forecast better than either total. A size that ran out of memory is not tried again in
+as much memory.
 """
 
 from __future__ import annotations
@@ -10,32 +11,32 @@ from engine.memory.forecast import forecast
 from engine.memory.hardware import Hardware
 from profiles.spec import RunSpec
 
-MARGIN = 0.97  # of the capacity; the rest is for what fragments
+MARGIN = 0.97  # of the capacity; the rest is for fragmentation
 
 
 class MeasuredFit:
-    """``capacity`` everywhere below: bytes of the memory that ran out which this process could have in all."""
+    """``capacity`` below: the bytes that this process can hold of the memory that ran out."""
 
     def __init__(self, hardware: Hardware) -> None:
         self._hardware = hardware
-        self._failed: dict[int, int] = {}  # micro → the capacity it did not fit in
-        self._peaks: dict[int, int] = {}
+        self._oom_capacity: dict[int, int] = {}  # micro → the largest capacity it did not fit in
+        self._peaks: dict[int, int] = {}  # micro → bytes
 
     def reset(self) -> None:
-        """The run has become another (its context, its sequences): nothing learnt holds."""
-        self._failed.clear()
+        """Forget everything: another context or number of sequences needs other memory."""
+        self._oom_capacity.clear()
         self._peaks.clear()
 
     def record_oom(self, micro: int, capacity: int) -> None:
-        """``micro`` did not fit in ``capacity`` bytes."""
-        self._failed[micro] = max(capacity, self._failed.get(micro, 0))
+        """Record that ``micro`` did not fit in ``capacity`` bytes."""
+        self._oom_capacity[micro] = max(capacity, self._oom_capacity.get(micro, 0))
 
     def record_peak(self, micro: int, peak: int) -> None:
-        """``micro`` has been run and held at most ``peak`` bytes."""
+        """Record that ``micro`` ran with a peak of ``peak`` bytes."""
         self._peaks[micro] = max(peak, self._peaks.get(micro, 0))
 
     def smaller_micro(self, spec: RunSpec, capacity: int) -> int | None:
-        """The micro to go on with after that of ``spec`` has failed; None where it is as small as it can be."""
+        """Return the largest micro below that of ``spec`` that should fit; None where there is no smaller one."""
         micro = spec.batch.micro
         smaller = [n for n in micro_divisors(spec) if n < micro]
         if not smaller:
@@ -43,29 +44,29 @@ class MeasuredFit:
         fitting = [n for n in smaller if self.predict_peak(spec, n) <= capacity * MARGIN]
         if fitting:
             return fitting[-1]
-        # By the forecast nothing fits, and yet the run has come this far: half as much is the next best guess.
+        # By the forecast nothing fits, but the run got this far: half the size is the next best guess.
         return max((n for n in smaller if n <= micro // 2), default=smaller[0])
 
     def larger_micro(self, spec: RunSpec, wanted: int, capacity: int) -> int | None:
-        """A larger micro, up to ``wanted``, that should fit and has not failed in as much; None where there is none."""
+        """Return the largest micro up to ``wanted`` that should fit and has not failed in this capacity, or None."""
         larger = [n for n in micro_divisors(spec) if spec.batch.micro < n <= wanted]
         for n in reversed(larger):
-            tried = any(n >= micro and capacity <= had for micro, had in self._failed.items())
-            if not tried and self.predict_peak(spec, n) <= capacity * MARGIN:
+            failed = any(n >= micro and capacity <= tried for micro, tried in self._oom_capacity.items())
+            if not failed and self.predict_peak(spec, n) <= capacity * MARGIN:
                 return n
         return None
 
     def predict_peak(self, spec: RunSpec, micro: int) -> int:
-        """Bytes ``micro`` would peak at: forecast, and moved by the error at the nearest micro that is known."""
-        told = self._forecast(spec, micro)
+        """Return the predicted peak of ``micro``: the forecast, corrected by its error at the nearest known micro."""
+        predicted = self._forecast(spec, micro)
         if self._peaks:
             near = min(self._peaks, key=lambda n: (abs(n - micro), n))
-            return self._peaks[near] + told - self._forecast(spec, near)
-        if below := [n for n in self._failed if n > micro]:
-            near = min(below)
-            # It needed more than the capacity, whatever the forecast said: at least that much is missing in it.
-            return told + max(0, self._failed[near] - self._forecast(spec, near))
-        return told
+            return self._peaks[near] + predicted - self._forecast(spec, near)
+        if larger := [n for n in self._oom_capacity if n > micro]:
+            near = min(larger)
+            # That size needed more than its capacity, so the forecast is too low by at least the difference.
+            return predicted + max(0, self._oom_capacity[near] - self._forecast(spec, near))
+        return predicted
 
     def _forecast(self, spec: RunSpec, micro: int) -> int:
         parts = forecast(spec.with_batch(micro=micro), self._hardware)
@@ -73,6 +74,6 @@ class MeasuredFit:
 
 
 def micro_divisors(spec: RunSpec) -> list[int]:
-    """Every micro that cuts the step of ``spec`` into equal parts, ascending."""
-    each = spec.batch.sequences // spec.ranks
-    return [n for n in range(1, min(each, 4096) + 1) if each % n == 0]
+    """Return every micro that divides a rank's sequences of a step, ascending."""
+    sequences = spec.batch.sequences // spec.ranks
+    return [n for n in range(1, min(sequences, 4096) + 1) if sequences % n == 0]

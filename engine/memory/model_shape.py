@@ -1,4 +1,4 @@
-"""What decides about the bytes of a block's tensors."""
+"""Describes a micro-batch: everything that determines the sizes of its tensors."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ BUCKETS = "buckets"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One micro-batch of a model, as a backend works it out. Hashable: what follows from it is worked out once."""
+    """One micro-batch of a model as a backend computes it. Hashable, so that results can be cached by it."""
 
     config: ModelConfig
     sequences: int
     context: int
-    width: int  # bytes of a value of the stream
+    width: int  # bytes of an activation value
     device: str  # cuda or cpu
-    attention: str  # flash, math (where no fast kernel takes the widths) or blocked
+    attention: str  # flash, math (where no fast kernel supports the head widths) or blocked
     compiled: bool
     checkpointing: str
     loss: str  # fused or plain
-    weight: int  # bytes of a weight
-    sum: int  # bytes of a weight's gradient while gradients are added up; 0: each leaves at once
-    bucket: int  # bytes of the buffer in which gradients leave, there while a backward runs
-    grow: bool  # gradients come into being in this backward, rather than being added to those of an earlier one
+    weight_width: int  # bytes of a weight value
+    grad_bytes: int  # bytes of a gradient value while gradients accumulate; 0: each is offloaded at once
+    bucket_bytes: int  # the buffer through which gradients are offloaded, allocated during a backward
+    creates_grads: bool  # whether this backward allocates the gradients, rather than adding to an earlier one's
 
     @property
     def tokens(self) -> int:
         return self.sequences * self.context
 
     @property
-    def casts(self) -> bool:
-        """Whether the stream reads a narrow copy of a wide weight."""
-        return self.weight > self.width
+    def casts_weights(self) -> bool:
+        """Whether each layer casts its weight down to the activations' dtype."""
+        return self.weight_width > self.width
 
     @property
-    def fused(self) -> bool:
-        """Whether a norm is one kernel. The CPU's is single operations in fp32, each of which keeps what it needs."""
+    def fused_norm(self) -> bool:
+        """Whether a norm is one kernel. On a CPU it is single fp32 operations, each of which saves its inputs."""
         return self.compiled or self.device == "cuda"
 
     @property
-    def stream(self) -> int:
-        """Bytes of the stream between two layers."""
+    def stream_bytes(self) -> int:
+        """The bytes of the residual stream between two layers."""
         return self.tokens * self.config.hidden_size * self.width
 
     @property
     def norm_keeps_input(self) -> bool:
-        """Whether a norm keeps what enters, rather than a wide copy of it."""
-        return self.fused or self.width == FP32
+        """Whether a norm saves its input, rather than an fp32 copy of it."""
+        return self.fused_norm or self.width == FP32

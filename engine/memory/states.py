@@ -1,4 +1,4 @@
-"""What a run holds from step to step, wherever it lies: weights, gradients, the optimizer's states, its workspace."""
+"""Counts the bytes that persist between steps: weights, gradients, optimizer states; and the optimizer's workspace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STATE_BLOCK = 256  # values of an 8-bit optimizer state that share a scale
 
 
 def weight_bytes(spec: RunSpec) -> int:
-    """The weights an optimizer steps: fp32 masters, or bf16 where there are none (norm scales stay fp32)."""
+    """Return the bytes of the trained weights: fp32, or bf16 under bf16_sr (norm scales stay fp32)."""
     config = spec.model.config
     if spec.train.precision == "bf16_sr":
         return config.params * BF16 + norm_params(config) * (FP32 - BF16)
@@ -19,95 +19,95 @@ def weight_bytes(spec: RunSpec) -> int:
 
 
 def gradient_bytes(spec: RunSpec, width: int) -> int:
-    """The gradients of all parameters, ``width`` bytes a value where the weight is bf16."""
+    """Return the bytes of all gradients: ``width`` bytes per value of a matrix, fp32 for norm scales."""
     config = spec.model.config
     return config.params * width + norm_params(config) * (FP32 - width)
 
 
 def optimizer_bytes(spec: RunSpec) -> int:
-    """What the optimizer keeps between steps, wherever it lies."""
+    """Return the bytes of the optimizer states, on the device or offloaded."""
     config = spec.model.config
     if spec.memory.strategy == "states8bit":
         coded = config.params - norm_params(config)
         scales = 2 * coded * FP32 // STATE_BLOCK
-        return 2 * coded + scales + 2 * norm_params(config) * FP32  # a code a moment and value, a scale for each block
+        return 2 * coded + scales + 2 * norm_params(config) * FP32  # a code per moment and value, a scale per block
     if spec.optim.name == "muon":
         others = config.embedding_params + norm_params(config)
         return config.params * FP32 + others * FP32  # one momentum; embedding, head and scales have two moments
     return config.params * 2 * FP32
 
 
-def workspace_bytes(spec: RunSpec, summed: int, compiled: bool) -> int:
-    """What a step of the optimizer makes and drops: parameter by parameter, so the largest decides.
+def workspace_bytes(spec: RunSpec, grad_width: int, compiled: bool) -> int:
+    """Return the temporary bytes of an optimizer step. It goes parameter by parameter, so the largest one counts.
 
-    ``summed``: bytes of a gradient's value. AdamW in one fused kernel needs nothing.
+    ``grad_width``: bytes of a gradient value. Fused AdamW needs none.
     """
     config = spec.model.config
     largest, narrow = largest_parameter(config), spec.train.precision == "bf16_sr"
-    copies = FP32 + (FP32 if summed < FP32 else 0) if narrow else 0  # of the weight and its gradient, in fp32
+    copies = FP32 + (FP32 if grad_width < FP32 else 0) if narrow else 0  # fp32 copies of the weight and its gradient
     if spec.memory.strategy == "states8bit":
-        return largest * (copies + (0 if compiled else 6 * FP32))  # both moments unpacked, and what becomes of them
-    lots = FP32 if narrow else 0
+        return largest * (copies + (0 if compiled else 6 * FP32))  # both moments dequantized, and their updates
+    random = FP32 if narrow else 0  # the random bits of stochastic rounding
     if spec.optim.name != "muon":
-        return largest * (copies + lots) if narrow else 0
+        return largest * (copies + random) if narrow else 0
     rows, columns = min(_block_matrices(config)), max(_block_matrices(config))
-    ortho = FP32 + 2 * BF16  # the update, and its bf16 iterate before and after
+    ortho = FP32 + 2 * BF16  # the update, and its bf16 Newton-Schulz iterate before and after
     blocks = rows * columns * (copies + ortho) + 2 * BF16 * rows * rows
-    return max(blocks, largest * (copies + lots) if narrow else 0)
+    return max(blocks, largest * (copies + random) if narrow else 0)
 
 
 def largest_parameter(config: ModelConfig) -> int:
-    """Values of the largest parameter."""
+    """Return the number of values of the largest parameter."""
     matrices = _block_matrices(config)
     return max(config.vocab_size * config.hidden_size, max(matrices) * min(matrices))
 
 
 def _block_matrices(config: ModelConfig) -> tuple[int, int]:
-    """The sides of the feed-forward's matrices, which are the largest of a block."""
+    """Return the sides of the feed-forward's matrices, the largest of a block."""
     return config.hidden_size, config.intermediate_size
 
 
 def norm_params(config: ModelConfig) -> int:
-    """Parameters that are norm scales."""
+    """Return the number of norm scales."""
     layer = 2 * config.hidden_size + config.kv_lora_rank + (config.q_lora_rank or 0)
     return config.num_hidden_layers * layer + config.hidden_size
 
 
-# -- DeepSpeed's ZeRO-2 with the optimizer in host memory
+# -- DeepSpeed ZeRO-2 with the optimizer in host memory
 
 
 def zero_device(config: ModelConfig, width: int) -> dict[str, int]:
-    """What it holds on the device from step to step: flat weights, and room for one parameter's gradient."""
+    """Return what persists on the device: flat weights, and a buffer for one parameter's gradient."""
     return {"weights": config.params * width, "buckets": largest_parameter(config) * width}
 
 
 def zero_bucket(config: ModelConfig, width: int) -> int:
-    """The buffer in which gradients leave, allotted for every micro-batch."""
+    """Return the bytes of the buffer through which gradients are offloaded, allocated in every micro-batch."""
     return min(BUCKET, config.params) * width
 
 
 def zero_host(config: ModelConfig, width: int, ranks: int, pinned: bool) -> dict[str, int]:
-    """What one rank of it holds in RAM: its part of the fp32 masters, their gradient and moments, the sums of the
-    window and the buffers by which both travel. ``pinned``: torch's pinned memory comes in powers of two."""
-    whole = pinned_bytes if pinned else int
+    """Return what one rank holds in RAM: its partition of the fp32 masters, their gradients and moments, the window's
+    gradient sums, and the transfer buffers. ``pinned``: torch rounds pinned memory up to powers of two."""
+    rounded = pinned_bytes if pinned else int
     part = -(-config.params // ranks)
-    sums = sum(whole(size * width) * count for size, count in _parameters(config)) // ranks
+    sums = sum(rounded(size * width) * count for size, count in _parameters(config)) // ranks
     return {
-        "masters": whole(part * FP32),
-        "gradients": whole(part * FP32),
+        "masters": rounded(part * FP32),
+        "gradients": rounded(part * FP32),
         "moments": part * 2 * FP32,
         "window": sums,
-        "buffers": whole(part * width) + whole(largest_parameter(config) * width),
+        "buffers": rounded(part * width) + rounded(largest_parameter(config) * width),
     }
 
 
 def zero_workspace(config: ModelConfig, width: int) -> int:
-    """What its step makes and drops in RAM: norms are taken parameter by parameter, in fp64."""
+    """Return the temporary bytes of its step in RAM: norms are computed parameter by parameter, in fp64."""
     return largest_parameter(config) * (2 * FP32 + width)
 
 
 def _parameters(config: ModelConfig) -> list[tuple[int, int]]:
-    """Values of each parameter, and how many there are of its kind."""
+    """Return the size of each kind of parameter in values, and how many there are."""
     c, layers = config, config.num_hidden_layers
     heads, d, f = c.num_attention_heads, c.hidden_size, c.intermediate_size
     query = heads * c.qk_head_dim
@@ -122,5 +122,5 @@ def _parameters(config: ModelConfig) -> list[tuple[int, int]]:
 
 
 def pinned_bytes(size: int) -> int:
-    """What torch's pinned memory takes for ``size`` bytes: the next power of two."""
+    """Return what torch allocates for ``size`` bytes of pinned memory: the next power of two."""
     return 1 << max(0, size - 1).bit_length() if size else 0

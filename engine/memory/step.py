@@ -1,8 +1,8 @@
-"""The two moments of forward and backward that can be its fullest, walked through tensor by tensor.
+"""Finds the peak of one micro-batch by walking through the two places where it can be, tensor by tensor.
 
-In between everything is a straight line: a layer's backward frees as much as the layer kept and, where gradients come
-into being, leaves as much as it has parameters. So the fullest moment lies at the last block, with the loss before it,
-or at the first, with the embedding behind it.
+Between them memory is linear in the layers: a layer's backward frees what the layer saved and, where it allocates
+gradients, adds as much as it has parameters. So the peak is at the last block, with the loss before it, or at the
+first, with the embedding after it.
 """
 
 from __future__ import annotations
@@ -18,51 +18,52 @@ Parts = dict[str, int]
 
 
 @lru_cache(maxsize=256)
-def peak(s: Shape, held: tuple[tuple[str, int], ...]) -> Parts:
-    """The parts at the fullest moment of one micro-batch, ``held`` (what stays alive all along) among them."""
+def peak_parts(s: Shape, held: tuple[tuple[str, int], ...]) -> Parts:
+    """Return the bytes by part at the peak of one micro-batch. ``held``: what is live throughout, by part."""
     last, first = _last_block(s, held), _first_block(s, held)
-    return dict(max(last, first, key=lambda tape: tape.peak).at_peak)
+    return dict(max(last, first, key=lambda ledger: ledger.peak).parts_at_peak)
 
 
 @lru_cache(maxsize=256)
-def kept(s: Shape) -> tuple[tuple[str, int], ...]:
-    """What a block leaves for its backward, by part."""
-    tape = Ledger()
-    _forward(tape, s)
-    return tuple((part, size) for part, size in tape.live.items() if size)
+def saved_for_backward(s: Shape) -> tuple[tuple[str, int], ...]:
+    """Return the bytes that one block saves for its backward, by part."""
+    ledger = Ledger()
+    _forward(ledger, s)
+    return tuple((part, size) for part, size in ledger.live.items() if size)
 
 
 def _last_block(s: Shape, held: tuple[tuple[str, int], ...]) -> Ledger:
-    tape = _started(s, held)
-    for part, size in kept(s):
-        tape.make(part, f"below {part}", size * (s.config.num_hidden_layers - 1))
-    _forward(tape, s)
-    tape.make(ACTIVATIONS, "x_last", s.stream)
-    head.loss(tape, s)
-    _backward(tape, s)
-    return tape
+    ledger = _ledger_with(s, held)
+    for part, size in saved_for_backward(s):
+        ledger.allocate(part, f"below {part}", size * (s.config.num_hidden_layers - 1))
+    _forward(ledger, s)
+    ledger.allocate(ACTIVATIONS, "x_last", s.stream_bytes)
+    head.loss(ledger, s)
+    _backward(ledger, s)
+    return ledger
 
 
 def _first_block(s: Shape, held: tuple[tuple[str, int], ...]) -> Ledger:
     c = s.config
-    tape = _started(s, held)
-    if s.grow:
-        tape.make(GRADIENTS, "gathered", (c.params - c.vocab_size * c.hidden_size - _block_params(s)) * s.sum)
-    _forward(tape, s)
-    tape.make(BUCKETS, "bucket", s.bucket)
-    tape.make(ACTIVATIONS, "grad", s.stream)
-    _backward(tape, s)
-    head.embedding_backward(tape, s)
-    return tape
+    ledger = _ledger_with(s, held)
+    if s.creates_grads:
+        earlier = c.params - c.vocab_size * c.hidden_size - _block_params(s)
+        ledger.allocate(GRADIENTS, "accumulated", earlier * s.grad_bytes)
+    _forward(ledger, s)
+    ledger.allocate(BUCKETS, "bucket", s.bucket_bytes)
+    ledger.allocate(ACTIVATIONS, "grad", s.stream_bytes)
+    _backward(ledger, s)
+    head.embedding_backward(ledger, s)
+    return ledger
 
 
-def _started(s: Shape, held: tuple[tuple[str, int], ...]) -> Ledger:
-    tape = Ledger()
+def _ledger_with(s: Shape, held: tuple[tuple[str, int], ...]) -> Ledger:
+    ledger = Ledger()
     for part, size in held:
-        tape.make(part, f"held {part}", size)
-    # Ids of 8 bytes, and the targets once more in one piece; two tables of half the rotated width.
-    tape.make(INPUTS, "inputs", 16 * (s.tokens + s.sequences) + s.context * s.config.qk_rope_head_dim * FP32)
-    return tape
+        ledger.allocate(part, f"held {part}", size)
+    # 8-byte ids and a contiguous copy of the targets; two rope tables of half the rotated width.
+    ledger.allocate(INPUTS, "inputs", 16 * (s.tokens + s.sequences) + s.context * s.config.qk_rope_head_dim * FP32)
+    return ledger
 
 
 def _block_params(s: Shape) -> int:
@@ -70,31 +71,31 @@ def _block_params(s: Shape) -> int:
     return (c.params - c.embedding_params - c.hidden_size) // c.num_hidden_layers
 
 
-def _forward(tape: Ledger, s: Shape) -> None:
-    """The forward of a block, and what its checkpointing leaves of it."""
+def _forward(ledger: Ledger, s: Shape) -> None:
+    """Walk a block's forward and free what its checkpointing does not save."""
     if s.checkpointing == "offload" and s.device == "cuda":
-        return  # what enters has gone to the host
-    tape.make(ACTIVATIONS, "x", s.stream)
+        return  # the input is offloaded to the host
+    ledger.allocate(ACTIVATIONS, "x", s.stream_bytes)
     if s.checkpointing in ("none", "selective"):
-        block.forward(tape, s)
+        block.forward(ledger, s)
         if s.checkpointing == "selective":
-            block.keep_dear(tape, s)
+            block.keep_expensive(ledger, s)
         elif not s.norm_keeps_input:
-            tape.drop("x", "x1")
+            ledger.free("x", "x1")
 
 
-def _backward(tape: Ledger, s: Shape) -> None:
-    """The backward of a block, after what its checkpointing has thrown away was worked out again."""
+def _backward(ledger: Ledger, s: Shape) -> None:
+    """Recompute what the block's checkpointing did not save, then walk its backward."""
     if s.checkpointing == "offload":
-        tape.make(ACTIVATIONS, "x_back", s.stream)
-        block.attention_forward(tape, s)
+        ledger.allocate(ACTIVATIONS, "x_back", s.stream_bytes)
+        block.attention_forward(ledger, s)
         if not s.norm_keeps_input:
-            tape.drop("x_back")
-        block.tiled_feed_forward_backward(tape, s)
-        block.attention_backward(tape, s)
+            ledger.free("x_back")
+        block.tiled_feed_forward_backward(ledger, s)
+        block.attention_backward(ledger, s)
         return
     if s.checkpointing != "none":
-        block.forward(tape, s)
+        block.forward(ledger, s)
         if not s.norm_keeps_input:
-            tape.drop("x1")
-    block.backward(tape, s)
+            ledger.free("x1")
+    block.backward(ledger, s)

@@ -26,7 +26,7 @@ from engine.host.files import read_json, rotate, write_json, write_stderr
 from engine.host.process import Lock, boot_id, host_name, process_identity
 from engine.host.systemd_scope import scope_prefix
 from engine.host.version import package_version
-from engine.memory.calibration import Measured, observe
+from engine.memory.calibration import MeasuredPeak, record_run
 from engine.memory.hardware import detect_hardware
 from engine.runs.device_locks import DeviceLocks, devices_of, holder
 from engine.runs.exit_reason import UNKNOWN, ExitReason
@@ -310,8 +310,8 @@ class Supervisor:
         """Store the measured memory, which corrects the forecasts of later runs."""
         with contextlib.suppress(OSError, UserError, KeyError, TypeError):  # a damaged record, or a full disk
             spec = self._spec.with_batch(**{key: record[key] for key in ("micro", "sequences", "context")})
-            measured = Measured(**{place: record["measured"].get(place) for place in ("device", "host")})
-            observe(spec, detect_hardware(), measured, run=self.run_dir.name, home=self.run_dir.home)
+            measured = MeasuredPeak(**{place: record["measured"].get(place) for place in ("device", "host")})
+            record_run(spec, detect_hardware(), measured, run=self.run_dir.name, home=self.run_dir.home)
 
     def _save_state(self) -> None:
         self._save_at = time.monotonic() + SAVE_INTERVAL

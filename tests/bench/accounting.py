@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 from torch.utils._pytree import tree_leaves
 
 from engine.memory import step
-from engine.memory.forecast import forecast, shape
+from engine.memory.forecast import forecast, micro_batch_shape
 from engine.memory.hardware import Hardware
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
@@ -39,11 +39,11 @@ class Ledger(TorchDispatchMode):
         self.part = "activations"  # what is made now belongs to it
         self.live: dict[str, int] = {}
         self.total = self.peak = 0
-        self.at_peak: dict[str, int] = {}
+        self.parts_at_peak: dict[str, int] = {}
         self._known: dict[int, tuple[int, str]] = {}
 
     def start(self) -> None:
-        self.peak, self.at_peak = self.total, dict(self.live)
+        self.peak, self.parts_at_peak = self.total, dict(self.live)
 
     def book(self, tensor: Tensor, part: str) -> None:
         """Count the storage of ``tensor`` under ``part`` from now on."""
@@ -70,7 +70,7 @@ class Ledger(TorchDispatchMode):
             if isinstance(leaf, Tensor) and _is_memory(leaf) and not self._knows(leaf):
                 self.book(leaf, self._part_of(func, args))
         if self.total > self.peak:
-            self.peak, self.at_peak = self.total, dict(self.live)
+            self.peak, self.parts_at_peak = self.total, dict(self.live)
         return result
 
     def _knows(self, tensor: Tensor) -> bool:
@@ -125,7 +125,7 @@ def measured(spec: RunSpec) -> dict[str, int]:
                 backend.optimizer_step(1e-3, 1.0)
                 for tensor in (*backend.state_dict()["optimizer"].values(), *_offloaded(backend)):
                     ledger.book(tensor, "optimizer")
-    return ledger.at_peak
+    return ledger.parts_at_peak
 
 
 def _offloaded(backend: Any) -> Iterator[Tensor]:
@@ -200,7 +200,7 @@ def dry(spec: RunSpec) -> dict[str, int]:
                     model.zero_grad(set_to_none=True)
             for hook in leaving:
                 hook.remove()
-    return ledger.at_peak
+    return ledger.parts_at_peak
 
 
 def _leave(parameter: Any) -> None:
@@ -211,8 +211,8 @@ def told_dry(spec: RunSpec) -> dict[str, int]:
     """The forecast of what ``dry`` does."""
     if spec.memory.strategy != "offload":
         return told(spec)
-    one = replace(shape(spec, "cpu", resolve_plan(spec, "cpu")), bucket=0)
-    parts = step.peak(one, (("weights", spec.model.config.params * one.width),))
+    one = replace(micro_batch_shape(spec, "cpu", resolve_plan(spec, "cpu")), bucket_bytes=0)
+    parts = step.peak_parts(one, (("weights", spec.model.config.params * one.width),))
     found: dict[str, int] = {}
     for part, size in parts.items():
         found[_PARTS.get(part, part)] = found.get(_PARTS.get(part, part), 0) + size

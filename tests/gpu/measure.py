@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from engine.memory.forecast import ALLOCATED_NOT, forecast
+from engine.memory.forecast import NOT_ALLOCATED, forecast
 from engine.memory.hardware import detect_hardware
 from engine.train.measure.grid import Effort, cell, run
 from profiles.errors import UserError
@@ -134,7 +134,7 @@ class Session:
             patience=self._deadline - time.monotonic(),
         )
         # The allocator, whose peak it is held against, knows neither the CUDA context nor its own slack.
-        allocated = sum(size for part, size in parts.device.items() if part not in ALLOCATED_NOT)
+        allocated = sum(size for part, size in parts.device.items() if part not in NOT_ALLOCATED)
         return {"forecast": allocated, "forecast_parts": parts.device, **run(one, effort)}
 
 

@@ -29,8 +29,8 @@ def lines(way: Lever, places: Sequence[str], width: int) -> list[str]:
 
 
 def line(way: Lever, places: Sequence[str], width: int, when: str) -> str:
-    saved = {"device": way.device, "host": way.host}
-    amounts = [saved.get(place, way.device + way.host) for place in places]
+    saved = {"device": way.device_saved, "host": way.host_saved}
+    amounts = [saved.get(place, way.device_saved + way.host_saved) for place in places]
     told = [f"{'−' if amount > 0 else '+'}{size(abs(amount))}" if amount else "" for amount in amounts]
     speed = f"{way.speed:+.1%}".replace("-", "−") if abs(way.speed) >= 0.0005 else "0.0%"
     return _row(f"  {way.change}", told, speed, when, width)

@@ -54,7 +54,7 @@ def test_an_empty_file_is_one_too(tmp_path: Path) -> None:
 
 
 def test_a_tensor_of_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensor_file, "PIECE", 10)
+    monkeypatch.setattr(tensor_file, "COPY_CHUNK", 10)
     tensor_file.write_tensors(tmp_path / "file", TENSORS)
     assert all(bits(tensor) == bits(TENSORS[name]) for name, tensor in load_file(tmp_path / "file").items())
 
@@ -62,12 +62,12 @@ def test_a_tensor_of_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 PEAK = """
 import resource, sys, torch
 from pathlib import Path
-from engine.checkpoints.tensor_file import PIECE, write_tensors
+from engine.checkpoints.tensor_file import COPY_CHUNK, write_tensors
 tensors = {f"{i}": torch.ones(1 << 24) for i in range(4)}
 write_tensors(Path(sys.argv[1]), {"0": torch.ones(10)})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 write_tensors(Path(sys.argv[1]), tensors)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 <= PIECE)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 <= COPY_CHUNK)
 """
 
 

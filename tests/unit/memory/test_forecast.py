@@ -1,4 +1,4 @@
-"""The forecast and its levers, on machines described by hand."""
+"""The forecast and its memory levers, on machines described by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine.memory.forecast import Forecast, forecast
 from engine.memory.hardware import Hardware
-from engine.memory.headroom import FITS, OVER, TIGHT, headrooms
+from engine.memory.headroom import FITS, OVER, TIGHT, headroom_by_memory
 from engine.memory.ledger import Ledger
 from engine.memory.levers import LIVE, UNLOCK, levers
 from engine.memory.step_time import step_seconds
@@ -77,7 +77,7 @@ def test_offload_moves_the_states_to_the_host() -> None:
     device = forecast(replace(spec, memory=replace(spec.memory, strategy="device")), CARD)
     params = spec.model.config.params
     held = sum(size for part, size in offload.host.items() if part.startswith("offloaded"))
-    # Master, gradient and two moments in fp32, bf16 sums and the bf16 way back; pinned memory comes in powers of two.
+    # Master, gradient and two moments in fp32, bf16 sums and copies; pinned memory comes in powers of two.
     assert 20 * params < held < 23 * params
     assert "optimizer" not in offload.device
     assert device.device["optimizer"] == 8 * params
@@ -85,7 +85,7 @@ def test_offload_moves_the_states_to_the_host() -> None:
     assert offload.device_total < device.device_total
 
 
-def test_a_checkpoint_takes_two_pieces_of_a_card_and_what_ranks_gather() -> None:
+def test_a_save_needs_two_chunks_of_a_card_or_what_rank_0_gathers() -> None:
     spec = registry.load("pretrain_5080")
     device = replace(spec, memory=replace(spec.memory, strategy="device"))
     assert forecast(device, CARD).saving == 2 * (16 << 20)
@@ -95,35 +95,38 @@ def test_a_checkpoint_takes_two_pieces_of_a_card_and_what_ranks_gather() -> None
 
 @pytest.mark.parametrize(("profile", "micro"), [("pretrain_5080", 12), ("longctx_5090", 1)])
 def test_what_the_profiles_of_a_16_gb_card_need_of_it(profile: str, micro: int) -> None:
-    """The device holds them with room to spare; of 24 GB of RAM their states leave less than a tenth."""
+    """The device holds them easily; their states leave less than a tenth of 24 GB of RAM free."""
     card = Hardware("a 5080", "cuda", 16 * GB, 16 * GB, 24 * GB, 24 * GB)
     spec = registry.load(profile)
-    found = {room.place: room for room in headrooms(forecast(spec, card), card)}
+    found = {headroom.memory: headroom for headroom in headroom_by_memory(forecast(spec, card), card)}
     assert spec.batch.micro == micro
     assert (found["device"].state, found["host"].state) == (FITS, TIGHT)
     assert found["device"].needed < 8 * GB
     busy = replace(card, ram_free=20 * GB)
-    assert {room.place: room.state for room in headrooms(forecast(spec, busy), busy)} == {"device": FITS, "host": OVER}
+    assert {room.memory: room.state for room in headroom_by_memory(forecast(spec, busy), busy)} == {
+        "device": FITS,
+        "host": OVER,
+    }
 
 
 def test_a_forecast_takes_less_than_5_ms_a_thousand_times_over() -> None:
     """Not a timing: a walk through 27 layers would be 27 times as many entries."""
     spec = registry.load("pretrain_5080")
     deep = replace(spec, model=replace(spec.model, config=replace(spec.model.config, num_hidden_layers=1000)))
-    made = []
-    original = Ledger.make
+    allocated = []
+    original = Ledger.allocate
 
     def counted(self: Ledger, part: str, name: str, size: float) -> None:
-        made.append(name)
+        allocated.append(name)
         original(self, part, name, size)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Ledger, "make", counted)
+        patch.setattr(Ledger, "allocate", counted)
         forecast(deep, CARD)
-    assert len(made) < 1000
+    assert len(allocated) < 1000
 
 
-def test_fits_looks_at_each_memory() -> None:
+def test_fits_checks_each_memory() -> None:
     def fits(device: int, host: int, machine: Hardware) -> bool:
         return Forecast({"x": device * GB}, {"x": host * GB}).fits(machine)
 
@@ -145,7 +148,7 @@ def test_fits_looks_at_each_memory() -> None:
     st.sampled_from(["auto", "none", "selective", "full", "offload"]),
     st.sampled_from(["fused", "plain"]),
 )
-def test_a_lever_saves_what_it_says_and_leaves_the_step_alone(
+def test_a_lever_saves_what_it_says_and_keeps_the_sequences_of_a_step(
     profile: str, machine: Hardware, micro: int, accum: int, checkpointing: str, loss: str
 ) -> None:
     spec = registry.load(
@@ -154,9 +157,9 @@ def test_a_lever_saves_what_it_says_and_leaves_the_step_alone(
     now = forecast(spec, machine)
     for lever in levers(spec, machine):
         then = forecast(lever.spec, machine)
-        assert lever.device == now.device_total - then.device_total
-        assert lever.host == now.host_total - then.host_total
-        assert lever.device > 0 or lever.host > 0
+        assert lever.device_saved == now.device_total - then.device_total
+        assert lever.host_saved == now.host_total - then.host_total
+        assert lever.device_saved > 0 or lever.host_saved > 0
         assert lever.fits == then.fits(machine)
         assert lever.fits or not now.fits(machine)
         assert (lever.when == UNLOCK) == ("batch.context" in lever.changed)
@@ -170,38 +173,39 @@ def test_a_lever_saves_what_it_says_and_leaves_the_step_alone(
         assert lever.spec != spec
 
 
-def test_the_cheapest_lever_comes_first_and_what_changes_the_numbers_last() -> None:
+def test_the_cheapest_lever_comes_first_and_those_that_change_the_numbers_last() -> None:
     for profile, machine in (("cpu_demo", CPU), ("pretrain_5080", CARD), ("gpu_fast", CARD), ("gpu_fast", MAC)):
-        ways = levers(registry.load(profile), machine)
-        assert ways
-        ranks = [(bool(way.note), -round(way.speed, 3)) for way in ways]
+        found = levers(registry.load(profile), machine)
+        assert found
+        ranks = [(bool(lever.note), -round(lever.speed, 3)) for lever in found]
         assert ranks == sorted(ranks)
 
 
-def test_a_pulled_lever_is_gone() -> None:
-    ways = [way.change for way in levers(registry.load("cpu_demo"), CPU)]
-    assert {"micro 8→4, accum 1→2", "loss fused", "checkpointing full"} <= set(ways)
-    pulled = [
-        way.change for way in levers(registry.load("cpu_demo", ["micro=1", "loss=fused", "checkpointing=full"]), CPU)
+def test_a_lever_in_use_is_not_listed() -> None:
+    found = [lever.change for lever in levers(registry.load("cpu_demo"), CPU)]
+    assert {"micro 8→4, accum 1→2", "loss fused", "checkpointing full"} <= set(found)
+    in_use = [
+        lever.change
+        for lever in levers(registry.load("cpu_demo", ["micro=1", "loss=fused", "checkpointing=full"]), CPU)
     ]
-    assert not {way for way in pulled if way.startswith(("micro", "loss", "checkpointing"))}
+    assert not {change for change in in_use if change.startswith(("micro", "loss", "checkpointing"))}
 
 
-def test_a_full_memory_is_shown_the_micro_that_fits() -> None:
+def test_where_memory_is_short_the_micro_that_fits_is_listed() -> None:
     spec = registry.load("gpu_fast", ["strategy=device", "micro=96", "sequences=96"])
     card = Hardware("a card", "cuda", 40 * GB, 39 * GB, 64 * GB, 60 * GB)
-    fitting = [way for way in levers(spec, card) if way.when == LIVE and way.fits]
+    fitting = [lever for lever in levers(spec, card) if lever.when == LIVE and lever.fits]
     assert len(fitting) == 1
     larger = next(n for n in range(fitting[0].spec.batch.micro + 1, 97) if 96 % n == 0)
     assert not forecast(replace(spec, batch=replace(spec.batch, micro=larger)), card).fits(card)
 
 
-def test_what_is_worked_out_twice_costs_time() -> None:
+def test_recomputation_costs_time() -> None:
     spec = registry.load("gpu_fast", ["strategy=device"])
     seconds = [
         step_seconds(replace(spec, memory=replace(spec.memory, checkpointing=kind)), CARD)
         for kind in ("none", "selective", "full", "offload")
     ]
     assert seconds == sorted(set(seconds))
-    forward_again = seconds[2] / seconds[0]
-    assert 1.2 < forward_again < 4 / 3  # a forward is a third of forward and backward, and the head is not done again
+    recompute = seconds[2] / seconds[0]
+    assert 1.2 < recompute < 4 / 3  # a forward is a third of forward and backward, and the head is not recomputed

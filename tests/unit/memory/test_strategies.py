@@ -1,4 +1,4 @@
-"""Where the optimizer's memory may lie: ranked, and chosen by what is free."""
+"""Memory strategies: which are available, in which order, and which one "auto" chooses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from engine.memory import strategies as module
 from engine.memory.hardware import Hardware
-from engine.memory.strategies import strategies, with_strategy
+from engine.memory.strategies import available_strategies, resolve_strategy
 from profiles.registry import load
 from profiles.spec import RunSpec
 
@@ -16,7 +16,7 @@ GB = 1 << 30
 
 
 @pytest.fixture(autouse=True)
-def torchao_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def torchao_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: object())
 
 
@@ -28,7 +28,7 @@ CPU = Hardware("a cpu", "cpu", None, None, 16 * GB, 12 * GB)
 
 
 def chosen(spec: RunSpec, hardware: Hardware) -> str:
-    return with_strategy(spec, hardware).memory.strategy
+    return resolve_strategy(spec, hardware).memory.strategy
 
 
 def auto(*more: str) -> RunSpec:
@@ -36,17 +36,17 @@ def auto(*more: str) -> RunSpec:
 
 
 def test_fastest_first_and_each_smaller_on_the_device() -> None:
-    ways = strategies(auto(), card(80))
-    assert [way.name for way in ways] == ["device", "states8bit", "offload"]
-    totals = [way.forecast.device_total for way in ways]
+    options = available_strategies(auto(), card(80))
+    assert [option.name for option in options] == ["device", "states8bit", "offload"]
+    totals = [option.forecast.device_total for option in options]
     assert totals == sorted(totals, reverse=True)
-    assert all(way.fits for way in ways)
+    assert all(option.fits for option in options)
 
 
-@pytest.mark.parametrize("way", ["device", "states8bit", "offload"])
-def test_auto_is_the_fastest_that_fits(way: str) -> None:
-    needed = {each.name: each.forecast.device_total / GB for each in strategies(auto(), card(80))}
-    assert chosen(auto(), card(needed[way] + 0.01)) == way
+@pytest.mark.parametrize("name", ["device", "states8bit", "offload"])
+def test_auto_is_the_fastest_that_fits(name: str) -> None:
+    needed = {each.name: each.forecast.device_total / GB for each in available_strategies(auto(), card(80))}
+    assert chosen(auto(), card(needed[name] + 0.01)) == name
 
 
 def test_where_nothing_fits_auto_is_the_smallest() -> None:
@@ -54,7 +54,7 @@ def test_where_nothing_fits_auto_is_the_smallest() -> None:
     assert chosen(auto("batch.micro=12"), card(0.5, ram=1)) == "offload"
 
 
-def test_what_was_asked_for_stays() -> None:
+def test_a_given_strategy_is_kept() -> None:
     assert chosen(auto("memory.strategy=device"), card(0.5)) == "device"
 
 
@@ -69,18 +69,18 @@ def test_what_was_asked_for_stays() -> None:
         (["train.precision=bf16_sr"], ["device", "states8bit"]),
     ],
 )
-def test_only_what_the_run_leaves_open(more: list[str], names: list[str]) -> None:
-    assert [way.name for way in strategies(auto(*more), card(80))] == names
+def test_only_available_strategies_are_listed(more: list[str], names: list[str]) -> None:
+    assert [option.name for option in available_strategies(auto(*more), card(80))] == names
     assert chosen(auto(*more), card(80)) == (names[0] if names else "auto")
 
 
 def test_without_torchao_there_are_no_8_bit_states(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    assert [way.name for way in strategies(auto(), card(80))] == ["device", "offload"]
+    assert [option.name for option in available_strategies(auto(), card(80))] == ["device", "offload"]
 
 
 def test_a_cpu_offloads_only_to_deepspeed() -> None:
     spec = load("cpu_demo")
-    assert [way.name for way in strategies(spec, CPU)] == ["device", "states8bit"]
+    assert [option.name for option in available_strategies(spec, CPU)] == ["device", "states8bit"]
     assert chosen(spec, CPU) == "device"
     assert chosen(replace(spec, launch=replace(spec.launch, backend="deepspeed")), CPU) == "offload"

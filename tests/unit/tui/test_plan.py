@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.memory.calibration import Measured, comparable, observe
+from engine.memory.calibration import MeasuredPeak, measurable_bytes, record_run
 from engine.memory.forecast import forecast
 from engine.memory.hardware import Hardware
 from profiles import registry
@@ -56,9 +56,9 @@ def test_it_says_what_a_16_gb_card_with_24_gb_of_ram_makes_of_the_profiles(
         assert "16.0 GiB free  fits" in text
         assert "24.0 GiB free  tight" in text
         answer = json.loads(planned(capsys, "-p", profile, *SUPPOSED, "--json"))
-        assert answer["room"] == {"device": "fits", "host": "tight"}
+        assert answer["headroom"] == {"device": "fits", "host": "tight"}
         assert sum(answer["device"].values()) == answer["device_total"] < 16 * GIB
-        assert any(lever["host"] > 0 for lever in answer["levers"])
+        assert any(lever["host_saved"] > 0 for lever in answer["levers"])
         assert all(lever["basis"] and lever["changed"] for lever in answer["levers"])
 
 
@@ -66,13 +66,13 @@ def test_a_run_that_was_seen_corrects_it(home: Path, capsys: pytest.CaptureFixtu
     before = json.loads(planned(capsys, "-p", "pretrain_5080", *SUPPOSED, "--json"))
     hardware = Hardware(**before["hardware"])
     spec = registry.load("pretrain_5080")
-    told = comparable(spec, forecast(spec, hardware))
-    observe(spec, hardware, Measured(round(told["device"] * 1.1)), run="run", home=home)
+    told = measurable_bytes(spec, forecast(spec, hardware))
+    record_run(spec, hardware, MeasuredPeak(round(told["device"] * 1.1)), run="run", home=home)
     after = json.loads(planned(capsys, "-p", "pretrain_5080", *SUPPOSED, "--json"))
     assert after["calibration"]["device"] == {"ratio": pytest.approx(1.1), "runs": 1}
     assert after["calibration"]["host"] is None
     assert before["device_total"] * 1.08 < after["device_total"] < before["device_total"] * 1.1
-    assert "device ×1.10 by 1 run on this machine" in planned(capsys, "-p", "pretrain_5080", *SUPPOSED)
+    assert "device ×1.10 from 1 run on this machine" in planned(capsys, "-p", "pretrain_5080", *SUPPOSED)
 
 
 @pytest.mark.parametrize("words", [["--vram", "16"], ["--vram", "16", "--ram", "-1"], ["--ram", "nan", "--vram", "8"]])

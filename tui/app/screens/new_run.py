@@ -28,7 +28,7 @@ from tui.text import format as fmt
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
-    from engine.memory.calibration import Run
+    from engine.memory.calibration import PastRun
     from engine.memory.hardware import Hardware
     from engine.runs.store import RunStore
     from profiles.spec import RunSpec
@@ -69,7 +69,7 @@ class NewRunScreen(AppScreen[None]):
     class Known(Message):
         """What this machine has, what runs peaked at on it, and which profile it starts with."""
 
-        def __init__(self, hardware: Hardware, runs: list[Run], profile: str) -> None:
+        def __init__(self, hardware: Hardware, runs: list[PastRun], profile: str) -> None:
             super().__init__()
             self.hardware = hardware
             self.runs = runs
@@ -91,7 +91,7 @@ class NewRunScreen(AppScreen[None]):
         self._base: RunSpec | None = None  # the profile as it stands in its file
         self._spec: RunSpec | None = None  # what would be launched; None while the form is wrong
         self._hardware: Hardware | None = None
-        self._runs: list[Run] = []
+        self._runs: list[PastRun] = []
         self._launching = False
 
     def compose(self) -> ComposeResult:
@@ -129,11 +129,11 @@ class NewRunScreen(AppScreen[None]):
 
     @work(thread=True, exit_on_error=True)
     def look(self) -> None:
-        from engine.memory.calibration import remembered
+        from engine.memory.calibration import load_past_runs
         from engine.memory.hardware import detect_hardware
 
         hardware = detect_hardware()
-        self.post_message(self.Known(hardware, remembered(hardware, self._store.home), registry.detect_profile()))
+        self.post_message(self.Known(hardware, load_past_runs(hardware, self._store.home), registry.detect_profile()))
 
     @on(Known)
     def _known(self, message: Known) -> None:
@@ -208,19 +208,19 @@ class NewRunScreen(AppScreen[None]):
 
     def _foresee(self, spec: RunSpec, hardware: Hardware) -> str:
         """Show what the run would hold and what would make it smaller; what corrects the forecast, in words."""
-        from engine.memory.calibration import calibrated, forecaster
-        from engine.memory.headroom import headrooms
+        from engine.memory.calibration import calibrate, calibrated_forecaster
+        from engine.memory.headroom import headroom_by_memory
         from engine.memory.levers import levers
-        from engine.memory.strategies import with_strategy
+        from engine.memory.strategies import resolve_strategy
 
-        told = forecaster(self._runs)
-        spec = with_strategy(spec, hardware, told)
-        found = calibrated(spec, hardware, self._runs)
-        self.query_one(ForecastBars).show(headrooms(found.forecast, hardware), hardware.device)
+        told = calibrated_forecaster(self._runs)
+        spec = resolve_strategy(spec, hardware, told)
+        found = calibrate(spec, hardware, self._runs)
+        self.query_one(ForecastBars).show(headroom_by_memory(found.forecast, hardware), hardware.device)
         ways = self.query_one(LeverList)
         ways.show(levers(spec, hardware, told))
         ways.reset()
-        return found.words
+        return found.description
 
     @on(SelectableList.Activated, "#levers")
     def _take_way(self) -> None:

@@ -23,7 +23,7 @@ from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as fmt
 
 if TYPE_CHECKING:
-    from engine.memory.calibration import Run
+    from engine.memory.calibration import PastRun
     from engine.memory.hardware import Hardware
     from engine.memory.levers import Lever
     from engine.runs.client import RunClient
@@ -47,7 +47,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"]):
     class Known(Message):
         """What the run can have on this machine, what earlier ones peaked at, and what would make it smaller."""
 
-        def __init__(self, hardware: Hardware, runs: list[Run], ways: list[Lever]) -> None:
+        def __init__(self, hardware: Hardware, runs: list[PastRun], ways: list[Lever]) -> None:
             super().__init__()
             self.hardware = hardware
             self.runs = runs
@@ -70,7 +70,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"]):
         self._link = link
         self._want = want
         self._hardware: Hardware | None = None
-        self._runs: list[Run] = []
+        self._runs: list[PastRun] = []
         self._sending = False
 
     @property
@@ -149,7 +149,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"]):
     def look(self) -> None:
         from engine.host.files import read_json
         from engine.host.process import is_alive
-        from engine.memory.calibration import forecaster, remembered
+        from engine.memory.calibration import calibrated_forecaster, load_past_runs
         from engine.memory.hardware import hardware_for
         from engine.memory.levers import levers
 
@@ -158,8 +158,8 @@ class TuningScreen(AppModal["dict[str, Any] | None"]):
         if self._want and self._want.get("capacity"):  # the run itself has measured what it can have
             place = "ram_free" if hardware.device == "cpu" else "device_free"
             hardware = replace(hardware, **{place: self._want["capacity"]})
-        runs = remembered(hardware, self._link.run.home)
-        self.post_message(self.Known(hardware, runs, levers(self._spec, hardware, forecaster(runs))))
+        runs = load_past_runs(hardware, self._link.run.home)
+        self.post_message(self.Known(hardware, runs, levers(self._spec, hardware, calibrated_forecaster(runs))))
 
     @on(Known)
     def _known(self, message: Known) -> None:
@@ -243,20 +243,20 @@ class TuningScreen(AppModal["dict[str, Any] | None"]):
         if self._hardware is None:
             self._say("looking at this machine …")
             return
-        from engine.memory.calibration import calibrated
-        from engine.memory.headroom import OVER, headrooms
+        from engine.memory.calibration import calibrate
+        from engine.memory.headroom import OVER, headroom_by_memory
         from engine.memory.levers import RESTART
 
         anew = self._way if self._way is not None and self._way.when == RESTART else None
-        found = calibrated(anew.spec if anew else spec, self._hardware, self._runs)
-        places = headrooms(found.forecast, self._hardware)
+        found = calibrate(anew.spec if anew else spec, self._hardware, self._runs)
+        places = headroom_by_memory(found.forecast, self._hardware)
         bars.show(places, self._hardware.device)
         if anew:
             self._say(_anew(anew))
-        elif over := [place.place for place in places if place.state == OVER]:
+        elif over := [place.memory for place in places if place.state == OVER]:
             self._say(f"the forecast is more than the {' and the '.join(over)} can give", wrong=True)
         else:
-            self._say(found.words or "forecast, not calibrated by a run on this machine yet")
+            self._say(found.description or "forecast, not calibrated by a run on this machine yet")
 
     def _say(self, text: str, wrong: bool = False) -> None:
         line = self.query_one("#verdict", Static)

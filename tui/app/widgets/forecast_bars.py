@@ -59,7 +59,7 @@ class ForecastBars(Canvas):
     def _place(self, place: Headroom, width: int, legend: int) -> list[Row]:
         held = sorted(((part, amount) for part, amount in place.parts.items() if amount > 0), key=lambda p: -p[1])
         device = f"device · {self._device}" if self._device else "device"
-        name = {"host": "host · RAM", "device": device}.get(place.place, place.place)
+        name = {"host": "host · RAM", "device": device}.get(place.memory, place.memory)
         needed = fmt.size_of(place.needed, place.free) if place.free else fmt.size(place.needed)
         title: Row = [(f" {name}  {needed}", "forecast--note" if self._stale else "forecast--title")]
         if place.free is None:

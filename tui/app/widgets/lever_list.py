@@ -30,7 +30,7 @@ class LeverList(SelectableList):
 
     def show(self, ways: list[Lever]) -> None:
         self._ways = ways
-        self._places = ["device", "host"] if any(way.device for way in ways) else ["host"]
+        self._places = ["device", "host"] if any(way.device_saved for way in ways) else ["host"]
         self.redraw()
 
     def _shown(self, width: int) -> list[str]:

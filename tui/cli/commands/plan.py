@@ -15,7 +15,7 @@ from tui.cli.spec_arguments import add_spec_arguments, spec_of
 from tui.text.format import size, size_of
 
 if TYPE_CHECKING:
-    from engine.memory.calibration import Calibrated
+    from engine.memory.calibration import CalibratedForecast
     from engine.memory.hardware import Hardware
     from engine.memory.headroom import Headroom
     from engine.memory.levers import Lever
@@ -41,11 +41,11 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from engine.memory.calibration import calibrated, forecaster, remembered
+    from engine.memory.calibration import calibrate, calibrated_forecaster, load_past_runs
     from engine.memory.hardware import detect_hardware
-    from engine.memory.headroom import headrooms
+    from engine.memory.headroom import headroom_by_memory
     from engine.memory.levers import levers
-    from engine.memory.strategies import strategies, with_strategy
+    from engine.memory.strategies import available_strategies, resolve_strategy
     from engine.preflight import slow_kernels
     from engine.runs.store import default_home
 
@@ -53,16 +53,16 @@ def run(args: argparse.Namespace) -> int:
     hardware = _supposed(args.vram, args.ram) if args.vram or args.ram else detect_hardware()
     if args.deepspeed_config:
         return _print_deepspeed_config(spec, hardware.device)
-    runs = remembered(hardware, default_home())
-    told = forecaster(runs)
-    spec = with_strategy(spec, hardware, told)
-    found = calibrated(spec, hardware, runs)
+    runs = load_past_runs(hardware, default_home())
+    told = calibrated_forecaster(runs)
+    spec = resolve_strategy(spec, hardware, told)
+    found = calibrate(spec, hardware, runs)
     answer = (
         spec,
         hardware,
         found,
-        headrooms(found.forecast, hardware),
-        strategies(spec, hardware, told),
+        headroom_by_memory(found.forecast, hardware),
+        available_strategies(spec, hardware, told),
         levers(spec, hardware, told),
         slow_kernels(spec.model.config, hardware.device, spec.train.attention),
     )
@@ -86,7 +86,7 @@ def _supposed(vram: float | None, ram: float | None) -> Hardware:
 def _as_json(
     spec: RunSpec,
     hardware: Hardware,
-    found: Calibrated,
+    found: CalibratedForecast,
     places: list[Headroom],
     ranked: list[Strategy],
     ways: list[Lever],
@@ -103,7 +103,7 @@ def _as_json(
         "saving": parts.saving,
         "hardware": {key: getattr(hardware, key) for key in hardware.__slots__},
         "fits": parts.fits(hardware),
-        "room": {place.place: place.state for place in places},
+        "headroom": {place.memory: place.state for place in places},
         "calibration": {
             name: {"ratio": factor.ratio, "runs": factor.runs} if factor else None
             for name, factor in (("device", found.device), ("host", found.host))
@@ -125,7 +125,7 @@ def _as_json(
 def _as_text(
     spec: RunSpec,
     hardware: Hardware,
-    found: Calibrated,
+    found: CalibratedForecast,
     places: list[Headroom],
     ranked: list[Strategy],
     ways: list[Lever],
@@ -135,7 +135,7 @@ def _as_text(
 
     width = min(shutil.get_terminal_size((80, 24)).columns, table.WIDEST) - 1
     batch = f"micro {spec.batch.micro} × accum {spec.accum}, context {spec.batch.context}"
-    known = found.words or "not calibrated yet"
+    known = found.description or "not calibrated yet"
     lines = [f"{spec.profile}: {spec.model.name}, {batch}", f"on {hardware.name}; {known}"]
     for place in places:
         lines += ["", *_place(place, width)]
@@ -148,7 +148,7 @@ def _as_text(
         verdict = "fits" if each.fits else "does not fit"
         lines.append(f"  {each.name:<11} {held}host {size(each.forecast.host_total)}  {verdict}")
     if ways:
-        heads = [place.place for place in places]
+        heads = [place.memory for place in places]
         lines += ["", table.heading("smaller, by cost", heads, width)]
         lines += [text for way in ways for text in table.lines(way, heads, width)]
         lines.append(f"tokens/s: {ways[0].basis}")
@@ -158,7 +158,7 @@ def _as_text(
 def _place(place: Headroom, width: int) -> list[str]:
     held = sorted(((part, amount) for part, amount in place.parts.items() if amount > 0), key=lambda pair: -pair[1])
     needed = size_of(place.needed, place.free) + " free" if place.free else size(place.needed)
-    lines = [f"{place.place}  {needed}  {VERDICTS[place.state]}", "  " + _bar(held, place, width - 2)]
+    lines = [f"{place.memory}  {needed}  {VERDICTS[place.state]}", "  " + _bar(held, place, width - 2)]
     row = ""
     for index, (part, amount) in enumerate(held):
         entry = f"{SHADES[index % len(SHADES)]} {part} {size(amount)}"
