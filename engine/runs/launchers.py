@@ -34,7 +34,8 @@ def launcher_of(spec: RunSpec) -> str | None:
 
 def trainer_command(spec: RunSpec, run: Path, attempt: int) -> list[str]:
     """Return the command that starts the trainer of the run in ``run``: rank 0 and, through a launcher, the others."""
-    target = ["-m", TRAINER, "--run", str(run), "--attempt", str(attempt)]
+    # Not --run: torchrun would read it as an abbreviation of its own --run-path.
+    target = ["-m", TRAINER, "--run-dir", str(run), "--attempt", str(attempt)]
     match launcher_of(spec):
         case None:
             return [sys.executable, *target]

@@ -15,7 +15,7 @@ from profiles.registry import load
 from profiles.spec import RunSpec
 
 RUN = Path("/home/me/runs/20261124-run")
-TARGET = f"engine.train --run {RUN} --attempt 2"
+TARGET = f"engine.train --run-dir {RUN} --attempt 2"
 
 
 def spec(*more: str) -> RunSpec:
@@ -35,6 +35,18 @@ def test_one_machine() -> None:
     assert command("gpus_per_node=4") == f"-m torch.distributed.run --nproc-per-node=4 --standalone -m {TARGET}"
     deepspeed = command("gpus_per_node=4", "launcher=deepspeed")
     assert deepspeed == f"-m deepspeed.launcher.runner --no_local_rank --num_gpus=4 --module {TARGET}"
+
+
+def test_torchrun_leaves_the_trainers_options_alone() -> None:
+    """Its argparse also abbreviates: it would take an option of ours that begins like one of its own."""
+    from torch.distributed.run import parse_args
+
+    torchrun = trainer_command(spec("gpus_per_node=2"), RUN, 2)[3:]
+    args = parse_args(torchrun)
+    assert (args.training_script, args.training_script_args) == (
+        "engine.train",
+        ["--run-dir", str(RUN), "--attempt", "2"],
+    )
 
 
 def test_several_machines() -> None:
