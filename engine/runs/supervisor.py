@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from engine.events.commands import CommandReader
 from engine.events.exit_codes import is_user_error
 from engine.events.log import LogWriter, Record
 from engine.events.log_index import LogIndex
@@ -224,6 +225,10 @@ class Supervisor:
         if self.summary.get("phase") == "stopping" or self._stop.is_set():
             self._end("stopped", f"while stopping: {last['why']}")
             return None
+        if stop := self._pending_stop():
+            self._write("state", phase="stopping", reason="stop requested", id=stop)
+            self._end("stopped", f"the trainer exited before it could stop: {last['why']}")
+            return None
         # Of several ranks one may die before it can log; the code is then the launcher's and says nothing.
         launcher_code = unlogged and launcher_of(self._spec) is not None
         if not launcher_code and is_user_error(last["code"]):
@@ -235,6 +240,11 @@ class Supervisor:
             return None
         self._write("state", phase="recovering", reason=last["why"])
         return backoff
+
+    def _pending_stop(self) -> str | None:
+        """The id of a stop that no trainer has acknowledged; a restarted one might exit before it could read it too."""
+        pending = CommandReader(self.run_dir.commands_path, self.run_dir.log_path).poll()
+        return next((command.id for command in pending if command.method == "stop"), None)
 
     def _end(self, phase: str, reason: str) -> None:
         self._write("state", phase=phase, reason=reason)

@@ -275,16 +275,20 @@ class Trainer:
                 self._edit(command)
             elif command.method == "checkpoint":
                 self._begin_checkpoint(command.id)
-            elif command.method == "resume":
-                self._enter("running", "was not paused", command.id)
 
     def _process_urgent_commands(self) -> None:
-        """Pause and stop do not wait for the end of a step; called between micro-batches."""
+        """Pause, resume and stop do not wait for the end of a step; called between micro-batches.
+
+        They are carried out in the order given: a pause must not be undone by a resume that came before it.
+        """
         self._poll()
-        while (command := self.commands.pop("pause", "stop")) is not None:
+        while (command := self.commands.pop("pause", "resume", "stop")) is not None:
             if command.method == "stop":
                 raise StopRequested(command)
-            self._pause(f"asked by {command.by}", command.id)
+            if command.method == "resume":
+                self._enter(self.phase, "was not paused", command.id)
+            else:
+                self._pause(f"asked by {command.by}", command.id)
 
     def _poll(self) -> None:
         """Queue the commands received since the last call; finish a checkpoint that has been written meanwhile."""

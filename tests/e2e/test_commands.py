@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 
 import numpy as np
@@ -84,6 +85,29 @@ def test_one_resume_ends_a_pause_however_often_it_was_asked_for(workspace: Works
     (edit,) = wait_for("the edit", lambda: run.kind("edit"))
     run.wait_step(edit["step"] + 10)
     assert run.kind("step")[-1]["micro"] == 2
+
+
+def test_commands_are_carried_out_in_the_order_they_were_given(workspace: Workspace, wait_for: WaitFor) -> None:
+    """A resume that was given before a pause must not undo it, whenever the trainer reads the two."""
+    run = workspace.launch(*LONG)
+    commands = run.run_dir.commands_path
+
+    def given(method: str) -> bool:
+        return commands.exists() and f'"{method}"' in commands.read_text()
+
+    run.wait_step(5)
+    trainer = run.pid("trainer")
+    os.kill(trainer, signal.SIGSTOP)
+    asked = [workspace.start("resume", run.id)]
+    wait_for("the first command", lambda: given("resume"))
+    asked.append(workspace.start("pause", run.id))
+    wait_for("the second command", lambda: given("pause"))
+    os.kill(trainer, signal.SIGCONT)
+    assert [process.wait(60) for process in asked] == [0, 0]
+    answers = [(state["phase"], state["reason"]) for state in run.kind("state") if "id" in state]
+    assert answers[0] == ("running", "was not paused")
+    assert answers[1][0] == "paused" and len(answers) == 2
+    assert run.phase() == "paused"
 
 
 def test_a_stop_while_it_validates_at_the_end_is_a_stop(workspace: Workspace) -> None:

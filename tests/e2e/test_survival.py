@@ -55,6 +55,18 @@ def test_a_killed_trainer_resumes_from_its_checkpoint(workspace: Workspace, refe
     assert "recovering" in [state["phase"] for state in run.kind("state")]
 
 
+def test_a_stop_that_no_trainer_lived_to_read_is_a_stop(workspace: Workspace, wait_for: WaitFor) -> None:
+    run = workspace.launch()
+    run.wait_step(5)
+    run.kill("trainer", signal.SIGSTOP)  # as in a crash loop: the trainer dies before it can read the command
+    stop = workspace.start("stop", run.id, "--no-save")
+    wait_for("the command", lambda: run.run_dir.commands_path.exists() and run.run_dir.commands_path.read_text())
+    run.kill("trainer")
+    status = run.wait_end("stopped")
+    assert stop.wait(60) == 0
+    assert status["attempt"] == 1 and "before it could stop: killed" in status["reason"]
+
+
 @pytest.mark.faults
 def test_a_trainer_killed_repeatedly_still_finishes(workspace: Workspace, reference: Run) -> None:
     run = workspace.launch()
