@@ -175,7 +175,7 @@ class Supervisor:
     async def _adopt(self) -> bool:
         if not await self._trainer.adopt():
             return False
-        self._on_trainer()
+        self._track_trainer()
         return True
 
     async def _start(self) -> bool:
@@ -196,11 +196,11 @@ class Supervisor:
         argv = [*scope_prefix(f"{self.run_dir.id}-trainer"), *trainer_command(self._spec, self.run_dir.path, attempt)]
         env = {**({} if self._telemetry.has_device else KEEP_PAGES), **self._devices.env}
         self._trainer.start(argv, attempt, env, self._devices.fds)
-        self._on_trainer()
+        self._track_trainer()
         return True
 
-    def _on_trainer(self) -> None:
-        """Note the trainer that was just started or adopted."""
+    def _track_trainer(self) -> None:
+        """Watch the trainer that was just started or adopted."""
         process = self.summary["trainer"] = self._trainer.process or {}
         self._attempt = process.get("attempt")
         self._ranks_started = False

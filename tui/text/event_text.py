@@ -125,8 +125,9 @@ def _alert(record: dict[str, Any]) -> Description:
 
 def _exit(record: dict[str, Any]) -> Description:
     why, code, signal = record.get("why"), record.get("code"), record.get("signal")
-    fact = f"signal {signal}" if signal else f"exit code {code}"
-    return f"trainer ended: {f'{why} ({fact})' if why else fact}", "plain" if code == 0 else "bad"
+    fact = str(signal) if signal else f"exit code {code}"
+    text = f"{why} ({fact})" if why and fact not in why else why or fact
+    return f"trainer ended: {text}", "plain" if code == 0 else "bad"
 
 
 def _log(record: dict[str, Any]) -> Description:
