@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 
 from engine.checks.systemd import NAME, lingers, unit_path
-from engine.host.programs import COMMAND_LINE
+from engine.host.programs import COMMAND_LINE, python_module
 from profiles.errors import UserError
 
 MANUALLY = "after a reboot resume runs with: mla-tui resume --cut-off"
@@ -23,9 +22,7 @@ KEPT_VARIABLES = (
 
 def unit_text() -> str:
     """Return the unit file for this Python and this environment (systemd.service(5))."""
-    command = " ".join(
-        _quoted(word.replace("$", "$$")) for word in (sys.executable, "-P", "-m", COMMAND_LINE, "resume", "--cut-off")
-    )
+    command = " ".join(_quoted(word.replace("$", "$$")) for word in python_module(COMMAND_LINE, "resume", "--cut-off"))
     kept = "".join(
         f"Environment={_quoted(f'{name}={os.environ[name]}')}\n" for name in KEPT_VARIABLES if os.environ.get(name)
     )

@@ -9,7 +9,12 @@ SUPERVISOR = "engine.runs.supervisor"
 TRAINER = "engine.train"
 BENCH = "engine.train.measure.bench"
 
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # the same as -P, for the Python processes that a launcher starts
+
 
 def python_module(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs ``module`` with this Python."""
-    return [sys.executable, "-m", module, *arguments]
+    """Return the command that runs ``module`` with this Python.
+
+    ``-P``: the current directory is not searched for modules, so a ``json.py`` in it is neither imported nor executed.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]

@@ -13,16 +13,17 @@ import os
 import shlex
 import shutil
 import socket
-import sys
 from pathlib import Path
 
 from engine.host.private_dirs import private_opener
-from engine.host.programs import TRAINER
+from engine.host.programs import SAFE_PATH, TRAINER, python_module
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
 CONNECT_TIMEOUT = 4.0  # seconds; the kernel takes three to give up on a host that does not answer ARP
 SSH_PORT = 22
+
+_ENV = "env " + " ".join(f"{name}={value}" for name, value in SAFE_PATH.items())
 
 
 def launcher_of(spec: RunSpec) -> str | None:
@@ -38,7 +39,7 @@ def trainer_command(spec: RunSpec, run: Path, attempt: int) -> list[str]:
     target = ["-m", TRAINER, "--run-dir", str(run), "--attempt", str(attempt)]
     match launcher_of(spec):
         case None:
-            return [sys.executable, *target]
+            return python_module(TRAINER, *target[2:])
         case "torchrun":
             return [*_torchrun(spec, "0", _first_host(spec)), *target]
         case "deepspeed":
@@ -48,7 +49,7 @@ def trainer_command(spec: RunSpec, run: Path, attempt: int) -> list[str]:
             torchrun = _torchrun(spec, "$SLURM_NODEID", socket.gethostname())
             words = [word if word.startswith("$") else shlex.quote(word) for word in (*torchrun, *target)]
             each = [f"--nodes={spec.launch.nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
-            return ["srun", *each, "bash", "-c", "exec " + " ".join(words)]
+            return ["srun", *each, "bash", "-c", f"exec {_ENV} " + " ".join(words)]
 
 
 def write_hostfile(spec: RunSpec, run: Path) -> None:
@@ -70,7 +71,7 @@ def worker_commands(spec: RunSpec) -> dict[str, str]:
     lines = {}
     for number, host in enumerate(hosts(spec)[1:], start=1):
         command = [*_torchrun(spec, str(number), _first_host(spec)), "-m", TRAINER, "--worker"]
-        lines[host] = f"until {shlex.join(command)}; do sleep 2; done"
+        lines[host] = f"until {_ENV} {shlex.join(command)}; do sleep 2; done"
     return lines
 
 
@@ -122,7 +123,7 @@ def check_launcher(spec: RunSpec) -> None:
 
 def _torchrun(spec: RunSpec, node: str, first_host: str) -> list[str]:
     launch = spec.launch
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={launch.gpus_per_node}"]
+    command = python_module("torch.distributed.run", f"--nproc-per-node={launch.gpus_per_node}")
     if launch.nodes == 1:
         return [*command, "--standalone"]
     rendezvous = [f"--master-addr={first_host}", f"--master-port={launch.port}"]
@@ -130,7 +131,7 @@ def _torchrun(spec: RunSpec, node: str, first_host: str) -> list[str]:
 
 
 def _deepspeed(spec: RunSpec, hostfile: Path) -> list[str]:
-    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--no_local_rank"]
+    command = python_module("deepspeed.launcher.runner", "--no_local_rank")
     if spec.launch.nodes == 1:
         return [*command, f"--num_gpus={spec.launch.gpus_per_node}", "--module"]
     rendezvous = [f"--master_addr={_first_host(spec)}", f"--master_port={spec.launch.port}"]

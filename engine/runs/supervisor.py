@@ -25,6 +25,7 @@ from engine.events.run_dir import RunDir
 from engine.events.summary import ENDED, update_summary
 from engine.host.files import read_json, rotate, write_json, write_stderr
 from engine.host.process import Lock, boot_id, host_name, process_identity
+from engine.host.programs import SAFE_PATH
 from engine.host.systemd_scope import scope_prefix
 from engine.host.version import package_version
 from engine.memory.calibration import MeasuredPeak, record_run
@@ -194,7 +195,8 @@ class Supervisor:
         self._log.attempt = self.summary["attempt"] = attempt
         self._write("state", phase="starting", reason="" if attempt == 1 else "restarted")
         argv = [*scope_prefix(f"{self.run_dir.id}-trainer"), *trainer_command(self._spec, self.run_dir.path, attempt)]
-        env = {**({} if self._telemetry.has_device else KEEP_PAGES), **self._devices.env}
+        launched = SAFE_PATH if launcher_of(self._spec) else {}
+        env = {**launched, **({} if self._telemetry.has_device else KEEP_PAGES), **self._devices.env}
         self._trainer.start(argv, attempt, env, self._devices.fds)
         self._track_trainer()
         return True

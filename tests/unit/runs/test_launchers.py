@@ -28,20 +28,20 @@ def command(*more: str) -> str:
 
 def test_one_rank_needs_no_launcher() -> None:
     assert launcher_of(spec()) is None
-    assert command() == f"-m {TARGET}"
+    assert command() == f"-P -m {TARGET}"
 
 
 def test_one_machine() -> None:
-    assert command("gpus_per_node=4") == f"-m torch.distributed.run --nproc-per-node=4 --standalone -m {TARGET}"
+    assert command("gpus_per_node=4") == f"-P -m torch.distributed.run --nproc-per-node=4 --standalone -m {TARGET}"
     deepspeed = command("gpus_per_node=4", "launcher=deepspeed")
-    assert deepspeed == f"-m deepspeed.launcher.runner --no_local_rank --num_gpus=4 --module {TARGET}"
+    assert deepspeed == f"-P -m deepspeed.launcher.runner --no_local_rank --num_gpus=4 --module {TARGET}"
 
 
 def test_torchrun_leaves_the_trainers_options_alone() -> None:
     """Its argparse also abbreviates: it would take an option of ours that begins like one of its own."""
     from torch.distributed.run import parse_args
 
-    torchrun = trainer_command(spec("gpus_per_node=2"), RUN, 2)[3:]
+    torchrun = trainer_command(spec("gpus_per_node=2"), RUN, 2)[4:]
     args = parse_args(torchrun)
     assert (args.training_script, args.training_script_args) == (
         "engine.train",
@@ -53,7 +53,7 @@ def test_several_machines() -> None:
     two = ("nodes=2", "gpus_per_node=2", "hosts=alpha, beta", "port=1234")
     meeting = "--master-addr=alpha --master-port=1234"
     assert command(*two) == (
-        f"-m torch.distributed.run --nproc-per-node=2 --nnodes=2 --node-rank 0 {meeting} -m {TARGET}"
+        f"-P -m torch.distributed.run --nproc-per-node=2 --nnodes=2 --node-rank 0 {meeting} -m {TARGET}"
     )
     ((host, line),) = worker_commands(spec(*two)).items()
     assert host == "beta"
