@@ -78,7 +78,7 @@ async def _measure(store: RunStore) -> None:
             screen = app.screen
             begun = time.perf_counter(), time.process_time()
             for _ in range(3):
-                screen.action_series(1)  # the rate, which is not yet read
+                screen.action_metric(1)  # the rate, which is not yet read
             while not all("lr" in run.curves for run in screen.runs):
                 await asyncio.sleep(0.005)
             known.append(_since(begun))

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rich.console import RenderableType
 from textual import events, on, work
 from textual.actions import ActionParseResult
-from textual.binding import BindingType
+from textual.app import App
 from textual.command import Provider
 from textual.dom import DOMNode
 from textual.message import Message
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
-from tui.app import actions
-from tui.app.base import BaseApp
+from tui.app.actions.action import Action, ActionSet
+from tui.app.actions.registry import EVERYWHERE
+from tui.app.base import AppScreen, BaseApp
 from tui.app.settings import Settings
 from tui.app.terminal import clipboard
 from tui.app.terminal.cell_diff import CellDiffApp
@@ -44,7 +45,7 @@ def _action_provider() -> type[Provider]:
     return ActionProvider
 
 
-class MlaApp(CellDiffApp, BaseApp):
+class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
     """Shows the runs of ``store``; goes straight to the monitor of ``run_id`` when given.
 
     ``trouble`` are lines about settings that were not taken. ``read_only`` refuses every action that changes something.
@@ -54,7 +55,6 @@ class MlaApp(CellDiffApp, BaseApp):
     TITLE = "mla-tui"
     # Textual does not load the styles of an app's default screen by itself, so home's stand here.
     CSS_PATH: ClassVar[list[str | PurePath]] = ["styles/app.tcss", "styles/home.tcss"]
-    BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings(actions.APP)]
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_action_provider}
 
     class Announced(Message):
@@ -116,18 +116,19 @@ class MlaApp(CellDiffApp, BaseApp):
         """Let ``settings`` hold from now on, on every screen."""
         self.settings = settings
         self.theme = drawn(settings.theme, self.console.color_system)
-        rebind(self, settings.keys)
+        self._bind(self)
         for screen in self.screen_stack:
             self._bind(screen)
             for bar in screen.query(KeyBar):
                 bar.redraw()
 
-    def _bind(self, screen: Screen[Any]) -> None:
-        rebind(screen, self.settings.keys)
+    def _bind(self, node: Screen[Any] | App[Any]) -> None:
+        if isinstance(node, AppScreen | BaseApp):
+            keys = self.settings.keys
+            rebind(node, {action.id: action.with_keys(keys).keys for action in node.actions.own if action.id in keys})
 
-    def offered(self, place: str) -> list[actions.Action]:
-        """The actions of one screen as they are here: with the keys of the person's own."""
-        return actions.on(place, self.settings.keys, self.read_only)
+    def offered(self, actions: ActionSet) -> list[Action]:
+        return actions.offered(self.settings.keys, self.read_only)
 
     def exit(self, result: int | None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
         self.exiting = True
@@ -163,8 +164,9 @@ class MlaApp(CellDiffApp, BaseApp):
         """Every key, click and line of the palette comes through here: the one place where ``read_only`` refuses."""
         if self.exiting:
             return True  # typed after the key that quits the app
-        place = getattr(default_namespace or self.screen, "place", actions.APP)
-        refused = actions.changing(place, action) if self.read_only and isinstance(action, str) else None
+        node, refused = default_namespace or self.screen, None
+        if self.read_only and isinstance(node, AppScreen) and isinstance(action, str):
+            refused = node.actions.changing(action)
         if refused is None:
             return await super().run_action(action, default_namespace, namespaces)
         line = f"read-only: {refused.title.lower()} is refused; to change runs start mla-tui without --read-only"
@@ -238,9 +240,8 @@ class MlaApp(CellDiffApp, BaseApp):
     def action_help(self) -> None:
         from tui.app.screens.help import HelpScreen
 
-        place = getattr(self.screen, "place", None)
-        if place is not None:
-            self.push_screen(HelpScreen(place))
+        if isinstance(self.screen, AppScreen):
+            self.push_screen(HelpScreen(self.screen.actions))
 
     def action_settings(self) -> None:
         from tui.app.screens.settings import SettingsScreen

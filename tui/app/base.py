@@ -13,7 +13,7 @@ from textual import getters
 from textual.app import App
 from textual.screen import ModalScreen, Screen, ScreenResultType
 
-from tui.app.actions import Action
+from tui.app.actions.action import Action, ActionSet, HasActions
 from tui.app.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from engine.runs.store import RunStore
 
 
-class BaseApp(App[int]):
+class BaseApp(HasActions, App[int]):
     """``trouble``: a line for each refused setting. ``read_only``: actions that ``changes`` marks are refused."""
 
     store: RunStore
@@ -34,8 +34,8 @@ class BaseApp(App[int]):
         """Apply ``settings`` to every screen."""
 
     @abstractmethod
-    def offered(self, place: str) -> list[Action]:
-        """Return the actions of one screen with the user's own keys, without those that are refused."""
+    def offered(self, actions: ActionSet) -> list[Action]:
+        """Return the actions of a screen with the user's own keys, without those that are refused."""
 
     @abstractmethod
     def open_run(self, run: RunDir) -> None:
@@ -58,8 +58,13 @@ class BaseApp(App[int]):
         """Open the data of a run or a profile; None: of the profile detected for this machine."""
 
 
-class AppScreen(Screen[ScreenResultType]):
+class AppScreen(HasActions, Screen[ScreenResultType]):
+    """A screen of the app, with its actions: ``class HomeScreen(AppScreen[None], actions=HOME)``."""
+
     app = getters.app(BaseApp)
+
+    def action_back(self) -> None:
+        self.dismiss()
 
 
 class AppModal(ModalScreen[ScreenResultType], AppScreen[ScreenResultType]):

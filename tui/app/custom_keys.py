@@ -10,15 +10,15 @@ from difflib import get_close_matches
 from textual.binding import Binding
 
 from profiles.errors import SpecError
-from tui.app import actions
-from tui.app.actions import APP, Action, Keys, key_name
+from tui.app.actions.action import Action, Keys, key_name
+from tui.app.actions.registry import DIALOGS, EVERYWHERE, SCREENS, WIDGETS
 
 _ALLOWED = "write a letter, digit or sign, F1 to F12, or Ctrl and a letter"
 # What a terminal sends for Ctrl and a letter is one byte, and these bytes are other keys already.
 _TAKEN_BYTES = {"h": "Backspace", "i": "Tab", "j": "Enter", "m": "Enter"}
-# Keys that do what they do everywhere stay an action's, whatever letter it is given: nobody locks themselves in.
-_STAYS = ("enter", "tab", "escape", "up", "down", "pageup", "pagedown")
 _COPY = "c"  # Ctrl+C copies, and tells people who want out how to get there
+_SETS = (*SCREENS, EVERYWHERE, *DIALOGS)
+_OF_WIDGETS = {action.id for actions in WIDGETS for action in actions.own}
 
 
 def parse(text: str) -> str:
@@ -56,41 +56,47 @@ def spelled(keys: tuple[str, ...]) -> str:
 
 
 def changeable() -> list[Action]:
-    """The actions whose keys can be others: not those that belong to a list or a field itself."""
-    return [action for action in actions.ACTIONS if not action.natural]
+    """Return the actions whose keys can be changed, each once: all but those of a list or a text."""
+    found: dict[str, Action] = {}
+    for actions in _SETS:
+        for action in actions.own:
+            found.setdefault(action.id, action)
+    return [action for action in found.values() if action.id not in _OF_WIDGETS]
+
+
+def titles_with(id: str) -> list[str]:
+    """Return the titles of the screens and dialogs that have the action ``id``."""
+    return [actions.title for actions in _SETS if any(action.id == id for action in actions.own)]
 
 
 def own_keys(id: str, text: str) -> tuple[str, ...]:
-    """The keys in ``text``, separated by spaces, for the action ``id``; Enter, Esc and the like stay beside them.
-
-    Raises ``SpecError``.
-    """
-    ids = {action.id: action for action in changeable()}
+    """Return the keys in ``text``, separated by spaces, for the action ``id``. Raises ``SpecError``."""
+    ids = [action.id for action in changeable()]
     if id not in ids:
-        if any(action.id == id for action in actions.ACTIONS):
+        if id in _OF_WIDGETS:
             raise SpecError("belongs to the list itself and cannot be changed; take this line out")
         near = get_close_matches(id, ids, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ids)}"
         raise SpecError(f"no such action; {hint}")
     if not text.split():
         raise SpecError("'' is not a key; take the line out for the key it had")
-    stays = [key for key in ids[id].keys if key in _STAYS]
-    return tuple(dict.fromkeys([*(parse(word) for word in text.split()), *stays]))
+    return tuple(dict.fromkeys(parse(word) for word in text.split()))
 
 
 def conflict(keys: Keys) -> tuple[str, str] | None:
-    """The id of an action of ``keys`` whose key another action of one screen has, and what to say about it."""
-    for screen in (*actions.SCREENS, APP):
+    """Return the id of an action of ``keys`` whose key another action of a screen has, and a line that says so."""
+    everywhere = {action.id for action in EVERYWHERE.own}
+    for actions in _SETS:
         holders: dict[str, list[Action]] = defaultdict(list)
-        for action in actions.on(screen, keys):
+        for action in actions.offered(keys):
             for key in action.keys:
                 holders[key].append(action)
         for key, (first, *others) in holders.items():
             for other in others:
                 mine, theirs = (first, other) if first.id in keys else (other, first)
-                where = "everywhere" if screen == APP or theirs.screens == (APP,) else f"on {actions.NAMES[screen]}"
-                said = f"{key_name(key)!r} is {theirs.title} ({theirs.id}) {where}"
-                return mine.id, f"{said}; take another key, or give {theirs.id} another one first"
+                where = "everywhere" if theirs.id in everywhere else f"on {actions.title}"
+                line = f"{key_name(key)!r} is {theirs.title} ({theirs.id}) {where}"
+                return mine.id, f"{line}; take another key, or give {theirs.id} another one first"
     return None
 
 

@@ -8,21 +8,23 @@ from typing import Any
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
-from tui.app import actions
+from tui.app.actions.action import Action
 from tui.app.base import AppScreen
 
 
 class ActionProvider(Provider):
     """Offers every action of the registry that the screen below answers to here."""
 
-    def _offered(self) -> Iterator[actions.Action]:
+    def _offered(self) -> Iterator[Action]:
         screen = self.screen
-        offered = screen.app.offered(getattr(screen, "place", actions.APP)) if isinstance(screen, AppScreen) else []
-        return (a for a in offered if not a.natural and a.id != "palette")
+        if isinstance(screen, AppScreen):
+            described = {action.id for action in screen.actions.described}
+            for action in screen.app.offered(screen.actions):
+                if action.id not in described and action.id != "palette":
+                    yield action
 
-    def _run(self, action: actions.Action) -> partial[Coroutine[Any, Any, bool]]:
-        namespace = self.app if actions.APP in action.screens else self.screen
-        return partial(self.app.run_action, action.call, namespace)
+    def _run(self, action: Action) -> partial[Coroutine[Any, Any, bool]]:
+        return partial(self.app.run_action, action.call, self.screen)
 
     async def discover(self) -> Hits:
         for action in self._offered():
@@ -36,5 +38,5 @@ class ActionProvider(Provider):
                 yield Hit(score, matcher.highlight(_label(action)), self._run(action), action.title, action.help)
 
 
-def _label(action: actions.Action) -> str:
+def _label(action: Action) -> str:
     return f"{action.title}  ({action.key_names})"

@@ -18,7 +18,7 @@ from typing import Any
 
 from profiles.errors import SpecError, UserError
 from tui.app import custom_keys
-from tui.app.actions import Keys
+from tui.app.actions.action import Keys
 from tui.app.themes import THEMES
 
 FILE = "settings.toml"

@@ -1,3 +1,7 @@
+"""The action registry: every action has a key, a handler and a place in help and key bar."""
+
+from __future__ import annotations
+
 import re
 from collections import Counter
 from dataclasses import replace
@@ -5,50 +9,91 @@ from typing import Any
 
 import pytest
 
-from tui.app import actions
+from tui.app.actions.action import Action, ActionSet, HasActions, bar, key_name
+from tui.app.actions.registry import DIALOGS, EVERYWHERE, HOME, SCREENS, WIDGETS
 from tui.app.app import MlaApp
+from tui.app.base import AppModal, AppScreen
 from tui.app.screens.checkpoints import CheckpointsScreen
 from tui.app.screens.compare import CompareScreen
+from tui.app.screens.confirm import ConfirmScreen
 from tui.app.screens.data import DataScreen
-from tui.app.screens.help import help_text
+from tui.app.screens.help import HelpScreen, help_text
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.screens.new_run import NewRunScreen
-from tui.app.screens.settings import SettingsScreen
+from tui.app.screens.settings import KeyScreen, SettingsScreen
+from tui.app.screens.tuning import TuningScreen
+from tui.app.widgets.lever_list import LeverList
+from tui.app.widgets.selectable_list import SelectableList
+from tui.app.widgets.spec_table import SpecTable
+from tui.app.widgets.text_pane import TextPane
+from tui.app.widgets.token_view import TokenView
 
-CLASSES: dict[str, type[Any]] = {
-    actions.HOME: HomeScreen,
-    actions.NEW_RUN: NewRunScreen,
-    actions.MONITOR: MonitorScreen,
-    actions.COMPARE: CompareScreen,
-    actions.SETTINGS: SettingsScreen,
-    actions.CHECKPOINTS: CheckpointsScreen,
-    actions.DATA: DataScreen,
-}
-PLAIN = re.compile(
-    r"[a-zA-Z0-9]|f\d+|ctrl\+[a-z]|enter|tab|escape|up|down|left|right|pageup|pagedown|question_mark|slash|comma|space"
+ON_SCREENS = (
+    *(HomeScreen, NewRunScreen, MonitorScreen, CompareScreen, CheckpointsScreen, DataScreen, SettingsScreen),
+    *(ConfirmScreen, TuningScreen, KeyScreen, HelpScreen),
 )
+CLASSES: tuple[type[HasActions], ...] = (*ON_SCREENS, MlaApp, SelectableList, LeverList, TextPane, TokenView, SpecTable)
+EVERY = [action for actions in (*SCREENS, EVERYWHERE, *DIALOGS, *WIDGETS) for action in actions.own]
+PLAIN = re.compile(
+    r"[a-zA-Z0-9]|f\d+|ctrl\+[a-z]|enter|tab|escape|up|down|left|right|home|end|page(up|down)|question_mark|slash|comma|space"
+)
+on_each = pytest.mark.parametrize("actions", SCREENS, ids=lambda actions: actions.title)
 
 
-@pytest.mark.parametrize("place", actions.SCREENS)
-def test_no_two_actions_share_a_key_on_one_screen(place: str) -> None:
-    keys = Counter(key for action in actions.on(place) for key in action.keys)
+def test_every_set_of_actions_has_a_class_and_no_class_binds_other_keys() -> None:
+    assert {id(one.actions) for one in CLASSES} == {id(a) for a in (*SCREENS, EVERYWHERE, *DIALOGS, *WIDGETS)}
+    for one in CLASSES:
+        assert one.__dict__["BINDINGS"] == one.actions.bindings()
+
+
+def test_every_handler_of_a_screen_belongs_to_an_action() -> None:
+    for one in CLASSES:
+        handlers = {name for owner in one.__mro__ if owner.__module__.startswith("tui.") for name in vars(owner)}
+        own = [action for owner in one.__mro__ if "actions" in vars(owner) for action in vars(owner)["actions"].own]
+        called = {f"action_{(action.handler or action.id).removeprefix('app.')}" for action in own}
+        assert {name for name in handlers if name.startswith("action_")} - called <= {"action_back"}, one
+
+
+@pytest.mark.parametrize(
+    ("action", "line"),
+    [
+        (Action("lanch", ("f5",), "Launch", "Start the run"), "no method for the action lanch()"),
+        (Action("go", ("f5",), "Go", "Go on", args=(1,)), "action go(1)"),
+        (Action("go", ("f5",), "Go", "Go on", handler="app.go"), "no method for the action app.go()"),
+    ],
+)
+def test_a_handler_that_is_not_there_is_an_error_when_the_class_is_made(action: Action, line: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(line)):
+
+        class Wrong(AppScreen[None], actions=ActionSet("Wrong", (action,))):
+            def action_go(self) -> None: ...
+
+
+@on_each
+def test_no_two_actions_share_a_key_on_one_screen(actions: ActionSet) -> None:
+    keys = Counter(key for action in actions.offered() for key in action.keys)
     assert [key for key, count in keys.items() if count > 1] == []
 
 
-@pytest.mark.parametrize("place", actions.SCREENS)
+@on_each
 @pytest.mark.parametrize("size", [(154, 44), (74, 20)])
-def test_every_key_of_a_screen_is_in_its_help(place: str, size: tuple[int, int]) -> None:
-    shown = help_text(actions.on(place), *size).plain.split()
-    bound = {key for binding in CLASSES[place].BINDINGS + MlaApp.BINDINGS for key in binding.key.split(",")}
+def test_every_key_of_a_screen_is_in_its_help(actions: ActionSet, size: tuple[int, int]) -> None:
+    shown = help_text(actions.offered(), *size).plain.split()
+    screen = next(one for one in CLASSES if one.actions is actions)
+    bound = {key for binding in screen.BINDINGS + MlaApp.BINDINGS for key in _keys_of(binding)}
     assert bound
-    assert [key for key in bound if actions.key_name(key) not in shown] == []
+    assert [key for key in bound if key_name(key) not in shown] == []
 
 
-@pytest.mark.parametrize("place", actions.SCREENS)
+def _keys_of(binding: Any) -> list[str]:
+    return str(binding.key).split(",")
+
+
+@on_each
 @pytest.mark.parametrize("least", [0, 50])
-def test_the_help_fits_a_small_terminal(place: str, least: int) -> None:
-    offered = actions.on(place)
+def test_the_help_fits_a_small_terminal(actions: ActionSet, least: int) -> None:
+    offered = actions.offered()
     offered += [replace(offered[0], keys=("f12",), title=f"Another {i}") for i in range(least - len(offered))]
     for width, height in ((74, 19), (54, 15)):
         lines = help_text(offered, width, height).plain.splitlines()
@@ -57,28 +102,28 @@ def test_the_help_fits_a_small_terminal(place: str, least: int) -> None:
         assert [action.title for action in offered if action.title not in "\n".join(lines)] == []
 
 
-@pytest.mark.parametrize("place", actions.SCREENS)
-def test_every_action_is_answered(place: str) -> None:
-    for action in actions.on(place):
-        if action.natural:
-            continue
-        name = action.call.partition("(")[0]
-        owner = MlaApp if name.startswith("app.") or actions.APP in action.screens else CLASSES[place]
-        assert hasattr(owner, f"action_{name.removeprefix('app.')}"), action
-
-
 def test_keys_are_those_that_tmux_passes_on() -> None:
-    assert [key for action in actions.ACTIONS for key in action.keys if not PLAIN.fullmatch(key)] == []
+    assert [key for action in EVERY for key in action.keys if not PLAIN.fullmatch(key)] == []
 
 
-def test_ids_are_unique_and_what_destroys_is_marked() -> None:
-    assert len({action.id for action in actions.ACTIONS}) == len(actions.ACTIONS)
-    assert [action.id for action in actions.ACTIONS if action.destructive and not action.changes] == []
-    assert [action.id for action in actions.ACTIONS if not action.help or not action.title] == []
-    assert [action.id for action in actions.ACTIONS if action.destructive] == ["stop", "delete"]
+def test_ids_mean_one_thing_and_what_destroys_is_marked() -> None:
+    meanings: dict[str, set[tuple[str, bool]]] = {}
+    for action in EVERY:
+        meanings.setdefault(action.id, set()).add((action.title, action.changes))
+    assert [id for id, found in meanings.items() if len(found) > 1] == []
+    for actions in (*SCREENS, EVERYWHERE, *DIALOGS, *WIDGETS):
+        assert len({action.id for action in actions.own}) == len(actions.own)
+    assert [action.id for action in EVERY if action.destructive and not action.changes] == []
+    assert [action.id for action in EVERY if not action.help or not action.title or not action.keys] == []
+    assert [action.id for action in EVERY if action.destructive] == ["stop", "delete"]
 
 
-@pytest.mark.parametrize("place", actions.SCREENS)
-def test_the_key_bar_shows_help_and_the_way_out(place: str) -> None:
-    titles = [title for _, title in actions.bar(place)]
-    assert "Help" in titles and ("Back" in titles or "Quit" in titles)
+@on_each
+def test_the_key_bar_shows_help_and_the_way_out(actions: ActionSet) -> None:
+    ids = {action.id for action in bar(actions.offered())}
+    assert "help" in ids and ("back" in ids or "quit" in ids)
+
+
+def test_dialogs_have_no_keys_of_the_app() -> None:
+    assert [one for one in ON_SCREENS if issubclass(one, AppModal) == bool(one.actions.inherited)] == []
+    assert HOME.inherited == EVERYWHERE.own

@@ -11,9 +11,10 @@ from textual.widgets import Button
 
 from engine.runs.store import RunStore
 from tests.unit.tui.look import on_screen, toasts, until
-from tui.app import actions
-from tui.app.actions import ACTIONS, APP, SCREENS, Action
+from tui.app.actions.action import Action, ActionSet
+from tui.app.actions.registry import CHECKPOINTS, COMPARE, DATA, HOME, MONITOR, NEW_RUN, SCREENS, SETTINGS
 from tui.app.app import MlaApp
+from tui.app.base import AppScreen
 from tui.app.screens.confirm import ConfirmScreen
 
 Opened = Callable[[Pilot[Any]], Awaitable[None]]
@@ -54,75 +55,87 @@ async def _settings(pilot: Pilot[Any]) -> None:
 
 
 # How a person gets to each screen, a living run under the cursor. A new screen belongs in here.
-WAYS: dict[str, Opened] = {
-    actions.HOME: _home,
-    actions.NEW_RUN: _new_run,
-    actions.MONITOR: _monitor,
-    actions.COMPARE: _compare,
-    actions.CHECKPOINTS: _checkpoints,
-    actions.DATA: _data,
-    actions.SETTINGS: _settings,
-}
+WAYS: list[tuple[ActionSet, Opened]] = [
+    (HOME, _home),
+    (NEW_RUN, _new_run),
+    (MONITOR, _monitor),
+    (COMPARE, _compare),
+    (CHECKPOINTS, _checkpoints),
+    (DATA, _data),
+    (SETTINGS, _settings),
+]
 
 
-async def open_place(pilot: Pilot[Any], place: str) -> None:
-    await WAYS[place](pilot)
-    await until(pilot, lambda: getattr(pilot.app.screen, "place", None) == place and pilot.app.screen.is_mounted)
+each = pytest.mark.parametrize(("actions", "way"), WAYS, ids=[actions.title for actions, _ in WAYS])
 
 
-@pytest.mark.parametrize("place", SCREENS)
-async def test_every_action_is_bound_and_answered(place: str, store: RunStore, make_run: Any) -> None:
+def shown(app: MlaApp) -> ActionSet | None:
+    """The actions of the screen on top."""
+    return app.screen.actions if isinstance(app.screen, AppScreen) else None
+
+
+async def opened(pilot: Pilot[Any], app: MlaApp, actions: ActionSet, way: Opened) -> None:
+    await way(pilot)
+    await until(pilot, lambda: shown(app) is actions and app.screen.is_mounted)
+
+
+def test_every_screen_is_opened_here() -> None:
+    assert [actions for actions, _ in WAYS] == list(SCREENS)
+
+
+@each
+async def test_every_action_is_bound(actions: ActionSet, way: Opened, store: RunStore, make_run: Any) -> None:
     make_run("demo", 3, phase="running")
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
-        await open_place(pilot, place)
-        for action in actions.on(place):
-            if action.natural:
-                continue
-            name = action.call.partition("(")[0]
-            owner: Any = app if APP in action.screens or name.startswith("app.") else app.screen
-            assert callable(getattr(owner, f"action_{name.removeprefix('app.')}", None)), action
+        await opened(pilot, app, actions, way)
+        for action in (*actions.own, *actions.inherited):
             assert set(action.keys) <= set(app.screen.active_bindings), action
 
 
-def _changing() -> list[tuple[str, Action]]:
-    return [(place, action) for action in ACTIONS if action.changes for place in action.screens]
+def _changing() -> list[Any]:
+    """Each action that changes something, with its screen and the way there."""
+    return [
+        pytest.param(actions, way, action, id=f"{actions.title}-{action.id}")
+        for actions, way in WAYS
+        for action in actions.own
+        if action.changes
+    ]
 
 
-@pytest.mark.parametrize(("place", "action"), _changing(), ids=lambda of: getattr(of, "id", of))
-async def test_an_app_that_only_looks_refuses_in_one_line(
-    place: str, action: Action, store: RunStore, make_run: Any
+@pytest.mark.parametrize(("actions", "way", "action"), _changing())
+async def test_a_read_only_app_refuses_in_one_line(
+    actions: ActionSet, way: Opened, action: Action, store: RunStore, make_run: Any
 ) -> None:
     run, _ = make_run("demo", 3, phase="running")
     app = MlaApp(store, read_only=True)
     async with app.run_test(size=(100, 24)) as pilot:
-        await open_place(pilot, place)
+        await opened(pilot, app, actions, way)
         assert on_screen(app, "Heading").startswith(" read-only · ")
         await pilot.press(action.keys[0])
         await until(pilot, lambda: bool(toasts(app)))
         line = toasts(app)[0]
         assert line.startswith(f"read-only: {action.title.lower()} is refused") and "\n" not in line
-        assert getattr(app.screen, "place", None) == place
+        assert shown(app) is actions
     assert store.ids() == [run.id] and not run.commands_path.exists()
 
 
-def _destructive() -> list[tuple[str, Action]]:
-    """But for checkpoints, of which there must be some: test_checkpoints.py deletes them."""
-    asking = [(place, action) for place, action in _changing() if action.destructive]
-    return [(place, action) for place, action in asking if place != actions.CHECKPOINTS]
+def _destructive() -> list[Any]:
+    """Without those of checkpoints, of which there must be some: test_checkpoints.py deletes them."""
+    return [one for one in _changing() if one.values[2].destructive and one.values[0] is not CHECKPOINTS]
 
 
-@pytest.mark.parametrize(("place", "action"), _destructive(), ids=lambda of: getattr(of, "id", of))
+@pytest.mark.parametrize(("actions", "way", "action"), _destructive())
 async def test_what_destroys_asks_first_with_cancel_focused(
-    place: str, action: Action, store: RunStore, make_run: Any
+    actions: ActionSet, way: Opened, action: Action, store: RunStore, make_run: Any
 ) -> None:
     run, _ = make_run("demo", 3, phase="running")
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
-        await open_place(pilot, place)
+        await opened(pilot, app, actions, way)
         await pilot.press(action.keys[0])
         await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
         assert isinstance(app.focused, Button) and app.focused.id == "cancel"
         await pilot.press("enter")
-        await until(pilot, lambda: getattr(app.screen, "place", None) == place)
+        await until(pilot, lambda: shown(app) is actions)
     assert store.ids() == [run.id] and not run.commands_path.exists()

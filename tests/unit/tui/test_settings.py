@@ -15,7 +15,7 @@ from engine.runs.store import RunStore
 from profiles.errors import SpecError
 from tests.unit.tui.look import on_screen, said, toasts, until
 from tui.app import custom_keys, settings
-from tui.app.actions import HOME, MONITOR, on
+from tui.app.actions.registry import HOME, MONITOR, SCREENS
 from tui.app.app import MlaApp
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.screens.new_run import NewRunScreen
@@ -49,15 +49,15 @@ def test_without_a_file_everything_is_as_it_comes() -> None:
         ("low_bandwith = true", "low_bandwith: True: unknown entry; did you mean low_bandwidth?"),
         ("xyzzy = 1", "xyzzy: 1: unknown entry; there are theme, refresh, low_bandwidth, bell, keys"),
         ("keys = 3", "keys: 3 is not a table"),
-        ("[keys]\nzoom = 3", 'keys.zoom: 3 is not text; write zoom = "Z"'),
-        ('[keys]\nzom = "Z"', "keys.zom: no such action; did you mean zoom?"),
+        ("[keys]\nmaximize = 3", 'keys.maximize: 3 is not text; write maximize = "Z"'),
+        ('[keys]\nmaximise = "Z"', "keys.maximise: no such action; did you mean maximize?"),
         ('[keys]\ndown = "J"', "keys.down: belongs to the list itself"),
-        ('[keys]\nzoom = ""', "keys.zoom: '' is not a key"),
-        ('[keys]\nzoom = "ctrl+shift+x"', "keys.zoom: 'ctrl+shift+x' does not come through every terminal"),
-        ('[keys]\nzoom = "alt+z"', "keys.zoom: 'alt+z' does not come through every terminal"),
-        ('[keys]\nzoom = "ctrl+i"', "keys.zoom: 'ctrl+i' is Tab to a terminal"),
-        ('[keys]\nzoom = "p"', "keys.zoom: 'p' is Pause (pause) on Monitor; take another key"),
-        ('[keys]\nzoom = "ctrl+p"', "keys.zoom: 'Ctrl+P' is Commands (palette) everywhere"),
+        ('[keys]\nmaximize = ""', "keys.maximize: '' is not a key"),
+        ('[keys]\nmaximize = "ctrl+shift+x"', "keys.maximize: 'ctrl+shift+x' does not come through every terminal"),
+        ('[keys]\nmaximize = "alt+z"', "keys.maximize: 'alt+z' does not come through every terminal"),
+        ('[keys]\nmaximize = "ctrl+i"', "keys.maximize: 'ctrl+i' is Tab to a terminal"),
+        ('[keys]\nmaximize = "p"', "keys.maximize: 'p' is Pause (pause) on Monitor; take another key"),
+        ('[keys]\nmaximize = "ctrl+p"', "keys.maximize: 'Ctrl+P' is Commands (palette) everywhere"),
         ("theme = ", "not valid TOML"),
         ("\ufeff\x00", "not valid TOML"),
     ],
@@ -71,10 +71,10 @@ def test_what_is_wrong_is_told_with_the_way_out_and_the_rest_is_taken(text: str,
 
 
 def test_keys_may_be_exchanged_and_the_line_that_cannot_stand_is_left_out() -> None:
-    write('[keys]\nzoom = "s"\nsmooth = "z F6"\nstop = "e"\n')
+    write('[keys]\nmaximize = "s"\nsmooth = "z F6"\nstop = "e"\n')
     found, trouble = settings.load()
-    assert found.keys == {"zoom": ("s",), "smooth": ("z", "f6")}
-    assert len(trouble) == 1 and "keys.stop: 'e' is Tune (edit) on Monitor" in trouble[0]
+    assert found.keys == {"maximize": ("s",), "smooth": ("z", "f6")}
+    assert len(trouble) == 1 and "keys.stop: 'e' is Tune (tune) on Monitor" in trouble[0]
 
 
 @pytest.mark.parametrize("text", ["", "shift+x", "super+a", "F13", "ctrl+c", "ctrl+1", "ö", "enter", "space", "é"])
@@ -90,15 +90,18 @@ def test_keys_as_people_write_them(text: str, key: str) -> None:
 
 
 def test_esc_stays_whatever_letter_the_way_out_gets() -> None:
-    assert custom_keys.own_keys("back", "b") == ("b", "escape")
+    keys = {"back": custom_keys.own_keys("back", "b")}
+    on_each = {actions.title: [a.keys for a in actions.offered(keys) if a.id == "back"] for actions in SCREENS}
+    assert on_each["New run"] == [("b", "escape")] and on_each["Runs"] == []
+    assert on_each["Monitor"] == [("b",)]  # where Esc first closes what was opened last
 
 
 def test_one_line_of_the_file_changes() -> None:
-    write('# mine\ntheme = "dark" # for now\n\nfuture = 3\n[keys]\nzoom = "Z"\n\n[other]\nbell = 1\n')
+    write('# mine\ntheme = "dark" # for now\n\nfuture = 3\n[keys]\nmaximize = "Z"\n\n[other]\nbell = 1\n')
     settings.store("theme", "light")
     settings.store("refresh", 2.0)
     settings.store("stop", "X", "keys")
-    settings.store("zoom", None, "keys")
+    settings.store("maximize", None, "keys")
     text = settings.settings_path().read_text()
     assert text == '# mine\ntheme = "light"\n\nfuture = 3\nrefresh = 2\n[keys]\nstop = "X"\n\n[other]\nbell = 1\n'
 
@@ -114,11 +117,11 @@ def test_the_file_of_someone_who_keeps_it_elsewhere_stays_a_link(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "text", ["theme = ", 'keys = {zoom = "Z"}\nbell = [\n]', '"b\\u0065ll" = true\n"k\\u0065ys".zoom = "Z"']
+    "text", ["theme = ", 'keys = {maximize = "Z"}\nbell = [\n]', '"b\\u0065ll" = true\n"k\\u0065ys".zoom = "Z"']
 )
 def test_a_file_that_one_line_cannot_mend_is_left_alone(text: str) -> None:
     path = write(text)
-    for change in (("zoom", "X", "keys"), ("bell", False)):
+    for change in (("maximize", "X", "keys"), ("bell", False)):
         with pytest.raises(SpecError, match=r"settings\.toml"):
             settings.store(*change)
     assert path.read_text() == text
@@ -165,7 +168,7 @@ async def test_a_key_is_changed_by_pressing_the_new_one(store: RunStore, make_ru
         await pilot.press("f2")
         await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
         table: Any = app.screen.query_one("#settings")
-        table.move(4 + [action.id for action in table.actions].index("zoom"))
+        table.move(4 + [action.id for action in table.changeable].index("maximize"))
 
         def says(text: str) -> bool:
             return text in said(app, "#message")
@@ -178,7 +181,7 @@ async def test_a_key_is_changed_by_pressing_the_new_one(store: RunStore, make_ru
         await until(pilot, lambda: isinstance(app.screen, KeyScreen))
         await pilot.press("Z", "q")
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
-        assert tomllib.loads(settings.settings_path().read_text()) == {"keys": {"zoom": "Z"}}
+        assert tomllib.loads(settings.settings_path().read_text()) == {"keys": {"maximize": "Z"}}
         await until(pilot, lambda: " Z Zoom" in on_screen(app, "KeyBar"))
         await pilot.press("z")
         assert not app.screen.has_class("zoomed")
@@ -192,7 +195,7 @@ async def test_a_key_is_changed_by_pressing_the_new_one(store: RunStore, make_ru
 
 
 async def test_a_new_letter_is_only_a_letter_while_one_types(store: RunStore) -> None:
-    app = MlaApp(store, settings=Settings(keys={"back": ("b", "escape"), "new": ("N",)}))
+    app = MlaApp(store, settings=Settings(keys={"back": ("b",), "new_run": ("N",)}))
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("n")
         assert not isinstance(app.screen, NewRunScreen)
@@ -243,9 +246,9 @@ def test_a_pace_follows_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_help_and_bar_of_other_keys() -> None:
-    changed = {"zoom": ("Z",)}
-    assert [action.keys for action in on(MONITOR, changed) if action.id == "zoom"] == [("Z",)]
-    assert [action.id for action in on(HOME, {}, read_only=True) if action.changes] == []
+    changed = {"maximize": ("Z",)}
+    assert [action.keys for action in MONITOR.offered(changed) if action.id == "maximize"] == [("Z",)]
+    assert [action.id for action in HOME.offered(read_only=True) if action.changes] == []
 
 
 # Colours

@@ -9,16 +9,16 @@ import asyncio
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.binding import BindingType
 from textual.message import Message
 from textual.widgets import Static
 
 from profiles.errors import SpecError, UserError
-from tui.app import actions, cli_process
+from tui.app import cli_process
+from tui.app.actions.registry import CHECKPOINTS
 from tui.app.base import AppScreen
 from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.checkpoint_list import CheckpointList
@@ -38,12 +38,10 @@ _TOKENS = 120  # of a text, as mla-tui sample has it
 _NOTHING = "{} has no checkpoint yet\n\n{}, q goes back"
 
 
-class CheckpointsScreen(AppScreen[None]):
+class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
     """Workers read, run and delete; their messages are what the widgets follow."""
 
     CSS_PATH = "../styles/checkpoints.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings(actions.CHECKPOINTS)]
-    place = actions.CHECKPOINTS
 
     class Listed(Message):
         def __init__(self, kept: list[SavedCheckpoint], ended: bool) -> None:
@@ -93,7 +91,7 @@ class CheckpointsScreen(AppScreen[None]):
         yield Static("", id="command", markup=False)
         yield TextPane(id="output")
         yield Static("", id="message", markup=False)
-        yield KeyBar(actions.CHECKPOINTS)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         self._list.focus()
@@ -180,7 +178,7 @@ class CheckpointsScreen(AppScreen[None]):
 
     # Asking
 
-    def action_text(self) -> None:
+    def action_sample(self) -> None:
         self._ask("text", "prompt", "empty begins a new text", number=("tokens", _TOKENS))
 
     def action_export(self) -> None:

@@ -9,12 +9,11 @@ from typing import Any, ClassVar, NamedTuple
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.binding import BindingType
 from textual.message import Message
 
 from engine.events.run_dir import RunDir
 from profiles.errors import UserError
-from tui.app import actions
+from tui.app.actions.registry import COMPARE
 from tui.app.base import AppScreen
 from tui.app.screens.panes import SMOOTHINGS
 from tui.app.state import raster
@@ -50,12 +49,10 @@ SERIES = (
 _AXIS_TITLES = {"step": "by step", "tokens": "by tokens", "time": "by time since the first step"}
 
 
-class CompareScreen(AppScreen[None]):
+class CompareScreen(AppScreen[None], actions=COMPARE):
     """A worker reads the runs and posts what it found; only the handlers here touch widgets."""
 
     CSS_PATH: ClassVar[list[str | PurePath]] = ["../styles/monitor.tcss", "../styles/compare.tcss"]
-    BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings(actions.COMPARE)]
-    place = actions.COMPARE
 
     class Told(Message):
         """What is new of run number ``index``, or why it could not be read."""
@@ -87,7 +84,7 @@ class CompareScreen(AppScreen[None]):
         yield OverlayChart(time_axis=True)
         yield SpecTable(self.runs)
         yield Legend(self.runs)
-        yield KeyBar(actions.COMPARE)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         self._charts = list(self.query(OverlayChart))
@@ -211,20 +208,20 @@ class CompareScreen(AppScreen[None]):
 
     def action_back(self) -> None:
         if self.has_class("specs"):
-            self.action_specs()
+            self.action_differences()
         else:
             self.dismiss()
 
-    def action_look(self) -> None:
+    def action_open(self) -> None:
         """Open the run under the cursor."""
         self.app.open_run(self._runs[self._legend.cursor])
 
-    def action_series(self, by: int) -> None:
+    def action_metric(self, by: int) -> None:
         self._series = (self._series + by) % len(SERIES)
         self._wanted.set()
         self._paint()
 
-    def action_axis(self) -> None:
+    def action_x_axis(self) -> None:
         self._axis = (self._axis + 1) % len(AXES)
         self._paint()
         self.call_after_refresh(self._paint)  # the other chart has its size now
@@ -244,12 +241,12 @@ class CompareScreen(AppScreen[None]):
         run.hidden = not run.hidden
         self._paint()
 
-    def action_first(self) -> None:
+    def action_baseline(self) -> None:
         """Measure the others against the run under the cursor."""
         self._legend.baseline = self._legend.cursor
         self._paint()
 
-    def action_specs(self) -> None:
+    def action_differences(self) -> None:
         self.toggle_class("specs")
         if self.has_class("specs"):
             self.read_specs()

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Button, Static
 
+from tui.app.actions.registry import CONFIRM
 from tui.app.base import AppModal
 
 
-class ConfirmScreen(AppModal[str]):
+class ConfirmScreen(AppModal[str], actions=CONFIRM):
     """Dismisses with the id of the chosen answer, or with ``cancel``."""
 
     CSS_PATH = "../styles/dialogs.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("q,escape", "cancel", "Cancel", show=False),
-        Binding("right,l", "app.focus_next", show=False),
-        Binding("left,h", "app.focus_previous", show=False),
-    ]
 
     def __init__(self, question: str, answers: list[tuple[str, str]]) -> None:
         super().__init__()

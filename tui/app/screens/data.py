@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.binding import BindingType
 from textual.message import Message
 from textual.widgets import Static
 
-from tui.app import actions, cli_process
+from tui.app import cli_process
+from tui.app.actions.registry import DATA
 from tui.app.base import AppScreen
 from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.prompt import Prompt
@@ -27,12 +27,10 @@ from tui.text import format as fmt
 _NO_TEXT = "no tokenizer.json beside the data: copy the one that packed it there to see text"
 
 
-class DataScreen(AppScreen[None]):
+class DataScreen(AppScreen[None], actions=DATA):
     """One question at a time: a newer one ends the child process of an older one."""
 
     CSS_PATH = "../styles/data.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings(actions.DATA)]
-    place = actions.DATA
 
     class Found(Message):
         """What the command answered; ``error`` where it gave none."""
@@ -57,7 +55,7 @@ class DataScreen(AppScreen[None]):
         yield TokenView()
         yield Prompt()
         yield Static("", id="message", markup=False)
-        yield KeyBar(actions.DATA)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         self.query_one(TokenView).show([], None, "looking at the data …")
@@ -126,15 +124,15 @@ class DataScreen(AppScreen[None]):
         file = self.query_one(ShardList).selected
         self._say(file["problem"] or file["path"] if file else "")
 
-    def action_step(self) -> None:
+    def action_go_to_step(self) -> None:
         steps = f"1 to {fmt.exact(self._found['steps'])}" if self._found else "a number"
         self.query_one(Prompt).open("step", "step", steps)
 
-    def action_sequence(self) -> None:
+    def action_go_to_sequence(self) -> None:
         held = f"1 to {fmt.exact(self._window['of'])}" if self._window else "a number"
         self.query_one(Prompt).open("sequence", "sequence of the step" if self._step else "sequence", held)
 
-    def action_other(self) -> None:
+    def action_open_data(self) -> None:
         self.query_one(Prompt).open("other", "data of", "a run's id or name, or a profile")
 
     @on(Prompt.Submitted)
@@ -156,7 +154,7 @@ class DataScreen(AppScreen[None]):
         self._close()
         self._look()
 
-    def action_move(self, by: int) -> None:
+    def action_sequence(self, by: int) -> None:
         """On by one sequence; within a run's steps, over the end of a step into the next."""
         if self.query_one(Prompt).display or self._window is None:
             return
@@ -167,7 +165,7 @@ class DataScreen(AppScreen[None]):
         self._sequence = sequence
         self._look()
 
-    def action_ids(self) -> None:
+    def action_token_ids(self) -> None:
         self.query_one(TokenView).toggle_numbers()
 
     def action_back(self) -> None:

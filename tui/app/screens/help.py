@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
 
 from rich.cells import cell_len
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from tui.app import actions
-from tui.app.actions import Action
+from tui.app.actions.action import GROUPS, Action, ActionSet
+from tui.app.actions.registry import HELP_DIALOG
 from tui.app.base import AppModal
 
 _GAP = 2  # cells between two columns
@@ -29,7 +27,7 @@ def help_text(offered: Sequence[Action], width: int, height: int) -> Text:
 
     With what they do where there is room; else in two columns or three, their titles alone.
     """
-    groups = [(name, [action for action in offered if action.group == name]) for name in actions.GROUPS]
+    groups = [(name, [action for action in offered if action.group == name]) for name in GROUPS]
     groups = [(name, held) for name, held in groups if held]
     if len(offered) + len(groups) <= height:
         return Text("\n").join(_column(groups, width, full=True))
@@ -77,23 +75,18 @@ def _breaks(groups: Sequence[tuple[str, list[Action]]], total: int, columns: int
     ]
 
 
-class HelpScreen(AppModal[None]):
+class HelpScreen(AppModal[None], actions=HELP_DIALOG):
     """Any of the usual ways out closes it; it scrolls where it does not fit."""
 
     CSS_PATH = "../styles/dialogs.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("q,escape,question_mark,f1,enter", "dismiss", "Close", show=False),
-        Binding("j", "scroll(1)", show=False),
-        Binding("k", "scroll(-1)", show=False),
-    ]
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, described: ActionSet) -> None:
         super().__init__()
-        self._place = place
+        self._described = described
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="help", classes="dialog"):
-            yield Static(f"{actions.NAMES[self._place]}: keys", id="help-title", classes="dialog-title")
+            yield Static(f"{self._described.title}: keys", id="help-title", classes="dialog-title")
             yield Static("", id="help-keys", markup=False)
             yield Static("q closes this", id="help-foot", classes="dialog-note")
 
@@ -105,8 +98,8 @@ class HelpScreen(AppModal[None]):
 
     def _fill(self) -> None:
         width, height = self.size
-        text = help_text(self.app.offered(self._place), min(width, 100) - _AROUND, height - _BESIDE)
+        text = help_text(self.app.offered(self._described), min(width, 100) - _AROUND, height - _BESIDE)
         self.query_one("#help-keys", Static).update(text)
 
-    def action_scroll(self, by: int) -> None:
+    def action_scroll_lines(self, by: int) -> None:
         self.query_one("#help", VerticalScroll).scroll_relative(y=by, animate=False)

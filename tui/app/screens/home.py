@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.binding import BindingType
 from textual.message import Message
 from textual.widgets import Input
 
 from engine.events.run_dir import is_on_other_host
 from engine.events.summary import CUT_OFF, INACTIVE
 from profiles.errors import UserError
-from tui.app import actions
+from tui.app.actions.registry import HOME
 from tui.app.base import AppScreen
 from tui.app.state import raster
 from tui.app.state.run_list import FILTERS, SORT_ORDERS, filter_and_sort
@@ -32,11 +31,8 @@ _SPARK_EVERY = 5.0  # seconds between two looks at the loss of a living run
 _SPARK = 12  # cells
 
 
-class HomeScreen(AppScreen[None]):
+class HomeScreen(AppScreen[None], actions=HOME):
     """Looks at the store once a second while it is on top."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings(actions.HOME)]
-    place = actions.HOME
 
     class Loaded(Message):
         """What the store answered, or why it did not."""
@@ -65,7 +61,7 @@ class HomeScreen(AppScreen[None]):
         yield RunTable()
         yield RunDetail()
         yield Input(id="filter", placeholder="letters of a name, profile or phase", compact=True)
-        yield KeyBar(actions.HOME)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         self.query_one(Input).cursor_blink = False  # a blinking cursor is bytes over ssh
@@ -216,7 +212,7 @@ class HomeScreen(AppScreen[None]):
         there = {run["id"] for run in self._runs}
         return [id for id in self.query_one(RunTable).marked if id in there]
 
-    def action_unmark(self) -> None:
+    def action_unmark_all(self) -> None:
         self.query_one(RunTable).marked.clear()
         self._show()
 
@@ -239,7 +235,7 @@ class HomeScreen(AppScreen[None]):
         self._sort = (self._sort + 1) % len(SORT_ORDERS)
         self._show()
 
-    def action_which(self) -> None:
+    def action_state(self) -> None:
         self._which = (self._which + 1) % len(FILTERS)
         self._show()
 
@@ -268,8 +264,7 @@ class HomeScreen(AppScreen[None]):
         field.display = bool(field.value)
         self.query_one(RunTable).focus()
 
-    def key_escape(self) -> None:
-        """Esc takes the filter away."""
+    def action_clear_filter(self) -> None:
         field = self.query_one(Input)
         field.value = ""
         field.display = False

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.binding import BindingType
 from textual.containers import Grid
 from textual.message import Message
 
 from profiles.errors import UserError
-from tui.app import actions
+from tui.app.actions.registry import MONITOR
 from tui.app.screens import panes
 from tui.app.screens.navigation import Navigation
 from tui.app.state import log_buffer
@@ -22,7 +21,6 @@ from tui.app.state.run_view import CHART_SERIES, NUMBER_SERIES, RunView
 from tui.app.state.viewport import DetailRequest, Viewport
 from tui.app.terminal.refresh_rate import TICK, RefreshRate
 from tui.app.widgets.bars import Heading, KeyBar
-from tui.app.widgets.canvas import Canvas
 from tui.app.widgets.chart import Chart
 from tui.app.widgets.cursor_values import CursorValues
 from tui.app.widgets.log_view import LogView
@@ -42,12 +40,10 @@ _SETTLED = 0.1  # seconds without another key before a part of the log is read
 _AT_ONCE = ("state", "edit", "start", "oom", "checkpoint", "alert", "exit", "link")
 
 
-class MonitorScreen(Navigation):
+class MonitorScreen(Navigation, actions=MONITOR):
     """Workers read the link and post messages; only the handlers here touch widgets."""
 
     CSS_PATH = "../styles/monitor.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings(actions.MONITOR)]
-    place = actions.MONITOR
 
     class History(Message):
         """Some of the series so far."""
@@ -87,7 +83,6 @@ class MonitorScreen(Navigation):
         self.run = run
         self.view = RunView(run.summary(), _ranks(run))
         self.viewport = Viewport(self.view)
-        self._smoothing = 0
         self._dirty = True
         self._numbers = RefreshRate(lambda: self.app.settings.number_every)
         self._charts = RefreshRate(lambda: self.app.settings.chart_every)
@@ -103,7 +98,7 @@ class MonitorScreen(Navigation):
             yield from panes.make(self.view)
         yield LogView(self.run.log_path, id="log")
         yield self.search_field()
-        yield KeyBar(actions.MONITOR)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         self._panes = list(self.query(Chart))
@@ -245,40 +240,8 @@ class MonitorScreen(Navigation):
         else:
             self.query_one(Heading).show(note=reason, warn=self.view.phase in ("failed", "cut-off"))
 
-    # Looking around
-
-    def action_back(self) -> None:
-        self.dismiss()
-
     def action_checkpoints(self) -> None:
         self.app.open_checkpoints(self.run.id)
-
-    def action_pane(self, index: int) -> None:
-        """The panes have the first numbers; 5 is the log, however many panes there are."""
-        pane = self._log_view if index == 4 else self._panes[index] if index < len(self._panes) else None
-        if pane is not None:
-            pane.focus()
-            self._zoom_to(pane if self.has_class("zoomed") else None)
-
-    def action_zoom(self) -> None:
-        focused = next((pane for pane in (self._log_view, *self._panes) if pane.has_focus), self._panes[0])
-        self._zoom_to(None if self.has_class("zoomed") else focused)
-
-    def _zoom_to(self, zoomed: Canvas | None) -> None:
-        self.set_class(zoomed is not None, "zoomed")
-        self.set_class(zoomed is self._log_view, "zoomed-log")
-        for pane in self._panes:
-            pane.set_class(pane is zoomed, "zoomed-pane")
-
-    def action_log_axis(self) -> None:
-        self._panes[0].log_axis = not self._panes[0].log_axis
-        self._paint()
-
-    def action_smooth(self) -> None:
-        self._smoothing = (self._smoothing + 1) % len(panes.SMOOTHINGS)
-        for pane in (self._panes[0], self._panes[-1]):
-            pane.smoothing = panes.SMOOTHINGS[self._smoothing][0]
-        self._paint()
 
     # Asking things of the run
 
@@ -316,7 +279,7 @@ class MonitorScreen(Navigation):
             save = answer == "save"
             self.ask("stop", "asked to save and stop" if save else "asked to stop without saving", save=save)
 
-    def action_edit(self) -> None:
+    def action_tune(self) -> None:
         if not self.view.active:
             self._trouble(self.Trouble(f"the run has already ended: {self.view.phase}"))
             return

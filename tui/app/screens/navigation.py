@@ -12,6 +12,7 @@ from textual.widgets import Input
 from tui.app.base import AppScreen
 from tui.app.screens import panes
 from tui.app.widgets.bars import Heading, KeyBar
+from tui.app.widgets.canvas import Canvas
 from tui.app.widgets.chart import Chart
 from tui.app.widgets.cursor_values import CursorValues
 from tui.app.widgets.log_view import LogView
@@ -36,6 +37,7 @@ class Navigation(AppScreen[None]):
     viewport: Viewport
     view: RunView
     _panes: list[Chart]
+    _smoothing = 0  # index in SMOOTHINGS
 
     def _paint(self) -> None:
         raise NotImplementedError
@@ -51,17 +53,50 @@ class Navigation(AppScreen[None]):
     def _log_view(self) -> LogView:
         return self.query_one(LogView)
 
+    # The panes
+
+    def action_focus_pane(self, index: int) -> None:
+        if index < len(self._panes):
+            self._focus(self._panes[index])
+
+    def action_focus_log(self) -> None:
+        self._focus(self._log_view)
+
+    def _focus(self, pane: Canvas) -> None:
+        pane.focus()
+        self._maximize(pane if self.has_class("zoomed") else None)
+
+    def action_maximize(self) -> None:
+        focused = next((pane for pane in (self._log_view, *self._panes) if pane.has_focus), self._panes[0])
+        self._maximize(None if self.has_class("zoomed") else focused)
+
+    def _maximize(self, maximized: Canvas | None) -> None:
+        self.set_class(maximized is not None, "zoomed")
+        self.set_class(maximized is self._log_view, "zoomed-log")
+        for pane in self._panes:
+            pane.set_class(pane is maximized, "zoomed-pane")
+
+    def action_log_axis(self) -> None:
+        self._panes[0].log_axis = not self._panes[0].log_axis
+        self._paint()
+
+    def action_smooth(self) -> None:
+        self._smoothing = (self._smoothing + 1) % len(panes.SMOOTHINGS)
+        for pane in (self._panes[0], self._panes[-1]):
+            pane.smoothing = panes.SMOOTHINGS[self._smoothing][0]
+        self._paint()
+
     # The window
 
-    def action_closer(self, factor: float) -> None:
+    def action_zoom(self, factor: float) -> None:
         self.viewport.zoom(factor)
         self._paint()
 
-    def action_whole(self) -> None:
+    def action_all_steps(self) -> None:
         self.viewport.step_range = None
         self._paint()
 
-    def action_sideways(self, way: int) -> None:
+    def action_pan(self, way: int) -> None:
         if self.viewport.cursor is None:
             self.viewport.pan(way * _STEP)
         else:
@@ -95,7 +130,7 @@ class Navigation(AppScreen[None]):
         self.viewport.set_cursor((begin + end) / 2 if self.viewport.cursor is None else None)
         self._paint()
 
-    def action_to_mark(self, way: int) -> None:
+    def action_move_to_event(self, way: int) -> None:
         """To the event before or behind the cursor; without one, to the last or the first."""
         extent = self.viewport.measured_steps()
         if extent is None:
@@ -164,8 +199,11 @@ class Navigation(AppScreen[None]):
     def action_page_log(self, by: int) -> None:
         self._log_view.scroll_pages(by)
 
-    def action_log_end(self, oldest: bool) -> None:
-        self._log_view.show_oldest() if oldest else self._log_view.show_newest()
+    def action_log_oldest(self) -> None:
+        self._log_view.show_oldest()
+
+    def action_log_newest(self) -> None:
+        self._log_view.show_newest()
 
     def action_search(self) -> None:
         field = self.query_one("#search", Input)
@@ -187,13 +225,13 @@ class Navigation(AppScreen[None]):
         else:
             self.action_search()
 
-    def action_only(self) -> None:
+    def action_only_matches(self) -> None:
         if self._log_view.search_words:
             self._log_view.toggle_filter()
         else:
             self.action_search()
 
-    async def action_put_away(self) -> None:
+    def action_close(self) -> None:
         """What was opened last: the search field, the cursor, the search, the pane; then the screen."""
         if self.query_one("#search", Input).display:
             self._close_search()
@@ -203,7 +241,7 @@ class Navigation(AppScreen[None]):
             self.query_one("#search", Input).value = ""
             self._log_view.search("")
         elif self.has_class("zoomed"):
-            await self.run_action("zoom")
+            self.action_maximize()
         else:
             self.dismiss()
 

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on, work
 from textual.app import ComposeResult
-from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Input, Label, Static
 
 from profiles import registry
 from profiles.errors import SpecError, UserError
-from tui.app import actions
+from tui.app.actions.registry import NEW_RUN
 from tui.app.base import AppScreen
 from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.canvas import Row
@@ -59,12 +58,10 @@ class ProfileList(SelectableList):
         return [(f" {self.names[index]}", "")]
 
 
-class NewRunScreen(AppScreen[None]):
+class NewRunScreen(AppScreen[None], actions=NEW_RUN):
     """Every key press builds the spec anew: it is the spec, not the form, that is right or wrong."""
 
     CSS_PATH: ClassVar[list[str | PurePath]] = ["../styles/new_run.tcss", "../styles/forecast.tcss"]
-    BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings(actions.NEW_RUN)]
-    place = actions.NEW_RUN
 
     class Known(Message):
         """What this machine has, what runs peaked at on it, and which profile it starts with."""
@@ -115,7 +112,7 @@ class NewRunScreen(AppScreen[None]):
         yield LeverList("what is entered above")
         yield Static("", id="message", markup=False)
         yield Static("", id="command", markup=False)
-        yield KeyBar(actions.NEW_RUN)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         for name in ("name", "also"):
@@ -238,7 +235,7 @@ class NewRunScreen(AppScreen[None]):
                 entered.append(f"{key}={new}")
         also.value = " ".join(entered)
 
-    def action_smaller(self) -> None:
+    def action_reduce_memory(self) -> None:
         """To the ways to make it smaller and back; where both do not fit they stand in place of the bars."""
         ways = self.query_one(LeverList)
         self.toggle_class("smaller")
@@ -307,9 +304,6 @@ class NewRunScreen(AppScreen[None]):
     def _refused(self, message: Refused) -> None:
         self._launching = False
         self._say(message.why, "#message")
-
-    def action_back(self) -> None:
-        self.dismiss()
 
 
 def _names(keys: Iterable[str]) -> set[str]:

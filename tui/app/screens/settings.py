@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 
 from textual import events, getters
 from textual.app import ComposeResult
-from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.widgets import Static
 
 from profiles.errors import SpecError, UserError
-from tui.app import actions, custom_keys
+from tui.app import custom_keys
 from tui.app import settings as stored
+from tui.app.actions.action import Action, key_name
+from tui.app.actions.registry import NEW_KEY, SETTINGS
 from tui.app.base import AppModal, AppScreen, BaseApp
 from tui.app.settings import Settings
 from tui.app.themes import THEMES
@@ -56,7 +57,7 @@ class SettingsList(SelectableList):
 
     def __init__(self) -> None:
         super().__init__(id="settings")
-        self.actions = custom_keys.changeable()
+        self.changeable = custom_keys.changeable()
 
     @property
     def _settings(self) -> Settings:
@@ -67,11 +68,11 @@ class SettingsList(SelectableList):
         return _ENTRIES[self.cursor] if self.cursor < len(_ENTRIES) else None
 
     @property
-    def action(self) -> actions.Action:
-        return self.actions[self.cursor - len(_ENTRIES)]
+    def action(self) -> Action:
+        return self.changeable[self.cursor - len(_ENTRIES)]
 
     def count(self) -> int:
-        return len(_ENTRIES) + len(self.actions)
+        return len(_ENTRIES) + len(self.changeable)
 
     def row(self, index: int, width: int) -> Row:
         if index < len(_ENTRIES):
@@ -79,11 +80,12 @@ class SettingsList(SelectableList):
             value = getattr(self._settings, entry.key)
             said = next((text for held, text in entry.values if held == value), f"every {value} s")
             return _line(entry.title, said, entry.help, width)
-        action = self.actions[index - len(_ENTRIES)]
-        own = self._settings.keys.get(action.id)
-        where = ", ".join(actions.NAMES[screen] for screen in action.screens)
-        note = f"{where} · {action.help}" if own is None else f"{where} · {action.key_names} without settings"
-        return _line(f"Key of {action.title}", custom_keys.spelled(own or action.keys), note, width)
+        action = self.changeable[index - len(_ENTRIES)]
+        where = ", ".join(custom_keys.titles_with(action.id))
+        changed = action.id in self._settings.keys
+        note = f"{where} · {action.key_names} without settings" if changed else f"{where} · {action.help}"
+        keys = action.with_keys(self._settings.keys).key_names
+        return _line(f"Key of {action.title}", keys, note, width)
 
 
 def _line(title: str, value: str, note: str, width: int) -> Row:
@@ -91,18 +93,16 @@ def _line(title: str, value: str, note: str, width: int) -> Row:
     return [*shown, (clip(note, max(width - 38, 0)), "list--dim")]
 
 
-class SettingsScreen(AppScreen[None]):
+class SettingsScreen(AppScreen[None], actions=SETTINGS):
     """What is changed here is written down at once; where that fails it holds until the app ends, and that is said."""
 
     CSS_PATH = "../styles/settings.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings(actions.SETTINGS)]
-    place = actions.SETTINGS
 
     def compose(self) -> ComposeResult:
         yield Heading("settings", note=str(stored.settings_path()))
         yield SettingsList()
         yield Static("\n".join(self.app.trouble), id="message", markup=False)
-        yield KeyBar(actions.SETTINGS)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         self._list.focus()
@@ -110,9 +110,6 @@ class SettingsScreen(AppScreen[None]):
     @property
     def _list(self) -> SettingsList:
         return self.query_one(SettingsList)
-
-    def action_back(self) -> None:
-        self.dismiss()
 
     def action_change(self) -> None:
         entry = self._list.entry
@@ -127,7 +124,7 @@ class SettingsScreen(AppScreen[None]):
     def on_selectable_list_activated(self) -> None:
         self.action_change()
 
-    def action_default(self) -> None:
+    def action_reset(self) -> None:
         entry = self._list.entry
         if entry is None:
             self._set_keys(self._list.action.id, None)
@@ -173,12 +170,12 @@ class SettingsScreen(AppScreen[None]):
         self.query_one("#message", Static).update(text)
 
 
-class KeyScreen(AppModal[str | None]):
+class KeyScreen(AppModal[str | None], actions=NEW_KEY):
     """Waits for one key; dismisses with it as it stands in the settings, or with None after Esc."""
 
     CSS_PATH = "../styles/dialogs.tcss"
 
-    def __init__(self, action: actions.Action) -> None:
+    def __init__(self, action: Action) -> None:
         super().__init__()
         self._action = action
 
@@ -191,4 +188,7 @@ class KeyScreen(AppModal[str | None]):
     def on_key(self, event: events.Key) -> None:
         event.stop()
         event.prevent_default()
-        self.dismiss(None if event.key == "escape" else actions.key_name(event.key))
+        self.dismiss(key_name(event.key))
+
+    def action_cancel(self) -> None:
+        self.dismiss(None)

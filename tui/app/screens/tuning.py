@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events, on, work
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Input, Label, Static
 
 from profiles.errors import SpecError, UserError
+from tui.app.actions.registry import TUNING
 from tui.app.base import AppModal
 from tui.app.widgets.forecast_bars import ForecastBars
 from tui.app.widgets.lever_list import LeverList
@@ -34,15 +34,10 @@ _SHORT = 24  # a terminal below this many lines gets the bars without their lege
 _NARROW = 72  # columns below which the step's sequences have no room beside its numbers
 
 
-class TuningScreen(AppModal["dict[str, Any] | None"]):
+class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
     """Dismisses with the changes that were sent, or with None."""
 
     CSS_PATH: ClassVar[list[str | PurePath]] = ["../styles/dialogs.tcss", "../styles/forecast.tcss"]
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("q,escape", "cancel", "Cancel", show=False),
-        Binding("down,j", "app.focus_next", show=False),
-        Binding("up,k", "app.focus_previous", show=False),
-    ]
 
     class Known(Message):
         """What the run can have on this machine, what earlier ones peaked at, and what would make it smaller."""

@@ -7,8 +7,8 @@ from typing import ClassVar
 from rich.cells import cell_len
 from textual import getters
 
-from tui.app import actions
-from tui.app.base import BaseApp
+from tui.app.actions.action import PINNED, Action, bar, key_name
+from tui.app.base import AppScreen, BaseApp
 from tui.app.widgets.canvas import Canvas, Row, Span
 from tui.text.ellipsis import clip
 
@@ -64,9 +64,8 @@ class KeyBar(Canvas):
     app = getters.app(BaseApp)
     COMPONENT_CLASSES: ClassVar[set[str]] = {"keybar--key", "keybar--title"}
 
-    def __init__(self, screen: str) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._screen = screen
         self._active = True
 
     def show(self, active: bool) -> None:
@@ -76,23 +75,17 @@ class KeyBar(Canvas):
             self.redraw()
 
     def draw(self, width: int, height: int) -> list[Row]:
-        keys = list(actions.bar(self._screen, self.app.settings.keys, self.app.read_only or not self._active))
-        last = [pair for pair in keys if pair[1] in ("Help", "Back", "Quit")]
-        room = width - sum(_length(pair) for pair in last)
-        shown = []
-        for pair in keys:
-            if pair in last:
-                shown.append(pair)
-            elif _length(pair) <= room:
-                room -= _length(pair)
-                shown.append(pair)
-            else:
-                room = 0
+        screen = self.screen
+        assert isinstance(screen, AppScreen)
+        actions = [action for action in self.app.offered(screen.actions) if self._active or not action.changes]
+        room = width - sum(_length(action) for action in actions if action.bar >= PINNED)
         row: Row = []
-        for key, title in shown:
-            row += [(f" {key} ", "keybar--key"), (f"{title} ", "keybar--title")]
+        for action in bar(actions):
+            if action.bar < PINNED and (room := room - _length(action)) < 0:
+                continue
+            row += [(f" {key_name(action.keys[0])} ", "keybar--key"), (f"{action.title} ", "keybar--title")]
         return [row]
 
 
-def _length(pair: tuple[str, str]) -> int:
-    return cell_len(pair[0]) + cell_len(pair[1]) + 3
+def _length(action: Action) -> int:
+    return cell_len(key_name(action.keys[0])) + cell_len(action.title) + 3

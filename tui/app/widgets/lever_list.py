@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from textual.binding import Binding, BindingType
-
+from tui.app.actions.registry import LEVERS
 from tui.app.widgets.canvas import Row
 from tui.app.widgets.selectable_list import SelectableList
 from tui.text import lever_table as table
@@ -17,9 +16,7 @@ if TYPE_CHECKING:
 _NARROW = 60  # cells
 
 
-class LeverList(SelectableList):
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "pick", show=False)]
-
+class LeverList(SelectableList, actions=LEVERS):
     def __init__(self, now: str, applies: str = "") -> None:
         """``now`` is what the run is; ``applies`` heads the column of when, for a run that lives."""
         super().__init__(id="levers")
@@ -59,5 +56,5 @@ class LeverList(SelectableList):
         text = table.line(way, self._shown(width), width - 1, way.when if self._applies else "")
         return [(text, "" if way.fits else "list--dim")]
 
-    def action_pick(self) -> None:
+    def action_choose(self) -> None:
         self.post_message(self.Activated(self, self.cursor))

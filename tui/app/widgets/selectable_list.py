@@ -5,24 +5,17 @@ from __future__ import annotations
 from typing import ClassVar
 
 from textual import events
-from textual.binding import Binding, BindingType
 from textual.message import Message
 
+from tui.app.actions.action import HasActions
+from tui.app.actions.registry import LIST
 from tui.app.widgets.canvas import Canvas, Row, fit
 
 
-class SelectableList(Canvas, can_focus=True):
+class SelectableList(HasActions, Canvas, can_focus=True, actions=LIST):
     """Subclasses say how many items there are and how one looks."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"list--header", "list--cursor", "list--dim"}
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j,down", "cursor(1)", show=False),
-        Binding("k,up", "cursor(-1)", show=False),
-        Binding("pagedown", "cursor(10)", show=False),
-        Binding("pageup", "cursor(-10)", show=False),
-        Binding("home", "cursor(-1000000)", show=False),
-        Binding("end", "cursor(1000000)", show=False),
-    ]
 
     class CursorMoved(Message):
         """The cursor stands on another item."""

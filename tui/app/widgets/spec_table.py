@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from rich.cells import cell_len
-from textual.binding import Binding, BindingType
 
+from tui.app.actions.action import HasActions
+from tui.app.actions.registry import TEXT
 from tui.app.state.comparison import ComparedRun
 from tui.app.state.spec_diff import differences, group_by_value
 from tui.app.widgets.canvas import Canvas, Row, Span
@@ -14,19 +15,13 @@ from tui.app.widgets.overlay_chart import COLOURS, run_style
 from tui.text.ellipsis import clip
 
 
-class SpecTable(Canvas, can_focus=True):
+class SpecTable(HasActions, Canvas, can_focus=True, actions=TEXT):
     """One line a key: its values, each behind the letters of the runs that have it."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *(run_style(index) for index in range(COLOURS)),
         *("specs--title", "specs--key", "specs--note"),
     }
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j,down", "scroll_lines(1)", show=False),
-        Binding("k,up", "scroll_lines(-1)", show=False),
-        Binding("pagedown", "scroll_lines(10)", show=False),
-        Binding("pageup", "scroll_lines(-10)", show=False),
-    ]
 
     def __init__(self, runs: list[ComparedRun]) -> None:
         super().__init__(id="specs")

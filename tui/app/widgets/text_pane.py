@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from rich.cells import chop_cells
-from textual.binding import Binding, BindingType
 
+from tui.app.actions.action import HasActions
+from tui.app.actions.registry import TEXT
 from tui.app.widgets.canvas import Canvas, Row
 
 
-class TextPane(Canvas, can_focus=True):
+class TextPane(HasActions, Canvas, can_focus=True, actions=TEXT):
     """``write`` adds; scrolled back, it stays where it is."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j,down", "scroll(-1)", show=False),
-        Binding("k,up", "scroll(1)", show=False),
-        Binding("pagedown", "scroll(-10)", show=False),
-        Binding("pageup", "scroll(10)", show=False),
-    ]
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -33,9 +25,9 @@ class TextPane(Canvas, can_focus=True):
         self.text += piece
         self.redraw()
 
-    def action_scroll(self, by: int) -> None:
+    def action_scroll_lines(self, by: int) -> None:
         lines = len(self._lines(self.content_size.width))
-        self._back = max(0, min(self._back + by, lines - self.content_size.height))
+        self._back = max(0, min(self._back - by, lines - self.content_size.height))
         self.redraw()
 
     def _lines(self, width: int) -> list[str]:

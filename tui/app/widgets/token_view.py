@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rich.cells import cell_len, chop_cells
-from textual.binding import Binding, BindingType
 
+from tui.app.actions.action import HasActions
+from tui.app.actions.registry import TEXT
 from tui.app.widgets.canvas import Canvas, Row
 from tui.text.ellipsis import clip
 
@@ -15,16 +16,10 @@ _ID = 7
 _SHOWN = {"\n": "↵", "\t": "→", "\r": "␍"}
 
 
-class TokenView(Canvas, can_focus=True):
+class TokenView(HasActions, Canvas, can_focus=True, actions=TEXT):
     """Shows ``ids`` and, where they are known, ``texts``; ``numbers`` puts each id before its text."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"tokens--odd", "tokens--id", "tokens--control", "tokens--note"}
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j,down", "scroll(1)", show=False),
-        Binding("k,up", "scroll(-1)", show=False),
-        Binding("pagedown", "scroll(10)", show=False),
-        Binding("pageup", "scroll(-10)", show=False),
-    ]
 
     def __init__(self) -> None:
         super().__init__(id="window")
@@ -44,15 +39,15 @@ class TokenView(Canvas, can_focus=True):
         self._numbers, self._first, self._laid = not self._numbers, 0, None
         self.redraw()
 
-    def action_scroll(self, by: int) -> None:
+    def action_scroll_lines(self, by: int) -> None:
         self._first += by
         self.redraw()
 
     def on_mouse_scroll_down(self) -> None:
-        self.action_scroll(1)
+        self.action_scroll_lines(1)
 
     def on_mouse_scroll_up(self) -> None:
-        self.action_scroll(-1)
+        self.action_scroll_lines(-1)
 
     def draw(self, width: int, height: int) -> list[Row]:
         if not self._ids:
