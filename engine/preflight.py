@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from data.splits import check_data
-from engine.checkpoints.checkpoint import facts, steps
+from engine.checkpoints.checkpoint import metadata, steps
 from engine.execution.compiler import compile_problem
 from engine.execution.deepspeed_config import deepspeed_config
 from engine.execution.dependencies import cuda_mismatch, deepspeed_problem, mlx_problem
@@ -47,7 +47,7 @@ def check_checkpoint_folder(out: Path, resume: Path | None) -> None:
         raise UserError(
             f"{out}: holds checkpoints of an earlier run; choose another --name, or continue it with --resume latest"
         )
-    if existing and resume is not None and existing[-1] > int(facts(resume)["step"]):
+    if existing and resume is not None and existing[-1] > int(metadata(resume)["step"]):
         raise UserError(
             f"--resume {resume}: {out} holds later checkpoints, up to step {existing[-1]};"
             " choose another --name, or continue from the last one with --resume latest"

@@ -1,6 +1,6 @@
-"""Files and folders that are on the disk when a call returns, and the checksum of what was written.
+"""Writes files and creates directories with fsync, and computes checksums while writing.
 
-Every change goes through ``os``, one call each: a test can end the process, or refuse the call, at any of them.
+Every change to the disk is one call of ``os``, so that tests can kill the process or fail the call at each of them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 from profiles.errors import UserError
 
-Facts = dict[str, Any]  # of a file, for a manifest: its bytes and sha256
+FileInfo = dict[str, Any]  # an entry of the manifest: bytes and sha256
 
 
-def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> Facts:
-    """Write ``pieces`` one after the other into the new file ``path`` and wait for the disk. Raises ``OSError``.
+def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> FileInfo:
+    """Write ``pieces`` in order to the new file ``path`` and fsync it; return its size and sha256. Raises ``OSError``.
 
-    Returns ``{"bytes", "sha256"}``, taken from the pieces as they pass: nothing is read again.
+    The checksum is computed from the pieces; nothing is read back.
     """
     size, checksum = 0, hashlib.sha256()
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
@@ -27,7 +27,7 @@ def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> Facts:
         for piece in pieces:
             checksum.update(piece)
             rest = memoryview(piece)
-            while rest:  # a write may take less than it was given
+            while rest:  # os.write may write less than it was given
                 rest = rest[os.write(fd, rest) :]
             size += len(piece)
         os.fsync(fd)
@@ -36,8 +36,8 @@ def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> Facts:
     return {"bytes": size, "sha256": checksum.hexdigest()}
 
 
-def sync_folder(path: Path) -> None:
-    """Wait until the names in the folder ``path`` are on the disk. Raises ``OSError``."""
+def fsync_dir(path: Path) -> None:
+    """Wait until the entries of the directory ``path`` are on disk. Raises ``OSError``."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -45,16 +45,16 @@ def sync_folder(path: Path) -> None:
         os.close(fd)
 
 
-def make_folder(path: Path) -> None:
-    """Make ``path`` and the folders above it that are missing, each of them durable. Raises ``OSError``."""
+def make_dirs(path: Path) -> None:
+    """Create ``path`` and its missing parents, and fsync each. Raises ``OSError``."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
+        fsync_dir(folder.parent)
 
 
-def check_new_folder(path: Path) -> None:
-    """Whether ``path`` can become a folder of its own: it is not there, or empty. Raises ``UserError``."""
+def check_new_dir(path: Path) -> None:
+    """Raise ``UserError`` unless ``path`` does not exist or is an empty directory."""
     if path.is_dir() and any(path.iterdir()):
         raise UserError(f"{path}: is not empty; choose a new directory")
     if path.exists() and not path.is_dir():

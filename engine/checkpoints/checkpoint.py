@@ -1,10 +1,11 @@
-"""Checkpoints: a directory a step, written beside and published by rename, whole or not there.
+"""Saves, loads, verifies and deletes checkpoints.
 
 ckpt_step_N/  model.safetensors  optimizer.safetensors  trainer.json  manifest.json  [tokenizer.json]
 latest        the name of the newest one, replaced atomically
 
-Where a step is saved again, its old checkpoint is called ckpt_step_N.replaced until the new one has its place, and
-stands for it meanwhile: no moment is without it. Only whoever writes to the folder clears up, one process at a time.
+A checkpoint is written to a temporary directory and renamed, so it is complete or absent. When a step is saved again,
+its old checkpoint is renamed to ckpt_step_N.replaced first and counts as the checkpoint of that step until the new one
+is in place. Only the process that writes to the folder cleans up; there is one at a time.
 """
 
 from __future__ import annotations
@@ -19,147 +20,180 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.checkpoints.atomic_write import Facts, make_folder, sync_folder, write_file
+from engine.checkpoints.atomic_write import FileInfo, fsync_dir, make_dirs, write_file
 from engine.host.files import read_json
 from profiles.errors import UserError
 
 NAME = re.compile(r"ckpt_step_(0|[1-9][0-9]*)")
 REPLACED = re.compile(NAME.pattern + r"\.replaced")
-FORMAT = 1
+FORMAT = 2  # in trainer.json and manifest.json of every checkpoint; mla-tui 0.1 wrote 1
 _CHANGED = "{}: is not what was saved; take an earlier checkpoint"
 
 
 class CheckpointError(Exception):
-    """A checkpoint could not be written; what was there before is intact."""
+    """A checkpoint could not be written. Earlier checkpoints are unchanged."""
+
+
+class CheckpointFormatError(UserError):
+    """A checkpoint is in a format that this version does not read."""
 
 
 def save(
-    out: Path, step: int, state: dict[str, dict[str, Any]], trainer: dict[str, Any], tokenizer: Path | None
+    out: Path, step: int, state: dict[str, dict[str, Any]], metadata: dict[str, Any], tokenizer: Path | None
 ) -> tuple[Path, int]:
-    """Write the checkpoint of ``step`` below ``out`` and point ``latest`` at it; returns its path and bytes.
+    """Write the checkpoint of ``step`` to ``out`` and point ``latest`` at it; return its path and bytes.
 
-    Raises ``CheckpointError`` where the disk refuses; nothing half-written is listed then.
+    ``state``: tensors by file and name. ``metadata`` goes to trainer.json. Raises ``CheckpointError`` on a disk error;
+    an incomplete checkpoint is never listed.
     """
     from engine.checkpoints.tensor_file import write_tensors
 
     final = out / f"ckpt_step_{step}"
-    beside = out / f".{final.name}.{os.getpid()}"
+    temporary = out / f".{final.name}.{os.getpid()}"
+    metadata = {**metadata, "format": FORMAT, "step": step}
     try:
-        make_folder(out)
-        _clear_up(out)
-        beside.mkdir()
-        files = {f"{name}.safetensors": write_tensors(beside / f"{name}.safetensors", state[name]) for name in state}
-        files["trainer.json"] = _write_json(beside / "trainer.json", {"format": FORMAT, "step": step, **trainer})
+        make_dirs(out)
+        _clean_up(out)
+        temporary.mkdir()
+        files = {f"{name}.safetensors": write_tensors(temporary / f"{name}.safetensors", state[name]) for name in state}
+        files["trainer.json"] = _write_json(temporary / "trainer.json", metadata)
         if tokenizer is not None and tokenizer.is_file():
-            files["tokenizer.json"] = write_file(beside / "tokenizer.json", [tokenizer.read_bytes()])
-        _write_json(beside / "manifest.json", {"format": FORMAT, "files": files})
-        sync_folder(beside)
-        if final.exists():  # an earlier attempt came this far too
+            files["tokenizer.json"] = write_file(temporary / "tokenizer.json", [tokenizer.read_bytes()])
+        _write_json(temporary / "manifest.json", {"format": FORMAT, "files": files})
+        fsync_dir(temporary)
+        if final.exists():  # an earlier attempt saved this step too
             os.rename(final, _replaced(final))
-        os.rename(beside, final)
-        sync_folder(out)
-        _point(out, final.name)
-        sync_folder(out)
+        os.rename(temporary, final)
+        fsync_dir(out)
+        _set_latest(out, final.name)
+        fsync_dir(out)
     except OSError as error:
         raise CheckpointError(f"{final}: {error}") from None
     finally:
         with contextlib.suppress(OSError):  # the next save tries again
-            _clear_up(out)
+            _clean_up(out)
     return final, sum(file["bytes"] for file in files.values())
 
 
 def load(
     path: Path, parts: tuple[str, ...] = ("model", "optimizer")
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """The tensors of ``parts`` and the trainer's facts. Raises ``UserError`` for a damaged or foreign directory."""
+    """Verify the checkpoint ``path`` and return the tensors of ``parts`` and its metadata. Raises ``UserError``."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    trainer = facts(path)
+    content = metadata(path)
     verify(path)
     try:
-        return {part: load_file(path / f"{part}.safetensors") for part in parts}, trainer
+        return {part: load_file(path / f"{part}.safetensors") for part in parts}, content
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read: {error}; take an earlier checkpoint") from None
 
 
-def facts(path: Path) -> dict[str, Any]:
-    """``trainer.json``: step, cursor, batch, spec … Raises ``UserError``."""
-    if not path.is_dir():
-        raise UserError(f"{path}: no such checkpoint; give a ckpt_step_N directory or latest")
-    content = read_json(path / "trainer.json")
-    if content.get("format") != FORMAT:
-        raise UserError(
-            f"{path}: is not a checkpoint of this program (trainer.json is missing, damaged or of another format)"
-        )
-    return content
+def metadata(path: Path) -> dict[str, Any]:
+    """Return ``trainer.json``: step, spec, cursor, val_loss, versions … Raises ``UserError``."""
+    return _read(path)[0]
 
 
 def verify(path: Path) -> None:
-    """Hold every file against the manifest's size and checksum. Raises ``UserError``."""
-    for file, told in _of_right_size(path):
-        if _sha256(file) != told.get("sha256"):
+    """Compare every file's size and checksum with the manifest. Raises ``UserError``."""
+    for file, recorded in _files_of_recorded_size(path):
+        if _sha256(file) != recorded.get("sha256"):
             raise UserError(_CHANGED.format(file))
 
 
 def check_sizes(path: Path) -> None:
-    """Hold every file against the manifest's size alone: reads no tensors. Raises ``UserError``."""
-    for _ in _of_right_size(path):
+    """Compare every file's size with the manifest, without reading tensors. Raises ``UserError``."""
+    for _ in _files_of_recorded_size(path):
         pass
 
 
-def _of_right_size(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Each file of the manifest and what that says of it. Raises ``UserError`` at the first of another size."""
-    files = read_json(path / "manifest.json").get("files")
+def _files_of_recorded_size(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield each file and its entry in the manifest. Raises ``UserError`` at the first of another size."""
+    files = _read(path)[1].get("files")
     if not isinstance(files, dict):
         raise UserError(f"{path}: manifest.json is missing or damaged; take an earlier checkpoint")
-    for name, told in files.items():
+    for name, recorded in files.items():
         file = path / name
-        told = told if isinstance(told, dict) else {}
-        if not file.is_file() or file.stat().st_size != told.get("bytes"):
+        recorded = recorded if isinstance(recorded, dict) else {}
+        if not file.is_file() or file.stat().st_size != recorded.get("bytes"):
             raise UserError(_CHANGED.format(file))
-        yield file, told
+        yield file, recorded
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return trainer.json and manifest.json. Raises ``UserError`` where damaged or not in ``FORMAT``.
+
+    Both files have the format number, so that a flipped bit in one is not mistaken for another version.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such checkpoint; give a ckpt_step_N directory or latest")
+    trainer, manifest = read_json(path / "trainer.json"), read_json(path / "manifest.json")
+    if not trainer:
+        raise UserError(f"{path}: is not a checkpoint of mla-tui (trainer.json is missing or damaged)")
+    if not manifest:
+        raise UserError(f"{path}: manifest.json is missing or damaged; take an earlier checkpoint")
+    found = trainer.get("format")
+    if found != manifest.get("format"):
+        raise UserError(_CHANGED.format(path / ("manifest.json" if found == FORMAT else "trainer.json")))
+    if found != FORMAT:
+        raise CheckpointFormatError(f"{path}: written by {_other_version(found, trainer)}")
+    return trainer, manifest
+
+
+def _other_version(format: object, trainer: dict[str, Any]) -> str:
+    versions = trainer.get("versions")
+    version = versions.get("mla-tui") if isinstance(versions, dict) else None
+    if isinstance(format, int) and format > FORMAT:
+        return f"mla-tui {version} in format {format}, this version reads format {FORMAT}; update mla-tui"
+    version = version or "0.1"
+    return (
+        f"mla-tui {version}, whose checkpoints this version does not read;"
+        f" export it with {version} (mla-tui export) and use --init-from"
+    )
 
 
 def steps(out: Path) -> list[int]:
-    """The steps that have a checkpoint below ``out``, ascending."""
+    """Return the steps that have a checkpoint in ``out``, ascending."""
     found = (NAME.fullmatch(p.name) or REPLACED.fullmatch(p.name) for p in out.glob("ckpt_step_*") if p.is_dir())
     return sorted({int(m[1]) for m in found if m})
 
 
-def of_step(out: Path, step: int) -> Path:
-    """Where the checkpoint of ``step`` is: one of ``steps``."""
+def path_of_step(out: Path, step: int) -> Path:
+    """Return the path of the checkpoint of ``step``, one of ``steps(out)``."""
     path = out / f"ckpt_step_{step}"
     return path if path.is_dir() else _replaced(path)
 
 
 def latest(out: Path) -> Path | None:
-    """The checkpoint ``latest`` points at; where the pointer is damaged, the one with the highest step."""
+    """Return the checkpoint that ``latest`` points at, or the highest step where the pointer is damaged."""
     known = steps(out)
     try:
         pointed = NAME.fullmatch((out / "latest").read_text().strip())
     except (OSError, UnicodeDecodeError):
         pointed = None
     if pointed and int(pointed[1]) in known:
-        return of_step(out, int(pointed[1]))
-    return of_step(out, known[-1]) if known else None
+        return path_of_step(out, int(pointed[1]))
+    return path_of_step(out, known[-1]) if known else None
 
 
-def intact(out: Path, tell: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint below ``out`` that is what was saved; None where none was ever saved.
+def newest_intact(out: Path, report: Callable[[str], None]) -> Path | None:
+    """Return the newest checkpoint in ``out`` whose checksums match; None where there are none at all.
 
-    Damaged ones before it are said through ``tell`` and put aside, under a name that neither a run nor retention takes
-    for a checkpoint. Raises ``UserError`` where all are damaged: to begin at nothing is a person's decision.
+    Newer, damaged ones are reported and renamed to NAME.damaged, which is not listed and not deleted. Raises
+    ``UserError`` where all are damaged, because only a user may decide to start from scratch, or where the newest is in
+    another format.
     """
     newest = latest(out)
     if newest is None:
         return None
     damaged: dict[Path, str] = {}
-    others = (of_step(out, step) for step in reversed(steps(out)))
+    others = (path_of_step(out, step) for step in reversed(steps(out)))
     for path in (newest, *(other for other in others if other != newest)):
         try:
-            facts(path)
             verify(path)
+        except CheckpointFormatError:
+            raise  # it is not damaged: an earlier one would lose its steps
         except UserError as error:
             damaged[path] = str(error).partition(";")[0]
             continue
@@ -167,52 +201,55 @@ def intact(out: Path, tell: Callable[[str], None]) -> Path | None:
             aside = bad.with_name(f"{bad.name}.damaged")
             shutil.rmtree(aside, ignore_errors=True)
             bad.rename(aside)
-            tell(f"{why}; put aside as {aside.name}, the run goes on from {path.name}")
+            report(f"{why}; renamed to {aside.name}, the run resumes from {path.name}")
         return path
-    raise UserError(f"{'; '.join(damaged.values())}; no checkpoint of this run is intact, start anew with --name")
+    raise UserError(f"{'; '.join(damaged.values())}; no checkpoint of this run is intact, start a new run with --name")
 
 
 def find(text: str, out: Path) -> Path:
-    """What ``text`` means: a checkpoint, a folder of them, or ``latest`` below ``out``. Raises ``UserError``."""
+    """Return the checkpoint that ``text`` names: itself, the newest in that folder, or ``latest`` below ``out``.
+
+    Raises ``UserError`` where there is none, or it is damaged or in another format.
+    """
     if text != "latest":
         path = Path(text).expanduser().absolute()
-        if not NAME.fullmatch(path.name) and (inner := latest(path)) is not None:
-            return inner
-        facts(path)
-        return path
-    newest = [found for folder in (out, *out.glob("*/")) if (found := latest(folder)) is not None]
-    if not newest:
-        raise UserError(f"latest: there is no checkpoint below {out}")
-    return max(newest, key=lambda p: p.stat().st_mtime).absolute()
+        if not NAME.fullmatch(path.name):
+            path = latest(path) or path
+    else:
+        newest = [found for folder in (out, *out.glob("*/")) if (found := latest(folder)) is not None]
+        if not newest:
+            raise UserError(f"latest: there is no checkpoint below {out}")
+        path = max(newest, key=lambda p: p.stat().st_mtime).absolute()
+    metadata(path)
+    return path
 
 
-def retain(out: Path, keep: int, best: int | None) -> None:
+def apply_retention(out: Path, keep: int, best: int | None) -> None:
     """Delete all but the newest ``keep``, the best one and the one that ``latest`` points at.
 
-    What cannot be deleted stays until the next time.
+    What cannot be deleted is tried again the next time.
     """
     newest = latest(out)
     for step in steps(out)[:-keep]:
-        path = of_step(out, step)
+        path = path_of_step(out, step)
         if step != best and path != newest:
             with contextlib.suppress(OSError):
                 _delete(path)
 
 
 def check_delete(out: Path, step: int) -> None:
-    """Whether a person can do without this checkpoint. Raises ``UserError`` for those that ``retain`` always keeps: the
-    best one and the one that ``latest`` points at."""
-    path = of_step(out, step)
+    """Raise ``UserError`` for the checkpoints that retention always keeps: the best and the one at ``latest``."""
+    path = path_of_step(out, step)
     if path == latest(out):
-        raise UserError(f"{path}: is the newest, from which the run goes on; it stays")
+        raise UserError(f"{path}: is the newest, from which the run resumes; it is kept")
     if step == best_step(out):
-        raise UserError(f"{path}: has the lowest validation loss; it stays")
+        raise UserError(f"{path}: has the lowest validation loss; it is kept")
 
 
 def delete(out: Path, step: int) -> None:
-    """Delete the checkpoint of ``step``. Raises ``UserError`` where that is refused or the disk refuses it."""
+    """Delete the checkpoint of ``step``. Raises ``UserError`` where it must be kept, or on a disk error."""
     check_delete(out, step)
-    path = of_step(out, step)
+    path = path_of_step(out, step)
     try:
         _delete(path)
     except OSError as error:
@@ -220,7 +257,7 @@ def delete(out: Path, step: int) -> None:
 
 
 def best_step(out: Path) -> int | None:
-    """The step with the lowest validation loss, as the newest checkpoint below ``out`` knows it."""
+    """Return the step with the lowest validation loss, as recorded in the newest checkpoint of ``out``."""
     newest = latest(out)
     best = read_json(newest / "trainer.json").get("best") if newest else None
     return int(best[1]) if isinstance(best, list) and len(best) == 2 else None
@@ -230,8 +267,8 @@ def _replaced(path: Path) -> Path:
     return path.with_name(f"{path.name}.replaced")
 
 
-def _clear_up(out: Path) -> None:
-    """Finish or undo what a writer that died here had begun. Raises ``OSError``."""
+def _clean_up(out: Path) -> None:
+    """Finish or undo the save of a process that died. Raises ``OSError``."""
     for path in list(out.iterdir()):
         if path.name.startswith((".ckpt_step_", ".latest.")):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
@@ -241,20 +278,20 @@ def _clear_up(out: Path) -> None:
 
 
 def _delete(path: Path) -> None:
-    """Delete a checkpoint: what dies on the way leaves nothing that looks like one. Raises ``OSError``."""
+    """Delete a checkpoint. A process that dies in between leaves nothing that is listed. Raises ``OSError``."""
     hidden = path.with_name(f".{path.name}.gone")
     shutil.rmtree(hidden, ignore_errors=True)
     os.rename(path, hidden)
     shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _point(out: Path, name: str) -> None:
-    beside = out / f".latest.{os.getpid()}"
-    write_file(beside, [f"{name}\n".encode()])
-    os.rename(beside, out / "latest")
+def _set_latest(out: Path, name: str) -> None:
+    temporary = out / f".latest.{os.getpid()}"
+    write_file(temporary, [f"{name}\n".encode()])
+    os.rename(temporary, out / "latest")
 
 
-def _write_json(path: Path, content: Any) -> Facts:
+def _write_json(path: Path, content: Any) -> FileInfo:
     return write_file(path, [json.dumps(content).encode()])
 
 

@@ -1,7 +1,4 @@
-"""The checkpoints of a run as a person wants them listed: what each is, what the log knows of it, what may go.
-
-No torch: the app asks this.
-"""
+"""Lists a run's checkpoints with their size, losses, reason and damage, from the files and the log. Needs no torch."""
 
 from __future__ import annotations
 
@@ -16,13 +13,16 @@ from engine.events.run_dir import RunDir
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
-_AT_WORK = ("starting", "compiling", "running", "recovering")
+_ACTIVE_PHASES = ("starting", "compiling", "running", "recovering")
 
 
 @dataclass(frozen=True, slots=True)
 class SavedCheckpoint:
-    """One checkpoint. ``written`` in seconds since 1970; ``loss`` of its step, ``val_loss`` the last one known by then;
-    ``why`` it was written and ``damage`` are empty where there is nothing to say, ``damage`` by sizes alone."""
+    """One checkpoint.
+
+    ``written``: Unix time. ``loss``: of its step. ``val_loss``: the last one known when it was saved. ``why``: the
+    reason it was saved, if known. ``damage``: empty where file sizes match the manifest.
+    """
 
     step: int
     path: str
@@ -39,33 +39,34 @@ class SavedCheckpoint:
         return asdict(self)
 
 
-def folder_of(run: RunDir) -> Path:
-    """Where the run writes its checkpoints. Raises ``UserError`` for a run whose spec is damaged."""
+def checkpoint_dir(run: RunDir) -> Path:
+    """Return the directory of the run's checkpoints. Raises ``UserError`` if the run's spec is damaged."""
     return Path(run.spec().train.out) / run.name
 
 
 def inventory(run: RunDir) -> list[SavedCheckpoint]:
-    """The checkpoints of ``run``, the newest first; reads no tensors. Raises ``UserError``."""
-    out, spec = folder_of(run), run.spec()
+    """Return the checkpoints of ``run``, newest first, without reading tensors. Raises ``UserError``."""
+    out, spec = checkpoint_dir(run), run.spec()
     steps = checkpoint.steps(out)
-    told = _Told(spec)
+    logged = _LoggedSteps(spec)
     if steps:
-        told.read(
-            scan(run.log_path, *(f'"kind":"{kind}"'.encode() for kind in _Told.KINDS), *map(_needle, steps)), {*steps}
-        )
+        kinds = (f'"kind":"{kind}"'.encode() for kind in _LoggedSteps.KINDS)
+        logged.read(scan(run.log_path, *kinds, *map(_needle, steps)), {*steps})
     newest, best = checkpoint.latest(out), checkpoint.best_step(out)
-    return [_kept(out, step, told, newest, best) for step in reversed(steps)]
+    return [_saved_checkpoint(out, step, logged, newest, best) for step in reversed(steps)]
 
 
 def _needle(step: int) -> bytes:
     return f'"step":{step},'.encode()
 
 
-def _kept(out: Path, step: int, told: _Told, newest: Path | None, best: int | None) -> SavedCheckpoint:
-    path = checkpoint.of_step(out, step)
-    damage, facts = "", {}
+def _saved_checkpoint(
+    out: Path, step: int, logged: _LoggedSteps, newest: Path | None, best: int | None
+) -> SavedCheckpoint:
+    path = checkpoint.path_of_step(out, step)
+    damage, metadata = "", {}
     try:
-        facts = checkpoint.facts(path)
+        metadata = checkpoint.metadata(path)
         checkpoint.check_sizes(path)
     except UserError as error:
         damage = str(error).partition(";")[0].removeprefix(f"{path}/").removeprefix(f"{path}: ")
@@ -74,9 +75,9 @@ def _kept(out: Path, step: int, told: _Told, newest: Path | None, best: int | No
         path=str(path),
         bytes=_bytes(path),
         written=_written(path),
-        loss=told.loss.get(step),
-        val_loss=told.val_loss.get(step, facts.get("val_loss")),
-        why=told.why.get(step, ""),
+        loss=logged.loss.get(step),
+        val_loss=logged.val_loss.get(step, metadata.get("val_loss")),
+        why=logged.why.get(step, ""),
         damage=damage,
         newest=path == newest,
         best=step == best,
@@ -94,8 +95,8 @@ def _written(path: Path) -> float:
         return path.stat().st_mtime
 
 
-class _Told:
-    """What a log says of some steps; where attempts repeat a step, the last one stands."""
+class _LoggedSteps:
+    """What the log says about the saved steps. Where attempts repeat a step, the last one counts."""
 
     KINDS = ("checkpoint", "state", "edit", "oom")
 
@@ -105,20 +106,21 @@ class _Told:
         self.why: dict[int, str] = {}
         self._train = spec.train
         self._every = spec.train.save_every
-        self._stopping = self._short = False
+        self._stopping = self._out_of_memory = False
 
     def read(self, records: Iterable[tuple[int, Record]], steps: set[int]) -> None:
         for _, record in records:
             kind, step = record["kind"], record.get("step")
             if kind == "checkpoint" and record.get("ok") and step in steps:
                 self.why[step] = self._why(record)
-                self._short = False
+                self._out_of_memory = False
             elif kind == "state":
-                self._stopping = record["phase"] == "stopping" or (self._stopping and record["phase"] not in _AT_WORK)
+                phase = record["phase"]
+                self._stopping = phase == "stopping" or (self._stopping and phase not in _ACTIVE_PHASES)
             elif kind == "edit" and record.get("ok"):
                 self._every = record["changed"].get("save_every", [0, self._every])[1]
             elif kind == "oom":
-                self._short = True
+                self._out_of_memory = True
             elif kind == "step" and step in steps:
                 self.loss[step] = record.get("loss")
             elif kind == "val" and step in steps:
@@ -127,11 +129,11 @@ class _Told:
     def _why(self, record: Record) -> str:
         step = record["step"]
         if record.get("id"):
-            return "asked for"
+            return "requested"
         if self._stopping:
             return "stop"
         if step == self._train.steps:
             return "last step"
         if self._every and step % self._every == 0:
             return f"every {self._every}"
-        return "out of memory" if self._short else ""
+        return "out of memory" if self._out_of_memory else ""

@@ -1,8 +1,8 @@
-"""A safetensors file written tensor by tensor, its checksum taken on the way.
+"""Writes a safetensors file tensor by tensor and computes its checksum on the way.
 
-safetensors' own ``save_file`` writes host memory as it lies, but brings every tensor of a device to the host before it
-writes the first (0.8.0, ``_flatten_as_ptr``), and says nothing of what it wrote, so that all would be read again for a
-checksum. Here no more than ``COPY_CHUNK`` bytes exist twice, and the whole of a tensor that is not contiguous.
+safetensors' own ``save_file`` copies every tensor of a device to the host before it writes the first (0.8.0,
+``_flatten_as_ptr``), and a checksum would need to read the file back. Here at most ``COPY_CHUNK`` bytes are copied at a
+time, or one whole tensor if it is not contiguous.
 
 The format: the length of a JSON header as 8 bytes, little-endian; the header, name → dtype, shape, offsets; the bytes.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.checkpoints.atomic_write import Facts, write_file
+from engine.checkpoints.atomic_write import FileInfo, write_file
 from engine.memory.forecast import COPY_CHUNK
 
 ALIGNMENT = 8
@@ -35,20 +35,20 @@ _NAMES = {
 }
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Facts:
-    """Write ``tensors`` into the new file ``path`` and wait for the disk; its bytes and sha256. Raises ``OSError``."""
-    # Wide values first: each tensor then begins at a multiple of its own width, as readers want it.
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileInfo:
+    """Write ``tensors`` to the new file ``path`` and fsync it; return its size and sha256. Raises ``OSError``."""
+    # Wide values first, so that each tensor begins at a multiple of its own width, as readers expect.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    with _beside_the_training(tensors):
+    with _side_stream(tensors):
         return write_file(path, _content(ordered))
 
 
 def _content(tensors: list[tuple[str, Tensor]]) -> Iterator[bytes | memoryview]:
-    header, at = {}, 0
+    header, start = {}, 0
     for name, tensor in tensors:
-        end = at + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, end]}
-        at = end
+        end = start + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        start = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     yield len(text).to_bytes(8, "little") + text
@@ -59,13 +59,13 @@ def _content(tensors: list[tuple[str, Tensor]]) -> Iterator[bytes | memoryview]:
 
 
 @contextlib.contextmanager
-def _beside_the_training(tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Copy from a card on a stream of its own: behind what was asked of the card before now, such as the optimizer's
-    step, but not behind the forward and backward that are asked of it while the file is written."""
+def _side_stream(tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Copy from a card on a separate CUDA stream: after the work queued so far, such as the optimizer's step, but not
+    after the forward and backward that are queued while the file is written."""
     if not any(tensor.is_cuda for tensor in tensors.values()):
         yield
         return
-    own = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    own.wait_stream(torch.cuda.default_stream())
-    with torch.cuda.stream(own):
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.default_stream())
+    with torch.cuda.stream(stream):
         yield

@@ -12,7 +12,7 @@ from profiles.errors import UserError
 
 def check_delete(store: RunStore, out: Path, step: int) -> None:
     """Raise ``UserError`` where a run still needs the checkpoint of ``step`` below ``out``."""
-    path = checkpoint.of_step(out, step)
+    path = checkpoint.path_of_step(out, step)
     for run in (RunDir(store.runs / id) for id in store.ids()):
         # Until its own first checkpoint, that run restarts from this one.
         if run.start().get("resume") == str(path) and not run.ended():

@@ -159,5 +159,5 @@ def _write(
         _, size = checkpoint.save(out, step, state, facts, tokenizer)
     except checkpoint.CheckpointError as error:
         return 0, str(error)
-    checkpoint.retain(out, *keep)
+    checkpoint.apply_retention(out, *keep)
     return size, ""

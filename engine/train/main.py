@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.checkpoints import checkpoint
-from engine.checkpoints.atomic_write import make_folder
+from engine.checkpoints.atomic_write import make_dirs
 from engine.events.commands import Command
 from engine.events.exit_codes import EXIT_RETRY
 from engine.events.log import Record
@@ -62,7 +62,7 @@ def run_trainer(run: RunDir, attempt: int) -> int:
         spec, start = run.spec(), run.start()
         out = Path(spec.train.out) / run.name
         # A restart resumes from the run's own newest checkpoint; the first attempt from what the user gave.
-        own = checkpoint.intact(out, report_damage) if attempt > 1 else None
+        own = checkpoint.newest_intact(out, report_damage) if attempt > 1 else None
         resume = own or (Path(start["resume"]) if start.get("resume") else None)
         init_from = Path(start["init_from"]) if start.get("init_from") else None
         return Attempt(spec, out, resume, init_from, supervised=True)
@@ -164,7 +164,7 @@ def joined() -> Iterator[Ranks]:
 def _only_writer(out: Path) -> Iterator[None]:
     """Lock the folder of a run's checkpoints. Raises ``UserError`` where another run has locked it."""
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    make_folder(out)
+    make_dirs(out)
     lock = Lock(out / ".lock")
     if not lock.acquire(timeout=0.5):
         raise UserError(f"{out}: another run writes its checkpoints there; choose another --name or stop that run")

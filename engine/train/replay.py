@@ -52,7 +52,7 @@ def _beginning(run: RunDir) -> tuple[RunSpec, int, Cursor]:
     spec, resume = run.spec(), run.start().get("resume")
     if not resume:
         return spec, 0, Cursor(spec.train.seed, spec.batch.context)
-    facts = checkpoint.facts(Path(resume))
+    facts = checkpoint.metadata(Path(resume))
     return spec, int(facts["step"]), Cursor.from_dict(facts["cursor"]).at_context(spec.batch.context)
 
 

@@ -58,7 +58,7 @@ def test_a_long_stage_begins_where_the_short_one_ended(short: Workspace) -> None
     started = short.run("launch", "-p", "nano", "--name", "long", "--init-from", folder, *LONG)
     run = short.find(started.stdout.strip())
     run.wait_end()
-    ended = checkpoint.facts(short.out / "short" / "ckpt_step_120")["val_loss"]
+    ended = checkpoint.metadata(short.out / "short" / "ckpt_step_120")["val_loss"]
     vals = [val["loss"] for val in run.kind("val")]
     fresh = short.launch(*SHORT, "-s", "steps=1", name="fresh")
     fresh.wait_end()

@@ -55,7 +55,7 @@ def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path
     out = Path(given.train.out if given else "models")
     path = checkpoint.find(args.resume, (out / args.name if args.name else out).absolute())
     if given is None:
-        saved = RunSpec.from_dict(checkpoint.facts(path)["spec"], f"{path}/trainer.json")
+        saved = RunSpec.from_dict(checkpoint.metadata(path)["spec"], f"{path}/trainer.json")
         given = _with_backend(with_overrides(saved, args.overrides), args.backend)
     return given, path, None
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.checkpoints import checkpoint
-from engine.checkpoints.atomic_write import check_new_folder
+from engine.checkpoints.atomic_write import check_new_dir
 from engine.train.models.pretrained import INDEX
 from model.hf import to_hf_config
 from profiles.errors import UserError
@@ -47,7 +47,7 @@ def export(source: Path, out: Path, dtype: str | None = None) -> Exported:
 
     try:
         out = Path(os.path.realpath(out.expanduser()))
-        check_new_folder(out)
+        check_new_dir(out)
         state, facts = checkpoint.load(source, ("model",))
         spec = RunSpec.from_dict(facts["spec"], f"{source}/trainer.json")
         tensors = state["model"]

@@ -41,7 +41,7 @@ def is_hugging_face(path: Path) -> bool:
 def config_of(path: Path) -> ModelConfig:
     """The shape of the model in ``path``. Raises ``UserError``."""
     if not is_hugging_face(path):
-        return RunSpec.from_dict(checkpoint.facts(path)["spec"], f"{path}/trainer.json").model.config
+        return RunSpec.from_dict(checkpoint.metadata(path)["spec"], f"{path}/trainer.json").model.config
     raw = read_json(path / "config.json")
     if not raw:
         raise UserError(f"{path}/config.json: is damaged; take another copy")

@@ -134,7 +134,7 @@ def test_a_write_that_fails_is_told_and_the_run_goes_on(
     assert [r["loss"] for r in told.of("step")] == [r["loss"] for r in plain.of("step")]
     assert content(tmp_path / "out")[12] == content(tmp_path / "plain")[12]
     # The best that retention keeps is one that exists: not the step whose save failed.
-    assert checkpoint.facts(tmp_path / "out" / "ckpt_step_12")["best"][1] in checkpoint.steps(tmp_path / "out")
+    assert checkpoint.metadata(tmp_path / "out" / "ckpt_step_12")["best"][1] in checkpoint.steps(tmp_path / "out")
 
 
 def test_what_was_begun_is_written_and_told_whatever_ends_the_run(nano: Nano, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_what_was_begun_is_written_and_told_whatever_ends_the_run(nano: Nano, tm
     with pytest.raises(RuntimeError, match="fell off"):
         trained(nano(), tmp_path / "out", told, dies)
     assert [(c["step"], c["ok"]) for c in told.of("checkpoint")] == [(4, True)]
-    assert checkpoint.intact(tmp_path / "out", pytest.fail) == tmp_path / "out" / "ckpt_step_4"
+    assert checkpoint.newest_intact(tmp_path / "out", pytest.fail) == tmp_path / "out" / "ckpt_step_4"
 
 
 def test_an_asked_for_checkpoint_is_acknowledged_when_it_is_there(nano: Nano, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ class Run:
 
         trainer.saver.start_save, trainer.saver.wait = begun, settled  # type: ignore[method-assign]
         try:
-            phase = trainer.run(checkpoint.intact(self.out, _damaged) if self.out.exists() else None, None)
+            phase = trainer.run(checkpoint.newest_intact(self.out, _damaged) if self.out.exists() else None, None)
         except (Killed, RestartRequested):
             return False
         except UserError as error:  # with one sequence at once there is no smaller: somebody resumes it

@@ -78,7 +78,7 @@ async def test_each_line_says_what_log_and_files_know(run: RunDir, store: RunSto
         await listed(app, pilot)
         _, third, second, first = lines_of(app)[:4]
         assert "3.500" in third and "last step" in third and "newest" in third and "complete" in third
-        assert "4.500" in second and "4.750" in second and "asked for" in second and "best" in second
+        assert "4.500" in second and "4.750" in second and "requested" in second and "best" in second
         assert "every 1" in first and "damaged" in first
         await pilot.press("end", "t")
         await until(pilot, lambda: "not what was saved" in said(app, "#message"))
@@ -231,7 +231,7 @@ def test_the_command_lists_the_same(run: RunDir, capsys: pytest.CaptureFixture[s
     told = json.loads(capsys.readouterr().out)
     assert [(one["step"], one["newest"], one["best"], one["why"]) for one in told] == [
         (3, True, False, "last step"),
-        (2, False, True, "asked for"),
+        (2, False, True, "requested"),
         (1, False, False, "every 1"),
     ]
     weights = folder(run) / "ckpt_step_1" / "model.safetensors"

@@ -118,9 +118,9 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
 
     def _look(self) -> object:
         from engine.checkpoints.checkpoint import latest, steps
-        from engine.checkpoints.inventory import folder_of
+        from engine.checkpoints.inventory import checkpoint_dir
 
-        out = folder_of(self._run)
+        out = checkpoint_dir(self._run)
         return steps(out), latest(out), self._run.ended()
 
     def _take_stock(self) -> Listed:
@@ -348,7 +348,7 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
 
 def _objection(topic: str, text: str, number: int | None) -> str:
     """What is wrong with an answer, as far as that is known without a child process; else nothing."""
-    from engine.checkpoints.atomic_write import check_new_folder
+    from engine.checkpoints.atomic_write import check_new_dir
 
     if topic == "text" and not number:
         return "tokens: write a number from 1 up"
@@ -356,17 +356,17 @@ def _objection(topic: str, text: str, number: int | None) -> str:
         if not text or text.startswith("-"):
             return "export to: name a new folder"
         try:
-            check_new_folder(Path(text).expanduser())
+            check_new_dir(Path(text).expanduser())
         except (UserError, OSError) as error:
             return str(error)
     return ""
 
 
 def _spec_of(one: SavedCheckpoint) -> RunSpec:
-    from engine.checkpoints.checkpoint import facts
+    from engine.checkpoints.checkpoint import metadata
     from profiles.spec import RunSpec
 
-    return RunSpec.from_dict(facts(Path(one.path))["spec"], f"{one.path}/trainer.json")
+    return RunSpec.from_dict(metadata(Path(one.path))["spec"], f"{one.path}/trainer.json")
 
 
 def _going_on(one: SavedCheckpoint, steps: int | None) -> RunSpec:
