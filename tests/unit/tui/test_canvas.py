@@ -5,7 +5,7 @@ from textual.app import App, ComposeResult
 from textual.geometry import Region
 
 from tui.app.themes import THEMES
-from tui.app.widgets.canvas import changed, fit
+from tui.app.widgets.canvas import changed_cells, fit_row
 from tui.app.widgets.chart import Chart, Line
 from tui.text.ellipsis import clip
 
@@ -14,20 +14,20 @@ rows = st.lists(st.tuples(text, st.sampled_from(["", "x", "y"])), max_size=5)
 
 
 @given(rows, st.integers(0, 30))
-def test_a_row_fits_its_width_and_holds_no_control_characters(row: list[tuple[str, str]], width: int) -> None:
-    fitted = fit(row, width)
+def test_a_row_fits_its_width_and_has_no_control_characters(row: list[tuple[str, str]], width: int) -> None:
+    fitted = fit_row(row, width)
     assert sum(cell_len(part) for part, _ in fitted) == width
     assert all(part.isprintable() for part, _ in fitted)
 
 
 @given(rows, rows)
-def test_changed_runs_cover_every_difference_and_nothing_else_when_equal(
+def test_changed_cells_cover_every_difference_and_are_empty_when_equal(
     a: list[tuple[str, str]], b: list[tuple[str, str]]
 ) -> None:
-    old, new = fit(a, 40), fit(b, 40)
-    assert changed(new, new) == []
-    runs = changed(old, new)
-    covered = {x for start, length in runs for x in range(start, start + length)}
+    old, new = fit_row(a, 40), fit_row(b, 40)
+    assert changed_cells(new, new) == []
+    stretches = changed_cells(old, new)
+    covered = {x for start, length in stretches for x in range(start, start + length)}
     if all(part.isascii() for part, _ in old + new):
         before = [(c, s) for part, s in old for c in part]
         after = [(c, s) for part, s in new for c in part]
@@ -35,12 +35,12 @@ def test_changed_runs_cover_every_difference_and_nothing_else_when_equal(
     assert covered <= set(range(40))
 
 
-def test_clip_says_that_something_is_missing() -> None:
+def test_clip_ends_in_an_ellipsis() -> None:
     assert clip("abcdef", 4) == "abc…"
     assert clip("abc", 4) == "abc"
 
 
-class _One(App[None]):
+class _ChartApp(App[None]):
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return dict(THEMES[0].variables)
 
@@ -49,7 +49,7 @@ class _One(App[None]):
 
 
 async def test_a_new_point_refreshes_a_few_cells(monkeypatch: object) -> None:
-    app = _One(css_path=["../../../tui/app/styles/app.tcss", "../../../tui/app/styles/monitor.tcss"])
+    app = _ChartApp(css_path=["../../../tui/app/styles/app.tcss", "../../../tui/app/styles/monitor.tcss"])
     async with app.run_test(size=(80, 24)) as pilot:
         chart = app.query_one(Chart)
         points = [(float(x), 5.0, 5.0, 5.0) for x in range(1, 52)]

@@ -68,7 +68,7 @@ async def listed(app: MlaApp, pilot: Pilot[Any], size: int = 3) -> CheckpointLis
 
 def _kept(app: MlaApp) -> list[Any]:
     found = app.screen.query(CheckpointList)
-    return found.first().kept if found else []
+    return found.first().checkpoints if found else []
 
 
 async def test_each_line_says_what_log_and_files_know(run: RunDir, store: RunStore) -> None:

@@ -190,7 +190,7 @@ async def test_runs_are_marked_and_laid_over_each_other(store: RunStore, make_ru
         await until(pilot, lambda: "loss by step" in chart(app))
         assert "2 runs" in on_screen(app, "Heading")
         lines = legend(app)
-        assert lines[0].startswith(" A━━ three") and "first" in lines[0] and "finished" in lines[0]
+        assert lines[0].startswith(" A━━ three") and "baseline" in lines[0] and "finished" in lines[0]
         assert lines[1].startswith(" B━━ two") and "+0.000" in lines[1]
         await until(pilot, lambda: "A" in chart(app).splitlines()[-3] or "B" in chart(app))
         assert app.screen.query_one("KeyBar").region.bottom == size[1]
@@ -247,7 +247,7 @@ async def test_hide_measure_against_another_and_open(store: RunStore, make_run: 
         await until(pilot, lambda: "B" not in chart(app).partition("\n")[2])
         assert legend(app)[1].startswith(" B┄┄")
         await pilot.press("space", "f")
-        await until(pilot, lambda: "first" in legend(app)[1] and "first" not in legend(app)[0])
+        await until(pilot, lambda: "baseline" in legend(app)[1] and "baseline" not in legend(app)[0])
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
         assert "one" in on_screen(app, "Heading")

@@ -60,7 +60,7 @@ async def test_home_keeps_its_columns_whatever_the_names(store: RunStore, make_r
         for line in lines[1:3]:  # without wide characters, whose cells are not their number
             assert line[at - 9 : at + 4].strip()
         assert all(word in head for word in ("phase", "step", "loss", "tok/s"))
-        assert ("why" in head) == (size[0] == 300)
+        assert ("reason" in head) == (size[0] == 300)
 
 
 async def test_the_mouse_marks_chooses_and_opens(store: RunStore, make_run: Any) -> None:

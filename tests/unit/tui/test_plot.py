@@ -1,4 +1,4 @@
-"""What stands around a plot: the labels of x."""
+"""The x labels of a plot."""
 
 import re
 
@@ -15,28 +15,30 @@ def plain(x: float) -> str:
 
 
 @given(st.integers(0, 10**9), st.integers(8, 10**9), st.integers(24, 290))
-def test_labels_of_x_are_round_and_stand_below_their_place(begin: int, width: int, across: int) -> None:
-    end = begin + width
-    row = plot.x_labels(begin, end, across, plot.ROUND, 0.0, plain)
-    assert len(row) == across
+def test_x_labels_are_round_and_below_their_value(begin: int, length: int, width: int) -> None:
+    end = begin + length
+    row = plot.x_labels(begin, end, width, plot.ROUND_NUMBERS, 0.0, plain)
+    assert len(row) == width
     found = [(match.start(), match.end(), int(match[0])) for match in re.finditer(r"\d+", row)]
     assert found
     for first, last, value in found:
         assert begin <= value <= end
-        place = (value - begin) / width * across
+        place = (value - begin) / length * width
         assert first - 1 <= place <= last + 1
-    assert any(all(value % step == 0 for *_, value in found) for step in plot.ROUND if step * across / width >= 10)
+    assert any(
+        all(value % step == 0 for *_, value in found) for step in plot.ROUND_NUMBERS if step * width / length >= 10
+    )
 
 
 @pytest.mark.parametrize(
-    ("end", "across", "row"),
+    ("end", "width", "row"),
     [(125, 32, "0           50           100"), (200, 32, "0              100           200")],
 )
-def test_the_end_of_an_axis_that_is_not_round_has_no_label(end: int, across: int, row: str) -> None:
-    assert plot.x_labels(0, end, across, plot.ROUND, 0.0, plain).rstrip() == row
+def test_the_end_of_an_axis_has_a_label_only_if_it_is_round(end: int, width: int, row: str) -> None:
+    assert plot.x_labels(0, end, width, plot.ROUND_NUMBERS, 0.0, plain).rstrip() == row
 
 
-def test_hours_are_round_where_the_day_is() -> None:
+def test_clock_labels_are_round_in_local_time() -> None:
     begin = 1_795_600_123.0
     row = plot.x_labels(
         begin, begin + 7200, 66, plot.ROUND_TIMES, fmt.start_of_day(begin), lambda t: fmt.axis_time(t, 7200)
@@ -45,5 +47,5 @@ def test_hours_are_round_where_the_day_is() -> None:
     assert len(found) >= 3 and all(label.endswith((":00", ":30", ":15", ":45", ":20", ":40")) for label in found)
 
 
-def test_no_room_no_labels() -> None:
-    assert plot.x_labels(0, 1e30, 5, plot.ROUND, 0.0, plain) == " " * 5
+def test_labels_that_do_not_fit_are_left_out() -> None:
+    assert plot.x_labels(0, 1e30, 5, plot.ROUND_NUMBERS, 0.0, plain) == " " * 5

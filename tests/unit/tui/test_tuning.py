@@ -79,7 +79,7 @@ async def test_a_way_that_is_chosen_fills_the_form(store: RunStore, make_run: An
         assert isinstance(app.screen, TuningScreen)  # it cannot be applied to a living run
         assert app.screen.query_one("#micro", Input).value == "8"
         await pilot.press("2")  # a digit is meant for the micro-batch
-        await until(pilot, lambda: "as it is" in chosen(app.screen.query_one(LeverList)))
+        await until(pilot, lambda: "unchanged" in chosen(app.screen.query_one(LeverList)))
         await until(pilot, lambda: "needs a new start" not in said(app, "#verdict"))
     assert not run.commands_path.exists()
 

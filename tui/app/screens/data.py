@@ -166,7 +166,7 @@ class DataScreen(AppScreen[None], actions=DATA):
         self._look()
 
     def action_token_ids(self) -> None:
-        self.query_one(TokenView).toggle_numbers()
+        self.query_one(TokenView).toggle_ids()
 
     def action_back(self) -> None:
         if self.query_one(Prompt).display:

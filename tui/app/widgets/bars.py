@@ -1,4 +1,4 @@
-"""The one-line widgets: a heading at the top of a screen, the key bar at its foot."""
+"""One-line widgets: the heading at the top of a screen, notices, and the key bar at the bottom."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tui.text.ellipsis import clip
 
 
 class Heading(Canvas):
-    """What this screen is, and a note at the right edge."""
+    """The title of a screen, with a note at the right edge."""
 
     app = getters.app(BaseApp)
     COMPONENT_CLASSES: ClassVar[set[str]] = {"heading--title", "heading--note", "heading--warn"}
@@ -40,7 +40,7 @@ class Heading(Canvas):
 
 
 class Notice(Canvas):
-    """One line that asks for attention; not there while it has nothing to say."""
+    """One line that needs attention; hidden while it is empty."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"notice--text"}
 
@@ -59,7 +59,7 @@ class Notice(Canvas):
 
 
 class KeyBar(Canvas):
-    """The keys of a screen from the action registry, as many as fit; help is always among them."""
+    """The keys of a screen from the action registry, as many as fit; Help, Back and Quit always do."""
 
     app = getters.app(BaseApp)
     COMPONENT_CLASSES: ClassVar[set[str]] = {"keybar--key", "keybar--title"}
@@ -78,10 +78,10 @@ class KeyBar(Canvas):
         screen = self.screen
         assert isinstance(screen, AppScreen)
         actions = [action for action in self.app.offered(screen.actions) if self._active or not action.changes]
-        room = width - sum(_length(action) for action in actions if action.bar >= PINNED)
+        left = width - sum(_length(action) for action in actions if action.bar >= PINNED)
         row: Row = []
         for action in bar(actions):
-            if action.bar < PINNED and (room := room - _length(action)) < 0:
+            if action.bar < PINNED and (left := left - _length(action)) < 0:
                 continue
             row += [(f" {key_name(action.keys[0])} ", "keybar--key"), (f"{action.title} ", "keybar--title")]
         return [row]

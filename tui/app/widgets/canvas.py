@@ -1,7 +1,7 @@
-"""A widget that draws itself as rows of styled text and sends only the cells that changed.
+"""Base class of widgets that draw rows of styled text and refresh only the cells that changed.
 
-Over ssh every byte counts: a chart that repaints whole costs kilobytes a tick, one that repaints its changed cells a
-few dozen bytes. So a canvas keeps what it drew, draws anew on ``redraw``, and refreshes the difference.
+Over ssh every byte counts: a full repaint of a chart costs kilobytes per tick, a repaint of its changed cells a few
+dozen bytes. So a canvas keeps its rows, draws new ones on ``redraw``, and refreshes the difference.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 Span = tuple[str, str]
-"""Text and the component classes (of the widget's stylesheet, separated by spaces) that style it."""
+"""Text and its style: component classes of the widget, separated by spaces."""
 Row = list[Span]
 
-# Moving the cursor and setting colours costs about as much as writing this many unchanged cells.
-_JOIN = 12
+# Moving the cursor and setting colours costs about as many bytes as writing this many unchanged cells.
+_MERGE_DISTANCE = 12
 
 
-def fit(spans: Sequence[Span], width: int, fill: str = "") -> Row:
-    """``spans`` cut or padded (in style ``fill``) to exactly ``width`` cells; control characters become spaces."""
+def fit_row(spans: Sequence[Span], width: int, fill: str = "") -> Row:
+    """Clip or pad (in style ``fill``) to exactly ``width`` cells; control characters become spaces."""
     row: Row = []
     left = width
     for text, style in spans:
@@ -46,7 +46,7 @@ def fit(spans: Sequence[Span], width: int, fill: str = "") -> Row:
 
 
 def _cells(row: Row) -> list[tuple[str, str]]:
-    """One entry a terminal cell; the second half of a wide character is an empty text."""
+    """Return one entry per terminal cell; the second half of a wide character is an empty string."""
     cells: list[tuple[str, str]] = []
     for text, style in row:
         if text.isascii():
@@ -58,38 +58,38 @@ def _cells(row: Row) -> list[tuple[str, str]]:
     return cells
 
 
-def changed(old: Row, new: Row) -> list[tuple[int, int]]:
-    """The (start, length) runs of cells that differ, near ones joined."""
+def changed_cells(old: Row, new: Row) -> list[tuple[int, int]]:
+    """Return the (start, length) of stretches of cells that differ; stretches close to each other are merged."""
     if old == new:
         return []
     before, after = _cells(old), _cells(new)
     if len(before) != len(after):
         return [(0, len(after))]
-    runs: list[tuple[int, int]] = []
+    stretches: list[tuple[int, int]] = []
     for x, (a, b) in enumerate(zip(before, after, strict=True)):
         if a == b:
             continue
-        if runs and x - sum(runs[-1]) <= _JOIN:
-            runs[-1] = (runs[-1][0], x + 1 - runs[-1][0])
+        if stretches and x - sum(stretches[-1]) <= _MERGE_DISTANCE:
+            stretches[-1] = (stretches[-1][0], x + 1 - stretches[-1][0])
         else:
-            runs.append((x, 1))
-    return runs
+            stretches.append((x, 1))
+    return stretches
 
 
 class Canvas(Widget):
-    """Subclasses implement ``draw``; whoever changes what it shows calls ``redraw``."""
+    """Subclasses implement ``draw``; call ``redraw`` after a change."""
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._rows: list[Row] = []
-        self._styles_seen: dict[str, Style] = {}
+        self._style_cache: dict[str, Style] = {}
 
     def draw(self, width: int, height: int) -> list[Row]:
-        """Up to ``height`` rows; each is cut and padded to ``width``."""
+        """Return up to ``height`` rows; the caller fits each to ``width``."""
         raise NotImplementedError
 
     def redraw(self) -> None:
-        """Draw anew and refresh the cells that differ from what is on screen."""
+        """Draw again and refresh the cells that differ from the screen."""
         width, height = self.content_size
         if not self.is_attached or width <= 0 or height <= 0:
             return
@@ -100,14 +100,14 @@ class Canvas(Widget):
         regions = [
             Region(x, y, length, 1)
             for y, (before, after) in enumerate(zip(old, self._rows, strict=True))
-            for x, length in changed(before, after)
+            for x, length in changed_cells(before, after)
         ]
         if regions:
             self.refresh(*regions)
 
     def _draw(self, width: int, height: int) -> list[Row]:
-        rows = [fit(row, width) for row in self.draw(width, height)[:height]]
-        return rows + [fit([], width) for _ in range(height - len(rows))]
+        rows = [fit_row(row, width) for row in self.draw(width, height)[:height]]
+        return rows + [fit_row([], width) for _ in range(height - len(rows))]
 
     def render_line(self, y: int) -> Strip:
         width, height = self.content_size
@@ -118,14 +118,14 @@ class Canvas(Widget):
         return Strip([Segment(text, self._style(names)) for text, names in self._rows[y]], width)
 
     def _style(self, names: str) -> Style:
-        style = self._styles_seen.get(names)
+        style = self._style_cache.get(names)
         if style is None:
             parts = [self.get_component_rich_style(name, partial=True) for name in names.split()]
-            style = self._styles_seen[names] = Style.combine([self.rich_style, *parts])
+            style = self._style_cache[names] = Style.combine([self.rich_style, *parts])
         return style
 
     def notify_style_update(self) -> None:
-        self._styles_seen.clear()
+        self._style_cache.clear()
         super().notify_style_update()
 
     def on_resize(self, event: events.Resize) -> None:

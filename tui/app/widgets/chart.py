@@ -1,6 +1,6 @@
-"""A braille line chart: a title with live numbers, round axes that move in steps, gaps where nothing was measured.
+"""Draws a braille line chart: a title with current values, round axes that change in steps, gaps in the data.
 
-Where more than one value falls into a column of dots the line is their mean, within a band from lowest to highest.
+If several values fall into one column of dots, the line is their mean, inside a band from lowest to highest.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from tui.text.ellipsis import clip
 __all__ = ["Chart", "Line", "Mark"]
 
 _LABEL = 6  # cells left of the plot
-_TIME_UNITS = (86400.0, 3600.0, 60.0)  # seconds in which a time axis ends round
-_NOTE_ROWS = 9  # rows of plot from which on a note below the title is worth one of them
+_TIME_UNITS = (86400.0, 3600.0, 60.0)  # seconds; a time axis ends at a round number of one of these
+_NOTE_MIN_ROWS = 9  # plots with fewer rows show no note below the title
 
 
 class Chart(Canvas, can_focus=True):
     """Draws ``lines`` over one x axis.
 
-    ``time_axis``: x is unix seconds, labelled as the time since the first point, in a window as the hour; otherwise x
-    is a step number.
-    ``y_text`` labels a value. ``y_unit`` gives the unit in which the ticks of an axis up to a value are round.
+    With ``time_axis``, x is unix seconds, labelled as the time since the first point or, with an ``x_range``, as clock
+    time; otherwise x is a step number. ``y_text`` returns the label of a value. ``y_unit`` returns the unit in which
+    the ticks of an axis up to a value are round.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -43,21 +43,21 @@ class Chart(Canvas, can_focus=True):
     }
 
     class ZoomRequested(Message):
-        """The wheel was turned over the plot: ``factor`` < 1 asks for a closer look at ``x``."""
+        """The mouse wheel was turned at ``x``; ``factor`` < 1 zooms in."""
 
         def __init__(self, chart: Chart, x: float, factor: float) -> None:
             super().__init__()
             self.chart, self.x, self.factor = chart, x, factor
 
     class PanRequested(Message):
-        """The plot was drawn to one side, by a fraction of its width."""
+        """The plot was dragged by a fraction of its width; positive towards larger x."""
 
         def __init__(self, chart: Chart, fraction: float) -> None:
             super().__init__()
             self.chart, self.fraction = chart, fraction
 
     class Clicked(Message):
-        """A person clicked at ``x``."""
+        """The plot was clicked at ``x``."""
 
         def __init__(self, chart: Chart, x: float) -> None:
             super().__init__()
@@ -79,7 +79,7 @@ class Chart(Canvas, can_focus=True):
         self.time_axis = time_axis
         self.log_axis = False
         self.smoothing = 0.0
-        self.x_range: tuple[float, float] | None = None  # what of x is seen; None: all there is
+        self.x_range: tuple[float, float] | None = None  # the visible x; None: everything
         self.cursor: float | None = None
         self._marks: Sequence[Mark] = ()
         self._notes: Sequence[str] = ()
@@ -90,9 +90,9 @@ class Chart(Canvas, can_focus=True):
         self._y_unit = y_unit
         self._from_zero = from_zero
         self._y: Axis | None = None
-        self._y_kind: object = None
+        self._y_settings: object = None
         self._x: tuple[float, float] = (0.0, 0.0)
-        self._held: tuple[int, bool] | None = None  # where the mouse went down, and whether it has moved since
+        self._drag: tuple[int, bool] | None = None  # cell of the pressed mouse, and whether it has moved
 
     def show(
         self,
@@ -105,11 +105,10 @@ class Chart(Canvas, can_focus=True):
         notes: Sequence[str] = (),
         limit: float | None = None,
     ) -> None:
-        """Replace what is drawn. Of ``titles``, longest first, the first that fits is shown; of ``notes``, which stand
-        below it where there is room, too.
+        """Replace what is drawn. Of ``titles`` and of ``notes``, longest first, the first that fits is shown.
 
-        ``y_top`` is a capacity the y axis reaches up to, ``limit`` a value that is drawn as a dashed line; ``x_end`` is
-        where x can get at most.
+        ``y_top`` is a capacity that the y axis includes, ``limit`` a value drawn as a dashed line, ``x_end`` the
+        largest possible x.
         """
         self.titles, self.lines, self._y_top, self._x_end = titles, lines, y_top, x_end
         self._marks, self._notes, self._limit = marks, notes, limit
@@ -117,71 +116,71 @@ class Chart(Canvas, can_focus=True):
 
     @property
     def dot_columns(self) -> int:
-        """Columns of dots across the plot."""
+        """The width of the plot in columns of dots."""
         return max(2 * (self.size.width - _LABEL - 1), 1)
 
     @property
     def visible_range(self) -> tuple[float, float]:
-        """From where to where x is on screen; both 0 before anything was drawn."""
+        """The first and last x on screen; both 0 before anything was drawn."""
         return self._x
 
     def draw(self, width: int, height: int) -> list[Row]:
         number = self.id.rpartition("-")[2] if self.id else ""
         style = "chart--title-focus" if self.has_focus else "chart--title"
-        title = _fitting(self.titles, width - len(number) - 2) or self.titles[-1]
+        title = _first_fitting(self.titles, width - len(number) - 2) or self.titles[-1]
         rows: list[Row] = [[(clip(f" {number} {title}".ljust(width), width), style)]]
-        across, down = width - _LABEL - 1, height - 2
-        if down >= _NOTE_ROWS and (note := _fitting(self._notes, width - 2)):
+        plot_width, plot_height = width - _LABEL - 1, height - 2
+        if plot_height >= _NOTE_MIN_ROWS and (note := _first_fitting(self._notes, width - 2)):
             rows.append([(f"  {note}", "chart--note")])
-            down -= 1
-        if self._marks and down > 3:
-            down -= 1
-        if across < 2 or down < 1:
+            plot_height -= 1
+        if self._marks and plot_height > 3:
+            plot_height -= 1
+        if plot_width < 2 or plot_height < 1:
             return rows
-        if not self._settle_x():
-            return self._nothing(rows, width, down)
-        raw = [self._columns(line, line.points, across) for line in self.lines]
+        if not self._choose_x():
+            return self._empty(rows, width, plot_height)
+        raw = [self._columns(line, line.points, plot_width) for line in self.lines]
         drawn = [
-            self._columns(line, raster.smooth(line.points, self.smoothing), across)
+            self._columns(line, raster.smooth(line.points, self.smoothing), plot_width)
             if self.smoothing and not line.mark
             else cols
             for line, cols in zip(self.lines, raw, strict=True)
         ]
-        found = raster.value_range(column for cols in raw for column in cols)
-        if found is None:
-            return self._nothing(rows, width, down)
-        axis = self._settle_y(raw, *found, down)
-        rows += self._plot(raw, drawn, axis, across, down)
+        values = raster.value_range(column for cols in raw for column in cols)
+        if values is None:
+            return self._empty(rows, width, plot_height)
+        axis = self._choose_y(raw, *values, plot_height)
+        rows += self._plot(raw, drawn, axis, plot_width, plot_height)
         if self._marks and height - 2 > 3:
-            rows.append([(" " * _LABEL + "┊", "chart--axis"), *plot.marks(self._marks, *self._x, across)])
-        return [*rows, self._x_row(across)]
+            rows.append([(" " * _LABEL + "┊", "chart--axis"), *plot.mark_row(self._marks, *self._x, plot_width)])
+        return [*rows, self._x_row(plot_width)]
 
-    def _columns(self, line: Line, points: Sequence[raster.Point], across: int) -> list[Column | None]:
+    def _columns(self, line: Line, points: Sequence[raster.Point], plot_width: int) -> list[Column | None]:
         if self.x_range is not None and not line.mark:
             points = raster.clip_to_range(points, *self._x)
-        return raster.to_columns(points, *self._x, across * 2)
+        return raster.to_columns(points, *self._x, plot_width * 2)
 
-    def _nothing(self, rows: list[Row], width: int, down: int) -> list[Row]:
-        said = "nothing measured here" if self.x_range else "nothing measured yet"
-        empty: Row = [(said.center(width), "chart--empty")]
-        return rows + [[]] * (down // 2) + [empty]
+    def _empty(self, rows: list[Row], width: int, plot_height: int) -> list[Row]:
+        text = "no data in this range" if self.x_range else "no data yet"
+        row: Row = [(text.center(width), "chart--empty")]
+        return rows + [[]] * (plot_height // 2) + [row]
 
-    def _settle_x(self) -> bool:
-        """Choose from where to where x is seen; False where nothing was measured."""
-        there = [line.points for line in self.lines if line.points]
-        if not there:
+    def _choose_x(self) -> bool:
+        """Choose the visible x range; return False if there is no data."""
+        measured = [line.points for line in self.lines if line.points]
+        if not measured:
             return False
         if self.x_range is not None:
             self._x = self.x_range
             return True
-        first = min(points[0][0] for points in there)
-        last = max(points[-1][0] for points in there)
+        first = min(points[0][0] for points in measured)
+        last = max(points[-1][0] for points in measured)
         if self.time_axis:
             span = max(last - first, 60.0)
             unit = next(unit for unit in _TIME_UNITS if span >= unit)
             self._x = (first, first + raster.nice_ceiling(span / unit) * unit)
         else:
-            # Early in a run the axis starts at step 0; a run that resumed far along starts where it did.
+            # The axis starts at step 0, except for data that begins late in a run.
             start = 0.0 if first <= last / 4 else first - 1
             end = start + math.ceil(max(raster.nice_ceiling(last - start), 10.0))
             if self._x_end is not None and start < last <= self._x_end:
@@ -189,8 +188,8 @@ class Chart(Canvas, can_focus=True):
             self._x = (start, end)
         return True
 
-    def _settle_y(self, raw: list[list[Column | None]], low: float, high: float, down: int) -> Axis:
-        """Choose the y axis, or keep the one there is."""
+    def _choose_y(self, raw: list[list[Column | None]], low: float, high: float, plot_height: int) -> Axis:
+        """Return the y axis: the current one if it still fits."""
         if self.log_axis:
             positive = [v for cols in raw for c in cols if c for v in (c.low, c.mean, c.high) if v > 0]
             low = min(positive, default=1e-3)
@@ -199,11 +198,11 @@ class Chart(Canvas, can_focus=True):
             low = min(low, 0.0)
         if self._y_top is not None and not self.log_axis:
             high = max(high, self._y_top)
-        # On a short plot every other row is enough for a label.
-        count = max(min(2, down), min((down - 1) // 2, 5 if down < 24 else 8))  # one alone tells no scale
-        kind = (self.log_axis, count, self._y_top, self.x_range)
-        if kind != self._y_kind:
-            self._y, self._y_kind = None, kind
+        # A label in every other row of a short plot, but two at least: a single tick shows no scale.
+        count = max(min(2, plot_height), min((plot_height - 1) // 2, 5 if plot_height < 24 else 8))
+        settings = (self.log_axis, count, self._y_top, self.x_range)
+        if settings != self._y_settings:
+            self._y, self._y_settings = None, settings
         if self.log_axis:
             self._y = raster.stable_axis(self._y, low, high, lambda a, b: raster.log_axis(a, b, count))
         else:
@@ -216,41 +215,42 @@ class Chart(Canvas, can_focus=True):
         raw: list[list[Column | None]],
         drawn: list[list[Column | None]],
         axis: Axis,
-        across: int,
-        down: int,
+        plot_width: int,
+        plot_height: int,
     ) -> list[Row]:
-        cells = plot.blank(across, down)
+        cells = plot.empty_cells(plot_width, plot_height)
         if self._limit is not None:
-            plot.level(cells, self._limit, "chart--limit", axis)
+            plot.draw_level(cells, self._limit, "chart--limit", axis)
         for line, cols in zip(self.lines, raw, strict=True):
             if not line.mark:
-                plot.stroke(cells, raster.band_masks(cols, axis, down * 4), "chart--band")
-                if self.smoothing:  # what was measured stays to be seen behind the smooth line
-                    plot.stroke(cells, raster.line_masks(cols, axis, down * 4), "chart--band")
+                plot.draw_dots(cells, raster.band_masks(cols, axis, plot_height * 4), "chart--band")
+                if self.smoothing:  # the measured line stays visible behind the smooth one
+                    plot.draw_dots(cells, raster.line_masks(cols, axis, plot_height * 4), "chart--band")
         for line, cols in zip(self.lines, drawn, strict=True):
             if line.mark:
-                plot.points(cells, cols, line.mark, line.style, axis)
+                plot.draw_points(cells, cols, line.mark, line.style, axis)
             else:
-                plot.stroke(cells, raster.line_masks(cols, axis, down * 4), line.style)
+                plot.draw_dots(cells, raster.line_masks(cols, axis, plot_height * 4), line.style)
         x0, x1 = self._x
         if self.cursor is not None and x0 <= self.cursor <= x1:
-            plot.upright(cells, min(int((self.cursor - x0) / (x1 - x0) * across), across - 1), "chart--cursor")
-        labels = plot.labels(axis, down, self._y_text)
+            column = min(int((self.cursor - x0) / (x1 - x0) * plot_width), plot_width - 1)
+            plot.draw_cursor(cells, column, "chart--cursor")
+        labels = plot.y_labels(axis, plot_height, self._y_text)
         return [
             [
                 (f"{labels.get(y, ''):>{_LABEL}}"[:_LABEL] + ("┤" if y in labels else "│"), "chart--axis"),
-                *plot.joined(row),
+                *plot.merge_spans(row),
             ]
             for y, row in enumerate(cells)
         ]
 
-    def _x_row(self, across: int) -> Row:
-        steps, origin = plot.ROUND, 0.0
+    def _x_row(self, plot_width: int) -> Row:
+        steps, origin = plot.ROUND_NUMBERS, 0.0
         if self.time_axis:
             steps = plot.ROUND_TIMES
-            # A clock is round in local time; a time since the beginning is counted from there.
-            origin = fmt.start_of_day(self._x[0]) if self.x_range is not None else self._since()
-        text = plot.x_labels(*self._x, across, steps, origin, self._x_text)
+            # Clock times are round from midnight, elapsed times from the first point.
+            origin = fmt.start_of_day(self._x[0]) if self.x_range is not None else self._first_x()
+        text = plot.x_labels(*self._x, plot_width, steps, origin, self._x_text)
         return [(" " * _LABEL + "└" + text, "chart--axis")]
 
     def _x_text(self, x: float) -> str:
@@ -259,18 +259,18 @@ class Chart(Canvas, can_focus=True):
             return fmt.exact(x) if x >= 1e4 and x1 - x0 < x1 / 20 else fmt.axis(round(x))
         if self.x_range is not None:
             return fmt.axis_time(x, x1 - x0)
-        since = x - self._since()
-        return "0" if since < 1 else fmt.short_duration(since)
+        elapsed = x - self._first_x()
+        return "0" if elapsed < 1 else fmt.short_duration(elapsed)
 
-    def _since(self) -> float:
+    def _first_x(self) -> float:
         return min(line.points[0][0] for line in self.lines if line.points)
 
     # The mouse
 
     def _x_at(self, cell: int) -> float:
         x0, x1 = self._x
-        across = max(self.size.width - _LABEL - 1, 1)
-        return x0 + (x1 - x0) * min(max((cell - _LABEL - 0.5) / across, 0.0), 1.0)
+        plot_width = max(self.size.width - _LABEL - 1, 1)
+        return x0 + (x1 - x0) * min(max((cell - _LABEL - 0.5) / plot_width, 0.0), 1.0)
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         self._wheel(event, 0.7)
@@ -284,17 +284,17 @@ class Chart(Canvas, can_focus=True):
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
         self.capture_mouse()
-        self._held = event.x, False
+        self._drag = event.x, False
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        if self._held is not None and event.x != self._held[0]:
-            self.post_message(self.PanRequested(self, (self._held[0] - event.x) * 2 / self.dot_columns))
-            self._held = event.x, True
+        if self._drag is not None and event.x != self._drag[0]:
+            self.post_message(self.PanRequested(self, (self._drag[0] - event.x) * 2 / self.dot_columns))
+            self._drag = event.x, True
 
     def on_mouse_up(self, event: events.MouseUp) -> None:
         self.release_mouse()
-        held, self._held = self._held, None
-        if held is not None and not held[1] and event.x > _LABEL:
+        drag, self._drag = self._drag, None
+        if drag is not None and not drag[1] and event.x > _LABEL:
             self.post_message(self.Clicked(self, self._x_at(event.x)))
 
     def on_focus(self, event: events.Focus) -> None:
@@ -304,6 +304,6 @@ class Chart(Canvas, can_focus=True):
         self.redraw()
 
 
-def _fitting(texts: Sequence[str], width: int) -> str:
-    """The first that fits; nothing where none does."""
+def _first_fitting(texts: Sequence[str], width: int) -> str:
+    """Return the first text that fits; an empty string if none does."""
     return next((text for text in texts if cell_len(text) <= width), "")

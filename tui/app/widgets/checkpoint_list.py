@@ -1,4 +1,4 @@
-"""The checkpoints of a run as lines; columns give way as the terminal narrows."""
+"""Lists the checkpoints of a run; narrow terminals show fewer columns."""
 
 from __future__ import annotations
 
@@ -18,57 +18,59 @@ class CheckpointList(SelectableList):
 
     def __init__(self) -> None:
         super().__init__(id="checkpoints")
-        self.kept: list[SavedCheckpoint] = []
-        self.verified: dict[str, str] = {}  # what reading every byte of a checkpoint found; nothing: it is whole
+        self.checkpoints: list[SavedCheckpoint] = []
+        self.verified: dict[str, str] = {}  # path → damage found by a full verification; empty: intact
         self.empty_text = "looking for checkpoints …"
 
-    def show(self, kept: list[SavedCheckpoint]) -> None:
-        """Replace the lines; the cursor stays on the checkpoint it was on."""
+    def show(self, checkpoints: list[SavedCheckpoint]) -> None:
+        """Replace the checkpoints; the cursor stays on the same saved."""
         selected = self.selected
-        self.kept = kept
+        self.checkpoints = checkpoints
         if selected is not None:
-            self.cursor = next((i for i, one in enumerate(kept) if one.path == selected.path), self.cursor)
+            self.cursor = next(
+                (i for i, checkpoint in enumerate(checkpoints) if checkpoint.path == selected.path), self.cursor
+            )
         self.redraw()
 
     @property
     def selected(self) -> SavedCheckpoint | None:
-        return self.kept[self.cursor] if 0 <= self.cursor < len(self.kept) else None
+        return self.checkpoints[self.cursor] if 0 <= self.cursor < len(self.checkpoints) else None
 
     def count(self) -> int:
-        return len(self.kept)
+        return len(self.checkpoints)
 
     def _columns(self, width: int) -> list[tuple[str, int, str]]:
-        """(key, cells, title); negative cells align right."""
-        shown = [("step", -9, "step"), ("when", 6, "when"), ("size", -8, "size"), ("loss", -7, "loss")]
+        """Return (key, width, title) of each column; a negative width aligns right."""
+        layout = [("step", -9, "step"), ("when", 6, "when"), ("size", -8, "size"), ("loss", -7, "loss")]
         if width >= 72:
-            shown += [("val", -7, "val"), ("why", 13, "written")]
-        return [*shown, ("state", 9, "files"), ("mark", 12, "")]
+            layout += [("val", -7, "val"), ("why", 13, "written")]
+        return [*layout, ("state", 9, "files"), ("mark", 12, "")]
 
     def header(self, width: int) -> Row | None:
-        if not self.kept:
+        if not self.checkpoints:
             return None
-        return columns.head(self._columns(width))
+        return columns.header_row(self._columns(width))
 
     def row(self, index: int, width: int) -> Row:
-        one = self.kept[index]
-        marks = [mark for mark, holds in (("newest", one.newest), ("best", one.best)) if holds]
-        return columns.line(
+        saved = self.checkpoints[index]
+        marks = [mark for mark, holds in (("newest", saved.newest), ("best", saved.best)) if holds]
+        return columns.row(
             self._columns(width),
             {
-                "step": (fmt.exact(one.step), ""),
-                "when": (fmt.timestamp(one.written), "list--dim"),
-                "size": (fmt.size(one.bytes), ""),
-                "loss": (fmt.loss(one.loss), ""),
-                "val": (fmt.loss(one.val_loss), ""),
-                "why": (one.why or fmt.NOTHING, "list--dim"),
-                "state": self._state(one),
+                "step": (fmt.exact(saved.step), ""),
+                "when": (fmt.timestamp(saved.written), "list--dim"),
+                "size": (fmt.size(saved.bytes), ""),
+                "loss": (fmt.loss(saved.loss), ""),
+                "val": (fmt.loss(saved.val_loss), ""),
+                "why": (saved.why or fmt.NOTHING, "list--dim"),
+                "state": self._state(saved),
                 "mark": (" ".join(marks), "checkpoints--mark"),
             },
         )
 
-    def _state(self, one: SavedCheckpoint) -> tuple[str, str]:
-        found = self.verified.get(one.path)
-        if one.damage or found:
+    def _state(self, saved: SavedCheckpoint) -> tuple[str, str]:
+        found = self.verified.get(saved.path)
+        if saved.damage or found:
             return "damaged", "checkpoints--bad"
         return ("verified", "checkpoints--good") if found == "" else ("complete", "")
 

@@ -1,4 +1,4 @@
-"""Text in columns: each a number of cells, aligned right where that is below zero."""
+"""Lays out rows of text in columns. A column of negative width is right-aligned."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from tui.app.widgets.canvas import Row
 from tui.text.ellipsis import clip
 
 Columns = Sequence[tuple[str, int, str]]
-"""(key, cells, title) each."""
+"""(key, width in cells, title) of each column."""
 
 
-def cut(text: str, cells: int) -> str:
-    """``text`` in exactly that many cells."""
-    text = clip(text, abs(cells))
-    gap = " " * (abs(cells) - cell_len(text))
-    return gap + text if cells < 0 else text + gap
+def fit_text(text: str, width: int) -> str:
+    """Clip or pad ``text`` to exactly ``abs(width)`` cells."""
+    text = clip(text, abs(width))
+    padding = " " * (abs(width) - cell_len(text))
+    return padding + text if width < 0 else text + padding
 
 
-def head(columns: Columns) -> Row:
-    return line(columns, {key: (title, "list--header") for key, _, title in columns})
+def header_row(columns: Columns) -> Row:
+    return row(columns, {key: (title, "list--header") for key, _, title in columns})
 
 
-def line(columns: Columns, fields: Mapping[str, tuple[str, str]]) -> Row:
-    """``fields`` are text and style by key; those of columns that are not shown are left out."""
-    return [(" ", ""), *((cut(fields[key][0], cells) + " ", fields[key][1]) for key, cells, _ in columns)]
+def row(columns: Columns, fields: Mapping[str, tuple[str, str]]) -> Row:
+    """Return a row of ``fields`` (text and style by key); fields without a column are left out."""
+    return [(" ", ""), *((fit_text(fields[key][0], width) + " ", fields[key][1]) for key, width, _ in columns)]

@@ -1,4 +1,4 @@
-"""One line about the step under the cursor; not there without one."""
+"""Shows the values at the step under the cursor in one line; hidden without a cursor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CursorValues(Canvas):
         self.display = False
 
     def show(self, texts: tuple[str, ...], events: str) -> None:
-        """What was measured, as much of it as fits; what happened there, before it."""
+        """Show the step (``texts[0]``), its events, and as many of the other texts as fit."""
         if (texts, events) != (self._texts, self._events):
             self._texts, self._events, self.display = texts, events, bool(texts)
             self.redraw()

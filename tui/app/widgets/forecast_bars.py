@@ -1,4 +1,4 @@
-"""Memory as bars: what a run would need on device and host, by part, against what the machine has."""
+"""Draws the memory forecast as stacked bars: the parts a run needs on device and host, and what is available."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tui.text.ellipsis import clip
 if TYPE_CHECKING:
     from engine.memory.headroom import Headroom
 
-# Shades as well as colours: without colour the parts still differ.
+# Shades as well as colours, so that the parts differ without colour too.
 _SHADES = "█▓▒░"
 _COLOURS = 6
 _DEVICE_NAMES = {"cuda": "GPU", "mlx": "unified memory", "cpu": "no GPU"}
 
 
-def _look(index: int) -> tuple[str, str]:
+def _shade_and_style(index: int) -> tuple[str, str]:
     return _SHADES[index % len(_SHADES)], f"forecast--part{index % _COLOURS}"
 
 
 class ForecastBars(Canvas):
-    """Up to three lines for each memory: how much of what is free, a stacked bar, what the parts are."""
+    """Up to three lines per memory: needed and available bytes, a stacked bar, a legend of the parts."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *("forecast--title", "forecast--note", "forecast--over", "forecast--tight", "forecast--free"),
@@ -32,32 +32,32 @@ class ForecastBars(Canvas):
     }
 
     def __init__(self, free: str = "free", *, id: str | None = None) -> None:
-        """``free`` is what a person calls the memory that can be had."""
+        """``free`` is the text after the amount of available memory."""
         super().__init__(id=id)
         self._free = free
-        self._rooms: list[Headroom] = []
+        self._headrooms: list[Headroom] = []
         self._device = ""
         self._stale = False
 
-    def show(self, places: list[Headroom], device: str = "") -> None:
-        """``places`` as ``headroom.rooms`` gives them; ``device`` as ``Hardware`` names it, where known."""
-        self._rooms, self._device, self._stale = places, _DEVICE_NAMES.get(device, device), False
+    def show(self, headrooms: list[Headroom], device: str = "") -> None:
+        """``device`` is the name in ``Hardware``, if known."""
+        self._headrooms, self._device, self._stale = headrooms, _DEVICE_NAMES.get(device, device), False
         self.redraw()
 
     def mark_stale(self) -> None:
-        """The form holds a mistake: what stands here is the last forecast that made sense."""
+        """Show the bars as outdated: the form has an error, and this is the last valid forecast."""
         self._stale = True
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Row]:
-        if not self._rooms:
-            return [[(" looking at this machine …", "forecast--note")]]
-        # What a memory cannot do without: its title and bar; the parts are told in what room is left.
-        legend = max(height // len(self._rooms) - 2, 0)
-        return [row for place in self._rooms for row in self._place(place, width, legend)]
+        if not self._headrooms:
+            return [[(" detecting hardware …", "forecast--note")]]
+        # Title and bar of every memory come first; the legends get the remaining lines.
+        legend_lines = max(height // len(self._headrooms) - 2, 0)
+        return [row for headroom in self._headrooms for row in self._rows_of(headroom, width, legend_lines)]
 
-    def _place(self, place: Headroom, width: int, legend: int) -> list[Row]:
-        held = sorted(((part, amount) for part, amount in place.parts.items() if amount > 0), key=lambda p: -p[1])
+    def _rows_of(self, place: Headroom, width: int, legend_lines: int) -> list[Row]:
+        parts = sorted(((part, amount) for part, amount in place.parts.items() if amount > 0), key=lambda p: -p[1])
         device = f"device · {self._device}" if self._device else "device"
         name = {"host": "host · RAM", "device": device}.get(place.memory, place.memory)
         needed = fmt.size_of(place.needed, place.free) if place.free else fmt.size(place.needed)
@@ -70,42 +70,42 @@ class ForecastBars(Canvas):
                 title.append((f"  {fmt.size(place.needed - place.free)} too much", "forecast--over"))
             elif place.state == "tight":
                 title.append(("  tight", "forecast--tight"))
-        amounts = [amount for _, amount in held]
-        return [title, _bar(amounts, place.free or place.needed, width - 2), *_legend(held, width, legend)]
+        amounts = [amount for _, amount in parts]
+        return [title, _bar(amounts, place.free or place.needed, width - 2), *_legend(parts, width, legend_lines)]
 
 
 def _bar(amounts: list[int], capacity: int, cells: int) -> Row:
     needed = sum(amounts)
-    whole = max(needed, capacity, 1)
+    scale = max(needed, capacity, 1)
     row: Row = [(" ", "")]
-    done, at = 0, 0
+    done, start = 0, 0
     for index, amount in enumerate(amounts):
         done += amount
-        end = round(done / whole * cells)
-        shade, style = _look(index)
-        row.append((shade * (end - at), style))
-        at = end
-    limit = round(capacity / whole * cells)
-    row.append(("·" * (cells - at), "forecast--free"))
+        end = round(done / scale * cells)
+        shade, style = _shade_and_style(index)
+        row.append((shade * (end - start), style))
+        start = end
+    limit = round(capacity / scale * cells)
+    row.append(("·" * (cells - start), "forecast--free"))
     if needed > capacity and 0 < limit < cells:
         row = _with_limit(row, 1 + limit)
     return row
 
 
 def _with_limit(row: Row, at: int) -> Row:
-    """Put a mark where the capacity ends inside an overflowing bar."""
+    """Mark the capacity inside an overflowing bar."""
     cells = [(char, style) for text, style in row for char in text]
     cells[at] = ("┃", "forecast--over")
     return list(cells)
 
 
-def _legend(held: list[tuple[str, int]], width: int, lines: int) -> list[Row]:
-    """As many parts as fit into ``lines`` lines, the largest first."""
+def _legend(parts: list[tuple[str, int]], width: int, lines: int) -> list[Row]:
+    """Return the legend of as many parts as fit into ``lines`` lines, largest first."""
     rows: list[Row] = []
     row: Row = []
     used = 0
-    for index, (part, amount) in enumerate(held):
-        shade, style = _look(index)
+    for index, (part, amount) in enumerate(parts):
+        shade, style = _shade_and_style(index)
         text = f"{clip(part.replace('_', ' '), 22)} {fmt.size(amount)}"
         needed = cell_len(text) + 4
         if used and used + needed > width:

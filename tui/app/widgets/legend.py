@@ -1,4 +1,4 @@
-"""The runs of an overlay, one line each: colour and letter, how far they are, and how they stand to the first."""
+"""Lists the compared runs: colour and letter, progress, and the difference to the baseline."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tui.text.ellipsis import clip_middle
 
 
 class Column(NamedTuple):
-    """``cells`` below zero align right; shown from a terminal of ``wide`` cells on."""
+    """A negative ``width`` aligns right; terminals narrower than ``min_terminal`` cells do not show the column."""
 
     title: str
-    cells: int
-    wide: int
+    width: int
+    min_terminal: int
     text: Callable[[ComparedRun], str]
 
 
@@ -34,11 +34,11 @@ _COLUMNS = (
     Column("best val", -8, 72, lambda run: fmt.loss(run.lowest("val_loss"))),
     Column("tok/s", -6, 80, lambda run: fmt.count(run.summary.get("tok_s"))),
 )
-_DELTA = 9
+_DELTA_WIDTH = 9
 
 
 class Legend(SelectableList):
-    """``first`` is the index of the run that the others are measured against."""
+    """``baseline`` is the index of the run that the others are compared with."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *(run_style(index) for index in range(COLOURS)),
@@ -50,7 +50,7 @@ class Legend(SelectableList):
         self.runs = runs
         self.baseline = 0
         self.axis = AXES[0]
-        self.series = ("loss", "loss")  # the series' name, and what it is called
+        self.series = ("loss", "loss")  # name and title
         self.text: Callable[[float | None], str] = fmt.loss
 
     def count(self) -> int:
@@ -58,24 +58,24 @@ class Legend(SelectableList):
 
     def _columns(self, width: int) -> list[Column]:
         name, title = self.series
-        shown = [column for column in _COLUMNS if width >= column.wide]
-        shown.append(Column(f"Δ {title}", -_DELTA, 0, lambda run: self._delta(run, name)))
-        room = width - 5 - sum(abs(column.cells) + 1 for column in shown)
+        shown = [column for column in _COLUMNS if width >= column.min_terminal]
+        shown.append(Column(f"Δ {title}", -_DELTA_WIDTH, 0, lambda run: self._delta(run, name)))
+        left = width - 5 - sum(abs(column.width) + 1 for column in shown)
         longest = max((cell_len(run.name) for run in self.runs), default=0)
-        cells = min(max(room, 8), max(longest, 20))
+        cells = min(max(left, 8), max(longest, 20))
         return [Column("run", cells, 0, lambda run: clip_middle(run.name, cells)), *shown]
 
     def _delta(self, run: ComparedRun, name: str) -> str:
-        first = self.runs[self.baseline]
-        if run is first:
-            return "first"
-        found = difference(first, run, name, self.axis)
-        return fmt.NOTHING if found is None else ("+" if found >= 0 else "−") + self.text(abs(found))
+        baseline = self.runs[self.baseline]
+        if run is baseline:
+            return "baseline"
+        delta = difference(baseline, run, name, self.axis)
+        return fmt.NOTHING if delta is None else ("+" if delta >= 0 else "−") + self.text(abs(delta))
 
     def header(self, width: int) -> Row:
         row: Row = [("     ", "list--header")]
         for column in self._columns(width):
-            row.append((columns.cut(column.title, column.cells) + " ", "list--header"))
+            row.append((columns.fit_text(column.title, column.width) + " ", "list--header"))
         return row
 
     def row(self, index: int, width: int) -> Row:
@@ -83,6 +83,6 @@ class Legend(SelectableList):
         line = "┄┄" if run.hidden else "━━"
         row: Row = [(f" {run.letter}{line} ", "list--dim" if run.hidden else run_style(index))]
         for column in self._columns(width):
-            text = columns.cut(column.text(run), column.cells)
+            text = columns.fit_text(column.text(run), column.width)
             row.append((text + " ", "list--dim" if run.hidden else "legend--name" if column.title == "run" else ""))
         return row

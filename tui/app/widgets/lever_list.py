@@ -1,4 +1,4 @@
-"""The ways to make a run smaller, to choose from: the first line stands for no change. Enter picks."""
+"""Lists the memory levers of a run for selection; the first line stands for no change. Enter selects."""
 
 from __future__ import annotations
 
@@ -17,44 +17,46 @@ _NARROW = 60  # cells
 
 
 class LeverList(SelectableList, actions=LEVERS):
-    def __init__(self, now: str, applies: str = "") -> None:
-        """``now`` is what the run is; ``applies`` heads the column of when, for a run that lives."""
+    def __init__(self, current: str, applies: str = "") -> None:
+        """``current`` describes the unchanged run; ``applies`` is the header of the column that says when a lever
+        applies, for an active run."""
         super().__init__(id="levers")
-        self._now = now
+        self._current = current
         self._applies = applies
-        self._ways: list[Lever] = []
+        self._levers: list[Lever] = []
         self._places: list[str] = []
 
-    def show(self, ways: list[Lever]) -> None:
-        self._ways = ways
-        self._places = ["device", "host"] if any(way.device_saved for way in ways) else ["host"]
+    def show(self, levers: list[Lever]) -> None:
+        self._levers = levers
+        self._places = ["device", "host"] if any(lever.device_saved for lever in levers) else ["host"]
         self.redraw()
 
-    def _shown(self, width: int) -> list[str]:
-        """Of two memories only the device's where lines are short: what a way changes must be readable."""
+    def _visible_places(self, width: int) -> list[str]:
+        """Return the memories with a column; a narrow list shows one, so that the change stays readable."""
         return self._places if width >= _NARROW else self._places[:1]
 
     def reset(self) -> None:
-        """Back to no change, without a word to anybody."""
+        """Select no change, without a message."""
         self.cursor = 0
         self.redraw()
 
     @property
     def lever(self) -> Lever | None:
-        return self._ways[self.cursor - 1] if self.cursor else None
+        return self._levers[self.cursor - 1] if self.cursor else None
 
     def header(self, width: int) -> Row | None:
-        return [(table.heading("  smaller, by cost", self._shown(width), width - 1, self._applies), "list--header")]
+        title = "  Reduce memory, cheapest first"
+        return [(table.heading(title, self._visible_places(width), width - 1, self._applies), "list--header")]
 
     def count(self) -> int:
-        return 1 + len(self._ways)
+        return 1 + len(self._levers)
 
     def row(self, index: int, width: int) -> Row:
         if index == 0:
-            return [(f"  as it is: {self._now}", "")]
-        way = self._ways[index - 1]
-        text = table.line(way, self._shown(width), width - 1, way.when if self._applies else "")
-        return [(text, "" if way.fits else "list--dim")]
+            return [(f"  unchanged: {self._current}", "")]
+        lever = self._levers[index - 1]
+        text = table.line(lever, self._visible_places(width), width - 1, lever.when if self._applies else "")
+        return [(text, "" if lever.fits else "list--dim")]
 
     def action_choose(self) -> None:
         self.post_message(self.Activated(self, self.cursor))

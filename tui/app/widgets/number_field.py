@@ -1,4 +1,4 @@
-"""A field for a whole number. Letters are not its business: they go on to the screen as keys."""
+"""Edits a whole number; letters are not consumed, so they reach the screen as keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class NumberField(Input):
 
     def on_key(self, event: events.Key) -> None:
         if event.character is not None and event.is_printable and not event.character.isdecimal():
-            event.prevent_default()  # Input's own handler would swallow it
+            event.prevent_default()  # Input's own handler would consume it
 
     @property
     def number(self) -> int | None:

@@ -1,4 +1,4 @@
-"""A chart of several runs over each other, told apart by colour and by the letters that stand on their lines."""
+"""Draws several runs in one chart, distinguished by colour and by letters on their lines."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import ClassVar
 from tui.app.state.raster import Point
 from tui.app.widgets.chart import Chart, Line
 
-COLOURS = 8  # that the colour-blind can tell apart too; beyond them letters alone do
-_APART = 22  # cells between two letters of one line
+COLOURS = 8  # distinguishable for colour-blind users too; more runs differ only by letter
+_LETTER_DISTANCE = 22  # cells between two letters of one line
 
 
 def run_style(index: int) -> str:
-    """The component class of run number ``index``."""
+    """Return the component class of run number ``index``."""
     return f"overlay--run{index % COLOURS}"
 
 
 class OverlayChart(Chart):
-    """A ``Chart`` with a style a run."""
+    """A ``Chart`` with one style per run."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {run_style(index) for index in range(COLOURS)}
 
@@ -29,29 +29,29 @@ class OverlayChart(Chart):
 
 
 def labelled_lines(lines: Sequence[tuple[str, str, Sequence[Point]]], cells: int) -> list[Line]:
-    """Lines of (letter, style, points), later ones over earlier ones, and above them all their letters.
+    """Return the chart lines for (letter, style, points), drawn in order, and above them their letters.
 
-    Each has its letter at its end and, staggered so that letters of different lines do not meet, along the way over
-    ``cells`` cells.
+    Each line has its letter at its end and at intervals over a plot of ``cells`` cells, staggered so that the letters
+    of different lines do not collide.
     """
-    there = [(letter, style, points) for letter, style, points in lines if points]
-    if not there:
+    measured = [(letter, style, points) for letter, style, points in lines if points]
+    if not measured:
         return []
-    first = min(points[0][0] for _, _, points in there)
-    last = max(points[-1][0] for _, _, points in there)
-    each = max(cells // _APART, 1)
-    drawn = [Line(points, style) for _, style, points in there]
-    for number, (letter, style, points) in enumerate(there):
-        places = [first + (last - first) * (i + (number + 0.5) / len(there)) / each for i in range(each)]
+    first = min(points[0][0] for _, _, points in measured)
+    last = max(points[-1][0] for _, _, points in measured)
+    per_line = max(cells // _LETTER_DISTANCE, 1)
+    drawn = [Line(points, style) for _, style, points in measured]
+    for number, (letter, style, points) in enumerate(measured):
+        places = [first + (last - first) * (i + (number + 0.5) / len(measured)) / per_line for i in range(per_line)]
         xs = [point[0] for point in points]
         at = {bisect.bisect_left(xs, x) for x in places if x < xs[-1]} | {len(xs) - 1}
         reach = min(len(xs) // cells, 2)
-        drawn.append(Line([found for i in sorted(at) if (found := _amid(points, i, reach))], style, mark=letter))
+        drawn.append(Line([found for i in sorted(at) if (found := _local_mean(points, i, reach))], style, mark=letter))
     return drawn
 
 
-def _amid(points: Sequence[Point], index: int, reach: int) -> Point | None:
-    """A point in the middle of a noisy line, not at one of its spikes: the mean of its neighbours up to ``reach``."""
+def _local_mean(points: Sequence[Point], index: int, reach: int) -> Point | None:
+    """Return a point with the mean of up to ``reach`` neighbours on each side, so that it is not on a spike."""
     around = [point[2] for point in points[max(index - reach, 0) : index + reach + 1] if point[2] is not None]
     if not around:
         return None

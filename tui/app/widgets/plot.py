@@ -1,4 +1,4 @@
-"""The cells of a chart's plot, drawn one thing over another: limits, bands, lines, marks, the cursor."""
+"""Draws into the cells of a chart's plot: limits, bands, lines, points, marks, cursor and axis labels."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tui.app.state.raster import Axis, Column, Point
 from tui.app.widgets.canvas import Row, Span
 
 Cells = list[list[Span]]
-ROUND = tuple(float(digit * 10**exponent) for exponent in range(18) for digit in (1, 2, 5))
+ROUND_NUMBERS = tuple(float(digit * 10**exponent) for exponent in range(18) for digit in (1, 2, 5))
 ROUND_TIMES = (  # seconds
     *(1.0, 2.0, 5.0, 10.0, 15.0, 30.0),
     *(60.0 * n for n in (1, 2, 5, 10, 15, 30)),
     *(3600.0 * n for n in (1, 2, 3, 6, 12)),
-    *(86400.0 * n for n in ROUND[:12]),
+    *(86400.0 * n for n in ROUND_NUMBERS[:12]),
 )
-_LABELS_APART = 10  # cells at least from one label of x to the next
-_APART = 4  # cells from one point drawn as a character to the next
+_MIN_LABEL_DISTANCE = 10  # cells from one x label to the next
+_POINT_DISTANCE = 4  # cells from one point drawn as a character to the next
 
 
 class Line(NamedTuple):
@@ -31,91 +31,93 @@ class Line(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """Something that happened at ``x``, shown as ``char`` below the plot."""
+    """An event at ``x``, shown as ``char`` below the plot."""
 
     x: float
     char: str
     style: str
 
 
-def blank(across: int, down: int) -> Cells:
-    return [[(" ", "")] * across for _ in range(down)]
+def empty_cells(width: int, height: int) -> Cells:
+    return [[(" ", "")] * width for _ in range(height)]
 
 
-def stroke(cells: Cells, masks: Sequence[int], style: str) -> None:
-    """Dots over what is there; a cell has one style, that of the last who drew in it, and only his dots."""
+def draw_dots(cells: Cells, masks: Sequence[int], style: str) -> None:
+    """Draw dots; a cell shows only the dots and the style of the last drawing."""
     for y, text in enumerate(raster.braille_rows(masks, len(cells))):
         for x, char in enumerate(text):
             if char != " ":
                 cells[y][x] = (char, style)
 
 
-def points(cells: Cells, cols: Sequence[Column | None], mark: str, style: str, axis: Axis) -> None:
-    """Columns' last values as one character each, with room between them for what is below to be seen."""
+def draw_points(cells: Cells, cols: Sequence[Column | None], mark: str, style: str, axis: Axis) -> None:
+    """Draw the last value of columns as a character, with gaps in between so that the drawing below stays visible."""
     free = 0
     for x, column in enumerate(cols):
         y = None if column is None or x // 2 < free else _row(axis, column.last, len(cells))
         if y is not None:
             cells[y][x // 2] = (mark, style)
-            free = x // 2 + _APART
+            free = x // 2 + _POINT_DISTANCE
 
 
-def level(cells: Cells, value: float, style: str, axis: Axis) -> None:
-    """A dashed line over the whole width, where the axis reaches it."""
-    place = axis.fraction(value)
-    if place is not None and 0 <= place <= 1 + 1e-9:
+def draw_level(cells: Cells, value: float, style: str, axis: Axis) -> None:
+    """Draw a dashed horizontal line at ``value`` if the axis includes it."""
+    fraction = axis.fraction(value)
+    if fraction is not None and 0 <= fraction <= 1 + 1e-9:
         y = _row(axis, value, len(cells))
         assert y is not None
         cells[y] = [("╌", style)] * len(cells[y])
 
 
-def upright(cells: Cells, x: int, style: str) -> None:
-    """The cursor: a line from top to bottom that leaves what it meets to be read."""
+def draw_cursor(cells: Cells, x: int, style: str) -> None:
+    """Draw a vertical line; characters that it crosses stay and get its style."""
     for row in cells:
-        char, under = row[x]
-        row[x] = ("│" if char == " " else char, f"{under} {style}".strip())
+        char, below = row[x]
+        row[x] = ("│" if char == " " else char, f"{below} {style}".strip())
 
 
-def marks(shown: Iterable[Mark], x0: float, x1: float, across: int) -> Row:
-    """One row of marks; where several meet the last is seen."""
-    row: list[Span] = [(" ", "")] * across
-    for x, char, style in shown:
+def mark_row(marks: Iterable[Mark], x0: float, x1: float, width: int) -> Row:
+    """Return a row of marks; of several in one cell, the last is shown."""
+    row: list[Span] = [(" ", "")] * width
+    for x, char, style in marks:
         if x0 <= x <= x1:
-            row[min(int((x - x0) / (x1 - x0) * across), across - 1)] = (char, style)
-    return joined(row)
+            row[min(int((x - x0) / (x1 - x0) * width), width - 1)] = (char, style)
+    return merge_spans(row)
 
 
-def labels(axis: Axis, down: int, text: Callable[[float], str]) -> dict[int, str]:
-    """Row → text of its tick; where two ticks meet in a row the higher one stays."""
-    return {y: text(tick) for tick in axis.ticks if (y := _row(axis, tick, down)) is not None}
+def y_labels(axis: Axis, height: int, text: Callable[[float], str]) -> dict[int, str]:
+    """Return the label of each row that has a tick; of two ticks in one row, the higher one."""
+    return {y: text(tick) for tick in axis.ticks if (y := _row(axis, tick, height)) is not None}
 
 
 def x_labels(
-    x0: float, x1: float, across: int, steps: Iterable[float], origin: float, text: Callable[[float], str]
+    x0: float, x1: float, width: int, steps: Iterable[float], origin: float, text: Callable[[float], str]
 ) -> str:
-    """Round values in [x0, x1], each below its place: multiples, counted from ``origin``, of the shortest of ``steps``
-    (ascending) whose labels have room."""
+    """Return the labels of [x0, x1] as text, each below its x.
+
+    They are multiples, counted from ``origin``, of the shortest of ``steps`` (ascending) whose labels fit.
+    """
     for step in steps:
-        room = step * across / (x1 - x0)
-        if room < _LABELS_APART:
+        distance = step * width / (x1 - x0)
+        if distance < _MIN_LABEL_DISTANCE:
             continue
         first, last = math.ceil((x0 - origin) / step - 1e-9), math.floor((x1 - origin) / step + 1e-9)
-        shown = [(x, text(x)) for x in (origin + n * step for n in range(first, last + 1))]
-        if all(len(label) + 2 <= room for _, label in shown):
+        labels = [(x, text(x)) for x in (origin + n * step for n in range(first, last + 1))]
+        if all(len(label) + 2 <= distance for _, label in labels):
             break
     else:
-        return " " * across
-    cells, free = [" "] * across, 0
-    for value, label in shown:
-        at = min(max(round((value - x0) / (x1 - x0) * across) - len(label) // 2, 0), across - len(label))
-        if at >= free:
-            cells[at : at + len(label)] = label
-            free = at + len(label) + 1
+        return " " * width
+    cells, free = [" "] * width, 0
+    for x, label in labels:
+        start = min(max(round((x - x0) / (x1 - x0) * width) - len(label) // 2, 0), width - len(label))
+        if start >= free:
+            cells[start : start + len(label)] = label
+            free = start + len(label) + 1
     return "".join(cells)
 
 
-def joined(cells: Iterable[Span]) -> Row:
-    """Neighbouring cells of one style as one span."""
+def merge_spans(cells: Iterable[Span]) -> Row:
+    """Merge neighbouring cells of the same style into one span."""
     row: Row = []
     for char, style in cells:
         if row and row[-1][1] == style:
@@ -125,6 +127,6 @@ def joined(cells: Iterable[Span]) -> Row:
     return row
 
 
-def _row(axis: Axis, value: float, down: int) -> int | None:
-    place = axis.fraction(value)
-    return None if place is None else min(max(int((1 - place) * (down - 1) + 0.5), 0), down - 1)
+def _row(axis: Axis, value: float, height: int) -> int | None:
+    fraction = axis.fraction(value)
+    return None if fraction is None else min(max(int((1 - fraction) * (height - 1) + 0.5), 0), height - 1)

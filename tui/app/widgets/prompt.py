@@ -1,4 +1,4 @@
-"""A line that asks for a text, and for a number beside it; not there while nothing is asked."""
+"""Prompts for a text, and optionally a number, in one line that is hidden while closed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tui.app.widgets.number_field import NumberField
 
 
 class Prompt(Horizontal):
-    """``topic`` says what is asked for; Enter in either field answers."""
+    """``topic`` identifies the question; Enter in either field submits."""
 
     class Submitted(Message):
         def __init__(self, topic: str, text: str, number: int | None) -> None:
@@ -22,7 +22,7 @@ class Prompt(Horizontal):
             self.number = number
 
     class Changed(Message):
-        """The answer so far has changed."""
+        """The text or the number was edited."""
 
     topic = ""
 
@@ -37,7 +37,7 @@ class Prompt(Horizontal):
         self.query_one("#prompt-text", Input).cursor_blink = False  # a blinking cursor is bytes over ssh
 
     def open(self, topic: str, label: str, hint: str, number: tuple[str, int] | None = None, text: str = "") -> None:
-        """Prompt; ``number`` is the label and first value of a second field."""
+        """Show the prompt; ``number`` is the label and initial value of a second field."""
         self.topic = topic
         self.query_one("#prompt-label", Label).update(f" {label} ")
         field = self.query_one("#prompt-text", Input)

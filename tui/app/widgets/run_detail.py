@@ -1,4 +1,4 @@
-"""One line about the chosen run: its whole id, and what has no column where the terminal is narrow."""
+"""Shows one line about the selected run: its full id, and what has no column in a narrow terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of runs: columns give way from the right as the terminal narrows, and more come as it widens."""
+"""Lists the runs as a table; the width of the terminal decides which columns it shows."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as fmt
 from tui.text.ellipsis import clip_middle
 
-SPARKLINE_MIN_WIDTH = 96  # cells a terminal has where there is room for the loss so far
+SPARKLINE_MIN_WIDTH = 96  # cells; narrower terminals show no sparkline of the loss
 MARK = "●"
 _PHASE_STYLES = {"running": "good", "finished": "done", "failed": "bad", "cut-off": "bad", "stopped": "done"}
-_SHORTEST_NAME = 14
-_LONGEST_NAME = 60
+_MIN_NAME = 14
+_MAX_NAME = 60
 _DATE = len("20261123-")
-_MARGIN = 3  # the mark's cells
+_MARGIN = 3  # cells, for the mark
 
 
 class Column(NamedTuple):
-    """``cells`` below zero align right; shown in a terminal of ``wide`` cells and more."""
+    """A negative ``width`` aligns right; terminals narrower than ``min_terminal`` cells do not show the column."""
 
     key: str
     title: str
-    cells: int
-    wide: int
+    width: int
+    min_terminal: int
 
 
 _COLUMNS = (
@@ -46,19 +46,19 @@ _COLUMNS = (
     Column("loss", "loss", -8, 0),
     Column("val_loss", "val", -7, 108),
     Column("tok_s", "tok/s", -6, 0),
-    Column("spark", "loss so far", 12, SPARKLINE_MIN_WIDTH),
+    Column("spark", "loss history", 12, SPARKLINE_MIN_WIDTH),
     Column("batch", "batch", -9, 150),
     Column("context", "context", -7, 150),
     Column("backend", "backend", 9, 190),
     Column("attempt", "attempt", -7, 200),
-    Column("took", "for", -6, 130),
+    Column("duration", "time", -6, 130),
     Column("started", "started", -8, 72),
-    Column("reason", "why", 1, 180),  # what is left
+    Column("reason", "reason", 1, 180),  # takes the remaining width
 )
 
 
 class RunTable(SelectableList):
-    """``sorted_by`` is the key of the column whose head says so."""
+    """``sorted_by`` is the key of the column whose title has the sort sign."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *("runs--name", "runs--good", "runs--busy", "runs--done", "runs--bad", "runs--spark", "runs--mark"),
@@ -71,13 +71,13 @@ class RunTable(SelectableList):
         super().__init__(id="runs")
         self.runs: list[dict[str, Any]] = []
         self.sparklines: dict[str, str] = {}
-        self.marked: dict[str, None] = {}  # ids in the order in which they were marked
+        self.marked: dict[str, None] = {}  # ids in the order of marking
         self.sorted_by = "started"
         self.loaded = False
-        self.empty_lines: list[str] = []  # what to say where there are no runs to show
+        self.empty_lines: list[str] = []  # shown instead of an empty table
 
     def show(self, runs: list[dict[str, Any]]) -> None:
-        """Replace the runs; the cursor stays on the run it was on."""
+        """Replace the runs; the cursor stays on the same run."""
         selected = self.selected
         self.runs, self.loaded = runs, True
         if selected is not None:
@@ -92,12 +92,12 @@ class RunTable(SelectableList):
         return len(self.runs)
 
     def _columns(self, width: int) -> list[Column]:
-        shown = [column for column in _COLUMNS if width >= column.wide]
-        room = width - _MARGIN - sum(abs(column.cells) + 1 for column in shown)
+        shown = [column for column in _COLUMNS if width >= column.min_terminal]
+        left = width - _MARGIN - sum(abs(column.width) + 1 for column in shown)
         longest = max((cell_len(title(run)) for run in self.runs), default=0)
-        name = min(max(room, _SHORTEST_NAME), max(longest, 24), _LONGEST_NAME)
+        name = min(max(left, _MIN_NAME), max(longest, 24), _MAX_NAME)
         if shown[-1].key == "reason":
-            shown[-1] = shown[-1]._replace(cells=max(room - name, 1))
+            shown[-1] = shown[-1]._replace(width=max(left - name, 1))
         return [Column("name", "run", name, 0), *shown]
 
     def header(self, width: int) -> Row | None:
@@ -106,7 +106,7 @@ class RunTable(SelectableList):
         row: Row = [(" " * _MARGIN, "list--header")]
         for column in self._columns(width):
             sign = "▾" if column.key == self.sorted_by else ""
-            row.append((columns.cut(column.title + sign, column.cells) + " ", "list--header"))
+            row.append((columns.fit_text(column.title + sign, column.width) + " ", "list--header"))
         return row
 
     def row(self, index: int, width: int) -> Row:
@@ -114,31 +114,31 @@ class RunTable(SelectableList):
         row: Row = [(f" {MARK if run['id'] in self.marked else ' '} ", "runs--mark")]
         for column in self._columns(width):
             text, style = self._field(run, column)
-            row.append((columns.cut(text, column.cells) + " ", style))
+            row.append((columns.fit_text(text, column.width) + " ", style))
         return row
 
     def _field(self, run: dict[str, Any], column: Column) -> tuple[str, str]:
         phase = str(run.get("phase") or "")
         if column.key == "name":
-            return _short_title(run, column.cells), "runs--name"
+            return _short_title(run, column.width), "runs--name"
         if column.key == "phase":
-            if phase == "paused" and needs_attention(run):  # it waits for an answer
+            if phase == "paused" and needs_attention(run):  # until a user answers
                 return "paused !", "runs--bad"
             return phase, f"runs--{_PHASE_STYLES.get(phase, 'busy')}"
         if column.key == "spark":
             return self.sparklines.get(run["id"], ""), "runs--spark"
-        if column.key in _TEXTS:
-            return _TEXTS[column.key](run), ""
-        return _DIM_TEXTS[column.key](run), "list--dim"
+        if column.key in _FIELDS:
+            return _FIELDS[column.key](run), ""
+        return _DIM_FIELDS[column.key](run), "list--dim"
 
     def placeholder(self, width: int, height: int) -> list[Row]:
-        lines = self.empty_lines if self.loaded else ["looking for runs …"]
+        lines = self.empty_lines if self.loaded else ["loading runs …"]
         top: list[Row] = [[] for _ in range(max((height - len(lines)) // 2 - 1, 0))]
         return top + [[(line.center(width), "list--dim")] for line in lines]
 
     def on_click(self, event: events.Click) -> None:
-        """A click on the mark's place marks; elsewhere it is the list's."""
-        index = self.first + event.y - (1 if self.runs else 0)
+        """A click in the margin marks a run; the list handles other clicks."""
+        index = self.top + event.y - (1 if self.runs else 0)
         if event.x < _MARGIN and 0 <= index < self.count():
             event.prevent_default()
             self.move(index)
@@ -151,15 +151,15 @@ def title(run: dict[str, Any]) -> str:
 
 
 def _short_title(run: dict[str, Any], cells: int) -> str:
-    """In few cells: of a run without a name of its own the date goes first."""
+    """Return the title in few cells: a run without a name loses the date of its id first."""
     text = title(run)
     if cell_len(text) > cells and text == run["id"] and len(text) > STAMP_LENGTH:
         text = text[_DATE:]
     return clip_middle(text, cells)
 
 
-def done(run: dict[str, Any]) -> float:
-    """The share of its steps that a run has done; 0 where their number is unknown."""
+def _progress(run: dict[str, Any]) -> float:
+    """Return the fraction of steps done; 0 if the number of steps is unknown."""
     return min((run.get("step") or 0) / run["steps"], 1.0) if run.get("steps") else 0.0
 
 
@@ -173,33 +173,33 @@ def _speed(run: dict[str, Any]) -> str:
     return fmt.NOTHING if run.get("phase") in INACTIVE else fmt.count(run.get("tok_s"))
 
 
-def _took(run: dict[str, Any]) -> str:
-    """From its start to its end, or until now."""
+def _duration(run: dict[str, Any]) -> str:
+    """Return the time from start to end, or until now."""
     started, ended = run.get("started"), run.get("ended")
     if started is None or (ended is None and run.get("phase") in INACTIVE):
         return fmt.NOTHING
-    return fmt.short_duration(max((ended or time.time()) - started, 0.0))  # few digits change
+    return fmt.short_duration(max((ended or time.time()) - started, 0.0))
 
 
 def _batch(run: dict[str, Any]) -> str:
     return f"{run['micro']}×{run['accum']}" if run.get("micro") and run.get("accum") else fmt.NOTHING
 
 
-_Text = Callable[[dict[str, Any]], str]
-_TEXTS: dict[str, _Text] = {
+_Field = Callable[[dict[str, Any]], str]
+_FIELDS: dict[str, _Field] = {
     "step": _step,
-    "done": lambda run: f"{done(run):.0%}" if run.get("steps") else fmt.NOTHING,
+    "done": lambda run: f"{_progress(run):.0%}" if run.get("steps") else fmt.NOTHING,
     "loss": lambda run: fmt.loss(run.get("loss")),
     "val_loss": lambda run: fmt.loss(run.get("val_loss")),
     "tok_s": _speed,
 }
-_DIM_TEXTS: dict[str, _Text] = {
+_DIM_FIELDS: dict[str, _Field] = {
     "profile": lambda run: str(run.get("profile") or ""),
     "batch": _batch,
     "context": lambda run: str(run.get("context") or fmt.NOTHING),
     "backend": lambda run: str(run.get("backend") or ""),
     "attempt": lambda run: str(run.get("attempt") or fmt.NOTHING),
-    "took": _took,
+    "duration": _duration,
     "started": lambda run: fmt.timestamp(run.get("started")),
     "reason": lambda run: str(run.get("reason") or ""),
 }

@@ -1,4 +1,4 @@
-"""A list with a cursor, drawn as a canvas: moving the cursor repaints two lines, a new number its digits."""
+"""A list with a cursor, drawn as a canvas: moving the cursor repaints two lines, a new value only its digits."""
 
 from __future__ import annotations
 
@@ -9,58 +9,58 @@ from textual.message import Message
 
 from tui.app.actions.action import HasActions
 from tui.app.actions.registry import LIST
-from tui.app.widgets.canvas import Canvas, Row, fit
+from tui.app.widgets.canvas import Canvas, Row, fit_row
 
 
 class SelectableList(HasActions, Canvas, can_focus=True, actions=LIST):
-    """Subclasses say how many items there are and how one looks."""
+    """Subclasses return the number of items and the row of each."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"list--header", "list--cursor", "list--dim"}
 
     class CursorMoved(Message):
-        """The cursor stands on another item."""
+        """The cursor moved to another item."""
 
-        def __init__(self, picker: SelectableList, index: int) -> None:
+        def __init__(self, sender: SelectableList, index: int) -> None:
             super().__init__()
-            self.picker = picker
+            self.sender = sender
             self.index = index
 
         @property
         def control(self) -> SelectableList:
-            """Lets a screen with several lists tell by a selector whose message it wants."""
-            return self.picker
+            """Lets a screen with several lists select the sender in ``@on``."""
+            return self.sender
 
     class Activated(CursorMoved):
-        """The item under the cursor was clicked while it was already chosen."""
+        """The item under the cursor was clicked or confirmed with Enter."""
 
     cursor = 0
-    first = 0  # the item on the top line
+    top = 0  # index of the item on the first line
 
     def count(self) -> int:
         raise NotImplementedError
 
     def header(self, width: int) -> Row | None:
-        """The line above the items, if any."""
+        """Return the line above the items, if any."""
         return None
 
     def row(self, index: int, width: int) -> Row:
         raise NotImplementedError
 
     def placeholder(self, width: int, height: int) -> list[Row]:
-        """What stands there when there are no items."""
+        """Return what an empty list shows."""
         return []
 
     def draw(self, width: int, height: int) -> list[Row]:
-        head = self.header(width)
-        rows = [] if head is None else [fit(head, width, "list--header")]
-        room = max(height - len(rows), 1)
+        header = self.header(width)
+        rows = [] if header is None else [fit_row(header, width, "list--header")]
+        visible = max(height - len(rows), 1)
         total = self.count()
         if not total:
-            return rows + self.placeholder(width, room)
+            return rows + self.placeholder(width, visible)
         self.cursor = min(max(self.cursor, 0), total - 1)
-        self.first = min(max(self.first, self.cursor - room + 1), self.cursor, max(total - room, 0))
-        for index in range(self.first, min(self.first + room, total)):
-            row = fit(self.row(index, width), width)
+        self.top = min(max(self.top, self.cursor - visible + 1), self.cursor, max(total - visible, 0))
+        for index in range(self.top, min(self.top + visible, total)):
+            row = fit_row(self.row(index, width), width)
             if index == self.cursor:
                 row = [(text, f"{style} list--cursor".strip()) for text, style in row]
             rows.append(row)
@@ -70,7 +70,7 @@ class SelectableList(HasActions, Canvas, can_focus=True, actions=LIST):
         self.move(self.cursor + by)
 
     def move(self, index: int) -> None:
-        """Put the cursor on the item ``index``, or on the nearest there is."""
+        """Move the cursor to the item ``index``, or to the nearest."""
         total = self.count()
         index = min(max(index, 0), total - 1)
         if total and index != self.cursor:
@@ -79,7 +79,7 @@ class SelectableList(HasActions, Canvas, can_focus=True, actions=LIST):
             self.post_message(self.CursorMoved(self, index))
 
     def on_click(self, event: events.Click) -> None:
-        index = self.first + event.y - (0 if self.header(self.size.width) is None else 1)
+        index = self.top + event.y - (0 if self.header(self.size.width) is None else 1)
         if 0 <= index < self.count():
             if index == self.cursor:
                 self.post_message(self.Activated(self, index))

@@ -1,4 +1,4 @@
-"""The packed files of a dataset as lines, split by split."""
+"""Lists the packed files of a dataset, split by split."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ class ShardList(SelectableList):
         return len(self.files)
 
     def _columns(self, width: int) -> list[tuple[str, int, str]]:
-        """(key, cells, title); negative cells align right."""
-        shown = [("tokens", -12 if width >= 72 else -7, "tokens"), ("sequences", -9, "sequences")]
+        """Return (key, width, title) of each column; a negative width aligns right."""
+        right = [("tokens", -12 if width >= 72 else -7, "tokens"), ("sequences", -9, "sequences")]
         if width >= 72:
-            shown += [("bytes", -9, "size"), ("dtype", 7, "dtype")]
-        name = width - 2 - sum(abs(cells) + 1 for _, cells, _ in shown) - 10
-        return [("split", 9, "split"), ("name", min(max(name, 8), 48), "file"), *shown]
+            right += [("bytes", -9, "size"), ("dtype", 7, "dtype")]
+        name = width - 2 - sum(abs(cells) + 1 for _, cells, _ in right) - 10
+        return [("split", 9, "split"), ("name", min(max(name, 8), 48), "file"), *right]
 
     def header(self, width: int) -> Row | None:
         if not self.files:
             return None
-        return columns.head(self._columns(width))
+        return columns.header_row(self._columns(width))
 
     def row(self, index: int, width: int) -> Row:
         file = self.files[index]
-        bad = bool(file["problem"])
-        short = fmt.exact if width >= 72 else fmt.count
-        return columns.line(
+        damaged = bool(file["problem"])
+        tokens = fmt.exact if width >= 72 else fmt.count
+        return columns.row(
             self._columns(width),
             {
                 "split": (file["split"], "list--dim"),
-                "name": (Path(file["path"]).name, "shards--bad" if bad else ""),
-                "tokens": ("damaged", "shards--bad") if bad else (short(file["tokens"]), ""),
+                "name": (Path(file["path"]).name, "shards--bad" if damaged else ""),
+                "tokens": ("damaged", "shards--bad") if damaged else (tokens(file["tokens"]), ""),
                 "sequences": (fmt.exact(file["sequences"]), ""),
                 "bytes": (fmt.size(file["bytes"]), ""),
                 "dtype": (file["dtype"] or fmt.NOTHING, "list--dim"),

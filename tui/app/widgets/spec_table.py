@@ -1,4 +1,4 @@
-"""What differs in the specs of the runs laid over each other; it scrolls."""
+"""Lists the differences between the specs of the compared runs; scrolls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tui.text.ellipsis import clip
 
 
 class SpecTable(HasActions, Canvas, can_focus=True, actions=TEXT):
-    """One line a key: its values, each behind the letters of the runs that have it."""
+    """One line per key: each value after the letters of the runs that have it."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *(run_style(index) for index in range(COLOURS)),
@@ -30,7 +30,7 @@ class SpecTable(HasActions, Canvas, can_focus=True, actions=TEXT):
         self._top = 0
 
     def show(self, specs: list[dict[str, Any]]) -> None:
-        """The flat specs of the runs, in their order; an empty one is missing or damaged."""
+        """Show the flat specs of the runs, in their order; an empty spec is missing or damaged."""
         self._specs = specs
         self.redraw()
 
@@ -46,45 +46,43 @@ class SpecTable(HasActions, Canvas, can_focus=True, actions=TEXT):
 
     def draw(self, width: int, height: int) -> list[Row]:
         if self._specs is None:
-            return [[(" reading the specs …", "specs--note")]]
+            return [[(" loading specs …", "specs--note")]]
         lines = self._lines(width)
-        room = max(height - 1, 1)
-        self._top = min(self._top, max(len(lines) - room, 0))
-        below = len(lines) - self._top - room
-        title = " what differs in their specs" + (f" · {below} more lines below: j" if below > 0 else "")
-        return [[(clip(title.ljust(width), width), "specs--title")], *lines[self._top : self._top + room]]
+        visible = max(height - 1, 1)
+        self._top = min(self._top, max(len(lines) - visible, 0))
+        below = len(lines) - self._top - visible
+        title = " Spec differences" + (f" · {below} more lines below: j" if below > 0 else "")
+        return [[(clip(title.ljust(width), width), "specs--title")], *lines[self._top : self._top + visible]]
 
     def _lines(self, width: int) -> list[Row]:
         assert self._specs is not None
-        there = [(i, run, spec) for i, (run, spec) in enumerate(zip(self._runs, self._specs, strict=True)) if spec]
+        readable = [(i, run, spec) for i, (run, spec) in enumerate(zip(self._runs, self._specs, strict=True)) if spec]
         lines: list[Row] = [
             [(clip(f" {run.letter}: its spec.json is missing or damaged", width), "specs--note")]
             for run, spec in zip(self._runs, self._specs, strict=True)
             if not spec
         ]
-        found = differences([spec for _, _, spec in there])
+        found = differences([spec for _, _, spec in readable])
         if not found:
-            said = (
-                " nothing: every key is the same" if len(there) > 1 else " nothing to hold against it: mark more runs"
-            )
-            return [*lines, [(clip(said, width), "specs--note")]]
-        letters = [run.letter for _, run, _ in there]
-        numbers = {run.letter: i for i, run, _ in there}
-        wide = max(len(key) for key in found)
+            text = " no differences" if len(readable) > 1 else " only one run: mark more runs to compare"
+            return [*lines, [(clip(text, width), "specs--note")]]
+        letters = [run.letter for _, run, _ in readable]
+        numbers = {run.letter: i for i, run, _ in readable}
+        key_width = max(len(key) for key in found)
         for key, values in found.items():
             groups = group_by_value(values, letters)
-            one: Row = [(f" {key:<{wide}}", "specs--key")]
-            for held_by, text in groups:
-                one += [("  ", ""), *_letters(held_by, numbers), (f" {text}", "")]
-            if sum(cell_len(text) for text, _ in one) <= width:
-                lines.append(one)
+            row: Row = [(f" {key:<{key_width}}", "specs--key")]
+            for members, text in groups:
+                row += [("  ", ""), *_letters(members, numbers), (f" {text}", "")]
+            if sum(cell_len(text) for text, _ in row) <= width:
+                lines.append(row)
                 continue
             lines.append([(clip(f" {key}", width), "specs--key")])
-            for held_by, text in groups:
-                room = width - 4 - len(held_by)
-                lines.append([("   ", ""), *_letters(held_by, numbers), (f" {clip(text, max(room, 1))}", "")])
+            for members, text in groups:
+                left = width - 4 - len(members)
+                lines.append([("   ", ""), *_letters(members, numbers), (f" {clip(text, max(left, 1))}", "")])
         return lines
 
 
-def _letters(held_by: str, numbers: dict[str, int]) -> list[Span]:
-    return [(letter, run_style(numbers[letter])) for letter in held_by]
+def _letters(members: str, numbers: dict[str, int]) -> list[Span]:
+    return [(letter, run_style(numbers[letter])) for letter in members]

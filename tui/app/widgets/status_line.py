@@ -1,4 +1,4 @@
-"""The numbers of a run in two lines; only changed digits travel."""
+"""Shows the current values of a run in two lines; only changed digits are sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TONES = {"running": "good", "finished": "good", "failed": "bad", "cut-off": "ba
 
 
 class StatusLine(Canvas):
-    """``show`` takes the run; items that do not fit fall off the right end of their line."""
+    """Items that do not fit are dropped at the right end of their line."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *("status--label", "status--value", "status--good", "status--busy", "status--bad", "status--bar"),
@@ -36,8 +36,8 @@ class StatusLine(Canvas):
         progress = f"step {fmt.exact(view.step)}/{fmt.exact(view.steps)}"
         first: Row = [(phase, f"status--{_TONES.get(view.phase, 'busy')}"), (f" {progress} ", "status--value")]
         if view.steps:
-            share = min(view.step / view.steps, 1.0)
-            first += [(f"{share:.0%} ", "status--label"), *_bar(share, 7 if width < 100 else min(width // 8, 24))]
+            fraction = min(view.step / view.steps, 1.0)
+            first += [(f"{fraction:.0%} ", "status--label"), *_bar(fraction, 7 if width < 100 else min(width // 8, 24))]
         else:
             first.append((" ", ""))
         if view.active:
@@ -52,48 +52,48 @@ class StatusLine(Canvas):
         for label, value, cells in (
             ("lr", fmt.rate(view.last("lr")), 8),
             ("grad", fmt.loss(view.last("grad_norm")), 6),
-            ("s/step", fmt.duration(view.last("step_s")), 6),  # beside what changes as often: one write a step
+            ("s/step", fmt.duration(view.last("step_s")), 6),  # next to values that change as often: one write per step
             ("val", fmt.loss(view.val_loss), 6),
             ("batch", batch, 5),
             ("context", str(view.context or "?"), 5),
-            ("GPU", _or_nothing(view.last("device_util"), "%"), 4),
-            ("", _or_nothing(view.last("temp_c"), " °C"), 5),
-            ("", _or_nothing(view.last("power_w"), " W"), 5),
+            ("GPU", _or_empty(view.last("device_util"), "%"), 4),
+            ("", _or_empty(view.last("temp_c"), " °C"), 5),
+            ("", _or_empty(view.last("power_w"), " W"), 5),
         ):
             if value:
                 second += _item(label, value, cells)
-        return [_whole(first, width), _whole(second, width)]
+        return [_complete_items(first, width), _complete_items(second, width)]
 
 
 def _micro(view: RunView, cells: int) -> Row:
-    """How far a step is that takes long: its micro-batches as a bar and as numbers."""
-    done, of = view.progress or (0, view.accum or 0)
-    row = _item("micro", f"{done}/{of}", 5)
-    return [*row, *_bar(done / of, cells)] if of > 1 and cells else row
+    """Return the progress within the step: micro-batches done, as numbers and as a bar."""
+    done, total = view.progress or (0, view.accum or 0)
+    row = _item("micro", f"{done}/{total}", 5)
+    return [*row, *_bar(done / total, cells)] if total > 1 and cells else row
 
 
-def _or_nothing(value: float | None, unit: str) -> str:
+def _or_empty(value: float | None, unit: str) -> str:
     return "" if value is None else f"{value:.0f}{unit}"
 
 
 def _item(label: str, value: str, cells: int) -> Row:
-    """A value in a fixed number of cells, so that its neighbours stay where they are."""
+    """Return a value padded to a fixed width, so that its neighbours do not move."""
     return [(f" {label} " if label else " ", "status--label"), (value.ljust(cells), "status--value")]
 
 
-def _bar(share: float, cells: int) -> Row:
-    full = int(share * cells)
+def _bar(fraction: float, cells: int) -> Row:
+    full = int(fraction * cells)
     return [("━" * full, "status--bar"), ("─" * (cells - full), "status--label")]
 
 
-def _whole(row: Row, width: int) -> Row:
-    """Drop label and value together where the value would be cut."""
-    room, kept = width, 0
+def _complete_items(row: Row, width: int) -> Row:
+    """Drop a value that would be clipped, together with its label."""
+    left, kept = width, 0
     for i, (text, _) in enumerate(row):
-        room -= cell_len(text.rstrip())
-        if room < 0:
+        left -= cell_len(text.rstrip())
+        if left < 0:
             kept -= kept and row[kept - 1][1] == "status--label" and row[kept - 1][0].startswith(" ")
             break
-        room -= cell_len(text) - cell_len(text.rstrip())
+        left -= cell_len(text) - cell_len(text.rstrip())
         kept = i + 1
     return row[:kept]

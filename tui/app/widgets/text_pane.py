@@ -1,4 +1,4 @@
-"""Growing text, wrapped, its end in sight; only the cells that are new are sent."""
+"""Shows wrapped text that grows, with its end in view; only new cells are sent."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tui.app.widgets.canvas import Canvas, Row
 
 
 class TextPane(HasActions, Canvas, can_focus=True, actions=TEXT):
-    """``write`` adds; scrolled back, it stays where it is."""
+    """``write`` appends; while scrolled back, the visible lines keep their distance to the end."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.text = ""
-        self._back = 0
+        self._lines_below = 0
 
     def clear(self) -> None:
-        self.text, self._back = "", 0
+        self.text, self._lines_below = "", 0
         self.redraw()
 
     def write(self, piece: str) -> None:
@@ -27,7 +27,7 @@ class TextPane(HasActions, Canvas, can_focus=True, actions=TEXT):
 
     def action_scroll_lines(self, by: int) -> None:
         lines = len(self._lines(self.content_size.width))
-        self._back = max(0, min(self._back - by, lines - self.content_size.height))
+        self._lines_below = max(0, min(self._lines_below - by, lines - self.content_size.height))
         self.redraw()
 
     def _lines(self, width: int) -> list[str]:
@@ -36,5 +36,5 @@ class TextPane(HasActions, Canvas, can_focus=True, actions=TEXT):
 
     def draw(self, width: int, height: int) -> list[Row]:
         lines = self._lines(width)
-        end = len(lines) - self._back
+        end = len(lines) - self._lines_below
         return [[(line, "")] for line in lines[max(0, end - height) : end]]
