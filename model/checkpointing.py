@@ -14,10 +14,10 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from profiles.errors import SpecError
 
 Checkpointing = Literal["none", "selective", "full", "offload"]
-Remember = Callable[..., Tensor]
+CheckpointFn = Callable[..., Tensor]
 
 # What costs most to work out again: the projections, and attention where the library has one kernel for it.
-_DEAR = {
+_EXPENSIVE = {
     torch.ops.aten.mm.default,
     torch.ops.aten._scaled_dot_product_flash_attention.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
@@ -27,12 +27,12 @@ _DEAR = {
 TILE_TOKENS = 4096
 
 
-def resolve_checkpointing(kind: Checkpointing) -> Remember:
+def resolve_checkpointing(kind: Checkpointing) -> CheckpointFn:
     """The function ``remember(layer, x, *rest) -> y`` behind a name: runs ``layer`` and decides what of it is kept.
 
     "none" keeps all that backward needs; "selective" the results of projections and attention kernels, so that only
     norms, rotations and gates are worked out again (arXiv:2205.05198, section 5); "full" only what enters
-    (arXiv:1604.06174). "offload" is "full" here: what else it does is ``in_host_memory`` and ``in_tiles``.
+    (arXiv:1604.06174). "offload" is "full" here: what else it does is ``offload_to_host`` and ``tiled``.
 
     Raises SpecError for an unknown kind.
     """
@@ -41,30 +41,35 @@ def resolve_checkpointing(kind: Checkpointing) -> Remember:
     return _KINDS[kind]
 
 
-def _keep(layer: Callable[..., Tensor], *args: Tensor) -> Tensor:
+def _save_all(layer: Callable[..., Tensor], *args: Tensor) -> Tensor:
     return layer(*args)
 
 
 # The model draws no random numbers, so there is no generator state to save and restore.
-_again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+_recompute = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
 
 
-def _what_to_keep(context: object, operation: object, *args: object, **kwargs: object) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in _DEAR else CheckpointPolicy.PREFER_RECOMPUTE
+def _selective_policy(context: object, operation: object, *args: object, **kwargs: object) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if operation in _EXPENSIVE else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-_again_but_dear = partial(_again, context_fn=partial(create_selective_checkpoint_contexts, _what_to_keep))
+_selective = partial(_recompute, context_fn=partial(create_selective_checkpoint_contexts, _selective_policy))
 
-_KINDS: dict[str, Remember] = {"none": _keep, "selective": _again_but_dear, "full": _again, "offload": _again}
+_KINDS: dict[str, CheckpointFn] = {
+    "none": _save_all,
+    "selective": _selective,
+    "full": _recompute,
+    "offload": _recompute,
+}
 
 
-def in_tiles(layer: Callable[[Tensor], Tensor], x_BTD: Tensor) -> Tensor:
+def tiled(layer: Callable[[Tensor], Tensor], x_BTD: Tensor) -> Tensor:
     """A layer that looks at each token alone, on TILE_TOKENS at a time, each of which keeps only what enters."""
-    return torch.cat([_again(layer, part) for part in torch.split(x_BTD, TILE_TOKENS, 1)], 1)
+    return torch.cat([_recompute(layer, part) for part in torch.split(x_BTD, TILE_TOKENS, 1)], 1)
 
 
 @contextlib.contextmanager
-def in_host_memory(stream_BTD: Tensor) -> Iterator[None]:
+def offload_to_host(stream_BTD: Tensor) -> Iterator[None]:
     """Of what is saved for backward in here, ``stream_BTD`` goes to the host and comes back when it is needed."""
     device = stream_BTD.device
     # The graph keeps this function as long as what it has packed: it must not hold the tensor itself.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.latent_cache import LatentCache, read_on
+from model.latent_cache import LatentCache, forward_cached
 from model.transformer import MLATransformer
 from profiles.errors import SpecError, UserError
 
@@ -91,7 +91,7 @@ def _stream(
 def _next_logits(model: MLATransformer, unread: list[int], cache: LatentCache) -> Tensor:
     """Logits of the token after ``unread``: float32 (V,) on the CPU. Only the last position goes through the head."""
     tokens_BT = torch.tensor([unread], dtype=torch.int64, device=model.lm_head.weight.device)
-    logits_BV: Tensor = model.lm_head(read_on(model, tokens_BT, cache)[:, -1])
+    logits_BV: Tensor = model.lm_head(forward_cached(model, tokens_BT, cache)[:, -1])
     return logits_BV[0].float().cpu()
 
 

@@ -44,7 +44,7 @@ class LatentCache:
 
 
 @torch.no_grad()
-def read_on(model: MLATransformer, tokens_BT: Tensor, cache: LatentCache) -> Tensor:
+def forward_cached(model: MLATransformer, tokens_BT: Tensor, cache: LatentCache) -> Tensor:
     """The stream after the last norm (B, T, D) for tokens that follow those in ``cache``, which grows by them.
 
     The same numbers, up to rounding, as ``model.hidden`` gives these positions of the whole text. Raises ValueError

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.attention import AttentionKind
-from model.checkpointing import Checkpointing, in_host_memory, in_tiles, resolve_checkpointing
+from model.checkpointing import Checkpointing, offload_to_host, resolve_checkpointing, tiled
 from model.layers import Linear, RMSNorm
 from model.mla import MLAttention
 from model.rope import rope_tables
@@ -35,19 +35,19 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, checkpointing: Checkpointing, attention: AttentionKind) -> None:
         super().__init__()
-        self.remember = resolve_checkpointing(checkpointing)
-        self.tiled = checkpointing == "offload"
+        self.checkpoint = resolve_checkpointing(checkpointing)
+        self.tiled_mlp = checkpointing == "offload"
         self.self_attn = MLAttention(config, attention)
         self.mlp = SwiGLU(config)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, x_BTD: Tensor, cos_T1P: Tensor, sin_T1P: Tensor) -> Tensor:
-        return self.remember(self._both, x_BTD, cos_T1P, sin_T1P)
+        return self.checkpoint(self._both, x_BTD, cos_T1P, sin_T1P)
 
     def _both(self, x_BTD: Tensor, cos_T1P: Tensor, sin_T1P: Tensor) -> Tensor:
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_T1P, sin_T1P)
-        return x_BTD + (in_tiles(self._feed_forward, x_BTD) if self.tiled else self._feed_forward(x_BTD))
+        return x_BTD + (tiled(self._feed_forward, x_BTD) if self.tiled_mlp else self._feed_forward(x_BTD))
 
     def _feed_forward(self, x_BTD: Tensor) -> Tensor:
         y_BTD: Tensor = self.mlp(self.post_attention_layernorm(x_BTD))
@@ -67,7 +67,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.stream = stream
-        self.around_block = in_host_memory if checkpointing == "offload" else contextlib.nullcontext
+        self.around_block = offload_to_host if checkpointing == "offload" else contextlib.nullcontext
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, checkpointing, attention) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)

@@ -137,7 +137,7 @@ class Trainer:
         if resume is not None:
             self._restore(resume)
         elif init_from is not None:
-            self.backend.load_weights(pretrained.weights(init_from))
+            self.backend.load_weights(pretrained.load_weights(init_from))
         self.state.replay_edits(self._history, self.step)
         self._history.drop_rewinds_before(self.step)
         self.oom.learn(self._history.memory)

@@ -22,7 +22,7 @@ from profiles.errors import UserError
 from profiles.spec import RunSpec
 
 
-def before_step(run: RunDir, step: int) -> tuple[RunSpec, Cursor]:
+def state_before_step(run: RunDir, step: int) -> tuple[RunSpec, Cursor]:
     """The run as it was when it took the sequences of ``step`` (from 1 up), and the cursor at the first of them.
 
     A step that is still to come is answered as if nothing more were asked of the run. Raises ``UserError``.

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from model.latent_cache import LatentCache, read_on
+from model.latent_cache import LatentCache, forward_cached
 from model.transformer import build
 from profiles.model_config import NAMED_MODELS
 
@@ -25,14 +25,14 @@ def main() -> None:
     for context in (128, 512, 2048):
         text_BT = torch.randint(0, config.vocab_size, (1, context))
         cache = LatentCache(model, context)
-        read_on(model, text_BT[:, :-1], cache)
+        forward_cached(model, text_BT[:, :-1], cache)
         held = cache.length
         seconds: dict[str, list[float]] = {"cache": [], "anew": []}
         for _ in range(ROUNDS):
             cache.length = held  # the same token again
             begun = time.perf_counter()
             with torch.no_grad():
-                model.lm_head(read_on(model, text_BT[:, -1:], cache))
+                model.lm_head(forward_cached(model, text_BT[:, -1:], cache))
             seconds["cache"].append(time.perf_counter() - begun)
             begun = time.perf_counter()
             with torch.no_grad():

@@ -7,7 +7,8 @@ import signal
 
 from tests.e2e.conftest import WaitFor, Workspace
 
-FORM = ("error", "tok_s", "step_s", "split_s", "peak", "warmup_s", "ceiling_flop_s", "ceiling_share", "data", "plan")
+MATMUL_KEYS = ("matmul_peak_flop_s", "matmul_peak_fraction")
+FORM = ("error", "tok_s", "step_s", "split_s", "peak", "warmup_s", *MATMUL_KEYS, "data", "plan")
 
 
 def test_a_grid_as_json_and_nothing_left_behind(workspace: Workspace) -> None:

@@ -122,7 +122,7 @@ def test_a_disk_without_room_is_told(short: Workspace) -> None:
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("a small disk cannot be mounted here: that takes root and the right to mount")
     try:
-        short.assert_refused("export", short.out / "short", disk / "hf", code=1, message="MB free; make room")
+        short.assert_refused("export", short.out / "short", disk / "hf", code=1, message="MB free; free some space")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
         shutil.rmtree(disk)

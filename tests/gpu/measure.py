@@ -21,7 +21,7 @@ from typing import Any
 
 from engine.memory.forecast import NOT_ALLOCATED, forecast
 from engine.memory.hardware import detect_hardware
-from engine.train.measure.grid import Effort, cell, run
+from engine.train.measure.grid import Budget, build_cell, measure_cell
 from profiles.errors import UserError
 from profiles.registry import load
 from tests.gpu.search import longest
@@ -42,11 +42,11 @@ class Scale:
     cap_gib: float | None
     first_context: int
     last_context: int
-    effort: Effort
+    budget: Budget
 
 
-CARD = Scale("gpu_fast", 12, 48, 2048, 16.0, 32768, 262144, Effort(seconds=8.0))
-DRY = Scale("cpu_demo", 2, 4, 64, None, 64, 256, Effort(steps=1))
+CARD = Scale("gpu_fast", 12, 48, 2048, 16.0, 32768, 262144, Budget(seconds=8.0))
+DRY = Scale("cpu_demo", 2, 4, 64, None, 64, 256, Budget(steps=1))
 
 # Every key that chooses a fused path, and the value that turns it off.
 OFF = {"train.compile": "off", "memory.loss": "plain"}
@@ -123,44 +123,44 @@ class Session:
         scale = self.scale
         base = {"micro": scale.micro, "sequences": scale.sequences, "context": scale.context}
         try:
-            one = cell(scale.profile, [f"{key}={value}" for key, value in base.items()], changes, synthetic=True)
+            one = build_cell(scale.profile, [f"{key}={value}" for key, value in base.items()], changes, synthetic=True)
         except UserError as error:
             return {"error": f"not measured: {error}"}
         parts = forecast(one.spec, detect_hardware())
-        effort = replace(
-            scale.effort,
-            steps=steps or scale.effort.steps,
+        budget = replace(
+            scale.budget,
+            steps=steps or scale.budget.steps,
             cap_gib=cap if scale.cap_gib else None,  # nothing to cap in a dry run
-            patience=self._deadline - time.monotonic(),
+            timeout=self._deadline - time.monotonic(),
         )
         # The allocator, whose peak it is held against, knows neither the CUDA context nor its own slack.
         allocated = sum(size for part, size in parts.device.items() if part not in NOT_ALLOCATED)
-        return {"forecast": allocated, "forecast_parts": parts.device, **run(one, effort)}
+        return {"forecast": allocated, "forecast_parts": parts.device, **measure_cell(one, budget)}
 
 
 def ceiling(session: Session) -> None:
     """The matmuls of the model one by one: which shapes reach what, and what they come to together."""
     import torch
 
-    from engine.train.measure.matmul_peak import Timed, matmul_ceiling, time_forms
+    from engine.train.measure.matmul_peak import TimedMatmul, matmul_peak, time_matmul
     from model.flops import Product
 
     scale, device = session.scale, "cuda" if torch.cuda.is_available() else "cpu"
     config = load(scale.profile).model.config
     square = 8192 if device == "cuda" else 256
 
-    def note(what: str, row: Timed) -> None:
+    def note(what: str, row: TimedMatmul) -> None:
         shape = {"inputs": row.product.inputs, "outputs": row.product.outputs, "times": row.product.times}
-        session.results.append({"name": what, "tokens": row.tokens, "form": row.form, **shape, "flop_s": row.flop_s})
+        session.results.append({"name": what, "tokens": row.tokens, "kind": row.kind, **shape, "flop_s": row.flop_s})
 
-    for row in time_forms(Product(square, square, 1), square, torch.bfloat16, device, 1.0):
+    for row in time_matmul(Product(square, square, 1), square, torch.bfloat16, device, 1.0):
         note("square", row)
     for micro in (1, scale.micro):
-        total, rows = matmul_ceiling(config, micro * scale.context, torch.bfloat16, device, 10.0)
+        total, rows = matmul_peak(config, micro * scale.context, torch.bfloat16, device, 10.0)
         for row in rows:
             note(f"micro {micro}", row)
-        session.results.append({"name": f"micro {micro}", "form": "all together", "flop_s": total})
-    fields = ("name", "tokens", "inputs", "outputs", "times", "form")
+        session.results.append({"name": f"micro {micro}", "kind": "all together", "flop_s": total})
+    fields = ("name", "tokens", "inputs", "outputs", "times", "kind")
     session.show(
         lambda: [
             f"{_machine()}. bf16, random numbers; context {scale.context}.",
@@ -236,7 +236,9 @@ def _speeds(session: Session) -> list[str]:
         parts = " / ".join(f"{split[part] / sum(split.values()):.0%}" for part in PARTS)
         told = [f"{r['tok_s']:,.0f}", f"{r['step_s']['median']:.3f}", f"{r['warmup_s']:.0f}", parts]
         sizes = [f"{value / GIB:.2f}" if value is not None else "" for value in (peak["device"], r["forecast"])]
-        rows.append([r["name"], *told, *sizes, f"{r['ceiling_flop_s'] / 1e12:.4g}", f"{r['ceiling_share']:.1%}"])
+        rows.append(
+            [r["name"], *told, *sizes, f"{r['matmul_peak_flop_s'] / 1e12:.4g}", f"{r['matmul_peak_fraction']:.1%}"]
+        )
     scale = session.scale
     capped = f"capped at {scale.cap_gib:g} GiB where it says so" if scale.cap_gib else "nothing is capped in a dry run"
     step = f"{scale.sequences} × {scale.context} tokens a step unless a row says otherwise"
@@ -265,7 +267,9 @@ def _gain(session: Session) -> str:
 
 
 def _share(session: Session) -> str:
-    shares = [r["ceiling_share"] for r in session.results if r["name"].startswith("everything auto") and "tok_s" in r]
+    shares = [
+        r["matmul_peak_fraction"] for r in session.results if r["name"].startswith("everything auto") and "tok_s" in r
+    ]
     told = f"{statistics.median(shares):.1%}" if shares else "not measured"
     return f"Everything auto, share of the matmul ceiling (goal 60%, aim 70%): {told}."
 

@@ -11,7 +11,7 @@ import torch
 
 from engine.checkpoints import checkpoint
 from engine.train.backends.torch_backend import TorchBackend
-from engine.train.measure.grid import Effort, cell, run
+from engine.train.measure.grid import Budget, build_cell, measure_cell
 from profiles.registry import load
 from profiles.spec import RunSpec
 
@@ -118,13 +118,13 @@ def test_a_checkpoint_written_beside_the_next_forward_is_that_of_the_step_before
 
 
 def test_a_measurement_has_the_peaks_of_the_card() -> None:
-    found = run(cell("cpu_demo", ["context=128"], {}, synthetic=True), Effort(steps=2))
+    found = measure_cell(build_cell("cpu_demo", ["context=128"], {}, synthetic=True), Budget(steps=2))
     assert found["device"] == "cuda"
     assert 12 * found["params"] < found["peak"]["device"] <= found["peak"]["device_reserved"]
-    assert 0 < found["ceiling_share"] < 1
+    assert 0 < found["matmul_peak_fraction"] < 1
 
 
 def test_under_a_cap_too_small_the_measurement_is_out_of_memory() -> None:
-    found = run(cell("cpu_demo", [], {}, synthetic=True), Effort(steps=2, cap_gib=0.03))
+    found = measure_cell(build_cell("cpu_demo", [], {}, synthetic=True), Budget(steps=2, cap_gib=0.03))
     assert found["error"] == "out of memory"
     assert found["cap_bytes"] == round(0.03 * 2**30)

@@ -45,7 +45,7 @@ def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path
             from engine.train.models import pretrained
 
             init_from = pretrained.find(args.init_from, Path("models").absolute())
-            pretrained.check(init_from, spec)
+            pretrained.check_compatible(init_from, spec)
         return spec, None, init_from
     from engine.checkpoints import checkpoint
     from profiles.registry import with_overrides

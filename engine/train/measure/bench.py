@@ -1,7 +1,7 @@
-"""How fast one spec trains here: ``python -m engine.train.measure.bench SPEC.json`` prints one JSON object.
+"""Measures how fast a spec trains: ``python -m engine.train.measure.bench SPEC.json`` prints one JSON object.
 
-The trainer itself is run, on a reporter that keeps the times and says stop. ``grid.py`` starts this module, one process
-for each spec, so that peaks, compiled code and a device out of memory never pass from one to the next.
+It runs the real trainer with a reporter that records times and requests the stop. ``grid.py`` starts one process for
+each spec, so that memory peaks, compiled code and out-of-memory errors do not affect the next.
 """
 
 from __future__ import annotations
@@ -35,36 +35,36 @@ from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
 from engine.train.loop import Trainer
 from engine.train.measure.grid import WARMUP_STEPS
-from engine.train.measure.matmul_peak import matmul_ceiling, synchronize
+from engine.train.measure.matmul_peak import matmul_peak, synchronize
 from engine.train.phases import IDLE, REDUCE
 from model.flops import flops_per_token
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
-LEAST_STEPS = 3
+MIN_STEPS = 3
 SPLIT_STEPS = 3
-CEILING_SECONDS = 3.0
+MATMUL_PEAK_SECONDS = 3.0
 PARTS = ("data", "forward", "backward", "optimizer")
 _PART_OF = {IDLE: "forward", REDUCE: "optimizer"}  # the other phases are parts of the same name
 _OUT_OF_MEMORY = re.compile(r"out of (\w+ )?memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
 
 
 class Meter:
-    """A trainer's reporter that measures: warm-up, then whole steps, then steps timed by phase, then stop.
+    """A reporter that times the warm-up, then whole steps, then steps by phase, and then requests a stop.
 
-    The last two are kept apart because timing a phase waits for the device, which a training step does not do.
+    Steps by phase are timed separately, because timing a phase waits for the device, which training does not do.
     """
 
     def __init__(self, backend: Backend, steps: int | None, seconds: float) -> None:
-        """Time ``steps`` whole steps, or as many as begin within ``seconds`` (at least ``LEAST_STEPS``)."""
+        """Time ``steps`` whole steps, or as many as begin within ``seconds`` (at least ``MIN_STEPS``)."""
         self.warmup: list[float] = []  # seconds from the end of a step to the end of the next
         self.steps: list[float] = []
         self.splits: list[dict[str, float]] = []  # seconds by part
         self.device_peak: int | None = None
         self.device_reserved: int | None = None
         self._backend = backend
-        self._wanted, self._seconds = steps, seconds
-        self._take: Callable[[float, float], None] = self._take_warmup
+        self._max_steps, self._seconds = steps, seconds
+        self._on_step: Callable[[float, float], None] = self._on_warmup_step
         self._parts: defaultdict[str, float] = defaultdict(float)
         self._phase = IDLE
         self._stop = False
@@ -76,7 +76,7 @@ class Meter:
         if fields["device_peak"] is not None:
             self.device_peak = max(self.device_peak or 0, fields["device_peak"])
             self.device_reserved = max(self.device_reserved or 0, torch.cuda.memory_reserved())
-        self._take(time.perf_counter() - self._last, fields["data_s"])
+        self._on_step(time.perf_counter() - self._last, fields["data_s"])
         self._last = time.perf_counter()
 
     def commands(self) -> list[Command]:
@@ -91,21 +91,21 @@ class Meter:
     def close(self) -> None:
         pass
 
-    def _take_warmup(self, step_s: float, data_s: float) -> None:
+    def _on_warmup_step(self, step_s: float, data_s: float) -> None:
         self.warmup.append(step_s)
         if len(self.warmup) == WARMUP_STEPS:
             synchronize(self._backend.device)
-            self._take = self._take_step
+            self._on_step = self._on_timed_step
 
-    def _take_step(self, step_s: float, data_s: float) -> None:
+    def _on_timed_step(self, step_s: float, data_s: float) -> None:
         self.steps.append(step_s)
-        enough = len(self.steps) >= LEAST_STEPS and sum(self.steps) >= self._seconds
-        if len(self.steps) == self._wanted or (self._wanted is None and enough):
+        enough = len(self.steps) >= MIN_STEPS and sum(self.steps) >= self._seconds
+        if len(self.steps) == self._max_steps or (self._max_steps is None and enough):
             synchronize(self._backend.device)
             self._backend.phases.listen(self._enter_phase)
-            self._take = self._take_split
+            self._on_step = self._on_split_step
 
-    def _take_split(self, since_last_phase: float, data_s: float) -> None:
+    def _on_split_step(self, since_last_phase: float, data_s: float) -> None:
         self._parts["forward"] -= data_s  # the data is read before the first forward begins
         self.splits.append({**self._parts, "data": data_s})
         self._parts.clear()
@@ -119,32 +119,32 @@ class Meter:
 
 
 def measure(spec: RunSpec, steps: int | None = None, seconds: float = 20.0) -> dict[str, Any]:
-    """Train ``spec`` until enough steps are timed and save nothing; plain JSON values in bytes, seconds and tokens.
+    """Train ``spec`` until enough steps are timed, saving nothing; return JSON values in bytes, seconds and tokens.
 
-    Raises UserError, and whatever torch raises where memory runs out.
+    Raises UserError, and the errors of torch when memory runs out.
     """
     found = _train(spec, steps, seconds)
     gc.collect()
     if found["device"] == "cuda":
-        torch.cuda.empty_cache()  # the ceiling is measured in what the model has left free
-    ceiling, _ = matmul_ceiling(
+        torch.cuda.empty_cache()  # the matmul peak is measured in the memory that the model has freed
+    peak, _ = matmul_peak(
         spec.model.config,
         spec.batch.micro * spec.batch.context,
         torch.bfloat16 if "bf16" in found["plan"]["precision"] else torch.float32,
         found["device"],
-        CEILING_SECONDS,
+        MATMUL_PEAK_SECONDS,
     )
     per_token = flops_per_token(spec.model.config, spec.batch.context)
-    shares = {"ceiling_flop_s": ceiling, "ceiling_share": found["tok_s"] * per_token / ceiling}
-    return {**found, "flops_per_token": per_token, **shares}
+    fraction = found["tok_s"] * per_token / peak
+    return {**found, "flops_per_token": per_token, "matmul_peak_flop_s": peak, "matmul_peak_fraction": fraction}
 
 
 def _train(spec: RunSpec, steps: int | None, seconds: float) -> dict[str, Any]:
-    """What the trainer itself does with ``spec``; of the model nothing is left when this returns."""
+    """Train ``spec`` and return its times and peaks. The model is freed on return."""
     quiet = replace(
         spec,
         train=replace(spec.train, steps=10**9, val_every=0, save_every=0),
-        memory=replace(spec.memory, oom="fail"),  # what does not fit must not be measured as something smaller
+        memory=replace(spec.memory, oom="fail"),  # never measure a smaller micro-batch instead
     )
     before = _host_peak()
     backend = build_backend(quiet, SingleRank())
@@ -172,7 +172,7 @@ def _train(spec: RunSpec, steps: int | None, seconds: float) -> dict[str, Any]:
 
 
 def cap_device(gib: float) -> None:
-    """Let this process allocate ``gib`` GiB of the device and no more. Raises ``UserError`` where there is none.
+    """Limit this process to ``gib`` GiB of the device's memory. Raises ``UserError`` without a device.
 
     The CUDA context and its libraries come on top (some hundreds of MiB), as they do on a card of that size.
     """
@@ -183,20 +183,20 @@ def cap_device(gib: float) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is for whoever started us; here it is the end, in silence
-    parser = argparse.ArgumentParser(prog=BENCH, description="How fast one spec trains here, as JSON.")
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # on Ctrl-C end silently; the process that started this one reports
+    parser = argparse.ArgumentParser(prog=BENCH, description="Measure how fast a spec trains; print JSON.")
     parser.add_argument("spec", type=Path, help="a resolved spec, such as a run's spec.json")
-    parser.add_argument("--steps", type=int, help="how many to time")
-    parser.add_argument("--seconds", type=float, default=20.0, help="time steps for so long (default 20)")
-    parser.add_argument("--cap-gib", type=float, help="allocate no more of the device than this")
+    parser.add_argument("--steps", type=int, help="number of steps to time")
+    parser.add_argument("--seconds", type=float, default=20.0, help="time steps for this long (default 20)")
+    parser.add_argument("--cap-gib", type=float, help="allocate at most this much of the device")
     args = parser.parse_args()
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # a library that prints must not end up in the answer
-    print(json.dumps(_guarded(args)), file=answer, flush=True)
+    stdout = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints must not mix with the result
+    print(json.dumps(_measure_or_error(args)), file=stdout, flush=True)
 
 
-def _guarded(args: argparse.Namespace) -> dict[str, Any]:
-    """The measurement, or ``{"error": one line}``."""
+def _measure_or_error(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the measurement, or ``{"error": one line}``."""
     try:
         if args.cap_gib is not None:
             cap_device(args.cap_gib)
@@ -212,9 +212,9 @@ def _guarded(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _host_peak() -> int:
-    """The most bytes this process has been resident with.
+    """Return the largest resident set of this process in bytes.
 
-    Linux keeps it by program (VmHWM); what getrusage says there is inherited from whoever started us.
+    On Linux VmHWM is reset by exec; the value of getrusage is inherited from the parent process.
     """
     if sys.platform == "linux":
         for line in Path("/proc/self/status").read_text().splitlines():

@@ -1,4 +1,4 @@
-"""Specs to measure and their measurements, each in a process of its own (``bench.py``); no torch here."""
+"""Builds the specs of a benchmark grid and measures each in a process of its own (``bench.py``). Needs no torch."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from profiles.errors import SpecError, UserError
 from profiles.registry import load, parse_override
 from profiles.spec import RunSpec
 
-WARMUP_STEPS = 2  # the first compiles and allots, the second meets the optimizer's states
+WARMUP_STEPS = 2  # the first compiles and allocates, the second is the first with optimizer states
 SHARDS, SYNTHETIC = "shards", "synthetic"
 SYNTHETIC_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One spec to measure: what it changes in the profile, and whether on shards or on random tokens."""
+    """A spec to measure, its changes to the profile, and its data: ``SHARDS`` or ``SYNTHETIC``."""
 
     changes: dict[str, str]
     spec: RunSpec
@@ -36,17 +36,17 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
-    """How long to measure one cell, and in how much of the device. ``patience``: give it up after so many seconds."""
+class Budget:
+    """How long to measure a cell, and in how much device memory. ``timeout``: seconds after which to give up."""
 
     steps: int | None = None
     seconds: float = 20.0
     cap_gib: float | None = None
-    patience: float | None = None
+    timeout: float | None = None
 
 
-def axes(options: Sequence[str]) -> dict[str, list[str]]:
-    """``["micro=4,8", "compile=off,on"]`` → ``{"micro": ["4", "8"], …}``. Raises ``SpecError``."""
+def parse_grid(options: Sequence[str]) -> dict[str, list[str]]:
+    """Parse ``["micro=4,8", "compile=off,on"]`` into ``{"micro": ["4", "8"], …}``. Raises ``SpecError``."""
     found: dict[str, list[str]] = {}
     full_keys: set[str] = set()
     for text in options:
@@ -62,7 +62,7 @@ def axes(options: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _full_key(text: str, key: str, value: str) -> str:
-    """The dotted key, where it may have ``value``. Raises ``SpecError``."""
+    """Return the dotted key. Raises ``SpecError`` where there is no such key or ``value`` is not valid for it."""
     if not value:
         raise SpecError(f"--grid {text}: one of its values is empty; write key=value,value")
     try:
@@ -71,18 +71,18 @@ def _full_key(text: str, key: str, value: str) -> str:
         raise SpecError(f"--grid {str(error).removeprefix('-s').lstrip(': ')}") from None
 
 
-def cells(profile: str, overrides: Sequence[str], grid: Sequence[str], synthetic: bool = False) -> list[Cell]:
-    """Every combination of the values in ``grid``, the last key turning fastest; one cell where there is none.
+def grid_cells(profile: str, overrides: Sequence[str], grid: Sequence[str], synthetic: bool = False) -> list[Cell]:
+    """Return a cell for every combination of values in ``grid``, the last key varying fastest; one for an empty grid.
 
-    Raises ``UserError`` for any of them that cannot be run here, before any is.
+    Raises ``UserError`` if any of them cannot run here.
     """
-    named = axes(grid)
+    named = parse_grid(grid)
     combined = [dict(zip(named, values, strict=True)) for values in itertools.product(*named.values())]
-    return [cell(profile, overrides, changes, synthetic) for changes in combined]
+    return [build_cell(profile, overrides, changes, synthetic) for changes in combined]
 
 
-def cell(profile: str, overrides: Sequence[str], changes: dict[str, str], synthetic: bool = False) -> Cell:
-    """One cell. Random tokens stand in where the spec's data folder is missing. Raises ``UserError``."""
+def build_cell(profile: str, overrides: Sequence[str], changes: dict[str, str], synthetic: bool = False) -> Cell:
+    """Return one cell, on random tokens if the spec's data directory is missing. Raises ``UserError``."""
     spec = resolve_spec(load(profile, [*overrides, *(f"{key}={value}" for key, value in changes.items())]))
     check_backend(spec)
     synthetic = synthetic or not (Path(spec.data.root) / spec.data.phase).exists()
@@ -94,11 +94,11 @@ def cell(profile: str, overrides: Sequence[str], changes: dict[str, str], synthe
     return Cell(changes, spec, SYNTHETIC if synthetic else SHARDS)
 
 
-def run(cell: Cell, effort: Effort, tick: Callable[[float], None] = lambda elapsed: None) -> dict[str, Any]:
-    """Measure ``cell`` in a new process: what ``engine.train.measure.bench.measure`` returns, or ``error`` in one line
-    (and ``console``, the end of its stderr).
+def measure_cell(cell: Cell, budget: Budget, on_tick: Callable[[float], None] = lambda elapsed: None) -> dict[str, Any]:
+    """Measure ``cell`` in a new process. Return the result of ``engine.train.measure.bench.measure``, or ``error`` in
+    one line and ``console``, the end of its stderr.
 
-    ``tick`` is told the seconds so far, once a second. An exception in here, Ctrl-C too, ends the process.
+    ``on_tick`` is called once a second with the elapsed seconds. An exception, Ctrl-C too, ends the process.
     """
     answer: dict[str, Any] = {
         "changes": cell.changes,
@@ -108,16 +108,16 @@ def run(cell: Cell, effort: Effort, tick: Callable[[float], None] = lambda elaps
         "accum": cell.spec.accum,
         "context": cell.spec.batch.context,
         "data": cell.data,
-        "cap_bytes": round(effort.cap_gib * 2**30) if effort.cap_gib else None,
+        "cap_bytes": round(budget.cap_gib * 2**30) if budget.cap_gib else None,
     }
     with tempfile.TemporaryDirectory(prefix="mla-tui-bench-") as scratch:
         spec_path = _prepare(cell, Path(scratch))
         with open(Path(scratch) / "stderr", "w+b") as errors:
-            return {**answer, **_measured(_argv(spec_path, effort), errors, effort.patience, tick)}
+            return {**answer, **_measured(_argv(spec_path, budget), errors, budget.timeout, on_tick)}
 
 
 def _prepare(cell: Cell, scratch: Path) -> Path:
-    """Write the spec to measure, and the random shard it needs where the cell has none of its own."""
+    """Write the spec to measure, and a shard of random tokens if the cell is ``SYNTHETIC``."""
     spec = replace(cell.spec, train=replace(cell.spec.train, out=str(scratch / "out")))
     if cell.data == SYNTHETIC:
         spec = replace(spec, data=replace(spec.data, root=str(scratch / "data")))
@@ -128,7 +128,7 @@ def _prepare(cell: Cell, scratch: Path) -> Path:
 
 
 def write_random_shard(path: Path, spec: RunSpec) -> None:
-    """Uniformly random ids of the spec's vocabulary, some windows of its context."""
+    """Write uniformly random ids of the spec's vocabulary, enough for several windows of its context."""
     import numpy as np
 
     from data.shards import UINT16, UINT32, write_shard
@@ -140,14 +140,14 @@ def write_random_shard(path: Path, spec: RunSpec) -> None:
     write_shard(path, np.random.default_rng(spec.train.seed).integers(0, vocabulary, tokens).astype(dtype))
 
 
-def _argv(spec_path: Path, effort: Effort) -> list[str]:
-    argv = python_module(BENCH, str(spec_path), "--seconds", str(effort.seconds))
-    argv += ["--steps", str(effort.steps)] if effort.steps is not None else []
-    return [*argv, "--cap-gib", str(effort.cap_gib)] if effort.cap_gib is not None else argv
+def _argv(spec_path: Path, budget: Budget) -> list[str]:
+    argv = python_module(BENCH, str(spec_path), "--seconds", str(budget.seconds))
+    argv += ["--steps", str(budget.steps)] if budget.steps is not None else []
+    return [*argv, "--cap-gib", str(budget.cap_gib)] if budget.cap_gib is not None else argv
 
 
 def _measured(
-    argv: list[str], errors: IO[bytes], patience: float | None, tick: Callable[[float], None]
+    argv: list[str], errors: IO[bytes], timeout: float | None, on_tick: Callable[[float], None]
 ) -> dict[str, Any]:
     begun = time.monotonic()
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
@@ -158,9 +158,9 @@ def _measured(
                 break
             except subprocess.TimeoutExpired:
                 elapsed = time.monotonic() - begun
-                if patience is not None and elapsed > patience:
-                    return {"error": f"not measured: took more than {patience:.0f} s"}
-                tick(elapsed)
+                if timeout is not None and elapsed > timeout:
+                    return {"error": f"not measured: took more than {timeout:.0f} s"}
+                on_tick(elapsed)
     finally:
         if child.poll() is None:
             child.kill()
@@ -173,14 +173,14 @@ def _measured(
 
 
 def _cause(code: int) -> str:
-    """Why a process that left no answer ended."""
+    """Return why a process ended without a result."""
     if code >= 0:
-        return f"ended with exit code {code} and no answer"
-    hint = ", as the kernel does where memory runs out" if code == -signal.SIGKILL else ""
+        return f"ended with exit code {code} and no result"
+    hint = ", as by the kernel's out-of-memory killer" if code == -signal.SIGKILL else ""
     return f"killed by {signal.Signals(-code).name}{hint}"
 
 
 def _tail(errors: IO[bytes]) -> str:
-    """The last of what it wrote to stderr: a traceback, where something failed that nobody foresaw."""
+    """Return the end of its stderr, such as the traceback of an unexpected error."""
     errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4096))
     return errors.read().decode(errors="replace")

@@ -1,4 +1,4 @@
-"""What the device's matmuls reach at the shapes of a model: the ceiling a training step is held against."""
+"""Measures the FLOP/s that the device's matmuls reach at a model's shapes, to compare a training step with."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import torch
 from model.flops import Product, products
 from profiles.model_config import ModelConfig
 
-# The rate of a product no longer rises beyond this many rows, and the operands must fit beside nothing else.
+# More rows make a product no faster, and its operands must fit in memory.
 MOST_TOKENS = 16384
-BATCH_SECONDS = 0.02  # long beside a clock's reading and beside the launch of a kernel
+BATCH_SECONDS = 0.02  # long compared with reading the clock and launching a kernel
 LEAST_ROUNDS = 3
-FORMS = ("forward", "input gradient", "weight gradient")
+MATMUL_KINDS = ("forward", "input gradient", "weight gradient")
 
 
 @dataclass(frozen=True, slots=True)
-class Timed:
-    """One matrix product of the step: a linear layer in one of its ``FORMS``, and how long one took (median)."""
+class TimedMatmul:
+    """A matrix product of a linear layer, one of ``MATMUL_KINDS``, and its median time."""
 
     product: Product
-    form: str
+    kind: str
     tokens: int
     seconds: float
 
@@ -33,38 +33,37 @@ class Timed:
         return 2 * self.tokens * self.product.inputs * self.product.outputs / self.seconds
 
 
-def matmul_ceiling(
+def matmul_peak(
     config: ModelConfig, tokens: int, dtype: torch.dtype, device: str, seconds: float
-) -> tuple[float, list[Timed]]:
-    """FLOP/s of all matrix products of a micro-batch of ``tokens`` tokens done one after the other, nothing between.
+) -> tuple[float, list[TimedMatmul]]:
+    """Return the FLOP/s of all matrix products of a micro-batch of ``tokens`` tokens, and the time of each.
 
-    The total of their FLOPs over the total of their times: every linear layer, head included, in the forward pass and
-    for both gradients, in ``dtype``. Attention is no part of it. About ``seconds`` are spent, divided between the
-    distinct products.
+    It is the sum of their FLOPs divided by the sum of their times: every linear layer and the head, forward and both
+    gradients, in ``dtype``, without attention. Takes about ``seconds``, divided among the distinct products.
     """
     tokens = min(tokens, MOST_TOKENS)
     shapes = products(config)
-    share = seconds / (len(shapes) * len(FORMS))
-    timed = [row for product in shapes for row in time_forms(product, tokens, dtype, device, share)]
+    each = seconds / (len(shapes) * len(MATMUL_KINDS))
+    timed = [row for product in shapes for row in time_matmul(product, tokens, dtype, device, each)]
     flops = sum(2 * row.tokens * row.product.inputs * row.product.outputs * row.product.times for row in timed)
     return flops / sum(row.seconds * row.product.times for row in timed), timed
 
 
-def time_forms(product: Product, tokens: int, dtype: torch.dtype, device: str, seconds: float) -> list[Timed]:
-    """A product in each of its ``FORMS``, about ``seconds`` spent on each."""
-    # Random numbers: products of zeros draw less power and run faster than a training step's.
+def time_matmul(product: Product, tokens: int, dtype: torch.dtype, device: str, seconds: float) -> list[TimedMatmul]:
+    """Time a product as each of ``MATMUL_KINDS``, for about ``seconds`` each."""
+    # Random numbers, because products of zeros draw less power and run faster than those of a training step.
     x_TI = torch.randn(tokens, product.inputs, dtype=dtype, device=device)
     w_OI = torch.randn(product.outputs, product.inputs, dtype=dtype, device=device)
     y_TO = torch.randn(tokens, product.outputs, dtype=dtype, device=device)
-    forms: tuple[Callable[[], torch.Tensor], ...] = (lambda: x_TI @ w_OI.T, lambda: y_TO @ w_OI, lambda: y_TO.T @ x_TI)
+    runs: tuple[Callable[[], torch.Tensor], ...] = (lambda: x_TI @ w_OI.T, lambda: y_TO @ w_OI, lambda: y_TO.T @ x_TI)
     return [
-        Timed(product, name, tokens, _median_seconds(form, device, seconds))
-        for name, form in zip(FORMS, forms, strict=True)
+        TimedMatmul(product, kind, tokens, _median_seconds(run, device, seconds))
+        for kind, run in zip(MATMUL_KINDS, runs, strict=True)
     ]
 
 
 def _median_seconds(run: Callable[[], object], device: str, budget: float) -> float:
-    """The median time of one ``run`` of many, queued in batches long enough to hide what launching them costs."""
+    """Return the median time of one ``run``, queued in batches long enough to hide the cost of launching them."""
 
     def clock(times: int) -> float:
         begun = time.perf_counter()
@@ -83,6 +82,6 @@ def _median_seconds(run: Callable[[], object], device: str, budget: float) -> fl
 
 
 def synchronize(device: str) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished its queued work."""
     if device == "cuda":
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""A checkpoint as a Hugging Face directory: what transformers, mlx-lm and those who read their files can load."""
+"""Exports a checkpoint as a Hugging Face directory, which transformers, mlx-lm and compatible programs can load."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ SHARD_BYTES = 5 * 10**9  # one file up to here, as Hugging Face writes them
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
-    """What was written; ``tokenizer`` is False where the checkpoint had none."""
+class ExportResult:
+    """What was written. ``tokenizer``: whether the checkpoint had one."""
 
     path: Path
     step: int
@@ -38,71 +38,73 @@ class Exported:
     tokenizer: bool
 
 
-def export(source: Path, out: Path, dtype: str | None = None) -> Exported:
-    """Write the checkpoint ``source`` to the new or empty directory ``out``: whole, or not at all.
+def export(source: Path, out: Path, dtype: str | None = None) -> ExportResult:
+    """Write the checkpoint ``source`` to the new or empty directory ``out``, completely or not at all.
 
-    ``dtype`` is a key of ``DTYPES``, None for that of the checkpoint. Raises ``UserError``.
+    ``dtype``: a key of ``DTYPES``, or None to keep the checkpoint's. Raises ``UserError``.
     """
     import torch
 
     try:
         out = Path(os.path.realpath(out.expanduser()))
         check_new_dir(out)
-        state, facts = checkpoint.load(source, ("model",))
-        spec = RunSpec.from_dict(facts["spec"], f"{source}/trainer.json")
+        state, metadata = checkpoint.load(source, ("model",))
+        spec = RunSpec.from_dict(metadata["spec"], f"{source}/trainer.json")
         tensors = state["model"]
         if spec.model.config.tie_word_embeddings:
-            # transformers ties it again; mlx-lm has no tied head and looks for one
+            # transformers ties it again; mlx-lm does not tie heads and needs this tensor
             tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
         kind = getattr(torch, DTYPES[dtype]) if dtype else tensors["model.embed_tokens.weight"].dtype
-        _check_room(out, sum(t.numel() for t in tensors.values()) * kind.itemsize)
+        _check_free_space(out, sum(t.numel() for t in tensors.values()) * kind.itemsize)
         tokenizer = _tokenizer(source, spec.model.config.vocab_size)
         documents = _documents(spec, str(kind).removeprefix("torch."), tokenizer)
         copies = [] if tokenizer is None else [source / "tokenizer.json"]
         size = _publish(out, documents, copies, tensors, kind)
     except OSError as error:
         raise UserError(f"{out}: {error.strerror or error}; nothing was written") from None
-    return Exported(out, int(facts["step"]), documents["config.json"]["dtype"], size, tokenizer is not None)
+    return ExportResult(out, int(metadata["step"]), documents["config.json"]["dtype"], size, tokenizer is not None)
 
 
 def _publish(
     out: Path, documents: dict[str, dict[str, Any]], copies: list[Path], tensors: dict[str, Tensor], dtype: torch.dtype
 ) -> int:
-    """Write everything beside ``out`` and rename it; returns its bytes. Raises ``OSError`` and leaves nothing."""
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    """Write everything to a temporary directory and rename it; return its bytes. Raises ``OSError``."""
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
     made = [folder for folder in out.parents if not folder.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        beside.mkdir()
+        temporary.mkdir()
         for name, content in documents.items():
-            (beside / name).write_text(json.dumps(content, indent=2) + "\n")
+            (temporary / name).write_text(json.dumps(content, indent=2) + "\n")
         for file in copies:
-            shutil.copyfile(file, beside / file.name)
-        _write_weights(beside, tensors, dtype)
-        written = list(beside.iterdir())
+            shutil.copyfile(file, temporary / file.name)
+        _write_weights(temporary, tensors, dtype)
+        written = list(temporary.iterdir())
         for file in written:
-            # safetensors keeps what it writes from everyone else, and this is written for others
-            shutil.copymode(beside / "config.json", file)
-            _flush(file)
+            # safetensors creates files that only the owner can read
+            shutil.copymode(temporary / "config.json", file)
+            _fsync(file)
         size = sum(file.stat().st_size for file in written)
-        os.rename(beside, out)
+        os.rename(temporary, out)
         return size
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        with contextlib.suppress(OSError):  # not empty where all went well
+        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not empty after a success
             for folder in made:
                 folder.rmdir()
 
 
-def _check_room(out: Path, needed: int) -> None:
+def _check_free_space(out: Path, needed: int) -> None:
     existing = next(folder for folder in out.parents if folder.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise UserError(f"{out}: needs {needed / 1e6:,.1f} MB, {existing} has {free / 1e6:,.1f} MB free; make room")
+        raise UserError(
+            f"{out}: needs {needed / 1e6:,.1f} MB, {existing} has {free / 1e6:,.1f} MB free; free some space"
+        )
 
 
 def _tokenizer(source: Path, vocab: int) -> Any:
-    """The checkpoint's tokenizer; None where it has none. Raises ``UserError`` where it cannot be the model's."""
+    """Return the checkpoint's tokenizer or None. Raises ``UserError`` where it has more tokens than the model."""
     file = source / "tokenizer.json"
     if not file.is_file():
         return None
@@ -113,12 +115,14 @@ def _tokenizer(source: Path, vocab: int) -> Any:
     except Exception as error:  # tokenizers raises nothing narrower
         raise UserError(f"{file}: is not a tokenizer: {error}") from None
     if tokenizer.get_vocab_size() > vocab:
-        raise UserError(f"{file}: has {tokenizer.get_vocab_size()} tokens, the model {vocab}; it belongs to another")
+        raise UserError(
+            f"{file}: has {tokenizer.get_vocab_size()} tokens, the model {vocab}; it belongs to another model"
+        )
     return tokenizer
 
 
 def _documents(spec: RunSpec, dtype: str, tokenizer: Any) -> dict[str, dict[str, Any]]:
-    """The JSON files beside the weights."""
+    """Return the JSON files beside the weights, by name."""
     context = spec.batch.context
     end = tokenizer.token_to_id(END_OF_TEXT) if tokenizer is not None else None
     ends = {} if end is None else {"eos_token_id": end}
@@ -138,7 +142,7 @@ def _documents(spec: RunSpec, dtype: str, tokenizer: Any) -> dict[str, dict[str,
 
 
 def _write_weights(folder: Path, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """One file, or several and an index; only one of them is held in another dtype at a time."""
+    """Write one file, or several and an index. Only one file's tensors are converted to ``dtype`` at a time."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -159,19 +163,19 @@ def _write_weights(folder: Path, tensors: dict[str, Tensor], dtype: torch.dtype)
 
 
 def _shards(tensors: dict[str, Tensor], width: int) -> Iterator[list[str]]:
-    """Names in order, in groups of at most ``SHARD_BYTES``, each of at least one."""
+    """Yield the names in order, in groups of at most ``SHARD_BYTES`` and at least one tensor."""
     group: list[str] = []
-    held = 0
+    group_bytes = 0
     for name, tensor in tensors.items():
         size = tensor.numel() * width
-        if group and held + size > SHARD_BYTES:
+        if group and group_bytes + size > SHARD_BYTES:
             yield group
-            group, held = [], 0
+            group, group_bytes = [], 0
         group.append(name)
-        held += size
+        group_bytes += size
     yield group
 
 
-def _flush(file: Path) -> None:
+def _fsync(file: Path) -> None:
     with open(file, "rb") as stream:
         os.fsync(stream.fileno())

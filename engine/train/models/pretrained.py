@@ -1,6 +1,7 @@
-"""Weights to begin with: a checkpoint of ours or a Hugging Face directory, and whether a run can take them.
+"""Finds the weights for --init-from (a checkpoint or a Hugging Face directory), checks and loads them.
 
-Everything but ``weights`` reads headers and JSON alone: a mistake is told before anything is created or torch loaded.
+Everything but ``load_weights`` reads only headers and JSON, so that errors are reported before anything is created or
+torch is imported.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 
 INDEX = "model.safetensors.index.json"
 _DTYPES = ("F64", "F32", "F16", "BF16")
-# What a new stage of training may change, and what the first numbers no longer matter for.
-_FREE = {"rope_theta", "initializer_range", *(f.name for f in fields(ModelConfig) if f.name.startswith("yarn_"))}
+# May differ from the weights' config: what a new stage of training may change, and what affects initialization only.
+_MAY_DIFFER = {"rope_theta", "initializer_range", *(f.name for f in fields(ModelConfig) if f.name.startswith("yarn_"))}
 
 
 def find(text: str, out: Path) -> Path:
-    """What ``text`` means: a Hugging Face directory, else what ``checkpoint.find`` takes. Raises ``UserError``."""
+    """Return the Hugging Face directory ``text``, or what ``checkpoint.find`` returns for it. Raises ``UserError``."""
     path = Path(text).expanduser().absolute()
     return path if is_hugging_face(path) else checkpoint.find(text, out)
 
@@ -38,8 +39,8 @@ def is_hugging_face(path: Path) -> bool:
     return (path / "config.json").is_file() and not (path / "trainer.json").is_file()
 
 
-def config_of(path: Path) -> ModelConfig:
-    """The shape of the model in ``path``. Raises ``UserError``."""
+def read_config(path: Path) -> ModelConfig:
+    """Return the model config of the weights in ``path``. Raises ``UserError``."""
     if not is_hugging_face(path):
         return RunSpec.from_dict(checkpoint.metadata(path)["spec"], f"{path}/trainer.json").model.config
     raw = read_json(path / "config.json")
@@ -51,18 +52,15 @@ def config_of(path: Path) -> ModelConfig:
         raise UserError(f"{path}/{error}") from None
 
 
-def check(path: Path, spec: RunSpec) -> None:
-    """Hold a run against the weights it is to begin with: shape, tensors, tokenizer. Raises ``UserError``."""
-    _check_config(path, config_of(path), spec)
+def check_compatible(path: Path, spec: RunSpec) -> None:
+    """Check that the run ``spec`` can start from these weights: config, tensors, tokenizer. Raises ``UserError``."""
+    _check_config(path, read_config(path), spec)
     _check_tensors(path, spec.model.config)
     _check_tokenizer(path, Path(spec.data.root).expanduser() / spec.data.phase)
 
 
-def weights(path: Path) -> dict[str, Tensor]:
-    """Every tensor by its name, on the CPU, backed by the files: only what is read comes into memory.
-
-    Raises ``UserError``.
-    """
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Return every tensor by name, memory-mapped on the CPU. Raises ``UserError``."""
     if not is_hugging_face(path):
         tensors: dict[str, Tensor] = checkpoint.load(path, ("model",))[0]["model"]
         return tensors
@@ -77,17 +75,17 @@ def weights(path: Path) -> dict[str, Tensor]:
 
 def _check_config(path: Path, there: ModelConfig, spec: RunSpec) -> None:
     here = spec.model.config
-    names = [f.name for f in fields(ModelConfig) if f.name not in _FREE]
+    names = [f.name for f in fields(ModelConfig) if f.name not in _MAY_DIFFER]
     differing = [name for name in names if getattr(there, name) != getattr(here, name)]
     if not differing:
         return
     name = differing[0]
     theirs, ours = (json.dumps(getattr(config, name)) for config in (there, here))
     more = f" ({', '.join(differing[1:])} differ too)" if differing[1:] else ""
-    way = f"use -s model.{name}={theirs} or" if len(differing) == 1 and theirs != "null" else "use"
+    fix = f"use -s model.{name}={theirs} or" if len(differing) == 1 and theirs != "null" else "use"
     raise UserError(
         f"--init-from {path}: {name}: {theirs} there, {ours} in model {spec.model.name}{more};"
-        f" {way} a profile with that model"
+        f" {fix} a profile with that model"
     )
 
 
@@ -109,14 +107,16 @@ def _check_tensors(path: Path, config: ModelConfig) -> None:
                 f"--init-from {path}: {name} is of dtype {found[name]['dtype']}, not one of {', '.join(_DTYPES)};"
                 " take the weights that were not quantised"
             )
-    # A copy of a tied head, and tables that old files carry, say nothing new.
+    # A copy of a tied head and the rope tables of old files are redundant.
     extra = [n for n in found if n not in wanted and n != "lm_head.weight" and not n.endswith("rotary_emb.inv_freq")]
     if extra:
-        raise UserError(f"--init-from {path}: {extra[0]} is no part of this model; it would be computed differently")
+        raise UserError(
+            f"--init-from {path}: {extra[0]} is not part of this model; take weights of the same architecture"
+        )
 
 
 def _files(path: Path) -> list[Path]:
-    """The weight files, those of an index where there is no single one. Raises ``UserError``."""
+    """Return the weight files: the single one, or those in the index. Raises ``UserError``."""
     single = path / "model.safetensors"
     if single.is_file():
         return [single]
@@ -137,32 +137,32 @@ def _plain(name: object) -> bool:
 
 
 def _header(file: Path) -> dict[str, Mapping[str, Any]]:
-    """Name → dtype and shape of each tensor, held against the length of the file. Raises ``UserError``."""
+    """Return name → dtype and shape of each tensor. Raises ``UserError`` where the file has another length."""
     try:
         with open(file, "rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             size = file.stat().st_size
             content: Any = json.loads(stream.read(length)) if length < size else None
-        tensors = {name: told for name, told in content.items() if name != "__metadata__"}
-        if 8 + length + max(told["data_offsets"][1] for told in tensors.values()) != size:
-            raise ValueError("cut short")
-        return {name: {"dtype": told["dtype"], "shape": tuple(told["shape"])} for name, told in tensors.items()}
+        tensors = {name: entry for name, entry in content.items() if name != "__metadata__"}
+        if 8 + length + max(entry["data_offsets"][1] for entry in tensors.values()) != size:
+            raise ValueError("truncated")
+        return {name: {"dtype": entry["dtype"], "shape": tuple(entry["shape"])} for name, entry in tensors.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise UserError(f"{file}: is damaged or not whole; take another copy") from None
 
 
 def _check_tokenizer(path: Path, phase: Path) -> None:
-    """Refuse data whose ids mean other texts than those the weights were trained on, where both have a tokenizer."""
+    """Raise ``UserError`` where the data and the weights have different tokenizers."""
     theirs, ours = path / "tokenizer.json", phase / "tokenizer.json"
-    if theirs.is_file() and ours.is_file() and _meanings(theirs) != _meanings(ours):
+    if theirs.is_file() and ours.is_file() and _vocabulary(theirs) != _vocabulary(ours):
         raise UserError(
-            f"--init-from {path}: its tokenizer.json is not the one that packed {phase}: the same ids are other texts;"
+            f"--init-from {path}: its tokenizer.json is not the one that packed {phase}, so the ids mean other texts;"
             " pack the data with its tokenizer, or take other weights"
         )
 
 
-def _meanings(file: Path) -> Any:
-    """What the ids stand for: a tokenizer that another program has written again is the same in this alone."""
+def _vocabulary(file: Path) -> Any:
+    """Return the id of every token. Another program that saves a tokenizer keeps only this the same."""
     content = read_json(file)
     try:
         return content["model"]["vocab"], {token["id"]: token["content"] for token in content["added_tokens"]}

@@ -1,4 +1,4 @@
-"""Text from a checkpoint, and how fast it came."""
+"""Generates text with a checkpoint and counts tokens and seconds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from profiles.errors import UserError
 from profiles.spec import RunSpec
 
 
-class Text:
-    """One text while it is written: iterate over its pieces; the counts are those of what has come so far."""
+class GeneratedText:
+    """A text being generated: iterate over its pieces. The counts cover what was generated so far."""
 
     def __init__(self, ids: Iterator[int], tokenizer: Tokenizer, prompt_tokens: int, context: int) -> None:
         self._ids = ids
@@ -27,49 +27,49 @@ class Text:
         self._context = context
         self.prompt_tokens = prompt_tokens
         self.tokens = 0
-        self.prompt_seconds = 0.0  # from the call to the first token
-        self.decode_seconds = 0.0  # for all tokens after the first
+        self.prefill_seconds = 0.0  # up to the first token
+        self.decode_seconds = 0.0  # of all tokens after the first
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Of decoding alone: the first token comes with the reading of the prompt."""
+        """The decoding speed. The first token is part of prefill."""
         return (self.tokens - 1) / self.decode_seconds if self.tokens > 1 else None
 
     @property
-    def outgrown(self) -> bool:
-        """Whether the last token was drawn without the whole text in sight, as ``generate`` says."""
+    def exceeds_context(self) -> bool:
+        """Whether the text is longer than the context, so that the last token was sampled from a part of it."""
         return min(self.prompt_tokens, self._context) + self.tokens - 1 > self._context
 
     def __iter__(self) -> Iterator[str]:
-        stream = DecodeStream(skip_special_tokens=True)  # holds half a character back until the rest has come
+        stream = DecodeStream(skip_special_tokens=True)  # holds incomplete UTF-8 characters back
         for token in self._timed():
             if piece := stream.step(self._tokenizer, token):
                 yield piece
 
     def _timed(self) -> Iterator[int]:
         while True:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             token = next(self._ids, None)
-            seconds = time.perf_counter() - begun
-            if self.prompt_seconds:
+            seconds = time.perf_counter() - start
+            if self.prefill_seconds:
                 self.decode_seconds += seconds
             else:
-                self.prompt_seconds = seconds
+                self.prefill_seconds = seconds
             if token is None:
                 return
             self.tokens += 1
             yield token
 
 
-class Writer:
-    """A checkpoint made ready to write: weights and cache on the GPU where there is one.
+class TextGenerator:
+    """A checkpoint loaded for generation, on the GPU if there is one.
 
-    Raises UserError where ``path`` is no whole checkpoint or has no tokenizer beside its weights.
+    Raises UserError where the checkpoint ``path`` is damaged or has no tokenizer.
     """
 
     def __init__(self, path: Path) -> None:
-        state, facts = checkpoint.load(path, ("model",))
-        spec = RunSpec.from_dict(facts["spec"], str(path))
+        state, metadata = checkpoint.load(path, ("model",))
+        spec = RunSpec.from_dict(metadata["spec"], str(path))
         self._tokenizer = _tokenizer(path / "tokenizer.json")
         with torch.device("meta"):
             self._model = MLATransformer(spec.model.config)
@@ -78,24 +78,24 @@ class Writer:
         self._model.to("cuda" if torch.cuda.is_available() else "cpu")
         self.cache = LatentCache(self._model, spec.batch.context)
 
-    def write(self, prompt: str, tokens: int, sampling: Sampling) -> Text:
-        """Up to ``tokens`` tokens that follow ``prompt``; an empty one begins a new text.
+    def generate(self, prompt: str, tokens: int, sampling: Sampling) -> GeneratedText:
+        """Return a text of up to ``tokens`` tokens that continues ``prompt``, which may be empty.
 
-        One text at a time: a second one takes the cache from the first. Raises UserError for a prompt that is not text.
+        Texts share one cache: starting a second one ends the first. Raises UserError if the prompt is not UTF-8.
         """
         eot = self._tokenizer.token_to_id("<|endoftext|>")
         try:
             prompt.encode()
         except UnicodeEncodeError as error:
-            raise UserError(f"prompt: it is not UTF-8 text from character {error.start} on") from None
+            raise UserError(f"prompt: is not UTF-8 text from character {error.start} on") from None
         ids = self._tokenizer.encode(prompt).ids or [eot if eot is not None else 0]
         stream = generate(self._model, ids, tokens, self.cache, sampling, eot)
-        return Text(stream, self._tokenizer, len(ids), self.cache.context)
+        return GeneratedText(stream, self._tokenizer, len(ids), self.cache.context)
 
 
 def _tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
-        raise UserError(f"{path.parent}: holds no tokenizer.json; copy the one that packed the data there")
+        raise UserError(f"{path.parent}: has no tokenizer.json; copy the one that packed the data there")
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing narrower

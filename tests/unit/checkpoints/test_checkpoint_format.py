@@ -16,7 +16,7 @@ from engine.checkpoints.inventory import inventory
 from engine.runs.store import RunStore
 from engine.train.models import pretrained
 from engine.train.models.export import export
-from engine.train.models.sample import Writer
+from engine.train.models.sample import TextGenerator
 from profiles.errors import UserError
 from profiles.registry import load
 from tui.cli.main import main
@@ -68,7 +68,7 @@ OPENED: dict[str, Callable[[Path], Any]] = {
     "restart": lambda path: checkpoint.newest_intact(path.parent, pytest.fail),
     "init-from": lambda path: pretrained.find(str(path), path),
     "export": lambda path: export(path, path.parent / "exported"),
-    "sample": Writer,
+    "sample": TextGenerator,
 }
 
 

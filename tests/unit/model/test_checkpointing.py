@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from engine.memory.block import TILE_TOKENS
 from engine.memory.head import CHUNK_TOKENS
 from model import checkpointing, loss
-from model.checkpointing import Checkpointing, in_host_memory, in_tiles
+from model.checkpointing import Checkpointing, offload_to_host, tiled
 from model.loss import resolve_loss
 from model.transformer import MLATransformer, build
 from profiles.errors import SpecError
@@ -88,7 +88,7 @@ def test_a_layer_sees_a_tile_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
         return x.square()
 
     x = torch.randn(2, 50, 4, requires_grad=True)
-    torch.testing.assert_close(in_tiles(layer, x), x.square())
+    torch.testing.assert_close(tiled(layer, x), x.square())
     assert seen == [16, 16, 16, 2]
 
 
@@ -178,7 +178,7 @@ def test_what_has_gone_to_the_host_is_gone_from_the_device() -> None:
     layer = partial(torch.utils.checkpoint.checkpoint, torch.square, use_reentrant=False)
     stream = torch.randn(3, 4, requires_grad=True) * 2
     storage = weakref.ref(stream.untyped_storage())
-    with in_host_memory(stream):
+    with offload_to_host(stream):
         out = layer(stream)
     del stream
     gc.collect()
@@ -188,7 +188,7 @@ def test_what_has_gone_to_the_host_is_gone_from_the_device() -> None:
 
 def test_only_the_stream_is_moved_and_it_comes_back_whole() -> None:
     stream, other = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4)
-    with in_host_memory(stream):
+    with offload_to_host(stream):
         out = (stream * other).sum() + stream.square().sum()
     with torch.no_grad():
         expected = other + 2 * stream

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.latent_cache import LatentCache, read_on
+from model.latent_cache import LatentCache, forward_cached
 from model.transformer import MLATransformer, build
 from profiles.model_config import NAMED_MODELS, ModelConfig
 
@@ -39,7 +39,7 @@ def one_thread() -> None:
 def in_pieces(model: MLATransformer, tokens_BT: Tensor, pieces: list[int]) -> Tensor:
     """The stream of the whole text, read ``pieces`` tokens at a time."""
     cache = LatentCache(model, tokens_BT.shape[1], len(tokens_BT))
-    found = torch.cat([read_on(model, part_BT, cache) for part_BT in tokens_BT.split(pieces, 1)], 1)
+    found = torch.cat([forward_cached(model, part_BT, cache) for part_BT in tokens_BT.split(pieces, 1)], 1)
     assert cache.full and cache.length == tokens_BT.shape[1]
     return found
 
@@ -117,12 +117,12 @@ def test_mla_1b_keeps_576_values_a_token_and_layer_where_keys_and_values_are_358
 def test_there_is_room_for_the_context_and_no_more() -> None:
     model = build(CONFIG, 1)
     cache = LatentCache(model, 5)
-    read_on(model, torch.tensor([[1, 2, 3]]), cache)
+    forward_cached(model, torch.tensor([[1, 2, 3]]), cache)
     with pytest.raises(ValueError, match="6 tokens do not fit a cache of 5"):
-        read_on(model, torch.tensor([[1, 2, 3]]), cache)
+        forward_cached(model, torch.tensor([[1, 2, 3]]), cache)
     assert cache.length == 3 and not cache.full
     cache.clear()
-    first = read_on(model, torch.tensor([[1, 2, 3, 4, 5]]), cache)
+    first = forward_cached(model, torch.tensor([[1, 2, 3, 4, 5]]), cache)
     assert cache.full
     torch.testing.assert_close(first, model.hidden(torch.tensor([[1, 2, 3, 4, 5]])).detach())
 
@@ -131,7 +131,7 @@ def test_only_latents_are_kept() -> None:
     """No tensor as wide as the unrolled keys of all tokens is made while decoding."""
     model = build(replace(CONFIG, qk_nope_head_dim=50, v_head_dim=60), 1)
     cache = LatentCache(model, 64)
-    read_on(model, torch.zeros(1, 63, dtype=torch.int64), cache)
+    forward_cached(model, torch.zeros(1, 63, dtype=torch.int64), cache)
     widest = 0
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
@@ -146,5 +146,5 @@ def test_only_latents_are_kept() -> None:
             return out
 
     with Watch():
-        read_on(model, torch.zeros(1, 1, dtype=torch.int64), cache)
+        forward_cached(model, torch.zeros(1, 1, dtype=torch.int64), cache)
     assert 0 < widest < 64 * 3 * 50

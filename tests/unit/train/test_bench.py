@@ -20,8 +20,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.train.measure.bench import measure
-from engine.train.measure.grid import Cell, Effort, axes, cell, cells, run, write_random_shard
-from engine.train.measure.matmul_peak import FORMS, matmul_ceiling
+from engine.train.measure.grid import Budget, Cell, build_cell, grid_cells, measure_cell, parse_grid, write_random_shard
+from engine.train.measure.matmul_peak import MATMUL_KINDS, matmul_peak
 from model.flops import attention_flops_per_token, flops_per_token, matmul_flops_per_token, products
 from model.loss import resolve_loss
 from model.transformer import build
@@ -46,7 +46,7 @@ SMALL = ["model.name=nano", *NANO_KEYS, "sequences=4", "micro=2", "context=16"]
 
 
 def a_cell(*changes: str, synthetic: bool = True) -> Cell:
-    return cell("cpu_demo", [*SMALL, *changes], {}, synthetic)
+    return build_cell("cpu_demo", [*SMALL, *changes], {}, synthetic)
 
 
 # -- FLOPs
@@ -87,8 +87,8 @@ def test_torch_counts_the_same(config: ModelConfig) -> None:
 
 
 def test_the_ceiling_covers_every_product_in_every_form() -> None:
-    flop_s, rows = matmul_ceiling(NANO, 64, torch.float32, "cpu", 0.01)
-    assert {(row.product, row.form) for row in rows} == {(p, form) for p in products(NANO) for form in FORMS}
+    flop_s, rows = matmul_peak(NANO, 64, torch.float32, "cpu", 0.01)
+    assert {(row.product, row.kind) for row in rows} == {(p, form) for p in products(NANO) for form in MATMUL_KINDS}
     assert all(row.tokens == 64 and row.seconds > 0 for row in rows)
     rates = [row.flop_s for row in rows]
     assert min(rates) <= flop_s <= max(rates)  # a mean of theirs
@@ -116,8 +116,8 @@ def test_a_measurement_has_its_parts_and_they_agree(spec: Any, tmp_path: Path) -
     assert list(found["split_s"]) == ["data", "forward", "backward", "optimizer"]
     assert all(seconds > 0 for seconds in found["split_s"].values())
     assert found["peak"]["device"] is None and found["peak"]["host"] >= 0
-    share = found["tok_s"] * found["flops_per_token"] / found["ceiling_flop_s"]
-    assert found["ceiling_share"] == pytest.approx(share)
+    share = found["tok_s"] * found["flops_per_token"] / found["matmul_peak_flop_s"]
+    assert found["matmul_peak_fraction"] == pytest.approx(share)
     assert [path.name for path in tmp_path.iterdir()] == ["phase1"]  # a measurement saves nothing
 
 
@@ -148,7 +148,7 @@ def test_phases_are_not_timed_while_whole_steps_are(spec: Any) -> None:
 
 def test_a_cell_is_measured_in_a_process_of_its_own() -> None:
     ticks: list[float] = []
-    found = run(a_cell(), Effort(steps=2), ticks.append)
+    found = measure_cell(a_cell(), Budget(steps=2), ticks.append)
     assert "error" not in found, found
     assert (found["model"], found["micro"], found["accum"], found["context"]) == ("nano", 2, 2, 16)
     assert found["data"] == "synthetic" and found["cap_bytes"] is None
@@ -172,22 +172,22 @@ def test_out_of_memory_is_a_result(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("effort", "said"),
+    ("budget", "said"),
     [
-        (Effort(patience=0.0), "not measured: took more than 0 s"),
-        (Effort(cap_gib=1.0), "--cap-gib: this machine shows no CUDA device to cap"),
+        (Budget(timeout=0.0), "not measured: took more than 0 s"),
+        (Budget(cap_gib=1.0), "--cap-gib: this machine shows no CUDA device to cap"),
     ],
 )
-def test_what_cannot_be_measured_is_said(effort: Effort, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_measured_is_said(budget: Budget, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert run(a_cell(), effort)["error"] == said
+    assert measure_cell(a_cell(), budget)["error"] == said
 
 
 # -- grids
 
 
 def test_a_grid_is_every_combination_in_order() -> None:
-    found = cells("cpu_demo", SMALL, ["micro=1,4", "loss=plain,fused"], synthetic=True)
+    found = grid_cells("cpu_demo", SMALL, ["micro=1,4", "loss=plain,fused"], synthetic=True)
     assert [tuple(cell.changes.values()) for cell in found] == [
         ("1", "plain"),
         ("1", "fused"),
@@ -195,7 +195,7 @@ def test_a_grid_is_every_combination_in_order() -> None:
         ("4", "fused"),
     ]
     assert [(cell.spec.batch.micro, cell.spec.memory.loss) for cell in found[:2]] == [(1, "plain"), (1, "fused")]
-    assert len(cells("cpu_demo", SMALL, [], synthetic=True)) == 1
+    assert len(grid_cells("cpu_demo", SMALL, [], synthetic=True)) == 1
 
 
 @pytest.mark.parametrize(
@@ -214,21 +214,21 @@ def test_a_grid_is_every_combination_in_order() -> None:
 )
 def test_a_grid_that_cannot_be_meant_is_refused_in_one_line(option: str, said: str) -> None:
     with pytest.raises(SpecError) as caught:
-        cells("cpu_demo", SMALL, [option], synthetic=True)
+        grid_cells("cpu_demo", SMALL, [option], synthetic=True)
     assert str(caught.value).startswith("--grid") and said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_one_key_twice_is_refused_however_it_is_written() -> None:
     with pytest.raises(SpecError, match="given twice"):
-        axes(["micro=1", "batch.micro=2"])
+        parse_grid(["micro=1", "batch.micro=2"])
 
 
 def test_a_cell_that_no_run_could_be_is_refused_before_any_is_measured() -> None:
     with pytest.raises(SpecError, match="micro: 3"):
-        cells("cpu_demo", SMALL, ["micro=1,3"], synthetic=True)
+        grid_cells("cpu_demo", SMALL, ["micro=1,3"], synthetic=True)
     with pytest.raises(UserError, match="muon is not supported by --backend mlx"):
-        cells("cpu_demo", [*SMALL, "optim.name=muon"], ["launch.backend=torch,mlx"], synthetic=True)
+        grid_cells("cpu_demo", [*SMALL, "optim.name=muon"], ["launch.backend=torch,mlx"], synthetic=True)
 
 
 def test_damaged_data_is_refused_and_missing_data_stood_in_for(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_damaged_data_is_refused_and_missing_data_stood_in_for(tmp_path: Path) -
     )
 )
 def test_axes_reads_what_was_written(given_axes: dict[str, list[str]]) -> None:
-    assert axes([f"{key} = {', '.join(values)}" for key, values in given_axes.items()]) == given_axes
+    assert parse_grid([f"{key} = {', '.join(values)}" for key, values in given_axes.items()]) == given_axes
 
 
 # -- the longest that fits

@@ -1,4 +1,4 @@
-"""Weights to begin with: from either kind of directory, and told before the first step where they do not fit."""
+"""Weights to begin with: from either kind of directory, and message before the first step where they do not fit."""
 
 from __future__ import annotations
 
@@ -59,16 +59,16 @@ def exported(folder: Path, config: ModelConfig = TINY) -> Path:
 @pytest.mark.parametrize("make", [ours, theirs, exported])
 def test_every_kind_is_taken(make: Callable[[Path, ModelConfig], Path], config: ModelConfig, tmp_path: Path) -> None:
     path = pretrained.find(str(make(tmp_path / "there", config)), tmp_path)
-    pretrained.check(path, spec_of(config))
-    weights = pretrained.weights(path)
+    pretrained.check_compatible(path, spec_of(config))
+    weights = pretrained.load_weights(path)
     for name, parameter in build(config, 0).named_parameters():
         assert weights[name].shape == parameter.shape
 
 
 def test_what_comes_back_is_what_was_exported(tmp_path: Path) -> None:
     path = ours(tmp_path / "run")
-    back = pretrained.weights(export(path, tmp_path / "hf").path)
-    held = pretrained.weights(path)
+    back = pretrained.load_weights(export(path, tmp_path / "hf").path)
+    held = pretrained.load_weights(path)
     assert back.keys() == held.keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in held.items())
 
@@ -81,9 +81,9 @@ def test_a_folder_of_checkpoints_means_its_newest(tmp_path: Path) -> None:
 def test_shards_are_read_together(tmp_path: Path) -> None:
     folder = theirs(tmp_path / "hf", shard="1MB")
     assert len(list(folder.glob("*.safetensors"))) > 2
-    pretrained.check(folder, spec_of(TINY))
-    whole = pretrained.weights(theirs(tmp_path / "whole"))
-    parts = pretrained.weights(folder)
+    pretrained.check_compatible(folder, spec_of(TINY))
+    whole = pretrained.load_weights(theirs(tmp_path / "whole"))
+    parts = pretrained.load_weights(folder)
     assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
 
 
@@ -95,12 +95,12 @@ def test_a_new_stage_may_change_rope_and_what_begins_a_model(tmp_path: Path) -> 
         "yarn_original_context": 256,
         "initializer_range": 0.5,
     }
-    pretrained.check(path, spec_of(dataclasses.replace(TINY, **changes)))
+    pretrained.check_compatible(path, spec_of(dataclasses.replace(TINY, **changes)))
 
 
 @pytest.mark.parametrize("make", [ours, exported])
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"vocab_size": 512}, "vocab_size: 300 there, 512 in model mine; use -s model.vocab_size=300 or a profile"),
         ({"rms_norm_eps": 1e-5}, "rms_norm_eps: 1e-06 there, 1e-05 in model mine; use -s model.rms_norm_eps=1e-06 or"),
@@ -115,13 +115,13 @@ def test_a_new_stage_may_change_rope_and_what_begins_a_model(tmp_path: Path) -> 
         ),
     ],
 )
-def test_another_shape_is_told_with_both_values(
-    make: Callable[[Path], Path], changes: dict[str, Any], told: str, tmp_path: Path
+def test_another_config_is_refused_with_both_values(
+    make: Callable[[Path], Path], changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     path = make(tmp_path)
     with pytest.raises(UserError) as caught:
-        pretrained.check(path, spec_of(dataclasses.replace(TINY, **changes)))
-    assert f"--init-from {path}: {told}" in str(caught.value)
+        pretrained.check_compatible(path, spec_of(dataclasses.replace(TINY, **changes)))
+    assert f"--init-from {path}: {message}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -149,7 +149,7 @@ NORM = "model.norm.weight"
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda p: rewrite(p, lambda t: t.pop(NORM)), "model.norm.weight is missing"),
         (
@@ -159,7 +159,7 @@ NORM = "model.norm.weight"
         (lambda p: rewrite(p, lambda t: t.update({NORM: t[NORM].to(torch.int8)})), "of dtype I8, not one of F64"),
         (
             lambda p: rewrite(p, lambda t: t.update({"layers.2.eh_proj": t[NORM].clone()})),
-            "eh_proj is no part",
+            "eh_proj is not part",
         ),
         (cut, "is damaged or not whole"),
         (lambda p: os.truncate(p / "model.safetensors", 50_000_000), "is damaged or not whole"),
@@ -178,12 +178,14 @@ NORM = "model.norm.weight"
         (lambda p: edit(p / "config.json", hidden_size="192"), "hidden_size: '192'"),
     ],
 )
-def test_what_cannot_be_taken_is_told_in_one_line(spoil: Callable[[Path], object], told: str, tmp_path: Path) -> None:
+def test_weights_that_cannot_be_loaded_are_refused_in_one_line(
+    spoil: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
     path = exported(tmp_path)
     spoil(path)
     with pytest.raises(UserError) as caught:
-        pretrained.check(path, spec_of(TINY))
-    assert told in str(caught.value)
+        pretrained.check_compatible(path, spec_of(TINY))
+    assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -202,14 +204,14 @@ def tokenizer(file: Path, *words: str) -> Path:
 def test_data_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
     path = ours(tmp_path / "run", TINY, tokenizer(tmp_path / "one.json", "a", "b", "c"))
     spec = spec_of(TINY, tmp_path / "data")
-    pretrained.check(path, spec)  # nothing to compare with
+    pretrained.check_compatible(path, spec)  # nothing to compare with
     phase = tmp_path / "data" / spec.data.phase
     tokenizer(phase / "tokenizer.json", "a", "b", "c")
-    pretrained.check(path, spec)
+    pretrained.check_compatible(path, spec)
     for other in (("a", "c", "b"), ("a", "b"), ("a", "b", "c", "d")):
         tokenizer(phase / "tokenizer.json", *other)
-        with pytest.raises(UserError, match="the same ids are other texts") as caught:
-            pretrained.check(path, spec)
+        with pytest.raises(UserError, match="so the ids mean other texts") as caught:
+            pretrained.check_compatible(path, spec)
         assert str(path) in str(caught.value) and str(phase) in str(caught.value)
 
 
@@ -219,4 +221,4 @@ def test_a_tokenizer_that_transformers_wrote_again_is_the_same(tmp_path: Path) -
     again = theirs(tmp_path / "again")
     AutoTokenizer.from_pretrained(folder).save_pretrained(again)
     assert (again / "tokenizer.json").read_bytes() != (folder / "tokenizer.json").read_bytes()
-    pretrained.check(again, spec_of(TINY, tmp_path / "data"))
+    pretrained.check_compatible(again, spec_of(TINY, tmp_path / "data"))

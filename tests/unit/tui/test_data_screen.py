@@ -15,7 +15,7 @@ from data.splits import open_split
 from engine.events.run_dir import RunDir
 from engine.runs.store import RunStore
 from engine.train.edit_history import EditHistory
-from engine.train.replay import before_step
+from engine.train.replay import state_before_step
 from engine.train.run_state import RunState
 from profiles.errors import UserError
 from tests.unit.tui import look
@@ -65,12 +65,12 @@ def test_every_step_is_given_the_sequences_that_the_trainer_takes(run: RunDir) -
     for step in range(1, 41):
         course.replay_edits(past, step - 1)
         course.replay_rewinds(past, step - 1)
-        spec, cursor = before_step(run, step)
+        spec, cursor = state_before_step(run, step)
         assert (cursor, spec.batch) == (course.cursor, course.spec.batch), step
         course.cursor = course.read_batch()[1]
     for step in (0, 41):
         with pytest.raises(UserError, match="has the steps 1 to 40"):
-            before_step(run, step)
+            state_before_step(run, step)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -83,7 +83,7 @@ async def test_a_step_of_the_run_is_read_as_text(run: RunDir, store: RunStore, s
         assert "phase1-train" in on_screen(app, ShardList)
         await pilot.press("s", *"10", "enter")
         await until(pilot, lambda: "step 10 of 40 · sequence 1 of 8" in said(app, "#where"))
-        spec, cursor = before_step(run, 10)
+        spec, cursor = state_before_step(run, 10)
         ids = open_split(spec, "train").read_batch(cursor, 1)[0][0][:-1].tolist()
         await pilot.press("i")
         await until(pilot, lambda: on_screen(app, TokenView).split()[0] == str(ids[0]))

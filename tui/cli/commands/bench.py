@@ -17,7 +17,7 @@ from tui.cli.spec_arguments import add_spec_arguments
 from tui.text.format import count, duration, size
 
 if TYPE_CHECKING:
-    from engine.train.measure.grid import Cell, Effort
+    from engine.train.measure.grid import Budget, Cell
 
 PARTS = ("data", "forward", "backward", "optimizer")
 HEAD = f"{'tok/s':>6} {'step':>8} {'data':>4} {'fwd':>4} {'bwd':>4} {'opt':>4} {'peak':>8} {'share':>5}"
@@ -44,15 +44,15 @@ def run(args: argparse.Namespace) -> int:
     from engine.train.measure import grid
     from profiles.registry import detect_profile
 
-    effort = _effort(args)
+    budget = _budget(args)
     overrides = [*args.overrides, *([f"launch.backend={args.backend}"] if args.backend else [])]
-    todo = grid.cells(args.profile or detect_profile(), overrides, args.grid, args.synthetic)
+    todo = grid.grid_cells(args.profile or detect_profile(), overrides, args.grid, args.synthetic)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # show what there is and leave no process behind
     found: list[dict[str, Any]] = []
     interrupted = False
     try:
         for number, cell in enumerate(todo):
-            found.append(grid.run(cell, effort, Bar(number, todo)))
+            found.append(grid.measure_cell(cell, budget, Bar(number, todo)))
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -111,7 +111,7 @@ def _numbers(result: dict[str, Any], width: int) -> str:
     shares = " ".join(f"{split[part] / sum(split.values()):>4.0%}" for part in PARTS)
     step = f"{1000 * step_s:.0f} ms" if step_s < 10 else duration(step_s)
     peak = size(_peak(result["peak"]))
-    return f"{count(result['tok_s']):>6} {step:>8} {shares} {peak:>8} {result['ceiling_share']:>5.0%}"
+    return f"{count(result['tok_s']):>6} {step:>8} {shares} {peak:>8} {result['matmul_peak_fraction']:>5.0%}"
 
 
 def _notes(told: list[dict[str, Any]]) -> list[str]:
@@ -134,7 +134,7 @@ def _notes(told: list[dict[str, Any]]) -> list[str]:
         "data, fwd, bwd, opt: shares of steps measured apart, which wait for the device after each part",
         f"peak: {'allocated on the device' if on_device else 'in RAM, above what torch takes by itself'}",
         f"share: of what matmuls of the model's shapes reach here,"
-        f" {_range((result['ceiling_flop_s'] for result in told), _flop_s)}"
+        f" {_range((result['matmul_peak_flop_s'] for result in told), _flop_s)}"
         f" in {', '.join(sorted({result['plan']['precision'] for result in told}))}",
     ]
 
@@ -158,9 +158,9 @@ def _label(changes: dict[str, str]) -> str:
     return " ".join(f"{key}={value}" for key, value in changes.items())
 
 
-def _effort(args: argparse.Namespace) -> Effort:
+def _budget(args: argparse.Namespace) -> Budget:
     """How long, and in how much memory. Raises ``SpecError``."""
-    from engine.train.measure.grid import Effort
+    from engine.train.measure.grid import Budget
     from profiles.nvml import visible_device
 
     if args.steps is not None and args.steps < 1:
@@ -172,4 +172,4 @@ def _effort(args: argparse.Namespace) -> Effort:
             raise SpecError(f"--cap-gib: {args.cap_gib:g} is not above 0")
         if visible_device() is None:
             raise SpecError("--cap-gib: this machine shows no CUDA device to cap")
-    return Effort(args.steps, args.seconds, args.cap_gib)
+    return Budget(args.steps, args.seconds, args.cap_gib)

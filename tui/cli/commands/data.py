@@ -97,12 +97,12 @@ def _window(spec: RunSpec, run: RunDir | None, step: int | None, sequence: int |
     from data.cursor import Cursor
     from data.splits import open_split
     from data.summary import token_texts
-    from engine.train.replay import before_step
+    from engine.train.replay import state_before_step
 
     cursor = Cursor(spec.train.seed, spec.batch.context)
     if step is not None:
         if run is not None:
-            spec, cursor = before_step(run, step)
+            spec, cursor = state_before_step(run, step)
         elif not 1 <= step <= spec.train.steps:
             raise UserError(f"step {step}: a run of this profile has the steps 1 to {spec.train.steps}")
     data = open_split(spec, "train")

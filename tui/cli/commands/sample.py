@@ -17,7 +17,7 @@ from tui.cli.command_parser import Subparsers, add_command
 from tui.text.format import size
 
 if TYPE_CHECKING:
-    from engine.train.models.sample import Text, Writer
+    from engine.train.models.sample import GeneratedText, TextGenerator
     from model.latent_cache import LatentCache
 
 
@@ -45,11 +45,11 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from engine.checkpoints.checkpoint import find
-    from engine.train.models.sample import Writer
+    from engine.train.models.sample import TextGenerator
     from model.generate import Sampling
 
     sampling = Sampling(args.temperature, args.top_p, args.seed)
-    writer = Writer(find(args.checkpoint, Path("models")))
+    generator = TextGenerator(find(args.checkpoint, Path("models")))
     if isinstance(sys.stdout, TextIOWrapper):  # a model writes what it likes, whatever the terminal can show
         sys.stdout.reconfigure(errors="replace")
     if isinstance(sys.stdin, TextIOWrapper):  # what cannot be read comes as far as the check of the prompt
@@ -57,10 +57,11 @@ def run(args: argparse.Namespace) -> int:
     if args.prompt is None and sys.stdin is not None and sys.stdin.isatty():
         for turn, prompt in enumerate(_typed()):
             # Another seed each time: the same prompt gives another text, the same session the same texts.
-            _show(writer, prompt, writer.write(prompt, args.tokens, replace(sampling, seed=sampling.seed + turn)))
+            text = generator.generate(prompt, args.tokens, replace(sampling, seed=sampling.seed + turn))
+            _show(generator, prompt, text)
         return 0
     prompt = _piped() if args.prompt is None else args.prompt
-    return 0 if _show(writer, prompt, writer.write(prompt, args.tokens, sampling)) else 130
+    return 0 if _show(generator, prompt, generator.generate(prompt, args.tokens, sampling)) else 130
 
 
 def _piped() -> str:
@@ -85,9 +86,9 @@ def _ask(words: str) -> str:
     return input()
 
 
-def _show(writer: Writer, prompt: str, text: Text) -> bool:
+def _show(generator: TextGenerator, prompt: str, text: GeneratedText) -> bool:
     """Print the text as it comes, and what it cost; False where Ctrl-C stopped it."""
-    context = writer.cache.context
+    context = generator.cache.context
     if text.prompt_tokens > context:
         print(f"mla-tui: the prompt has {text.prompt_tokens} tokens; the last {context} are read", file=sys.stderr)
     whole = True
@@ -98,14 +99,14 @@ def _show(writer: Writer, prompt: str, text: Text) -> bool:
     except KeyboardInterrupt:
         whole = False
     print(flush=True)
-    print(_cost(text, writer.cache), file=sys.stderr)
+    print(_cost(text, generator.cache), file=sys.stderr)
     return whole
 
 
-def _cost(text: Text, cache: LatentCache) -> str:
+def _cost(text: GeneratedText, cache: LatentCache) -> str:
     speed = f", {text.tokens_per_second:.3g} tokens/s" if text.tokens_per_second else ""
-    read = f"prompt: {_tokens(text.prompt_tokens)} in {text.prompt_seconds:.2g} s"
-    outgrown = f"; outgrew the context of {cache.context}, whose later half was kept" if text.outgrown else ""
+    read = f"prompt: {_tokens(text.prompt_tokens)} in {text.prefill_seconds:.2g} s"
+    outgrown = f"; outgrew the context of {cache.context}, whose later half was kept" if text.exceeds_context else ""
     return f"{_tokens(text.tokens)}{speed} ({read}); cache {size(cache.bytes)}{outgrown}"
 
 
