@@ -9,6 +9,7 @@ from engine.events import schema
 ENDED = ("finished", "failed", "stopped")
 FROM_STEP = ("step", "loss", "tok_s", "micro", "accum", "context")
 CUT_OFF = "cut-off"  # neither ended nor alive: the machine rebooted, or trainer and supervisor were both killed
+NEEDS_ATTENTION = "needs-attention"  # the supervisor waits for something that only a user can put right
 INACTIVE = (*ENDED, CUT_OFF)  # no process works on the run
 _STRINGS = ("id", "name", "phase", "reason", "backend", "profile", "checkpoint", "version", "host", "boot")
 _COUNTS = ("step", "steps", "micro", "accum", "context", "attempt", "at")

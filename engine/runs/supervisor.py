@@ -17,12 +17,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from engine.checkpoints.resume_source import missing_source
 from engine.events.commands import CommandReader
 from engine.events.exit_codes import is_user_error
 from engine.events.log import LogWriter, Record
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
-from engine.events.summary import ENDED, update_summary
+from engine.events.summary import ENDED, NEEDS_ATTENTION, update_summary
 from engine.host.files import read_json, rotate, write_json, write_stderr
 from engine.host.process import Lock, boot_id, host_name, process_identity
 from engine.host.programs import SAFE_PATH
@@ -47,6 +48,7 @@ POLL_INTERVAL = 0.05  # seconds between polls of the log: a record is delayed by
 SAVE_INTERVAL = 1.0  # seconds between writes of state.json
 STALL_INTERVAL = 1.0
 SIGTERM_GRACE = 2.0  # seconds for a trainer that got SIGTERM too to log that it is stopping
+SOURCE_INTERVAL = 1.0  # seconds between checks for a checkpoint folder that is missing
 DEVICE_INTERVAL = 0.5  # seconds between attempts to acquire a device that another run uses
 CONSOLE_LIMIT = 16 << 20  # bytes of console.log; as many again are kept as console.log.1
 # glibc returns every large tensor to the kernel and gets it again page fault by page fault. A CPU trainer that keeps
@@ -138,7 +140,10 @@ class Supervisor:
         """Start, adopt and restart the trainer until the run has ended."""
         if self.summary.get("phase") in ENDED:
             return
-        exit_unhandled = self.summary.get("attempt") and self.summary.get("phase") != "recovering"
+        exit_unhandled = self.summary.get("attempt") and self.summary.get("phase") not in (
+            "recovering",
+            NEEDS_ATTENTION,
+        )
         if not await self._adopt() and exit_unhandled and self._handle_exit(UNKNOWN) is None:
             return  # it exited while no supervisor was alive, and is not restarted
         while True:
@@ -180,8 +185,15 @@ class Supervisor:
         return True
 
     async def _start(self) -> bool:
-        """Start the trainer as soon as its devices are free; False where a stop came first."""
+        """Start the trainer once its checkpoints are there and its devices are free; False where a stop came first."""
         logged = ""
+        while missing := missing_source(self.run_dir, self.summary.get("checkpoint")):
+            reason = f"{missing}; put it back and the run continues"
+            if reason != logged:
+                self._write("state", phase=NEEDS_ATTENTION, reason=reason)
+                logged = reason
+            if await self._wait_for_stop(SOURCE_INTERVAL, f"stopped; {missing}"):
+                return False
         while not self._shares_device and (in_use := self._devices.acquire(self.run_dir.id)):
             device, other = in_use
             uses = holder(self.run_dir.home, device) == other

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from engine.checkpoints import checkpoint
 from engine.checkpoints.atomic_write import make_dirs
+from engine.checkpoints.resume_source import missing_source
 from engine.events.commands import Command
 from engine.events.exit_codes import EXIT_RETRY
 from engine.events.log import Record
@@ -63,6 +64,9 @@ def run_trainer(run: RunDir, attempt: int) -> int:
         out = Path(spec.train.out) / run.name
         # A restart resumes from the run's own newest checkpoint; the first attempt from what the user gave.
         own = checkpoint.newest_intact(out, report_damage) if attempt > 1 else None
+        # The supervisor waits for a missing folder; this is for one that has vanished since it looked.
+        if attempt > 1 and own is None and (missing := missing_source(run, run.status().get("checkpoint"))):
+            raise RestartRequested(missing)
         resume = own or (Path(start["resume"]) if start.get("resume") else None)
         init_from = Path(start["init_from"]) if start.get("init_from") else None
         return Attempt(spec, out, resume, init_from, supervised=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,39 @@ def test_a_killed_trainer_resumes_from_its_checkpoint(workspace: Workspace, refe
     assert first["resumed_from"] is None
     assert second["resumed_from"] == last_saved
     assert "recovering" in [state["phase"] for state in run.kind("state")]
+
+
+def test_a_run_without_its_checkpoints_waits_for_them(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
+    """A restart from nothing would write a second history over the first."""
+    run = workspace.launch("-s", "save_every=20")
+    saved = wait_for("a checkpoint", lambda: run.kind("checkpoint"))[-1]
+    folder, elsewhere = workspace.out / "run", workspace.root / "elsewhere"
+    run.kill("trainer", signal.SIGSTOP)
+    folder.rename(elsewhere)  # as a disk that is not mounted any more
+    run.kill("trainer")
+    wait_for("attention", lambda: run.phase() == "needs-attention")
+    assert run.status()["phase"] == "needs-attention" and str(folder) in run.status()["reason"]
+    assert not folder.exists() and len(run.kind("start")) == 1
+    run.kill("supervisor")
+    assert run.status()["phase"] == "cut-off"
+    workspace.run("resume", run.id)  # as the boot service does for every run
+    wait_for("attention again", lambda: run.process("supervisor") and run.status()["phase"] == "needs-attention")
+    assert len(run.kind("start")) == 1
+    elsewhere.rename(folder)
+    run.wait_end()
+    assert run.losses() == reference.losses()
+    assert run.kind("start")[1]["resumed_from"] >= saved["step"]
+
+
+def test_a_run_that_waits_for_its_checkpoints_can_be_stopped(workspace: Workspace, wait_for: WaitFor) -> None:
+    run = workspace.launch("-s", "save_every=20")
+    wait_for("a checkpoint", lambda: run.kind("checkpoint"))
+    run.kill("trainer", signal.SIGSTOP)
+    shutil.rmtree(workspace.out / "run")
+    run.kill("trainer")
+    wait_for("attention", lambda: run.phase() == "needs-attention")
+    workspace.run("stop", run.id)
+    assert "missing" in run.wait_end("stopped")["reason"]
 
 
 def test_a_stop_that_no_trainer_lived_to_read_is_a_stop(workspace: Workspace, wait_for: WaitFor) -> None:
@@ -196,7 +230,7 @@ def test_sigterm_to_both_is_a_shutdown_of_the_machine(workspace: Workspace, refe
     assert status["checkpoint"].endswith(f"ckpt_step_{status['step']}")
     workspace.run("watch", run.id)
     run.wait_end()
-    assert_same_run(run, reference)
+    assert run.losses() == reference.losses()
     assert run.kind("start")[1]["resumed_from"] == status["step"]
 
 

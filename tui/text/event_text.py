@@ -11,7 +11,14 @@ from tui.text import format as fmt
 Description = tuple[str, str]
 """A sentence and its tone: plain, good, warn or bad."""
 
-_PHASE_TONES = {"finished": "good", "failed": "bad", "recovering": "warn", "stopped": "warn", "paused": "warn"}
+_PHASE_TONES = {
+    "finished": "good",
+    "failed": "bad",
+    "needs-attention": "bad",
+    "recovering": "warn",
+    "stopped": "warn",
+    "paused": "warn",
+}
 
 
 def describe(record: dict[str, Any]) -> Description | None:
