@@ -45,7 +45,7 @@ class LeverList(SelectableList, actions=LEVERS):
         return self._levers[self.cursor - 1] if self.cursor else None
 
     def header(self, width: int) -> Row | None:
-        title = "  Reduce memory, cheapest first"
+        title = "  Reduce memory, cheapest first" if width >= _NARROW else "  Reduce memory"
         return [(table.heading(title, self._visible_places(width), width - 1, self._applies), "list--header")]
 
     def count(self) -> int:
