@@ -21,12 +21,12 @@ from engine.host.files import write_json
 from engine.host.process import Lock
 from engine.preflight import resolve_spec
 from profiles.registry import load
-from tests.unit.train.troubled import Run
-from tests.unit.train.whole_runs import NANO, write_shards
+from tests.unit.train.faulty_run import FaultyRun
+from tests.unit.train.tiny_runs import NANO, write_shards
 
 REPOSITORY = Path(__file__).parents[2]
 STEPS = 8
-SITES = {"forward": ("accumulate", 0.05), "backward": ("accumulate", 0.8), "optimizer": ("optimizer_step", 0.5)}
+PHASES = {"forward": ("accumulate", 0.05), "backward": ("accumulate", 0.8), "optimizer": ("optimizer_step", 0.5)}
 IN_THE_SUITE = ("backward", 1)  # must notify the other rank while gradients are half reduced
 
 
@@ -44,8 +44,8 @@ def run_until_finished(run: RunDir, *failure: str) -> list[dict[str, Any]]:
     try:
         for attempt in range(1, 4):
             launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-            words = [str(Path(__file__).with_name("failing_rank.py")), str(run.path), str(attempt), *failure]
-            done = subprocess.run([*launcher, *words], env=env, capture_output=True, text=True, timeout=200)
+            arguments = [str(Path(__file__).with_name("failing_rank.py")), str(run.path), str(attempt), *failure]
+            done = subprocess.run([*launcher, *arguments], env=env, capture_output=True, text=True, timeout=200)
             records = [record for _, record in read_all(run.log_path)]
             if [r["phase"] for r in records if r["kind"] == "state"][-1] == "finished":
                 return records
@@ -58,29 +58,29 @@ def run_until_finished(run: RunDir, *failure: str) -> list[dict[str, Any]]:
     ("where", "rank"),
     [
         pytest.param(where, rank, marks=[] if (where, rank) == IN_THE_SUITE else pytest.mark.faults)
-        for where in (*SITES, "validation")
+        for where in (*PHASES, "validation")
         for rank in (0, 1)
     ],
 )
 def test_one_of_two_ranks_runs_out_of_memory(tmp_path: Path, where: str, rank: int) -> None:
     write_shards(tmp_path / "shards")
-    reference = Run(spec(tmp_path), tmp_path / "reference", [], {}, [])
-    reference.live()
+    reference = FaultyRun(spec(tmp_path), tmp_path / "reference", [], {}, [])
+    reference.run_to_end()
     run = RunDir(tmp_path / "run")
     run.path.mkdir()
     two = spec(tmp_path, "backend=deepspeed", "gpus_per_node=2")
     write_json(run.path / "spec.json", {**two.to_dict(), "start": {"name": "failing"}})
-    method, fraction = SITES.get(where, ("evaluate", 0.5))
+    method, fraction = PHASES.get(where, ("evaluate", 0.5))
     records = run_until_finished(run, str(rank), method, str(fraction))
 
     def of(kind: str) -> list[dict[str, Any]]:
         return [record for record in records if record["kind"] == kind]
 
     steps = {record["step"]: record for record in of("step")}
-    reference_steps = reference.last("step")
+    reference_steps = reference.by_step("step")
     for step in reference_steps:
         batch = np.concatenate([np.load(run.path / f"batch-{one}-{step}.npy") for one in (0, 1)])
-        assert np.array_equal(batch, reference.fed[step]), f"step {step} had other sequences"
+        assert np.array_equal(batch, reference.sequences[step]), f"step {step} had other sequences"
     found, expected = ({step: one[step]["loss"] for step in one} for one in (steps, reference_steps))
     assert found == pytest.approx(expected, rel=1e-5)
     assert (run.path / "failed").exists()

@@ -1,4 +1,4 @@
-"""A very small run and its data."""
+"""Provides the spec of a very small run, and its data."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from profiles.registry import load
-from tests.unit.train.whole_runs import NANO, Nano, write_shards
+from tests.unit.train.tiny_runs import NANO, MakeSpec, write_shards
 
 
 @pytest.fixture
-def nano(tmp_path: Path) -> Nano:
-    """The spec of a run of ``whole_runs.NANO``, with whatever else is set."""
+def nano(tmp_path: Path) -> MakeSpec:
+    """Return a function from more settings to the spec of a run with ``tiny_runs.NANO`` and those."""
     write_shards(tmp_path / "shards")
     return lambda *more: load("cpu_demo", [*NANO, f"root={tmp_path / 'shards'}", *more])

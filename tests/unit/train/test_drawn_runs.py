@@ -1,8 +1,9 @@
-"""Whatever happens to a run, it learns what it would have learnt.
+"""Checks that faults and commands, drawn at random, do not change what a run learns.
 
-Drawn are edits of all kinds, want of memory, deaths, pauses, checkpoints and shutdowns, several in one run, each at a
-moment of its own; what must come out stands in ``replay``. A seed is printed and drawn again with MLA_TUI_SEED; what
-failed is printed by hypothesis, shrunk, to be put into an ``@example``.
+Hypothesis draws several injections a run, each at its own injection point: edits of all kinds, out-of-memory errors,
+kills, pauses, checkpoints and shutdowns. ``reference_replay`` says what each run is compared with. The test prints its
+seed; MLA_TUI_SEED draws the same runs again. Hypothesis shrinks and prints a failing example, to be added as an
+``@example``.
 """
 
 from __future__ import annotations
@@ -15,12 +16,21 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.unit.train.replay import check
-from tests.unit.train.troubled import SITES, Ask, Happening, Kill, KillSaving, Shutdown, Want, sizes
-from tests.unit.train.whole_runs import Nano
+from tests.unit.train.faulty_run import (
+    OOM_METHODS,
+    Injection,
+    Kill,
+    KillDuringSave,
+    RunOutOfMemory,
+    SendCommand,
+    Shutdown,
+    operations_per_method,
+)
+from tests.unit.train.reference_replay import run_and_compare
+from tests.unit.train.tiny_runs import MakeSpec
 
 STEPS = 10
-MICROS = st.sampled_from([1, 2, 3, 4, 6, 8, 12, 16])  # those that do not divide are refused
+MICROS = st.sampled_from([1, 2, 3, 4, 6, 8, 12, 16])  # a micro that does not divide the sequences is refused
 LOCKED = st.fixed_dictionaries({"micro": MICROS})
 CADENCE = st.fixed_dictionaries(
     {}, optional={"val_every": st.integers(0, 3), "save_every": st.integers(0, 3), "stop_step": st.sampled_from([0, 7])}
@@ -37,23 +47,23 @@ UNLOCKED = st.fixed_dictionaries(
 AFTER = st.integers(0, 25)
 
 
-def edits(changes: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[Ask]:
-    return changes.map(lambda made: {"changes": made, "unlock": True}).flatmap(
-        lambda params: st.builds(Ask, AFTER, st.just("set"), st.just(params))
+def edits(changes: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[SendCommand]:
+    return changes.map(lambda changed: {"changes": changed, "unlock": True}).flatmap(
+        lambda params: st.builds(SendCommand, AFTER, st.just("set"), st.just(params))
     )
 
 
-def asked(method: str) -> st.SearchStrategy[Ask]:
-    return st.builds(Ask, AFTER, st.just(method), st.just({}))
+def commands(method: str) -> st.SearchStrategy[SendCommand]:
+    return st.builds(SendCommand, AFTER, st.just(method), st.just({}))
 
 
-HAPPENINGS = st.one_of(
+INJECTIONS = st.one_of(
     edits(LOCKED),
-    st.builds(Want, AFTER, st.sampled_from(SITES), st.floats(0.01, 0.99)),
+    st.builds(RunOutOfMemory, AFTER, st.sampled_from(OOM_METHODS), st.floats(0.01, 0.99)),
     st.builds(Kill, AFTER, st.booleans()),
-    st.builds(KillSaving, AFTER, st.integers(1, 60), st.integers(0, 12)),
+    st.builds(KillDuringSave, AFTER, st.integers(1, 60), st.integers(0, 12)),
     st.builds(Shutdown, AFTER),
-    *(asked(method) for method in ("checkpoint", "pause", "resume")),
+    *(commands(method) for method in ("checkpoint", "pause", "resume")),
     edits(UNLOCKED),
     edits(CADENCE),
 )
@@ -69,19 +79,19 @@ LONG = [pytest.mark.faults, pytest.mark.timeout(3600)]
         pytest.param("deepspeed", 20, marks=LONG),
     ],
 )
-def test_whatever_happens_it_learns_what_its_log_says(
-    nano: Nano, tmp_path_factory: pytest.TempPathFactory, backend: str, examples: int
+def test_a_run_with_injected_faults_matches_its_references(
+    nano: MakeSpec, tmp_path_factory: pytest.TempPathFactory, backend: str, examples: int
 ) -> None:
     spec = nano(f"backend={backend}", f"steps={STEPS}", "save_every=3", "val_every=4", "keep=2")
-    size = sizes(spec)
+    operations = operations_per_method(spec)
 
     number = int(os.environ.get("MLA_TUI_SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"MLA_TUI_SEED={number}")
 
     @seed(number)
     @settings(max_examples=examples, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
-    @given(st.lists(HAPPENINGS, max_size=8))
-    def live(happenings: list[Happening]) -> None:
-        check(spec, tmp_path_factory.mktemp("drawn"), happenings, size)
+    @given(st.lists(INJECTIONS, max_size=8))
+    def run(injections: list[Injection]) -> None:
+        run_and_compare(spec, tmp_path_factory.mktemp("drawn"), injections, operations)
 
-    live()
+    run()

@@ -1,4 +1,4 @@
-"""Live edits: locked, a step is only cut otherwise; unlocked it may be another. A refusal is one line."""
+"""Checks live edits: locked ones only change how a step is split, unlocked ones may change the step itself."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ def spec() -> RunSpec:
         ({"micro": 12}, 12, 8),
     ],
 )
-def test_the_sequences_of_a_step_stay(spec: RunSpec, changes: dict[str, Any], micro: int, accum: int) -> None:
+def test_a_locked_edit_keeps_the_sequences_of_a_step(
+    spec: RunSpec, changes: dict[str, Any], micro: int, accum: int
+) -> None:
     new = edited(spec, changes)
     assert (new.batch.micro, new.accum, new.batch.sequences) == (micro, accum, 96)
     assert new.train == spec.train
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"micro": 5}, "batch.micro: 5 does not divide the 96 sequences of a step; use 1, 2, 3, 4, 6, 8 … 96"),
         ({"accum": 5}, "set accum: 5 does not divide the 96 sequences of a step"),
@@ -62,10 +64,10 @@ def test_the_sequences_of_a_step_stay(spec: RunSpec, changes: dict[str, Any], mi
         ({}, "set: nothing to change; write for example micro=4"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(spec: RunSpec, changes: dict[str, Any], words: str) -> None:
+def test_an_invalid_edit_is_refused_in_one_line(spec: RunSpec, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as caught:
         edited(spec, changes)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -79,14 +81,14 @@ def test_what_cannot_be_is_refused_in_one_line(spec: RunSpec, changes: dict[str,
         ({"micro": 6}, 6, 16, 96),
     ],
 )
-def test_unlocked_a_step_may_be_another(
+def test_an_unlocked_edit_may_change_the_sequences_of_a_step(
     spec: RunSpec, changes: dict[str, Any], micro: int, accum: int, sequences: int
 ) -> None:
     new = edited(spec, changes, unlock=True)
     assert (new.batch.micro, new.accum, new.batch.sequences) == (micro, accum, sequences)
 
 
-def test_what_is_no_batch_needs_no_unlocking(spec: RunSpec) -> None:
+def test_edits_outside_the_batch_need_no_unlock(spec: RunSpec) -> None:
     new = edited(spec, {"lr_scale": 0.5, "train.val_every": 10, "save_every": 0, "stop_step": 700})
     assert (new.optim.lr_scale, new.train.val_every, new.train.save_every, new.train.stop_step) == (0.5, 10, 0, 700)
     assert new.batch == spec.batch
@@ -106,7 +108,7 @@ def test_what_is_no_batch_needs_no_unlocking(spec: RunSpec) -> None:
         },
     )
 )
-def test_what_the_log_holds_gives_the_same_spec_again(changes: dict[str, Any]) -> None:
+def test_the_logged_edit_gives_the_same_spec(changes: dict[str, Any]) -> None:
     spec = registry.load("pretrain_5080")
     try:
         new = edited(spec, changes, unlock=True)
@@ -115,7 +117,7 @@ def test_what_the_log_holds_gives_the_same_spec_again(changes: dict[str, Any]) -
     assert applied(spec, {"changed": changed(spec, new)}) == new
 
 
-def test_made_again_under_another_micro_it_takes_the_largest_that_divides(spec: RunSpec) -> None:
+def test_an_edit_replayed_under_another_micro_uses_the_largest_micro_that_divides(spec: RunSpec) -> None:
     record = {"changed": {"sequences": [96, 40], "accum": [8, 4]}}
     new = applied(spec.with_batch(micro=6), record)
     assert (new.batch.sequences, new.batch.micro) == (40, 5)
@@ -127,14 +129,14 @@ def test_an_accum_that_needs_too_large_a_micro_is_refused() -> None:
         edited(spec, {"accum": 1})
 
 
-def test_only_what_changed_is_told(spec: RunSpec) -> None:
+def test_only_changed_keys_are_logged(spec: RunSpec) -> None:
     assert changed(spec, edited(spec, {"micro": 4})) == {"micro": [12, 4], "accum": [8, 24]}
     assert changed(spec, edited(spec, {"micro": 12})) == {}
 
 
 @settings(deadline=None)
 @given(st.sampled_from(["micro", "accum"]), st.integers(-1, 200) | st.floats() | st.text())
-def test_an_edit_is_either_exact_or_refused(key: str, value: Any) -> None:
+def test_an_edit_is_applied_exactly_or_refused(key: str, value: Any) -> None:
     spec = registry.load("pretrain_5080")
     try:
         new = edited(spec, {key: value})

@@ -1,4 +1,4 @@
-"""When a run takes a smaller micro-batch, and when a larger one again."""
+"""Checks when a run uses a smaller micro-batch, and when a larger one again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def steps_without_oom(fitter: MicroFitter, spec: RunSpec, peak: int | None = Non
     return found
 
 
-def test_it_grows_back_after_a_quiet_stretch_and_not_before(spec: RunSpec) -> None:
+def test_micro_grows_back_after_enough_steps_without_oom_and_not_before(spec: RunSpec) -> None:
     fitter = MicroFitter(CARD)
     assert not any(steps_without_oom(fitter, spec))  # nothing was ever lowered
     lower = fitter.lower(spec, 30 * GIB)
@@ -37,10 +37,12 @@ def test_it_grows_back_after_a_quiet_stretch_and_not_before(spec: RunSpec) -> No
     now = spec.with_batch(micro=lower)
     assert steps_without_oom(fitter, now, 10 * GIB) == [False] * (GROW_AFTER - 1) + [True]
     assert fitter.higher(now, 80 * GIB) == 64
-    assert (fitter.higher(now, 30 * GIB) or 0) < 64  # what failed there is not tried there again
+    assert (
+        fitter.higher(now, 30 * GIB) or 0
+    ) < 64  # a micro that ran out of memory is not tried again with that capacity
 
 
-def test_what_a_person_sets_is_what_is_wanted(spec: RunSpec) -> None:
+def test_a_users_edit_of_micro_is_the_new_target(spec: RunSpec) -> None:
     fitter = MicroFitter(CARD)
     lower = fitter.lower(spec, 30 * GIB)
     assert lower is not None
@@ -48,7 +50,7 @@ def test_what_a_person_sets_is_what_is_wanted(spec: RunSpec) -> None:
     assert not any(steps_without_oom(fitter, spec.with_batch(micro=2)))
 
 
-def test_another_attempt_remembers(spec: RunSpec) -> None:
+def test_a_restart_learns_from_the_records_of_earlier_attempts(spec: RunSpec) -> None:
     fitter = MicroFitter(CARD)
     fitter.learn(
         [

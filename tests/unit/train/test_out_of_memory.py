@@ -1,6 +1,6 @@
-"""Memory that does not suffice, at every kind of place: the run goes on smaller, and nothing of it is lost.
+"""Checks that a run continues with a smaller micro-batch after an out-of-memory error anywhere, and loses no data.
 
-Errors are raised from within torch's own operations, at a chosen one of a step; the real ones of a small machine are in
+The error is raised in a chosen torch operation of a step. Real errors, under a memory limit, are in
 tests/e2e/test_out_of_memory.py.
 """
 
@@ -24,55 +24,55 @@ from engine.train.loop import Trainer
 from engine.train.oom.micro_fitter import GROW_AFTER
 from profiles.errors import UserError
 from profiles.spec import RunSpec
-from tests.unit.train.whole_runs import Failing, Log, Nano, operations
+from tests.unit.train.tiny_runs import MakeSpec, OomAtOperation, RecordingReporter, count_operations
 
 STEPS = 8
 
 
 @pytest.fixture
-def nano(nano: Nano) -> Nano:
+def nano(nano: MakeSpec) -> MakeSpec:
     return lambda *more: nano(f"steps={STEPS}", "save_every=0", "val_every=4", "keep=99", *more)
 
 
-class Tight:
-    """A backend whose call ``method`` runs under ``Failing``, the ``which``-th time it is made."""
+class OomBackend:
+    """A backend whose call number ``nth`` of ``method`` runs out of memory at torch operation ``at``."""
 
-    def __init__(self, backend: Any, method: str, which: int, at: int) -> None:
+    def __init__(self, backend: Any, method: str, nth: int, at: int) -> None:
         object.__setattr__(self, "_backend", backend)
-        object.__setattr__(self, "_left", {method: which})
-        object.__setattr__(self, "failing", Failing(at))
+        object.__setattr__(self, "_calls_left", {method: nth})
+        object.__setattr__(self, "_oom", OomAtOperation(at))
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._backend, name, value)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._backend, name)
-        if name in self._left:
-            self._left[name] -= 1
-            if self._left[name] == 0:
-                return self._failing(found)
+        if name in self._calls_left:
+            self._calls_left[name] -= 1
+            if self._calls_left[name] == 0:
+                return self._with_oom(found)
         return found
 
-    def _failing(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def tight(*args: Any) -> Any:
-            with self.failing:
+    def _with_oom(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def failing(*args: Any) -> Any:
+            with self._oom:
                 return call(*args)
 
-        return tight
+        return failing
 
 
-def train(spec: RunSpec, out: Path, log: Log, *, method: str = "", which: int = 0, at: int = 0) -> Trainer:
-    """A run from its start to its end, begun again as a supervisor would where it asks for that."""
+def train(spec: RunSpec, out: Path, log: RecordingReporter, *, method: str = "", nth: int = 0, at: int = 0) -> Trainer:
+    """Train to the end and return the last trainer; restart it when it requests that, as a supervisor would."""
     resume = None
     for _ in range(5):
-        backend = Tight(build_backend(spec, SingleRank()), method, which, at)
+        backend = OomBackend(build_backend(spec, SingleRank()), method, nth, at)
         trainer = Trainer(spec, backend, log, out, supervised=True)
         try:
             trainer.run(resume, None)
             return trainer
         except RestartRequested:
             resume, method = checkpoint.latest(out), ""
-    raise AssertionError("it never came to its end")
+    raise AssertionError("the run did not end")
 
 
 def weights(out: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
@@ -80,123 +80,129 @@ def weights(out: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("backend", "share"),
+    ("backend", "fraction"),
     [
-        *(("torch", share) for share in (0.02, 0.3, 0.5, 0.7, 0.98)),
-        *(("deepspeed", share) for share in (0.02, 0.98)),
-        *(pytest.param("deepspeed", share, marks=pytest.mark.faults) for share in (0.3, 0.5, 0.7)),
+        *(("torch", fraction) for fraction in (0.02, 0.3, 0.5, 0.7, 0.98)),
+        *(("deepspeed", fraction) for fraction in (0.02, 0.98)),
+        *(pytest.param("deepspeed", fraction, marks=pytest.mark.faults) for fraction in (0.3, 0.5, 0.7)),
     ],
 )
-def test_in_forward_and_backward_nothing_is_lost(nano: Nano, tmp_path: Path, backend: str, share: float) -> None:
-    """Micro-batch 6 of the run: the second one of step 3, so that a window half done must go."""
+def test_out_of_memory_in_forward_and_backward_loses_no_data(
+    nano: MakeSpec, tmp_path: Path, backend: str, fraction: float
+) -> None:
+    """It is raised in micro-batch 6, the second one of step 3, so a half-done accumulation window must be discarded."""
     spec = nano(f"backend={backend}")
-    calm, log = Log(), Log()
-    train(spec, tmp_path / "calm", calm)
-    at = max(1, round(share * operations(spec, "accumulate")))
-    run = train(spec, tmp_path / "tight", log, method="accumulate", which=6, at=at)
+    reference, log = RecordingReporter(), RecordingReporter()
+    train(spec, tmp_path / "reference", reference)
+    at = max(1, round(fraction * count_operations(spec, "accumulate")))
+    run = train(spec, tmp_path / "oom", log, method="accumulate", nth=6, at=at)
 
     (oom,) = log.of("oom")
     assert (oom["micro"], oom["wanted"], oom["action"]) == (4, 2 << 30, "micro 2")
-    assert oom["where"] == ("forward" if share < 0.3 else "backward" if share > 0.6 else oom["where"])
+    assert oom["where"] == ("forward" if fraction < 0.3 else "backward" if fraction > 0.6 else oom["where"])
     (edit,) = log.of("edit")
     assert (edit["by"], edit["step"], edit["changed"]["micro"]) == ("oom", 2, [4, 2])
-    if backend == "deepspeed":  # the masters that were kept are those of the calm run at that step, to the last bit
+    if backend == "deepspeed":  # the kept master weights are bit-equal to the reference run's at that step
         short = nano(f"backend={backend}", "steps=2", "val_every=0")
-        train(short, tmp_path / "short", Log())
-        kept, told = weights(tmp_path / "tight", 2), weights(tmp_path / "short", 2)
-        assert all(torch.equal(kept[name], told[name]) for name in told)
-    assert log.losses() == pytest.approx(calm.losses(), rel=1e-5)
+        train(short, tmp_path / "short", RecordingReporter())
+        kept, expected = weights(tmp_path / "oom", 2), weights(tmp_path / "short", 2)
+        assert all(torch.equal(kept[name], expected[name]) for name in expected)
+    assert log.losses() == pytest.approx(reference.losses(), rel=1e-5)
     assert run.state.cursor.to_dict()["consumed"] == STEPS * 8
-    ours, theirs = weights(tmp_path / "tight"), weights(tmp_path / "calm")
-    assert all(torch.allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-6) for name in theirs)
+    found, expected = weights(tmp_path / "oom"), weights(tmp_path / "reference")
+    assert all(torch.allclose(found[name], expected[name], rtol=1e-4, atol=1e-6) for name in expected)
 
 
-def test_in_fp64_terms_the_replay_is_the_calm_run(nano: Nano, tmp_path: Path) -> None:
-    """With a micro of 4 from the beginning the failed window leaves no trace at all: bit for bit."""
+def test_after_out_of_memory_the_run_is_bit_equal_to_one_with_the_smaller_micro(nano: MakeSpec, tmp_path: Path) -> None:
+    """The discarded window leaves no trace, compared with a run that has micro 4 from the start."""
     spec = nano("micro=8")
-    calm, log = Log(), Log()
-    train(nano("micro=4"), tmp_path / "calm", calm)
-    train(spec, tmp_path / "tight", log, method="accumulate", which=1, at=operations(spec, "accumulate") // 2)
-    assert log.losses() == calm.losses()
-    ours, theirs = weights(tmp_path / "tight"), weights(tmp_path / "calm")
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    reference, log = RecordingReporter(), RecordingReporter()
+    train(nano("micro=4"), tmp_path / "reference", reference)
+    train(spec, tmp_path / "oom", log, method="accumulate", nth=1, at=count_operations(spec, "accumulate") // 2)
+    assert log.losses() == reference.losses()
+    found, expected = weights(tmp_path / "oom"), weights(tmp_path / "reference")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("backend", ["torch", "deepspeed"])
-def test_in_the_optimizer_the_run_goes_back_to_its_checkpoint(nano: Nano, tmp_path: Path, backend: str) -> None:
-    """Weights may be half stepped then, so none of them is kept."""
+def test_out_of_memory_in_the_optimizer_restarts_from_the_checkpoint(
+    nano: MakeSpec, tmp_path: Path, backend: str
+) -> None:
+    """Some weights may already be updated then, so none of them is kept."""
     spec = nano(f"backend={backend}", "save_every=2")
-    calm, log = Log(), Log()
-    train(spec, tmp_path / "calm", calm)
-    train(spec, tmp_path / "tight", log, method="optimizer_step", which=5, at=3)
+    reference, log = RecordingReporter(), RecordingReporter()
+    train(spec, tmp_path / "reference", reference)
+    train(spec, tmp_path / "oom", log, method="optimizer_step", nth=5, at=3)
     assert log.of("oom")[0]["where"] == "optimizer"
     assert [start["resumed_from"] for start in log.of("start")] == [None, 4]
-    assert log.losses() == pytest.approx(calm.losses(), rel=1e-5)
+    assert log.losses() == pytest.approx(reference.losses(), rel=1e-5)
 
 
-def test_in_validation_the_batch_is_cut(nano: Nano, tmp_path: Path) -> None:
+def test_out_of_memory_in_validation_splits_its_batch(nano: MakeSpec, tmp_path: Path) -> None:
     spec = nano()
-    calm, log = Log(), Log()
-    train(spec, tmp_path / "calm", calm)
-    train(spec, tmp_path / "tight", log, method="evaluate", which=3, at=20)
+    reference, log = RecordingReporter(), RecordingReporter()
+    train(spec, tmp_path / "reference", reference)
+    train(spec, tmp_path / "oom", log, method="evaluate", nth=3, at=20)
     (oom,) = log.of("oom")
     assert (oom["where"], oom["action"]) == ("validation", "validate 2 at once")
-    assert log.losses() == calm.losses()
-    told, found = ([record["loss"] for record in one.of("val")] for one in (calm, log))
-    assert found == pytest.approx(told, rel=1e-6)
+    assert log.losses() == reference.losses()
+    expected, found = ([record["loss"] for record in one.of("val")] for one in (reference, log))
+    assert found == pytest.approx(expected, rel=1e-6)
 
 
-def test_fail_ends_the_run_with_the_reason(nano: Nano, tmp_path: Path) -> None:
+def test_oom_fail_ends_the_run_with_the_reason(nano: MakeSpec, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"in forward at micro 4, and memory\.oom = fail: CUDA out of memory"):
-        train(nano("oom=fail"), tmp_path / "out", Log(), method="accumulate", which=3, at=5)
+        train(nano("oom=fail"), tmp_path / "out", RecordingReporter(), method="accumulate", nth=3, at=5)
 
 
-def test_one_sequence_that_does_not_fit_is_the_end(nano: Nano, tmp_path: Path) -> None:
+def test_a_single_sequence_that_does_not_fit_ends_the_run(nano: MakeSpec, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at micro 1, the smallest there is"):
-        train(nano("micro=1"), tmp_path / "out", Log(), method="accumulate", which=3, at=5)
+        train(nano("micro=1"), tmp_path / "out", RecordingReporter(), method="accumulate", nth=3, at=5)
 
 
 def answer(method: str, **params: Any) -> Callable[[dict[str, Any]], list[Command]]:
-    """What a person does who sees the run held."""
+    """Return a function that sends a user's command while the run is paused."""
 
-    def ask(record: dict[str, Any]) -> list[Command]:
-        held = record["kind"] == "state" and record["phase"] == "paused"
-        return [Command(id="answer", method=method, params=params, by="app")] if held else []
+    def respond(record: dict[str, Any]) -> list[Command]:
+        paused = record["kind"] == "state" and record["phase"] == "paused"
+        return [Command(id="answer", method=method, params=params, by="app")] if paused else []
 
-    return ask
+    return respond
 
 
 @pytest.mark.parametrize(
     ("method", "params", "micro"),
     [("set", {"changes": {"micro": 1}}, 1), ("resume", {}, 4)],
 )
-def test_asked_it_does_what_the_person_says(
-    nano: Nano, tmp_path: Path, method: str, params: dict[str, Any], micro: int
+def test_oom_ask_does_what_the_user_answers(
+    nano: MakeSpec, tmp_path: Path, method: str, params: dict[str, Any], micro: int
 ) -> None:
-    calm, log = Log(), Log(answer(method, **params))
-    train(nano(), tmp_path / "calm", calm)
-    run = train(nano("oom=ask"), tmp_path / "out", log, method="accumulate", which=6, at=9)
+    reference, log = RecordingReporter(), RecordingReporter(answer(method, **params))
+    train(nano(), tmp_path / "reference", reference)
+    run = train(nano("oom=ask"), tmp_path / "out", log, method="accumulate", nth=6, at=9)
     assert log.of("oom")[0]["action"] == "ask"
     assert run.spec.batch.micro == micro
-    assert log.losses() == pytest.approx(calm.losses(), rel=1e-5)
+    assert log.losses() == pytest.approx(reference.losses(), rel=1e-5)
     assert [state["phase"] for state in log.of("state")][:3] == ["running", "paused", "running"]
 
 
-def test_asked_in_vain_it_helps_itself(nano: Nano, tmp_path: Path) -> None:
-    log = Log()
-    run = train(nano("oom=ask", "oom_wait=1"), tmp_path / "out", log, method="accumulate", which=6, at=9)
+def test_oom_ask_lowers_micro_without_an_answer_in_time(nano: MakeSpec, tmp_path: Path) -> None:
+    log = RecordingReporter()
+    run = train(nano("oom=ask", "oom_wait=1"), tmp_path / "out", log, method="accumulate", nth=6, at=9)
     assert run.spec.batch.micro == 2
     assert "there was no answer in time" in [state["reason"] for state in log.of("state")]
 
 
-def test_it_grows_back_after_a_quiet_stretch(nano: Nano, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The forecast says there is room for the old micro all along: another's memory was short, and is given back."""
-    looks = itertools.count()
-    monkeypatch.setattr(TorchBackend, "capacity", lambda self: (64 << 30) + next(looks))
-    log = Log()
+def test_micro_grows_back_after_enough_steps_without_oom(
+    nano: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The forecast always fits the old micro: another process held the memory, and has freed it."""
+    calls = itertools.count()
+    monkeypatch.setattr(TorchBackend, "capacity", lambda self: (64 << 30) + next(calls))
+    log = RecordingReporter()
     spec = nano(f"steps={GROW_AFTER + 20}", "val_every=0")
-    at = operations(spec, "accumulate") // 2
-    run = train(spec, tmp_path / "out", log, method="accumulate", which=6, at=at)
+    at = count_operations(spec, "accumulate") // 2
+    run = train(spec, tmp_path / "out", log, method="accumulate", nth=6, at=at)
     lowered, grown = log.of("edit")
     assert (lowered["changed"]["micro"], lowered["step"]) == ([4, 2], 2)
     assert (grown["changed"]["micro"], grown["by"]) == ([2, 4], "oom")
@@ -204,9 +210,9 @@ def test_it_grows_back_after_a_quiet_stretch(nano: Nano, tmp_path: Path, monkeyp
     assert run.spec.batch.micro == 4
 
 
-def test_the_kernels_kill_is_answered_with_a_smaller_micro(nano: Nano, tmp_path: Path) -> None:
-    """The supervisor wrote down what the dead trainer could not."""
-    log = Log()
+def test_after_a_kill_by_the_oom_killer_the_run_restarts_with_a_smaller_micro(nano: MakeSpec, tmp_path: Path) -> None:
+    """The supervisor has logged the out-of-memory kill, because the killed trainer could not."""
+    log = RecordingReporter()
     log.record("oom", where="host", wanted=None, parts={}, action="restart")
     run = train(nano(), tmp_path / "out", log)
     assert run.spec.batch.micro < 4
@@ -214,11 +220,11 @@ def test_the_kernels_kill_is_answered_with_a_smaller_micro(nano: Nano, tmp_path:
     assert len(log.of("oom")) == 2
 
 
-def test_memory_is_told_at_the_start_and_after_every_change(nano: Nano, tmp_path: Path) -> None:
-    log = Log()
-    train(nano("steps=16"), tmp_path / "out", log, method="accumulate", which=14, at=9)
-    told = log.of("memory")
-    assert [(r["micro"], bool(r["measured"])) for r in told] == [(4, False), (4, True), (2, False), (2, True)]
-    assert told[0]["parts"]["weights"] > 0
-    assert told[1]["measured"]["host"] > 100 << 20
-    assert told[3]["measured"] == {"device": None, "host": None}  # the most there ever was is no measure of this one
+def test_memory_is_logged_at_the_start_and_after_every_change(nano: MakeSpec, tmp_path: Path) -> None:
+    log = RecordingReporter()
+    train(nano("steps=16"), tmp_path / "out", log, method="accumulate", nth=14, at=9)
+    records = log.of("memory")
+    assert [(r["micro"], bool(r["measured"])) for r in records] == [(4, False), (4, True), (2, False), (2, True)]
+    assert records[0]["parts"]["weights"] > 0
+    assert records[1]["measured"]["host"] > 100 << 20
+    assert records[3]["measured"] == {"device": None, "host": None}  # the process-wide peak does not measure this micro

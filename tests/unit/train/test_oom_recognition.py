@@ -1,4 +1,4 @@
-"""Errors of want of memory are known for what they are: real ones of torch, numpy and MLX, others by their words."""
+"""Checks that out-of-memory errors are recognized: real ones of torch and numpy, others by their message."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ except Exception as error:
     ("library", "allocate", "wanted"),
     [("torch", "lib.empty(size, dtype=lib.uint8)", 1 << 36), ("numpy", "lib.empty(size, lib.uint8)", 1 << 36)],
 )
-def test_a_real_one_is_recognized(library: str, allocate: str, wanted: int) -> None:
+def test_a_real_error_is_recognized(library: str, allocate: str, wanted: int) -> None:
     program = REAL.format(library=library, allocate=allocate)
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert told.stdout.strip() == str(wanted), told.stderr
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == str(wanted), done.stderr
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_real_one_is_recognized(library: str, allocate: str, wanted: int) -> N
         ("[malloc_or_wait] Unable to allocate 512 bytes.", 512),
     ],
 )
-def test_others_are_known_by_their_words(text: str, wanted: int | None) -> None:
+def test_an_error_is_recognized_by_its_message(text: str, wanted: int | None) -> None:
     failure = recognize(RuntimeError(text), BACKWARD)
     assert failure is not None
     assert (failure.where, failure.wanted, failure.text) == (BACKWARD, wanted, text.splitlines()[0])
@@ -56,10 +56,10 @@ def test_others_are_known_by_their_words(text: str, wanted: int | None) -> None:
     "error",
     [RuntimeError("mat1 and mat2 shapes cannot be multiplied (4x8 and 9x8)"), ValueError("malloc"), KeyError(1)],
 )
-def test_what_is_none(error: Exception) -> None:
+def test_other_errors_are_not_recognized(error: Exception) -> None:
     assert recognize(error, FORWARD) is None
 
 
-def test_pythons_own() -> None:
+def test_pythons_memory_error_is_recognized() -> None:
     failure = recognize(MemoryError(), FORWARD)
     assert failure is not None and failure.text == "MemoryError"

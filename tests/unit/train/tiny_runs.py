@@ -1,4 +1,4 @@
-"""Whole runs of a very small model within the test's process, and memory that does not suffice in them."""
+"""Provides runs of a very small model within the test's process, and raises out-of-memory errors in them."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ NANO = (
     *("model.intermediate_size=64", "context=32", "sequences=8", "micro=4", "deterministic=true", "precision=fp32"),
     *("val_sequences=8", "warmup=2", "optim.lr=3e-3"),
 )
-Nano = Callable[..., RunSpec]
+MakeSpec = Callable[..., RunSpec]  # the fixture ``nano``: settings to a spec
 
 
 def write_shards(root: Path) -> None:
-    """Headerless uint16 shards of a walk that a small model can learn."""
+    """Write headerless uint16 shards of a random walk, which a small model can learn."""
     for split, count in (("train", 20_000), ("val", 2_000)):
         path = root / "phase1" / split / f"phase1-{split}-000.bin"
         path.parent.mkdir(parents=True)
         (np.cumsum(np.random.default_rng(1).integers(0, 4, count)) % 256).astype("<u2").tofile(path)
 
 
-class Log(SilentReporter):
-    """Keeps what is written over several attempts, and asks what ``ask`` gives after a record."""
+class RecordingReporter(SilentReporter):
+    """Keeps the records of several attempts, and sends the commands that ``respond`` returns for a record."""
 
-    def __init__(self, ask: Callable[[dict[str, Any]], list[Command]] = lambda record: []) -> None:
+    def __init__(self, respond: Callable[[dict[str, Any]], list[Command]] = lambda record: []) -> None:
         self.records: list[dict[str, Any]] = []
-        self._ask = ask
-        self._asked: list[Command] = []
+        self._respond = respond
+        self._pending: list[Command] = []
 
     def record(self, kind: str, **fields: Any) -> None:
         self.records.append({"kind": kind, **fields})
-        self._asked += self._ask(self.records[-1])
+        self._pending += self._respond(self.records[-1])
 
     def commands(self) -> list[Command]:
-        asked, self._asked = self._asked, []
-        return asked
+        pending, self._pending = self._pending, []
+        return pending
 
     def records_to_replay(self) -> list[dict[str, Any]]:
         return [r for r in self.records if r["kind"] in ("edit", "oom", "rewind")]
@@ -60,8 +60,8 @@ class Log(SilentReporter):
         return {record["step"]: record["loss"] for record in self.of("step")}
 
 
-class Failing(TorchDispatchMode):
-    """Raises what a card raises, at operation ``at`` of those it sees; ``count`` is how many it has seen."""
+class OomAtOperation(TorchDispatchMode):
+    """Raises CUDA's out-of-memory error at torch operation number ``at``; ``count`` is how many ran so far."""
 
     def __init__(self, at: int) -> None:
         super().__init__()
@@ -75,15 +75,15 @@ class Failing(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def operations(spec: RunSpec, method: str) -> int:
-    """How many of torch's operations one call of ``method`` is."""
+def count_operations(spec: RunSpec, method: str) -> int:
+    """Return how many torch operations one call of the backend's ``method`` runs."""
     backend = build_backend(spec, SingleRank())
     batch = np.cumsum(np.random.default_rng(0).integers(0, 4, (4, 33)), axis=1) % 256
-    counting = Failing(0)
+    counter = OomAtOperation(0)
     if method == "optimizer_step":
         backend.accumulate(batch, 8 * 32)
         backend.window_totals()
     arguments = {"accumulate": (batch, 8 * 32), "evaluate": (batch,), "optimizer_step": (1e-3, 1.0)}[method]
-    with counting:
+    with counter:
         getattr(backend, method)(*arguments)
-    return counting.count
+    return counter.count
