@@ -1,4 +1,4 @@
-"""The app in the terminals people have: other sizes, other names, slow lines, people who come and go."""
+"""The app in different terminals: sizes, TERM values, slow connections, detaching and attaching."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from scripts.tmux_session import TmuxSession
 from tests.e2e.conftest import LOSS, Run, Terminals, WaitFor, Workspace
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
-SLOW_LINE = str(Path(__file__).parent / "slow_line.py")
+SLOW_CONNECTION = str(Path(__file__).parent / "slow_line.py")
 LIVE = [word for text in ("steps=1000000", "save_every=0", "val_every=0") for word in ("-s", text)]
-ALL = r"1–240 \(240\)"  # of the steps of the run nobody disturbed
+ALL_STEPS = r"1–240 \(240\)"  # of the reference run
 
 
-def stands(terminal: TmuxSession, width: int, height: int) -> bool:
-    """Whether the monitor fills a terminal of this size: its heading on the first line, its keys on the last."""
+def monitor_fills(terminal: TmuxSession, width: int, height: int) -> bool:
+    """Return whether the terminal has this size, with the heading on its first line and the keys on its last."""
     size = terminal.tmux("display-message", "-p", "-t", "mla", "#{pane_width}x#{pane_height}")
     if size.strip() != f"{width}x{height}":
         return False
@@ -33,32 +33,30 @@ def shown_step(terminal: TmuxSession) -> int:
     return int(terminal.wait_text(r"step ([\d,]+)/")[1].replace(",", ""))
 
 
-def test_a_session_is_left_and_taken_up_again_at_another_size(
+def test_a_session_is_detached_and_attached_at_another_size(
     workspace: Workspace, terminals: Terminals, wait_for: WaitFor
 ) -> None:
     run = workspace.launch(*LIVE)
     terminal = terminals()
     app = terminal.open("attach", run.id)
     first = terminal.client((100, 30))
-    wait_for("the monitor at 100x30", lambda: stands(terminal, 100, 30))
+    wait_for("the monitor at 100x30", lambda: monitor_fills(terminal, 100, 30))
     terminal.wait_text(LOSS)
     first.drop()
     before = run.kind("step")[-1]["step"]
     run.wait_step(before + 20)
     second = terminal.client((60, 20))
-    wait_for("the monitor at 60x20", lambda: stands(terminal, 60, 20))
-    wait_for("what came meanwhile", lambda: shown_step(terminal) > before + 20)
+    wait_for("the monitor at 60x20", lambda: monitor_fills(terminal, 60, 20))
+    wait_for("the steps since the detach", lambda: shown_step(terminal) > before + 20)
     terminal.tmux("detach-client", "-s", "mla")
     second.process.wait(30)
     terminal.client((132, 43))
-    wait_for("the monitor at 132x43", lambda: stands(terminal, 132, 43))
+    wait_for("the monitor at 132x43", lambda: monitor_fills(terminal, 132, 43))
     assert start_ticks(app) is not None
 
 
-def test_a_terminal_that_changes_its_size_again_and_again(
-    workspace: Workspace, terminals: Terminals, wait_for: WaitFor
-) -> None:
-    """Also where somebody has exported a size."""
+def test_repeated_resizes_of_the_terminal(workspace: Workspace, terminals: Terminals, wait_for: WaitFor) -> None:
+    """COLUMNS and LINES are set, as by some shells."""
     run = workspace.launch(*LIVE)
     terminal = terminals()
     terminal.env |= {"COLUMNS": "80", "LINES": "24"}
@@ -67,23 +65,23 @@ def test_a_terminal_that_changes_its_size_again_and_again(
     for _ in range(3):
         for size in ((60, 20), (300, 100)):
             terminal.resize(size)
-            wait_for(f"the monitor at {size}", partial(stands, terminal, *size))
-    seen = shown_step(terminal)
-    wait_for("steps that are new", lambda: shown_step(terminal) > seen)
+            wait_for(f"the monitor at {size}", partial(monitor_fills, terminal, *size))
+    before = shown_step(terminal)
+    wait_for("new steps", lambda: shown_step(terminal) > before)
     for size in ((60, 20), (300, 100)) * 5:  # faster than it can draw
         terminal.resize(size)
-    wait_for("the monitor at last", lambda: stands(terminal, 300, 100))
+    wait_for("the monitor at 300x100", lambda: monitor_fills(terminal, 300, 100))
     terminal.keys("q")
     terminal.wait_text("mla-tui · runs")
     terminal.keys("q")
     terminal.wait_end()
 
 
-def test_a_copy_is_the_multiplexers_newest_buffer(reference: Run, terminals: Terminals, wait_for: WaitFor) -> None:
-    """It has no other way to the clipboard: tmux by its default refuses to set it for a program."""
+def test_a_copy_becomes_the_newest_tmux_buffer(reference: Run, terminals: Terminals, wait_for: WaitFor) -> None:
+    """By default tmux does not let programs set the clipboard."""
     terminal = terminals(reference.workspace)
     terminal.open("attach", reference.id)
-    terminal.wait_text(ALL)
+    terminal.wait_text(ALL_STEPS)
     terminal.keys("v", "C")
     wait_for("the copy", lambda: terminal.tmux("show-buffer", check=False).startswith("step\t"))
     names, values = (line.split("\t") for line in terminal.tmux("show-buffer").splitlines())
@@ -91,11 +89,11 @@ def test_a_copy_is_the_multiplexers_newest_buffer(reference: Run, terminals: Ter
     assert copied["step"] == "120" and float(copied["loss"]) > 0
 
 
-def typed_over(terminal: TmuxSession, run: Run, seconds: float, counted: Path) -> tuple[list[str], int]:
-    """Words typed at once into the filter, a run looked at; the screens, and the bytes the app wrote for them."""
+def use_over_connection(terminal: TmuxSession, run: Run, delay: float, counted: Path) -> tuple[list[str], int]:
+    """Type into the filter and open a run over a connection; return the screens and the number of bytes sent."""
     text = "the quick brown fox jumps over the lazy dog 0123456789"
     screens = []
-    terminal.open(through=[sys.executable, SLOW_LINE, str(seconds), str(counted)])
+    terminal.open(through=[sys.executable, SLOW_CONNECTION, str(delay), str(counted)])
     terminal.wait_text(r"run +finished")
     terminal.keys("/")
     terminal.wait_text("letters of a name")
@@ -105,7 +103,7 @@ def typed_over(terminal: TmuxSession, run: Run, seconds: float, counted: Path) -
     terminal.keys("Escape")
     terminal.wait_text(r"run +finished")
     terminal.keys("Enter")
-    terminal.wait_text(ALL)
+    terminal.wait_text(ALL_STEPS)
     terminal.keys("z", "y", "s")
     terminal.wait_text(r"\A.*\n.*\n.*\n 1 loss .* · smooth · log *\n")
     screens.append(terminal.text())
@@ -116,43 +114,43 @@ def typed_over(terminal: TmuxSession, run: Run, seconds: float, counted: Path) -
     return screens, int(counted.read_text())
 
 
-def test_a_line_of_two_fifths_of_a_second_garbles_nothing(reference: Run, terminals: Terminals, tmp_path: Path) -> None:
-    """200 ms each way, against none: the same keys give the same screens, for no more bytes."""
-    prompt, sent = typed_over(terminals(reference.workspace), reference, 0.0, tmp_path / "prompt")
-    late, sent_late = typed_over(terminals(reference.workspace), reference, 0.2, tmp_path / "late")
-    assert late == prompt
-    assert sent_late < 1.2 * sent
+def test_a_slow_connection_shows_the_same_screens(reference: Run, terminals: Terminals, tmp_path: Path) -> None:
+    """With 200 ms each way the same keys give the same screens, without many more bytes."""
+    fast, sent = use_over_connection(terminals(reference.workspace), reference, 0.0, tmp_path / "fast")
+    slow, sent_slow = use_over_connection(terminals(reference.workspace), reference, 0.2, tmp_path / "slow")
+    assert slow == fast
+    assert sent_slow < 1.2 * sent
 
 
 @pytest.mark.parametrize(
-    ("term", "beyond"),
+    ("term", "unsupported"),
     [("screen", "[25]"), ("xterm", "[25]"), ("tmux-256color", "2"), ("xterm-256color", "2")],
     ids=lambda value: None if value in ("2", "[25]") else value,
 )
-def test_every_common_terminal_shows_a_run_in_colours_it_has(
-    term: str, beyond: str, reference: Run, terminals: Terminals
+def test_common_terminals_get_only_colours_they_support(
+    term: str, unsupported: str, reference: Run, terminals: Terminals
 ) -> None:
     terminal = terminals(reference.workspace)
     terminal.open("attach", reference.id, through=["env", "-u", "COLORTERM", f"TERM={term}"])
-    terminal.wait_text(ALL)
+    terminal.wait_text(ALL_STEPS)
     shown = terminal.escapes()
     assert re.search(r"\x1b\[[\d;]*[34]\d", shown), "no colour at all"
-    assert not re.search(rf"\x1b\[[\d;]*[34]8;{beyond};", shown)
+    assert not re.search(rf"\x1b\[[\d;]*[34]8;{unsupported};", shown)
     terminal.keys("z", "C-q")
     terminal.wait_end()
 
 
-def test_without_colours_a_run_is_told_by_words_and_weight(reference: Run, terminals: Terminals) -> None:
+def test_no_color_shows_a_run_in_grey(reference: Run, terminals: Terminals) -> None:
     terminal = terminals(reference.workspace)
     terminal.open("attach", reference.id, through=["env", "NO_COLOR=1"])
-    terminal.wait_text(ALL)
+    terminal.wait_text(ALL_STEPS)
     for red, green, blue in re.findall(r"[34]8;2;(\d+);(\d+);(\d+)", terminal.escapes()):
         assert red == green == blue
     terminal.keys("C-q")
     terminal.wait_end()
 
 
-def test_a_run_followed_as_plain_lines(reference: Run, terminals: Terminals) -> None:
+def test_watch_prints_plain_lines(reference: Run, terminals: Terminals) -> None:
     terminal = terminals(reference.workspace)
     terminal.open("watch", reference.id)
     terminal.wait_text("finished")

@@ -1,4 +1,4 @@
-"""The app in a real terminal multiplexer: what it shows, and that a run does not care what becomes of it."""
+"""The app in tmux: what it shows, and that runs continue when it ends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_run_outlives_the_terminal_it_was_launched_from(
     terminal.tmux("kill-server")
     wait_for("the end of the app", lambda: start_ticks(app) is None, 15)
     after = run.kind("step")[-1]["step"]
-    assert after < STEPS, "the run was over before the terminal was closed; nothing was seen"
+    assert after < STEPS, "the run was over before the terminal was closed; nothing was tested"
     run.wait_step(after + 50)
     assert run.status()["phase"] in ("running", "saving")
 
@@ -82,7 +82,7 @@ def test_attaching_revives_a_run_that_was_cut_off(workspace: Workspace, terminal
     assert terminal.wait_text(r"steps 1–240 \((\d+)\)")[1] == "240"
 
 
-def test_leaving_the_app_leaves_the_run(workspace: Workspace, terminals: Terminals) -> None:
+def test_the_run_continues_after_the_app_quits(workspace: Workspace, terminals: Terminals) -> None:
     run = workspace.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
     terminal = terminals()
     terminal.open("attach", run.id)
@@ -92,7 +92,7 @@ def test_leaving_the_app_leaves_the_run(workspace: Workspace, terminals: Termina
     run.wait_step(run.kind("step")[-1]["step"] + 10)
 
 
-def test_a_pause_from_the_app_is_the_runs(workspace: Workspace, terminals: Terminals, wait_for: WaitFor) -> None:
+def test_the_app_pauses_and_resumes_the_run(workspace: Workspace, terminals: Terminals, wait_for: WaitFor) -> None:
     run = workspace.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
     terminal = terminals()
     terminal.open("attach", run.id)
@@ -101,30 +101,30 @@ def test_a_pause_from_the_app_is_the_runs(workspace: Workspace, terminals: Termi
     wait_for("the pause", lambda: run.phase() == "paused")
     terminal.wait_text("paused")
     terminal.keys("p")
-    wait_for("the run to go on", lambda: run.phase() == "running")
+    wait_for("the run to continue", lambda: run.phase() == "running")
 
 
-def test_a_run_that_is_held_for_want_of_memory_asks_in_every_app(workspace: Workspace, terminals: Terminals) -> None:
-    """An answer in one of them lets the run go on and closes the question in the other."""
+def test_a_run_out_of_memory_asks_in_every_app(workspace: Workspace, terminals: Terminals) -> None:
+    """An answer in one app resumes the run and closes the dialog in the other."""
     wide = ("model.vocab_size=4096", "sequences=64", "micro=64", "context=256", "loss=plain", "oom=ask", "steps=30")
     flags = [word for text in (*wide, "val_every=0", "save_every=0") for word in ("-s", text)]
     limit = 1300 << 20  # bytes of address space
-    told = workspace.run(
+    launched = workspace.run(
         *("launch", "-p", "nano", *flags), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     )
-    run = workspace.find(told.stdout.strip())
-    here, there = terminals(), terminals()
-    here.open("attach", run.id)
-    there.open("attach", run.id)
-    for terminal in (here, there):
+    run = workspace.find(launched.stdout.strip())
+    first, second = terminals(), terminals()
+    first.open("attach", run.id)
+    second.open("attach", run.id)
+    for terminal in (first, second):
         terminal.wait_text(r"Out of memory in (forward|backward) at micro 64, [\d.]+ MiB short")
         terminal.wait_text(r"GiB of \d+ MiB when it ran out")
         terminal.wait_text(r"micro 64→32, accum 1→2 +−")
-    here.keys("8")
-    here.wait_text(r"accumulation +8\s")
-    here.keys("Enter")
-    here.wait_text(r"micro 64 → 8")
-    there.wait_text(r"micro 64 → 8")
-    assert "Out of memory " not in there.text()
+    first.keys("8")
+    first.wait_text(r"accumulation +8\s")
+    first.keys("Enter")
+    first.wait_text(r"micro 64 → 8")
+    second.wait_text(r"micro 64 → 8")
+    assert "Out of memory " not in second.text()
     run.wait_end()
     assert {record["micro"] for record in run.kind("step")} == {8}

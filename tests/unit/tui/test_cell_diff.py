@@ -14,7 +14,7 @@ MOVE = re.compile(r"\x1b\[(\d+);(\d+)H")
 
 
 @given(st.lists(st.tuples(st.integers(0, WIDTH), st.integers(0, WIDTH)), min_size=1, max_size=4), st.integers(1, 19))
-def test_exactly_the_cells_of_the_spans_are_written(ends: list[tuple[int, int]], cut: int) -> None:
+def test_only_the_cells_of_the_spans_are_written(ends: list[tuple[int, int]], cut: int) -> None:
     spans = [(0, min(pair), max(pair)) for pair in ends]
     chops = [{0: Strip([Segment(NEW[:cut])]), cut: Strip([Segment(NEW[cut:])])}]
     text = CellDiff(chops, spans, [[cut, WIDTH]]).render_segments(Console(color_system=None))

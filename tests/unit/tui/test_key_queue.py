@@ -1,4 +1,4 @@
-"""Keys that arrive all at once, as a slow line delivers them, do what they would have done one by one."""
+"""Keys that arrive all at once, as over a slow connection, have the same effect as one by one."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def type_at_once(app: MlaApp, *keys: str) -> None:
         app.post_message(events.Key(key, key if len(key) == 1 else None))
 
 
-async def opened(pilot: Pilot[Any], app: MlaApp) -> None:
+async def wait_for_monitor(pilot: Pilot[Any], app: MlaApp) -> None:
     await until(pilot, lambda: "(10)" in on_screen(app, "#pane-1"))
 
 
-async def test_words_behind_a_slash_are_searched_for_and_command_nothing(store: RunStore, make_run: Any) -> None:
+async def test_words_after_a_slash_reach_the_search_field_only(store: RunStore, make_run: Any) -> None:
     run, _ = make_run("demo", 10, phase="running")
     app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
-        await opened(pilot, app)
+        await wait_for_monitor(pilot, app)
         type_at_once(app, "slash", *"exit")
         await until(pilot, lambda: app.screen.query_one("#search", Input).value == "exit")
         assert isinstance(app.screen, MonitorScreen)
@@ -41,11 +41,11 @@ async def test_words_behind_a_slash_are_searched_for_and_command_nothing(store: 
         await until(pilot, lambda: app.screen.query_one("#search", Input).value == "pasted")
 
 
-async def test_keys_for_a_screen_that_is_about_to_open_go_to_it(store: RunStore, make_run: Any) -> None:
+async def test_keys_typed_before_a_screen_opens_reach_it(store: RunStore, make_run: Any) -> None:
     run, _ = make_run("demo", 10, phase="running")
     app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
-        await opened(pilot, app)
+        await wait_for_monitor(pilot, app)
         type_at_once(app, "e", "tab", "7")
         await until(pilot, lambda: isinstance(app.screen, TuningScreen))
         await until(pilot, lambda: any("7" in field.value for field in app.screen.query(Input)))
@@ -53,19 +53,19 @@ async def test_keys_for_a_screen_that_is_about_to_open_go_to_it(store: RunStore,
         await until(pilot, lambda: isinstance(app.screen, NewRunScreen) and bool(app.screen.query("#name")))
 
 
-async def test_what_is_typed_behind_a_question_answers_it(store: RunStore, make_run: Any) -> None:
+async def test_keys_typed_before_a_dialog_opens_answer_it(store: RunStore, make_run: Any) -> None:
     run, _ = make_run("demo", 10, phase="running")
     app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
-        await opened(pilot, app)
+        await wait_for_monitor(pilot, app)
         type_at_once(app, "x", "enter", "q")  # Cancel has the focus
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
 
 
-async def test_the_key_that_ends_the_app_is_not_kept_waiting(store: RunStore, make_run: Any) -> None:
+async def test_the_key_that_quits_the_app_is_handled_too(store: RunStore, make_run: Any) -> None:
     run, _ = make_run("demo", 10, phase="running")
     app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
-        await opened(pilot, app)
+        await wait_for_monitor(pilot, app)
         type_at_once(app, *"ivhlmz", "q", "q", "q", "q")
         await until(pilot, lambda: app.exiting)

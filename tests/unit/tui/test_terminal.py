@@ -1,4 +1,4 @@
-"""The app ends when its terminal does."""
+"""The app checks its terminal on start and ends with it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[3]
 RUN = "from engine.runs.store import RunStore; from tui.app.app import run_app; raise SystemExit(run_app(RunStore()))"
 
 
-def on_terminal(
+def start_on_terminal(
     home: Path, controlling: bool = True, code: str = RUN, env: dict[str, str] | None = None
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """The app on a terminal of its own; the other end of the terminal."""
+    """Start the app on a terminal of its own; return it and the other end of the terminal."""
     homes = {"MLA_TUI_HOME": str(home), "XDG_CONFIG_HOME": str(home)}
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -44,19 +44,19 @@ def on_terminal(
     return app, master
 
 
-def start(home: Path, controlling: bool) -> tuple[subprocess.Popen[bytes], int]:
-    """The same, once it has drawn itself."""
-    app, master = on_terminal(home, controlling)
-    seen = b""
-    while b"no runs yet" not in seen:
-        seen += os.read(master, 65536)
+def start_and_draw(home: Path, controlling: bool) -> tuple[subprocess.Popen[bytes], int]:
+    """The same, after the app has drawn its first screen."""
+    app, master = start_on_terminal(home, controlling)
+    output = b""
+    while b"no runs yet" not in output:
+        output += os.read(master, 65536)
     return app, master
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("controlling", [True, False], ids=["hangup", "end of input"])
-def test_the_app_ends_when_the_terminal_disappears(tmp_path: Path, controlling: bool) -> None:
-    app, master = start(tmp_path, controlling)
+def test_the_app_ends_when_the_terminal_closes(tmp_path: Path, controlling: bool) -> None:
+    app, master = start_and_draw(tmp_path, controlling)
     try:
         os.close(master)
         assert app.wait(10) == 128 + signal.SIGHUP
@@ -66,8 +66,8 @@ def test_the_app_ends_when_the_terminal_disappears(tmp_path: Path, controlling: 
 
 
 @pytest.mark.timeout(60)
-def test_q_leaves_with_success(tmp_path: Path) -> None:
-    app, master = start(tmp_path, True)
+def test_q_exits_with_status_0(tmp_path: Path) -> None:
+    app, master = start_and_draw(tmp_path, True)
     try:
         os.write(master, b"q")
         try:
@@ -82,7 +82,7 @@ def test_q_leaves_with_success(tmp_path: Path) -> None:
         os.close(master)
 
 
-def test_without_a_terminal_it_says_what_to_use() -> None:
+def test_without_a_terminal_the_error_names_other_commands() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", RUN], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT, timeout=30
     )
@@ -90,13 +90,13 @@ def test_without_a_terminal_it_says_what_to_use() -> None:
 
 
 def read_to_end(master: int) -> str:
-    seen = b""
+    output = b""
     try:
         while part := os.read(master, 65536):
-            seen += part
+            output += part
     except OSError:
         pass  # Linux ends a terminal without a writer with an error
-    return seen.decode(errors="replace")
+    return output.decode(errors="replace")
 
 
 MAIN = "from tui.cli.main import main; raise SystemExit(main([]))"
@@ -114,13 +114,13 @@ STDERR_TO_NULL = f"import os; os.dup2(os.open(os.devnull, os.O_WRONLY), 2); impo
     ],
     ids=["dumb", "none", "latin-1", "stderr"],
 )
-def test_a_terminal_that_cannot_show_the_app_is_told_in_one_line(
+def test_an_unsuitable_terminal_is_refused_in_one_line(
     code: str, env: dict[str, str], line: str, tmp_path: Path
 ) -> None:
-    app, master = on_terminal(tmp_path, code=code, env=env)
+    app, master = start_on_terminal(tmp_path, code=code, env=env)
     try:
-        said = read_to_end(master)
-        assert line in said and said.count("\n") == 1 and "\x1b" not in said
+        output = read_to_end(master)
+        assert line in output and output.count("\n") == 1 and "\x1b" not in output
         assert app.wait(10) != 0
     finally:
         app.kill()
@@ -129,16 +129,16 @@ def test_a_terminal_that_cannot_show_the_app_is_told_in_one_line(
 
 
 @pytest.mark.timeout(60)
-def test_settings_that_are_not_taken_are_said_before_the_app_opens(tmp_path: Path) -> None:
+def test_refused_settings_are_printed_before_the_app_starts(tmp_path: Path) -> None:
     path = tmp_path / "mla-tui" / "settings.toml"
     path.parent.mkdir()
     path.write_text('theme = "pink"')
-    app, master = on_terminal(tmp_path, code=MAIN)
+    app, master = start_on_terminal(tmp_path, code=MAIN)
     try:
-        seen = b""
-        while b"no runs yet" not in seen:
-            seen += os.read(master, 65536)
-        assert f"mla-tui: {path}: theme: 'pink' is not one of".encode() in seen.partition(b"\x1b")[0]
+        output = b""
+        while b"no runs yet" not in output:
+            output += os.read(master, 65536)
+        assert f"mla-tui: {path}: theme: 'pink' is not one of".encode() in output.partition(b"\x1b")[0]
     finally:
         app.kill()
         app.wait()
@@ -153,12 +153,12 @@ def test_the_app_ends_when_the_tmux_server_is_killed(tmp_path: Path) -> None:
     command = shlex.join(["exec", sys.executable, "-c", RUN]).replace("'exec'", "exec")
     subprocess.run([*tmux, "new-session", "-d", "-x", "80", "-y", "24", command], cwd=ROOT, env=env, check=True)
 
-    def asked(*words: str) -> str:
-        return subprocess.run([*tmux, *words], capture_output=True, text=True, check=True).stdout
+    def tmux_output(*arguments: str) -> str:
+        return subprocess.run([*tmux, *arguments], capture_output=True, text=True, check=True).stdout
 
-    while "no runs yet" not in asked("capture-pane", "-p"):
+    while "no runs yet" not in tmux_output("capture-pane", "-p"):
         pass
-    server, app = (int(asked("display", "-p", f"#{{{name}}}")) for name in ("pid", "pane_pid"))
+    server, app = (int(tmux_output("display", "-p", f"#{{{name}}}")) for name in ("pid", "pane_pid"))
     pidfd = os.pidfd_open(app)
     try:
         os.kill(server, signal.SIGKILL)
