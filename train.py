@@ -1,4 +1,4 @@
-"""The trainer in the foreground, under the name and with the flags launchers know; the same as ``mla-tui train``."""
+"""Trains in the foreground, as ``mla-tui train`` does, under the file name and flags that launchers expect."""
 
 import sys
 

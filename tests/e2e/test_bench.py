@@ -37,7 +37,7 @@ def test_the_table_fits_a_terminal_and_names_what_varies(workspace: Workspace) -
 def test_a_mistake_in_a_later_cell_is_told_before_the_first_is_measured(workspace: Workspace) -> None:
     workspace.assert_refused("bench", "-p", "nano", "--grid", "micro=2,3", code=2, message="micro: 3")
     workspace.assert_refused("bench", "-p", "nano", "--grid", "mirco=2", code=2, message="did you mean batch.micro?")
-    workspace.assert_refused("bench", "-p", "nano", "--steps", "0", code=2, message="--steps: 0 is not at least 1")
+    workspace.assert_refused("bench", "-p", "nano", "--steps", "0", code=2, message="--steps: 0 must be at least 1")
     workspace.assert_refused("bench", "-p", "nano", "-s", "context=30000", code=1, message="--synthetic")
 
 

@@ -80,7 +80,7 @@ def test_one_resume_ends_a_pause_however_often_it_was_asked_for(workspace: Works
     run.wait_step(5)
     assert "asked by" in workspace.run("pause", run.id).stderr
     assert "already" in workspace.run("pause", run.id).stderr
-    assert "does it when it goes on" in workspace.run("set", run.id, "micro=2").stderr
+    assert "takes effect after the run resumes" in workspace.run("set", run.id, "micro=2").stderr
     assert "running" in workspace.run("resume", run.id).stderr
     (edit,) = wait_for("the edit", lambda: run.kind("edit"))
     run.wait_step(edit["step"] + 10)

@@ -42,7 +42,7 @@ def test_a_run_that_a_reboot_cut_off_is_listed_and_can_be_resumed(workspace: Wor
         assert len(err.splitlines()) == 1
     assert workspace.processes() == []
 
-    assert "it goes on" in workspace.run("resume", run.id).stderr
+    assert "; resuming" in workspace.run("resume", run.id).stderr
     assert run.run_dir.state()["boot"] == boot_id()
     run.wait_end()
     assert run.losses() == reference.losses()
@@ -87,7 +87,7 @@ def test_two_commands_that_resume_the_same_run_start_it_once(workspace: Workspac
     cut_off(run, 5, boot="another")
     both = [workspace.start("resume", run.id) for _ in range(2)]
     err = [process.communicate(timeout=90)[1] for process in both]
-    assert any("it goes on" in line for line in err), err
+    assert any("; resuming" in line for line in err), err
     run.wait_step(3, attempt=2)
     assert [start["attempt"] for start in run.kind("start")] == [1, 2]
     assert [end["why"] for end in run.kind("exit")] == ["the machine was rebooted"]

@@ -28,7 +28,7 @@ def test_another_micro_batch_leaves_the_losses_as_they_were(workspace: Workspace
 
     (edit,) = run.kind("edit")
     step, (old, new) = edit["step"], edit["changed"]["micro"]
-    assert f"from step {step + 1} on: micro {old} → {new}" in told
+    assert f"from step {step + 1}: micro {old} → {new}" in told
     assert (edit["ok"], edit["by"], old) == (True, "command line", 4)
     assert micros(run) == {n: old if n <= step else new for n in range(1, STEPS + 1)}
     plain, edited = reference.losses(), run.losses()

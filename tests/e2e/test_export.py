@@ -47,7 +47,7 @@ def test_export_says_where_and_what(short: Workspace) -> None:
     told = short.run("export", short.out / "short", short.root / "hf", "--format", "hf")
     assert told.stdout == f"{short.root / 'hf'}\n"
     assert "step 120, float32" in told.stderr
-    assert "holds no tokenizer.json" in told.stderr
+    assert "has no tokenizer.json" in told.stderr
     assert json.loads((short.root / "hf" / "config.json").read_text())["max_position_embeddings"] == 64
 
 

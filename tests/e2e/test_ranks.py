@@ -114,9 +114,9 @@ def seed(tmp_path: Path) -> Folder:
 
 def test_the_deepspeed_command_of_the_readme(seed: Folder) -> None:
     out = seed("deepspeed --num_gpus=1 train.py --backend deepspeed -s steps=2 -s val_every=0 -s keep=9")
-    assert "checkpoint of step 2" in out and (seed.folder / "models" / "ckpt_step_2").is_dir()
+    assert "checkpoint at step 2" in out and (seed.folder / "models" / "ckpt_step_2").is_dir()
     out = seed("deepspeed --num_gpus=1 train.py --backend deepspeed --resume models/ckpt_step_2 -s steps=4")
-    assert "from the checkpoint of step 2" in out and "step 4/4" in out
+    assert "from the checkpoint at step 2" in out and "step 4/4" in out
     out = seed("deepspeed --num_gpus=1 train.py --backend deepspeed --resume models/ckpt_step_5000", code=1)
     assert "models/ckpt_step_5000: no such checkpoint" in out and "Traceback" not in out
 
@@ -126,7 +126,7 @@ def test_the_torchrun_command_of_the_readme(seed: Folder) -> None:
     out = seed("torchrun --nproc-per-node=2 train.py --backend deepspeed -s steps=2 -s val_every=0")
     assert out.count("step 2/2") == 1  # only one rank prints
     out = seed("torchrun --nproc-per-node=2 train.py --backend deepspeed --resume latest -s steps=4 -s val_every=0")
-    assert "from the checkpoint of step 2" in out and "step 4/4" in out
+    assert "from the checkpoint at step 2" in out and "step 4/4" in out
 
 
 def test_a_mistake_is_reported_by_one_rank(seed: Folder) -> None:

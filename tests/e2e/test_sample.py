@@ -64,8 +64,8 @@ def test_a_prompt_may_come_through_a_pipe(written: Workspace, tmp_path: Path) ->
 
 def test_a_text_beyond_the_context_goes_on_and_says_so(written: Workspace) -> None:
     told = written.run("sample", written.out / "run", "--tokens", 50, "--prompt", "x" * 40)
-    assert "the prompt has 40 tokens; the last 32 are read" in told.stderr
-    assert "50 tokens, " in told.stderr and "outgrew the context of 32" in told.stderr
+    assert "the prompt has 40 tokens; only the last 32 are used" in told.stderr
+    assert "50 tokens, " in told.stderr and "longer than the context of 32" in told.stderr
 
 
 def test_at_a_terminal_it_asks_until_nothing_is_asked(written: Workspace, wait_for: WaitFor) -> None:
@@ -98,7 +98,7 @@ def test_at_a_terminal_it_asks_until_nothing_is_asked(written: Workspace, wait_f
         (("--temperature", "-1"), 2, "temperature: -1.0 is not a finite number from 0 up"),
         (("--top-p", "0"), 2, "top_p: 0.0 is not above 0 and at most 1"),
         (("--seed", "-3"), 2, "seed: -3 is not in 0.."),
-        (("--tokens", "0"), 2, "--tokens: 0 is not at least 1"),
+        (("--tokens", "0"), 2, "--tokens: 0 must be at least 1"),
     ],
 )
 def test_a_wrong_setting_is_one_line(written: Workspace, args: tuple[str, ...], code: int, said: str) -> None:

@@ -59,7 +59,7 @@ def on_two_hosts(workspace: Workspace, two_hosts: list[str]) -> Iterator[Callabl
 
     def launch(*args: str) -> Run:
         lines = command("launch", "-p", "nano", *HOSTS, *args, "--dry-run").splitlines()
-        line = lines[lines.index(f"# on {ADDRESSES[1]}, by hand") + 1]
+        line = lines[lines.index(f"# on {ADDRESSES[1]}: start it yourself") + 1]
         run = workspace.find(command("launch", "-p", "nano", *HOSTS, *args).strip())
         with open(workspace.root / "second.log", "w") as log:
             worker = ["ip", "netns", "exec", second, "bash", "-c", line]

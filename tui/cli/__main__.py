@@ -1,4 +1,4 @@
-"""``python -m tui.cli``: the ``mla-tui`` command."""
+"""Runs the ``mla-tui`` command: ``python -m tui.cli``."""
 
 import sys
 

@@ -6,10 +6,10 @@ import argparse
 
 
 def add_app_options(parser: argparse.ArgumentParser) -> None:
-    # Suppressed, so that a command's own parser does not take back what stood before the command.
-    for flag, words in (
-        ("--read-only", "the app only looks: whatever changes a run is refused"),
-        ("--low-bandwidth", "the app paints less often, for slow lines"),
+    # No default here: the default of a command's parser would overwrite an option given before the command.
+    for flag, help in (
+        ("--read-only", "open the app without the actions that change a run"),
+        ("--low-bandwidth", "redraw the app less often, for slow connections"),
     ):
-        parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=words)
+        parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=help)
     parser.set_defaults(opens_app=True)

@@ -1,4 +1,4 @@
-"""Adds the parser of one command: its name, its help and an example."""
+"""Adds the parser of a command: its name, its help and an example."""
 
 from __future__ import annotations
 

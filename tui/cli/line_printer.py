@@ -8,7 +8,7 @@ from tui.text.format import fixed
 
 
 class LinePrinter:
-    """Prints records as plain lines. Steps come at most twice a second, so that a fast run stays readable."""
+    """Prints records as plain lines; of the steps, at most two a second, so that a fast run stays readable."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
@@ -28,5 +28,5 @@ class LinePrinter:
                 f"  {fixed(record.get('tok_s'), 0)} tok/s  {record.get('step_s') or 0:.2f} s",
                 flush=True,
             )
-        elif told := describe(record):
-            print(told[0], flush=True)
+        elif description := describe(record):
+            print(description[0], flush=True)

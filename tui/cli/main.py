@@ -23,7 +23,7 @@ COMMANDS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 ok, 1 failed, 2 usage."""
+    """Run one command and return the exit status: 0 ok, 1 failed, 2 usage error."""
     words = sys.argv[1:] if argv is None else argv
     parser = _parser(words)
     args = parser.parse_args(words)
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"mla-tui: {error}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:  # whoever read our output has had enough
+    except BrokenPipeError:  # the reader of our output, for example head, is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mla-tui",
-        description="Pre-train Multi-Head Latent Attention models on the machine you have. Without a command: the app.",
+        description="Pre-train Multi-Head Latent Attention models on this machine. Without a command: open the app.",
     )
     app.register(parser)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")

@@ -12,41 +12,44 @@ if TYPE_CHECKING:
 
     from engine.events.run_dir import RunDir
 
-PAUSED_TIMEOUT = 2.0  # seconds
-ANSWER_TIMEOUT = 60.0  # a step on a small card takes tens of seconds
+ANSWER_TIMEOUT = 60.0  # seconds; a step on a small GPU takes tens of them
+PAUSED_TIMEOUT = 2.0
 
 
 def request(run_dir: RunDir, method: str, **params: Any) -> dict[str, Any] | None:
-    """Ask and wait for the record that answers; None where it takes too long (it stays asked). Raises ``UserError``."""
+    """Send a request and return the record that answers it.
+
+    Return None on a timeout; the run still gets the request. Raises ``UserError``.
+    """
     import asyncio
 
     from engine.runs.client import RunClient
 
-    async def answer(records: AsyncIterator[dict[str, Any]], id: str) -> dict[str, Any] | None:
+    async def find_answer(records: AsyncIterator[dict[str, Any]], id: str) -> dict[str, Any] | None:
         async for record in records:
             if record.get("id") == id:
                 return record
         return None
 
-    async def run() -> dict[str, Any] | None:
-        link = RunClient(run_dir)
-        start = (await link.history([], 1))["at"]
+    async def send() -> dict[str, Any] | None:
+        client = RunClient(run_dir)
+        start = (await client.history([], 1))["at"]
         paused = run_dir.summary()["phase"] == "paused"
-        asked = await link.request(method, **params, by="command line")
-        # A paused run does most things when it goes on; one that is held for want of memory takes an edit at once.
-        held = paused and method in ("set", "checkpoint")
-        patience = PAUSED_TIMEOUT if held else ANSWER_TIMEOUT
+        sent = await client.request(method, **params, by="command line")
+        # A paused run saves and applies edits only after it resumes, unless it is paused by an out-of-memory error:
+        # then it applies an edit at once.
+        deferred = paused and method in ("set", "checkpoint")
+        timeout = PAUSED_TIMEOUT if deferred else ANSWER_TIMEOUT
         try:
-            return await asyncio.wait_for(answer(link.records(start, live=False), asked["id"]), patience)
+            return await asyncio.wait_for(find_answer(client.records(start, live=False), sent["id"]), timeout)
         except TimeoutError:
-            when = "the run is paused and does it when it goes on"
-            when = when if held else "the trainer answers when its present micro-batch is done"
-            print(f"asked ({asked['id']}); {when}", file=sys.stderr)
+            when = "after the run resumes" if deferred else "after the current micro-batch"
+            print(f"requested {method} ({sent['id']}); takes effect {when}", file=sys.stderr)
             return None
 
-    record = asyncio.run(run())
+    record = asyncio.run(send())
     if record is None and run_dir.ended():
-        raise UserError(f"run {run_dir.id}: ended before it could {method}")
+        raise UserError(f"run {run_dir.id}: ended before {method} took effect")
     return record
 
 

@@ -1,4 +1,4 @@
-"""Adds the argument that names a run, and finds that run."""
+"""Adds the argument ``RUN``, and finds the run it names."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
 
-RUN_HELP = "a unique part of a run's id, its name, or latest"
+RUN_HELP = "a run's name, a unique part of its id, or latest"
 
 
 def add_run_argument(parser: argparse.ArgumentParser, optional: bool = False) -> None:
-    """Add ``RUN``; where it is optional, ``latest`` is the default."""
+    """Add ``RUN``; if it is optional, the default is ``latest``."""
     parser.add_argument("run", metavar="RUN", nargs="?" if optional else None, default="latest", help=RUN_HELP)
 
 

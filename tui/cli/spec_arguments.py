@@ -14,18 +14,25 @@ if TYPE_CHECKING:
 
 def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``-p``, ``-s`` and ``--backend``."""
-    parser.add_argument("-p", "--profile", metavar="PROFILE", help="a profile's name or a .toml file")
+    parser.add_argument("-p", "--profile", metavar="PROFILE", help="the name of a profile, or a .toml file")
     parser.add_argument(
-        *("-s", "--set"), dest="overrides", action="append", default=[], metavar="K=V", help="override, e.g. micro=4"
+        *("-s", "--set"),
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="override a setting, e.g. micro=4",
     )
-    parser.add_argument("--backend", choices=("auto", "torch", "deepspeed", "mlx"), help="what does the arithmetic")
+    parser.add_argument("--backend", choices=("auto", "torch", "deepspeed", "mlx"), help="the training backend")
 
 
 def add_start_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--name``, ``--resume`` and ``--init-from``."""
-    parser.add_argument("--name", metavar="N", help="of the run and its checkpoint folder")
-    parser.add_argument("--resume", metavar="CKPT", help="go on from a checkpoint, or from the latest")
-    parser.add_argument("--init-from", metavar="CKPT", help="start afresh from the weights of a checkpoint or HF dir")
+    parser.add_argument("--name", metavar="N", help="the name of the run and of its checkpoint folder")
+    parser.add_argument("--resume", metavar="CKPT", help="continue from this checkpoint, or from the latest")
+    parser.add_argument(
+        "--init-from", metavar="CKPT", help="start a new run from the weights of a checkpoint or HF directory"
+    )
 
 
 def spec_of(args: argparse.Namespace) -> RunSpec:
@@ -38,7 +45,9 @@ def spec_of(args: argparse.Namespace) -> RunSpec:
 def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path | None]:
     """Return the spec, the checkpoint to resume from and the weights to start from. Raises ``UserError``."""
     if args.resume and args.init_from:
-        raise SpecError("--resume and --init-from: give one; resume goes on, init-from takes the weights alone")
+        raise SpecError(
+            "--resume and --init-from: give only one; --resume continues a run, --init-from loads only its weights"
+        )
     if not args.resume:
         spec, init_from = spec_of(args), None
         if args.init_from:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def ensure_supervised(run_dir: RunDir) -> None:
-    """A living run without a supervisor gets one; of a run that was cut off we show what there is."""
+    """Start a supervisor for an active run that has none, and the pending hooks of an ended one."""
     from engine.runs.launch import ensure_supervisor, run_pending_hooks
 
     if run_dir.ended():

@@ -1,4 +1,4 @@
-"""Names in few cells."""
+"""Shortens text to a number of terminal cells."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from rich.cells import cell_len, set_cell_size
 
 
 def clip(text: str, width: int) -> str:
-    """``text`` in at most ``width`` cells, an ellipsis where something is missing."""
+    """Return ``text`` in at most ``width`` cells; if it is cut, it ends with an ellipsis."""
     return text if cell_len(text) <= width else set_cell_size(text, max(width - 1, 0)) + "…"
 
 
 def clip_middle(text: str, width: int) -> str:
-    """``text`` in at most ``width`` cells: of runs named alike it is the end that tells them apart."""
+    """Return ``text`` in at most ``width`` cells, cut in the middle: similar run names often differ at the end."""
     if cell_len(text) <= width:
         return text
     if width < 8:

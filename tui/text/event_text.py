@@ -1,4 +1,4 @@
-"""Records of a run's log as sentences for a person."""
+"""Describes the records of a run's log in sentences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.events.summary import CUT_OFF
 from tui.text import format as fmt
 
 Description = tuple[str, str]
-"""A sentence and its tone: plain, good, warn or bad."""
+"""A sentence, and its tone: plain, good, warn or bad."""
 
 _PHASE_TONES = {
     "finished": "good",
@@ -22,13 +22,13 @@ _PHASE_TONES = {
 
 
 def describe(record: dict[str, Any]) -> Description | None:
-    """The sentence for one record, or None for those that only feed the charts."""
+    """Return the sentence for a record; None for a record that only feeds the charts."""
     describer = _DESCRIBERS.get(str(record.get("kind")))
     return describer(record) if describer else None
 
 
 def describe_cut_off(summaries: Sequence[dict[str, Any]]) -> str:
-    """Which runs were cut off and why, as half a sentence; nothing where none was."""
+    """Return which runs were cut off, and why; empty if none was."""
     cut = [summary for summary in summaries if summary.get("phase") == CUT_OFF]
     if not cut:
         return ""
@@ -39,7 +39,7 @@ def describe_cut_off(summaries: Sequence[dict[str, Any]]) -> str:
 
 
 def describe_outcome(summary: dict[str, Any]) -> str:
-    """How a run ended, or how far it is: its phase, step, losses and reason."""
+    """Return the phase, step, losses and reason of a run, for example when it ended."""
     text = f"{summary['phase']} at step {summary['step'] or 0}"
     if summary["loss"] is not None:
         text += f", loss {fmt.fixed(summary['loss'], 4)}"
@@ -51,16 +51,16 @@ def describe_outcome(summary: dict[str, Any]) -> str:
 
 
 def describe_mark(record: dict[str, Any]) -> str:
-    """What a mark on a chart stands for, in a few words."""
+    """Return what a mark on a chart means, in a few words."""
     kind = record["kind"]
     if kind == "edit":
         return f"edit {describe_changes(record.get('changed') or {})}"
     if kind == "oom":
-        return f"out of memory in {record.get('where')}"
+        return f"out of memory ({record.get('where')})"
     return {
         "checkpoint": "checkpoint",
-        "start": f"attempt {record.get('attempt')} begins",
-        "rewind": "rewound",
+        "start": f"attempt {record.get('attempt')} starts",
+        "rewind": "rewind",
         "alert": "not finite",
     }[kind]
 
@@ -73,15 +73,15 @@ def _state(record: dict[str, Any]) -> Description:
 
 def _start(record: dict[str, Any]) -> Description:
     resumed = record.get("resumed_from")
-    parts = [f"attempt {record.get('attempt', 1)} on {record.get('device') or 'an unnamed device'}"]
+    parts = [f"attempt {record.get('attempt', 1)} on {record.get('device') or 'an unknown device'}"]
     if record.get("params"):
         parts.append(f"{fmt.count(record['params'])} parameters")
-    parts.append("from the beginning" if resumed is None else f"from the checkpoint of step {fmt.exact(resumed)}")
+    parts.append("from scratch" if resumed is None else f"from the checkpoint at step {fmt.exact(resumed)}")
     return ", ".join(parts), "plain"
 
 
 def describe_changes(changed: dict[str, Any]) -> str:
-    """``{"micro": [8, 4]}`` as ``micro 8 → 4``."""
+    """Return ``{"micro": [8, 4]}`` as ``micro 8 → 4``."""
     return ", ".join(f"{key} {old} → {new}" for key, (old, new) in changed.items()) or "nothing"
 
 
@@ -93,37 +93,39 @@ def _edit(record: dict[str, Any]) -> Description:
 
 
 def _oom(record: dict[str, Any]) -> Description:
-    wanted = f", wanted {fmt.size(record['wanted'])}" if record.get("wanted") else ""
+    wanted = f", tried to allocate {fmt.size(record['wanted'])}" if record.get("wanted") else ""
     action = f": {record['action']}" if record.get("action") else ""
-    return f"out of memory in {record.get('where')}{wanted}{action}", "warn"
+    return f"out of memory ({record.get('where')}){wanted}{action}", "warn"
 
 
 def _checkpoint(record: dict[str, Any]) -> Description:
     step = fmt.exact(record.get("step"))
     if record.get("ok"):
-        took = f"{fmt.size(record.get('bytes'))} in {fmt.duration(record.get('seconds'))}"
-        return f"checkpoint of step {step}: {took}", "good"
-    return f"checkpoint of step {step} failed: {record.get('why')}", "bad"
+        cost = f"{fmt.size(record.get('bytes'))} in {fmt.duration(record.get('seconds'))}"
+        return f"checkpoint at step {step}: {cost}", "good"
+    return f"checkpoint at step {step} failed: {record.get('why')}", "bad"
 
 
 def _rewind(record: dict[str, Any]) -> Description:
     why = f": {record['why']}" if record.get("why") else ""
-    return f"goes back to the checkpoint of step {fmt.exact(record.get('step'))}{why}", "warn"
+    return f"rewind to the checkpoint at step {fmt.exact(record.get('step'))}{why}", "warn"
 
 
-def describe_parts(held: dict[str, Any]) -> str:
-    """``{"weights": …}`` as ``weights 1.20 GiB · …``, the largest first."""
-    known = sorted(((name, size) for name, size in held.items() if isinstance(size, int | float)), key=lambda p: -p[1])
+def describe_parts(parts: dict[str, Any]) -> str:
+    """Return ``{"weights": …}`` as ``weights 1.20 GiB · …``, largest first."""
+    known = sorted(((name, size) for name, size in parts.items() if isinstance(size, int | float)), key=lambda p: -p[1])
     return " · ".join(f"{name.replace('_', ' ')} {fmt.size(size)}" for name, size in known if size > 0)
 
 
 def _memory(record: dict[str, Any]) -> Description:
     measured = record.get("measured") or {}
-    took = ", ".join(f"{where} {fmt.size(measured[where])}" for where in ("device", "host") if measured.get(where))
-    held = [size for size in (record.get("parts") or {}).values() if isinstance(size, int | float)]
-    forecast = f"memory by forecast {fmt.size(sum(held))}" if held else "memory"
-    told = f"{forecast}, measured {took}" if took else f"{forecast}: {describe_parts(record.get('parts') or {})}"
-    return (told if held or took else "memory: no forecast"), "plain"
+    peaks = ", ".join(f"{where} {fmt.size(measured[where])}" for where in ("device", "host") if measured.get(where))
+    parts = record.get("parts") or {}
+    sizes = [size for size in parts.values() if isinstance(size, int | float)]
+    predicted = f"predicted memory {fmt.size(sum(sizes))}"
+    if peaks:
+        return (f"{predicted}, measured {peaks}" if sizes else f"memory measured: {peaks}"), "plain"
+    return (f"{predicted}: {describe_parts(parts)}" if sizes else "memory: no prediction"), "plain"
 
 
 def _alert(record: dict[str, Any]) -> Description:
@@ -132,9 +134,9 @@ def _alert(record: dict[str, Any]) -> Description:
 
 def _exit(record: dict[str, Any]) -> Description:
     why, code, signal = record.get("why"), record.get("code"), record.get("signal")
-    fact = str(signal) if signal else f"exit code {code}"
-    text = f"{why} ({fact})" if why and fact not in why else why or fact
-    return f"trainer ended: {text}", "plain" if code == 0 else "bad"
+    fact = str(signal) if signal else "" if code is None else f"exit code {code}"
+    reason = f"{why} ({fact})" if why and fact not in why else why or fact or "cause unknown"
+    return f"trainer exited: {reason}", "plain" if code == 0 else "bad"
 
 
 def _log(record: dict[str, Any]) -> Description:
@@ -153,8 +155,8 @@ def _val(record: dict[str, Any]) -> Description:
 
 def _link(record: dict[str, Any]) -> Description:
     if record.get("up"):
-        return "connected again", "good"
-    return "connection lost; what was received stays, trying again", "warn"
+        return "reconnected", "good"
+    return "connection lost; reconnecting", "warn"
 
 
 _DESCRIBERS = {

@@ -1,4 +1,4 @@
-"""Numbers in the few characters a terminal has. Bytes and seconds come in, words go out."""
+"""Formats numbers, bytes, durations and times in few characters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def size(value: float | None) -> str:
-    """Bytes in binary units, about three digits: ``9.11 GiB``."""
+    """Return bytes in binary units with about three digits: ``9.11 GiB``."""
     if value is None or not math.isfinite(value):
         return NOTHING
     amount, unit = float(value), 0
@@ -21,20 +21,20 @@ def size(value: float | None) -> str:
 
 
 def size_of(used: float | None, total: float | None) -> str:
-    """A part of a whole with the unit said once where it is the same: ``9.11 of 15.9 GiB``."""
+    """Return used and total bytes, with one unit if both have the same: ``9.11 of 15.9 GiB``."""
     part, whole = size(used), size(total)
     number, _, unit = part.partition(" ")
     return f"{number} of {whole}" if whole.endswith(f" {unit}") else f"{part} of {whole}"
 
 
 def _three(amount: float) -> str:
-    """About three significant digits, never an exponent."""
+    """Return about three significant digits, without an exponent."""
     magnitude = abs(amount)
     return f"{amount:.2f}" if magnitude < 9.995 else f"{amount:.1f}" if magnitude < 99.95 else f"{amount:.0f}"
 
 
 def size_unit(value: float) -> float:
-    """The binary unit (in bytes) in which an axis that reaches ``value`` bytes has readable ticks."""
+    """Return the binary unit, in bytes, that gives an axis up to ``value`` bytes readable ticks."""
     unit = 1.0
     while value / unit >= 1024 and unit < 1024**5:
         unit *= 1024
@@ -42,7 +42,7 @@ def size_unit(value: float) -> float:
 
 
 def duration(seconds: float | None) -> str:
-    """Two units at most: ``0.42 s``, ``12m 30s``, ``3h 05m``, ``6d 4h``."""
+    """Return at most two units: ``0.42 s``, ``12m 30s``, ``3h 05m``, ``6d 4h``."""
     if seconds is None or not math.isfinite(seconds) or seconds < 0:
         return NOTHING
     if seconds < 10:
@@ -61,7 +61,7 @@ def duration(seconds: float | None) -> str:
 
 
 def short_duration(seconds: float) -> str:
-    """One unit, for an axis: ``90s``, ``5m``, ``2.5h``, ``4d``."""
+    """Return one unit, for an axis: ``90s``, ``5m``, ``2.5h``, ``4d``."""
     for length, name in ((86400.0, "d"), (3600.0, "h"), (60.0, "m")):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f}".removesuffix(".0") + name
@@ -69,7 +69,7 @@ def short_duration(seconds: float) -> str:
 
 
 def count(value: float | None) -> str:
-    """A count in at most five characters: ``512``, ``12.3k``, ``1.02B``."""
+    """Return a count in at most five characters: ``512``, ``12.3k``, ``1.02B``."""
     if value is None or not math.isfinite(value):
         return NOTHING
     if abs(value) < 9999.5:
@@ -81,17 +81,17 @@ def count(value: float | None) -> str:
 
 
 def exact(value: float | None) -> str:
-    """A count with thousands separated: ``1,024,849,664``."""
+    """Return a count with thousands separators: ``1,024,849,664``."""
     return NOTHING if value is None or not math.isfinite(value) else f"{value:,.0f}"
 
 
 def fixed(value: float | None, digits: int) -> str:
-    """A number with ``digits`` decimals."""
+    """Return a number with ``digits`` decimals."""
     return NOTHING if value is None else f"{value:.{digits}f}"
 
 
 def loss(value: float | None) -> str:
-    """A loss or a norm: three decimals where it is small, fewer where it is large."""
+    """Return a loss or norm with three decimals, fewer if it is large."""
     if value is None or not math.isfinite(value):
         return NOTHING
     magnitude = abs(value)
@@ -101,7 +101,7 @@ def loss(value: float | None) -> str:
 
 
 def rate(value: float | None) -> str:
-    """A learning rate: ``3.00e-4``."""
+    """Return a learning rate: ``3.00e-4``."""
     if value is None or not math.isfinite(value):
         return NOTHING
     if not value:
@@ -111,26 +111,26 @@ def rate(value: float | None) -> str:
 
 
 def axis(value: float) -> str:
-    """A tick of an axis: no trailing zeros, at most six characters for ordinary values."""
+    """Return the label of an axis tick: no trailing zeros, at most six characters for ordinary values."""
     if value and (abs(value) >= 1e4 or abs(value) < 1e-3):
         return count(value) if abs(value) >= 1e4 and abs(value) < 1e15 else f"{value:.0e}".replace("e-0", "e-")
     return f"{value:.4g}"
 
 
 def axis_time(t: float, span: float) -> str:
-    """A moment of an axis that is ``span`` seconds long, in local time: no more of it than tells its ends apart."""
+    """Return the local time of a tick on an axis of ``span`` seconds, no more precise than the span needs."""
     form = "%d %b" if span > 6 * 86400 else "%d %b %H:%M" if span > 43200 else "%H:%M" if span > 3600 else "%H:%M:%S"
     return time.strftime(form, time.localtime(t))
 
 
 def start_of_day(t: float) -> float:
-    """When the local day of a moment began, in unix seconds."""
+    """Return when the local day of ``t`` started, in unix seconds."""
     day = time.localtime(t)
     return time.mktime((*day[:3], 0, 0, 0, 0, 0, -1))
 
 
 def timestamp(t: float | None, now: float | None = None) -> str:
-    """When something happened, in local time: the hour today, the date before: ``19:47``, ``23 Nov``."""
+    """Return a local time: the hour if it is today, else the date: ``19:47``, ``23 Nov``."""
     if t is None or not math.isfinite(t):
         return NOTHING
     then, today = time.localtime(t), time.localtime(now)

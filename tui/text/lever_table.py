@@ -1,4 +1,4 @@
-"""The ways to make a run smaller as lines of a table, for ``mla-tui plan`` and the tuning drawer."""
+"""Formats the levers that reduce memory as lines of a table, for ``mla-tui plan`` and the tuning drawer."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ if TYPE_CHECKING:
     from engine.memory.levers import Lever
 
 
-WIDEST = 100  # beyond that the eye loses the line between a way and what it costs
+MAX_WIDTH = 100  # in a wider table the eye loses the line from a lever to its cost
 
 
-def heading(title: str, places: Sequence[str], width: int, applies: str = "applies") -> str:
-    """The line above them; ``places`` are the memories that the run needs: device and host, or one.
+def heading(title: str, memories: Sequence[str], width: int, applies: str = "applies") -> str:
+    """Return the heading; ``memories`` are those that the run uses: device and host, or one of them.
 
-    ``applies`` heads the column that says when a way can be applied; empty where that is no question.
+    ``applies`` is the heading of the column that says when a lever can be applied; empty to omit that column.
     """
-    return _row(title, places, "tokens/s", applies, width)
+    return _row(title, memories, "tokens/s", applies, width)
 
 
-def lines(way: Lever, places: Sequence[str], width: int) -> list[str]:
-    """What the way changes, saves and costs, and below it what becomes of the arithmetic, where that does not stay."""
-    return [line(way, places, width, way.when), *([f"    {way.note}"] if way.note else [])]
+def lines(lever: Lever, memories: Sequence[str], width: int) -> list[str]:
+    """Return the change, savings and cost of a lever, and on a second line how it changes the arithmetic of a step."""
+    return [line(lever, memories, width, lever.when), *([f"    {lever.note}"] if lever.note else [])]
 
 
-def line(way: Lever, places: Sequence[str], width: int, when: str) -> str:
-    saved = {"device": way.device_saved, "host": way.host_saved}
-    amounts = [saved.get(place, way.device_saved + way.host_saved) for place in places]
-    told = [f"{'−' if amount > 0 else '+'}{size(abs(amount))}" if amount else "" for amount in amounts]
-    speed = f"{way.speed:+.1%}".replace("-", "−") if abs(way.speed) >= 0.0005 else "0.0%"
-    return _row(f"  {way.change}", told, speed, when, width)
+def line(lever: Lever, memories: Sequence[str], width: int, when: str) -> str:
+    saved = {"device": lever.device_saved, "host": lever.host_saved}
+    amounts = [saved.get(memory, lever.device_saved + lever.host_saved) for memory in memories]
+    savings = [f"{'−' if amount > 0 else '+'}{size(abs(amount))}" if amount else "" for amount in amounts]
+    speed = f"{lever.speed:+.1%}".replace("-", "−") if abs(lever.speed) >= 0.0005 else "0.0%"
+    return _row(f"  {lever.change}", savings, speed, when, width)
 
 
 def _row(first: str, amounts: Sequence[str], speed: str, when: str, width: int) -> str:
     last = "".join(f"{amount:>10}" for amount in amounts) + f"{speed:>10}" + (f"{when:>8}" if when else "")
-    room = max(min(width, WIDEST) - len(last), 12)
-    return f"{clip(first, room):<{room}}{last}"
+    space = max(min(width, MAX_WIDTH) - len(last), 12)
+    return f"{clip(first, space):<{space}}{last}"

@@ -343,6 +343,6 @@ def test_compare_as_text_and_as_json(store: RunStore, make_run: Any, capsys: pyt
 def test_compare_refuses_in_words(store: RunStore, make_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     make_run("one", 2)
     assert main(["compare", "one", "one"]) == 2
-    assert "one run has nothing beside it" in capsys.readouterr().err
+    assert "only one run; name two or more" in capsys.readouterr().err
     assert main(["compare", "one", "none"]) == 1
     assert "no such run" in capsys.readouterr().err

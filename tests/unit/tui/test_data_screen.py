@@ -92,7 +92,7 @@ async def test_a_step_of_the_run_is_read_as_text(run: RunDir, store: RunStore, s
         await pilot.press("n")
         await until(pilot, lambda: "step 10 of 40 · sequence 1 of 8" in said(app, "#where"))
         await pilot.press("g", *"9", "enter")
-        await until(pilot, lambda: "there are the sequences 1 to 8" in said(app, "#message"))
+        await until(pilot, lambda: "choose one of 1 to 8" in said(app, "#message"))
         await pilot.press("q")
         await until(pilot, lambda: not isinstance(app.screen, DataScreen))
 
@@ -115,7 +115,7 @@ async def test_data_that_is_not_there_says_how_to_get_some(run: RunDir, nano: Na
         await pilot.press("d")
         await until(pilot, lambda: "make demo" in said(app, "#message"))
         await pilot.press("o", *"nothing", "enter")
-        await until(pilot, lambda: "'nothing': no profile" in said(app, "#message"))
+        await until(pilot, lambda: "'nothing': not a profile" in said(app, "#message"))
         await pilot.press("n", "p", "i", "escape")
         await until(pilot, lambda: not isinstance(app.screen, DataScreen))
 
@@ -128,7 +128,7 @@ def test_the_command_tells_the_same(run: RunDir, nano: Nano, capsys: pytest.Capt
     assert "caf<C3><A9>" in joined or "return" in joined or "def" in joined
     assert [split["split"] for split in told["splits"]] == ["train", "val"]
     assert main.main(["data", "show", str(nano.profile), "--sequence", "0"]) == 1
-    assert "there are the sequences 1 to" in capsys.readouterr().err
+    assert "choose one of 1 to" in capsys.readouterr().err
     assert main.main(["data", "show", "neither"]) == 2
 
 

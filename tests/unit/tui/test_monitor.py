@@ -127,7 +127,7 @@ async def test_events_stand_below_the_loss_and_are_told_at_the_cursor(store: Run
         writer.write("oom", where="backward", wanted=None, parts={}, action="micro 6 → 3")
         await until(pilot, lambda: "×" in on_screen(app, "#pane-1"))
         await pilot.press("m")
-        assert "× out of memory in backward" in on_screen(app, CursorValues)
+        assert "× out of memory (backward)" in on_screen(app, CursorValues)
         await pilot.press("m", "m")
         assert "▲ edit micro 12 → 6" in on_screen(app, CursorValues) and "step 20" in on_screen(app, CursorValues)
         await pilot.press("M")

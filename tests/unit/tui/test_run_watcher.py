@@ -171,4 +171,4 @@ async def test_a_lost_connection_is_shown_and_the_data_stays(store: RunStore, ma
         assert "(20)" in on_screen(app, "#pane-1") and "connection lost" in on_screen(app, "#log")
         app.screen.post_message(MonitorScreen.Records([{"t": 2.0, "kind": "link", "up": True}]))
         await until(pilot, lambda: "connection lost" not in on_screen(app, "Heading"))
-        assert "connected again" in on_screen(app, "#log")
+        assert "reconnected" in on_screen(app, "#log")

@@ -1,4 +1,4 @@
-"""``mla-tui`` without a command: the app."""
+"""``mla-tui`` without a command: opens the app."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from tui.cli.app_options import add_app_options
 
 
 def register(parser: argparse.ArgumentParser) -> None:
-    """Add what the command line takes without a command."""
-    parser.add_argument("--version", action="store_true", help="print the version and end")
+    """Add the options that ``mla-tui`` takes without a command."""
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
     add_app_options(parser)
     parser.set_defaults(command=run, read_only=False, low_bandwidth=False)
 

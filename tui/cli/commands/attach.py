@@ -1,4 +1,4 @@
-"""``mla-tui attach``: the app on one run."""
+"""``mla-tui attach``: opens the app on a run."""
 
 from __future__ import annotations
 

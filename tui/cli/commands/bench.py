@@ -1,4 +1,4 @@
-"""``mla-tui bench``: how fast this machine trains a spec, or each of a grid of them."""
+"""``mla-tui bench``: measures the training throughput of a spec, or of each spec of a grid."""
 
 from __future__ import annotations
 
@@ -20,23 +20,29 @@ if TYPE_CHECKING:
     from engine.train.measure.grid import Budget, Cell
 
 PARTS = ("data", "forward", "backward", "optimizer")
-HEAD = f"{'tok/s':>6} {'step':>8} {'data':>4} {'fwd':>4} {'bwd':>4} {'opt':>4} {'peak':>8} {'share':>5}"
-LINE = 79
-MOST_LABEL = LINE - len(HEAD) - 1
-BAR = 20
+HEAD = f"{'tok/s':>6} {'step':>8} {'data':>4} {'fwd':>4} {'bwd':>4} {'opt':>4} {'memory':>8} {'util':>5}"
+WIDTH = 79
+MAX_LABEL = WIDTH - len(HEAD) - 1
+BAR_WIDTH = 20
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = add_command(subparsers, "bench", "measure how fast a run trains", "mla-tui bench --grid micro=4,8")
+    parser = add_command(subparsers, "bench", "measure training throughput", "mla-tui bench --grid micro=4,8")
     add_spec_arguments(parser)
     parser.add_argument(
-        "--grid", action="append", default=[], metavar="K=V,V", help="every combination of these, e.g. micro=4,8"
+        "--grid",
+        action="append",
+        default=[],
+        metavar="K=V,V",
+        help="measure every combination of these, e.g. micro=4,8",
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="how many steps to time, instead of a time")
-    parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="time steps for so long (default 20)")
-    parser.add_argument("--cap-gib", type=float, metavar="G", help="allocate no more of the device than this")
-    parser.add_argument("--synthetic", action="store_true", help="random tokens, whatever data there is")
-    parser.add_argument("--json", action="store_true", help="as JSON, a list of measurements")
+    parser.add_argument("--steps", type=int, metavar="N", help="time this many steps, instead of --seconds")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, metavar="S", help="time steps for this long (default 20)"
+    )
+    parser.add_argument("--cap-gib", type=float, metavar="G", help="limit the device memory to this much")
+    parser.add_argument("--synthetic", action="store_true", help="use random tokens even if there are shards")
+    parser.add_argument("--json", action="store_true", help="print JSON, a list of measurements")
     parser.set_defaults(command=run)
 
 
@@ -46,40 +52,40 @@ def run(args: argparse.Namespace) -> int:
 
     budget = _budget(args)
     overrides = [*args.overrides, *([f"launch.backend={args.backend}"] if args.backend else [])]
-    todo = grid.grid_cells(args.profile or detect_profile(), overrides, args.grid, args.synthetic)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # show what there is and leave no process behind
-    found: list[dict[str, Any]] = []
+    cells = grid.grid_cells(args.profile or detect_profile(), overrides, args.grid, args.synthetic)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # print the results so far, and leave no process behind
+    results: list[dict[str, Any]] = []
     interrupted = False
     try:
-        for number, cell in enumerate(todo):
-            found.append(grid.measure_cell(cell, budget, Bar(number, todo)))
+        for number, cell in enumerate(cells):
+            results.append(grid.measure_cell(cell, budget, ProgressBar(number, cells)))
     except KeyboardInterrupt:
         interrupted = True
     finally:
-        Bar.clear()
+        ProgressBar.clear()
     if args.json:
-        print(json.dumps(found, indent=1))
-    elif found:
-        print("\n".join(table(found)))
+        print(json.dumps(results, indent=1))
+    elif results:
+        print("\n".join(table(results)))
     if interrupted:
-        print(f"mla-tui: stopped; {len(found)} of {len(todo)} measured", file=sys.stderr)
+        print(f"mla-tui: stopped; {len(results)} of {len(cells)} measured", file=sys.stderr)
         return 130
-    return 0 if any("error" not in result for result in found) else 1
+    return 0 if any("error" not in result for result in results) else 1
 
 
-class Bar:
-    """A line on stderr that says which of the cells is being measured; nothing where stderr is no terminal."""
+class ProgressBar:
+    """Shows on stderr which cell is being measured, if stderr is a terminal."""
 
-    def __init__(self, number: int, todo: list[Cell]) -> None:
-        self.number, self.of = number, len(todo)
-        self.label = _label(todo[number].changes)
+    def __init__(self, number: int, cells: list[Cell]) -> None:
+        self.number, self.count = number, len(cells)
+        self.label = _label(cells[number].changes)
         self(0.0)
 
     def __call__(self, elapsed: float) -> None:
         if sys.stderr.isatty():
-            filled = BAR * self.number // self.of
-            bar = f"[{'#' * filled}{'.' * (BAR - filled)}] {self.number + 1} of {self.of}, {duration(elapsed)}"
-            print(f"\r\x1b[K{f'{bar}  {self.label}'[:LINE]}", end="", file=sys.stderr, flush=True)
+            filled = BAR_WIDTH * self.number // self.count
+            bar = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {self.number + 1} of {self.count}, {duration(elapsed)}"
+            print(f"\r\x1b[K{f'{bar}  {self.label}'[:WIDTH]}", end="", file=sys.stderr, flush=True)
 
     @staticmethod
     def clear() -> None:
@@ -87,20 +93,20 @@ class Bar:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def table(found: list[dict[str, Any]]) -> list[str]:
-    """A line for each measurement, below one that names the columns and above what they mean; 79 columns."""
-    rows = [[key.rpartition(".")[2] for key in found[0]["changes"]] or ["model"]]
-    rows += [list(result["changes"].values()) or [result["model"]] for result in found]
+def table(results: list[dict[str, Any]]) -> list[str]:
+    """Return the results as lines of 79 columns: column names, one line per cell, notes on the columns."""
+    rows = [[key.rpartition(".")[2] for key in results[0]["changes"]] or ["model"]]
+    rows += [list(result["changes"].values()) or [result["model"]] for result in results]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     names, *labels = [" ".join(map(str.ljust, row, widths)) for row in rows]
-    beside = len(names) <= MOST_LABEL  # else above its numbers, on a line of its own
+    beside = len(names) <= MAX_LABEL  # else the label has a line of its own, above the numbers
     lines = [f"{names} {HEAD}"] if beside else [names.rstrip(), f"  {HEAD}"]
-    for label, result in zip(labels, found, strict=True):
+    for label, result in zip(labels, results, strict=True):
         start = f"{label} " if beside else "  "
         lines += [] if beside else [label.rstrip()]
-        lines.append(f"{start}{_numbers(result, LINE - len(start))}")
-    notes = _notes([result for result in found if "error" not in result])
-    return [*lines, "", *(line for note in notes for line in textwrap.wrap(note, LINE, subsequent_indent="  "))]
+        lines.append(f"{start}{_numbers(result, WIDTH - len(start))}")
+    notes = _notes([result for result in results if "error" not in result])
+    return [*lines, "", *(line for note in notes for line in textwrap.wrap(note, WIDTH, subsequent_indent="  "))]
 
 
 def _numbers(result: dict[str, Any], width: int) -> str:
@@ -108,41 +114,41 @@ def _numbers(result: dict[str, Any], width: int) -> str:
         error = result["error"]
         return error if len(error) <= width else f"{error[: width - 1]}…"
     split, step_s = result["split_s"], result["step_s"]["median"]
-    shares = " ".join(f"{split[part] / sum(split.values()):>4.0%}" for part in PARTS)
+    fractions = " ".join(f"{split[part] / sum(split.values()):>4.0%}" for part in PARTS)
     step = f"{1000 * step_s:.0f} ms" if step_s < 10 else duration(step_s)
-    peak = size(_peak(result["peak"]))
-    return f"{count(result['tok_s']):>6} {step:>8} {shares} {peak:>8} {result['matmul_peak_fraction']:>5.0%}"
+    memory = size(_peak(result["peak"]))
+    return f"{count(result['tok_s']):>6} {step:>8} {fractions} {memory:>8} {result['matmul_peak_fraction']:>5.0%}"
 
 
-def _notes(told: list[dict[str, Any]]) -> list[str]:
-    """What the columns mean, and where and on what they were measured."""
-    if not told:
+def _notes(results: list[dict[str, Any]]) -> list[str]:
+    """Return what the columns mean, and the model, device and data of the measurement."""
+    if not results:
         return ["nothing was measured"]
     from engine.train.measure.grid import SYNTHETIC, WARMUP_STEPS
 
-    first = told[0]
+    first = results[0]
     on_device = first["peak"]["device"] is not None
     where = first["device_name"] if on_device else f"{first['device_name']}, {first['threads']} threads"
     data = "random tokens" if first["data"] == SYNTHETIC else "shards"
-    slowest = max(result["step_s"]["max"] / result["step_s"]["median"] for result in told)
-    warmup = max(result["warmup_s"] for result in told)
+    slowest = max(result["step_s"]["max"] / result["step_s"]["median"] for result in results)
+    warmup = max(result["warmup_s"] for result in results)
     return [
         f"{first['model']}, {count(first['params'])} parameters; {where}; torch {first['versions']['torch']};"
         f" data: {data}",
-        f"step: the median of {_range(result['step_s']['steps'] for result in told)}, the slowest {slowest:.2f} times"
-        f" its median; before them {WARMUP_STEPS} to warm up and compile, {duration(warmup)} at most",
-        "data, fwd, bwd, opt: shares of steps measured apart, which wait for the device after each part",
-        f"peak: {'allocated on the device' if on_device else 'in RAM, above what torch takes by itself'}",
-        f"share: of what matmuls of the model's shapes reach here,"
-        f" {_range((result['matmul_peak_flop_s'] for result in told), _flop_s)}"
-        f" in {', '.join(sorted({result['plan']['precision'] for result in told}))}",
+        f"step: the median of {_range(result['step_s']['steps'] for result in results)}, at most {slowest:.2f} times"
+        f" the median; after {WARMUP_STEPS} warm-up steps with compilation, which took up to {duration(warmup)}",
+        "data, fwd, bwd, opt: fractions of the step time, from extra steps that synchronize after each part",
+        f"memory: {'peak allocated on the device' if on_device else 'peak RAM, without what torch itself uses'}",
+        f"util: fraction of the matmul peak, measured here with the model's shapes:"
+        f" {_range((result['matmul_peak_flop_s'] for result in results), _flop_s)}"
+        f" in {', '.join(sorted({result['plan']['precision'] for result in results}))}",
     ]
 
 
 def _range(values: Iterable[float], form: Callable[[float], str] = str) -> str:
-    """The lowest and the highest, or the one there is."""
-    given = list(values)
-    low, high = form(min(given)), form(max(given))
+    """Return the lowest and the highest value as text, or the only one."""
+    known = list(values)
+    low, high = form(min(known)), form(max(known))
     return low if low == high else f"{low} to {high}"
 
 
@@ -159,17 +165,17 @@ def _label(changes: dict[str, str]) -> str:
 
 
 def _budget(args: argparse.Namespace) -> Budget:
-    """How long, and in how much memory. Raises ``SpecError``."""
+    """Return how long to measure, and in how much memory. Raises ``SpecError``."""
     from engine.train.measure.grid import Budget
     from profiles.nvml import visible_device
 
     if args.steps is not None and args.steps < 1:
-        raise SpecError(f"--steps: {args.steps} is not at least 1")
+        raise SpecError(f"--steps: {args.steps} must be at least 1")
     if not (math.isfinite(args.seconds) and args.seconds > 0):
-        raise SpecError(f"--seconds: {args.seconds:g} is not above 0")
+        raise SpecError(f"--seconds: {args.seconds:g} must be above 0")
     if args.cap_gib is not None:
         if not (math.isfinite(args.cap_gib) and args.cap_gib > 0):
-            raise SpecError(f"--cap-gib: {args.cap_gib:g} is not above 0")
+            raise SpecError(f"--cap-gib: {args.cap_gib:g} must be above 0")
         if visible_device() is None:
-            raise SpecError("--cap-gib: this machine shows no CUDA device to cap")
+            raise SpecError("--cap-gib: no CUDA device is visible here")
     return Budget(args.steps, args.seconds, args.cap_gib)

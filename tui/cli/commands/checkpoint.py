@@ -1,4 +1,4 @@
-"""``mla-tui checkpoint``: a run saves now."""
+"""``mla-tui checkpoint``: saves a checkpoint of an active run now."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tui.cli.run_argument import add_run_argument, find_run
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = add_command(subparsers, "checkpoint", "save now", "mla-tui checkpoint latest")
+    parser = add_command(subparsers, "checkpoint", "save a checkpoint now", "mla-tui checkpoint latest")
     add_run_argument(parser)
     parser.set_defaults(command=run)
 

@@ -1,4 +1,4 @@
-"""``mla-tui compare``: runs side by side as text, and what differs in their specs."""
+"""``mla-tui compare``: prints runs side by side, and the differences of their specs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
     from tui.app.state.comparison import ComparedRun
 
-_NARROWEST_NAME = 12
+_MIN_NAME = 12
 
 
 def register(subparsers: Subparsers) -> None:
-    help = "lay runs side by side: losses at the same x, and what differs in their specs"
+    help = "compare runs: losses at the same step, different settings"
     parser = add_command(subparsers, "compare", help, "mla-tui compare first second --by tokens")
     parser.add_argument("runs", metavar="RUN", nargs="+", help=RUN_HELP)
-    help = "where losses are held against each other (default step)"
+    help = "compare losses at the same step, tokens or time (default step)"
     parser.add_argument("--by", choices=("step", "tokens", "time"), default="step", help=help)
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=run)
 
 
@@ -40,24 +40,23 @@ def run(args: argparse.Namespace) -> int:
     store = RunStore()
     run_dirs = {run_dir.id: run_dir for run_dir in map(store.find, args.runs)}
     if len(run_dirs) < 2:
-        raise SpecError(
-            f"compare: {next(iter(run_dirs))}: one run has nothing beside it; name two or more (mla-tui ls)"
-        )
+        raise SpecError(f"compare: {next(iter(run_dirs))}: only one run; name two or more (mla-tui ls lists them)")
     check_run_count(len(run_dirs))
     runs = asyncio.run(_read(list(run_dirs.values())))
     specs = [flat_spec(run_dir) for run_dir in run_dirs.values()]
     rows = _rows(runs, args.by)
-    found = differences([spec for spec in specs if spec])
+    differing = differences([spec for spec in specs if spec])
     if args.json:
-        found = {key: [spec.get(key) for spec in specs] for key in found}
-        print(json.dumps({"by": args.by, "at": _common_x(runs, args.by), "runs": rows, "differences": found}, indent=1))
+        differing = {key: [spec.get(key) for spec in specs] for key in differing}
+        answer = {"by": args.by, "at": _common_x(runs, args.by), "runs": rows, "differences": differing}
+        print(json.dumps(answer, indent=1))
         return 0
     print("\n".join(_table(rows, args.by, _common_x(runs, args.by))))
-    there = [(run.letter, spec) for run, spec in zip(runs, specs, strict=True) if spec]
+    readable = [(run.letter, spec) for run, spec in zip(runs, specs, strict=True) if spec]
     for run, spec in zip(runs, specs, strict=True):
         if not spec:
-            print(f"{run.letter}: its spec.json is missing or damaged; left out below", file=sys.stderr)
-    print("\n".join(["", *_told(found, [letter for letter, _ in there])]))
+            print(f"{run.letter}: spec.json is missing or damaged; not compared below", file=sys.stderr)
+    print("\n".join(["", *_difference_lines(differing, [letter for letter, _ in readable])]))
     return 0
 
 
@@ -74,14 +73,14 @@ async def _read(run_dirs: list[RunDir]) -> list[ComparedRun]:
 
 
 def _common_x(runs: list[ComparedRun], axis: str) -> float | None:
-    """The furthest x that all have reached; None where one has no steps, or it is not known when they were done."""
+    """Return the largest x that every run reached; None if one has no steps, or its times or tokens are unknown."""
     reached = [run.last_x("loss", axis) for run in runs]
     known = [x for x in reached if x is not None]
     return min(known) if known and len(known) == len(reached) else None
 
 
 def _rows(runs: list[ComparedRun], axis: str) -> list[dict[str, Any]]:
-    """What there is of each run; ``loss_at`` is at the furthest x that all have reached."""
+    """Return a row for each run; ``loss_at`` is the loss at the largest x that every run reached."""
     at = _common_x(runs, axis)
     losses = [None if at is None else run.value_at("loss", axis, at) for run in runs]
     rows: list[dict[str, Any]] = []
@@ -114,32 +113,35 @@ def _table(rows: list[dict[str, Any]], axis: str, at: float | None) -> list[str]
         ]
         for row in rows
     ]
-    wide = [max(len(head), *(len(line[i]) for line in cells)) for i, head in enumerate(heads)]
-    room = shutil.get_terminal_size((200, 24)).columns - 4 - sum(wide) - 2 * len(wide)
+    widths = [max(len(head), *(len(line[i]) for line in cells)) for i, head in enumerate(heads)]
+    space = shutil.get_terminal_size((200, 24)).columns - 4 - sum(widths) - 2 * len(widths)
     names = [str(row["name"] or row["id"]) for row in rows]
-    name = max(min(max(map(len, names)), room), _NARROWEST_NAME)
-    lines = ["   " + "run".ljust(name) + "".join(f"  {head:>{w}}" for head, w in zip(heads, wide, strict=True))]
+    name = max(min(max(map(len, names)), space), _MIN_NAME)
+    lines = ["   " + "run".ljust(name) + "".join(f"  {head:>{w}}" for head, w in zip(heads, widths, strict=True))]
     for row, text, line in zip(rows, names, cells, strict=True):
-        told = "".join(f"  {cell:>{w}}" for cell, w in zip(line, wide, strict=True))
-        lines.append(f"{row['letter']}  {clip_middle(text, name).ljust(name)}{told}")
+        columns = "".join(f"  {cell:>{w}}" for cell, w in zip(line, widths, strict=True))
+        lines.append(f"{row['letter']}  {clip_middle(text, name).ljust(name)}{columns}")
     if at is None:
-        return [*lines, f"x: not every run says how far it got by {axis}"]
-    return [*lines, f"x: {_where(axis, at)}, the furthest that all have reached; best: of a single step; tok/s: mean"]
+        return [*lines, f"x: for at least one run the {axis} axis is not known"]
+    return [
+        *lines,
+        f"x: {_x_text(axis, at)}, the last that every run reached; best: the lowest of a single step; tok/s: mean",
+    ]
 
 
-def _where(axis: str, x: float) -> str:
+def _x_text(axis: str, x: float) -> str:
     if axis == "step":
         return f"step {fmt.exact(x)}"
     return f"{fmt.count(x)} tokens" if axis == "tokens" else f"{fmt.duration(x)} after the first step"
 
 
-def _told(found: dict[str, list[Any]], letters: list[str]) -> list[str]:
-    if not found:
-        return ["their specs are the same"]
+def _difference_lines(differing: dict[str, list[Any]], letters: list[str]) -> list[str]:
+    if not differing:
+        return ["the specs are equal"]
     from tui.app.state.spec_diff import group_by_value
 
-    wide = max(map(len, found))
-    lines = ["what differs in their specs"]
-    for key, values in found.items():
-        lines.append(f"  {key:<{wide}}" + "".join(f"  {who} {text}" for who, text in group_by_value(values, letters)))
+    width = max(map(len, differing))
+    lines = ["differences of the specs"]
+    for key, values in differing.items():
+        lines.append(f"  {key:<{width}}" + "".join(f"  {who} {text}" for who, text in group_by_value(values, letters)))
     return lines

@@ -1,4 +1,4 @@
-"""What a run or a profile reads: its shards, and single sequences as text."""
+"""``mla-tui data``: inspects shards, and prints the data of a run or profile, single sequences as text."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 def register(subparsers: Subparsers) -> None:
     example = "mla-tui data inspect data/shards"
-    parser = add_command(subparsers, "data", "look at packed shards", example)
+    parser = add_command(subparsers, "data", "inspect the token shards of a data set", example)
     inner = add_subcommands(parser, required=True)
 
-    parser = add_command(inner, "inspect", "what shards hold", example)
-    parser.add_argument("path", metavar="PATH", help="a .bin file, a phase or a folder of phases")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser = add_command(inner, "inspect", "print format, dtype and token counts of shards", example)
+    parser.add_argument("path", metavar="PATH", help="a .bin file, a phase folder or a folder of phases")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=inspect)
 
-    words = "what a run or a profile reads, and its sequences as text"
-    parser = add_command(inner, "show", words, "mla-tui data show latest --step 100")
-    parser.add_argument("what", metavar="WHAT", help="a profile, or a run's id, its name, or latest")
-    parser.add_argument("--step", type=int, metavar="N", help="show a sequence that this step takes")
-    words = "its number in the step, without one in the epoch; -1: the last"
-    parser.add_argument("--sequence", type=int, metavar="K", help=words)
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    help = "print the data of a run or profile, and its sequences as text"
+    parser = add_command(inner, "show", help, "mla-tui data show latest --step 100")
+    parser.add_argument("what", metavar="WHAT", help="a profile, or a run's name, a unique part of its id, or latest")
+    parser.add_argument("--step", type=int, metavar="N", help="print a sequence of this step")
+    help = "number of the sequence in the step, or in the epoch without --step; -1: the last"
+    parser.add_argument("--sequence", type=int, metavar="K", help=help)
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=show)
 
 
@@ -55,7 +55,7 @@ def inspect(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
-    """The facts of the data, and with ``--step`` or ``--sequence`` one sequence of it."""
+    """Print a summary of the data, and with ``--step`` or ``--sequence`` one sequence."""
     from data.summary import dataset_summary
 
     spec, run = _find(args.what)
@@ -79,7 +79,7 @@ def show(args: argparse.Namespace) -> int:
 
 
 def _find(what: str) -> tuple[RunSpec, RunDir | None]:
-    """The spec of a profile, or of a run where no profile is called so. Raises ``UserError``."""
+    """Return the spec of the profile ``what``, or of the run if there is no such profile. Raises ``UserError``."""
     from engine.runs.store import RunStore
     from profiles import registry
 
@@ -88,12 +88,12 @@ def _find(what: str) -> tuple[RunSpec, RunDir | None]:
     try:
         run = RunStore().find(what)
     except UserError as error:
-        raise SpecError(f"{what!r}: no profile ({', '.join(registry.names())}), and: {error}") from None
+        raise SpecError(f"{what!r}: not a profile ({', '.join(registry.names())}), nor a run: {error}") from None
     return run.spec(), run
 
 
 def _window(spec: RunSpec, run: RunDir | None, step: int | None, sequence: int | None) -> dict[str, Any]:
-    """Number ``sequence`` (from 1 up; -1 is the last) of ``step``, or of the first epoch where no step is given."""
+    """Return sequence number ``sequence`` of ``step``, or of the first epoch; numbers start at 1, -1 is the last."""
     from data.cursor import Cursor
     from data.splits import open_split
     from data.summary import token_texts
@@ -104,19 +104,19 @@ def _window(spec: RunSpec, run: RunDir | None, step: int | None, sequence: int |
         if run is not None:
             spec, cursor = state_before_step(run, step)
         elif not 1 <= step <= spec.train.steps:
-            raise UserError(f"step {step}: a run of this profile has the steps 1 to {spec.train.steps}")
+            raise UserError(f"step {step}: this profile has steps 1 to {spec.train.steps}")
     data = open_split(spec, "train")
     if step is not None and run is None:
         cursor = cursor.advance((step - 1) * spec.batch.sequences, data.sequences)
-    held = spec.batch.sequences if step is not None else data.sequences
-    number = 1 if sequence is None else sequence if sequence >= 0 else held + 1 + sequence
-    if not 1 <= number <= held:
-        raise UserError(f"sequence {number}: there are the sequences 1 to {held}")
+    count = spec.batch.sequences if step is not None else data.sequences
+    number = 1 if sequence is None else sequence if sequence >= 0 else count + 1 + sequence
+    if not 1 <= number <= count:
+        raise UserError(f"sequence {number}: choose one of 1 to {count}")
     cursor = cursor.advance(number - 1, data.sequences)
     shard, offset = data.locate(cursor.epoch, cursor.position, cursor.seed)
     ids = data.read_batch(cursor, 1)[0][0][:-1].tolist()
     return {
-        **{"step": step, "sequence": number, "of": held, "epoch": cursor.epoch + 1, "position": cursor.position},
+        **{"step": step, "sequence": number, "of": count, "epoch": cursor.epoch + 1, "position": cursor.position},
         **{"shard": str(data.shards[shard].path), "offset": offset, "ids": ids, "problem": ""},
         "texts": token_texts(Path(spec.data.root) / spec.data.phase, ids),
     }
@@ -128,12 +128,12 @@ def _text(found: dict[str, Any]) -> str:
     lines = [f"{found['root']}/{found['phase']}, context {found['context']}, vocabulary {exact(found['vocab_size'])}"]
     lines.append(f"tokenizer  {found['tokenizer'] or 'none'}")
     for split in found["splits"]:
-        sums = f"{exact(split['tokens'])} tokens, {exact(split['sequences'])} sequences, {size(split['bytes'])}"
-        lines.append(f"{split['split']:<10} {sums}")
+        totals = f"{exact(split['tokens'])} tokens, {exact(split['sequences'])} sequences, {size(split['bytes'])}"
+        lines.append(f"{split['split']:<10} {totals}")
         for file in split["files"]:
-            told = file["problem"] and "damaged"
-            told = told or f"{file['dtype']}, {exact(file['tokens'])} tokens, {exact(file['sequences'])} sequences"
-            lines.append(f"  {file['path']}  {told}")
+            state = file["problem"] and "damaged"
+            state = state or f"{file['dtype']}, {exact(file['tokens'])} tokens, {exact(file['sequences'])} sequences"
+            lines.append(f"  {file['path']}  {state}")
     if window := found["window"]:
         step = f"step {window['step']}, " if window["step"] else ""
         lines.append(f"{step}sequence {window['sequence']} of {exact(window['of'])}, epoch {window['epoch']}")

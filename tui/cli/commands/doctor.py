@@ -1,4 +1,4 @@
-"""``mla-tui doctor``: is this machine fit to hold a run for weeks?"""
+"""``mla-tui doctor``: checks whether this machine can keep a run going for weeks."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ COLOURS = {"ok": "32", "warn": "33", "error": "31"}
 
 
 def register(subparsers: Subparsers) -> None:
-    words = "look whether this machine can hold a run for weeks"
-    parser = add_command(subparsers, "doctor", words, "mla-tui doctor")
-    parser.add_argument("--json", action="store_true", help="as JSON, a list of what was found")
+    help = "check whether this machine can keep a run going for weeks"
+    parser = add_command(subparsers, "doctor", help, "mla-tui doctor")
+    parser.add_argument("--json", action="store_true", help="print JSON, a list of findings")
     parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """A line for each thing looked at; 1 where one of them is bad."""
+    """Print the finding of each check; return 1 if one is an error."""
     from dataclasses import asdict
 
     from engine.checks.doctor import run_checks
@@ -48,8 +48,8 @@ def _lines(finding: Finding, column: int, width: int, colour: bool) -> list[str]
     level = f"{finding.level:<6}"
     if colour:
         level = f"\x1b[{COLOURS[finding.level]}m{level}\x1b[0m"
-    indent, room = " " * (6 + column), width - 6 - column
-    lines = textwrap.wrap(finding.message, room, break_on_hyphens=False)
+    indent, space = " " * (6 + column), width - 6 - column
+    lines = textwrap.wrap(finding.message, space, break_on_hyphens=False)
     if finding.fix:
-        lines += textwrap.wrap(f"→ {finding.fix}", room, subsequent_indent="  ", break_on_hyphens=False)
+        lines += textwrap.wrap(f"→ {finding.fix}", space, subsequent_indent="  ", break_on_hyphens=False)
     return [f"{level}{finding.check:<{column}}{lines[0]}", *(indent + line for line in lines[1:])]

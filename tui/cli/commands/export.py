@@ -1,4 +1,4 @@
-"""``mla-tui export``: a checkpoint in another program's format."""
+"""``mla-tui export``: converts a checkpoint for other programs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from tui.text.format import size
 
 
 def register(subparsers: Subparsers) -> None:
-    words = "write a checkpoint for other programs"
-    parser = add_command(subparsers, "export", words, "mla-tui export models/demo OUT --format hf")
-    words = "a ckpt_step_N directory or the folder of a run's checkpoints"
-    parser.add_argument("checkpoint", metavar="CKPT", help=words)
+    help = "convert a checkpoint for other programs"
+    parser = add_command(subparsers, "export", help, "mla-tui export models/demo OUT --format hf")
+    help = "a ckpt_step_N directory or the folder of a run's checkpoints"
+    parser.add_argument("checkpoint", metavar="CKPT", help=help)
     parser.add_argument("out", metavar="OUT", help="a new or empty directory")
-    parser.add_argument("--format", choices=("hf",), default="hf", help="hf: what transformers and mlx-lm read")
-    parser.add_argument("--dtype", choices=("fp32", "bf16"), help="of the weights (default: as in the checkpoint)")
+    parser.add_argument("--format", choices=("hf",), default="hf", help="hf: for transformers and mlx-lm")
+    parser.add_argument(
+        "--dtype", choices=("fp32", "bf16"), help="dtype of the weights (default: as in the checkpoint)"
+    )
     parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the checkpoint in another program's format; the directory goes to stdout."""
+    """Convert the checkpoint; print the directory to stdout."""
     from engine.checkpoints.checkpoint import find
     from engine.train.models.export import export
 
@@ -30,5 +32,5 @@ def run(args: argparse.Namespace) -> int:
     print(written.path)
     print(f"step {written.step}, {written.dtype}, {size(written.bytes)}", file=sys.stderr)
     if not written.tokenizer:
-        print("mla-tui: the checkpoint holds no tokenizer.json: readers will ask for one", file=sys.stderr)
+        print("mla-tui: the checkpoint has no tokenizer.json; other programs will need one", file=sys.stderr)
     return 0

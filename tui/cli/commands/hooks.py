@@ -1,4 +1,4 @@
-"""``mla-tui hooks``: which commands are run when something happens to a run, and a try of one."""
+"""``mla-tui hooks``: lists the commands that run on events, and runs one with an example record."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.events.summary import HOOK_EVENTS
 from profiles.errors import UserError
 from tui.cli.command_parser import Subparsers, add_command, add_subcommands
 
-# What the record of each event looks like, for a try without a run.
+# An example record of each event.
 EXAMPLES: dict[str, dict[str, Any]] = {
     "finished": {"kind": "state", "phase": "finished", "reason": ""},
     "failed": {"kind": "state", "phase": "failed", "reason": "train.out: the disk is full"},
@@ -24,11 +24,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 def register(subparsers: Subparsers) -> None:
     example = "mla-tui hooks try finished"
-    parser = add_command(subparsers, "hooks", "list the commands run on events", example)
+    parser = add_command(subparsers, "hooks", "list the commands that run on events", example)
     parser.set_defaults(command=run)
-    parser = add_command(add_subcommands(parser), "try", "run one now, with an example of its record", example)
-    parser.add_argument("event", choices=HOOK_EVENTS, help="what happens to a run")
-    parser.set_defaults(command=run_one)
+    parser = add_command(add_subcommands(parser), "try", "run one now, with an example record", example)
+    parser.add_argument("event", choices=HOOK_EVENTS, help="the event whose hook to run")
+    parser.set_defaults(command=try_hook)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,22 +36,22 @@ def run(args: argparse.Namespace) -> int:
 
     commands = hooks.load()
     if not commands:
-        print(f"no hooks; write {hooks.hooks_path()} (docs/hooks.md has examples)", file=sys.stderr)
+        print(f"no hooks yet; add them to {hooks.hooks_path()} (examples: docs/hooks.md)", file=sys.stderr)
     for event in HOOK_EVENTS:
         if event in commands:
             print(f"{event:<10} {commands[event].strip()}")
     return 0
 
 
-def run_one(args: argparse.Namespace) -> int:
-    """Run one hook here with an example of its record; its output is ours. Raises ``UserError`` where it fails."""
+def try_hook(args: argparse.Namespace) -> int:
+    """Run one hook with an example record, its output to the terminal. Raises ``UserError`` if it fails."""
     import asyncio
 
     from engine.runs import hooks
 
     command = hooks.load().get(args.event)
     if command is None:
-        raise UserError(f"{hooks.hooks_path()}: on_event.{args.event}: there is no such command; write one there first")
+        raise UserError(f"{hooks.hooks_path()}: on_event.{args.event}: no command for this event; add one first")
     record = {"t": time.time(), "attempt": 1, **EXAMPLES[args.event]}
     content = hooks.payload("20261125-000000-example", "example", args.event, record)
     sys.stdout.flush()

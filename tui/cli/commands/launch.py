@@ -1,4 +1,4 @@
-"""``mla-tui launch``: a run that outlives the shell."""
+"""``mla-tui launch``: starts a run in the background."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def register(subparsers: Subparsers) -> None:
-    help = "start a run that outlives this shell"
+    help = "start a run in the background"
     parser = add_command(subparsers, "launch", help, "mla-tui launch -p cpu_demo")
     add_spec_arguments(parser)
     add_start_arguments(parser)
     parser.add_argument("--attach", action="store_true", help="open the app on the run")
-    parser.add_argument("--queue", action="store_true", help="where another run has the device, wait for it")
-    parser.add_argument("--share-device", action="store_true", help="start although another run has the device")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be run, and where, and start nothing")
+    parser.add_argument("--queue", action="store_true", help="if another run uses the device, wait until it ends")
+    parser.add_argument("--share-device", action="store_true", help="start even if another run uses the device")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and hosts, and start nothing")
     parser.set_defaults(command=run)
 
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         spec = resolve_spec(spec)
         check_spec(spec, Path(spec.train.out))
-        print(_what_would_run(spec), end="")
+        print(_launch_commands(spec), end="")
         return 0
     store = RunStore()
     waits = {"queue": args.queue, "share_device": args.share_device}
@@ -50,18 +50,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _what_would_run(spec: RunSpec) -> str:
-    """The commands of a launch as a shell reads them; for Slurm, the batch script."""
+def _launch_commands(spec: RunSpec) -> str:
+    """Return the shell commands of a launch; for Slurm, the batch script."""
     from engine.runs.launchers import batch_script, hostfile, launcher_of, trainer_command, worker_commands
     from engine.runs.store import default_home
 
     if launcher_of(spec) == "slurm":
         words = ["mla-tui", *(word for word in sys.argv[1:] if word not in ("--dry-run", "--attach"))]
         return batch_script(spec, shlex.join(words))
-    text = "# here: mla-tui launch starts this, and starts it again when it dies\n"
+    text = "# on this host: mla-tui launch starts it, and restarts it when it dies\n"
     text += shlex.join(trainer_command(spec, default_home() / "runs" / "RUN", 1)) + "\n"
     if launcher_of(spec) == "deepspeed":
         text += "# RUN/hostfile\n" + "".join(f"#   {line}\n" for line in hostfile(spec).splitlines())
     for host, line in worker_commands(spec).items():
-        text += f"# on {host}, by hand\n{line}\n"
+        text += f"# on {host}: start it yourself\n{line}\n"
     return text

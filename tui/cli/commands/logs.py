@@ -1,4 +1,4 @@
-"""``mla-tui logs``: what the trainer wrote to its console."""
+"""``mla-tui logs``: prints the console output of the trainer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def register(subparsers: Subparsers) -> None:
-    help = "print what the trainer wrote to its console"
+    help = "print the console output of the trainer"
     parser = add_command(subparsers, "logs", help, "mla-tui logs latest -f")
     add_run_argument(parser)
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep printing until the run ends")
     parser.set_defaults(command=run)
 
 
@@ -29,28 +29,28 @@ def run(args: argparse.Namespace) -> int:
     try:
         with open(run_dir.console_path, "rb") as file:
             while True:
-                over = not args.follow or run_dir.summary()["phase"] in INACTIVE
+                last = not args.follow or run_dir.summary()["phase"] in INACTIVE
                 _print_rotated(run_dir, file)
                 while chunk := file.read(1 << 16):
                     sys.stdout.buffer.write(chunk)
                 sys.stdout.flush()
-                if over:
+                if last:
                     return 0
                 time.sleep(0.3)
     except FileNotFoundError:
-        print(f"mla-tui: run {run_dir.id}: its console is empty", file=sys.stderr)
+        print(f"mla-tui: run {run_dir.id}: no console output yet", file=sys.stderr)
         return 0
 
 
 def _print_rotated(run_dir: RunDir, file: BinaryIO) -> None:
-    """Where the console was rotated under us, what we had not read yet stands in the copy; then go on from nothing."""
-    place = file.tell()
-    if os.fstat(file.fileno()).st_size >= place:
+    """If the console was rotated, print what was not read yet from the rotated copy, and rewind ``file``."""
+    offset = file.tell()
+    if os.fstat(file.fileno()).st_size >= offset:
         return
     file.seek(0)
     try:
         with open(run_dir.console_path.with_name("console.log.1"), "rb") as copy:
-            copy.seek(place)
+            copy.seek(offset)
             sys.stdout.buffer.write(copy.read())
     except OSError:
         pass

@@ -1,4 +1,4 @@
-"""``mla-tui ls``: all runs as a table, the newest first."""
+"""``mla-tui ls``: lists the runs, newest first."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tui.text.format import fixed
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = add_command(subparsers, "ls", "list the runs, newest first", "mla-tui ls")
-    parser.add_argument("--json", action="store_true", help="as JSON, what status gives for each")
+    parser = add_command(subparsers, "ls", "list runs, newest first", "mla-tui ls")
+    parser.add_argument("--json", action="store_true", help="print JSON, for each run what status prints")
     parser.set_defaults(command=run)
 
 
@@ -41,13 +41,13 @@ def run(args: argparse.Namespace) -> int:
         name = s["name"] if s["name"] != s["id"] else ""
         name += f"  on host {s['host']}" if is_on_other_host(s) else ""
         print(f"{s['id']:<{width}}  {s['phase']:<10} {step:>15} {loss:>8} {val:>8} {speed:>9}  {name}".rstrip())
-    _offer(summaries)
+    _print_resume_hint(summaries)
     return 0
 
 
-def _offer(summaries: list[dict[str, Any]]) -> None:
-    """Say how runs that were cut off go on."""
-    if said := describe_cut_off(summaries):
+def _print_resume_hint(summaries: list[dict[str, Any]]) -> None:
+    """Print how to resume the runs that were cut off."""
+    if description := describe_cut_off(summaries):
         cut = [s["id"] for s in summaries if s["phase"] == CUT_OFF]
-        way = f"resume {cut[0]}" if len(cut) == 1 else "resume --cut-off (or one: mla-tui resume RUN)"
-        print(f"{said}; on from the last checkpoint with: mla-tui {way}", file=sys.stderr)
+        command = f"resume {cut[0]}" if len(cut) == 1 else "resume --cut-off (or one: mla-tui resume RUN)"
+        print(f"{description}; resume from the last checkpoint with: mla-tui {command}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""``mla-tui pause``: a run is held between two micro-batches."""
+"""``mla-tui pause``: pauses a run between two micro-batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tui.cli.run_argument import add_run_argument, find_run
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = add_command(subparsers, "pause", "hold a run between two micro-batches", "mla-tui pause latest")
+    parser = add_command(subparsers, "pause", "pause a run between two micro-batches", "mla-tui pause latest")
     add_run_argument(parser)
     parser.set_defaults(command=run)
 

@@ -1,4 +1,4 @@
-"""``mla-tui plan``: a run's memory as bars against what is free, and the ways to make it smaller."""
+"""``mla-tui plan``: prints the predicted memory of a run beside what is free, and levers that reduce it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from profiles.errors import SpecError
 from tui.cli.command_parser import Subparsers, add_command
@@ -22,145 +22,147 @@ if TYPE_CHECKING:
     from engine.memory.strategies import Strategy
     from profiles.spec import RunSpec
 
-SHADES = "█▓▒░"  # without colour the parts still differ
+SHADES = "█▓▒░"  # parts differ even without colour
 COLOURS = (36, 33, 35, 32, 34, 31)
 GIB = 1 << 30
-VERDICTS = {"fits": "fits", "tight": "tight: over 90% of what is free", "over": "does not fit"}
+VERDICTS = {"fits": "fits", "tight": "tight: over 90% of the free memory", "over": "does not fit"}
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = add_command(subparsers, "plan", "forecast the memory of a run", "mla-tui plan -p pretrain_5080")
+    parser = add_command(subparsers, "plan", "predict the memory of a run", "mla-tui plan -p pretrain_5080")
     add_spec_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--deepspeed-config", action="store_true", help="print the DeepSpeed config of the run instead")
     parser.add_argument(
-        "--deepspeed-config", action="store_true", help="print DeepSpeed's configuration of the run instead"
+        "--vram", type=float, metavar="GIB", help="predict for a GPU with this much memory, all free; needs --ram"
     )
-    parser.add_argument("--vram", type=float, metavar="GIB", help="as if on a card of so much, all free; with --ram")
-    parser.add_argument("--ram", type=float, metavar="GIB", help="as if with so much RAM, all free; with --vram")
+    parser.add_argument(
+        "--ram", type=float, metavar="GIB", help="predict for a host with this much RAM, all free; needs --vram"
+    )
     parser.set_defaults(command=run)
 
 
+class Plan(NamedTuple):
+    """The predicted memory of a run, and what else is known before it starts."""
+
+    spec: RunSpec
+    hardware: Hardware
+    calibrated: CalibratedForecast
+    headrooms: list[Headroom]
+    strategies: list[Strategy]
+    levers: list[Lever]
+    slow_kernels: list[str]
+
+
 def run(args: argparse.Namespace) -> int:
+    spec = spec_of(args)
+    hardware = _hardware(args.vram, args.ram)
+    if args.deepspeed_config:
+        return _print_deepspeed_config(spec, hardware.device)
+    plan = _plan(spec, hardware)
+    print(json.dumps(_as_json(plan), indent=1) if args.json else "\n".join(_as_text(plan)))
+    return 0
+
+
+def _hardware(vram: float | None, ram: float | None) -> Hardware:
+    """Return this machine's hardware, or the described one with all its memory free. Raises ``SpecError``."""
+    from engine.memory.hardware import Hardware, detect_hardware
+
+    if not vram and not ram:
+        return detect_hardware()
+    if not vram or not ram or not (0 < vram < 1e6 and 0 < ram < 1e6):
+        raise SpecError("plan: --vram and --ram go together, each a number of GiB, for example --vram 16 --ram 24")
+    device, host = int(vram * GIB), int(ram * GIB)
+    return Hardware(f"a GPU of {vram:g} GiB with {ram:g} GiB of RAM", "cuda", device, device, host, host)
+
+
+def _plan(spec: RunSpec, hardware: Hardware) -> Plan:
     from engine.memory.calibration import calibrate, calibrated_forecaster, load_past_runs
-    from engine.memory.hardware import detect_hardware
     from engine.memory.headroom import headroom_by_memory
     from engine.memory.levers import levers
     from engine.memory.strategies import available_strategies, resolve_strategy
     from engine.preflight import slow_kernels
     from engine.runs.store import default_home
 
-    spec = spec_of(args)
-    hardware = _supposed(args.vram, args.ram) if args.vram or args.ram else detect_hardware()
-    if args.deepspeed_config:
-        return _print_deepspeed_config(spec, hardware.device)
     runs = load_past_runs(hardware, default_home())
-    told = calibrated_forecaster(runs)
-    spec = resolve_strategy(spec, hardware, told)
+    forecast = calibrated_forecaster(runs)
+    spec = resolve_strategy(spec, hardware, forecast)
     found = calibrate(spec, hardware, runs)
-    answer = (
+    return Plan(
         spec,
         hardware,
         found,
         headroom_by_memory(found.forecast, hardware),
-        available_strategies(spec, hardware, told),
-        levers(spec, hardware, told),
+        available_strategies(spec, hardware, forecast),
+        levers(spec, hardware, forecast),
         slow_kernels(spec.model.config, hardware.device, spec.train.attention),
     )
-    if args.json:
-        print(json.dumps(_as_json(*answer), indent=1))
-    else:
-        print("\n".join(_as_text(*answer)))
-    return 0
 
 
-def _supposed(vram: float | None, ram: float | None) -> Hardware:
-    """A machine that is not this one, all of it free. Raises ``SpecError``."""
-    from engine.memory.hardware import Hardware
-
-    if not vram or not ram or not (0 < vram < 1e6 and 0 < ram < 1e6):
-        raise SpecError("plan: --vram and --ram go together, each a number of GiB, for example --vram 16 --ram 24")
-    device, host = int(vram * GIB), int(ram * GIB)
-    return Hardware(f"a supposed card of {vram:g} GiB with {ram:g} GiB of RAM", "cuda", device, device, host, host)
-
-
-def _as_json(
-    spec: RunSpec,
-    hardware: Hardware,
-    found: CalibratedForecast,
-    places: list[Headroom],
-    ranked: list[Strategy],
-    ways: list[Lever],
-    slow: list[str],
-) -> dict[str, Any]:
-    parts = found.forecast
+def _as_json(plan: Plan) -> dict[str, Any]:
+    forecast, hardware, calibrated = plan.calibrated.forecast, plan.hardware, plan.calibrated
     return {
-        "profile": spec.profile,
-        "spec": spec.to_dict(),
-        "device": parts.device,
-        "device_total": parts.device_total,
-        "host": parts.host,
-        "host_total": parts.host_total,
-        "saving": parts.saving,
+        "profile": plan.spec.profile,
+        "spec": plan.spec.to_dict(),
+        "device": forecast.device,
+        "device_total": forecast.device_total,
+        "host": forecast.host,
+        "host_total": forecast.host_total,
+        "saving": forecast.saving,
         "hardware": {key: getattr(hardware, key) for key in hardware.__slots__},
-        "fits": parts.fits(hardware),
-        "headroom": {place.memory: place.state for place in places},
+        "fits": forecast.fits(hardware),
+        "headroom": {headroom.memory: headroom.state for headroom in plan.headrooms},
         "calibration": {
             name: {"ratio": factor.ratio, "runs": factor.runs} if factor else None
-            for name, factor in (("device", found.device), ("host", found.host))
+            for name, factor in (("device", calibrated.device), ("host", calibrated.host))
         },
-        "slow": slow,
+        "slow": plan.slow_kernels,
         "strategies": [
             {
-                "strategy": way.name,
-                "device_total": way.forecast.device_total,
-                "host_total": way.forecast.host_total,
-                "fits": way.fits,
+                "strategy": strategy.name,
+                "device_total": strategy.forecast.device_total,
+                "host_total": strategy.forecast.host_total,
+                "fits": strategy.fits,
             }
-            for way in ranked
+            for strategy in plan.strategies
         ],
-        "levers": [{key: getattr(way, key) for key in way.__slots__ if key != "spec"} for way in ways],
+        "levers": [{key: getattr(lever, key) for key in lever.__slots__ if key != "spec"} for lever in plan.levers],
     }
 
 
-def _as_text(
-    spec: RunSpec,
-    hardware: Hardware,
-    found: CalibratedForecast,
-    places: list[Headroom],
-    ranked: list[Strategy],
-    ways: list[Lever],
-    slow: list[str],
-) -> list[str]:
+def _as_text(plan: Plan) -> list[str]:
     from tui.text import lever_table as table
 
-    width = min(shutil.get_terminal_size((80, 24)).columns, table.WIDEST) - 1
+    spec, forecast = plan.spec, plan.calibrated.forecast
+    width = min(shutil.get_terminal_size((80, 24)).columns, table.MAX_WIDTH) - 1
     batch = f"micro {spec.batch.micro} × accum {spec.accum}, context {spec.batch.context}"
-    known = found.description or "not calibrated yet"
-    lines = [f"{spec.profile}: {spec.model.name}, {batch}", f"on {hardware.name}; {known}"]
-    for place in places:
-        lines += ["", *_place(place, width)]
-    if found.forecast.saving:
-        lines.append(f"  and {size(found.forecast.saving)} more while a checkpoint is written")
-    lines += [f"slow: {text}" for text in slow]
-    lines += ["", f"strategies, fastest first (now {spec.memory.strategy})"]
-    for each in ranked:
-        held = f"device {size(each.forecast.device_total)}, " if each.forecast.device else ""
-        verdict = "fits" if each.fits else "does not fit"
-        lines.append(f"  {each.name:<11} {held}host {size(each.forecast.host_total)}  {verdict}")
-    if ways:
-        heads = [place.memory for place in places]
-        lines += ["", table.heading("smaller, by cost", heads, width)]
-        lines += [text for way in ways for text in table.lines(way, heads, width)]
-        lines.append(f"tokens/s: {ways[0].basis}")
+    calibration = plan.calibrated.description or "not calibrated yet"
+    lines = [f"{spec.profile}: {spec.model.name}, {batch}", f"on {plan.hardware.name}; {calibration}"]
+    for headroom in plan.headrooms:
+        lines += ["", *_headroom(headroom, width)]
+    if forecast.saving:
+        lines.append(f"  and {size(forecast.saving)} more while a checkpoint is written")
+    lines += [f"slow: {text}" for text in plan.slow_kernels]
+    lines += ["", f"strategies, fastest first (current: {spec.memory.strategy})"]
+    for strategy in plan.strategies:
+        device = f"device {size(strategy.forecast.device_total)}, " if strategy.forecast.device else ""
+        verdict = "fits" if strategy.fits else "does not fit"
+        lines.append(f"  {strategy.name:<11} {device}host {size(strategy.forecast.host_total)}  {verdict}")
+    if plan.levers:
+        memories = [headroom.memory for headroom in plan.headrooms]
+        lines += ["", table.heading("reduce memory, cheapest first", memories, width)]
+        lines += [text for lever in plan.levers for text in table.lines(lever, memories, width)]
+        lines.append(f"tokens/s: {plan.levers[0].basis}")
     return lines
 
 
-def _place(place: Headroom, width: int) -> list[str]:
-    held = sorted(((part, amount) for part, amount in place.parts.items() if amount > 0), key=lambda pair: -pair[1])
-    needed = size_of(place.needed, place.free) + " free" if place.free else size(place.needed)
-    lines = [f"{place.memory}  {needed}  {VERDICTS[place.state]}", "  " + _bar(held, place, width - 2)]
+def _headroom(headroom: Headroom, width: int) -> list[str]:
+    """Return the predicted memory of device or host as a heading, a bar and a legend of its parts."""
+    parts = sorted(((part, amount) for part, amount in headroom.parts.items() if amount > 0), key=lambda part: -part[1])
+    needed = size_of(headroom.needed, headroom.free) + " free" if headroom.free else size(headroom.needed)
+    lines = [f"{headroom.memory}  {needed}  {VERDICTS[headroom.state]}", "  " + _bar(parts, headroom, width - 2)]
     row = ""
-    for index, (part, amount) in enumerate(held):
+    for index, (part, amount) in enumerate(parts):
         entry = f"{SHADES[index % len(SHADES)]} {part} {size(amount)}"
         if row and len(row) + len(entry) + 4 > width:
             lines.append(row)
@@ -169,14 +171,14 @@ def _place(place: Headroom, width: int) -> list[str]:
     return [*lines, row]
 
 
-def _bar(held: list[tuple[str, int]], place: Headroom, cells: int) -> str:
-    """The parts, largest first, on a scale that ends at what is free or needed, whichever is more."""
-    whole = max(place.needed, place.free or 0, 1)
+def _bar(parts: list[tuple[str, int]], headroom: Headroom, cells: int) -> str:
+    """Draw the parts, largest first, on a scale that ends at the free or the needed memory, whichever is more."""
+    scale = max(headroom.needed, headroom.free or 0, 1)
     bar, done, at = "", 0, 0
-    limit = round((place.free or whole) / whole * cells)
-    for index, (_, amount) in enumerate(held):
+    limit = round((headroom.free or scale) / scale * cells)
+    for index, (_, amount) in enumerate(parts):
         done += amount
-        end = round(done / whole * cells)
+        end = round(done / scale * cells)
         text = "".join("┃" if cell == limit else SHADES[index % len(SHADES)] for cell in range(at, end))
         bar += _coloured(text, COLOURS[index % len(COLOURS)])
         at = end

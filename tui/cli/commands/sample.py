@@ -1,4 +1,4 @@
-"""``mla-tui sample``: text written with a checkpoint."""
+"""``mla-tui sample``: generates text from a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = add_command(subparsers, "sample", "write text with a checkpoint", "mla-tui sample models/demo -n 80")
-    words = "a ckpt_step_N directory or the folder of a run's checkpoints"
-    parser.add_argument("checkpoint", metavar="CKPT", help=words)
-    words = "the text to go on from; without one it is asked for, or read from a pipe"
-    parser.add_argument("--prompt", help=words)
-    parser.add_argument("-n", "--tokens", type=int, default=120, help="how many tokens (default 120)")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest (default 0.8)")
-    words = "share of the probability drawn from (default 0.95)"
-    parser.add_argument("--top-p", type=float, default=0.95, help=words)
-    parser.add_argument("--seed", type=int, default=0, help="of the drawing (default 0)")
+    parser = add_command(subparsers, "sample", "generate text from a checkpoint", "mla-tui sample models/demo -n 80")
+    help = "a ckpt_step_N directory or the folder of a run's checkpoints"
+    parser.add_argument("checkpoint", metavar="CKPT", help=help)
+    help = "the text to continue; without it, read from the terminal or a pipe"
+    parser.add_argument("--prompt", help=help)
+    parser.add_argument("-n", "--tokens", type=int, default=120, help="tokens to generate (default 120)")
+    parser.add_argument("--temperature", type=float, default=0.8, help="0 is greedy (default 0.8)")
+    help = "probability mass to sample from (default 0.95)"
+    parser.add_argument("--top-p", type=float, default=0.95, help=help)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (default 0)")
     parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write one text, or one for each line typed at a terminal. Nothing but text goes to stdout."""
+    """Generate one text, or one for each prompt typed at a terminal. Only the text goes to stdout."""
     if args.tokens < 1:
-        raise SpecError(f"--tokens: {args.tokens} is not at least 1")
-    # Read when torch loads. Its threads wait for one another some hundred times a token; awake, they do so many times
-    # longer on cores that others use too, a training for one.
+        raise SpecError(f"--tokens: {args.tokens} must be at least 1")
+    # Set before torch loads. Its threads wait for each other some hundred times a token. Busy waiting makes that many
+    # times slower on cores that another process uses too, such as a training run.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from dataclasses import replace
 
@@ -50,64 +50,66 @@ def run(args: argparse.Namespace) -> int:
 
     sampling = Sampling(args.temperature, args.top_p, args.seed)
     generator = TextGenerator(find(args.checkpoint, Path("models")))
-    if isinstance(sys.stdout, TextIOWrapper):  # a model writes what it likes, whatever the terminal can show
+    if isinstance(sys.stdout, TextIOWrapper):  # a model may generate what the terminal cannot encode
         sys.stdout.reconfigure(errors="replace")
-    if isinstance(sys.stdin, TextIOWrapper):  # what cannot be read comes as far as the check of the prompt
+    if isinstance(sys.stdin, TextIOWrapper):  # leave undecodable input to the check of the prompt
         sys.stdin.reconfigure(errors="surrogateescape")
     if args.prompt is None and sys.stdin is not None and sys.stdin.isatty():
-        for turn, prompt in enumerate(_typed()):
-            # Another seed each time: the same prompt gives another text, the same session the same texts.
+        for turn, prompt in enumerate(_read_prompts()):
+            # Another seed for each prompt: repeating a prompt gives a new text, repeating a session the same texts.
             text = generator.generate(prompt, args.tokens, replace(sampling, seed=sampling.seed + turn))
-            _show(generator, prompt, text)
+            _print_text(generator, prompt, text)
         return 0
-    prompt = _piped() if args.prompt is None else args.prompt
-    return 0 if _show(generator, prompt, generator.generate(prompt, args.tokens, sampling)) else 130
+    prompt = _read_stdin() if args.prompt is None else args.prompt
+    return 0 if _print_text(generator, prompt, generator.generate(prompt, args.tokens, sampling)) else 130
 
 
-def _piped() -> str:
-    """All of stdin but the newline that ends it."""
+def _read_stdin() -> str:
+    """Return all of stdin without the last newline."""
     return sys.stdin.read().removesuffix("\n") if sys.stdin is not None else ""
 
 
-def _typed() -> Iterator[str]:
-    """Prompts as they are typed, up to an empty one, Ctrl-D or Ctrl-C."""
+def _read_prompts() -> Iterator[str]:
+    """Yield typed prompts until an empty one, Ctrl-D or Ctrl-C."""
     with suppress(ImportError):
-        import_module("readline")  # gives input() its line editing; not every Python has it
-    print("an empty line or Ctrl-D ends, Ctrl-C stops a text", file=sys.stderr)
+        import_module("readline")  # line editing for input(); not every Python has it
+    print("an empty line or Ctrl-D exits, Ctrl-C stops generating", file=sys.stderr)
     with suppress(EOFError, KeyboardInterrupt):
         while line := _ask("prompt> "):
             yield line
 
 
-def _ask(words: str) -> str:
+def _ask(question: str) -> str:
     if sys.stdout.isatty():
-        return input(words)
-    print(words, end="", file=sys.stderr, flush=True)  # stdout has the text alone
+        return input(question)
+    print(question, end="", file=sys.stderr, flush=True)  # only the text goes to stdout
     return input()
 
 
-def _show(generator: TextGenerator, prompt: str, text: GeneratedText) -> bool:
-    """Print the text as it comes, and what it cost; False where Ctrl-C stopped it."""
+def _print_text(generator: TextGenerator, prompt: str, text: GeneratedText) -> bool:
+    """Print the text as it is generated, then its cost; return False if Ctrl-C stopped it."""
     context = generator.cache.context
     if text.prompt_tokens > context:
-        print(f"mla-tui: the prompt has {text.prompt_tokens} tokens; the last {context} are read", file=sys.stderr)
-    whole = True
+        print(f"mla-tui: the prompt has {text.prompt_tokens} tokens; only the last {context} are used", file=sys.stderr)
+    complete = True
     try:
         print(prompt, end="", flush=True)
         for piece in text:
             print(piece, end="", flush=True)
     except KeyboardInterrupt:
-        whole = False
+        complete = False
     print(flush=True)
     print(_cost(text, generator.cache), file=sys.stderr)
-    return whole
+    return complete
 
 
 def _cost(text: GeneratedText, cache: LatentCache) -> str:
     speed = f", {text.tokens_per_second:.3g} tokens/s" if text.tokens_per_second else ""
-    read = f"prompt: {_tokens(text.prompt_tokens)} in {text.prefill_seconds:.2g} s"
-    outgrown = f"; outgrew the context of {cache.context}, whose later half was kept" if text.exceeds_context else ""
-    return f"{_tokens(text.tokens)}{speed} ({read}); cache {size(cache.bytes)}{outgrown}"
+    prompt = f"prompt: {_tokens(text.prompt_tokens)} in {text.prefill_seconds:.2g} s"
+    overflow = (
+        f"; longer than the context of {cache.context}: continued from its second half" if text.exceeds_context else ""
+    )
+    return f"{_tokens(text.tokens)}{speed} ({prompt}); cache {size(cache.bytes)}{overflow}"
 
 
 def _tokens(number: int) -> str:

@@ -1,4 +1,4 @@
-"""``mla-tui set``: a change of a living run."""
+"""``mla-tui set``: changes settings of an active run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from tui.cli.run_argument import add_run_argument, find_run
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = add_command(subparsers, "set", "change a living run", "mla-tui set latest micro=4")
+    parser = add_command(subparsers, "set", "change settings of an active run", "mla-tui set latest micro=4")
     add_run_argument(parser)
     keys = "micro, accum, lr_scale, val_every, save_every, stop_step; with --unlock also sequences and context"
     parser.add_argument("changes", nargs="+", metavar="KEY=VALUE", help=keys)
-    parser.add_argument("--unlock", action="store_true", help="let a step become another: its sequences, its context")
-    parser.add_argument("--force", action="store_true", help="although the forecast is more than there is")
+    parser.add_argument(
+        "--unlock", action="store_true", help="also allow sequences and context, which change the tokens per step"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="apply the change even if the predicted memory does not fit"
+    )
     parser.set_defaults(command=run)
 
 
@@ -35,5 +39,5 @@ def run(args: argparse.Namespace) -> int:
     if not record["ok"]:
         raise SpecError(str(record["why"]))
     changed = ", ".join(f"{k} {old} → {new}" for k, (old, new) in record["changed"].items())
-    print(f"from step {record['step'] + 1} on: {changed or 'nothing changed'}", file=sys.stderr)
+    print(f"from step {record['step'] + 1}: {changed or 'nothing changed'}", file=sys.stderr)
     return 0

@@ -1,4 +1,4 @@
-"""``mla-tui status``: what is known of one run."""
+"""``mla-tui status``: prints the state of a run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tui.cli.supervision import warn_of_version_mismatch
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = add_command(subparsers, "status", "say how a run is doing", "mla-tui status latest --json")
+    parser = add_command(subparsers, "status", "print the state of a run", "mla-tui status latest --json")
     add_run_argument(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=run)
 
 

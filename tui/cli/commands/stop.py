@@ -1,4 +1,4 @@
-"""``mla-tui stop``: a run saves and ends."""
+"""``mla-tui stop``: saves a checkpoint and stops the run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from tui.text.event_text import describe_outcome
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = add_command(subparsers, "stop", "save and end a run", "mla-tui stop latest")
+    parser = add_command(subparsers, "stop", "save a checkpoint and stop a run", "mla-tui stop latest")
     add_run_argument(parser)
-    parser.add_argument("--no-save", action="store_true", help="end without a checkpoint")
-    words = "end a run that hears nothing any more, without a checkpoint"
-    parser.add_argument("--kill", action="store_true", help=words)
+    parser.add_argument("--no-save", action="store_true", help="stop without a checkpoint")
+    parser.add_argument("--kill", action="store_true", help="kill a run that does not respond, without a checkpoint")
     parser.set_defaults(command=run)
 
 

@@ -1,4 +1,4 @@
-"""``mla-tui train``: the trainer in the foreground."""
+"""``mla-tui train``: trains in the foreground."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def register(subparsers: Subparsers) -> None:
     add_start_arguments(parser)
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--deepspeed", action="store_const", dest="backend", const="deepspeed", help=argparse.SUPPRESS)
-    parser.add_argument("--deepspeed_config", "--ds-config", metavar="FILE", help="a DeepSpeed JSON file of one's own")
+    parser.add_argument("--deepspeed_config", "--ds-config", metavar="FILE", help="use this DeepSpeed JSON config")
     parser.set_defaults(command=run)
 
 

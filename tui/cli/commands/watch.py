@@ -1,4 +1,4 @@
-"""``mla-tui watch``: a run's records as they come, as plain lines or JSON."""
+"""``mla-tui watch``: prints the records of a run as they are logged, as plain lines or JSON."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = add_command(subparsers, "watch", "follow a run as plain lines", "mla-tui watch latest --json")
+    parser = add_command(subparsers, "watch", "print the events of a run as they happen", "mla-tui watch latest --json")
     add_run_argument(parser)
-    parser.add_argument("--from", dest="start", type=int, default=0, metavar="AT", help="begin at this log offset")
-    parser.add_argument("--no-follow", action="store_true", help="end with what is there now")
-    parser.add_argument("--json", action="store_true", help="one record a line, each with its log offset")
+    parser.add_argument("--from", dest="start", type=int, default=0, metavar="AT", help="start at this log offset")
+    parser.add_argument("--no-follow", action="store_true", help="print what is logged now, and exit")
+    parser.add_argument("--json", action="store_true", help="print one JSON record per line, each with its log offset")
     parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Follow the log; ends with the run: 0 where it finished or was stopped, 1 where it failed."""
+    """Print the log until the run ends; return 0 if it finished or was stopped, 1 if it failed."""
     from engine.events.run_dir import is_on_other_host
 
     run_dir = find_run(args)
     if not args.no_follow:
         ensure_supervised(run_dir)
         if is_on_other_host(state := run_dir.state()):
-            print(f"{run_dir.id} is on host {state['host']}; what it writes here is shown as it comes", file=sys.stderr)
+            print(f"{run_dir.id} is on host {state['host']}; watching the files it writes here", file=sys.stderr)
         warn_of_version_mismatch(run_dir)
     if args.json:
         _follow(run_dir, args.start, args.no_follow, lambda record: print(json.dumps(record), flush=True))
