@@ -21,4 +21,4 @@ from tui.text.event_text import describe
 def test_an_exit_names_reason_and_signal_once(record: dict[str, Any], sentence: str) -> None:
     described = describe({"kind": "exit", **record})
     assert described is not None
-    assert described[0] == f"trainer ended: {sentence}"
+    assert described[0] == f"trainer exited: {sentence}"
