@@ -1,6 +1,6 @@
-"""``make bench``: what the promises of speed and size come to on this machine. Medians; nothing here passes or fails.
+"""Measures speed and memory on this machine (``make bench``). Prints medians; nothing passes or fails.
 
-Arguments name sections; without one, all of them. ``--leet PATH`` (a ``wandb`` executable) measures W&B LEET too.
+Arguments name sections; without arguments all run. ``--leet PATH`` (a ``wandb`` executable) measures W&B LEET too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.bench.app import bench_app
 from tests.bench.compare import bench_compare
 from tests.bench.log import bench_log
-from tests.bench.measure import MLA_TUI, Pty, cpu, rss, tell, wall
+from tests.bench.measure import MLA_TUI, Pty, cpu, report, rss, wall_time
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     args = parser.parse_args()
     sections: dict[str, Callable[[Path], None]] = {
         "ls": bench_ls,
-        "paint": bench_first_paint,
+        "paint": bench_time_to_first_paint,
         "launch": bench_first_step,
         "step": bench_step,
         "run": bench_run,
@@ -38,7 +38,7 @@ def main() -> None:
         "app": partial(bench_app, leet=args.leet),
     }
     if unknown := set(args.sections) - sections.keys():
-        parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(sections)}")
+        parser.error(f"unknown section {', '.join(sorted(unknown))}; sections: {', '.join(sections)}")
     for name in args.sections or sections:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["MLA_TUI_HOME"] = folder
@@ -46,25 +46,25 @@ def main() -> None:
 
 
 def bench_ls(home: Path) -> None:
-    _make_jobs(home, 100)
-    times = [wall([MLA_TUI, "ls"]) for _ in range(21)]
-    tell("mla-tui ls, 100 runs", times, "s")
+    _make_runs(home, 100)
+    times = [wall_time([MLA_TUI, "ls"]) for _ in range(21)]
+    report("mla-tui ls, 100 runs", times, "s")
 
 
-def bench_first_paint(home: Path) -> None:
-    _make_jobs(home, 20)
-    times = [_first_paint([MLA_TUI]) for _ in range(11)]
-    tell("first paint of the app, from exec", times, "s")
+def bench_time_to_first_paint(home: Path) -> None:
+    _make_runs(home, 20)
+    times = [_time_to_first_paint([MLA_TUI]) for _ in range(11)]
+    report("first paint of the app, from exec", times, "s")
 
 
 def bench_first_step(home: Path) -> None:
     times = []
     for _ in range(3):
-        begun = time.time()
+        started = time.time()
         run = _launch(home, "steps=2", "val_every=0", "save_every=0")
-        times.append(_wait_for_step(run, 1) - begun)
+        times.append(_wait_for_step(run, 1) - started)
         subprocess.run([MLA_TUI, "watch", run.name], stdout=subprocess.DEVNULL, check=True)
-    tell("launch to the first step of cpu_demo", times, "s")
+    report("launch to the first step of cpu_demo", times, "s")
 
 
 def bench_step(home: Path) -> None:
@@ -72,7 +72,7 @@ def bench_step(home: Path) -> None:
 
 
 def bench_run(home: Path) -> None:
-    """A running cpu_demo with the app attached: the supervisor's cost, the way of a record, the app's bytes."""
+    """A running cpu_demo with the app attached: cost of the supervisor, latency of a record, bytes of the app."""
     run = _launch(home, "steps=100000", "val_every=0", "save_every=0")
     _wait_for_step(run, 1)
     state = json.loads((run / "state.json").read_text())
@@ -82,27 +82,27 @@ def bench_run(home: Path) -> None:
     seconds = 20
     before, app_before = cpu(supervisor), cpu(app.pid)
     latencies: list[float] = []
-    sent = app.read_for(seconds, lambda: latencies.extend(_latency(run)))
+    received = app.read_for(seconds, lambda: latencies.extend(_latency(run)))
     share = (cpu(supervisor) - before) / seconds
     print(f"supervisor: {rss(supervisor) / 1e6:.1f} MB resident, {share:.2%} of a core")
     print(f"app, 80x24: {rss(app.pid) / 1e6:.1f} MB resident, {(cpu(app.pid) - app_before) / seconds:.2%} of a core")
-    print(f"app, 80x24: {sent / seconds / 1024:.2f} KB/s at the pty, four live panes")
+    print(f"app, 80x24: {received / seconds / 1024:.2f} KB/s at the pty, four live panes")
     if latencies:
-        tell("a step record from the trainer to a client", latencies, "s")
+        report("a step record from the trainer to a client", latencies, "s")
     app.close()
     subprocess.run([MLA_TUI, "stop", "--no-save", run.name], check=True, stderr=subprocess.DEVNULL)
 
 
 def _latency(run: Path) -> list[float]:
-    """How old a few step records are when they arrive through the socket."""
+    """Return the ages of a few step records when they arrive through the socket."""
     from engine.events.run_dir import RunDir
     from engine.runs.client import RunClient
 
     async def gather() -> list[float]:
-        link = RunClient(RunDir(run))
-        start = (await link.history([], 1))["at"]
+        client = RunClient(RunDir(run))
+        start = (await client.history([], 1))["at"]
         ages = []
-        async for record in link.records(start):
+        async for record in client.records(start):
             if record["kind"] == "step":
                 ages.append(time.time() - record["t"])
             if len(ages) == 5:
@@ -112,14 +112,14 @@ def _latency(run: Path) -> list[float]:
     return asyncio.run(gather())
 
 
-def _first_paint(argv: list[str]) -> float:
+def _time_to_first_paint(argv: list[str]) -> float:
     app = Pty(argv, (80, 24))
-    took = app.read_until(b"mla-tui")
+    seconds = app.read_until(b"mla-tui")
     app.close()
-    return took
+    return seconds
 
 
-def _make_jobs(home: Path, count: int) -> None:
+def _make_runs(home: Path, count: int) -> None:
     state = {"phase": "finished", "step": 300, "steps": 300, "loss": 4.2, "started": 1.0, "attempt": 1}
     for number in range(count):
         folder = home / "runs" / f"20261123-{number:06d}-cpu_demo"
@@ -134,7 +134,7 @@ def _launch(home: Path, *overrides: str) -> Path:
 
 
 def _wait_for_step(run: Path, step: int) -> float:
-    """When the record of ``step`` was written."""
+    """Return when the record of ``step`` was written."""
     from engine.events.log import read_all
 
     deadline = time.monotonic() + 120

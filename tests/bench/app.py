@@ -1,13 +1,13 @@
-"""The app as a person at the other end of an ssh session has it: bytes, waiting, processor time, memory.
+"""Measures the app as seen through ssh: bytes sent, latency, CPU time, memory.
 
-The runs are real runs with a real supervisor, which samples the machine once a second; the trainer's part is played by
-us, who hold its lock and append a real step record once a second.
+Runs have a real supervisor, which samples the machine once a second. The benchmark stands in for the trainer: it holds
+the trainer's lock and appends a real step record once a second.
 
-Floors, written before measuring:
+Lower bounds, written before measuring:
 
-- A tick of four panes changes a few dots, two numbers a title and a dozen digits of the status lines: about 40 places,
-  8 bytes to go to each and 2 to write there, some 0.4 KB.
-- A key is answered within one turn of Textual's loop: 5 to 15 ms.
+- A tick of four panes changes a few dots, two numbers per title and a dozen digits of the status lines: about 40
+  places, with 8 bytes to move to each and 2 to write, some 0.4 KB.
+- A key is handled within one iteration of Textual's event loop: 5 to 15 ms.
 - Python, Textual and a stylesheet take 0.2 s to the first byte; the history of a long run 0.05 s more.
 """
 
@@ -26,37 +26,37 @@ from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
 from tests.bench.leet import PAINTED, bench_leet
 from tests.bench.log import fill, make_run, step_fields, supervised
-from tests.bench.measure import MLA_TUI, Pty, Size, cpu, family, peak, pss, rss, tell
+from tests.bench.measure import MLA_TUI, Pty, Size, cpu, peak, process_tree, pss, report, rss
 
 SIZES: tuple[Size, ...] = ((80, 24), (200, 50))
-FILLED = 600  # steps a live run has when it is looked at
-SECONDS = 30  # of looking
-LOAD = 200_000  # steps of the run that both this app and LEET load
-SLOW_LINE = "--low-bandwidth"
-CLOSER = b"iii"
+INITIAL_STEPS = 600  # steps of an active run when the app attaches
+SECONDS = 30  # of one measurement
+LOADED_STEPS = 200_000  # steps of the ended run that this app and LEET load
+LOW_BANDWIDTH = "--low-bandwidth"
+ZOOM_KEYS = b"iii"
 
 
 def bench_app(home: Path, leet: str | None = None) -> None:
-    _live(home)
-    _load(home, LOAD)
+    _active_run(home)
+    _load(home, LOADED_STEPS)
     _load(home, 1_000_000)
-    _closer(home, 1_000_000)
+    _zoom(home, 1_000_000)
     _long_log(home)
     if leet:
-        app = [MLA_TUI, "attach", f"long-{LOAD}"]
-        bench_leet(home / "wandb", leet, _watch, app, SIZES, FILLED, LOAD)
+        app = [MLA_TUI, "attach", f"long-{LOADED_STEPS}"]
+        bench_leet(home / "wandb", leet, _watch, app, SIZES, INITIAL_STEPS, LOADED_STEPS)
     else:
         print("W&B LEET: not measured; name a wandb executable with --leet PATH")
 
 
-def _live(home: Path) -> None:
+def _active_run(home: Path) -> None:
     run = make_run(home, "live", steps=200_000)
-    fill(run, FILLED)
+    fill(run, INITIAL_STEPS)
     with supervised(run), stepping(run):
         for size in SIZES:
             _watch("app", [MLA_TUI, "attach", run.id], size)
-            _watch(f"app {SLOW_LINE}", [MLA_TUI, "attach", run.id, SLOW_LINE], size)
-            _watch("app, the newest steps zoomed", [MLA_TUI, "attach", run.id], size, keys=CLOSER)
+            _watch(f"app {LOW_BANDWIDTH}", [MLA_TUI, "attach", run.id, LOW_BANDWIDTH], size)
+            _watch("app, the newest steps zoomed", [MLA_TUI, "attach", run.id], size, keys=ZOOM_KEYS)
         _latency(run)
 
 
@@ -66,7 +66,7 @@ def stepping(run: RunDir) -> Iterator[None]:
     done = threading.Event()
 
     def write() -> None:
-        log, step = LogWriter(run.log_path, 1), FILLED
+        log, step = LogWriter(run.log_path, 1), INITIAL_STEPS
         while not done.wait(1.0):
             step += 1
             log.write("step", **step_fields(step))
@@ -82,19 +82,20 @@ def stepping(run: RunDir) -> Iterator[None]:
 
 
 def _watch(what: str, argv: Sequence[str], size: Size, env: Mapping[str, str] | None = None, keys: bytes = b"") -> None:
-    """Look at a live run for a while, after some ``keys``. All processes of the program count."""
+    """Measure an active run in the app for a while, after some ``keys``; all processes of the program count."""
     app = Pty(argv, size, env)
     painted = app.read_bytes(PAINTED)
     app.read_for(4)
     app.write(keys)
     app.read_for(4)
-    ours = family(app.pid)
-    before = sum(map(cpu, ours))
-    sent = app.read_for(SECONDS)
-    share = (sum(map(cpu, ours)) - before) / SECONDS
+    pids = process_tree(app.pid)
+    before = sum(map(cpu, pids))
+    received = app.read_for(SECONDS)
+    share = (sum(map(cpu, pids)) - before) / SECONDS
+    resident, proportional = (sum(map(measure, pids)) / 1e6 for measure in (rss, pss))
     print(
-        f"{what}, {size[0]}x{size[1]}, live for {SECONDS} s: {sent / SECONDS / 1024:.2f} KB/s, {share:.2%} of a core,"
-        f" {sum(map(rss, ours)) / 1e6:.0f} MB resident, {sum(map(pss, ours)) / 1e6:.0f} MB proportional;"
+        f"{what}, {size[0]}x{size[1]}, active run for {SECONDS} s: {received / SECONDS / 1024:.2f} KB/s,"
+        f" {share:.2%} of a core, {resident:.0f} MB resident, {proportional:.0f} MB proportional;"
         f" painted after {painted:.2f} s"
     )
     app.close()
@@ -105,12 +106,12 @@ def _latency(run: RunDir) -> None:
         app = Pty([MLA_TUI, "attach", run.id], size)
         app.read_for(4)
         times = [app.press(b"12"[i % 2 : i % 2 + 1]) * 1e3 for i in range(1, 31)]
-        tell(f"a key (the focus moves) to the first byte, {size[0]}x{size[1]}, live run", times, "ms")
+        report(f"a key (the focus moves) to the first byte, {size[0]}x{size[1]}, active run", times, "ms")
         app.close()
 
 
 def ended(home: Path, name: str, steps: int) -> RunDir:
-    """A finished run as its supervisor leaves it: with its history beside its log."""
+    """Create a finished run as its supervisor leaves it, with history and log."""
     run = make_run(home, name, phase="finished", steps=steps)
     fill(run, steps)
     _save_index(run)
@@ -125,24 +126,24 @@ def _save_index(run: RunDir) -> None:
 
 
 def _load(home: Path, steps: int) -> None:
-    """From exec until the charts are full and nothing more comes."""
+    """Measure from exec until the charts are complete."""
     run = ended(home, f"long-{steps}", steps)
     for size in SIZES:
-        seen = []
+        results = []
         for _ in range(5):
             app = Pty([MLA_TUI, "attach", run.id], size)
-            seen.append(app.settle())
+            results.append(app.settle())
             memory = pss(app.pid)
             app.close()
-        first, full = (statistics.median(s[i] for s in seen) for i in (0, 1))
+        first, full = (statistics.median(s[i] for s in results) for i in (0, 1))
         print(
-            f"app, {size[0]}x{size[1]}, an ended run of {steps} steps: first byte {first:.2f} s, charts full"
-            f" {full:.2f} s (median of 5), {seen[-1].sent / 1024:.1f} KB, {memory / 1e6:.0f} MB proportional"
+            f"app, {size[0]}x{size[1]}, an ended run of {steps} steps: first byte {first:.2f} s, charts complete"
+            f" {full:.2f} s (median of 5), {results[-1].received / 1024:.1f} KB, {memory / 1e6:.0f} MB proportional"
         )
 
 
-def _closer(home: Path, steps: int) -> None:
-    """Zooming from all of a long run to single steps, along it and back, as fast as keys repeat."""
+def _zoom(home: Path, steps: int) -> None:
+    """Measure memory while zooming from all steps of a long run to single steps, panning and zooming out."""
     for size in SIZES:
         app = Pty([MLA_TUI, "attach", f"long-{steps}"], size)
         app.settle()
@@ -153,26 +154,24 @@ def _closer(home: Path, steps: int) -> None:
         app.read_for(2)
         print(
             f"app, {size[0]}x{size[1]}, {steps} steps: {attached / 1e6:.1f} MB resident when attached, at most"
-            f" {peak(app.pid) / 1e6:.1f} MB while 40 keys zoom in, 40 go back along the run and 40 zoom out"
+            f" {peak(app.pid) / 1e6:.1f} MB while 40 keys zoom in, 40 pan back and 40 zoom out"
         )
         app.close()
 
 
 def _long_log(home: Path) -> None:
-    """What a log of a million lines takes of the app's memory beyond a run of ten."""
+    """Measure the memory for a log of a million lines, compared with a log of ten."""
     sizes = {}
     for lines in (10, 1_000_000):
         run = make_run(home, f"lines-{lines}", phase="finished", steps=10)
         record: dict[str, Any] = {"t": 1.7e9, "kind": "log", "attempt": 1, "level": "info", "rank": 0}
         with open(run.log_path, "w", encoding="utf-8", buffering=1 << 20) as log:
             for n in range(lines):
-                log.write(
-                    json.dumps({**record, "t": 1.7e9 + n, "text": f"line {n} of what a library has to say"}) + "\n"
-                )
+                log.write(json.dumps({**record, "t": 1.7e9 + n, "text": f"line {n} printed by a library"}) + "\n")
         _save_index(run)
         app = Pty([MLA_TUI, "attach", run.id], (80, 24))
         app.settle()
         sizes[lines] = pss(app.pid) / 1e6
         app.close()
     few, many = sizes.values()
-    print(f"a log of 1000000 lines: {many:.1f} MB proportional, {many - few:+.1f} MB beside one of ten lines")
+    print(f"a log of 1000000 lines: {many:.1f} MB proportional, {many - few:+.1f} MB compared with ten lines")

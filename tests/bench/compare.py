@@ -1,4 +1,4 @@
-"""What it costs to lay ten ended runs of a million steps over each other: to open them, and to draw them anew."""
+"""Measures comparing ten ended runs of a million steps: opening them and redrawing them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from engine.runs.store import RunStore
 from profiles import registry
 
 RUNS, STEPS, SIZE = 10, 1_000_000, (200, 50)
-OPENED, DRAWN = 5, 11  # times
+OPEN_REPEATS, DRAW_REPEATS = 5, 11
 
 
 def bench_compare(home: Path) -> None:
     store = RunStore(home)
     first = _run(store, 0)
     _write_log(first)
-    with_cache = LogIndex(first)
-    with_cache.catch_up()
-    with_cache.save()
-    state = {**first.state(), **with_cache.summary}
-    with_cache.close()
+    index = LogIndex(first)
+    index.catch_up()
+    index.save()
+    state = {**first.state(), **index.summary}
+    index.close()
     write_json(first.state_path, state)
     for number in range(1, RUNS):
         run_dir = _run(store, number)
@@ -69,63 +69,63 @@ async def _measure(store: RunStore) -> None:
     app = MlaApp(store)
     async with app.run_test(size=SIZE) as pilot:
         opened, known = [], []
-        for _ in range(OPENED):
-            begun = time.perf_counter(), time.process_time()
+        for _ in range(OPEN_REPEATS):
+            started = time.perf_counter(), time.process_time()
             app.open_compare(runs)
             while not (isinstance(app.screen, CompareScreen) and all(run.curves for run in app.screen.runs)):
                 await asyncio.sleep(0.005)
-            opened.append(_since(begun))
+            opened.append(_since(started))
             screen = app.screen
-            begun = time.perf_counter(), time.process_time()
+            started = time.perf_counter(), time.process_time()
             for _ in range(3):
-                screen.action_metric(1)  # the rate, which is not yet read
+                screen.action_metric(1)  # the learning rate, which has not been read yet
             while not all("lr" in run.curves for run in screen.runs):
                 await asyncio.sleep(0.005)
-            known.append(_since(begun))
+            known.append(_since(started))
             await pilot.press("b", "b", "b", "q")
         app.open_compare(runs)
         while not (isinstance(app.screen, CompareScreen) and all(run.curves for run in app.screen.runs)):
             await asyncio.sleep(0.005)
         await pilot.pause()
         screen = app.screen
-        _tell(f"open {RUNS} ended runs of {STEPS:,} steps", opened)
-        _tell("another series of theirs", known)
+        _report(f"open {RUNS} ended runs of {STEPS:,} steps", opened)
+        _report("another series of the same runs", known)
         for axis in ("step", "tokens", "time"):
             chart = next(c for c in screen.query(OverlayChart) if c.has_class("by-time") == (axis == "time"))
             buckets = sum(len(run.curves["loss"].x) for run in screen.runs)
             cold, warm, smooth = [], [], []
-            for _ in range(DRAWN):
+            for _ in range(DRAW_REPEATS):
                 for run in screen.runs:
                     run._points.clear()
                     run._x_values.clear()
-                cold.append(_drawn(screen, chart))
-                warm.append(_drawn(screen, chart))
+                cold.append(_draw_time(screen, chart))
+                warm.append(_draw_time(screen, chart))
                 screen.action_smooth()
-                smooth.append(_drawn(screen, chart))
+                smooth.append(_draw_time(screen, chart))
                 screen.action_smooth()
                 screen.action_smooth()
-            _tell(f"redraw by {axis}, {buckets} buckets, all anew", cold)
-            _tell(f"redraw by {axis}, nothing new", warm)
-            _tell(f"redraw by {axis}, smooth", smooth)
+            _report(f"redraw by {axis}, {buckets} buckets, nothing cached", cold)
+            _report(f"redraw by {axis}, all cached", warm)
+            _report(f"redraw by {axis}, smooth", smooth)
             await pilot.press("x")
             await pilot.pause()
 
 
-def _drawn(screen: object, chart: object) -> tuple[float, float]:
-    begun = time.perf_counter(), time.process_time()
+def _draw_time(screen: object, chart: object) -> tuple[float, float]:
+    started = time.perf_counter(), time.process_time()
     screen._paint()  # type: ignore[attr-defined]
     for y in range(chart.size.height):  # type: ignore[attr-defined]
         chart.render_line(y)  # type: ignore[attr-defined]
-    return _since(begun)
+    return _since(started)
 
 
-def _since(begun: tuple[float, float]) -> tuple[float, float]:
-    return time.perf_counter() - begun[0], time.process_time() - begun[1]
+def _since(started: tuple[float, float]) -> tuple[float, float]:
+    return time.perf_counter() - started[0], time.process_time() - started[1]
 
 
-def _tell(what: str, times: list[tuple[float, float]]) -> None:
+def _report(what: str, times: list[tuple[float, float]]) -> None:
     wall, cpu = (sorted(each) for each in zip(*times, strict=True))
-    told = ", ".join(
+    text = ", ".join(
         f"{statistics.median(t):.3f} s {name}, at most {t[-1]:.3f}" for name, t in (("wall", wall), ("CPU", cpu))
     )
-    print(f"{what}: median {told}", flush=True)
+    print(f"{what}: median {text}", flush=True)

@@ -1,9 +1,9 @@
-"""W&B LEET on the same kind of run, in the same terminal, measured by the same functions.
+"""Measures W&B LEET on the same kind of run, in the same terminal, with the same functions.
 
-A writer logs the four series of our panes once a second (``wandb.init(mode="offline")``), ``wandb leet RUN`` shows
-them. The writer flushes and samples the machine once a second here, where 15 s are usual, and LEET looks again every
-second: otherwise nothing on its screen is live. Twice: as it comes (two side bars; at 80x24 two of four charts), and
-with our layout (four charts, no side bars).
+A writer logs the four series of our panes once a second (``wandb.init(mode="offline")``), and ``wandb leet RUN`` shows
+them. The writer flushes and samples the machine once a second (default: 15 s), and LEET polls every second, so that its
+screen is live. Measured twice: with the default layout (two side bars; at 80x24 two of four charts), and with our
+layout (four charts, no side bars).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.bench.measure import Pty, Size, family, pss, tell
+from tests.bench.measure import Pty, Size, process_tree, pss, report
 
 WRITER = """
 import sys, time, wandb
-fast, live = int(sys.argv[1]), sys.argv[2] == "live"
+fast, active = int(sys.argv[1]), sys.argv[2] == "active"
 settings = wandb.Settings(
     x_stats_sampling_interval=1.0, x_transaction_log_flush_interval=1.0, console="off", silent=True)
 run = wandb.init(mode="offline", project="bench", dir=".", settings=settings)
@@ -32,7 +32,7 @@ def log(step):
 for step in range(1, fast + 1):
     log(step)
 print(run.dir, flush=True)
-while live:
+while active:
     time.sleep(1)
     step += 1
     log(step)
@@ -40,32 +40,32 @@ run.finish()
 print("finished", flush=True)
 """
 LAYOUTS: dict[str, dict[str, Any]] = {
-    "as it comes": {"heartbeat_interval_seconds": 1},
+    "default layout": {"heartbeat_interval_seconds": 1},
     "four charts": {
         **{"heartbeat_interval_seconds": 1, "metrics_grid": {"rows": 2, "cols": 2}},
         **{"left_sidebar_visible": False, "right_sidebar_visible": False},
     },
 }
 Watch = Callable[[str, Sequence[str], Size, dict[str, str]], None]
-PAINTED = 1024  # bytes: more than a program's questions to the terminal, less than any screen
+PAINTED = 1024  # bytes: more than a program's queries to the terminal, less than any screen
 
 
 def bench_leet(
-    folder: Path, wandb: str, watch: Watch, app: Sequence[str], sizes: Sequence[Size], filled: int, load: int
+    folder: Path, wandb: str, watch: Watch, app: Sequence[str], sizes: Sequence[Size], initial: int, loaded: int
 ) -> None:
-    """``watch`` measures a live run; ``app`` shows an ended one in our app; LEET loads one of ``load`` steps."""
+    """``watch`` measures an active run of ``initial`` steps; ``app`` shows one of ``loaded`` steps, as LEET does."""
     folder.mkdir()
     version = subprocess.run([wandb, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     print(version)
-    with _logged(folder, wandb, filled, live=True) as run:
+    with _logged(folder, wandb, initial, active=True) as run:
         for name, layout in LAYOUTS.items():
             for size in sizes:
                 watch(f"leet, {name}", [wandb, "leet", run], size, _config(folder, layout))
-    with _logged(folder, wandb, load, live=False) as run:
+    with _logged(folder, wandb, loaded, active=False) as run:
         config = _config(folder, LAYOUTS["four charts"])
         for size in sizes:
             _paint(size, {"app": (app, {}), "leet": ([wandb, "leet", run], config)})
-            _load(wandb, run, size, config, load)
+            _load(wandb, run, size, config, loaded)
 
 
 def _config(folder: Path, layout: dict[str, Any]) -> dict[str, str]:
@@ -76,16 +76,16 @@ def _config(folder: Path, layout: dict[str, Any]) -> dict[str, str]:
 
 
 @contextmanager
-def _logged(folder: Path, wandb: str, steps: int, live: bool) -> Iterator[str]:
-    """A run's folder; ``live``: it goes on by a step a second, else it is finished."""
+def _logged(folder: Path, wandb: str, steps: int, active: bool) -> Iterator[str]:
+    """Yield the folder of a run; an active run logs a step per second, another is finished."""
     python = str(Path(wandb).parent / "python")
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    argv = [python, "-c", WRITER, str(steps), "live" if live else "ended"]
+    argv = [python, "-c", WRITER, str(steps), "active" if active else "ended"]
     writer = subprocess.Popen(argv, cwd=folder, env=env, stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
     try:
         run = Path(writer.stdout.readline().strip()).parent
-        if not live:
+        if not active:
             writer.stdout.readline()
             writer.wait()
         yield str(folder / run)
@@ -95,7 +95,7 @@ def _logged(folder: Path, wandb: str, steps: int, live: bool) -> Iterator[str]:
 
 
 def _paint(size: Size, programs: dict[str, tuple[Sequence[str], dict[str, str]]]) -> None:
-    """Exec to the first screen of a long run, in turns, so that both meet the same load of the machine."""
+    """Measure exec to the first screen of a long run, alternating, so that both see the same machine load."""
     times: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(7):
         for name, (argv, env) in programs.items():
@@ -103,24 +103,24 @@ def _paint(size: Size, programs: dict[str, tuple[Sequence[str], dict[str, str]]]
             times[name].append(program.read_bytes(PAINTED))
             program.close()
     for name, seconds in times.items():
-        tell(f"{name}, {size[0]}x{size[1]}, exec to the first screen, in turns", seconds, "s")
+        report(f"{name}, {size[0]}x{size[1]}, exec to the first screen, alternating", seconds, "s")
 
 
 def _load(wandb: str, run: str, size: Size, env: dict[str, str], steps: int) -> None:
-    seen = []
+    results = []
     what = f"leet, four charts, {size[0]}x{size[1]}, an ended run of {steps} steps"
     for _ in range(3):
         leet = Pty([wandb, "leet", run], size, env)
         try:
-            seen.append(leet.settle(patience=60))
-            memory = sum(map(pss, family(leet.pid)))
+            results.append(leet.settle(timeout=60))
+            memory = sum(map(pss, process_tree(leet.pid)))
         except TimeoutError as error:
             print(f"{what}: {error}")
             return
         finally:
             leet.close()
-    first, full = (statistics.median(s[i] for s in seen) for i in (0, 1))
+    first, full = (statistics.median(s[i] for s in results) for i in (0, 1))
     print(
         f"{what}: first byte {first:.2f} s, quiet after {full:.2f} s (median of 3),"
-        f" {seen[-1].sent / 1024:.1f} KB, {memory / 1e6:.0f} MB proportional"
+        f" {results[-1].received / 1024:.1f} KB, {memory / 1e6:.0f} MB proportional"
     )

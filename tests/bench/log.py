@@ -1,15 +1,15 @@
-"""The log and its socket, measured: what publishing costs a trainer, how soon and how much a client gets, what a
-supervisor weighs. Real processes and sockets; the trainer's part is played by a reporter.
+"""Measures the log and its socket: the cost of logging for a trainer, latency and throughput for a client, the memory
+of a supervisor. Processes and sockets are real; a reporter stands in for the trainer.
 
-Floors, written before measuring:
+Lower bounds, written before measuring:
 
 - A record is one write(2) of 350 bytes to the page cache (2 to 4 us), one fstat and one pread for the line before it,
-  and making its JSON (about 8 us in CPython): 15 us. Looking for commands is one stat; progress is due twice a second,
-  so most calls cost one clock.
-- A client hears of a record half a look at the log later (25 ms), plus two wake-ups.
-- Attaching: 4 x 2 000 points of about 55 bytes are 440 KB; making them 30 ms. An ended run's history file is at most
-  4.8 MB: 5 ms to read and check; what it does not cover at most 2 MB of log: 70 ms to parse.
-- 24 series of 4 096 buckets of 48 bytes are 4.7 MB, whatever the run's length.
+  and encoding its JSON (about 8 us in CPython): 15 us. Checking for commands is one stat; progress is due twice a
+  second, so most calls only read the clock.
+- A client receives a record half a poll interval of the log later (25 ms), plus two wake-ups.
+- Attaching: 4 x 2 000 points of about 55 bytes are 440 KB; encoding them takes 30 ms. An ended run's history file is at
+  most 4.8 MB: 5 ms to read and check; the rest of the log is at most 2 MB: 70 ms to parse.
+- 24 series of 4 096 buckets of 48 bytes are 4.7 MB, for a run of any length.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from profiles import registry
 from tests.bench.measure import cpu, rss
 
 PANES = ["loss", "device_used", "host_states", "tok_s"]
-# A whole supervisor that adopts us as its trainer: we hold the trainer's lock.
+# A complete supervisor; it adopts this process as its trainer, because we hold the trainer's lock.
 SUPERVISOR = "import sys; from engine.runs.supervisor import main; sys.exit(main())"
 
 
 def step_fields(step: int) -> dict[str, Any]:
-    """A step record's fields as a run on a card has them."""
+    """Return the fields of a step record as on a GPU."""
     noise = step * 2654435761 % 1000 / 1e4
     return {
         **{"step": step, "loss": 2.0 + noise, "lr": 3e-4 / 1.7, "grad_norm": 1.0 / (1.1 + noise)},
@@ -61,7 +61,7 @@ def make_run(home: Path, name: str | None = None, **state: Any) -> RunDir:
 
 
 def fill(run: RunDir, steps: int) -> None:
-    """A log of ``steps`` steps and a telemetry record a minute, a step a second."""
+    """Write a log with one step per second and one telemetry record per minute."""
     step_line = json.dumps({"t": 0, "kind": "step", "attempt": 1, **step_fields(1)}, separators=(",", ":"))
     assert len(step_line) > 250
     sizes = ("device_used", "device_total", "rss", "ram_used", "ram_total", "swap", "disk_free", "power_w", "temp_c")
@@ -70,14 +70,14 @@ def fill(run: RunDir, steps: int) -> None:
             record = {"t": 1.7e9 + step + 0.123456, "kind": "step", "attempt": 1, **step_fields(step)}
             log.write(json.dumps(record, separators=(",", ":")) + "\n")
             if step % 60 == 0:
-                spans = {name: [1.5e10 + step, 1.6e10 + step] for name in sizes}
-                record = {"t": 1.7e9 + step + 0.9, "kind": "telemetry", "attempt": 1, **spans}
+                ranges = {name: [1.5e10 + step, 1.6e10 + step] for name in sizes}
+                record = {"t": 1.7e9 + step + 0.9, "kind": "telemetry", "attempt": 1, **ranges}
                 log.write(json.dumps(record, separators=(",", ":")) + "\n")
 
 
 @contextmanager
 def supervised(run: RunDir) -> Iterator[int]:
-    """A supervisor that looks after ``run`` with us as its trainer; its pid."""
+    """Run a supervisor for ``run``, with this process as its trainer; yield its pid."""
     lock = Lock(run.trainer_lock)
     assert lock.acquire()
     run.trainer_identity_path.write_text(json.dumps(process_identity(os.getpid())))
@@ -96,79 +96,79 @@ def supervised(run: RunDir) -> Iterator[int]:
 
 
 def bench_log(home: Path) -> None:
-    _publishing(home)
+    _logging(home)
     _throughput(home)
-    _latency_and_weight(home)
+    _latency_and_memory(home)
     _crowd(home)
     _attach(home, 1_000_000)
     _month(home)
 
 
-def _publishing(home: Path) -> None:
-    """What one step's publishing takes of the trainer's time: record, commands, progress, eight micro-batches."""
+def _logging(home: Path) -> None:
+    """Measure what logging one step costs the trainer: record, commands and progress."""
     run = make_run(home)
     with supervised(run):
         reporter = RunReporter(run, 1)
         times = []
         for step in range(1, 3001):
             fields = step_fields(step)
-            begun = time.perf_counter()
+            started = time.perf_counter()
             reporter.commands()
             reporter.progress(step=step, micro_done=1, micro_of=8, tok_s=9830.0)
             reporter.record("step", **fields)
-            times.append(time.perf_counter() - begun)
+            times.append(time.perf_counter() - started)
             time.sleep(0.001)
         reporter.close()
     median, mean = statistics.median(times), statistics.fmean(times)
     high = sorted(times)[int(len(times) * 0.99)]
-    print(f"publishing a step: median {median * 1e6:.0f} us, mean {mean * 1e6:.0f}, p99 {high * 1e6:.0f}; n 3000")
+    print(f"logging a step: median {median * 1e6:.0f} us, mean {mean * 1e6:.0f}, p99 {high * 1e6:.0f}; n 3000")
 
 
 async def _count(run: RunDir, last: int, ages: list[float]) -> list[int]:
-    seen = []
+    steps = []
     async for record in RunClient(run).records(0, live=False):
         if record["kind"] == "step":
-            seen.append(record["step"])
+            steps.append(record["step"])
             ages.append(time.time() - record["t"])
             if record["step"] == last:
                 break
-    return seen
+    return steps
 
 
 def _throughput(home: Path) -> None:
-    """500 records a second for 20 s: all arrive, once and in order."""
+    """Send 500 records a second for 20 s: all must arrive once and in order."""
     run, last = make_run(home), 10_000
     with supervised(run) as pid:
         before = cpu(pid)
         writer = threading.Thread(target=_write_at, args=(run, last, 500.0))
         writer.start()
         ages: list[float] = []
-        seen = asyncio.run(_count(run, last, ages))
+        received = asyncio.run(_count(run, last, ages))
         writer.join()
         share = (cpu(pid) - before) / (last / 500)
-    assert seen == list(range(1, last + 1)), "records were lost"
+    assert received == list(range(1, last + 1)), "records were lost"
     print(
-        f"500 records/s for 20 s: {len(seen)} of {last} arrived, age median {statistics.median(ages) * 1e3:.0f} ms,"
+        f"500 records/s for 20 s: {len(received)} of {last} arrived, age median {statistics.median(ages) * 1e3:.0f} ms,"
         f" max {max(ages) * 1e3:.0f}; supervisor {share:.1%} of a core"
     )
 
 
 def _write_at(run: RunDir, count: int, rate: float) -> None:
-    log, begun = LogWriter(run.log_path, 1), time.monotonic()
+    log, started = LogWriter(run.log_path, 1), time.monotonic()
     for step in range(1, count + 1):
         log.write("step", **step_fields(step))
-        time.sleep(max(0.0, begun + step / rate - time.monotonic()))
+        time.sleep(max(0.0, started + step / rate - time.monotonic()))
     log.close()
 
 
-def _latency_and_weight(home: Path) -> None:
-    """A step a second for 30 s, one client."""
+def _latency_and_memory(home: Path) -> None:
+    """Measure one step per second for 30 s with one client."""
     run, last = make_run(home), 30
     fill(run, 20_000)  # full series
-    opened = LogIndex(run)
-    opened.catch_up()
-    opened.save()
-    run.state_path.write_text(json.dumps({**run.state(), "at": opened.offset}))
+    index = LogIndex(run)
+    index.catch_up()
+    index.save()
+    run.state_path.write_text(json.dumps({**run.state(), "at": index.offset}))
     with supervised(run) as pid:
         time.sleep(2)
         before = cpu(pid)
@@ -177,7 +177,7 @@ def _latency_and_weight(home: Path) -> None:
         ages: list[float] = []
 
         async def follow() -> None:
-            async for record in RunClient(run).records(opened.offset, live=False):
+            async for record in RunClient(run).records(index.offset, live=False):
                 if record["kind"] == "step":
                     ages.append(time.time() - record["t"])
                     if len(ages) == last:
@@ -204,22 +204,22 @@ def _write_from(run: RunDir, first: int, count: int, rate: float) -> None:
 CROWD = """
 import select, socket, sys
 path, count, start = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-ears, sockets = select.poll(), {}
+poller, sockets = select.poll(), {}
 for _ in range(count):
     s = socket.socket(socket.AF_UNIX)
     s.connect(path)
     s.sendall(b'{"id":1,"method":"subscribe","params":{"from":%s}}\\n' % start.encode())
-    ears.register(s, select.POLLIN)
+    poller.register(s, select.POLLIN)
     sockets[s.fileno()] = s
-print("there", flush=True)
+print("connected", flush=True)
 while True:
-    for fd, _ in ears.poll():
+    for fd, _ in poller.poll():
         sockets[fd].recv(1 << 16)
 """
 
 
 def _crowd(home: Path) -> None:
-    """Steps of 100 ms of arithmetic on one core, with 50 clients of which 10 are stopped, and without, in turns."""
+    """Compare steps of 100 ms of arithmetic with 50 clients (10 of them stopped) and without clients, alternating."""
     run = make_run(home)
     fill(run, 2000)
     ratios, sizes, shares = [], [], []
@@ -227,80 +227,80 @@ def _crowd(home: Path) -> None:
         reporter = RunReporter(run, 1)
         step = 2000
         for _ in range(6):
-            alone = _steps(reporter, step, 25)
+            without = _steps(reporter, step, 25)
             crowds = [_start_crowd(run, 40), _start_crowd(run, 10)]
             crowds[1].send_signal(signal.SIGSTOP)
-            before, begun = cpu(pid), time.monotonic()
-            crowded = _steps(reporter, step + 25, 25)
-            shares.append((cpu(pid) - before) / (time.monotonic() - begun))
+            before, started = cpu(pid), time.monotonic()
+            with_crowd = _steps(reporter, step + 25, 25)
+            shares.append((cpu(pid) - before) / (time.monotonic() - started))
             step += 50
             sizes.append(rss(pid))
             for crowd in crowds:
                 crowd.kill()
                 crowd.wait()
-            ratios.append(statistics.median(crowded) / statistics.median(alone))
+            ratios.append(statistics.median(with_crowd) / statistics.median(without))
             time.sleep(0.5)
         reporter.close()
-    told = ", ".join(f"{r:.3f}" for r in ratios)
+    values = ", ".join(f"{r:.3f}" for r in ratios)
     print(
-        f"step time with 50 clients, 10 stopped, against none: median of pairs {statistics.median(ratios):.3f}"
-        f" ({told}); supervisor at most {max(sizes) / 1e6:.1f} MB, {statistics.median(shares):.1%} of a core"
+        f"step time with 50 clients, 10 stopped, relative to none: median of pairs {statistics.median(ratios):.3f}"
+        f" ({values}); supervisor at most {max(sizes) / 1e6:.1f} MB, {statistics.median(shares):.1%} of a core"
     )
 
 
 def _start_crowd(run: RunDir, count: int) -> subprocess.Popen[bytes]:
     argv = [sys.executable, "-c", CROWD, str(run.socket_path), str(count), str(run.log_path.stat().st_size)]
     crowd = subprocess.Popen(argv, stdout=subprocess.PIPE)
-    assert crowd.stdout is not None and crowd.stdout.readline() == b"there\n"
+    assert crowd.stdout is not None and crowd.stdout.readline() == b"connected\n"
     return crowd
 
 
 def _steps(reporter: RunReporter, first: int, count: int) -> list[float]:
     times = []
     for step in range(first + 1, first + count + 1):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         total = 0
         for n in range(1_500_000):
             total += n
         reporter.commands()
         reporter.progress(step=step, micro_done=1, micro_of=8, tok_s=9830.0)
         reporter.record("step", **step_fields(step))
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - started)
     return times
 
 
 def _attach(home: Path, steps: int) -> None:
-    """Four panes of a long run: ended with and without its history file, and running."""
+    """Measure attaching with four panes to a long run: ended with and without history file, and running."""
     run = make_run(home, phase="finished")
     fill(run, steps)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     log_index = LogIndex(run)
     log_index.catch_up()
     print(
-        f"{steps} steps, {run.log_path.stat().st_size / 1e6:.0f} MB of log: history made from the log alone in"
-        f" {time.perf_counter() - begun:.1f} s, peak {_peak() / 1e6:.0f} MB in this process"
+        f"{steps} steps, {run.log_path.stat().st_size / 1e6:.0f} MB of log: history built from the log in"
+        f" {time.perf_counter() - started:.1f} s, peak {_peak() / 1e6:.0f} MB in this process"
     )
     log_index.save()
     run.state_path.write_text(json.dumps({**log_index.summary, "phase": "finished"}))
     print(f"history.bin: {(run.path / 'history.bin').stat().st_size / 1e6:.1f} MB")
-    _tell_attach("an ended run", run)
+    _report_attach("an ended run", run)
     run.state_path.write_text(json.dumps({**log_index.summary, "phase": "running", "host": host_name()}))
     with supervised(run) as pid:
-        _tell_attach("a running run", run)
+        _report_attach("a running run", run)
         print(f"its supervisor: {rss(pid) / 1e6:.1f} MB")
-    begun = time.perf_counter()
+    started = time.perf_counter()
     reporter = RunReporter(run, 2)
     reporter.records_to_replay()
-    print(f"a trainer looks for commands and edits in that log: {time.perf_counter() - begun:.2f} s")
+    print(f"a trainer reads commands and edits from that log: {time.perf_counter() - started:.2f} s")
     reporter.close()
 
 
-def _tell_attach(what: str, run: RunDir) -> None:
+def _report_attach(what: str, run: RunDir) -> None:
     times, size = [], 0
     for _ in range(11):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         answer = asyncio.run(RunClient(run).history(PANES))
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - started)
         size = len(json.dumps(answer, separators=(",", ":")))
     print(
         f"attach to {what}, four panes: median {statistics.median(times):.3f} s (min {min(times):.3f}, max"
@@ -327,9 +327,9 @@ for second in range(1, 2_600_001):
 
 
 def _month(home: Path) -> None:
-    """A month at a step a second and a sample a second, through the series, a client asking now and then."""
-    done = subprocess.run([sys.executable, "-c", MONTH], capture_output=True, text=True, check=True)
-    print("a simulated month: " + "; ".join(done.stdout.split("\n")).rstrip("; "))
+    """Simulate a month of one step and one sample per second, with occasional history queries."""
+    result = subprocess.run([sys.executable, "-c", MONTH], capture_output=True, text=True, check=True)
+    print("a simulated month: " + "; ".join(result.stdout.split("\n")).rstrip("; "))
 
 
 def _peak() -> int:

@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: a program in a terminal of its own, its processor time and memory, medians."""
+"""Tools of the benchmarks: a program in a terminal of its own, CPU time and memory of processes, medians."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ Size = tuple[int, int]
 
 
 class Settled(NamedTuple):
-    """Seconds from exec to the first byte and to the last one before the silence; how many bytes came."""
+    """Seconds from exec to the first byte and to the last byte before the output stopped; bytes received."""
 
     first: float
     last: float
-    sent: int
+    received: int
 
 
 class Pty:
-    """A program in a terminal of its own. The terminal answers no queries, as most ways through ssh and tmux do not."""
+    """A program in a terminal of its own, which answers no queries (as usual through ssh and tmux)."""
 
     def __init__(self, argv: Sequence[str], size: Size, env: Mapping[str, str] | None = None) -> None:
         import fcntl
         import termios
 
-        self.fd, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
-        given = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **(env or {})}
-        self.begun = time.perf_counter()
+        self.fd, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
+        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **(env or {})}
+        self.started = time.perf_counter()
         self.process = subprocess.Popen(
             argv,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env=given,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
-        os.close(theirs)
+        os.close(slave)
         self.pid = self.process.pid
 
     def read_for(self, seconds: float, meanwhile: Callable[[], object] | None = None) -> int:
-        """Bytes that came within ``seconds``."""
+        """Return the number of bytes received within ``seconds``."""
         thread = threading.Thread(target=meanwhile) if meanwhile else None
         if thread:
             thread.start()
@@ -65,56 +65,56 @@ class Pty:
             thread.join()
         return total
 
-    def read_until(self, text: bytes, patience: float = 60.0) -> float:
-        """Seconds from exec until ``text`` has come."""
-        seen, deadline = b"", time.monotonic() + patience
-        while text not in seen:
+    def read_until(self, text: bytes, timeout: float = 60.0) -> float:
+        """Return the seconds from exec until ``text`` was received."""
+        output, deadline = b"", time.monotonic() + timeout
+        while text not in output:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"no {text!r} within {patience:g} s")
-            seen += self._read(1.0)
-        return time.perf_counter() - self.begun
+                raise TimeoutError(f"no {text!r} within {timeout:g} s")
+            output += self._read(1.0)
+        return time.perf_counter() - self.started
 
-    def read_bytes(self, count: int, patience: float = 60.0) -> float:
-        """Seconds from exec until ``count`` bytes have come."""
-        deadline = time.monotonic() + patience
+    def read_bytes(self, count: int, timeout: float = 60.0) -> float:
+        """Return the seconds from exec until ``count`` bytes were received."""
+        deadline = time.monotonic() + timeout
         while count > 0:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{count} bytes are still missing after {patience:g} s")
+                raise TimeoutError(f"{count} bytes are missing after {timeout:g} s")
             count -= len(self._read(1.0))
-        return time.perf_counter() - self.begun
+        return time.perf_counter() - self.started
 
-    def settle(self, quiet: float = 1.5, patience: float = 120.0) -> Settled:
-        """Read until nothing has come for ``quiet`` seconds after something did."""
+    def settle(self, quiet: float = 1.5, timeout: float = 120.0) -> Settled:
+        """Read until nothing has arrived for ``quiet`` seconds after the first byte."""
         first = last = 0.0
-        sent, deadline = 0, time.monotonic() + patience
+        received, deadline = 0, time.monotonic() + timeout
         while time.monotonic() < deadline:
             data = self._read(quiet if first else 0.1)
             if data:
-                last = time.perf_counter() - self.begun
+                last = time.perf_counter() - self.started
                 first = first or last
-                sent += len(data)
+                received += len(data)
             elif first:
-                return Settled(first, last, sent)
-        raise TimeoutError(f"not quiet for {quiet:g} s within {patience:g} s; {sent} bytes came")
+                return Settled(first, last, received)
+        raise TimeoutError(f"not quiet for {quiet:g} s within {timeout:g} s; {received} bytes received")
 
     def write(self, keys: bytes) -> None:
         os.write(self.fd, keys)
 
     def press(self, key: bytes) -> float:
-        """Seconds from writing ``key`` to the first byte that comes after it."""
+        """Return the seconds from writing ``key`` to the first byte after it."""
         while self._read(0.05):
             pass
-        begun = time.perf_counter()
+        started = time.perf_counter()
         self.write(key)
         while not self._read(5.0):
-            raise TimeoutError(f"{key!r} was not answered within 5 s")
-        return time.perf_counter() - begun
+            raise TimeoutError(f"no output within 5 s after {key!r}")
+        return time.perf_counter() - started
 
     def _read(self, seconds: float) -> bytes:
         return os.read(self.fd, 1 << 16) if select.select([self.fd], [], [], seconds)[0] else b""
 
     def close(self) -> None:
-        """Take the terminal away, as a dropped ssh does."""
+        """Close the terminal, as a dropped ssh connection does."""
         os.close(self.fd)
         try:
             self.process.wait(5)
@@ -123,8 +123,8 @@ class Pty:
             self.process.wait()
 
 
-def family(pid: int) -> list[int]:
-    """The process and all it has started."""
+def process_tree(pid: int) -> list[int]:
+    """Return the process and its descendants."""
     try:
         return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
     except psutil.NoSuchProcess:
@@ -132,7 +132,7 @@ def family(pid: int) -> list[int]:
 
 
 def cpu(pid: int) -> float:
-    """Seconds of processor time so far."""
+    """Return the CPU time used so far, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -142,23 +142,23 @@ def rss(pid: int) -> int:
 
 
 def peak(pid: int) -> int:
-    """The most that was ever resident."""
+    """Return the peak of resident memory, in bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
 
 
 def pss(pid: int) -> int:
-    """Resident bytes, those shared with other processes divided among them."""
+    """Return the proportional set size, in bytes: shared pages are divided among their processes."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
 
 
-def wall(argv: Sequence[str]) -> float:
-    begun = time.perf_counter()
+def wall_time(argv: Sequence[str]) -> float:
+    started = time.perf_counter()
     subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
-def tell(what: str, values: list[float], unit: str) -> None:
+def report(what: str, values: list[float], unit: str) -> None:
     median = statistics.median(values)
     print(f"{what}: median {median:.3f} {unit} (min {min(values):.3f}, max {max(values):.3f}, n {len(values)})")
