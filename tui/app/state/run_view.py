@@ -46,7 +46,6 @@ class RunView:
         self.context: int | None = summary.get("context")
         self.attempt: int = summary.get("attempt") or 1
         self.val_loss: float | None = summary.get("val_loss")
-        self.checkpoint: str | None = summary.get("checkpoint")
         self.progress: tuple[int, int] | None = None
         self.connected = True
         self._step_seconds: float | None = None  # moving average
@@ -102,8 +101,6 @@ class RunView:
             self.progress = (int(record.get("micro_done") or 0), int(record.get("micro_of") or 0))
         elif kind == "edit":
             self._edit(record)
-        elif kind == "checkpoint" and record.get("ok"):
-            self.checkpoint = record.get("path")
         elif kind == "link":
             self.connected = bool(record.get("up"))
 

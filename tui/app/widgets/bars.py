@@ -19,8 +19,8 @@ class Heading(Canvas):
     app = getters.app(BaseApp)
     COMPONENT_CLASSES: ClassVar[set[str]] = {"heading--title", "heading--note", "heading--warn"}
 
-    def __init__(self, title: str, note: str = "", *, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self, title: str, note: str = "") -> None:
+        super().__init__()
         self._title = title
         self._note: Span = (note, "heading--note")
 

@@ -79,8 +79,8 @@ def changed_cells(old: Row, new: Row) -> list[tuple[int, int]]:
 class Canvas(Widget):
     """Subclasses implement ``draw``; call ``redraw`` after a change."""
 
-    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
-        super().__init__(id=id, classes=classes)
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
         self._rows: list[Row] = []
         self._style_cache: dict[str, Style] = {}
 

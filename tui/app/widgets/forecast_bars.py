@@ -56,22 +56,22 @@ class ForecastBars(Canvas):
         legend_lines = max(height // len(self._headrooms) - 2, 0)
         return [row for headroom in self._headrooms for row in self._rows_of(headroom, width, legend_lines)]
 
-    def _rows_of(self, place: Headroom, width: int, legend_lines: int) -> list[Row]:
-        parts = sorted(((part, amount) for part, amount in place.parts.items() if amount > 0), key=lambda p: -p[1])
+    def _rows_of(self, headroom: Headroom, width: int, legend_lines: int) -> list[Row]:
+        parts = sorted(((part, amount) for part, amount in headroom.parts.items() if amount > 0), key=lambda p: -p[1])
         device = f"device · {self._device}" if self._device else "device"
-        name = {"host": "host · RAM", "device": device}.get(place.memory, place.memory)
-        needed = fmt.size_of(place.needed, place.free) if place.free else fmt.size(place.needed)
+        name = {"host": "host · RAM", "device": device}.get(headroom.memory, headroom.memory)
+        needed = fmt.size_of(headroom.needed, headroom.free) if headroom.free else fmt.size(headroom.needed)
         title: Row = [(f" {name}  {needed}", "forecast--note" if self._stale else "forecast--title")]
-        if place.free is None:
+        if headroom.free is None:
             title.append(("  not on this machine", "forecast--note"))
         else:
             title.append((f" {self._free}", "forecast--note"))
-            if place.state == "over":
-                title.append((f"  {fmt.size(place.needed - place.free)} too much", "forecast--over"))
-            elif place.state == "tight":
+            if headroom.state == "over":
+                title.append((f"  {fmt.size(headroom.needed - headroom.free)} too much", "forecast--over"))
+            elif headroom.state == "tight":
                 title.append(("  tight", "forecast--tight"))
         amounts = [amount for _, amount in parts]
-        return [title, _bar(amounts, place.free or place.needed, width - 2), *_legend(parts, width, legend_lines)]
+        return [title, _bar(amounts, headroom.free or headroom.needed, width - 2), *_legend(parts, width, legend_lines)]
 
 
 def _bar(amounts: list[int], capacity: int, cells: int) -> Row:

@@ -42,7 +42,7 @@ class Legend(SelectableList):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *(run_style(index) for index in range(COLOURS)),
-        *("legend--name", "legend--good", "legend--bad"),
+        "legend--name",
     }
 
     def __init__(self, runs: list[ComparedRun]) -> None:
@@ -58,12 +58,12 @@ class Legend(SelectableList):
 
     def _columns(self, width: int) -> list[Column]:
         name, title = self.series
-        shown = [column for column in _COLUMNS if width >= column.min_terminal]
-        shown.append(Column(f"Δ {title}", -_DELTA_WIDTH, 0, lambda run: self._delta(run, name)))
-        left = width - 5 - sum(abs(column.width) + 1 for column in shown)
+        visible = [column for column in _COLUMNS if width >= column.min_terminal]
+        visible.append(Column(f"Δ {title}", -_DELTA_WIDTH, 0, lambda run: self._delta(run, name)))
+        left = width - 5 - sum(abs(column.width) + 1 for column in visible)
         longest = max((cell_len(run.name) for run in self.runs), default=0)
         cells = min(max(left, 8), max(longest, 20))
-        return [Column("run", cells, 0, lambda run: clip_middle(run.name, cells)), *shown]
+        return [Column("run", cells, 0, lambda run: clip_middle(run.name, cells)), *visible]
 
     def _delta(self, run: ComparedRun, name: str) -> str:
         baseline = self.runs[self.baseline]

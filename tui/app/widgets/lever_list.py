@@ -1,4 +1,4 @@
-"""Lists the memory levers of a run for selection; the first line stands for no change. Enter selects."""
+"""Lists the memory levers of a run for selection; the first line means no change. Enter selects."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _NARROW = 60  # cells
 
 class LeverList(SelectableList, actions=LEVERS):
     def __init__(self, current: str, applies: str = "") -> None:
-        """``current`` describes the unchanged run; ``applies`` is the header of the column that says when a lever
-        applies, for an active run."""
+        """``current`` describes the unchanged run. ``applies`` is the title of the column that says when a lever takes
+        effect; empty: no such column."""
         super().__init__(id="levers")
         self._current = current
         self._applies = applies
         self._levers: list[Lever] = []
-        self._places: list[str] = []
+        self._memories: list[str] = []
 
     def show(self, levers: list[Lever]) -> None:
         self._levers = levers
-        self._places = ["device", "host"] if any(lever.device_saved for lever in levers) else ["host"]
+        self._memories = ["device", "host"] if any(lever.device_saved for lever in levers) else ["host"]
         self.redraw()
 
-    def _visible_places(self, width: int) -> list[str]:
+    def _visible_memories(self, width: int) -> list[str]:
         """Return the memories with a column; a narrow list shows one, so that the change stays readable."""
-        return self._places if width >= _NARROW else self._places[:1]
+        return self._memories if width >= _NARROW else self._memories[:1]
 
     def reset(self) -> None:
         """Select no change, without a message."""
@@ -46,7 +46,7 @@ class LeverList(SelectableList, actions=LEVERS):
 
     def header(self, width: int) -> Row | None:
         title = "  Reduce memory, cheapest first" if width >= _NARROW else "  Reduce memory"
-        return [(table.heading(title, self._visible_places(width), width - 1, self._applies), "list--header")]
+        return [(table.heading(title, self._visible_memories(width), width - 1, self._applies), "list--header")]
 
     def count(self) -> int:
         return 1 + len(self._levers)
@@ -55,7 +55,7 @@ class LeverList(SelectableList, actions=LEVERS):
         if index == 0:
             return [(f"  unchanged: {self._current}", "")]
         lever = self._levers[index - 1]
-        text = table.line(lever, self._visible_places(width), width - 1, lever.when if self._applies else "")
+        text = table.line(lever, self._visible_memories(width), width - 1, lever.when if self._applies else "")
         return [(text, "" if lever.fits else "list--dim")]
 
     def action_choose(self) -> None:

@@ -36,12 +36,12 @@ class Prompt(Horizontal):
         self.display = False
         self.query_one("#prompt-text", Input).cursor_blink = False  # a blinking cursor is bytes over ssh
 
-    def open(self, topic: str, label: str, hint: str, number: tuple[str, int] | None = None, text: str = "") -> None:
+    def open(self, topic: str, label: str, hint: str, number: tuple[str, int] | None = None) -> None:
         """Show the prompt; ``number`` is the label and initial value of a second field."""
         self.topic = topic
         self.query_one("#prompt-label", Label).update(f" {label} ")
         field = self.query_one("#prompt-text", Input)
-        field.placeholder, field.value = hint, text
+        field.placeholder, field.value = hint, ""
         for part in ("#prompt-number", "#prompt-number-label"):
             self.query_one(part).display = number is not None
         if number is not None:

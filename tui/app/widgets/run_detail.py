@@ -40,9 +40,9 @@ class RunDetail(Canvas):
             parts.append(f"batch {run['micro']}×{run['accum']}, context {run.get('context') or '?'}")
         if (run.get("attempt") or 1) > 1:
             parts.append(f"attempt {run['attempt']}")
-        shown = parts[0]
-        for part in parts[1:]:  # whole parts only
-            if cell_len(shown) + cell_len(part) + 4 > width:
+        text = parts[0]
+        for part in parts[1:]:  # complete parts only
+            if cell_len(text) + cell_len(part) + 4 > width:
                 break
-            shown += f" · {part}"
-        return [[(" " + clip(shown, width - 1), "run-detail--bad" if needs_attention(run) else "run-detail--text")]]
+            text += f" · {part}"
+        return [[(" " + clip(text, width - 1), "run-detail--bad" if needs_attention(run) else "run-detail--text")]]

@@ -92,13 +92,13 @@ class RunTable(SelectableList):
         return len(self.runs)
 
     def _columns(self, width: int) -> list[Column]:
-        shown = [column for column in _COLUMNS if width >= column.min_terminal]
-        left = width - _MARGIN - sum(abs(column.width) + 1 for column in shown)
+        visible = [column for column in _COLUMNS if width >= column.min_terminal]
+        left = width - _MARGIN - sum(abs(column.width) + 1 for column in visible)
         longest = max((cell_len(title(run)) for run in self.runs), default=0)
         name = min(max(left, _MIN_NAME), max(longest, 24), _MAX_NAME)
-        if shown[-1].key == "reason":
-            shown[-1] = shown[-1]._replace(width=max(left - name, 1))
-        return [Column("name", "run", name, 0), *shown]
+        if visible[-1].key == "reason":
+            visible[-1] = visible[-1]._replace(width=max(left - name, 1))
+        return [Column("name", "run", name, 0), *visible]
 
     def header(self, width: int) -> Row | None:
         if not self.runs:
