@@ -1,0 +1,37 @@
+"""Checks that the documents name files and commands that exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tui.cli.main import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+LOG = ROOT / "docs" / "log.md"  # dated entries keep the names of their day
+DOCUMENTS = [path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")) if path != LOG]
+PACKAGES = "tests|engine|tui|model|data|profiles|scripts|docs"
+
+
+def named_files(path: Path) -> Iterator[Path]:
+    """The files of the repository in backticks, and the targets of links."""
+    text = path.read_text()
+    for name in re.findall(rf"`((?:{PACKAGES})/[\w./-]+)", text):
+        if "NAME" not in name and not name.startswith("data/shards"):
+            yield ROOT / name
+    for target in re.findall(r"\]\(([\w./-]+)\)", text):
+        yield path.parent / target
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_file_that_is_named_exists(path: Path) -> None:
+    assert [str(named) for named in named_files(path) if not named.exists()] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_that_is_named_exists(path: Path) -> None:
+    named = set(re.findall(r"(?:`|^    )mla-tui ([a-z]+)", path.read_text(), re.MULTILINE))
+    assert named <= set(COMMANDS)
