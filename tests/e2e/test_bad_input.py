@@ -1,4 +1,4 @@
-"""Mistakes and broken ground: one line that says what is wrong, an exit status, and nothing left behind."""
+"""Tests that mistakes and damaged files give one line that says what is wrong, an exit status, and no leftovers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def odd_bytes(workspace: Workspace) -> None:
     train_shard(workspace).write_bytes(bytes(20_001))
 
 
-def cut_header(workspace: Workspace) -> None:
+def truncated_shard(workspace: Workspace) -> None:
     header = np.zeros(256, "<i4")
     header[:3] = 20240520, 1, 5000
     train_shard(workspace).write_bytes(header.tobytes() + bytes(9_000))
@@ -117,7 +117,7 @@ def offload(workspace: Workspace) -> Args:
 
 class Case(NamedTuple):
     make: Callable[[Workspace], Args | None]
-    said: str  # what the line must name
+    message: str  # part of the line
     code: int
 
 
@@ -126,7 +126,7 @@ CASES = [
     Case(no_phase, "phase9", 1),
     Case(empty_shard, "phase1-train-000.bin", 1),
     Case(odd_bytes, "20001 bytes", 1),
-    Case(cut_header, "phase1-train-000.bin", 1),
+    Case(truncated_shard, "phase1-train-000.bin", 1),
     Case(no_validation, "phase1/val", 1),
     Case(long_context, "30000", 1),
     Case(unknown_key, "did you mean batch.micro", 2),
@@ -150,13 +150,13 @@ CASES = [
 
 @pytest.mark.parametrize("command", ["launch", "train"])
 @pytest.mark.parametrize("case", CASES, ids=[case.make.__name__ for case in CASES])
-def test_a_mistake_is_told_in_one_line(workspace: Workspace, command: str, case: Case) -> None:
+def test_a_mistake_is_reported_in_one_line(workspace: Workspace, command: str, case: Case) -> None:
     args = case.make(workspace) or ()
-    workspace.assert_refused(command, "-p", "nano", "--name", "run", *args, code=case.code, message=case.said)
+    workspace.assert_refused(command, "-p", "nano", "--name", "run", *args, code=case.code, message=case.message)
 
 
 @pytest.mark.parametrize("command", ["launch", "train", "plan"])
-def test_an_unknown_profile_is_told_with_the_nearest(workspace: Workspace, command: str) -> None:
+def test_an_unknown_profile_is_reported_with_the_nearest_name(workspace: Workspace, command: str) -> None:
     workspace.assert_refused(command, "-p", "nanno", code=2, message="did you mean nano?")
 
 
@@ -166,51 +166,51 @@ def test_an_unknown_profile_is_told_with_the_nearest(workspace: Workspace, comma
     ids=" ".join,
 )
 def test_a_wrong_command_line_is_a_usage_error(workspace: Workspace, command: tuple[str, ...]) -> None:
-    told = workspace.run(*command, code=2)
-    assert told.stderr.startswith("usage: mla-tui")
-    assert "Traceback" not in told.stderr
+    done = workspace.run(*command, code=2)
+    assert done.stderr.startswith("usage: mla-tui")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["a/b", ".hidden", "", ".."])
-def test_a_name_is_a_plain_word(workspace: Workspace, name: str) -> None:
+def test_a_name_must_be_a_plain_word(workspace: Workspace, name: str) -> None:
     workspace.assert_refused("launch", "-p", "nano", "--name", name, code=1, message="--name")
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])
-def test_a_name_that_holds_checkpoints_is_taken(reference: Run, command: str) -> None:
+def test_a_name_with_checkpoints_is_refused(reference: Run, command: str) -> None:
     workspace = reference.workspace
-    told = workspace.run(command, "-p", "nano", "--name", "run", code=1)
-    assert len(told.stderr.splitlines()) == 1
-    assert "holds checkpoints of an earlier run" in told.stderr
+    done = workspace.run(command, "-p", "nano", "--name", "run", code=1)
+    assert len(done.stderr.splitlines()) == 1
+    assert "holds checkpoints of an earlier run" in done.stderr
 
 
-def test_going_on_from_an_earlier_checkpoint_needs_a_folder_of_its_own(reference: Run) -> None:
+def test_resuming_from_an_earlier_checkpoint_needs_another_folder(reference: Run) -> None:
     workspace = reference.workspace
-    told = workspace.run("launch", "--resume", workspace.out / "run" / "ckpt_step_200", "--name", "run", code=1)
-    assert len(told.stderr.splitlines()) == 1
-    assert "later checkpoints, up to step 240" in told.stderr
+    done = workspace.run("launch", "--resume", workspace.out / "run" / "ckpt_step_200", "--name", "run", code=1)
+    assert len(done.stderr.splitlines()) == 1
+    assert "later checkpoints, up to step 240" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])
-def test_a_name_that_a_living_run_writes_to_is_taken(workspace: Workspace, command: str) -> None:
+def test_the_name_of_an_active_run_is_refused(workspace: Workspace, command: str) -> None:
     run = workspace.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
-    if command == "train":  # it knows of the run by the lock on the folder
+    if command == "train":  # train finds the other run by its lock on the folder
         run.wait_step(1)
-    told = workspace.run(command, "-p", "nano", "--name", "run", code=1)
-    assert len(told.stderr.splitlines()) == 1
-    assert "checkpoints there" in told.stderr
+    done = workspace.run(command, "-p", "nano", "--name", "run", code=1)
+    assert len(done.stderr.splitlines()) == 1
+    assert "checkpoints there" in done.stderr
     assert [path.name for path in (workspace.home / "runs").iterdir()] == [run.id]
 
 
-def test_a_home_that_is_a_file_is_told(workspace: Workspace) -> None:
+def test_a_home_that_is_a_file_is_reported(workspace: Workspace) -> None:
     workspace.home.write_text("")
     for command in (("ls",), ("launch", "-p", "nano"), ("status", "latest")):
-        told = workspace.run(*command, code=1)
-        assert len(told.stderr.splitlines()) == 1
-        assert str(workspace.home) in told.stderr
+        done = workspace.run(*command, code=1)
+        assert len(done.stderr.splitlines()) == 1
+        assert str(workspace.home) in done.stderr
 
 
-# -- what only the run itself can find out
+# -- errors that only the run itself can detect
 
 
 def foreign_ids(workspace: Workspace) -> None:
@@ -233,9 +233,9 @@ def test_a_run_on_foreign_ids_fails_with_the_reason(workspace: Workspace) -> Non
 
 def test_training_on_foreign_ids_fails_in_one_line(workspace: Workspace) -> None:
     foreign_ids(workspace)
-    told = workspace.run("train", "-p", "nano", code=1)
-    assert len(told.stderr.splitlines()) == 1
-    assert "id 999" in told.stderr
+    done = workspace.run("train", "-p", "nano", code=1)
+    assert len(done.stderr.splitlines()) == 1
+    assert "id 999" in done.stderr
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
@@ -252,14 +252,14 @@ def test_a_damaged_checkpoint_is_not_resumed(reference: Run, tmp_path: Path, dam
     else:
         content[-10] ^= 1
         file.write_bytes(content)
-    told = workspace.run("train", "--resume", broken, "--name", f"from-{damage}", "-s", "steps=250", code=1)
-    assert len(told.stderr.splitlines()) == 1
-    assert "optimizer.safetensors: is not what was saved" in told.stderr
+    done = workspace.run("train", "--resume", broken, "--name", f"from-{damage}", "-s", "steps=250", code=1)
+    assert len(done.stderr.splitlines()) == 1
+    assert "optimizer.safetensors: is not what was saved" in done.stderr
 
 
-def test_a_compiler_that_fails_is_named_with_the_way_out(workspace: Workspace) -> None:
+def test_a_failing_compiler_is_named_with_the_setting_that_avoids_it(workspace: Workspace) -> None:
     workspace.env |= {"CXX": str(shutil.which("false")), "TORCHINDUCTOR_CACHE_DIR": str(workspace.root / "cache")}
-    told = workspace.run("train", "-p", "nano", "--name", "run", "-s", "train.compile=on", code=1)
-    last = told.stderr.splitlines()[-1]
+    done = workspace.run("train", "-p", "nano", "--name", "run", "-s", "train.compile=on", code=1)
+    last = done.stderr.splitlines()[-1]
     assert last.startswith("mla-tui: train.compile: ") and last.endswith("use -s train.compile=off")
     assert not workspace.out.exists()

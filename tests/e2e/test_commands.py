@@ -1,4 +1,4 @@
-"""What a person does with a run from the command line."""
+"""Tests the commands on runs: pause, resume, checkpoint, stop, launch --resume, rm, ls, logs."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def checkpoints(run: Run) -> list[str]:
     return sorted(path.name for path in (run.workspace.out / run.run_dir.name).glob("ckpt_step_*"))
 
 
-def test_pause_holds_and_resume_goes_on(workspace: Workspace, reference: Run) -> None:
+def test_a_paused_run_makes_no_steps_and_resume_continues_it(workspace: Workspace, reference: Run) -> None:
     run = workspace.launch()
     run.wait_step(20)
     assert "paused" in workspace.run("pause", run.id).stderr
-    held = run.status()
-    assert held["phase"] == "paused"
-    assert run.status()["step"] == held["step"]
+    paused = run.status()
+    assert paused["phase"] == "paused"
+    assert run.status()["step"] == paused["step"]
     assert run.events()[-1]["kind"] in ("state", "telemetry")
     assert "running" in workspace.run("resume", run.id).stderr
     run.wait_end()
     assert run.losses() == reference.losses()
 
 
-def test_checkpoint_saves_now_and_says_where(workspace: Workspace) -> None:
+def test_checkpoint_saves_now_and_prints_the_path(workspace: Workspace) -> None:
     run = workspace.launch(*LONG)
     run.wait_step(10)
     path = workspace.run("checkpoint", run.id).stdout.strip()
@@ -46,7 +46,7 @@ def test_checkpoint_saves_now_and_says_where(workspace: Workspace) -> None:
         "trainer.json",
     ]
     assert run.status()["checkpoint"] == path
-    run.wait_step(saved["step"] + 5)  # and it goes on
+    run.wait_step(saved["step"] + 5)  # and training continues
 
 
 def test_stop_saves_and_ends(workspace: Workspace) -> None:
@@ -75,7 +75,7 @@ def test_a_paused_run_can_be_stopped(workspace: Workspace) -> None:
     assert checkpoints(run) == [f"ckpt_step_{run.wait_end('stopped')['step']}"]
 
 
-def test_one_resume_ends_a_pause_however_often_it_was_asked_for(workspace: Workspace, wait_for: WaitFor) -> None:
+def test_one_resume_ends_a_pause_that_was_requested_twice(workspace: Workspace, wait_for: WaitFor) -> None:
     run = workspace.launch(*LONG)
     run.wait_step(5)
     assert "asked by" in workspace.run("pause", run.id).stderr
@@ -87,30 +87,30 @@ def test_one_resume_ends_a_pause_however_often_it_was_asked_for(workspace: Works
     assert run.kind("step")[-1]["micro"] == 2
 
 
-def test_commands_are_carried_out_in_the_order_they_were_given(workspace: Workspace, wait_for: WaitFor) -> None:
-    """A resume that was given before a pause must not undo it, whenever the trainer reads the two."""
+def test_commands_take_effect_in_the_order_they_were_sent(workspace: Workspace, wait_for: WaitFor) -> None:
+    """A resume sent before a pause must not undo it, even if the trainer reads both at once."""
     run = workspace.launch(*LONG)
     commands = run.run_dir.commands_path
 
-    def given(method: str) -> bool:
+    def sent(method: str) -> bool:
         return commands.exists() and f'"{method}"' in commands.read_text()
 
     run.wait_step(5)
     trainer = run.pid("trainer")
     os.kill(trainer, signal.SIGSTOP)
-    asked = [workspace.start("resume", run.id)]
-    wait_for("the first command", lambda: given("resume"))
-    asked.append(workspace.start("pause", run.id))
-    wait_for("the second command", lambda: given("pause"))
+    clients = [workspace.start("resume", run.id)]
+    wait_for("the first command", lambda: sent("resume"))
+    clients.append(workspace.start("pause", run.id))
+    wait_for("the second command", lambda: sent("pause"))
     os.kill(trainer, signal.SIGCONT)
-    assert [process.wait(60) for process in asked] == [0, 0]
+    assert [process.wait(60) for process in clients] == [0, 0]
     answers = [(state["phase"], state["reason"]) for state in run.kind("state") if "id" in state]
     assert answers[0] == ("running", "was not paused")
     assert answers[1][0] == "paused" and len(answers) == 2
     assert run.phase() == "paused"
 
 
-def test_a_stop_while_it_validates_at_the_end_is_a_stop(workspace: Workspace) -> None:
+def test_a_stop_during_the_last_validation_is_a_stop(workspace: Workspace) -> None:
     rng = np.random.default_rng(0)
     val = workspace.data / "phase1" / "val" / "phase1-val-000.bin"
     rng.integers(0, 256, 300_000).astype("<u2").tofile(val)
@@ -122,7 +122,7 @@ def test_a_stop_while_it_validates_at_the_end_is_a_stop(workspace: Workspace) ->
     assert [val["step"] for val in run.kind("val")] == [0]
 
 
-def test_a_foreground_run_ends_when_nobody_reads_it(workspace: Workspace) -> None:
+def test_a_foreground_run_ends_when_its_output_is_closed(workspace: Workspace) -> None:
     train = workspace.start("train", "-p", "nano", "-s", "steps=1000000")
     assert output(train).readline()
     output(train).close()
@@ -147,7 +147,7 @@ def test_a_signal_to_the_trainer_saves_and_ends(workspace: Workspace, number: si
     assert status["attempt"] == 1
 
 
-def test_resume_goes_on_as_if_nothing_had_been(workspace: Workspace, reference: Run) -> None:
+def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(workspace: Workspace, reference: Run) -> None:
     first = workspace.launch()
     first.wait_step(100)
     workspace.run("stop", first.id)
@@ -160,20 +160,22 @@ def test_resume_goes_on_as_if_nothing_had_been(workspace: Workspace, reference: 
     assert second.weights() == reference.weights()
 
 
-def test_resume_of_another_run_takes_its_spec_with_it(reference: Run) -> None:
-    """Without a profile the checkpoint says what the run is; only the overrides differ."""
+def test_resume_without_a_profile_uses_the_spec_of_the_checkpoint(reference: Run) -> None:
+    """Only the overrides differ from the spec saved with the checkpoint."""
     workspace = reference.workspace
     origin = workspace.out / "run" / "ckpt_step_200"
-    told = workspace.run("launch", "--resume", origin, "--name", "longer", "-s", "steps=250")
-    run = workspace.find(told.stdout.strip())
+    done = workspace.run("launch", "--resume", origin, "--name", "longer", "-s", "steps=250")
+    run = workspace.find(done.stdout.strip())
     run.wait_end()
     assert sorted(run.losses()) == list(range(201, 251))
     assert run.run_dir.spec().train.steps == 250
-    # The schedule stretches with the run, so only the first step, whose weights and data are the same, is too.
+    # The schedule depends on the number of steps, so only the first step has the same loss.
     assert run.losses()[201] == reference.losses()[201]
 
 
-def test_a_killed_resumed_run_goes_on_from_where_it_was_resumed(workspace: Workspace, reference: Run) -> None:
+def test_a_resumed_run_killed_before_it_saves_restarts_from_the_same_checkpoint(
+    workspace: Workspace, reference: Run
+) -> None:
     first = workspace.launch()
     first.wait_step(100)
     workspace.run("stop", first.id)
@@ -186,30 +188,30 @@ def test_a_killed_resumed_run_goes_on_from_where_it_was_resumed(workspace: Works
     assert first.losses() | second.losses() == reference.losses()
 
 
-def test_init_from_takes_the_weights_alone(reference: Run) -> None:
+def test_init_from_loads_only_the_weights(reference: Run) -> None:
     workspace = reference.workspace
-    told = workspace.run(
+    done = workspace.run(
         *("launch", "-p", "nano", "--name", "second", "--init-from", workspace.out / "run", "-s", "steps=30"),
     )
-    run = workspace.find(told.stdout.strip())
+    run = workspace.find(done.stdout.strip())
     run.wait_end()
     losses = run.losses()
     assert sorted(losses) == list(range(1, 31))
     assert run.kind("start")[0]["resumed_from"] is None
-    # It begins with the trained weights and the first sequences, at the foot of a new warm-up.
+    # It starts with the trained weights, the first sequences and a new warm-up.
     assert losses[1] < reference.losses()[1] / 2
     assert run.kind("step")[0]["lr"] == reference.kind("step")[0]["lr"]
     assert run.kind("val")[0]["loss"] == reference.kind("val")[-1]["loss"]
 
 
-def test_training_in_the_foreground_is_the_same_run(workspace: Workspace, reference: Run) -> None:
-    told = workspace.train()
-    assert f"step {STEPS}/{STEPS}" in told
+def test_training_in_the_foreground_gives_the_same_weights(workspace: Workspace, reference: Run) -> None:
+    out = workspace.train()
+    assert f"step {STEPS}/{STEPS}" in out
     assert (workspace.out / "run" / f"ckpt_step_{STEPS}" / "model.safetensors").read_bytes() == reference.weights()
     assert not (workspace.home / "runs").exists()
 
 
-def test_rm_forgets_an_ended_run_and_keeps_its_checkpoints(workspace: Workspace) -> None:
+def test_rm_removes_an_ended_run_but_not_its_checkpoints(workspace: Workspace) -> None:
     run = workspace.launch(*LONG)
     run.wait_step(5)
     assert "stop it first" in workspace.run("rm", run.id, code=1).stderr
@@ -224,7 +226,7 @@ def test_rm_forgets_an_ended_run_and_keeps_its_checkpoints(workspace: Workspace)
     assert json.loads(workspace.run("ls", "--json").stdout) == []
 
 
-def test_lists_and_logs(reference: Run) -> None:
+def test_ls_status_and_logs(reference: Run) -> None:
     workspace = reference.workspace
     status = reference.status()
     assert status in json.loads(workspace.run("ls", "--json").stdout)
@@ -238,12 +240,12 @@ def test_lists_and_logs(reference: Run) -> None:
     assert "the app needs a terminal" in workspace.run("attach", reference.id, code=1).stderr
 
 
-def test_two_launches_of_one_second_are_two_runs(workspace: Workspace) -> None:
-    """With --queue: the later one must not be refused where the earlier one already has the device."""
+def test_two_launches_in_the_same_second_are_two_runs(workspace: Workspace) -> None:
+    """With --queue, because the first may already use the device when the second starts."""
     first, second = (workspace.start("launch", "-p", "nano", "--queue", "-s", "steps=2") for _ in range(2))
-    told = [process.communicate(timeout=90) for process in (first, second)]
-    ids = {out.strip() for out, _ in told}
-    assert len(ids) == 2 and "" not in ids, told
+    outputs = [process.communicate(timeout=90) for process in (first, second)]
+    ids = {out.strip() for out, _ in outputs}
+    assert len(ids) == 2 and "" not in ids, outputs
     for id in ids:
         workspace.run("watch", id)
     assert {summary["phase"] for summary in json.loads(workspace.run("ls", "--json").stdout)} == {"finished"}

@@ -1,4 +1,4 @@
-"""Changes to a living run, asked for on the command line."""
+"""Tests ``mla-tui set``: edits of an active run."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def micros(run: Run) -> dict[int, int]:
 
 
 @pytest.mark.parametrize("change", ["micro=2", "accum=1"])
-def test_another_micro_batch_leaves_the_losses_as_they_were(workspace: Workspace, reference: Run, change: str) -> None:
+def test_another_micro_batch_does_not_change_the_losses(workspace: Workspace, reference: Run, change: str) -> None:
     run = workspace.launch()
     run.wait_step(30)
-    told = workspace.run("set", run.id, change).stderr
+    err = workspace.run("set", run.id, change).stderr
     run.wait_end()
 
     (edit,) = run.kind("edit")
     step, (old, new) = edit["step"], edit["changed"]["micro"]
-    assert f"from step {step + 1}: micro {old} → {new}" in told
+    assert f"from step {step + 1}: micro {old} → {new}" in err
     assert (edit["ok"], edit["by"], old) == (True, "command line", 4)
     assert micros(run) == {n: old if n <= step else new for n in range(1, STEPS + 1)}
     plain, edited = reference.losses(), run.losses()
@@ -38,11 +38,11 @@ def test_another_micro_batch_leaves_the_losses_as_they_were(workspace: Workspace
     assert [r["tokens"] for r in run.kind("step")] == [8 * 32 * n for n in range(1, STEPS + 1)]
 
 
-def test_an_edit_outlives_the_trainer(workspace: Workspace) -> None:
-    """Steps before the edit are repeated with the old micro and those behind it with the new one, to the last bit."""
+def test_a_restart_replays_an_edit_at_its_step(workspace: Workspace) -> None:
+    """Repeated steps use the micro they had before the kill, and give the same losses to the last bit."""
     run = workspace.launch("-s", "save_every=0", "-s", "steps=600")
     run.wait_step(20)
-    workspace.run("checkpoint", run.id)  # the only one: however fast the machine is, the kill comes after the edit
+    workspace.run("checkpoint", run.id)  # the only one, so that the kill comes after the edit on any machine
     workspace.run("set", run.id, "micro=2")
     (edit,) = run.kind("edit")
     run.wait_step(edit["step"] + 20)
@@ -60,7 +60,7 @@ def test_an_edit_outlives_the_trainer(workspace: Workspace) -> None:
 
 
 class Replay(SilentReporter):
-    """A run in this process, to which the edits of another come at the steps at which that one made them."""
+    """Reports to a run in this process the recorded edits of another run."""
 
     def __init__(self, edits: list[dict[str, Any]]) -> None:
         self.edits = edits
@@ -74,8 +74,8 @@ class Replay(SilentReporter):
             self.losses[fields["step"]] = fields["loss"]
 
 
-def test_a_run_whose_steps_become_others_is_its_own_replay(workspace: Workspace, tmp_path: Path) -> None:
-    """Context, sequences and learning rate are changed, the trainer killed and begun again: the log says it all."""
+def test_replaying_the_edits_of_a_run_gives_its_losses(workspace: Workspace, tmp_path: Path) -> None:
+    """Context, sequences and learning rate are edited, and the trainer is killed in between."""
     run = workspace.launch("-s", "steps=300")
     for step, changes in (
         (30, ["context=16", "--unlock"]),
@@ -104,15 +104,15 @@ def test_a_run_whose_steps_become_others_is_its_own_replay(workspace: Workspace,
 def test_a_stop_step_ends_the_run_there(workspace: Workspace) -> None:
     run = workspace.launch("-s", "steps=100000", "-s", "val_every=0", "-s", "save_every=0")
     run.wait_step(10)
-    told = workspace.run("set", run.id, "stop_step=400", "save_every=150").stderr
-    assert "stop_step 0 → 400" in told
+    err = workspace.run("set", run.id, "stop_step=400", "save_every=150").stderr
+    assert "stop_step 0 → 400" in err
     status = run.wait_end("stopped")
     assert (status["step"], status["reason"]) == (400, "reached stop_step = 400")
     assert [record["step"] for record in run.kind("checkpoint")] == [150, 300, 400]
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (["micro=3"], "micro"),
         (["micro=0"], "micro"),
@@ -129,13 +129,13 @@ def test_a_stop_step_ends_the_run_there(workspace: Workspace) -> None:
         (["micro"], "micro"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(long_run: Run, changes: list[str], said: str) -> None:
+def test_an_invalid_edit_is_refused_in_one_line(long_run: Run, changes: list[str], message: str) -> None:
     before = long_run.wait_step(1)
     process = long_run.workspace.start("set", long_run.id, *changes)
     out, err = process.communicate(timeout=90)
     assert process.returncode in (1, 2)
     assert (out, len(err.splitlines())) == ("", 1), err
-    assert said in err
+    assert message in err
     assert "Traceback" not in err
     after = long_run.status()
     assert after["phase"] == "running"
@@ -146,11 +146,11 @@ def test_what_cannot_be_is_refused_in_one_line(long_run: Run, changes: list[str]
 
 @pytest.fixture(scope="module")
 def long_run(make_workspace: MakeWorkspace) -> Run:
-    """A run that is still going while refused edits are tried on it."""
+    """A run that stays active while invalid edits are sent to it."""
     return make_workspace().launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
 
 
-def test_an_ended_run_takes_no_edits(reference: Run) -> None:
+def test_an_ended_run_refuses_edits(reference: Run) -> None:
     err = reference.workspace.run("set", reference.id, "micro=2", code=1).stderr
     assert "has finished" in err
     assert len(err.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Out to other programs and back in, on to a longer context."""
+"""Tests ``mla-tui export``, and training on from an export at a longer context."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def short(make_workspace: MakeWorkspace) -> Workspace:
 
 
 def logits_of(path: Path, ids: torch.Tensor) -> torch.Tensor:
-    """What our own model makes of a checkpoint."""
+    """Return the logits of our own model with the weights of a checkpoint."""
     state, facts = checkpoint.load(path, ("model",))
     model = build(RunSpec.from_dict(facts["spec"]).model.config, 0)
     model.load_state_dict(state["model"], strict=False)
@@ -43,26 +43,26 @@ def logits_of(path: Path, ids: torch.Tensor) -> torch.Tensor:
         return logits
 
 
-def test_export_says_where_and_what(short: Workspace) -> None:
-    told = short.run("export", short.out / "short", short.root / "hf", "--format", "hf")
-    assert told.stdout == f"{short.root / 'hf'}\n"
-    assert "step 120, float32" in told.stderr
-    assert "has no tokenizer.json" in told.stderr
+def test_export_prints_directory_step_and_dtype(short: Workspace) -> None:
+    done = short.run("export", short.out / "short", short.root / "hf", "--format", "hf")
+    assert done.stdout == f"{short.root / 'hf'}\n"
+    assert "step 120, float32" in done.stderr
+    assert "has no tokenizer.json" in done.stderr
     assert json.loads((short.root / "hf" / "config.json").read_text())["max_position_embeddings"] == 64
 
 
-def test_a_long_stage_begins_where_the_short_one_ended(short: Workspace) -> None:
+def test_a_stage_with_longer_context_starts_from_the_exported_weights(short: Workspace) -> None:
     """Checkpoint → Hugging Face → a run at four times the context with YaRN → Hugging Face again."""
     folder = short.root / "between"
     short.run("export", short.out / "short" / "ckpt_step_120", folder, "--format", "hf")
     started = short.run("launch", "-p", "nano", "--name", "long", "--init-from", folder, *LONG)
     run = short.find(started.stdout.strip())
     run.wait_end()
-    ended = checkpoint.metadata(short.out / "short" / "ckpt_step_120")["val_loss"]
+    last_val = checkpoint.metadata(short.out / "short" / "ckpt_step_120")["val_loss"]
     vals = [val["loss"] for val in run.kind("val")]
     fresh = short.launch(*SHORT, "-s", "steps=1", name="fresh")
     fresh.wait_end()
-    assert vals[0] < 1.1 * ended < fresh.kind("val")[0]["loss"] / 2
+    assert vals[0] < 1.1 * last_val < fresh.kind("val")[0]["loss"] / 2
     assert run.kind("start")[0]["resumed_from"] is None
     assert run.kind("step")[0]["context"] == 256
 
@@ -73,13 +73,13 @@ def test_a_long_stage_begins_where_the_short_one_ended(short: Workspace) -> None
     assert not any(report.values())
     assert theirs.config.rope_parameters["factor"] == 4.0
     ids = torch.randint(0, 256, (1, 256), generator=torch.Generator().manual_seed(0))
-    wanted = logits_of(short.out / "long" / "ckpt_step_20", ids)
+    expected = logits_of(short.out / "long" / "ckpt_step_20", ids)
     with torch.no_grad():
-        assert (theirs(ids).logits - wanted).abs().max().item() <= 1e-5 * wanted.abs().max().item()
+        assert (theirs(ids).logits - expected).abs().max().item() <= 1e-5 * expected.abs().max().item()
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])
-def test_weights_that_do_not_fit_are_told_before_anything_is_created(short: Workspace, command: str) -> None:
+def test_weights_that_do_not_fit_are_refused_before_anything_is_created(short: Workspace, command: str) -> None:
     folder = short.root / "misfit"
     if not folder.exists():
         short.run("export", short.out / "short", folder)
@@ -96,7 +96,7 @@ def test_weights_that_do_not_fit_are_told_before_anything_is_created(short: Work
 
 
 @pytest.mark.parametrize(
-    ("args", "said", "code"),
+    ("args", "message", "code"),
     [
         (("nowhere", "hf9"), "nowhere", 1),
         (("models/short", "models"), "models: is not empty", 1),
@@ -104,10 +104,10 @@ def test_weights_that_do_not_fit_are_told_before_anything_is_created(short: Work
         (("shards", "hf9"), "is not a checkpoint", 1),
     ],
 )
-def test_an_export_that_cannot_be_is_told_in_one_line(
-    short: Workspace, args: tuple[object, ...], said: str, code: int
+def test_an_impossible_export_is_refused_in_one_line(
+    short: Workspace, args: tuple[object, ...], message: str, code: int
 ) -> None:
-    short.assert_refused("export", *args, code=code, message=said)
+    short.assert_refused("export", *args, code=code, message=message)
 
 
 def test_an_unknown_format_is_a_usage_error(short: Workspace) -> None:
@@ -115,7 +115,7 @@ def test_an_unknown_format_is_a_usage_error(short: Workspace) -> None:
     assert not (short.root / "hf9").exists()
 
 
-def test_a_disk_without_room_is_told(short: Workspace) -> None:
+def test_a_full_disk_is_reported(short: Workspace) -> None:
     disk = short.root / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(disk)]

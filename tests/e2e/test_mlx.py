@@ -1,4 +1,4 @@
-"""A run trained with MLX: edited, killed, and on to its end."""
+"""Tests a run with the MLX backend: edited, killed, finished."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.conftest import Run, Workspace
 
 
-def test_an_mlx_job_is_edited_killed_and_ends_as_torch_would(workspace: Workspace, reference: Run) -> None:
+def test_an_edited_and_killed_mlx_run_has_the_losses_of_torch(workspace: Workspace, reference: Run) -> None:
     run = workspace.launch("--backend", "mlx")
     run.wait_step(10)
     workspace.run("set", run.id, "micro=2")
@@ -23,9 +23,9 @@ def test_an_mlx_job_is_edited_killed_and_ends_as_torch_would(workspace: Workspac
     steps = {attempt: {r["step"]: r["loss"] for r in run.kind("step") if r["attempt"] == attempt} for attempt in (1, 2)}
     for step in steps[1].keys() & steps[2].keys():
         assert steps[1][step] == steps[2][step]
-    plain, found = reference.losses(), run.losses()
-    assert found.keys() == plain.keys()
+    plain, mlx = reference.losses(), run.losses()
+    assert mlx.keys() == plain.keys()
     for step in range(1, 21):
-        assert found[step] == pytest.approx(plain[step], rel=1e-3)
-    assert found[240] == pytest.approx(plain[240], rel=0.02)
+        assert mlx[step] == pytest.approx(plain[step], rel=1e-3)
+    assert mlx[240] == pytest.approx(plain[240], rel=0.02)
     assert all(r["unified_peak"] >= r["unified_active"] > 0 for r in run.kind("step"))

@@ -1,4 +1,4 @@
-"""Memory that really does not suffice: the allocator's errors under a limit on the address space."""
+"""Tests real out-of-memory errors: runs under a limit on the address space."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ def micros(run: Run) -> list[int]:
     return [record["micro"] for record in run.kind("step")]
 
 
-def test_a_launch_far_too_large_settles_by_itself(workspace: Workspace) -> None:
-    """64 sequences at once hold about 1 GB of logits alone, the limit leaves a fraction of that."""
-    told = workspace.run("launch", "-p", "nano", "--name", "run", *WIDE, preexec_fn=limited(LIMIT))
-    run = workspace.find(told.stdout.strip())
+def test_a_run_far_too_large_finds_a_micro_that_fits(workspace: Workspace) -> None:
+    """The logits of 64 sequences take about 1 GB; the limit leaves a fraction of that."""
+    done = workspace.run("launch", "-p", "nano", "--name", "run", *WIDE, preexec_fn=limited(LIMIT))
+    run = workspace.find(done.stdout.strip())
     run.wait_end()
     print(micros(run), [(o["micro"], o["where"], o["wanted"], o["capacity"]) for o in run.kind("oom")])
-    tried, taken = [o["micro"] for o in run.kind("oom")], micros(run)
-    assert tried[0] == 64 and tried == sorted(set(tried), reverse=True), "what did not fit was tried again"
-    assert taken == sorted(taken, reverse=True) and taken[-1] < tried[-1]
-    assert run.kind("exit")[-1]["attempt"] == 1  # all within the process
-    # 32 does not fit. 16 nearly always does: what the heap cannot join again differs by 100 MB (docs/log.md).
-    assert taken[-1] in (16, 8)
+    failed, used = [o["micro"] for o in run.kind("oom")], micros(run)
+    assert failed[0] == 64 and failed == sorted(set(failed), reverse=True), "a micro that did not fit was tried again"
+    assert used == sorted(used, reverse=True) and used[-1] < failed[-1]
+    assert run.kind("exit")[-1]["attempt"] == 1  # recovered within the process
+    # 32 does not fit. 16 nearly always does: heap fragmentation differs by 100 MB between runs (docs/log.md).
+    assert used[-1] in (16, 8)
     assert [record["tokens"] for record in run.kind("step")] == [64 * 256 * n for n in range(1, 13)]
 
 
-@pytest.mark.faults  # for its length; test_ranks_out_of_memory has one of its kind in every suite
+@pytest.mark.faults  # slow; test_ranks_out_of_memory has a shorter one in every suite
 @pytest.mark.parametrize("backend", ["torch", "deepspeed"])
-def test_of_two_ranks_both_begin_again_smaller(workspace: Workspace, backend: str) -> None:
-    """Whichever of them it was; rank 1 has no log and leaves word beside the checkpoints."""
+def test_both_of_two_ranks_restart_with_a_smaller_micro(workspace: Workspace, backend: str) -> None:
+    """Either may fail; rank 1 has no log and writes a marker beside the checkpoints."""
     two = ("-s", "gpus_per_node=2", "--backend", backend)
-    words = ("launch", "-p", "nano", "--name", "run", *WIDE, *two, "-s", "micro=32")
-    told = workspace.run(*words, preexec_fn=limited(LIMIT_2))
-    run = workspace.find(told.stdout.strip())
+    command = ("launch", "-p", "nano", "--name", "run", *WIDE, *two, "-s", "micro=32")
+    done = workspace.run(*command, preexec_fn=limited(LIMIT_2))
+    run = workspace.find(done.stdout.strip())
     run.wait_end(timeout=200)
     print(micros(run), [(o["micro"], o["where"], o["text"]) for o in run.kind("oom")], run.kind("exit"))
     assert run.kind("oom")
@@ -59,12 +59,12 @@ def test_of_two_ranks_both_begin_again_smaller(workspace: Workspace, backend: st
     assert not list((workspace.out / "run").glob(".oom.*"))
 
 
-def test_a_second_look_at_a_held_run_sees_the_same(workspace: Workspace, wait_for: WaitFor) -> None:
-    """memory.oom = ask: held until somebody answers, and an answer lets it go on."""
+def test_a_run_that_asks_is_paused_until_it_is_edited(workspace: Workspace, wait_for: WaitFor) -> None:
+    """With memory.oom = ask the run pauses after an out-of-memory error; an edit resumes it."""
     ask = ("-s", "oom=ask", "-s", "micro=64")
-    told = workspace.run("launch", "-p", "nano", "--name", "run", *WIDE, *ask, preexec_fn=limited(LIMIT))
-    run = workspace.find(told.stdout.strip())
-    status = wait_for("it to be held", lambda: (now := run.status())["phase"] == "paused" and now)
+    done = workspace.run("launch", "-p", "nano", "--name", "run", *WIDE, *ask, preexec_fn=limited(LIMIT))
+    run = workspace.find(done.stdout.strip())
+    status = wait_for("the pause", lambda: (now := run.status())["phase"] == "paused" and now)
     (oom,) = run.kind("oom")
     assert (oom["action"], oom["micro"]) == ("ask", 64)
     assert oom["parts"]["activations"] > 0
@@ -74,7 +74,7 @@ def test_a_second_look_at_a_held_run_sees_the_same(workspace: Workspace, wait_fo
     assert set(micros(run)) == {8}
 
 
-def test_what_a_run_took_corrects_the_next_forecast(reference: Run) -> None:
+def test_a_measured_peak_calibrates_the_next_forecast(reference: Run) -> None:
     workspace = reference.workspace
-    told = workspace.run("plan", "-p", "nano")
-    assert re.search(r"calibrated: host ×[\d.]+ by \d+ runs? on this machine", told.stdout)
+    done = workspace.run("plan", "-p", "nano")
+    assert re.search(r"calibrated: host ×[\d.]+ from \d+ runs? on this machine", done.stdout)

@@ -1,4 +1,4 @@
-"""The checks that keep the house in order, with the settings of ``pyproject.toml``."""
+"""Tests that the checks of ``pyproject.toml`` pass, and that the installed command explains itself."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ CHECKS = ("ruff check .", "ruff format --check .", "mypy", "lint-imports")
 @pytest.mark.parametrize("check", CHECKS)
 def test_the_checks_pass(check: str) -> None:
     program, *options = check.split()
-    told = subprocess.run([BIN / program, *options], cwd=ROOT, capture_output=True, text=True, timeout=250)
-    assert told.returncode == 0, told.stdout + told.stderr
+    done = subprocess.run([BIN / program, *options], cwd=ROOT, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_make_lint_and_pre_commit_run_these_checks() -> None:
@@ -30,17 +30,17 @@ def test_make_lint_and_pre_commit_run_these_checks() -> None:
     assert tuple(re.findall(r"entry: \.venv/bin/(.*)", hooks)) == CHECKS
 
 
-def test_the_command_is_installed_and_says_its_version() -> None:
-    told = subprocess.run([BIN / "mla-tui", "--version"], capture_output=True, text=True, timeout=60)
-    assert told.returncode == 0
-    assert told.stdout.startswith("mla-tui ")
+def test_the_command_is_installed_and_prints_its_version() -> None:
+    done = subprocess.run([BIN / "mla-tui", "--version"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stdout.startswith("mla-tui ")
 
 
-def test_every_command_explains_itself_with_an_example() -> None:
+def test_the_help_of_every_command_has_an_example() -> None:
     usage = subprocess.run([BIN / "mla-tui", "--help"], capture_output=True, text=True, timeout=60).stdout
     names = re.findall(r"^    (\w+)", usage.partition("  COMMAND\n")[2], re.MULTILINE)
     assert {"launch", "train", "ls", "attach", "watch", "set", "stop", "data", "sample"} <= set(names)
     for name in names:
-        told = subprocess.run([BIN / "mla-tui", name, "--help"], capture_output=True, text=True, timeout=60)
-        assert told.returncode == 0
-        assert "example: mla-tui" in told.stdout, name
+        done = subprocess.run([BIN / "mla-tui", name, "--help"], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0
+        assert "example: mla-tui" in done.stdout, name

@@ -1,7 +1,6 @@
-"""A step that is not finite: the run stops, or goes back and passes over the data that did it.
+"""Tests steps with a NaN loss: the run stops, or rewinds to a checkpoint and skips the data of that step.
 
-The weights a run begins with are poisoned for one token, which stands in one place of the shards: whatever step meets
-that place has a loss of NaN, and no other.
+The initial weights are NaN for one token, which occurs once in the shards. Only the step that reads it has a NaN loss.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ STEPS = 40
 
 @pytest.fixture
 def poisoned(workspace: Workspace) -> tuple[Path, int]:
-    """A checkpoint to ``--init-from`` and the step that will meet the token."""
+    """Return a checkpoint for ``--init-from`` and the step that reads the token."""
     path = workspace.data / "phase1" / "train" / "phase1-train-000.bin"
     tokens = np.fromfile(path, "<u2") % 250
     tokens[:2_000] = np.arange(2_000) % 250
@@ -35,83 +34,83 @@ def poisoned(workspace: Workspace) -> tuple[Path, int]:
     data = open_split(spec, "train")
     cursor, sequences = data.initial_cursor(), []
     for _ in range(STEPS):
-        found, cursor = data.read_batch(cursor, spec.batch.sequences)
-        sequences.append(found)
-    # One token in the middle of a sequence of step 26, at a place in the shard that is found by its content.
+        batch, cursor = data.read_batch(cursor, spec.batch.sequences)
+        sequences.append(batch)
+    # Replace one token in the middle of a sequence of step 26; its offset in the shard is found by its content.
     row = sequences[25][3]
-    places = [i for i in range(len(tokens) - len(row)) if (tokens[i : i + len(row)] == row).all()]
-    tokens[places[0] + 10] = BAD
+    offsets = [i for i in range(len(tokens) - len(row)) if (tokens[i : i + len(row)] == row).all()]
+    tokens[offsets[0] + 10] = BAD
     path.write_bytes(tokens.astype("<u2").tobytes())
     data = open_split(spec, "train")
-    cursor, met = data.initial_cursor(), []
+    cursor, bad_steps = data.initial_cursor(), []
     for step in range(1, STEPS + 1):
-        found, cursor = data.read_batch(cursor, spec.batch.sequences)
-        if (found[:, :-1] == BAD).any():
-            met.append(step)
-    assert len(met) == 1
+        batch, cursor = data.read_batch(cursor, spec.batch.sequences)
+        if (batch[:, :-1] == BAD).any():
+            bad_steps.append(step)
+    assert len(bad_steps) == 1
 
     workspace.train("-s", "steps=1", "-s", "val_every=0", name="first")
     state, facts = checkpoint.load(workspace.out / "first" / "ckpt_step_1")
     state["model"]["model.embed_tokens.weight"][BAD] = float("nan")
-    return checkpoint.save(workspace.root / "poisoned", 1, state, facts, None)[0], met[0]
+    return checkpoint.save(workspace.root / "poisoned", 1, state, facts, None)[0], bad_steps[0]
 
 
 def options(path: Path) -> tuple[str, ...]:
-    many = ("-s", f"steps={STEPS}", "-s", "save_every=8", "-s", "keep=9", "-s", "on_nan=rewind")
-    return ("--init-from", str(path), *many)
+    settings = ("-s", f"steps={STEPS}", "-s", "save_every=8", "-s", "keep=9", "-s", "on_nan=rewind")
+    return ("--init-from", str(path), *settings)
 
 
-def test_a_rewound_run_passes_over_the_bad_sequences(workspace: Workspace, poisoned: tuple[Path, int]) -> None:
+def test_a_rewound_run_skips_the_bad_sequences(workspace: Workspace, poisoned: tuple[Path, int]) -> None:
     path, bad = poisoned
-    back = (bad - 1) // 8 * 8
+    rewound_to = (bad - 1) // 8 * 8
     run = workspace.launch(*options(path))
     status = run.wait_end()
     assert status["attempt"] == 2
     (alert,) = run.kind("alert")
     assert alert["what"] == "nan" and f"step {bad}: loss nan" in alert["text"]
     (rewind,) = run.kind("rewind")
-    assert rewind["step"] == back
-    left = run.kind("exit")[0]
-    assert left["code"] == 75 and f"goes back to step {back} and skips" in left["why"]
-    assert [start["resumed_from"] for start in run.kind("start")] == [None, back]
+    assert rewind["step"] == rewound_to
+    exited = run.kind("exit")[0]
+    assert exited["code"] == 75 and f"goes back to step {rewound_to} and skips" in exited["why"]
+    assert [start["resumed_from"] for start in run.kind("start")] == [None, rewound_to]
     losses = run.losses()
     assert sorted(losses) == list(range(1, STEPS + 1)) and None not in losses.values()
     assert status["step"] == STEPS
 
-    # The same by hand: the checkpoint the run went back to, its cursor set behind the bad step.
-    state, facts = checkpoint.load(workspace.out / "run" / f"ckpt_step_{back}")
+    # The same by hand: resume from that checkpoint with its cursor set past the bad step.
+    state, facts = checkpoint.load(workspace.out / "run" / f"ckpt_step_{rewound_to}")
     data, cursor = open_split(run.run_dir.spec(), "train"), Cursor.from_dict(facts["cursor"])
-    for _ in range(back, bad):
+    for _ in range(rewound_to, bad):
         _, cursor = data.read_batch(cursor, 8)
     assert rewind["cursor"] == cursor.to_dict()
-    moved, _ = checkpoint.save(workspace.root / "moved", back, state, {**facts, "cursor": cursor.to_dict()}, None)
+    moved, _ = checkpoint.save(workspace.root / "moved", rewound_to, state, {**facts, "cursor": cursor.to_dict()}, None)
     again = workspace.find(workspace.run("launch", "--resume", moved, "--name", "by hand").stdout.strip())
     again.wait_end()
-    assert again.losses() == {step: loss for step, loss in losses.items() if step > back}
+    assert again.losses() == {step: loss for step, loss in losses.items() if step > rewound_to}
 
 
 @pytest.mark.faults
-def test_a_restart_from_an_older_checkpoint_passes_over_the_same_sequences(
+def test_a_restart_from_an_older_checkpoint_skips_the_same_sequences(
     workspace: Workspace, poisoned: tuple[Path, int]
 ) -> None:
     path, bad = poisoned
-    back = (bad - 1) // 8 * 8
+    rewound_to = (bad - 1) // 8 * 8
     second = workspace.launch(*options(path), "-s", "steps=2000", name="second")
-    second.wait_step(back + 1, attempt=2)
+    second.wait_step(rewound_to + 1, attempt=2)
     second.kill("trainer")
     for step in checkpoint.steps(workspace.out / "second"):
-        if step >= back:
+        if step >= rewound_to:
             model = workspace.out / "second" / f"ckpt_step_{step}" / "model.safetensors"
             model.write_bytes(model.read_bytes()[:-8])
     second.wait_step(STEPS, attempt=3)
     workspace.run("stop", second.id)
     second.wait_end("stopped")
-    assert second.kind("start")[2]["resumed_from"] == back - 8
+    assert second.kind("start")[2]["resumed_from"] == rewound_to - 8
     assert len(second.kind("rewind")) == 1
     assert None not in second.losses().values()
 
 
-def test_weights_that_are_not_numbers_end_the_run_with_the_reason(workspace: Workspace) -> None:
+def test_nan_weights_end_the_run_with_the_reason(workspace: Workspace) -> None:
     workspace.train("-s", "steps=1", "-s", "val_every=0", name="first")
     state, facts = checkpoint.load(workspace.out / "first" / "ckpt_step_1")
     state["model"]["model.embed_tokens.weight"][:] = float("nan")
@@ -125,16 +124,16 @@ def test_weights_that_are_not_numbers_end_the_run_with_the_reason(workspace: Wor
 
 
 @pytest.mark.faults
-def test_a_loss_that_stays_nan_ends_after_five_restarts_that_came_no_further(workspace: Workspace) -> None:
+def test_a_loss_that_stays_nan_ends_the_run_after_five_restarts_without_progress(workspace: Workspace) -> None:
     workspace.train("-s", "steps=1", "-s", "val_every=0", name="first")
     state, facts = checkpoint.load(workspace.out / "first" / "ckpt_step_1")
     state["model"]["model.embed_tokens.weight"][:] = float("nan")
     path, _ = checkpoint.save(workspace.root / "poisoned", 1, state, facts, None)
-    told = workspace.run("launch", "--resume", path, "--name", "run", "-s", "steps=100", "-s", "on_nan=rewind")
-    run = workspace.find(told.stdout.strip())
+    done = workspace.run("launch", "--resume", path, "--name", "run", "-s", "steps=100", "-s", "on_nan=rewind")
+    run = workspace.find(done.stdout.strip())
     status = run.wait_end("failed")
     assert status["attempt"] == 6
     assert "gave up after 5 restarts without progress" in status["reason"]
     assert "step 2: loss nan" in status["reason"]
     skipped = [json.dumps(rewind["cursor"]) for rewind in run.kind("rewind")]
-    assert len(skipped) == len(set(skipped)) == 6  # each went on behind the one before
+    assert len(skipped) == len(set(skipped)) == 6  # each rewind skips more data

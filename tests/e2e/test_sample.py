@@ -1,4 +1,4 @@
-"""Text from a checkpoint: one, many the same, and asked for at a terminal."""
+"""Tests ``mla-tui sample``: prompts as an option, from a pipe and from a terminal."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SPEED = re.compile(r"^(\d+) tokens?, [\d.e+]+ tokens/s \(prompt: \d+ tokens? in 
 
 
 @pytest.fixture(scope="module")
-def written(make_workspace: MakeWorkspace) -> Workspace:
-    """A workspace with a short run whose checkpoint knows its tokenizer: a token a byte."""
+def trained(make_workspace: MakeWorkspace) -> Workspace:
+    """A workspace with a short run whose checkpoint has a tokenizer of one token per byte."""
     workspace = make_workspace()
     alphabet = {byte: number for number, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(alphabet, []))
@@ -37,63 +37,63 @@ def sample(workspace: Workspace, *args: object, **options: Any) -> subprocess.Co
     return workspace.run("sample", workspace.out / "run", "--tokens", 12, *args, **options)
 
 
-def test_the_text_is_on_stdout_and_the_speed_on_stderr(written: Workspace) -> None:
-    told = sample(written, "--prompt", "abc")
-    assert told.stdout.startswith("abc") and told.stdout.endswith("\n") and len(told.stdout) > 4
-    (line,) = told.stderr.splitlines()
+def test_the_text_is_on_stdout_and_the_speed_on_stderr(trained: Workspace) -> None:
+    done = sample(trained, "--prompt", "abc")
+    assert done.stdout.startswith("abc") and done.stdout.endswith("\n") and len(done.stdout) > 4
+    (line,) = done.stderr.splitlines()
     assert SPEED.match(line) and line.startswith("12 tokens,")
 
 
-def test_a_seed_repeats_and_another_does_not(written: Workspace) -> None:
+def test_the_same_seed_gives_the_same_text(trained: Workspace) -> None:
     def text(*args: object) -> str:
-        return str(sample(written, "--prompt", "abc", "--temperature", 2, *args).stdout)
+        return str(sample(trained, "--prompt", "abc", "--temperature", 2, *args).stdout)
 
     assert text("--seed", 5) == text("--seed", 5) != text("--seed", 6)
-    # From the narrowest nucleus, or without heat, there is nothing to draw.
-    greedy = sample(written, "--prompt", "abc", "--temperature", 0, "--seed", 1).stdout
+    # With the smallest nucleus or at temperature 0 there is only one choice.
+    greedy = sample(trained, "--prompt", "abc", "--temperature", 0, "--seed", 1).stdout
     assert greedy == text("--top-p", "1e-9", "--seed", 2)
 
 
-def test_a_prompt_may_come_through_a_pipe(written: Workspace, tmp_path: Path) -> None:
+def test_a_prompt_may_come_through_a_pipe(trained: Workspace, tmp_path: Path) -> None:
     path = tmp_path / "prompt"
     path.write_text("abc\n")
-    with open(path) as given:
-        piped = sample(written, "--temperature", 0, stdin=given).stdout
-    assert piped == sample(written, "--temperature", 0, "--prompt", "abc").stdout
+    with open(path) as file:
+        piped = sample(trained, "--temperature", 0, stdin=file).stdout
+    assert piped == sample(trained, "--temperature", 0, "--prompt", "abc").stdout
 
 
-def test_a_text_beyond_the_context_goes_on_and_says_so(written: Workspace) -> None:
-    told = written.run("sample", written.out / "run", "--tokens", 50, "--prompt", "x" * 40)
-    assert "the prompt has 40 tokens; only the last 32 are used" in told.stderr
-    assert "50 tokens, " in told.stderr and "longer than the context of 32" in told.stderr
+def test_a_text_longer_than_the_context_continues_and_says_so(trained: Workspace) -> None:
+    done = trained.run("sample", trained.out / "run", "--tokens", 50, "--prompt", "x" * 40)
+    assert "the prompt has 40 tokens; only the last 32 are used" in done.stderr
+    assert "50 tokens, " in done.stderr and "longer than the context of 32" in done.stderr
 
 
-def test_at_a_terminal_it_asks_until_nothing_is_asked(written: Workspace, wait_for: WaitFor) -> None:
+def test_at_a_terminal_it_asks_until_the_prompt_is_empty(trained: Workspace, wait_for: WaitFor) -> None:
     ours, theirs = pty.openpty()
-    process = written.start("sample", written.out / "run", "--tokens", 8, stdin=theirs, stdout=theirs, stderr=theirs)
+    process = trained.start("sample", trained.out / "run", "--tokens", 8, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     os.set_blocking(ours, False)
-    seen = bytearray()
+    received = bytearray()
 
-    def shown(text: bytes, times: int) -> bool:
-        with contextlib.suppress(OSError):  # nothing there yet, or nobody at the other end any more
-            seen.extend(os.read(ours, 65536))
-        return seen.count(text) >= times
+    def printed(text: bytes, times: int) -> bool:
+        with contextlib.suppress(OSError):  # no output yet, or the other end is closed
+            received.extend(os.read(ours, 65536))
+        return received.count(text) >= times
 
     for number, prompt in enumerate([b"abc", b"abc", b"zz"], 1):
-        wait_for("a prompt", partial(shown, b"prompt> ", number))
+        wait_for("a prompt", partial(printed, b"prompt> ", number))
         os.write(ours, prompt + b"\n")
-        wait_for("its cost", partial(shown, b"tokens/s", number))
-    wait_for("another prompt", lambda: shown(b"prompt> ", 4))
+        wait_for("its cost", partial(printed, b"tokens/s", number))
+    wait_for("another prompt", lambda: printed(b"prompt> ", 4))
     os.write(ours, b"\n")
     assert process.wait(30) == 0
     os.close(ours)
-    first, second = re.findall(rb"prompt> abc\r\n(.*?)\r\n8 tokens", bytes(seen), re.DOTALL)
+    first, second = re.findall(rb"prompt> abc\r\n(.*?)\r\n8 tokens", bytes(received), re.DOTALL)
     assert first != second  # another seed for each
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "said"),
+    ("args", "code", "message"),
     [
         (("--temperature", "-1"), 2, "temperature: -1.0 is not a finite number from 0 up"),
         (("--top-p", "0"), 2, "top_p: 0.0 is not above 0 and at most 1"),
@@ -101,17 +101,17 @@ def test_at_a_terminal_it_asks_until_nothing_is_asked(written: Workspace, wait_f
         (("--tokens", "0"), 2, "--tokens: 0 must be at least 1"),
     ],
 )
-def test_a_wrong_setting_is_one_line(written: Workspace, args: tuple[str, ...], code: int, said: str) -> None:
-    written.assert_refused("sample", written.out / "run", "--prompt", "a", *args, code=code, message=said)
+def test_a_wrong_setting_is_one_line(trained: Workspace, args: tuple[str, ...], code: int, message: str) -> None:
+    trained.assert_refused("sample", trained.out / "run", "--prompt", "a", *args, code=code, message=message)
 
 
-def test_a_wrong_checkpoint_is_one_line(written: Workspace, make_workspace: MakeWorkspace) -> None:
-    written.assert_refused("sample", written.root / "nowhere", "--prompt", "a", code=1, message="nowhere")
-    damaged = written.root / "damaged" / "ckpt_step_20"
-    shutil.copytree(written.out / "run" / "ckpt_step_20", damaged)
+def test_a_wrong_checkpoint_is_one_line(trained: Workspace, make_workspace: MakeWorkspace) -> None:
+    trained.assert_refused("sample", trained.root / "nowhere", "--prompt", "a", code=1, message="nowhere")
+    damaged = trained.root / "damaged" / "ckpt_step_20"
+    shutil.copytree(trained.out / "run" / "ckpt_step_20", damaged)
     (damaged / "tokenizer.json").write_text("{}")
-    written.assert_refused("sample", damaged, "--prompt", "a", code=1, message="tokenizer.json: is not what was saved")
-    wordless = make_workspace()
-    wordless.train("-s", "steps=1", "-s", "val_every=0")
-    said = "ckpt_step_1: holds no tokenizer.json; copy the one"
-    wordless.assert_refused("sample", wordless.out / "run", "--prompt", "a", code=1, message=said)
+    trained.assert_refused("sample", damaged, "--prompt", "a", code=1, message="tokenizer.json: is not what was saved")
+    untokenized = make_workspace()
+    untokenized.train("-s", "steps=1", "-s", "val_every=0")
+    message = "ckpt_step_1: holds no tokenizer.json; copy the one"
+    untokenized.assert_refused("sample", untokenized.out / "run", "--prompt", "a", code=1, message=message)

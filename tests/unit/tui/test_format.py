@@ -1,3 +1,5 @@
+"""Tests the short forms of numbers, sizes, durations and times."""
+
 import math
 import time
 
@@ -25,7 +27,7 @@ def test_sizes(value: float | None, text: str) -> None:
     assert fmt.size(value) == text
 
 
-def test_a_part_of_a_whole_says_its_unit_once() -> None:
+def test_used_and_total_share_a_unit() -> None:
     assert fmt.size_of(4.34 * 2**30, 23.3 * 2**30) == "4.34 of 23.3 GiB"
     assert fmt.size_of(600 * 2**20, 2 * 2**30) == "600 MiB of 2.00 GiB"
 
@@ -66,7 +68,7 @@ def test_rates(value: float | None, text: str) -> None:
     assert fmt.rate(value) == text
 
 
-def test_a_moment_of_today_is_an_hour_and_an_older_one_a_date() -> None:
+def test_a_time_of_today_is_an_hour_and_an_older_one_a_date() -> None:
     noon = time.mktime((2026, 11, 23, 12, 0, 0, 0, 0, -1))
     assert fmt.timestamp(noon - 600, now=noon) == "11:50"
     assert fmt.timestamp(noon - 5 * 86400, now=noon) == "18 Nov"

@@ -1,0 +1,51 @@
+"""Tests how the command line finds its commands, and that its parser loads nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tui.cli import commands
+from tui.cli.main import COMMANDS, main
+
+HEAVY = ("asyncio", "numpy", "textual", "torch")
+
+
+def test_every_module_of_the_commands_is_listed() -> None:
+    (folder,) = map(Path, commands.__path__)
+    modules = {path.stem for path in folder.glob("*.py")} - {
+        "__init__",
+        "app",
+    }  # the app is what runs without a command
+    assert modules == set(COMMANDS)
+
+
+@pytest.mark.parametrize("args", [["--help"], ["launch", "--help"], ["bench", "--help"]], ids=" ".join)
+def test_the_parser_loads_nothing_heavy(args: list[str]) -> None:
+    code = (
+        "import json, sys; from tui.cli.main import main\n"
+        f"try: main({args})\n"
+        f"except SystemExit: json.dump([m for m in {HEAVY} if m in sys.modules], sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stderr) == []
+    assert done.stdout.startswith("usage: mla-tui")
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--help", "ls"], ["--read-only", "--help"]], ids=" ".join)
+def test_help_lists_all_commands_in_order(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(args)
+    listed = capsys.readouterr().out.partition("  COMMAND\n")[2]
+    names = [line.split()[0] for line in listed.splitlines() if line[:4] == "    " and line[4:5].isalpha()]
+    assert names == list(COMMANDS)
+
+
+def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["lst"])
+    assert "invalid choice: 'lst'" in capsys.readouterr().err
