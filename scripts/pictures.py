@@ -85,7 +85,7 @@ def walk(terminal: TmuxSession, picture: Callable[[str], None]) -> None:
     terminal.wait_text(r"1–([3-9]\d|\d{3,}) \(")
     picture("monitor")
     terminal.keys("e")
-    terminal.wait_text(r"free to it[\s\S]*tokens/s")
+    terminal.wait_text(r"available to this run[\s\S]*tokens/s")
     terminal.keys("2")
     terminal.wait_text(r"accumulation +2\s")
     picture("tuning")

@@ -1,4 +1,4 @@
-"""The Textual app: home below, other screens on top of it. A run never ends because the app does."""
+"""Runs the Textual app: the list of runs, with other screens on top of it. Runs continue when the app ends."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from textual.message import Message
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
+from profiles.errors import UserError
 from tui.app.actions.action import Action, ActionSet
 from tui.app.actions.registry import EVERYWHERE
 from tui.app.base import AppScreen, BaseApp
@@ -28,7 +29,7 @@ from tui.app.terminal.cell_diff import CellDiffApp
 from tui.app.terminal.key_queue import KeyQueue
 from tui.app.terminal.rebind import rebind
 from tui.app.terminal.tty import HANGUP_EXIT_CODE, check_terminal, exit_with_terminal
-from tui.app.themes import FEW_COLOURS, THEMES, drawn
+from tui.app.themes import THEMES, THEMES_16, theme_for
 from tui.app.widgets.bars import KeyBar
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from engine.runs.store import RunStore
     from tui.app.state.run_watcher import RunNotification
 
-_TOAST = 10.0  # seconds a line about a run stands: one reads it after looking up
+_TOAST = 10.0  # seconds that a notification about a run is shown
 
 
 def _action_provider() -> type[Provider]:
@@ -46,23 +47,23 @@ def _action_provider() -> type[Provider]:
 
 
 class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
-    """Shows the runs of ``store``; goes straight to the monitor of ``run_id`` when given.
+    """Shows the runs of ``store``, or the monitor of ``run_id`` if it is given.
 
-    ``trouble`` are lines about settings that were not taken. ``read_only`` refuses every action that changes something.
-    Raises ``UserError`` where there is no such run.
+    ``settings_errors`` has a line for each refused setting. ``read_only`` refuses the actions marked ``changes``.
+    Raises ``UserError`` if there is no such run.
     """
 
     TITLE = "mla-tui"
-    # Textual does not load the styles of an app's default screen by itself, so home's stand here.
+    # Textual does not load the styles of the default screen, so those of HomeScreen are here.
     CSS_PATH: ClassVar[list[str | PurePath]] = ["styles/app.tcss", "styles/home.tcss"]
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_action_provider}
 
-    class Announced(Message):
+    class Notified(Message):
         """What happened to runs."""
 
-        def __init__(self, news: list[RunNotification]) -> None:
+        def __init__(self, notifications: list[RunNotification]) -> None:
             super().__init__()
-            self.news = news
+            self.notifications = notifications
 
     def __init__(
         self,
@@ -70,27 +71,27 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
         run_id: str | None = None,
         *,
         settings: Settings | None = None,
-        trouble: Sequence[str] = (),
+        settings_errors: Sequence[str] = (),
         read_only: bool = False,
     ) -> None:
         super().__init__()
         self.store = store
         self.settings = settings or Settings()
-        self.trouble = trouble
+        self.settings_errors = settings_errors
         self.read_only = read_only
         self.exiting = False
-        self.animation_level = "none"  # an animation is bytes over ssh that say nothing
-        for theme in (*THEMES, *FEW_COLOURS):
+        self.animation_level = "none"  # an animation costs bytes over ssh and says nothing
+        for theme in (*THEMES, *THEMES_16):
             self.register_theme(theme)
-        self.theme = drawn(self.settings.theme, self.console.color_system)
+        self.theme = theme_for(self.settings.theme, self.console.color_system)
         self._first_run = store.find(run_id) if run_id is not None else None
-        self._typed = KeyQueue(self, super().on_event)
+        self._keys = KeyQueue(self, super().on_event)
 
     async def on_event(self, event: events.Event) -> None:
         if not isinstance(event, (events.Key, events.Paste)) or event.is_forwarded:
             await super().on_event(event)
         else:
-            self._typed.put(event)
+            self._keys.put(event)
 
     def get_default_screen(self) -> Screen[Any]:
         from tui.app.screens.home import HomeScreen
@@ -101,21 +102,20 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
         return dict(THEMES[0].variables)
 
     def on_mount(self) -> None:
-        self.run_worker(self._typed.deliver(), group="typed")
+        self.run_worker(self._keys.deliver(), group="keys")
         self.screen_change_signal.subscribe(self, self._bind)
         self.apply(self.settings)
-        for line in self.trouble:
+        for line in self.settings_errors:
             self.notify(line, severity="warning", timeout=_TOAST)
         if self._first_run is not None:
             self.open_run(self._first_run)
         self.watch_runs()
 
-    # What a person has set
+    # Settings
 
     def apply(self, settings: Settings) -> None:
-        """Let ``settings`` hold from now on, on every screen."""
         self.settings = settings
-        self.theme = drawn(settings.theme, self.console.color_system)
+        self.theme = theme_for(settings.theme, self.console.color_system)
         self._bind(self)
         for screen in self.screen_stack:
             self._bind(screen)
@@ -152,7 +152,7 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
         timeout: float | None = None,
         markup: bool = False,
     ) -> None:
-        """As plain text whatever ``markup`` says: names, paths and errors may hold brackets."""
+        """Show ``message`` as plain text, whatever ``markup`` says: names, paths and errors may contain brackets."""
         super().notify(message, title=title, severity=severity, timeout=timeout, markup=False)
 
     async def run_action(
@@ -161,7 +161,7 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
         default_namespace: DOMNode | None = None,
         namespaces: Mapping[str, DOMNode] | None = None,
     ) -> bool:
-        """Every key, click and line of the palette comes through here: the one place where ``read_only`` refuses."""
+        """Run an action of a key, a click or the palette; only here are actions refused in a read-only app."""
         if self.exiting:
             return True  # typed after the key that quits the app
         node, refused = default_namespace or self.screen, None
@@ -173,7 +173,7 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
         self.notify(line, severity="warning")
         return True
 
-    # Runs that nobody looks at
+    # Notifications about runs
 
     @work(group="runs")
     async def watch_runs(self) -> None:
@@ -181,37 +181,34 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
 
         watcher = RunWatcher(self.store)
         while True:
-            if news := await asyncio.to_thread(watcher.poll):
-                self.post_message(self.Announced(news))
+            if notifications := await asyncio.to_thread(watcher.poll):
+                self.post_message(self.Notified(notifications))
             await asyncio.sleep(POLL_INTERVAL)
 
-    @on(Announced)
-    def _announced(self, message: Announced) -> None:
-        """Told once; not of the run that the person watches, be it below a dialog."""
-        watched = next((screen for screen in reversed(self.screen_stack) if not screen.is_modal), None)
-        run = getattr(watched, "run", None)
-        news = [one for one in message.news if run is None or one.run_id != run.id]
-        for one in news:
+    @on(Notified)
+    def _show_notifications(self, message: Notified) -> None:
+        """Show what happened, except to the run whose monitor is on screen, even if a dialog is over it."""
+        screen = next((screen for screen in reversed(self.screen_stack) if not screen.is_modal), None)
+        run = getattr(screen, "run", None)
+        shown = [one for one in message.notifications if run is None or one.run_id != run.id]
+        for one in shown:
             self.notify(one.text, severity="error" if one.needs_attention else "information", timeout=_TOAST)
-        if news:
+        if shown:
             self.bell()
 
     # Other screens
 
     def open_run(self, run: RunDir) -> None:
-        """Put the monitor of ``run`` on top."""
         from tui.app.screens.monitor import MonitorScreen
 
         self.push_screen(MonitorScreen(run))
 
     def open_new_run(self) -> None:
-        """Put the form for a new run on top."""
         from tui.app.screens.new_run import NewRunScreen
 
         self.push_screen(NewRunScreen(self.store))
 
     def open_compare(self, runs: list[RunDir], hint: str = "") -> None:
-        """Lay the runs over each other; ``hint`` is said there. Raises ``UserError`` where they are too many."""
         from tui.app.screens.compare import CompareScreen
         from tui.app.state.comparison import check_run_count
 
@@ -219,23 +216,20 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
         self.push_screen(CompareScreen(runs, hint))
 
     def open_checkpoints(self, id: str | None) -> None:
-        """Put the checkpoints of the run ``id`` on top; None: there is no run yet."""
-        from profiles.errors import UserError
         from tui.app.screens.checkpoints import CheckpointsScreen
 
         try:
             if id is None:
-                raise UserError("there is no run yet whose checkpoints could be shown; n starts one")
+                raise UserError("there are no runs yet; n starts one")
             self.push_screen(CheckpointsScreen(self.store, self.store.find(id)))
         except UserError as error:
             self.notify(str(error), severity="error")
 
-    def open_data(self, what: str | None) -> None:
-        """Put the data of a run or a profile on top; None: of the profile this machine starts with."""
+    def open_data(self, source: str | None) -> None:
         from profiles.registry import detect_profile
         from tui.app.screens.data import DataScreen
 
-        self.push_screen(DataScreen(what or detect_profile()))
+        self.push_screen(DataScreen(source or detect_profile()))
 
     def action_help(self) -> None:
         from tui.app.screens.help import HelpScreen
@@ -253,9 +247,9 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
 
 
 def run_app(store: RunStore, run_id: str | None = None, *, read_only: bool = False, low_bandwidth: bool = False) -> int:
-    """Run the app in this terminal until the person leaves it or the terminal is gone; returns the exit code.
+    """Run the app in this terminal until the user quits or the terminal closes, and return the exit code.
 
-    Raises ``UserError`` where ``run_id`` names no run or there is no terminal to draw on.
+    Raises ``UserError`` if there is no run ``run_id``, or no terminal to draw on.
     """
     import os
     import sys
@@ -266,13 +260,13 @@ def run_app(store: RunStore, run_id: str | None = None, *, read_only: bool = Fal
     check_terminal()
     return_freed_memory()
     for name in ("COLUMNS", "LINES"):
-        os.environ.pop(name, None)  # exported once, they would outlive every change of the terminal's size
-    settings, trouble = load()
-    for line in trouble:
+        os.environ.pop(name, None)  # if exported, they would override every change of the terminal's size
+    settings, settings_errors = load()
+    for line in settings_errors:
         print(f"mla-tui: {line}", file=sys.stderr)
     if low_bandwidth:
         settings = replace(settings, low_bandwidth=True)
-    app = MlaApp(store, run_id, settings=settings, trouble=trouble, read_only=read_only)
+    app = MlaApp(store, run_id, settings=settings, settings_errors=settings_errors, read_only=read_only)
     with exit_with_terminal(app, sys.stdin.fileno()) as terminal:
         app.run()
     return HANGUP_EXIT_CODE if terminal.lost else app.return_code or 0

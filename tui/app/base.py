@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class BaseApp(HasActions, App[int]):
-    """``trouble``: a line for each refused setting. ``read_only``: actions that ``changes`` marks are refused."""
+    """``settings_errors`` has a line for each refused setting. ``read_only`` refuses the actions marked ``changes``."""
 
     store: RunStore
     settings: Settings
-    trouble: Sequence[str]
+    settings_errors: Sequence[str]
     read_only: bool
 
     @abstractmethod
@@ -54,7 +54,7 @@ class BaseApp(HasActions, App[int]):
         """Open the checkpoints of the run ``id``; None: there is no run yet."""
 
     @abstractmethod
-    def open_data(self, what: str | None) -> None:
+    def open_data(self, source: str | None) -> None:
         """Open the data of a run or a profile; None: of the profile detected for this machine."""
 
 

@@ -1,4 +1,4 @@
-"""A command of ours run as a child process: the app shows what it says and never loads what it needs, such as torch."""
+"""Runs a command of mla-tui as a child process, so that the app never loads what the command needs, such as torch."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from collections.abc import Callable, Sequence
 
 from engine.host.programs import COMMAND_LINE, python_module
 
-_PIECE = 1 << 14
+_PIECE = 1 << 14  # bytes read at once
 
 
-async def run(words: Sequence[str], out: Callable[[str], object], err: Callable[[str], object]) -> int:
-    """Run ``mla-tui`` with ``words``, handing on what it writes as it comes; returns its exit status.
+async def run(arguments: Sequence[str], on_stdout: Callable[[str], object], on_stderr: Callable[[str], object]) -> int:
+    """Run ``mla-tui`` with ``arguments``, pass on its output as it is written, and return its exit status.
 
-    It does not outlive the call: where that is cancelled, the child is ended.
+    If the call is cancelled, the child process is terminated.
     """
     pipe = asyncio.subprocess.PIPE
     child = await asyncio.create_subprocess_exec(
-        *python_module(COMMAND_LINE, *words), stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
+        *python_module(COMMAND_LINE, *arguments), stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
     )
     assert child.stdout is not None and child.stderr is not None
     try:
-        await asyncio.gather(_hand_on(child.stdout, out), _hand_on(child.stderr, err))
+        await asyncio.gather(_forward(child.stdout, on_stdout), _forward(child.stderr, on_stderr))
         return await child.wait()
     finally:
         if child.returncode is None:
@@ -32,14 +32,14 @@ async def run(words: Sequence[str], out: Callable[[str], object], err: Callable[
             await child.wait()
 
 
-async def _hand_on(stream: asyncio.StreamReader, to: Callable[[str], object]) -> None:
+async def _forward(stream: asyncio.StreamReader, receive: Callable[[str], object]) -> None:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     while piece := await stream.read(_PIECE):
         if text := decoder.decode(piece):
-            to(text)
+            receive(text)
 
 
 def last_line(text: str) -> str:
-    """The last line that says something, without the program's name in front."""
+    """Return the last line that is not empty, without the name of the program in front."""
     lines = [line for line in text.splitlines() if line.strip()]
     return lines[-1].removeprefix("mla-tui: ") if lines else ""

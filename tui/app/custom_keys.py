@@ -1,4 +1,4 @@
-"""Keys of a person's own: what they write, whether a terminal can send it, and whether two actions want the same."""
+"""Checks the keys that a user sets: whether every terminal sends them, and whether two actions share one."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tui.app.actions.action import Action, Keys, key_name
 from tui.app.actions.registry import DIALOGS, EVERYWHERE, SCREENS, WIDGETS
 
 _ALLOWED = "write a letter, digit or sign, F1 to F12, or Ctrl and a letter"
-# What a terminal sends for Ctrl and a letter is one byte, and these bytes are other keys already.
+# A terminal sends one byte for Ctrl and a letter, and these bytes are those of other keys.
 _TAKEN_BYTES = {"h": "Backspace", "i": "Tab", "j": "Enter", "m": "Enter"}
-_COPY = "c"  # Ctrl+C copies, and tells people who want out how to get there
+_COPY = "c"  # Ctrl+C copies text, or says how to quit
 _SETS = (*SCREENS, EVERYWHERE, *DIALOGS)
 _OF_WIDGETS = {action.id for actions in WIDGETS for action in actions.own}
 
 
 def parse(text: str) -> str:
-    """The key ``text`` means, as Textual calls it: ``Z``, ``?``, ``f6``, ``Ctrl+T``.
+    """Return Textual's name of the key ``text``: ``Z``, ``?``, ``f6``, ``Ctrl+T``.
 
-    Raises ``SpecError`` where no terminal, or not every terminal, sends such a key.
+    Raises ``SpecError`` if not every terminal sends such a key.
     """
     if len(text) == 1 and text.isprintable() and text.isascii() and text != " ":
         return _key_of(text)
@@ -34,12 +34,12 @@ def parse(text: str) -> str:
     if found := re.fullmatch(r"(?:ctrl\+|\^)([a-z])", low):
         letter = found[1]
         if letter in _TAKEN_BYTES:
-            raise SpecError(f"{text!r} is {_TAKEN_BYTES[letter]} to a terminal; take another letter")
+            raise SpecError(f"{text!r} is {_TAKEN_BYTES[letter]} to a terminal; use another letter")
         if letter == _COPY:
-            raise SpecError(f"{text!r} copies text; take another letter")
+            raise SpecError(f"{text!r} copies text; use another letter")
         return f"ctrl+{letter}"
     if "+" in text.strip("+"):
-        raise SpecError(f"{text!r} does not come through every terminal (tmux and ssh drop it); {_ALLOWED}")
+        raise SpecError(f"{text!r} is not sent by every terminal (tmux and ssh drop it); {_ALLOWED}")
     raise SpecError(f"{text!r} is not a key; {_ALLOWED}")
 
 
@@ -50,8 +50,8 @@ def _key_of(character: str) -> str:
     return next(iter(Binding.make_bindings([(character, "")]))).key
 
 
-def spelled(keys: tuple[str, ...]) -> str:
-    """Keys as they stand in the settings: ``Z F6``."""
+def key_names(keys: tuple[str, ...]) -> str:
+    """Return keys as they are written in the settings: ``Z F6``."""
     return " ".join(key_name(key) for key in keys)
 
 
@@ -74,17 +74,17 @@ def own_keys(id: str, text: str) -> tuple[str, ...]:
     ids = [action.id for action in changeable()]
     if id not in ids:
         if id in _OF_WIDGETS:
-            raise SpecError("belongs to the list itself and cannot be changed; take this line out")
+            raise SpecError("belongs to every list and cannot be changed; remove this line")
         near = get_close_matches(id, ids, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ids)}"
         raise SpecError(f"no such action; {hint}")
     if not text.split():
-        raise SpecError("'' is not a key; take the line out for the key it had")
+        raise SpecError("'' is not a key; remove this line to restore the default")
     return tuple(dict.fromkeys(parse(word) for word in text.split()))
 
 
 def conflict(keys: Keys) -> tuple[str, str] | None:
-    """Return the id of an action of ``keys`` whose key another action of a screen has, and a line that says so."""
+    """Return an action id of ``keys`` with a key of another action on the same screen, and a line that says so."""
     everywhere = {action.id for action in EVERYWHERE.own}
     for actions in _SETS:
         holders: dict[str, list[Action]] = defaultdict(list)
@@ -96,12 +96,12 @@ def conflict(keys: Keys) -> tuple[str, str] | None:
                 mine, theirs = (first, other) if first.id in keys else (other, first)
                 where = "everywhere" if theirs.id in everywhere else f"on {actions.title}"
                 line = f"{key_name(key)!r} is {theirs.title} ({theirs.id}) {where}"
-                return mine.id, f"{line}; take another key, or give {theirs.id} another one first"
+                return mine.id, f"{line}; use another key, or give {theirs.id} another one first"
     return None
 
 
 def checked(texts: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """The keys of ``texts`` (by action id) that can stand together, and why each of the others cannot."""
+    """Return the keys of ``texts`` (by action id) without conflicts, and why each of the others is refused."""
     keys: dict[str, tuple[str, ...]] = {}
     refused: dict[str, str] = {}
     for id, text in texts.items():
@@ -112,5 +112,5 @@ def checked(texts: Mapping[str, str]) -> tuple[dict[str, tuple[str, ...]], dict[
     while (found := conflict(keys)) is not None:
         id, why = found
         refused[id] = why
-        del keys[id]  # its own key comes back, which may be another's by now: look again
+        del keys[id]  # its default key may conflict with another one now, so check again
     return keys, refused

@@ -1,4 +1,4 @@
-"""The command palette: the actions of the screen it was opened on, found by name."""
+"""Provides the command palette with the actions of the screen on which it was opened."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tui.app.base import AppScreen
 
 
 class ActionProvider(Provider):
-    """Offers every action of the registry that the screen below answers to here."""
+    """Offers every action of the screen below, except the keys of its lists and texts."""
 
     def _offered(self) -> Iterator[Action]:
         screen = self.screen

@@ -1,7 +1,7 @@
-"""What a person has set for the app, in ``settings.toml`` beside ``hooks.toml``.
+"""Loads and stores the app's settings: ``settings.toml`` beside ``hooks.toml``.
 
-The file is theirs: a change from the app replaces one line of it and leaves comments and everything else alone. What is
-damaged or unknown in it is told, and the app goes on with the default.
+The user may edit the file too: the app replaces single lines of it and keeps comments and everything else. An invalid
+or unknown entry is reported, and the default is used.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tui.app.actions.action import Keys
 from tui.app.themes import THEMES
 
 FILE = "settings.toml"
-SLOWEST = 60.0  # seconds between two paints of a chart
+SLOWEST = 60.0  # seconds between two draws of the charts
 FASTEST = 0.5
-LOW_NUMBERS, LOW_CHARTS = 3.0, 6.0  # seconds between two paints where bytes are dear: less than half of them
+LOW_NUMBERS, LOW_CHARTS = 3.0, 6.0  # seconds between two draws with low bandwidth: less than half the bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``refresh``: seconds between two paints of the charts. ``keys``: an action's own keys, by its id."""
+    """``refresh``: seconds between two draws of the charts. ``keys``: the user's own keys, by the action's id."""
 
     theme: str = THEMES[0].name
     refresh: float = 1.0
@@ -39,12 +39,12 @@ class Settings:
 
     @property
     def number_every(self) -> float:
-        """Seconds between two paints of numbers."""
+        """Seconds between two draws of the numbers."""
         return LOW_NUMBERS if self.low_bandwidth else min(self.refresh, 1.0)
 
     @property
     def chart_every(self) -> float:
-        """Seconds between two paints of charts."""
+        """Seconds between two draws of the charts."""
         return max(self.refresh, LOW_CHARTS) if self.low_bandwidth else self.refresh
 
 
@@ -82,15 +82,15 @@ def settings_path() -> Path:
 
 
 def load() -> tuple[Settings, list[str]]:
-    """The settings, and a line for each entry that is not taken: file, key, value, way out."""
+    """Return the settings, and a line for each refused entry: file, key, value and how to fix it."""
     path = settings_path()
     try:
         raw = tomllib.loads(_read(path))
     except SpecError as error:
         return Settings(), [str(error)]
     except ValueError as error:
-        return Settings(), [f"{path}: not valid TOML: {error}; mend or remove the file"]
-    settings, trouble = Settings(), []
+        return Settings(), [f"{path}: not valid TOML: {error}; repair or remove the file"]
+    settings, errors = Settings(), []
     for key, value in raw.items():
         try:
             if key == "keys":
@@ -101,15 +101,15 @@ def load() -> tuple[Settings, list[str]]:
                 raise SpecError(f"{value!r}: unknown entry; {hint}")
             settings = replace(settings, **{key: _READERS[key](value)})
         except SpecError as error:
-            trouble.append(f"{path}: {key}: {error}")
+            errors.append(f"{path}: {key}: {error}")
     own, refused = _keys(raw.get("keys", {}))
-    trouble += [f"{path}: {key}: {why}" for key, why in refused.items()]
-    return replace(settings, keys=own), trouble
+    errors += [f"{path}: {key}: {why}" for key, why in refused.items()]
+    return replace(settings, keys=own), errors
 
 
 def _keys(table: Any) -> tuple[Keys, dict[str, str]]:
     if not isinstance(table, dict):
-        return {}, {"keys": f'{table!r} is not a table; write [keys] and zoom = "Z"'}
+        return {}, {"keys": f'{table!r} is not a table; write [keys] and maximize = "Z"'}
     texts = {id: text for id, text in table.items() if isinstance(text, str)}
     own, refused = custom_keys.checked(texts)
     refused |= {id: f'{value!r} is not text; write {id} = "Z"' for id, value in table.items() if id not in texts}
@@ -123,11 +123,11 @@ def _read(path: Path) -> str:
         return ""
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise SpecError(f"{path}: cannot be read: {why}; mend or remove the file") from None
+        raise SpecError(f"{path}: cannot be read: {why}; repair or remove the file") from None
 
 
 def store(key: str, value: str | float | bool | None, table: str = "") -> None:
-    """Write one entry down, or take it out with None. Raises ``UserError`` where it cannot be written."""
+    """Store one entry, or remove it with None. Raises ``UserError`` if it cannot be written."""
     from engine.host.files import write_atomic
 
     path = settings_path()
@@ -135,49 +135,49 @@ def store(key: str, value: str | float | bool | None, table: str = "") -> None:
     try:
         before = tomllib.loads(text)
     except ValueError as error:
-        raise SpecError(f"{path}: not valid TOML, so it is left alone: {error}; mend or remove the file") from None
-    wanted = _with(before, key, value, table)
-    changed = edited(text, key, value, table)
+        raise SpecError(f"{path}: not valid TOML, so it is left alone: {error}; repair or remove the file") from None
+    after = with_entry(text, key, value, table)
     try:
-        done = tomllib.loads(changed) == wanted
+        correct = tomllib.loads(after) == _with(before, key, value, table)
     except ValueError:
-        done = False
-    if not done:
-        raise SpecError(f"{path}: {table + '.' if table else ''}{key}: stands in a form only you can change")
+        correct = False
+    if not correct:
+        name = f"{table}.{key}" if table else key
+        raise SpecError(f"{path}: {name}: the app cannot edit this entry as it is written; edit the file yourself")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A link to a file kept elsewhere stays a link.
-        write_atomic(Path(os.path.realpath(path)), changed.encode())
+        # A symbolic link stays one.
+        write_atomic(Path(os.path.realpath(path)), after.encode())
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}; the change lasts until you leave") from None
+        raise UserError(f"{path}: cannot be written: {error.strerror}; the change lasts until the app ends") from None
 
 
 def _with(content: Mapping[str, Any], key: str, value: Any, table: str) -> dict[str, Any]:
     if table:
         inner = content.get(table, {})
         return {**content, table: _with(inner if isinstance(inner, dict) else {}, key, value, "")}
-    rest = {name: held for name, held in content.items() if name != key}
+    rest = {name: one for name, one in content.items() if name != key}
     return rest if value is None else {**rest, key: value}
 
 
-def edited(text: str, key: str, value: str | float | bool | None, table: str = "") -> str:
-    """TOML ``text`` with one line changed, added or taken out: that of ``key`` at the top or in ``[table]``."""
+def with_entry(text: str, key: str, value: str | float | bool | None, table: str = "") -> str:
+    """Return TOML ``text`` with the line of ``key`` at the top or in ``[table]`` changed, added or removed."""
     lines = text.splitlines()
-    heads = [i for i, line in enumerate(lines) if line.lstrip().startswith("[")]
+    headers = [i for i, line in enumerate(lines) if line.lstrip().startswith("[")]
     if table:
-        start = next((i + 1 for i in heads if re.match(rf"\s*\[\s*{table}\s*\]", lines[i])), None)
+        start = next((i + 1 for i in headers if re.match(rf"\s*\[\s*{table}\s*\]", lines[i])), None)
         if start is None:
             lines += ["", f"[{table}]"] if lines else [f"[{table}]"]
             start = len(lines)
     else:
         start = 0
-    end = next((i for i in heads if i >= start), len(lines))
-    place = next((i for i in range(start, end) if re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", lines[i])), None)
+    end = next((i for i in headers if i >= start), len(lines))
+    index = next((i for i in range(start, end) if re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", lines[i])), None)
     line = [] if value is None else [f"{key} = {_toml(value)}"]
-    if place is not None:
-        lines[place : place + 1] = line
+    if index is not None:
+        lines[index : index + 1] = line
     else:
-        while end > start and not lines[end - 1].strip():  # an empty line parts this from what follows
+        while end > start and not lines[end - 1].strip():  # keep the empty line before the next table
             end -= 1
         lines[end:end] = line
     return "\n".join(lines) + "\n"

@@ -1,15 +1,15 @@
-"""A dark and a light theme from the palette of Okabe and Ito, whose colours people of every colour vision tell apart.
+"""Defines a dark and a light theme with the colour-blind safe palette of Okabe and Ito.
 
-Blue says well, orange and vermillion say look here; the phase of a run is always a word as well. Texts are lighter than
-the palette in the dark and darker in the light: each has a contrast of at least 4.5 to 1 with what it stands on.
+Blue means fine, orange and vermillion mean attention; the phase of a run is always written as well. Text colours are
+lighter than the palette in the dark theme and darker in the light one, for a contrast of at least 4.5 to 1.
 """
 
 from __future__ import annotations
 
 from textual.theme import Theme
 
-# Beyond Textual's own: $quiet for what stands beside a value, $faint for axes and empty space, $row for the line the
-# cursor is on while something else has the focus.
+# Variables that Textual does not have: $quiet for labels and notes, $faint for axes and free space, $row for the
+# selected line of a list without focus.
 _DARK = Theme(
     name="dark",
     dark=True,
@@ -64,8 +64,8 @@ _LIGHT = Theme(
 )
 THEMES = (_DARK, _LIGHT)
 
-# Where there are 16 colours, the nearest to a colour above is often another's: most of the light theme would be the
-# same yellow, on white. So there these stand in, each exactly one of the 16 as rich knows them.
+# With 16 colours several colours above would become the same one: most of the light theme would be yellow on white.
+# These themes use exactly the 16 colours of rich.
 _DARK_16 = Theme(
     name="dark-16",
     dark=True,
@@ -118,9 +118,9 @@ _LIGHT_16 = Theme(
         "row": "#aaaaaa",
     },
 )
-FEW_COLOURS = (_DARK_16, _LIGHT_16)
+THEMES_16 = (_DARK_16, _LIGHT_16)
 
 
-def drawn(name: str, color_system: str | None) -> str:
-    """The theme that stands for ``name`` on a terminal with rich's ``color_system``."""
+def theme_for(name: str, color_system: str | None) -> str:
+    """Return the name of the theme to use for ``name`` on a terminal with rich's ``color_system``."""
     return f"{name}-16" if color_system == "standard" else name

@@ -128,10 +128,10 @@ async def test_escape_ends_the_child(run: RunDir, store: RunStore, monkeypatch: 
         await pilot.press("t", "enter")
         await until(pilot, lambda: bool(children))
         await pilot.press("x")
-        await until(pilot, lambda: "one thing at a time" in said(app, "#message"))
+        await until(pilot, lambda: "a command is running" in said(app, "#message"))
         await pilot.press("escape")
         await until(pilot, lambda: children[0].returncode is not None)
-        assert children[0].returncode != 0 and said(app, "#message") == "ended"
+        assert children[0].returncode != 0 and said(app, "#message") == "stopped"
 
 
 async def test_an_export_goes_to_a_new_folder_only(run: RunDir, store: RunStore, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ async def test_resuming_launches_what_the_command_would(
     async with app.run_test(size=(160, 24)) as pilot:
         await listed(app, pilot)
         await pilot.press("r", *"again", "tab", "3", "enter")
-        await until(pilot, lambda: "is at step 3; write more" in said(app, "#message"))
+        await until(pilot, lambda: "is at step 3; write a larger number" in said(app, "#message"))
         await pilot.press("9")
         path = str(folder(run) / "ckpt_step_3")
         await until(pilot, lambda: "-s steps=39 --name again" in said(app, "#command"))
@@ -221,7 +221,7 @@ async def test_a_run_without_checkpoints_says_what_to_press(nano: Nano, store: R
     app = MlaApp(store)
     async with app.run_test(size=(60, 20)) as pilot:
         await listed(app, pilot, 0)
-        await until(pilot, lambda: any("c on the monitor writes one" in line for line in lines_of(app)))
+        await until(pilot, lambda: any("c in the monitor saves one" in line for line in lines_of(app)))
         await pilot.press("t", "q")
         await until(pilot, lambda: not isinstance(app.screen, CheckpointsScreen))
 

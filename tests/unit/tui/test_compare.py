@@ -207,7 +207,7 @@ async def test_with_nothing_marked_the_chosen_run_is_shown_and_how_to_mark(store
         make_run("alone", 10)
         await until(pilot, lambda: "alone" in on_screen(app, "#runs"))
         await pilot.press("c")
-        await until(pilot, lambda: "Space on the runs' screen marks others" in on_screen(app, "Heading"))
+        await until(pilot, lambda: "Space in the list of runs marks others" in on_screen(app, "Heading"))
         assert legend(app)[0].startswith(" A━━ alone")
         await pilot.press("d")
         await until(pilot, lambda: "mark more runs" in on_screen(app, "#specs"))

@@ -241,7 +241,7 @@ async def test_a_card_and_what_is_left_are_told(store: RunStore, make_run: Any) 
         await until(pilot, lambda: "VRAM 9.00 of 16.0 GiB · 97% busy · 312 W · 71 °C" in on_screen(app, "#pane-2"))
         assert "activations 5.00 GiB · weights 3.00 GiB" in on_screen(app, "#pane-2")
         assert "╌" in on_screen(app, "#pane-2")
-        assert "43% of the device's ceiling" in on_screen(app, "#pane-4")
+        assert "43% of the matmul peak" in on_screen(app, "#pane-4")
         assert "606k tokens left" in on_screen(app, "StatusLine")  # 296 steps of 8 × 256
 
 

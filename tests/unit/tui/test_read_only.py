@@ -19,12 +19,12 @@ async def test_bar_help_and_palette_leave_out_what_is_refused(store: RunStore, m
     run, _ = make_run("demo", 3, phase="running")
     app = MlaApp(store, run.id, read_only=True)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: "Zoom" in on_screen(app, "KeyBar"))
-        assert not {"Tune", "Pause", "Stop"} & set(on_screen(app, "KeyBar").split())
+        await until(pilot, lambda: "Maximize" in on_screen(app, "KeyBar"))
+        assert not {"Live", "Pause", "Stop"} & set(on_screen(app, "KeyBar").split())
         await pilot.press("question_mark")
         await until(pilot, lambda: isinstance(app.screen, HelpScreen))
         text = "\n".join(str(line.content) for line in app.screen.query(Static))
-        assert "Zoom" in text and "Pause" not in text and "Stop" not in text
+        assert "Maximize" in text and "Pause" not in text and "Stop" not in text
         await pilot.press("q", "ctrl+p", *"run")
         await until(pilot, lambda: any(found.option_count for found in app.screen.query(OptionList)))
         found = app.screen.query_one(OptionList)
@@ -52,7 +52,7 @@ async def test_a_run_that_waits_for_an_answer_gets_none_from_here(store: RunStor
         parts: dict[str, int] = {}
         writer.write("oom", where="forward", wanted=1 << 30, parts=parts, action="ask", micro=8, accum=1)
         writer.write("state", phase="paused", reason="out of memory")
-        await until(pilot, lambda: "paused" in on_screen(app, "StatusLine"))
+        await until(pilot, lambda: "Out of memory (forward). automatic in" in on_screen(app, "Heading"))
         assert isinstance(app.screen, MonitorScreen)
 
 

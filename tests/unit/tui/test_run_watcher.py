@@ -155,7 +155,7 @@ async def test_the_run_on_screen_is_not_reported(store: RunStore, make_run: Any,
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
         await until(pilot, lambda: "(3)" in on_screen(app, "#pane-1"))
         writer.write("state", phase="finished", reason="")
-        await until(pilot, lambda: MlaApp.Announced in messages)
+        await until(pilot, lambda: MlaApp.Notified in messages)
         await until(pilot, lambda: "finished" in on_screen(app, "StatusLine"))
         assert not toasts(app) and not bells
 

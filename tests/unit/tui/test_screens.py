@@ -245,7 +245,7 @@ async def test_the_commands_of_every_profile_say_what_is_launched(store: RunStor
         await pilot.press("end")
         await until(pilot, lambda: "-p gpu_fast" in said(app, "#command"))
         assert "-s" not in said(app, "#command").split()
-        assert "1.02B parameters" in said(app, "#facts")
+        assert "1.02B parameters" in said(app, "#size")
 
 
 async def test_a_launch_that_cannot_be_says_why(

@@ -22,7 +22,7 @@ from tui.app.screens.new_run import NewRunScreen
 from tui.app.screens.settings import KeyScreen, SettingsScreen
 from tui.app.settings import Settings
 from tui.app.terminal.refresh_rate import RefreshRate
-from tui.app.themes import FEW_COLOURS, THEMES, drawn
+from tui.app.themes import THEMES, THEMES_16, theme_for
 
 pytestmark = pytest.mark.usefixtures("store")  # whose configuration is a directory of its own
 
@@ -51,12 +51,12 @@ def test_without_a_file_everything_is_as_it_comes() -> None:
         ("keys = 3", "keys: 3 is not a table"),
         ("[keys]\nmaximize = 3", 'keys.maximize: 3 is not text; write maximize = "Z"'),
         ('[keys]\nmaximise = "Z"', "keys.maximise: no such action; did you mean maximize?"),
-        ('[keys]\ndown = "J"', "keys.down: belongs to the list itself"),
+        ('[keys]\ndown = "J"', "keys.down: belongs to every list"),
         ('[keys]\nmaximize = ""', "keys.maximize: '' is not a key"),
-        ('[keys]\nmaximize = "ctrl+shift+x"', "keys.maximize: 'ctrl+shift+x' does not come through every terminal"),
-        ('[keys]\nmaximize = "alt+z"', "keys.maximize: 'alt+z' does not come through every terminal"),
+        ('[keys]\nmaximize = "ctrl+shift+x"', "keys.maximize: 'ctrl+shift+x' is not sent by every terminal"),
+        ('[keys]\nmaximize = "alt+z"', "keys.maximize: 'alt+z' is not sent by every terminal"),
         ('[keys]\nmaximize = "ctrl+i"', "keys.maximize: 'ctrl+i' is Tab to a terminal"),
-        ('[keys]\nmaximize = "p"', "keys.maximize: 'p' is Pause (pause) on Monitor; take another key"),
+        ('[keys]\nmaximize = "p"', "keys.maximize: 'p' is Pause (pause) on Monitor; use another key"),
         ('[keys]\nmaximize = "ctrl+p"', "keys.maximize: 'Ctrl+P' is Commands (palette) everywhere"),
         ("theme = ", "not valid TOML"),
         ("\ufeff\x00", "not valid TOML"),
@@ -65,16 +65,16 @@ def test_without_a_file_everything_is_as_it_comes() -> None:
 def test_what_is_wrong_is_told_with_the_way_out_and_the_rest_is_taken(text: str, line: str) -> None:
     broken = "not valid" in line
     path = write(text if broken else f"{'' if 'bell' in text else 'bell = false'}\n{text}\n")
-    found, trouble = settings.load()
-    assert len(trouble) == 1 and trouble[0].startswith(f"{path}: {line}")
+    found, settings_errors = settings.load()
+    assert len(settings_errors) == 1 and settings_errors[0].startswith(f"{path}: {line}")
     assert found == Settings(bell=broken or "bell" in text)
 
 
 def test_keys_may_be_exchanged_and_the_line_that_cannot_stand_is_left_out() -> None:
     write('[keys]\nmaximize = "s"\nsmooth = "z F6"\nstop = "e"\n')
-    found, trouble = settings.load()
+    found, settings_errors = settings.load()
     assert found.keys == {"maximize": ("s",), "smooth": ("z", "f6")}
-    assert len(trouble) == 1 and "keys.stop: 'e' is Tune (tune) on Monitor" in trouble[0]
+    assert len(settings_errors) == 1 and "keys.stop: 'e' is Live tuning (tune) on Monitor" in settings_errors[0]
 
 
 @pytest.mark.parametrize("text", ["", "shift+x", "super+a", "F13", "ctrl+c", "ctrl+1", "ö", "enter", "space", "é"])
@@ -86,7 +86,7 @@ def test_keys_that_no_terminal_is_sure_to_send(text: str) -> None:
 @pytest.mark.parametrize(("text", "key"), [("Z", "Z"), ("?", "question_mark"), ("f6", "f6"), ("CTRL+T", "ctrl+t")])
 def test_keys_as_people_write_them(text: str, key: str) -> None:
     assert custom_keys.parse(text) == key
-    assert custom_keys.parse(custom_keys.spelled((key,))) == key
+    assert custom_keys.parse(custom_keys.key_names((key,))) == key
 
 
 def test_esc_stays_whatever_letter_the_way_out_gets() -> None:
@@ -129,8 +129,8 @@ def test_a_file_that_one_line_cannot_mend_is_left_alone(text: str) -> None:
 
 async def test_the_app_starts_with_the_default_and_says_so(store: RunStore) -> None:
     path = write('theme = "pink"')
-    found, trouble = settings.load()
-    app = MlaApp(store, settings=found, trouble=trouble)
+    found, settings_errors = settings.load()
+    app = MlaApp(store, settings=found, settings_errors=settings_errors)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: bool(toasts(app)))
         assert str(path) in toasts(app)[0]
@@ -173,23 +173,26 @@ async def test_a_key_is_changed_by_pressing_the_new_one(store: RunStore, make_ru
         def says(text: str) -> bool:
             return text in said(app, "#message")
 
-        for press, told in (("p", "'p' is Pause (pause) on Monitor"), ("ctrl+shift+x", "does not come through every")):
+        for press, told in (("p", "'p' is Pause (pause) on Monitor"), ("ctrl+shift+x", "is not sent by every")):
             await pilot.press("enter", press)
             await until(pilot, partial(says, told))
             assert not app.settings.keys
+        await pilot.press("enter", "escape")
+        await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
+        assert not app.settings.keys
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, KeyScreen))
         await pilot.press("Z", "q")
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
         assert tomllib.loads(settings.settings_path().read_text()) == {"keys": {"maximize": "Z"}}
-        await until(pilot, lambda: " Z Zoom" in on_screen(app, "KeyBar"))
+        await until(pilot, lambda: " Z Maximize" in on_screen(app, "KeyBar"))
         await pilot.press("z")
-        assert not app.screen.has_class("zoomed")
+        assert not app.screen.has_class("maximized")
         await pilot.press("Z")
-        assert app.screen.has_class("zoomed")
+        assert app.screen.has_class("maximized")
         await pilot.press("question_mark")
-        await until(pilot, lambda: "Z       Zoom" in "\n".join(str(s.content) for s in app.screen.query(Static)))
-        await pilot.press("q", "ctrl+p", *"Zoom")
+        await until(pilot, lambda: "Z       Maximize" in "\n".join(str(s.content) for s in app.screen.query(Static)))
+        await pilot.press("q", "ctrl+p", *"Maximize")
         await until(pilot, lambda: any(found.option_count for found in app.screen.query(OptionList)))
         assert "(Z)" in str(app.screen.query_one(OptionList).get_option_at_index(0).prompt)
 
@@ -297,7 +300,7 @@ def test_every_text_stands_out_from_what_it_stands_on(theme: Any) -> None:
 
 
 @pytest.mark.parametrize("seen_by", _SEEN_BY)
-@pytest.mark.parametrize("theme", [*THEMES, *FEW_COLOURS], ids=lambda theme: theme.name)
+@pytest.mark.parametrize("theme", [*THEMES, *THEMES_16], ids=lambda theme: theme.name)
 def test_what_is_well_and_what_is_not_differ_for_every_eye(theme: Any, seen_by: str) -> None:
     found = {**theme.to_color_system().generate(), **theme.variables}
     for first, second in (("text-success", "text-error"), ("success", "error"), ("text-primary", "text-accent")):
@@ -306,9 +309,9 @@ def test_what_is_well_and_what_is_not_differ_for_every_eye(theme: Any, seen_by: 
 
 
 def test_every_theme_has_every_variable_and_few_colours_are_told_apart() -> None:
-    assert len({frozenset(theme.variables) for theme in (*THEMES, *FEW_COLOURS)}) == 1
-    names = {theme.name for theme in (*THEMES, *FEW_COLOURS)}
-    assert {drawn(theme.name, system) for theme in THEMES for system in ("standard", "256", None)} == names
-    for theme in FEW_COLOURS:
+    assert len({frozenset(theme.variables) for theme in (*THEMES, *THEMES_16)}) == 1
+    names = {theme.name for theme in (*THEMES, *THEMES_16)}
+    assert {theme_for(theme.name, system) for theme in THEMES for system in ("standard", "256", None)} == names
+    for theme in THEMES_16:
         colours = {theme.variables[name] for name in ("text-primary", "text-error", "quiet")}
         assert len(colours) == 3

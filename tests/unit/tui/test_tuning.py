@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -29,7 +30,7 @@ async def drawer(store: RunStore, make_run: Any) -> AsyncIterator[tuple[MlaApp, 
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("e")
         await until(pilot, lambda: isinstance(app.screen, TuningScreen))
-        await until(pilot, lambda: "GiB" in on_screen(app, "#then"))
+        await until(pilot, lambda: "GiB" in on_screen(app, "#forecast"))
         yield app, pilot, run
 
 
@@ -46,13 +47,27 @@ async def test_the_drawer_keeps_the_sequences_of_a_step(store: RunStore, make_ru
     assert not run.commands_path.exists()
 
 
+async def test_an_earlier_edit_is_shown(store: RunStore, make_run: Any) -> None:
+    run, writer = make_run("demo", 5, phase="running")
+    writer.write("spec", step=3, values={"batch.micro": 4, "batch.context": 128, "optim.lr_scale": 0.5})
+    app = MlaApp(store, run.id)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("e")
+        await until(pilot, lambda: isinstance(app.screen, TuningScreen))
+        assert app.screen.query_one("#micro", Input).value == "4"
+        await until(pilot, lambda: "micro 4 × accum 2, context 128, lr_scale 0.5" in drawn(app))
+        await pilot.press("q")
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+    assert not run.commands_path.exists()
+
+
 async def test_the_drawer_takes_what_the_command_takes(store: RunStore, make_run: Any) -> None:
     async with drawer(store, make_run) as (app, pilot, run):
-        before = on_screen(app, "#then")
+        before = on_screen(app, "#forecast")
         await pilot.press("tab", "tab", *"context=512")
         await until(pilot, lambda: "if you mean it, add --unlock" in said(app, "#verdict"))
         await pilot.press(*" --unlock")
-        await until(pilot, lambda: on_screen(app, "#then") != before)
+        await until(pilot, lambda: on_screen(app, "#forecast") != before)
         await pilot.press(*" lrscale=2")
         await until(pilot, lambda: "did you mean optim.lr_scale" in said(app, "#verdict"))
         await pilot.press("enter")
@@ -65,22 +80,22 @@ async def test_the_drawer_takes_what_the_command_takes(store: RunStore, make_run
 async def test_a_way_that_is_chosen_fills_the_form(store: RunStore, make_run: Any) -> None:
     async with drawer(store, make_run) as (app, pilot, run):
         await until(pilot, lambda: "micro 8→4, accum 1→2" in on_screen(app, LeverList))
-        before = on_screen(app, "#then")
+        before = on_screen(app, "#forecast")
         await pilot.press("k", "j")
         while "micro 8→4" not in chosen(app.screen.query_one(LeverList)):
             await pilot.press("j")
         await until(pilot, lambda: app.screen.query_one("#micro", Input).value == "4")
         assert app.screen.query_one("#accum", Input).value == "2"
-        await until(pilot, lambda: on_screen(app, "#then") != before)
+        await until(pilot, lambda: on_screen(app, "#forecast") != before)
         while "restart" not in chosen(app.screen.query_one(LeverList)):
             await pilot.press("j")
-        await until(pilot, lambda: "needs a new start" in said(app, "#verdict"))
+        await until(pilot, lambda: "needs a restart" in said(app, "#verdict"))
         await pilot.press("enter")
         assert isinstance(app.screen, TuningScreen)  # it cannot be applied to a living run
         assert app.screen.query_one("#micro", Input).value == "8"
         await pilot.press("2")  # a digit is meant for the micro-batch
         await until(pilot, lambda: "unchanged" in chosen(app.screen.query_one(LeverList)))
-        await until(pilot, lambda: "needs a new start" not in said(app, "#verdict"))
+        await until(pilot, lambda: "needs a restart" not in said(app, "#verdict"))
     assert not run.commands_path.exists()
 
 
@@ -96,11 +111,17 @@ async def test_a_run_out_of_memory_is_shown_and_the_first_way_that_fits_with_eas
         writer.write("oom", **told, text="", parts=parts, capacity=620 << 20)
         writer.write("state", phase="paused", reason="out of memory in backward")
         await until(pilot, lambda: isinstance(app.screen, TuningScreen))
-        failed = "896 of 620 MiB when it ran out  276 MiB too much"
+        failed = "896 of 620 MiB at the OOM  276 MiB too much"
         await until(pilot, lambda: failed in on_screen(app, "#failed"))
         await until(pilot, lambda: "micro 8→" in chosen(app.screen.query_one(LeverList)))
         # With micro 4 the forecast is 549 MiB of 620: over nine tenths of a host that is no larger is too little room.
         assert app.screen.query_one("#micro", Input).value == "4"
+        await pilot.press("q")
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+        line = r"Out of memory \(backward\)\. e reduce memory · p retry · automatic in (9:5\d|10:00)"
+        await until(pilot, lambda: re.search(line, on_screen(app, "Heading")) is not None)
+        writer.write("state", phase="running", reason="")
+        await until(pilot, lambda: "Out of memory" not in on_screen(app, "Heading"))
 
 
 async def test_the_drawer_follows_its_terminal(store: RunStore, make_run: Any) -> None:

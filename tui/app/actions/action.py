@@ -1,4 +1,4 @@
-"""Describes what a user can do: an action, the actions of one screen, and the classes that carry them out."""
+"""Defines actions, the set of actions of a screen, and the base class that binds their keys to methods."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from textual.keys import key_to_character
 Keys = Mapping[str, tuple[str, ...]]
 """The user's own keys, by the action's id."""
 
-MOVING, CHARTS, RUN, WHOLE_APP = GROUPS = ("Moving", "Charts", "Run", "App")
+NAVIGATION, CHARTS, RUN, APP = GROUPS = ("Navigation", "Charts", "Run", "App")
 PINNED = 8  # the least ``bar`` of an action that the key bar shows however narrow it is
 
-# These keep their usual meaning whatever key the user gives an action, so that no setting can lock them in.
+# An action keeps these keys beside those that the user sets, so that every screen can still be left and used.
 _FIXED = ("enter", "tab", "escape", "up", "down", "pageup", "pagedown")
 _NO_KEYS: Keys = {}
 _KEY_NAMES = {
@@ -50,19 +50,19 @@ def key_name(key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One thing to do.
+    """One action of a user.
 
-    ``handler`` names the method ``action_<handler>`` that does it (by default the id) of the class that has the action,
-    or with ``app.`` in front a method of the app; it is called with ``args``. ``group`` is its section in the help.
-    ``bar`` is its place in the key bar, 0 keeps it out. What ``changes`` a run, a file or the machine is refused in a
-    read-only app; what is ``destructive`` asks first.
+    ``handler`` (default: the id) names the method ``action_<handler>`` of the class that has the action, or of the app
+    if it starts with ``app.``; it is called with ``args``. ``group`` is the section of the help. ``bar`` is the
+    position in the key bar, 0 leaves it out. An action that ``changes`` a run, a file or the machine is refused in a
+    read-only app; a ``destructive`` one asks first.
     """
 
     id: str
     keys: tuple[str, ...]
     title: str
     help: str
-    group: str = MOVING
+    group: str = NAVIGATION
     handler: str = ""
     args: tuple[object, ...] = ()
     bar: int = 0
@@ -71,7 +71,7 @@ class Action:
 
     @property
     def call(self) -> str:
-        """The action as Textual writes it: ``zoom(0.5)``."""
+        """The action string of Textual: ``zoom(0.5)``."""
         return f"{self.handler or self.id}({', '.join(map(repr, self.args))})"
 
     @property
@@ -89,8 +89,8 @@ class Action:
 class ActionSet:
     """The actions of one screen, dialog or widget, or of the app.
 
-    ``own`` are those it carries out. ``described`` are the keys of its lists and texts, ``inherited`` those of the app:
-    both work on the screen, are in its help, and belong to others.
+    ``own`` are those that its class handles. ``described`` (of its lists and texts) and ``inherited`` (of the app) work
+    on the screen and are in its help, but other classes handle them.
     """
 
     title: str
@@ -99,9 +99,9 @@ class ActionSet:
     inherited: tuple[Action, ...] = ()
 
     def bindings(self) -> list[BindingType]:
-        """Return Textual's bindings for the class that carries the actions out."""
+        """Return the Textual bindings of the class that handles the actions."""
         return [
-            # The palette opens even while a text field has the focus.
+            # The palette opens also while a text field has the focus.
             Binding(",".join(a.keys), a.call, a.title, show=False, id=a.id, priority=a.id == "palette")
             for a in self.own
         ]
@@ -135,15 +135,14 @@ def bar(offered: Sequence[Action]) -> list[Action]:
 
 
 def _same(call: str, other: str) -> bool:
-    """Textual's ``launch`` and ``launch()`` are one action."""
+    """Return whether two action strings are the same action: ``launch`` is ``launch()``."""
     return call.removesuffix("()") == other.removesuffix("()")
 
 
 class HasActions:
-    """A screen, widget or app that names its actions: ``class HomeScreen(AppScreen[None], actions=HOME)``.
+    """Binds the keys of a screen, widget or app to its actions: ``class HomeScreen(AppScreen[None], actions=HOME)``.
 
-    Their keys are bound, and a handler that does not exist is an error when the class is made, not when the key is
-    pressed.
+    A handler that does not exist raises ``TypeError`` when the class is defined, not when its key is pressed.
     """
 
     actions: ClassVar[ActionSet]

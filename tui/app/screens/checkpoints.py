@@ -1,6 +1,6 @@
-"""The checkpoints of one run, and what can be done with one: text, a new run, an export, an end.
+"""Lists the checkpoints of a run, and samples from, resumes, exports, verifies or deletes one.
 
-What needs torch is a child process, a command a person could have typed: this process must stay small.
+What needs torch runs as a child process, by the same command that a user would type: the app itself never loads torch.
 """
 
 from __future__ import annotations
@@ -33,39 +33,39 @@ if TYPE_CHECKING:
     from engine.runs.store import RunStore
     from profiles.spec import RunSpec
 
-_EVERY = 2.0  # seconds between two looks at the folder
-_TOKENS = 120  # of a text, as mla-tui sample has it
-_NOTHING = "{} has no checkpoint yet\n\n{}, q goes back"
+_EVERY = 2.0  # seconds between two polls of the folder
+_TOKENS = 120  # tokens of a sample, the default of mla-tui sample
+_EMPTY = "{} has no checkpoints yet\n\n{}, q goes back"
 
 
 class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
-    """Workers read, run and delete; their messages are what the widgets follow."""
+    """Workers read, run child processes and delete; the handlers of their messages update the widgets."""
 
     CSS_PATH = "../styles/checkpoints.tcss"
 
     class Listed(Message):
-        def __init__(self, kept: list[SavedCheckpoint], ended: bool) -> None:
+        def __init__(self, checkpoints: list[SavedCheckpoint], run_ended: bool) -> None:
             super().__init__()
-            self.kept = kept
-            self.ended = ended
+            self.checkpoints = checkpoints
+            self.run_ended = run_ended
 
     class Verified(Message):
-        """What reading all of a checkpoint found; nothing where it is whole."""
+        """The result of reading every byte of a checkpoint: its ``damage``, empty if there is none."""
 
         def __init__(self, path: str, damage: str) -> None:
             super().__init__()
             self.path = path
             self.damage = damage
 
-    class Wrote(Message):
-        """A piece of what a child process writes."""
+    class Output(Message):
+        """A piece of the output of a child process."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
             self.text = text
 
-    class Said(Message):
-        """One line for the person; ``done`` where a child process has ended."""
+    class Status(Message):
+        """One line about what happened; ``done``: the child process has ended."""
 
         def __init__(self, text: str, done: bool = False) -> None:
             super().__init__()
@@ -81,7 +81,7 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
         super().__init__()
         self._store = store
         self._run = run
-        self._about: SavedCheckpoint | None = None  # whom the open question is about
+        self._prompted: SavedCheckpoint | None = None  # the checkpoint of the open prompt
         self._busy = False  # a child process runs
 
     def compose(self) -> ComposeResult:
@@ -103,164 +103,166 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
 
     @work(group="folder", exit_on_error=True)
     async def watch_folder(self) -> None:
-        """Read the inventory anew whenever the folder's checkpoints have changed."""
-        seen: object = None
+        """Read the inventory whenever the checkpoints in the folder have changed."""
+        before: object = None
         while True:
             if self.is_active:
                 try:
-                    now = await asyncio.to_thread(self._look)
-                    if now != seen:
-                        seen = now
-                        self.post_message(await asyncio.to_thread(self._take_stock))
+                    found = await asyncio.to_thread(self._poll)
+                    if found != before:
+                        before = found
+                        self.post_message(await asyncio.to_thread(self._read_inventory))
                 except (UserError, OSError) as error:
-                    self.post_message(self.Said(str(error)))
+                    self.post_message(self.Status(str(error)))
             await asyncio.sleep(_EVERY)
 
-    def _look(self) -> object:
+    def _poll(self) -> object:
         from engine.checkpoints.checkpoint import latest, steps
         from engine.checkpoints.inventory import checkpoint_dir
 
         out = checkpoint_dir(self._run)
         return steps(out), latest(out), self._run.ended()
 
-    def _take_stock(self) -> Listed:
+    def _read_inventory(self) -> Listed:
         from engine.checkpoints.inventory import inventory
 
         return self.Listed(inventory(self._run), self._run.ended())
 
     @on(Listed)
-    def _listed(self, message: Listed) -> None:
-        self._list.empty_text = _NOTHING.format(
-            self._run.name, "it has ended" if message.ended else "c on the monitor writes one"
-        )
-        self._list.show(message.kept)
-        total = sum(one.bytes for one in message.kept)
-        self.query_one(Heading).show(note=f"{len(message.kept)}, {fmt.size(total)}" if message.kept else "")
+    def _show_list(self, message: Listed) -> None:
+        hint = "the run has ended" if message.run_ended else "c in the monitor saves one"
+        self._list.empty_text = _EMPTY.format(self._run.name, hint)
+        self._list.show(message.checkpoints)
+        count, total = len(message.checkpoints), sum(checkpoint.bytes for checkpoint in message.checkpoints)
+        checkpoints = "1 checkpoint" if count == 1 else f"{count} checkpoints"
+        self.query_one(Heading).show(note=f"{checkpoints}, {fmt.size(total)}" if count else "")
         self._show_path()
 
-    # What is said
+    # Lines below the list
 
-    def _say(self, text: str, where: str = "#message") -> None:
+    def _show_text(self, text: str, where: str = "#message") -> None:
         line = self.query_one(where, Static)
         if line.content != text:
             line.update(text)
         line.display = bool(text)
 
-    @on(Said)
-    def _said(self, message: Said) -> None:
+    @on(Status)
+    def _show_status(self, message: Status) -> None:
         if message.done:
             self._busy = False
-        self._say(message.text)
+        self._show_text(message.text)
 
-    @on(Wrote)
-    def _wrote(self, message: Wrote) -> None:
-        self._say("writing …, Esc ends it")
+    @on(Output)
+    def _show_output(self, message: Output) -> None:
+        self._show_text("generating …, Esc stops it")
         self.query_one(TextPane).write(message.text)
 
     @on(SelectableList.CursorMoved)
     def _show_path(self) -> None:
-        """The line below the list: the chosen one's path, or what is wrong with it."""
+        """Show the path of the selected checkpoint, or what is wrong with it."""
         if self._busy or self.query_one(Prompt).display:
             return
-        one = self._list.selected
-        self._say(one.path if one else "", "#command")
-        self._say(f"{one.damage}; take another, or delete it" if one and one.damage else "")
+        selected = self._list.selected
+        self._show_text(selected.path if selected else "", "#command")
+        damage = selected.damage if selected else ""
+        self._show_text(f"{damage}; use another checkpoint, or delete this one" if damage else "")
 
-    def _chosen(self) -> SavedCheckpoint | None:
-        """The checkpoint to do something with; None, and said why, where it cannot be now."""
+    def _available(self) -> SavedCheckpoint | None:
+        """Return the selected checkpoint; None, with a line that says why, if nothing can be done with it now."""
         if self._busy:
-            self._say("one thing at a time: Esc ends what is running")
+            self._show_text("a command is running; Esc stops it")
         elif self._list.selected is None:
-            self._say("there is no checkpoint to choose")
+            self._show_text("there is no checkpoint to select")
         elif not self.query_one(Prompt).display:
             return self._list.selected
         return None
 
-    # Asking
+    # The prompt
 
     def action_sample(self) -> None:
-        self._ask("text", "prompt", "empty begins a new text", number=("tokens", _TOKENS))
+        self._open_prompt("sample", "prompt", "empty: begin a new text", number=("tokens", _TOKENS))
 
     def action_export(self) -> None:
-        self._ask("export", "export to", "a new folder")
+        self._open_prompt("export", "export to", "a new folder")
 
     def action_resume_from(self) -> None:
-        if (one := self._chosen()) is None:
+        if (checkpoint := self._available()) is None:
             return
         try:
-            steps = _spec_of(one).train.steps
+            steps = _spec_of(checkpoint).train.steps
         except UserError as error:
-            self._say(str(error))
+            self._show_text(str(error))
             return
-        self._ask("resume", "name", "the run's id", number=("steps", steps))
+        self._open_prompt("resume", "name", "the run's id", number=("steps", steps))
 
-    def _ask(self, topic: str, label: str, hint: str, number: tuple[str, int] | None = None) -> None:
-        one = self._chosen()
-        if one is None:
+    def _open_prompt(self, topic: str, label: str, hint: str, number: tuple[str, int] | None = None) -> None:
+        checkpoint = self._available()
+        if checkpoint is None:
             return
-        if one.damage:
-            self._say(f"step {fmt.exact(one.step)}: {one.damage}; take another checkpoint")
+        if checkpoint.damage:
+            self._show_text(f"step {fmt.exact(checkpoint.step)}: {checkpoint.damage}; use another checkpoint")
             return
-        self._about = one
+        self._prompted = checkpoint
         self.query_one(Prompt).open(topic, label, hint, number)
-        self._say("")
+        self._show_text("")
         self._show_command()
 
     @on(Prompt.Changed)
     def _show_command(self) -> None:
-        ask = self.query_one(Prompt)
-        if self._about is not None:
-            command = _words_of(self._about, ask.topic, ask.text, ask.number)
-            self._say(f"$ {shlex.join(['mla-tui', *command])}", "#command")
+        prompt = self.query_one(Prompt)
+        if self._prompted is not None:
+            command = _command(self._prompted, prompt.topic, prompt.text, prompt.number)
+            self._show_text(f"$ {shlex.join(['mla-tui', *command])}", "#command")
 
     @on(Prompt.Submitted)
-    def _answered(self, message: Prompt.Submitted) -> None:
-        one = self._about
-        if one is None:
+    def _submitted(self, message: Prompt.Submitted) -> None:
+        checkpoint = self._prompted
+        if checkpoint is None:
             return
-        if wrong := _objection(message.topic, message.text.strip(), message.number):
-            self._say(wrong)
+        if error := _input_error(message.topic, message.text.strip(), message.number):
+            self._show_text(error)
         elif message.topic == "resume":
-            self._say("launching …")
-            self.resume(one, message.text.strip() or None, message.number)
+            self._show_text("launching …")
+            self.resume(checkpoint, message.text.strip() or None, message.number)
         else:
             self.query_one(Prompt).close()
             pane = self.query_one(TextPane)
-            pane.display = message.topic == "text"
+            pane.display = message.topic == "sample"
             pane.clear()
             self._list.focus()
             self._busy = True
-            self._say("loading the model …, Esc ends it" if message.topic == "text" else "exporting …, Esc ends it")
-            self.run_child(message.topic, _words_of(one, message.topic, message.text, message.number))
+            doing = "loading the model" if message.topic == "sample" else "exporting"
+            self._show_text(f"{doing} …, Esc stops it")
+            self.run_command(message.topic, _command(checkpoint, message.topic, message.text, message.number))
 
-    # Doing
+    # Workers
 
     @work(group="child", exit_on_error=True)
-    async def run_child(self, topic: str, command: Sequence[str]) -> None:
-        told: list[str] = []
-        shown: list[str] = []
+    async def run_command(self, topic: str, command: Sequence[str]) -> None:
+        stdout: list[str] = []
+        stderr: list[str] = []
 
-        def out(piece: str) -> None:
-            if topic == "text":
-                self.post_message(self.Wrote(piece))
+        def on_output(piece: str) -> None:
+            if topic == "sample":
+                self.post_message(self.Output(piece))
             else:
-                shown.append(piece)
+                stdout.append(piece)
 
-        code = await cli_process.run(command, out, told.append)
-        line = cli_process.last_line("".join(told))
+        code = await cli_process.run(command, on_output, stderr.append)
+        line = cli_process.last_line("".join(stderr))
         if topic == "export" and code == 0:
-            line = f"written to {cli_process.last_line(''.join(shown))}: {line}"
-        self.post_message(self.Said(line or (f"ended with status {code}" if code else ""), done=True))
+            line = f"written to {cli_process.last_line(''.join(stdout))}: {line}"
+        self.post_message(self.Status(line or (f"ended with status {code}" if code else ""), done=True))
 
     @work(group="launch", exit_on_error=True)
-    async def resume(self, one: SavedCheckpoint, name: str | None, steps: int | None) -> None:
+    async def resume(self, checkpoint: SavedCheckpoint, name: str | None, steps: int | None) -> None:
         from engine.runs.launch import launch
 
         try:
-            spec = _going_on(one, steps)
-            run = await asyncio.to_thread(launch, self._store, spec, name=name, resume=Path(one.path))
+            spec = _resumed_spec(checkpoint, steps)
+            run = await asyncio.to_thread(launch, self._store, spec, name=name, resume=Path(checkpoint.path))
         except UserError as error:
-            self.post_message(self.Said(str(error)))
+            self.post_message(self.Status(str(error)))
         else:
             self.post_message(self.Launched(run))
 
@@ -271,71 +273,72 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
         self.app.switch_screen(MonitorScreen(message.run))
 
     def action_verify(self) -> None:
-        if (one := self._chosen()) is not None:
-            self._say(f"reading {fmt.size(one.bytes)} …")
-            self.verify(one)
+        if (checkpoint := self._available()) is not None:
+            self._show_text(f"reading {fmt.size(checkpoint.bytes)} …")
+            self.verify(checkpoint)
 
     @work(thread=True, group="verify", exit_on_error=True)
-    def verify(self, one: SavedCheckpoint) -> None:
+    def verify(self, checkpoint: SavedCheckpoint) -> None:
         from engine.checkpoints.checkpoint import verify
 
         try:
-            verify(Path(one.path))
+            verify(Path(checkpoint.path))
         except (UserError, OSError) as error:
-            self.post_message(self.Verified(one.path, str(error)))
+            self.post_message(self.Verified(checkpoint.path, str(error)))
         else:
-            self.post_message(self.Verified(one.path, ""))
+            self.post_message(self.Verified(checkpoint.path, ""))
 
     @on(Verified)
-    def _verified(self, message: Verified) -> None:
+    def _show_verified(self, message: Verified) -> None:
         self._list.verified[message.path] = message.damage
         self._list.redraw()
-        self._say(message.damage or f"{Path(message.path).name} is what was saved, to the last byte")
+        self._show_text(message.damage or f"{Path(message.path).name} verified: checksums match")
 
     def action_copy_path(self) -> None:
-        if (one := self._chosen()) is not None:
-            self.app.copy_to_clipboard(one.path)
-            self._say(f"copied: {one.path}")
+        if (checkpoint := self._available()) is not None:
+            self.app.copy_to_clipboard(checkpoint.path)
+            self._show_text(f"copied: {checkpoint.path}")
 
     def action_delete(self) -> None:
         from engine.runs.delete_checkpoint import check_delete
         from tui.app.screens.confirm import ConfirmScreen
 
-        if (one := self._chosen()) is None:
+        if (checkpoint := self._available()) is None:
             return
         try:
-            check_delete(self._store, Path(one.path).parent, one.step)
+            check_delete(self._store, Path(checkpoint.path).parent, checkpoint.step)
         except UserError as error:
-            self._say(str(error))
+            self._show_text(str(error))
             return
 
         def answered(answer: str | None) -> None:
             if answer == "delete":
-                self.delete(one)
+                self.delete(checkpoint)
 
-        question = f"Delete the checkpoint of step {fmt.exact(one.step)}, {fmt.size(one.bytes)}?\n{one.path}"
+        size = fmt.size(checkpoint.bytes)
+        question = f"Delete the checkpoint of step {fmt.exact(checkpoint.step)}, {size}?\n{checkpoint.path}"
         self.app.push_screen(ConfirmScreen(question, [("delete", "Delete")]), answered)
 
     @work(thread=True, group="delete", exit_on_error=True)
-    def delete(self, one: SavedCheckpoint) -> None:
+    def delete(self, checkpoint: SavedCheckpoint) -> None:
         from engine.runs.delete_checkpoint import delete
 
         try:
-            delete(self._store, Path(one.path).parent, one.step)
-            self.post_message(self._take_stock())
+            delete(self._store, Path(checkpoint.path).parent, checkpoint.step)
+            self.post_message(self._read_inventory())
         except (UserError, OSError) as error:
-            self.post_message(self.Said(str(error)))
+            self.post_message(self.Status(str(error)))
         else:
-            self.post_message(self.Said(f"the checkpoint of step {fmt.exact(one.step)} is gone"))
+            self.post_message(self.Status(f"deleted the checkpoint of step {fmt.exact(checkpoint.step)}"))
 
     def action_back(self) -> None:
-        """What is nearest ends first: a child process, the question, the text, the screen."""
-        ask, pane = self.query_one(Prompt), self.query_one(TextPane)
+        """Stop the child process, else close the prompt, the text or the screen."""
+        prompt, pane = self.query_one(Prompt), self.query_one(TextPane)
         if self._busy:
             self.workers.cancel_group(self, "child")
-            self._said(self.Said("ended", done=True))
-        elif ask.display:
-            ask.close()
+            self._show_status(self.Status("stopped", done=True))
+        elif prompt.display:
+            prompt.close()
             self._list.focus()
             self._show_path()
         elif pane.display:
@@ -346,11 +349,11 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
             self.dismiss()
 
 
-def _objection(topic: str, text: str, number: int | None) -> str:
-    """What is wrong with an answer, as far as that is known without a child process; else nothing."""
+def _input_error(topic: str, text: str, number: int | None) -> str:
+    """Return what is wrong with the input, as far as this process can tell; else an empty text."""
     from engine.checkpoints.atomic_write import check_new_dir
 
-    if topic == "text" and not number:
+    if topic == "sample" and not number:
         return "tokens: write a number from 1 up"
     if topic == "export":
         if not text or text.startswith("-"):
@@ -362,30 +365,30 @@ def _objection(topic: str, text: str, number: int | None) -> str:
     return ""
 
 
-def _spec_of(one: SavedCheckpoint) -> RunSpec:
+def _spec_of(checkpoint: SavedCheckpoint) -> RunSpec:
     from engine.checkpoints.checkpoint import metadata
     from profiles.spec import RunSpec
 
-    return RunSpec.from_dict(metadata(Path(one.path))["spec"], f"{one.path}/trainer.json")
+    return RunSpec.from_dict(metadata(Path(checkpoint.path))["spec"], f"{checkpoint.path}/trainer.json")
 
 
-def _going_on(one: SavedCheckpoint, steps: int | None) -> RunSpec:
-    """What ``mla-tui launch --resume`` would start. Raises ``UserError``."""
+def _resumed_spec(checkpoint: SavedCheckpoint, steps: int | None) -> RunSpec:
+    """Return the spec that ``mla-tui launch --resume`` would run. Raises ``UserError``."""
     from profiles.registry import with_overrides
 
-    spec = _spec_of(one)
+    spec = _spec_of(checkpoint)
     steps = spec.train.steps if steps is None else steps
-    if steps <= one.step:
-        raise SpecError(f"steps: the checkpoint is at step {fmt.exact(one.step)}; write more than that")
+    if steps <= checkpoint.step:
+        raise SpecError(f"steps: the checkpoint is at step {fmt.exact(checkpoint.step)}; write a larger number")
     return spec if steps == spec.train.steps else with_overrides(spec, [f"train.steps={steps}"])
 
 
-def _words_of(one: SavedCheckpoint, topic: str, text: str, number: int | None) -> list[str]:
-    """The command that does it, without the program's name."""
-    if topic == "text":
-        return ["sample", one.path, f"--prompt={text}", "-n", str(number)]
+def _command(checkpoint: SavedCheckpoint, topic: str, text: str, number: int | None) -> list[str]:
+    """Return the arguments of ``mla-tui`` for what the prompt describes."""
+    if topic == "sample":
+        return ["sample", checkpoint.path, f"--prompt={text}", "-n", str(number)]
     if topic == "export":
-        return ["export", one.path, text.strip()]
+        return ["export", checkpoint.path, text.strip()]
     name = ["--name", text.strip()] if text.strip() else []
-    steps = [] if number in (None, _spec_of(one).train.steps) else ["-s", f"steps={number}"]
-    return ["launch", "--resume", one.path, *steps, *name]
+    steps = [] if number in (None, _spec_of(checkpoint).train.steps) else ["-s", f"steps={number}"]
+    return ["launch", "--resume", checkpoint.path, *steps, *name]

@@ -1,4 +1,4 @@
-"""Asking before something is destroyed; Cancel has the focus."""
+"""Asks before something is stopped or deleted; Cancel has the focus."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tui.app.base import AppModal
 
 
 class ConfirmScreen(AppModal[str], actions=CONFIRM):
-    """Dismisses with the id of the chosen answer, or with ``cancel``."""
+    """Dismisses with the id of the answer, or with ``cancel``."""
 
     CSS_PATH = "../styles/dialogs.tcss"
 
@@ -27,7 +27,7 @@ class ConfirmScreen(AppModal[str], actions=CONFIRM):
                 yield Button("Cancel", id="cancel", compact=True)
                 for id, title in self._answers:
                     yield Button(title, id=id, compact=True)
-            yield Static("Tab chooses, Enter answers, q cancels", classes="dialog-note")
+            yield Static("Tab selects, Enter confirms, q cancels", classes="dialog-note")
 
     def on_mount(self) -> None:
         self.query_one("#cancel", Button).focus()

@@ -1,6 +1,6 @@
-"""What a run reads: its shards, and the sequences of a step as text.
+"""Shows the shards that a run reads, and the sequences of a step as text.
 
-The answers come from ``mla-tui data show`` in a child process: numpy and the tokenizer are not for this one.
+``mla-tui data show`` reads them in a child process: the app itself loads neither numpy nor the tokenizer.
 """
 
 from __future__ import annotations
@@ -24,32 +24,33 @@ from tui.app.widgets.shard_list import ShardList
 from tui.app.widgets.token_view import TokenView
 from tui.text import format as fmt
 
-_NO_TEXT = "no tokenizer.json beside the data: copy the one that packed it there to see text"
+_NO_TEXT = "no tokenizer.json beside the data: copy the one that packed it there to see its text"
 
 
 class DataScreen(AppScreen[None], actions=DATA):
-    """One question at a time: a newer one ends the child process of an older one."""
+    """Runs one query at a time: a new one stops the child process of the one before."""
 
     CSS_PATH = "../styles/data.tcss"
 
-    class Found(Message):
-        """What the command answered; ``error`` where it gave none."""
+    class Answered(Message):
+        """The answer of the command; None and an ``error`` if it failed."""
 
-        def __init__(self, found: dict[str, Any] | None, error: str = "") -> None:
+        def __init__(self, answer: dict[str, Any] | None, error: str = "") -> None:
             super().__init__()
-            self.found = found
+            self.answer = answer
             self.error = error
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, source: str) -> None:
+        """``source`` is the id or name of a run, or a profile."""
         super().__init__()
-        self._what = what
-        self._found: dict[str, Any] = {}
-        self._step: int | None = None  # of the window that is shown or asked for; None: counted in the epoch
+        self._source = source
+        self._answer: dict[str, Any] = {}
+        self._step: int | None = None  # the step that is shown or queried; None: sequences are counted in the epoch
         self._sequence = 1  # -1: the last one
-        self._window: dict[str, Any] | None = None  # what is shown
+        self._shown: dict[str, Any] | None = None  # the sequence on screen
 
     def compose(self) -> ComposeResult:
-        yield Heading(f"data · {self._what}")
+        yield Heading(f"data · {self._source}")
         yield ShardList()
         yield Static("", id="where", markup=False)
         yield TokenView()
@@ -58,132 +59,131 @@ class DataScreen(AppScreen[None], actions=DATA):
         yield KeyBar()
 
     def on_mount(self) -> None:
-        self.query_one(TokenView).show([], None, "looking at the data …")
+        self.query_one(TokenView).show([], None, "reading the data …")
         self.query_one(TokenView).focus()
-        self._look()
+        self._query()
 
-    def _look(self) -> None:
-        which = [] if self._step is None else [f"--step={self._step}"]
-        self.look(["data", "show", "--json", *which, f"--sequence={self._sequence}", "--", self._what])
+    def _query(self) -> None:
+        step = [] if self._step is None else [f"--step={self._step}"]
+        self.query_data(["data", "show", "--json", *step, f"--sequence={self._sequence}", "--", self._source])
 
-    @work(group="look", exclusive=True, exit_on_error=True)
-    async def look(self, command: list[str]) -> None:
-        answer: list[str] = []
-        said: list[str] = []
-        await cli_process.run(command, answer.append, said.append)
+    @work(group="query", exclusive=True, exit_on_error=True)
+    async def query_data(self, command: list[str]) -> None:
+        stdout: list[str] = []
+        stderr: list[str] = []
+        await cli_process.run(command, stdout.append, stderr.append)
         try:
-            self.post_message(self.Found(json.loads("".join(answer))))
+            self.post_message(self.Answered(json.loads("".join(stdout))))
         except ValueError:
-            self.post_message(
-                self.Found(None, cli_process.last_line("".join(said)) or "the data could not be looked at")
-            )
+            error = cli_process.last_line("".join(stderr)) or "the data could not be read"
+            self.post_message(self.Answered(None, error))
 
-    @on(Found)
-    def _take(self, message: Found) -> None:
-        if message.found is None:
-            self._go_back_to_shown()
-            self._say(message.error)
-            if not self._found:
-                self.query_one(TokenView).show([], None, "nothing to show; o chooses another run or profile")
+    @on(Answered)
+    def _show_answer(self, message: Answered) -> None:
+        if message.answer is None:
+            self._restore_position()
+            self._show_text(message.error)
+            if not self._answer:
+                self.query_one(TokenView).show([], None, "nothing to show; o selects another run or profile")
             return
-        found = self._found = message.found
-        name = found["run"] or self._what
-        context, vocabulary = fmt.exact(found["context"]), fmt.exact(found["vocab_size"])
-        note = f"{found['phase']} · context {context} · vocabulary {vocabulary}"
+        answer = self._answer = message.answer
+        name = answer["run"] or self._source
+        context, vocabulary = fmt.exact(answer["context"]), fmt.exact(answer["vocab_size"])
+        note = f"{answer['phase']} · context {context} · vocabulary {vocabulary}"
         self.query_one(Heading).show(f"data · {name}", note)
-        self.query_one(ShardList).show(found["splits"])
-        window = found["window"] or {"problem": "no sequence was found"}
+        self.query_one(ShardList).show(answer["splits"])
+        window = answer["window"] or {"problem": "no sequence was found"}
         if window["problem"]:
-            self._go_back_to_shown()
-            # Without data the other problems say the same of every split.
-            self._say(_lines([window["problem"], *(found["problems"] if found["splits"] else [])]))
-            if not found["splits"]:
-                self._say("", "#where")
-                self.query_one(TokenView).show([], None, "no data to show; o chooses another run or profile")
+            self._restore_position()
+            # Without data every split has the same problem.
+            self._show_text(_lines([window["problem"], *(answer["problems"] if answer["splits"] else [])]))
+            if not answer["splits"]:
+                self._show_text("", "#where")
+                self.query_one(TokenView).show([], None, "no data to show; o selects another run or profile")
             return
-        self._window = window
-        self._go_back_to_shown()
-        self._say(_where(window, found), "#where")
+        self._shown = window
+        self._restore_position()
+        self._show_text(_describe(window, answer), "#where")
         self.query_one(TokenView).show(window["ids"], window["texts"])
-        self._say(_lines(found["problems"] or ([] if window["texts"] else [_NO_TEXT])))
+        self._show_text(_lines(answer["problems"] or ([] if window["texts"] else [_NO_TEXT])))
 
-    def _go_back_to_shown(self) -> None:
-        """From what was asked for, which cannot be, to what is on screen."""
-        if self._window is not None:
-            self._step, self._sequence = self._window["step"], self._window["sequence"]
+    def _restore_position(self) -> None:
+        """Go back to the sequence on screen, if a query failed."""
+        if self._shown is not None:
+            self._step, self._sequence = self._shown["step"], self._shown["sequence"]
 
-    def _say(self, text: str, where: str = "#message") -> None:
+    def _show_text(self, text: str, where: str = "#message") -> None:
         line = self.query_one(where, Static)
         if line.content != text:
             line.update(text)
         line.display = bool(text)
 
     @on(SelectableList.CursorMoved)
-    def _other_file(self) -> None:
-        """A damaged file says what is wrong with it."""
+    def _show_file(self) -> None:
+        """Show the path of the selected file, or what is wrong with it."""
         file = self.query_one(ShardList).selected
-        self._say(file["problem"] or file["path"] if file else "")
+        self._show_text(file["problem"] or file["path"] if file else "")
 
     def action_go_to_step(self) -> None:
-        steps = f"1 to {fmt.exact(self._found['steps'])}" if self._found else "a number"
+        steps = f"1 to {fmt.exact(self._answer['steps'])}" if self._answer else "a number"
         self.query_one(Prompt).open("step", "step", steps)
 
     def action_go_to_sequence(self) -> None:
-        held = f"1 to {fmt.exact(self._window['of'])}" if self._window else "a number"
-        self.query_one(Prompt).open("sequence", "sequence of the step" if self._step else "sequence", held)
+        numbers = f"1 to {fmt.exact(self._shown['of'])}" if self._shown else "a number"
+        self.query_one(Prompt).open("sequence", "sequence of the step" if self._step else "sequence", numbers)
 
     def action_open_data(self) -> None:
         self.query_one(Prompt).open("other", "data of", "a run's id or name, or a profile")
 
     @on(Prompt.Submitted)
-    def _answered(self, message: Prompt.Submitted) -> None:
+    def _submitted(self, message: Prompt.Submitted) -> None:
         text = message.text.strip().replace(",", "")
         if message.topic == "other":
             if text:
-                self._what, self._step, self._sequence, self._found = text, None, 1, {}
-                self._window = None
+                self._source, self._step, self._sequence, self._answer = text, None, 1, {}
+                self._shown = None
         elif text == "" and message.topic == "step":
             self._step, self._sequence = None, 1
         elif not text.isdecimal():
-            self._say(f"{message.topic}: write a number from 1 up")
+            self._show_text(f"{message.topic}: write a number from 1 up")
             return
         elif message.topic == "step":
             self._step, self._sequence = int(text), 1
         else:
             self._sequence = int(text)
-        self._close()
-        self._look()
+        self._close_prompt()
+        self._query()
 
     def action_sequence(self, by: int) -> None:
-        """On by one sequence; within a run's steps, over the end of a step into the next."""
-        if self.query_one(Prompt).display or self._window is None:
+        """Show the sequence ``by`` further; past the end of a step the next step."""
+        if self.query_one(Prompt).display or self._shown is None:
             return
         sequence = self._sequence + by
-        if self._step is not None and not 1 <= sequence <= self._window["of"]:
+        if self._step is not None and not 1 <= sequence <= self._shown["of"]:
             self._step += by
             sequence = 1 if by > 0 else -1
         self._sequence = sequence
-        self._look()
+        self._query()
 
     def action_token_ids(self) -> None:
         self.query_one(TokenView).toggle_ids()
 
     def action_back(self) -> None:
         if self.query_one(Prompt).display:
-            self._close()
+            self._close_prompt()
         else:
             self.dismiss()
 
-    def _close(self) -> None:
+    def _close_prompt(self) -> None:
         self.query_one(Prompt).close()
         self.query_one(TokenView).focus()
 
 
-def _where(window: dict[str, Any], found: dict[str, Any]) -> str:
-    """Which sequence this is and where it lies."""
+def _describe(window: dict[str, Any], answer: dict[str, Any]) -> str:
+    """Return which sequence this is and where it is stored."""
     number = f"sequence {fmt.exact(window['sequence'])} of {fmt.exact(window['of'])}"
     if window["step"]:
-        number = f"step {fmt.exact(window['step'])} of {fmt.exact(found['steps'])} · {number}"
+        number = f"step {fmt.exact(window['step'])} of {fmt.exact(answer['steps'])} · {number}"
     end = fmt.exact(window["offset"] + len(window["ids"]) - 1)
     place = f"{Path(window['shard']).name}, tokens {fmt.exact(window['offset'])}–{end}"
     return f"{number} · epoch {window['epoch']} · {place}"

@@ -1,4 +1,4 @@
-"""Every key of a screen, from the action registry."""
+"""Shows every key of a screen, from the action registry."""
 
 from __future__ import annotations
 
@@ -16,57 +16,57 @@ from tui.app.actions.registry import HELP_DIALOG
 from tui.app.base import AppModal
 
 _GAP = 2  # cells between two columns
-_KEYS = 7  # cells for keys where there is little room
-_THREE = 70  # cells below which three columns would cut the titles; there the help scrolls
-_AROUND = 6  # cells of border and padding
-_BESIDE = 5  # lines of border, title and foot
+_KEYS = 7  # cells for the keys in several columns
+_THREE = 70  # cells below which three columns would truncate the titles, so the help scrolls
+_MARGIN = 6  # cells of border and padding
+_FRAME = 5  # lines of border, title and note
 
 
 def help_text(offered: Sequence[Action], width: int, height: int) -> Text:
-    """The actions under the headings of their groups in ``width`` × ``height`` cells, where they fit at all.
+    """Return the actions under the titles of their groups, in ``width`` × ``height`` cells if they fit at all.
 
-    With what they do where there is room; else in two columns or three, their titles alone.
+    Where there is space with their help in one column, else only their titles in two or three columns.
     """
     groups = [(name, [action for action in offered if action.group == name]) for name in GROUPS]
-    groups = [(name, held) for name, held in groups if held]
+    groups = [(name, actions) for name, actions in groups if actions]
     if len(offered) + len(groups) <= height:
         return Text("\n").join(_column(groups, width, full=True))
     columns = 2 if len(offered) + len(groups) < 2 * height or width < _THREE else 3
-    across = (width - _GAP * (columns - 1)) // columns
-    lines = _column(groups, across, full=False)
+    column_width = (width - _GAP * (columns - 1)) // columns
+    lines = _column(groups, column_width, full=False)
     ends = _breaks(groups, len(lines), columns)
     parts = [lines[start:end] for start, end in zip([0, *ends], [*ends, len(lines)], strict=True)]
     rows = []
     for i in range(max(map(len, parts))):
         row = Text()
         for at, part in enumerate(parts):
-            row.pad_right(at * (across + _GAP) - row.cell_len)
+            row.pad_right(at * (column_width + _GAP) - row.cell_len)
             row.append_text(part[i] if i < len(part) else Text())
         rows.append(row)
     return Text("\n").join(rows)
 
 
 def _column(groups: Sequence[tuple[str, list[Action]]], width: int, full: bool) -> list[Text]:
-    wide = max(cell_len(action.key_names) for _, held in groups for action in held)
-    if not full:  # one action of many keys must not cost all others their titles
-        wide = min(wide, _KEYS)
+    keys = max(cell_len(action.key_names) for _, actions in groups for action in actions)
+    if not full:  # one action with many keys must not shorten all titles
+        keys = min(keys, _KEYS)
     lines = []
-    for name, held in groups:
+    for name, actions in groups:
         lines.append(Text.assemble((name, "bold underline")))
-        for action in held:
-            told = f"{action.title}: {action.help}" if full else action.title
-            line = Text.assemble((f"{action.key_names:<{wide}}  ", "bold"), told)
+        for action in actions:
+            text = f"{action.title}: {action.help}" if full else action.title
+            line = Text.assemble((f"{action.key_names:<{keys}}  ", "bold"), text)
             line.truncate(width, overflow="ellipsis")
             lines.append(line)
     return lines
 
 
 def _breaks(groups: Sequence[tuple[str, list[Action]]], total: int, columns: int) -> list[int]:
-    """The lines at which the columns after the first begin: as even as can be, at a heading where one is near."""
+    """Return the lines at which the columns after the first begin: evenly spaced, at a group title if one is near."""
     starts, at = [], 0
-    for _, held in groups:
+    for _, actions in groups:
         starts.append(at)
-        at += len(held) + 1
+        at += len(actions) + 1
     even = [math.ceil(total * i / columns) for i in range(1, columns)]
     near = [min(starts, key=lambda start: abs(start - line)) for line in even]
     return [
@@ -76,7 +76,7 @@ def _breaks(groups: Sequence[tuple[str, list[Action]]], total: int, columns: int
 
 
 class HelpScreen(AppModal[None], actions=HELP_DIALOG):
-    """Any of the usual ways out closes it; it scrolls where it does not fit."""
+    """Scrolls if the keys do not fit."""
 
     CSS_PATH = "../styles/dialogs.tcss"
 
@@ -88,7 +88,7 @@ class HelpScreen(AppModal[None], actions=HELP_DIALOG):
         with VerticalScroll(id="help", classes="dialog"):
             yield Static(f"{self._described.title}: keys", id="help-title", classes="dialog-title")
             yield Static("", id="help-keys", markup=False)
-            yield Static("q closes this", id="help-foot", classes="dialog-note")
+            yield Static("q closes", id="help-foot", classes="dialog-note")
 
     def on_mount(self) -> None:
         self._fill()
@@ -98,7 +98,7 @@ class HelpScreen(AppModal[None], actions=HELP_DIALOG):
 
     def _fill(self) -> None:
         width, height = self.size
-        text = help_text(self.app.offered(self._described), min(width, 100) - _AROUND, height - _BESIDE)
+        text = help_text(self.app.offered(self._described), min(width, 100) - _MARGIN, height - _FRAME)
         self.query_one("#help-keys", Static).update(text)
 
     def action_scroll_lines(self, by: int) -> None:

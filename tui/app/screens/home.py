@@ -1,4 +1,4 @@
-"""The runs of this machine, living and ended."""
+"""Lists the runs of this machine, active and ended."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ from tui.text.event_text import describe_cut_off
 if TYPE_CHECKING:
     from engine.runs.store import RunStore
 
-_SPARK_EVERY = 5.0  # seconds between two looks at the loss of a living run
-_SPARK = 12  # cells
+_SPARKLINE_EVERY = 5.0  # seconds between two reads of the loss of an active run
+_SPARKLINE = 12  # cells
 
 
 class HomeScreen(AppScreen[None], actions=HOME):
-    """Looks at the store once a second while it is on top."""
+    """Polls the store once a second while it is on top."""
 
     class Loaded(Message):
-        """What the store answered, or why it did not."""
+        """The summaries of the runs, or why they could not be read."""
 
         def __init__(self, runs: list[dict[str, Any]], error: str = "") -> None:
             super().__init__()
             self.runs = runs
             self.error = error
 
-    class Sparked(Message):
-        def __init__(self, id: str, spark: str) -> None:
+    class SparklineRead(Message):
+        def __init__(self, id: str, sparkline: str) -> None:
             super().__init__()
             self.id = id
-            self.spark = spark
+            self.sparkline = sparkline
 
     def __init__(self, store: RunStore) -> None:
         super().__init__()
         self._store = store
         self._runs: list[dict[str, Any]] = []
         self._filter = ""
-        self._which = self._sort = 0
+        self._state = self._sort = 0  # indices in FILTERS and SORT_ORDERS
 
     def compose(self) -> ComposeResult:
         yield Heading("mla-tui · runs")
@@ -71,110 +71,104 @@ class HomeScreen(AppScreen[None], actions=HOME):
 
     @work(group="store", exit_on_error=True)
     async def watch_store(self) -> None:
-        sparked: dict[str, float] = {}
+        read_at: dict[str, float] = {}  # the time of each run's last sparkline
         while True:
-            # Not is_current: that is true of the screen below the top one too, and a repaint down there repaints all.
+            # is_current is also true of the screen below a dialog, where a repaint repaints the whole screen.
             if self.is_active:
                 try:
                     runs = await asyncio.to_thread(self._store.summaries)
                     self.post_message(self.Loaded(runs))
-                    await self._look_at_losses(runs, sparked)
+                    await self._read_sparklines(runs, read_at)
                 except UserError as error:
                     self.post_message(self.Loaded([], str(error)))
             await asyncio.sleep(self.app.settings.number_every)
 
-    async def _look_at_losses(self, runs: list[dict[str, Any]], sparked: dict[str, float]) -> None:
-        """Sparklines: an ended run is read once, a living one every few seconds; one screenful at most."""
+    async def _read_sparklines(self, runs: list[dict[str, Any]], read_at: dict[str, float]) -> None:
+        """Read the loss of an ended run once, of an active one every few seconds; of one screenful at most."""
         if self.size.width < SPARKLINE_MIN_WIDTH or self.app.settings.low_bandwidth:
             return
         from engine.runs.client import RunClient
 
         for run in runs[: self.size.height]:
             id, ended = run["id"], run.get("phase") in INACTIVE
-            seen = sparked.get(id)
-            if seen is not None and (ended or time.monotonic() - seen < _SPARK_EVERY):
+            before = read_at.get(id)
+            if before is not None and (ended or time.monotonic() - before < _SPARKLINE_EVERY):
                 continue
-            sparked[id] = time.monotonic()
+            read_at[id] = time.monotonic()
             try:
-                answer = await RunClient(self._store.find(id)).history(["loss"], points=_SPARK)
+                answer = await RunClient(self._store.find(id)).history(["loss"], points=_SPARKLINE)
             except UserError:
-                continue  # removed meanwhile
+                continue  # the run was removed in the meantime
             means = [bucket[2] for bucket in answer["series"].get("loss", [])]
-            self.post_message(self.Sparked(id, raster.sparkline(means, min(len(means), _SPARK))))
+            self.post_message(self.SparklineRead(id, raster.sparkline(means, min(len(means), _SPARKLINE))))
 
     @on(Loaded)
-    def _loaded(self, message: Loaded) -> None:
+    def _show_runs(self, message: Loaded) -> None:
         self._runs = message.runs
         self._show(message.error)
 
-    @on(Sparked)
-    def _sparked(self, message: Sparked) -> None:
+    @on(SparklineRead)
+    def _show_sparkline(self, message: SparklineRead) -> None:
         table = self.query_one(RunTable)
-        table.sparklines[message.id] = message.spark
+        table.sparklines[message.id] = message.sparkline
         table.redraw()
 
     def _show(self, error: str = "") -> None:
-        table, which, sort = self.query_one(RunTable), FILTERS[self._which], SORT_ORDERS[self._sort]
-        table.sorted_by, table.empty_lines = sort.column, self._nothing()
-        table.show(filter_and_sort(self._runs, self._filter, which, sort))
-        self._tell_of_chosen()
+        table, state, order = self.query_one(RunTable), FILTERS[self._state], SORT_ORDERS[self._sort]
+        table.sorted_by, table.empty_lines = order.column, self._empty_lines()
+        table.show(filter_and_sort(self._runs, self._filter, state, order))
+        self._show_detail()
         ended = sum(run.get("phase") in INACTIVE for run in self._runs)
-        elsewhere = sum(run.get("phase") not in INACTIVE and is_on_other_host(run) for run in self._runs)
-        note = f"{len(self._runs) - ended - elsewhere} living, {ended} ended" if self._runs else ""
-        note = error or note + (f", {elsewhere} elsewhere" if elsewhere else "")
+        other_hosts = sum(run.get("phase") not in INACTIVE and is_on_other_host(run) for run in self._runs)
+        note = f"{len(self._runs) - ended - other_hosts} active, {ended} ended" if self._runs else ""
+        note = error or note + (f", {other_hosts} on other hosts" if other_hosts else "")
         if len(table.runs) != len(self._runs) and not error:
-            note = f"{len(table.runs)} of {len(self._runs)}: {self._chosen_by()}"
+            note = f"{len(table.runs)} of {len(self._runs)}: {self._filter_names()}"
         if self._sort and not error:
-            note += f" · {sort.title}"
+            note += f" · {order.title}"
         if marked := self._marked():
             note += f" · {len(marked)} marked"
         self.query_one(Heading).show(note=note, warn=bool(error))
-        said, one = describe_cut_off(self._runs), len(self._cut_off()) == 1
-        self.query_one(Notice).show(said and f"{said} · {'r resumes it' if one else 'r resumes the chosen one, R all'}")
+        notice, one = describe_cut_off(self._runs), len(self._cut_off()) == 1
+        keys = "r resumes it" if one else "r resumes the selected one, R all"
+        self.query_one(Notice).show(notice and f"{notice} · {keys}")
 
-    def _chosen_by(self) -> str:
-        """How the runs that are shown were chosen among all."""
-        parts = [FILTERS[self._which].title] if self._which else []
+    def _filter_names(self) -> str:
+        """Return the filters that the listed runs match."""
+        parts = [FILTERS[self._state].title] if self._state else []
         return ", ".join(parts + ([f"matching “{self._filter}”"] if self._filter else []))
 
-    def _nothing(self) -> list[str]:
-        """What to say where no run is shown."""
+    def _empty_lines(self) -> list[str]:
+        """Return the lines to show when no run is listed."""
         if not self._runs:
             return ["no runs yet", "", "press n to start one, ? for every key"]
-        ways = [
-            f"press {key}"
-            for key, there in (("f for others", self._which), ("/ to change the filter", self._filter))
-            if there
-        ]
-        return [f"no run is shown: {self._chosen_by()}", "", " or ".join(ways)]
-
-    def _tell_of_chosen(self) -> None:
-        table = self.query_one(RunTable)
-        self.query_one(RunDetail).show(table.selected)
+        keys = ["press f for others"] if self._state else []
+        keys += ["press / to change the filter"] if self._filter else []
+        return [f"no runs: {self._filter_names()}", "", " or ".join(keys)]
 
     @on(SelectableList.CursorMoved)
-    def _moved(self) -> None:
-        self._tell_of_chosen()
+    def _show_detail(self) -> None:
+        self.query_one(RunDetail).show(self.query_one(RunTable).selected)
 
     def _cut_off(self) -> list[str]:
         return [run["id"] for run in self._runs if run.get("phase") == CUT_OFF]
 
     def action_open(self) -> None:
-        chosen = self.query_one(RunTable).selected
-        if chosen is None:
+        selected = self.query_one(RunTable).selected
+        if selected is None:
             return
         try:
-            self.app.open_run(self._store.find(chosen["id"]))
+            self.app.open_run(self._store.find(selected["id"]))
         except UserError as error:
             self.notify(str(error), severity="error")
 
     def action_resume(self) -> None:
-        """The chosen run; where only one was cut off, that one."""
-        chosen, cut = self.query_one(RunTable).selected, self._cut_off()
+        """Resume the selected run, or the only one that was cut off."""
+        selected, cut = self.query_one(RunTable).selected, self._cut_off()
         if len(cut) != 1:
-            cut = [id for id in cut if chosen is not None and chosen["id"] == id]
+            cut = [id for id in cut if selected is not None and selected["id"] == id]
         if not cut:
-            self.notify("only a run that was cut off is resumed from here")
+            self.notify("only a run that was cut off can be resumed here")
         self._resume(cut)
 
     def action_resume_all(self) -> None:
@@ -187,12 +181,12 @@ class HomeScreen(AppScreen[None], actions=HOME):
         for id in ids:
             try:
                 await asyncio.to_thread(resume_run, self._store.find(id))
-                self.notify(f"{id} goes on from its last checkpoint")
+                self.notify(f"{id} resumes from its last checkpoint")
             except UserError as error:
                 self.notify(str(error), severity="error")
 
     @on(SelectableList.Activated)
-    def _picked(self) -> None:
+    def _activated(self) -> None:
         self.action_open()
 
     @on(RunTable.MarkClicked)
@@ -208,23 +202,23 @@ class HomeScreen(AppScreen[None], actions=HOME):
         self._show()
 
     def _marked(self) -> list[str]:
-        """The marked runs that are still there, in the order of their marks."""
-        there = {run["id"] for run in self._runs}
-        return [id for id in self.query_one(RunTable).marked if id in there]
+        """Return the marked runs that still exist, in the order in which they were marked."""
+        existing = {run["id"] for run in self._runs}
+        return [id for id in self.query_one(RunTable).marked if id in existing]
 
     def action_unmark_all(self) -> None:
         self.query_one(RunTable).marked.clear()
         self._show()
 
     def action_compare(self) -> None:
-        """The marked runs in the order of their marks; where none is marked, the chosen one."""
+        """Compare the marked runs in the order of their marks, or the selected one if none is marked."""
         table = self.query_one(RunTable)
         ids = self._marked()
-        hint = "" if len(ids) > 1 else "Space on the runs' screen marks others"
+        hint = "" if len(ids) > 1 else "Space in the list of runs marks others"
         if not ids and table.selected is not None:
             ids = [table.selected["id"]]
         if not ids:
-            self.notify("there is no run to compare")
+            self.notify("there are no runs to compare")
             return
         try:
             self.app.open_compare([self._store.find(id) for id in ids], hint)
@@ -236,7 +230,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
         self._show()
 
     def action_state(self) -> None:
-        self._which = (self._which + 1) % len(FILTERS)
+        self._state = (self._state + 1) % len(FILTERS)
         self._show()
 
     def action_new_run(self) -> None:
@@ -254,12 +248,12 @@ class HomeScreen(AppScreen[None], actions=HOME):
         field.focus()
 
     @on(Input.Changed, "#filter")
-    def _filtered(self, event: Input.Changed) -> None:
+    def _apply_filter(self, event: Input.Changed) -> None:
         self._filter = event.value.strip().lower()
         self._show()
 
     @on(Input.Submitted, "#filter")
-    def _filter_done(self) -> None:
+    def _close_filter(self) -> None:
         field = self.query_one(Input)
         field.display = bool(field.value)
         self.query_one(RunTable).focus()

@@ -1,4 +1,4 @@
-"""One run, live: four panes, a status line and the log. What it asks of the run goes through the link."""
+"""Shows one run live: charts, a status line and the log, and sends the user's requests to it."""
 
 from __future__ import annotations
 
@@ -31,49 +31,53 @@ if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
     from engine.runs.client import RunClient
 
-_TOLD = 200  # lines of the log that are told when a run is opened
-_LOOK_BACK = 16 << 20  # bytes of log read for them at most
-_READ_POINTS = 300
+_FIRST_LINES = 200  # lines of the log that are read when a run is opened
+_FIRST_BYTES = 16 << 20  # bytes of the log read for them at most
+_NUMBER_POINTS = 300  # points of a series of which only the last value and the value at the cursor are shown
 _DETAIL = [*CHART_SERIES, "lr", "grad_norm", "step_s"]
-_DETAIL_POINTS = 1200  # viewport.ENOUGH_POINTS in view, and half of that beyond either side
-_SETTLED = 0.1  # seconds without another key before a part of the log is read
-_AT_ONCE = ("state", "edit", "start", "oom", "checkpoint", "alert", "exit", "link")
+_DETAIL_POINTS = 1200  # viewport.ENOUGH_POINTS in the visible range, and half of that beyond either end
+_SETTLE = 0.1  # seconds without another key before detail is read
+# Kinds of records that are drawn at once, not with the next refresh.
+_WHEN = "takes effect after this micro-batch"
+_URGENT = ("state", "edit", "start", "oom", "checkpoint", "alert", "exit", "link")
 
 
 class MonitorScreen(Navigation, actions=MONITOR):
-    """Workers read the link and post messages; only the handlers here touch widgets."""
+    """Workers read from the client and post messages; only the handlers of messages and keys touch widgets."""
 
     CSS_PATH = "../styles/monitor.tcss"
 
     class History(Message):
-        """Some of the series so far."""
+        """The answer to a history request: some of the series so far."""
 
         def __init__(self, answer: dict[str, Any]) -> None:
             super().__init__()
             self.answer = answer
 
-    class EditHistory(Message):
-        """The newest events of the log with their offsets, in order; whether the first of all is among them."""
+    class FirstEvents(Message):
+        """The newest events of the log with their offsets, in order; ``first``: the log's first event is among them."""
 
         def __init__(self, events: list[tuple[int, dict[str, Any]]], first: bool) -> None:
             super().__init__()
             self.events, self.first = events, first
 
     class Records(Message):
-        """What has come since, in order."""
+        """New records, in order."""
 
         def __init__(self, records: list[dict[str, Any]]) -> None:
             super().__init__()
             self.records = records
 
     class Detail(Message):
-        """What was request for a closer look; None where it is too long to be read."""
+        """The answer to a detail request; None if the range is too long to be read."""
 
         def __init__(self, request: DetailRequest, series: dict[str, Any] | None) -> None:
             super().__init__()
             self.request, self.series = request, series
 
-    class Trouble(Message):
+    class Failed(Message):
+        """A request or a read failed; ``text`` says why in one line."""
+
         def __init__(self, text: str) -> None:
             super().__init__()
             self.text = text
@@ -81,17 +85,19 @@ class MonitorScreen(Navigation, actions=MONITOR):
     def __init__(self, run: RunDir) -> None:
         super().__init__()
         self.run = run
-        self.view = RunView(run.summary(), _ranks(run))
+        ranks, self._oom_wait = _ranks_and_oom_wait(run)
+        self.view = RunView(run.summary(), ranks)
         self.viewport = Viewport(self.view)
+        self._title = run.id if self.view.name == run.id else f"{self.view.name} · {run.id}"
         self._dirty = True
         self._numbers = RefreshRate(lambda: self.app.settings.number_every)
         self._charts = RefreshRate(lambda: self.app.settings.chart_every)
-        self._was_up = False
-        self._want: dict[str, Any] | None = None  # of memory, about which a person is asked
-        self._offered: dict[str, Any] | None = None  # that form has been opened
+        self._connected_before = False
+        self._oom: dict[str, Any] | None = None  # the oom record that waits for the user's answer
+        self._oom_shown: dict[str, Any] | None = None  # the one for which the tuning dialog was opened
 
     def compose(self) -> ComposeResult:
-        yield Heading(f"{self.view.name} · {self.run.id}" if self.view.name != self.run.id else self.run.id)
+        yield Heading(self._title)
         yield CursorValues()
         yield StatusLine()
         with Grid(id="panes", classes="unified-memory" if self.view.unified_memory else ""):
@@ -107,105 +113,107 @@ class MonitorScreen(Navigation, actions=MONITOR):
         self.call_after_refresh(self.follow)
         self._paint()
 
-    @work(group="link", exit_on_error=True)
+    @work(group="client", exit_on_error=True)
     async def follow(self) -> None:
-        """History first, then every record after it, for as long as the screen stands."""
-        link = self._link()
+        """Read the history, then every new record, until the screen closes."""
+        client = self._client()
         try:
-            answer = await link.history(CHART_SERIES, marks=True)
+            answer = await client.history(CHART_SERIES, marks=True)
             self.post_message(self.History(answer))
-            self.post_message(self.History(await link.history(NUMBER_SERIES, points=_READ_POINTS)))
-            self.post_message(self.EditHistory(*await asyncio.to_thread(_newest, self.run, answer["at"])))
-            async for record in link.records(answer["at"]):
+            self.post_message(self.History(await client.history(NUMBER_SERIES, points=_NUMBER_POINTS)))
+            self.post_message(self.FirstEvents(*await asyncio.to_thread(_newest_events, self.run, answer["at"])))
+            async for record in client.records(answer["at"]):
                 self.post_message(self.Records([record]))
                 await asyncio.sleep(0)  # a long backlog must not starve the keys
         except UserError as error:
-            self.post_message(self.Trouble(str(error)))
+            self.post_message(self.Failed(str(error)))
 
     @work(group="detail", exclusive=True)
-    async def look_closer(self, request: DetailRequest) -> None:
-        """Read the steps in view again, one by one, where the run is so long that buckets hold many."""
-        await asyncio.sleep(_SETTLED)  # another key may already ask for another part
+    async def read_detail(self, request: DetailRequest) -> None:
+        """Read the visible steps again one by one, if the run is so long that a bucket holds many."""
+        await asyncio.sleep(_SETTLE)  # the next key may already request another range
         try:
-            answer = await self._link().detail(_DETAIL, _DETAIL_POINTS, *request)
+            answer = await self._client().detail(_DETAIL, _DETAIL_POINTS, *request)
         except UserError:
-            return  # what is there stays
+            return  # the coarse data stays
         self.post_message(self.Detail(request, None if answer is None else answer["series"]))
 
-    def _link(self) -> RunClient:
+    def _client(self) -> RunClient:
         from engine.runs.client import RunClient
 
         return RunClient(self.run)
 
     @on(History)
-    def _history(self, message: History) -> None:
+    def _load_history(self, message: History) -> None:
         self.view.load_history(message.answer)
         self._paint()
 
-    @on(EditHistory)
-    def _past(self, message: EditHistory) -> None:
+    @on(FirstEvents)
+    def _show_first_events(self, message: FirstEvents) -> None:
         for _, record in message.events:
             self.view.apply(record, update_charts=False)
-            self._heed(record)
-        entries = [entry for pair in message.events if (entry := log_buffer.to_line(*pair)) is not None]
-        self._log_view.open(LogPage(entries, message.first, True))
+            self._track_oom(record)
+        lines = [line for pair in message.events if (line := log_buffer.to_line(*pair)) is not None]
+        self._log_view.open(LogPage(lines, message.first, True))
         self._paint()
-        self._offer_room()
+        self._update_oom_dialog()
 
     @on(Records)
-    def _records(self, message: Records) -> None:
+    def _apply_records(self, message: Records) -> None:
         urgent = False
         for record in message.records:
             self.view.apply(record)
             self.viewport.apply(record)
-            self._heed(record)
-            urgent = urgent or record["kind"] in _AT_ONCE
-            if self._worth_telling(record) and (told := event_text.describe(record)) is not None:
-                self._say(*told, t=record.get("t"), at=record.get("at"))
+            self._track_oom(record)
+            urgent = urgent or record["kind"] in _URGENT
+            if self._is_news(record) and (line := event_text.describe(record)) is not None:
+                self._add_line(*line, t=record.get("t"), offset=record.get("at"))
         self._dirty = True
         if urgent:
             self._paint()
-        self._offer_room()
+        self._update_oom_dialog()
 
     @on(Detail)
-    def _detail(self, message: Detail) -> None:
+    def _load_detail(self, message: Detail) -> None:
         self.viewport.load_detail(message.request, message.series)
         self._paint()
 
-    def _say(self, text: str, tone: str, t: float | None = None, at: int | None = None) -> None:
-        """A line for the log; one that is not in the file stands behind the newest that is."""
-        offset = self._log_view.newest + 1 if at is None else at
+    def _add_line(self, text: str, tone: str, t: float | None = None, offset: int | None = None) -> None:
+        """Add a line to the log view; without ``offset`` one that is not in the file, after the newest that is."""
+        offset = self._log_view.newest + 1 if offset is None else offset
         self._log_view.add(LogLine(offset, float(t or time.time()), text, tone))
 
-    def _heed(self, record: dict[str, Any]) -> None:
-        """Remember want of memory that a person is asked about, until anybody has answered."""
+    def _track_oom(self, record: dict[str, Any]) -> None:
+        """Remember the out-of-memory error about which the run asks the user, until it is answered."""
         if record["kind"] == "oom":
-            self._want = record if record.get("action") == "ask" else None
+            self._oom = record if record.get("action") == "ask" else None
         elif record["kind"] == "start" or (record["kind"] == "state" and record.get("phase") != "paused"):
-            self._want = self._offered = None
+            self._oom = self._oom_shown = None
 
-    def _offer_room(self) -> None:
-        """Open the form on a run that is held for want of memory, once; close it when another has answered."""
+    def _update_oom_dialog(self) -> None:
+        """Open the tuning dialog once for a run that waits for an answer; close it when it was answered elsewhere."""
+        from tui.app.screens.tuning import TuningScreen
+
         top = self.app.screen
-        if self._want is None and getattr(top, "held", False):
+        if self._oom is None and isinstance(top, TuningScreen) and top.answers_oom:
             top.dismiss(None)
         elif self.app.read_only:
             return
-        elif self.is_active and self._want is not self._offered and self.view.phase == "paused":
-            self._offered = self._want
+        elif self.is_active and self._oom is not self._oom_shown and self.view.phase == "paused":
+            self._oom_shown = self._oom
             self.app.bell()
-            self._open_edit(self._want)
+            self._open_tuning(self._oom)
 
-    def _worth_telling(self, record: dict[str, Any]) -> bool:
-        """The first connection is no news."""
+    def _is_news(self, record: dict[str, Any]) -> bool:
+        """Return whether a record gets a line; the first connection does not."""
         if record["kind"] != "link":
             return True
-        first, self._was_up = not self._was_up, True
+        first, self._connected_before = not self._connected_before, True
         return not (first and record.get("up"))
 
-    @on(Trouble)
-    def _trouble(self, message: Trouble) -> None:
-        self._say(message.text, "bad")
+    @on(Failed)
+    def _show_error(self, message: Failed) -> None:
+        self._add_line(message.text, "bad")
         self._paint()
 
     def on_screen_resume(self) -> None:
@@ -219,7 +227,7 @@ class MonitorScreen(Navigation, actions=MONITOR):
             self._dirty = self._dirty or not charts
 
     def _paint(self, charts: bool = True) -> None:
-        """Show what is known. Below a dialog a repaint costs the whole screen, so it waits until the dialog is gone."""
+        """Draw what is known; below a dialog only once it closes, because drawing there repaints the whole screen."""
         self._dirty = not self.is_active
         if self._dirty:
             return
@@ -228,48 +236,56 @@ class MonitorScreen(Navigation, actions=MONITOR):
         ]
         if charts:
             panes.fill(self._panes, self.viewport, "".join(f" · {note}" for note in notes))
-            self.read_out()
+            self.show_cursor_values()
             if (request := self.viewport.detail_request()) is not None:
-                self.look_closer(request)
+                self.read_detail(request)
         self.query_one(StatusLine).show(self.view)
         self.query_one(KeyBar).show(active=self.view.active)
         self._log_view.redraw()
-        reason = self.view.reason or ""
+        heading = self.query_one(Heading)
         if not self.view.connected and self.view.active:
-            self.query_one(Heading).show(note="connection lost · data kept", warn=True)
+            heading.show(self._title, "connection lost · data kept", warn=True)
+        elif self._oom is not None and self.view.phase == "paused":
+            heading.show(self._oom_text(self._oom), self.view.name, warn=True)
         else:
-            self.query_one(Heading).show(note=reason, warn=self.view.phase in ("failed", "cut-off"))
+            heading.show(self._title, self.view.reason or "", warn=self.view.phase in ("failed", "cut-off"))
+
+    def _oom_text(self, oom: dict[str, Any]) -> str:
+        """Return what happened, the keys that answer it, and when the run goes on without an answer."""
+        minutes, seconds = divmod(max(round(oom["t"] + self._oom_wait - time.time()), 0), 60)
+        keys = "" if self.app.read_only else " e reduce memory · p retry ·"
+        return f"Out of memory ({oom.get('where')}).{keys} automatic in {minutes}:{seconds:02d}"
 
     def action_checkpoints(self) -> None:
         self.app.open_checkpoints(self.run.id)
 
-    # Asking things of the run
+    # Requests to the run
 
-    @work(group="ask", exit_on_error=True)
-    async def ask(self, method: str, said: str, **params: Any) -> None:
-        """Send a request; its outcome comes back as a record."""
+    @work(group="request", exit_on_error=True)
+    async def request(self, method: str, line: str, **params: Any) -> None:
+        """Send a request and add ``line`` to the log view; the outcome comes back as a record."""
         try:
-            await self._link().request(method, by="app", **params)
+            await self._client().request(method, by="app", **params)
         except UserError as error:
-            self.post_message(self.Trouble(str(error)))
+            self.post_message(self.Failed(str(error)))
         else:
-            record = {"t": time.time(), "kind": "log", "level": "info", "text": said}
+            record = {"t": time.time(), "kind": "log", "level": "info", "text": line}
             self.post_message(self.Records([record]))
 
     def action_pause(self) -> None:
         if self.view.phase == "paused":
-            self.ask("resume", "asked to go on")
+            self.request("resume", "resume requested from the app")
         else:
-            self.ask("pause", "asked to pause")
+            self.request("pause", f"pause requested from the app; {_WHEN}")
 
     def action_checkpoint(self) -> None:
-        self.ask("checkpoint", "asked for a checkpoint")
+        self.request("checkpoint", "checkpoint requested from the app")
 
     def action_stop(self) -> None:
         from tui.app.screens.confirm import ConfirmScreen
 
         if not self.view.active:
-            self._trouble(self.Trouble(f"the run has already ended: {self.view.phase}"))
+            self._show_error(self.Failed(f"the run has already ended: {self.view.phase}"))
             return
         answers = [("save", "Save and stop"), ("nosave", "Stop without saving")]
         self.app.push_screen(ConfirmScreen(f"Stop {self.view.name} at step {self.view.step}?", answers), self._stop)
@@ -277,47 +293,49 @@ class MonitorScreen(Navigation, actions=MONITOR):
     def _stop(self, answer: str | None) -> None:
         if answer in ("save", "nosave"):
             save = answer == "save"
-            self.ask("stop", "asked to save and stop" if save else "asked to stop without saving", save=save)
+            how = "stop" if save else "stop without saving"
+            self.request("stop", f"{how} requested from the app; {_WHEN}", save=save)
 
     def action_tune(self) -> None:
         if not self.view.active:
-            self._trouble(self.Trouble(f"the run has already ended: {self.view.phase}"))
+            self._show_error(self.Failed(f"the run has already ended: {self.view.phase}"))
             return
-        self._open_edit(self._want)
+        self._open_tuning(self._oom)
 
-    def _open_edit(self, want: dict[str, Any] | None) -> None:
+    def _open_tuning(self, oom: dict[str, Any] | None) -> None:
         from tui.app.screens.tuning import TuningScreen
 
         try:
             spec = self.run.live_spec()
         except UserError as error:
-            self._trouble(self.Trouble(str(error)))
+            self._show_error(self.Failed(str(error)))
             return
-        self.app.push_screen(TuningScreen(spec, self._link(), want), self._edited)
+        self.app.push_screen(TuningScreen(spec, self._client(), oom), self._tuned)
 
-    def _edited(self, changes: dict[str, Any] | None) -> None:
+    def _tuned(self, changes: dict[str, Any] | None) -> None:
         if changes:
-            text = "asked for " + ", ".join(f"{key} = {value}" for key, value in changes.items())
-            self._say(text, "plain")
+            text = ", ".join(f"{key} = {value}" for key, value in changes.items())
+            self._add_line(f"{text} requested from the app", "plain")
             self._paint()
 
 
-def _ranks(run: RunDir) -> int:
-    """On how many the run is; 1 where its spec cannot be read, which others tell."""
+def _ranks_and_oom_wait(run: RunDir) -> tuple[int, int]:
+    """Return them from the spec, or 1 and 0 if it cannot be read, which is reported elsewhere."""
     try:
-        return run.spec().ranks
+        spec = run.spec()
     except UserError:
-        return 1
+        return 1, 0
+    return spec.ranks, spec.memory.oom_wait
 
 
-def _newest(run: RunDir, at: int) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
-    """The newest events before offset ``at``, with theirs, and whether the first of all is among them."""
+def _newest_events(run: RunDir, at: int) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
+    """Return the newest events before offset ``at`` with their offsets, and whether the log's first is among them."""
     from engine.events.reverse_reader import events_before
 
     events: list[tuple[int, dict[str, Any]]] = []
     begin = at
-    for begin, some in events_before(run.log_path, at):
-        events += some
-        if len(events) >= _TOLD or at - begin >= _LOOK_BACK:
+    for begin, chunk in events_before(run.log_path, at):
+        events += chunk
+        if len(events) >= _FIRST_LINES or at - begin >= _FIRST_BYTES:
             break
     return events[::-1], begin <= 0

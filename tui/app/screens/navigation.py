@@ -1,4 +1,4 @@
-"""How a person looks at a run: closer and wider, the cursor and what it reads, and the lines of the log."""
+"""Navigates the charts and the log of the monitor: zoom, pan, cursor, events, scrolling and search."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from tui.app.state.run_view import RunView
     from tui.app.state.viewport import Viewport
 
-_STEP = 0.25  # of the window, moved by one key
-# What is copied, in this order, as far as it was measured
+_PAN = 0.25  # fraction of the visible steps by which one key pans
+# The series that are copied, in this order, if they were measured
 _COPIED = (
     *("loss", "val_loss", "lr", "grad_norm", "tok_s", "step_s", "mfu", "device_peak", "host_states"),
     *("device_used", "rss", "ram_used", "unified_active", "unified_peak"),
@@ -32,7 +32,7 @@ _COPIED = (
 
 
 class Navigation(AppScreen[None]):
-    """The part of the monitor that only looks. The monitor has the viewport and paints."""
+    """The part of the monitor that changes only what is visible. ``MonitorScreen`` has the viewport and draws."""
 
     viewport: Viewport
     view: RunView
@@ -44,7 +44,7 @@ class Navigation(AppScreen[None]):
 
     @staticmethod
     def search_field() -> Input:
-        field = Input(id="search", placeholder="words of a line", compact=True)
+        field = Input(id="search", placeholder="words to search for", compact=True)
         field.cursor_blink = False  # a blinking cursor is bytes over ssh
         field.display = False
         return field
@@ -64,19 +64,19 @@ class Navigation(AppScreen[None]):
 
     def _focus(self, pane: Canvas) -> None:
         pane.focus()
-        self._maximize(pane if self.has_class("zoomed") else None)
+        self._maximize(pane if self.has_class("maximized") else None)
 
     def action_maximize(self) -> None:
         focused = next((pane for pane in (self._log_view, *self._panes) if pane.has_focus), self._panes[0])
-        self._maximize(None if self.has_class("zoomed") else focused)
+        self._maximize(None if self.has_class("maximized") else focused)
 
     def _maximize(self, maximized: Canvas | None) -> None:
-        self.set_class(maximized is not None, "zoomed")
-        self.set_class(maximized is self._log_view, "zoomed-log")
+        self.set_class(maximized is not None, "maximized")
+        self.set_class(maximized is self._log_view, "maximized-log")
         for pane in self._panes:
-            pane.set_class(pane is maximized, "zoomed-pane")
+            pane.set_class(pane is maximized, "maximized-pane")
 
-    def action_log_axis(self) -> None:
+    def action_log_scale(self) -> None:
         self._panes[0].log_axis = not self._panes[0].log_axis
         self._paint()
 
@@ -86,7 +86,7 @@ class Navigation(AppScreen[None]):
             pane.smoothing = panes.SMOOTHINGS[self._smoothing][0]
         self._paint()
 
-    # The window
+    # The visible steps
 
     def action_zoom(self, factor: float) -> None:
         self.viewport.zoom(factor)
@@ -96,25 +96,25 @@ class Navigation(AppScreen[None]):
         self.viewport.step_range = None
         self._paint()
 
-    def action_pan(self, way: int) -> None:
+    def action_pan(self, direction: int) -> None:
         if self.viewport.cursor is None:
-            self.viewport.pan(way * _STEP)
+            self.viewport.pan(direction * _PAN)
         else:
-            self.viewport.move_cursor(way, self._panes[0].dot_columns // 2)
+            self.viewport.move_cursor(direction, self._panes[0].dot_columns // 2)
         self._paint()
 
     @on(Chart.ZoomRequested)
-    def _wheeled(self, message: Chart.ZoomRequested) -> None:
+    def _zoom_at(self, message: Chart.ZoomRequested) -> None:
         self.viewport.zoom(message.factor, self._step(message.chart, message.x))
         self._paint()
 
     @on(Chart.PanRequested)
-    def _dragged(self, message: Chart.PanRequested) -> None:
+    def _pan_by(self, message: Chart.PanRequested) -> None:
         self.viewport.pan(message.fraction)
         self._paint()
 
     @on(Chart.Clicked)
-    def _pointed(self, message: Chart.Clicked) -> None:
+    def _cursor_to(self, message: Chart.Clicked) -> None:
         self.viewport.set_cursor(self._step(message.chart, message.x))
         self._paint()
 
@@ -124,40 +124,39 @@ class Navigation(AppScreen[None]):
     # The cursor
 
     def action_cursor(self) -> None:
-        """To the middle of what is in view, or away."""
-        extent = self.viewport.measured_steps()
-        begin, end = self.viewport.visible_steps() or extent or (0.0, 0.0)
+        """Put the cursor in the middle of the visible steps, or remove it."""
+        begin, end = self.viewport.visible_steps() or self.viewport.measured_steps() or (0.0, 0.0)
         self.viewport.set_cursor((begin + end) / 2 if self.viewport.cursor is None else None)
         self._paint()
 
-    def action_move_to_event(self, way: int) -> None:
-        """To the event before or behind the cursor; without one, to the last or the first."""
-        extent = self.viewport.measured_steps()
-        if extent is None:
+    def action_move_to_event(self, direction: int) -> None:
+        """Move the cursor to the event before or after it; without a cursor, to the last or the first event."""
+        if self.viewport.measured_steps() is None:
             return
         steps = [mark["step"] for mark in self.view.marks.to_list() if mark["kind"] in panes.MARKS]
-        here = self.viewport.cursor
-        if way < 0:
-            found = max((s for s in steps if here is None or s < here), default=None)
+        cursor = self.viewport.cursor
+        if direction < 0:
+            found = max((s for s in steps if cursor is None or s < cursor), default=None)
         else:
-            found = min((s for s in steps if here is None or s > here), default=None)
+            found = min((s for s in steps if cursor is None or s > cursor), default=None)
         if found is None:
-            self.notify("there is no event that way" if steps else "this run has no events yet", timeout=3)
+            where = "before" if direction < 0 else "after"
+            self.notify(f"there is no event {where} the cursor" if steps else "this run has no events yet", timeout=3)
             return
         self.viewport.set_cursor(found)
         self._paint()
 
-    def read_out(self) -> None:
-        """Show what there is at the cursor."""
-        viewport, shown = self.viewport, self.query_one(CursorValues)
-        # In the heading's place: what else is on screen need not move, and be sent anew.
+    def show_cursor_values(self) -> None:
+        """Show the values and events at the cursor."""
+        viewport, cursor_values = self.viewport, self.query_one(CursorValues)
+        # They replace the heading, so that nothing else moves and has to be sent again.
         self.query_one(Heading).display = viewport.cursor is None
         if viewport.cursor is None:
-            shown.show((), "")
+            cursor_values.show((), "")
             return
-        then = viewport.time_of(viewport.cursor)
-        moment = "" if then is None else time.strftime(" · %d %b %H:%M:%S", time.localtime(then))
-        facts = [f"step {fmt.exact(viewport.cursor)}{moment}"]
+        t = viewport.time_of(viewport.cursor)
+        date = "" if t is None else time.strftime(" · %d %b %H:%M:%S", time.localtime(t))
+        values = [f"step {fmt.exact(viewport.cursor)}{date}"]
         for label, name, text in (
             ("lr", "lr", fmt.rate),
             ("grad", "grad_norm", fmt.loss),
@@ -167,18 +166,20 @@ class Navigation(AppScreen[None]):
             ("s/step", "step_s", fmt.duration),
         ):
             if (value := panes.value_at(viewport, name, text)[0]) != fmt.NOTHING:
-                facts.append(f"{label} {value}")
+                values.append(f"{label} {value}")
         marks = viewport.marks_at_cursor(self._panes[0].dot_columns // 2)
-        happened = [mark for mark in marks if mark["kind"] in panes.MARKS]
-        counted = Counter(f"{panes.MARKS[mark['kind']][0]} {event_text.describe_mark(mark)}" for mark in happened)
-        told = [text if count == 1 else f"{text} ({count})" for text, count in counted.items()]
-        shown.show(tuple(facts), "  ".join(told[:3]) + (f" and {len(told) - 3} more" if len(told) > 3 else ""))
+        marks = [mark for mark in marks if mark["kind"] in panes.MARKS]
+        counts = Counter(f"{panes.MARKS[mark['kind']][0]} {event_text.describe_mark(mark)}" for mark in marks)
+        events = [text if count == 1 else f"{text} ({count})" for text, count in counts.items()]
+        cursor_values.show(
+            tuple(values), "  ".join(events[:3]) + (f" and {len(events) - 3} more" if len(events) > 3 else "")
+        )
 
     def action_copy(self) -> None:
-        """Two lines, names and values, with tabs between them."""
+        """Copy two tab-separated lines: the names and the values of the series at the cursor."""
         viewport = self.viewport
         if viewport.cursor is None:
-            self.notify("put the cursor on a step first: v", timeout=3)
+            self.notify("put the cursor on a step first (v)", timeout=3)
             return
         buckets = {name: viewport.bucket_at_cursor(name) for name in _COPIED}
         points = {name: point for name, point in buckets.items() if point is not None and point[2] is not None}
@@ -232,7 +233,7 @@ class Navigation(AppScreen[None]):
             self.action_search()
 
     def action_close(self) -> None:
-        """What was opened last: the search field, the cursor, the search, the pane; then the screen."""
+        """Close what was opened last: the search field, the cursor, the search, the maximized pane, or the screen."""
         if self.query_one("#search", Input).display:
             self._close_search()
         elif self.viewport.cursor is not None:
@@ -240,7 +241,7 @@ class Navigation(AppScreen[None]):
         elif self._log_view.search_words:
             self.query_one("#search", Input).value = ""
             self._log_view.search("")
-        elif self.has_class("zoomed"):
+        elif self.has_class("maximized"):
             self.action_maximize()
         else:
             self.dismiss()

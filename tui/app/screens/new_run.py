@@ -1,4 +1,4 @@
-"""Choosing a profile, changing what matters, seeing what it needs, launching it."""
+"""Launches a new run: a form over a profile, with its memory forecast and memory levers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from engine.runs.store import RunStore
     from profiles.spec import RunSpec
 
-# field, the key it overrides, its label
+# (field, the spec key that it overrides, label)
 _FIELDS = (
     ("micro", "batch.micro", "micro-batch"),
     ("accum", "batch.accum", "accumulation"),
@@ -40,7 +40,7 @@ _FIELDS = (
     ("steps", "train.steps", "steps"),
 )
 
-_ROOMY = 32  # lines on which the forecast and the ways to make it smaller both fit
+_TALL = 32  # lines of a terminal from which the forecast and the levers both fit
 
 
 class ProfileList(SelectableList):
@@ -59,17 +59,17 @@ class ProfileList(SelectableList):
 
 
 class NewRunScreen(AppScreen[None], actions=NEW_RUN):
-    """Every key press builds the spec anew: it is the spec, not the form, that is right or wrong."""
+    """Each key press builds the spec again and checks it; the form itself checks nothing."""
 
     CSS_PATH: ClassVar[list[str | PurePath]] = ["../styles/new_run.tcss", "../styles/forecast.tcss"]
 
-    class Known(Message):
-        """What this machine has, what runs peaked at on it, and which profile it starts with."""
+    class Measured(Message):
+        """The memory of this machine, the peaks of past runs on it, and the profile detected for it."""
 
-        def __init__(self, hardware: Hardware, runs: list[PastRun], profile: str) -> None:
+        def __init__(self, hardware: Hardware, past_runs: list[PastRun], profile: str) -> None:
             super().__init__()
             self.hardware = hardware
-            self.runs = runs
+            self.past_runs = past_runs
             self.profile = profile
 
     class Launched(Message):
@@ -78,17 +78,17 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
             self.run = run
 
     class Refused(Message):
-        def __init__(self, why: str) -> None:
+        def __init__(self, reason: str) -> None:
             super().__init__()
-            self.why = why
+            self.reason = reason
 
     def __init__(self, store: RunStore) -> None:
         super().__init__()
         self._store = store
-        self._base: RunSpec | None = None  # the profile as it stands in its file
-        self._spec: RunSpec | None = None  # what would be launched; None while the form is wrong
+        self._base: RunSpec | None = None  # the selected profile, unchanged
+        self._spec: RunSpec | None = None  # what would be launched; None while the form has an error
         self._hardware: Hardware | None = None
-        self._runs: list[PastRun] = []
+        self._past_runs: list[PastRun] = []
         self._launching = False
 
     def compose(self) -> ComposeResult:
@@ -107,7 +107,7 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
                 with Horizontal(classes="field"):
                     yield Label("also")
                     yield Input(id="also", placeholder="lr=3e-4 memory.loss=fused save_every=500", compact=True)
-                yield Static("", id="facts", markup=False)
+                yield Static("", id="size", markup=False)
         yield ForecastBars()
         yield LeverList("what is entered above")
         yield Static("", id="message", markup=False)
@@ -118,29 +118,30 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         for name in ("name", "also"):
             self.query_one(f"#{name}", Input).cursor_blink = False
         self.query_one(ProfileList).focus()
-        self._take_profile()
-        self.look()
+        self._load_profile()
+        self.measure()
 
     def on_resize(self, event: events.Resize) -> None:
-        self.set_class(event.size.height >= _ROOMY, "roomy")
+        self.set_class(event.size.height >= _TALL, "tall")
 
     @work(thread=True, exit_on_error=True)
-    def look(self) -> None:
+    def measure(self) -> None:
         from engine.memory.calibration import load_past_runs
         from engine.memory.hardware import detect_hardware
 
         hardware = detect_hardware()
-        self.post_message(self.Known(hardware, load_past_runs(hardware, self._store.home), registry.detect_profile()))
+        past_runs = load_past_runs(hardware, self._store.home)
+        self.post_message(self.Measured(hardware, past_runs, registry.detect_profile()))
 
-    @on(Known)
-    def _known(self, message: Known) -> None:
-        self._hardware, self._runs = message.hardware, message.runs
+    @on(Measured)
+    def _apply_measured(self, message: Measured) -> None:
+        self._hardware, self._past_runs = message.hardware, message.past_runs
         self.query_one(Heading).show(note=message.hardware.name)
         profiles = self.query_one(ProfileList)
-        # A person who has already moved on keeps what they chose.
+        # A user who has already moved the cursor keeps their selection.
         if profiles.cursor == 0 and message.profile in profiles.names:
             profiles.move(profiles.names.index(message.profile))
-        self._judge()
+        self._update_spec()
 
     @property
     def _profile(self) -> str:
@@ -148,26 +149,26 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         return profiles.names[profiles.cursor]
 
     @on(SelectableList.CursorMoved, "#profiles")
-    def _take_profile(self) -> None:
-        """Fill the form from the chosen profile."""
+    def _load_profile(self) -> None:
+        """Fill the form from the selected profile."""
         try:
             self._base = registry.load(self._profile)
         except SpecError as error:
             self._base = None
-            self._wrong(str(error))
+            self._show_error(str(error))
             return
         base = self._base
         self.query_one("#description", Static).update(base.description)
         values = (base.batch.micro, base.accum, base.batch.context, base.train.steps)
         for (name, _, _), value in zip(_FIELDS, values, strict=True):
             self.query_one(f"#{name}", NumberField).value = str(value)
-        self._judge()
+        self._update_spec()
 
     def overrides(self) -> list[str]:
-        """What the form changes of the profile, as ``key=value``. Raises ``SpecError`` for an empty field."""
+        """Return what the form changes of the profile, as ``key=value``. Raises ``SpecError`` for an empty field."""
         base = self._base
         assert base is not None
-        held = {
+        defaults = {
             "micro": base.batch.micro,
             "accum": base.accum,
             "context": base.batch.context,
@@ -177,90 +178,89 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         for name, key, label in _FIELDS:
             number = self.query_one(f"#{name}", NumberField).number
             if number is None:
-                raise SpecError(f"{label}: write a number; the profile says {held[name]}")
-            # micro and accum go together: sequences = micro × accum, and a changed micro alone would change accum.
-            if number != held[name] or (name == "accum" and any(c.startswith("batch.micro") for c in changed)):
+                raise SpecError(f"{label}: write a number; the profile says {defaults[name]}")
+            # sequences = micro × accum is kept, so a changed micro alone would change accum.
+            if number != defaults[name] or (name == "accum" and any(c.startswith("batch.micro") for c in changed)):
                 changed.append(f"{key}={number}")
         return changed + self.query_one("#also", Input).value.split()
 
     @on(Input.Changed)
-    def _judge(self) -> None:
-        """Build the spec, forecast it, say what is wrong."""
+    def _update_spec(self) -> None:
+        """Build the spec from the form and show its forecast, or what is wrong with it."""
         if self._base is None:
             return
         try:
             changed = self.overrides()
             self._spec = registry.load(self._profile, changed)
         except SpecError as error:
-            self._wrong(str(error))
+            self._show_error(str(error))
             return
         spec = self._spec
-        self._say(f" $ {self._command(changed)}", "#command")
-        facts = f"{spec.model.name}: {fmt.count(spec.model.config.params)} parameters"
-        facts += f"\n{fmt.exact(spec.batch.sequences)} sequences, {fmt.exact(spec.tokens_per_step)} tokens a step"
-        self._say(facts, "#facts")
-        self._say("", "#message")
-        if self._hardware is not None and (calibration := self._foresee(spec, self._hardware)):
-            self._say(f"{facts}\n{calibration}", "#facts")
+        self._show_text(f" $ {self._command(changed)}", "#command")
+        size = f"{spec.model.name}: {fmt.count(spec.model.config.params)} parameters"
+        size += f"\n{fmt.exact(spec.batch.sequences)} sequences, {fmt.exact(spec.tokens_per_step)} tokens per step"
+        self._show_text(size, "#size")
+        self._show_text("", "#message")
+        if self._hardware is not None and (calibration := self._show_forecast(spec, self._hardware)):
+            self._show_text(f"{size}\n{calibration}", "#size")
 
-    def _foresee(self, spec: RunSpec, hardware: Hardware) -> str:
-        """Show what the run would hold and what would make it smaller; what corrects the forecast, in words."""
+    def _show_forecast(self, spec: RunSpec, hardware: Hardware) -> str:
+        """Show the memory forecast and the levers; return how the forecast was calibrated."""
         from engine.memory.calibration import calibrate, calibrated_forecaster
         from engine.memory.headroom import headroom_by_memory
         from engine.memory.levers import levers
         from engine.memory.strategies import resolve_strategy
 
-        told = calibrated_forecaster(self._runs)
-        spec = resolve_strategy(spec, hardware, told)
-        found = calibrate(spec, hardware, self._runs)
+        forecaster = calibrated_forecaster(self._past_runs)
+        spec = resolve_strategy(spec, hardware, forecaster)
+        found = calibrate(spec, hardware, self._past_runs)
         self.query_one(ForecastBars).show(headroom_by_memory(found.forecast, hardware), hardware.device)
-        ways = self.query_one(LeverList)
-        ways.show(levers(spec, hardware, told))
-        ways.reset()
+        lever_list = self.query_one(LeverList)
+        lever_list.show(levers(spec, hardware, forecaster))
+        lever_list.reset()
         return found.description
 
     @on(SelectableList.Activated, "#levers")
-    def _take_way(self) -> None:
-        """Enter into the form what the chosen way changes."""
-        way = self.query_one(LeverList).lever
-        if way is None:
+    def _apply_lever(self) -> None:
+        """Enter the changes of the selected lever in the form."""
+        lever = self.query_one(LeverList).lever
+        if lever is None:
             return
         fields = {key: name for name, key, _ in _FIELDS}
         also = self.query_one("#also", Input)
-        entered = [word for word in also.value.split() if word.partition("=")[0] not in _names(way.changed)]
-        for key, (_, new) in way.changed.items():
+        words = [word for word in also.value.split() if word.partition("=")[0] not in _names(lever.changed)]
+        for key, (_, new) in lever.changed.items():
             if key in fields:
                 self.query_one(f"#{fields[key]}", NumberField).value = str(new)
             else:
-                entered.append(f"{key}={new}")
-        also.value = " ".join(entered)
+                words.append(f"{key}={new}")
+        also.value = " ".join(words)
 
     def action_reduce_memory(self) -> None:
-        """To the ways to make it smaller and back; where both do not fit they stand in place of the bars."""
-        ways = self.query_one(LeverList)
-        self.toggle_class("smaller")
-        (ways if self.has_class("smaller") else self.query_one(ProfileList)).focus()
+        """Focus the levers, or the profiles again; in a short terminal the levers take lines from the forecast."""
+        self.toggle_class("levers")
+        self.query_one(LeverList if self.has_class("levers") else ProfileList).focus()
 
     def _command(self, changed: list[str]) -> str:
         import shlex
 
         parts = ["mla-tui", "launch", "-p", self._profile]
-        own = {key for _, key, _ in _FIELDS}
+        fields = {key for _, key, _ in _FIELDS}
         for text in changed:
-            parts += ["-s", text.partition(".")[2] if text.partition("=")[0] in own else text]
-        name = self._typed_name()
+            parts += ["-s", text.partition(".")[2] if text.partition("=")[0] in fields else text]
+        name = self._run_name()
         return shlex.join(parts + (["--name", name] if name else []))
 
-    def _typed_name(self) -> str | None:
+    def _run_name(self) -> str | None:
         return self.query_one("#name", Input).value.strip() or None
 
-    def _wrong(self, text: str) -> None:
+    def _show_error(self, text: str) -> None:
         self._spec = None
-        self._say(text, "#message")
-        self._say("", "#command")
+        self._show_text(text, "#message")
+        self._show_text("", "#command")
         self.query_one(ForecastBars).mark_stale()
 
-    def _say(self, text: str, where: str) -> None:
+    def _show_text(self, text: str, where: str) -> None:
         line = self.query_one(where, Static)
         if line.content != text:
             line.update(text)
@@ -279,8 +279,8 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         if self._spec is None or self._launching:
             return
         self._launching = True
-        self._say("launching …", "#message")
-        self.launch(self._spec, self._typed_name(), queue)
+        self._show_text("launching …", "#message")
+        self.launch(self._spec, self._run_name(), queue)
 
     @work(group="launch", exit_on_error=True)
     async def launch(self, spec: RunSpec, name: str | None, queue: bool) -> None:
@@ -295,7 +295,7 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
 
     @on(Launched)
     def _launched(self, message: Launched) -> None:
-        """The monitor takes this screen's place, so that going back leads to the runs."""
+        """Replace this screen with the monitor, so that going back leads to the runs."""
         from tui.app.screens.monitor import MonitorScreen
 
         self.app.switch_screen(MonitorScreen(message.run))
@@ -303,9 +303,9 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
     @on(Refused)
     def _refused(self, message: Refused) -> None:
         self._launching = False
-        self._say(message.why, "#message")
+        self._show_text(message.reason, "#message")
 
 
 def _names(keys: Iterable[str]) -> set[str]:
-    """The keys as a person may have written them: with their table or without."""
+    """Return the keys in every form a user may write: with their table and without."""
     return {name for key in keys for name in (key, key.partition(".")[2])}

@@ -1,6 +1,6 @@
-"""What the panes of the monitor show: titles, lines and capacities from what is known of a run.
+"""Fills the charts of the monitor: titles, lines and limits for loss, VRAM, RAM offload and tokens/s.
 
-Four: loss, VRAM, RAM offload, tokens/s. Three where device and host share one memory.
+With unified memory there is one memory chart.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tui.text import event_text
 from tui.text import format as fmt
 
 SMOOTHINGS = ((0.0, ""), (0.6, "smooth"), (0.95, "very smooth"))
-# kind of mark → its character and style; where several fall into one cell the later kind is seen
+# kind of event → character and style of its mark; of several in one cell the last kind here is drawn
 MARKS = {
     "checkpoint": ("▪", "chart--event"),
     "edit": ("▲", "chart--event-good"),
@@ -27,28 +27,26 @@ MARKS = {
 
 
 def make(view: RunView) -> list[Chart]:
-    """The charts in the order of their number keys."""
+    """Return the charts, in the order of their number keys."""
     if view.unified_memory:
         memories = [_memory_chart("unified memory", 2, time_axis=False)]
     else:
         memories = [_memory_chart("VRAM", 2), _memory_chart("RAM offload", 3)]
-    speed = Chart("tokens/s", id=f"pane-{len(memories) + 2}", y_text=fmt.axis, from_zero=True)
-    return [Chart("loss", id="pane-1"), *memories, speed]
+    throughput = Chart("tokens/s", id=f"pane-{len(memories) + 2}", y_text=fmt.axis, from_zero=True)
+    return [Chart("loss", id="pane-1"), *memories, throughput]
 
 
 def _memory_chart(title: str, number: int, time_axis: bool = True) -> Chart:
-    return Chart(
-        title, id=f"pane-{number}", time_axis=time_axis, y_text=_short_size, y_unit=fmt.size_unit, from_zero=True
-    )
+    return Chart(title, id=f"pane-{number}", time_axis=time_axis, y_text=_tick, y_unit=fmt.size_unit, from_zero=True)
 
 
-def _shorter(value: float | None) -> str:
-    """A size where a title has few cells: ``23.5G``."""
-    return "–" if value is None else _short_size(value, digits=3)
+def _compact(value: float | None) -> str:
+    """Return a size for a narrow title: ``23.5G``."""
+    return "–" if value is None else _tick(value, digits=3)
 
 
-def _short_size(value: float, digits: int = 4) -> str:
-    """A tick in the cells of an axis: ``1.5G``."""
+def _tick(value: float, digits: int = 4) -> str:
+    """Return a size for the tick of an axis: ``1.5G``."""
     if not value:
         return "0"
     unit = fmt.size_unit(abs(value))
@@ -59,21 +57,22 @@ def _short_size(value: float, digits: int = 4) -> str:
 
 
 def fill(panes: list[Chart], viewport: Viewport, notes: str = "") -> None:
-    """Show the run as the viewport sees it; ``notes`` says how the loss is drawn."""
+    """Draw the visible steps of the run; ``notes`` is appended to the title of the loss."""
     steps, times = viewport.visible_steps(), viewport.visible_times()
     cursor = None if viewport.cursor is None else (float(viewport.cursor), viewport.time_of(viewport.cursor))
     for pane in panes:
         pane.x_range = times if pane.time_axis else steps
         pane.cursor = None if cursor is None else cursor[pane.time_axis]
-    loss, *memories, speed = panes
-    _loss(loss, viewport, notes)
-    for pane, show in zip(memories, (_unified,) if viewport.view.unified_memory else (_device, _host), strict=True):
-        show(pane, viewport)
-    _speed(speed, viewport)
+    loss, *memories, throughput = panes
+    _fill_loss(loss, viewport, notes)
+    fillers = (_fill_unified,) if viewport.view.unified_memory else (_fill_device, _fill_host)
+    for pane, fill_memory in zip(memories, fillers, strict=True):
+        fill_memory(pane, viewport)
+    _fill_throughput(throughput, viewport)
 
 
 def value_at(viewport: Viewport, name: str, text: Callable[[float | None], str]) -> list[str]:
-    """What a series was at the cursor, with its extremes where its bucket holds several values, longest first."""
+    """Return texts for a series at the cursor, longest first; with minimum and maximum if they differ."""
     point = viewport.bucket_at_cursor(name)
     if point is None or point[2] is None:
         return [fmt.NOTHING]
@@ -94,25 +93,25 @@ def _at_cursor(viewport: Viewport, label: str, name: str, text: Callable[[float 
     ]
 
 
-def _loss(pane: Chart, viewport: Viewport, notes: str) -> None:
+def _fill_loss(pane: Chart, viewport: Viewport, notes: str) -> None:
     view = viewport.view
-    covered, value = view.series["loss"].coverage(), view.last("loss")
-    seen = viewport.visible_steps()
-    if covered is None:
+    coverage, value = view.series["loss"].coverage(), view.last("loss")
+    visible = viewport.visible_steps()
+    if coverage is None:
         titles = ["loss · no steps yet"]
     elif viewport.cursor is not None:
         titles = _at_cursor(viewport, "loss", "loss", fmt.loss)
     else:
-        first, last, steps = covered
-        now = fmt.loss(value) if value is not None else "not finite"
-        plain = [f"loss {now} · steps {first}–{last} ({steps})", f"loss {now} · {first}–{last} ({steps})"]
-        if seen is not None:
-            begin, end = (fmt.exact(max(step, 0)) for step in seen)
-            newest = f"newest {fmt.exact(seen[1] - seen[0])} steps"
+        first, last, steps = coverage
+        loss = fmt.loss(value) if value is not None else "not finite"
+        plain = [f"loss {loss} · steps {first}–{last} ({steps})", f"loss {loss} · {first}–{last} ({steps})"]
+        if visible is not None:
+            begin, end = (fmt.exact(max(step, 0)) for step in visible)
+            newest = f"newest {fmt.exact(visible[1] - visible[0])} steps"
             which = newest if viewport.follows_newest() else f"steps {begin}–{end}"
-            plain = [f"loss {now} · {which} of {fmt.exact(last)}", f"loss {now} · {which}", f"loss {now}"]
+            plain = [f"loss {loss} · {which} of {fmt.exact(last)}", f"loss {loss} · {which}", f"loss {loss}"]
         else:
-            plain.append(f"loss {now} ({steps})")
+            plain.append(f"loss {loss} ({steps})")
         titles = [title + notes for title in plain] + plain
     lines = [Line(viewport.points("loss"), "chart--line"), Line(viewport.points("val_loss"), "chart--mark", mark="◆")]
     pane.show(titles, lines, x_end=view.steps, marks=_marks(view))
@@ -120,23 +119,25 @@ def _loss(pane: Chart, viewport: Viewport, notes: str) -> None:
 
 def _marks(view: RunView) -> list[Mark]:
     order = list(MARKS)
-    known = [mark for mark in view.marks.to_list() if mark["kind"] in MARKS]
-    return [Mark(mark["step"], *MARKS[mark["kind"]]) for mark in sorted(known, key=lambda m: order.index(m["kind"]))]
+    marks = [mark for mark in view.marks.to_list() if mark["kind"] in MARKS]
+    return [Mark(mark["step"], *MARKS[mark["kind"]]) for mark in sorted(marks, key=lambda m: order.index(m["kind"]))]
 
 
-def _device(pane: Chart, viewport: Viewport) -> None:
+def _fill_device(pane: Chart, viewport: Viewport) -> None:
     view = viewport.view
     if view.has_device:
         used, total = view.last("device_used"), view.last("device_total")
         lines = [Line(viewport.points("device_used"), "chart--line")]
         titles = [f"VRAM {fmt.size_of(used, total)}", f"VRAM {fmt.size(used)}"]
-        busy = card(view)
-        titles = _at_cursor(viewport, "VRAM", "device_used", fmt.size) if viewport.cursor is not None else titles
-        titles = [f"{titles[0]} · {busy}", *titles] if busy and viewport.cursor is None else titles
+        sensors = _sensors(view)
+        if viewport.cursor is not None:
+            titles = _at_cursor(viewport, "VRAM", "device_used", fmt.size)
+        elif sensors:
+            titles = [f"{titles[0]} · {sensors}", *titles]
         pane.show(titles, lines, y_top=total, limit=total, notes=_parts(view))
     else:
-        now = fmt.size(view.last("rss"))
-        titles = [f"no GPU · process memory {now}", f"no GPU · process {now}"]
+        size = fmt.size(view.last("rss"))
+        titles = [f"no GPU · process memory {size}", f"no GPU · process {size}"]
         if viewport.cursor is not None:
             titles = _at_cursor(viewport, "process memory", "rss", fmt.size)[:-1] + _at_cursor(
                 viewport, "process", "rss", fmt.size
@@ -144,29 +145,30 @@ def _device(pane: Chart, viewport: Viewport) -> None:
         pane.show(titles, [Line(viewport.points("rss"), "chart--line")], notes=_parts(view))
 
 
-def card(view: RunView) -> str:
-    """How busy, how warm the card is and what it draws, as far as it tells."""
+def _sensors(view: RunView) -> str:
+    """Return utilization, power and temperature of the GPU, if it reports them."""
     util, watts, degrees = (view.last(name) for name in ("device_util", "power_w", "temp_c"))
-    facts = [
+    values = [
         "" if util is None else f"{util:.0f}% busy",
         "" if watts is None else f"{watts:.0f} W",
         "" if degrees is None else f"{degrees:.0f} °C",
     ]
-    return " · ".join(fact for fact in facts if fact)
+    return " · ".join(value for value in values if value)
 
 
 def _parts(view: RunView) -> list[str]:
-    """What the forecast says the memory is for, as much of it as fits."""
+    """Return texts for the parts of the memory forecast, longest first."""
     parts: dict[str, Any] = view.memory.get("parts") or {}
-    told = event_text.describe_parts(parts).split(" · ")
-    if not told[0]:
+    texts = event_text.describe_parts(parts).split(" · ")
+    if not texts[0]:
         return []
     return [
-        f"forecast: {' · '.join(told[:count])}{' …' if count < len(told) else ''}" for count in range(len(told), 0, -1)
+        f"forecast: {' · '.join(texts[:count])}{' …' if count < len(texts) else ''}"
+        for count in range(len(texts), 0, -1)
     ]
 
 
-def _host(pane: Chart, viewport: Viewport) -> None:
+def _fill_host(pane: Chart, viewport: Viewport) -> None:
     view = viewport.view
     states, used, total = fmt.size(view.last("host_states") or 0), view.last("ram_used"), view.last("ram_total")
     lines = [Line(viewport.points("ram_used"), "chart--line")]
@@ -181,7 +183,7 @@ def _host(pane: Chart, viewport: Viewport) -> None:
     pane.show(titles, lines, y_top=total, limit=total)
 
 
-def _unified(pane: Chart, viewport: Viewport) -> None:
+def _fill_unified(pane: Chart, viewport: Viewport) -> None:
     view = viewport.view
     active, cache, peak, limit = (view.last(f"unified_{name}") for name in ("active", "cache", "peak", "limit"))
     lines = [
@@ -193,7 +195,7 @@ def _unified(pane: Chart, viewport: Viewport) -> None:
     titles = [
         f"unified memory peak {of_limit} · active {fmt.size(active)} · cache {fmt.size(cache)}",
         f"peak {of_limit} · active {fmt.size(active)} · cache {fmt.size(cache)}",
-        f"peak {_shorter(peak)}/{_shorter(limit)} active {_shorter(active)} cache {_shorter(cache)}",
+        f"peak {_compact(peak)}/{_compact(limit)} active {_compact(active)} cache {_compact(cache)}",
         f"peak {of_limit}",
     ]
     if viewport.cursor is not None:
@@ -203,12 +205,12 @@ def _unified(pane: Chart, viewport: Viewport) -> None:
     pane.show(titles, lines, x_end=view.steps, limit=limit, notes=_parts(view))
 
 
-def _speed(pane: Chart, viewport: Viewport) -> None:
+def _fill_throughput(pane: Chart, viewport: Viewport) -> None:
     view = viewport.view
-    now, share = fmt.exact(view.last("tok_s")), view.last("mfu")
-    titles = [f"tokens/s {now}"]
+    tokens, mfu = fmt.exact(view.last("tok_s")), view.last("mfu")
+    titles = [f"tokens/s {tokens}"]
     if viewport.cursor is not None:
         titles = _at_cursor(viewport, "tokens/s", "tok_s", fmt.exact)
-    elif share is not None:
-        titles.insert(0, f"tokens/s {now} · {share:.0%} of the device's ceiling")
+    elif mfu is not None:
+        titles.insert(0, f"tokens/s {tokens} · {mfu:.0%} of the matmul peak")
     pane.show(titles, [Line(viewport.points("tok_s"), "chart--line")], x_end=view.steps)

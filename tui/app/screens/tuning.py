@@ -1,5 +1,7 @@
-"""The tuning drawer of a living run: what it holds, the ways to make it smaller by what they cost, and a form for any
-change. Everything is forecast before it is sent."""
+"""Edits an active run: a memory forecast, memory levers sorted by cost, and a form for any change.
+
+Every change is forecast before it is sent.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,9 @@ if TYPE_CHECKING:
     from engine.runs.client import RunClient
     from profiles.spec import RunSpec
 
-_BARS = {"device": 6, "host": 3}  # lines for the memories of a run on a card, and of one without
-_SHORT = 24  # a terminal below this many lines gets the bars without their legend
-_NARROW = 72  # columns below which the step's sequences have no room beside its numbers
+_BARS = {"device": 6, "host": 3}  # lines of the forecast of a run on a GPU, and of one on the CPU
+_SHORT = 24  # lines of a terminal below which the bars have no legend
+_NARROW = 72  # columns of a terminal below which the sequences per step are not shown
 
 
 class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
@@ -39,154 +41,153 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
 
     CSS_PATH: ClassVar[list[str | PurePath]] = ["../styles/dialogs.tcss", "../styles/forecast.tcss"]
 
-    class Known(Message):
-        """What the run can have on this machine, what earlier ones peaked at, and what would make it smaller."""
+    class Measured(Message):
+        """The memory available to the run, the peaks of past runs, and the memory levers."""
 
-        def __init__(self, hardware: Hardware, runs: list[PastRun], ways: list[Lever]) -> None:
+        def __init__(self, hardware: Hardware, past_runs: list[PastRun], levers: list[Lever]) -> None:
             super().__init__()
             self.hardware = hardware
-            self.runs = runs
-            self.ways = ways
+            self.past_runs = past_runs
+            self.levers = levers
 
     class Refused(Message):
-        def __init__(self, why: str) -> None:
+        def __init__(self, reason: str) -> None:
             super().__init__()
-            self.why = why
+            self.reason = reason
 
     class Sent(Message):
         def __init__(self, changes: dict[str, Any]) -> None:
             super().__init__()
             self.changes = changes
 
-    def __init__(self, spec: RunSpec, link: RunClient, want: dict[str, Any] | None = None) -> None:
-        """``spec`` is what the run is by now; ``want`` the ``oom`` record of a run that is held for an answer."""
+    def __init__(self, spec: RunSpec, client: RunClient, oom: dict[str, Any] | None = None) -> None:
+        """``spec`` includes the edits made so far; ``oom`` is the record about which the run asks the user."""
         super().__init__()
         self._spec = spec
-        self._link = link
-        self._want = want
+        self._client = client
+        self._oom = oom
         self._hardware: Hardware | None = None
-        self._runs: list[PastRun] = []
+        self._past_runs: list[PastRun] = []
         self._sending = False
 
     @property
-    def held(self) -> bool:
-        """Whether the run waits for what is entered here."""
-        return self._want is not None
+    def answers_oom(self) -> bool:
+        """Whether the run waits for an answer to an out-of-memory error."""
+        return self._oom is not None
 
     @property
-    def _way(self) -> Lever | None:
-        """That is chosen in the list."""
+    def _lever(self) -> Lever | None:
+        """The selected memory lever."""
         return self.query_one(LeverList).lever
 
     @property
-    def _each_rank(self) -> int:
-        """Sequences of a step on one rank: micro × accum."""
+    def _per_rank(self) -> int:
+        """Sequences per step on one rank: micro × accum."""
         return self._spec.batch.sequences // self._spec.ranks
 
     def compose(self) -> ComposeResult:
-        batch, want = self._spec.batch, self._want
-        now = f"micro {batch.micro} × accum {self._spec.accum}, context {batch.context}"
+        batch, oom, current = self._spec.batch, self._oom, _describe(self._spec)
         with Vertical(classes="dialog"):
-            yield Static(
-                _described(want) if want else f"Tune the living run: {now}", classes="tuning-title", markup=False
-            )
-            if want:
-                yield ForecastBars("when it ran out", id="failed")
-            yield ForecastBars("free to it", id="then")
-            yield LeverList(now, applies="applies")
+            title = _describe_oom(oom) if oom else f"Live tuning: {current}"
+            yield Static(title, classes="tuning-title", markup=False)
+            if oom:
+                yield ForecastBars("at the OOM", id="failed")
+            yield ForecastBars("available to this run", id="forecast")
+            yield LeverList(current, applies="applies")
             with Horizontal(classes="edit-row", id="micro-row"):
                 yield Label("micro-batch")
                 yield NumberField(str(batch.micro), id="micro")
                 yield Label("accumulation", classes="second")
                 yield NumberField(str(self._spec.accum), id="accum")
-                yield Label(f"= {self._each_rank} sequences", classes="unit")
+                yield Label(f"= {self._per_rank} sequences", classes="unit")
             with Horizontal(classes="edit-row"):
                 yield Label("also")
                 yield Input(id="also", placeholder="lr_scale=0.5 stop_step=900 context=4096 --unlock", compact=True)
             yield Static("", id="verdict", markup=False)
-            leave = "q leaves it waiting" if want else "q cancels"
-            yield Static(f"Enter applies, Tab goes on, {leave}", classes="tuning-note")
+            cancel = "q closes, the run waits" if oom else "q cancels"
+            yield Static(f"Enter applies, Tab moves on, {cancel}", classes="tuning-note")
 
     def on_mount(self) -> None:
         self.query_one("#also", Input).cursor_blink = False  # a blinking cursor is bytes over ssh
         for bars in self.query(ForecastBars):
             bars.styles.height = 3
-        if self._want:
-            self._show_failure(self._want)
+        if self._oom:
+            self._show_oom(self._oom)
             self.query_one(LeverList).focus()
         else:
             self.query_one("#micro", NumberField).focus()
-        self.look()
+        self.measure()
 
     def on_resize(self) -> None:
         self._fit()
 
     def _fit(self) -> None:
-        """Give the bars and the ways the lines that this terminal has."""
+        """Divide the lines of the terminal between the forecast and the levers."""
         width, height = self.app.size
         self.set_class(width < _NARROW, "narrow")
-        self.set_class(height >= (_SHORT + 6 if self._want else _SHORT), "tall")
+        self.set_class(height >= (_SHORT + 6 if self._oom else _SHORT), "tall")
         if self._hardware is not None:
-            full, ways = _BARS["host" if self._hardware.device == "cpu" else "device"], self.query_one(LeverList)
-            self.query_one("#then", ForecastBars).styles.height = full * 2 // 3 if height < _SHORT else full
-            room = 4 if height < _SHORT else 8 - len(self.query(ForecastBars))
-            ways.styles.height = min(ways.count() + 1, room)
+            lines, levers = _BARS["host" if self._hardware.device == "cpu" else "device"], self.query_one(LeverList)
+            self.query_one("#forecast", ForecastBars).styles.height = lines * 2 // 3 if height < _SHORT else lines
+            most = 4 if height < _SHORT else 8 - len(self.query(ForecastBars))
+            levers.styles.height = min(levers.count() + 1, most)
 
-    def _show_failure(self, want: dict[str, Any]) -> None:
+    def _show_oom(self, oom: dict[str, Any]) -> None:
         from engine.memory.headroom import Headroom
 
-        parts = want.get("parts") or {}
-        capacity = want.get("capacity") or sum(parts.values())  # where nobody knows, it was what it held
-        at = "host" if want.get("where") == "host" or "process" in parts else "device"
-        self.query_one("#failed", ForecastBars).show([Headroom(at, parts, capacity)])
+        parts = oom.get("parts") or {}
+        capacity = oom.get("capacity") or sum(parts.values())  # if unknown, what the run held
+        memory = "host" if oom.get("where") == "host" or "process" in parts else "device"
+        self.query_one("#failed", ForecastBars).show([Headroom(memory, parts, capacity)])
 
     @work(thread=True, exit_on_error=True)
-    def look(self) -> None:
+    def measure(self) -> None:
         from engine.host.files import read_json
         from engine.host.process import is_alive
         from engine.memory.calibration import calibrated_forecaster, load_past_runs
         from engine.memory.hardware import hardware_for
         from engine.memory.levers import levers
 
-        who = read_json(self._link.run.trainer_identity_path)
-        hardware = hardware_for(who["pid"] if is_alive(who) else None)
-        if self._want and self._want.get("capacity"):  # the run itself has measured what it can have
-            place = "ram_free" if hardware.device == "cpu" else "device_free"
-            hardware = replace(hardware, **{place: self._want["capacity"]})
-        runs = load_past_runs(hardware, self._link.run.home)
-        self.post_message(self.Known(hardware, runs, levers(self._spec, hardware, calibrated_forecaster(runs))))
+        trainer = read_json(self._client.run.trainer_identity_path)
+        hardware = hardware_for(trainer["pid"] if is_alive(trainer) else None)
+        if self._oom and self._oom.get("capacity"):  # as the run measured it when it ran out of memory
+            field = "ram_free" if hardware.device == "cpu" else "device_free"
+            hardware = replace(hardware, **{field: self._oom["capacity"]})
+        past_runs = load_past_runs(hardware, self._client.run.home)
+        found = levers(self._spec, hardware, calibrated_forecaster(past_runs))
+        self.post_message(self.Measured(hardware, past_runs, found))
 
-    @on(Known)
-    def _known(self, message: Known) -> None:
+    @on(Measured)
+    def _show_levers(self, message: Measured) -> None:
         from engine.memory.levers import LIVE
 
-        self._hardware, self._runs = message.hardware, message.runs
-        ways = self.query_one(LeverList)
-        ways.show(message.ways)
+        self._hardware, self._past_runs = message.hardware, message.past_runs
+        levers = self.query_one(LeverList)
+        levers.show(message.levers)
         self._fit()
         untouched = self.query_one("#micro", NumberField).number == self._spec.batch.micro
-        live = [way for way in message.ways if way.when == LIVE]
-        if self._want and live and untouched:
-            # What the forecast only just finds room for would have the person asked again.
-            ways.move(1 + message.ways.index(min(live, key=lambda way: (not way.fits, way.tight))))
-        self._judge()
+        live = [lever for lever in message.levers if lever.when == LIVE]
+        if self._oom and live and untouched:
+            # A tight forecast would soon run out of memory again.
+            levers.move(1 + message.levers.index(min(live, key=lambda lever: (not lever.fits, lever.tight))))
+        self._update_forecast()
 
     @on(SelectableList.CursorMoved)
-    def _chosen(self, message: SelectableList.CursorMoved) -> None:
-        """Fill the form with what the way changes; one that needs a new start is only shown."""
+    def _fill_form(self, message: SelectableList.CursorMoved) -> None:
+        """Enter the changes of the selected lever in the form, unless they need a restart."""
         from engine.memory.levers import RESTART, UNLOCK
 
-        way = self._way
-        spec = way.spec if way is not None and way.when != RESTART else self._spec
-        changes = [f"{key.partition('.')[2]}={new}" for key, (_, new) in way.changed.items()] if way else []
+        lever = self._lever
+        spec = lever.spec if lever is not None and lever.when != RESTART else self._spec
+        changes = [f"{key.partition('.')[2]}={new}" for key, (_, new) in lever.changed.items()] if lever else []
         self.query_one("#micro", NumberField).value = str(spec.batch.micro)
         self.query_one("#accum", NumberField).value = str(spec.accum)
-        unlocked = way is not None and way.when == UNLOCK
-        self.query_one("#also", Input).value = " ".join([*changes, "--unlock"]) if unlocked else ""
-        self._judge()
+        unlock = lever is not None and lever.when == UNLOCK
+        self.query_one("#also", Input).value = " ".join([*changes, "--unlock"]) if unlock else ""
+        self._update_forecast()
 
     def on_key(self, event: events.Key) -> None:
-        """A digit typed at the list is meant for the micro-batch."""
+        """Enter a digit that is typed in the list as the micro-batch."""
         if isinstance(self.focused, LeverList) and (event.character or "").isdecimal():
             event.stop()
             micro = self.query_one("#micro", NumberField)
@@ -195,61 +196,63 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
             micro.cursor_position = 1
 
     @on(Input.Changed)
-    def _typed(self, event: Input.Changed) -> None:
-        """The field that was typed in leads, the other follows where it can."""
+    def _follow_input(self, event: Input.Changed) -> None:
+        """Adapt accumulation to the typed micro-batch, or the other way round, if the product allows it."""
         field = event.input
-        if field.has_focus and self._way is not None:
+        if field.has_focus and self._lever is not None:
             self.query_one(LeverList).reset()
         if isinstance(field, NumberField) and field.has_focus and field.number:
             other = self.query_one("#accum" if field.id == "micro" else "#micro", NumberField)
-            follows, rest = divmod(self._each_rank, field.number)
-            if follows and not rest:
-                other.value = str(follows)
-        self._judge()
+            quotient, rest = divmod(self._per_rank, field.number)
+            if quotient and not rest:
+                other.value = str(quotient)
+        self._update_forecast()
 
-    def _wanted(self) -> tuple[RunSpec, dict[str, Any]]:
-        """The spec the form describes, and the request for it. Raises ``UserError``."""
+    def _requested(self) -> tuple[RunSpec, dict[str, Any]]:
+        """Return the spec that the form describes, and the request for it. Raises ``UserError``."""
         from engine.train.edits import edited
 
-        changes, flags = _parsed(self.query_one("#also", Input).value)
-        micro = self._cut()
+        changes, flags = _parse(self.query_one("#also", Input).value)
+        micro = self._micro()
         if micro != self._spec.batch.micro and not changes.keys() & {"batch.micro", "batch.accum", "batch.sequences"}:
             changes["micro"] = micro
         request = {"changes": changes, **flags}
         return (edited(self._spec, changes, unlock=flags["unlock"]) if changes else self._spec), request
 
-    def _cut(self) -> int:
-        """The micro-batch that the two numbers agree on. Raises ``SpecError``."""
+    def _micro(self) -> int:
+        """Return the micro-batch of the form. Raises ``SpecError`` if micro × accum does not fit the step."""
         micro, accum = (self.query_one(f"#{name}", NumberField).number or 0 for name in ("micro", "accum"))
-        if micro * accum != self._each_rank:
-            fits = [str(n) for n in range(1, self._each_rank + 1) if self._each_rank % n == 0]
-            raise SpecError(f"micro {micro} × accum {accum} is not {self._each_rank}; micro can be {', '.join(fits)}")
+        if micro * accum != self._per_rank:
+            divisors = [str(n) for n in range(1, self._per_rank + 1) if self._per_rank % n == 0]
+            raise SpecError(
+                f"micro {micro} × accum {accum} is not {self._per_rank}; micro can be {', '.join(divisors)}"
+            )
         return micro
 
-    def _judge(self) -> None:
-        """Say what the form would make of the run, or what is wrong with it."""
-        bars = self.query_one("#then", ForecastBars)
+    def _update_forecast(self) -> None:
+        """Show the forecast of what the form describes, or what is wrong with it."""
+        bars = self.query_one("#forecast", ForecastBars)
         try:
-            spec, _ = self._wanted()
+            spec, _ = self._requested()
         except UserError as error:
             self._say(str(error), wrong=True)
             bars.mark_stale()
             return
         if self._hardware is None:
-            self._say("looking at this machine …")
+            self._say("measuring the memory of this machine …")
             return
         from engine.memory.calibration import calibrate
         from engine.memory.headroom import OVER, headroom_by_memory
         from engine.memory.levers import RESTART
 
-        anew = self._way if self._way is not None and self._way.when == RESTART else None
-        found = calibrate(anew.spec if anew else spec, self._hardware, self._runs)
-        places = headroom_by_memory(found.forecast, self._hardware)
-        bars.show(places, self._hardware.device)
-        if anew:
-            self._say(_anew(anew))
-        elif over := [place.memory for place in places if place.state == OVER]:
-            self._say(f"the forecast is more than the {' and the '.join(over)} can give", wrong=True)
+        restart = self._lever if self._lever is not None and self._lever.when == RESTART else None
+        found = calibrate(restart.spec if restart else spec, self._hardware, self._past_runs)
+        memories = headroom_by_memory(found.forecast, self._hardware)
+        bars.show(memories, self._hardware.device)
+        if restart:
+            self._say(_restart_command(restart))
+        elif over := [one.memory for one in memories if one.state == OVER]:
+            self._say(f"the forecast exceeds the memory of the {' and the '.join(over)}", wrong=True)
         else:
             self._say(found.description or "forecast, not calibrated by a run on this machine yet")
 
@@ -266,12 +269,12 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         if self._sending:
             return
         try:
-            _, request = self._wanted()
+            _, request = self._requested()
         except UserError as error:
             self._say(str(error), wrong=True)
             return
-        if self._way is not None and self._way.when == RESTART:
-            self._say(_anew(self._way), wrong=True)
+        if self._lever is not None and self._lever.when == RESTART:
+            self._say(_restart_command(self._lever), wrong=True)
             return
         if not request["changes"]:
             self.dismiss(None)
@@ -283,7 +286,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
     @work(exit_on_error=True)
     async def send(self, request: dict[str, Any]) -> None:
         try:
-            await self._link.request("set", by="app", **request)
+            await self._client.request("set", by="app", **request)
         except UserError as error:
             self.post_message(self.Refused(str(error)))
         else:
@@ -292,7 +295,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
     @on(Refused)
     def _refused(self, message: Refused) -> None:
         self._sending = False
-        self._say(message.why, wrong=True)
+        self._say(message.reason, wrong=True)
 
     @on(Sent)
     def _sent(self, message: Sent) -> None:
@@ -302,20 +305,27 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         self.dismiss(None)
 
 
-def _parsed(text: str) -> tuple[dict[str, Any], dict[str, bool]]:
-    """Changes and flags as ``mla-tui set`` takes them. Raises ``SpecError``."""
+def _parse(text: str) -> tuple[dict[str, Any], dict[str, bool]]:
+    """Return the changes and flags in ``text``, as ``mla-tui set`` takes them. Raises ``SpecError``."""
     from profiles.registry import parse_override
 
-    entered = text.split()
-    flags = {"unlock": "--unlock" in entered, "force": "--force" in entered}
-    return dict(parse_override(word) for word in entered if word not in ("--unlock", "--force")), flags
+    words = text.split()
+    flags = {"unlock": "--unlock" in words, "force": "--force" in words}
+    return dict(parse_override(word) for word in words if word not in ("--unlock", "--force")), flags
 
 
-def _described(want: dict[str, Any]) -> str:
-    short = f", {fmt.size(want['wanted'])} short" if want.get("wanted") else ""
-    return f"Out of memory in {want.get('where')} at micro {want.get('micro')}{short}"
+def _describe(spec: RunSpec) -> str:
+    """Return the values of ``spec`` that are edited most, with a learning rate or an end that was edited."""
+    text = f"micro {spec.batch.micro} × accum {spec.accum}, context {spec.batch.context}"
+    text += f", lr_scale {spec.optim.lr_scale:g}" if spec.optim.lr_scale != 1 else ""
+    return text + (f", stop_step {spec.train.stop_step}" if spec.train.stop_step else "")
 
 
-def _anew(way: Lever) -> str:
-    overrides = " ".join(f"-s {key.partition('.')[2]}={new}" for key, (_, new) in way.changed.items())
-    return f"needs a new start: stop the run (x saves it), then mla-tui launch … {overrides} --resume CHECKPOINT"
+def _describe_oom(oom: dict[str, Any]) -> str:
+    short = f", {fmt.size(oom['wanted'])} short" if oom.get("wanted") else ""
+    return f"Out of memory in {oom.get('where')} at micro {oom.get('micro')}{short}"
+
+
+def _restart_command(lever: Lever) -> str:
+    overrides = " ".join(f"-s {key.partition('.')[2]}={new}" for key, (_, new) in lever.changed.items())
+    return f"needs a restart: stop the run (x saves it), then mla-tui launch … {overrides} --resume CHECKPOINT"
