@@ -1,7 +1,7 @@
-"""Checkpoints written behind the training, one at a time.
+"""Saves checkpoints in a background thread, one at a time, while training continues.
 
-What a checkpoint holds changes only when the optimizer steps, so a thread writes it while forward and backward of the
-next step run. Whoever is about to change those tensors calls ``wait`` first.
+Only the optimizer step changes the tensors of a checkpoint, so a thread writes them during forward and backward of the
+next step. Before anything changes those tensors, ``wait`` must be called.
 """
 
 from __future__ import annotations
@@ -22,107 +22,109 @@ Best = tuple[float, int]  # validation loss and step
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What became of one write."""
+class SaveResult:
+    """The size of a save, its time, and why it failed (empty after a success)."""
 
     bytes: int
     seconds: float
-    why: str  # it could not be written; empty where it was
+    why: str
 
 
 class CheckpointSaver:
-    """The checkpoints of one run below ``out``. Each rank has one and calls it alike; rank 0's writes."""
+    """Saves a run's checkpoints to ``out``. Every rank has one and makes the same calls; rank 0 writes."""
 
     def __init__(self, out: Path, keep: int, reporter: Reporter, ranks: Ranks) -> None:
-        self.newest_step: int | None = None  # the step a restart would go on from
-        self.saved_step: int | None = None  # the step whose checkpoint is what the run is at
-        self.best: Best | None = None  # of the saved steps, the lowest validation loss known by then
+        self.newest_step: int | None = None  # the step a restart would resume from
+        self.saved_step: int | None = None  # the step whose checkpoint equals the run's current state
+        self.best: Best | None = None  # the saved step with the lowest validation loss
         self._out = out
         self._keep = keep
         self._reporter = reporter
         self._ranks = ranks
-        self._writing: _Writing | None = None
+        self._save: _PendingSave | None = None
 
     @property
     def pending(self) -> bool:
-        """Whether a checkpoint was begun that nobody has settled."""
-        return self._writing is not None
+        """Whether a save was started and not waited for."""
+        return self._save is not None
 
     @property
     def finished(self) -> bool:
-        """Whether there is one to settle, and that takes no time. Only rank 0 knows."""
-        return self._writing is not None and self._writing.done.is_set()
+        """Whether the pending save is done, so that ``wait`` returns at once. Only rank 0 knows."""
+        return self._save is not None and self._save.done.is_set()
 
     def start_save(
         self,
         step: int,
-        state: Callable[[], State],
-        facts: dict[str, Any],
+        state_dict: Callable[[], State],
+        metadata: dict[str, Any],
         tokenizer: Path,
         id: str | None = None,
     ) -> None:
-        """Begin to write what ``state`` gives, whose tensors stay as they are until ``wait``; ``facts`` are kept as
-        they are now. The ``checkpoint`` record, with the ``id`` of who asked for it, comes when it is there."""
+        """Start to save ``state_dict()``, whose tensors must not change until ``wait``. ``metadata`` is copied now.
+
+        The ``checkpoint`` record is written by ``wait``, with the ``id`` of the command that requested it.
+        """
         self.wait()
-        best, val_loss = self.best, facts["val_loss"]
+        best, val_loss = self.best, metadata["val_loss"]
         if val_loss is not None and (best is None or val_loss < best[0]):
             best = (val_loss, step)
-        writing = self._writing = _Writing(step, best, id)
+        save = self._save = _PendingSave(step, best, id)
         if step == self.saved_step:
-            writing.end(Written(0, 0.0, ""))
+            save.finish(SaveResult(0, 0.0, ""))
             return
-        tensors = state()  # of several ranks all take part in gathering it
-        facts = {**facts, "best": list(best) if best else None}
+        tensors = state_dict()  # collective: all ranks take part
+        metadata = {**metadata, "best": list(best) if best else None}
         if self._ranks.rank == 0:
             keep = self._keep, best[1] if best else None
-            writing.start(lambda: _write(self._out, step, tensors, facts, tokenizer, keep))
-        writing.stalled = time.perf_counter() - writing.begun
+            save.start(lambda: _write(self._out, step, tensors, metadata, tokenizer, keep))
+        save.stalled = time.perf_counter() - save.started
 
     def wait(self) -> str:
-        """Wait for what was begun, if anything; why it could not be written, or nothing. The same on all ranks."""
-        writing, self._writing = self._writing, None
-        if writing is None:
+        """Wait for the pending save, if any; return why it failed, or nothing, the same on all ranks."""
+        save, self._save = self._save, None
+        if save is None:
             return ""
-        waited = time.perf_counter()
-        written = self._ranks.run_on_rank_zero(writing.result)
-        writing.stalled += time.perf_counter() - waited
-        return self._end(writing, written)
+        waiting = time.perf_counter()
+        result = self._ranks.run_on_rank_zero(save.result)
+        save.stalled += time.perf_counter() - waiting
+        return self._record(save, result)
 
     def close(self) -> None:
-        """The run ends, with or without the other ranks: wait for what was begun, so that it is written and told."""
-        writing, self._writing = self._writing, None
-        if writing is not None and self._ranks.rank == 0:
-            self._end(writing, writing.result())
+        """Wait for the pending save at the end of the run, on rank 0 alone: the other ranks may be gone."""
+        save, self._save = self._save, None
+        if save is not None and self._ranks.rank == 0:
+            self._record(save, save.result())
 
-    def _end(self, writing: _Writing, written: Written) -> str:
-        if not written.why:
-            self.newest_step = self.saved_step = writing.step
-            self.best = writing.best
+    def _record(self, save: _PendingSave, result: SaveResult) -> str:
+        if not result.why:
+            self.newest_step = self.saved_step = save.step
+            self.best = save.best
         self._reporter.record(
             "checkpoint",
-            **({"id": writing.id} if writing.id else {}),
-            step=writing.step,
-            path=str(self._out / f"ckpt_step_{writing.step}"),
-            bytes=written.bytes,
-            seconds=written.seconds,
-            stall_s=writing.stalled,
-            ok=not written.why,
-            why=written.why,
+            **({"id": save.id} if save.id else {}),
+            step=save.step,
+            path=str(self._out / f"ckpt_step_{save.step}"),
+            bytes=result.bytes,
+            seconds=result.seconds,
+            stall_s=save.stalled,
+            ok=not result.why,
+            why=result.why,
         )
-        return written.why
+        return result.why
 
 
-class _Writing:
-    """One write, begun and not settled."""
+class _PendingSave:
+    """A save that was started and not waited for. ``stalled``: the seconds that training waited for it."""
 
     def __init__(self, step: int, best: Best | None, id: str | None) -> None:
         self.step = step
         self.best = best
         self.id = id
-        self.begun = time.perf_counter()
+        self.started = time.perf_counter()
         self.stalled = 0.0
         self.done = threading.Event()
-        self._written = Written(0, 0.0, "")
+        self._result = SaveResult(0, 0.0, "")
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
@@ -130,33 +132,33 @@ class _Writing:
         self._thread = threading.Thread(target=self._run, args=(body,), name="checkpoint")
         self._thread.start()
 
-    def end(self, written: Written) -> None:
-        self._written = written
+    def finish(self, result: SaveResult) -> None:
+        self._result = result
         self.done.set()
 
-    def result(self) -> Written:
-        """Wait; raises what the writing raised."""
+    def result(self) -> SaveResult:
+        """Wait for the thread and return its result, or raise its error."""
         if self._thread is not None:
             self._thread.join()
         if self._error is not None:
             raise self._error
-        return self._written
+        return self._result
 
     def _run(self, body: Callable[[], tuple[int, str]]) -> None:
         size, why = 0, ""
         try:
             size, why = body()
-        except BaseException as error:  # it belongs to whoever settles
+        except BaseException as error:  # ``result`` raises it in the training thread
             self._error = error
-        self.end(Written(size, time.perf_counter() - self.begun, why))
+        self.finish(SaveResult(size, time.perf_counter() - self.started, why))
 
 
 def _write(
-    out: Path, step: int, state: State, facts: dict[str, Any], tokenizer: Path, keep: tuple[int, int | None]
+    out: Path, step: int, state: State, metadata: dict[str, Any], tokenizer: Path, keep: tuple[int, int | None]
 ) -> tuple[int, str]:
-    """Write the checkpoint and delete what need not be kept; its bytes, and why it could not be written, or nothing."""
+    """Write the checkpoint and apply retention; return its bytes, and why it failed or nothing."""
     try:
-        _, size = checkpoint.save(out, step, state, facts, tokenizer)
+        _, size = checkpoint.save(out, step, state, metadata, tokenizer)
     except checkpoint.CheckpointError as error:
         return 0, str(error)
     checkpoint.apply_retention(out, *keep)

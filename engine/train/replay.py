@@ -1,6 +1,7 @@
-"""Which sequences a step of a run has taken: the data's order is a pure function, so nothing of it is logged.
+"""Recomputes the spec and the data cursor of a run at any step, so that the sequences of a step need not be logged.
 
-spec.json (or the checkpoint a run began from) says where its cursor began; edits and rewinds in the log moved it.
+The order of the data is a pure function of the cursor. The cursor starts as in spec.json (or in the checkpoint the run
+was resumed from); edits and rewinds in the log move it.
 """
 
 from __future__ import annotations
@@ -23,42 +24,47 @@ from profiles.spec import RunSpec
 
 
 def state_before_step(run: RunDir, step: int) -> tuple[RunSpec, Cursor]:
-    """The run as it was when it took the sequences of ``step`` (from 1 up), and the cursor at the first of them.
+    """Return the spec and the cursor with which the run read the sequences of ``step`` (the first step is 1).
 
-    A step that is still to come is answered as if nothing more were asked of the run. Raises ``UserError``.
+    A future step is answered as if there were no more edits. Raises ``UserError`` for a step the run does not have.
     """
-    spec, at, cursor = _beginning(run)
+    spec, at, cursor = _initial(run)
     last = spec.train.steps
     if not at < step <= last:
         raise UserError(f"step {step}: {run.name} has the steps {at + 1} to {last}")
-    past = EditHistory.of(r for _, r in scan(run.log_path, b'"edit"', b'"rewind"') if r["kind"] in ("edit", "rewind"))
-    opened = _opener(spec)
+    history = EditHistory.of(
+        r for _, r in scan(run.log_path, b'"edit"', b'"rewind"') if r["kind"] in ("edit", "rewind")
+    )
+    open_at = _opener(spec)
     while True:
-        for record in pop_due(past.edits, at):
+        for record in pop_due(history.edits, at):
             spec = applied(spec, record)
             cursor = cursor.at_context(spec.batch.context)
-        for record in pop_due(past.rewinds, at):
+        for record in pop_due(history.rewinds, at):
             cursor = Cursor.from_dict(record["cursor"]).at_context(spec.batch.context)
         if at == step - 1:
             return spec, cursor
-        turns = (int(record["step"]) for record in (*past.edits, *past.rewinds))
-        until = min((turn for turn in turns if turn > at), default=step)
+        changes = (int(record["step"]) for record in (*history.edits, *history.rewinds))
+        until = min((change for change in changes if change > at), default=step)
         until = min(until, step - 1)
-        cursor = cursor.advance((until - at) * spec.batch.sequences, opened(spec.batch.context).sequences)
+        cursor = cursor.advance((until - at) * spec.batch.sequences, open_at(spec.batch.context).sequences)
         at = until
 
 
-def _beginning(run: RunDir) -> tuple[RunSpec, int, Cursor]:
+def _initial(run: RunDir) -> tuple[RunSpec, int, Cursor]:
+    """Return the spec, step and cursor that the run started with."""
     spec, resume = run.spec(), run.start().get("resume")
     if not resume:
         return spec, 0, Cursor(spec.train.seed, spec.batch.context)
-    facts = checkpoint.metadata(Path(resume))
-    return spec, int(facts["step"]), Cursor.from_dict(facts["cursor"]).at_context(spec.batch.context)
+    metadata = checkpoint.metadata(Path(resume))
+    return spec, int(metadata["step"]), Cursor.from_dict(metadata["cursor"]).at_context(spec.batch.context)
 
 
 def _opener(spec: RunSpec) -> Callable[[int], PackedBinDataset]:
+    """Return a function that opens the training data at a context, once for each."""
+
     @lru_cache
-    def opened(context: int) -> PackedBinDataset:
+    def open_at(context: int) -> PackedBinDataset:
         return open_split(replace(spec, batch=replace(spec.batch, context=context)), "train")
 
-    return opened
+    return open_at

@@ -112,7 +112,7 @@ def measured(spec: RunSpec) -> dict[str, int]:
     ledger = Ledger()
     with ledger:
         backend = build_backend(spec, SingleRank())
-        model = backend._run.module  # type: ignore[attr-defined]
+        model = backend._torch_model.module  # type: ignore[attr-defined]
         with followed(ledger, model):
             for _ in range(2):
                 ledger.start()

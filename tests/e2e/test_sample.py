@@ -113,5 +113,5 @@ def test_a_wrong_checkpoint_is_one_line(trained: Workspace, make_workspace: Make
     trained.assert_refused("sample", damaged, "--prompt", "a", code=1, message="tokenizer.json: is not what was saved")
     untokenized = make_workspace()
     untokenized.train("-s", "steps=1", "-s", "val_every=0")
-    message = "ckpt_step_1: holds no tokenizer.json; copy the one"
+    message = "ckpt_step_1: has no tokenizer.json; copy the one"
     untokenized.assert_refused("sample", untokenized.out / "run", "--prompt", "a", code=1, message=message)

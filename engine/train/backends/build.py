@@ -1,4 +1,4 @@
-"""Which class does the arithmetic of a run; each imports its library only where it is chosen."""
+"""Builds the backend of a run. Each backend imports its library only when it is chosen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from profiles.spec import RunSpec
 
 
 def build_backend(spec: RunSpec, ranks: Ranks) -> Backend:
-    """The backend of a resolved ``spec``. Raises ``UserError``."""
+    """Return the backend of a resolved ``spec``. Raises ``UserError``."""
     if spec.launch.backend == "deepspeed":
         from engine.train.backends.deepspeed_backend import DeepSpeedBackend
 

@@ -1,8 +1,8 @@
-"""DeepSpeed's C++ Adam, built at its first use and kept for all runs of this person.
+"""Builds DeepSpeed's C++ Adam at its first use and caches it for all runs of this user.
 
-torch guards such a folder by a file that outlives its maker: after a SIGKILL at the wrong moment, which may be that of
-any load, every later run would wait for it without end. Here a lock of the kernel stands before it, and a file that is
-found under that lock is a dead one's.
+torch guards its build directory with a lock file that outlives its process: after a SIGKILL during any load, every
+later run would wait forever. Here a kernel lock (flock) comes first, so a lock file found while holding it was left by
+a dead process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from profiles.errors import UserError
 
 
 def load_cpu_adam() -> None:
-    """Load the op, building it first where need be. Raises ``UserError`` where no compiler or no disk lets it."""
+    """Load the op, and build it if needed. Raises ``UserError`` where it cannot be compiled or stored."""
     folder = user_cache_dir() / "torch_extensions" / build_name()
     lock = Lock(folder / "cpu_adam.lock")
     try:
@@ -30,7 +30,7 @@ def load_cpu_adam() -> None:
         lock.acquire(timeout=math.inf)
     except OSError as error:
         raise UserError(
-            f"{folder}: DeepSpeed's optimizer cannot be kept there: {error.strerror}; set XDG_CACHE_HOME to a"
+            f"{folder}: DeepSpeed's optimizer cannot be stored there: {error.strerror}; set XDG_CACHE_HOME to a"
             " directory you can write to"
         ) from None
     try:
@@ -39,30 +39,30 @@ def load_cpu_adam() -> None:
         (folder / "cpu_adam" / "lock").unlink(missing_ok=True)
         os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
         _prefer_own_ninja()
-        CPUAdamBuilder().load(verbose=False)  # DeepSpeed asks again, and is given this one
+        CPUAdamBuilder().load(verbose=False)  # DeepSpeed loads it again and gets this one
     except RuntimeError as error:
         raise UserError(
-            "deepspeed: its optimizer could not be built; the compiler's words stand above; try --backend torch"
+            "deepspeed: its optimizer could not be built; see the compiler's output above; try --backend torch"
         ) from error
     finally:
         lock.release()
 
 
 def build_name() -> str:
-    """What makes one build another: torch, where its headers lie, and the instructions that -march=native takes.
+    """Return the name of the build's directory: torch's version, its environment, and the CPU's instruction sets.
 
-    Two environments that took turns in one folder would build anew at each turn.
+    Two environments that share a directory would rebuild each time they alternate.
     """
-    told = Path("/proc/cpuinfo").read_text().splitlines()
-    instructions = next((line for line in told if line.startswith(("flags", "Features"))), "")
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+    instructions = next((line for line in cpuinfo if line.startswith(("flags", "Features"))), "")
     key = hashlib.sha256(f"{sys.prefix}\n{instructions}".encode()).hexdigest()[:12]
     return f"torch-{torch.__version__}-{key}"
 
 
 def _prefer_own_ninja() -> None:
-    """Let torch find the ninja that is installed beside it, with its environment activated or not.
+    """Put the ninja of this environment first in PATH, whether or not the environment is activated.
 
-    Two versions of ninja do not read each other's logs: where another comes along, everything is built again.
+    Versions of ninja do not read each other's logs: another version would build everything again.
     """
     if find_spec("ninja"):
         import ninja

@@ -1,9 +1,11 @@
-"""DeepSpeed ZeRO-2 with the optimizer in host memory (arXiv:2101.06840): weights and a micro-batch on the device.
+"""Trains with DeepSpeed ZeRO-2 and the optimizer in host memory (ZeRO-Offload, arXiv:2101.06840).
 
-The device holds the weights (bf16 where the run is) and works out gradients, which leave for the host as they come;
-there DeepSpeedCPUAdam steps fp32 masters, each rank its part of them, and the new weights go back.
+The device holds the weights (bf16 in a bf16 run) and one micro-batch. Gradients are offloaded to the host as backward
+computes them; there DeepSpeedCPUAdam steps each rank's partition of the fp32 masters, and the new weights are copied
+back.
 
-The end of a window is the trainer's (``managed_gradient_accumulation`` false): micro can change between two steps.
+The trainer ends the accumulation window (``managed_gradient_accumulation`` is false), so that micro can change between
+two steps.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ from torch import Tensor, distributed, nn
 from engine.execution.deepspeed_config import deepspeed_config
 from engine.train.backends.backend import Batch, State
 from engine.train.backends.cpu_adam import load_cpu_adam
-from engine.train.backends.host_offload import empty_cache, held
+from engine.train.backends.host_offload import empty_cache, memory_in_use
 from engine.train.backends.ranks import Ranks
 from engine.train.backends.torch_model import TorchModel
-from engine.train.optim.stored import from_tensors, unpacked
+from engine.train.optim.stored import dequantized, from_tensors
 from engine.train.phases import BACKWARD, FORWARD, IDLE, OPTIMIZER, REDUCE, VALIDATION, Phases
 from model.loss import Loss
 from profiles.errors import UserError
@@ -33,33 +35,33 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class DeepSpeedBackend:
-    """See ``engine.train.backends.backend.Backend``."""
+    """See ``backend.Backend``."""
 
-    can_retry_step = (
-        False  # an error in a backward leaves half-reduced gradients, of which a next one makes wrong weights
-    )
+    can_retry_step = False  # an error in a backward leaves partly reduced gradients, which would corrupt the next step
 
     def __init__(self, spec: RunSpec, ranks: Ranks) -> None:
         self._ranks = ranks
-        self._run = TorchModel(spec)
-        self.device = self._run.device
-        self._parameters: dict[str, Any] = self._run.parameters  # DeepSpeed hangs methods of its own on them
-        bf16 = self._run.plan.precision == "bf16"
+        self._torch_model = TorchModel(spec)
+        self.device = self._torch_model.device
+        self._parameters: dict[str, Any] = self._torch_model.parameters  # DeepSpeed adds methods to them
+        bf16 = self._torch_model.plan.precision == "bf16"
         config = deepspeed_config(spec, bf16=bf16, device=self.device)
-        self._engine = _initialize(_Step(self._run.module, self._run.loss), _groups(self._parameters, spec), config)
+        self._engine = _initialize(
+            _Step(self._torch_model.module, self._torch_model.loss), _groups(self._parameters, spec), config
+        )
         self._zero = self._engine.optimizer
         self._adam = self._zero.optimizer
-        # This rank's part of the fp32 masters, one flat tensor for each group.
-        self._parts: list[Tensor] = list(self._zero.single_partition_of_fp32_groups)
-        # Left to itself DeepSpeed links parameters to their moments after the first group's first step, and those of
-        # the second group to nothing.
-        for part in self._parts:
-            self._adam.state[part] = {"step": 0} | {moment: torch.zeros_like(part) for moment in MOMENTS}
+        # This rank's partition of the fp32 masters, one flat tensor per parameter group.
+        self._partitions: list[Tensor] = list(self._zero.single_partition_of_fp32_groups)
+        # DeepSpeed would link parameters to their moments after the first group's first step, and those of the second
+        # group to nothing.
+        for partition in self._partitions:
+            self._adam.state[partition] = {"step": 0} | {moment: torch.zeros_like(partition) for moment in MOMENTS}
         self._zero._lazy_init_hp_params_optimizer_state()
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.plan = {
             "backend": "deepspeed",
-            **self._run.labels(),
+            **self._torch_model.labels(),
             "optimizer": "DeepSpeedCPUAdam",
             "strategy": f"offload (ZeRO-2, {ranks.size} rank{'s' if ranks.size > 1 else ''})",
         }
@@ -68,9 +70,9 @@ class DeepSpeedBackend:
 
     def accumulate(self, batch: Batch, step_tokens: int) -> None:
         self.phases.enter(FORWARD)
-        loss = self._engine(*self._run.to_device(batch)) / step_tokens
+        loss = self._engine(*self._torch_model.to_device(batch)) / step_tokens
         self.phases.enter(BACKWARD)
-        # DeepSpeed takes the mean over ranks, but a step's loss is one sum of all its tokens.
+        # DeepSpeed averages over ranks, but a step's loss is the sum over all its tokens.
         self._engine.backward(loss * self._ranks.size, scale_wrt_gas=False)
         self._loss_sum += loss.detach()
 
@@ -79,7 +81,7 @@ class DeepSpeedBackend:
         self._ranks.all_reduce(self._loss_sum)
         self._zero.finalize_gradient_accumulation_boundary()
         norm = float(self._zero.scaled_global_norm())
-        return float(self._loss_sum), norm if norm >= 0 else float("nan")  # -1 stands for inf and nan
+        return float(self._loss_sum), norm if norm >= 0 else float("nan")  # DeepSpeed returns -1 for inf and nan
 
     def optimizer_step(self, lr: float, clip: float) -> None:
         self.phases.enter(OPTIMIZER)
@@ -91,7 +93,7 @@ class DeepSpeedBackend:
         self.phases.enter(IDLE)
 
     def discard_window(self) -> None:
-        # What a step leaves behind too. Sums on the host are not cleared: the first micro-batch writes over them.
+        # A step leaves these too. The sums on the host need no clearing: the next first micro-batch overwrites them.
         self._zero.zero_grad()
         self._zero.reset_cpu_buffers()
         self._zero.micro_step_id = -1
@@ -100,99 +102,104 @@ class DeepSpeedBackend:
 
     def evaluate(self, batch: Batch) -> float:
         self.phases.enter(VALIDATION)
-        loss = self._run.evaluate(batch)
+        loss = self._torch_model.evaluate(batch)
         self.phases.enter(IDLE)
         return loss
 
     def device_peak(self) -> int | None:
-        return self._run.peak()
+        return self._torch_model.peak()
 
     def capacity(self) -> int:
-        return self._run.capacity()
+        return self._torch_model.capacity()
 
     def host_states(self) -> int:
-        held = [
-            *self._parts,
-            *(part.grad for part in self._parts if part.grad is not None),
-            *(self._adam.state[part][moment] for part in self._parts for moment in MOMENTS),
+        tensors = [
+            *self._partitions,
+            *(partition.grad for partition in self._partitions if partition.grad is not None),
+            *(self._adam.state[partition][moment] for partition in self._partitions for moment in MOMENTS),
             *self._zero.accumulated_grads_in_cpu.values(),
         ]
-        own: int = sum(tensor.nbytes for tensor in held)
-        return own * self._ranks.local_size  # parts are of one size
+        one_rank: int = sum(tensor.nbytes for tensor in tensors)
+        return one_rank * self._ranks.local_size  # partitions have one size
 
     def unified_memory(self) -> dict[str, int]:
         return {}
 
     def empty_cache(self) -> None:
-        self._run.empty_cache()
+        self._torch_model.empty_cache()
 
     def allocator_retries(self) -> int:
-        return self._run.allocator_retries()
+        return self._torch_model.allocator_retries()
 
     def offload_for_pause(self) -> int:
-        before = held(self.device)
-        empty_cache(self.device)  # its weights are parts of buffers of DeepSpeed's own: they stay
-        return max(0, before - held(self.device))
+        before = memory_in_use(self.device)
+        empty_cache(self.device)  # the weights are views of DeepSpeed's buffers: they stay on the device
+        return max(0, before - memory_in_use(self.device))
 
     def restore_after_pause(self) -> None:
         pass
 
     def state_dict(self) -> State:
-        optimizer = self._run.rng_state()
-        if step := self._adam.state[self._parts[0]]["step"]:
+        optimizer = self._torch_model.rng_state()
+        if step := self._adam.state[self._partitions[0]]["step"]:
             for moment in MOMENTS:
-                optimizer |= {f"{moment}/{name}": self._whole(p, moment) for name, p in self._parameters.items()}
+                optimizer |= {f"{moment}/{name}": self._full_tensor(p, moment) for name, p in self._parameters.items()}
             optimizer["step"] = torch.tensor([float(step)])
-        return {"model": {name: self._whole(p, None) for name, p in self._parameters.items()}, "optimizer": optimizer}
+        return {
+            "model": {name: self._full_tensor(p, None) for name, p in self._parameters.items()},
+            "optimizer": optimizer,
+        }
 
     def load_state_dict(self, state: State) -> None:
         self.load_weights(state["model"])
         optimizer = state["optimizer"]
-        self._run.restore_rng_state(optimizer)
+        self._torch_model.restore_rng_state(optimizer)
         if "step" not in optimizer:
             return
         step = int(optimizer["step"])
-        for part in self._parts:
-            self._adam.state[part]["step"] = step
-        self._replay(step)
+        for partition in self._partitions:
+            self._adam.state[partition]["step"] = step
+        self._advance_adam(step)
         for moment in MOMENTS:
             for name, parameter in self._parameters.items():
                 stored = from_tensors(moment, name, optimizer)
                 if stored is None:
                     raise UserError(
-                        f"checkpoint: holds no {moment} of {name}: another optimizer wrote it;"
-                        " go on with that run's optim.name, or start from its weights with --init-from"
+                        f"checkpoint: has no {moment} of {name}: another optimizer wrote it;"
+                        " resume with that run's optim.name, or start from its weights with --init-from"
                     )
-                parameter.set_full_hp_param(unpacked(stored), moment)
+                parameter.set_full_hp_param(dequantized(stored), moment)
 
-    def _replay(self, step: int) -> None:
-        """Let DeepSpeed's Adam count to ``step`` on nothing: it multiplies its powers of beta up from step to step, and
-        in fp32 a power taken at once is another number. A microsecond each."""
-        adam, nothing = self._adam, [torch.zeros(1) for _ in range(4)]
+    def _advance_adam(self, step: int) -> None:
+        """Run DeepSpeed's Adam up to ``step`` on dummy tensors, a microsecond each.
+
+        It computes its powers of beta by repeated multiplication, and an fp32 power computed at once differs.
+        """
+        adam, dummies = self._adam, [torch.zeros(1) for _ in range(4)]
         beta1, beta2 = adam.param_groups[0]["betas"]
         for n in range(1, step + 1):
-            adam.ds_opt_adam.adam_update(adam.opt_id, n, 0.0, beta1, beta2, 1.0, 0.0, True, *nothing)
+            adam.ds_opt_adam.adam_update(adam.opt_id, n, 0.0, beta1, beta2, 1.0, 0.0, True, *dummies)
 
     def load_weights(self, weights: dict[str, Any]) -> None:
-        self._run.check(weights)
+        self._torch_model.check(weights)
         for name, parameter in self._parameters.items():
             parameter.set_full_hp_param(weights[name].to(torch.float32))
-        self._zero.update_lp_params()  # and from the masters to the device
+        self._zero.update_lp_params()  # copies the masters to the device
 
-    def _whole(self, parameter: Any, moment: str | None) -> Tensor:
-        """The master (or a moment) of ``parameter``, on the host: a view where one rank holds all of it.
+    def _full_tensor(self, parameter: Any, moment: str | None) -> Tensor:
+        """Return the fp32 master (or a moment) of ``parameter`` on the host; a view where one rank holds all of it.
 
-        Of several ranks only the first keeps what all have gathered.
+        With several ranks, all gather it and only rank 0 keeps it.
         """
         if self._ranks.size == 1:
             fragment: Tensor = parameter._hp_mapping.get_hp_fragment(moment).detach()
             return fragment.view(parameter.shape)
-        whole: Tensor = parameter.get_full_hp_param(moment)
-        return whole.cpu() if self._ranks.rank == 0 else whole.new_empty(0)
+        gathered: Tensor = parameter.get_full_hp_param(moment)
+        return gathered.cpu() if self._ranks.rank == 0 else gathered.new_empty(0)
 
 
 class _Step(nn.Module):
-    """Model and loss as the one module that DeepSpeed wants to see called."""
+    """Model and loss as one module, which is what DeepSpeed wraps."""
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         super().__init__()
@@ -204,22 +211,22 @@ class _Step(nn.Module):
 
 
 def _groups(parameters: dict[str, nn.Parameter], spec: RunSpec) -> list[dict[str, Any]]:
-    """Decay is for matrices, never for norm scales."""
+    """Return two parameter groups: matrices, which decay, and norm scales, which do not."""
     matrices = [p for p in parameters.values() if p.dim() > 1]
     scales = [p for p in parameters.values() if p.dim() <= 1]
     return [{"params": matrices, "weight_decay": spec.optim.weight_decay}, {"params": scales, "weight_decay": 0.0}]
 
 
 def _initialize(module: nn.Module, groups: list[dict[str, Any]], config: dict[str, Any]) -> Any:
-    """DeepSpeed's engine. Raises ``UserError`` where its optimizer cannot be built."""
+    """Return DeepSpeed's engine. Raises ``UserError`` where its optimizer cannot be built."""
     os.environ.setdefault("LOCAL_RANK", "0")
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     import deepspeed
 
-    # For inference alone, and it would be built and initialised in shared memory by every run on a CPU.
+    # This op is for inference only; every run on a CPU would build it and initialize it in shared memory.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    if not distributed.is_initialized():  # it wants a group, be it of one
+    if not distributed.is_initialized():  # DeepSpeed needs a process group, even for one rank
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         store = distributed.HashStore()  # type: ignore[attr-defined]
         distributed.init_process_group(backend, store=store, rank=0, world_size=1)

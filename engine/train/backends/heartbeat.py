@@ -1,7 +1,7 @@
-"""Whether the other ranks still live, asked beside the sums: gloo has been seen to wait for a dead one without end.
+"""Detects dead ranks with heartbeats, because gloo can wait for a dead rank forever.
 
-Each rank counts up in the store that the launcher's rendezvous left us; rank 0 looks at all others, they at rank 0. A
-count that stands still for ``PATIENCE`` ends this process, whose launcher and supervisor then begin all of them again.
+Each rank increments a counter in the rendezvous store; rank 0 watches all others, and they watch rank 0. A counter that
+does not change for ``TIMEOUT`` ends this process, and the launcher and supervisor restart all ranks.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from engine.host.files import write_stderr
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
-BEAT = 1.0  # seconds
-PATIENCE = 30.0  # a rank that is busy still beats: its thread needs nothing but a moment of Python
+INTERVAL = 1.0  # seconds between two beats
+TIMEOUT = 30.0  # seconds; a busy rank still beats, because its thread needs only a moment of Python
 
 
 class Heartbeat(threading.Thread):
-    """Beats until ``stop``; ``store`` must be this thread's own."""
+    """Beats until ``stop``. ``store`` must not be used by another thread."""
 
     def __init__(self, store: Store, rank: int, size: int) -> None:
-        super().__init__(daemon=True, name="pulse")
+        super().__init__(daemon=True, name="heartbeat")
         self._store = store
         self._rank = rank
         self._seen = dict.fromkeys(range(1, size) if rank == 0 else [0], (b"", time.monotonic()))
@@ -37,26 +37,26 @@ class Heartbeat(threading.Thread):
     def run(self) -> None:
         count = 0
         try:
-            while not self._stopped.wait(BEAT):
+            while not self._stopped.wait(INTERVAL):
                 count += 1
-                self._store.set(f"pulse/{self._rank}", str(count))
-                if (lost := self._lost()) is not None:
-                    self._give_up(f"rank {lost} has given no sign of life for {PATIENCE:g} s")
-        except RuntimeError as error:  # the store went with the machine of rank 0
-            self._give_up(f"the first machine cannot be reached any more: {error}")
+                self._store.set(f"heartbeat/{self._rank}", str(count))
+                if (dead := self._dead_rank()) is not None:
+                    self._exit(f"rank {dead} sent no heartbeat for {TIMEOUT:g} s")
+        except RuntimeError as error:  # the store is on the machine of rank 0
+            self._exit(f"the machine of rank 0 cannot be reached: {error}")
 
-    def _lost(self) -> int | None:
+    def _dead_rank(self) -> int | None:
         now = time.monotonic()
         for rank, (count, since) in self._seen.items():
-            key = f"pulse/{rank}"
+            key = f"heartbeat/{rank}"
             found = self._store.get(key) if self._store.check([key]) else b""
             if found != count:
                 self._seen[rank] = (found, now)
-            elif now - since > PATIENCE:
+            elif now - since > TIMEOUT:
                 return rank
         return None
 
-    def _give_up(self, why: str) -> None:
+    def _exit(self, why: str) -> None:
         if not self._stopped.is_set():
-            write_stderr(f"{why}; all ranks begin again from the last checkpoint")
-            os._exit(EXIT_RETRY)  # the main thread may never return from the sum it waits in
+            write_stderr(f"{why}; all ranks restart from the last checkpoint")
+            os._exit(EXIT_RETRY)  # the main thread may never return from its collective

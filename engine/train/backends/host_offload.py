@@ -1,4 +1,4 @@
-"""Memory that a paused run gives back."""
+"""Moves the tensors of a paused run to host memory and back, and empties allocator caches."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ from torch import Tensor
 
 from profiles.errors import UserError
 
-HOST_RESERVE = 1 << 30  # bytes of host memory that a pause leaves alone
+HOST_RESERVE = 1 << 30  # bytes of host memory that a pause leaves free
 
 
 class HostOffload:
-    """Tensors of a device that wait in host memory, and the way back. Nothing may compute with them meanwhile."""
+    """Device tensors that are in host memory for a while. Nothing may compute with them until ``restore``."""
 
     def __init__(self) -> None:
-        self._away: list[tuple[Tensor, torch.device]] = []
+        self._offloaded: list[tuple[Tensor, torch.device]] = []
 
     def offload(self, tensors: Iterable[Tensor], device: str) -> None:
-        """Move those that lie on ``device`` (a type: "cuda") to host memory, in place, if all of them fit there."""
+        """Move the tensors that are on ``device`` (a type: "cuda") to host memory, in place, if all of them fit."""
         moving = list({id(tensor): tensor for tensor in tensors if tensor.device.type == device}.values())
         if sum(tensor.nbytes for tensor in moving) + HOST_RESERVE > psutil.virtual_memory().available:
             return
         for tensor in moving:
             origin = tensor.device
             tensor.data = tensor.data.to("cpu", copy=True)
-            self._away.append((tensor, origin))
+            self._offloaded.append((tensor, origin))
 
     def restore(self) -> None:
-        """Move them back; what has come back stays where the rest does not fit. Raises ``UserError``."""
-        while self._away:
-            tensor, origin = self._away[-1]
+        """Move them back. Raises ``UserError`` where memory is short; those already moved stay on the device."""
+        while self._offloaded:
+            tensor, origin = self._offloaded[-1]
             try:
                 tensor.data = tensor.data.to(origin, copy=True)
             except torch.OutOfMemoryError:
-                away = sum(tensor.nbytes for tensor, _ in self._away)
+                missing = sum(tensor.nbytes for tensor, _ in self._offloaded)
                 raise UserError(
-                    f"{origin}: has no room any more for {away / 1e9:.1f} GB of this run; end what has taken it and"
+                    f"{origin}: does not have {missing / 1e9:.1f} GB free for this run any more; stop what uses it and"
                     " resume again"
                 ) from None
-            self._away.pop()
+            self._offloaded.pop()
 
 
 def empty_cache(device: str) -> None:
-    """Give back what the allocators keep for later use: torch's of the card, and the C library's of the host."""
+    """Free the caches of torch's CUDA allocator and of the C library."""
     if device == "cuda":
         torch.cuda.empty_cache()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
     if trim is not None:
         trim(0)
 
 
-def held(device: str) -> int:
-    """Bytes of the memory that matters on ``device``: the card's, or this process's resident part of the host's."""
+def memory_in_use(device: str) -> int:
+    """Return the bytes reserved on the card, or on a CPU this process's resident set."""
     return torch.cuda.memory_reserved() if device == "cuda" else psutil.Process().memory_info().rss

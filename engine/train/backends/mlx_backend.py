@@ -1,4 +1,4 @@
-"""MLX: Apple Silicon, whose memory is one, or any CPU on Linux. fp32 masters; bf16 flows between them where it pays."""
+"""Trains with MLX on Apple Silicon (unified memory) or on a Linux CPU: fp32 weights, bf16 activations on Metal."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import torch
 from engine.memory.limits import host_capacity
 from engine.train.backends.backend import Batch, State
 from engine.train.optim.rules import BETAS, EPS
-from engine.train.optim.stored import from_tensors, unpacked
+from engine.train.optim.stored import dequantized, from_tensors
 from engine.train.phases import BACKWARD, FORWARD, IDLE, OPTIMIZER, REDUCE, VALIDATION, Phases
 from model.mlx_transformer import MLXTransformer, Tables, Weights, tables
 from model.transformer import build
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
-MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v"}  # by our name: MLX's
+MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v"}  # checkpoint name: MLX name
 
 
 class MLXBackend:
-    """See ``engine.train.backends.backend.Backend``."""
+    """See ``backend.Backend``."""
 
     can_retry_step = True
 
@@ -37,13 +37,13 @@ class MLXBackend:
         bf16 = train.precision == "bf16" or (train.precision == "auto" and metal)
         self._config = spec.model.config
         self._model = MLXTransformer(self._config, mx.bfloat16 if bf16 else mx.float32, memory.checkpointing == "full")
-        # torch draws the first weights, so that a seed means the same everywhere.
-        first = build(self._config, train.seed).named_parameters()
-        self._weights: Weights = {name: _to_mlx(parameter.detach()) for name, parameter in first}
+        # torch draws the initial weights, so that a seed gives the same weights on every backend.
+        initial = build(self._config, train.seed).named_parameters()
+        self._weights: Weights = {name: _to_mlx(parameter.detach()) for name, parameter in initial}
         self._chunked = memory.loss == "fused"
         self._tables: dict[int, Tables] = {}
         gradients = mx.value_and_grad(self._loss)
-        # On a CPU each new kernel is a run of the C++ compiler: seconds to minutes that a small model never earns back.
+        # On a CPU MLX compiles each new kernel with a C++ compiler: seconds to minutes that a small model never saves.
         compiled = train.compile == "on" or (train.compile == "auto" and metal)
         self._gradients: Callable[..., tuple[mx.array, Weights]] = mx.compile(gradients) if compiled else gradients
         self._summed: Callable[..., mx.array] = mx.compile(self._loss) if compiled else self._loss
@@ -73,7 +73,7 @@ class MLXBackend:
         if self._window:
             gradients = {name: summed + gradients[name] for name, summed in self._window.items()}
         self._window, self._loss_sum = gradients, self._loss_sum + loss
-        mx.eval(self._window, self._loss_sum)  # MLX only notes down what is to be done until it is asked for
+        mx.eval(self._window, self._loss_sum)  # MLX is lazy: it computes only here
 
     def window_totals(self) -> tuple[float, float]:
         self.phases.enter(REDUCE)
@@ -109,14 +109,14 @@ class MLXBackend:
         return min(self.unified_memory()["unified_limit"], host_capacity())
 
     def host_states(self) -> int:
-        return 0  # one memory: nothing is offloaded
+        return 0  # unified memory: nothing is offloaded
 
     def empty_cache(self) -> None:
         gc.collect()
         mx.clear_cache()
 
     def allocator_retries(self) -> int:
-        return 0  # it does not tell
+        return 0  # MLX does not report it
 
     def offload_for_pause(self) -> int:
         kept = int(mx.get_cache_memory())
@@ -148,10 +148,10 @@ class MLXBackend:
                     stored = from_tensors(ours, name, optimizer)
                     if stored is None:
                         raise UserError(
-                            f"checkpoint: holds no {ours} of {name}: another optimizer wrote it;"
-                            " go on with that run's optim.name, or start from its weights with --init-from"
+                            f"checkpoint: has no {ours} of {name}: another optimizer wrote it;"
+                            " resume with that run's optim.name, or start from its weights with --init-from"
                         )
-                    one.state[name][theirs] = _to_mlx(unpacked(stored))
+                    one.state[name][theirs] = _to_mlx(dequantized(stored))
 
     def load_weights(self, weights: dict[str, Any]) -> None:
         for name, weight in self._weights.items():
@@ -178,7 +178,7 @@ class MLXBackend:
         return self._model.loss(weights, inputs_BT, targets_BT, tables, self._chunked) * scale
 
     def _to_device(self, batch: Batch) -> tuple[mx.array, mx.array, Tables]:
-        """Inputs, targets and rope tables; ids are checked here, for MLX reads garbage at a wrong one."""
+        """Return inputs, targets and rope tables. Checks the ids, because MLX does not check indices."""
         vocabulary = self._config.vocab_size
         if batch.size and not 0 <= batch.min() <= batch.max() < vocabulary:
             wrong = int(batch.min() if batch.min() < 0 else batch.max())
@@ -193,7 +193,7 @@ class MLXBackend:
         return mlx.optimizers.AdamW(0.0, betas=list(BETAS), eps=EPS, weight_decay=decay, bias_correction=True)
 
     def _groups(self) -> list[list[str]]:
-        """Names of matrices, which decay, and of norm scales, which do not."""
+        """Return the names of matrices, which decay, and of norm scales, which do not."""
         matrices = [name for name, weight in self._weights.items() if weight.ndim > 1]
         return [matrices, [name for name, weight in self._weights.items() if weight.ndim <= 1]]
 
@@ -207,5 +207,5 @@ def _to_mlx(tensor: torch.Tensor) -> mx.array:
 
 
 def _to_torch(array: mx.array) -> torch.Tensor:
-    """The same memory: arrays of MLX do not change, and one that a tensor looks at is not used for another."""
+    """Return a tensor that shares the array's memory. MLX never changes or reuses an array that is referenced."""
     return torch.from_numpy(np.array(array, copy=False))

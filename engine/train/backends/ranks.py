@@ -1,8 +1,8 @@
-"""The processes of one run: one rank a device, all of which do the same steps in the same order.
+"""Connects the ranks of a run: one process per device, all of which run the same steps in the same order.
 
-Every decision is rank 0's: it alone reads commands, writes the log and the checkpoints; the others hear of it here.
-Finding each other is left to who started them (torchrun, deepspeed, Slurm), by the variables all of them set: RANK,
-WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+Rank 0 makes every decision: it alone reads commands and writes the log and the checkpoints, and it broadcasts the
+results. The launcher (torchrun, deepspeed, Slurm) sets the variables by which ranks find each other: RANK, WORLD_SIZE,
+LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class RankZeroError(UserError):
-    """What rank 0 could not do, on the others: one of them is enough to tell it."""
+    """An error of rank 0, raised on the other ranks. Only rank 0 reports it."""
 
 
 class Ranks(Protocol):
@@ -30,20 +30,20 @@ class Ranks(Protocol):
     local_size: int  # ranks on this machine
 
     def run_on_rank_zero(self, body: Callable[[], T]) -> T:
-        """What ``body`` returns on rank 0, where alone it runs; every rank raises the ``UserError`` it raised there."""
+        """Run ``body`` on rank 0 alone; return its result, or raise its ``UserError``, on every rank."""
 
     def all_reduce(self, value: Tensor) -> None:
-        """Add up ``value`` over all ranks, in place."""
+        """Sum ``value`` over all ranks, in place."""
 
     def sum_over_ranks(self, value: float) -> float:
-        """The sum of what every rank gave."""
+        """Return the sum of every rank's ``value``."""
 
     def close(self) -> None:
-        """Nothing follows."""
+        """Leave the process group."""
 
 
 class SingleRank:
-    """A process on its own; needs no torch."""
+    """The only rank of a run. Needs no torch."""
 
     rank, size, local_size = 0, 1, 1
 
@@ -61,7 +61,7 @@ class SingleRank:
 
 
 class ProcessGroup:
-    """Several ranks: tensors on a card are summed by NCCL, all else goes by gloo."""
+    """Several ranks: NCCL sums tensors on cards, gloo does everything else."""
 
     def __init__(self) -> None:
         import torch
@@ -75,12 +75,12 @@ class ProcessGroup:
         if cuda:
             if local >= torch.cuda.device_count():
                 raise UserError(
-                    f"launch.gpus_per_node: rank {local} of this machine has no card of its own, it shows"
+                    f"launch.gpus_per_node: rank {local} of this machine has no card of its own, the machine has"
                     f" {torch.cuda.device_count()}; start as many ranks as there are cards"
                 )
             torch.cuda.set_device(local)
-        if (name := _interface_towards(os.environ.get("MASTER_ADDR", ""))) is not None:
-            # Left to themselves both take the address of the host's name, which need not lead to the others.
+        if (name := _interface_to(os.environ.get("MASTER_ADDR", ""))) is not None:
+            # By default both use the address of the host name, which may not reach the other machines.
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
             os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
         try:
@@ -95,22 +95,22 @@ class ProcessGroup:
         self.rank = distributed.get_rank()
         self.size = distributed.get_world_size()
         self.local_size = local_world_size()
-        self._words = distributed.new_group(backend="gloo")  # a card has no part in words
+        self._gloo = distributed.new_group(backend="gloo")  # Python objects and scalars do not go over NCCL
         store = distributed.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
-        self._pulse = Heartbeat(store, self.rank, self.size)
-        self._pulse.start()
+        self._heartbeat = Heartbeat(store, self.rank, self.size)
+        self._heartbeat.start()
 
     def run_on_rank_zero(self, body: Callable[[], T]) -> T:
-        said: list[Any] = [None, None]
+        outcome: list[Any] = [None, None]  # result, error
         if self.rank == 0:
             try:
-                said[0] = body()
+                outcome[0] = body()
             except UserError as error:
-                said[1] = error
-        self._distributed.broadcast_object_list(said, src=0, group=self._words)
-        if said[1] is not None:
-            raise said[1] if self.rank == 0 else RankZeroError(str(said[1]))
-        return cast(T, said[0])
+                outcome[1] = error
+        self._distributed.broadcast_object_list(outcome, src=0, group=self._gloo)
+        if outcome[1] is not None:
+            raise outcome[1] if self.rank == 0 else RankZeroError(str(outcome[1]))
+        return cast(T, outcome[0])
 
     def all_reduce(self, value: Tensor) -> None:
         self._distributed.all_reduce(value)
@@ -119,44 +119,45 @@ class ProcessGroup:
         import torch
 
         summed = torch.tensor(value, dtype=torch.float64)
-        self._distributed.all_reduce(summed, group=self._words)
+        self._distributed.all_reduce(summed, group=self._gloo)
         return float(summed)
 
     def close(self) -> None:
-        self._pulse.stop()
+        self._heartbeat.stop()
         self._distributed.destroy_process_group()
 
 
 def join_ranks() -> Ranks:
-    """Meet the other ranks, where whoever started this process says there are any. Raises ``UserError``."""
+    """Join the other ranks, if the launcher started any. Raises ``UserError``."""
     return ProcessGroup() if world_size() > 1 else SingleRank()
 
 
 def world_size() -> int:
-    """How many ranks this run has, by what its launcher says. Raises ``UserError``."""
+    """Return the number of ranks, as set by the launcher. Raises ``UserError``."""
     text = os.environ.get("WORLD_SIZE", "1")
     if not text.isdigit() or text == "0":
-        raise UserError(f"WORLD_SIZE={text}: is no number of ranks; unset it, or start with torchrun")
+        raise UserError(f"WORLD_SIZE={text}: is not a number of ranks; unset it, or start with torchrun")
     return int(text)
 
 
 def local_world_size() -> int:
-    """How many of them are on this machine; the launcher of deepspeed has a name of its own for it."""
+    """Return the number of ranks on this machine. DeepSpeed's launcher sets LOCAL_SIZE instead."""
     return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or world_size())
 
 
-def _interface_towards(host: str) -> str | None:
-    """The network interface by which ``host`` is reached; None where that cannot be told."""
+def _interface_to(host: str) -> str | None:
+    """Return the network interface that routes to ``host``; None where it is unknown."""
     import psutil
 
     try:
         family, kind, *_, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind) as probe:
-            probe.connect(address)  # of a datagram socket: nothing is sent, a route is chosen
-            own = probe.getsockname()[0]
+            probe.connect(address)  # a datagram socket only chooses a route, it sends nothing
+            address_of_route = probe.getsockname()[0]
     except OSError:
         return None
-    names = (name for name, held in psutil.net_if_addrs().items() if own in {one.address for one in held})
+    interfaces = psutil.net_if_addrs().items()
+    names = (name for name, addresses in interfaces if address_of_route in {a.address for a in addresses})
     return next(names, None)
 
 

@@ -1,7 +1,7 @@
-"""Plain torch, one device a rank: CPU or CUDA.
+"""Trains with plain torch on one device per rank, CPU or CUDA.
 
-``train.precision``: "fp32"; "bf16", fp32 parameters under a bf16 stream; "bf16_sr", bf16 matrices without fp32
-masters, rounded stochastically.
+``train.precision``: "fp32"; "bf16", fp32 parameters with bf16 activations; "bf16_sr", bf16 matrices without fp32
+masters, updated with stochastic rounding.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.train.backends.backend import Batch, State
-from engine.train.backends.host_offload import HostOffload, empty_cache, held
+from engine.train.backends.host_offload import HostOffload, empty_cache, memory_in_use
 from engine.train.backends.ranks import Ranks, SingleRank
 from engine.train.backends.torch_model import TorchModel
 from engine.train.optim.optimizer import build_optimizer
@@ -23,25 +23,25 @@ from profiles.spec import RunSpec
 
 
 class TorchBackend:
-    """See ``engine.train.backends.backend.Backend``. Every rank holds everything; gradients are summed once a step."""
+    """See ``backend.Backend``. Every rank holds the whole model; gradients are all-reduced once a step."""
 
     can_retry_step = True
 
     def __init__(self, spec: RunSpec, ranks: Ranks | None = None) -> None:
         self._ranks = ranks or SingleRank()
-        self._run = TorchModel(spec)
-        self.model, self.device = self._run.module, self._run.device
-        self._parameters = self._run.parameters
-        if self._run.plan.precision == "bf16_sr":
-            torch.manual_seed(spec.train.seed)  # the lots that rounding draws: the same on every rank
+        self._torch_model = TorchModel(spec)
+        self.model, self.device = self._torch_model.module, self._torch_model.device
+        self._parameters = self._torch_model.parameters
+        if self._torch_model.plan.precision == "bf16_sr":
+            torch.manual_seed(spec.train.seed)  # stochastic rounding draws the same numbers on every rank
             store_matrices_in_bf16(self.model)
-        self._optimizer = build_optimizer(spec, self._parameters, compiled=self._run.plan.compiled)
+        self._optimizer = build_optimizer(spec, self._parameters, compiled=self._torch_model.plan.compiled)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._norm: Tensor | None = None
         self._host_offload = HostOffload()
         self.plan = {
             "backend": "torch",
-            **self._run.labels(),
+            **self._torch_model.labels(),
             "optimizer": self._optimizer.label,
             "strategy": "states8bit" if spec.memory.strategy == "states8bit" else "device",
         }
@@ -50,9 +50,9 @@ class TorchBackend:
 
     def accumulate(self, batch: Batch, step_tokens: int) -> None:
         self.phases.enter(FORWARD)
-        inputs_BT, targets_BT = self._run.to_device(batch)
+        inputs_BT, targets_BT = self._torch_model.to_device(batch)
         sum_gradients_in_fp32(self._parameters.values(), whole_step=inputs_BT.numel() == step_tokens)
-        loss = self._run.loss(self.model, inputs_BT, targets_BT) / step_tokens
+        loss = self._torch_model.loss(self.model, inputs_BT, targets_BT) / step_tokens
         self.phases.enter(BACKWARD)
         loss.backward()  # type: ignore[no-untyped-call]
         self._loss_sum += loss.detach()
@@ -60,14 +60,14 @@ class TorchBackend:
     def window_totals(self) -> tuple[float, float]:
         self.phases.enter(REDUCE)
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-        for summed in (self._loss_sum, *gradients):
-            self._ranks.all_reduce(summed)
+        for tensor in (self._loss_sum, *gradients):
+            self._ranks.all_reduce(tensor)
         self._norm = gradient_norm(gradients)
         return float(self._loss_sum), float(self._norm)
 
     def optimizer_step(self, lr: float, clip: float) -> None:
         self.phases.enter(OPTIMIZER)
-        if clip and self._norm is not None and self._norm > clip:  # below it they would be multiplied by 1
+        if clip and self._norm is not None and self._norm > clip:  # below it torch would multiply them by 1
             torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), clip, self._norm)
         self._optimizer.step(lr)
         self.discard_window()
@@ -80,15 +80,15 @@ class TorchBackend:
 
     def evaluate(self, batch: Batch) -> float:
         self.phases.enter(VALIDATION)
-        loss = self._run.evaluate(batch)
+        loss = self._torch_model.evaluate(batch)
         self.phases.enter(IDLE)
         return loss
 
     def device_peak(self) -> int | None:
-        return self._run.peak()
+        return self._torch_model.peak()
 
     def capacity(self) -> int:
-        return self._run.capacity()
+        return self._torch_model.capacity()
 
     def host_states(self) -> int:
         return 0  # everything is on the device
@@ -97,16 +97,16 @@ class TorchBackend:
         return {}
 
     def empty_cache(self) -> None:
-        self._run.empty_cache()
+        self._torch_model.empty_cache()
 
     def allocator_retries(self) -> int:
-        return self._run.allocator_retries()
+        return self._torch_model.allocator_retries()
 
     def offload_for_pause(self) -> int:
-        before = held(self.device)
+        before = memory_in_use(self.device)
         self._host_offload.offload((*self._parameters.values(), *self._optimizer.state_dict().values()), "cuda")
         empty_cache(self.device)
-        return max(0, before - held(self.device))
+        return max(0, before - memory_in_use(self.device))
 
     def restore_after_pause(self) -> None:
         self._host_offload.restore()
@@ -114,16 +114,16 @@ class TorchBackend:
     def state_dict(self) -> State:
         return {
             "model": {name: p.detach() for name, p in self._parameters.items()},
-            "optimizer": self._optimizer.state_dict() | self._run.rng_state(),
+            "optimizer": self._optimizer.state_dict() | self._torch_model.rng_state(),
         }
 
     def load_state_dict(self, state: State) -> None:
         self.load_weights(state["model"])
-        self._run.restore_rng_state(state["optimizer"])
+        self._torch_model.restore_rng_state(state["optimizer"])
         self._optimizer.load_state_dict(state["optimizer"])
 
     @torch.no_grad()
     def load_weights(self, weights: dict[str, Any]) -> None:
-        self._run.check(weights)
+        self._torch_model.check(weights)
         for name, parameter in self._parameters.items():
             parameter.copy_(weights[name])

@@ -1,4 +1,4 @@
-"""The model on its device as every torch-based backend runs it: plan chosen, blocks compiled, weights taken."""
+"""Builds the model for the torch-based backends: resolves the execution plan, compiles blocks, moves data."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from model.transformer import build
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
-# Each batch shape (a live edit, the rest of a validation set) and each of training and validation is compiled by
-# itself; torch would give up after 8 and go on eagerly.
-MOST_COMPILED_FORMS = 64
+# Each batch shape (a live edit, the rest of a validation set) is compiled separately, for training and for validation.
+# With torch's default of 8, further shapes would run eagerly.
+RECOMPILE_LIMIT = 64
 
 
 class TorchModel:
-    """Every "auto" of ``spec`` that is not about the optimizer is resolved here, once."""
+    """The model, loss and data transfer of ``spec``, with every "auto" but the optimizer's resolved."""
 
     def __init__(self, spec: RunSpec) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -42,14 +42,14 @@ class TorchModel:
             device=self.device,
         )
         if plan.compiled:
-            torch._dynamo.config.recompile_limit = MOST_COMPILED_FORMS
+            torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
             for block in self.module.model.layers:
                 block.compile(dynamic=False)
         self.loss = resolve_loss(cast(LossKind, plan.loss), compiled=plan.compiled)
         self.parameters = dict(self.module.named_parameters())
 
     def labels(self) -> dict[str, str]:
-        """What was chosen, for the start record."""
+        """Return the resolved plan for the start record."""
         plan = self.plan
         return {
             "precision": plan.precision,
@@ -60,7 +60,7 @@ class TorchModel:
         }
 
     def to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, each (sequences, context)."""
+        """Return inputs and targets, each (sequences, context)."""
         tokens = torch.from_numpy(batch)
         if self.device == "cuda":
             tokens = tokens.pin_memory().to(self.device, non_blocking=True)
@@ -68,12 +68,12 @@ class TorchModel:
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> float:
-        """Summed loss over the batch's tokens."""
+        """Return the loss summed over the batch's tokens."""
         inputs_BT, targets_BT = self.to_device(batch)
         return float(self.loss(self.module, inputs_BT, targets_BT))
 
     def peak(self) -> int | None:
-        """The most bytes allocated on the card since the last call; None on a CPU."""
+        """Return the most bytes allocated on the card since the last call; None on a CPU."""
         if self.device == "cpu":
             return None
         peak = torch.cuda.max_memory_allocated()
@@ -81,7 +81,7 @@ class TorchModel:
         return peak
 
     def capacity(self) -> int:
-        """Bytes this process could hold on its device: what is free and what its allocator keeps, up to its cap."""
+        """Return the bytes this process can hold on its device: free and reserved memory, within its cap."""
         if self.device == "cpu":
             return host_capacity()
         free, total = torch.cuda.mem_get_info()
@@ -89,7 +89,7 @@ class TorchModel:
         return int(min(free + torch.cuda.memory_reserved(), cap))
 
     def empty_cache(self) -> None:
-        gc.collect()  # cycles through an error's frames hold tensors
+        gc.collect()  # reference cycles through an error's frames keep tensors alive
         empty_cache(self.device)
 
     def allocator_retries(self) -> int:
@@ -102,14 +102,14 @@ class TorchModel:
         return state
 
     def restore_rng_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take ``rng_state`` back, as far as there is one: another backend may have written the checkpoint."""
+        """Restore the RNG states in ``tensors``. A checkpoint of another backend may have none."""
         if "rng/cpu" in tensors:
             torch.set_rng_state(tensors["rng/cpu"])
         if "rng/cuda" in tensors and self.device == "cuda":
             torch.cuda.set_rng_state(tensors["rng/cuda"])
 
     def check(self, weights: Mapping[str, Any]) -> None:
-        """Hold ``weights`` against the parameters. Raises ``UserError`` where they belong to another model."""
+        """Raise ``UserError`` where ``weights`` do not have the parameters' names and shapes."""
         for name, parameter in self.parameters.items():
             if name not in weights or weights[name].shape != parameter.shape:
                 found = tuple(weights[name].shape) if name in weights else "nothing"

@@ -1,4 +1,4 @@
-"""The plan of a run on the device that torch has found."""
+"""Resolves the execution plan on the device that torch detects."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from profiles.spec import RunSpec
 
 
 def resolve_plan(spec: RunSpec, device: str) -> ExecutionPlan:
-    """The plan of ``spec`` on ``device`` (cuda or cpu)."""
+    """Return the plan of ``spec`` on ``device`` (cuda or cpu)."""
     return execution_plan.resolve_plan(spec, device, bf16=device == "cuda" and torch.cuda.is_bf16_supported())
 
 
-def stream_dtype(chosen: ExecutionPlan) -> torch.dtype:
-    """What flows between the weights."""
-    return torch.bfloat16 if chosen.bf16 else torch.float32
+def stream_dtype(plan: ExecutionPlan) -> torch.dtype:
+    """Return the dtype of the activations."""
+    return torch.bfloat16 if plan.bf16 else torch.float32

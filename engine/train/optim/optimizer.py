@@ -1,4 +1,4 @@
-"""The optimizer of a model: which rule steps which parameter, and all it must remember."""
+"""Builds the optimizer of a model: which rule steps which parameter, and its state dict."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from engine.train.optim.precision import round_into
+from engine.train.optim.precision import round_stochastically
 from engine.train.optim.rules import AdamW, AdamW8bit, Muon, Rule
 from engine.train.optim.stored import from_tensors, to_tensors
 from profiles.errors import UserError
@@ -17,118 +17,120 @@ Parameters = dict[str, nn.Parameter]
 
 
 class Optimizer:
-    """Steps every parameter that has a gradient. ``label`` says how, for the start record."""
+    """Steps every parameter that has a gradient. ``label`` names the algorithm in the start record."""
 
-    def __init__(self, label: str, parts: list[Part]) -> None:
+    def __init__(self, label: str, optimizers: list[RuleOptimizer]) -> None:
         self.label = label
-        self._parts = parts
+        self._optimizers = optimizers
 
     def step(self, lr: float) -> None:
-        """One step at learning rate ``lr`` on the gradients the parameters hold; they stay as they are."""
-        for part in self._parts:
-            part.step(lr)
+        """Step at learning rate ``lr`` on the parameters' gradients, which it does not change."""
+        for optimizer in self._optimizers:
+            optimizer.step(lr)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Every tensor a checkpoint needs, not copied (see ``stored``), and ``step``, a count of shape (1,).
+        """Return the tensors of a checkpoint (see ``stored``), not copied, and ``step``, a count of shape (1,).
 
         Empty before the first step.
         """
         tensors: dict[str, Tensor] = {}
-        for part in self._parts:
-            tensors |= part.state_dict()
+        for optimizer in self._optimizers:
+            tensors |= optimizer.state_dict()
         return tensors
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take ``state_dict`` back, by whichever precision and strategy it was kept.
+        """Load what ``state_dict`` returned, under any precision and strategy.
 
-        Raises UserError where moments are missing that this optimizer needs.
+        Raises UserError where moments that this optimizer needs are missing.
         """
         if "step" not in tensors:
-            return  # saved before the first step: there is nothing to remember yet
-        for part in self._parts:
-            part.load_state_dict(tensors)
+            return  # saved before the first step
+        for optimizer in self._optimizers:
+            optimizer.load_state_dict(tensors)
 
 
 def build_optimizer(spec: RunSpec, parameters: Parameters, *, compiled: bool) -> Optimizer:
-    """What ``optim.name`` and ``memory.strategy`` ask for; ``compiled``: torch.compile may be used for it.
+    """Return the optimizer of ``optim.name`` and ``memory.strategy``. ``compiled``: it may use torch.compile.
 
-    Decay is for matrices, never for norm scales. Muon takes the matrices of the blocks; the embedding and the head,
-    whose rows are looked up or compared one by one, stay with AdamW.
+    Matrices decay, norm scales do not. Muon steps the matrices of the blocks; AdamW steps the embedding and the head,
+    whose rows are looked up or compared one by one.
     """
     decay = spec.optim.weight_decay
     if spec.memory.strategy == "states8bit":
-        return Optimizer("adamw 8-bit (torchao)", [Part(AdamW8bit(compiled), parameters, decay)])
+        return Optimizer("adamw 8-bit (torchao)", [RuleOptimizer(AdamW8bit(compiled), parameters, decay)])
     if spec.optim.name == "adamw":
-        return Optimizer("adamw fused", [Part(AdamW(), parameters, decay)])
+        return Optimizer("adamw fused", [RuleOptimizer(AdamW(), parameters, decay)])
     matrices = {n: p for n, p in parameters.items() if n.startswith("model.layers.") and p.dim() == 2}
     others = {n: p for n, p in parameters.items() if n not in matrices}
-    return Optimizer("muon + adamw fused", [Part(Muon(), matrices, decay), Part(AdamW(), others, decay)])
+    return Optimizer(
+        "muon + adamw fused", [RuleOptimizer(Muon(), matrices, decay), RuleOptimizer(AdamW(), others, decay)]
+    )
 
 
-class Part:
-    """The parameters of one rule: those in fp32 stepped at once, those in bf16 one by one through an fp32 copy."""
+class RuleOptimizer:
+    """The parameters of one rule. fp32 ones step together, bf16 ones one by one through an fp32 copy."""
 
     def __init__(self, rule: Rule, parameters: Parameters, weight_decay: float) -> None:
         self._rule = rule
-        self._narrow = [Narrow(name, p, rule, weight_decay) for name, p in parameters.items() if is_narrow(p)]
-        self._wide = {name: p for name, p in parameters.items() if not is_narrow(p)}
-        matrices = [p for p in self._wide.values() if p.dim() > 1]
-        scales = [p for p in self._wide.values() if p.dim() <= 1]
+        self._bf16 = [Bf16Parameter(name, p, rule, weight_decay) for name, p in parameters.items() if is_bf16(p)]
+        self._fp32 = {name: p for name, p in parameters.items() if not is_bf16(p)}
+        matrices = [p for p in self._fp32.values() if p.dim() > 1]
+        scales = [p for p in self._fp32.values() if p.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": scales, "weight_decay": 0.0}]
-        self._optimizer = rule.make(groups)
+        self._optimizer = rule.make_optimizer(groups)
 
     def step(self, lr: float) -> None:
         self._rule.step(self._optimizer, lr)
-        for narrow in self._narrow:
-            narrow.step(lr)
+        for each in self._bf16:
+            each.step(lr)
 
     def state_dict(self) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
-        for name, _, optimizer, known in self._members():
-            kept = optimizer.state.get(known)
-            if not kept:
+        for name, _, optimizer, key in self._members():
+            state = optimizer.state.get(key)
+            if not state:
                 continue
             for moment in self._rule.moments:
-                tensors |= to_tensors(moment, name, self._rule.store(kept[moment]))
-            if self._rule.counts_steps and "step" not in tensors:  # all step together: one count is enough
-                tensors["step"] = kept["step"].detach().reshape(1).cpu()
+                tensors |= to_tensors(moment, name, self._rule.export_moment(state[moment]))
+            if self._rule.counts_steps and "step" not in tensors:  # all parameters have taken the same number of steps
+                tensors["step"] = state["step"].detach().reshape(1).cpu()
         return tensors
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         rule = self._rule
-        for name, parameter, optimizer, known in self._members():
+        for name, parameter, optimizer, key in self._members():
             like = parameter.detach().to(torch.float32)
-            kept = {}
+            state = {}
             for moment in rule.moments:
                 stored = from_tensors(moment, name, tensors)
                 if stored is None:
                     raise UserError(
-                        f"checkpoint: holds no {moment} of {name}: another optimizer wrote it;"
-                        " go on with that run's optim.name, or start from its weights with --init-from"
+                        f"checkpoint: has no {moment} of {name}: another optimizer wrote it;"
+                        " resume with that run's optim.name, or start from its weights with --init-from"
                     )
-                kept[moment] = rule.hold(optimizer, moment, stored, like)
+                state[moment] = rule.import_moment(optimizer, moment, stored, like)
             if rule.counts_steps:
-                kept["step"] = rule.counter(tensors["step"].reshape(()), like)
-            optimizer.state[known] = kept
+                state["step"] = rule.step_tensor(tensors["step"].reshape(()), like)
+            optimizer.state[key] = state
 
     def _members(self) -> Iterator[tuple[str, nn.Parameter, torch.optim.Optimizer, nn.Parameter]]:
-        """Name, parameter, the torch optimizer that steps it and what that one knows it by."""
-        for name, parameter in self._wide.items():
+        """Yield name, parameter, the torch optimizer that steps it, and its key in that optimizer's state."""
+        for name, parameter in self._fp32.items():
             yield name, parameter, self._optimizer, parameter
-        for narrow in self._narrow:
-            yield narrow.name, narrow.parameter, narrow.optimizer, narrow.copy
+        for each in self._bf16:
+            yield each.name, each.parameter, each.optimizer, each.copy
 
 
-class Narrow:
-    """A bf16 parameter: its torch optimizer sees an fp32 copy, which holds numbers only while it is stepped."""
+class Bf16Parameter:
+    """A bf16 parameter. Its torch optimizer steps an fp32 copy, which has memory only during the step."""
 
     def __init__(self, name: str, parameter: nn.Parameter, rule: Rule, weight_decay: float) -> None:
         self.name = name
         self.parameter = parameter
         self._rule = rule
-        self._nothing = parameter.new_empty((0,) * parameter.dim(), dtype=torch.float32)
-        self.copy = nn.Parameter(self._nothing)
-        self.optimizer = rule.make([{"params": [self.copy], "weight_decay": weight_decay}])
+        self._empty = parameter.new_empty((0,) * parameter.dim(), dtype=torch.float32)
+        self.copy = nn.Parameter(self._empty)
+        self.optimizer = rule.make_optimizer([{"params": [self.copy], "weight_decay": weight_decay}])
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
@@ -137,10 +139,10 @@ class Narrow:
         self.copy.data = self.parameter.to(torch.float32)
         self.copy.grad = self.parameter.grad.to(torch.float32)
         self._rule.step(self.optimizer, lr)
-        round_into(self.parameter, self.copy.data)
+        round_stochastically(self.parameter, self.copy.data)
         self.copy.grad = None
-        self.copy.data = self._nothing
+        self.copy.data = self._empty
 
 
-def is_narrow(parameter: nn.Parameter) -> bool:
+def is_bf16(parameter: nn.Parameter) -> bool:
     return parameter.dtype == torch.bfloat16

@@ -1,7 +1,7 @@
-"""Weights kept in bf16 without fp32 masters: how they are stored, summed up and rounded.
+"""Handles weights in bf16 without fp32 masters: storage, gradient accumulation and stochastic rounding.
 
-bf16 has 8 significant bits: an update below 1/512 of a weight is lost when rounded to the nearest, and late in a run
-nearly all are. Rounded up or down by chance, in proportion to what is cut off, they add up to the right sum
+bf16 has 8 significant bits: rounding to nearest loses an update below 1/512 of a weight, and late in a run nearly all
+are. Stochastic rounding, up or down with probability proportional to the rounded-off part, is right in expectation
 (arXiv:2010.06192).
 """
 
@@ -16,17 +16,17 @@ LOW_BITS = 16  # of fp32 that bf16 does not have
 
 
 def store_matrices_in_bf16(model: nn.Module) -> None:
-    """Round the matrices of ``model`` to bf16. Norm scales, one parameter in some thousand, stay as they are."""
+    """Round the matrices of ``model`` to bf16. Norm scales, a thousandth of the parameters, stay in fp32."""
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.data = parameter.data.to(torch.bfloat16)
 
 
-def round_into(narrow: Tensor, wide: Tensor) -> None:
-    """Write fp32 ``wide`` into bf16 ``narrow``, each value to one of its two neighbours, right in expectation.
+def round_stochastically(narrow: Tensor, wide: Tensor) -> None:
+    """Write fp32 ``wide`` into bf16 ``narrow``: each value is rounded to a neighbour, and right in expectation.
 
-    The numbers are drawn from the device's default generator. ``wide`` is scratch: its bits are changed. bf16 is the
-    upper half of fp32, so a random number added to the lower half carries over exactly as often as it should.
+    Uses the device's default generator. Overwrites ``wide``. bf16 is the upper half of fp32: a random number added to
+    the lower half carries over with the right probability.
     """
     bits = wide.view(torch.int32)
     bits += torch.randint(0, 1 << LOW_BITS, bits.shape, dtype=torch.int32, device=bits.device)
@@ -35,10 +35,10 @@ def round_into(narrow: Tensor, wide: Tensor) -> None:
 
 
 def sum_gradients_in_fp32(parameters: Iterable[nn.Parameter], whole_step: bool) -> None:
-    """Say in which precision backward sums the gradients of bf16 parameters: call it while they have none.
+    """Set the precision in which backward accumulates the gradients of bf16 parameters. Call it without gradients.
 
-    A single micro-batch (``whole_step``) needs no sum, and its gradients stay as they come. Of several, each is added
-    to an fp32 sum: in bf16 small gradients vanish beside what has gathered already.
+    A single micro-batch (``whole_step``) needs no accumulation: its gradients stay in bf16. Several accumulate in fp32,
+    because in bf16 a small gradient added to a large sum is lost.
     """
     for parameter in parameters:
         if parameter.dtype == torch.bfloat16:
@@ -46,7 +46,7 @@ def sum_gradients_in_fp32(parameters: Iterable[nn.Parameter], whole_step: bool) 
 
 
 def gradient_norm(gradients: list[Tensor]) -> Tensor:
-    """The norm of all gradients together, in fp32 whatever they are held in."""
+    """Return the norm of all gradients together, computed in fp32 or wider."""
     norms = [torch.linalg.vector_norm(g, dtype=torch.promote_types(g.dtype, torch.float32)) for g in gradients]
     norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     return norm

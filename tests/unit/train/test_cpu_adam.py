@@ -1,4 +1,4 @@
-"""DeepSpeed's op is built once, and loaded whatever a killed run has left in its folder."""
+"""DeepSpeed's op is built once, and loads even after a killed run left a lock file."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def load(cache: Path, timeout: float, programs: Path | None = None) -> None:
 
 @pytest.fixture
 def built(tmp_path: Path) -> Path:
-    """The op's folder in a cache of this test."""
+    """The op's build directory, copied to a cache of this test."""
     load(user_cache_dir().parent, timeout=280)  # built, if it was not yet
     shutil.copytree(user_cache_dir() / "torch_extensions", tmp_path / "mla-tui" / "torch_extensions")
     (folder,) = tmp_path.glob(f"mla-tui/torch_extensions/{build_name()}/cpu_adam")
     return folder
 
 
-def test_another_ninja_on_the_path_builds_nothing_anew(built: Path, tmp_path: Path) -> None:
-    stranger = tmp_path / "bin" / "ninja"
-    stranger.parent.mkdir()
-    stranger.write_text("#!/bin/sh\nrm -f cpu_adam.so\nexit 1\n")
-    stranger.chmod(0o755)
+def test_another_ninja_on_the_path_rebuilds_nothing(built: Path, tmp_path: Path) -> None:
+    other = tmp_path / "bin" / "ninja"
+    other.parent.mkdir()
+    other.write_text("#!/bin/sh\nrm -f cpu_adam.so\nexit 1\n")
+    other.chmod(0o755)
     before = (built / "cpu_adam.so").stat()
-    load(tmp_path, timeout=60, programs=stranger.parent)
+    load(tmp_path, timeout=60, programs=other.parent)
     after = (built / "cpu_adam.so").stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
-def test_what_a_killed_run_left_is_no_reason_to_wait(built: Path, tmp_path: Path) -> None:
+def test_the_lock_file_of_a_killed_run_does_not_block(built: Path, tmp_path: Path) -> None:
     (built / "lock").touch()  # as SIGKILL leaves it
     load(tmp_path, timeout=60)
     assert not (built / "lock").exists()

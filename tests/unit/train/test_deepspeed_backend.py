@@ -178,7 +178,7 @@ def test_weights_alone(tmp_path: Path) -> None:
 def test_a_checkpoint_without_moments_is_refused(tmp_path: Path) -> None:
     muon = TorchBackend(nano("optim.name=muon"))
     train(muon, range(2), 1)
-    with pytest.raises(UserError, match=r"holds no exp_avg of .*optim\.name"):
+    with pytest.raises(UserError, match=r"has no exp_avg of .*optim\.name"):
         deepspeed().load_state_dict(reopened(tmp_path, muon))
 
 

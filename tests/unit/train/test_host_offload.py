@@ -1,4 +1,4 @@
-"""What a paused run gives back, and that it has all of it again."""
+"""Offloading a paused run to host memory and restoring it changes nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tiny(*overrides: str) -> RunSpec:
 
 
 def trained(spec: RunSpec, between: Any) -> dict[str, Any]:
-    """Weights and moments after three steps; ``between`` is called in the middle of each, its gradients half there."""
+    """Return weights and moments after three steps; ``between`` is called between the two micro-batches of each."""
     backend = TorchBackend(spec)
     for step in range(3):
         batch = np.random.default_rng(step).integers(0, spec.model.config.vocab_size, (4, 33))
@@ -36,8 +36,8 @@ def trained(spec: RunSpec, between: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("overrides", [[], ["precision=bf16_sr"], ["memory.strategy=states8bit"]], ids=" ".join)
-def test_moved_away_and_back_within_a_window_nothing_differs(overrides: list[str]) -> None:
-    """On a CPU "away" is another place in the same memory; tests/gpu does it on a card."""
+def test_offloading_and_restoring_within_a_window_changes_nothing(overrides: list[str]) -> None:
+    """On a CPU the tensors move to other addresses of the same memory; tests/gpu does it on a card."""
     spec = tiny(*overrides)
     addresses = []
 
@@ -49,14 +49,14 @@ def test_moved_away_and_back_within_a_window_nothing_differs(overrides: list[str
         away = [tensor.data_ptr() for tensor in tensors]
         addresses.append(sum(a != b for a, b in zip(before, away, strict=True)) / len(before))
         offloaded.restore()
-        offloaded.restore()  # there is nothing to take
+        offloaded.restore()  # nothing left to restore
 
     straight, moved = trained(spec, lambda backend: None), trained(spec, move)
     assert min(addresses) == 1
     assert all(torch.equal(tensor, moved[name]) for name, tensor in straight.items())
 
 
-def test_release_and_reclaim_leave_a_run_on_a_cpu_as_it_was() -> None:
+def test_a_pause_leaves_a_run_on_a_cpu_unchanged() -> None:
     def pause(backend: TorchBackend) -> None:
         assert backend.offload_for_pause() >= 0
         backend.restore_after_pause()
@@ -66,11 +66,11 @@ def test_release_and_reclaim_leave_a_run_on_a_cpu_as_it_was() -> None:
     assert all(torch.equal(tensor, paused[name]) for name, tensor in straight.items())
 
 
-def test_where_host_memory_is_short_everything_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_host_memory_is_short_nothing_is_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.train.backends.host_offload.HOST_RESERVE", 1 << 60)
     tensor = torch.ones(10)
-    at = tensor.data_ptr()
+    address = tensor.data_ptr()
     offloaded = HostOffload()
     offloaded.offload([tensor], "cpu")
     offloaded.restore()
-    assert tensor.data_ptr() == at
+    assert tensor.data_ptr() == address

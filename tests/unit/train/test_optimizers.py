@@ -20,7 +20,7 @@ from engine.memory.states import gradient_bytes, optimizer_bytes, weight_bytes
 from engine.preflight import check_backend
 from engine.train.backends.torch_backend import TorchBackend
 from engine.train.optim.optimizer import build_optimizer
-from engine.train.optim.precision import gradient_norm, round_into
+from engine.train.optim.precision import gradient_norm, round_stochastically
 from model.loss import resolve_loss
 from model.transformer import build
 from profiles.errors import SpecError, UserError
@@ -222,7 +222,7 @@ def test_a_run_goes_on_in_another_precision_or_strategy(before: tuple[str, str],
 def test_another_optimizers_state_is_refused_in_one_line(before: str, after: str, missing: str) -> None:
     first = TorchBackend(nano(before))
     train(first, 0, 1)
-    with pytest.raises(UserError, match=rf"^checkpoint: holds no {missing}.*optim\.name.*--init-from$"):
+    with pytest.raises(UserError, match=rf"^checkpoint: has no {missing}.*optim\.name.*--init-from$"):
         TorchBackend(nano(after)).load_state_dict(first.state_dict())
 
 
@@ -257,7 +257,7 @@ def test_rounding_gives_one_of_the_two_neighbours(values: list[float], seed: int
     torch.manual_seed(seed)
     wide = torch.tensor(values)
     narrow = torch.empty(len(values), dtype=torch.bfloat16)
-    round_into(narrow, wide.clone())
+    round_stochastically(narrow, wide.clone())
     toward_zero = (wide.view(torch.int32) & -(1 << 16)).view(torch.float32)
     away = ((wide.view(torch.int32) & -(1 << 16)) + (1 << 16)).view(torch.float32)
     exact = wide == toward_zero
@@ -272,7 +272,7 @@ def test_rounding_is_right_on_average(value: float, negative: bool, seed: int) -
     draws = 1 << 14
     wide = torch.full((draws,), -value if negative else value)
     narrow = torch.empty(draws, dtype=torch.bfloat16)
-    round_into(narrow, wide.clone())
+    round_stochastically(narrow, wide.clone())
     low = float((wide[0].view(torch.int32) & -(1 << 16)).view(torch.float32))
     step = abs(low) * 2**-7  # at most the distance of two neighbours
     # six standard deviations of a mean of draws that are at most half a step from their middle
