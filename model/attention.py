@@ -1,4 +1,4 @@
-"""Causal softmax attention: the library's kernel where it is fast, our own blocks where it is not.
+"""Computes causal softmax attention with the library's kernel, or in blocks of matmuls where that is faster.
 
 Shape suffixes as in ``model.mla``; S is a block of queries or keys.
 """
@@ -17,17 +17,17 @@ from profiles.errors import SpecError
 AttentionKind = Literal["sdpa", "blocked"]
 Attention = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
-BLOCK = 128  # queries or keys at once: large enough for a full-speed matmul, small enough to skip most of the future
-MOST_BLOCKS = 8  # a compiled graph unrolls them
+BLOCK = 128  # queries or keys: large enough for a full-speed matmul, small enough to skip most masked scores
+MOST_BLOCKS = 8  # torch.compile unrolls them
 
 
 def resolve_attention(kind: AttentionKind) -> Attention:
-    """The function ``attention(q_BHTQ, k_BHTQ, v_BHTE, scale) -> out_BHTE`` behind a name; asked for once.
+    """Return the function ``attention(q_BHTQ, k_BHTQ, v_BHTE, scale) -> out_BHTE`` of that name.
 
-    Each token attends to itself and all before it. "sdpa" is ``scaled_dot_product_attention``. "blocked" does the same
-    as matmuls over blocks, holding B * H * T * max(128, T / 8) scores: faster on a CPU, whose library kernel does not
-    reach the matmuls' speed, least of all backward. In bf16 its scores come out of a matmul and so in bf16, which the
-    library's never are: its error is up to twice as large.
+    Each token attends to itself and all tokens before it. "sdpa" is ``scaled_dot_product_attention``. "blocked"
+    computes the same by matmuls over blocks, with B * H * T * max(128, T / 8) scores in memory. It is faster on a CPU,
+    where the library's kernel does not reach the speed of matmuls, least of all backward. In bf16 its scores are the
+    bf16 results of a matmul, while the library keeps them in fp32: its error is up to twice as large.
 
     Raises SpecError for an unknown kind.
     """
@@ -46,16 +46,16 @@ def _blocked(q_BHTQ: Tensor, k_BHTQ: Tensor, v_BHTE: Tensor, scale: float) -> Te
 
 
 class _Blocked(torch.autograd.Function):
-    """Forward by blocks of queries, backward by blocks of keys, which remakes the scores from their log-sum
-    (arXiv:2205.14135, appendix B, at the size of a matmul rather than of a cache line)."""
+    """Forward by blocks of queries; backward by blocks of keys, recomputing the weights from the log-sum-exp
+    (arXiv:2205.14135, appendix B, with blocks of the size of a matmul)."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        # Results are joined at the end: written into slices of one tensor, a compiler nests a branch for each block.
+        # Concatenate results at the end: for writes into slices of one tensor, the compiler nests a branch per block.
         outs, logsums = [], []
         for first, last in _blocks(q.shape[-2]):
             scores = _scores(q[..., first:last, :], k[..., :last, :], scale)
-            _hide_future(scores[..., first:])
+            _mask_future(scores[..., first:])
             top = scores.amax(-1, keepdim=True)
             weights = scores.sub_(top).exp_()
             total = weights.sum(-1, keepdim=True)
@@ -72,20 +72,21 @@ class _Blocked(torch.autograd.Function):
         wide = logsum.dtype
         mean = (grad.to(wide) * out.to(wide)).sum(-1, keepdim=True)
         blocks = _blocks(q.shape[-2])
-        shares_q: list[list[Tensor]] = [[] for _ in blocks]  # of each block of queries, from each block of keys
+        partials_q: list[list[Tensor]] = [[] for _ in blocks]  # per block of queries, one from each block of keys
         grads_k, grads_v = [], []
         for number, (first, last) in enumerate(blocks):
             q_later, k_here, grad_later = q[..., first:, :], k[..., first:last, :], grad[..., first:, :]
             scores = _scores(q_later, k_here, ctx.scale).sub_(logsum[..., first:, :])
-            _hide_future(scores[..., : last - first, :])
+            _mask_future(scores[..., : last - first, :])
             weights = scores.exp_()
             grads_v.append(weights.to(v.dtype).transpose(-1, -2) @ grad_later)
             grad_weights = (grad_later @ v[..., first:last, :].transpose(-1, -2)).to(wide)
             grad_scores = grad_weights.sub_(mean[..., first:, :]).mul_(weights).mul_(ctx.scale).to(q.dtype)
             grads_k.append(grad_scores.transpose(-1, -2) @ q_later)
-            for shares, share in zip(shares_q[number:], (grad_scores @ k_here).split(last - first, -2), strict=True):
-                shares.append(share.to(wide))
-        grad_q = torch.cat([sum(shares[1:], shares[0]) for shares in shares_q], -2)
+            partials = (grad_scores @ k_here).split(last - first, -2)
+            for block_partials, partial in zip(partials_q[number:], partials, strict=True):
+                block_partials.append(partial.to(wide))
+        grad_q = torch.cat([sum(partials[1:], partials[0]) for partials in partials_q], -2)
         return grad_q.to(q.dtype), torch.cat(grads_k, -2), torch.cat(grads_v, -2), None
 
 
@@ -95,13 +96,13 @@ def _blocks(tokens: int) -> list[tuple[int, int]]:
 
 
 def _scores(q_BHSQ: Tensor, k_BHSQ: Tensor, scale: float) -> Tensor:
-    """The matmul's, then never below float32: their sums and exponentials must not be rounded once more."""
+    """Return the scaled scores in float32 or wider, so that their sums and exponentials are not rounded to bf16."""
     scores_BHSS = q_BHSQ @ k_BHSQ.transpose(-1, -2)
     return scores_BHSS.to(torch.promote_types(scores_BHSS.dtype, torch.float32)) * scale
 
 
-def _hide_future(scores_BHSS: Tensor) -> None:
-    """Of a square of scores on the diagonal, those of keys after their query."""
+def _mask_future(scores_BHSS: Tensor) -> None:
+    """Mask the scores of keys after their query, in a square on the diagonal."""
     size = scores_BHSS.shape[-1]
     future_SS = torch.ones(size, size, dtype=torch.bool, device=scores_BHSS.device).triu_(1)
     scores_BHSS.masked_fill_(future_SS, float("-inf"))

@@ -1,4 +1,4 @@
-"""Activation checkpointing: what a block keeps for backward, and what it works out again."""
+"""Implements activation checkpointing: what a block saves for backward and what it recomputes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from profiles.errors import SpecError
 Checkpointing = Literal["none", "selective", "full", "offload"]
 CheckpointFn = Callable[..., Tensor]
 
-# What costs most to work out again: the projections, and attention where the library has one kernel for it.
+# The most expensive operations to recompute: projections, and attention where the library has one kernel for it.
 _EXPENSIVE = {
     torch.ops.aten.mm.default,
     torch.ops.aten._scaled_dot_product_flash_attention.default,
@@ -28,11 +28,11 @@ TILE_TOKENS = 4096
 
 
 def resolve_checkpointing(kind: Checkpointing) -> CheckpointFn:
-    """The function ``remember(layer, x, *rest) -> y`` behind a name: runs ``layer`` and decides what of it is kept.
+    """Return the function ``checkpoint(layer, x, *rest) -> y`` of that name: it runs ``layer`` and saves some tensors.
 
-    "none" keeps all that backward needs; "selective" the results of projections and attention kernels, so that only
-    norms, rotations and gates are worked out again (arXiv:2205.05198, section 5); "full" only what enters
-    (arXiv:1604.06174). "offload" is "full" here: what else it does is ``offload_to_host`` and ``tiled``.
+    "none" saves all that backward needs; "selective" the results of projections and attention kernels, so that only
+    norms, rotations and gates are recomputed (arXiv:2205.05198, section 5); "full" only the inputs (arXiv:1604.06174).
+    "offload" is "full" here; the rest of it is ``offload_to_host`` and ``tiled``.
 
     Raises SpecError for an unknown kind.
     """
@@ -45,7 +45,7 @@ def _save_all(layer: Callable[..., Tensor], *args: Tensor) -> Tensor:
     return layer(*args)
 
 
-# The model draws no random numbers, so there is no generator state to save and restore.
+# The model has no dropout, so there is no RNG state to save and restore.
 _recompute = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
 
 
@@ -64,15 +64,15 @@ _KINDS: dict[str, CheckpointFn] = {
 
 
 def tiled(layer: Callable[[Tensor], Tensor], x_BTD: Tensor) -> Tensor:
-    """A layer that looks at each token alone, on TILE_TOKENS at a time, each of which keeps only what enters."""
+    """Run a layer that acts on each token alone, TILE_TOKENS tokens at a time; each tile saves only its input."""
     return torch.cat([_recompute(layer, part) for part in torch.split(x_BTD, TILE_TOKENS, 1)], 1)
 
 
 @contextlib.contextmanager
 def offload_to_host(stream_BTD: Tensor) -> Iterator[None]:
-    """Of what is saved for backward in here, ``stream_BTD`` goes to the host and comes back when it is needed."""
+    """Within this context, if ``stream_BTD`` is saved for backward, keep it in host memory until backward needs it."""
     device = stream_BTD.device
-    # The graph keeps this function as long as what it has packed: it must not hold the tensor itself.
+    # The graph keeps ``pack`` alive, so it must not reference the tensor itself.
     address = stream_BTD.data_ptr()
 
     def pack(saved: Tensor) -> tuple[Tensor, bool]:

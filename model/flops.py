@@ -1,4 +1,4 @@
-"""The arithmetic of a training step, counted from the shapes alone."""
+"""Counts the FLOPs of a training step from the model's shapes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from profiles.model_config import ModelConfig
 
 
 class Product(NamedTuple):
-    """A linear layer: (tokens, inputs) @ (inputs, outputs), done ``times`` times in one forward pass."""
+    """A linear layer: (tokens, inputs) @ (inputs, outputs), ``times`` times in one forward pass."""
 
     inputs: int
     outputs: int
@@ -16,7 +16,7 @@ class Product(NamedTuple):
 
 
 def products(config: ModelConfig) -> list[Product]:
-    """Every linear layer of the model, head included, those of one shape counted together."""
+    """Return every linear layer of the model and the head, with those of one shape counted together."""
     c, found = config, dict[tuple[int, int], int]()
     heads, d = c.num_attention_heads, c.hidden_size
     if c.q_lora_rank is None:
@@ -39,14 +39,14 @@ def products(config: ModelConfig) -> list[Product]:
 
 
 def matmul_flops_per_token(config: ModelConfig) -> int:
-    """Of forward and backward through every linear layer: 2 for each weight forward, 4 backward."""
+    """Return the FLOPs of all linear layers, forward (2 per weight) and backward (4 per weight)."""
     return 6 * sum(p.inputs * p.outputs * p.times for p in products(config))
 
 
 def attention_flops_per_token(config: ModelConfig, context: int) -> int:
-    """Of the scores and the weighted values, forward and backward, averaged over the positions of a context.
+    """Return the FLOPs of scores and weighted values, forward and backward, averaged over the positions of a context.
 
-    A whole square would be 6 × layers × heads × (key width + value width) × context, the 12 × layers × heads × width ×
+    The full square would be 6 × layers × heads × (key width + value width) × context, the 12 × layers × heads × width ×
     context of arXiv:2204.02311 where the widths are equal; a causal mask leaves half of it.
     """
     widths = config.qk_head_dim + config.v_head_dim
@@ -54,10 +54,10 @@ def attention_flops_per_token(config: ModelConfig, context: int) -> int:
 
 
 def flops_per_token(config: ModelConfig, context: int) -> int:
-    """Model FLOPs of one token, forward and backward (arXiv:2204.02311, appendix B, with causal attention halved).
+    """Return the model FLOPs of one token, forward and backward (arXiv:2204.02311, appendix B).
 
-    What is computed twice to save memory counts once, so a share of the ceiling made from this is model FLOPs
-    utilisation, not hardware utilisation. Norms, rope and activations do not count; neither does looking up an
-    embedding, which is no product.
+    Causal attention counts half of the square. Recomputation counts once, so a fraction of the matmul peak computed
+    from this is model FLOPs utilization, not hardware FLOPs utilization. Norms, rope, activations and embedding
+    look-ups do not count.
     """
     return matmul_flops_per_token(config) + attention_flops_per_token(config, context)

@@ -1,4 +1,4 @@
-"""Writing on from a prompt, one token at a time."""
+"""Generates text from a prompt, one token at a time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from profiles.errors import SpecError, UserError
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a token is drawn: temperature 0 takes the likeliest.
+    """How a token is sampled: temperature 0 takes the most likely one.
 
-    Otherwise it is one of the smallest set of likeliest tokens that holds ``top_p`` of the probability
-    (arXiv:1904.09751), drawn on the CPU, so that a seed means the same on every device.
+    Otherwise from the smallest set of most likely tokens with a total probability of ``top_p`` (nucleus sampling,
+    arXiv:1904.09751), on the CPU, so that a seed gives the same text on every device.
 
     Raises SpecError for a value out of range.
     """
@@ -46,17 +46,17 @@ def generate(
     sampling: Sampling,
     eot: int | None = None,
 ) -> Iterator[int]:
-    """Yield up to ``max_new`` token ids that follow ``prompt_ids``; ends before the first ``eot``.
+    """Yield up to ``max_new`` token ids that continue ``prompt_ids``, and stop before the first ``eot``.
 
-    ``cache`` (of one text; what it holds is forgotten) says how far back the model sees: the last ``cache.context``
-    tokens of the prompt. When it is full, the later half of what it holds is read anew, from position 0 on as in
-    training, and the text goes on: a token past the context is drawn in sight of at least half a context.
+    ``cache`` (batch 1; cleared first) limits the context: the model sees the last ``cache.context`` tokens of the
+    prompt. When the cache is full, its later half is read again from position 0, as in training, and generation
+    continues: every token past the context is sampled from at least half a context.
 
     Raises UserError, at the call, for an empty prompt or an id outside the vocabulary.
     """
     vocab = model.config.vocab_size
     if not prompt_ids:
-        raise UserError("prompt: it is empty; give at least one token to write on from")
+        raise UserError("prompt: is empty; give at least one token")
     for token in prompt_ids:
         if not 0 <= token < vocab:
             raise UserError(f"prompt: token id {token} is not in 0..{vocab - 1}; it was made with another tokenizer")
@@ -79,7 +79,7 @@ def _stream(
         if cache.full:
             cache.clear()
             unread = list(recent)
-        token = _pick(_next_logits(model, unread, cache), sampling, generator)
+        token = _sample(_next_logits(model, unread, cache), sampling, generator)
         if token == eot:
             return
         yield token
@@ -89,16 +89,16 @@ def _stream(
 
 @torch.no_grad()
 def _next_logits(model: MLATransformer, unread: list[int], cache: LatentCache) -> Tensor:
-    """Logits of the token after ``unread``: float32 (V,) on the CPU. Only the last position goes through the head."""
+    """Return the logits of the token after ``unread``, float32 (V,) on the CPU. Only one position uses the head."""
     tokens_BT = torch.tensor([unread], dtype=torch.int64, device=model.lm_head.weight.device)
     logits_BV: Tensor = model.lm_head(forward_cached(model, tokens_BT, cache)[:, -1])
     return logits_BV[0].float().cpu()
 
 
-def _pick(logits_V: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+def _sample(logits_V: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
     if sampling.temperature == 0:
         return int(logits_V.argmax())
-    # In float64 and from the greatest down, so that a tiny temperature neither overflows nor divides by zero.
+    # In float64 and relative to the maximum, so that a tiny temperature neither overflows nor divides by zero.
     scaled_V = (logits_V.double() - logits_V.max()) / sampling.temperature
     probs_V, order_V = scaled_V.softmax(-1).sort(descending=True)
     before_V = probs_V.cumsum(-1) - probs_V

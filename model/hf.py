@@ -1,7 +1,7 @@
-"""The shape of a model as a Hugging Face ``config.json`` of DeepSeek-V3, and back.
+"""Converts a model config to and from a Hugging Face ``config.json`` of DeepSeek-V3.
 
-Weights need no translation: parameters carry the Hugging Face names already. The config does, because its readers
-(transformers, vLLM, llama.cpp, mlx-lm) each look in another place and silently take a default where they find nothing.
+Weights need no conversion, because parameters have the Hugging Face names. The config must be complete: its readers
+(transformers, vLLM, llama.cpp, mlx-lm) look in different places and silently use a default for what is missing.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 from profiles.errors import UserError
 from profiles.model_config import ModelConfig
 
-# Defaults of DeepSeek-V3 readers for what may be left out.
+# Defaults of DeepSeek-V3 readers for keys that may be missing.
 _DEFAULTS = {
     "rms_norm_eps": 1e-6,
     "initializer_range": 0.02,
     "tie_word_embeddings": False,
 }
 _DEFAULT_THETA = 10000.0
-# Our fields and their names in a rope table of type "yarn".
+# Field of ModelConfig: its key in a rope table of type "yarn".
 _YARN = {
     "yarn_factor": "factor",
     "yarn_original_context": "original_max_position_embeddings",
@@ -30,32 +30,32 @@ _YARN = {
     "yarn_mscale": "mscale",
     "yarn_mscale_all_dim": "mscale_all_dim",
 }
-# What readers fall back on where the table leaves a key out or null; they agree on these and on no others.
+# The defaults that all readers share for missing or null keys of that table.
 _YARN_DEFAULTS = {"beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 0.0}
 _FIELDS = {field.name: field for field in fields(ModelConfig)}
 _ROPE_TABLES = ("rope_scaling", "rope_parameters")
 
 
 def to_hf_config(config: ModelConfig, context: int) -> dict[str, Any]:
-    """The content of ``config.json`` for a model trained on ``context`` tokens; plain JSON values.
+    """Return the ``config.json`` of a model trained with ``context`` tokens, as JSON values.
 
-    No special tokens are named: their ids belong to the tokenizer, and DeepSeek's defaults would stop at token 1.
+    Special tokens are null: their ids belong to the tokenizer, and DeepSeek's defaults would stop at token 1.
     """
     shape = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in _YARN and f.name != "rope_theta"}
     return {
         "architectures": ["DeepseekV3ForCausalLM"],
         "model_type": "deepseek_v3",
-        **shape,  # q_lora_rank is null where there is none: a 0 makes readers build an empty projection
+        **shape,  # q_lora_rank is null, not 0: for a 0 readers would build an empty projection
         "num_key_value_heads": config.num_attention_heads,
         "max_position_embeddings": context,
-        # transformers 5 reads rope_parameters, everyone else the plain key and rope_scaling
+        # transformers 5 reads rope_parameters, other readers the plain key and rope_scaling
         "rope_theta": config.rope_theta,
         **_rope_tables(config),
         "rope_interleave": True,
         "hidden_act": "silu",
         "attention_bias": False,
         "attention_dropout": 0.0,
-        # Every layer is dense; readers still want integers for the experts that no layer has.
+        # Every layer is dense, but readers require integers for the experts.
         "first_k_dense_replace": config.num_hidden_layers,
         "moe_layer_freq": 1,
         "moe_intermediate_size": config.intermediate_size,
@@ -76,13 +76,13 @@ def to_hf_config(config: ModelConfig, context: int) -> dict[str, Any]:
 
 
 def from_hf_config(raw: Mapping[str, Any]) -> ModelConfig:
-    """The shape behind a parsed ``config.json``.
+    """Return the model config of a parsed ``config.json``.
 
-    Raises UserError where a key is missing or where it describes a model that this package would compute differently
-    (experts, biases, non-interleaved rope, rope scaled in another way than YaRN's).
+    Raises UserError where a key is missing or the model is not supported here (experts, biases, non-interleaved rope,
+    rope scaling other than YaRN).
     """
     for key in ("model_type", "first_k_dense_replace"):
-        _demand(raw, key)
+        _require(raw, key)
     _refuse_unless(raw, "model_type", "deepseek_v3")
     _refuse_unless(raw, "hidden_act", "silu")
     _refuse_unless(raw, "attention_bias", False)
@@ -91,7 +91,7 @@ def from_hf_config(raw: Mapping[str, Any]) -> ModelConfig:
     for field in fields(ModelConfig):
         if field.name not in (*values, *_YARN):
             if field.name not in _DEFAULTS:
-                _demand(raw, field.name)
+                _require(raw, field.name)
             value = raw.get(field.name, _DEFAULTS.get(field.name))
             values[field.name] = _checked(field.name, field, value)
     config = ModelConfig(**values)
@@ -100,23 +100,21 @@ def from_hf_config(raw: Mapping[str, Any]) -> ModelConfig:
     dense = raw["first_k_dense_replace"]
     if not isinstance(dense, int) or dense < config.num_hidden_layers:
         raise UserError(
-            "config.json: first_k_dense_replace is below num_hidden_layers; layers of experts do not run here"
+            "config.json: first_k_dense_replace is below num_hidden_layers; layers with experts are not supported"
         )
     if raw.get("num_key_value_heads") not in (None, config.num_attention_heads):
-        raise UserError(
-            "config.json: num_key_value_heads differs from num_attention_heads; latent attention has one kind"
-        )
+        raise UserError("config.json: num_key_value_heads differs from num_attention_heads, which is not supported")
     return config
 
 
-def _demand(raw: Mapping[str, Any], key: str) -> None:
+def _require(raw: Mapping[str, Any], key: str) -> None:
     if key not in raw:
-        raise UserError(f"config.json: {key} is missing; readers do not agree on a default, so write it out")
+        raise UserError(f"config.json: {key} is missing; programs do not agree on a default, so add it")
 
 
 def _refuse_unless(raw: Mapping[str, Any], key: str, wanted: object) -> None:
     if raw.get(key, wanted) != wanted:
-        raise UserError(f"config.json: {key}: {raw[key]!r} does not run here, only {wanted!r}")
+        raise UserError(f"config.json: {key}: {raw[key]!r} is not supported, only {wanted!r}")
 
 
 def _rope_tables(config: ModelConfig) -> dict[str, Any]:
@@ -141,33 +139,33 @@ def _theta(raw: Mapping[str, Any]) -> float:
     named = {_checked("rope_theta", _FIELDS["rope_theta"], theta) for theta in given if theta is not None}
     if len(named) > 1:
         raise UserError(
-            f"config.json: rope_theta and rope_parameters.rope_theta differ: {sorted(named)}; make them one"
+            f"config.json: rope_theta and rope_parameters.rope_theta differ: {sorted(named)}; make them equal"
         )
     return named.pop() if named else _DEFAULT_THETA
 
 
 def _yarn(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Our yarn fields; none where rope is not scaled."""
+    """Return the yarn fields of ModelConfig; none where rope is not scaled."""
     read = [_yarn_table(name, table) for name, table in _given_tables(raw).items()]
     if len(read) == 2 and read[0] != read[1]:
-        raise UserError("config.json: rope_scaling and rope_parameters differ; readers take one or the other")
+        raise UserError("config.json: rope_scaling and rope_parameters differ; programs read one or the other")
     return read[0] if read else {}
 
 
 def _yarn_table(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
     kind = table.get("rope_type", table.get("type", "default"))
     if kind not in ("default", "yarn"):
-        raise UserError(f"config.json: rope of type {kind!r} does not run here, only 'default' and 'yarn'")
+        raise UserError(f"config.json: rope of type {kind!r} is not supported, only 'default' and 'yarn'")
     given = {key: value for key, value in table.items() if value is not None}
     unknown = given.keys() - {"rope_type", "type", "rope_theta", *_YARN.values()}
     if unknown:
-        raise UserError(f"config.json: {name}: {min(unknown)} is not computed here")
+        raise UserError(f"config.json: {name}: {min(unknown)} is not supported")
     if kind == "default":
         return {}
     needed = ["factor", "original_max_position_embeddings", *(["mscale"] if given.get("mscale_all_dim") else [])]
     for key in needed:
         if key not in given:
-            raise UserError(f"config.json: {name}: {key} is missing; readers do not agree on a default")
+            raise UserError(f"config.json: {name}: {key} is missing; programs do not agree on a default")
     return {
         ours: _checked(f"{name}: {theirs}", _FIELDS[ours], given.get(theirs, _YARN_DEFAULTS.get(theirs)))
         for ours, theirs in _YARN.items()
@@ -175,7 +173,7 @@ def _yarn_table(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(key: str, field: Field[Any], value: Any) -> Any:
-    """``value`` where ``field`` of a ModelConfig may hold it."""
+    """Return ``value``. Raises UserError where ``field`` of ModelConfig does not allow it."""
     kind = str(field.type)
     if kind == "bool":
         if not isinstance(value, bool):

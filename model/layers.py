@@ -1,7 +1,7 @@
-"""Layers whose weights follow what flows through them.
+"""Defines Linear and RMSNorm layers that cast their weight to the dtype of their input.
 
-The stream has a dtype of its own (``Decoder``); weights may be wider, fp32 masters under a bf16 stream. Each layer
-casts its weight on the way in, and autograd casts the gradient back and adds it up in the weight's own dtype.
+The residual stream has its own dtype (``Decoder``); weights may be wider, such as fp32 masters with a bf16 stream. Each
+layer casts its weight, and autograd casts the gradient back and accumulates it in the weight's dtype.
 """
 
 from __future__ import annotations

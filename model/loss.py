@@ -1,4 +1,4 @@
-"""Next-token loss: the cross entropy summed over tokens, in nats, never below float32.
+"""Computes the next-token loss: cross entropy summed over tokens, in nats, in float32 or wider.
 
 Shape suffixes as in ``model.mla``; N is B * T tokens, C a chunk of them.
 """
@@ -18,18 +18,18 @@ from profiles.errors import SpecError
 LossKind = Literal["plain", "fused"]
 Loss = Callable[[MLATransformer, Tensor, Tensor], Tensor]
 
-# 1024 tokens of a 32768-word vocabulary are 128 MiB of fp32 logits: large enough for full-speed matmuls, small enough
-# to disappear beside the activations.
+# With a vocabulary of 32768, 1024 tokens have 128 MiB of fp32 logits: large enough for full-speed matmuls, small
+# compared with the activations.
 CHUNK_TOKENS = 1024
 
 
 def resolve_loss(kind: LossKind, compiled: bool = False) -> Loss:
-    """The function ``loss(model, inputs_BT, targets_BT) -> scalar`` behind a name; asked for once, at the start.
+    """Return the function ``loss(model, inputs_BT, targets_BT) -> scalar`` of that name.
 
-    The loss is a sum over the B*T targets (divide by the tokens of the step), in float32, or float64 for a float64
-    model. "plain" holds the logits of all tokens for backward. "fused" takes the gradient of head and stream in the
-    forward already, CHUNK_TOKENS at a time, so that full logits never exist and no matmul is done twice. Both give the
-    same number up to rounding. ``compiled`` fuses the passes over a chunk's logits.
+    The loss is the sum over the B*T targets (divide by the tokens of the step), in float32, or in float64 for a float64
+    model. "plain" saves the logits of all tokens for backward. "fused" computes the gradients of head and stream in the
+    forward, CHUNK_TOKENS tokens at a time, so that the full logits never exist and no matmul runs twice. Both return
+    the same number up to rounding. ``compiled`` fuses the passes over a chunk's logits.
 
     Raises SpecError for an unknown kind.
     """
@@ -52,21 +52,25 @@ class _Fused:
 
     def __call__(self, model: MLATransformer, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
         x_ND = model.hidden(inputs_BT).flatten(0, 1)
-        # Inside the function gradients are off in any case, so it cannot tell whether anyone wants them.
-        wanted = torch.is_grad_enabled()
-        loss: Tensor = _HeadLoss.apply(x_ND, model.lm_head.weight, targets_BT.flatten(), self._normalize, wanted)  # type: ignore[no-untyped-call]
+        # Inside an autograd.Function gradients are always disabled, so this is checked here.
+        needs_grad = torch.is_grad_enabled()
+        loss: Tensor = _HeadLoss.apply(x_ND, model.lm_head.weight, targets_BT.flatten(), self._normalize, needs_grad)  # type: ignore[no-untyped-call]
         return loss
 
 
 class _HeadLoss(torch.autograd.Function):
-    """The loss is the end of the graph: its gradient is known as soon as the logits are, up to one factor."""
+    """The loss ends the graph, so its gradient is known with the logits, up to one factor."""
 
     @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, normalize: Any, wanted: bool) -> Tensor:
+    def forward(
+        ctx: Any, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, normalize: Any, needs_grad: bool
+    ) -> Tensor:
         narrow_VD = weight_VD.to(x_ND.dtype)
         wide = torch.promote_types(x_ND.dtype, torch.float32)
         total = x_ND.new_zeros((), dtype=wide)
-        grad_ND, grad_VD = (torch.empty_like(x_ND), torch.zeros_like(weight_VD, dtype=wide)) if wanted else (None, None)
+        grad_ND, grad_VD = (
+            (torch.empty_like(x_ND), torch.zeros_like(weight_VD, dtype=wide)) if needs_grad else (None, None)
+        )
         for first in range(0, len(x_ND), CHUNK_TOKENS):
             x_CD = x_ND[first : first + CHUNK_TOKENS]
             logits_CV, targets_C = x_CD @ narrow_VD.t(), targets_N[first : first + CHUNK_TOKENS]
@@ -75,7 +79,7 @@ class _HeadLoss(torch.autograd.Function):
             log_prob_C = logits_CV[rows_C, targets_C] - logsum_C
             total -= log_prob_C.sum()
             if grad_ND is not None and grad_VD is not None:
-                # Softmax minus one at the target, which is taken before it is rounded: near 1 little else is left.
+                # Softmax minus one at the target, subtracted before rounding: near 1 rounding would lose the rest.
                 grad_CV[rows_C, targets_C] = log_prob_C.expm1().to(grad_CV.dtype)
                 torch.mm(grad_CV, narrow_VD, out=grad_ND[first : first + CHUNK_TOKENS])
                 grad_VD += grad_CV.t() @ x_CD
@@ -85,12 +89,12 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_ND, grad_VD, weight_dtype = ctx.gradients
-        ctx.gradients = None  # scaled where they lie: as large as the head, they are not copied for a second backward
+        ctx.gradients = None  # scaled in place: they are as large as the head, so there is no second backward
         return grad_ND.mul_(grad), grad_VD.mul_(grad).to(weight_dtype), None, None, None
 
 
 def _normalize(logits_CV: Tensor) -> tuple[Tensor, Tensor]:
-    """Log of the sum of exponentials (C,), never below float32, and the softmax in the dtype of the logits."""
+    """Return the log-sum-exp (C,) in float32 or wider, and the softmax in the dtype of the logits."""
     wide_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
     logsum_C1 = wide_CV.logsumexp(-1, keepdim=True)
     return logsum_C1.squeeze(1), (wide_CV - logsum_C1).exp().to(logits_CV.dtype)

@@ -1,7 +1,7 @@
-"""Multi-Head Latent Attention: keys and values are rebuilt from one small latent a token.
+"""Implements Multi-Head Latent Attention: keys and values are projected up from one small latent per token.
 
-Numbers and parameter names are those of DeepSeek-V3 (arXiv:2412.19437, section 2.1.1) as ``transformers`` reads it, so
-weights move between the two without change.
+Arithmetic and parameter names are those of DeepSeek-V3 (arXiv:2412.19437, section 2.1.1) in ``transformers``, so
+weights can be exchanged without conversion.
 
 Shape suffixes in this package: B sequences, T tokens, D hidden, H heads, N head width without position, R rotated head
 width, P = R/2 rotated pairs, Q = N + R query and key head width, E value head width, L latent, V vocabulary.
@@ -17,7 +17,7 @@ from model.layers import Linear, RMSNorm
 from model.rope import rotate, softmax_scale
 from profiles.model_config import ModelConfig
 
-# DeepSeek gives the norms of the latents no setting of their own: they keep this eps whatever rms_norm_eps says.
+# In DeepSeek-V3 the norms of the latents have this fixed eps, independent of rms_norm_eps.
 LATENT_NORM_EPS = 1e-6
 
 
@@ -46,7 +46,7 @@ class MLAttention(nn.Module):
         self.o_proj = Linear(self.heads * c.v_head_dim, c.hidden_size)
 
     def forward(self, x_BTD: Tensor, cos_T1P: Tensor, sin_T1P: Tensor) -> Tensor:
-        """Attend from each of x_BTD to itself and all before it, with the tables of ``rope_tables``."""
+        """Attend from each token to itself and all tokens before it. The tables are those of ``rope_tables``."""
         batch, tokens, _ = x_BTD.shape
         q_BTHN, q_BTHR = self.queries(x_BTD)
         q_BTHQ = torch.cat((q_BTHN, *rotate(q_BTHR, cos_T1P, sin_T1P)), -1)
@@ -57,13 +57,13 @@ class MLAttention(nn.Module):
         rotated = (half.expand(-1, -1, self.heads, -1) for half in rotate(k_BTR.unsqueeze(2), cos_T1P, sin_T1P))
         k_BTHQ = torch.cat((k_BTHN, *rotated), -1)
 
-        # Heads stay inside the token axis in memory: the attention kernels take the strides as they are.
+        # No copy: in memory heads stay inside the token axis, and the attention kernels accept these strides.
         out_BHTE = self.attend(q_BTHQ.transpose(1, 2), k_BTHQ.transpose(1, 2), v_BTHE.transpose(1, 2), self.scale)
         y_BTD: Tensor = self.o_proj(out_BHTE.transpose(1, 2).flatten(2))
         return y_BTD
 
     def queries(self, x_BTD: Tensor) -> tuple[Tensor, ...]:
-        """Per head the part without position (B, T, H, N) and the one to be rotated (B, T, H, R)."""
+        """Return each head's query: the part without position (B, T, H, N) and the part to rotate (B, T, H, R)."""
         if self.query_latent:
             q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD)))
         else:
@@ -71,6 +71,6 @@ class MLAttention(nn.Module):
         return torch.split(q.view(*x_BTD.shape[:2], self.heads, -1), self.key_widths, -1)
 
     def latents(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """What keys and values are made of: the normed latent (B, T, L) and the shared key to be rotated (B, T, R)."""
+        """Return the source of keys and values: the normed latent (B, T, L) and the shared key to rotate (B, T, R)."""
         latent_BTL, k_BTR = torch.split(self.kv_a_proj_with_mqa(x_BTD), self.latent_widths, -1)
         return self.kv_a_layernorm(latent_BTL), k_BTR

@@ -1,9 +1,9 @@
-"""The MLX twin of ``model.transformer``: the same numbers from the same weights, by the same names.
+"""Implements ``model.transformer`` in MLX: the same arithmetic and parameter names.
 
-A model is a flat dict of arrays under the names of a checkpoint, and every function is pure: MLX differentiates,
-compiles and checkpoints functions of arrays. Shape suffixes as in ``model.mla``.
+A model is a flat dict of arrays by checkpoint name, and every function is pure, because MLX differentiates, compiles
+and checkpoints functions of arrays. Shape suffixes as in ``model.mla``.
 
-MLX does not check indices: a token id outside the vocabulary reads garbage. Check ids before they come here.
+MLX does not check indices: a token id outside the vocabulary reads garbage, so callers must check ids.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ Tables = tuple[mx.array, mx.array]
 
 
 def tables(config: ModelConfig, tokens: int) -> Tables:
-    """Cosine and sine of every position and pair, each (tokens, 1, R / 2), in float32: torch's own numbers."""
+    """Return cosine and sine of every position and pair, each (tokens, 1, R / 2), in float32, computed by torch."""
     cos_T1P, sin_T1P = rope_tables(config, tokens, torch.empty(0))
     return mx.array(cos_T1P.numpy()), mx.array(sin_T1P.numpy())
 
 
 class MLXTransformer:
-    """What can be worked out of weights. ``stream``: the dtype of what flows between them; ``checkpointed``: keep only
-    the stream between blocks for backward, and work out the rest again."""
+    """The model as functions of its weights.
+
+    ``stream``: the dtype of the activations. ``checkpointed``: save only the inputs of the blocks for backward.
+    """
 
     def __init__(self, config: ModelConfig, stream: mx.Dtype = mx.float32, checkpointed: bool = False) -> None:
         self.config = config
@@ -40,21 +42,21 @@ class MLXTransformer:
         self._block: Callable[..., mx.array] = mx.checkpoint(block) if checkpointed else block
 
     def hidden(self, weights: Weights, tokens_BT: mx.array, tables: Tables) -> mx.array:
-        """The stream after the last norm, (B, T, D)."""
+        """Return the hidden states after the last norm, (B, T, D)."""
         x_BTD = weights["model.embed_tokens.weight"][tokens_BT].astype(self.stream)
         for number in range(self.config.num_hidden_layers):
             x_BTD = self._block(_below(weights, f"model.layers.{number}."), x_BTD, *tables)
         return _norm(x_BTD, weights["model.norm.weight"], self.config.rms_norm_eps)
 
     def logits(self, weights: Weights, tokens_BT: mx.array, tables: Tables) -> mx.array:
-        """Logits of the token that follows each, (B, T, V)."""
+        """Return the logits of the token after each, (B, T, V)."""
         return _linear(self.hidden(weights, tokens_BT, tables), self._head(weights))
 
     def loss(
         self, weights: Weights, tokens_BT: mx.array, targets_BT: mx.array, tables: Tables, chunked: bool
     ) -> mx.array:
-        """Cross entropy summed over the targets, in float32. ``chunked``: no more than ``CHUNK_TOKENS`` tokens have
-        logits at a time, forward or backward."""
+        """Return the cross entropy summed over the targets, in float32. ``chunked``: only ``CHUNK_TOKENS`` tokens have
+        logits at a time, forward and backward."""
         x_ND = self.hidden(weights, tokens_BT, tables).reshape(-1, self.config.hidden_size)
         targets_N, head_VD = targets_BT.reshape(-1), self._head(weights)
         if not chunked:
@@ -104,7 +106,7 @@ def _attention(
 
 
 def _rotate(x_BTHR: mx.array, cos_T1P: mx.array, sin_T1P: mx.array) -> tuple[mx.array, mx.array]:
-    """``model.rope.rotate``."""
+    """Rotate as ``model.rope.rotate`` does."""
     a_BTHP, b_BTHP = x_BTHR[..., 0::2], x_BTHR[..., 1::2]
     first_BTHP = a_BTHP * cos_T1P - b_BTHP * sin_T1P
     second_BTHP = b_BTHP * cos_T1P + a_BTHP * sin_T1P
@@ -116,7 +118,7 @@ def _norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
 
 
 def _linear(x: mx.array, weight: mx.array) -> mx.array:
-    """Weights may be wider than the stream (fp32 masters): cast on the way in, gradients are cast back."""
+    """Cast the weight, which may be wider than the activations, and multiply. Its gradient is cast back."""
     return x @ weight.astype(x.dtype).T
 
 
@@ -127,5 +129,5 @@ def _cross_entropy(x_ND: mx.array, head_VD: mx.array, targets_N: mx.array) -> mx
 
 
 def _below(weights: Weights, prefix: str) -> Weights:
-    """The weights under a prefix, by the rest of their names."""
+    """Return the weights whose names start with ``prefix``, by the rest of the name."""
     return {name[len(prefix) :]: weight for name, weight in weights.items() if name.startswith(prefix)}

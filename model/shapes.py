@@ -1,4 +1,4 @@
-"""The names and shapes of a model's parameters, known without torch: for a look at a weight file before a run."""
+"""Lists the names and shapes of a model's parameters without torch, to check a weight file before a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from profiles.model_config import ModelConfig
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Every parameter of ``config`` by its Hugging Face name; a tied head has no entry of its own."""
+    """Return the shape of every parameter by its Hugging Face name. A tied head has no entry."""
     c = config
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (c.vocab_size, c.hidden_size)}
     for layer in range(c.num_hidden_layers):

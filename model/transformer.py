@@ -1,4 +1,4 @@
-"""The decoder: pre-norm blocks of latent attention and SwiGLU, under the parameter names of DeepSeek-V3."""
+"""Defines the model: pre-norm decoder blocks of latent attention and SwiGLU, with DeepSeek-V3's parameter names."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention and feed-forward, each normed before and added to the stream after."""
+    """One layer: attention and feed-forward, each with a norm before it and a residual connection."""
 
     def __init__(self, config: ModelConfig, checkpointing: Checkpointing, attention: AttentionKind) -> None:
         super().__init__()
@@ -43,9 +43,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, x_BTD: Tensor, cos_T1P: Tensor, sin_T1P: Tensor) -> Tensor:
-        return self.checkpoint(self._both, x_BTD, cos_T1P, sin_T1P)
+        return self.checkpoint(self._forward, x_BTD, cos_T1P, sin_T1P)
 
-    def _both(self, x_BTD: Tensor, cos_T1P: Tensor, sin_T1P: Tensor) -> Tensor:
+    def _forward(self, x_BTD: Tensor, cos_T1P: Tensor, sin_T1P: Tensor) -> Tensor:
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_T1P, sin_T1P)
         return x_BTD + (tiled(self._feed_forward, x_BTD) if self.tiled_mlp else self._feed_forward(x_BTD))
 
@@ -86,11 +86,11 @@ class Decoder(nn.Module):
 class MLATransformer(nn.Module):
     """The language model.
 
-    ``checkpointing`` and ``attention`` name ways of doing the same arithmetic (``resolve_checkpointing``,
-    ``resolve_attention``). ``stream`` is the dtype of all that flows between the weights; None: that of the weights.
+    ``checkpointing`` and ``attention`` choose an implementation of the same arithmetic (``resolve_checkpointing``,
+    ``resolve_attention``). ``stream`` is the dtype of the activations; None: that of the weights.
 
-    Parameters are named as in ``transformers.DeepseekV3ForCausalLM``. The constructor only allots them (it works under
-    ``torch.device("meta")``); ``build`` makes a model ready to train.
+    Parameters are named as in ``transformers.DeepseekV3ForCausalLM``. The constructor only allocates them (it works
+    under ``torch.device("meta")``); ``build`` returns an initialized model.
 
     Raises SpecError for an unknown name.
     """
@@ -109,17 +109,17 @@ class MLATransformer(nn.Module):
         self.tie()
 
     def tie(self) -> None:
-        """Let the head share the embedding where the config says so; needed again after parameters were replaced."""
+        """Share the embedding with the head if the config says so. Call it again after replacing parameters."""
         if self.config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def hidden(self, tokens_BT: Tensor) -> Tensor:
-        """The stream after the last norm, what the head reads: token ids (B, T) -> (B, T, D)."""
+        """Return the hidden states after the last norm, the input of the head: token ids (B, T) -> (B, T, D)."""
         x_BTD: Tensor = self.model(tokens_BT)
         return x_BTD
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Token ids (B, T) -> logits (B, T, V) of the token that follows each."""
+        """Return the logits of the token after each: token ids (B, T) -> (B, T, V)."""
         logits_BTV: Tensor = self.lm_head(self.hidden(tokens_BT))
         return logits_BTV
 
@@ -134,25 +134,25 @@ def build(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> MLATransformer:
-    """A freshly initialised model on ``device``, its weights in ``dtype``.
+    """Return a newly initialized model on ``device`` with weights in ``dtype``.
 
-    Matrices are normal(0, initializer_range); what writes into the stream (o_proj, down_proj) is smaller by
-    sqrt(2 * layers), so that the stream's variance does not grow with depth (GPT-2); norm scales are 1. The numbers
-    depend on config and seed alone: they are drawn on the CPU in float32, one parameter at a time, so the host never
-    holds more than one of them besides the model.
+    Matrices are normal(0, initializer_range); those that write to the residual stream (o_proj, down_proj) are smaller
+    by sqrt(2 * layers), so that its variance does not grow with depth (GPT-2); norm scales are 1. The numbers depend
+    only on config and seed: they are drawn on the CPU in float32, one parameter at a time, so the host never holds more
+    than one of them besides the model.
     """
     with torch.device("meta"):
         model = MLATransformer(config, checkpointing, attention, stream)
     generator = torch.Generator("cpu").manual_seed(seed)
-    writers = ("o_proj.weight", "down_proj.weight")
+    residual = ("o_proj.weight", "down_proj.weight")
     state = {}
     for name, parameter in model.named_parameters():
         initial = torch.ones(parameter.shape, dtype=torch.float32, device="cpu")
         if parameter.dim() > 1:
-            depth = (2 * config.num_hidden_layers) ** -0.5 if name.endswith(writers) else 1.0
+            depth = (2 * config.num_hidden_layers) ** -0.5 if name.endswith(residual) else 1.0
             initial.normal_(0.0, config.initializer_range * depth, generator=generator)
         state[name] = initial.to(device, dtype)
-    # Not strict because a tied head is one parameter under two names; tie() gives it back its second one.
+    # Not strict, because a tied head is one parameter with two names; tie() restores the second one.
     model.load_state_dict(state, strict=False, assign=True)
     model.tie()
     return model

@@ -1,4 +1,4 @@
-"""What memory a machine has. Only the driver library's own functions are replaced."""
+"""Detection of device and host memory. Only functions of the driver library are replaced."""
 
 from __future__ import annotations
 
@@ -48,26 +48,28 @@ def card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda handle: "RTX")
 
 
-def test_a_card_is_asked_for_its_memory(card: None) -> None:
+def test_a_card_reports_its_memory(card: None) -> None:
     found = detect_hardware()
     assert (found.name, found.device, found.device_total, found.device_free) == ("RTX", "cuda", 16, 9)
 
 
-def test_to_a_living_process_what_it_holds_is_free(no_card: None) -> None:
+def test_what_a_process_holds_counts_as_free_to_it(no_card: None) -> None:
     found, own = hardware_for(os.getpid()), psutil.Process().memory_info().rss
     assert own < found.ram_free <= psutil.virtual_memory().total
     assert hardware_for(None).ram_free <= found.ram_total
 
 
-def test_its_share_of_the_card_too_where_the_driver_tells_it(card: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = [SimpleNamespace(pid=os.getpid(), usedGpuMemory=5), SimpleNamespace(pid=1, usedGpuMemory=2)]
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", lambda handle: told)
+def test_what_it_holds_of_the_card_counts_where_the_driver_reports_it(
+    card: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = [SimpleNamespace(pid=os.getpid(), usedGpuMemory=5), SimpleNamespace(pid=1, usedGpuMemory=2)]
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", lambda handle: processes)
     assert hardware_for(os.getpid()).device_free == 9 + 5
-    told[0].usedGpuMemory = None
+    processes[0].usedGpuMemory = None
     assert hardware_for(os.getpid()).device_free == 9
 
 
-def test_of_a_process_that_is_gone_nothing_is_known(no_card: None) -> None:
+def test_for_a_process_that_has_ended_free_means_free(no_card: None) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
     assert hardware_for(gone.pid).ram_free <= psutil.virtual_memory().total

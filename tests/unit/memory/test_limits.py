@@ -1,4 +1,4 @@
-"""What a process can come to hold is what the narrowest of machine, cgroup and rlimit leaves."""
+"""A process's memory is limited by the lowest of free RAM, cgroup and rlimit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CGROUP = Path("/sys/fs/cgroup/memory" if Path("/sys/fs/cgroup/memory").is_dir() 
 LIMIT = "memory.limit_in_bytes" if CGROUP.name == "memory" else "memory.max"
 
 
-def asked(*before: str, limit: int | None = None) -> int:
+def capacity_of_a_process(*before: str, limit: int | None = None) -> int:
     def narrow() -> None:
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -27,14 +27,14 @@ def asked(*before: str, limit: int | None = None) -> int:
     return int(subprocess.run(argv, capture_output=True, text=True, check=True, preexec_fn=narrow).stdout)
 
 
-def test_without_limits_it_is_what_the_machine_has_free() -> None:
+def test_without_limits_it_is_the_free_memory() -> None:
     own = psutil.Process().memory_info().rss
     assert host_capacity() <= psutil.virtual_memory().total
     assert host_capacity() > own
 
 
 def test_an_address_space_limit_counts() -> None:
-    assert (1 << 29) * 0.5 < asked(limit=1 << 29) < 1 << 29
+    assert (1 << 29) * 0.5 < capacity_of_a_process(limit=1 << 29) < 1 << 29
 
 
 def test_a_cgroup_counts() -> None:
@@ -47,7 +47,7 @@ def test_a_cgroup_counts() -> None:
         if not (folder / LIMIT).exists():
             pytest.skip("the memory controller is not there")
         (folder / LIMIT).write_text(str(1 << 28))
-        found = asked("sh", "-c", f'echo $$ > {folder}/cgroup.procs; exec "$@"', "sh")
+        found = capacity_of_a_process("sh", "-c", f'echo $$ > {folder}/cgroup.procs; exec "$@"', "sh")
         assert (1 << 28) * 0.8 < found <= (1 << 28) * 1.2  # shared pages count as resident, and not in the cgroup
     finally:
         folder.rmdir()

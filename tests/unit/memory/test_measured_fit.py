@@ -1,4 +1,4 @@
-"""A run that does not fit settles within two retries at the largest micro that does, whatever the forecast's error."""
+"""After at most two out-of-memory errors a run uses the largest micro that fits, whatever the forecast's error."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def spec() -> RunSpec:
     return replace(spec, memory=replace(spec.memory, strategy="device", checkpointing="full"))
 
 
-def really(spec: RunSpec, micro: int, fixed: float, each: float) -> int:
-    """What a machine would really hold: the forecast with an error in its fixed part and one in what micro adds."""
+def actual(spec: RunSpec, micro: int, fixed: float, each: float) -> int:
+    """Return the real memory: the forecast, with an error in its fixed part and one in the part that micro adds."""
     one, this = (forecast(spec.with_batch(micro=n), CARD).device_total for n in (1, micro))
     return round(one * fixed + (this - one) * each)
 
@@ -36,10 +36,10 @@ def really(spec: RunSpec, micro: int, fixed: float, each: float) -> int:
     each=st.floats(0.97, 1.03),
     gib=st.floats(18, 80),
 )
-def test_it_settles_at_the_largest_micro_that_fits(spec: RunSpec, fixed: float, each: float, gib: float) -> None:
+def test_it_finds_the_largest_micro_that_fits(spec: RunSpec, fixed: float, each: float, gib: float) -> None:
     capacity = round(gib * GIB)
     fit, micro, failures = MeasuredFit(CARD), 64, 0
-    while (peak := really(spec, micro, fixed, each)) > capacity:
+    while (peak := actual(spec, micro, fixed, each)) > capacity:
         failures += 1
         fit.record_oom(micro, capacity)
         lower = fit.smaller_micro(spec.with_batch(micro=micro), capacity)
@@ -47,21 +47,21 @@ def test_it_settles_at_the_largest_micro_that_fits(spec: RunSpec, fixed: float, 
             return  # not even one sequence fits
         micro = lower
     fit.record_peak(micro, peak)
-    while higher := fit.larger_micro(spec.with_batch(micro=micro), 64, capacity):  # quiet stretches
+    while higher := fit.larger_micro(spec.with_batch(micro=micro), 64, capacity):  # after steps without errors
         micro = higher
-        if really(spec, micro, fixed, each) > capacity:
+        if actual(spec, micro, fixed, each) > capacity:
             failures += 1
             fit.record_oom(micro, capacity)
             micro = fit.smaller_micro(spec.with_batch(micro=micro), capacity) or 1
-        fit.record_peak(micro, really(spec, micro, fixed, each))
+        fit.record_peak(micro, actual(spec, micro, fixed, each))
     assert failures <= 2
-    assert really(spec, micro, fixed, each) <= capacity
-    room = capacity * (MARGIN - 0.03)  # the error of what one more step of micro adds
-    bigger = [n for n in micro_divisors(spec) if n > micro and really(spec, n, fixed, each) <= room]
+    assert actual(spec, micro, fixed, each) <= capacity
+    certain = capacity * (MARGIN - 0.03)  # less the error in what a larger micro adds
+    bigger = [n for n in micro_divisors(spec) if n > micro and actual(spec, n, fixed, each) <= certain]
     assert not bigger
 
 
-def test_what_failed_is_tried_again_only_in_more_memory(spec: RunSpec) -> None:
+def test_a_micro_that_failed_is_retried_only_in_more_memory(spec: RunSpec) -> None:
     fit = MeasuredFit(CARD)
     fit.record_oom(64, 30 * GIB)
     micro = fit.smaller_micro(spec, 30 * GIB)
@@ -74,9 +74,9 @@ def test_what_failed_is_tried_again_only_in_more_memory(spec: RunSpec) -> None:
     assert fit.larger_micro(now, 64, 79 * GIB) == 64
 
 
-def test_one_sequence_that_does_not_fit_is_the_end(spec: RunSpec) -> None:
+def test_below_one_sequence_there_is_nothing_smaller(spec: RunSpec) -> None:
     assert MeasuredFit(CARD).smaller_micro(spec.with_batch(micro=1), GIB) is None
 
 
-def test_where_nothing_fits_by_forecast_it_halves(spec: RunSpec) -> None:
+def test_where_the_forecast_fits_nothing_it_halves(spec: RunSpec) -> None:
     assert MeasuredFit(CARD).smaller_micro(spec, GIB) == 32

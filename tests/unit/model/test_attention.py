@@ -1,4 +1,4 @@
-"""Our attention in blocks against the library's kernel: values, gradients, causality."""
+"""Blocked attention has the values, gradients and causality of the library's kernel."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def one_thread() -> None:
 
 
 def random(tokens: int, width: int, value: int, dtype: torch.dtype, batch: int = 2, heads: int = 3) -> Four:
-    """q, k, v and the gradient of the output, laid out as the model has them: heads inside the tokens."""
+    """Return q, k, v and the gradient of the output with the model's strides: heads inside the token axis."""
     draw = torch.Generator().manual_seed(tokens)
     shapes = [(batch, tokens, heads, w) for w in (width, width, value, value)]
     return tuple(torch.randn(shape, generator=draw, dtype=torch.float64).to(dtype).transpose(1, 2) for shape in shapes)
 
 
 def all_of(attend: object, tensors: Four, scale: float) -> Four:
-    """The output and the gradients of q, k and v."""
+    """Return the output and the gradients of q, k and v."""
     *inputs, gradient = tensors
     inputs = [x.detach().requires_grad_() for x in inputs]
     out = attend(*inputs, scale)  # type: ignore[operator]
@@ -54,7 +54,9 @@ def test_blocked_equals_sdpa(tokens: int, dtype: torch.dtype, close: float) -> N
     heads=st.integers(1, 3),
     scale=st.floats(0.05, 2.0),
 )
-def test_whatever_the_shape(tokens: int, width: int, value: int, batch: int, heads: int, scale: float) -> None:
+def test_blocked_equals_sdpa_at_any_shape(
+    tokens: int, width: int, value: int, batch: int, heads: int, scale: float
+) -> None:
     tensors = random(tokens, width, value, torch.float64, batch, heads)
     for ours, theirs in zip(all_of(blocked, tensors, scale), all_of(sdpa, tensors, scale), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
@@ -70,7 +72,7 @@ def test_in_bf16_the_error_is_at_most_about_twice_that_of_sdpa(tokens: int) -> N
         assert (ours - exact).norm() <= 0.006 * exact.norm()
 
 
-def test_the_future_is_not_seen() -> None:
+def test_later_tokens_are_masked() -> None:
     q, k, v, _ = random(300, 8, 8, torch.float64)
     before = blocked(q, k, v, 1.0)
     k[:, :, 200], v[:, :, 200] = 50.0, -50.0
@@ -78,7 +80,7 @@ def test_the_future_is_not_seen() -> None:
     assert change[:200].max().item() == 0.0 and change[200:].max().item() > 1.0
 
 
-def test_scores_beyond_what_exp_can_take_are_no_trouble() -> None:
+def test_scores_that_would_overflow_exp_are_finite() -> None:
     q, k, v, gradient = random(200, 8, 8, torch.float32)
     for ours, theirs in zip(
         all_of(blocked, (100 * q, k, v, gradient), 10.0), all_of(sdpa, (100 * q, k, v, gradient), 10.0), strict=True
@@ -87,13 +89,13 @@ def test_scores_beyond_what_exp_can_take_are_no_trouble() -> None:
         assert (ours - theirs).norm() <= 1e-3 * theirs.norm()
 
 
-def test_compiled_it_is_the_same() -> None:
+def test_compiled_equals_eager() -> None:
     tensors = random(300, 16, 8, torch.float32)
     compiled = torch.compile(blocked, dynamic=False)
     for ours, theirs in zip(all_of(compiled, tensors, 0.3), all_of(blocked, tensors, 0.3), strict=True):
         assert (ours - theirs).norm() <= 2e-6 * theirs.norm()
 
 
-def test_an_unknown_one_is_named() -> None:
+def test_an_unknown_kind_is_refused_by_name() -> None:
     with pytest.raises(SpecError, match=r"^train\.attention: 'flash' is not one of sdpa, blocked$"):
         resolve_attention("flash")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Every kind of activation checkpointing gives the same numbers; they differ in what is kept and what is done twice."""
+"""Every kind of activation checkpointing gives the same numbers; they differ in what is saved and recomputed."""
 
 from __future__ import annotations
 
@@ -48,29 +48,29 @@ def tokens(batch: int, length: int) -> Tensor:
     return torch.randint(0, CONFIG.vocab_size, (batch, length), generator=torch.Generator().manual_seed(0))
 
 
-def loss_and_gradients(kind: Checkpointing, length: int = 18, **ways: Any) -> tuple[Tensor, dict[str, Tensor]]:
-    model, ids = build(CONFIG, 3, checkpointing=kind, **ways), tokens(2, length + 1)
+def loss_and_gradients(kind: Checkpointing, length: int = 18, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    model, ids = build(CONFIG, 3, checkpointing=kind, **options), tokens(2, length + 1)
     value = resolve_loss("fused")(model, ids[:, :-1], ids[:, 1:])
     value.backward()
     return value.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("kind", KINDS[1:3])
-@pytest.mark.parametrize("ways", [{}, {"stream": torch.bfloat16}, {"attention": "blocked"}], ids=str)
-def test_no_number_changes(kind: Checkpointing, ways: dict[str, Any]) -> None:
-    plain, plain_grads = loss_and_gradients("none", **ways)
-    found, found_grads = loss_and_gradients(kind, **ways)
+@pytest.mark.parametrize("options", [{}, {"stream": torch.bfloat16}, {"attention": "blocked"}], ids=str)
+def test_all_kinds_give_the_same_numbers(kind: Checkpointing, options: dict[str, Any]) -> None:
+    plain, plain_grads = loss_and_gradients("none", **options)
+    found, found_grads = loss_and_gradients(kind, **options)
     assert torch.equal(plain, found)
     assert plain_grads.keys() == found_grads.keys()
     assert all(torch.equal(gradient, found_grads[name]) for name, gradient in plain_grads.items())
 
 
-def test_the_forecast_counts_in_the_same_tiles_and_chunks() -> None:
+def test_the_forecast_uses_the_same_tile_and_chunk_sizes() -> None:
     assert (TILE_TOKENS, CHUNK_TOKENS) == (checkpointing.TILE_TOKENS, loss.CHUNK_TOKENS)
 
 
 @pytest.mark.parametrize("tile", [checkpointing.TILE_TOKENS, 16])
-def test_offload_and_tiles_change_nothing_but_rounding(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offload_and_tiles_change_only_rounding(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, plain_grads = loss_and_gradients("none", 50, dtype=torch.float64)
     monkeypatch.setattr(checkpointing, "TILE_TOKENS", tile)
     found, found_grads = loss_and_gradients("offload", 50, dtype=torch.float64)
@@ -79,7 +79,7 @@ def test_offload_and_tiles_change_nothing_but_rounding(tile: int, monkeypatch: p
         torch.testing.assert_close(found_grads[name], gradient, rtol=1e-10, atol=1e-14, msg=name)
 
 
-def test_a_layer_sees_a_tile_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tiled_layer_runs_on_one_tile_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpointing, "TILE_TOKENS", 16)
     seen = []
 
@@ -93,7 +93,7 @@ def test_a_layer_sees_a_tile_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Counted(TorchDispatchMode):
-    """How often each operation ran."""
+    """Counts how often each operation ran."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,8 +108,8 @@ class Counted(TorchDispatchMode):
     ("kind", "matmuls", "attentions", "gates"),
     [("none", 0, 0, 0), ("selective", 0, 0, 1), ("full", MATMULS_OF_A_BLOCK - 1, 1, 1)],
 )
-def test_what_is_done_again(kind: Checkpointing, matmuls: int, attentions: int, gates: int) -> None:
-    """Counted in backward, a block. Backward itself needs two products a projection; down's result is not asked for."""
+def test_operations_that_are_recomputed(kind: Checkpointing, matmuls: int, attentions: int, gates: int) -> None:
+    """Counted per block in backward, which itself needs two products per projection; down is not recomputed."""
     model = build(CONFIG, 3, checkpointing=kind)
     x = model.hidden(tokens(2, 18)).sum()
     with Counted() as backward:
@@ -121,8 +121,8 @@ def test_what_is_done_again(kind: Checkpointing, matmuls: int, attentions: int, 
     assert backward.ran["aten.silu.default"] == gates * blocks
 
 
-def kept_bytes(kind: Checkpointing) -> int:
-    """Bytes of everything alive between forward and backward that was not there before, parameters aside."""
+def saved_bytes(kind: Checkpointing) -> int:
+    """Return the bytes allocated in forward that are still live before backward, without parameters."""
     model, ids = build(dataclasses.replace(CONFIG, num_hidden_layers=8), 3, checkpointing=kind), tokens(4, 64)
 
     def alive() -> dict[int, int]:
@@ -147,16 +147,16 @@ def kept_bytes(kind: Checkpointing) -> int:
     return sum(size for pointer, size in after.items() if pointer not in before)
 
 
-def test_each_kind_keeps_less_than_the_one_before() -> None:
-    none, selective, full = (kept_bytes(kind) for kind in KINDS[:3])
+def test_each_kind_saves_less_than_the_one_before() -> None:
+    none, selective, full = (saved_bytes(kind) for kind in KINDS[:3])
     assert full < selective < none
     stream = 4 * 64 * CONFIG.hidden_size * 4
     assert full < 8 * stream * 1.5
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_the_stream_of_every_block_goes_to_the_host(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU the host's copy is a copy all the same."""
+def test_the_stream_of_every_block_is_offloaded(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU the host copy is a copy as well."""
     moved = []
     copy = Tensor.copy_
 
@@ -173,8 +173,8 @@ def test_the_stream_of_every_block_goes_to_the_host(compiled: bool, monkeypatch:
     assert moved == [(2, 18, CONFIG.hidden_size)] * CONFIG.num_hidden_layers
 
 
-def test_what_has_gone_to_the_host_is_gone_from_the_device() -> None:
-    """The graph outlives the block: it must hold the host's copy alone."""
+def test_an_offloaded_tensor_is_freed_on_the_device() -> None:
+    """The graph outlives the block, so it must reference only the host copy."""
     layer = partial(torch.utils.checkpoint.checkpoint, torch.square, use_reentrant=False)
     stream = torch.randn(3, 4, requires_grad=True) * 2
     storage = weakref.ref(stream.untyped_storage())
@@ -186,7 +186,7 @@ def test_what_has_gone_to_the_host_is_gone_from_the_device() -> None:
     out.sum().backward()
 
 
-def test_only_the_stream_is_moved_and_it_comes_back_whole() -> None:
+def test_only_the_stream_is_offloaded_and_it_comes_back_unchanged() -> None:
     stream, other = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4)
     with offload_to_host(stream):
         out = (stream * other).sum() + stream.square().sum()
@@ -196,6 +196,6 @@ def test_only_the_stream_is_moved_and_it_comes_back_whole() -> None:
     torch.testing.assert_close(stream.grad, expected)
 
 
-def test_an_unknown_kind_is_named() -> None:
+def test_an_unknown_kind_is_refused_by_name() -> None:
     with pytest.raises(SpecError, match=r"^memory\.checkpointing: 'some' is not one of none, selective, full"):
         MLATransformer(CONFIG, "some")  # type: ignore[arg-type]

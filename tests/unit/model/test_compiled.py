@@ -54,10 +54,10 @@ def tokens(batch: int, length: int) -> Tensor:
     return torch.randint(0, CONFIG.vocab_size, (batch, length), generator=torch.Generator().manual_seed(0))
 
 
-def compiled(backend: str, **ways: Any) -> MLATransformer:
-    model = build(CONFIG, 3, **ways)
+def compiled(backend: str, **options: Any) -> MLATransformer:
+    model = build(CONFIG, 3, **options)
     for block in model.model.layers:
-        block.compile(dynamic=False, backend=backend, fullgraph=True)  # fails where it would have gone on eagerly
+        block.compile(dynamic=False, backend=backend, fullgraph=True)  # raises instead of falling back to eager
     return model
 
 
@@ -68,33 +68,33 @@ def loss_and_gradients(model: MLATransformer, loss: Loss, ids: Tensor) -> tuple[
     return value.item(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-def off(found: Gradients, truth: Gradients) -> float:
-    """Distance of all gradients together, relative to the true ones."""
+def relative_error(found: Gradients, truth: Gradients) -> float:
+    """Return the distance of all gradients together, relative to the true ones."""
     apart = sum((found[name].double() - gradient).square().sum() for name, gradient in truth.items())
     whole = sum(gradient.square().sum() for gradient in truth.values())
     return math.sqrt(apart / whole)
 
 
-def check_in_float32(backend: str, loss: Loss, ways: dict[str, Any]) -> None:
+def check_in_float32(backend: str, loss: Loss, options: dict[str, Any]) -> None:
     ids = tokens(2, LENGTH + 1)
-    eager, eager_grads = loss_and_gradients(build(CONFIG, 3, **ways), resolve_loss("fused"), ids)
-    found, found_grads = loss_and_gradients(compiled(backend, **ways), loss, ids)
+    eager, eager_grads = loss_and_gradients(build(CONFIG, 3, **options), resolve_loss("fused"), ids)
+    found, found_grads = loss_and_gradients(compiled(backend, **options), loss, ids)
     assert found == pytest.approx(eager, rel=1e-6)
     assert found_grads.keys() == eager_grads.keys()
     for name, gradient in eager_grads.items():
         assert (found_grads[name] - gradient).norm() <= 5e-6 * gradient.norm(), name
 
 
-def check_with_a_bf16_stream(backend: str, loss: Loss, ways: dict[str, Any]) -> None:
+def check_with_a_bf16_stream(backend: str, loss: Loss, options: dict[str, Any]) -> None:
     """The compiler leaves out roundings between operations: no further from the truth, and not the same numbers."""
-    ids, ways = tokens(2, LENGTH + 1), {**ways, "stream": torch.bfloat16}
-    eager, eager_grads = loss_and_gradients(build(CONFIG, 3, **ways), resolve_loss("fused"), ids)
-    found, found_grads = loss_and_gradients(compiled(backend, **ways), loss, ids)
+    ids, options = tokens(2, LENGTH + 1), {**options, "stream": torch.bfloat16}
+    eager, eager_grads = loss_and_gradients(build(CONFIG, 3, **options), resolve_loss("fused"), ids)
+    found, found_grads = loss_and_gradients(compiled(backend, **options), loss, ids)
     truth, true_grads = loss_and_gradients(build(CONFIG, 3, dtype=torch.float64), resolve_loss("plain"), ids)
     assert found == pytest.approx(truth, rel=1e-3) and found == pytest.approx(eager, rel=1e-3)
     assert found_grads.keys() == true_grads.keys()
     assert all(gradient.dtype == torch.float32 for gradient in found_grads.values())
-    assert off(found_grads, true_grads) <= 1.2 * off(eager_grads, true_grads) <= 0.1
+    assert relative_error(found_grads, true_grads) <= 1.2 * relative_error(eager_grads, true_grads) <= 0.1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -110,7 +110,7 @@ def test_traced_blocks_with_a_bf16_stream(attention: AttentionKind, kind: Checkp
     check_with_a_bf16_stream(TRACED, resolve_loss("fused"), {"attention": attention, "checkpointing": kind})
 
 
-LONG = pytest.mark.faults  # for their length: 10 seconds each, 40 where no compiler has run before
+LONG = pytest.mark.faults  # slow: 10 seconds each, 40 with an empty compiler cache
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[] if kind == "selective" else LONG) for kind in KINDS])
@@ -122,8 +122,8 @@ def test_generated_blocks_and_loss_equal_eager_ones(attention: AttentionKind, ki
 @LONG
 @pytest.mark.parametrize(("attention", "kind"), [("blocked", "full"), ("sdpa", "offload")])
 def test_generated_blocks_and_loss_with_a_bf16_stream(attention: AttentionKind, kind: Checkpointing) -> None:
-    ways = {"attention": attention, "checkpointing": kind}
-    check_with_a_bf16_stream(GENERATED, resolve_loss("fused", compiled=True), ways)
+    options = {"attention": attention, "checkpointing": kind}
+    check_with_a_bf16_stream(GENERATED, resolve_loss("fused", compiled=True), options)
 
 
 def test_traced_tiles_equal_untiled_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,9 +136,9 @@ def test_traced_tiles_equal_untiled_ones(monkeypatch: pytest.MonkeyPatch) -> Non
         assert (found_grads[name] - gradient).norm() <= 5e-6 * gradient.norm(), name
 
 
-def test_one_model_takes_other_shapes_and_validation_in_between() -> None:
-    ways: dict[str, Any] = {"attention": "blocked", "checkpointing": "selective"}
-    eager, traced, loss = build(CONFIG, 3, **ways), compiled(TRACED, **ways), resolve_loss("fused")
+def test_one_model_runs_several_shapes_and_validation_in_between() -> None:
+    options: dict[str, Any] = {"attention": "blocked", "checkpointing": "selective"}
+    eager, traced, loss = build(CONFIG, 3, **options), compiled(TRACED, **options), resolve_loss("fused")
     for batch, length, train in [(2, 130, True), (1, 37, True), (2, 130, False), (3, 1, False), (2, 130, True)]:
         ids = tokens(batch, length + 1)
         if not train:
@@ -148,10 +148,10 @@ def test_one_model_takes_other_shapes_and_validation_in_between() -> None:
             continue
         (found, found_grads), (wanted, wanted_grads) = (loss_and_gradients(m, loss, ids) for m in (traced, eager))
         assert found == pytest.approx(wanted, rel=1e-6)
-        assert off(found_grads, wanted_grads) <= 5e-6
+        assert relative_error(found_grads, wanted_grads) <= 5e-6
 
 
-def test_each_kind_still_keeps_less_than_the_one_before() -> None:
+def test_compiled_each_kind_saves_less_than_the_one_before() -> None:
     kept = []
     for kind in KINDS[:3]:
         torch._dynamo.reset()

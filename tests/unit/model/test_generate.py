@@ -1,4 +1,4 @@
-"""Writing on: greedy is the likeliest token of a full forward, draws repeat with their seed."""
+"""Greedy generation picks the most likely token of a full forward; sampling repeats with its seed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def model() -> MLATransformer:
     return build(CONFIG, 1, checkpointing="full")
 
 
-def write(
+def generated(
     model: MLATransformer,
     prompt: list[int],
     count: int,
@@ -54,15 +54,15 @@ def write(
     return list(generate(model, prompt, count, LatentCache(model, context), sampling, eot))
 
 
-def likeliest(model: MLATransformer, ids: list[int]) -> int:
-    """The greedy next token by the plain forward of the whole text."""
+def most_likely(model: MLATransformer, ids: list[int]) -> int:
+    """Return the greedy next token by the ordinary forward of the whole text."""
     with torch.no_grad():
         return int(model(torch.tensor([ids]))[0, -1].argmax())
 
 
 def test_greedy_is_the_argmax_of_the_full_forward(model: MLATransformer) -> None:
     ids = [3, 1, 4]
-    written = write(model, ids, 10, 64)
+    written = generated(model, ids, 10, 64)
     assert len(written) == 10
     with torch.no_grad():
         logits = model(torch.tensor([ids + written]))[0]
@@ -72,28 +72,28 @@ def test_greedy_is_the_argmax_of_the_full_forward(model: MLATransformer) -> None
 def test_only_the_last_context_tokens_are_seen(model: MLATransformer) -> None:
     tail = [7, 8, 9, 10]
     one, two = ([*head, *tail] for head in ([1, 2, 3], [30, 31]))
-    assert write(model, one, 12, 4) == write(model, two, 12, 4)
+    assert generated(model, one, 12, 4) == generated(model, two, 12, 4)
 
 
 @pytest.mark.parametrize(("context", "prompt"), [(8, 5), (8, 8), (7, 3), (2, 1), (1, 1)])
-def test_a_text_longer_than_the_context_goes_on_from_its_later_half(
+def test_a_text_longer_than_the_context_continues_from_its_later_half(
     model: MLATransformer, context: int, prompt: int
 ) -> None:
     ids = list(range(11, 11 + prompt))
-    start = 0  # of what is in sight
+    start = 0  # of what the model sees
     expected: list[int] = []
     for _ in range(3 * context + 2):
         text = ids + expected
         if len(text) - start > context:
             start = len(text) - max(1, context // 2)
-        expected.append(likeliest(model, text[start:]))
-    assert write(model, ids, len(expected), context) == expected
+        expected.append(most_likely(model, text[start:]))
+    assert generated(model, ids, len(expected), context) == expected
 
 
-def test_a_cache_serves_one_text_after_another(model: MLATransformer) -> None:
+def test_a_cache_can_be_reused_for_another_text(model: MLATransformer) -> None:
     cache = LatentCache(model, 16)
     texts = [list(generate(model, [5, 6], 8, cache, Sampling(temperature=0))) for _ in range(2)]
-    assert texts[0] == texts[1] == write(model, [5, 6], 8, 16)
+    assert texts[0] == texts[1] == generated(model, [5, 6], 8, 16)
 
 
 @settings(max_examples=10, deadline=None)
@@ -101,17 +101,17 @@ def test_a_cache_serves_one_text_after_another(model: MLATransformer) -> None:
 def test_a_seed_repeats_itself(model: MLATransformer, seed: int, temperature: float, top_p: float) -> None:
     sampling = Sampling(temperature, top_p, seed)
     torch.manual_seed(0)
-    first = write(model, [5], 8, 8, sampling)
+    first = generated(model, [5], 8, 8, sampling)
     torch.manual_seed(1)
-    assert write(model, [5], 8, 8, sampling) == first
+    assert generated(model, [5], 8, 8, sampling) == first
     assert all(0 <= token < CONFIG.vocab_size for token in first)
 
 
 def test_seeds_differ(model: MLATransformer) -> None:
-    assert len({tuple(write(model, [5], 8, 8, Sampling(3.0, seed=seed))) for seed in range(5)}) > 1
+    assert len({tuple(generated(model, [5], 8, 8, Sampling(3.0, seed=seed))) for seed in range(5)}) > 1
 
 
-def test_draws_follow_the_probabilities_of_the_nucleus(model: MLATransformer) -> None:
+def test_samples_follow_the_probabilities_of_the_nucleus(model: MLATransformer) -> None:
     prompt, top_p, draws = [5, 6], 0.7, 600
     with torch.no_grad():
         probs = (model(torch.tensor([prompt]))[0, -1].double() / 2.0).softmax(-1)
@@ -132,32 +132,32 @@ def test_draws_follow_the_probabilities_of_the_nucleus(model: MLATransformer) ->
 
 
 @pytest.mark.parametrize("sampling", [Sampling(top_p=1e-9), Sampling(temperature=1e-300)])
-def test_the_narrowest_draw_is_greedy(model: MLATransformer, sampling: Sampling) -> None:
-    assert write(model, [2], 6, 8, sampling) == write(model, [2], 6, 8)
+def test_the_narrowest_sampling_is_greedy(model: MLATransformer, sampling: Sampling) -> None:
+    assert generated(model, [2], 6, 8, sampling) == generated(model, [2], 6, 8)
 
 
-def test_it_ends_before_the_end_of_text(model: MLATransformer) -> None:
-    plain = write(model, [2], 10, 16)
+def test_it_stops_before_the_end_of_text_token(model: MLATransformer) -> None:
+    plain = generated(model, [2], 10, 16)
     eot = plain[4]
-    assert write(model, [2], 10, 16, eot=eot) == plain[: plain.index(eot)]
+    assert generated(model, [2], 10, 16, eot=eot) == plain[: plain.index(eot)]
 
 
-def test_it_streams_and_leaves_gradients_on_between_tokens(model: MLATransformer) -> None:
+def test_it_streams_and_keeps_gradients_enabled_between_tokens(model: MLATransformer) -> None:
     for _ in islice(generate(model, [2], 10**9, LatentCache(model, 4), Sampling()), 3):
         assert torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize(
-    ("prompt", "told"),
-    [([], "prompt: it is empty"), ([1, 40], "token id 40 is not in 0..39"), ([-1], "token id -1")],
+    ("prompt", "message"),
+    [([], "prompt: is empty"), ([1, 40], "token id 40 is not in 0..39"), ([-1], "token id -1")],
 )
-def test_a_prompt_that_cannot_be_read_is_told_at_the_call(model: MLATransformer, prompt: list[int], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_an_invalid_prompt_raises_at_the_call(model: MLATransformer, prompt: list[int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         generate(model, prompt, 4, LatentCache(model, 8), Sampling())
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"temperature": -0.5}, "temperature: -0.5 is not"),
         ({"temperature": float("nan")}, "temperature: nan"),
@@ -167,6 +167,6 @@ def test_a_prompt_that_cannot_be_read_is_told_at_the_call(model: MLATransformer,
         ({"seed": -1}, "seed: -1"),
     ],
 )
-def test_a_setting_out_of_range_is_named(wrong: dict[str, float], told: str) -> None:
-    with pytest.raises(SpecError, match=told):
+def test_a_setting_out_of_range_is_refused_by_name(wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         Sampling(**wrong)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The Hugging Face config: there and back, and no silent defaults."""
+"""The Hugging Face config survives a round trip, and no default is silent."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ YARN = dataclasses.replace(TINY, yarn_factor=8.0, yarn_original_context=2048)
 
 
 def yarn(**changes: object) -> dict[str, object]:
-    """The table of a stretched model, changed."""
+    """Return the rope table of a YaRN model, with changes."""
     return {**to_hf_config(YARN, 16384)["rope_parameters"], **changes}
 
 
@@ -57,7 +57,7 @@ def test_round_trip_through_json(config: ModelConfig, yarn: dict[str, Any], cont
     assert from_hf_config(json.loads(json.dumps(to_hf_config(config, context)))) == config
 
 
-def test_what_readers_trip_over_is_written_out() -> None:
+def test_keys_without_common_defaults_are_written() -> None:
     raw = to_hf_config(NAMED_MODELS["mla-1b"], 2048)
     assert raw["rope_theta"] == raw["rope_parameters"]["rope_theta"] == 10000.0
     assert raw["q_lora_rank"] is None
@@ -70,7 +70,7 @@ def test_what_readers_trip_over_is_written_out() -> None:
         assert type(raw[key]) is int
 
 
-def test_the_stretch_is_written_where_each_reader_looks() -> None:
+def test_yarn_is_written_where_each_program_reads_it() -> None:
     raw = to_hf_config(YARN, 16384)
     assert raw["rope_scaling"] == raw["rope_parameters"]
     assert raw["rope_scaling"]["type"] == raw["rope_scaling"]["rope_type"] == "yarn"
@@ -79,15 +79,15 @@ def test_the_stretch_is_written_where_each_reader_looks() -> None:
 
 
 @pytest.mark.parametrize("place", ["rope_scaling", "rope_parameters"])
-def test_the_stretch_is_found_in_either_place(place: str) -> None:
-    """As DeepSeek writes it and as transformers 5 writes it."""
+def test_yarn_is_read_from_either_key(place: str) -> None:
+    """DeepSeek and transformers 5 write different keys."""
     raw = to_hf_config(YARN, 16384)
     for name in {"rope_scaling", "rope_parameters"} - {place}:
         del raw[name]
     assert from_hf_config(raw) == YARN
 
 
-def test_what_the_table_leaves_out_is_what_readers_take() -> None:
+def test_missing_keys_have_the_defaults_of_other_programs() -> None:
     raw = to_hf_config(TINY, 256)
     raw["rope_parameters"] = None
     raw["rope_scaling"] = {"type": "yarn", "factor": 4, "original_max_position_embeddings": 64, "beta_fast": None}
@@ -96,7 +96,7 @@ def test_what_the_table_leaves_out_is_what_readers_take() -> None:
 
 
 @pytest.mark.parametrize("place", ["rope_theta", "rope_parameters"])
-def test_theta_is_found_in_either_place(place: str) -> None:
+def test_theta_is_read_from_either_key(place: str) -> None:
     raw = to_hf_config(TINY, 256)
     del raw["rope_theta"], raw["rope_parameters"]
     raw[place] = 5e5 if place == "rope_theta" else {"rope_type": "default", "rope_theta": 5e5}
@@ -104,7 +104,7 @@ def test_theta_is_found_in_either_place(place: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"model_type": "llama"}, "model_type: 'llama'"),
         ({"hidden_act": "gelu"}, "hidden_act"),
@@ -129,14 +129,14 @@ def test_theta_is_found_in_either_place(place: str) -> None:
         ({"rope_scaling": yarn()}, "rope_scaling and rope_parameters differ"),
     ],
 )
-def test_what_would_be_computed_differently_is_refused(change: dict[str, object], told: str) -> None:
-    with pytest.raises(UserError, match=told) as caught:
+def test_unsupported_models_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         from_hf_config(to_hf_config(TINY, 256) | change)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"factor": None}, "factor is missing"),
         ({"factor": 0.5}, "factor: 0.5"),
@@ -147,18 +147,18 @@ def test_what_would_be_computed_differently_is_refused(change: dict[str, object]
         ({"beta_fast": 1.0}, "beta_fast: 1 is not above beta_slow"),
         ({"mscale": None}, "mscale is missing"),
         ({"mscale": 0.7, "mscale_all_dim": None}, "mscale: 0.7 without mscale_all_dim"),
-        ({"attention_factor": 1.5}, "attention_factor is not computed here"),
-        ({"truncate": False}, "truncate is not computed here"),
+        ({"attention_factor": 1.5}, "attention_factor is not supported"),
+        ({"truncate": False}, "truncate is not supported"),
     ],
 )
-def test_a_stretch_that_readers_would_not_agree_on_is_refused(change: dict[str, object], told: str) -> None:
-    with pytest.raises(UserError, match=told) as caught:
+def test_yarn_tables_that_programs_read_differently_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         from_hf_config(to_hf_config(TINY, 256) | {"rope_parameters": yarn(**change)})
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["model_type", "hidden_size", "kv_lora_rank", "q_lora_rank", "first_k_dense_replace"])
-def test_a_missing_key_is_named(key: str) -> None:
+def test_a_missing_key_is_refused_by_name(key: str) -> None:
     raw = to_hf_config(TINY, 256)
     del raw[key]
     with pytest.raises(UserError, match=f"{key} is missing"):

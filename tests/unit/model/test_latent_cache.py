@@ -1,4 +1,4 @@
-"""Decoding from latents gives the numbers of the full forward, out of a sixth of the memory."""
+"""Decoding from cached latents gives the numbers of the full forward, with a sixth of the memory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def one_thread() -> None:
 
 
 def in_pieces(model: MLATransformer, tokens_BT: Tensor, pieces: list[int]) -> Tensor:
-    """The stream of the whole text, read ``pieces`` tokens at a time."""
+    """Return the hidden states of the whole text, read ``pieces`` tokens at a time."""
     cache = LatentCache(model, tokens_BT.shape[1], len(tokens_BT))
     found = torch.cat([forward_cached(model, part_BT, cache) for part_BT in tokens_BT.split(pieces, 1)], 1)
     assert cache.full and cache.length == tokens_BT.shape[1]
@@ -72,7 +72,7 @@ def test_prefill_and_decode_give_the_full_forward(
     query_latent=st.none() | st.integers(1, 8),
     pieces=st.lists(st.integers(1, 6), min_size=1, max_size=5),
 )
-def test_whatever_the_widths(
+def test_any_widths_match(
     heads: int, nope: int, pairs: int, value: int, latent: int, query_latent: int | None, pieces: list[int]
 ) -> None:
     config = replace(
@@ -93,7 +93,7 @@ def test_at_the_widths_of_mla_1b(query_latent: int | None) -> None:
     check(replace(config, intermediate_size=64), torch.float32, [30, 1, 1, 4], batch=1)
 
 
-def test_mla_1b_keeps_576_values_a_token_and_layer_where_keys_and_values_are_3584() -> None:
+def test_mla_1b_caches_576_values_per_token_and_layer_instead_of_3584() -> None:
     config = replace(NAMED_MODELS["mla-1b"], num_hidden_layers=3, vocab_size=64, intermediate_size=64)
     model = build(config, 1, dtype=torch.bfloat16)
     context, batch = 40, 2
@@ -114,7 +114,7 @@ def test_mla_1b_keeps_576_values_a_token_and_layer_where_keys_and_values_are_358
     assert unrolled == [3584]
 
 
-def test_there_is_room_for_the_context_and_no_more() -> None:
+def test_the_cache_holds_the_context_and_no_more() -> None:
     model = build(CONFIG, 1)
     cache = LatentCache(model, 5)
     forward_cached(model, torch.tensor([[1, 2, 3]]), cache)
@@ -127,8 +127,8 @@ def test_there_is_room_for_the_context_and_no_more() -> None:
     torch.testing.assert_close(first, model.hidden(torch.tensor([[1, 2, 3, 4, 5]])).detach())
 
 
-def test_only_latents_are_kept() -> None:
-    """No tensor as wide as the unrolled keys of all tokens is made while decoding."""
+def test_only_latents_are_cached() -> None:
+    """Decoding allocates no tensor as wide as the keys of all tokens."""
     model = build(replace(CONFIG, qk_nope_head_dim=50, v_head_dim=60), 1)
     cache = LatentCache(model, 64)
     forward_cached(model, torch.zeros(1, 63, dtype=torch.int64), cache)

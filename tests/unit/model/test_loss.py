@@ -1,4 +1,4 @@
-"""The two forms of the loss give one number; the fused one never holds all logits."""
+"""Both kinds of the loss give the same number; the fused one never holds all logits."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_loss_is_the_sum_over_tokens() -> None:
     assert resolve_loss("plain")(model, inputs, targets).item() == pytest.approx(by_hand.item(), abs=1e-9)
 
 
-# under one chunk, exactly one, exactly two, and a last chunk of its own length
+# less than a chunk, one, two, and a shorter last chunk
 @pytest.mark.parametrize(
     ("rows", "length"), [(2, 9), (4, CHUNK_TOKENS // 4), (2, CHUNK_TOKENS), (3, CHUNK_TOKENS // 2 + 5)]
 )
@@ -69,7 +69,7 @@ def test_fused_equals_plain(rows: int, length: int, checkpointing: Any) -> None:
         assert (gradient - fused_grads[name]).abs().max().item() <= 1e-10 * gradient.abs().max().item(), name
 
 
-def test_a_tied_head_gets_the_gradients_of_both_its_uses() -> None:
+def test_a_tied_head_gets_the_gradients_of_both_uses() -> None:
     model = build(replace(CONFIG, tie_word_embeddings=True), 1, dtype=torch.float64)
     (plain, plain_grads), (fused, fused_grads) = (loss_and_gradients(model, kind, 2, 9) for kind in ("plain", "fused"))
     assert fused.item() == pytest.approx(plain.item(), rel=1e-12)
@@ -94,7 +94,7 @@ def test_in_bf16_fused_is_no_further_from_the_truth_than_plain(compiled: bool) -
     assert off["fused"] <= 1.2 * off["plain"] <= 0.02
 
 
-def test_the_gradient_of_a_well_known_target_is_not_rounded_away() -> None:
+def test_the_gradient_of_a_likely_target_is_not_rounded_away() -> None:
     """Softmax minus one at the target: at p = 0.999 the nearest bf16 numbers give 0 or 2^-8."""
     model = build(replace(CONFIG, vocab_size=2), 1, stream=torch.bfloat16)
     token = torch.tensor([[0]])
@@ -109,7 +109,7 @@ def test_the_gradient_of_a_well_known_target_is_not_rounded_away() -> None:
 
 
 class Largest(TorchDispatchMode):
-    """The largest number of rows of anything as wide as the vocabulary, over all operations under it."""
+    """Records the largest number of rows of any tensor as wide as the vocabulary."""
 
     rows = 0
 
@@ -153,6 +153,6 @@ def test_loss_works_without_gradients(kind: Any) -> None:
     assert value.item() == pytest.approx(resolve_loss("plain")(model, inputs, targets).item(), rel=1e-6)
 
 
-def test_unknown_loss_is_named() -> None:
+def test_an_unknown_loss_is_refused_by_name() -> None:
     with pytest.raises(SpecError, match=r"memory\.loss: 'liger' is not one of plain, fused"):
         resolve_loss("liger")  # type: ignore[arg-type]

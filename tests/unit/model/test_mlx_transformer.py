@@ -1,4 +1,4 @@
-"""The MLX twin against torch: the same logits, losses and gradients from the same weights."""
+"""The MLX model has torch's logits, losses and gradients for the same weights."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def twins(config: ModelConfig) -> tuple[MLATransformer, Weights]:
+def both_models(config: ModelConfig) -> tuple[MLATransformer, Weights]:
     model = build(config, 3)
     return model, {name: mx.array(p.detach().numpy()) for name, p in model.named_parameters()}
 
@@ -50,7 +50,7 @@ def ids(batch: int, length: int, vocabulary: int = CONFIG.vocab_size) -> np.ndar
 
 
 def logits_of_both(config: ModelConfig, tokens: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
-    model, weights = twins(config)
+    model, weights = both_models(config)
     with torch.no_grad():
         expected = model(torch.from_numpy(tokens).long()).numpy()
     found = MLXTransformer(config).logits(weights, mx.array(tokens), tables(config, tokens.shape[1]))
@@ -66,7 +66,7 @@ def test_logits_are_those_of_torch(kind: str, length: int) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(st.data())
-def test_any_small_model(data: st.DataObject) -> None:
+def test_any_small_model_matches(data: st.DataObject) -> None:
     draw = lambda *values: data.draw(st.sampled_from(values))  # noqa: E731
     config = dataclasses.replace(
         CONFIG,
@@ -91,7 +91,7 @@ def test_any_small_model(data: st.DataObject) -> None:
 @pytest.mark.parametrize("kind", ["q_lora", "tied"])
 def test_loss_and_gradients_are_those_of_torch(kind: str, chunked: bool, checkpointed: bool) -> None:
     config = dataclasses.replace(CONFIG, **KINDS[kind])
-    model, weights = twins(config)
+    model, weights = both_models(config)
     tokens = ids(9, 129)
     assert CHUNK_TOKENS < 9 * 128
     expected = resolve_loss("plain")(model, *(torch.from_numpy(t).long() for t in (tokens[:, :-1], tokens[:, 1:])))
@@ -105,8 +105,8 @@ def test_loss_and_gradients_are_those_of_torch(kind: str, chunked: bool, checkpo
         assert np.linalg.norm(np.array(gradients[name]) - truth) <= 1e-4 * np.linalg.norm(truth), name
 
 
-def test_a_bf16_stream_leaves_the_weights_alone() -> None:
-    _, weights = twins(CONFIG)
+def test_a_bf16_stream_keeps_the_weights_in_fp32() -> None:
+    _, weights = both_models(CONFIG)
     tokens, both = ids(2, 33), tables(CONFIG, 32)
     arrays = mx.array(tokens[:, :-1]), mx.array(tokens[:, 1:])
     exact = MLXTransformer(CONFIG).loss(weights, *arrays, both, True)

@@ -1,4 +1,4 @@
-"""The model against transformers' DeepSeek-V3 on the same weights: logits and every gradient."""
+"""The model has the logits and gradients of transformers' DeepSeek-V3 for the same weights."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class ExactRope(nn.Module):
 
 
 def random_model(config: ModelConfig, seed: int, dtype: torch.dtype) -> MLATransformer:
-    """Weights far from a fresh model's, so that attention is not flat and no norm scale is 1."""
+    """Return a model with weights far from the initial ones: attention is not uniform and no norm scale is 1."""
     model = build(config, seed, dtype=dtype)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -168,14 +168,14 @@ def test_slice_of_mla_1b_matches(q_lora_rank: int | None, tokens: int, dtype: to
     assert_same(dataclasses.replace(SLICE, q_lora_rank=q_lora_rank), seed=4, batch=1, tokens=tokens, dtype=dtype)
 
 
-def test_slice_of_mla_1b_matches_with_its_whole_feed_forward() -> None:
+def test_slice_of_mla_1b_matches_with_its_full_feed_forward() -> None:
     assert_same(dataclasses.replace(SLICE, intermediate_size=4608), seed=4, batch=1, tokens=7, dtype=torch.float32)
 
 
-@pytest.mark.faults  # for its length: in float64 a minute and more on a core of its own
+@pytest.mark.faults  # slow: more than a minute in float64
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("q_lora_rank", "dtype"), [(None, torch.float64), (448, torch.float32)])
-def test_slice_of_mla_1b_matches_at_its_whole_context(q_lora_rank: int | None, dtype: torch.dtype) -> None:
+def test_slice_of_mla_1b_matches_at_its_full_context(q_lora_rank: int | None, dtype: torch.dtype) -> None:
     assert_same(dataclasses.replace(SLICE, q_lora_rank=q_lora_rank), seed=4, batch=1, tokens=2048, dtype=dtype)
 
 
@@ -191,8 +191,8 @@ def test_slice_of_mla_1b_matches_at_its_whole_context(q_lora_rank: int | None, d
     ],
     ids=["deepseek", "paper", "mixed", "theta"],
 )
-def test_stretched_rope_matches(changes: dict[str, Any], tokens: int, dtype: torch.dtype) -> None:
-    """Below, at and above the original context of 48 tokens, and beyond what the factor promises."""
+def test_yarn_matches(changes: dict[str, Any], tokens: int, dtype: torch.dtype) -> None:
+    """Below, at and above the original context of 48 tokens, and beyond the scaled context."""
     assert_same(dataclasses.replace(STRETCHED, **changes), seed=5, batch=1, tokens=tokens, dtype=dtype)
 
 
@@ -224,7 +224,7 @@ def test_any_shape_matches(config: ModelConfig, batch: int, tokens: int, seed: i
 
 
 def test_long_positions_match_in_float64() -> None:
-    """One angle too coarse shows only far from the start: compare the last tokens of a long window."""
+    """An imprecise angle shows only far from the start, so compare the last tokens of a long window."""
     model = random_model(dataclasses.replace(SMALL, num_hidden_layers=1), 3, torch.float64)
     reference = reference_of(model, 2048)
     ids = torch.randint(0, SMALL.vocab_size, (1, 2048), generator=torch.Generator().manual_seed(3))

@@ -1,4 +1,4 @@
-"""Rope tables and the softmax scale, with and without YaRN, against transformers' own and against the paper's words."""
+"""Rope tables and softmax scale, with and without YaRN, are those of transformers and of the papers."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def reference(config: ModelConfig, context: int = 16384) -> DeepseekV3Config:
     return DeepseekV3Config(**to_hf_config(config, context))
 
 
-def turns(config: ModelConfig) -> torch.Tensor:
-    """Radians a position of each pair, and its length, as the tables show them."""
+def frequencies_and_length(config: ModelConfig) -> torch.Tensor:
+    """Return the radians per position of each pair, and the vector length, computed from the tables."""
     cos, sin = (table[1, 0] for table in rope_tables(config, 2, WIDE))
     return torch.complex(cos, sin)
 
@@ -55,12 +55,12 @@ yarns = st.builds(
 
 @settings(deadline=None)
 @given(config=yarns)
-def test_speed_length_and_scale_are_those_of_transformers(config: ModelConfig) -> None:
+def test_frequency_length_and_scale_are_those_of_transformers(config: ModelConfig) -> None:
     theirs = DeepseekV3RotaryEmbedding(reference(config))
     speed = theirs.inv_freq.double()
     wanted = theirs.attention_scaling * torch.complex(speed.cos(), speed.sin())
     # theirs are float32 numbers of at most one radian
-    assert (turns(config) - wanted).abs().max().item() <= 2e-6 * theirs.attention_scaling
+    assert (frequencies_and_length(config) - wanted).abs().max().item() <= 2e-6 * theirs.attention_scaling
     assert softmax_scale(config) == pytest.approx(DeepseekV3Attention(reference(config), 0).scaling, rel=1e-12)
 
 
@@ -68,33 +68,33 @@ def test_without_yarn_nothing_is_scaled() -> None:
     ignored = dataclasses.replace(TINY, yarn_original_context=2048, yarn_mscale=0.5, yarn_beta_fast=2.0)
     for config in (TINY, ignored):
         speed = torch.tensor([1e4 ** (-2 * i / 32) for i in range(16)], dtype=torch.float64)
-        assert (turns(config) - torch.complex(speed.cos(), speed.sin())).abs().max().item() <= 1e-15
+        assert (frequencies_and_length(config) - torch.complex(speed.cos(), speed.sin())).abs().max().item() <= 1e-15
         assert softmax_scale(config) == 64**-0.5
 
 
-def test_fast_pairs_keep_their_speed_and_slow_ones_are_slowed_by_the_factor() -> None:
-    plain, stretched = turns(TINY).angle(), turns(YARN).angle()
+def test_fast_pairs_keep_their_frequency_and_slow_ones_are_divided_by_the_factor() -> None:
+    plain, stretched = frequencies_and_length(TINY).angle(), frequencies_and_length(YARN).angle()
     rounds = 2048 * plain / (2 * math.pi)
     ratio = plain / stretched
-    # the blend ends at whole pairs, so the pairs next to the two limits belong to it
+    # the interpolation ends at whole pairs, so the pairs next to the two limits belong to it
     assert ratio[rounds > 64].tolist() == pytest.approx([1.0] * int((rounds > 64).sum()), rel=1e-9)
     assert ratio[rounds < 0.5].tolist() == pytest.approx([8.0] * int((rounds < 0.5).sum()), rel=1e-9)
     assert (ratio.diff() >= -1e-9).all()
     assert (rounds < 0.5).any() and (rounds > 64).any()
 
 
-def test_the_sharpening_is_the_papers_wherever_it_is_put() -> None:
-    """A score of rotated parts alone is sharper by (0.1 ln s + 1)^2, on the rotated part or on the whole head."""
+def test_mscale_is_the_papers_wherever_it_is_applied() -> None:
+    """A score of rotated parts is scaled by (0.1 ln s + 1)^2, through the rotated part or through the whole head."""
     wanted = (0.1 * math.log(8.0) + 1) ** 2
     for all_dim in (0.0, 1.0):
         config = dataclasses.replace(YARN, yarn_mscale_all_dim=all_dim)
-        length = turns(config).abs()
+        length = frequencies_and_length(config).abs()
         assert (length**2 * softmax_scale(config) / softmax_scale(TINY)).tolist() == pytest.approx([wanted] * 16)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("config", [TINY, YARN])
-def test_tables_are_never_below_float32_and_longer_ones_begin_alike(config: ModelConfig, dtype: torch.dtype) -> None:
+def test_tables_are_float32_or_wider_and_longer_ones_begin_alike(config: ModelConfig, dtype: torch.dtype) -> None:
     like = torch.zeros((), dtype=dtype)
     for short, long in zip(rope_tables(config, 5, like), rope_tables(config, 300, like), strict=True):
         assert short.dtype == long.dtype == torch.promote_types(dtype, torch.float32)

@@ -1,4 +1,4 @@
-"""Names and shapes known without torch are those of the model."""
+"""The names and shapes listed without torch are those of the model."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ TINY = NAMED_MODELS["mla-tiny"]
         dataclasses.replace(TINY, tie_word_embeddings=True),
     ],
 )
-def test_they_are_those_of_the_model(config: ModelConfig) -> None:
+def test_names_and_shapes_are_those_of_the_model(config: ModelConfig) -> None:
     with torch.device("meta"):
         model = MLATransformer(config)
     assert parameter_shapes(config) == {name: tuple(p.shape) for name, p in model.named_parameters()}
 
 
-def test_no_torch_is_loaded() -> None:
+def test_torch_is_not_imported() -> None:
     code = "import sys, engine.train.models.pretrained; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

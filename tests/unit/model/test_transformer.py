@@ -1,4 +1,4 @@
-"""Shape, initial numbers, causality and precision of the decoder."""
+"""Parameter counts, initialization, causality and precision of the decoder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def tokens(batch: int, length: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("config", [*NAMED_MODELS.values(), CONFIG, WITH_Q_LORA, TIED])
-def test_parameter_count_is_the_one_the_config_says(config: ModelConfig) -> None:
+def test_the_parameter_count_is_the_configs(config: ModelConfig) -> None:
     with torch.device("meta"):
         model = MLATransformer(config)
     assert all(p.is_meta for p in model.parameters())
@@ -50,7 +50,7 @@ def test_mla_1b_has_its_published_size() -> None:
     assert NAMED_MODELS["mla-1b"].params == 1_024_849_664
 
 
-def test_same_seed_gives_the_same_numbers_whatever_the_surroundings() -> None:
+def test_the_same_seed_gives_the_same_weights_in_any_environment() -> None:
     first = build(WITH_Q_LORA, 7).state_dict()
     state_before = torch.get_rng_state()
     torch.set_default_dtype(torch.float64)
@@ -76,7 +76,7 @@ def test_another_seed_gives_other_numbers() -> None:
     assert not any(torch.equal(value, second[name]) for name, value in first.items() if value.dim() > 1)
 
 
-def test_initial_spread() -> None:
+def test_initial_standard_deviations() -> None:
     config = NAMED_MODELS["mla-tiny"]
     for name, value in build(config, 1).named_parameters():
         if value.dim() == 1:
@@ -116,7 +116,7 @@ def test_order_of_earlier_tokens_matters() -> None:
     assert (one - two).abs().max().item() > 1e-3
 
 
-def test_a_bf16_stream_stays_close_to_fp32_and_leaves_the_weights_alone() -> None:
+def test_a_bf16_stream_is_close_to_fp32_and_keeps_the_weights_in_fp32() -> None:
     loss, ids = resolve_loss("plain"), tokens(2, 18)
     found = {}
     for stream in (None, torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Measuring: what is counted, what a measurement holds, which grids are refused. No time is held against anything."""
+"""Benchmarks: FLOP counts, the parts of a result, and which grids are refused. No test depends on a time."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_flops_by_hand() -> None:
     assert flops_per_token(TINY, 256) == matmul_flops_per_token(TINY) + attention_flops_per_token(TINY, 256)
 
 
-def test_a_tied_head_is_a_product_like_any_other() -> None:
+def test_a_tied_head_counts_as_a_product() -> None:
     tied = replace(TINY, tie_word_embeddings=True)
     assert flops_per_token(tied, 64) == flops_per_token(TINY, 64)
 
@@ -79,16 +79,16 @@ def test_torch_counts_the_same(config: ModelConfig) -> None:
     batch, context = 2, 32
     model, loss = build(config, 1), resolve_loss("plain")
     tokens_BT = torch.randint(config.vocab_size, (batch, context))
-    # Plain attention computes the whole square, whatever the mask.
+    # The math kernel computes the full square, whatever the mask.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         loss(model, tokens_BT, tokens_BT).backward()
     whole_square = 2 * attention_flops_per_token(config, context)
     assert counter.get_total_flops() == batch * context * (matmul_flops_per_token(config) + whole_square)
 
 
-def test_the_ceiling_covers_every_product_in_every_form() -> None:
+def test_the_matmul_peak_covers_every_product_in_every_kind() -> None:
     flop_s, rows = matmul_peak(NANO, 64, torch.float32, "cpu", 0.01)
-    assert {(row.product, row.kind) for row in rows} == {(p, form) for p in products(NANO) for form in MATMUL_KINDS}
+    assert {(row.product, row.kind) for row in rows} == {(p, kind) for p in products(NANO) for kind in MATMUL_KINDS}
     assert all(row.tokens == 64 and row.seconds > 0 for row in rows)
     rates = [row.flop_s for row in rows]
     assert min(rates) <= flop_s <= max(rates)  # a mean of theirs
@@ -105,7 +105,7 @@ def spec(tmp_path: Path) -> Any:
     return small
 
 
-def test_a_measurement_has_its_parts_and_they_agree(spec: Any, tmp_path: Path) -> None:
+def test_a_result_has_its_parts_and_they_agree(spec: Any, tmp_path: Path) -> None:
     found = measure(spec, steps=4)
     json.dumps(found, allow_nan=False)
     assert found["device"] == "cpu" and found["plan"]["backend"] == "torch"
@@ -118,7 +118,7 @@ def test_a_measurement_has_its_parts_and_they_agree(spec: Any, tmp_path: Path) -
     assert found["peak"]["device"] is None and found["peak"]["host"] >= 0
     share = found["tok_s"] * found["flops_per_token"] / found["matmul_peak_flop_s"]
     assert found["matmul_peak_fraction"] == pytest.approx(share)
-    assert [path.name for path in tmp_path.iterdir()] == ["phase1"]  # a measurement saves nothing
+    assert [path.name for path in tmp_path.iterdir()] == ["phase1"]  # a benchmark saves nothing
 
 
 def test_phases_are_not_timed_while_whole_steps_are(spec: Any) -> None:
@@ -172,15 +172,15 @@ def test_out_of_memory_is_a_result(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "said"),
+    ("budget", "message"),
     [
         (Budget(timeout=0.0), "not measured: took more than 0 s"),
         (Budget(cap_gib=1.0), "--cap-gib: this machine shows no CUDA device to cap"),
     ],
 )
-def test_what_cannot_be_measured_is_said(budget: Budget, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_is_returned_as_the_result(budget: Budget, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert measure_cell(a_cell(), budget)["error"] == said
+    assert measure_cell(a_cell(), budget)["error"] == message
 
 
 # -- grids
@@ -199,7 +199,7 @@ def test_a_grid_is_every_combination_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "message"),
     [
         ("micro", "key=value"),
         ("=4", "key=value"),
@@ -212,26 +212,26 @@ def test_a_grid_is_every_combination_in_order() -> None:
         ("compile=maybe", "'maybe' is not one of"),
     ],
 )
-def test_a_grid_that_cannot_be_meant_is_refused_in_one_line(option: str, said: str) -> None:
+def test_an_invalid_grid_is_refused_in_one_line(option: str, message: str) -> None:
     with pytest.raises(SpecError) as caught:
         grid_cells("cpu_demo", SMALL, [option], synthetic=True)
-    assert str(caught.value).startswith("--grid") and said in str(caught.value)
+    assert str(caught.value).startswith("--grid") and message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_one_key_twice_is_refused_however_it_is_written() -> None:
+def test_the_same_key_twice_is_refused_in_any_spelling() -> None:
     with pytest.raises(SpecError, match="given twice"):
         parse_grid(["micro=1", "batch.micro=2"])
 
 
-def test_a_cell_that_no_run_could_be_is_refused_before_any_is_measured() -> None:
+def test_an_invalid_cell_is_refused_before_any_is_measured() -> None:
     with pytest.raises(SpecError, match="micro: 3"):
         grid_cells("cpu_demo", SMALL, ["micro=1,3"], synthetic=True)
     with pytest.raises(UserError, match="muon is not supported by --backend mlx"):
         grid_cells("cpu_demo", [*SMALL, "optim.name=muon"], ["launch.backend=torch,mlx"], synthetic=True)
 
 
-def test_damaged_data_is_refused_and_missing_data_stood_in_for(tmp_path: Path) -> None:
+def test_damaged_data_is_refused_and_missing_data_is_replaced_by_random_tokens(tmp_path: Path) -> None:
     root = f"data.root={tmp_path}"
     assert a_cell(root, synthetic=False).data == "synthetic"
     shard = tmp_path / "phase1" / "train" / "x.bin"
@@ -249,15 +249,15 @@ def test_damaged_data_is_refused_and_missing_data_stood_in_for(tmp_path: Path) -
         max_size=3,
     )
 )
-def test_axes_reads_what_was_written(given_axes: dict[str, list[str]]) -> None:
-    assert parse_grid([f"{key} = {', '.join(values)}" for key, values in given_axes.items()]) == given_axes
+def test_parse_grid_reads_keys_and_values(grid: dict[str, list[str]]) -> None:
+    assert parse_grid([f"{key} = {', '.join(values)}" for key, values in grid.items()]) == grid
 
 
 # -- the longest that fits
 
 
 @given(st.integers(0, 300_000), st.sampled_from([64, 8192, 32768]), st.sampled_from([32768, 262144]))
-def test_the_search_closes_in_on_the_border(border: int, start: int, limit: int) -> None:
+def test_the_search_finds_the_largest_that_fits(border: int, start: int, limit: int) -> None:
     tried: list[int] = []
 
     def fits(size: int) -> bool:
@@ -277,7 +277,7 @@ def test_the_search_closes_in_on_the_border(border: int, start: int, limit: int)
         assert bad - good <= max(good // 8, 64)
 
 
-def test_the_search_ends_with_what_it_knows_when_time_is_up() -> None:
+def test_the_search_returns_what_it_knows_when_time_is_up() -> None:
     answers = iter([True, False, None])
     assert longest(lambda size: next(answers), 128, 4096) == (128, 256)
     assert longest(lambda size: None, 128, 4096) == (None, None)

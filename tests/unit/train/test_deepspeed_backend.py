@@ -1,4 +1,4 @@
-"""DeepSpeed on one rank against plain torch: the same numbers, and the same checkpoints."""
+"""DeepSpeed has the losses and checkpoints of plain torch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def batch(step: int) -> np.ndarray[Any, np.dtype[np.int64]]:
 def train(
     backend: Backend, steps: range, accum: int, clip: float = 1.0, ranks: Ranks | None = None
 ) -> list[tuple[float, float]]:
-    """Loss and gradient norm of each step, on this rank's share of its sequences."""
+    """Return loss and gradient norm of each step, trained on this rank's part of the sequences."""
     ranks, found = ranks or SingleRank(), []
     for step in steps:
         share = np.split(batch(step), ranks.size)[ranks.rank]
@@ -69,7 +69,7 @@ def test_the_losses_are_those_of_torch(accum: int, clip: float) -> None:
     assert [norm for _, norm in found] == pytest.approx([norm for _, norm in expected], rel=1e-3)
 
 
-def test_two_ranks_have_the_losses_of_one() -> None:
+def test_two_ranks_have_the_losses_of_one_rank() -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*launcher, str(Path(__file__).parent / "two_ranks.py")],
@@ -88,10 +88,10 @@ def test_two_ranks_have_the_losses_of_one() -> None:
     expected = [loss for loss, _ in train(TorchBackend(nano()), range(20), 1)]
     alone = deepspeed().host_states()
     for backend, accum in itertools.product(("torch", "deepspeed"), (1, 3, 8)):
-        told = found[f"{backend} {accum}"]
-        assert told["losses"] == pytest.approx(expected, rel=1e-5), (backend, accum)
-        # Each rank's part is padded; what a window gathers comes on top.
-        assert (alone <= told["host_states"] <= 1.5 * alone) if backend == "deepspeed" else not told["host_states"]
+        result = found[f"{backend} {accum}"]
+        assert result["losses"] == pytest.approx(expected, rel=1e-5), (backend, accum)
+        # Each rank's partition is padded, and a window's gradient sums come on top.
+        assert (alone <= result["host_states"] <= 1.5 * alone) if backend == "deepspeed" else not result["host_states"]
     straight = TorchBackend(nano())
     train(straight, range(20), 1)
     for name, tensor in straight.state_dict()["model"].items():
@@ -114,7 +114,7 @@ def test_a_discarded_window_leaves_nothing() -> None:
     assert train(disturbed, range(1, 4), 3) == train(undisturbed, range(4), 3)[1:]
 
 
-def test_what_is_not_a_number_is_told_and_not_applied() -> None:
+def test_nan_is_returned_and_not_applied() -> None:
     backend = deepspeed()
     before = {name: tensor.clone() for name, tensor in backend.state_dict()["model"].items()}
     with torch.no_grad():
@@ -139,11 +139,11 @@ def test_the_states_are_in_host_memory() -> None:
     params = sum(p.numel() for p in backend._parameters.values())
     assert backend.host_states() >= params * 16  # masters, gradients, two moments
     train(backend, range(1), 3)
-    assert backend.host_states() <= params * 20 + 1024  # and what the window gathers
+    assert backend.host_states() <= params * 20 + 1024  # and the window's gradient sums
 
 
 def reopened(tmp_path: Path, backend: Backend) -> Any:
-    """What a checkpoint on disk gives back."""
+    """Save a checkpoint and return what loading it gives."""
     path, _ = checkpoint.save(tmp_path, 1, backend.state_dict(), {}, None)
     return checkpoint.load(path)[0]
 
@@ -152,7 +152,7 @@ MAKERS: dict[str, Callable[[], Backend]] = {"torch": lambda: TorchBackend(nano()
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(MAKERS, MAKERS)))
-def test_a_run_goes_on_with_the_other(first: str, second: str, tmp_path: Path) -> None:
+def test_a_run_resumes_with_the_other_backend(first: str, second: str, tmp_path: Path) -> None:
     straight, begun, resumed = MAKERS[first](), MAKERS[first](), MAKERS[second]()
     train(straight, range(10), 3)
     train(begun, range(10), 3)
@@ -167,7 +167,7 @@ def test_a_run_goes_on_with_the_other(first: str, second: str, tmp_path: Path) -
     assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=1e-3)
 
 
-def test_weights_alone(tmp_path: Path) -> None:
+def test_loading_weights_only(tmp_path: Path) -> None:
     begun, fresh = TorchBackend(nano()), deepspeed()
     train(begun, range(3), 1)
     fresh.load_weights(reopened(tmp_path, begun)["model"])
@@ -182,7 +182,7 @@ def test_a_checkpoint_without_moments_is_refused(tmp_path: Path) -> None:
         deepspeed().load_state_dict(reopened(tmp_path, muon))
 
 
-def test_what_runs_is_told() -> None:
+def test_the_plan_names_what_runs() -> None:
     plan = deepspeed().plan
     assert (plan["backend"], plan["optimizer"]) == ("deepspeed", "DeepSpeedCPUAdam")
     assert plan["strategy"] == "offload (ZeRO-2, 1 rank)"

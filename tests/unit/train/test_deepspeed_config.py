@@ -1,4 +1,4 @@
-"""The DeepSpeed configuration: made from the spec, or a person's own that must not contradict it."""
+"""The DeepSpeed config is built from the spec; a user's own config must not contradict it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def config(tmp_path: Path, own: Any = None) -> dict[str, Any]:
     return deepspeed_config(load("pretrain_5080", more), bf16=True, device="cuda")
 
 
-def test_it_says_what_the_spec_says(tmp_path: Path) -> None:
+def test_it_has_the_values_of_the_spec(tmp_path: Path) -> None:
     made = config(tmp_path)
     assert (
         made["train_batch_size"] == 96 == made["train_micro_batch_size_per_gpu"] * made["gradient_accumulation_steps"]
@@ -33,7 +33,7 @@ def test_it_says_what_the_spec_says(tmp_path: Path) -> None:
     assert json.loads(json.dumps(made)) == made
 
 
-def test_a_file_of_ones_own_is_laid_over_it(tmp_path: Path) -> None:
+def test_a_users_file_is_merged_into_it(tmp_path: Path) -> None:
     own = {
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_clipping": 1.0,
@@ -50,7 +50,7 @@ def test_a_file_of_ones_own_is_laid_over_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "said"),
+    ("own", "message"),
     [
         ({"gradient_clipping": 0.5}, r"ds\.json: gradient_clipping: 0\.5 contradicts .* 1\.0 \(set by optim\.clip\);"),
         ({"train_micro_batch_size_per_gpu": 4}, r"train_micro_batch_size_per_gpu: 4 .* 12 \(set by batch\.micro\)"),
@@ -65,12 +65,12 @@ def test_a_file_of_ones_own_is_laid_over_it(tmp_path: Path) -> None:
         ("[]", r"ds\.json: is not a JSON object"),
     ],
 )
-def test_a_contradiction_is_named(own: Any, said: str, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=said):
+def test_a_contradiction_is_refused_by_name(own: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=message):
         config(tmp_path, own)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     spec = load("pretrain_5080", [f"launch.deepspeed_config={tmp_path / 'none.json'}"])
     with pytest.raises(SpecError, match=r"launch\.deepspeed_config: .*none\.json: No such file"):
         deepspeed_config(spec, bf16=True, device="cuda")

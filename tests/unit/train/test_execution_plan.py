@@ -1,4 +1,4 @@
-"""What every "auto" comes to, and that the fast plan train as the plain ones do."""
+"""Every "auto" resolves as documented, and the fast plans train like the plain ones."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         (["train.compile=off", "train.precision=fp32", "train.attention=blocked"], "blocked", False),
     ],
 )
-def test_auto_takes_what_is_fastest_here_and_a_choice_is_a_choice(
+def test_auto_resolves_to_the_fastest_and_a_choice_is_kept(
     overrides: list[str], attention: str, compiled: bool
 ) -> None:
     plan = resolve_plan(small(*overrides), "cpu")
     assert (plan.attention, plan.compiled) == (attention, compiled)
 
 
-def test_on_a_card_the_library_kernel_is_taken() -> None:
+def test_on_a_card_auto_attention_is_the_library_kernel() -> None:
     assert resolve_plan(small("train.compile=on", "train.precision=bf16"), "cuda").attention == "sdpa"
 
 
@@ -66,12 +66,12 @@ def test_without_a_compiler_auto_is_off_and_on_is_refused_in_one_line() -> None:
         check_backend(small("train.compile=on"))
 
 
-def test_a_compiler_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_compiler_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert (compile_problem("cpu") or "").startswith("CXX=no-such-compiler is not a program; install")
 
 
-def test_compiled_code_is_kept_under_the_cache_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_compiled_code_is_cached_under_the_cache_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert inductor_cache_dir() == tmp_path / "mla-tui" / "inductor"
@@ -79,20 +79,20 @@ def test_compiled_code_is_kept_under_the_cache_home(monkeypatch: pytest.MonkeyPa
     assert inductor_cache_dir() == Path("/elsewhere")
 
 
-def test_head_sizes_that_leave_the_fast_path_are_said() -> None:
-    def said(device: str, attention: str, *overrides: str) -> list[str]:
+def test_head_sizes_without_a_fast_kernel_are_reported() -> None:
+    def slow(device: str, attention: str, *overrides: str) -> list[str]:
         return slow_kernels(small(*overrides).model.config, device, attention)
 
-    assert said("cuda", "sdpa") == said("cpu", "sdpa") == []
+    assert slow("cuda", "sdpa") == slow("cpu", "sdpa") == []
     wide = "model.v_head_dim=32"
-    told = "model.v_head_dim: 32 is not qk_nope_head_dim + qk_rope_head_dim = 16; no flash attention kernel supports"
+    message = "model.v_head_dim: 32 is not qk_nope_head_dim + qk_rope_head_dim = 16; no flash attention kernel supports"
     for device, attention in (("cuda", "auto"), ("cuda", "sdpa"), ("cpu", "sdpa")):
-        (text,) = said(device, attention, wide)
-        assert text.startswith(told)
-    assert said("cpu", "blocked", wide) == said("cpu", "auto", wide) == []
+        (text,) = slow(device, attention, wide)
+        assert text.startswith(message)
+    assert slow("cpu", "blocked", wide) == slow("cpu", "auto", wide) == []
     huge = ("model.qk_nope_head_dim=256", "model.qk_rope_head_dim=64", "model.v_head_dim=320")
-    assert said("cpu", "sdpa", *huge) == []
-    (text,) = said("cuda", "sdpa", *huge)
+    assert slow("cpu", "sdpa", *huge) == []
+    (text,) = slow("cuda", "sdpa", *huge)
     assert text.startswith("model.v_head_dim: 320 is above 256")
 
 
@@ -109,8 +109,8 @@ def losses(spec: RunSpec, steps: int) -> tuple[list[float], dict[str, str], torc
     return found, backend.plan, backend.state_dict()["model"]["model.layers.1.self_attn.kv_b_proj.weight"]
 
 
-def test_everything_fused_trains_as_everything_off() -> None:
-    """Compiled blocks and loss, our attention, selective checkpointing: in fp32 the same to rounding."""
+def test_everything_fused_trains_like_everything_off() -> None:
+    """Compiled blocks and loss, blocked attention, selective checkpointing: in fp32 equal up to rounding."""
     plain, _, weight = losses(small("train.compile=off", "memory.loss=plain", "train.attention=sdpa"), 5)
     fused = small("train.compile=on", "memory.loss=fused", "train.attention=blocked", "checkpointing=selective")
     found, plan, same = losses(fused, 5)
@@ -120,17 +120,17 @@ def test_everything_fused_trains_as_everything_off() -> None:
     torch.testing.assert_close(same, weight, rtol=1e-3, atol=1e-5)
 
 
-def test_a_bf16_stream_trains_as_fp32_within_its_rounding() -> None:
+def test_a_bf16_stream_trains_like_fp32_within_its_rounding() -> None:
     plain, _, _ = losses(small("train.compile=off", "memory.loss=plain"), 8)
     found, plan, weight = losses(small("train.compile=off", "memory.loss=fused", "train.precision=bf16"), 8)
     assert plan["precision"] == "bf16" and weight.dtype == torch.float32
     assert found == pytest.approx(plain, rel=5e-3) and found != plain
 
 
-@pytest.mark.faults  # for its length: each is compiled anew
+@pytest.mark.faults  # slow: each is compiled
 @pytest.mark.parametrize("attention", ["sdpa", "blocked"])
 @pytest.mark.parametrize("checkpointing", ["none", "selective", "full", "offload"])
-def test_compiled_every_kind_trains_as_it_does_eagerly(checkpointing: str, attention: str) -> None:
+def test_compiled_every_kind_trains_like_eager(checkpointing: str, attention: str) -> None:
     ways = ["train.precision=bf16", "memory.loss=fused", f"checkpointing={checkpointing}", f"attention={attention}"]
     eager, _, _ = losses(small("train.compile=off", *ways), 4)
     compiled, _, _ = losses(small("train.compile=on", *ways), 4)

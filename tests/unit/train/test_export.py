@@ -1,4 +1,4 @@
-"""A checkpoint as a Hugging Face directory: read by the programs it is for, and whole or not there."""
+"""An exported directory is loaded by transformers and mlx-lm, and is complete or absent."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A byte-level tokenizer of 300 ids, as the built-in corpus has one."""
+    """A byte-level tokenizer of 300 ids, like that of the built-in corpus."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
@@ -64,7 +64,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def saved(folder: Path, config: ModelConfig, tokenizer: Path | None, dtype: torch.dtype = torch.float32) -> Path:
-    """A checkpoint of a fresh model."""
+    """Save a checkpoint of an initial model."""
     spec = registry.load("cpu_demo", [f"batch.context={CONTEXT}"])
     spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, config=config))
     weights = {name: p.detach() for name, p in build(config, 7, dtype=dtype).named_parameters()}
@@ -107,7 +107,7 @@ def test_transformers_and_mlx_lm_compute_the_same(name: str, tokenizer: Path, tm
         assert (of_mlx - wanted).abs().max().item() <= 1e-4
 
 
-def test_the_tokenizer_and_the_end_of_text_go_with_it(tokenizer: Path, tmp_path: Path) -> None:
+def test_the_tokenizer_and_the_end_of_text_token_are_exported(tokenizer: Path, tmp_path: Path) -> None:
     done = export(saved(tmp_path / "run", TINY, tokenizer), tmp_path / "hf")
     original, theirs = Tokenizer.from_file(str(tokenizer)), AutoTokenizer.from_pretrained(done.path)
     for text in (*TEXTS, "", " two  spaces ", "a<|endoftext|>b"):
@@ -121,7 +121,7 @@ def test_the_tokenizer_and_the_end_of_text_go_with_it(tokenizer: Path, tmp_path:
     assert apple.eos_token_ids == {0}
 
 
-def test_transformers_writes_on_as_we_do(tokenizer: Path, tmp_path: Path) -> None:
+def test_transformers_generates_the_same_text(tokenizer: Path, tmp_path: Path) -> None:
     path = saved(tmp_path / "run", TINY, tokenizer)
     prompt = ids(5)[:1]
     theirs = transformers_model(export(path, tmp_path / "hf").path)
@@ -147,7 +147,7 @@ def test_dtype(held: torch.dtype, asked: str | None, wanted: torch.dtype, tmp_pa
     assert all(torch.equal(p, weights[name].to(wanted)) for name, p in theirs.named_parameters())
 
 
-def test_more_than_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_weights_are_split_into_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "run", TINY, None)
     monkeypatch.setattr(exporting, "SHARD_BYTES", 2_000_000)
     done = export(path, tmp_path / "hf")
@@ -162,7 +162,7 @@ def test_more_than_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.allclose(torch.tensor(apple(mx.array(ids(9).numpy())).tolist()), wanted, rtol=0, atol=1e-4)
 
 
-def test_without_a_tokenizer_the_weights_go_alone(tmp_path: Path) -> None:
+def test_without_a_tokenizer_only_the_weights_are_exported(tmp_path: Path) -> None:
     done = export(saved(tmp_path / "run", TINY, None), tmp_path / "hf")
     assert not done.tokenizer
     assert sorted(file.name for file in done.path.iterdir()) == [
@@ -174,14 +174,14 @@ def test_without_a_tokenizer_the_weights_go_alone(tmp_path: Path) -> None:
     assert transformers_model(done.path).generation_config.eos_token_id is None
 
 
-def test_every_file_may_be_read_by_whom_the_umask_allows(tokenizer: Path, tmp_path: Path) -> None:
+def test_file_modes_follow_the_umask(tokenizer: Path, tmp_path: Path) -> None:
     done = export(saved(tmp_path / "run", TINY, tokenizer), tmp_path / "hf")
     (tmp_path / "plain").write_text("")
     modes = {file.stat().st_mode for file in (*done.path.iterdir(), tmp_path / "plain")}
     assert len(modes) == 1
 
 
-def test_an_empty_directory_is_taken_and_a_full_one_is_not(tmp_path: Path) -> None:
+def test_an_empty_directory_is_used_and_a_full_one_is_refused(tmp_path: Path) -> None:
     path, out = saved(tmp_path / "run", TINY, None), tmp_path / "deep" / "er" / "hf"
     out.mkdir(parents=True)
     export(path, out)
@@ -193,11 +193,11 @@ def test_an_empty_directory_is_taken_and_a_full_one_is_not(tmp_path: Path) -> No
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def refused(path: Path, out: Path, told: str) -> None:
-    """The export fails in one line and leaves everything as it was."""
+def refused(path: Path, out: Path, message: str) -> None:
+    """Assert that the export fails in one line and changes nothing."""
     root = path.parent.parent
     before = sorted(root.rglob("*"))
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         export(path, out)
     assert "\n" not in str(caught.value)
     assert sorted(root.rglob("*")) == before
@@ -211,14 +211,14 @@ def test_another_models_tokenizer_is_refused(tokenizer: Path, tmp_path: Path) ->
     refused(saved(tmp_path / "other", TINY, broken), tmp_path / "hf", "is not a tokenizer")
 
 
-def test_a_place_that_takes_nothing(tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "run", TINY, None)
     (tmp_path / "file").write_text("")
     refused(path, tmp_path / "file" / "hf", "nothing was written")
     refused(path, tmp_path / ("x" * 300) / "hf", "File name too long")
 
 
-def test_nothing_stays_where_the_weights_cannot_be_written(tmp_path: Path) -> None:
+def test_nothing_is_left_where_the_weights_cannot_be_written(tmp_path: Path) -> None:
     path = saved(tmp_path / "run", TINY, None)
     before = sorted(tmp_path.rglob("*"))
     code = f"""

@@ -1,4 +1,4 @@
-"""MLX against plain torch: the same losses, and the same checkpoints."""
+"""MLX has the losses and checkpoints of plain torch."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ MAKERS: dict[str, Callable[[], Backend]] = {"torch": lambda: TorchBackend(nano()
 
 
 @pytest.mark.parametrize(("first", "second"), [p for p in itertools.product(MAKERS, MAKERS) if "mlx" in p])
-def test_a_run_goes_on_with_the_other(first: str, second: str, tmp_path: Path) -> None:
+def test_a_run_resumes_with_the_other_backend(first: str, second: str, tmp_path: Path) -> None:
     straight, begun, resumed = MAKERS[first](), MAKERS[first](), MAKERS[second]()
     train(straight, range(10))
     train(begun, range(10))
@@ -112,7 +112,7 @@ def test_a_run_goes_on_with_the_other(first: str, second: str, tmp_path: Path) -
     assert found == pytest.approx(expected, rel=1e-3)
 
 
-def test_weights_alone(tmp_path: Path) -> None:
+def test_loading_weights_only(tmp_path: Path) -> None:
     begun, fresh = TorchBackend(nano()), mlx()
     train(begun, range(3))
     fresh.load_weights(reopened(tmp_path, begun)["model"])
@@ -121,13 +121,13 @@ def test_weights_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [-1, 256])
-@pytest.mark.parametrize("door", ["accumulate", "evaluate"])
-def test_an_id_outside_the_vocabulary_never_reaches_mlx(door: str, wrong: int) -> None:
+@pytest.mark.parametrize("method", ["accumulate", "evaluate"])
+def test_an_id_outside_the_vocabulary_never_reaches_mlx(method: str, wrong: int) -> None:
     backend, rows = mlx(), batch(0)
     rows[3, 5] = wrong
-    arguments = (rows, 24 * 32) if door == "accumulate" else (rows,)
+    arguments = (rows, 24 * 32) if method == "accumulate" else (rows,)
     with pytest.raises(UserError, match=rf"token id {wrong} is outside the model's vocabulary of 256"):
-        getattr(backend, door)(*arguments)
+        getattr(backend, method)(*arguments)
 
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
@@ -136,9 +136,9 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
         mlx().load_state_dict(reopened(tmp_path, other))
 
 
-def test_the_one_memory_is_told() -> None:
+def test_unified_memory_is_reported() -> None:
     backend = mlx()
     train(backend, range(1))
-    told = backend.unified_memory()
-    assert 0 < told["unified_active"] <= told["unified_peak"] <= told["unified_limit"]
-    assert told["unified_cache"] >= 0
+    memory = backend.unified_memory()
+    assert 0 < memory["unified_active"] <= memory["unified_peak"] <= memory["unified_limit"]
+    assert memory["unified_cache"] >= 0

@@ -1,4 +1,4 @@
-"""The optimizers and precisions: each against the plain one, and each going on to the bit from a checkpoint."""
+"""Optimizers and precisions train like plain AdamW in fp32, and each resumes from a checkpoint bit for bit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from profiles.spec import RunSpec
 
 torch.set_num_threads(1)
 
-# Small, but with matrices of more than 4096 values: below that nothing is kept in 8 bits.
+# Small, but with matrices of more than 4096 values: smaller ones have no 8-bit states.
 NANO = [
     *("model.hidden_size=64", "model.num_hidden_layers=2", "model.num_attention_heads=2", "model.vocab_size=256"),
     *("model.qk_nope_head_dim=16", "model.qk_rope_head_dim=16", "model.v_head_dim=32", "model.kv_lora_rank=32"),
@@ -51,12 +51,12 @@ def nano(optimizer: str = "adamw", precision: str = "fp32", *more: str) -> RunSp
 
 
 def batch(step: int, sequences: int = 8) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Sequences a small model can learn: walks of small steps."""
+    """Return sequences that a small model can learn: random walks with small steps."""
     return np.cumsum(np.random.default_rng(step).integers(0, 4, (sequences, 33)), axis=1) % 256
 
 
 def train(backend: TorchBackend, first: int, last: int, micro: int = 8) -> list[float]:
-    """The losses of the steps ``first`` to ``last - 1``."""
+    """Return the losses of steps ``first`` to ``last - 1``."""
     losses = []
     for step in range(first, last):
         for at in range(0, 8, micro):
@@ -74,7 +74,7 @@ def tensors(backend: TorchBackend) -> dict[str, Tensor]:
     return {f"{part}/{name}": tensor for part, held in backend.state_dict().items() for name, tensor in held.items()}
 
 
-# -- each path against the plain one
+# -- each option against the plain one
 
 
 def test_fused_adamw_gives_the_losses_of_plain_adamw() -> None:
@@ -150,7 +150,7 @@ def test_fewer_bits_change_no_loss_by_more_than_the_tolerance(optimizer: str, pr
     plain = losses("adamw", "fp32", 30)
     assert plain[-1] < 0.8 * plain[0]
     few = losses(optimizer, precision, 30)
-    # Together: one batch of rare tokens is a matter of luck, by 1% where rounding draws lots.
+    # Compare means: a single batch of rare tokens differs by up to 1% with stochastic rounding.
     assert few[-10:].mean().item() == pytest.approx(plain[-10:].mean().item(), rel=TOLERANCE)
 
 
@@ -160,23 +160,23 @@ def test_muon_with_fewer_bits_changes_no_loss_by_more_than_the_tolerance(precisi
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "precision", "told"),
+    ("optimizer", "precision", "names"),
     [
         ("adamw", "fp32", ("adamw fused", "fp32", "device")),
         ("muon", "bf16", ("muon + adamw fused", "bf16", "device")),
         ("8-bit", "bf16_sr", ("adamw 8-bit (torchao)", "bf16_sr", "states8bit")),
     ],
 )
-def test_the_start_record_names_the_paths(optimizer: str, precision: str, told: tuple[str, ...]) -> None:
+def test_the_start_record_names_the_plan(optimizer: str, precision: str, names: tuple[str, ...]) -> None:
     plan = TorchBackend(nano(optimizer, precision)).plan
-    assert (plan["optimizer"], plan["precision"], plan["strategy"]) == told
+    assert (plan["optimizer"], plan["precision"], plan["strategy"]) == names
 
 
-# -- what is kept
+# -- checkpoints and bytes
 
 
 @pytest.mark.parametrize(("optimizer", "precision"), COMBINATIONS)
-def test_a_resumed_run_goes_on_to_the_bit(optimizer: str, precision: str, tmp_path: Path) -> None:
+def test_a_resumed_run_continues_bit_for_bit(optimizer: str, precision: str, tmp_path: Path) -> None:
     straight = TorchBackend(nano(optimizer, precision))
     train(straight, 0, 2)
     path, _ = checkpoint.save(tmp_path, 2, straight.state_dict(), {}, None)
@@ -191,7 +191,7 @@ def test_a_resumed_run_goes_on_to_the_bit(optimizer: str, precision: str, tmp_pa
 
 
 @pytest.mark.parametrize(("optimizer", "precision"), COMBINATIONS)
-def test_a_state_saved_before_the_first_step_is_taken_back(optimizer: str, precision: str) -> None:
+def test_a_state_saved_before_the_first_step_can_be_loaded(optimizer: str, precision: str) -> None:
     held = TorchBackend(nano(optimizer, precision)).state_dict()
     assert held["optimizer"].keys() == {"rng/cpu"}
     resumed = TorchBackend(nano(optimizer, precision))
@@ -210,7 +210,7 @@ def test_a_state_saved_before_the_first_step_is_taken_back(optimizer: str, preci
         (("muon", "bf16_sr"), ("muon", "bf16")),
     ],
 )
-def test_a_run_goes_on_in_another_precision_or_strategy(before: tuple[str, str], after: tuple[str, str]) -> None:
+def test_a_run_resumes_in_another_precision_or_strategy(before: tuple[str, str], after: tuple[str, str]) -> None:
     first = TorchBackend(nano(*before))
     train(first, 0, 10)
     second = TorchBackend(nano(*after))
@@ -227,7 +227,7 @@ def test_another_optimizers_state_is_refused_in_one_line(before: str, after: str
 
 
 @pytest.mark.parametrize(("optimizer", "precision"), COMBINATIONS)
-def test_the_forecast_knows_the_bytes_of_weights_gradients_and_states(optimizer: str, precision: str) -> None:
+def test_the_forecast_has_the_bytes_of_weights_gradients_and_states(optimizer: str, precision: str) -> None:
     larger = ["model.hidden_size=256", "model.intermediate_size=512", "model.kv_lora_rank=64"]
     spec = nano(optimizer, precision, *larger)
     backend = TorchBackend(spec)
@@ -280,7 +280,7 @@ def test_rounding_is_right_on_average(value: float, negative: bool, seed: int) -
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "8-bit"])
-def test_many_small_updates_move_a_weight_that_rounding_to_the_nearest_holds_fast(optimizer: str) -> None:
+def test_many_small_updates_move_a_weight_that_rounding_to_nearest_would_not(optimizer: str) -> None:
     torch.manual_seed(0)
     weight = nn.Parameter(torch.ones(64, 64, dtype=torch.bfloat16))
     spec = nano(optimizer, "bf16_sr", "optim.weight_decay=0")
@@ -295,7 +295,7 @@ def test_many_small_updates_move_a_weight_that_rounding_to_the_nearest_holds_fas
     assert torch.all(nearest == 1)
 
 
-def test_micro_batches_of_bf16_weights_are_summed_in_fp32() -> None:
+def test_micro_batches_of_bf16_weights_accumulate_in_fp32() -> None:
     backend = TorchBackend(nano("adamw", "bf16_sr"))
     exact = TorchBackend(nano())
     exact.load_weights(backend.state_dict()["model"])
@@ -314,14 +314,14 @@ def test_micro_batches_of_bf16_weights_are_summed_in_fp32() -> None:
     assert worst < 0.03
 
 
-def test_the_norm_of_bf16_gradients_is_taken_in_fp32() -> None:
+def test_the_norm_of_bf16_gradients_is_computed_in_fp32() -> None:
     generator = torch.Generator().manual_seed(3)
     gradients = [torch.randn(n, generator=generator).bfloat16() for n in (1000, 37, 5000)]
     exact = torch.cat([g.double() for g in gradients]).norm()
     assert float(gradient_norm(gradients)) == pytest.approx(float(exact), rel=1e-6)
 
 
-# -- what does not go together
+# -- combinations that are refused
 
 
 def test_muon_with_8_bit_states_is_refused_in_one_line() -> None:

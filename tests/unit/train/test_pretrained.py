@@ -1,4 +1,4 @@
-"""Weights to begin with: from either kind of directory, and message before the first step where they do not fit."""
+"""--init-from loads weights from both kinds of directory, and refuses those that do not fit before the first step."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def exported(folder: Path, config: ModelConfig = TINY) -> Path:
 
 @pytest.mark.parametrize("config", [TINY, TIED, dataclasses.replace(TINY, q_lora_rank=24)])
 @pytest.mark.parametrize("make", [ours, theirs, exported])
-def test_every_kind_is_taken(make: Callable[[Path, ModelConfig], Path], config: ModelConfig, tmp_path: Path) -> None:
+def test_both_kinds_of_directory_load(
+    make: Callable[[Path, ModelConfig], Path], config: ModelConfig, tmp_path: Path
+) -> None:
     path = pretrained.find(str(make(tmp_path / "there", config)), tmp_path)
     pretrained.check_compatible(path, spec_of(config))
     weights = pretrained.load_weights(path)
@@ -65,7 +67,7 @@ def test_every_kind_is_taken(make: Callable[[Path, ModelConfig], Path], config: 
         assert weights[name].shape == parameter.shape
 
 
-def test_what_comes_back_is_what_was_exported(tmp_path: Path) -> None:
+def test_exported_weights_load_unchanged(tmp_path: Path) -> None:
     path = ours(tmp_path / "run")
     back = pretrained.load_weights(export(path, tmp_path / "hf").path)
     held = pretrained.load_weights(path)
@@ -73,7 +75,7 @@ def test_what_comes_back_is_what_was_exported(tmp_path: Path) -> None:
     assert all(torch.equal(back[name], tensor) for name, tensor in held.items())
 
 
-def test_a_folder_of_checkpoints_means_its_newest(tmp_path: Path) -> None:
+def test_a_directory_of_checkpoints_means_its_newest(tmp_path: Path) -> None:
     path = ours(tmp_path / "run")
     assert pretrained.find(str(tmp_path / "run"), tmp_path) == path
 
@@ -87,7 +89,7 @@ def test_shards_are_read_together(tmp_path: Path) -> None:
     assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
 
 
-def test_a_new_stage_may_change_rope_and_what_begins_a_model(tmp_path: Path) -> None:
+def test_a_new_stage_may_change_rope_and_initialization(tmp_path: Path) -> None:
     path = exported(tmp_path)
     changes: dict[str, Any] = {
         "rope_theta": 5e5,
@@ -173,7 +175,7 @@ NORM = "model.norm.weight"
         (lambda p: index(p, {NORM: 5}), "index.json: is damaged"),
         (lambda p: index(p, []), "index.json: is damaged"),
         (lambda p: (p / "config.json").write_text("{"), "config.json: is damaged"),
-        (lambda p: edit(p / "config.json", model_type="llama"), "config.json: model_type: 'llama' does not run here"),
+        (lambda p: edit(p / "config.json", model_type="llama"), "config.json: model_type: 'llama' is not supported"),
         (lambda p: edit(p / "config.json", rope_parameters={"rope_type": "linear"}), "'linear'"),
         (lambda p: edit(p / "config.json", hidden_size="192"), "hidden_size: '192'"),
     ],
@@ -191,7 +193,7 @@ def test_weights_that_cannot_be_loaded_are_refused_in_one_line(
 
 
 def tokenizer(file: Path, *words: str) -> Path:
-    """A tokenizer of whole words, its ids in the order they are given."""
+    """Save a tokenizer of whole words with ids in the given order."""
     from tokenizers import Tokenizer, models
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +217,7 @@ def test_data_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
         assert str(path) in str(caught.value) and str(phase) in str(caught.value)
 
 
-def test_a_tokenizer_that_transformers_wrote_again_is_the_same(tmp_path: Path) -> None:
+def test_a_tokenizer_saved_again_by_transformers_is_the_same(tmp_path: Path) -> None:
     path = ours(tmp_path / "run", TINY, tokenizer(tmp_path / "data" / "phase1" / "tokenizer.json", "a", "b", "c"))
     folder = export(path, tmp_path / "hf").path
     again = theirs(tmp_path / "again")
