@@ -1,7 +1,7 @@
-"""What a real training step holds, tensor by tensor: the other side of the forecast.
+"""Measures the memory of a real training step tensor by tensor, to compare with the forecast.
 
-Every storage that comes alive under ``Ledger`` is counted once, from its making to its death, by the part it belongs
-to. It works on real tensors and on fake ones, which are as large and hold nothing.
+Under ``MemoryTracker`` every storage is counted once, from its allocation until it is freed, by the part it belongs to.
+It works with real tensors and with fake ones, which have a size but no memory.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from model.transformer import MLATransformer
 from profiles.spec import RunSpec
 
 
-class Ledger(TorchDispatchMode):
-    """Bytes alive by part, and by part at the fullest moment since ``start``."""
+class MemoryTracker(TorchDispatchMode):
+    """Live bytes by part, and the bytes by part at the peak since ``start``."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.part = "activations"  # what is made now belongs to it
+        self.part = "activations"  # the part of what is allocated now
         self.live: dict[str, int] = {}
         self.total = self.peak = 0
         self.parts_at_peak: dict[str, int] = {}
@@ -45,8 +45,8 @@ class Ledger(TorchDispatchMode):
     def start(self) -> None:
         self.peak, self.parts_at_peak = self.total, dict(self.live)
 
-    def book(self, tensor: Tensor, part: str) -> None:
-        """Count the storage of ``tensor`` under ``part`` from now on."""
+    def assign(self, tensor: Tensor, part: str) -> None:
+        """Count the storage of ``tensor`` as ``part`` from now on."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._known:
@@ -55,11 +55,11 @@ class Ledger(TorchDispatchMode):
         else:
             size = storage.nbytes()
             self.total += size
-            weakref.finalize(storage, self._gone, key)
+            weakref.finalize(storage, self._freed, key)
         self._known[key] = (size, part)
         self.live[part] = self.live.get(part, 0) + size
 
-    def _gone(self, key: int) -> None:
+    def _freed(self, key: int) -> None:
         size, part = self._known.pop(key)
         self.live[part] -= size
         self.total -= size
@@ -68,7 +68,7 @@ class Ledger(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and _is_memory(leaf) and not self._knows(leaf):
-                self.book(leaf, self._part_of(func, args))
+                self.assign(leaf, self._part_of(func, args))
         if self.total > self.peak:
             self.peak, self.parts_at_peak = self.total, dict(self.live)
         return result
@@ -85,51 +85,51 @@ class Ledger(TorchDispatchMode):
 
 
 def _is_memory(tensor: Tensor) -> bool:
-    """Whether a storage of its own stands behind it, be it a fake one."""
+    """Return whether the tensor has a storage of its own, real or fake."""
     return tensor.device.type != "meta" and not is_traceable_wrapper_subclass(tensor)
 
 
 @contextmanager
-def followed(ledger: Ledger, model: Any) -> Iterator[None]:
-    """In here the parameters of ``model`` are weights and what they gather is gradients; between the decoder's result
-    and that result's gradient all is logits."""
+def tracked_parts(tracker: MemoryTracker, model: Any) -> Iterator[None]:
+    """Within this context count parameters as weights and their gradients as gradients; from the decoder's output until
+    the gradient of that output, count everything as logits."""
     hooks = [
-        parameter.register_post_accumulate_grad_hook(lambda p: ledger.book(p.grad, "gradients"))
+        parameter.register_post_accumulate_grad_hook(lambda p: tracker.assign(p.grad, "gradients"))
         for parameter in model.parameters()
     ]
-    hooks.append(model.model.register_forward_hook(_then(ledger, "logits")))
+    hooks.append(model.model.register_forward_hook(_then(tracker, "logits")))
     for parameter in model.parameters():
-        ledger.book(parameter, "weights")
-    ledger.part = "activations"
+        tracker.assign(parameter, "weights")
+    tracker.part = "activations"
     yield
     for hook in hooks:
         hook.remove()
 
 
 def measured(spec: RunSpec) -> dict[str, int]:
-    """The parts at the fullest moment of the second step of ``spec``'s own backend on random tokens."""
+    """Return the bytes by part at the peak of the second step of ``spec``'s own backend on random tokens."""
     draw = np.random.default_rng(spec.train.seed)
-    ledger = Ledger()
-    with ledger:
+    tracker = MemoryTracker()
+    with tracker:
         backend = build_backend(spec, SingleRank())
         model = backend._torch_model.module  # type: ignore[attr-defined]
-        with followed(ledger, model):
+        with tracked_parts(tracker, model):
             for _ in range(2):
-                ledger.start()
-                ledger.part = "activations"
+                tracker.start()
+                tracker.part = "activations"
                 for _ in range(spec.accum):
                     shape = spec.batch.micro, spec.batch.context + 1
                     backend.accumulate(draw.integers(0, spec.model.config.vocab_size, shape), spec.tokens_per_step)
-                ledger.part = "optimizer workspace"
+                tracker.part = "optimizer workspace"
                 backend.window_totals()
                 backend.optimizer_step(1e-3, 1.0)
                 for tensor in (*backend.state_dict()["optimizer"].values(), *_offloaded(backend)):
-                    ledger.book(tensor, "optimizer")
-    return ledger.parts_at_peak
+                    tracker.assign(tensor, "optimizer")
+    return tracker.parts_at_peak
 
 
 def _offloaded(backend: Any) -> Iterator[Tensor]:
-    """What DeepSpeed holds in RAM."""
+    """Yield the tensors that DeepSpeed holds in RAM."""
     if zero := getattr(backend, "_zero", None):
         for master in zero.single_partition_of_fp32_groups:
             yield from (master, master.grad)
@@ -138,8 +138,8 @@ def _offloaded(backend: Any) -> Iterator[Tensor]:
         yield zero.temp_grad_buffer_for_cpu_offload
 
 
-def told(spec: RunSpec) -> dict[str, int]:
-    """The forecast of the same, without what a process is by itself, in the ledger's parts."""
+def forecast_parts(spec: RunSpec) -> dict[str, int]:
+    """Return the forecast for ``measured``, without the process's own memory, in the tracker's parts."""
     here = Hardware("here", "cpu", None, None, 1 << 40, 1 << 40)
     found: dict[str, int] = {}
     for part, size in forecast(spec, here).host.items():
@@ -149,68 +149,68 @@ def told(spec: RunSpec) -> dict[str, int]:
     return found
 
 
-# The ledger tells these apart from nothing else that is made in passing.
+# The tracker cannot tell these from other temporary tensors.
 _PARTS = dict.fromkeys(("attention", "batch and rope", "buckets"), "activations")
 
 
-def _then(ledger: Ledger, part: str) -> Callable[..., None]:
-    """After the decoder all is logits, until its result's gradient is there."""
+def _then(tracker: MemoryTracker, part: str) -> Callable[..., None]:
+    """Return a forward hook that sets ``part`` until the gradient of the module's output is computed."""
 
     def hook(module: Any, args: Any, result: Tensor) -> None:
-        ledger.part = part
+        tracker.part = part
         if result.requires_grad:
 
             def back(grad: Tensor) -> None:
-                ledger.part = "activations"
+                tracker.part = "activations"
 
             result.register_hook(back)
 
     return hook
 
 
-def dry(spec: RunSpec) -> dict[str, int]:
-    """The same at any size, on fake tensors that hold nothing: the real model, loss and optimizer of ``spec`` on a CPU.
+def measured_fake(spec: RunSpec) -> dict[str, int]:
+    """Measure at any size with fake tensors: the real model, loss and optimizer of ``spec`` on a CPU.
 
-    With ``memory.strategy = "offload"`` each gradient leaves as soon as it is there, as DeepSpeed lets it.
+    With ``memory.strategy = "offload"`` each gradient is freed once it is computed, as DeepSpeed does.
     """
     plan, offloaded = resolve_plan(spec, "cpu"), spec.memory.strategy == "offload"
     ids = spec.batch.micro, spec.batch.context + 1
-    ledger = Ledger()
+    tracker = MemoryTracker()
     with FakeTensorMode():
         torch.set_default_dtype(stream_dtype(plan) if offloaded else torch.float32)
         model = MLATransformer(spec.model.config, plan.checkpointing, plan.attention, stream_dtype(plan))  # type: ignore[arg-type]
         torch.set_default_dtype(torch.float32)
         compute = resolve_loss(plan.loss)  # type: ignore[arg-type]
         optimizer = build_optimizer(spec, dict(model.named_parameters()), compiled=False)
-        with ledger, followed(ledger, model):
-            leaving = [p.register_post_accumulate_grad_hook(_leave) for p in model.parameters() if offloaded]
+        with tracker, tracked_parts(tracker, model):
+            offloading = [p.register_post_accumulate_grad_hook(_free_gradient) for p in model.parameters() if offloaded]
             for _ in range(1 if offloaded else 2):
-                ledger.start()
+                tracker.start()
                 for _ in range(min(spec.accum, 2)):
-                    ledger.part = "activations"
+                    tracker.part = "activations"
                     tokens = torch.zeros(ids, dtype=torch.int64)
                     loss = compute(model, tokens[:, :-1], tokens[:, 1:]) / spec.tokens_per_step
                     loss.backward()
                     del loss, tokens
                 if not offloaded:
-                    ledger.part = "optimizer workspace"
+                    tracker.part = "optimizer workspace"
                     optimizer.step(1e-3)
                     for tensor in optimizer.state_dict().values():
-                        ledger.book(tensor, "optimizer")
+                        tracker.assign(tensor, "optimizer")
                     model.zero_grad(set_to_none=True)
-            for hook in leaving:
+            for hook in offloading:
                 hook.remove()
-    return ledger.parts_at_peak
+    return tracker.parts_at_peak
 
 
-def _leave(parameter: Any) -> None:
+def _free_gradient(parameter: Any) -> None:
     parameter.grad = None
 
 
-def told_dry(spec: RunSpec) -> dict[str, int]:
-    """The forecast of what ``dry`` does."""
+def forecast_fake(spec: RunSpec) -> dict[str, int]:
+    """Return the forecast for ``measured_fake``."""
     if spec.memory.strategy != "offload":
-        return told(spec)
+        return forecast_parts(spec)
     one = replace(micro_batch_shape(spec, "cpu", resolve_plan(spec, "cpu")), bucket_bytes=0)
     parts = step.peak_parts(one, (("weights", spec.model.config.params * one.width),))
     found: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Writing on, token by token: from the latent cache, and by reading the whole text anew each time, in turns.
+"""Compares decoding from the latent cache with running the whole text again for every token, alternately.
 
 ``python -m tests.bench.decode``: four layers of ``mla-1b``, bf16, one text.
 """
@@ -26,21 +26,21 @@ def main() -> None:
         text_BT = torch.randint(0, config.vocab_size, (1, context))
         cache = LatentCache(model, context)
         forward_cached(model, text_BT[:, :-1], cache)
-        held = cache.length
-        seconds: dict[str, list[float]] = {"cache": [], "anew": []}
+        length = cache.length
+        seconds: dict[str, list[float]] = {"cache": [], "full": []}
         for _ in range(ROUNDS):
-            cache.length = held  # the same token again
-            begun = time.perf_counter()
+            cache.length = length  # decode the same token again
+            start = time.perf_counter()
             with torch.no_grad():
                 model.lm_head(forward_cached(model, text_BT[:, -1:], cache))
-            seconds["cache"].append(time.perf_counter() - begun)
-            begun = time.perf_counter()
+            seconds["cache"].append(time.perf_counter() - start)
+            start = time.perf_counter()
             with torch.no_grad():
                 model.lm_head(model.hidden(text_BT)[:, -1:])
-            seconds["anew"].append(time.perf_counter() - begun)
+            seconds["full"].append(time.perf_counter() - start)
         speed = {name: 1 / statistics.median(taken) for name, taken in seconds.items()}
         size = f"cache {cache.bytes / 2**20:.2f} MiB"
-        print(f"after {context:5} tokens: {speed['cache']:.1f} tokens/s, anew {speed['anew']:.2f}; {size}")
+        print(f"after {context:5} tokens: {speed['cache']:.1f} tokens/s, without a cache {speed['full']:.2f}; {size}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What each fusion is worth: ``python -m tests.bench.fusions [ROUNDS]``.
+"""Measures what each fusion gains: ``python -m tests.bench.fusions [ROUNDS]``.
 
-First one at a time on top of everything off, then all together with one taken away, then what was tried and is not in
-the product: RMSNorm folded into the projections that read it.
+First each alone on top of everything off, then all together without one, then one that was tried and is not used:
+RMSNorm folded into the projections that read it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def altered(overrides: list[str], alter: Callable[[Block], None]) -> Step:
-    """A step of a backend whose every block was altered before its first use."""
+    """Return a step of a backend whose blocks were altered before their first use."""
     backend = TorchBackend(spec(*overrides))
     for block in backend.model.model.layers:
         assert isinstance(block, Block)
@@ -67,7 +67,7 @@ def blocks_compiled(block: Block) -> None:
 
 
 def norms_folded(block: Block) -> None:
-    """Linear(RMSNorm(x)) as rstd * (x @ (W * g)): the normed stream is never written."""
+    """Compute Linear(RMSNorm(x)) as rstd * (x @ (W * g)): the normed stream is never written to memory."""
     attention, mlp = block.self_attn, block.mlp
     attention.q_proj = Folded(block.input_layernorm, attention.q_proj)  # type: ignore[assignment]
     attention.kv_a_proj_with_mqa = Folded(block.input_layernorm, attention.kv_a_proj_with_mqa)  # type: ignore[assignment]

@@ -1,7 +1,7 @@
-"""The forecast against real training steps: ``python -m tests.bench.memory [WORDS…]`` prints the table of errors.
+"""Compares the forecast with real training steps: ``python -m tests.bench.memory [WORDS…]`` prints the errors.
 
-Each spec's own backend takes two steps on a CPU, and every tensor is counted (``tests.bench.accounting``); then
-``mla-1b`` at full size on fake tensors. With WORDS only the specs whose description has them all, each with its parts.
+Each spec's own backend takes two steps on a CPU while every tensor is counted (``tests.bench.accounting``); then
+``mla-1b`` at full size with fake tensors. With WORDS only the specs whose description has all of them, and their parts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from profiles.spec import RunSpec
-from tests.bench.accounting import dry, measured, told, told_dry
+from tests.bench.accounting import forecast_fake, forecast_parts, measured, measured_fake
 from tests.bench.memory_specs import full_size, whole
 
 Parts = dict[str, int]
@@ -21,8 +21,8 @@ Parts = dict[str, int]
 
 def main() -> None:
     logging.disable(logging.WARNING)
-    _table("small, real tensors", whole(), measured, told)
-    _table("mla-1b, fake tensors", full_size(), dry, told_dry)
+    _table("small, real tensors", whole(), measured, forecast_parts)
+    _table("mla-1b, fake tensors", full_size(), measured_fake, forecast_fake)
 
 
 def _table(
@@ -31,27 +31,27 @@ def _table(
     errors: dict[str, list[float]] = defaultdict(list)
     parts: dict[str, list[float]] = defaultdict(list)
     for spec in specs:
-        words = _words(spec)
+        words = _description(spec)
         if not all(word in words for word in sys.argv[1:]):
             continue
-        there, here = real(spec), forecast(spec)
-        held, said = sum(there.values()), sum(here.values())
+        actual, predicted = real(spec), forecast(spec)
+        peak, total = sum(actual.values()), sum(predicted.values())
         for group in ("all", spec.memory.strategy, spec.train.precision, spec.memory.checkpointing):
-            errors[group].append(said / held - 1)
-        # Of the whole peak: where two moments are nearly as full, told and held may be one another's.
-        for part in there.keys() | here.keys():
-            parts[part].append((here.get(part, 0) - there.get(part, 0)) / held)
+            errors[group].append(total / peak - 1)
+        # Relative to the whole peak: where two moments are nearly equal, forecast and step may peak at different ones.
+        for part in actual.keys() | predicted.keys():
+            parts[part].append((predicted.get(part, 0) - actual.get(part, 0)) / peak)
         if sys.argv[1:]:
-            print(f"{said / held - 1:+.3%}  {words}")
-            for part in sorted(there.keys() | here.keys()):
-                print(f"    {part:<20} held {there.get(part, 0):>16,} told {here.get(part, 0):>16,}")
+            print(f"{total / peak - 1:+.3%}  {words}")
+            for part in sorted(actual.keys() | predicted.keys()):
+                print(f"    {part:<20} measured {actual.get(part, 0):>16,} forecast {predicted.get(part, 0):>16,}")
     print(f"\n| {name} | n | median error | worst over | worst under |\n|---|---|---|---|---|")
     for group, found in {**errors, **{f"part: {part}": found for part, found in sorted(parts.items())}}.items():
         median = statistics.median(map(abs, found))
         print(f"| {group} | {len(found)} | {median:.3%} | {max(0, *found, 0):+.2%} | {min(0, *found, 0):+.2%} |")
 
 
-def _words(spec: RunSpec) -> str:
+def _description(spec: RunSpec) -> str:
     model, batch = spec.model.config, spec.batch
     return (
         f"{spec.profile} {spec.launch.backend} {spec.memory.strategy} {spec.train.precision} {spec.memory.loss}"

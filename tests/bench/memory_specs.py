@@ -1,4 +1,4 @@
-"""The specs whose real memory is held against the forecast, each a way of using memory of its own."""
+"""Lists the specs whose measured memory is compared with the forecast, each using memory differently."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def _one(*changes: str) -> RunSpec:
 
 
 def short() -> Iterator[RunSpec]:
-    """A dozen for every run of the suite."""
+    """Yield a dozen, for every run of the tests."""
     yield from itertools.islice(whole(), 0, None, 9)
 
 
 def whole() -> Iterator[RunSpec]:
-    """All of them."""
+    """Yield all."""
     for precision, kept, loss, accum in itertools.product(PRECISIONS, CHECKPOINTING, ("fused", "plain"), (1, 2)):
         yield _one(f"precision={precision}", f"checkpointing={kept}", f"loss={loss}", f"sequences={2 * accum}")
     for optimizer, precision, shape in itertools.product(
@@ -53,7 +53,7 @@ def whole() -> Iterator[RunSpec]:
 
 
 def full_size() -> Iterator[RunSpec]:
-    """``mla-1b`` as the built-in profiles have it, by the ways of keeping activations that need no real memory."""
+    """Yield ``mla-1b`` in the built-in profiles, for each kind of checkpointing that works with fake tensors."""
     for profile in ("pretrain_5080", "longctx_5090", "gpu_fast"):
         for kept in ("none", "selective", "full"):
             yield load(

@@ -1,4 +1,4 @@
-"""Training steps taken in turns, so that what else the machine does falls on all of them alike."""
+"""Times training steps alternately, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from profiles.registry import load
 from profiles.spec import RunSpec
 
 Batch = npt.NDArray[np.int64]
-Step = Callable[[Batch], float]  # one optimizer step; returns its loss
+Step = Callable[[Batch], float]  # takes one optimizer step and returns its loss
 
 MICRO, CONTEXT, VOCABULARY = 4, 512, 8192
-# 8 layers of 512 wide, 31 million parameters: a model a CPU can train.
+# 8 layers of width 512, 31 million parameters: small enough for a CPU.
 SHAPE = [
     *("model.hidden_size=512", "model.num_hidden_layers=8", "model.num_attention_heads=8"),
     *("model.qk_nope_head_dim=32", "model.qk_rope_head_dim=32", "model.v_head_dim=64", "model.kv_lora_rank=128"),
@@ -48,7 +48,7 @@ def ours(*overrides: str) -> Step:
 
 
 def compare(steps: dict[str, Step], rounds: int) -> None:
-    """Print tokens/s of each (median) and its speed relative to the first (median of the rounds' ratios)."""
+    """Print the median tokens/s of each, and its speed relative to the first (median of the rounds' ratios)."""
     batch = np.random.default_rng(0).integers(0, VOCABULARY, (MICRO, CONTEXT + 1))
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
@@ -56,12 +56,12 @@ def compare(steps: dict[str, Step], rounds: int) -> None:
             step(batch)
     for _ in range(rounds):
         for name, step in steps.items():
-            begun = time.perf_counter()
+            start = time.perf_counter()
             step(batch)
-            seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(time.perf_counter() - start)
     print(f"{MICRO} x {CONTEXT} tokens, {torch.get_num_threads()} threads, torch {torch.__version__}, {rounds} rounds")
     base, *_ = seconds.values()
     for name, taken in seconds.items():
         ratios = sorted(there / here for there, here in zip(base, taken, strict=True))
-        told = f"{statistics.median(ratios):5.3f} x  ({ratios[0]:.2f} .. {ratios[-1]:.2f})"
-        print(f"{name:34}{MICRO * CONTEXT / statistics.median(taken):8,.0f} tokens/s  {told}", flush=True)
+        relative = f"{statistics.median(ratios):5.3f} x  ({ratios[0]:.2f} .. {ratios[-1]:.2f})"
+        print(f"{name:34}{MICRO * CONTEXT / statistics.median(taken):8,.0f} tokens/s  {relative}", flush=True)

@@ -1,7 +1,7 @@
-"""Our training step beside that of ``DeepseekV3ForCausalLM``: ``python -m tests.bench.reference [ROUNDS]``.
+"""Compares our training step with that of ``DeepseekV3ForCausalLM``: ``python -m tests.bench.reference [ROUNDS]``.
 
-The reference is as a person would write it for this model: sdpa attention, bf16 weights, fused AdamW. Ours is the torch
-backend itself: with fp32 masters, and with bf16 weights as the reference has them.
+The reference is what a user would write for this model: sdpa attention, bf16 weights, fused AdamW. Ours is the torch
+backend, with fp32 masters and with bf16 weights like the reference.
 """
 
 from __future__ import annotations

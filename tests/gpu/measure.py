@@ -1,8 +1,8 @@
 """The tables of a card: ``python tests/gpu/measure.py SECTION OUT [--seconds S] [--dry-run]``,
-SECTION one of ceiling, ablation, memory, forecast, longctx.
+SECTION one of matmul, ablation, memory, forecast, longctx.
 
-Each call writes ``OUT/gpu-SECTION.json`` and ``.md`` anew after every measurement, so that one cut short keeps what it
-has; what there was no time for stands in them as not measured. ``--dry-run`` does all of it small, on a CPU.
+Each call rewrites ``OUT/gpu-SECTION.json`` and ``.md`` after every measurement, so that an interrupted call keeps its
+results; what there was no time for is listed as not measured. ``--dry-run`` measures small models on a CPU.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tests.gpu.search import longest
 
 GIB = 2**30
 PARTS = ("data", "forward", "backward", "optimizer")
-LEAST_SECONDS = 30.0  # a cell with less left than this is not begun
+MIN_SECONDS = 30.0  # no cell is started with less time left
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How large everything is: for a card, or small enough to try the script on any machine."""
+    """The sizes to measure: those for a card, or small ones to try the script on any machine."""
 
     profile: str
     micro: int
@@ -51,7 +51,7 @@ DRY = Scale("cpu_demo", 2, 4, 64, None, 64, 256, Budget(steps=1))
 # Every key that chooses a fused path, and the value that turns it off.
 OFF = {"train.compile": "off", "memory.loss": "plain"}
 
-# Ways into 16 GiB without the host's help, the likeliest first: what is changed, and the micro-batches to try.
+# Options that may fit in 16 GiB without offloading, the most likely first: the changes and the micro-batches to try.
 SMALL: Sequence[tuple[dict[str, str], tuple[int, ...]]] = (
     ({"train.precision": "bf16_sr", "memory.strategy": "states8bit", "memory.checkpointing": "selective"}, (4, 2)),
     ({"train.precision": "bf16_sr", "memory.strategy": "states8bit", "memory.checkpointing": "full"}, (12, 4)),
@@ -59,8 +59,8 @@ SMALL: Sequence[tuple[dict[str, str], tuple[int, ...]]] = (
     ({"train.precision": "bf16_sr", "memory.checkpointing": "full"}, (4, 12)),
     ({"train.precision": "bf16", "memory.strategy": "states8bit", "memory.checkpointing": "full"}, (4, 12)),
 )
-# What the forecast is held against: each way of using memory, in as much of the card as a smaller one has. Those that
-# do not fit are a result as well. Eager, for the formulas are, and compiled once.
+# The specs to compare with the forecast, each using memory differently, capped to the size of a smaller card. One that
+# does not fit is a result as well. Most are eager, like the formulas; the last is compiled.
 _EAGER = {"train.compile": "off", "sequences": "8", "micro": "4"}
 GRID: Sequence[tuple[float, dict[str, str]]] = (
     *(
@@ -74,7 +74,7 @@ GRID: Sequence[tuple[float, dict[str, str]]] = (
     (32.0, {**_EAGER, "memory.checkpointing": "full", "micro": "1", "sequences": "2", "context": "16384"}),
     (32.0, {"memory.checkpointing": "full", "micro": "4", "sequences": "8"}),
 )
-# Eager: every context it tries would be compiled anew, its feed-forward tile by tile.
+# Eager, because every context would be compiled separately, its feed-forward tile by tile.
 LONGEST = {
     "train.precision": "bf16_sr",
     "train.compile": "off",
@@ -84,7 +84,7 @@ LONGEST = {
 
 
 class Session:
-    """One call of this script: what it measured, where it writes, and how long it may go on."""
+    """One call of this script: its results, its output files and its deadline."""
 
     def __init__(self, section: str, out: Path, seconds: float, scale: Scale) -> None:
         self.scale = scale
@@ -94,24 +94,24 @@ class Session:
         self._lines: Callable[[], list[str]] = list
 
     def show(self, lines: Callable[[], list[str]]) -> None:
-        """What ``lines`` gives is the table from now on."""
+        """Use ``lines`` as the table from now on."""
         self._lines = lines
         self.write()
 
     def measure(
         self, name: str, changes: dict[str, str], cap: float | None = None, steps: int | None = None
     ) -> dict[str, Any]:
-        """Measure the profile with ``changes`` in ``cap`` GiB; a failure is a result too."""
-        begun = time.monotonic()
+        """Measure the profile with ``changes`` in ``cap`` GiB; an error is a result as well."""
+        start = time.monotonic()
         result: dict[str, Any] = {"name": name, "changes": changes, **self._try(changes, cap, steps)}
-        result["took_s"] = time.monotonic() - begun
+        result["took_s"] = time.monotonic() - start
         self.results.append(result)
         self.write()
         print(f"{name}: {result.get('error') or '{:,.0f} tokens/s'.format(result['tok_s'])}", flush=True)
         return result
 
     def out_of_time(self) -> bool:
-        return time.monotonic() + LEAST_SECONDS > self._deadline
+        return time.monotonic() + MIN_SECONDS > self._deadline
 
     def write(self) -> None:
         self._path.with_suffix(".json").write_text(json.dumps(self.results, indent=1))
@@ -133,13 +133,13 @@ class Session:
             cap_gib=cap if scale.cap_gib else None,  # nothing to cap in a dry run
             timeout=self._deadline - time.monotonic(),
         )
-        # The allocator, whose peak it is held against, knows neither the CUDA context nor its own slack.
+        # The allocator's peak, which it is compared with, includes neither the CUDA context nor the allocator's slack.
         allocated = sum(size for part, size in parts.device.items() if part not in NOT_ALLOCATED)
         return {"forecast": allocated, "forecast_parts": parts.device, **measure_cell(one, budget)}
 
 
-def ceiling(session: Session) -> None:
-    """The matmuls of the model one by one: which shapes reach what, and what they come to together."""
+def matmul(session: Session) -> None:
+    """Measure the model's matmuls one by one and together."""
     import torch
 
     from engine.train.measure.matmul_peak import TimedMatmul, matmul_peak, time_matmul
@@ -175,8 +175,8 @@ def ceiling(session: Session) -> None:
 
 
 def ablation(session: Session) -> None:
-    """Everything fused against everything off, twice, and each fusion turned off alone."""
-    session.show(lambda: [*_speeds(session), "", _gain(session), _share(session)])
+    """Measure everything fused and everything off, twice, and each fusion turned off alone."""
+    session.show(lambda: [*_speeds(session), "", _gain(session), _peak_fraction(session)])
     for number in (1, 2):
         session.measure(f"everything auto ({number})", {})
         session.measure(f"everything off ({number})", OFF)
@@ -186,7 +186,7 @@ def ablation(session: Session) -> None:
 
 
 def memory(session: Session) -> None:
-    """Speed without a cap and under one, and every peak beside its forecast."""
+    """Measure speed with and without a cap, and compare every peak with its forecast."""
     session.show(lambda: [*_speeds(session), "", _kept(session), _forecast_error(session)])
     session.measure("uncapped", {})
     for changes, micros in SMALL:
@@ -196,7 +196,7 @@ def memory(session: Session) -> None:
 
 
 def grid(session: Session) -> None:
-    """The forecast against the allocator's peaks, by every way of using memory."""
+    """Compare the forecast with the allocator's peaks, for each way to use memory."""
     session.show(lambda: [*_speeds(session), "", _forecast_error(session)])
     for cap, wanted in GRID:
         context = min(int(wanted.get("context", session.scale.context)), session.scale.last_context)
@@ -206,14 +206,14 @@ def grid(session: Session) -> None:
 
 
 def longctx(session: Session) -> None:
-    """The longest context that trains under the cap, one sequence at a time."""
+    """Find the longest context that trains under the cap, one sequence at a time."""
     scale = session.scale
     found: tuple[int | None, int | None] = (None, None)
 
     def words() -> list[str]:
         fits, not_fits = found
-        told = [f"Longest context found to train: {fits}." if fits else "No context was found to train."]
-        return [*_speeds(session), "", *told, f"Shortest found not to: {not_fits or 'none'}."]
+        longest_found = f"Longest context found to train: {fits}." if fits else "No context was found to train."
+        return [*_speeds(session), "", longest_found, f"Shortest found not to: {not_fits or 'none'}."]
 
     def fits(context: int) -> bool | None:
         changes = {**LONGEST, "micro": "1", "sequences": "1", "context": str(context)}
@@ -226,7 +226,7 @@ def longctx(session: Session) -> None:
 
 
 def _speeds(session: Session) -> list[str]:
-    """One row a measurement."""
+    """Return the table, one row per measurement."""
     rows = []
     for r in session.results:
         if "error" in r:
@@ -234,21 +234,21 @@ def _speeds(session: Session) -> list[str]:
             continue
         split, peak = r["split_s"], r["peak"]
         parts = " / ".join(f"{split[part] / sum(split.values()):.0%}" for part in PARTS)
-        told = [f"{r['tok_s']:,.0f}", f"{r['step_s']['median']:.3f}", f"{r['warmup_s']:.0f}", parts]
+        speeds = [f"{r['tok_s']:,.0f}", f"{r['step_s']['median']:.3f}", f"{r['warmup_s']:.0f}", parts]
         sizes = [f"{value / GIB:.2f}" if value is not None else "" for value in (peak["device"], r["forecast"])]
         rows.append(
-            [r["name"], *told, *sizes, f"{r['matmul_peak_flop_s'] / 1e12:.4g}", f"{r['matmul_peak_fraction']:.1%}"]
+            [r["name"], *speeds, *sizes, f"{r['matmul_peak_flop_s'] / 1e12:.4g}", f"{r['matmul_peak_fraction']:.1%}"]
         )
     scale = session.scale
     capped = f"capped at {scale.cap_gib:g} GiB where it says so" if scale.cap_gib else "nothing is capped in a dry run"
     step = f"{scale.sequences} × {scale.context} tokens a step unless a row says otherwise"
     head = f"{_machine()}. {scale.profile}: {step}; random tokens; {capped}."
     columns = ["what", "tokens/s", "step, s", "warm-up, s", " / ".join(PARTS), "peak, GiB", "forecast, GiB"]
-    return [head, "", *_table([*columns, "ceiling, TFLOP/s", "share of it"], rows)]
+    return [head, "", *_table([*columns, "matmul peak, TFLOP/s", "fraction of it"], rows)]
 
 
 def _machine() -> str:
-    # The driver is asked, not torch, which would keep a part of the card from those who are measured.
+    # Ask the driver, not torch, which would take memory of the card from the measurements.
     hardware = detect_hardware()
     where = hardware.name if hardware.device == "cuda" else f"No card, a dry run on {os.cpu_count()} CPUs"
     return f"{where}, torch {version('torch')}, Python {platform.python_version()}"
@@ -266,28 +266,28 @@ def _gain(session: Session) -> str:
     return f"Everything auto against everything off (goal 1.15×): {statistics.median(ratios):.3f}×, pairs {len(pairs)}."
 
 
-def _share(session: Session) -> str:
+def _peak_fraction(session: Session) -> str:
     shares = [
         r["matmul_peak_fraction"] for r in session.results if r["name"].startswith("everything auto") and "tok_s" in r
     ]
-    told = f"{statistics.median(shares):.1%}" if shares else "not measured"
-    return f"Everything auto, share of the matmul ceiling (goal 60%, aim 70%): {told}."
+    summary = f"{statistics.median(shares):.1%}" if shares else "not measured"
+    return f"Everything auto, fraction of the matmul peak (goal 60%, aim 70%): {summary}."
 
 
 def _kept(session: Session) -> str:
     free, capped = _tok_s(session, "uncapped"), _tok_s(session, "capped")
-    told = f"{max(capped) / free[0]:.1%}" if free and capped else "not measured"
-    return f"The fastest under the cap against uncapped (goal 85%): {told}."
+    summary = f"{max(capped) / free[0]:.1%}" if free and capped else "not measured"
+    return f"The fastest under the cap against uncapped (goal 85%): {summary}."
 
 
 def _forecast_error(session: Session) -> str:
-    told = [r for r in session.results if "error" not in r and r["peak"]["device"]]
-    if not told:
+    measured = [r for r in session.results if "error" not in r and r["peak"]["device"]]
+    if not measured:
         return "Forecast against the allocated peak: not measured."
     lines = []
     for name, key in (("allocated", "device"), ("reserved", "device_reserved")):
-        slack = [r["forecast_parts"].get("allocator slack", 0) if name == "reserved" else 0 for r in told]
-        errors = [(r["forecast"] + more) / r["peak"][key] - 1 for r, more in zip(told, slack, strict=True)]
+        slack = [r["forecast_parts"].get("allocator slack", 0) if name == "reserved" else 0 for r in measured]
+        errors = [(r["forecast"] + more) / r["peak"][key] - 1 for r, more in zip(measured, slack, strict=True)]
         lines.append(
             f"Forecast against the {name} peak: median error {statistics.median(map(abs, errors)):.1%},"
             f" {max(errors):+.1%} at most, {min(errors):+.1%} at least."
@@ -300,18 +300,18 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     return [lines[0], "|---" * len(head) + "|", *lines[1:]]
 
 
-SECTIONS = {"ceiling": ceiling, "ablation": ablation, "memory": memory, "forecast": grid, "longctx": longctx}
+SECTIONS = {"matmul": matmul, "ablation": ablation, "memory": memory, "forecast": grid, "longctx": longctx}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("section", choices=SECTIONS)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seconds", type=float, default=560.0, help="end within about so long")
+    parser.add_argument("--seconds", type=float, default=560.0, help="end within about this time")
     parser.add_argument("--dry-run", action="store_true", help="small, for a machine without a card")
     args = parser.parse_args()
     if detect_hardware().device != "cuda" and not args.dry_run:
-        parser.error("this machine shows no CUDA card; with --dry-run everything is done small")
+        parser.error("this machine has no CUDA card; --dry-run measures small models on the CPU")
     args.out.mkdir(parents=True, exist_ok=True)
     SECTIONS[args.section](Session(args.section, args.out, args.seconds, DRY if args.dry_run else CARD))
 

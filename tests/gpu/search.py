@@ -1,4 +1,4 @@
-"""The largest size that still fits, in few trials: each costs half a minute."""
+"""Finds the largest size that fits in few trials, because each takes half a minute."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable
 def longest(
     fits: Callable[[int], bool | None], start: int, limit: int, grain: int = 1
 ) -> tuple[int | None, int | None]:
-    """The largest size found to fit and the smallest found not to; None for what was not found.
+    """Return the largest size found to fit and the smallest found not to; None for what was not found.
 
-    From ``start`` by doubling or halving to a size on either side, then by bisection until the two are within an
-    eighth. ``fits`` answers None where there is no time left. Sizes are multiples of ``grain`` up to ``limit``.
+    Doubles or halves from ``start`` until it has one of each, then bisects until they are within an eighth. ``fits``
+    returns None when time is up. Sizes are multiples of ``grain`` up to ``limit``.
     """
     good: int | None = None
     bad: int | None = None
@@ -26,7 +26,7 @@ def longest(
 
 
 def _next(good: int | None, bad: int | None, limit: int, grain: int) -> int | None:
-    """The size to try next, None where nothing more is to be learned."""
+    """Return the size to try next, or None at the end of the search."""
     if good is None:
         half = (bad or 0) // 2 // grain * grain
         return half or None

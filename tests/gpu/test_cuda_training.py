@@ -1,4 +1,4 @@
-"""The torch backend on a real card. Skipped, saying so, where there is none."""
+"""The torch backend on a real card. Skipped with the reason where there is none."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tiny(*overrides: str) -> RunSpec:
 
 
 def steps(backend: TorchBackend, spec: RunSpec, count: int) -> list[float]:
-    """The losses of ``count`` steps on one random batch."""
+    """Return the losses of ``count`` steps on one random batch."""
     batch = np.random.default_rng(1).integers(0, spec.model.config.vocab_size, (4, 129))
     found = []
     for _ in range(count):
@@ -62,7 +62,7 @@ def test_bf16_learns() -> None:
     ],
     ids=" ".join,
 )
-def test_restoring_goes_on_bit_for_bit_when_deterministic(
+def test_a_resumed_deterministic_run_continues_bit_for_bit(
     overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -78,7 +78,7 @@ def test_restoring_goes_on_bit_for_bit_when_deterministic(
         assert torch.equal(tensor, second.state_dict()["model"][name]), name
 
 
-def test_a_paused_run_leaves_the_card_and_comes_back_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paused_run_is_offloaded_and_restored_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     spec = tiny("train.deterministic=true", "micro=2")
     batch = np.random.default_rng(1).integers(0, spec.model.config.vocab_size, (4, 129))
@@ -91,22 +91,24 @@ def test_a_paused_run_leaves_the_card_and_comes_back_to_the_bit(monkeypatch: pyt
                 before = torch.cuda.memory_allocated()
                 assert backend.offload_for_pause() >= 0
                 moved = before - torch.cuda.memory_allocated()
-                assert moved >= sum(p.nbytes for p in backend.model.parameters())  # and moments from the second step on
+                assert moved >= sum(
+                    p.nbytes for p in backend.model.parameters()
+                )  # and the moments from the second step on
                 backend.restore_after_pause()
                 assert torch.cuda.memory_allocated() >= before - moved // 100
             backend.accumulate(batch[2:], spec.tokens_per_step)
             backend.window_totals()
             backend.optimizer_step(1e-3, 1.0)
         weights.append({name: tensor.clone() for name, tensor in backend.state_dict()["model"].items()})
-    straight, held = weights
-    assert all(torch.equal(tensor, held[name]) for name, tensor in straight.items())
+    straight, paused_weights = weights
+    assert all(torch.equal(tensor, paused_weights[name]) for name, tensor in straight.items())
 
 
-def test_a_checkpoint_written_beside_the_next_forward_is_that_of_the_step_before(tmp_path: Path) -> None:
+def test_a_checkpoint_saved_during_the_next_forward_is_that_of_its_step(tmp_path: Path) -> None:
     spec = tiny()
     backend = TorchBackend(spec)
     steps(backend, spec, 2)
-    kept = {name: tensor.cpu().clone() for name, tensor in backend.state_dict()["model"].items()}
+    expected = {name: tensor.cpu().clone() for name, tensor in backend.state_dict()["model"].items()}
     state = backend.state_dict()
     writer = threading.Thread(target=checkpoint.save, args=(tmp_path, 2, state, {}, None))
     writer.start()
@@ -114,17 +116,17 @@ def test_a_checkpoint_written_beside_the_next_forward_is_that_of_the_step_before
     backend.accumulate(batch, spec.tokens_per_step)
     writer.join()
     loaded = checkpoint.load(tmp_path / "ckpt_step_2", ("model",))[0]["model"]
-    assert all(torch.equal(tensor, kept[name]) for name, tensor in loaded.items())
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.items())
 
 
-def test_a_measurement_has_the_peaks_of_the_card() -> None:
+def test_a_benchmark_has_the_peaks_of_the_card() -> None:
     found = measure_cell(build_cell("cpu_demo", ["context=128"], {}, synthetic=True), Budget(steps=2))
     assert found["device"] == "cuda"
     assert 12 * found["params"] < found["peak"]["device"] <= found["peak"]["device_reserved"]
     assert 0 < found["matmul_peak_fraction"] < 1
 
 
-def test_under_a_cap_too_small_the_measurement_is_out_of_memory() -> None:
+def test_under_a_small_cap_a_benchmark_is_out_of_memory() -> None:
     found = measure_cell(build_cell("cpu_demo", [], {}, synthetic=True), Budget(steps=2, cap_gib=0.03))
     assert found["error"] == "out of memory"
     assert found["cap_bytes"] == round(0.03 * 2**30)
