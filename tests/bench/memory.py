@@ -31,8 +31,8 @@ def _table(
     errors: dict[str, list[float]] = defaultdict(list)
     parts: dict[str, list[float]] = defaultdict(list)
     for spec in specs:
-        words = _description(spec)
-        if not all(word in words for word in sys.argv[1:]):
+        description = _description(spec)
+        if not all(word in description for word in sys.argv[1:]):
             continue
         actual, predicted = real(spec), forecast(spec)
         peak, total = sum(actual.values()), sum(predicted.values())
@@ -42,7 +42,7 @@ def _table(
         for part in actual.keys() | predicted.keys():
             parts[part].append((predicted.get(part, 0) - actual.get(part, 0)) / peak)
         if sys.argv[1:]:
-            print(f"{total / peak - 1:+.3%}  {words}")
+            print(f"{total / peak - 1:+.3%}  {description}")
             for part in sorted(actual.keys() | predicted.keys()):
                 print(f"    {part:<20} measured {actual.get(part, 0):>16,} forecast {predicted.get(part, 0):>16,}")
     print(f"\n| {name} | n | median error | worst over | worst under |\n|---|---|---|---|---|")

@@ -31,32 +31,32 @@ def short() -> Iterator[RunSpec]:
 
 def whole() -> Iterator[RunSpec]:
     """Yield all."""
-    for precision, kept, loss, accum in itertools.product(PRECISIONS, CHECKPOINTING, ("fused", "plain"), (1, 2)):
-        yield _one(f"precision={precision}", f"checkpointing={kept}", f"loss={loss}", f"sequences={2 * accum}")
+    for precision, kind, loss, accum in itertools.product(PRECISIONS, CHECKPOINTING, ("fused", "plain"), (1, 2)):
+        yield _one(f"precision={precision}", f"checkpointing={kind}", f"loss={loss}", f"sequences={2 * accum}")
     for optimizer, precision, shape in itertools.product(
         ("optim.name=muon", "strategy=states8bit"), ("fp32", "bf16", "bf16_sr"), ([], _WIDE)
     ):
         yield _one(optimizer, f"precision={precision}", "checkpointing=full", "loss=fused", *shape)
-    for precision, kept, accum in itertools.product(("fp32", "bf16"), ("none", "full", "offload"), (1, 3)):
+    for precision, kind, accum in itertools.product(("fp32", "bf16"), ("none", "full", "offload"), (1, 3)):
         yield _one(
-            *("backend=deepspeed", "strategy=offload", f"precision={precision}", f"checkpointing={kept}"),
+            *("backend=deepspeed", "strategy=offload", f"precision={precision}", f"checkpointing={kind}"),
             *("loss=fused", f"sequences={2 * accum}"),
         )
-    for precision, kept in itertools.product(("fp32", "bf16"), CHECKPOINTING):
-        yield _one(f"precision={precision}", f"checkpointing={kept}", "loss=fused", *_LONG, "sequences=1")
-    for precision, kept in itertools.product(("fp32", "bf16"), ("none", "full")):
-        yield _one(f"precision={precision}", f"checkpointing={kept}", "attention=blocked")
-        yield _one(f"precision={precision}", f"checkpointing={kept}", "model.v_head_dim=48")
-        yield _one(f"precision={precision}", f"checkpointing={kept}", "model.q_lora_rank=96")
-        yield _one(f"precision={precision}", f"checkpointing={kept}", "model.tie_word_embeddings=true")
-        yield _one(f"precision={precision}", f"checkpointing={kept}", *_WIDE)
+    for precision, kind in itertools.product(("fp32", "bf16"), CHECKPOINTING):
+        yield _one(f"precision={precision}", f"checkpointing={kind}", "loss=fused", *_LONG, "sequences=1")
+    for precision, kind in itertools.product(("fp32", "bf16"), ("none", "full")):
+        yield _one(f"precision={precision}", f"checkpointing={kind}", "attention=blocked")
+        yield _one(f"precision={precision}", f"checkpointing={kind}", "model.v_head_dim=48")
+        yield _one(f"precision={precision}", f"checkpointing={kind}", "model.q_lora_rank=96")
+        yield _one(f"precision={precision}", f"checkpointing={kind}", "model.tie_word_embeddings=true")
+        yield _one(f"precision={precision}", f"checkpointing={kind}", *_WIDE)
 
 
 def full_size() -> Iterator[RunSpec]:
     """Yield ``mla-1b`` in the built-in profiles, for each kind of checkpointing that works with fake tensors."""
     for profile in ("pretrain_5080", "longctx_5090", "gpu_fast"):
-        for kept in ("none", "selective", "full"):
+        for kind in ("none", "selective", "full"):
             yield load(
                 profile,
-                [f"checkpointing={kept}", "precision=bf16", "compile=off", "attention=sdpa", "launch.backend=auto"],
+                [f"checkpointing={kind}", "precision=bf16", "compile=off", "attention=sdpa", "launch.backend=auto"],
             )

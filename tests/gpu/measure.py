@@ -64,13 +64,13 @@ SMALL: Sequence[tuple[dict[str, str], tuple[int, ...]]] = (
 _EAGER = {"train.compile": "off", "sequences": "8", "micro": "4"}
 GRID: Sequence[tuple[float, dict[str, str]]] = (
     *(
-        (16.0, {**_EAGER, "train.precision": "bf16_sr", "memory.strategy": "states8bit", "memory.checkpointing": kept})
-        for kept in ("selective", "full", "offload")
+        (16.0, {**_EAGER, "train.precision": "bf16_sr", "memory.strategy": "states8bit", "memory.checkpointing": kind})
+        for kind in ("selective", "full", "offload")
     ),
     (16.0, {**_EAGER, "train.precision": "bf16_sr", "memory.checkpointing": "full", "memory.loss": "plain"}),
-    *((24.0, {**_EAGER, "memory.checkpointing": kept}) for kept in ("full", "offload")),
+    *((24.0, {**_EAGER, "memory.checkpointing": kind}) for kind in ("full", "offload")),
     (24.0, {**_EAGER, "memory.checkpointing": "full", "micro": "8"}),
-    *((32.0, {**_EAGER, "memory.checkpointing": kept, "micro": "2"}) for kept in ("none", "selective")),
+    *((32.0, {**_EAGER, "memory.checkpointing": kind, "micro": "2"}) for kind in ("none", "selective")),
     (32.0, {**_EAGER, "memory.checkpointing": "full", "micro": "1", "sequences": "2", "context": "16384"}),
     (32.0, {"memory.checkpointing": "full", "micro": "4", "sequences": "8"}),
 )
@@ -187,7 +187,7 @@ def ablation(session: Session) -> None:
 
 def memory(session: Session) -> None:
     """Measure speed with and without a cap, and compare every peak with its forecast."""
-    session.show(lambda: [*_speeds(session), "", _kept(session), _forecast_error(session)])
+    session.show(lambda: [*_speeds(session), "", _capped_speed(session), _forecast_error(session)])
     session.measure("uncapped", {})
     for changes, micros in SMALL:
         for micro in sorted({min(micro, session.scale.micro) for micro in micros}, reverse=True):
@@ -210,7 +210,7 @@ def longctx(session: Session) -> None:
     scale = session.scale
     found: tuple[int | None, int | None] = (None, None)
 
-    def words() -> list[str]:
+    def lines() -> list[str]:
         fits, not_fits = found
         longest_found = f"Longest context found to train: {fits}." if fits else "No context was found to train."
         return [*_speeds(session), "", longest_found, f"Shortest found not to: {not_fits or 'none'}."]
@@ -220,7 +220,7 @@ def longctx(session: Session) -> None:
         result = session.measure(f"context {context}", changes, cap=scale.cap_gib, steps=1)
         return None if str(result.get("error")).startswith("not measured") else "error" not in result
 
-    session.show(words)
+    session.show(lines)
     found = longest(fits, scale.first_context, scale.last_context, grain=64)
     session.write()
 
@@ -274,7 +274,7 @@ def _peak_fraction(session: Session) -> str:
     return f"Everything auto, fraction of the matmul peak (goal 60%, aim 70%): {summary}."
 
 
-def _kept(session: Session) -> str:
+def _capped_speed(session: Session) -> str:
     free, capped = _tok_s(session, "uncapped"), _tok_s(session, "capped")
     summary = f"{max(capped) / free[0]:.1%}" if free and capped else "not measured"
     return f"The fastest under the cap against uncapped (goal 85%): {summary}."

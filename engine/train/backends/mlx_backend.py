@@ -119,9 +119,9 @@ class MLXBackend:
         return 0  # MLX does not report it
 
     def offload_for_pause(self) -> int:
-        kept = int(mx.get_cache_memory())
+        cached = int(mx.get_cache_memory())
         mx.clear_cache()
-        return kept - int(mx.get_cache_memory())
+        return cached - int(mx.get_cache_memory())
 
     def restore_after_pause(self) -> None:
         pass

@@ -149,7 +149,7 @@ def _argv(spec_path: Path, budget: Budget) -> list[str]:
 def _measured(
     argv: list[str], errors: IO[bytes], timeout: float | None, on_tick: Callable[[float], None]
 ) -> dict[str, Any]:
-    begun = time.monotonic()
+    start = time.monotonic()
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
     try:
         while True:
@@ -157,7 +157,7 @@ def _measured(
                 out, _ = child.communicate(timeout=1.0)
                 break
             except subprocess.TimeoutExpired:
-                elapsed = time.monotonic() - begun
+                elapsed = time.monotonic() - start
                 if timeout is not None and elapsed > timeout:
                     return {"error": f"not measured: took more than {timeout:.0f} s"}
                 on_tick(elapsed)

@@ -66,11 +66,11 @@ def _median_seconds(run: Callable[[], object], device: str, budget: float) -> fl
     """Return the median time of one ``run``, queued in batches long enough to hide the cost of launching them."""
 
     def clock(times: int) -> float:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(times):
             run()
         synchronize(device)
-        return (time.perf_counter() - begun) / times
+        return (time.perf_counter() - start) / times
 
     clock(2)  # the first call picks a kernel
     batch = max(1, min(1000, round(BATCH_SECONDS / clock(1))))

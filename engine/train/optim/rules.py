@@ -44,9 +44,9 @@ class Rule:
         """Return the step count on the device where the torch optimizer keeps it for a parameter like ``like``."""
         return step.to(like.device, copy=True)
 
-    def export_moment(self, kept: Tensor) -> Stored:
+    def export_moment(self, tensor: Tensor) -> Stored:
         """Return a moment of the torch optimizer's state in the checkpoint's form, not copied."""
-        return kept
+        return tensor
 
     def import_moment(self, optimizer: torch.optim.Optimizer, moment: str, stored: Stored, like: Tensor) -> Tensor:
         """Return the optimizer's tensor for a stored moment in any form: a copy shaped and placed as fp32 ``like``."""
@@ -104,18 +104,18 @@ class AdamW8bit(Rule):
     def step_tensor(self, step: Tensor, like: Tensor) -> Tensor:
         return step.to("cpu", copy=True)
 
-    def export_moment(self, kept: Any) -> Stored:
-        return Quantized(kept.codes, kept.scale, kept.qmap) if hasattr(kept, "codes") else kept
+    def export_moment(self, tensor: Any) -> Stored:
+        return Quantized(tensor.codes, tensor.scale, tensor.qmap) if hasattr(tensor, "codes") else tensor
 
     def import_moment(self, optimizer: Any, moment: str, stored: Stored, like: Tensor) -> Tensor:
-        kept: Tensor = optimizer._new_buffer(like, moment == "exp_avg")  # only the first moment has a sign
-        target = self.export_moment(kept)
+        tensor: Tensor = optimizer._new_buffer(like, moment == "exp_avg")  # only the first moment has a sign
+        target = self.export_moment(tensor)
         if isinstance(stored, Quantized) and isinstance(target, Quantized) and _same_layout(stored, target):
             target.codes.copy_(stored.codes)
             target.scale.copy_(stored.scale)
         else:
-            kept.copy_(dequantized(stored).to(like.device))
-        return kept
+            tensor.copy_(dequantized(stored).to(like.device))
+        return tensor
 
 
 def _same_layout(stored: Quantized, own: Quantized) -> bool:

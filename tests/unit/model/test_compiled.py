@@ -1,7 +1,7 @@
 """Compiled blocks give the numbers of eager ones, for every attention, kind of checkpointing and stream.
 
-The code generator takes most of the time and knows nothing of our choices. Most tests therefore stop before it, after
-the parts that do: tracing, the compiler's own autograd, and its split into what is kept and what is worked out again.
+The code generator takes most of the time and does not depend on our options. Most tests therefore stop before it, after
+the parts that do: tracing, the compiler's own autograd, and its split into what is saved and what is recomputed.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def test_one_model_runs_several_shapes_and_validation_in_between() -> None:
 
 
 def test_compiled_each_kind_saves_less_than_the_one_before() -> None:
-    kept = []
+    saved = []
     for kind in KINDS[:3]:
         torch._dynamo.reset()
         model = compiled(TRACED, checkpointing=kind)
@@ -165,6 +165,6 @@ def test_compiled_each_kind_saves_less_than_the_one_before() -> None:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
             model.hidden(tokens(2, LENGTH))
         weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-        kept.append(sum(s.nbytes() for pointer, s in storages.items() if pointer not in weights))
-    none, selective, full = kept
+        saved.append(sum(s.nbytes() for pointer, s in storages.items() if pointer not in weights))
+    none, selective, full = saved
     assert full < 0.5 * selective and selective < 0.8 * none

@@ -116,8 +116,8 @@ def test_a_result_has_its_parts_and_they_agree(spec: Any, tmp_path: Path) -> Non
     assert list(found["split_s"]) == ["data", "forward", "backward", "optimizer"]
     assert all(seconds > 0 for seconds in found["split_s"].values())
     assert found["peak"]["device"] is None and found["peak"]["host"] >= 0
-    share = found["tok_s"] * found["flops_per_token"] / found["matmul_peak_flop_s"]
-    assert found["matmul_peak_fraction"] == pytest.approx(share)
+    fraction = found["tok_s"] * found["flops_per_token"] / found["matmul_peak_flop_s"]
+    assert found["matmul_peak_fraction"] == pytest.approx(fraction)
     assert [path.name for path in tmp_path.iterdir()] == ["phase1"]  # a benchmark saves nothing
 
 

@@ -52,8 +52,8 @@ def train(
     """Return loss and gradient norm of each step, trained on this rank's part of the sequences."""
     ranks, found = ranks or SingleRank(), []
     for step in steps:
-        share = np.split(batch(step), ranks.size)[ranks.rank]
-        for rows in np.array_split(share, accum):
+        rows_of_rank = np.split(batch(step), ranks.size)[ranks.rank]
+        for rows in np.array_split(rows_of_rank, accum):
             backend.accumulate(rows, 24 * 32)
         found.append(backend.window_totals())
         backend.optimizer_step(LR, clip)
@@ -153,10 +153,10 @@ MAKERS: dict[str, Callable[[], Backend]] = {"torch": lambda: TorchBackend(nano()
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(MAKERS, MAKERS)))
 def test_a_run_resumes_with_the_other_backend(first: str, second: str, tmp_path: Path) -> None:
-    straight, begun, resumed = MAKERS[first](), MAKERS[first](), MAKERS[second]()
+    straight, started, resumed = MAKERS[first](), MAKERS[first](), MAKERS[second]()
     train(straight, range(10), 3)
-    train(begun, range(10), 3)
-    saved = reopened(tmp_path, begun)
+    train(started, range(10), 3)
+    saved = reopened(tmp_path, started)
     resumed.load_state_dict(saved)
     for part, held in resumed.state_dict().items():
         assert held.keys() == saved[part].keys()
@@ -168,10 +168,10 @@ def test_a_run_resumes_with_the_other_backend(first: str, second: str, tmp_path:
 
 
 def test_loading_weights_only(tmp_path: Path) -> None:
-    begun, fresh = TorchBackend(nano()), deepspeed()
-    train(begun, range(3), 1)
-    fresh.load_weights(reopened(tmp_path, begun)["model"])
-    assert fresh.evaluate(batch(5)) == begun.evaluate(batch(5))
+    started, fresh = TorchBackend(nano()), deepspeed()
+    train(started, range(3), 1)
+    fresh.load_weights(reopened(tmp_path, started)["model"])
+    assert fresh.evaluate(batch(5)) == started.evaluate(batch(5))
     assert "step" not in fresh.state_dict()["optimizer"]
 
 

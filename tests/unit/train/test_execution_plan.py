@@ -131,7 +131,7 @@ def test_a_bf16_stream_trains_like_fp32_within_its_rounding() -> None:
 @pytest.mark.parametrize("attention", ["sdpa", "blocked"])
 @pytest.mark.parametrize("checkpointing", ["none", "selective", "full", "offload"])
 def test_compiled_every_kind_trains_like_eager(checkpointing: str, attention: str) -> None:
-    ways = ["train.precision=bf16", "memory.loss=fused", f"checkpointing={checkpointing}", f"attention={attention}"]
-    eager, _, _ = losses(small("train.compile=off", *ways), 4)
-    compiled, _, _ = losses(small("train.compile=on", *ways), 4)
+    options = ["train.precision=bf16", "memory.loss=fused", f"checkpointing={checkpointing}", f"attention={attention}"]
+    eager, _, _ = losses(small("train.compile=off", *options), 4)
+    compiled, _, _ = losses(small("train.compile=on", *options), 4)
     assert compiled == pytest.approx(eager, rel=1e-3)

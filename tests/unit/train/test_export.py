@@ -132,19 +132,19 @@ def test_transformers_generates_the_same_text(tokenizer: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("held", "asked", "wanted"),
+    ("stored", "requested", "expected"),
     [
         (torch.float32, "bf16", torch.bfloat16),
         (torch.bfloat16, None, torch.bfloat16),
         (torch.bfloat16, "fp32", torch.float32),
     ],
 )
-def test_dtype(held: torch.dtype, asked: str | None, wanted: torch.dtype, tmp_path: Path) -> None:
-    path = saved(tmp_path / "run", TINY, None, held)
-    theirs = transformers_model(export(path, tmp_path / "hf", asked).path)
+def test_dtype(stored: torch.dtype, requested: str | None, expected: torch.dtype, tmp_path: Path) -> None:
+    path = saved(tmp_path / "run", TINY, None, stored)
+    theirs = transformers_model(export(path, tmp_path / "hf", requested).path)
     weights = checkpoint.load(path, ("model",))[0]["model"]
-    assert theirs.dtype == wanted
-    assert all(torch.equal(p, weights[name].to(wanted)) for name, p in theirs.named_parameters())
+    assert theirs.dtype == expected
+    assert all(torch.equal(p, weights[name].to(expected)) for name, p in theirs.named_parameters())
 
 
 def test_large_weights_are_split_into_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,10 +96,10 @@ MAKERS: dict[str, Callable[[], Backend]] = {"torch": lambda: TorchBackend(nano()
 
 @pytest.mark.parametrize(("first", "second"), [p for p in itertools.product(MAKERS, MAKERS) if "mlx" in p])
 def test_a_run_resumes_with_the_other_backend(first: str, second: str, tmp_path: Path) -> None:
-    straight, begun, resumed = MAKERS[first](), MAKERS[first](), MAKERS[second]()
+    straight, started, resumed = MAKERS[first](), MAKERS[first](), MAKERS[second]()
     train(straight, range(10))
-    train(begun, range(10))
-    saved = reopened(tmp_path, begun)
+    train(started, range(10))
+    saved = reopened(tmp_path, started)
     resumed.load_state_dict(saved)
     held = {"model": resumed.state_dict()["model"], "optimizer": resumed.state_dict()["optimizer"]}
     for part, tensors in held.items():
@@ -113,10 +113,10 @@ def test_a_run_resumes_with_the_other_backend(first: str, second: str, tmp_path:
 
 
 def test_loading_weights_only(tmp_path: Path) -> None:
-    begun, fresh = TorchBackend(nano()), mlx()
-    train(begun, range(3))
-    fresh.load_weights(reopened(tmp_path, begun)["model"])
-    assert fresh.evaluate(batch(5)) == pytest.approx(begun.evaluate(batch(5)), rel=1e-5)
+    started, fresh = TorchBackend(nano()), mlx()
+    train(started, range(3))
+    fresh.load_weights(reopened(tmp_path, started)["model"])
+    assert fresh.evaluate(batch(5)) == pytest.approx(started.evaluate(batch(5)), rel=1e-5)
     assert "step" not in fresh.state_dict()["optimizer"]
 
 

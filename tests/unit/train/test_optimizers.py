@@ -241,9 +241,9 @@ def test_the_forecast_has_the_bytes_of_weights_gradients_and_states(optimizer: s
     backend.window_totals()
     backend.optimizer_step(LR, 1.0)
     state = backend.state_dict()
-    kept = sum(tensor.nbytes for name, tensor in state["optimizer"].items() if not name.startswith("rng/"))
+    state_bytes = sum(tensor.nbytes for name, tensor in state["optimizer"].items() if not name.startswith("rng/"))
     assert weight_bytes(spec) == sum(t.nbytes for t in state["model"].values())
-    assert optimizer_bytes(spec) == pytest.approx(kept, rel=1e-2)  # small tensors and the table of codes differ
+    assert optimizer_bytes(spec) == pytest.approx(state_bytes, rel=1e-2)  # small tensors and the table of codes differ
 
 
 # -- bf16 weights without masters
