@@ -146,7 +146,7 @@ class CompareScreen(AppScreen[None], actions=COMPARE):
         chart = self._charts[axis == TIME]
         chart.show(self._titles(chart, metric, axis), self._lines(metric.name, axis), x_end=self._last_step(axis))
         self._legend.axis, self._legend.series = axis, (metric.name, metric.title)
-        self._legend.text = metric.text
+        self._legend.format_value = metric.text
         self._legend.redraw()
         self.query_one(Heading).show(
             title=f"compare · {_runs(len(self.runs))}", note=self._note(), warn=bool(self._errors)

@@ -63,7 +63,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class RunUpdate:
-    """A run's summary, and parts: buckets by series, which replace those from ``since`` on (None: all)."""
+    """A run's summary, and parts (buckets by series, ``since``): they replace all buckets from ``since`` on."""
 
     summary: dict[str, Any]
     parts: tuple[tuple[dict[str, Any], float | None], ...] = ()
@@ -196,18 +196,18 @@ def last_common_x(first: ComparedRun, other: ComparedRun, name: str, axis: str) 
     return min((x for x in last if x is not None), default=None) if None not in last else None
 
 
-def difference(first: ComparedRun, other: ComparedRun, name: str, axis: str) -> float | None:
-    """Return ``other`` minus ``first`` at the last x that both have reached."""
-    x = last_common_x(first, other, name, axis)
+def difference(baseline: ComparedRun, other: ComparedRun, name: str, axis: str) -> float | None:
+    """Return ``other`` minus ``baseline`` at the last x that both have reached."""
+    x = last_common_x(baseline, other, name, axis)
     if x is None:
         return None
-    a, b = first.value_at(name, axis, x), other.value_at(name, axis, x)
+    a, b = baseline.value_at(name, axis, x), other.value_at(name, axis, x)
     return None if a is None or b is None else b - a
 
 
 def _maximum(a: float, b: float) -> float:
     """Return the larger of two values; ``b`` if either is NaN."""
-    return b if not a > b else a
+    return a if a > b else b
 
 
 def _interpolate(xs: Sequence[float], values: Sequence[float], x: float) -> float:
@@ -222,6 +222,7 @@ def _interpolate(xs: Sequence[float], values: Sequence[float], x: float) -> floa
 
 
 def _downsample(xs: Sequence[float], values: Sequence[float], count: int) -> list[Point]:
+    """Return the means of groups of neighbours, each at the x of the last; a group without x is left out."""
     group = -(-len(xs) // max(count, 1)) or 1
     points: list[Point] = []
     for begin in range(0, len(xs), group):

@@ -20,16 +20,15 @@ class CheckpointList(SelectableList):
         super().__init__(id="checkpoints")
         self.checkpoints: list[SavedCheckpoint] = []
         self.verified: dict[str, str] = {}  # path → damage found by a full verification; empty: intact
-        self.empty_text = "looking for checkpoints …"
+        self.empty_text = "loading checkpoints …"
 
     def show(self, checkpoints: list[SavedCheckpoint]) -> None:
-        """Replace the checkpoints; the cursor stays on the same saved."""
+        """Replace the checkpoints; the cursor stays on the same one."""
         selected = self.selected
         self.checkpoints = checkpoints
         if selected is not None:
-            self.cursor = next(
-                (i for i, checkpoint in enumerate(checkpoints) if checkpoint.path == selected.path), self.cursor
-            )
+            same = (i for i, checkpoint in enumerate(checkpoints) if checkpoint.path == selected.path)
+            self.cursor = next(same, self.cursor)
         self.redraw()
 
     @property
@@ -41,9 +40,9 @@ class CheckpointList(SelectableList):
 
     def _columns(self, width: int) -> list[tuple[str, int, str]]:
         """Return (key, width, title) of each column; a negative width aligns right."""
-        layout = [("step", -9, "step"), ("when", 6, "when"), ("size", -8, "size"), ("loss", -7, "loss")]
+        layout = [("step", -9, "step"), ("time", 6, "time"), ("size", -8, "size"), ("loss", -7, "loss")]
         if width >= 72:
-            layout += [("val", -7, "val"), ("why", 13, "written")]
+            layout += [("val", -7, "val"), ("why", 13, "reason")]
         return [*layout, ("state", 9, "files"), ("mark", 12, "")]
 
     def header(self, width: int) -> Row | None:
@@ -53,12 +52,12 @@ class CheckpointList(SelectableList):
 
     def row(self, index: int, width: int) -> Row:
         saved = self.checkpoints[index]
-        marks = [mark for mark, holds in (("newest", saved.newest), ("best", saved.best)) if holds]
+        marks = [mark for mark, is_set in (("newest", saved.newest), ("best", saved.best)) if is_set]
         return columns.row(
             self._columns(width),
             {
                 "step": (fmt.exact(saved.step), ""),
-                "when": (fmt.timestamp(saved.written), "list--dim"),
+                "time": (fmt.timestamp(saved.written), "list--dim"),
                 "size": (fmt.size(saved.bytes), ""),
                 "loss": (fmt.loss(saved.loss), ""),
                 "val": (fmt.loss(saved.val_loss), ""),
@@ -69,10 +68,10 @@ class CheckpointList(SelectableList):
         )
 
     def _state(self, saved: SavedCheckpoint) -> tuple[str, str]:
-        found = self.verified.get(saved.path)
-        if saved.damage or found:
+        damage = self.verified.get(saved.path)
+        if saved.damage or damage:
             return "damaged", "checkpoints--bad"
-        return ("verified", "checkpoints--good") if found == "" else ("complete", "")
+        return ("verified", "checkpoints--good") if damage == "" else ("complete", "")
 
     def placeholder(self, width: int, height: int) -> list[Row]:
         lines = self.empty_text.splitlines()

@@ -51,7 +51,7 @@ class Legend(SelectableList):
         self.baseline = 0
         self.axis = AXES[0]
         self.series = ("loss", "loss")  # name and title
-        self.text: Callable[[float | None], str] = fmt.loss
+        self.format_value: Callable[[float | None], str] = fmt.loss
 
     def count(self) -> int:
         return len(self.runs)
@@ -70,7 +70,7 @@ class Legend(SelectableList):
         if run is baseline:
             return "baseline"
         delta = difference(baseline, run, name, self.axis)
-        return fmt.NOTHING if delta is None else ("+" if delta >= 0 else "−") + self.text(abs(delta))
+        return fmt.NOTHING if delta is None else ("+" if delta >= 0 else "−") + self.format_value(abs(delta))
 
     def header(self, width: int) -> Row:
         row: Row = [("     ", "list--header")]

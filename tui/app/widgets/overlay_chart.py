@@ -42,11 +42,13 @@ def labelled_lines(lines: Sequence[tuple[str, str, Sequence[Point]]], cells: int
     per_line = max(cells // _LETTER_DISTANCE, 1)
     drawn = [Line(points, style) for _, style, points in measured]
     for number, (letter, style, points) in enumerate(measured):
-        places = [first + (last - first) * (i + (number + 0.5) / len(measured)) / per_line for i in range(per_line)]
+        positions = [first + (last - first) * (i + (number + 0.5) / len(measured)) / per_line for i in range(per_line)]
         xs = [point[0] for point in points]
-        at = {bisect.bisect_left(xs, x) for x in places if x < xs[-1]} | {len(xs) - 1}
+        indices = {bisect.bisect_left(xs, x) for x in positions if x < xs[-1]} | {len(xs) - 1}
         reach = min(len(xs) // cells, 2)
-        drawn.append(Line([found for i in sorted(at) if (found := _local_mean(points, i, reach))], style, mark=letter))
+        drawn.append(
+            Line([mean for i in sorted(indices) if (mean := _local_mean(points, i, reach))], style, mark=letter)
+        )
     return drawn
 
 

@@ -19,7 +19,7 @@ class ShardList(SelectableList):
         self.files: list[dict[str, Any]] = []
 
     def show(self, splits: list[dict[str, Any]]) -> None:
-        """The files of all splits, as ``data.summary`` gives them."""
+        """Show the files of all splits of a ``data.summary``."""
         self.files = [{"split": split["split"], **file} for split in splits for file in split["files"]]
         self.styles.height = len(self.files) + 1
         self.redraw()
