@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tui.text.event_text import describe
 from tui.text.format import fixed
 
 
@@ -15,8 +16,6 @@ class LinePrinter:
         self._due = 0.0
 
     def __call__(self, record: dict[str, Any]) -> None:
-        from tui.text.event_text import describe
-
         if record["kind"] == "step":
             last = record["step"] == self._steps
             if record["t"] < self._due and not last:

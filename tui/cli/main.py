@@ -16,17 +16,37 @@ from tui.cli.commands import app
 
 # In the order of ``--help``.
 COMMANDS = (
-    *("launch", "train", "plan", "bench", "ls", "attach", "compare", "status", "logs", "watch"),
-    *("set", "pause", "resume", "checkpoint", "stop", "rm", "doctor", "hooks", "service"),
-    *("sample", "checkpoints", "export", "data"),
+    "launch",
+    "train",
+    "plan",
+    "bench",
+    "ls",
+    "attach",
+    "compare",
+    "status",
+    "logs",
+    "watch",
+    "set",
+    "pause",
+    "resume",
+    "checkpoint",
+    "stop",
+    "rm",
+    "doctor",
+    "hooks",
+    "service",
+    "sample",
+    "checkpoints",
+    "export",
+    "data",
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 ok, 1 failed, 2 usage error."""
-    words = sys.argv[1:] if argv is None else argv
-    parser = _parser(words)
-    args = parser.parse_args(words)
+    argv = sys.argv[1:] if argv is None else argv
+    parser = _parser(argv)
+    args = parser.parse_args(argv)
     if (args.read_only or args.low_bandwidth) and not args.opens_app:
         parser.error(
             "--read-only and --low-bandwidth are for the app: mla-tui --read-only, mla-tui attach RUN --read-only"
@@ -48,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mla-tui",
         description="Pre-train Multi-Head Latent Attention models on this machine. Without a command: open the app.",
@@ -56,7 +76,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     app.register(parser)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     # Import only the module of the command that is named first, so that it starts fast; --help needs them all.
-    named = words[0] if words else ""
+    named = argv[0] if argv else ""
     for name in (named,) if named in COMMANDS else COMMANDS:
         import_module(f"tui.cli.commands.{name}").register(subparsers)
     return parser

@@ -34,13 +34,14 @@ def run(args: argparse.Namespace) -> int:
         print("no runs yet; start one with: mla-tui launch", file=sys.stderr)
         return 0
     width = max(len(str(s["id"])) for s in summaries)
-    print(f"{'id':<{width}}  {'phase':<10} {'step':>15} {'loss':>8} {'val':>8} {'tok/s':>9}  name")
+    phase = max(10, *(len(s["phase"]) for s in summaries))
+    print(f"{'id':<{width}}  {'phase':<{phase}} {'step':>15} {'loss':>8} {'val':>8} {'tok/s':>9}  name")
     for s in summaries:
         step = f"{s['step'] or 0}/{s['steps'] or '?'}"
         loss, val, speed = fixed(s["loss"], 4), fixed(s["val_loss"], 4), fixed(s["tok_s"], 0)
         name = s["name"] if s["name"] != s["id"] else ""
         name += f"  on host {s['host']}" if is_on_other_host(s) else ""
-        print(f"{s['id']:<{width}}  {s['phase']:<10} {step:>15} {loss:>8} {val:>8} {speed:>9}  {name}".rstrip())
+        print(f"{s['id']:<{width}}  {s['phase']:<{phase}} {step:>15} {loss:>8} {val:>8} {speed:>9}  {name}".rstrip())
     _print_resume_hint(summaries)
     return 0
 
