@@ -50,11 +50,6 @@ def _key_of(character: str) -> str:
     return next(iter(Binding.make_bindings([(character, "")]))).key
 
 
-def key_names(keys: tuple[str, ...]) -> str:
-    """Return keys as they are written in the settings: ``Z F6``."""
-    return " ".join(key_name(key) for key in keys)
-
-
 def changeable() -> list[Action]:
     """Return the actions whose keys can be changed, each once: all but those of a list or a text."""
     found: dict[str, Action] = {}

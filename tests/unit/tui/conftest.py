@@ -37,18 +37,18 @@ def step_record(step: int, loss: float | None = None, **fields: Any) -> dict[str
 
 @pytest.fixture
 def make_run(store: RunStore) -> Iterator[Make]:
-    """``make_run(name, steps, phase=…)`` → the run and its log's writer. A living one's trainer is this process."""
+    """``make_run(name, steps, phase=…)`` → the run and its log writer. The trainer of an active run is this process."""
     writers: list[LogWriter] = []
 
     def make(name: str, steps: int, phase: str = "finished", backend: str = "torch") -> tuple[RunDir, LogWriter]:
         spec = registry.load("cpu_demo")
-        living = phase not in ("finished", "failed", "stopped")
+        active = phase not in ("finished", "failed", "stopped")
         state: dict[str, Any] = {
             **{"profile": "cpu_demo", "backend": backend, "steps": spec.train.steps, "micro": 8, "accum": 1},
             **{"context": 256, "version": "0", "host": host_name(), "boot": boot_id(), "phase": phase},
             **{"attempt": 1, "started": time.time() - steps, "step": steps, "loss": 2.0},
         }
-        if living:
+        if active:
             state["trainer"] = process_identity(os.getpid())
         run = store.create(spec, {"name": name, "resume": None, "init_from": None}, state)
         writer = LogWriter(run.log_path, attempt=1)
@@ -57,7 +57,7 @@ def make_run(store: RunStore) -> Iterator[Make]:
         writer.write("state", phase="running", reason="")
         for step in range(1, steps + 1):
             writer.write("step", **step_record(step))
-        if not living:
+        if not active:
             writer.write("state", phase=phase, reason="")
         return run, writer
 

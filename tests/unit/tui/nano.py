@@ -73,7 +73,7 @@ class Nano:
         return nano
 
     def run(self, store: RunStore, out: Path, phase: str = "finished", steps: int = 3) -> tuple[RunDir, LogWriter]:
-        """A run ``nano`` of these steps, its checkpoints below ``out``; a living one's trainer is this process."""
+        """Create a run ``nano`` with checkpoints below ``out``; the trainer of an active run is this process."""
         spec = registry.load(str(self.profile))
         spec = replace(spec, train=replace(spec.train, out=str(out), steps=steps))
         state = {

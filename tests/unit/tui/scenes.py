@@ -1,4 +1,4 @@
-"""The states a screen can be in, each made of a real run's files; clock, machine and names never change."""
+"""Defines the states of the screens, made of real run files; clock, machine and names are constant."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ NOW = 1_795_600_000.0  # 2026-11-25 09:46:40 UTC
 HOST = "workstation"
 MACHINE = Hardware("NVIDIA GeForce RTX 5080", "cuda", 16 << 30, 15 << 30, 64 << 30, 48 << 30)
 GIB = 1 << 30
-TERMINAL = (("TERM", "xterm-256color"), ("COLORTERM", "truecolor"))  # fewer colours would get themes of their own
+TERMINAL = (("TERM", "xterm-256color"), ("COLORTERM", "truecolor"))  # with fewer colours other themes are used
 
 
 class World:
-    """Runs of a home, and the clock that everything in this process reads."""
+    """Creates runs in a home directory, and is the clock of this process."""
 
     def __init__(self, home: Path, patch: pytest.MonkeyPatch) -> None:
         self.now = NOW - 86_400
@@ -60,14 +60,14 @@ class World:
         self.folder = home
 
     def run_dir(self, name: str, steps: int, phase: str, **state: Any) -> tuple[RunDir, LogWriter]:
-        """A run of ``pretrain_5080`` that has trained ``steps`` steps of half a minute, and is in ``phase`` now."""
-        self.now = begun = NOW - 3600 - steps * 27.0
+        """Create a run of ``pretrain_5080`` in ``phase`` that has trained ``steps`` steps of half a minute."""
+        self.now = started = NOW - 3600 - steps * 27.0
         spec = registry.load("pretrain_5080")
         spec = replace(spec, train=replace(spec.train, out=str(self.folder / "models"), save_every=50))
         trainer = None if phase in (*ENDED, "cut-off") else process_identity(os.getpid())
         facts = {
             **{"profile": spec.profile, "backend": "deepspeed", "steps": spec.train.steps, "micro": 12, "accum": 8},
-            **{"context": 2048, "version": "0.1.0", "host": HOST, "boot": boot_id(), "attempt": 1, "started": begun},
+            **{"context": 2048, "version": "0.1.0", "host": HOST, "boot": boot_id(), "attempt": 1, "started": started},
             **{"phase": "starting" if phase == "cut-off" else phase, "step": steps, "trainer": trainer, **state},
         }
         run_dir = self.store.create(spec, {"name": name, "resume": None, "init_from": None}, facts)
@@ -86,7 +86,7 @@ class World:
         return run_dir, log
 
     def step(self, log: LogWriter, step: int) -> None:
-        """Half a minute, with the records it leaves."""
+        """Log the records of one step of half a minute."""
         self.now += 27.0
         wave = math.sin(step * 1.7)
         used = 9.1 * GIB + wave * GIB / 30
@@ -98,32 +98,32 @@ class World:
             host_states=int(16.4 * GIB),
         )
         if step % 2 == 0:
-            spans = {"device_used": used, "rss": 18.2 * GIB, "ram_used": 22.5 * GIB + wave * GIB / 9}
-            wholes = {"device_total": [16 * GIB] * 2, "ram_total": [64 * GIB] * 2}
-            log.write("telemetry", **{name: [value, value * 1.01] for name, value in spans.items()}, **wholes)
+            values = {"device_used": used, "rss": 18.2 * GIB, "ram_used": 22.5 * GIB + wave * GIB / 9}
+            totals = {"device_total": [16 * GIB] * 2, "ram_total": [64 * GIB] * 2}
+            log.write("telemetry", **{name: [value, value * 1.01] for name, value in values.items()}, **totals)
         if step % 50 == 0:
             log.write("val", step=step, loss=2.7 + 7.5 * math.exp(-step / 40), bucket="", tokens=1 << 20)
             log.write(
                 "checkpoint", step=step, path=f"models/run/ckpt_step_{step}", bytes=14 * GIB, seconds=41.0, ok=True
             )
 
-    def saved(self, run_dir: RunDir, step: int, spoilt: bool = False) -> None:
-        """A checkpoint of 14 GiB that takes no disk: its files are holes."""
+    def save_checkpoint(self, run_dir: RunDir, step: int, truncated: bool = False) -> None:
+        """Create a checkpoint of 14 GiB in sparse files, which take no disk space."""
         path = self.folder / "models" / run_dir.name / f"ckpt_step_{step}"
         path.mkdir(parents=True)
         sizes = {"model.safetensors": 2 * GIB, "optimizer.safetensors": 12 * GIB}
         for name, size in sizes.items():
             with open(path / name, "wb") as file:
-                file.truncate(size // 2 if spoilt else size)
-        facts = {"format": checkpoint.FORMAT, "step": step, "best": [3.316, 100], "spec": run_dir.spec().to_dict()}
-        write_json(path / "trainer.json", facts)
+                file.truncate(size // 2 if truncated else size)
+        metadata = {"format": checkpoint.FORMAT, "step": step, "best": [3.316, 100], "spec": run_dir.spec().to_dict()}
+        write_json(path / "trainer.json", metadata)
         files = {name: {"bytes": size, "sha256": ""} for name, size in sizes.items()}
         write_json(path / "manifest.json", {"format": checkpoint.FORMAT, "files": files})
         written = NOW - 3600 - (160 - step) * 27.0
         os.utime(path / "manifest.json", (written, written))
 
-    def keep(self, run_dir: RunDir) -> None:
-        """Leave the run as its supervisor does at its end: with its history beside its log."""
+    def save_index(self, run_dir: RunDir) -> None:
+        """Save the log index, as the supervisor of an ended run does."""
         log_index = LogIndex(run_dir)
         log_index.catch_up()
         log_index.save()
@@ -131,8 +131,8 @@ class World:
         log_index.close()
 
     @asynccontextmanager
-    async def looked_after(self, run_dir: RunDir) -> AsyncIterator[Server]:
-        """A server that speaks for ``run_dir`` while the block runs, and has sampled the machine once."""
+    async def served(self, run_dir: RunDir) -> AsyncIterator[Server]:
+        """Serve ``run_dir`` while the block runs, with one telemetry sample."""
         run = Served(run_dir, LogWriter(run_dir.log_path, attempt=1))
         run.index.catch_up()
         server = run.server
@@ -151,11 +151,11 @@ class World:
 
 @dataclass(frozen=True)
 class Scene:
-    """``build`` fills the home and says which run is opened (None: home).
+    """``build`` creates the runs and returns the one to open (None: the list of runs).
 
-    ``presses`` lead on from there: each a pattern that must stand on the screen before its keys are pressed. ``until``
-    is a pattern of what stands there at last; ``wide`` is one more where there are 160 cells. ``lost``: what looked
-    after the run goes away at last. ``small``: it is looked at in the smallest terminal too.
+    ``presses`` are keys, each after a pattern that must be on the screen first. ``until`` is a pattern of the final
+    screen, ``wide`` another one at 160 columns. ``lost``: the server of the run closes at the end. ``small``: the scene
+    is drawn in the smallest terminal too.
     """
 
     name: str
@@ -176,7 +176,7 @@ def _empty(world: World) -> None:
 
 
 def _every_phase(world: World) -> None:
-    """One run a phase, as Home lists them."""
+    """Create one run per phase."""
     for phase, steps in (("finished", 180), ("stopped", 90), ("failed", 20), ("cut-off", 60)):
         world.run_dir(f"was-{phase}", steps, phase, reason="the loss is not a number" if phase == "failed" else "")
     for phase in ("starting", "compiling", "running", "paused", "saving", "recovering"):
@@ -185,7 +185,7 @@ def _every_phase(world: World) -> None:
     write_json(other.state_path, {**other.state(), "host": "laptop"})
     for id in world.store.ids():
         if world.store.find(id).ended():
-            world.keep(world.store.find(id))
+            world.save_index(world.store.find(id))
 
 
 def _one(phase: str, steps: int = 160, **state: Any) -> Callable[[World], RunDir]:
@@ -199,39 +199,39 @@ def _one(phase: str, steps: int = 160, **state: Any) -> Callable[[World], RunDir
     return build
 
 
-def _held(world: World) -> RunDir:
-    """A run that ran out of memory and asks."""
+def _out_of_memory(world: World) -> RunDir:
+    """Create a run that ran out of memory and asks the user."""
     run_dir, log = world.run_dir("lisp-1b", 160, "running")
     parts = {"logits": int(3.1 * GIB), "activations": int(8.9 * GIB), "weights": int(1.9 * GIB), "workspace": GIB}
-    where = {"where": "backward", "wanted": int(1.5 * GIB), "micro": 12, "accum": 8, "parts": parts}
-    where["capacity"] = int(14.6 * GIB)
-    log.write("oom", step=161, action="ask", text="CUDA out of memory", **where)
+    oom = {"where": "backward", "wanted": int(1.5 * GIB), "micro": 12, "accum": 8, "parts": parts}
+    oom["capacity"] = int(14.6 * GIB)
+    log.write("oom", step=161, action="ask", text="CUDA out of memory", **oom)
     log.write("state", phase="paused", reason="out of memory: micro = ?")
     log.close()
     return run_dir
 
 
-def _saved(world: World) -> RunDir:
-    """A run with three checkpoints, of which the oldest was cut short."""
+def _checkpoints(world: World) -> RunDir:
+    """Create a run with three checkpoints, the oldest of them truncated."""
     run_dir, log = world.run_dir("lisp-1b", 160, "finished")
     log.close()
     for step in (50, 100, 150):
-        world.saved(run_dir, step, spoilt=step == 50)
+        world.save_checkpoint(run_dir, step, truncated=step == 50)
     return run_dir
 
 
-def _reading(world: World) -> None:
-    """A run whose data is here: a few kilobytes of text, a token a byte."""
+def _with_data(world: World) -> None:
+    """Create a run with its data: a few kilobytes of text, one token per byte."""
     _, log = Nano.make(world.folder / "nano", train=False).run(world.store, world.folder / "models")
     log.close()
 
 
 def _without_data(world: World) -> None:
-    _reading(world)
+    _with_data(world)
     shutil.rmtree(world.folder / "nano" / "shards")
 
 
-HISTORY = r"step 160/[\s\S]*step 150: 14"  # all of the run has been read: its last step and its last line in the log
+HISTORY = r"step 160/[\s\S]*step 150: 14"  # the last step and the last line of the log: the whole run was read
 HOME = r"press n|was-stopped"
 SCENES = (
     Scene("home-empty", _empty, "press n"),
@@ -247,17 +247,17 @@ SCENES = (
     Scene("monitor-paused", _one("paused"), HISTORY),
     Scene(
         "monitor-out-of-memory",
-        _held,
+        _out_of_memory,
         r"Out of memory[\s\S]*at the OOM[\s\S]*tokens/s[\s\S]*Enter applies",
         small=True,
     ),
     Scene("monitor-failed", _one("failed", reason="the loss of step 161 is not a number"), HISTORY),
     Scene("monitor-finished", _one("finished"), HISTORY),
     Scene("monitor-cursor", _one("finished"), "at step", ((HISTORY, "v"),)),
-    Scene("monitor-zoom", _one("finished"), r"log\n", ((HISTORY, "z", "y"),)),
+    Scene("monitor-maximized", _one("finished"), r"log\n", ((HISTORY, "z", "y"),)),
     Scene("monitor-help", _one("finished"), "Monitor: keys", ((HISTORY, "question_mark"),)),
     Scene(
-        "monitor-edit",
+        "monitor-tuning",
         _one("running"),
         r"Live tuning[\s\S]*available to this run[\s\S]*tokens/s[\s\S]*forecast,",
         ((HISTORY, "e"),),
@@ -265,17 +265,19 @@ SCENES = (
     ),
     Scene("compare", _every_phase, r"by step[\s\S]*is-recovering", ((HOME, *" j j", "c"),), small=True),
     Scene("checkpoints-none", _one("finished"), "no checkpoint", ((HISTORY, "o"),)),
-    Scene("checkpoints", _saved, r"ckpt_step_150", ((HISTORY, "o"),), small=True),
+    Scene("checkpoints", _checkpoints, r"ckpt_step_150", ((HISTORY, "o"),), small=True),
     Scene(
         "checkpoints-damaged",
-        _saved,
+        _checkpoints,
         r"use another checkpoint, or delete",
         ((HISTORY, "o"), ("ckpt_step_150", "j", "j")),
     ),
-    Scene("checkpoints-text", _saved, r"\$ mla-tui sample", ((HISTORY, "o"), ("ckpt_step_150", "t"))),
-    Scene("checkpoints-delete", _saved, r"Delete the checkpoint", ((HISTORY, "o"), ("ckpt_step_150", "j", "j", "x"))),
-    Scene("data", _reading, r"sequence 1 of[\s\S]*return", (("nano", "d"),)),
-    Scene("data-ids", _reading, r"69 f +7 \(", (("nano", "d"), (r"sequence 1 of[\s\S]*return", "i"))),
+    Scene("checkpoints-sample", _checkpoints, r"\$ mla-tui sample", ((HISTORY, "o"), ("ckpt_step_150", "t"))),
+    Scene(
+        "checkpoints-delete", _checkpoints, r"Delete the checkpoint", ((HISTORY, "o"), ("ckpt_step_150", "j", "j", "x"))
+    ),
+    Scene("data", _with_data, r"sequence 1 of[\s\S]*return", (("nano", "d"),)),
+    Scene("data-ids", _with_data, r"69 f +7 \(", (("nano", "d"), (r"sequence 1 of[\s\S]*return", "i"))),
     Scene("data-none", _without_data, "no data to show", (("nano", "d"),)),
     Scene("settings", _empty, "Theme", ((HOME, "f2"),)),
     Scene("monitor-stop", _one("running"), "Stop without saving", ((HISTORY, "x"),)),

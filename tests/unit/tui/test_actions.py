@@ -41,7 +41,7 @@ PLAIN = re.compile(
 on_each = pytest.mark.parametrize("actions", SCREENS, ids=lambda actions: actions.title)
 
 
-def test_every_set_of_actions_has_a_class_and_no_class_binds_other_keys() -> None:
+def test_every_action_set_has_a_class_that_binds_only_its_keys() -> None:
     assert {id(one.actions) for one in CLASSES} == {id(a) for a in (*SCREENS, EVERYWHERE, *DIALOGS, *WIDGETS)}
     for one in CLASSES:
         assert one.__dict__["BINDINGS"] == one.actions.bindings()
@@ -63,7 +63,7 @@ def test_every_handler_of_a_screen_belongs_to_an_action() -> None:
         (Action("go", ("f5",), "Go", "Go on", handler="app.go"), "no method for the action app.go()"),
     ],
 )
-def test_a_handler_that_is_not_there_is_an_error_when_the_class_is_made(action: Action, line: str) -> None:
+def test_a_missing_handler_is_an_error_when_the_class_is_defined(action: Action, line: str) -> None:
     with pytest.raises(TypeError, match=re.escape(line)):
 
         class Wrong(AppScreen[None], actions=ActionSet("Wrong", (action,))):
@@ -102,11 +102,11 @@ def test_the_help_fits_a_small_terminal(actions: ActionSet, least: int) -> None:
         assert [action.title for action in offered if action.title not in "\n".join(lines)] == []
 
 
-def test_keys_are_those_that_tmux_passes_on() -> None:
+def test_tmux_passes_every_key_on() -> None:
     assert [key for action in EVERY for key in action.keys if not PLAIN.fullmatch(key)] == []
 
 
-def test_ids_mean_one_thing_and_what_destroys_is_marked() -> None:
+def test_ids_are_unique_and_destructive_actions_are_marked() -> None:
     meanings: dict[str, set[tuple[str, bool]]] = {}
     for action in EVERY:
         meanings.setdefault(action.id, set()).add((action.title, action.changes))
@@ -119,7 +119,7 @@ def test_ids_mean_one_thing_and_what_destroys_is_marked() -> None:
 
 
 @on_each
-def test_the_key_bar_shows_help_and_the_way_out(actions: ActionSet) -> None:
+def test_the_key_bar_always_shows_help_and_back(actions: ActionSet) -> None:
     ids = {action.id for action in bar(actions.offered())}
     assert "help" in ids and ("back" in ids or "quit" in ids)
 

@@ -1,4 +1,4 @@
-"""The checkpoints of a run, on screen and as lines, with checkpoints that a trainer wrote."""
+"""The checkpoints screen and command, with checkpoints that a trainer wrote."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from textual.widgets import Button
 
 from engine.events.run_dir import RunDir
 from engine.runs.store import RunStore
-from tests.unit.tui import look
-from tests.unit.tui.look import said
+from tests.unit.tui import helpers
+from tests.unit.tui.helpers import text_of
 from tests.unit.tui.nano import Nano
 from tui.app.app import MlaApp
 from tui.app.screens.checkpoints import CheckpointsScreen
@@ -35,7 +35,7 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Nano:
 
 @pytest.fixture
 def run(nano: Nano, store: RunStore, tmp_path: Path) -> RunDir:
-    """A finished run with checkpoints of its own to spoil."""
+    """A finished run with its own copy of the checkpoints."""
     shutil.copytree(nano.out, tmp_path / "models" / "nano")
     run, log = nano.run(store, tmp_path / "models")
     log.write("start", plan={}, params=1, device="cpu", versions={}, resumed_from=None)
@@ -50,7 +50,7 @@ def run(nano: Nano, store: RunStore, tmp_path: Path) -> RunDir:
     return run
 
 
-until = partial(look.until, seconds=60.0)  # other programs are waited for
+until = partial(helpers.until, seconds=60.0)  # child processes start slowly
 
 
 def lines_of(app: MlaApp) -> list[str]:
@@ -59,19 +59,19 @@ def lines_of(app: MlaApp) -> list[str]:
 
 
 async def listed(app: MlaApp, pilot: Pilot[Any], size: int = 3) -> CheckpointList:
-    """Open the screen from the runs and wait for its lines."""
+    """Open the screen from the list of runs and wait for its rows."""
     await until(pilot, lambda: bool(app.screen.query_one("#runs").runs))  # type: ignore[attr-defined]
     await pilot.press("o")
-    await until(pilot, lambda: isinstance(app.screen, CheckpointsScreen) and len(_kept(app)) == size)
+    await until(pilot, lambda: isinstance(app.screen, CheckpointsScreen) and len(_listed(app)) == size)
     return app.screen.query_one(CheckpointList)
 
 
-def _kept(app: MlaApp) -> list[Any]:
+def _listed(app: MlaApp) -> list[Any]:
     found = app.screen.query(CheckpointList)
     return found.first().checkpoints if found else []
 
 
-async def test_each_line_says_what_log_and_files_know(run: RunDir, store: RunStore) -> None:
+async def test_each_line_combines_the_log_and_the_files(run: RunDir, store: RunStore) -> None:
     (folder(run) / "ckpt_step_1" / "model.safetensors").write_bytes(b"cut")
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -81,7 +81,7 @@ async def test_each_line_says_what_log_and_files_know(run: RunDir, store: RunSto
         assert "4.500" in second and "4.750" in second and "requested" in second and "best" in second
         assert "every 1" in first and "damaged" in first
         await pilot.press("end", "t")
-        await until(pilot, lambda: "not what was saved" in said(app, "#message"))
+        await until(pilot, lambda: "not what was saved" in text_of(app, "#message"))
         assert not app.screen.query_one(Prompt).display
 
 
@@ -100,20 +100,20 @@ async def test_verifying_finds_a_flipped_byte(run: RunDir, store: RunStore) -> N
         await until(pilot, lambda: "verified" in lines_of(app)[2])
 
 
-async def test_a_text_streams_from_a_child_process(run: RunDir, store: RunStore) -> None:
+async def test_a_sample_streams_from_a_child_process(run: RunDir, store: RunStore) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(100, 30)) as pilot:
         await listed(app, pilot)
         await pilot.press("t", *"def")
-        await until(pilot, lambda: "--prompt=def -n 120" in said(app, "#command"))
+        await until(pilot, lambda: "--prompt=def -n 120" in text_of(app, "#command"))
         await pilot.press("tab", *"7", "enter")
         await until(pilot, lambda: app.screen.query_one(TextPane).text.startswith("def"))
-        await until(pilot, lambda: said(app, "#message").startswith("7 tokens"))
+        await until(pilot, lambda: text_of(app, "#message").startswith("7 tokens"))
         await pilot.press("escape")
         assert not app.screen.query_one(TextPane).display
 
 
-async def test_escape_ends_the_child(run: RunDir, store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_escape_stops_the_child_process(run: RunDir, store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     children = []
     start = asyncio.create_subprocess_exec
 
@@ -128,33 +128,33 @@ async def test_escape_ends_the_child(run: RunDir, store: RunStore, monkeypatch: 
         await pilot.press("t", "enter")
         await until(pilot, lambda: bool(children))
         await pilot.press("x")
-        await until(pilot, lambda: "a command is running" in said(app, "#message"))
+        await until(pilot, lambda: "a command is running" in text_of(app, "#message"))
         await pilot.press("escape")
         await until(pilot, lambda: children[0].returncode is not None)
-        assert children[0].returncode != 0 and said(app, "#message") == "stopped"
+        assert children[0].returncode != 0 and text_of(app, "#message") == "stopped"
 
 
-async def test_an_export_goes_to_a_new_folder_only(run: RunDir, store: RunStore, tmp_path: Path) -> None:
+async def test_an_export_needs_a_new_folder(run: RunDir, store: RunStore, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     app = MlaApp(store)
     async with app.run_test(size=(160, 30)) as pilot:
         await listed(app, pilot)
         await pilot.press("e", *str(tmp_path / "full"), "enter")
-        await until(pilot, lambda: "is not empty; choose a new directory" in said(app, "#message"))
+        await until(pilot, lambda: "is not empty; choose a new directory" in text_of(app, "#message"))
         await pilot.press("ctrl+u", *str(tmp_path / "new"), "enter")
-        await until(pilot, lambda: "written to " in said(app, "#message"))
+        await until(pilot, lambda: "written to " in text_of(app, "#message"))
     assert (tmp_path / "new" / "config.json").is_file()
 
 
-async def test_only_what_a_run_can_do_without_is_deleted(run: RunDir, store: RunStore) -> None:
+async def test_the_newest_and_the_best_checkpoint_are_not_deleted(run: RunDir, store: RunStore) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await listed(app, pilot)
         await pilot.press("x")
-        await until(pilot, lambda: "is the newest" in said(app, "#message"))
+        await until(pilot, lambda: "is the newest" in text_of(app, "#message"))
         await pilot.press("j", "x")
-        await until(pilot, lambda: "lowest validation loss" in said(app, "#message"))
+        await until(pilot, lambda: "lowest validation loss" in text_of(app, "#message"))
         for answer in (["enter"], ["tab", "enter"]):
             await pilot.press("end", "x")
             await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
@@ -162,11 +162,13 @@ async def test_only_what_a_run_can_do_without_is_deleted(run: RunDir, store: Run
             await pilot.press(*answer)
             await until(pilot, lambda: isinstance(app.screen, CheckpointsScreen))
             assert (folder(run) / "ckpt_step_1").exists() or answer != ["enter"]
-        await until(pilot, lambda: len(_kept(app)) == 2)
+        await until(pilot, lambda: len(_listed(app)) == 2)
     assert sorted(p.name for p in folder(run).glob("ckpt*")) == ["ckpt_step_2", "ckpt_step_3"]
 
 
-async def test_what_a_young_run_began_from_stays(run: RunDir, nano: Nano, store: RunStore, tmp_path: Path) -> None:
+async def test_a_checkpoint_that_a_new_run_started_from_is_not_deleted(
+    run: RunDir, nano: Nano, store: RunStore, tmp_path: Path
+) -> None:
     first = folder(run) / "ckpt_step_1"
     young, log = nano.run(store, tmp_path / "other", phase="running")
     log.close()
@@ -176,13 +178,13 @@ async def test_what_a_young_run_began_from_stays(run: RunDir, nano: Nano, store:
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
         await pilot.press("o")
-        await until(pilot, lambda: len(_kept(app)) == 3)
+        await until(pilot, lambda: len(_listed(app)) == 3)
         await pilot.press("end", "x")
-        await until(pilot, lambda: "run young started from it" in said(app, "#message"))
+        await until(pilot, lambda: "run young started from it" in text_of(app, "#message"))
     assert first.is_dir()
 
 
-async def test_resuming_launches_what_the_command_would(
+async def test_resuming_launches_what_the_command_shows(
     run: RunDir, store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launched: list[tuple[Any, dict[str, Any]]] = []
@@ -196,11 +198,11 @@ async def test_resuming_launches_what_the_command_would(
     async with app.run_test(size=(160, 24)) as pilot:
         await listed(app, pilot)
         await pilot.press("r", *"again", "tab", "3", "enter")
-        await until(pilot, lambda: "is at step 3; write a larger number" in said(app, "#message"))
+        await until(pilot, lambda: "is at step 3; write a larger number" in text_of(app, "#message"))
         await pilot.press("9")
         path = str(folder(run) / "ckpt_step_3")
-        await until(pilot, lambda: "-s steps=39 --name again" in said(app, "#command"))
-        assert f"mla-tui launch --resume {path}" in said(app, "#command")
+        await until(pilot, lambda: "-s steps=39 --name again" in text_of(app, "#command"))
+        assert f"mla-tui launch --resume {path}" in text_of(app, "#command")
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
     spec, options = launched[0]
@@ -215,7 +217,7 @@ async def test_the_path_goes_to_the_clipboard(run: RunDir, store: RunStore) -> N
         await until(pilot, lambda: app.clipboard == str(folder(run) / "ckpt_step_3"))
 
 
-async def test_a_run_without_checkpoints_says_what_to_press(nano: Nano, store: RunStore, tmp_path: Path) -> None:
+async def test_a_run_without_checkpoints_names_the_key_to_press(nano: Nano, store: RunStore, tmp_path: Path) -> None:
     _, log = nano.run(store, tmp_path / "none", phase="running")
     log.close()
     app = MlaApp(store)
@@ -226,10 +228,10 @@ async def test_a_run_without_checkpoints_says_what_to_press(nano: Nano, store: R
         await until(pilot, lambda: not isinstance(app.screen, CheckpointsScreen))
 
 
-def test_the_command_lists_the_same(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_lists_the_same_checkpoints(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["checkpoints", "nano", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [(one["step"], one["newest"], one["best"], one["why"]) for one in told] == [
+    listed = json.loads(capsys.readouterr().out)
+    assert [(one["step"], one["newest"], one["best"], one["why"]) for one in listed] == [
         (3, True, False, "last step"),
         (2, False, True, "requested"),
         (1, False, False, "every 1"),

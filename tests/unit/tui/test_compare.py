@@ -1,4 +1,4 @@
-"""Runs laid over each other, in the app and as text, against real run directories."""
+"""The compare screen and command, on real run directories."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.host.files import read_json, write_json
 from engine.runs.store import RunStore
 from profiles.errors import UserError
 from tests.unit.tui.conftest import step_record
-from tests.unit.tui.look import on_screen, toasts, until
+from tests.unit.tui.helpers import on_screen, toasts, until
 from tui.app.app import MlaApp
 from tui.app.screens.compare import CompareScreen
 from tui.app.screens.home import HomeScreen
@@ -37,18 +37,18 @@ def write_steps(writer: LogWriter, first: int, last: int, level: float, **fields
 
 async def read(run_dir: RunDir, *names: str) -> tuple[ComparedRun, RunReader]:
     run, reader = ComparedRun("A", {"id": run_dir.id}), RunReader(run_dir)
-    await look(run, reader, *names)
+    await poll(run, reader, *names)
     return run, reader
 
 
-async def look(run: ComparedRun, reader: RunReader, *names: str) -> None:
+async def poll(run: ComparedRun, reader: RunReader, *names: str) -> None:
     update = await reader.poll(names or ("loss", "val_loss", "tokens", "t"))
     if update is not None:
         run.apply(update)
 
 
 async def open_compare(pilot: Pilot[Any], store: RunStore, count: int) -> CompareScreen:
-    """Mark the first ``count`` runs of home and lay them over each other."""
+    """Mark the first ``count`` runs and compare them."""
     app = pilot.app
     assert isinstance(app, MlaApp)
     await until(pilot, lambda: len(app.screen.query_one("#runs").runs) >= count)  # type: ignore[attr-defined]
@@ -92,7 +92,7 @@ async def test_values_by_step_tokens_and_time(make_run: Any) -> None:
     assert list(run.x_values("val_loss", "tokens")) == [5000]
 
 
-async def test_a_difference_is_taken_where_both_have_been(make_run: Any) -> None:
+async def test_the_difference_is_taken_at_the_last_common_point(make_run: Any) -> None:
     a, first = make_run("a", 0, phase="running")
     b, second = make_run("b", 0, phase="running")
     write_steps(first, 1, 10, 3.0)
@@ -105,12 +105,12 @@ async def test_a_difference_is_taken_where_both_have_been(make_run: Any) -> None
     assert difference(one, other, "val_loss", "step") is None
 
 
-async def test_a_living_run_is_read_on_and_a_restart_takes_back(make_run: Any) -> None:
+async def test_an_active_run_is_read_incrementally_and_a_restart_removes_steps(make_run: Any) -> None:
     run_dir, writer = make_run("a", 0, phase="running")
     write_steps(writer, 1, 30, 3.0)
     run, reader = await read(run_dir)
     write_steps(writer, 31, 40, 2.0)
-    await look(run, reader)
+    await poll(run, reader)
     assert list(run.curves["loss"].x) == list(range(1, 41))
     assert run.lowest("loss") == 2.0
     again = LogWriter(run_dir.log_path, attempt=2)
@@ -118,7 +118,7 @@ async def test_a_living_run_is_read_on_and_a_restart_takes_back(make_run: Any) -
     write_steps(again, 21, 22, 5.0)
     again.close()
     write_json(run_dir.state_path, {**run_dir.state(), "attempt": 2, "step": 22})
-    await look(run, reader)
+    await poll(run, reader)
     assert list(run.curves["loss"].x) == list(range(1, 23))
     assert run.curves["loss"].last() == 5.0 and run.lowest("loss") == 3.0
 
@@ -144,7 +144,7 @@ async def test_a_gap_stays_a_gap_and_tokens_may_be_unknown(make_run: Any) -> Non
     assert run.points("loss", "tokens", 100) == [] and run.last_x("loss", "tokens") is None
 
 
-async def test_points_are_as_many_as_a_chart_can_show(make_run: Any) -> None:
+async def test_points_are_thinned_to_what_a_chart_can_show(make_run: Any) -> None:
     run_dir, writer = make_run("a", 0, phase="running")
     write_steps(writer, 1, 100, 2.0)
     run, _ = await read(run_dir)
@@ -152,7 +152,7 @@ async def test_points_are_as_many_as_a_chart_can_show(make_run: Any) -> None:
     assert len(points) == 25 and points[-1] == (100.0, 2.0, 2.0, 2.0)
 
 
-def test_every_line_has_its_letter_at_its_end_and_in_reach() -> None:
+def test_every_line_is_labelled_at_its_end_and_along_it() -> None:
     points = [(float(x), 1.0, 1.0, 1.0) for x in range(100)]
     drawn = labelled_lines(
         [("A", "overlay--run0", points), ("B", "overlay--run1", points[:50]), ("C", "overlay--run2", [])], 80
@@ -163,7 +163,7 @@ def test_every_line_has_its_letter_at_its_end_and_in_reach() -> None:
     assert not set(marks["A"][:-1]) & set(marks["B"][:-1])
 
 
-def test_differences_are_the_keys_that_are_not_the_same() -> None:
+def test_differences_are_the_keys_whose_values_differ() -> None:
     found = differences([{"a": 1, "b": True, "c": 0.1}, {"a": 2, "b": True, "c": 0.1}, {"a": 1, "b": True}])
     assert found == {"a": [1, 2, 1], "c": [0.1, 0.1, None]}
     assert group_by_value(found["a"], "ABC") == [("AC", "1"), ("B", "2")]
@@ -174,7 +174,7 @@ def test_differences_are_the_keys_that_are_not_the_same() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_runs_are_marked_and_laid_over_each_other(store: RunStore, make_run: Any, size: Any) -> None:
+async def test_marked_runs_are_compared(store: RunStore, make_run: Any, size: Any) -> None:
     for name in ("one", "two", "three"):
         make_run(name, 40)
     app = MlaApp(store)
@@ -189,6 +189,7 @@ async def test_runs_are_marked_and_laid_over_each_other(store: RunStore, make_ru
         await open_compare(pilot, store, 2)
         await until(pilot, lambda: "loss by step" in chart(app))
         assert "2 runs" in on_screen(app, "Heading")
+        await until(pilot, lambda: "two" in legend(app)[1])
         lines = legend(app)
         assert lines[0].startswith(" A━━ three") and "baseline" in lines[0] and "finished" in lines[0]
         assert lines[1].startswith(" B━━ two") and "+0.000" in lines[1]
@@ -198,7 +199,7 @@ async def test_runs_are_marked_and_laid_over_each_other(store: RunStore, make_ru
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
 
 
-async def test_with_nothing_marked_the_chosen_run_is_shown_and_how_to_mark(store: RunStore, make_run: Any) -> None:
+async def test_without_marks_the_selected_run_is_shown_with_a_hint(store: RunStore, make_run: Any) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "no runs yet" in on_screen(app, "#runs"))
@@ -213,7 +214,7 @@ async def test_with_nothing_marked_the_chosen_run_is_shown_and_how_to_mark(store
         await until(pilot, lambda: "mark more runs" in on_screen(app, "#specs"))
 
 
-async def test_series_axes_smoothing_and_logarithm(store: RunStore, make_run: Any) -> None:
+async def test_metrics_axes_smoothing_and_log_scale(store: RunStore, make_run: Any) -> None:
     make_run("one", 40)
     make_run("two", 40)
     app = MlaApp(store)
@@ -236,7 +237,7 @@ async def test_series_axes_smoothing_and_logarithm(store: RunStore, make_run: An
         )
 
 
-async def test_hide_measure_against_another_and_open(store: RunStore, make_run: Any) -> None:
+async def test_hide_baseline_and_open(store: RunStore, make_run: Any) -> None:
     make_run("one", 40)
     make_run("two", 80)
     app = MlaApp(store)
@@ -255,7 +256,7 @@ async def test_hide_measure_against_another_and_open(store: RunStore, make_run: 
         await until(pilot, lambda: app.screen is screen)
 
 
-async def test_a_living_run_grows_on_screen(store: RunStore, make_run: Any) -> None:
+async def test_an_active_run_grows_on_screen(store: RunStore, make_run: Any) -> None:
     _, writer = make_run("one", 20, phase="running")
     make_run("two", 20)
     app = MlaApp(store)
@@ -266,7 +267,7 @@ async def test_a_living_run_grows_on_screen(store: RunStore, make_run: Any) -> N
         assert screen.runs[1].curves["loss"].last() == 1.25
 
 
-async def test_the_specs_differences_are_shown_and_scroll(store: RunStore, make_run: Any) -> None:
+async def test_the_differences_of_the_specs_are_shown_and_scroll(store: RunStore, make_run: Any) -> None:
     for name, rate in (("one", 1e-3), ("two", 2e-3), ("three", 1e-3)):
         run_dir, _ = make_run(name, 5)
         spec = read_json(run_dir.path / "spec.json")
@@ -286,7 +287,7 @@ async def test_the_specs_differences_are_shown_and_scroll(store: RunStore, make_
         assert isinstance(app.screen, CompareScreen)
 
 
-async def test_a_spec_that_is_damaged_and_a_run_that_is_gone_are_said(store: RunStore, make_run: Any) -> None:
+async def test_a_damaged_spec_and_a_removed_run_are_reported(store: RunStore, make_run: Any) -> None:
     gone, _ = make_run("one", 5, phase="running")
     run_dir, _ = make_run("two", 5)
     (run_dir.path / "spec.json").write_text("{")
@@ -335,12 +336,12 @@ def test_compare_as_text_and_as_json(store: RunStore, make_run: Any, capsys: pyt
     assert "A  one" in text and "B  two" in text and "x: 41.0k tokens" in text
     assert "optim.lr  A 0.003  B 0.5" in text and "batch.micro" not in text
     assert main(["compare", "one", "two", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["at"] == 20 and [run["step"] for run in told["runs"]] == [20, 40]
-    assert told["runs"][1]["delta"] == pytest.approx(0) and told["differences"] == {"optim.lr": [0.003, 0.5]}
+    result = json.loads(capsys.readouterr().out)
+    assert result["at"] == 20 and [run["step"] for run in result["runs"]] == [20, 40]
+    assert result["runs"][1]["delta"] == pytest.approx(0) and result["differences"] == {"optim.lr": [0.003, 0.5]}
 
 
-def test_compare_refuses_in_words(store: RunStore, make_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_refuses_with_a_line(store: RunStore, make_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     make_run("one", 2)
     assert main(["compare", "one", "one"]) == 2
     assert "only one run; name two or more" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What a run reads, on screen and as lines; the trainer's own record of the tokens is the measure."""
+"""The data screen and command, compared with the sequences that the trainer reads."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from engine.train.edit_history import EditHistory
 from engine.train.replay import state_before_step
 from engine.train.run_state import RunState
 from profiles.errors import UserError
-from tests.unit.tui import look
-from tests.unit.tui.look import on_screen, said
+from tests.unit.tui import helpers
+from tests.unit.tui.helpers import on_screen, text_of
 from tests.unit.tui.nano import Nano
 from tui.app.app import MlaApp
 from tui.app.screens.data import DataScreen
@@ -37,7 +37,7 @@ def nano(tmp_path: Path) -> Nano:
 
 @pytest.fixture
 def run(nano: Nano, store: RunStore, tmp_path: Path) -> RunDir:
-    """A run of 40 steps that was edited twice and once skipped what was bad."""
+    """A run of 40 steps with two edits and one rewind."""
     run, log = nano.run(store, tmp_path / "models", steps=40)
     edit = {"id": "a", "by": "me", "ok": True, "why": ""}
     log.write("edit", **edit, step=5, changed={"context": [32, 16]})
@@ -47,7 +47,7 @@ def run(nano: Nano, store: RunStore, tmp_path: Path) -> RunDir:
     return run
 
 
-until = partial(look.until, seconds=60.0)  # other programs are waited for
+until = partial(helpers.until, seconds=60.0)  # child processes start slowly
 
 
 def test_the_screens_load_neither_torch_nor_numpy() -> None:
@@ -59,7 +59,7 @@ def test_the_screens_load_neither_torch_nor_numpy() -> None:
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
-def test_every_step_is_given_the_sequences_that_the_trainer_takes(run: RunDir) -> None:
+def test_the_sequences_of_a_step_are_those_of_the_trainer(run: RunDir) -> None:
     course = RunState(run.spec())
     past = EditHistory.of(json.loads(line) for line in run.log_path.read_text().splitlines())
     for step in range(1, 41):
@@ -74,65 +74,65 @@ def test_every_step_is_given_the_sequences_that_the_trainer_takes(run: RunDir) -
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_a_step_of_the_run_is_read_as_text(run: RunDir, store: RunStore, size: tuple[int, int]) -> None:
+async def test_a_step_of_the_run_is_shown_as_text(run: RunDir, store: RunStore, size: tuple[int, int]) -> None:
     app = MlaApp(store)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: bool(app.screen.query_one("#runs").runs))  # type: ignore[attr-defined]
         await pilot.press("d")
-        await until(pilot, lambda: "sequence 1 of" in said(app, "#where"))
+        await until(pilot, lambda: "sequence 1 of" in text_of(app, "#where"))
         assert "phase1-train" in on_screen(app, ShardList)
         await pilot.press("s", *"10", "enter")
-        await until(pilot, lambda: "step 10 of 40 · sequence 1 of 8" in said(app, "#where"))
+        await until(pilot, lambda: "step 10 of 40 · sequence 1 of 8" in text_of(app, "#where"))
         spec, cursor = state_before_step(run, 10)
         ids = open_split(spec, "train").read_batch(cursor, 1)[0][0][:-1].tolist()
         await pilot.press("i")
         await until(pilot, lambda: on_screen(app, TokenView).split()[0] == str(ids[0]))
         await pilot.press("p")
-        await until(pilot, lambda: "step 9 of 40 · sequence 4 of 4" in said(app, "#where"))
+        await until(pilot, lambda: "step 9 of 40 · sequence 4 of 4" in text_of(app, "#where"))
         await pilot.press("n")
-        await until(pilot, lambda: "step 10 of 40 · sequence 1 of 8" in said(app, "#where"))
+        await until(pilot, lambda: "step 10 of 40 · sequence 1 of 8" in text_of(app, "#where"))
         await pilot.press("g", *"9", "enter")
-        await until(pilot, lambda: "choose one of 1 to 8" in said(app, "#message"))
+        await until(pilot, lambda: "choose one of 1 to 8" in text_of(app, "#message"))
         await pilot.press("q")
         await until(pilot, lambda: not isinstance(app.screen, DataScreen))
 
 
-async def test_a_damaged_shard_is_named_with_the_way_out(run: RunDir, nano: Nano, store: RunStore) -> None:
+async def test_a_damaged_shard_is_reported(run: RunDir, nano: Nano, store: RunStore) -> None:
     (nano.data / "phase1" / "train" / "phase1-train-001.bin").write_bytes(b"odd")
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: bool(app.screen.query_one("#runs").runs))  # type: ignore[attr-defined]
         await pilot.press("d")
-        await until(pilot, lambda: "the file is truncated" in said(app, "#message"))
+        await until(pilot, lambda: "the file is truncated" in text_of(app, "#message"))
         assert "damaged" in on_screen(app, ShardList)
 
 
-async def test_data_that_is_not_there_says_how_to_get_some(run: RunDir, nano: Nano, store: RunStore) -> None:
+async def test_missing_data_is_reported_with_how_to_get_it(run: RunDir, nano: Nano, store: RunStore) -> None:
     nano.data.rename(nano.data.with_name("elsewhere"))
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: bool(app.screen.query_one("#runs").runs))  # type: ignore[attr-defined]
         await pilot.press("d")
-        await until(pilot, lambda: "make demo" in said(app, "#message"))
+        await until(pilot, lambda: "make demo" in text_of(app, "#message"))
         await pilot.press("o", *"nothing", "enter")
-        await until(pilot, lambda: "'nothing': not a profile" in said(app, "#message"))
+        await until(pilot, lambda: "'nothing': not a profile" in text_of(app, "#message"))
         await pilot.press("n", "p", "i", "escape")
         await until(pilot, lambda: not isinstance(app.screen, DataScreen))
 
 
-def test_the_command_tells_the_same(run: RunDir, nano: Nano, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_shows_the_same_data(run: RunDir, nano: Nano, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["data", "show", "nano", "--step", "10", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["window"]["of"] == 8 and len(told["window"]["ids"]) == 16
-    joined = "".join(told["window"]["texts"])
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["window"]["of"] == 8 and len(shown["window"]["ids"]) == 16
+    joined = "".join(shown["window"]["texts"])
     assert "caf<C3><A9>" in joined or "return" in joined or "def" in joined
-    assert [split["split"] for split in told["splits"]] == ["train", "val"]
+    assert [split["split"] for split in shown["splits"]] == ["train", "val"]
     assert main.main(["data", "show", str(nano.profile), "--sequence", "0"]) == 1
     assert "choose one of 1 to" in capsys.readouterr().err
     assert main.main(["data", "show", "neither"]) == 2
 
 
-def test_bytes_are_text_without_a_tokenizer(run: RunDir, nano: Nano, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bytes_are_shown_without_a_tokenizer(run: RunDir, nano: Nano, capsys: pytest.CaptureFixture[str]) -> None:
     (nano.data / "phase1" / "tokenizer.json").unlink()
     assert main.main(["data", "show", "nano", "--sequence", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["window"]["texts"] is None

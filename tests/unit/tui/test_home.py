@@ -1,4 +1,4 @@
-"""Home: order, choice, marks and columns, with runs in every state."""
+"""The list of runs: order, filters, marks and columns, with runs in every state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.runs.store import RunStore
-from tests.unit.tui.look import on_screen, until
+from tests.unit.tui.helpers import on_screen, until
 from tui.app.app import MlaApp
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
@@ -15,7 +15,7 @@ from tui.app.screens.monitor import MonitorScreen
 SIZES = [(80, 24), (60, 20), (160, 48), (300, 100)]
 
 
-async def test_home_sorts_and_shows_those_that_are_asked_for(store: RunStore, make_run: Any) -> None:
+async def test_home_sorts_and_filters(store: RunStore, make_run: Any) -> None:
     make_run("old", 50)
     make_run("bad", 20, phase="failed")
     make_run("now", 30, phase="running")
@@ -48,7 +48,7 @@ async def test_home_sorts_and_shows_those_that_are_asked_for(store: RunStore, ma
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_home_keeps_its_columns_whatever_the_names(store: RunStore, make_run: Any, size: Any) -> None:
+async def test_home_keeps_its_columns_with_any_names(store: RunStore, make_run: Any, size: Any) -> None:
     make_run("a-name-that-says-everything-about-the-run-and-is-far-too-long-for-any-column-lr-3e-4", 5)
     make_run("", 5)
     make_run("日本語の名前", 5, phase="failed")
@@ -63,7 +63,7 @@ async def test_home_keeps_its_columns_whatever_the_names(store: RunStore, make_r
         assert ("reason" in head) == (size[0] == 300)
 
 
-async def test_the_mouse_marks_chooses_and_opens(store: RunStore, make_run: Any) -> None:
+async def test_the_mouse_marks_selects_and_opens(store: RunStore, make_run: Any) -> None:
     make_run("one", 5)
     make_run("two", 5)
     app = MlaApp(store)

@@ -9,7 +9,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from engine.runs.store import RunStore
-from tests.unit.tui.look import on_screen, until
+from tests.unit.tui.helpers import on_screen, until
 from tui.app.app import MlaApp
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen

@@ -1,4 +1,4 @@
-"""The monitor's ways of looking, through its keys and the mouse, on real run directories."""
+"""Charts and log of the monitor, through keys and mouse, on real run directories."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from textual.widgets import Input
 from engine.events import reverse_reader
 from engine.events.log_index import LogIndex
 from engine.runs.store import RunStore
-from tests.unit.tui.look import on_screen, until
+from tests.unit.tui.helpers import on_screen, until
 from tui.app.app import MlaApp
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
@@ -34,7 +34,7 @@ async def opened(pilot: Pilot[Any], app: MlaApp, steps: int) -> None:
     await until(pilot, lambda: f"({steps})" in on_screen(app, "#pane-1"))
 
 
-async def test_a_closer_look_is_one_of_all_panes_and_follows(store: RunStore, make_run: Any) -> None:
+async def test_zoom_applies_to_all_panes_and_follows_new_steps(store: RunStore, make_run: Any) -> None:
     run, writer = make_run("demo", 100, phase="running")
     app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
@@ -57,7 +57,7 @@ async def test_a_closer_look_is_one_of_all_panes_and_follows(store: RunStore, ma
         assert "(130)" in on_screen(app, "#pane-1")
 
 
-async def test_the_cursor_reads_every_pane_and_is_copied(store: RunStore, make_run: Any) -> None:
+async def test_the_cursor_shows_and_copies_the_values_of_every_pane(store: RunStore, make_run: Any) -> None:
     run, writer = make_run("demo", 100, phase="running")
     writer.write("step", **step(101, loss=7.654))
     app = MlaApp(store, run.id)
@@ -83,7 +83,7 @@ async def test_the_cursor_reads_every_pane_and_is_copied(store: RunStore, make_r
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
 
 
-async def test_the_mouse_zooms_pans_and_points(store: RunStore, make_run: Any) -> None:
+async def test_the_mouse_zooms_pans_and_sets_the_cursor(store: RunStore, make_run: Any) -> None:
     run, _ = make_run("demo", 400)
     app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
@@ -113,7 +113,7 @@ def _wheel() -> Any:
     return MouseScrollUp
 
 
-async def test_events_stand_below_the_loss_and_are_told_at_the_cursor(store: RunStore, make_run: Any) -> None:
+async def test_events_are_marked_below_the_loss_and_described_at_the_cursor(store: RunStore, make_run: Any) -> None:
     run, writer = make_run("demo", 40, phase="running")
     writer.write("edit", id="a", changed={"micro": [12, 6]}, step=20, by="me", ok=True, why="")
     writer.write("checkpoint", step=30, ok=True, path="x", bytes=1, seconds=1.0)
@@ -134,7 +134,7 @@ async def test_events_stand_below_the_loss_and_are_told_at_the_cursor(store: Run
         assert "▪ checkpoint" in on_screen(app, CursorValues)
 
 
-async def test_a_long_run_is_seen_step_by_step_where_one_looks_closely(
+async def test_zooming_in_on_a_long_run_reads_its_single_steps(
     store: RunStore, make_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from engine.events import history
@@ -154,7 +154,7 @@ async def test_a_long_run_is_seen_step_by_step_where_one_looks_closely(
 
 @pytest.fixture
 def talkative(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
-    """A run whose log is longer than what is read of it at once."""
+    """A run whose log is longer than one read."""
     monkeypatch.setattr(reverse_reader, "BLOCK", 1 << 12)
     run, writer = make_run("demo", 3, phase="running")
     for number in range(1, 601):
@@ -162,7 +162,7 @@ def talkative(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]
     return run, writer
 
 
-async def test_the_log_is_read_back_to_its_first_line(store: RunStore, talkative: Any) -> None:
+async def test_the_log_scrolls_back_to_its_first_line(store: RunStore, talkative: Any) -> None:
     run, writer = talkative
     app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 60)) as pilot:
@@ -183,7 +183,7 @@ async def test_the_log_is_read_back_to_its_first_line(store: RunStore, talkative
         assert "attempt 1 on cpu" not in on_screen(app, LogView)
 
 
-async def test_the_log_is_searched_beyond_what_is_shown(store: RunStore, talkative: Any) -> None:
+async def test_the_search_covers_lines_that_are_not_loaded(store: RunStore, talkative: Any) -> None:
     run, writer = talkative
     app = MlaApp(store, run.id)
 
@@ -216,7 +216,7 @@ async def test_the_log_is_searched_beyond_what_is_shown(store: RunStore, talkati
         assert isinstance(app.screen, MonitorScreen)
 
 
-async def test_the_log_can_have_the_whole_screen(store: RunStore, make_run: Any) -> None:
+async def test_the_log_can_be_maximized(store: RunStore, make_run: Any) -> None:
     run, _ = make_run("demo", 3)
     app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -229,7 +229,7 @@ async def test_the_log_can_have_the_whole_screen(store: RunStore, make_run: Any)
         assert isinstance(app.screen, MonitorScreen)
 
 
-async def test_a_card_and_what_is_left_are_told(store: RunStore, make_run: Any) -> None:
+async def test_gpu_sensors_and_tokens_left_are_shown(store: RunStore, make_run: Any) -> None:
     run, writer = make_run("demo", 3, phase="running")
     writer.write("memory", parts={"weights": 3 << 30, "activations": 5 << 30}, measured=None, micro=8, context=256)
     writer.write("step", **step(4, mfu=0.43))

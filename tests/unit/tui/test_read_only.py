@@ -1,4 +1,4 @@
-"""The app that only looks."""
+"""The read-only app."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 from textual.widgets import Input, OptionList, Static
 
 from engine.runs.store import RunStore
-from tests.unit.tui.look import on_screen, toasts, until
+from tests.unit.tui.helpers import on_screen, toasts, until
 from tui.app.app import MlaApp
 from tui.app.screens.help import HelpScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.cli import main
 
 
-async def test_bar_help_and_palette_leave_out_what_is_refused(store: RunStore, make_run: Any) -> None:
+async def test_key_bar_help_and_palette_leave_out_refused_actions(store: RunStore, make_run: Any) -> None:
     run, _ = make_run("demo", 3, phase="running")
     app = MlaApp(store, run.id, read_only=True)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -32,7 +32,7 @@ async def test_bar_help_and_palette_leave_out_what_is_refused(store: RunStore, m
         assert "Back" in offered and "Stop" not in offered and "Pause" not in offered
 
 
-async def test_enter_in_a_field_of_the_form_launches_nothing(store: RunStore) -> None:
+async def test_enter_in_a_field_of_the_form_does_not_launch(store: RunStore) -> None:
     app = MlaApp(store, read_only=True)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("n")
@@ -44,7 +44,7 @@ async def test_enter_in_a_field_of_the_form_launches_nothing(store: RunStore) ->
     assert store.ids() == []
 
 
-async def test_a_run_that_waits_for_an_answer_gets_none_from_here(store: RunStore, make_run: Any) -> None:
+async def test_a_read_only_app_does_not_answer_an_out_of_memory_error(store: RunStore, make_run: Any) -> None:
     run, writer = make_run("demo", 3, phase="running")
     app = MlaApp(store, run.id, read_only=True)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -60,14 +60,14 @@ async def test_a_run_that_waits_for_an_answer_gets_none_from_here(store: RunStor
     "words",
     [["--read-only"], ["--read-only", "attach", "x"], ["attach", "x", "--read-only"], ["attach", "--read-only"]],
 )
-def test_the_flag_stands_before_or_behind_the_command(words: list[str]) -> None:
+def test_the_flag_may_come_before_or_after_the_command(words: list[str]) -> None:
     args = main._parser(words).parse_args(words)
     assert args.read_only and not args.low_bandwidth
     both = [*words, "--low-bandwidth"]
     assert main._parser(both).parse_args(both).low_bandwidth
 
 
-def test_a_command_that_changes_something_does_not_take_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_that_changes_something_refuses_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main.main(["--read-only", "stop", "latest"])
     assert "--read-only and --low-bandwidth are for the app" in capsys.readouterr().err

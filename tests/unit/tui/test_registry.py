@@ -1,4 +1,4 @@
-"""What the registry says of every action, held against the screens themselves."""
+"""The action registry, checked on the screens themselves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from textual.pilot import Pilot
 from textual.widgets import Button
 
 from engine.runs.store import RunStore
-from tests.unit.tui.look import on_screen, toasts, until
+from tests.unit.tui.helpers import on_screen, toasts, until
 from tui.app.actions.action import Action, ActionSet
 from tui.app.actions.registry import CHECKPOINTS, COMPARE, DATA, HOME, MONITOR, NEW_RUN, SCREENS, SETTINGS
 from tui.app.app import MlaApp
@@ -54,8 +54,8 @@ async def _settings(pilot: Pilot[Any]) -> None:
     await pilot.press("f2")
 
 
-# How a person gets to each screen, a living run under the cursor. A new screen belongs in here.
-WAYS: list[tuple[ActionSet, Opened]] = [
+# How to open each screen, with an active run selected.
+PATHS: list[tuple[ActionSet, Opened]] = [
     (HOME, _home),
     (NEW_RUN, _new_run),
     (MONITOR, _monitor),
@@ -66,7 +66,7 @@ WAYS: list[tuple[ActionSet, Opened]] = [
 ]
 
 
-each = pytest.mark.parametrize(("actions", "way"), WAYS, ids=[actions.title for actions, _ in WAYS])
+each = pytest.mark.parametrize(("actions", "path"), PATHS, ids=[actions.title for actions, _ in PATHS])
 
 
 def shown(app: MlaApp) -> ActionSet | None:
@@ -74,43 +74,43 @@ def shown(app: MlaApp) -> ActionSet | None:
     return app.screen.actions if isinstance(app.screen, AppScreen) else None
 
 
-async def opened(pilot: Pilot[Any], app: MlaApp, actions: ActionSet, way: Opened) -> None:
-    await way(pilot)
+async def opened(pilot: Pilot[Any], app: MlaApp, actions: ActionSet, path: Opened) -> None:
+    await path(pilot)
     await until(pilot, lambda: shown(app) is actions and app.screen.is_mounted)
 
 
 def test_every_screen_is_opened_here() -> None:
-    assert [actions for actions, _ in WAYS] == list(SCREENS)
+    assert [actions for actions, _ in PATHS] == list(SCREENS)
 
 
 @each
-async def test_every_action_is_bound(actions: ActionSet, way: Opened, store: RunStore, make_run: Any) -> None:
+async def test_every_action_is_bound(actions: ActionSet, path: Opened, store: RunStore, make_run: Any) -> None:
     make_run("demo", 3, phase="running")
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
-        await opened(pilot, app, actions, way)
+        await opened(pilot, app, actions, path)
         for action in (*actions.own, *actions.inherited):
             assert set(action.keys) <= set(app.screen.active_bindings), action
 
 
 def _changing() -> list[Any]:
-    """Each action that changes something, with its screen and the way there."""
+    """Each action that changes something, with its screen and how to open it."""
     return [
-        pytest.param(actions, way, action, id=f"{actions.title}-{action.id}")
-        for actions, way in WAYS
+        pytest.param(actions, path, action, id=f"{actions.title}-{action.id}")
+        for actions, path in PATHS
         for action in actions.own
         if action.changes
     ]
 
 
-@pytest.mark.parametrize(("actions", "way", "action"), _changing())
-async def test_a_read_only_app_refuses_in_one_line(
-    actions: ActionSet, way: Opened, action: Action, store: RunStore, make_run: Any
+@pytest.mark.parametrize(("actions", "path", "action"), _changing())
+async def test_a_read_only_app_refuses_with_one_line(
+    actions: ActionSet, path: Opened, action: Action, store: RunStore, make_run: Any
 ) -> None:
     run, _ = make_run("demo", 3, phase="running")
     app = MlaApp(store, read_only=True)
     async with app.run_test(size=(100, 24)) as pilot:
-        await opened(pilot, app, actions, way)
+        await opened(pilot, app, actions, path)
         assert on_screen(app, "Heading").startswith(" read-only · ")
         await pilot.press(action.keys[0])
         await until(pilot, lambda: bool(toasts(app)))
@@ -121,18 +121,18 @@ async def test_a_read_only_app_refuses_in_one_line(
 
 
 def _destructive() -> list[Any]:
-    """Without those of checkpoints, of which there must be some: test_checkpoints.py deletes them."""
+    """Without those of the checkpoints screen, which need checkpoints: see test_checkpoints.py."""
     return [one for one in _changing() if one.values[2].destructive and one.values[0] is not CHECKPOINTS]
 
 
-@pytest.mark.parametrize(("actions", "way", "action"), _destructive())
-async def test_what_destroys_asks_first_with_cancel_focused(
-    actions: ActionSet, way: Opened, action: Action, store: RunStore, make_run: Any
+@pytest.mark.parametrize(("actions", "path", "action"), _destructive())
+async def test_a_destructive_action_asks_first_with_cancel_focused(
+    actions: ActionSet, path: Opened, action: Action, store: RunStore, make_run: Any
 ) -> None:
     run, _ = make_run("demo", 3, phase="running")
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
-        await opened(pilot, app, actions, way)
+        await opened(pilot, app, actions, path)
         await pilot.press(action.keys[0])
         await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
         assert isinstance(app.focused, Button) and app.focused.id == "cancel"

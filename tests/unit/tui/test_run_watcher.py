@@ -9,7 +9,7 @@ import pytest
 
 from engine.host.files import write_json
 from engine.runs.store import RunStore
-from tests.unit.tui.look import on_screen, toasts, until
+from tests.unit.tui.helpers import on_screen, toasts, until
 from tui.app.app import MlaApp
 from tui.app.screens.confirm import ConfirmScreen
 from tui.app.screens.home import HomeScreen

@@ -1,4 +1,4 @@
-"""The app against real run directories, through its keys."""
+"""The screens of the app, through keys, on real run directories."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.host.files import write_json
 from engine.host.process import host_name
 from engine.runs.store import RunStore
 from profiles.errors import UserError
-from tests.unit.tui.look import chosen, on_screen, said, seen, toasts, until
+from tests.unit.tui.helpers import on_screen, rendered, selected_row, text_of, toasts, until
 from tui.app.app import MlaApp
 from tui.app.screens.confirm import ConfirmScreen
 from tui.app.screens.help import HelpScreen
@@ -29,14 +29,14 @@ from tui.app.widgets.log_view import LogView
 SIZES = [(80, 24), (60, 20), (160, 48), (20, 6)]
 
 
-async def test_home_without_runs_says_what_to_press(store: RunStore) -> None:
+async def test_home_without_runs_names_the_key_to_press(store: RunStore) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "press n" in on_screen(app, "#runs"))
 
 
 @pytest.mark.parametrize("size", SIZES[:3])
-async def test_the_key_bar_stands_at_the_foot_of_every_screen(store: RunStore, make_run: Any, size: Any) -> None:
+async def test_the_key_bar_is_at_the_bottom_of_every_screen(store: RunStore, make_run: Any, size: Any) -> None:
     make_run("one", 5)
     app = MlaApp(store)
     async with app.run_test(size=size) as pilot:
@@ -52,7 +52,7 @@ async def test_the_key_bar_stands_at_the_foot_of_every_screen(store: RunStore, m
             assert "Help" in on_screen(app, "KeyBar")
 
 
-async def test_home_shows_runs_and_opens_the_chosen_one(store: RunStore, make_run: Any) -> None:
+async def test_home_lists_runs_and_opens_the_selected_one(store: RunStore, make_run: Any) -> None:
     make_run("first", 20)
     make_run("second", 30, phase="running")
     app = MlaApp(store)
@@ -72,7 +72,7 @@ async def test_home_shows_runs_and_opens_the_chosen_one(store: RunStore, make_ru
 
 
 @pytest.mark.parametrize("size", SIZES[:3])
-async def test_home_offers_to_resume_what_was_cut_off(store: RunStore, make_run: Any, size: Any) -> None:
+async def test_home_offers_to_resume_runs_that_were_cut_off(store: RunStore, make_run: Any, size: Any) -> None:
     make_run("well", 5)
     for name in ("one", "two"):
         run, _ = make_run(name, 5, phase="running")
@@ -90,7 +90,7 @@ async def test_home_offers_to_resume_what_was_cut_off(store: RunStore, make_run:
         await until(pilot, lambda: not app.screen.query_one("#cut-off").display)
 
 
-async def test_the_filter_leaves_what_matches(store: RunStore, make_run: Any) -> None:
+async def test_the_filter_shows_only_runs_that_match(store: RunStore, make_run: Any) -> None:
     make_run("apple", 3)
     make_run("pear", 3)
     app = MlaApp(store)
@@ -128,22 +128,22 @@ async def test_the_monitor_counts_every_step_and_follows(store: RunStore, make_r
 
 
 @pytest.mark.parametrize(
-    ("size", "said"),
+    ("size", "title"),
     [((80, 24), "peak 20G/36G active 9G cache 1G"), ((160, 48), "memory peak 20.0 of 36.0 GiB · active 9.00 GiB")],
 )
-async def test_one_memory_is_one_pane(size: tuple[int, int], said: str, store: RunStore, make_run: Any) -> None:
+async def test_unified_memory_is_one_pane(size: tuple[int, int], title: str, store: RunStore, make_run: Any) -> None:
     run, writer = make_run("mac", 1, phase="running", backend="mlx")
     memory = {"active": 9 << 30, "cache": 1 << 30, "peak": 20 << 30, "limit": 36 << 30}
     unified = {f"unified_{name}": value for name, value in memory.items()}
     writer.write("step", step=2, loss=2.0, lr=1e-3, grad_norm=1.0, tok_s=1.0, step_s=0.5, **unified)
     app = MlaApp(store, run.id)
     async with app.run_test(size=size) as pilot:
-        await until(pilot, lambda: said in on_screen(app, "#pane-2"))
+        await until(pilot, lambda: title in on_screen(app, "#pane-2"))
         assert "tokens/s" in on_screen(app, "#pane-3")
         assert not app.screen.query("#pane-4")
 
 
-async def test_a_loss_that_is_not_finite_is_a_gap_and_said(store: RunStore, make_run: Any) -> None:
+async def test_a_loss_that_is_not_finite_is_a_gap_and_in_the_title(store: RunStore, make_run: Any) -> None:
     run, writer = make_run("demo", 10, phase="running")
     writer.write("step", step=11, loss=float("nan"), lr=1e-3, grad_norm=None, tok_s=1.0, step_s=0.5, host_states=0)
     app = MlaApp(store, run.id)
@@ -151,7 +151,7 @@ async def test_a_loss_that_is_not_finite_is_a_gap_and_said(store: RunStore, make
         await until(pilot, lambda: "loss not finite · steps 1–11 (11)" in on_screen(app, "#pane-1"))
 
 
-async def test_panes_zoom_and_axes(store: RunStore, make_run: Any) -> None:
+async def test_maximize_log_scale_and_smoothing(store: RunStore, make_run: Any) -> None:
     run, _ = make_run("demo", 40)
     app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -178,7 +178,7 @@ async def test_stop_asks_with_cancel_focused(store: RunStore, make_run: Any) -> 
     assert not run.commands_path.exists()
 
 
-async def test_a_run_that_has_ended_refuses_in_words(store: RunStore, make_run: Any) -> None:
+async def test_an_ended_run_refuses_requests_with_a_line(store: RunStore, make_run: Any) -> None:
     run, _ = make_run("demo", 5)
     app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
@@ -188,7 +188,7 @@ async def test_a_run_that_has_ended_refuses_in_words(store: RunStore, make_run: 
         assert isinstance(app.screen, MonitorScreen)
 
 
-async def test_a_new_run_forecasts_as_one_types(store: RunStore) -> None:
+async def test_the_forecast_of_a_new_run_follows_the_form(store: RunStore) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("n")
@@ -197,16 +197,16 @@ async def test_a_new_run_forecasts_as_one_types(store: RunStore) -> None:
         before = on_screen(app, ForecastBars)
         await pilot.press("tab", "2")
         await until(pilot, lambda: on_screen(app, ForecastBars) != before)
-        assert "mla-tui launch -p cpu_demo -s micro=2 -s accum=1" in said(app, "#command")
+        assert "mla-tui launch -p cpu_demo -s micro=2 -s accum=1" in text_of(app, "#command")
         await pilot.press("backspace", "0")
-        await until(pilot, lambda: "batch.micro: 0 is not in 1..4096" in said(app, "#message"))
+        await until(pilot, lambda: "batch.micro: 0 is not in 1..4096" in text_of(app, "#message"))
         await pilot.press("f5")
         assert isinstance(app.screen, NewRunScreen)
         await pilot.press("q")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
 
 
-async def test_a_way_to_make_it_smaller_is_entered_into_the_form(store: RunStore) -> None:
+async def test_a_memory_lever_is_entered_in_the_form(store: RunStore) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("n")
@@ -214,50 +214,48 @@ async def test_a_way_to_make_it_smaller_is_entered_into_the_form(store: RunStore
         await until(pilot, lambda: "GiB" in on_screen(app, ForecastBars))
         before = on_screen(app, ForecastBars)
         await pilot.press("f4")
-        ways = app.screen.query_one(LeverList)
-        await until(pilot, lambda: "micro 8→4, accum 1→2" in seen(ways))
-        await until(pilot, lambda: ways.has_focus)
-        while "checkpointing selective" not in chosen(ways):
+        levers = app.screen.query_one(LeverList)
+        await until(pilot, lambda: "micro 8→4, accum 1→2" in rendered(levers))
+        await until(pilot, lambda: levers.has_focus)
+        while "checkpointing selective" not in selected_row(levers):
             await pilot.press("j")
         await pilot.press("enter")
-        await until(pilot, lambda: "-s memory.checkpointing=selective" in said(app, "#command"))
+        await until(pilot, lambda: "-s memory.checkpointing=selective" in text_of(app, "#command"))
         await until(pilot, lambda: on_screen(app, ForecastBars) != before)
-        while "micro 8→4" not in chosen(ways):
+        while "micro 8→4" not in selected_row(levers):
             await pilot.press("j")
         await pilot.press("enter")
-        await until(pilot, lambda: "-s micro=4 -s accum=2 -s memory.checkpointing=sel" in said(app, "#command"))
-        while "checkpointing full" not in chosen(ways):
+        await until(pilot, lambda: "-s micro=4 -s accum=2 -s memory.checkpointing=sel" in text_of(app, "#command"))
+        while "checkpointing full" not in selected_row(levers):
             await pilot.press("j")
         await pilot.press("enter")
-        await until(pilot, lambda: "checkpointing=full" in said(app, "#command"))
-        assert "selective" not in said(app, "#command")
+        await until(pilot, lambda: "checkpointing=full" in text_of(app, "#command"))
+        assert "selective" not in text_of(app, "#command")
         app.screen.query_one("#also", Input).value = "memory.loss=fancy"
-        await until(pilot, lambda: "memory.loss" in said(app, "#message"))
+        await until(pilot, lambda: "memory.loss" in text_of(app, "#message"))
         await pilot.press("f4")
-        await until(pilot, lambda: not ways.display)
+        await until(pilot, lambda: not levers.display)
 
 
-async def test_the_commands_of_every_profile_say_what_is_launched(store: RunStore) -> None:
+async def test_the_command_shows_what_is_launched(store: RunStore) -> None:
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("n")
         await until(pilot, lambda: "GiB" in on_screen(app, ForecastBars))
         await pilot.press("end")
-        await until(pilot, lambda: "-p gpu_fast" in said(app, "#command"))
-        assert "-s" not in said(app, "#command").split()
-        assert "1.02B parameters" in said(app, "#size")
+        await until(pilot, lambda: "-p gpu_fast" in text_of(app, "#command"))
+        assert "-s" not in text_of(app, "#command").split()
+        assert "1.02B parameters" in text_of(app, "#size")
 
 
-async def test_a_launch_that_cannot_be_says_why(
-    store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_failed_launch_shows_why(store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # no data below it
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("n")
         await until(pilot, lambda: "GiB" in on_screen(app, ForecastBars))
         await pilot.press("f5")
-        await until(pilot, lambda: str(tmp_path) in said(app, "#message"))
+        await until(pilot, lambda: str(tmp_path) in text_of(app, "#message"))
     assert store.ids() == []
 
 
@@ -283,7 +281,7 @@ async def test_the_palette_runs_an_action_of_the_screen(store: RunStore) -> None
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("no_color", [False, True])
-async def test_every_screen_stands_at_every_size(
+async def test_every_screen_draws_at_every_size(
     store: RunStore, make_run: Any, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], no_color: bool
 ) -> None:
     if no_color:

@@ -1,4 +1,4 @@
-"""What a person sets: the file, the screen, the keys, the themes."""
+"""Settings: the file, the screen, custom keys, and themes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from textual.widgets import Input, OptionList, Static
 
 from engine.runs.store import RunStore
 from profiles.errors import SpecError
-from tests.unit.tui.look import on_screen, said, toasts, until
+from tests.unit.tui.helpers import on_screen, text_of, toasts, until
 from tui.app import custom_keys, settings
+from tui.app.actions.action import key_name
 from tui.app.actions.registry import HOME, MONITOR, SCREENS
 from tui.app.app import MlaApp
 from tui.app.screens.monitor import MonitorScreen
@@ -34,7 +35,7 @@ def write(text: str) -> Path:
     return path
 
 
-def test_without_a_file_everything_is_as_it_comes() -> None:
+def test_without_a_file_the_defaults_are_used() -> None:
     assert settings.load() == (Settings(), [])
 
 
@@ -62,7 +63,7 @@ def test_without_a_file_everything_is_as_it_comes() -> None:
         ("\ufeff\x00", "not valid TOML"),
     ],
 )
-def test_what_is_wrong_is_told_with_the_way_out_and_the_rest_is_taken(text: str, line: str) -> None:
+def test_an_invalid_entry_is_reported_and_the_others_are_used(text: str, line: str) -> None:
     broken = "not valid" in line
     path = write(text if broken else f"{'' if 'bell' in text else 'bell = false'}\n{text}\n")
     found, settings_errors = settings.load()
@@ -70,7 +71,7 @@ def test_what_is_wrong_is_told_with_the_way_out_and_the_rest_is_taken(text: str,
     assert found == Settings(bell=broken or "bell" in text)
 
 
-def test_keys_may_be_exchanged_and_the_line_that_cannot_stand_is_left_out() -> None:
+def test_keys_can_be_swapped_and_a_conflicting_line_is_ignored() -> None:
     write('[keys]\nmaximize = "s"\nsmooth = "z F6"\nstop = "e"\n')
     found, settings_errors = settings.load()
     assert found.keys == {"maximize": ("s",), "smooth": ("z", "f6")}
@@ -78,25 +79,25 @@ def test_keys_may_be_exchanged_and_the_line_that_cannot_stand_is_left_out() -> N
 
 
 @pytest.mark.parametrize("text", ["", "shift+x", "super+a", "F13", "ctrl+c", "ctrl+1", "ö", "enter", "space", "é"])
-def test_keys_that_no_terminal_is_sure_to_send(text: str) -> None:
+def test_keys_that_not_every_terminal_sends_are_refused(text: str) -> None:
     with pytest.raises(SpecError):
         custom_keys.parse(text)
 
 
 @pytest.mark.parametrize(("text", "key"), [("Z", "Z"), ("?", "question_mark"), ("f6", "f6"), ("CTRL+T", "ctrl+t")])
-def test_keys_as_people_write_them(text: str, key: str) -> None:
+def test_keys_are_parsed_as_users_write_them(text: str, key: str) -> None:
     assert custom_keys.parse(text) == key
-    assert custom_keys.parse(custom_keys.key_names((key,))) == key
+    assert custom_keys.parse(key_name(key)) == key
 
 
-def test_esc_stays_whatever_letter_the_way_out_gets() -> None:
+def test_esc_still_goes_back_when_back_has_another_key() -> None:
     keys = {"back": custom_keys.own_keys("back", "b")}
     on_each = {actions.title: [a.keys for a in actions.offered(keys) if a.id == "back"] for actions in SCREENS}
     assert on_each["New run"] == [("b", "escape")] and on_each["Runs"] == []
-    assert on_each["Monitor"] == [("b",)]  # where Esc first closes what was opened last
+    assert on_each["Monitor"] == [("b",)]  # there Esc closes what was opened last
 
 
-def test_one_line_of_the_file_changes() -> None:
+def test_storing_changes_only_one_line_of_the_file() -> None:
     write('# mine\ntheme = "dark" # for now\n\nfuture = 3\n[keys]\nmaximize = "Z"\n\n[other]\nbell = 1\n')
     settings.store("theme", "light")
     settings.store("refresh", 2.0)
@@ -106,7 +107,7 @@ def test_one_line_of_the_file_changes() -> None:
     assert text == '# mine\ntheme = "light"\n\nfuture = 3\nrefresh = 2\n[keys]\nstop = "X"\n\n[other]\nbell = 1\n'
 
 
-def test_the_file_of_someone_who_keeps_it_elsewhere_stays_a_link(tmp_path: Path) -> None:
+def test_a_symbolic_link_to_the_file_stays_one(tmp_path: Path) -> None:
     path = write("")
     kept = tmp_path / "dotfiles.toml"
     kept.write_text("bell = true\n")
@@ -119,7 +120,7 @@ def test_the_file_of_someone_who_keeps_it_elsewhere_stays_a_link(tmp_path: Path)
 @pytest.mark.parametrize(
     "text", ["theme = ", 'keys = {maximize = "Z"}\nbell = [\n]', '"b\\u0065ll" = true\n"k\\u0065ys".zoom = "Z"']
 )
-def test_a_file_that_one_line_cannot_mend_is_left_alone(text: str) -> None:
+def test_a_file_that_cannot_be_edited_line_by_line_is_not_changed(text: str) -> None:
     path = write(text)
     for change in (("maximize", "X", "keys"), ("bell", False)):
         with pytest.raises(SpecError, match=r"settings\.toml"):
@@ -127,7 +128,7 @@ def test_a_file_that_one_line_cannot_mend_is_left_alone(text: str) -> None:
     assert path.read_text() == text
 
 
-async def test_the_app_starts_with_the_default_and_says_so(store: RunStore) -> None:
+async def test_the_app_starts_with_the_default_and_reports_it(store: RunStore) -> None:
     path = write('theme = "pink"')
     found, settings_errors = settings.load()
     app = MlaApp(store, settings=found, settings_errors=settings_errors)
@@ -137,11 +138,11 @@ async def test_the_app_starts_with_the_default_and_says_so(store: RunStore) -> N
         assert app.current_theme.dark
         await pilot.press("f2")
         await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
-        assert "'pink' is not one of" in said(app, "#message")
+        assert "'pink' is not one of" in text_of(app, "#message")
 
 
 @pytest.mark.parametrize("size", [(80, 24), (60, 20)])
-async def test_a_change_holds_at_once_and_is_written_down(store: RunStore, size: tuple[int, int]) -> None:
+async def test_a_change_applies_at_once_and_is_stored(store: RunStore, size: tuple[int, int]) -> None:
     app = MlaApp(store)
     async with app.run_test(size=size) as pilot:
         await pilot.press("comma")
@@ -150,8 +151,8 @@ async def test_a_change_holds_at_once_and_is_written_down(store: RunStore, size:
         assert not app.current_theme.dark
         assert app.settings == Settings(theme="light", refresh=2.0, low_bandwidth=True, bell=False)
         assert (app.settings.number_every, app.settings.chart_every) == (3.0, 6.0)
-        wanted = {"theme": "light", "refresh": 2, "low_bandwidth": True, "bell": False}
-        assert tomllib.loads(settings.settings_path().read_text()) == wanted
+        stored = {"theme": "light", "refresh": 2, "low_bandwidth": True, "bell": False}
+        assert tomllib.loads(settings.settings_path().read_text()) == stored
         await pilot.press("d", "k", "d")
         assert app.settings == Settings(theme="light", refresh=2.0)
         await pilot.press("k", "k")
@@ -171,11 +172,11 @@ async def test_a_key_is_changed_by_pressing_the_new_one(store: RunStore, make_ru
         table.move(4 + [action.id for action in table.changeable].index("maximize"))
 
         def says(text: str) -> bool:
-            return text in said(app, "#message")
+            return text in text_of(app, "#message")
 
-        for press, told in (("p", "'p' is Pause (pause) on Monitor"), ("ctrl+shift+x", "is not sent by every")):
+        for press, line in (("p", "'p' is Pause (pause) on Monitor"), ("ctrl+shift+x", "is not sent by every")):
             await pilot.press("enter", press)
-            await until(pilot, partial(says, told))
+            await until(pilot, partial(says, line))
             assert not app.settings.keys
         await pilot.press("enter", "escape")
         await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
@@ -197,7 +198,7 @@ async def test_a_key_is_changed_by_pressing_the_new_one(store: RunStore, make_ru
         assert "(Z)" in str(app.screen.query_one(OptionList).get_option_at_index(0).prompt)
 
 
-async def test_a_new_letter_is_only_a_letter_while_one_types(store: RunStore) -> None:
+async def test_a_custom_key_is_only_a_letter_in_a_text_field(store: RunStore) -> None:
     app = MlaApp(store, settings=Settings(keys={"back": ("b",), "new_run": ("N",)}))
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("n")
@@ -213,7 +214,7 @@ async def test_a_new_letter_is_only_a_letter_while_one_types(store: RunStore) ->
         await until(pilot, lambda: not isinstance(app.screen, NewRunScreen))
 
 
-async def test_the_bell_rings_only_where_it_may(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_bell_rings_only_if_it_is_on(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     rung: list[bool] = []
     monkeypatch.setattr("textual.app.App.bell", lambda app: rung.append(True))
     app = MlaApp(store, settings=Settings(bell=False))
@@ -223,7 +224,7 @@ async def test_the_bell_rings_only_where_it_may(store: RunStore, monkeypatch: py
     assert rung == [True]
 
 
-async def test_charts_are_painted_less_often_than_numbers_where_bytes_are_dear(store: RunStore, make_run: Any) -> None:
+async def test_charts_are_drawn_less_often_than_numbers(store: RunStore, make_run: Any) -> None:
     run, writer = make_run("demo", 20, phase="running")
     app = MlaApp(store, run.id, settings=Settings(refresh=60.0))
     async with app.run_test(size=(100, 30)) as pilot:
@@ -237,7 +238,7 @@ async def test_charts_are_painted_less_often_than_numbers_where_bytes_are_dear(s
         await until(pilot, lambda: "(21)" in on_screen(app, "#pane-1"))
 
 
-def test_a_pace_follows_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_refresh_rate_follows_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     now, every = [0.0], [2.0]
     monkeypatch.setattr("tui.app.terminal.refresh_rate.time.monotonic", lambda: now[0])
     pace = RefreshRate(lambda: every[0])
@@ -248,7 +249,7 @@ def test_a_pace_follows_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pace.due()
 
 
-def test_help_and_bar_of_other_keys() -> None:
+def test_offered_actions_have_custom_keys_and_respect_read_only() -> None:
     changed = {"maximize": ("Z",)}
     assert [action.keys for action in MONITOR.offered(changed) if action.id == "maximize"] == [("Z",)]
     assert [action.id for action in HOME.offered(read_only=True) if action.changes] == []
@@ -286,7 +287,7 @@ def _lab(color: Color, seen_by: str) -> tuple[float, ...]:
 
 
 @pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
-def test_every_text_stands_out_from_what_it_stands_on(theme: Any) -> None:
+def test_every_text_has_enough_contrast(theme: Any) -> None:
     found = {**theme.to_color_system().generate(), **theme.variables}
     grounds = [Color.parse(found[name]) for name in ("background", "surface", "panel")]
     texts = [name for name in found if name.startswith("text-") and name.count("-") == 1 and "auto" not in found[name]]
@@ -301,14 +302,14 @@ def test_every_text_stands_out_from_what_it_stands_on(theme: Any) -> None:
 
 @pytest.mark.parametrize("seen_by", _SEEN_BY)
 @pytest.mark.parametrize("theme", [*THEMES, *THEMES_16], ids=lambda theme: theme.name)
-def test_what_is_well_and_what_is_not_differ_for_every_eye(theme: Any, seen_by: str) -> None:
+def test_good_and_bad_differ_for_colour_blind_users(theme: Any, seen_by: str) -> None:
     found = {**theme.to_color_system().generate(), **theme.variables}
     for first, second in (("text-success", "text-error"), ("success", "error"), ("text-primary", "text-accent")):
         a, b = (_lab(Color.parse(found[name]), seen_by) for name in (first, second))
         assert sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) ** 0.5 > 20, (first, second)
 
 
-def test_every_theme_has_every_variable_and_few_colours_are_told_apart() -> None:
+def test_every_theme_has_every_variable_and_16_colours_stay_distinct() -> None:
     assert len({frozenset(theme.variables) for theme in (*THEMES, *THEMES_16)}) == 1
     names = {theme.name for theme in (*THEMES, *THEMES_16)}
     assert {theme_for(theme.name, system) for theme in THEMES for system in ("standard", "256", None)} == names

@@ -1,4 +1,4 @@
-"""The tuning drawer: what it offers, what it forecasts, what it sends."""
+"""Live tuning: levers, forecast, form and requests."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from textual.widgets import Input
 
 from engine.events.run_dir import RunDir
 from engine.runs.store import RunStore
-from tests.unit.tui import picture
-from tests.unit.tui.look import chosen, on_screen, said, until
+from tests.unit.tui import screen_text
+from tests.unit.tui.helpers import on_screen, selected_row, text_of, until
 from tui.app.app import MlaApp
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.screens.tuning import TuningScreen
@@ -23,8 +23,8 @@ GIB = 1 << 30
 
 
 @asynccontextmanager
-async def drawer(store: RunStore, make_run: Any) -> AsyncIterator[tuple[MlaApp, Pilot[Any], RunDir]]:
-    """The drawer of a living run, with its first forecast."""
+async def tuning(store: RunStore, make_run: Any) -> AsyncIterator[tuple[MlaApp, Pilot[Any], RunDir]]:
+    """Open live tuning on an active run and wait for the first forecast."""
     run, _ = make_run("demo", 5, phase="running")
     app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -34,12 +34,12 @@ async def drawer(store: RunStore, make_run: Any) -> AsyncIterator[tuple[MlaApp, 
         yield app, pilot, run
 
 
-async def test_the_drawer_keeps_the_sequences_of_a_step(store: RunStore, make_run: Any) -> None:
-    async with drawer(store, make_run) as (app, pilot, run):
+async def test_tuning_keeps_the_sequences_per_step(store: RunStore, make_run: Any) -> None:
+    async with tuning(store, make_run) as (app, pilot, run):
         await pilot.press("2")
         await until(pilot, lambda: app.screen.query_one("#accum", Input).value == "4")
         await pilot.press("backspace", "3")
-        await until(pilot, lambda: "micro can be 1, 2, 4, 8" in said(app, "#verdict"))
+        await until(pilot, lambda: "micro can be 1, 2, 4, 8" in text_of(app, "#verdict"))
         await pilot.press("enter")
         assert isinstance(app.screen, TuningScreen)
         await pilot.press("q")
@@ -47,7 +47,7 @@ async def test_the_drawer_keeps_the_sequences_of_a_step(store: RunStore, make_ru
     assert not run.commands_path.exists()
 
 
-async def test_an_earlier_edit_is_shown(store: RunStore, make_run: Any) -> None:
+async def test_tuning_shows_earlier_edits(store: RunStore, make_run: Any) -> None:
     run, writer = make_run("demo", 5, phase="running")
     writer.write("spec", step=3, values={"batch.micro": 4, "batch.context": 128, "optim.lr_scale": 0.5})
     app = MlaApp(store, run.id)
@@ -61,15 +61,15 @@ async def test_an_earlier_edit_is_shown(store: RunStore, make_run: Any) -> None:
     assert not run.commands_path.exists()
 
 
-async def test_the_drawer_takes_what_the_command_takes(store: RunStore, make_run: Any) -> None:
-    async with drawer(store, make_run) as (app, pilot, run):
+async def test_tuning_accepts_what_the_command_accepts(store: RunStore, make_run: Any) -> None:
+    async with tuning(store, make_run) as (app, pilot, run):
         before = on_screen(app, "#forecast")
         await pilot.press("tab", "tab", *"context=512")
-        await until(pilot, lambda: "if you mean it, add --unlock" in said(app, "#verdict"))
+        await until(pilot, lambda: "if you mean it, add --unlock" in text_of(app, "#verdict"))
         await pilot.press(*" --unlock")
         await until(pilot, lambda: on_screen(app, "#forecast") != before)
         await pilot.press(*" lrscale=2")
-        await until(pilot, lambda: "did you mean optim.lr_scale" in said(app, "#verdict"))
+        await until(pilot, lambda: "did you mean optim.lr_scale" in text_of(app, "#verdict"))
         await pilot.press("enter")
         assert isinstance(app.screen, TuningScreen)
         await pilot.press("escape")
@@ -77,29 +77,29 @@ async def test_the_drawer_takes_what_the_command_takes(store: RunStore, make_run
     assert not run.commands_path.exists()
 
 
-async def test_a_way_that_is_chosen_fills_the_form(store: RunStore, make_run: Any) -> None:
-    async with drawer(store, make_run) as (app, pilot, run):
+async def test_a_selected_lever_fills_the_form(store: RunStore, make_run: Any) -> None:
+    async with tuning(store, make_run) as (app, pilot, run):
         await until(pilot, lambda: "micro 8→4, accum 1→2" in on_screen(app, LeverList))
         before = on_screen(app, "#forecast")
         await pilot.press("k", "j")
-        while "micro 8→4" not in chosen(app.screen.query_one(LeverList)):
+        while "micro 8→4" not in selected_row(app.screen.query_one(LeverList)):
             await pilot.press("j")
         await until(pilot, lambda: app.screen.query_one("#micro", Input).value == "4")
         assert app.screen.query_one("#accum", Input).value == "2"
         await until(pilot, lambda: on_screen(app, "#forecast") != before)
-        while "restart" not in chosen(app.screen.query_one(LeverList)):
+        while "restart" not in selected_row(app.screen.query_one(LeverList)):
             await pilot.press("j")
-        await until(pilot, lambda: "needs a restart" in said(app, "#verdict"))
+        await until(pilot, lambda: "needs a restart" in text_of(app, "#verdict"))
         await pilot.press("enter")
-        assert isinstance(app.screen, TuningScreen)  # it cannot be applied to a living run
+        assert isinstance(app.screen, TuningScreen)  # a restart cannot be applied to an active run
         assert app.screen.query_one("#micro", Input).value == "8"
-        await pilot.press("2")  # a digit is meant for the micro-batch
-        await until(pilot, lambda: "unchanged" in chosen(app.screen.query_one(LeverList)))
-        await until(pilot, lambda: "needs a restart" not in said(app, "#verdict"))
+        await pilot.press("2")  # a digit goes to the micro-batch
+        await until(pilot, lambda: "unchanged" in selected_row(app.screen.query_one(LeverList)))
+        await until(pilot, lambda: "needs a restart" not in text_of(app, "#verdict"))
     assert not run.commands_path.exists()
 
 
-async def test_a_run_out_of_memory_is_shown_and_the_first_way_that_fits_with_ease_is_offered(
+async def test_an_out_of_memory_error_is_shown_and_a_lever_that_fits_well_is_selected(
     store: RunStore, make_run: Any
 ) -> None:
     run, writer = make_run("demo", 5, phase="running")
@@ -107,14 +107,14 @@ async def test_a_run_out_of_memory_is_shown_and_the_first_way_that_fits_with_eas
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
         parts = {"activations": GIB // 4, "logits": GIB // 8, "process": GIB // 2}
-        told = {"where": "backward", "wanted": GIB // 32, "action": "ask", "micro": 8, "accum": 1}
-        writer.write("oom", **told, text="", parts=parts, capacity=620 << 20)
+        oom = {"where": "backward", "wanted": GIB // 32, "action": "ask", "micro": 8, "accum": 1}
+        writer.write("oom", **oom, text="", parts=parts, capacity=620 << 20)
         writer.write("state", phase="paused", reason="out of memory in backward")
         await until(pilot, lambda: isinstance(app.screen, TuningScreen))
         failed = "896 of 620 MiB at the OOM  276 MiB too much"
         await until(pilot, lambda: failed in on_screen(app, "#failed"))
-        await until(pilot, lambda: "micro 8→" in chosen(app.screen.query_one(LeverList)))
-        # With micro 4 the forecast is 549 MiB of 620: over nine tenths of a host that is no larger is too little room.
+        await until(pilot, lambda: "micro 8→" in selected_row(app.screen.query_one(LeverList)))
+        # With micro 4 the forecast is 549 MiB of 620: more than nine tenths of a host this small would be tight.
         assert app.screen.query_one("#micro", Input).value == "4"
         await pilot.press("q")
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
@@ -124,8 +124,8 @@ async def test_a_run_out_of_memory_is_shown_and_the_first_way_that_fits_with_eas
         await until(pilot, lambda: "Out of memory" not in on_screen(app, "Heading"))
 
 
-async def test_the_drawer_follows_its_terminal(store: RunStore, make_run: Any) -> None:
-    async with drawer(store, make_run) as (app, pilot, _):
+async def test_tuning_follows_the_size_of_the_terminal(store: RunStore, make_run: Any) -> None:
+    async with tuning(store, make_run) as (app, pilot, _):
         await until(pilot, lambda: "micro 8→4, accum 1→2" in on_screen(app, LeverList))
         assert "= 8 sequences" in (wide := drawn(app)) and "checkpointing full" in wide
         await pilot.resize_terminal(60, 20)
@@ -136,4 +136,4 @@ async def test_the_drawer_follows_its_terminal(store: RunStore, make_run: Any) -
 
 
 def drawn(app: MlaApp) -> str:
-    return picture.text(picture.cells(app))
+    return screen_text.text(screen_text.cells(app))

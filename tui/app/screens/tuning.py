@@ -173,7 +173,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         self._update_forecast()
 
     @on(SelectableList.CursorMoved)
-    def _fill_form(self, message: SelectableList.CursorMoved) -> None:
+    def _fill_form(self) -> None:
         """Enter the changes of the selected lever in the form, unless they need a restart."""
         from engine.memory.levers import RESTART, UNLOCK
 

@@ -1,8 +1,8 @@
-"""A screen as text that reads well in a diff.
+"""Renders a screen as text for readable diffs.
 
-First what stands there, line by line; then, for each line, its runs of style: ``3 abc12 def7 .61`` is line 3, twelve
-cells of style ``abc``, seven of ``def``, 61 of the most usual. The styles are spelt out below; their names come from
-what they are, so a new one renames no other. Last the same under NO_COLOR, where the text must not differ.
+First the characters, line by line. Then the styles of each line, run-length encoded: ``3 abc12 def7 .61`` is line 3
+with 12 cells of style ``abc``, 7 of ``def`` and 61 of the most frequent one. A legend follows; the name of a style is
+derived from the style, so that a new style renames no other.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from textual.app import App
 from textual.strip import Strip
 
 Cell = tuple[str, str]
-"""A character (empty in the second half of a wide one) and the style it has."""
+"""A character (empty in the second half of a wide one) and its style."""
 
 
 def cells(app: App[Any]) -> list[list[Cell]]:
-    """What stands on the screen of ``app``; only the compositor has it as a whole."""
+    """Return the cells of the screen of ``app``; only the private compositor has the whole screen."""
     return [_cells(strip) for strip in app.screen._compositor.render_strips()]
 
 
 def _cells(strip: Strip) -> list[Cell]:
     row: list[Cell] = []
     for segment in strip:
-        style = _spelt(segment.style or Style())
+        style = _describe(segment.style or Style())
         for char in segment.text:
             row += [(char, style)] + [("", style)] * (cell_len(char) - 1)
     return row
 
 
-def _spelt(style: Style) -> str:
-    """``bold #e0e0e0 on #1e1e1e``, from what is seen of a style: not its links, nor the events of a click."""
+def _describe(style: Style) -> str:
+    """Return ``bold #e0e0e0 on #1e1e1e``: the visible parts of a style, without links and click events."""
     words = [name for name in ("bold", "dim", "italic", "underline", "reverse", "strike") if getattr(style, name)]
     if style.color is not None:
         words.append(style.color.get_truecolor().hex if not style.color.is_default else "default")
@@ -49,13 +49,13 @@ def text(screen: list[list[Cell]]) -> str:
 
 
 def styles(screen: list[list[Cell]]) -> str:
-    """The runs of style of each line, and what their names mean."""
-    counted: dict[str, int] = {}
+    """Return the style runs of each line, and the legend."""
+    counts: dict[str, int] = {}
     for row in screen:
         for _, style in row:
-            counted[style] = counted.get(style, 0) + 1
-    usual = max(counted, key=lambda style: counted[style])
-    names = {style: "." if style == usual else _name(style) for style in counted}
+            counts[style] = counts.get(style, 0) + 1
+    most_frequent = max(counts, key=lambda style: counts[style])
+    names = {style: "." if style == most_frequent else _name(style) for style in counts}
     assert len(set(names.values())) == len(names), "two styles have one name; make names longer"
     lines = []
     for y, row in enumerate(screen):

@@ -1,4 +1,4 @@
-"""What a test sees of the app, and how it waits for it."""
+"""Reads the text on the screen of the app under test, and waits for it."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from tui.app.app import MlaApp
 from tui.app.widgets.selectable_list import SelectableList
 
 
-async def until(pilot: Pilot[Any], holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for a condition, not for a time."""
+async def until(pilot: Pilot[Any], condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until ``condition`` holds; ``TimeoutError`` after ``seconds``."""
     async with asyncio.timeout(seconds):
-        while not holds():
+        while not condition():
             await pilot.pause(0.02)
 
 
-def seen(widget: Widget) -> str:
-    """What a widget shows."""
+def rendered(widget: Widget) -> str:
+    """Return the text that a widget draws."""
     return "\n".join(widget.render_line(y).text for y in range(widget.size.height))
 
 
 def on_screen(app: MlaApp, selector: str | type[Widget]) -> str:
     found = app.screen.query(selector)
-    return seen(found.first()) if found else ""
+    return rendered(found.first()) if found else ""
 
 
 def toasts(app: MlaApp) -> list[str]:
-    """The messages of the notifications, oldest first; Textual has no public list of them."""
+    """Return the notifications, oldest first; Textual has no public list of them."""
     return [toast.message for toast in app._notifications]
 
 
-def said(app: MlaApp, selector: str) -> str:
+def text_of(app: MlaApp, selector: str) -> str:
     found = app.screen.query(selector)
     return str(found.first(Static).content) if found else ""
 
 
-def chosen(selectable: SelectableList) -> str:
-    """The item under the cursor."""
+def selected_row(selectable: SelectableList) -> str:
+    """Return the text of the selected row."""
     return "".join(text for text, _ in selectable.row(selectable.cursor, 80))
