@@ -18,7 +18,7 @@ AttentionKind = Literal["sdpa", "blocked"]
 Attention = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 BLOCK = 128  # queries or keys: large enough for a full-speed matmul, small enough to skip most masked scores
-MOST_BLOCKS = 8  # torch.compile unrolls them
+MAX_BLOCKS = 8  # torch.compile unrolls them
 
 
 def resolve_attention(kind: AttentionKind) -> Attention:
@@ -91,7 +91,7 @@ class _Blocked(torch.autograd.Function):
 
 
 def _blocks(tokens: int) -> list[tuple[int, int]]:
-    size = max(BLOCK, -(-tokens // MOST_BLOCKS))
+    size = max(BLOCK, -(-tokens // MAX_BLOCKS))
     return [(first, min(first + size, tokens)) for first in range(0, tokens, size)]
 
 

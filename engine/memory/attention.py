@@ -9,7 +9,7 @@ from __future__ import annotations
 from engine.memory.ledger import Ledger
 from engine.memory.model_shape import ACTIVATIONS, ATTENTION, FP32, Shape
 
-BLOCK, MOST_BLOCKS = 128, 8  # as in model/attention.py
+BLOCK, MAX_BLOCKS = 128, 8  # as in model/attention.py
 
 
 def attend(ledger: Ledger, s: Shape) -> None:
@@ -72,7 +72,7 @@ def attend_backward(ledger: Ledger, s: Shape) -> None:
 
 def _blocks(tokens: int) -> tuple[int, int]:
     """Return the queries per block and the number of blocks."""
-    size = max(BLOCK, -(-tokens // MOST_BLOCKS))
+    size = max(BLOCK, -(-tokens // MAX_BLOCKS))
     return min(size, tokens), -(-tokens // size)
 
 

@@ -25,7 +25,6 @@ CONTEXT = 512 * MIB  # CUDA context, cuBLAS workspaces and kernels; assumed
 # What the allocator holds beyond the live tensors, as a fraction of the temporary ones; assumed on a card.
 SLACK = 0.05
 CPU_SLACK = 0.12
-WIDEST_FLASH = 256
 COPY_CHUNK = 16 * MIB  # a checkpoint copies a card's tensors to the host in chunks of this size
 
 

@@ -13,9 +13,9 @@ from model.flops import Product, products
 from profiles.model_config import ModelConfig
 
 # More rows make a product no faster, and its operands must fit in memory.
-MOST_TOKENS = 16384
+MAX_TOKENS = 16384
 BATCH_SECONDS = 0.02  # long compared with reading the clock and launching a kernel
-LEAST_ROUNDS = 3
+MIN_ROUNDS = 3
 MATMUL_KINDS = ("forward", "input gradient", "weight gradient")
 
 
@@ -41,7 +41,7 @@ def matmul_peak(
     It is the sum of their FLOPs divided by the sum of their times: every linear layer and the head, forward and both
     gradients, in ``dtype``, without attention. Takes about ``seconds``, divided among the distinct products.
     """
-    tokens = min(tokens, MOST_TOKENS)
+    tokens = min(tokens, MAX_TOKENS)
     shapes = products(config)
     each = seconds / (len(shapes) * len(MATMUL_KINDS))
     timed = [row for product in shapes for row in time_matmul(product, tokens, dtype, device, each)]
@@ -76,7 +76,7 @@ def _median_seconds(run: Callable[[], object], device: str, budget: float) -> fl
     batch = max(1, min(1000, round(BATCH_SECONDS / clock(1))))
     rounds: list[float] = []
     deadline = time.perf_counter() + budget
-    while len(rounds) < LEAST_ROUNDS or time.perf_counter() < deadline:
+    while len(rounds) < MIN_ROUNDS or time.perf_counter() < deadline:
         rounds.append(clock(batch))
     return statistics.median(rounds)
 

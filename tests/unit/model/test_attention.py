@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.attention import BLOCK, MOST_BLOCKS, resolve_attention
+from model.attention import BLOCK, MAX_BLOCKS, resolve_attention
 from profiles.errors import SpecError
 
 sdpa, blocked = resolve_attention("sdpa"), resolve_attention("blocked")
-LENGTHS = [1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 300, MOST_BLOCKS * BLOCK + 77]
+LENGTHS = [1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 300, MAX_BLOCKS * BLOCK + 77]
 Four = tuple[Tensor, ...]
 
 
