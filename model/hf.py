@@ -96,7 +96,10 @@ def from_hf_config(raw: Mapping[str, Any]) -> ModelConfig:
             values[field.name] = _checked(field.name, field, value)
     config = ModelConfig(**values)
     if conflict := config.conflict():
-        raise UserError(f"config.json: {_YARN.get(conflict[0], conflict[0])}: {conflict[1]}")
+        key, reason = conflict
+        for ours, theirs in _YARN.items():  # the reason names fields of ModelConfig
+            reason = reason.replace(ours, theirs)
+        raise UserError(f"config.json: {_YARN.get(key, key)}: {reason}")
     dense = raw["first_k_dense_replace"]
     if not isinstance(dense, int) or dense < config.num_hidden_layers:
         raise UserError(
