@@ -1,7 +1,4 @@
-"""Declares what screens and widgets may ask of the app, so that they need not import it.
-
-The app imports the screens and the screens import the widgets; ``MlaApp`` implements what stands here.
-"""
+"""Declares the API of the app for screens and widgets, so that they need not import it; ``MlaApp`` implements it."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ class ActionSet:
         return [action.with_keys(keys) for action in every if not (read_only and action.changes)]
 
     def changing(self, call: str) -> Action | None:
-        """Return the action that ``call`` stands for, if it changes something."""
+        """Return the action whose action string is ``call``, if it changes something."""
         return next((action for action in self.own if action.changes and _same(action.call, call)), None)
 
 

@@ -67,7 +67,7 @@ class CompareScreen(AppScreen[None], actions=COMPARE):
             self.specs = specs
 
     def __init__(self, runs: list[RunDir], hint: str = "") -> None:
-        """``hint`` is the note of the heading while nothing else is to be said."""
+        """``hint`` is shown in the heading if there is nothing more important."""
         super().__init__()
         self._runs = runs
         self._hint = hint

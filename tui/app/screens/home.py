@@ -73,7 +73,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
     async def watch_store(self) -> None:
         read_at: dict[str, float] = {}  # the time of each run's last sparkline
         while True:
-            # is_current is also true of the screen below a dialog, where a repaint repaints the whole screen.
+            # is_current is also true below a dialog, where drawing repaints the whole screen.
             if self.is_active:
                 try:
                     runs = await asyncio.to_thread(self._store.summaries)

@@ -251,7 +251,7 @@ class MonitorScreen(Navigation, actions=MONITOR):
             heading.show(self._title, self.view.reason or "", warn=self.view.phase in ("failed", "cut-off"))
 
     def _oom_text(self, oom: dict[str, Any]) -> str:
-        """Return what happened, the keys that answer it, and when the run goes on without an answer."""
+        """Return what happened, the keys that answer it, and when the run continues without an answer."""
         minutes, seconds = divmod(max(round(oom["t"] + self._oom_wait - time.time()), 0), 60)
         keys = "" if self.app.read_only else " e reduce memory · p retry ·"
         return f"Out of memory ({oom.get('where')}).{keys} automatic in {minutes}:{seconds:02d}"

@@ -105,7 +105,7 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
                     yield Label("name")
                     yield Input(id="name", placeholder="the run's id", compact=True, max_length=64)
                 with Horizontal(classes="field"):
-                    yield Label("also")
+                    yield Label("overrides")
                     yield Input(id="also", placeholder="lr=3e-4 memory.loss=fused save_every=500", compact=True)
                 yield Static("", id="size", markup=False)
         yield ForecastBars()

@@ -101,10 +101,10 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
                 yield NumberField(str(self._spec.accum), id="accum")
                 yield Label(f"= {self._per_rank} sequences", classes="unit")
             with Horizontal(classes="edit-row"):
-                yield Label("also")
+                yield Label("other edits")
                 yield Input(id="also", placeholder="lr_scale=0.5 stop_step=900 context=4096 --unlock", compact=True)
             yield Static("", id="verdict", markup=False)
-            cancel = "q closes, the run waits" if oom else "q cancels"
+            cancel = "q keeps it paused" if oom else "q cancels"
             yield Static(f"Enter applies, Tab moves on, {cancel}", classes="tuning-note")
 
     def on_mount(self) -> None:
