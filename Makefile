@@ -31,7 +31,7 @@ test: $(STAMP) $(CORPUS) tmux ops
 coverage: $(STAMP) $(CORPUS) tmux ops
 	$(BIN)/python -m pytest -n 2 -m "not faults" --cov --cov-report=term $(TESTS)
 
-# DeepSpeed's optimizer, built once and kept in ~/.cache/mla-tui: a minute or more that no test should wait for.
+# DeepSpeed's optimizer, built once and kept in ~/.cache/mla-tui: it takes a minute or more, which no test should wait for.
 # DeepSpeed is for Linux.
 .PHONY: ops
 ops: $(STAMP)
@@ -52,12 +52,12 @@ lint: $(STAMP)
 bench: $(STAMP) $(CORPUS)
 	$(BIN)/python -m tests.bench
 
-# What every screen looks like, written anew; see what changed with: git diff tests/unit/tui/snapshots
+# Write the snapshots of all screens; see what changed with: git diff tests/unit/tui/snapshots
 .PHONY: snapshots
 snapshots: $(STAMP)
 	MLA_SNAPSHOTS=write $(BIN)/python -m pytest tests/unit/tui/test_snapshots.py
 
-# The pictures of README, made of a real run in a real tmux.
+# The pictures of the README, from a real run in a real tmux.
 .PHONY: pictures
 pictures: $(STAMP) $(CORPUS) tmux
 	$(BIN)/python -m scripts.pictures docs/pictures
