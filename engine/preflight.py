@@ -23,6 +23,7 @@ from engine.memory.hardware import detect_hardware
 from engine.memory.strategies import resolve_strategy
 from profiles.errors import UserError
 from profiles.model_config import ModelConfig
+from profiles.paths import expand
 from profiles.spec import RunSpec
 
 MAX_FLASH_HEAD_DIM = 256  # of torch's flash attention kernels on a GPU
@@ -66,10 +67,10 @@ def resolve_spec(spec: RunSpec) -> RunSpec:
             spec.launch,
             backend=_backend(spec) if spec.launch.backend == "auto" else spec.launch.backend,
             deepspeed_config=spec.launch.deepspeed_config
-            and os.path.abspath(os.path.expanduser(spec.launch.deepspeed_config)),
+            and str(expand(spec.launch.deepspeed_config, "launch.deepspeed_config")),
         ),
-        data=replace(spec.data, root=os.path.abspath(os.path.expanduser(spec.data.root))),
-        train=replace(spec.train, out=os.path.abspath(os.path.expanduser(spec.train.out))),
+        data=replace(spec.data, root=str(expand(spec.data.root, "data.root"))),
+        train=replace(spec.train, out=str(expand(spec.train.out, "train.out"))),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import tomllib
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from profiles.errors import SpecError
 from profiles.nvml import visible_device
+from profiles.paths import user_dir
 from profiles.spec import RunSpec, check_table, check_value, known_keys, suggest_key
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -19,8 +19,7 @@ BUILTIN_ORDER = ("cpu_demo", "pretrain_5080", "longctx_5090", "mac_m4_pro", "gpu
 
 def user_folder() -> Path:
     """Return the folder of the user's profiles."""
-    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(config).expanduser() / "mla-tui" / "profiles"
+    return user_dir("XDG_CONFIG_HOME", "~/.config") / "mla-tui" / "profiles"
 
 
 def names() -> list[str]:

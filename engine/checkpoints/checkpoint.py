@@ -23,6 +23,7 @@ from typing import Any
 from engine.checkpoints.atomic_write import FileInfo, fsync_dir, make_dirs, write_file
 from engine.host.files import read_json
 from profiles.errors import UserError
+from profiles.paths import expand
 
 NAME = re.compile(r"ckpt_step_(0|[1-9][0-9]*)")
 REPLACED = re.compile(NAME.pattern + r"\.replaced")
@@ -212,7 +213,7 @@ def find(text: str, out: Path) -> Path:
     Raises ``UserError`` where there is none, or it is damaged or in another format.
     """
     if text != "latest":
-        path = Path(text).expanduser().absolute()
+        path = expand(text, "checkpoint")
         if not NAME.fullmatch(path.name):
             path = latest(path) or path
     else:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from engine.host.private_dirs import user_name
+from profiles.paths import user_dir
 
 NAME = "mla-tui.service"
 
@@ -21,5 +22,4 @@ def lingers(root: Path = Path("/")) -> bool:
 
 
 def unit_path() -> Path:
-    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(config).expanduser() / "systemd" / "user" / NAME
+    return user_dir("XDG_CONFIG_HOME", "~/.config") / "systemd" / "user" / NAME

@@ -8,6 +8,8 @@ import sysconfig
 from importlib.util import find_spec
 from pathlib import Path
 
+from profiles.paths import user_dir
+
 COMPILERS = {"cuda": ("CC", ("gcc", "clang", "cc")), "cpu": ("CXX", ("g++", "clang++", "c++"))}
 
 
@@ -39,4 +41,4 @@ def inductor_cache_dir() -> Path:
 
 def user_cache_dir() -> Path:
     """Return the directory for files that can be built again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mla-tui"
+    return user_dir("XDG_CACHE_HOME", "~/.cache") / "mla-tui"

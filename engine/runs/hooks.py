@@ -24,6 +24,7 @@ from engine.events.summary import HOOK_EVENTS
 from engine.host.private_dirs import private_opener
 from engine.host.process import host_name
 from profiles.errors import SpecError
+from profiles.paths import user_dir
 
 FINAL = ("finished", "failed")  # never dropped
 TIMEOUT = 60.0  # seconds
@@ -38,8 +39,7 @@ class Write(Protocol):
 
 
 def hooks_path() -> Path:
-    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(config).expanduser() / "mla-tui" / FILE
+    return user_dir("XDG_CONFIG_HOME", "~/.config") / "mla-tui" / FILE
 
 
 def load() -> dict[str, str]:

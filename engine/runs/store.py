@@ -15,6 +15,7 @@ from engine.events.run_dir import RunDir
 from engine.host.files import write_json
 from engine.host.private_dirs import check_private_dir, make_private_dir, ownership_problem
 from profiles.errors import UserError
+from profiles.paths import expand, user_dir
 
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
@@ -26,9 +27,8 @@ FORMAT = 2  # of a run directory, in its state.json; mla-tui 0.1 wrote no number
 def default_home() -> Path:
     home = os.environ.get("MLA_TUI_HOME")
     if home:
-        return Path(home).expanduser().absolute()
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser().absolute() / "mla-tui"
+        return expand(home, "MLA_TUI_HOME")
+    return user_dir("XDG_STATE_HOME", "~/.local/state") / "mla-tui"
 
 
 class RunStore:

@@ -263,3 +263,24 @@ def test_a_failing_compiler_is_named_with_the_setting_that_avoids_it(workspace: 
     last = done.stderr.splitlines()[-1]
     assert last.startswith("mla-tui: train.compile: ") and last.endswith("use -s train.compile=off")
     assert not workspace.out.exists()
+
+
+def test_a_home_directory_that_is_not_known_is_named(workspace: Workspace) -> None:
+    workspace.assert_refused("launch", "-p", "nano", "-s", "out=~no-such-user/x", code=1, message="train.out: ~no-such")
+    workspace.env["MLA_TUI_HOME"] = "~no-such-user/home"
+    done = workspace.run("ls", code=1)
+    assert done.stderr.splitlines() == [
+        "mla-tui: MLA_TUI_HOME: ~no-such-user/home: there is no home directory for ~; set HOME, or write a full path"
+    ]
+
+
+def test_an_encoding_that_lacks_characters_gets_question_marks(workspace: Workspace) -> None:
+    workspace.env["PYTHONIOENCODING"] = "ascii"
+    done = workspace.run("plan", "-p", "nano")
+    assert done.stderr == "" and "?" in done.stdout
+
+
+def test_no_file_of_a_run_is_writable_for_every_user(workspace: Workspace) -> None:
+    workspace.run("train", "-p", "nano", "--name", "run", "-s", "steps=2", umask=0)
+    made = [path for path in workspace.out.rglob("*") if not path.is_symlink()]
+    assert made and not [path for path in made if path.stat().st_mode & 0o002]

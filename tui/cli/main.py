@@ -6,6 +6,7 @@ Each command is a module of ``tui.cli.commands`` with its name: ``register`` add
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -45,6 +46,7 @@ COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 ok, 1 failed, 2 usage error."""
     argv = sys.argv[1:] if argv is None else argv
+    _prepare_process()
     parser = _parser(argv)
     args = parser.parse_args(argv)
     if (args.read_only or args.low_bandwidth) and not args.opens_app:
@@ -66,6 +68,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"mla-tui: {where}{error.strerror or error}", file=sys.stderr)
         return 1
+
+
+def _prepare_process() -> None:
+    """Set what must hold in this process and in all that it starts.
+
+    Nothing we write may be writable for every user, whatever umask we were started with: checkpoints could be replaced.
+    A terminal or pipe whose encoding lacks a character gets a question mark in its place, not a traceback.
+    """
+    os.umask(os.umask(0o077) | 0o002)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:

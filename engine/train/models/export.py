@@ -16,6 +16,7 @@ from engine.checkpoints.atomic_write import check_new_dir
 from engine.train.models.pretrained import INDEX
 from model.hf import to_hf_config
 from profiles.errors import UserError
+from profiles.paths import expand
 from profiles.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def export(source: Path, out: Path, dtype: str | None = None) -> ExportResult:
     import torch
 
     try:
-        out = Path(os.path.realpath(out.expanduser()))
+        out = Path(os.path.realpath(expand(str(out), "export")))
         check_new_dir(out)
         state, metadata = checkpoint.load(source, ("model",))
         spec = RunSpec.from_dict(metadata["spec"], f"{source}/trainer.json")

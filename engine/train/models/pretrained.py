@@ -18,6 +18,7 @@ from model.hf import from_hf_config
 from model.shapes import parameter_shapes
 from profiles.errors import UserError
 from profiles.model_config import ModelConfig
+from profiles.paths import expand
 from profiles.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _MAY_DIFFER = {"rope_theta", "initializer_range", *(f.name for f in fields(Model
 
 def find(text: str, out: Path) -> Path:
     """Return the Hugging Face directory ``text``, or what ``checkpoint.find`` returns for it. Raises ``UserError``."""
-    path = Path(text).expanduser().absolute()
+    path = expand(text, "--init-from")
     return path if is_hugging_face(path) else checkpoint.find(text, out)
 
 
@@ -56,7 +57,7 @@ def check_compatible(path: Path, spec: RunSpec) -> None:
     """Check that the run ``spec`` can start from these weights: config, tensors, tokenizer. Raises ``UserError``."""
     _check_config(path, read_config(path), spec)
     _check_tensors(path, spec.model.config)
-    _check_tokenizer(path, Path(spec.data.root).expanduser() / spec.data.phase)
+    _check_tokenizer(path, expand(spec.data.root, "data.root") / spec.data.phase)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from profiles.errors import SpecError, UserError
+from profiles.paths import expand
 from tui.app import cli_process
 from tui.app.actions.registry import CHECKPOINTS
 from tui.app.base import AppScreen
@@ -359,7 +360,7 @@ def _input_error(topic: str, text: str, number: int | None) -> str:
         if not text or text.startswith("-"):
             return "export to: name a new folder"
         try:
-            check_new_dir(Path(text).expanduser())
+            check_new_dir(expand(text, "export to"))
         except (UserError, OSError) as error:
             return str(error)
     return ""

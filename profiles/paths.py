@@ -1,0 +1,25 @@
+"""Expands paths that a user or the environment gave, and finds the user's directories (XDG Base Directory)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from profiles.errors import UserError
+
+
+def expand(text: str, source: str) -> Path:
+    """Return ``text`` as an absolute path, with ``~`` expanded.
+
+    Raises ``UserError`` that begins with ``source`` where ``~`` names no home directory: an unknown user, or HOME is
+    not set and the system knows no home of this user either.
+    """
+    try:
+        return Path(os.path.abspath(Path(text).expanduser()))
+    except RuntimeError:
+        raise UserError(f"{source}: {text}: there is no home directory for ~; set HOME, or write a full path") from None
+
+
+def user_dir(variable: str, default: str) -> Path:
+    """Return the directory that the environment ``variable`` names (XDG_CONFIG_HOME …), or ``default``."""
+    return expand(os.environ.get(variable) or default, variable)
