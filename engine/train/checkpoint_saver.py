@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,13 @@ class CheckpointSaver:
         self._reporter = reporter
         self._ranks = ranks
         self._save: _PendingSave | None = None
+
+    def resume(self, path: Path, step: int, best: Sequence[Any] | None) -> None:
+        """Take over that the run was resumed from the checkpoint ``path`` of ``step``; ``best`` is as it stores it."""
+        self.newest_step = step
+        self.best = (best[0], best[1]) if best else None
+        if path.parent == self._out:  # else the run's own folder has no checkpoint of it yet
+            self.saved_step = step
 
     @property
     def pending(self) -> bool:

@@ -212,12 +212,12 @@ class Trainer:
         if self.spec.train.on_nan == "rewind":
             if newest is not None and self.supervised:
                 self.reporter.record("rewind", step=newest, cursor=result.cursor.to_dict(), why=text)
-                raise RestartRequested(
-                    f"{text}; goes back to step {newest} and skips the sequences up to those of step {bad}"
-                )
-            missing = "there is no checkpoint yet" if newest is None else "a run in the foreground is not restarted"
-            text += f"; no rewind: {missing}"
-        raise UserError(f"{text}; lower optim.lr and go on with --resume {checkpoint.latest(self.out) or 'latest'}")
+                raise RestartRequested(f"{text}; goes back to step {newest} and skips the data up to step {bad}")
+            why = "there is no checkpoint yet" if newest is None else "a run in the foreground is not restarted"
+            text += f"; no rewind: {why}"
+        saved = checkpoint.latest(self.out)  # not "latest" without one: that might be another run's
+        resume = f"continue with --resume {saved}" if saved else "start the run again"
+        raise UserError(f"{text}; lower optim.lr and {resume}")
 
     def _validate(self) -> None:
         if not self.spec.train.val_every:
@@ -395,9 +395,7 @@ class Trainer:
     def _restore(self, path: Path) -> None:
         state, facts = checkpoint.load(path)
         self.backend.load_state_dict(state)
-        self.step = self.saver.newest_step = int(facts["step"])
+        self.step = int(facts["step"])
+        self.saver.resume(path, self.step, facts.get("best"))
         self.state.restore(Cursor.from_dict(facts["cursor"]), self._history, self.step)
         self.val_loss = facts.get("val_loss")
-        self.saver.best = tuple(facts["best"]) if facts.get("best") else None
-        if path.parent == self.out:  # else the run's own folder has nothing of it yet
-            self.saver.saved_step = self.step

@@ -208,9 +208,13 @@ def train_with_nan(spec: RunSpec, out: Path, log: RecordingReporter, bad: int) -
 @pytest.mark.parametrize(
     ("policy", "bad", "message"),
     [
-        ("stop", 6, r"^step 6: loss nan, .*not applied; lower optim\.lr and go on with --resume .*ckpt_step_4"),
+        ("stop", 6, r"^step 6: loss nan, .*not applied; lower optim\.lr and continue with --resume .*ckpt_step_4$"),
         ("rewind", 6, r"^step 6: loss nan, .*no rewind: a run in the foreground is not restarted; lower optim\.lr"),
-        ("rewind", 3, r"^step 3: loss nan, .*no rewind: there is no checkpoint yet; lower optim\.lr"),
+        (
+            "rewind",
+            3,
+            r"^step 3: loss nan, .*no rewind: there is no checkpoint yet; lower optim\.lr and start the run again$",
+        ),
     ],
 )
 def test_a_nan_that_cannot_be_rewound_ends_the_run_with_the_reason(
