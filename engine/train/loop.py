@@ -141,10 +141,9 @@ class Trainer:
         self.state.replay_edits(self._history, self.step)
         self._history.drop_rewinds_before(self.step)
         self.oom.learn(self._history.memory)
-        plan = self.backend.plan
         self.reporter.record(
             "start",
-            plan=plan,
+            plan=(plan := self.backend.plan),
             params=self.spec.model.config.params,
             device=self.backend.device,
             versions=self._versions,
