@@ -76,7 +76,7 @@ class Replay(SilentReporter):
 
 def test_replaying_the_edits_of_a_run_gives_its_losses(workspace: Workspace, tmp_path: Path) -> None:
     """Context, sequences and learning rate are edited, and the trainer is killed in between."""
-    run = workspace.launch("-s", "steps=300")
+    run = workspace.launch("-s", "steps=100000")  # it is stopped: no command may come after its end
     for step, changes in (
         (30, ["context=16", "--unlock"]),
         (60, ["lr_scale=0.5"]),
@@ -88,12 +88,14 @@ def test_replaying_the_edits_of_a_run_gives_its_losses(workspace: Workspace, tmp
     run.kill("trainer")
     run.wait_step(run.kind("edit")[-1]["step"] + 30, attempt=2)
     workspace.run("set", run.id, "context=48", "accum=1", "--unlock")
-    run.wait_end()
+    run.wait_step(run.kind("edit")[-1]["step"] + 30, attempt=2)
+    workspace.run("stop", run.id)
+    run.wait_end("stopped")
 
     edits = run.kind("edit")
     assert [edit["ok"] for edit in edits] == [True] * 4
     assert run.status()["context"] == 48
-    spec = run.run_dir.spec()
+    spec = run.run_dir.spec().with_values("test", train={"stop_step": max(run.losses())})
     replay = Replay(edits)
     Trainer(spec, TorchBackend(spec), replay, tmp_path / "replay").run(None, None)
     assert run.losses() == replay.losses

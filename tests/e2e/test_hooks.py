@@ -64,5 +64,5 @@ def test_a_hook_can_be_tried(workspace: Workspace) -> None:
     tried = json.loads(workspace.run("hooks", "try", "finished").stdout)
     assert (tried["event"], tried["phase"]) == ("finished", "finished")
     assert "exited with code 4" in workspace.run("hooks", "try", "failed", code=1).stderr
-    assert f"{path}: on_event.nan: there is no such command" in workspace.run("hooks", "try", "nan", code=1).stderr
+    assert f"{path}: on_event.nan: no command for this event" in workspace.run("hooks", "try", "nan", code=1).stderr
     assert workspace.run("hooks").stdout.splitlines() == ["finished   cat", "failed     exit 4"]
