@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.shards import DATASET_JSON, Manifest, Shard, bare_dtype, bin_files, map_shard, read_manifest, read_shard
+from data.tokenizer import load_tokenizer
 from profiles.errors import UserError
 
 _FIRST = 16
@@ -103,13 +104,10 @@ def _peek(phase: Path, ids: npt.NDArray[Any], tokenizers: dict[Path, Any], probl
     if not path.exists():
         return None
     if path not in tokenizers:
-        # Imported here: the rest of this package must work without tokenizers.
-        from tokenizers import Tokenizer
-
         try:
-            tokenizers[path] = Tokenizer.from_file(str(path))
-        except Exception as error:  # noqa: BLE001  tokenizers raises plain Exception for a damaged file
-            problems.append(f"{path}: is not a valid tokenizer ({error}), so the text cannot be shown: replace it")
+            tokenizers[path] = load_tokenizer(path)
+        except UserError as error:
+            problems.append(str(error))
             return None
     text: str = tokenizers[path].decode(ids[:_PEEK].tolist(), skip_special_tokens=False)
     return text

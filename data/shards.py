@@ -6,7 +6,6 @@ modded-nanogpt: 256 int32, of which the first three are magic, version and numbe
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from profiles.errors import UserError
+from profiles.printable import brief
+from profiles.reader import Table, open_regular, read_json
 
 HEADER_BYTES = 1024
 DATASET_JSON = "dataset.json"
@@ -103,7 +104,7 @@ def read_shard(path: Path, bare: np.dtype[Any]) -> Shard:
     Raise ``UserError`` if the file is unreadable, empty, of an unknown version or of an impossible size.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(HEADER_BYTES)
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
@@ -167,20 +168,14 @@ def read_manifest(folder: Path) -> Manifest | None:
     """Return the ``dataset.json`` of a phase, or None if it has none. Raise ``UserError`` if it is invalid."""
     path = folder / DATASET_JSON
     try:
-        raw = json.loads(path.read_text("utf-8"))
+        raw = read_json(path)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}): check its permissions") from error
-    except ValueError as error:
-        raise UserError(f"{path}: is not JSON ({error}): fix it or remove it") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: holds a {type(raw).__name__}, not an object: fix it or remove it")
     dtype, vocab = raw.get("dtype"), raw.get("vocab_size")
     if dtype is not None and not (isinstance(dtype, str) and dtype in DTYPES):
-        raise UserError(f"{path}: dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
-    if vocab is not None and (not isinstance(vocab, int) or isinstance(vocab, bool) or vocab < 1):
-        raise UserError(f"{path}: vocab_size: {vocab!r} is not an integer from 1 up")
+        raise UserError(f"{path}: dtype: {brief(dtype)} is not one of {', '.join(DTYPES)}")
+    if vocab is not None:
+        vocab = Table(raw, str(path)).integer("vocab_size", low=1)
     return Manifest(path, DTYPES[dtype] if dtype else None, vocab, raw)
 
 

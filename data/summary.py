@@ -8,6 +8,7 @@ from typing import Any
 
 from data import order
 from data.shards import Manifest, bare_dtype, read_manifest, read_shard, split_files
+from data.tokenizer import load_tokenizer
 from profiles.errors import UserError
 
 _BYTES = 256  # in a vocabulary of at most this size each id is a byte
@@ -67,14 +68,7 @@ def token_texts(folder: Path, ids: Sequence[int]) -> list[str] | None:
         if not (manifest and manifest.vocab_size and manifest.vocab_size <= _BYTES):
             return None
         return [chr(id) if id < 0x80 else f"<{id:02X}>" for id in ids]
-    from tokenizers import Tokenizer  # here: the rest of this package must work without it
-
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise UserError(
-            f"{path}: is not a valid tokenizer ({error}): replace it with the one that packed the data"
-        ) from None
+    tokenizer = load_tokenizer(path)
     return [_token_text(tokenizer, id) for id in ids]
 
 

@@ -1,14 +1,22 @@
 """Defines the exceptions whose message is for the user."""
 
+from __future__ import annotations
+
+from profiles.printable import one_line
+
 
 class UserError(Exception):
     """An error that the user can fix.
 
     ``str(error)`` is one line that names the setting or file, its value and the remedy. The command line prints it
-    without a traceback and exits with ``exit_code``.
+    without a traceback and exits with ``exit_code``. What a message quotes may come from any file, so it is made safe
+    to print here.
     """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class SpecError(UserError):

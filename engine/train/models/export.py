@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.tokenizer import load_tokenizer
 from engine.checkpoints import checkpoint
 from engine.checkpoints.atomic_write import check_new_dir
 from engine.train.models.pretrained import INDEX
@@ -109,12 +110,7 @@ def _tokenizer(source: Path, vocab: int) -> Any:
     file = source / "tokenizer.json"
     if not file.is_file():
         return None
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise UserError(f"{file}: is not a tokenizer: {error}") from None
+    tokenizer = load_tokenizer(file)
     if tokenizer.get_vocab_size() > vocab:
         raise UserError(
             f"{file}: has {tokenizer.get_vocab_size()} tokens, the model {vocab}; it belongs to another model"

@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from data.tokenizer import load_tokenizer
 from engine.checkpoints import checkpoint
 from model.generate import Sampling, generate
 from model.latent_cache import LatentCache
@@ -70,7 +71,7 @@ class TextGenerator:
     def __init__(self, path: Path) -> None:
         state, metadata = checkpoint.load(path, ("model",))
         spec = RunSpec.from_dict(metadata["spec"], str(path))
-        self._tokenizer = _tokenizer(path / "tokenizer.json")
+        self._tokenizer = load_tokenizer(path / "tokenizer.json")
         with torch.device("meta"):
             self._model = MLATransformer(spec.model.config)
         self._model.load_state_dict(state["model"], strict=False, assign=True)
@@ -91,12 +92,3 @@ class TextGenerator:
         ids = self._tokenizer.encode(prompt).ids or [eot if eot is not None else 0]
         stream = generate(self._model, ids, tokens, self.cache, sampling, eot)
         return GeneratedText(stream, self._tokenizer, len(ids), self.cache.context)
-
-
-def _tokenizer(path: Path) -> Tokenizer:
-    if not path.is_file():
-        raise UserError(f"{path.parent}: has no tokenizer.json; copy the one that packed the data there")
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise UserError(f"{path}: is not a tokenizer: {error}") from None

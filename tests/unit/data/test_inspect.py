@@ -56,7 +56,7 @@ def test_a_problem_of_one_file_does_not_stop_the_others(phase: Path) -> None:
         "a.bin": "3 bytes",
         "b.bin": "0 bytes",
         "c.bin": "id 300",
-        "d.bin": "Is a directory",
+        "d.bin": "is a directory, not a regular file",
         "e.bin": "No such file",
     }
     for name, expected in messages.items():
@@ -72,7 +72,7 @@ def test_a_broken_manifest_and_tokenizer_are_problems(phase: Path) -> None:
     (phase / "dataset.json").write_text("{")
     (phase / "tokenizer.json").write_text("{}")
     (entry,) = inspect_path(phase / "val")
-    assert ["is not JSON" in p or "is not a valid tokenizer" in p for p in entry["problems"]] == [True, True]
+    assert ["is not valid JSON" in p or "is not a valid tokenizer" in p for p in entry["problems"]] == [True, True]
     assert entry["tokens"] > 0
 
 

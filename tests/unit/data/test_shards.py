@@ -1,6 +1,7 @@
 """Packed files: every layout, and the errors for damaged files."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from data.shards import ShardSet, open_shards, write_shard
+from data.tokenizer import load_tokenizer
 from profiles.errors import UserError
 
 
@@ -126,7 +128,19 @@ def test_odd_bytes_of_bare_uint32(tmp_path: Path) -> None:
 
 def test_an_unreadable_file(tmp_path: Path) -> None:
     (tmp_path / "p/train/p-train-000.bin").mkdir(parents=True)
-    assert "p-train-000.bin: cannot be read (Is a directory)" in refused(tmp_path)
+    assert "p-train-000.bin: cannot be read (is a directory, not a regular file)" in refused(tmp_path)
+
+
+def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    fifo = put(tmp_path, b"ab").with_name("z.bin")
+    os.mkfifo(fifo)
+    assert f"{fifo}: cannot be read (is a FIFO, not a regular file)" in refused(tmp_path)
+    fifo.unlink()
+    for name in ("dataset.json", "tokenizer.json"):
+        os.mkfifo(tmp_path / "p" / name)
+    assert "dataset.json: cannot be read: is a FIFO, not a regular file" in refused(tmp_path)
+    with pytest.raises(UserError, match=r"tokenizer\.json: cannot be read: is a FIFO"):
+        load_tokenizer(tmp_path / "p" / "tokenizer.json")
 
 
 def test_a_dangling_link(tmp_path: Path) -> None:
@@ -168,11 +182,13 @@ def test_a_vocabulary_larger_than_the_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not JSON"),
-        ("[1]", "holds a list"),
+        ("{", "is not valid JSON"),
+        ("[1]", "[1] is not a JSON object"),
         ('{"dtype": "int8"}', "'int8' is not one of uint16, uint32"),
         ('{"dtype": []}', "dtype: []"),
-        ('{"vocab_size": "big"}', "'big'"),
+        ('{"vocab_size": "big"}', "vocab_size: 'big' is not an integer from 1 up"),
+        ('{"vocab_size": true}', "vocab_size: True is not an integer from 1 up"),
+        (f'{{"vocab_size": {10**30}}}', "an integer has more than 64 bits"),
     ],
 )
 def test_a_broken_dataset_json(tmp_path: Path, text: str, message: str) -> None:

@@ -208,7 +208,7 @@ def test_another_models_tokenizer_is_refused(tokenizer: Path, tmp_path: Path) ->
     refused(path, tmp_path / "hf", "has 300 tokens, the model 299")
     broken = tmp_path / "broken.json"
     broken.write_text("{")
-    refused(saved(tmp_path / "other", TINY, broken), tmp_path / "hf", "is not a tokenizer")
+    refused(saved(tmp_path / "other", TINY, broken), tmp_path / "hf", "is not a valid tokenizer")
 
 
 def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,32 @@
+"""Loads a ``tokenizer.json``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from profiles.errors import UserError
+from profiles.printable import brief
+from profiles.reader import read_text
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+MAX_BYTES = 128 << 20  # the largest in use has 33 MB
+_REMEDY = "replace it with the one that packed the data"
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Return the tokenizer in a file. Raise ``UserError`` if it is missing, damaged or no tokenizer."""
+    from tokenizers import Tokenizer  # here: the rest of this package must work without it
+
+    try:
+        return Tokenizer.from_str(read_text(path, MAX_BYTES, _REMEDY))
+    except FileNotFoundError:
+        raise UserError(f"{path.parent}: has no tokenizer.json; copy the one that packed the data there") from None
+    except UserError:
+        raise
+    except BaseException as error:  # tokenizers raises Exception; where its Rust code panics, a BaseException
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"{path}: is not a valid tokenizer: {brief(str(error))}; {_REMEDY}") from None
