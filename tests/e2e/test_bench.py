@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 
-from tests.e2e.conftest import WaitFor, Workspace
+from tests.e2e.conftest import DEADLINE, WaitFor, Workspace
 
 MATMUL_KEYS = ("matmul_peak_flop_s", "matmul_peak_fraction")
 KEYS = ("error", "tok_s", "step_s", "split_s", "peak", "warmup_s", *MATMUL_KEYS, "data", "plan")
@@ -47,7 +47,7 @@ def test_an_interrupted_bench_prints_its_results_so_far(workspace: Workspace, wa
         "the measuring process", lambda: any("engine.train.measure.bench" in p.cmdline() for p in workspace.processes())
     )
     bench.send_signal(signal.SIGINT)
-    out, err = bench.communicate(timeout=30)
+    out, err = bench.communicate(timeout=DEADLINE)
     assert (bench.returncode, json.loads(out)) == (130, [])
     assert err == "mla-tui: stopped; 0 of 2 measured\n"
     wait_for("the measuring process to be gone", lambda: workspace.processes() == [])

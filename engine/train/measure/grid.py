@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -150,8 +151,7 @@ def _measured(
     argv: list[str], errors: IO[bytes], timeout: float | None, on_tick: Callable[[float], None]
 ) -> dict[str, Any]:
     start = time.monotonic()
-    child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
-    try:
+    with _started(argv, errors) as child:
         while True:
             try:
                 out, _ = child.communicate(timeout=1.0)
@@ -161,15 +161,38 @@ def _measured(
                 if timeout is not None and elapsed > timeout:
                     return {"error": f"not measured: took more than {timeout:.0f} s"}
                 on_tick(elapsed)
-    finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
     try:
         answer = dict(json.loads(out))
     except ValueError:
         answer = {"error": _cause(child.returncode)}
     return {**answer, "console": _tail(errors)} if "error" in answer else answer
+
+
+@contextlib.contextmanager
+def _started(argv: list[str], errors: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start ``argv`` and end its process on exit.
+
+    An interrupt that comes while it is being started is raised once there is a process to end; else it would go on
+    measuring without anyone to end it.
+    """
+    received: list[int] = []
+    handlers = {
+        held: signal.signal(held, lambda number, _: received.append(number)) for held in (signal.SIGINT, signal.SIGTERM)
+    }
+    child = None
+    try:
+        try:
+            child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+        finally:
+            for held, handler in handlers.items():
+                signal.signal(held, handler)
+        for number in received:
+            signal.raise_signal(number)
+        yield child
+    finally:
+        if child is not None and child.poll() is None:
+            child.kill()
+            child.wait()
 
 
 def _cause(code: int) -> str:

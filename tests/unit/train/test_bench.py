@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -181,6 +182,23 @@ def test_out_of_memory_is_a_result(tmp_path: Path) -> None:
 def test_an_error_is_returned_as_the_result(budget: Budget, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert measure_cell(a_cell(), budget)["error"] == message
+
+
+def test_an_interrupt_while_the_process_starts_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(subprocess.Popen[bytes]):
+        """Started, and interrupted before anyone has it in hand."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    started: list[Interrupted] = []
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure_cell(a_cell(), Budget(seconds=600))
+    (process,) = started
+    assert process.poll() == -signal.SIGKILL
 
 
 # -- grids
