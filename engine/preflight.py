@@ -1,4 +1,4 @@
-"""Checks before a launch that a run can start: backend, data, and checkpoint folder.
+"""Checks before a launch that a run can start: backend, data, memory, and checkpoint folder.
 
 Every check raises ``UserError`` and creates nothing.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,10 +19,12 @@ from engine.execution.compiler import compile_problem
 from engine.execution.deepspeed_config import deepspeed_config
 from engine.execution.dependencies import cuda_mismatch, deepspeed_problem, mlx_problem
 from engine.host.process import is_locked
+from engine.memory.calibration import load_past_runs
 from engine.memory.forecast import optimizer_bytes, weight_bytes
 from engine.memory.hardware import detect_hardware
+from engine.memory.launch_fit import launch_fit
 from engine.memory.strategies import resolve_strategy
-from profiles.errors import UserError
+from profiles.errors import ForceNeeded, UserError
 from profiles.model_config import ModelConfig
 from profiles.paths import expand
 from profiles.spec import RunSpec
@@ -101,6 +104,19 @@ def check_backend(spec: RunSpec) -> None:
     device = "cuda" if detect_hardware().device == "cuda" else "cpu"
     if spec.train.compile == "on" and (missing := compile_problem(device)):
         raise UserError(f"train.compile: on, but {missing}, or use -s train.compile=auto")
+
+
+def check_memory(spec: RunSpec, home: Path, notify: Callable[[str], None], *, insists: bool) -> None:
+    """Tell ``notify`` in one line where the resolved ``spec`` needs more memory than is free.
+
+    Raises ``ForceNeeded`` where it cannot fit at all, unless the user ``insists``. ``home`` has the peaks of past runs.
+    """
+    hardware = detect_hardware()
+    fit = launch_fit(spec, hardware, load_past_runs(hardware, home))
+    if not (fit.possible or insists):
+        raise ForceNeeded(fit.text)
+    if fit.text:
+        notify(fit.text)
 
 
 def _check_deepspeed(spec: RunSpec) -> None:

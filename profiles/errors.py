@@ -23,3 +23,11 @@ class SpecError(UserError):
     """An invalid request: an unknown key, profile or option, or a value out of range."""
 
     exit_code = 2
+
+
+class ForceNeeded(UserError):
+    """A launch that is refused unless the user insists. ``reason``: the message without the words about --force."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}, or start it anyway with --force")
+        self.reason = reason

@@ -23,17 +23,20 @@ class Hardware:
 
 
 def detect_hardware() -> Hardware:
-    """Return this machine's hardware. NVML reports the card, psutil the rest; torch is not imported."""
-    import psutil
+    """Return this machine's hardware, its RAM within the limits of this process's cgroup.
 
-    memory = psutil.virtual_memory()
+    NVML reports the card, psutil the rest; torch is not imported.
+    """
+    from engine.memory.limits import host_memory
+
+    ram_total, ram_free = host_memory()
     card = _first_card()
     if card is not None:
         name, total, free = card
-        return Hardware(name, "cuda", total, free, memory.total, memory.available)
+        return Hardware(name, "cuda", total, free, ram_total, ram_free)
     if platform.system() == "Darwin" and platform.machine() == "arm64":
-        return Hardware("Apple Silicon", "mlx", memory.total, memory.available, memory.total, memory.available)
-    return Hardware(cpu_name(), "cpu", None, None, memory.total, memory.available)
+        return Hardware("Apple Silicon", "mlx", ram_total, ram_free, ram_total, ram_free)
+    return Hardware(cpu_name(), "cpu", None, None, ram_total, ram_free)
 
 
 def hardware_for(pid: int | None) -> Hardware:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -16,20 +17,31 @@ def host_capacity(pid: int | None = None) -> int:
 
     process = psutil.Process(pid)
     own = process.memory_info()
-    available = [psutil.virtual_memory().available]
-    if (address_space := _address_space(process)) is not None:
+    available = [host_memory(process.pid)[1]]
+    if (address_space := address_space_limit(pid)) is not None:
         free = _free_in_heap() if pid is None else 0
         available.append(address_space - own.vms + free)
-    available += [limit - used for limit, used in _cgroup_limits(process.pid)]
     return int(own.rss + max(0, min(available)))
 
 
-def _address_space(process: object) -> int | None:
-    """Return the soft limit on the address space (``ulimit -v``); None without a limit or where it is unknown."""
+def host_memory(pid: int | None = None) -> tuple[int, int]:
+    """Return (total, free) bytes of RAM within the cgroups of process ``pid`` (None: this one)."""
+    import psutil
+
+    memory, limits = psutil.virtual_memory(), _cgroup_limits(os.getpid() if pid is None else pid)
+    total = min([memory.total, *(limit for limit, _ in limits)])
+    return total, max(0, min([memory.available, *(limit - used for limit, used in limits)]))
+
+
+def address_space_limit(pid: int | None = None) -> int | None:
+    """Return the soft limit on the address space of process ``pid`` (``ulimit -v``); None without a limit, or where it
+    is unknown."""
+    import psutil
+
     try:
         import resource
 
-        soft, _ = process.rlimit(resource.RLIMIT_AS)  # type: ignore[attr-defined]
+        soft, _ = psutil.Process(pid).rlimit(resource.RLIMIT_AS)
     except (ImportError, AttributeError, OSError):
         return None
     return int(soft) if 0 <= soft < _UNLIMITED else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,10 @@ from engine.host.files import write_json
 from engine.host.private_dirs import make_private_dir
 from engine.host.process import Lock, boot_id, host_name, is_alive, is_locked
 from engine.host.version import package_version
-from engine.preflight import check_checkpoint_folder, check_spec, resolve_spec
+from engine.preflight import check_checkpoint_folder, check_memory, check_spec, resolve_spec
 from engine.runs import hooks
 from engine.runs.device_locks import check_free
-from engine.runs.launchers import check_launcher, write_hostfile
+from engine.runs.launchers import check_hosts, check_launcher, write_hostfile
 from engine.runs.store import RunStore
 from profiles.errors import UserError
 
@@ -37,10 +38,14 @@ def launch(
     init_from: Path | None = None,
     queue: bool = False,
     share_device: bool = False,
+    force: bool = False,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> RunDir:
     """Start ``spec`` as a run in processes of its own. Raises ``UserError`` before anything is created.
 
     A device in use by another run is an error; with ``queue`` the run waits for it, with ``share_device`` it shares it.
+    ``force`` starts a run that cannot fit into memory, and one whose other hosts do not answer. ``notify`` gets a line
+    about a run that needs more memory than is free.
     """
     spec = resolve_spec(spec)
     if name is not None and (not name or "/" in name or name.startswith(".") or name == "latest"):
@@ -48,6 +53,10 @@ def launch(
     out = Path(spec.train.out)
     check_spec(spec, out / name if name else out)
     check_launcher(spec)
+    if not force:
+        check_hosts(spec)
+    # What is resumed has trained already, and settles by itself.
+    check_memory(spec, store.home, notify, insists=force or resume is not None)
     hooks.load()
     if name:
         _check_name(store, name, spec.train.out)

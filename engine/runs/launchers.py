@@ -17,10 +17,10 @@ from pathlib import Path
 
 from engine.host.private_dirs import private_opener
 from engine.host.programs import SAFE_PATH, TRAINER, python_module
-from profiles.errors import UserError
+from profiles.errors import ForceNeeded, UserError
 from profiles.spec import RunSpec
 
-CONNECT_TIMEOUT = 4.0  # seconds; the kernel takes three to give up on a host that does not answer ARP
+CONNECT_TIMEOUT = 4.0  # seconds; the kernel takes about three to find that there is no host of that address
 SSH_PORT = 22
 
 _ENV = "env " + " ".join(f"{name}={value}" for name, value in SAFE_PATH.items())
@@ -95,7 +95,7 @@ def hosts(spec: RunSpec) -> list[str]:
 
 
 def check_launcher(spec: RunSpec) -> None:
-    """Raise ``UserError`` where the ranks of ``spec`` cannot be started from this host."""
+    """Raise ``UserError`` where this host cannot start the ranks of ``spec``; ``check_hosts`` is about the others."""
     launcher, names = launcher_of(spec), hosts(spec)
     if launcher is None:
         return
@@ -115,10 +115,16 @@ def check_launcher(spec: RunSpec) -> None:
             " name each one, this one first: -s launch.hosts=this,that"
         )
     _check_first(names[0], spec.launch.port)
-    for host in names[1:]:
-        _check_reachable(host, by_ssh=launcher == "deepspeed")
     if launcher == "deepspeed":
         _require("pdsh", "launch.launcher: deepspeed, which starts the ranks of other hosts with it")
+
+
+def check_hosts(spec: RunSpec) -> None:
+    """Raise ``ForceNeeded`` where another host of ``spec`` does not answer; Slurm knows its hosts itself."""
+    launcher = launcher_of(spec)
+    if launcher in ("torchrun", "deepspeed"):
+        for host in hosts(spec)[1:]:
+            _check_answers(host, by_ssh=launcher == "deepspeed")
 
 
 def _torchrun(spec: RunSpec, node: str, first_host: str) -> list[str]:
@@ -160,8 +166,12 @@ def _check_first(host: str, port: int) -> None:
             ) from None
 
 
-def _check_reachable(host: str, *, by_ssh: bool) -> None:
-    """Raise ``UserError`` where ``host`` cannot be reached; with ``by_ssh`` also where it does not answer ssh."""
+def _check_answers(host: str, *, by_ssh: bool) -> None:
+    """Raise ``ForceNeeded`` where nothing shows that ``host`` is up.
+
+    A connection or a refusal on the ssh port shows it. With ``by_ssh`` a refusal is not enough, because the launcher
+    starts the ranks there by ssh. No answer decides nothing: the host may be off, or a firewall drops the connection.
+    """
     address = _resolve(host)
     try:
         with socket.create_connection((address, SSH_PORT), timeout=CONNECT_TIMEOUT):
@@ -169,14 +179,12 @@ def _check_reachable(host: str, *, by_ssh: bool) -> None:
     except ConnectionRefusedError:
         if not by_ssh:
             return
-        why = "does not accept ssh connections"
+        why = "it refuses ssh connections"
     except TimeoutError:
-        if not by_ssh:
-            return  # a firewall drops the connection too
-        why = "does not answer on the ssh port"
+        why = f"no answer on the ssh port within {CONNECT_TIMEOUT:g} s"
     except OSError as error:
-        why = f"cannot be reached: {error.strerror}"
-    raise UserError(f"launch.hosts: {host} {why}; check that it is up and that the name is right")
+        why = error.strerror or str(error)
+    raise ForceNeeded(f"launch.hosts: {host} cannot be reached: {why}; check that it is up and that the name is right")
 
 
 def _resolve(host: str) -> str:

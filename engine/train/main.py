@@ -24,6 +24,8 @@ from engine.host.process import Lock, process_identity
 from engine.preflight import check_checkpoint_folder, check_spec, resolve_spec
 from engine.train.backends.ranks import Ranks, RankZeroError, join_ranks, local_world_size, world_size
 from engine.train.edit_history import RestartRequested
+from engine.train.oom.recognize import recognize, requested
+from engine.train.phases import IDLE
 from engine.train.reporter import Reporter, ShowReporter, SilentReporter
 from profiles.errors import SpecError, UserError
 from profiles.spec import RunSpec
@@ -111,9 +113,17 @@ def run_worker() -> int:
 
 
 def run_foreground(
-    spec: RunSpec, name: str | None, resume: Path | None, init_from: Path | None, show: Callable[[Record], None]
+    spec: RunSpec,
+    name: str | None,
+    resume: Path | None,
+    init_from: Path | None,
+    show: Callable[[Record], None],
+    check: Callable[[RunSpec], None],
 ) -> int:
-    """Train in this process; rank 0 gives every record to ``show``. Return the exit status. Raises ``UserError``."""
+    """Train in this process; rank 0 gives every record to ``show``. Return the exit status. Raises ``UserError``.
+
+    ``check``: a further check of the resolved spec, made on rank 0.
+    """
     if (world := world_size()) > 1:
         spec = spec.on_ranks(world // local_world_size(), local_world_size())
     spec = resolve_spec(spec)
@@ -122,6 +132,7 @@ def run_foreground(
     def plan() -> Attempt:
         check_spec(spec, out)
         check_checkpoint_folder(out, resume)
+        check(spec)
         return Attempt(spec, out, resume, init_from, supervised=False)
 
     def body() -> None:
@@ -199,11 +210,10 @@ def exit_status_of(body: Callable[[], None]) -> tuple[int, str]:
         return error.exit_code, str(error)
     except BrokenPipeError:  # the reader of a foreground run's lines is gone
         raise
-    except MemoryError as error:
-        return 1, f"out of host memory: {error}; lower batch.micro"
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch to name it
-            return 1, f"out of device memory; lower batch.micro and go on with --resume latest ({_first_line(error)})"
+        if (failure := recognize(error, IDLE)) is not None:  # not in a step: a smaller micro would not help
+            write_stderr(f"out of memory: {failure.text}")
+            return 1, f"out of memory outside a step{requested(failure)}; mla-tui plan shows what would fit"
         write_stderr(traceback.format_exc().rstrip())
         if world_size() > 1 and _RANK_LOST.search(str(error)):
             return EXIT_RETRY, "another rank has died or cannot be reached any more; its own output says why"

@@ -30,6 +30,7 @@ def micros(run: Run) -> list[int]:
 def test_a_run_far_too_large_finds_a_micro_that_fits(workspace: Workspace) -> None:
     """The logits of 64 sequences take about 1 GB; the limit leaves a fraction of that."""
     done = workspace.run("launch", "-p", "nano", "--name", "run", *WIDE, preexec_fn=limited(LIMIT))
+    assert re.search(r"nano: 1\.\d+ GiB of host memory needed at micro 64, .*; micro (32|16) is predicted", done.stderr)
     run = workspace.find(done.stdout.strip())
     run.wait_end()
     print(micros(run), [(o["micro"], o["where"], o["wanted"], o["capacity"]) for o in run.kind("oom")])
@@ -40,6 +41,15 @@ def test_a_run_far_too_large_finds_a_micro_that_fits(workspace: Workspace) -> No
     # 32 does not fit. 16 nearly always does: heap fragmentation differs by 100 MB between runs (docs/log.md).
     assert used[-1] in (16, 8)
     assert [record["tokens"] for record in run.kind("step")] == [64 * 256 * n for n in range(1, 13)]
+
+
+def test_a_run_that_cannot_fit_is_refused(workspace: Workspace) -> None:
+    done = workspace.run("launch", "-p", "nano", *WIDE, code=1, preexec_fn=limited(320 << 20))
+    assert re.fullmatch(
+        r"mla-tui: nano: does not fit: 0\.\d+ GiB of host memory needed at micro 1, 0\.31 GiB there in all,.*--force\n",
+        done.stderr,
+    )
+    assert done.stdout == "" and not (workspace.home / "runs").exists()
 
 
 @pytest.mark.faults  # slow; test_ranks_out_of_memory has a shorter one in every suite

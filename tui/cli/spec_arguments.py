@@ -27,12 +27,13 @@ def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_start_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--name``, ``--resume`` and ``--init-from``."""
+    """Add ``--name``, ``--resume``, ``--init-from`` and ``--force``."""
     parser.add_argument("--name", metavar="N", help="the name of the run and of its checkpoint folder")
     parser.add_argument("--resume", metavar="CKPT", help="continue from this checkpoint, or from the latest")
     parser.add_argument(
         "--init-from", metavar="CKPT", help="start a new run from the weights of a checkpoint or HF directory"
     )
+    parser.add_argument("--force", action="store_true", help="start although it does not fit, or a host is silent")
 
 
 def spec_of(args: argparse.Namespace) -> RunSpec:

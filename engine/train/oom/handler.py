@@ -16,7 +16,7 @@ from engine.train.backends.ranks import Ranks
 from engine.train.edit_history import EditHistory
 from engine.train.oom.memory_monitor import MemoryMonitor
 from engine.train.oom.micro_fitter import MicroFitter
-from engine.train.oom.recognize import HOST, OutOfMemory
+from engine.train.oom.recognize import HOST, OutOfMemory, requested
 from engine.train.phases import OPTIMIZER
 from profiles.spec import RunSpec
 
@@ -136,7 +136,8 @@ class OomHandler:
 
 
 def _error(failure: OutOfMemory, spec: RunSpec, why: str) -> str:
+    """Return the reason the run ends with; the ``oom`` record has the allocator's own text."""
     return (
-        f"out of memory in {failure.where} at micro {spec.batch.micro}, {why}: {failure.text};"
+        f"out of memory in {failure.where} at micro {spec.batch.micro}, {why}{requested(failure)};"
         " mla-tui plan shows what would fit; go on with --resume latest and less of what it names"
     )

@@ -61,5 +61,10 @@ def recognize(error: BaseException, where: str) -> OutOfMemory | None:
     return OutOfMemory(where, wanted, text.splitlines()[0] if text else type(error).__name__)
 
 
+def requested(failure: OutOfMemory) -> str:
+    """Return `` (2.00 GiB requested)``, or nothing where the size is not known."""
+    return f" ({failure.wanted / (1 << 30):.2f} GiB requested)" if failure.wanted else ""
+
+
 def _unit(word: str) -> str:
     return next(unit for unit in _UNITS if unit.lower() == word.lower())

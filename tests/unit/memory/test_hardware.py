@@ -26,7 +26,7 @@ def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_card_there_is_only_ram(no_card: None) -> None:
     found = detect_hardware()
     assert (found.device, found.device_total, found.device_free) == ("cpu", None, None)
-    assert found.ram_total == psutil.virtual_memory().total
+    assert found.ram_total <= psutil.virtual_memory().total
     assert 0 < found.ram_free <= found.ram_total
     assert found.name
 

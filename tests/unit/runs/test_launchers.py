@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import socket
 import subprocess
@@ -9,8 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from engine.runs.launchers import batch_script, check_launcher, hostfile, launcher_of, trainer_command, worker_commands
-from profiles.errors import UserError
+from engine.runs import launchers
+from engine.runs.launchers import (
+    batch_script,
+    check_hosts,
+    check_launcher,
+    hostfile,
+    launcher_of,
+    trainer_command,
+    worker_commands,
+)
+from profiles.errors import ForceNeeded, UserError
 from profiles.registry import load
 from profiles.spec import RunSpec
 
@@ -116,3 +126,24 @@ def test_a_taken_port_is_named_with_another() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"launch\.port: {port} is in use on 127\.0\.0\.1; .*port={port + 1}"):
             check_launcher(spec("nodes=2", "hosts=127.0.0.1,127.0.0.2", f"port={port}"))
+
+
+def test_a_host_that_does_not_answer_is_not_taken_for_one_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = spec("nodes=2", "hosts=127.0.0.1,127.0.0.1")
+    with socket.socket() as host, contextlib.ExitStack() as stack:
+        host.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(launchers, "SSH_PORT", host.getsockname()[1])
+        check_hosts(two)  # it refuses the connection, so it is up
+        with pytest.raises(ForceNeeded, match="it refuses ssh connections"):
+            check_hosts(spec("nodes=2", "hosts=127.0.0.1,127.0.0.1", "launcher=deepspeed"))
+        host.listen(0)
+        check_hosts(two)
+        monkeypatch.setattr(launchers, "CONNECT_TIMEOUT", 0.2)
+        for _ in range(4):  # the kernel drops connections that no one accepts, as a firewall does
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(host.getsockname())
+        with pytest.raises(
+            ForceNeeded, match=r"127\.0\.0\.1 cannot be reached: no answer on the ssh port within 0\.2 s"
+        ):
+            check_hosts(two)

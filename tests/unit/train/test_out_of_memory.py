@@ -7,7 +7,9 @@ tests/e2e/test_out_of_memory.py.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from engine.train.backends.ranks import SingleRank
 from engine.train.backends.torch_backend import TorchBackend
 from engine.train.edit_history import RestartRequested
 from engine.train.loop import Trainer
+from engine.train.main import Attempt, exit_status_of
+from engine.train.main import train as train_attempt
 from engine.train.oom.micro_fitter import GROW_AFTER
 from profiles.errors import UserError
 from profiles.spec import RunSpec
@@ -151,13 +155,31 @@ def test_out_of_memory_in_validation_splits_its_batch(nano: MakeSpec, tmp_path: 
 
 
 def test_oom_fail_ends_the_run_with_the_reason(nano: MakeSpec, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"in forward at micro 4, and memory\.oom = fail: CUDA out of memory"):
-        train(nano("oom=fail"), tmp_path / "out", RecordingReporter(), method="accumulate", nth=3, at=5)
+    with pytest.raises(UserError, match=r"in forward at micro 4, and memory\.oom = fail \(2\.00 GiB requested\);"):
+        train(nano("oom=fail"), tmp_path / "out", log := RecordingReporter(), method="accumulate", nth=3, at=5)
+    assert log.of("oom")[0]["text"].startswith("CUDA out of memory. Tried to allocate")  # the log keeps the allocator's
 
 
 def test_a_single_sequence_that_does_not_fit_ends_the_run(nano: MakeSpec, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at micro 1, the smallest there is"):
         train(nano("micro=1"), tmp_path / "out", RecordingReporter(), method="accumulate", nth=3, at=5)
+
+
+def test_out_of_memory_before_the_first_step_ends_the_run_with_our_reason(
+    nano: MakeSpec, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A model of which one matrix cannot be allocated: torch's allocator for a CPU raises a plain RuntimeError."""
+    spec = nano("micro=1")
+    config = replace(spec.model.config, hidden_size=1 << 23, vocab_size=1 << 23)
+    huge = replace(spec, model=replace(spec.model, config=config))
+
+    def body() -> None:
+        train_attempt(Attempt(huge, tmp_path, None, None, False), RecordingReporter(), SingleRank(), lambda run: None)
+
+    code, why = exit_status_of(body)
+    assert code == 1 and "\n" not in why
+    assert re.fullmatch(r"out of memory outside a step \(\d+\.\d\d GiB requested\); mla-tui plan shows .*", why), why
+    assert "DefaultCPUAllocator" in capfd.readouterr().err
 
 
 def answer(method: str, **params: Any) -> Callable[[dict[str, Any]], list[Command]]:

@@ -10,10 +10,13 @@ import pytest
 from textual.screen import Screen
 from textual.widgets import Button, Input, OptionList, Static
 
+from engine.events.run_dir import RunDir
 from engine.host.files import write_json
 from engine.host.process import host_name
+from engine.memory.hardware import Hardware
 from engine.runs.store import RunStore
 from profiles.errors import UserError
+from tests.e2e.conftest import write_shards
 from tests.unit.tui.helpers import on_screen, rendered, selected_row, text_of, toasts, until
 from tui.app.app import MlaApp
 from tui.app.screens.confirm import ConfirmScreen
@@ -257,6 +260,31 @@ async def test_a_failed_launch_shows_why(store: RunStore, tmp_path: Path, monkey
         await pilot.press("f5")
         await until(pilot, lambda: str(tmp_path) in text_of(app, "#message"))
     assert store.ids() == []
+
+
+async def test_a_run_that_cannot_fit_is_launched_only_by_one_who_insists(
+    store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shards(tmp_path / "data" / "shards")
+    monkeypatch.chdir(tmp_path)
+    small = Hardware("small", "cpu", None, None, 1 << 28, 1 << 27)
+    monkeypatch.setattr("engine.memory.hardware.detect_hardware", lambda: small)
+    monkeypatch.setattr("engine.preflight.detect_hardware", lambda: small)
+    started: list[RunDir] = []
+    monkeypatch.setattr("engine.runs.launch.ensure_supervisor", started.append)
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("n")
+        await until(pilot, lambda: "does not fit: " in text_of(app, "#message"))  # before anyone has launched it
+        for answer in ("enter", "tab+enter"):
+            await pilot.press("f5")
+            await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+            assert "0.25 GiB there in all" in str(app.screen.query(Static).first().content)
+            assert not started
+            await pilot.press(*answer.split("+"))
+            await until(pilot, lambda: not isinstance(app.screen, ConfirmScreen))
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+    assert [run.id for run in started] == store.ids() and len(started) == 1
 
 
 async def test_help_lists_the_keys_of_the_screen_below(store: RunStore) -> None:

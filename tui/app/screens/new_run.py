@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import PurePath
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,7 +14,7 @@ from textual.message import Message
 from textual.widgets import Input, Label, Static
 
 from profiles import registry
-from profiles.errors import SpecError, UserError
+from profiles.errors import ForceNeeded, SpecError, UserError
 from tui.app.actions.registry import NEW_RUN
 from tui.app.base import AppScreen
 from tui.app.widgets.bars import Heading, KeyBar
@@ -78,9 +78,12 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
             self.run = run
 
     class Refused(Message):
-        def __init__(self, reason: str) -> None:
+        """``launch``: start it anyway, where the user may insist."""
+
+        def __init__(self, reason: str, launch: Callable[[], object] | None) -> None:
             super().__init__()
             self.reason = reason
+            self.launch = launch
 
     def __init__(self, store: RunStore) -> None:
         super().__init__()
@@ -200,14 +203,15 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         size = f"{spec.model.name}: {fmt.count(spec.model.config.params)} parameters"
         size += f"\n{fmt.exact(spec.batch.sequences)} sequences, {fmt.exact(spec.tokens_per_step)} tokens per step"
         self._show_text(size, "#size")
-        self._show_text("", "#message")
+        self._show_text("", "#message")  # the forecast may have one
         if self._hardware is not None and (calibration := self._show_forecast(spec, self._hardware)):
             self._show_text(f"{size}\n{calibration}", "#size")
 
     def _show_forecast(self, spec: RunSpec, hardware: Hardware) -> str:
-        """Show the memory forecast and the levers; return how the forecast was calibrated."""
+        """Show the memory forecast, whether it fits, and the levers; return how the forecast was calibrated."""
         from engine.memory.calibration import calibrate, calibrated_forecaster
         from engine.memory.headroom import headroom_by_memory
+        from engine.memory.launch_fit import launch_fit
         from engine.memory.levers import levers
         from engine.memory.strategies import resolve_strategy
 
@@ -215,6 +219,7 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         spec = resolve_strategy(spec, hardware, forecaster)
         found = calibrate(spec, hardware, self._past_runs)
         self.query_one(ForecastBars).show(headroom_by_memory(found.forecast, hardware), hardware.device)
+        self._show_text(launch_fit(spec, hardware, self._past_runs).text, "#message")
         lever_list = self.query_one(LeverList)
         lever_list.show(levers(spec, hardware, forecaster))
         lever_list.reset()
@@ -283,13 +288,15 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         self.launch(self._spec, self._run_name(), queue)
 
     @work(group="launch", exit_on_error=True)
-    async def launch(self, spec: RunSpec, name: str | None, queue: bool) -> None:
+    async def launch(self, spec: RunSpec, name: str | None, queue: bool, force: bool = False) -> None:
         from engine.runs.launch import launch
 
         try:
-            run = await asyncio.to_thread(launch, self._store, spec, name=name, queue=queue)
+            run = await asyncio.to_thread(launch, self._store, spec, name=name, queue=queue, force=force)
+        except ForceNeeded as error:
+            self.post_message(self.Refused(error.reason, lambda: self.launch(spec, name, queue, force=True)))
         except UserError as error:
-            self.post_message(self.Refused(str(error)))
+            self.post_message(self.Refused(str(error), None))
         else:
             self.post_message(self.Launched(run))
 
@@ -304,6 +311,17 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
     def _refused(self, message: Refused) -> None:
         self._launching = False
         self._show_text(message.reason, "#message")
+        if message.launch is not None:
+            self._ask_to_insist(message.reason, message.launch)
+
+    @work
+    async def _ask_to_insist(self, reason: str, launch: Callable[[], object]) -> None:
+        from tui.app.screens.confirm import ConfirmScreen
+
+        question = ConfirmScreen(f"{reason}.\nLaunch it anyway?", [("launch", "Launch")])
+        if await self.app.push_screen_wait(question) == "launch":
+            self._launching = True
+            launch()
 
 
 def _names(keys: Iterable[str]) -> set[str]:

@@ -39,8 +39,17 @@ def run(args: argparse.Namespace) -> int:
         print(_launch_commands(spec), end="")
         return 0
     store = RunStore()
-    waits = {"queue": args.queue, "share_device": args.share_device}
-    run_dir = launch(store, spec, name=args.name, resume=resume, init_from=init_from, **waits)
+    run_dir = launch(
+        store,
+        spec,
+        name=args.name,
+        resume=resume,
+        init_from=init_from,
+        queue=args.queue,
+        share_device=args.share_device,
+        force=args.force,
+        notify=lambda line: print(f"mla-tui: {line}", file=sys.stderr),
+    )
     print(run_dir.id, flush=True)
     if args.attach:
         from tui.app.app import run_app

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from typing import TYPE_CHECKING
 
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.line_printer import LinePrinter
 from tui.cli.spec_arguments import add_spec_arguments, add_start_arguments, spec_and_start
+
+if TYPE_CHECKING:
+    from profiles.spec import RunSpec
 
 
 def register(subparsers: Subparsers) -> None:
@@ -20,9 +25,16 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from engine.preflight import check_memory
+    from engine.runs.store import default_home
     from engine.train.main import run_foreground
 
     if args.deepspeed_config:
         args.overrides.append(f"launch.deepspeed_config={args.deepspeed_config}")
     spec, resume, init_from = spec_and_start(args)
-    return run_foreground(spec, args.name, resume, init_from, LinePrinter(spec.train.steps))
+
+    def check(resolved: RunSpec) -> None:
+        insists = args.force or resume is not None
+        check_memory(resolved, default_home(), lambda line: print(f"mla-tui: {line}", file=sys.stderr), insists=insists)
+
+    return run_foreground(spec, args.name, resume, init_from, LinePrinter(spec.train.steps), check)

@@ -1,0 +1,123 @@
+"""Predicts before a launch whether a run fits into the memory of this machine, and with which micro-batch.
+
+A forecast has an error, and free memory changes while a run waits or trains. So a run is called impossible only where
+even the lowest peak that the forecast allows is more than the machine has in all; a run that needs more than is free
+now is told so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from engine.memory.calibration import PastRun, calibrated_forecaster
+from engine.memory.forecast import Forecast, Forecaster
+from engine.memory.hardware import Hardware
+from engine.memory.headroom import Headroom, headroom_by_memory
+from engine.memory.levers import levers
+from engine.memory.limits import address_space_limit
+from engine.memory.measured_fit import micro_divisors
+from profiles.spec import RunSpec
+
+GIB = 1 << 30
+# How far above the measured peak a forecast has been, as a fraction of it (docs/memory.md, "Accuracy"): of tensors on a
+# card, of resident memory on a CPU, and of MLX.
+ERROR = {"cuda": 0.02, "cpu": 0.08, "mlx": 0.20}
+# Parts of a run on a GPU that are assumed, not measured; they do not count against a launch.
+ASSUMED = ("CUDA context", "allocator slack", "process")
+NAMES = {"device": "device memory", "host": "host memory", "unified": "memory"}
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchFit:
+    """What is predicted about the memory of a run. ``text`` is one line, empty where the run fits into what is free.
+
+    ``possible`` is False where the run cannot have a step done: at micro 1, or at its own micro if it may not change it
+    (``memory.oom = "fail"``).
+    """
+
+    text: str
+    possible: bool
+
+
+def launch_fit(spec: RunSpec, hardware: Hardware, past_runs: Sequence[PastRun]) -> LaunchFit:
+    """Predict whether the resolved ``spec`` fits into ``hardware``; ``past_runs`` correct the forecast."""
+    forecaster = calibrated_forecaster(past_runs)
+    hardware = _within_limits(hardware, spec)
+    predicted = forecaster(spec, hardware)
+    if predicted.fits(hardware):
+        return LaunchFit("", True)
+    total = replace(hardware, device_free=hardware.device_total, ram_free=hardware.ram_total)
+    smallest = spec if spec.memory.oom == "fail" else _with_micro(spec, 1)
+    least = forecaster(smallest, hardware)
+    computes_on = "mlx" if spec.launch.backend == "mlx" else hardware.device
+    if not _lowest(least, computes_on).fits(total):
+        short = _shortest(least, total)
+        free = next(one.free or 0 for one in headroom_by_memory(least, hardware) if one.memory == short.memory)
+        return LaunchFit(
+            f"{spec.profile}: does not fit: {_gib(short.needed)} of {NAMES[short.memory]} needed at micro"
+            f" {smallest.batch.micro}, {_gib(short.free or 0)} there in all, {_gib(free)} of it free;"
+            f" {_remedy(smallest, total, forecaster)}",
+            False,
+        )
+    short = _shortest(predicted, hardware)
+    needed = (
+        f"{spec.profile}: {_gib(short.needed)} of {NAMES[short.memory]} needed at micro {spec.batch.micro},"
+        f" {_gib(short.free or 0)} free"
+    )
+    if spec.memory.oom == "fail":
+        why = "with memory.oom = fail the first out-of-memory error ends the run"
+        return LaunchFit(f"{needed}; {why}; {_remedy(spec, hardware, forecaster)}", True)
+    fitting = [n for n in micro_divisors(spec) if forecaster(_with_micro(spec, n), hardware).fits(hardware)]
+    if not fitting:
+        return LaunchFit(f"{needed}; no micro is predicted to fit now; {_remedy(smallest, hardware, forecaster)}", True)
+    then = "asks you" if spec.memory.oom == "ask" else "goes on with a smaller one"
+    return LaunchFit(
+        f"{needed}; micro {fitting[-1]} is predicted to fit; out of memory, the run {then}"
+        f" (memory.oom = {spec.memory.oom})",
+        True,
+    )
+
+
+def _within_limits(hardware: Hardware, spec: RunSpec) -> Hardware:
+    """Return ``hardware`` with the RAM that the ranks of this host can address under ``ulimit -v``."""
+    limit = address_space_limit()
+    if limit is None:
+        return hardware
+    addressable = limit * spec.launch.gpus_per_node
+    return replace(
+        hardware,
+        ram_total=min(hardware.ram_total, addressable),
+        ram_free=min(hardware.ram_free, addressable),
+    )
+
+
+def _lowest(forecast: Forecast, device: str) -> Forecast:
+    """Return the lowest peak that the error of the forecast allows."""
+    assumed = ASSUMED if device == "cuda" else ()
+    device_parts, host_parts = (
+        {part: round(size / (1 + ERROR[device])) for part, size in parts.items() if part not in assumed}
+        for parts in (forecast.device, forecast.host)
+    )
+    return Forecast(device_parts, host_parts)
+
+
+def _shortest(forecast: Forecast, hardware: Hardware) -> Headroom:
+    """Return the memory that lacks the most."""
+    return max(headroom_by_memory(forecast, hardware), key=lambda one: one.needed - (one.free or one.needed))
+
+
+def _remedy(spec: RunSpec, hardware: Hardware, forecaster: Forecaster) -> str:
+    """Return the cheapest change that makes ``spec`` fit, as options of the command line."""
+    fitting = next((lever for lever in levers(spec, hardware, forecaster) if lever.fits), None)
+    if fitting is None:
+        return "no single change makes it fit; use a smaller model"
+    return "use " + " ".join(f"-s {key}={new}" for key, (_, new) in fitting.changed.items())
+
+
+def _with_micro(spec: RunSpec, micro: int) -> RunSpec:
+    return replace(spec, batch=replace(spec.batch, micro=micro))
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f} GiB" if size < 9.995 * GIB else f"{size / GIB:.1f} GiB"
