@@ -6,6 +6,7 @@ import unicodedata
 
 LONGEST_LINE = 1000  # characters of a message; a path can have hundreds
 LONGEST_VALUE = 80  # of a value that a message quotes
+LONGEST_KEY = 60  # of a key that a message names, or that is compared with ours
 
 
 def one_line(text: str, limit: int = LONGEST_LINE) -> str:
@@ -25,6 +26,11 @@ def one_line(text: str, limit: int = LONGEST_LINE) -> str:
 def brief(value: object) -> str:
     """Return the ``repr`` of a value that was read, short enough to quote in a message."""
     return one_line(repr(value), LONGEST_VALUE)
+
+
+def brief_key(key: str) -> str:
+    """Return a key that was read, short enough to name in a message."""
+    return one_line(key, LONGEST_KEY)
 
 
 def _shown(char: str) -> str:

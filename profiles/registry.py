@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import platform
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,12 @@ from typing import Any
 from profiles.errors import SpecError
 from profiles.nvml import visible_device
 from profiles.paths import user_dir
+from profiles.printable import LONGEST_KEY, brief
+from profiles.reader import parse_toml, read_toml
 from profiles.spec import RunSpec, check_table, check_value, known_keys, suggest_key
 
 BUILTIN = Path(__file__).parent / "builtin"
+MAX_CHAIN = 16  # profiles that extend one another
 BUILTIN_ORDER = ("cpu_demo", "pretrain_5080", "longctx_5090", "mac_m4_pro", "gpu_fast")
 
 
@@ -69,51 +72,52 @@ def parse_override(text: str) -> tuple[str, Any]:
         if not full:
             raise SpecError(f"-s {key}: unknown key{suggest_key(key, bare=True)}")
     try:
-        value = tomllib.loads(f"value = {raw}")["value"]
-    except ValueError:
-        value = raw  # not TOML: a string without quotes, as in -s data.root=shards
+        parsed = parse_toml(f"value = {raw}", f"-s {key}")
+    except SpecError:
+        parsed = {}
+    value = parsed["value"] if len(parsed) == 1 else raw  # not TOML: a string without quotes, as in -s data.root=shards
     return key, check_value("-s", key, value)
 
 
 def _find(name: str, extended_by: Path | None = None) -> Path:
     """Return the file of a profile. A user's file may have the name of the built-in profile that it extends."""
-    label = f"{extended_by.name}: extends: {name!r}" if extended_by else f"profile {name!r}"
+    label = f"{extended_by.name}: extends: {brief(name)}" if extended_by else f"profile {brief(name)}"
     if name.endswith(".toml"):
         path = Path(name)
-        if not path.is_file():
+        if not os.path.exists(path):  # unlike Path.exists, also False for what no path can be
             raise SpecError(f"{label}: no such file")
         return path
     for folder in (user_folder(), BUILTIN):
         path = folder / f"{name}.toml"
-        if path.is_file() and not (extended_by and path.samefile(extended_by)):
+        if os.path.exists(path) and not (extended_by and path.samefile(extended_by)):
             return path
     if extended_by and name == extended_by.stem:
         raise SpecError(f"{extended_by.name}: extends: {name} → {name} is a cycle")
     import difflib
 
-    near = difflib.get_close_matches(name, names(), 1)
+    near = difflib.get_close_matches(name[:LONGEST_KEY], names(), 1)
     hint = f"did you mean {near[0]}?" if near else f"the profiles are {', '.join(names())}"
     raise SpecError(f"{label}: unknown; {hint}")
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> tuple[str, dict[str, Any]]:
     """Return the description and the flattened keys of a file, merged over the profile that it extends."""
+    if len(seen) >= MAX_CHAIN:
+        raise SpecError(f"{path.name}: extends: {MAX_CHAIN} profiles extend one another; write fewer")
     if path in seen:
         raise SpecError(f"{path.name}: extends: {' → '.join(p.stem for p in (*seen, path))} is a cycle")
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read: {error}") from None
-    except ValueError as error:  # TOMLDecodeError, or an integer with too many digits
-        raise SpecError(f"{path.name}: not valid TOML: {error}") from None
+        raw = read_toml(path)
+    except FileNotFoundError:
+        raise SpecError(f"{path}: no such file") from None
     description = raw.pop("description", "")
     if not isinstance(description, str):
-        raise SpecError(f"{path.name}: description: {description!r} is not a string")
+        raise SpecError(f"{path.name}: description: {brief(description)} is not a string")
     base = raw.pop("extends", None)
     flat: dict[str, Any] = {}
     if base is not None:
         if not isinstance(base, str):
-            raise SpecError(f"{path.name}: extends: {base!r} is not the name of a profile")
+            raise SpecError(f"{path.name}: extends: {brief(base)} is not the name of a profile")
         inherited, flat = _read(_find(base, extended_by=path), (*seen, path))
         description = description or inherited
     _merge(flat, check_table(path.name, raw))

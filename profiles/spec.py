@@ -13,6 +13,8 @@ from typing import Any
 from profiles.errors import SpecError
 from profiles.foreign_keys import our_key
 from profiles.model_config import NAMED_MODELS, ModelConfig
+from profiles.names import check_below, check_hosts, check_name, check_text
+from profiles.printable import LONGEST_KEY, brief, brief_key, one_line
 
 
 def _number(default: float, low: float, high: float) -> Any:
@@ -97,6 +99,7 @@ class LaunchTable:
     deepspeed_config: str = ""  # path of a DeepSpeed JSON file
 
 
+LONGEST_DESCRIPTION = 200  # characters of a profile's description
 TABLES: dict[str, type] = {
     "data": DataTable,
     "batch": BatchTable,
@@ -105,6 +108,7 @@ TABLES: dict[str, type] = {
     "memory": MemoryTable,
     "launch": LaunchTable,
 }
+_TEXT_CHECKS = {"data.phase": check_below, "launch.hosts": check_hosts}
 _MODEL_FIELDS = {f.name: f for f in fields(ModelConfig)}
 
 
@@ -123,15 +127,15 @@ def check_value(source: str, key: str, value: Any) -> Any:
         return _check_text(source, key, value)
     declared = _MODEL_FIELDS.get(name) if table == "model" else _field(table, name)
     if declared is None:
-        raise SpecError(f"{source}: {key}: unknown key{suggest_key(key)}")
+        raise SpecError(f"{source}: {brief_key(key)}: unknown key{suggest_key(key)}")
     if "choices" in declared.metadata:
         if value not in declared.metadata["choices"]:
-            raise SpecError(f"{source}: {key}: {value!r} is not one of {', '.join(declared.metadata['choices'])}")
+            raise SpecError(f"{source}: {key}: {brief(value)} is not one of {', '.join(declared.metadata['choices'])}")
         return value
     kind = str(declared.type)
     if kind == "bool":
         if not isinstance(value, bool):
-            raise SpecError(f"{source}: {key}: {value!r} is not true or false")
+            raise SpecError(f"{source}: {key}: {brief(value)} is not true or false")
         return value
     if kind == "str":
         return value if value == declared.default else _check_text(source, key, value)  # "" only if it is the default
@@ -146,9 +150,9 @@ def check_table(source: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for table, content in raw.items():
         if table not in TABLES and table != "model":
-            raise SpecError(f"{source}: {table}: unknown key{suggest_key(table)}")
+            raise SpecError(f"{source}: {brief_key(table)}: unknown key{suggest_key(table)}")
         if not isinstance(content, Mapping):
-            raise SpecError(f"{source}: {table}: {content!r} is not a table; write [{table}] with its keys below")
+            raise SpecError(f"{source}: {table}: {brief(content)} is not a table; write [{table}] with its keys below")
         for name, value in content.items():
             flat[f"{table}.{name}"] = check_value(source, f"{table}.{name}", value)
     if {"batch.accum", "batch.sequences"} <= flat.keys():
@@ -217,9 +221,14 @@ class RunSpec:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], source: str = "spec.json") -> RunSpec:
         """Return the spec that ``to_dict`` wrote. Raise ``SpecError``."""
-        tables = {k: v for k, v in content.items() if k not in ("profile", "description")}
-        flat = check_table(source, tables)
-        return cls.build(source, str(content.get("profile", "")), str(content.get("description", "")), flat)
+        if not isinstance(content, Mapping):
+            raise SpecError(f"{source}: spec: {brief(content)} is not a table; take another copy")
+        tables = dict(content)
+        texts = {key: tables.pop(key, "") for key in ("profile", "description")}
+        for key, text in texts.items():
+            if not isinstance(text, str):
+                raise SpecError(f"{source}: {key}: {brief(text)} is not text; take another copy")
+        return cls.build(source, **texts, flat=check_table(source, tables))
 
     @classmethod
     def build(cls, source: str, profile: str, description: str, flat: Mapping[str, Any]) -> RunSpec:
@@ -236,8 +245,8 @@ class RunSpec:
             sequences = accum * micro * launch.nodes * launch.gpus_per_node
             given["batch"]["sequences"] = check_value(source, "batch.sequences", sequences)
         spec = cls(
-            profile=profile,
-            description=description,
+            profile=check_name(f"{source}: profile", profile),
+            description=one_line(description, LONGEST_DESCRIPTION),
             model=_model_table(source, model),
             data=DataTable(**given["data"]),
             batch=BatchTable(**given["batch"]),
@@ -277,7 +286,7 @@ def _model_table(source: str, table: Mapping[str, Any]) -> ModelTable:
     missing = [f.name for f in _MODEL_FIELDS.values() if f.default is MISSING and f.name not in config]
     if missing:
         raise SpecError(
-            f"{source}: model.name: {name!r} is not one of {', '.join(NAMED_MODELS)};"
+            f"{source}: model.name: {brief(name)} is not one of {', '.join(NAMED_MODELS)};"
             f" a custom model also needs {', '.join(missing)}"
         )
     return ModelTable(name, ModelConfig(**config))
@@ -291,20 +300,20 @@ def _field(table: str, name: str) -> Field[Any] | None:
 def _check_number(source: str, key: str, value: Any, kind: type, span: tuple[float, float]) -> Any:
     low, high = span
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise SpecError(f"{source}: {key}: {value!r} is not a number")
+        raise SpecError(f"{source}: {key}: {brief(value)} is not a number")
     # is_integer also refuses infinity and NaN, for which int() would raise.
     if kind is int and isinstance(value, float) and not value.is_integer():
-        raise SpecError(f"{source}: {key}: {value!r} is not a whole number")
+        raise SpecError(f"{source}: {key}: {brief(value)} is not a whole number")
     if not low <= value <= high:
         allowed = f"{low}..{high}" if kind is int else f"{low:g}..{high:g}"
-        raise SpecError(f"{source}: {key}: {value!r} is not in {allowed}")
+        raise SpecError(f"{source}: {key}: {brief(value)} is not in {allowed}")
     return kind(value)
 
 
 def _check_text(source: str, key: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise SpecError(f"{source}: {key}: {value!r} is not a non-empty string")
-    return value
+        raise SpecError(f"{source}: {key}: {brief(value)} is not a non-empty string")
+    return _TEXT_CHECKS.get(key, check_text)(f"{source}: {key}", check_text(f"{source}: {key}", value))
 
 
 def _shorten(numbers: list[int]) -> str:
@@ -324,5 +333,5 @@ def suggest_key(key: str, bare: bool = False) -> str:
         return f"; here that is {ours}"
     names = known_keys() if bare or "." in key else [*TABLES, "model", "description", "extends"]
     candidates = {name.rpartition(".")[2] if bare else name: name for name in names}
-    near = difflib.get_close_matches(key, candidates, 1, 0.4)
+    near = difflib.get_close_matches(key[:LONGEST_KEY], candidates, 1, 0.4)
     return f"; did you mean {candidates[near[0]]}?" if near else ""

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from profiles.errors import SpecError
+from profiles.errors import SpecError, UserError
+from profiles.printable import LONGEST_VALUE, brief, brief_key, one_line
+from profiles.reader import read_json
 from profiles.spec import RunSpec
 
 AUTO = "auto"
@@ -59,7 +61,12 @@ def deepspeed_config(spec: RunSpec, *, bf16: bool, device: str) -> dict[str, Any
     path = Path(spec.launch.deepspeed_config)
     given = read_user_config(path)
     flat_ours = dict(_flat(ours))
+    tables = {key.rpartition(".")[0] for key in flat_ours if "." in key}
     for key, value in _flat(given):
+        if key in tables and value != AUTO:
+            raise SpecError(f"{path}: {brief_key(key)}: {brief(value)} is not an object; write its keys in braces")
+        if key in flat_ours and value != AUTO and not _same_type(flat_ours[key], value):
+            raise SpecError(f"{path}: {key}: {brief(value)} is not of the type of {_quoted(flat_ours[key])}")
         if value == AUTO or (key.startswith(UNSUPPORTED) and not _enabled(given, key)):
             continue
         if key.startswith(UNSUPPORTED):
@@ -70,7 +77,7 @@ def deepspeed_config(spec: RunSpec, *, bf16: bool, device: str) -> dict[str, Any
         if key in flat_ours and not user_may_set and not _same(flat_ours[key], value):
             by = f" (set by {SPEC_KEYS[key]})" if key in SPEC_KEYS else ""
             raise SpecError(
-                f"{path}: {key}: {json.dumps(value)} contradicts the run's {json.dumps(flat_ours[key])}{by};"
+                f"{path}: {key}: {_quoted(value)} contradicts the run's {_quoted(flat_ours[key])}{by};"
                 " make them equal, or remove the key"
             )
     return _merge(ours, given)
@@ -113,14 +120,11 @@ def generate(spec: RunSpec, *, bf16: bool, device: str) -> dict[str, Any]:
 def read_user_config(path: Path) -> dict[str, Any]:
     """Read the user's DeepSpeed JSON file. Raise ``SpecError``."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        return read_json(path)
+    except FileNotFoundError as error:
         raise SpecError(f"launch.deepspeed_config: {path}: {error.strerror}; give the path of a JSON file") from None
-    except ValueError as error:
-        raise SpecError(f"{path}: is not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise SpecError(f"{path}: is not a JSON object")
-    return content
+    except UserError as error:
+        raise SpecError(f"launch.deepspeed_config: {error}") from None
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -137,10 +141,24 @@ def _enabled(given: Mapping[str, Any], key: str) -> bool:
     return not (isinstance(table, Mapping) and table.get("enabled") is False)
 
 
+def _same_type(ours: Any, theirs: Any) -> bool:
+    """Return whether both are text, both true or false, both lists, or both numbers."""
+    kinds = (str, bool, list, (int, float))  # bool before int, of which it is a subclass
+    return next(
+        isinstance(theirs, kind) and isinstance(theirs, bool) == (kind is bool)
+        for kind in kinds
+        if isinstance(ours, kind)
+    )
+
+
 def _same(ours: Any, theirs: Any) -> bool:
     if isinstance(ours, str) and isinstance(theirs, str):
         return ours.lower() == theirs.lower()
     return bool(ours == theirs) and isinstance(ours, bool) == isinstance(theirs, bool)
+
+
+def _quoted(value: Any) -> str:
+    return one_line(json.dumps(value), LONGEST_VALUE)
 
 
 def _merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:

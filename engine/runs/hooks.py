@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import subprocess
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +24,8 @@ from engine.host.private_dirs import private_opener
 from engine.host.process import host_name
 from profiles.errors import SpecError
 from profiles.paths import user_dir
+from profiles.printable import LONGEST_KEY, brief, brief_key
+from profiles.reader import read_toml
 
 FINAL = ("finished", "failed")  # never dropped
 TIMEOUT = 60.0  # seconds
@@ -46,28 +47,26 @@ def load() -> dict[str, str]:
     """Return event → command. Raises ``SpecError`` that names file, key, value and a fix."""
     path = hooks_path()
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = read_toml(path)
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read: {error}") from None
-    except ValueError as error:
-        raise SpecError(f"{path}: not valid TOML: {error}") from None
     for key in raw:
         if key != "on_event":
-            raise SpecError(f"{path}: {key}: unknown; commands belong in the table [on_event]")
+            raise SpecError(f"{path}: {brief_key(key)}: unknown; commands belong in the table [on_event]")
     table = raw.get("on_event", {})
     if not isinstance(table, dict):
-        raise SpecError(f'{path}: on_event: {table!r} is not a table; write [on_event] and finished = "a command"')
+        raise SpecError(f'{path}: on_event: {brief(table)} is not a table; write [on_event] and finished = "a command"')
     for key, command in table.items():
         if key not in HOOK_EVENTS:
             from difflib import get_close_matches
 
-            near = get_close_matches(key, HOOK_EVENTS, 1)
+            near = get_close_matches(key[:LONGEST_KEY], HOOK_EVENTS, 1)
             hint = f"did you mean {near[0]}?" if near else f"the events are {', '.join(HOOK_EVENTS)}"
-            raise SpecError(f"{path}: on_event.{key}: unknown event; {hint}")
-        if not isinstance(command, str) or not command.strip():
-            raise SpecError(f"{path}: on_event.{key}: {command!r} is not a command; write a shell command in quotes")
+            raise SpecError(f"{path}: on_event.{brief_key(key)}: unknown event; {hint}")
+        if not isinstance(command, str) or not command.strip() or "\0" in command:
+            raise SpecError(
+                f"{path}: on_event.{key}: {brief(command)} is not a command; write a shell command in quotes"
+            )
     return table
 
 

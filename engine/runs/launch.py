@@ -22,6 +22,7 @@ from engine.runs.device_locks import check_free
 from engine.runs.launchers import check_hosts, check_launcher, write_hostfile
 from engine.runs.store import RunStore
 from profiles.errors import UserError
+from profiles.names import check_name
 
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
@@ -48,8 +49,8 @@ def launch(
     about a run that needs more memory than is free.
     """
     spec = resolve_spec(spec)
-    if name is not None and (not name or "/" in name or name.startswith(".") or name == "latest"):
-        raise UserError(f"--name {name!r}: use a name without slashes that does not start with a dot and is not latest")
+    if name is not None:
+        check_name("--name", name)
     out = Path(spec.train.out)
     check_spec(spec, out / name if name else out)
     check_launcher(spec)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -22,6 +23,7 @@ from profiles.spec import RunSpec
 
 CONNECT_TIMEOUT = 4.0  # seconds; the kernel takes about three to find that there is no host of that address
 SSH_PORT = 22
+_NODE = "$SLURM_NODEID"  # each node's shell puts its number in
 
 _ENV = "env " + " ".join(f"{name}={value}" for name, value in SAFE_PATH.items())
 
@@ -46,8 +48,8 @@ def trainer_command(spec: RunSpec, run: Path, attempt: int) -> list[str]:
             return [*_deepspeed(spec, run / "hostfile"), *target[1:]]
         case _:
             # Each node runs its own torchrun; the first node of the allocation, this one, is node 0.
-            torchrun = _torchrun(spec, "$SLURM_NODEID", socket.gethostname())
-            words = [word if word.startswith("$") else shlex.quote(word) for word in (*torchrun, *target)]
+            torchrun = _torchrun(spec, _NODE, socket.gethostname())
+            words = [word if word == _NODE else shlex.quote(word) for word in (*torchrun, *target)]
             each = [f"--nodes={spec.launch.nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
             return ["srun", *each, "bash", "-c", f"exec {_ENV} " + " ".join(words)]
 
@@ -77,12 +79,14 @@ def worker_commands(spec: RunSpec) -> dict[str, str]:
 
 def batch_script(spec: RunSpec, launch: str) -> str:
     """Return a script for ``sbatch``; ``launch`` is the ``mla-tui launch …`` to run inside the allocation."""
+    # No quoting is the same for a shell and for sbatch, which reads the comments itself and puts ids in place of %.
+    name = re.sub(r"[^\w.-]+", "-", spec.profile)
     return f"""#!/bin/bash
-#SBATCH --job-name={spec.profile}
+#SBATCH --job-name={name}
 #SBATCH --nodes={spec.launch.nodes}
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node={spec.launch.gpus_per_node}
-#SBATCH --output={spec.profile}-%j.out
+#SBATCH --output={name}-%j.out
 # The run is on the first node: attach to it there. The allocation lasts as long as the run.
 set -euo pipefail
 run=$({launch})

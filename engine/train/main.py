@@ -28,6 +28,7 @@ from engine.train.oom.recognize import recognize, requested
 from engine.train.phases import IDLE
 from engine.train.reporter import Reporter, ShowReporter, SilentReporter
 from profiles.errors import SpecError, UserError
+from profiles.names import check_name
 from profiles.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def run_foreground(
     if (world := world_size()) > 1:
         spec = spec.on_ranks(world // local_world_size(), local_world_size())
     spec = resolve_spec(spec)
-    out = Path(spec.train.out) / name if name else Path(spec.train.out)
+    out = Path(spec.train.out) / (check_name("--name", name) if name is not None else "")
 
     def plan() -> Attempt:
         check_spec(spec, out)

@@ -173,7 +173,7 @@ def test_a_wrong_command_line_is_a_usage_error(workspace: Workspace, command: tu
 
 @pytest.mark.parametrize("name", ["a/b", ".hidden", "", ".."])
 def test_a_name_must_be_a_plain_word(workspace: Workspace, name: str) -> None:
-    workspace.assert_refused("launch", "-p", "nano", "--name", name, code=1, message="--name")
+    workspace.assert_refused("launch", "-p", "nano", "--name", name, code=2, message="--name")
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from textual.binding import Binding
 
 from profiles.errors import SpecError
+from profiles.printable import LONGEST_KEY
 from tui.app.actions.action import Action, Keys, key_name
 from tui.app.actions.registry import DIALOGS, EVERYWHERE, SCREENS, WIDGETS
 
@@ -70,7 +71,7 @@ def own_keys(id: str, text: str) -> tuple[str, ...]:
     if id not in ids:
         if id in _OF_WIDGETS:
             raise SpecError("belongs to every list and cannot be changed; remove this line")
-        near = get_close_matches(id, ids, 1)
+        near = get_close_matches(id[:LONGEST_KEY], ids, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ids)}"
         raise SpecError(f"no such action; {hint}")
     if not text.split():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from profiles.errors import SpecError, UserError
+from profiles.printable import LONGEST_KEY, brief, brief_key, one_line
+from profiles.reader import MAX_TOML, parse_toml, read_text
 from tui.app import custom_keys
 from tui.app.actions.action import Keys
 from tui.app.themes import THEMES
@@ -51,19 +52,19 @@ class Settings:
 def _theme(value: Any) -> str:
     names = [theme.name for theme in THEMES]
     if value not in names:
-        raise SpecError(f"{value!r} is not one of {', '.join(names)}")
+        raise SpecError(f"{brief(value)} is not one of {', '.join(names)}")
     return str(value)
 
 
 def _refresh(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not FASTEST <= value <= SLOWEST:
-        raise SpecError(f"{value!r} is not in {FASTEST:g}..{SLOWEST:g} seconds")
+        raise SpecError(f"{brief(value)} is not in {FASTEST:g}..{SLOWEST:g} seconds")
     return float(value)
 
 
 def _switch(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise SpecError(f"{value!r} is not true or false")
+        raise SpecError(f"{brief(value)} is not true or false")
     return value
 
 
@@ -85,45 +86,44 @@ def load() -> tuple[Settings, list[str]]:
     """Return the settings, and a line for each refused entry: file, key, value and how to fix it."""
     path = settings_path()
     try:
-        raw = tomllib.loads(_read(path))
+        raw = parse_toml(_read(path), str(path))
     except SpecError as error:
         return Settings(), [str(error)]
-    except ValueError as error:
-        return Settings(), [f"{path}: not valid TOML: {error}; repair or remove the file"]
     settings, errors = Settings(), []
     for key, value in raw.items():
         try:
             if key == "keys":
                 continue
             if key not in _READERS:
-                near = get_close_matches(key, [*_READERS, "keys"], 1)
+                near = get_close_matches(key[:LONGEST_KEY], [*_READERS, "keys"], 1)
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join([*_READERS, 'keys'])}"
-                raise SpecError(f"{value!r}: unknown entry; {hint}")
+                raise SpecError(f"{brief(value)}: unknown entry; {hint}")
             settings = replace(settings, **{key: _READERS[key](value)})
         except SpecError as error:
-            errors.append(f"{path}: {key}: {error}")
+            errors.append(one_line(f"{path}: {brief_key(key)}: {error}"))
     own, refused = _keys(raw.get("keys", {}))
-    errors += [f"{path}: {key}: {why}" for key, why in refused.items()]
+    errors += [one_line(f"{path}: {brief_key(key)}: {why}") for key, why in refused.items()]
     return replace(settings, keys=own), errors
 
 
 def _keys(table: Any) -> tuple[Keys, dict[str, str]]:
     if not isinstance(table, dict):
-        return {}, {"keys": f'{table!r} is not a table; write [keys] and maximize = "Z"'}
+        return {}, {"keys": f'{brief(table)} is not a table; write [keys] and maximize = "Z"'}
     texts = {id: text for id, text in table.items() if isinstance(text, str)}
     own, refused = custom_keys.checked(texts)
-    refused |= {id: f'{value!r} is not text; write {id} = "Z"' for id, value in table.items() if id not in texts}
+    refused |= {
+        id: f'{brief(value)} is not text; write {brief_key(id)} = "Z"' for id, value in table.items() if id not in texts
+    }
     return own, {f"keys.{id}": why for id, why in refused.items()}
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path, MAX_TOML)
     except FileNotFoundError:
         return ""
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise SpecError(f"{path}: cannot be read: {why}; repair or remove the file") from None
+    except UserError as error:
+        raise SpecError(str(error)) from None
 
 
 def store(key: str, value: str | float | bool | None, table: str = "") -> None:
@@ -132,14 +132,11 @@ def store(key: str, value: str | float | bool | None, table: str = "") -> None:
 
     path = settings_path()
     text = _read(path)
-    try:
-        before = tomllib.loads(text)
-    except ValueError as error:
-        raise SpecError(f"{path}: not valid TOML, so it is left alone: {error}; repair or remove the file") from None
+    before = parse_toml(text, str(path))
     after = with_entry(text, key, value, table)
     try:
-        correct = tomllib.loads(after) == _with(before, key, value, table)
-    except ValueError:
+        correct = parse_toml(after, str(path)) == _with(before, key, value, table)
+    except SpecError:
         correct = False
     if not correct:
         name = f"{table}.{key}" if table else key

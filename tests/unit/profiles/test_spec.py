@@ -19,13 +19,17 @@ def build(**flat: Any) -> RunSpec:
     return RunSpec.build("x.toml", "x", "", {key.replace("__", "."): value for key, value in flat.items()})
 
 
+# Names that are refused are in test_names.py.
+NAMES = st.characters(codec="utf-8", categories=("L", "N"))
+
+
 def values_of(table: str, field: Any) -> st.SearchStrategy[Any]:
     if "choices" in field.metadata:
         return st.sampled_from(field.metadata["choices"])
     if field.type == "bool":
         return st.booleans()
     if field.type == "str":
-        return st.text(min_size=1, max_size=20)
+        return st.text(NAMES, min_size=1, max_size=20)
     low, high = field.metadata["range"]
     return st.integers(low, high) if field.type == "int" else st.floats(low, high)
 
@@ -52,7 +56,7 @@ def specs(draw: st.DrawFn) -> RunSpec:
     flat["batch.micro"] = draw(st.integers(1, 64))
     flat.pop("batch.sequences", None)
     flat["batch.accum"] = draw(st.integers(1, 256))
-    return RunSpec.build("any.toml", draw(st.text(max_size=20)), draw(st.text(max_size=20)), flat)
+    return RunSpec.build("any.toml", draw(st.text(NAMES, min_size=1)), draw(st.text(max_size=20)), flat)
 
 
 @settings(deadline=None)

@@ -223,6 +223,8 @@ async def test_a_run_without_hooks_at_starts_with_the_next_record(
         ('[on_event]\nzebra = "x"', "on_event.zebra: unknown event; the events are finished, failed, oom, nan, stall"),
         ('[on_event]\nnan = ""', "on_event.nan: '' is not a command; write a shell command in quotes"),
         ("[on_event]\nnan = 3", "on_event.nan: 3 is not a command"),
+        ('[on_event]\nnan = "a\\u0000"', "on_event.nan: 'a\\x00' is not a command"),
+        ("[on_event]\na" + ".a" * 4000 + " = 3", "is nested more than 32 deep"),
         ('finished = "x"', "finished: unknown; commands belong in the table [on_event]"),
         ("on_event = 3", "on_event: 3 is not a table"),
         ("[on_event", "not valid TOML"),

@@ -6,6 +6,7 @@ import contextlib
 import shlex
 import socket
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,13 @@ def test_slurm(tmp_path: Path) -> None:
         ["bash", "-c", line.replace("exec ", "echo ", 1)], env={"SLURM_NODEID": "1"}, capture_output=True, text=True
     )
     assert f"--node-rank 1 --master-addr={socket.gethostname()}" in shown.stdout
+
+
+def test_a_name_in_the_batch_script_is_one_word() -> None:
+    usual = spec("nodes=2", "launcher=slurm")
+    hostile = replace(usual, profile="x\necho INJECTED $(id)\n# %x größe")
+    script = batch_script(hostile, "mla-tui launch")
+    assert script == batch_script(usual, "mla-tui launch").replace("cpu_demo", "x-echo-INJECTED-id-x-größe")
 
 
 @pytest.mark.parametrize(

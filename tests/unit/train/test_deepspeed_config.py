@@ -62,7 +62,12 @@ def test_a_users_file_is_merged_into_it(tmp_path: Path) -> None:
         ({"scheduler": {"type": "WarmupLR"}}, r"ds\.json: scheduler: is not supported, the trainer .*; remove it"),
         ({"fp16": {"enabled": True}}, r"ds\.json: fp16: is not supported"),
         ("{", r"ds\.json: is not valid JSON"),
-        ("[]", r"ds\.json: is not a JSON object"),
+        ("[]", r"ds\.json: \[\] is not a JSON object"),
+        ({"bf16": True}, r"ds\.json: bf16: True is not an object; write its keys in braces"),
+        ({"zero_optimization": 5}, r"ds\.json: zero_optimization: 5 is not an object"),
+        ({"steps_per_print": "x"}, r"ds\.json: steps_per_print: 'x' is not of the type of 1000000000"),
+        ({"zero_optimization": {"overlap_comm": 1}}, r"overlap_comm: 1 is not of the type of false"),
+        ('{"a": ' + "[" * 5000, r"ds\.json: is nested more than 32 deep"),
     ],
 )
 def test_a_contradiction_is_refused_by_name(own: Any, message: str, tmp_path: Path) -> None:
