@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from data.shards import DATASET_JSON, read_manifest, write_shard
+from data.shard_file import write_shard
+from data.shards import DATASET_JSON, read_manifest
 from profiles.errors import UserError
 
 KIND = "python-sources"

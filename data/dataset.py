@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from data import order
 from data.cursor import Cursor
+from data.id_check import check_ids, outside_vocabulary
 from data.shards import open_shards
 from profiles.errors import UserError
 
@@ -20,7 +21,7 @@ class PackedBinDataset:
 
     It keeps no position: callers pass a :class:`Cursor` and get the next one back. So resuming is exact and instant,
     and splitting a step into several calls never changes what it reads. :meth:`read_batch` costs the copy of
-    ``n * (context + 1)`` ids from the page cache and their conversion to int64, plus a few microseconds a sequence.
+    ``n * (context + 1)`` ids from the page cache and their conversion to int64, plus about 10 microseconds a sequence.
     """
 
     def __init__(self, root: Path, phase: str, split: str, context: int, vocab_size: int, seed: int) -> None:
@@ -49,6 +50,13 @@ class PackedBinDataset:
     def tokens(self) -> int:
         """Tokens in all shards of the split, including those in no window."""
         return self._set.tokens
+
+    def check_ids(self, seconds: float) -> int:
+        """Return how many tokens are known to be within the vocabulary after a look of at most about ``seconds``.
+
+        Raise ``UserError`` for one that is not.
+        """
+        return check_ids(self._set, self.vocab_size, seconds)
 
     def initial_cursor(self) -> Cursor:
         """The cursor of a new run."""
@@ -88,13 +96,11 @@ class PackedBinDataset:
         length = self.context + 1
         out = np.empty((len(places), length), np.int64)
         for row, (shard, offset) in zip(out, places, strict=True):
-            row[:] = self._set.ids(shard)[offset : offset + length]
+            row[:] = self._set.read(shard, offset, length)
         # On a GPU an id out of range fails an assertion in a kernel, which ends the process: check here.
         if out.size and out.max() >= self.vocab_size:
             row_number, column = (int(v) for v in np.argwhere(out >= self.vocab_size)[0])
             shard, offset = places[row_number]
-            raise UserError(
-                f"{self.shards[shard].path}: token {offset + column} is id {out[row_number, column]}, outside the "
-                f"model's vocabulary of {self.vocab_size}: use a model and shards of the same tokenizer"
-            )
+            id = int(out[row_number, column])
+            raise outside_vocabulary(self.shards[shard], offset + column, id, self.vocab_size)
         return out

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from data.shards import DATASET_JSON, Manifest, Shard, bare_dtype, bin_files, map_shard, read_manifest, read_shard
+from data.shard_file import read_shard
+from data.shards import DATASET_JSON, Manifest, ShardSet, bare_dtype, read_manifest
+from data.split_files import bin_files, folders_below
 from data.tokenizer import load_tokenizer
 from profiles.errors import UserError
 
@@ -27,7 +28,7 @@ def inspect_path(path: Path) -> list[dict[str, Any]]:
     and ``problems`` (one line each). Unknown values are None. Raise ``UserError`` if there is nothing to inspect.
     """
     if path.is_dir():
-        files = [file for folder in _folders(path) for file in bin_files(folder)]
+        files = [file for folder in folders_below(path) for file in bin_files(folder)]
     elif path.exists():
         files = [path]
     else:
@@ -36,15 +37,6 @@ def inspect_path(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path}: holds no .bin file: name a .bin file, a phase or a directory of phases")
     tokenizers: dict[Path, Any] = {}
     return [_entry(file, tokenizers) for file in files]
-
-
-def _folders(path: Path) -> list[Path]:
-    """Return a directory and all directories below it that are not hidden."""
-    found = []
-    for folder, subfolders, _ in os.walk(path):
-        subfolders[:] = [name for name in subfolders if name[0] != "."]
-        found.append(Path(folder))
-    return sorted(found)
 
 
 def _entry(path: Path, tokenizers: dict[Path, Any]) -> dict[str, Any]:
@@ -60,16 +52,18 @@ def _entry(path: Path, tokenizers: dict[Path, Any]) -> dict[str, Any]:
         problems.append(str(error))
     try:
         entry["bytes"] = path.stat().st_size
-        shard = read_shard(path, bare_dtype(manifest, 0))
-        ids = map_shard(shard)
+        shard = read_shard(path, *bare_dtype(manifest, 0))
+        shards = ShardSet((shard,))
+        first = shards.read(0, 0, min(_PEEK, shard.tokens))
+        highest = _highest(shards, manifest, problems)
     except OSError as error:
         problems.append(f"{path}: cannot be read ({error.strerror})")
     except UserError as error:
         problems.append(str(error))
     else:
         entry |= {"format": "header" if shard.header else "bare", "dtype": shard.dtype.name, "tokens": shard.tokens}
-        entry |= {"first_ids": ids[:_FIRST].tolist()} | _highest(shard, ids, manifest, problems)
-        entry["peek"] = _peek(phase, ids, tokenizers, problems)
+        entry |= {"first_ids": first[:_FIRST].tolist()} | highest
+        entry["peek"] = _peek(phase, first, tokenizers, problems)
     return entry
 
 
@@ -81,15 +75,16 @@ def _phase(path: Path) -> Path:
     return path.absolute().parent
 
 
-def _highest(shard: Shard, ids: npt.NDArray[Any], manifest: Manifest | None, problems: list[str]) -> dict[str, int]:
-    """Return the highest id in evenly spaced chunks, or in the whole file if it is small."""
-    if len(ids) <= _CHUNKS * _CHUNK_TOKENS:
+def _highest(shards: ShardSet, manifest: Manifest | None, problems: list[str]) -> dict[str, int]:
+    """Return the highest id in evenly spaced chunks, or in the whole file if it is small. Raise ``UserError``."""
+    (shard,) = shards.shards
+    if shard.tokens <= _CHUNKS * _CHUNK_TOKENS:
         starts = np.array([0])
-        length = len(ids)
+        length = shard.tokens
     else:
-        starts = np.linspace(0, len(ids) - _CHUNK_TOKENS, _CHUNKS).astype(np.int64)
+        starts = np.linspace(0, shard.tokens - _CHUNK_TOKENS, _CHUNKS).astype(np.int64)
         length = _CHUNK_TOKENS
-    highest = max(int(ids[start : start + length].max()) for start in starts)
+    highest = max(int(shards.read(0, int(start), length).max()) for start in starts)
     if manifest and manifest.vocab_size and highest >= manifest.vocab_size:
         problems.append(
             f"{shard.path}: holds id {highest}, outside the vocabulary of {manifest.vocab_size} that {manifest.path} "
@@ -98,7 +93,7 @@ def _highest(shard: Shard, ids: npt.NDArray[Any], manifest: Manifest | None, pro
     return {"highest_id": highest, "sampled": len(starts) * length}
 
 
-def _peek(phase: Path, ids: npt.NDArray[Any], tokenizers: dict[Path, Any], problems: list[str]) -> str | None:
+def _peek(phase: Path, first: npt.NDArray[Any], tokenizers: dict[Path, Any], problems: list[str]) -> str | None:
     """Return the text of the first ids, or None without a tokenizer."""
     path = phase / "tokenizer.json"
     if not path.exists():
@@ -109,5 +104,5 @@ def _peek(phase: Path, ids: npt.NDArray[Any], tokenizers: dict[Path, Any], probl
         except UserError as error:
             problems.append(str(error))
             return None
-    text: str = tokenizers[path].decode(ids[:_PEEK].tolist(), skip_special_tokens=False)
+    text: str = tokenizers[path].decode(first.tolist(), skip_special_tokens=False)
     return text

@@ -11,10 +11,15 @@ if TYPE_CHECKING:
     from data.dataset import PackedBinDataset
 
 
-def check_data(spec: RunSpec) -> None:
-    """Open the splits as the trainer will. Raise ``UserError`` for what is missing or damaged."""
+def check_data(spec: RunSpec, seconds: float = 0.0) -> None:
+    """Open the splits as the trainer will, and look for ids outside the vocabulary for about ``seconds``.
+
+    Raise ``UserError`` for what is missing, damaged or foreign.
+    """
     for split in ("train", "val") if spec.train.val_every else ("train",):
-        open_split(spec, split)
+        data = open_split(spec, split)
+        if seconds:
+            data.check_ids(seconds)
 
 
 def open_split(spec: RunSpec, split: str) -> PackedBinDataset:

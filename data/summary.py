@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from data import order
-from data.shards import Manifest, bare_dtype, read_manifest, read_shard, split_files
+from data.shard_file import read_shard
+from data.shards import Manifest, bare_dtype, read_manifest
+from data.split_files import split_files
 from data.tokenizer import load_tokenizer
 from profiles.errors import UserError
 
@@ -49,7 +51,7 @@ def _file(path: Path, manifest: Manifest | None, vocab_size: int, context: int) 
     entry: dict[str, Any] = {"path": str(path), "dtype": None, "tokens": None, "sequences": None, "problem": ""}
     try:
         entry["bytes"] = path.stat().st_size
-        shard = read_shard(path, bare_dtype(manifest, vocab_size))
+        shard = read_shard(path, *bare_dtype(manifest, vocab_size))
     except (OSError, UserError) as error:
         return {"bytes": None, **entry, "problem": str(error)}
     windows = order.window_count(shard.tokens, context)

@@ -30,12 +30,13 @@ from profiles.paths import expand
 from profiles.spec import RunSpec
 
 MAX_FLASH_HEAD_DIM = 256  # of torch's flash attention kernels on a GPU
+_SECONDS_FOR_IDS = 1.0  # a split; a launch waits for it
 
 
 def check_spec(spec: RunSpec, out: Path) -> None:
     """Check the backend of ``spec``, its data, and that checkpoints can be written to ``out``. Raise ``UserError``."""
     check_backend(spec)
-    check_data(spec)
+    check_data(spec, seconds=_SECONDS_FOR_IDS)
     check_output_folder(spec, out)
 
 

@@ -132,7 +132,8 @@ def write_random_shard(path: Path, spec: RunSpec) -> None:
     """Write uniformly random ids of the spec's vocabulary, enough for several windows of its context."""
     import numpy as np
 
-    from data.shards import UINT16, UINT32, write_shard
+    from data.dtypes import UINT16, UINT32
+    from data.shard_file import write_shard
 
     vocabulary = spec.model.config.vocab_size
     tokens = max(SYNTHETIC_TOKENS, 2 * spec.batch.context) + 1

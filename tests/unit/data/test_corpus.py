@@ -41,7 +41,8 @@ def corpus(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def documents(corpus: Path, split: str) -> list[str]:
-    ids = open_shards(corpus.parent, "phase1", split, VOCAB).ids(0)
+    shards = open_shards(corpus.parent, "phase1", split, VOCAB)
+    ids = shards.read(0, 0, shards.tokens)
     tokenizer = Tokenizer.from_file(str(corpus / "tokenizer.json"))
     assert ids[-1] == tokenizer.token_to_id(EOT)
     return [tokenizer.decode(part[part != 0].tolist()) for part in np.split(ids, np.flatnonzero(ids == 0) + 1)[:-1]]

@@ -8,7 +8,7 @@ import pytest
 
 from data.corpus import build_corpus
 from data.inspect import inspect_path
-from data.shards import write_shard
+from data.shard_file import write_shard
 from profiles.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""``mla-tui data``: inspects shards, and prints the data of a run or profile, single sequences as text."""
+"""``mla-tui data``: inspects and converts token files, and prints the data of a run, single sequences as text."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=inspect)
 
+    help = "give token files of other programs the header that names the type of their ids"
+    parser = add_command(inner, "convert", help, "mla-tui data convert data/shards/phase1")
+    parser.add_argument("path", metavar="PATH", help="a .bin or .npy file, or a folder of them")
+    parser.set_defaults(command=convert)
+
     help = "print the data of a run or profile, and its sequences as text"
     parser = add_command(inner, "show", help, "mla-tui data show latest --step 100")
     parser.add_argument("what", metavar="WHAT", help="a profile, or a run's name, a unique part of its id, or latest")
@@ -50,6 +55,17 @@ def inspect(args: argparse.Namespace) -> int:
                     print(f"  {key:<11} {entry[key]!r}" if key == "peek" else f"  {key:<11} {entry[key]}")
     problems = [problem for entry in entries for problem in entry["problems"]]
     for problem in dict.fromkeys(problems):
+        print(f"mla-tui: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def convert(args: argparse.Namespace) -> int:
+    from data.convert import convert_path
+
+    done, problems = convert_path(Path(args.path))
+    for line in done:
+        print(line)
+    for problem in problems:
         print(f"mla-tui: {problem}", file=sys.stderr)
     return 1 if problems else 0
 
