@@ -30,3 +30,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise UserError(f"{path}: is not a valid tokenizer: {brief(str(error))}; {_REMEDY}") from None
+
+
+def id_count(tokenizer: Tokenizer) -> int:
+    """Return the size of the vocabulary that a model needs for it: the highest id plus one. Ids may have gaps."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from data.splits import check_data
+from data.tokenizer import id_count, load_tokenizer
 from engine.checkpoints.checkpoint import metadata, steps
 from engine.execution.compiler import compile_problem
 from engine.execution.deepspeed_config import deepspeed_config
@@ -105,6 +106,19 @@ def check_backend(spec: RunSpec) -> None:
     device = "cuda" if detect_hardware().device == "cuda" else "cpu"
     if spec.train.compile == "on" and (missing := compile_problem(device)):
         raise UserError(f"train.compile: on, but {missing}, or use -s train.compile=auto")
+
+
+def check_tokenizer(spec: RunSpec) -> None:
+    """Check that the model has every id of the data's tokenizer, if the data has one. Raise ``UserError``.
+
+    The shards may hold none of the ids beyond the vocabulary; whoever uses the model later meets them in a prompt.
+    """
+    path, vocabulary = Path(spec.data.root) / spec.data.phase / "tokenizer.json", spec.model.config.vocab_size
+    if path.exists() and (ids := id_count(load_tokenizer(path))) > vocabulary:
+        raise UserError(
+            f"{path}: has ids up to {ids - 1}, model.vocab_size is {vocabulary}; use -s model.vocab_size={ids} or more,"
+            " or replace it with the one that packed the data"
+        )
 
 
 def check_memory(spec: RunSpec, home: Path, notify: Callable[[str], None], *, insists: bool) -> None:

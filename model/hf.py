@@ -87,6 +87,9 @@ def from_hf_config(raw: Mapping[str, Any]) -> ModelConfig:
     _refuse_unless(raw, "hidden_act", "silu")
     _refuse_unless(raw, "attention_bias", False)
     _refuse_unless(raw, "rope_interleave", True)
+    _refuse_unless(raw, "partial_rotary_factor", 1.0)
+    if raw.get("head_dim") is not None:  # the width that transformers rotates
+        _refuse_unless(raw, "head_dim", raw.get("qk_rope_head_dim"))
     values: dict[str, Any] = {"rope_theta": _theta(raw), **_yarn(raw)}
     for field in fields(ModelConfig):
         if field.name not in (*values, *_YARN):

@@ -42,11 +42,21 @@ def detect_profile() -> str:
 
 def load(name: str, overrides: Sequence[str] = ()) -> RunSpec:
     """Load the profile ``name`` (or a ``.toml`` path) and apply ``key=value`` overrides. Raise ``SpecError``."""
+    path, description, flat = _flattened(name, overrides)
+    return RunSpec.build(path.name if not overrides else f"{path.name} with -s", path.stem, description, flat)
+
+
+def given_keys(name: str, overrides: Sequence[str] = ()) -> set[str]:
+    """Return the dotted keys that the profile (or what it extends) or an override sets. Raise ``SpecError``."""
+    return set(_flattened(name, overrides)[2])
+
+
+def _flattened(name: str, overrides: Sequence[str]) -> tuple[Path, str, dict[str, Any]]:
     path = _find(name)
     description, flat = _read(path, seen=())
     for text in overrides:
         _merge(flat, dict([parse_override(text)]))
-    return RunSpec.build(path.name if not overrides else f"{path.name} with -s", path.stem, description, flat)
+    return path, description, flat
 
 
 def with_overrides(spec: RunSpec, overrides: Sequence[str]) -> RunSpec:

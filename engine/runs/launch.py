@@ -16,7 +16,7 @@ from engine.host.files import write_json
 from engine.host.private_dirs import make_private_dir
 from engine.host.process import Lock, boot_id, host_name, is_alive, is_locked
 from engine.host.version import package_version
-from engine.preflight import check_checkpoint_folder, check_memory, check_spec, resolve_spec
+from engine.preflight import check_checkpoint_folder, check_memory, check_spec, check_tokenizer, resolve_spec
 from engine.runs import hooks
 from engine.runs.device_locks import check_free
 from engine.runs.launchers import check_hosts, check_launcher, write_hostfile
@@ -56,6 +56,8 @@ def launch(
     check_launcher(spec)
     if not force:
         check_hosts(spec)
+    if resume is None:
+        check_tokenizer(spec)
     # What is resumed has trained already, and settles by itself.
     check_memory(spec, store.home, notify, insists=force or resume is not None)
     hooks.load()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,9 +39,15 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
 
 def spec_of(args: argparse.Namespace) -> RunSpec:
     """Return the spec that ``-p``, ``-s`` and ``--backend`` describe. Raises ``UserError``."""
-    from profiles.registry import detect_profile, load
+    from profiles.registry import load
 
-    return _with_backend(load(args.profile or detect_profile(), args.overrides), args.backend)
+    return _with_backend(load(_profile(args), args.overrides), args.backend)
+
+
+def _profile(args: argparse.Namespace) -> str:
+    from profiles.registry import detect_profile
+
+    return args.profile or detect_profile()
 
 
 def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path | None]:
@@ -53,9 +60,13 @@ def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path
         spec, init_from = spec_of(args), None
         if args.init_from:
             from engine.train.models import pretrained
+            from profiles.registry import given_keys
 
             init_from = pretrained.find(args.init_from, Path("models").absolute())
+            spec, said = pretrained.adopt_config(init_from, spec, given_keys(_profile(args), args.overrides))
             pretrained.check_compatible(init_from, spec)
+            for line in said:
+                print(f"mla-tui: {line}", file=sys.stderr)
         return spec, None, init_from
     from engine.checkpoints import checkpoint
     from profiles.registry import with_overrides

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.tokenizer import load_tokenizer
+from data.tokenizer import id_count, load_tokenizer
 from engine.checkpoints import checkpoint
 from engine.checkpoints.atomic_write import check_new_dir
 from engine.train.models.pretrained import INDEX
@@ -31,7 +31,7 @@ SHARD_BYTES = 5 * 10**9  # one file up to here, as Hugging Face writes them
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """What was written. ``tokenizer``: whether the checkpoint had one."""
+    """What was written. ``tokenizer``: whether one was."""
 
     path: Path
     step: int
@@ -40,10 +40,11 @@ class ExportResult:
     tokenizer: bool
 
 
-def export(source: Path, out: Path, dtype: str | None = None) -> ExportResult:
+def export(source: Path, out: Path, dtype: str | None = None, *, with_tokenizer: bool = True) -> ExportResult:
     """Write the checkpoint ``source`` to the new or empty directory ``out``, completely or not at all.
 
-    ``dtype``: a key of ``DTYPES``, or None to keep the checkpoint's. Raises ``UserError``.
+    ``dtype``: a key of ``DTYPES``, or None to keep the checkpoint's. ``with_tokenizer``: also write its tokenizer, if
+    it has one. Raises ``UserError``.
     """
     import torch
 
@@ -58,7 +59,7 @@ def export(source: Path, out: Path, dtype: str | None = None) -> ExportResult:
             tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
         kind = getattr(torch, DTYPES[dtype]) if dtype else tensors["model.embed_tokens.weight"].dtype
         _check_free_space(out, sum(t.numel() for t in tensors.values()) * kind.itemsize)
-        tokenizer = _tokenizer(source, spec.model.config.vocab_size)
+        tokenizer = _tokenizer(source, spec.model.config.vocab_size) if with_tokenizer else None
         documents = _documents(spec, str(kind).removeprefix("torch."), tokenizer)
         copies = [] if tokenizer is None else [source / "tokenizer.json"]
         size = _publish(out, documents, copies, tensors, kind)
@@ -106,14 +107,15 @@ def _check_free_space(out: Path, needed: int) -> None:
 
 
 def _tokenizer(source: Path, vocab: int) -> Any:
-    """Return the checkpoint's tokenizer or None. Raises ``UserError`` where it has more tokens than the model."""
+    """Return the checkpoint's tokenizer or None. Raises ``UserError`` where it has ids beyond the model's."""
     file = source / "tokenizer.json"
     if not file.is_file():
         return None
     tokenizer = load_tokenizer(file)
-    if tokenizer.get_vocab_size() > vocab:
+    if (ids := id_count(tokenizer)) > vocab:
         raise UserError(
-            f"{file}: has {tokenizer.get_vocab_size()} tokens, the model {vocab}; it belongs to another model"
+            f"{file}: has ids up to {ids - 1}, the model a vocabulary of {vocab}, so it belongs to another model;"
+            " export without it: --no-tokenizer"
         )
     return tokenizer
 

@@ -7,8 +7,8 @@ torch is imported.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Set
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 INDEX = "model.safetensors.index.json"
 _DTYPES = ("F64", "F32", "F16", "BF16")
 # May differ from the weights' config: what a new stage of training may change, and what affects initialization only.
-_MAY_DIFFER = {"rope_theta", "initializer_range", *(f.name for f in fields(ModelConfig) if f.name.startswith("yarn_"))}
+_ROPE = {"rope_theta", *(f.name for f in fields(ModelConfig) if f.name.startswith("yarn_"))}
+_MAY_DIFFER = {"initializer_range", *_ROPE}
+# Settings of a model that have a default: the user need not know those of the weights.
+_OPTIONAL = {f.name for f in fields(ModelConfig) if f.default is not MISSING} - {"initializer_range"}
 
 
 def find(text: str, out: Path) -> Path:
@@ -51,6 +54,26 @@ def read_config(path: Path) -> ModelConfig:
         return from_hf_config(raw)
     except UserError as error:
         raise UserError(f"{path}/{error}") from None
+
+
+def adopt_config(path: Path, spec: RunSpec, given: Set[str]) -> tuple[RunSpec, list[str]]:
+    """Return ``spec`` with the model settings of the weights in ``path``, and lines that say what that changes.
+
+    Without its rope or its norms a model computes another function. So every setting that the user did not give is
+    taken from the weights; ``given`` holds the dotted keys that the user did. Of those only rope may differ, as for a
+    longer context: ``check_compatible`` refuses the others. Raises ``UserError``.
+    """
+    there, here = read_config(path), spec.model.config
+    differing = {name: getattr(there, name) for name in _OPTIONAL if getattr(there, name) != getattr(here, name)}
+    taken = {name: value for name, value in sorted(differing.items()) if f"model.{name}" not in given}
+    said = []
+    if taken:
+        values = ", ".join(f"{name} = {json.dumps(value)}" for name, value in taken.items())
+        said.append(f"--init-from {path}: takes {values} from the weights")
+    for name in sorted(_ROPE & (differing.keys() - taken.keys())):
+        ours, theirs = json.dumps(getattr(here, name)), json.dumps(differing[name])
+        said.append(f"--init-from {path}: {name} becomes {ours}, as you set it; the weights were trained with {theirs}")
+    return spec.with_values(f"--init-from {path}", model={"config": replace(here, **taken)}), said
 
 
 def check_compatible(path: Path, spec: RunSpec) -> None:

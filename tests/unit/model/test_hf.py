@@ -110,6 +110,8 @@ def test_theta_is_read_from_either_key(place: str) -> None:
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"attention_bias": True}, "attention_bias"),
         ({"rope_interleave": False}, "rope_interleave"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor: 0.5"),
+        ({"head_dim": 16}, "head_dim: 16 is not supported, only 32"),
         ({"first_k_dense_replace": 3}, "experts"),
         ({"num_key_value_heads": 1}, "num_key_value_heads"),
         ({"q_lora_rank": 0}, "write null"),

@@ -205,7 +205,10 @@ def refused(path: Path, out: Path, message: str) -> None:
 
 def test_another_models_tokenizer_is_refused(tokenizer: Path, tmp_path: Path) -> None:
     path = saved(tmp_path / "run", dataclasses.replace(TINY, vocab_size=299), tokenizer)
-    refused(path, tmp_path / "hf", "has 300 tokens, the model 299")
+    refused(path, tmp_path / "hf", "has ids up to 299, the model a vocabulary of 299, .* without it: --no-tokenizer")
+    done = export(path, tmp_path / "bare", with_tokenizer=False)
+    assert not done.tokenizer and not (done.path / "tokenizer.json").exists()
+    assert transformers_model(done.path).config.vocab_size == 299
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     refused(saved(tmp_path / "other", TINY, broken), tmp_path / "hf", "is not a valid tokenizer")

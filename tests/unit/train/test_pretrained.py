@@ -14,7 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, DeepseekV3Config, DeepseekV3ForCausalLM
 
+from data.splits import open_split
 from engine.checkpoints import checkpoint
+from engine.train.backends.build import build_backend
+from engine.train.backends.ranks import SingleRank
+from engine.train.loop import Trainer
 from engine.train.models import pretrained
 from engine.train.models.export import export
 from model.hf import to_hf_config
@@ -23,6 +27,8 @@ from profiles import registry
 from profiles.errors import UserError
 from profiles.model_config import NAMED_MODELS, ModelConfig
 from profiles.spec import RunSpec
+from tests.unit.train.tiny_runs import RecordingReporter, write_shards
+from tui.cli.main import main
 
 TINY = dataclasses.replace(NAMED_MODELS["mla-tiny"], num_hidden_layers=2, vocab_size=300)
 TIED = dataclasses.replace(TINY, tie_word_embeddings=True)
@@ -89,15 +95,104 @@ def test_shards_are_read_together(tmp_path: Path) -> None:
     assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
 
 
-def test_a_new_stage_may_change_rope_and_initialization(tmp_path: Path) -> None:
-    path = exported(tmp_path)
-    changes: dict[str, Any] = {
-        "rope_theta": 5e5,
+# Settings that change what the weights compute, and that a run need not name.
+FUNCTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "theta": {"rope_theta": 5e5},
+    "yarn": {"yarn_factor": 8.0, "yarn_original_context": 16, "yarn_mscale_all_dim": 0.0},
+    "deepseek's yarn": {
         "yarn_factor": 8.0,
-        "yarn_original_context": 256,
-        "initializer_range": 0.5,
+        "yarn_original_context": 16,
+        "yarn_mscale": 0.7,
+        "yarn_mscale_all_dim": 0.7,
+    },
+    "eps and q latent": {"rms_norm_eps": 1e-3, "q_lora_rank": 24},
+    "tied": {"tie_word_embeddings": True},
+}
+SHARP = dataclasses.replace(TINY, initializer_range=0.2)  # so that attention looks at positions
+
+
+def adopted(path: Path, spec: RunSpec, *given: str) -> RunSpec:
+    spec, _ = pretrained.adopt_config(path, spec, set(given))
+    pretrained.check_compatible(path, spec)
+    return spec
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_first_loss_is_that_of_transformers(name: str, tmp_path: Path) -> None:
+    """The run's own model has other rope and norms; those of the weights decide."""
+    write_shards(tmp_path / "shards")
+    folder = theirs(tmp_path / "hf", dataclasses.replace(SHARP, **FUNCTIONS[name]))
+    options = ("steps=1", "val_every=0", "save_every=0", "context=64", "sequences=4", "micro=2", "precision=fp32")
+    spec = registry.load("cpu_demo", [*options, "compile=off", f"data.root={tmp_path / 'shards'}"])
+    spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, name="mine", config=TINY))
+    spec = adopted(folder, spec)
+    log = RecordingReporter()
+    Trainer(spec, build_backend(spec, SingleRank()), log, tmp_path / "out").run(None, folder)
+
+    data = open_split(spec, "train")
+    windows = torch.from_numpy(data.read_batch(data.initial_cursor(), 4)[0])
+    model = DeepseekV3ForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        logits = model(windows[:, :-1]).logits
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten()).item()
+    assert log.losses()[1] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("make", [ours, exported])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_settings_that_the_user_did_not_give_are_those_of_the_weights(
+    name: str, make: Callable[[Path, ModelConfig], Path], tmp_path: Path
+) -> None:
+    config = dataclasses.replace(TINY, **FUNCTIONS[name])
+    path = make(tmp_path, config)
+    spec, said = pretrained.adopt_config(path, spec_of(dataclasses.replace(TINY, initializer_range=0.5)), set())
+    assert spec.model.config == dataclasses.replace(config, initializer_range=0.5)
+    assert len(said) == (name != "plain")
+    for key in FUNCTIONS[name]:
+        if getattr(config, key) != getattr(TINY, key):
+            assert f"{key} = {json.dumps(getattr(config, key))}" in said[0]
+
+
+def test_a_new_stage_may_change_rope_where_the_user_says_so(tmp_path: Path) -> None:
+    path = exported(tmp_path)
+    changes: dict[str, Any] = {"rope_theta": 5e5, "yarn_factor": 8.0, "yarn_original_context": 256}
+    wanted = dataclasses.replace(TINY, **changes)
+    spec, said = pretrained.adopt_config(path, spec_of(wanted), {f"model.{key}" for key in changes})
+    pretrained.check_compatible(path, spec)
+    assert spec.model.config == wanted
+    assert len(said) == 3
+    assert f"--init-from {path}: rope_theta becomes 500000.0, as you set it; the weights were trained with" in said[0]
+    assert adopted(path, spec_of(wanted)).model.config == TINY  # not named by the user, not changed
+
+
+def test_what_a_profile_or_an_option_sets_is_given(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text("[model]\nrope_theta = 2e4\n[optim]\nlr = 1e-3\n")
+    profile = tmp_path / "mine.toml"
+    profile.write_text(f'extends = "{tmp_path / "base.toml"}"\n[model]\nrms_norm_eps = 1e-5\n')
+    given = registry.given_keys(str(profile), ["model.yarn_factor=1", "micro=2"])
+    assert {key for key in given if key.startswith("model.")} == {
+        "model.rope_theta",
+        "model.rms_norm_eps",
+        "model.yarn_factor",
     }
-    pretrained.check_compatible(path, spec_of(dataclasses.replace(TINY, **changes)))
+    # Another model is none of the profile's any more.
+    assert registry.given_keys(str(profile), ["model.name=mla-1b"]) & given == {"optim.lr"}
+
+
+def test_the_command_line_says_what_it_takes_and_refuses_what_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLA_TUI_HOME", str(tmp_path / "home"))
+    write_shards(tmp_path / "shards")
+    path = ours(tmp_path / "run", dataclasses.replace(TINY, rope_theta=5e5))
+    model = ("-s", "model.num_hidden_layers=2", "-s", "model.vocab_size=300")
+    command = ["launch", "-p", "cpu_demo", *model, "-s", f"data.root={tmp_path / 'shards'}", "--dry-run"]
+    assert main([*command, "--init-from", str(path)]) == 0
+    assert capsys.readouterr().err == f"mla-tui: --init-from {path}: takes rope_theta = 500000.0 from the weights\n"
+    assert main([*command, "--init-from", str(path), "-s", "model.rms_norm_eps=1e-5"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1) and "rms_norm_eps: 1e-06 there, 1e-05 in model mla-tiny" in err
 
 
 @pytest.mark.parametrize("make", [ours, exported])

@@ -20,6 +20,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--dtype", choices=("fp32", "bf16"), help="dtype of the weights (default: as in the checkpoint)"
     )
+    parser.add_argument("--no-tokenizer", action="store_true", help="leave the tokenizer of the checkpoint out")
     parser.set_defaults(command=run)
 
 
@@ -28,9 +29,10 @@ def run(args: argparse.Namespace) -> int:
     from engine.checkpoints.checkpoint import find
     from engine.train.models.export import export
 
-    written = export(find(args.checkpoint, Path("models")), Path(args.out), args.dtype)
+    source = find(args.checkpoint, Path("models"))
+    written = export(source, Path(args.out), args.dtype, with_tokenizer=not args.no_tokenizer)
     print(written.path)
     print(f"step {written.step}, {written.dtype}, {size(written.bytes)}", file=sys.stderr)
-    if not written.tokenizer:
+    if not (written.tokenizer or args.no_tokenizer):
         print("mla-tui: the checkpoint has no tokenizer.json; other programs will need one", file=sys.stderr)
     return 0

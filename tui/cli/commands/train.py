@@ -25,7 +25,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from engine.preflight import check_memory
+    from engine.preflight import check_memory, check_tokenizer
     from engine.runs.store import default_home
     from engine.train.main import run_foreground
 
@@ -34,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
     spec, resume, init_from = spec_and_start(args)
 
     def check(resolved: RunSpec) -> None:
+        if resume is None:
+            check_tokenizer(resolved)
         insists = args.force or resume is not None
         check_memory(resolved, default_home(), lambda line: print(f"mla-tui: {line}", file=sys.stderr), insists=insists)
 
