@@ -65,17 +65,19 @@ def resolve_spec(spec: RunSpec) -> RunSpec:
 
     Paths are absolute so that the run does not depend on the directory it was launched from.
     """
-    spec = resolve_strategy(spec, detect_hardware())
+    chosen = resolve_strategy(spec, detect_hardware())
+    asked = {"launch.backend": spec.launch.backend, "memory.strategy": spec.memory.strategy}
     return replace(
-        spec,
+        chosen,
         launch=replace(
             spec.launch,
-            backend=_backend(spec) if spec.launch.backend == "auto" else spec.launch.backend,
+            backend=_backend(chosen) if spec.launch.backend == "auto" else spec.launch.backend,
             deepspeed_config=spec.launch.deepspeed_config
             and str(expand(spec.launch.deepspeed_config, "launch.deepspeed_config")),
         ),
         data=replace(spec.data, root=str(expand(spec.data.root, "data.root"))),
         train=replace(spec.train, out=str(expand(spec.train.out, "train.out"))),
+        resolved=(*spec.resolved, *(key for key, value in asked.items() if value == "auto")),
     )
 
 
@@ -169,7 +171,7 @@ def _check_allowed(backend: str, *choices: tuple[str, str, tuple[str, ...]]) -> 
         if value not in allowed:
             raise UserError(
                 f"{key}: {value} is not supported by --backend {backend};"
-                f" use {' or '.join(allowed)}, or --backend torch"
+                f" use -s {key}={' or '.join(allowed)}, or --backend torch"
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,21 @@ def _flattened(name: str, overrides: Sequence[str]) -> tuple[Path, str, dict[str
 
 
 def with_overrides(spec: RunSpec, overrides: Sequence[str]) -> RunSpec:
-    """Return ``spec`` with ``key=value`` overrides. Raise ``SpecError``."""
+    """Return ``spec`` with ``key=value`` overrides. Raise ``SpecError``.
+
+    For another backend, what a launch resolved is "auto" again: the earlier backend's choice may not exist there.
+    """
     content = spec.to_dict()
     flat = check_table(spec.profile, {k: v for k, v in content.items() if isinstance(v, dict)})
-    for text in overrides:
-        _merge(flat, dict([parse_override(text)]))
-    return RunSpec.build(f"{spec.profile} with -s", spec.profile, spec.description, flat)
+    given = [parse_override(text) for text in overrides]
+    resolved = [key for key in spec.resolved if key not in dict(given)]
+    if dict(given).get("launch.backend", spec.launch.backend) != spec.launch.backend:
+        flat |= dict.fromkeys(resolved, "auto")
+        resolved = []
+    for key, value in given:
+        _merge(flat, {key: value})
+    changed = RunSpec.build(f"{spec.profile} with -s", spec.profile, spec.description, flat)
+    return replace(changed, resolved=tuple(resolved))
 
 
 def parse_override(text: str) -> tuple[str, Any]:

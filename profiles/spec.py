@@ -6,7 +6,7 @@ TOML against them, and ``RunSpec.build`` builds a spec from the result and check
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -109,6 +109,7 @@ TABLES: dict[str, type] = {
     "launch": LaunchTable,
 }
 _TEXT_CHECKS = {"data.phase": check_below, "launch.hosts": check_hosts}
+RESOLVED_AT_LAUNCH = ("launch.backend", "memory.strategy")  # where they are "auto"
 _MODEL_FIELDS = {f.name: f for f in fields(ModelConfig)}
 
 
@@ -162,7 +163,10 @@ def check_table(source: str, raw: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """All settings of one run. ``profile`` is the profile that they came from."""
+    """All settings of one run. ``profile`` is the profile that they came from.
+
+    ``resolved``: the keys of ``RESOLVED_AT_LAUNCH`` that were "auto"; their values were chosen for one backend.
+    """
 
     profile: str
     description: str
@@ -173,6 +177,7 @@ class RunSpec:
     optim: OptimTable
     memory: MemoryTable
     launch: LaunchTable
+    resolved: tuple[str, ...] = ()
 
     @property
     def ranks(self) -> int:
@@ -225,10 +230,13 @@ class RunSpec:
             raise SpecError(f"{source}: spec: {brief(content)} is not a table; take another copy")
         tables = dict(content)
         texts = {key: tables.pop(key, "") for key in ("profile", "description")}
+        resolved = tables.pop("resolved", [])
         for key, text in texts.items():
             if not isinstance(text, str):
                 raise SpecError(f"{source}: {key}: {brief(text)} is not text; take another copy")
-        return cls.build(source, **texts, flat=check_table(source, tables))
+        if not isinstance(resolved, Sequence) or not all(key in RESOLVED_AT_LAUNCH for key in resolved):
+            raise SpecError(f"{source}: resolved: {brief(resolved)} is not a list of keys; take another copy")
+        return replace(cls.build(source, **texts, flat=check_table(source, tables)), resolved=tuple(resolved))
 
     @classmethod
     def build(cls, source: str, profile: str, description: str, flat: Mapping[str, Any]) -> RunSpec:

@@ -77,7 +77,8 @@ def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path
     path = checkpoint.find(args.resume, (out / args.name if args.name else out).absolute())
     if given is None:
         saved = RunSpec.from_dict(checkpoint.metadata(path)["spec"], f"{path}/trainer.json")
-        given = _with_backend(with_overrides(saved, args.overrides), args.backend)
+        backend = [f"launch.backend={args.backend}"] if args.backend else []
+        given = with_overrides(saved, [*args.overrides, *backend])
     return given, path, None
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from engine.preflight import check_backend, resolve_spec
 from profiles import registry
-from profiles.errors import SpecError
+from profiles.errors import SpecError, UserError
 from profiles.foreign_keys import OUR_KEYS
-from profiles.spec import known_keys
+from profiles.spec import RunSpec, known_keys
 
 
 @pytest.fixture(autouse=True)
@@ -181,3 +183,38 @@ def test_names_of_other_trainers_point_to_existing_keys() -> None:
 
 def test_a_number_with_too_many_digits_is_refused() -> None:
     assert refused("cpu_demo", "micro=" + "9" * 5000).startswith("-s: batch.micro: ")
+
+
+@pytest.mark.parametrize(
+    ("given", "backend", "strategy"),
+    [
+        ([], "torch", "device"),
+        (["launch.backend=deepspeed"], "deepspeed", "offload"),
+        (["launch.backend=deepspeed", "memory.strategy=offload"], "deepspeed", "offload"),
+    ],
+)
+def test_what_a_launch_resolved_is_resolved_again_for_another_backend(
+    given: list[str], backend: str, strategy: str
+) -> None:
+    """A checkpoint holds the resolved spec, of which only that backend may know the strategy."""
+    asked = registry.load("cpu_demo", ["memory.strategy=auto", *given])
+    saved = RunSpec.from_dict(json.loads(json.dumps(resolve_spec(asked).to_dict())))
+    assert (saved.launch.backend, saved.memory.strategy) == (backend, strategy)
+    again = resolve_spec(registry.with_overrides(saved, ["train.steps=7"]))
+    assert (again.launch.backend, again.memory.strategy) == (backend, strategy)
+    other = "torch" if backend == "deepspeed" else "deepspeed"
+    moved = resolve_spec(registry.with_overrides(saved, [f"launch.backend={other}"]))
+    if "memory.strategy=offload" in given:  # the user's own choice is not undone, it is refused with the way out
+        with pytest.raises(UserError, match=r"offload needs --backend deepspeed; .* -s memory\.strategy=device or"):
+            check_backend(moved)
+    else:
+        check_backend(moved)
+        assert (moved.launch.backend, moved.memory.strategy) == (other, "offload" if other == "deepspeed" else "device")
+        chosen = registry.with_overrides(saved, [f"launch.backend={other}", f"memory.strategy={strategy}"])
+        assert chosen.memory.strategy == strategy
+
+
+def test_resolved_keys_that_no_launch_writes_are_refused() -> None:
+    content = registry.load("cpu_demo").to_dict() | {"resolved": ["optim.lr"]}
+    with pytest.raises(SpecError, match=r"spec\.json: resolved: .* is not a list of keys"):
+        RunSpec.from_dict(content)

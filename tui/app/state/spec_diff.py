@@ -26,7 +26,7 @@ def flat_spec(run: RunDir) -> dict[str, Any]:
             flat |= {f"start.{key}": inner.get(key) for key in _START_KEYS} if isinstance(inner, dict) else {}
         elif isinstance(inner, dict):
             flat |= {f"{table}.{key}": value for key, value in inner.items()}
-        elif table != "description":
+        elif table not in ("description", "resolved"):
             flat[table] = inner
     return flat
 
