@@ -11,7 +11,10 @@ from profiles.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A finished part of a run at one context length: it consumed ``sequences`` sequences of ``context`` tokens."""
+    """A finished part of a run, at one context length and on one set of shards.
+
+    It consumed ``sequences`` sequences of ``context`` tokens.
+    """
 
     context: int
     sequences: int
@@ -40,8 +43,10 @@ class Cursor:
 
     def at_context(self, context: int) -> Cursor:
         """Return the cursor after an edit of the context: a new segment, in an epoch (and so an order) of its own."""
-        if context == self.context:
-            return self
+        return self if context == self.context else self.new_segment(context)
+
+    def new_segment(self, context: int) -> Cursor:
+        """Return the cursor at the start of a new segment, for data that is windowed or made up differently."""
         if self.consumed == 0:
             return replace(self, context=context)
         epoch = self.epoch + (1 if self.position else 0)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import accumulate
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +10,7 @@ import numpy.typing as npt
 from data import order
 from data.cursor import Cursor
 from data.id_check import check_ids, outside_vocabulary
-from data.shards import open_shards
+from data.shards import ShardSet
 from profiles.errors import UserError
 
 
@@ -24,22 +22,26 @@ class PackedBinDataset:
     ``n * (context + 1)`` ids from the page cache and their conversion to int64, plus about 10 microseconds a sequence.
     """
 
-    def __init__(self, root: Path, phase: str, split: str, context: int, vocab_size: int, seed: int) -> None:
-        """Read headers and sizes only. Raise ``UserError`` as :func:`open_shards`, or if every shard is too short."""
+    def __init__(self, shards: ShardSet, context: int, vocab_size: int, seed: int) -> None:
+        """Window the opened ``shards``; reads no token. Raise ``UserError`` if every shard is too short."""
         if context < 1:
             raise UserError(f"batch.context: {context} must be at least 1")
         self.context = context
         self.vocab_size = vocab_size
         self.seed = seed
-        self._set = open_shards(root, phase, split, vocab_size)
-        self.shards = self._set.shards
-        self._ends = tuple(accumulate(order.window_count(shard.tokens, context) for shard in self.shards))
+        self._set = shards
+        self.shards = shards.shards
+        self._ends = order.window_ends((shard.tokens for shard in self.shards), context)
         if not self.sequences:
             longest = max(self.shards, key=lambda shard: shard.tokens)
             raise UserError(
-                f"batch.context: {context} is longer than a shard: the longest of {phase}/{split}, {longest.path}, has "
+                f"batch.context: {context} is longer than a shard: the longest, {longest.path}, has "
                 f"{longest.tokens} tokens: use a context below {longest.tokens}, or pack longer shards"
             )
+
+    def at_context(self, context: int) -> PackedBinDataset:
+        """Return the windows of the same shards at another context length. Raise ``UserError`` as the constructor."""
+        return PackedBinDataset(self._set, context, self.vocab_size, self.seed)
 
     @property
     def sequences(self) -> int:

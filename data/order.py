@@ -10,8 +10,9 @@ The order must never change between versions: a resumed run would silently read 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 _MASK_64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -43,6 +44,11 @@ def permute(seed: int, epoch: int, i: int, n: int) -> int:
 def window_count(tokens: int, context: int) -> int:
     """Return the number of windows in a shard; the last token of a window needs the next token as target."""
     return max(tokens - 1, 0) // context
+
+
+def window_ends(tokens: Iterable[int], context: int) -> tuple[int, ...]:
+    """Return, for shards of so many ``tokens``, the number of windows up to and including each shard."""
+    return tuple(accumulate(window_count(count, context) for count in tokens))
 
 
 def locate_sequence(seed: int, epoch: int, i: int, ends: Sequence[int], context: int) -> tuple[int, int]:

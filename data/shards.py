@@ -19,7 +19,7 @@ import numpy.typing as npt
 from data.dtypes import UINT16, UINT32
 from data.shard_file import Shard, checksum_of_beginning, read_beginning, read_shard
 from data.split_files import split_files
-from profiles.errors import UserError
+from profiles.errors import NeedsAttentionError, UserError
 from profiles.printable import brief
 from profiles.reader import Table, open_regular, read_json
 
@@ -59,8 +59,8 @@ class ShardSet:
             self._check_unchanged(index, descriptor)
             data = os.pread(descriptor, size, shard.header + start * shard.dtype.itemsize)
         except OSError as error:
-            raise UserError(
-                f"{shard.path}: cannot be read any more ({error.strerror}): put it back, then resume from the last "
+            raise NeedsAttentionError(
+                f"{shard.path}: cannot be read any more ({error.strerror}): put it back, and the run continues from its last "
                 "checkpoint"
             ) from error
         if len(data) != size:
@@ -95,8 +95,8 @@ class ShardSet:
 
 
 def _changed(shard: Shard, how: str) -> UserError:
-    return UserError(
-        f"{shard.path}: {how}: it was changed while in use; put the original back, then resume from the last checkpoint"
+    return NeedsAttentionError(
+        f"{shard.path}: {how}: it was changed while in use; put the original back, and the run continues from its last checkpoint"
     )
 
 

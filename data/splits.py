@@ -1,4 +1,4 @@
-"""Opens the train and val splits that a spec names."""
+"""Opens and identifies the train and val splits that a spec names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from profiles.spec import RunSpec
 
 if TYPE_CHECKING:
     from data.dataset import PackedBinDataset
+    from data.fingerprint import Fingerprint
 
 
 def check_data(spec: RunSpec, seconds: float = 0.0) -> None:
@@ -16,21 +17,30 @@ def check_data(spec: RunSpec, seconds: float = 0.0) -> None:
 
     Raise ``UserError`` for what is missing, damaged or foreign.
     """
-    for split in ("train", "val") if spec.train.val_every else ("train",):
-        data = open_split(spec, split)
+    for data in open_splits(spec).values():
         if seconds:
             data.check_ids(seconds)
 
 
 def open_split(spec: RunSpec, split: str) -> PackedBinDataset:
     """Open one split with the context, vocabulary and seed of ``spec``. Raise ``UserError``."""
-    from data.dataset import PackedBinDataset  # imports numpy, which other users of this module do not need
+    # They import numpy, which other users of this module do not need.
+    from data.dataset import PackedBinDataset
+    from data.shards import open_shards
 
-    return PackedBinDataset(
-        Path(spec.data.root),
-        spec.data.phase,
-        split,
-        spec.batch.context,
-        spec.model.config.vocab_size,
-        spec.train.seed,
-    )
+    vocab_size = spec.model.config.vocab_size
+    shards = open_shards(Path(spec.data.root), spec.data.phase, split, vocab_size)
+    return PackedBinDataset(shards, spec.batch.context, vocab_size, spec.train.seed)
+
+
+def open_splits(spec: RunSpec) -> dict[str, PackedBinDataset]:
+    """Open the splits that a run of ``spec`` reads: "train", and "val" if it validates. Raise ``UserError``."""
+    return {split: open_split(spec, split) for split in (("train", "val") if spec.train.val_every else ("train",))}
+
+
+def fingerprint_of(spec: RunSpec, opened: dict[str, PackedBinDataset]) -> Fingerprint:
+    """Return the fingerprint of ``opened``, which ``open_splits`` returned. Raise ``UserError``."""
+    from data.fingerprint import fingerprint
+
+    folder = Path(spec.data.root) / spec.data.phase
+    return fingerprint(folder, {split: data.shards for split, data in opened.items()})

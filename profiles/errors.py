@@ -25,6 +25,10 @@ class SpecError(UserError):
     exit_code = 2
 
 
+class NeedsAttentionError(UserError):
+    """Something outside a run has changed, such as its data. Its supervisor waits until a user has put it right."""
+
+
 class ForceNeeded(UserError):
     """A launch that is refused unless the user insists. ``reason``: the message without the words about --force."""
 

@@ -1,11 +1,16 @@
-"""Checks that what a run resumes from is still there."""
+"""Checks that what a run resumes from is still there, and its data with it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.checkpoints import checkpoint
 from engine.events.run_dir import RunDir
+from profiles.errors import UserError
+
+if TYPE_CHECKING:
+    from data.fingerprint import Fingerprint
 
 
 def missing_source(run: RunDir, saved: str | None) -> str | None:
@@ -22,3 +27,22 @@ def missing_source(run: RunDir, saved: str | None) -> str | None:
         if source and not Path(source).exists():
             return f"{source}: is missing, and this run starts from it"
     return None
+
+
+def checkpoint_data(path: Path) -> Fingerprint | None:
+    """Return the fingerprint of the data that the checkpoint ``path`` was trained on. Raises ``UserError``."""
+    from data.fingerprint import Fingerprint  # imports numpy, which a supervisor does not need
+
+    content = checkpoint.metadata(path).get("data")
+    return None if content is None else Fingerprint.from_dict(content, f"{path}/trainer.json")
+
+
+def check_same_data(now: Fingerprint, resume: Path, accepted: bool) -> bool:
+    """Return whether ``now`` differs from the data of the checkpoint. Raises ``UserError`` unless that is accepted."""
+    from data.fingerprint import differences
+
+    before = checkpoint_data(resume)
+    found = differences(before, now) if before else ""
+    if found and not accepted:
+        raise UserError(f"--resume {resume}: the data has changed: {found}; restore it, or add --data-changed")
+    return bool(found)

@@ -74,6 +74,10 @@ class RunDir:
             tables.setdefault(table, {})[name] = check_value(source, key, value)
         return self.spec().with_values(source, **tables)
 
+    def data_path(self, digest: str) -> Path:
+        """Return the file that describes the shards whose fingerprint has this ``digest`` (``data/fingerprint.py``)."""
+        return self.path / f"data-{digest}.json"
+
     def is_on_this_boot(self, state: dict[str, Any] | None = None) -> bool:
         """Return whether the run's processes were started on this boot of this host; only then are its pids valid."""
         state = self.state() if state is None else state

@@ -81,7 +81,7 @@ SCHEMAS: dict[str, tuple[dict[str, Check], dict[str, Check]]] = {
         {},
         {
             **{"resumed_from": is_optional_count, "params": is_optional_number, "device": is_optional_string},
-            **{"plan": is_optional_object, "versions": is_optional_object},
+            **{"plan": is_optional_object, "versions": is_optional_object, "data": is_optional_object},
         },
     ),
     "edit": (

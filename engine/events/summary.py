@@ -11,7 +11,7 @@ FROM_STEP = ("step", "loss", "tok_s", "micro", "accum", "context")
 CUT_OFF = "cut-off"  # neither ended nor alive: the machine rebooted, or trainer and supervisor were both killed
 NEEDS_ATTENTION = "needs-attention"  # the supervisor waits for something that only a user can put right
 INACTIVE = (*ENDED, CUT_OFF)  # no process works on the run
-_STRINGS = ("id", "name", "phase", "reason", "backend", "profile", "checkpoint", "version", "host", "boot")
+_STRINGS = ("id", "name", "phase", "reason", "backend", "profile", "checkpoint", "version", "host", "boot", "data")
 _COUNTS = ("step", "steps", "micro", "accum", "context", "attempt", "at")
 _CHECKS: dict[str, schema.Check] = {
     **dict.fromkeys(_STRINGS, schema.is_optional_string),
@@ -40,6 +40,8 @@ def update_summary(summary: dict[str, Any], record: dict[str, Any]) -> None:
         summary["phase"] = record.get("phase")
         summary["reason"] = record.get("reason")
         summary["ended"] = record["t"] if record.get("phase") in ENDED else None
+    elif kind == "start":
+        summary["data"] = (record.get("data") or {}).get("digest")
     elif kind == "exit":
         summary["exit"] = {key: record.get(key) for key in ("code", "signal", "why", "attempt")}
     elif kind == "spec":

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.splits import fingerprint_of, open_splits
+from engine.checkpoints.resume_source import check_same_data
 from engine.events import wire
 from engine.events.log import LogWriter
 from engine.events.run_dir import REBOOTED, RunDir, is_on_other_host
@@ -41,12 +43,14 @@ def launch(
     share_device: bool = False,
     force: bool = False,
     notify: Callable[[str], None] = lambda line: None,
+    data_changed: bool = False,
 ) -> RunDir:
     """Start ``spec`` as a run in processes of its own. Raises ``UserError`` before anything is created.
 
     A device in use by another run is an error; with ``queue`` the run waits for it, with ``share_device`` it shares it.
     ``force`` starts a run that cannot fit into memory, and one whose other hosts do not answer. ``notify`` gets a line
-    about a run that needs more memory than is free.
+    about a run that needs more memory than is free. With ``data_changed`` the data may be other than that of the
+    checkpoint ``resume``.
     """
     spec = resolve_spec(spec)
     if name is not None:
@@ -60,6 +64,8 @@ def launch(
         check_tokenizer(spec)
     # What is resumed has trained already, and settles by itself.
     check_memory(spec, store.home, notify, insists=force or resume is not None)
+    if resume:
+        check_same_data(fingerprint_of(spec, open_splits(spec)), resume, data_changed)
     hooks.load()
     if name:
         _check_name(store, name, spec.train.out)
@@ -71,6 +77,7 @@ def launch(
         "resume": str(resume) if resume else None,
         "init_from": str(init_from) if init_from else None,
         "share_device": share_device,
+        "data_changed": data_changed,
     }
     state: dict[str, Any] = {
         "profile": spec.profile,

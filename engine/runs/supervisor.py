@@ -17,9 +17,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from engine.checkpoints.resume_source import missing_source
 from engine.events.commands import CommandReader
-from engine.events.exit_codes import is_user_error
+from engine.events.exit_codes import EXIT_NEEDS_ATTENTION, is_user_error
 from engine.events.log import LogWriter, Record
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
@@ -31,6 +30,7 @@ from engine.host.systemd_scope import scope_prefix
 from engine.host.version import package_version
 from engine.memory.calibration import MeasuredPeak, record_run
 from engine.memory.hardware import detect_hardware
+from engine.runs.attention import Attention
 from engine.runs.device_locks import DeviceLocks, devices_of, holder
 from engine.runs.exit_reason import UNKNOWN, ExitReason
 from engine.runs.hooks import Hooks
@@ -48,7 +48,7 @@ POLL_INTERVAL = 0.05  # seconds between polls of the log: a record is delayed by
 SAVE_INTERVAL = 1.0  # seconds between writes of state.json
 STALL_INTERVAL = 1.0
 SIGTERM_GRACE = 2.0  # seconds for a trainer that got SIGTERM too to log that it is stopping
-SOURCE_INTERVAL = 1.0  # seconds between checks for a checkpoint folder that is missing
+ATTENTION_INTERVAL = 1.0  # seconds between checks for what a run waits for
 DEVICE_INTERVAL = 0.5  # seconds between attempts to acquire a device that another run uses
 CONSOLE_LIMIT = 16 << 20  # bytes of console.log; as many again are kept as console.log.1
 # glibc returns every large tensor to the kernel and gets it again page fault by page fault. A CPU trainer that keeps
@@ -73,6 +73,7 @@ class Supervisor:
         self._sampler = TelemetrySampler(self._telemetry, alerts, self._write, self._publish_sample)
         self._hooks = Hooks(run_dir, self.summary, self._write, self._save_state)
         self._trainer = TrainerProcess(run_dir)
+        self._attention = Attention(run_dir, self._spec)
         self._devices = DeviceLocks(run_dir.home, devices_of(self._spec))
         self._shares_device = bool(run_dir.start().get("share_device"))
         self._restarts = Restarts()
@@ -185,15 +186,10 @@ class Supervisor:
         return True
 
     async def _start(self) -> bool:
-        """Start the trainer once its checkpoints are there and its devices are free; False where a stop came first."""
+        """Start the trainer once it has what it needs and its devices are free; False where a stop came first."""
+        if not await self._wait_for_attention():
+            return False
         logged = ""
-        while missing := missing_source(self.run_dir, self.summary.get("checkpoint")):
-            reason = f"{missing}; put it back and the run continues"
-            if reason != logged:
-                self._write("state", phase=NEEDS_ATTENTION, reason=reason)
-                logged = reason
-            if await self._wait_for_stop(SOURCE_INTERVAL, f"stopped; {missing}"):
-                return False
         while not self._shares_device and (in_use := self._devices.acquire(self.run_dir.id)):
             device, other = in_use
             uses = holder(self.run_dir.home, device) == other
@@ -212,6 +208,22 @@ class Supervisor:
         self._trainer.start(argv, attempt, env, self._devices.fds)
         self._track_trainer()
         return True
+
+    async def _wait_for_attention(self) -> bool:
+        """Wait until the checkpoints and the data of the run are there; False where a stop came first."""
+        logged = ""
+        while True:
+            requests = self._attention.resume_requests()
+            reason = self._attention.reason(self.summary.get("checkpoint"))
+            if reason is None:
+                self._attention.close()
+                return True
+            answers = [{"id": request.id} for request in requests]
+            for answer in answers or [{}] * (reason != logged):
+                self._write("state", phase=NEEDS_ATTENTION, reason=reason, **answer)
+            logged = reason
+            if await self._wait_for_stop(ATTENTION_INTERVAL, f"stopped; {reason}"):
+                return False
 
     def _track_trainer(self) -> None:
         """Watch the trainer that was just started or adopted."""
@@ -243,6 +255,9 @@ class Supervisor:
             self._write("state", phase="stopping", reason="stop requested", id=stop)
             self._end("stopped", f"the trainer exited before it could stop: {last['why']}")
             return None
+        if last["code"] == EXIT_NEEDS_ATTENTION:
+            self._attention.refuse_data(last["why"])
+            return 0.0
         # Of several ranks one may die before it can log; the code is then the launcher's and says nothing.
         launcher_code = unlogged and launcher_of(self._spec) is not None
         if not launcher_code and is_user_error(last["code"]):

@@ -1,4 +1,4 @@
-"""Replays on resume what earlier attempts of a run were told: edits, rewinds, and whether it was paused.
+"""Replays on resume what earlier attempts of a run were told: edits, rewinds, other data, and whether it was paused.
 
 spec.json says how the run began and a checkpoint where it was. Edits, rewinds and pauses are in the log alone.
 """
@@ -21,18 +21,19 @@ class RestartRequested(Exception):
 
 @dataclass(slots=True)
 class EditHistory:
-    """``edits`` and ``rewinds`` that still hold, each in the order of the steps at which they are to be applied."""
+    """What still holds of ``edits``, ``rewinds`` and ``starts``, each in the order of the steps to apply it at."""
 
     edits: deque[Record]
     rewinds: deque[Record]
+    starts: deque[Record]  # of attempts: the step resumed from, and the data read from there on
     paused: bool
     memory: list[Record]  # out-of-memory errors and edits, in the order of the log
     killed: bool  # by the kernel, out of host memory, and nothing was changed since
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> EditHistory:
-        """Build it from every ``edit``, ``oom``, ``rewind`` and acknowledging ``state`` record of a log, in order."""
-        history = cls(deque(), deque(), False, [], False)
+        """Build it from the ``edit``, ``oom``, ``rewind``, ``start`` and acknowledging ``state`` records of a log."""
+        history = cls(deque(), deque(), deque(), False, [], False)
         for record in records:
             if record["kind"] in ("oom", "edit"):
                 history.memory.append(record)
@@ -41,6 +42,8 @@ class EditHistory:
                 history._put_edit(record)
             elif record["kind"] == "rewind":
                 history._put_rewind(record)
+            elif record["kind"] == "start":
+                history.put_start(record.get("resumed_from") or 0, record.get("data") or {})
             elif record["kind"] == "state" and record.get("id") and record.get("phase") in ("paused", "running"):
                 history.paused = record["phase"] == "paused"  # an id: a user asked for it
         return history
@@ -53,6 +56,16 @@ class EditHistory:
         """Forget the rewinds before ``step``: the cursor in a checkpoint of that step includes them."""
         while self.rewinds and self.rewinds[0]["step"] < step:
             self.rewinds.popleft()
+
+    def put_start(self, step: int, data: Record) -> None:
+        """Take in that an attempt began at ``step`` with ``data``, as its ``start`` record has it.
+
+        It replaces what attempts read from there on. A rewind names a place in the data, which does not outlast them.
+        """
+        before = [start for start in self.starts if start["step"] == step]
+        self.starts = deque([*(start for start in self.starts if start["step"] < step), {"step": step, **data}])
+        if data.get("new_segment") and not any(start == self.starts[-1] for start in before):
+            self.rewinds = deque(rewind for rewind in self.rewinds if rewind["step"] < step)
 
     def _put_edit(self, record: Record) -> None:
         """Insert an edit; one made after a restart, at an earlier step, replaces later ones of the same keys."""

@@ -47,14 +47,14 @@ class Trainer:
 
     def __init__(
         self,
-        spec: RunSpec,
+        state: RunState,
         backend: Backend,
         reporter: Reporter,
         out: Path,
         ranks: Ranks | None = None,
         supervised: bool = False,
     ) -> None:
-        self.state = RunState(spec)
+        self.state = state
         self.backend = backend
         self.reporter = reporter
         self.out = out
@@ -64,7 +64,7 @@ class Trainer:
         self.val_loss: float | None = None
         self.phase = "starting"
         self.commands = CommandQueue(reporter, self.ranks)
-        self.saver = CheckpointSaver(out, spec.train.keep, reporter, self.ranks)
+        self.saver = CheckpointSaver(out, state.spec.train.keep, reporter, self.ranks)
         hardware = detect_hardware()
         self.memory = MemoryMonitor(backend, reporter, hardware)
         self.oom = OomHandler(backend, self.memory, hardware, self.ranks)
@@ -80,15 +80,18 @@ class Trainer:
 
     # -- from the first step to the last
 
-    def run(self, resume: Path | None, init_from: Path | None) -> str:
-        """Train until the last step or a stop; return the phase the run ended in. Raises ``UserError``."""
+    def run(self, resume: Path | None, init_from: Path | None, new_data: bool = False) -> str:
+        """Train until the last step or a stop; return the phase the run ended in. Raises ``UserError``.
+
+        ``new_data``: the shards are others than those the checkpoint ``resume`` was trained on.
+        """
         try:
-            return self._run(resume, init_from)
+            return self._run(resume, init_from, new_data)
         finally:
             self.saver.close()
 
-    def _run(self, resume: Path | None, init_from: Path | None) -> str:
-        self._begin(resume, init_from)
+    def _run(self, resume: Path | None, init_from: Path | None, new_data: bool) -> str:
+        self._begin(resume, init_from, new_data)
         try:
             if self._history.paused:
                 self._pause("was paused when the attempt before it ended")
@@ -132,13 +135,17 @@ class Trainer:
         self.phase = phase
         self.reporter.record("state", phase=phase, reason=reason, **({"id": id} if id else {}))
 
-    def _begin(self, resume: Path | None, init_from: Path | None) -> None:
+    def _begin(self, resume: Path | None, init_from: Path | None, new_data: bool) -> None:
         self._history = EditHistory.of(self.ranks.run_on_rank_zero(self.reporter.records_to_replay))
         if resume is not None:
             self._restore(resume)
         elif init_from is not None:
             self.backend.load_weights(pretrained.load_weights(init_from))
         self.state.replay_edits(self._history, self.step)
+        if new_data:
+            self.state.begin_segment()
+        data = {"digest": self.state.data.digest, "new_segment": new_data}
+        self._history.put_start(self.step, data)
         self._history.drop_rewinds_before(self.step)
         self.oom.learn(self._history.memory)
         self.reporter.record(
@@ -148,6 +155,7 @@ class Trainer:
             device=self.backend.device,
             versions=self._versions,
             resumed_from=self.step or None,
+            data=data,
         )
         self._record_spec()
         for text in slow_kernels(self.spec.model.config, self.backend.device, plan["attention"]):

@@ -10,28 +10,30 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from engine.checkpoints import checkpoint
 from engine.checkpoints.atomic_write import make_dirs
-from engine.checkpoints.resume_source import missing_source
+from engine.checkpoints.resume_source import check_same_data, missing_source
 from engine.events.commands import Command
-from engine.events.exit_codes import EXIT_RETRY
+from engine.events.exit_codes import EXIT_NEEDS_ATTENTION, EXIT_RETRY
 from engine.events.log import Record
 from engine.events.run_dir import RunDir
 from engine.host.files import write_json, write_stderr
 from engine.host.process import Lock, process_identity
 from engine.preflight import check_checkpoint_folder, check_spec, resolve_spec
 from engine.train.backends.ranks import Ranks, RankZeroError, join_ranks, local_world_size, world_size
+from engine.train.data_check import check_data_is_there, check_data_of_run, check_same_on_all_ranks
 from engine.train.edit_history import RestartRequested
 from engine.train.oom.recognize import recognize, requested
 from engine.train.phases import IDLE
 from engine.train.reporter import Reporter, ShowReporter, SilentReporter
-from profiles.errors import SpecError, UserError
+from profiles.errors import NeedsAttentionError, SpecError, UserError
 from profiles.names import check_name
 from profiles.spec import RunSpec
 
 if TYPE_CHECKING:
+    from data.fingerprint import Fingerprint
     from engine.train.loop import Trainer
 
 
@@ -70,6 +72,8 @@ def run_trainer(run: RunDir, attempt: int) -> int:
         # The supervisor waits for a missing folder; this is for one that has vanished since it looked.
         if attempt > 1 and own is None and (missing := missing_source(run, run.status().get("checkpoint"))):
             raise RestartRequested(missing)
+        if attempt > 1:
+            check_data_is_there(spec)
         resume = own or (Path(start["resume"]) if start.get("resume") else None)
         init_from = Path(start["init_from"]) if start.get("init_from") else None
         return Attempt(spec, out, resume, init_from, supervised=True)
@@ -87,7 +91,8 @@ def run_trainer(run: RunDir, attempt: int) -> int:
             address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             reporter.record("state", phase="starting", reason=f"waiting for {world} ranks to meet at {address}")
         with joined() as ranks:
-            train(ranks.run_on_rank_zero(plan), reporter, ranks, handle_signals if ranks.size == 1 else _ignore_sigterm)
+            handle = handle_signals if ranks.size == 1 else _ignore_sigterm
+            train(ranks.run_on_rank_zero(plan), reporter, ranks, handle, lambda *data: check_data_of_run(run, *data))
 
     code, why = exit_status_of(body)
     try:
@@ -105,7 +110,8 @@ def run_worker() -> int:
         with joined() as ranks:
             if ranks.rank == 0:
                 raise UserError("--worker: is for all ranks but the first, which holds the run: mla-tui launch")
-            train(ranks.run_on_rank_zero(_only_on_rank_zero), SilentReporter(), ranks, _ignore_sigterm)
+            attempt: Attempt = ranks.run_on_rank_zero(_only_on_rank_zero)
+            train(attempt, SilentReporter(), ranks, _ignore_sigterm, _only_on_rank_zero)
 
     code, why = exit_status_of(body)
     if why:
@@ -120,10 +126,12 @@ def run_foreground(
     init_from: Path | None,
     show: Callable[[Record], None],
     check: Callable[[RunSpec], None],
+    data_changed: bool = False,
 ) -> int:
     """Train in this process; rank 0 gives every record to ``show``. Return the exit status. Raises ``UserError``.
 
-    ``check``: a further check of the resolved spec, made on rank 0.
+    ``check``: a further check of the resolved spec, made on rank 0. With ``data_changed`` the data may be other than
+    that of the checkpoint ``resume``.
     """
     if (world := world_size()) > 1:
         spec = spec.on_ranks(world // local_world_size(), local_world_size())
@@ -136,10 +144,13 @@ def run_foreground(
         check(spec)
         return Attempt(spec, out, resume, init_from, supervised=False)
 
+    def check_data(now: Fingerprint, resume: Path | None) -> bool:
+        return resume is not None and check_same_data(now, resume, data_changed)
+
     def body() -> None:
         with joined() as ranks:
             reporter = SilentReporter() if ranks.rank else ShowReporter(show)
-            train(ranks.run_on_rank_zero(plan), reporter, ranks, _stop_on_signals)
+            train(ranks.run_on_rank_zero(plan), reporter, ranks, _stop_on_signals, check_data)
 
     code, why = exit_status_of(body)
     if why:
@@ -147,10 +158,20 @@ def run_foreground(
     return code
 
 
-def train(attempt: Attempt, reporter: Reporter, ranks: Ranks, handle_signals: Callable[[Trainer], None]) -> None:
-    """Build backend and trainer and run ``attempt`` on this rank to its end. Raises ``UserError``."""
+def train(
+    attempt: Attempt,
+    reporter: Reporter,
+    ranks: Ranks,
+    handle_signals: Callable[[Trainer], None],
+    check_data: Callable[[Fingerprint, Path | None], bool],
+) -> None:
+    """Build backend and trainer and run ``attempt`` on this rank to its end. Raises ``UserError``.
+
+    Rank 0 calls ``check_data``, which says whether the run goes on with other data than its checkpoint.
+    """
     from engine.train.backends.build import build_backend
     from engine.train.loop import Trainer
+    from engine.train.run_state import RunState
 
     launch = attempt.spec.launch
     if attempt.spec.ranks != ranks.size:
@@ -158,12 +179,15 @@ def train(attempt: Attempt, reporter: Reporter, ranks: Ranks, handle_signals: Ca
             f"launch: nodes = {launch.nodes} × gpus_per_node = {launch.gpus_per_node}, but {ranks.size} ranks were"
             " started; start as many, or change the profile"
         )
+    state = RunState(attempt.spec)
+    check_same_on_all_ranks(state.data, ranks)
+    new_data = ranks.run_on_rank_zero(lambda: check_data(state.data, attempt.resume))
     backend = build_backend(attempt.spec, ranks)
-    trainer = Trainer(attempt.spec, backend, reporter, attempt.out, ranks, attempt.supervised)
+    trainer = Trainer(state, backend, reporter, attempt.out, ranks, attempt.supervised)
     with contextlib.ExitStack() as stack:
         ranks.run_on_rank_zero(lambda: stack.enter_context(_only_writer(attempt.out)))
         handle_signals(trainer)
-        trainer.run(attempt.resume, attempt.init_from)
+        trainer.run(attempt.resume, attempt.init_from, new_data)
 
 
 @contextlib.contextmanager
@@ -195,7 +219,7 @@ def _only_writer(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _only_on_rank_zero() -> Attempt:
+def _only_on_rank_zero(*_: object) -> NoReturn:
     raise AssertionError("rank 0 decides")
 
 
@@ -205,6 +229,8 @@ def exit_status_of(body: Callable[[], None]) -> tuple[int, str]:
         body()
     except RestartRequested as error:
         return EXIT_RETRY, str(error)
+    except NeedsAttentionError as error:
+        return EXIT_NEEDS_ATTENTION, str(error)
     except RankZeroError as error:
         return error.exit_code, ""
     except UserError as error:

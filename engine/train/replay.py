@@ -1,30 +1,45 @@
-"""Recomputes the spec and the data cursor of a run at any step, so that the sequences of a step need not be logged.
+"""Recomputes spec, data and cursor of a run at any step, so that the sequences of a step need not be logged.
 
 The order of the data is a pure function of the cursor. The cursor starts as in spec.json (or in the checkpoint the run
-was resumed from); edits and rewinds in the log move it.
+was resumed from); edits, rewinds and changes of the data in the log move it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import lru_cache
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from data.cursor import Cursor
-from data.dataset import PackedBinDataset
-from data.splits import open_split
+from data.fingerprint import Fingerprint
+from data.recorded import RecordedShards
+from data.splits import fingerprint_of, open_split
 from engine.checkpoints import checkpoint
-from engine.events.log import scan
+from engine.events.log import Record, scan
 from engine.events.run_dir import RunDir
+from engine.train.data_check import recorded_data
 from engine.train.edit_history import EditHistory, pop_due
 from engine.train.edits import applied
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
 
-def state_before_step(run: RunDir, step: int) -> tuple[RunSpec, Cursor]:
-    """Return the spec and the cursor with which the run read the sequences of ``step`` (the first step is 1).
+@dataclass(frozen=True, slots=True)
+class StepData:
+    """What a step reads: ``spec.batch.sequences`` sequences of ``shards`` from ``cursor`` on."""
+
+    spec: RunSpec
+    cursor: Cursor
+    shards: RecordedShards
+
+
+def shards_of_spec(spec: RunSpec) -> RecordedShards:
+    """Return the training shards that ``spec`` finds now. Raises ``UserError``."""
+    return _shards(spec, fingerprint_of(spec, {"train": open_split(spec, "train")}))
+
+
+def data_of_step(run: RunDir, step: int) -> StepData:
+    """Return what the run read in ``step`` (the first is 1).
 
     A future step is answered as if there were no more edits. Raises ``UserError`` for a step the run does not have.
     """
@@ -32,23 +47,38 @@ def state_before_step(run: RunDir, step: int) -> tuple[RunSpec, Cursor]:
     last = spec.train.steps
     if not at < step <= last:
         raise UserError(f"step {step}: {run.name} has the steps {at + 1} to {last}")
-    history = EditHistory.of(
-        r for _, r in scan(run.log_path, b'"edit"', b'"rewind"') if r["kind"] in ("edit", "rewind")
-    )
-    open_at = _opener(spec)
+    kinds = ("edit", "rewind", "start")
+    needles = (f'"kind":"{kind}"'.encode() for kind in kinds)
+    history = EditHistory.of(r for _, r in scan(run.log_path, *needles) if r["kind"] in kinds)
+    shards = None
     while True:
         for record in pop_due(history.edits, at):
             spec = applied(spec, record)
             cursor = cursor.at_context(spec.batch.context)
+        for start in pop_due(history.starts, at):
+            recorded = recorded_data(run, str(start.get("digest")))
+            shards = _shards(spec, recorded) if recorded else None
+            cursor = cursor.new_segment(spec.batch.context) if start.get("new_segment") else cursor
         for record in pop_due(history.rewinds, at):
             cursor = Cursor.from_dict(record["cursor"]).at_context(spec.batch.context)
+        shards = shards or shards_of_spec(spec)  # a run that has not started yet
+        if shards.context != spec.batch.context:
+            shards = shards.at_context(spec.batch.context)
         if at == step - 1:
-            return spec, cursor
-        changes = (int(record["step"]) for record in (*history.edits, *history.rewinds))
+            return StepData(spec, cursor, shards)
+        changes = _steps(history.edits, history.starts, history.rewinds)
         until = min((change for change in changes if change > at), default=step)
         until = min(until, step - 1)
-        cursor = cursor.advance((until - at) * spec.batch.sequences, open_at(spec.batch.context).sequences)
+        cursor = cursor.advance((until - at) * spec.batch.sequences, shards.sequences)
         at = until
+
+
+def _shards(spec: RunSpec, data: Fingerprint) -> RecordedShards:
+    return RecordedShards(Path(spec.data.root) / spec.data.phase, data.splits["train"], spec.batch.context)
+
+
+def _steps(*queues: Iterable[Record]) -> list[int]:
+    return [int(record["step"]) for queue in queues for record in queue]
 
 
 def _initial(run: RunDir) -> tuple[RunSpec, int, Cursor]:
@@ -58,13 +88,3 @@ def _initial(run: RunDir) -> tuple[RunSpec, int, Cursor]:
         return spec, 0, Cursor(spec.train.seed, spec.batch.context)
     metadata = checkpoint.metadata(Path(resume))
     return spec, int(metadata["step"]), Cursor.from_dict(metadata["cursor"]).at_context(spec.batch.context)
-
-
-def _opener(spec: RunSpec) -> Callable[[int], PackedBinDataset]:
-    """Return a function that opens the training data at a context, once for each."""
-
-    @lru_cache
-    def open_at(context: int) -> PackedBinDataset:
-        return open_split(replace(spec, batch=replace(spec.batch, context=context)), "train")
-
-    return open_at

@@ -23,7 +23,7 @@ class Reporter(Protocol):
         """Return the commands received since the last call."""
 
     def records_to_replay(self) -> list[Record]:
-        """Return the records of earlier attempts that a restart replays, in order: applied edits, rewinds,
+        """Return the records of earlier attempts that a restart replays, in order: applied edits, rewinds, starts,
         out-of-memory errors, and pauses and resumes that a user asked for."""
 
     def close(self) -> None:

@@ -82,7 +82,11 @@ class RunReporter:
 
     def records_to_replay(self) -> list[Record]:
         """Return what a restart replays of all earlier attempts, in order (``edit_history.py``)."""
-        return [r for _, r in scan(self.run.log_path, b'"edit"', b'"rewind"', b'"id"', b'"oom"') if _is_replayed(r)]
+        return [
+            r
+            for _, r in scan(self.run.log_path, b'"edit"', b'"rewind"', b'"id"', b'"oom"', b'"start"')
+            if _is_replayed(r)
+        ]
 
     def close(self) -> None:
         """Write what is left and close the log; on a full disk wait until there is free space.
@@ -103,4 +107,6 @@ class RunReporter:
 
 def _is_replayed(record: Record) -> bool:
     kind = record["kind"]
-    return kind in ("rewind", "oom") or (kind == "edit" and record["ok"]) or (kind == "state" and "id" in record)
+    return (
+        kind in ("rewind", "oom", "start") or (kind == "edit" and record["ok"]) or (kind == "state" and "id" in record)
+    )

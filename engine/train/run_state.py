@@ -1,11 +1,11 @@
-"""Holds what a run currently is and where it is in its data: the spec with its live edits, and the cursor."""
+"""Holds what a run currently is and where it is in its data: the spec with its live edits, the shards, the cursor."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from data.cursor import Cursor
-from data.splits import open_split
+from data.splits import fingerprint_of, open_split, open_splits
 from engine.train.backends.backend import Batch
 from engine.train.edit_history import EditHistory, pop_due
 from engine.train.edits import applied
@@ -13,23 +13,30 @@ from profiles.spec import RunSpec
 
 
 class RunState:
-    """``spec`` includes the live edits; ``cursor`` is the first sequence of the next step."""
+    """``spec`` includes the live edits; ``cursor`` is the first sequence of the next step.
+
+    ``data`` identifies the shards. They are those that were there at the start, whatever comes to their folder later.
+    """
 
     def __init__(self, spec: RunSpec) -> None:
+        """Open the data. Raises ``UserError``."""
         self.spec = spec
+        self._splits = open_splits(spec)
+        self.data = fingerprint_of(spec, self._splits)
         self._val_batches: list[Batch] | None = None
-        self._open()
-        self.cursor: Cursor = self._data.initial_cursor()
+        self._val_rows = spec.batch.micro
+        self.cursor: Cursor = self._splits["train"].initial_cursor()
 
     def read_batch(self) -> tuple[Batch, Cursor]:
         """Read the sequences of the next step, (sequences, context + 1); also the cursor behind them."""
-        return self._data.read_batch(self.cursor, self.spec.batch.sequences)
+        return self._splits["train"].read_batch(self.cursor, self.spec.batch.sequences)
 
     def set_spec(self, spec: RunSpec) -> None:
         """Go on as ``spec`` says. Another context windows the data differently: a new segment of the cursor."""
         before, self.spec = self.spec, spec
         if spec.batch.context != before.batch.context:
-            self._open()
+            self._splits = {split: data.at_context(spec.batch.context) for split, data in self._splits.items()}
+            self._val_batches, self._val_rows = None, spec.batch.micro
             self.seek(self.cursor)
 
     def restore(self, cursor: Cursor, history: EditHistory, step: int) -> None:
@@ -45,6 +52,10 @@ class RunState:
     def seek(self, cursor: Cursor) -> None:
         """Go on reading at ``cursor``."""
         self.cursor = cursor.at_context(self.spec.batch.context)
+
+    def begin_segment(self) -> None:
+        """Go on with other shards than those read so far: at the start of an epoch of their own."""
+        self.cursor = self.cursor.new_segment(self.spec.batch.context)
 
     def replay_edits(self, history: EditHistory, step: int) -> bool:
         """Apply the edits that an earlier attempt made up to ``step``; return whether there were any."""
@@ -62,7 +73,12 @@ class RunState:
 
     def to_facts(self) -> dict[str, Any]:
         """What a checkpoint stores of it, as JSON values."""
-        return {"spec": self.spec.to_dict(), "cursor": self.cursor.to_dict(), "tokens": self.cursor.tokens}
+        return {
+            "spec": self.spec.to_dict(),
+            "cursor": self.cursor.to_dict(),
+            "tokens": self.cursor.tokens,
+            "data": self.data.to_dict(),
+        }
 
     @property
     def val_batches(self) -> list[Batch]:
@@ -72,11 +88,7 @@ class RunState:
         even in its last bit. Read at the first call: a run that does not validate needs none.
         """
         if self._val_batches is None:
-            windows = open_split(self.spec, "val").read_first(self.spec.train.val_sequences)
+            val = self._splits.get("val") or open_split(self.spec, "val")  # the run may not have validated at its start
+            windows = val.read_first(self.spec.train.val_sequences)
             self._val_batches = [windows[i : i + self._val_rows] for i in range(0, len(windows), self._val_rows)]
         return self._val_batches
-
-    def _open(self) -> None:
-        self._data = open_split(self.spec, "train")
-        self._val_rows = self.spec.batch.micro
-        self._val_batches = None

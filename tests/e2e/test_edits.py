@@ -10,6 +10,7 @@ import pytest
 from engine.train.backends.torch_backend import TorchBackend
 from engine.train.loop import Trainer
 from engine.train.reporter import SilentReporter
+from engine.train.run_state import RunState
 from tests.e2e.conftest import MakeWorkspace, Run, Workspace
 
 STEPS = 240
@@ -97,7 +98,7 @@ def test_replaying_the_edits_of_a_run_gives_its_losses(workspace: Workspace, tmp
     assert run.status()["context"] == 48
     spec = run.run_dir.spec().with_values("test", train={"stop_step": max(run.losses())})
     replay = Replay(edits)
-    Trainer(spec, TorchBackend(spec), replay, tmp_path / "replay").run(None, None)
+    Trainer(RunState(spec), TorchBackend(spec), replay, tmp_path / "replay").run(None, None)
     assert run.losses() == replay.losses
     tokens = [record["tokens"] for record in run.kind("step") if record["attempt"] == 2]
     assert tokens == sorted(tokens)

@@ -7,11 +7,15 @@ import os
 import random
 import shutil
 import signal
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from engine.train.replay import data_of_step
+from profiles.errors import UserError
 from tests.e2e.conftest import Run, WaitFor, Workspace, output
 
 STEPS = 240
@@ -87,6 +91,56 @@ def test_a_run_that_waits_for_its_checkpoints_can_be_stopped(workspace: Workspac
     wait_for("attention", lambda: run.phase() == "needs-attention")
     workspace.run("stop", run.id)
     assert "missing" in run.wait_end("stopped")["reason"]
+
+
+def test_a_run_never_goes_on_with_other_data_unasked(workspace: Workspace, wait_for: WaitFor) -> None:
+    run = workspace.launch("-s", "save_every=20", "-s", "val_every=0", "-s", "steps=600")
+    folder = workspace.data / "phase1" / "train"
+    added, elsewhere = folder / "phase1-train-001.bin", workspace.data / "elsewhere"
+
+    def restart_with(change: Callable[[], object]) -> None:
+        """Kill the trainer some time after a new checkpoint, and change the data before it is started again."""
+        count = len(run.kind("checkpoint"))
+        wait_for("a checkpoint", lambda: len(run.kind("checkpoint")) > count)
+        run.kill("trainer", signal.SIGSTOP)
+        change()
+        run.kill("trainer")
+        wait_for("attention", lambda: run.phase() == "needs-attention")
+
+    (np.arange(30_000) % 200).astype("<u2").tofile(workspace.data / "more")
+    restart_with(lambda: shutil.copy(workspace.data / "more", added))
+    assert "train/phase1-train-001.bin is new" in run.status()["reason"]
+    added.unlink()
+    wait_for("the second start", lambda: len(run.kind("start")) == 2)  # by itself
+
+    restart_with(lambda: (workspace.data / "phase1").rename(elsewhere))
+    assert "phase1" in run.status()["reason"] and len(run.kind("start")) == 2
+    elsewhere.rename(workspace.data / "phase1")
+    wait_for("the third start", lambda: len(run.kind("start")) == 3)
+    assert not any(start["data"]["new_segment"] for start in run.kind("start"))
+
+    restart_with(lambda: shutil.copy(workspace.data / "more", added))
+    assert "needs-attention the data has changed" in workspace.run("resume", run.id).stderr
+    assert len(run.kind("start")) == 3
+    workspace.run("resume", run.id, "--data-changed")
+    wait_for("the fourth start", lambda: len(run.kind("start")) == 4)
+    run.wait_step(run.kind("start")[-1]["resumed_from"] + 3, attempt=run.status()["attempt"])
+    run.kill("trainer")  # the data that was accepted is not asked for again
+    run.wait_end()
+    *_, began, last = run.kind("start")
+    assert began["data"]["new_segment"] and last["data"]["digest"] == began["data"]["digest"]
+
+    # What each step has read can still be told, or which shard is missing.
+    first = began["resumed_from"] + 1
+    steps = {step: workspace.run("data", "show", run.id, "--step", str(step), "--json") for step in (1, first)}
+    read = {step: json.loads(done.stdout)["window"] for step, done in steps.items()}
+    assert (read[1]["epoch"], read[first]["position"]) == (1, 0) and read[first]["epoch"] > 1
+    shards = (data_of_step(run.run_dir, step).read(n)[0].name for step in range(first, 600) for n in range(8))
+    assert added.name in shards
+    added.unlink()
+    assert data_of_step(run.run_dir, 1).read(0)[3][:-1].tolist() == read[1]["ids"]
+    with pytest.raises(UserError, match=r"phase1-train-001.bin: is missing; this step read 33 tokens"):
+        any(data_of_step(run.run_dir, step).read(n) is None for step in range(first, 600) for n in range(8))
 
 
 def test_a_stop_that_no_trainer_lived_to_read_is_a_stop(workspace: Workspace, wait_for: WaitFor) -> None:

@@ -28,12 +28,13 @@ def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_start_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--name``, ``--resume``, ``--init-from`` and ``--force``."""
+    """Add ``--name``, ``--resume``, ``--init-from``, ``--data-changed`` and ``--force``."""
     parser.add_argument("--name", metavar="N", help="the name of the run and of its checkpoint folder")
     parser.add_argument("--resume", metavar="CKPT", help="continue from this checkpoint, or from the latest")
     parser.add_argument(
         "--init-from", metavar="CKPT", help="start a new run from the weights of a checkpoint or HF directory"
     )
+    parser.add_argument("--data-changed", action="store_true", help="resume with data that has changed")
     parser.add_argument("--force", action="store_true", help="start although it does not fit, or a host is silent")
 
 
@@ -56,6 +57,8 @@ def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path
         raise SpecError(
             "--resume and --init-from: give only one; --resume continues a run, --init-from loads only its weights"
         )
+    if args.data_changed and not args.resume:
+        raise SpecError("--data-changed: goes with --resume; a run that starts anew reads the data as it is")
     if not args.resume:
         spec, init_from = spec_of(args), None
         if args.init_from:

@@ -37,6 +37,7 @@ from engine.train.loop import Trainer
 from engine.train.measure.grid import WARMUP_STEPS
 from engine.train.measure.matmul_peak import matmul_peak, synchronize
 from engine.train.phases import IDLE, REDUCE
+from engine.train.run_state import RunState
 from model.flops import flops_per_token
 from profiles.errors import UserError
 from profiles.spec import RunSpec
@@ -149,7 +150,7 @@ def _train(spec: RunSpec, steps: int | None, seconds: float) -> dict[str, Any]:
     before = _host_peak()
     backend = build_backend(quiet, SingleRank())
     meter = Meter(backend, steps, seconds)
-    Trainer(quiet, backend, meter, Path(spec.train.out)).run(None, None)
+    Trainer(RunState(quiet), backend, meter, Path(spec.train.out)).run(None, None)
     step_s = statistics.median(meter.steps)
     return {
         "device": backend.device,

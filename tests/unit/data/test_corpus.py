@@ -73,7 +73,7 @@ def test_dataset_json_describes_the_corpus(corpus: Path) -> None:
 
 
 def test_a_model_can_train_on_it(corpus: Path) -> None:
-    data = PackedBinDataset(corpus.parent, "phase1", "train", 32, VOCAB, seed=1)
+    data = PackedBinDataset(open_shards(corpus.parent, "phase1", "train", VOCAB), 32, VOCAB, seed=1)
     batch, _ = data.read_batch(data.initial_cursor(), 4)
     assert batch.shape == (4, 33)
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from data.cursor import Cursor
 from data.dataset import PackedBinDataset
+from data.shards import open_shards
 from profiles.errors import UserError
 
 
@@ -26,7 +27,7 @@ def make(root: Path, lengths: list[int], split: str = "train") -> list[np.ndarra
 
 
 def dataset(root: Path, context: int = 8, vocab: int = 65536, seed: int = 1, split: str = "train") -> PackedBinDataset:
-    return PackedBinDataset(root, "p", split, context, vocab, seed)
+    return PackedBinDataset(open_shards(root, "p", split, vocab), context, vocab, seed)
 
 
 @given(st.lists(st.integers(1, 80), min_size=1, max_size=5), st.integers(1, 10), st.integers(0, 2**64))

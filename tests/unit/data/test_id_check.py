@@ -10,7 +10,7 @@ from profiles.errors import UserError
 
 
 def dataset(root: Path, vocab: int) -> PackedBinDataset:
-    return PackedBinDataset(root, "p", "train", 8, vocab, 1)
+    return PackedBinDataset(open_shards(root, "p", "train", vocab), 8, vocab, 1)
 
 
 def put(root: Path, *shards: np.ndarray, dtype: str = "<u2") -> None:

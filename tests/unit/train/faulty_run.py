@@ -31,6 +31,7 @@ from engine.train.edit_history import RestartRequested
 from engine.train.loop import Trainer
 from engine.train.oom import micro_fitter
 from engine.train.run_reporter import RunReporter
+from engine.train.run_state import RunState
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 from tests.unit.train.tiny_runs import OomAtOperation, count_operations
@@ -153,7 +154,7 @@ class FaultyRun:
         self.killed = self._paused = False
         reporter = _Reporter(self, number)
         backend = _Backend(self, build_backend(self.spec, SingleRank()))
-        trainer = self._trainer = Trainer(self.spec, backend, reporter, self.out, supervised=True)
+        trainer = self._trainer = Trainer(RunState(self.spec), backend, reporter, self.out, supervised=True)
         real_start_save, real_wait = trainer.saver.start_save, trainer.saver.wait
 
         def start_save(*args: Any, **named: Any) -> None:

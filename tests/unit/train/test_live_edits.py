@@ -10,6 +10,7 @@ from engine.events.commands import Command
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
 from engine.train.loop import Trainer
+from engine.train.run_state import RunState
 from profiles.spec import RunSpec
 from tests.unit.train.tiny_runs import MakeSpec, RecordingReporter
 
@@ -26,7 +27,9 @@ def set_at(step: int, *edits: dict[str, Any]) -> Any:
 
 
 def train(spec: RunSpec, out: Path, log: RecordingReporter) -> None:
-    Trainer(spec, build_backend(spec, SingleRank()), log, out, supervised=True).run(checkpoint.latest(out), None)
+    Trainer(RunState(spec), build_backend(spec, SingleRank()), log, out, supervised=True).run(
+        checkpoint.latest(out), None
+    )
 
 
 def test_a_context_changed_and_restored_at_one_step_survives_a_restart(nano: MakeSpec, tmp_path: Path) -> None:
@@ -79,7 +82,7 @@ def test_the_live_spec_is_logged_after_an_edit_and_after_its_replay(nano: MakeSp
     assert [(r["step"], r["values"]["optim.lr_scale"]) for r in log.of("spec")] == [(0, 1.0), (5, 0.5)]
     resumed = RecordingReporter()
     resumed.records = [record for record in log.records if record["kind"] == "edit"]
-    Trainer(spec, build_backend(spec, SingleRank()), resumed, tmp_path / "out").run(
+    Trainer(RunState(spec), build_backend(spec, SingleRank()), resumed, tmp_path / "out").run(
         tmp_path / "out" / "ckpt_step_4", None
     )
     assert [(r["step"], r["values"]["optim.lr_scale"]) for r in resumed.of("spec")] == [(4, 1.0), (5, 0.5)]

@@ -26,6 +26,7 @@ from engine.train.loop import Trainer
 from engine.train.main import Attempt, exit_status_of
 from engine.train.main import train as train_attempt
 from engine.train.oom.micro_fitter import GROW_AFTER
+from engine.train.run_state import RunState
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 from tests.unit.train.tiny_runs import MakeSpec, OomAtOperation, RecordingReporter, count_operations
@@ -70,7 +71,7 @@ def train(spec: RunSpec, out: Path, log: RecordingReporter, *, method: str = "",
     resume = None
     for _ in range(5):
         backend = OomBackend(build_backend(spec, SingleRank()), method, nth, at)
-        trainer = Trainer(spec, backend, log, out, supervised=True)
+        trainer = Trainer(RunState(spec), backend, log, out, supervised=True)
         try:
             trainer.run(resume, None)
             return trainer
@@ -174,7 +175,8 @@ def test_out_of_memory_before_the_first_step_ends_the_run_with_our_reason(
     huge = replace(spec, model=replace(spec.model, config=config))
 
     def body() -> None:
-        train_attempt(Attempt(huge, tmp_path, None, None, False), RecordingReporter(), SingleRank(), lambda run: None)
+        attempt = Attempt(huge, tmp_path, None, None, False)
+        train_attempt(attempt, RecordingReporter(), SingleRank(), lambda run: None, lambda data, resume: False)
 
     code, why = exit_status_of(body)
     assert code == 1 and "\n" not in why

@@ -17,6 +17,7 @@ from engine.events.commands import Command
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
 from engine.train.loop import Trainer
+from engine.train.run_state import RunState
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 from tests.unit.train.tiny_runs import MakeSpec, RecordingReporter
@@ -53,7 +54,7 @@ def command(method: str, **params: Any) -> Command:
 
 def train(spec: RunSpec, out: Path, log: RecordingReporter, before: Callable[[str], None] = lambda name: None) -> str:
     backend = ObservedBackend(build_backend(spec, SingleRank()), before)
-    return Trainer(spec, backend, log, out).run(None, None)
+    return Trainer(RunState(spec), backend, log, out).run(None, None)
 
 
 def content(out: Path) -> dict[int, bytes]:
@@ -202,7 +203,7 @@ class NanBackend(ObservedBackend):
 
 def train_with_nan(spec: RunSpec, out: Path, log: RecordingReporter, bad: int) -> None:
     backend = NanBackend(build_backend(spec, SingleRank()), bad)
-    Trainer(spec, backend, log, out).run(None, None)
+    Trainer(RunState(spec), backend, log, out).run(None, None)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from data.cursor import Cursor
-from data.splits import open_split
 from engine.events.run_dir import RunDir
 from engine.runs.store import RunStore
 from engine.train.edit_history import EditHistory
-from engine.train.replay import state_before_step
+from engine.train.replay import data_of_step
 from engine.train.run_state import RunState
 from profiles.errors import UserError
 from tests.unit.tui import helpers
@@ -65,12 +64,12 @@ def test_the_sequences_of_a_step_are_those_of_the_trainer(run: RunDir) -> None:
     for step in range(1, 41):
         course.replay_edits(past, step - 1)
         course.replay_rewinds(past, step - 1)
-        spec, cursor = state_before_step(run, step)
-        assert (cursor, spec.batch) == (course.cursor, course.spec.batch), step
+        read = data_of_step(run, step)
+        assert (read.cursor, read.spec.batch) == (course.cursor, course.spec.batch), step
         course.cursor = course.read_batch()[1]
     for step in (0, 41):
         with pytest.raises(UserError, match="has the steps 1 to 40"):
-            state_before_step(run, step)
+            data_of_step(run, step)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -80,11 +79,10 @@ async def test_a_step_of_the_run_is_shown_as_text(run: RunDir, store: RunStore, 
         await until(pilot, lambda: bool(app.screen.query_one("#runs").runs))  # type: ignore[attr-defined]
         await pilot.press("d")
         await until(pilot, lambda: "sequence 1 of" in text_of(app, "#where"))
-        assert "phase1-train" in on_screen(app, ShardList)
+        await until(pilot, lambda: "phase1-train" in on_screen(app, ShardList))
         await pilot.press("s", *"10", "enter")
         await until(pilot, lambda: "step 10 of 40 · sequence 1 of 8" in text_of(app, "#where"))
-        spec, cursor = state_before_step(run, 10)
-        ids = open_split(spec, "train").read_batch(cursor, 1)[0][0][:-1].tolist()
+        ids = data_of_step(run, 10).read(0)[3][:-1].tolist()
         await pilot.press("i")
         await until(pilot, lambda: on_screen(app, TokenView).split()[0] == str(ids[0]))
         await pilot.press("p")

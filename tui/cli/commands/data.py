@@ -111,29 +111,28 @@ def _find(what: str) -> tuple[RunSpec, RunDir | None]:
 def _window(spec: RunSpec, run: RunDir | None, step: int | None, sequence: int | None) -> dict[str, Any]:
     """Return sequence number ``sequence`` of ``step``, or of the first epoch; numbers start at 1, -1 is the last."""
     from data.cursor import Cursor
-    from data.splits import open_split
     from data.summary import token_texts
-    from engine.train.replay import state_before_step
+    from engine.train.replay import StepData, data_of_step, shards_of_spec
 
-    cursor = Cursor(spec.train.seed, spec.batch.context)
-    if step is not None:
-        if run is not None:
-            spec, cursor = state_before_step(run, step)
-        elif not 1 <= step <= spec.train.steps:
-            raise UserError(f"step {step}: this profile has steps 1 to {spec.train.steps}")
-    data = open_split(spec, "train")
-    if step is not None and run is None:
-        cursor = cursor.advance((step - 1) * spec.batch.sequences, data.sequences)
-    count = spec.batch.sequences if step is not None else data.sequences
+    if step is not None and run is not None:
+        read = data_of_step(run, step)
+    else:
+        shards, cursor = shards_of_spec(spec), Cursor(spec.train.seed, spec.batch.context)
+        if step is not None:
+            if not 1 <= step <= spec.train.steps:
+                raise UserError(f"step {step}: this profile has steps 1 to {spec.train.steps}")
+            cursor = cursor.advance((step - 1) * spec.batch.sequences, shards.sequences)
+        read = StepData(spec, cursor, shards)
+    count = read.spec.batch.sequences if step is not None else read.shards.sequences
     number = 1 if sequence is None else sequence if sequence >= 0 else count + 1 + sequence
     if not 1 <= number <= count:
         raise UserError(f"sequence {number}: choose one of 1 to {count}")
-    cursor = cursor.advance(number - 1, data.sequences)
-    shard, offset = data.locate(cursor.epoch, cursor.position, cursor.seed)
-    ids = data.read_batch(cursor, 1)[0][0][:-1].tolist()
+    cursor = read.cursor.advance(number - 1, read.shards.sequences)
+    shard, offset, tokens = read.shards.read(cursor)
+    ids = tokens[:-1].tolist()
     return {
         **{"step": step, "sequence": number, "of": count, "epoch": cursor.epoch + 1, "position": cursor.position},
-        **{"shard": str(data.shards[shard].path), "offset": offset, "ids": ids, "problem": ""},
+        **{"shard": str(shard), "offset": offset, "ids": ids, "problem": ""},
         "texts": token_texts(Path(spec.data.root) / spec.data.phase, ids),
     }
 

@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         init_from=init_from,
         queue=args.queue,
         share_device=args.share_device,
+        data_changed=args.data_changed,
         force=args.force,
         notify=lambda line: print(f"mla-tui: {line}", file=sys.stderr),
     )

@@ -23,6 +23,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("run", metavar="RUN", nargs="?", help=RUN_HELP)
     help = "resume every run that was cut off by a reboot, or by a kill of both its processes"
     parser.add_argument("--cut-off", action="store_true", help=help)
+    parser.add_argument("--data-changed", action="store_true", help="continue with data that has changed")
     parser.set_defaults(command=run)
 
 
@@ -33,13 +34,16 @@ def run(args: argparse.Namespace) -> int:
         raise SpecError("resume: name one run, or write --cut-off for all that were cut off (mla-tui ls lists them)")
     store = RunStore()
     if args.cut_off:
+        if args.data_changed:
+            raise SpecError("resume --data-changed: name one run, whose data may have changed")
         return _resume_all(store)
     run_dir = store.find(args.run)
     summary = run_dir.summary()
+    accepts = {"data_changed": True} if args.data_changed else {}
     if summary["phase"] == CUT_OFF:
         _restart(run_dir, summary)
-    else:
-        print_phase(request(run_dir, "resume"))
+    if summary["phase"] != CUT_OFF or accepts:
+        print_phase(request(run_dir, "resume", **accepts))
     return 0
 
 

@@ -39,4 +39,5 @@ def run(args: argparse.Namespace) -> int:
         insists = args.force or resume is not None
         check_memory(resolved, default_home(), lambda line: print(f"mla-tui: {line}", file=sys.stderr), insists=insists)
 
-    return run_foreground(spec, args.name, resume, init_from, LinePrinter(spec.train.steps), check)
+    show = LinePrinter(spec.train.steps)
+    return run_foreground(spec, args.name, resume, init_from, show, check, args.data_changed)

@@ -1,0 +1,167 @@
+"""Identifies the data of a run: of each shard the name, size, token count and a hash, and the tokenizer's hash.
+
+A run that continues on other shards would silently read sequences twice, or never. So every checkpoint stores the
+fingerprint of the shards that its run reads, and a run that resumes from it compares them with those that are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from data.shard_file import Shard
+from data.shards import DTYPES, read_manifest
+from profiles.errors import UserError
+
+BLOCKS, BLOCK_BYTES = 64, 4096  # of a shard that are hashed; a file of fewer bytes is hashed whole
+TOKENIZER = "tokenizer.json"
+_NAMED = 3  # differences that a message names
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPrint:
+    """One shard. ``name`` is relative to the folder of the phase; ``sha256`` is what dataset.json says, or empty."""
+
+    name: str
+    bytes: int
+    tokens: int
+    dtype: str
+    header: int
+    sampled: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The shards of each split, in their order, and the hash of the tokenizer (empty where there is none)."""
+
+    splits: dict[str, tuple[ShardPrint, ...]]
+    tokenizer: str
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of everything in it, 16 hexadecimal digits."""
+        content = json.dumps(self.to_dict(), sort_keys=True).encode()
+        return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; :meth:`from_dict` reads them."""
+        return {
+            "splits": {split: [asdict(shard) for shard in shards] for split, shards in self.splits.items()},
+            "tokenizer": self.tokenizer,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Any, source: str) -> Fingerprint:
+        """Read what :meth:`to_dict` wrote into ``source``. Raise ``UserError`` where it is damaged."""
+        try:
+            splits = {
+                str(split): tuple(_shard_print(shard) for shard in shards)
+                for split, shards in content["splits"].items()
+            }
+            if not splits["train"]:
+                raise ValueError
+            return cls(splits, _text(content["tokenizer"]))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise UserError(f"{source}: the fingerprint of its data is damaged; take an earlier checkpoint") from None
+
+
+def fingerprint(folder: Path, splits: Mapping[str, Iterable[Shard]]) -> Fingerprint:
+    """Return the fingerprint of the opened shards of each split of the phase in ``folder``. Raise ``UserError``.
+
+    It reads at most 256 KiB of a shard.
+    """
+    manifest = read_manifest(folder)
+    recorded = manifest.raw.get("sha256") if manifest else None
+    hashes = recorded if isinstance(recorded, dict) else {}
+    return Fingerprint(
+        {split: tuple(_print_of(folder, shard, hashes) for shard in shards) for split, shards in splits.items()},
+        _tokenizer_hash(folder),
+    )
+
+
+def same_content(path: Path, shard: ShardPrint) -> bool:
+    """Return whether the file at ``path`` is the shard that ``shard`` describes."""
+    try:
+        size, sampled = _sample(path)
+    except OSError:
+        return False
+    return size == shard.bytes and sampled == shard.sampled
+
+
+def differences(before: Fingerprint, after: Fingerprint) -> str:
+    """Return in one line how ``after`` differs from ``before``; empty where it does not."""
+    found: list[str] = []
+    for split in dict.fromkeys((*before.splits, *after.splits)):
+        if split not in before.splits or split not in after.splits:
+            continue  # a run that begins to validate, or no longer does, reads the same training data
+        old = {shard.name: shard for shard in before.splits[split]}
+        new = {shard.name: shard for shard in after.splits[split]}
+        found += [f"{name} is missing" for name in old if name not in new]
+        found += [f"{name} is new" for name in new if name not in old]
+        found += [_change(name, old[name], new[name]) for name in old if name in new and old[name] != new[name]]
+    if before.tokenizer != after.tokenizer:
+        found.append(f"{TOKENIZER} {'has changed' if before.tokenizer and after.tokenizer else 'is new or missing'}")
+    more = f" and {len(found) - _NAMED} more differences" if len(found) > _NAMED else ""
+    return ", ".join(found[:_NAMED]) + more
+
+
+def _change(name: str, old: ShardPrint, new: ShardPrint) -> str:
+    if old.tokens != new.tokens:
+        return f"{name} has {new.tokens} tokens, not {old.tokens}"
+    if old.bytes != new.bytes or old.dtype != new.dtype:
+        return f"{name} has another format"
+    return f"{name} has other content"
+
+
+def _print_of(folder: Path, shard: Shard, hashes: Mapping[str, Any]) -> ShardPrint:
+    name = shard.path.relative_to(folder).as_posix()
+    try:
+        size, sampled = _sample(shard.path)
+    except OSError as error:
+        raise UserError(f"{shard.path}: cannot be read ({error.strerror}): check its permissions") from None
+    sha256 = hashes.get(name)
+    recorded = sha256 if isinstance(sha256, str) else ""
+    return ShardPrint(name, size, shard.tokens, shard.dtype.name, shard.header, sampled, recorded)
+
+
+def _sample(path: Path) -> tuple[int, str]:
+    """Return the size of a file and a hash of ``BLOCKS`` blocks spread over it."""
+    sampled = hashlib.blake2b(digest_size=16)
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= BLOCKS * BLOCK_BYTES:
+            sampled.update(file.read())
+        else:
+            for block in range(BLOCKS):
+                sampled.update(os.pread(file.fileno(), BLOCK_BYTES, block * (size - BLOCK_BYTES) // (BLOCKS - 1)))
+    return size, sampled.hexdigest()
+
+
+def _tokenizer_hash(folder: Path) -> str:
+    try:
+        with open(folder / TOKENIZER, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _shard_print(content: Any) -> ShardPrint:
+    shard = ShardPrint(**content)
+    counts, texts = (shard.bytes, shard.tokens, shard.header), (shard.name, shard.sampled, shard.sha256)
+    if not all(type(count) is int and count >= 0 for count in counts) or shard.dtype not in DTYPES:
+        raise ValueError
+    any(map(_text, texts))
+    return shard
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value

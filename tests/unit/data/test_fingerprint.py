@@ -1,0 +1,97 @@
+"""The fingerprint of a run's data: every change of its files is noticed and named."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.fingerprint import Fingerprint, differences, fingerprint, same_content
+from data.shards import open_shards
+from profiles.errors import UserError
+
+
+def make(root: Path, lengths: list[int]) -> None:
+    folder = root / "p" / "train"
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, length in enumerate(lengths):
+        (np.arange(length) % 251).astype("<u2").tofile(folder / f"{k}.bin")
+    (root / "p" / "tokenizer.json").write_text("{}")
+
+
+def taken(root: Path) -> Fingerprint:
+    return fingerprint(root / "p", {"train": open_shards(root, "p", "train", 512).shards})
+
+
+def rewrite(path: Path, change: Callable[[bytearray], None]) -> None:
+    content = bytearray(path.read_bytes())
+    change(content)
+    path.write_bytes(content)
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "removed": (lambda folder: (folder / "train/1.bin").unlink(), "train/1.bin is missing"),
+    "added": (lambda folder: (folder / "train/0a.bin").write_bytes(b"\1\0\2\0"), "train/0a.bin is new"),
+    "renamed": (
+        lambda folder: (folder / "train/0.bin").rename(folder / "train/z.bin"),
+        "train/0.bin is missing, train/z.bin is new",
+    ),
+    "longer": (lambda folder: rewrite(folder / "train/0.bin", lambda b: b.extend(b"\1\0")), "301 tokens, not 300"),
+    "replaced at equal size": (
+        lambda folder: rewrite(folder / "train/0.bin", lambda b: b.__setitem__(250, 7)),
+        "train/0.bin has other content",
+    ),
+    "another tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("[]"), "tokenizer.json has changed"),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json is new or missing"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_named(tmp_path: Path, change: str) -> None:
+    make(tmp_path, [300, 90])
+    before = taken(tmp_path)
+    assert differences(before, taken(tmp_path)) == ""
+    make_it, named = CHANGES[change]
+    make_it(tmp_path / "p")
+    after = taken(tmp_path)
+    assert named in differences(before, after) and before.digest != after.digest
+
+
+@given(st.integers(0, 2**31), st.integers(1, 2**20))
+def test_a_large_shard_is_sampled_over_its_whole_length(
+    tmp_path_factory: pytest.TempPathFactory, at: int, size: int
+) -> None:
+    """4096 bytes of other content, a sixty-fourth of what is hashed: noticed unless they lie between two samples."""
+    root = tmp_path_factory.mktemp("large")
+    make(root, [size])
+    before = taken(root)
+    path, at = root / "p/train/0.bin", at % (2 * size)
+    rewrite(path, lambda b: b.__setitem__(slice(at, at + 4096), bytes(255 - x for x in b[at : at + 4096])))
+    gap = 2 * size // 63
+    noticed = bool(differences(before, taken(root)))
+    assert noticed or gap > 4096
+    assert same_content(path, before.splits["train"][0]) != noticed
+
+
+def test_a_recorded_fingerprint_is_read_back(tmp_path: Path) -> None:
+    make(tmp_path, [300, 90])
+    (tmp_path / "p/dataset.json").write_text(json.dumps({"dtype": "uint16", "sha256": {"train/0.bin": "ab"}}))
+    before = taken(tmp_path)
+    assert before.splits["train"][0].sha256 == "ab"
+    again = Fingerprint.from_dict(json.loads(json.dumps(before.to_dict())), "trainer.json")
+    assert again == before and again.digest == before.digest
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(None, [], {}, {"splits": 3, "tokenizer": ""}, {"splits": {"train": [1]}, "tokenizer": ""}),
+        *({"splits": {}, "tokenizer": 5}, {"splits": {"train": [{"name": 1}]}, "tokenizer": ""}),
+    ],
+)
+def test_a_damaged_fingerprint_is_named(content: object) -> None:
+    with pytest.raises(UserError, match=r"^ck/trainer.json: the fingerprint of its data is damaged"):
+        Fingerprint.from_dict(content, "ck/trainer.json")
