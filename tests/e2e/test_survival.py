@@ -94,9 +94,9 @@ def test_a_run_that_waits_for_its_checkpoints_can_be_stopped(workspace: Workspac
 
 
 def test_a_run_never_goes_on_with_other_data_unasked(workspace: Workspace, wait_for: WaitFor) -> None:
-    run = workspace.launch("-s", "save_every=20", "-s", "val_every=0", "-s", "steps=600")
+    run = workspace.launch("-s", "save_every=20", "-s", "val_every=0", "-s", "steps=300")
     folder = workspace.data / "phase1" / "train"
-    added, elsewhere = folder / "phase1-train-001.bin", workspace.data / "elsewhere"
+    added = folder / "phase1-train-001.bin"
 
     def restart_with(change: Callable[[], object]) -> None:
         """Kill the trainer some time after a new checkpoint, and change the data before it is started again."""
@@ -113,34 +113,25 @@ def test_a_run_never_goes_on_with_other_data_unasked(workspace: Workspace, wait_
     added.unlink()
     wait_for("the second start", lambda: len(run.kind("start")) == 2)  # by itself
 
-    restart_with(lambda: (workspace.data / "phase1").rename(elsewhere))
-    assert "phase1" in run.status()["reason"] and len(run.kind("start")) == 2
-    elsewhere.rename(workspace.data / "phase1")
-    wait_for("the third start", lambda: len(run.kind("start")) == 3)
-    assert not any(start["data"]["new_segment"] for start in run.kind("start"))
-
     restart_with(lambda: shutil.copy(workspace.data / "more", added))
     assert "needs-attention the data has changed" in workspace.run("resume", run.id).stderr
-    assert len(run.kind("start")) == 3
+    assert len(run.kind("start")) == 2
     workspace.run("resume", run.id, "--data-changed")
-    wait_for("the fourth start", lambda: len(run.kind("start")) == 4)
-    run.wait_step(run.kind("start")[-1]["resumed_from"] + 3, attempt=run.status()["attempt"])
-    run.kill("trainer")  # the data that was accepted is not asked for again
     run.wait_end()
-    *_, began, last = run.kind("start")
-    assert began["data"]["new_segment"] and last["data"]["digest"] == began["data"]["digest"]
+    assert [start["data"]["new_segment"] for start in run.kind("start")] == [False, False, True]
+    began = run.kind("start")[-1]
 
     # What each step has read can still be told, or which shard is missing.
     first = began["resumed_from"] + 1
     steps = {step: workspace.run("data", "show", run.id, "--step", str(step), "--json") for step in (1, first)}
     read = {step: json.loads(done.stdout)["window"] for step, done in steps.items()}
     assert (read[1]["epoch"], read[first]["position"]) == (1, 0) and read[first]["epoch"] > 1
-    shards = (data_of_step(run.run_dir, step).read(n)[0].name for step in range(first, 600) for n in range(8))
+    shards = (data_of_step(run.run_dir, step).read(n)[0].name for step in range(first, 301) for n in range(8))
     assert added.name in shards
     added.unlink()
     assert data_of_step(run.run_dir, 1).read(0)[3][:-1].tolist() == read[1]["ids"]
     with pytest.raises(UserError, match=r"phase1-train-001.bin: is missing; this step read 33 tokens"):
-        any(data_of_step(run.run_dir, step).read(n) is None for step in range(first, 600) for n in range(8))
+        any(data_of_step(run.run_dir, step).read(n) is None for step in range(first, 301) for n in range(8))
 
 
 def test_a_stop_that_no_trainer_lived_to_read_is_a_stop(workspace: Workspace, wait_for: WaitFor) -> None:

@@ -51,7 +51,7 @@ class RecordingReporter(SilentReporter):
         return pending
 
     def records_to_replay(self) -> list[dict[str, Any]]:
-        return [r for r in self.records if r["kind"] in ("edit", "oom", "rewind")]
+        return [r for r in self.records if r["kind"] in ("edit", "oom", "rewind", "start")]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [record for record in self.records if record["kind"] == kind]
