@@ -38,9 +38,7 @@ class RecordedShards:
 
         Raise ``UserError`` where its shard is no longer there as it was.
         """
-        index, offset = order.locate_sequence(
-            cursor.seed, cursor.epoch, cursor.position, self._ends, self.context
-        )
+        index, offset = order.locate_sequence(cursor.seed, cursor.epoch, cursor.position, self._ends, self.context)
         recorded, length = self.shards[index], self.context + 1
         path = self.folder / recorded.name
         if not same_content(path, recorded):

@@ -60,7 +60,7 @@ class ShardSet:
             data = os.pread(descriptor, size, shard.header + start * shard.dtype.itemsize)
         except OSError as error:
             raise NeedsAttentionError(
-                f"{shard.path}: cannot be read any more ({error.strerror}): put it back, and the run continues from its last "
+                f"{shard.path}: cannot be read any more ({error.strerror}): put it back, then resume from the last "
                 "checkpoint"
             ) from error
         if len(data) != size:
@@ -96,7 +96,7 @@ class ShardSet:
 
 def _changed(shard: Shard, how: str) -> UserError:
     return NeedsAttentionError(
-        f"{shard.path}: {how}: it was changed while in use; put the original back, and the run continues from its last checkpoint"
+        f"{shard.path}: {how}: it was changed while in use; put the original back, then resume from the last checkpoint"
     )
 
 

@@ -126,12 +126,13 @@ def test_a_run_never_goes_on_with_other_data_unasked(workspace: Workspace, wait_
     steps = {step: workspace.run("data", "show", run.id, "--step", str(step), "--json") for step in (1, first)}
     read = {step: json.loads(done.stdout)["window"] for step, done in steps.items()}
     assert (read[1]["epoch"], read[first]["position"]) == (1, 0) and read[first]["epoch"] > 1
-    shards = (data_of_step(run.run_dir, step).read(n)[0].name for step in range(first, 301) for n in range(8))
-    assert added.name in shards
+    after = [data_of_step(run.run_dir, step) for step in range(first, 301)]
+    assert added.name in {step.shards.read(step.cursor)[0].name for step in after}
     added.unlink()
-    assert data_of_step(run.run_dir, 1).read(0)[3][:-1].tolist() == read[1]["ids"]
+    begin = data_of_step(run.run_dir, 1)
+    assert begin.shards.read(begin.cursor)[2][:-1].tolist() == read[1]["ids"]
     with pytest.raises(UserError, match=r"phase1-train-001.bin: is missing; this step read 33 tokens"):
-        any(data_of_step(run.run_dir, step).read(n) is None for step in range(first, 301) for n in range(8))
+        [step.shards.read(step.cursor) for step in after]
 
 
 def test_a_stop_that_no_trainer_lived_to_read_is_a_stop(workspace: Workspace, wait_for: WaitFor) -> None:

@@ -80,6 +80,7 @@ SAFETENSORS = b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
         ("Whan that Aprille with his shoures soote, œuvre\n".encode() * 3000, "text"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "a Git LFS pointer"),
     ],
+    ids=str.split("index zip pickle4 pickle5 gzip zstd gguf parquet safetensors doctype html json text lfs"),
 )
 def test_a_file_of_another_kind_is_named(tmp_path: Path, data: bytes, kind: str) -> None:
     path = put(tmp_path, data)

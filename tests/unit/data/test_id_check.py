@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data.dataset import PackedBinDataset
+from data.shards import open_shards
 from profiles.errors import UserError
 
 

@@ -6,19 +6,24 @@ import numpy as np
 import pytest
 import torch
 
-from data.splits import data_fingerprint
+from data.fingerprint import Fingerprint
+from data.splits import fingerprint_of, open_splits
 from engine.checkpoints import checkpoint
 from engine.checkpoints.resume_source import check_same_data, checkpoint_data
 from engine.events import commands
 from engine.events.exit_codes import EXIT_NEEDS_ATTENTION, is_user_error
 from engine.host.files import read_json, write_json
 from engine.runs.store import RunStore
-from engine.train.data_check import NeedsAttentionError, check_data_is_there, check_data_of_run
+from engine.train.data_check import check_data_is_there, check_data_of_run
 from engine.train.main import exit_status_of
 from engine.train.run_state import RunState
-from profiles.errors import UserError
+from profiles.errors import NeedsAttentionError, UserError
 from profiles.spec import RunSpec
 from tests.unit.train.tiny_runs import MakeSpec
+
+
+def data_fingerprint(spec: RunSpec) -> Fingerprint:
+    return fingerprint_of(spec, open_splits(spec))
 
 
 class Case:
