@@ -65,7 +65,7 @@ def _ids(path: Path) -> npt.NDArray[Any] | None:
             return None
         if not head.startswith(NUMPY_MAGIC):
             return np.memmap(path, _bare_dtype(path, head, size), mode="r")
-        ids: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        ids: npt.NDArray[Any] = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         reason = brief(getattr(error, "strerror", None) or str(error))
         raise UserError(f"{path}: cannot be read ({reason}): copy or pack it again") from error
