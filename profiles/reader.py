@@ -39,20 +39,26 @@ _DEEP_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*
 
 def open_regular(path: str | Path) -> BinaryIO:
     """Open a regular file for reading. Raise ``OSError`` for anything else, without waiting for a writer."""
+    return os.fdopen(open_regular_fd(path), "rb")
+
+
+def open_regular_fd(path: str | Path) -> int:
+    """Return a descriptor as ``open_regular`` opens it; ``errno`` is EINVAL for what is no regular file."""
     try:
-        _check_regular(path, os.stat(path).st_mode)  # first, because to open a device may already do something
+        check_regular(path, os.stat(path).st_mode)  # first, because to open a device may already do something
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError:  # a NUL or half of a surrogate pair
         raise OSError(errno.EINVAL, "not a name that a file can have", str(path)) from None
     try:
-        _check_regular(path, os.fstat(fd).st_mode)
-        return os.fdopen(fd, "rb")
-    except BaseException:
+        check_regular(path, os.fstat(fd).st_mode)
+    except OSError:
         os.close(fd)
         raise
+    return fd
 
 
-def _check_regular(path: str | Path, mode: int) -> None:
+def check_regular(path: str | Path, mode: int) -> None:
+    """Raise ``OSError`` unless ``mode``, that of ``stat``, is a regular file's."""
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
         raise OSError(errno.EINVAL, f"is {kind}, not a regular file", str(path))

@@ -40,7 +40,8 @@ def append(path: Path, method: str, params: dict[str, Any], by: str, id: str | N
     """
     id = id or new_command_id()
     record = {"t": time.time(), "kind": "command", "id": id, "method": method, "params": params, "by": by}
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    # O_NONBLOCK: a FIFO in its place is an error, not a wait for its reader.
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     try:
         # The leading newline ends a torn line that a killed writer may have left; empty lines are skipped.
         line = b"\n" + json.dumps(finite(record)).encode() + b"\n"

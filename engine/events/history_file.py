@@ -24,8 +24,10 @@ from typing import BinaryIO
 
 from engine.events import history as series_module
 from engine.events.history import COLUMNS, SERIES, History
+from engine.events.log import open_log
 from engine.events.step_dedup import StepDedup
 from engine.host.files import write_atomic
+from profiles.reader import open_regular
 
 MAGIC = b"MLAHIST3"
 HEADER = struct.Struct("<8sQIII")
@@ -54,7 +56,7 @@ def load(path: Path, log: Path) -> tuple[History, int]:
 
     The file is read in pieces, so that the app, which loads it often, does not need its size twice.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise InvalidCache("was not written by this version")
         if not _has_valid_checksum(file):
@@ -63,22 +65,30 @@ def load(path: Path, log: Path) -> tuple[History, int]:
         _, offset, *fingerprint, index_size = HEADER.unpack(file.read(HEADER.size))
         if tuple(fingerprint) != _fingerprint(log, offset):
             raise InvalidCache("was made from another log")
-        dedup, byteorder, sizes, marks = json.loads(file.read(index_size))
-        if byteorder != sys.byteorder or list(sizes) != list(SERIES):
-            raise InvalidCache("was not written by this version")
-        history = History(log)
-        history.dedup = StepDedup(**dedup)
-        history.marks.load(marks)
-        for name, (width, count) in sizes.items():
-            series = history.series[name]
-            series.width = width
-            if count > series_module.CAPACITY:
-                raise InvalidCache("was not written by this version")
-            for column, typecode in COLUMNS.items():
-                values = array(typecode)
-                values.fromfile(file, count)
-                setattr(series, column, values)
-    return history, offset
+        try:
+            return _read_series(file, log, index_size), offset
+        except (ValueError, TypeError, KeyError, AttributeError, EOFError, OverflowError, RecursionError):
+            raise InvalidCache("was not written by this version") from None
+
+
+def _read_series(file: BinaryIO, log: Path, index_size: int) -> History:
+    """Read the index and the columns. Raise whatever a file of another layout leads to."""
+    dedup, byteorder, sizes, marks = json.loads(file.read(index_size))
+    if byteorder != sys.byteorder or list(sizes) != list(SERIES):
+        raise ValueError(byteorder)
+    history = History(log)
+    history.dedup = StepDedup(**dedup)
+    history.marks.load(marks)
+    for name, (width, count) in sizes.items():
+        series = history.series[name]
+        series.width = width
+        if count > series_module.CAPACITY:
+            raise ValueError(count)
+        for column, typecode in COLUMNS.items():
+            values = array(typecode)
+            values.fromfile(file, count)
+            setattr(series, column, values)
+    return history
 
 
 def _has_valid_checksum(file: BinaryIO) -> bool:
@@ -95,9 +105,7 @@ def _has_valid_checksum(file: BinaryIO) -> bool:
 
 def _fingerprint(log: Path, offset: int) -> tuple[int, int]:
     """Return CRCs of the first and of the last bytes before ``offset``; zeros if the log is shorter than that."""
-    try:
-        fd = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    if (fd := open_log(log)) is None:
         return 0, 0
     try:
         if os.fstat(fd).st_size < offset:

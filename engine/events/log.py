@@ -6,6 +6,7 @@ reader skips a line that does not parse, because its writer died or the disk was
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.events.schema import is_valid
+from profiles.reader import check_regular, open_regular_fd
 
 Record = dict[str, Any]
 MAX_LINE = 1 << 20  # bytes; a longer line is no record
@@ -30,6 +32,7 @@ class LogWriter:
         self.path = path
         self.attempt = attempt
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        check_regular(path, os.fstat(self._fd).st_mode)
 
     def write(self, kind: str, **fields: Any) -> Record:
         """Append one record and return it. Raise ``OSError`` if it is not written whole."""
@@ -66,10 +69,9 @@ class Tail:
         ``self.offset`` is then the offset of the next record.
         """
         if self._fd is None:
-            try:
-                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
+            if (fd := open_log(self.path)) is None:
                 return []
+            self._fd = fd
             self._close_fd = weakref.finalize(self, os.close, self._fd)
         records: list[tuple[int, Record]] = []
         while not records:  # skip torn lines: callers take an empty list for the end of the file
@@ -115,6 +117,16 @@ class Tail:
             self._fd = None
 
 
+def open_log(path: Path) -> int | None:
+    """Return a descriptor to read a log; None where there is none, also if another kind of file has its name."""
+    try:
+        return open_regular_fd(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EINVAL):
+            raise
+        return None
+
+
 def read_all(path: Path, start: int = 0) -> Iterator[tuple[int, Record]]:
     """Yield every record written so far with its offset."""
     tail = Tail(path, start)
@@ -133,9 +145,7 @@ def scan(path: Path, *needles: bytes) -> Iterator[tuple[int, Record]]:
 
     For rare kinds in a long log: searching for bytes takes a twentieth of the time of parsing.
     """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    if (fd := open_log(path)) is None:
         return
     offset = 0
     try:

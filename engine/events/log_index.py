@@ -30,6 +30,8 @@ class LogIndex:
         self.cache: Path = run.path / "history.bin"
         self.warnings: list[str] = []
         self.summary: dict[str, Any] = run.state()
+        if damage := self.summary.pop("damage", None):
+            self.warnings.append(damage)
         self._tail = Tail(run.log_path)
         self._saved = self._history_offset = 0
         self.history = History(run.log_path)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.events.log import MAX_LINE, Record, parse
+from engine.events.log import MAX_LINE, Record, open_log, parse
 
 BLOCK = 1 << 18
 METRIC_KINDS = ("step", "telemetry", "progress")  # kinds that only feed charts
@@ -61,15 +61,12 @@ def events_from(path: Path, start: int, end: int) -> Iterator[tuple[int, Events]
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int | None]:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        yield None
-        return
+    fd = open_log(path)
     try:
         yield fd
     finally:
-        os.close(fd)
+        if fd is not None:
+            os.close(fd)
 
 
 def _events(data: bytes, offset: int) -> Iterator[tuple[int, Record]]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.events.log import read_all
-from engine.events.summary import CUT_OFF, ENDED, INACTIVE, drop_invalid, update_summary
+from engine.events.state_rebuild import rebuilt_state, spec_damage
+from engine.events.summary import CUT_OFF, DAMAGED, ENDED, INACTIVE, drop_invalid, is_process, update_summary
 from engine.host.files import read_json
 from engine.host.process import boot_id, host_name, is_alive, is_locked
 from profiles.errors import UserError
+from profiles.names import check_name
 
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     *("id", "name", "phase", "reason", "step", "steps", "loss", "val_loss", "tok_s", "micro", "accum", "context"),
     *("backend", "profile", "checkpoint", "attempt", "supervisor", "trainer", "started", "ended", "version", "host"),
+    "damage",
 )
 LOG_TAIL = 1 << 18  # bytes; enough for the last records of any run
 LAUNCH_TIMEOUT = 10  # seconds for the supervisor of a new run to start
@@ -46,12 +49,28 @@ class RunDir:
         return str(self.start().get("name") or self.id)
 
     def state(self) -> dict[str, Any]:
-        return drop_invalid(read_json(self.state_path))
+        """Return ``state.json``; where it is damaged what the log says, with a line in ``damage``."""
+        state = drop_invalid(read_json(self.state_path))
+        if not state.get("phase"):
+            state = rebuilt_state(self)
+            self._apply_log_tail(state)
+        return state
 
     def start(self) -> dict[str, Any]:
-        """Return how the run was started: ``name``, ``out`` (its checkpoint folder), ``resume``, ``init_from``."""
+        """Return how the run was started, without fields of the wrong type.
+
+        The fields are ``name``, ``resume`` and ``init_from`` (paths), ``share_device``, and ``host`` and ``boot`` of
+        the launch.
+        """
         start = read_json(self.path / "spec.json").get("start")
-        return start if isinstance(start, dict) else {}
+        texts = ("name", "resume", "init_from", "host", "boot")
+        fields = start.items() if isinstance(start, dict) else ()
+        return {key: value for key, value in fields if key not in texts or isinstance(value, str | None)}
+
+    def trainer_identity(self) -> dict[str, Any]:
+        """Return the process that holds the trainer's lock; empty where it has not said so, or not legibly."""
+        identity = read_json(self.trainer_identity_path)
+        return identity if is_process(identity) else {}
 
     def spec(self) -> RunSpec:
         """Return the resolved spec. Raise ``UserError`` if it is missing or damaged."""
@@ -61,6 +80,8 @@ class RunDir:
         if not content:
             raise UserError(f"{self.path / 'spec.json'}: missing or damaged; remove the run with: mla-tui rm {self.id}")
         content.pop("start", None)
+        if name := self.start().get("name"):
+            check_name(f"{self.id}/spec.json: start: name", name)
         return RunSpec.from_dict(content, f"{self.id}/spec.json")
 
     def live_spec(self) -> RunSpec:
@@ -98,7 +119,7 @@ class RunDir:
         """
         state = self.state()
         this_boot = self.is_on_this_boot(state)
-        state.setdefault("id", self.id)
+        state["id"] = self.id
         state.setdefault("phase", CUT_OFF)
         for role in ("supervisor", "trainer"):
             identity = state.get(role) or {}
@@ -107,6 +128,10 @@ class RunDir:
             self._apply_log_tail(state)
             if state["phase"] not in ENDED and not state["trainer"]["alive"]:
                 self._infer_phase(state)
+        if damage := spec_damage(self):
+            state["damage"] = damage
+            if state["phase"] == CUT_OFF:
+                state.update(phase=DAMAGED, reason=damage)
         return state
 
     def last_phase(self) -> str | None:

@@ -10,17 +10,23 @@ ENDED = ("finished", "failed", "stopped")
 FROM_STEP = ("step", "loss", "tok_s", "micro", "accum", "context")
 CUT_OFF = "cut-off"  # neither ended nor alive: the machine rebooted, or trainer and supervisor were both killed
 NEEDS_ATTENTION = "needs-attention"  # the supervisor waits for something that only a user can put right
-INACTIVE = (*ENDED, CUT_OFF)  # no process works on the run
+DAMAGED = "damaged"  # not ended, and without a spec: it can only be removed
+INACTIVE = (*ENDED, CUT_OFF, DAMAGED)  # no process works on the run
 _STRINGS = ("id", "name", "phase", "reason", "backend", "profile", "checkpoint", "version", "host", "boot", "data")
 _COUNTS = ("step", "steps", "micro", "accum", "context", "attempt", "at")
 _CHECKS: dict[str, schema.Check] = {
     **dict.fromkeys(_STRINGS, schema.is_optional_string),
     **dict.fromkeys(_COUNTS, schema.is_optional_count),
     **dict.fromkeys(("loss", "val_loss", "tok_s", "started", "ended"), schema.is_optional_number),
-    **dict.fromkeys(("supervisor", "trainer"), lambda value: _is_process(value)),
+    **dict.fromkeys(("supervisor", "trainer"), lambda value: is_process(value)),
+    "hooks_at": schema.is_optional_count,
+    **dict.fromkeys(("launched", "checkpoint_bytes"), schema.is_optional_number),
     "live": schema.is_optional_object,
     "exit": lambda last: last is None or (type(last) is dict and schema.is_optional_number(last.get("code"))),
 }
+
+_IDENTITY = ("pid", "start_ticks", "attempt")
+MAX_PID = 1 << 31
 
 HOOK_EVENTS = ("finished", "failed", "oom", "nan", "stall")  # for which the user may configure a command
 
@@ -57,7 +63,10 @@ def drop_invalid(state: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in state.items() if key not in _CHECKS or _CHECKS[key](value)}
 
 
-def _is_process(value: Any) -> bool:
+def is_process(value: Any) -> bool:
+    """Return whether ``value`` can be the identity of a process (``engine/host/process.py``), or None."""
     if value is None:
         return True
-    return type(value) is dict and all(schema.is_optional_count(value.get(key)) for key in ("pid", "start_ticks"))
+    if type(value) is not dict or not all(map(schema.is_optional_count, map(value.get, _IDENTITY))):
+        return False
+    return (value.get("pid") or 0) < MAX_PID

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.host.private_dirs import private_opener
+from profiles import reader
+from profiles.errors import UserError
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -37,10 +39,9 @@ def write_atomic(path: Path, content: bytes, fsync: bool = True) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in ``path``, or ``{}`` if the file is missing or damaged."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return reader.read_json(path)
+    except (OSError, UserError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def rotate(path: Path, limit: int) -> None:

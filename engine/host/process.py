@@ -57,7 +57,10 @@ def process_identity(pid: int) -> dict[str, int]:
 
 def is_alive(identity: dict[str, Any] | None) -> bool:
     """Return whether the process that ``process_identity`` described still runs on this host and boot."""
-    return bool(identity and identity.get("pid") and start_ticks(int(identity["pid"])) == identity.get("start_ticks"))
+    if not identity or not identity.get("pid"):
+        return False
+    ticks = start_ticks(identity["pid"])
+    return ticks is not None and ticks == identity.get("start_ticks")
 
 
 def inherited_lock_fds() -> tuple[int, ...]:

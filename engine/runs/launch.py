@@ -13,7 +13,7 @@ from engine.events import wire
 from engine.events.log import LogWriter
 from engine.events.run_dir import REBOOTED, RunDir, is_on_other_host
 from engine.events.start_supervisor import start_supervisor
-from engine.events.summary import CUT_OFF, ENDED, INACTIVE
+from engine.events.summary import CUT_OFF, DAMAGED, ENDED, INACTIVE
 from engine.host.files import write_json
 from engine.host.private_dirs import make_private_dir
 from engine.host.process import Lock, boot_id, host_name, is_alive, is_locked
@@ -190,6 +190,8 @@ def _move_to_this_boot(run: RunDir) -> None:
 def _not_here(run: RunDir) -> str:
     """The error for a run of another host or boot: why no supervisor is started, and what to do."""
     status = run.status()
+    if status["phase"] == DAMAGED:
+        return f"run {run.id}: {status['reason']}"
     if status.get("host") == host_name():
         return (
             f"run {run.id}: was cut off: {REBOOTED}; continue it with: mla-tui resume {run.id},"

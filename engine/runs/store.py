@@ -102,6 +102,8 @@ class RunStore:
             make_private_dir(self.home, parents=True)
             make_private_dir(self.runs)
             temporary.mkdir(mode=0o700)
+            # host and boot are in the state, which may be damaged
+            start = {**start, "host": state.get("host"), "boot": state.get("boot")}
             write_json(temporary / "spec.json", {**spec.to_dict(), "start": start})
             while True:
                 id = f"{_next_stamp(self.ids())}-{spec.profile}"

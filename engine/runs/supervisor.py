@@ -23,7 +23,7 @@ from engine.events.log import LogWriter, Record
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
 from engine.events.summary import ENDED, NEEDS_ATTENTION, update_summary
-from engine.host.files import read_json, rotate, write_json, write_stderr
+from engine.host.files import rotate, write_json, write_stderr
 from engine.host.process import Lock, boot_id, host_name, process_identity
 from engine.host.programs import SAFE_PATH
 from engine.host.systemd_scope import scope_prefix
@@ -339,7 +339,7 @@ class Supervisor:
         if record["kind"] == "start":
             self._ranks_started = True
             # The process of rank 0, not its launcher.
-            self._telemetry.set_process(read_json(self.run_dir.trainer_identity_path).get("pid"))
+            self._telemetry.set_process(self.run_dir.trainer_identity().get("pid"))
         if record["kind"] == "memory" and record.get("measured"):
             self._calibrate(record)
         if text := self._watchdog.observe(record, time.monotonic()):

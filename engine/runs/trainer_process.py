@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.events.run_dir import RunDir
-from engine.host.files import read_json
 from engine.host.process import is_alive, is_locked, process_identity, spawn_detached
 from engine.runs.exit_reason import ExitReason, OomKillCounter, exit_reason
 
@@ -40,7 +39,7 @@ class TrainerProcess:
         for _ in range(round(IDENTITY_TIMEOUT / POLL)):
             if not is_locked(self._run.trainer_lock):
                 return False
-            process = read_json(self._run.trainer_identity_path)
+            process = self._run.trainer_identity()
             if is_alive(process):
                 self._watch(process)
                 return True
@@ -65,7 +64,7 @@ class TrainerProcess:
 
     def kill(self, launched: bool) -> None:
         """Kill the trainer by SIGKILL; with ``launched`` also its launcher, and so all ranks."""
-        _kill(read_json(self._run.trainer_identity_path))
+        _kill(self._run.trainer_identity())
         if launched:
             self.kill_launcher()
         elif self.process is not None:
@@ -116,7 +115,7 @@ class TrainerProcess:
 def _kill(process: dict[str, Any]) -> None:
     """Send SIGKILL to exactly that process: its pid may belong to another one by now, a pidfd cannot."""
     with contextlib.suppress(OSError):
-        pidfd = os.pidfd_open(int(process.get("pid", 0)))
+        pidfd = os.pidfd_open(process.get("pid") or 0)
         try:
             if is_alive(process):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)

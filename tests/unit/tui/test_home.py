@@ -63,6 +63,25 @@ async def test_home_keeps_its_columns_with_any_names(store: RunStore, make_run: 
         assert ("reason" in head) == (size[0] == 300)
 
 
+async def test_a_damaged_run_is_one_line_among_the_others(store: RunStore, make_run: Any) -> None:
+    make_run("good", 5)
+    damaged, _ = make_run("hurt", 5)
+    damaged.state_path.write_text("{")
+    (store.runs / "29990101-000000-empty").mkdir(mode=0o700)
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "good" in on_screen(app, "#runs"))
+        lines = [line.split() for line in on_screen(app, "#runs").splitlines()[1:] if line.strip()]
+        assert lines[0][:2] == ["29990101-000000-empty", "damaged"]
+        assert [line[:2] for line in lines[1:]] == [["hurt", "finished"], ["good", "finished"]]
+        detail = on_screen(app, "RunDetail")
+        assert detail.strip().startswith("damaged: spec.json is missing; remove the run with: mla-tui rm 2999")
+        await pilot.press("down")
+        await until(pilot, lambda: "state.json is damaged; read from the log" in on_screen(app, "RunDetail"))
+        await pilot.press("up", "enter")
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+
+
 async def test_the_mouse_marks_selects_and_opens(store: RunStore, make_run: Any) -> None:
     make_run("one", 5)
     make_run("two", 5)

@@ -142,13 +142,12 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
 
     @work(thread=True, exit_on_error=True)
     def measure(self) -> None:
-        from engine.host.files import read_json
         from engine.host.process import is_alive
         from engine.memory.calibration import calibrated_forecaster, load_past_runs
         from engine.memory.hardware import hardware_for
         from engine.memory.levers import levers
 
-        trainer = read_json(self._client.run.trainer_identity_path)
+        trainer = self._client.run.trainer_identity()
         hardware = hardware_for(trainer["pid"] if is_alive(trainer) else None)
         if self._oom and self._oom.get("capacity"):  # as the run measured it when it ran out of memory
             field = "ram_free" if hardware.device == "cpu" else "device_free"

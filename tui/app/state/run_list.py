@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from engine.events.summary import CUT_OFF, INACTIVE, NEEDS_ATTENTION
+from engine.events.summary import CUT_OFF, DAMAGED, INACTIVE, NEEDS_ATTENTION
 
 Summary = dict[str, Any]
 
@@ -26,7 +26,7 @@ class SortOrder(NamedTuple):
 
 def needs_attention(run: Summary) -> bool:
     """Return whether a run failed, was cut off, or is paused until a user answers."""
-    return run.get("phase") in ("failed", CUT_OFF, "recovering", NEEDS_ATTENTION) or (
+    return run.get("phase") in ("failed", CUT_OFF, DAMAGED, "recovering", NEEDS_ATTENTION) or (
         run.get("phase") == "paused" and str(run.get("reason") or "").startswith("out of memory")
     )
 

@@ -17,6 +17,7 @@ from engine.events.run_dir import RunDir
 from engine.events.summary import CUT_OFF, ENDED
 from engine.runs.store import RunStore
 from profiles.errors import UserError
+from profiles.reader import open_regular
 from tui.text.event_text import describe
 
 POLL_INTERVAL = 2.0  # seconds
@@ -116,7 +117,7 @@ class RunWatcher:
 def _records_from(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
     """Return the records of the kinds that matter from ``offset`` on, and the offset after the last complete line."""
     records = []
-    with path.open("rb", buffering=0) as log:
+    with open_regular(path) as log:
         while data := os.pread(log.fileno(), MAX_LINE, offset):
             end = data.rfind(b"\n") + 1 or (len(data) if len(data) == MAX_LINE else 0)
             if not end:

@@ -30,6 +30,9 @@ class RunDetail(Canvas):
             return []
         reason = str(run.get("reason") or "")
         parts = [f"{run.get('phase')}: {reason}"] if reason else []
+        damage = str(run.get("damage") or "")
+        if damage and damage != reason:
+            parts.insert(0, damage)
         name = str(run.get("name") or "")
         if name and name != run["id"]:
             parts.append(name)

@@ -22,7 +22,14 @@ from tui.text.ellipsis import clip_middle
 
 SPARKLINE_MIN_WIDTH = 96  # cells; narrower terminals show no sparkline of the loss
 MARK = "●"
-_PHASE_STYLES = {"running": "good", "finished": "done", "failed": "bad", "cut-off": "bad", "stopped": "done"}
+_PHASE_STYLES = {
+    "running": "good",
+    "finished": "done",
+    "failed": "bad",
+    "cut-off": "bad",
+    "damaged": "bad",
+    "stopped": "done",
+}
 _MIN_NAME = 14
 _MAX_NAME = 60
 _DATE = len("20261123-")

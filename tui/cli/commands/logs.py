@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, BinaryIO
 
 from engine.events.summary import INACTIVE
+from profiles.reader import open_regular
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.run_argument import add_run_argument, find_run
 
@@ -27,7 +28,7 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     run_dir = find_run(args)
     try:
-        with open(run_dir.console_path, "rb") as file:
+        with open_regular(run_dir.console_path) as file:
             while True:
                 last = not args.follow or run_dir.summary()["phase"] in INACTIVE
                 _print_rotated(run_dir, file)
@@ -49,7 +50,7 @@ def _print_rotated(run_dir: RunDir, file: BinaryIO) -> None:
         return
     file.seek(0)
     try:
-        with open(run_dir.console_path.with_name("console.log.1"), "rb") as copy:
+        with open_regular(run_dir.console_path.with_name("console.log.1")) as copy:
             copy.seek(offset)
             sys.stdout.buffer.write(copy.read())
     except OSError:

@@ -39,8 +39,9 @@ def run(args: argparse.Namespace) -> int:
     for s in summaries:
         step = f"{s['step'] or 0}/{s['steps'] or '?'}"
         loss, val, speed = fixed(s["loss"], 4), fixed(s["val_loss"], 4), fixed(s["tok_s"], 0)
-        name = s["name"] if s["name"] != s["id"] else ""
+        name = s["name"] if s["name"] and s["name"] != s["id"] else ""
         name += f"  on host {s['host']}" if is_on_other_host(s) else ""
+        name += f"  ({s['damage']})" if s["damage"] else ""
         print(f"{s['id']:<{width}}  {s['phase']:<{phase}} {step:>15} {loss:>8} {val:>8} {speed:>9}  {name}".rstrip())
     _print_resume_hint(summaries)
     return 0
