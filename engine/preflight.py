@@ -51,12 +51,12 @@ def check_checkpoint_folder(out: Path, resume: Path | None) -> None:
     existing = steps(out)
     if existing and (resume is None or resume.parent != out):
         raise UserError(
-            f"{out}: holds checkpoints of an earlier run; choose another --name, or continue it with --resume latest"
+            f"{out}: holds checkpoints of an earlier run; choose another --name, or continue it with --resume {out}"
         )
     if existing and resume is not None and existing[-1] > int(metadata(resume)["step"]):
         raise UserError(
             f"--resume {resume}: {out} holds later checkpoints, up to step {existing[-1]};"
-            " choose another --name, or continue from the last one with --resume latest"
+            f" choose another --name, or continue from the last one with --resume {out}"
         )
 
 

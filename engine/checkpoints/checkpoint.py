@@ -207,20 +207,14 @@ def newest_intact(out: Path, report: Callable[[str], None]) -> Path | None:
     raise UserError(f"{'; '.join(damaged.values())}; no checkpoint of this run is intact, start a new run with --name")
 
 
-def find(text: str, out: Path) -> Path:
-    """Return the checkpoint that ``text`` names: itself, the newest in that folder, or ``latest`` below ``out``.
+def find(text: str) -> Path:
+    """Return the checkpoint at the path ``text``, or the newest in that folder.
 
     Raises ``UserError`` where there is none, or it is damaged or in another format.
     """
-    if text != "latest":
-        path = expand(text, "checkpoint")
-        if not NAME.fullmatch(path.name):
-            path = latest(path) or path
-    else:
-        newest = [found for folder in (out, *out.glob("*/")) if (found := latest(folder)) is not None]
-        if not newest:
-            raise UserError(f"latest: there is no checkpoint below {out}")
-        path = max(newest, key=lambda p: p.stat().st_mtime).absolute()
+    path = expand(text, "checkpoint")
+    if not NAME.fullmatch(path.name):
+        path = latest(path) or path
     metadata(path)
     return path
 

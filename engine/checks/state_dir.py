@@ -156,7 +156,7 @@ def versions(store: RunStore) -> Iterator[Finding]:
             "warn",
             "versions",
             f"{id} runs mla-tui {run['version']}, installed is {installed}; a restart uses the installed version",
-            f"when convenient: mla-tui stop {id}, then mla-tui launch --resume latest",
+            f"when convenient: mla-tui stop {id}, then mla-tui launch --resume {id}",
         )
 
 

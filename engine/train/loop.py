@@ -119,7 +119,7 @@ class Trainer:
             self._enter("stopped", f"asked by {stop.by}" + (f"; no checkpoint: {why}" if why else ""))
             return "stopped"
         if why := self._save():
-            raise UserError(f"the last checkpoint could not be written: {why}; make room and --resume latest")
+            raise UserError(f"the last checkpoint could not be written: {why}; make room and --resume {self.out}")
         if self.step < self.spec.train.steps:
             self._enter("stopped", f"reached stop_step = {self.step}")
             return "stopped"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiles.errors import SpecError
+from tui.cli.checkpoint_argument import find_checkpoint_argument
 
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
@@ -30,7 +31,7 @@ def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
 def add_start_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--name``, ``--resume``, ``--init-from``, ``--data-changed`` and ``--force``."""
     parser.add_argument("--name", metavar="N", help="the name of the run and of its checkpoint folder")
-    parser.add_argument("--resume", metavar="CKPT", help="continue from this checkpoint, or from the latest")
+    parser.add_argument("--resume", metavar="CKPT", help="continue from a checkpoint, a run's newest, or the latest")
     parser.add_argument(
         "--init-from", metavar="CKPT", help="start a new run from the weights of a checkpoint or HF directory"
     )
@@ -63,25 +64,30 @@ def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path
         spec, init_from = spec_of(args), None
         if args.init_from:
             from engine.train.models import pretrained
+            from profiles.paths import expand
             from profiles.registry import given_keys
 
-            init_from = pretrained.find(args.init_from, Path("models").absolute())
+            init_from = expand(args.init_from, "--init-from")
+            if not pretrained.is_hugging_face(init_from):
+                init_from = find_checkpoint_argument(args.init_from, spec.train.out)
             spec, said = pretrained.adopt_config(init_from, spec, given_keys(_profile(args), args.overrides))
             pretrained.check_compatible(init_from, spec)
             for line in said:
                 print(f"mla-tui: {line}", file=sys.stderr)
         return spec, None, init_from
     from engine.checkpoints import checkpoint
+    from engine.preflight import resolve_spec
+    from engine.train.resume_summary import resume_summary
     from profiles.registry import with_overrides
     from profiles.spec import RunSpec
 
     given = spec_of(args) if args.profile else None
-    out = Path(given.train.out if given else "models")
-    path = checkpoint.find(args.resume, (out / args.name if args.name else out).absolute())
+    path = find_checkpoint_argument(args.resume, given.train.out if given else "models", args.name)
     if given is None:
         saved = RunSpec.from_dict(checkpoint.metadata(path)["spec"], f"{path}/trainer.json")
         backend = [f"launch.backend={args.backend}"] if args.backend else []
         given = with_overrides(saved, [*args.overrides, *backend])
+    print(f"mla-tui: {resume_summary(path, resolve_spec(given))}", file=sys.stderr)
     return given, path, None
 
 

@@ -33,12 +33,6 @@ _MAY_DIFFER = {"initializer_range", *_ROPE}
 _OPTIONAL = {f.name for f in fields(ModelConfig) if f.default is not MISSING} - {"initializer_range"}
 
 
-def find(text: str, out: Path) -> Path:
-    """Return the Hugging Face directory ``text``, or what ``checkpoint.find`` returns for it. Raises ``UserError``."""
-    path = expand(text, "--init-from")
-    return path if is_hugging_face(path) else checkpoint.find(text, out)
-
-
 def is_hugging_face(path: Path) -> bool:
     return (path / "config.json").is_file() and not (path / "trainer.json").is_file()
 

@@ -139,5 +139,5 @@ def _error(failure: OutOfMemory, spec: RunSpec, why: str) -> str:
     """Return the reason the run ends with; the ``oom`` record has the allocator's own text."""
     return (
         f"out of memory in {failure.where} at micro {spec.batch.micro}, {why}{requested(failure)};"
-        " mla-tui plan shows what would fit; go on with --resume latest and less of what it names"
+        " mla-tui plan shows what would fit; go on with --resume, from its newest checkpoint, and less of what it names"
     )

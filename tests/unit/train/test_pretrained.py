@@ -21,6 +21,7 @@ from engine.train.backends.ranks import SingleRank
 from engine.train.loop import Trainer
 from engine.train.models import pretrained
 from engine.train.models.export import export
+from engine.train.run_state import RunState
 from model.hf import to_hf_config
 from model.transformer import build
 from profiles import registry
@@ -66,7 +67,7 @@ def exported(folder: Path, config: ModelConfig = TINY) -> Path:
 def test_both_kinds_of_directory_load(
     make: Callable[[Path, ModelConfig], Path], config: ModelConfig, tmp_path: Path
 ) -> None:
-    path = pretrained.find(str(make(tmp_path / "there", config)), tmp_path)
+    path = make(tmp_path / "there", config)
     pretrained.check_compatible(path, spec_of(config))
     weights = pretrained.load_weights(path)
     for name, parameter in build(config, 0).named_parameters():
@@ -79,11 +80,6 @@ def test_exported_weights_load_unchanged(tmp_path: Path) -> None:
     held = pretrained.load_weights(path)
     assert back.keys() == held.keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in held.items())
-
-
-def test_a_directory_of_checkpoints_means_its_newest(tmp_path: Path) -> None:
-    path = ours(tmp_path / "run")
-    assert pretrained.find(str(tmp_path / "run"), tmp_path) == path
 
 
 def test_shards_are_read_together(tmp_path: Path) -> None:
@@ -128,7 +124,7 @@ def test_the_first_loss_is_that_of_transformers(name: str, tmp_path: Path) -> No
     spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, name="mine", config=TINY))
     spec = adopted(folder, spec)
     log = RecordingReporter()
-    Trainer(spec, build_backend(spec, SingleRank()), log, tmp_path / "out").run(None, folder)
+    Trainer(RunState(spec), build_backend(spec, SingleRank()), log, tmp_path / "out").run(None, folder)
 
     data = open_split(spec, "train")
     windows = torch.from_numpy(data.read_batch(data.initial_cursor(), 4)[0])

@@ -257,10 +257,13 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
 
     @work(group="launch", exit_on_error=True)
     async def resume(self, checkpoint: SavedCheckpoint, name: str | None, steps: int | None) -> None:
+        from engine.preflight import resolve_spec
         from engine.runs.launch import launch
+        from engine.train.resume_summary import resume_summary
 
         try:
             spec = _resumed_spec(checkpoint, steps)
+            self.notify(resume_summary(Path(checkpoint.path), resolve_spec(spec)), timeout=15)
             run = await asyncio.to_thread(launch, self._store, spec, name=name, resume=Path(checkpoint.path))
         except UserError as error:
             self.post_message(self.Status(str(error)))

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from tui.cli.checkpoint_argument import find_checkpoint_argument
 from tui.cli.command_parser import Subparsers, add_command
 from tui.text.format import size
 
@@ -26,10 +27,9 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert the checkpoint; print the directory to stdout."""
-    from engine.checkpoints.checkpoint import find
     from engine.train.models.export import export
 
-    source = find(args.checkpoint, Path("models"))
+    source = find_checkpoint_argument(args.checkpoint)
     written = export(source, Path(args.out), args.dtype, with_tokenizer=not args.no_tokenizer)
     print(written.path)
     print(f"step {written.step}, {written.dtype}, {size(written.bytes)}", file=sys.stderr)

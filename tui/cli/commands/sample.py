@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiles.errors import SpecError
+from tui.cli.checkpoint_argument import find_checkpoint_argument
 from tui.cli.command_parser import Subparsers, add_command
 from tui.text.format import size
 
@@ -44,12 +44,11 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from dataclasses import replace
 
-    from engine.checkpoints.checkpoint import find
     from engine.train.models.sample import TextGenerator
     from model.generate import Sampling
 
     sampling = Sampling(args.temperature, args.top_p, args.seed)
-    generator = TextGenerator(find(args.checkpoint, Path("models")))
+    generator = TextGenerator(find_checkpoint_argument(args.checkpoint))
     if isinstance(sys.stdout, TextIOWrapper):  # a model may generate what the terminal cannot encode
         sys.stdout.reconfigure(errors="replace")
     if isinstance(sys.stdin, TextIOWrapper):  # leave undecodable input to the check of the prompt

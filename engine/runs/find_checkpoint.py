@@ -1,0 +1,74 @@
+"""Finds the checkpoint that a user names by its path, by its run, or as the latest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.checkpoints import checkpoint
+from engine.checkpoints.inventory import checkpoint_dir
+from engine.events.run_dir import RunDir
+from engine.runs.store import RunStore
+from profiles.errors import UserError
+from profiles.paths import expand
+
+_NAMED = 3  # other runs that a message names
+
+
+def find_checkpoint(text: str, store: RunStore, out: Path, name: str | None = None) -> Path:
+    """Return the checkpoint that ``text`` means: a path, a run (its newest checkpoint), or ``latest``.
+
+    ``latest`` is the newest checkpoint of the run ``name`` or, without a name, of the current run: the one that began
+    last, in the background or in the foreground with ``out`` as its folder. It is never that of an earlier run, which
+    its user has to name. Raises ``UserError``.
+    """
+    if text == "latest":
+        path = _newest_in(out / name) if name else _latest(store, out)
+    elif expand(text, "checkpoint").exists() or "/" in text or checkpoint.NAME.fullmatch(text):
+        return checkpoint.find(text)
+    else:
+        try:
+            run = store.find(text)
+        except UserError as error:
+            raise UserError(f"{text!r}: is neither a checkpoint nor a run: {error}") from None
+        path = _newest_of(run)
+    checkpoint.metadata(path)
+    return path
+
+
+def _latest(store: RunStore, out: Path) -> Path:
+    foreground = checkpoint.latest(out)
+    ids = store.ids()
+    if not ids:
+        return _newest_in(out)
+    current = RunDir(store.runs / ids[0])
+    if foreground and foreground.stat().st_mtime > float(current.state().get("started") or 0):
+        newest = checkpoint.latest(checkpoint_dir(current))
+        if newest is None or foreground.stat().st_mtime > newest.stat().st_mtime:
+            return foreground
+    try:
+        return _newest_of(current)
+    except UserError as error:
+        others = [run.name for run in (RunDir(store.runs / id) for id in ids[1:]) if _has_checkpoint(run)][:_NAMED]
+        named = f"; name another one to continue it: {', '.join(others)}" if others else ""
+        raise UserError(f"latest: {error}{named}") from None
+
+
+def _newest_of(run: RunDir) -> Path:
+    path = checkpoint.latest(checkpoint_dir(run))
+    if path is None:
+        raise UserError(f"run {run.name}: has no checkpoint in {checkpoint_dir(run)}")
+    return path
+
+
+def _newest_in(folder: Path) -> Path:
+    path = checkpoint.latest(folder)
+    if path is None:
+        raise UserError(f"latest: there is no checkpoint in {folder}; name a checkpoint or a run (mla-tui ls)")
+    return path.absolute()
+
+
+def _has_checkpoint(run: RunDir) -> bool:
+    try:
+        return bool(checkpoint.steps(checkpoint_dir(run)))
+    except UserError:  # its spec is damaged
+        return False

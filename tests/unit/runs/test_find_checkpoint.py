@@ -1,0 +1,94 @@
+"""Which checkpoint ``--resume`` means: that of the current run or the named one, never that of another."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.checkpoints import checkpoint
+from engine.events.run_dir import RunDir
+from engine.host.files import read_json, write_json
+from engine.runs.find_checkpoint import find_checkpoint
+from engine.runs.store import RunStore
+from profiles import registry
+from profiles.errors import UserError
+
+
+def put(folder: Path, step: int, age: float = 0.0) -> Path:
+    tensors = {"model": {"w": torch.zeros(1)}, "optimizer": {"m": torch.zeros(1)}}
+    path, _ = checkpoint.save(folder, step, tensors, {"step": step}, folder / "none")
+    os.utime(path, (path.stat().st_mtime - age,) * 2)
+    return path
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def launched(store: RunStore, out: Path) -> "Launched":
+    return Launched(store, out)
+
+
+class Launched:
+    """Runs in the order in which they began; ``age``: of the newest, in seconds."""
+
+    def __init__(self, store: RunStore, out: Path) -> None:
+        self.store, self.out = store, out
+
+    def __call__(self, name: str | None, age: float = 0.0) -> RunDir:
+        spec = registry.load("cpu_demo", [f"train.out={self.out}"])
+        run = self.store.create(spec, {"name": name}, {"phase": "failed"})
+        state = read_json(run.state_path)
+        write_json(run.state_path, {**state, "started": run.path.stat().st_mtime - age})
+        return run
+
+
+def test_latest_is_of_the_current_run_even_where_another_has_a_newer_checkpoint(
+    launched: Launched, store: RunStore, out: Path
+) -> None:
+    launched("earlier", 50)
+    launched("current", 40)
+    own = put(out / "current", 5, 30)
+    other = put(out / "earlier", 90)
+    assert find_checkpoint("latest", store, out) == own
+    assert find_checkpoint("earlier", store, out) == other  # by name
+    assert find_checkpoint("latest", store, out, name="earlier") == other
+    assert find_checkpoint(str(out / "earlier"), store, out) == find_checkpoint(str(other), store, out) == other
+
+
+def test_a_run_that_has_saved_nothing_does_not_lead_to_another(launched: Launched, store: RunStore, out: Path) -> None:
+    launched("earlier")
+    put(out / "earlier", 90)
+    current = launched(None)  # its first step was not finite
+    with pytest.raises(UserError) as error:
+        find_checkpoint("latest", store, out)
+    assert str(error.value) == (
+        f"latest: run {current.id}: has no checkpoint in {out / current.id}; name another one to continue it: earlier"
+    )
+    with pytest.raises(UserError, match=r"^latest: there is no checkpoint in .*/none"):
+        find_checkpoint("latest", store, out, name="none")
+
+
+def test_a_run_in_the_foreground_is_the_current_one_if_it_was_the_last(
+    launched: Launched, store: RunStore, out: Path
+) -> None:
+    with pytest.raises(UserError, match=r"^latest: there is no checkpoint in "):
+        find_checkpoint("latest", store, out)
+    foreground = put(out, 7, 100)
+    assert find_checkpoint("latest", store, out) == foreground
+    launched("run", 50)
+    own = put(out / "run", 3, 30)
+    assert find_checkpoint("latest", store, out) == own
+    later = put(out, 8)
+    assert find_checkpoint("latest", store, out) == later
+
+
+def test_what_is_neither_is_named(launched: Launched, store: RunStore, out: Path) -> None:
+    launched("run")
+    with pytest.raises(UserError, match=r"^'rum': is neither a checkpoint nor a run"):
+        find_checkpoint("rum", store, out)
+    with pytest.raises(UserError, match="ckpt_step_4: no such checkpoint"):
+        find_checkpoint("ckpt_step_4", store, out)
