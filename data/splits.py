@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from profiles.paths import expand
 from profiles.spec import RunSpec
 
 if TYPE_CHECKING:
     from data.dataset import PackedBinDataset
     from data.fingerprint import Fingerprint
+    from data.usage import DataUsage
+
+# The functions import numpy, which other users of this module do not need.
 
 
 def check_data(spec: RunSpec, seconds: float = 0.0) -> None:
@@ -24,12 +28,11 @@ def check_data(spec: RunSpec, seconds: float = 0.0) -> None:
 
 def open_split(spec: RunSpec, split: str) -> PackedBinDataset:
     """Open one split with the context, vocabulary and seed of ``spec``. Raise ``UserError``."""
-    # They import numpy, which other users of this module do not need.
     from data.dataset import PackedBinDataset
     from data.shards import open_shards
 
     vocab_size = spec.model.config.vocab_size
-    shards = open_shards(Path(spec.data.root), spec.data.phase, split, vocab_size)
+    shards = open_shards(_root(spec), spec.data.phase, split, vocab_size)
     return PackedBinDataset(shards, spec.batch.context, vocab_size, spec.train.seed)
 
 
@@ -42,5 +45,15 @@ def fingerprint_of(spec: RunSpec, opened: dict[str, PackedBinDataset]) -> Finger
     """Return the fingerprint of ``opened``, which ``open_splits`` returned. Raise ``UserError``."""
     from data.fingerprint import fingerprint
 
-    folder = Path(spec.data.root) / spec.data.phase
-    return fingerprint(folder, {split: data.shards for split, data in opened.items()})
+    return fingerprint(_root(spec) / spec.data.phase, {split: data.shards for split, data in opened.items()})
+
+
+def data_usage(spec: RunSpec) -> DataUsage:
+    """Return what a run of ``spec`` reads of its train split. Raise ``UserError``."""
+    from data.usage import usage_of
+
+    return usage_of(open_split(spec, "train").shards, spec.batch.context, spec.train.steps * spec.batch.sequences)
+
+
+def _root(spec: RunSpec) -> Path:
+    return expand(spec.data.root, "data.root")

@@ -206,6 +206,7 @@ def test_init_from_loads_only_the_weights(reference: Run) -> None:
 
 def test_training_in_the_foreground_gives_the_same_weights(workspace: Workspace, reference: Run) -> None:
     out = workspace.train()
+    assert out.startswith("data: 624 sequences of 33 tokens; 240 steps read 3.1 epochs; 31 of 20,000 tokens unused\n")
     assert f"step {STEPS}/{STEPS}" in out
     assert (workspace.out / "run" / f"ckpt_step_{STEPS}" / "model.safetensors").read_bytes() == reference.weights()
     assert not (workspace.home / "runs").exists()

@@ -56,6 +56,7 @@ class World:
         patch.setattr("engine.memory.hardware.detect_hardware", lambda: MACHINE)
         patch.setattr("engine.memory.hardware.hardware_for", lambda pid: MACHINE)
         patch.setattr(registry, "detect_profile", lambda: "pretrain_5080")
+        patch.chdir(home)  # the profiles' data and checkpoints are below it
         self.store = RunStore(home)
         self.folder = home
 
@@ -226,6 +227,15 @@ def _with_data(world: World) -> None:
     log.close()
 
 
+def _with_shards(world: World) -> None:
+    """Write shards where the profiles expect them, most of them shorter than a context."""
+    for split, lengths in (("train", (1000, 1500, 40_000)), ("val", (40_000,))):
+        folder = world.folder / "data" / "shards" / "phase1" / split
+        folder.mkdir(parents=True)
+        for number, tokens in enumerate(lengths):
+            (folder / f"{number}.bin").write_bytes(bytes(2 * tokens))
+
+
 def _without_data(world: World) -> None:
     _with_data(world)
     shutil.rmtree(world.folder / "nano" / "shards")
@@ -238,8 +248,13 @@ SCENES = (
     Scene("home-every-phase", _every_phase, r"is-running .*2\.992", wide=r"was-stopped .*[▁-█]", small=True),
     Scene("home-filter", _every_phase, "2 of 11: matching", ((HOME, "slash", *"is-s"),)),
     Scene("home-help", _empty, "Runs: keys", ((HOME, "question_mark"),)),
-    Scene("new-run", _empty, r"(?s)(GiB.*){4}-p pretrain_5080", ((HOME, "n"),)),
-    Scene("new-run-refused", _empty, "0 is not in", ((HOME, "n", "tab", "0"),)),
+    Scene("new-run", _with_shards, r"(?s)200,000 steps.*(GiB.*){4}-p pretrain_5080", ((HOME, "n"),)),
+    Scene(
+        "new-run-refused",
+        _empty,
+        r"(?s)make demo.*0 is not in",
+        ((HOME, "n"), ("(?s)make demo.*-p pretrain_5080", "tab", "0")),
+    ),
     Scene("monitor-starting", _one("starting", 0), "no steps yet"),
     Scene("monitor-compiling", _one("compiling", 0), "compiling"),
     Scene("monitor-running", _one("running"), HISTORY, small=True),

@@ -19,6 +19,7 @@ from tui.app.actions.registry import NEW_RUN
 from tui.app.base import AppScreen
 from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.canvas import Row
+from tui.app.widgets.data_line import DataLine
 from tui.app.widgets.forecast_bars import ForecastBars
 from tui.app.widgets.lever_list import LeverList
 from tui.app.widgets.number_field import NumberField
@@ -111,6 +112,7 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
                     yield Label("overrides")
                     yield Input(id="also", placeholder="lr=3e-4 memory.loss=fused save_every=500", compact=True)
                 yield Static("", id="size", markup=False)
+        yield DataLine()
         yield ForecastBars()
         yield LeverList("what is entered above")
         yield Static("", id="message", markup=False)
@@ -199,6 +201,7 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
             self._show_error(str(error))
             return
         spec = self._spec
+        self.query_one(DataLine).look(self._profile, changed)
         self._show_text(f" $ {self._command(changed)}", "#command")
         size = f"{spec.model.name}: {fmt.count(spec.model.config.params)} parameters"
         size += f"\n{fmt.exact(spec.batch.sequences)} sequences, {fmt.exact(spec.tokens_per_step)} tokens per step"

@@ -80,6 +80,7 @@ def show(args: argparse.Namespace) -> int:
         **{"sequences_per_step": spec.batch.sequences, "seed": spec.train.seed, "steps": spec.train.steps},
         **{"vocab_size": spec.model.config.vocab_size, "run": run.name if run else None, "window": None},
         **dataset_summary(Path(spec.data.root), spec.data.phase, spec.model.config.vocab_size, spec.batch.context),
+        **_usage(spec),
     }
     if args.step is not None or args.sequence is not None:
         try:
@@ -137,6 +138,16 @@ def _window(spec: RunSpec, run: RunDir | None, step: int | None, sequence: int |
     }
 
 
+def _usage(spec: RunSpec) -> dict[str, str]:
+    """Return a line about what the run reads of the data; without data it is empty, and ``problems`` says why."""
+    from tui.text.data_usage import usage_line
+
+    try:
+        return {"usage": usage_line(spec)}
+    except UserError:
+        return {"usage": ""}
+
+
 def _text(found: dict[str, Any]) -> str:
     from tui.text.format import exact, size
 
@@ -149,6 +160,7 @@ def _text(found: dict[str, Any]) -> str:
             state = file["problem"] and "damaged"
             state = state or f"{file['dtype']}, {exact(file['tokens'])} tokens, {exact(file['sequences'])} sequences"
             lines.append(f"  {file['path']}  {state}")
+    lines += [found["usage"]] if found["usage"] else []
     if window := found["window"]:
         step = f"step {window['step']}, " if window["step"] else ""
         lines.append(f"{step}sequence {window['sequence']} of {exact(window['of'])}, epoch {window['epoch']}")

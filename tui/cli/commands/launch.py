@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.spec_arguments import add_spec_arguments, add_start_arguments, spec_and_start
+from tui.text.data_usage import usage_line
 
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         notify=lambda line: print(f"mla-tui: {line}", file=sys.stderr),
     )
     print(run_dir.id, flush=True)
+    print(usage_line(run_dir.spec()), file=sys.stderr)
     if args.attach:
         from tui.app.app import run_app
 

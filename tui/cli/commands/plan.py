@@ -7,11 +7,14 @@ import json
 import os
 import shutil
 import sys
+import textwrap
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from profiles.errors import SpecError
+from profiles.errors import SpecError, UserError
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.spec_arguments import add_spec_arguments, spec_of
+from tui.text.data_usage import describe_usage
 from tui.text.format import size, size_of
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 SHADES = "█▓▒░"  # parts differ even without colour
 COLOURS = (36, 33, 35, 32, 34, 31)
 GIB = 1 << 30
+_SECONDS_FOR_IDS = 0.3  # a split; a launch looks longer
 VERDICTS = {"fits": "fits", "tight": "tight: over 90% of the free memory", "over": "does not fit"}
 
 
@@ -52,6 +56,7 @@ class Plan(NamedTuple):
     strategies: list[Strategy]
     levers: list[Lever]
     slow_kernels: list[str]
+    data: dict[str, Any]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
     if args.deepspeed_config:
         return _print_deepspeed_config(spec, hardware.device)
     plan = _plan(spec, hardware)
+    if problem := plan.data["problem"]:
+        print(f"mla-tui: {problem}", file=sys.stderr)
     print(json.dumps(_as_json(plan), indent=1) if args.json else "\n".join(_as_text(plan)))
     return 0
 
@@ -96,7 +103,21 @@ def _plan(spec: RunSpec, hardware: Hardware) -> Plan:
         available_strategies(spec, hardware, forecast),
         levers(spec, hardware, forecast),
         slow_kernels(spec.model.config, hardware.device, spec.train.attention),
+        _data(spec),
     )
+
+
+def _data(spec: RunSpec) -> dict[str, Any]:
+    """Return what the run reads of its data, or the ``problem`` for which a launch would be refused."""
+    from data.splits import check_data, data_usage
+
+    try:
+        check_data(spec, _SECONDS_FOR_IDS)
+        usage = data_usage(spec)
+    except UserError as error:
+        return {"text": "", "problem": str(error)}
+    numbers = {**asdict(usage), "epochs": usage.epochs}
+    return {"text": describe_usage(usage, spec.train.steps), "problem": "", **numbers}
 
 
 def _as_json(plan: Plan) -> dict[str, Any]:
@@ -117,6 +138,7 @@ def _as_json(plan: Plan) -> dict[str, Any]:
             for name, factor in (("device", calibrated.device), ("host", calibrated.host))
         },
         "slow": plan.slow_kernels,
+        "data": plan.data,
         "strategies": [
             {
                 "strategy": strategy.name,
@@ -138,6 +160,7 @@ def _as_text(plan: Plan) -> list[str]:
     batch = f"micro {spec.batch.micro} × accum {spec.accum}, context {spec.batch.context}"
     calibration = plan.calibrated.description or "not calibrated yet"
     lines = [f"{spec.profile}: {spec.model.name}, {batch}", f"on {plan.hardware.name}; {calibration}"]
+    lines += textwrap.wrap(plan.data["text"], width)
     for headroom in plan.headrooms:
         lines += ["", *_headroom(headroom, width)]
     if forecast.saving:

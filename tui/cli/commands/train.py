@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.line_printer import LinePrinter
 from tui.cli.spec_arguments import add_spec_arguments, add_start_arguments, spec_and_start
+from tui.text.data_usage import usage_line
 
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
             check_tokenizer(resolved)
         insists = args.force or resume is not None
         check_memory(resolved, default_home(), lambda line: print(f"mla-tui: {line}", file=sys.stderr), insists=insists)
+        print(usage_line(resolved), flush=True)
 
     show = LinePrinter(spec.train.steps)
     return run_foreground(spec, args.name, resume, init_from, show, check, args.data_changed)

@@ -1,0 +1,107 @@
+"""Commands and form say what a run reads of its data: sequences, epochs, unused tokens, or why nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from textual.widgets import Static
+
+from data.usage import DataUsage
+from engine.runs.store import RunStore
+from tests.unit.tui.helpers import text_of, until
+from tests.unit.tui.nano import PROFILE
+from tui.app.app import MlaApp
+from tui.app.screens.new_run import NewRunScreen, ProfileList
+from tui.cli.main import main
+from tui.text.data_usage import describe_usage
+
+SHORT = (
+    "warning: data: 1 sequence of 33 tokens; 40 steps read 160 epochs; "
+    "6,007 of 6,040 tokens unused (200 of 201 shards too short)"
+)
+
+
+@pytest.fixture
+def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A profile whose train split has one sequence in 201 shards; a shard also for validation."""
+    for name, tokens in (*((f"train/{k:03d}", 30) for k in range(200)), ("train/z", 40), ("val/z", 40)):
+        path = tmp_path / "shards/phase1" / f"{name}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(2 * tokens))
+    folder = tmp_path / "config/mla-tui/profiles"
+    folder.mkdir(parents=True)
+    text = PROFILE.replace("steps = 3\n", "steps = 40\n") + f"[data]\nroot = {json.dumps(str(tmp_path / 'shards'))}\n"
+    (folder / "short.toml").write_text(text)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("MLA_TUI_HOME", str(tmp_path / "home"))
+    return folder / "short.toml"
+
+
+@pytest.mark.parametrize(
+    ("usage", "steps", "line"),
+    [
+        (
+            DataUsage(64, 4_687_499, 160, 300_000_000, 0, 4, 0),
+            40,
+            "4,687,499 sequences of 65 tokens; 40 steps read less",
+        ),
+        (DataUsage(64, 100, 83, 6500, 99, 1, 0), 1, "100 sequences of 65 tokens; 1 step read 0.83 epochs; 99 of 6,500"),
+        (DataUsage(64, 100, 100, 6401, 0, 1, 0), 25, "100 sequences of 65 tokens; 25 steps read 1 epoch"),
+        (DataUsage(64, 100, 400, 6401, 0, 1, 0), 25, "100 sequences of 65 tokens; 25 steps read 4 epochs"),
+    ],
+)
+def test_a_plain_fact(usage: DataUsage, steps: int, line: str) -> None:
+    assert describe_usage(usage, steps).startswith(f"data: {line}")
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [DataUsage(64, 100, 500, 6401, 0, 1, 0), DataUsage(64, 100, 100, 8000, 1599, 2, 1)],
+    ids=["epochs", "unused"],
+)
+def test_a_warning(usage: DataUsage) -> None:
+    assert describe_usage(usage, 25).startswith("warning: data: ")
+
+
+def test_plan_and_data_show_say_it(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "-p", "short"]) == 0
+    assert SHORT in capsys.readouterr().out.replace("\n", " ")
+    assert main(["plan", "-p", "short", "--json", "-s", "steps=10"]) == 0
+    data = json.loads(capsys.readouterr().out)["data"]
+    assert (data["sequences"], data["epochs"], data["unused"], data["short"]) == (1, 40, 6007, 200)
+    assert main(["data", "show", "short"]) == 0
+    assert SHORT in capsys.readouterr().out.splitlines()
+
+
+def test_plan_says_why_a_launch_would_be_refused(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    problem = "batch.context: 64 is longer than a shard"
+    for args in ([], ["--json"]):
+        assert main(["plan", "-p", "short", "-s", "context=64", *args]) == 0
+        out, err = capsys.readouterr()
+        assert err.startswith(f"mla-tui: {problem}") and len(err.splitlines()) == 1
+    assert json.loads(out)["data"]["problem"].startswith(problem)
+
+
+def test_launch_says_it_beside_the_id(
+    short: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("engine.runs.launch.ensure_supervisor", lambda run: None)
+    assert main(["launch", "-p", "short", "-s", f"out={tmp_path / 'models'}"]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1 and SHORT in err.splitlines()
+
+
+async def test_the_form_says_it_and_follows_what_is_entered(short: Path, store: RunStore) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(app.screen, NewRunScreen))
+        profiles = app.screen.query_one(ProfileList)
+        profiles.move(profiles.names.index("short"))
+        await until(pilot, lambda: text_of(app, "#data") == SHORT, seconds=60)
+        assert app.screen.query_one("#data", Static).has_class("warns")
+        await pilot.press("tab", "tab", "tab", *"64")
+        await until(pilot, lambda: "batch.context: 64 is longer than a shard" in text_of(app, "#data"), seconds=60)
+        assert app.screen.query_one("#data", Static).has_class("problem")

@@ -1,0 +1,45 @@
+"""Says in one line what a run reads of its data: sequences, epochs, and tokens that are in no sequence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tui.text.format import exact
+
+if TYPE_CHECKING:
+    from data.usage import DataUsage
+    from profiles.spec import RunSpec
+
+_MUCH_UNUSED = 0.1  # of the tokens
+_MANY_EPOCHS = 4.0  # up to here repeated text is nearly as good as new (Muennighoff and others, 2023)
+
+
+def usage_line(spec: RunSpec) -> str:
+    """Return the line for a run of ``spec``. Raises ``UserError`` if its data cannot be opened."""
+    from data.splits import data_usage
+
+    return describe_usage(data_usage(spec), spec.train.steps)
+
+
+def describe_usage(usage: DataUsage, steps: int) -> str:
+    """Return the line; it begins with "warning" if much is unused or repeated often."""
+    texts = [
+        f"data: {_counted(usage.sequences, 'sequence')} of {exact(usage.context + 1)} tokens",
+        f"{_counted(steps, 'step')} read {_epochs(usage.epochs)}",
+    ]
+    if usage.unused:
+        short = f" ({exact(usage.short)} of {exact(usage.shards)} shards too short)"
+        texts.append(f"{exact(usage.unused)} of {exact(usage.tokens)} tokens unused{short if usage.short else ''}")
+    warns = usage.unused > _MUCH_UNUSED * usage.tokens or usage.epochs > _MANY_EPOCHS
+    return ("warning: " if warns else "") + "; ".join(texts)
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{exact(count)} {name}{'' if count == 1 else 's'}"
+
+
+def _epochs(epochs: float) -> str:
+    if epochs >= 9.95:
+        return f"{exact(round(epochs))} epochs"
+    text = f"{epochs:.2g}" if epochs >= 0.001 else "less than 0.001"
+    return f"{text} epoch{'' if text == '1' else 's'}"
