@@ -60,8 +60,7 @@ class ShardSet:
             data = os.pread(descriptor, size, shard.header + start * shard.dtype.itemsize)
         except OSError as error:
             raise NeedsAttentionError(
-                f"{shard.path}: cannot be read any more ({error.strerror}): put it back, then resume from the last "
-                "checkpoint"
+                f"{shard.path}: cannot be read any more ({error.strerror}): put it back, or check its disk"
             ) from error
         if len(data) != size:
             raise _changed(shard, f"ends before token {start + count}")
@@ -95,9 +94,7 @@ class ShardSet:
 
 
 def _changed(shard: Shard, how: str) -> UserError:
-    return NeedsAttentionError(
-        f"{shard.path}: {how}: it was changed while in use; put the original back, then resume from the last checkpoint"
-    )
+    return NeedsAttentionError(f"{shard.path}: {how}: it was changed while in use; put the original back")
 
 
 def open_shards(root: Path, phase: str, split: str, vocab_size: int) -> ShardSet:

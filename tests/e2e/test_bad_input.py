@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from tests.e2e.conftest import Run, Workspace
+from tests.e2e.conftest import Run, WaitFor, Workspace
 
 Args = tuple[object, ...]
 
@@ -225,16 +226,16 @@ def test_a_home_that_is_a_file_is_reported(workspace: Workspace) -> None:
 # -- errors that only the run itself can detect
 
 
-def test_a_run_whose_shard_is_replaced_fails_with_the_reason(workspace: Workspace) -> None:
+def test_a_run_whose_shard_is_cut_needs_attention_and_says_why(workspace: Workspace, wait_for: WaitFor) -> None:
     run = workspace.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
     run.wait_step(1)
     shard = train_shard(workspace)
-    shutil.copyfile(workspace.data / "phase1" / "val" / "phase1-val-000.bin", shard)
-    status = run.wait_end("failed")
-    assert str(shard) in status["reason"] and "was changed while in use" in status["reason"]
+    os.truncate(shard, 4096)
+    wait_for("attention", lambda: run.phase() == "needs-attention")
+    status = run.status()
+    assert f"{shard}: has 4096 bytes, and had 40000 when it was opened" in status["reason"]
     assert status["attempt"] == 1
     assert "Traceback" not in run.run_dir.console_path.read_text()
-    workspace.run("watch", run.id, code=1)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
