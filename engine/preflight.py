@@ -208,6 +208,6 @@ def check_output_folder(spec: RunSpec, out: Path) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise UserError(
-            f"train.out: {existing} has {free / 1e9:.1f} GB free, two checkpoints need {needed / 1e9:.1f} GB;"
+            f"train.out: {existing} has {free / 1e6:,.1f} MB free, two checkpoints need {needed / 1e6:,.1f} MB;"
             " free some space or choose another with -s train.out=DIR"
         )

@@ -55,14 +55,14 @@ def launch_fit(spec: RunSpec, hardware: Hardware, past_runs: Sequence[PastRun]) 
         short = _shortest(least, total)
         free = next(one.free or 0 for one in headroom_by_memory(least, hardware) if one.memory == short.memory)
         return LaunchFit(
-            f"{spec.profile}: does not fit: {_gib(short.needed)} of {NAMES[short.memory]} needed at micro"
+            f"does not fit: {_gib(short.needed)} of {NAMES[short.memory]} needed at micro"
             f" {smallest.batch.micro}, {_gib(short.free or 0)} there in all, {_gib(free)} of it free;"
             f" {_remedy(smallest, total, forecaster)}",
             False,
         )
     short = _shortest(predicted, hardware)
     needed = (
-        f"{spec.profile}: {_gib(short.needed)} of {NAMES[short.memory]} needed at micro {spec.batch.micro},"
+        f"{_gib(short.needed)} of {NAMES[short.memory]} needed at micro {spec.batch.micro},"
         f" {_gib(short.free or 0)} free"
     )
     if spec.memory.oom == "fail":

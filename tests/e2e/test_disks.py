@@ -66,7 +66,7 @@ def disk(workspace: Workspace, make_disk: MakeDisk) -> Disk:
 @pytest.mark.parametrize("command", ["launch", "train"])
 def test_a_full_disk_is_refused_before_anything_is_created(workspace: Workspace, disk: Disk, command: str) -> None:
     disk.fill()
-    workspace.assert_refused(command, "-p", "nano", "--name", "run", code=1, message="GB free")
+    workspace.assert_refused(command, "-p", "nano", "--name", "run", code=1, message="MB free")
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])

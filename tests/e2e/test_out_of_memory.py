@@ -30,7 +30,7 @@ def micros(run: Run) -> list[int]:
 def test_a_run_far_too_large_finds_a_micro_that_fits(workspace: Workspace) -> None:
     """The logits of 64 sequences take about 1 GB; the limit leaves a fraction of that."""
     done = workspace.run("launch", "-p", "nano", "--name", "run", *WIDE, preexec_fn=limited(LIMIT))
-    assert re.search(r"nano: 1\.\d+ GiB of host memory needed at micro 64, .*; micro (32|16) is predicted", done.stderr)
+    assert re.search(r"1\.\d+ GiB of host memory needed at micro 64, .*; micro (32|16) is predicted", done.stderr)
     run = workspace.find(done.stdout.strip())
     run.wait_end()
     print(micros(run), [(o["micro"], o["where"], o["wanted"], o["capacity"]) for o in run.kind("oom")])
@@ -46,7 +46,7 @@ def test_a_run_far_too_large_finds_a_micro_that_fits(workspace: Workspace) -> No
 def test_a_run_that_cannot_fit_is_refused(workspace: Workspace) -> None:
     done = workspace.run("launch", "-p", "nano", *WIDE, code=1, preexec_fn=limited(320 << 20))
     assert re.fullmatch(
-        r"mla-tui: nano: does not fit: 0\.\d+ GiB of host memory needed at micro 1, 0\.31 GiB there in all,.*--force\n",
+        r"mla-tui: does not fit: 0\.\d+ GiB of host memory needed at micro 1, 0\.31 GiB there in all,.*--force\n",
         done.stderr,
     )
     assert done.stdout == "" and not (workspace.home / "runs").exists()

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``-p``, ``-s`` and ``--backend``."""
-    parser.add_argument("-p", "--profile", metavar="PROFILE", help="the name of a profile, or a .toml file")
+    help = "the name of a profile, or a .toml file"
+    parser.add_argument("-p", "--profile", metavar="PROFILE", type=_not_empty, help=help)
     parser.add_argument(
         *("-s", "--set"),
         dest="overrides",
@@ -30,13 +31,21 @@ def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_start_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--name``, ``--resume``, ``--init-from``, ``--data-changed`` and ``--force``."""
-    parser.add_argument("--name", metavar="N", help="the name of the run and of its checkpoint folder")
-    parser.add_argument("--resume", metavar="CKPT", help="continue from a checkpoint, a run's newest, or the latest")
-    parser.add_argument(
-        "--init-from", metavar="CKPT", help="start a new run from the weights of a checkpoint or HF directory"
-    )
+    for option, metavar, help in (
+        ("--name", "N", "the name of the run and of its checkpoint folder"),
+        ("--resume", "CKPT", "continue from a checkpoint, a run's newest, or the latest"),
+        ("--init-from", "CKPT", "start a new run from the weights of a checkpoint or HF directory"),
+    ):
+        parser.add_argument(option, metavar=metavar, type=_not_empty, help=help)
     parser.add_argument("--data-changed", action="store_true", help="resume with data that has changed")
     parser.add_argument("--force", action="store_true", help="start although it does not fit, or a host is silent")
+
+
+def _not_empty(text: str) -> str:
+    """Refuse what a shell makes of an unset variable: the run would start from scratch, or with another profile."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; leave the option out, or name something")
+    return text
 
 
 def spec_of(args: argparse.Namespace) -> RunSpec:
@@ -49,7 +58,7 @@ def spec_of(args: argparse.Namespace) -> RunSpec:
 def _profile(args: argparse.Namespace) -> str:
     from profiles.registry import detect_profile
 
-    return args.profile or detect_profile()
+    return detect_profile() if args.profile is None else args.profile
 
 
 def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path | None]:
@@ -65,15 +74,12 @@ def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path
         if args.init_from:
             from engine.train.models import pretrained
             from profiles.paths import expand
-            from profiles.registry import given_keys
 
             init_from = expand(args.init_from, "--init-from")
             if not pretrained.is_hugging_face(init_from):
                 init_from = find_checkpoint_argument(args.init_from, spec.train.out)
-            spec, said = pretrained.adopt_config(init_from, spec, given_keys(_profile(args), args.overrides))
+            spec = _as_trained(init_from, spec, args, "--init-from")
             pretrained.check_compatible(init_from, spec)
-            for line in said:
-                print(f"mla-tui: {line}", file=sys.stderr)
         return spec, None, init_from
     from engine.checkpoints import checkpoint
     from engine.preflight import resolve_spec
@@ -81,14 +87,27 @@ def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path
     from profiles.registry import with_overrides
     from profiles.spec import RunSpec
 
-    given = spec_of(args) if args.profile else None
+    given = None if args.profile is None else spec_of(args)
     path = find_checkpoint_argument(args.resume, given.train.out if given else "models", args.name)
     if given is None:
         saved = RunSpec.from_dict(checkpoint.metadata(path)["spec"], f"{path}/trainer.json")
         backend = [f"launch.backend={args.backend}"] if args.backend else []
         given = with_overrides(saved, [*args.overrides, *backend])
+    else:
+        given = _as_trained(path, given, args, "--resume")
     print(f"mla-tui: {resume_summary(path, resolve_spec(given))}", file=sys.stderr)
     return given, path, None
+
+
+def _as_trained(path: Path, spec: RunSpec, args: argparse.Namespace, option: str) -> RunSpec:
+    """Return ``spec`` with the model settings of the weights in ``path`` and say which they are."""
+    from engine.train.models.pretrained import adopt_config
+    from profiles.registry import given_keys
+
+    spec, said = adopt_config(path, spec, given_keys(_profile(args), args.overrides), option)
+    for line in said:
+        print(f"mla-tui: {line}", file=sys.stderr)
+    return spec
 
 
 def _with_backend(spec: RunSpec, backend: str | None) -> RunSpec:

@@ -17,6 +17,8 @@ from typing import IO, Any
 
 from data.splits import open_split
 from engine.host.programs import BENCH, python_module
+from engine.memory.hardware import detect_hardware
+from engine.memory.launch_fit import launch_fit
 from engine.preflight import check_backend, resolve_spec
 from profiles.errors import SpecError, UserError
 from profiles.registry import load, parse_override
@@ -85,6 +87,11 @@ def grid_cells(profile: str, overrides: Sequence[str], grid: Sequence[str], synt
 def build_cell(profile: str, overrides: Sequence[str], changes: dict[str, str], synthetic: bool = False) -> Cell:
     """Return one cell, on random tokens if the spec's data directory is missing. Raises ``UserError``."""
     spec = resolve_spec(load(profile, [*overrides, *(f"{key}={value}" for key, value in changes.items())]))
+    if spec.ranks > 1:
+        raise UserError(
+            f"launch: the spec has {spec.ranks} ranks, and bench measures one;"
+            f" use -s nodes=1 -s gpus_per_node=1 -s sequences={spec.batch.sequences // spec.ranks}"
+        )
     check_backend(spec)
     synthetic = synthetic or not (Path(spec.data.root) / spec.data.phase).exists()
     if not synthetic:
@@ -111,10 +118,22 @@ def measure_cell(cell: Cell, budget: Budget, on_tick: Callable[[float], None] = 
         "data": cell.data,
         "cap_bytes": round(budget.cap_gib * 2**30) if budget.cap_gib else None,
     }
+    if why := _too_large(cell.spec):
+        return {**answer, "error": why, "console": ""}
     with tempfile.TemporaryDirectory(prefix="mla-tui-bench-") as scratch:
         spec_path = _prepare(cell, Path(scratch))
         with open(Path(scratch) / "stderr", "w+b") as errors:
             return {**answer, **_measured(_argv(spec_path, budget), errors, budget.timeout, on_tick)}
+
+
+def _too_large(spec: RunSpec) -> str:
+    """Return why ``spec`` cannot fit into host memory, or nothing.
+
+    A card refuses what it does not have; for host memory the kernel kills, and perhaps another program.
+    """
+    hardware = detect_hardware()
+    fit = launch_fit(replace(spec, memory=replace(spec.memory, oom="fail")), hardware, [])
+    return fit.text if hardware.device == "cpu" and not fit.possible else ""
 
 
 def _prepare(cell: Cell, scratch: Path) -> Path:

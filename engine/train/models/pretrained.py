@@ -50,12 +50,12 @@ def read_config(path: Path) -> ModelConfig:
         raise UserError(f"{path}/{error}") from None
 
 
-def adopt_config(path: Path, spec: RunSpec, given: Set[str]) -> tuple[RunSpec, list[str]]:
+def adopt_config(path: Path, spec: RunSpec, given: Set[str], option: str) -> tuple[RunSpec, list[str]]:
     """Return ``spec`` with the model settings of the weights in ``path``, and lines that say what that changes.
 
     Without its rope or its norms a model computes another function. So every setting that the user did not give is
     taken from the weights; ``given`` holds the dotted keys that the user did. Of those only rope may differ, as for a
-    longer context: ``check_compatible`` refuses the others. Raises ``UserError``.
+    longer context. ``option`` is the one that names the weights. Raises ``UserError``.
     """
     there, here = read_config(path), spec.model.config
     differing = {name: getattr(there, name) for name in _OPTIONAL if getattr(there, name) != getattr(here, name)}
@@ -63,16 +63,18 @@ def adopt_config(path: Path, spec: RunSpec, given: Set[str]) -> tuple[RunSpec, l
     said = []
     if taken:
         values = ", ".join(f"{name} = {json.dumps(value)}" for name, value in taken.items())
-        said.append(f"--init-from {path}: takes {values} from the weights")
+        said.append(f"{option} {path}: takes {values} from the weights")
     for name in sorted(_ROPE & (differing.keys() - taken.keys())):
         ours, theirs = json.dumps(getattr(here, name)), json.dumps(differing[name])
-        said.append(f"--init-from {path}: {name} becomes {ours}, as you set it; the weights were trained with {theirs}")
-    return spec.with_values(f"--init-from {path}", model={"config": replace(here, **taken)}), said
+        said.append(f"{option} {path}: {name} becomes {ours}, as you set it; the weights were trained with {theirs}")
+    adopted = spec.with_values(f"{option} {path}", model={"config": replace(here, **taken)})
+    _check_config(path, there, adopted, option)
+    return adopted, said
 
 
 def check_compatible(path: Path, spec: RunSpec) -> None:
     """Check that the run ``spec`` can start from these weights: config, tensors, tokenizer. Raises ``UserError``."""
-    _check_config(path, read_config(path), spec)
+    _check_config(path, read_config(path), spec, "--init-from")
     _check_tensors(path, spec.model.config)
     _check_tokenizer(path, expand(spec.data.root, "data.root") / spec.data.phase)
 
@@ -91,7 +93,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: cannot be read: {error}; take another copy") from None
 
 
-def _check_config(path: Path, there: ModelConfig, spec: RunSpec) -> None:
+def _check_config(path: Path, there: ModelConfig, spec: RunSpec, option: str) -> None:
     here = spec.model.config
     names = [f.name for f in fields(ModelConfig) if f.name not in _MAY_DIFFER]
     differing = [name for name in names if getattr(there, name) != getattr(here, name)]
@@ -102,7 +104,7 @@ def _check_config(path: Path, there: ModelConfig, spec: RunSpec) -> None:
     more = f" ({', '.join(differing[1:])} differ too)" if differing[1:] else ""
     fix = f"use -s model.{name}={theirs} or" if len(differing) == 1 and theirs != "null" else "use"
     raise UserError(
-        f"--init-from {path}: {name}: {theirs} there, {ours} in model {spec.model.name}{more};"
+        f"{option} {path}: {name}: {theirs} there, {ours} in model {spec.model.name}{more};"
         f" {fix} a profile with that model"
     )
 

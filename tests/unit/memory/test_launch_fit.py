@@ -62,7 +62,7 @@ def test_a_micro_that_is_too_large_starts_and_the_line_names_one_that_fits(oom: 
     fit = launch_fit(large, cpu(at_8 + 0.01), [])
     assert fit.possible
     assert fit.text == (
-        f"cpu_demo: {needed(large, cpu(1)):.2f} GiB of host memory needed at micro 64, {at_8 + 0.01:.2f} GiB free;"
+        f"{needed(large, cpu(1)):.2f} GiB of host memory needed at micro 64, {at_8 + 0.01:.2f} GiB free;"
         f" micro 8 is predicted to fit; out of memory, the run {then} (memory.oom = {oom})"
     )
 
@@ -73,7 +73,7 @@ def test_what_does_not_fit_at_micro_1_is_refused_with_the_cheapest_change_that_f
     fit = launch_fit(large, card(least * 0.85, free=least * 0.8), [])
     assert not fit.possible
     assert re.fullmatch(
-        rf"gpu_fast: does not fit: {least:.1f} GiB of device memory needed at micro 1,"
+        rf"does not fit: {least:.1f} GiB of device memory needed at micro 1,"
         rf" {least * 0.85:.1f} GiB there in all, {least * 0.8:.1f} GiB of it free; use -s memory\.\w+=\w+",
         fit.text,
     ), fit.text
@@ -154,7 +154,7 @@ def test_the_command_line_refuses_in_one_line(
     assert main([command, "-p", "cpu_demo", *where]) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
-    assert re.match(r"mla-tui: cpu_demo: does not fit: .* 0\.25 GiB there in all, 0\.10 GiB of it free; ", err)
+    assert re.match(r"mla-tui: does not fit: .* 0\.25 GiB there in all, 0\.10 GiB of it free; ", err)
     assert err.endswith(", or start it anyway with --force\n")
     assert not (tmp_path / "home" / "runs").exists() and not (tmp_path / "out").exists()
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from engine.memory.hardware import Hardware
 from engine.train.measure.bench import measure
 from engine.train.measure.grid import Budget, Cell, build_cell, grid_cells, measure_cell, parse_grid, write_random_shard
 from engine.train.measure.matmul_peak import MATMUL_KINDS, matmul_peak
@@ -184,6 +185,14 @@ def test_an_error_is_returned_as_the_result(budget: Budget, message: str, monkey
     assert measure_cell(a_cell(), budget)["error"] == message
 
 
+def test_what_host_memory_cannot_hold_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel would kill it, or another program."""
+    small = Hardware("small", "cpu", None, None, 1 << 28, 1 << 28)
+    monkeypatch.setattr("engine.train.measure.grid.detect_hardware", lambda: small)
+    monkeypatch.setattr(subprocess, "Popen", None)
+    assert measure_cell(a_cell(), Budget())["error"].startswith("does not fit: ")
+
+
 def test_an_interrupt_while_the_process_starts_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted(subprocess.Popen[bytes]):
         """Started, and interrupted before anyone has it in hand."""
@@ -247,6 +256,11 @@ def test_an_invalid_cell_is_refused_before_any_is_measured() -> None:
         grid_cells("cpu_demo", SMALL, ["micro=1,3"], synthetic=True)
     with pytest.raises(UserError, match="muon is not supported by --backend mlx"):
         grid_cells("cpu_demo", [*SMALL, "optim.name=muon"], ["launch.backend=torch,mlx"], synthetic=True)
+
+
+def test_more_ranks_than_the_one_that_is_measured_are_refused() -> None:
+    with pytest.raises(UserError, match=r"2 ranks, and bench measures one; use .* -s gpus_per_node=1 -s sequences=2"):
+        grid_cells("cpu_demo", SMALL, ["gpus_per_node=2"], synthetic=True)
 
 
 def test_damaged_data_is_refused_and_missing_data_is_replaced_by_random_tokens(tmp_path: Path) -> None:

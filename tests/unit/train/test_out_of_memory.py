@@ -171,7 +171,7 @@ def test_out_of_memory_before_the_first_step_ends_the_run_with_our_reason(
 ) -> None:
     """A model of which one matrix cannot be allocated: torch's allocator for a CPU raises a plain RuntimeError."""
     spec = nano("micro=1")
-    config = replace(spec.model.config, hidden_size=1 << 23, vocab_size=1 << 23)
+    config = replace(spec.model.config, hidden_size=1 << 40)
     huge = replace(spec, model=replace(spec.model, config=config))
 
     def body() -> None:

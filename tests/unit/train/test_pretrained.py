@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
@@ -30,6 +31,7 @@ from profiles.model_config import NAMED_MODELS, ModelConfig
 from profiles.spec import RunSpec
 from tests.unit.train.tiny_runs import RecordingReporter, write_shards
 from tui.cli.main import main
+from tui.cli.spec_arguments import add_spec_arguments, add_start_arguments, spec_and_start
 
 TINY = dataclasses.replace(NAMED_MODELS["mla-tiny"], num_hidden_layers=2, vocab_size=300)
 TIED = dataclasses.replace(TINY, tie_word_embeddings=True)
@@ -109,7 +111,7 @@ SHARP = dataclasses.replace(TINY, initializer_range=0.2)  # so that attention lo
 
 
 def adopted(path: Path, spec: RunSpec, *given: str) -> RunSpec:
-    spec, _ = pretrained.adopt_config(path, spec, set(given))
+    spec, _ = pretrained.adopt_config(path, spec, set(given), "--init-from")
     pretrained.check_compatible(path, spec)
     return spec
 
@@ -142,7 +144,9 @@ def test_settings_that_the_user_did_not_give_are_those_of_the_weights(
 ) -> None:
     config = dataclasses.replace(TINY, **FUNCTIONS[name])
     path = make(tmp_path, config)
-    spec, said = pretrained.adopt_config(path, spec_of(dataclasses.replace(TINY, initializer_range=0.5)), set())
+    spec, said = pretrained.adopt_config(
+        path, spec_of(dataclasses.replace(TINY, initializer_range=0.5)), set(), "--init-from"
+    )
     assert spec.model.config == dataclasses.replace(config, initializer_range=0.5)
     assert len(said) == (name != "plain")
     for key in FUNCTIONS[name]:
@@ -150,11 +154,18 @@ def test_settings_that_the_user_did_not_give_are_those_of_the_weights(
             assert f"{key} = {json.dumps(getattr(config, key))}" in said[0]
 
 
+@pytest.mark.parametrize("option", ["--init-from", "--resume"])
+def test_a_difference_that_the_user_set_is_refused(option: str, tmp_path: Path) -> None:
+    path, other = ours(tmp_path), spec_of(dataclasses.replace(TINY, rms_norm_eps=1e-3))
+    with pytest.raises(UserError, match=f"{option} {path}: rms_norm_eps: 1e-06 there, 0.001 in model mine; use -s"):
+        pretrained.adopt_config(path, other, {"model.rms_norm_eps"}, option)
+
+
 def test_a_new_stage_may_change_rope_where_the_user_says_so(tmp_path: Path) -> None:
     path = exported(tmp_path)
     changes: dict[str, Any] = {"rope_theta": 5e5, "yarn_factor": 8.0, "yarn_original_context": 256}
     wanted = dataclasses.replace(TINY, **changes)
-    spec, said = pretrained.adopt_config(path, spec_of(wanted), {f"model.{key}" for key in changes})
+    spec, said = pretrained.adopt_config(path, spec_of(wanted), {f"model.{key}" for key in changes}, "--init-from")
     pretrained.check_compatible(path, spec)
     assert spec.model.config == wanted
     assert len(said) == 3
@@ -189,6 +200,15 @@ def test_the_command_line_says_what_it_takes_and_refuses_what_differs(
     assert main([*command, "--init-from", str(path), "-s", "model.rms_norm_eps=1e-5"]) == 1
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1) and "rms_norm_eps: 1e-06 there, 1e-05 in model mla-tiny" in err
+    # A checkpoint that goes on under a named profile is the same case.
+    parser = argparse.ArgumentParser()
+    add_spec_arguments(parser)
+    add_start_arguments(parser)
+    spec, _, _ = spec_and_start(parser.parse_args([*command[1:-1], "--resume", str(path)]))
+    assert spec.model.config.rope_theta == 5e5
+    taken, summary = capsys.readouterr().err.splitlines()
+    assert taken == f"mla-tui: --resume {path}: takes rope_theta = 500000.0 from the weights"
+    assert "differs: model.name mine → mla-tiny; the learning rate" in summary
 
 
 @pytest.mark.parametrize("make", [ours, exported])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from engine.checkpoints import checkpoint
+from engine.preflight import resolve_spec
 from engine.train.edits import edited
 from engine.train.resume_summary import resume_summary
 from profiles.errors import UserError
@@ -21,7 +22,7 @@ def saved(folder: Path, spec: RunSpec, step: int) -> Path:
 
 
 def test_an_unchanged_run_goes_on(tmp_path: Path) -> None:
-    line = resume_summary(saved(tmp_path, SPEC, 20), SPEC)
+    line = resume_summary(saved(tmp_path, SPEC, 20), resolve_spec(SPEC))
     assert line == "resumes mine from step 20 of 40; the learning rate goes on at 0.0018, to 0.0003 at step 40"
 
 

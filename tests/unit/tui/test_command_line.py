@@ -49,3 +49,14 @@ def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit, match="2"):
         main(["lst"])
     assert "invalid choice: 'lst'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["-p", "--name", "--resume", "--init-from"])
+def test_an_option_left_empty_by_an_unset_variable_is_a_usage_error(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else the run would start from scratch, or with another profile."""
+    with pytest.raises(SystemExit) as caught:
+        main(["launch", option, ""])
+    assert caught.value.code == 2
+    assert f"argument {option}" in (err := capsys.readouterr().err) and "is empty; leave the option out" in err

@@ -75,7 +75,10 @@ def test_a_measured_run_calibrates_it(home: Path, capsys: pytest.CaptureFixture[
     assert "device ×1.10 from 1 run on this machine" in planned(capsys, "-p", "pretrain_5080", *MACHINE)
 
 
-@pytest.mark.parametrize("words", [["--vram", "16"], ["--vram", "16", "--ram", "-1"], ["--ram", "nan", "--vram", "8"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--vram", "0", "--ram", "0"], ["--vram", "16"], ["--vram", "16", "--ram", "-1"], ["--ram", "nan", "--vram", "8"]],
+)
 def test_half_a_machine_description_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "-p", "cpu_demo", *words]) == 2
     assert "--vram and --ram go together" in capsys.readouterr().err

@@ -75,9 +75,9 @@ def _hardware(vram: float | None, ram: float | None) -> Hardware:
     """Return this machine's hardware, or the described one with all its memory free. Raises ``SpecError``."""
     from engine.memory.hardware import Hardware, detect_hardware
 
-    if not vram and not ram:
+    if vram is None and ram is None:
         return detect_hardware()
-    if not vram or not ram or not (0 < vram < 1e6 and 0 < ram < 1e6):
+    if vram is None or ram is None or not (0 < vram < 1e6 and 0 < ram < 1e6):
         raise SpecError("plan: --vram and --ram go together, each a number of GiB, for example --vram 16 --ram 24")
     device, host = int(vram * GIB), int(ram * GIB)
     return Hardware(f"a GPU of {vram:g} GiB with {ram:g} GiB of RAM", "cuda", device, device, host, host)
