@@ -33,9 +33,9 @@ def convert_path(path: Path) -> tuple[list[str], list[str]]:
     ``x.bin`` is replaced and kept as ``x.bin.original``; ``x.npy`` stays beside its ``x.bin``. Shards with a header are
     left alone. Raise ``UserError`` if there is nothing to convert.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         files = [file for folder in folders_below(path) for file in (*bin_files(folder), *_arrays(folder))]
-    elif path.exists():
+    elif os.path.exists(path):
         files = [path]
     else:
         raise UserError(f"{path}: does not exist: name a .bin or .npy file, or a folder of them")
@@ -97,7 +97,7 @@ def _convert(path: Path, ids: npt.NDArray[Any]) -> str:
     target = path.with_suffix(".bin")
     original = path if target != path else path.with_name(path.name + ORIGINAL)
     for blocker in {target, original} - {path}:
-        if blocker.exists():
+        if os.path.exists(blocker):
             raise UserError(f"{blocker}: exists; move it away, then convert {path.name} again")
     temporary = path.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:

@@ -34,6 +34,13 @@ _SIGNATURES = (
     (b"\xfd7zXZ\0", "compressed with xz"),
     (b"BZh91AY&SY", "compressed with bzip2"),
 )
+# llm.c begins all its files with a date, and a small version.
+_LLM_C = {
+    20240326: "a model of llm.c",
+    20240328: "a tokenizer of llm.c",
+    20240522: "an evaluation set of llm.c",
+    20240527: "a training state of llm.c",
+}
 # Not worth a guess: fewer ids, or less text, may look like anything.
 _MIN_IDS, _MIN_TEXT = 64, 16
 # The high halves of ids wider than they are read as: ids up to 262143, and the negative ones that pad some files.
@@ -109,6 +116,9 @@ def _kind(head: bytes, size: int) -> str | None:
     for signature, kind in _SIGNATURES:
         if head.startswith(signature):
             return kind
+    date, version = int.from_bytes(head[:4], "little"), int.from_bytes(head[4:8], "little")
+    if date in _LLM_C and version < 1 << 8:
+        return _LLM_C[date]
     # The signatures of gzip, pickle and safetensors are so short that the fields after them must make sense too.
     if head.startswith(b"\x1f\x8b\x08") and len(head) >= 10 and head[3] < 0x20 and head[8] in (0, 2, 4):
         return "compressed with gzip"

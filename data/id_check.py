@@ -36,7 +36,8 @@ def check_ids(shards: ShardSet, vocab_size: int, seconds: float) -> int:
             for shard, needs in zip(shards.shards, needed, strict=True)
         )
     )
-    for block in random.Random(0).sample(range(ends[-1]), min(ends[-1], _MAX_BLOCKS)):
+    blocks = ends[-1] if ends else 0
+    for block in random.Random(0).sample(range(blocks), min(blocks, _MAX_BLOCKS)):
         index = bisect_right(ends, block)
         shard = shards.shards[index]
         start = (block - (ends[index - 1] if index else 0)) * _BLOCK_TOKENS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,9 @@ def inspect_path(path: Path) -> list[dict[str, Any]]:
     ``sampled`` tokens, ``first_ids``, ``peek`` (the text of the first tokens, if the phase has a ``tokenizer.json``),
     and ``problems`` (one line each). Unknown values are None. Raise ``UserError`` if there is nothing to inspect.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         files = [file for folder in folders_below(path) for file in bin_files(folder)]
-    elif path.exists():
+    elif os.path.exists(path):
         files = [path]
     else:
         raise UserError(f"{path}: does not exist: name a .bin file, a phase or a directory of phases")
@@ -50,14 +52,13 @@ def _entry(path: Path, tokenizers: dict[Path, Any]) -> dict[str, Any]:
         manifest = read_manifest(phase)
     except UserError as error:
         problems.append(str(error))
-    try:
+    with contextlib.suppress(OSError):
         entry["bytes"] = path.stat().st_size
+    try:
         shard = read_shard(path, *bare_dtype(manifest, 0))
         shards = ShardSet((shard,))
         first = shards.read(0, 0, min(_PEEK, shard.tokens))
         highest = _highest(shards, manifest, problems)
-    except OSError as error:
-        problems.append(f"{path}: cannot be read ({error.strerror})")
     except UserError as error:
         problems.append(str(error))
     else:
@@ -70,7 +71,7 @@ def _entry(path: Path, tokenizers: dict[Path, Any]) -> dict[str, Any]:
 def _phase(path: Path) -> Path:
     """Return the nearest parent with a ``dataset.json`` or a tokenizer; shards are at most two levels below it."""
     for folder in list(path.absolute().parents)[:3]:
-        if (folder / DATASET_JSON).exists() or (folder / "tokenizer.json").exists():
+        if os.path.exists(folder / DATASET_JSON) or os.path.exists(folder / "tokenizer.json"):
             return folder
     return path.absolute().parent
 
@@ -96,7 +97,7 @@ def _highest(shards: ShardSet, manifest: Manifest | None, problems: list[str]) -
 def _peek(phase: Path, first: npt.NDArray[Any], tokenizers: dict[Path, Any], problems: list[str]) -> str | None:
     """Return the text of the first ids, or None without a tokenizer."""
     path = phase / "tokenizer.json"
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     if path not in tokenizers:
         try:

@@ -61,7 +61,8 @@ def read_shard(path: Path, bare: np.dtype[Any], named: bool = False) -> Shard:
             head = file.read(_SAMPLE_BYTES)
             status = os.fstat(file.fileno())
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}): check its permissions, or remove it") from error
+        reason = f"{error.strerror}; it is a link to {os.readlink(path)}" if path.is_symlink() else error.strerror
+        raise UserError(f"{path}: cannot be read ({reason}): check its permissions, or remove it") from error
     size = status.st_size
     if size == 0:
         raise UserError(f"{path}: empty shard (0 bytes): pack it again or remove it")

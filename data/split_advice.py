@@ -25,6 +25,9 @@ def missing_split(root: Path, phase: str, split: str) -> str:
     """Return one line: what is missing, what lies there instead, and the command or setting that helps."""
     root = Path(os.path.abspath(root))
     folder = root / phase / split
+    for place in (root, root / phase, root / phase / "train", folder):
+        if problem := _unreadable(place):
+            return problem
     missing = _what_is_missing(root, phase, split)
     for remedy in (
         _other_folders(root / phase),
@@ -44,13 +47,24 @@ def _flat(split: str) -> str:
     return split.replace("/", "-")
 
 
+def _unreadable(folder: Path) -> str:
+    """Return why an existing folder cannot be listed, or an empty string."""
+    try:
+        os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        return f"{folder}: cannot be listed ({error.strerror}): check the path and its permissions"
+    return ""
+
+
 def _what_is_missing(root: Path, phase: str, split: str) -> str:
-    if not root.is_dir():
+    if not os.path.isdir(root):
         return f"data.root: {root} is not a directory"
-    if not (root / phase).is_dir():
-        there = ", ".join(name for name in _names(root, "") if (root / name).is_dir()) or "none"
+    if not os.path.isdir(root / phase):
+        there = ", ".join(name for name in _names(root, "") if os.path.isdir(root / name)) or "none"
         return f"data.phase: {root} has no {phase!r} (its phases: {there})"
-    if (root / phase / split).is_dir():
+    if os.path.isdir(root / phase / split):
         return f"{root / phase / split}: holds no .bin file"
     return f"{root / phase}: has no {split!r} split"
 
@@ -87,7 +101,7 @@ def _other_folders(phase: Path) -> str:
     links = []
     for split, names in _by_split(folders).items():
         if _is_missing(phase, split):
-            remove = [f"rmdir {_quoted(phase / split)}"] if (phase / split).is_dir() else []
+            remove = [f"rmdir {_quoted(phase / split)}"] if os.path.isdir(phase / split) else []
             links += [*remove, f"ln -s {_quoted(phase / names[0])} {_quoted(phase / split)}"]
     return f", but a folder with another name; link it with: {' && '.join(links)}" if links else ""
 
@@ -122,7 +136,7 @@ def _root_is_a_phase(root: Path) -> str:
 
 
 def _other_phases(root: Path, split: str) -> str:
-    phases = [name for name in _names(root, "") if (root / name).is_dir() and not _is_missing(root / name, split)]
+    phases = [name for name in _names(root, "") if os.path.isdir(root / name) and not _is_missing(root / name, split)]
     return f"; use -s {_setting('data.phase', phases[0])}" if phases else ""
 
 

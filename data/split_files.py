@@ -11,9 +11,10 @@ from profiles.errors import UserError
 def split_files(root: Path, phase: str, split: str) -> list[Path]:
     """Return the files of a split, found as in ``open_shards``. Raise ``UserError`` with advice if there are none."""
     folder = root / phase / split
-    if folder.is_dir():
+    # Not Path.is_dir, which raises where a folder above may not be searched.
+    if os.path.isdir(folder):
         files = bin_files(folder)
-    elif (root / phase).is_dir():
+    elif os.path.isdir(root / phase):
         files = bin_files(root / phase, prefix=f"{phase}-{split}-")
     else:
         files = []

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data import order
-from data.shard_file import read_shard
-from data.shards import Manifest, bare_dtype, read_manifest
-from data.split_files import split_files
+from data.id_check import check_ids
+from data.shard_file import Shard, read_shard
+from data.shards import Manifest, ShardSet, bare_dtype, read_manifest
+from data.split_files import folders_below, split_files
 from data.tokenizer import load_tokenizer
 from profiles.errors import UserError
 
+_SECONDS_FOR_IDS = 0.3  # a split
 _BYTES = 256  # in a vocabulary of at most this size each id is a byte
 
 
@@ -28,34 +31,44 @@ def dataset_summary(root: Path, phase: str, vocab_size: int, context: int) -> di
     except UserError as error:
         problems.append(str(error))
     tokenizer = folder / "tokenizer.json"
-    buckets = sorted(f"val/{p.name}" for p in (folder / "val").glob("*") if p.is_dir() and p.name[0] != ".")
+    buckets = [f"val/{path.name}" for path in folders_below(folder / "val") if path.parent == folder / "val"]
     splits = []
     for split in ("train", "val", *buckets):
         try:
-            files = [_file(path, manifest, vocab_size, context) for path in split_files(root, phase, split)]
+            paths = split_files(root, phase, split)
         except UserError as error:
             if split != "val" or not buckets:
                 problems.append(str(error))
             continue
+        files, shards = [], []
+        for path in paths:
+            entry, shard = _file(path, manifest, vocab_size, context)
+            files.append(entry)
+            shards += [shard] if shard else []
         problems += [file["problem"] for file in files if file["problem"]]
+        try:
+            check_ids(ShardSet(tuple(shards)), vocab_size, _SECONDS_FOR_IDS)
+        except UserError as error:
+            problems.append(str(error))
         sums = {key: sum(file[key] or 0 for file in files) for key in ("tokens", "bytes", "sequences")}
         splits.append({"split": split, "files": files, **sums})
     return {
-        "tokenizer": str(tokenizer) if tokenizer.is_file() else None,
+        "tokenizer": str(tokenizer) if os.path.isfile(tokenizer) else None,
         "problems": list(dict.fromkeys(problems)),
         "splits": splits,
     }
 
 
-def _file(path: Path, manifest: Manifest | None, vocab_size: int, context: int) -> dict[str, Any]:
+def _file(path: Path, manifest: Manifest | None, vocab_size: int, context: int) -> tuple[dict[str, Any], Shard | None]:
+    """Return the entry of a file, and its shard unless it has a problem."""
     entry: dict[str, Any] = {"path": str(path), "dtype": None, "tokens": None, "sequences": None, "problem": ""}
     try:
-        entry["bytes"] = path.stat().st_size
         shard = read_shard(path, *bare_dtype(manifest, vocab_size))
-    except (OSError, UserError) as error:
-        return {"bytes": None, **entry, "problem": str(error)}
+    except UserError as error:
+        return {**entry, "bytes": None, "problem": str(error)}, None
     windows = order.window_count(shard.tokens, context)
-    return {**entry, "dtype": shard.dtype.name, "tokens": shard.tokens, "sequences": windows}
+    numbers = {"dtype": shard.dtype.name, "tokens": shard.tokens, "bytes": shard.bytes, "sequences": windows}
+    return entry | numbers, shard
 
 
 def token_texts(folder: Path, ids: Sequence[int]) -> list[str] | None:
@@ -65,7 +78,7 @@ def token_texts(folder: Path, ids: Sequence[int]) -> list[str] | None:
     damaged tokenizer.
     """
     path = folder / "tokenizer.json"
-    if not path.is_file():
+    if not os.path.isfile(path):
         manifest = read_manifest(folder)
         if not (manifest and manifest.vocab_size and manifest.vocab_size <= _BYTES):
             return None

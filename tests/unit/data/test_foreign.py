@@ -73,6 +73,8 @@ SAFETENSORS = b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
         (b"\x28\xb5\x2f\xfd" + bytes(50), "compressed with zstd"),
         (b"GGUF" + bytes(60), "a model in GGUF"),
         (b"PAR1" + bytes(60), "a Parquet file"),
+        (np.array([20240326, 5, 1024, 50257], "<i4").tobytes() + bytes(2000), "a model of llm.c"),
+        (np.array([20240522, 1, 10042], "<i4").tobytes() + bytes(2000), "an evaluation set of llm.c"),
         (len(SAFETENSORS).to_bytes(8, "little") + SAFETENSORS + bytes(8), "a model in safetensors"),
         (b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>", "a web page (HTML)"),
         (b"\n<HTML><head><title>Sign in</title></head></HTML>", "a web page (HTML)"),
@@ -80,7 +82,7 @@ SAFETENSORS = b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
         ("Whan that Aprille with his shoures soote, œuvre\n".encode() * 3000, "text"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "a Git LFS pointer"),
     ],
-    ids=str.split("index zip pickle4 pickle5 gzip zstd gguf parquet safetensors doctype html json text lfs"),
+    ids=str.split("index zip pickle4 pickle5 gzip zstd gguf parquet model eval safetensors doctype html json text lfs"),
 )
 def test_a_file_of_another_kind_is_named(tmp_path: Path, data: bytes, kind: str) -> None:
     path = put(tmp_path, data)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from data.shard_file import write_shard
 from data.shards import MAX_OPEN, open_shards
+from data.summary import dataset_summary
 from data.tokenizer import load_tokenizer
 from profiles.errors import UserError
 
@@ -196,7 +198,7 @@ def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     assert f"{fifo}: cannot be read (is a FIFO, not a regular file)" in refused(tmp_path)
     fifo.unlink()
     (tmp_path / "p/train/null.bin").symlink_to("/dev/null")
-    assert "null.bin: cannot be read (is a device, not a regular file)" in refused(tmp_path)
+    assert "null.bin: cannot be read (is a device, not a regular file; it is a link to /dev/null)" in refused(tmp_path)
     (tmp_path / "p/train/null.bin").unlink()
     for name in ("dataset.json", "tokenizer.json"):
         os.mkfifo(tmp_path / "p" / name)
@@ -207,7 +209,26 @@ def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_a_dangling_link(tmp_path: Path) -> None:
     put(tmp_path, b"ab").with_name("p-train-001.bin").symlink_to(tmp_path / "gone")
-    assert "p-train-001.bin: cannot be read (No such file" in refused(tmp_path)
+    expected = f"p-train-001.bin: cannot be read (No such file or directory; it is a link to {tmp_path / 'gone'})"
+    assert expected in refused(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+@pytest.mark.parametrize("denied", ["", "p", "p/train", "p/train/p-train-000.bin"])
+def test_what_may_not_be_read_is_named(denied: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # pytest's own may be opened by root alone
+        root = Path(folder)
+        put(root, b"ab")
+        for path in (root, *root.rglob("*")):
+            path.chmod(0o755)
+        (root / denied).chmod(0o700)
+        os.seteuid(65534)
+        try:
+            line, problems = refused(root), dataset_summary(root, "p", 4096, 8)["problems"]
+        finally:
+            os.seteuid(0)
+    assert line.startswith(f"{root / denied}: cannot be") and "(Permission denied)" in line
+    assert line in problems
 
 
 def test_missing_root_phase_split_and_files_are_refused_with_a_remedy(tmp_path: Path) -> None:

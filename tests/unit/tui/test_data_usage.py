@@ -13,6 +13,7 @@ from engine.runs.store import RunStore
 from tests.unit.tui.helpers import text_of, until
 from tests.unit.tui.nano import PROFILE
 from tui.app.app import MlaApp
+from tui.app.screens.data import DataScreen
 from tui.app.screens.new_run import NewRunScreen, ProfileList
 from tui.cli.main import main
 from tui.text.data_usage import describe_usage
@@ -105,3 +106,20 @@ async def test_the_form_says_it_and_follows_what_is_entered(short: Path, store: 
         await pilot.press("tab", "tab", "tab", *"64")
         await until(pilot, lambda: "batch.context: 64 is longer than a shard" in text_of(app, "#data"), seconds=60)
         assert app.screen.query_one("#data", Static).has_class("problem")
+
+
+async def test_the_data_screen_warns(short: Path, store: RunStore) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.push_screen(DataScreen("short"))
+        await until(pilot, lambda: SHORT in text_of(app, "#message"), seconds=60)
+
+
+def test_data_show_finds_ids_outside_the_vocabulary(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shard = short.parents[3] / "shards/phase1/train/z.bin"
+    shard.write_bytes((300).to_bytes(2, "little") * 40)
+    assert main(["data", "show", "short"]) == 1
+    expected = f"{shard}: token 0 is id 300, outside the model's vocabulary of 256"
+    assert expected in capsys.readouterr().err
+    assert main(["plan", "-p", "short"]) == 0
+    assert expected in capsys.readouterr().err

@@ -105,7 +105,8 @@ class DataScreen(AppScreen[None], actions=DATA):
         self._restore_position()
         self._show_text(_describe(window, answer), "#where")
         self.query_one(TokenView).show(window["ids"], window["texts"])
-        self._show_text(_lines(answer["problems"] or ([] if window["texts"] else [_NO_TEXT])))
+        notes = [answer["usage"]] if answer["usage"].startswith("warning") else []
+        self._show_text(_lines(answer["problems"] or [*notes, *([] if window["texts"] else [_NO_TEXT])]))
 
     def _restore_position(self) -> None:
         """Go back to the sequence on screen, if a query failed."""
