@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from engine.memory.calibration import PastRun, calibrated_forecaster
 from engine.memory.forecast import Forecast, Forecaster
@@ -108,11 +109,27 @@ def _shortest(forecast: Forecast, hardware: Hardware) -> Headroom:
 
 
 def _remedy(spec: RunSpec, hardware: Hardware, forecaster: Forecaster) -> str:
-    """Return the cheapest change that makes ``spec`` fit, as options of the command line."""
+    """Return the cheapest changes that make ``spec`` fit, as options of the command line."""
     fitting = next((lever for lever in levers(spec, hardware, forecaster) if lever.fits), None)
-    if fitting is None:
-        return "no single change makes it fit; use a smaller model"
-    return "use " + " ".join(f"-s {key}={new}" for key, (_, new) in fitting.changed.items())
+    changes = _combined(spec, hardware, forecaster) if fitting is None else fitting.changed
+    if not changes:
+        return "nothing that mla-tui plan lists makes it fit; use a smaller model"
+    return "use " + " ".join(f"-s {key}={new}" for key, (_, new) in changes.items())
+
+
+def _combined(spec: RunSpec, hardware: Hardware, forecaster: Forecaster) -> dict[str, list[Any]]:
+    """Return several levers that make ``spec`` fit together, at micro 1; none where they do not, or only with another
+    context."""
+    least = _with_micro(spec, 1)
+    changed = {"batch.micro": [spec.batch.micro, 1], "batch.accum": [spec.accum, least.accum]} if spec != least else {}
+    while True:
+        unused = (one for one in levers(least, hardware, forecaster) if not one.changed.keys() & changed.keys())
+        lever = next((one for one in unused if "batch.context" not in one.changed), None)
+        if lever is None:
+            return {}
+        least, changed = lever.spec, changed | lever.changed
+        if lever.fits:
+            return changed
 
 
 def _with_micro(spec: RunSpec, micro: int) -> RunSpec:

@@ -16,7 +16,7 @@ from engine.memory.hardware import Hardware
 from engine.memory.launch_fit import launch_fit
 from engine.memory.strategies import resolve_strategy
 from profiles.errors import ForceNeeded
-from profiles.registry import load
+from profiles.registry import load, with_overrides
 from profiles.spec import RunSpec
 from tui.cli.main import main
 
@@ -81,6 +81,17 @@ def test_what_does_not_fit_at_micro_1_is_refused_with_the_cheapest_change_that_f
     change = fit.text.rpartition("-s ")[2]
     advised = on_card("context=32768", "micro=1", "sequences=4", change)
     assert forecast(advised, card(1)).fits(card(least * 0.85))
+
+
+def test_where_no_single_change_is_enough_several_are_named_and_do_fit() -> None:
+    fixed, small = on_card("oom=fail"), card(16)
+    fit = launch_fit(fixed, small, [])
+    assert not fit.possible
+    advised = fit.text.partition("; use ")[2].split(" -s ")
+    assert len(advised) >= 3 and "batch.context" not in fit.text
+    spec = with_overrides(fixed, [change.removeprefix("-s ") for change in advised])
+    assert forecast(spec, small).fits(small)
+    assert launch_fit(on_card("model.num_hidden_layers=800"), small, []).text.endswith("; use a smaller model")
 
 
 def test_memory_that_others_hold_for_now_refuses_nothing() -> None:
