@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from profiles.errors import UserError
+from profiles.printable import brief, brief_key
+from profiles.reader import MAX_COUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Cursor:
         return asdict(self) | {"segments": [asdict(s) for s in self.segments]}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Cursor:
+    def from_dict(cls, data: Any) -> Cursor:
         """Read what :meth:`to_dict` wrote. Raise ``UserError`` if a field is missing, unknown or out of range."""
         plain = _integers(data, ("seed", "context", "epoch", "position", "consumed"), extra="segments")
         segments = data.get("segments")
@@ -83,11 +85,11 @@ def _integers(data: Any, names: tuple[str, ...], extra: str | None = None) -> di
         value = data.get(name)
         lowest = 1 if name == "context" else None if name == "seed" else 0
         # bool is a subclass of int, but not a count.
-        if not isinstance(value, int) or isinstance(value, bool) or (lowest is not None and value < lowest):
+        if type(value) is not int or abs(value) > MAX_COUNT or (lowest is not None and value < lowest):
             raise _damaged(name, value, "an integer" if lowest is None else f"an integer from {lowest} up")
         values[name] = value
     return values
 
 
 def _damaged(name: str, value: object, wanted: str) -> UserError:
-    return UserError(f"data cursor: {name}: {value!r} is not {wanted}; resume from an older checkpoint")
+    return UserError(f"data cursor: {brief_key(name)}: {brief(value)} is not {wanted}; resume from an older checkpoint")

@@ -18,6 +18,7 @@ from typing import Any
 from data.shard_file import Shard
 from data.shards import DTYPES, read_manifest
 from profiles.errors import UserError
+from profiles.reader import open_regular
 
 BLOCKS, BLOCK_BYTES = 64, 4096  # of a shard that are hashed; a file of fewer bytes is hashed whole
 TOKENIZER = "tokenizer.json"
@@ -134,7 +135,7 @@ def _print_of(folder: Path, shard: Shard, hashes: Mapping[str, Any]) -> ShardPri
 def _sample(path: Path) -> tuple[int, str]:
     """Return the size of a file and a hash of ``BLOCKS`` blocks spread over it."""
     sampled = hashlib.blake2b(digest_size=16)
-    with open(path, "rb", buffering=0) as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size <= BLOCKS * BLOCK_BYTES:
             sampled.update(file.read())
@@ -146,7 +147,7 @@ def _sample(path: Path) -> tuple[int, str]:
 
 def _tokenizer_hash(folder: Path) -> str:
     try:
-        with open(folder / TOKENIZER, "rb") as file:
+        with open_regular(folder / TOKENIZER) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""

@@ -6,13 +6,13 @@ Weights need no conversion, because parameters have the Hugging Face names. The 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import Field, fields
 from typing import Any
 
 from profiles.errors import UserError
 from profiles.model_config import ModelConfig
+from profiles.printable import brief, brief_key
 
 # Defaults of DeepSeek-V3 readers for keys that may be missing.
 _DEFAULTS = {
@@ -120,7 +120,7 @@ def _require(raw: Mapping[str, Any], key: str) -> None:
 
 def _refuse_unless(raw: Mapping[str, Any], key: str, wanted: object) -> None:
     if raw.get(key, wanted) != wanted:
-        raise UserError(f"config.json: {key}: {raw[key]!r} is not supported, only {wanted!r}")
+        raise UserError(f"config.json: {key}: {brief(raw[key])} is not supported, only {wanted!r}")
 
 
 def _rope_tables(config: ModelConfig) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _given_tables(raw: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     tables = {name: raw[name] for name in _ROPE_TABLES if raw.get(name)}
     for name, table in tables.items():
         if not isinstance(table, Mapping):
-            raise UserError(f"config.json: {name}: {table!r} is not a table")
+            raise UserError(f"config.json: {name}: {brief(table)} is not a table")
     return tables
 
 
@@ -161,11 +161,11 @@ def _yarn(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _yarn_table(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
     kind = table.get("rope_type", table.get("type", "default"))
     if kind not in ("default", "yarn"):
-        raise UserError(f"config.json: rope of type {kind!r} is not supported, only 'default' and 'yarn'")
+        raise UserError(f"config.json: rope of type {brief(kind)} is not supported, only 'default' and 'yarn'")
     given = {key: value for key, value in table.items() if value is not None}
     unknown = given.keys() - {"rope_type", "type", "rope_theta", *_YARN.values()}
     if unknown:
-        raise UserError(f"config.json: {name}: {min(unknown)} is not supported")
+        raise UserError(f"config.json: {name}: {brief_key(min(unknown))} is not supported")
     if kind == "default":
         return {}
     needed = ["factor", "original_max_position_embeddings", *(["mscale"] if given.get("mscale_all_dim") else [])]
@@ -183,13 +183,15 @@ def _checked(key: str, field: Field[Any], value: Any) -> Any:
     kind = str(field.type)
     if kind == "bool":
         if not isinstance(value, bool):
-            raise UserError(f"config.json: {key}: {value!r} is not true or false")
+            raise UserError(f"config.json: {key}: {brief(value)} is not true or false")
         return value
     if value is None and field.name == "q_lora_rank":
         return None
     whole = kind.startswith("int")
-    low, high = field.metadata.get("range", (1 if whole else 1e-12, math.inf))
+    low, high = field.metadata.get("range", (1, 1 << 24) if whole else (1e-12, 1e12))
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not low <= value <= high:
         hint = "; write null for queries without a latent" if field.name == "q_lora_rank" else ""
-        raise UserError(f"config.json: {key}: {value!r} is not a {'whole ' * whole}number from {low:g} up{hint}")
+        raise UserError(
+            f"config.json: {key}: {brief(value)} is not a {'whole ' * whole}number from {low} to {high}{hint}"
+        )
     return value if whole else float(value)

@@ -14,16 +14,18 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from profiles.errors import SpecError, UserError
-from profiles.printable import brief
+from profiles.printable import brief, brief_key
 
-MAX_BYTES = 16 << 20
+MAX_BYTES = 32 << 20  # the largest of ours names 100 000 shards in 25 MB
 MAX_TOML = 1 << 20
 MAX_DEPTH = 32  # tables and lists inside each other
 MAX_INTEGER = 1 << 64
+MAX_COUNT = 1 << 53  # a float holds every smaller one
 REPAIR = "repair or remove it"
 
 _KINDS = {
@@ -37,7 +39,7 @@ _KINDS = {
 _DEEP_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{MAX_DEPTH}}}""")
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file for reading. Raise ``OSError`` for anything else, without waiting for a writer."""
     return os.fdopen(open_regular_fd(path), "rb")
 
@@ -183,7 +185,7 @@ class Table:
     def integer(self, key: str, low: int = 0) -> int:
         """Return an integer from ``low`` up that a float can hold. Raise ``UserError``."""
         value = self.content.get(key)
-        if type(value) is not int or not low <= value < 1 << 53:  # bool is a subclass of int, but not a count
+        if type(value) is not int or not low <= value <= MAX_COUNT:  # bool is a subclass of int, but not a count
             raise self.fault(key, f"an integer from {low} up")
         return value
 
@@ -193,6 +195,13 @@ class Table:
         if value is not None and type(value) not in (int, float):
             raise self.fault(key, "a number")
         return value
+
+    def integers(self, key: str) -> tuple[int, ...]:
+        """Return a list of integers from 0 up. Raise ``UserError``."""
+        values = self.content.get(key)
+        if not isinstance(values, list) or not all(type(value) is int and 0 <= value <= MAX_COUNT for value in values):
+            raise self.fault(key, "a list of integers from 0 up")
+        return tuple(values)
 
     def text(self, key: str) -> str:
         """Return a string. Raise ``UserError``."""
@@ -206,9 +215,9 @@ class Table:
         value = self.content.get(key)
         if not isinstance(value, dict):
             raise self.fault(key, "a table")
-        return Table(value, f"{self._source}: {key}", self._remedy)
+        return Table(value, f"{self._source}: {brief_key(key)}", self._remedy)
 
     def fault(self, key: str, wanted: str) -> UserError:
         """Return the error for a field that is missing or not what is ``wanted``."""
         is_not = f"{brief(self.content[key])} is not {wanted}" if key in self.content else "is missing"
-        return UserError(f"{self._source}: {key}: {is_not}; {self._remedy}")
+        return UserError(f"{self._source}: {brief_key(key)}: {is_not}; {self._remedy}")

@@ -224,7 +224,7 @@ class RunSpec:
         return content
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any], source: str = "spec.json") -> RunSpec:
+    def from_dict(cls, content: Any, source: str = "spec.json") -> RunSpec:
         """Return the spec that ``to_dict`` wrote. Raise ``SpecError``."""
         if not isinstance(content, Mapping):
             raise SpecError(f"{source}: spec: {brief(content)} is not a table; take another copy")

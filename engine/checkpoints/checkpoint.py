@@ -21,14 +21,20 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoints.atomic_write import FileInfo, fsync_dir, make_dirs, write_file
+from engine.events.log import finite
 from engine.host.files import read_json
 from profiles.errors import UserError
 from profiles.paths import expand
+from profiles.reader import Table, open_regular, read_text
+from profiles.spec import RunSpec
 
-NAME = re.compile(r"ckpt_step_(0|[1-9][0-9]*)")
+NAME = re.compile(r"ckpt_step_(0|[1-9][0-9]{,14})")
 REPLACED = re.compile(NAME.pattern + r"\.replaced")
 FORMAT = 2  # in trainer.json and manifest.json of every checkpoint; mla-tui 0.1 wrote 1
-_CHANGED = "{}: is not what was saved; take an earlier checkpoint"
+NEEDED = ("model.safetensors", "optimizer.safetensors", "trainer.json")  # the manifest must list them
+_BEST = ([float, int], [int, int])
+_EARLIER = "take an earlier checkpoint"
+_CHANGED = f"{{}}: is not what was saved; {_EARLIER}"
 
 
 class CheckpointError(Exception):
@@ -57,7 +63,7 @@ def save(
         _clean_up(out)
         temporary.mkdir()
         files = {f"{name}.safetensors": write_tensors(temporary / f"{name}.safetensors", state[name]) for name in state}
-        files["trainer.json"] = _write_json(temporary / "trainer.json", metadata)
+        files["trainer.json"] = _write_json(temporary / "trainer.json", finite(metadata))
         if tokenizer is not None and tokenizer.is_file():
             files["tokenizer.json"] = write_file(temporary / "tokenizer.json", [tokenizer.read_bytes()])
         _write_json(temporary / "manifest.json", {"format": FORMAT, "files": files})
@@ -88,18 +94,26 @@ def load(
     try:
         return {part: load_file(path / f"{part}.safetensors") for part in parts}, content
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read: {error}; take an earlier checkpoint") from None
+        raise UserError(f"{path}: cannot be read: {error}; {_EARLIER}") from None
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    """Return ``trainer.json``: step, spec, cursor, val_loss, versions … Raises ``UserError``."""
+    """Return ``trainer.json``: step, spec, cursor, val_loss, best, versions … Raises ``UserError``.
+
+    Step, val_loss and best are checked here; ``spec_of`` and ``Cursor.from_dict`` check spec and cursor.
+    """
     return _read(path)[0]
+
+
+def spec_of(path: Path) -> RunSpec:
+    """Return the spec of the run that wrote the checkpoint, as it was then. Raises ``UserError``."""
+    return RunSpec.from_dict(metadata(path).get("spec"), f"{path}/trainer.json")
 
 
 def verify(path: Path) -> None:
     """Compare every file's size and checksum with the manifest. Raises ``UserError``."""
     for file, recorded in _files_of_recorded_size(path):
-        if _sha256(file) != recorded.get("sha256"):
+        if _sha256(file) != recorded:
             raise UserError(_CHANGED.format(file))
 
 
@@ -109,17 +123,19 @@ def check_sizes(path: Path) -> None:
         pass
 
 
-def _files_of_recorded_size(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield each file and its entry in the manifest. Raises ``UserError`` at the first of another size."""
-    files = _read(path)[1].get("files")
-    if not isinstance(files, dict):
-        raise UserError(f"{path}: manifest.json is missing or damaged; take an earlier checkpoint")
-    for name, recorded in files.items():
-        file = path / name
-        recorded = recorded if isinstance(recorded, dict) else {}
-        if not file.is_file() or file.stat().st_size != recorded.get("bytes"):
+def _files_of_recorded_size(path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each file in the manifest and its checksum. Raises ``UserError`` at the first of another size.
+
+    A manifest that lists too little would verify nothing: it must list what every checkpoint has, and only that.
+    """
+    files = Table(_read(path)[1], f"{path}/manifest.json", _EARLIER).table("files")
+    for name in dict.fromkeys((*NEEDED, *files.content)):
+        if name != os.path.basename(name):
+            raise files.fault(name, "a file of the checkpoint")
+        recorded, file = files.table(name), path / name
+        if not file.is_file() or file.stat().st_size != recorded.integer("bytes"):
             raise UserError(_CHANGED.format(file))
-        yield file, recorded
+        yield file, recorded.text("sha256")
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -133,12 +149,17 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not trainer:
         raise UserError(f"{path}: is not a checkpoint of mla-tui (trainer.json is missing or damaged)")
     if not manifest:
-        raise UserError(f"{path}: manifest.json is missing or damaged; take an earlier checkpoint")
+        raise UserError(f"{path}: manifest.json is missing or damaged; {_EARLIER}")
     found = trainer.get("format")
     if found != manifest.get("format"):
         raise UserError(_CHANGED.format(path / ("manifest.json" if found == FORMAT else "trainer.json")))
     if found != FORMAT:
         raise CheckpointFormatError(f"{path}: written by {_other_version(found, trainer)}")
+    facts, best = Table(trainer, f"{path}/trainer.json", _EARLIER), trainer.get("best")
+    facts.integer("step")
+    facts.optional_number("val_loss")
+    if best is not None and not (isinstance(best, list) and list(map(type, best)) in _BEST and best[1] >= 0):
+        raise facts.fault("best", "a loss and its step")
     return trainer, manifest
 
 
@@ -170,8 +191,8 @@ def latest(out: Path) -> Path | None:
     """Return the checkpoint that ``latest`` points at, or the highest step where the pointer is damaged."""
     known = steps(out)
     try:
-        pointed = NAME.fullmatch((out / "latest").read_text().strip())
-    except (OSError, UnicodeDecodeError):
+        pointed = NAME.fullmatch(read_text(out / "latest").strip())
+    except (OSError, UserError):
         pointed = None
     if pointed and int(pointed[1]) in known:
         return path_of_step(out, int(pointed[1]))
@@ -254,8 +275,10 @@ def delete(out: Path, step: int) -> None:
 def best_step(out: Path) -> int | None:
     """Return the step with the lowest validation loss, as recorded in the newest checkpoint of ``out``."""
     newest = latest(out)
-    best = read_json(newest / "trainer.json").get("best") if newest else None
-    return int(best[1]) if isinstance(best, list) and len(best) == 2 else None
+    best = None
+    with contextlib.suppress(UserError):  # where the newest is damaged, it is not known
+        best = metadata(newest).get("best") if newest else None
+    return best[1] if best else None
 
 
 def _replaced(path: Path) -> Path:
@@ -287,9 +310,9 @@ def _set_latest(out: Path, name: str) -> None:
 
 
 def _write_json(path: Path, content: Any) -> FileInfo:
-    return write_file(path, [json.dumps(content).encode()])
+    return write_file(path, [json.dumps(content, allow_nan=False).encode()])
 
 
 def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,6 +6,7 @@ next step. Before anything changes those tensors, ``wait`` must be called.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -74,7 +75,7 @@ class CheckpointSaver:
         """
         self.wait()
         best, val_loss = self.best, metadata["val_loss"]
-        if val_loss is not None and (best is None or val_loss < best[0]):
+        if val_loss is not None and math.isfinite(val_loss) and (best is None or val_loss < best[0]):
             best = (val_loss, step)
         save = self._save = _PendingSave(step, best, id)
         if step == self.saved_step:

@@ -404,5 +404,5 @@ class Trainer:
         self.backend.load_state_dict(state)
         self.step = int(facts["step"])
         self.saver.resume(path, self.step, facts.get("best"))
-        self.state.restore(Cursor.from_dict(facts["cursor"]), self._history, self.step)
+        self.state.restore(Cursor.from_dict(facts.get("cursor")), self._history, self.step)
         self.val_loss = facts.get("val_loss")

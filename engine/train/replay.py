@@ -87,4 +87,4 @@ def _initial(run: RunDir) -> tuple[RunSpec, int, Cursor]:
     if not resume:
         return spec, 0, Cursor(spec.train.seed, spec.batch.context)
     metadata = checkpoint.metadata(Path(resume))
-    return spec, int(metadata["step"]), Cursor.from_dict(metadata["cursor"]).at_context(spec.batch.context)
+    return spec, int(metadata["step"]), Cursor.from_dict(metadata.get("cursor")).at_context(spec.batch.context)

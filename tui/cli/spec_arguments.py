@@ -85,12 +85,11 @@ def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path
     from engine.preflight import resolve_spec
     from engine.train.resume_summary import resume_summary
     from profiles.registry import with_overrides
-    from profiles.spec import RunSpec
 
     given = None if args.profile is None else spec_of(args)
     path = find_checkpoint_argument(args.resume, given.train.out if given else "models", args.name)
     if given is None:
-        saved = RunSpec.from_dict(checkpoint.metadata(path)["spec"], f"{path}/trainer.json")
+        saved = checkpoint.spec_of(path)
         backend = [f"launch.backend={args.backend}"] if args.backend else []
         given = with_overrides(saved, [*args.overrides, *backend])
     else:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from data.tokenizer import id_count, load_tokenizer
 from engine.checkpoints import checkpoint
 from engine.checkpoints.atomic_write import check_new_dir
-from engine.train.models.pretrained import INDEX
+from engine.train.models.pretrained import INDEX, check_tensors
 from model.hf import to_hf_config
 from profiles.errors import UserError
 from profiles.paths import expand
@@ -52,7 +52,8 @@ def export(source: Path, out: Path, dtype: str | None = None, *, with_tokenizer:
         out = Path(os.path.realpath(expand(str(out), "export")))
         check_new_dir(out)
         state, metadata = checkpoint.load(source, ("model",))
-        spec = RunSpec.from_dict(metadata["spec"], f"{source}/trainer.json")
+        spec = checkpoint.spec_of(source)
+        check_tensors(source, spec.model.config, str(source))
         tensors = state["model"]
         if spec.model.config.tie_word_embeddings:
             # transformers ties it again; mlx-lm does not tie heads and needs this tensor

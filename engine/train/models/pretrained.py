@@ -7,23 +7,28 @@ torch is imported.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Set
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.tokenizer import MAX_BYTES as TOKENIZER_BYTES
 from engine.checkpoints import checkpoint
-from engine.host.files import read_json
 from model.hf import from_hf_config
 from model.shapes import parameter_shapes
 from profiles.errors import UserError
 from profiles.model_config import ModelConfig
 from profiles.paths import expand
+from profiles.printable import brief_key
+from profiles.reader import Table, open_regular, parse_json, read_bytes, read_json
 from profiles.spec import RunSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+MAX_HEADER = 16 << 20  # bytes; a header takes about 150 a tensor
+_ANOTHER = "take another copy"
 INDEX = "model.safetensors.index.json"
 _DTYPES = ("F64", "F32", "F16", "BF16")
 # May differ from the weights' config: what a new stage of training may change, and what affects initialization only.
@@ -40,10 +45,8 @@ def is_hugging_face(path: Path) -> bool:
 def read_config(path: Path) -> ModelConfig:
     """Return the model config of the weights in ``path``. Raises ``UserError``."""
     if not is_hugging_face(path):
-        return RunSpec.from_dict(checkpoint.metadata(path)["spec"], f"{path}/trainer.json").model.config
-    raw = read_json(path / "config.json")
-    if not raw:
-        raise UserError(f"{path}/config.json: is damaged; take another copy")
+        return checkpoint.spec_of(path).model.config
+    raw = read_json(path / "config.json", remedy=_ANOTHER)
     try:
         return from_hf_config(raw)
     except UserError as error:
@@ -75,7 +78,7 @@ def adopt_config(path: Path, spec: RunSpec, given: Set[str], option: str) -> tup
 def check_compatible(path: Path, spec: RunSpec) -> None:
     """Check that the run ``spec`` can start from these weights: config, tensors, tokenizer. Raises ``UserError``."""
     _check_config(path, read_config(path), spec, "--init-from")
-    _check_tensors(path, spec.model.config)
+    check_tensors(path, spec.model.config, f"--init-from {path}")
     _check_tokenizer(path, expand(spec.data.root, "data.root") / spec.data.phase)
 
 
@@ -109,29 +112,28 @@ def _check_config(path: Path, there: ModelConfig, spec: RunSpec, option: str) ->
     )
 
 
-def _check_tensors(path: Path, config: ModelConfig) -> None:
+def check_tensors(path: Path, config: ModelConfig, label: str) -> None:
+    """Check name, shape and dtype of every tensor in ``path``. Raises ``UserError`` that begins with ``label``."""
     found: dict[str, Mapping[str, Any]] = {}
     for file in _files(path):
         found |= _header(file)
     wanted = parameter_shapes(config)
     for name, shape in wanted.items():
         if name not in found:
-            raise UserError(f"--init-from {path}: {name} is missing; take a whole copy")
+            raise UserError(f"{label}: {name} is missing; take a whole copy")
         there = found[name]["shape"]
         if there != shape:
-            raise UserError(
-                f"--init-from {path}: {name} is {there} and should be {shape}; its configuration is another model's"
-            )
+            raise UserError(f"{label}: {name} is {there} and should be {shape}; its configuration is another model's")
         if found[name]["dtype"] not in _DTYPES:
             raise UserError(
-                f"--init-from {path}: {name} is of dtype {found[name]['dtype']}, not one of {', '.join(_DTYPES)};"
+                f"{label}: {name} is of dtype {brief_key(found[name]['dtype'])}, not one of {', '.join(_DTYPES)};"
                 " take the weights that were not quantised"
             )
     # A copy of a tied head and the rope tables of old files are redundant.
     extra = [n for n in found if n not in wanted and n != "lm_head.weight" and not n.endswith("rotary_emb.inv_freq")]
     if extra:
         raise UserError(
-            f"--init-from {path}: {extra[0]} is not part of this model; take weights of the same architecture"
+            f"{label}: {brief_key(extra[0])} is not part of this model; take weights of the same architecture"
         )
 
 
@@ -142,13 +144,13 @@ def _files(path: Path) -> list[Path]:
         return [single]
     if not (path / INDEX).is_file():
         raise UserError(f"{path}: holds neither model.safetensors nor {INDEX}; convert its weights to safetensors")
-    named = read_json(path / INDEX).get("weight_map")
+    named = read_json(path / INDEX, remedy=_ANOTHER).get("weight_map")
     names = sorted(set(named.values())) if isinstance(named, dict) and all(map(_plain, named.values())) else []
     for name in names:
         if not (path / name).is_file():
             raise UserError(f"{path}: {name} is missing, which {INDEX} names; take a whole copy")
     if not names:
-        raise UserError(f"{path}/{INDEX}: is damaged; take another copy")
+        raise UserError(f"{path}/{INDEX}: is damaged; {_ANOTHER}")
     return [path / name for name in names]
 
 
@@ -159,16 +161,25 @@ def _plain(name: object) -> bool:
 def _header(file: Path) -> dict[str, Mapping[str, Any]]:
     """Return name → dtype and shape of each tensor. Raises ``UserError`` where the file has another length."""
     try:
-        with open(file, "rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            size = file.stat().st_size
-            content: Any = json.loads(stream.read(length)) if length < size else None
-        tensors = {name: entry for name, entry in content.items() if name != "__metadata__"}
-        if 8 + length + max(entry["data_offsets"][1] for entry in tensors.values()) != size:
-            raise ValueError("truncated")
-        return {name: {"dtype": entry["dtype"], "shape": tuple(entry["shape"])} for name, entry in tensors.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise UserError(f"{file}: is damaged or not whole; take another copy") from None
+        with open_regular(file) as stream:
+            length, size = int.from_bytes(stream.read(8), "little"), os.fstat(stream.fileno()).st_size
+            text = stream.read(length) if length <= min(size, MAX_HEADER) else b""
+        header = parse_json(text.decode(), str(file), _ANOTHER)
+    except (OSError, UnicodeDecodeError, UserError):
+        raise UserError(f"{file}: is damaged or not whole; {_ANOTHER}") from None
+    table = Table(header, str(file), _ANOTHER)
+    tensors: dict[str, Mapping[str, Any]] = {}
+    end = 0
+    for name in header:
+        if name == "__metadata__":
+            continue
+        entry = table.table(name)
+        shape, offsets = entry.integers("shape"), entry.integers("data_offsets")
+        end = max(end, *offsets)
+        tensors[name] = {"dtype": entry.text("dtype"), "shape": shape}
+    if 8 + length + end != size or not tensors:
+        raise UserError(f"{file}: is damaged or not whole; {_ANOTHER}")
+    return tensors
 
 
 def _check_tokenizer(path: Path, phase: Path) -> None:
@@ -183,8 +194,8 @@ def _check_tokenizer(path: Path, phase: Path) -> None:
 
 def _vocabulary(file: Path) -> Any:
     """Return the id of every token. Another program that saves a tokenizer keeps only this the same."""
-    content = read_json(file)
+    content = read_json(file, TOKENIZER_BYTES)
     try:
         return content["model"]["vocab"], {token["id"]: token["content"] for token in content["added_tokens"]}
     except (KeyError, TypeError):
-        return file.read_bytes()
+        return read_bytes(file, TOKENIZER_BYTES)

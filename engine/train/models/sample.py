@@ -12,11 +12,11 @@ from tokenizers.decoders import DecodeStream
 
 from data.tokenizer import load_tokenizer
 from engine.checkpoints import checkpoint
+from engine.train.models.pretrained import check_tensors
 from model.generate import Sampling, generate
 from model.latent_cache import LatentCache
 from model.transformer import MLATransformer
 from profiles.errors import UserError
-from profiles.spec import RunSpec
 
 
 class GeneratedText:
@@ -69,8 +69,9 @@ class TextGenerator:
     """
 
     def __init__(self, path: Path) -> None:
-        state, metadata = checkpoint.load(path, ("model",))
-        spec = RunSpec.from_dict(metadata["spec"], str(path))
+        state, _ = checkpoint.load(path, ("model",))
+        spec = checkpoint.spec_of(path)
+        check_tensors(path, spec.model.config, str(path))
         self._tokenizer = load_tokenizer(path / "tokenizer.json")
         with torch.device("meta"):
             self._model = MLATransformer(spec.model.config)

@@ -48,7 +48,7 @@ def test_a_file_that_is_too_large_is_not_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.touch()
     os.truncate(path, 1 << 40)
-    assert "x: is larger than 16 MiB; repair" in refusal(read_json, path)
+    assert "x: is larger than 32 MiB; repair" in refusal(read_json, path)
     assert read_bytes(Path("/proc/self/stat"))  # a file whose size the kernel does not tell
 
 

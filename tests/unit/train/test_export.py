@@ -68,7 +68,7 @@ def saved(folder: Path, config: ModelConfig, tokenizer: Path | None, dtype: torc
     spec = registry.load("cpu_demo", [f"batch.context={CONTEXT}"])
     spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, config=config))
     weights = {name: p.detach() for name, p in build(config, 7, dtype=dtype).named_parameters()}
-    return checkpoint.save(folder, 30, {"model": weights}, {"spec": spec.to_dict()}, tokenizer)[0]
+    return checkpoint.save(folder, 30, {"model": weights, "optimizer": {}}, {"spec": spec.to_dict()}, tokenizer)[0]
 
 
 def ours(path: Path, config: ModelConfig) -> MLATransformer:

@@ -49,7 +49,9 @@ def spec_of(config: ModelConfig, root: Path = Path("nowhere")) -> RunSpec:
 
 def ours(folder: Path, config: ModelConfig = TINY, tokenizer: Path | None = None) -> Path:
     weights = {name: p.detach() for name, p in build(config, 7).named_parameters()}
-    return checkpoint.save(folder, 3, {"model": weights}, {"spec": spec_of(config).to_dict()}, tokenizer)[0]
+    return checkpoint.save(
+        folder, 3, {"model": weights, "optimizer": {}}, {"spec": spec_of(config).to_dict()}, tokenizer
+    )[0]
 
 
 def theirs(folder: Path, config: ModelConfig = TINY, shard: str = "5GB") -> Path:
@@ -285,7 +287,7 @@ NORM = "model.norm.weight"
         (lambda p: index(p, {NORM: "../run/x.safetensors"}), "index.json: is damaged"),
         (lambda p: index(p, {NORM: 5}), "index.json: is damaged"),
         (lambda p: index(p, []), "index.json: is damaged"),
-        (lambda p: (p / "config.json").write_text("{"), "config.json: is damaged"),
+        (lambda p: (p / "config.json").write_text("{"), "config.json: is not valid JSON"),
         (lambda p: edit(p / "config.json", model_type="llama"), "config.json: model_type: 'llama' is not supported"),
         (lambda p: edit(p / "config.json", rope_parameters={"rope_type": "linear"}), "'linear'"),
         (lambda p: edit(p / "config.json", hidden_size="192"), "hidden_size: '192'"),

@@ -370,10 +370,9 @@ def _input_error(topic: str, text: str, number: int | None) -> str:
 
 
 def _spec_of(checkpoint: SavedCheckpoint) -> RunSpec:
-    from engine.checkpoints.checkpoint import metadata
-    from profiles.spec import RunSpec
+    from engine.checkpoints.checkpoint import spec_of
 
-    return RunSpec.from_dict(metadata(Path(checkpoint.path))["spec"], f"{checkpoint.path}/trainer.json")
+    return spec_of(Path(checkpoint.path))
 
 
 def _resumed_spec(checkpoint: SavedCheckpoint, steps: int | None) -> RunSpec:
