@@ -62,7 +62,8 @@ def check_width(path: Path, head: bytes, dtype: np.dtype[Any]) -> None:
     if evident is None or evident.itemsize == dtype.itemsize:
         return
     raise UserError(
-        f"{path}: looks like {evident.itemsize * 8}-bit ids read as {dtype.itemsize * 8}-bit ones: {_convert(path)}"
+        f"{path}: looks like {evident.itemsize * 8}-bit ids read as {dtype.itemsize * 8}-bit ones "
+        f"(if it is not, name its dtype in dataset.json): {_convert(path)}"
     )
 
 

@@ -97,8 +97,8 @@ def test_wider_ids_than_the_model_needs_are_refused_and_converted(tmp_path: Path
     ids = zipf(vocab)
     for dtype, bits in (("<u4", 32), ("<i4", 32), ("<i8", 64), ("<u8", 64)):
         path = put(tmp_path, ids.astype(dtype).tobytes())
-        expected = f"{path}: looks like {bits}-bit ids read as 16-bit ones: convert it with: "
-        line = refused(tmp_path, vocab).removeprefix(expected)
+        message, _, line = refused(tmp_path, vocab).partition(": convert it with: ")
+        assert message.startswith(f"{path}: looks like {bits}-bit ids read as 16-bit ones")
         assert line == f"mla-tui data convert {path.parent}"
         assert main.main(line.split()[1:]) == 0
         assert read(tmp_path, vocab) == ids.tolist()
