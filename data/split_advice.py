@@ -30,6 +30,7 @@ def missing_split(root: Path, phase: str, split: str) -> str:
             return problem
     missing = _what_is_missing(root, phase, split)
     for remedy in (
+        _nested(folder),
         _other_folders(root / phase),
         _loose_files(root / phase, root / phase),
         _root_is_a_phase(root),
@@ -104,6 +105,16 @@ def _other_folders(phase: Path) -> str:
             remove = [f"rmdir {_quoted(phase / split)}"] if os.path.isdir(phase / split) else []
             links += [*remove, f"ln -s {_quoted(phase / names[0])} {_quoted(phase / split)}"]
     return f", but a folder with another name; link it with: {' && '.join(links)}" if links else ""
+
+
+def _nested(folder: Path) -> str:
+    """Advice where the .bin files of a split lie one folder deeper; those of two folders may have the same name."""
+    count = sum(len(_names(folder / name, ".bin")) for name in _names(folder, ""))
+    if not count:
+        return ""
+    split = _quoted(folder)
+    link = f'place="${{file%/*}}"; ln -s "$file" {split}/"${{place##*/}}-${{file##*/}}"'
+    return f", but {count} one folder deeper; link them with: for file in {split}/*/*.bin; do {link}; done"
 
 
 def _loose_files(folder: Path, phase: Path) -> str:

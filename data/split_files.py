@@ -25,6 +25,15 @@ def split_files(root: Path, phase: str, split: str) -> list[Path]:
     raise UserError(missing_split(root, phase, split))
 
 
+def files_not_read(root: Path, phase: str, split: str) -> list[Path]:
+    """Return the .bin files that a user may take for a part of the split: deeper in its folder, or beside it."""
+    folder = root / phase / split
+    if not os.path.isdir(folder):
+        return []
+    deeper = [path for below in folders_below(folder)[1:] if os.access(below, os.R_OK) for path in bin_files(below)]
+    return [*deeper, *bin_files(root / phase, prefix=f"{phase}-{split}-")]
+
+
 def bin_files(folder: Path, prefix: str = "") -> list[Path]:
     """Return the ``.bin`` files of a folder, ordered by name, without hidden ones (macOS writes ``._x.bin``)."""
     try:

@@ -50,9 +50,12 @@ def fingerprint_of(spec: RunSpec, opened: dict[str, PackedBinDataset]) -> Finger
 
 def data_usage(spec: RunSpec) -> DataUsage:
     """Return what a run of ``spec`` reads of its train split. Raise ``UserError``."""
+    from data.split_files import files_not_read
     from data.usage import usage_of
 
-    return usage_of(open_split(spec, "train").shards, spec.batch.context, spec.train.steps * spec.batch.sequences)
+    shards = open_split(spec, "train").shards
+    ignored = len(files_not_read(_root(spec), spec.data.phase, "train"))
+    return usage_of(shards, spec.batch.context, spec.train.steps * spec.batch.sequences, ignored)
 
 
 def _root(spec: RunSpec) -> Path:

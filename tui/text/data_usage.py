@@ -30,7 +30,9 @@ def describe_usage(usage: DataUsage, steps: int) -> str:
     if usage.unused:
         short = f" ({exact(usage.short)} of {exact(usage.shards)} shards too short)"
         texts.append(f"{exact(usage.unused)} of {exact(usage.tokens)} tokens unused{short if usage.short else ''}")
-    warns = usage.unused > _MUCH_UNUSED * usage.tokens or usage.epochs > _MANY_EPOCHS
+    if usage.ignored:
+        texts.append(f"{_counted(usage.ignored, '.bin file')} below or beside the folder train not read")
+    warns = usage.unused > _MUCH_UNUSED * usage.tokens or usage.epochs > _MANY_EPOCHS or usage.ignored > 0
     return ("warning: " if warns else "") + "; ".join(texts)
 
 

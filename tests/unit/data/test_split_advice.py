@@ -86,6 +86,14 @@ def test_a_folder_with_another_name_is_linked(tmp_path: Path, empty: bool) -> No
     assert opened(tmp_path, "train") == [0] and opened(tmp_path, "val") == [1]
 
 
+def test_files_one_folder_deeper_are_linked_although_their_names_are_the_same(tmp_path: Path) -> None:
+    root = tmp_path / "my data's"
+    put(root, "owt/train/a b/0.bin", "owt/train/c/0.bin", "owt/train/c/1.bin", "owt/val/d/0.bin")
+    for split in ("train", "val"):
+        paste(advice(root, split))
+    assert opened(root, "train") == [0, 1, 2] and opened(root, "val") == [3]
+
+
 def settings(line: str) -> dict[str, str]:
     words = shlex.split(line.partition("use ")[2])
     assert words[::2] == ["-s"] * (len(words) // 2)

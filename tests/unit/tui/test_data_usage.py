@@ -44,13 +44,17 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("usage", "steps", "line"),
     [
         (
-            DataUsage(64, 4_687_499, 160, 300_000_000, 0, 4, 0),
+            DataUsage(64, 4_687_499, 160, 300_000_000, 0, 4, 0, 0),
             40,
             "4,687,499 sequences of 65 tokens; 40 steps read less",
         ),
-        (DataUsage(64, 100, 83, 6500, 99, 1, 0), 1, "100 sequences of 65 tokens; 1 step read 0.83 epochs; 99 of 6,500"),
-        (DataUsage(64, 100, 100, 6401, 0, 1, 0), 25, "100 sequences of 65 tokens; 25 steps read 1 epoch"),
-        (DataUsage(64, 100, 400, 6401, 0, 1, 0), 25, "100 sequences of 65 tokens; 25 steps read 4 epochs"),
+        (
+            DataUsage(64, 100, 83, 6500, 99, 1, 0, 0),
+            1,
+            "100 sequences of 65 tokens; 1 step read 0.83 epochs; 99 of 6,500",
+        ),
+        (DataUsage(64, 100, 100, 6401, 0, 1, 0, 0), 25, "100 sequences of 65 tokens; 25 steps read 1 epoch"),
+        (DataUsage(64, 100, 400, 6401, 0, 1, 0, 0), 25, "100 sequences of 65 tokens; 25 steps read 4 epochs"),
     ],
 )
 def test_a_plain_fact(usage: DataUsage, steps: int, line: str) -> None:
@@ -59,7 +63,7 @@ def test_a_plain_fact(usage: DataUsage, steps: int, line: str) -> None:
 
 @pytest.mark.parametrize(
     "usage",
-    [DataUsage(64, 100, 500, 6401, 0, 1, 0), DataUsage(64, 100, 100, 8000, 1599, 2, 1)],
+    [DataUsage(64, 100, 500, 6401, 0, 1, 0, 0), DataUsage(64, 100, 100, 8000, 1599, 2, 1, 0)],
     ids=["epochs", "unused"],
 )
 def test_a_warning(usage: DataUsage) -> None:
@@ -83,6 +87,15 @@ def test_plan_says_why_a_launch_would_be_refused(short: Path, capsys: pytest.Cap
         out, err = capsys.readouterr()
         assert err.startswith(f"mla-tui: {problem}") and len(err.splitlines()) == 1
     assert json.loads(out)["data"]["problem"].startswith(problem)
+
+
+def test_files_that_are_not_looked_for_are_counted(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    phase = short.parents[3] / "shards/phase1"
+    (phase / "train/part2").mkdir()
+    for name in ("train/part2/a.bin", "train/part2/b.bin", "phase1-train-000.bin"):
+        (phase / name).write_bytes(bytes(80))
+    assert main(["data", "show", "short"]) == 0
+    assert f"{SHORT}; 3 .bin files below or beside the folder train not read" in capsys.readouterr().out.splitlines()
 
 
 def test_launch_says_it_beside_the_id(
