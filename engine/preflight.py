@@ -13,7 +13,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from data.splits import check_data
+from data.splits import check_ids
 from data.tokenizer import id_count, load_tokenizer
 from engine.checkpoints.checkpoint import metadata, steps
 from engine.execution.compiler import compile_problem
@@ -34,10 +34,17 @@ MAX_FLASH_HEAD_DIM = 256  # of torch's flash attention kernels on a GPU
 _SECONDS_FOR_IDS = 1.0  # a split; a launch waits for it
 
 
-def check_spec(spec: RunSpec, out: Path) -> None:
-    """Check the backend of ``spec``, its data, and that checkpoints can be written to ``out``. Raise ``UserError``."""
+def check_spec(spec: RunSpec, out: Path, notify: Callable[[str], None] = lambda line: None) -> None:
+    """Check the backend of ``spec``, its data, and that checkpoints can be written to ``out``. Raise ``UserError``.
+
+    ``notify`` gets a line if the data is so large that only a part of its ids was looked at.
+    """
     check_backend(spec)
-    check_data(spec, seconds=_SECONDS_FOR_IDS)
+    checked = check_ids(spec, _SECONDS_FOR_IDS)
+    if checked < 1:
+        notify(
+            f"data: looked at {checked:.1%} of the ids, all within the vocabulary; the run checks each batch it reads"
+        )
     check_output_folder(spec, out)
 
 

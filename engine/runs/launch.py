@@ -49,14 +49,14 @@ def launch(
 
     A device in use by another run is an error; with ``queue`` the run waits for it, with ``share_device`` it shares it.
     ``force`` starts a run that cannot fit into memory, and one whose other hosts do not answer. ``notify`` gets a line
-    about a run that needs more memory than is free. With ``data_changed`` the data may be other than that of the
-    checkpoint ``resume``.
+    about a run that needs more memory than is free, and about ids that were not looked at. With ``data_changed`` the
+    data may be other than that of the checkpoint ``resume``.
     """
     spec = resolve_spec(spec)
     if name is not None:
         check_name("--name", name)
     out = Path(spec.train.out)
-    check_spec(spec, out / name if name else out)
+    check_spec(spec, out / name if name else out, notify)
     check_launcher(spec)
     if not force:
         check_hosts(spec)

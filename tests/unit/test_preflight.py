@@ -1,7 +1,8 @@
-"""What a launch refuses although it would train: its model could not be used afterwards."""
+"""What a launch refuses although it would train, and what it says of data that it cannot look at as a whole."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,15 @@ def test_a_damaged_tokenizer_is_refused_before_the_launch(
     assert main(["launch", *settings]) == 1
     err = capsys.readouterr().err
     assert "tokenizer.json: is not a valid tokenizer" in err and err.count("\n") == 1
+
+
+def test_a_launch_says_how_much_of_large_data_it_looked_at(
+    settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.preflight._SECONDS_FOR_IDS", 1e-9)
+    monkeypatch.setattr("engine.runs.launch.ensure_supervisor", lambda run: None)
+    (tmp_path / "shards" / "phase1" / "train" / "large.bin").write_bytes(bytes(16 << 20))
+    assert main(["launch", *settings]) == 0
+    assert re.search(
+        r"^mla-tui: data: looked at \d+\.\d% of the ids, all within", capsys.readouterr().err, re.MULTILINE
+    )

@@ -109,14 +109,14 @@ def _plan(spec: RunSpec, hardware: Hardware) -> Plan:
 
 def _data(spec: RunSpec) -> dict[str, Any]:
     """Return what the run reads of its data, or the ``problem`` for which a launch would be refused."""
-    from data.splits import check_data, data_usage
+    from data.splits import check_ids, data_usage
 
     try:
-        check_data(spec, _SECONDS_FOR_IDS)
+        checked = check_ids(spec, _SECONDS_FOR_IDS)
         usage = data_usage(spec)
     except UserError as error:
         return {"text": "", "problem": str(error)}
-    numbers = {**asdict(usage), "epochs": usage.epochs}
+    numbers = {**asdict(usage), "epochs": usage.epochs, "ids_checked": checked}
     return {"text": describe_usage(usage, spec.train.steps), "problem": "", **numbers}
 
 
