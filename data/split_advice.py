@@ -102,9 +102,9 @@ def _other_folders(phase: Path) -> str:
     links = []
     for split, names in _by_split(folders).items():
         if _is_missing(phase, split):
-            remove = [f"rmdir {_quoted(phase / split)}"] if os.path.isdir(phase / split) else []
-            links += [*remove, f"ln -s {_quoted(phase / names[0])} {_quoted(phase / split)}"]
-    return f", but a folder with another name; link it with: {' && '.join(links)}" if links else ""
+            remove = [f"rmdir {split}"] if os.path.isdir(phase / split) else []
+            links += [*remove, f"ln -s {_quoted(names[0])} {split}"]
+    return f", but a folder with another name; link it with: {_within(phase, *links)}" if links else ""
 
 
 def _nested(folder: Path) -> str:
@@ -112,9 +112,8 @@ def _nested(folder: Path) -> str:
     count = sum(len(_names(folder / name, ".bin")) for name in _names(folder, ""))
     if not count:
         return ""
-    split = _quoted(folder)
-    link = f'place="${{file%/*}}"; ln -s "$file" {split}/"${{place##*/}}-${{file##*/}}"'
-    return f", but {count} one folder deeper; link them with: for file in {split}/*/*.bin; do {link}; done"
+    loop = 'for file in */*.bin; do ln -s "$file" "${file%/*}-${file##*/}"; done'
+    return f", but {count} one folder deeper; link them with: {_within(folder, loop)}"
 
 
 def _loose_files(folder: Path, phase: Path) -> str:
@@ -124,20 +123,29 @@ def _loose_files(folder: Path, phase: Path) -> str:
     splits = {split: chosen for split, chosen in splits.items() if _is_missing(phase, split)}
     if not splits:
         return ""
-    commands = ["mkdir -p " + " ".join(_quoted(phase / split) for split in splits)]
+    target = os.path.relpath(phase, folder)
+    commands = ["mkdir -p " + " ".join(_quoted(os.path.normpath(os.path.join(target, split))) for split in splits)]
+    # Patterns and links are both relative to the folder that holds the links, so they survive a move of the whole.
+    place, source = ("" if target == "." else f"{target}/"), os.path.relpath(folder, phase / "train")
     for split, chosen in splits.items():
-        commands.append(f"ln -s {_files(folder, chosen, names)} {_quoted(phase / split)}/")
+        commands += [f"cd {_quoted(place + split)}", f"ln -s {_files(source, chosen, names)} ."]
+        place = "../"
     count = sum(map(len, splits.values()))
     files = f"{splits.popitem()[1][0]} lies" if count == 1 else f"{count} .bin files lie"
-    return f", but {files} in {folder}; link with: {' && '.join(commands)}"
+    return f", but {files} there; link with: {_within(folder, *commands)}"
 
 
-def _files(folder: Path, chosen: Sequence[str], names: Sequence[str]) -> str:
+def _within(folder: Path, *commands: str) -> str:
+    """Return the commands as one that changes to ``folder`` and leaves the shell where it is."""
+    return f"({' && '.join((f'cd {_quoted(folder)}', *commands))})"
+
+
+def _files(folder: str, chosen: Sequence[str], names: Sequence[str]) -> str:
     """Return shell words for the ``chosen`` of the ``names`` in ``folder``: one pattern if they are many."""
     start = os.path.commonprefix(chosen).removesuffix(".bin")  # noqa: RUF071  characters are meant
     if len(chosen) > _LISTED and [name for name in names if name.startswith(start)] == list(chosen):
         return f"{shlex.quote(f'{folder}/{start}')}*.bin"
-    return " ".join(_quoted(folder / name) for name in chosen)
+    return " ".join(_quoted(f"{folder}/{name}") for name in chosen)
 
 
 def _root_is_a_phase(root: Path) -> str:
@@ -159,9 +167,8 @@ def _no_validation(phase: Path) -> str:
     advice = "; train without validation with -s val_every=0"
     if len(shards) < 2:
         return advice
-    folder = _quoted(phase / "val")
-    shard = _quoted(phase / "train" / shards[-1])
-    return f"{advice}, or set a shard aside for it with: mkdir -p {folder} && mv {shard} {folder}/"
+    move = f"mv {_quoted(f'train/{shards[-1]}')} val/"
+    return f"{advice}, or set a shard aside for it with: {_within(phase, 'mkdir -p val', move)}"
 
 
 def _other_formats(folder: Path) -> str:

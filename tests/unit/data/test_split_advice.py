@@ -63,6 +63,7 @@ def test_loose_files_are_linked(
     line = advice(root)
     assert "make demo" not in line and str(root / place) in line
     paste(line)
+    root = root.rename(tmp_path / "moved")
     assert opened(root, "train") == train
     if val is not None:
         assert opened(root, "val") == val
