@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``-p``, ``-s`` and ``--backend``."""
-    help = "the name of a profile, or a .toml file"
-    parser.add_argument("-p", "--profile", metavar="PROFILE", type=_not_empty, help=help)
+    parser.add_argument("-p", "--profile", metavar="PROFILE", help="the name of a profile, or a .toml file")
     parser.add_argument(
         *("-s", "--set"),
         dest="overrides",
@@ -31,38 +30,40 @@ def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_start_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--name``, ``--resume``, ``--init-from``, ``--data-changed`` and ``--force``."""
-    for option, metavar, help in (
-        ("--name", "N", "the name of the run and of its checkpoint folder"),
-        ("--resume", "CKPT", "continue from a checkpoint, a run's newest, or the latest"),
-        ("--init-from", "CKPT", "start a new run from the weights of a checkpoint or HF directory"),
-    ):
-        parser.add_argument(option, metavar=metavar, type=_not_empty, help=help)
+    parser.add_argument("--name", metavar="N", help="the name of the run and of its checkpoint folder")
+    parser.add_argument("--resume", metavar="CKPT", help="continue from a checkpoint, a run's newest, or the latest")
+    parser.add_argument(
+        "--init-from", metavar="CKPT", help="start a new run from the weights of a checkpoint or HF directory"
+    )
     parser.add_argument("--data-changed", action="store_true", help="resume with data that has changed")
     parser.add_argument("--force", action="store_true", help="start although it does not fit, or a host is silent")
 
 
-def _not_empty(text: str) -> str:
+def _check_not_empty(args: argparse.Namespace, *options: str) -> None:
     """Refuse what a shell makes of an unset variable: the run would start from scratch, or with another profile."""
-    if not text:
-        raise argparse.ArgumentTypeError("is empty; leave the option out, or name something")
-    return text
+    for option in options:
+        if getattr(args, option.lstrip("-").replace("-", "_")) == "":
+            raise SpecError(f"{option}: is empty; leave the option out, or name something")
 
 
 def spec_of(args: argparse.Namespace) -> RunSpec:
     """Return the spec that ``-p``, ``-s`` and ``--backend`` describe. Raises ``UserError``."""
     from profiles.registry import load
 
-    return _with_backend(load(_profile(args), args.overrides), args.backend)
+    return _with_backend(load(profile_of(args), args.overrides), args.backend)
 
 
-def _profile(args: argparse.Namespace) -> str:
+def profile_of(args: argparse.Namespace) -> str:
+    """Return the profile that ``-p`` names, or the one for this machine. Raises ``SpecError``."""
     from profiles.registry import detect_profile
 
+    _check_not_empty(args, "--profile")
     return detect_profile() if args.profile is None else args.profile
 
 
 def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path | None]:
     """Return the spec, the checkpoint to resume from and the weights to start from. Raises ``UserError``."""
+    _check_not_empty(args, "--name", "--resume", "--init-from")
     if args.resume and args.init_from:
         raise SpecError(
             "--resume and --init-from: give only one; --resume continues a run, --init-from loads only its weights"
@@ -103,7 +104,7 @@ def _as_trained(path: Path, spec: RunSpec, args: argparse.Namespace, option: str
     from engine.train.models.pretrained import adopt_config
     from profiles.registry import given_keys
 
-    spec, said = adopt_config(path, spec, given_keys(_profile(args), args.overrides), option)
+    spec, said = adopt_config(path, spec, given_keys(profile_of(args), args.overrides), option)
     for line in said:
         print(f"mla-tui: {line}", file=sys.stderr)
     return spec

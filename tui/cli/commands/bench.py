@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiles.errors import SpecError
 from tui.cli.command_parser import Subparsers, add_command
-from tui.cli.spec_arguments import add_spec_arguments
+from tui.cli.spec_arguments import add_spec_arguments, profile_of
 from tui.text.format import count, duration, size
 
 if TYPE_CHECKING:
@@ -48,11 +48,10 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from engine.train.measure import grid
-    from profiles.registry import detect_profile
 
     budget = _budget(args)
     overrides = [*args.overrides, *([f"launch.backend={args.backend}"] if args.backend else [])]
-    cells = grid.grid_cells(args.profile or detect_profile(), overrides, args.grid, args.synthetic)
+    cells = grid.grid_cells(profile_of(args), overrides, args.grid, args.synthetic)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # print the results so far, and leave no process behind
     results: list[dict[str, Any]] = []
     interrupted = False
