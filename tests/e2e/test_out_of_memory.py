@@ -44,9 +44,9 @@ def test_a_run_far_too_large_finds_a_micro_that_fits(workspace: Workspace) -> No
 
 
 def test_a_run_that_cannot_fit_is_refused(workspace: Workspace) -> None:
-    done = workspace.run("launch", "-p", "nano", *WIDE, code=1, preexec_fn=limited(320 << 20))
+    done = workspace.run("launch", "-p", "nano", *WIDE, code=1, preexec_fn=limited(600 << 20))
     assert re.fullmatch(
-        r"mla-tui: does not fit: 0\.\d+ GiB of host memory needed at micro 1, 0\.31 GiB there in all,.*--force\n",
+        r"mla-tui: does not fit: 0\.\d+ GiB of host memory needed at micro 1, 0\.24 GiB there in all,.*--force\n",
         done.stderr,
     )
     assert done.stdout == "" and not (workspace.home / "runs").exists()

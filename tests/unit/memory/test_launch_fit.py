@@ -132,10 +132,10 @@ def test_measured_peaks_correct_what_is_refused() -> None:
 
 def test_a_limit_on_the_address_space_is_per_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = spec("micro=1"), spec("micro=1", "gpus_per_node=2")
-    limit = int(needed(one, cpu(1)) * 1.05 * GIB)
-    monkeypatch.setattr(module, "address_space_limit", lambda: limit)
+    room = int(needed(one, cpu(1)) * 1.05 * GIB)
+    monkeypatch.setattr(module, "address_space_limit", lambda: module.UNTOUCHED + room)
     assert launch_fit(one, cpu(64), []).text == launch_fit(two, cpu(64), []).text == ""
-    monkeypatch.setattr(module, "address_space_limit", lambda: limit // 2)
+    monkeypatch.setattr(module, "address_space_limit", lambda: module.UNTOUCHED + room // 2)
     assert not launch_fit(one, cpu(64), []).possible and not launch_fit(two, cpu(64), []).possible
 
 
