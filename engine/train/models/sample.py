@@ -73,6 +73,7 @@ class TextGenerator:
         spec = checkpoint.spec_of(path)
         check_tensors(path, spec.model.config, str(path))
         self._tokenizer = load_tokenizer(path / "tokenizer.json")
+        self._vocabulary = spec.model.config.vocab_size
         with torch.device("meta"):
             self._model = MLATransformer(spec.model.config)
         self._model.load_state_dict(state["model"], strict=False, assign=True)
@@ -83,7 +84,8 @@ class TextGenerator:
     def generate(self, prompt: str, tokens: int, sampling: Sampling) -> GeneratedText:
         """Return a text of up to ``tokens`` tokens that continues ``prompt``, which may be empty.
 
-        Texts share one cache: starting a second one ends the first. Raises UserError if the prompt is not UTF-8.
+        Texts share one cache: starting a second one ends the first. Raises UserError if the prompt is not UTF-8, or has
+        a token that the model does not.
         """
         eot = self._tokenizer.token_to_id("<|endoftext|>")
         try:
@@ -91,5 +93,10 @@ class TextGenerator:
         except UnicodeEncodeError as error:
             raise UserError(f"prompt: is not UTF-8 text from character {error.start} on") from None
         ids = self._tokenizer.encode(prompt).ids or [eot if eot is not None else 0]
+        if (highest := max(ids)) >= self._vocabulary:
+            raise UserError(
+                f"prompt: the tokenizer gives it the id {highest}, the model has a vocabulary of {self._vocabulary};"
+                " the checkpoint's tokenizer.json belongs to another model"
+            )
         stream = generate(self._model, ids, tokens, self.cache, sampling, eot)
         return GeneratedText(stream, self._tokenizer, len(ids), self.cache.context)

@@ -20,6 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from engine.checkpoints import checkpoint
 from engine.train.models import export as exporting
 from engine.train.models.export import export
+from engine.train.models.sample import TextGenerator
+from model.generate import Sampling
 from model.transformer import MLATransformer, build
 from profiles import registry
 from profiles.errors import UserError
@@ -212,6 +214,16 @@ def test_another_models_tokenizer_is_refused(tokenizer: Path, tmp_path: Path) ->
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     refused(saved(tmp_path / "other", TINY, broken), tmp_path / "hf", "is not a valid tokenizer")
+
+
+def test_a_prompt_with_ids_beyond_the_vocabulary_is_refused(tokenizer: Path, tmp_path: Path) -> None:
+    """An existing run may have such a tokenizer; what it has in common with the model is still of use."""
+    ids = Tokenizer.from_file(str(tokenizer)).encode(TEXTS[0]).ids
+    path = saved(tmp_path / "run", dataclasses.replace(TINY, vocab_size=max(ids)), tokenizer)
+    generator = TextGenerator(path)
+    with pytest.raises(UserError, match=f"prompt: .* the id {max(ids)}, the model has a vocabulary of {max(ids)}"):
+        generator.generate(TEXTS[0], 4, Sampling())
+    assert generator.generate("d", 4, Sampling()).prompt_tokens == 1
 
 
 def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
