@@ -53,13 +53,13 @@ def fingerprint_of(spec: RunSpec, opened: dict[str, PackedBinDataset]) -> Finger
 
 
 def data_usage(spec: RunSpec) -> DataUsage:
-    """Return what a run of ``spec`` reads of its train split. Raise ``UserError``."""
+    """Return what a run of ``spec`` reads of its data. Raise ``UserError``."""
     from data.split_files import files_not_read
     from data.usage import usage_of
 
-    shards = open_split(spec, "train").shards
+    train, *val = (data.shards for data in open_splits(spec).values())
     ignored = len(files_not_read(_root(spec), spec.data.phase, "train"))
-    return usage_of(shards, spec.batch.context, spec.train.steps * spec.batch.sequences, ignored)
+    return usage_of(train, sum(val, ()), spec.batch.context, spec.train.steps * spec.batch.sequences, ignored)
 
 
 def _root(spec: RunSpec) -> Path:

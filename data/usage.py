@@ -1,4 +1,4 @@
-"""Counts what a run reads of a split: sequences, epochs, and tokens that are in no sequence."""
+"""Counts what a run reads of its data: sequences, epochs, tokens that are in no sequence, and shards read twice."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ class DataUsage:
 
     ``unused`` of the ``tokens`` are in no sequence: those of the ``short`` shards, of at most ``context`` tokens, and
     what is left at the end of the others. ``ignored`` .bin files lie where only a part of the split is looked for.
+    ``copies`` shards are the same as an earlier one, and ``leaked`` shards of val are also in train, by their size and
+    their beginning.
     """
 
     context: int
@@ -25,16 +27,35 @@ class DataUsage:
     shards: int
     short: int
     ignored: int
+    copies: int
+    leaked: int
 
     @property
     def epochs(self) -> float:
         return self.read / self.sequences if self.sequences else 0.0
 
 
-def usage_of(shards: Sequence[Shard], context: int, read: int, ignored: int) -> DataUsage:
-    """Count the sequences of ``shards`` for a run that reads ``read`` sequences of ``context`` tokens."""
-    windows = [window_count(shard.tokens, context) for shard in shards]
-    tokens = sum(shard.tokens for shard in shards)
+def usage_of(train: Sequence[Shard], val: Sequence[Shard], context: int, read: int, ignored: int = 0) -> DataUsage:
+    """Count the sequences of ``train`` for a run that reads ``read`` sequences of ``context`` tokens."""
+    windows = [window_count(shard.tokens, context) for shard in train]
+    tokens = sum(shard.tokens for shard in train)
     # Neighbours share a token: the last target of one is the first input of the next.
     used = sum(count * context + 1 for count in windows if count)
-    return DataUsage(context, sum(windows), read, tokens, tokens - used, len(shards), windows.count(0), ignored)
+    read_from = [_same_if_equal(shard) for shard in train if shard.tokens > context]
+    different = set(read_from)
+    return DataUsage(
+        context=context,
+        sequences=sum(windows),
+        read=read,
+        tokens=tokens,
+        unused=tokens - used,
+        shards=len(train),
+        short=windows.count(0),
+        ignored=ignored,
+        copies=len(read_from) - len(different),
+        leaked=sum(_same_if_equal(shard) in different for shard in val),
+    )
+
+
+def _same_if_equal(shard: Shard) -> tuple[int, int]:
+    return shard.bytes, shard.beginning

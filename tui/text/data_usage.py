@@ -22,7 +22,7 @@ def usage_line(spec: RunSpec) -> str:
 
 
 def describe_usage(usage: DataUsage, steps: int) -> str:
-    """Return the line; it begins with "warning" if much is unused or repeated often."""
+    """Return the line; it begins with "warning" if much is unused or repeated, or files are not what they seem."""
     texts = [
         f"data: {_counted(usage.sequences, 'sequence')} of {exact(usage.context + 1)} tokens",
         f"{_counted(steps, 'step')} read {_epochs(usage.epochs)}",
@@ -32,7 +32,12 @@ def describe_usage(usage: DataUsage, steps: int) -> str:
         texts.append(f"{exact(usage.unused)} of {exact(usage.tokens)} tokens unused{short if usage.short else ''}")
     if usage.ignored:
         texts.append(f"{_counted(usage.ignored, '.bin file')} below or beside the folder train not read")
-    warns = usage.unused > _MUCH_UNUSED * usage.tokens or usage.epochs > _MANY_EPOCHS or usage.ignored > 0
+    if usage.copies:
+        texts.append(f"{_counted(usage.copies, 'shard')} the same as an earlier one")
+    if usage.leaked:
+        texts.append(f"{_counted(usage.leaked, 'shard')} of val also in train")
+    warns = usage.unused > _MUCH_UNUSED * usage.tokens or usage.epochs > _MANY_EPOCHS
+    warns = warns or bool(usage.ignored or usage.copies or usage.leaked)
     return ("warning: " if warns else "") + "; ".join(texts)
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from textual.widgets import Static
 
-from data.usage import DataUsage
+from data.dtypes import UINT16
+from data.shard_file import Shard
+from data.usage import usage_of
 from engine.runs.store import RunStore
 from tests.unit.tui.helpers import text_of, until
 from tests.unit.tui.nano import PROFILE
@@ -30,7 +32,7 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, tokens in (*((f"train/{k:03d}", 30) for k in range(200)), ("train/z", 40), ("val/z", 40)):
         path = tmp_path / "shards/phase1" / f"{name}.bin"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(bytes(2 * tokens))
+        path.write_bytes(bytes([len(name), 0]) * tokens)  # val differs from train
     folder = tmp_path / "config/mla-tui/profiles"
     folder.mkdir(parents=True)
     text = PROFILE.replace("steps = 3\n", "steps = 40\n") + f"[data]\nroot = {json.dumps(str(tmp_path / 'shards'))}\n"
@@ -40,34 +42,43 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "short.toml"
 
 
+def shard(tokens: int, beginning: int) -> Shard:
+    return Shard(Path("x.bin"), UINT16, tokens, 0, 0, beginning)
+
+
 @pytest.mark.parametrize(
-    ("usage", "steps", "line"),
+    ("train", "steps", "line"),
     [
+        ([shard(300_000_001, 1)], 1, "data: 4,687,500 sequences of 65 tokens; 1 step read less than 0.001 epochs"),
         (
-            DataUsage(64, 4_687_499, 160, 300_000_000, 0, 4, 0, 0),
-            40,
-            "4,687,499 sequences of 65 tokens; 40 steps read less",
+            [shard(6500, 1)],
+            83,
+            "data: 101 sequences of 65 tokens; 83 steps read 0.82 epochs; 35 of 6,500 tokens unused",
         ),
+        ([shard(6401, 1)], 100, "data: 100 sequences of 65 tokens; 100 steps read 1 epoch"),
+        ([shard(6401, 1)], 400, "data: 100 sequences of 65 tokens; 400 steps read 4 epochs"),
+        ([shard(6401, 1)], 500, "warning: data: 100 sequences of 65 tokens; 500 steps read 5 epochs"),
         (
-            DataUsage(64, 100, 83, 6500, 99, 1, 0, 0),
+            [shard(6401, 1), shard(800, 2), shard(64, 3), shard(64, 3)],
             1,
-            "100 sequences of 65 tokens; 1 step read 0.83 epochs; 99 of 6,500",
+            "data: 112 sequences of 65 tokens; 1 step read 0.0089 epochs; 159 of 7,329 tokens unused "
+            "(2 of 4 shards too short)",
         ),
-        (DataUsage(64, 100, 100, 6401, 0, 1, 0, 0), 25, "100 sequences of 65 tokens; 25 steps read 1 epoch"),
-        (DataUsage(64, 100, 400, 6401, 0, 1, 0, 0), 25, "100 sequences of 65 tokens; 25 steps read 4 epochs"),
+        (
+            [shard(6401, 1), shard(6401, 1), shard(6401, 2)],
+            30,
+            "warning: data: 300 sequences of 65 tokens; 30 steps read 0.1 epochs; 1 shard the same as an earlier one",
+        ),
+        (
+            [shard(6401, 1), shard(641, 9)],
+            11,
+            "warning: data: 110 sequences of 65 tokens; 11 steps read 0.1 epochs; 1 shard of val also in train",
+        ),
     ],
+    ids=["large", "tail", "once", "often", "too often", "short", "copies", "leak"],
 )
-def test_a_plain_fact(usage: DataUsage, steps: int, line: str) -> None:
-    assert describe_usage(usage, steps).startswith(f"data: {line}")
-
-
-@pytest.mark.parametrize(
-    "usage",
-    [DataUsage(64, 100, 500, 6401, 0, 1, 0, 0), DataUsage(64, 100, 100, 8000, 1599, 2, 1, 0)],
-    ids=["epochs", "unused"],
-)
-def test_a_warning(usage: DataUsage) -> None:
-    assert describe_usage(usage, 25).startswith("warning: data: ")
+def test_the_line(train: list[Shard], steps: int, line: str) -> None:
+    assert describe_usage(usage_of(train, [shard(641, 9)], 64, steps), steps) == line
 
 
 def test_plan_and_data_show_say_it(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
