@@ -25,6 +25,7 @@ from engine.events.log import finite
 from engine.host.files import read_json
 from profiles.errors import UserError
 from profiles.paths import expand
+from profiles.printable import brief_key
 from profiles.reader import Table, open_regular, read_text
 from profiles.spec import RunSpec
 
@@ -133,8 +134,8 @@ def _files_of_recorded_size(path: Path) -> Iterator[tuple[Path, str]]:
         if name != os.path.basename(name):
             raise files.fault(name, "a file of the checkpoint")
         recorded, file = files.table(name), path / name
-        if not file.is_file() or file.stat().st_size != recorded.integer("bytes"):
-            raise UserError(_CHANGED.format(file))
+        if not os.path.isfile(file) or file.stat().st_size != recorded.integer("bytes"):
+            raise UserError(_CHANGED.format(path / brief_key(name)))
         yield file, recorded.text("sha256")
 
 

@@ -81,7 +81,7 @@ def applied(spec: RunSpec, record: Mapping[str, Any]) -> RunSpec:
     """
     new = {key: pair[1] for key, pair in record["changed"].items() if key != "accum"}  # accum follows
     if "sequences" in new and "micro" not in new:
-        per_rank = new["sequences"] // spec.ranks
+        per_rank = check_value("events.jsonl: edit", "batch.sequences", new["sequences"]) // spec.ranks
         new["micro"] = max(n for n in range(1, spec.batch.micro + 1) if per_rank % n == 0)
     return edited(spec, new, unlock=True) if new else spec
 

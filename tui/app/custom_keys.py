@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from textual.binding import Binding
 
 from profiles.errors import SpecError
-from profiles.printable import LONGEST_KEY
+from profiles.printable import LONGEST_KEY, brief
 from tui.app.actions.action import Action, Keys, key_name
 from tui.app.actions.registry import DIALOGS, EVERYWHERE, SCREENS, WIDGETS
 
@@ -35,13 +35,13 @@ def parse(text: str) -> str:
     if found := re.fullmatch(r"(?:ctrl\+|\^)([a-z])", low):
         letter = found[1]
         if letter in _TAKEN_BYTES:
-            raise SpecError(f"{text!r} is {_TAKEN_BYTES[letter]} to a terminal; use another letter")
+            raise SpecError(f"{brief(text)} is {_TAKEN_BYTES[letter]} to a terminal; use another letter")
         if letter == _COPY:
-            raise SpecError(f"{text!r} copies text; use another letter")
+            raise SpecError(f"{brief(text)} copies text; use another letter")
         return f"ctrl+{letter}"
     if "+" in text.strip("+"):
-        raise SpecError(f"{text!r} is not sent by every terminal (tmux and ssh drop it); {_ALLOWED}")
-    raise SpecError(f"{text!r} is not a key; {_ALLOWED}")
+        raise SpecError(f"{brief(text)} is not sent by every terminal (tmux and ssh drop it); {_ALLOWED}")
+    raise SpecError(f"{brief(text)} is not a key; {_ALLOWED}")
 
 
 def _key_of(character: str) -> str:
@@ -72,7 +72,11 @@ def own_keys(id: str, text: str) -> tuple[str, ...]:
         if id in _OF_WIDGETS:
             raise SpecError("belongs to every list and cannot be changed; remove this line")
         near = get_close_matches(id[:LONGEST_KEY], ids, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ids)}"
+        hint = (
+            f"did you mean {near[0]}?"
+            if near
+            else f"there are {', '.join(ids[:8])} and others; the settings screen lists all"
+        )
         raise SpecError(f"no such action; {hint}")
     if not text.split():
         raise SpecError("'' is not a key; remove this line to restore the default")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from profiles.errors import UserError
+from profiles.printable import one_line
 from tui.cli.commands import app
 
 # In the order of ``--help``.
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"mla-tui: {where}{error.strerror or error}", file=sys.stderr)
+        print(one_line(f"mla-tui: {where}{error.strerror or error}"), file=sys.stderr)
         return 1
 
 

@@ -147,8 +147,8 @@ def _files(path: Path) -> list[Path]:
     named = read_json(path / INDEX, remedy=_ANOTHER).get("weight_map")
     names = sorted(set(named.values())) if isinstance(named, dict) and all(map(_plain, named.values())) else []
     for name in names:
-        if not (path / name).is_file():
-            raise UserError(f"{path}: {name} is missing, which {INDEX} names; take a whole copy")
+        if not os.path.isfile(path / name):  # unlike Path.is_file, False for what no file can be named
+            raise UserError(f"{path}: {brief_key(name)} is missing, which {INDEX} names; take a whole copy")
     if not names:
         raise UserError(f"{path}/{INDEX}: is damaged; {_ANOTHER}")
     return [path / name for name in names]
@@ -175,7 +175,7 @@ def _header(file: Path) -> dict[str, Mapping[str, Any]]:
             continue
         entry = table.table(name)
         shape, offsets = entry.integers("shape"), entry.integers("data_offsets")
-        end = max(end, *offsets)
+        end = max((end, *offsets))
         tensors[name] = {"dtype": entry.text("dtype"), "shape": shape}
     if 8 + length + end != size or not tensors:
         raise UserError(f"{file}: is damaged or not whole; {_ANOTHER}")

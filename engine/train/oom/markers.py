@@ -6,6 +6,7 @@ all ranks restart, and rank 0 then handles the error as if it were its own.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from engine.host.files import read_json, write_json
@@ -26,8 +27,10 @@ def pop_marker(out: Path, micro: int) -> OutOfMemory | None:
     found = None
     for path in out.glob(".oom.*"):
         content = read_json(path)
-        path.unlink(missing_ok=True)
-        if isinstance(content.get("micro"), int) and content["micro"] <= micro:
+        with contextlib.suppress(OSError):  # a folder of that name: it is no marker
+            path.unlink(missing_ok=True)
+        wanted = content.get("wanted")
+        if type(content.get("micro")) is int and content["micro"] <= micro and isinstance(wanted, int | None):
             text = f"rank {path.name[5:]}: {content.get('text')}"
-            found = OutOfMemory(str(content.get("where")), content.get("wanted"), text)
+            found = OutOfMemory(str(content.get("where")), wanted, text)
     return found

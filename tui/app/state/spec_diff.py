@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.host.files import read_json
+from profiles.printable import brief_key, one_line
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
@@ -25,9 +26,9 @@ def flat_spec(run: RunDir) -> dict[str, Any]:
         if table == "start":
             flat |= {f"start.{key}": inner.get(key) for key in _START_KEYS} if isinstance(inner, dict) else {}
         elif isinstance(inner, dict):
-            flat |= {f"{table}.{key}": value for key, value in inner.items()}
+            flat |= {brief_key(f"{table}.{key}"): value for key, value in inner.items()}
         elif table not in ("description", "resolved"):
-            flat[table] = inner
+            flat[brief_key(table)] = inner
     return flat
 
 
@@ -52,4 +53,4 @@ def _text(value: Any) -> str:
         return ABSENT
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else one_line(str(value))

@@ -1,0 +1,69 @@
+"""Mutants of every file that the program parses: read, or refused by one line; no traceback, no hang, little memory."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, note, seed, settings
+from hypothesis import strategies as st
+
+from profiles.errors import UserError
+from tests.unit.parsed_files import formats, mutant
+
+FORMATS = (
+    *("profile", "hooks", "settings", "state", "spec", "trainer", "facts", "manifest", "dataset", "tokenizer"),
+    *("hf config", "safetensors", "index", "deepspeed", "calibration"),
+)
+MOST_MEMORY = 300 << 10  # KiB that reading may add to the peak of this process
+
+
+def assert_message(text: str) -> None:
+    assert text.isprintable() and 0 < len(text) < 500, text
+
+
+def read_mutants(root: Path, monkeypatch: pytest.MonkeyPatch, name: str, examples: int, number: int) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(root / "config"))
+    monkeypatch.setenv("MLA_TUI_HOME", str(root / "home"))
+    (root / "config" / "mla-tui").mkdir(parents=True)
+    found = formats(root)
+    assert found.keys() == set(FORMATS)
+    form = found[name]
+    form.path.write_bytes(form.dump(form.valid))
+    form.read()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    @seed(number)
+    @settings(max_examples=examples, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @given(st.integers(0, (1 << 64) - 1))
+    def read(drawn: int) -> None:
+        data = mutant(form, random.Random(drawn))
+        note(repr(data))
+        form.path.write_bytes(data)
+        try:
+            answer = form.read()
+        except UserError as error:
+            assert_message(str(error))
+        else:
+            for line in answer if form.messages else ():
+                assert_message(line)
+
+    read()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_MEMORY
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_mutant_is_read_or_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    read_mutants(tmp_path, monkeypatch, name, 200, 1)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", FORMATS)
+def test_20_000_mutants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    number = int(os.environ.get("MLA_TUI_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"seed {number}")
+    read_mutants(tmp_path, monkeypatch, name, 20_000, number)
