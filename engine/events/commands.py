@@ -61,15 +61,26 @@ class CommandReader:
         self._seen = {record["id"] for _, record in scan(log, b'"id"') if "id" in record}
 
     def poll(self) -> list[Command]:
-        """Return new commands since the last call; costs one ``stat`` if there are none."""
-        if not self._tail.has_grown():
-            return []
+        """Return new commands since the last call; costs three ``stat`` if there are none.
+
+        A file that was deleted is read to its end, and then the new one that has its name.
+        """
+        replaced = self._tail.is_replaced()
+        new = self._read()
+        if replaced:
+            self._tail.close()
+            self._tail.offset = 0
+            new += self._read()
+        return new
+
+    def _read(self) -> list[Command]:
         new = []
-        for _, record in self._tail.poll():
-            command = _parse(record)
-            if command is not None and command.id not in self._seen:
-                self._seen.add(command.id)
-                new.append(command)
+        while self._tail.has_grown() and (records := self._tail.poll()):
+            commands = (_parse(record) for _, record in records)
+            for command in commands:
+                if command is not None and command.id not in self._seen:
+                    self._seen.add(command.id)
+                    new.append(command)
         return new
 
 

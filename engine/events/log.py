@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.events.schema import is_valid
+from engine.host.process import is_linked
 from profiles.reader import check_regular, open_regular_fd
 
 Record = dict[str, Any]
@@ -31,8 +32,7 @@ class LogWriter:
     def __init__(self, path: Path, attempt: int) -> None:
         self.path = path
         self.attempt = attempt
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        check_regular(path, os.fstat(self._fd).st_mode)
+        self.fd = _open_for_append(path)
 
     def write(self, kind: str, **fields: Any) -> Record:
         """Append one record and return it. Raise ``OSError`` if it is not written whole."""
@@ -40,18 +40,34 @@ class LogWriter:
         line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
         # End the torn line of another writer first; otherwise this record would become part of it.
         line = line if self._ends_with_newline() else b"\n" + line
-        written = os.write(self._fd, line)
+        written = os.write(self.fd, line)
         if written < len(line):
             raise OSError(f"{self.path}: only {written} of {len(line)} bytes were written")
         return record
 
     def _ends_with_newline(self) -> bool:
-        size = os.fstat(self._fd).st_size
-        return size == 0 or os.pread(self._fd, 1, size - 1) == b"\n"
+        size = os.fstat(self.fd).st_size
+        return size == 0 or os.pread(self.fd, 1, size - 1) == b"\n"
+
+    def is_linked(self) -> bool:
+        """Return whether the file is still there under its name; costs two ``stat``."""
+        return is_linked(self.path, self.fd)
+
+    def move_to(self, path: Path) -> None:
+        """Go on in the log at ``path``, a copy of this one. Raise ``OSError``."""
+        fd = _open_for_append(path)
+        os.close(self.fd)
+        self.path, self.fd = path, fd
 
     def close(self) -> None:
-        os.fdatasync(self._fd) if hasattr(os, "fdatasync") else os.fsync(self._fd)
-        os.close(self._fd)
+        os.fdatasync(self.fd) if hasattr(os, "fdatasync") else os.fsync(self.fd)
+        os.close(self.fd)
+
+
+def _open_for_append(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    check_regular(path, os.fstat(fd).st_mode)
+    return fd
 
 
 class Tail:
@@ -94,6 +110,10 @@ class Tail:
                 offset += len(line)
             self.offset += end
         return records
+
+    def is_replaced(self) -> bool:
+        """Return whether the file that is read was deleted, or another one has its name; costs two ``stat``."""
+        return self._fd is not None and not is_linked(self.path, self._fd)
 
     def has_grown(self) -> bool:
         """Return whether the file has data that ``poll`` has not read; costs one ``stat``."""

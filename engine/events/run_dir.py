@@ -72,6 +72,14 @@ class RunDir:
         identity = read_json(self.trainer_identity_path)
         return identity if is_process(identity) else {}
 
+    def has_supervisor(self) -> bool:
+        """Return whether a supervisor is alive here: its lock is held, or its process runs whose lock was deleted."""
+        return is_locked(self.supervisor_lock) or is_alive(self.state().get("supervisor"))
+
+    def has_trainer(self) -> bool:
+        """Return whether a trainer is alive here: its lock is held, or its process runs whose lock was deleted."""
+        return is_locked(self.trainer_lock) or is_alive(self.trainer_identity())
+
     def spec(self) -> RunSpec:
         """Return the resolved spec. Raise ``UserError`` if it is missing or damaged."""
         from profiles.spec import RunSpec
@@ -164,7 +172,7 @@ class RunDir:
         summary = self.summary()
         # The locks also cover what pids cannot: a process on another host, or one that has not written its state yet.
         alive = summary["trainer"]["alive"] or summary["supervisor"]["alive"]
-        locked = is_locked(self.trainer_lock) or is_locked(self.supervisor_lock)
+        locked = self.has_trainer() or self.has_supervisor()
         starting = not is_on_other_host(summary) and summary["phase"] not in INACTIVE
         if alive or locked or starting:
             raise UserError(f"run {self.id}: is {summary['phase']}; stop it first: mla-tui stop {self.id}")

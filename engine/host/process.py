@@ -5,6 +5,7 @@ The kernel reuses pids, so a process is identified by pid and start time, on one
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import platform
@@ -51,8 +52,8 @@ def start_ticks(pid: int) -> int | None:
         return None
 
 
-def process_identity(pid: int) -> dict[str, int]:
-    return {"pid": pid, "start_ticks": start_ticks(pid) or 0}
+def process_identity(pid: int) -> dict[str, Any]:
+    return {"pid": pid, "start_ticks": start_ticks(pid) or 0, "boot": boot_id()}
 
 
 def is_alive(identity: dict[str, Any] | None) -> bool:
@@ -60,7 +61,7 @@ def is_alive(identity: dict[str, Any] | None) -> bool:
     if not identity or not identity.get("pid"):
         return False
     ticks = start_ticks(identity["pid"])
-    return ticks is not None and ticks == identity.get("start_ticks")
+    return ticks is not None and ticks == identity.get("start_ticks") and identity.get("boot") in (None, boot_id())
 
 
 def inherited_lock_fds() -> tuple[int, ...]:
@@ -102,32 +103,63 @@ def spawn_detached(
 
 
 class Lock:
-    """An advisory lock on a file. The kernel releases it when the process ends, however that happens."""
+    """An advisory lock on a file. The kernel releases it when the process ends, however that happens.
 
-    def __init__(self, path: Path) -> None:
+    The file holds ``content``, so that what deletes empty files leaves it alone. Whoever holds a lock calls ``hold``
+    every second, in case something deletes the file nevertheless.
+    """
+
+    def __init__(self, path: Path, content: str = "locked") -> None:
         self.path = path
-        self._fd: int | None = None
+        self.fd: int | None = None
+        self._content = content.encode()
 
     def acquire(self, timeout: float = 0.0) -> bool:
         """Try for ``timeout`` seconds to acquire the lock; return False if another process holds it."""
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + timeout
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    os.close(fd)
-                    return False
-                time.sleep(0.02)
-            else:
-                self._fd = fd
-                return True
+        while (fd := self._try()) is None:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        self.fd = fd
+        return True
+
+    def hold(self) -> bool:
+        """Make the file again if it was deleted or replaced. Return False while another process locks the new one."""
+        if self.fd is None or is_linked(self.path, self.fd):
+            return True
+        if (fd := self._try()) is None:
+            return False
+        os.close(self.fd)
+        self.fd = fd
+        return True
 
     def release(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
+    def _try(self) -> int | None:
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        if not is_linked(self.path, fd):  # deleted since it was opened: nobody else would meet this lock
+            os.close(fd)
+            return None
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without
+            os.ftruncate(fd, os.pwrite(fd, self._content, 0))
+        return fd
+
+
+def is_linked(path: Path, fd: int) -> bool:
+    """Return whether ``path`` still names the open file ``fd``."""
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd))
+    except OSError:
+        return False
 
 
 def is_locked(path: Path) -> bool:

@@ -18,7 +18,6 @@ from engine.events.log import Record, Tail
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
 from engine.events.summary import INACTIVE
-from engine.host.process import is_locked
 from engine.host.version import package_version
 from engine.runs.launch import ensure_supervisor
 from profiles.errors import UserError
@@ -166,13 +165,13 @@ class RunClient:
         log_index = LogIndex(self.run)
         log_index.catch_up()
         log_index.close()
-        if not is_locked(self.run.supervisor_lock):
+        if not self.run.has_supervisor():
             log_index.save_if_due()
         return log_index.history, log_index.offset
 
     def _has_ended(self) -> bool:
         """Whether no process can write another record: the run has ended, and trainer and supervisor have exited."""
-        if is_locked(self.run.trainer_lock) or is_locked(self.run.supervisor_lock):
+        if self.run.has_trainer() or self.run.has_supervisor():
             return False
         return self.run.summary()["phase"] in INACTIVE
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.events.run_dir import RunDir
-from engine.host.process import LOCK_FDS_ENV, inherited_lock_fds, is_locked
+from engine.host.process import LOCK_FDS_ENV, inherited_lock_fds, is_linked, is_locked
 from profiles.errors import UserError
 from profiles.nvml import visible_uuids
 
@@ -88,8 +88,18 @@ class DeviceLocks:
     def _join_queue(self, run: str) -> None:
         for device in self._paths:
             path = self._folder / f"{device}.wait.{run}"
+            if path in self._queue_fds and not is_linked(path, self._queue_fds[path]):  # deleted: not in the queue
+                os.close(self._queue_fds.pop(path))
             if path not in self._queue_fds and (fd := _try_lock(path)) is not None:
+                os.pwrite(fd, run.encode(), 0)  # what deletes empty files leaves it alone
                 self._queue_fds[path] = fd
+
+    def hold(self, run: str) -> None:
+        """Lock the files again that were deleted while the trainer of ``run`` uses its devices. Raises ``OSError``."""
+        for device, path in self._paths.items():
+            old = self._fds.get(device)
+            if (old is None or not is_linked(path, old)) and not self._lock(device, run) and old is not None:
+                os.close(old)
 
     def release(self) -> None:
         self._leave_queue()

@@ -117,7 +117,7 @@ def _check_name(store: RunStore, name: str, out: str) -> None:
 def ensure_supervisor(run: RunDir) -> None:
     """Start a supervisor unless the run has one or has ended. Raises ``UserError`` where that is not possible here."""
     state = run.state()
-    if is_locked(run.supervisor_lock) or state.get("phase") in ENDED:
+    if run.has_supervisor() or state.get("phase") in ENDED:
         return
     if not run.is_on_this_boot(state):
         raise UserError(_not_here(run))
@@ -146,12 +146,7 @@ def _is_listening(run: RunDir) -> bool:
 
 def run_pending_hooks(run: RunDir) -> None:
     """Start a supervisor for an ended run of this host whose supervisor was killed before it had run all hooks."""
-    if (
-        run.ended()
-        and not is_on_other_host(run.state())
-        and hooks.has_pending(run)
-        and not is_locked(run.supervisor_lock)
-    ):
+    if run.ended() and not is_on_other_host(run.state()) and hooks.has_pending(run) and not run.has_supervisor():
         start_supervisor(run)
 
 

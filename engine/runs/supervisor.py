@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from engine.events.commands import CommandReader
 from engine.events.exit_codes import EXIT_NEEDS_ATTENTION, is_user_error
 from engine.events.log import LogWriter, Record
 from engine.events.log_index import LogIndex
+from engine.events.restore import RunFiles
 from engine.events.run_dir import RunDir
+from engine.events.start_supervisor import start_supervisor
 from engine.events.summary import ENDED, NEEDS_ATTENTION, update_summary
-from engine.host.files import rotate, write_json, write_stderr
+from engine.host.files import read_json, rotate, write_json, write_stderr
 from engine.host.process import Lock, boot_id, host_name, process_identity
 from engine.host.programs import SAFE_PATH
 from engine.host.systemd_scope import scope_prefix
@@ -49,6 +52,7 @@ SAVE_INTERVAL = 1.0  # seconds between writes of state.json
 STALL_INTERVAL = 1.0
 SIGTERM_GRACE = 2.0  # seconds for a trainer that got SIGTERM too to log that it is stopping
 ATTENTION_INTERVAL = 1.0  # seconds between checks for what a run waits for
+FILES_INTERVAL = 1.0  # seconds between checks of the files that other processes look for
 DEVICE_INTERVAL = 0.5  # seconds between attempts to acquire a device that another run uses
 CONSOLE_LIMIT = 16 << 20  # bytes of console.log; as many again are kept as console.log.1
 # glibc returns every large tensor to the kernel and gets it again page fault by page fault. A CPU trainer that keeps
@@ -61,8 +65,11 @@ KEEP_PAGES = {
 
 
 class Supervisor:
-    def __init__(self, run_dir: RunDir) -> None:
+    def __init__(self, run_dir: RunDir, lock: Lock) -> None:
         self.run_dir = run_dir
+        self.needs_successor = False  # the run goes on, but not with this process, whose open files were deleted
+        self._lock = lock
+        self._files = RunFiles(run_dir)
         self._spec = run_dir.spec()
         self.index = LogIndex(run_dir)
         self.summary = self.index.summary
@@ -99,9 +106,10 @@ class Supervisor:
         self._save_state()
         self._hooks.catch_up(self.index.offset)
         await self._server.start()
-        background = (self._follow_log, self._sample_telemetry, self._check_for_stalls)
-        tasks = [asyncio.create_task(_run_forever(each)) for each in background]
         training = asyncio.create_task(self._keep_trainer_running())
+        keep_files = partial(self._keep_files, training)
+        background = (self._follow_log, self._sample_telemetry, self._check_for_stalls, keep_files)
+        tasks = [asyncio.create_task(_run_forever(each)) for each in background]
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_sigterm, training)
         try:
             with contextlib.suppress(asyncio.CancelledError):
@@ -115,7 +123,8 @@ class Supervisor:
             await self._hooks.finish()
             self._read_log()
             self._save_state()
-            self.index.save()
+            if self._log.is_linked():
+                self.index.save()
             await self._server.close()
             self._log.close()
 
@@ -285,6 +294,40 @@ class Supervisor:
             if text := self._watchdog.check(time.monotonic()):
                 self._write("alert", what="stall", text=text)
 
+    async def _keep_files(self, training: asyncio.Task[None]) -> None:
+        """Keep the lock files and state.json in place; give up the run where its log is not the one that is open."""
+        while True:
+            await asyncio.sleep(FILES_INTERVAL)
+            with contextlib.suppress(OSError):
+                self._lock.hold()
+                if self._trainer.process is not None and not self._shares_device:
+                    self._devices.hold(self.run_dir.id)
+                if self._files.missing(self._log):
+                    if self._trainer.process is None:
+                        self._restore_files()
+                    training.cancel()  # a live trainer restores them, and starts another supervisor
+                    return
+                if self.run_dir.log_path.stat().st_size < self.index.offset:  # truncated
+                    self._hand_over()
+                    training.cancel()
+                    return
+            if not read_json(self.run_dir.state_path):
+                self._save_state()
+
+    def _restore_files(self) -> None:
+        """Restore what was deleted of the run's files while no trainer lives. Without its directory the run ends."""
+        gone = self._files.folder_is_gone()
+        self._files.restore(self._log)
+        if not gone:
+            self._hand_over()
+        else:
+            reason = "the directory of this run was deleted; it is restored"
+            update_summary(self.summary, self._log.write("state", phase="stopped", reason=reason))
+
+    def _hand_over(self) -> None:
+        self.needs_successor = True
+        self.summary["supervisor"] = None  # or the next one would take this one for alive
+
     def _report_upgrade(self, previous: str | None) -> None:
         """Log an alert where mla-tui was upgraded during the run: its trainer is of another version than we are."""
         version = package_version()
@@ -354,6 +397,8 @@ class Supervisor:
 
     def _save_state(self) -> None:
         self._save_at = time.monotonic() + SAVE_INTERVAL
+        if not self._log.is_linked():
+            return  # the directory was deleted; by now another supervisor may write there
         try:
             write_json(self.run_dir.state_path, self.summary)
         except OSError as error:  # a full disk must not end a run: the state can be rebuilt from the log
@@ -380,9 +425,10 @@ async def _run_forever(body: Callable[[], Awaitable[None]]) -> None:
 
 def main() -> int:
     run_dir = RunDir(Path(sys.argv[1]).absolute())
-    lock = Lock(run_dir.supervisor_lock)
+    lock = Lock(run_dir.supervisor_lock, f"{process_identity(os.getpid())}")
     try:
-        if not lock.acquire(timeout=0.5):
+        # Its lock may have been deleted, and not be made again yet.
+        if run_dir.has_supervisor() or not lock.acquire(timeout=0.5):
             return 0  # another supervisor has the run
     except OSError as error:
         write_stderr(f"supervisor.lock: {error}")
@@ -390,10 +436,14 @@ def main() -> int:
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     try:
-        asyncio.run(Supervisor(run_dir).run())
+        supervisor = Supervisor(run_dir, lock)
+        asyncio.run(supervisor.run())
     except UserError as error:
         write_stderr(str(error))
         return error.exit_code
+    lock.release()
+    if supervisor.needs_successor:
+        start_supervisor(run_dir)
     return 0
 
 

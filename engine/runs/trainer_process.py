@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.events.run_dir import RunDir
-from engine.host.process import is_alive, is_locked, process_identity, spawn_detached
+from engine.host.process import is_alive, process_identity, spawn_detached
 from engine.runs.exit_reason import ExitReason, OomKillCounter, exit_reason
 
 IDENTITY_TIMEOUT = 1.0  # seconds for a trainer that holds its lock to write its identity
@@ -37,7 +37,7 @@ class TrainerProcess:
         Such a trainer holds its lock and has written its identity.
         """
         for _ in range(round(IDENTITY_TIMEOUT / POLL)):
-            if not is_locked(self._run.trainer_lock):
+            if not self._run.has_trainer():
                 return False
             process = self._run.trainer_identity()
             if is_alive(process):

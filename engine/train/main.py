@@ -20,7 +20,8 @@ from engine.events.exit_codes import EXIT_NEEDS_ATTENTION, EXIT_RETRY
 from engine.events.log import Record
 from engine.events.run_dir import RunDir
 from engine.host.files import write_json, write_stderr
-from engine.host.process import Lock, process_identity
+from engine.host.held_files import held
+from engine.host.process import Lock, is_alive, process_identity
 from engine.preflight import check_checkpoint_folder, check_spec, resolve_spec
 from engine.train.backends.ranks import Ranks, RankZeroError, join_ranks, local_world_size, world_size
 from engine.train.data_check import check_data_is_there, check_data_of_run, check_same_on_all_ranks
@@ -54,12 +55,23 @@ class Attempt:
 def run_trainer(run: RunDir, attempt: int) -> int:
     """Train as rank 0 of ``run``; return the exit status. Errors go into the log."""
     early_sigterm = _defer_sigterm()
-    lock = Lock(run.trainer_lock)
-    if not lock.acquire(timeout=0.5):
+    identity = {**process_identity(os.getpid()), "attempt": attempt}
+    lock = Lock(run.trainer_lock, f"{identity}")
+    # Its lock may have been deleted, and not be made again yet.
+    if is_alive(run.trainer_identity()) or not lock.acquire(timeout=0.5):
         write_stderr(f"{run.id}: another trainer is running")
         return EXIT_RETRY
-    write_json(run.trainer_identity_path, {**process_identity(os.getpid()), "attempt": attempt})
+    write_json(run.trainer_identity_path, identity)
 
+    def keep_identity() -> None:
+        if run.trainer_identity() != identity:
+            write_json(run.trainer_identity_path, identity)
+
+    with held((lock.hold, keep_identity)):
+        return _run_attempt(run, attempt, early_sigterm)
+
+
+def _run_attempt(run: RunDir, attempt: int, early_sigterm: list[int]) -> int:
     from engine.train.run_reporter import RunReporter
 
     reporter = RunReporter(run, attempt)
@@ -209,7 +221,8 @@ def _only_writer(out: Path) -> Iterator[None]:
     if not lock.acquire(timeout=0.5):
         raise UserError(f"{out}: another run writes its checkpoints there; choose another --name or stop that run")
     try:
-        yield
+        with held([lock.hold]):
+            yield
     finally:
         if not checkpoint.steps(out):  # nothing was saved: leave no empty folders behind
             lock.path.unlink(missing_ok=True)

@@ -10,16 +10,18 @@ from collections import deque
 from typing import Any
 
 from engine.events import wire
-from engine.events.commands import Command, CommandReader
+from engine.events.commands import Command, CommandReader, new_command_id
 from engine.events.log import LogWriter, Record, finite, scan
+from engine.events.restore import RunFiles
 from engine.events.run_dir import RunDir
 from engine.events.start_supervisor import start_supervisor
 from engine.host.files import write_stderr
-from engine.host.process import is_locked
+from profiles.errors import UserError
 
 PROGRESS_EVERY = 0.5  # seconds between two live lines; a 20 s step must not look frozen
 MAX_UNWRITTEN = 10_000  # records kept while the disk is full; beyond that the oldest are lost
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, None)  # None: a part of the record was written (``LogWriter``)
+DELETED = "the deletion of the run's directory"  # who asks for the stop
 RETRY_EVERY = 0.5  # seconds between two tries to write at the end
 REVIVE_EVERY = 1.0  # seconds between two checks of the supervisor's lock
 
@@ -31,6 +33,7 @@ class RunReporter:
         self.run = run
         self.attempt = attempt
         self._log = LogWriter(run.log_path, attempt)
+        self._files = RunFiles(run)
         self._unwritten: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_UNWRITTEN)
         self._commands = CommandReader(run.commands_path, run.log_path)
         self._live: socket.socket | None = None
@@ -71,14 +74,34 @@ class RunReporter:
             self._live = None
 
     def commands(self) -> list[Command]:
-        """Return the commands received since the last call; once a second also restart a dead supervisor."""
+        """Return the commands received since the last call.
+
+        Once a second also restore the files of the run that were deleted, and restart a dead supervisor. If the whole
+        directory was deleted, its user means the run to end, or its disk fails: it stops.
+        """
         now = time.monotonic()
+        stop: list[Command] = []
         if now >= self._revive_due:
             self._revive_due = now + REVIVE_EVERY
+            if self._files.missing(self._log):
+                stop = self._restore()
             with contextlib.suppress(OSError):  # no memory for a process, a read-only disk: tried again a second later
-                if not is_locked(self.run.supervisor_lock):
+                if not self.run.has_supervisor():
                     start_supervisor(self.run)
-        return self._commands.poll()
+        return [*self._commands.poll(), *stop]
+
+    def _restore(self) -> list[Command]:
+        """Restore the deleted files of the run; return a stop where that was the whole directory."""
+        gone = self._files.folder_is_gone()
+        what = "the directory of this run" if gone else "the log or the spec of this run"
+        text = f"{what} was deleted while it trains; it is restored"
+        try:
+            self._files.restore(self._log)
+        except (OSError, UserError) as error:
+            text = f"{what} was deleted while it trains and cannot be restored: {error}"
+        write_stderr(text)
+        self.record("alert", what="files", text=text)
+        return [Command(new_command_id(), "stop", {"save": True}, DELETED)] if gone else []
 
     def records_to_replay(self) -> list[Record]:
         """Return what a restart replays of all earlier attempts, in order (``edit_history.py``)."""
