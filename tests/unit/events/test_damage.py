@@ -34,7 +34,7 @@ FLIPS = 300
 @pytest.fixture
 def run(make_run: Make) -> RunDir:
     """A run with every kind of record, a restart, and commands."""
-    run = make_run(phase="finished", supervisor={"pid": 1, "start_ticks": 5}, trainer=None, at=0)
+    run = make_run(phase="finished", supervisor={"pid": 1, "start_ticks": 1 << 40}, trainer=None, at=0)
     log = LogWriter(run.log_path, 1)
     log.write("state", phase="starting", reason="")
     log.write("start", plan={"loss": "fused"}, params=10, device="cpu", versions={}, resumed_from=None)
