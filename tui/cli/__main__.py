@@ -2,6 +2,6 @@
 
 import sys
 
-from tui.cli.main import main
+from mla_tui import main
 
 sys.exit(main())
