@@ -20,7 +20,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from profiles.errors import UserError
-from tui.app.actions.action import Action, ActionSet
+from tui.app.actions.action import Action, ActionSet, key_name
 from tui.app.actions.registry import EVERYWHERE
 from tui.app.base import AppScreen, BaseApp
 from tui.app.settings import Settings
@@ -155,6 +155,11 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
         """Show ``message`` as plain text, whatever ``markup`` says: names, paths and errors may contain brackets."""
         super().notify(message, title=title, severity=severity, timeout=timeout, markup=False)
 
+    def action_help_quit(self) -> None:
+        """Name the key that quits: Textual binds this to Ctrl+C, which copies and does not quit."""
+        keys = next(action.keys for action in self.offered(self.actions) if action.id == "quit_app")
+        self.notify(f"{key_name(keys[0])} quits the app; runs continue", timeout=5)
+
     async def run_action(
         self,
         action: str | ActionParseResult,
@@ -256,9 +261,11 @@ def run_app(store: RunStore, run_id: str | None = None, *, read_only: bool = Fal
 
     from tui.app.settings import load
     from tui.app.terminal.allocator import return_freed_memory
+    from tui.app.terminal.input_bytes import accept_any_bytes
 
     check_terminal()
     return_freed_memory()
+    accept_any_bytes()
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)  # if exported, they would override every change of the terminal's size
     settings, settings_errors = load()

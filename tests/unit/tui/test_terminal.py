@@ -66,15 +66,16 @@ def test_the_app_ends_when_the_terminal_closes(tmp_path: Path, controlling: bool
 
 
 @pytest.mark.timeout(60)
-def test_q_exits_with_status_0(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf_8_are_shown_and_q_exits_with_status_0(tmp_path: Path) -> None:
     app, master = start_and_draw(tmp_path, True)
     try:
-        os.write(master, b"q")
-        try:
-            while os.read(master, 65536):
-                pass
-        except OSError:
-            pass  # Linux ends a terminal without a writer with an error
+        os.write(master, b"/caf\xe9s")  # as a Latin-1 terminal sends it
+        output = b""
+        while "caf�s".encode() not in output:
+            output += os.read(master, 65536)
+        os.write(master, b"\x1b\xff")
+        os.write(master, b"\x11")  # Ctrl+Q
+        assert "Traceback" not in read_to_end(master)
         assert app.wait(10) == 0
     finally:
         app.kill()
