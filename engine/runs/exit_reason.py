@@ -24,7 +24,12 @@ class ExitReason:
     out_of_memory: bool = False
 
 
-UNKNOWN = ExitReason(None, None, "killed, cause unknown")
+# A trainer that exits by itself logs why, so one that did not was killed or crashed. The kernel tells the exit status
+# only to the process that started it.
+UNSEEN = ExitReason(None, None, "killed or crashed while no supervisor was running; its exit status is not known")
+ADOPTED = ExitReason(
+    None, None, "killed or crashed; its exit status is not known, because its supervisor was restarted before"
+)
 
 
 class OomKillCounter:
@@ -58,10 +63,16 @@ def exit_reason(code: int | None, oom_kills: OomKillCounter | None, console: Pat
     if killed and oom_kills is not None and (why := oom_kills.reason()):
         return ExitReason(None if code is None or code < 0 else code, "SIGKILL", why, out_of_memory=True)
     if code is None:
-        return UNKNOWN
+        return ADOPTED
     if code < 0:
         return ExitReason(None, signal_name(-code), f"killed ({signal_name(-code)})")
-    return ExitReason(code, None, f"exited with code {code}; see {console}")
+    meaning = f", as after {_signal_of(code)}" if code > 128 else ""
+    return ExitReason(code, None, f"exited with code {code}{meaning}; see {console}")
+
+
+def _signal_of(code: int) -> str:
+    """Return the signal that an exit code above 128 stands for: 128 + n of a shell, 256 - n of a launcher."""
+    return signal_name(code - 128 if code <= 192 else 256 - code)
 
 
 def _counter_file(pid: int) -> Path | None:

@@ -35,7 +35,7 @@ from engine.memory.calibration import MeasuredPeak, record_run
 from engine.memory.hardware import detect_hardware
 from engine.runs.attention import Attention
 from engine.runs.device_locks import DeviceLocks, devices_of, holder
-from engine.runs.exit_reason import UNKNOWN, ExitReason
+from engine.runs.exit_reason import UNSEEN, ExitReason
 from engine.runs.hooks import Hooks
 from engine.runs.launchers import launcher_of, trainer_command
 from engine.runs.resource_alerts import ResourceAlerts
@@ -154,7 +154,7 @@ class Supervisor:
             "recovering",
             NEEDS_ATTENTION,
         )
-        if not await self._adopt() and exit_unhandled and self._handle_exit(UNKNOWN) is None:
+        if not await self._adopt() and exit_unhandled and self._handle_exit(UNSEEN) is None:
             return  # it exited while no supervisor was alive, and is not restarted
         while True:
             if self._trainer.process is None and not await self._adopt() and not await self._start():

@@ -28,6 +28,7 @@ class TrainerProcess:
         self._run = run
         self._child: subprocess.Popen[bytes] | None = None
         self._oom_kills: OomKillCounter | None = None
+        self._killed = False  # by us
         self._exited = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -60,10 +61,13 @@ class TrainerProcess:
         child, self._child, process, self.process = self._child, None, self.process, None
         ours = child is not None and process is not None and child.pid == process["pid"]
         code = await asyncio.to_thread(child.wait) if ours and child is not None else None
+        if code is None and self._killed:
+            code = -signal.SIGKILL
         return exit_reason(code, self._oom_kills, self._run.console_path)
 
     def kill(self, launched: bool) -> None:
         """Kill the trainer by SIGKILL; with ``launched`` also its launcher, and so all ranks."""
+        self._killed = True
         _kill(self._run.trainer_identity())
         if launched:
             self.kill_launcher()
@@ -87,7 +91,7 @@ class TrainerProcess:
 
     def _watch(self, process: dict[str, Any]) -> None:
         """Notice the exit of ``process`` by its pidfd; by polling, where the platform has none."""
-        self.process = process
+        self.process, self._killed = process, False
         self._oom_kills = OomKillCounter(process["pid"])
         self._exited.clear()
         try:

@@ -78,10 +78,13 @@ def test_a_hung_run_is_reported_and_can_be_killed(workspace: Workspace, wait_for
     wait_for("the end of the stall", lambda: [r for r in run.kind("log") if "resumes after a stall" in r["text"]])
     assert run.pid("trainer") == trainer
 
+    run.kill("supervisor")
+    wait_for("the supervisor that adopts it", lambda: run.process("supervisor"))
     run.kill("trainer", signal.SIGSTOP)
     workspace.run("stop", run.id, "--kill")
     run.wait_end("stopped")
-    assert run.kind("exit")[-1]["signal"] == "SIGKILL"
+    exited = run.kind("exit")[-1]
+    assert (exited["signal"], exited["why"]) == ("SIGKILL", "killed (SIGKILL)")
 
 
 def test_two_ranks_are_killed_at_once_too(workspace: Workspace, wait_for: WaitFor) -> None:
@@ -107,7 +110,7 @@ def test_another_process_with_a_dead_trainers_pid_is_never_signalled(workspace: 
         )
         assert run.status()["phase"] == "cut-off"
         assert run.status()["trainer"]["alive"] is False
-        workspace.run("checkpoint", run.id)  # starts a supervisor
+        workspace.run("resume", run.id)  # starts a supervisor
         run.wait_step(1, attempt=2)
         workspace.run("stop", run.id, "--kill")
         run.wait_end("stopped")

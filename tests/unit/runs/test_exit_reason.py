@@ -24,8 +24,15 @@ def counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Pat
 def test_without_an_oom_kill_the_signal_is_the_reason(counters: tuple[Path, Path]) -> None:
     found = exit_reason(-9, OomKillCounter(1), Path("console"))
     assert (found.signal, found.why, found.out_of_memory) == ("SIGKILL", "killed (SIGKILL)", False)
-    assert exit_reason(None, OomKillCounter(1), Path("console")).why == "killed, cause unknown"
+    adopted = exit_reason(None, OomKillCounter(1), Path("console"))
+    assert adopted.why.startswith("killed or crashed; its exit status is not known, because its supervisor was restart")
     assert exit_reason(3, OomKillCounter(1), Path("console")).why == "exited with code 3; see console"
+
+
+@pytest.mark.parametrize(("code", "signal"), [(137, "SIGKILL"), (139, "SIGSEGV"), (247, "SIGKILL"), (192, "SIGRTMAX")])
+def test_an_exit_code_that_stands_for_a_signal_names_it(code: int, signal: str) -> None:
+    """A shell exits with 128 + n, Python with -n, when the program that they ran was killed."""
+    assert exit_reason(code, None, Path("console")).why == f"exited with code {code}, as after {signal}; see console"
 
 
 def test_an_oom_kill_in_the_cgroup_is_certain(counters: tuple[Path, Path]) -> None:
