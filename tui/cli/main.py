@@ -15,6 +15,7 @@ from importlib import import_module
 from profiles.errors import UserError
 from profiles.printable import one_line
 from tui.cli.commands import app
+from tui.cli.terminal_output import printable_output
 
 # In the order of ``--help``.
 COMMANDS = (
@@ -46,8 +47,12 @@ COMMANDS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 ok, 1 failed, 2 usage error."""
-    argv = sys.argv[1:] if argv is None else argv
     _prepare_process()
+    with printable_output():
+        return _run(sys.argv[1:] if argv is None else argv)
+
+
+def _run(argv: Sequence[str]) -> int:
     parser = _parser(argv)
     args = parser.parse_args(argv)
     if (args.read_only or args.low_bandwidth) and not args.opens_app:

@@ -1,8 +1,8 @@
-"""Shortens text to a number of terminal cells."""
+"""Fits text into a number of terminal cells: shortened, or wrapped into lines."""
 
 from __future__ import annotations
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, chop_cells, set_cell_size
 
 
 def clip(text: str, width: int) -> str:
@@ -21,3 +21,22 @@ def clip_middle(text: str, width: int) -> str:
     while cell_len(end) > tail:
         end = end[1:]
     return set_cell_size(text, width - 1 - cell_len(end)) + "…" + end
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Return ``text`` as lines of at most ``width`` cells, broken between words; a longer word is broken inside."""
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
+            lines[-1] += f" {word}"
+            continue
+        first, *rest = chop_cells(word, max(width, 1)) or [""]
+        lines[-1:] = [first] if not lines[-1] else [lines[-1], first]
+        lines += rest
+    return lines
+
+
+def wrap_clipped(text: str, width: int, lines: int) -> list[str]:
+    """Return the first ``lines`` lines of ``text``, wrapped; if there are more, the last ends with an ellipsis."""
+    wrapped = wrap(text, width)
+    return wrapped if len(wrapped) <= lines else [*wrapped[: lines - 1], clip(" ".join(wrapped[lines - 1 :]), width)]

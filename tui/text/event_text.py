@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine.events.summary import CUT_OFF
+from engine.events.run_dir import is_on_other_host
+from engine.events.summary import CUT_OFF, INACTIVE
+from profiles.printable import one_line
 from tui.text import format as fmt
+
+LONGEST_EVENT = 8000  # characters; a reason may quote a command and what it printed
 
 Description = tuple[str, str]
 """A sentence, and its tone: plain, good, warn or bad."""
@@ -14,6 +18,7 @@ Description = tuple[str, str]
 _PHASE_TONES = {
     "finished": "good",
     "failed": "bad",
+    CUT_OFF: "bad",
     "needs-attention": "bad",
     "recovering": "warn",
     "stopped": "warn",
@@ -24,7 +29,10 @@ _PHASE_TONES = {
 def describe(record: dict[str, Any]) -> Description | None:
     """Return the sentence for a record; None for a record that only feeds the charts."""
     describer = _DESCRIBERS.get(str(record.get("kind")))
-    return describer(record) if describer else None
+    if describer is None:
+        return None
+    text, tone = describer(record)
+    return one_line(text, LONGEST_EVENT), tone
 
 
 def describe_cut_off(summaries: Sequence[dict[str, Any]]) -> str:
@@ -35,7 +43,14 @@ def describe_cut_off(summaries: Sequence[dict[str, Any]]) -> str:
     reasons = {summary.get("reason") for summary in cut}
     why = f": {reasons.pop()}" if len(reasons) == 1 else ""
     name = str(cut[0].get("name") or cut[0]["id"])
-    return f"{name} was cut off{why}" if len(cut) == 1 else f"{len(cut)} runs were cut off{why}"
+    return one_line(f"{name} was cut off{why}" if len(cut) == 1 else f"{len(cut)} runs were cut off{why}")
+
+
+def phase_name(summary: dict[str, Any]) -> str:
+    """Return the phase of a run in few cells; ``seen 17:02`` for an active run on another host, which may have died."""
+    if is_on_other_host(summary) and summary.get("phase") not in INACTIVE:
+        return f"seen {fmt.timestamp(summary.get('seen'))}"
+    return str(summary.get("phase") or "")
 
 
 def describe_outcome(summary: dict[str, Any]) -> str:
@@ -47,7 +62,7 @@ def describe_outcome(summary: dict[str, Any]) -> str:
         text += f", validation loss {fmt.fixed(summary['val_loss'], 4)}"
     if summary["reason"]:
         text += f": {summary['reason']}"
-    return text
+    return one_line(text, LONGEST_EVENT)
 
 
 def describe_mark(record: dict[str, Any]) -> str:
@@ -69,6 +84,10 @@ def _state(record: dict[str, Any]) -> Description:
     phase = str(record.get("phase"))
     reason = record.get("reason")
     return (f"{phase}: {reason}" if reason else phase), _PHASE_TONES.get(phase, "plain")
+
+
+def _cut_off(record: dict[str, Any]) -> Description:
+    return _state({"phase": CUT_OFF, "reason": record.get("reason")})
 
 
 def _start(record: dict[str, Any]) -> Description:
@@ -161,6 +180,7 @@ def _link(record: dict[str, Any]) -> Description:
 
 _DESCRIBERS = {
     "state": _state,
+    CUT_OFF: _cut_off,
     "start": _start,
     "edit": _edit,
     "oom": _oom,

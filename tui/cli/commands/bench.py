@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from profiles.errors import SpecError
+from profiles.printable import one_line
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.spec_arguments import add_spec_arguments, profile_of
+from tui.cli.terminal_output import unfiltered
 from tui.text.format import count, duration, size
 
 if TYPE_CHECKING:
@@ -84,12 +86,13 @@ class ProgressBar:
         if sys.stderr.isatty():
             filled = BAR_WIDTH * self.number // self.count
             bar = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {self.number + 1} of {self.count}, {duration(elapsed)}"
-            print(f"\r\x1b[K{f'{bar}  {self.label}'[:WIDTH]}", end="", file=sys.stderr, flush=True)
+            text = one_line(f"{bar}  {self.label}")[:WIDTH]
+            print(f"\r\x1b[K{text}", end="", file=unfiltered(sys.stderr), flush=True)
 
     @staticmethod
     def clear() -> None:
         if sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            print("\r\x1b[K", end="", file=unfiltered(sys.stderr), flush=True)
 
 
 def table(results: list[dict[str, Any]]) -> list[str]:

@@ -11,6 +11,8 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from tui.cli.command_parser import Subparsers, add_command
+from tui.cli.terminal_output import Coloured, print_lines
+from tui.text.printable import printable
 
 if TYPE_CHECKING:
     from engine.checks.finding import Finding
@@ -40,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         column = max(len(finding.check) for finding in findings) + 1
         for finding in findings:
-            print("\n".join(_lines(finding, column, max(width, 40), colour)))
+            print_lines(_lines(finding, column, max(width, 40), colour))
     return 1 if any(finding.level == "error" for finding in findings) else 0
 
 
@@ -49,7 +51,7 @@ def _lines(finding: Finding, column: int, width: int, colour: bool) -> list[str]
     if colour:
         level = f"\x1b[{COLOURS[finding.level]}m{level}\x1b[0m"
     indent, space = " " * (6 + column), width - 6 - column
-    lines = textwrap.wrap(finding.message, space, break_on_hyphens=False)
+    lines = textwrap.wrap(printable(finding.message), space, break_on_hyphens=False)
     if finding.fix:
         lines += textwrap.wrap(f"→ {finding.fix}", space, subsequent_indent="  ", break_on_hyphens=False)
-    return [f"{level}{finding.check:<{column}}{lines[0]}", *(indent + line for line in lines[1:])]
+    return [Coloured(f"{level}{finding.check:<{column}}{lines[0]}"), *(indent + line for line in lines[1:])]

@@ -12,6 +12,7 @@ from engine.events.summary import INACTIVE
 from profiles.reader import open_regular
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.run_argument import add_run_argument, find_run
+from tui.cli.terminal_output import ConsoleOutput
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
@@ -28,14 +29,15 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     run_dir = find_run(args)
     try:
+        output = ConsoleOutput()
         with open_regular(run_dir.console_path) as file:
             while True:
                 last = not args.follow or run_dir.summary()["phase"] in INACTIVE
-                _print_rotated(run_dir, file)
+                _print_rotated(run_dir, file, output)
                 while chunk := file.read(1 << 16):
-                    sys.stdout.buffer.write(chunk)
-                sys.stdout.flush()
+                    output.write(chunk)
                 if last:
+                    output.write(b"", final=True)
                     return 0
                 time.sleep(0.3)
     except FileNotFoundError:
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
 
 
-def _print_rotated(run_dir: RunDir, file: BinaryIO) -> None:
+def _print_rotated(run_dir: RunDir, file: BinaryIO, output: ConsoleOutput) -> None:
     """If the console was rotated, print what was not read yet from the rotated copy, and rewind ``file``."""
     offset = file.tell()
     if os.fstat(file.fileno()).st_size >= offset:
@@ -52,6 +54,6 @@ def _print_rotated(run_dir: RunDir, file: BinaryIO) -> None:
     try:
         with open_regular(run_dir.console_path.with_name("console.log.1")) as copy:
             copy.seek(offset)
-            sys.stdout.buffer.write(copy.read())
+            output.write(copy.read())
     except OSError:
         pass

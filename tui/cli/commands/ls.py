@@ -7,9 +7,10 @@ import json
 import sys
 from typing import Any
 
-from engine.events.summary import CUT_OFF
+from engine.events.summary import CUT_OFF, INACTIVE
+from profiles.printable import one_line
 from tui.cli.command_parser import Subparsers, add_command
-from tui.text.event_text import describe_cut_off
+from tui.text.event_text import describe_cut_off, phase_name
 from tui.text.format import fixed
 
 
@@ -34,15 +35,17 @@ def run(args: argparse.Namespace) -> int:
         print("no runs yet; start one with: mla-tui launch", file=sys.stderr)
         return 0
     width = max(len(str(s["id"])) for s in summaries)
-    phase = max(10, *(len(s["phase"]) for s in summaries))
+    phase = max(10, *(len(phase_name(s)) for s in summaries))
     print(f"{'id':<{width}}  {'phase':<{phase}} {'step':>15} {'loss':>8} {'val':>8} {'tok/s':>9}  name")
     for s in summaries:
         step = f"{s['step'] or 0}/{s['steps'] or '?'}"
         loss, val, speed = fixed(s["loss"], 4), fixed(s["val_loss"], 4), fixed(s["tok_s"], 0)
         name = s["name"] if s["name"] and s["name"] != s["id"] else ""
-        name += f"  on host {s['host']}" if is_on_other_host(s) else ""
+        if is_on_other_host(s):
+            name += f"  {s['reason'] if s['phase'] not in INACTIVE else 'on ' + s['host']}"
         name += f"  ({s['damage']})" if s["damage"] else ""
-        print(f"{s['id']:<{width}}  {s['phase']:<{phase}} {step:>15} {loss:>8} {val:>8} {speed:>9}  {name}".rstrip())
+        row = f"{s['id']:<{width}}  {phase_name(s):<{phase}} {step:>15} {loss:>8} {val:>8} {speed:>9}"
+        print(f"{row}  {one_line(name)}".rstrip())
     _print_resume_hint(summaries)
     return 0
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from profiles.errors import SpecError, UserError
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.spec_arguments import add_spec_arguments, spec_of
+from tui.cli.terminal_output import Coloured, print_lines
 from tui.text.data_usage import describe_usage
 from tui.text.format import size, size_of
 
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     plan = _plan(spec, hardware)
     if problem := plan.data["problem"]:
         print(f"mla-tui: {problem}", file=sys.stderr)
-    print(json.dumps(_as_json(plan), indent=1) if args.json else "\n".join(_as_text(plan)))
+    print_lines([json.dumps(_as_json(plan), indent=1)] if args.json else _as_text(plan))
     return 0
 
 
@@ -183,7 +184,10 @@ def _headroom(headroom: Headroom, width: int) -> list[str]:
     """Return the predicted memory of device or host as a heading, a bar and a legend of its parts."""
     parts = sorted(((part, amount) for part, amount in headroom.parts.items() if amount > 0), key=lambda part: -part[1])
     needed = size_of(headroom.needed, headroom.free) + " free" if headroom.free else size(headroom.needed)
-    lines = [f"{headroom.memory}  {needed}  {VERDICTS[headroom.state]}", "  " + _bar(parts, headroom, width - 2)]
+    lines = [
+        f"{headroom.memory}  {needed}  {VERDICTS[headroom.state]}",
+        Coloured("  " + _bar(parts, headroom, width - 2)),
+    ]
     row = ""
     for index, (part, amount) in enumerate(parts):
         entry = f"{SHADES[index % len(SHADES)]} {part} {size(amount)}"

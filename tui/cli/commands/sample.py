@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from profiles.errors import SpecError
 from tui.cli.checkpoint_argument import find_checkpoint_argument
 from tui.cli.command_parser import Subparsers, add_command
+from tui.cli.terminal_output import data_output
 from tui.text.format import size
 
 if TYPE_CHECKING:
@@ -49,8 +50,6 @@ def run(args: argparse.Namespace) -> int:
 
     sampling = Sampling(args.temperature, args.top_p, args.seed)
     generator = TextGenerator(find_checkpoint_argument(args.checkpoint))
-    if isinstance(sys.stdout, TextIOWrapper):  # a model may generate what the terminal cannot encode
-        sys.stdout.reconfigure(errors="replace")
     if isinstance(sys.stdin, TextIOWrapper):  # leave undecodable input to the check of the prompt
         sys.stdin.reconfigure(errors="surrogateescape")
     if args.prompt is None and sys.stdin is not None and sys.stdin.isatty():
@@ -90,14 +89,14 @@ def _print_text(generator: TextGenerator, prompt: str, text: GeneratedText) -> b
     context = generator.cache.context
     if text.prompt_tokens > context:
         print(f"mla-tui: the prompt has {text.prompt_tokens} tokens; only the last {context} are used", file=sys.stderr)
-    complete = True
+    complete, out = True, data_output()
     try:
-        print(prompt, end="", flush=True)
+        print(prompt, end="", file=out, flush=True)
         for piece in text:
-            print(piece, end="", flush=True)
+            print(piece, end="", file=out, flush=True)
     except KeyboardInterrupt:
         complete = False
-    print(flush=True)
+    print(file=out, flush=True)
     print(_cost(text, generator.cache), file=sys.stderr)
     return complete
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 
+from profiles.printable import one_line
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.run_argument import add_run_argument, find_run
 from tui.cli.supervision import warn_of_version_mismatch
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     for key, value in summary.items():
         if key in ("supervisor", "trainer"):
             value = f"pid {value['pid']}, {'alive' if value['alive'] else 'not running'}" if value["pid"] else None
-        elif key in ("started", "ended") and value:
+        elif key in ("started", "ended", "seen") and value:
             value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
-        print(f"{key:<12} {'–' if value in (None, '') else value}")
+        print(f"{key:<12} {'–' if value in (None, '') else one_line(str(value))}")
     return 0
