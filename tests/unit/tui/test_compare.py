@@ -341,6 +341,19 @@ def test_compare_as_text_and_as_json(store: RunStore, make_run: Any, capsys: pyt
     assert result["runs"][1]["delta"] == pytest.approx(0) and result["differences"] == {"optim.lr": [0.003, 0.5]}
 
 
+def test_compare_shows_the_edits_of_a_run(store: RunStore, make_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("one", 20)
+    run_dir, _ = make_run("two", 40, phase="running")
+    live = {"batch.micro": 4, "batch.context": 256, "optim.lr_scale": 0.5, "train.stop_step": 0}
+    write_json(run_dir.state_path, {**run_dir.state(), "live": live})
+    assert main(["compare", "one", "two"]) == 0
+    text = capsys.readouterr().out
+    assert "batch.micro     A 8  B 8 → 4" in text and "optim.lr_scale  A 1  B 1 → 0.5" in text
+    assert "context" not in text.partition("differences")[2] and "stop_step" not in text
+    assert main(["compare", "one", "two", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["differences"]["batch.micro"] == [8, [8, 4]]
+
+
 def test_compare_refuses_with_a_line(store: RunStore, make_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     make_run("one", 2)
     assert main(["compare", "one", "one"]) == 2

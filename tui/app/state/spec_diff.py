@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.host.files import read_json
 from profiles.printable import brief_key, one_line
@@ -15,8 +15,15 @@ ABSENT = "–"
 _START_KEYS = ("resume", "init_from")  # how a run was started; not part of its spec
 
 
+class Edited(NamedTuple):
+    """A value that was edited while the run was active: as launched, and now."""
+
+    launched: Any
+    now: Any
+
+
 def flat_spec(run: RunDir) -> dict[str, Any]:
-    """Return ``{"batch.micro": 4, …}`` as launched; empty if ``spec.json`` is missing or damaged.
+    """Return ``{"batch.micro": 4, …}``, with ``Edited`` values; empty if ``spec.json`` is missing or damaged.
 
     The file is not validated against this version's keys, so that runs of other versions can be compared.
     """
@@ -29,7 +36,8 @@ def flat_spec(run: RunDir) -> dict[str, Any]:
             flat |= {brief_key(f"{table}.{key}"): value for key, value in inner.items()}
         elif table not in ("description", "resolved"):
             flat[brief_key(table)] = inner
-    return flat
+    live = run.status().get("live") or {}
+    return flat | {key: Edited(flat[key], live[key]) for key in live if key in flat and flat[key] != live[key]}
 
 
 def differences(specs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -49,6 +57,8 @@ def group_by_value(values: Sequence[Any], letters: Sequence[str]) -> list[tuple[
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, Edited):
+        return f"{_text(value.launched)} → {_text(value.now)}"
     if value is None or value == "":
         return ABSENT
     if isinstance(value, bool):
