@@ -25,6 +25,11 @@ class Command:
     by: str
 
 
+def requested(by: str) -> str:
+    """Return who sent a command, for the reason of the phase it leads to: a client of ours, or a signal."""
+    return f"requested {'by' if by.isupper() else 'from the'} {by}"
+
+
 def new_command_id() -> str:
     return uuid.uuid4().hex[:12]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     *("id", "name", "phase", "reason", "step", "steps", "loss", "val_loss", "tok_s", "micro", "accum", "context"),
     *("backend", "profile", "checkpoint", "attempt", "supervisor", "trainer", "started", "ended", "version", "host"),
-    "damage",
+    *("seen", "damage"),
 )
 LOG_TAIL = 1 << 18  # bytes; enough for the last records of any run
 LAUNCH_TIMEOUT = 10  # seconds for the supervisor of a new run to start
@@ -123,7 +123,8 @@ class RunDir:
     def status(self) -> dict[str, Any]:
         """Return the state of the run, with whether its processes are alive.
 
-        If no supervisor is alive to update the state, the end of the log is read as well.
+        If no supervisor is alive to update the state, the end of the log is read as well; ``seen`` is then the time of
+        its last record.
         """
         state = self.state()
         this_boot = self.is_on_this_boot(state)
@@ -151,14 +152,16 @@ class RunDir:
     def _apply_log_tail(self, state: dict[str, Any]) -> None:
         for _, record in read_all(self.log_path, max(0, self._log_size() - LOG_TAIL)):
             update_summary(state, record)
+            state["seen"] = record.get("t")
 
     def _infer_phase(self, state: dict[str, Any]) -> None:
         """Set phase and reason of a run that has not ended and has no process alive on this host."""
         if is_on_other_host(state):  # its processes cannot be checked from here
-            state["reason"] = f"on host {state['host']}"
+            state["reason"] = last_seen(state["phase"], state.get("seen") or state.get("started"), state["host"])
         elif not self.is_on_this_boot(state) and state.get("boot"):
             state.update(phase=CUT_OFF, reason=REBOOTED)
-        elif not _just_launched(state):
+        elif not (_just_launched(state) or is_locked(self.supervisor_lock) or is_locked(self.trainer_lock)):
+            # A process that holds a lock is alive, even if a full disk kept its pid out of the state.
             state.update(phase=CUT_OFF, reason="neither trainer nor supervisor is alive")
 
     def _log_size(self) -> int:
@@ -182,6 +185,15 @@ class RunDir:
 def is_on_other_host(state: dict[str, Any]) -> bool:
     """Return whether a run is on another host, by its state or summary. We cannot see or start processes there."""
     return state.get("host") not in (None, host_name())
+
+
+def last_seen(phase: str, t: float | None, host: str) -> str:
+    """Return what is known of a run of another host: ``last seen running 17:02 on HOST``; the date if not today."""
+    if t is None:
+        return f"last seen {phase} on {host}"
+    then, today = time.localtime(t), time.localtime()
+    when = time.strftime("%H:%M" if then[:3] == today[:3] else "%Y-%m-%d %H:%M", then)
+    return f"last seen {phase} {when} on {host}"
 
 
 def _just_launched(state: dict[str, Any]) -> bool:

@@ -17,12 +17,13 @@ from engine.events.history import History, read_range
 from engine.events.log import Record, Tail
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
-from engine.events.summary import INACTIVE
+from engine.events.summary import CUT_OFF, INACTIVE
 from engine.host.version import package_version
-from engine.runs.launch import ensure_supervisor
+from engine.runs.launch import check_not_cut_off, ensure_supervisor
 from profiles.errors import UserError
 
 POLL_INTERVAL = 0.3  # seconds between polls of the files while no supervisor answers
+CUT_OFF_INTERVAL = 1.0  # seconds between polls of a run that was cut off
 ANSWER_TIMEOUT = 3.0  # seconds; after that the files are read instead
 RETRY_AFTER = 5.0  # seconds until a supervisor that did not answer is asked again
 DETAIL_LIMIT = 12 << 20  # bytes of log that one ``detail`` reads at most: about 0.4 s
@@ -83,13 +84,15 @@ class RunClient:
         return {"at": end, "series": found.query(series, points)}
 
     async def request(self, method: str, **params: Any) -> dict[str, Any]:
-        """Send a request; starts a supervisor where there is none. Raises ``UserError``.
+        """Send a request; starts a supervisor where only the trainer is alive. Raises ``UserError``.
 
-        Where the supervisor does not answer, a command for the trainer is appended to the file that the trainer reads.
+        A run that was cut off is not restarted: the error says how to. Where the supervisor does not answer, a command
+        for the trainer is appended to the file that the trainer reads.
         """
         if self.run.ended():
             state = self.run.state()
             raise UserError(f"run {self.run.id}: has {state['phase']}; {method} needs an active run")
+        await asyncio.to_thread(check_not_cut_off, self.run)
         await asyncio.to_thread(ensure_supervisor, self.run)
         is_command = method in commands.METHODS
         if is_command:
@@ -121,16 +124,18 @@ class RunClient:
         return f"run {self.run.id}: runs mla-tui {theirs}, this is {package_version()}; it continues with {theirs}"
 
     async def records(self, start: int = 0, live: bool = True) -> AsyncIterator[Record]:
-        """Yield every logged record from offset ``start`` on, each with ``at``, until the run has ended.
+        """Yield every logged record from offset ``start`` on, each with ``at``, until the run has ended or is cut off.
 
-        With ``live`` also unlogged records (``progress``, ``telemetry``; without ``at``) and, when the connection is
-        lost or restored, ``{"kind": "link", "up": …}``.
+        With ``live`` also unlogged records (``progress``, ``telemetry``; without ``at``), when the connection is lost
+        or restored ``{"kind": "link", "up": …}``, and when the run is cut off ``{"kind": "cut-off", "reason": …}``.
+        A live reader then waits, because the run may be resumed.
         """
-        at, up = start, False
+        at, up, cut_off = start, False, False
         while True:
             try:
                 async with aclosing(self._subscribe(at)) as records:
                     async for record in records:
+                        cut_off = False
                         if live and not up:
                             up = True
                             yield {"kind": "link", "up": True}
@@ -144,18 +149,22 @@ class RunClient:
             if up and not self.run.ended():
                 up = False
                 yield {"kind": "link", "up": False}
-            ended = await asyncio.to_thread(self._has_ended)  # before reading: nothing is written after the end
-            tail = Tail(self.run.log_path, at)
+            end = await asyncio.to_thread(self._end)  # before reading: nothing is written after the end
+            quiet, tail = True, Tail(self.run.log_path, at)
             try:
                 while found := tail.poll():
                     for offset, record in found:
+                        quiet = cut_off = False
                         yield {"at": offset, **record}
                     at = tail.offset
             finally:
                 tail.close()
-            if ended:
+            if end is not None and not (live and end["phase"] == CUT_OFF):
                 return
-            await asyncio.sleep(POLL_INTERVAL)
+            if end is not None and quiet and not cut_off:  # quiet: nobody has resumed it in the meantime
+                cut_off = True
+                yield {"kind": CUT_OFF, "t": end["seen"] or time.time(), "reason": end["reason"]}
+            await asyncio.sleep(CUT_OFF_INTERVAL if cut_off else POLL_INTERVAL)
 
     def _read_files(self) -> tuple[History, int]:
         """Read the run's series from its files; return them and the offset up to which they cover the log.
@@ -169,11 +178,12 @@ class RunClient:
             log_index.save_if_due()
         return log_index.history, log_index.offset
 
-    def _has_ended(self) -> bool:
-        """Whether no process can write another record: the run has ended, and trainer and supervisor have exited."""
+    def _end(self) -> dict[str, Any] | None:
+        """Return the summary where no process can write another record; None while one is alive."""
         if self.run.has_trainer() or self.run.has_supervisor():
-            return False
-        return self.run.summary()["phase"] in INACTIVE
+            return None
+        summary = self.run.summary()
+        return summary if summary["phase"] in INACTIVE else None
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect. Raises ``OSError`` where no supervisor listens, or the last one asked did not answer."""

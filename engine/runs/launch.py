@@ -182,16 +182,27 @@ def _move_to_this_boot(run: RunDir) -> None:
     write_json(run.state_path, {**state, "boot": boot_id(), "supervisor": None, "trainer": None})
 
 
+def check_not_cut_off(run: RunDir) -> None:
+    """Raise ``UserError`` for a run that was cut off: only ``resume`` restarts it, no other request."""
+    status = run.status()
+    if status["phase"] == CUT_OFF:
+        raise UserError(_not_here(run) if not run.is_on_this_boot() else _cut_off(run, status["reason"]))
+
+
+def _cut_off(run: RunDir, reason: str) -> str:
+    return (
+        f"run {run.id}: was cut off: {reason}; continue it with: mla-tui resume {run.id},"
+        f" or remove it with: mla-tui rm {run.id}"
+    )
+
+
 def _not_here(run: RunDir) -> str:
     """The error for a run of another host or boot: why no supervisor is started, and what to do."""
     status = run.status()
     if status["phase"] == DAMAGED:
         return f"run {run.id}: {status['reason']}"
     if status.get("host") == host_name():
-        return (
-            f"run {run.id}: was cut off: {REBOOTED}; continue it with: mla-tui resume {run.id},"
-            f" or remove it with: mla-tui rm {run.id}"
-        )
+        return _cut_off(run, REBOOTED)
     checkpoint = status.get("checkpoint")
     here = f"continue here with: mla-tui launch --resume {checkpoint}" if checkpoint else "it has no checkpoint yet"
     if status.get("host"):

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from data.cursor import Cursor
 from engine.checkpoints import checkpoint
-from engine.events.commands import Command
+from engine.events.commands import Command, requested
 from engine.host.version import package_version
 from engine.memory.hardware import detect_hardware
 from engine.preflight import slow_kernels
@@ -114,9 +114,9 @@ class Trainer:
                 self._validate()
         except StopRequested as stop:
             self.backend.discard_window()
-            self._enter("stopping", f"asked by {stop.by}", stop.id)
+            self._enter("stopping", requested(stop.by), stop.id)
             why = self._save() if stop.save else self._finish_checkpoint()
-            self._enter("stopped", f"asked by {stop.by}" + (f"; no checkpoint: {why}" if why else ""))
+            self._enter("stopped", requested(stop.by) + (f"; no checkpoint: {why}" if why else ""))
             return "stopped"
         if why := self._save():
             raise UserError(f"the last checkpoint could not be written: {why}; make room and --resume {self.out}")
@@ -295,7 +295,7 @@ class Trainer:
             if command.method == "resume":
                 self._enter(self.phase, "was not paused", command.id)
             else:
-                self._pause(f"asked by {command.by}", command.id)
+                self._pause(requested(command.by), command.id)
 
     def _poll(self) -> None:
         """Queue the commands received since the last call; finish a checkpoint that has been written meanwhile."""
@@ -330,7 +330,7 @@ class Trainer:
             why = "was paused already" if command.method == "pause" else self._reclaim()
             if not why:
                 # An edit is acknowledged by its own record.
-                self._enter("running", f"asked by {command.by}", None if command.method == "set" else command.id)
+                self._enter("running", requested(command.by), None if command.method == "set" else command.id)
                 return True
             self._enter("paused", why, command.id)
 

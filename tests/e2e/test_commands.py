@@ -78,7 +78,7 @@ def test_a_paused_run_can_be_stopped(workspace: Workspace) -> None:
 def test_one_resume_ends_a_pause_that_was_requested_twice(workspace: Workspace, wait_for: WaitFor) -> None:
     run = workspace.launch(*LONG)
     run.wait_step(5)
-    assert "asked by" in workspace.run("pause", run.id).stderr
+    assert "requested from the command line" in workspace.run("pause", run.id).stderr
     assert "already" in workspace.run("pause", run.id).stderr
     assert "takes effect after the run resumes" in workspace.run("set", run.id, "micro=2").stderr
     assert "running" in workspace.run("resume", run.id).stderr

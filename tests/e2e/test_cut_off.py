@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from engine.host.files import write_json
 from engine.host.process import boot_id
 from engine.runs.store import RunStore
 from tests.e2e.conftest import Run, Workspace
+from tests.unit.tui.helpers import on_screen
 from tui.app.app import MlaApp
 
 
@@ -36,7 +39,7 @@ def test_a_run_that_a_reboot_cut_off_is_listed_and_can_be_resumed(workspace: Wor
     assert workspace.run("ls", "--json").stderr == ""
     # Neither reading it nor any other command starts it.
     workspace.run("watch", run.id, code=1)
-    for command in ("checkpoint", "pause", "stop"):
+    for command in ("checkpoint", "stop"):
         err = workspace.run(command, run.id, code=1).stderr
         assert f"the machine was rebooted; continue it with: mla-tui resume {run.id}" in err
         assert len(err.splitlines()) == 1
@@ -100,9 +103,11 @@ def test_a_run_of_another_host_is_never_started_and_never_reported_dead(workspac
     saved = workspace.run("checkpoint", run.id).stdout.strip()
     cut_off(run, 5, host="elsewhere")
     status = run.status()
-    assert (status["phase"], status["reason"], status["host"]) == ("running", "on host elsewhere", "elsewhere")
+    seen = time.strftime("%H:%M", time.localtime(status["seen"]))
+    reason = f"last seen running {seen} on elsewhere"
+    assert (status["phase"], status["reason"], status["host"]) == ("running", reason, "elsewhere")
     listed = workspace.run("ls")
-    assert "run  on host elsewhere" in listed.stdout
+    assert f"seen {seen} " in listed.stdout and f"run  {reason}" in listed.stdout
     assert listed.stderr == ""
     for command in ("resume", "checkpoint", "stop"):
         err = workspace.run(command, run.id, code=1).stderr
@@ -119,17 +124,34 @@ def test_a_run_of_another_host_is_never_started_and_never_reported_dead(workspac
 async def test_a_key_in_the_app_resumes_it(
     workspace: Workspace, reference: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """On the monitor while the run is killed, and in the list of runs after a reboot. No other key restarts it."""
     run = workspace.launch()
-    cut_off(run, boot="another")
     for name in ("MLA_TUI_HOME", "XDG_CONFIG_HOME", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.setenv(name, workspace.env[name])
-    app = MlaApp(RunStore())
+    app = MlaApp(RunStore(), run.id)
     async with asyncio.timeout(90), app.run_test(size=(80, 24)) as pilot:
-        while not app.screen.query_one("#cut-off").display:
-            await pilot.pause(0.05)
+
+        async def until(condition: Callable[[], bool]) -> None:
+            while not condition():
+                await pilot.pause(0.05)
+
+        await until(lambda: "ETA" in on_screen(app, "StatusLine"))
+        await asyncio.to_thread(run.kill_both)
+        async with asyncio.timeout(3):
+            await until(lambda: "cut-off" in on_screen(app, "StatusLine"))
+        assert "ETA" not in on_screen(app, "StatusLine")
+        assert "r resumes it" in on_screen(app, "Notice")
+        await pilot.press("p")
+        await until(lambda: "the run is not running: it was cut off; r resumes it" in on_screen(app, "LogView"))
+        assert workspace.processes() == []
         await pilot.press("r")
-        while not run.run_dir.ended():
-            await pilot.pause(0.05)
+        await until(lambda: "running" in on_screen(app, "StatusLine"))
+        assert not app.screen.query_one("Notice").display
+        await asyncio.to_thread(cut_off, run, 95, boot="another")
+        await pilot.press("q")
+        await until(lambda: "was cut off: the machine was rebooted" in on_screen(app, "#cut-off"))
+        await pilot.press("r")
+        await until(run.run_dir.ended)
     run.wait_end()
     assert run.losses() == reference.losses()
 

@@ -213,10 +213,7 @@ def test_reading_a_run_starts_nothing(workspace: Workspace, wait_for: WaitFor) -
     assert run.pid("supervisor")
 
 
-@pytest.mark.parametrize("reviver", ["watch", "checkpoint"])
-def test_a_run_that_lost_both_is_cut_off_until_a_command_needs_it(
-    workspace: Workspace, reference: Run, reviver: str
-) -> None:
+def test_a_run_that_lost_both_is_cut_off_until_it_is_resumed_or_watched(workspace: Workspace, reference: Run) -> None:
     run = workspace.launch()
     run.wait_step(95)
     run.kill_both()
@@ -227,11 +224,15 @@ def test_a_run_that_lost_both_is_cut_off_until_a_command_needs_it(
     assert status["step"] >= 95
     assert workspace.processes() == []
 
-    workspace.run(reviver, run.id)
+    for command in ("checkpoint", "pause", "stop"):
+        err = workspace.run(command, run.id, code=1).stderr
+        assert "was cut off: neither trainer nor supervisor is alive; continue it with: mla-tui resume" in err
+    assert workspace.processes() == []
+    assert "was cut off at step" in workspace.run("watch", run.id).stderr
     run.wait_end()
     assert_same_run(run, reference)
     assert [start["resumed_from"] for start in run.kind("start")] == [None, 80]
-    assert "cause unknown" in run.kind("exit")[0]["why"]
+    assert "while no supervisor was running" in run.kind("exit")[0]["why"]
 
 
 def test_a_damaged_checkpoint_costs_the_steps_since_the_previous_one(workspace: Workspace) -> None:

@@ -11,6 +11,7 @@ import pytest
 from engine.events import history as history_module
 from engine.events import wire
 from engine.events.log import LogWriter
+from engine.host.files import write_json
 from engine.host.process import process_identity
 from engine.runs import client as client_module
 from engine.runs.client import RunClient
@@ -171,3 +172,39 @@ async def test_the_detail_of_a_step_range_has_single_steps(make_run: Make, monke
     assert len(found["series"]["t"]) == 14
     monkeypatch.setattr(client_module, "DETAIL_LIMIT", 1000)
     assert await client.detail(["loss"], 4096, 1, 1000) is None
+
+
+async def test_a_live_reader_learns_that_the_run_was_cut_off_and_reads_on_when_it_is_resumed(make_run: Make) -> None:
+    """Both processes were killed: no record says so, and whoever resumes it may be another user."""
+    run_dir = make_run(trainer=process_identity(os.getpid()))
+    run = Served(run_dir, LogWriter(run_dir.log_path, 1))
+    await run.server.start()
+    state = run_dir.state()
+    seen: list[str] = []
+
+    async def watch() -> None:
+        async for record in RunClient(run.run_dir).records():
+            seen.append(record.get("reason") or record["kind"])
+            match seen[-1]:
+                case "step" if len(seen) < 4:
+                    write_json(run_dir.state_path, {**state, "trainer": None})
+                    await run.server.close()
+                case "neither trainer nor supervisor is alive":
+                    write_json(run_dir.state_path, state)
+                    run.write("state", phase="recovering", reason="resumed")
+                case "resumed":
+                    return
+
+    run.write("step", step=1, loss=1.0)
+    await asyncio.wait_for(watch(), TIMEOUT)
+    assert seen == ["link", "step", "link", "neither trainer nor supervisor is alive", "resumed"]
+
+
+@pytest.mark.parametrize("method", ["pause", "resume", "checkpoint", "stop", "set"])
+async def test_no_request_restarts_a_run_that_was_cut_off(make_run: Make, method: str) -> None:
+    run_dir = make_run()
+    with pytest.raises(
+        UserError, match=rf"was cut off: neither .* alive; continue it with: mla-tui resume {run_dir.id}"
+    ):
+        await RunClient(run_dir).request(method)
+    assert not run_dir.supervisor_lock.exists()

@@ -283,11 +283,25 @@ def test_a_run_of_an_earlier_boot_was_cut_off_by_the_reboot(make_run: Make) -> N
 def test_whether_a_run_of_another_host_is_alive_is_unknown(make_run: Make) -> None:
     run = make_run(trainer=DEAD, supervisor=DEAD, host="elsewhere", boot="another")
     log = LogWriter(run.log_path, 1)
-    log.write("state", phase="paused", reason="asked by me")
+    log.write("state", phase="paused", reason="requested from the app")
     summary = run.summary()
-    assert [summary[key] for key in ("phase", "reason", "host")] == ["paused", "on host elsewhere", "elsewhere"]
+    seen = time.strftime("%H:%M", time.localtime(summary["seen"]))
+    assert [summary[key] for key in ("phase", "reason", "host")] == [
+        *("paused", f"last seen paused {seen} on elsewhere", "elsewhere")
+    ]
     log.write("state", phase="finished", reason="")
     assert [run.summary()[key] for key in ("phase", "reason")] == ["finished", ""]
+
+
+@pytest.mark.parametrize("role", ["supervisor", "trainer"])
+def test_a_run_whose_lock_is_held_is_alive_although_its_state_names_no_process(make_run: Make, role: str) -> None:
+    """A full disk keeps the pid out of the state."""
+    run = make_run(supervisor=DEAD, trainer=DEAD)
+    lock = Lock(run.path / f"{role}.lock")
+    assert lock.acquire()
+    assert run.summary()["phase"] == "running"
+    lock.release()
+    assert run.summary()["phase"] == "cut-off"
 
 
 def test_a_new_run_is_starting_and_later_cut_off(make_run: Make) -> None:

@@ -200,6 +200,15 @@ def _one(phase: str, steps: int = 160, **state: Any) -> Callable[[World], RunDir
     return build
 
 
+def _with_console(world: World) -> RunDir:
+    run_dir = _one("failed", reason=FAILURE)(world)
+    lines = "".join(f'  File "trainer.py", line {n}, in step\n' for n in range(1, 60))
+    run_dir.console_path.write_text(
+        f"\x1b[31mTraceback (most recent call last):\x1b[0m\n{lines}MemoryError: no memory\n"
+    )
+    return run_dir
+
+
 def _out_of_memory(world: World) -> RunDir:
     """Create a run that ran out of memory and asks the user."""
     run_dir, log = world.run_dir("lisp-1b", 160, "running")
@@ -241,6 +250,10 @@ def _without_data(world: World) -> None:
     shutil.rmtree(world.folder / "nano" / "shards")
 
 
+FAILURE = (
+    "gave up after 5 restarts without progress; last exit: exited with code 1; a reason of several lines goes on here"
+    " so that the heading cannot hold it: it is read in lines of its own and whole in the log; read-to-the-end"
+)
 HISTORY = r"step 160/[\s\S]*step 150: 14"  # the last step and the last line of the log: the whole run was read
 HOME = r"press n|was-stopped"
 SCENES = (
@@ -263,10 +276,17 @@ SCENES = (
     Scene(
         "monitor-out-of-memory",
         _out_of_memory,
-        r"Out of memory[\s\S]*at the OOM[\s\S]*tokens/s[\s\S]*Enter applies",
+        r"Out of memory[\s\S]*predicted at the OOM[\s\S]*tokens/s[\s\S]*Enter applies",
         small=True,
     ),
-    Scene("monitor-failed", _one("failed", reason="the loss of step 161 is not a number"), HISTORY),
+    Scene(
+        "monitor-failed",
+        _one("failed", reason=FAILURE),
+        r"step 160/[\s\S]*t its output[\s\S]*trainer exited",
+        small=True,
+    ),
+    Scene("monitor-cut-off", _one("cut-off"), r"r resumes it[\s\S]*cut-off: neither", small=True),
+    Scene("console", _with_console, "MemoryError", (("trainer exited", "t"),), small=True),
     Scene("monitor-finished", _one("finished"), HISTORY),
     Scene("monitor-cursor", _one("finished"), "at step", ((HISTORY, "v"),)),
     Scene("monitor-maximized", _one("finished"), r"log\n", ((HISTORY, "z", "y"),)),

@@ -15,9 +15,11 @@ from tests.unit.tui.helpers import on_screen, until
 from tui.app.app import MlaApp
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
+from tui.app.widgets.bars import Heading, Notice
 from tui.app.widgets.chart import Chart
 from tui.app.widgets.cursor_values import CursorValues
 from tui.app.widgets.log_view import LogView
+from tui.app.widgets.text_pane import TextPane
 
 
 def step(number: int, loss: float = 2.0, **fields: Any) -> dict[str, Any]:
@@ -81,6 +83,47 @@ async def test_the_cursor_shows_and_copies_the_values_of_every_pane(store: RunSt
         assert isinstance(app.screen, MonitorScreen)
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+
+
+@pytest.mark.parametrize("width", [60, 80])
+async def test_a_long_reason_is_read_in_full_on_the_monitor(store: RunStore, make_run: Any, width: int) -> None:
+    run, writer = make_run("demo", 5, phase="running")
+    reason = "gave up: " + " ".join(f"word{n}" for n in range(60))
+    writer.write("checkpoint", step=3, ok=False, why="no room " * 40 + "at all")
+    writer.write("state", phase="failed", reason=reason)
+    app = MlaApp(store, run.id)
+    async with app.run_test(size=(width, 20)) as pilot:
+        await until(pilot, lambda: "gave up: word0" in on_screen(app, LogView))
+        await until(pilot, lambda: "t its output" in on_screen(app, Notice))
+        notice = on_screen(app, Notice)
+        assert notice.startswith(" failed: gave up: word0") and "…" in notice
+        await pilot.press("5", "z")
+        await until(pilot, lambda: "no room at all" in " ".join(on_screen(app, LogView).split()))
+        assert f"failed: {reason}" in " ".join(on_screen(app, LogView).split())
+        log = app.screen.query_one(LogView)
+        await pilot.press("k", "k", "k", "k")
+        assert "attempt 1 on cpu" in on_screen(app, LogView).splitlines()[0]
+        assert log.buffer.lines_below == 1
+        await pilot.press("G")
+        await until(pilot, lambda: "word59" in on_screen(app, LogView))
+
+
+async def test_the_console_is_read_from_the_monitor(store: RunStore, make_run: Any) -> None:
+    run, _ = make_run("demo", 5, phase="failed")
+    app = MlaApp(store, run.id)
+    async with app.run_test(size=(60, 20)) as pilot:
+        await pilot.press("t")
+        await until(pilot, lambda: "printed nothing yet" in on_screen(app, TextPane))
+        lines = "".join(f"line {n}\n" for n in range(20_000))
+        run.console_path.write_bytes(f"{lines}10%\r20%\r\n\x1b[1mMemoryError\x1b[0m \x9b31m\xff\n".encode("latin-1"))
+        await until(pilot, lambda: "MemoryError" in on_screen(app, TextPane))
+        shown = on_screen(app, TextPane).rstrip().splitlines()
+        assert [line.strip() for line in shown[-4:-1]] == ["line 19999", "10%", "20%"]
+        assert "\x1b" not in shown[-1] and "mla-tui logs" in on_screen(app, Heading)
+        await pilot.press("pageup")
+        assert "line 19999" not in on_screen(app, TextPane)
+        await pilot.press("q")
+        assert isinstance(app.screen, MonitorScreen)
 
 
 async def test_the_mouse_zooms_pans_and_sets_the_cursor(store: RunStore, make_run: Any) -> None:

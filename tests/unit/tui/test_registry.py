@@ -12,7 +12,7 @@ from textual.widgets import Button
 from engine.runs.store import RunStore
 from tests.unit.tui.helpers import on_screen, toasts, until
 from tui.app.actions.action import Action, ActionSet
-from tui.app.actions.registry import CHECKPOINTS, COMPARE, DATA, HOME, MONITOR, NEW_RUN, SCREENS, SETTINGS
+from tui.app.actions.registry import CHECKPOINTS, COMPARE, CONSOLE, DATA, HOME, MONITOR, NEW_RUN, SCREENS, SETTINGS
 from tui.app.app import MlaApp
 from tui.app.base import AppScreen
 from tui.app.screens.confirm import ConfirmScreen
@@ -44,6 +44,11 @@ async def _checkpoints(pilot: Pilot[Any]) -> None:
     await pilot.press("o")
 
 
+async def _console(pilot: Pilot[Any]) -> None:
+    await _monitor(pilot)
+    await pilot.press("t")
+
+
 async def _data(pilot: Pilot[Any]) -> None:
     await _home(pilot)
     await pilot.press("d")
@@ -61,6 +66,7 @@ PATHS: list[tuple[ActionSet, Opened]] = [
     (MONITOR, _monitor),
     (COMPARE, _compare),
     (CHECKPOINTS, _checkpoints),
+    (CONSOLE, _console),
     (DATA, _data),
     (SETTINGS, _settings),
 ]

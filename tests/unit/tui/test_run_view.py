@@ -1,4 +1,5 @@
 import math
+import time
 from typing import Any
 
 from hypothesis import given, settings
@@ -60,6 +61,36 @@ def test_a_new_attempt_replaces_what_came_after_its_checkpoint() -> None:
     assert view.series["loss"].coverage() == (1, 120, 120)
     assert [p[2] for p in view.series["loss"].points[-21:]] == [9.0] + [1.0] * 20
     assert view.attempt == 2
+
+
+def test_what_is_left_counts_up_to_the_step_of_an_early_end() -> None:
+    view = RunView({**SUMMARY, "micro": 2, "accum": 1, "context": 10}, stop_step=100)
+    view.apply(step(40, micro=2, accum=1, context=10))
+    assert (view.eta(), view.tokens_left()) == (30.0, 1200)
+    view.apply({"kind": "spec", "t": 0.0, "step": 40, "values": {"train.stop_step": 60}})
+    assert (view.eta(), view.tokens_left()) == (10.0, 400)
+    for nothing in (0, None, "60"):
+        view.apply({"kind": "spec", "t": 0.0, "step": 40, "values": {"train.stop_step": nothing}})
+        assert (view.last_step, view.eta()) == (300, 130.0)
+
+
+def test_a_run_that_was_cut_off_or_is_elsewhere_has_no_eta() -> None:
+    view = RunView(SUMMARY)
+    view.apply(step(40))
+    assert view.eta() == 130.0
+    view.apply({"kind": "cut-off", "t": 0.0, "reason": "gone"})
+    assert (view.phase, view.reason, view.active, view.eta()) == ("cut-off", "gone", False, None)
+    view.apply({"kind": "state", "t": 0.0, "phase": "running", "reason": ""})
+    assert view.eta() == 130.0
+    elsewhere = RunView({**SUMMARY, "host": "elsewhere", "seen": 0.0})
+    elsewhere.apply(step(40))
+    assert elsewhere.eta() is None and elsewhere.phase_name.startswith("seen ")
+    seen = time.time()
+    elsewhere.apply({**step(41), "t": seen, "at": 1})
+    when = time.strftime("%H:%M", time.localtime(seen))
+    assert (elsewhere.reason, elsewhere.phase_name) == (f"last seen running {when} on elsewhere", f"seen {when}")
+    elsewhere.apply({"kind": "state", "t": 0.0, "phase": "finished", "reason": ""})
+    assert (elsewhere.reason, elsewhere.phase_name) == ("", "finished")
 
 
 def test_a_restart_without_a_checkpoint_starts_from_scratch() -> None:

@@ -82,7 +82,8 @@ async def test_home_offers_to_resume_runs_that_were_cut_off(store: RunStore, mak
         write_json(run.state_path, {**run.state(), "boot": "another", "host": host_name()})
     app = MlaApp(store)
     async with app.run_test(size=size) as pilot:
-        await until(pilot, lambda: "2 runs were cut off: the machine was rebooted · r" in on_screen(app, "#cut-off"))
+        await until(pilot, lambda: "2 runs were cut off: the machine was rebooted" in on_screen(app, "#cut-off"))
+        assert "r resumes the selected one, R all" in on_screen(app, "#cut-off")
         app.screen.query_one("#runs").cursor = 2  # type: ignore[attr-defined]
         await pilot.press("r")
         await until(pilot, lambda: bool(toasts(app)))
@@ -186,7 +187,7 @@ async def test_an_ended_run_refuses_requests_with_a_line(store: RunStore, make_r
     app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
         await pilot.press("p")
-        await until(pilot, lambda: "pause needs an active run" in on_screen(app, LogView))
+        await until(pilot, lambda: "the run has already ended: finished" in on_screen(app, LogView))
         await pilot.press("x", "e")
         assert isinstance(app.screen, MonitorScreen)
 

@@ -111,7 +111,7 @@ async def test_an_out_of_memory_error_is_shown_and_a_lever_that_fits_well_is_sel
         writer.write("oom", **oom, text="", parts=parts, capacity=620 << 20)
         writer.write("state", phase="paused", reason="out of memory in backward")
         await until(pilot, lambda: isinstance(app.screen, TuningScreen))
-        failed = "896 of 620 MiB at the OOM  276 MiB too much"
+        failed = "896 of 620 MiB predicted at the OOM  276 MiB too much"
         await until(pilot, lambda: failed in on_screen(app, "#failed"))
         await until(pilot, lambda: "micro 8→" in selected_row(app.screen.query_one(LeverList)))
         # With micro 4 the forecast is 549 MiB of 620: more than nine tenths of a host this small would be tight.

@@ -98,6 +98,7 @@ MONITOR = ActionSet(
             "tune", ("e",), "Live tuning", "Change micro, context, lr … of the active run", RUN, bar=1, changes=True
         ),
         Action("pause", ("p",), "Pause", "Pause the run, or continue it", RUN, bar=2, changes=True),
+        Action("resume", ("r",), "Resume", "Resume the run, if it is paused or was cut off", RUN, bar=1, changes=True),
         Action("checkpoint", ("c",), "Checkpoint", "Save a checkpoint now", RUN, bar=3, changes=True),
         Action(
             "stop", ("x", "S"), "Stop", "Stop the run; asks whether to save", RUN, bar=4, changes=True, destructive=True
@@ -143,6 +144,7 @@ MONITOR = ActionSet(
         Action("log_oldest", ("g",), "Oldest", "Go to the first lines of the log"),
         Action("log_newest", ("G",), "Newest", "Go to the newest lines of the log"),
         LIST_CHECKPOINTS,
+        Action("console", ("t",), "Console", "Show what the trainer printed: console.log", bar=7),
         replace(BACK, keys=("q",), help="Back to the runs; the run continues"),
         Action("close", ("escape",), "Close", "Close the cursor, the search or the maximized pane, else go back"),
     ),
@@ -192,6 +194,8 @@ CHECKPOINTS = ActionSet(
     _CURSOR,
     EVERYWHERE.own,
 )
+
+CONSOLE = ActionSet("Console", (BACK,), TEXT.own, EVERYWHERE.own)
 
 DATA = ActionSet(
     "Data",
@@ -243,6 +247,6 @@ HELP_DIALOG = ActionSet(
     ),
 )
 
-SCREENS = (HOME, NEW_RUN, MONITOR, COMPARE, CHECKPOINTS, DATA, SETTINGS)
+SCREENS = (HOME, NEW_RUN, MONITOR, COMPARE, CHECKPOINTS, CONSOLE, DATA, SETTINGS)
 DIALOGS = (CONFIRM, TUNING, NEW_KEY, HELP_DIALOG)
 WIDGETS = (LIST, LEVERS, TEXT)

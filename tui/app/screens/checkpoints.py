@@ -16,11 +16,12 @@ from textual.app import ComposeResult
 from textual.message import Message
 from textual.widgets import Static
 
-from profiles.errors import SpecError, UserError
-from profiles.paths import expand
+from engine.events.summary import CUT_OFF, INACTIVE
+from profiles.errors import UserError
 from tui.app import cli_process
 from tui.app.actions.registry import CHECKPOINTS
 from tui.app.base import AppScreen
+from tui.app.state.checkpoint_commands import arguments, input_error, resumed_spec, spec_of
 from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.checkpoint_list import CheckpointList
 from tui.app.widgets.prompt import Prompt
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from engine.checkpoints.inventory import SavedCheckpoint
     from engine.events.run_dir import RunDir
     from engine.runs.store import RunStore
-    from profiles.spec import RunSpec
 
 _EVERY = 2.0  # seconds between two polls of the folder
 _TOKENS = 120  # tokens of a sample, the default of mla-tui sample
@@ -45,10 +45,19 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
     CSS_PATH = "../styles/checkpoints.tcss"
 
     class Listed(Message):
-        def __init__(self, checkpoints: list[SavedCheckpoint], run_ended: bool) -> None:
+        """The checkpoints, and the phase of the run."""
+
+        def __init__(self, checkpoints: list[SavedCheckpoint], phase: str) -> None:
             super().__init__()
             self.checkpoints = checkpoints
-            self.run_ended = run_ended
+            self.phase = phase
+
+    class Unreadable(Message):
+        """Why the checkpoints could not be listed."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
 
     class Verified(Message):
         """The result of reading every byte of a checkpoint: its ``damage``, empty if there is none."""
@@ -114,7 +123,7 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
                         before = found
                         self.post_message(await asyncio.to_thread(self._read_inventory))
                 except (UserError, OSError) as error:
-                    self.post_message(self.Status(str(error)))
+                    self.post_message(self.Unreadable(str(error)))
             await asyncio.sleep(_EVERY)
 
     def _poll(self) -> object:
@@ -122,22 +131,29 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
         from engine.checkpoints.inventory import checkpoint_dir
 
         out = checkpoint_dir(self._run)
-        return steps(out), latest(out), self._run.ended()
+        return steps(out), latest(out), self._run.summary()["phase"]
 
     def _read_inventory(self) -> Listed:
         from engine.checkpoints.inventory import inventory
 
-        return self.Listed(inventory(self._run), self._run.ended())
+        return self.Listed(inventory(self._run), self._run.summary()["phase"])
 
     @on(Listed)
     def _show_list(self, message: Listed) -> None:
-        hint = "the run has ended" if message.run_ended else "c in the monitor saves one"
+        ended = "the run was cut off" if message.phase == CUT_OFF else "the run has ended"
+        hint = ended if message.phase in INACTIVE else "c in the monitor saves one"
         self._list.empty_text = _EMPTY.format(self._run.name, hint)
         self._list.show(message.checkpoints)
         count, total = len(message.checkpoints), sum(checkpoint.bytes for checkpoint in message.checkpoints)
         checkpoints = "1 checkpoint" if count == 1 else f"{count} checkpoints"
         self.query_one(Heading).show(note=f"{checkpoints}, {fmt.size(total)}" if count else "")
         self._show_path()
+
+    @on(Unreadable)
+    def _show_unreadable(self, message: Unreadable) -> None:
+        self._list.empty_text = "the checkpoints cannot be listed"
+        self._list.redraw()
+        self._show_text(message.text)
 
     # Lines below the list
 
@@ -190,7 +206,7 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
         if (checkpoint := self._available()) is None:
             return
         try:
-            steps = _spec_of(checkpoint).train.steps
+            steps = spec_of(checkpoint).train.steps
         except UserError as error:
             self._show_text(str(error))
             return
@@ -212,7 +228,7 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
     def _show_command(self) -> None:
         prompt = self.query_one(Prompt)
         if self._prompted is not None:
-            command = _command(self._prompted, prompt.topic, prompt.text, prompt.number)
+            command = arguments(self._prompted, prompt.topic, prompt.text, prompt.number)
             self._show_text(f"$ {shlex.join(['mla-tui', *command])}", "#command")
 
     @on(Prompt.Submitted)
@@ -220,7 +236,7 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
         checkpoint = self._prompted
         if checkpoint is None:
             return
-        if error := _input_error(message.topic, message.text.strip(), message.number):
+        if error := input_error(message.topic, message.text.strip(), message.number):
             self._show_text(error)
         elif message.topic == "resume":
             self._show_text("launching …")
@@ -234,7 +250,7 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
             self._busy = True
             doing = "loading the model" if message.topic == "sample" else "exporting"
             self._show_text(f"{doing} …, Esc stops it")
-            self.run_command(message.topic, _command(checkpoint, message.topic, message.text, message.number))
+            self.run_command(message.topic, arguments(checkpoint, message.topic, message.text, message.number))
 
     # Workers
 
@@ -262,7 +278,7 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
         from engine.train.resume_summary import resume_summary
 
         try:
-            spec = _resumed_spec(checkpoint, steps)
+            spec = resumed_spec(checkpoint, steps)
             self.notify(resume_summary(Path(checkpoint.path), resolve_spec(spec)), timeout=15)
             run = await asyncio.to_thread(launch, self._store, spec, name=name, resume=Path(checkpoint.path))
         except UserError as error:
@@ -351,47 +367,3 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
             self._show_path()
         else:
             self.dismiss()
-
-
-def _input_error(topic: str, text: str, number: int | None) -> str:
-    """Return what is wrong with the input, as far as this process can tell; else an empty text."""
-    from engine.checkpoints.atomic_write import check_new_dir
-
-    if topic == "sample" and not number:
-        return "tokens: write a number from 1 up"
-    if topic == "export":
-        if not text or text.startswith("-"):
-            return "export to: name a new folder"
-        try:
-            check_new_dir(expand(text, "export to"))
-        except (UserError, OSError) as error:
-            return str(error)
-    return ""
-
-
-def _spec_of(checkpoint: SavedCheckpoint) -> RunSpec:
-    from engine.checkpoints.checkpoint import spec_of
-
-    return spec_of(Path(checkpoint.path))
-
-
-def _resumed_spec(checkpoint: SavedCheckpoint, steps: int | None) -> RunSpec:
-    """Return the spec that ``mla-tui launch --resume`` would run. Raises ``UserError``."""
-    from profiles.registry import with_overrides
-
-    spec = _spec_of(checkpoint)
-    steps = spec.train.steps if steps is None else steps
-    if steps <= checkpoint.step:
-        raise SpecError(f"steps: the checkpoint is at step {fmt.exact(checkpoint.step)}; write a larger number")
-    return spec if steps == spec.train.steps else with_overrides(spec, [f"train.steps={steps}"])
-
-
-def _command(checkpoint: SavedCheckpoint, topic: str, text: str, number: int | None) -> list[str]:
-    """Return the arguments of ``mla-tui`` for what the prompt describes."""
-    if topic == "sample":
-        return ["sample", checkpoint.path, f"--prompt={text}", "-n", str(number)]
-    if topic == "export":
-        return ["export", checkpoint.path, text.strip()]
-    name = ["--name", text.strip()] if text.strip() else []
-    steps = [] if number in (None, _spec_of(checkpoint).train.steps) else ["-s", f"steps={number}"]
-    return ["launch", "--resume", checkpoint.path, *steps, *name]

@@ -115,7 +115,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
 
     def _show(self, error: str = "") -> None:
         table, state, order = self.query_one(RunTable), FILTERS[self._state], SORT_ORDERS[self._sort]
-        table.sorted_by, table.empty_lines = order.column, self._empty_lines()
+        table.sorted_by, table.empty_lines = order.column, [] if error else self._empty_lines()
         table.show(filter_and_sort(self._runs, self._filter, state, order))
         self._show_detail()
         ended = sum(run.get("phase") in INACTIVE for run in self._runs)
@@ -131,7 +131,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
         self.query_one(Heading).show(note=note, warn=bool(error))
         notice, one = describe_cut_off(self._runs), len(self._cut_off()) == 1
         keys = "r resumes it" if one else "r resumes the selected one, R all"
-        self.query_one(Notice).show(notice and f"{notice} · {keys}")
+        self.query_one(Notice).show(notice, keys if notice else "")
 
     def _filter_names(self) -> str:
         """Return the filters that the listed runs match."""

@@ -11,16 +11,18 @@ from textual.app import ComposeResult
 from textual.containers import Grid
 from textual.message import Message
 
+from engine.events.summary import CUT_OFF, DAMAGED, NEEDS_ATTENTION
 from profiles.errors import UserError
+from tui.app.actions.action import key_name
 from tui.app.actions.registry import MONITOR
 from tui.app.screens import panes
-from tui.app.screens.navigation import Navigation
+from tui.app.screens.run_requests import RunRequests
 from tui.app.state import log_buffer
 from tui.app.state.log_buffer import LogLine, LogPage
 from tui.app.state.run_view import CHART_SERIES, NUMBER_SERIES, RunView
 from tui.app.state.viewport import DetailRequest, Viewport
 from tui.app.terminal.refresh_rate import TICK, RefreshRate
-from tui.app.widgets.bars import Heading, KeyBar
+from tui.app.widgets.bars import Heading, KeyBar, Notice
 from tui.app.widgets.chart import Chart
 from tui.app.widgets.cursor_values import CursorValues
 from tui.app.widgets.log_view import LogView
@@ -29,7 +31,6 @@ from tui.text import event_text
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
-    from engine.runs.client import RunClient
 
 _FIRST_LINES = 200  # lines of the log that are read when a run is opened
 _FIRST_BYTES = 16 << 20  # bytes of the log read for them at most
@@ -38,11 +39,11 @@ _DETAIL = [*CHART_SERIES, "lr", "grad_norm", "step_s"]
 _DETAIL_POINTS = 1200  # viewport.ENOUGH_POINTS in the visible range, and half of that beyond either end
 _SETTLE = 0.1  # seconds without another key before detail is read
 # Kinds of records that are drawn at once, not with the next refresh.
-_WHEN = "takes effect after this micro-batch"
-_URGENT = ("state", "edit", "start", "oom", "checkpoint", "alert", "exit", "link")
+_URGENT = ("state", "edit", "start", "oom", "checkpoint", "alert", "exit", "link", CUT_OFF)
+_BROKEN = ("failed", CUT_OFF, DAMAGED, NEEDS_ATTENTION)  # their reason has lines of its own, with the keys that help
 
 
-class MonitorScreen(Navigation, actions=MONITOR):
+class MonitorScreen(RunRequests, actions=MONITOR):
     """Workers read from the client and post messages; only the handlers of messages and keys touch widgets."""
 
     CSS_PATH = "../styles/monitor.tcss"
@@ -55,11 +56,14 @@ class MonitorScreen(Navigation, actions=MONITOR):
             self.answer = answer
 
     class FirstEvents(Message):
-        """The newest events of the log with their offsets, in order; ``first``: the log's first event is among them."""
+        """The newest events of the log with their offsets, in order; ``first``: the log's first event is among them.
 
-        def __init__(self, events: list[tuple[int, dict[str, Any]]], first: bool) -> None:
+        ``summary`` is that of the run, read after them.
+        """
+
+        def __init__(self, events: list[tuple[int, dict[str, Any]]], first: bool, summary: dict[str, Any]) -> None:
             super().__init__()
-            self.events, self.first = events, first
+            self.events, self.first, self.summary = events, first, summary
 
     class Records(Message):
         """New records, in order."""
@@ -75,31 +79,24 @@ class MonitorScreen(Navigation, actions=MONITOR):
             super().__init__()
             self.request, self.series = request, series
 
-    class Failed(Message):
-        """A request or a read failed; ``text`` says why in one line."""
-
-        def __init__(self, text: str) -> None:
-            super().__init__()
-            self.text = text
-
     def __init__(self, run: RunDir) -> None:
         super().__init__()
         self.run = run
-        ranks, self._oom_wait = _ranks_and_oom_wait(run)
-        self.view = RunView(run.summary(), ranks)
+        ranks, stop_step, self._oom_wait = _from_spec(run)
+        self.view = RunView(run.summary(), ranks, stop_step)
         self.viewport = Viewport(self.view)
         self._title = run.id if self.view.name == run.id else f"{self.view.name} · {run.id}"
         self._dirty = True
         self._numbers = RefreshRate(lambda: self.app.settings.number_every)
         self._charts = RefreshRate(lambda: self.app.settings.chart_every)
         self._connected_before = False
-        self._oom: dict[str, Any] | None = None  # the oom record that waits for the user's answer
         self._oom_shown: dict[str, Any] | None = None  # the one for which the tuning dialog was opened
 
     def compose(self) -> ComposeResult:
         yield Heading(self._title)
         yield CursorValues()
         yield StatusLine()
+        yield Notice()
         with Grid(id="panes", classes="unified-memory" if self.view.unified_memory else ""):
             yield from panes.make(self.view)
         yield LogView(self.run.log_path, id="log")
@@ -126,7 +123,7 @@ class MonitorScreen(Navigation, actions=MONITOR):
                 self.post_message(self.Records([record]))
                 await asyncio.sleep(0)  # a long backlog must not starve the keys
         except UserError as error:
-            self.post_message(self.Failed(str(error)))
+            self._say(str(error))
 
     @work(group="detail", exclusive=True)
     async def read_detail(self, request: DetailRequest) -> None:
@@ -138,11 +135,6 @@ class MonitorScreen(Navigation, actions=MONITOR):
             return  # the coarse data stays
         self.post_message(self.Detail(request, None if answer is None else answer["series"]))
 
-    def _client(self) -> RunClient:
-        from engine.runs.client import RunClient
-
-        return RunClient(self.run)
-
     @on(History)
     def _load_history(self, message: History) -> None:
         self.view.load_history(message.answer)
@@ -153,6 +145,7 @@ class MonitorScreen(Navigation, actions=MONITOR):
         for _, record in message.events:
             self.view.apply(record, update_charts=False)
             self._track_oom(record)
+        self.view.update_phase(message.summary)  # no record says that the run was cut off
         lines = [line for pair in message.events if (line := log_buffer.to_line(*pair)) is not None]
         self._log_view.open(LogPage(lines, message.first, True))
         self._paint()
@@ -187,7 +180,7 @@ class MonitorScreen(Navigation, actions=MONITOR):
         """Remember the out-of-memory error about which the run asks the user, until it is answered."""
         if record["kind"] == "oom":
             self._oom = record if record.get("action") == "ask" else None
-        elif record["kind"] == "start" or (record["kind"] == "state" and record.get("phase") != "paused"):
+        elif record["kind"] in ("start", CUT_OFF) or (record["kind"] == "state" and record.get("phase") != "paused"):
             self._oom = self._oom_shown = None
 
     def _update_oom_dialog(self) -> None:
@@ -211,9 +204,9 @@ class MonitorScreen(Navigation, actions=MONITOR):
         first, self._connected_before = not self._connected_before, True
         return not (first and record.get("up"))
 
-    @on(Failed)
-    def _show_error(self, message: Failed) -> None:
-        self._add_line(message.text, "bad")
+    @on(RunRequests.Line)
+    def _show_line(self, message: RunRequests.Line) -> None:
+        self._add_line(message.text, message.tone)
         self._paint()
 
     def on_screen_resume(self) -> None:
@@ -240,15 +233,35 @@ class MonitorScreen(Navigation, actions=MONITOR):
             if (request := self.viewport.detail_request()) is not None:
                 self.read_detail(request)
         self.query_one(StatusLine).show(self.view)
-        self.query_one(KeyBar).show(active=self.view.active)
+        self.query_one(KeyBar).hide(self._unusable())
         self._log_view.redraw()
-        heading = self.query_one(Heading)
+        heading, reason = self.query_one(Heading), self.view.reason or ""
+        notice = ("", "")
         if not self.view.connected and self.view.active:
             heading.show(self._title, "connection lost · data kept", warn=True)
         elif self._oom is not None and self.view.phase == "paused":
             heading.show(self._oom_text(self._oom), self.view.name, warn=True)
+        elif self.view.phase in _BROKEN or not heading.fits(self._title, reason):
+            heading.show(self._title, "")
+            notice = (f"{self.view.phase}: {reason}" if reason else self.view.phase, self._answers())
         else:
-            heading.show(self._title, self.view.reason or "", warn=self.view.phase in ("failed", "cut-off"))
+            heading.show(self._title, reason)
+        self.query_one(Notice).show(*notice)
+
+    def _unusable(self) -> frozenset[str]:
+        """Return the actions that can do nothing while the run is in its phase."""
+        cut_off, active = self.view.phase == CUT_OFF, self.view.active
+        usable = {
+            action.id: cut_off if action.id == "resume" else active for action in self.actions.own if action.changes
+        }
+        return frozenset(id for id, can in usable.items() if not can)
+
+    def _answers(self) -> str:
+        """Return the keys that help with a run that is broken."""
+        answers = {"console": "its output", "resume": "resumes it from its last checkpoint"}
+        keys = {action.id: key_name(action.keys[0]) for action in self.app.offered(self.actions)}
+        shown = [id for id in ("resume", "console") if id in keys and id not in self._unusable()]
+        return " · ".join(f"{keys[id]} {answers[id]}" for id in shown)
 
     def _oom_text(self, oom: dict[str, Any]) -> str:
         """Return what happened, the keys that answer it, and when the run continues without an answer."""
@@ -259,77 +272,26 @@ class MonitorScreen(Navigation, actions=MONITOR):
     def action_checkpoints(self) -> None:
         self.app.open_checkpoints(self.run.id)
 
-    # Requests to the run
+    def action_console(self) -> None:
+        from tui.app.screens.console import ConsoleScreen
 
-    @work(group="request", exit_on_error=True)
-    async def request(self, method: str, line: str, **params: Any) -> None:
-        """Send a request and add ``line`` to the log view; the outcome comes back as a record."""
-        try:
-            await self._client().request(method, by="app", **params)
-        except UserError as error:
-            self.post_message(self.Failed(str(error)))
-        else:
-            record = {"t": time.time(), "kind": "log", "level": "info", "text": line}
-            self.post_message(self.Records([record]))
-
-    def action_pause(self) -> None:
-        if self.view.phase == "paused":
-            self.request("resume", "resume requested from the app")
-        else:
-            self.request("pause", f"pause requested from the app; {_WHEN}")
-
-    def action_checkpoint(self) -> None:
-        self.request("checkpoint", "checkpoint requested from the app")
-
-    def action_stop(self) -> None:
-        from tui.app.screens.confirm import ConfirmScreen
-
-        if not self.view.active:
-            self._show_error(self.Failed(f"the run has already ended: {self.view.phase}"))
-            return
-        answers = [("save", "Save and stop"), ("nosave", "Stop without saving")]
-        self.app.push_screen(ConfirmScreen(f"Stop {self.view.name} at step {self.view.step}?", answers), self._stop)
-
-    def _stop(self, answer: str | None) -> None:
-        if answer in ("save", "nosave"):
-            save = answer == "save"
-            how = "stop" if save else "stop without saving"
-            self.request("stop", f"{how} requested from the app; {_WHEN}", save=save)
-
-    def action_tune(self) -> None:
-        if not self.view.active:
-            self._show_error(self.Failed(f"the run has already ended: {self.view.phase}"))
-            return
-        self._open_tuning(self._oom)
-
-    def _open_tuning(self, oom: dict[str, Any] | None) -> None:
-        from tui.app.screens.tuning import TuningScreen
-
-        try:
-            spec = self.run.live_spec()
-        except UserError as error:
-            self._show_error(self.Failed(str(error)))
-            return
-        self.app.push_screen(TuningScreen(spec, self._client(), oom), self._tuned)
-
-    def _tuned(self, changes: dict[str, Any] | None) -> None:
-        if changes:
-            text = ", ".join(f"{key} = {value}" for key, value in changes.items())
-            self._add_line(f"{text} requested from the app", "plain")
-            self._paint()
+        self.app.push_screen(ConsoleScreen(self.run))
 
 
-def _ranks_and_oom_wait(run: RunDir) -> tuple[int, int]:
-    """Return them from the spec, or 1 and 0 if it cannot be read, which is reported elsewhere."""
+def _from_spec(run: RunDir) -> tuple[int, int, int]:
+    """Return the ranks, the step of an early end, and the seconds that an out-of-memory error waits for an answer.
+
+    1, 0 and 0 if the spec cannot be read, which is reported elsewhere.
+    """
     try:
-        spec = run.spec()
+        spec = run.live_spec()
     except UserError:
-        return 1, 0
-    return spec.ranks, spec.memory.oom_wait
+        return 1, 0, 0
+    return spec.ranks, spec.train.stop_step, spec.memory.oom_wait
 
 
-def _newest_events(run: RunDir, at: int) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
-    """Return the newest events before offset ``at`` with their offsets, and whether the log's first is among them."""
+def _newest_events(run: RunDir, at: int) -> tuple[list[tuple[int, dict[str, Any]]], bool, dict[str, Any]]:
+    """Return the arguments of ``FirstEvents`` for the newest events before offset ``at``."""
     from engine.events.reverse_reader import events_before
 
     events: list[tuple[int, dict[str, Any]]] = []
@@ -338,4 +300,4 @@ def _newest_events(run: RunDir, at: int) -> tuple[list[tuple[int, dict[str, Any]
         events += chunk
         if len(events) >= _FIRST_LINES or at - begin >= _FIRST_BYTES:
             break
-    return events[::-1], begin <= 0
+    return events[::-1], begin <= 0, run.summary()

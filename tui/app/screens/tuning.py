@@ -91,7 +91,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
             title = _describe_oom(oom) if oom else f"Live tuning: {current}"
             yield Static(title, classes="tuning-title", markup=False)
             if oom:
-                yield ForecastBars("at the OOM", id="failed")
+                yield ForecastBars("predicted at the OOM", "predicted; what was available is not known", id="failed")
             yield ForecastBars("available to this run", id="forecast")
             yield LeverList(current, applies="applies")
             with Horizontal(classes="edit-row", id="micro-row"):
@@ -136,9 +136,8 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         from engine.memory.headroom import Headroom
 
         parts = oom.get("parts") or {}
-        capacity = oom.get("capacity") or sum(parts.values())  # if unknown, what the run held
         memory = "host" if oom.get("where") == "host" or "process" in parts else "device"
-        self.query_one("#failed", ForecastBars).show([Headroom(memory, parts, capacity)])
+        self.query_one("#failed", ForecastBars).show([Headroom(memory, parts, oom.get("capacity"))])
 
     @work(thread=True, exit_on_error=True)
     def measure(self) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from engine.events.marks import Marks
-from engine.events.summary import INACTIVE
+from engine.events.run_dir import is_on_other_host, last_seen
+from engine.events.summary import CUT_OFF, INACTIVE
 from tui.app.state.chart_series import ChartSeries
+from tui.text.event_text import phase_name
 
 STEP_SERIES = (
     *("loss", "lr", "grad_norm", "tok_s", "step_s", "device_peak", "host_states", "mfu", "t", "val_loss"),
@@ -27,20 +29,25 @@ NUMBER_SERIES = [name for name in SERIES if name not in CHART_SERIES]  # shown a
 class RunView:
     """A run as the monitor shows it, starting from ``RunDir.summary()``. Units are those of the records.
 
-    ``ranks`` is the number of data-parallel ranks: each processes one micro-batch at a time.
+    ``ranks`` is the number of data-parallel ranks: each processes one micro-batch at a time. ``stop_step`` is the step
+    at which the run ends early, 0 for none.
     """
 
-    def __init__(self, summary: dict[str, Any], ranks: int = 1) -> None:
+    def __init__(self, summary: dict[str, Any], ranks: int = 1, stop_step: int = 0) -> None:
         self.marks = Marks()
         self._ranks = ranks
+        self._host = summary.get("host")
+        self._seen: float | None = summary.get("seen")  # the time of the newest record
         self.series: dict[str, ChartSeries] = {name: ChartSeries() for name in SERIES}
         self.offloaded = ChartSeries()  # host_states over time, to compare with ram_used; known since the app attached
         self.name = str(summary.get("name") or summary.get("id") or "")
         self.unified_memory = summary.get("backend") == "mlx"  # device and host share one memory
-        self.phase = str(summary.get("phase") or "starting")
-        self.reason: str | None = summary.get("reason")
+        self.phase = "starting"
+        self._reason: str | None = None
+        self.update_phase(summary)
         self.step: int = summary.get("step") or 0
         self.steps: int | None = summary.get("steps")
+        self.stop_step = stop_step
         self.micro: int | None = summary.get("micro")
         self.accum: int | None = summary.get("accum")
         self.context: int | None = summary.get("context")
@@ -53,6 +60,30 @@ class RunView:
     @property
     def active(self) -> bool:
         return self.phase not in INACTIVE
+
+    @property
+    def reason(self) -> str | None:
+        """Why the run is in its phase; of an active run on another host, when it was last seen."""
+        return last_seen(self.phase, self._seen, str(self._host)) if self.is_remote else self._reason
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the run is active on another host, as far as its files say."""
+        return self.active and is_on_other_host({"host": self._host})
+
+    @property
+    def phase_name(self) -> str:
+        """The phase in few cells; ``seen 17:02`` for an active run on another host, which may have died since."""
+        return phase_name({"host": self._host, "phase": self.phase, "seen": self._seen})
+
+    @property
+    def last_step(self) -> int | None:
+        """The step at which the run ends, or None if unknown."""
+        return min(self.steps, self.stop_step or self.steps) if self.steps else None
+
+    def update_phase(self, summary: dict[str, Any]) -> None:
+        """Take phase and reason from a summary of the run."""
+        self.phase, self._reason = str(summary.get("phase") or "starting"), summary.get("reason")
 
     def load_history(self, answer: dict[str, Any]) -> None:
         """Replace the series with those of a ``history`` answer."""
@@ -72,6 +103,8 @@ class RunView:
     def apply(self, record: dict[str, Any], *, update_charts: bool = True) -> None:
         """Update the values with one record; ``update_charts=False`` for records that the history includes."""
         kind = record.get("kind")
+        if "at" in record:
+            self._seen = record.get("t")
         if update_charts and kind != "telemetry":
             self.marks.add(record, self.step)
         if kind == "step":
@@ -94,9 +127,14 @@ class RunView:
         elif kind == "start":
             self._start(record, update_charts)
         elif kind == "state":
-            self.phase, self.reason = str(record.get("phase")), record.get("reason")
+            self.update_phase(record)
             if self.phase != "running":
                 self.progress = None
+        elif kind == CUT_OFF:
+            self.phase, self._reason, self.progress = CUT_OFF, record.get("reason"), None
+        elif kind == "spec":
+            stop = (record.get("values") or {}).get("train.stop_step")
+            self.stop_step = stop if type(stop) is int else 0
         elif kind == "progress":
             self.progress = (int(record.get("micro_done") or 0), int(record.get("micro_of") or 0))
         elif kind == "edit":
@@ -137,15 +175,17 @@ class RunView:
 
     def eta(self) -> float | None:
         """Return the seconds to the last step at the current speed, or None if unknown."""
-        if not self.active or self._step_seconds is None or not self.steps or self.step >= self.steps:
+        last = self.last_step
+        if not self.active or self.is_remote or self._step_seconds is None or last is None or self.step >= last:
             return None
-        return (self.steps - self.step) * self._step_seconds
+        return (last - self.step) * self._step_seconds
 
     def tokens_left(self) -> int | None:
         """Return the tokens of the remaining steps with the current batch, or None if unknown."""
-        if not (self.steps and self.micro and self.accum and self.context):
+        last = self.last_step
+        if not (last and self.micro and self.accum and self.context):
             return None
-        return max(self.steps - self.step, 0) * self.micro * self.accum * self._ranks * self.context
+        return max(last - self.step, 0) * self.micro * self.accum * self._ranks * self.context
 
     @property
     def memory(self) -> dict[str, Any]:

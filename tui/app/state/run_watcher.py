@@ -21,7 +21,7 @@ from profiles.reader import open_regular
 from tui.text.event_text import describe
 
 POLL_INTERVAL = 2.0  # seconds
-SILENCE_TIMEOUT = 60.0  # seconds without a record after which a run's processes are checked
+SILENCE_TIMEOUT = 2.0  # seconds without a record after which a run's processes are checked
 _NEEDLES = (b'"kind":"state"', b'"kind":"oom"', b'"kind":"alert"')
 _ALERTS = ("nan", "stall")
 

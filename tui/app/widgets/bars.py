@@ -6,11 +6,14 @@ from typing import ClassVar
 
 from rich.cells import cell_len
 from textual import getters
+from textual.geometry import Size
 
 from tui.app.actions.action import PINNED, Action, bar, key_name
 from tui.app.base import AppScreen, BaseApp
 from tui.app.widgets.canvas import Canvas, Row, Span
-from tui.text.ellipsis import clip
+from tui.text.ellipsis import clip, wrap_clipped
+
+_NOTICE_LINES = 3
 
 
 class Heading(Canvas):
@@ -30,32 +33,53 @@ class Heading(Canvas):
             self._note = (note, "heading--warn" if warn else "heading--note")
         self.redraw()
 
+    def fits(self, title: str, note: str) -> bool:
+        """Return whether ``note`` fits beside ``title``; else it is not shown."""
+        return self._gap(self.size.width, title, note) >= 2
+
+    def _gap(self, width: int, title: str, note: str) -> int:
+        return width - cell_len(self._prefix + title) - cell_len(note) - 1
+
+    @property
+    def _prefix(self) -> str:
+        return " read-only · " if self.app.read_only else " "
+
     def draw(self, width: int, height: int) -> list[Row]:
         note, style = self._note
-        title = f" read-only · {self._title}" if self.app.read_only else f" {self._title}"
-        gap = width - cell_len(title) - cell_len(note) - 1
+        title, gap = self._prefix + self._title, self._gap(width, self._title, note)
         if gap < 2:
             return [[(title, "heading--title")]]
         return [[(title, "heading--title"), (" " * gap, ""), (note, style), (" ", "")]]
 
 
 class Notice(Canvas):
-    """One line that needs attention; hidden while it is empty."""
+    """A text that needs attention and the keys that answer it, in as many lines as they need; hidden while empty."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"notice--text"}
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._text = ""
+        self._shown = ("", "")
         self.display = False
 
-    def show(self, text: str) -> None:
-        if text != self._text:
-            self._text, self.display = text, bool(text)
+    def show(self, text: str, keys: str = "") -> None:
+        if (text, keys) != self._shown:
+            self._shown, self.display = (text, keys), bool(text)
+            self.refresh(layout=True)
             self.redraw()
 
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return len(self._lines(width))
+
+    def _lines(self, width: int) -> list[str]:
+        """Return the text in at most ``_NOTICE_LINES`` lines, and the keys at the end of the last or on the next."""
+        text, keys = self._shown
+        *lines, last = wrap_clipped(text, width - 1, _NOTICE_LINES)
+        one = f"{last} · {keys}" if keys else last
+        return [*lines, one] if cell_len(one) < width else [*lines, last, clip(keys, width - 1)]
+
     def draw(self, width: int, height: int) -> list[Row]:
-        return [[(clip(f" {self._text}", width), "notice--text")]]
+        return [[(f" {line}", "notice--text")] for line in self._lines(width)]
 
 
 class KeyBar(Canvas):
@@ -66,18 +90,18 @@ class KeyBar(Canvas):
 
     def __init__(self) -> None:
         super().__init__()
-        self._active = True
+        self._hidden: frozenset[str] = frozenset()
 
-    def show(self, active: bool) -> None:
-        """``active`` is false once the run cannot be changed; then actions that change it are left out."""
-        if active != self._active:
-            self._active = active
+    def hide(self, ids: frozenset[str]) -> None:
+        """Leave out the actions that can do nothing now, such as a pause of a run that has ended."""
+        if ids != self._hidden:
+            self._hidden = ids
             self.redraw()
 
     def draw(self, width: int, height: int) -> list[Row]:
         screen = self.screen
         assert isinstance(screen, AppScreen)
-        actions = [action for action in self.app.offered(screen.actions) if self._active or not action.changes]
+        actions = [action for action in self.app.offered(screen.actions) if action.id not in self._hidden]
         left = width - sum(_length(action) for action in actions if action.bar >= PINNED)
         row: Row = []
         for action in bar(actions):

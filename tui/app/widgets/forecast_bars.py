@@ -31,10 +31,11 @@ class ForecastBars(Canvas):
         *(f"forecast--part{i}" for i in range(_COLOURS)),
     }
 
-    def __init__(self, free: str = "free", *, id: str | None = None) -> None:
-        """``free`` is the text after the amount of available memory."""
+    def __init__(self, free: str = "free", unknown: str = "not on this machine", *, id: str | None = None) -> None:
+        """``free`` is the text after the amount of available memory, ``unknown`` that where none is known."""
         super().__init__(id=id)
         self._free = free
+        self._unknown = unknown
         self._headrooms: list[Headroom] = []
         self._device = ""
         self._stale = False
@@ -51,7 +52,7 @@ class ForecastBars(Canvas):
 
     def draw(self, width: int, height: int) -> list[Row]:
         if not self._headrooms:
-            return [[(" detecting hardware …", "forecast--note")]]
+            return [[(" no forecast" if self._stale else " detecting hardware …", "forecast--note")]]
         # Title and bar of every memory come first; the legends get the remaining lines.
         legend_lines = max(height // len(self._headrooms) - 2, 0)
         return [row for headroom in self._headrooms for row in self._rows_of(headroom, width, legend_lines)]
@@ -63,7 +64,7 @@ class ForecastBars(Canvas):
         needed = fmt.size_of(headroom.needed, headroom.free) if headroom.free else fmt.size(headroom.needed)
         title: Row = [(f" {name}  {needed}", "forecast--note" if self._stale else "forecast--title")]
         if headroom.free is None:
-            title.append(("  not on this machine", "forecast--note"))
+            title.append((f"  {self._unknown}", "forecast--note"))
         else:
             title.append((f" {self._free}", "forecast--note"))
             if headroom.state == "over":

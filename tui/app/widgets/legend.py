@@ -14,6 +14,7 @@ from tui.app.widgets.overlay_chart import COLOURS, run_style
 from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as fmt
 from tui.text.ellipsis import clip_middle
+from tui.text.event_text import phase_name
 
 
 class Column(NamedTuple):
@@ -26,7 +27,7 @@ class Column(NamedTuple):
 
 
 _COLUMNS = (
-    Column("phase", 10, 0, lambda run: str(run.summary.get("phase") or "")),
+    Column("phase", 10, 0, lambda run: phase_name(run.summary)),
     Column("step", -6, 0, lambda run: fmt.count(run.summary.get("step"))),
     Column("tokens", -6, 100, lambda run: fmt.count(run.last_x("loss", TOKENS))),
     Column("time", -8, 110, lambda run: fmt.duration(run.last_x("loss", TIME))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -14,11 +15,14 @@ from textual.worker import get_current_worker
 from tui.app.state import log_buffer
 from tui.app.state.log_buffer import KeepReading, LogBuffer, LogLine, LogPage, matches
 from tui.app.widgets.canvas import Canvas, Row
-from tui.text.ellipsis import clip
+from tui.text.ellipsis import clip, wrap
 
 
 class LogView(Canvas, can_focus=True):
-    """Shows the lines passed to ``add``, and reads older lines from the log at ``path``."""
+    """Shows the lines passed to ``add``, and reads older lines from the log at ``path``.
+
+    A line that reports a problem is wrapped, so that all of it can be read; while the log is maximized, every line is.
+    """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *("log--time", "log--plain", "log--good", "log--warn", "log--bad", "log--match", "log--found", "log--note"),
@@ -77,8 +81,7 @@ class LogView(Canvas, can_focus=True):
 
     def scroll_lines(self, lines: int) -> None:
         """Scroll towards older lines if ``lines`` > 0."""
-        limit = max(len(self.buffer.lines) - self.size.height, 0)
-        self.buffer.lines_below = max(0, min(self.buffer.lines_below + lines, limit))
+        self.buffer.lines_below = max(0, min(self.buffer.lines_below + lines, self._top()))
         self._note = ""
         self._read_ahead()
         self.redraw()
@@ -147,7 +150,8 @@ class LogView(Canvas, can_focus=True):
             buffer.replace(page, 0)
             self._show_line(next(i for i, line in enumerate(buffer.lines) if line.offset == message.found))
         else:
-            buffer.replace(page, len(page.lines) - self.size.height if message.part == "start" else 0)
+            buffer.replace(page, 0)
+            buffer.lines_below = self._top() if message.part == "start" else 0
         self.redraw()
 
     # Searching
@@ -215,18 +219,40 @@ class LogView(Canvas, can_focus=True):
 
     def _show_line(self, index: int) -> None:
         """Bring a line into view, in the middle if it was not visible."""
-        self._found = self.buffer.lines[index].offset
-        height, count = self.size.height, len(self.buffer.lines)
-        bottom = count - self.buffer.lines_below
-        if not bottom - height + 1 <= index < bottom - 1:
-            self.buffer.lines_below = max(0, min(count - index - height // 2 - 1, count - height))
+        lines = self.buffer.lines
+        self._found = lines[index].offset
+        height = self.content_size.height
+        end = len(lines) - self.buffer.lines_below
+        if not end - self._fitting(reversed(lines[:end])) < index < end - 1:
+            below = self._fitting(iter(lines[index + 1 :]), height // 2)
+            self.buffer.lines_below = min(len(lines) - index - 1 - below, self._top())
+
+    def _top(self) -> int:
+        """Return ``lines_below`` with the oldest line at the top."""
+        return max(len(self.buffer.lines) - self._fitting(iter(self.buffer.lines)), 0)
+
+    def _fitting(self, lines: Iterator[LogLine], height: int | None = None) -> int:
+        """Return how many of ``lines`` fit into ``height`` rows (None: those of the view, and then at least one)."""
+        width, left = self.content_size.width, self.content_size.height if height is None else height
+        count = 0
+        for line in lines:
+            left -= len(self._texts(line, width))
+            if left < 0:
+                break
+            count += 1
+        return count if height is not None else max(count, 1)
 
     # Drawing
 
     def draw(self, width: int, height: int) -> list[Row]:
         buffer = self.buffer
-        end = len(buffer.lines) - buffer.lines_below
-        rows = [self._row(line, width) for line in buffer.lines[max(0, end - height) : end]]
+        rows: list[Row] = []
+        for line in reversed(buffer.lines[: len(buffer.lines) - buffer.lines_below]):
+            left = height - len(rows)
+            if left <= 0:
+                break
+            # The top line may lose its first rows; the bottom line, if it alone is too long, its last.
+            rows[:0] = self._rows_of(line, width, height)[-left:]
         note = self._note
         if not note and (buffer.lines_below or not buffer.at_end):
             note = "older lines · G: newest"
@@ -236,12 +262,30 @@ class LogView(Canvas, can_focus=True):
             rows[height - 1 :] = [[(clip(f" {note}", width), "log--note")]]
         return rows
 
-    def _row(self, line: LogLine, width: int) -> Row:
-        today = time.localtime()[:3] == time.localtime(line.time)[:3]
-        stamp = time.strftime(" %H:%M:%S " if today else " %d %b %H:%M ", time.localtime(line.time))
+    def _rows_of(self, line: LogLine, width: int, height: int) -> list[Row]:
+        """Return the rows of a line, at most ``height``: the first begins with its time."""
+        stamp = _stamp(line)
         stamp_style = "log--found" if line.offset == self._found else "log--time"
-        text = clip(line.text, width - len(stamp))
-        return [(stamp, stamp_style), *_highlighted(text, self.search_words, f"log--{line.tone}")]
+        texts = self._texts(line, width)
+        if len(texts) > height:
+            texts = [*texts[: height - 1], clip(" ".join(texts[height - 1 :]), width - len(stamp))]
+        margins = [stamp, *[" " * len(stamp)] * (len(texts) - 1)]
+        return [
+            [(margin, stamp_style), *_highlighted(text, self.search_words, f"log--{line.tone}")]
+            for margin, text in zip(margins, texts, strict=True)
+        ]
+
+    def _texts(self, line: LogLine, width: int) -> list[str]:
+        """Return the text of a line in the rows that it takes."""
+        width -= len(_stamp(line))
+        wraps = line.tone in ("warn", "bad") or self.screen.has_class("maximized-log")
+        return wrap(line.text, width) if wraps else [clip(line.text, width)]
+
+
+def _stamp(line: LogLine) -> str:
+    """Return the time of a line, with the date if it is not of today."""
+    today = time.localtime()[:3] == time.localtime(line.time)[:3]
+    return time.strftime(" %H:%M:%S " if today else " %d %b %H:%M ", time.localtime(line.time))
 
 
 def _not_cancelled() -> KeepReading:

@@ -10,6 +10,7 @@ from tui.app.state.run_list import needs_attention
 from tui.app.widgets.canvas import Canvas, Row
 from tui.text import format as fmt
 from tui.text.ellipsis import clip
+from tui.text.event_text import phase_name
 
 
 class RunDetail(Canvas):
@@ -29,7 +30,8 @@ class RunDetail(Canvas):
         if run is None:
             return []
         reason = str(run.get("reason") or "")
-        parts = [f"{run.get('phase')}: {reason}"] if reason else []
+        described = reason if phase_name(run) != run.get("phase") else f"{run.get('phase')}: {reason}"
+        parts = [described] if reason else []
         damage = str(run.get("damage") or "")
         if damage and damage != reason:
             parts.insert(0, damage)

@@ -19,6 +19,7 @@ from tui.app.widgets.canvas import Row
 from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as fmt
 from tui.text.ellipsis import clip_middle
+from tui.text.event_text import phase_name
 
 SPARKLINE_MIN_WIDTH = 96  # cells; narrower terminals show no sparkline of the loss
 MARK = "●"
@@ -131,7 +132,8 @@ class RunTable(SelectableList):
         if column.key == "phase":
             if phase == "paused" and needs_attention(run):  # until a user answers
                 return "paused !", "runs--bad"
-            return phase, f"runs--{_PHASE_STYLES.get(phase, 'busy')}"
+            name = phase_name(run)
+            return name, f"runs--{_PHASE_STYLES.get(phase, 'busy') if name == phase else 'busy'}"
         if column.key == "spark":
             return self.sparklines.get(run["id"], ""), "runs--spark"
         if column.key in _FIELDS:
@@ -177,7 +179,8 @@ def _step(run: dict[str, Any]) -> str:
 
 
 def _speed(run: dict[str, Any]) -> str:
-    return fmt.NOTHING if run.get("phase") in INACTIVE else fmt.count(run.get("tok_s"))
+    working = run.get("phase") not in INACTIVE and not is_on_other_host(run)
+    return fmt.count(run.get("tok_s")) if working else fmt.NOTHING
 
 
 def _duration(run: dict[str, Any]) -> str:

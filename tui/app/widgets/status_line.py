@@ -32,15 +32,18 @@ class StatusLine(Canvas):
         view = self._view
         if view is None:
             return []
-        phase = f" {view.phase} "
+        phase = f" {view.phase_name} "
         progress = f"step {fmt.exact(view.step)}/{fmt.exact(view.steps)}"
-        first: Row = [(phase, f"status--{_TONES.get(view.phase, 'busy')}"), (f" {progress} ", "status--value")]
+        tone = "busy" if view.is_remote else _TONES.get(view.phase, "busy")
+        first: Row = [(phase, f"status--{tone}"), (f" {progress} ", "status--value")]
         if view.steps:
             fraction = min(view.step / view.steps, 1.0)
             first += [(f"{fraction:.0%} ", "status--label"), *_bar(fraction, 7 if width < 100 else min(width // 8, 24))]
         else:
             first.append((" ", ""))
-        if view.active:
+        if view.active and view.last_step != view.steps:
+            first += _item("stops at", fmt.exact(view.last_step), 1)
+        if view.active and not view.is_remote:
             first += _item("ETA", fmt.duration(view.eta()), 8)
             first += _micro(view, 0 if width < 100 else min(width // 16, 12))
             if (left := view.tokens_left()) is not None:

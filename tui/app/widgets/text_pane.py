@@ -22,7 +22,11 @@ class TextPane(HasActions, Canvas, can_focus=True, actions=TEXT):
         self.redraw()
 
     def write(self, piece: str) -> None:
-        self.text += piece
+        self.replace(self.text + piece)
+
+    def replace(self, text: str) -> None:
+        """Show another text; the position from its end stays."""
+        self.text = text
         self.redraw()
 
     def action_scroll_lines(self, by: int) -> None:

@@ -11,6 +11,7 @@ from profiles.errors import SpecError, UserError
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.requests import print_phase, request
 from tui.cli.run_argument import RUN_HELP
+from tui.cli.supervision import print_resuming
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
@@ -71,6 +72,6 @@ def _restart(run: RunDir, summary: dict[str, Any]) -> None:
 
     paused = run.last_phase() == "paused"
     resume_run(run)
-    print(f"{run.id} was cut off at step {summary['step'] or 0}: {summary['reason']}; resuming", file=sys.stderr)
+    print_resuming(run, summary)
     if paused:
         print(f"{run.id} was paused and will be paused again; resume it with: mla-tui resume {run.id}", file=sys.stderr)

@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.no_follow:
         ensure_supervised(run_dir)
         if is_on_other_host(state := run_dir.state()):
-            print(f"{run_dir.id} is on host {state['host']}; watching the files it writes here", file=sys.stderr)
+            seen = run_dir.summary()["reason"] or f"on host {state['host']}"
+            print(f"{run_dir.id}: {seen}; watching the files it writes here", file=sys.stderr)
         warn_of_version_mismatch(run_dir)
     if args.json:
         _follow(run_dir, args.start, args.no_follow, lambda record: print(json.dumps(record), flush=True))

@@ -1,0 +1,87 @@
+"""Shows what the trainer and the supervisor of a run printed: the end of console.log, and new lines as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.message import Message
+
+from profiles.reader import open_regular
+from tui.app.actions.registry import CONSOLE
+from tui.app.base import AppScreen
+from tui.app.widgets.bars import Heading, KeyBar
+from tui.app.widgets.text_pane import TextPane
+from tui.text.printable import console_text
+
+if TYPE_CHECKING:
+    from engine.events.run_dir import RunDir
+
+_EVERY = 1.0  # seconds between two polls of the file
+_SHOWN = 64 << 10  # bytes of the end of the file that are shown; mla-tui logs prints all of it
+
+
+class ConsoleScreen(AppScreen[None], actions=CONSOLE):
+    """A worker reads the file; a message shows it."""
+
+    CSS_PATH = "../styles/console.tcss"
+
+    class Read(Message):
+        """The end of the file, and what to say about it."""
+
+        def __init__(self, text: str, note: str) -> None:
+            super().__init__()
+            self.text, self.note = text, note
+
+    def __init__(self, run: RunDir) -> None:
+        super().__init__()
+        self._run = run
+
+    def compose(self) -> ComposeResult:
+        yield Heading(f"console.log · {self._run.name}")
+        yield TextPane()
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        self.query_one(TextPane).focus()
+        self.follow()
+
+    @work(group="console", exit_on_error=True)
+    async def follow(self) -> None:
+        """Read the file whenever it has changed, until the screen closes."""
+        before: object = object()
+        while True:
+            if self.is_active:
+                now, text, note = await asyncio.to_thread(_read_end, self._run.console_path)
+                if now != before:
+                    before = now
+                    self.post_message(self.Read(text, note))
+            await asyncio.sleep(_EVERY)
+
+    @on(Read)
+    def _show(self, message: Read) -> None:
+        self.query_one(Heading).show(note=message.note)
+        self.query_one(TextPane).replace(message.text)
+
+
+def _read_end(path: Path) -> tuple[object, str, str]:
+    """Return what identifies this state of the file, its end as text, and a note."""
+    try:
+        with open_regular(path) as file:
+            status = os.fstat(file.fileno())
+            skipped = max(status.st_size - _SHOWN, 0)
+            file.seek(skipped)
+            data = file.read(_SHOWN)
+    except FileNotFoundError:
+        return None, "the run has printed nothing yet", ""
+    except OSError as error:
+        return str(error), f"{path}: cannot be read: {error.strerror or error}", ""
+    if skipped:
+        data = data.partition(b"\n")[2]
+    text = console_text(data.decode(errors="replace")).rstrip("\n")
+    note = "its end; mla-tui logs prints all of it" if skipped else ""
+    return (status.st_ino, status.st_size), text or "the run has printed nothing yet", note

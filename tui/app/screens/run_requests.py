@@ -1,0 +1,126 @@
+"""Sends the user's requests to the run on the monitor: pause, resume, checkpoint, stop and live edits."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from textual import work
+from textual.message import Message
+
+from engine.events.summary import CUT_OFF
+from profiles.errors import UserError
+from tui.app.screens.navigation import Navigation
+
+if TYPE_CHECKING:
+    from engine.events.run_dir import RunDir
+    from engine.runs.client import RunClient
+
+_WHEN = "takes effect after this micro-batch"
+
+
+class RunRequests(Navigation):
+    """The part of the monitor that changes the run. ``MonitorScreen`` shows the lines that it posts."""
+
+    run: RunDir
+    _oom: dict[str, Any] | None = None  # the oom record that waits for the user's answer
+
+    class Line(Message):
+        """One line for the log view: what was requested, or in the tone ``bad`` why a request or a read failed."""
+
+        def __init__(self, text: str, tone: str = "plain") -> None:
+            super().__init__()
+            self.text, self.tone = text, tone
+
+    def _client(self) -> RunClient:
+        from engine.runs.client import RunClient
+
+        return RunClient(self.run)
+
+    def _say(self, text: str, tone: str = "bad") -> None:
+        self.post_message(self.Line(text, tone))
+
+    @work(group="request", exit_on_error=True)
+    async def request(self, method: str, line: str, **params: Any) -> None:
+        """Send a request and say so in ``line``; the outcome comes back as a record."""
+        try:
+            await self._client().request(method, by="app", **params)
+        except UserError as error:
+            self._say(str(error))
+        else:
+            self._say(line, "plain")
+
+    def _can_request(self) -> bool:
+        """Return whether the run has a trainer that a request could reach; if not, say so."""
+        if self.view.active:
+            return True
+        if self.view.phase == CUT_OFF:
+            self._say("the run is not running: it was cut off; r resumes it from its last checkpoint")
+        else:
+            self._say(f"the run has already ended: {self.view.phase}")
+        return False
+
+    def action_pause(self) -> None:
+        if not self._can_request():
+            return
+        if self.view.phase == "paused":
+            self.request("resume", "resume requested from the app")
+        else:
+            self.request("pause", f"pause requested from the app; {_WHEN}")
+
+    def action_resume(self) -> None:
+        if self.view.phase == CUT_OFF:
+            self.restart()
+        elif self._can_request():
+            if self.view.phase == "paused":
+                self.request("resume", "resume requested from the app")
+            else:
+                self._say(f"the run is {self.view.phase}, neither paused nor cut off: there is nothing to resume")
+
+    @work(group="request", exit_on_error=True)
+    async def restart(self) -> None:
+        """Restart the run, which was cut off, from its last checkpoint."""
+        from engine.runs.launch import resume_run
+
+        try:
+            await asyncio.to_thread(resume_run, self.run)
+        except UserError as error:
+            self._say(str(error))
+        else:
+            self._say("resume requested from the app", "plain")
+
+    def action_checkpoint(self) -> None:
+        if self._can_request():
+            self.request("checkpoint", "checkpoint requested from the app")
+
+    def action_stop(self) -> None:
+        from tui.app.screens.confirm import ConfirmScreen
+
+        if self._can_request():
+            answers = [("save", "Save and stop"), ("nosave", "Stop without saving")]
+            self.app.push_screen(ConfirmScreen(f"Stop {self.view.name} at step {self.view.step}?", answers), self._stop)
+
+    def _stop(self, answer: str | None) -> None:
+        if answer in ("save", "nosave"):
+            save = answer == "save"
+            how = "stop" if save else "stop without saving"
+            self.request("stop", f"{how} requested from the app; {_WHEN}", save=save)
+
+    def action_tune(self) -> None:
+        if self._can_request():
+            self._open_tuning(self._oom)
+
+    def _open_tuning(self, oom: dict[str, Any] | None) -> None:
+        from tui.app.screens.tuning import TuningScreen
+
+        try:
+            spec = self.run.live_spec()
+        except UserError as error:
+            self._say(str(error))
+            return
+        self.app.push_screen(TuningScreen(spec, self._client(), oom), self._tuned)
+
+    def _tuned(self, changes: dict[str, Any] | None) -> None:
+        if changes:
+            text = ", ".join(f"{key} = {value}" for key, value in changes.items())
+            self._say(f"{text} requested from the app", "plain")
