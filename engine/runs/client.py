@@ -17,7 +17,7 @@ from engine.events.history import History, read_range
 from engine.events.log import Record, Tail
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
-from engine.events.summary import CUT_OFF, INACTIVE
+from engine.events.summary import CUT_OFF, DAMAGED, INACTIVE
 from engine.host.version import package_version
 from engine.runs.launch import check_not_cut_off, ensure_supervisor
 from profiles.errors import UserError
@@ -127,8 +127,9 @@ class RunClient:
         """Yield every logged record from offset ``start`` on, each with ``at``, until the run has ended or is cut off.
 
         With ``live`` also unlogged records (``progress``, ``telemetry``; without ``at``), when the connection is lost
-        or restored ``{"kind": "link", "up": …}``, and when the run is cut off ``{"kind": "cut-off", "reason": …}``.
-        A live reader then waits, because the run may be resumed.
+        or restored ``{"kind": "link", "up": …}``, and when the run is cut off ``{"kind": "cut-off", "phase": …,
+        "reason": …}`` (the phase is ``damaged`` if its folder was damaged or removed). A live reader then waits,
+        because the run may be resumed.
         """
         at, up, cut_off = start, False, False
         while True:
@@ -159,11 +160,11 @@ class RunClient:
                     at = tail.offset
             finally:
                 tail.close()
-            if end is not None and not (live and end["phase"] == CUT_OFF):
+            if end is not None and not (live and end["phase"] in (CUT_OFF, DAMAGED)):
                 return
             if end is not None and quiet and not cut_off:  # quiet: nobody has resumed it in the meantime
                 cut_off = True
-                yield {"kind": CUT_OFF, "t": end["seen"] or time.time(), "reason": end["reason"]}
+                yield {"kind": CUT_OFF, "t": end["seen"] or time.time(), "phase": end["phase"], "reason": end["reason"]}
             await asyncio.sleep(CUT_OFF_INTERVAL if cut_off else POLL_INTERVAL)
 
     def _read_files(self) -> tuple[History, int]:

@@ -175,12 +175,15 @@ def test_a_supervisor_killed_repeatedly_is_replaced(workspace: Workspace, refere
 def test_watch_reports_when_both_are_gone(workspace: Workspace) -> None:
     run = workspace.launch("-s", "steps=100000", "-s", "save_every=0")
     run.wait_step(20)
-    watch = workspace.start("watch", run.id)
-    assert output(watch).readline()
+    watchers = [workspace.start("watch", run.id, *options) for options in ((), ("--json",))]
+    for watch in watchers:
+        assert output(watch).readline()
     run.kill_both()
-    out, err = watch.communicate(timeout=90)
-    assert (watch.returncode, err) == (1, "")
-    assert out.splitlines()[-1].startswith("cut-off at step ")
+    (out, err), (records, reason) = (watch.communicate(timeout=90) for watch in watchers)
+    assert [watch.returncode for watch in watchers] == [1, 1]
+    assert (out.splitlines()[-1].partition(" ")[0], err) == ("cut-off", "")
+    assert all(json.loads(line)["at"] for line in records.splitlines()[1:])
+    assert reason.startswith("cut-off at step ") and len(reason.splitlines()) == 1
 
 
 def test_a_supervisor_killed_at_once_loses_nothing(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:

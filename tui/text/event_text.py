@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.events.run_dir import is_on_other_host
-from engine.events.summary import CUT_OFF, INACTIVE
+from engine.events.summary import CUT_OFF, DAMAGED, INACTIVE
 from profiles.printable import one_line
 from tui.text import format as fmt
 
@@ -19,6 +19,7 @@ _PHASE_TONES = {
     "finished": "good",
     "failed": "bad",
     CUT_OFF: "bad",
+    DAMAGED: "bad",
     "needs-attention": "bad",
     "recovering": "warn",
     "stopped": "warn",
@@ -84,10 +85,6 @@ def _state(record: dict[str, Any]) -> Description:
     phase = str(record.get("phase"))
     reason = record.get("reason")
     return (f"{phase}: {reason}" if reason else phase), _PHASE_TONES.get(phase, "plain")
-
-
-def _cut_off(record: dict[str, Any]) -> Description:
-    return _state({"phase": CUT_OFF, "reason": record.get("reason")})
 
 
 def _start(record: dict[str, Any]) -> Description:
@@ -180,7 +177,7 @@ def _link(record: dict[str, Any]) -> Description:
 
 _DESCRIBERS = {
     "state": _state,
-    CUT_OFF: _cut_off,
+    CUT_OFF: _state,
     "start": _start,
     "edit": _edit,
     "oom": _oom,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -208,3 +209,10 @@ async def test_no_request_restarts_a_run_that_was_cut_off(make_run: Make, method
     ):
         await RunClient(run_dir).request(method)
     assert not run_dir.supervisor_lock.exists()
+
+
+async def test_a_live_reader_learns_that_the_run_was_removed(make_run: Make) -> None:
+    run_dir = make_run()
+    shutil.rmtree(run_dir.path)
+    record = await asyncio.wait_for(anext(RunClient(run_dir).records()), TIMEOUT)
+    assert (record["kind"], record["phase"]) == ("cut-off", "damaged") and "spec.json" in record["reason"]

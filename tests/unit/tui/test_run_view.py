@@ -78,7 +78,7 @@ def test_a_run_that_was_cut_off_or_is_elsewhere_has_no_eta() -> None:
     view = RunView(SUMMARY)
     view.apply(step(40))
     assert view.eta() == 130.0
-    view.apply({"kind": "cut-off", "t": 0.0, "reason": "gone"})
+    view.apply({"kind": "cut-off", "t": 0.0, "phase": "cut-off", "reason": "gone"})
     assert (view.phase, view.reason, view.active, view.eta()) == ("cut-off", "gone", False, None)
     view.apply({"kind": "state", "t": 0.0, "phase": "running", "reason": ""})
     assert view.eta() == 130.0

@@ -126,12 +126,10 @@ class RunView:
                     self.series["val_loss"].add(record["step"], record.get("loss"))
         elif kind == "start":
             self._start(record, update_charts)
-        elif kind == "state":
+        elif kind in ("state", CUT_OFF):
             self.update_phase(record)
             if self.phase != "running":
                 self.progress = None
-        elif kind == CUT_OFF:
-            self.phase, self._reason, self.progress = CUT_OFF, record.get("reason"), None
         elif kind == "spec":
             stop = (record.get("values") or {}).get("train.stop_step")
             self.stop_step = stop if type(stop) is int else 0

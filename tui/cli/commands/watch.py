@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from engine.events.summary import INACTIVE
+from engine.events.summary import CUT_OFF, INACTIVE
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.line_printer import LinePrinter
 from tui.cli.run_argument import add_run_argument, find_run
@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         _follow(run_dir, args.start, args.no_follow, LinePrinter(int(run_dir.summary()["steps"] or 0)))
     summary = run_dir.summary()
-    if not args.json and summary["phase"] in INACTIVE:
-        print(describe_outcome(summary))
+    if summary["phase"] == CUT_OFF or (summary["phase"] in INACTIVE and not args.json):
+        print(describe_outcome(summary), file=sys.stderr if args.json else sys.stdout)  # no record says "cut-off"
     return 0 if summary["phase"] in ("finished", "stopped") or args.no_follow else 1
 
 
