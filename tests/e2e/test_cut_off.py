@@ -140,13 +140,13 @@ async def test_a_key_in_the_app_resumes_it(
         async with asyncio.timeout(3):
             await until(lambda: "cut-off" in on_screen(app, "StatusLine"))
         assert "ETA" not in on_screen(app, "StatusLine")
-        assert "r resumes it" in on_screen(app, "Notice")
+        await until(lambda: "r resumes it" in on_screen(app, "Notice"))
         await pilot.press("p")
         await until(lambda: "the run is not running: it was cut off; r resumes it" in on_screen(app, "LogView"))
         assert workspace.processes() == []
         await pilot.press("r")
         await until(lambda: "running" in on_screen(app, "StatusLine"))
-        assert not app.screen.query_one("Notice").display
+        await until(lambda: not app.screen.query_one("Notice").display)
         await asyncio.to_thread(cut_off, run, 95, boot="another")
         await pilot.press("q")
         await until(lambda: "was cut off: the machine was rebooted" in on_screen(app, "#cut-off"))

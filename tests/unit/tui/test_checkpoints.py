@@ -14,6 +14,7 @@ from textual.pilot import Pilot
 from textual.widgets import Button
 
 from engine.events.run_dir import RunDir
+from engine.host.files import write_json
 from engine.runs.store import RunStore
 from tests.unit.tui import helpers
 from tests.unit.tui.helpers import text_of
@@ -215,6 +216,18 @@ async def test_the_path_goes_to_the_clipboard(run: RunDir, store: RunStore) -> N
         await listed(app, pilot)
         await pilot.press("y")
         await until(pilot, lambda: app.clipboard == str(folder(run) / "ckpt_step_3"))
+
+
+async def test_a_run_that_was_cut_off_is_not_told_to_save(nano: Nano, store: RunStore, tmp_path: Path) -> None:
+    cut_off, log = nano.run(store, tmp_path / "models")
+    log.write("state", phase="running", reason="")
+    log.close()
+    write_json(cut_off.state_path, {**cut_off.state(), "phase": "running", "trainer": None})
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "nano" in helpers.on_screen(app, "#runs"))
+        await pilot.press("o")
+        await until(pilot, lambda: "the run was cut off, q goes back" in " ".join(lines_of(app)))
 
 
 async def test_a_run_without_checkpoints_names_the_key_to_press(nano: Nano, store: RunStore, tmp_path: Path) -> None:

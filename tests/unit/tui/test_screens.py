@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,29 @@ async def test_home_lists_runs_and_opens_the_selected_one(store: RunStore, make_
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
         await pilot.press("q")
     assert app.return_code == 0
+
+
+async def test_an_error_stands_alone(store: RunStore, make_run: Any) -> None:
+    """Not beside "no runs yet", "loading …" or "detecting hardware …", which are not true then."""
+    run, _ = make_run("demo", 5)
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "demo" in on_screen(app, "#runs"))
+        (run.path / "spec.json").write_text("{")
+        await pilot.press("o")
+        await until(pilot, lambda: "spec.json: missing or damaged" in text_of(app, "#message"))
+        assert "the checkpoints cannot be listed" in on_screen(app, "#checkpoints")
+        await pilot.press("q")
+        os.rename(store.runs, store.home / "moved")
+        os.symlink(store.home / "moved", store.runs)
+        await until(pilot, lambda: "is a symbolic link" in " ".join(on_screen(app, "Notice").split()))
+        assert on_screen(app, "#runs").strip() == ""
+        await pilot.press("ctrl+c")
+        assert toasts(app)[-1] == "Ctrl+Q quits the app; runs continue"
+    bars = ForecastBars()
+    assert "detecting hardware" in bars.draw(60, 3)[0][0][0]
+    bars.mark_stale()
+    assert bars.draw(60, 3)[0][0][0] == " no forecast"
 
 
 @pytest.mark.parametrize("size", SIZES[:3])

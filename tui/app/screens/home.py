@@ -121,17 +121,17 @@ class HomeScreen(AppScreen[None], actions=HOME):
         ended = sum(run.get("phase") in INACTIVE for run in self._runs)
         other_hosts = sum(run.get("phase") not in INACTIVE and is_on_other_host(run) for run in self._runs)
         note = f"{len(self._runs) - ended - other_hosts} active, {ended} ended" if self._runs else ""
-        note = error or note + (f", {other_hosts} on other hosts" if other_hosts else "")
+        note += f", {other_hosts} on other hosts" if other_hosts else ""
         if len(table.runs) != len(self._runs) and not error:
             note = f"{len(table.runs)} of {len(self._runs)}: {self._filter_names()}"
         if self._sort and not error:
             note += f" · {order.title}"
         if marked := self._marked():
             note += f" · {len(marked)} marked"
-        self.query_one(Heading).show(note=note, warn=bool(error))
+        self.query_one(Heading).show(note=note)
         notice, one = describe_cut_off(self._runs), len(self._cut_off()) == 1
         keys = "r resumes it" if one else "r resumes the selected one, R all"
-        self.query_one(Notice).show(notice, keys if notice else "")
+        self.query_one(Notice).show(error or notice, keys if notice else "")
 
     def _filter_names(self) -> str:
         """Return the filters that the listed runs match."""
