@@ -118,6 +118,7 @@ class World:
                 file.truncate(size // 2 if truncated else size)
         metadata = {"format": checkpoint.FORMAT, "step": step, "best": [3.316, 100], "spec": run_dir.spec().to_dict()}
         write_json(path / "trainer.json", metadata)
+        sizes["trainer.json"] = (path / "trainer.json").stat().st_size
         files = {name: {"bytes": size, "sha256": ""} for name, size in sizes.items()}
         write_json(path / "manifest.json", {"format": checkpoint.FORMAT, "files": files})
         written = NOW - 3600 - (160 - step) * 27.0
