@@ -160,7 +160,7 @@ class RunDir:
             state["reason"] = last_seen(state["phase"], state.get("seen") or state.get("started"), state["host"])
         elif not self.is_on_this_boot(state) and state.get("boot"):
             state.update(phase=CUT_OFF, reason=REBOOTED)
-        elif not (_just_launched(state) or is_locked(self.supervisor_lock) or is_locked(self.trainer_lock)):
+        elif not (_just_launched(state) or self.has_supervisor() or self.has_trainer()):
             # A process that holds a lock is alive, even if a full disk kept its pid out of the state.
             state.update(phase=CUT_OFF, reason="neither trainer nor supervisor is alive")
 
