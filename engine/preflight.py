@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,15 +56,15 @@ def check_checkpoint_folder(out: Path, resume: Path | None) -> None:
     """
     if is_locked(out / ".lock"):
         raise UserError(f"{out}: another run writes its checkpoints there; choose another --name or stop that run")
-    existing = steps(out)
+    existing, continued = steps(out), f"--resume {shlex.quote(str(out))}"
     if existing and (resume is None or resume.parent != out):
         raise UserError(
-            f"{out}: holds checkpoints of an earlier run; choose another --name, or continue it with --resume {out}"
+            f"{out}: holds checkpoints of an earlier run; choose another --name, or continue it with {continued}"
         )
     if existing and resume is not None and existing[-1] > int(metadata(resume)["step"]):
         raise UserError(
             f"--resume {resume}: {out} holds later checkpoints, up to step {existing[-1]};"
-            f" choose another --name, or continue from the last one with --resume {out}"
+            f" choose another --name, or continue from the last one with {continued}"
         )
 
 

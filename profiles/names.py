@@ -23,6 +23,11 @@ def check_name(source: str, name: str) -> str:
     return name
 
 
+def slug(name: str) -> str:
+    """Return ``name`` as one word that a shell, sbatch and a file system take as it is."""
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
 def check_text(source: str, text: str) -> str:
     """Return ``text``, a value such as a path. Raise ``SpecError`` where a terminal or a shell would obey it.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.events import schema
+from profiles.printable import one_line
 
 ENDED = ("finished", "failed", "stopped")
 FROM_STEP = ("step", "loss", "tok_s", "micro", "accum", "context")
@@ -13,6 +14,7 @@ NEEDS_ATTENTION = "needs-attention"  # the supervisor waits for something that o
 DAMAGED = "damaged"  # not ended, and without a spec: it can only be removed
 INACTIVE = (*ENDED, CUT_OFF, DAMAGED)  # no process works on the run
 _STRINGS = ("id", "name", "phase", "reason", "backend", "profile", "checkpoint", "version", "host", "boot", "data")
+_SHOWN = ("name", "phase", "reason", "backend", "profile", "version", "host")
 _COUNTS = ("step", "steps", "micro", "accum", "context", "attempt", "at")
 _CHECKS: dict[str, schema.Check] = {
     **dict.fromkeys(_STRINGS, schema.is_optional_string),
@@ -59,8 +61,9 @@ def update_summary(summary: dict[str, Any], record: dict[str, Any]) -> None:
 
 
 def drop_invalid(state: dict[str, Any]) -> dict[str, Any]:
-    """Return ``state`` without values of the wrong type, which a damaged disk may leave."""
-    return {key: value for key, value in state.items() if key not in _CHECKS or _CHECKS[key](value)}
+    """Return ``state`` without values of the wrong type, which a damaged disk may leave, and with texts on one line."""
+    valid = {key: value for key, value in state.items() if key not in _CHECKS or _CHECKS[key](value)}
+    return valid | {key: one_line(valid[key]) for key in _SHOWN if valid.get(key)}
 
 
 def is_process(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -204,7 +205,11 @@ def _not_here(run: RunDir) -> str:
     if status.get("host") == host_name():
         return _cut_off(run, REBOOTED)
     checkpoint = status.get("checkpoint")
-    here = f"continue here with: mla-tui launch --resume {checkpoint}" if checkpoint else "it has no checkpoint yet"
+    here = (
+        f"continue here with: mla-tui launch --resume {shlex.quote(checkpoint)}"
+        if checkpoint
+        else "it has no checkpoint yet"
+    )
     if status.get("host"):
         return f"run {run.id}: is on host {status['host']}; resume it there with: mla-tui resume {run.id}; or {here}"
     return f"run {run.id}: its state.json is damaged, so its host is unknown; {here}"

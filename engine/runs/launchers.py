@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import shlex
 import shutil
 import socket
@@ -19,6 +18,7 @@ from pathlib import Path
 from engine.host.private_dirs import private_opener
 from engine.host.programs import SAFE_PATH, TRAINER, python_module
 from profiles.errors import ForceNeeded, UserError
+from profiles.names import slug
 from profiles.spec import RunSpec
 
 CONNECT_TIMEOUT = 4.0  # seconds; the kernel takes about three to find that there is no host of that address
@@ -80,7 +80,7 @@ def worker_commands(spec: RunSpec) -> dict[str, str]:
 def batch_script(spec: RunSpec, launch: str) -> str:
     """Return a script for ``sbatch``; ``launch`` is the ``mla-tui launch …`` to run inside the allocation."""
     # No quoting is the same for a shell and for sbatch, which reads the comments itself and puts ids in place of %.
-    name = re.sub(r"[^\w.-]+", "-", spec.profile)
+    name = slug(spec.profile)
     return f"""#!/bin/bash
 #SBATCH --job-name={name}
 #SBATCH --nodes={spec.launch.nodes}

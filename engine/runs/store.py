@@ -15,7 +15,9 @@ from engine.events.run_dir import RunDir
 from engine.host.files import write_json
 from engine.host.private_dirs import check_private_dir, make_private_dir, ownership_problem
 from profiles.errors import UserError
+from profiles.names import check_name, slug
 from profiles.paths import expand, user_dir
+from profiles.printable import one_line
 
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
@@ -53,7 +55,7 @@ class RunStore:
         try:
             with os.scandir(self.runs) as entries:
                 folders = [e for e in entries if e.is_dir() and not e.name.startswith(".")]
-                return sorted(((e.name, ownership_problem(Path(e.path))) for e in folders), reverse=True)
+                return sorted(((e.name, _entry_problem(Path(e.path))) for e in folders), reverse=True)
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -106,7 +108,7 @@ class RunStore:
             start = {**start, "host": state.get("host"), "boot": state.get("boot")}
             write_json(temporary / "spec.json", {**spec.to_dict(), "start": start})
             while True:
-                id = f"{_next_stamp(self.ids())}-{spec.profile}"
+                id = f"{_next_stamp(self.ids())}-{slug(spec.profile)}"  # printed in commands to copy
                 facts = {"format": FORMAT, "id": id, **state, "name": start.get("name") or id}
                 write_json(temporary / "state.json", facts)
                 if not (self.runs / id).exists():
@@ -123,6 +125,15 @@ class RunStore:
             raise UserError(
                 f"{self.runs}: cannot create a run: {error.strerror}; set MLA_TUI_HOME to a directory you can write to"
             ) from None
+
+
+def _entry_problem(path: Path) -> str | None:
+    """Why a directory in the runs folder must not be used, or None."""
+    try:
+        check_name("run", path.name)
+    except UserError:
+        return one_line(f"{path}: is not the name of a run, it is ignored; rename or remove it")
+    return ownership_problem(path)
 
 
 def _check_layout(home: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from engine.host.files import write_json
 from engine.host.process import boot_id, host_name, is_alive, process_identity
 from engine.runs.client import RunClient
 from engine.runs.store import RunStore
+from profiles import registry
 from profiles.errors import UserError
 from tui.cli.main import main
 
@@ -126,6 +128,28 @@ def test_a_fifo_among_its_files_does_not_hold_up_a_watcher(run: RunDir, name: st
     replace_by_fifo(run.path / name)
     assert main(["watch", run.id, "--no-follow"]) == 0
     asyncio.run(RunClient(run).history(["loss"]))
+
+
+def test_what_a_terminal_would_obey_is_not_printed(
+    run: RunDir, store: RunStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = dict.fromkeys(("name", "reason", "backend", "version"), "a\nb\x1b[2J")
+    write_json(run.state_path, json.loads(run.state_path.read_text()) | shown)
+    (store.runs / "29990101-\n\x1b[2J").mkdir(mode=0o700)
+    (store.runs / "-rf").mkdir(mode=0o700)
+    for command in (["ls"], ["status", run.id]):
+        assert main(command) == 0
+        out, err = capsys.readouterr()
+        assert all(line.isprintable() for line in (out + err).splitlines())
+        assert "a b\\x1b[2J" in out
+        assert len(err.splitlines()) == (2 if command == ["ls"] else 0)
+        assert err.count("is not the name of a run, it is ignored; rename or remove it") == err.count("\n")
+    assert store.ids() == [run.id]
+
+
+def test_an_id_is_one_word_for_a_shell(store: RunStore) -> None:
+    spec = replace(registry.load("cpu_demo"), profile="my 'own' $(id)")
+    assert store.create(spec, {}, {"phase": "finished"}).id[15:] == "-my-own-id-"
 
 
 def test_a_folder_that_is_no_run_is_one_line_and_can_be_removed(
