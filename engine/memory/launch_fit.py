@@ -73,7 +73,8 @@ def launch_fit(spec: RunSpec, hardware: Hardware, past_runs: Sequence[PastRun]) 
         return LaunchFit(f"{needed}; {why}; {_remedy(spec, hardware, forecaster)}", True)
     fitting = [n for n in micro_divisors(spec) if forecaster(_with_micro(spec, n), hardware).fits(hardware)]
     if not fitting:
-        return LaunchFit(f"{needed}; no micro is predicted to fit now; {_remedy(smallest, hardware, forecaster)}", True)
+        remedy = f"free some, or {_remedy(smallest, hardware, forecaster)}"
+        return LaunchFit(f"{needed}; no micro is predicted to fit into that; {remedy}", True)
     then = "asks you" if spec.memory.oom == "ask" else "goes on with a smaller one"
     return LaunchFit(
         f"{needed}; micro {fitting[-1]} is predicted to fit; out of memory, the run {then}"
@@ -107,7 +108,8 @@ def _lowest(forecast: Forecast, device: str) -> Forecast:
 
 def _shortest(forecast: Forecast, hardware: Hardware) -> Headroom:
     """Return the memory that lacks the most."""
-    return max(headroom_by_memory(forecast, hardware), key=lambda one: one.needed - (one.free or one.needed))
+    known = [one for one in headroom_by_memory(forecast, hardware) if one.free is not None]
+    return max(known, key=lambda one: one.needed - (one.free or 0))
 
 
 def _remedy(spec: RunSpec, hardware: Hardware, forecaster: Forecaster) -> str:
@@ -115,7 +117,7 @@ def _remedy(spec: RunSpec, hardware: Hardware, forecaster: Forecaster) -> str:
     fitting = next((lever for lever in levers(spec, hardware, forecaster) if lever.fits), None)
     changes = _combined(spec, hardware, forecaster) if fitting is None else fitting.changed
     if not changes:
-        return "nothing that mla-tui plan lists makes it fit; use a smaller model"
+        return "use a smaller model (no change that mla-tui plan lists is enough)"
     return "use " + " ".join(f"-s {key}={new}" for key, (_, new) in changes.items())
 
 

@@ -91,13 +91,19 @@ def test_where_no_single_change_is_enough_several_are_named_and_do_fit() -> None
     assert len(advised) >= 3 and "batch.context" not in fit.text
     spec = with_overrides(fixed, [change.removeprefix("-s ") for change in advised])
     assert forecast(spec, small).fits(small)
-    assert launch_fit(on_card("model.num_hidden_layers=800"), small, []).text.endswith("; use a smaller model")
+    assert launch_fit(on_card("model.num_hidden_layers=800"), small, []).text.endswith(" is enough)")
 
 
 def test_memory_that_others_hold_for_now_refuses_nothing() -> None:
     small = spec("micro=1")
     fit = launch_fit(small, cpu(64, free=0.1), [])
-    assert fit.possible and "micro 1, 0.10 GiB free; no micro is predicted to fit now" in fit.text
+    assert fit.possible and "micro 1, 0.10 GiB free; no micro is predicted to fit into that; free some, or" in fit.text
+
+
+def test_the_memory_that_lacks_the_most_is_named() -> None:
+    one = on_card("micro=1", "sequences=1")
+    assert "of device memory needed at micro 1, 0.00 GiB free" in launch_fit(one, card(640, free=0, ram=2.5), []).text
+    assert "1.50 GiB of host memory needed at micro 1, 0.25 GiB free" in launch_fit(one, card(640, ram=0.25), []).text
 
 
 def test_the_error_of_the_forecast_is_no_reason_to_refuse() -> None:
