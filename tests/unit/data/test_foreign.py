@@ -100,6 +100,7 @@ def test_wider_ids_than_the_model_needs_are_refused_and_converted(tmp_path: Path
         message, _, line = refused(tmp_path, vocab).partition(": convert it with: ")
         assert message.startswith(f"{path}: looks like {bits}-bit ids read as 16-bit ones")
         assert line == f"mla-tui data convert {path.parent}"
+        assert inspect_path(path)[0]["problems"] == [refused(tmp_path, vocab)]
         assert main.main(line.split()[1:]) == 0
         assert read(tmp_path, vocab) == ids.tolist()
         original = path.with_name(path.name + ORIGINAL)
