@@ -200,8 +200,9 @@ def test_a_name_with_checkpoints_is_refused(reference: Run, command: str) -> Non
 def test_resuming_from_an_earlier_checkpoint_needs_another_folder(reference: Run) -> None:
     workspace = reference.workspace
     done = workspace.run("launch", "--resume", workspace.out / "run" / "ckpt_step_200", "--name", "run", code=1)
-    assert len(done.stderr.splitlines()) == 1
-    assert "later checkpoints, up to step 240" in done.stderr
+    resumes, refused = done.stderr.splitlines()
+    assert resumes.startswith("mla-tui: resumes run from step 200")
+    assert "later checkpoints, up to step 240" in refused
 
 
 @pytest.mark.parametrize("command", ["launch", "train"])
@@ -253,8 +254,9 @@ def test_a_damaged_checkpoint_is_not_resumed(reference: Run, tmp_path: Path, dam
         content[-10] ^= 1
         file.write_bytes(content)
     done = workspace.run("train", "--resume", broken, "--name", f"from-{damage}", "-s", "steps=250", code=1)
-    assert len(done.stderr.splitlines()) == 1
-    assert "optimizer.safetensors: is not what was saved" in done.stderr
+    resumes, refused = done.stderr.splitlines()
+    assert resumes.startswith("mla-tui: resumes ")
+    assert "optimizer.safetensors: is not what was saved" in refused
 
 
 def test_a_failing_compiler_is_named_with_the_setting_that_avoids_it(workspace: Workspace) -> None:
