@@ -157,7 +157,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if found != FORMAT:
         raise CheckpointFormatError(f"{path}: written by {_other_version(found, trainer)}")
     facts, best = Table(trainer, f"{path}/trainer.json", _EARLIER), trainer.get("best")
-    facts.integer("step")
+    step = facts.integer("step")
+    name = NAME.fullmatch(path.name) or REPLACED.fullmatch(path.name)
+    if name and int(name[1]) != step:
+        raise UserError(f"{path}: is of step {step}, so it was renamed; {_EARLIER}")
     facts.optional_number("val_loss")
     if best is not None and not (isinstance(best, list) and list(map(type, best)) in _BEST and best[1] >= 0):
         raise facts.fault("best", "a loss and its step")

@@ -66,14 +66,16 @@ class CommandReader:
         self._seen = {record["id"] for _, record in scan(log, b'"id"') if "id" in record}
 
     def poll(self) -> list[Command]:
-        """Return new commands since the last call; costs three ``stat`` if there are none.
+        """Return new commands since the last call; costs four ``stat`` if there are none.
 
-        A file that was deleted is read to its end, and then the new one that has its name.
+        A file that was deleted is read to its end, and then the new one that has its name. A truncated one is read from
+        its beginning.
         """
         replaced = self._tail.is_replaced()
         new = self._read()
         if replaced:
             self._tail.close()
+        if replaced or self._tail.size() < self._tail.offset:
             self._tail.offset = 0
             new += self._read()
         return new

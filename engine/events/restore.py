@@ -32,8 +32,14 @@ class RunFiles:
             return True
 
     def missing(self, log: LogWriter) -> bool:
-        """Return whether the directory, its log or its spec was deleted or replaced; costs three ``stat``."""
-        return self.folder_is_gone() or not log.is_linked() or not (self._run.path / "spec.json").exists()
+        """Return whether the directory, its log or its spec was deleted or replaced."""
+        return self.folder_is_gone() or not log.is_linked() or not self._has_spec()
+
+    def _has_spec(self) -> bool:
+        try:
+            return (self._run.path / "spec.json").read_bytes() == self._spec
+        except OSError:
+            return False
 
     def restore(self, log: LogWriter) -> None:
         """Make the directory again, with spec and log; further records go into the new log. Raises ``OSError``."""

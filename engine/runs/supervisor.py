@@ -22,7 +22,6 @@ from engine.events.commands import CommandReader
 from engine.events.exit_codes import EXIT_NEEDS_ATTENTION, is_user_error
 from engine.events.log import LogWriter, Record
 from engine.events.log_index import LogIndex
-from engine.events.restore import RunFiles
 from engine.events.run_dir import RunDir
 from engine.events.start_supervisor import start_supervisor
 from engine.events.summary import ENDED, NEEDS_ATTENTION, update_summary
@@ -36,6 +35,7 @@ from engine.memory.hardware import detect_hardware
 from engine.runs.attention import Attention
 from engine.runs.device_locks import DeviceLocks, devices_of, holder
 from engine.runs.exit_reason import UNSEEN, ExitReason
+from engine.runs.file_watch import FileWatch
 from engine.runs.hooks import Hooks
 from engine.runs.launchers import launcher_of, trainer_command
 from engine.runs.resource_alerts import ResourceAlerts
@@ -67,13 +67,11 @@ KEEP_PAGES = {
 class Supervisor:
     def __init__(self, run_dir: RunDir, lock: Lock) -> None:
         self.run_dir = run_dir
-        self.needs_successor = False  # the run goes on, but not with this process, whose open files were deleted
-        self._lock = lock
-        self._files = RunFiles(run_dir)
         self._spec = run_dir.spec()
         self.index = LogIndex(run_dir)
         self.summary = self.index.summary
         self._log = LogWriter(run_dir.log_path, int(self.summary.get("attempt") or 0))
+        self.files = FileWatch(run_dir, lock, self._log, self._spec, self.summary)
         self._server = Server(self)
         self._telemetry = Telemetry(run_dir.path)
         alerts = ResourceAlerts(Path(self._spec.train.out))
@@ -299,34 +297,13 @@ class Supervisor:
         while True:
             await asyncio.sleep(FILES_INTERVAL)
             with contextlib.suppress(OSError):
-                self._lock.hold()
                 if self._trainer.process is not None and not self._shares_device:
                     self._devices.hold(self.run_dir.id)
-                if self._files.missing(self._log):
-                    if self._trainer.process is None:
-                        self._restore_files()
-                    training.cancel()  # a live trainer restores them, and starts another supervisor
-                    return
-                if self.run_dir.log_path.stat().st_size < self.index.offset:  # truncated
-                    self._hand_over()
+                if not self.files.check(self._trainer.process is not None, self.index.offset):
                     training.cancel()
                     return
             if not read_json(self.run_dir.state_path):
                 self._save_state()
-
-    def _restore_files(self) -> None:
-        """Restore what was deleted of the run's files while no trainer lives. Without its directory the run ends."""
-        gone = self._files.folder_is_gone()
-        self._files.restore(self._log)
-        if not gone:
-            self._hand_over()
-        else:
-            reason = "the directory of this run was deleted; it is restored"
-            update_summary(self.summary, self._log.write("state", phase="stopped", reason=reason))
-
-    def _hand_over(self) -> None:
-        self.needs_successor = True
-        self.summary["supervisor"] = None  # or the next one would take this one for alive
 
     def _report_upgrade(self, previous: str | None) -> None:
         """Log an alert where mla-tui was upgraded during the run: its trainer is of another version than we are."""
@@ -442,7 +419,7 @@ def main() -> int:
         write_stderr(str(error))
         return error.exit_code
     lock.release()
-    if supervisor.needs_successor:
+    if supervisor.files.needs_successor:
         start_supervisor(run_dir)
     return 0
 

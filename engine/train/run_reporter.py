@@ -94,11 +94,11 @@ class RunReporter:
         """Restore the deleted files of the run; return a stop where that was the whole directory."""
         gone = self._files.folder_is_gone()
         what = "the directory of this run" if gone else "the log or the spec of this run"
-        text = f"{what} was deleted while it trains; it is restored"
+        text = f"{what} was deleted or replaced while it trains; it is restored"
         try:
             self._files.restore(self._log)
         except (OSError, UserError) as error:
-            text = f"{what} was deleted while it trains and cannot be restored: {error}"
+            text = f"{what} was deleted or replaced while it trains and cannot be restored: {error}"
         write_stderr(text)
         self.record("alert", what="files", text=text)
         return [Command(new_command_id(), "stop", {"save": True}, DELETED)] if gone else []

@@ -1,0 +1,71 @@
+"""Watches the files of a supervised run: makes deleted ones again, and notices that the log was truncated."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from engine.events.log import LogWriter
+from engine.events.restore import RunFiles
+from engine.events.run_dir import RunDir
+from engine.events.summary import update_summary
+from engine.host.process import Lock
+from profiles.spec import RunSpec
+
+
+class FileWatch:
+    """``needs_successor``: the run goes on, but not with this process, whose open log is no longer the run's.
+
+    ``summary`` is what the supervisor knows of the run; it outlives the log.
+    """
+
+    def __init__(self, run: RunDir, lock: Lock, log: LogWriter, spec: RunSpec, summary: dict[str, Any]) -> None:
+        self.needs_successor = False
+        self._run = run
+        self._lock = lock
+        self._log = log
+        self._spec = spec
+        self._summary = summary
+        self._files = RunFiles(run)
+
+    def check(self, trainer_alive: bool, offset: int) -> bool:
+        """Return whether this supervisor can go on. ``offset``: how far it has read the log. Raises ``OSError``."""
+        self._lock.hold()
+        if self._files.missing(self._log):
+            if not trainer_alive:  # else the trainer does it, and starts another supervisor
+                self._restore()
+            return False
+        if self._run.log_path.stat().st_size < offset:
+            self._log_again()
+            self._hand_over()
+            return False
+        return True
+
+    def _restore(self) -> None:
+        """Restore what was deleted while no trainer lives. Without its directory the run ends."""
+        gone = self._files.folder_is_gone()
+        self._files.restore(self._log)
+        if gone:
+            reason = "the directory of this run was deleted; it is restored"
+            update_summary(self._summary, self._log.write("state", phase="stopped", reason=reason))
+        else:
+            self._hand_over()
+
+    def _log_again(self) -> None:
+        """Log what a truncated log has lost and a restart needs: the live edits. The old commands are put away.
+
+        They were all read, and without their acknowledgements they would be carried out again.
+        """
+        if self._run.commands_path.exists():
+            os.rename(self._run.commands_path, self._run.commands_path.with_suffix(".old"))
+        step, table = self._summary.get("step") or 0, self._spec.to_dict()
+        live = {tuple(key.split(".")): value for key, value in (self._summary.get("live") or {}).items()}
+        changed = {name: [table[part][name], new] for (part, name), new in live.items() if table[part][name] != new}
+        text = "events.jsonl was truncated: its records are lost; the edits so far are logged again"
+        self._log.write("alert", what="files", text=text)
+        if changed:
+            self._log.write("edit", ok=True, changed=changed, step=step, by="supervisor", why=text)
+
+    def _hand_over(self) -> None:
+        self.needs_successor = True
+        self._summary["supervisor"] = None  # or the next one would take this one for alive
