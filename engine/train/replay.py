@@ -13,7 +13,7 @@ from pathlib import Path
 from data.cursor import Cursor
 from data.fingerprint import Fingerprint
 from data.recorded import RecordedShards
-from data.splits import fingerprint_of, open_split
+from data.splits import fingerprint_of, open_split, open_splits
 from engine.checkpoints import checkpoint
 from engine.events.log import Record, scan
 from engine.events.run_dir import RunDir
@@ -56,8 +56,7 @@ def data_of_step(run: RunDir, step: int) -> StepData:
             spec = applied(spec, record)
             cursor = cursor.at_context(spec.batch.context)
         for start in pop_due(history.starts, at):
-            recorded = recorded_data(run, str(start.get("digest")))
-            shards = _shards(spec, recorded) if recorded else None
+            shards = _shards(spec, _data_of_start(run, spec, start.get("digest")))
             cursor = cursor.new_segment(spec.batch.context) if start.get("new_segment") else cursor
         for record in pop_due(history.rewinds, at):
             cursor = Cursor.from_dict(record["cursor"]).at_context(spec.batch.context)
@@ -71,6 +70,16 @@ def data_of_step(run: RunDir, step: int) -> StepData:
         until = min(until, step - 1)
         cursor = cursor.advance((until - at) * spec.batch.sequences, shards.sequences)
         at = until
+
+
+def _data_of_start(run: RunDir, spec: RunSpec, digest: str | None) -> Fingerprint:
+    """Return the data that an attempt has read. Raises ``UserError`` where its record is lost and the data is other."""
+    if digest and (recorded := recorded_data(run, digest)):
+        return recorded
+    now = fingerprint_of(spec, open_splits(spec))
+    if digest and now.digest != digest:
+        raise UserError(f"{run.data_path(digest)}: is lost, and the data has changed since: what was read is not known")
+    return now
 
 
 def _shards(spec: RunSpec, data: Fingerprint) -> RecordedShards:
