@@ -47,6 +47,11 @@ def describe_cut_off(summaries: Sequence[dict[str, Any]]) -> str:
     return one_line(f"{name} was cut off{why}" if len(cut) == 1 else f"{len(cut)} runs were cut off{why}")
 
 
+def is_working(summary: dict[str, Any]) -> bool:
+    """Return whether a process on this host works on the run: only then its speed is one of now."""
+    return summary.get("phase") not in INACTIVE and not is_on_other_host(summary)
+
+
 def phase_name(summary: dict[str, Any]) -> str:
     """Return the phase of a run in few cells; ``seen 17:02`` for an active run on another host, which may have died."""
     if is_on_other_host(summary) and summary.get("phase") not in INACTIVE:

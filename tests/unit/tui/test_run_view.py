@@ -74,12 +74,14 @@ def test_what_is_left_counts_up_to_the_step_of_an_early_end() -> None:
         assert (view.last_step, view.eta()) == (300, 130.0)
 
 
-def test_a_run_that_was_cut_off_or_is_elsewhere_has_no_eta() -> None:
+def test_a_run_that_does_not_work_or_is_elsewhere_has_no_eta() -> None:
     view = RunView(SUMMARY)
     view.apply(step(40))
     assert view.eta() == 130.0
     view.apply({"kind": "cut-off", "t": 0.0, "phase": "cut-off", "reason": "gone"})
     assert (view.phase, view.reason, view.active, view.eta()) == ("cut-off", "gone", False, None)
+    view.apply({"kind": "state", "t": 0.0, "phase": "needs-attention", "reason": "the data has changed"})
+    assert view.eta() is None
     view.apply({"kind": "state", "t": 0.0, "phase": "running", "reason": ""})
     assert view.eta() == 130.0
     elsewhere = RunView({**SUMMARY, "host": "elsewhere", "seen": 0.0})

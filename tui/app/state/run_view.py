@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.events.marks import Marks
 from engine.events.run_dir import is_on_other_host, last_seen
-from engine.events.summary import CUT_OFF, INACTIVE
+from engine.events.summary import CUT_OFF, INACTIVE, NEEDS_ATTENTION
 from tui.app.state.chart_series import ChartSeries
 from tui.text.event_text import phase_name
 
@@ -174,7 +174,14 @@ class RunView:
     def eta(self) -> float | None:
         """Return the seconds to the last step at the current speed, or None if unknown."""
         last = self.last_step
-        if not self.active or self.is_remote or self._step_seconds is None or last is None or self.step >= last:
+        if (
+            self.phase == NEEDS_ATTENTION
+            or not self.active
+            or self.is_remote
+            or self._step_seconds is None
+            or last is None
+            or self.step >= last
+        ):
             return None
         return (last - self.step) * self._step_seconds
 

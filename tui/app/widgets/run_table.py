@@ -19,7 +19,7 @@ from tui.app.widgets.canvas import Row
 from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as fmt
 from tui.text.ellipsis import clip_middle
-from tui.text.event_text import phase_name
+from tui.text.event_text import is_working, phase_name
 
 SPARKLINE_MIN_WIDTH = 96  # cells; narrower terminals show no sparkline of the loss
 MARK = "●"
@@ -179,8 +179,7 @@ def _step(run: dict[str, Any]) -> str:
 
 
 def _speed(run: dict[str, Any]) -> str:
-    working = run.get("phase") not in INACTIVE and not is_on_other_host(run)
-    return fmt.count(run.get("tok_s")) if working else fmt.NOTHING
+    return fmt.count(run.get("tok_s")) if is_working(run) else fmt.NOTHING
 
 
 def _duration(run: dict[str, Any]) -> str:

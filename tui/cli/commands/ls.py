@@ -10,7 +10,7 @@ from typing import Any
 from engine.events.summary import CUT_OFF, INACTIVE
 from profiles.printable import one_line
 from tui.cli.command_parser import Subparsers, add_command
-from tui.text.event_text import describe_cut_off, phase_name
+from tui.text.event_text import describe_cut_off, is_working, phase_name
 from tui.text.format import fixed
 
 
@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"{'id':<{width}}  {'phase':<{phase}} {'step':>15} {'loss':>8} {'val':>8} {'tok/s':>9}  name")
     for s in summaries:
         step = f"{s['step'] or 0}/{s['steps'] or '?'}"
-        loss, val, speed = fixed(s["loss"], 4), fixed(s["val_loss"], 4), fixed(s["tok_s"], 0)
+        loss, val = fixed(s["loss"], 4), fixed(s["val_loss"], 4)
+        speed = fixed(s["tok_s"] if is_working(s) else None, 0)
         name = s["name"] if s["name"] and s["name"] != s["id"] else ""
         if is_on_other_host(s):
             name += f"  {s['reason'] if s['phase'] not in INACTIVE else 'on ' + s['host']}"
