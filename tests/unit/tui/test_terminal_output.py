@@ -72,13 +72,15 @@ def test_no_command_passes_a_control_character_on(
         assert len((out + err).splitlines()) == lines, out + err
 
 
-@pytest.mark.parametrize("args", [["ls", "--json"], ["status", "latest", "--json"]], ids=" ".join)
-def test_json_holds_the_text_as_it_is(id: str, args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(args) == 0
-    out = capsys.readouterr().out
-    assert unsafe(out) <= {"\n"}
-    found = json.loads(out)
-    assert (found[0] if isinstance(found, list) else found)["reason"] == EVIL
+def test_json_holds_the_text_as_it_is(id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = []
+    for args in (["ls"], ["status", "latest"], ["watch", "latest", "--no-follow"]):
+        main([*args, "--json"])
+        outputs.append(capsys.readouterr().out)
+        assert unsafe(outputs[-1]) <= {"\n"}
+    assert json.loads(outputs[0])[0] == (status := json.loads(outputs[1]))
+    assert status["checkpoint"] == EVIL
+    assert json.loads(outputs[2].splitlines()[-1])["reason"] == EVIL
 
 
 def on_a_terminal(*command: str) -> str:
