@@ -25,6 +25,8 @@ def missing_split(root: Path, phase: str, split: str) -> str:
     """Return one line: what is missing, what lies there instead, and the command or setting that helps."""
     root = Path(os.path.abspath(root))
     folder = root / phase / split
+    if os.path.isfile(root):
+        return f"data.root: {root} is a file: name the folder of the phases, in which a split is PHASE/train/*.bin"
     for place in (root, root / phase, root / phase / "train", folder):
         if problem := _unreadable(place):
             return problem

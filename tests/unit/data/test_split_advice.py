@@ -148,4 +148,4 @@ def test_where_nothing_lies_the_demo_is_advised(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
     assert "make demo" in advice(tmp_path / "root")
     (tmp_path / "file").touch()
-    assert "file is not a directory" in advice(tmp_path / "file")
+    assert "file is a file: name the folder of the phases" in advice(tmp_path / "file")
