@@ -18,6 +18,7 @@ from typing import Any
 from data.shard_file import Shard
 from data.shards import DTYPES, read_manifest
 from profiles.errors import UserError
+from profiles.names import check_below
 from profiles.reader import open_regular
 
 BLOCKS, BLOCK_BYTES = 64, 4096  # of a shard that are hashed; a file of fewer bytes is hashed whole
@@ -69,7 +70,7 @@ class Fingerprint:
             if not splits["train"]:
                 raise ValueError
             return cls(splits, _text(content["tokenizer"]))
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, UserError):
             raise UserError(f"{source}: the fingerprint of its data is damaged; take an earlier checkpoint") from None
 
 
@@ -159,6 +160,7 @@ def _shard_print(content: Any) -> ShardPrint:
     if not all(type(count) is int and count >= 0 for count in counts) or shard.dtype not in DTYPES:
         raise ValueError
     any(map(_text, texts))
+    check_below("name", shard.name)
     return shard
 
 

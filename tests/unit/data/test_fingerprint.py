@@ -85,11 +85,23 @@ def test_a_recorded_fingerprint_is_read_back(tmp_path: Path) -> None:
     assert again == before and again.digest == before.digest
 
 
+SHARD = {
+    **{"name": "train/a.bin", "bytes": 8, "tokens": 4, "dtype": "uint16"},
+    **{"header": 0, "sampled": "", "sha256": ""},
+}
+
+
+def test_a_minimal_fingerprint_is_read() -> None:
+    assert Fingerprint.from_dict({"splits": {"train": [SHARD]}, "tokenizer": ""}, "").splits["train"][0].tokens == 4
+
+
 @pytest.mark.parametrize(
     "content",
     [
         *(None, [], {}, {"splits": 3, "tokenizer": ""}, {"splits": {"train": [1]}, "tokenizer": ""}),
         *({"splits": {}, "tokenizer": 5}, {"splits": {"train": [{"name": 1}]}, "tokenizer": ""}),
+        {"splits": {"train": [{**SHARD, "name": "../../secret"}]}, "tokenizer": ""},
+        {"splits": {"train": [{**SHARD, "tokens": -1}]}, "tokenizer": ""},
     ],
 )
 def test_a_damaged_fingerprint_is_named(content: object) -> None:
