@@ -5,6 +5,7 @@ They hold the log open, so its content is still there, and they know the spec.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -31,20 +32,18 @@ class RunFiles:
         except OSError:
             return True
 
-    def missing(self, log: LogWriter) -> bool:
-        """Return whether the directory, its log or its spec was deleted or replaced."""
-        return self.folder_is_gone() or not log.is_linked() or not self._has_spec()
-
-    def _has_spec(self) -> bool:
-        try:
-            return (self._run.path / "spec.json").read_bytes() == self._spec
-        except OSError:
-            return False
+    def restore_spec(self) -> None:
+        """Write spec.json again if it was deleted or changed. Raises ``OSError``."""
+        path = self._run.path / "spec.json"
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == self._spec:
+                return
+        write_atomic(path, self._spec)
 
     def restore(self, log: LogWriter) -> None:
         """Make the directory again, with spec and log; further records go into the new log. Raises ``OSError``."""
         make_private_dir(self._run.path, parents=True)
-        write_atomic(self._run.path / "spec.json", self._spec)
+        self.restore_spec()
         self._folder = os.stat(self._run.path)
         if not log.is_linked():
             log.move_to(_copied(log, self._run.log_path))

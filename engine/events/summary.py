@@ -15,7 +15,7 @@ DAMAGED = "damaged"  # not ended, and without a spec: it can only be removed
 INACTIVE = (*ENDED, CUT_OFF, DAMAGED)  # no process works on the run
 _STRINGS = ("id", "name", "phase", "reason", "backend", "profile", "checkpoint", "version", "host", "boot", "data")
 _SHOWN = ("name", "phase", "reason", "backend", "profile", "version", "host")
-_COUNTS = ("step", "steps", "micro", "accum", "context", "attempt", "at")
+_COUNTS = ("step", "steps", "micro", "accum", "context", "attempt", "start_attempt", "at")
 _CHECKS: dict[str, schema.Check] = {
     **dict.fromkeys(_STRINGS, schema.is_optional_string),
     **dict.fromkeys(_COUNTS, schema.is_optional_count),
@@ -50,6 +50,7 @@ def update_summary(summary: dict[str, Any], record: dict[str, Any]) -> None:
         summary["ended"] = record["t"] if record.get("phase") in ENDED else None
     elif kind == "start":
         summary["data"] = (record.get("data") or {}).get("digest")
+        summary["start_attempt"] = record.get("attempt")
     elif kind == "exit":
         summary["exit"] = {key: record.get(key) for key in ("code", "signal", "why", "attempt")}
     elif kind == "spec":

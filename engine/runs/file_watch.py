@@ -28,18 +28,28 @@ class FileWatch:
         self._summary = summary
         self._files = RunFiles(run)
 
-    def check(self, trainer_alive: bool, offset: int) -> bool:
-        """Return whether this supervisor can go on. ``offset``: how far it has read the log. Raises ``OSError``."""
+    def check(self, trains: bool, offset: int) -> bool:
+        """Return whether this supervisor can go on. ``offset``: how far it has read the log. Raises ``OSError``.
+
+        ``trains``: whether a trainer is alive that watches the log itself. It then restores the log, and starts another
+        supervisor: if both did, each would take the other's copy for a foreign file.
+        """
         self._lock.hold()
-        if self._files.missing(self._log):
-            if not trainer_alive:  # else the trainer does it, and starts another supervisor
-                self._restore()
+        if self._files.folder_is_gone() or not self._log.is_linked():
+            if trains:
+                return not self._run.log_path.exists()
+            self._restore()
             return False
+        self._files.restore_spec()
         if self._run.log_path.stat().st_size < offset:
             self._log_again()
             self._hand_over()
             return False
         return True
+
+    def restore_spec(self) -> None:
+        """Write spec.json again if it was deleted or changed, before a trainer reads it. Raises ``OSError``."""
+        self._files.restore_spec()
 
     def _restore(self) -> None:
         """Restore what was deleted while no trainer lives. Without its directory the run ends."""

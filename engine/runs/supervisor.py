@@ -206,6 +206,8 @@ class Supervisor:
                 logged = reason
             if await self._wait_for_stop(DEVICE_INTERVAL, f"stopped while waiting for {device}"):
                 return False
+        with contextlib.suppress(OSError):
+            self.files.restore_spec()
         attempt = int(self.summary.get("attempt") or 0) + 1
         self._log.attempt = self.summary["attempt"] = attempt
         self._write("state", phase="starting", reason="" if attempt == 1 else "restarted")
@@ -299,7 +301,8 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 if self._trainer.process is not None and not self._shares_device:
                     self._devices.hold(self.run_dir.id)
-                if not self.files.check(self._trainer.process is not None, self.index.offset):
+                trains = self._trainer.process is not None and self.summary.get("start_attempt") == self._attempt
+                if not self.files.check(trains, self.index.offset):
                     training.cancel()
                     return
             if not read_json(self.run_dir.state_path):

@@ -83,17 +83,18 @@ class RunReporter:
         stop: list[Command] = []
         if now >= self._revive_due:
             self._revive_due = now + REVIVE_EVERY
-            if self._files.missing(self._log):
-                stop = self._restore()
+            gone = self._files.folder_is_gone()
+            if gone or not self._log.is_linked():
+                stop = self._restore(gone)
             with contextlib.suppress(OSError):  # no memory for a process, a read-only disk: tried again a second later
+                self._files.restore_spec()
                 if not self.run.has_supervisor():
                     start_supervisor(self.run)
         return [*self._commands.poll(), *stop]
 
-    def _restore(self) -> list[Command]:
-        """Restore the deleted files of the run; return a stop where that was the whole directory."""
-        gone = self._files.folder_is_gone()
-        what = "the directory of this run" if gone else "the log or the spec of this run"
+    def _restore(self, gone: bool) -> list[Command]:
+        """Restore the log of the run; return a stop where its whole directory is ``gone``."""
+        what = "the directory of this run" if gone else "the log of this run"
         text = f"{what} was deleted or replaced while it trains; it is restored"
         try:
             self._files.restore(self._log)
