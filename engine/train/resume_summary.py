@@ -25,7 +25,7 @@ def resume_summary(path: Path, spec: RunSpec) -> str:
     facts = checkpoint.metadata(path)
     step, saved = int(facts["step"]), RunSpec.from_dict(facts["spec"], f"{path}/trainer.json")
     _check_steps_left(path, spec, step)
-    parts = [f"resumes {path.parent.name} from step {step} of {saved.train.steps}"]
+    parts = [f"resume: the checkpoint of {path.parent.name} at step {step} of {saved.train.steps}"]
     found = [f"{key} {old} → {new}" for key, old, new in _differences(saved.to_dict(), spec.to_dict())]
     if found:
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""

@@ -201,7 +201,7 @@ def test_resuming_from_an_earlier_checkpoint_needs_another_folder(reference: Run
     workspace = reference.workspace
     done = workspace.run("launch", "--resume", workspace.out / "run" / "ckpt_step_200", "--name", "run", code=1)
     resumes, refused = done.stderr.splitlines()
-    assert resumes.startswith("mla-tui: resumes run from step 200")
+    assert resumes.startswith("mla-tui: resume: the checkpoint of run at step 200")
     assert "later checkpoints, up to step 240" in refused
 
 

@@ -272,3 +272,9 @@ def test_a_broken_dataset_json(tmp_path: Path, text: str, message: str) -> None:
     error = refused(tmp_path)
     assert str(path) in error
     assert message in error
+
+
+def test_a_run_that_never_validates_needs_no_split_for_it(tmp_path: Path) -> None:
+    put(tmp_path, np.arange(100, dtype="<u2").tobytes())
+    validating, other = (dataset_summary(tmp_path, "p", 4096, 8, validates)["problems"] for validates in (True, False))
+    assert "no 'val' split" in validating[0] and not other

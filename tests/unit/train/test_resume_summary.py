@@ -23,14 +23,17 @@ def saved(folder: Path, spec: RunSpec, step: int) -> Path:
 
 def test_an_unchanged_run_goes_on(tmp_path: Path) -> None:
     line = resume_summary(saved(tmp_path, SPEC, 20), resolve_spec(SPEC))
-    assert line == "resumes mine from step 20 of 40; the learning rate goes on at 0.0018, to 0.0003 at step 40"
+    assert (
+        line
+        == "resume: the checkpoint of mine at step 20 of 40; the learning rate goes on at 0.0018, to 0.0003 at step 40"
+    )
 
 
 def test_a_jump_of_the_rate_is_said_with_the_way_to_avoid_it(tmp_path: Path) -> None:
     longer = with_overrides(SPEC, ["steps=80"])
     line = resume_summary(saved(tmp_path, SPEC, 40), longer)
     assert line == (
-        "resumes mine from step 40 of 40; differs: train.steps 40 → 80; the learning rate goes from 0.0003 to 0.0017,"
+        "resume: the checkpoint of mine at step 40 of 40; differs: train.steps 40 → 80; the learning rate goes from 0.0003 to 0.0017,"
         " then to 0.0003 at step 80 (constant: -s optim.lr=0.0003 -s optim.final_lr=0.0003)"
     )
     flat = with_overrides(longer, ["optim.lr=0.0003", "optim.final_lr=0.0003"])

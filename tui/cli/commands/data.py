@@ -79,7 +79,10 @@ def show(args: argparse.Namespace) -> int:
         **{"root": spec.data.root, "phase": spec.data.phase, "context": spec.batch.context},
         **{"sequences_per_step": spec.batch.sequences, "seed": spec.train.seed, "steps": spec.train.steps},
         **{"vocab_size": spec.model.config.vocab_size, "run": run.name if run else None, "window": None},
-        **dataset_summary(Path(spec.data.root), spec.data.phase, spec.model.config.vocab_size, spec.batch.context),
+        **dataset_summary(
+            *(Path(spec.data.root), spec.data.phase, spec.model.config.vocab_size, spec.batch.context),
+            validates=spec.train.val_every > 0,
+        ),
         **_usage(spec),
     }
     if args.step is not None or args.sequence is not None:
