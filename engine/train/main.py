@@ -77,7 +77,10 @@ def _run_attempt(run: RunDir, attempt: int, early_sigterm: list[int]) -> int:
     reporter = RunReporter(run, attempt)
 
     def plan() -> Attempt:
-        spec, start = run.spec(), run.start()
+        try:
+            spec, start = run.spec(), run.start()
+        except UserError as error:  # damaged since the supervisor read it, which writes it again before a restart
+            raise RestartRequested(str(error)) from None
         out = Path(spec.train.out) / run.name
         # A restart resumes from the run's own newest checkpoint; the first attempt from what the user gave.
         own = checkpoint.newest_intact(out, report_damage) if attempt > 1 else None

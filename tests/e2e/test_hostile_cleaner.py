@@ -83,21 +83,23 @@ def test_a_cleaner_finds_no_file_that_matters(make_workspace: MakeWorkspace, see
     cleaner = Cleaner(run, seed)
     edited = 0
     try:
+        over = (*ENDED, DAMAGED)
         for draw in range(min(DRAWS, DRAWS_A_RUN)):
             time.sleep(cleaner.random.uniform(0.0, 0.5))
+            if run.run_dir.status()["phase"] in over:  # for example because no checkpoint is intact
+                break
             cleaner.strike()
             if cleaner.random.random() < 0.3 and run.process("trainer"):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(run.pid("trainer"), signal.SIGKILL)
                 cleaner.done.append("kill the trainer")
-            elif run.run_dir.status()["phase"] not in (*ENDED, NEEDS_ATTENTION):
+            elif run.run_dir.status()["phase"] not in (*over, NEEDS_ATTENTION):
                 done = workspace.start("set", run.id, f"val_every={1000 + draw}")
                 out, err = done.communicate(timeout=90)
                 if done.returncode == 0 and "takes effect" not in err:
                     edited = 1000 + draw
                 cleaner.done.append(f"set val_every={1000 + draw}: {out}{err}")
             assert len(processes(run, "engine.train")) <= 1 and len(processes(run, "engine.runs.supervisor")) <= 1
-        over = (*ENDED, DAMAGED)
         if run.run_dir.status()["phase"] not in over:
             workspace.start("stop", run.id).communicate(timeout=120)
         wait_for("the end", lambda: run.run_dir.status()["phase"] in over)
@@ -117,6 +119,5 @@ def assert_history(run: Run, edited: int) -> None:
             saved.append(record["step"])
         elif record["kind"] == "start" and record["attempt"] > 1 and not record["resumed_from"]:
             assert not saved, f"attempt {record['attempt']} began at nothing"
-    if edited and run.run_dir.status()["phase"] != DAMAGED:  # its spec was damaged while no process of it was alive
-        values = [record["changed"]["val_every"][1] for record in run.kind("edit") if "val_every" in record["changed"]]
-        assert edited in (run.run_dir.live_spec().train.val_every, *values[-1:])  # it is replayed at its step
+    edits = [record["changed"]["val_every"][1] for record in run.kind("edit") if "val_every" in record["changed"]]
+    assert not edited or edited in edits[-1:], "an acknowledged edit was lost"  # a restart replays it at its step

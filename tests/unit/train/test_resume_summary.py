@@ -34,7 +34,8 @@ def test_a_jump_of_the_rate_is_said_with_the_way_to_avoid_it(tmp_path: Path) -> 
     line = resume_summary(saved(tmp_path, SPEC, 40), longer)
     assert line == (
         "resume: the checkpoint of mine at step 40 of 40; differs: train.steps 40 → 80;"
-        " the learning rate goes from 0.0003 to 0.0017, then to 0.0003 at step 80 (constant: -s optim.lr=0.0003 -s optim.final_lr=0.0003)"
+        " the learning rate goes from 0.0003 to 0.0017, then to 0.0003 at step 80"
+        " (constant: -s optim.lr=0.0003 -s optim.final_lr=0.0003)"
     )
     flat = with_overrides(longer, ["optim.lr=0.0003", "optim.final_lr=0.0003"])
     assert "the learning rate goes on at 0.0003, to 0.0003 at step 80" in resume_summary(
