@@ -1,15 +1,19 @@
-"""Knows what a run waits for that only a user can put right: its checkpoints, or the data it has read so far."""
+"""Waits for what only a user can put right: the checkpoints of a run, or the data it has read so far."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from engine.checkpoints.resume_source import missing_source
-from engine.events.commands import Command, CommandReader
+from engine.events.commands import CommandReader
 from engine.events.run_dir import RunDir
+from engine.events.summary import NEEDS_ATTENTION
 from profiles.spec import RunSpec
 
+INTERVAL = 1.0  # seconds between checks
+Stopped = Callable[[float, str], Awaitable[bool]]
 Signature = list[tuple[str, int, int, int]]
 
 
@@ -20,32 +24,46 @@ class Attention:
         self._run = run
         self._folder = Path(spec.data.root) / spec.data.phase
         self._refusal: tuple[str, Signature] | None = None  # why, and the files that were there
-        self._commands: CommandReader | None = None
 
     def refuse_data(self, why: str) -> None:
         """Take in that the trainer has refused the data as it is."""
         self._refusal = why, _signature(self._folder)
 
-    def reason(self, saved: str | None) -> str | None:
-        """Return why the run cannot continue now, None where it can. ``saved``: its newest checkpoint, by its log."""
+    async def wait(
+        self,
+        saved: Callable[[], str | None],
+        log: Callable[..., None],
+        stopped: Callable[[float, str], Awaitable[bool]],
+    ) -> bool:
+        """Wait until the checkpoints and the data are there; False where a stop came first.
+
+        ``saved`` returns the newest checkpoint that the run has logged, ``stopped`` waits some seconds for a stop, and
+        ``log`` writes a record.
+        """
+        if self._reason(saved()) is None:
+            return True
+        commands = CommandReader(self._run.commands_path, self._run.log_path)
+        logged, waits = "", False
+        while True:
+            requests = [command for command in commands.poll() if command.method == "resume"]
+            if any(waits or request.params.get("data_changed") is True for request in requests):
+                self._refusal = None  # a new try; the trainer reads and acknowledges the request
+            if (reason := self._reason(saved())) is None:
+                return True
+            answers = [{"id": request.id} for request in requests]
+            for answer in answers or [{}] * (reason != logged):
+                log("state", phase=NEEDS_ATTENTION, reason=reason, **answer)
+            logged, waits = reason, True
+            if await stopped(INTERVAL, f"stopped; {reason}"):
+                return False
+
+    def _reason(self, saved: str | None) -> str | None:
+        """Return why the run cannot continue now, None where it can."""
         if missing := missing_source(self._run, saved):
             return f"{missing}; put it back and the run continues"
         if self._refusal and self._refusal[1] == _signature(self._folder):
             return self._refusal[0]
         return None
-
-    def resume_requests(self) -> list[Command]:
-        """Return the new ``resume`` commands. One that accepts the data, or comes while the run waits, is a new try."""
-        waits = self._commands is not None
-        self._commands = self._commands or CommandReader(self._run.commands_path, self._run.log_path)
-        requests = [command for command in self._commands.poll() if command.method == "resume"]
-        if any(waits or command.params.get("data_changed") is True for command in requests):
-            self._refusal = None
-        return requests
-
-    def close(self) -> None:
-        """Forget the commands read: the trainer reads and acknowledges them from here on."""
-        self._commands = None
 
 
 def _signature(folder: Path) -> Signature:

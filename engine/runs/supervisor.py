@@ -51,7 +51,6 @@ POLL_INTERVAL = 0.05  # seconds between polls of the log: a record is delayed by
 SAVE_INTERVAL = 1.0  # seconds between writes of state.json
 STALL_INTERVAL = 1.0
 SIGTERM_GRACE = 2.0  # seconds for a trainer that got SIGTERM too to log that it is stopping
-ATTENTION_INTERVAL = 1.0  # seconds between checks for what a run waits for
 FILES_INTERVAL = 1.0  # seconds between checks of the files that other processes look for
 DEVICE_INTERVAL = 0.5  # seconds between attempts to acquire a device that another run uses
 CONSOLE_LIMIT = 16 << 20  # bytes of console.log; as many again are kept as console.log.1
@@ -194,7 +193,7 @@ class Supervisor:
 
     async def _start(self) -> bool:
         """Start the trainer once it has what it needs and its devices are free; False where a stop came first."""
-        if not await self._wait_for_attention():
+        if not await self._attention.wait(lambda: self.summary.get("checkpoint"), self._write, self._wait_for_stop):
             return False
         logged = ""
         while not self._shares_device and (in_use := self._devices.acquire(self.run_dir.id)):
@@ -217,22 +216,6 @@ class Supervisor:
         self._trainer.start(argv, attempt, env, self._devices.fds)
         self._track_trainer()
         return True
-
-    async def _wait_for_attention(self) -> bool:
-        """Wait until the checkpoints and the data of the run are there; False where a stop came first."""
-        logged = ""
-        while True:
-            requests = self._attention.resume_requests()
-            reason = self._attention.reason(self.summary.get("checkpoint"))
-            if reason is None:
-                self._attention.close()
-                return True
-            answers = [{"id": request.id} for request in requests]
-            for answer in answers or [{}] * (reason != logged):
-                self._write("state", phase=NEEDS_ATTENTION, reason=reason, **answer)
-            logged = reason
-            if await self._wait_for_stop(ATTENTION_INTERVAL, f"stopped; {reason}"):
-                return False
 
     def _track_trainer(self) -> None:
         """Watch the trainer that was just started or adopted."""

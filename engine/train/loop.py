@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Any, NoReturn
 
 from data.cursor import Cursor
@@ -119,7 +120,8 @@ class Trainer:
             self._enter("stopped", requested(stop.by) + (f"; no checkpoint: {why}" if why else ""))
             return "stopped"
         if why := self._save():
-            raise UserError(f"the last checkpoint could not be written: {why}; make room and --resume {self.out}")
+            resume = f"--resume {quote(str(self.out))}"
+            raise UserError(f"the last checkpoint could not be written: {why}; make room and {resume}")
         if self.step < self.spec.train.steps:
             self._enter("stopped", f"reached stop_step = {self.step}")
             return "stopped"
@@ -223,7 +225,7 @@ class Trainer:
             why = "there is no checkpoint yet" if newest is None else "a run in the foreground is not restarted"
             text += f"; no rewind: {why}"
         saved = checkpoint.latest(self.out)  # not "latest" without one: that might be another run's
-        resume = f"continue with --resume {saved}" if saved else "start the run again"
+        resume = f"continue with --resume {quote(str(saved))}" if saved else "start the run again"
         raise UserError(f"{text}; lower optim.lr and {resume}")
 
     def _validate(self) -> None:
