@@ -120,8 +120,8 @@ class Trainer:
             self._enter("stopped", requested(stop.by) + (f"; no checkpoint: {why}" if why else ""))
             return "stopped"
         if why := self._save():
-            resume = f"--resume {quote(str(self.out))}"
-            raise UserError(f"the last checkpoint could not be written: {why}; make room and {resume}")
+            go_on = f"--resume {quote(str(self.out))}"
+            raise UserError(f"the last checkpoint could not be written: {why}; make room and {go_on}")
         if self.step < self.spec.train.steps:
             self._enter("stopped", f"reached stop_step = {self.step}")
             return "stopped"
