@@ -14,6 +14,7 @@ from typing import Any
 
 from engine.events.log import Record, Tail, finite, scan
 
+CLIENTS = ("app", "command line", "client", "socket")  # who may send a command
 METHODS = ("set", "pause", "resume", "checkpoint", "stop")
 
 
@@ -26,8 +27,8 @@ class Command:
 
 
 def requested(by: str) -> str:
-    """Return who sent a command, for the reason of the phase it leads to: a client of ours, or a signal."""
-    return f"requested {'by' if by.isupper() else 'from the'} {by}"
+    """Return who sent a command, for the reason of the phase it leads to: a client of ours, a signal, or another."""
+    return f"requested {'from the' if by in CLIENTS else 'by'} {by}"
 
 
 def new_command_id() -> str:
