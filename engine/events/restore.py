@@ -5,7 +5,6 @@ They hold the log open, so its content is still there, and they know the spec.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
 from engine.host.files import write_atomic
 from engine.host.private_dirs import make_private_dir, private_opener
+from profiles.errors import UserError
+from profiles.reader import read_bytes
 
 _CHUNK = 1 << 20
 
@@ -22,7 +23,7 @@ class RunFiles:
 
     def __init__(self, run: RunDir) -> None:
         self._run = run
-        self._spec = (run.path / "spec.json").read_bytes()
+        self._spec = _content(run.path / "spec.json")  # empty where there is none: then there is nothing to restore
         self._folder = os.stat(run.path)
 
     def folder_is_gone(self) -> bool:
@@ -35,10 +36,8 @@ class RunFiles:
     def restore_spec(self) -> None:
         """Write spec.json again if it was deleted or changed. Raises ``OSError``."""
         path = self._run.path / "spec.json"
-        with contextlib.suppress(OSError):
-            if path.read_bytes() == self._spec:
-                return
-        write_atomic(path, self._spec)
+        if self._spec and _content(path) != self._spec:
+            write_atomic(path, self._spec)
 
     def restore(self, log: LogWriter) -> None:
         """Make the directory again, with spec and log; further records go into the new log. Raises ``OSError``."""
@@ -47,6 +46,13 @@ class RunFiles:
         self._folder = os.stat(self._run.path)
         if not log.is_linked():
             log.move_to(_copied(log, self._run.log_path))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_bytes(path)
+    except (OSError, UserError):
+        return b""
 
 
 def _copied(log: LogWriter, path: Path) -> Path:

@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 INTERVAL = 1.0  # seconds between checks
+_STACK_BYTES = 256 << 10  # the usual 8 MiB count against a limit on the address space
+
+Check = Callable[[], object]
+_checks: list[Check] = []
 
 
 @contextlib.contextmanager
-def held(checks: Sequence[Callable[[], object]]) -> Iterator[None]:
-    """Call every one of ``checks`` once a second, in a thread, until the block is left. Each may raise ``OSError``.
+def held(*checks: Check) -> Iterator[None]:
+    """Call every one of ``checks`` once a second until the block is left. Each may raise ``OSError``.
 
-    In a thread, because a training step may take minutes.
+    A thread does it, one for the whole process, because a training step may take minutes.
     """
-    ended = threading.Event()
-
-    def run() -> None:
-        while not ended.wait(INTERVAL):
-            for check in checks:
-                with contextlib.suppress(OSError):  # a full disk, or the directory is gone: tried again
-                    check()
-
-    thread = threading.Thread(target=run, name="held files", daemon=True)
-    thread.start()
+    if not any(thread.name == _THREAD for thread in threading.enumerate()):
+        before = threading.stack_size(_STACK_BYTES)
+        threading.Thread(target=_run, name=_THREAD, daemon=True).start()
+        threading.stack_size(before)
+    _checks.extend(checks)
     try:
         yield
     finally:
-        ended.set()
-        thread.join()
+        for check in checks:
+            _checks.remove(check)
+
+
+_THREAD = "held files"
+
+
+def _run() -> None:
+    pause = threading.Event()
+    while not pause.wait(INTERVAL):
+        for check in tuple(_checks):
+            with contextlib.suppress(OSError):  # a full disk, or the directory is gone: tried again
+                check()

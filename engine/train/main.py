@@ -67,7 +67,7 @@ def run_trainer(run: RunDir, attempt: int) -> int:
         if run.trainer_identity() != identity:
             write_json(run.trainer_identity_path, identity)
 
-    with held((lock.hold, keep_identity)):
+    with held(lock.hold, keep_identity):
         return _run_attempt(run, attempt, early_sigterm)
 
 
@@ -224,7 +224,7 @@ def _only_writer(out: Path) -> Iterator[None]:
     if not lock.acquire(timeout=0.5):
         raise UserError(f"{out}: another run writes its checkpoints there; choose another --name or stop that run")
     try:
-        with held([lock.hold]):
+        with held(lock.hold):
             yield
     finally:
         if not checkpoint.steps(out):  # nothing was saved: leave no empty folders behind

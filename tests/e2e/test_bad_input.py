@@ -255,7 +255,7 @@ def test_a_damaged_checkpoint_is_not_resumed(reference: Run, tmp_path: Path, dam
         file.write_bytes(content)
     done = workspace.run("train", "--resume", broken, "--name", f"from-{damage}", "-s", "steps=250", code=1)
     resumes, refused = done.stderr.splitlines()
-    assert resumes.startswith("mla-tui: resumes ")
+    assert resumes.startswith("mla-tui: resume: the checkpoint of ")
     assert "optimizer.safetensors: is not what was saved" in refused
 
 

@@ -44,7 +44,8 @@ def test_an_oom_kill_of_the_kernel_is_recognized_and_restarts_with_a_smaller_mic
     workspace: Workspace, reference: Run, cgroup: Path, wait_for: WaitFor
 ) -> None:
     (cgroup / LIMIT).write_text(str(TOO_LITTLE))
-    words = [str(workspace.command), "launch", "-p", "nano", "--name", "run"]
+    settings = ("--force", "-s", "memory.strategy=device")  # "auto" looks at the memory of the cgroup
+    words = [str(workspace.command), "launch", "-p", "nano", "--name", "run", *settings]
     into_it = f'echo $$ > {cgroup}/cgroup.procs && exec "$@"'
     done = subprocess.run(
         ["sh", "-c", into_it, "sh", *words], env=workspace.env, cwd=workspace.root, capture_output=True
