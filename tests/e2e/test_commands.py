@@ -75,6 +75,7 @@ def test_a_paused_run_can_be_stopped(workspace: Workspace) -> None:
     assert checkpoints(run) == [f"ckpt_step_{run.wait_end('stopped')['step']}"]
 
 
+@pytest.mark.faults
 def test_one_resume_ends_a_pause_that_was_requested_twice(workspace: Workspace, wait_for: WaitFor) -> None:
     run = workspace.launch(*LONG)
     run.wait_step(5)

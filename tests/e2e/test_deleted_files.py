@@ -59,6 +59,7 @@ def test_a_deleted_directory_is_restored_and_the_run_stops(workspace: Workspace,
     assert any("while it trains; it is restored" in record["text"] for record in run.kind("alert"))
 
 
+@pytest.mark.faults
 def test_a_deleted_log_is_restored_and_the_run_goes_on(workspace: Workspace, wait_for: WaitFor) -> None:
     run = workspace.launch("-s", "steps=900", "-s", "save_every=0", "-s", "val_every=0")
     run.wait_step(5)

@@ -20,7 +20,7 @@ def micros(run: Run) -> dict[int, int]:
     return {record["step"]: record["micro"] for record in run.kind("step")}
 
 
-@pytest.mark.parametrize("change", ["micro=2", "accum=1"])
+@pytest.mark.parametrize("change", ["micro=2", pytest.param("accum=1", marks=pytest.mark.faults)])
 def test_another_micro_batch_does_not_change_the_losses(workspace: Workspace, reference: Run, change: str) -> None:
     run = workspace.launch()
     run.wait_step(30)

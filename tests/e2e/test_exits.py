@@ -88,6 +88,7 @@ def test_a_hung_run_is_reported_and_can_be_killed(workspace: Workspace, wait_for
     assert (exited["signal"], exited["why"]) == ("SIGKILL", "killed (SIGKILL)")
 
 
+@pytest.mark.faults
 def test_two_ranks_are_killed_at_once_too(workspace: Workspace, wait_for: WaitFor) -> None:
     run = workspace.launch(*LONG, "-s", "gpus_per_node=2")
     run.wait_step(3)

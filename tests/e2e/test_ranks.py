@@ -42,6 +42,7 @@ def test_two_ranks_are_edited_and_one_of_them_killed(workspace: Workspace, refer
     assert found[240] == pytest.approx(plain[240], rel=0.02)
 
 
+@pytest.mark.faults
 def test_a_run_started_by_deepspeeds_runner(workspace: Workspace, reference: Run) -> None:
     run = workspace.launch(*TWO, "--backend", "deepspeed", "-s", "launcher=deepspeed", "-s", "steps=20")
     run.wait_step(3)

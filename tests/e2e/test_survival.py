@@ -284,6 +284,7 @@ def test_sigterm_to_both_is_a_shutdown_of_the_machine(workspace: Workspace, refe
     assert run.kind("start")[1]["resumed_from"] == status["step"]
 
 
+@pytest.mark.faults
 def test_sigterm_to_a_supervisor_alone_costs_nothing(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
     run = workspace.launch("-s", "steps=1500", "-s", "save_every=0", "-s", "val_every=0")
     run.wait_step(10)

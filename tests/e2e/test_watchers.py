@@ -34,7 +34,9 @@ class Reader(threading.Thread):
                 self.live.append(record["kind"])
 
 
-@pytest.mark.parametrize("disturbed", [False, True], ids=["calm", "supervisor killed"])
+@pytest.mark.parametrize(
+    "disturbed", [pytest.param(False, marks=pytest.mark.faults), True], ids=["calm", "supervisor killed"]
+)
 def test_all_readers_see_the_same(workspace: Workspace, disturbed: bool) -> None:
     run = workspace.launch("-s", "steps=500")
     reader = Reader(run.run_dir)

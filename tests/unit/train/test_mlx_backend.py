@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,9 @@ def reopened(tmp_path: Path, backend: Backend) -> Any:
 MAKERS: dict[str, Callable[[], Backend]] = {"torch": lambda: TorchBackend(nano()), "mlx": mlx}
 
 
-@pytest.mark.parametrize(("first", "second"), [p for p in itertools.product(MAKERS, MAKERS) if "mlx" in p])
+@pytest.mark.parametrize(
+    ("first", "second"), [("torch", "mlx"), ("mlx", "torch"), pytest.param("mlx", "mlx", marks=pytest.mark.faults)]
+)
 def test_a_run_resumes_with_the_other_backend(first: str, second: str, tmp_path: Path) -> None:
     straight, started, resumed = MAKERS[first](), MAKERS[first](), MAKERS[second]()
     train(straight, range(10))
