@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import threading
 from collections.abc import Callable, Iterator
 
@@ -17,9 +18,10 @@ _checks: list[Check] = []
 def held(*checks: Check) -> Iterator[None]:
     """Call every one of ``checks`` once a second until the block is left. Each may raise ``OSError``.
 
-    A thread does it, one for the whole process, because a training step may take minutes.
+    A thread does it, one for the whole process, because a training step may take minutes. Under a limit on the address
+    space (``ulimit -v``) there is none: what the C library reserves for a thread would be missing for the checkpoint's.
     """
-    if not any(thread.name == _THREAD for thread in threading.enumerate()):
+    if not any(thread.name == _THREAD for thread in threading.enumerate()) and not _address_space_is_limited():
         before = threading.stack_size(_STACK_BYTES)
         threading.Thread(target=_run, name=_THREAD, daemon=True).start()
         threading.stack_size(before)
@@ -32,6 +34,10 @@ def held(*checks: Check) -> Iterator[None]:
 
 
 _THREAD = "held files"
+
+
+def _address_space_is_limited() -> bool:
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def _run() -> None:

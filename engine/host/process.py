@@ -165,7 +165,7 @@ def is_linked(path: Path, fd: int) -> bool:
 def is_locked(path: Path) -> bool:
     """Return whether a process holds the ``Lock`` on ``path``."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a shared lock needs no more, and the disk may be read-only
     except FileNotFoundError:
         return False
     try:

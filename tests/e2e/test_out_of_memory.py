@@ -79,9 +79,9 @@ def test_a_run_that_asks_is_paused_until_it_is_edited(workspace: Workspace, wait
     assert (oom["action"], oom["micro"]) == ("ask", 64)
     assert oom["parts"]["activations"] > 0
     assert re.match(r"out of memory in (forward|backward): change it with set", status["reason"])
-    assert "micro 64 → 4" in workspace.run("set", run.id, "micro=4").stderr
+    assert "micro 64 → 8" in workspace.run("set", run.id, "micro=8").stderr
     run.wait_end()
-    assert set(micros(run)) == {4}
+    assert set(micros(run)) == {8}
 
 
 def test_a_measured_peak_calibrates_the_next_forecast(reference: Run) -> None:
