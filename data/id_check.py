@@ -1,7 +1,7 @@
 """Checks that the ids of shards are within the vocabulary of the model: all of them, or as many as time allows.
 
 A run that meets such an id later ends there, and again after each resume. Ids are read at 3 GB/s from the page cache
-and as fast as the disk otherwise, so a launch looks at as much as it can in a time that nobody minds.
+and as fast as the disk otherwise, so a launch looks at as much as it can in a second a split.
 """
 
 from __future__ import annotations

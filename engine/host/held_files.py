@@ -11,7 +11,9 @@ INTERVAL = 1.0  # seconds between checks
 _STACK_BYTES = 256 << 10  # the usual 8 MiB count against a limit on the address space
 
 Check = Callable[[], object]
+_THREAD = "held files"
 _checks: list[Check] = []
+_running = threading.Lock()  # held while checks run: none is called after its block was left
 
 
 @contextlib.contextmanager
@@ -25,15 +27,14 @@ def held(*checks: Check) -> Iterator[None]:
         before = threading.stack_size(_STACK_BYTES)
         threading.Thread(target=_run, name=_THREAD, daemon=True).start()
         threading.stack_size(before)
-    _checks.extend(checks)
+    with _running:
+        _checks.extend(checks)
     try:
         yield
     finally:
-        for check in checks:
-            _checks.remove(check)
-
-
-_THREAD = "held files"
+        with _running:
+            for check in checks:
+                _checks.remove(check)
 
 
 def _address_space_is_limited() -> bool:
@@ -43,6 +44,7 @@ def _address_space_is_limited() -> bool:
 def _run() -> None:
     pause = threading.Event()
     while not pause.wait(INTERVAL):
-        for check in tuple(_checks):
-            with contextlib.suppress(OSError):  # a full disk, or the directory is gone: tried again
-                check()
+        with _running:
+            for check in _checks:
+                with contextlib.suppress(OSError):  # a full disk, or the directory is gone: tried again
+                    check()

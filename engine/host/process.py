@@ -146,7 +146,7 @@ class Lock:
         except BlockingIOError:
             os.close(fd)
             return None
-        if not is_linked(self.path, fd):  # deleted since it was opened: nobody else would meet this lock
+        if not is_linked(self.path, fd):  # deleted since it was opened: another process would not see this lock
             os.close(fd)
             return None
         with contextlib.suppress(OSError):  # a full disk: the lock holds without

@@ -34,6 +34,7 @@ class RunReporter:
         self.attempt = attempt
         self._log = LogWriter(run.log_path, attempt)
         self._files = RunFiles(run)
+        self._restore_failed = False
         self._unwritten: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_UNWRITTEN)
         self._commands = CommandReader(run.commands_path, run.log_path)
         self._live: socket.socket | None = None
@@ -95,13 +96,15 @@ class RunReporter:
     def _restore(self, gone: bool) -> list[Command]:
         """Restore the log of the run; return a stop where its whole directory is ``gone``."""
         what = "the directory of this run" if gone else "the log of this run"
-        text = f"{what} was deleted or replaced while it trains; it is restored"
+        text, failed = f"{what} was deleted or replaced while it trains; it is restored", False
         try:
             self._files.restore(self._log)
         except (OSError, UserError) as error:
-            text = f"{what} was deleted or replaced while it trains and cannot be restored: {error}"
-        write_stderr(text)
-        self.record("alert", what="files", text=text)
+            text, failed = f"{what} was deleted or replaced while it trains and cannot be restored: {error}", True
+        if not (failed and self._restore_failed):  # it is tried every second, and said once
+            write_stderr(text)
+            self.record("alert", what="files", text=text)
+        self._restore_failed = failed
         return [Command(new_command_id(), "stop", {"save": True}, DELETED)] if gone else []
 
     def records_to_replay(self) -> list[Record]:

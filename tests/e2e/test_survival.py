@@ -121,7 +121,7 @@ def test_a_run_never_goes_on_with_other_data_unasked(workspace: Workspace, wait_
     assert [start["data"]["new_segment"] for start in run.kind("start")] == [False, False, True]
     began = run.kind("start")[-1]
 
-    # What each step has read can still be told, or which shard is missing.
+    # What each step has read is still known, or which shard is missing.
     first = began["resumed_from"] + 1
     steps = {step: workspace.run("data", "show", run.id, "--step", str(step), "--json") for step in (1, first)}
     read = {step: json.loads(done.stdout)["window"] for step, done in steps.items()}

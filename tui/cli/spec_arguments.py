@@ -69,7 +69,7 @@ def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path
             "--resume and --init-from: give only one; --resume continues a run, --init-from loads only its weights"
         )
     if args.data_changed and not args.resume:
-        raise SpecError("--data-changed: goes with --resume; a run that starts anew reads the data as it is")
+        raise SpecError("--data-changed: goes with --resume; a new run reads the data as it is")
     if not args.resume:
         spec, init_from = spec_of(args), None
         if args.init_from:

@@ -103,7 +103,7 @@ def test_files_that_come_while_a_run_trains_are_not_read(case: Case, nano: MakeS
     state = RunState(case.spec)
     case.add_shard("0.bin")  # before the others
     read = [state.read_batch()[0]]
-    state.set_spec(nano("context=16"))  # an edit windows the data anew
+    state.set_spec(nano("context=16"))  # an edit windows the data again
     assert state.data == checkpoint_data(case.saved)
     read.append(state.read_batch()[0])
     assert all(int(batch.max()) < 256 for batch in read)
