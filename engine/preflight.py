@@ -19,7 +19,7 @@ from data.tokenizer import id_count, load_tokenizer
 from engine.checkpoints.checkpoint import metadata, steps
 from engine.execution.compiler import compile_problem
 from engine.execution.deepspeed_config import deepspeed_config
-from engine.execution.dependencies import cuda_mismatch, deepspeed_problem, mlx_problem
+from engine.execution.dependencies import cuda_mismatch, deepspeed_problem, mlx_problem, pinning_problem
 from engine.host.process import is_locked
 from engine.memory.calibration import load_past_runs
 from engine.memory.forecast import optimizer_bytes, weight_bytes
@@ -73,7 +73,7 @@ def resolve_spec(spec: RunSpec) -> RunSpec:
 
     Paths are absolute so that the run does not depend on the directory it was launched from.
     """
-    chosen = resolve_strategy(spec, detect_hardware())
+    chosen = resolve_strategy(spec, detect_hardware(spec.launch.gpus_per_node))
     asked = {"launch.backend": spec.launch.backend, "memory.strategy": spec.memory.strategy}
     return replace(
         chosen,
@@ -136,12 +136,14 @@ def check_memory(spec: RunSpec, home: Path, notify: Callable[[str], None], *, in
 
     Raises ``ForceNeeded`` where it cannot fit at all, unless the user ``insists``. ``home`` has the peaks of past runs.
     """
-    hardware = detect_hardware()
+    hardware = detect_hardware(spec.launch.gpus_per_node)
     fit = launch_fit(spec, hardware, load_past_runs(hardware, home))
     if not (fit.possible or insists):
         raise ForceNeeded(fit.text)
     if fit.text:
         notify(fit.text)
+    if spec.memory.strategy == "offload" and (problem := pinning_problem()):
+        notify(problem)
 
 
 def _check_deepspeed(spec: RunSpec) -> None:

@@ -8,7 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from engine.checks.finding import Finding
 from engine.execution.compiler import compile_problem
-from engine.execution.dependencies import cuda_mismatch, deepspeed_problem, mlx_problem, torch_cuda_version
+from engine.execution.dependencies import cuda_mismatch, deepspeed_problem, mlx_problem, pinning_problem
+from engine.execution.torch_build import torch_cuda_version
 from engine.host.version import package_version
 from engine.runs.store import RunStore
 from profiles.nvml import visible_device
@@ -40,7 +41,10 @@ def cuda(store: RunStore) -> Iterator[Finding]:
         message, _, fix = mismatch.partition("; ")
         yield Finding("error", "CUDA", message, fix)
     elif visible_device() is not None:
-        yield Finding("ok", "CUDA", "the driver supports this torch")
+        yield Finding("ok", "CUDA", "driver and GPU support this torch")
+    if problem := pinning_problem():
+        message, _, fix = problem.partition("; ")
+        yield Finding("warn", "WSL", message, fix)
 
 
 def backends(store: RunStore) -> Iterator[Finding]:

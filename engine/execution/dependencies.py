@@ -7,13 +7,15 @@ import re
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 
 from engine.execution.compiler import compile_problem
+from engine.execution.torch_build import runs_on, torch_architectures, torch_cuda_version
 from profiles.nvml import visible_device
 
 # Older versions drop gradients if the optimizer is offloaded and a step has three or more micro-batches.
 MIN_DEEPSPEED = (0, 19, 5)
+
+_UNPINNED = '{"zero_optimization": {"offload_optimizer": {"pin_memory": false}}}'
 
 
 def deepspeed_problem() -> str | None:
@@ -45,9 +47,20 @@ def mlx_problem() -> str | None:
     return None
 
 
+def pinning_problem() -> str | None:
+    """Return why DeepSpeed's offload may fail to pin its memory on this machine, or None."""
+    if "microsoft" not in platform.release().lower() or visible_device() is None:
+        return None
+    return (
+        "Windows limits the host memory that WSL can pin, and memory.strategy = offload pins the optimizer's;"
+        f" where it fails, use -s launch.deepspeed_config=FILE with {_UNPINNED} in it"
+    )
+
+
 def cuda_mismatch() -> str | None:
     """Return why torch cannot use this machine's GPU; None if it can, or if there is no GPU."""
-    if visible_device() is None:
+    device = visible_device()
+    if device is None:
         return None
     import pynvml as nv
 
@@ -56,6 +69,7 @@ def cuda_mismatch() -> str | None:
         return "this machine has an NVIDIA GPU, but torch is built without CUDA; install a torch wheel with CUDA"
     try:
         number = int(nv.nvmlSystemGetCudaDriverVersion())
+        major, minor = nv.nvmlDeviceGetCudaComputeCapability(device)
     except nv.NVMLError:
         return None
     driver = (number // 1000, number % 1000 // 10)
@@ -65,14 +79,10 @@ def cuda_mismatch() -> str | None:
             f"torch is built for CUDA {ours}, the driver supports up to {theirs};"
             f" update the driver, or install a torch wheel for CUDA {driver[0]}"
         )
+    built = torch_architectures()
+    if built and not runs_on(built, major, minor):
+        return (
+            f"torch is built for {', '.join(built)}, the GPU is sm_{major}{minor};"
+            f" install a torch wheel that has sm_{major}{minor}: pytorch.org names them by CUDA version"
+        )
     return None
-
-
-def torch_cuda_version() -> tuple[int, int] | None:
-    """Return the CUDA version that the installed torch is built for, without importing torch."""
-    found = find_spec("torch")
-    if found is None or found.origin is None:
-        return None
-    text = (Path(found.origin).parent / "version.py").read_text(encoding="utf-8")
-    match = re.search(r"^cuda\b.*?=\s*['\"](\d+)\.(\d+)", text, re.MULTILINE)
-    return (int(match[1]), int(match[2])) if match else None

@@ -66,7 +66,7 @@ def forecast(spec: RunSpec, hardware: Hardware) -> Forecast:
     if hardware.device == "mlx" or spec.launch.backend == "mlx":
         device, host = mlx.parts(spec, bf16=_bf16(spec, hardware)), {"process": PROCESS}
         return Forecast(device, host) if hardware.device == "mlx" else Forecast({}, device | host)
-    plan = resolve_plan(spec, hardware.device, bf16=hardware.device == "cuda")
+    plan = resolve_plan(spec, hardware.device, bf16=hardware.device == "cuda" and hardware.bf16)
     device = _training(spec, hardware, plan)
     host, stepping = _offloaded(spec, hardware, plan)
     saving, ranks = _saving(spec, hardware), spec.launch.gpus_per_node

@@ -7,12 +7,17 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from profiles.nvml import visible_device
+from profiles.nvml import visible_devices
+
+_BF16_SINCE = (8, 0)  # compute capability: Ampere
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """Memory in bytes. ``device`` is cuda, mlx (device memory is host memory) or cpu (no device)."""
+    """Memory in bytes. ``device`` is cuda, mlx (device memory is host memory) or cpu (no device).
+
+    ``bf16``: a card computes in bf16 itself; older ones convert to fp32 and back.
+    """
 
     name: str
     device: str
@@ -20,27 +25,29 @@ class Hardware:
     device_free: int | None
     ram_total: int
     ram_free: int
+    bf16: bool = True
 
 
-def detect_hardware() -> Hardware:
+def detect_hardware(cards: int = 1) -> Hardware:
     """Return this machine's hardware, its RAM within the limits of this process's cgroup.
 
-    NVML reports the card, psutil the rest; torch is not imported.
+    Of the first ``cards`` cards, one for each rank, it is the one with the least free memory that limits a run. NVML
+    reports the cards, psutil the rest; torch is not imported.
     """
     from engine.memory.limits import host_memory
 
     ram_total, ram_free = host_memory()
-    card = _first_card()
-    if card is not None:
-        name, total, free = card
-        return Hardware(name, "cuda", total, free, ram_total, ram_free)
+    if found := _cards(cards):
+        smallest = min(found, key=lambda card: card.free)
+        bf16 = all(card.bf16 for card in found)
+        return Hardware(smallest.name, "cuda", smallest.total, smallest.free, ram_total, ram_free, bf16)
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return Hardware("Apple Silicon", "mlx", ram_total, ram_free, ram_total, ram_free)
     return Hardware(cpu_name(), "cpu", None, None, ram_total, ram_free)
 
 
-def hardware_for(pid: int | None) -> Hardware:
-    """Return the hardware as available to the process ``pid``: what it holds counts as free.
+def hardware_for(pid: int | None, cards: int = 1) -> Hardware:
+    """Return the hardware as available to the process ``pid`` with ``cards`` cards: what it holds counts as free.
 
     For an unknown process, or where the driver does not report memory by process, free means free.
     """
@@ -48,7 +55,7 @@ def hardware_for(pid: int | None) -> Hardware:
 
     from engine.memory.limits import host_capacity
 
-    hardware = detect_hardware()
+    hardware = detect_hardware(cards)
     if pid is None:
         return hardware
     try:
@@ -69,17 +76,30 @@ def cpu_name() -> str:
     return cpuinfo.partition("model name")[2].partition(":")[2].partition("\n")[0].strip() or platform.machine()
 
 
-def _first_card() -> tuple[str, int, int] | None:
-    handle = visible_device()
-    if handle is None:
-        return None
+@dataclass(frozen=True, slots=True)
+class _Card:
+    name: str
+    total: int
+    free: int
+    bf16: bool
+
+
+def _cards(count: int) -> list[_Card]:
+    """Return the first ``count`` visible cards, or none where the driver does not report one's memory."""
+    handles = visible_devices(count)
+    if not handles:
+        return []
     import pynvml as nv
 
+    found = []
     try:
-        memory = nv.nvmlDeviceGetMemoryInfo(handle)
-        return str(nv.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free)
+        for handle in handles:
+            memory, capability = nv.nvmlDeviceGetMemoryInfo(handle), nv.nvmlDeviceGetCudaComputeCapability(handle)
+            name = str(nv.nvmlDeviceGetName(handle))
+            found.append(_Card(name, int(memory.total), int(memory.free), tuple(capability) >= _BF16_SINCE))
     except nv.NVMLError:
-        return None
+        return []
+    return found
 
 
 def _held_on_card(pid: int) -> int:
@@ -87,7 +107,7 @@ def _held_on_card(pid: int) -> int:
     import pynvml as nv
 
     try:
-        processes = nv.nvmlDeviceGetComputeRunningProcesses(visible_device())
+        processes = nv.nvmlDeviceGetComputeRunningProcesses(next(iter(visible_devices(1))))
     except nv.NVMLError:
         return 0
     return sum(process.usedGpuMemory or 0 for process in processes if process.pid == pid)

@@ -44,7 +44,8 @@ def speed_assumptions(hardware: Hardware) -> str:
 def step_seconds(spec: RunSpec, hardware: Hardware) -> float:
     """Return the estimated seconds of one optimizer step on one rank of ``hardware``'s class."""
     speeds, config = ASSUMED_SPEEDS[hardware.device], spec.model.config
-    plan = resolve_plan(spec, "cpu" if hardware.device == "mlx" else hardware.device, hardware.device != "cpu")
+    bf16 = hardware.device != "cpu" and hardware.bf16
+    plan = resolve_plan(spec, "cpu" if hardware.device == "mlx" else hardware.device, bf16)
     one = micro_batch_shape(spec, "cuda" if hardware.device == "cuda" else "cpu", plan)
     tokens, params = spec.tokens_per_step / spec.ranks, config.params
     recompute = _recomputed_flops(spec) if one.checkpointing in ("full", "offload") else 0.0

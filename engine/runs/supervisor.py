@@ -356,7 +356,13 @@ class Supervisor:
         with contextlib.suppress(OSError, UserError, KeyError, TypeError):  # a damaged record, or a full disk
             spec = self._spec.with_batch(**{key: record[key] for key in ("micro", "sequences", "context")})
             measured = MeasuredPeak(**{place: record["measured"].get(place) for place in ("device", "host")})
-            record_run(spec, detect_hardware(), measured, run=self.run_dir.name, home=self.run_dir.home)
+            record_run(
+                spec,
+                detect_hardware(spec.launch.gpus_per_node),
+                measured,
+                run=self.run_dir.name,
+                home=self.run_dir.home,
+            )
 
     def _save_state(self) -> None:
         self._save_at = time.monotonic() + SAVE_INTERVAL

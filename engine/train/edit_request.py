@@ -26,5 +26,7 @@ def requested_spec(command: Command, spec: RunSpec, step: int, backend: Backend,
     if validates or new.batch.context != spec.batch.context:
         ranks.run_on_rank_zero(lambda: check_data(new))
     if command.params.get("force") is not True:
-        ranks.run_on_rank_zero(lambda: check_headroom(spec, new, detect_hardware(), backend.capacity()))
+        ranks.run_on_rank_zero(
+            lambda: check_headroom(spec, new, detect_hardware(spec.launch.gpus_per_node), backend.capacity())
+        )
     return new

@@ -66,7 +66,7 @@ class Trainer:
         self.phase = "starting"
         self.commands = CommandQueue(reporter, self.ranks)
         self.saver = CheckpointSaver(out, state.spec.train.keep, reporter, self.ranks)
-        hardware = detect_hardware()
+        hardware = detect_hardware(state.spec.launch.gpus_per_node)
         self.memory = MemoryMonitor(backend, reporter, hardware)
         self.oom = OomHandler(backend, self.memory, hardware, self.ranks)
         self.runner = StepRunner(backend, self.state, self.ranks, self._between_micro_batches, self._finish_checkpoint)

@@ -23,6 +23,7 @@ from engine.host.files import write_json, write_stderr
 from engine.host.held_files import held
 from engine.host.process import Lock, is_alive, process_identity
 from engine.preflight import check_checkpoint_folder, check_spec, resolve_spec
+from engine.train.backends.cuda_environment import prepare_cuda
 from engine.train.backends.ranks import Ranks, RankZeroError, join_ranks, local_world_size, world_size
 from engine.train.data_check import check_data_is_there, check_data_of_run, check_same_on_all_ranks
 from engine.train.edit_history import RestartRequested
@@ -208,6 +209,7 @@ def train(
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
     """Join the ranks of this run, and leave them at the end."""
+    prepare_cuda()
     ranks = join_ranks()
     try:
         yield ranks

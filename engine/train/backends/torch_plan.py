@@ -11,7 +11,9 @@ from profiles.spec import RunSpec
 
 def resolve_plan(spec: RunSpec, device: str) -> ExecutionPlan:
     """Return the plan of ``spec`` on ``device`` (cuda or cpu)."""
-    return execution_plan.resolve_plan(spec, device, bf16=device == "cuda" and torch.cuda.is_bf16_supported())
+    # Without emulation: a card that converts to fp32 and back is slower in bf16.
+    bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return execution_plan.resolve_plan(spec, device, bf16)
 
 
 def stream_dtype(plan: ExecutionPlan) -> torch.dtype:

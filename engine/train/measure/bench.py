@@ -10,7 +10,6 @@ import argparse
 import gc
 import json
 import os
-import re
 import resource
 import signal
 import statistics
@@ -32,10 +31,12 @@ from engine.host.version import package_version
 from engine.memory.hardware import cpu_name
 from engine.train.backends.backend import Backend
 from engine.train.backends.build import build_backend
+from engine.train.backends.cuda_environment import prepare_cuda
 from engine.train.backends.ranks import SingleRank
 from engine.train.loop import Trainer
 from engine.train.measure.grid import WARMUP_STEPS
 from engine.train.measure.matmul_peak import matmul_peak, synchronize
+from engine.train.oom.recognize import recognize
 from engine.train.phases import IDLE, REDUCE
 from engine.train.run_state import RunState
 from model.flops import flops_per_token
@@ -47,7 +48,6 @@ SPLIT_STEPS = 3
 MATMUL_PEAK_SECONDS = 3.0
 PARTS = ("data", "forward", "backward", "optimizer")
 _PART_OF = {IDLE: "forward", REDUCE: "optimizer"}  # the other phases are parts of the same name
-_OUT_OF_MEMORY = re.compile(r"out of (\w+ )?memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
 
 
 class Meter:
@@ -198,6 +198,7 @@ def main() -> None:
 
 def _measure_or_error(args: argparse.Namespace) -> dict[str, Any]:
     """Return the measurement, or ``{"error": one line}``."""
+    prepare_cuda()
     try:
         if args.cap_gib is not None:
             cap_device(args.cap_gib)
@@ -205,7 +206,7 @@ def _measure_or_error(args: argparse.Namespace) -> dict[str, Any]:
     except UserError as error:
         return {"error": str(error)}
     except Exception as error:
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _OUT_OF_MEMORY.search(str(error)):
+        if recognize(error, IDLE) is not None:
             return {"error": "out of memory"}
         traceback.print_exc()
         lines = str(error).strip().splitlines()

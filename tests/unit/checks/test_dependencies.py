@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.execution import dependencies
-from engine.preflight import check_backend, resolve_spec
+from engine.execution.deepspeed_config import deepspeed_config
+from engine.execution.torch_build import torch_architectures, torch_cuda_version
+from engine.preflight import check_backend, check_memory, resolve_spec
 from profiles.errors import UserError
 from profiles.registry import load
+from tests.unit import fake_nvml
+from tests.unit.fake_nvml import Card
 
 
 def refused(*more: str) -> str:
@@ -58,36 +64,47 @@ def test_mlx_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused("backend=mlx").startswith("launch.backend: mlx: mlx is not installed; install it with pip install")
 
 
-class Driver:
-    """A driver's NVML, replaced at the library's interface."""
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self, cuda: int) -> None:
-        self._cuda = cuda
-
-    def nvmlSystemGetCudaDriverVersion(self) -> int:  # noqa: N802
-        return self._cuda
-
-
 @pytest.mark.parametrize(
-    ("built_for", "driver", "message"),
+    ("built_for", "architectures", "driver", "message"),
     [
-        (None, 13000, "this machine has an NVIDIA GPU, but torch is built without CUDA; install a torch wheel"),
-        ((13, 0), 12040, "torch is built for CUDA 13.0, the driver supports up to 12.4; update the driver, or install"),
-        ((12, 8), 12040, None),
-        ((12, 8), 13000, None),
+        (None, (), 13000, "this machine has an NVIDIA GPU, but torch is built without CUDA; install a torch wheel"),
+        ((13, 0), (), 12040, "torch is built for CUDA 13.0, the driver supports up to 12.4; update the driver, or"),
+        ((12, 8), (), 12040, None),
+        ((12, 8), ("sm_90", "sm_120"), 13000, None),
+        ((12, 4), ("sm_80", "sm_90", "compute_90"), 13000, None),  # the driver compiles PTX for it
+        ((12, 4), ("sm_80", "sm_90"), 13000, "torch is built for sm_80, sm_90, the GPU is sm_120; install a torch"),
+        ((13, 0), ("sm_121",), 13000, "the GPU is sm_120; install a torch wheel that has sm_120"),
     ],
 )
 def test_a_gpu_that_torch_cannot_use(
-    built_for: Any, driver: int, message: str | None, monkeypatch: pytest.MonkeyPatch
+    built_for: Any, architectures: tuple[str, ...], driver: int, message: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pynvml", Driver(driver))
-    monkeypatch.setattr(dependencies, "visible_device", lambda: object())
+    fake_nvml.install(monkeypatch, [Card("GPU-a", capability=(12, 0))])
+    monkeypatch.setattr("pynvml.nvmlSystemGetCudaDriverVersion", lambda: driver)
     monkeypatch.setattr(dependencies, "torch_cuda_version", lambda: built_for)
+    monkeypatch.setattr(dependencies, "torch_architectures", lambda: architectures)
     found = dependencies.cuda_mismatch()
     assert found is None if message is None else found is not None and message in found
+
+
+def test_a_torch_without_cuda_has_code_for_no_gpu() -> None:
+    assert (torch_cuda_version(), torch_architectures()) == (None, ()) or len(torch_architectures()) > 0
+
+
+def test_offload_under_wsl_is_warned_of_its_pinned_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_nvml.install(monkeypatch, [Card("GPU-a", total=1 << 40, free=1 << 40)])
+    monkeypatch.setattr(platform, "release", lambda: "6.6.87.2-microsoft-standard-WSL2")
+    told: list[str] = []
+    for strategy in ("device", "offload"):
+        spec = load("cpu_demo", [f"strategy={strategy}"])
+        check_memory(spec, tmp_path, told.append, insists=False)
+    assert len(told) == 1 and "pin" in told[0]
+    given = json.loads(told[0].partition("with ")[2].partition(" in it")[0])
+    config = tmp_path / "ds.json"
+    config.write_text(json.dumps(given))
+    offloaded = load("cpu_demo", ["strategy=offload", f"launch.deepspeed_config={config}"])
+    made = deepspeed_config(offloaded, bf16=True, device="cuda")
+    assert made["zero_optimization"]["offload_optimizer"]["pin_memory"] is False
 
 
 def test_auto_picks_the_backend_for_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

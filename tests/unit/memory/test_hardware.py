@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from engine.memory.hardware import detect_hardware, hardware_for
+from engine.memory.forecast import forecast
+from engine.memory.hardware import Hardware, detect_hardware, hardware_for
+from profiles.registry import load
+from tests.unit import fake_nvml
+from tests.unit.fake_nvml import Card
 
 pynvml = pytest.importorskip("pynvml")
 
@@ -39,18 +42,29 @@ def test_on_apple_silicon_the_devices_memory_is_the_hosts(no_card: None, monkeyp
     assert (found.device_total, found.device_free) == (found.ram_total, found.ram_free)
 
 
-@pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 1)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: f"card {index}")
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(total=16, free=9))
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda handle: "RTX")
+@pytest.mark.parametrize(
+    ("cards", "used", "expected"),
+    [
+        ([Card("GPU-a")], 1, ("RTX", 16, 9, True)),
+        ([Card("GPU-a"), Card("GPU-b", "small", 8, 3)], 1, ("RTX", 16, 9, True)),
+        ([Card("GPU-a"), Card("GPU-b", "small", 8, 3)], 2, ("small", 8, 3, True)),  # what limits a run of two ranks
+        ([Card("GPU-a"), Card("GPU-b", capability=(7, 5))], 2, ("RTX", 16, 9, False)),
+    ],
+)
+def test_the_cards_of_a_run_report_their_memory(
+    monkeypatch: pytest.MonkeyPatch, cards: list[Card], used: int, expected: tuple[str, int, int, bool]
+) -> None:
+    fake_nvml.install(monkeypatch, cards)
+    found = detect_hardware(used)
+    assert found.device == "cuda"
+    assert (found.name, found.device_total, found.device_free, found.bf16) == expected
 
 
-def test_a_card_reports_its_memory(card: None) -> None:
-    found = detect_hardware()
-    assert (found.name, found.device, found.device_total, found.device_free) == ("RTX", "cuda", 16, 9)
+@pytest.mark.parametrize(("capability", "precision"), [((8, 0), "bf16"), ((7, 5), "fp32")])
+def test_a_card_that_only_emulates_bf16_is_forecast_in_fp32(capability: tuple[int, int], precision: str) -> None:
+    hardware = Hardware("RTX", "cuda", 16 << 30, 16 << 30, 32 << 30, 32 << 30, capability >= (8, 0))
+    auto, named = (load("pretrain_5080", ["strategy=device", *more]) for more in ([], [f"precision={precision}"]))
+    assert forecast(auto, hardware) == forecast(named, hardware)
 
 
 def test_what_a_process_holds_counts_as_free_to_it(no_card: None) -> None:
@@ -59,14 +73,12 @@ def test_what_a_process_holds_counts_as_free_to_it(no_card: None) -> None:
     assert hardware_for(None).ram_free <= found.ram_total
 
 
+@pytest.mark.parametrize(("held", "free"), [(5, 14), (None, 9)])
 def test_what_it_holds_of_the_card_counts_where_the_driver_reports_it(
-    card: None, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, held: int | None, free: int
 ) -> None:
-    processes = [SimpleNamespace(pid=os.getpid(), usedGpuMemory=5), SimpleNamespace(pid=1, usedGpuMemory=2)]
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", lambda handle: processes)
-    assert hardware_for(os.getpid()).device_free == 9 + 5
-    processes[0].usedGpuMemory = None
-    assert hardware_for(os.getpid()).device_free == 9
+    fake_nvml.install(monkeypatch, [Card("GPU-a", processes={os.getpid(): held, 1: 2})])
+    assert hardware_for(os.getpid()).device_free == free
 
 
 def test_for_a_process_that_has_ended_free_means_free(no_card: None) -> None:

@@ -166,7 +166,7 @@ def test_the_command_line_refuses_in_one_line(
 
     write_shards(tmp_path / "shards")
     monkeypatch.setenv("MLA_TUI_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(preflight, "detect_hardware", lambda: cpu(0.25, free=0.1))
+    monkeypatch.setattr(preflight, "detect_hardware", lambda cards=1: cpu(0.25, free=0.1))
     where = ["-s", f"data.root={tmp_path / 'shards'}", "-s", f"train.out={tmp_path / 'out'}"]
     assert main([command, "-p", "cpu_demo", *where]) == 1
     out, err = capsys.readouterr()
@@ -177,7 +177,7 @@ def test_the_command_line_refuses_in_one_line(
 
 
 def test_who_insists_is_only_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "detect_hardware", lambda: cpu(0.25))
+    monkeypatch.setattr(preflight, "detect_hardware", lambda cards=1: cpu(0.25))
     told: list[str] = []
     with pytest.raises(ForceNeeded):
         preflight.check_memory(spec(), tmp_path, told.append, insists=False)

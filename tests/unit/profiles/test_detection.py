@@ -7,6 +7,8 @@ import platform
 import pytest
 
 from profiles import registry
+from tests.unit import fake_nvml
+from tests.unit.fake_nvml import Card
 
 pynvml = pytest.importorskip("pynvml")
 
@@ -20,15 +22,7 @@ def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cards(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    def handle(index: int) -> object:
-        if index >= count:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
-        return object()
-
-    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 1)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", handle)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    fake_nvml.install(monkeypatch, [Card(f"GPU-{index}") for index in range(count)])
 
 
 @pytest.mark.parametrize(("count", "profile"), [(1, "pretrain_5080"), (0, "cpu_demo")])

@@ -12,6 +12,8 @@ from engine.host.process import LOCK_FDS_ENV
 from engine.runs.device_locks import DeviceLocks, check_free, devices_of, holder
 from profiles import registry
 from profiles.errors import UserError
+from tests.unit import fake_nvml
+from tests.unit.fake_nvml import Card
 
 HOLD = "import sys, time; print('held', flush=True); sys.stdin.read()"
 
@@ -87,13 +89,8 @@ def test_a_device_in_use_is_named_with_the_options(tmp_path: Path, monkeypatch: 
 
 
 def test_gpus_are_locked_by_their_uuids(monkeypatch: pytest.MonkeyPatch) -> None:
-    pynvml = pytest.importorskip("pynvml")
-    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 4)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetUUID", lambda handle: f"GPU-{handle}")
+    fake_nvml.install(monkeypatch, [Card(f"GPU-{index}") for index in range(4)])
     spec = registry.load("cpu_demo", ["gpus_per_node=2", "micro=4"])
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert devices_of(spec) == ["GPU-0", "GPU-1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1,0")
     assert devices_of(spec) == ["GPU-3", "GPU-1"]

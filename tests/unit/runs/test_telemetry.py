@@ -9,6 +9,7 @@ from typing import NoReturn
 import pytest
 
 from engine.runs.telemetry import Telemetry
+from tests.unit import fake_nvml
 
 pynvml = pytest.importorskip("pynvml")
 
@@ -20,10 +21,7 @@ def _raise(code: int) -> NoReturn:
 def test_an_unsupported_value_is_none_and_a_lost_gpu_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 1)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: "handle")
+    fake_nvml.install(monkeypatch, [fake_nvml.Card("GPU-a")])
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(used=5, total=16))
     monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", lambda handle: SimpleNamespace(gpu=50))
     monkeypatch.setattr(pynvml, "nvmlDeviceGetPowerUsage", lambda handle: _raise(pynvml.NVML_ERROR_NOT_SUPPORTED))

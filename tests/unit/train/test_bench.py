@@ -188,7 +188,7 @@ def test_an_error_is_returned_as_the_result(budget: Budget, message: str, monkey
 def test_what_host_memory_cannot_hold_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel would kill it, or another program."""
     small = Hardware("small", "cpu", None, None, 1 << 28, 1 << 28)
-    monkeypatch.setattr("engine.train.measure.grid.detect_hardware", lambda: small)
+    monkeypatch.setattr("engine.train.measure.grid.detect_hardware", lambda cards=1: small)
     monkeypatch.setattr(subprocess, "Popen", None)
     assert measure_cell(a_cell(), Budget())["error"].startswith("does not fit: ")
 

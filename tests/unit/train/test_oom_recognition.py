@@ -39,6 +39,8 @@ def test_a_real_error_is_recognized(library: str, allocate: str, wanted: int) ->
     [
         ("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 15.47 GiB", 5 << 29),
         ("CUDA error: out of memory\nCUDA kernel errors might be reported later", None),
+        ("CUDA driver error: out of memory", None),
+        ("Triton Error [CUDA]: out of memory", None),
         ("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)", None),
         ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", None),
         ("NCCL error: unhandled cuda error, Cuda failure 2 'out of memory'", None),

@@ -53,8 +53,8 @@ class World:
         patch.setattr(time, "time", lambda: self.now)
         patch.setattr(time, "localtime", lambda t=None: real(self.now if t is None else t))
         patch.setattr(platform, "node", lambda: HOST)
-        patch.setattr("engine.memory.hardware.detect_hardware", lambda: MACHINE)
-        patch.setattr("engine.memory.hardware.hardware_for", lambda pid: MACHINE)
+        patch.setattr("engine.memory.hardware.detect_hardware", lambda cards=1: MACHINE)
+        patch.setattr("engine.memory.hardware.hardware_for", lambda pid, cards: MACHINE)
         patch.setattr(registry, "detect_profile", lambda: "pretrain_5080")
         patch.chdir(home)  # the profiles' data and checkpoints are below it
         self.store = RunStore(home)

@@ -293,8 +293,8 @@ async def test_a_run_that_cannot_fit_is_launched_only_by_one_who_insists(
     write_shards(tmp_path / "data" / "shards")
     monkeypatch.chdir(tmp_path)
     small = Hardware("small", "cpu", None, None, 1 << 28, 1 << 27)
-    monkeypatch.setattr("engine.memory.hardware.detect_hardware", lambda: small)
-    monkeypatch.setattr("engine.preflight.detect_hardware", lambda: small)
+    monkeypatch.setattr("engine.memory.hardware.detect_hardware", lambda cards=1: small)
+    monkeypatch.setattr("engine.preflight.detect_hardware", lambda cards=1: small)
     started: list[RunDir] = []
     monkeypatch.setattr("engine.runs.launch.ensure_supervisor", started.append)
     app = MlaApp(store)

@@ -147,7 +147,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         from engine.memory.levers import levers
 
         trainer = self._client.run.trainer_identity()
-        hardware = hardware_for(trainer["pid"] if is_alive(trainer) else None)
+        hardware = hardware_for(trainer["pid"] if is_alive(trainer) else None, self._spec.launch.gpus_per_node)
         if self._oom and self._oom.get("capacity"):  # as the run measured it when it ran out of memory
             field = "ram_free" if hardware.device == "cpu" else "device_free"
             hardware = replace(hardware, **{field: self._oom["capacity"]})

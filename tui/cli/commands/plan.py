@@ -62,7 +62,7 @@ class Plan(NamedTuple):
 
 def run(args: argparse.Namespace) -> int:
     spec = spec_of(args)
-    hardware = _hardware(args.vram, args.ram)
+    hardware = _hardware(args.vram, args.ram, spec.launch.gpus_per_node)
     if args.deepspeed_config:
         return _print_deepspeed_config(spec, hardware.device)
     plan = _plan(spec, hardware)
@@ -72,12 +72,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _hardware(vram: float | None, ram: float | None) -> Hardware:
+def _hardware(vram: float | None, ram: float | None, cards: int) -> Hardware:
     """Return this machine's hardware, or the described one with all its memory free. Raises ``SpecError``."""
     from engine.memory.hardware import Hardware, detect_hardware
 
     if vram is None and ram is None:
-        return detect_hardware()
+        return detect_hardware(cards)
     if vram is None or ram is None or not (0 < vram < 1e6 and 0 < ram < 1e6):
         raise SpecError("plan: --vram and --ram go together, each a number of GiB, for example --vram 16 --ram 24")
     device, host = int(vram * GIB), int(ram * GIB)
