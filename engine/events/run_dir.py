@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from engine.events.log import read_all
 from engine.events.state_rebuild import rebuilt_state, spec_damage
-from engine.events.summary import CUT_OFF, DAMAGED, ENDED, INACTIVE, drop_invalid, is_process, update_summary
+from engine.events.summary import (
+    CUT_OFF,
+    DAMAGED,
+    ENDED,
+    INACTIVE,
+    RECOVERING,
+    TRAINING,
+    drop_invalid,
+    is_process,
+    update_summary,
+)
 from engine.host.files import read_json
 from engine.host.process import boot_id, host_name, is_alive, is_locked
 from profiles.errors import UserError
@@ -26,6 +36,7 @@ COLUMNS = (
 LOG_TAIL = 1 << 18  # bytes; enough for the last records of any run
 LAUNCH_TIMEOUT = 10  # seconds for the supervisor of a new run to start
 REBOOTED = "the machine was rebooted"
+EXIT_UNHANDLED = "its trainer has exited; its supervisor has not handled that yet"
 
 
 class RunDir:
@@ -123,17 +134,24 @@ class RunDir:
     def status(self) -> dict[str, Any]:
         """Return the state of the run, with whether its processes are alive.
 
-        If no supervisor is alive to update the state, the end of the log is read as well; ``seen`` is then the time of
-        its last record.
+        If no supervisor is alive to update the state, or it has not handled the exit of the trainer yet, the end of the
+        log is read as well; ``seen`` is then the time of its last record.
         """
         state = self.state()
         this_boot = self.is_on_this_boot(state)
         state["id"] = self.id
         state.setdefault("phase", CUT_OFF)
+        attempt = (state.get("trainer") or {}).get("attempt")
         for role in ("supervisor", "trainer"):
             identity = state.get(role) or {}
             state[role] = {"pid": identity.get("pid"), "alive": this_boot and is_alive(identity)}
-        if state["phase"] not in ENDED and not state["supervisor"]["alive"]:
+        if state["supervisor"]["alive"]:
+            if _is_exit_unhandled(state, attempt):
+                self._apply_log_tail(state)
+                # Another trainer may have started since the state was written: it holds the lock.
+                if _is_exit_unhandled(state, attempt) and not self.has_trainer():
+                    state.update(phase=RECOVERING, reason=EXIT_UNHANDLED)
+        elif state["phase"] not in ENDED:
             self._apply_log_tail(state)
             if state["phase"] not in ENDED and not state["trainer"]["alive"]:
                 self._infer_phase(state)
@@ -194,6 +212,18 @@ def last_seen(phase: str, t: float | None, host: str) -> str:
     then, today = time.localtime(t), time.localtime()
     when = time.strftime("%H:%M" if then[:3] == today[:3] else "%Y-%m-%d %H:%M", then)
     return f"last seen {phase} {when} on {host}"
+
+
+def _is_exit_unhandled(state: dict[str, Any], attempt: int | None) -> bool:
+    """Return whether the trainer, of this ``attempt``, has exited and the phase is still one in which it works.
+
+    It starts until it logs its first phase. A run that waits for its next trainer is ``starting`` too, but the exit of
+    the one before is then logged.
+    """
+    if state["trainer"]["pid"] is None or state["trainer"]["alive"]:
+        return False
+    starts = state["phase"] == "starting" and (state.get("exit") or {}).get("attempt") != attempt
+    return starts or state["phase"] in TRAINING
 
 
 def _just_launched(state: dict[str, Any]) -> bool:

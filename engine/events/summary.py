@@ -9,6 +9,8 @@ from profiles.printable import one_line
 
 ENDED = ("finished", "failed", "stopped")
 FROM_STEP = ("step", "loss", "tok_s", "micro", "accum", "context")
+TRAINING = ("running", "compiling", "saving", "paused", "stopping")  # phases in which the trainer works
+RECOVERING = "recovering"  # the trainer has exited, and is started again
 CUT_OFF = "cut-off"  # neither ended nor alive: the machine rebooted, or trainer and supervisor were both killed
 NEEDS_ATTENTION = "needs-attention"  # the supervisor waits for something that only a user can put right
 DAMAGED = "damaged"  # not ended, and without a spec: it can only be removed

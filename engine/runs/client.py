@@ -16,7 +16,7 @@ from engine.events import commands, wire
 from engine.events.history import History, read_range
 from engine.events.log import Record, Tail
 from engine.events.log_index import LogIndex
-from engine.events.run_dir import RunDir
+from engine.events.run_dir import EXIT_UNHANDLED, RunDir
 from engine.events.summary import CUT_OFF, DAMAGED, INACTIVE
 from engine.host.version import package_version
 from engine.runs.launch import check_not_cut_off, ensure_supervisor
@@ -25,6 +25,7 @@ from profiles.errors import UserError
 POLL_INTERVAL = 0.3  # seconds between polls of the files while no supervisor answers
 CUT_OFF_INTERVAL = 1.0  # seconds between polls of a run that was cut off
 ANSWER_TIMEOUT = 3.0  # seconds; after that the files are read instead
+SILENCE_TIMEOUT = 2.0  # seconds without a record; telemetry comes every second
 RETRY_AFTER = 5.0  # seconds until a supervisor that did not answer is asked again
 DETAIL_LIMIT = 12 << 20  # bytes of log that one ``detail`` reads at most: about 0.4 s
 # Few threads, because each read is held in memory until it is answered. A read cancelled while queued never starts.
@@ -126,17 +127,18 @@ class RunClient:
     async def records(self, start: int = 0, live: bool = True) -> AsyncIterator[Record]:
         """Yield every logged record from offset ``start`` on, each with ``at``, until the run has ended or is cut off.
 
-        With ``live`` also unlogged records (``progress``, ``telemetry``; without ``at``), when the connection is lost
-        or restored ``{"kind": "link", "up": …}``, and when the run is cut off ``{"kind": "cut-off", "phase": …,
-        "reason": …}`` (the phase is ``damaged`` if its folder was damaged or removed). A live reader then waits,
-        because the run may be resumed.
+        Unlogged, without ``at``, is ``{"kind": "state", "phase": "recovering", "reason": …}`` while the supervisor has
+        not handled the exit of the trainer. With ``live`` there are more of these: ``progress``, ``telemetry``, when
+        the connection is lost or restored ``{"kind": "link", "up": …}``, and when the run is cut off ``{"kind":
+        "cut-off", "phase": …, "reason": …}`` (the phase is ``damaged`` if its folder was damaged or removed). A live
+        reader then waits, because the run may be resumed.
         """
-        at, up, cut_off = start, False, False
+        at, up, reported = start, False, ""  # the last is the phase that was yielded without a record
         while True:
             try:
                 async with aclosing(self._subscribe(at)) as records:
                     async for record in records:
-                        cut_off = False
+                        reported = ""
                         if live and not up:
                             up = True
                             yield {"kind": "link", "up": True}
@@ -150,22 +152,25 @@ class RunClient:
             if up and not self.run.ended():
                 up = False
                 yield {"kind": "link", "up": False}
-            end = await asyncio.to_thread(self._end)  # before reading: nothing is written after the end
+            # Before reading: nothing is written after the end.
+            unlogged = await asyncio.to_thread(self._unlogged_phase)
             quiet, tail = True, Tail(self.run.log_path, at)
             try:
                 while found := tail.poll():
                     for offset, record in found:
-                        quiet = cut_off = False
+                        quiet, reported = False, ""
                         yield {"at": offset, **record}
                     at = tail.offset
             finally:
                 tail.close()
-            if end is not None and not (live and end["phase"] in (CUT_OFF, DAMAGED)):
+            phase = unlogged["phase"] if unlogged else ""
+            if phase in INACTIVE and not (live and phase in (CUT_OFF, DAMAGED)):
                 return
-            if end is not None and quiet and not cut_off:  # quiet: nobody has resumed it in the meantime
-                cut_off = True
-                yield {"kind": CUT_OFF, "t": end["seen"] or time.time(), "phase": end["phase"], "reason": end["reason"]}
-            await asyncio.sleep(CUT_OFF_INTERVAL if cut_off else POLL_INTERVAL)
+            if unlogged and quiet and phase != reported:  # quiet: nobody has resumed it in the meantime
+                reported = phase
+                kind = CUT_OFF if phase in INACTIVE else "state"
+                yield {"kind": kind, "t": unlogged["seen"] or time.time(), "phase": phase, "reason": unlogged["reason"]}
+            await asyncio.sleep(CUT_OFF_INTERVAL if reported in INACTIVE else POLL_INTERVAL)
 
     def _read_files(self) -> tuple[History, int]:
         """Read the run's series from its files; return them and the offset up to which they cover the log.
@@ -179,12 +184,18 @@ class RunClient:
             log_index.save_if_due()
         return log_index.history, log_index.offset
 
-    def _end(self) -> dict[str, Any] | None:
-        """Return the summary where no process can write another record; None while one is alive."""
-        if self.run.has_trainer() or self.run.has_supervisor():
+    def _unlogged_phase(self) -> dict[str, Any] | None:
+        """Return the summary where its phase is not, or need not be, that of the last record; None otherwise.
+
+        Either no process can write another record, or the supervisor has not handled the exit of the trainer.
+        """
+        if self.run.has_trainer():
             return None
-        summary = self.run.summary()
-        return summary if summary["phase"] in INACTIVE else None
+        alive, summary = self.run.has_supervisor(), self.run.summary()
+        return summary if summary["reason"] == EXIT_UNHANDLED or (not alive and summary["phase"] in INACTIVE) else None
+
+    def _is_unlogged(self) -> bool:
+        return self._unlogged_phase() is not None
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect. Raises ``OSError`` where no supervisor listens, or the last one asked did not answer."""
@@ -194,14 +205,14 @@ class RunClient:
         sock.setblocking(False)
         return await asyncio.open_unix_connection(sock=sock, limit=wire.ANSWER_LIMIT)
 
-    async def _read_message(self, reader: asyncio.StreamReader) -> dict[str, Any]:
-        """Return the next message. Raises ``OSError`` where none comes or it is incomplete."""
+    async def _read_message(self, reader: asyncio.StreamReader, timeout: float = ANSWER_TIMEOUT) -> dict[str, Any]:
+        """Return the next message. Raises ``OSError`` where none comes in ``timeout`` seconds or it is incomplete."""
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
+            async with asyncio.timeout(timeout):
                 line = await reader.readline()
         except TimeoutError:
             self._retry_at = time.monotonic() + RETRY_AFTER
-            raise OSError(f"no answer within {ANSWER_TIMEOUT:g} s") from None
+            raise OSError(f"no answer within {timeout:g} s") from None
         if not line.endswith(b"\n"):  # none, or a part: the supervisor died while answering
             raise OSError("the supervisor closed the connection")
         message = json.loads(line)
@@ -233,9 +244,9 @@ class RunClient:
             at = start
             while True:
                 try:
-                    message = await self._read_message(reader)
+                    message = await self._read_message(reader, SILENCE_TIMEOUT)
                 except OSError:
-                    if reader.at_eof() or self._log_is_ahead(at):
+                    if reader.at_eof() or self._log_is_ahead(at) or await asyncio.to_thread(self._is_unlogged):
                         raise
                     self._retry_at = 0.0  # silent because there is nothing new
                     continue

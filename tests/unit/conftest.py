@@ -15,6 +15,7 @@ from engine.runs.store import RunStore
 from profiles import registry
 
 Make = Callable[..., RunDir]
+DEAD = {"pid": (1 << 22) + 1, "start_ticks": 1}  # a process that is not alive: above the largest pid there can be
 
 
 @pytest.fixture

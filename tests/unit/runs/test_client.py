@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from engine.events import history as history_module
 from engine.events import wire
 from engine.events.log import LogWriter
+from engine.events.run_dir import EXIT_UNHANDLED
 from engine.host.files import write_json
 from engine.host.process import process_identity
 from engine.runs import client as client_module
 from engine.runs.client import RunClient
 from engine.runs.store import RunStore
 from profiles.errors import UserError
+from tests.unit.conftest import DEAD, Make
 from tests.unit.runs.served import TIMEOUT, Served
-
-if TYPE_CHECKING:
-    from tests.unit.conftest import Make
 
 
 @pytest.mark.parametrize("served", [True, False])
@@ -209,6 +208,34 @@ async def test_no_request_restarts_a_run_that_was_cut_off(make_run: Make, method
     ):
         await RunClient(run_dir).request(method)
     assert not run_dir.supervisor_lock.exists()
+
+
+@pytest.mark.parametrize("served", [True, False], ids=["subscribed", "no answer"])
+async def test_a_reader_learns_within_3_s_that_the_trainer_is_dead_and_its_supervisor_does_nothing(
+    run: Served, served: bool
+) -> None:
+    """The supervisor is stopped, or hangs."""
+    if not served:
+        await run.server.close()
+    run.write("state", phase="running", reason="")
+    state, times, seen = run.run_dir.state(), {}, []
+
+    async def watch() -> None:
+        async for record in RunClient(run.run_dir).records(live=False):
+            seen.append(record.get("reason") or record.get("phase"))
+            times[seen[-1]] = asyncio.get_running_loop().time()
+            match seen[-1]:
+                case "running":
+                    write_json(run.run_dir.state_path, {**state, "trainer": {**DEAD, "attempt": 1}})
+                case "its trainer has exited; its supervisor has not handled that yet":
+                    assert "at" not in record
+                    run.write("exit", code=None, signal="SIGKILL", why="killed")
+                    run.write("state", phase="recovering", reason="killed")
+                case "killed":
+                    return
+
+    await asyncio.wait_for(watch(), TIMEOUT)
+    assert seen[:2] == ["running", EXIT_UNHANDLED] and times[EXIT_UNHANDLED] - times["running"] < 3
 
 
 async def test_a_live_reader_learns_that_the_run_was_removed(make_run: Make) -> None:

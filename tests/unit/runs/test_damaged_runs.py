@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,12 +20,9 @@ from engine.runs.client import RunClient
 from engine.runs.store import RunStore
 from profiles import registry
 from profiles.errors import UserError
+from tests.unit.conftest import DEAD, Make
 from tui.cli.main import main
 
-if TYPE_CHECKING:
-    from tests.unit.conftest import Make
-
-DEAD = {"pid": (1 << 22) + 1, "start_ticks": 1}  # above the largest pid there can be
 FROM_LOG = (
     "phase",
     "reason",

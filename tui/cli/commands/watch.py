@@ -40,13 +40,18 @@ def run(args: argparse.Namespace) -> int:
             print(f"{run_dir.id}: {seen}; watching the files it writes here", file=sys.stderr)
         warn_of_version_mismatch(run_dir)
     if args.json:
-        _follow(run_dir, args.start, args.no_follow, lambda record: print(json.dumps(record), flush=True))
+        _follow(run_dir, args.start, args.no_follow, _print_json)
     else:
         _follow(run_dir, args.start, args.no_follow, LinePrinter(int(run_dir.summary()["steps"] or 0)))
     summary = run_dir.summary()
     if summary["phase"] == CUT_OFF or (summary["phase"] in INACTIVE and not args.json):
         print(describe_outcome(summary), file=sys.stderr if args.json else sys.stdout)  # no record says "cut-off"
     return 0 if summary["phase"] in ("finished", "stopped") or args.no_follow else 1
+
+
+def _print_json(record: dict[str, Any]) -> None:
+    if "at" in record:  # logged
+        print(json.dumps(record), flush=True)
 
 
 def _follow(run_dir: RunDir, start: int, no_follow: bool, show: Callable[[dict[str, Any]], None]) -> None:
