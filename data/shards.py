@@ -1,31 +1,30 @@
 """Opens the shards of a split and reads ids from them.
 
 Ids are read with ``pread`` rather than mapped: a file that is cut while a run reads it is then an error with its name,
-where an access to a mapped page kills the process with SIGBUS. Only the shards used last are kept open, so a split may
-have more shards than a process may have open files.
+where an access to a mapped page kills the process with SIGBUS. Only the shards used last are kept open
+(``data/open_files.py``), so a split may have more shards than a process may have open files.
 """
 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from data.dtypes import UINT16, UINT32
+from data.open_files import OPEN_FILES
 from data.shard_file import Shard, checksum_of_beginning, read_beginning, read_shard
 from data.split_files import split_files
 from profiles.errors import NeedsAttentionError, UserError
 from profiles.printable import brief
-from profiles.reader import Table, open_regular, read_json
+from profiles.reader import Table, read_json
 
 DATASET_JSON = "dataset.json"
 DTYPES = {"uint16": UINT16, "uint32": UINT32}
-MAX_OPEN = 128  # shards; the usual limit of open files of a process is 1024, on macOS 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +38,11 @@ class Manifest:
 
 
 class ShardSet:
-    """The shards of one split, ordered by name."""
+    """The shards of one split, ordered by name. Several threads may read at once."""
 
     def __init__(self, shards: tuple[Shard, ...]) -> None:
         self.shards = shards
         self.tokens = sum(shard.tokens for shard in shards)
-        self._open: OrderedDict[int, BinaryIO] = OrderedDict()  # by index of the shard; the one used last is last
         self._touched: dict[int, int] = {}  # index of a shard: its mtime, if it changed and the content did not
 
     def read(self, index: int, start: int, count: int) -> npt.NDArray[Any]:
@@ -55,9 +53,9 @@ class ShardSet:
         shard = self.shards[index]
         size = count * shard.dtype.itemsize
         try:
-            descriptor = self._file(index).fileno()
-            self._check_unchanged(index, descriptor)
-            data = os.pread(descriptor, size, shard.header + start * shard.dtype.itemsize)
+            file = OPEN_FILES.open(self, index, shard.path)
+            self._check_unchanged(index, file.descriptor)
+            data = os.pread(file.descriptor, size, shard.header + start * shard.dtype.itemsize)
         except OSError as error:
             raise NeedsAttentionError(
                 f"{shard.path}: cannot be read any more ({error.strerror}): put it back, or check its disk"
@@ -65,15 +63,6 @@ class ShardSet:
         if len(data) != size:
             raise _changed(shard, f"ends before token {start + count}")
         return np.frombuffer(data, shard.dtype)
-
-    def _file(self, index: int) -> BinaryIO:
-        file = self._open.get(index)
-        if file is None:
-            if len(self._open) >= MAX_OPEN:
-                self._open.popitem(last=False)[1].close()
-            file = self._open[index] = open_regular(self.shards[index].path)
-        self._open.move_to_end(index)
-        return file
 
     def _check_unchanged(self, index: int, descriptor: int) -> None:
         """Raise ``UserError`` if another size, or another mtime and other first bytes, show that a file was replaced.
@@ -89,8 +78,7 @@ class ShardSet:
             self._touched[index] = now.st_mtime_ns
 
     def __del__(self) -> None:
-        for file in self._open.values():
-            file.close()
+        OPEN_FILES.close(self)
 
 
 def _changed(shard: Shard, how: str) -> UserError:

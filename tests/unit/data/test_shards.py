@@ -1,9 +1,11 @@
 """Packed files: every layout, and the errors for damaged files."""
 
+import gc
 import json
 import os
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from data.open_files import MAX_OPEN
 from data.shard_file import write_shard
-from data.shards import MAX_OPEN, open_shards
+from data.shards import open_shards
 from data.summary import dataset_summary
 from data.tokenizer import load_tokenizer
 from profiles.errors import UserError
@@ -97,6 +100,7 @@ def test_flat_layout_and_validation_buckets(tmp_path: Path) -> None:
 
 def test_more_shards_than_open_files_are_read(tmp_path: Path) -> None:
     count = 3 * MAX_OPEN
+    gc.collect()
     for k in range(count):
         put(tmp_path, np.array([k, k + 1, k + 2], "<u2").tobytes(), f"train/{k:03d}.bin")
     before = len(os.listdir("/dev/fd"))
@@ -106,6 +110,20 @@ def test_more_shards_than_open_files_are_read(tmp_path: Path) -> None:
     assert len(os.listdir("/dev/fd")) <= before + MAX_OPEN
     del shards
     assert len(os.listdir("/dev/fd")) == before
+
+
+def test_threads_read_more_shards_than_are_kept_open(tmp_path: Path) -> None:
+    count = 2 * MAX_OPEN
+    for k in range(count):
+        put(tmp_path, np.array([k, k + 1], "<u2").tobytes(), f"train/{k:03d}.bin")
+    shards = open_shards(tmp_path, "p", "train", 4096)
+
+    def read_all(first: int) -> bool:
+        order = [(first + k * 7) % count for k in range(2 * count)]
+        return all(shards.read(k, 0, 2).tolist() == [k, k + 1] for k in order)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read_all, range(8)))
 
 
 def _cut(path: Path) -> None:
