@@ -114,12 +114,17 @@ def micro_batch_shape(spec: RunSpec, device: str, plan: ExecutionPlan) -> Shape:
         weight_width=weight,
         bucket_bytes=states.zero_bucket(config, width) if offloaded else 0,
         grad_bytes=0 if offloaded else _grad_width(spec, plan),
-        creates_grads=spec.accum == 1 and not offloaded,
+        creates_grads=spec.accum == 1 and not offloaded and not _in_buckets(spec, plan),
     )
 
 
 def _bf16(spec: RunSpec, hardware: Hardware) -> bool:
     return spec.train.precision == "bf16" or (spec.train.precision == "auto" and hardware.device == "mlx")
+
+
+def _in_buckets(spec: RunSpec, plan: ExecutionPlan) -> bool:
+    """Return whether the gradients lie in buckets that are kept: several ranks sum fp32 ones during the backward."""
+    return spec.ranks > 1 and plan.precision != "bf16_sr"
 
 
 def _grad_width(spec: RunSpec, plan: ExecutionPlan) -> int:

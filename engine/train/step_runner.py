@@ -86,7 +86,8 @@ class StepRunner:
             if done:
                 tok_s = ranks.size * first * batch.context / (time.perf_counter() - begun)
                 self._between(MicroBatchDone(done, len(starts), tok_s))
-            self._backend.accumulate(own[first : first + batch.micro], spec.tokens_per_step)
+            last = done == len(starts) - 1
+            self._backend.accumulate(own[first : first + batch.micro], spec.tokens_per_step, last)
         loss, grad_norm = self._backend.window_totals()
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             return NotFinite(loss, grad_norm, cursor)

@@ -119,7 +119,9 @@ def measured(spec: RunSpec) -> dict[str, int]:
                 tracker.part = "activations"
                 for _ in range(spec.accum):
                     shape = spec.batch.micro, spec.batch.context + 1
-                    backend.accumulate(draw.integers(0, spec.model.config.vocab_size, shape), spec.tokens_per_step)
+                    backend.accumulate(
+                        draw.integers(0, spec.model.config.vocab_size, shape), spec.tokens_per_step, last=True
+                    )
                 tracker.part = "optimizer workspace"
                 backend.window_totals()
                 backend.optimizer_step(1e-3, 1.0)

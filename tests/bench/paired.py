@@ -35,7 +35,7 @@ def spec(*overrides: str) -> RunSpec:
 
 def step_of(backend: TorchBackend, spec: RunSpec) -> Step:
     def step(batch: Batch) -> float:
-        backend.accumulate(batch, spec.tokens_per_step)
+        backend.accumulate(batch, spec.tokens_per_step, last=True)
         loss, _ = backend.window_totals()
         backend.optimizer_step(1e-4, 1.0)
         return loss

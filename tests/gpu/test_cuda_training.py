@@ -30,7 +30,7 @@ def steps(backend: TorchBackend, spec: RunSpec, count: int) -> list[float]:
     batch = np.random.default_rng(1).integers(0, spec.model.config.vocab_size, (4, 129))
     found = []
     for _ in range(count):
-        backend.accumulate(batch, spec.tokens_per_step)
+        backend.accumulate(batch, spec.tokens_per_step, last=True)
         found.append(backend.window_totals()[0])
         backend.optimizer_step(1e-3, 1.0)
     return found
@@ -86,7 +86,7 @@ def test_a_paused_run_is_offloaded_and_restored_bit_for_bit(monkeypatch: pytest.
     for paused in (False, True):
         backend = TorchBackend(spec)
         for _ in range(3):
-            backend.accumulate(batch[:2], spec.tokens_per_step)
+            backend.accumulate(batch[:2], spec.tokens_per_step, last=False)
             if paused:
                 before = torch.cuda.memory_allocated()
                 assert backend.offload_for_pause() >= 0
@@ -96,7 +96,7 @@ def test_a_paused_run_is_offloaded_and_restored_bit_for_bit(monkeypatch: pytest.
                 )  # and the moments from the second step on
                 backend.restore_after_pause()
                 assert torch.cuda.memory_allocated() >= before - moved // 100
-            backend.accumulate(batch[2:], spec.tokens_per_step)
+            backend.accumulate(batch[2:], spec.tokens_per_step, last=True)
             backend.window_totals()
             backend.optimizer_step(1e-3, 1.0)
         weights.append({name: tensor.clone() for name, tensor in backend.state_dict()["model"].items()})
@@ -113,7 +113,7 @@ def test_a_checkpoint_saved_during_the_next_forward_is_that_of_its_step(tmp_path
     writer = threading.Thread(target=checkpoint.save, args=(tmp_path, 2, state, {}, None))
     writer.start()
     batch = np.random.default_rng(1).integers(0, spec.model.config.vocab_size, (4, 129))
-    backend.accumulate(batch, spec.tokens_per_step)
+    backend.accumulate(batch, spec.tokens_per_step, last=True)
     writer.join()
     loaded = checkpoint.load(tmp_path / "ckpt_step_2", ("model",))[0]["model"]
     assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.items())

@@ -27,8 +27,11 @@ class Backend(Protocol):
 
     can_retry_step: bool  # whether ``discard_window`` removes every trace of a window in which an error was raised
 
-    def accumulate(self, batch: Batch, step_tokens: int) -> None:
-        """Run forward and backward of one micro-batch. Its loss is divided by the ``step_tokens`` of the whole step."""
+    def accumulate(self, batch: Batch, step_tokens: int, last: bool) -> None:
+        """Run forward and backward of one micro-batch. Its loss is divided by the ``step_tokens`` of the whole step.
+
+        ``last``: it is the window's last, after which its gradients are complete.
+        """
 
     def window_totals(self) -> tuple[float, float]:
         """Return the window's loss (mean over its tokens) and gradient norm (before clipping)."""

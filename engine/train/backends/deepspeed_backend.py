@@ -68,7 +68,7 @@ class DeepSpeedBackend:
         self.versions = {"torch": torch.__version__, "numpy": np.__version__, "deepspeed": version("deepspeed")}
         self.phases = Phases()
 
-    def accumulate(self, batch: Batch, step_tokens: int) -> None:
+    def accumulate(self, batch: Batch, step_tokens: int, last: bool) -> None:
         self.phases.enter(FORWARD)
         loss = self._engine(*self._torch_model.to_device(batch)) / step_tokens
         self.phases.enter(BACKWARD)

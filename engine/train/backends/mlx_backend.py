@@ -66,7 +66,7 @@ class MLXBackend:
         self.versions = {"mlx": version("mlx"), "numpy": np.__version__}
         self.phases = Phases()
 
-    def accumulate(self, batch: Batch, step_tokens: int) -> None:
+    def accumulate(self, batch: Batch, step_tokens: int, last: bool) -> None:
         self.phases.enter(FORWARD)
         loss, gradients = self._gradients(self._weights, *self._to_device(batch), 1 / step_tokens)
         self.phases.enter(BACKWARD)

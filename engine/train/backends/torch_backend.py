@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.train.backends.backend import Batch, State
+from engine.train.backends.gradient_sums import gradient_sums
 from engine.train.backends.host_offload import HostOffload, empty_cache, memory_in_use
 from engine.train.backends.ranks import Ranks, SingleRank
 from engine.train.backends.torch_model import TorchModel
@@ -23,7 +24,7 @@ from profiles.spec import RunSpec
 
 
 class TorchBackend:
-    """See ``backend.Backend``. Every rank holds the whole model; gradients are all-reduced once a step."""
+    """See ``backend.Backend``. Every rank holds the whole model; gradients are summed over ranks once a step."""
 
     can_retry_step = True
 
@@ -36,6 +37,7 @@ class TorchBackend:
             torch.manual_seed(spec.train.seed)  # stochastic rounding draws the same numbers on every rank
             store_matrices_in_bf16(self.model)
         self._optimizer = build_optimizer(spec, self._parameters, compiled=self._torch_model.plan.compiled)
+        self._gradients = gradient_sums(self.model, self._torch_model.loss, self._ranks)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._norm: Tensor | None = None
         self._host_offload = HostOffload()
@@ -48,21 +50,20 @@ class TorchBackend:
         self.versions = {"torch": torch.__version__, "numpy": np.__version__}
         self.phases = Phases()
 
-    def accumulate(self, batch: Batch, step_tokens: int) -> None:
+    def accumulate(self, batch: Batch, step_tokens: int, last: bool) -> None:
         self.phases.enter(FORWARD)
         inputs_BT, targets_BT = self._torch_model.to_device(batch)
         sum_gradients_in_fp32(self._parameters.values(), whole_step=inputs_BT.numel() == step_tokens)
-        loss = self._torch_model.loss(self.model, inputs_BT, targets_BT) / step_tokens
+        loss = self._gradients.loss(inputs_BT, targets_BT, last) / step_tokens
         self.phases.enter(BACKWARD)
         loss.backward()  # type: ignore[no-untyped-call]
         self._loss_sum += loss.detach()
 
     def window_totals(self) -> tuple[float, float]:
         self.phases.enter(REDUCE)
-        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-        for tensor in (self._loss_sum, *gradients):
-            self._ranks.all_reduce(tensor)
-        self._norm = gradient_norm(gradients)
+        self._ranks.all_reduce(self._loss_sum)
+        self._gradients.finish()
+        self._norm = gradient_norm([p.grad for p in self._parameters.values() if p.grad is not None])
         return float(self._loss_sum), float(self._norm)
 
     def optimizer_step(self, lr: float, clip: float) -> None:

@@ -272,8 +272,8 @@ class _Backend:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    def accumulate(self, batch: Batch, step_tokens: int) -> None:
-        self._run.call("accumulate", lambda: self._backend.accumulate(batch, step_tokens))
+    def accumulate(self, batch: Batch, step_tokens: int, last: bool) -> None:
+        self._run.call("accumulate", lambda: self._backend.accumulate(batch, step_tokens, last))
         self._micro_batches.append(batch)
 
     def window_totals(self) -> Any:

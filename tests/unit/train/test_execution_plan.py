@@ -103,7 +103,7 @@ def losses(spec: RunSpec, steps: int) -> tuple[list[float], dict[str, str], torc
     for _ in range(steps):
         batch: Any = np.cumsum(rng.integers(0, 3, (4, 33)), axis=1) % 64
         for first in (0, 2):
-            backend.accumulate(batch[first : first + 2], spec.tokens_per_step)
+            backend.accumulate(batch[first : first + 2], spec.tokens_per_step, last=True)
         found.append(backend.window_totals()[0])
         backend.optimizer_step(3e-3, 1.0)
     return found, backend.plan, backend.state_dict()["model"]["model.layers.1.self_attn.kv_b_proj.weight"]

@@ -25,9 +25,9 @@ def trained(spec: RunSpec, between: Any) -> dict[str, Any]:
     backend = TorchBackend(spec)
     for step in range(3):
         batch = np.random.default_rng(step).integers(0, spec.model.config.vocab_size, (4, 33))
-        backend.accumulate(batch[:2], spec.tokens_per_step)
+        backend.accumulate(batch[:2], spec.tokens_per_step, last=False)
         between(backend)
-        backend.accumulate(batch[2:], spec.tokens_per_step)
+        backend.accumulate(batch[2:], spec.tokens_per_step, last=True)
         backend.window_totals()
         backend.optimizer_step(1e-3, 1.0)
     return {

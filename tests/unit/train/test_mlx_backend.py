@@ -44,7 +44,7 @@ def train(backend: Backend, steps: range, accum: int = 1, clip: float = 1.0) -> 
     losses = []
     for step in steps:
         for rows in np.split(batch(step), accum):
-            backend.accumulate(rows, 24 * 32)
+            backend.accumulate(rows, 24 * 32, last=True)
         losses.append(backend.window_totals()[0])
         backend.optimizer_step(LR, clip)
     return losses
@@ -67,7 +67,7 @@ def test_norm_and_validation_are_those_of_torch() -> None:
     there, here = TorchBackend(nano()), mlx()
     assert here.evaluate(batch(0)) == pytest.approx(there.evaluate(batch(0)), rel=1e-5)
     for backend in (there, here):
-        backend.accumulate(batch(0), 24 * 32)
+        backend.accumulate(batch(0), 24 * 32, last=True)
     assert here.window_totals() == pytest.approx(there.window_totals(), rel=1e-4)
 
 
@@ -80,7 +80,7 @@ def test_bf16_keeps_fp32_masters() -> None:
 
 def test_a_discarded_window_leaves_nothing() -> None:
     undisturbed, disturbed = mlx(), mlx()
-    disturbed.accumulate(batch(7), 24 * 32)
+    disturbed.accumulate(batch(7), 24 * 32, last=True)
     disturbed.discard_window()
     assert train(disturbed, range(3), 3) == train(undisturbed, range(3), 3)
 
@@ -126,7 +126,7 @@ def test_loading_weights_only(tmp_path: Path) -> None:
 def test_an_id_outside_the_vocabulary_never_reaches_mlx(method: str, wrong: int) -> None:
     backend, rows = mlx(), batch(0)
     rows[3, 5] = wrong
-    arguments = (rows, 24 * 32) if method == "accumulate" else (rows,)
+    arguments = (rows, 24 * 32, True) if method == "accumulate" else (rows,)
     with pytest.raises(UserError, match=rf"token id {wrong} is outside the model's vocabulary of 256"):
         getattr(backend, method)(*arguments)
 

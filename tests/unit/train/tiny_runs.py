@@ -81,9 +81,9 @@ def count_operations(spec: RunSpec, method: str) -> int:
     batch = np.cumsum(np.random.default_rng(0).integers(0, 4, (4, 33)), axis=1) % 256
     counter = OomAtOperation(0)
     if method == "optimizer_step":
-        backend.accumulate(batch, 8 * 32)
+        backend.accumulate(batch, 8 * 32, last=True)
         backend.window_totals()
-    arguments = {"accumulate": (batch, 8 * 32), "evaluate": (batch,), "optimizer_step": (1e-3, 1.0)}[method]
+    arguments = {"accumulate": (batch, 8 * 32, True), "evaluate": (batch,), "optimizer_step": (1e-3, 1.0)}[method]
     with counter:
         getattr(backend, method)(*arguments)
     return counter.count
