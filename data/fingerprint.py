@@ -15,8 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from data.dtypes import DTYPES
 from data.shard_file import Shard
-from data.shards import DTYPES, read_manifest
+from data.shards import read_manifest
 from profiles.errors import UserError
 from profiles.names import check_below
 from profiles.reader import open_regular

@@ -1,4 +1,4 @@
-"""Recognizes files that are not shards: what other programs write, and ids of another width than they are read as.
+"""Recognizes files that are not shards: what other programs write, and finds the type of ids that do not say it.
 
 A token file without a header says nothing about itself. Read as 16-bit ids, a file of 32-bit ids trains without an
 error, and its loss looks better, because every second id is 0.
@@ -6,7 +6,6 @@ error, and its loss looks better, because every second id is 0.
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from data.dtypes import INT32, INT64, UINT16, UINT32
+from data.index_files import MEGATRON_MAGIC
 from profiles.errors import UserError
-from profiles.reader import open_regular
 
 NUMPY_MAGIC = b"\x93NUMPY"
-# Where the type of the ids stands in the index that Megatron-LM writes beside its .bin, and what its numbers mean.
-_MEGATRON_MAGIC, _MEGATRON_DTYPE_AT = b"MMIDIDX\0\0", 17
-_MEGATRON_DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
 _SIGNATURES = (
-    (_MEGATRON_MAGIC, "the index of a Megatron-LM data set"),
+    (MEGATRON_MAGIC, "the index of a Megatron-LM data set"),
     (b"PK\x03\x04", "a zip archive, such as a PyTorch checkpoint or .npz"),
     (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "a PyTorch checkpoint"),
     (b"GGUF", "a model in GGUF"),
@@ -41,6 +37,7 @@ _LLM_C = {
     20240522: "an evaluation set of llm.c",
     20240527: "a training state of llm.c",
 }
+_LLM_C_SHARDS = (20240520, 20240801)
 # Not worth a guess: fewer ids, or less text, may look like anything.
 _MIN_IDS, _MIN_TEXT = 64, 16
 # The high halves of ids wider than they are read as: ids up to 262143, and the negative ones that pad some files.
@@ -50,39 +47,46 @@ _ABOVE_ANY_VOCABULARY, _NEGATIVE = 1 << 22, 0xFFFF_0000
 
 def check_kind(path: Path, head: bytes, size: int) -> None:
     """Raise ``UserError`` if a file that begins with ``head`` is evidently no array of token ids."""
-    if head.startswith(NUMPY_MAGIC):
-        raise UserError(f"{path}: is a NumPy array (.npy), not a shard: {_convert(path)}")
     if kind := _kind(head, size):
         raise UserError(f"{path}: is {kind}, not a token file: {_remedy(head)}")
 
 
-def check_width(path: Path, head: bytes, dtype: np.dtype[Any]) -> None:
-    """Raise ``UserError`` if the ids of a bare file evidently do not have the width of ``dtype``."""
-    evident = dtype_of(path, head)
-    if evident is None or evident.itemsize == dtype.itemsize:
+def check_byte_order(path: Path, head: bytes, vocab_size: int) -> None:
+    """Raise ``UserError`` if the ids in ``head`` are evidently big-endian.
+
+    They are if some are outside the vocabulary, and with their bytes swapped none is (16-bit ids), or the first of two
+    words is always small (32-bit ids).
+    """
+    words, pairs = _words(head, UINT16), _words(head, UINT32)
+    read = words if vocab_size < 1 << 16 else pairs
+    if len(pairs) < _MIN_IDS or np.count_nonzero(read >= vocab_size) * 100 < len(read):
         return
-    raise UserError(
-        f"{path}: looks like {evident.itemsize * 8}-bit ids read as {dtype.itemsize * 8}-bit ones "
-        f"(if it is not, name its dtype in dataset.json): {_convert(path)}"
-    )
+    swapped = words.byteswap()
+    halves_swapped = swapped[: 2 * len(pairs)].reshape(-1, 2)[:, ::-1].reshape(-1)
+    wide = _is_twice_as_wide(halves_swapped) and not _is_twice_as_wide(words)
+    if wide or int(swapped.max()) < vocab_size < 1 << 16:
+        raise big_endian(path)
 
 
-def dtype_of(path: Path, head: bytes) -> np.dtype[Any] | None:
-    """Return the dtype of the ids in a bare file, from Megatron-LM's index beside it or its first ids, or None."""
-    return _megatron_dtype(path) or evident_dtype(head)
+def big_endian(path: Path) -> UserError:
+    """Return the error for ids whose first byte is the highest."""
+    return UserError(f"{path}: its ids are big-endian: write them little-endian, with numpy's .byteswap()")
 
 
-def evident_dtype(head: bytes) -> np.dtype[Any] | None:
+def evident_dtype(head: bytes, vocab_size: int) -> np.dtype[Any] | None:
     """Return the dtype that the ids in ``head`` evidently have, or None if there is too little evidence.
 
     Evidence for wider ids is that every second word is a high half (0 to 3, or all ones), although a quarter of the
     others are higher than these ever are: in ids of the width of a word, both come from the same text. Evidence for
-    16-bit ids is that many pairs, read as one id, are above any vocabulary.
+    16-bit ids is that many pairs, read as one id, are above the vocabulary (0: above any).
     """
-    if _is_twice_as_wide(_words(head, UINT16)):
-        return INT64 if _is_twice_as_wide(_words(head, UINT32)) else INT32
+    words = _words(head, UINT16)
+    if _is_twice_as_wide(words):
+        if _is_twice_as_wide(_words(head, UINT32)):
+            return INT64
+        return INT32 if (words[1::2] == np.iinfo(words.dtype).max).any() else UINT32
     pairs = _words(head, UINT32)
-    above = (pairs >= _ABOVE_ANY_VOCABULARY) & (pairs < _NEGATIVE)
+    above = (pairs >= (max(vocab_size, 1 << 16) if vocab_size else _ABOVE_ANY_VOCABULARY)) & (pairs < _NEGATIVE)
     return UINT16 if len(pairs) >= _MIN_IDS and np.count_nonzero(above) * 8 > len(pairs) else None
 
 
@@ -99,25 +103,14 @@ def _words(head: bytes, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return np.frombuffer(head, dtype, count=len(head) // dtype.itemsize)
 
 
-def _megatron_dtype(path: Path) -> np.dtype[Any] | None:
-    index = path.with_suffix(".idx")
-    try:
-        with open_regular(index) as file:
-            head = file.read(_MEGATRON_DTYPE_AT + 1)
-    except OSError:
-        return None
-    if not head.startswith(_MEGATRON_MAGIC) or len(head) <= _MEGATRON_DTYPE_AT:
-        return None
-    name = _MEGATRON_DTYPES.get(head[_MEGATRON_DTYPE_AT])
-    return np.dtype(name) if name else None
-
-
 def _kind(head: bytes, size: int) -> str | None:
     """Return what kind of file begins with ``head``, or None if that may be token ids."""
     for signature, kind in _SIGNATURES:
         if head.startswith(signature):
             return kind
     date, version = int.from_bytes(head[:4], "little"), int.from_bytes(head[4:8], "little")
+    if int.from_bytes(head[:4], "big") in _LLM_C_SHARDS:
+        return "a big-endian shard of llm.c"
     if date in _LLM_C and version < 1 << 8:
         return _LLM_C[date]
     # The signatures of gzip, pickle and safetensors are so short that the fields after them must make sense too.
@@ -160,7 +153,3 @@ def _remedy(head: bytes) -> str:
     if head.lstrip()[:1] == b"<":
         return "download it again; the server sent this page instead"
     return "remove it, or pack it into token ids"
-
-
-def _convert(path: Path) -> str:
-    return f"convert it with: mla-tui data convert {shlex.quote(str(path.parent))}"

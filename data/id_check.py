@@ -10,8 +10,10 @@ import random
 import time
 from bisect import bisect_right
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from data.shard_file import Shard
 from data.shards import ShardSet
@@ -28,7 +30,7 @@ def check_ids(shards: ShardSet, vocab_size: int, seconds: float) -> int:
     it. The order is the same each time. Raise ``UserError`` for the first id outside.
     """
     deadline = time.monotonic() + seconds
-    needed = [s.dtype.itemsize > 2 or vocab_size < 1 << 16 for s in shards.shards]  # 16-bit ids may all be inside
+    needed = [may_be_outside(shard.dtype, vocab_size) for shard in shards.shards]
     known = sum(shard.tokens for shard, needs in zip(shards.shards, needed, strict=True) if not needs)
     ends = list(
         accumulate(
@@ -42,17 +44,30 @@ def check_ids(shards: ShardSet, vocab_size: int, seconds: float) -> int:
         shard = shards.shards[index]
         start = (block - (ends[index - 1] if index else 0)) * _BLOCK_TOKENS
         ids = shards.read(index, start, min(_BLOCK_TOKENS, shard.tokens - start))
-        if int(ids.max()) >= vocab_size:
-            place = int(np.argmax(ids >= vocab_size))
-            raise outside_vocabulary(shard, start + place, int(ids[place]), vocab_size)
+        check_block(shard, start, ids, vocab_size)
         known += len(ids)
         if time.monotonic() > deadline:
             break
     return known
 
 
+def may_be_outside(dtype: np.dtype[Any], vocab_size: int) -> bool:
+    """Return whether an integer of this type can be no id of the vocabulary; 16-bit ids may all be."""
+    span = np.iinfo(dtype)
+    return bool(span.min < 0 or span.max >= vocab_size)
+
+
+def check_block(shard: Shard, start: int, ids: npt.NDArray[Any], vocab_size: int) -> None:
+    """Raise ``UserError`` for the first of the ``ids`` from token ``start`` on that is outside the vocabulary."""
+    if ids.size and not (ids.min() >= 0 and ids.max() < vocab_size):
+        place = int(np.argmax((ids < 0) | (ids >= vocab_size)))
+        raise outside_vocabulary(shard, start + place, int(ids[place]), vocab_size)
+
+
 def outside_vocabulary(shard: Shard, token: int, id: int, vocab_size: int) -> UserError:
     """Return the error for an id that the model does not have; ``token`` is its position in the shard."""
+    if id < 0:
+        return UserError(f"{shard.path}: token {token} is {id}, which is no token id: pack it again without it")
     return UserError(
         f"{shard.path}: token {token} is id {id}, outside the model's vocabulary of {vocab_size}: "
         f"use a model with a vocabulary of at least {id + 1}, or shards of the model's tokenizer"

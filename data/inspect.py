@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data.shard_file import read_shard
-from data.shards import DATASET_JSON, Manifest, ShardSet, bare_dtype, read_manifest
-from data.split_files import bin_files, folders_below
+from data.shards import DATASET_JSON, Manifest, ShardSet, bare_ids, read_manifest
+from data.split_files import folders_below, token_files
 from data.tokenizer import load_tokenizer
 from profiles.errors import UserError
 
@@ -23,20 +23,20 @@ _CHUNKS, _CHUNK_TOKENS = 16, 65536
 
 
 def inspect_path(path: Path) -> list[dict[str, Any]]:
-    """Return one JSON-serializable entry per shard of ``path``, a ``.bin`` file, a phase or a directory of phases.
+    """Return one JSON-serializable entry per shard of ``path``, a token file, a phase or a directory of phases.
 
-    Fields: ``path``, ``format`` ("bare" or "header"), ``dtype``, ``tokens``, ``bytes``, ``highest_id`` of the
+    Fields: ``path``, ``format`` (as in ``Shard``), ``dtype``, ``tokens``, ``bytes``, ``highest_id`` of the
     ``sampled`` tokens, ``first_ids``, ``peek`` (the text of the first tokens, if the phase has a ``tokenizer.json``),
     and ``problems`` (one line each). Unknown values are None. Raise ``UserError`` if there is nothing to inspect.
     """
     if os.path.isdir(path):
-        files = [file for folder in folders_below(path) for file in bin_files(folder)]
+        files = [file for folder in folders_below(path) for file in token_files(folder)]
     elif os.path.exists(path):
         files = [path]
     else:
-        raise UserError(f"{path}: does not exist: name a .bin file, a phase or a directory of phases")
+        raise UserError(f"{path}: does not exist: name a token file, a phase or a directory of phases")
     if not files:
-        raise UserError(f"{path}: holds no .bin file: name a .bin file, a phase or a directory of phases")
+        raise UserError(f"{path}: holds no token file (.bin, .npy, .ds): name one, a phase or a directory of phases")
     tokenizers: dict[Path, Any] = {}
     return [_entry(file, tokenizers) for file in files]
 
@@ -55,14 +55,14 @@ def _entry(path: Path, tokenizers: dict[Path, Any]) -> dict[str, Any]:
     with contextlib.suppress(OSError):
         entry["bytes"] = path.stat().st_size
     try:
-        shard = read_shard(path, *bare_dtype(manifest, 0))
+        shard = read_shard(path, bare_ids(manifest, 0))
         shards = ShardSet((shard,))
         first = shards.read(0, 0, min(_PEEK, shard.tokens))
         highest = _highest(shards, manifest, problems)
     except UserError as error:
         problems.append(str(error))
     else:
-        entry |= {"format": "header" if shard.header else "bare", "dtype": shard.dtype.name, "tokens": shard.tokens}
+        entry |= {"format": shard.format, "dtype": shard.dtype.name, "tokens": shard.tokens}
         entry |= {"first_ids": first[:_FIRST].tolist()} | highest
         entry["peek"] = _peek(phase, first, tokenizers, problems)
     return entry

@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from data import order
 from data.cursor import Cursor
+from data.dtypes import DTYPES
 from data.fingerprint import ShardPrint, same_content
-from data.shard_file import read_shard
-from data.shards import DTYPES, ShardSet
+from data.shard_file import BareIds, read_shard
+from data.shards import ShardSet
 from profiles.errors import UserError
 
 
@@ -44,5 +45,5 @@ class RecordedShards:
         if not same_content(path, recorded):
             state = "has changed since" if path.exists() else "is missing"
             raise UserError(f"{path}: {state}; this step read {length} tokens of it from token {offset}")
-        shard = read_shard(path, DTYPES[recorded.dtype], named=True)
+        shard = read_shard(path, BareIds(DTYPES[recorded.dtype], 0))
         return path, offset, ShardSet((shard,)).read(0, offset, length).astype(np.int64)

@@ -8,23 +8,22 @@ where an access to a mapped page kills the process with SIGBUS. Only the shards 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from data.dtypes import UINT16, UINT32
+from data.dtypes import DTYPES
 from data.open_files import OPEN_FILES
-from data.shard_file import Shard, checksum_of_beginning, read_beginning, read_shard
+from data.shard_file import BARE, BareIds, Shard, checksum_of_beginning, read_beginning, read_shard
 from data.split_files import split_files
 from profiles.errors import NeedsAttentionError, UserError
 from profiles.printable import brief
 from profiles.reader import Table, read_json
 
 DATASET_JSON = "dataset.json"
-DTYPES = {"uint16": UINT16, "uint32": UINT32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class ShardSet:
         self._touched: dict[int, int] = {}  # index of a shard: its mtime, if it changed and the content did not
 
     def read(self, index: int, start: int, count: int) -> npt.NDArray[Any]:
-        """Return ``count`` ids of shard ``index`` from token ``start`` on: (count,) uint16 or uint32, at most 1 GiB.
+        """Return ``count`` ids of shard ``index`` from token ``start`` on: (count,) of its dtype, at most 1 GiB.
 
         Raise ``UserError`` if the file cannot be read, or is not the one that was opened.
         """
@@ -86,12 +85,10 @@ def _changed(shard: Shard, how: str) -> UserError:
 
 
 def open_shards(root: Path, phase: str, split: str, vocab_size: int) -> ShardSet:
-    """Open the shards ``<root>/<phase>/<split>/*.bin``; ``split`` is "train", "val" or a bucket such as "val/code".
+    """Open the token files of a split, found as ``split_files`` says; "train", "val" or a bucket such as "val/code".
 
-    If that directory does not exist, open ``<root>/<phase>/<phase>-<split>-*.bin``. Bare files hold uint16 for a
-    vocabulary of up to 65536 ids, else uint32, unless the phase's ``dataset.json`` names a dtype. This reads only sizes
-    and first bytes. Raise ``UserError`` if something is missing, damaged, of another kind, or needs a larger
-    vocabulary.
+    This reads only sizes, first bytes and indexes. Raise ``UserError`` if something is missing, damaged, of another
+    kind, or needs a larger vocabulary.
     """
     files = split_files(root, phase, split)
     manifest = read_manifest(root / phase)
@@ -100,17 +97,34 @@ def open_shards(root: Path, phase: str, split: str, vocab_size: int) -> ShardSet
             f"{manifest.path}: its vocabulary has {manifest.vocab_size} ids, the model's only {vocab_size}: "
             f"use a model with a vocabulary of at least {manifest.vocab_size}, or other data"
         )
-    return ShardSet(tuple(read_shard(path, *bare_dtype(manifest, vocab_size)) for path in files))
+    return ShardSet(read_shards(files, bare_ids(manifest, vocab_size)))
 
 
-def bare_dtype(manifest: Manifest | None, vocab_size: int) -> tuple[np.dtype[Any], bool]:
-    """Return the dtype of files without a header, and whether the manifest names it.
+def read_shards(files: list[Path], bare: BareIds) -> tuple[Shard, ...]:
+    """Return the layout of the files of a split; those that do not say what their ids are all have one type.
 
-    Otherwise it is the one that fits the vocabulary.
+    Raise ``UserError`` as ``read_shard``, and if the ids of two files evidently have different types.
     """
-    if manifest and manifest.dtype is not None:
-        return manifest.dtype, True
-    return UINT16 if ((manifest and manifest.vocab_size) or vocab_size) <= 65536 else UINT32, False
+    bare = bare.among(len(files))
+    shards = [read_shard(path, bare) for path in files]
+    evident = {shard.dtype: shard for shard in shards if shard.evident}
+    if len(evident) > 1:
+        one, other = list(evident.values())[:2]
+        raise UserError(
+            f"{other.path}: looks like {other.dtype.name} ids, and {one.path.name} beside it like {one.dtype.name}: "
+            "put files of different types into phases of their own"
+        )
+    for dtype in evident:  # decides for those that are too short to show their type
+        alike = replace(bare, declared=dtype)
+        doubtful = [k for k, shard in enumerate(shards) if shard.format == BARE and shard.dtype != dtype]
+        for k in doubtful if bare.declared is None else ():
+            shards[k] = read_shard(files[k], alike)
+    return tuple(shards)
+
+
+def bare_ids(manifest: Manifest | None, vocab_size: int) -> BareIds:
+    """Return how to read files of a phase that do not say what their ids are."""
+    return BareIds(manifest.dtype if manifest else None, (manifest and manifest.vocab_size) or vocab_size)
 
 
 def read_manifest(folder: Path) -> Manifest | None:

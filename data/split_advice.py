@@ -1,24 +1,20 @@
-"""Says why a split has no files and which command puts the files that lie there in their place.
+"""Says why a split has no files, what lies there instead, and which command or setting helps.
 
-People have their token files as other trainers expect them: ``train.bin`` and ``val.bin`` in one folder (nanoGPT),
-``fineweb_train_000001.bin`` (modded-nanogpt), a folder ``validation``. Each command works when it is pasted.
+Each command works when it is pasted.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
-# Names of a split, best first: where a folder has both validation and test files, the latter are left alone.
-_WORDS = {"train": (("train", "training"),), "val": (("val", "valid", "validation"), ("dev", "eval", "test"))}
-_LISTED = 3  # more files are named by a pattern
-_NUMPY = ".npy"
-_NOT_READ = (".bin.gz", ".bin.zst", ".ds", ".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".arrow", ".npz", ".txt")
+from data.split_files import SUFFIXES, files_in_folder_of, folders_below, listed, split_of_name, token_files
+from profiles.errors import UserError
+
+_NOT_READ = (".bin.gz", ".bin.zst", ".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".arrow", ".npz", ".txt")
 
 
 def missing_split(root: Path, phase: str, split: str) -> str:
@@ -32,18 +28,16 @@ def missing_split(root: Path, phase: str, split: str) -> str:
             return problem
     missing = _what_is_missing(root, phase, split)
     for remedy in (
-        _nested(folder),
-        _other_folders(root / phase),
-        _loose_files(root / phase, root / phase),
+        _nested(root / phase, split),
         _root_is_a_phase(root),
-        _loose_files(root, root / phase),
         _no_validation(root / phase) if split == "val" else "",
         _other_phases(root, split),
         *(_other_formats(place) for place in (folder, root / phase, root)),
     ):
         if remedy:
             return f"{missing}{remedy}"
-    return f"{missing}: build a small corpus with `make demo`, or put shards at {folder}/{phase}-{_flat(split)}-000.bin"
+    example = folder / f"{phase}-{_flat(split)}-000.bin"
+    return f"{missing}: build a small corpus with `make demo`, or put token files at {example}"
 
 
 def _flat(split: str) -> str:
@@ -68,115 +62,70 @@ def _what_is_missing(root: Path, phase: str, split: str) -> str:
         there = ", ".join(name for name in _names(root, "") if os.path.isdir(root / name)) or "none"
         return f"data.phase: {root} has no {phase!r} (its phases: {there})"
     if os.path.isdir(root / phase / split):
-        return f"{root / phase / split}: holds no .bin file"
+        return f"{root / phase / split}: holds no token file"
     return f"{root / phase}: has no {split!r} split"
 
 
 def _names(folder: Path, suffix: str) -> list[str]:
     """Return the names in ``folder``, if it exists, that end with ``suffix``: sorted, without hidden ones."""
     try:
-        return sorted(name for name in os.listdir(folder) if name.endswith(suffix) and name[0] != ".")
-    except OSError:
+        return [name for name in listed(folder) if name.endswith(suffix) and name[0] != "."]
+    except UserError:
         return []
 
 
-def _by_split(names: Sequence[str]) -> dict[str, list[str]]:
-    """Return the names of each split that they name."""
-    words = {name: set(re.split("[^a-z]+", name.lower())) for name in names}
-    found: dict[str, list[str]] = {}
-    for split, groups in _WORDS.items():
-        for group in groups:
-            if chosen := [name for name in names if words[name] & set(group)]:
-                found[split] = chosen
-                break
-    return found
+def _has(phase: Path, split: str) -> bool:
+    """Whether a folder has token files for a split; those that name none count as training data."""
+    try:
+        loose = [split_of_name(file.name, phase.name) for file in token_files(phase)]
+        return bool(files_in_folder_of(phase, split) or split in loose or (split == "train" and "" in loose))
+    except UserError:
+        return False
 
 
-def _is_missing(phase: Path, split: str) -> bool:
-    return not _names(phase / split, ".bin") and not [
-        name for name in _names(phase, ".bin") if name.startswith(f"{phase.name}-{split}-")
-    ]
-
-
-def _other_folders(phase: Path) -> str:
-    """Advice where a split's folder has another name, such as ``validation``."""
-    folders = [name for name in _names(phase, "") if name not in _WORDS and _names(phase / name, ".bin")]
-    links = []
-    for split, names in _by_split(folders).items():
-        if _is_missing(phase, split):
-            remove = [f"rmdir {split}"] if os.path.isdir(phase / split) else []
-            links += [*remove, f"ln -s {_quoted(names[0])} {split}"]
-    return f", but a folder with another name; link it with: {_within(phase, *links)}" if links else ""
-
-
-def _nested(folder: Path) -> str:
-    """Advice where the .bin files of a split lie one folder deeper; those of two folders may have the same name."""
-    count = sum(len(_names(folder / name, ".bin")) for name in _names(folder, ""))
+def _nested(phase: Path, split: str) -> str:
+    """Advice where the token files of a split lie one folder deeper; those of two folders may have the same name."""
+    place = phase / split if os.path.isdir(phase / split) else phase
+    if not os.path.isdir(place) or _has(phase, "train" if split == "val" else split):
+        return ""
+    count = sum(len(_names(folder, suffix)) for folder in folders_below(place)[1:] for suffix in SUFFIXES)
     if not count:
         return ""
-    loop = 'for file in */*.bin; do ln -s "$file" "${file%/*}-${file##*/}"; done'
-    return f", but {count} one folder deeper; link them with: {_within(folder, loop)}"
+    return f", but {count} one folder deeper; link them with: {_import(phase)}"
 
 
-def _loose_files(folder: Path, phase: Path) -> str:
-    """Advice where .bin files lie in ``folder``, outside the folder of a split."""
-    names = _names(folder, ".bin")
-    splits = _by_split(names) or ({"train": names} if names else {})
-    splits = {split: chosen for split, chosen in splits.items() if _is_missing(phase, split)}
-    if not splits:
-        return ""
-    target = os.path.relpath(phase, folder)
-    commands = ["mkdir -p " + " ".join(_quoted(os.path.normpath(os.path.join(target, split))) for split in splits)]
-    # Patterns and links are both relative to the folder that holds the links, so they survive a move of the whole.
-    place, source = ("" if target == "." else f"{target}/"), os.path.relpath(folder, phase / "train")
-    for split, chosen in splits.items():
-        commands += [f"cd {_quoted(place + split)}", f"ln -s {_files(source, chosen, names)} ."]
-        place = "../"
-    count = sum(map(len, splits.values()))
-    files = f"{splits.popitem()[1][0]} lies" if count == 1 else f"{count} .bin files lie"
-    return f", but {files} there; link with: {_within(folder, *commands)}"
-
-
-def _within(folder: Path, *commands: str) -> str:
-    """Return the commands as one that changes to ``folder`` and leaves the shell where it is."""
-    return f"({' && '.join((f'cd {_quoted(folder)}', *commands))})"
-
-
-def _files(folder: str, chosen: Sequence[str], names: Sequence[str]) -> str:
-    """Return shell words for the ``chosen`` of the ``names`` in ``folder``: one pattern if they are many."""
-    start = os.path.commonprefix(chosen).removesuffix(".bin")  # noqa: RUF071  characters are meant
-    if len(chosen) > _LISTED and [name for name in names if name.startswith(start)] == list(chosen):
-        return f"{shlex.quote(f'{folder}/{start}')}*.bin"
-    return " ".join(_quoted(f"{folder}/{name}") for name in chosen)
+def _import(phase: Path, option: str = "") -> str:
+    name = f"{phase.name}-linked"
+    return f"mla-tui data import {_quoted(phase)} --out {_quoted(phase.parent)} --phase {_quoted(name)}{option}"
 
 
 def _root_is_a_phase(root: Path) -> str:
-    if not _names(root / "train", ".bin"):
+    if not os.path.isdir(root) or not _has(root, "train"):
         return ""
     return f", but a split itself; use -s {_setting('data.root', root.parent)} -s {_setting('data.phase', root.name)}"
 
 
 def _other_phases(root: Path, split: str) -> str:
-    phases = [name for name in _names(root, "") if os.path.isdir(root / name) and not _is_missing(root / name, split)]
+    phases = [name for name in _names(root, "") if os.path.isdir(root / name) and _has(root / name, split)]
     return f"; use -s {_setting('data.phase', phases[0])}" if phases else ""
 
 
 def _no_validation(phase: Path) -> str:
     """Advice for a phase with training data only."""
-    if _is_missing(phase, "train"):
+    if not os.path.isdir(phase) or not _has(phase, "train"):
         return ""
-    shards = _names(phase / "train", ".bin")
     advice = "; train without validation with -s val_every=0"
-    if len(shards) < 2:
+    files = files_in_folder_of(phase, "train") or token_files(phase)
+    if len(files) < 2:
         return advice
-    move = f"mv {_quoted(f'train/{shards[-1]}')} val/"
-    return f"{advice}, or set a shard aside for it with: {_within(phase, 'mkdir -p val', move)}"
+    tested = [file for file in token_files(phase) if split_of_name(file.name) == "test"]
+    tested = files_in_folder_of(phase, "test") or tested
+    aside = (tested or files)[-1].relative_to(phase)
+    return f"{advice}, or set a file aside for it with: {_import(phase, f' --val {_quoted(aside)}')}"
 
 
 def _other_formats(folder: Path) -> str:
-    """Advice where a folder holds files that are no shards."""
-    if arrays := _names(folder, _NUMPY):
-        return f", but {_counted(len(arrays), _NUMPY)}; convert with: mla-tui data convert {_quoted(folder)}"
+    """Advice where a folder holds files that are no token files."""
     counts = Counter({suffix: len(_names(folder, suffix)) for suffix in _NOT_READ})
     suffix, count = counts.most_common(1)[0]
     if not count:

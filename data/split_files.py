@@ -1,23 +1,36 @@
-"""Finds the files of a split."""
+"""Finds the files of a split in the folder of a phase, as this and other programs lay them out."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from profiles.errors import UserError
 
+SUFFIXES = (".bin", ".npy", ".ds")
+# Words in the names of files and folders. What is for a test is no validation data, but not to be trained on either.
+_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "eval"), "test"),
+}
+
 
 def split_files(root: Path, phase: str, split: str) -> list[Path]:
-    """Return the files of a split, found as in ``open_shards``. Raise ``UserError`` with advice if there are none."""
-    folder = root / phase / split
-    # Not Path.is_dir, which raises where a folder above may not be searched.
-    if os.path.isdir(folder):
-        files = bin_files(folder)
-    elif os.path.isdir(root / phase):
-        files = bin_files(root / phase, prefix=f"{phase}-{split}-")
-    else:
+    """Return the token files of a split, ordered by name. Raise ``UserError`` with advice if there are none.
+
+    They are those in the folder ``<root>/<phase>/<split>``, or in one whose name says the same, such as "validation".
+    Without such a folder they are the files in ``<root>/<phase>`` whose names have such a word (``train.bin``,
+    ``fineweb_val_000000.bin``), and where nothing there names a split, all of them are for training.
+    """
+    folder = root / phase
+    if not os.path.isdir(folder):  # not Path.is_dir, which raises where a folder above may not be searched
         files = []
+    elif "/" in split:
+        files = token_files(folder / split) if os.path.isdir(folder / split) else []
+    else:
+        files = _files_of(folder, split)
     if files:
         return files
     from data.split_advice import missing_split  # imports this module
@@ -25,22 +38,64 @@ def split_files(root: Path, phase: str, split: str) -> list[Path]:
     raise UserError(missing_split(root, phase, split))
 
 
+def _files_of(folder: Path, split: str) -> list[Path]:
+    if files := files_in_folder_of(folder, split):
+        return files
+    loose = token_files(folder)
+    named = {file: split_of_name(file.name, folder.name) for file in loose}
+    if files := [file for file in loose if named[file] == split]:
+        return files
+    nothing_named = not any(named.values()) and not files_in_folder_of(folder, "val")
+    return loose if split == "train" and nothing_named else []
+
+
+def files_in_folder_of(folder: Path, split: str) -> list[Path]:
+    """Return the token files in the folder of ``split``: that of this name, else the first that names it otherwise."""
+    if os.path.isdir(folder / split) and (files := token_files(folder / split)):
+        return files
+    words = [word for word, meant in _WORDS.items() if meant == split]
+    names = [name for name in listed(folder) if name.lower() in words and name != split]
+    for name in sorted(names, key=lambda name: words.index(name.lower())):
+        if os.path.isdir(folder / name) and (files := token_files(folder / name)):
+            return files
+    return []
+
+
+def split_of_name(name: str, phase: str = "") -> str:
+    """Return the split that the last such word in a name says, "test" for one that is not read, or nothing.
+
+    The name of the ``phase`` itself at its beginning does not count.
+    """
+    rest = name[len(phase) :] if phase and name.startswith((f"{phase}-", f"{phase}_")) else name
+    words = re.split("[^a-z]+", rest.lower())
+    return next((_WORDS[word] for word in reversed(words) if word in _WORDS), "")
+
+
 def files_not_read(root: Path, phase: str, split: str) -> list[Path]:
-    """Return the .bin files that a user may take for a part of the split: deeper in its folder, or beside it."""
-    folder = root / phase / split
-    if not os.path.isdir(folder):
-        return []
-    deeper = [path for below in folders_below(folder)[1:] if os.access(below, os.R_OK) for path in bin_files(below)]
-    return [*deeper, *bin_files(root / phase, prefix=f"{phase}-{split}-")]
+    """Return the token files that a user may take for a part of the split: deeper in its folder, or beside it."""
+    folder = root / phase
+    read = set(split_files(root, phase, split))
+    own = folder / split
+    below = folders_below(own)[1:] if os.path.isdir(own) else []
+    deeper = [path for inner in below if os.access(inner, os.R_OK) for path in token_files(inner)]
+    beside = [path for path in token_files(folder) if split_of_name(path.name, folder.name) in ("", split)]
+    return [path for path in (*deeper, *beside) if path not in read]
 
 
-def bin_files(folder: Path, prefix: str = "") -> list[Path]:
-    """Return the ``.bin`` files of a folder, ordered by name, without hidden ones (macOS writes ``._x.bin``)."""
+def token_files(folder: Path) -> list[Path]:
+    """Return the files of a folder whose names are those of token files, ordered by name, without hidden ones.
+
+    macOS writes ``._x.bin`` beside ``x.bin``.
+    """
+    return [folder / name for name in listed(folder) if name.endswith(SUFFIXES) and name[0] != "."]
+
+
+def listed(folder: Path) -> list[str]:
+    """Return the names in a folder, sorted. Raise ``UserError``."""
     try:
-        names = sorted(os.listdir(folder))
+        return sorted(os.listdir(folder))
     except OSError as error:
         raise UserError(f"{folder}: cannot be listed ({error.strerror}): check the path and its permissions") from error
-    return [folder / name for name in names if name.startswith(prefix) and name.endswith(".bin") and name[0] != "."]
 
 
 def folders_below(path: Path) -> list[Path]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from data import order
 from data.id_check import check_ids
-from data.shard_file import Shard, read_shard
-from data.shards import Manifest, ShardSet, bare_dtype, read_manifest
+from data.shard_file import BareIds, Shard, read_shard
+from data.shards import ShardSet, bare_ids, read_manifest, read_shards
 from data.split_files import folders_below, split_files
 from data.tokenizer import load_tokenizer
 from profiles.errors import UserError
@@ -42,14 +42,16 @@ def dataset_summary(root: Path, phase: str, vocab_size: int, context: int, valid
             if split != "val" or (validates and not buckets):
                 problems.append(str(error))
             continue
-        files, shards = [], []
-        for path in paths:
-            entry, shard = _file(path, manifest, vocab_size, context)
-            files.append(entry)
-            shards += [shard] if shard else []
-        problems += [file["problem"] for file in files if file["problem"]]
+        bare = bare_ids(manifest, vocab_size)
         try:
-            check_ids(ShardSet(tuple(shards)), vocab_size, _SECONDS_FOR_IDS)
+            shards = read_shards(paths, bare)
+            files = [_entry(shard, context) for shard in shards]
+        except UserError as error:
+            read = [_file(path, bare.among(len(paths)), context) for path in paths]
+            files, shards = [entry for entry, _ in read], tuple(shard for _, shard in read if shard)
+            problems += [file["problem"] for file in files if file["problem"]] or [str(error)]
+        try:
+            check_ids(ShardSet(shards), vocab_size, _SECONDS_FOR_IDS)
         except UserError as error:
             problems.append(str(error))
         sums = {key: sum(file[key] or 0 for file in files) for key in ("tokens", "bytes", "sequences")}
@@ -61,16 +63,22 @@ def dataset_summary(root: Path, phase: str, vocab_size: int, context: int, valid
     }
 
 
-def _file(path: Path, manifest: Manifest | None, vocab_size: int, context: int) -> tuple[dict[str, Any], Shard | None]:
+def _file(path: Path, bare: BareIds, context: int) -> tuple[dict[str, Any], Shard | None]:
     """Return the entry of a file, and its shard unless it has a problem."""
-    entry: dict[str, Any] = {"path": str(path), "dtype": None, "tokens": None, "sequences": None, "problem": ""}
     try:
-        shard = read_shard(path, *bare_dtype(manifest, vocab_size))
+        shard = read_shard(path, bare)
     except UserError as error:
-        return {**entry, "bytes": None, "problem": str(error)}, None
+        unknown = dict.fromkeys(("dtype", "tokens", "sequences", "bytes"))
+        return {"path": str(path), **unknown, "problem": str(error)}, None
+    return _entry(shard, context), shard
+
+
+def _entry(shard: Shard, context: int) -> dict[str, Any]:
     windows = order.window_count(shard.tokens, context)
-    numbers = {"dtype": shard.dtype.name, "tokens": shard.tokens, "bytes": shard.bytes, "sequences": windows}
-    return entry | numbers, shard
+    return {
+        **{"path": str(shard.path), "problem": ""},
+        **{"dtype": shard.dtype.name, "tokens": shard.tokens, "bytes": shard.bytes, "sequences": windows},
+    }
 
 
 def token_texts(folder: Path, ids: Sequence[int]) -> list[str] | None:

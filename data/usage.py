@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from data.dtypes import UINT16
 from data.order import window_count
 from data.shard_file import Shard
 
@@ -14,9 +15,9 @@ class DataUsage:
     """``sequences`` of ``context`` + 1 tokens make an epoch; the run reads ``read`` of them.
 
     ``unused`` of the ``tokens`` are in no sequence: those of the ``short`` shards, of at most ``context`` tokens, and
-    what is left at the end of the others. ``ignored`` .bin files lie where only a part of the split is looked for.
+    what is left at the end of the others. ``ignored`` token files lie where only a part of the split is looked for.
     ``copies`` shards are the same as an earlier one, and ``leaked`` shards of val are also in train, by their size and
-    their beginning.
+    their beginning. ``evident`` names the type that ids without a header are read as, if it is not the usual uint16.
     """
 
     context: int
@@ -29,6 +30,7 @@ class DataUsage:
     ignored: int
     copies: int
     leaked: int
+    evident: str = ""
 
     @property
     def epochs(self) -> float:
@@ -53,6 +55,7 @@ def usage_of(train: Sequence[Shard], val: Sequence[Shard], context: int, read: i
         short=windows.count(0),
         ignored=ignored,
         copies=len(read_from) - len(different),
+        evident=", ".join(sorted({shard.dtype.name for shard in train if shard.evident} - {UINT16.name})),
         leaked=sum(_same_if_equal(shard) in different for shard in val),
     )
 

@@ -31,11 +31,13 @@ def describe_usage(usage: DataUsage, steps: int) -> str:
         short = f" ({exact(usage.short)} of {exact(usage.shards)} shards too short)"
         texts.append(f"{exact(usage.unused)} of {exact(usage.tokens)} tokens unused{short if usage.short else ''}")
     if usage.ignored:
-        texts.append(f"{_counted(usage.ignored, '.bin file')} below or beside the folder train not read")
+        texts.append(f"{_counted(usage.ignored, 'token file')} below or beside the folder train not read")
     if usage.copies:
         texts.append(f"{_counted(usage.copies, 'shard')} the same as an earlier one")
     if usage.leaked:
         texts.append(f"{_counted(usage.leaked, 'shard')} of val also in train")
+    if usage.evident:
+        texts.append(f"ids read as the {usage.evident} that they show; dataset.json may name another dtype")
     warns = usage.unused > _MUCH_UNUSED * usage.tokens or usage.epochs > _MANY_EPOCHS
     warns = warns or bool(usage.ignored or usage.copies or usage.leaked)
     return ("warning: " if warns else "") + "; ".join(texts)

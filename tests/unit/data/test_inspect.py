@@ -28,7 +28,7 @@ def test_root_phase_and_file_give_the_same_entries(phase: Path) -> None:
     assert whole == [inspect_path(Path(entry["path"]))[0] for entry in whole]
     assert [Path(entry["path"]).name for entry in whole] == ["phase1-train-000.bin", "phase1-val-000.bin"]
     train = whole[0]
-    assert (train["format"], train["dtype"], train["problems"]) == ("header", "uint16", [])
+    assert (train["format"], train["dtype"], train["problems"]) == ("llm.c", "uint16", [])
     assert train["bytes"] == 1024 + 2 * train["tokens"]
     assert train["sampled"] == train["tokens"]
     assert train["peek"].startswith("value_0 = 0\n<|endoftext|>value_10 = 10")
@@ -79,5 +79,5 @@ def test_a_broken_manifest_and_tokenizer_are_problems(phase: Path) -> None:
 def test_nothing_to_inspect(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         inspect_path(tmp_path / "gone")
-    with pytest.raises(UserError, match=r"holds no \.bin file"):
+    with pytest.raises(UserError, match=r"holds no token file \(\.bin, \.npy, \.ds\)"):
         inspect_path(tmp_path)

@@ -261,7 +261,7 @@ def test_missing_root_phase_split_and_files_are_refused_with_a_remedy(tmp_path: 
         assert "make demo" in text
         assert f"{root}/p/{split}/p-{split}-000.bin" in text
     (root / "p/train").mkdir()
-    assert "holds no .bin file" in refused(root)
+    assert "holds no token file" in refused(root)
 
 
 def test_a_vocabulary_larger_than_the_models(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_vocabulary_larger_than_the_models(tmp_path: Path) -> None:
     [
         ("{", "is not valid JSON"),
         ("[1]", "[1] is not a JSON object"),
-        ('{"dtype": "int8"}', "'int8' is not one of uint16, uint32"),
+        ('{"dtype": "int8"}', "'int8' is not one of uint16, uint32, int32, int64"),
         ('{"dtype": []}', "dtype: []"),
         ('{"vocab_size": "big"}', "vocab_size: 'big' is not an integer from 1 up"),
         ('{"vocab_size": true}', "vocab_size: True is not an integer from 1 up"),

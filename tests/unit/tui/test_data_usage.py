@@ -106,7 +106,7 @@ def test_files_that_are_not_looked_for_are_counted(short: Path, capsys: pytest.C
     for name in ("train/part2/a.bin", "train/part2/b.bin", "phase1-train-000.bin"):
         (phase / name).write_bytes(bytes(80))
     assert main(["data", "show", "short"]) == 0
-    assert f"{SHORT}; 3 .bin files below or beside the folder train not read" in capsys.readouterr().out.splitlines()
+    assert f"{SHORT}; 3 token files below or beside the folder train not read" in capsys.readouterr().out.splitlines()
 
 
 def test_launch_says_it_beside_the_id(

@@ -1,4 +1,4 @@
-"""``mla-tui data``: inspects and converts token files, and prints the data of a run, single sequences as text."""
+"""``mla-tui data``: inspects and imports token files, and prints the data of a run, single sequences as text."""
 
 from __future__ import annotations
 
@@ -22,14 +22,21 @@ def register(subparsers: Subparsers) -> None:
     inner = add_subcommands(parser, required=True)
 
     parser = add_command(inner, "inspect", "print format, dtype and token counts of shards", example)
-    parser.add_argument("path", metavar="PATH", help="a .bin file, a phase folder or a folder of phases")
+    parser.add_argument("path", metavar="PATH", help="a token file, a phase folder or a folder of phases")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=inspect)
 
-    help = "give token files of other programs the header that names the type of their ids"
-    parser = add_command(inner, "convert", help, "mla-tui data convert data/shards/phase1")
-    parser.add_argument("path", metavar="PATH", help="a .bin or .npy file, or a folder of them")
-    parser.set_defaults(command=convert)
+    help = "make a phase of token files that lie elsewhere: links to them, checked"
+    parser = add_command(inner, "import", help, "mla-tui data import fineweb10B --phase web --tokenizer tokenizer.json")
+    parser.add_argument("source", metavar="PATH", help="a token file (.bin, .npy, .ds), or a folder of them")
+    parser.add_argument("--phase", required=True, metavar="NAME", help="the phase to make, a run's data.phase")
+    parser.add_argument("--out", default="data/shards", metavar="DIR", help="a run's data.root (default: %(default)s)")
+    parser.add_argument("--tokenizer", metavar="FILE", help="the tokenizer.json that made the ids")
+    help = "files for validation, below PATH, such as '*_val_*'; without it those whose names say so"
+    parser.add_argument("--val", default="", metavar="PATTERN", help=help)
+    help = "type of ids that do not say it, such as uint16; without it the one they show"
+    parser.add_argument("--dtype", metavar="TYPE", help=help)
+    parser.set_defaults(command=import_files)
 
     help = "print the data of a run or profile, and its sequences as text"
     parser = add_command(inner, "show", help, "mla-tui data show latest --step 100")
@@ -59,15 +66,20 @@ def inspect(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def convert(args: argparse.Namespace) -> int:
-    from data.convert import convert_path
+def import_files(args: argparse.Namespace) -> int:
+    from data.dtypes import DTYPES
+    from data.importing import ImportOptions, import_phase
+    from profiles.names import check_below
+    from profiles.paths import expand
 
-    done, problems = convert_path(Path(args.path))
-    for line in done:
-        print(line)
-    for problem in problems:
-        print(f"mla-tui: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+    if args.dtype is not None and args.dtype not in DTYPES:
+        raise SpecError(f"--dtype {args.dtype}: is not one of {', '.join(DTYPES)}")
+    tokenizer = expand(args.tokenizer, "--tokenizer") if args.tokenizer else None
+    target = expand(args.out, "--out") / check_below("--phase", args.phase)
+    options = ImportOptions(args.val, tokenizer, DTYPES[args.dtype] if args.dtype else None)
+    import_phase(expand(args.source, "PATH"), target, options, print)
+    print(target)
+    return 0
 
 
 def show(args: argparse.Namespace) -> int:

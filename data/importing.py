@@ -1,0 +1,138 @@
+"""Makes a phase of token files that lie elsewhere: a folder of links to them, with what is known of their ids.
+
+The files stay where they are and as they are. Links rather than a list of files, because every program can follow
+them, and a file that is gone is named by its own path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data.id_check import check_block
+from data.shard_file import BareIds
+from data.shards import DATASET_JSON, ShardSet, read_shards
+from data.split_files import folders_below, split_of_name, token_files
+from data.tokenizer import id_count, load_tokenizer
+from profiles.errors import UserError
+
+_SPLITS = ("train", "val")
+_BESIDE = (".index", ".metadata")  # after the whole name, as datatrove names its index
+_BLOCK_TOKENS = 1 << 22
+_TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """``val``: a pattern for the names, below the source, of files that are for validation.
+
+    ``tokenizer``: the file that made the ids; ``dtype``: the type of ids that do not say it.
+    """
+
+    val: str = ""
+    tokenizer: Path | None = None
+    dtype: np.dtype[Any] | None = None
+
+
+def import_phase(source: Path, target: Path, options: ImportOptions, report: Callable[[str], object]) -> None:
+    """Make the phase ``target`` of the token files in and below ``source``; ``report`` gets lines about them.
+
+    All ids are read once, so that a wrong one is found now. Raise ``UserError`` if there are no files for training,
+    a file is none of token ids, an id is outside the vocabulary of the tokenizer, or the target exists.
+    """
+    source, target = Path(os.path.abspath(source)), Path(os.path.abspath(target))
+    if os.path.lexists(target):
+        raise UserError(f"{target}: exists; choose another --phase, or move it away")
+    vocab_size = id_count(load_tokenizer(options.tokenizer)) if options.tokenizer else 0
+    splits = _splits(source, options.val)
+    manifest: dict[str, Any] = {"sources": [str(source)], "splits": {}}
+    bare: set[str] = set()
+    for split, names in splits.items():
+        files = [source / name if source.is_dir() else source for name in names]
+        opened = ShardSet(read_shards(files, BareIds(options.dtype, vocab_size)))
+        shards = opened.shards
+        highest = max(_highest(opened, k, vocab_size) for k in range(len(shards)))
+        bare |= {shard.dtype.name for shard in shards if shard.format == "bare"}
+        counts = [shard.documents for shard in shards]
+        known = None if None in counts else sum(count or 0 for count in counts)
+        manifest["splits"][split] = {"tokens": opened.tokens} | ({"documents": known} if known is not None else {})
+        formats = ", ".join(sorted({f"{shard.format} {shard.dtype.name}" for shard in shards}))
+        report(f"{split}: {len(shards)} files, {opened.tokens} tokens, highest id {highest} ({formats})")
+    if len(bare) > 1:
+        raise UserError(f"{source}: its files have different types ({', '.join(sorted(bare))}): import them apart")
+    manifest |= {"dtype": bare.pop()} if bare else {}
+    _write(source, target, splits, manifest, options.tokenizer, vocab_size)
+
+
+def _splits(source: Path, val: str) -> dict[str, list[str]]:
+    """Return the names below ``source`` of the files of each split. Raise ``UserError`` where none is for training."""
+    if os.path.isdir(source):
+        found = [path for folder in folders_below(source) for path in token_files(folder)]
+        names = [path.relative_to(source).as_posix() for path in found]
+    elif os.path.exists(source):
+        names = [source.name]
+    else:
+        raise UserError(f"{source}: does not exist: name a token file or a folder of them")
+    splits: dict[str, list[str]] = {split: [] for split in _SPLITS}
+    for name in names:
+        named = next(filter(None, (split_of_name(part, source.name) for part in name.split("/"))), "train")
+        named = "val" if val and (name == val or fnmatch(name, val)) else named
+        splits.setdefault(named, []).append(name)
+    if val and not splits["val"]:
+        raise UserError(f"--val {val}: no token file below {source} has such a name; the first is {names[0]}")
+    if not splits["train"]:
+        raise UserError(f"{source}: holds no token file for training (.bin, .npy, .ds): name the folder that does")
+    return {split: splits[split] for split in _SPLITS if splits[split]}
+
+
+def _highest(opened: ShardSet, index: int, vocab_size: int) -> int:
+    """Return the highest id of a file. Raise ``UserError`` for one below 0 or outside the vocabulary (0: unknown)."""
+    shard, highest = opened.shards[index], 0
+    for start in range(0, shard.tokens, _BLOCK_TOKENS):
+        ids: npt.NDArray[Any] = opened.read(index, start, min(_BLOCK_TOKENS, shard.tokens - start))
+        check_block(shard, start, ids, vocab_size or 1 << 32)
+        highest = max(highest, int(ids.max()))
+    return highest
+
+
+def _write(
+    source: Path,
+    target: Path,
+    splits: dict[str, list[str]],
+    manifest: dict[str, Any],
+    tokenizer: Path | None,
+    vocab_size: int,
+) -> None:
+    building = target.with_name(f".{target.name}-importing-{secrets.token_hex(4)}")
+    try:
+        building.mkdir(parents=True)
+        for split, names in splits.items():
+            (building / split).mkdir()
+            for name in names:
+                file = source / name if source.is_dir() else source
+                beside = (file.with_suffix(".idx"), *(file.with_name(file.name + end) for end in _BESIDE))
+                for path in (file, *filter(Path.exists, beside)):
+                    link = path.relative_to(source if source.is_dir() else source.parent).as_posix().replace("/", "-")
+                    (building / split / link).symlink_to(path)
+        if tokenizer:
+            text = tokenizer.read_bytes()
+            (building / _TOKENIZER).write_bytes(text)
+            manifest["tokenizer"] = {"file": _TOKENIZER, "sha256": hashlib.sha256(text).hexdigest()}
+            manifest["vocab_size"] = vocab_size
+        (building / DATASET_JSON).write_text(json.dumps(manifest, indent=2) + "\n")
+        building.rename(target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror}): choose another --out") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
