@@ -37,7 +37,7 @@ class ModelTable:
 class DataTable:
     root: str = "data/shards"
     phase: str = "phase1"
-    workers: int = _number(4, 0, 256)
+    workers: int = _number(4, 0, 256)  # threads that read the next step's sequences during a step; 0: none
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import threading
 from collections.abc import Callable, Iterator
 
+from engine.host.threads import start_daemon
+
 INTERVAL = 1.0  # seconds between checks
-_STACK_BYTES = 256 << 10  # the usual 8 MiB count against a limit on the address space
 
 Check = Callable[[], object]
 _THREAD = "held files"
@@ -21,12 +21,10 @@ def held(*checks: Check) -> Iterator[None]:
     """Call every one of ``checks`` once a second until the block is left. Each may raise ``OSError``.
 
     A thread does it, one for the whole process, because a training step may take minutes. Under a limit on the address
-    space (``ulimit -v``) there is none: what the C library reserves for a thread would be missing for the checkpoint's.
+    space (``ulimit -v``) there is none, and nothing is checked.
     """
-    if not any(thread.name == _THREAD for thread in threading.enumerate()) and not _address_space_is_limited():
-        before = threading.stack_size(_STACK_BYTES)
-        threading.Thread(target=_run, name=_THREAD, daemon=True).start()
-        threading.stack_size(before)
+    if not any(thread.name == _THREAD for thread in threading.enumerate()):
+        start_daemon(_THREAD, _run)
     with _running:
         _checks.extend(checks)
     try:
@@ -35,10 +33,6 @@ def held(*checks: Check) -> Iterator[None]:
         with _running:
             for check in checks:
                 _checks.remove(check)
-
-
-def _address_space_is_limited() -> bool:
-    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def _run() -> None:

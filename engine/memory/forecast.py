@@ -25,6 +25,7 @@ CONTEXT = 512 * MIB  # CUDA context, cuBLAS workspaces and kernels; assumed
 # What the allocator holds beyond the live tensors, as a fraction of the temporary ones; assumed on a card.
 SLACK = 0.05
 CPU_SLACK = 0.12
+TOKEN_ID = 8  # bytes of an id in a batch
 COPY_CHUNK = 16 * MIB  # a checkpoint copies a card's tensors to the host in chunks of this size
 
 
@@ -64,7 +65,7 @@ def forecast(spec: RunSpec, hardware: Hardware) -> Forecast:
     With several ranks, the device's parts are one rank's and the host's are those of all its ranks.
     """
     if hardware.device == "mlx" or spec.launch.backend == "mlx":
-        device, host = mlx.parts(spec, bf16=_bf16(spec, hardware)), {"process": PROCESS}
+        device, host = mlx.parts(spec, bf16=_bf16(spec, hardware)), {"process": PROCESS + _sequences(spec)}
         return Forecast(device, host) if hardware.device == "mlx" else Forecast({}, device | host)
     plan = resolve_plan(spec, hardware.device, bf16=hardware.device == "cuda" and hardware.bf16)
     device = _training(spec, hardware, plan)
@@ -74,10 +75,16 @@ def forecast(spec: RunSpec, hardware: Hardware) -> Forecast:
         optimizer_step = {part: device[part] for part in ("weights", "buckets") if part in device} | stepping
         host |= _larger(device, optimizer_step)
         host["allocator slack"] = int(CPU_SLACK * sum(host.get(part, 0) for part in _TEMPORARY))
-        return Forecast({}, _times(ranks, host | {"process": PROCESS}), saving)
+        return Forecast({}, _times(ranks, host | {"process": PROCESS + _sequences(spec)}), saving)
     device["allocator slack"] = int(SLACK * sum(device.get(part, 0) for part in _TEMPORARY))
-    host |= stepping | {"process": PROCESS_CUDA}
+    host |= stepping | {"process": PROCESS_CUDA + _sequences(spec)}
     return Forecast(device | {"CUDA context": CONTEXT}, _times(ranks, host), saving)
+
+
+def _sequences(spec: RunSpec) -> int:
+    """Return the bytes of the sequences that each rank holds: those of a step, and those read ahead for the next."""
+    steps = 2 if spec.data.workers else 1
+    return steps * spec.batch.sequences * (spec.batch.context + 1) * TOKEN_ID
 
 
 def _larger(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:

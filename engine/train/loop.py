@@ -89,6 +89,7 @@ class Trainer:
         try:
             return self._run(resume, init_from, new_data)
         finally:
+            self.state.close()
             self.saver.close()
 
     def _run(self, resume: Path | None, init_from: Path | None, new_data: bool) -> str:

@@ -9,6 +9,7 @@ from data.splits import fingerprint_of, open_split, open_splits
 from engine.train.backends.backend import Batch
 from engine.train.edit_history import EditHistory, pop_due
 from engine.train.edits import applied
+from engine.train.read_ahead import ReadAhead
 from profiles.spec import RunSpec
 
 
@@ -23,13 +24,21 @@ class RunState:
         self.spec = spec
         self._splits = open_splits(spec)
         self.data = fingerprint_of(spec, self._splits)
+        self._ahead = ReadAhead(spec.data.workers)
         self._val_batches: list[Batch] | None = None
         self._val_rows = spec.batch.micro
         self.cursor: Cursor = self._splits["train"].initial_cursor()
 
     def read_batch(self) -> tuple[Batch, Cursor]:
-        """Read the sequences of the next step, (sequences, context + 1); also the cursor behind them."""
-        return self._splits["train"].read_batch(self.cursor, self.spec.batch.sequences)
+        """Return the sequences of the next step, (sequences, context + 1); also the cursor behind them.
+
+        ``data.workers`` threads have read them while the step before computed, unless an edit or a rewind came since.
+        """
+        return self._ahead.read_batch(self._splits["train"], self.cursor, self.spec.batch.sequences)
+
+    def close(self) -> None:
+        """End the threads that read ahead."""
+        self._ahead.close()
 
     def set_spec(self, spec: RunSpec) -> None:
         """Go on as ``spec`` says. Another context windows the data differently: a new segment of the cursor."""

@@ -59,8 +59,8 @@ def test_a_larger_micro_or_context_never_needs_less(profile: str, machine: Hardw
     spec = replace(spec, batch=replace(spec.batch, context=context))
     small, large = forecast(with_micro(spec, micro), machine), forecast(with_micro(spec, micro + 1), machine)
     assert total(small) <= total(large)
-    longer = replace(spec, batch=replace(spec.batch, micro=micro, context=context + 1))
-    assert total(small) <= total(forecast(longer, machine))
+    longer = replace(spec, batch=replace(spec.batch, context=context + 1))
+    assert total(small) <= total(forecast(with_micro(longer, micro), machine))
 
 
 @settings(deadline=None)
