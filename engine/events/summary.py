@@ -13,6 +13,7 @@ TRAINING = ("running", "compiling", "saving", "paused", "stopping")  # phases in
 RECOVERING = "recovering"  # the trainer has exited, and is started again
 CUT_OFF = "cut-off"  # neither ended nor alive: the machine rebooted, or trainer and supervisor were both killed
 NEEDS_ATTENTION = "needs-attention"  # the supervisor waits for something that only a user can put right
+DATA_CHANGED = "--data-changed"  # of resume; in the reason of a run that needs attention because its data has changed
 DAMAGED = "damaged"  # not ended, and without a spec: it can only be removed
 INACTIVE = (*ENDED, CUT_OFF, DAMAGED)  # no process works on the run
 _STRINGS = ("id", "name", "phase", "reason", "backend", "profile", "checkpoint", "version", "host", "boot", "data")
@@ -32,7 +33,14 @@ _CHECKS: dict[str, schema.Check] = {
 _IDENTITY = ("pid", "start_ticks", "attempt")
 MAX_PID = 1 << 31
 
-HOOK_EVENTS = ("finished", "failed", "oom", "nan", "stall")  # for which the user may configure a command
+HOOK_EVENTS = (
+    "finished",
+    "failed",
+    NEEDS_ATTENTION,
+    "oom",
+    "nan",
+    "stall",
+)  # for which the user may configure a command
 
 
 def update_summary(summary: dict[str, Any], record: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 COMMAND_LINE = "tui.cli"
-SUPERVISOR = "engine.runs.supervisor"
+SUPERVISOR = "engine.runs"
 TRAINER = "engine.train"
 BENCH = "engine.train.measure.bench"
 

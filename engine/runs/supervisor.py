@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable
@@ -23,9 +22,8 @@ from engine.events.exit_codes import EXIT_NEEDS_ATTENTION, is_user_error
 from engine.events.log import LogWriter, Record
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
-from engine.events.start_supervisor import start_supervisor
 from engine.events.summary import ENDED, NEEDS_ATTENTION, update_summary
-from engine.host.files import read_json, rotate, write_json, write_stderr
+from engine.host.files import read_json, rotate, write_stderr
 from engine.host.process import Lock, boot_id, host_name, process_identity
 from engine.host.programs import SAFE_PATH
 from engine.host.systemd_scope import scope_prefix
@@ -41,6 +39,7 @@ from engine.runs.launchers import launcher_of, trainer_command
 from engine.runs.resource_alerts import ResourceAlerts
 from engine.runs.restarts import MAX_RESTARTS, Restarts
 from engine.runs.server import Server
+from engine.runs.state_file import StateFile
 from engine.runs.telemetry import Telemetry
 from engine.runs.telemetry_sampler import TelemetrySampler
 from engine.runs.trainer_process import TrainerProcess
@@ -48,7 +47,6 @@ from engine.runs.watchdog import Watchdog
 from profiles.errors import UserError
 
 POLL_INTERVAL = 0.05  # seconds between polls of the log: a record is delayed by half of it on average
-SAVE_INTERVAL = 1.0  # seconds between writes of state.json
 STALL_INTERVAL = 1.0
 SIGTERM_GRACE = 2.0  # seconds for a trainer that got SIGTERM too to log that it is stopping
 FILES_INTERVAL = 1.0  # seconds between checks of the files that other processes look for
@@ -70,12 +68,13 @@ class Supervisor:
         self.index = LogIndex(run_dir)
         self.summary = self.index.summary
         self._log = LogWriter(run_dir.log_path, int(self.summary.get("attempt") or 0))
+        self._state = StateFile(run_dir, self.summary, self._log)
         self.files = FileWatch(run_dir, lock, self._log, self._spec, self.summary)
         self._server = Server(self)
         self._telemetry = Telemetry(run_dir.path)
         alerts = ResourceAlerts(Path(self._spec.train.out))
         self._sampler = TelemetrySampler(self._telemetry, alerts, self._write, self._publish_sample)
-        self._hooks = Hooks(run_dir, self.summary, self._write, self._save_state)
+        self._hooks = Hooks(run_dir, self.summary, self._write, self._state.save)
         self._trainer = TrainerProcess(run_dir)
         self._attention = Attention(run_dir, self._spec)
         self._devices = DeviceLocks(run_dir.home, devices_of(self._spec))
@@ -86,7 +85,6 @@ class Supervisor:
         self._attempt: int | None = None  # of the watched trainer
         self._stop = asyncio.Event()  # set for a stop that no trainer can carry out
         self._got_sigterm = False
-        self._save_at = 0.0
 
     async def run(self) -> None:
         """Supervise the run until it has ended."""
@@ -94,13 +92,13 @@ class Supervisor:
         self.summary.update(
             supervisor=process_identity(os.getpid()), version=package_version(), host=host_name(), boot=boot_id()
         )
-        self._save_state()  # before catching up, which takes seconds where the history must be rebuilt
+        self._state.save()  # before catching up, which takes seconds where the history must be rebuilt
         await asyncio.to_thread(self.index.catch_up)
         self._log.attempt = int(self.summary.get("attempt") or 0)
         for warning in self.index.warnings:
             self._write("log", level="warning", text=warning)
         self._report_upgrade(previous_version)
-        self._save_state()
+        self._state.save()
         self._hooks.catch_up(self.index.offset)
         await self._server.start()
         training = asyncio.create_task(self._keep_trainer_running())
@@ -119,7 +117,7 @@ class Supervisor:
             self._devices.release()  # before the hooks, so that the next run need not wait for them
             await self._hooks.finish()
             self._read_log()
-            self._save_state()
+            self._state.save()
             if self._log.is_linked():
                 self.index.save()
             await self._server.close()
@@ -223,7 +221,7 @@ class Supervisor:
         self._attempt = process.get("attempt")
         self._ranks_started = False
         self._telemetry.set_process(process.get("pid"))
-        self._save_state()
+        self._state.save()
 
     def _handle_exit(self, reason: ExitReason) -> float | None:
         """Log why the trainer exited; return the seconds until its restart, None where the run is not restarted."""
@@ -289,7 +287,7 @@ class Supervisor:
                     training.cancel()
                     return
             if not read_json(self.run_dir.state_path):
-                self._save_state()
+                self._state.save()
 
     def _report_upgrade(self, previous: str | None) -> None:
         """Log an alert where mla-tui was upgraded during the run: its trainer is of another version than we are."""
@@ -316,8 +314,8 @@ class Supervisor:
                 self._read_log()
                 dirty = True
             now = time.monotonic()
-            if now >= self._save_at and dirty:
-                self._save_state()
+            if dirty:
+                self._state.save_if_due()
             if dirty and now - synced >= 1.0:
                 synced, dirty = now, False
                 with contextlib.suppress(OSError):  # the disk is full: what is written stays readable
@@ -325,7 +323,7 @@ class Supervisor:
             await asyncio.sleep(POLL_INTERVAL)
 
     def _read_log(self) -> None:
-        state, offset = self._urgent_state(), self.index.offset
+        offset = self.index.offset
         while records := self.index.poll():
             for at, record in records:
                 self.on_record(record)
@@ -333,12 +331,7 @@ class Supervisor:
         if self.index.offset != offset:
             self._server.notify()
             self.index.save_if_due()
-        if self._urgent_state() != state:
-            self._save_state()
-
-    def _urgent_state(self) -> tuple[Any, ...]:
-        """What state.json must show at once: a user who stops, edits or saves a run looks there next."""
-        return tuple(self.summary.get(key) for key in ("phase", "checkpoint", "live"))
+        self._state.save_if_urgent()
 
     def on_record(self, record: Record) -> None:
         """Handle a record of the trainer, logged or live."""
@@ -364,15 +357,6 @@ class Supervisor:
                 home=self.run_dir.home,
             )
 
-    def _save_state(self) -> None:
-        self._save_at = time.monotonic() + SAVE_INTERVAL
-        if not self._log.is_linked():
-            return  # the directory was deleted; by now another supervisor may write there
-        try:
-            write_json(self.run_dir.state_path, self.summary)
-        except OSError as error:  # a full disk must not end a run: the state can be rebuilt from the log
-            write_stderr(f"state.json: {error}")
-
     async def _sample_telemetry(self) -> None:
         await self._sampler.run(lambda: self.summary.get("checkpoint_bytes"))
 
@@ -390,31 +374,3 @@ async def _run_forever(body: Callable[[], Awaitable[None]]) -> None:
         except Exception:
             write_stderr(traceback.format_exc().rstrip())
             await asyncio.sleep(1.0)
-
-
-def main() -> int:
-    run_dir = RunDir(Path(sys.argv[1]).absolute())
-    lock = Lock(run_dir.supervisor_lock, f"{process_identity(os.getpid())}")
-    try:
-        # Its lock may have been deleted, and not be made again yet.
-        if run_dir.has_supervisor() or not lock.acquire(timeout=0.5):
-            return 0  # another supervisor has the run
-    except OSError as error:
-        write_stderr(f"supervisor.lock: {error}")
-        return 1
-    for number in (signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    try:
-        supervisor = Supervisor(run_dir, lock)
-        asyncio.run(supervisor.run())
-    except UserError as error:
-        write_stderr(str(error))
-        return error.exit_code
-    lock.release()
-    if supervisor.files.needs_successor:
-        start_supervisor(run_dir)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,6 +9,7 @@ from data.splits import check_data
 from engine.checkpoints.resume_source import checkpoint_data
 from engine.events.commands import CommandReader
 from engine.events.run_dir import RunDir
+from engine.events.summary import DATA_CHANGED
 from engine.host.files import read_json, write_json
 from engine.train.backends.ranks import Ranks
 from profiles.errors import NeedsAttentionError, UserError
@@ -29,7 +30,7 @@ def check_data_of_run(run: RunDir, now: Fingerprint, resume: Path | None) -> boo
     if changed and (since_saved or not saved) and not _accepted(run, first=last is None):
         raise NeedsAttentionError(
             f"the data has changed: {changed}; restore it and the run continues,"
-            f" or continue with the data as it is: mla-tui resume {run.id} --data-changed"
+            f" or continue with the data as it is: mla-tui resume {run.id} {DATA_CHANGED}"
         )
     write_json(run.data_path(now.digest), now.to_dict())
     return bool(since_saved)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from shlex import quote
 from typing import Any, NoReturn
 
 from data.cursor import Cursor
@@ -21,15 +20,18 @@ from engine.train.backends.backend import Backend
 from engine.train.backends.ranks import Ranks, SingleRank
 from engine.train.checkpoint_saver import CheckpointSaver
 from engine.train.command_queue import CommandQueue, StopRequested
+from engine.train.continue_command import continue_command
 from engine.train.edit_history import EditHistory, RestartRequested
 from engine.train.edit_request import requested_spec
 from engine.train.edits import changed, live_values
 from engine.train.models import pretrained
+from engine.train.not_finite import not_finite_error
 from engine.train.oom.handler import AskUser, ChangeMicro, Decision, GiveUp, OomHandler
 from engine.train.oom.markers import pop_marker, write_marker
 from engine.train.oom.memory_monitor import MemoryMonitor
 from engine.train.oom.micro_fitter import BY
 from engine.train.oom.recognize import OutOfMemory
+from engine.train.pause_memory import PauseMemory
 from engine.train.reporter import Reporter
 from engine.train.run_state import RunState
 from engine.train.step_runner import Done, MicroBatchDone, NotFinite, StepRunner
@@ -68,9 +70,10 @@ class Trainer:
         self.saver = CheckpointSaver(out, state.spec.train.keep, reporter, self.ranks)
         hardware = detect_hardware(state.spec.launch.gpus_per_node)
         self.memory = MemoryMonitor(backend, reporter, hardware)
-        self.oom = OomHandler(backend, self.memory, hardware, self.ranks)
+        self.oom = OomHandler(backend, self.memory, hardware, self.ranks, out)
         self.runner = StepRunner(backend, self.state, self.ranks, self._between_micro_batches, self._finish_checkpoint)
         self.validator = Validator(backend, self.state, self.ranks, self.oom, self._process_urgent_commands)
+        self._pause_memory = PauseMemory(backend, self.ranks)
         self._history = EditHistory.of([])
         self._versions = {"mla-tui": package_version(), **backend.versions}
 
@@ -121,7 +124,7 @@ class Trainer:
             self._enter("stopped", requested(stop.by) + (f"; no checkpoint: {why}" if why else ""))
             return "stopped"
         if why := self._save():
-            go_on = f"--resume {quote(str(self.out))}"
+            go_on = continue_command(self.out)
             raise UserError(f"the last checkpoint could not be written: {why}; make room and {go_on}")
         if self.step < self.spec.train.steps:
             self._enter("stopped", f"reached stop_step = {self.step}")
@@ -213,21 +216,10 @@ class Trainer:
             self._enter("running")
 
     def _end_not_finite(self, result: NotFinite) -> NoReturn:
-        """End this attempt as ``train.on_nan`` says; a rewind goes on behind the data of the bad step."""
         self.backend.discard_window()
         self._finish_checkpoint()
-        bad, newest = self.step + 1, self.saver.newest_step
-        text = f"step {bad}: loss {result.loss}, gradient norm {result.grad_norm}; the step was not applied"
-        self.reporter.record("alert", what="nan", text=text)
-        if self.spec.train.on_nan == "rewind":
-            if newest is not None and self.supervised:
-                self.reporter.record("rewind", step=newest, cursor=result.cursor.to_dict(), why=text)
-                raise RestartRequested(f"{text}; goes back to step {newest} and skips the data up to step {bad}")
-            why = "there is no checkpoint yet" if newest is None else "a run in the foreground is not restarted"
-            text += f"; no rewind: {why}"
-        saved = checkpoint.latest(self.out)  # not "latest" without one: that might be another run's
-        resume = f"continue with --resume {quote(str(saved))}" if saved else "start the run again"
-        raise UserError(f"{text}; lower optim.lr and {resume}")
+        newest, on_nan = self.saver.newest_step, self.spec.train.on_nan
+        raise not_finite_error(result, self.step + 1, newest, on_nan, self.supervised, self.out, self.reporter)
 
     def _validate(self) -> None:
         if not self.spec.train.val_every:
@@ -312,15 +304,12 @@ class Trainer:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         self._finish_checkpoint()
-        freed = self.ranks.sum_over_ranks(self.backend.offload_for_pause())
-        if freed >= 5e7:  # below that nothing was freed that a user would see
-            reason += f"; {freed / 1e9:.1f} GB of memory freed"
-        self._enter("paused", reason, id)
+        self._enter("paused", reason + self._pause_memory.release(), id)
         while True:
             # In the order given: pause, pause, resume goes on; pause, resume, pause holds.
             command = self.commands.pop("pause", "resume", "stop", *(("set",) if deadline else ()))
             if command is None:
-                if deadline and time.monotonic() > deadline and not self._reclaim():
+                if deadline and time.monotonic() > deadline and not self._pause_memory.reclaim():
                     self._enter("running", "there was no answer in time")
                     return False
                 time.sleep(PAUSE_POLL)
@@ -330,22 +319,12 @@ class Trainer:
                 raise StopRequested(command)
             if command.method == "set" and not self._edit(command):
                 continue
-            why = "was paused already" if command.method == "pause" else self._reclaim()
+            why = "was paused already" if command.method == "pause" else self._pause_memory.reclaim()
             if not why:
                 # An edit is acknowledged by its own record.
                 self._enter("running", requested(command.by), None if command.method == "set" else command.id)
                 return True
             self._enter("paused", why, command.id)
-
-    def _reclaim(self) -> str:
-        """Take back the memory that a pause gave away; return why it cannot be, on whichever rank, or nothing."""
-        why = ""
-        try:
-            self.backend.restore_after_pause()
-        except UserError as error:
-            why = str(error)
-        failed = self.ranks.sum_over_ranks(bool(why))
-        return why or ("another rank does not have the memory any more; resume again" if failed else "")
 
     def _edit(self, command: Command) -> bool:
         """Make the edit that ``command`` asks for; return whether it could be made."""

@@ -41,7 +41,7 @@ from tests.bench.measure import cpu, rss
 
 PANES = ["loss", "device_used", "host_states", "tok_s"]
 # A complete supervisor; it adopts this process as its trainer, because we hold the trainer's lock.
-SUPERVISOR = "import sys; from engine.runs.supervisor import main; sys.exit(main())"
+SUPERVISOR = "import sys; from engine.runs.__main__ import main; sys.exit(main())"
 
 
 def step_fields(step: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 
 from engine.host.files import read_json, write_json
 from engine.host.process import is_locked, process_identity
+from engine.host.programs import SUPERVISOR
 from tests.e2e.conftest import Run, WaitFor, Workspace
 
 LONG = ("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
@@ -126,7 +127,7 @@ def test_of_competing_supervisors_one_remains(workspace: Workspace, reference: R
     run = workspace.launch("-s", "steps=600", "-s", "save_every=0", "-s", "val_every=0")
     run.wait_step(3)
     run.kill_both()
-    argv = [sys.executable, "-m", "engine.runs.supervisor", str(run.run_dir.path)]
+    argv = [sys.executable, "-m", SUPERVISOR, str(run.run_dir.path)]
     racers = [subprocess.Popen(argv, env=workspace.env, cwd=run.run_dir.path) for _ in range(8)]
     run.wait_step(1, attempt=2)
     wait_for("the other supervisors to exit", lambda: sum(racer.poll() is None for racer in racers) == 1)

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from engine.events.summary import DAMAGED, ENDED, NEEDS_ATTENTION
+from engine.host.programs import SUPERVISOR
 from tests.e2e.conftest import MakeWorkspace, Run, WaitFor
 
 DRAWS = int(os.environ.get("MLA_CLEANER_DRAWS", "200"))
@@ -99,7 +100,7 @@ def test_a_cleaner_finds_no_file_that_matters(make_workspace: MakeWorkspace, see
                 if done.returncode == 0 and "takes effect" not in err:
                     edited = 1000 + draw
                 cleaner.done.append(f"set val_every={1000 + draw}: {out}{err}")
-            assert len(processes(run, "engine.train")) <= 1 and len(processes(run, "engine.runs.supervisor")) <= 1
+            assert len(processes(run, "engine.train")) <= 1 and len(processes(run, SUPERVISOR)) <= 1
         if run.run_dir.status()["phase"] not in over:
             workspace.start("stop", run.id).communicate(timeout=120)
         wait_for("the end", lambda: run.run_dir.status()["phase"] in over)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engine.memory.hardware import Hardware
 from engine.train.backends.backend import Backend
 from engine.train.backends.ranks import Ranks
+from engine.train.continue_command import continue_command
 from engine.train.edit_history import EditHistory
 from engine.train.oom.memory_monitor import MemoryMonitor
 from engine.train.oom.micro_fitter import MicroFitter
@@ -51,11 +53,12 @@ Decision = ChangeMicro | GiveUp | AskUser
 class OomHandler:
     """Each rank has one; ``decide`` is rank 0's alone."""
 
-    def __init__(self, backend: Backend, monitor: MemoryMonitor, hardware: Hardware, ranks: Ranks) -> None:
+    def __init__(self, backend: Backend, monitor: MemoryMonitor, hardware: Hardware, ranks: Ranks, out: Path) -> None:
         self._backend = backend
         self._monitor = monitor
         self._hardware = hardware
         self._ranks = ranks
+        self._out = out  # the folder of the run's checkpoints
         self._fitter = MicroFitter(hardware)
 
     # -- what the run has seen
@@ -96,9 +99,9 @@ class OomHandler:
         action = policy if policy != "auto" else "fail" if lower is None else f"micro {lower}"
         self._monitor.record_oom(failure, spec, action, capacity)
         if policy == "fail":
-            return GiveUp(_error(failure, spec, "and memory.oom = fail"))
+            return GiveUp(self._error(failure, spec, "and memory.oom = fail"))
         fallback = (
-            GiveUp(_error(failure, spec, "the smallest there is"))
+            GiveUp(self._error(failure, spec, "the smallest there is"))
             if lower is None
             else ChangeMicro(lower, failure.text)
         )
@@ -112,7 +115,7 @@ class OomHandler:
         """Log that ``rows`` validation sequences at once did not fit; return a smaller number, or ``GiveUp``."""
         if rows == 1 or spec.memory.oom == "fail":
             self._monitor.record_oom(failure, spec, "fail", None)
-            return GiveUp(_error(failure, spec, "validating"))
+            return GiveUp(self._error(failure, spec, "validating"))
         rows = -(-rows // 2)
         self._monitor.record_oom(failure, spec, f"validate {rows} at once", None)
         return rows
@@ -127,17 +130,16 @@ class OomHandler:
             failure = OutOfMemory(HOST, None, "the kernel killed the trainer")
         return failure if spec.batch.micro > 1 or spec.memory.oom == "fail" else None
 
+    def _error(self, failure: OutOfMemory, spec: RunSpec, why: str) -> str:
+        """Return the reason the run ends with; the ``oom`` record has the allocator's own text."""
+        return (
+            f"out of memory in {failure.where} at micro {spec.batch.micro}, {why}{requested(failure)};"
+            f" choose a change that saves memory (mla-tui plan lists them) and {continue_command(self._out)}"
+        )
+
     def growth(self, spec: RunSpec) -> ChangeMicro | None:
         """A larger micro-batch that should fit by now, after a long stretch without errors. The same on all ranks."""
         if not self._fitter.may_grow(spec):
             return None
         larger = self._ranks.run_on_rank_zero(lambda: self._fitter.higher(spec, self._backend.capacity()))
         return None if larger is None else ChangeMicro(larger, "there is room again")
-
-
-def _error(failure: OutOfMemory, spec: RunSpec, why: str) -> str:
-    """Return the reason the run ends with; the ``oom`` record has the allocator's own text."""
-    return (
-        f"out of memory in {failure.where} at micro {spec.batch.micro}, {why}{requested(failure)};"
-        " mla-tui plan shows what would fit; go on with --resume, from its newest checkpoint, and less of what it names"
-    )

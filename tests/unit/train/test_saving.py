@@ -209,7 +209,11 @@ def train_with_nan(spec: RunSpec, out: Path, log: RecordingReporter, bad: int) -
 @pytest.mark.parametrize(
     ("policy", "bad", "message"),
     [
-        ("stop", 6, r"^step 6: loss nan, .*not applied; lower optim\.lr and continue with --resume .*ckpt_step_4$"),
+        (
+            "stop",
+            6,
+            r"^step 6: loss nan, .*not applied; lower optim\.lr and continue with: mla-tui launch --resume .*_4$",
+        ),
         ("rewind", 6, r"^step 6: loss nan, .*no rewind: a run in the foreground is not restarted; lower optim\.lr"),
         (
             "rewind",
