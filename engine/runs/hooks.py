@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from engine.events.log import Record, read_all
 from engine.events.run_dir import RunDir
-from engine.events.summary import HOOK_EVENTS
+from engine.events.summary import HOOK_EVENTS, NEEDS_ATTENTION
 from engine.host.private_dirs import private_opener
 from engine.host.process import host_name
 from profiles.errors import SpecError
@@ -27,9 +27,9 @@ from profiles.paths import user_dir
 from profiles.printable import LONGEST_KEY, brief, brief_key
 from profiles.reader import read_toml
 
-FINAL = ("finished", "failed")  # never dropped
+KEPT = ("finished", "failed", NEEDS_ATTENTION)  # never dropped
 TIMEOUT = 60.0  # seconds
-MAX_PENDING = 16  # hooks in the queue; beyond it only final events are added
+MAX_PENDING = 16  # hooks in the queue; beyond it only those of KEPT are added
 FILE = "hooks.toml"
 
 
@@ -74,7 +74,8 @@ def event_of(record: Record) -> str | None:
     """Return the event that a record stands for, or None."""
     kind = record.get("kind")
     name = {"state": record.get("phase"), "alert": record.get("what"), "oom": "oom"}.get(str(kind))
-    kind_of = {"finished": "state", "failed": "state", "nan": "alert", "stall": "alert", "oom": "oom"}
+    states, alerts = dict.fromkeys(("finished", "failed", NEEDS_ATTENTION), "state"), {"nan": "alert", "stall": "alert"}
+    kind_of = {**states, **alerts, "oom": "oom"}
     return str(name) if kind_of.get(str(name)) == kind else None
 
 
@@ -158,7 +159,7 @@ class Hooks:
 
     def _is_dropped(self, event: str) -> bool:
         """Whether the queue is full and drops this hook; logged once."""
-        full = len(self._pending) >= MAX_PENDING and event not in FINAL
+        full = len(self._pending) >= MAX_PENDING and event not in KEPT
         if full and not self._dropping:
             self._warn(event, f"is skipped: {MAX_PENDING} hooks are pending")
         self._dropping = full

@@ -14,6 +14,7 @@ import pytest
 
 from engine.events.log import LogWriter, read_all
 from engine.events.run_dir import RunDir
+from engine.events.summary import HOOK_EVENTS
 from engine.runs import hooks
 from engine.runs.hooks import Hooks
 from profiles.errors import SpecError
@@ -71,18 +72,19 @@ def received(path: Path) -> list[dict[str, Any]]:
 
 async def test_each_event_runs_its_command(run: HookedRun, configure: Configure, tmp_path: Path) -> None:
     out = tmp_path / "received"
-    configure(**dict.fromkeys(("finished", "failed", "oom", "nan", "stall"), f"cat >> {out}"))
+    configure(**dict.fromkeys(HOOK_EVENTS, f"cat >> {out}"))
     run.write("state", phase="running", reason="")
     run.write("oom", where="backward", wanted=5)
     run.write("step", step=3, loss=None)
     run.write("alert", what="nan", text="not a number")
     run.write("alert", what="stall", text="slow")
     run.write("alert", what="oom", text="of another kind")
+    run.write("state", phase="needs-attention", reason="the data has changed")
     run.write("state", phase="failed", reason="no more")
     run.write("state", phase="finished", reason="")
     await run.hooks.finish()
     records = received(out)
-    assert [record["event"] for record in records] == ["oom", "nan", "stall", "failed", "finished"]
+    assert [record["event"] for record in records] == ["oom", "nan", "stall", "needs-attention", "failed", "finished"]
     log = dict(read_all(run.run_dir.log_path))
     for record in records:
         run_of = {key: record.pop(key) for key in ("run", "name", "host", "event")}
@@ -220,7 +222,7 @@ async def test_a_run_without_hooks_at_starts_with_the_next_record(
     ("text", "message"),
     [
         ('[on_event]\nfinish = "x"', "on_event.finish: unknown event; did you mean finished?"),
-        ('[on_event]\nzebra = "x"', "on_event.zebra: unknown event; the events are finished, failed, oom, nan, stall"),
+        ('[on_event]\nzebra = "x"', "on_event.zebra: unknown event; the events are finished, failed, needs-attention,"),
         ('[on_event]\nnan = ""', "on_event.nan: '' is not a command; write a shell command in quotes"),
         ("[on_event]\nnan = 3", "on_event.nan: 3 is not a command"),
         ('[on_event]\nnan = "a\\u0000"', "on_event.nan: 'a\\x00' is not a command"),

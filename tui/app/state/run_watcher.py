@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.events.log import MAX_LINE, parse
 from engine.events.run_dir import RunDir
-from engine.events.summary import CUT_OFF, ENDED
+from engine.events.summary import CUT_OFF, ENDED, NEEDS_ATTENTION
 from engine.runs.store import RunStore
 from profiles.errors import UserError
 from profiles.reader import open_regular
@@ -134,10 +134,10 @@ def _notification_text(record: dict[str, Any]) -> str:
     kind = record["kind"]
     if kind == "oom":
         return "out of memory, needs attention" if record.get("action") == "ask" else ""
-    is_shown = record.get("phase") in ENDED if kind == "state" else record.get("what") in _ALERTS
+    is_shown = record.get("phase") in (*ENDED, NEEDS_ATTENTION) if kind == "state" else record.get("what") in _ALERTS
     sentence = describe(record) if is_shown else None
     return sentence[0] if sentence else ""
 
 
 def _needs_attention(record: dict[str, Any]) -> bool:
-    return record["kind"] != "state" or record.get("phase") == "failed"
+    return record["kind"] != "state" or record.get("phase") in ("failed", NEEDS_ATTENTION)

@@ -16,6 +16,11 @@ from tui.cli.command_parser import Subparsers, add_command, add_subcommands
 EXAMPLES: dict[str, dict[str, Any]] = {
     "finished": {"kind": "state", "phase": "finished", "reason": ""},
     "failed": {"kind": "state", "phase": "failed", "reason": "train.out: the disk is full"},
+    "needs-attention": {
+        "kind": "state",
+        "phase": "needs-attention",
+        "reason": "/models/example: the checkpoints of this run are missing; put it back and the run continues",
+    },
     "oom": {"kind": "oom", "where": "backward", "wanted": 2 << 30, "action": "micro 8 → 4", "micro": 4, "accum": 2},
     "nan": {"kind": "alert", "what": "nan", "text": "the loss of step 1200 is not a number"},
     "stall": {"kind": "alert", "what": "stall", "text": "no progress for 10 times the usual time of a step"},
