@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
-from engine.events import reverse_reader
+from engine.events import commands, reverse_reader
 from engine.events.log_index import LogIndex
+from engine.host.process import Lock
+from engine.runs import client
 from engine.runs.store import RunStore
 from tests.unit.tui.helpers import on_screen, until
 from tui.app.app import MlaApp
+from tui.app.screens.confirm import ConfirmScreen
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.widgets.bars import Heading, Notice
@@ -113,7 +116,7 @@ async def test_the_console_is_read_from_the_monitor(store: RunStore, make_run: A
     app = MlaApp(store, run.id)
     async with app.run_test(size=(60, 20)) as pilot:
         await pilot.press("t")
-        await until(pilot, lambda: "printed nothing yet" in on_screen(app, TextPane))
+        await until(pilot, lambda: "the run printed nothing" in on_screen(app, TextPane))
         lines = "".join(f"line {n}\n" for n in range(20_000))
         run.console_path.write_bytes(f"{lines}10%\r20%\r\n\x1b[1mMemoryError\x1b[0m \x9b31m\xff\n".encode("latin-1"))
         await until(pilot, lambda: "MemoryError" in on_screen(app, TextPane))
@@ -124,6 +127,35 @@ async def test_the_console_is_read_from_the_monitor(store: RunStore, make_run: A
         assert "line 19999" not in on_screen(app, TextPane)
         await pilot.press("q")
         assert isinstance(app.screen, MonitorScreen)
+
+
+@pytest.mark.parametrize("data_changed", [True, False])
+async def test_r_continues_a_run_that_needs_attention(
+    store: RunStore, make_run: Any, monkeypatch: pytest.MonkeyPatch, data_changed: bool
+) -> None:
+    monkeypatch.setattr(client, "POLL_INTERVAL", 0.01)
+    run, writer = make_run("demo", 5, phase="needs-attention")
+    lock = Lock(run.supervisor_lock)  # its supervisor is alive, and reads the requests from the file
+    assert lock.acquire()
+    reason = "/models/demo: the checkpoints of this run are missing; put it back and the run continues"
+    if data_changed:
+        command = f"continue with the data as it is: mla-tui resume {run.id} --data-changed"
+        reason = f"the data has changed: train/a.bin is new; restore it and the run continues, or {command}"
+    writer.write("state", phase="needs-attention", reason=reason)
+    app = MlaApp(store, run.id)
+    async with app.run_test(size=(100, 24)) as pilot:
+        answer = "r continues with the data as it is" if data_changed else "r tries again"
+        await until(pilot, lambda: answer in on_screen(app, Notice))
+        await pilot.press("r")
+        if data_changed:
+            assert isinstance(app.screen, ConfirmScreen)
+            question = " ".join(on_screen(app, Static).split())
+            assert question == "demo: the data has changed: train/a.bin is new. Continue with the data as it is?"
+            await pilot.press("tab", "enter")
+        await until(pilot, run.commands_path.exists)
+    lock.release()
+    (request,) = commands.CommandReader(run.commands_path, run.log_path).poll()
+    assert (request.method, request.params.get("data_changed")) == ("resume", data_changed or None)
 
 
 async def test_the_mouse_zooms_pans_and_sets_the_cursor(store: RunStore, make_run: Any) -> None:

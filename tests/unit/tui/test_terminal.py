@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.tui.terminals import read_to_end
+
 ROOT = Path(__file__).parents[3]
 RUN = "from engine.runs.store import RunStore; from tui.app.app import run_app; raise SystemExit(run_app(RunStore()))"
 
@@ -88,16 +90,6 @@ def test_without_a_terminal_the_error_names_other_commands() -> None:
         [sys.executable, "-c", RUN], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT, timeout=30
     )
     assert "the app needs a terminal" in ended.stderr
-
-
-def read_to_end(master: int) -> str:
-    output = b""
-    try:
-        while part := os.read(master, 65536):
-            output += part
-    except OSError:
-        pass  # Linux ends a terminal without a writer with an error
-    return output.decode(errors="replace")
 
 
 MAIN = "from tui.cli.main import main; raise SystemExit(main([]))"

@@ -15,6 +15,7 @@ import pytest
 from engine.events.run_dir import COLUMNS
 from engine.host.files import write_json
 from engine.runs.store import RunStore
+from tests.unit.tui.terminals import read_to_end
 from tests.unit.tui.test_printable import unsafe
 from tui.cli.main import main
 
@@ -88,15 +89,10 @@ def on_a_terminal(*command: str) -> str:
     master, slave = pty.openpty()
     done = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave, cwd=ROOT)
     os.close(slave)
-    output = b""
-    try:
-        while part := os.read(master, 65536):
-            output += part
-    except OSError:
-        pass  # Linux ends a terminal without a writer with an error
+    output = read_to_end(master)
     os.close(master)
     done.wait(30)
-    return output.decode()
+    return output
 
 
 def test_a_terminal_gets_the_console_printable_and_a_pipe_gets_its_bytes(id: str, store: RunStore) -> None:

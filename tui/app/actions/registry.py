@@ -98,7 +98,15 @@ MONITOR = ActionSet(
             "tune", ("e",), "Live tuning", "Change micro, context, lr … of the active run", RUN, bar=1, changes=True
         ),
         Action("pause", ("p",), "Pause", "Pause the run, or continue it", RUN, bar=2, changes=True),
-        Action("resume", ("r",), "Resume", "Resume the run, if it is paused or was cut off", RUN, bar=1, changes=True),
+        Action(
+            "resume",
+            ("r",),
+            "Resume",
+            "Resume the run, if it is paused, was cut off or needs attention",
+            RUN,
+            bar=1,
+            changes=True,
+        ),
         Action("checkpoint", ("c",), "Checkpoint", "Save a checkpoint now", RUN, bar=3, changes=True),
         Action(
             "stop", ("x", "S"), "Stop", "Stop the run; asks whether to save", RUN, bar=4, changes=True, destructive=True

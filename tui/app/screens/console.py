@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.message import Message
 
+from engine.events.summary import INACTIVE
 from profiles.reader import open_regular
 from tui.app.actions.registry import CONSOLE
 from tui.app.base import AppScreen
@@ -53,13 +53,13 @@ class ConsoleScreen(AppScreen[None], actions=CONSOLE):
     @work(group="console", exit_on_error=True)
     async def follow(self) -> None:
         """Read the file whenever it has changed, until the screen closes."""
-        before: object = object()
+        before = None
         while True:
             if self.is_active:
-                now, text, note = await asyncio.to_thread(_read_end, self._run.console_path)
+                now = await asyncio.to_thread(_read_end, self._run)
                 if now != before:
                     before = now
-                    self.post_message(self.Read(text, note))
+                    self.post_message(self.Read(*now))
             await asyncio.sleep(_EVERY)
 
     @on(Read)
@@ -68,20 +68,21 @@ class ConsoleScreen(AppScreen[None], actions=CONSOLE):
         self.query_one(TextPane).replace(message.text)
 
 
-def _read_end(path: Path) -> tuple[object, str, str]:
-    """Return what identifies this state of the file, its end as text, and a note."""
+def _read_end(run: RunDir) -> tuple[str, str]:
+    """Return the end of the file as text, and a note."""
+    path = run.console_path
     try:
         with open_regular(path) as file:
-            status = os.fstat(file.fileno())
-            skipped = max(status.st_size - _SHOWN, 0)
+            skipped = max(os.fstat(file.fileno()).st_size - _SHOWN, 0)
             file.seek(skipped)
             data = file.read(_SHOWN)
     except FileNotFoundError:
-        return None, "the run has printed nothing yet", ""
+        data, skipped = b"", 0
     except OSError as error:
-        return str(error), f"{path}: cannot be read: {error.strerror or error}", ""
+        return f"{path}: cannot be read: {error.strerror or error}", ""
     if skipped:
         data = data.partition(b"\n")[2]
     text = console_text(data.decode(errors="replace")).rstrip("\n")
-    note = "its end; mla-tui logs prints all of it" if skipped else ""
-    return (status.st_ino, status.st_size), text or "the run has printed nothing yet", note
+    if not text:
+        text = "the run printed nothing" if run.summary()["phase"] in INACTIVE else "the run has printed nothing yet"
+    return text, "its end; mla-tui logs prints all of it" if skipped else ""

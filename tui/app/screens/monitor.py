@@ -250,15 +250,17 @@ class MonitorScreen(RunRequests, actions=MONITOR):
 
     def _unusable(self) -> frozenset[str]:
         """Return the actions that can do nothing while the run is in its phase."""
-        cut_off, active = self.view.phase == CUT_OFF, self.view.active
+        resumes, active = self.view.phase in (CUT_OFF, NEEDS_ATTENTION), self.view.active
         usable = {
-            action.id: cut_off if action.id == "resume" else active for action in self.actions.own if action.changes
+            action.id: resumes if action.id == "resume" else active for action in self.actions.own if action.changes
         }
         return frozenset(id for id, can in usable.items() if not can)
 
     def _answers(self) -> str:
         """Return the keys that help with a run that is broken."""
-        answers = {"console": "its output", "resume": "resumes it from its last checkpoint"}
+        resumes = {CUT_OFF: "resumes it from its last checkpoint", NEEDS_ATTENTION: "tries again"}
+        resume = "continues with the data as it is" if self.data_has_changed else resumes.get(self.view.phase, "")
+        answers = {"console": "its output", "resume": resume}
         keys = {action.id: key_name(action.keys[0]) for action in self.app.offered(self.actions)}
         shown = [id for id in ("resume", "console") if id in keys and id not in self._unusable()]
         return " · ".join(f"{keys[id]} {answers[id]}" for id in shown)

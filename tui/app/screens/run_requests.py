@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from textual import work
 from textual.message import Message
 
-from engine.events.summary import CUT_OFF
+from engine.events.summary import CUT_OFF, DATA_CHANGED, NEEDS_ATTENTION
 from profiles.errors import UserError
 from tui.app.screens.navigation import Navigation
 
@@ -71,11 +71,29 @@ class RunRequests(Navigation):
     def action_resume(self) -> None:
         if self.view.phase == CUT_OFF:
             self.restart()
+        elif self.data_has_changed:
+            self._ask_about_data()
         elif self._can_request():
-            if self.view.phase == "paused":
+            if self.view.phase in ("paused", NEEDS_ATTENTION):
                 self.request("resume", "resume requested from the app")
             else:
                 self._say(f"the run is {self.view.phase}, neither paused nor cut off: there is nothing to resume")
+
+    @property
+    def data_has_changed(self) -> bool:
+        """Whether the run waits until the user restores its data, or accepts it as it is."""
+        return self.view.phase == NEEDS_ATTENTION and DATA_CHANGED in (self.view.reason or "")
+
+    def _ask_about_data(self) -> None:
+        from tui.app.screens.confirm import ConfirmScreen
+
+        changed = (self.view.reason or "").partition("; restore it")[0]
+        question = f"{self.view.name}: {changed}. Continue with the data as it is?"
+        self.app.push_screen(ConfirmScreen(question, [("accept", "Continue")]), self._accept_data)
+
+    def _accept_data(self, answer: str | None) -> None:
+        if answer == "accept":
+            self.request("resume", "resume with the data as it is requested from the app", data_changed=True)
 
     @work(group="request", exit_on_error=True)
     async def restart(self) -> None:
