@@ -200,12 +200,17 @@ def write_shard(path: Path, ids: npt.NDArray[Any], dtype: np.dtype[Any] | None =
     ``dtype`` is uint16 or uint32, by default that of ``ids``. ``ids`` may be a memory map larger than the memory.
     """
     dtype = (dtype or ids.dtype).newbyteorder("<")
-    header = np.zeros(HEADER_BYTES // 4, UINT32)
-    magic = next(magic for magic, known in MAGICS.items() if known == dtype)
-    header[:3] = magic, _VERSIONS[dtype], len(ids)
     with path.open("wb") as file:
-        file.write(header.tobytes())
+        file.write(shard_header(dtype, len(ids)))
         for start in range(0, len(ids), _WRITE_TOKENS):
             file.write(ids[start : start + _WRITE_TOKENS].astype(dtype, copy=False).tobytes())
         file.flush()
         os.fsync(file.fileno())
+
+
+def shard_header(dtype: np.dtype[Any], tokens: int) -> bytes:
+    """Return the header of a shard of ``tokens`` ids of ``dtype``, uint16 or uint32."""
+    header = np.zeros(HEADER_BYTES // 4, UINT32)
+    magic = next(magic for magic, known in MAGICS.items() if known == dtype)
+    header[:3] = magic, _VERSIONS[dtype], tokens
+    return header.tobytes()

@@ -1,4 +1,4 @@
-"""``mla-tui data``: inspects and imports token files, and prints the data of a run, single sequences as text."""
+"""``mla-tui data``: packs text, inspects and imports token files, prints a run's data, single sequences as text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiles.errors import SpecError, UserError
+from tui.cli import data_pack
 from tui.cli.command_parser import Subparsers, add_command, add_subcommands
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
 def register(subparsers: Subparsers) -> None:
     example = "mla-tui data inspect data/shards"
-    parser = add_command(subparsers, "data", "inspect the token shards of a data set", example)
+    parser = add_command(subparsers, "data", "pack text, and inspect the token shards of a data set", example)
     inner = add_subcommands(parser, required=True)
+    data_pack.register(inner)
 
     parser = add_command(inner, "inspect", "print format, dtype and token counts of shards", example)
     parser.add_argument("path", metavar="PATH", help="a token file, a phase folder or a folder of phases")

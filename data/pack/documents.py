@@ -1,0 +1,190 @@
+"""Reads the documents of a source file: its rows, or the file as a whole."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Any
+
+from data.pack.raw_file import COMPRESSED, FileFault, RawFile, blocks
+from data.pack.sources import Source
+from profiles.errors import UserError
+from profiles.printable import brief
+
+LIMIT = 64 << 20  # bytes of a document
+TOO_LARGE = f"larger than {LIMIT >> 20} MiB"
+EMPTY, NOT_TEXT, NOT_UTF8 = "empty", "not text", "not UTF-8 text"
+BAD_JSON = "not valid JSON"
+NO_TEXT = "without text under the key"
+_BOM = b"\xef\xbb\xbf"
+_JSONL = (".jsonl", ".ndjson")
+_CSV = {".csv": ",", ".tsv": "\t"}
+# csv keeps one limit for the whole process.
+csv.field_size_limit(LIMIT)
+
+
+class Skipped(str):
+    """Why a document was left out."""
+
+    __slots__ = ()
+
+
+Item = bytes | Skipped
+
+
+def kind_of(path: str) -> str:
+    """Return the suffix that says how a file is read, without that of its compression."""
+    name = PurePath(path)
+    return PurePath(name.stem).suffix.lower() if name.suffix.lower() in COMPRESSED else name.suffix.lower()
+
+
+def is_one_document(path: str) -> bool:
+    """Return whether a file without a separator in it is a document, byte for byte."""
+    return kind_of(path) not in (".parquet", *_JSONL, *_CSV) and PurePath(path).suffix.lower() not in COMPRESSED
+
+
+def check_readable(path: str) -> None:
+    """Raise ``UserError`` where the library that reads this kind of file is not installed."""
+    if kind_of(path) == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise UserError(f"{path}: to read it needs pyarrow: pip install 'mla-tui[parquet]'") from None
+
+
+def read_documents(source: Source, raw: RawFile, key: str, separator: bytes | None) -> Iterator[Item]:
+    """Yield each document of a file as UTF-8, or why it was left out. None is larger than ``LIMIT`` bytes.
+
+    ``key`` names the text in a row. ``separator`` cuts a text file into documents. Text is not checked to be UTF-8
+    here. Raise ``OSError`` or ``FileFault`` where the rest of the file cannot be read.
+    """
+    kind = kind_of(source.path)
+    if kind == ".parquet":
+        return _parquet(source.path, raw, key)
+    content = blocks(source.path, raw)
+    if kind in _JSONL:
+        return _jsonl(content, key)
+    if kind in _CSV:
+        return _csv(content, key, _CSV[kind])
+    if separator:
+        return (_stripped(part) for part in _cut(content, separator))
+    return _whole(content, source.size)
+
+
+def _stripped(part: Item) -> Item:
+    """Return a part of a text file without the line ends around it."""
+    if isinstance(part, Skipped) or b"\0" in part:
+        return part if isinstance(part, Skipped) else Skipped(NOT_TEXT)
+    return part.strip(b"\r\n") or Skipped(EMPTY)
+
+
+def _whole(content: Iterator[bytes], size: int) -> Iterator[Item]:
+    if size > LIMIT:  # compressed or not: no need to read it
+        yield Skipped(TOO_LARGE)
+        return
+    parts, held = [], 0
+    for block in content:
+        parts.append(block)
+        held += len(block)
+        if held > LIMIT or b"\0" in block:
+            yield Skipped(TOO_LARGE if held > LIMIT else NOT_TEXT)
+            return
+    yield b"".join(parts).removeprefix(_BOM) or Skipped(EMPTY)
+
+
+def _cut(content: Iterator[bytes], separator: bytes) -> Iterator[Item]:
+    """Yield what lies between separators, without them; what is too large is not held."""
+    rest, skipping, bom = b"", False, _BOM
+    for block in content:
+        block, bom = block.removeprefix(bom), b""
+        searched = max(0, len(rest) - len(separator) + 1)
+        rest += block
+        start = 0
+        while (end := rest.find(separator, max(start, searched))) >= 0:
+            whole = end - start <= LIMIT and not skipping
+            yield rest[start:end] if whole else Skipped(TOO_LARGE)
+            start, skipping = end + len(separator), False
+        rest = rest[start:]
+        if len(rest) > LIMIT:
+            rest, skipping = rest[len(rest) - len(separator) + 1 :] if len(separator) > 1 else b"", True
+    if skipping:
+        yield Skipped(TOO_LARGE)
+    elif rest:
+        yield rest
+
+
+def _jsonl(content: Iterator[bytes], key: str) -> Iterator[Item]:
+    import msgspec
+
+    row = msgspec.defstruct("Row", [("text", Any, None)], rename={"text": key})
+    decode = msgspec.json.Decoder(row).decode
+    for line in _cut(content, b"\n"):
+        if isinstance(line, Skipped):
+            yield line
+        elif line and not line.isspace():
+            try:
+                text = decode(line).text  # type: ignore[attr-defined]
+                yield (text.encode() or Skipped(EMPTY)) if type(text) is str else Skipped(f"{NO_TEXT} {brief(key)}")
+            except (msgspec.DecodeError, UnicodeError, RecursionError):
+                yield Skipped(BAD_JSON)
+
+
+def _csv(content: Iterator[bytes], key: str, delimiter: str) -> Iterator[Item]:
+    fed = 0  # bytes of the row that is being read
+
+    def lines() -> Iterator[str]:
+        nonlocal fed
+        for line in _cut(content, b"\n"):
+            fed += LIMIT + 1 if isinstance(line, Skipped) else len(line)
+            if fed > LIMIT:
+                raise FileFault(f"has a row {TOO_LARGE}")
+            # A byte that is not UTF-8 becomes a surrogate, which encode() below refuses.
+            yield str(line, "utf-8", "surrogateescape") + "\n" if isinstance(line, bytes) else ""
+
+    rows = csv.reader(lines(), delimiter=delimiter)
+    try:
+        names = next(rows, [])
+        if key not in names:
+            columns = ", ".join(brief(name) for name in names[:10])
+            raise FileFault(f"has no column {brief(key)}; name one with --text-key: {columns}")
+        column = names.index(key)
+        for row in rows:
+            fed = 0
+            if len(row) <= column:
+                yield Skipped(f"{NO_TEXT} {brief(key)}")
+                continue
+            try:
+                yield row[column].encode() or Skipped(EMPTY)
+            except UnicodeEncodeError:
+                yield Skipped(NOT_UTF8)
+    except csv.Error as error:
+        raise FileFault(f"is not valid CSV ({error})") from None
+
+
+def _parquet(path: str, raw: RawFile, key: str) -> Iterator[Item]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    while raw.read(1 << 20):  # for its hash
+        pass
+    try:
+        with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+            if key not in file.schema_arrow.names:
+                columns = ", ".join(brief(name) for name in file.schema_arrow.names[:10])
+                raise FileFault(f"has no column {brief(key)}; name one with --text-key: {columns}")
+            for batch in file.iter_batches(_rows_at_once(file), columns=[key], use_threads=False):
+                for text in batch.column(0).cast(pa.large_binary()).to_pylist():
+                    if text is None:
+                        yield Skipped(f"{NO_TEXT} {brief(key)}")
+                    else:
+                        yield Skipped(TOO_LARGE) if len(text) > LIMIT else text or Skipped(EMPTY)
+    except (pa.ArrowException, OSError) as error:
+        raise FileFault(f"is not readable as Parquet ({brief(str(error))})") from None
+
+
+def _rows_at_once(file: Any) -> int:
+    """Return how many rows are about 8 MiB."""
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    average = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1)
+    return max(1, min(1024, int((8 << 20) / max(average, 1))))

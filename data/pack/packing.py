@@ -1,0 +1,209 @@
+"""Packs text into shards: lists the files, has them read and encoded, and merges the batches in order.
+
+Everything happens in a hidden folder beside the target, which becomes visible when it is complete. A pack that was
+killed goes on from its journal, and ends with the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from data.pack.batches import group_tasks, read_batches
+from data.pack.documents import check_readable
+from data.pack.encode_batch import encode_batch
+from data.pack.encoder import Encoder
+from data.pack.journal import Progress, StateFolder, write_durable
+from data.pack.manifest import make_manifest
+from data.pack.merge import Merger
+from data.pack.pipeline import Pipeline
+from data.pack.report import Report
+from data.pack.request import REFERENCE, STDIN, Request
+from data.pack.sources import Listing, check_sources, list_sources
+from data.pack.split_rule import SPLITS
+from data.pack.target import DIGESTS, SOURCES, Existing, check_target, publish
+from data.pack.tokenizer_choice import given_tokenizer, make_tokenizer
+from data.pack.vocabulary import TOKENIZER_JSON, Vocabulary, load_vocabulary
+from data.shards import DATASET_JSON
+from profiles.errors import UserError
+from profiles.reader import read_json
+
+_COMMIT_SECONDS = 0.5  # between commits, at least
+_COMMIT_SHARE = 20  # one takes at most 1/20 of the time
+_PROGRESS, _REQUEST, _LISTING, _BUILT = "progress.json", "request.json", "listing.jsonl", "built"
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What a pack did: ``progress`` counts what it added, ``manifest`` is the ``dataset.json`` of ``target``."""
+
+    target: Path
+    manifest: dict[str, Any]
+    progress: Progress
+
+
+def pack(request: Request, report: Report) -> Packed:
+    """Pack the sources of ``request`` into shards, or go on with an unfinished pack of the same request.
+
+    Raise ``UserError`` for what the user can put right; what is finished is kept in ``request.state``.
+    """
+    if not request.state.is_dir():  # refuse before anything is made
+        check_target(request)
+        check_sources(request.sources)
+    try:
+        state = StateFolder(request.state)
+        try:
+            return _Packing(request, state, report).run()
+        finally:
+            if not (state.path / _PROGRESS).exists():
+                shutil.rmtree(state.path, ignore_errors=True)
+            state.close()
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or request.out}: {error.strerror or error}: free some space or repair it; "
+            "what is finished is kept, and the same command goes on from there"
+        ) from error
+
+
+class _Packing:
+    """One pack, while it holds the lock of its state folder."""
+
+    def __init__(self, request: Request, state: StateFolder, report: Report) -> None:
+        self._request, self._state, self._report = request, state, report
+        self._built = state.path / _BUILT
+        self._separator = request.separator.encode() if request.separator else None
+
+    def run(self) -> Packed:
+        content = self._state.read(_PROGRESS)
+        progress = Progress.from_dict(content) if content else Progress(given=_no_counts(self._request))
+        if not progress.complete:
+            self._build(progress)
+        if progress.documents:
+            publish(self._built, self._request.target)
+        shutil.rmtree(self._state.path)
+        return Packed(self._request.target, read_json(self._request.target / DATASET_JSON), progress)
+
+    def _build(self, progress: Progress) -> None:
+        """Make the data set in the state folder, from where ``progress`` is. Raise ``UserError`` and ``OSError``."""
+        existing = check_target(self._request)
+        tokenizer = given_tokenizer(self._request)
+        listing = self._list(existing, tokenizer)
+        vocabulary = self._vocabulary(listing, existing, tokenizer)
+        encoder = Encoder(vocabulary, self._request.encoder == REFERENCE)
+        if encoder.name == REFERENCE != self._request.encoder:
+            self._report.note("fastokens does not know this kind of tokenizer: tokenizers encodes, which is slower")
+        merger = Merger(self._request, self._built, vocabulary.dtype, progress, existing)
+        try:
+            self._commit(merger)
+            self._merge_all(merger, listing, encoder, vocabulary)
+            merger.finish()
+        finally:
+            merger.close()
+        if not progress.documents and not (self._request.append and progress.duplicates):
+            (self._state.path / _PROGRESS).unlink()
+            raise UserError(_nothing(self._request, progress))
+        names = (TOKENIZER_JSON, DIGESTS, SOURCES)
+        hashes = {name: _sha256(self._built / name) for name in names}
+        before = existing.manifest if existing else {}
+        manifest = make_manifest(self._request, vocabulary, progress, before, hashes)
+        write_durable(self._built / DATASET_JSON, json.dumps(manifest, indent=2).encode() + b"\n")
+        for split in SPLITS:
+            if not progress.shards[split].closed:
+                (self._built / split).rmdir()
+        progress.complete = True
+        self._state.write(_PROGRESS, progress.to_dict())
+
+    def _list(self, existing: Existing | None, tokenizer: bytes | None) -> Listing:
+        """List the sources. Raise ``UserError`` if they or the arguments are not those of the unfinished pack."""
+        spooled = self._state.path / f"stdin.{self._request.stdin_format}"
+        stdin = _spool(spooled) if STDIN in self._request.sources else ""
+        found = self._state.path / _LISTING
+        self._report.stage("listing the files")
+        listing = list_sources(
+            *(self._request.sources, self._request.out, spooled, found),
+            lambda files: self._report.stage(f"listing the files: {files}"),
+        )
+        asked = {
+            **self._request.identity(),
+            "tokenizer": hashlib.sha256(tokenizer).hexdigest() if tokenizer else None,
+            "adds to": existing.manifest["sha256"] if existing else None,
+            "standard input": stdin,
+            "files": listing.digest,
+        }
+        begun = self._state.read(_REQUEST)
+        if begun is None:
+            for source in listing:
+                check_readable(source.path)
+            self._state.write(_REQUEST, asked)
+        elif begun != asked:
+            changed = next((key for key in asked if begun.get(key) != asked[key]), "arguments")
+            raise UserError(
+                f"{self._state.path}: an unfinished pack with other {changed} lies there: repeat its command to go on,"
+                " or remove the folder to begin again"
+            )
+        return listing
+
+    def _vocabulary(self, listing: Listing, existing: Existing | None, tokenizer: bytes | None) -> Vocabulary:
+        """Return the tokenizer, after it and the two lists of the data set to add to are in ``_built``."""
+        self._built.mkdir(exist_ok=True)
+        path = self._built / TOKENIZER_JSON
+        if not path.exists():
+            for name in (DIGESTS, SOURCES) if existing else ():
+                shutil.copyfile(self._request.target / name, self._built / name)
+            if tokenizer is None:
+                make_tokenizer(self._request, listing, path, self._report)
+            else:
+                write_durable(path, tokenizer)
+        return load_vocabulary(path, self._request.eot)
+
+    def _merge_all(self, merger: Merger, listing: Listing, encoder: Encoder, vocabulary: Vocabulary) -> None:
+        progress, before, due = merger.progress, merger.progress.read, 0.0
+        read = partial(read_batches, key=self._request.text_key, separator=self._separator)
+        encode = partial(encode_batch, encoder=encoder, vocabulary=vocabulary)
+        with Pipeline(group_tasks(listing), progress.position, read, encode, self._request.workers) as pipeline:
+            for position, batch in pipeline:
+                merger.merge(position, batch)
+                for end in batch.ended:
+                    if end.fault:
+                        self._report.note(f"{end.source.path}: {end.fault}; left out")
+                self._report.progress(progress.read, listing.bytes, progress.tokens, before)
+                if (began := time.monotonic()) >= due:
+                    self._commit(merger)
+                    due = time.monotonic() + max(_COMMIT_SECONDS, _COMMIT_SHARE * (time.monotonic() - began))
+
+    def _commit(self, merger: Merger) -> None:
+        merger.sync()
+        self._state.write(_PROGRESS, merger.progress.to_dict())
+
+
+def _no_counts(request: Request) -> list[dict[str, int]]:
+    return [{"files": 0, "bytes": 0, "documents": 0} for _ in request.sources]
+
+
+def _nothing(request: Request, progress: Progress) -> str:
+    reasons = [*progress.skipped.lines(), *([f"{progress.faults} files cannot be read"] if progress.faults else [])]
+    why = "; ".join(reasons) or "the files are empty"
+    return f"{', '.join(request.sources)}: nothing could be packed: {why}"
+
+
+def _spool(path: Path) -> str:
+    """Copy standard input to a file, because a pack that goes on reads it again; return its hash."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("wb") as file:
+        while block := sys.stdin.buffer.read(_BLOCK):
+            digest.update(block)
+            file.write(block)
+    return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,89 @@
+"""Reads a source file block by block, plain or compressed, and hashes it on the way."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Any, BinaryIO, cast
+
+from data.pack.sources import Source
+from profiles.reader import open_regular
+
+BLOCK = 1 << 20
+# Zstandard may turn 4 bytes into 128 KiB, so a piece of this size is at most 128 MiB.
+_ZSTD_PIECE = 4096
+COMPRESSED = (".gz", ".zst")
+
+
+class FileFault(Exception):
+    """Why the rest of a source file cannot be read."""
+
+
+class RawFile(io.RawIOBase):
+    """The bytes of a source file as they are on disk. ``position`` and ``digest`` are of what was read so far."""
+
+    def __init__(self, source: Source) -> None:
+        """Open the file. Raise ``OSError``, and ``FileFault`` if it is not the one that was listed."""
+        self._file = open_regular(source.path)
+        self._digest = hashlib.blake2b(digest_size=16)
+        self.position = 0
+        status = os.fstat(self._file.fileno())
+        if status.st_size != source.size or source.modified not in (0, status.st_mtime_ns):
+            self._file.close()
+            raise FileFault("has changed since the pack began")
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._digest.update(data)
+        self.position += len(data)
+        return data
+
+    def digest(self) -> bytes:
+        return self._digest.digest()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def blocks(path: str, raw: RawFile) -> Iterator[bytes]:
+    """Yield the content of a file, decompressed where its name says so. Raise ``OSError`` or ``FileFault``."""
+    suffix = PurePath(path).suffix.lower()
+    if suffix == ".zst":
+        yield from _zstd_blocks(raw)
+        return
+    file = cast(BinaryIO, gzip.GzipFile(fileobj=cast(BinaryIO, raw)) if suffix == ".gz" else raw)
+    try:
+        while block := file.read(BLOCK):
+            yield block
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise FileFault(f"is damaged or truncated ({error})") from None
+
+
+def _zstd_blocks(raw: RawFile) -> Iterator[bytes]:
+    """Yield the content of all frames; unlike its stream reader, this notices a frame that is cut off."""
+    import zstandard
+
+    decompressor = zstandard.ZstdDecompressor()
+    frame: Any = None
+    rest = b""
+    try:
+        while piece := rest or raw.read(_ZSTD_PIECE):
+            rest = b""
+            frame = frame or decompressor.decompressobj()
+            if block := frame.decompress(piece):
+                yield block
+            if frame.eof:
+                frame, rest = None, frame.unused_data
+    except zstandard.ZstdError as error:
+        raise FileFault(f"is damaged ({error})") from None
+    if frame is not None:
+        raise FileFault("is truncated")

@@ -1,0 +1,82 @@
+"""Prepares a ``tokenizer.json`` for packing: finds its end-of-text token, vocabulary size and pattern."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data.dtypes import UINT16, UINT32
+from data.tokenizer import MAX_BYTES, id_count, load_tokenizer
+from profiles.errors import UserError
+from profiles.printable import brief
+from profiles.reader import read_bytes
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TOKENIZER_JSON = "tokenizer.json"
+# In this order: a chat model has two of them, and its documents ended with the first.
+END_TOKENS = ("<|endoftext|>", "<EOT>", "</s>", "<|im_end|>", "<|end_of_text|>")
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """A tokenizer as a pack uses it. ``content`` is its file, ``encoding`` the JSON that both encoders load."""
+
+    content: bytes
+    encoding: str
+    eot: str
+    eot_id: int
+    size: int
+    pattern: str | None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return UINT16 if self.size <= 1 << 16 else UINT32
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def load_vocabulary(path: Path, eot: str | None = None) -> Vocabulary:
+    """Read a ``tokenizer.json``. Raise ``UserError`` if it is damaged or has no known end-of-text token."""
+    tokenizer = load_tokenizer(path)
+    content = read_bytes(path, MAX_BYTES)
+    settings = json.loads(content)
+    token, number = _end_token(path, tokenizer, eot)
+    # Truncation would cut documents without a word. The end-of-text token must be marked special, or its text within a
+    # document would become its id.
+    settings |= {"truncation": None, "padding": None}
+    for added in settings.get("added_tokens") or ():
+        added["special"] = added["special"] or added["id"] == number
+    encoding = json.dumps(settings, ensure_ascii=False)
+    return Vocabulary(content, encoding, token, number, id_count(tokenizer), _pattern(settings.get("pre_tokenizer")))
+
+
+def _end_token(path: Path, tokenizer: Tokenizer, eot: str | None) -> tuple[str, int]:
+    for token in (eot,) if eot is not None else END_TOKENS:
+        number = tokenizer.token_to_id(token)
+        if number is not None:
+            return token, number
+    if eot is not None:
+        raise UserError(f"--eot: {path} has no token {brief(eot)}; name the one that ends its documents")
+    raise UserError(
+        f"{path}: has none of {', '.join(END_TOKENS)}; name the token that ends a document with --eot TOKEN"
+    )
+
+
+def _pattern(pre_tokenizer: Any) -> str | None:
+    """Return the regular expression that splits text into words, or None where there is none of its own."""
+    if not isinstance(pre_tokenizer, dict):
+        return None
+    for part in (pre_tokenizer, *(pre_tokenizer.get("pretokenizers") or ())):
+        if part.get("type") == "Split" and isinstance(part.get("pattern"), dict):
+            pattern = part["pattern"].get("Regex")
+            return pattern if isinstance(pattern, str) else None
+    return None

@@ -1,0 +1,253 @@
+"""Packs folders of text and reads the shards again."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.pack.split_rule import as_digests, digest_of, for_validation
+from profiles.errors import UserError
+from tests.unit.data.packs import EOT, Notes, contents, documents, make_tokenizer, pack_into, texts, write_files
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tokenizer.json")
+
+
+def rows(*lines: Any) -> str:
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def test_the_documents_of_a_folder_come_back_in_the_order_of_their_names(tmp_path: Path, tokenizer: Path) -> None:
+    files = {**texts(40), "z/last.py": "last\n", "a.txt": "first ä 字 😀\n"}
+    packed = pack_into(tmp_path / "out", write_files(tmp_path / "in", files), tokenizer=tokenizer, shard_tokens=500)
+    found = {split: documents(packed, split) for split in ("train", "val")}
+    order = [files[name] for name in sorted(files, key=lambda name: (name.count("/"), name))]
+    is_val = {text: bool(for_validation(as_digests(digest_of(text.encode())), 0.1)[0]) for text in order}
+    assert found["val"] == [text for text in order if is_val[text]] != []
+    assert found["train"] == [text for text in order if not is_val[text]]
+    splits = packed.manifest["splits"]
+    assert sum(split["bytes"] for split in splits.values()) == sum(len(text.encode()) for text in order)
+    names = sorted(path.name for path in (packed.target / "train").iterdir())
+    assert len(names) > 1
+    assert names == [f"p-train-{number:03}.bin" for number in range(len(names))]
+    assert packed.manifest["sha256"] == {
+        name: sha256 for name, sha256 in contents(packed.target).items() if name != "dataset.json"
+    }
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_any_number_of_threads_gives_the_same_bytes(tmp_path: Path, tokenizer: Path) -> None:
+    from data.pack import batches
+
+    source = write_files(tmp_path / "in", {f"{n}/{name}": text for n in range(3) for name, text in texts(9, n).items()})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "BATCH_BYTES", 100)  # many tasks and batches of little text
+        made = [
+            pack_into(tmp_path / str(n), source, tokenizer=tokenizer, workers=n, shard_tokens=99) for n in (1, 2, 4)
+        ]
+    first, *others = (contents(packed.target) for packed in made)
+    assert others == [first, first]
+
+
+def test_of_equal_documents_the_first_in_the_order_of_the_sources_is_kept(tmp_path: Path, tokenizer: Path) -> None:
+    write_files(tmp_path, {"b/1.txt": "same\n", "a/2.txt": "other\n", "a/3.jsonl": rows({"text": "same\n"})})
+    packed = pack_into(tmp_path / "out", tmp_path / "b", tmp_path / "a", tmp_path / "b/*", tokenizer=tokenizer, val=0)
+    assert documents(packed) == ["same\n", "other\n"]
+    assert packed.progress.duplicates == 2
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 10**6), first=st.floats(0, 0.5, exclude_max=True), second=st.floats(0, 0.5, exclude_max=True)
+)
+def test_a_document_stays_in_its_split(seed: int, first: float, second: float) -> None:
+    digests = as_digests(b"".join(digest_of(f"{seed} {number}".encode()) for number in range(50)))
+    low, high = (for_validation(digests, fraction) for fraction in sorted((first, second)))
+    assert not (low & ~high).any()
+    assert (for_validation(digests[::-1], first) == for_validation(digests, first)[::-1]).all()
+
+
+def compressed(text: str) -> dict[str, bytes]:
+    return {
+        "one member.gz": gzip.compress(text.encode()),
+        "two members.gz": gzip.compress(text[:9].encode()) + gzip.compress(text[9:].encode()),
+        "one frame.zst": zstandard.compress(text.encode()),
+        "two frames.zst": zstandard.compress(text[:9].encode()) + zstandard.compress(text[9:].encode()),
+    }
+
+
+ROWS = ["first\n", 'second, "quoted"\nline', "third ä"]
+
+
+def every_format() -> Iterator[tuple[str, bytes]]:
+    jsonl = rows(*({"id": n, "text": text, "meta": {"text": 1}} for n, text in enumerate(ROWS)))
+    cells = ["{}".format(text.replace('"', '""')) for text in ROWS]
+    csv = "id,text\n" + "".join(f'{n},"{cell}"\n' for n, cell in enumerate(cells))
+    yield "a.jsonl", jsonl.encode()
+    yield "bom.jsonl", b"\xef\xbb\xbf" + jsonl.replace("\n", "\r\n").encode()
+    yield "no last newline.jsonl", jsonl.encode().rstrip()
+    yield "a.csv", csv.encode()
+    yield "bom.csv", b"\xef\xbb\xbf" + csv.encode()
+    yield "a.tsv", csv.replace("id,text", "id\ttext").replace(',"', '\t"').encode()
+    for suffix, content in compressed(jsonl).items():
+        kind, _, compression = suffix.rpartition(".")
+        yield f"{kind}.jsonl.{compression}", content
+    yield "a.csv.gz", gzip.compress(csv.encode())
+
+
+FORMATS = dict(every_format())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_row_of_a_table_is_a_document(tmp_path: Path, tokenizer: Path, name: str) -> None:
+    write_files(tmp_path, {name: FORMATS[name]})
+    packed = pack_into(tmp_path / "out", tmp_path / name, tokenizer=tokenizer, val=0)
+    assert documents(packed) == ROWS
+    assert packed.progress.skipped.to_dict() == {}
+
+
+def test_parquet(tmp_path: Path, tokenizer: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    for name, kind in (("plain", pa.string()), ("large", pa.large_string())):
+        column = pa.array([*(f"{name} {text}" for text in ROWS), None, ""], kind)
+        table = pa.table({"body": column, "id": range(5)})
+        pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=2)
+    packed = pack_into(tmp_path / "out", f"{tmp_path}/*.parquet", tokenizer=tokenizer, val=0, text_key="body")
+    assert documents(packed) == [f"{name} {text}" for name in ("large", "plain") for text in ROWS]
+    assert sum(each["count"] for each in packed.progress.skipped.to_dict().values()) == 4
+
+
+BAD_ROWS: dict[str, tuple[bytes, str]] = {
+    "not json": (b"{text: 1}", "not valid JSON"),
+    "cut off": (b'{"text": "a', "not valid JSON"),
+    "a list": (b'["text"]', "not valid JSON"),
+    "nested without end": (b"[" * 100_000, "not valid JSON"),
+    "half of a pair": (rb'{"text": "\ud800"}', "not valid JSON"),
+    "not UTF-8": (b'{"text": "\xff\xfe"}', "not valid JSON"),
+    "no key": (b'{"other": "a"}', "without text under the key 'text'"),
+    "null": (b'{"text": null}', "without text under the key 'text'"),
+    "a number": (b'{"text": 1}', "without text under the key 'text'"),
+    "empty": (b'{"text": ""}', "empty"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_a_bad_row_is_counted_and_the_others_are_packed(tmp_path: Path, tokenizer: Path, name: str) -> None:
+    bad, reason = BAD_ROWS[name]
+    good = rows({"text": "good"}).encode()
+    path = write_files(tmp_path, {"a.jsonl": bad + b"\n\n" + good + bad}) / "a.jsonl"
+    packed = pack_into(tmp_path / "out", path, tokenizer=tokenizer, val=0)
+    assert documents(packed) == ["good"]
+    assert packed.progress.skipped.to_dict() == {reason: {"count": 2, "files": [str(path)]}}
+
+
+BAD_FILES: dict[str, tuple[bytes, str]] = {
+    "cut.jsonl.gz": (gzip.compress(b"x" * 999)[:-9], "is damaged or truncated"),
+    "no.txt.gz": (b"plain text", "is damaged or truncated"),
+    "cut.jsonl.zst": (zstandard.compress(os.urandom(9999))[:-9], "is truncated"),
+    "no.txt.zst": (b"plain text", "is damaged"),
+    "no column.csv": (b"a,b\n1,2\n", "has no column 'text'; name one with --text-key: 'a', 'b'"),
+    "no.parquet": (b"plain text", "is not readable as Parquet"),
+}
+
+
+def test_a_bad_file_is_named_and_the_others_are_packed(tmp_path: Path, tokenizer: Path) -> None:
+    write_files(tmp_path / "in", {**{name: content for name, (content, _) in BAD_FILES.items()}, "a.txt": "good"})
+    os.mkfifo(tmp_path / "in" / "fifo")
+    (tmp_path / "in" / "nowhere").symlink_to("nothing")
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "null").symlink_to("/dev/null")
+    report = Notes()
+    packed = pack_into(tmp_path / "out", tmp_path / "in", tokenizer=tokenizer, val=0, report=report)
+    assert documents(packed) == ["good"]
+    expected = {name: reason for name, (_, reason) in BAD_FILES.items()} | {
+        "fifo": "is a FIFO, not a regular file",
+        "nowhere": "No such file or directory",
+        "null": "is a device, not a regular file",
+    }
+    assert packed.progress.faults == len(expected)
+    for name, reason in expected.items():
+        assert [line for line in report.lines if line.startswith(f"{tmp_path}/in/{name}: {reason}")], name
+    listed = [json.loads(line) for line in (packed.target / "sources.jsonl").read_text().splitlines()]
+    assert {Path(entry["path"]).name for entry in listed if "fault" in entry} == set(expected)
+
+
+def test_files_that_are_no_text_are_counted(tmp_path: Path, tokenizer: Path) -> None:
+    files: dict[str, str | bytes] = {
+        "a.pyc": b"\0\1",
+        "b.txt": b"\xff",
+        "c.txt": b"",
+        "d.txt": b"\xef\xbb\xbf",
+        ".hidden": "x",
+        "e.txt": "good",
+    }
+    packed = pack_into(tmp_path / "out", write_files(tmp_path / "in", files), tokenizer=tokenizer, val=0)
+    assert documents(packed) == ["good"]
+    counts = {reason: each["count"] for reason, each in packed.progress.skipped.to_dict().items()}
+    assert counts == {"not text": 1, "not UTF-8 text": 1, "empty": 2}
+
+
+def test_the_text_of_a_special_token_stays_text(tmp_path: Path, tokenizer: Path) -> None:
+    text = f"a{EOT}b {EOT}"
+    packed = [
+        pack_into(tmp_path / encoder, write_files(tmp_path / "in", {"a.txt": text}), tokenizer=tokenizer, val=0)
+        for encoder in ("fastokens", "tokenizers")
+    ]
+    assert [documents(each) for each in packed] == [[text], [text]]
+    assert (np.fromfile(packed[0].target / "train/p-train-000.bin", "<u2") == packed[0].manifest["eot_id"]).sum() == 1
+    assert contents(packed[0].target / "train") == contents(packed[1].target / "train")
+
+
+@pytest.mark.parametrize("eot", ["<|endoftext|>", "<EOT>", "</s>", "<|im_end|>", "<|end_of_text|>"])
+def test_the_usual_tokens_end_a_document(tmp_path: Path, eot: str) -> None:
+    source = write_files(tmp_path / "in", {"a.txt": "text"})
+    packed = pack_into(tmp_path / "out", source, tokenizer=make_tokenizer(tmp_path / "t.json", eot), val=0)
+    assert packed.manifest["eot"] == eot
+    assert documents(packed) == ["text"]
+
+
+def test_another_token_must_be_named(tmp_path: Path) -> None:
+    source, other = write_files(tmp_path / "in", {"a.txt": "text"}), make_tokenizer(tmp_path / "t.json", "<fin>")
+    with pytest.raises(UserError, match=r"has none of .*; name the token that ends a document with --eot TOKEN"):
+        pack_into(tmp_path / "out", source, tokenizer=other)
+    with pytest.raises(UserError, match=r"--eot: .* has no token '<nie>'"):
+        pack_into(tmp_path / "out", source, tokenizer=other, eot="<nie>")
+    assert documents(pack_into(tmp_path / "out", source, tokenizer=other, eot="<fin>", val=0)) == ["text"]
+
+
+def test_encoders_that_differ_stop_the_pack(tmp_path: Path) -> None:
+    """BPE dropout is random, so no two encodings of a long text are the same."""
+    path = make_tokenizer(tmp_path / "t.json")
+    content = json.loads(path.read_text())
+    content["model"]["dropout"] = 0.5
+    path.write_text(json.dumps(content))
+    source = write_files(tmp_path / "in", {"a.txt": "def word1 return the value " * 50})
+    with pytest.raises(UserError, match=r"a\.txt: fastokens and tokenizers give different ids at token \d+"):
+        pack_into(tmp_path / "out", source, tokenizer=path)
+
+
+def test_truncation_and_padding_of_a_tokenizer_do_not_count(tmp_path: Path) -> None:
+    cut = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    pad = {
+        **{"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": None},
+        **{"pad_id": 0, "pad_type_id": 0, "pad_token": "!"},
+    }
+    source = write_files(tmp_path / "in", {"a.txt": "def word1 return the value " * 9})
+    path = make_tokenizer(tmp_path / "t.json", truncation=cut, padding=pad)
+    for encoder in ("fastokens", "tokenizers"):
+        packed = pack_into(tmp_path / encoder, source, tokenizer=path, val=0, encoder=encoder)
+        assert documents(packed) == ["def word1 return the value " * 9]
