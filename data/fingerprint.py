@@ -1,4 +1,4 @@
-"""Identifies the data of a run: of each shard the name, size, token count and a hash, and the tokenizer's hash.
+"""Identifies the data of a run: of each shard the name, size, tokens and a hash; the tokenizer's hash; the weights.
 
 A run that continues on other shards would silently read sequences twice, or never. So every checkpoint stores the
 fingerprint of the shards that its run reads, and a run that resumes from it compares them with those that are there.
@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,10 @@ _NAMED = 3  # differences that a message names
 
 @dataclass(frozen=True, slots=True)
 class ShardPrint:
-    """One shard. ``name`` is relative to the folder of the phase; ``sha256`` is what dataset.json says, or empty."""
+    """One shard. ``sha256`` is what dataset.json says, or empty.
+
+    ``name`` is relative to the folder of the phase, in a mixture to that of all phases.
+    """
 
     name: str
     bytes: int
@@ -42,10 +45,25 @@ class ShardPrint:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The shards of each split, in their order, and the hash of the tokenizer (empty where there is none)."""
+    """The shards of each split, in their order, and the hash of the tokenizer (empty where there is none).
+
+    ``weights`` are those of the phases of a mixture.
+    """
 
     splits: dict[str, tuple[ShardPrint, ...]]
     tokenizer: str
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def sources(self, split: str) -> dict[str, tuple[ShardPrint, ...]]:
+        """Return the shards of each source, with names relative to its phase; {"": shards} without a mixture."""
+        shards = self.splits.get(split, ())
+        if not self.weights:
+            return {"": shards}
+        found: dict[str, list[ShardPrint]] = {phase: [] for phase in self.weights}
+        for shard in shards:  # of phases inside each other, the inner one has it
+            phase = max((phase for phase in found if shard.name.startswith(f"{phase}/")), key=len)
+            found[phase].append(replace(shard, name=shard.name.removeprefix(f"{phase}/")))
+        return {phase: tuple(shards) for phase, shards in found.items()}
 
     @cached_property
     def digest(self) -> str:
@@ -58,6 +76,7 @@ class Fingerprint:
         return {
             "splits": {split: [asdict(shard) for shard in shards] for split, shards in self.splits.items()},
             "tokenizer": self.tokenizer,
+            "weights": self.weights,
         }
 
     @classmethod
@@ -70,7 +89,11 @@ class Fingerprint:
             }
             if not splits["train"]:
                 raise ValueError
-            return cls(splits, _text(content["tokenizer"]))
+            weights = {check_below("phase", _text(phase)): _weight(w) for phase, w in content["weights"].items()}
+            found = cls(splits, _text(content["tokenizer"]), dict(sorted(weights.items())))
+            if not all(found.sources("train").values()):
+                raise ValueError
+            return found
         except (KeyError, TypeError, ValueError, AttributeError, UserError):
             raise UserError(f"{source}: the fingerprint of its data is damaged; take an earlier checkpoint") from None
 
@@ -86,6 +109,33 @@ def fingerprint(folder: Path, splits: Mapping[str, Iterable[Shard]]) -> Fingerpr
     return Fingerprint(
         {split: tuple(_print_of(folder, shard, hashes) for shard in shards) for split, shards in splits.items()},
         _tokenizer_hash(folder),
+    )
+
+
+def mixture_fingerprint(phases: Mapping[str, Fingerprint], weights: Mapping[str, float]) -> Fingerprint:
+    """Return the fingerprint of a mixture of phases, of which each has its own. Raise ``UserError``.
+
+    Their ids must be of one tokenizer, as far as that is known.
+    """
+    tokenizers = {found.tokenizer: phase for phase, found in phases.items() if found.tokenizer}
+    if len(tokenizers) > 1:
+        one, other = list(tokenizers.values())[:2]
+        raise UserError(
+            f"data.sources: {one} and {other} have different tokenizers ({TOKENIZER}), so their ids mean other texts: "
+            "pack one of them again"
+        )
+    splits = dict.fromkeys(split for found in phases.values() for split in found.splits)
+    return Fingerprint(
+        {
+            split: tuple(
+                replace(shard, name=f"{phase}/{shard.name}")
+                for phase, found in phases.items()
+                for shard in found.splits.get(split, ())
+            )
+            for split in splits
+        },
+        next(iter(tokenizers), ""),
+        dict(weights),
     )
 
 
@@ -109,6 +159,11 @@ def differences(before: Fingerprint, after: Fingerprint) -> str:
         found += [f"{name} is missing" for name in old if name not in new]
         found += [f"{name} is new" for name in new if name not in old]
         found += [_change(name, old[name], new[name]) for name in old if name in new and old[name] != new[name]]
+    found += [
+        f"the weight of {phase} is {after.weights[phase]:g}, not {before.weights[phase]:g}"
+        for phase in before.weights
+        if after.weights.get(phase, before.weights[phase]) != before.weights[phase]
+    ]
     if before.tokenizer != after.tokenizer:
         found.append(f"{TOKENIZER} {'has changed' if before.tokenizer and after.tokenizer else 'is new or missing'}")
     more = f" and {len(found) - _NAMED} more differences" if len(found) > _NAMED else ""
@@ -163,6 +218,12 @@ def _shard_print(content: Any) -> ShardPrint:
     any(map(_text, texts))
     check_below("name", shard.name)
     return shard
+
+
+def _weight(value: Any) -> float:
+    if type(value) not in (int, float) or not value > 0:
+        raise ValueError
+    return float(value)
 
 
 def _text(value: Any) -> str:

@@ -2,48 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from data import order
 from data.cursor import Cursor
 from data.dtypes import DTYPES
-from data.fingerprint import ShardPrint, same_content
+from data.fingerprint import Fingerprint, same_content
+from data.sequences import Sequences
 from data.shard_file import BareIds, read_shard
 from data.shards import ShardSet
 from profiles.errors import UserError
 
 
-class RecordedShards:
-    """The windows of recorded shards at one context length. ``folder``: that of their phase."""
+@dataclass(frozen=True, slots=True)
+class RecordedSequence:
+    """``ids``, (context + 1,) int64, from token ``offset`` of a shard of ``phase`` on; when it is read, and where."""
 
-    def __init__(self, folder: Path, shards: tuple[ShardPrint, ...], context: int) -> None:
+    phase: Path
+    shard: Path
+    offset: int
+    epoch: int
+    position: int
+    ids: npt.NDArray[np.int64]
+
+
+class RecordedShards:
+    """The training windows of recorded data at one context length. ``folder``: of the phase, or of all sources."""
+
+    def __init__(self, folder: Path, data: Fingerprint, context: int) -> None:
         self.folder = folder
-        self.shards = shards
+        self.data = data
         self.context = context
-        self._ends = order.window_ends((shard.tokens for shard in shards), context)
+        self._sources = data.sources("train")
+        weights = [data.weights.get(name, 1.0) for name in self._sources]
+        tokens = [[shard.tokens for shard in shards] for shards in self._sources.values()]
+        self.order = Sequences(list(self._sources), weights, tokens, context)
 
     @property
     def sequences(self) -> int:
-        """Windows in one epoch."""
-        return self._ends[-1]
+        """Windows in one epoch of all sources."""
+        return self.order.total
 
     def at_context(self, context: int) -> RecordedShards:
         """Return the windows of the same shards at another context length."""
-        return RecordedShards(self.folder, self.shards, context)
+        return RecordedShards(self.folder, self.data, context)
 
-    def read(self, cursor: Cursor) -> tuple[Path, int, npt.NDArray[np.int64]]:
-        """Return the next sequence: its shard, its offset there in tokens, and its ids, (context + 1,) int64.
-
-        Raise ``UserError`` where its shard is no longer there as it was.
-        """
-        index, offset = order.locate_sequence(cursor.seed, cursor.epoch, cursor.position, self._ends, self.context)
-        recorded, length = self.shards[index], self.context + 1
-        path = self.folder / recorded.name
+    def read(self, cursor: Cursor) -> RecordedSequence:
+        """Return the next sequence. Raise ``UserError`` where its shard is no longer there as it was."""
+        (place,) = self.order.after(cursor, 1)
+        name = self.order.names[place.source]
+        recorded, length = self._sources[name][place.shard], self.context + 1
+        phase = self.folder / name
+        path = phase / recorded.name
         if not same_content(path, recorded):
             state = "has changed since" if path.exists() else "is missing"
-            raise UserError(f"{path}: {state}; this step read {length} tokens of it from token {offset}")
+            raise UserError(f"{path}: {state}; this step read {length} tokens of it from token {place.offset}")
         shard = read_shard(path, BareIds(DTYPES[recorded.dtype], 0))
-        return path, offset, ShardSet((shard,)).read(0, offset, length).astype(np.int64)
+        ids = ShardSet((shard,)).read(0, place.offset, length).astype(np.int64)
+        return RecordedSequence(phase, path, place.offset, place.epoch, place.position, ids)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from profiles.errors import UserError
 from profiles.paths import expand
 from profiles.spec import RunSpec
 
@@ -14,6 +16,18 @@ if TYPE_CHECKING:
     from data.usage import DataUsage
 
 # The functions import numpy, which other users of this module do not need.
+
+
+def phases_of(spec: RunSpec) -> dict[str, Path]:
+    """Return the folders of the phases that a run of ``spec`` reads, by their names. Raise ``UserError``."""
+    root = expand(spec.data.root, "data.root")
+    return {phase: root / phase for phase in spec.data.sources or (spec.data.phase,)}
+
+
+def tokenizer_of(spec: RunSpec) -> Path:
+    """Return the tokenizer of the data; where no phase has one, where it would be. Raise ``UserError``."""
+    paths = [folder / "tokenizer.json" for folder in phases_of(spec).values()]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def check_data(spec: RunSpec) -> None:
@@ -31,13 +45,25 @@ def check_ids(spec: RunSpec, seconds: float) -> float:
 
 
 def open_split(spec: RunSpec, split: str) -> PackedBinDataset:
-    """Open one split with the context, vocabulary and seed of ``spec``. Raise ``UserError``."""
-    from data.dataset import PackedBinDataset
+    """Open one split with the context, vocabulary and seed of ``spec``. Raise ``UserError``.
+
+    Of a mixture every source must have training data, and at least one must have a split for validation.
+    """
+    from data.dataset import PackedBinDataset, Source
     from data.shards import open_shards
 
-    vocab_size = spec.model.config.vocab_size
-    shards = open_shards(_root(spec), spec.data.phase, split, vocab_size)
-    return PackedBinDataset(shards, spec.batch.context, vocab_size, spec.train.seed)
+    vocab_size, root = spec.model.config.vocab_size, expand(spec.data.root, "data.root")
+    sources, missing = [], []
+    for phase, weight in (spec.data.sources or {spec.data.phase: 1.0}).items():
+        try:
+            shards = open_shards(root, phase, split, vocab_size)
+        except UserError as error:
+            missing.append(error)
+            continue
+        sources.append(Source(phase if spec.data.sources else "", weight, shards))
+    if missing and (split == "train" or not sources):
+        raise missing[0]
+    return PackedBinDataset(tuple(sources), spec.batch.context, vocab_size, spec.train.seed)
 
 
 def open_splits(spec: RunSpec) -> dict[str, PackedBinDataset]:
@@ -47,20 +73,32 @@ def open_splits(spec: RunSpec) -> dict[str, PackedBinDataset]:
 
 def fingerprint_of(spec: RunSpec, opened: dict[str, PackedBinDataset]) -> Fingerprint:
     """Return the fingerprint of ``opened``, which ``open_splits`` returned. Raise ``UserError``."""
-    from data.fingerprint import fingerprint
+    from data.fingerprint import fingerprint, mixture_fingerprint
 
-    return fingerprint(_root(spec) / spec.data.phase, {split: data.shards for split, data in opened.items()})
+    found = {
+        phase: fingerprint(
+            folder,
+            {
+                split: source.shards.shards
+                for split, data in opened.items()
+                for source in data.sources
+                if source.name in ("", phase)
+            },
+        )
+        for phase, folder in phases_of(spec).items()
+    }
+    return mixture_fingerprint(found, spec.data.sources) if spec.data.sources else found[spec.data.phase]
 
 
 def data_usage(spec: RunSpec) -> DataUsage:
     """Return what a run of ``spec`` reads of its data. Raise ``UserError``."""
     from data.split_files import files_not_read
-    from data.usage import usage_of
+    from data.usage import sources_of, usage_of
 
-    train, *val = (data.shards for data in open_splits(spec).values())
-    ignored = len(files_not_read(_root(spec), spec.data.phase, "train"))
-    return usage_of(train, sum(val, ()), spec.batch.context, spec.train.steps * spec.batch.sequences, ignored)
-
-
-def _root(spec: RunSpec) -> Path:
-    return expand(spec.data.root, "data.root")
+    root = expand(spec.data.root, "data.root")
+    ignored = sum(len(files_not_read(root, phase, "train")) for phase in phases_of(spec))
+    train, *val = open_splits(spec).values()
+    validated = val[0].shards if val else ()
+    read = spec.train.steps * spec.batch.sequences
+    usage = usage_of(train.shards, validated, spec.batch.context, read, ignored)
+    return replace(usage, sources=sources_of(train, read)) if spec.data.sources else usage

@@ -5,9 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from data.dataset import PackedBinDataset
 from data.dtypes import UINT16
 from data.order import window_count
 from data.shard_file import Shard
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUsage:
+    """A source of a mixture: ``fraction`` of all sequences read are from it, ``read`` of its ``sequences`` an epoch."""
+
+    name: str
+    fraction: float
+    sequences: int
+    read: int
+
+    @property
+    def epochs(self) -> float:
+        return self.read / self.sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +33,7 @@ class DataUsage:
     what is left at the end of the others. ``ignored`` token files lie where only a part of the split is looked for.
     ``copies`` shards are the same as an earlier one, and ``leaked`` shards of val are also in train, by their size and
     their beginning. ``evident`` names the type that ids without a header are read as, if it is not the usual uint16.
+    ``sources``: those of a mixture.
     """
 
     context: int
@@ -31,10 +47,21 @@ class DataUsage:
     copies: int
     leaked: int
     evident: str = ""
+    sources: tuple[SourceUsage, ...] = ()
 
     @property
     def epochs(self) -> float:
+        """Epochs of the data; of a mixture those of the source that is read most often."""
+        if self.sources:
+            return max(source.epochs for source in self.sources)
         return self.read / self.sequences if self.sequences else 0.0
+
+
+def sources_of(train: PackedBinDataset, read: int) -> tuple[SourceUsage, ...]:
+    """Count what ``read`` sequences of a mixture take of each source."""
+    total = sum(source.weight for source in train.sources)
+    counted = zip(train.sources, train.order.counts, train.order.reads(read), strict=True)
+    return tuple(SourceUsage(source.name, source.weight / total, count, own) for source, count, own in counted)
 
 
 def usage_of(train: Sequence[Shard], val: Sequence[Shard], context: int, read: int, ignored: int = 0) -> DataUsage:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from data.splits import check_ids
+from data.splits import check_ids, tokenizer_of
 from data.tokenizer import id_count, load_tokenizer
 from engine.checkpoints.checkpoint import metadata, steps
 from engine.execution.compiler import compile_problem
@@ -123,7 +123,7 @@ def check_tokenizer(spec: RunSpec) -> None:
 
     The shards may hold none of the ids beyond the vocabulary; whoever uses the model later meets them in a prompt.
     """
-    path, vocabulary = Path(spec.data.root) / spec.data.phase / "tokenizer.json", spec.model.config.vocab_size
+    path, vocabulary = tokenizer_of(spec), spec.model.config.vocab_size
     if path.exists() and (ids := id_count(load_tokenizer(path))) > vocabulary:
         raise UserError(
             f"{path}: has ids up to {ids - 1}, model.vocab_size is {vocabulary}; use -s model.vocab_size={ids} or more,"

@@ -145,11 +145,18 @@ def _read(path: Path, seen: tuple[Path, ...]) -> tuple[str, dict[str, Any]]:
 
 
 def _merge(flat: dict[str, Any], upper: dict[str, Any]) -> None:
-    """Merge ``upper`` into ``flat``; ``accum`` and ``sequences`` express one value, so the later one replaces both."""
+    """Merge ``upper`` into ``flat``; what expresses one thing is replaced as a whole.
+
+    That is ``accum`` and ``sequences``, ``phase`` and ``sources`` of the data, and the fields of a model and its name.
+    """
     if "batch.accum" in upper:
         flat.pop("batch.sequences", None)
     if "batch.sequences" in upper:
         flat.pop("batch.accum", None)
+    if "data.sources" in upper:
+        flat.pop("data.phase", None)
+    if "data.phase" in upper:
+        flat.pop("data.sources", None)
     if "model.name" in upper:
         for key in [k for k in flat if k.startswith("model.")]:
             del flat[key]

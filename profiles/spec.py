@@ -6,6 +6,7 @@ TOML against them, and ``RunSpec.build`` builds a spec from the result and check
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from typing import Any
@@ -35,8 +36,14 @@ class ModelTable:
 
 @dataclass(frozen=True, slots=True)
 class DataTable:
+    """The phases below ``root`` that a run reads: ``phase``, or several ``sources`` with their weights.
+
+    Weights are relative; they say how many of the sequences are from each source.
+    """
+
     root: str = "data/shards"
     phase: str = "phase1"
+    sources: Mapping[str, float] = field(default_factory=dict)
     workers: int = _number(4, 0, 256)  # threads that read the next step's sequences during a step; 0: none
 
 
@@ -99,6 +106,7 @@ class LaunchTable:
     deepspeed_config: str = ""  # path of a DeepSpeed JSON file
 
 
+_MOST_SOURCES, _WEIGHTS = 64, (1e-6, 1e6)
 LONGEST_DESCRIPTION = 200  # characters of a profile's description
 TABLES: dict[str, type] = {
     "data": DataTable,
@@ -142,6 +150,8 @@ def check_value(source: str, key: str, value: Any) -> Any:
         return value if value == declared.default else _check_text(source, key, value)  # "" only if it is the default
     if kind.endswith("None") and value is None:
         return value
+    if kind.startswith("Mapping"):
+        return _check_weights(source, key, value)
     span = declared.metadata.get("range", (1, 1 << 24) if "int" in kind else (1e-12, 1e12))
     return _check_number(source, key, value, int if "int" in kind else float, span)
 
@@ -156,6 +166,8 @@ def check_table(source: str, raw: Mapping[str, Any]) -> dict[str, Any]:
             raise SpecError(f"{source}: {table}: {brief(content)} is not a table; write [{table}] with its keys below")
         for name, value in content.items():
             flat[f"{table}.{name}"] = check_value(source, f"{table}.{name}", value)
+    if {"data.phase", "data.sources"} <= flat.keys():
+        raise SpecError(f"{source}: data.sources: set phase or sources, not both; a source is a phase with a weight")
     if {"batch.accum", "batch.sequences"} <= flat.keys():
         raise SpecError(f"{source}: batch.accum: set accum or sequences, not both; each follows from the other")
     return flat
@@ -221,6 +233,7 @@ class RunSpec:
         """Return plain JSON values; ``model`` holds the name and the fields of its config."""
         content = asdict(self)
         content["model"] = {"name": self.model.name, **asdict(self.model.config)}
+        del content["data"]["phase" if self.data.sources else "sources"]
         return content
 
     @classmethod
@@ -322,6 +335,22 @@ def _check_text(source: str, key: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise SpecError(f"{source}: {key}: {brief(value)} is not a non-empty string")
     return _TEXT_CHECKS.get(key, check_text)(f"{source}: {key}", check_text(f"{source}: {key}", value))
+
+
+def _check_weights(source: str, key: str, value: Any) -> dict[str, float]:
+    """Return phases and their weights, by name, so that their order in a file changes nothing."""
+    if not isinstance(value, Mapping) or not 0 < len(value) <= _MOST_SOURCES:
+        example = "{web = 0.7, code = 0.3}"
+        raise SpecError(
+            f"{source}: {key}: {brief(value)} is not a table of up to {_MOST_SOURCES} weights; write {example}"
+        )
+    weights = {}
+    for phase in sorted(value):
+        name = check_below(f"{source}: {key}", _check_text(source, key, phase))
+        if name != posixpath.normpath(name) or name == ".":
+            raise SpecError(f"{source}: {key}: {brief(name)} is not the name of a folder in data.root")
+        weights[name] = _check_number(source, f"{key}.{brief_key(name)}", value[phase], float, _WEIGHTS)
+    return weights
 
 
 def _shorten(numbers: list[int]) -> str:

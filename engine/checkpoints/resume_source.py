@@ -37,12 +37,12 @@ def checkpoint_data(path: Path) -> Fingerprint | None:
     return None if content is None else Fingerprint.from_dict(content, f"{path}/trainer.json")
 
 
-def check_same_data(now: Fingerprint, resume: Path, accepted: bool) -> bool:
-    """Return whether ``now`` differs from the data of the checkpoint. Raises ``UserError`` unless that is accepted."""
+def check_same_data(now: Fingerprint, resume: Path, accepted: bool) -> Fingerprint | None:
+    """Return the data of the checkpoint if ``now`` differs from it. Raises ``UserError`` unless that is accepted."""
     from data.fingerprint import differences
 
     before = checkpoint_data(resume)
     found = differences(before, now) if before else ""
     if found and not accepted:
         raise UserError(f"--resume {resume}: the data has changed: {found}; restore it, or add --data-changed")
-    return bool(found)
+    return before if found else None

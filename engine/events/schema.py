@@ -73,7 +73,10 @@ SCHEMAS: dict[str, tuple[dict[str, Check], dict[str, Check]]] = {
     "step": ({"t": is_time, "step": is_count}, {**dict.fromkeys(STEP_NUMBERS, is_optional_number), **_COUNTS}),
     "val": (
         {"step": is_count},
-        {"loss": is_optional_number, "bucket": is_optional_string, "tokens": is_optional_number},
+        {
+            **{"loss": is_optional_number, "bucket": is_optional_string, "tokens": is_optional_number},
+            "sources": is_optional_object,
+        },
     ),
     "telemetry": ({"t": is_time}, dict.fromkeys(TELEMETRY_NUMBERS, is_number_or_range)),
     "state": ({"t": is_time, "phase": is_string}, {"reason": is_optional_string}),

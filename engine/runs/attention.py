@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from data.splits import phases_of
 from engine.checkpoints.resume_source import missing_source
 from engine.events.commands import CommandReader
 from engine.events.run_dir import RunDir
@@ -22,12 +24,12 @@ class Attention:
 
     def __init__(self, run: RunDir, spec: RunSpec) -> None:
         self._run = run
-        self._folder = Path(spec.data.root) / spec.data.phase
+        self._folders = list(phases_of(spec).values())
         self._refusal: tuple[str, Signature] | None = None  # why, and the files that were there
 
     def refuse_data(self, why: str) -> None:
         """Take in that the trainer has refused the data as it is."""
-        self._refusal = why, _signature(self._folder)
+        self._refusal = why, _signature(self._folders)
 
     async def wait(
         self,
@@ -61,15 +63,15 @@ class Attention:
         """Return why the run cannot continue now, None where it can."""
         if missing := missing_source(self._run, saved):
             return f"{missing}; put it back and the run continues"
-        if self._refusal and self._refusal[1] == _signature(self._folder):
+        if self._refusal and self._refusal[1] == _signature(self._folders):
             return self._refusal[0]
         return None
 
 
-def _signature(folder: Path) -> Signature:
-    """Return name, size, time of change and inode of every file below ``folder``; costs one ``stat`` a file."""
+def _signature(folders: list[Path]) -> Signature:
+    """Return name, size, time of change and inode of every file below ``folders``; costs one ``stat`` a file."""
     found: Signature = []
-    for parent, _, names in os.walk(folder):
+    for parent, _, names in itertools.chain.from_iterable(map(os.walk, folders)):
         for name in names:
             path = os.path.join(parent, name)
             try:

@@ -16,8 +16,8 @@ from profiles.errors import NeedsAttentionError, UserError
 from profiles.spec import RunSpec
 
 
-def check_data_of_run(run: RunDir, now: Fingerprint, resume: Path | None) -> bool:
-    """Return whether ``run`` goes on with other data than the checkpoint ``resume`` was trained on.
+def check_data_of_run(run: RunDir, now: Fingerprint, resume: Path | None) -> Fingerprint | None:
+    """Return the data that the checkpoint ``resume`` was trained on, if ``run`` goes on with other data.
 
     Raises ``NeedsAttentionError`` unless an earlier attempt has read this data, or the user has accepted the change.
     """
@@ -33,7 +33,7 @@ def check_data_of_run(run: RunDir, now: Fingerprint, resume: Path | None) -> boo
             f" or continue with the data as it is: mla-tui resume {run.id} {DATA_CHANGED}"
         )
     write_json(run.data_path(now.digest), now.to_dict())
-    return bool(since_saved)
+    return saved if since_saved else None
 
 
 def check_data_is_there(spec: RunSpec) -> None:

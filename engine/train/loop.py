@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from data.cursor import Cursor
+from data.fingerprint import Fingerprint
+from data.splits import tokenizer_of
 from engine.checkpoints import checkpoint
 from engine.events.commands import Command, requested
 from engine.host.version import package_version
@@ -84,19 +86,19 @@ class Trainer:
 
     # -- from the first step to the last
 
-    def run(self, resume: Path | None, init_from: Path | None, new_data: bool = False) -> str:
+    def run(self, resume: Path | None, init_from: Path | None, old_data: Fingerprint | None = None) -> str:
         """Train until the last step or a stop; return the phase the run ended in. Raises ``UserError``.
 
-        ``new_data``: the shards are others than those the checkpoint ``resume`` was trained on.
+        ``old_data``: the data that the checkpoint ``resume`` was trained on, if it is not that of this run.
         """
         try:
-            return self._run(resume, init_from, new_data)
+            return self._run(resume, init_from, old_data)
         finally:
             self.state.close()
             self.saver.close()
 
-    def _run(self, resume: Path | None, init_from: Path | None, new_data: bool) -> str:
-        self._begin(resume, init_from, new_data)
+    def _run(self, resume: Path | None, init_from: Path | None, old_data: Fingerprint | None) -> str:
+        self._begin(resume, init_from, old_data)
         try:
             if self._history.paused:
                 self._pause("was paused when the attempt before it ended")
@@ -141,16 +143,16 @@ class Trainer:
         self.phase = phase
         self.reporter.record("state", phase=phase, reason=reason, **({"id": id} if id else {}))
 
-    def _begin(self, resume: Path | None, init_from: Path | None, new_data: bool) -> None:
+    def _begin(self, resume: Path | None, init_from: Path | None, old_data: Fingerprint | None) -> None:
         self._history = EditHistory.of(self.ranks.run_on_rank_zero(self.reporter.records_to_replay))
         if resume is not None:
             self._restore(resume)
         elif init_from is not None:
             self.backend.load_weights(pretrained.load_weights(init_from))
         self.state.replay_edits(self._history, self.step)
-        if new_data:
-            self.state.begin_segment()
-        data = {"digest": self.state.data.digest, "new_segment": new_data}
+        if old_data:
+            self.state.continue_from(old_data)
+        data = {"digest": self.state.data.digest, "new_segment": old_data is not None}
         self._history.put_start(self.step, data)
         self._history.drop_rewinds_before(self.step)
         self.oom.learn(self._history.memory)
@@ -224,8 +226,10 @@ class Trainer:
     def _validate(self) -> None:
         if not self.spec.train.val_every:
             return
-        self.val_loss, tokens = self.validator.run()
-        self.reporter.record("val", step=self.step, loss=self.val_loss, bucket="val", tokens=tokens)
+        found = self.validator.run()
+        self.val_loss = found.loss
+        sources = {"sources": found.sources} if found.sources else {}
+        self.reporter.record("val", step=self.step, loss=found.loss, bucket="val", tokens=found.tokens, **sources)
 
     # -- out of memory
 
@@ -356,7 +360,7 @@ class Trainer:
     def _begin_checkpoint(self, id: str | None = None) -> None:
         """Begin to write a checkpoint of this step. The run goes on, also where it cannot be written."""
         self._finish_checkpoint()
-        tokenizer = Path(self.spec.data.root) / self.spec.data.phase / "tokenizer.json"
+        tokenizer = tokenizer_of(self.spec)
         facts = {**self.state.to_facts(), "val_loss": self.val_loss, "versions": self._versions}
         self.saver.start_save(self.step, self.backend.state_dict, facts, tokenizer, id)
 

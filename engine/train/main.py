@@ -160,8 +160,8 @@ def run_foreground(
         check(spec)
         return Attempt(spec, out, resume, init_from, supervised=False)
 
-    def check_data(now: Fingerprint, resume: Path | None) -> bool:
-        return resume is not None and check_same_data(now, resume, data_changed)
+    def check_data(now: Fingerprint, resume: Path | None) -> Fingerprint | None:
+        return check_same_data(now, resume, data_changed) if resume else None
 
     def body() -> None:
         with joined() as ranks:
@@ -179,11 +179,11 @@ def train(
     reporter: Reporter,
     ranks: Ranks,
     handle_signals: Callable[[Trainer], None],
-    check_data: Callable[[Fingerprint, Path | None], bool],
+    check_data: Callable[[Fingerprint, Path | None], Fingerprint | None],
 ) -> None:
     """Build backend and trainer and run ``attempt`` on this rank to its end. Raises ``UserError``.
 
-    Rank 0 calls ``check_data``, which says whether the run goes on with other data than its checkpoint.
+    Rank 0 calls ``check_data``, which returns the data of its checkpoint if the run goes on with other data.
     """
     from engine.train.backends.build import build_backend
     from engine.train.loop import Trainer
@@ -197,13 +197,13 @@ def train(
         )
     state = RunState(attempt.spec)
     check_same_on_all_ranks(state.data, ranks)
-    new_data = ranks.run_on_rank_zero(lambda: check_data(state.data, attempt.resume))
+    old_data = ranks.run_on_rank_zero(lambda: check_data(state.data, attempt.resume))
     backend = build_backend(attempt.spec, ranks)
     trainer = Trainer(state, backend, reporter, attempt.out, ranks, attempt.supervised)
     with contextlib.ExitStack() as stack:
         ranks.run_on_rank_zero(lambda: stack.enter_context(_only_writer(attempt.out)))
         handle_signals(trainer)
-        trainer.run(attempt.resume, attempt.init_from, new_data)
+        trainer.run(attempt.resume, attempt.init_from, old_data)
 
 
 @contextlib.contextmanager

@@ -99,7 +99,7 @@ class _Step:
 
     def _read(self, first: int, last: int) -> None:
         data, cursor, n = self.asked
-        sequences, after = data.read_batch(cursor.advance(first, data.sequences), last - first)
+        sequences, after = data.read_batch(data.advance(cursor, first), last - first)
         with self._changing:
             if self._batch is None:
                 self._batch = np.empty((n, data.context + 1), np.int64)

@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.continuing import continued
 from data.cursor import Cursor
 from data.fingerprint import Fingerprint
 from data.recorded import RecordedShards
 from data.splits import fingerprint_of, open_split, open_splits
 from engine.checkpoints import checkpoint
+from engine.checkpoints.resume_source import checkpoint_data
 from engine.events.log import Record, scan
 from engine.events.run_dir import RunDir
 from engine.train.data_check import recorded_data
@@ -43,7 +45,7 @@ def data_of_step(run: RunDir, step: int) -> StepData:
 
     A future step is answered as if there were no more edits. Raises ``UserError`` for a step the run does not have.
     """
-    spec, at, cursor = _initial(run)
+    spec, at, cursor, before = _initial(run)
     last = spec.train.steps
     if not at < step <= last:
         raise UserError(f"step {step}: {run.name} has the steps {at + 1} to {last}")
@@ -56,8 +58,9 @@ def data_of_step(run: RunDir, step: int) -> StepData:
             spec = applied(spec, record)
             cursor = cursor.at_context(spec.batch.context)
         for start in pop_due(history.starts, at):
-            shards = _shards(spec, _data_of_start(run, spec, start.get("digest")))
-            cursor = cursor.new_segment(spec.batch.context) if start.get("new_segment") else cursor
+            data = _data_of_start(run, spec, start.get("digest"))
+            cursor = continued(cursor, before or data, data) if start.get("new_segment") else cursor
+            shards, before = _shards(spec, data), data
         for record in pop_due(history.rewinds, at):
             cursor = Cursor.from_dict(record["cursor"]).at_context(spec.batch.context)
         shards = shards or shards_of_spec(spec)  # a run that has not started yet
@@ -68,7 +71,7 @@ def data_of_step(run: RunDir, step: int) -> StepData:
         changes = _steps(history.edits, history.starts, history.rewinds)
         until = min((change for change in changes if change > at), default=step)
         until = min(until, step - 1)
-        cursor = cursor.advance((until - at) * spec.batch.sequences, shards.sequences)
+        cursor = shards.order.advance(cursor, (until - at) * spec.batch.sequences)
         at = until
 
 
@@ -83,17 +86,19 @@ def _data_of_start(run: RunDir, spec: RunSpec, digest: str | None) -> Fingerprin
 
 
 def _shards(spec: RunSpec, data: Fingerprint) -> RecordedShards:
-    return RecordedShards(Path(spec.data.root) / spec.data.phase, data.splits["train"], spec.batch.context)
+    root = Path(spec.data.root)
+    return RecordedShards(root if data.weights else root / spec.data.phase, data, spec.batch.context)
 
 
 def _steps(*queues: Iterable[Record]) -> list[int]:
     return [int(record["step"]) for queue in queues for record in queue]
 
 
-def _initial(run: RunDir) -> tuple[RunSpec, int, Cursor]:
-    """Return the spec, step and cursor that the run started with."""
+def _initial(run: RunDir) -> tuple[RunSpec, int, Cursor, Fingerprint | None]:
+    """Return the spec, step and cursor that the run started with, and the data of the checkpoint it started from."""
     spec, resume = run.spec(), run.start().get("resume")
     if not resume:
-        return spec, 0, Cursor(spec.train.seed, spec.batch.context)
+        return spec, 0, Cursor.start(spec.train.seed, spec.batch.context, spec.data.sources), None
     metadata = checkpoint.metadata(Path(resume))
-    return spec, int(metadata["step"]), Cursor.from_dict(metadata.get("cursor")).at_context(spec.batch.context)
+    cursor = Cursor.from_dict(metadata.get("cursor")).at_context(spec.batch.context)
+    return spec, int(metadata["step"]), cursor, checkpoint_data(Path(resume))

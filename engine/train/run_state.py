@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from data.continuing import continued
 from data.cursor import Cursor
+from data.fingerprint import Fingerprint
 from data.splits import fingerprint_of, open_split, open_splits
 from engine.train.backends.backend import Batch
 from engine.train.edit_history import EditHistory, pop_due
@@ -25,7 +27,7 @@ class RunState:
         self._splits = open_splits(spec)
         self.data = fingerprint_of(spec, self._splits)
         self._ahead = ReadAhead(spec.data.workers)
-        self._val_batches: list[Batch] | None = None
+        self._val_batches: dict[str, list[Batch]] | None = None
         self._val_rows = spec.batch.micro
         self.cursor: Cursor = self._splits["train"].initial_cursor()
 
@@ -62,9 +64,9 @@ class RunState:
         """Go on reading at ``cursor``."""
         self.cursor = cursor.at_context(self.spec.batch.context)
 
-    def begin_segment(self) -> None:
-        """Go on with other shards than those read so far: at the start of an epoch of their own."""
-        self.cursor = self.cursor.new_segment(self.spec.batch.context)
+    def continue_from(self, before: Fingerprint) -> None:
+        """Go on with other data than that read so far, ``before``: what is new in an epoch of its own."""
+        self.cursor = continued(self.cursor, before, self.data)
 
     def replay_edits(self, history: EditHistory, step: int) -> bool:
         """Apply the edits that an earlier attempt made up to ``step``; return whether there were any."""
@@ -90,8 +92,8 @@ class RunState:
         }
 
     @property
-    def val_batches(self) -> list[Batch]:
-        """The validation windows, in batches that fit where a micro-batch does.
+    def val_batches(self) -> dict[str, list[Batch]]:
+        """The validation windows of each source, in batches that fit where a micro-batch does.
 
         Their size is that of the micro with which the data was opened: an edit of it must not change a validation loss
         even in its last bit. Read at the first call: a run that does not validate needs none.
@@ -99,5 +101,9 @@ class RunState:
         if self._val_batches is None:
             val = self._splits.get("val") or open_split(self.spec, "val")  # the run may not have validated at its start
             windows = val.read_first(self.spec.train.val_sequences)
-            self._val_batches = [windows[i : i + self._val_rows] for i in range(0, len(windows), self._val_rows)]
+            rows = self._val_rows
+            self._val_batches = {
+                source: [of_source[i : i + rows] for i in range(0, len(of_source), rows)]
+                for source, of_source in windows.items()
+            }
         return self._val_batches

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from engine.train.backends.backend import Backend, Batch
@@ -11,6 +12,15 @@ from engine.train.oom.handler import GiveUp, OomHandler
 from engine.train.oom.recognize import OutOfMemory, catch_oom
 from engine.train.run_state import RunState
 from profiles.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """The mean ``loss`` of ``tokens`` tokens; of a mixture also that of each of the ``sources``."""
+
+    loss: float
+    tokens: int
+    sources: dict[str, float]
 
 
 class Validator:
@@ -26,16 +36,22 @@ class Validator:
         self._between = between
         self._rows = state.spec.batch.micro  # sequences at once
 
-    def run(self) -> tuple[float, int]:
-        """The mean loss over the validation tokens of all ranks, and how many these are. Raises ``UserError``."""
-        total = 0.0
-        batches, ranks = self._state.val_batches, self._ranks
+    def run(self) -> Validation:
+        """Return the mean loss over the validation tokens of all ranks. Raises ``UserError``."""
+        found = {source: self._run(batches) for source, batches in self._state.val_batches.items() if batches}
+        tokens = sum(count for _, count in found.values())
+        sources = {source: total / count for source, (total, count) in found.items() if source}
+        return Validation(sum(total for total, _ in found.values()) / tokens, tokens, sources)
+
+    def _run(self, batches: list[Batch]) -> tuple[float, int]:
+        """Return the summed loss over the tokens of ``batches`` on all ranks, and how many these are."""
+        total, ranks = 0.0, self._ranks
         tokens = sum(batch.shape[0] for batch in batches) * self._state.spec.batch.context
         for first in range(0, len(batches), ranks.size):
             for batch in batches[first + ranks.rank :][:1]:
                 total += self._summed_loss(batch)
             self._between()
-        return ranks.sum_over_ranks(total) / tokens, tokens
+        return ranks.sum_over_ranks(total), tokens
 
     def _summed_loss(self, batch: Batch) -> float:
         while isinstance(found := catch_oom(partial(self._evaluate, batch), self._backend.phases), OutOfMemory):

@@ -127,10 +127,10 @@ def test_a_run_never_goes_on_with_other_data_unasked(workspace: Workspace, wait_
     read = {step: json.loads(done.stdout)["window"] for step, done in steps.items()}
     assert (read[1]["epoch"], read[first]["position"]) == (1, 0) and read[first]["epoch"] > 1
     after = [data_of_step(run.run_dir, step) for step in range(first, 301)]
-    assert added.name in {step.shards.read(step.cursor)[0].name for step in after}
+    assert added.name in {step.shards.read(step.cursor).shard.name for step in after}
     added.unlink()
     begin = data_of_step(run.run_dir, 1)
-    assert begin.shards.read(begin.cursor)[2][:-1].tolist() == read[1]["ids"]
+    assert begin.shards.read(begin.cursor).ids[:-1].tolist() == read[1]["ids"]
     with pytest.raises(UserError, match=r"phase1-train-001.bin: is missing; this step read 33 tokens"):
         [step.shards.read(step.cursor) for step in after]
 

@@ -25,7 +25,7 @@ def describe_usage(usage: DataUsage, steps: int) -> str:
     """Return the line; it begins with "warning" if much is unused or repeated, or files are not what they seem."""
     texts = [
         f"data: {_counted(usage.sequences, 'sequence')} of {exact(usage.context + 1)} tokens",
-        f"{_counted(steps, 'step')} read {_epochs(usage.epochs)}",
+        f"{_counted(steps, 'step')} read {_read(usage)}",
     ]
     if usage.unused:
         short = f" ({exact(usage.short)} of {exact(usage.shards)} shards too short)"
@@ -41,6 +41,12 @@ def describe_usage(usage: DataUsage, steps: int) -> str:
     warns = usage.unused > _MUCH_UNUSED * usage.tokens or usage.epochs > _MANY_EPOCHS
     warns = warns or bool(usage.ignored or usage.copies or usage.leaked)
     return ("warning: " if warns else "") + "; ".join(texts)
+
+
+def _read(usage: DataUsage) -> str:
+    if not usage.sources:
+        return _epochs(usage.epochs)
+    return ", ".join(f"{_epochs(s.epochs)} of {s.name} ({s.fraction:.3g})" for s in usage.sources)
 
 
 def _counted(count: int, name: str) -> str:

@@ -168,10 +168,9 @@ def _log(record: dict[str, Any]) -> Description:
 
 def _val(record: dict[str, Any]) -> Description:
     bucket = f" on {record['bucket']}" if record.get("bucket") else ""
-    return (
-        f"validation at step {fmt.exact(record.get('step'))}{bucket}: loss {fmt.loss(record.get('loss'))}",
-        "plain",
-    )
+    sources = ", ".join(f"{source} {fmt.loss(loss)}" for source, loss in (record.get("sources") or {}).items())
+    text = f"validation at step {fmt.exact(record.get('step'))}{bucket}: loss {fmt.loss(record.get('loss'))}"
+    return text + (f" ({sources})" if sources else ""), "plain"
 
 
 def _link(record: dict[str, Any]) -> Description:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from data.splits import open_split
+from data.splits import open_split, phases_of
 from engine.host.programs import BENCH, python_module
 from engine.memory.hardware import detect_hardware
 from engine.memory.launch_fit import launch_fit
@@ -93,7 +93,7 @@ def build_cell(profile: str, overrides: Sequence[str], changes: dict[str, str], 
             f" use -s nodes=1 -s gpus_per_node=1 -s sequences={spec.batch.sequences // spec.ranks}"
         )
     check_backend(spec)
-    synthetic = synthetic or not (Path(spec.data.root) / spec.data.phase).exists()
+    synthetic = synthetic or not any(folder.exists() for folder in phases_of(spec).values())
     if not synthetic:
         try:
             open_split(spec, "train")
@@ -140,7 +140,7 @@ def _prepare(cell: Cell, scratch: Path) -> Path:
     """Write the spec to measure, and a shard of random tokens if the cell is ``SYNTHETIC``."""
     spec = replace(cell.spec, train=replace(cell.spec.train, out=str(scratch / "out")))
     if cell.data == SYNTHETIC:
-        spec = replace(spec, data=replace(spec.data, root=str(scratch / "data")))
+        spec = replace(spec, data=replace(spec.data, root=str(scratch / "data"), sources={}))
         write_random_shard(Path(spec.data.root) / spec.data.phase / "train" / "random-000.bin", spec)
     path = scratch / "spec.json"
     path.write_text(json.dumps(spec.to_dict()))

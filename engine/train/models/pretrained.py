@@ -13,13 +13,13 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.splits import tokenizer_of
 from data.tokenizer import MAX_BYTES as TOKENIZER_BYTES
 from engine.checkpoints import checkpoint
 from model.hf import from_hf_config
 from model.shapes import parameter_shapes
 from profiles.errors import UserError
 from profiles.model_config import ModelConfig
-from profiles.paths import expand
 from profiles.printable import brief_key
 from profiles.reader import Table, open_regular, parse_json, read_bytes, read_json
 from profiles.spec import RunSpec
@@ -79,7 +79,7 @@ def check_compatible(path: Path, spec: RunSpec) -> None:
     """Check that the run ``spec`` can start from these weights: config, tensors, tokenizer. Raises ``UserError``."""
     _check_config(path, read_config(path), spec, "--init-from")
     check_tensors(path, spec.model.config, f"--init-from {path}")
-    _check_tokenizer(path, expand(spec.data.root, "data.root") / spec.data.phase)
+    _check_tokenizer(path, tokenizer_of(spec))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -182,13 +182,13 @@ def _header(file: Path) -> dict[str, Mapping[str, Any]]:
     return tensors
 
 
-def _check_tokenizer(path: Path, phase: Path) -> None:
-    """Raise ``UserError`` where the data and the weights have different tokenizers."""
-    theirs, ours = path / "tokenizer.json", phase / "tokenizer.json"
+def _check_tokenizer(path: Path, ours: Path) -> None:
+    """Raise ``UserError`` where the data, of the tokenizer ``ours``, and the weights have different tokenizers."""
+    theirs = path / "tokenizer.json"
     if theirs.is_file() and ours.is_file() and _vocabulary(theirs) != _vocabulary(ours):
         raise UserError(
-            f"--init-from {path}: its tokenizer.json is not the one that packed {phase}, so the ids mean other texts;"
-            " pack the data with its tokenizer, or take other weights"
+            f"--init-from {path}: its tokenizer.json is not the one that packed {ours.parent},"
+            " so the ids mean other texts; pack the data with its tokenizer, or take other weights"
         )
 
 

@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from data.corpus import EOT, build_corpus, main, split_of
-from data.dataset import PackedBinDataset
+from data.dataset import PackedBinDataset, Source
 from data.shards import open_shards
 from profiles.errors import UserError
 
@@ -73,7 +73,7 @@ def test_dataset_json_describes_the_corpus(corpus: Path) -> None:
 
 
 def test_a_model_can_train_on_it(corpus: Path) -> None:
-    data = PackedBinDataset(open_shards(corpus.parent, "phase1", "train", VOCAB), 32, VOCAB, seed=1)
+    data = PackedBinDataset((Source("", 1.0, open_shards(corpus.parent, "phase1", "train", VOCAB)),), 32, VOCAB, seed=1)
     batch, _ = data.read_batch(data.initial_cursor(), 4)
     assert batch.shape == (4, 33)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.cursor import Cursor
-from data.dataset import PackedBinDataset
+from data.dataset import PackedBinDataset, Source
 from data.shards import open_shards
 from profiles.errors import UserError
 
@@ -27,7 +27,7 @@ def make(root: Path, lengths: list[int], split: str = "train") -> list[np.ndarra
 
 
 def dataset(root: Path, context: int = 8, vocab: int = 65536, seed: int = 1, split: str = "train") -> PackedBinDataset:
-    return PackedBinDataset(open_shards(root, "p", split, vocab), context, vocab, seed)
+    return PackedBinDataset((Source("", 1.0, open_shards(root, "p", split, vocab)),), context, vocab, seed)
 
 
 @given(st.lists(st.integers(1, 80), min_size=1, max_size=5), st.integers(1, 10), st.integers(0, 2**64))
@@ -82,14 +82,12 @@ def test_resuming_from_json_continues(tmp_path: Path) -> None:
     assert np.array_equal(again, expected)
 
 
-def test_read_batch_reads_where_locate_points(tmp_path: Path) -> None:
+def test_read_batch_reads_where_the_order_points(tmp_path: Path) -> None:
     shards = make(tmp_path, [100, 57])
     data = dataset(tmp_path)
     batch, _ = data.read_batch(data.initial_cursor(), data.sequences)
-    for i, row in enumerate(batch):
-        shard, offset = data.locate(0, i)
-        assert np.array_equal(row, shards[shard][offset : offset + 9])
-    assert data.locate(0, 3, seed=2) == dataset(tmp_path, seed=2).locate(0, 3)
+    for place, row in zip(data.order.after(data.initial_cursor(), data.sequences), batch, strict=True):
+        assert np.array_equal(row, shards[place.shard][place.offset : place.offset + 9])
 
 
 def test_a_new_context_starts_new_epochs(tmp_path: Path) -> None:
@@ -108,9 +106,9 @@ def test_read_first_returns_windows_in_file_order(tmp_path: Path) -> None:
     shards = make(tmp_path, [20, 5, 30], split="val")
     data = dataset(tmp_path, split="val")
     expected = np.stack([shards[0][0:9], shards[0][8:17], shards[2][0:9], shards[2][8:17], shards[2][16:25]])
-    assert np.array_equal(data.read_first(3), expected[:3])
-    assert np.array_equal(data.read_first(100), expected)
-    assert data.read_first(0).shape == (0, 9)
+    assert np.array_equal(data.read_first(3)[""], expected[:3])
+    assert np.array_equal(data.read_first(100)[""], expected)
+    assert data.read_first(0)[""].shape == (0, 9)
 
 
 def test_an_id_outside_the_vocabulary_is_located(tmp_path: Path) -> None:
@@ -128,7 +126,7 @@ def test_an_id_outside_the_vocabulary_is_located(tmp_path: Path) -> None:
         assert str(shard) in text
         assert int(wrong.split(",")[0]) == 50 + int(token) >= 73
         assert "vocabulary of 73" in text
-    assert dataset(tmp_path, context=10, vocab=91).read_first(99).max() == 90
+    assert dataset(tmp_path, context=10, vocab=91).read_first(99)[""].max() == 90
     with pytest.raises(UserError, match="id 90, outside the model's vocabulary of 90"):
         dataset(tmp_path, context=10, vocab=90).read_first(99)
 

@@ -92,16 +92,27 @@ SHARD = {
 
 
 def test_a_minimal_fingerprint_is_read() -> None:
-    assert Fingerprint.from_dict({"splits": {"train": [SHARD]}, "tokenizer": ""}, "").splits["train"][0].tokens == 4
+    assert (
+        Fingerprint.from_dict({"splits": {"train": [SHARD]}, "tokenizer": "", "weights": {}}, "")
+        .splits["train"][0]
+        .tokens
+        == 4
+    )
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        *(None, [], {}, {"splits": 3, "tokenizer": ""}, {"splits": {"train": [1]}, "tokenizer": ""}),
-        *({"splits": {}, "tokenizer": 5}, {"splits": {"train": [{"name": 1}]}, "tokenizer": ""}),
-        {"splits": {"train": [{**SHARD, "name": "../../secret"}]}, "tokenizer": ""},
-        {"splits": {"train": [{**SHARD, "tokens": -1}]}, "tokenizer": ""},
+        *(
+            None,
+            [],
+            {},
+            {"splits": 3, "tokenizer": "", "weights": {}},
+            {"splits": {"train": [1]}, "tokenizer": "", "weights": {}},
+        ),
+        *({"splits": {}, "tokenizer": 5}, {"splits": {"train": [{"name": 1}]}, "tokenizer": "", "weights": {}}),
+        {"splits": {"train": [{**SHARD, "name": "../../secret"}]}, "tokenizer": "", "weights": {}},
+        {"splits": {"train": [{**SHARD, "tokens": -1}]}, "tokenizer": "", "weights": {}},
     ],
 )
 def test_a_damaged_fingerprint_is_named(content: object) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.dataset import PackedBinDataset
+from data.dataset import PackedBinDataset, Source
 from data.inspect import inspect_path
 from data.shards import open_shards
 from profiles.errors import UserError
@@ -113,7 +113,7 @@ def test_padding_of_minus_100_is_named_with_its_place(tmp_path: Path, dtype: str
     ids[7::10] = -100
     path = put(tmp_path, ids.astype(dtype).tobytes())
     shards = open_shards(tmp_path, "p", "train", 50257)
-    data = PackedBinDataset(shards, 20, 50257, 1)
+    data = PackedBinDataset((Source("", 1.0, shards),), 20, 50257, 1)
     for check in (lambda: data.check_ids(1), lambda: data.read_batch(data.initial_cursor(), data.sequences)):
         with pytest.raises(UserError, match=rf"{path}: token \d*7 is -100, which is no token id"):
             check()

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.dataset import PackedBinDataset
+from data.dataset import PackedBinDataset, Source
 from data.shards import open_shards
 from profiles.errors import UserError
 
 
 def dataset(root: Path, vocab: int) -> PackedBinDataset:
-    return PackedBinDataset(open_shards(root, "p", "train", vocab), 8, vocab, 1)
+    return PackedBinDataset((Source("", 1.0, open_shards(root, "p", "train", vocab)),), 8, vocab, 1)
 
 
 def put(root: Path, *shards: np.ndarray, dtype: str = "<u2") -> None:

@@ -109,7 +109,7 @@ def test_more_shards_than_open_files_are_read(tmp_path: Path) -> None:
         assert [shards.read(k, 1, 2).tolist() for k in range(count)] == [[k + 1, k + 2] for k in range(count)]
     assert len(os.listdir("/dev/fd")) <= before + MAX_OPEN
     del shards
-    assert len(os.listdir("/dev/fd")) == before
+    assert len(os.listdir("/dev/fd")) <= before  # those of other tests may have been closed
 
 
 def test_threads_read_more_shards_than_are_kept_open(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ def values_of(table: str, field: Any) -> st.SearchStrategy[Any]:
         return st.booleans()
     if field.type == "str":
         return st.text(NAMES, min_size=1, max_size=20)
+    if field.name == "sources":
+        return st.dictionaries(st.text(NAMES, min_size=1, max_size=20), st.floats(1e-6, 1e6), min_size=1, max_size=4)
     low, high = field.metadata["range"]
     return st.integers(low, high) if field.type == "int" else st.floats(low, high)
 
@@ -48,6 +50,8 @@ def specs(draw: st.DrawFn) -> RunSpec:
         for field in fields(cls):
             if draw(st.booleans()):
                 flat[f"{table}.{field.name}"] = draw(values_of(table, field))
+    if "data.sources" in flat:
+        flat.pop("data.phase", None)
     if flat.get("optim.name") == "muon" and flat.get("memory.strategy") == "states8bit":
         del flat["memory.strategy"]
     lr = draw(st.floats(0, 10))

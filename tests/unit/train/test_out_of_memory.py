@@ -176,7 +176,7 @@ def test_out_of_memory_before_the_first_step_ends_the_run_with_our_reason(
 
     def body() -> None:
         attempt = Attempt(huge, tmp_path, None, None, False)
-        train_attempt(attempt, RecordingReporter(), SingleRank(), lambda run: None, lambda data, resume: False)
+        train_attempt(attempt, RecordingReporter(), SingleRank(), lambda run: None, lambda data, resume: None)
 
     code, why = exit_status_of(body)
     assert code == 1 and "\n" not in why

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.cursor import Cursor
-from data.dataset import PackedBinDataset
+from data.dataset import PackedBinDataset, Source
 from data.shards import ShardSet, open_shards
 from engine.events.commands import Command
 from engine.train.backends.build import build_backend
@@ -51,7 +51,7 @@ def write(root: Path, *lengths: int, apart: int = 1000) -> PackedBinDataset:
     folder.mkdir(parents=True)
     for k, length in enumerate(lengths):
         np.arange(k * apart, k * apart + length, dtype="<u2").tofile(folder / f"p-train-{k:03d}.bin")
-    return PackedBinDataset(open_shards(root, "p", "train", 4096), 8, 4096, 1)
+    return PackedBinDataset((Source("", 1.0, open_shards(root, "p", "train", 4096)),), 8, 4096, 1)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_any_course_of_edits_and_rewinds_reads_the_same(data: PackedBinDataset, 
                 case ("sequences", count):
                     n = count
                 case ("rewind", skipped):
-                    cursor = data.initial_cursor().advance(skipped, data.sequences)
+                    cursor = data.advance(data.initial_cursor(), skipped)
             expected, after = data.read_batch(cursor, n)
             found, cursor_after = reader.read_batch(data, cursor, n)
             assert np.array_equal(found, expected) and found.dtype == expected.dtype
@@ -164,7 +164,7 @@ def test_an_error_that_has_passed_is_not_raised(tmp_path: Path, ahead: ReadAhead
 
 
 def test_an_id_outside_the_vocabulary_ends_the_step_that_reads_it(data: PackedBinDataset, ahead: ReadAhead) -> None:
-    small = PackedBinDataset(data._set, 8, 1290, 1)
+    small = PackedBinDataset(data.sources, 8, 1290, 1)
     cursor, steps = small.initial_cursor(), 0
     with pytest.raises(UserError, match="1290"):
         while True:

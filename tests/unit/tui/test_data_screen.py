@@ -83,7 +83,7 @@ async def test_a_step_of_the_run_is_shown_as_text(run: RunDir, store: RunStore, 
         await pilot.press("s", *"10", "enter")
         await until(pilot, lambda: "step 10 of 40 · sequence 1 of 8" in text_of(app, "#where"))
         read = data_of_step(run, 10)
-        ids = read.shards.read(read.cursor)[2][:-1].tolist()
+        ids = read.shards.read(read.cursor).ids[:-1].tolist()
         await pilot.press("i")
         await until(pilot, lambda: on_screen(app, TokenView).split()[0] == str(ids[0]))
         await pilot.press("p")

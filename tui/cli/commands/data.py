@@ -86,17 +86,13 @@ def import_files(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Print a summary of the data, and with ``--step`` or ``--sequence`` one sequence."""
-    from data.summary import dataset_summary
-
     spec, run = _find(args.what)
+    phase = ", ".join(f"{name} ({weight:g})" for name, weight in spec.data.sources.items()) or spec.data.phase
     found: dict[str, Any] = {
-        **{"root": spec.data.root, "phase": spec.data.phase, "context": spec.batch.context},
+        **{"root": spec.data.root, "phase": phase, "context": spec.batch.context},
         **{"sequences_per_step": spec.batch.sequences, "seed": spec.train.seed, "steps": spec.train.steps},
         **{"vocab_size": spec.model.config.vocab_size, "run": run.name if run else None, "window": None},
-        **dataset_summary(
-            *(Path(spec.data.root), spec.data.phase, spec.model.config.vocab_size, spec.batch.context),
-            validates=spec.train.val_every > 0,
-        ),
+        **_summary(spec),
         **_usage(spec),
     }
     if args.step is not None or args.sequence is not None:
@@ -110,6 +106,22 @@ def show(args: argparse.Namespace) -> int:
     for problem in found["problems"]:
         print(f"mla-tui: {problem}", file=sys.stderr)
     return 1 if found["problems"] else 0
+
+
+def _summary(spec: RunSpec) -> dict[str, Any]:
+    """Return the files of the phase, or of all sources of a mixture: their splits then have the name of the source."""
+    from data.summary import dataset_summary
+
+    vocab_size, context, validates = spec.model.config.vocab_size, spec.batch.context, spec.train.val_every > 0
+    if not spec.data.sources:
+        return dataset_summary(Path(spec.data.root), spec.data.phase, vocab_size, context, validates)
+    found: dict[str, Any] = {"tokenizer": None, "problems": [], "splits": []}
+    for phase in spec.data.sources:
+        one = dataset_summary(Path(spec.data.root), phase, vocab_size, context, validates=False)
+        found["tokenizer"] = found["tokenizer"] or one["tokenizer"]
+        found["problems"] += one["problems"]
+        found["splits"] += [{**split, "split": f"{phase}/{split['split']}"} for split in one["splits"]]
+    return found
 
 
 def _find(what: str) -> tuple[RunSpec, RunDir | None]:
@@ -128,30 +140,29 @@ def _find(what: str) -> tuple[RunSpec, RunDir | None]:
 
 def _window(spec: RunSpec, run: RunDir | None, step: int | None, sequence: int | None) -> dict[str, Any]:
     """Return sequence number ``sequence`` of ``step``, or of the first epoch; numbers start at 1, -1 is the last."""
-    from data.cursor import Cursor
     from data.summary import token_texts
     from engine.train.replay import StepData, data_of_step, shards_of_spec
 
     if step is not None and run is not None:
         read = data_of_step(run, step)
     else:
-        shards, cursor = shards_of_spec(spec), Cursor(spec.train.seed, spec.batch.context)
+        shards = shards_of_spec(spec)
+        cursor = shards.order.start(spec.train.seed)
         if step is not None:
             if not 1 <= step <= spec.train.steps:
                 raise UserError(f"step {step}: this profile has steps 1 to {spec.train.steps}")
-            cursor = cursor.advance((step - 1) * spec.batch.sequences, shards.sequences)
+            cursor = shards.order.advance(cursor, (step - 1) * spec.batch.sequences)
         read = StepData(spec, cursor, shards)
     count = read.spec.batch.sequences if step is not None else read.shards.sequences
     number = 1 if sequence is None else sequence if sequence >= 0 else count + 1 + sequence
     if not 1 <= number <= count:
         raise UserError(f"sequence {number}: choose one of 1 to {count}")
-    cursor = read.cursor.advance(number - 1, read.shards.sequences)
-    shard, offset, tokens = read.shards.read(cursor)
-    ids = tokens[:-1].tolist()
+    found = read.shards.read(read.shards.order.advance(read.cursor, number - 1))
+    ids = found.ids[:-1].tolist()
     return {
-        **{"step": step, "sequence": number, "of": count, "epoch": cursor.epoch + 1, "position": cursor.position},
-        **{"shard": str(shard), "offset": offset, "ids": ids, "problem": ""},
-        "texts": token_texts(Path(spec.data.root) / spec.data.phase, ids),
+        **{"step": step, "sequence": number, "of": count, "epoch": found.epoch + 1, "position": found.position},
+        **{"shard": str(found.shard), "offset": found.offset, "ids": ids, "problem": ""},
+        "texts": token_texts(found.phase, ids),
     }
 
 
