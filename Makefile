@@ -62,6 +62,12 @@ snapshots: $(STAMP)
 pictures: $(STAMP) $(CORPUS) tmux
 	$(BIN)/python -m scripts.pictures docs/pictures
 
+# The tests of a card on a device without one, which tests/fake_cuda builds for the installed torch. The dry run of the
+# tables of a card is part of it.
+.PHONY: fake-cuda
+fake-cuda: $(STAMP) $(CORPUS)
+	PYTHONPATH=$(CURDIR):$(CURDIR)/tests/fake_cuda/site $(BIN)/python -m pytest -n 2 tests/fake_cuda tests/gpu
+
 faults: $(STAMP) tmux
 	$(BIN)/python -m pytest -n 2 -m faults tests
 

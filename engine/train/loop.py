@@ -32,7 +32,7 @@ from engine.train.oom.handler import AskUser, ChangeMicro, Decision, GiveUp, Oom
 from engine.train.oom.markers import pop_marker, write_marker
 from engine.train.oom.memory_monitor import MemoryMonitor
 from engine.train.oom.micro_fitter import BY
-from engine.train.oom.recognize import OutOfMemory
+from engine.train.oom.recognize import OutOfMemory, OutOfMemoryFailure
 from engine.train.pause_memory import PauseMemory
 from engine.train.reporter import Reporter
 from engine.train.run_state import RunState
@@ -259,7 +259,7 @@ class Trainer:
     def _apply(self, decision: Decision) -> None:
         match decision:
             case GiveUp():
-                raise UserError(decision.error)
+                raise OutOfMemoryFailure(decision.error)
             case AskUser():
                 if not self._pause(decision.reason, timeout=decision.timeout):
                     self._apply(decision.otherwise)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pynvml
-import pytest
+
+if TYPE_CHECKING:
+    import pytest
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,16 @@ class Card:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, cards: Sequence[Card]) -> None:
-    """Make the driver report ``cards``, in the order of the PCI bus. Handles are cards; those of parts are UUIDs."""
+    """Make the driver report ``cards``, in the order of the PCI bus."""
+    for name, answer in answers(cards).items():
+        monkeypatch.setattr(pynvml, name, answer)
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.setenv(name, "")  # so that it is restored, whatever the test does
+        monkeypatch.delenv(name)
+
+
+def answers(cards: Sequence[Card]) -> dict[str, Any]:
+    """Return the driver's functions by name. Handles are cards, those of MIG instances are UUIDs."""
 
     def by_index(index: int) -> Card:
         if index >= len(cards):
@@ -48,7 +59,7 @@ def install(monkeypatch: pytest.MonkeyPatch, cards: Sequence[Card]) -> None:
     def running(card: Card) -> list[Any]:
         return [SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in card.processes.items()]
 
-    answers: dict[str, Any] = {
+    return {
         "nvmlInit": lambda: None,
         "nvmlDeviceGetCount": lambda: len(cards),
         "nvmlDeviceGetHandleByIndex": by_index,
@@ -63,8 +74,3 @@ def install(monkeypatch: pytest.MonkeyPatch, cards: Sequence[Card]) -> None:
         "nvmlDeviceGetMigDeviceHandleByIndex": lambda card, index: card.parts[index],
         "nvmlDeviceGetComputeRunningProcesses": running,
     }
-    for name, answer in answers.items():
-        monkeypatch.setattr(pynvml, name, answer)
-    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
-        monkeypatch.setenv(name, "")  # so that it is restored, whatever the test does
-        monkeypatch.delenv(name)

@@ -24,10 +24,9 @@ from engine.train.backends.backend import Batch, State
 from engine.train.backends.cpu_adam import load_cpu_adam
 from engine.train.backends.host_offload import empty_cache, memory_in_use
 from engine.train.backends.ranks import Ranks
-from engine.train.backends.torch_model import TorchModel
+from engine.train.backends.torch_model import LossModule, TorchModel
 from engine.train.optim.stored import dequantized, from_tensors
 from engine.train.phases import BACKWARD, FORWARD, IDLE, OPTIMIZER, REDUCE, VALIDATION, Phases
-from model.loss import Loss
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
@@ -47,7 +46,7 @@ class DeepSpeedBackend:
         bf16 = self._torch_model.plan.precision == "bf16"
         config = deepspeed_config(spec, bf16=bf16, device=self.device)
         self._engine = _initialize(
-            _Step(self._torch_model.module, self._torch_model.loss), _groups(self._parameters, spec), config
+            LossModule(self._torch_model.module, self._torch_model.loss), _groups(self._parameters, spec), config
         )
         self._zero = self._engine.optimizer
         self._adam = self._zero.optimizer
@@ -196,18 +195,6 @@ class DeepSpeedBackend:
             return fragment.view(parameter.shape)
         gathered: Tensor = parameter.get_full_hp_param(moment)
         return gathered.cpu() if self._ranks.rank == 0 else gathered.new_empty(0)
-
-
-class _Step(nn.Module):
-    """Model and loss as one module, which is what DeepSpeed wraps."""
-
-    def __init__(self, model: nn.Module, loss: Loss) -> None:
-        super().__init__()
-        self.model = model
-        self._loss = loss
-
-    def forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        return self._loss(self.model, inputs_BT, targets_BT)  # type: ignore[arg-type]
 
 
 def _groups(parameters: dict[str, nn.Parameter], spec: RunSpec) -> list[dict[str, Any]]:

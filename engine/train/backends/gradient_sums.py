@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.train.backends.ranks import Ranks
+from engine.train.backends.torch_model import LossModule
 from model.loss import Loss
 from model.transformer import MLATransformer
 
@@ -69,7 +70,7 @@ class SumsAfterBackward(OwnGradients):
 class OverlappedSums:
     def __init__(self, model: MLATransformer, loss: Loss) -> None:
         self._parallel = nn.parallel.DistributedDataParallel(
-            _Loss(model, loss),
+            LossModule(model, loss),
             bucket_cap_mb=BUCKET_BYTES >> 20,
             gradient_as_bucket_view=True,  # else the gradients are there twice
             init_sync=False,  # every rank has drawn or loaded the same weights
@@ -83,18 +84,6 @@ class OverlappedSums:
 
     def finish(self) -> None:
         pass  # the backward has waited for its last bucket
-
-
-class _Loss(nn.Module):
-    """The loss as a module, for what wraps modules."""
-
-    def __init__(self, model: MLATransformer, loss: Loss) -> None:
-        super().__init__()
-        self.model = model
-        self._loss = loss
-
-    def forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        return self._loss(self.model, inputs_BT, targets_BT)
 
 
 def _sum(_: object, bucket: torch.distributed.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]

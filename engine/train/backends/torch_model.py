@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.memory.limits import host_capacity
 from engine.train.backends.backend import Batch
@@ -15,8 +15,8 @@ from engine.train.backends.host_offload import empty_cache
 from engine.train.backends.torch_plan import resolve_plan, stream_dtype
 from model.attention import AttentionKind
 from model.checkpointing import Checkpointing
-from model.loss import LossKind, resolve_loss
-from model.transformer import build
+from model.loss import Loss, LossKind, resolve_loss
+from model.transformer import MLATransformer, build
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
@@ -117,3 +117,15 @@ class TorchModel:
                     f"checkpoint: {name} should be {tuple(parameter.shape)} and is {found};"
                     " take the model table of the run that wrote it"
                 )
+
+
+class LossModule(nn.Module):
+    """Model and loss as one module, for what wraps modules: DDP and DeepSpeed. Its forward returns the loss."""
+
+    def __init__(self, model: MLATransformer, loss: Loss) -> None:
+        super().__init__()
+        self.model = model
+        self._loss = loss
+
+    def forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        return self._loss(self.model, inputs_BT, targets_BT)

@@ -36,13 +36,14 @@ from engine.train.backends.ranks import SingleRank
 from engine.train.loop import Trainer
 from engine.train.measure.grid import WARMUP_STEPS
 from engine.train.measure.matmul_peak import matmul_peak, synchronize
-from engine.train.oom.recognize import recognize
+from engine.train.oom.recognize import OutOfMemoryFailure, recognize
 from engine.train.phases import IDLE, REDUCE
 from engine.train.run_state import RunState
 from model.flops import flops_per_token
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
+OUT_OF_MEMORY = "out of memory"
 MIN_STEPS = 3
 SPLIT_STEPS = 3
 MATMUL_PEAK_SECONDS = 3.0
@@ -203,11 +204,13 @@ def _measure_or_error(args: argparse.Namespace) -> dict[str, Any]:
         if args.cap_gib is not None:
             cap_device(args.cap_gib)
         return measure(RunSpec.from_dict(json.loads(args.spec.read_text())), args.steps, args.seconds)
+    except OutOfMemoryFailure:
+        return {"error": OUT_OF_MEMORY}
     except UserError as error:
         return {"error": str(error)}
     except Exception as error:
         if recognize(error, IDLE) is not None:
-            return {"error": "out of memory"}
+            return {"error": OUT_OF_MEMORY}
         traceback.print_exc()
         lines = str(error).strip().splitlines()
         return {"error": f"{type(error).__name__}: {lines[0] if lines else ''}"}

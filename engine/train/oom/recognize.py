@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from engine.train.phases import BACKWARD, FORWARD, IDLE, REDUCE, Phases
+from profiles.errors import UserError
 
 HOST = "host"  # the kernel killed the trainer for its memory
 
@@ -33,6 +34,10 @@ class OutOfMemory:
     where: str
     wanted: int | None
     text: str
+
+
+class OutOfMemoryFailure(UserError):
+    """The run ends because it is out of memory: no smaller micro-batch may be tried."""
 
 
 def catch_oom(body: Callable[[], T], phases: Phases) -> T | OutOfMemory:
@@ -64,7 +69,10 @@ def recognize(error: BaseException, where: str) -> OutOfMemory | None:
 
 def requested(failure: OutOfMemory) -> str:
     """Return `` (2.00 GiB requested)``, or nothing where the size is not known."""
-    return f" ({failure.wanted / (1 << 30):.2f} GiB requested)" if failure.wanted else ""
+    if not failure.wanted:
+        return ""
+    gib = failure.wanted / (1 << 30)
+    return f" ({gib:.2f} GiB requested)" if gib >= 1 else f" ({gib * 1024:.2f} MiB requested)"
 
 
 def _unit(word: str) -> str:
