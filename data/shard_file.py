@@ -29,7 +29,7 @@ HEADER_BYTES = 1024
 MAGICS = {20240520: UINT16, 20240801: UINT32}
 _VERSIONS = {UINT16: 1, UINT32: 7}
 _BEGINNING_BYTES = 4096
-_LEAST_SAMPLE, _LARGEST_SAMPLE = 1 << 16, 1 << 22  # bytes of a file whose ids must show their type
+_LEAST_SAMPLE, _LARGEST_SAMPLE = 1 << 13, 1 << 22  # bytes of a file whose ids must show their type
 _WRITE_TOKENS = 1 << 20
 _LARGEST_16_BIT_VOCABULARY = 65536
 BARE = "bare"
@@ -129,7 +129,6 @@ def _bare_dtype(path: Path, file: BinaryIO, bare: BareIds) -> tuple[np.dtype[Any
     if bare.declared is not None:
         return bare.declared, False
     ids = os.pread(file.fileno(), bare.sample, 0)
-    foreign.check_kind(path, ids, max(len(ids), os.fstat(file.fileno()).st_size))
     foreign.check_byte_order(path, ids, bare.vocab_size)
     if evident := foreign.evident_dtype(ids, bare.vocab_size):
         return evident, True

@@ -239,7 +239,8 @@ def _checkpoint_formats(out: Path, spec: RunSpec) -> dict[str, Format]:
     state = {"model": {"w": torch.ones(2)}, "optimizer": {"step": torch.ones(1)}}
     cursor = {**Cursor(1, 256).to_dict(), "segments": [{"context": 128, "sequences": 5}]}
     cursor["sources"] = [{"source": "web", "epoch": 1, "position": 3}]
-    shard = {"name": "web/a.bin", "bytes": 4, "tokens": 2, "dtype": "uint16", "header": 0, "sampled": "0", "sha256": ""}
+    shard = {"name": "web/a.bin", "bytes": 4, "tokens": 2, "dtype": "uint16", "header": 0}
+    shard |= {"blocks": 64, "sampled": "0", "sha256": ""}
     facts = {"spec": spec.to_dict(), "cursor": cursor, "val_loss": 2.5, "best": [2.5, 5], "tokens": 9}
     facts |= {
         "versions": {"mla-tui": "0.2.0"},

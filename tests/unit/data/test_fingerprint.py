@@ -76,6 +76,22 @@ def test_a_large_shard_is_sampled_over_its_whole_length(
     assert same_content(path, before.splits["train"][0]) != noticed
 
 
+def test_of_many_shards_fewer_blocks_are_read_and_only_what_changed_is_named(tmp_path: Path) -> None:
+    """One shard fewer, and more is read of each of the others: they are still the same."""
+    make(tmp_path, [10])
+    for k in range(1, 1025):
+        with (tmp_path / f"p/train/{k:04d}.bin").open("wb") as file:
+            file.truncate(300_000)
+    before = taken(tmp_path)
+    (tmp_path / "p/train/0007.bin").unlink()
+    after = taken(tmp_path)  # 1024 and less: 64 blocks each
+    assert [found.splits["train"][1].blocks for found in (before, after)] == [63, 64]
+    assert differences(before, after) == "train/0007.bin is missing"
+    assert same_content(tmp_path / "p/train/0008.bin", before.splits["train"][8])
+    rewrite(tmp_path / "p/train/0008.bin", lambda b: b.__setitem__(299_999, 1))
+    assert not same_content(tmp_path / "p/train/0008.bin", before.splits["train"][8])
+
+
 def test_a_recorded_fingerprint_is_read_back(tmp_path: Path) -> None:
     make(tmp_path, [300, 90])
     (tmp_path / "p/dataset.json").write_text(json.dumps({"dtype": "uint16", "sha256": {"train/0.bin": "ab"}}))
@@ -87,7 +103,7 @@ def test_a_recorded_fingerprint_is_read_back(tmp_path: Path) -> None:
 
 SHARD = {
     **{"name": "train/a.bin", "bytes": 8, "tokens": 4, "dtype": "uint16"},
-    **{"header": 0, "sampled": "", "sha256": ""},
+    **{"header": 0, "blocks": 64, "sampled": "", "sha256": ""},
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.inspect import inspect_path
@@ -95,6 +95,7 @@ def refused(root: Path, vocab: int = 512) -> str:
 def test_every_format_is_read_in_place(tmp_path_factory: pytest.TempPathFactory, form: str, dtype: str) -> None:
     root = tmp_path_factory.mktemp("formats")
 
+    @settings(max_examples=25)
     @given(LENGTHS, st.integers(0, 1 << 32), st.sampled_from([3, 512, 65536, 151_936]))
     def round_trip(lengths: list[int], seed: int, vocab: int) -> None:
         path, ids = put(root, form, dtype, lengths, seed, vocab)
@@ -133,6 +134,7 @@ def test_a_damaged_index_is_refused_and_names_itself(tmp_path: Path, form: str) 
     assert refused(tmp_path).startswith(f"{index}: cannot be read (is a FIFO, not a regular file)")
 
 
+@settings(max_examples=50)
 @given(st.binary(max_size=80), st.booleans())
 def test_any_index_is_read_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, headed: bool
