@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from profiles.errors import UserError
 from profiles.paths import expand
+from profiles.reader import Table
 from profiles.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -68,7 +69,37 @@ def open_split(spec: RunSpec, split: str) -> PackedBinDataset:
 
 def open_splits(spec: RunSpec) -> dict[str, PackedBinDataset]:
     """Open the splits that a run of ``spec`` reads: "train", and "val" if it validates. Raise ``UserError``."""
+    document_end(spec)
     return {split: open_split(spec, split) for split in (("train", "val") if spec.train.val_every else ("train",))}
+
+
+def document_end(spec: RunSpec) -> int | None:
+    """Return the id that ends a document, from ``dataset.json``; None with ``data.documents = "join"``.
+
+    Raise ``UserError`` if it is needed and not known.
+    """
+    if spec.data.documents == "join":
+        return None
+    ends = {phase: _document_end_of(folder) for phase, folder in phases_of(spec).items()}
+    end, vocabulary = next(iter(ends.values())), spec.model.config.vocab_size
+    if len(set(ends.values())) > 1:
+        found = ", ".join(f"{phase} {id}" for phase, id in ends.items())
+        raise UserError(f"data.documents: mask needs sources with one eot_id: {found}; use -s data.documents=join")
+    if end >= vocabulary:
+        raise UserError(f"data.documents: eot_id {end} is outside the model's vocabulary of {vocabulary}")
+    return end
+
+
+def _document_end_of(folder: Path) -> int:
+    from data.shards import DATASET_JSON, read_manifest
+
+    path, manifest = folder / DATASET_JSON, read_manifest(folder)
+    if manifest is None or manifest.raw.get("eot_id") is None:
+        raise UserError(
+            f"data.documents: mask needs the id that ends a document, eot_id in {path}, which "
+            f"{'is missing' if manifest is None else 'lacks it'}: write it there, or use -s data.documents=join"
+        )
+    return Table(manifest.raw, str(path)).integer("eot_id")
 
 
 def fingerprint_of(spec: RunSpec, opened: dict[str, PackedBinDataset]) -> Fingerprint:

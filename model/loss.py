@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.documents import NOT_COUNTED, counted_targets
 from model.transformer import MLATransformer
 from profiles.errors import SpecError
 
@@ -26,10 +27,11 @@ CHUNK_TOKENS = 1024
 def resolve_loss(kind: LossKind, compiled: bool = False) -> Loss:
     """Return the function ``loss(model, inputs_BT, targets_BT) -> scalar`` of that name.
 
-    The loss is the sum over the B*T targets (divide by the tokens of the step), in float32, or in float64 for a float64
-    model. "plain" saves the logits of all tokens for backward. "fused" computes the gradients of head and stream in the
-    forward, CHUNK_TOKENS tokens at a time, so that the full logits never exist and no matmul runs twice. Both return
-    the same number up to rounding. ``compiled`` fuses the passes over a chunk's logits.
+    The loss is the sum over the targets that count, all B*T unless ``model.document_end`` is set (divide by those of
+    the step), in float32, or in float64 for a float64 model. "plain" saves the logits of all tokens for backward.
+    "fused" computes the gradients of head and stream in the forward, CHUNK_TOKENS tokens at a time, so that the full
+    logits never exist and no matmul runs twice. Both return the same number up to rounding. ``compiled`` fuses the
+    passes over a chunk's logits.
 
     Raises SpecError for an unknown kind.
     """
@@ -43,7 +45,8 @@ def resolve_loss(kind: LossKind, compiled: bool = False) -> Loss:
 def _plain(model: MLATransformer, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
     logits_NV: Tensor = model.lm_head(model.hidden(inputs_BT).flatten(0, 1))
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
-    return F.cross_entropy(logits_NV.to(wide), targets_BT.flatten(), reduction="sum")
+    targets_BT = counted_targets(inputs_BT, targets_BT, model.document_end)
+    return F.cross_entropy(logits_NV.to(wide), targets_BT.flatten(), reduction="sum", ignore_index=NOT_COUNTED)
 
 
 class _Fused:
@@ -54,16 +57,21 @@ class _Fused:
         x_ND = model.hidden(inputs_BT).flatten(0, 1)
         # Inside an autograd.Function gradients are always disabled, so this is checked here.
         needs_grad = torch.is_grad_enabled()
-        loss: Tensor = _HeadLoss.apply(x_ND, model.lm_head.weight, targets_BT.flatten(), self._normalize, needs_grad)  # type: ignore[no-untyped-call]
+        targets_N = counted_targets(inputs_BT, targets_BT, model.document_end).flatten()
+        skips = model.document_end is not None
+        loss: Tensor = _HeadLoss.apply(x_ND, model.lm_head.weight, targets_N, self._normalize, needs_grad, skips)  # type: ignore[no-untyped-call]
         return loss
 
 
 class _HeadLoss(torch.autograd.Function):
-    """The loss ends the graph, so its gradient is known with the logits, up to one factor."""
+    """The loss ends the graph, so its gradient is known with the logits, up to one factor.
+
+    ``skips``: some targets are ``NOT_COUNTED``.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, normalize: Any, needs_grad: bool
+        ctx: Any, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, normalize: Any, needs_grad: bool, skips: bool
     ) -> Tensor:
         narrow_VD = weight_VD.to(x_ND.dtype)
         wide = torch.promote_types(x_ND.dtype, torch.float32)
@@ -73,15 +81,24 @@ class _HeadLoss(torch.autograd.Function):
         )
         for first in range(0, len(x_ND), CHUNK_TOKENS):
             x_CD = x_ND[first : first + CHUNK_TOKENS]
-            logits_CV, targets_C = x_CD @ narrow_VD.t(), targets_N[first : first + CHUNK_TOKENS]
+            targets_C = targets_N[first : first + CHUNK_TOKENS]
+            skipped_C = targets_C == NOT_COUNTED
+            if skips:  # without an input they add nothing to the gradient of the head
+                x_CD = x_CD.masked_fill(skipped_C[:, None], 0.0)
+                targets_C = targets_C.masked_fill(skipped_C, 0)
+            logits_CV = x_CD @ narrow_VD.t()
             logsum_C, grad_CV = normalize(logits_CV)
             rows_C = torch.arange(len(targets_C), device=targets_C.device)
             log_prob_C = logits_CV[rows_C, targets_C] - logsum_C
+            if skips:
+                log_prob_C = log_prob_C.masked_fill(skipped_C, 0.0)
             total -= log_prob_C.sum()
             if grad_ND is not None and grad_VD is not None:
                 # Softmax minus one at the target, subtracted before rounding: near 1 rounding would lose the rest.
                 grad_CV[rows_C, targets_C] = log_prob_C.expm1().to(grad_CV.dtype)
                 torch.mm(grad_CV, narrow_VD, out=grad_ND[first : first + CHUNK_TOKENS])
+                if skips:
+                    grad_ND[first : first + CHUNK_TOKENS].masked_fill_(skipped_C[:, None], 0.0)
                 grad_VD += grad_CV.t() @ x_CD
         ctx.gradients = grad_ND, grad_VD, weight_VD.dtype
         return total
@@ -90,7 +107,7 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_ND, grad_VD, weight_dtype = ctx.gradients
         ctx.gradients = None  # scaled in place: they are as large as the head, so there is no second backward
-        return grad_ND.mul_(grad), grad_VD.mul_(grad).to(weight_dtype), None, None, None
+        return grad_ND.mul_(grad), grad_VD.mul_(grad).to(weight_dtype), None, None, None, None
 
 
 def _normalize(logits_CV: Tensor) -> tuple[Tensor, Tensor]:

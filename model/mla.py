@@ -45,8 +45,11 @@ class MLAttention(nn.Module):
         self.kv_b_proj = Linear(c.kv_lora_rank, self.heads * sum(self.kv_widths))
         self.o_proj = Linear(self.heads * c.v_head_dim, c.hidden_size)
 
-    def forward(self, x_BTD: Tensor, cos_T1P: Tensor, sin_T1P: Tensor) -> Tensor:
-        """Attend from each token to itself and all tokens before it. The tables are those of ``rope_tables``."""
+    def forward(self, x_BTD: Tensor, cos_T1P: Tensor, sin_T1P: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Attend from each token to itself and all tokens before it, or to those of its document.
+
+        The tables are those of ``rope_tables``; ``documents``: what ``documents_for`` returned.
+        """
         batch, tokens, _ = x_BTD.shape
         q_BTHN, q_BTHR = self.queries(x_BTD)
         q_BTHQ = torch.cat((q_BTHN, *rotate(q_BTHR, cos_T1P, sin_T1P)), -1)
@@ -58,7 +61,8 @@ class MLAttention(nn.Module):
         k_BTHQ = torch.cat((k_BTHN, *rotated), -1)
 
         # No copy: in memory heads stay inside the token axis, and the attention kernels accept these strides.
-        out_BHTE = self.attend(q_BTHQ.transpose(1, 2), k_BTHQ.transpose(1, 2), v_BTHE.transpose(1, 2), self.scale)
+        q_BHTQ, k_BHTQ, v_BHTE = q_BTHQ.transpose(1, 2), k_BTHQ.transpose(1, 2), v_BTHE.transpose(1, 2)
+        out_BHTE = self.attend(q_BHTQ, k_BHTQ, v_BHTE, self.scale, documents)
         y_BTD: Tensor = self.o_proj(out_BHTE.transpose(1, 2).flatten(2))
         return y_BTD
 

@@ -33,19 +33,28 @@ class MLXTransformer:
     """The model as functions of its weights.
 
     ``stream``: the dtype of the activations. ``checkpointed``: save only the inputs of the blocks for backward.
+    ``document_end``: as in ``model.transformer``.
     """
 
-    def __init__(self, config: ModelConfig, stream: mx.Dtype = mx.float32, checkpointed: bool = False) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        stream: mx.Dtype = mx.float32,
+        checkpointed: bool = False,
+        document_end: int | None = None,
+    ) -> None:
         self.config = config
         self.stream = stream
+        self._end = document_end
         block = partial(_block, config)
         self._block: Callable[..., mx.array] = mx.checkpoint(block) if checkpointed else block
 
     def hidden(self, weights: Weights, tokens_BT: mx.array, tables: Tables) -> mx.array:
         """Return the hidden states after the last norm, (B, T, D)."""
         x_BTD = weights["model.embed_tokens.weight"][tokens_BT].astype(self.stream)
+        mask = () if self._end is None else (_attention_mask(tokens_BT == self._end),)
         for number in range(self.config.num_hidden_layers):
-            x_BTD = self._block(_below(weights, f"model.layers.{number}."), x_BTD, *tables)
+            x_BTD = self._block(_below(weights, f"model.layers.{number}."), x_BTD, *tables, *mask)
         return _norm(x_BTD, weights["model.norm.weight"], self.config.rms_norm_eps)
 
     def logits(self, weights: Weights, tokens_BT: mx.array, tables: Tables) -> mx.array:
@@ -55,31 +64,52 @@ class MLXTransformer:
     def loss(
         self, weights: Weights, tokens_BT: mx.array, targets_BT: mx.array, tables: Tables, chunked: bool
     ) -> mx.array:
-        """Return the cross entropy summed over the targets, in float32. ``chunked``: only ``CHUNK_TOKENS`` tokens have
-        logits at a time, forward and backward."""
+        """Return the cross entropy summed over the targets that count, in float32. ``chunked``: only ``CHUNK_TOKENS``
+        tokens have logits at a time, forward and backward."""
         x_ND = self.hidden(weights, tokens_BT, tables).reshape(-1, self.config.hidden_size)
-        targets_N, head_VD = targets_BT.reshape(-1), self._head(weights)
+        head_VD, of_tokens = self._head(weights), [targets_BT.reshape(-1)]
+        if self._end is not None:
+            of_tokens.append((tokens_BT != self._end).reshape(-1))
         if not chunked:
-            return _cross_entropy(x_ND, head_VD, targets_N)
+            return _cross_entropy(head_VD, x_ND, *of_tokens)
         chunk = mx.checkpoint(_cross_entropy)
-        starts = range(0, targets_N.size, CHUNK_TOKENS)
-        parts = [chunk(x_ND[n : n + CHUNK_TOKENS], head_VD, targets_N[n : n + CHUNK_TOKENS]) for n in starts]
+        starts = range(0, targets_BT.size, CHUNK_TOKENS)
+        parts = [chunk(head_VD, *(each[n : n + CHUNK_TOKENS] for each in (x_ND, *of_tokens))) for n in starts]
         return mx.sum(mx.stack(parts))
 
     def _head(self, weights: Weights) -> mx.array:
         return weights["model.embed_tokens.weight" if self.config.tie_word_embeddings else "lm_head.weight"]
 
 
-def _block(config: ModelConfig, weights: Weights, x_BTD: mx.array, cos_T1P: mx.array, sin_T1P: mx.array) -> mx.array:
+def _attention_mask(ends_BT: mx.array) -> mx.array:
+    """Return where a token may attend, (B, 1, T, T): to itself and those before it in its document."""
+    ids_BT = mx.cumsum(ends_BT.astype(mx.int32), -1) - ends_BT.astype(mx.int32)
+    causal_TT = mx.tril(mx.ones((ids_BT.shape[1],) * 2, mx.bool_))
+    return mx.logical_and(ids_BT[:, None, :, None] == ids_BT[:, None, None, :], causal_TT)
+
+
+def _block(
+    config: ModelConfig,
+    weights: Weights,
+    x_BTD: mx.array,
+    cos_T1P: mx.array,
+    sin_T1P: mx.array,
+    mask: mx.array | str = "causal",
+) -> mx.array:
     normed_BTD = _norm(x_BTD, weights["input_layernorm.weight"], config.rms_norm_eps)
-    x_BTD = x_BTD + _attention(config, _below(weights, "self_attn."), normed_BTD, cos_T1P, sin_T1P)
+    x_BTD = x_BTD + _attention(config, _below(weights, "self_attn."), normed_BTD, cos_T1P, sin_T1P, mask)
     normed_BTD = _norm(x_BTD, weights["post_attention_layernorm.weight"], config.rms_norm_eps)
     gate, up = (_linear(normed_BTD, weights[f"mlp.{name}_proj.weight"]) for name in ("gate", "up"))
     return x_BTD + _linear(gate * mx.sigmoid(gate) * up, weights["mlp.down_proj.weight"])
 
 
 def _attention(
-    config: ModelConfig, weights: Weights, x_BTD: mx.array, cos_T1P: mx.array, sin_T1P: mx.array
+    config: ModelConfig,
+    weights: Weights,
+    x_BTD: mx.array,
+    cos_T1P: mx.array,
+    sin_T1P: mx.array,
+    mask: mx.array | str,
 ) -> mx.array:
     batch, tokens, _ = x_BTD.shape
     heads, nope = config.num_attention_heads, config.qk_nope_head_dim
@@ -101,7 +131,7 @@ def _attention(
     k_BTHQ = mx.concatenate([k_BTHN, *shared], -1)
 
     q_BHTQ, k_BHTQ, v_BHTE = (x.transpose(0, 2, 1, 3) for x in (q_BTHQ, k_BTHQ, v_BTHE))
-    out_BHTE = mx.fast.scaled_dot_product_attention(q_BHTQ, k_BHTQ, v_BHTE, scale=softmax_scale(config), mask="causal")
+    out_BHTE = mx.fast.scaled_dot_product_attention(q_BHTQ, k_BHTQ, v_BHTE, scale=softmax_scale(config), mask=mask)
     return _linear(out_BHTE.transpose(0, 2, 1, 3).reshape(batch, tokens, -1), weights["o_proj.weight"])
 
 
@@ -122,10 +152,13 @@ def _linear(x: mx.array, weight: mx.array) -> mx.array:
     return x @ weight.astype(x.dtype).T
 
 
-def _cross_entropy(x_ND: mx.array, head_VD: mx.array, targets_N: mx.array) -> mx.array:
+def _cross_entropy(
+    head_VD: mx.array, x_ND: mx.array, targets_N: mx.array, counted_N: mx.array | None = None
+) -> mx.array:
     logits_NV = _linear(x_ND, head_VD).astype(mx.float32)
     chosen_N = mx.take_along_axis(logits_NV, mx.stop_gradient(targets_N)[:, None], -1)[:, 0]
-    return mx.sum(mx.logsumexp(logits_NV, -1) - chosen_N)
+    losses_N = mx.logsumexp(logits_NV, -1) - chosen_N
+    return mx.sum(losses_N if counted_N is None else mx.where(counted_N, losses_N, 0.0))
 
 
 def _below(weights: Weights, prefix: str) -> Weights:

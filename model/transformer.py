@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.attention import AttentionKind
+from model.attention import AttentionKind, documents_for
 from model.checkpointing import Checkpointing, offload_to_host, resolve_checkpointing, tiled
+from model.documents import document_ids
 from model.layers import Linear, RMSNorm
 from model.mla import MLAttention
 from model.rope import rope_tables
@@ -42,11 +43,11 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x_BTD: Tensor, cos_T1P: Tensor, sin_T1P: Tensor) -> Tensor:
-        return self.checkpoint(self._forward, x_BTD, cos_T1P, sin_T1P)
+    def forward(self, x_BTD: Tensor, cos_T1P: Tensor, sin_T1P: Tensor, documents: Tensor | None = None) -> Tensor:
+        return self.checkpoint(self._forward, x_BTD, cos_T1P, sin_T1P, documents)
 
-    def _forward(self, x_BTD: Tensor, cos_T1P: Tensor, sin_T1P: Tensor) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_T1P, sin_T1P)
+    def _forward(self, x_BTD: Tensor, cos_T1P: Tensor, sin_T1P: Tensor, documents: Tensor | None) -> Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_T1P, sin_T1P, documents)
         return x_BTD + (tiled(self._feed_forward, x_BTD) if self.tiled_mlp else self._feed_forward(x_BTD))
 
     def _feed_forward(self, x_BTD: Tensor) -> Tensor:
@@ -63,10 +64,13 @@ class Decoder(nn.Module):
         checkpointing: Checkpointing,
         attention: AttentionKind,
         stream: torch.dtype | None,
+        document_end: int | None,
     ) -> None:
         super().__init__()
         self.config = config
+        self.attention = attention
         self.stream = stream
+        self.document_end = document_end
         self.around_block = offload_to_host if checkpointing == "offload" else contextlib.nullcontext
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, checkpointing, attention) for _ in range(config.num_hidden_layers))
@@ -76,9 +80,12 @@ class Decoder(nn.Module):
         x_BTD: Tensor = self.embed_tokens(tokens_BT)
         x_BTD = x_BTD.to(self.stream or x_BTD.dtype)
         cos_T1P, sin_T1P = rope_tables(self.config, tokens_BT.shape[1], x_BTD)
+        documents = None
+        if self.document_end is not None:
+            documents = documents_for(self.attention, document_ids(tokens_BT, self.document_end), x_BTD.dtype)
         for block in self.layers:
             with self.around_block(x_BTD):
-                x_BTD = block(x_BTD, cos_T1P, sin_T1P)
+                x_BTD = block(x_BTD, cos_T1P, sin_T1P, documents)
         x_BTD = self.norm(x_BTD)
         return x_BTD
 
@@ -87,7 +94,8 @@ class MLATransformer(nn.Module):
     """The language model.
 
     ``checkpointing`` and ``attention`` choose an implementation of the same arithmetic (``resolve_checkpointing``,
-    ``resolve_attention``). ``stream`` is the dtype of the activations; None: that of the weights.
+    ``resolve_attention``). ``stream`` is the dtype of the activations; None: that of the weights. ``document_end`` is
+    the token that ends a document, so that none sees another (``model.documents``); None: a sequence is one piece.
 
     Parameters are named as in ``transformers.DeepseekV3ForCausalLM``. The constructor only allocates them (it works
     under ``torch.device("meta")``); ``build`` returns an initialized model.
@@ -101,10 +109,12 @@ class MLATransformer(nn.Module):
         checkpointing: Checkpointing = "none",
         attention: AttentionKind = "sdpa",
         stream: torch.dtype | None = None,
+        document_end: int | None = None,
     ) -> None:
         super().__init__()
         self.config = config
-        self.model = Decoder(config, checkpointing, attention, stream)
+        self.document_end = document_end
+        self.model = Decoder(config, checkpointing, attention, stream, document_end)
         self.lm_head = Linear(config.hidden_size, config.vocab_size)
         self.tie()
 
@@ -131,6 +141,7 @@ def build(
     checkpointing: Checkpointing = "none",
     attention: AttentionKind = "sdpa",
     stream: torch.dtype | None = None,
+    document_end: int | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> MLATransformer:
@@ -142,7 +153,7 @@ def build(
     than one of them besides the model.
     """
     with torch.device("meta"):
-        model = MLATransformer(config, checkpointing, attention, stream)
+        model = MLATransformer(config, checkpointing, attention, stream, document_end)
     generator = torch.Generator("cpu").manual_seed(seed)
     residual = ("o_proj.weight", "down_proj.weight")
     state = {}

@@ -45,6 +45,9 @@ class DataTable:
     phase: str = "phase1"
     sources: Mapping[str, float] = field(default_factory=dict)
     workers: int = _number(4, 0, 256)  # threads that read the next step's sequences during a step; 0: none
+    # What a token attends to in a packed sequence: join: all before it; mask: those of its own document, which ends
+    # with the eot_id of dataset.json. Then the first token of a document is not predicted from the one before.
+    documents: str = _choice("join", "mask")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ def attend(ledger: Ledger, s: Shape) -> None:
     query, value = n * heads * c.qk_head_dim * w, n * heads * c.v_head_dim * w
     if s.attention == "math":
         scores = n * heads * s.context * FP32
-        ledger.allocate(ATTENTION, "mask", s.context**2 * FP32)
+        if not s.documents:
+            ledger.allocate(ATTENTION, "mask", s.context**2 * FP32)
         for name in ("q_scaled", "k_scaled", "k_copy"):
             ledger.allocate(ATTENTION, name, query * FP32 // w)
         ledger.allocate(ATTENTION, "scores", scores)
@@ -91,7 +92,8 @@ def _blocked(ledger: Ledger, s: Shape) -> None:
             ledger.free(f"keys_{name}")
             ledger.allocate(ATTENTION, f"wide_{name}", rows * FP32)
         ledger.allocate(ATTENTION, f"scaled_{name}", rows * FP32)
-        ledger.free(*(f"{part}_{name}" for part in ("weights", "keys", "product", "wide", "scaled")))
+        ledger.allocate(ATTENTION, f"others_{name}", rows // s.config.num_attention_heads if s.documents else 0)
+        ledger.free(*(f"{part}_{name}" for part in ("weights", "keys", "product", "wide", "scaled", "others")))
 
 
 def _blocked_backward(ledger: Ledger, s: Shape) -> None:
@@ -111,7 +113,8 @@ def _blocked_backward(ledger: Ledger, s: Shape) -> None:
     if narrow:
         ledger.allocate(ATTENTION, "scores_wide", first * FP32)
     ledger.allocate(ATTENTION, "weights", first * FP32)
-    ledger.free("scores", "scores_wide")
+    ledger.allocate(ATTENTION, "others", first // c.num_attention_heads if s.documents else 0)
+    ledger.free("scores", "scores_wide", "others")
     ledger.allocate(ATTENTION, "copies", query * w if s.sequences > 1 or narrow else 0)
     if narrow:
         ledger.allocate(ATTENTION, "d_narrow", first * w)

@@ -116,6 +116,7 @@ def micro_batch_shape(spec: RunSpec, device: str, plan: ExecutionPlan) -> Shape:
         device=device,
         attention=attention,
         compiled=plan.compiled,
+        documents=spec.data.documents == "mask",
         checkpointing=plan.checkpointing,
         loss=plan.loss,
         weight_width=weight,

@@ -35,6 +35,8 @@ def parts(spec: RunSpec, *, bf16: bool) -> dict[str, int]:
         {"activations": int(at_head), "logits": logits},
         {"optimizer workspace": int(STEP * config.params * FP32)},  # new weights and moments beside the old ones
     ]
+    if spec.data.documents == "mask":
+        persistent["attention"] = spec.batch.micro * spec.batch.context**2  # a bool for each pair of tokens
     return persistent | max(moments, key=lambda parts: sum(parts.values()))
 
 

@@ -22,6 +22,7 @@ class Shape:
     device: str  # cuda or cpu
     attention: str  # flash, math (where no fast kernel supports the head widths) or blocked
     compiled: bool
+    documents: bool  # whether tokens attend only within their document
     checkpointing: str
     loss: str  # fused or plain
     weight_width: int  # bytes of a weight value

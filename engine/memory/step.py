@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from engine.memory import block, head
 from engine.memory.ledger import Ledger
-from engine.memory.model_shape import ACTIVATIONS, BUCKETS, FP32, GRADIENTS, Shape
+from engine.memory.model_shape import ACTIVATIONS, ATTENTION, BUCKETS, FP32, GRADIENTS, Shape
 
 INPUTS = "batch and rope"
 Parts = dict[str, int]
@@ -63,6 +63,9 @@ def _ledger_with(s: Shape, held: tuple[tuple[str, int], ...]) -> Ledger:
         ledger.allocate(part, f"held {part}", size)
     # 8-byte ids and a contiguous copy of the targets; two rope tables of half the rotated width.
     ledger.allocate(INPUTS, "inputs", 16 * (s.tokens + s.sequences) + s.context * s.config.qk_rope_head_dim * FP32)
+    if s.documents:  # numbers of documents and their int32 parts, or what is added to every layer's scores
+        bias = s.sequences * s.context**2 * s.width
+        ledger.allocate(ATTENTION, "documents", 4 * s.tokens if s.attention == "blocked" else bias)
     return ledger
 
 

@@ -14,7 +14,7 @@ from profiles.spec import RunSpec
 _NAMED = 6  # differences that the line names
 _SMOOTH = 0.05  # relative change of the learning rate at the resume that needs no word
 # Chosen again for the machine at hand, or of no consequence for what is trained.
-_NOT_COMPARED = ("profile", "resolved", "launch", "data.root", "train.out", "memory.strategy")
+_NOT_COMPARED = ("profile", "resolved", "launch", "data.root", "data.workers", "train.out", "memory.strategy")
 
 
 def resume_summary(path: Path, spec: RunSpec) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 
 from data.continuing import continued
 from data.cursor import Cursor
+from data.documents import count_targets
 from data.fingerprint import Fingerprint
-from data.splits import fingerprint_of, open_split, open_splits
+from data.splits import document_end, fingerprint_of, open_split, open_splits
 from engine.train.backends.backend import Batch
 from engine.train.edit_history import EditHistory, pop_due
 from engine.train.edits import applied
@@ -18,13 +19,15 @@ from profiles.spec import RunSpec
 class RunState:
     """``spec`` includes the live edits; ``cursor`` is the first sequence of the next step.
 
-    ``data`` identifies the shards. They are those that were there at the start, whatever comes to their folder later.
+    ``document_end`` is the id that ends a document where none may see another. ``data`` identifies the shards. They are
+    those that were there at the start, whatever comes to their folder later.
     """
 
     def __init__(self, spec: RunSpec) -> None:
         """Open the data. Raises ``UserError``."""
         self.spec = spec
         self._splits = open_splits(spec)
+        self.document_end = document_end(spec)
         self.data = fingerprint_of(spec, self._splits)
         self._ahead = ReadAhead(spec.data.workers)
         self._val_batches: dict[str, list[Batch]] | None = None
@@ -37,6 +40,10 @@ class RunState:
         ``data.workers`` threads have read them while the step before computed, unless an edit or a rewind came since.
         """
         return self._ahead.read_batch(self._splits["train"], self.cursor, self.spec.batch.sequences)
+
+    def count_targets(self, batch: Batch) -> int:
+        """Return how many predictions of a batch count for its loss."""
+        return count_targets(batch, self.document_end)
 
     def close(self) -> None:
         """End the threads that read ahead."""

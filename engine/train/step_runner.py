@@ -20,7 +20,7 @@ from engine.train.schedule import learning_rate
 class Done:
     """The step was done: the weights are those after it, and the data goes on at ``cursor``."""
 
-    loss: float  # mean over the tokens of the step
+    loss: float  # mean over the tokens of the step that count
     grad_norm: float  # before clipping
     lr: float
     cursor: Cursor
@@ -80,6 +80,7 @@ class StepRunner:
         sequences, cursor = self._state.read_batch()
         share = batch.sequences // ranks.size
         own = sequences[ranks.rank * share :][:share]
+        tokens = max(1, self._state.count_targets(sequences))
         data_s = time.perf_counter() - begun
         starts = range(0, share, batch.micro)
         for done, first in enumerate(starts):
@@ -87,7 +88,7 @@ class StepRunner:
                 tok_s = ranks.size * first * batch.context / (time.perf_counter() - begun)
                 self._between(MicroBatchDone(done, len(starts), tok_s))
             last = done == len(starts) - 1
-            self._backend.accumulate(own[first : first + batch.micro], spec.tokens_per_step, last)
+            self._backend.accumulate(own[first : first + batch.micro], tokens, last)
         loss, grad_norm = self._backend.window_totals()
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             return NotFinite(loss, grad_norm, cursor)

@@ -44,9 +44,9 @@ class Validator:
         return Validation(sum(total for total, _ in found.values()) / tokens, tokens, sources)
 
     def _run(self, batches: list[Batch]) -> tuple[float, int]:
-        """Return the summed loss over the tokens of ``batches`` on all ranks, and how many these are."""
+        """Return the summed loss over the tokens of ``batches`` that count, on all ranks, and how many these are."""
         total, ranks = 0.0, self._ranks
-        tokens = sum(batch.shape[0] for batch in batches) * self._state.spec.batch.context
+        tokens = max(1, sum(self._state.count_targets(batch) for batch in batches))
         for first in range(0, len(batches), ranks.size):
             for batch in batches[first + ranks.rank :][:1]:
                 total += self._summed_loss(batch)

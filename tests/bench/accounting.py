@@ -111,16 +111,18 @@ def measured(spec: RunSpec) -> dict[str, int]:
     draw = np.random.default_rng(spec.train.seed)
     tracker = MemoryTracker()
     with tracker:
-        backend = build_backend(spec, SingleRank())
+        backend = build_backend(spec, SingleRank(), 0 if spec.data.documents == "mask" else None)
         model = backend._torch_model.module  # type: ignore[attr-defined]
         with tracked_parts(tracker, model):
             for _ in range(2):
                 tracker.start()
                 tracker.part = "activations"
-                for _ in range(spec.accum):
+                for number in range(spec.accum):
                     shape = spec.batch.micro, spec.batch.context + 1
                     backend.accumulate(
-                        draw.integers(0, spec.model.config.vocab_size, shape), spec.tokens_per_step, last=True
+                        draw.integers(0, spec.model.config.vocab_size, shape),
+                        spec.tokens_per_step,
+                        last=number == spec.accum - 1,
                     )
                 tracker.part = "optimizer workspace"
                 backend.window_totals()

@@ -50,6 +50,10 @@ def whole() -> Iterator[RunSpec]:
         yield _one(f"precision={precision}", f"checkpointing={kind}", "model.q_lora_rank=96")
         yield _one(f"precision={precision}", f"checkpointing={kind}", "model.tie_word_embeddings=true")
         yield _one(f"precision={precision}", f"checkpointing={kind}", *_WIDE)
+    for kernel, precision, kind in itertools.product(
+        ("attention=sdpa", "attention=blocked", "model.v_head_dim=48"), ("fp32", "bf16"), ("none", "full")
+    ):
+        yield _one("documents=mask", f"precision={precision}", f"checkpointing={kind}", kernel)
 
 
 def full_size() -> Iterator[RunSpec]:

@@ -28,13 +28,14 @@ class Backend(Protocol):
     can_retry_step: bool  # whether ``discard_window`` removes every trace of a window in which an error was raised
 
     def accumulate(self, batch: Batch, step_tokens: int, last: bool) -> None:
-        """Run forward and backward of one micro-batch. Its loss is divided by the ``step_tokens`` of the whole step.
+        """Run forward and backward of one micro-batch. Its loss is divided by the ``step_tokens`` of the whole step
+        that count.
 
         ``last``: it is the window's last, after which its gradients are complete.
         """
 
     def window_totals(self) -> tuple[float, float]:
-        """Return the window's loss (mean over its tokens) and gradient norm (before clipping)."""
+        """Return the window's loss (mean over its tokens that count) and gradient norm (before clipping)."""
 
     def optimizer_step(self, lr: float, clip: float) -> None:
         """Step on the window's gradients and end the window. ``clip``: the largest norm; 0 does not clip."""
@@ -43,7 +44,7 @@ class Backend(Protocol):
         """Drop the window's gradients and loss."""
 
     def evaluate(self, batch: Batch) -> float:
-        """Return the loss summed over the batch's tokens, without gradients."""
+        """Return the loss summed over the tokens of the batch that count, without gradients."""
 
     def device_peak(self) -> int | None:
         """Return the most bytes allocated on the device since the last call; None without a device of its own."""

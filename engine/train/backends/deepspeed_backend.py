@@ -38,9 +38,9 @@ class DeepSpeedBackend:
 
     can_retry_step = False  # an error in a backward leaves partly reduced gradients, which would corrupt the next step
 
-    def __init__(self, spec: RunSpec, ranks: Ranks) -> None:
+    def __init__(self, spec: RunSpec, ranks: Ranks, document_end: int | None = None) -> None:
         self._ranks = ranks
-        self._torch_model = TorchModel(spec)
+        self._torch_model = TorchModel(spec, document_end)
         self.device = self._torch_model.device
         self._parameters: dict[str, Any] = self._torch_model.parameters  # DeepSpeed adds methods to them
         bf16 = self._torch_model.plan.precision == "bf16"

@@ -31,12 +31,13 @@ class MLXBackend:
 
     can_retry_step = True
 
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: RunSpec, document_end: int | None = None) -> None:
         train, memory = spec.train, spec.memory
         metal = mx.default_device() == mx.Device(mx.gpu)
         bf16 = train.precision == "bf16" or (train.precision == "auto" and metal)
         self._config = spec.model.config
-        self._model = MLXTransformer(self._config, mx.bfloat16 if bf16 else mx.float32, memory.checkpointing == "full")
+        stream, checkpointed = mx.bfloat16 if bf16 else mx.float32, memory.checkpointing == "full"
+        self._model = MLXTransformer(self._config, stream, checkpointed, document_end)
         # torch draws the initial weights, so that a seed gives the same weights on every backend.
         initial = build(self._config, train.seed).named_parameters()
         self._weights: Weights = {name: _to_mlx(parameter.detach()) for name, parameter in initial}

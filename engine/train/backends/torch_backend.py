@@ -28,9 +28,9 @@ class TorchBackend:
 
     can_retry_step = True
 
-    def __init__(self, spec: RunSpec, ranks: Ranks | None = None) -> None:
+    def __init__(self, spec: RunSpec, ranks: Ranks | None = None, document_end: int | None = None) -> None:
         self._ranks = ranks or SingleRank()
-        self._torch_model = TorchModel(spec)
+        self._torch_model = TorchModel(spec, document_end)
         self.model, self.device = self._torch_model.module, self._torch_model.device
         self._parameters = self._torch_model.parameters
         if self._torch_model.plan.precision == "bf16_sr":
@@ -40,6 +40,7 @@ class TorchBackend:
         self._gradients = gradient_sums(self.model, self._torch_model.loss, self._ranks)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._norm: Tensor | None = None
+        self._window_begun = False
         self._host_offload = HostOffload()
         self.plan = {
             "backend": "torch",
@@ -53,7 +54,9 @@ class TorchBackend:
     def accumulate(self, batch: Batch, step_tokens: int, last: bool) -> None:
         self.phases.enter(FORWARD)
         inputs_BT, targets_BT = self._torch_model.to_device(batch)
-        sum_gradients_in_fp32(self._parameters.values(), whole_step=inputs_BT.numel() == step_tokens)
+        if not self._window_begun:
+            sum_gradients_in_fp32(self._parameters.values(), whole_step=last and self._ranks.size == 1)
+            self._window_begun = True
         loss = self._gradients.loss(inputs_BT, targets_BT, last) / step_tokens
         self.phases.enter(BACKWARD)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -78,6 +81,7 @@ class TorchBackend:
         self.model.zero_grad(set_to_none=True)
         self._loss_sum.zero_()
         self._norm = None
+        self._window_begun = False
 
     def evaluate(self, batch: Batch) -> float:
         self.phases.enter(VALIDATION)

@@ -28,7 +28,7 @@ RECOMPILE_LIMIT = 64
 class TorchModel:
     """The model, loss and data transfer of ``spec``, with every "auto" but the optimizer's resolved."""
 
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: RunSpec, document_end: int | None) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         if spec.train.deterministic:
             torch.use_deterministic_algorithms(True)
@@ -39,6 +39,7 @@ class TorchModel:
             checkpointing=cast(Checkpointing, plan.checkpointing),
             attention=cast(AttentionKind, plan.attention),
             stream=stream_dtype(plan),
+            document_end=document_end,
             device=self.device,
         )
         if plan.compiled:
@@ -68,7 +69,7 @@ class TorchModel:
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> float:
-        """Return the loss summed over the batch's tokens."""
+        """Return the loss summed over the tokens of the batch that count."""
         inputs_BT, targets_BT = self.to_device(batch)
         return float(self.loss(self.module, inputs_BT, targets_BT))
 

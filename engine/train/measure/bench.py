@@ -149,9 +149,10 @@ def _train(spec: RunSpec, steps: int | None, seconds: float) -> dict[str, Any]:
         memory=replace(spec.memory, oom="fail"),  # never measure a smaller micro-batch instead
     )
     before = _host_peak()
-    backend = build_backend(quiet, SingleRank())
+    state = RunState(quiet)
+    backend = build_backend(quiet, SingleRank(), state.document_end)
     meter = Meter(backend, steps, seconds)
-    Trainer(RunState(quiet), backend, meter, Path(spec.train.out)).run(None, None)
+    Trainer(state, backend, meter, Path(spec.train.out)).run(None, None)
     step_s = statistics.median(meter.steps)
     return {
         "device": backend.device,

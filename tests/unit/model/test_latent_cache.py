@@ -104,9 +104,9 @@ def test_mla_1b_caches_576_values_per_token_and_layer_instead_of_3584() -> None:
     attention: Any = model.model.layers[0].self_attn
     attend = attention.attend
 
-    def watched(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def watched(q: Tensor, k: Tensor, v: Tensor, scale: float, documents: None) -> Tensor:
         unrolled.append((k.numel() + v.numel()) // (batch * context))
-        out: Tensor = attend(q, k, v, scale)
+        out: Tensor = attend(q, k, v, scale, documents)
         return out
 
     attention.attend = watched

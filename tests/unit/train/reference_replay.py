@@ -54,7 +54,8 @@ def plain_loop_weights(spec: RunSpec, run: FaultyRun, steps: dict[int, Record]) 
         sequences, micro = run.sequences[step], record["micro"]
         assert sequences.shape == (micro * record["accum"], record["context"] + 1)
         for first in range(0, len(sequences), micro):
-            backend.accumulate(sequences[first : first + micro], len(sequences) * record["context"], last=True)
+            last = first + micro >= len(sequences)
+            backend.accumulate(sequences[first : first + micro], len(sequences) * record["context"], last)
         assert backend.window_totals()[0] == record["loss"], f"step {step}"
         backend.optimizer_step(record["lr"], spec.optim.clip)
     return backend.state_dict()["model"]

@@ -70,6 +70,15 @@ def test_the_losses_are_those_of_torch(accum: int, clip: float) -> None:
     assert [norm for _, norm in found] == pytest.approx([norm for _, norm in expected], rel=1e-3)
 
 
+def test_masked_documents_have_the_losses_of_torch() -> None:
+    expected = train(TorchBackend(nano("documents=mask"), document_end=3), range(6), 3)
+    spec = nano("backend=deepspeed", "documents=mask")
+    found = train(DeepSpeedBackend(spec, SingleRank(), document_end=3), range(6), 3)
+    assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=1e-5)
+    assert [norm for _, norm in found] == pytest.approx([norm for _, norm in expected], rel=1e-3)
+    assert found[0][0] != train(deepspeed(), range(1), 3)[0][0]
+
+
 @pytest.mark.parametrize(
     ("ranks", "runs"),
     [

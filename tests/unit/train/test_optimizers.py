@@ -60,7 +60,7 @@ def train(backend: TorchBackend, first: int, last: int, micro: int = 8) -> list[
     losses = []
     for step in range(first, last):
         for at in range(0, 8, micro):
-            backend.accumulate(batch(step)[at : at + micro], 8 * 32, last=True)
+            backend.accumulate(batch(step)[at : at + micro], 8 * 32, last=at + micro == 8)
         losses.append(backend.window_totals()[0])
         backend.optimizer_step(LR, 1.0)
     return losses
@@ -235,7 +235,7 @@ def test_the_forecast_has_the_bytes_of_weights_gradients_and_states(optimizer: s
         summed = 2 if precision == "bf16_sr" and micro == 8 else 4
         backend.discard_window()
         for at in range(0, 8, micro):
-            backend.accumulate(batch(0)[at : at + micro], 8 * 32, last=True)
+            backend.accumulate(batch(0)[at : at + micro], 8 * 32, last=at + micro == 8)
         gradients = sum(p.grad.nbytes for p in backend.model.parameters() if p.grad is not None)
         assert gradient_bytes(spec, summed) == gradients
     backend.window_totals()
@@ -303,7 +303,7 @@ def test_micro_batches_of_bf16_weights_accumulate_in_fp32() -> None:
     for micro in (8, 1, 8, 2):  # a live edit of micro between steps
         for model in (backend, exact):
             for at in range(0, 8, micro):
-                model.accumulate(batch(0)[at : at + micro], 8 * 32, last=True)
+                model.accumulate(batch(0)[at : at + micro], 8 * 32, last=at + micro == 8)
         for p, q in zip(backend.model.parameters(), exact.model.parameters(), strict=True):
             assert p.grad is not None and q.grad is not None
             wide = p.dtype == torch.float32 or micro < 8
