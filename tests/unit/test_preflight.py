@@ -28,7 +28,7 @@ def tokenizer(file: Path, ids: list[int], special: str = "") -> None:
     made.save(str(file))
 
 
-@pytest.mark.parametrize("command", ["launch", "train"])
+@pytest.mark.parametrize(("command", "code"), [("launch", 1), ("train", 1), ("plan", 0)])
 @pytest.mark.parametrize(
     ("ids", "special", "highest"),
     [
@@ -39,6 +39,7 @@ def tokenizer(file: Path, ids: list[int], special: str = "") -> None:
 )
 def test_a_tokenizer_beyond_the_vocabulary_is_refused_before_the_launch(
     command: str,
+    code: int,
     ids: list[int],
     special: str,
     highest: int,
@@ -48,7 +49,7 @@ def test_a_tokenizer_beyond_the_vocabulary_is_refused_before_the_launch(
 ) -> None:
     file = tmp_path / "shards" / "phase1" / "tokenizer.json"
     tokenizer(file, ids, special)
-    assert main([command, *settings]) == 1
+    assert main([command, *settings]) == code
     assert capsys.readouterr().err == (
         f"mla-tui: {file}: has ids up to {highest}, model.vocab_size is 256; use -s model.vocab_size={highest + 1} or"
         " more, or replace it with the one that packed the data\n"

@@ -111,8 +111,10 @@ def _plan(spec: RunSpec, hardware: Hardware) -> Plan:
 def _data(spec: RunSpec) -> dict[str, Any]:
     """Return what the run reads of its data, or the ``problem`` for which a launch would be refused."""
     from data.splits import check_ids, data_usage
+    from engine.preflight import check_tokenizer
 
     try:
+        check_tokenizer(spec)
         checked = check_ids(spec, _SECONDS_FOR_IDS)
         usage = data_usage(spec)
     except UserError as error:
