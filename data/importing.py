@@ -68,7 +68,8 @@ def import_phase(source: Path, target: Path, options: ImportOptions, report: Cal
         known = None if None in counts else sum(count or 0 for count in counts)
         manifest["splits"][split] = {"tokens": opened.tokens} | ({"documents": known} if known is not None else {})
         formats = ", ".join(sorted({f"{shard.format} {shard.dtype.name}" for shard in shards}))
-        report(f"{split}: {len(shards)} files, {opened.tokens} tokens, highest id {highest} ({formats})")
+        number = f"{len(shards)} file{'s' if len(shards) > 1 else ''}"
+        report(f"{split}: {number}, {opened.tokens} tokens, highest id {highest} ({formats})")
     if len(bare) > 1:
         raise UserError(f"{source}: its files have different types ({', '.join(sorted(bare))}): import them apart")
     manifest |= {"dtype": bare.pop()} if bare else {}

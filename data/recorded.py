@@ -19,8 +19,12 @@ from profiles.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class RecordedSequence:
-    """``ids``, (context + 1,) int64, from token ``offset`` of a shard of ``phase`` on; when it is read, and where."""
+    """``ids``, (context + 1,) int64, from token ``offset`` of a shard on; when it is read, and where.
 
+    ``source`` is that of a mixture, else empty; ``phase`` is its folder.
+    """
+
+    source: str
     phase: Path
     shard: Path
     offset: int
@@ -62,4 +66,4 @@ class RecordedShards:
             raise UserError(f"{path}: {state}; this step read {length} tokens of it from token {place.offset}")
         shard = read_shard(path, BareIds(DTYPES[recorded.dtype], 0))
         ids = ShardSet((shard,)).read(0, place.offset, length).astype(np.int64)
-        return RecordedSequence(phase, path, place.offset, place.epoch, place.position, ids)
+        return RecordedSequence(name, phase, path, place.offset, place.epoch, place.position, ids)

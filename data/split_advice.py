@@ -37,7 +37,7 @@ def missing_split(root: Path, phase: str, split: str) -> str:
         if remedy:
             return f"{missing}{remedy}"
     example = folder / f"{phase}-{_flat(split)}-000.bin"
-    return f"{missing}: build a small corpus with `make demo`, or put token files at {example}"
+    return f"{missing}: build a small corpus with `make demo`, or put shards at {example}"
 
 
 def _flat(split: str) -> str:

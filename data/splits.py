@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +57,8 @@ def open_split(spec: RunSpec, split: str) -> PackedBinDataset:
     vocab_size, root = spec.model.config.vocab_size, expand(spec.data.root, "data.root")
     sources, missing = [], []
     for phase, weight in (spec.data.sources or {spec.data.phase: 1.0}).items():
+        if spec.data.sources and not os.path.isdir(root / phase):
+            raise UserError(f"data.sources: {root / phase} is not a folder; each source is a phase in data.root")
         try:
             shards = open_shards(root, phase, split, vocab_size)
         except UserError as error:

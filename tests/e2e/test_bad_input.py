@@ -42,8 +42,10 @@ def foreign_id(workspace: Workspace) -> None:
     ids.tofile(train_shard(workspace))
 
 
-def wide_ids(workspace: Workspace) -> None:
-    (np.arange(20_000, dtype="<u4") % 256).tofile(train_shard(workspace))
+def padded_ids(workspace: Workspace) -> None:
+    ids = (np.arange(20_000) * 7 % 256).astype("<i4")
+    ids[-100:] = -100
+    ids.tofile(train_shard(workspace))
 
 
 def truncated_shard(workspace: Workspace) -> None:
@@ -138,7 +140,7 @@ CASES = [
     Case(empty_shard, "phase1-train-000.bin", 1),
     Case(odd_bytes, "20001 bytes", 1),
     Case(foreign_id, "token 9876 is id 999, outside the model's vocabulary of 256", 1),
-    Case(wide_ids, "looks like 32-bit ids read as 16-bit ones", 1),
+    Case(padded_ids, "token 19900 is", 1),
     Case(truncated_shard, "phase1-train-000.bin", 1),
     Case(no_validation, "phase1/val", 1),
     Case(long_context, "30000", 1),

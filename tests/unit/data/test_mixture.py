@@ -197,7 +197,7 @@ def test_what_cannot_be_mixed_is_refused(tmp_path: Path, root: Path) -> None:
         (tmp_path / phase / "tokenizer.json").write_text(f'"{phase}"')
     with pytest.raises(UserError, match=r"data.sources: code and web have different tokenizers"):
         print_of(spec_of(tmp_path, {"web": 1, "code": 1}))
-    with pytest.raises(UserError, match=r"data.phase: .* has no 'gone'"):
+    with pytest.raises(UserError, match=r"data.sources: .*/gone is not a folder; each source is a phase in data.root"):
         open_split(spec_of(root, {"web": 1, "gone": 1}), "train")
     put(tmp_path, "short", 5, 0)
     with pytest.raises(UserError, match=r"short/train/x.bin, has 5 tokens"):

@@ -186,7 +186,8 @@ def _describe(window: dict[str, Any], answer: dict[str, Any]) -> str:
     if window["step"]:
         number = f"step {fmt.exact(window['step'])} of {fmt.exact(answer['steps'])} · {number}"
     end = fmt.exact(window["offset"] + len(window["ids"]) - 1)
-    place = f"{Path(window['shard']).name}, tokens {fmt.exact(window['offset'])}–{end}"
+    source = f"{window['source']}: " if window["source"] else ""
+    place = f"{source}{Path(window['shard']).name}, tokens {fmt.exact(window['offset'])}–{end}"
     return f"{number} · epoch {window['epoch']} · {place}"
 
 

@@ -161,7 +161,7 @@ def _window(spec: RunSpec, run: RunDir | None, step: int | None, sequence: int |
     ids = found.ids[:-1].tolist()
     return {
         **{"step": step, "sequence": number, "of": count, "epoch": found.epoch + 1, "position": found.position},
-        **{"shard": str(found.shard), "offset": found.offset, "ids": ids, "problem": ""},
+        **{"source": found.source, "shard": str(found.shard), "offset": found.offset, "ids": ids, "problem": ""},
         "texts": token_texts(found.phase, ids),
     }
 
