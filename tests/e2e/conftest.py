@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +21,12 @@ import numpy as np
 import psutil
 import pytest
 
-from engine.events.log import read_all
+from engine.events.log import LogWriter, read_all
 from engine.events.run_dir import RunDir
-from engine.host.process import is_alive, start_ticks
+from engine.host.process import boot_id, host_name, is_alive, start_ticks
+from engine.preflight import resolve_spec
+from engine.runs.store import RunStore
+from profiles.registry import load
 from scripts.tmux_session import TmuxSession
 
 MLA_TUI = Path(sys.executable).parent / "mla-tui"
@@ -76,6 +80,11 @@ class Run:
         self.workspace = workspace
         self.id = id
         self.run_dir = RunDir(workspace.home / "runs" / id)
+
+    def copy_to(self, workspace: Workspace) -> Run:
+        """Copy this run, which has ended, to another workspace."""
+        shutil.copytree(self.run_dir.path, workspace.home / "runs" / self.id)
+        return Run(workspace, self.id)
 
     def events(self) -> list[Record]:
         """Return every record in the log, with its offset."""
@@ -178,7 +187,8 @@ class Workspace:
         self.home, self.out, self.data = root / "home", root / "models", root / "shards"
         self.profile = root / "config" / "mla-tui" / "profiles" / "nano.toml"
         self.env = {
-            **os.environ,
+            # As users start it: Python keeps what it has compiled.
+            **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
             "MLA_TUI_HOME": str(self.home),
             "XDG_CONFIG_HOME": str(root / "config"),
             # One thread and no GPU: the same arithmetic on every machine, and two tests share two cores.
@@ -241,6 +251,21 @@ class Workspace:
     def train(self, *args: object, name: str = "run") -> str:
         """Train to the end in the foreground; return the output."""
         return self.run("train", "-p", "nano", "--name", name, *args).stdout
+
+    def cut_off_run(self, name: str, *settings: str, **state: Any) -> Run:
+        """Make a run whose processes were both killed after five steps, without training: it has no checkpoint."""
+        endless = ("train.steps=100000", "train.save_every=0", "train.val_every=0")
+        spec = resolve_spec(load(str(self.profile), [*endless, *settings]))
+        start = {"name": name, "resume": None, "init_from": None, "share_device": True}
+        usual = {"phase": "running", "attempt": 1, "host": host_name(), "boot": boot_id(), "started": time.time()}
+        run_dir = RunStore(self.home).create(spec, start, {**usual, **state})
+        log = LogWriter(run_dir.log_path, 1)
+        log.write("start", plan={}, params=1, device="cpu", versions={}, resumed_from=None)
+        log.write("state", phase="running", reason="")
+        for step in range(1, 6):
+            log.write("step", step=step, loss=5.0)
+        log.close()
+        return Run(self, run_dir.id)
 
     def processes(self) -> list[psutil.Process]:
         """Return every live process that was started in this workspace."""

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.e2e.conftest import Run, WaitFor, Workspace
+from tui.cli.main import main
 
 Args = tuple[object, ...]
 
@@ -165,9 +166,27 @@ CASES = [
 
 @pytest.mark.parametrize("command", ["launch", "train"])
 @pytest.mark.parametrize("case", CASES, ids=[case.make.__name__ for case in CASES])
-def test_a_mistake_is_reported_in_one_line(workspace: Workspace, command: str, case: Case) -> None:
+def test_a_mistake_is_reported_in_one_line(
+    workspace: Workspace,
+    command: str,
+    case: Case,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The command runs in this process; others in this file are started."""
     args = case.make(workspace) or ()
-    workspace.assert_refused(command, "-p", "nano", "--name", "run", *args, code=case.code, message=case.message)
+    monkeypatch.chdir(workspace.root)
+    for name in ("MLA_TUI_HOME", "XDG_CONFIG_HOME", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.setenv(name, workspace.env[name])
+    before = sorted(workspace.root.rglob("*"))
+    try:
+        code = main([command, "-p", "nano", "--name", "run", *map(str, args)])
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    out, err = capsys.readouterr()
+    assert (code, out, len(err.splitlines())) == (case.code, "", 1), err
+    assert case.message in err
+    assert sorted(workspace.root.rglob("*")) == before
 
 
 @pytest.mark.parametrize("command", ["launch", "train", "plan"])
@@ -207,14 +226,13 @@ def test_resuming_from_an_earlier_checkpoint_needs_another_folder(reference: Run
     assert "later checkpoints, up to step 240" in refused
 
 
-@pytest.mark.parametrize("command", ["launch", "train"])
-def test_the_name_of_an_active_run_is_refused(workspace: Workspace, command: str) -> None:
+def test_the_name_of_an_active_run_is_refused(workspace: Workspace) -> None:
     run = workspace.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
-    if command == "train":  # train finds the other run by its lock on the folder
-        run.wait_step(1)
-    done = workspace.run(command, "-p", "nano", "--name", "run", code=1)
-    assert len(done.stderr.splitlines()) == 1
-    assert "checkpoints there" in done.stderr
+    for command in ("launch", "train"):
+        done = workspace.run(command, "-p", "nano", "--name", "run", code=1)
+        assert len(done.stderr.splitlines()) == 1
+        assert "checkpoints there" in done.stderr
+        run.wait_step(1)  # train finds the other run by its lock on the folder
     assert [path.name for path in (workspace.home / "runs").iterdir()] == [run.id]
 
 

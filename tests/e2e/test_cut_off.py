@@ -56,6 +56,7 @@ def test_a_run_that_a_reboot_cut_off_is_listed_and_can_be_resumed(workspace: Wor
     assert workspace.run("ls").stderr == ""
 
 
+@pytest.mark.faults  # test_survival kills both too, and watches the run instead of resuming it
 def test_a_run_whose_processes_were_both_killed_is_resumed_too(workspace: Workspace, reference: Run) -> None:
     run = workspace.launch()
     cut_off(run)
@@ -66,14 +67,9 @@ def test_a_run_whose_processes_were_both_killed_is_resumed_too(workspace: Worksp
 
 
 def test_all_cut_off_runs_are_resumed_by_one_command(workspace: Workspace) -> None:
-    long = ("--share-device", "-s", "steps=100000", "-s", "save_every=0")
-    runs = [workspace.launch(*long, name=name) for name in ("one", "two")]
-    ended = workspace.launch("-s", "steps=5", name="ended")
-    ended.wait_end()
-    for run in runs:
-        cut_off(run, 5, boot="another")
-    elsewhere = workspace.launch(*long, name="elsewhere")
-    cut_off(elsewhere, 5, boot="another", host="elsewhere")
+    runs = [workspace.cut_off_run(name, boot="another") for name in ("one", "two")]
+    ended = workspace.cut_off_run("ended", phase="finished")
+    elsewhere = workspace.cut_off_run("elsewhere", host="elsewhere", boot="another")
     assert "2 runs were cut off: the machine was rebooted" in workspace.run("ls").stderr
 
     done = workspace.run("resume", "--cut-off")
@@ -86,8 +82,7 @@ def test_all_cut_off_runs_are_resumed_by_one_command(workspace: Workspace) -> No
 
 
 def test_two_commands_that_resume_the_same_run_start_it_once(workspace: Workspace) -> None:
-    run = workspace.launch("-s", "steps=100000", "-s", "save_every=0")
-    cut_off(run, 5, boot="another")
+    run = workspace.cut_off_run("run", boot="another")
     both = [workspace.start("resume", run.id) for _ in range(2)]
     err = [process.communicate(timeout=90)[1] for process in both]
     assert any("; resuming" in line for line in err), err
@@ -98,10 +93,8 @@ def test_two_commands_that_resume_the_same_run_start_it_once(workspace: Workspac
 
 
 def test_a_run_of_another_host_is_never_started_and_never_reported_dead(workspace: Workspace) -> None:
-    run = workspace.launch("-s", "steps=100000", "-s", "save_every=0")
-    run.wait_step(5)
-    saved = workspace.run("checkpoint", run.id).stdout.strip()
-    cut_off(run, 5, host="elsewhere")
+    saved = str(workspace.out / "run" / "ckpt_step_5")
+    run = workspace.cut_off_run("run", host="elsewhere", checkpoint=saved)
     status = run.status()
     seen = time.strftime("%H:%M", time.localtime(status["seen"]))
     reason = f"last seen running {seen} on elsewhere"

@@ -15,7 +15,7 @@ def has_reason(run: Run, reason: str) -> bool:
     return reason in [state["reason"] for state in run.kind("state")]
 
 
-def test_a_second_launch_names_the_run_that_uses_the_device(workspace: Workspace) -> None:
+def test_a_second_launch_is_refused_shares_the_device_or_waits_for_it(workspace: Workspace, wait_for: WaitFor) -> None:
     first = workspace.launch(*LONG, name="first")
     first.wait_step(1)
     done = workspace.run("launch", "-p", "nano", "--name", "second", code=1)
@@ -27,10 +27,6 @@ def test_a_second_launch_names_the_run_that_uses_the_device(workspace: Workspace
     beside.wait_end()
     assert first.process("trainer")
 
-
-def test_a_queued_run_starts_when_the_device_is_free(workspace: Workspace, wait_for: WaitFor) -> None:
-    first = workspace.launch(*LONG, name="first")
-    first.wait_step(1)
     queued = workspace.launch("--queue", "-s", "steps=20", name="queued")
     another = workspace.launch("--queue", "-s", "steps=20", name="another")
     for run in (queued, another):

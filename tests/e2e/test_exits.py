@@ -69,7 +69,8 @@ def test_an_oom_kill_of_the_kernel_is_recognized_and_restarts_with_a_smaller_mic
         assert found[step] == pytest.approx(plain[step], rel=1e-5)
 
 
-def test_a_hung_run_is_reported_and_can_be_killed(workspace: Workspace, wait_for: WaitFor) -> None:
+@pytest.mark.faults  # ten seconds must pass; tests/unit/runs/test_watchdog.py has a clock of its own
+def test_a_hung_run_is_reported(workspace: Workspace, wait_for: WaitFor) -> None:
     run = workspace.launch(*LONG)
     run.wait_step(30)
     trainer = run.kill("trainer", signal.SIGSTOP)
@@ -80,6 +81,10 @@ def test_a_hung_run_is_reported_and_can_be_killed(workspace: Workspace, wait_for
     wait_for("the end of the stall", lambda: [r for r in run.kind("log") if "resumes after a stall" in r["text"]])
     assert run.pid("trainer") == trainer
 
+
+def test_a_hung_run_can_be_killed_by_a_supervisor_that_adopted_it(workspace: Workspace, wait_for: WaitFor) -> None:
+    run = workspace.launch(*LONG)
+    run.wait_step(3)
     run.kill("supervisor")
     wait_for("the supervisor that adopts it", lambda: run.process("supervisor"))
     run.kill("trainer", signal.SIGSTOP)
@@ -100,9 +105,7 @@ def test_two_ranks_are_killed_at_once_too(workspace: Workspace, wait_for: WaitFo
 
 def test_another_process_with_a_dead_trainers_pid_is_never_signalled(workspace: Workspace) -> None:
     """Pids are reused. The process that has ours now must be neither adopted nor killed."""
-    run = workspace.launch(*LONG)
-    run.wait_step(3)
-    run.kill_both()
+    run = workspace.cut_off_run("run")
     unrelated = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
         forged = {**process_identity(unrelated.pid), "attempt": 1}
@@ -124,9 +127,7 @@ def test_another_process_with_a_dead_trainers_pid_is_never_signalled(workspace: 
 
 
 def test_of_competing_supervisors_one_remains(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
-    run = workspace.launch("-s", "steps=600", "-s", "save_every=0", "-s", "val_every=0")
-    run.wait_step(3)
-    run.kill_both()
+    run = workspace.cut_off_run("run", "train.steps=300")
     argv = [sys.executable, "-m", SUPERVISOR, str(run.run_dir.path)]
     racers = [subprocess.Popen(argv, env=workspace.env, cwd=run.run_dir.path) for _ in range(8)]
     run.wait_step(1, attempt=2)
@@ -135,7 +136,7 @@ def test_of_competing_supervisors_one_remains(workspace: Workspace, reference: R
     run.wait_end()
     assert [racer.wait(30) for racer in racers] == [0] * 8
     steps = [r["step"] for r in run.kind("step") if r["attempt"] == 2]
-    assert steps == list(range(1, 601))
+    assert steps == list(range(1, 301))
     assert len(run.kind("start")) == 2
 
 

@@ -16,7 +16,7 @@ CLIENT, SUPERVISOR, TRAINER = ROLES = ("client", "supervisor", "trainer")
 
 def test_random_kills_leave_no_trace(workspace: Workspace, reference: Run) -> None:
     run = workspace.launch()
-    disturb(workspace, run, reference.losses(), kills=10)
+    disturb(workspace, run, reference.losses(), kills=6)
     assert run.weights() == reference.weights()
 
 

@@ -26,7 +26,7 @@ def test_the_supervisor_stays_small(workspace: Workspace, wait_for: WaitFor) -> 
     before = run.pid("supervisor"), open_files(run.pid("supervisor"))
     readers = [workspace.start("watch", run.id, "--json") for _ in range(3)]
     for reader in readers:
-        for _ in range(1000):
+        for _ in range(300):
             assert output(reader).readline()
     supervisor = run.pid("supervisor")
     assert psutil.Process(supervisor).memory_info().rss <= SUPERVISOR_RSS

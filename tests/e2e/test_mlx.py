@@ -8,7 +8,7 @@ from tests.e2e.conftest import Run, Workspace
 
 
 def test_an_edited_and_killed_mlx_run_has_the_losses_of_torch(workspace: Workspace, reference: Run) -> None:
-    run = workspace.launch("--backend", "mlx")
+    run = workspace.launch("--backend", "mlx", "-s", "steps=100")
     run.wait_step(10)
     workspace.run("set", run.id, "micro=2")
     (edit,) = run.kind("edit")
@@ -24,8 +24,7 @@ def test_an_edited_and_killed_mlx_run_has_the_losses_of_torch(workspace: Workspa
     for step in steps[1].keys() & steps[2].keys():
         assert steps[1][step] == steps[2][step]
     plain, mlx = reference.losses(), run.losses()
-    assert mlx.keys() == plain.keys()
+    assert sorted(mlx) == list(range(1, 101))
     for step in range(1, 21):
         assert mlx[step] == pytest.approx(plain[step], rel=1e-3)
-    assert mlx[240] == pytest.approx(plain[240], rel=0.02)
     assert all(r["unified_peak"] >= r["unified_active"] > 0 for r in run.kind("step"))

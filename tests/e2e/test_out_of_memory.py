@@ -69,6 +69,7 @@ def test_both_of_two_ranks_restart_with_a_smaller_micro(workspace: Workspace, ba
     assert not list((workspace.out / "run").glob(".oom.*"))
 
 
+@pytest.mark.faults  # test_tmux has one that asks, and is answered in the app
 def test_a_run_that_asks_is_paused_until_it_is_edited(workspace: Workspace, wait_for: WaitFor) -> None:
     """With memory.oom = ask the run pauses after an out-of-memory error; an edit resumes it."""
     ask = ("-s", "oom=ask", "-s", "micro=64")

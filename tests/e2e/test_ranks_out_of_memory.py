@@ -1,4 +1,4 @@
-"""Out of memory on one of two ranks, in each phase of a step: DeepSpeed ZeRO-2 with its states in host memory.
+"""Out of memory on one of two ranks, in each phase of a step: plain torch, and DeepSpeed with states in host memory.
 
 The ranks are real processes, restarted as a supervisor would; the error is raised in one of them at a chosen operation
 (failing_rank.py).
@@ -27,7 +27,6 @@ from tests.unit.train.tiny_runs import NANO, write_shards
 REPOSITORY = Path(__file__).parents[2]
 STEPS = 8
 PHASES = {"forward": ("accumulate", 0.05), "backward": ("accumulate", 0.8), "optimizer": ("optimizer_step", 0.5)}
-IN_THE_SUITE = ("backward", 1)  # must notify the other rank while gradients are half reduced
 
 
 def spec(root: Path, *more: str) -> Any:
@@ -55,20 +54,23 @@ def run_until_finished(run: RunDir, *failure: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("where", "rank"),
+    ("backend", "where", "rank"),
     [
-        pytest.param(where, rank, marks=[] if (where, rank) == IN_THE_SUITE else pytest.mark.faults)
-        for where in (*PHASES, "validation")
-        for rank in (0, 1)
+        ("torch", "backward", 1),  # must notify the other rank while gradients are half reduced
+        *(
+            pytest.param("deepspeed", where, rank, marks=pytest.mark.faults)
+            for where in (*PHASES, "validation")
+            for rank in (0, 1)
+        ),
     ],
 )
-def test_one_of_two_ranks_runs_out_of_memory(tmp_path: Path, where: str, rank: int) -> None:
+def test_one_of_two_ranks_runs_out_of_memory(tmp_path: Path, backend: str, where: str, rank: int) -> None:
     write_shards(tmp_path / "shards")
     reference = FaultyRun(spec(tmp_path), tmp_path / "reference", [], {}, [])
     reference.run_to_end()
     run = RunDir(tmp_path / "run")
     run.path.mkdir()
-    two = spec(tmp_path, "backend=deepspeed", "gpus_per_node=2")
+    two = spec(tmp_path, f"backend={backend}", "gpus_per_node=2")
     write_json(run.path / "spec.json", {**two.to_dict(), "start": {"name": "failing"}})
     method, fraction = PHASES.get(where, ("evaluate", 0.5))
     records = run_until_finished(run, str(rank), method, str(fraction))

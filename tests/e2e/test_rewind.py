@@ -15,14 +15,15 @@ from data.cursor import Cursor
 from data.splits import open_split
 from engine.checkpoints import checkpoint
 from profiles.registry import load
-from tests.e2e.conftest import Workspace
+from tests.e2e.conftest import Run, Workspace
+from tests.e2e.replay import replayed_losses
 
 BAD = 255
 STEPS = 40
 
 
 @pytest.fixture
-def poisoned(workspace: Workspace) -> tuple[Path, int]:
+def poisoned(workspace: Workspace, reference: Run) -> tuple[Path, int]:
     """Return a checkpoint for ``--init-from`` and the step that reads the token."""
     path = workspace.data / "phase1" / "train" / "phase1-train-000.bin"
     tokens = np.fromfile(path, "<u2") % 250
@@ -49,10 +50,14 @@ def poisoned(workspace: Workspace) -> tuple[Path, int]:
             bad_steps.append(step)
     assert len(bad_steps) == 1
 
-    workspace.train("-s", "steps=1", "-s", "val_every=0", name="first")
-    state, facts = checkpoint.load(workspace.out / "first" / "ckpt_step_1")
-    state["model"]["model.embed_tokens.weight"][BAD] = float("nan")
-    return checkpoint.save(workspace.root / "poisoned", 1, state, facts, None)[0], bad_steps[0]
+    return with_nan(reference, workspace.root, slice(BAD, BAD + 1)), bad_steps[0]
+
+
+def with_nan(reference: Run, folder: Path, tokens: slice) -> Path:
+    """Save a checkpoint whose embeddings of ``tokens`` are NaN."""
+    state, facts = checkpoint.load(reference.workspace.out / "run" / "ckpt_step_200")
+    state["model"]["model.embed_tokens.weight"][tokens] = float("nan")
+    return checkpoint.save(folder / "poisoned", 200, state, facts, None)[0]
 
 
 def options(path: Path) -> tuple[str, ...]:
@@ -84,9 +89,8 @@ def test_a_rewound_run_skips_the_bad_sequences(workspace: Workspace, poisoned: t
         _, cursor = data.read_batch(cursor, 8)
     assert rewind["cursor"] == cursor.to_dict()
     moved, _ = checkpoint.save(workspace.root / "moved", rewound_to, state, {**facts, "cursor": cursor.to_dict()}, None)
-    again = workspace.find(workspace.run("launch", "--resume", moved, "--name", "by hand").stdout.strip())
-    again.wait_end()
-    assert again.losses() == {step: loss for step, loss in losses.items() if step > rewound_to}
+    again = replayed_losses(run.run_dir.spec(), workspace.root / "by-hand", resume=moved)
+    assert again == {step: loss for step, loss in losses.items() if step > rewound_to}
 
 
 @pytest.mark.faults
@@ -110,11 +114,8 @@ def test_a_restart_from_an_older_checkpoint_skips_the_same_sequences(
     assert None not in second.losses().values()
 
 
-def test_nan_weights_end_the_run_with_the_reason(workspace: Workspace) -> None:
-    workspace.train("-s", "steps=1", "-s", "val_every=0", name="first")
-    state, facts = checkpoint.load(workspace.out / "first" / "ckpt_step_1")
-    state["model"]["model.embed_tokens.weight"][:] = float("nan")
-    path, _ = checkpoint.save(workspace.root / "poisoned", 1, state, facts, None)
+def test_nan_weights_end_the_run_with_the_reason(workspace: Workspace, reference: Run) -> None:
+    path = with_nan(reference, workspace.root, slice(None))
     run = workspace.launch("--init-from", path, "-s", "on_nan=rewind")
     status = run.wait_end("failed")
     assert status["attempt"] == 1

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from engine.checkpoints import checkpoint
 from tests.e2e.conftest import MakeWorkspace, WaitFor, Workspace
+from tui.cli.main import main
 
 SPEED = re.compile(r"^(\d+) tokens?, [\d.e+]+ tokens/s \(prompt: \d+ tokens? in [\d.e-]+ s\); cache [\d.]+ KiB")
 
@@ -44,28 +46,38 @@ def test_the_text_is_on_stdout_and_the_speed_on_stderr(trained: Workspace) -> No
     assert SPEED.match(line) and line.startswith("12 tokens,")
 
 
-def test_the_same_seed_gives_the_same_text(trained: Workspace) -> None:
+def sampled(workspace: Workspace, capsys: pytest.CaptureFixture[str], *args: object) -> tuple[str, str]:
+    """Return what the command writes to stdout and stderr; it runs in this process, which has torch already."""
+    assert main(["sample", str(workspace.out / "run"), *map(str, args)]) == 0
+    return capsys.readouterr()
+
+
+def test_the_same_seed_gives_the_same_text(trained: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     def text(*args: object) -> str:
-        return str(sample(trained, "--prompt", "abc", "--temperature", 2, *args).stdout)
+        return sampled(trained, capsys, "--tokens", 12, "--prompt", "abc", *args)[0]
 
-    assert text("--seed", 5) == text("--seed", 5) != text("--seed", 6)
+    hot = ("--temperature", 2)
+    assert text(*hot, "--seed", 5) == text(*hot, "--seed", 5) != text(*hot, "--seed", 6)
     # With the smallest nucleus or at temperature 0 there is only one choice.
-    greedy = sample(trained, "--prompt", "abc", "--temperature", 0, "--seed", 1).stdout
-    assert greedy == text("--top-p", "1e-9", "--seed", 2)
+    assert text("--temperature", 0, "--seed", 1) == text(*hot, "--top-p", "1e-9", "--seed", 2)
 
 
-def test_a_prompt_may_come_through_a_pipe(trained: Workspace, tmp_path: Path) -> None:
+def test_a_prompt_may_come_through_a_pipe(
+    trained: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "prompt"
     path.write_text("abc\n")
     with open(path) as file:
         piped = sample(trained, "--temperature", 0, stdin=file).stdout
-    assert piped == sample(trained, "--temperature", 0, "--prompt", "abc").stdout
+    assert piped == sampled(trained, capsys, "--tokens", 12, "--temperature", 0, "--prompt", "abc")[0]
 
 
-def test_a_text_longer_than_the_context_continues_and_says_so(trained: Workspace) -> None:
-    done = trained.run("sample", trained.out / "run", "--tokens", 50, "--prompt", "x" * 40)
-    assert "the prompt has 40 tokens; only the last 32 are used" in done.stderr
-    assert "50 tokens, " in done.stderr and "longer than the context of 32" in done.stderr
+def test_a_text_longer_than_the_context_continues_and_says_so(
+    trained: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, err = sampled(trained, capsys, "--tokens", 50, "--prompt", "x" * 40)
+    assert "the prompt has 40 tokens; only the last 32 are used" in err
+    assert "50 tokens, " in err and "longer than the context of 32" in err
 
 
 def test_at_a_terminal_it_asks_until_the_prompt_is_empty(trained: Workspace, wait_for: WaitFor) -> None:
@@ -101,17 +113,27 @@ def test_at_a_terminal_it_asks_until_the_prompt_is_empty(trained: Workspace, wai
         (("--tokens", "0"), 2, "--tokens: 0 must be at least 1"),
     ],
 )
-def test_a_wrong_setting_is_one_line(trained: Workspace, args: tuple[str, ...], code: int, message: str) -> None:
-    trained.assert_refused("sample", trained.out / "run", "--prompt", "a", *args, code=code, message=message)
+def test_a_wrong_setting_is_one_line(
+    trained: Workspace, args: tuple[str, ...], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refusal(trained.out / "run", capsys, code, *args).startswith(f"mla-tui: {message}")
 
 
-def test_a_wrong_checkpoint_is_one_line(trained: Workspace, make_workspace: MakeWorkspace) -> None:
-    trained.assert_refused("sample", trained.root / "nowhere", "--prompt", "a", code=1, message="nowhere")
+def refusal(path: Path, capsys: pytest.CaptureFixture[str], code: int, *args: str) -> str:
+    """Return the one line with which the command refuses; it runs in this process."""
+    assert main(["sample", str(path), "--prompt", "a", *args]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1
+    return str(err)
+
+
+def test_a_wrong_checkpoint_is_one_line(trained: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere" in refusal(trained.root / "nowhere", capsys, 1)
     damaged = trained.root / "damaged" / "ckpt_step_20"
     shutil.copytree(trained.out / "run" / "ckpt_step_20", damaged)
     (damaged / "tokenizer.json").write_text("{}")
-    trained.assert_refused("sample", damaged, "--prompt", "a", code=1, message="tokenizer.json: is not what was saved")
-    untokenized = make_workspace()
-    untokenized.train("-s", "steps=1", "-s", "val_every=0")
-    message = "ckpt_step_1: has no tokenizer.json; copy the one"
-    untokenized.assert_refused("sample", untokenized.out / "run", "--prompt", "a", code=1, message=message)
+    assert "tokenizer.json: is not what was saved" in refusal(damaged, capsys, 1)
+    without, _ = checkpoint.save(
+        trained.root / "without", 1, *checkpoint.load(trained.out / "run" / "ckpt_step_20"), None
+    )
+    assert "ckpt_step_1: has no tokenizer.json; copy the one" in refusal(without, capsys, 1)

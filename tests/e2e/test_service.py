@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from engine.host.files import write_json
 from tests.e2e.conftest import Workspace
 
 
@@ -45,10 +44,7 @@ def test_systemd_accepts_the_unit(workspace: Workspace) -> None:
 
 def test_the_units_command_resumes_the_runs_in_its_own_environment_alone(workspace: Workspace) -> None:
     text = unit(workspace)
-    run = workspace.launch("-s", "steps=100000", "-s", "save_every=0")
-    run.wait_step(5)
-    run.kill_both()
-    write_json(run.run_dir.state_path, {**run.run_dir.state(), "boot": "another"})
+    run = workspace.cut_off_run("run", boot="another")
     variables = dict(unquoted(line).split("=", 1) for line in re.findall(r"^Environment=(.*)$", text, re.MULTILINE))
     assert variables["MLA_TUI_HOME"] == str(workspace.home)
     (line,) = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)

@@ -82,6 +82,7 @@ def test_a_run_without_its_checkpoints_waits_for_them(workspace: Workspace, refe
     assert run.kind("start")[1]["resumed_from"] >= saved["step"]
 
 
+@pytest.mark.faults  # for its length; the run above waits in the same loop, whose stop is in test_commands
 def test_a_run_that_waits_for_its_checkpoints_can_be_stopped(workspace: Workspace, wait_for: WaitFor) -> None:
     run = workspace.launch("-s", "save_every=20")
     wait_for("a checkpoint", lambda: run.kind("checkpoint"))
@@ -110,15 +111,11 @@ def test_a_run_never_goes_on_with_other_data_unasked(workspace: Workspace, wait_
     (np.arange(30_000) % 200).astype("<u2").tofile(workspace.data / "more")
     restart_with(lambda: shutil.copy(workspace.data / "more", added))
     assert "train/phase1-train-001.bin is new" in run.status()["reason"]
-    added.unlink()
-    wait_for("the second start", lambda: len(run.kind("start")) == 2)  # by itself
-
-    restart_with(lambda: shutil.copy(workspace.data / "more", added))
     assert "needs-attention the data has changed" in workspace.run("resume", run.id).stderr
-    assert len(run.kind("start")) == 2
+    assert len(run.kind("start")) == 1
     workspace.run("resume", run.id, "--data-changed")
     run.wait_end()
-    assert [start["data"]["new_segment"] for start in run.kind("start")] == [False, False, True]
+    assert [start["data"]["new_segment"] for start in run.kind("start")] == [False, True]
     began = run.kind("start")[-1]
 
     # What each step has read is still known, or which shard is missing.
@@ -158,32 +155,18 @@ def test_a_trainer_killed_repeatedly_still_finishes(workspace: Workspace, refere
 
 
 def test_a_supervisor_killed_repeatedly_is_replaced(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
-    run = workspace.launch("-s", "steps=1200", "-s", "save_every=0", "-s", "val_every=0")
+    run = workspace.launch("-s", "steps=800", "-s", "save_every=0", "-s", "val_every=0")
     trainer = run.pid("trainer")
-    for step in (30, 200, 350):
+    for step in (30, 200):
         run.wait_step(step)
         dead = run.kill("supervisor")
         # The trainer itself starts another one; no client asks for it here.
         wait_for("another supervisor", partial(replaced, run, dead))
         assert run.pid("trainer") == trainer
     status = run.wait_end()
-    assert len(assert_each_step_once(run)) == 1200
-    assert (status["attempt"], status["step"]) == (1, 1200)
+    assert len(assert_each_step_once(run)) == 800
+    assert (status["attempt"], status["step"]) == (1, 800)
     assert [record["code"] for record in run.kind("exit")] == [0]
-
-
-def test_watch_reports_when_both_are_gone(workspace: Workspace) -> None:
-    run = workspace.launch("-s", "steps=100000", "-s", "save_every=0")
-    run.wait_step(20)
-    watchers = [workspace.start("watch", run.id, *options) for options in ((), ("--json",))]
-    for watch in watchers:
-        assert output(watch).readline()
-    run.kill_both()
-    (out, err), (records, reason) = (watch.communicate(timeout=90) for watch in watchers)
-    assert [watch.returncode for watch in watchers] == [1, 1]
-    assert (out.splitlines()[-1].partition(" ")[0], err) == ("cut-off", "")
-    assert all(json.loads(line)["at"] for line in records.splitlines()[1:])
-    assert reason.startswith("cut-off at step ") and len(reason.splitlines()) == 1
 
 
 def test_a_supervisor_killed_at_once_loses_nothing(workspace: Workspace, reference: Run, wait_for: WaitFor) -> None:
@@ -218,8 +201,16 @@ def test_reading_a_run_starts_nothing(workspace: Workspace, wait_for: WaitFor) -
 
 def test_a_run_that_lost_both_is_cut_off_until_it_is_resumed_or_watched(workspace: Workspace, reference: Run) -> None:
     run = workspace.launch()
+    watchers = [workspace.start("watch", run.id, *options) for options in ((), ("--json",))]
+    for watch in watchers:
+        assert output(watch).readline()
     run.wait_step(95)
     run.kill_both()
+    (out, err), (records, reason) = (watch.communicate(timeout=90) for watch in watchers)
+    assert [watch.returncode for watch in watchers] == [1, 1]
+    assert (out.splitlines()[-1].partition(" ")[0], err) == ("cut-off", "")
+    assert all(json.loads(line)["at"] for line in records.splitlines()[1:])
+    assert reason.startswith("cut-off at step ") and len(reason.splitlines()) == 1
 
     status = run.status()
     assert status["phase"] == "cut-off"
@@ -305,8 +296,6 @@ def test_a_paused_run_restarts_paused(workspace: Workspace, reference: Run, wait
         lambda: [s for s in run.kind("state") if s["attempt"] == 2][-1:] and run.phase() == "paused",
     )
     wait_for("the reason", lambda: "was paused when" in run.status()["reason"])
-    run.kill("trainer")
-    wait_for("the third attempt", lambda: len(run.kind("start")) == 3 and run.phase() == "paused")
     assert run.kind("step")[-1]["attempt"] == 1
     assert "running" in workspace.run("resume", run.id).stderr
     run.wait_step(90)
@@ -315,7 +304,7 @@ def test_a_paused_run_restarts_paused(workspace: Workspace, reference: Run, wait
     assert_same_run(run, reference)
 
 
-@pytest.mark.parametrize("when", ["paused", "validating", "saving"])
+@pytest.mark.parametrize("when", ["paused", pytest.param("validating", marks=pytest.mark.faults), "saving"])
 def test_sigterm_twice_whatever_the_trainer_is_doing(workspace: Workspace, wait_for: WaitFor, when: str) -> None:
     """Checkpoint, then exit: the second signal changes nothing."""
     run = workspace.launch("-s", "steps=100000", "-s", "save_every=3", "-s", "keep=1", "-s", "val_every=3")

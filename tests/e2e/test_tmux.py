@@ -70,6 +70,7 @@ def test_two_apps_and_a_watcher_end_on_the_same_step(workspace: Workspace, termi
     assert shown == [str(len(steps))] * 2
 
 
+@pytest.mark.faults  # test_survival watches one, test_cut_off resumes one in the app
 def test_attaching_revives_a_run_that_was_cut_off(workspace: Workspace, terminals: Terminals, reference: Run) -> None:
     run = workspace.launch()
     run.wait_step(95)
@@ -82,17 +83,9 @@ def test_attaching_revives_a_run_that_was_cut_off(workspace: Workspace, terminal
     assert terminal.wait_text(r"steps 1–240 \((\d+)\)")[1] == "240"
 
 
-def test_the_run_continues_after_the_app_quits(workspace: Workspace, terminals: Terminals) -> None:
-    run = workspace.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
-    terminal = terminals()
-    terminal.open("attach", run.id)
-    terminal.wait_text(LOSS)
-    terminal.keys("C-q")
-    terminal.wait_end()
-    run.wait_step(run.kind("step")[-1]["step"] + 10)
-
-
-def test_the_app_pauses_and_resumes_the_run(workspace: Workspace, terminals: Terminals, wait_for: WaitFor) -> None:
+def test_the_app_pauses_and_resumes_the_run_which_continues_after_it_quits(
+    workspace: Workspace, terminals: Terminals, wait_for: WaitFor
+) -> None:
     run = workspace.launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
     terminal = terminals()
     terminal.open("attach", run.id)
@@ -102,6 +95,9 @@ def test_the_app_pauses_and_resumes_the_run(workspace: Workspace, terminals: Ter
     terminal.wait_text("paused")
     terminal.keys("p")
     wait_for("the run to continue", lambda: run.phase() == "running")
+    terminal.keys("C-q")
+    terminal.wait_end()
+    run.wait_step(run.kind("step")[-1]["step"] + 10)
 
 
 def test_a_run_out_of_memory_asks_in_every_app(workspace: Workspace, terminals: Terminals) -> None:

@@ -42,9 +42,9 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def test_a_dozen_specs_match_their_forecast() -> None:
+def test_ten_specs_match_their_forecast() -> None:
     found = sorted(abs(error) for error in errors(memory_specs.short()))
-    assert len(found) >= 12
+    assert len(found) >= 10
     assert found[len(found) // 2] < MEDIAN
 
 

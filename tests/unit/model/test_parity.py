@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -161,9 +162,17 @@ def test_tiny_model_matches(q_lora_rank: int | None, tokens: int, dtype: torch.d
     assert_same(dataclasses.replace(TINY, q_lora_rank=q_lora_rank), seed=2, batch=1, tokens=tokens, dtype=dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("tokens", [1, 7, 512])
-@pytest.mark.parametrize("q_lora_rank", [None, 448])
+@pytest.mark.parametrize(
+    ("q_lora_rank", "tokens", "dtype"),
+    [
+        *itertools.product((None, 448), (1, 7), (torch.float64, torch.float32)),
+        *((None, 512, torch.float64), (448, 512, torch.float32)),
+        *(
+            pytest.param(*rest, marks=pytest.mark.faults)
+            for rest in ((None, 512, torch.float32), (448, 512, torch.float64))
+        ),
+    ],
+)
 def test_slice_of_mla_1b_matches(q_lora_rank: int | None, tokens: int, dtype: torch.dtype) -> None:
     assert_same(dataclasses.replace(SLICE, q_lora_rank=q_lora_rank), seed=4, batch=1, tokens=tokens, dtype=dtype)
 

@@ -74,7 +74,6 @@ LONG = [pytest.mark.faults, pytest.mark.timeout(3600)]
     ("backend", "examples"),
     [
         ("torch", 10),
-        ("deepspeed", 2),
         pytest.param("torch", 500, marks=LONG),
         pytest.param("deepspeed", 20, marks=LONG),
     ],

@@ -88,8 +88,8 @@ def weights(out: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
     ("backend", "fraction"),
     [
         *(("torch", fraction) for fraction in (0.02, 0.3, 0.5, 0.7, 0.98)),
-        *(("deepspeed", fraction) for fraction in (0.02, 0.98)),
-        *(pytest.param("deepspeed", fraction, marks=pytest.mark.faults) for fraction in (0.3, 0.5, 0.7)),
+        ("deepspeed", 0.98),
+        *(pytest.param("deepspeed", fraction, marks=pytest.mark.faults) for fraction in (0.02, 0.3, 0.5, 0.7)),
     ],
 )
 def test_out_of_memory_in_forward_and_backward_loses_no_data(
