@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -44,6 +44,7 @@ class Batch:
     ended: list[FileEnd] = field(default_factory=list)
     bytes: int = 0
     read: int = 0
+    large: bool = False
 
     @property
     def full(self) -> bool:
@@ -63,15 +64,24 @@ def group_tasks(sources: Iterable[Source]) -> Iterator[Task]:
         yield Task(tuple(group))
 
 
-def read_batches(task: Task, key: str, separator: bytes | None) -> Iterator[Batch]:
-    """Yield the batches of a task; their borders depend on the files alone."""
+def read_batches(task: Task, hold_large: Callable[[], object], key: str, separator: bytes | None) -> Iterator[Batch]:
+    """Yield the batches of a task; their borders depend on the files alone.
+
+    ``hold_large`` is called once for each batch with a large document, before that is held, and may wait.
+    """
     batch = Batch()
+
+    def hold() -> None:
+        if not batch.large:
+            hold_large()
+            batch.large = True
+
     for source in task.sources:
         documents, position, digest, fault = 0, 0, "", source.fault
         try:
             if not fault:
                 with RawFile(source) as raw:
-                    for item in read_documents(source, raw, key, separator):
+                    for item in read_documents(source, raw, key, separator, hold):
                         if isinstance(item, Skipped):
                             batch.skipped.add(item, source.path)
                         else:

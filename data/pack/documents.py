@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import Any
 
@@ -20,6 +20,7 @@ NO_TEXT = "without text under the key"
 _BOM = b"\xef\xbb\xbf"
 _JSONL = (".jsonl", ".ndjson")
 _CSV = {".csv": ",", ".tsv": "\t"}
+LARGE = 8 << 20  # bytes above which only one document is held at a time: as a str it may take four times as many
 # csv keeps one limit for the whole process.
 csv.field_size_limit(LIMIT)
 
@@ -53,23 +54,26 @@ def check_readable(path: str) -> None:
             raise UserError(f"{path}: to read it needs pyarrow: pip install 'mla-tui[parquet]'") from None
 
 
-def read_documents(source: Source, raw: RawFile, key: str, separator: bytes | None) -> Iterator[Item]:
+def read_documents(
+    source: Source, raw: RawFile, key: str, separator: bytes | None, hold: Callable[[], object] = lambda: None
+) -> Iterator[Item]:
     """Yield each document of a file as UTF-8, or why it was left out. None is larger than ``LIMIT`` bytes.
 
     ``key`` names the text in a row. ``separator`` cuts a text file into documents. Text is not checked to be UTF-8
-    here. Raise ``OSError`` or ``FileFault`` where the rest of the file cannot be read.
+    here. ``hold`` is called before a document of more than ``LARGE`` bytes is held, and may wait. Raise ``OSError`` or
+    ``FileFault`` where the rest of the file cannot be read.
     """
     kind = kind_of(source.path)
     if kind == ".parquet":
-        return _parquet(source.path, raw, key)
+        return _parquet(source.path, raw, key, hold)
     content = blocks(source.path, raw)
     if kind in _JSONL:
-        return _jsonl(content, key)
+        return _jsonl(content, key, hold)
     if kind in _CSV:
-        return _csv(content, key, _CSV[kind])
+        return _csv(content, key, _CSV[kind], hold)
     if separator:
-        return (_stripped(part) for part in _cut(content, separator))
-    return _whole(content, source.size)
+        return (_stripped(part) for part in _cut(content, separator, hold))
+    return _whole(content, source.size, hold)
 
 
 def _stripped(part: Item) -> Item:
@@ -79,7 +83,7 @@ def _stripped(part: Item) -> Item:
     return part.strip(b"\r\n") or Skipped(EMPTY)
 
 
-def _whole(content: Iterator[bytes], size: int) -> Iterator[Item]:
+def _whole(content: Iterator[bytes], size: int, hold: Callable[[], object]) -> Iterator[Item]:
     if size > LIMIT:  # compressed or not: no need to read it
         yield Skipped(TOO_LARGE)
         return
@@ -90,55 +94,70 @@ def _whole(content: Iterator[bytes], size: int) -> Iterator[Item]:
         if held > LIMIT or b"\0" in block:
             yield Skipped(TOO_LARGE if held > LIMIT else NOT_TEXT)
             return
+        if held > LARGE:
+            hold()
     yield b"".join(parts).removeprefix(_BOM) or Skipped(EMPTY)
 
 
-def _cut(content: Iterator[bytes], separator: bytes) -> Iterator[Item]:
+def _cut(content: Iterator[bytes], separator: bytes, hold: Callable[[], object]) -> Iterator[Item]:
     """Yield what lies between separators, without them; what is too large is not held."""
-    rest, skipping, bom = b"", False, _BOM
+    parts: list[bytes] = []
+    size, rest, bom = 0, b"", _BOM
     for block in content:
-        block, bom = block.removeprefix(bom), b""
-        searched = max(0, len(rest) - len(separator) + 1)
-        rest += block
+        block, bom = rest + block.removeprefix(bom), b""
         start = 0
-        while (end := rest.find(separator, max(start, searched))) >= 0:
-            whole = end - start <= LIMIT and not skipping
-            yield rest[start:end] if whole else Skipped(TOO_LARGE)
-            start, skipping = end + len(separator), False
-        rest = rest[start:]
-        if len(rest) > LIMIT:
-            rest, skipping = rest[len(rest) - len(separator) + 1 :] if len(separator) > 1 else b"", True
-    if skipping:
+        while (end := block.find(separator, start)) >= 0:
+            parts.append(block[start:end])
+            whole = b"".join(parts) if size + end - start <= LIMIT else Skipped(TOO_LARGE)
+            parts.clear()
+            yield whole
+            del whole
+            size, start = 0, end + len(separator)
+        border = max(start, len(block) - len(separator) + 1)  # a separator may begin behind it
+        parts.append(block[start:border])
+        rest, size = block[border:], size + border - start
+        if size > LIMIT:
+            parts.clear()
+        elif size > LARGE:
+            hold()
+    parts.append(rest)
+    if size + len(rest) > LIMIT:
         yield Skipped(TOO_LARGE)
-    elif rest:
-        yield rest
+    elif last := b"".join(parts):
+        yield last
 
 
-def _jsonl(content: Iterator[bytes], key: str) -> Iterator[Item]:
+def _jsonl(content: Iterator[bytes], key: str, hold: Callable[[], object]) -> Iterator[Item]:
     import msgspec
 
     row = msgspec.defstruct("Row", [("text", Any, None)], rename={"text": key})
     decode = msgspec.json.Decoder(row).decode
-    for line in _cut(content, b"\n"):
+    for line in _cut(content, b"\n", hold):
         if isinstance(line, Skipped):
             yield line
         elif line and not line.isspace():
             try:
                 text = decode(line).text  # type: ignore[attr-defined]
-                yield (text.encode() or Skipped(EMPTY)) if type(text) is str else Skipped(f"{NO_TEXT} {brief(key)}")
+                del line  # of a large row not three copies at a time
+                item = (text.encode() or Skipped(EMPTY)) if type(text) is str else Skipped(f"{NO_TEXT} {brief(key)}")
+                del text
             except (msgspec.DecodeError, UnicodeError, RecursionError):
-                yield Skipped(BAD_JSON)
+                item = Skipped(BAD_JSON)
+            yield item
+            del item
 
 
-def _csv(content: Iterator[bytes], key: str, delimiter: str) -> Iterator[Item]:
+def _csv(content: Iterator[bytes], key: str, delimiter: str, hold: Callable[[], object]) -> Iterator[Item]:
     fed = 0  # bytes of the row that is being read
 
     def lines() -> Iterator[str]:
         nonlocal fed
-        for line in _cut(content, b"\n"):
+        for line in _cut(content, b"\n", hold):
             fed += LIMIT + 1 if isinstance(line, Skipped) else len(line)
             if fed > LIMIT:
                 raise FileFault(f"has a row {TOO_LARGE}")
+            if fed > LARGE:
+                hold()
             # A byte that is not UTF-8 becomes a surrogate, which encode() below refuses.
             yield str(line, "utf-8", "surrogateescape") + "\n" if isinstance(line, bytes) else ""
 
@@ -162,7 +181,7 @@ def _csv(content: Iterator[bytes], key: str, delimiter: str) -> Iterator[Item]:
         raise FileFault(f"is not valid CSV ({error})") from None
 
 
-def _parquet(path: str, raw: RawFile, key: str) -> Iterator[Item]:
+def _parquet(path: str, raw: RawFile, key: str, hold: Callable[[], object]) -> Iterator[Item]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -178,6 +197,8 @@ def _parquet(path: str, raw: RawFile, key: str) -> Iterator[Item]:
                     if text is None:
                         yield Skipped(f"{NO_TEXT} {brief(key)}")
                     else:
+                        if len(text) > LARGE:
+                            hold()
                         yield Skipped(TOO_LARGE) if len(text) > LIMIT else text or Skipped(EMPTY)
     except (pa.ArrowException, OSError) as error:
         raise FileFault(f"is not readable as Parquet ({brief(str(error))})") from None

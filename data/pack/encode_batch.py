@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from data.pack.batches import Batch, FileEnd
 from data.pack.documents import NOT_UTF8
@@ -39,53 +39,52 @@ class Encoded:
 
 def encode_batch(batch: Batch, encoder: Encoder, vocabulary: Vocabulary) -> Encoded:
     """Return the ids of a batch. Raise ``UserError`` where the encoder and its reference differ on a sample."""
-    texts: list[str] = []
-    owners: list[int] = []  # of each text the place of its document among those that are good
-    good: list[int] = []
-    for number, document in enumerate(batch.documents):
-        try:
-            parts = [str(part, "utf-8") for part in _parts(document)]
-        except UnicodeDecodeError:
-            batch.skipped.add(NOT_UTF8, batch.sources[number].path)
-            continue
-        owners += [len(good)] * len(parts)
-        texts += parts
-        good.append(number)
-    if texts:
-        encoder.check(texts[0][:_SAMPLE], batch.sources[good[0]].path)
-    ids, counts = _encode(texts, encoder, vocabulary.dtype)
-    tokens = np.bincount(np.array(owners, np.int64), counts, len(good)).astype(np.int64)
+    count = len(batch.documents)
+    keep = np.ones(count, np.bool_)
+    tokens = np.zeros(count, np.int64)
+    parts = [np.empty(0, vocabulary.dtype)]
+    for place, (owners, texts) in enumerate(_groups(batch.documents, keep)):
+        if not place:
+            encoder.check(texts[0][:_SAMPLE], batch.sources[owners[0]].path)
+        ids, counts = encoder.encode(texts)
+        parts.append(ids.astype(vocabulary.dtype))
+        np.add.at(tokens, owners, counts)
+    ids = np.concatenate(parts)
+    del parts
+    for number in np.flatnonzero(~keep):
+        batch.skipped.add(NOT_UTF8, batch.sources[number].path)
     if len(inside := np.flatnonzero(ids == vocabulary.eot_id)):
-        keep = np.ones(len(good), np.bool_)
-        keep[np.searchsorted(np.cumsum(tokens), inside, side="right")] = False
-        for number, kept in zip(good, keep, strict=True):
-            if not kept:
-                batch.skipped.add(HOLDS_END, batch.sources[number].path)
+        holds = np.unique(np.searchsorted(np.cumsum(tokens), inside, side="right"))
+        for number in holds[keep[holds]]:
+            batch.skipped.add(HOLDS_END, batch.sources[number].path)
+        keep[holds] = False
+    if not keep.all():
         ids, tokens = ids[np.repeat(keep, tokens)], tokens[keep]
-        good = [number for number, kept in zip(good, keep, strict=True) if kept]
+    good = np.flatnonzero(keep).tolist()
     digests = as_digests(b"".join(batch.digests[number] or digest_of(batch.documents[number]) for number in good))
     sizes = np.array([len(batch.documents[number]) for number in good], np.int64)
     ids = np.insert(ids, np.cumsum(tokens), vocabulary.dtype.type(vocabulary.eot_id))
     return Encoded(digests, sizes, tokens + 1, ids, batch.skipped, batch.ended, batch.read)
 
 
-def _encode(texts: list[str], encoder: Encoder, dtype: np.dtype[Any]) -> tuple[Ids, Counts]:
-    """Encode texts, a few MiB at once, and return all ids as ``dtype`` and the count of each text."""
-    parts, counts = [np.empty(0, dtype)], [np.empty(0, np.int64)]
-    for group in _groups(texts):
-        ids, each = encoder.encode(group)
-        parts.append(ids.astype(dtype))
-        counts.append(each)
-    return np.concatenate(parts), np.concatenate(counts)
-
-
-def _groups(texts: list[str]) -> Iterator[list[str]]:
-    start = size = 0
-    for number, text in enumerate(texts):
-        size += len(text)
-        if size >= _AT_ONCE or number == len(texts) - 1:
-            yield texts[start : number + 1]
-            start, size = number + 1, 0
+def _groups(documents: list[bytes], keep: npt.NDArray[np.bool_]) -> Iterator[tuple[list[int], list[str]]]:
+    """Yield texts, a few MiB at once, and the number of the document of each; ``keep`` becomes False for bad ones."""
+    owners: list[int] = []
+    texts: list[str] = []
+    size = 0
+    for number, document in enumerate(documents):
+        try:
+            for part in _parts(document):
+                texts.append(str(part, "utf-8"))
+                owners.append(number)
+                size += len(part)
+                if size >= _AT_ONCE:
+                    yield owners, texts
+                    owners, texts, size = [], [], 0
+        except UnicodeDecodeError:
+            keep[number] = False
+    if texts:
+        yield owners, texts
 
 
 def _parts(document: bytes) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ from profiles.errors import UserError
 from profiles.reader import read_json
 
 FORMAT = 1
+COUNTED = ("files", "bytes", "documents")  # of each argument
 
 
 @dataclass
@@ -53,15 +54,32 @@ class Progress:
         }
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Progress:
-        return cls(
-            **{
-                **content,
-                "position": Position(*content["position"]),
-                "shards": {split: ShardState(**state) for split, state in content["shards"].items()},
-                "skipped": Tally(content["skipped"]),
-            }
-        )
+    def from_dict(cls, content: dict[str, Any], source: Path) -> Progress:
+        """Read what ``to_dict`` returned from ``source``. Raise ``UserError`` where it is damaged."""
+        try:
+            return cls(
+                **{
+                    **content,
+                    "position": Position(*map(_count, content["position"])),
+                    "shards": {split: _shard_state(content["shards"][split]) for split in SPLITS},
+                    "skipped": Tally(content["skipped"]),
+                    "given": [{key: _count(each[key]) for key in COUNTED} for each in content["given"]],
+                    **{key: _count(content[key]) for key in ("duplicates", "faults", "read", "sources")},
+                }
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise UserError(f"{source}: is damaged: remove its folder to begin again") from None
+
+
+def _shard_state(content: dict[str, Any]) -> ShardState:
+    counts = {key: _count(content[key]) for key in ("open", "tokens", "documents", "bytes")}
+    return ShardState(**counts, closed={str(name): str(sha256) for name, sha256 in content["closed"].items()})
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError
+    return value
 
 
 class StateFolder:

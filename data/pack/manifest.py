@@ -44,6 +44,11 @@ def make_manifest(
     }
 
 
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide which ids a text gets."""
+    return {library: version(library) for library in _LIBRARIES}
+
+
 def _split(state: ShardState, before: dict[str, int]) -> dict[str, Any]:
     counts = {key: before.get(key, 0) + getattr(state, key) for key in ("documents", "tokens", "bytes")}
     return {**counts, "bytes_per_token": round(counts["bytes"] / counts["tokens"], 4) if counts["tokens"] else None}
@@ -61,7 +66,7 @@ def _pack(request: Request, progress: Progress) -> dict[str, Any]:
             "stdin": request.stdin_format,
             "encoder": request.encoder,
         },
-        "versions": {library: version(library) for library in _LIBRARIES},
+        "versions": library_versions(),
         "documents": progress.documents,
         "duplicates": progress.duplicates,
         "unreadable_files": progress.faults,

@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data.pack.batches import group_tasks, read_batches
+from data.pack.batches import FileEnd, group_tasks, read_batches
 from data.pack.documents import check_readable
 from data.pack.encode_batch import encode_batch
 from data.pack.encoder import Encoder
-from data.pack.journal import Progress, StateFolder, write_durable
-from data.pack.manifest import make_manifest
+from data.pack.journal import COUNTED, Progress, StateFolder, write_durable
+from data.pack.manifest import library_versions, make_manifest
 from data.pack.merge import Merger
 from data.pack.pipeline import Pipeline
 from data.pack.report import Report
@@ -39,6 +39,7 @@ _COMMIT_SECONDS = 0.5  # between commits, at least
 _COMMIT_SHARE = 20  # one takes at most 1/20 of the time
 _PROGRESS, _REQUEST, _LISTING, _BUILT = "progress.json", "request.json", "listing.jsonl", "built"
 _BLOCK = 1 << 20
+_FAULTS_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,12 @@ class _Packing:
         self._request, self._state, self._report = request, state, report
         self._built = state.path / _BUILT
         self._separator = request.separator.encode() if request.separator else None
+        self._faults_named = 0
 
     def run(self) -> Packed:
         content = self._state.read(_PROGRESS)
-        progress = Progress.from_dict(content) if content else Progress(given=_no_counts(self._request))
+        path = self._state.path / _PROGRESS
+        progress = Progress.from_dict(content, path) if content else Progress(given=_no_counts(self._request))
         if not progress.complete:
             self._build(progress)
         if progress.documents:
@@ -137,6 +140,7 @@ class _Packing:
             "adds to": existing.manifest["sha256"] if existing else None,
             "standard input": stdin,
             "files": listing.digest,
+            "versions": library_versions(),
         }
         begun = self._state.read(_REQUEST)
         if begun is None:
@@ -171,13 +175,19 @@ class _Packing:
         with Pipeline(group_tasks(listing), progress.position, read, encode, self._request.workers) as pipeline:
             for position, batch in pipeline:
                 merger.merge(position, batch)
-                for end in batch.ended:
-                    if end.fault:
-                        self._report.note(f"{end.source.path}: {end.fault}; left out")
+                self._name_faults(batch.ended)
                 self._report.progress(progress.read, listing.bytes, progress.tokens, before)
                 if (began := time.monotonic()) >= due:
                     self._commit(merger)
                     due = time.monotonic() + max(_COMMIT_SECONDS, _COMMIT_SHARE * (time.monotonic() - began))
+
+    def _name_faults(self, ended: list[FileEnd]) -> None:
+        for end in ended:
+            if end.fault and self._faults_named <= _FAULTS_NAMED:
+                more = "more files cannot be read; sources.jsonl names them all"
+                last = self._faults_named == _FAULTS_NAMED
+                self._report.note(more if last else f"{end.source.path}: {end.fault}; left out")
+                self._faults_named += 1
 
     def _commit(self, merger: Merger) -> None:
         merger.sync()
@@ -185,7 +195,7 @@ class _Packing:
 
 
 def _no_counts(request: Request) -> list[dict[str, int]]:
-    return [{"files": 0, "bytes": 0, "documents": 0} for _ in request.sources]
+    return [dict.fromkeys(COUNTED, 0) for _ in request.sources]
 
 
 def _nothing(request: Request, progress: Progress) -> str:

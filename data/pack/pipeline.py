@@ -6,6 +6,7 @@ nothing has to be copied from one process to another.
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,7 @@ from data.pack.batches import Batch, Task
 from data.pack.encode_batch import Encoded
 
 _READERS = 4  # at most; more would only wait for Python's lock
-_IN_FLIGHT = 48 << 20  # bytes of text that are read and not yet merged
+_IN_FLIGHT = 32 << 20  # bytes of text that are read and not yet merged, above which no more are read
 
 
 class Position(NamedTuple):
@@ -34,25 +35,46 @@ class _Stopped(Exception):
 
 
 class _Budget:
-    """Limits the text in flight, without ever stopping the task that is merged next."""
+    """Limits the text in flight, without ever stopping the task that is merged next.
+
+    Of large documents one is in flight, from when it is read until it is encoded.
+    """
 
     def __init__(self) -> None:
         self._changed = Condition()
         self._used: dict[int, int] = {}
         self._current = -1
         self._stopped = False
+        self._large = False
 
-    def acquire(self, task: int, size: int) -> None:
-        """Wait until ``size`` bytes of ``task`` fit. Raise ``_Stopped``."""
+    def wait(self, task: int) -> None:
+        """Wait until ``task`` may read a batch. Raise ``_Stopped``."""
         with self._changed:
-            while not self._stopped and not self._fits(task, size):
+            while not self._stopped and not self._may_read(task):
                 self._changed.wait()
             if self._stopped:
                 raise _Stopped
+
+    def _may_read(self, task: int) -> bool:
+        return sum(self._used.values()) < _IN_FLIGHT or (task == self._current and not self._used.get(task))
+
+    def add(self, task: int, size: int) -> None:
+        with self._changed:
             self._used[task] = self._used.get(task, 0) + size
 
-    def _fits(self, task: int, size: int) -> bool:
-        return sum(self._used.values()) + size <= _IN_FLIGHT or (task == self._current and not self._used.get(task))
+    def begin_large(self) -> None:
+        """Wait until no large document is in flight. Raise ``_Stopped``."""
+        with self._changed:
+            while not self._stopped and self._large:
+                self._changed.wait()
+            if self._stopped:
+                raise _Stopped
+            self._large = True
+
+    def end_large(self) -> None:
+        with self._changed:
+            self._large = False
+            self._changed.notify_all()
 
     def release(self, task: int, size: int) -> None:
         with self._changed:
@@ -82,11 +104,14 @@ class Pipeline:
         self,
         tasks: Iterator[Task],
         start: Position,
-        read: Callable[[Task], Iterator[Batch]],
+        read: Callable[[Task, Callable[[], object]], Iterator[Batch]],
         encode: Callable[[Batch], Encoded],
         workers: int,
     ) -> None:
-        """``read`` gives the batches of a task, ``encode`` turns one into ids; both are called in other threads."""
+        """``read`` gives the batches of a task, ``encode`` turns one into ids; both are called in other threads.
+
+        The second argument of ``read`` is called before it holds a large document.
+        """
         self._tasks, self._start = tasks, start
         self._read, self._encode = read, encode
         self._budget = _Budget()
@@ -130,12 +155,36 @@ class Pipeline:
     def _run(self, number: int, task: Task, done: int, queue: _Queue) -> None:
         """Read one task; runs in a thread. Batches that an earlier attempt has merged are read again and dropped."""
         try:
-            for batch in islice(self._read(task), done, None):
+            batches = self._read(task, self._budget.begin_large)
+            for dropped in islice(batches, done):
+                if dropped.large:
+                    self._budget.end_large()
+            while True:
+                self._budget.wait(number)
+                batch = next(batches, None)
+                if batch is None:
+                    break
                 size = batch.bytes
-                self._budget.acquire(number, size)
-                queue.put((size, self._encoders.submit(self._encode, batch)))
+                self._budget.add(number, size)
+                queue.put((size, self._encoders.submit(self._encoded, batch)))
+                del batch
             queue.put(None)
         except _Stopped:
             pass
         except BaseException as error:
             queue.put(error)
+
+    def _encoded(self, batch: Batch) -> Encoded:
+        try:
+            return self._encode(batch)
+        finally:
+            if batch.large:
+                batch.documents.clear()
+                _return_memory()
+                self._budget.end_large()
+
+
+def _return_memory() -> None:
+    """Give what is freed back to the system, as far as the C library can: only glibc keeps so much."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)

@@ -54,6 +54,16 @@ def check_target(request: Request) -> Existing | None:
     return Existing(manifest.raw, shards, documents * DIGEST_BYTES, lists[SOURCES].stat().st_size)
 
 
+def recorded_val(target: Path) -> float | None:
+    """Return the fraction for validation of the last pack into ``target``, or None if it says none."""
+    manifest = read_manifest(target)
+    try:
+        value = manifest.raw["packs"][-1]["options"]["val"] if manifest else None
+    except (KeyError, IndexError, TypeError):
+        return None
+    return value if isinstance(value, float) and 0 <= value <= 0.5 else None
+
+
 def publish(built: Path, target: Path) -> None:
     """Move what was built to ``target``: as a whole if nothing is there, else file by file, ``dataset.json`` last.
 

@@ -1,0 +1,218 @@
+"""Packs that are killed, stopped by a full disk, repeated or added to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from data.pack.journal import StateFolder
+from profiles.errors import UserError
+from tests.unit.data.packs import Notes, contents, documents, make_tokenizer, pack_into, texts, write_files
+
+# Forks a process that packs for each line it reads, which is faster than to start Python each time. Batches of little
+# text, and a commit after each, give a small pack many moments to be killed at.
+PACKER = """
+import os, sys
+from pathlib import Path
+from data.pack import batches, packing
+from tests.unit.data.packs import pack_into
+batches.BATCH_BYTES, packing._COMMIT_SECONDS, packing._COMMIT_SHARE = 200, 0, 0
+for line in sys.stdin:
+    out, tokenizer, source = map(Path, line.split())
+    pid = os.fork()
+    if not pid:
+        pack_into(out, source, tokenizer=tokenizer, shard_tokens=2000, workers=2)
+        os._exit(0)
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tokenizer.json")
+
+
+class Packer:
+    """Starts packs, each in a process that may be killed."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", PACKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, out: Path, tokenizer: Path, source: Path, commits: int = 1 << 30) -> int:
+        """Pack, but kill the process after it has committed so many times; return its exit code."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(f"{out} {tokenizer} {source}\n")
+        self._process.stdin.flush()
+        pid = int(self._process.stdout.readline())
+        progress = out / ".p-packing" / "progress.json"
+        before = modified(progress)
+        while psutil.pid_exists(pid) and commits:
+            if (now := modified(progress)) != before:
+                before, commits = now, commits - 1
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def test_a_pack_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path: Path, tokenizer: Path) -> None:
+    rows = "".join(json.dumps({"text": f"row {number} " * 9}) + "\n" for number in range(200))
+    more: dict[str, str | bytes] = {"rows.jsonl": rows, "bad.txt": b"\xff", "none.txt.gz": b"no"}
+    source = write_files(tmp_path / "in", {**texts(200), **more})
+    packer, out, rng = Packer(), tmp_path / "killed", random.Random(int(os.environ.get("MLA_TUI_SEED", "0")))
+    assert packer.run(tmp_path / "whole", tokenizer, source) == 0
+    progress = out / ".p-packing" / "progress.json"
+    seen = []
+    while packer.run(out, tokenizer, source, rng.randint(1, 60)):
+        seen.append(json.loads(progress.read_text())["position"])
+        assert not (out / "p" / "dataset.json").exists() or json.loads(progress.read_text())["complete"]
+    packer.close()
+    assert len(seen) > 2
+    assert seen == sorted(seen)
+    assert contents(out) == contents(tmp_path / "whole")
+    assert [path.name for path in out.iterdir()] == ["p"]
+
+
+def test_added_documents_leave_the_others_and_their_shards_alone(tmp_path: Path, tokenizer: Path) -> None:
+    first, second = texts(60), texts(60, 1)
+    pack_into(tmp_path / "out", write_files(tmp_path / "a", first), tokenizer=tokenizer, shard_tokens=400)
+    before = contents(tmp_path / "out")
+    old = json.loads((tmp_path / "out/p/dataset.json").read_text())
+    both = write_files(tmp_path / "b", {**first, **{f"new-{name}": text for name, text in second.items()}})
+    packed = pack_into(tmp_path / "out", both, append=True, shard_tokens=400)
+    assert packed.progress.duplicates == len(first)
+    after = contents(tmp_path / "out")
+    changed = {"p/dataset.json", "p/documents.blake2b", "p/sources.jsonl"}
+    assert {name: after[name] for name in before if name not in changed} == {
+        name: before[name] for name in before if name not in changed
+    }
+    alone = pack_into(tmp_path / "alone", both, tokenizer=tokenizer, shard_tokens=400)
+    for split in ("train", "val"):
+        assert sorted(documents(packed, split)) == sorted(documents(alone, split)), split
+    manifest = packed.manifest
+    assert manifest["sha256"] == {name[2:]: sha256 for name, sha256 in after.items() if name != "p/dataset.json"}
+    assert [each["path"] for each in manifest["sources"]] == [str(tmp_path / "a"), str(both)]
+    assert manifest["splits"]["train"]["documents"] > old["splits"]["train"]["documents"]
+    again = pack_into(tmp_path / "out", both, append=True)
+    assert (again.progress.documents, again.progress.duplicates) == (0, 120)
+    assert contents(tmp_path / "out") == after
+
+
+def test_an_append_that_is_interrupted_while_it_is_published_is_finished(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("whole", "broken"):
+        pack_into(tmp_path / name, write_files(tmp_path / "a", texts(9)), tokenizer=tokenizer)
+    added = write_files(tmp_path / "b", texts(60, 1))
+    pack_into(tmp_path / "whole", added, append=True, shard_tokens=300)
+    rename, left = Path.rename, 3
+
+    def fail_later(path: Path, target: Path) -> Path:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", fail_later)
+        pack_into(tmp_path / "broken", added, append=True, shard_tokens=300)
+    assert contents(tmp_path / "broken") != contents(tmp_path / "whole")
+    pack_into(tmp_path / "broken", added, append=True, shard_tokens=300)
+    assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+
+
+def test_a_full_disk_keeps_what_is_finished(tmp_path: Path, tokenizer: Path) -> None:
+    """A limit on the size of a file stands in for a full disk."""
+    text = {f"{number}.txt": f"{number} " + "def word return " * 25_000 for number in range(12)}
+    source = write_files(tmp_path / "in", text)
+    whole = contents(pack_into(tmp_path / "whole", source, tokenizer=tokenizer).target)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (tmp_path / "whole/p/train/p-train-000.bin").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"File too large: free some space .* the same command goes on"):
+            pack_into(tmp_path / "out", source, tokenizer=tokenizer)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".p-packing"]
+    assert contents(pack_into(tmp_path / "out", source, tokenizer=tokenizer).target) == whole
+
+
+def interrupted(out: Path, tokenizer: Path, source: Path) -> None:
+    """Begin a pack and end it before its first batch."""
+
+    class Interrupt(Notes):
+        def progress(self, read: int, total: int, tokens: int, done: int) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack_into(out, source, tokenizer=tokenizer, report=Interrupt())
+    assert (out / ".p-packing").is_dir()
+
+
+def test_another_pack_does_not_go_on_with_an_unfinished_one(tmp_path: Path, tokenizer: Path) -> None:
+    out, source = tmp_path / "out", write_files(tmp_path / "in", texts(9))
+    interrupted(out, tokenizer, source)
+    remedy = "repeat its command to go on, or remove the folder to begin again"
+    with pytest.raises(UserError, match=rf"packing: an unfinished pack with other --val lies there: {remedy}"):
+        pack_into(out, source, tokenizer=tokenizer, val=0.2)
+    write_files(source, {"more.txt": "more"})
+    with pytest.raises(UserError, match=f"an unfinished pack with other files lies there: {remedy}"):
+        pack_into(out, source, tokenizer=tokenizer)
+    (source / "more.txt").unlink()
+    progress = out / ".p-packing" / "progress.json"
+    whole = progress.read_text()
+    progress.write_text(whole.replace('"documents": 0', '"documents": -1'))
+    with pytest.raises(UserError, match=r"progress\.json: is damaged: remove its folder to begin again"):
+        pack_into(out, source, tokenizer=tokenizer)
+    progress.write_text(whole)
+    assert len(documents(pack_into(out, source, tokenizer=tokenizer, val=0.1))) > 0
+
+
+def test_two_packs_into_one_target_do_not_mix(tmp_path: Path, tokenizer: Path) -> None:
+    source = write_files(tmp_path / "in", texts(3))
+    other = StateFolder(tmp_path / "out" / ".p-packing")
+    with pytest.raises(UserError, match="another process packs there now: wait for it, or choose another --phase"):
+        pack_into(tmp_path / "out", source, tokenizer=tokenizer)
+    other.close()
+    pack_into(tmp_path / "out", source, tokenizer=tokenizer)
+    with pytest.raises(UserError, match="out/p: exists: add documents to it with --append, or choose another --phase"):
+        pack_into(tmp_path / "out", source, tokenizer=tokenizer)
+
+
+def test_what_is_refused_leaves_nothing_behind(tmp_path: Path, tokenizer: Path) -> None:
+    source = write_files(tmp_path / "in", {"a.txt": b"\xff", "b.txt": ""})
+    with pytest.raises(UserError, match=r"nothing could be packed: skipped 1 document: empty .* not UTF-8"):
+        pack_into(tmp_path / "out", source, tokenizer=tokenizer)
+    with pytest.raises(UserError, match=r"nowhere: does not exist: name a file, a folder, a glob or -"):
+        pack_into(tmp_path / "out", tmp_path / "nowhere", tokenizer=tokenizer)
+    with pytest.raises(UserError, match="no text to train a tokenizer on"):
+        pack_into(tmp_path / "out", source)
+    with pytest.raises(UserError, match=r"--append: .* holds no data that data pack wrote"):
+        pack_into(tmp_path / "out", source, append=True)
+    assert not list((tmp_path / "out").iterdir())
