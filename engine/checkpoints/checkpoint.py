@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -21,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoints.atomic_write import FileInfo, fsync_dir, make_dirs, write_file
-from engine.events.log import finite
 from engine.host.files import read_json
 from profiles.errors import UserError
 from profiles.paths import expand
@@ -64,7 +64,7 @@ def save(
         _clean_up(out)
         temporary.mkdir()
         files = {f"{name}.safetensors": write_tensors(temporary / f"{name}.safetensors", state[name]) for name in state}
-        files["trainer.json"] = _write_json(temporary / "trainer.json", finite(metadata))
+        files["trainer.json"] = _write_json(temporary / "trainer.json", _finite(metadata))
         if tokenizer is not None and tokenizer.is_file():
             files["tokenizer.json"] = write_file(temporary / "tokenizer.json", [tokenizer.read_bytes()])
         _write_json(temporary / "manifest.json", {"format": FORMAT, "files": files})
@@ -315,6 +315,17 @@ def _set_latest(out: Path, name: str) -> None:
 
 def _write_json(path: Path, content: Any) -> FileInfo:
     return write_file(path, [json.dumps(content, allow_nan=False).encode()])
+
+
+def _finite(value: Any) -> Any:
+    """Return ``value`` with every NaN and infinity replaced by None, because JSON has neither."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return value
 
 
 def _sha256(path: Path) -> str:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoints import checkpoint
-from engine.events.log import Record, scan
+from engine.events.log import needles, scan
+from engine.events.phases import COMPILING, RECOVERING, RUNNING, STARTING, STOPPING
 from engine.events.run_dir import RunDir
+from engine.events.types import Checkpoint, Edit, Event, Oom, State, Step, Val
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
-_ACTIVE_PHASES = ("starting", "compiling", "running", "recovering")
+_TRAINING = (STARTING, COMPILING, RUNNING, RECOVERING)  # none of them follows a stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +52,10 @@ def inventory(run: RunDir) -> list[SavedCheckpoint]:
     steps = checkpoint.steps(out)
     logged = _LoggedSteps(spec)
     if steps:
-        kinds = (f'"kind":"{kind}"'.encode() for kind in _LoggedSteps.KINDS)
-        logged.read(scan(run.log_path, *kinds, *map(_needle, steps)), {*steps})
+        of_steps = [f'"step":{step}{end}'.encode() for step in steps for end in ",}"]
+        logged.read(scan(run.log_path, *needles(Checkpoint, State, Edit, Oom), *of_steps), {*steps})
     newest, best = checkpoint.latest(out), checkpoint.best_step(out)
     return [_saved_checkpoint(out, step, logged, newest, best) for step in reversed(steps)]
-
-
-def _needle(step: int) -> bytes:
-    return f'"step":{step},'.encode()
 
 
 def _saved_checkpoint(
@@ -98,8 +96,6 @@ def _written(path: Path) -> float:
 class _LoggedSteps:
     """What the log says about the saved steps. Where attempts repeat a step, the last one counts."""
 
-    KINDS = ("checkpoint", "state", "edit", "oom")
-
     def __init__(self, spec: RunSpec) -> None:
         self.loss: dict[int, float | None] = {}
         self.val_loss: dict[int, float | None] = {}
@@ -108,27 +104,25 @@ class _LoggedSteps:
         self._every = spec.train.save_every
         self._stopping = self._out_of_memory = False
 
-    def read(self, records: Iterable[tuple[int, Record]], steps: set[int]) -> None:
-        for _, record in records:
-            kind, step = record["kind"], record.get("step")
-            if kind == "checkpoint" and record.get("ok") and step in steps:
-                self.why[step] = self._why(record)
-                self._out_of_memory = False
-            elif kind == "state":
-                phase = record["phase"]
-                self._stopping = phase == "stopping" or (self._stopping and phase not in _ACTIVE_PHASES)
-            elif kind == "edit" and record.get("ok"):
-                self._every = record["changed"].get("save_every", [0, self._every])[1]
-            elif kind == "oom":
-                self._out_of_memory = True
-            elif kind == "step" and step in steps:
-                self.loss[step] = record.get("loss")
-            elif kind == "val" and step in steps:
-                self.val_loss[step] = record.get("loss")
+    def read(self, events: Iterable[tuple[int, Event]], steps: set[int]) -> None:
+        for _, event in events:
+            match event:
+                case Checkpoint(ok=True, step=int(step)) if step in steps:
+                    self.why[step] = self._why(step, requested=event.id is not None)
+                    self._out_of_memory = False
+                case State(phase=phase):
+                    self._stopping = phase == STOPPING or (self._stopping and phase not in _TRAINING)
+                case Edit(ok=True):
+                    self._every = event.changed.get("save_every", (0, self._every))[1]
+                case Oom():
+                    self._out_of_memory = True
+                case Step() if event.step in steps:
+                    self.loss[event.step] = event.loss
+                case Val() if event.step in steps:
+                    self.val_loss[event.step] = event.loss
 
-    def _why(self, record: Record) -> str:
-        step = record["step"]
-        if record.get("id"):
+    def _why(self, step: int, requested: bool) -> str:
+        if requested:
             return "requested"
         if self._stopping:
             return "stop"

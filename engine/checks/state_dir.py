@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.checks.finding import Finding
-from engine.events.summary import INACTIVE
+from engine.events.phases import is_active
 from engine.host.private_dirs import ownership_problem
 from engine.host.version import package_version
 from engine.runs import hooks
@@ -150,7 +150,7 @@ def versions(store: RunStore) -> Iterator[Finding]:
     for id in _ids(store):
         run = store.find(id).summary()
         alive = run["trainer"]["alive"] or run["supervisor"]["alive"]
-        if run["phase"] in INACTIVE or not alive or run["version"] == installed:
+        if not is_active(run["phase"]) or not alive or run["version"] == installed:
             continue
         yield Finding(
             "warn",

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import time
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
-from engine.events.log import Record, Tail, finite, scan
+from engine.events.decode import encode
+from engine.events.log import Tail, scan
+from engine.events.types import Command, Method
 
 CLIENTS = ("app", "command line", "client", "socket")  # who may send a command
-METHODS = ("set", "pause", "resume", "checkpoint", "stop")
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    id: str
-    method: str
-    params: dict[str, Any]
-    by: str
+METHODS: tuple[str, ...] = get_args(Method)
 
 
 def requested(by: str) -> str:
@@ -45,12 +37,12 @@ def append(path: Path, method: str, params: dict[str, Any], by: str, id: str | N
     A command appended twice with the same ``id`` is executed once.
     """
     id = id or new_command_id()
-    record = {"t": time.time(), "kind": "command", "id": id, "method": method, "params": params, "by": by}
+    command = Command(time.time(), id=id, method=cast(Method, method), params=params, by=by)
     # O_NONBLOCK: a FIFO in its place is an error, not a wait for its reader.
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     try:
         # The leading newline ends a torn line that a killed writer may have left; empty lines are skipped.
-        line = b"\n" + json.dumps(finite(record)).encode() + b"\n"
+        line = b"\n" + encode(command) + b"\n"
         if os.write(fd, line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(fd)
@@ -64,7 +56,7 @@ class CommandReader:
 
     def __init__(self, path: Path, log: Path) -> None:
         self._tail = Tail(path)
-        self._seen = {record["id"] for _, record in scan(log, b'"id"') if "id" in record}
+        self._seen = {event.id for _, event in scan(log, b'"id"') if event.id is not None}
 
     def poll(self) -> list[Command]:
         """Return new commands since the last call; costs four ``stat`` if there are none.
@@ -83,18 +75,9 @@ class CommandReader:
 
     def _read(self) -> list[Command]:
         new = []
-        while self._tail.has_grown() and (records := self._tail.poll()):
-            commands = (_parse(record) for _, record in records)
-            for command in commands:
-                if command is not None and command.id not in self._seen:
-                    self._seen.add(command.id)
-                    new.append(command)
+        while self._tail.has_grown() and (events := self._tail.poll()):
+            for _, event in events:
+                if isinstance(event, Command) and event.id not in self._seen:
+                    self._seen.add(event.id)
+                    new.append(event)
         return new
-
-
-def _parse(record: Record) -> Command | None:
-    """Return the command in a record of the file, or None if it is damaged."""
-    id, method, params = record.get("id"), record.get("method"), record.get("params")
-    if record["kind"] != "command" or method not in METHODS or not isinstance(id, str) or not isinstance(params, dict):
-        return None
-    return Command(id, str(method), params, str(record.get("by", "")))

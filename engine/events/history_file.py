@@ -3,7 +3,7 @@
 If it is invalid, the series are built from the log. Layout:
 
     magic, offset, CRC of the log's first bytes, CRC of the log's last bytes before the offset, length of the index
-    index: one line of JSON, [dedup state, byte order, {series: [width, buckets]}, marks]
+    index: JSON: state of the dedup, byte order, marks, and name, width, length and newest value of each series
     the columns of each series, one after another
     CRC of everything before
 
@@ -12,28 +12,48 @@ The two CRCs of the log detect a cache that belongs to another log.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import struct
 import sys
 import zlib
 from array import array
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
-from engine.events import history as series_module
-from engine.events.history import COLUMNS, SERIES, History
+import msgspec
+
+from engine.events import series as series_module
+from engine.events.history import History
 from engine.events.log import open_log
+from engine.events.marks import Mark
+from engine.events.metrics import SERIES
+from engine.events.series import COLUMNS
 from engine.events.step_dedup import StepDedup
+from engine.events.types import Memory
 from engine.host.files import write_atomic
 from profiles.reader import open_regular
 
-MAGIC = b"MLAHIST3"
+MAGIC = b"MLAHIST4"
 HEADER = struct.Struct("<8sQIII")
 CHECKSUM = struct.Struct("<I")
 READ_BYTES = 1 << 16
 FINGERPRINT_BYTES = 4096  # of the log, at either end
+
+
+class _Series(msgspec.Struct):
+    width: Annotated[int, msgspec.Meta(ge=1)]
+    length: int
+    newest: float | None
+
+
+class _Index(msgspec.Struct):
+    """What the file has besides the columns of the series."""
+
+    dedup: StepDedup
+    byteorder: str
+    series: dict[str, _Series]
+    marks: list[Mark]
+    memory: Memory | None
 
 
 class InvalidCache(Exception):
@@ -42,9 +62,9 @@ class InvalidCache(Exception):
 
 def save(path: Path, log: Path, history: History, offset: int) -> None:
     """Replace the file. Raise ``OSError``."""
-    dedup = dataclasses.asdict(history.dedup)
-    sizes = {name: [series.width, len(series)] for name, series in history.series.items()}
-    index = json.dumps([dedup, sys.byteorder, sizes, history.marks.to_list()]).encode()
+    sizes = {name: _Series(one.width, len(one), one.newest) for name, one in history.series.items()}
+    marks = history.marks
+    index = msgspec.json.encode(_Index(history.dedup, sys.byteorder, sizes, marks.to_list(), marks.memory))
     parts = [HEADER.pack(MAGIC, offset, *_fingerprint(log, offset), len(index)), index]
     parts += [column.tobytes() for series in history.series.values() for column in series.columns()]
     body = b"".join(parts)
@@ -67,26 +87,26 @@ def load(path: Path, log: Path) -> tuple[History, int]:
             raise InvalidCache("was made from another log")
         try:
             return _read_series(file, log, index_size), offset
-        except (ValueError, TypeError, KeyError, AttributeError, EOFError, OverflowError, RecursionError):
+        except (msgspec.DecodeError, ValueError, EOFError, OverflowError, RecursionError):
             raise InvalidCache("was not written by this version") from None
 
 
 def _read_series(file: BinaryIO, log: Path, index_size: int) -> History:
     """Read the index and the columns. Raise whatever a file of another layout leads to."""
-    dedup, byteorder, sizes, marks = json.loads(file.read(index_size))
-    if byteorder != sys.byteorder or list(sizes) != list(SERIES):
-        raise ValueError(byteorder)
+    index = msgspec.json.decode(file.read(index_size), type=_Index)
+    if index.byteorder != sys.byteorder or list(index.series) != list(SERIES):
+        raise ValueError(index.byteorder)
     history = History(log)
-    history.dedup = StepDedup(**dedup)
-    history.marks.load(marks)
-    for name, (width, count) in sizes.items():
+    history.dedup = index.dedup
+    history.marks.load(index.marks, index.memory)
+    for name, stored in index.series.items():
         series = history.series[name]
-        series.width = width
-        if count > series_module.CAPACITY:
-            raise ValueError(count)
+        series.width, series.newest = stored.width, stored.newest
+        if not 0 <= stored.length <= series_module.CAPACITY:
+            raise ValueError(stored.length)
         for column, typecode in COLUMNS.items():
             values = array(typecode)
-            values.fromfile(file, count)
+            values.fromfile(file, stored.length)
             setattr(series, column, values)
     return history
 

@@ -7,20 +7,19 @@ reader skips a line that does not parse, because its writer died or the disk was
 from __future__ import annotations
 
 import errno
-import json
-import math
 import os
 import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from engine.events.schema import is_valid
+import msgspec
+
+from engine.events.decode import decode, encode, is_of_newer_version
+from engine.events.types import UNTIMED, Event
 from engine.host.process import is_linked
 from profiles.reader import check_regular, open_regular_fd
 
-Record = dict[str, Any]
 MAX_LINE = 1 << 20  # bytes; a longer line is no record
 READ_BYTES = 1 << 17  # per read; a longer line takes another read
 MAX_DAMAGED = 100
@@ -34,16 +33,16 @@ class LogWriter:
         self.attempt = attempt
         self.fd = _open_for_append(path)
 
-    def write(self, kind: str, **fields: Any) -> Record:
-        """Append one record and return it. Raise ``OSError`` if it is not written whole."""
-        record = {"t": round(time.time(), 6), "kind": kind, "attempt": self.attempt, **finite(fields)}
-        line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    def write(self, event: Event) -> Event:
+        """Append one record and return it, with its time and attempt. Raise ``OSError`` if it is not written whole."""
+        event = stamped(event, self.attempt)
+        line = encode(event) + b"\n"
         # End the torn line of another writer first; otherwise this record would become part of it.
         line = line if self._ends_with_newline() else b"\n" + line
         written = os.write(self.fd, line)
         if written < len(line):
             raise OSError(f"{self.path}: only {written} of {len(line)} bytes were written")
-        return record
+        return event
 
     def _ends_with_newline(self) -> bool:
         size = os.fstat(self.fd).st_size
@@ -64,6 +63,12 @@ class LogWriter:
         os.close(self.fd)
 
 
+def stamped(event: Event, attempt: int) -> Event:
+    """Return ``event`` with its attempt, and with the time unless it has one."""
+    t = round(time.time() if event.t == UNTIMED else event.t, 6)
+    return msgspec.structs.replace(event, t=t, attempt=attempt)
+
+
 def _open_for_append(path: Path) -> int:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     check_regular(path, os.fstat(fd).st_mode)
@@ -79,7 +84,7 @@ class Tail:
         self.damaged: list[int] = []  # offsets of the first lines that are no records
         self._fd: int | None = None
 
-    def poll(self) -> list[tuple[int, Record]]:
+    def poll(self) -> list[tuple[int, Event]]:
         """Return the complete records since the last call with their offsets, at most about ``READ_BYTES`` of them.
 
         ``self.offset`` is then the offset of the next record.
@@ -89,8 +94,8 @@ class Tail:
                 return []
             self._fd = fd
             self._close_fd = weakref.finalize(self, os.close, self._fd)
-        records: list[tuple[int, Record]] = []
-        while not records:  # skip torn lines: callers take an empty list for the end of the file
+        events: list[tuple[int, Event]] = []
+        while not events:  # skip torn lines: callers take an empty list for the end of the file
             data = os.pread(self._fd, READ_BYTES, self.offset)
             end = data.rfind(b"\n") + 1
             if not end and len(data) == READ_BYTES:
@@ -102,14 +107,14 @@ class Tail:
                 break
             offset = self.offset
             for line in data[:end].splitlines(keepends=True):
-                record = parse(line)
-                if record is not None:
-                    records.append((offset, record))
-                elif len(line) > 1 and len(self.damaged) < MAX_DAMAGED:  # an empty line is no damage
-                    self.damaged.append(offset)
+                event = decode(line)
+                if event is not None:
+                    events.append((offset, event))
+                elif len(line) > 1 and len(self.damaged) < MAX_DAMAGED and not is_of_newer_version(line):
+                    self.damaged.append(offset)  # an empty line is no damage
                 offset += len(line)
             self.offset += end
-        return records
+        return events
 
     def is_replaced(self) -> bool:
         """Return whether the file that is read was deleted, or another one has its name; costs two ``stat``."""
@@ -147,7 +152,7 @@ def open_log(path: Path) -> int | None:
         return None
 
 
-def read_all(path: Path, start: int = 0) -> Iterator[tuple[int, Record]]:
+def read_all(path: Path, start: int = 0) -> Iterator[tuple[int, Event]]:
     """Yield every record written so far with its offset."""
     tail = Tail(path, start)
     try:
@@ -160,7 +165,12 @@ def read_all(path: Path, start: int = 0) -> Iterator[tuple[int, Record]]:
         tail.close()
 
 
-def scan(path: Path, *needles: bytes) -> Iterator[tuple[int, Record]]:
+def needles(*kinds: type[Event]) -> list[bytes]:
+    """Return what ``scan`` searches for to find the records of some kinds."""
+    return [b'"kind":"%b"' % str(kind.__struct_config__.tag).encode() for kind in kinds]
+
+
+def scan(path: Path, *needles: bytes) -> Iterator[tuple[int, Event]]:
     """Yield every record whose line contains one of ``needles``, with its offset, without parsing the other lines.
 
     For rare kinds in a long log: searching for bytes takes a twentieth of the time of parsing.
@@ -174,9 +184,9 @@ def scan(path: Path, *needles: bytes) -> Iterator[tuple[int, Record]]:
             if not end:
                 return
             for begin in sorted({data.rfind(b"\n", 0, i) + 1 for n in needles for i in _find_all(data, n, end)}):
-                record = parse(data[begin : data.find(b"\n", begin) + 1 or end])
-                if record is not None:
-                    yield offset + begin, record
+                event = decode(data[begin : data.find(b"\n", begin) + 1 or end])
+                if event is not None:
+                    yield offset + begin, event
             offset += end
     finally:
         os.close(fd)
@@ -187,27 +197,3 @@ def _find_all(data: bytes, needle: bytes, end: int) -> Iterator[int]:
     while i >= 0:
         yield i
         i = data.find(needle, i + len(needle), end)
-
-
-_DECODER = json.JSONDecoder(parse_constant=lambda _: None)  # another program may write NaN, which is not JSON
-
-
-def parse(line: bytes) -> Record | None:
-    """Return the record of a line; None if the line is torn or its record does not match the schema."""
-    try:
-        text = line.decode()
-        record, end = _DECODER.raw_decode(text)
-    except (ValueError, RecursionError):
-        return None
-    return record if is_valid(record) and not text[end:].strip() else None
-
-
-def finite(value: Any) -> Any:
-    """Return ``value`` with every NaN and infinity replaced by None, because JSON has neither."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(v) for v in value]
-    return value

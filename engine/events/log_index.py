@@ -12,9 +12,10 @@ from typing import Any
 
 from engine.events import history_file
 from engine.events.history import History
-from engine.events.log import Record, Tail
+from engine.events.log import Tail
 from engine.events.run_dir import RunDir
 from engine.events.summary import update_summary
+from engine.events.types import Event, Step
 
 SAVE_EVERY = 2 << 20  # bytes of log between saves; reading so many takes about 50 ms
 
@@ -59,21 +60,28 @@ class LogIndex:
             many = "1 damaged line" if len(damaged) == 1 else f"{len(damaged)} or more damaged lines"
             self.warnings.append(f"events.jsonl: skipped {many}, the first at byte {damaged[0]}")
 
-    def poll(self) -> list[tuple[int, Record]]:
+    def poll(self) -> list[tuple[int, Event]]:
         """Add the next chunk of new records to the index and return them."""
-        records = self._tail.poll()
-        if not records:
-            return records
-        if records[0][0] >= self._history_offset:
-            self.history.add_records(records)
-        elif records[-1][0] >= self._history_offset:
-            self.history.add_records([pair for pair in records if pair[0] >= self._history_offset])
-        for offset, record in records:
-            if offset >= self._summary_offset:
-                update_summary(self.summary, record)
+        events = self._tail.poll()
+        if not events:
+            return events
+        if events[0][0] >= self._history_offset:
+            self.history.add_events(events)
+        elif events[-1][0] >= self._history_offset:
+            self.history.add_events([pair for pair in events if pair[0] >= self._history_offset])
+        self._summarize(events)
         self._history_offset = max(self._history_offset, self.offset)
         self._summary_offset = self.summary["at"] = max(self._summary_offset, self.offset)
-        return records
+        return events
+
+    def _summarize(self, events: list[tuple[int, Event]]) -> None:
+        """Update the summary. Of steps one after another only the last matters."""
+        last = len(events) - 1
+        for i, (offset, event) in enumerate(events):
+            if isinstance(event, Step) and i < last and isinstance(events[i + 1][1], Step):
+                continue
+            if offset >= self._summary_offset:
+                update_summary(self.summary, event)
 
     def has_grown(self) -> bool:
         """Return whether the log has data that ``poll`` has not read; costs one ``stat``."""

@@ -7,85 +7,95 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
-from engine.events.log import Record
+from msgspec import Struct
+
+from engine.events.types import Alert, Checkpoint, Count, Edit, Event, Memory, Oom, Rewind, Start, Time
 
 MAX_PER_KIND = 1000
-# kind → fields kept besides kind, step and time
-_FIELDS: dict[str, tuple[str, ...]] = {
-    "edit": ("changed", "by"),
-    "oom": ("where", "wanted", "action"),
-    "checkpoint": (),
-    "start": ("attempt",),
-    "rewind": (),
-    "alert": ("what",),
-    "memory": ("parts", "measured", "micro", "context"),
-}
-_LIMITS = {"memory": 1}  # only the current forecast is of use
-_MAX_LENGTH, _MAX_DEPTH = 100, 3  # of a value: the log may hold anything, marks must stay small
+KINDS = ("edit", "oom", "checkpoint", "start", "rewind", "alert")
+_MAX_LENGTH = 100  # of a text and of a list: the log may hold anything, marks must stay small
+
+
+class Mark(Struct, frozen=True, omit_defaults=True):
+    """An event that changed the run, at the step where a chart shows it."""
+
+    kind: str
+    step: Count
+    t: Time
+    changed: dict[str, tuple[Any, Any]] = {}  # of an edit
+    where: str | None = None  # of an out-of-memory error
+    attempt: Count = 0  # that a start began
 
 
 class Marks:
-    """Marks ``{"kind", "step", "t", …}``, grouped by kind, each group in the order of the log."""
+    """Marks grouped by kind, each group in the order of the log, and the newest ``memory`` record."""
 
     def __init__(self) -> None:
-        self._by_kind = {kind: deque[Record](maxlen=_LIMITS.get(kind, MAX_PER_KIND)) for kind in _FIELDS}
+        self._by_kind = {kind: deque[Mark](maxlen=MAX_PER_KIND) for kind in KINDS}
+        self.memory: Memory | None = None
 
-    def add(self, record: Record, step: int) -> Record | None:
-        """Add the mark of ``record`` and return it; None if this record gets no mark.
+    def add(self, event: Event, step: int) -> None:
+        """Take in an event. ``step`` is the last accepted step; events that have a step of their own ignore it."""
+        if isinstance(event, Memory):
+            self.memory = _bounded_memory(event)
+        elif (mark := _mark_of(event, step)) is not None:
+            self._by_kind[mark.kind].append(mark)
 
-        ``step`` is the last accepted step; records that have a step of their own ignore it.
-        """
-        kind = record["kind"]
-        if kind not in _FIELDS or not _has_mark(record):
-            return None
-        if kind in ("edit", "checkpoint"):
-            step = record.get("step") or 0
-        elif kind == "start":
-            step = record.get("resumed_from") or 0
-        mark = {"kind": kind, "step": step, "t": record.get("t")}
-        mark |= {name: _bounded(record[name]) for name in _FIELDS[kind] if name in record}
-        self._by_kind[kind].append(mark)
-        return mark
-
-    def to_list(self) -> list[Record]:
+    def to_list(self) -> list[Mark]:
         """Return all marks, grouped by kind."""
         return [mark for marks in self._by_kind.values() for mark in marks]
 
-    def newest(self, kind: str) -> Record | None:
-        return self._by_kind[kind][-1] if self._by_kind[kind] else None
-
-    def load(self, marks: list[dict[str, Any]]) -> None:
-        """Replace all marks with what ``to_list`` returned."""
+    def load(self, marks: Iterable[Mark], memory: Memory | None) -> None:
+        """Replace everything with what ``to_list`` returned, and the newest ``memory`` record."""
         for kept in self._by_kind.values():
             kept.clear()
         for mark in marks:
-            if mark["kind"] in self._by_kind:
-                self._by_kind[mark["kind"]].append(mark)
+            if mark.kind in self._by_kind:
+                self._by_kind[mark.kind].append(mark)
+        self.memory = memory
 
 
-def _has_mark(record: Record) -> bool:
-    """Return whether ``record`` changed the run: not a refused edit, a failed checkpoint, or the first start.
+def _mark_of(event: Event, step: int) -> Mark | None:
+    """Return the mark of an event that changed the run; None for the first start and all others."""
+    match event:
+        case Edit(ok=True):
+            return Mark("edit", event.step, event.t, changed=_bounded(event.changed))
+        case Checkpoint(ok=True):
+            return Mark("checkpoint", event.step or 0, event.t)
+        case Start() if event.attempt > 1:
+            return Mark("start", event.resumed_from or 0, event.t, attempt=event.attempt)
+        case Oom():
+            return Mark("oom", step, event.t, where=_bounded_text(event.where or ""))
+        case Rewind():
+            return Mark("rewind", step, event.t)
+        case Alert(what="nan"):
+            return Mark("alert", step, event.t)
+    return None
 
-    Of the alerts only ``nan`` belongs to a step.
-    """
-    kind = record["kind"]
-    if kind in ("edit", "checkpoint"):
-        return bool(record.get("ok"))
-    if kind == "alert":
-        return record.get("what") == "nan"
-    return kind != "start" or (record.get("attempt") or 1) > 1
+
+def _bounded_memory(event: Memory) -> Memory:
+    parts = {_bounded_text(key): size for key, size in list((event.parts or {}).items())[:_MAX_LENGTH]}
+    return Memory(
+        event.t, event.attempt, parts=parts, measured=event.measured, micro=event.micro, context=event.context
+    )
 
 
-def _bounded(value: Any, depth: int = 0) -> Any:
-    """Return ``value`` cut to a bounded size, without numbers that JSON cannot hold."""
+def _bounded(changed: dict[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
+    """Return ``changed`` cut to a bounded size, without values that are no text and no number."""
+    kept = list(changed.items())[:_MAX_LENGTH]
+    return {_bounded_text(key): (_bounded_value(old), _bounded_value(new)) for key, (old, new) in kept}
+
+
+def _bounded_text(text: str) -> str:
+    return text[:_MAX_LENGTH].encode("utf-8", "replace").decode()
+
+
+def _bounded_value(value: Any) -> Any:
     if isinstance(value, str):
-        return value[:_MAX_LENGTH]
+        return _bounded_text(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, dict) and depth < _MAX_DEPTH:
-        return {key[:_MAX_LENGTH]: _bounded(inner, depth + 1) for key, inner in list(value.items())[:_MAX_LENGTH]}
-    if isinstance(value, list) and depth < _MAX_DEPTH:
-        return [_bounded(inner, depth + 1) for inner in value[:_MAX_LENGTH]]
     return value if isinstance(value, int) and abs(value) < 1 << 63 else None

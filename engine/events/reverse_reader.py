@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.events.log import MAX_LINE, Record, open_log, parse
+from engine.events.decode import decode
+from engine.events.log import MAX_LINE, open_log
+from engine.events.types import Event, Progress, Step, Telemetry
 
 BLOCK = 1 << 18
-METRIC_KINDS = ("step", "telemetry", "progress")  # kinds that only feed charts
-_EVENT = re.compile(rb'"kind": ?"(?!%b)' % b"|".join(f'{kind}"'.encode() for kind in METRIC_KINDS))
+METRICS = (Step, Telemetry, Progress)  # records that only feed charts
+_OTHERS = b"|".join(b'%b"' % str(one.__struct_config__.tag).encode() for one in METRICS)
+_EVENT = re.compile(rb'"kind": ?"(?!%b)' % _OTHERS)
 
-Events = list[tuple[int, Record]]
+Events = list[tuple[int, Event]]
 
 
 def events_before(path: Path, before: int) -> Iterator[tuple[int, Events]]:
@@ -69,7 +72,7 @@ def _opened(path: Path) -> Iterator[int | None]:
             os.close(fd)
 
 
-def _events(data: bytes, offset: int) -> Iterator[tuple[int, Record]]:
+def _events(data: bytes, offset: int) -> Iterator[tuple[int, Event]]:
     """Yield the events in ``data``, whole lines that begin at ``offset`` of the log."""
     end = 0
     for match in _EVENT.finditer(data):
@@ -77,6 +80,6 @@ def _events(data: bytes, offset: int) -> Iterator[tuple[int, Record]]:
             continue
         begin = data.rfind(b"\n", 0, match.start()) + 1
         end = data.find(b"\n", begin) + 1 or len(data)
-        record = parse(data[begin:end])
-        if record is not None and record["kind"] not in METRIC_KINDS:
-            yield offset + begin, record
+        event = decode(data[begin:end])
+        if event is not None and not isinstance(event, METRICS):
+            yield offset + begin, event

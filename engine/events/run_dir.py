@@ -7,20 +7,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.events.log import read_all
-from engine.events.state_rebuild import rebuilt_state, spec_damage
-from engine.events.summary import (
-    CUT_OFF,
-    DAMAGED,
-    ENDED,
-    INACTIVE,
-    RECOVERING,
-    TRAINING,
-    drop_invalid,
-    is_process,
-    update_summary,
-)
-from engine.host.files import read_json
+from engine.events.phases import CUT_OFF, DAMAGED, RECOVERING, has_ended, is_active, phase_of
+from engine.events.state_checks import drop_invalid, is_process
+from engine.host.files import fault, read_json
 from engine.host.process import boot_id, host_name, is_alive, is_locked
 from profiles.errors import UserError
 from profiles.names import check_name
@@ -63,6 +52,8 @@ class RunDir:
         """Return ``state.json``; where it is damaged what the log says, with a line in ``damage``."""
         state = drop_invalid(read_json(self.state_path))
         if not state.get("phase"):
+            from engine.events.state_rebuild import rebuilt_state
+
             state = rebuilt_state(self)
             self._apply_log_tail(state)
         return state
@@ -124,7 +115,7 @@ class RunDir:
         return state.get("host") == host_name() and state.get("boot") == boot_id()
 
     def ended(self) -> bool:
-        return self.state().get("phase") in ENDED
+        return has_ended(self.state().get("phase"))
 
     def summary(self) -> dict[str, Any]:
         """Return the columns of ``ls --json``."""
@@ -151,11 +142,11 @@ class RunDir:
                 # Another trainer may have started since the state was written: it holds the lock.
                 if _is_exit_unhandled(state, attempt) and not self.has_trainer():
                     state.update(phase=RECOVERING, reason=EXIT_UNHANDLED)
-        elif state["phase"] not in ENDED:
+        elif not has_ended(state["phase"]):
             self._apply_log_tail(state)
-            if state["phase"] not in ENDED and not state["trainer"]["alive"]:
+            if not has_ended(state["phase"]) and not state["trainer"]["alive"]:
                 self._infer_phase(state)
-        if damage := spec_damage(self):
+        if damage := self._spec_damage():
             state["damage"] = damage
             if state["phase"] == CUT_OFF:
                 state.update(phase=DAMAGED, reason=damage)
@@ -168,9 +159,12 @@ class RunDir:
         return state.get("phase")
 
     def _apply_log_tail(self, state: dict[str, Any]) -> None:
-        for _, record in read_all(self.log_path, max(0, self._log_size() - LOG_TAIL)):
-            update_summary(state, record)
-            state["seen"] = record.get("t")
+        from engine.events.log import read_all  # here, because ls reads no log of a run that has ended
+        from engine.events.summary import update_summary
+
+        for _, event in read_all(self.log_path, max(0, self._log_size() - LOG_TAIL)):
+            update_summary(state, event)
+            state["seen"] = event.t
 
     def _infer_phase(self, state: dict[str, Any]) -> None:
         """Set phase and reason of a run that has not ended and has no process alive on this host."""
@@ -181,6 +175,13 @@ class RunDir:
         elif not (_just_launched(state) or self.has_supervisor() or self.has_trainer()):
             # A process that holds a lock is alive, even if a full disk kept its pid out of the state.
             state.update(phase=CUT_OFF, reason="neither trainer nor supervisor is alive")
+
+    def _spec_damage(self) -> str | None:
+        """Return a line where the run has no legible ``spec.json``: it was removed in part, or never was a run."""
+        path = self.path / "spec.json"
+        if read_json(path):
+            return None
+        return f"spec.json is {fault(path)}; remove the run with: mla-tui rm {self.id}"
 
     def _log_size(self) -> int:
         try:
@@ -194,7 +195,7 @@ class RunDir:
         # The locks also cover what pids cannot: a process on another host, or one that has not written its state yet.
         alive = summary["trainer"]["alive"] or summary["supervisor"]["alive"]
         locked = self.has_trainer() or self.has_supervisor()
-        starting = not is_on_other_host(summary) and summary["phase"] not in INACTIVE
+        starting = not is_on_other_host(summary) and is_active(summary["phase"])
         if alive or locked or starting:
             raise UserError(f"run {self.id}: is {summary['phase']}; stop it first: mla-tui stop {self.id}")
         shutil.rmtree(self.path)
@@ -223,7 +224,7 @@ def _is_exit_unhandled(state: dict[str, Any], attempt: int | None) -> bool:
     if state["trainer"]["pid"] is None or state["trainer"]["alive"]:
         return False
     starts = state["phase"] == "starting" and (state.get("exit") or {}).get("attempt") != attempt
-    return starts or state["phase"] in TRAINING
+    return starts or phase_of(state["phase"]).trains
 
 
 def _just_launched(state: dict[str, Any]) -> bool:

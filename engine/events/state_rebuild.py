@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.events.log import scan
+from engine.events.log import needles, scan
 from engine.events.summary import update_summary
-from engine.host.files import read_json
+from engine.events.types import Checkpoint, Edit, Exit, Spec, Start, State, Val
+from engine.host.files import fault
 from profiles.errors import UserError
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
 
-_RARE_KINDS = ("start", "state", "exit", "checkpoint", "val", "edit", "spec")
+_RARE = needles(Start, State, Exit, Checkpoint, Val, Edit, Spec)
 
 
 def rebuilt_state(run: RunDir) -> dict[str, Any]:
@@ -26,24 +26,12 @@ def rebuilt_state(run: RunDir) -> dict[str, Any]:
     start = run.start()
     state: dict[str, Any] = {"id": run.id, "name": run.name, "trainer": run.trainer_identity()}
     state |= {key: start[key] for key in ("host", "boot") if isinstance(start.get(key), str)}
-    state["damage"] = f"state.json is {_fault(run.state_path)}; read from the log"
+    state["damage"] = f"state.json is {fault(run.state_path)}; read from the log"
     with contextlib.suppress(UserError):
         spec = run.spec()
         batch = {"micro": spec.batch.micro, "accum": spec.accum, "context": spec.batch.context}
         state |= {"profile": spec.profile, "backend": spec.launch.backend, "steps": spec.train.steps, **batch}
-    for _, record in scan(run.log_path, *(f'"kind":"{kind}"'.encode() for kind in _RARE_KINDS)):
-        state.setdefault("started", record.get("t"))
-        update_summary(state, record)
+    for _, event in scan(run.log_path, *_RARE):
+        state.setdefault("started", event.t)
+        update_summary(state, event)
     return state
-
-
-def spec_damage(run: RunDir) -> str | None:
-    """Return a line where the run has no legible ``spec.json``: it was removed in part, or never was a run."""
-    path = run.path / "spec.json"
-    if read_json(path):
-        return None
-    return f"spec.json is {_fault(path)}; remove the run with: mla-tui rm {run.id}"
-
-
-def _fault(path: Path) -> str:
-    return "damaged" if path.exists() else "missing"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.events.log import Record
+from engine.events.types import Start, Step, Val
 
 
 @dataclass(slots=True)
@@ -20,26 +20,30 @@ class StepDedup:
     attempt: int = 0
     rejected: int | None = None  # the falling step just rejected
 
-    def accept(self, record: Record) -> tuple[int | None, bool]:
+    def accept(self, event: Start | Step | Val) -> tuple[int | None, bool]:
         """Return ``(last_valid, accepted)``.
 
         If ``last_valid`` is not None, every earlier record of a later step is void. ``accepted`` says whether this
         record counts.
         """
-        kind = record["kind"]
-        if kind == "start":
-            resumed_from = record.get("resumed_from")
-            self.attempt = record.get("attempt", self.attempt)
-            return self._rewind(-1 if resumed_from is None else resumed_from), False
-        step: int = record["step"]
-        if kind == "val":
-            if step < self.last_val:
-                if step != self.last:
-                    return None, False
-                return self._rewind(step), True
-            self.last_val = step
-            return None, True
-        attempt = record.get("attempt", self.attempt)
+        match event:
+            case Step():
+                return self._accept_step(event.step, event.attempt or self.attempt)
+            case Val():
+                return self._accept_val(event.step)
+            case Start():
+                self.attempt = event.attempt or self.attempt
+                return self._rewind(-1 if event.resumed_from is None else event.resumed_from), False
+
+    def _accept_val(self, step: int) -> tuple[int | None, bool]:
+        if step < self.last_val:
+            if step != self.last:
+                return None, False
+            return self._rewind(step), True
+        self.last_val = step
+        return None, True
+
+    def _accept_step(self, step: int, attempt: int) -> tuple[int | None, bool]:
         last_valid = None
         if step <= self.last:
             if attempt <= self.attempt and self.rejected != step - 1:

@@ -14,6 +14,13 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+import msgspec
+
+from engine.events.decode import convert, decode, encode
+from engine.events.marks import Mark
+from engine.events.series import Bucket
+from engine.events.types import Event, Memory
+
 REQUEST_LIMIT = 64 << 10
 ANSWER_LIMIT = 16 << 20  # bytes; a response may be longer than a request
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, REFUSED = -32700, -32600, -32601, -32602, -32000
@@ -29,13 +36,77 @@ class RpcError(Exception):
         self.code = code
 
 
-def encode(message: dict[str, Any]) -> bytes:
+class HistoryAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer to ``history``: the series of a run, up to an offset of its log."""
+
+    at: int  # ``subscribe`` from here continues where the answer ends
+    series: dict[str, list[Bucket]]
+    part: tuple[int, int | None]  # log offsets of the steps asked for; None for the end of the log
+    marks: list[Mark] | None = None  # if they were asked for
+    memory: Memory | None = None  # the newest memory record; comes with the marks
+
+
+class Fault(msgspec.Struct, frozen=True):
+    code: int
+    message: str
+
+
+class Message(msgspec.Struct, frozen=True):
+    """What the server sends: the result of a request or an error, or an event."""
+
+    result: msgspec.Raw = msgspec.Raw(b"{}")
+    error: Fault | None = None
+    params: msgspec.Raw | None = None
+
+
+class _Offset(msgspec.Struct):
+    at: int | None = None
+
+
+_MESSAGE, _OFFSET = msgspec.json.Decoder(Message), msgspec.json.Decoder(_Offset)
+
+
+def encode_message(message: dict[str, Any]) -> bytes:
+    """Encode a request or an error, of ASCII characters: it may quote what a client has sent."""
     return json.dumps({"jsonrpc": "2.0", **message}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def encode_history(id: Any, answer: HistoryAnswer) -> bytes:
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": id, "result": answer}) + b"\n"
+
+
+def encode_event(event: Event, at: int | None = None) -> bytes:
+    """Encode an event; ``at`` is its offset in the log."""
+    offset = b"" if at is None else b'"at":%d,' % at
+    return b'{"jsonrpc":"2.0","method":"event","params":{%b%b}\n' % (offset, encode(event)[1:])
+
+
+def decode_message(line: bytes) -> Message:
+    """Return what the server sent. Raise ``ValueError``."""
+    try:
+        return _MESSAGE.decode(line)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+def decode_event(line: bytes) -> tuple[int | None, Event] | None:
+    """Return the event that the server sent, with its offset if it is logged; None if the line is no event."""
+    try:
+        message = _MESSAGE.decode(line)
+        if message.params is None:
+            return None
+        at, event = _OFFSET.decode(message.params).at, decode(message.params)
+    except msgspec.DecodeError:  # a file name that is not UTF-8
+        params = json.loads(line).get("params", {})
+        at, event = params.get("at"), convert(params)
+    return None if event is None else (at, event)
 
 
 def busy_error(limit: int) -> bytes:
     """Return the error for a client that connects when ``limit`` clients are connected already."""
-    return encode({"id": None, "error": {"code": BUSY, "message": f"{limit} clients are connected, the maximum"}})
+    return encode_message(
+        {"id": None, "error": {"code": BUSY, "message": f"{limit} clients are connected, the maximum"}}
+    )
 
 
 def short_repr(value: Any) -> str:

@@ -44,6 +44,11 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
 
 
+def fault(path: Path) -> str:
+    """Return what is wrong with a file that could not be read, in one word."""
+    return "damaged" if path.exists() else "missing"
+
+
 def rotate(path: Path, limit: int) -> None:
     """Move the content of ``path`` to ``path.1`` and truncate ``path`` if it is larger than ``limit`` bytes.
 

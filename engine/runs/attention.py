@@ -10,8 +10,9 @@ from pathlib import Path
 from data.splits import phases_of
 from engine.checkpoints.resume_source import missing_source
 from engine.events.commands import CommandReader
+from engine.events.phases import NEEDS_ATTENTION
 from engine.events.run_dir import RunDir
-from engine.events.summary import NEEDS_ATTENTION
+from engine.events.types import Event, State
 from profiles.spec import RunSpec
 
 INTERVAL = 1.0  # seconds between checks
@@ -34,7 +35,7 @@ class Attention:
     async def wait(
         self,
         saved: Callable[[], str | None],
-        log: Callable[..., None],
+        log: Callable[[Event], None],
         stopped: Callable[[float, str], Awaitable[bool]],
     ) -> bool:
         """Wait until the checkpoints and the data are there; False where a stop came first.
@@ -52,9 +53,9 @@ class Attention:
                 self._refusal = None  # a new try; the trainer reads and acknowledges the request
             if (reason := self._reason(saved())) is None:
                 return True
-            answers = [{"id": request.id} for request in requests]
-            for answer in answers or [{}] * (reason != logged):
-                log("state", phase=NEEDS_ATTENTION, reason=reason, **answer)
+            answered: list[str | None] = [request.id for request in requests]
+            for id in answered or [None] * (reason != logged):
+                log(State(phase=NEEDS_ATTENTION, reason=reason, id=id))
             logged, waits = reason, True
             if await stopped(INTERVAL, f"stopped; {reason}"):
                 return False

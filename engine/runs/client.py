@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -12,12 +11,17 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from engine.events import commands, wire
 from engine.events.history import History, read_range
-from engine.events.log import Record, Tail
+from engine.events.log import Tail
 from engine.events.log_index import LogIndex
+from engine.events.phases import CUT_OFF, DAMAGED, is_active
 from engine.events.run_dir import EXIT_UNHANDLED, RunDir
-from engine.events.summary import CUT_OFF, DAMAGED, INACTIVE
+from engine.events.series import Bucket
+from engine.events.types import CutOff, Event, Link, State
+from engine.events.wire import HistoryAnswer
 from engine.host.version import package_version
 from engine.runs.launch import check_not_cut_off, ensure_supervisor
 from profiles.errors import UserError
@@ -46,43 +50,36 @@ class RunClient:
         since: float | None = None,
         until: float | None = None,
         marks: bool = False,
-    ) -> dict[str, Any]:
-        """Return ``{"at": offset, "series": {name: [[x, min, mean, max], …]}}``, at most ``points`` a series.
+    ) -> HistoryAnswer:
+        """Return the series named, at most ``points`` buckets each; with ``marks`` also the events of the run.
 
-        ``records(answer["at"])`` continues exactly where the answer ends. ``"part": [from, to]`` are the offsets of the
-        log between which the steps from ``since`` to ``until`` are; ``to`` is None for the end of the log. With
-        ``marks`` there is ``"marks"`` too: the events of the run (``engine.events.marks``).
+        ``events(answer.at)`` continues exactly where the answer ends.
         """
         params = {"series": series, "points": points, "since": since, "until": until, "marks": marks}
         try:
-            return await self._call("history", params)
-        except OSError:
+            return msgspec.json.decode(await self._call("history", params), type=HistoryAnswer)
+        except (OSError, msgspec.ValidationError):  # none answers, or one of another version
             pass
         history, at = await asyncio.get_running_loop().run_in_executor(_READERS, self._read_files)
-        answer = {
-            "at": at,
-            "series": history.query(series, points, since, until),
-            "part": history.log_range(since, until),
-        }
-        return answer | ({"marks": history.marks.to_list()} if marks else {})
+        return history.answer(at, series, points, since, until, marks)
 
     async def detail(
         self, series: list[str], points: int, since: float, until: float | None = None
-    ) -> dict[str, Any] | None:
+    ) -> dict[str, list[Bucket]] | None:
         """Return what ``history`` does, but for single steps: a long run's history merges several into a bucket.
 
         It is read from the log, telemetry from the minutes of those steps; the supervisor only gives the offsets.
         None where that part of the log is longer than ``DETAIL_LIMIT``.
         """
         answer = await self.history([], 1, since, until)
-        begin, end = answer.get("part") or (0, None)
-        end = answer["at"] if end is None else end
+        begin, end = answer.part
+        end = answer.at if end is None else end
         if end - begin > DETAIL_LIMIT:
             return None
         last = math.inf if until is None else until
         part = partial(read_range, self.run.log_path, series, begin, end, since, last)
         found = await asyncio.get_running_loop().run_in_executor(_READERS, part)
-        return {"at": end, "series": found.query(series, points)}
+        return found.query(series, points)
 
     async def request(self, method: str, **params: Any) -> dict[str, Any]:
         """Send a request; starts a supervisor where only the trainer is alive. Raises ``UserError``.
@@ -100,7 +97,7 @@ class RunClient:
             params = {**params, "id": commands.new_command_id()}  # sent both ways, it is still one command
         for _ in range(10):
             try:
-                return await self._call(method, params)
+                return dict(msgspec.json.decode(await self._call(method, params)))
             except OSError:
                 if time.monotonic() < self._retry_at:
                     break
@@ -117,60 +114,60 @@ class RunClient:
     async def version_mismatch(self) -> str | None:
         """Return one line where the supervisor runs another version of the package than this process."""
         try:
-            theirs = str((await self._call("hello", {}))["version"])
+            theirs = str(msgspec.json.decode(await self._call("hello", {}))["version"])
         except (OSError, KeyError):
             theirs = str(self.run.state().get("version") or package_version())
         if theirs == package_version() or self.run.ended():
             return None
         return f"run {self.run.id}: runs mla-tui {theirs}, this is {package_version()}; it continues with {theirs}"
 
-    async def records(self, start: int = 0, live: bool = True) -> AsyncIterator[Record]:
-        """Yield every logged record from offset ``start`` on, each with ``at``, until the run has ended or is cut off.
+    async def events(self, start: int = 0, live: bool = True) -> AsyncIterator[tuple[int | None, Event]]:
+        """Yield every logged event from offset ``start`` on with its offset, until the run has ended or is cut off.
 
-        Unlogged, without ``at``, is ``{"kind": "state", "phase": "recovering", "reason": …}`` while the supervisor has
-        not handled the exit of the trainer. With ``live`` there are more of these: ``progress``, ``telemetry``, when
-        the connection is lost or restored ``{"kind": "link", "up": …}``, and when the run is cut off ``{"kind":
-        "cut-off", "phase": …, "reason": …}`` (the phase is ``damaged`` if its folder was damaged or removed). A live
-        reader then waits, because the run may be resumed.
+        What is not logged has None for the offset: a ``State`` while the supervisor has not handled the exit of the
+        trainer, and with ``live`` progress, telemetry, when the connection is lost or restored (``Link``), and when the
+        run is cut off (``CutOff``). A live reader then waits, because the run may be resumed.
         """
-        at, up, reported = start, False, ""  # the last is the phase that was yielded without a record
+        next_at, up, reported = start, False, ""  # the last is the phase that was yielded without a record
         while True:
             try:
-                async with aclosing(self._subscribe(at)) as records:
-                    async for record in records:
+                async with aclosing(self._subscribe(next_at)) as events:
+                    async for pair in events:
                         reported = ""
                         if live and not up:
                             up = True
-                            yield {"kind": "link", "up": True}
-                        if "at" in record:
-                            at = record["at"] + 1  # inside that line: its rest parses as no record
-                            yield record
-                        elif live and "kind" in record:
-                            yield record
+                            yield None, Link(up=True)
+                        if pair is None:
+                            continue
+                        if pair[0] is not None:
+                            next_at = pair[0] + 1  # inside that line: its rest parses as no record
+                        if live or pair[0] is not None:
+                            yield pair
             except (OSError, ValueError):
                 pass
             if up and not self.run.ended():
                 up = False
-                yield {"kind": "link", "up": False}
+                yield None, Link(up=False)
             # Before reading: nothing is written after the end.
             unlogged = await asyncio.to_thread(self._unlogged_phase)
-            quiet, tail = True, Tail(self.run.log_path, at)
+            quiet, tail = True, Tail(self.run.log_path, next_at)
             try:
                 while found := tail.poll():
-                    for offset, record in found:
+                    for logged in found:
                         quiet, reported = False, ""
-                        yield {"at": offset, **record}
-                    at = tail.offset
+                        yield logged
+                    next_at = tail.offset
             finally:
                 tail.close()
             phase = unlogged["phase"] if unlogged else ""
-            if phase in INACTIVE and not (live and phase in (CUT_OFF, DAMAGED)):
+            if unlogged and not is_active(phase) and not (live and phase in (CUT_OFF, DAMAGED)):
                 return
             if unlogged and quiet and phase != reported:  # quiet: nobody has resumed it in the meantime
                 reported = phase
-                kind = CUT_OFF if phase in INACTIVE else "state"
-                yield {"kind": kind, "t": unlogged["seen"] or time.time(), "phase": phase, "reason": unlogged["reason"]}
-            await asyncio.sleep(CUT_OFF_INTERVAL if reported in INACTIVE else POLL_INTERVAL)
+                kind = State if is_active(phase) else CutOff
+                yield None, kind(unlogged["seen"] or time.time(), phase=phase, reason=unlogged["reason"])
+            waits_for_resume = reported and not is_active(reported)
+            await asyncio.sleep(CUT_OFF_INTERVAL if waits_for_resume else POLL_INTERVAL)
 
     def _read_files(self) -> tuple[History, int]:
         """Read the run's series from its files; return them and the offset up to which they cover the log.
@@ -192,7 +189,8 @@ class RunClient:
         if self.run.has_trainer():
             return None
         alive, summary = self.run.has_supervisor(), self.run.summary()
-        return summary if summary["reason"] == EXIT_UNHANDLED or (not alive and summary["phase"] in INACTIVE) else None
+        has_stopped = not alive and not is_active(summary["phase"])
+        return summary if summary["reason"] == EXIT_UNHANDLED or has_stopped else None
 
     def _is_unlogged(self) -> bool:
         return self._unlogged_phase() is not None
@@ -205,7 +203,7 @@ class RunClient:
         sock.setblocking(False)
         return await asyncio.open_unix_connection(sock=sock, limit=wire.ANSWER_LIMIT)
 
-    async def _read_message(self, reader: asyncio.StreamReader, timeout: float = ANSWER_TIMEOUT) -> dict[str, Any]:
+    async def _read_line(self, reader: asyncio.StreamReader, timeout: float = ANSWER_TIMEOUT) -> bytes:
         """Return the next message. Raises ``OSError`` where none comes in ``timeout`` seconds or it is incomplete."""
         try:
             async with asyncio.timeout(timeout):
@@ -215,44 +213,51 @@ class RunClient:
             raise OSError(f"no answer within {timeout:g} s") from None
         if not line.endswith(b"\n"):  # none, or a part: the supervisor died while answering
             raise OSError("the supervisor closed the connection")
-        message = json.loads(line)
-        if message.get("error", {}).get("code") == wire.BUSY:
-            self._retry_at = time.monotonic() + RETRY_AFTER
-            raise OSError(message["error"]["message"])
-        return dict(message)
+        return line
 
-    async def _call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        """Send one request and return its answer. Raises ``OSError`` without an answer, ``UserError`` for a refusal."""
+    async def _read_answer(self, reader: asyncio.StreamReader) -> wire.Message:
+        """Return the answer to a request. Raises ``OSError`` where there is none, or the server is busy."""
+        try:
+            answer = wire.decode_message(await self._read_line(reader))
+        except ValueError as error:
+            raise OSError(f"the supervisor's answer is damaged: {error}") from None
+        if answer.error is not None and answer.error.code == wire.BUSY:
+            self._retry_at = time.monotonic() + RETRY_AFTER
+            raise OSError(answer.error.message)
+        return answer
+
+    async def _call(self, method: str, params: dict[str, Any]) -> bytes:
+        """Send one request and return its result. Raises ``OSError`` without an answer, ``UserError`` for a refusal."""
         reader, writer = await self._open()
         try:
-            writer.write(wire.encode({"id": 1, "method": method, "params": params}))
-            answer = await self._read_message(reader)
+            writer.write(wire.encode_message({"id": 1, "method": method, "params": params}))
+            answer = await self._read_answer(reader)
         finally:
             writer.close()
-        if "error" in answer:
-            raise UserError(f"run {self.run.id}: {answer['error']['message']}")
-        return dict(answer["result"])
+        if answer.error is not None:
+            raise UserError(f"run {self.run.id}: {answer.error.message}")
+        return bytes(answer.result)
 
-    async def _subscribe(self, start: int) -> AsyncGenerator[Record, None]:
-        """Yield an empty record once subscribed, then the socket's records. Ends, or raises ``OSError``, with them."""
+    async def _subscribe(self, start: int) -> AsyncGenerator[tuple[int | None, Event] | None, None]:
+        """Yield None once subscribed, then the socket's events. Ends, or raises ``OSError``, with them."""
         reader, writer = await self._open()
         try:
-            writer.write(wire.encode({"id": 1, "method": "subscribe", "params": {"from": start}}))
-            if "result" not in await self._read_message(reader):
+            writer.write(wire.encode_message({"id": 1, "method": "subscribe", "params": {"from": start}}))
+            if (await self._read_answer(reader)).error is not None:
                 return
-            yield {}
+            yield None
             at = start
             while True:
                 try:
-                    message = await self._read_message(reader, SILENCE_TIMEOUT)
+                    line = await self._read_line(reader, SILENCE_TIMEOUT)
                 except OSError:
                     if reader.at_eof() or self._log_is_ahead(at) or await asyncio.to_thread(self._is_unlogged):
                         raise
                     self._retry_at = 0.0  # silent because there is nothing new
                     continue
-                if message.get("method") == "event":
-                    at = message["params"].get("at", at - 1) + 1
-                    yield message["params"]
+                if (pair := wire.decode_event(line)) is not None:
+                    at = at if pair[0] is None else pair[0] + 1
+                    yield pair
         finally:
             writer.close()
 

@@ -6,9 +6,11 @@ import os
 from typing import Any
 
 from engine.events.log import LogWriter
+from engine.events.phases import STOPPED
 from engine.events.restore import RunFiles
 from engine.events.run_dir import RunDir
 from engine.events.summary import update_summary
+from engine.events.types import Alert, Edit, State
 from engine.host.process import Lock
 from profiles.spec import RunSpec
 
@@ -57,7 +59,7 @@ class FileWatch:
         self._files.restore(self._log)
         if gone:
             reason = "the directory of this run was deleted; it is restored"
-            update_summary(self._summary, self._log.write("state", phase="stopped", reason=reason))
+            update_summary(self._summary, self._log.write(State(phase=STOPPED, reason=reason)))
         else:
             self._hand_over()
 
@@ -70,11 +72,11 @@ class FileWatch:
             os.rename(self._run.commands_path, self._run.commands_path.with_suffix(".old"))
         step, table = self._summary.get("step") or 0, self._spec.to_dict()
         live = {tuple(key.split(".")): value for key, value in (self._summary.get("live") or {}).items()}
-        changed = {name: [table[part][name], new] for (part, name), new in live.items() if table[part][name] != new}
+        changed = {name: (table[part][name], new) for (part, name), new in live.items() if table[part][name] != new}
         text = "events.jsonl was truncated: its records are lost; the edits so far are logged again"
-        self._log.write("alert", what="files", text=text)
+        self._log.write(Alert(what="files", text=text))
         if changed:
-            self._log.write("edit", ok=True, changed=changed, step=step, by="supervisor", why=text)
+            self._log.write(Edit(ok=True, changed=changed, step=step, by="supervisor", why=text))
 
     def _hand_over(self) -> None:
         self.needs_successor = True

@@ -15,28 +15,29 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from engine.events.log import Record, read_all
+from engine.events.decode import to_dict
+from engine.events.log import read_all
+from engine.events.phases import FAILED, FINISHED, NEEDS_ATTENTION
 from engine.events.run_dir import RunDir
-from engine.events.summary import HOOK_EVENTS, NEEDS_ATTENTION
+from engine.events.types import Alert, Event, Log, Oom, State
 from engine.host.private_dirs import private_opener
 from engine.host.process import host_name
+from engine.runs.hook_events import EVENTS
 from profiles.errors import SpecError
 from profiles.paths import user_dir
 from profiles.printable import LONGEST_KEY, brief, brief_key
 from profiles.reader import read_toml
 
-KEPT = ("finished", "failed", NEEDS_ATTENTION)  # never dropped
+KEPT = (FINISHED, FAILED, NEEDS_ATTENTION)  # never dropped
 TIMEOUT = 60.0  # seconds
 MAX_PENDING = 16  # hooks in the queue; beyond it only those of KEPT are added
 FILE = "hooks.toml"
 
 
-class Write(Protocol):
-    """Appends a record to the run's log."""
-
-    def __call__(self, kind: str, **fields: Any) -> object: ...
+Write = Callable[[Event], object]
+"""Appends an event to the run's log."""
 
 
 def hooks_path() -> Path:
@@ -57,11 +58,11 @@ def load() -> dict[str, str]:
     if not isinstance(table, dict):
         raise SpecError(f'{path}: on_event: {brief(table)} is not a table; write [on_event] and finished = "a command"')
     for key, command in table.items():
-        if key not in HOOK_EVENTS:
+        if key not in EVENTS:
             from difflib import get_close_matches
 
-            near = get_close_matches(key[:LONGEST_KEY], HOOK_EVENTS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"the events are {', '.join(HOOK_EVENTS)}"
+            near = get_close_matches(key[:LONGEST_KEY], EVENTS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the events are {', '.join(EVENTS)}"
             raise SpecError(f"{path}: on_event.{brief_key(key)}: unknown event; {hint}")
         if not isinstance(command, str) or not command.strip() or "\0" in command:
             raise SpecError(
@@ -70,21 +71,23 @@ def load() -> dict[str, str]:
     return table
 
 
-def event_of(record: Record) -> str | None:
-    """Return the event that a record stands for, or None."""
-    kind = record.get("kind")
-    name = {"state": record.get("phase"), "alert": record.get("what"), "oom": "oom"}.get(str(kind))
-    states, alerts = dict.fromkeys(("finished", "failed", NEEDS_ATTENTION), "state"), {"nan": "alert", "stall": "alert"}
-    kind_of = {**states, **alerts, "oom": "oom"}
-    return str(name) if kind_of.get(str(name)) == kind else None
+def name_of(event: Event) -> str | None:
+    """Return the name by which a user configures a command for an event, or None."""
+    match event:
+        case State(phase="finished" | "failed" | "needs-attention" as name) | Alert(what="nan" | "stall" as name):
+            return name
+        case Oom():
+            return "oom"
+    return None
 
 
-def payload(run_id: str, name: str, event: str, record: Record) -> Record:
-    """Return what a hook reads on stdin: the record and the run it belongs to."""
-    return {**record, "run": run_id, "name": name, "host": host_name(), "event": event}
+def payload(run_id: str, run_name: str, name: str, event: Event, at: int | None = None) -> dict[str, Any]:
+    """Return what a hook reads on stdin: the record, its offset ``at`` in the log, and the run it belongs to."""
+    offset = {} if at is None else {"at": at}
+    return {**to_dict(event), **offset, "run": run_id, "name": run_name, "host": host_name(), "event": name}
 
 
-async def run_hook(command: str, content: Record, out: int, cwd: Path, timeout: float = TIMEOUT) -> str | None:
+async def run_hook(command: str, content: dict[str, Any], out: int, cwd: Path, timeout: float = TIMEOUT) -> str | None:
     """Run ``command`` by ``sh`` with ``content`` as JSON on stdin and its output to ``out``.
 
     It leads a session of its own; after ``timeout`` seconds every process of it is killed. Returns why it failed, or
@@ -124,28 +127,28 @@ class Hooks:
 
     def __init__(self, run: RunDir, summary: dict[str, Any], write: Write, save: Callable[[], None]) -> None:
         self._run_dir, self._summary, self._write, self._save = run, summary, write, save
-        self._pending: list[tuple[int, str, Record]] = []
+        self._pending: list[tuple[int, str, Event]] = []
         self._task: asyncio.Task[None] | None = None
         self._dropping = False
 
     def catch_up(self, end: int) -> None:
         """Enqueue what a killed supervisor left pending before offset ``end``; nothing without ``hooks_at``."""
         start = self._summary.setdefault("hooks_at", end)
-        for at, record in read_all(self._run_dir.log_path, start):
+        for at, event in read_all(self._run_dir.log_path, start):
             if at >= end:
                 break
-            self.enqueue(at, record)
+            self.enqueue(at, event)
 
-    def enqueue(self, at: int, record: Record) -> None:
-        """Run the record's hook, if it has one, after those before it. Returns at once."""
+    def enqueue(self, at: int, event: Event) -> None:
+        """Run the event's hook, if it has one, after those before it. Returns at once."""
         if at < self._summary.get("hooks_at", 0):
             return
-        event = event_of(record)
-        if event is None or self._is_dropped(event):
+        name = name_of(event)
+        if name is None or self._is_dropped(name):
             if not self._busy():
                 self._summary["hooks_at"] = at
             return
-        self._pending.append((at, event, record))
+        self._pending.append((at, name, event))
         if not self._busy():
             self._task = asyncio.create_task(self._work())
 
@@ -157,43 +160,43 @@ class Hooks:
     def _busy(self) -> bool:
         return self._task is not None and not self._task.done()
 
-    def _is_dropped(self, event: str) -> bool:
+    def _is_dropped(self, name: str) -> bool:
         """Whether the queue is full and drops this hook; logged once."""
-        full = len(self._pending) >= MAX_PENDING and event not in KEPT
+        full = len(self._pending) >= MAX_PENDING and name not in KEPT
         if full and not self._dropping:
-            self._warn(event, f"is skipped: {MAX_PENDING} hooks are pending")
+            self._warn(name, f"is skipped: {MAX_PENDING} hooks are pending")
         self._dropping = full
         return full
 
     async def _work(self) -> None:
         while self._pending:
-            at, event, record = self._pending[0]
+            at, name, event = self._pending[0]
             try:
-                await self._run(event, {**record, "at": at})
+                await self._run(at, name, event)
             except Exception as error:  # a hook must never end the supervisor
-                self._warn(event, f"{type(error).__name__}: {error}")
+                self._warn(name, f"{type(error).__name__}: {error}")
             del self._pending[0]
             self._summary["hooks_at"] = at + 1  # inside that line: its rest parses as no record
             self._save()
 
-    async def _run(self, event: str, record: Record) -> None:
+    async def _run(self, at: int, name: str, event: Event) -> None:
         try:
-            command = load().get(event)
+            command = load().get(name)
         except SpecError as error:
-            return self._warn(event, str(error))
+            return self._warn(name, str(error))
         if command is None:
             return
         with open(self._run_dir.console_path, "ab", opener=private_opener) as console:
-            content = payload(self._run_dir.id, self._run_dir.name, event, record)
+            content = payload(self._run_dir.id, self._run_dir.name, name, event, at)
             why = await run_hook(command, content, console.fileno(), self._run_dir.path)
         if why:
-            self._warn(event, f"{why}; its output is in {self._run_dir.console_path}")
+            self._warn(name, f"{why}; its output is in {self._run_dir.console_path}")
 
-    def _warn(self, event: str, text: str) -> None:
-        self._write("log", level="warning", text=f"hook {event}: {text}", rank=None)
+    def _warn(self, name: str, text: str) -> None:
+        self._write(Log(level="warning", text=f"hook {name}: {text}"))
 
 
 def has_pending(run: RunDir) -> bool:
     """Whether a hook of ``run`` has not run because its supervisor was killed first."""
     start = run.state().get("hooks_at")
-    return start is not None and any(event_of(record) for _, record in read_all(run.log_path, start))
+    return start is not None and any(name_of(event) for _, event in read_all(run.log_path, start))

@@ -12,9 +12,10 @@ from data.splits import fingerprint_of, open_splits
 from engine.checkpoints.resume_source import check_same_data
 from engine.events import wire
 from engine.events.log import LogWriter
+from engine.events.phases import CUT_OFF, DAMAGED, has_ended, is_active
 from engine.events.run_dir import REBOOTED, RunDir, is_on_other_host
 from engine.events.start_supervisor import start_supervisor
-from engine.events.summary import CUT_OFF, DAMAGED, ENDED, INACTIVE
+from engine.events.types import Exit
 from engine.host.files import write_json
 from engine.host.private_dirs import make_private_dir
 from engine.host.process import Lock, boot_id, host_name, is_alive, is_locked
@@ -107,7 +108,7 @@ def _check_name(store: RunStore, name: str, out: str) -> None:
     for run in (RunDir(store.runs / id) for id in store.ids()):
         if run.name == name and not run.ended() and run.spec().train.out == out:
             phase = run.summary()["phase"]
-            if phase not in INACTIVE:
+            if is_active(phase):
                 verb = "rm" if is_on_other_host(run.state()) else "stop"
                 raise UserError(
                     f"--name {name}: run {run.id} is {phase} and writes its checkpoints there;"
@@ -118,7 +119,7 @@ def _check_name(store: RunStore, name: str, out: str) -> None:
 def ensure_supervisor(run: RunDir) -> None:
     """Start a supervisor unless the run has one or has ended. Raises ``UserError`` where that is not possible here."""
     state = run.state()
-    if run.has_supervisor() or state.get("phase") in ENDED:
+    if run.has_supervisor() or has_ended(state.get("phase")):
         return
     if not run.is_on_this_boot(state):
         raise UserError(_not_here(run))
@@ -128,7 +129,7 @@ def ensure_supervisor(run: RunDir) -> None:
     deadline = time.monotonic() + STARTUP_TIMEOUT
     while time.monotonic() < deadline:
         state = run.state()
-        if state.get("phase") in ENDED:
+        if has_ended(state.get("phase")):
             return
         if is_locked(run.supervisor_lock) and (is_alive(state.get("supervisor")) or _is_listening(run)):
             return
@@ -178,7 +179,7 @@ def _move_to_this_boot(run: RunDir) -> None:
     attempt = status.get("attempt") or 0
     if attempt and (status.get("exit") or {}).get("attempt") != attempt:  # its trainer could not log its exit
         log = LogWriter(run.log_path, attempt)
-        log.write("exit", code=None, signal=None, why=REBOOTED)
+        log.write(Exit(why=REBOOTED))
         log.close()
     write_json(run.state_path, {**state, "boot": boot_id(), "supervisor": None, "trainer": None})
 

@@ -10,16 +10,18 @@ import asyncio
 import os
 from typing import Any, Protocol
 
-from engine.events import commands, schema, wire
-from engine.events.log import Record, Tail, finite
+import msgspec
+
+from engine.events import commands, wire
+from engine.events.decode import convert
+from engine.events.log import Tail
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
+from engine.events.types import Count, Event, Number, Progress
 from engine.host.files import write_stderr
 from engine.host.version import package_version
 from engine.runs.listener import Listener
 
-LIVE_KINDS = ("progress",)  # what a trainer may send without logging it, and the fields that are passed on
-LIVE_FIELDS = ("t", "kind", "attempt", "step", "micro_done", "micro_of", "tok_s")
 SEND_BUFFER = 64 << 10  # bytes a client may leave unread before its stream waits for it
 FIRST_REQUEST_TIMEOUT = 30.0  # seconds
 CACHED_CHUNKS = 8  # encoded pieces of the log: clients that keep up all read the same ones
@@ -36,13 +38,13 @@ class ServedRun(Protocol):
 
     def kill_trainer(self, id: str) -> None: ...
 
-    def on_record(self, record: Record) -> None: ...
+    def on_event(self, event: Event) -> None: ...
 
 
 class Server:
     def __init__(self, run: ServedRun) -> None:
         self._run = run
-        self._live: dict[str, tuple[int, bytes]] = {}  # kind → (sequence, newest live-only event)
+        self._live: dict[type[Event], tuple[int, bytes]] = {}  # kind → (sequence, newest live-only event)
         self._tail = Tail(run.run_dir.log_path)
         self._chunks: dict[int, tuple[bytes, int]] = {}  # offset → (the events from there on, where they end)
         self._live_count = 0
@@ -63,10 +65,10 @@ class Server:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def publish(self, record: Record) -> None:
-        """Send a live-only record to the subscribed clients; of each kind only the newest is kept."""
+    def publish(self, event: Event) -> None:
+        """Send a live-only event to the subscribed clients; of each kind only the newest is kept."""
         self._live_count += 1
-        self._live[record["kind"]] = (self._live_count, _event(record))
+        self._live[type(event)] = (self._live_count, wire.encode_event(event))
         self.notify()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -88,10 +90,12 @@ class Server:
                         start = _number(params, "from", 0)
                         if stream is not None:
                             raise wire.RpcError(wire.REFUSED, "subscribe: this connection is already subscribed")
-                        writer.write(wire.encode({"id": id, "result": {"from": start}}))
+                        writer.write(wire.encode_message({"id": id, "result": {"from": start}}))
                         stream = asyncio.create_task(self._stream(writer, start))
+                    elif method == "history":
+                        writer.write(wire.encode_history(id, self._history(params)))
                     else:
-                        writer.write(wire.encode({"id": id, "result": await self._answer(method, params)}))
+                        writer.write(wire.encode_message({"id": id, "result": await self._answer(method, params)}))
                 except (asyncio.IncompleteReadError, TimeoutError):
                     return
                 except wire.RpcError as error:
@@ -114,20 +118,6 @@ class Server:
             return {"version": package_version(), "pid": os.getpid(), "run": run.run_dir.id, "at": run.index.offset}
         if method == "status":
             return run.run_dir.summary()
-        if method == "history":
-            names = params.get("series")
-            if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-                raise wire.RpcError(wire.INVALID_PARAMS, "history: series must be a list of names")
-            since, until = _optional(params, "since"), _optional(params, "until")
-            names = list(dict.fromkeys(names))
-            history = run.index.history
-            answer = {
-                "at": run.index.offset,
-                "series": history.query(names, _number(params, "points", 2000), since, until),
-            }
-            if params.get("marks") is True:
-                answer["marks"] = history.marks.to_list()
-            return answer | {"part": history.log_range(since, until)}
         if method in commands.METHODS:
             by, id = str(params.pop("by", "socket"))[:100], params.pop("id", None)
             if id is not None and not commands.is_command_id(id):
@@ -139,13 +129,21 @@ class Server:
             return {"id": id, "state": "pending"}
         raise wire.RpcError(wire.METHOD_NOT_FOUND, f"{wire.short_repr(method)[1:-1]}: no such method")
 
-    def _accept_live(self, record: dict[str, Any]) -> None:
-        record = {name: record[name] for name in LIVE_FIELDS if name in record}
-        if record.get("kind") in LIVE_KINDS:
-            record = finite(record)
-            if schema.is_valid(record):
-                self._run.on_record(record)
-                self.publish(record)
+    def _history(self, params: dict[str, Any]) -> wire.HistoryAnswer:
+        names = params.get("series")
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise wire.RpcError(wire.INVALID_PARAMS, "history: series must be a list of names")
+        since, until = _optional(params, "since"), _optional(params, "until")
+        points, marks = _number(params, "points", 2000), params.get("marks") is True
+        index = self._run.index
+        return index.history.answer(index.offset, list(dict.fromkeys(names)), points, since, until, marks)
+
+    def _accept_live(self, params: dict[str, Any]) -> None:
+        """Pass on what a trainer sends without logging it."""
+        event = convert(params)
+        if isinstance(event, Progress):
+            self._run.on_event(event)
+            self.publish(event)
 
     async def _stream(self, writer: asyncio.StreamWriter, start: int) -> None:
         """Send every record from ``start`` on, then each new one, waiting for a slow client."""
@@ -176,13 +174,13 @@ class Server:
         """Return a chunk of the log from ``at`` on, encoded, and the offset at which it ends."""
         if at not in self._chunks:
             self._tail.offset = at
-            records = self._tail.poll()
-            if not records:
+            events = self._tail.poll()
+            if not events:
                 return b"", self._tail.offset
-            events = b"".join(_event({"at": offset, **record}) for offset, record in records)
+            encoded = b"".join(wire.encode_event(event, offset) for offset, event in events)
             if len(self._chunks) >= CACHED_CHUNKS:
                 del self._chunks[next(iter(self._chunks))]
-            self._chunks[at] = events, self._tail.offset
+            self._chunks[at] = encoded, self._tail.offset
         return self._chunks[at]
 
 
@@ -201,32 +199,22 @@ async def _read_request(reader: asyncio.StreamReader) -> bytes:
         return line
 
 
-def _event(record: Record) -> bytes:
-    """Encode a record as an event; empty where it cannot be encoded because it is nested too deep."""
-    message = {"method": "event", "params": record}
-    try:
-        return wire.encode(message)
-    except ValueError:  # NaN or infinity from a foreign writer
-        return wire.encode(finite(message))
-    except RecursionError:
-        return b""
-
-
 def _error(id: Any, error: wire.RpcError) -> bytes:
-    return wire.encode({"id": id, "error": {"code": error.code, "message": str(error)}})
+    return wire.encode_message({"id": id, "error": {"code": error.code, "message": str(error)}})
 
 
 def _number(params: dict[str, Any], name: str, default: int) -> int:
     value = params.get(name, default)
-    if not schema.is_count(value):
-        raise wire.RpcError(
-            wire.INVALID_PARAMS, f"{name}: {wire.short_repr(value)} is not a whole number of at least 0"
-        )
-    return int(value)
+    try:
+        return msgspec.convert(value, Count)
+    except msgspec.ValidationError:
+        text = f"{name}: {wire.short_repr(value)} is not a whole number of at least 0"
+        raise wire.RpcError(wire.INVALID_PARAMS, text) from None
 
 
 def _optional(params: dict[str, Any], name: str) -> float | None:
     value = params.get(name)
-    if not schema.is_optional_number(value):
-        raise wire.RpcError(wire.INVALID_PARAMS, f"{name}: {wire.short_repr(value)} is not a number")
-    return None if value is None else float(value)
+    try:
+        return None if value is None else float(msgspec.convert(value, Number))
+    except msgspec.ValidationError:
+        raise wire.RpcError(wire.INVALID_PARAMS, f"{name}: {wire.short_repr(value)} is not a number") from None

@@ -15,14 +15,24 @@ import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from engine.events.commands import CommandReader
 from engine.events.exit_codes import EXIT_NEEDS_ATTENTION, is_user_error
-from engine.events.log import LogWriter, Record
+from engine.events.log import LogWriter, stamped
 from engine.events.log_index import LogIndex
+from engine.events.phases import (
+    FAILED,
+    NEEDS_ATTENTION,
+    RECOVERING,
+    SAVING,
+    STARTING,
+    STOPPED,
+    STOPPING,
+    has_ended,
+)
 from engine.events.run_dir import RunDir
-from engine.events.summary import ENDED, NEEDS_ATTENTION, update_summary
+from engine.events.summary import update_summary
+from engine.events.types import Alert, Event, Exit, Log, Memory, Oom, Start, State, Telemetry
 from engine.host.files import read_json, rotate, write_stderr
 from engine.host.process import Lock, boot_id, host_name, process_identity
 from engine.host.programs import SAFE_PATH
@@ -40,7 +50,7 @@ from engine.runs.resource_alerts import ResourceAlerts
 from engine.runs.restarts import MAX_RESTARTS, Restarts
 from engine.runs.server import Server
 from engine.runs.state_file import StateFile
-from engine.runs.telemetry import Telemetry
+from engine.runs.telemetry import Sensors
 from engine.runs.telemetry_sampler import TelemetrySampler
 from engine.runs.trainer_process import TrainerProcess
 from engine.runs.watchdog import Watchdog
@@ -71,9 +81,9 @@ class Supervisor:
         self._state = StateFile(run_dir, self.summary, self._log)
         self.files = FileWatch(run_dir, lock, self._log, self._spec, self.summary)
         self._server = Server(self)
-        self._telemetry = Telemetry(run_dir.path)
+        self._sensors = Sensors(run_dir.path)
         alerts = ResourceAlerts(Path(self._spec.train.out))
-        self._sampler = TelemetrySampler(self._telemetry, alerts, self._write, self._publish_sample)
+        self._sampler = TelemetrySampler(self._sensors, alerts, self._write, self._publish_sample)
         self._hooks = Hooks(run_dir, self.summary, self._write, self._state.save)
         self._trainer = TrainerProcess(run_dir)
         self._attention = Attention(run_dir, self._spec)
@@ -96,7 +106,7 @@ class Supervisor:
         await asyncio.to_thread(self.index.catch_up)
         self._log.attempt = int(self.summary.get("attempt") or 0)
         for warning in self.index.warnings:
-            self._write("log", level="warning", text=warning)
+            self._write(Log(level="warning", text=warning))
         self._report_upgrade(previous_version)
         self._state.save()
         self._hooks.catch_up(self.index.offset)
@@ -127,14 +137,14 @@ class Supervisor:
         """Stop the run where no trainer can read the command: none is alive, or its ranks have not started yet."""
         only_launcher = launcher_of(self._spec) is not None and not self._ranks_started
         if self._trainer.process is None or only_launcher:
-            self._write("state", phase="stopping", reason="stop requested", id=id)
+            self._write(State(phase=STOPPING, reason="stop requested", id=id))
             self._stop.set()
         if only_launcher:
             self._trainer.kill_launcher()
 
     def kill_trainer(self, id: str) -> None:
         """End the run at once by SIGKILL, whatever the trainer is doing."""
-        self._write("state", phase="stopping", reason="kill requested", id=id)
+        self._write(State(phase=STOPPING, reason="kill requested", id=id))
         self._read_log()
         self._stop.set()
         self._trainer.kill(launched=launcher_of(self._spec) is not None)
@@ -143,19 +153,16 @@ class Supervisor:
 
     async def _keep_trainer_running(self) -> None:
         """Start, adopt and restart the trainer until the run has ended."""
-        if self.summary.get("phase") in ENDED:
+        if has_ended(phase := self.summary.get("phase")):
             return
-        exit_unhandled = self.summary.get("attempt") and self.summary.get("phase") not in (
-            "recovering",
-            NEEDS_ATTENTION,
-        )
+        exit_unhandled = self.summary.get("attempt") and phase not in (RECOVERING, NEEDS_ATTENTION)
         if not await self._adopt() and exit_unhandled and self._handle_exit(UNSEEN) is None:
             return  # it exited while no supervisor was alive, and is not restarted
         while True:
             if self._trainer.process is None and not await self._adopt() and not await self._start():
                 return
             reason = await self._trainer.wait()
-            self._telemetry.set_process(None)
+            self._sensors.set_process(None)
             self._read_log()
             backoff = self._handle_exit(reason)
             if backoff is None or await self._wait_for_stop(backoff, "stopped before the restart"):
@@ -170,7 +177,8 @@ class Supervisor:
 
         async def leave() -> None:
             await asyncio.sleep(SIGTERM_GRACE)
-            if self.summary.get("phase") not in ("stopping", "saving", *ENDED):
+            phase = self.summary.get("phase")
+            if phase not in (STOPPING, SAVING) and not has_ended(phase):
                 training.cancel()
 
         self._leaving = asyncio.create_task(leave())
@@ -179,7 +187,7 @@ class Supervisor:
         """Wait up to ``seconds`` for a stop. True where one came; the run has then ended with ``reason``."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
-            self._end("stopped", reason)
+            self._end(STOPPED, reason)
             return True
         return False
 
@@ -199,7 +207,7 @@ class Supervisor:
             uses = holder(self.run_dir.home, device) == other
             reason = f"waits for {device}, {'in use by' if uses else 'after'} run {other}"
             if reason != logged:
-                self._write("state", phase="starting", reason=reason)
+                self._write(State(phase=STARTING, reason=reason))
                 logged = reason
             if await self._wait_for_stop(DEVICE_INTERVAL, f"stopped while waiting for {device}"):
                 return False
@@ -207,10 +215,10 @@ class Supervisor:
             self.files.restore_spec()
         attempt = int(self.summary.get("attempt") or 0) + 1
         self._log.attempt = self.summary["attempt"] = attempt
-        self._write("state", phase="starting", reason="" if attempt == 1 else "restarted")
+        self._write(State(phase=STARTING, reason="" if attempt == 1 else "restarted"))
         argv = [*scope_prefix(f"{self.run_dir.id}-trainer"), *trainer_command(self._spec, self.run_dir.path, attempt)]
         launched = SAFE_PATH if launcher_of(self._spec) else {}
-        env = {**launched, **({} if self._telemetry.has_device else KEEP_PAGES), **self._devices.env}
+        env = {**launched, **({} if self._sensors.has_device else KEEP_PAGES), **self._devices.env}
         self._trainer.start(argv, attempt, env, self._devices.fds)
         self._track_trainer()
         return True
@@ -220,7 +228,7 @@ class Supervisor:
         process = self.summary["trainer"] = self._trainer.process or {}
         self._attempt = process.get("attempt")
         self._ranks_started = False
-        self._telemetry.set_process(process.get("pid"))
+        self._sensors.set_process(process.get("pid"))
         self._state.save()
 
     def _handle_exit(self, reason: ExitReason) -> float | None:
@@ -229,21 +237,22 @@ class Supervisor:
         unlogged = last.get("attempt") != (self._attempt or self.summary.get("attempt"))  # the trainer could not log it
         if unlogged:
             last = {"code": reason.code, "signal": reason.signal, "why": reason.why}
-            self._write("exit", **last)
+            self._write(Exit(code=reason.code, signal=reason.signal, why=reason.why))
             if reason.out_of_memory:
-                self._write("oom", where="host", wanted=None, parts={}, action="restart")
+                self._write(Oom(where="host", action="restart"))
             self._read_log()
-        if self._got_sigterm and self.summary.get("phase") == "stopped":
-            self._write("state", phase="recovering", reason="stopped by SIGTERM, as at a shutdown of the machine")
+        phase = self.summary.get("phase")
+        if self._got_sigterm and phase == STOPPED:
+            self._write(State(phase=RECOVERING, reason="stopped by SIGTERM, as at a shutdown of the machine"))
             return None
-        if self.summary.get("phase") in ENDED:
+        if has_ended(phase):
             return None
-        if self.summary.get("phase") == "stopping" or self._stop.is_set():
-            self._end("stopped", f"while stopping: {last['why']}")
+        if phase == STOPPING or self._stop.is_set():
+            self._end(STOPPED, f"while stopping: {last['why']}")
             return None
         if stop := self._pending_stop():
-            self._write("state", phase="stopping", reason="stop requested", id=stop)
-            self._end("stopped", f"the trainer exited before it could stop: {last['why']}")
+            self._write(State(phase=STOPPING, reason="stop requested", id=stop))
+            self._end(STOPPED, f"the trainer exited before it could stop: {last['why']}")
             return None
         if last["code"] == EXIT_NEEDS_ATTENTION:
             self._attention.refuse_data(last["why"])
@@ -251,13 +260,13 @@ class Supervisor:
         # Of several ranks one may die before it can log; the code is then the launcher's and says nothing.
         launcher_code = unlogged and launcher_of(self._spec) is not None
         if not launcher_code and is_user_error(last["code"]):
-            self._end("failed", last["why"])
+            self._end(FAILED, last["why"])
             return None
         backoff = self._restarts.next_backoff(int(self.summary.get("step") or 0))
         if backoff is None:
-            self._end("failed", f"gave up after {MAX_RESTARTS} restarts without progress; last exit: {last['why']}")
+            self._end(FAILED, f"gave up after {MAX_RESTARTS} restarts without progress; last exit: {last['why']}")
             return None
-        self._write("state", phase="recovering", reason=last["why"])
+        self._write(State(phase=RECOVERING, reason=last["why"]))
         return backoff
 
     def _pending_stop(self) -> str | None:
@@ -266,14 +275,14 @@ class Supervisor:
         return next((command.id for command in pending if command.method == "stop"), None)
 
     def _end(self, phase: str, reason: str) -> None:
-        self._write("state", phase=phase, reason=reason)
+        self._write(State(phase=phase, reason=reason))
         self._read_log()
 
     async def _check_for_stalls(self) -> None:
         while True:
             await asyncio.sleep(STALL_INTERVAL)
             if text := self._watchdog.check(time.monotonic()):
-                self._write("alert", what="stall", text=text)
+                self._write(Alert(what="stall", text=text))
 
     async def _keep_files(self, training: asyncio.Task[None]) -> None:
         """Keep the lock files and state.json in place; give up the run where its log is not the one that is open."""
@@ -292,19 +301,19 @@ class Supervisor:
     def _report_upgrade(self, previous: str | None) -> None:
         """Log an alert where mla-tui was upgraded during the run: its trainer is of another version than we are."""
         version = package_version()
-        if previous not in (None, version) and self.summary.get("phase") not in ENDED:
+        if previous not in (None, version) and not has_ended(self.summary.get("phase")):
             text = f"the run was supervised by mla-tui {previous}, from now on by {version}"
-            self._write("alert", what="version", text=text)
+            self._write(Alert(what="version", text=text))
 
     # -- the log and the state
 
-    def _write(self, kind: str, **fields: Any) -> None:
-        """Log a record. On a full disk only update the state, because supervision must continue."""
+    def _write(self, event: Event) -> None:
+        """Log an event. On a full disk only update the state, because supervision must continue."""
         try:
-            self._log.write(kind, **fields)
+            self._log.write(event)
         except OSError as error:
             write_stderr(f"events.jsonl: {error}")
-            update_summary(self.summary, {"t": time.time(), "kind": kind, "attempt": self._log.attempt, **fields})
+            update_summary(self.summary, stamped(event, self._log.attempt))
 
     async def _follow_log(self) -> None:
         synced = time.monotonic()
@@ -324,45 +333,42 @@ class Supervisor:
 
     def _read_log(self) -> None:
         offset = self.index.offset
-        while records := self.index.poll():
-            for at, record in records:
-                self.on_record(record)
-                self._hooks.enqueue(at, record)
+        while events := self.index.poll():
+            for at, event in events:
+                self.on_event(event)
+                self._hooks.enqueue(at, event)
         if self.index.offset != offset:
             self._server.notify()
             self.index.save_if_due()
         self._state.save_if_urgent()
 
-    def on_record(self, record: Record) -> None:
-        """Handle a record of the trainer, logged or live."""
-        if record["kind"] == "start":
-            self._ranks_started = True
-            # The process of rank 0, not its launcher.
-            self._telemetry.set_process(self.run_dir.trainer_identity().get("pid"))
-        if record["kind"] == "memory" and record.get("measured"):
-            self._calibrate(record)
-        if text := self._watchdog.observe(record, time.monotonic()):
-            self._write("log", level="info", text=text, rank=None)
+    def on_event(self, event: Event) -> None:
+        """Handle an event of the trainer, logged or live."""
+        match event:
+            case Start():
+                self._ranks_started = True
+                # The process of rank 0, not its launcher.
+                self._sensors.set_process(self.run_dir.trainer_identity().get("pid"))
+            case Memory(measured=measured) if measured is not None:
+                self._calibrate(event, MeasuredPeak(measured.device, measured.host))
+        if text := self._watchdog.observe(event, time.monotonic()):
+            self._write(Log(level="info", text=text))
 
-    def _calibrate(self, record: Record) -> None:
+    def _calibrate(self, event: Memory, measured: MeasuredPeak) -> None:
         """Store the measured memory, which corrects the forecasts of later runs."""
-        with contextlib.suppress(OSError, UserError, KeyError, TypeError):  # a damaged record, or a full disk
-            spec = self._spec.with_batch(**{key: record[key] for key in ("micro", "sequences", "context")})
-            measured = MeasuredPeak(**{place: record["measured"].get(place) for place in ("device", "host")})
-            record_run(
-                spec,
-                detect_hardware(spec.launch.gpus_per_node),
-                measured,
-                run=self.run_dir.name,
-                home=self.run_dir.home,
-            )
+        if event.micro is None or event.sequences is None or event.context is None:
+            return
+        with contextlib.suppress(OSError, UserError):  # a full disk, or values that no run can have
+            spec = self._spec.with_batch(micro=event.micro, sequences=event.sequences, context=event.context)
+            hardware = detect_hardware(spec.launch.gpus_per_node)
+            record_run(spec, hardware, measured, run=self.run_dir.name, home=self.run_dir.home)
 
     async def _sample_telemetry(self) -> None:
         await self._sampler.run(lambda: self.summary.get("checkpoint_bytes"))
 
-    def _publish_sample(self, record: Record) -> None:
-        self.index.history.sample(record)
-        self._server.publish(record)
+    def _publish_sample(self, sample: Telemetry) -> None:
+        self.index.history.sample(sample)
+        self._server.publish(sample)
         rotate(self.run_dir.console_path, CONSOLE_LIMIT)
 
 

@@ -14,7 +14,7 @@ from profiles.nvml import visible_device
 Sample = dict[str, float | int | None]
 
 
-class Telemetry:
+class Sensors:
     """Samples one trainer process and its machine. A value that cannot be read is None, never a guess."""
 
     def __init__(self, folder: Path) -> None:

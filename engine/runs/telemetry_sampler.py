@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from engine.events.types import Alert, Telemetry
 from engine.runs.hooks import Write
 from engine.runs.resource_alerts import ResourceAlerts
-from engine.runs.telemetry import MinMax, Telemetry
+from engine.runs.telemetry import MinMax, Sensors
 
 SAMPLES_PER_RECORD = 60
 
@@ -17,10 +18,8 @@ SAMPLES_PER_RECORD = 60
 class TelemetrySampler:
     """``publish`` receives every sample; ``write`` logs the minutes and the alerts."""
 
-    def __init__(
-        self, telemetry: Telemetry, alerts: ResourceAlerts, write: Write, publish: Callable[[dict[str, Any]], None]
-    ):
-        self._telemetry = telemetry
+    def __init__(self, sensors: Sensors, alerts: ResourceAlerts, write: Write, publish: Callable[[Telemetry], None]):
+        self._sensors = sensors
         self._alerts = alerts
         self._write = write
         self._publish = publish
@@ -31,20 +30,24 @@ class TelemetrySampler:
         minute, started = MinMax(), time.monotonic()
         try:
             while True:
-                sample = self._telemetry.sample()
+                sample = self._sensors.sample()
                 minute.add(sample)
-                self._publish({"t": time.time(), "kind": "telemetry", **sample})
+                self._publish(_telemetry(sample))
                 for what, text in self._alerts.check(sample, checkpoint_bytes()):
-                    self._write("alert", what=what, text=text)
-                if self._telemetry.device_lost and not self._device_lost:
+                    self._write(Alert(what=what, text=text))
+                if self._sensors.device_lost and not self._device_lost:
                     self._device_lost = True
                     text = "the driver has lost the GPU; a reboot may bring it back"
-                    self._write("alert", what="device_lost", text=text)
+                    self._write(Alert(what="device_lost", text=text))
                 if minute.samples >= SAMPLES_PER_RECORD:
-                    self._write("telemetry", **minute.ranges)
+                    self._write(_telemetry(minute.ranges))
                     minute = MinMax()
                 # Aligned to the start, so that the time a sample takes does not add up.
                 await asyncio.sleep(1.0 - (time.monotonic() - started) % 1.0)
         finally:
             if minute.samples:
-                self._write("telemetry", **minute.ranges)
+                self._write(_telemetry(minute.ranges))
+
+
+def _telemetry(values: Mapping[str, Any]) -> Telemetry:
+    return Telemetry(time.time(), **values)

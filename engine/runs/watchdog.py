@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from typing import Any
+
+from engine.events.phases import RUNNING, SAVING
+from engine.events.types import Alert, Event, Start, State, Step, Telemetry
 
 STALL_STEPS = 10  # median steps of silence
 MIN_STALL = 10.0  # seconds; validation and saving between steps of milliseconds are no stall
@@ -23,19 +25,17 @@ class Watchdog:
         self._phase: str | None = None
         self._stalled = False
 
-    def observe(self, record: dict[str, Any], now: float) -> str | None:
-        """Take a record into account; return a message where it ends a stall."""
-        kind = record["kind"]
-        if kind == "telemetry":
-            return None  # from the supervisor itself
-        if kind == "start":
-            self._steps.clear()  # another attempt may have another micro-batch or another machine
-        elif kind == "state":
-            self._phase = record.get("phase")
-        elif kind == "step" and isinstance(record.get("step_s"), (int, float)):
-            self._steps.append(record["step_s"])
-        if kind == "alert":
-            return None
+    def observe(self, event: Event, now: float) -> str | None:
+        """Take an event into account; return a message where it ends a stall."""
+        match event:
+            case Telemetry() | Alert():
+                return None  # from the supervisor itself
+            case Start():
+                self._steps.clear()  # another attempt may have another micro-batch or another machine
+            case State():
+                self._phase = event.phase
+            case Step() if event.step_s is not None:
+                self._steps.append(event.step_s)
         silence, self._last_record = now - self._last_record, now
         if self._stalled:
             self._stalled = False
@@ -44,7 +44,7 @@ class Watchdog:
 
     def check(self, now: float) -> str | None:
         """Return a message where the run has just stalled."""
-        if self._stalled or not self._steps or self._phase not in ("running", "saving"):
+        if self._stalled or not self._steps or self._phase not in (RUNNING, SAVING):
             return None
         median = statistics.median(self._steps)
         silence = now - self._last_record

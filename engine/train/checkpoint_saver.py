@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoints import checkpoint
+from engine.events.types import Checkpoint
 from engine.train.backends.backend import State
 from engine.train.backends.ranks import Ranks
 from engine.train.reporter import Reporter
@@ -109,15 +110,16 @@ class CheckpointSaver:
             self.newest_step = self.saved_step = save.step
             self.best = save.best
         self._reporter.record(
-            "checkpoint",
-            **({"id": save.id} if save.id else {}),
-            step=save.step,
-            path=str(self._out / f"ckpt_step_{save.step}"),
-            bytes=result.bytes,
-            seconds=result.seconds,
-            stall_s=save.stalled,
-            ok=not result.why,
-            why=result.why,
+            Checkpoint(
+                id=save.id,
+                ok=not result.why,
+                step=save.step,
+                path=str(self._out / f"ckpt_step_{save.step}"),
+                bytes=result.bytes,
+                seconds=result.seconds,
+                stall_s=save.stalled,
+                why=result.why,
+            )
         )
         return result.why
 

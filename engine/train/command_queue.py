@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from engine.events.commands import Command
+from engine.events.types import Command
 from engine.train.backends.ranks import Ranks
 from engine.train.reporter import Reporter
 

@@ -8,8 +8,8 @@ from data.fingerprint import Fingerprint, differences
 from data.splits import check_data
 from engine.checkpoints.resume_source import checkpoint_data
 from engine.events.commands import CommandReader
+from engine.events.phases import DATA_CHANGED
 from engine.events.run_dir import RunDir
-from engine.events.summary import DATA_CHANGED
 from engine.host.files import read_json, write_json
 from engine.train.backends.ranks import Ranks
 from profiles.errors import NeedsAttentionError, UserError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data.splits import check_data
-from engine.events.commands import Command
+from engine.events.types import Command
 from engine.memory.hardware import detect_hardware
 from engine.train.backends.backend import Backend
 from engine.train.backends.ranks import Ranks

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from engine.events.types import Edit
 from profiles.errors import UserError
 from profiles.spec import RunSpec, check_value
 
@@ -68,18 +69,18 @@ def _batch(spec: RunSpec, requested: dict[str, int], unlock: bool) -> dict[str, 
     return batch
 
 
-def changed(old: RunSpec, new: RunSpec) -> dict[str, list[Any]]:
-    """Return ``{short key: [old, new]}`` of what an edit changed."""
+def changed(old: RunSpec, new: RunSpec) -> dict[str, tuple[Any, Any]]:
+    """Return ``{short key: (old, new)}`` of what an edit changed."""
     before, after = _by_short_key(old), _by_short_key(new)
-    return {key: [before[key], after[key]] for key in EDITABLE if before[key] != after[key]}
+    return {key: (before[key], after[key]) for key in EDITABLE if before[key] != after[key]}
 
 
-def applied(spec: RunSpec, record: Mapping[str, Any]) -> RunSpec:
+def applied(spec: RunSpec, edit: Edit) -> RunSpec:
     """Return ``spec`` after an edit that the log says was applied.
 
     Where the micro of ``spec`` differs from the one the edit was made under, the largest below it that divides is used.
     """
-    new = {key: pair[1] for key, pair in record["changed"].items() if key != "accum"}  # accum follows
+    new = {key: pair[1] for key, pair in edit.changed.items() if key != "accum"}  # accum follows
     if "sequences" in new and "micro" not in new:
         per_rank = check_value("events.jsonl: edit", "batch.sequences", new["sequences"]) // spec.ranks
         new["micro"] = max(n for n in range(1, spec.batch.micro + 1) if per_rank % n == 0)

@@ -14,7 +14,9 @@ from data.cursor import Cursor
 from data.fingerprint import Fingerprint
 from data.splits import tokenizer_of
 from engine.checkpoints import checkpoint
-from engine.events.commands import Command, requested
+from engine.events.commands import requested
+from engine.events.phases import COMPILING, FINISHED, PAUSED, RUNNING, SAVING, STARTING, STOPPED, STOPPING
+from engine.events.types import Alert, Command, Data, Edit, Progress, Spec, Start, State, Step, Val
 from engine.host.version import package_version
 from engine.memory.hardware import detect_hardware
 from engine.preflight import slow_kernels
@@ -67,7 +69,7 @@ class Trainer:
         self.supervised = supervised
         self.step = 0
         self.val_loss: float | None = None
-        self.phase = "starting"
+        self.phase = STARTING
         self.commands = CommandQueue(reporter, self.ranks)
         self.saver = CheckpointSaver(out, state.spec.train.keep, reporter, self.ranks)
         hardware = detect_hardware(state.spec.launch.gpus_per_node)
@@ -121,18 +123,18 @@ class Trainer:
                 self._validate()
         except StopRequested as stop:
             self.backend.discard_window()
-            self._enter("stopping", requested(stop.by), stop.id)
+            self._enter(STOPPING, requested(stop.by), stop.id)
             why = self._save() if stop.save else self._finish_checkpoint()
-            self._enter("stopped", requested(stop.by) + (f"; no checkpoint: {why}" if why else ""))
-            return "stopped"
+            self._enter(STOPPED, requested(stop.by) + (f"; no checkpoint: {why}" if why else ""))
+            return STOPPED
         if why := self._save():
             go_on = continue_command(self.out)
             raise UserError(f"the last checkpoint could not be written: {why}; make room and {go_on}")
         if self.step < self.spec.train.steps:
-            self._enter("stopped", f"reached stop_step = {self.step}")
-            return "stopped"
-        self._enter("finished")
-        return "finished"
+            self._enter(STOPPED, f"reached stop_step = {self.step}")
+            return STOPPED
+        self._enter(FINISHED)
+        return FINISHED
 
     @property
     def _last_step(self) -> int:
@@ -141,10 +143,10 @@ class Trainer:
 
     def _enter(self, phase: str, reason: str = "", id: str | None = None) -> None:
         self.phase = phase
-        self.reporter.record("state", phase=phase, reason=reason, **({"id": id} if id else {}))
+        self.reporter.record(State(id=id, phase=phase, reason=reason))
 
     def _begin(self, resume: Path | None, init_from: Path | None, old_data: Fingerprint | None) -> None:
-        self._history = EditHistory.of(self.ranks.run_on_rank_zero(self.reporter.records_to_replay))
+        self._history = EditHistory.of(self.ranks.run_on_rank_zero(self.reporter.events_to_replay))
         if resume is not None:
             self._restore(resume)
         elif init_from is not None:
@@ -152,24 +154,26 @@ class Trainer:
         self.state.replay_edits(self._history, self.step)
         if old_data:
             self.state.continue_from(old_data)
-        data = {"digest": self.state.data.digest, "new_segment": old_data is not None}
+        data = Data(self.state.data.digest, old_data is not None)
         self._history.put_start(self.step, data)
         self._history.drop_rewinds_before(self.step)
         self.oom.learn(self._history.memory)
+        plan = self.backend.plan
         self.reporter.record(
-            "start",
-            plan=(plan := self.backend.plan),
-            params=self.spec.model.config.params,
-            device=self.backend.device,
-            versions=self._versions,
-            resumed_from=self.step or None,
-            data=data,
+            Start(
+                resumed_from=self.step or None,
+                plan={**plan},
+                params=self.spec.model.config.params,
+                device=self.backend.device,
+                versions={**self._versions},
+                data=data,
+            )
         )
         self._record_spec()
         for text in slow_kernels(self.spec.model.config, self.backend.device, plan["attention"]):
-            self.reporter.record("alert", what="slow", text=text)
+            self.reporter.record(Alert(what="slow", text=text))
         self.memory.record_forecast(self.spec)
-        self._enter("running" if plan["compile"] == "off" else "compiling")
+        self._enter(RUNNING if plan["compile"] == "off" else COMPILING)
 
     # -- one optimizer step
 
@@ -185,37 +189,37 @@ class Trainer:
     def _between_micro_batches(self, progress: MicroBatchDone) -> None:
         self._process_urgent_commands()
         self.reporter.progress(
-            step=self.step + 1, micro_done=progress.done, micro_of=progress.total, tok_s=progress.tok_s
+            Progress(step=self.step + 1, micro_done=progress.done, micro_of=progress.total, tok_s=progress.tok_s)
         )
 
     def _record_step(self, done: Done) -> None:
         spec, batch = self.spec, self.spec.batch
         self.step += 1
         self.state.cursor = done.cursor
-        unified = self.backend.unified_memory()  # before the peak, whose reading begins a new one
+        unified: dict[str, Any] = {**self.backend.unified_memory()}  # before the peak, whose reading begins a new one
         peak = self.backend.device_peak()
         self.reporter.record(
-            "step",
-            step=self.step,
-            loss=done.loss,
-            lr=done.lr,
-            grad_norm=done.grad_norm,
-            tokens=done.cursor.tokens,
-            tok_s=spec.tokens_per_step / done.step_s,
-            step_s=done.step_s,
-            data_s=done.data_s,
-            micro=batch.micro,
-            accum=spec.accum,
-            context=batch.context,
-            device_peak=peak,
-            host_states=self.backend.host_states(),
-            **unified,
-            mfu=None,  # needs the device's matmul peak, which nothing measures yet
+            Step(
+                step=self.step,
+                loss=done.loss,
+                tok_s=spec.tokens_per_step / done.step_s,
+                lr=done.lr,
+                grad_norm=done.grad_norm,
+                step_s=done.step_s,
+                data_s=done.data_s,
+                tokens=done.cursor.tokens,
+                micro=batch.micro,
+                accum=spec.accum,
+                context=batch.context,
+                device_peak=peak,
+                host_states=self.backend.host_states(),
+                **unified,  # mfu needs the device's matmul peak, which nothing measures yet
+            )
         )
         self.memory.record_step(spec, self.step, peak)
         self.oom.record_step(spec, peak)
-        if self.phase == "compiling":  # the first step has met every graph a step needs
-            self._enter("running")
+        if self.phase == COMPILING:  # the first step has met every graph a step needs
+            self._enter(RUNNING)
 
     def _end_not_finite(self, result: NotFinite) -> NoReturn:
         self.backend.discard_window()
@@ -228,8 +232,8 @@ class Trainer:
             return
         found = self.validator.run()
         self.val_loss = found.loss
-        sources = {"sources": found.sources} if found.sources else {}
-        self.reporter.record("val", step=self.step, loss=found.loss, bucket="val", tokens=found.tokens, **sources)
+        val = Val(step=self.step, loss=found.loss, bucket="val", tokens=found.tokens, sources={**found.sources} or None)
+        self.reporter.record(val)
 
     # -- out of memory
 
@@ -265,7 +269,7 @@ class Trainer:
                     self._apply(decision.otherwise)
             case ChangeMicro():
                 new = self.spec.with_batch(micro=decision.micro)
-                self._change(new, changed(self.spec, new), note=decision.why, step=self.step, by=BY)
+                self._change(new, changed(self.spec, new), BY, decision.why)
 
     # -- commands
 
@@ -308,13 +312,13 @@ class Trainer:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         self._finish_checkpoint()
-        self._enter("paused", reason + self._pause_memory.release(), id)
+        self._enter(PAUSED, reason + self._pause_memory.release(), id)
         while True:
             # In the order given: pause, pause, resume goes on; pause, resume, pause holds.
             command = self.commands.pop("pause", "resume", "stop", *(("set",) if deadline else ()))
             if command is None:
                 if deadline and time.monotonic() > deadline and not self._pause_memory.reclaim():
-                    self._enter("running", "there was no answer in time")
+                    self._enter(RUNNING, "there was no answer in time")
                     return False
                 time.sleep(PAUSE_POLL)
                 self._poll()
@@ -326,34 +330,37 @@ class Trainer:
             why = "was paused already" if command.method == "pause" else self._pause_memory.reclaim()
             if not why:
                 # An edit is acknowledged by its own record.
-                self._enter("running", requested(command.by), None if command.method == "set" else command.id)
+                self._enter(RUNNING, requested(command.by), None if command.method == "set" else command.id)
                 return True
-            self._enter("paused", why, command.id)
+            self._enter(PAUSED, why, command.id)
 
     def _edit(self, command: Command) -> bool:
         """Make the edit that ``command`` asks for; return whether it could be made."""
-        answer: dict[str, Any] = {"id": command.id, "step": self.step, "by": command.by}
         try:
             new = requested_spec(command, self.spec, self.step, self.backend, self.ranks)
         except UserError as error:
-            self.reporter.record("edit", **answer, changed={}, ok=False, why=str(error))
+            self.reporter.record(
+                Edit(id=command.id, ok=False, changed={}, step=self.step, by=command.by, why=str(error))
+            )
             return False
         made = changed(self.spec, new)
-        self._change(new, made, note="", **answer)
+        self._change(new, made, command.by, id=command.id)
         self.oom.record_edit(made)
         return True
 
-    def _change(self, new: RunSpec, made: dict[str, Any], note: str, **answer: Any) -> None:
+    def _change(
+        self, new: RunSpec, made: dict[str, tuple[Any, Any]], by: str, why: str = "", id: str | None = None
+    ) -> None:
         """Become ``new`` and log that as an edit."""
         self.state.set_spec(new)
-        self.reporter.record("edit", **answer, changed=made, ok=True, why=note)
+        self.reporter.record(Edit(id=id, ok=True, changed=made, step=self.step, by=by, why=why))
         self._record_spec()
         self._history.supersede(made)
         self.memory.record_forecast(new)
 
     def _record_spec(self) -> None:
         """Log every value that an edit can change, as it is from the next step on."""
-        self.reporter.record("spec", step=self.step, values=live_values(self.spec))
+        self.reporter.record(Spec(step=self.step, values=live_values(self.spec)))
 
     # -- checkpoints
 
@@ -379,7 +386,7 @@ class Trainer:
         """
         waits, before = self.saver.pending and not self.saver.finished, self.phase
         if waits:
-            self._enter("saving")
+            self._enter(SAVING)
         why = self.saver.wait()
         if waits:
             self._enter(before)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, NoReturn
 from engine.checkpoints import checkpoint
 from engine.checkpoints.atomic_write import make_dirs
 from engine.checkpoints.resume_source import check_same_data, missing_source
-from engine.events.commands import Command
 from engine.events.exit_codes import EXIT_NEEDS_ATTENTION, EXIT_RETRY
-from engine.events.log import Record
+from engine.events.phases import STARTING
 from engine.events.run_dir import RunDir
+from engine.events.types import Alert, Command, Event, Exit, State
 from engine.host.files import write_json, write_stderr
 from engine.host.held_files import held
 from engine.host.process import Lock, is_alive, process_identity
@@ -95,7 +95,7 @@ def _run_attempt(run: RunDir, attempt: int, early_sigterm: list[int]) -> int:
         return Attempt(spec, out, resume, init_from, supervised=True)
 
     def report_damage(text: str) -> None:
-        reporter.record("alert", what="checkpoint", text=text)
+        reporter.record(Alert(what="checkpoint", text=text))
 
     def handle_signals(trainer: Trainer) -> None:
         _stop_on_signals(trainer)
@@ -105,14 +105,14 @@ def _run_attempt(run: RunDir, attempt: int, early_sigterm: list[int]) -> int:
     def body() -> None:
         if (world := world_size()) > 1:
             address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-            reporter.record("state", phase="starting", reason=f"waiting for {world} ranks to meet at {address}")
+            reporter.record(State(phase=STARTING, reason=f"waiting for {world} ranks to meet at {address}"))
         with joined() as ranks:
             handle = handle_signals if ranks.size == 1 else _ignore_sigterm
             train(ranks.run_on_rank_zero(plan), reporter, ranks, handle, lambda *data: check_data_of_run(run, *data))
 
     code, why = exit_status_of(body)
     try:
-        reporter.record("exit", code=code, signal=None, why=why)
+        reporter.record(Exit(code=code, why=why))
         reporter.close()
     except OSError as error:
         write_stderr(f"events.jsonl: {error}")
@@ -140,11 +140,11 @@ def run_foreground(
     name: str | None,
     resume: Path | None,
     init_from: Path | None,
-    show: Callable[[Record], None],
+    show: Callable[[Event], None],
     check: Callable[[RunSpec], None],
     data_changed: bool = False,
 ) -> int:
-    """Train in this process; rank 0 gives every record to ``show``. Return the exit status. Raises ``UserError``.
+    """Train in this process; rank 0 gives every event to ``show``. Return the exit status. Raises ``UserError``.
 
     ``check``: a further check of the resolved spec, made on rank 0. With ``data_changed`` the data may be other than
     that of the checkpoint ``resume``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.events.types import Alert, Rewind
 from engine.train.continue_command import continue_command
 from engine.train.edit_history import RestartRequested
 from engine.train.reporter import Reporter
@@ -20,10 +21,10 @@ def not_finite_error(
     of the run's checkpoints, ``supervised`` whether something starts the trainer again.
     """
     text = f"step {step}: loss {result.loss}, gradient norm {result.grad_norm}; the step was not applied"
-    reporter.record("alert", what="nan", text=text)
+    reporter.record(Alert(what="nan", text=text))
     if on_nan == "rewind":
         if newest is not None and supervised:
-            reporter.record("rewind", step=newest, cursor=result.cursor.to_dict(), why=text)
+            reporter.record(Rewind(step=newest, cursor=result.cursor.to_dict(), why=text))
             return RestartRequested(f"{text}; goes back to step {newest} and skips the data up to step {step}")
         why = "there is no checkpoint yet" if newest is None else "a run in the foreground is not restarted"
         text += f"; no rewind: {why}"

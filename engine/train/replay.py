@@ -6,7 +6,6 @@ was resumed from); edits, rewinds and changes of the data in the log move it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from data.recorded import RecordedShards
 from data.splits import fingerprint_of, open_split, open_splits
 from engine.checkpoints import checkpoint
 from engine.checkpoints.resume_source import checkpoint_data
-from engine.events.log import Record, scan
+from engine.events.log import needles, scan
 from engine.events.run_dir import RunDir
+from engine.events.types import Edit, Rewind, Start
 from engine.train.data_check import recorded_data
 from engine.train.edit_history import EditHistory, pop_due
 from engine.train.edits import applied
@@ -49,26 +49,26 @@ def data_of_step(run: RunDir, step: int) -> StepData:
     last = spec.train.steps
     if not at < step <= last:
         raise UserError(f"step {step}: {run.name} has the steps {at + 1} to {last}")
-    kinds = ("edit", "rewind", "start")
-    needles = (f'"kind":"{kind}"'.encode() for kind in kinds)
-    history = EditHistory.of(r for _, r in scan(run.log_path, *needles) if r["kind"] in kinds)
+    kinds = (Edit, Rewind, Start)
+    found = scan(run.log_path, *needles(*kinds))
+    history = EditHistory.of(event for _, event in found if isinstance(event, kinds))
     shards = None
     while True:
-        for record in pop_due(history.edits, at):
-            spec = applied(spec, record)
+        for edit in pop_due(history.edits, at):
+            spec = applied(spec, edit)
             cursor = cursor.at_context(spec.batch.context)
         for start in pop_due(history.starts, at):
-            data = _data_of_start(run, spec, start.get("digest"))
-            cursor = continued(cursor, before or data, data) if start.get("new_segment") else cursor
+            data = _data_of_start(run, spec, start.data.digest)
+            cursor = continued(cursor, before or data, data) if start.data.new_segment else cursor
             shards, before = _shards(spec, data), data
-        for record in pop_due(history.rewinds, at):
-            cursor = Cursor.from_dict(record["cursor"]).at_context(spec.batch.context)
+        for rewind in pop_due(history.rewinds, at):
+            cursor = Cursor.from_dict(rewind.cursor).at_context(spec.batch.context)
         shards = shards or shards_of_spec(spec)  # a run that has not started yet
         if shards.context != spec.batch.context:
             shards = shards.at_context(spec.batch.context)
         if at == step - 1:
             return StepData(spec, cursor, shards)
-        changes = _steps(history.edits, history.starts, history.rewinds)
+        changes = [one.step for queue in (history.edits, history.starts, history.rewinds) for one in queue]
         until = min((change for change in changes if change > at), default=step)
         until = min(until, step - 1)
         cursor = shards.order.advance(cursor, (until - at) * spec.batch.sequences)
@@ -88,10 +88,6 @@ def _data_of_start(run: RunDir, spec: RunSpec, digest: str | None) -> Fingerprin
 def _shards(spec: RunSpec, data: Fingerprint) -> RecordedShards:
     root = Path(spec.data.root)
     return RecordedShards(root if data.weights else root / spec.data.phase, data, spec.batch.context)
-
-
-def _steps(*queues: Iterable[Record]) -> list[int]:
-    return [int(record["step"]) for queue in queues for record in queue]
 
 
 def _initial(run: RunDir) -> tuple[RunSpec, int, Cursor, Fingerprint | None]:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-from engine.events.commands import Command
-from engine.events.log import Record
+from engine.events.log import stamped
+from engine.events.types import Command, Event, Progress
 
 
 class Reporter(Protocol):
     """A run's log and commands (``run_reporter.py``), or the process that trains in the foreground."""
 
-    def record(self, kind: str, **fields: Any) -> None:
+    def record(self, event: Event) -> None:
         """Write one record."""
 
-    def progress(self, **fields: Any) -> None:
+    def progress(self, progress: Progress) -> None:
         """Report how far the current step is; may be dropped."""
 
     def commands(self) -> list[Command]:
         """Return the commands received since the last call."""
 
-    def records_to_replay(self) -> list[Record]:
-        """Return the records of earlier attempts that a restart replays, in order: applied edits, rewinds, starts,
+    def events_to_replay(self) -> list[Event]:
+        """Return the events of earlier attempts that a restart replays, in order: applied edits, rewinds, starts,
         out-of-memory errors, and pauses and resumes that a user asked for."""
 
     def close(self) -> None:
@@ -33,16 +32,16 @@ class Reporter(Protocol):
 class SilentReporter:
     """Reports nothing: for all ranks but rank 0, which reports for them."""
 
-    def record(self, kind: str, **fields: Any) -> None:
+    def record(self, event: Event) -> None:
         pass
 
-    def progress(self, **fields: Any) -> None:
+    def progress(self, progress: Progress) -> None:
         pass
 
     def commands(self) -> list[Command]:
         return []
 
-    def records_to_replay(self) -> list[Record]:
+    def events_to_replay(self) -> list[Event]:
         return []
 
     def close(self) -> None:
@@ -50,13 +49,13 @@ class SilentReporter:
 
 
 class ShowReporter(SilentReporter):
-    """Gives every record to a callback: for a run in the foreground, which takes no commands but signals."""
+    """Gives every event to a callback: for a run in the foreground, which takes no commands but signals."""
 
-    def __init__(self, show: Callable[[Record], None]) -> None:
+    def __init__(self, show: Callable[[Event], None]) -> None:
         self._show = show
 
-    def record(self, kind: str, **fields: Any) -> None:
-        self._show({"t": time.time(), "kind": kind, "attempt": 1, **fields})
+    def record(self, event: Event) -> None:
+        self._show(stamped(event, attempt=1))
 
-    def progress(self, **fields: Any) -> None:
-        self.record("progress", **fields)
+    def progress(self, progress: Progress) -> None:
+        self.record(progress)

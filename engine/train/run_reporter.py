@@ -7,14 +7,14 @@ import errno
 import socket
 import time
 from collections import deque
-from typing import Any
 
 from engine.events import wire
-from engine.events.commands import Command, CommandReader, new_command_id
-from engine.events.log import LogWriter, Record, finite, scan
+from engine.events.commands import CommandReader, new_command_id
+from engine.events.log import LogWriter, needles, scan, stamped
 from engine.events.restore import RunFiles
 from engine.events.run_dir import RunDir
 from engine.events.start_supervisor import start_supervisor
+from engine.events.types import Alert, Command, Edit, Event, Oom, Progress, Rewind, Start, State
 from engine.host.files import write_stderr
 from profiles.errors import UserError
 
@@ -35,14 +35,14 @@ class RunReporter:
         self._log = LogWriter(run.log_path, attempt)
         self._files = RunFiles(run)
         self._restore_failed = False
-        self._unwritten: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_UNWRITTEN)
+        self._unwritten: deque[Event] = deque(maxlen=MAX_UNWRITTEN)
         self._commands = CommandReader(run.commands_path, run.log_path)
         self._live: socket.socket | None = None
         self._progress_due = self._revive_due = 0.0
 
-    def record(self, kind: str, **fields: Any) -> None:
+    def record(self, event: Event) -> None:
         """Append to the log. On a full disk records wait, in order, for the next one, and the run goes on."""
-        self._unwritten.append((kind, {"t": time.time(), **fields}))
+        self._unwritten.append(stamped(event, self.attempt))
         try:
             self._flush()
         except OSError as error:
@@ -51,22 +51,20 @@ class RunReporter:
 
     def _flush(self) -> None:
         while self._unwritten:
-            kind, fields = self._unwritten[0]
-            self._log.write(kind, **fields)
+            self._log.write(self._unwritten[0])
             self._unwritten.popleft()
 
-    def progress(self, **fields: Any) -> None:
+    def progress(self, progress: Progress) -> None:
         """Send the progress of the current step to the clients, unlogged, at most every ``PROGRESS_EVERY`` seconds."""
         now = time.monotonic()
         if now < self._progress_due:
             return
         self._progress_due = now + PROGRESS_EVERY
-        event = {"t": time.time(), "kind": "progress", "attempt": self.attempt, **fields}
         try:
             if self._live is None:
                 self._live = wire.connect(self.run.socket_path)
                 self._live.setblocking(False)
-            line = wire.encode({"method": "event", "params": finite(event)})
+            line = wire.encode_event(stamped(progress, self.attempt))
             if self._live.send(line) < len(line):
                 raise BlockingIOError  # a torn line would spoil the next one
         except OSError:  # no supervisor, or one too slow: a live line is not worth a wait
@@ -103,17 +101,14 @@ class RunReporter:
             text, failed = f"{what} was deleted or replaced while it trains and cannot be restored: {error}", True
         if not (failed and self._restore_failed):  # it is tried every second, and said once
             write_stderr(text)
-            self.record("alert", what="files", text=text)
+            self.record(Alert(what="files", text=text))
         self._restore_failed = failed
-        return [Command(new_command_id(), "stop", {"save": True}, DELETED)] if gone else []
+        return [Command(id=new_command_id(), method="stop", params={"save": True}, by=DELETED)] if gone else []
 
-    def records_to_replay(self) -> list[Record]:
+    def events_to_replay(self) -> list[Event]:
         """Return what a restart replays of all earlier attempts, in order (``edit_history.py``)."""
-        return [
-            r
-            for _, r in scan(self.run.log_path, b'"edit"', b'"rewind"', b'"id"', b'"oom"', b'"start"')
-            if _is_replayed(r)
-        ]
+        found = scan(self.run.log_path, *needles(Edit, Rewind, Oom, Start), b'"id"')
+        return [event for _, event in found if _is_replayed(event)]
 
     def close(self) -> None:
         """Write what is left and close the log; on a full disk wait until there is free space.
@@ -132,8 +127,12 @@ class RunReporter:
             self._live.close()
 
 
-def _is_replayed(record: Record) -> bool:
-    kind = record["kind"]
-    return (
-        kind in ("rewind", "oom", "start") or (kind == "edit" and record["ok"]) or (kind == "state" and "id" in record)
-    )
+def _is_replayed(event: Event) -> bool:
+    match event:
+        case Rewind() | Oom() | Start():
+            return True
+        case Edit():
+            return event.ok
+        case State():
+            return event.id is not None
+    return False

@@ -78,15 +78,15 @@ class RunState:
     def replay_edits(self, history: EditHistory, step: int) -> bool:
         """Apply the edits that an earlier attempt made up to ``step``; return whether there were any."""
         edits = pop_due(history.edits, step)
-        for record in edits:
-            self.set_spec(applied(self.spec, record))
+        for edit in edits:
+            self.set_spec(applied(self.spec, edit))
         return bool(edits)
 
     def replay_rewinds(self, history: EditHistory, step: int) -> bool:
         """Skip the data that an earlier attempt skipped at ``step``; return whether there was any."""
         rewinds = pop_due(history.rewinds, step)
-        for record in rewinds:
-            self.seek(Cursor.from_dict(record["cursor"]))
+        for rewind in rewinds:
+            self.seek(Cursor.from_dict(rewind.cursor))
         return bool(rewinds)
 
     def to_facts(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from engine.events.types import Step
 from tests.bench.app import bench_app
 from tests.bench.compare import bench_compare
 from tests.bench.log import bench_log
@@ -100,11 +101,11 @@ def _latency(run: Path) -> list[float]:
 
     async def gather() -> list[float]:
         client = RunClient(RunDir(run))
-        start = (await client.history([], 1))["at"]
+        start = (await client.history([], 1)).at
         ages = []
-        async for record in client.records(start):
-            if record["kind"] == "step":
-                ages.append(time.time() - record["t"])
+        async for _, event in client.events(start):
+            if isinstance(event, Step):
+                ages.append(time.time() - event.t)
             if len(ages) == 5:
                 break
         return ages
@@ -140,8 +141,8 @@ def _wait_for_step(run: Path, step: int) -> float:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         for _, record in read_all(run / "events.jsonl"):
-            if record["kind"] == "step" and record["step"] >= step:
-                return float(record["t"])
+            if isinstance(record, Step) and record.step >= step:
+                return float(record.t)
         time.sleep(0.02)
     raise TimeoutError(f"{run.name}: no step {step}")
 

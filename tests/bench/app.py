@@ -19,11 +19,12 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from engine.events.decode import encode
 from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
+from engine.events.types import Log, Step
 from tests.bench.leet import PAINTED, bench_leet
 from tests.bench.log import fill, make_run, step_fields, supervised
 from tests.bench.measure import MLA_TUI, Pty, Size, cpu, peak, process_tree, pss, report, rss
@@ -69,7 +70,7 @@ def stepping(run: RunDir) -> Iterator[None]:
         log, step = LogWriter(run.log_path, 1), INITIAL_STEPS
         while not done.wait(1.0):
             step += 1
-            log.write("step", **step_fields(step))
+            log.write(Step(**step_fields(step)))
         log.close()
 
     writer = threading.Thread(target=write)
@@ -164,10 +165,10 @@ def _long_log(home: Path) -> None:
     sizes = {}
     for lines in (10, 1_000_000):
         run = make_run(home, f"lines-{lines}", phase="finished", steps=10)
-        record: dict[str, Any] = {"t": 1.7e9, "kind": "log", "attempt": 1, "level": "info", "rank": 0}
-        with open(run.log_path, "w", encoding="utf-8", buffering=1 << 20) as log:
+        with open(run.log_path, "wb", buffering=1 << 20) as log:
             for n in range(lines):
-                log.write(json.dumps({**record, "t": 1.7e9 + n, "text": f"line {n} printed by a library"}) + "\n")
+                line = Log(1.7e9 + n, 1, level="info", rank=0, text=f"line {n} printed by a library")
+                log.write(encode(line) + b"\n")
         _save_index(run)
         app = Pty([MLA_TUI, "attach", run.id], (80, 24))
         app.settle()

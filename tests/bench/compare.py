@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import os
 import random
@@ -12,8 +11,10 @@ import statistics
 import time
 from pathlib import Path
 
+from engine.events.decode import encode
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
+from engine.events.types import State, Step, Val
 from engine.host.files import write_json
 from engine.host.process import boot_id, host_name
 from engine.runs.store import RunStore
@@ -48,16 +49,24 @@ def _run(store: RunStore, number: int) -> RunDir:
 
 def _write_log(run_dir: RunDir) -> None:
     rng = random.Random(1)
-    with open(run_dir.log_path, "w") as log:
+    with open(run_dir.log_path, "wb") as log:
         for step in range(1, STEPS + 1):
             loss = 2 + 6 * math.exp(-step / 1e5) + rng.gauss(0, 0.05)
-            record = {"t": 1e9 + step / 2, "kind": "step", "attempt": 1, "step": step, "loss": loss, "lr": 3e-4}
-            record |= {"grad_norm": 1.5, "tokens": step * 2048, "tok_s": 4000 + rng.gauss(0, 50), "step_s": 0.5}
-            log.write(json.dumps(record) + "\n")
+            event = Step(
+                *(1e9 + step / 2, 1),
+                step=step,
+                loss=loss,
+                tok_s=4000 + rng.gauss(0, 50),
+                lr=3e-4,
+                grad_norm=1.5,
+                step_s=0.5,
+                tokens=step * 2048,
+            )
+            log.write(encode(event) + b"\n")
             if step % 1000 == 0:
-                val = {"t": 1e9 + step / 2, "kind": "val", "attempt": 1, "step": step, "loss": loss, "bucket": "val"}
-                log.write(json.dumps(val) + "\n")
-        log.write(json.dumps({"t": 1e9, "kind": "state", "attempt": 1, "phase": "finished", "reason": ""}) + "\n")
+                val = Val(t=1e9 + step / 2, attempt=1, step=step, loss=loss, bucket="val")
+                log.write(encode(val) + b"\n")
+        log.write(encode(State(1e9, 1, phase="finished")) + b"\n")
 
 
 async def _measure(store: RunStore) -> None:
@@ -72,19 +81,19 @@ async def _measure(store: RunStore) -> None:
         for _ in range(OPEN_REPEATS):
             started = time.perf_counter(), time.process_time()
             app.open_compare(runs)
-            while not (isinstance(app.screen, CompareScreen) and all(run.curves for run in app.screen.runs)):
+            while not (isinstance(app.screen, CompareScreen) and all(run.series for run in app.screen.runs)):
                 await asyncio.sleep(0.005)
             opened.append(_since(started))
             screen = app.screen
             started = time.perf_counter(), time.process_time()
             for _ in range(3):
                 screen.action_metric(1)  # the learning rate, which has not been read yet
-            while not all("lr" in run.curves for run in screen.runs):
+            while not all("lr" in run.series for run in screen.runs):
                 await asyncio.sleep(0.005)
             known.append(_since(started))
             await pilot.press("b", "b", "b", "q")
         app.open_compare(runs)
-        while not (isinstance(app.screen, CompareScreen) and all(run.curves for run in app.screen.runs)):
+        while not (isinstance(app.screen, CompareScreen) and all(run.series for run in app.screen.runs)):
             await asyncio.sleep(0.005)
         await pilot.pause()
         screen = app.screen
@@ -92,7 +101,7 @@ async def _measure(store: RunStore) -> None:
         _report("another series of the same runs", known)
         for axis in ("step", "tokens", "time"):
             chart = next(c for c in screen.query(OverlayChart) if c.has_class("by-time") == (axis == "time"))
-            buckets = sum(len(run.curves["loss"].x) for run in screen.runs)
+            buckets = sum(len(run.series["loss"].x) for run in screen.runs)
             cold, warm, smooth = [], [], []
             for _ in range(DRAW_REPEATS):
                 for run in screen.runs:

@@ -29,9 +29,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from engine.events.decode import encode
 from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
+from engine.events.types import Progress, Step, Telemetry
 from engine.host.process import Lock, boot_id, host_name, process_identity
 from engine.runs.client import RunClient
 from engine.runs.store import RunStore
@@ -62,17 +66,14 @@ def make_run(home: Path, name: str | None = None, **state: Any) -> RunDir:
 
 def fill(run: RunDir, steps: int) -> None:
     """Write a log with one step per second and one telemetry record per minute."""
-    step_line = json.dumps({"t": 0, "kind": "step", "attempt": 1, **step_fields(1)}, separators=(",", ":"))
-    assert len(step_line) > 250
+    assert len(encode(Step(0.0, 1, **step_fields(1)))) > 250
     sizes = ("device_used", "device_total", "rss", "ram_used", "ram_total", "swap", "disk_free", "power_w", "temp_c")
-    with open(run.log_path, "w", encoding="utf-8", buffering=1 << 20) as log:
+    with open(run.log_path, "wb", buffering=1 << 20) as log:
         for step in range(1, steps + 1):
-            record = {"t": 1.7e9 + step + 0.123456, "kind": "step", "attempt": 1, **step_fields(step)}
-            log.write(json.dumps(record, separators=(",", ":")) + "\n")
+            log.write(encode(Step(1.7e9 + step + 0.123456, 1, **step_fields(step))) + b"\n")
             if step % 60 == 0:
-                ranges = {name: [1.5e10 + step, 1.6e10 + step] for name in sizes}
-                record = {"t": 1.7e9 + step + 0.9, "kind": "telemetry", "attempt": 1, **ranges}
-                log.write(json.dumps(record, separators=(",", ":")) + "\n")
+                ranges: dict[str, Any] = {name: [1.5e10 + step, 1.6e10 + step] for name in sizes}
+                log.write(encode(Telemetry(1.7e9 + step + 0.9, 1, **ranges)) + b"\n")
 
 
 @contextmanager
@@ -114,8 +115,8 @@ def _logging(home: Path) -> None:
             fields = step_fields(step)
             started = time.perf_counter()
             reporter.commands()
-            reporter.progress(step=step, micro_done=1, micro_of=8, tok_s=9830.0)
-            reporter.record("step", **fields)
+            reporter.progress(Progress(step=step, micro_done=1, micro_of=8, tok_s=9830.0))
+            reporter.record(Step(**fields))
             times.append(time.perf_counter() - started)
             time.sleep(0.001)
         reporter.close()
@@ -126,11 +127,11 @@ def _logging(home: Path) -> None:
 
 async def _count(run: RunDir, last: int, ages: list[float]) -> list[int]:
     steps = []
-    async for record in RunClient(run).records(0, live=False):
-        if record["kind"] == "step":
-            steps.append(record["step"])
-            ages.append(time.time() - record["t"])
-            if record["step"] == last:
+    async for _, event in RunClient(run).events(0, live=False):
+        if isinstance(event, Step):
+            steps.append(event.step)
+            ages.append(time.time() - event.t)
+            if event.step == last:
                 break
     return steps
 
@@ -156,7 +157,7 @@ def _throughput(home: Path) -> None:
 def _write_at(run: RunDir, count: int, rate: float) -> None:
     log, started = LogWriter(run.log_path, 1), time.monotonic()
     for step in range(1, count + 1):
-        log.write("step", **step_fields(step))
+        log.write(Step(**step_fields(step)))
         time.sleep(max(0.0, started + step / rate - time.monotonic()))
     log.close()
 
@@ -177,9 +178,9 @@ def _latency_and_memory(home: Path) -> None:
         ages: list[float] = []
 
         async def follow() -> None:
-            async for record in RunClient(run).records(index.offset, live=False):
-                if record["kind"] == "step":
-                    ages.append(time.time() - record["t"])
+            async for _, event in RunClient(run).events(index.offset, live=False):
+                if isinstance(event, Step):
+                    ages.append(time.time() - event.t)
                     if len(ages) == last:
                         break
 
@@ -197,7 +198,7 @@ def _write_from(run: RunDir, first: int, count: int, rate: float) -> None:
     log = LogWriter(run.log_path, 1)
     for step in range(first, first + count):
         time.sleep(1 / rate)
-        log.write("step", **step_fields(step))
+        log.write(Step(**step_fields(step)))
     log.close()
 
 
@@ -263,8 +264,8 @@ def _steps(reporter: RunReporter, first: int, count: int) -> list[float]:
         for n in range(1_500_000):
             total += n
         reporter.commands()
-        reporter.progress(step=step, micro_done=1, micro_of=8, tok_s=9830.0)
-        reporter.record("step", **step_fields(step))
+        reporter.progress(Progress(step=step, micro_done=1, micro_of=8, tok_s=9830.0))
+        reporter.record(Step(**step_fields(step)))
         times.append(time.perf_counter() - started)
     return times
 
@@ -290,7 +291,7 @@ def _attach(home: Path, steps: int) -> None:
         print(f"its supervisor: {rss(pid) / 1e6:.1f} MB")
     started = time.perf_counter()
     reporter = RunReporter(run, 2)
-    reporter.records_to_replay()
+    reporter.events_to_replay()
     print(f"a trainer reads commands and edits from that log: {time.perf_counter() - started:.2f} s")
     reporter.close()
 
@@ -301,7 +302,7 @@ def _report_attach(what: str, run: RunDir) -> None:
         started = time.perf_counter()
         answer = asyncio.run(RunClient(run).history(PANES))
         times.append(time.perf_counter() - started)
-        size = len(json.dumps(answer, separators=(",", ":")))
+        size = len(msgspec.json.encode(answer))
     print(
         f"attach to {what}, four panes: median {statistics.median(times):.3f} s (min {min(times):.3f}, max"
         f" {max(times):.3f}, n 11), {size / 1e3:.0f} KB"
@@ -312,13 +313,14 @@ MONTH = """
 import resource, sys, time
 from pathlib import Path
 from engine.events.history import History
+from engine.events.types import Step, Telemetry
 from tests.bench.log import step_fields
 history, base = History(Path("none")), 0
 def rss():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 for second in range(1, 2_600_001):
-    history.add_records([(second, {"t": float(second), "kind": "step", "attempt": 1, **step_fields(second)})])
-    history.sample({"t": float(second), "kind": "telemetry", "device_used": 9e9, "rss": 1e9 + second, "ram_used": 2e10})
+    history.add_events([(second, Step(float(second), 1, **step_fields(second)))])
+    history.sample(Telemetry(float(second), device_used=9e9, rss=1e9 + second, ram_used=2e10))
     if second % 5000 == 0:
         history.query(["loss", "device_used", "host_states", "tok_s"], 2000)
     if second in (100_000, 650_000, 1_300_000, 2_600_000):

@@ -28,6 +28,7 @@ from engine.preflight import resolve_spec
 from engine.runs.store import RunStore
 from profiles.registry import load
 from scripts.tmux_session import TmuxSession
+from tests.events import all_fields
 
 MLA_TUI = Path(sys.executable).parent / "mla-tui"
 DEADLINE = 90.0  # seconds; nothing here should need as long, not even on a busy machine
@@ -88,7 +89,7 @@ class Run:
 
     def events(self) -> list[Record]:
         """Return every record in the log, with its offset."""
-        return [{"at": at, **record} for at, record in read_all(self.run_dir.log_path)]
+        return [{"at": at, **all_fields(event)} for at, event in read_all(self.run_dir.log_path)]
 
     def kind(self, kind: str) -> list[Record]:
         return [record for record in self.events() if record["kind"] == kind]
@@ -139,8 +140,8 @@ class Run:
 
         def poll() -> Record | None:
             nonlocal at
-            for offset, record in read_all(self.run_dir.log_path, at):
-                at = offset + 1
+            for offset, event in read_all(self.run_dir.log_path, at):
+                at, record = offset + 1, all_fields(event)
                 if record["kind"] == "step" and record["step"] >= step and record["attempt"] >= attempt:
                     return record
             return None

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from engine.events.log import read_all
+from engine.events.types import Edit
 from tests.e2e.conftest import MakeWorkspace, Run, Workspace
 from tests.e2e.replay import replayed_losses
+from tests.events import of_kind
 
 STEPS = 240
 
@@ -75,8 +78,8 @@ def test_replaying_the_edits_of_a_run_gives_its_losses(workspace: Workspace, tmp
     workspace.run("stop", run.id)
     run.wait_end("stopped")
 
-    edits = run.kind("edit")
-    assert [edit["ok"] for edit in edits] == [True] * 4
+    edits = of_kind(Edit, read_all(run.run_dir.log_path))
+    assert [edit.ok for edit in edits] == [True] * 4
     assert run.status()["context"] == 48
     spec = run.run_dir.spec().with_values("test", train={"stop_step": max(run.losses())})
     assert run.losses() == replayed_losses(spec, tmp_path / "replay", edits)

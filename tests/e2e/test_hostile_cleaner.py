@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.events.summary import DAMAGED, ENDED, NEEDS_ATTENTION
+from engine.events.phases import DAMAGED, NEEDS_ATTENTION, PHASES
 from engine.host.programs import SUPERVISOR
 from tests.e2e.conftest import MakeWorkspace, Run, WaitFor
 
@@ -84,7 +84,7 @@ def test_a_cleaner_finds_no_file_that_matters(make_workspace: MakeWorkspace, see
     cleaner = Cleaner(run, seed)
     edited = 0
     try:
-        over = (*ENDED, DAMAGED)
+        over = (*(phase.name for phase in PHASES.values() if phase.ended), DAMAGED)
         for draw in range(min(DRAWS, DRAWS_A_RUN)):
             time.sleep(cleaner.random.uniform(0.0, 0.5))
             if run.run_dir.status()["phase"] in over:  # for example because no checkpoint is intact

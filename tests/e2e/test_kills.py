@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from engine.events.log import parse
+from engine.events.decode import decode
 from tests.e2e.conftest import MakeWorkspace, Run, Workspace
 
 CLIENT, SUPERVISOR, TRAINER = ROLES = ("client", "supervisor", "trainer")
@@ -64,7 +64,7 @@ def disturb(workspace: Workspace, run: Run, expected: dict[int, float], kills: i
 
     assert run.losses() == expected  # every step of the latest attempt, bit for bit
     lines = run.run_dir.log_path.read_bytes().splitlines(keepends=True)
-    assert [line for line in lines if line.strip() and parse(line) is None] == []  # none torn or interleaved
+    assert [line for line in lines if line.strip() and decode(line) is None] == []  # none torn or interleaved
     ends = [record["attempt"] for record in run.kind("exit")]
     assert ends == list(range(1, len(ends) + 1))  # every attempt has one exit record
     assert out.splitlines()[-1] != ""

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.events.log import read_all
 from engine.events.run_dir import RunDir
 from engine.host.files import write_json
 from engine.host.process import Lock
 from engine.preflight import resolve_spec
 from profiles.registry import load
+from tests.events import records as read_records
 from tests.unit.train.faulty_run import FaultyRun
 from tests.unit.train.tiny_runs import NANO, write_shards
 
@@ -45,7 +45,7 @@ def run_until_finished(run: RunDir, *failure: str) -> list[dict[str, Any]]:
             launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
             arguments = [str(Path(__file__).with_name("failing_rank.py")), str(run.path), str(attempt), *failure]
             done = subprocess.run([*launcher, *arguments], env=env, capture_output=True, text=True, timeout=200)
-            records = [record for _, record in read_all(run.log_path)]
+            records = read_records(run.log_path)
             if [r["phase"] for r in records if r["kind"] == "state"][-1] == "finished":
                 return records
         pytest.fail(f"the run did not finish\n{done.stdout}\n{done.stderr}")

@@ -9,9 +9,16 @@ from typing import Any
 
 import pytest
 
+from engine.events.log import read_all
 from engine.events.run_dir import RunDir
+from engine.events.types import Step
 from engine.runs.client import RunClient
 from tests.e2e.conftest import Run, Workspace, output
+from tests.events import as_json
+
+
+def as_logged(run: Run) -> list[dict[str, Any]]:
+    return [{"at": at, **as_json(event)} for at, event in read_all(run.run_dir.log_path)]
 
 
 class Reader(threading.Thread):
@@ -27,11 +34,12 @@ class Reader(threading.Thread):
         asyncio.run(self._read())
 
     async def _read(self) -> None:
-        async for record in self.client.records():
-            if "at" in record:
-                self.logged.append(record)
-            else:
+        async for at, event in self.client.events():
+            record = as_json(event)
+            if at is None:
                 self.live.append(record["kind"])
+            else:
+                self.logged.append({"at": at, **record})
 
 
 @pytest.mark.parametrize(
@@ -51,7 +59,7 @@ def test_all_readers_see_the_same(workspace: Workspace, disturbed: bool) -> None
     reader.join(60)
     run.wait_end()
 
-    logged = run.events()
+    logged = as_logged(run)
     seen = [[json.loads(line) for line in output.splitlines()] for output in outputs]
     assert seen[0] == logged
     assert seen[1] == logged
@@ -62,7 +70,7 @@ def test_all_readers_see_the_same(workspace: Workspace, disturbed: bool) -> None
 
 
 def test_watching_starts_at_an_offset(reference: Run) -> None:
-    logged = reference.events()
+    logged = as_logged(reference)
     start = logged[100]["at"]
     done = reference.workspace.run("watch", reference.id, "--json", "--from", start).stdout
     assert [json.loads(line) for line in done.splitlines()] == logged[100:]
@@ -76,8 +84,8 @@ def test_records_continue_exactly_where_history_ends(workspace: Workspace) -> No
     async def read() -> tuple[list[int], list[int]]:
         client = RunClient(run.run_dir)
         answer = await client.history(["loss"], 10_000)
-        before = [point[0] for point in answer["series"]["loss"]]
-        after = [r["step"] async for r in client.records(answer["at"], live=False) if r["kind"] == "step"]
+        before = [int(bucket.x) for bucket in answer.series["loss"]]
+        after = [event.step async for _, event in client.events(answer.at, live=False) if isinstance(event, Step)]
         return before, after
 
     before, after = asyncio.run(read())

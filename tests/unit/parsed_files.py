@@ -28,6 +28,7 @@ from engine.checkpoints.inventory import inventory
 from engine.checkpoints.resume_source import checkpoint_data
 from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
+from engine.events.types import State, Step
 from engine.execution.deepspeed_config import deepspeed_config, generate
 from engine.host.process import is_alive
 from engine.memory.calibration import MeasuredPeak, calibrate, load_past_runs, record_run
@@ -209,8 +210,8 @@ def _run_formats(store: RunStore, spec: RunSpec) -> dict[str, Format]:
     process = {"pid": (1 << 22) + 1, "start_ticks": 1, "attempt": 1}
     run = store.create(spec, {"name": "mine", "resume": None, "init_from": None, "share_device": False}, state)
     log = LogWriter(run.log_path, 1)
-    log.write("state", phase="running", reason="")
-    log.write("step", step=1, loss=2.0)
+    log.write(State(phase="running"))
+    log.write(Step(step=1, loss=2.0))
     log.close()
     last = {"code": 1, "signal": None, "why": "", "attempt": 1}
     facts = {**json.loads(run.state_path.read_text()), "supervisor": process, "trainer": process, "exit": last}

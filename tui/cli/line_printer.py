@@ -1,31 +1,32 @@
-"""Prints the records of a run as plain lines."""
+"""Prints the events of a run as plain lines."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from engine.events.types import Event, Step
 from tui.text.event_text import describe
 from tui.text.format import fixed
 
 
 class LinePrinter:
-    """Prints records as plain lines; of the steps, at most two a second, so that a fast run stays readable."""
+    """Prints events as plain lines; of the steps, at most two a second, so that a fast run stays readable."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
         self._due = 0.0
 
-    def __call__(self, record: dict[str, Any]) -> None:
-        if record["kind"] == "step":
-            last = record["step"] == self._steps
-            if record["t"] < self._due and not last:
-                return
-            self._due = record["t"] + 0.5
-            done = f"step {record['step']}/{self._steps}" if self._steps else f"step {record['step']}"
-            print(
-                f"{done}  loss {fixed(record.get('loss'), 4)}  lr {record.get('lr') or 0:.2e}"
-                f"  {fixed(record.get('tok_s'), 0)} tok/s  {record.get('step_s') or 0:.2f} s",
-                flush=True,
-            )
-        elif description := describe(record):
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Step):
+            self._print_step(event)
+        elif description := describe(event):
             print(description[0], flush=True)
+
+    def _print_step(self, event: Step) -> None:
+        if event.t < self._due and event.step != self._steps:
+            return
+        self._due = event.t + 0.5
+        done = f"step {event.step}/{self._steps}" if self._steps else f"step {event.step}"
+        print(
+            f"{done}  loss {fixed(event.loss, 4)}  lr {event.lr or 0:.2e}"
+            f"  {fixed(event.tok_s, 0)} tok/s  {event.step_s or 0:.2f} s",
+            flush=True,
+        )

@@ -5,19 +5,21 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from engine.events.phases import PAUSED
 from profiles.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from engine.events.run_dir import RunDir
+    from engine.events.types import Event
 
 ANSWER_TIMEOUT = 60.0  # seconds; a step on a small GPU takes tens of them
 PAUSED_TIMEOUT = 2.0
 
 
-def request(run_dir: RunDir, method: str, **params: Any) -> dict[str, Any] | None:
-    """Send a request and return the record that answers it.
+def request(run_dir: RunDir, method: str, **params: Any) -> Event | None:
+    """Send a request and return the event that answers it.
 
     Return None on a timeout; the run still gets the request. Raises ``UserError``.
     """
@@ -25,34 +27,36 @@ def request(run_dir: RunDir, method: str, **params: Any) -> dict[str, Any] | Non
 
     from engine.runs.client import RunClient
 
-    async def find_answer(records: AsyncIterator[dict[str, Any]], id: str) -> dict[str, Any] | None:
-        async for record in records:
-            if record.get("id") == id:
-                return record
+    async def find_answer(events: AsyncIterator[tuple[int | None, Event]], id: str) -> Event | None:
+        async for _, event in events:
+            if event.id == id:
+                return event
         return None
 
-    async def send() -> dict[str, Any] | None:
+    async def send() -> Event | None:
         client = RunClient(run_dir)
-        start = (await client.history([], 1))["at"]
-        paused = run_dir.summary()["phase"] == "paused"
+        start = (await client.history([], 1)).at
+        paused = run_dir.summary()["phase"] == PAUSED
         sent = await client.request(method, **params, by="command line")
         # A paused run saves and applies edits only after it resumes, unless it is paused by an out-of-memory error:
         # then it applies an edit at once.
         deferred = paused and method in ("set", "checkpoint")
         timeout = PAUSED_TIMEOUT if deferred else ANSWER_TIMEOUT
         try:
-            return await asyncio.wait_for(find_answer(client.records(start, live=False), sent["id"]), timeout)
+            return await asyncio.wait_for(find_answer(client.events(start, live=False), sent["id"]), timeout)
         except TimeoutError:
             when = "after the run resumes" if deferred else "after the current micro-batch"
             print(f"requested {method} ({sent['id']}); takes effect {when}", file=sys.stderr)
             return None
 
-    record = asyncio.run(send())
-    if record is None and run_dir.ended():
+    answer = asyncio.run(send())
+    if answer is None and run_dir.ended():
         raise UserError(f"run {run_dir.id}: ended before {method} took effect")
-    return record
+    return answer
 
 
-def print_phase(record: dict[str, Any] | None) -> None:
-    if record is not None:
-        print(f"{record.get('phase')} {record.get('reason') or ''}".rstrip(), file=sys.stderr)
+def print_phase(answer: Event | None) -> None:
+    from engine.events.types import State
+
+    if isinstance(answer, State):
+        print(f"{answer.phase} {answer.reason or ''}".rstrip(), file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from engine.events.summary import CUT_OFF
+from engine.events.phases import CUT_OFF
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 NOTHING = "–"
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -108,6 +109,30 @@ def rate(value: float | None) -> str:
         return "0"
     mantissa, _, exponent = f"{value:.2e}".partition("e")
     return f"{mantissa}e{int(exponent)}"
+
+
+def percent(value: float | None) -> str:
+    """Return a fraction in percent: ``43%``."""
+    return NOTHING if value is None or not math.isfinite(value) else f"{value:.0%}"
+
+
+def percent_of_100(value: float | None) -> str:
+    """Return percent: ``43%``."""
+    return NOTHING if value is None or not math.isfinite(value) else f"{value:.0f}%"
+
+
+def watts(value: float | None) -> str:
+    return NOTHING if value is None or not math.isfinite(value) else f"{value:.0f} W"
+
+
+def celsius(value: float | None) -> str:
+    return NOTHING if value is None or not math.isfinite(value) else f"{value:.0f} °C"
+
+
+def formatter(name: str) -> Callable[[float | None], str]:
+    """Return the function that a ``Metric`` names as its ``format``."""
+    found: Callable[[float | None], str] = globals()[name]
+    return found
 
 
 def axis(value: float) -> str:

@@ -24,8 +24,7 @@ from typing import Any
 
 import torch
 
-from engine.events.commands import Command
-from engine.events.log import Record
+from engine.events.types import Command, Event, Progress, Step
 from engine.host.programs import BENCH
 from engine.host.version import package_version
 from engine.memory.hardware import cpu_name
@@ -72,22 +71,22 @@ class Meter:
         self._stop = False
         self._last = time.perf_counter()
 
-    def record(self, kind: str, **fields: Any) -> None:
-        if kind != "step":
+    def record(self, event: Event) -> None:
+        if not isinstance(event, Step):
             return
-        if fields["device_peak"] is not None:
-            self.device_peak = max(self.device_peak or 0, fields["device_peak"])
+        if event.device_peak is not None:
+            self.device_peak = max(self.device_peak or 0, int(event.device_peak))
             self.device_reserved = max(self.device_reserved or 0, torch.cuda.memory_reserved())
-        self._on_step(time.perf_counter() - self._last, fields["data_s"])
+        self._on_step(time.perf_counter() - self._last, event.data_s or 0.0)
         self._last = time.perf_counter()
 
     def commands(self) -> list[Command]:
         return [Command(id="bench", method="stop", params={"save": False}, by="bench")] if self._stop else []
 
-    def progress(self, **fields: Any) -> None:
+    def progress(self, progress: Progress) -> None:
         pass
 
-    def records_to_replay(self) -> list[Record]:
+    def events_to_replay(self) -> list[Event]:
         return []
 
     def close(self) -> None:

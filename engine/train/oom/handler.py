@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.events.types import Edit, Oom
 from engine.memory.hardware import Hardware
 from engine.train.backends.backend import Backend
 from engine.train.backends.ranks import Ranks
@@ -63,9 +64,9 @@ class OomHandler:
 
     # -- what the run has seen
 
-    def learn(self, records: Iterable[dict[str, Any]]) -> None:
-        """Take in the ``oom`` and ``edit`` records of earlier attempts."""
-        self._fitter.learn(records)
+    def learn(self, events: Iterable[Oom | Edit]) -> None:
+        """Take in the out-of-memory errors and edits of earlier attempts."""
+        self._fitter.learn(events)
 
     def record_edit(self, changed: dict[str, Any]) -> None:
         """Take in an edit that a user made."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import resource
 import sys
-from typing import Any
 
+from engine.events.types import Alert, Measured, Memory, Oom
 from engine.memory.forecast import forecast
 from engine.memory.hardware import Hardware
 from engine.train.backends.backend import Backend
@@ -36,7 +36,7 @@ class MemoryMonitor:
         """Log what ``spec``, as which the run begins or has just become, should take."""
         self._steps = self._peak = 0
         self._edits += 1
-        self._reporter.record("memory", parts=self._parts(spec), measured=None, **_batch(spec))
+        self._reporter.record(self._memory(spec, None))
 
     def record_step(self, spec: RunSpec, step: int, peak: int | None) -> None:
         """Take in a step that was done; ``peak``: bytes the device held at most in it, where that is known."""
@@ -44,37 +44,39 @@ class MemoryMonitor:
         self._steps += 1
         if self._steps == SETTLED:
             # The kernel gives only the highest host memory since the process began: of the run as it was started.
-            measured = {"device": self._peak or None, "host": _peak_rss() if self._edits == 1 else None}
-            self._reporter.record("memory", parts=self._parts(spec), measured=measured, **_batch(spec))
+            measured = Measured(device=self._peak or None, host=_peak_rss() if self._edits == 1 else None)
+            self._reporter.record(self._memory(spec, measured))
         retries = self._backend.allocator_retries()
         if retries > self._retries and step - self._last_alert >= PRESSURE_EVERY:
             self._last_alert = step
             text = f"the allocator emptied its cache {retries - self._retries} times to find free memory; lower micro"
-            self._reporter.record("alert", what="pressure", text=text)
+            self._reporter.record(Alert(what="pressure", text=text))
         self._retries = retries
 
     def record_oom(self, failure: OutOfMemory, spec: RunSpec, action: str, capacity: int | None) -> None:
         """Log ``failure`` and the ``action`` that answers it; ``capacity``: bytes the process could have had."""
         self._reporter.record(
-            "oom",
-            where=failure.where,
-            wanted=failure.wanted,
-            text=failure.text,
-            parts=self._parts(spec),
-            action=action,
-            micro=spec.batch.micro,
-            accum=spec.accum,
-            capacity=capacity,
+            Oom(
+                where=failure.where,
+                wanted=failure.wanted,
+                text=failure.text,
+                parts=self._parts(spec),
+                action=action,
+                micro=spec.batch.micro,
+                accum=spec.accum,
+                capacity=capacity,
+            )
+        )
+
+    def _memory(self, spec: RunSpec, measured: Measured | None) -> Memory:
+        batch, parts = spec.batch, self._parts(spec)
+        return Memory(
+            parts=parts, measured=measured, micro=batch.micro, sequences=batch.sequences, context=batch.context
         )
 
     def _parts(self, spec: RunSpec) -> dict[str, int]:
         predicted = forecast(spec, self._hardware)
         return predicted.device or predicted.host
-
-
-def _batch(spec: RunSpec) -> dict[str, Any]:
-    batch = spec.batch
-    return {"micro": batch.micro, "sequences": batch.sequences, "context": batch.context}
 
 
 def _peak_rss() -> int:

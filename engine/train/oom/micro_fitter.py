@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from engine.events.types import Edit, Oom
 from engine.memory.hardware import Hardware
 from engine.memory.measured_fit import MeasuredFit, micro_divisors
 from profiles.spec import RunSpec
@@ -25,15 +26,16 @@ class MicroFitter:
         self._fit = MeasuredFit(hardware)
         self._steps_since_oom = 0
 
-    def learn(self, records: Iterable[dict[str, Any]]) -> None:
-        """Take in the ``oom`` and applied ``edit`` records of earlier attempts, so that nothing is tried twice."""
-        for record in records:
-            if record["kind"] == "oom" and record.get("micro") and record.get("capacity"):
-                self._fit.record_oom(record["micro"], record["capacity"])
-            elif record["kind"] == "edit" and record.get("ok"):
-                micro = record["changed"].get("micro")
-                if record.get("by") != BY:
-                    self.record_edit(record["changed"])
+    def learn(self, events: Iterable[Oom | Edit]) -> None:
+        """Take in the out-of-memory errors and edits of earlier attempts, so that nothing is tried twice."""
+        for event in events:
+            if isinstance(event, Oom):
+                if event.micro and event.capacity:
+                    self._fit.record_oom(event.micro, event.capacity)
+            elif event.ok:
+                micro = event.changed.get("micro")
+                if event.by != BY:
+                    self.record_edit(event.changed)
                 elif micro:
                     self.target = max(self.target or 0, micro[0]) if micro[1] < micro[0] else self.target
 

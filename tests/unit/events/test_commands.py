@@ -11,6 +11,7 @@ import pytest
 from engine.events import commands
 from engine.events.commands import CommandReader
 from engine.events.log import LogWriter
+from engine.events.types import Checkpoint, State
 
 
 @pytest.fixture
@@ -39,9 +40,9 @@ def test_commands_come_once_and_in_order(path: Path, log: LogWriter) -> None:
 def test_a_restarted_reader_gets_unacknowledged_commands(path: Path, log: LogWriter) -> None:
     first, second = (commands.append(path, method, {}, "me") for method in ("pause", "checkpoint"))
     assert len(CommandReader(path, log.path).poll()) == 2
-    log.write("state", phase="paused", id=first)
+    log.write(State(phase="paused", id=first))
     assert [c.id for c in CommandReader(path, log.path).poll()] == [second]
-    log.write("checkpoint", id=second, ok=False)
+    log.write(Checkpoint(id=second, ok=False))
     assert CommandReader(path, log.path).poll() == []
 
 

@@ -10,17 +10,34 @@ import asyncio
 import json
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from engine.events import commands
 from engine.events.commands import CommandReader
-from engine.events.history import SERIES
 from engine.events.log import LogWriter, read_all, scan
 from engine.events.log_index import LogIndex
+from engine.events.metrics import SERIES
 from engine.events.run_dir import RunDir
+from engine.events.types import (
+    Alert,
+    Checkpoint,
+    Edit,
+    Event,
+    Exit,
+    Log,
+    Memory,
+    Oom,
+    Start,
+    State,
+    Step,
+    Telemetry,
+    Val,
+)
 from engine.runs.client import RunClient
+from tests.events import of_kind
 from tui.app.state.run_view import RunView
 from tui.cli.line_printer import LinePrinter
 from tui.text.event_text import describe
@@ -36,23 +53,23 @@ def run(make_run: Make) -> RunDir:
     """A run with every kind of record, a restart, and commands."""
     run = make_run(phase="finished", supervisor={"pid": 1, "start_ticks": 1 << 40}, trainer=None, at=0)
     log = LogWriter(run.log_path, 1)
-    log.write("state", phase="starting", reason="")
-    log.write("start", plan={"loss": "fused"}, params=10, device="cpu", versions={}, resumed_from=None)
-    log.write("val", step=0, loss=3.0, bucket="val", tokens=64)
+    log.write(State(phase="starting", reason=""))
+    log.write(Start(plan={"loss": "fused"}, params=10, device="cpu", versions={}, resumed_from=None))
+    log.write(Val(step=0, loss=3.0, bucket="val", tokens=64))
     for step in range(1, 9):
-        log.write("step", step=step, loss=3 / step, lr=1e-3, tok_s=10.5, step_s=0.5, micro=4, accum=2, context=32)
-    log.write("telemetry", rss=[1, 2], ram_used=[3, 4])
-    log.write("edit", id="a" * 12, ok=True, changed={"micro": [4, 2]}, step=4, by="me", why="")
-    log.write("checkpoint", ok=True, path="/x/ckpt_step_4", step=4, bytes=12, seconds=0.5, stall_s=0.1, why="")
-    log.write("alert", what="nan", text="step 5")
-    log.write("oom", where="backward", wanted=1 << 30, parts={"weights": 1}, action="micro 2", micro=2, accum=4)
-    log.write("memory", parts={"weights": [1, 2]})
-    log.write("log", level="warning", text="said", rank=1)
-    log.write("exit", code=None, signal="SIGKILL", why="killed")
+        log.write(Step(step=step, loss=3 / step, lr=1e-3, tok_s=10.5, step_s=0.5, micro=4, accum=2, context=32))
+    log.write(Telemetry(rss=[1, 2], ram_used=[3, 4]))
+    log.write(Edit(id="a" * 12, ok=True, changed={"micro": (4, 2)}, step=4, by="me", why=""))
+    log.write(Checkpoint(ok=True, path="/x/ckpt_step_4", step=4, bytes=12, seconds=0.5, stall_s=0.1, why=""))
+    log.write(Alert(what="nan", text="step 5"))
+    log.write(Oom(where="backward", wanted=1 << 30, parts={"weights": 1}, action="micro 2", micro=2, accum=4))
+    log.write(Memory(parts={"weights": 12}))
+    log.write(Log(level="warning", text="said", rank=1))
+    log.write(Exit(code=None, signal="SIGKILL", why="killed"))
     log = LogWriter(run.log_path, 2)
-    log.write("start", resumed_from=4)
-    log.write("step", step=5, loss=0.5, lr=1e-3, tok_s=10.5, step_s=0.5)
-    log.write("state", phase="finished", reason="")
+    log.write(Start(resumed_from=4))
+    log.write(Step(step=5, loss=0.5, lr=1e-3, tok_s=10.5, step_s=0.5))
+    log.write(State(phase="finished", reason=""))
     for method in ("set", "pause", "resume"):
         commands.append(run.commands_path, method, {"changes": {"micro": 2}}, "me")
     return run
@@ -62,15 +79,15 @@ def read_everything(run: RunDir) -> LogIndex:
     """Read a run's files as supervisor, trainer, command line and app do."""
     log_index = LogIndex(run)
     log_index.catch_up()
-    json.dumps(log_index.history.query(list(SERIES), 100), allow_nan=False)
+    msgspec.json.encode(log_index.history.query(list(SERIES), 100))
     summary = run.summary()
     json.dumps(summary)
     view, show = RunView(summary), LinePrinter(8)
-    view.load_history({"series": log_index.history.query(list(SERIES), 100)})
-    for _, record in read_all(run.log_path):
-        view.apply(record)
-        describe(record)
-        show(record)
+    view.load_history(log_index.history.answer(log_index.offset, list(SERIES), 100, None, None, marks=True))
+    for at, event in read_all(run.log_path):
+        view.apply(at, event)
+        describe(event)
+        show(event)
     view.eta()
     list(scan(run.log_path, b'"edit"'))
     CommandReader(run.commands_path, run.log_path).poll()
@@ -143,10 +160,10 @@ def test_a_client_reads_a_damaged_run_without_a_supervisor(run: RunDir, tmp_path
     whole = run.log_path.read_bytes()
     run.log_path.write_bytes(whole[:900] + b"\xff" * 50 + whole[950:])
 
-    async def watch() -> list[dict[str, Any]]:
+    async def watch() -> list[tuple[int | None, Event]]:
         client = RunClient(run)
         await client.history(["loss"])
-        return [record async for record in client.records()]
+        return [pair async for pair in client.events()]
 
-    kinds = [record["kind"] for record in asyncio.run(watch())]
-    assert kinds[-1] == "state" and kinds.count("step") >= 6
+    found = asyncio.run(watch())
+    assert isinstance(found[-1][1], State) and len(of_kind(Step, found)) >= 6

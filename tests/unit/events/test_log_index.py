@@ -12,10 +12,13 @@ import pytest
 
 from engine.events import log as log_module
 from engine.events import log_index as log_index_module
-from engine.events.history import SERIES
+from engine.events.decode import decode
 from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
+from engine.events.metrics import SERIES
 from engine.events.run_dir import RunDir
+from engine.events.types import Start, State, Step, Telemetry
+from tests.events import points
 
 if TYPE_CHECKING:
     from tests.unit.conftest import Make
@@ -28,16 +31,16 @@ def run(make_run: Make) -> RunDir:
     """A run that was restarted once, with a cache of all but its last records."""
     run = make_run()
     log = LogWriter(run.log_path, 1)
-    log.write("start", resumed_from=None)
+    log.write(Start(resumed_from=None))
     for step in range(1, STEPS + 1):
-        log.write("step", step=step, loss=1 / step, tok_s=100.0 + step, host_states=1 << 30)
-    log.write("telemetry", device_used=[1, 2], ram_used=[3, 4])
-    LogWriter(run.log_path, 2).write("start", resumed_from=STEPS - 20)
+        log.write(Step(step=step, loss=1 / step, tok_s=100.0 + step, host_states=1 << 30))
+    log.write(Telemetry(device_used=[1, 2], ram_used=[3, 4]))
+    LogWriter(run.log_path, 2).write(Start(resumed_from=STEPS - 20))
     open_index(run).save()
     log = LogWriter(run.log_path, 2)
     for step in range(STEPS - 19, STEPS + 1):
-        log.write("step", step=step, loss=2.0, tok_s=1.0)
-    log.write("state", phase="paused", reason="asked")
+        log.write(Step(step=step, loss=2.0, tok_s=1.0))
+    log.write(State(phase="paused", reason="asked"))
     return run
 
 
@@ -48,7 +51,7 @@ def open_index(run: RunDir) -> LogIndex:
 
 
 def all_series(log_index: LogIndex) -> dict[str, Any]:
-    return log_index.history.query(list(SERIES), 1 << 20)
+    return {name: points(found) for name, found in log_index.history.query(list(SERIES), 1 << 20).items()}
 
 
 def from_log_only(run: RunDir) -> dict[str, Any]:
@@ -74,13 +77,12 @@ def test_only_what_the_cache_does_not_cover_is_read(run: RunDir, monkeypatch: py
     first.save()
     run.state_path.write_text(json.dumps(first.summary))
     parsed: list[bytes] = []
-    real = log_module.parse
 
-    def parse(line: bytes) -> Any:
+    def noted(line: bytes) -> Any:
         parsed.append(line)
-        return real(line)
+        return decode(line)
 
-    monkeypatch.setattr(log_module, "parse", parse)
+    monkeypatch.setattr(log_module, "decode", noted)
     again = open_index(run)
     assert (all_series(again), again.summary, again.offset) == (truth, first.summary, run.log_path.stat().st_size)
     assert parsed == []
@@ -103,8 +105,8 @@ def test_state_and_cache_may_cover_different_offsets(run: RunDir) -> None:
 def test_a_restart_after_the_cache_was_saved_removes_repeated_steps(run: RunDir) -> None:
     open_index(run).save()
     log = LogWriter(run.log_path, 3)
-    log.write("start", resumed_from=7)
-    log.write("step", step=8, loss=3.0)
+    log.write(Start(resumed_from=7))
+    log.write(Step(step=8, loss=3.0))
     found = open_index(run)
     assert all_series(found) == from_log_only(run)
     assert all_series(found)["loss"][-2:] == [[7, 1 / 7, 1 / 7, 1 / 7], [8, 3, 3, 3]]
@@ -145,7 +147,7 @@ def test_the_cache_of_another_log_is_not_used(run: RunDir, make_run: Make) -> No
     other = make_run()
     log = LogWriter(other.log_path, 1)
     for step in range(1, 2 * STEPS):
-        log.write("step", step=step, loss=9.0, tok_s=9.0)
+        log.write(Step(step=step, loss=9.0, tok_s=9.0))
     (other.path / "history.bin").write_bytes((run.path / "history.bin").read_bytes())
     found = open_index(other)
     assert all_series(found)["loss"][0] == [1, 9, 9, 9]
@@ -187,7 +189,7 @@ def test_the_cache_is_saved_periodically(run: RunDir, monkeypatch: pytest.Monkey
     log_index.save()
     written, log = [], LogWriter(run.log_path, 2)
     for step in range(STEPS + 1, STEPS + 101):
-        log.write("step", step=step, loss=1.0)
+        log.write(Step(step=step, loss=1.0))
         log_index.poll()
         log_index.save_if_due()
         written.append(cache.stat().st_ino)

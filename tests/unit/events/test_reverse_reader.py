@@ -10,13 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.events import reverse_reader
+from engine.events.decode import encode
 from engine.events.log import read_all
-from engine.events.reverse_reader import METRIC_KINDS, events_before, events_from
+from engine.events.reverse_reader import METRICS, events_before, events_from
+from engine.events.types import Log, Step
+from tests.events import as_json
 
 lines = st.one_of(
-    st.builds(lambda n: json.dumps({"kind": "step", "t": 1, "step": n}, separators=(",", ":")), st.integers(0, 99)),
-    st.builds(lambda s: json.dumps({"kind": "log", "text": s}, separators=(",", ":")), st.text(max_size=40)),
-    st.builds(lambda s: json.dumps({"kind": "log", "text": 'says "kind":"' + s}), st.text(max_size=300)),
+    st.builds(lambda n: encode(Step(1.0, step=n)).decode(), st.integers(0, 99)),
+    st.builds(lambda s: encode(Log(1.0, text=s)).decode(), st.text(max_size=40)),
+    st.builds(lambda s: json.dumps(as_json(Log(1.0, text='says "kind":"' + s))), st.text(max_size=300)),
     st.sampled_from(["", "{torn", '{"kind":"state","t":1,"phase":"running"}', '{"kind":"telemetry","t":1}', "x" * 700]),
 )
 
@@ -32,7 +35,7 @@ def test_both_directions_read_the_same_events(
     for text in texts:
         offsets.append(offsets[-1] + len(text.encode()) + 1)
     start, end = sorted((data.draw(st.sampled_from(offsets)), data.draw(st.sampled_from(offsets))))
-    truth = [(at, r) for at, r in read_all(path) if r["kind"] not in METRIC_KINDS]
+    truth = [(at, r) for at, r in read_all(path) if not isinstance(r, METRICS)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reverse_reader, "BLOCK", block)
         back = [pair for _, events in events_before(path, end) for pair in events]

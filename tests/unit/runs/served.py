@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
+from engine.events.types import Event
 from engine.runs.server import Server
 
 TIMEOUT = 20.0  # seconds
@@ -31,10 +31,10 @@ class Served:
     def kill_trainer(self, id: str) -> None:
         self.stopped_by.append(id)
 
-    def on_record(self, record: dict[str, Any]) -> None:
+    def on_event(self, event: Event) -> None:
         pass
 
-    def write(self, kind: str, **fields: Any) -> None:
-        self.log.write(kind, **fields)
+    def write(self, event: Event) -> None:
+        self.log.write(event)
         self.index.poll()
         self.server.notify()

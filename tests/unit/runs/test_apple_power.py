@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.runs.apple_power import ApplePower
-from engine.runs.telemetry import Telemetry
+from engine.runs.telemetry import Sensors
 
 
 class FakeMonitor:
@@ -49,7 +49,7 @@ def test_energy_over_time_is_power(mac: list[float]) -> None:
 
 
 def test_power_is_sampled(mac: list[float], tmp_path: Path) -> None:
-    telemetry = Telemetry(tmp_path)
+    telemetry = Sensors(tmp_path)
     mac.append(1.0)
     assert telemetry.sample()["power_w"] == 45.0
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from engine.events import history as history_module
+from engine.events import series as series_module
 from engine.events import wire
 from engine.events.log import LogWriter
 from engine.events.run_dir import EXIT_UNHANDLED
+from engine.events.types import CutOff, Event, Exit, Link, Start, State, Step
 from engine.host.files import write_json
 from engine.host.process import process_identity
 from engine.runs import client as client_module
@@ -30,9 +31,9 @@ async def test_history_and_then_records_give_each_step_once_while_a_writer_appen
     last = 400
 
     async def write() -> None:
-        run.write("start", resumed_from=None)
+        run.write(Start(resumed_from=None))
         for step in range(1, last + 1):
-            run.write("step", step=step, loss=1.0)
+            run.write(Step(step=step, loss=1.0))
             await asyncio.sleep(0)
 
     async def watch(after: int) -> list[int]:
@@ -40,13 +41,13 @@ async def test_history_and_then_records_give_each_step_once_while_a_writer_appen
             await asyncio.sleep(0)
         client = RunClient(run.run_dir)
         answer = await client.history(["loss"], points=10_000)
-        seen = [point[0] for point in answer["series"]["loss"]]
+        seen = [int(bucket.x) for bucket in answer.series["loss"]]
         assert len(seen) >= after
-        records = client.records(answer["at"])
+        events = client.events(answer.at)
         while seen[-1:] != [last]:  # the history may already have them all
-            record = await anext(records)
-            if record["kind"] == "step":
-                seen.append(record["step"])
+            _, event = await anext(events)
+            if isinstance(event, Step):
+                seen.append(event.step)
         return seen
 
     watchers = [watch(after) for after in (0, 100, 300)]
@@ -55,21 +56,24 @@ async def test_history_and_then_records_give_each_step_once_while_a_writer_appen
 
 
 async def test_records_continue_from_the_files_when_the_connection_is_lost(run: Served) -> None:
-    run.write("step", step=1, loss=1.0)
+    run.write(Step(step=1, loss=1.0))
     seen: list[Any] = []
 
     async def watch() -> None:
-        async for record in RunClient(run.run_dir).records():
-            seen.append(("lost", "up")[record["up"]] if record["kind"] == "link" else record["step"])
+        async for _, event in RunClient(run.run_dir).events():
+            if isinstance(event, Link):
+                seen.append("up" if event.up else "lost")
+            elif isinstance(event, Step):
+                seen.append(event.step)
             match seen[-1]:
                 case 1:
                     await run.server.close()
                 case "lost":
-                    run.write("step", step=2, loss=1.0)
+                    run.write(Step(step=2, loss=1.0))
                 case 2:
                     await run.server.start()
                 case "up" if len(seen) > 1:
-                    run.write("step", step=3, loss=1.0)
+                    run.write(Step(step=3, loss=1.0))
                 case 3:
                     return
 
@@ -78,7 +82,7 @@ async def test_records_continue_from_the_files_when_the_connection_is_lost(run: 
 
 
 async def test_a_connection_closed_before_the_answer_does_not_count(run: Served) -> None:
-    run.write("step", step=1, loss=1.0)
+    run.write(Step(step=1, loss=1.0))
     await run.server.close()
 
     async def disconnect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -86,8 +90,8 @@ async def test_a_connection_closed_before_the_answer_does_not_count(run: Served)
         writer.close()
 
     server = await asyncio.start_unix_server(disconnect, sock=wire.listen(run.run_dir.socket_path))
-    first = await asyncio.wait_for(anext(RunClient(run.run_dir).records()), TIMEOUT)
-    assert (first["kind"], first["at"]) == ("step", 0)
+    at, first = await asyncio.wait_for(anext(RunClient(run.run_dir).events()), TIMEOUT)
+    assert at == 0 and isinstance(first, Step)
     server.close()
 
 
@@ -95,17 +99,17 @@ async def test_records_of_an_ended_run_end(make_run: Make) -> None:
     run_dir = make_run(phase="finished")
     log = LogWriter(run_dir.log_path, 1)
     for step in (1, 2, 3):
-        log.write("step", step=step, loss=1.0)
-    log.write("state", phase="finished", reason="")
+        log.write(Step(step=step, loss=1.0))
+    log.write(State(phase="finished", reason=""))
 
-    async def watch() -> list[dict[str, Any]]:
-        return [record async for record in RunClient(run_dir).records()]
+    async def watch() -> list[tuple[int | None, Event]]:
+        return [pair async for pair in RunClient(run_dir).events()]
 
-    records = await asyncio.wait_for(watch(), TIMEOUT)
-    assert [r["kind"] for r in records] == ["step", "step", "step", "state"]
-    assert records[0]["at"] == 0
+    found = await asyncio.wait_for(watch(), TIMEOUT)
+    assert [type(event) for _, event in found] == [Step, Step, Step, State]
+    assert found[0][0] == 0
     client = RunClient(run_dir)
-    assert [p[0] for p in (await client.history(["loss"]))["series"]["loss"]] == [1, 2, 3]
+    assert [bucket.x for bucket in (await client.history(["loss"])).series["loss"]] == [1, 2, 3]
     with pytest.raises(UserError, match=rf"run {run_dir.id}: has finished; pause needs an active run"):
         await client.request("pause")
 
@@ -138,7 +142,7 @@ def test_the_version_of_a_supervisor_that_does_not_answer_is_in_the_state(
 
 async def test_an_answer_cut_in_the_middle_falls_back_to_the_files(store: RunStore, make_run: Make) -> None:
     run_dir = make_run()
-    LogWriter(run_dir.log_path, 1).write("step", step=1, loss=1.0)
+    LogWriter(run_dir.log_path, 1).write(Step(step=1, loss=1.0))
 
     async def die_while_answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
@@ -147,29 +151,29 @@ async def test_an_answer_cut_in_the_middle_falls_back_to_the_files(store: RunSto
 
     server = await asyncio.start_unix_server(die_while_answering, sock=wire.listen(run_dir.socket_path))
     answer = await RunClient(run_dir).history(["loss"])
-    assert answer["series"]["loss"] == [[1, 1.0, 1.0, 1.0]]
+    assert answer.series["loss"] == [(1, 1.0, 1.0, 1.0, 1)]
     server.close()
 
 
 async def test_the_detail_of_a_step_range_has_single_steps(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history_module, "CAPACITY", 32)
+    monkeypatch.setattr(series_module, "CAPACITY", 32)
     run = make_run()
     log = LogWriter(run.log_path, 1)
     for step in range(1, 1001):
-        log.write("step", step=step, loss=100.0 if step == 555 else float(step % 7), tok_s=1.0)
-    log.write("start", resumed_from=560)
+        log.write(Step(step=step, loss=100.0 if step == 555 else float(step % 7), tok_s=1.0))
+    log.write(Start(resumed_from=560))
     log = LogWriter(run.log_path, 2)
     for step in range(561, 1001):
-        log.write("step", step=step, loss=-1.0, tok_s=1.0)
+        log.write(Step(step=step, loss=-1.0, tok_s=1.0))
     client = RunClient(run)
     whole = await client.history(["loss"])
-    assert len(whole["series"]["loss"]) <= 32
+    assert len(whole.series["loss"]) <= 32
     found = await client.detail(["loss", "t"], 4096, 550, 563)
     assert found is not None
-    assert [p[0] for p in found["series"]["loss"]] == list(range(550, 564))
-    assert [p[2] for p in found["series"]["loss"]][5:8] == [100.0, 3.0, 4.0]
-    assert [p[2] for p in found["series"]["loss"]][-3:] == [-1.0] * 3
-    assert len(found["series"]["t"]) == 14
+    assert [p[0] for p in found["loss"]] == list(range(550, 564))
+    assert [p[2] for p in found["loss"]][5:8] == [100.0, 3.0, 4.0]
+    assert [p[2] for p in found["loss"]][-3:] == [-1.0] * 3
+    assert len(found["t"]) == 14
     monkeypatch.setattr(client_module, "DETAIL_LIMIT", 1000)
     assert await client.detail(["loss"], 4096, 1, 1000) is None
 
@@ -183,21 +187,22 @@ async def test_a_live_reader_learns_that_the_run_was_cut_off_and_reads_on_when_i
     seen: list[str] = []
 
     async def watch() -> None:
-        async for record in RunClient(run.run_dir).records():
-            seen.append(record.get("reason") or record["kind"])
+        async for _, event in RunClient(run.run_dir).events():
+            reason = event.reason if isinstance(event, State | CutOff) else None
+            seen.append(reason or type(event).__name__)
             match seen[-1]:
-                case "step" if len(seen) < 4:
+                case "Step" if len(seen) < 4:
                     write_json(run_dir.state_path, {**state, "trainer": None})
                     await run.server.close()
                 case "neither trainer nor supervisor is alive":
                     write_json(run_dir.state_path, state)
-                    run.write("state", phase="recovering", reason="resumed")
+                    run.write(State(phase="recovering", reason="resumed"))
                 case "resumed":
                     return
 
-    run.write("step", step=1, loss=1.0)
+    run.write(Step(step=1, loss=1.0))
     await asyncio.wait_for(watch(), TIMEOUT)
-    assert seen == ["link", "step", "link", "neither trainer nor supervisor is alive", "resumed"]
+    assert seen == ["Link", "Step", "Link", "neither trainer nor supervisor is alive", "resumed"]
 
 
 @pytest.mark.parametrize("method", ["pause", "resume", "checkpoint", "stop", "set"])
@@ -217,20 +222,20 @@ async def test_a_reader_learns_within_3_s_that_the_trainer_is_dead_and_its_super
     """The supervisor is stopped, or hangs."""
     if not served:
         await run.server.close()
-    run.write("state", phase="running", reason="")
+    run.write(State(phase="running", reason=""))
     state, times, seen = run.run_dir.state(), {}, []
 
     async def watch() -> None:
-        async for record in RunClient(run.run_dir).records(live=False):
-            seen.append(record.get("reason") or record.get("phase"))
+        async for at, event in RunClient(run.run_dir).events(live=False):
+            seen.append(event.reason or event.phase if isinstance(event, State) else "")
             times[seen[-1]] = asyncio.get_running_loop().time()
             match seen[-1]:
                 case "running":
                     write_json(run.run_dir.state_path, {**state, "trainer": {**DEAD, "attempt": 1}})
                 case "its trainer has exited; its supervisor has not handled that yet":
-                    assert "at" not in record
-                    run.write("exit", code=None, signal="SIGKILL", why="killed")
-                    run.write("state", phase="recovering", reason="killed")
+                    assert at is None
+                    run.write(Exit(signal="SIGKILL", why="killed"))
+                    run.write(State(phase="recovering", reason="killed"))
                 case "killed":
                     return
 
@@ -241,5 +246,19 @@ async def test_a_reader_learns_within_3_s_that_the_trainer_is_dead_and_its_super
 async def test_a_live_reader_learns_that_the_run_was_removed(make_run: Make) -> None:
     run_dir = make_run()
     shutil.rmtree(run_dir.path)
-    record = await asyncio.wait_for(anext(RunClient(run_dir).records()), TIMEOUT)
-    assert (record["kind"], record["phase"]) == ("cut-off", "damaged") and "spec.json" in record["reason"]
+    _, event = await asyncio.wait_for(anext(RunClient(run_dir).events()), TIMEOUT)
+    assert isinstance(event, CutOff) and event.phase == "damaged" and "spec.json" in str(event.reason)
+
+
+async def test_a_supervisor_of_another_version_is_no_reason_to_show_nothing(store: RunStore, make_run: Make) -> None:
+    run_dir = make_run()
+    LogWriter(run_dir.log_path, 1).write(Step(step=1, loss=1.0))
+
+    async def answer_differently(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b'{"jsonrpc":"2.0","id":1,"result":{"at":5,"series":{"loss":[[1,1,1,1]]},"part":[0,null]}}\n')
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer_differently, sock=wire.listen(run_dir.socket_path))
+    assert (await RunClient(run_dir).history(["loss"])).series["loss"] == [(1, 1.0, 1.0, 1.0, 1)]
+    server.close()

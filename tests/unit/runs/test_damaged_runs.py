@@ -14,6 +14,7 @@ import pytest
 from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
+from engine.events.types import Checkpoint, State, Step, Val
 from engine.host.files import write_json
 from engine.host.process import boot_id, host_name, is_alive, process_identity
 from engine.runs.client import RunClient
@@ -49,12 +50,12 @@ def run(make_run: Make) -> RunDir:
     """A finished run, with the files that its supervisor leaves."""
     run = make_run("mine", backend="auto", profile="cpu_demo", steps=300)
     log = LogWriter(run.log_path, 2)
-    log.write("state", phase="running", reason="")
+    log.write(State(phase="running", reason=""))
     for step in range(1, 9):
-        log.write("step", step=step, loss=3 / step, tok_s=10.5, micro=4, accum=2, context=32)
-    log.write("val", step=8, loss=2.5)
-    log.write("checkpoint", ok=True, path="/x/ckpt_step_8", step=8, bytes=12)
-    log.write("state", phase="finished", reason="")
+        log.write(Step(step=step, loss=3 / step, tok_s=10.5, micro=4, accum=2, context=32))
+    log.write(Val(step=8, loss=2.5))
+    log.write(Checkpoint(ok=True, path="/x/ckpt_step_8", step=8, bytes=12))
+    log.write(State(phase="finished", reason=""))
     log.close()
     index = LogIndex(run)
     index.catch_up()
@@ -166,7 +167,7 @@ def test_a_folder_that_is_no_run_is_one_line_and_can_be_removed(
 
 def test_a_cut_off_run_with_a_damaged_state_is_still_known_to_be_of_this_host(make_run: Make) -> None:
     run = make_run("mine", phase="running")
-    LogWriter(run.log_path, 1).write("state", phase="running", reason="")
+    LogWriter(run.log_path, 1).write(State(phase="running", reason=""))
     run.state_path.write_bytes(b"\x00" * 100)
     assert run.is_on_this_boot()
     assert (run.summary()["phase"], run.summary()["host"]) == ("cut-off", host_name())

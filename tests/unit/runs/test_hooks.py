@@ -14,10 +14,12 @@ import pytest
 
 from engine.events.log import LogWriter, read_all
 from engine.events.run_dir import RunDir
-from engine.events.summary import HOOK_EVENTS
+from engine.events.types import Alert, Event, Log, Oom, State, Step
 from engine.runs import hooks
+from engine.runs.hook_events import EVENTS
 from engine.runs.hooks import Hooks
 from profiles.errors import SpecError
+from tests.events import as_json, of_kind
 
 if TYPE_CHECKING:
     from tests.unit.conftest import Make
@@ -51,14 +53,14 @@ class HookedRun:
         self.hooks = Hooks(run_dir, self.state, self.log.write, lambda: self.saved.append(self.state["hooks_at"]))
         self.at = run_dir.log_path.stat().st_size
 
-    def write(self, kind: str, **fields: Any) -> None:
-        self.log.write(kind, **fields)
-        for at, record in read_all(self.run_dir.log_path, self.at):
-            self.hooks.enqueue(at, record)
+    def write(self, event: Event) -> None:
+        self.log.write(event)
+        for at, logged in read_all(self.run_dir.log_path, self.at):
+            self.hooks.enqueue(at, logged)
         self.at = self.run_dir.log_path.stat().st_size
 
     def warnings(self) -> list[str]:
-        return [record["text"] for _, record in read_all(self.run_dir.log_path) if record["kind"] == "log"]
+        return [str(line.text) for line in of_kind(Log, read_all(self.run_dir.log_path))]
 
 
 @pytest.fixture
@@ -72,16 +74,16 @@ def received(path: Path) -> list[dict[str, Any]]:
 
 async def test_each_event_runs_its_command(run: HookedRun, configure: Configure, tmp_path: Path) -> None:
     out = tmp_path / "received"
-    configure(**dict.fromkeys(HOOK_EVENTS, f"cat >> {out}"))
-    run.write("state", phase="running", reason="")
-    run.write("oom", where="backward", wanted=5)
-    run.write("step", step=3, loss=None)
-    run.write("alert", what="nan", text="not a number")
-    run.write("alert", what="stall", text="slow")
-    run.write("alert", what="oom", text="of another kind")
-    run.write("state", phase="needs-attention", reason="the data has changed")
-    run.write("state", phase="failed", reason="no more")
-    run.write("state", phase="finished", reason="")
+    configure(**dict.fromkeys(EVENTS, f"cat >> {out}"))
+    run.write(State(phase="running", reason=""))
+    run.write(Oom(where="backward", wanted=5))
+    run.write(Step(step=3, loss=None))
+    run.write(Alert(what="nan", text="not a number"))
+    run.write(Alert(what="stall", text="slow"))
+    run.write(Alert(what="oom", text="of another kind"))
+    run.write(State(phase="needs-attention", reason="the data has changed"))
+    run.write(State(phase="failed", reason="no more"))
+    run.write(State(phase="finished", reason=""))
     await run.hooks.finish()
     records = received(out)
     assert [record["event"] for record in records] == ["oom", "nan", "stall", "needs-attention", "failed", "finished"]
@@ -91,7 +93,7 @@ async def test_each_event_runs_its_command(run: HookedRun, configure: Configure,
         assert run_of["run"] == run.run_dir.id
         assert run_of["name"] == "demo"
         assert run_of["host"] == os.uname().nodename
-        assert record == {**log[record["at"]], "at": record["at"]}
+        assert record == {**as_json(log[record["at"]]), "at": record["at"]}
     assert run.warnings() == []
 
 
@@ -103,7 +105,7 @@ async def test_the_environment_names_the_run_and_there_is_no_terminal(
         finished=f'echo "$MLA_TUI_EVENT $MLA_TUI_RUN $MLA_TUI_NAME" > {out}; ps -o sid= -p $$ >> {out};'
         f" echo $$ >> {out}; echo hello; echo there >&2"
     )
-    run.write("state", phase="finished", reason="")
+    run.write(State(phase="finished", reason=""))
     await run.hooks.finish()
     names, session, pid = out.read_text().splitlines()
     assert names == f"finished {run.run_dir.id} demo"
@@ -121,14 +123,14 @@ async def test_the_environment_names_the_run_and_there_is_no_terminal(
 )
 async def test_a_hook_that_fails_is_a_warning(run: HookedRun, configure: Configure, command: str, why: str) -> None:
     configure(finished=command)
-    run.write("state", phase="finished", reason="")
+    run.write(State(phase="finished", reason=""))
     await run.hooks.finish()
     assert run.warnings() == [f"hook finished: {why}; its output is in {run.run_dir.console_path}"]
 
 
 async def test_a_hook_that_does_not_read_its_input_is_fine(run: HookedRun, configure: Configure) -> None:
     configure(finished="exec <&-; exit 0")
-    run.write("state", phase="finished", reason="x" * 200_000)
+    run.write(State(phase="finished", reason="x" * 200_000))
     await run.hooks.finish()
     assert run.warnings() == []
 
@@ -139,8 +141,8 @@ async def test_a_hook_that_takes_too_long_is_killed_with_all_its_processes(
     monkeypatch.setattr(hooks.run_hook, "__defaults__", (0.5,))
     pids = tmp_path / "pids"
     configure(nan=f"sleep 600 & echo $! > {pids}; echo $$ >> {pids}; wait", finished=f"echo done >> {pids}")
-    run.write("alert", what="nan", text="")
-    run.write("state", phase="finished", reason="")
+    run.write(Alert(what="nan", text=""))
+    run.write(State(phase="finished", reason=""))
     await run.hooks.finish()
     assert run.warnings() == [
         f"hook nan: was killed: it took more than 0.5 s; its output is in {run.run_dir.console_path}"
@@ -157,8 +159,8 @@ async def test_the_supervisor_does_not_wait_for_a_hook(run: HookedRun, configure
     gate = tmp_path / "gate"
     configure(nan=f"while [ ! -e {gate} ]; do sleep 0.05; done")
     for _ in range(100):  # many events behind a hook that hangs
-        run.write("alert", what="nan", text="")
-    run.write("state", phase="finished", reason="")
+        run.write(Alert(what="nan", text=""))
+    run.write(State(phase="finished", reason=""))
     assert len(run.hooks._pending) == hooks.MAX_PENDING + 1
     assert run.warnings() == [f"hook nan: is skipped: {hooks.MAX_PENDING} hooks are pending"]
     configure(finished=f"cat > {tmp_path / 'received'}")  # fixed while it is pending
@@ -171,12 +173,12 @@ async def test_a_broken_file_is_a_warning_and_works_once_fixed(
     run: HookedRun, configure: Configure, tmp_path: Path
 ) -> None:
     path = configure("[on_event")
-    run.write("alert", what="nan", text="")
+    run.write(Alert(what="nan", text=""))
     await run.hooks.finish()
     (warning,) = run.warnings()
     assert warning.startswith(f"hook nan: {path}: not valid TOML")
     configure(nan=f"cat > {tmp_path / 'received'}")
-    run.write("alert", what="nan", text="again")
+    run.write(Alert(what="nan", text="again"))
     await run.hooks.finish()
     assert received(tmp_path / "received")[0]["text"] == "again"
 
@@ -186,14 +188,14 @@ async def test_the_next_supervisor_runs_pending_hooks_and_no_earlier_ones(
 ) -> None:
     out = tmp_path / "received"
     configure(nan=f"cat >> {out}", stall="exit 0")
-    run.write("alert", what="nan", text="first")
-    run.write("step", step=1)
+    run.write(Alert(what="nan", text="first"))
+    run.write(Step(step=1))
     await run.hooks.finish()
     kept = dict(run.state)
     assert run.saved == [1] or run.saved[-1] <= kept["hooks_at"]
     # Its supervisor is killed here, before it reads what follows.
-    run.log.write("step", step=2)
-    run.log.write("alert", what="nan", text="second")
+    run.log.write(Step(step=2))
+    run.log.write(Alert(what="nan", text="second"))
     assert hooks.has_pending(run.run_dir) is False  # the state on disk has no hooks_at
     again = HookedRun(run.run_dir, kept)
     again.hooks.catch_up(again.at)
@@ -210,10 +212,10 @@ async def test_a_run_without_hooks_at_starts_with_the_next_record(
 ) -> None:
     out = tmp_path / "received"
     configure(nan=f"cat >> {out}")
-    run.log.write("alert", what="nan", text="long ago")
+    run.log.write(Alert(what="nan", text="long ago"))
     later = HookedRun(run.run_dir, {})
     later.hooks.catch_up(later.at)
-    later.write("alert", what="nan", text="now")
+    later.write(Alert(what="nan", text="now"))
     await later.hooks.finish()
     assert [record["text"] for record in received(out)] == ["now"]
 

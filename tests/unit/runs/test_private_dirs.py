@@ -19,6 +19,7 @@ from engine.events import wire
 from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
+from engine.events.types import Event, State
 from engine.host import private_dirs
 from engine.host.files import write_json
 from engine.host.process import spawn_detached
@@ -88,7 +89,7 @@ def refusal(attempt: Callable[[], object]) -> str:
 async def test_another_user_can_neither_list_nor_read_nor_connect(open_folder: Path) -> None:
     store = RunStore(open_folder / "home")
     run = create(store)
-    LogWriter(run.log_path, 1).write("state", phase="running", reason="")
+    LogWriter(run.log_path, 1).write(State(phase="running", reason=""))
     server = Server(_Run(run))
     await server.start()
 
@@ -125,7 +126,7 @@ class _Run:
     def kill_trainer(self, id: str) -> None:
         raise AssertionError
 
-    def on_record(self, record: dict[str, object]) -> None:
+    def on_event(self, event: Event) -> None:
         raise AssertionError
 
 
@@ -143,7 +144,7 @@ async def test_another_user_who_can_connect_gets_no_answer(open_folder: Path) ->
     def ask() -> bytes:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(run.socket_path))
-            client.sendall(wire.encode({"id": 1, "method": "hello"}))
+            client.sendall(wire.encode_message({"id": 1, "method": "hello"}))
             return client.recv(1 << 16)
 
     (answer,) = await asyncio.to_thread(as_nobody, ask)
@@ -222,7 +223,7 @@ def test_only_the_owner_can_read_the_files_of_a_run(make_run: Make) -> None:
     before = os.umask(0)
     try:
         run = make_run()
-        LogWriter(run.log_path, 1).write("state", phase="running", reason="")
+        LogWriter(run.log_path, 1).write(State(phase="running", reason=""))
         write_json(run.trainer_identity_path, {})
         spawn_detached(["true"], run.console_path, run.path).wait()
     finally:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from engine.events.log import read_all
+from engine.events.types import Step
 from engine.train.run_reporter import RunReporter
 
 if TYPE_CHECKING:
@@ -33,17 +34,17 @@ def test_a_full_disk_at_the_end_is_waited_for(make_run: Make, monkeypatch: pytes
     run = make_run()
     reporter = RunReporter(run, 1)
     disk = Disk(monkeypatch, errno.ENOSPC, 4)
-    reporter.record("step", step=1)
-    reporter.record("step", step=2)
+    reporter.record(Step(step=1))
+    reporter.record(Step(step=2))
     reporter.close()
     assert disk.left == 0
-    assert [record["step"] for _, record in read_all(run.log_path) if record["kind"] == "step"][-2:] == [1, 2]
+    assert [record.step for _, record in read_all(run.log_path) if isinstance(record, Step)][-2:] == [1, 2]
 
 
 def test_a_broken_disk_is_not_waited_for(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run()
     reporter = RunReporter(run, 1)
     Disk(monkeypatch, errno.EIO, 1000)
-    reporter.record("step", step=1)
+    reporter.record(Step(step=1))
     with pytest.raises(OSError, match="Input/output"):
         reporter.close()

@@ -8,8 +8,10 @@ import pytest
 
 from engine.events.log import read_all
 from engine.events.run_dir import REBOOTED
+from engine.events.types import Exit
 from engine.host.process import Lock, boot_id
 from engine.runs import launch
+from tests.events import of_kind
 
 if TYPE_CHECKING:
     from tests.unit.conftest import Make
@@ -34,5 +36,5 @@ def test_a_resume_between_our_check_and_our_lock_is_not_overwritten(
     monkeypatch.setattr(launch, "Lock", LateLock)
     monkeypatch.setattr(launch, "ensure_supervisor", lambda run: None)
     launch.resume_run(run)
-    assert [record["why"] for _, record in read_all(run.log_path)] == [REBOOTED]
+    assert [exit.why for exit in of_kind(Exit, read_all(run.log_path))] == [REBOOTED]
     assert run.state()["boot"] == boot_id()

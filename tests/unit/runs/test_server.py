@@ -18,6 +18,7 @@ from engine.events import wire
 from engine.events.commands import CommandReader
 from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
+from engine.events.types import Exit, Log, Progress, Step
 from tests.unit.runs.served import TIMEOUT, Served
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ async def test_a_client_that_disconnects_in_the_middle_affects_no_other(run: Ser
         leaving.writer.write(half)
         await leaving.writer.drain()
         leaving.writer.close()
-    run.write("log", text="after")
+    run.write(Log(text="after"))
     assert (await other.call("hello"))["id"] == 7
     await other.call("subscribe")
     assert [e["text"] for e in await other.events(1)] == ["after"]
@@ -111,7 +112,7 @@ async def test_only_its_owner_may_use_the_socket(run: Served) -> None:
 
 
 async def test_hello_and_status_identify_the_run(run: Served) -> None:
-    run.write("step", step=3, loss=2.0)
+    run.write(Step(step=3, loss=2.0))
     client = await Client.to(run)
     hello = (await client.call("hello"))["result"]
     assert (hello["run"], hello["pid"], hello["at"]) == (run.run_dir.id, os.getpid(), run.index.offset)
@@ -121,7 +122,7 @@ async def test_hello_and_status_identify_the_run(run: Served) -> None:
 
 async def test_subscribing_from_the_start_and_from_any_record(run: Served) -> None:
     for step in range(1, 6):
-        run.write("step", step=step, loss=1.0)
+        run.write(Step(step=step, loss=1.0))
     client = await Client.to(run)
     assert (await client.call("subscribe"))["result"] == {"from": 0}
     events = await client.events(5)
@@ -132,7 +133,7 @@ async def test_subscribing_from_the_start_and_from_any_record(run: Served) -> No
     beyond = await Client.to(run)
     await beyond.call("subscribe", **{"from": events[2]["at"] + 1})
     assert await beyond.events(2) == events[3:]
-    run.write("step", step=6, loss=1.0)
+    run.write(Step(step=6, loss=1.0))
     assert [e["step"] for c in (client, late, beyond) for e in await c.events(1)] == [6, 6, 6]
 
 
@@ -145,26 +146,26 @@ async def test_a_client_that_does_not_read_delays_no_other(run: Served) -> None:
 
     async def write() -> None:
         for number in range(count):
-            run.write("log", number=number, text=text)
+            run.write(Log(rank=number, text=text))
             await asyncio.sleep(0)
 
     _, events = await asyncio.gather(write(), fast.events(count))
-    assert [e["number"] for e in events] == list(range(count))
+    assert [e["rank"] for e in events] == list(range(count))
     assert (await fast.call("hello"))["id"] == 7
     slow.reader._limit = wire.ANSWER_LIMIT  # type: ignore[attr-defined]
-    assert [e["number"] for e in await slow.events(count)] == list(range(count))  # and it has lost nothing
+    assert [e["rank"] for e in await slow.events(count)] == list(range(count))  # and it has lost nothing
 
 
 async def test_only_progress_may_be_sent_without_being_logged(run: Served) -> None:
     watcher, trainer = await Client.to(run), await Client.to(run)
     await watcher.call("subscribe")
-    for record in ({"kind": "exit", "code": 0}, {"kind": "progress", "micro_done": 3, "tok_s": float("inf")}):
-        trainer.writer.write(json.dumps({"method": "event", "params": record}).encode() + b"\n")
-    assert await watcher.events(1) == [{"kind": "progress", "micro_done": 3, "tok_s": None}]
+    for event in (Exit(1.0, code=0), Progress(1.0, micro_done=3, tok_s=float("inf"))):
+        trainer.writer.write(wire.encode_event(event))
+    assert await watcher.events(1) == [{"kind": "progress", "t": 1.0, "micro_done": 3}]
     assert run.run_dir.log_path.read_bytes() == b""
     late = await Client.to(run)  # earlier live records are not sent to later clients
     await late.call("subscribe")
-    run.write("log", text="next")
+    run.write(Log(text="next"))
     assert [e["kind"] for e in await late.events(1)] == ["log"]
 
 
@@ -188,13 +189,13 @@ async def test_a_command_that_cannot_be_written_is_refused(run: Served) -> None:
 
 async def test_history_respects_points_and_range(run: Served) -> None:
     for step in range(1, 101):
-        run.write("step", step=step, loss=float(step))
+        run.write(Step(step=step, loss=float(step)))
     client = await Client.to(run)
     answer = (await client.call("history", series=["loss", "none"], points=10))["result"]
     assert answer["at"] == run.index.offset
     assert [len(points) for points in answer["series"].values()] == [10]
     window = (await client.call("history", series=["loss"], since=5, until=6))["result"]
-    assert window["series"]["loss"] == [[5, 5.0, 5.0, 5.0], [6, 6.0, 6.0, 6.0]]
+    assert window["series"]["loss"] == [[5, 5, 5, 5, 1], [6, 6, 6, 6, 1]]
 
 
 async def test_a_path_longer_than_a_socket_address_works(tmp_path: Path, make_run: Make) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine.events.log import LogWriter
+from engine.events.types import Checkpoint, Exit, Spec, State, Step, Val
 from engine.host.files import write_json
 from engine.host.process import Lock, process_identity
 from engine.runs.store import FORMAT, RunStore, default_home
@@ -224,7 +225,7 @@ def test_the_newest_is_the_latest_also_after_the_clock_was_set_back(store: RunSt
 @pytest.mark.parametrize("phase", ["starting", "running", "compiling", "saving", "paused", "stopping"])
 def test_a_run_whose_trainer_is_dead_is_not_shown_as_running(make_run: Make, phase: str) -> None:
     run = make_run(phase=phase, supervisor=process_identity(os.getpid()), trainer={**DEAD, "attempt": 1})
-    LogWriter(run.log_path, 1).write("step", step=41, loss=2.5)
+    LogWriter(run.log_path, 1).write(Step(step=41, loss=2.5))
     summary = run.summary()
     assert (summary["phase"], summary["step"]) == ("recovering", 41)
     assert summary["reason"] == "its trainer has exited; its supervisor has not handled that yet"
@@ -233,10 +234,10 @@ def test_a_run_whose_trainer_is_dead_is_not_shown_as_running(make_run: Make, pha
 def test_what_the_log_says_of_an_exit_counts(make_run: Make) -> None:
     run = make_run(supervisor=process_identity(os.getpid()), trainer={**DEAD, "attempt": 1})
     log = LogWriter(run.log_path, 1)
-    log.write("exit", code=None, signal="SIGKILL", why="killed")
-    log.write("state", phase="recovering", reason="killed")
+    log.write(Exit(signal="SIGKILL", why="killed"))
+    log.write(State(phase="recovering", reason="killed"))
     assert [run.summary()[key] for key in ("phase", "reason")] == ["recovering", "killed"]
-    log.write("state", phase="starting", reason="waits for cpu, in use by run b")
+    log.write(State(phase="starting", reason="waits for cpu, in use by run b"))
     assert [run.summary()[key] for key in ("phase", "reason")] == ["starting", "waits for cpu, in use by run b"]
 
 
@@ -254,10 +255,10 @@ def test_a_trainer_that_is_newer_than_the_state_is_running(make_run: Make) -> No
 def test_a_cut_off_run_is_read_from_its_log(make_run: Make) -> None:
     run = make_run(supervisor=DEAD, trainer=DEAD, step=3, loss=9.0)  # an outdated state
     log = LogWriter(run.log_path, 2)
-    log.write("step", step=41, loss=2.5, tok_s=100.0, micro=4, accum=2, context=256)
-    log.write("val", step=41, loss=2.75)
-    log.write("checkpoint", step=41, path="/x/ckpt_step_41", ok=True)
-    log.write("checkpoint", step=42, path="/x/ckpt_step_42", ok=False)
+    log.write(Step(step=41, loss=2.5, tok_s=100.0, micro=4, accum=2, context=256))
+    log.write(Val(step=41, loss=2.75))
+    log.write(Checkpoint(step=41, path="/x/ckpt_step_41", ok=True))
+    log.write(Checkpoint(step=42, path="/x/ckpt_step_42", ok=False))
     summary = run.summary()
     assert (summary["phase"], summary["reason"]) == ("cut-off", "neither trainer nor supervisor is alive")
     assert [summary[k] for k in ("step", "loss", "val_loss", "micro", "accum", "attempt")] == [41, 2.5, 2.75, 4, 2, 2]
@@ -267,14 +268,14 @@ def test_a_cut_off_run_is_read_from_its_log(make_run: Make) -> None:
 
 def test_an_end_that_is_only_in_the_log_counts(make_run: Make) -> None:
     run = make_run(supervisor=DEAD, trainer=DEAD)
-    LogWriter(run.log_path, 1).write("state", phase="finished", reason="")
+    LogWriter(run.log_path, 1).write(State(phase="finished", reason=""))
     assert run.summary()["phase"] == "finished"
     assert run.summary()["ended"] is not None
 
 
 def test_a_run_whose_trainer_is_alive_without_a_supervisor_is_running(make_run: Make) -> None:
     run = make_run(supervisor=DEAD, trainer=process_identity(os.getpid()))
-    LogWriter(run.log_path, 1).write("step", step=7, loss=1.0)
+    LogWriter(run.log_path, 1).write(Step(step=7, loss=1.0))
     summary = run.summary()
     assert (summary["phase"], summary["step"], summary["trainer"]["alive"]) == ("running", 7, True)
 
@@ -283,7 +284,7 @@ def test_the_end_of_a_long_log_is_enough(make_run: Make) -> None:
     run = make_run(supervisor=DEAD, trainer=DEAD)
     log = LogWriter(run.log_path, 1)
     for step in range(1, 3001):
-        log.write("step", step=step, loss=1.0, text="x" * 200)
+        log.write(Step(step=step, loss=1.0, lr=1e-3 / 7, grad_norm=1 / 3, tok_s=1e6 / 7, step_s=1 / 7, data_s=1 / 70))
     assert run.summary()["step"] == 3000
 
 
@@ -300,7 +301,7 @@ def test_a_pid_of_another_host_or_boot_means_nothing(make_run: Make, where: dict
 
 def test_a_run_of_an_earlier_boot_was_cut_off_by_the_reboot(make_run: Make) -> None:
     run = make_run(trainer=process_identity(os.getpid()), boot="another")
-    LogWriter(run.log_path, 1).write("step", step=7, loss=1.0)
+    LogWriter(run.log_path, 1).write(Step(step=7, loss=1.0))
     summary = run.summary()
     assert (summary["phase"], summary["reason"], summary["step"]) == ("cut-off", "the machine was rebooted", 7)
 
@@ -308,13 +309,13 @@ def test_a_run_of_an_earlier_boot_was_cut_off_by_the_reboot(make_run: Make) -> N
 def test_whether_a_run_of_another_host_is_alive_is_unknown(make_run: Make) -> None:
     run = make_run(trainer=DEAD, supervisor=DEAD, host="elsewhere", boot="another")
     log = LogWriter(run.log_path, 1)
-    log.write("state", phase="paused", reason="requested from the app")
+    log.write(State(phase="paused", reason="requested from the app"))
     summary = run.summary()
     seen = time.strftime("%H:%M", time.localtime(summary["seen"]))
     assert [summary[key] for key in ("phase", "reason", "host")] == [
         *("paused", f"last seen paused {seen} on elsewhere", "elsewhere")
     ]
-    log.write("state", phase="finished", reason="")
+    log.write(State(phase="finished", reason=""))
     assert [run.summary()[key] for key in ("phase", "reason")] == ["finished", ""]
 
 
@@ -346,7 +347,7 @@ def test_without_a_state_the_log_decides(make_run: Make) -> None:
     run = make_run()
     run.state_path.write_text("{damaged")
     assert run.summary()["phase"] == "cut-off"
-    LogWriter(run.log_path, 1).write("state", phase="stopped", reason="")
+    LogWriter(run.log_path, 1).write(State(phase="stopped", reason=""))
     assert run.summary()["phase"] == "stopped"
 
 
@@ -396,10 +397,10 @@ def test_the_live_spec_holds_every_edit_so_far(make_run: Make) -> None:
     run = make_run("mine")
     assert run.live_spec() == run.spec()
     log = LogWriter(run.log_path, 1)
-    log.write("spec", step=3, values={"batch.micro": 2, "optim.lr_scale": 0.5, "train.stop_step": 40})
+    log.write(Spec(step=3, values={"batch.micro": 2, "optim.lr_scale": 0.5, "train.stop_step": 40}))
     live = run.live_spec()
     assert (live.batch.micro, live.optim.lr_scale, live.train.stop_step) == (2, 0.5, 40)
     assert live.batch.sequences == run.spec().batch.sequences
-    log.write("spec", step=9, values={"batch.micro": 0})
+    log.write(Spec(step=9, values={"batch.micro": 0}))
     with pytest.raises(UserError, match=r"events.jsonl: batch.micro: 0 is not in 1..4096"):
         run.live_spec()

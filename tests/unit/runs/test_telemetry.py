@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from engine.runs.telemetry import Telemetry
+from engine.runs.telemetry import Sensors
 from tests.unit import fake_nvml
 
 pynvml = pytest.importorskip("pynvml")
@@ -26,7 +26,7 @@ def test_an_unsupported_value_is_none_and_a_lost_gpu_is_reported(
     monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", lambda handle: SimpleNamespace(gpu=50))
     monkeypatch.setattr(pynvml, "nvmlDeviceGetPowerUsage", lambda handle: _raise(pynvml.NVML_ERROR_NOT_SUPPORTED))
     monkeypatch.setattr(pynvml, "nvmlDeviceGetTemperature", lambda handle, sensor: 61)
-    telemetry = Telemetry(tmp_path)
+    telemetry = Sensors(tmp_path)
     sample = telemetry.sample()
     assert (sample["device_used"], sample["power_w"], sample["temp_c"]) == (5, None, 61)
     assert not telemetry.device_lost

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from engine.checkpoints import checkpoint
-from engine.events.commands import Command, append
-from engine.events.log import LogWriter, Record, read_all
+from engine.events.commands import append
+from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
+from engine.events.types import Command, Edit, Event, Oom, Progress, State, Step, Val
 from engine.host.process import Lock
 from engine.train import loop
 from engine.train.backends.backend import Batch
@@ -34,10 +35,11 @@ from engine.train.run_reporter import RunReporter
 from engine.train.run_state import RunState
 from profiles.errors import UserError
 from profiles.spec import RunSpec
+from tests.events import records
 from tests.unit.train.tiny_runs import OomAtOperation, count_operations
 
 OOM_METHODS = ("accumulate", "optimizer_step", "evaluate")  # of the backend
-RESTART_KINDS = ("step", "edit", "oom", "val")  # records that change what a restart does
+RESTART_KINDS = (Step, Edit, Oom, Val)  # records that change what a restart does
 DISK_CALLS = ("open", "write", "fsync", "rename", "mkdir", "unlink", "rmdir")  # of os
 
 
@@ -102,7 +104,7 @@ class FaultyRun:
         folder: Path,
         injections: list[Injection],
         operations: dict[str, int],
-        edits: list[Record],
+        edits: list[Edit],
     ) -> None:
         """``operations``: per call of each of ``OOM_METHODS``; ``edits``: records in the log from the start."""
         folder.mkdir()
@@ -117,20 +119,20 @@ class FaultyRun:
         self._kill_in_this_save: KillDuringSave | None = None
         self._points_until_kill: int | None = None  # injection points; None: no writer waits to be killed
         self._writer_released = threading.Event()
-        for record in edits:
-            self.write(**record)
+        for edit in edits:
+            self.write(edit)
 
-    def write(self, kind: str, attempt: int = 0, **fields: Any) -> None:
+    def write(self, event: Event, attempt: int = 0) -> None:
         log = LogWriter(self.run_dir.log_path, attempt)
-        log.write(kind, **fields)
+        log.write(event)
         log.close()
 
-    def records(self) -> list[Record]:
-        return [record for _, record in read_all(self.run_dir.log_path)]
+    def records(self) -> list[dict[str, Any]]:
+        return records(self.run_dir.log_path)
 
-    def by_step(self, kind: str) -> dict[int, Record]:
+    def by_step(self, kind: str) -> dict[int, dict[str, Any]]:
         """Return the records of ``kind`` by step. Where a restart repeats steps, the latest record counts."""
-        found: dict[int, Record] = {}
+        found: dict[int, dict[str, Any]] = {}
         for record in self.records():
             if record["kind"] == "start":
                 found = {step: kept for step, kept in found.items() if step <= (record["resumed_from"] or 0)}
@@ -183,7 +185,7 @@ class FaultyRun:
             reporter.close()
             if self._killed_by_oom_killer:
                 self._killed_by_oom_killer = False
-                self.write("oom", number, where="host", wanted=None, parts={}, action="restart")
+                self.write(Oom(where="host", action="restart"), number)
         return phase == "finished" or 0 < trainer.step == trainer.spec.train.stop_step
 
     # -- injection points
@@ -210,7 +212,7 @@ class FaultyRun:
         elif isinstance(injection, KillDuringSave):
             self._kill_in_next_save = injection
         elif isinstance(injection, Shutdown):
-            self._trainer.commands.put(Command("SIGTERM", "stop", {"save": True}, "SIGTERM"))
+            self._trainer.commands.put(Command(id="SIGTERM", method="stop", params={"save": True}, by="SIGTERM"))
         else:
             self._release_writer()
             _join_writer()  # KillDuringSave, not thread timing, decides how far an interrupted save gets
@@ -224,8 +226,8 @@ class FaultyRun:
             self._paused = False
             append(self.run_dir.commands_path, "resume", {}, "test")
 
-    def on_record(self, kind: str, fields: dict[str, Any]) -> None:
-        self._paused = fields["phase"] == "paused" if kind == "state" else self._paused
+    def on_event(self, event: Event) -> None:
+        self._paused = event.phase == "paused" if isinstance(event, State) else self._paused
 
     def call(self, method: str, body: Callable[[], Any]) -> Any:
         """Call the backend; an out-of-memory error may be raised in the call."""
@@ -303,16 +305,16 @@ class _Reporter(RunReporter):
         super().__init__(run.run_dir, attempt)
         self._run = run
 
-    def record(self, kind: str, **fields: Any) -> None:
-        changes_restart = kind in RESTART_KINDS or (kind == "state" and "id" in fields)
+    def record(self, event: Event) -> None:
+        changes_restart = isinstance(event, RESTART_KINDS) or (isinstance(event, State) and event.id is not None)
         if changes_restart or self._run.killed:
             self._run.injection_point()
-        super().record(kind, **fields)
-        self._run.on_record(kind, fields)
+        super().record(event)
+        self._run.on_event(event)
         if changes_restart:
             self._run.injection_point()
 
-    def progress(self, **fields: Any) -> None:
+    def progress(self, progress: Progress) -> None:
         pass
 
     def commands(self) -> list[Command]:

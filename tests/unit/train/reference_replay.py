@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from engine.checkpoints import checkpoint
-from engine.events.log import Record
+from engine.events.types import Edit
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
 from profiles.spec import RunSpec
@@ -28,8 +28,8 @@ STEP_KEYS = ("sequences", "context")
 REPLAYED_KEYS = (*STEP_KEYS, "lr_scale", "stop_step")
 
 
-def edits_in_effect(records: list[Record]) -> list[Record]:
-    """Return the user's edits that define the steps of the finished run: ``edit`` records in the order of their steps.
+def edits_in_effect(records: list[dict[str, Any]]) -> list[Edit]:
+    """Return the user's edits that define the steps of the finished run: in the order of their steps.
 
     An edit made after a restart, at an earlier step, replaces edits of the same keys at later steps.
     """
@@ -42,12 +42,11 @@ def edits_in_effect(records: list[Record]) -> list[Record]:
             in_effect += [(record["step"], key, values) for key, values in changed.items()]
     in_effect.sort(key=lambda edit: edit[0])
     return [
-        {"kind": "edit", "ok": True, "step": step, "by": "test", "id": "0", "why": "", "changed": {key: values}}
-        for step, key, values in in_effect
+        Edit(ok=True, step=step, by="test", id="0", changed={key: (old, new)}) for step, key, (old, new) in in_effect
     ]
 
 
-def plain_loop_weights(spec: RunSpec, run: FaultyRun, steps: dict[int, Record]) -> dict[str, torch.Tensor]:
+def plain_loop_weights(spec: RunSpec, run: FaultyRun, steps: dict[int, dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Return the weights after training on the logged steps; check each loss against the log's."""
     backend = build_backend(spec, SingleRank())
     for step, record in steps.items():

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from engine.events.types import Step
 from engine.memory.hardware import Hardware
 from engine.train.measure.bench import measure
 from engine.train.measure.grid import Budget, Cell, build_cell, grid_cells, measure_cell, parse_grid, write_random_shard
@@ -133,12 +134,12 @@ def test_phases_are_not_timed_while_whole_steps_are(spec: Any) -> None:
     meter = Meter(backend, 2, 0.0)
     for _ in range(3):
         backend.phases.enter("forward")
-        meter.record("step", data_s=0.0, device_peak=None)
+        meter.record(Step(step=1, data_s=0.0, device_peak=None))
         assert not meter.commands() and not meter.splits
-    meter.record("step", data_s=0.0, device_peak=None)
+    meter.record(Step(step=1, data_s=0.0, device_peak=None))
     for phase in ("forward", "backward", "forward", "backward", "reduce", "optimizer", "idle"):
         backend.phases.enter(phase)
-    meter.record("step", data_s=1e-9, device_peak=None)
+    meter.record(Step(step=1, data_s=1e-9, device_peak=None))
     assert len(meter.warmup) == len(meter.steps) == 2
     (split,) = meter.splits
     assert set(split) == {"data", "forward", "backward", "optimizer"}

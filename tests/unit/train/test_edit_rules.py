@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.events.types import Edit
 from engine.train.edits import applied, changed, edited
 from profiles import registry
 from profiles.errors import UserError
@@ -114,12 +115,12 @@ def test_the_logged_edit_gives_the_same_spec(changes: dict[str, Any]) -> None:
         new = edited(spec, changes, unlock=True)
     except UserError:
         return
-    assert applied(spec, {"changed": changed(spec, new)}) == new
+    assert applied(spec, Edit(ok=True, step=1, changed=changed(spec, new))) == new
 
 
 def test_an_edit_replayed_under_another_micro_uses_the_largest_micro_that_divides(spec: RunSpec) -> None:
-    record = {"changed": {"sequences": [96, 40], "accum": [8, 4]}}
-    new = applied(spec.with_batch(micro=6), record)
+    edit = Edit(ok=True, step=1, changed={"sequences": (96, 40), "accum": (8, 4)})
+    new = applied(spec.with_batch(micro=6), edit)
     assert (new.batch.sequences, new.batch.micro) == (40, 5)
 
 
@@ -130,7 +131,7 @@ def test_an_accum_that_needs_too_large_a_micro_is_refused() -> None:
 
 
 def test_only_changed_keys_are_logged(spec: RunSpec) -> None:
-    assert changed(spec, edited(spec, {"micro": 4})) == {"micro": [12, 4], "accum": [8, 24]}
+    assert changed(spec, edited(spec, {"micro": 4})) == {"micro": (12, 4), "accum": (8, 24)}
     assert changed(spec, edited(spec, {"micro": 12})) == {}
 
 

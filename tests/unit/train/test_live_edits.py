@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoints import checkpoint
-from engine.events.commands import Command
+from engine.events.types import Command, Edit, State
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
 from engine.train.loop import Trainer
@@ -17,7 +17,10 @@ from tests.unit.train.tiny_runs import MakeSpec, RecordingReporter
 
 def set_at(step: int, *edits: dict[str, Any]) -> Any:
     """Return a function that sends ``edits`` once, after the record of ``step``."""
-    pending = [Command(f"edit-{n}", "set", {"changes": edit, "unlock": True}, "test") for n, edit in enumerate(edits)]
+    pending = [
+        Command(id=f"edit-{n}", method="set", params={"changes": edit, "unlock": True}, by="test")
+        for n, edit in enumerate(edits)
+    ]
 
     def respond(record: dict[str, Any]) -> list[Command]:
         due = record["kind"] == "step" and record["step"] == step
@@ -71,7 +74,7 @@ def test_stop_step_at_the_current_step_ends_the_run(nano: MakeSpec, tmp_path: Pa
     log = RecordingReporter(set_at(4, {"stop_step": 4}))
     train(spec, tmp_path / "out", log)
     assert list(log.losses()) == [1, 2, 3, 4]
-    assert log.of("state")[-1] == {"kind": "state", "phase": "stopped", "reason": "reached stop_step = 4"}
+    assert log.events[-1] == State(phase="stopped", reason="reached stop_step = 4")
     assert checkpoint.steps(tmp_path / "out") == [4]
 
 
@@ -81,7 +84,7 @@ def test_the_live_spec_is_logged_after_an_edit_and_after_its_replay(nano: MakeSp
     train(spec, tmp_path / "out", log)
     assert [(r["step"], r["values"]["optim.lr_scale"]) for r in log.of("spec")] == [(0, 1.0), (5, 0.5)]
     resumed = RecordingReporter()
-    resumed.records = [record for record in log.records if record["kind"] == "edit"]
+    resumed.events = [event for event in log.events if isinstance(event, Edit)]
     Trainer(RunState(spec), build_backend(spec, SingleRank()), resumed, tmp_path / "out").run(
         tmp_path / "out" / "ckpt_step_4", None
     )

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from engine.events.types import Edit, Oom
 from engine.memory.hardware import Hardware
 from engine.train.oom.micro_fitter import BY, GROW_AFTER, MicroFitter
 from profiles import registry
@@ -46,7 +47,7 @@ def test_a_users_edit_of_micro_is_the_new_target(spec: RunSpec) -> None:
     fitter = MicroFitter(CARD)
     lower = fitter.lower(spec, 30 * GIB)
     assert lower is not None
-    fitter.record_edit({"micro": [lower, 2]})
+    fitter.record_edit({"micro": (lower, 2)})
     assert not any(steps_without_oom(fitter, spec.with_batch(micro=2)))
 
 
@@ -54,15 +55,15 @@ def test_a_restart_learns_from_the_records_of_earlier_attempts(spec: RunSpec) ->
     fitter = MicroFitter(CARD)
     fitter.learn(
         [
-            {"kind": "oom", "micro": 64, "capacity": 79 * GIB},
-            {"kind": "edit", "ok": True, "by": BY, "changed": {"micro": [64, 32]}},
-            {"kind": "oom", "micro": 32, "capacity": None},
-            {"kind": "edit", "ok": True, "by": BY, "changed": {"micro": [32, 8]}},
+            Oom(micro=64, capacity=79 * GIB),
+            Edit(ok=True, step=1, by=BY, changed={"micro": (64, 32)}),
+            Oom(micro=32, capacity=None),
+            Edit(ok=True, step=1, by=BY, changed={"micro": (32, 8)}),
         ]
     )
     assert fitter.target == 64
     now = spec.with_batch(micro=8)
     assert steps_without_oom(fitter, now)[-1]
     assert fitter.higher(now, 79 * GIB) == 32
-    fitter.learn([{"kind": "edit", "ok": True, "by": "app", "changed": {"micro": [8, 4]}}])
+    fitter.learn([Edit(ok=True, step=1, by="app", changed={"micro": (8, 4)})])
     assert fitter.target is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import pytest
 from data.cursor import Cursor
 from data.splits import open_split
 from engine.checkpoints import checkpoint
-from engine.events.commands import Command
+from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
+from engine.events.types import Command
 from engine.runs.store import RunStore
 from engine.train.backends.ranks import SingleRank
 from engine.train.data_check import check_data_of_run
@@ -29,14 +29,13 @@ FIRST, THEN = "data.sources={phase1 = 0.75, code = 0.25}", "data.sources={phase1
 
 def attempt(run: RunDir, spec: RunSpec, resume: Path | None, reporter: RecordingReporter) -> None:
     """Train as the trainer of ``run`` does, and write its records to the log."""
-    before = len(reporter.records)
+    before = len(reporter.events)
     trained = Attempt(spec, run.path.parent.parent / "out", resume, None, supervised=False)
     train_attempt(trained, reporter, SingleRank(), lambda trainer: None, partial(check_data_of_run, run))
-    with run.log_path.open("a") as log:
-        log.writelines(
-            json.dumps({"t": 1.0, "attempt": 1, **record}, separators=(",", ":")) + "\n"
-            for record in reporter.records[before:]
-        )
+    log = LogWriter(run.log_path, 1)
+    for event in reporter.events[before:]:
+        log.write(event)
+    log.close()
 
 
 def test_a_change_of_weights_is_a_segment_and_every_step_is_known(nano: MakeSpec, tmp_path: Path) -> None:
@@ -44,7 +43,7 @@ def test_a_change_of_weights_is_a_segment_and_every_step_is_known(nano: MakeSpec
     for split, count in (("train", 3000), ("val", 600)):  # nanoGPT's layout, 32-bit ids
         (np.arange(count) * 7 % 256).astype("<u4").tofile(tmp_path / f"shards/code/{split}.bin")
     settings = ("save_every=1", "keep=100", "val_every=4")
-    edit = [Command("id", "set", {"changes": {"micro": 2}}, "test")]
+    edit = [Command(id="id", method="set", params={"changes": {"micro": 2}}, by="test")]
     reporter = RecordingReporter(lambda r: edit if (r["kind"], r.get("step")) == ("step", 2) else [])
     first = nano(FIRST, "steps=4", *settings)
     one = RunStore(tmp_path / "one").create(first, {"name": None}, {"phase": "running", "attempt": 1})

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from engine.checkpoints import checkpoint
-from engine.events.commands import Command
+from engine.events.types import Command, Method, Oom
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
 from engine.train.backends.torch_backend import TorchBackend
@@ -184,7 +184,7 @@ def test_out_of_memory_before_the_first_step_ends_the_run_with_our_reason(
     assert "DefaultCPUAllocator" in capfd.readouterr().err
 
 
-def answer(method: str, **params: Any) -> Callable[[dict[str, Any]], list[Command]]:
+def answer(method: Method, **params: Any) -> Callable[[dict[str, Any]], list[Command]]:
     """Return a function that sends a user's command while the run is paused."""
 
     def respond(record: dict[str, Any]) -> list[Command]:
@@ -199,7 +199,7 @@ def answer(method: str, **params: Any) -> Callable[[dict[str, Any]], list[Comman
     [("set", {"changes": {"micro": 1}}, 1), ("resume", {}, 4)],
 )
 def test_oom_ask_does_what_the_user_answers(
-    nano: MakeSpec, tmp_path: Path, method: str, params: dict[str, Any], micro: int
+    nano: MakeSpec, tmp_path: Path, method: Method, params: dict[str, Any], micro: int
 ) -> None:
     reference, log = RecordingReporter(), RecordingReporter(answer(method, **params))
     train(nano(), tmp_path / "reference", reference)
@@ -237,7 +237,7 @@ def test_micro_grows_back_after_enough_steps_without_oom(
 def test_after_a_kill_by_the_oom_killer_the_run_restarts_with_a_smaller_micro(nano: MakeSpec, tmp_path: Path) -> None:
     """The supervisor has logged the out-of-memory kill, because the killed trainer could not."""
     log = RecordingReporter()
-    log.record("oom", where="host", wanted=None, parts={}, action="restart")
+    log.record(Oom(where="host", action="restart"))
     run = train(nano(), tmp_path / "out", log)
     assert run.spec.batch.micro < 4
     assert log.of("edit")[0]["by"] == "oom"
@@ -248,7 +248,7 @@ def test_memory_is_logged_at_the_start_and_after_every_change(nano: MakeSpec, tm
     log = RecordingReporter()
     train(nano("steps=16"), tmp_path / "out", log, method="accumulate", nth=14, at=9)
     records = log.of("memory")
-    assert [(r["micro"], bool(r["measured"])) for r in records] == [(4, False), (4, True), (2, False), (2, True)]
+    assert [(r["micro"], r["measured"] is not None) for r in records] == [(4, False), (4, True), (2, False), (2, True)]
     assert records[0]["parts"]["weights"] > 0
     assert records[1]["measured"]["host"] > 100 << 20
-    assert records[3]["measured"] == {"device": None, "host": None}  # the process-wide peak does not measure this micro
+    assert records[3]["measured"] == {}  # the process-wide peak does not measure this micro

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from data.cursor import Cursor
 from data.dataset import PackedBinDataset, Source
 from data.shards import ShardSet, open_shards
-from engine.events.commands import Command
+from engine.events.types import Command, Event, Step
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
 from engine.train.loop import Trainer
@@ -102,7 +102,8 @@ def losses(spec: Any, out: Path) -> list[float]:
     def respond(record: dict[str, Any]) -> list[Command]:
         if record["kind"] != "step" or record["step"] % 2 or not edits:
             return []
-        return [Command(f"edit-{len(edits)}", "set", {"changes": edits.pop(0), "unlock": True}, "test")]
+        id, params = f"edit-{len(edits)}", {"changes": edits.pop(0), "unlock": True}
+        return [Command(id=id, method="set", params=params, by="test")]
 
     log = RecordingReporter(respond)
     Trainer(RunState(spec), build_backend(spec, SingleRank()), log, out, supervised=True).run(None, None)
@@ -190,8 +191,8 @@ def test_a_run_that_fails_leaves_no_thread(nano: MakeSpec, tmp_path: Path) -> No
     spec = nano("steps=4", "save_every=0", "val_every=0")
 
     class Failing(RecordingReporter):
-        def record(self, kind: str, **fields: Any) -> None:
-            if kind == "step":
+        def record(self, event: Event) -> None:
+            if isinstance(event, Step):
                 assert threads() == spec.data.workers
                 raise RuntimeError("fails")
 

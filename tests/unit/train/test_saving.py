@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from engine.checkpoints import checkpoint
-from engine.events.commands import Command
+from engine.events.types import Command, Method
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
 from engine.train.loop import Trainer
@@ -48,7 +48,7 @@ class ObservedBackend:
         return getattr(self._backend, name)
 
 
-def command(method: str, **params: Any) -> Command:
+def command(method: Method, **params: Any) -> Command:
     return Command(id=f"{method}-1", method=method, params=params, by="test")
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.events.commands import Command
+from engine.events.types import Command, Edit, Event, Oom, Rewind, Start
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
 from engine.train.reporter import SilentReporter
 from profiles.spec import RunSpec
+from tests.events import all_fields
 
 torch.set_num_threads(1)
 NANO = (
@@ -38,20 +39,24 @@ class RecordingReporter(SilentReporter):
     """Keeps the records of several attempts, and sends the commands that ``respond`` returns for a record."""
 
     def __init__(self, respond: Callable[[dict[str, Any]], list[Command]] = lambda record: []) -> None:
-        self.records: list[dict[str, Any]] = []
+        self.events: list[Event] = []
         self._respond = respond
         self._pending: list[Command] = []
 
-    def record(self, kind: str, **fields: Any) -> None:
-        self.records.append({"kind": kind, **fields})
-        self._pending += self._respond(self.records[-1])
+    def record(self, event: Event) -> None:
+        self.events.append(event)
+        self._pending += self._respond(all_fields(event))
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [all_fields(event) for event in self.events]
 
     def commands(self) -> list[Command]:
         pending, self._pending = self._pending, []
         return pending
 
-    def records_to_replay(self) -> list[dict[str, Any]]:
-        return [r for r in self.records if r["kind"] in ("edit", "oom", "rewind", "start")]
+    def events_to_replay(self) -> list[Event]:
+        return [event for event in self.events if isinstance(event, Edit | Oom | Rewind | Start)]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [record for record in self.records if record["kind"] == kind]

@@ -13,6 +13,7 @@ import pytest
 
 from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
+from engine.events.types import Start, State, Step
 from engine.host.process import boot_id, host_name, process_identity
 from engine.runs.store import RunStore
 from profiles import registry
@@ -53,12 +54,12 @@ def make_run(store: RunStore) -> Iterator[Make]:
         run = store.create(spec, {"name": name, "resume": None, "init_from": None}, state)
         writer = LogWriter(run.log_path, attempt=1)
         writers.append(writer)
-        writer.write("start", plan={}, params=3_200_000, device="cpu", versions={}, resumed_from=None)
-        writer.write("state", phase="running", reason="")
+        writer.write(Start(plan={}, params=3_200_000, device="cpu", versions={}, resumed_from=None))
+        writer.write(State(phase="running", reason=""))
         for step in range(1, steps + 1):
-            writer.write("step", **step_record(step))
+            writer.write(Step(**step_record(step)))
         if not active:
-            writer.write("state", phase=phase, reason="")
+            writer.write(State(phase=phase, reason=""))
         return run, writer
 
     yield make

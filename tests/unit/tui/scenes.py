@@ -18,8 +18,9 @@ import pytest
 from engine.checkpoints import checkpoint
 from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
+from engine.events.phases import is_active
 from engine.events.run_dir import RunDir
-from engine.events.summary import ENDED
+from engine.events.types import Checkpoint, Exit, Oom, Start, State, Step, Telemetry, Val
 from engine.host.files import write_json
 from engine.host.process import boot_id, process_identity
 from engine.memory.hardware import Hardware
@@ -65,7 +66,7 @@ class World:
         self.now = started = NOW - 3600 - steps * 27.0
         spec = registry.load("pretrain_5080")
         spec = replace(spec, train=replace(spec.train, out=str(self.folder / "models"), save_every=50))
-        trainer = None if phase in (*ENDED, "cut-off") else process_identity(os.getpid())
+        trainer = process_identity(os.getpid()) if is_active(phase) else None
         facts = {
             **{"profile": spec.profile, "backend": "deepspeed", "steps": spec.train.steps, "micro": 12, "accum": 8},
             **{"context": 2048, "version": "0.1.0", "host": HOST, "boot": boot_id(), "attempt": 1, "started": started},
@@ -73,17 +74,17 @@ class World:
         }
         run_dir = self.store.create(spec, {"name": name, "resume": None, "init_from": None}, facts)
         log = LogWriter(run_dir.log_path, attempt=1)
-        log.write("state", phase="starting", reason="")
+        log.write(State(phase="starting", reason=""))
         if phase != "starting":
-            log.write("start", plan={}, params=1_024_849_664, device=MACHINE.name, versions={}, resumed_from=None)
-            log.write("state", phase="compiling", reason="")
+            log.write(Start(plan={}, params=1_024_849_664, device=MACHINE.name, versions={}, resumed_from=None))
+            log.write(State(phase="compiling", reason=""))
         if phase not in ("starting", "compiling"):
-            log.write("state", phase="running", reason="")
+            log.write(State(phase="running", reason=""))
         for step in range(1, steps + 1):
             self.step(log, step)
         self.now = NOW - 60
         if phase not in ("starting", "compiling", "running", "cut-off"):
-            log.write("state", phase=phase, reason=state.get("reason", ""))
+            log.write(State(phase=phase, reason=state.get("reason", "")))
         return run_dir, log
 
     def step(self, log: LogWriter, step: int) -> None:
@@ -92,21 +93,31 @@ class World:
         wave = math.sin(step * 1.7)
         used = 9.1 * GIB + wave * GIB / 30
         log.write(
-            "step",
-            **{"step": step, "loss": 2.6 + 7.8 * math.exp(-step / 40) + wave / 50, "lr": 3e-4 * min(step / 200, 1)},
-            **{"grad_norm": 1.2 + wave / 5, "tokens": step * 196_608, "tok_s": 7250 + 90 * wave, "step_s": 27.1},
-            **{"data_s": 0.01, "micro": 12, "accum": 8, "context": 2048, "device_peak": int(used), "mfu": 0.38},
-            host_states=int(16.4 * GIB),
+            Step(
+                step=step,
+                loss=2.6 + 7.8 * math.exp(-step / 40) + wave / 50,
+                tok_s=7250 + 90 * wave,
+                lr=3e-4 * min(step / 200, 1),
+                grad_norm=1.2 + wave / 5,
+                step_s=27.1,
+                data_s=0.01,
+                tokens=step * 196_608,
+                micro=12,
+                accum=8,
+                context=2048,
+                device_peak=int(used),
+                host_states=int(16.4 * GIB),
+                mfu=0.38,
+            )
         )
         if step % 2 == 0:
             values = {"device_used": used, "rss": 18.2 * GIB, "ram_used": 22.5 * GIB + wave * GIB / 9}
-            totals = {"device_total": [16 * GIB] * 2, "ram_total": [64 * GIB] * 2}
-            log.write("telemetry", **{name: [value, value * 1.01] for name, value in values.items()}, **totals)
+            totals: dict[str, Any] = {"device_total": [16 * GIB] * 2, "ram_total": [64 * GIB] * 2}
+            ranges: dict[str, Any] = {name: [value, value * 1.01] for name, value in values.items()}
+            log.write(Telemetry(**ranges, **totals))
         if step % 50 == 0:
-            log.write("val", step=step, loss=2.7 + 7.5 * math.exp(-step / 40), bucket="", tokens=1 << 20)
-            log.write(
-                "checkpoint", step=step, path=f"models/run/ckpt_step_{step}", bytes=14 * GIB, seconds=41.0, ok=True
-            )
+            log.write(Val(step=step, loss=2.7 + 7.5 * math.exp(-step / 40), bucket="", tokens=1 << 20))
+            log.write(Checkpoint(step=step, path=f"models/run/ckpt_step_{step}", bytes=14 * GIB, seconds=41.0, ok=True))
 
     def save_checkpoint(self, run_dir: RunDir, step: int, truncated: bool = False) -> None:
         """Create a checkpoint of 14 GiB in sparse files, which take no disk space."""
@@ -139,8 +150,8 @@ class World:
         run.index.catch_up()
         server = run.server
         await server.start()
-        sizes = {"device_total": 16 * GIB, "rss": 18 * GIB, "ram_used": 22 * GIB, "ram_total": 64 * GIB}
-        server.publish({"t": self.now, "kind": "telemetry", "attempt": 1, "device_used": 9 * GIB, **sizes})
+        sizes: dict[str, Any] = {"device_total": 16 * GIB, "rss": 18 * GIB, "ram_used": 22 * GIB, "ram_total": 64 * GIB}
+        server.publish(Telemetry(t=self.now, attempt=1, device_used=9 * GIB, **sizes))
         try:
             yield server
         finally:
@@ -194,7 +205,7 @@ def _one(phase: str, steps: int = 160, **state: Any) -> Callable[[World], RunDir
     def build(world: World) -> RunDir:
         run_dir, log = world.run_dir("lisp-1b", steps, phase, **state)
         if phase == "failed":
-            log.write("exit", code=1, signal=None, why=state["reason"])
+            log.write(Exit(code=1, signal=None, why=state["reason"]))
         log.close()
         return run_dir
 
@@ -214,10 +225,10 @@ def _out_of_memory(world: World) -> RunDir:
     """Create a run that ran out of memory and asks the user."""
     run_dir, log = world.run_dir("lisp-1b", 160, "running")
     parts = {"logits": int(3.1 * GIB), "activations": int(8.9 * GIB), "weights": int(1.9 * GIB), "workspace": GIB}
-    oom = {"where": "backward", "wanted": int(1.5 * GIB), "micro": 12, "accum": 8, "parts": parts}
+    oom: dict[str, Any] = {"where": "backward", "wanted": int(1.5 * GIB), "micro": 12, "accum": 8, "parts": parts}
     oom["capacity"] = int(14.6 * GIB)
-    log.write("oom", step=161, action="ask", text="CUDA out of memory", **oom)
-    log.write("state", phase="paused", reason="out of memory: micro = ?")
+    log.write(Oom(action="ask", text="CUDA out of memory", **oom))
+    log.write(State(phase="paused", reason="out of memory: micro = ?"))
     log.close()
     return run_dir
 

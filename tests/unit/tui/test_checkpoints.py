@@ -14,6 +14,7 @@ from textual.pilot import Pilot
 from textual.widgets import Button
 
 from engine.events.run_dir import RunDir
+from engine.events.types import Checkpoint, Start, State, Step, Val
 from engine.host.files import write_json
 from engine.runs.store import RunStore
 from tests.unit.tui import helpers
@@ -39,14 +40,17 @@ def run(nano: Nano, store: RunStore, tmp_path: Path) -> RunDir:
     """A finished run with its own copy of the checkpoints."""
     shutil.copytree(nano.out, tmp_path / "models" / "nano")
     run, log = nano.run(store, tmp_path / "models")
-    log.write("start", plan={}, params=1, device="cpu", versions={}, resumed_from=None)
+    log.write(Start(plan={}, params=1, device="cpu", versions={}, resumed_from=None))
     for step in (1, 2, 3):
-        log.write("step", step=step, loss=6.5 - step, lr=1e-3, grad_norm=1.0, tok_s=1.0, step_s=1.0)
+        log.write(Step(step=step, loss=6.5 - step, lr=1e-3, grad_norm=1.0, tok_s=1.0, step_s=1.0))
         if step == 2:
-            log.write("val", step=2, loss=4.75, bucket="val", tokens=1)
-        asked = {"id": "a"} if step == 2 else {}
-        log.write("checkpoint", **asked, step=step, path="", bytes=1, seconds=1.0, stall_s=0.0, ok=True, why="")
-    log.write("state", phase="finished", reason="")
+            log.write(Val(step=2, loss=4.75, bucket="val", tokens=1))
+        log.write(
+            Checkpoint(
+                id="a" if step == 2 else None, step=step, path="", bytes=1, seconds=1.0, stall_s=0.0, ok=True, why=""
+            )
+        )
+    log.write(State(phase="finished", reason=""))
     log.close()
     return run
 
@@ -223,7 +227,7 @@ async def test_the_path_goes_to_the_clipboard(run: RunDir, store: RunStore) -> N
 
 async def test_a_run_that_was_cut_off_is_not_told_to_save(nano: Nano, store: RunStore, tmp_path: Path) -> None:
     cut_off, log = nano.run(store, tmp_path / "models")
-    log.write("state", phase="running", reason="")
+    log.write(State(phase="running", reason=""))
     log.close()
     write_json(cut_off.state_path, {**cut_off.state(), "phase": "running", "trainer": None})
     app = MlaApp(store)

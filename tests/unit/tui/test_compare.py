@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 
 from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
+from engine.events.types import Start, Step, Val
 from engine.host.files import read_json, write_json
 from engine.runs.store import RunStore
 from profiles.errors import UserError
@@ -32,7 +33,7 @@ def write_steps(writer: LogWriter, first: int, last: int, level: float, **fields
     """Steps of a constant loss, two seconds and ``tokens`` each."""
     each = fields.pop("tokens", 1000)
     for step in range(first, last + 1):
-        writer.write("step", **step_record(step, level, tokens=step * each, **fields))
+        writer.write(Step(**step_record(step, level, tokens=step * each, **fields)))
 
 
 async def read(run_dir: RunDir, *names: str) -> tuple[ComparedRun, RunReader]:
@@ -58,7 +59,7 @@ async def open_compare(pilot: Pilot[Any], store: RunStore, count: int) -> Compar
     await until(pilot, lambda: isinstance(app.screen, CompareScreen))
     screen = app.screen
     assert isinstance(screen, CompareScreen)
-    await until(pilot, lambda: all(run.curves for run in screen.runs))
+    await until(pilot, lambda: all(run.series for run in screen.runs))
     # What was read together is painted together, a moment later.
     if app.size.width < 60:
         return screen
@@ -87,7 +88,7 @@ async def test_values_by_step_tokens_and_time(make_run: Any) -> None:
     assert hours[0] == 0 and hours == sorted(hours)
     assert run.last_x("loss", "tokens") == 10_000
     assert run.value_at("loss", "tokens", 4500) == 3.0
-    writer.write("val", step=5, loss=2.5, bucket="val", tokens=1)
+    writer.write(Val(step=5, loss=2.5, bucket="val", tokens=1))
     run, _ = await read(run_dir)
     assert list(run.x_values("val_loss", "tokens")) == [5000]
 
@@ -111,16 +112,16 @@ async def test_an_active_run_is_read_incrementally_and_a_restart_removes_steps(m
     run, reader = await read(run_dir)
     write_steps(writer, 31, 40, 2.0)
     await poll(run, reader)
-    assert list(run.curves["loss"].x) == list(range(1, 41))
+    assert list(run.series["loss"].x) == list(range(1, 41))
     assert run.lowest("loss") == 2.0
     again = LogWriter(run_dir.log_path, attempt=2)
-    again.write("start", plan={}, params=1, device="cpu", versions={}, resumed_from=20)
+    again.write(Start(plan={}, params=1, device="cpu", versions={}, resumed_from=20))
     write_steps(again, 21, 22, 5.0)
     again.close()
     write_json(run_dir.state_path, {**run_dir.state(), "attempt": 2, "step": 22})
     await poll(run, reader)
-    assert list(run.curves["loss"].x) == list(range(1, 23))
-    assert run.curves["loss"].last() == 5.0 and run.lowest("loss") == 3.0
+    assert list(run.series["loss"].x) == list(range(1, 23))
+    assert run.series["loss"].newest == 5.0 and run.lowest("loss") == 3.0
 
 
 async def test_an_ended_run_is_read_once(make_run: Any) -> None:
@@ -134,12 +135,12 @@ async def test_an_ended_run_is_read_once(make_run: Any) -> None:
 async def test_a_gap_stays_a_gap_and_tokens_may_be_unknown(make_run: Any) -> None:
     run_dir, writer = make_run("a", 0, phase="running")
     write_steps(writer, 1, 4, 3.0, tokens=0)
-    writer.write("step", **step_record(5, float("nan"), tokens=None))
+    writer.write(Step(**step_record(5, float("nan"), tokens=None)))
     run, _ = await read(run_dir)
     assert run.points("loss", "step", 100)[-1] == (5.0, None, None, None)
     other, writer = make_run("b", 0, phase="running")
     for step in range(1, 5):
-        writer.write("step", **step_record(step, 3.0, tokens=None))
+        writer.write(Step(**step_record(step, 3.0, tokens=None)))
     run, _ = await read(other)
     assert run.points("loss", "tokens", 100) == [] and run.last_x("loss", "tokens") is None
 
@@ -223,7 +224,7 @@ async def test_metrics_axes_smoothing_and_log_scale(store: RunStore, make_run: A
         await pilot.press("n", "n")
         await until(pilot, lambda: "tok/s by step" in chart(app) and "Δ tok/s" in on_screen(app, "#legend"))
         await pilot.press("n")
-        await until(pilot, lambda: "lr by step" in chart(app) and all("lr" in run.curves for run in screen.runs))
+        await until(pilot, lambda: "lr by step" in chart(app) and all("lr" in run.series for run in screen.runs))
         await pilot.press("b", "b", "b", "x")
         await until(pilot, lambda: "loss by tokens" in chart(app) and "100k" in chart(app).splitlines()[-1])
         await pilot.press("s", "y")
@@ -264,7 +265,7 @@ async def test_an_active_run_grows_on_screen(store: RunStore, make_run: Any) -> 
         screen = await open_compare(pilot, store, 2)
         write_steps(writer, 21, 30, 1.25)
         await until(pilot, lambda: "1.250" in on_screen(app, "#legend"))
-        assert screen.runs[1].curves["loss"].last() == 1.25
+        assert screen.runs[1].series["loss"].newest == 1.25
 
 
 async def test_the_differences_of_the_specs_are_shown_and_scroll(store: RunStore, make_run: Any) -> None:

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data.cursor import Cursor
+from engine.events.log import read_all
 from engine.events.run_dir import RunDir
+from engine.events.types import Edit, Rewind
 from engine.runs.store import RunStore
 from engine.train.edit_history import EditHistory
 from engine.train.replay import data_of_step
@@ -38,10 +41,10 @@ def nano(tmp_path: Path) -> Nano:
 def run(nano: Nano, store: RunStore, tmp_path: Path) -> RunDir:
     """A run of 40 steps with two edits and one rewind."""
     run, log = nano.run(store, tmp_path / "models", steps=40)
-    edit = {"id": "a", "by": "me", "ok": True, "why": ""}
-    log.write("edit", **edit, step=5, changed={"context": [32, 16]})
-    log.write("edit", **edit, step=9, changed={"sequences": [4, 8], "accum": [1, 2]})
-    log.write("rewind", step=12, cursor=Cursor(1, 16, 3, 7, 99).to_dict(), why="")
+    edit: dict[str, Any] = {"id": "a", "by": "me", "ok": True, "why": ""}
+    log.write(Edit(**edit, step=5, changed={"context": (32, 16)}))
+    log.write(Edit(**edit, step=9, changed={"sequences": (4, 8), "accum": (1, 2)}))
+    log.write(Rewind(step=12, cursor=Cursor(1, 16, 3, 7, 99).to_dict(), why=""))
     log.close()
     return run
 
@@ -60,7 +63,7 @@ def test_the_screens_load_neither_torch_nor_numpy() -> None:
 
 def test_the_sequences_of_a_step_are_those_of_the_trainer(run: RunDir) -> None:
     course = RunState(run.spec())
-    past = EditHistory.of(json.loads(line) for line in run.log_path.read_text().splitlines())
+    past = EditHistory.of(event for _, event in read_all(run.log_path))
     for step in range(1, 41):
         course.replay_edits(past, step - 1)
         course.replay_rewinds(past, step - 1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from engine.events.types import Exit
 from tui.text.event_text import describe
 
 
@@ -19,6 +20,6 @@ from tui.text.event_text import describe
     ],
 )
 def test_an_exit_names_reason_and_signal_once(record: dict[str, Any], sentence: str) -> None:
-    described = describe({"kind": "exit", **record})
+    described = describe(Exit(**record))
     assert described is not None
     assert described[0] == f"trainer exited: {sentence}"

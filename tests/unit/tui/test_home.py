@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from engine.events.types import State
 from engine.runs.store import RunStore
 from tests.unit.tui.helpers import on_screen, until
 from tui.app.app import MlaApp
@@ -20,7 +21,7 @@ async def test_home_sorts_and_filters(store: RunStore, make_run: Any) -> None:
     make_run("bad", 20, phase="failed")
     make_run("now", 30, phase="running")
     _, writer = make_run("held", 10, phase="paused")
-    writer.write("state", phase="paused", reason="out of memory in forward: change it with set")
+    writer.write(State(phase="paused", reason="out of memory in forward: change it with set"))
     app = MlaApp(store)
 
     def names() -> list[str]:

@@ -1,10 +1,11 @@
-import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.events.decode import encode
+from engine.events.types import Log, Step
 from tui.app.state import log_buffer
 from tui.app.state.log_buffer import LogBuffer, LogLine, LogPage
 
@@ -51,11 +52,8 @@ def test_visible_lines_stay_and_the_buffer_is_consecutive_and_bounded(actions: l
 
 def test_pages_are_read_in_both_directions_and_filtered(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    records = [
-        {"t": n, "kind": "log", "text": f"line {n}"} if n % 3 else {"t": n, "kind": "step", "step": n}
-        for n in range(300)
-    ]
-    path.write_text("".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records))
+    events = [Log(n, text=f"line {n}") if n % 3 else Step(n, step=n) for n in range(300)]
+    path.write_bytes(b"".join(encode(event) + b"\n" for event in events))
     end = path.stat().st_size
     everything = log_buffer.read_before(path, end, 1000, lambda line: True)
     assert everything.at_start

@@ -10,6 +10,7 @@ from textual.widgets import Input, Static
 
 from engine.events import commands, reverse_reader
 from engine.events.log_index import LogIndex
+from engine.events.types import Checkpoint, Edit, Log, Memory, Oom, State, Step, Telemetry
 from engine.host.process import Lock
 from engine.runs import client
 from engine.runs.store import RunStore
@@ -44,7 +45,7 @@ async def test_zoom_applies_to_all_panes_and_follows_new_steps(store: RunStore, 
     app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
         await opened(pilot, app, 100)
-        writer.write("telemetry", rss=[1 << 28, 1 << 29], ram_used=[1 << 30] * 2, ram_total=[2 << 30] * 2)
+        writer.write(Telemetry(rss=[1 << 28, 1 << 29], ram_used=[1 << 30] * 2, ram_total=[2 << 30] * 2))
         await until(pilot, lambda: "of 2.00 GiB" in on_screen(app, "#pane-3"))
         await pilot.press("i", "i")
         assert "newest 25 steps" in on_screen(app, "#pane-1")
@@ -52,7 +53,7 @@ async def test_zoom_applies_to_all_panes_and_follows_new_steps(store: RunStore, 
         assert panes[0].visible_range == panes[3].visible_range and panes[0].visible_range[1] >= 100
         assert panes[1].visible_range == panes[2].visible_range == monitor(app).viewport.visible_times()
         for number in range(101, 131):
-            writer.write("step", **step(number))
+            writer.write(Step(**step(number)))
         await until(pilot, lambda: panes[0].visible_range[1] >= 130)
         await pilot.press("h")
         assert "steps 99–124 of 130" in on_screen(app, "#pane-1")
@@ -64,7 +65,7 @@ async def test_zoom_applies_to_all_panes_and_follows_new_steps(store: RunStore, 
 
 async def test_the_cursor_shows_and_copies_the_values_of_every_pane(store: RunStore, make_run: Any) -> None:
     run, writer = make_run("demo", 100, phase="running")
-    writer.write("step", **step(101, loss=7.654))
+    writer.write(Step(**step(101, loss=7.654)))
     app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
         await opened(pilot, app, 101)
@@ -92,8 +93,8 @@ async def test_the_cursor_shows_and_copies_the_values_of_every_pane(store: RunSt
 async def test_a_long_reason_is_read_in_full_on_the_monitor(store: RunStore, make_run: Any, width: int) -> None:
     run, writer = make_run("demo", 5, phase="running")
     reason = "gave up: " + " ".join(f"word{n}" for n in range(60))
-    writer.write("checkpoint", step=3, ok=False, why="no room " * 40 + "at all")
-    writer.write("state", phase="failed", reason=reason)
+    writer.write(Checkpoint(step=3, ok=False, why="no room " * 40 + "at all"))
+    writer.write(State(phase="failed", reason=reason))
     app = MlaApp(store, run.id)
     async with app.run_test(size=(width, 20)) as pilot:
         await until(pilot, lambda: "gave up: word0" in on_screen(app, LogView))
@@ -190,8 +191,8 @@ def _wheel() -> Any:
 
 async def test_events_are_marked_below_the_loss_and_described_at_the_cursor(store: RunStore, make_run: Any) -> None:
     run, writer = make_run("demo", 40, phase="running")
-    writer.write("edit", id="a", changed={"micro": [12, 6]}, step=20, by="me", ok=True, why="")
-    writer.write("checkpoint", step=30, ok=True, path="x", bytes=1, seconds=1.0)
+    writer.write(Edit(id="a", changed={"micro": (12, 6)}, step=20, by="me", ok=True, why=""))
+    writer.write(Checkpoint(step=30, ok=True, path="x", bytes=1, seconds=1.0))
     log_index = LogIndex(run)
     log_index.catch_up()
     log_index.save()
@@ -199,7 +200,7 @@ async def test_events_are_marked_below_the_loss_and_described_at_the_cursor(stor
     async with app.run_test(size=(120, 30)) as pilot:
         await opened(pilot, app, 40)
         assert "▲" in on_screen(app, "#pane-1") and "▪" in on_screen(app, "#pane-1")
-        writer.write("oom", where="backward", wanted=None, parts={}, action="micro 6 → 3")
+        writer.write(Oom(where="backward", wanted=None, parts={}, action="micro 6 → 3"))
         await until(pilot, lambda: "×" in on_screen(app, "#pane-1"))
         await pilot.press("m")
         assert "× out of memory (backward)" in on_screen(app, CursorValues)
@@ -212,9 +213,9 @@ async def test_events_are_marked_below_the_loss_and_described_at_the_cursor(stor
 async def test_zooming_in_on_a_long_run_reads_its_single_steps(
     store: RunStore, make_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from engine.events import history
+    from engine.events import series
 
-    monkeypatch.setattr(history, "CAPACITY", 64)
+    monkeypatch.setattr(series, "CAPACITY", 64)
     run, writer = make_run("demo", 2000, phase="running")
     app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
@@ -223,7 +224,7 @@ async def test_zooming_in_on_a_long_run_reads_its_single_steps(
         await pilot.press(*"iiiiii")
         begin, end = monitor(app).viewport.visible_steps() or (0, 0)
         await until(pilot, lambda: len([p for p in monitor(app).viewport.points("loss") if begin <= p[0] <= end]) >= 30)
-        writer.write("step", **step(2001, loss=3.21))
+        writer.write(Step(**step(2001, loss=3.21)))
         await until(pilot, lambda: monitor(app).viewport.points("loss")[-1][0] == 2001)
 
 
@@ -233,7 +234,7 @@ def talkative(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]
     monkeypatch.setattr(reverse_reader, "BLOCK", 1 << 12)
     run, writer = make_run("demo", 3, phase="running")
     for number in range(1, 601):
-        writer.write("log", level="info", text=f"line {number}", rank=None)
+        writer.write(Log(level="info", text=f"line {number}", rank=None))
     return run, writer
 
 
@@ -249,7 +250,7 @@ async def test_the_log_scrolls_back_to_its_first_line(store: RunStore, talkative
         while "attempt 1 on cpu" not in on_screen(app, LogView):
             await pilot.press("pageup")
         assert len(log.buffer.lines) == 602
-        writer.write("log", level="info", text="the latest", rank=None)
+        writer.write(Log(level="info", text="the latest", rank=None))
         await pilot.press("G")
         await until(pilot, lambda: "the latest" in on_screen(app, LogView))
         await pilot.press("g")
@@ -282,8 +283,8 @@ async def test_the_search_covers_lines_that_are_not_loaded(store: RunStore, talk
         await search(pilot, "13")
         await pilot.press("w")
         await until(pilot, lambda: "line 413" in on_screen(app, LogView) and "line 513" in on_screen(app, LogView))
-        writer.write("log", level="info", text="another 13", rank=None)
-        writer.write("log", level="info", text="something else", rank=None)
+        writer.write(Log(level="info", text="another 13", rank=None))
+        writer.write(Log(level="info", text="something else", rank=None))
         await until(pilot, lambda: "another 13" in on_screen(app, LogView))
         assert "something else" not in on_screen(app, LogView)
         await pilot.press("escape")
@@ -306,10 +307,10 @@ async def test_the_log_can_be_maximized(store: RunStore, make_run: Any) -> None:
 
 async def test_gpu_sensors_and_tokens_left_are_shown(store: RunStore, make_run: Any) -> None:
     run, writer = make_run("demo", 3, phase="running")
-    writer.write("memory", parts={"weights": 3 << 30, "activations": 5 << 30}, measured=None, micro=8, context=256)
-    writer.write("step", **step(4, mfu=0.43))
-    used = {"device_used": [9 << 30] * 2, "device_total": [16 << 30] * 2}
-    writer.write("telemetry", **used, device_util=[97, 97], power_w=[312, 312], temp_c=[71, 71])
+    writer.write(Memory(parts={"weights": 3 << 30, "activations": 5 << 30}, measured=None, micro=8, context=256))
+    writer.write(Step(**step(4, mfu=0.43)))
+    used: dict[str, Any] = {"device_used": [9 << 30] * 2, "device_total": [16 << 30] * 2}
+    writer.write(Telemetry(**used, device_util=[97, 97], power_w=[312, 312], temp_c=[71, 71]))
     app = MlaApp(store, run.id)
     async with app.run_test(size=(160, 48)) as pilot:
         await opened(pilot, app, 4)

@@ -5,13 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.events.series import Point
 from tui.app.state import raster
 
 finite = st.floats(-1e9, 1e9)
 values = st.one_of(st.none(), finite, st.sampled_from([math.nan, math.inf, -math.inf]))
 
 
-def points(ys: Sequence[float | None]) -> list[raster.Point]:
+def points(ys: Sequence[float | None]) -> list[Point]:
     return [(float(x), y, y, y) for x, y in enumerate(ys, 1)]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from textual.widgets import Input, OptionList, Static
 
+from engine.events.types import Oom, State
 from engine.runs.store import RunStore
 from tests.unit.tui.helpers import on_screen, toasts, until
 from tui.app.app import MlaApp
@@ -50,8 +51,8 @@ async def test_a_read_only_app_does_not_answer_an_out_of_memory_error(store: Run
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "(3)" in on_screen(app, "#pane-1"))
         parts: dict[str, int] = {}
-        writer.write("oom", where="forward", wanted=1 << 30, parts=parts, action="ask", micro=8, accum=1)
-        writer.write("state", phase="paused", reason="out of memory")
+        writer.write(Oom(where="forward", wanted=1 << 30, parts=parts, action="ask", micro=8, accum=1))
+        writer.write(State(phase="paused", reason="out of memory"))
         await until(pilot, lambda: "Out of memory (forward). automatic in" in on_screen(app, "Heading"))
         assert isinstance(app.screen, MonitorScreen)
 

@@ -1,63 +1,26 @@
-import math
 import time
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from tui.app.state.chart_series import ChartSeries
+from engine.events.series import Bucket
+from engine.events.types import CutOff, Edit, Spec, Start, State, Step, Telemetry
+from engine.events.wire import HistoryAnswer
 from tui.app.state.run_view import RunView
 
 SUMMARY: dict[str, Any] = {"id": "20260101-000000-cpu_demo", "name": "demo", "phase": "running", "steps": 300}
 
 
-def step(number: int, loss: float | None = 2.0, **fields: Any) -> dict[str, Any]:
-    return {"kind": "step", "t": 0.0, "step": number, "loss": loss, "step_s": 0.5, "tok_s": 4000.0, **fields}
-
-
-@settings(deadline=None)
-@given(st.integers(1, 9000), st.integers(0, 9000))
-def test_merging_buckets_keeps_the_number_of_steps(loaded: int, streamed: int) -> None:
-    series = ChartSeries()
-    series.load([[x, 1.0, 1.0, 1.0] for x in range(1, loaded + 1)])
-    for x in range(loaded + 1, loaded + streamed + 1):
-        series.add(x, 1.0)
-    assert series.coverage() == (1, loaded + streamed, loaded + streamed)
-    assert len(series.points) <= max(loaded, 4096)
-
-
-@given(st.integers(1, 500), st.integers(2, 16))
-def test_a_wide_bucket_counts_as_many_steps_as_it_is_wide(full: int, width: int) -> None:
-    buckets: list[list[float | None]] = [[i * width, 1.0, 1.5, 2.0] for i in range(1, full + 1)]
-    if full > 1:
-        buckets.append([full * width + 1, 1.0, 1.0, 1.0])
-        series = ChartSeries()
-        series.load(buckets)
-        assert series.coverage() == (1, full * width + 1, full * width + 1)
-
-
-def test_a_hole_is_not_counted() -> None:
-    series = ChartSeries()
-    series.load([[x, 1.0, 1.0, 1.0] for x in [*range(1, 50), *range(60, 100)]])
-    assert series.coverage() == (1, 99, 89)
-
-
-def test_merging_keeps_spikes_and_gaps() -> None:
-    series = ChartSeries()
-    for x in range(1, 5001):
-        series.add(x, 100.0 if x == 777 else math.nan if x == 900 else 1.0)
-    assert max(p[3] or 0 for p in series.points) == 100.0
-    assert any(p[2] is None for p in series.points)
+def step(number: int, loss: float | None = 2.0, **fields: Any) -> Step:
+    return Step(0.0, step=number, loss=loss, step_s=0.5, tok_s=4000.0, **fields)
 
 
 def test_a_new_attempt_replaces_what_came_after_its_checkpoint() -> None:
     view = RunView(SUMMARY)
     for number in range(1, 131):
-        view.apply(step(number, 9.0))
-    view.apply({"kind": "start", "t": 0.0, "attempt": 2, "resumed_from": 100})
+        view.apply(None, step(number, 9.0))
+    view.apply(None, Start(t=0.0, attempt=2, resumed_from=100))
     assert view.series["loss"].coverage() == (1, 100, 100)
     for number in range(101, 121):
-        view.apply(step(number, 1.0))
+        view.apply(None, step(number, 1.0))
     assert view.series["loss"].coverage() == (1, 120, 120)
     assert [p[2] for p in view.series["loss"].points[-21:]] == [9.0] + [1.0] * 20
     assert view.attempt == 2
@@ -65,70 +28,70 @@ def test_a_new_attempt_replaces_what_came_after_its_checkpoint() -> None:
 
 def test_what_is_left_counts_up_to_the_step_of_an_early_end() -> None:
     view = RunView({**SUMMARY, "micro": 2, "accum": 1, "context": 10}, stop_step=100)
-    view.apply(step(40, micro=2, accum=1, context=10))
+    view.apply(None, step(40, micro=2, accum=1, context=10))
     assert (view.eta(), view.tokens_left()) == (30.0, 1200)
-    view.apply({"kind": "spec", "t": 0.0, "step": 40, "values": {"train.stop_step": 60}})
+    view.apply(None, Spec(t=0.0, step=40, values={"train.stop_step": 60}))
     assert (view.eta(), view.tokens_left()) == (10.0, 400)
     for nothing in (0, None, "60"):
-        view.apply({"kind": "spec", "t": 0.0, "step": 40, "values": {"train.stop_step": nothing}})
+        view.apply(None, Spec(t=0.0, step=40, values={"train.stop_step": nothing}))
         assert (view.last_step, view.eta()) == (300, 130.0)
 
 
 def test_a_run_that_does_not_work_or_is_elsewhere_has_no_eta() -> None:
     view = RunView(SUMMARY)
-    view.apply(step(40))
+    view.apply(None, step(40))
     assert view.eta() == 130.0
-    view.apply({"kind": "cut-off", "t": 0.0, "phase": "cut-off", "reason": "gone"})
+    view.apply(None, CutOff(t=0.0, phase="cut-off", reason="gone"))
     assert (view.phase, view.reason, view.active, view.eta()) == ("cut-off", "gone", False, None)
-    view.apply({"kind": "state", "t": 0.0, "phase": "needs-attention", "reason": "the data has changed"})
+    view.apply(None, State(t=0.0, phase="needs-attention", reason="the data has changed"))
     assert view.eta() is None
-    view.apply({"kind": "state", "t": 0.0, "phase": "running", "reason": ""})
+    view.apply(None, State(t=0.0, phase="running", reason=""))
     assert view.eta() == 130.0
     elsewhere = RunView({**SUMMARY, "host": "elsewhere", "seen": 0.0})
-    elsewhere.apply(step(40))
+    elsewhere.apply(None, step(40))
     assert elsewhere.eta() is None and elsewhere.phase_name.startswith("seen ")
     seen = time.time()
-    elsewhere.apply({**step(41), "t": seen, "at": 1})
+    elsewhere.apply(1, Step(seen, step=41))
     when = time.strftime("%H:%M", time.localtime(seen))
     assert (elsewhere.reason, elsewhere.phase_name) == (f"last seen running {when} on elsewhere", f"seen {when}")
-    elsewhere.apply({"kind": "state", "t": 0.0, "phase": "finished", "reason": ""})
+    elsewhere.apply(None, State(t=0.0, phase="finished", reason=""))
     assert (elsewhere.reason, elsewhere.phase_name) == ("", "finished")
 
 
 def test_a_restart_without_a_checkpoint_starts_from_scratch() -> None:
     view = RunView(SUMMARY)
-    view.apply(step(1))
-    view.apply({"kind": "start", "t": 0.0, "attempt": 2, "resumed_from": None})
+    view.apply(None, step(1))
+    view.apply(None, Start(t=0.0, attempt=2, resumed_from=None))
     assert view.series["loss"].coverage() is None
 
 
 def test_records_that_the_history_includes_are_not_counted_again() -> None:
     view = RunView(SUMMARY)
-    view.load_history({"at": 10, "series": {"loss": [[x, 1.0, 1.0, 1.0] for x in range(1, 11)]}})
-    view.apply(step(10, lr=1e-3), update_charts=False)
-    view.apply({"kind": "start", "t": 0.0, "attempt": 1, "resumed_from": None}, update_charts=False)
+    view.load_history(HistoryAnswer(10, {"loss": [Bucket(x, 1.0, 1.0, 1.0, 1) for x in range(1, 11)]}, (0, None)))
+    view.apply(1, step(10, lr=1e-3), update_charts=False)
+    view.apply(None, Start(t=0.0, attempt=1, resumed_from=None), update_charts=False)
     assert view.series["loss"].coverage() == (1, 10, 10)
 
 
 def test_telemetry_from_the_log_is_a_range_and_live_telemetry_a_value() -> None:
     view = RunView(SUMMARY)
-    view.apply({"kind": "telemetry", "t": 60.0, "rss": [100, 300], "device_used": None})
-    view.apply({"kind": "telemetry", "t": 61.0, "rss": 250, "device_used": None})
+    view.apply(None, Telemetry(t=60.0, rss=[100, 300], device_used=None))
+    view.apply(None, Telemetry(t=61.0, rss=250, device_used=None))
     assert view.series["rss"].points == [(60.0, 100, 200.0, 300), (61.0, 250, 250, 250)]
     assert not view.has_device
 
 
 def test_the_eta_is_the_remaining_steps_at_the_current_speed() -> None:
     view = RunView(SUMMARY)
-    view.apply(step(100))
+    view.apply(None, step(100))
     assert view.eta() == 100.0
-    view.apply({"kind": "state", "t": 0.0, "phase": "finished"})
+    view.apply(None, State(t=0.0, phase="finished"))
     assert view.eta() is None
 
 
 def test_an_edit_changes_the_batch_at_once() -> None:
     view = RunView({**SUMMARY, "micro": 8, "accum": 1})
-    view.apply({"kind": "edit", "ok": True, "changed": {"micro": [8, 4], "accum": [1, 2]}})
+    view.apply(None, Edit(ok=True, step=1, changed={"micro": (8, 4), "accum": (1, 2)}))
     assert (view.micro, view.accum) == (4, 2)
-    view.apply({"kind": "edit", "ok": False, "changed": {"micro": [4, 3]}, "why": "3 does not divide 8"})
+    view.apply(None, Edit(ok=False, step=1, changed={"micro": (4, 3)}, why="3 does not divide 8"))
     assert view.micro == 4

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engine.events.types import Alert, Link, Oom, State, Step
 from engine.host.files import write_json
 from engine.runs.store import RunStore
 from tests.unit.tui.helpers import on_screen, toasts, until
@@ -27,16 +28,16 @@ def test_only_new_events_are_reported_and_each_once(store: RunStore, make_run: A
     _, writer = make_run("demo", 3, phase="running")
     watcher = RunWatcher(store)
     assert texts(watcher) == []
-    writer.write("step", step=4, loss=2.0)
-    writer.write("alert", what="nan", text="the loss of step 5 is not finite")
-    writer.write("alert", what="pressure", text="memory is short")
-    writer.write("oom", where="forward", action="auto")
+    writer.write(Step(step=4, loss=2.0))
+    writer.write(Alert(what="nan", text="the loss of step 5 is not finite"))
+    writer.write(Alert(what="pressure", text="memory is short"))
+    writer.write(Oom(where="forward", action="auto"))
     assert texts(watcher) == ["demo: nan: the loss of step 5 is not finite"]
-    writer.write("alert", what="stall", text="no step for 90 s")
-    writer.write("oom", where="forward", action="ask")
-    writer.write("state", phase="paused", reason="out of memory")
+    writer.write(Alert(what="stall", text="no step for 90 s"))
+    writer.write(Oom(where="forward", action="ask"))
+    writer.write(State(phase="paused", reason="out of memory"))
     assert texts(watcher) == ["demo: stall: no step for 90 s", "demo: out of memory, needs attention"]
-    writer.write("state", phase="failed", reason="killed by signal 9")
+    writer.write(State(phase="failed", reason="killed by signal 9"))
     assert [(n.text, n.needs_attention) for n in watcher.poll()] == [("demo: failed: killed by signal 9", True)]
     assert texts(watcher) == []
 
@@ -61,7 +62,7 @@ def test_a_removed_log_is_not_reported(store: RunStore, make_run: Any) -> None:
     watcher.poll()
     run.log_path.unlink()
     run.log_path.mkdir()
-    other.write("state", phase="finished", reason="")
+    other.write(State(phase="finished", reason=""))
     assert texts(watcher) == ["other: finished"]
 
 
@@ -85,7 +86,7 @@ def test_a_run_whose_processes_were_killed_is_reported(
     watcher = RunWatcher(store)
     watcher.poll()
     monkeypatch.setattr(run_watcher, "SILENCE_TIMEOUT", 0.0)
-    writer.write("step", step=4, loss=2.0)
+    writer.write(Step(step=4, loss=2.0))
     assert texts(watcher) == [] == texts(watcher)  # silent, but its trainer is alive
     write_json(run.state_path, {**run.state(), "trainer": None})
     assert texts(watcher) == ["demo: cut-off: neither trainer nor supervisor is alive"]
@@ -135,14 +136,14 @@ async def test_the_end_of_another_run_is_a_toast_and_a_bell(store: RunStore, mak
         await until(pilot, lambda: "(3)" in on_screen(app, "#pane-1"))
         await pilot.press("x")
         await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
-        mine.write("alert", what="nan", text="seen on its own screen")
+        mine.write(Alert(what="nan", text="seen on its own screen"))
         await until(pilot, lambda: app.screen_stack[-2].view.step == 3)  # type: ignore[attr-defined]
-        other.write("state", phase="finished", reason="")
+        other.write(State(phase="finished", reason=""))
         await until(pilot, lambda: bool(toasts(app)))
         assert toasts(app) == ["other: finished"] and bells == [True]
         await pilot.press("q", "q")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
-        mine.write("state", phase="failed", reason="out of luck")
+        mine.write(State(phase="failed", reason="out of luck"))
         await until(pilot, lambda: len(toasts(app)) == 2)
         assert toasts(app)[1] == "mine: failed: out of luck" and bells == [True, True]
 
@@ -154,7 +155,7 @@ async def test_the_run_on_screen_is_not_reported(store: RunStore, make_run: Any,
     async with app.run_test(size=(80, 24), message_hook=lambda m: messages.append(type(m))) as pilot:
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
         await until(pilot, lambda: "(3)" in on_screen(app, "#pane-1"))
-        writer.write("state", phase="finished", reason="")
+        writer.write(State(phase="finished", reason=""))
         await until(pilot, lambda: MlaApp.Notified in messages)
         await until(pilot, lambda: "finished" in on_screen(app, "StatusLine"))
         assert not toasts(app) and not bells
@@ -166,9 +167,9 @@ async def test_a_lost_connection_is_shown_and_the_data_stays(store: RunStore, ma
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "(20)" in on_screen(app, "#pane-1"))
         for up in (True, False):  # the first connection is not reported
-            app.screen.post_message(MonitorScreen.Records([{"t": 1.0, "kind": "link", "up": up}]))
+            app.screen.post_message(MonitorScreen.NewEvent(None, Link(t=1.0, up=up)))
         await until(pilot, lambda: "connection lost · data kept" in on_screen(app, "Heading"))
         assert "(20)" in on_screen(app, "#pane-1") and "connection lost" in on_screen(app, "#log")
-        app.screen.post_message(MonitorScreen.Records([{"t": 2.0, "kind": "link", "up": True}]))
+        app.screen.post_message(MonitorScreen.NewEvent(None, Link(t=2.0, up=True)))
         await until(pilot, lambda: "connection lost" not in on_screen(app, "Heading"))
         assert "reconnected" in on_screen(app, "#log")

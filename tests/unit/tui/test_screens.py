@@ -12,6 +12,7 @@ from textual.screen import Screen
 from textual.widgets import Button, Input, OptionList, Static
 
 from engine.events.run_dir import RunDir
+from engine.events.types import Edit, Start, State, Step
 from engine.host.files import write_json
 from engine.host.process import host_name
 from engine.memory.hardware import Hardware
@@ -143,13 +144,13 @@ async def test_the_monitor_counts_every_step_and_follows(store: RunStore, make_r
         await until(pilot, lambda: "steps 1–40 (40)" in on_screen(app, "#pane-1"))
         assert "no GPU · process memory" in on_screen(app, "#pane-2")
         for step in range(41, 61):
-            writer.write("step", step=step, loss=4.213, lr=1e-3, grad_norm=1.0, tok_s=4000.0, step_s=0.5, host_states=0)
+            writer.write(Step(step=step, loss=4.213, lr=1e-3, grad_norm=1.0, tok_s=4000.0, step_s=0.5, host_states=0))
         await until(pilot, lambda: "loss 4.213 · steps 1–60 (60)" in on_screen(app, "#pane-1"))
-        writer.write("start", plan={}, params=1, device="cpu", versions={}, resumed_from=50)
+        writer.write(Start(plan={}, params=1, device="cpu", versions={}, resumed_from=50))
         await until(pilot, lambda: "steps 1–50 (50)" in on_screen(app, "#pane-1"))
-        writer.write("edit", id="a", changed={"micro": [8, 4]}, step=51, by="me", ok=True, why="")
+        writer.write(Edit(id="a", changed={"micro": (8, 4)}, step=51, by="me", ok=True, why=""))
         await until(pilot, lambda: "edit at step 51: micro 8 → 4" in on_screen(app, LogView))
-        writer.write("state", phase="finished", reason="")
+        writer.write(State(phase="finished", reason=""))
         await until(pilot, lambda: "finished" in on_screen(app, "StatusLine"))
         await pilot.press("q")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
@@ -162,8 +163,8 @@ async def test_the_monitor_counts_every_step_and_follows(store: RunStore, make_r
 async def test_unified_memory_is_one_pane(size: tuple[int, int], title: str, store: RunStore, make_run: Any) -> None:
     run, writer = make_run("mac", 1, phase="running", backend="mlx")
     memory = {"active": 9 << 30, "cache": 1 << 30, "peak": 20 << 30, "limit": 36 << 30}
-    unified = {f"unified_{name}": value for name, value in memory.items()}
-    writer.write("step", step=2, loss=2.0, lr=1e-3, grad_norm=1.0, tok_s=1.0, step_s=0.5, **unified)
+    unified: dict[str, Any] = {f"unified_{name}": value for name, value in memory.items()}
+    writer.write(Step(step=2, loss=2.0, lr=1e-3, grad_norm=1.0, tok_s=1.0, step_s=0.5, **unified))
     app = MlaApp(store, run.id)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: title in on_screen(app, "#pane-2"))
@@ -173,7 +174,7 @@ async def test_unified_memory_is_one_pane(size: tuple[int, int], title: str, sto
 
 async def test_a_loss_that_is_not_finite_is_a_gap_and_in_the_title(store: RunStore, make_run: Any) -> None:
     run, writer = make_run("demo", 10, phase="running")
-    writer.write("step", step=11, loss=float("nan"), lr=1e-3, grad_norm=None, tok_s=1.0, step_s=0.5, host_states=0)
+    writer.write(Step(step=11, loss=float("nan"), lr=1e-3, grad_norm=None, tok_s=1.0, step_s=0.5, host_states=0))
     app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "loss not finite · steps 1–11 (11)" in on_screen(app, "#pane-1"))

@@ -11,6 +11,7 @@ import pytest
 from textual.color import Color
 from textual.widgets import Input, OptionList, Static
 
+from engine.events.types import Step
 from engine.runs.store import RunStore
 from profiles.errors import SpecError
 from tests.unit.tui.helpers import on_screen, text_of, toasts, until
@@ -229,9 +230,8 @@ async def test_charts_are_drawn_less_often_than_numbers(store: RunStore, make_ru
     app = MlaApp(store, run.id, settings=Settings(refresh=60.0))
     async with app.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: "(20)" in on_screen(app, "#pane-1"))
-        step = {"loss": 4.0, "lr": 1e-3, "grad_norm": 1.0, "tok_s": 4000.0, "step_s": 0.5, "host_states": 0}
         await until(pilot, lambda: not app.screen._charts.due())  # type: ignore[attr-defined]
-        writer.write("step", step=21, **step)
+        writer.write(Step(step=21, loss=4.0, lr=1e-3, grad_norm=1.0, tok_s=4000.0, step_s=0.5, host_states=0))
         await until(pilot, lambda: "step 21" in on_screen(app, "StatusLine"))
         assert "(20)" in on_screen(app, "#pane-1")
         await pilot.press("y")

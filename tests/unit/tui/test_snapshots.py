@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.events.phases import is_active
 from engine.events.run_dir import RunDir
-from engine.events.summary import INACTIVE
 from tests.unit.tui import screen_text
 from tests.unit.tui.scenes import NOW, SCENES, Scene, World
 from tui.app.app import MlaApp
@@ -58,7 +58,7 @@ async def draw(world: World, run: RunDir | None, scene: Scene, size: tuple[int, 
 
     async with AsyncExitStack() as opened:
         server = None
-        if run is not None and run.summary()["phase"] not in INACTIVE:
+        if run is not None and is_active(run.summary()["phase"]):
             server = await opened.enter_async_context(world.served(run))
         pilot = await opened.enter_async_context(app.run_test(size=size))
         for pattern, *keys in scene.presses:

@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from engine.events.run_dir import RunDir
+from engine.events.types import Oom, Spec, State
 from engine.runs.store import RunStore
 from tests.unit.tui import screen_text
 from tests.unit.tui.helpers import on_screen, selected_row, text_of, until
@@ -49,7 +50,7 @@ async def test_tuning_keeps_the_sequences_per_step(store: RunStore, make_run: An
 
 async def test_tuning_shows_earlier_edits(store: RunStore, make_run: Any) -> None:
     run, writer = make_run("demo", 5, phase="running")
-    writer.write("spec", step=3, values={"batch.micro": 4, "batch.context": 128, "optim.lr_scale": 0.5})
+    writer.write(Spec(step=3, values={"batch.micro": 4, "batch.context": 128, "optim.lr_scale": 0.5}))
     app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("e")
@@ -107,9 +108,9 @@ async def test_an_out_of_memory_error_is_shown_and_a_lever_that_fits_well_is_sel
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
         parts = {"activations": GIB // 4, "logits": GIB // 8, "process": GIB // 2}
-        oom = {"where": "backward", "wanted": GIB // 32, "action": "ask", "micro": 8, "accum": 1}
-        writer.write("oom", **oom, text="", parts=parts, capacity=620 << 20)
-        writer.write("state", phase="paused", reason="out of memory in backward")
+        oom: dict[str, Any] = {"where": "backward", "wanted": GIB // 32, "action": "ask", "micro": 8, "accum": 1}
+        writer.write(Oom(**oom, text="", parts=parts, capacity=620 << 20))
+        writer.write(State(phase="paused", reason="out of memory in backward"))
         await until(pilot, lambda: isinstance(app.screen, TuningScreen))
         failed = "896 of 620 MiB predicted at the OOM  276 MiB too much"
         await until(pilot, lambda: failed in on_screen(app, "#failed"))
@@ -120,7 +121,7 @@ async def test_an_out_of_memory_error_is_shown_and_a_lever_that_fits_well_is_sel
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
         line = r"Out of memory \(backward\)\. e reduce memory · p retry · automatic in (9:5\d|10:00)"
         await until(pilot, lambda: re.search(line, on_screen(app, "Heading")) is not None)
-        writer.write("state", phase="running", reason="")
+        writer.write(State(phase="running", reason=""))
         await until(pilot, lambda: "Out of memory" not in on_screen(app, "Heading"))
 
 

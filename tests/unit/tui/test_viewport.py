@@ -5,21 +5,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.events.series import Bucket
+from engine.events.types import Start, Step, Telemetry
+from engine.events.wire import HistoryAnswer
 from tui.app.state.run_view import RunView
 from tui.app.state.viewport import Viewport
 
 SUMMARY: dict[str, Any] = {"id": "20260101-000000-cpu_demo", "name": "demo", "phase": "running", "steps": 5000}
 
 
-def record(step: int, loss: float | None = None, **fields: Any) -> dict[str, Any]:
+def record(step: int, loss: float | None = None, **fields: Any) -> Step:
     loss = float(step) if loss is None else loss
-    return {"kind": "step", "t": 1e9 + 2.0 * step, "step": step, "loss": loss, "tok_s": 1.0, "step_s": 2.0, **fields}
+    return Step(t=1e9 + 2.0 * step, step=step, loss=loss, tok_s=1.0, step_s=2.0, **fields)
 
 
 def viewport_of(steps: int) -> Viewport:
     view = RunView(SUMMARY)
     for step in range(1, steps + 1):
-        view.apply(record(step))
+        view.apply(None, record(step))
     return Viewport(view)
 
 
@@ -28,10 +31,10 @@ def coarse_viewport(steps: int, width: int) -> Viewport:
     view = RunView(SUMMARY)
     ends = range(width, steps + 1, width)
     series = {
-        "loss": [[x, x - width + 1, x - (width - 1) / 2, x] for x in ends],
-        "t": [[x, 1e9 + 2 * (x - width + 1), 1e9 + 2 * x - width, 1e9 + 2 * x] for x in ends],
+        "loss": [Bucket(x, x - width + 1, x - (width - 1) / 2, x, width) for x in ends],
+        "t": [Bucket(x, 1e9 + 2 * (x - width + 1), 1e9 + 2 * x - width, 1e9 + 2 * x, width) for x in ends],
     }
-    view.load_history({"series": series})
+    view.load_history(HistoryAnswer(0, series, (0, None)))
     return Viewport(view)
 
 
@@ -52,7 +55,7 @@ def test_the_cursor_reads_the_bucket_that_contains_its_step(steps: int, data: st
 def test_telemetry_is_read_at_the_time_of_the_cursors_step() -> None:
     viewport = viewport_of(100)
     for t in range(0, 201, 10):
-        viewport.view.apply({"kind": "telemetry", "t": 1e9 + t, "rss": float(t)})
+        viewport.view.apply(None, Telemetry(t=1e9 + t, rss=float(t)))
     viewport.set_cursor(50)  # done at 100 s
     point = viewport.bucket_at_cursor("rss")
     assert point is not None and point[2] == 100.0
@@ -69,7 +72,7 @@ def test_zooming_into_a_long_run_requests_its_steps_once_and_then_shows_them() -
     assert request is not None and request.until is not None and viewport.detail_request() is None
     steps = range(math.ceil(request.since), int(request.until) + 1)
     assert len(viewport.points("loss")) == 1000
-    viewport.load_detail(request, {"loss": [[x, x, x, x] for x in steps]})
+    viewport.load_detail(request, {"loss": [Bucket(x, x, x, x, 1) for x in steps]})
     assert len(viewport.points("loss")) == len(steps)
     viewport.set_cursor(50_001)
     assert viewport.bucket_at_cursor("loss") == (50_001.0, 50_001, 50_001, 50_001)
@@ -84,7 +87,7 @@ def test_an_outdated_answer_is_dropped() -> None:
     viewport.pan(-3)
     second = viewport.detail_request()
     assert first is not None and second is not None and first != second
-    viewport.load_detail(first, {"loss": [[x, 0, 0, 0] for x in range(1, 99_000)]})
+    viewport.load_detail(first, {"loss": [Bucket(x, 0, 0, 0, 1) for x in range(1, 99_000)]})
     assert len(viewport.points("loss")) == 1000
 
 
@@ -93,14 +96,14 @@ def test_new_steps_are_added_to_the_detail() -> None:
     viewport.zoom(0.005)
     request = viewport.detail_request()
     assert request is not None and request.until is None
-    viewport.view.apply(record(100_001))  # came while the log was read
-    viewport.load_detail(request, {"loss": [[x, x, x, x] for x in range(math.ceil(request.since), 100_001)]})
+    viewport.view.apply(None, record(100_001))  # came while the log was read
+    viewport.load_detail(request, {"loss": [Bucket(x, x, x, x, 1) for x in range(math.ceil(request.since), 100_001)]})
     for step in (100_002, 100_003):
-        viewport.view.apply(record(step))
+        viewport.view.apply(None, record(step))
         viewport.apply(record(step))
     assert [p[0] for p in viewport.points("loss")[-4:]] == [100_000, 100_001, 100_002, 100_003]
     assert viewport.detail_request() is None and viewport.follows_newest()
-    viewport.apply({"kind": "start", "resumed_from": 99_990})
+    viewport.apply(Start(resumed_from=99_990))
     assert len(viewport.points("loss")) < 2000
 
 

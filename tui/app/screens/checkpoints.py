@@ -16,7 +16,7 @@ from textual.app import ComposeResult
 from textual.message import Message
 from textual.widgets import Static
 
-from engine.events.summary import CUT_OFF, INACTIVE
+from engine.events.phases import CUT_OFF, is_active
 from profiles.errors import UserError
 from tui.app import cli_process
 from tui.app.actions.registry import CHECKPOINTS
@@ -141,7 +141,7 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
     @on(Listed)
     def _show_list(self, message: Listed) -> None:
         ended = "the run was cut off" if message.phase == CUT_OFF else "the run has ended"
-        hint = ended if message.phase in INACTIVE else "c in the monitor saves one"
+        hint = ended if not is_active(message.phase) else "c in the monitor saves one"
         self._list.empty_text = _EMPTY.format(self._run.name, hint)
         self._list.show(message.checkpoints)
         count, total = len(message.checkpoints), sum(checkpoint.bytes for checkpoint in message.checkpoints)

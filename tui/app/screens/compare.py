@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import PurePath
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.message import Message
 
+from engine.events.metric import Metric
+from engine.events.metrics import METRICS
 from engine.events.run_dir import RunDir
 from profiles.errors import UserError
 from tui.app.actions.registry import COMPARE
@@ -30,22 +31,7 @@ _DELAY = 0.1  # seconds until updates are drawn, so that several are drawn toget
 _POINTS = 2  # points of a line per column of cells: one per column of dots
 
 
-class Metric(NamedTuple):
-    """A series with the name users know it by; ``text`` formats one of its values."""
-
-    name: str
-    title: str
-    text: Callable[[float | None], str]
-
-
-METRICS = (
-    Metric("loss", "loss", fmt.loss),
-    Metric("val_loss", "val", fmt.loss),
-    Metric("tok_s", "tok/s", fmt.count),
-    Metric("lr", "lr", fmt.rate),
-    Metric("grad_norm", "grad", fmt.loss),
-    Metric("step_s", "s/step", fmt.loss),
-)
+_METRICS = [metric for metric in METRICS.values() if metric.compare]
 _AXIS_TITLES = {"step": "by step", "tokens": "by tokens", "time": "by time since the first step"}
 
 
@@ -102,7 +88,7 @@ class CompareScreen(AppScreen[None], actions=COMPARE):
         while True:
             self._metric_changed.clear()
             for index, reader in enumerate(readers):
-                series = dict.fromkeys((METRICS[self._metric].name, *REQUIRED_SERIES))
+                series = dict.fromkeys((_METRICS[self._metric].name, *REQUIRED_SERIES))
                 try:
                     update = await reader.poll(series)
                 except UserError as error:
@@ -123,7 +109,7 @@ class CompareScreen(AppScreen[None], actions=COMPARE):
             self._errors[message.index] = message.error
         else:
             self.runs[message.index].apply(message.update)
-        self._unread = sum(not run.curves and i not in self._errors for i, run in enumerate(self.runs))
+        self._unread = sum(not run.series and i not in self._errors for i, run in enumerate(self.runs))
         if not self._draw_scheduled:  # runs that are read one after another are drawn together
             self._draw_scheduled = True
             self.set_timer(_DELAY, self._paint)
@@ -141,12 +127,12 @@ class CompareScreen(AppScreen[None], actions=COMPARE):
         self._stale = not (self.is_active and self.is_mounted)
         if self._stale:
             return
-        metric, axis = METRICS[self._metric], AXES[self._axis]
+        metric, axis = _METRICS[self._metric], AXES[self._axis]
         self.set_class(axis == TIME, "time")
         chart = self._charts[axis == TIME]
         chart.show(self._titles(chart, metric, axis), self._lines(metric.name, axis), x_end=self._last_step(axis))
         self._legend.axis, self._legend.series = axis, (metric.name, metric.title)
-        self._legend.format_value = metric.text
+        self._legend.format_value = fmt.formatter(metric.format)
         self._legend.redraw()
         self.query_one(Heading).show(
             title=f"compare · {_runs(len(self.runs))}", note=self._note(), warn=bool(self._errors)
@@ -182,10 +168,10 @@ class CompareScreen(AppScreen[None], actions=COMPARE):
             return next(iter(self._errors.values()))
         if self._unread:
             return f"reading {_runs(self._unread)} …"
-        name, axis = METRICS[self._metric].name, AXES[self._axis]
-        read = [run for run in self.runs if run.curves]
-        if without := [run.letter for run in read if name in run.curves and run.last_x(name, axis) is None]:
-            return f"{' '.join(without)}: no {METRICS[self._metric].title} {_AXIS_TITLES[axis].split(' since')[0]}"
+        name, axis = _METRICS[self._metric].name, AXES[self._axis]
+        read = [run for run in self.runs if run.series]
+        if without := [run.letter for run in read if name in run.series and run.last_x(name, axis) is None]:
+            return f"{' '.join(without)}: no {_METRICS[self._metric].title} {_AXIS_TITLES[axis].split(' since')[0]}"
         return self._hint
 
     @on(Legend.CursorMoved)
@@ -218,7 +204,7 @@ class CompareScreen(AppScreen[None], actions=COMPARE):
         self.app.open_run(self._runs[self._legend.cursor])
 
     def action_metric(self, by: int) -> None:
-        self._metric = (self._metric + by) % len(METRICS)
+        self._metric = (self._metric + by) % len(_METRICS)
         self._metric_changed.set()
         self._paint()
 

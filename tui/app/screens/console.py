@@ -10,7 +10,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.message import Message
 
-from engine.events.summary import INACTIVE
+from engine.events.phases import is_active
 from profiles.reader import open_regular
 from tui.app.actions.registry import CONSOLE
 from tui.app.base import AppScreen
@@ -84,5 +84,5 @@ def _read_end(run: RunDir) -> tuple[str, str]:
         data = data.partition(b"\n")[2]
     text = console_text(data.decode(errors="replace")).rstrip("\n")
     if not text:
-        text = "the run printed nothing" if run.summary()["phase"] in INACTIVE else "the run has printed nothing yet"
+        text = "the run has printed nothing yet" if is_active(run.summary()["phase"]) else "the run printed nothing"
     return text, "its end; mla-tui logs prints all of it" if skipped else ""

@@ -11,8 +11,8 @@ from textual.app import ComposeResult
 from textual.message import Message
 from textual.widgets import Input
 
+from engine.events.phases import CUT_OFF, is_active
 from engine.events.run_dir import is_on_other_host
-from engine.events.summary import CUT_OFF, INACTIVE
 from profiles.errors import UserError
 from tui.app.actions.registry import HOME
 from tui.app.base import AppScreen
@@ -22,7 +22,7 @@ from tui.app.widgets.bars import Heading, KeyBar, Notice
 from tui.app.widgets.run_detail import RunDetail
 from tui.app.widgets.run_table import SPARKLINE_MIN_WIDTH, RunTable
 from tui.app.widgets.selectable_list import SelectableList
-from tui.text.event_text import describe_cut_off
+from tui.text.run_text import describe_cut_off
 
 if TYPE_CHECKING:
     from engine.runs.store import RunStore
@@ -90,7 +90,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
         from engine.runs.client import RunClient
 
         for run in runs[: self.size.height]:
-            id, ended = run["id"], run.get("phase") in INACTIVE
+            id, ended = run["id"], not is_active(run.get("phase"))
             before = read_at.get(id)
             if before is not None and (ended or time.monotonic() - before < _SPARKLINE_EVERY):
                 continue
@@ -99,7 +99,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
                 answer = await RunClient(self._store.find(id)).history(["loss"], points=_SPARKLINE)
             except UserError:
                 continue  # the run was removed in the meantime
-            means = [bucket[2] for bucket in answer["series"].get("loss", [])]
+            means = [bucket.mean for bucket in answer.series.get("loss", [])]
             self.post_message(self.SparklineRead(id, raster.sparkline(means, min(len(means), _SPARKLINE))))
 
     @on(Loaded)
@@ -118,8 +118,8 @@ class HomeScreen(AppScreen[None], actions=HOME):
         table.sorted_by, table.empty_lines = order.column, [] if error else self._empty_lines()
         table.show(filter_and_sort(self._runs, self._filter, state, order))
         self._show_detail()
-        ended = sum(run.get("phase") in INACTIVE for run in self._runs)
-        other_hosts = sum(run.get("phase") not in INACTIVE and is_on_other_host(run) for run in self._runs)
+        ended = sum(not is_active(run.get("phase")) for run in self._runs)
+        other_hosts = sum(is_active(run.get("phase")) and is_on_other_host(run) for run in self._runs)
         note = f"{len(self._runs) - ended - other_hosts} active, {ended} ended" if self._runs else ""
         note += f", {other_hosts} on other hosts" if other_hosts else ""
         if len(table.runs) != len(self._runs) and not error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from textual import on, work
@@ -11,7 +12,10 @@ from textual.app import ComposeResult
 from textual.containers import Grid
 from textual.message import Message
 
-from engine.events.summary import CUT_OFF, DAMAGED, NEEDS_ATTENTION
+from engine.events.phases import CUT_OFF, DAMAGED, FAILED, NEEDS_ATTENTION, PAUSED
+from engine.events.series import Bucket
+from engine.events.types import Alert, Checkpoint, CutOff, Edit, Event, Exit, Link, Oom, Start, State
+from engine.events.wire import HistoryAnswer
 from profiles.errors import UserError
 from tui.app.actions.action import key_name
 from tui.app.actions.registry import MONITOR
@@ -38,9 +42,8 @@ _NUMBER_POINTS = 300  # points of a series of which only the last value and the 
 _DETAIL = [*CHART_SERIES, "lr", "grad_norm", "step_s"]
 _DETAIL_POINTS = 1200  # viewport.ENOUGH_POINTS in the visible range, and half of that beyond either end
 _SETTLE = 0.1  # seconds without another key before detail is read
-# Kinds of records that are drawn at once, not with the next refresh.
-_URGENT = ("state", "edit", "start", "oom", "checkpoint", "alert", "exit", "link", CUT_OFF)
-_BROKEN = ("failed", CUT_OFF, DAMAGED, NEEDS_ATTENTION)  # their reason has lines of its own, with the keys that help
+_URGENT = (State, Edit, Start, Oom, Checkpoint, Alert, Exit, Link, CutOff)  # drawn at once, not with the next refresh
+_BROKEN = (FAILED, CUT_OFF, DAMAGED, NEEDS_ATTENTION)  # their reason has lines of its own, with the keys that help
 
 
 class MonitorScreen(RunRequests, actions=MONITOR):
@@ -51,7 +54,7 @@ class MonitorScreen(RunRequests, actions=MONITOR):
     class History(Message):
         """The answer to a history request: some of the series so far."""
 
-        def __init__(self, answer: dict[str, Any]) -> None:
+        def __init__(self, answer: HistoryAnswer) -> None:
             super().__init__()
             self.answer = answer
 
@@ -61,21 +64,21 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         ``summary`` is that of the run, read after them.
         """
 
-        def __init__(self, events: list[tuple[int, dict[str, Any]]], first: bool, summary: dict[str, Any]) -> None:
+        def __init__(self, events: list[tuple[int, Event]], first: bool, summary: dict[str, Any]) -> None:
             super().__init__()
             self.events, self.first, self.summary = events, first, summary
 
-    class Records(Message):
-        """New records, in order."""
+    class NewEvent(Message):
+        """A new event, with its offset in the log if it is logged."""
 
-        def __init__(self, records: list[dict[str, Any]]) -> None:
+        def __init__(self, at: int | None, event: Event) -> None:
             super().__init__()
-            self.records = records
+            self.at, self.event = at, event
 
     class Detail(Message):
         """The answer to a detail request; None if the range is too long to be read."""
 
-        def __init__(self, request: DetailRequest, series: dict[str, Any] | None) -> None:
+        def __init__(self, request: DetailRequest, series: Mapping[str, Sequence[Bucket]] | None) -> None:
             super().__init__()
             self.request, self.series = request, series
 
@@ -90,7 +93,7 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         self._numbers = RefreshRate(lambda: self.app.settings.number_every)
         self._charts = RefreshRate(lambda: self.app.settings.chart_every)
         self._connected_before = False
-        self._oom_shown: dict[str, Any] | None = None  # the one for which the tuning dialog was opened
+        self._oom_shown: Oom | None = None  # the one for which the tuning dialog was opened
 
     def compose(self) -> ComposeResult:
         yield Heading(self._title)
@@ -118,9 +121,9 @@ class MonitorScreen(RunRequests, actions=MONITOR):
             answer = await client.history(CHART_SERIES, marks=True)
             self.post_message(self.History(answer))
             self.post_message(self.History(await client.history(NUMBER_SERIES, points=_NUMBER_POINTS)))
-            self.post_message(self.FirstEvents(*await asyncio.to_thread(_newest_events, self.run, answer["at"])))
-            async for record in client.records(answer["at"]):
-                self.post_message(self.Records([record]))
+            self.post_message(self.FirstEvents(*await asyncio.to_thread(_newest_events, self.run, answer.at)))
+            async for at, event in client.events(answer.at):
+                self.post_message(self.NewEvent(at, event))
                 await asyncio.sleep(0)  # a long backlog must not starve the keys
         except UserError as error:
             self._say(str(error))
@@ -133,7 +136,7 @@ class MonitorScreen(RunRequests, actions=MONITOR):
             answer = await self._client().detail(_DETAIL, _DETAIL_POINTS, *request)
         except UserError:
             return  # the coarse data stays
-        self.post_message(self.Detail(request, None if answer is None else answer["series"]))
+        self.post_message(self.Detail(request, answer))
 
     @on(History)
     def _load_history(self, message: History) -> None:
@@ -142,27 +145,26 @@ class MonitorScreen(RunRequests, actions=MONITOR):
 
     @on(FirstEvents)
     def _show_first_events(self, message: FirstEvents) -> None:
-        for _, record in message.events:
-            self.view.apply(record, update_charts=False)
-            self._track_oom(record)
-        self.view.update_phase(message.summary)  # no record says that the run was cut off
+        for at, event in message.events:
+            self.view.apply(at, event, update_charts=False)
+            self._track_oom(event)
+        summary = message.summary
+        self.view.update_phase(summary["phase"], summary["reason"])  # no record says that the run was cut off
         lines = [line for pair in message.events if (line := log_buffer.to_line(*pair)) is not None]
         self._log_view.open(LogPage(lines, message.first, True))
         self._paint()
         self._update_oom_dialog()
 
-    @on(Records)
-    def _apply_records(self, message: Records) -> None:
-        urgent = False
-        for record in message.records:
-            self.view.apply(record)
-            self.viewport.apply(record)
-            self._track_oom(record)
-            urgent = urgent or record["kind"] in _URGENT
-            if self._is_news(record) and (line := event_text.describe(record)) is not None:
-                self._add_line(*line, t=record.get("t"), offset=record.get("at"))
+    @on(NewEvent)
+    def _apply_event(self, message: NewEvent) -> None:
+        at, event = message.at, message.event
+        self.view.apply(at, event)
+        self.viewport.apply(event)
+        self._track_oom(event)
+        if self._is_news(event) and (line := event_text.describe(event)) is not None:
+            self._add_line(*line, t=event.t, offset=at)
         self._dirty = True
-        if urgent:
+        if isinstance(event, _URGENT):
             self._paint()
         self._update_oom_dialog()
 
@@ -174,14 +176,17 @@ class MonitorScreen(RunRequests, actions=MONITOR):
     def _add_line(self, text: str, tone: str, t: float | None = None, offset: int | None = None) -> None:
         """Add a line to the log view; without ``offset`` one that is not in the file, after the newest that is."""
         offset = self._log_view.newest + 1 if offset is None else offset
-        self._log_view.add(LogLine(offset, float(t or time.time()), text, tone))
+        self._log_view.add(LogLine(offset, time.time() if t is None or t < 0 else t, text, tone))
 
-    def _track_oom(self, record: dict[str, Any]) -> None:
+    def _track_oom(self, event: Event) -> None:
         """Remember the out-of-memory error about which the run asks the user, until it is answered."""
-        if record["kind"] == "oom":
-            self._oom = record if record.get("action") == "ask" else None
-        elif record["kind"] in ("start", CUT_OFF) or (record["kind"] == "state" and record.get("phase") != "paused"):
-            self._oom = self._oom_shown = None
+        match event:
+            case Oom():
+                self._oom = event if event.action == "ask" else None
+            case State(phase="paused"):
+                pass
+            case State() | Start() | CutOff():
+                self._oom = self._oom_shown = None
 
     def _update_oom_dialog(self) -> None:
         """Open the tuning dialog once for a run that waits for an answer; close it when it was answered elsewhere."""
@@ -192,17 +197,17 @@ class MonitorScreen(RunRequests, actions=MONITOR):
             top.dismiss(None)
         elif self.app.read_only:
             return
-        elif self.is_active and self._oom is not self._oom_shown and self.view.phase == "paused":
+        elif self.is_active and self._oom is not self._oom_shown and self.view.phase == PAUSED:
             self._oom_shown = self._oom
             self.app.bell()
             self._open_tuning(self._oom)
 
-    def _is_news(self, record: dict[str, Any]) -> bool:
-        """Return whether a record gets a line; the first connection does not."""
-        if record["kind"] != "link":
+    def _is_news(self, event: Event) -> bool:
+        """Return whether an event gets a line; the first connection does not."""
+        if not isinstance(event, Link):
             return True
         first, self._connected_before = not self._connected_before, True
-        return not (first and record.get("up"))
+        return not (first and event.up)
 
     @on(RunRequests.Line)
     def _show_line(self, message: RunRequests.Line) -> None:
@@ -239,7 +244,7 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         notice = ("", "")
         if not self.view.connected and self.view.active:
             heading.show(self._title, "connection lost · data kept", warn=True)
-        elif self._oom is not None and self.view.phase == "paused":
+        elif self._oom is not None and self.view.phase == PAUSED:
             heading.show(self._oom_text(self._oom), self.view.name, warn=True)
         elif self.view.phase in _BROKEN or not heading.fits(self._title, reason):
             heading.show(self._title, "")
@@ -265,11 +270,11 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         shown = [id for id in ("resume", "console") if id in keys and id not in self._unusable()]
         return " · ".join(f"{keys[id]} {answers[id]}" for id in shown)
 
-    def _oom_text(self, oom: dict[str, Any]) -> str:
+    def _oom_text(self, oom: Oom) -> str:
         """Return what happened, the keys that answer it, and when the run continues without an answer."""
-        minutes, seconds = divmod(max(round(oom["t"] + self._oom_wait - time.time()), 0), 60)
+        minutes, seconds = divmod(max(round(oom.t + self._oom_wait - time.time()), 0), 60)
         keys = "" if self.app.read_only else " e reduce memory · p retry ·"
-        return f"Out of memory ({oom.get('where')}).{keys} automatic in {minutes}:{seconds:02d}"
+        return f"Out of memory ({oom.where}).{keys} automatic in {minutes}:{seconds:02d}"
 
     def action_checkpoints(self) -> None:
         self.app.open_checkpoints(self.run.id)
@@ -292,11 +297,11 @@ def _from_spec(run: RunDir) -> tuple[int, int, int]:
     return spec.ranks, spec.train.stop_step, spec.memory.oom_wait
 
 
-def _newest_events(run: RunDir, at: int) -> tuple[list[tuple[int, dict[str, Any]]], bool, dict[str, Any]]:
+def _newest_events(run: RunDir, at: int) -> tuple[list[tuple[int, Event]], bool, dict[str, Any]]:
     """Return the arguments of ``FirstEvents`` for the newest events before offset ``at``."""
     from engine.events.reverse_reader import events_before
 
-    events: list[tuple[int, dict[str, Any]]] = []
+    events: list[tuple[int, Event]] = []
     begin = at
     for begin, chunk in events_before(run.log_path, at):
         events += chunk

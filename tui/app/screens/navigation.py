@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from textual import on
 from textual.widgets import Input
 
+from engine.events.metrics import METRICS
 from tui.app.base import AppScreen
 from tui.app.screens import panes
 from tui.app.widgets.bars import Heading, KeyBar
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
     from tui.app.state.viewport import Viewport
 
 _PAN = 0.25  # fraction of the visible steps by which one key pans
-# The series that are copied, in this order, if they were measured
-_COPIED = (
-    *("loss", "val_loss", "lr", "grad_norm", "tok_s", "step_s", "mfu", "device_peak", "host_states"),
-    *("device_used", "rss", "ram_used", "unified_active", "unified_peak"),
-)
 
 
 class Navigation(AppScreen[None]):
@@ -133,7 +129,7 @@ class Navigation(AppScreen[None]):
         """Move the cursor to the event before or after it; without a cursor, to the last or the first event."""
         if self.viewport.measured_steps() is None:
             return
-        steps = [mark["step"] for mark in self.view.marks.to_list() if mark["kind"] in panes.MARKS]
+        steps = [mark.step for mark in self.view.marks.to_list() if mark.kind in panes.MARKS]
         cursor = self.viewport.cursor
         if direction < 0:
             found = max((s for s in steps if cursor is None or s < cursor), default=None)
@@ -157,19 +153,14 @@ class Navigation(AppScreen[None]):
         t = viewport.time_of(viewport.cursor)
         date = "" if t is None else time.strftime(" · %d %b %H:%M:%S", time.localtime(t))
         values = [f"step {fmt.exact(viewport.cursor)}{date}"]
-        for label, name, text in (
-            ("lr", "lr", fmt.rate),
-            ("grad", "grad_norm", fmt.loss),
-            ("loss", "loss", fmt.loss),
-            ("val", "val_loss", fmt.loss),
-            ("tokens/s", "tok_s", fmt.exact),
-            ("s/step", "step_s", fmt.duration),
-        ):
-            if (value := panes.value_at(viewport, name, text)[0]) != fmt.NOTHING:
-                values.append(f"{label} {value}")
+        for name, metric in METRICS.items():
+            if not metric.readout:
+                continue
+            if (value := panes.value_at(viewport, name, fmt.formatter(metric.format))[0]) != fmt.NOTHING:
+                values.append(f"{metric.title} {value}")
         marks = viewport.marks_at_cursor(self._panes[0].dot_columns // 2)
-        marks = [mark for mark in marks if mark["kind"] in panes.MARKS]
-        counts = Counter(f"{panes.MARKS[mark['kind']][0]} {event_text.describe_mark(mark)}" for mark in marks)
+        marks = [mark for mark in marks if mark.kind in panes.MARKS]
+        counts = Counter(f"{panes.MARKS[mark.kind][0]} {event_text.describe_mark(mark)}" for mark in marks)
         events = [text if count == 1 else f"{text} ({count})" for text, count in counts.items()]
         cursor_values.show(
             tuple(values), "  ".join(events[:3]) + (f" and {len(events) - 3} more" if len(events) > 3 else "")
@@ -181,7 +172,7 @@ class Navigation(AppScreen[None]):
         if viewport.cursor is None:
             self.notify("put the cursor on a step first (v)", timeout=3)
             return
-        buckets = {name: viewport.bucket_at_cursor(name) for name in _COPIED}
+        buckets = {name: viewport.bucket_at_cursor(name) for name, metric in METRICS.items() if metric.copied}
         points = {name: point for name, point in buckets.items() if point is not None and point[2] is not None}
         fields: dict[str, object] = {"step": viewport.cursor, "t": viewport.time_of(viewport.cursor)}
         for name, (_, low, mean, high) in points.items():

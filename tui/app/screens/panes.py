@@ -6,7 +6,6 @@ With unified memory there is one memory chart.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from tui.app.state.run_view import RunView
 from tui.app.state.viewport import Viewport
@@ -119,8 +118,8 @@ def _fill_loss(pane: Chart, viewport: Viewport, notes: str) -> None:
 
 def _marks(view: RunView) -> list[Mark]:
     order = list(MARKS)
-    marks = [mark for mark in view.marks.to_list() if mark["kind"] in MARKS]
-    return [Mark(mark["step"], *MARKS[mark["kind"]]) for mark in sorted(marks, key=lambda m: order.index(m["kind"]))]
+    marks = [mark for mark in view.marks.to_list() if mark.kind in MARKS]
+    return [Mark(mark.step, *MARKS[mark.kind]) for mark in sorted(marks, key=lambda mark: order.index(mark.kind))]
 
 
 def _fill_device(pane: Chart, viewport: Viewport) -> None:
@@ -148,18 +147,14 @@ def _fill_device(pane: Chart, viewport: Viewport) -> None:
 def _sensors(view: RunView) -> str:
     """Return utilization, power and temperature of the GPU, if it reports them."""
     util, watts, degrees = (view.last(name) for name in ("device_util", "power_w", "temp_c"))
-    values = [
-        "" if util is None else f"{util:.0f}% busy",
-        "" if watts is None else f"{watts:.0f} W",
-        "" if degrees is None else f"{degrees:.0f} °C",
-    ]
-    return " · ".join(value for value in values if value)
+    values = [f"{fmt.percent_of_100(util)} busy", fmt.watts(watts), fmt.celsius(degrees)]
+    return " · ".join(value for value in values if not value.startswith(fmt.NOTHING))
 
 
 def _parts(view: RunView) -> list[str]:
     """Return texts for the parts of the memory forecast, longest first."""
-    parts: dict[str, Any] = view.memory.get("parts") or {}
-    texts = event_text.describe_parts(parts).split(" · ")
+    parts = view.memory.parts if view.memory else None
+    texts = event_text.describe_parts(parts or {}).split(" · ")
     if not texts[0]:
         return []
     return [

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from textual import work
 from textual.message import Message
 
-from engine.events.summary import CUT_OFF, DATA_CHANGED, NEEDS_ATTENTION
+from engine.events.phases import CUT_OFF, DATA_CHANGED, NEEDS_ATTENTION, PAUSED
+from engine.events.types import Oom
 from profiles.errors import UserError
 from tui.app.screens.navigation import Navigation
 
@@ -23,7 +24,7 @@ class RunRequests(Navigation):
     """The part of the monitor that changes the run. ``MonitorScreen`` shows the lines that it posts."""
 
     run: RunDir
-    _oom: dict[str, Any] | None = None  # the oom record that waits for the user's answer
+    _oom: Oom | None = None  # the oom record that waits for the user's answer
 
     class Line(Message):
         """One line for the log view: what was requested, or in the tone ``bad`` why a request or a read failed."""
@@ -63,7 +64,7 @@ class RunRequests(Navigation):
     def action_pause(self) -> None:
         if not self._can_request():
             return
-        if self.view.phase == "paused":
+        if self.view.phase == PAUSED:
             self.request("resume", "resume requested from the app")
         else:
             self.request("pause", f"pause requested from the app; {_WHEN}")
@@ -74,7 +75,7 @@ class RunRequests(Navigation):
         elif self.data_has_changed:
             self._ask_about_data()
         elif self._can_request():
-            if self.view.phase in ("paused", NEEDS_ATTENTION):
+            if self.view.phase in (PAUSED, NEEDS_ATTENTION):
                 self.request("resume", "resume requested from the app")
             else:
                 self._say(f"the run is {self.view.phase}, neither paused nor cut off: there is nothing to resume")
@@ -128,7 +129,7 @@ class RunRequests(Navigation):
         if self._can_request():
             self._open_tuning(self._oom)
 
-    def _open_tuning(self, oom: dict[str, Any] | None) -> None:
+    def _open_tuning(self, oom: Oom | None) -> None:
         from tui.app.screens.tuning import TuningScreen
 
         try:

@@ -15,6 +15,7 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Input, Label, Static
 
+from engine.events.types import Oom
 from profiles.errors import SpecError, UserError
 from tui.app.actions.registry import TUNING
 from tui.app.base import AppModal
@@ -60,7 +61,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
             super().__init__()
             self.changes = changes
 
-    def __init__(self, spec: RunSpec, client: RunClient, oom: dict[str, Any] | None = None) -> None:
+    def __init__(self, spec: RunSpec, client: RunClient, oom: Oom | None = None) -> None:
         """``spec`` includes the edits made so far; ``oom`` is the record about which the run asks the user."""
         super().__init__()
         self._spec = spec
@@ -132,12 +133,12 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
             most = 4 if height < _SHORT else 8 - len(self.query(ForecastBars))
             levers.styles.height = min(levers.count() + 1, most)
 
-    def _show_oom(self, oom: dict[str, Any]) -> None:
+    def _show_oom(self, oom: Oom) -> None:
         from engine.memory.headroom import Headroom
 
-        parts = oom.get("parts") or {}
-        memory = "host" if oom.get("where") == "host" or "process" in parts else "device"
-        self.query_one("#failed", ForecastBars).show([Headroom(memory, parts, oom.get("capacity"))])
+        parts = oom.parts or {}
+        memory = "host" if oom.where == "host" or "process" in parts else "device"
+        self.query_one("#failed", ForecastBars).show([Headroom(memory, parts, oom.capacity)])
 
     @work(thread=True, exit_on_error=True)
     def measure(self) -> None:
@@ -148,9 +149,10 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
 
         trainer = self._client.run.trainer_identity()
         hardware = hardware_for(trainer["pid"] if is_alive(trainer) else None, self._spec.launch.gpus_per_node)
-        if self._oom and self._oom.get("capacity"):  # as the run measured it when it ran out of memory
-            field = "ram_free" if hardware.device == "cpu" else "device_free"
-            hardware = replace(hardware, **{field: self._oom["capacity"]})
+        if self._oom and self._oom.capacity:  # as the run measured it when it ran out of memory
+            capacity = self._oom.capacity
+            cpu = hardware.device == "cpu"
+            hardware = replace(hardware, ram_free=capacity) if cpu else replace(hardware, device_free=capacity)
         past_runs = load_past_runs(hardware, self._client.run.home)
         found = levers(self._spec, hardware, calibrated_forecaster(past_runs))
         self.post_message(self.Measured(hardware, past_runs, found))
@@ -319,9 +321,9 @@ def _describe(spec: RunSpec) -> str:
     return text + (f", stop_step {spec.train.stop_step}" if spec.train.stop_step else "")
 
 
-def _describe_oom(oom: dict[str, Any]) -> str:
-    short = f", {fmt.size(oom['wanted'])} short" if oom.get("wanted") else ""
-    return f"Out of memory in {oom.get('where')} at micro {oom.get('micro')}{short}"
+def _describe_oom(oom: Oom) -> str:
+    short = f", {fmt.size(oom.wanted)} short" if oom.wanted else ""
+    return f"Out of memory in {oom.where} at micro {oom.micro}{short}"
 
 
 def _restart_command(lever: Lever) -> str:

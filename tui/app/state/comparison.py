@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from engine.events.summary import ENDED, INACTIVE
+from engine.events.metrics import METRICS
+from engine.events.metrics import TIME as TIME_SERIES
+from engine.events.phases import has_ended, is_active
+from engine.events.series import CAPACITY, Bucket, Point, Series
 from engine.runs.client import RunClient
 from profiles.errors import UserError
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
-    from tui.app.state.raster import Point
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_RUNS = len(LETTERS)
@@ -25,7 +27,6 @@ STEP, TOKENS, TIME = "step", "tokens", "time"
 AXES = (STEP, TOKENS, TIME)
 REQUIRED_SERIES = ("loss", "val_loss", "tok_s", "t", "tokens")  # legend and axes need these, whatever is drawn
 _AXIS_SERIES = {TOKENS: "tokens", TIME: "t"}
-_BUCKETS = 4096  # all buckets that a history keeps per series
 _GAP = float("nan")
 
 
@@ -35,38 +36,12 @@ def check_run_count(count: int) -> None:
         raise UserError(f"compare: {count} runs; at most {MAX_RUNS}, one per letter: name fewer")
 
 
-class Curve:
-    """One series of one run, by step: ``x`` is ascending, ``value`` is NaN where nothing was measured."""
-
-    def __init__(self) -> None:
-        self.x, self.value = array("d"), array("d")
-        self.lowest = math.inf  # of a single step
-
-    def replace(self, buckets: Sequence[Sequence[Any]], column: int, since: float | None) -> None:
-        """Replace everything from ``since`` on (None: everything) with buckets ``[x, min, mean, max]``."""
-        keep = 0 if since is None else bisect.bisect_left(self.x, since)
-        del self.x[keep:], self.value[keep:]
-        self.x.extend(bucket[0] for bucket in buckets)
-        self.value.extend(_GAP if bucket[column] is None else bucket[column] for bucket in buckets)
-        lowest = min((b[1] for b in buckets if b[1] is not None), default=math.inf)
-        self.lowest = lowest if since is None else min(self.lowest, lowest)
-
-    def last(self) -> float | None:
-        """Return the newest value that is not a gap."""
-        return next((value for value in reversed(self.value) if value == value), None)
-
-    def mean(self) -> float | None:
-        """Return the mean of the buckets (all but the last have the same width)."""
-        known = [value for value in self.value if value == value]
-        return sum(known) / len(known) if known else None
-
-
 @dataclass(frozen=True, slots=True)
 class RunUpdate:
     """A run's summary, and parts (buckets by series, ``since``): they replace all buckets from ``since`` on."""
 
     summary: dict[str, Any]
-    parts: tuple[tuple[dict[str, Any], float | None], ...] = ()
+    parts: tuple[tuple[dict[str, list[Bucket]], float | None], ...] = ()
 
 
 class RunReader:
@@ -77,7 +52,7 @@ class RunReader:
         self._client = RunClient(run_dir)
         self._known: set[str] = set()
         self._last = 0.0  # step
-        self._added = 0
+        self._room = 0  # buckets that can be added before a series of the run's history halves
         self._attempt: int | None = None
         self._read_to_end = False
         self._ended = False
@@ -91,26 +66,29 @@ class RunReader:
         if not self._run.path.is_dir():
             raise UserError(f"{self._run.id}: was removed")
         attempt, step = summary["attempt"], summary["step"] or 0
-        # A restart repeats steps. Many small additions are replaced by one complete read, which is as coarse as usual.
-        if attempt != self._attempt or step < self._last or self._added > _BUCKETS:
-            self._known, self._added, self._read_to_end, self._last = set(), 0, False, 0.0
+        # A restart repeats steps. A series that has halved has other buckets.
+        if attempt != self._attempt or step < self._last or self._room <= 0:
+            self._known, self._room, self._read_to_end, self._last = set(), CAPACITY, False, 0.0
             self._attempt, new = attempt, list(names)
-        parts: list[tuple[dict[str, Any], float | None]] = []
+        parts: list[tuple[dict[str, list[Bucket]], float | None]] = []
         if self._known and not self._read_to_end:
             parts.append(await self._read(sorted(self._known), self._last))
         if new:
             parts.append(await self._read(new, None))
             self._known.update(new)
         self._last = max((b[-1][0] for series, _ in parts for b in series.values() if b), default=self._last)
-        self._added += sum(len(b) for series, since in parts for b in series.values() if since is not None)
+        for series, since in parts:
+            longest = max(map(len, series.values()), default=0)
+            # The first of some new buckets replaces the last one known.
+            self._room = min(self._room, CAPACITY - longest) if since is None else self._room - max(longest - 1, 0)
         # The summary was read before the series, and nothing is written after the end.
-        self._read_to_end = summary["phase"] in INACTIVE
-        self._ended = summary["phase"] in ENDED
+        self._read_to_end = not is_active(summary["phase"])
+        self._ended = has_ended(summary["phase"])
         return RunUpdate(summary, tuple(parts))
 
-    async def _read(self, names: list[str], since: float | None) -> tuple[dict[str, Any], float | None]:
-        answer = await self._client.history(names, _BUCKETS, since)
-        return answer["series"], since
+    async def _read(self, names: list[str], since: float | None) -> tuple[dict[str, list[Bucket]], float | None]:
+        answer = await self._client.history(names, CAPACITY, since)
+        return answer.series, since
 
 
 class ComparedRun:
@@ -120,7 +98,8 @@ class ComparedRun:
         self.letter = letter
         self.summary = summary
         self.hidden = False
-        self.curves: dict[str, Curve] = {}
+        self.series: dict[str, Series] = {}
+        self._values: dict[str, array[float]] = {}
         self._points: dict[tuple[str, str, int], list[Point]] = {}
         self._x_values: dict[tuple[str, str], array[float]] = {}
 
@@ -132,49 +111,59 @@ class ComparedRun:
         self.summary = update.summary
         for series, since in update.parts:
             for name, buckets in series.items():
-                # For time and tokens, the value at a bucket's last step is the bucket's maximum.
-                column = 3 if name in _AXIS_SERIES.values() else 2
-                self.curves.setdefault(name, Curve()).replace(buckets, column, since)
+                known = self.series.setdefault(name, Series())
+                known.drop_from(-math.inf if since is None else since)
+                known.append(buckets)
         if any(buckets for series, _ in update.parts for buckets in series.values()):
+            self._values.clear()
             self._points.clear()
             self._x_values.clear()
 
     def lowest(self, name: str) -> float | None:
         """Return the lowest value of a single step."""
-        curve = self.curves.get(name)
-        return curve.lowest if curve is not None and math.isfinite(curve.lowest) else None
+        return self.series[name].lowest() if name in self.series else None
+
+    def mean(self, name: str) -> float | None:
+        """Return the mean over all steps."""
+        return self.series[name].mean() if name in self.series else None
+
+    def values(self, name: str) -> array[float]:
+        """Return the values of a series' buckets; NaN where nothing was measured."""
+        if name not in self._values:
+            downsampled = "last" if name == TIME_SERIES else METRICS[name].downsampled
+            self._values[name] = self.series[name].values(downsampled) if name in self.series else array("d")
+        return self._values[name]
 
     def x_values(self, name: str, axis: str) -> array[float]:
         """Return the x of a series' buckets: steps, tokens, or seconds since the first step; NaN if unknown."""
         key = (name, axis)
         if key not in self._x_values:
-            self._x_values[key] = self._compute_x(self.curves.get(name) or Curve(), axis)
+            self._x_values[key] = self._compute_x(self.series.get(name) or Series(), axis)
         return self._x_values[key]
 
-    def _compute_x(self, curve: Curve, axis: str) -> array[float]:
+    def _compute_x(self, series: Series, axis: str) -> array[float]:
         if axis == STEP:
-            return curve.x
-        scale = self.curves.get(_AXIS_SERIES[axis])
-        if scale is None or scale.last() is None:
-            return array("d", [_GAP]) * len(curve.x)
-        zero = scale.lowest if axis == TIME else 0.0
-        ascending = array("d", accumulate((v - zero for v in scale.value), _maximum))  # a clock may have been set back
-        if scale.x == curve.x:
+            return series.x
+        scale = self.series.get(_AXIS_SERIES[axis])
+        if scale is None or (first := scale.lowest()) is None:
+            return array("d", [_GAP]) * len(series)
+        zero = first if axis == TIME else 0.0
+        values = self.values(_AXIS_SERIES[axis])
+        ascending = array("d", accumulate((v - zero for v in values), _maximum))  # a clock may have been set back
+        if scale.x == series.x:
             return ascending
-        return array("d", (max(_interpolate(scale.x, ascending, x), 0.0) for x in curve.x))
+        return array("d", (max(_interpolate(scale.x, ascending, x), 0.0) for x in series.x))
 
     def last_x(self, name: str, axis: str) -> float | None:
         """Return the last x at which a series has a value."""
-        curve, xs = self.curves.get(name), self.x_values(name, axis)
-        values = curve.value if curve is not None else array("d")
+        xs, values = self.x_values(name, axis), self.values(name)
         return next((x for x, v in zip(reversed(xs), reversed(values), strict=True) if x == x and v == v), None)
 
     def value_at(self, name: str, axis: str, x: float) -> float | None:
         """Return the value of a series at ``x``, interpolated between its neighbours."""
-        curve = self.curves.get(name)
-        if curve is None or not curve.x:
+        if not self.values(name):
             return None
-        value = _interpolate(self.x_values(name, axis), curve.value, x)
+        value = _interpolate(self.x_values(name, axis), self.values(name), x)
         return value if value == value else None
 
     def points(self, name: str, axis: str, count: int) -> list[Point]:
@@ -184,9 +173,8 @@ class ComparedRun:
         """
         key = (name, axis, count)
         if key not in self._points:
-            curve = self.curves.get(name) or Curve()
             self._points = {old: points for old, points in self._points.items() if old[:2] != key[:2]}
-            self._points[key] = _downsample(self.x_values(name, axis), curve.value, count)
+            self._points[key] = _downsample(self.x_values(name, axis), self.values(name), count)
         return self._points[key]
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from engine.events.reverse_reader import events_before, events_from
+from engine.events.types import Event
 from tui.text import event_text
 
 CAPACITY = 1000  # lines; twice as many while a user reads older ones
@@ -39,10 +40,10 @@ def matches(text: str, words: tuple[str, ...]) -> bool:
     return all(word in lower for word in words)
 
 
-def to_line(offset: int, record: dict[str, Any]) -> LogLine | None:
-    """Return the line for a record; None if the record is only shown in charts."""
-    sentence = event_text.describe(record)
-    return None if sentence is None else LogLine(offset, float(record.get("t") or 0), *sentence)
+def to_line(offset: int, event: Event) -> LogLine | None:
+    """Return the line for an event; None if it is only shown in charts."""
+    sentence = event_text.describe(event)
+    return None if sentence is None else LogLine(offset, event.t, *sentence)
 
 
 def read_before(path: Path, end: int, count: int, wanted: Filter, keep_reading: KeepReading = lambda: True) -> LogPage:

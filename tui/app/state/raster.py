@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-Point = tuple[float, float | None, float | None, float | None]
+from engine.events.series import Point
 
 
 def _patterns(dots: tuple[int, int, int, int]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from engine.events.summary import CUT_OFF, DAMAGED, INACTIVE, NEEDS_ATTENTION
+from engine.events.phases import PAUSED, has_ended, is_active, phase_of
 
 Summary = dict[str, Any]
 
@@ -26,15 +26,14 @@ class SortOrder(NamedTuple):
 
 def needs_attention(run: Summary) -> bool:
     """Return whether a run failed, was cut off, or is paused until a user answers."""
-    return run.get("phase") in ("failed", CUT_OFF, DAMAGED, "recovering", NEEDS_ATTENTION) or (
-        run.get("phase") == "paused" and str(run.get("reason") or "").startswith("out of memory")
-    )
+    phase, reason = run.get("phase"), str(run.get("reason") or "")
+    return phase_of(phase).needs_attention or (phase == PAUSED and reason.startswith("out of memory"))
 
 
 FILTERS = (
     RunFilter("all", lambda run: True),
-    RunFilter("active", lambda run: run.get("phase") not in INACTIVE),
-    RunFilter("ended", lambda run: run.get("phase") in INACTIVE),
+    RunFilter("active", lambda run: is_active(run.get("phase"))),
+    RunFilter("ended", lambda run: has_ended(run.get("phase"))),
     RunFilter("needs attention", needs_attention),
 )
 SORT_ORDERS = (
@@ -44,7 +43,7 @@ SORT_ORDERS = (
     SortOrder(
         "tok_s",
         "fastest first",
-        lambda run: _or_last(None if run.get("phase") in INACTIVE else run.get("tok_s"), -1),
+        lambda run: _or_last(run.get("tok_s") if is_active(run.get("phase")) else None, -1),
     ),
     SortOrder("step", "most steps first", lambda run: -(run.get("step") or 0)),
     SortOrder("name", "by name", lambda run: str(run.get("name") or run.get("id")).lower()),

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from engine.events.marks import Marks
+from engine.events.metrics import METRICS, SERIES, STEP_SERIES, TELEMETRY_SERIES, TIME, VAL_LOSS
+from engine.events.phases import NEEDS_ATTENTION, RUNNING, STARTING, is_active
 from engine.events.run_dir import is_on_other_host, last_seen
-from engine.events.summary import CUT_OFF, INACTIVE, NEEDS_ATTENTION
-from tui.app.state.chart_series import ChartSeries
-from tui.text.event_text import phase_name
+from engine.events.series import Series
+from engine.events.types import CutOff, Edit, Event, Link, Memory, Progress, Spec, Start, State, Step, Telemetry, Val
+from engine.events.wire import HistoryAnswer
+from tui.text.run_text import phase_name
 
-STEP_SERIES = (
-    *("loss", "lr", "grad_norm", "tok_s", "step_s", "device_peak", "host_states", "mfu", "t", "val_loss"),
-    *("unified_active", "unified_cache", "unified_peak", "unified_limit"),
-)
-TELEMETRY_SERIES = (
-    *("device_used", "device_total", "device_util", "power_w", "temp_c"),
-    *("rss", "ram_used", "ram_total"),
-)
-SERIES = [*STEP_SERIES, *TELEMETRY_SERIES]
-CHART_SERIES = [
-    *("loss", "val_loss", "tok_s", "t", "device_used", "rss", "ram_used"),
-    *("unified_active", "unified_peak"),
-]
+CHART_SERIES = [TIME, *(name for name, metric in METRICS.items() if metric.chart)]
 NUMBER_SERIES = [name for name in SERIES if name not in CHART_SERIES]  # shown as numbers: a coarse history will do
+_MAIN_BUCKETS = (None, "", "val", "main", "all")  # of validation; only they have a line in the chart
 
 
 class RunView:
@@ -38,13 +31,13 @@ class RunView:
         self._ranks = ranks
         self._host = summary.get("host")
         self._seen: float | None = summary.get("seen")  # the time of the newest record
-        self.series: dict[str, ChartSeries] = {name: ChartSeries() for name in SERIES}
-        self.offloaded = ChartSeries()  # host_states over time, to compare with ram_used; known since the app attached
+        self.series: dict[str, Series] = {name: Series() for name in SERIES}
+        self.offloaded = Series()  # host_states over time, to compare with ram_used; known since the app attached
         self.name = str(summary.get("name") or summary.get("id") or "")
         self.unified_memory = summary.get("backend") == "mlx"  # device and host share one memory
-        self.phase = "starting"
+        self.phase = STARTING
         self._reason: str | None = None
-        self.update_phase(summary)
+        self.update_phase(summary.get("phase"), summary.get("reason"))
         self.step: int = summary.get("step") or 0
         self.steps: int | None = summary.get("steps")
         self.stop_step = stop_step
@@ -59,7 +52,7 @@ class RunView:
 
     @property
     def active(self) -> bool:
-        return self.phase not in INACTIVE
+        return is_active(self.phase)
 
     @property
     def reason(self) -> str | None:
@@ -81,95 +74,88 @@ class RunView:
         """The step at which the run ends, or None if unknown."""
         return min(self.steps, self.stop_step or self.steps) if self.steps else None
 
-    def update_phase(self, summary: dict[str, Any]) -> None:
-        """Take phase and reason from a summary of the run."""
-        self.phase, self._reason = str(summary.get("phase") or "starting"), summary.get("reason")
+    def update_phase(self, phase: str | None, reason: str | None) -> None:
+        self.phase, self._reason = phase or STARTING, reason
 
-    def load_history(self, answer: dict[str, Any]) -> None:
+    def load_history(self, answer: HistoryAnswer) -> None:
         """Replace the series with those of a ``history`` answer."""
-        for name, buckets in answer.get("series", {}).items():
+        for name, buckets in answer.series.items():
             if name in self.series:
-                self.series[name].load(buckets)
-        if "marks" in answer:
-            self.marks.load(answer["marks"])
-        loss = self.series["loss"].points
-        if loss:
-            self.step = max(self.step, int(loss[-1][0]))
-        recent = [p[2] for p in self.series["step_s"].points[-20:] if p[2] is not None]
+                self.series[name] = Series(buckets)
+        if answer.marks is not None:
+            self.marks.load(answer.marks, answer.memory)
+        loss = self.series["loss"]
+        if loss.x:
+            self.step = max(self.step, int(loss.x[-1]))
+        recent = [mean for _, _, mean, _ in self.series["step_s"].points[-20:] if mean is not None]
         self._step_seconds = sum(recent) / len(recent) if recent else None
-        if self.series["val_loss"].points:
-            self.val_loss = self.series["val_loss"].last
+        if self.series[VAL_LOSS].x:
+            self.val_loss = self.series[VAL_LOSS].newest
 
-    def apply(self, record: dict[str, Any], *, update_charts: bool = True) -> None:
-        """Update the values with one record; ``update_charts=False`` for records that the history includes."""
-        kind = record.get("kind")
-        if "at" in record:
-            self._seen = record.get("t")
-        if update_charts and kind != "telemetry":
-            self.marks.add(record, self.step)
-        if kind == "step":
-            self._step(record, update_charts)
-        elif kind == "telemetry":
-            if update_charts:
-                self.offloaded.add(float(record["t"]), self.last("host_states"))
-                for name in TELEMETRY_SERIES:
-                    value = record.get(name)
-                    if isinstance(value, list):  # the log keeps one minute as its minimum and maximum
-                        self.series[name].add_range(float(record["t"]), value[0], value[1])
-                    elif value is not None:  # a missing sensor is not a gap
-                        self.series[name].add(float(record["t"]), value)
-        elif kind == "val":
-            # Only the main bucket has a line in the chart; the others are in the log.
-            if not record.get("bucket") or record["bucket"] in ("val", "main", "all"):
-                self.val_loss = record.get("loss")
+    def apply(self, at: int | None, event: Event, *, update_charts: bool = True) -> None:
+        """Update the values with one event; ``at`` is its offset in the log, None for one that is not logged.
+
+        ``update_charts=False`` for events that the history includes.
+        """
+        if at is not None:
+            self._seen = event.t
+        if update_charts and not isinstance(event, Telemetry):
+            self.marks.add(event, self.step)
+        match event:
+            case Step():
+                self._step(event, update_charts)
+            case Telemetry() if update_charts:
+                self._telemetry(event)
+            case Val(bucket=bucket) if bucket in _MAIN_BUCKETS:
+                self.val_loss = event.loss
                 if update_charts:
-                    self.series["val_loss"].add(record["step"], record.get("loss"))
-        elif kind == "start":
-            self._start(record, update_charts)
-        elif kind in ("state", CUT_OFF):
-            self.update_phase(record)
-            if self.phase != "running":
-                self.progress = None
-        elif kind == "spec":
-            stop = (record.get("values") or {}).get("train.stop_step")
-            self.stop_step = stop if type(stop) is int else 0
-        elif kind == "progress":
-            self.progress = (int(record.get("micro_done") or 0), int(record.get("micro_of") or 0))
-        elif kind == "edit":
-            self._edit(record)
-        elif kind == "link":
-            self.connected = bool(record.get("up"))
+                    _add_at_step(self.series[VAL_LOSS], event.step, event.loss)
+            case Start():
+                self._start(event, update_charts)
+            case State() | CutOff():
+                self.update_phase(event.phase, event.reason)
+                if self.phase != RUNNING:
+                    self.progress = None
+            case Spec():
+                stop = (event.values or {}).get("train.stop_step")
+                self.stop_step = stop if type(stop) is int else 0
+            case Progress():
+                self.progress = (event.micro_done or 0, event.micro_of or 0)
+            case Edit(ok=True):
+                for key in ("micro", "accum", "context", "steps"):
+                    if key in event.changed:
+                        setattr(self, key, event.changed[key][1])
+            case Link():
+                self.connected = event.up
 
-    def _step(self, record: dict[str, Any], update_charts: bool) -> None:
-        step = int(record["step"])
-        self.step = step
+    def _step(self, event: Step, update_charts: bool) -> None:
+        self.step = event.step
         self.progress = None
-        for name in ("micro", "accum", "context"):
-            setattr(self, name, record.get(name) or getattr(self, name))
-        seconds = record.get("step_s")
-        if seconds:
+        self.micro = event.micro or self.micro
+        self.accum = event.accum or self.accum
+        self.context = event.context or self.context
+        if event.step_s:
             average = self._step_seconds
-            self._step_seconds = seconds if average is None else 0.9 * average + 0.1 * seconds
+            self._step_seconds = event.step_s if average is None else 0.9 * average + 0.1 * event.step_s
         if update_charts:
-            for name in STEP_SERIES:
-                if name in record and name != "val_loss":
-                    self.series[name].add(step, record[name])
+            add_step(self.series, event)
 
-    def _start(self, record: dict[str, Any], update_charts: bool) -> None:
+    def _telemetry(self, event: Telemetry) -> None:
+        self.offloaded.add(event.t, self.last("host_states"), self.last("host_states"))
+        for name in TELEMETRY_SERIES:
+            value = getattr(event, name)
+            if value is not None:  # a missing sensor is not a gap
+                low, high = value if isinstance(value, list) else (value, value)
+                self.series[name].add(event.t, low, high)
+
+    def _start(self, event: Start, update_charts: bool) -> None:
         """Drop the steps that the new attempt repeats: those after the checkpoint it resumed from."""
-        self.attempt = record.get("attempt") or self.attempt
-        resumed = record.get("resumed_from")
-        first = 0 if resumed is None else int(resumed) + 1  # step 0 is the validation before the first step
+        self.attempt = event.attempt or self.attempt
+        last = -1 if event.resumed_from is None else event.resumed_from  # step 0: validation before the first step
         if update_charts:
-            for name in STEP_SERIES:
-                self.series[name].drop_from(first)
-            self.step = min(self.step, max(first - 1, 0))
-
-    def _edit(self, record: dict[str, Any]) -> None:
-        if record.get("ok"):
-            for key, (_, new) in (record.get("changed") or {}).items():
-                if key in ("micro", "accum", "context", "steps"):
-                    setattr(self, key, new)
+            for name in (*STEP_SERIES, VAL_LOSS):
+                self.series[name].truncate(last)
+            self.step = min(self.step, max(last, 0))
 
     def eta(self) -> float | None:
         """Return the seconds to the last step at the current speed, or None if unknown."""
@@ -193,15 +179,29 @@ class RunView:
         return max(last - self.step, 0) * self.micro * self.accum * self._ranks * self.context
 
     @property
-    def memory(self) -> dict[str, Any]:
-        """The newest ``memory`` mark (forecast parts, measured peaks), or an empty dict."""
-        return self.marks.newest("memory") or {}
+    def memory(self) -> Memory | None:
+        """The newest forecast of memory, and the peaks measured."""
+        return self.marks.memory
 
     def last(self, name: str) -> float | None:
         """Return the newest value of a series."""
-        return self.series[name].last
+        return self.series[name].newest
 
     @property
     def has_device(self) -> bool:
         """Whether an accelerator reports its memory."""
         return any(p[2] is not None for p in self.series["device_used"].points[-8:])
+
+
+def add_step(series: Mapping[str, Series], event: Step) -> None:
+    """Add a step to the series there are of it. A loss of None was not finite; another metric was not measured."""
+    for name in STEP_SERIES:
+        value = getattr(event, name)
+        if name in series and (value is not None or name == "loss"):
+            _add_at_step(series[name], event.step, value)
+
+
+def _add_at_step(series: Series, step: int, value: float | None) -> None:
+    if series.x and step <= series.x[-1]:
+        series.truncate(step - 1)
+    series.add(step, value, value)

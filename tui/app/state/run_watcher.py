@@ -10,11 +10,12 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from engine.events.log import MAX_LINE, parse
+from engine.events.decode import decode
+from engine.events.log import MAX_LINE, needles
+from engine.events.phases import CUT_OFF, NEEDS_ATTENTION, has_ended, phase_of
 from engine.events.run_dir import RunDir
-from engine.events.summary import CUT_OFF, ENDED, NEEDS_ATTENTION
+from engine.events.types import Alert, Event, Oom, State
 from engine.runs.store import RunStore
 from profiles.errors import UserError
 from profiles.reader import open_regular
@@ -22,7 +23,7 @@ from tui.text.event_text import describe
 
 POLL_INTERVAL = 2.0  # seconds
 SILENCE_TIMEOUT = 2.0  # seconds without a record after which a run's processes are checked
-_NEEDLES = (b'"kind":"state"', b'"kind":"oom"', b'"kind":"alert"')
+_NEEDLES = needles(State, Oom, Alert)
 _ALERTS = ("nan", "stall")
 
 
@@ -92,13 +93,13 @@ class RunWatcher:
     def _read(self, id: str, tail: _TailState, size: int) -> list[RunNotification]:
         tail.active, tail.checked = True, time.monotonic()
         tail.offset = min(tail.offset, size)  # a log that shrank was replaced
-        records, tail.offset = _records_from(self._store.runs / id / "events.jsonl", tail.offset)
+        events, tail.offset = _events_from(self._store.runs / id / "events.jsonl", tail.offset)
         notifications = []
-        for record in records:
-            if record["kind"] == "state":
-                tail.active = record.get("phase") not in ENDED
-            if text := _notification_text(record):
-                notifications.append(RunNotification(id, f"{self._name(id)}: {text}", _needs_attention(record)))
+        for event in events:
+            if isinstance(event, State):
+                tail.active = not has_ended(event.phase)
+            if text := _notification_text(event):
+                notifications.append(RunNotification(id, f"{self._name(id)}: {text}", _needs_attention(event)))
         return notifications
 
     def _check_processes(self, id: str, tail: _TailState) -> list[RunNotification]:
@@ -114,9 +115,9 @@ class RunWatcher:
         return RunDir(self._store.runs / id).name
 
 
-def _records_from(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
-    """Return the records of the kinds that matter from ``offset`` on, and the offset after the last complete line."""
-    records = []
+def _events_from(path: Path, offset: int) -> tuple[list[Event], int]:
+    """Return the events of the kinds that matter from ``offset`` on, and the offset after the last complete line."""
+    events = []
     with open_regular(path) as log:
         while data := os.pread(log.fileno(), MAX_LINE, offset):
             end = data.rfind(b"\n") + 1 or (len(data) if len(data) == MAX_LINE else 0)
@@ -124,20 +125,23 @@ def _records_from(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
                 break
             if any(needle in data for needle in _NEEDLES):
                 lines = (line for line in data[:end].splitlines() if any(needle in line for needle in _NEEDLES))
-                records += [record for line in lines if (record := parse(line)) is not None]
+                events += [event for line in lines if (event := decode(line)) is not None]
             offset += end
-    return records, offset
+    return events, offset
 
 
-def _notification_text(record: dict[str, Any]) -> str:
-    """Return the text to show for a record; empty for most."""
-    kind = record["kind"]
-    if kind == "oom":
-        return "out of memory, needs attention" if record.get("action") == "ask" else ""
-    is_shown = record.get("phase") in (*ENDED, NEEDS_ATTENTION) if kind == "state" else record.get("what") in _ALERTS
-    sentence = describe(record) if is_shown else None
+def _notification_text(event: Event) -> str:
+    """Return the text to show for an event; empty for most."""
+    match event:
+        case Oom():
+            return "out of memory, needs attention" if event.action == "ask" else ""
+        case State() if not has_ended(event.phase) and event.phase != NEEDS_ATTENTION:
+            return ""
+        case Alert() if event.what not in _ALERTS:
+            return ""
+    sentence = describe(event)
     return sentence[0] if sentence else ""
 
 
-def _needs_attention(record: dict[str, Any]) -> bool:
-    return record["kind"] != "state" or record.get("phase") in ("failed", NEEDS_ATTENTION)
+def _needs_attention(event: Event) -> bool:
+    return not isinstance(event, State) or phase_of(event.phase).needs_attention

@@ -6,13 +6,15 @@ All charts of a run share one viewport. Charts over time show the time span of t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from engine.events.marks import Mark
+from engine.events.metrics import BY_STEP
+from engine.events.series import Bucket, Point, Series
+from engine.events.types import Event, Start, Step
 from tui.app.state import raster
 from tui.app.state import step_range as step_ranges
-from tui.app.state.chart_series import ChartSeries
-from tui.app.state.raster import Point
-from tui.app.state.run_view import STEP_SERIES, RunView
+from tui.app.state.run_view import RunView, add_step
 from tui.app.state.step_range import StepRange
 
 ENOUGH_POINTS = 600  # visible points beyond which more make no difference: two per column of the widest chart
@@ -37,7 +39,7 @@ class Viewport:
         self.view = view
         self.step_range: StepRange | None = None  # None: all steps
         self.cursor: int | None = None
-        self._detail: dict[str, ChartSeries] = {}
+        self._detail: dict[str, Series] = {}
         self._request: DetailRequest | None = None
         self._requested_width = 0.0
         self._times: tuple[tuple[float, float], tuple[float, float]] | None = None  # visible steps, their times
@@ -113,7 +115,7 @@ class Viewport:
             return coarse
         if around is not None:
             return fine if fine[0][0] <= around <= fine[-1][0] else coarse
-        visible = self.visible_steps() if name in STEP_SERIES else self.visible_times()
+        visible = self.visible_steps() if name in BY_STEP else self.visible_times()
         if visible is None or not coarse or fine[0][0] > max(visible[0], coarse[0][0]):
             return coarse
         if fine[-1][0] < min(visible[1], coarse[-1][0]):
@@ -138,28 +140,24 @@ class Viewport:
         self._request = DetailRequest(max(begin - margin, 0.0), until)
         return self._request
 
-    def load_detail(self, request: DetailRequest, series: Mapping[str, Any] | None) -> None:
+    def load_detail(self, request: DetailRequest, series: Mapping[str, Sequence[Bucket]] | None) -> None:
         """Load the answer to a request; None if the steps are too many to read. An outdated answer is dropped."""
         if series is None or request != self._request:
             return
         self._detail = {}
         for name, buckets in series.items():
-            fine = self._detail[name] = ChartSeries()
-            fine.load(buckets)
-            if name in STEP_SERIES and self._grows():
+            fine = self._detail[name] = Series(buckets)
+            if name in BY_STEP and self._grows():
                 coarse = self.view.series[name].points
-                for point in coarse[_first_after(coarse, fine) :]:
-                    fine.add(point[0], point[2])
+                for x, _, mean, _ in coarse[_first_after(coarse, fine) :]:
+                    fine.add(x, mean, mean)
 
-    def apply(self, record: dict[str, Any]) -> None:
-        """Add a new record to the detail, so that a range up to the newest step stays fine."""
-        kind = record["kind"]
-        if kind == "start":
+    def apply(self, event: Event) -> None:
+        """Add a new event to the detail, so that a range up to the newest step stays fine."""
+        if isinstance(event, Start):
             self._detail, self._request = {}, None
-        elif kind == "step" and self._grows():
-            for name, series in self._detail.items():
-                if name in STEP_SERIES and name in record:
-                    series.add(record["step"], record[name])
+        elif isinstance(event, Step) and self._grows():
+            add_step(self._detail, event)
 
     def _grows(self) -> bool:
         return self._request is not None and self._request.until is None
@@ -187,19 +185,19 @@ class Viewport:
         if self.cursor is None:
             return None
         points = self.points(name)
-        if name in STEP_SERIES:
+        if name in BY_STEP:
             return raster.bucket_at(points, self.cursor)
         time = self.time_of(self.cursor)
         return None if time is None else raster.bucket_at(points, time)
 
-    def marks_at_cursor(self, width: int) -> list[dict[str, Any]]:
+    def marks_at_cursor(self, width: int) -> list[Mark]:
         """Return the events in the cursor's column, of ``width`` columns."""
         measured = self.measured_steps()
         if self.cursor is None or measured is None:
             return []
         begin, end = self.visible_steps() or measured
         half_column = (end - begin) / width / 2
-        return [mark for mark in self.view.marks.to_list() if abs(mark["step"] - self.cursor) <= half_column]
+        return [mark for mark in self.view.marks.to_list() if abs(mark.step - self.cursor) <= half_column]
 
 
 def _count(points: Sequence[Point], bounds: tuple[float, float]) -> int:
@@ -213,11 +211,11 @@ def _neighbours(points: Sequence[Point], x: float) -> Sequence[Point]:
     return points[first : first + 2]
 
 
-def _first_after(points: Sequence[Point], series: ChartSeries) -> int:
+def _first_after(points: Sequence[Point], series: Series) -> int:
     """Return the index of the first of ``points`` after the end of ``series``."""
-    if not series.points:
+    if not series.x:
         return len(points)
-    return int(raster.slice_in_range(points, float("-inf"), series.points[-1][0]).stop)
+    return int(raster.slice_in_range(points, float("-inf"), series.x[-1]).stop)
 
 
 def _interpolate(pairs: Sequence[tuple[float, float | None]], x: float) -> float | None:

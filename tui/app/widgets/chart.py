@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from textual import events
 from textual.message import Message
 
+from engine.events.series import Point
 from tui.app.state import raster
 from tui.app.state.raster import Axis, Column
 from tui.app.widgets import plot
@@ -155,7 +156,7 @@ class Chart(Canvas, can_focus=True):
             rows.append([(" " * _LABEL + "┊", "chart--axis"), *plot.mark_row(self._marks, *self._x, plot_width)])
         return [*rows, self._x_row(plot_width)]
 
-    def _columns(self, line: Line, points: Sequence[raster.Point], plot_width: int) -> list[Column | None]:
+    def _columns(self, line: Line, points: Sequence[Point], plot_width: int) -> list[Column | None]:
         if self.x_range is not None and not line.mark:
             points = raster.clip_to_range(points, *self._x)
         return raster.to_columns(points, *self._x, plot_width * 2)

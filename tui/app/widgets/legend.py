@@ -14,7 +14,7 @@ from tui.app.widgets.overlay_chart import COLOURS, run_style
 from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as fmt
 from tui.text.ellipsis import clip_middle
-from tui.text.event_text import phase_name
+from tui.text.run_text import phase_name
 
 
 class Column(NamedTuple):

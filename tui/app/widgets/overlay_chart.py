@@ -6,7 +6,7 @@ import bisect
 from collections.abc import Sequence
 from typing import ClassVar
 
-from tui.app.state.raster import Point
+from engine.events.series import Point
 from tui.app.widgets.chart import Chart, Line
 
 COLOURS = 8  # distinguishable for colour-blind users too; more runs differ only by letter

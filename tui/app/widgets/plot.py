@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from engine.events.series import Point
 from tui.app.state import raster
-from tui.app.state.raster import Axis, Column, Point
+from tui.app.state.raster import Axis, Column
 from tui.app.widgets.canvas import Row, Span
 
 Cells = list[list[Span]]

@@ -10,7 +10,7 @@ from tui.app.state.run_list import needs_attention
 from tui.app.widgets.canvas import Canvas, Row
 from tui.text import format as fmt
 from tui.text.ellipsis import clip
-from tui.text.event_text import phase_name
+from tui.text.run_text import phase_name
 
 
 class RunDetail(Canvas):

@@ -10,8 +10,8 @@ from rich.cells import cell_len
 from textual import events
 from textual.message import Message
 
+from engine.events.phases import CUT_OFF, DAMAGED, FAILED, FINISHED, PAUSED, RUNNING, STOPPED, is_active
 from engine.events.run_dir import is_on_other_host
-from engine.events.summary import INACTIVE
 from engine.runs.store import STAMP_LENGTH
 from tui.app.state.run_list import needs_attention
 from tui.app.widgets import columns
@@ -19,17 +19,17 @@ from tui.app.widgets.canvas import Row
 from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as fmt
 from tui.text.ellipsis import clip_middle
-from tui.text.event_text import is_working, phase_name
+from tui.text.run_text import is_working, phase_name
 
 SPARKLINE_MIN_WIDTH = 96  # cells; narrower terminals show no sparkline of the loss
 MARK = "●"
 _PHASE_STYLES = {
-    "running": "good",
-    "finished": "done",
-    "failed": "bad",
-    "cut-off": "bad",
-    "damaged": "bad",
-    "stopped": "done",
+    RUNNING: "good",
+    FINISHED: "done",
+    FAILED: "bad",
+    CUT_OFF: "bad",
+    DAMAGED: "bad",
+    STOPPED: "done",
 }
 _MIN_NAME = 14
 _MAX_NAME = 60
@@ -130,7 +130,7 @@ class RunTable(SelectableList):
         if column.key == "name":
             return _short_title(run, column.width), "runs--name"
         if column.key == "phase":
-            if phase == "paused" and needs_attention(run):  # until a user answers
+            if phase == PAUSED and needs_attention(run):  # until a user answers
                 return "paused !", "runs--bad"
             name = phase_name(run)
             return name, f"runs--{_PHASE_STYLES.get(phase, 'busy') if name == phase else 'busy'}"
@@ -185,7 +185,7 @@ def _speed(run: dict[str, Any]) -> str:
 def _duration(run: dict[str, Any]) -> str:
     """Return the time from start to end, or until now."""
     started, ended = run.get("started"), run.get("ended")
-    if started is None or (ended is None and run.get("phase") in INACTIVE):
+    if started is None or (ended is None and not is_active(run.get("phase"))):
         return fmt.NOTHING
     return fmt.short_duration(max((ended or time.time()) - started, 0.0))
 

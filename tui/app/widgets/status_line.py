@@ -6,11 +6,14 @@ from typing import ClassVar
 
 from rich.cells import cell_len
 
+from engine.events.metric import Metric
+from engine.events.metrics import STEP_METRICS, TELEMETRY_METRICS, VAL_LOSS, VAL_METRICS
+from engine.events.phases import CUT_OFF, FAILED, FINISHED, RUNNING
 from tui.app.state.run_view import RunView
 from tui.app.widgets.canvas import Canvas, Row
 from tui.text import format as fmt
 
-_TONES = {"running": "good", "finished": "good", "failed": "bad", "cut-off": "bad"}
+_TONES = {RUNNING: "good", FINISHED: "good", FAILED: "bad", CUT_OFF: "bad"}
 
 
 class StatusLine(Canvas):
@@ -51,20 +54,14 @@ class StatusLine(Canvas):
         if view.attempt > 1 or width >= 120:
             first += _item("attempt", str(view.attempt), 1)
         second: Row = [(" ", "")]
-        batch = f"{view.micro or '?'}×{view.accum or '?'}"
-        for label, value, cells in (
-            ("lr", fmt.rate(view.last("lr")), 8),
-            ("grad", fmt.loss(view.last("grad_norm")), 6),
-            ("s/step", fmt.duration(view.last("step_s")), 6),  # next to values that change as often: one write per step
-            ("val", fmt.loss(view.val_loss), 6),
-            ("batch", batch, 5),
-            ("context", str(view.context or "?"), 5),
-            ("GPU", _or_empty(view.last("device_util"), "%"), 4),
-            ("", _or_empty(view.last("temp_c"), " °C"), 5),
-            ("", _or_empty(view.last("power_w"), " W"), 5),
-        ):
-            if value:
-                second += _item(label, value, cells)
+        for metric in (*STEP_METRICS, *VAL_METRICS):  # values that change as often are neighbours: one write per step
+            if metric.status:
+                second += _item(metric.title, _metric_text(view, metric), metric.status)
+        second += _item("batch", f"{view.micro or '?'}×{view.accum or '?'}", 5)
+        second += _item("context", str(view.context or "?"), 5)
+        for metric in TELEMETRY_METRICS:
+            if metric.status and view.last(metric.name) is not None:  # a machine may not have the sensor
+                second += _item(metric.title, _metric_text(view, metric), metric.status)
         return [_complete_items(first, width), _complete_items(second, width)]
 
 
@@ -75,8 +72,9 @@ def _micro(view: RunView, cells: int) -> Row:
     return [*row, *_bar(done / total, cells)] if total > 1 and cells else row
 
 
-def _or_empty(value: float | None, unit: str) -> str:
-    return "" if value is None else f"{value:.0f}{unit}"
+def _metric_text(view: RunView, metric: Metric) -> str:
+    value = view.val_loss if metric.name == VAL_LOSS else view.last(metric.name)
+    return fmt.formatter(metric.format)(value)
 
 
 def _item(label: str, value: str, cells: int) -> Row:

@@ -17,9 +17,11 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    record = request(find_run(args), "checkpoint")
-    if record is not None and record["kind"] == "checkpoint":
-        if not record["ok"]:
-            raise UserError(str(record["why"]))
-        print(record["path"])
+    from engine.events.types import Checkpoint
+
+    answer = request(find_run(args), "checkpoint")
+    if isinstance(answer, Checkpoint):
+        if not answer.ok:
+            raise UserError(str(answer.why))
+        print(answer.path)
     return 0

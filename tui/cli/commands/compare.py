@@ -85,10 +85,9 @@ def _rows(runs: list[ComparedRun], axis: str) -> list[dict[str, Any]]:
     losses = [None if at is None else run.value_at("loss", axis, at) for run in runs]
     rows: list[dict[str, Any]] = []
     for run, loss in zip(runs, losses, strict=True):
-        speed = run.curves.get("tok_s")
         facts = {key: run.summary.get(key) for key in ("id", "name", "phase", "step", "steps", "loss", "val_loss")}
         facts |= {"best_loss": run.lowest("loss"), "best_val_loss": run.lowest("val_loss")}
-        facts |= {"tok_s": speed.mean() if speed is not None else None}
+        facts |= {"tok_s": run.mean("tok_s")}
         facts |= {"tokens": run.last_x("loss", "tokens"), "seconds": run.last_x("loss", "time")}
         delta = None if loss is None or losses[0] is None else loss - losses[0]
         facts |= {"loss_at": loss, "delta": delta}

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, BinaryIO
 
-from engine.events.summary import INACTIVE
+from engine.events.phases import is_active
 from profiles.reader import open_regular
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.run_argument import add_run_argument, find_run
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         output = ConsoleOutput()
         with open_regular(run_dir.console_path) as file:
             while True:
-                last = not args.follow or run_dir.summary()["phase"] in INACTIVE
+                last = not args.follow or not is_active(run_dir.summary()["phase"])
                 _print_rotated(run_dir, file, output)
                 while chunk := file.read(1 << 16):
                     output.write(chunk)

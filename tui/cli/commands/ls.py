@@ -7,11 +7,11 @@ import json
 import sys
 from typing import Any
 
-from engine.events.summary import CUT_OFF, INACTIVE
+from engine.events.phases import CUT_OFF, is_active
 from profiles.printable import one_line
 from tui.cli.command_parser import Subparsers, add_command
-from tui.text.event_text import describe_cut_off, is_working, phase_name
 from tui.text.format import fixed
+from tui.text.run_text import describe_cut_off, is_working, phase_name
 
 
 def register(subparsers: Subparsers) -> None:
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         speed = fixed(s["tok_s"] if is_working(s) else None, 0)
         name = s["name"] if s["name"] and s["name"] != s["id"] else ""
         if is_on_other_host(s):
-            name += f"  {s['reason'] if s['phase'] not in INACTIVE else 'on ' + s['host']}"
+            name += f"  {s['reason'] if is_active(s['phase']) else 'on ' + s['host']}"
         name += f"  ({s['damage']})" if s["damage"] else ""
         row = f"{s['id']:<{width}}  {phase_name(s):<{phase}} {step:>15} {loss:>8} {val:>8} {speed:>9}"
         print(f"{row}  {one_line(name)}".rstrip())

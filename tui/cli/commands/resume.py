@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from engine.events.summary import CUT_OFF
+from engine.events.phases import CUT_OFF
 from profiles.errors import SpecError, UserError
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.requests import print_phase, request

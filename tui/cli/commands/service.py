@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from engine.events.summary import CUT_OFF
+from engine.events.phases import CUT_OFF
 from tui.cli.command_parser import Subparsers, add_command, add_subcommands
 
 

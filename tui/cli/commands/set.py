@@ -27,17 +27,18 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from engine.events.types import Edit
     from profiles.registry import parse_override
 
     changes: dict[str, Any] = {}
     for text in args.changes:
         key, value = parse_override(text)
         changes[key] = value
-    record = request(find_run(args), "set", changes=changes, unlock=args.unlock, force=args.force)
-    if record is None:
+    answer = request(find_run(args), "set", changes=changes, unlock=args.unlock, force=args.force)
+    if not isinstance(answer, Edit):
         return 0
-    if not record["ok"]:
-        raise SpecError(str(record["why"]))
-    changed = ", ".join(f"{k} {old} → {new}" for k, (old, new) in record["changed"].items())
-    print(f"from step {record['step'] + 1}: {changed or 'nothing changed'}", file=sys.stderr)
+    if not answer.ok:
+        raise SpecError(str(answer.why))
+    changed = ", ".join(f"{k} {old} → {new}" for k, (old, new) in answer.changed.items())
+    print(f"from step {answer.step + 1}: {changed or 'nothing changed'}", file=sys.stderr)
     return 0

@@ -6,11 +6,11 @@ import argparse
 import sys
 import time
 
-from engine.events.summary import ENDED
+from engine.events.phases import has_ended
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.requests import ANSWER_TIMEOUT, request
 from tui.cli.run_argument import add_run_argument, find_run
-from tui.text.event_text import describe_outcome
+from tui.text.run_text import describe_outcome
 
 
 def register(subparsers: Subparsers) -> None:
@@ -31,4 +31,4 @@ def run(args: argparse.Namespace) -> int:
         time.sleep(0.05)
     summary = run_dir.summary()
     print(describe_outcome(summary), file=sys.stderr)
-    return 0 if summary["phase"] in ENDED else 1
+    return 0 if has_ended(summary["phase"]) else 1

@@ -7,7 +7,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from tui.cli.command_parser import Subparsers, add_command
-from tui.cli.line_printer import LinePrinter
 from tui.cli.spec_arguments import add_spec_arguments, add_start_arguments, spec_and_start
 from tui.text.data_usage import usage_line
 
@@ -29,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from engine.preflight import check_memory, check_tokenizer
     from engine.runs.store import default_home
     from engine.train.main import run_foreground
+    from tui.cli.line_printer import LinePrinter
 
     if args.deepspeed_config:
         args.overrides.append(f"launch.deepspeed_config={args.deepspeed_config}")

@@ -6,17 +6,17 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from engine.events.summary import CUT_OFF, INACTIVE
+from engine.events.phases import CUT_OFF, FINISHED, STOPPED, is_active
 from tui.cli.command_parser import Subparsers, add_command
-from tui.cli.line_printer import LinePrinter
 from tui.cli.run_argument import add_run_argument, find_run
 from tui.cli.supervision import ensure_supervised, warn_of_version_mismatch
-from tui.text.event_text import describe_outcome
+from tui.text.run_text import describe_outcome
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
+    from engine.events.types import Event
 
 
 def register(subparsers: Subparsers) -> None:
@@ -42,31 +42,36 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         _follow(run_dir, args.start, args.no_follow, _print_json)
     else:
-        _follow(run_dir, args.start, args.no_follow, LinePrinter(int(run_dir.summary()["steps"] or 0)))
+        from tui.cli.line_printer import LinePrinter
+
+        show = LinePrinter(int(run_dir.summary()["steps"] or 0))
+        _follow(run_dir, args.start, args.no_follow, lambda _, event: show(event))
     summary = run_dir.summary()
-    if summary["phase"] == CUT_OFF or (summary["phase"] in INACTIVE and not args.json):
+    if summary["phase"] == CUT_OFF or (not is_active(summary["phase"]) and not args.json):
         print(describe_outcome(summary), file=sys.stderr if args.json else sys.stdout)  # no record says "cut-off"
-    return 0 if summary["phase"] in ("finished", "stopped") or args.no_follow else 1
+    return 0 if summary["phase"] in (FINISHED, STOPPED) or args.no_follow else 1
 
 
-def _print_json(record: dict[str, Any]) -> None:
-    if "at" in record:  # logged
-        print(json.dumps(record), flush=True)
-
-
-def _follow(run_dir: RunDir, start: int, no_follow: bool, show: Callable[[dict[str, Any]], None]) -> None:
+def _follow(run_dir: RunDir, start: int, no_follow: bool, show: Callable[[int | None, Event], None]) -> None:
     if no_follow:
         from engine.events.log import read_all
 
-        for at, record in read_all(run_dir.log_path, start):
-            show({"at": at, **record})
+        for at, event in read_all(run_dir.log_path, start):
+            show(at, event)
         return
     import asyncio
 
     from engine.runs.client import RunClient
 
     async def follow() -> None:
-        async for record in RunClient(run_dir).records(start, live=False):
-            show(record)
+        async for at, event in RunClient(run_dir).events(start, live=False):
+            show(at, event)
 
     asyncio.run(follow())
+
+
+def _print_json(at: int | None, event: Event) -> None:
+    from engine.events.decode import to_dict
+
+    if at is not None:  # logged
+        print(json.dumps({"at": at, **to_dict(event)}), flush=True)

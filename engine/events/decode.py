@@ -1,0 +1,81 @@
+"""Decodes and encodes records: the only place where a line of JSON becomes an event, or an event a line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Union
+
+import msgspec
+
+from engine.events.types import KINDS, Event
+
+_DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Union[tuple(KINDS.values())])  # noqa: UP007
+
+
+def _base_value(value: Any) -> Any:
+    """Return a value of a subclass, such as torch's version or numpy's float64, as one of its base class."""
+    bases: tuple[Any, ...] = (str, int, float, dict, list)
+    for base in bases:
+        if isinstance(value, base):
+            return base(value)
+    raise NotImplementedError
+
+
+_ENCODER = msgspec.json.Encoder(enc_hook=_base_value)
+
+
+class _Kind(msgspec.Struct):
+    kind: str
+
+
+_KIND_DECODER = msgspec.json.Decoder(_Kind)
+
+
+def decode(line: bytes) -> Event | None:
+    """Return the event in a line; None for a damaged line and for a kind that this version does not know."""
+    try:
+        event = _DECODER.decode(line)
+    except (msgspec.ValidationError, RecursionError):
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _decode_lenient(line)
+    return event if event.t >= 0 else None  # a record without a time is damaged
+
+
+def is_of_newer_version(line: bytes) -> bool:
+    """Return whether a line that is no event is a record of a kind that this version does not know."""
+    try:
+        return _KIND_DECODER.decode(line).kind not in KINDS
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+def _decode_lenient(line: bytes) -> Event | None:
+    """Decode what Python's json writes beyond JSON: NaN, which is read as null, and file names that are not UTF-8."""
+    try:
+        return convert(json.loads(line, parse_constant=lambda _: None))
+    except (ValueError, RecursionError):
+        return None
+
+
+def convert(value: Any) -> Event | None:
+    """Return the event in a parsed JSON object; None where it is none."""
+    try:
+        event: Event = msgspec.convert(value, _DECODER.type)
+    except (msgspec.ValidationError, RecursionError):
+        return None
+    return event if event.t >= 0 else None
+
+
+def encode(event: Event) -> bytes:
+    """Return the line of an event without its newline. NaN and infinity become null, because JSON has neither."""
+    try:
+        return _ENCODER.encode(event)
+    except (UnicodeEncodeError, OverflowError):  # a file name that is not UTF-8, an integer of many digits
+        return json.dumps(to_dict(event), separators=(",", ":")).encode()
+
+
+def to_dict(event: Event) -> dict[str, Any]:
+    """Return the fields of an event, as they are written."""
+    found: dict[str, Any] = msgspec.to_builtins(event, enc_hook=_base_value)
+    return found

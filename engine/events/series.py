@@ -1,0 +1,213 @@
+"""Keeps one series as buckets in bounded memory: from the log to ``history.bin``, the socket and the chart.
+
+Bucket widths double as a series grows. So it takes constant memory and a query returns a bounded number of buckets,
+however long the run is, and a spike of one step stays visible.
+"""
+
+from __future__ import annotations
+
+import bisect
+import operator
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+CAPACITY = 4096  # buckets of a series
+MAX_CLOCK_SETBACK = 86400.0  # seconds; if time falls by more, the earlier time was wrong, not the clock set back
+COLUMNS = {"x": "d", "low": "d", "total": "d", "high": "d", "count": "I", "entries": "I", "offset": "Q"}
+_INF, _NAN = float("inf"), float("nan")
+
+
+Point = tuple[float, float | None, float | None, float | None]  # x, low, mean, high; three times None for a gap
+
+
+class Bucket(NamedTuple):
+    """Consecutive entries of a series. A bucket in which nothing was measured is a gap: its values are None."""
+
+    x: float  # of the last entry: a step, or unix seconds
+    low: float | None
+    mean: float | None
+    high: float | None
+    entries: int  # how many, gaps included
+
+
+class Series:
+    """One bounded series of (x, value) pairs. ``x`` never falls; a value of None is a gap.
+
+    A bucket has the x of its last entry; the lowest, sum, highest and number (``count``) of its values; the number of
+    its ``entries``, gaps included; and the log ``offset`` of its first entry. In a bucket of gaps only, ``low`` is
+    above ``high``.
+    """
+
+    def __init__(self, buckets: Iterable[Bucket] = ()) -> None:
+        self.width = 1  # entries at which a bucket is full; wider ones came from elsewhere
+        self.newest: float | None = None  # the newest value; None if there is none or it is a gap
+        self.x, self.low, self.total, self.high = array("d"), array("d"), array("d"), array("d")
+        self.count, self.entries = array("I"), array("I")
+        self.offset = array("Q")
+        self._points: list[Point] = []
+        self._current = 0  # so many of ``_points`` are as the columns say
+        self.append(buckets)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    # -- adding
+
+    def append(self, buckets: Iterable[Bucket]) -> None:
+        """Add buckets behind those there are."""
+        for bucket in buckets:
+            self._open_bucket(0)
+            self.x[-1], self.entries[-1] = bucket.x, self.entries[-1] + bucket.entries
+            self.newest = bucket.mean
+            if bucket.low is not None and bucket.mean is not None and bucket.high is not None:
+                self.low[-1], self.high[-1] = min(self.low[-1], bucket.low), max(self.high[-1], bucket.high)
+                self.total[-1] += bucket.mean * bucket.entries
+                self.count[-1] += bucket.entries
+
+    def add(self, x: float, low: float | None, high: float | None, offset: int = 0) -> None:
+        self.extend([self._monotonic(x)], [low], [high], [offset])
+
+    def extend(
+        self,
+        xs: Sequence[float],
+        lows: Sequence[float | None],
+        highs: Sequence[float | None],
+        offsets: Sequence[int],
+    ) -> None:
+        """Add a chunk of entries at once; ``xs`` must not fall."""
+        first = 0
+        self._current = min(self._current, max(len(self) - 1, 0))
+        while first < len(xs):
+            if not self.entries or self.entries[-1] >= self.width:
+                self._open_bucket(offsets[first])
+            last = min(len(xs), first + max(self.width - self.entries[-1], 1))
+            self.x[-1] = xs[last - 1]
+            self.entries[-1] += last - first
+            lower: Sequence[Any] = lows[first:last]
+            upper: Sequence[Any] = lower if lows is highs else highs[first:last]
+            if None in lower:
+                lower, upper = ([v for v in values if v is not None] for values in (lower, upper))
+            if lower:
+                self.low[-1] = min(self.low[-1], *lower)
+                self.high[-1] = max(self.high[-1], *upper)
+                self.total[-1] += sum(lower) if lower is upper else (sum(lower) + sum(upper)) / 2
+                self.count[-1] += len(lower)
+            first = last
+        if xs:
+            low, high = lows[-1], highs[-1]
+            self.newest = None if low is None or high is None else (low + high) / 2
+
+    def _open_bucket(self, offset: int) -> None:
+        self._current = min(self._current, len(self))
+        if len(self) == CAPACITY:
+            self._halve()
+            if self.entries[-1] < self.width:
+                return
+        for column, value in zip(self.columns(), (0.0, _INF, 0.0, -_INF, 0, 0, offset), strict=True):
+            column.append(value)
+
+    def _halve(self) -> None:
+        """Merge each pair of buckets into one; with an odd number the last one stays as it is."""
+        self.width *= 2
+        self._current = 0
+        rest = len(self) - len(self) % 2
+        merged: dict[str, Any] = {"low": min, "high": max, **dict.fromkeys(("total", "count", "entries"), operator.add)}
+        for name, merge in merged.items():
+            column = getattr(self, name)
+            setattr(self, name, array(column.typecode, map(merge, column[:rest:2], column[1:rest:2])) + column[rest:])
+        self.x = self.x[1:rest:2] + self.x[rest:]
+        self.offset = self.offset[::2]
+
+    def _monotonic(self, x: float) -> float:
+        """Return ``x``, or the last x if the clock was set back."""
+        if not self.x or x >= self.x[-1]:
+            return x
+        if self.x[-1] - x > MAX_CLOCK_SETBACK and (len(self) == 1 or self.x[-2] <= x):
+            self.x[-1] = x
+            return x
+        return self.x[-1]
+
+    def truncate(self, last: float) -> tuple[int, int | None] | None:
+        """Remove every bucket with an entry after ``last``.
+
+        Return the log range (begin, end) of the entries up to ``last`` that were removed with their bucket, or None if
+        there are none.
+        """
+        keep = bisect.bisect_right(self.x, last)
+        if keep == len(self):
+            return None
+        reread = None
+        if self.entries[keep] > 1:
+            reread = (self.offset[keep], self.offset[keep + 1] if keep + 1 < len(self) else None)
+        for column in self.columns():
+            del column[keep:]
+        self._current = min(self._current, keep)
+        self.newest = self._mean(keep - 1, keep) if keep else None
+        return reread
+
+    def drop_from(self, x: float) -> None:
+        """Remove every bucket with an x of ``x`` or more."""
+        keep = bisect.bisect_left(self.x, x)
+        if keep < len(self):
+            self.truncate(self.x[keep - 1] if keep else -_INF)
+
+    def columns(self) -> list[array[Any]]:
+        return [getattr(self, name) for name in COLUMNS]
+
+    # -- reading
+
+    @property
+    def points(self) -> Sequence[Point]:
+        """All buckets as a chart draws them."""
+        del self._points[self._current :]
+        self._points += [self._bucket(i, i + 1)[:4] for i in range(self._current, len(self))]
+        self._current = len(self)
+        return self._points
+
+    def values(self, downsampled: str = "mean") -> array[float]:
+        """Return what stands for each bucket, its mean or its ``last`` value; NaN for a gap.
+
+        Series of which the last value counts, such as time, never fall: it is the highest.
+        """
+        column = 3 if downsampled == "last" else 2
+        return array("d", (_NAN if (value := point[column]) is None else value for point in self.points))
+
+    def buckets(self, count: int, since: float | None = None, until: float | None = None) -> list[Bucket]:
+        """Return the buckets with ``since`` <= x <= ``until``, merged so that there are at most ``count``."""
+        first = 0 if since is None else bisect.bisect_left(self.x, since)
+        last = len(self) if until is None else bisect.bisect_right(self.x, until)
+        group = -(-(last - first) // max(1, count)) or 1
+        return [self._bucket(begin, min(begin + group, last)) for begin in range(first, last, group)]
+
+    def coverage(self) -> tuple[int, int, int] | None:
+        """Return first step, last step and the number of distinct steps, for a series over steps."""
+        if not self.x:
+            return None
+        return int(self.x[0]) - self.entries[0] + 1, int(self.x[-1]), sum(self.entries)
+
+    def lowest(self) -> float | None:
+        """Return the lowest value of a single entry."""
+        low = min(self.low, default=_INF)
+        return None if low == _INF else low
+
+    def mean(self) -> float | None:
+        """Return the mean of all values."""
+        return self._mean(0, len(self))
+
+    def _bucket(self, begin: int, end: int) -> Bucket:
+        """Return the buckets ``begin`` to ``end`` as one."""
+        mean, entries = self._mean(begin, end), sum(self.entries[begin:end])
+        if mean is None:
+            return Bucket(_shortest(self.x[end - 1]), None, None, None, entries)
+        low, high = min(self.low[begin:end]), max(self.high[begin:end])
+        return Bucket(_shortest(self.x[end - 1]), _shortest(low), _shortest(mean), _shortest(high), entries)
+
+    def _mean(self, begin: int, end: int) -> float | None:
+        values = sum(self.count[begin:end])
+        return sum(self.total[begin:end]) / values if values else None
+
+
+def _shortest(value: float) -> float:
+    """Return a whole number as an int: JSON then omits its ``.0``."""
+    return int(value) if value.is_integer() else value

@@ -1,0 +1,266 @@
+"""Defines the records of a run's log, one class per kind: what is written, read, sent over the socket and shown.
+
+A record is one line of JSON: the kind, the fields below, in the units named there. ``docs/protocol.md`` is generated
+from these classes and the comments beside their fields. ``decode.py`` reads a record, ``log.py`` writes one.
+
+A reader skips kinds and fields that it does not know, because a newer version may have written them. A field may be
+missing if it has a default.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from engine.events.metric import Metric
+
+UNTIMED = -1.0
+
+# A flipped bit on a disk may leave valid JSON, for example a number of 400 digits: such a record is damaged.
+Number = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)] | Annotated[float, Meta(ge=-1e200, le=1e200)]
+Count = Annotated[int, Meta(ge=0, lt=1 << 53)]  # floats represent every such integer exactly
+Time = Annotated[float, Meta(lt=1 << 32)]  # unix seconds, until the year 2106
+# A sample, or the lowest and highest sample of a minute. Not a tuple: beside a number with limits, msgspec 0.22 reads
+# the size of a tuple from the wrong place in memory.
+Range = Number | Annotated[list[Number], Meta(min_length=2, max_length=2)]
+Method = Literal["set", "pause", "resume", "checkpoint", "stop"]
+
+
+class Event(Struct, frozen=True, omit_defaults=True, tag_field="kind"):
+    """The fields of every record."""
+
+    t: Time = UNTIMED  # unix seconds; the log sets it as it writes the record
+    attempt: Count = 0  # which attempt at the run: 1, and one more with every restart
+    id: str | None = None  # of the command that this record answers
+
+
+class Step(Event, frozen=True, kw_only=True, tag="step"):
+    """One optimizer step was done. A metric that was not measured is missing."""
+
+    step: Count  # the first is 1
+    loss: Annotated[
+        Number | None,
+        Metric("loss", "nats", chart=True, compare=True, readout=True, copied=True),
+    ] = None  # mean cross-entropy of the step's tokens; null if it is not finite
+    tok_s: Annotated[
+        Number | None,
+        Metric("tok/s", "tokens/s", "count", chart=True, compare=True, readout=True, copied=True),
+    ] = None  # speed
+    lr: Annotated[
+        Number | None,
+        Metric("lr", format="rate", status=8, compare=True, readout=True, copied=True),
+    ] = None  # learning rate
+    grad_norm: Annotated[
+        Number | None,
+        Metric("grad", status=6, compare=True, readout=True, copied=True),
+    ] = None  # norm of the gradient before it is clipped
+    step_s: Annotated[
+        Number | None,
+        Metric("s/step", "s", "duration", status=6, compare=True, readout=True, copied=True),
+    ] = None  # duration of the step
+    data_s: Annotated[Number | None, Metric("data", "s", "duration")] = None  # of that, waiting for data
+    tokens: Annotated[Count | None, Metric("tokens", "tokens", "count", downsampled="last")] = None  # since the start
+    micro: Count | None = None  # sequences in a micro-batch of a rank
+    accum: Count | None = None  # micro-batches of a step and rank
+    context: Count | None = None  # tokens of a sequence
+    device_peak: Annotated[Number | None, Metric("device peak", "bytes", "size", copied=True)] = (
+        None  # most device memory in use during the step
+    )
+    host_states: Annotated[Number | None, Metric("RAM offload", "bytes", "size", copied=True)] = (
+        None  # optimizer states in host memory
+    )
+    mfu: Annotated[Number | None, Metric("MFU", format="percent", copied=True)] = None  # fraction of the matmul peak
+    unified_active: Annotated[Number | None, Metric("unified active", "bytes", "size", chart=True, copied=True)] = (
+        None  # unified memory in use
+    )
+    unified_cache: Annotated[Number | None, Metric("unified cache", "bytes", "size")] = None  # kept by the allocator
+    unified_peak: Annotated[Number | None, Metric("unified peak", "bytes", "size", chart=True, copied=True)] = (
+        None  # most in use during the step
+    )
+    unified_limit: Annotated[Number | None, Metric("unified limit", "bytes", "size")] = None  # may be in use
+
+
+class Val(Event, frozen=True, kw_only=True, tag="val"):
+    """The validation loss was measured."""
+
+    step: Count  # after this step; 0 before the first
+    loss: Annotated[
+        Number | None,
+        Metric("val", "nats", status=6, chart=True, compare=True, readout=True, copied=True, name="val_loss"),
+    ] = None  # mean cross-entropy of its tokens
+    bucket: str | None = None  # the split, such as val
+    tokens: Number | None = None  # tokens it was measured on
+    sources: dict[str, Number | None] | None = None  # loss of each source of a mixture
+
+
+class Telemetry(Event, frozen=True, kw_only=True, tag="telemetry"):
+    """The machine was sampled: each second live, in the log the minimum and maximum of each minute."""
+
+    device_used: Annotated[Range | None, Metric("VRAM", "bytes", "size", chart=True, copied=True)] = (
+        None  # device memory in use by all processes
+    )
+    device_total: Annotated[Range | None, Metric("VRAM total", "bytes", "size")] = None  # device memory
+    device_util: Annotated[Range | None, Metric("GPU", "%", "percent_of_100", status=4)] = None  # time it was busy
+    temp_c: Annotated[Range | None, Metric("", "°C", "celsius", status=5)] = None  # of the device
+    power_w: Annotated[Range | None, Metric("", "W", "watts", status=5)] = None  # of the device
+    rss: Annotated[Range | None, Metric("process memory", "bytes", "size", chart=True, copied=True)] = (
+        None  # resident memory of the trainer
+    )
+    ram_used: Annotated[Range | None, Metric("RAM", "bytes", "size", chart=True, copied=True)] = (
+        None  # host memory in use
+    )
+    ram_total: Annotated[Range | None, Metric("RAM total", "bytes", "size")] = None  # host memory
+    swap: Annotated[Range | None, Metric("swap", "bytes", "size")] = None  # swap space in use
+    disk_free: Annotated[Range | None, Metric("disk free", "bytes", "size")] = None  # where the run's directory is
+
+
+class State(Event, frozen=True, kw_only=True, tag="state"):
+    """The run entered a phase."""
+
+    phase: str  # one of the phases below
+    reason: str | None = None  # why
+
+
+class Data(Struct, frozen=True, omit_defaults=True):
+    """Which shards an attempt reads."""
+
+    digest: str | None = None  # their fingerprint; data-DIGEST.json in the run's directory lists them
+    new_segment: bool = False  # they are others than those of the checkpoint, accepted by a user
+
+
+class Start(Event, frozen=True, kw_only=True, tag="start"):
+    """An attempt begins to train."""
+
+    resumed_from: Count | None = None  # step of the checkpoint; none from scratch
+    plan: dict[str, Any] | None = None  # which implementations it uses
+    params: Number | None = None  # parameters of the model
+    device: str | None = None  # name of the device
+    versions: dict[str, Any] | None = None  # of the libraries
+    data: Data | None = None  # the shards it reads
+
+
+class Edit(Event, frozen=True, kw_only=True, tag="edit"):
+    """A live edit was applied or refused."""
+
+    ok: bool  # whether it was applied
+    changed: dict[str, tuple[Any, Any]]  # setting → old and new value
+    step: Count  # it holds from the step after this one
+    by: str | None = None  # who asked: a client, or oom for the run itself
+    why: str | None = None  # why it was refused, or made
+
+
+class Spec(Event, frozen=True, kw_only=True, tag="spec"):
+    """The values of the spec that edits can change, as they are now."""
+
+    step: Count  # they hold from the step after this one
+    values: dict[str, Any] | None = None  # key of the spec → value
+
+
+class Rewind(Event, frozen=True, kw_only=True, tag="rewind"):
+    """A step was not finite; the next attempt skips the data up to it."""
+
+    step: Count  # of the checkpoint it resumes from
+    cursor: dict[str, Any] | None = None  # the place in the data behind the bad step
+    why: str | None = None
+
+
+class Checkpoint(Event, frozen=True, kw_only=True, tag="checkpoint"):
+    """A checkpoint was written, or could not be."""
+
+    ok: bool
+    step: Count | None = None
+    path: str | None = None
+    bytes: Number | None = None  # size
+    seconds: Number | None = None  # time to write it
+    stall_s: Number | None = None  # seconds of them that training waited for it
+    why: str | None = None  # why it could not be written
+
+
+class Exit(Event, frozen=True, kw_only=True, tag="exit"):
+    """The trainer of an attempt exited."""
+
+    code: Number | None = None  # exit status, if known
+    signal: str | None = None  # name of the signal that killed it
+    why: str | None = None
+
+
+class Oom(Event, frozen=True, kw_only=True, tag="oom"):
+    """Memory ran out."""
+
+    where: str | None = None  # phase of the step, or host: the kernel killed the trainer
+    wanted: Count | None = None  # bytes that could not be allocated
+    text: str | None = None  # what the allocator said
+    action: str | None = None  # what the run does: micro N, ask, fail, restart
+    parts: dict[str, Count] | None = None  # forecast: part → bytes
+    micro: Count | None = None  # that did not fit
+    accum: Count | None = None
+    capacity: Count | None = None  # bytes that the process could have had
+
+
+class Measured(Struct, frozen=True, omit_defaults=True):
+    """The highest memory measured, bytes."""
+
+    device: Count | None = None
+    host: Count | None = None
+
+
+class Memory(Event, frozen=True, kw_only=True, tag="memory"):
+    """What the run is predicted to take, and what it took."""
+
+    parts: dict[str, Count] | None = None  # forecast: part → bytes
+    measured: Measured | None = None  # once the run has been at its fullest
+    micro: Count | None = None  # micro, sequences and context for which this holds
+    sequences: Count | None = None
+    context: Count | None = None
+
+
+class Alert(Event, frozen=True, kw_only=True, tag="alert"):
+    """Something a user may want to act upon."""
+
+    what: str | None = None  # nan, stall, pressure, disk, device_lost, slow, files, version, checkpoint
+    text: str | None = None
+
+
+class Log(Event, frozen=True, kw_only=True, tag="log"):
+    """A line of text."""
+
+    level: str | None = None  # info, warning or error
+    text: str | None = None
+    rank: Count | None = None  # the rank it came from
+
+
+class Progress(Event, frozen=True, kw_only=True, tag="progress"):
+    """How far the current step is. Sent to clients, not logged."""
+
+    step: Count | None = None  # the step that is being done
+    micro_done: Count | None = None  # micro-batches done
+    micro_of: Count | None = None  # micro-batches of the step
+    tok_s: Number | None = None  # tokens per second so far
+
+
+class Link(Event, frozen=True, kw_only=True, tag="link"):
+    """A client's connection to the supervisor was made or lost. Made by the client, not logged."""
+
+    up: bool
+
+
+class CutOff(Event, frozen=True, kw_only=True, tag="cut-off"):
+    """No process works on the run any more, and it has not ended. Made by the client, not logged."""
+
+    phase: str  # cut-off, or damaged if its directory was damaged or removed
+    reason: str | None = None
+
+
+class Command(Event, frozen=True, kw_only=True, tag="command"):
+    """A request to the trainer, in ``commands.jsonl``. The record that answers it has its id."""
+
+    id: str
+    method: Method
+    params: dict[str, Any]
+    by: str = ""  # who sent it
+
+
+LOGGED = (Step, Val, Telemetry, State, Start, Edit, Spec, Rewind, Checkpoint, Exit, Oom, Memory, Alert, Log)
+LIVE = (Progress, Link, CutOff)
+KINDS: dict[str, type[Event]] = {str(one.__struct_config__.tag): one for one in (*LOGGED, *LIVE, Command)}
