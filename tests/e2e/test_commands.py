@@ -91,7 +91,7 @@ def test_commands_take_effect_in_the_order_they_were_sent(workspace: Workspace, 
     wait_for("the second command", lambda: sent("pause"))
     os.kill(trainer, signal.SIGCONT)
     assert [process.wait(60) for process in clients] == [0, 0]
-    answers = [(state["phase"], state["reason"]) for state in run.kind("state") if "id" in state]
+    answers = [(state["phase"], state["reason"]) for state in run.kind("state") if state["id"]]
     assert answers[0] == ("running", "was not paused")
     assert answers[1][0] == "paused" and len(answers) == 2
     assert run.phase() == "paused"

@@ -142,7 +142,7 @@ async def test_r_continues_a_run_that_needs_attention(
     if data_changed:
         command = f"continue with the data as it is: mla-tui resume {run.id} --data-changed"
         reason = f"the data has changed: train/a.bin is new; restore it and the run continues, or {command}"
-    writer.write("state", phase="needs-attention", reason=reason)
+    writer.write(State(phase="needs-attention", reason=reason))
     app = MlaApp(store, run.id)
     async with app.run_test(size=(100, 24)) as pilot:
         answer = "r continues with the data as it is" if data_changed else "r tries again"
