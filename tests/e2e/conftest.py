@@ -23,6 +23,7 @@ import pytest
 
 from engine.events.log import LogWriter, read_all
 from engine.events.run_dir import RunDir
+from engine.events.types import Start, State, Step
 from engine.host.process import boot_id, host_name, is_alive, start_ticks
 from engine.preflight import resolve_spec
 from engine.runs.store import RunStore
@@ -261,10 +262,10 @@ class Workspace:
         usual = {"phase": "running", "attempt": 1, "host": host_name(), "boot": boot_id(), "started": time.time()}
         run_dir = RunStore(self.home).create(spec, start, {**usual, **state})
         log = LogWriter(run_dir.log_path, 1)
-        log.write("start", plan={}, params=1, device="cpu", versions={}, resumed_from=None)
-        log.write("state", phase="running", reason="")
+        log.write(Start(plan={}, params=1, device="cpu", versions={}))
+        log.write(State(phase="running", reason=""))
         for step in range(1, 6):
-            log.write("step", step=step, loss=5.0)
+            log.write(Step(step=step, loss=5.0))
         log.close()
         return Run(self, run_dir.id)
 

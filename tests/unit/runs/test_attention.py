@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from engine.events import commands
+from engine.events.types import Event, State
 from engine.runs.attention import Attention
 from profiles import registry
 
@@ -28,8 +29,9 @@ async def answers(run: Any, root: Path, *changes: Any) -> list[str]:
         left.pop(0)()
         return False
 
-    def log(kind: str, **fields: Any) -> None:
-        logged.append(f"{fields['phase']}: {fields['reason']}")
+    def log(event: Event) -> None:
+        assert isinstance(event, State)
+        logged.append(f"{event.phase}: {event.reason}")
 
     assert await waiting.wait(lambda: None, log, stopped)
     assert not left
