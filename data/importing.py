@@ -6,7 +6,6 @@ them, and a file that is gone is named by its own path.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -21,27 +20,28 @@ import numpy as np
 import numpy.typing as npt
 
 from data.id_check import check_block
+from data.pack.vocabulary import TOKENIZER_JSON, load_vocabulary
 from data.shard_file import BareIds
 from data.shards import DATASET_JSON, ShardSet, read_shards
 from data.split_files import folders_below, split_of_name, token_files
-from data.tokenizer import id_count, load_tokenizer
 from profiles.errors import UserError
 
 _SPLITS = ("train", "val")
 _BESIDE = (".index", ".metadata")  # after the whole name, as datatrove names its index
 _BLOCK_TOKENS = 1 << 22
-_TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
     """``val``: a pattern for the names, below the source, of files that are for validation.
 
-    ``tokenizer``: the file that made the ids; ``dtype``: the type of ids that do not say it.
+    ``tokenizer``: the file that made the ids; ``eot``: its token that ends a document, if it is none of the usual ones;
+    ``dtype``: the type of ids that do not say it.
     """
 
     val: str = ""
     tokenizer: Path | None = None
+    eot: str | None = None
     dtype: np.dtype[Any] | None = None
 
 
@@ -54,9 +54,17 @@ def import_phase(source: Path, target: Path, options: ImportOptions, report: Cal
     source, target = Path(os.path.abspath(source)), Path(os.path.abspath(target))
     if os.path.lexists(target):
         raise UserError(f"{target}: exists; choose another --phase, or move it away")
-    vocab_size = id_count(load_tokenizer(options.tokenizer)) if options.tokenizer else 0
     splits = _splits(source, options.val)
-    manifest: dict[str, Any] = {"sources": [str(source)], "splits": {}}
+    manifest: dict[str, Any] = {"sources": [{"path": str(source)}], "splits": {}}
+    vocab_size, tokenizer = 0, b""
+    if options.tokenizer:
+        vocabulary = load_vocabulary(options.tokenizer, options.eot)
+        vocab_size, tokenizer = vocabulary.size, vocabulary.content
+        about = {"file": TOKENIZER_JSON, "sha256": vocabulary.sha256, "pattern": vocabulary.pattern}
+        manifest |= {"tokenizer": about, "vocab_size": vocab_size}
+        manifest |= {"eot_id": vocabulary.eot_id, "eot": vocabulary.eot}
+    elif options.eot:
+        raise UserError(f"--eot {options.eot}: needs --tokenizer, which has its id")
     bare: set[str] = set()
     for split, names in splits.items():
         files = [source / name if source.is_dir() else source for name in names]
@@ -73,7 +81,7 @@ def import_phase(source: Path, target: Path, options: ImportOptions, report: Cal
     if len(bare) > 1:
         raise UserError(f"{source}: its files have different types ({', '.join(sorted(bare))}): import them apart")
     manifest |= {"dtype": bare.pop()} if bare else {}
-    _write(source, target, splits, manifest, options.tokenizer, vocab_size)
+    _write(source, target, splits, manifest, tokenizer)
 
 
 def _splits(source: Path, val: str) -> dict[str, list[str]]:
@@ -112,8 +120,7 @@ def _write(
     target: Path,
     splits: dict[str, list[str]],
     manifest: dict[str, Any],
-    tokenizer: Path | None,
-    vocab_size: int,
+    tokenizer: bytes,
 ) -> None:
     building = target.with_name(f".{target.name}-importing-{secrets.token_hex(4)}")
     try:
@@ -127,10 +134,7 @@ def _write(
                     link = path.relative_to(source if source.is_dir() else source.parent).as_posix().replace("/", "-")
                     (building / split / link).symlink_to(path)
         if tokenizer:
-            text = tokenizer.read_bytes()
-            (building / _TOKENIZER).write_bytes(text)
-            manifest["tokenizer"] = {"file": _TOKENIZER, "sha256": hashlib.sha256(text).hexdigest()}
-            manifest["vocab_size"] = vocab_size
+            (building / TOKENIZER_JSON).write_bytes(tokenizer)
         (building / DATASET_JSON).write_text(json.dumps(manifest, indent=2) + "\n")
         building.rename(target)
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 from profiles.reader import open_regular_fd
@@ -20,9 +21,9 @@ class OpenFile:
     def __init__(self, path: Path) -> None:
         self.descriptor = open_regular_fd(path)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], object] = os.close) -> None:  # os may be gone at the end of the process
         if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
+            close(self.descriptor)
 
 
 class OpenFiles:

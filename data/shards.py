@@ -42,6 +42,7 @@ class ShardSet:
     def __init__(self, shards: tuple[Shard, ...]) -> None:
         self.shards = shards
         self.tokens = sum(shard.tokens for shard in shards)
+        self._files = OPEN_FILES  # its own name for them: at the end of the process that of the module may be gone
         self._touched: dict[int, int] = {}  # index of a shard: its mtime, if it changed and the content did not
 
     def read(self, index: int, start: int, count: int) -> npt.NDArray[Any]:
@@ -52,7 +53,7 @@ class ShardSet:
         shard = self.shards[index]
         size = count * shard.dtype.itemsize
         try:
-            file = OPEN_FILES.open(self, index, shard.path)
+            file = self._files.open(self, index, shard.path)
             self._check_unchanged(index, file.descriptor)
             data = os.pread(file.descriptor, size, shard.header + start * shard.dtype.itemsize)
         except OSError as error:
@@ -77,7 +78,7 @@ class ShardSet:
             self._touched[index] = now.st_mtime_ns
 
     def __del__(self) -> None:
-        OPEN_FILES.close(self)
+        self._files.close(self)
 
 
 def _changed(shard: Shard, how: str) -> UserError:

@@ -24,21 +24,19 @@ def split_files(root: Path, phase: str, split: str) -> list[Path]:
     Without such a folder they are the files in ``<root>/<phase>`` whose names have such a word (``train.bin``,
     ``fineweb_val_000000.bin``), and where nothing there names a split, all of them are for training.
     """
-    folder = root / phase
-    if not os.path.isdir(folder):  # not Path.is_dir, which raises where a folder above may not be searched
-        files = []
-    elif "/" in split:
-        files = token_files(folder / split) if os.path.isdir(folder / split) else []
-    else:
-        files = _files_of(folder, split)
-    if files:
+    if files := find_files(root / phase, split):
         return files
     from data.split_advice import missing_split  # imports this module
 
     raise UserError(missing_split(root, phase, split))
 
 
-def _files_of(folder: Path, split: str) -> list[Path]:
+def find_files(folder: Path, split: str) -> list[Path]:
+    """Return the token files of a split of the phase in ``folder``, or none. Raise ``UserError`` as ``listed``."""
+    if not os.path.isdir(folder):  # not Path.is_dir, which raises where a folder above may not be searched
+        return []
+    if "/" in split:
+        return token_files(folder / split) if os.path.isdir(folder / split) else []
     if files := files_in_folder_of(folder, split):
         return files
     loose = token_files(folder)

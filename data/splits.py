@@ -53,20 +53,18 @@ def open_split(spec: RunSpec, split: str) -> PackedBinDataset:
     """
     from data.dataset import PackedBinDataset, Source
     from data.shards import open_shards
+    from data.split_files import find_files
 
     vocab_size, root = spec.model.config.vocab_size, expand(spec.data.root, "data.root")
-    sources, missing = [], []
-    for phase, weight in (spec.data.sources or {spec.data.phase: 1.0}).items():
-        if spec.data.sources and not os.path.isdir(root / phase):
+    weights = spec.data.sources or {spec.data.phase: 1.0}
+    for phase in spec.data.sources:
+        if not os.path.isdir(root / phase):
             raise UserError(f"data.sources: {root / phase} is not a folder; each source is a phase in data.root")
-        try:
-            shards = open_shards(root, phase, split, vocab_size)
-        except UserError as error:
-            missing.append(error)
-            continue
-        sources.append(Source(phase if spec.data.sources else "", weight, shards))
-    if missing and (split == "train" or not sources):
-        raise missing[0]
+    having = [phase for phase in weights if split == "train" or find_files(root / phase, split)]
+    sources = [
+        Source(phase if spec.data.sources else "", weights[phase], open_shards(root, phase, split, vocab_size))
+        for phase in having or weights
+    ]
     return PackedBinDataset(tuple(sources), spec.batch.context, vocab_size, spec.train.seed)
 
 

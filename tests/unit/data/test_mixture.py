@@ -189,6 +189,9 @@ def test_validation_takes_of_each_source_its_part(tmp_path: Path) -> None:
     data = open_split(spec_of(tmp_path, {"web": 0.5, "code": 0.25, "books": 0.25}), "val")
     assert {phase: len(windows) for phase, windows in data.read_first(12).items()} == {"code": 4, "web": 8}
     assert {phase: len(windows) for phase, windows in data.read_first(99).items()} == {"code": 5, "web": 50}
+    (tmp_path / "code/val/x.bin").write_bytes(b"odd")  # what is there and damaged is not taken for missing
+    with pytest.raises(UserError, match=r"code/val/x.bin: 3 bytes"):
+        open_split(spec_of(tmp_path, {"web": 0.5, "code": 0.25}), "val")
 
 
 def test_what_cannot_be_mixed_is_refused(tmp_path: Path, root: Path) -> None:

@@ -245,8 +245,9 @@ def test_an_import_links_what_lies_below_a_folder_and_records_what_it_found(
     phase = tmp_path / "out/p"
     found = json.loads((phase / "dataset.json").read_text())
     assert found["splits"] == {"train": {"tokens": 140, "documents": 4}, "val": {"tokens": 900}}
-    assert found["sources"] == [str(source)] and found["dtype"] == "uint32"
+    assert found["sources"] == [{"path": str(source)}] and found["dtype"] == "uint32"
     if options:
+        assert found["eot_id"] == 0
         assert found["vocab_size"] == 4096 and (phase / "tokenizer.json").read_bytes() == tokenizer.read_bytes()
     train, val = (open_shards(tmp_path / "out", "p", split, 4096).shards for split in ("train", "val"))
     assert [shard.documents for shard in train] == [2, 2] and val[0].tokens == 900
@@ -270,6 +271,7 @@ def test_an_import_names_the_first_wrong_id_and_makes_nothing(
         (("--val", "*.ds"), "no token file below"),
         (("--phase", "../x"), "leads out"),
         (("--tokenizer", str(path)), "x.npy"),
+        (("--eot", "</s>"), "--eot </s>: needs --tokenizer"),
     ):
         code, text = imported(tmp_path, *options, capsys=capsys)
         assert code and message in text and len(text.splitlines()) == 1

@@ -34,6 +34,8 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--phase", required=True, metavar="NAME", help="the phase to make, a run's data.phase")
     parser.add_argument("--out", default="data/shards", metavar="DIR", help="a run's data.root (default: %(default)s)")
     parser.add_argument("--tokenizer", metavar="FILE", help="the tokenizer.json that made the ids")
+    help = "the token that ends a document, where the tokenizer has none of the usual ones"
+    parser.add_argument("--eot", metavar="TOKEN", help=help)
     help = "files for validation, below PATH, such as '*_val_*'; without it those whose names say so"
     parser.add_argument("--val", default="", metavar="PATTERN", help=help)
     help = "type of ids that do not say it, such as uint16; without it the one they show"
@@ -78,7 +80,7 @@ def import_files(args: argparse.Namespace) -> int:
         raise SpecError(f"--dtype {args.dtype}: is not one of {', '.join(DTYPES)}")
     tokenizer = expand(args.tokenizer, "--tokenizer") if args.tokenizer else None
     target = expand(args.out, "--out") / check_below("--phase", args.phase)
-    options = ImportOptions(args.val, tokenizer, DTYPES[args.dtype] if args.dtype else None)
+    options = ImportOptions(args.val, tokenizer, args.eot, DTYPES[args.dtype] if args.dtype else None)
     import_phase(expand(args.source, "PATH"), target, options, print)
     print(target)
     return 0
