@@ -18,8 +18,22 @@ if TYPE_CHECKING:
     from profiles.spec import RunSpec
 
 COLUMNS = (
-    *("id", "name", "phase", "reason", "step", "steps", "loss", "val_loss", "tok_s", "micro", "accum", "context"),
-    *("backend", "profile", "checkpoint", "attempt", "supervisor", "trainer", "started", "ended", "version", "host"),
+    *("id", "name", "phase", "reason", "step", "steps", "loss", "val_loss", "bits_per_byte", "tok_s"),
+    *(
+        "micro",
+        "accum",
+        "context",
+        "backend",
+        "profile",
+        "checkpoint",
+        "attempt",
+        "supervisor",
+        "trainer",
+        "started",
+        "ended",
+        "version",
+        "host",
+    ),
     *("seen", "damage"),
 )
 LOG_TAIL = 1 << 18  # bytes; enough for the last records of any run

@@ -53,7 +53,7 @@ def _is_exit(value: Any) -> bool:
 
 _TEXTS = ("id", "name", "phase", "reason", "backend", "profile", "checkpoint", "version", "host", "boot", "data")
 _COUNTS = ("step", "steps", "micro", "accum", "context", "attempt", "start_attempt", "at", "hooks_at")
-_NUMBERS = ("loss", "val_loss", "tok_s", "started", "ended", "launched", "checkpoint_bytes")
+_NUMBERS = ("loss", "val_loss", "bits_per_byte", "tok_s", "started", "ended", "launched", "checkpoint_bytes")
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(_TEXTS, _is_text),
     **dict.fromkeys(_COUNTS, _is_count),

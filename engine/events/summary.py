@@ -18,6 +18,7 @@ def update_summary(summary: dict[str, Any], event: Event) -> None:
             summary.update({name: getattr(event, name) for name in FROM_STEP})
         case Val():
             summary["val_loss"] = event.loss
+            summary["bits_per_byte"] = event.bits_per_byte
         case Checkpoint(ok=True):
             summary["checkpoint"] = event.path
             summary["checkpoint_bytes"] = event.bytes

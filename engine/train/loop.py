@@ -232,8 +232,16 @@ class Trainer:
             return
         found = self.validator.run()
         self.val_loss = found.loss
-        val = Val(step=self.step, loss=found.loss, bucket="val", tokens=found.tokens, sources={**found.sources} or None)
-        self.reporter.record(val)
+        self.reporter.record(
+            Val(
+                step=self.step,
+                loss=found.loss,
+                bucket="val",
+                tokens=found.tokens,
+                bits_per_byte=found.bits_per_byte,
+                sources={**found.sources} or None,
+            )
+        )
 
     # -- out of memory
 

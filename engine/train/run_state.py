@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from data.continuing import continued
 from data.cursor import Cursor
+from data.dataset import PackedBinDataset
 from data.documents import count_targets
 from data.fingerprint import Fingerprint
 from data.splits import document_end, fingerprint_of, open_split, open_splits
+from data.text_bytes import bytes_per_token
 from engine.train.backends.backend import Batch
 from engine.train.edit_history import EditHistory, pop_due
 from engine.train.edits import applied
@@ -106,11 +109,18 @@ class RunState:
         even in its last bit. Read at the first call: a run that does not validate needs none.
         """
         if self._val_batches is None:
-            val = self._splits.get("val") or open_split(self.spec, "val")  # the run may not have validated at its start
-            windows = val.read_first(self.spec.train.val_sequences)
+            windows = self._val_split().read_first(self.spec.train.val_sequences)
             rows = self._val_rows
             self._val_batches = {
                 source: [of_source[i : i + rows] for i in range(0, len(of_source), rows)]
                 for source, of_source in windows.items()
             }
         return self._val_batches
+
+    @cached_property
+    def val_bytes_per_token(self) -> dict[str, float | None]:
+        """The bytes of validation text per token of each source; None where they are not known."""
+        return bytes_per_token(self.spec, "val", self._val_split())
+
+    def _val_split(self) -> PackedBinDataset:
+        return self._splits.get("val") or open_split(self.spec, "val")  # the run may not have validated at its start

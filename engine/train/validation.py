@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,9 +17,13 @@ from profiles.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """The mean ``loss`` of ``tokens`` tokens; of a mixture also that of each of the ``sources``."""
+    """The mean ``loss`` of ``tokens`` tokens; of a mixture also that of each of the ``sources``.
+
+    ``bits_per_byte``: the loss in bits per byte of text, which tokenizers do not change; None if the bytes are unknown.
+    """
 
     loss: float
+    bits_per_byte: float | None
     tokens: int
     sources: dict[str, float]
 
@@ -41,7 +46,16 @@ class Validator:
         found = {source: self._run(batches) for source, batches in self._state.val_batches.items() if batches}
         tokens = sum(count for _, count in found.values())
         sources = {source: total / count for source, (total, count) in found.items() if source}
-        return Validation(sum(total for total, _ in found.values()) / tokens, tokens, sources)
+        total = sum(total for total, _ in found.values())
+        return Validation(total / tokens, self._bits_per_byte(total, found), tokens, sources)
+
+    def _bits_per_byte(self, total: float, found: dict[str, tuple[float, int]]) -> float | None:
+        size, per_token = 0.0, self._state.val_bytes_per_token
+        for source, (_, tokens) in found.items():
+            if (of_source := per_token[source]) is None:
+                return None
+            size += tokens * of_source
+        return total / math.log(2) / size
 
     def _run(self, batches: list[Batch]) -> tuple[float, int]:
         """Return the summed loss over the tokens of ``batches`` that count, on all ranks, and how many these are."""

@@ -25,7 +25,7 @@ from engine.events.types import (
 )
 from profiles.printable import one_line
 from tui.text import format as fmt
-from tui.text.run_text import LONGEST
+from tui.text.run_text import LONGEST, bits_per_byte
 
 Description = tuple[str, str]
 """A sentence, and its tone: plain, good, warn or bad."""
@@ -125,7 +125,8 @@ def _checkpoint(event: Checkpoint) -> Description:
 
 def _val(event: Val) -> str:
     bucket = f" on {event.bucket}" if event.bucket else ""
-    text = f"validation at step {fmt.exact(event.step)}{bucket}: loss {fmt.loss(event.loss)}"
+    loss = fmt.loss(event.loss) + bits_per_byte(event.bits_per_byte)
+    text = f"validation at step {fmt.exact(event.step)}{bucket}: loss {loss}"
     sources = ", ".join(f"{source} {fmt.loss(loss)}" for source, loss in (event.sources or {}).items())
     return text + (f" ({sources})" if sources else "")
 

@@ -36,13 +36,18 @@ def phase_name(summary: dict[str, Any]) -> str:
     return str(summary.get("phase") or "")
 
 
+def bits_per_byte(value: float | None) -> str:
+    """Return what is said of it after a validation loss; empty where it is not known."""
+    return "" if value is None else f", {fmt.loss(value)} bits per byte"
+
+
 def describe_outcome(summary: dict[str, Any]) -> str:
     """Return the phase, step, losses and reason of a run, for example when it ended."""
     text = f"{summary['phase']} at step {summary['step'] or 0}"
     if summary["loss"] is not None:
         text += f", loss {fmt.fixed(summary['loss'], 4)}"
     if summary["val_loss"] is not None:
-        text += f", validation loss {fmt.fixed(summary['val_loss'], 4)}"
+        text += f", validation loss {fmt.fixed(summary['val_loss'], 4)}{bits_per_byte(summary.get('bits_per_byte'))}"
     if summary["reason"]:
         text += f": {summary['reason']}"
     return one_line(text, LONGEST)

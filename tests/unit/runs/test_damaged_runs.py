@@ -30,6 +30,7 @@ FROM_LOG = (
     "step",
     "loss",
     "val_loss",
+    "bits_per_byte",
     "checkpoint",
     "attempt",
     "ended",

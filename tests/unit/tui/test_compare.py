@@ -342,6 +342,19 @@ def test_compare_as_text_and_as_json(store: RunStore, make_run: Any, capsys: pyt
     assert result["runs"][1]["delta"] == pytest.approx(0) and result["differences"] == {"optim.lr": [0.003, 0.5]}
 
 
+def test_compare_shows_bits_per_byte_where_a_run_has_them(
+    store: RunStore, make_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run("one", 20)
+    _, writer = make_run("two", 40, phase="running")
+    assert main(["compare", "one", "two"]) == 0
+    assert "bits/byte" not in capsys.readouterr().out
+    writer.write(Val(step=40, loss=2.0, bits_per_byte=0.876))
+    assert main(["compare", "one", "two"]) == 0
+    text = capsys.readouterr().out
+    assert "bits/byte" in text and "0.876" in text
+
+
 def test_compare_shows_the_edits_of_a_run(store: RunStore, make_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     make_run("one", 20)
     run_dir, _ = make_run("two", 40, phase="running")

@@ -85,7 +85,8 @@ def _rows(runs: list[ComparedRun], axis: str) -> list[dict[str, Any]]:
     losses = [None if at is None else run.value_at("loss", axis, at) for run in runs]
     rows: list[dict[str, Any]] = []
     for run, loss in zip(runs, losses, strict=True):
-        facts = {key: run.summary.get(key) for key in ("id", "name", "phase", "step", "steps", "loss", "val_loss")}
+        keys = ("id", "name", "phase", "step", "steps", "loss", "val_loss", "bits_per_byte")
+        facts = {key: run.summary.get(key) for key in keys}
         facts |= {"best_loss": run.lowest("loss"), "best_val_loss": run.lowest("val_loss")}
         facts |= {"tok_s": run.mean("tok_s")}
         facts |= {"tokens": run.last_x("loss", "tokens"), "seconds": run.last_x("loss", "time")}
@@ -98,14 +99,29 @@ def _rows(runs: list[ComparedRun], axis: str) -> list[dict[str, Any]]:
 def _table(rows: list[dict[str, Any]], axis: str, at: float | None) -> list[str]:
     from tui.text.ellipsis import clip_middle
 
-    heads = ("phase", "step", "tokens", "time", "loss", "best", "val", "best val", "tok/s", "loss at x", "Δ to A")
+    known = any(row["bits_per_byte"] is not None for row in rows)
+    bits = {"bits/byte": "bits_per_byte"} if known else {}  # of the last validation
+    heads = (
+        "phase",
+        "step",
+        "tokens",
+        "time",
+        "loss",
+        "best",
+        "val",
+        "best val",
+        *bits,
+        "tok/s",
+        "loss at x",
+        "Δ to A",
+    )
     cells = [
         [
             str(row["phase"]),
             f"{row['step'] or 0}/{fmt.count(row['steps']) if row['steps'] else '?'}",
             fmt.count(row["tokens"]),
             fmt.NOTHING if row["seconds"] is None else fmt.short_duration(row["seconds"]),
-            *(fmt.loss(row[key]) for key in ("loss", "best_loss", "val_loss", "best_val_loss")),
+            *(fmt.loss(row[key]) for key in ("loss", "best_loss", "val_loss", "best_val_loss", *bits.values())),
             fmt.count(row["tok_s"]),
             fmt.loss(row["loss_at"]),
             fmt.NOTHING if row["delta"] is None else f"{row['delta']:+.3f}",

@@ -32,5 +32,5 @@ def run(args: argparse.Namespace) -> int:
             value = f"pid {value['pid']}, {'alive' if value['alive'] else 'not running'}" if value["pid"] else None
         elif key in ("started", "ended", "seen") and value:
             value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
-        print(f"{key:<12} {'–' if value in (None, '') else one_line(str(value))}")
+        print(f"{key:<13} {'–' if value in (None, '') else one_line(str(value))}")
     return 0
