@@ -121,7 +121,7 @@ def test_blocks_without_a_common_document_are_skipped() -> None:
     assert grad_of(q)[..., BLOCK:, :].isfinite().all() and grad_of(k)[..., BLOCK:, :].isfinite().all()
 
 
-@pytest.mark.parametrize("attention", KERNELS)
+@pytest.mark.parametrize("attention", [pytest.param("sdpa", marks=pytest.mark.faults), "blocked"])
 def test_compiled_blocks_mask_too(attention: AttentionKind) -> None:
     tokens, compiled = packed((9, 150), (200,), length=LONG), model_of(END, attention=attention)
     for block in compiled.model.layers:
