@@ -28,6 +28,7 @@ _NAMES = {
     "memory.checkpointing": ("activation_checkpointing", "gradient_checkpointing"),
     "data.documents": ("document_masking", "intra_doc_masking", "reset_attention_mask"),
     "data.root": ("data_dir", "data_path", "dataset"),
+    "data.sources": ("blend", "data_blend", "data_mixture", "mixture", "mixture_weights"),
     "data.workers": ("dataloader_num_workers", "num_workers"),
     "launch.gpus_per_node": ("n_gpus", "nproc_per_node", "num_gpus"),
     "model.hidden_size": ("d_model", "n_embd"),
