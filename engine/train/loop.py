@@ -16,7 +16,7 @@ from data.splits import tokenizer_of
 from engine.checkpoints import checkpoint
 from engine.events.commands import requested
 from engine.events.phases import COMPILING, FINISHED, PAUSED, RUNNING, SAVING, STARTING, STOPPED, STOPPING
-from engine.events.types import Alert, Command, Data, Edit, Progress, Spec, Start, State, Step, Val
+from engine.events.types import Alert, Command, Data, Edit, Progress, Spec, Start, State, Val
 from engine.host.version import package_version
 from engine.memory.hardware import detect_hardware
 from engine.preflight import slow_kernels
@@ -38,6 +38,7 @@ from engine.train.oom.recognize import OutOfMemory, OutOfMemoryFailure
 from engine.train.pause_memory import PauseMemory
 from engine.train.reporter import Reporter
 from engine.train.run_state import RunState
+from engine.train.step_record import step_record
 from engine.train.step_runner import Done, MicroBatchDone, NotFinite, StepRunner
 from engine.train.validation import Validator
 from profiles.errors import UserError
@@ -193,31 +194,13 @@ class Trainer:
         )
 
     def _record_step(self, done: Done) -> None:
-        spec, batch = self.spec, self.spec.batch
         self.step += 1
         self.state.cursor = done.cursor
-        unified: dict[str, Any] = {**self.backend.unified_memory()}  # before the peak, whose reading begins a new one
+        unified = self.backend.unified_memory()  # before the peak, whose reading begins a new one
         peak = self.backend.device_peak()
-        self.reporter.record(
-            Step(
-                step=self.step,
-                loss=done.loss,
-                tok_s=spec.tokens_per_step / done.step_s,
-                lr=done.lr,
-                grad_norm=done.grad_norm,
-                step_s=done.step_s,
-                data_s=done.data_s,
-                tokens=done.cursor.tokens,
-                micro=batch.micro,
-                accum=spec.accum,
-                context=batch.context,
-                device_peak=peak,
-                host_states=self.backend.host_states(),
-                **unified,  # mfu needs the device's matmul peak, which nothing measures yet
-            )
-        )
-        self.memory.record_step(spec, self.step, peak)
-        self.oom.record_step(spec, peak)
+        self.reporter.record(step_record(self.step, done, self.spec, peak, self.backend.host_states(), unified))
+        self.memory.record_step(self.spec, self.step, peak)
+        self.oom.record_step(self.spec, peak)
         if self.phase == COMPILING:  # the first step has met every graph a step needs
             self._enter(RUNNING)
 

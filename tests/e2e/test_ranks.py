@@ -138,6 +138,10 @@ def test_the_torchrun_command_of_the_readme(seed: Folder) -> None:
 def test_a_mistake_is_reported_by_one_rank(seed: Folder) -> None:
     out = seed("torchrun --nproc-per-node=2 train.py --backend torch -s context=1000000", code=1)
     assert out.count("mla-tui: ") == 1 and "is longer than a shard" in out
+
+
+@LONG
+def test_ranks_that_do_not_divide_a_step_are_refused(seed: Folder) -> None:
     out = seed("torchrun --nproc-per-node=3 train.py", code=1)
     assert "3 ranks do not divide the 8 sequences of a step" in out
 

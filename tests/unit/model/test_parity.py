@@ -172,6 +172,7 @@ def test_tiny_model_matches(q_lora_rank: int | None, tokens: int, dtype: torch.d
             for rest in ((None, 512, torch.float32), (448, 512, torch.float64))
         ),
     ],
+    ids=lambda value: str(value).removeprefix("torch."),
 )
 def test_slice_of_mla_1b_matches(q_lora_rank: int | None, tokens: int, dtype: torch.dtype) -> None:
     assert_same(dataclasses.replace(SLICE, q_lora_rank=q_lora_rank), seed=4, batch=1, tokens=tokens, dtype=dtype)
