@@ -214,10 +214,23 @@ DATA = ActionSet(
         Action("previous_sequence", ("p",), "Previous", "The sequence before", handler="sequence", args=(-1,), bar=4),
         Action("token_ids", ("i",), "Token ids", "Show the token ids beside the text, or the text alone", bar=5),
         Action("open_data", ("o",), "Other data", "Show the data of another run or profile", bar=6),
+        Action("pack_text", ("a",), "Pack text", "Turn text files into data that a run reads", bar=7),
         FOCUS_NEXT,
         BACK,
     ),
     (*_CURSOR, PAGE_DOWN, PAGE_UP),
+    EVERYWHERE.own,
+)
+
+PACK = ActionSet(
+    "Pack text",
+    (
+        Action("start", ("f5", "enter"), "Pack", "Start it; it goes on when the app is closed", bar=1, changes=True),
+        Action("stop", ("ctrl+x",), "Stop", "Stop it; Pack goes on from there", bar=2, changes=True),
+        replace(FOCUS_NEXT, bar=3),
+        replace(BACK, keys=("escape",), help="Back to the data; a pack goes on"),
+    ),
+    TEXT.own,
     EVERYWHERE.own,
 )
 
@@ -255,6 +268,6 @@ HELP_DIALOG = ActionSet(
     ),
 )
 
-SCREENS = (HOME, NEW_RUN, MONITOR, COMPARE, CHECKPOINTS, CONSOLE, DATA, SETTINGS)
+SCREENS = (HOME, NEW_RUN, MONITOR, COMPARE, CHECKPOINTS, CONSOLE, DATA, PACK, SETTINGS)
 DIALOGS = (CONFIRM, TUNING, NEW_KEY, HELP_DIALOG)
 WIDGETS = (LIST, LEVERS, TEXT)

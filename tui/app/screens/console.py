@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING
 
 from textual import on, work
@@ -11,18 +10,16 @@ from textual.app import ComposeResult
 from textual.message import Message
 
 from engine.events.phases import is_active
-from profiles.reader import open_regular
 from tui.app.actions.registry import CONSOLE
 from tui.app.base import AppScreen
+from tui.app.state.console_end import read_end
 from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.text_pane import TextPane
-from tui.text.printable import console_text
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
 
 _EVERY = 1.0  # seconds between two polls of the file
-_SHOWN = 64 << 10  # bytes of the end of the file that are shown; mla-tui logs prints all of it
 
 
 class ConsoleScreen(AppScreen[None], actions=CONSOLE):
@@ -72,17 +69,9 @@ def _read_end(run: RunDir) -> tuple[str, str]:
     """Return the end of the file as text, and a note."""
     path = run.console_path
     try:
-        with open_regular(path) as file:
-            skipped = max(os.fstat(file.fileno()).st_size - _SHOWN, 0)
-            file.seek(skipped)
-            data = file.read(_SHOWN)
-    except FileNotFoundError:
-        data, skipped = b"", 0
+        text, skipped = read_end(path)
     except OSError as error:
         return f"{path}: cannot be read: {error.strerror or error}", ""
-    if skipped:
-        data = data.partition(b"\n")[2]
-    text = console_text(data.decode(errors="replace")).rstrip("\n")
     if not text:
         text = "the run has printed nothing yet" if is_active(run.summary()["phase"]) else "the run printed nothing"
     return text, "its end; mla-tui logs prints all of it" if skipped else ""

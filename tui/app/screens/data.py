@@ -136,6 +136,11 @@ class DataScreen(AppScreen[None], actions=DATA):
     def action_open_data(self) -> None:
         self.query_one(Prompt).open("other", "data of", "a run's id or name, or a profile")
 
+    def action_pack_text(self) -> None:
+        from tui.app.screens.pack import PackScreen
+
+        self.app.push_screen(PackScreen(Path(self._answer.get("root") or "data/shards")))
+
     @on(Prompt.Submitted)
     def _submitted(self, message: Prompt.Submitted) -> None:
         text = message.text.strip().replace(",", "")

@@ -11,12 +11,15 @@ from textual import events, on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
+from textual.suggester import SuggestFromList
 from textual.widgets import Input, Label, Static
 
 from profiles import registry
 from profiles.errors import ForceNeeded, SpecError, UserError
+from profiles.paths import expand
 from tui.app.actions.registry import NEW_RUN
 from tui.app.base import AppScreen
+from tui.app.state.packs import Packed, packed_phases
 from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.canvas import Row
 from tui.app.widgets.data_line import DataLine
@@ -94,6 +97,7 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         self._hardware: Hardware | None = None
         self._past_runs: list[PastRun] = []
         self._launching = False
+        self._packed: dict[str, Packed] = {}
 
     def compose(self) -> ComposeResult:
         yield Heading("new run")
@@ -105,6 +109,9 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
                     with Horizontal(classes="field"):
                         yield Label(label)
                         yield NumberField(id=name)
+                with Horizontal(classes="field"):
+                    yield Label("data")
+                    yield Input(id="phase", compact=True, max_length=64)
                 with Horizontal(classes="field"):
                     yield Label("name")
                     yield Input(id="name", placeholder="the run's id", compact=True, max_length=64)
@@ -120,7 +127,7 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         yield KeyBar()
 
     def on_mount(self) -> None:
-        for name in ("name", "also"):
+        for name in ("phase", "name", "also"):
             self.query_one(f"#{name}", Input).cursor_blink = False
         self.query_one(ProfileList).focus()
         self._load_profile()
@@ -164,10 +171,28 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
             return
         base = self._base
         self.query_one("#description", Static).update(base.description)
+        self._offer_data(base)
         values = (base.batch.micro, base.accum, base.batch.context, base.train.steps)
         for (name, _, _), value in zip(_FIELDS, values, strict=True):
             self.query_one(f"#{name}", NumberField).value = str(value)
         self._update_spec()
+
+    def _offer_data(self, base: RunSpec) -> None:
+        """Complete the name of the data by the phases that were packed; → takes what is offered."""
+        self._packed = {packed.phase: packed for packed in packed_phases(expand(base.data.root, "data.root"))}
+        field = self.query_one("#phase", Input)
+        others = [phase for phase in self._packed if phase != base.data.phase]
+        field.placeholder = base.data.phase + (f"; also {', '.join(others)}" if others else "")
+        field.suggester = SuggestFromList(list(self._packed))
+
+    def _data_changes(self, base: RunSpec) -> list[str]:
+        """Return the overrides for the data in the form, with a vocabulary that has all of its ids."""
+        phase = self.query_one("#phase", Input).value.strip()
+        if phase in ("", base.data.phase):
+            return []
+        ids = self._packed[phase].vocab_size if phase in self._packed else 0
+        larger = [f"model.vocab_size={ids}"] if ids > base.model.config.vocab_size else []
+        return [f"data.phase={phase}", *larger]
 
     def overrides(self) -> list[str]:
         """Return what the form changes of the profile, as ``key=value``. Raises ``SpecError`` for an empty field."""
@@ -187,7 +212,7 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
             # sequences = micro × accum is kept, so a changed micro alone would change accum.
             if number != defaults[name] or (name == "accum" and any(c.startswith("batch.micro") for c in changed)):
                 changed.append(f"{key}={number}")
-        return changed + self.query_one("#also", Input).value.split()
+        return [*changed, *self._data_changes(base), *self.query_one("#also", Input).value.split()]
 
     @on(Input.Changed)
     def _update_spec(self) -> None:

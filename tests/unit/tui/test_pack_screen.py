@@ -1,0 +1,89 @@
+"""Text is packed from the app, by a process that outlives it, and a new run is offered the data."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+from textual.widgets import Input
+
+from engine.host.files import read_json
+from engine.runs.store import RunStore
+from tests.unit.tui import helpers
+from tests.unit.tui.helpers import on_screen, text_of
+from tui.app.app import MlaApp
+from tui.app.screens.pack import PackScreen
+from tui.app.state.packs import Pack, Packed, packed_phases
+from tui.app.widgets.text_pane import TextPane
+
+until = partial(helpers.until, seconds=60.0)  # child processes start slowly
+
+
+def write_texts(folder: Path) -> None:
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number}.txt").write_text(f"Text number {number} says that {number} and {number} are even. " * 20)
+
+
+async def test_a_pack_outlives_the_app_and_its_data_is_offered(
+    store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_texts(tmp_path / "my texts")
+    root = tmp_path / "data" / "shards"
+    app = MlaApp(store)
+    async with app.run_test(size=(100, 30)) as pilot:
+        app.push_screen(PackScreen(Path("data/shards")))
+        await until(pilot, lambda: "Markdown" in text_of(app, "#command"))
+        await pilot.press("enter")
+        assert text_of(app, "#message") == "text: name a file or a folder"
+        for field, value in (("sources", "'my texts'"), ("phase", "mine"), ("ids", "300"), ("val", "20%")):
+            app.screen.query_one(f"#{field}", Input).value = value
+        await pilot.press("f5")
+        await until(pilot, lambda: text_of(app, "#command").startswith("$ mla-tui data pack --out="))
+    pack = Pack(root, "mine")
+    process = read_json(root / ".mine-pack.json")["process"]
+    with contextlib.suppress(ProcessLookupError):  # it may have ended by now
+        assert os.getsid(process["pid"]) == process["pid"]  # a session of its own
+
+    again = MlaApp(store)
+    async with again.run_test(size=(100, 30)) as pilot:
+        again.push_screen(PackScreen(root))
+        await until(pilot, lambda: "ends a document" in on_screen(again, TextPane))
+        await until(pilot, lambda: not pack.is_alive())
+        again.pop_screen()
+        again.open_new_run()
+        await until(pilot, lambda: bool(again.screen.query("#phase")))
+        await until(pilot, lambda: "mine" in again.screen.query_one("#phase", Input).placeholder)
+        again.screen.query_one("#phase", Input).value = "mine"
+        await until(pilot, lambda: "-s data.phase=mine" in text_of(again, "#command"))
+        await until(pilot, lambda: "epoch" in text_of(again, "#data"))
+    assert [found.phase for found in packed_phases(root)] == ["mine"]
+    assert all(isinstance(found, Packed) and 257 <= found.vocab_size <= 300 for found in packed_phases(root))
+
+
+@pytest.mark.parametrize(
+    ("sources", "phase", "message"),
+    [
+        ("'open", "mine", "text: No closing quotation; write it in quotes"),
+        ("-", "mine", "text: standard input is for the command line: name a file"),
+        ("a", "", "name: write one; a run reads it with data.phase"),
+        ("a", "../mine", "name '../mine': use a name"),
+    ],
+)
+async def test_what_cannot_be_packed_is_said_in_one_line(
+    store: RunStore, tmp_path: Path, sources: str, phase: str, message: str
+) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.push_screen(PackScreen(tmp_path / "shards"))
+        await until(pilot, lambda: bool(app.screen.query("#sources")))
+        for field, value in (("sources", sources), ("phase", phase)):
+            app.screen.query_one(f"#{field}", Input).value = value
+        await pilot.pause()
+        await pilot.press("f5")
+        assert text_of(app, "#message").startswith(message)
+    assert not (tmp_path / "shards").exists()

@@ -1,0 +1,95 @@
+"""Starts ``mla-tui data pack`` so that it outlives the app, follows its output, and lists what was packed.
+
+A pack that the app has started leaves two hidden files beside its phase: its output, and which process it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.host.files import read_json, write_json
+from engine.host.process import is_alive, process_identity, spawn_detached
+from engine.host.programs import COMMAND_LINE, python_module
+from profiles.errors import UserError
+from profiles.reader import read_json as read_foreign
+from tui.app.state.console_end import read_end
+
+_PROGRESS = re.compile(r"\d+%  ")  # a line of progress begins so
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A phase that a run can read: the ids of its vocabulary, and the tokens of its train split."""
+
+    phase: str
+    vocab_size: int
+    tokens: int
+
+
+def packed_phases(root: Path) -> list[Packed]:
+    """Return the phases below ``root`` whose ``dataset.json`` says what they hold, by name."""
+    found = []
+    for path in sorted(root.glob("[!.]*/dataset.json")):
+        with contextlib.suppress(OSError, UserError, KeyError, TypeError):
+            manifest = read_foreign(path)
+            sizes = int(manifest["vocab_size"]), int(manifest["splits"]["train"]["tokens"])
+            found.append(Packed(path.parent.name, *sizes))
+    return found
+
+
+def last_phase(root: Path) -> str | None:
+    """Return the phase below ``root`` that the app packed last, or None."""
+    found = [path for path in root.glob(".*-pack.json") if path.is_file()]
+    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+    return newest.name.removeprefix(".").removesuffix("-pack.json") if newest else None
+
+
+class Pack:
+    """The pack of ``phase`` below ``root`` that an app has started, now or earlier."""
+
+    def __init__(self, root: Path, phase: str) -> None:
+        self._root = root
+        self._output = root / f".{phase}-pack.log"
+        self._process = root / f".{phase}-pack.json"
+
+    def start(self, arguments: Sequence[str]) -> None:
+        """Run ``mla-tui`` with ``arguments`` in a session of its own. Raise ``OSError``."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        self._output.unlink(missing_ok=True)
+        child = spawn_detached(python_module(COMMAND_LINE, *arguments), self._output, Path.cwd())
+        command = shlex.join(["mla-tui", *arguments])
+        write_json(self._process, {"process": process_identity(child.pid), "command": command})
+
+    def stop(self) -> None:
+        """Ask it to end; the same command goes on from there."""
+        if self.is_alive():
+            with contextlib.suppress(OSError):
+                os.kill(self._facts["process"]["pid"], signal.SIGTERM)
+
+    def is_alive(self) -> bool:
+        return is_alive(self._facts.get("process"))
+
+    @property
+    def command(self) -> str:
+        return str(self._facts.get("command", ""))
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        return read_json(self._process)
+
+    def output(self) -> str:
+        """Return what it has printed, of its progress only the last line."""
+        try:
+            lines = read_end(self._output)[0].splitlines()
+        except OSError as error:
+            return f"{self._output}: cannot be read: {error.strerror or error}"
+        last = len(lines) - 1
+        return "\n".join(line for at, line in enumerate(lines) if at == last or not _PROGRESS.match(line))
