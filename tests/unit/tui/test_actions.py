@@ -22,6 +22,7 @@ from tui.app.screens.help import HelpScreen, help_text
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.screens.new_run import NewRunScreen
+from tui.app.screens.pack import PackScreen
 from tui.app.screens.settings import KeyScreen, SettingsScreen
 from tui.app.screens.tuning import TuningScreen
 from tui.app.widgets.lever_list import LeverList
@@ -32,6 +33,7 @@ from tui.app.widgets.token_view import TokenView
 
 ON_SCREENS = (
     *(HomeScreen, NewRunScreen, MonitorScreen, CompareScreen, CheckpointsScreen, ConsoleScreen, DataScreen),
+    PackScreen,
     SettingsScreen,
     *(ConfirmScreen, TuningScreen, KeyScreen, HelpScreen),
 )

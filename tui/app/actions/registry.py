@@ -23,6 +23,9 @@ EVERYWHERE = ActionSet(
     ),
 )
 
+# Where a field has the focus, which takes what can be typed, the keys that it does not take come first.
+_WHILE_TYPING = tuple(replace(action, keys=tuple(sorted(action.keys, key=len))) for action in EVERYWHERE.own)
+
 # Widgets: the keys of the focused list or text
 
 DOWN = Action("down", ("j", "down"), "Down", "Next line", handler="cursor", args=(1,))
@@ -226,12 +229,12 @@ PACK = ActionSet(
     "Pack text",
     (
         Action("start", ("f5", "enter"), "Pack", "Start it; it goes on when the app is closed", bar=1, changes=True),
-        Action("stop", ("ctrl+x",), "Stop", "Stop it; Pack goes on from there", bar=2, changes=True),
+        Action("stop", ("f8",), "Stop", "Stop it; Pack goes on from there", bar=2, changes=True),
         replace(FOCUS_NEXT, bar=3),
         replace(BACK, keys=("escape",), help="Back to the data; a pack goes on"),
     ),
     TEXT.own,
-    EVERYWHERE.own,
+    _WHILE_TYPING,
 )
 
 SETTINGS = ActionSet(

@@ -45,6 +45,7 @@ _FIELDS = (
 )
 
 _TALL = 32  # lines of a terminal from which the forecast and the levers both fit
+_SHORT = 24  # below it the description gives a line
 
 
 class ProfileList(SelectableList):
@@ -135,6 +136,7 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
 
     def on_resize(self, event: events.Resize) -> None:
         self.set_class(event.size.height >= _TALL, "tall")
+        self.set_class(event.size.height < _SHORT, "short")
 
     @work(thread=True, exit_on_error=True)
     def measure(self) -> None:
