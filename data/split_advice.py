@@ -30,7 +30,7 @@ def missing_split(root: Path, phase: str, split: str) -> str:
     for remedy in (
         _nested(root / phase, split),
         _root_is_a_phase(root),
-        _no_validation(root / phase) if split == "val" else "",
+        _no_validation(root / phase) if split == "val" else _named_otherwise(root / phase),
         _other_phases(root, split),
         *(_other_formats(place) for place in (folder, root / phase, root)),
     ):
@@ -122,6 +122,14 @@ def _no_validation(phase: Path) -> str:
     tested = files_in_folder_of(phase, "test") or tested
     aside = (tested or files)[-1].relative_to(phase)
     return f"{advice}, or set a file aside for it with: {_import(phase, f' --val {_quoted(aside)}')}"
+
+
+def _named_otherwise(phase: Path) -> str:
+    """Advice where the names of all files of a phase say that they are for something else than training."""
+    names = [name for name in _names(phase, "") if name.endswith(SUFFIXES)]
+    if not names:
+        return ""
+    return f", but {names[0]} for {split_of_name(names[0], phase.name)}; put what to train on into {phase}/train"
 
 
 def _other_formats(folder: Path) -> str:

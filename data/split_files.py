@@ -22,7 +22,7 @@ def split_files(root: Path, phase: str, split: str) -> list[Path]:
 
     They are those in the folder ``<root>/<phase>/<split>``, or in one whose name says the same, such as "validation".
     Without such a folder they are the files in ``<root>/<phase>`` whose names have such a word (``train.bin``,
-    ``fineweb_val_000000.bin``), and where nothing there names a split, all of them are for training.
+    ``fineweb_val_000000.bin``), and where nothing there names train, those that name no split are for training.
     """
     if files := find_files(root / phase, split):
         return files
@@ -39,12 +39,10 @@ def find_files(folder: Path, split: str) -> list[Path]:
         return token_files(folder / split) if os.path.isdir(folder / split) else []
     if files := files_in_folder_of(folder, split):
         return files
-    loose = token_files(folder)
-    named = {file: split_of_name(file.name, folder.name) for file in loose}
-    if files := [file for file in loose if named[file] == split]:
-        return files
-    nothing_named = not any(named.values()) and not files_in_folder_of(folder, "val")
-    return loose if split == "train" and nothing_named else []
+    named: dict[str, list[Path]] = {split: [], "": []}
+    for file in token_files(folder):
+        named.setdefault(split_of_name(file.name, folder.name), []).append(file)
+    return named[split] or (named[""] if split == "train" else [])
 
 
 def files_in_folder_of(folder: Path, split: str) -> list[Path]:

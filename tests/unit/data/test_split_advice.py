@@ -61,11 +61,12 @@ def settings(line: str) -> dict[str, str]:
         (("shard0.bin", "shard1.bin"), [0, 1], None),
         (("odd $name'.bin",), [0], None),
         (("owt-val-train-0.bin", "owt-train-val-0.bin"), [0], [1]),
-        (("part-0.npy", "part-1.npy", "dev/a.npy"), None, [2]),
+        (("part-0.npy", "part-1.npy", "dev/a.npy"), [0, 1], [2]),
+        (("val.npy", "tokens.npy"), [1], [0]),
         (("training/a.bin", "validation/a.bin", "test/a.bin"), [0], [1]),
         (("train/a.bin", "training/b.bin", "train-old.bin", "val.bin"), [0], [3]),
     ],
-    ids=str.split("nanoGPT fineweb llm.c validation npy unnamed-too unnamed odd last dev folders preferred"),
+    ids=str.split("nanoGPT fineweb llm.c validation npy unnamed-too unnamed odd last dev one-named folders preferred"),
 )
 @pytest.mark.parametrize("empty", [True, False])
 def test_files_are_read_where_other_programs_put_them(
@@ -141,6 +142,11 @@ def test_files_that_are_no_shards_are_named(tmp_path: Path, name: str, message: 
     put(tmp_path, name)
     line = advice(tmp_path)
     assert message in line and str((tmp_path / name).parent) in line and "make demo" not in line
+
+
+def test_files_that_are_not_for_training_are_named(tmp_path: Path) -> None:
+    put(tmp_path, "owt/a-test.bin", "owt/b-test.bin")
+    assert advice(tmp_path).endswith(f", but a-test.bin for test; put what to train on into {tmp_path}/owt/train")
 
 
 def test_where_nothing_lies_the_demo_is_advised(tmp_path: Path) -> None:
