@@ -141,7 +141,8 @@ def _write(
         ids = _encode(tokenizer, documents[split], eot)
         (folder / split).mkdir()
         write_shard(_shard_path(folder, phase, split), ids)
-        counts[split] = {"documents": len(documents[split]), "tokens": len(ids)}
+        size = sum(len(text.encode()) for text in documents[split])
+        counts[split] = {"documents": len(documents[split]), "tokens": len(ids), "bytes": size}
         report(f"{split}: {len(ids)} tokens")
     files = [folder / TOKENIZER_JSON, *(_shard_path(folder, phase, split) for split in _SPLITS)]
     manifest = {

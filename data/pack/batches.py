@@ -91,6 +91,7 @@ def read_batches(task: Task, hold_large: Callable[[], object], key: str, separat
                             batch.sources.append(source)
                             batch.bytes += len(item)
                             documents += 1
+                        del item  # it would be held while the next one is read
                         batch.read, position = batch.read + raw.position - position, raw.position
                         if batch.full:
                             yield batch

@@ -21,6 +21,7 @@ from tests.bench.app import bench_app
 from tests.bench.compare import bench_compare
 from tests.bench.log import bench_log
 from tests.bench.measure import MLA_TUI, Pty, cpu, report, rss, wall_time
+from tests.bench.pack import bench_pack
 
 
 def main() -> None:
@@ -36,6 +37,7 @@ def main() -> None:
         "run": bench_run,
         "log": bench_log,
         "compare": bench_compare,
+        "pack": bench_pack,
         "app": partial(bench_app, leet=args.leet),
     }
     if unknown := set(args.sections) - sections.keys():

@@ -68,6 +68,7 @@ def test_dataset_json_describes_the_corpus(corpus: Path) -> None:
     assert manifest["vocab_size"] == VOCAB
     assert manifest["dtype"] == train.shards[0].dtype.name
     assert manifest["splits"]["train"]["tokens"] == train.tokens
+    assert manifest["splits"]["train"]["bytes"] > train.tokens
     assert manifest["eot_id"] == 0
     assert set(manifest["sha256"]) == {"tokenizer.json", "train/phase1-train-000.bin", "val/phase1-val-000.bin"}
 

@@ -14,6 +14,7 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data.pack.split_rule import as_digests, digest_of, for_validation
 from profiles.errors import UserError
@@ -251,3 +252,111 @@ def test_truncation_and_padding_of_a_tokenizer_do_not_count(tmp_path: Path) -> N
     for encoder in ("fastokens", "tokenizers"):
         packed = pack_into(tmp_path / encoder, source, tokenizer=path, val=0, encoder=encoder)
         assert documents(packed) == ["def word1 return the value " * 9]
+
+
+def test_a_vocabulary_above_65536_ids_is_written_as_uint32(tmp_path: Path) -> None:
+    path = make_tokenizer(tmp_path / "t.json", eot=None)
+    content = json.loads(path.read_text())
+    vocab = content["model"]["vocab"]
+    vocab |= {f"<unused{number}>": number for number in range(len(vocab), 70_000)}
+    path.write_text(json.dumps(content))
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.add_special_tokens([EOT])
+    tokenizer.save(str(path))
+    packed = pack_into(tmp_path / "out", write_files(tmp_path / "in", {"a.txt": "text"}), tokenizer=path, val=0)
+    assert (packed.manifest["dtype"], packed.manifest["vocab_size"]) == ("uint32", 70_001)
+    assert documents(packed) == ["text"]
+
+
+def test_a_tokenizer_that_fastokens_does_not_know_is_encoded_by_tokenizers(tmp_path: Path) -> None:
+    words = {"[UNK]": 0, "</s>": 1, "one": 2, "two": 3}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(["</s>"])
+    tokenizer.save(str(tmp_path / "t.json"))
+    report = Notes()
+    source = write_files(tmp_path / "in", {"a.txt": "one two", "b.txt": "two one one"})
+    packed = pack_into(tmp_path / "out", source, tokenizer=tmp_path / "t.json", val=0, report=report)
+    assert documents(packed) == ["one two", "two one one"]
+    assert report.lines == ["fastokens does not know this kind of tokenizer: tokenizers encodes, which is slower"]
+
+
+def test_a_document_that_would_hold_the_id_of_the_end_is_left_out(tmp_path: Path) -> None:
+    """Where the token is an ordinary word of the vocabulary, its text cannot be encoded otherwise."""
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "</s>": 1, "one": 2}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(tmp_path / "t.json"))
+    source = write_files(tmp_path / "in", {"a.txt": "one one", "b.txt": "one </s> one", "c.txt": "one"})
+    packed = pack_into(tmp_path / "out", source, tokenizer=tmp_path / "t.json", val=0)
+    assert documents(packed) == ["one one", "one"]
+    reasons = {reason: each["count"] for reason, each in packed.progress.skipped.to_dict().items()}
+    assert reasons == {"holds the end-of-text token": 1}
+
+
+def test_a_long_document_is_encoded_in_parts_and_comes_back_whole(tmp_path: Path, tokenizer: Path) -> None:
+    from data.pack import encode_batch
+
+    text = "def word1 ä字😀\n  return the value\n\n" * 40 + "ä" * 500 + "\n" + "字😀" * 300
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encode_batch, "PART_BYTES", 100)
+        patch.setattr(encode_batch, "_AT_ONCE", 250)
+        source = write_files(tmp_path / "in", {"a.txt": text, "b.txt": text.encode() + b"\xff", "c.txt": "c"})
+        packed = pack_into(tmp_path / "out", source, tokenizer=tokenizer, val=0)
+    assert documents(packed) == [text, "c"]
+
+
+def test_a_document_above_the_limit_is_left_out_before_it_is_held(tmp_path: Path, tokenizer: Path) -> None:
+    from data.pack import documents as reading
+
+    line = json.dumps({"text": "x" * 3000}) + "\n"
+    files: dict[str, str | bytes] = {
+        "a.txt": "x" * 3000,
+        "b.txt.gz": gzip.compress(b"x" * 3000),
+        "c.jsonl": line + rows({"text": "row"}) + line,
+        "d.txt": "good",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "LIMIT", 2000)
+        packed = pack_into(tmp_path / "out", write_files(tmp_path / "in", files), tokenizer=tokenizer, val=0)
+    assert documents(packed) == ["row", "good"]
+    assert packed.progress.skipped.to_dict()["larger than 64 MiB"]["count"] == 4
+
+
+@settings(max_examples=40)
+@given(
+    text=st.text("ab,;\n", max_size=60),
+    separator=st.sampled_from([b"\n", b",;", b"aba"]),
+    sizes=st.lists(st.integers(1, 9), min_size=1),
+)
+def test_where_the_blocks_of_a_file_end_does_not_matter(text: str, separator: bytes, sizes: list[int]) -> None:
+    from data.pack.documents import _cut
+
+    content, blocks, start = text.encode(), [], 0
+    for size in sizes * 60:
+        blocks.append(content[start : start + size])
+        start += size
+    *whole, last = content.split(separator)
+    assert list(_cut(iter(blocks), separator, lambda: None)) == [*whole, *([last] if last else [])]
+
+
+def test_separators_cut_a_text_file(tmp_path: Path, tokenizer: Path) -> None:
+    files = {"a.txt": f"one\n{EOT}\ntwo\n\ntwo{EOT}{EOT}", "b.txt": "three"}
+    source = write_files(tmp_path / "in", files)
+    packed = pack_into(tmp_path / "out", source, tokenizer=tokenizer, val=0, separator=EOT)
+    assert documents(packed) == ["one", "two\n\ntwo", "three"]
+
+
+def test_the_table_of_seen_documents_grows_and_forgets_nothing(tmp_path: Path) -> None:
+    from data.pack.dedup import SeenDocuments
+
+    rng = np.random.default_rng(0)
+    seen, known = SeenDocuments(tmp_path / "seen"), set()
+    values = rng.integers(0, 1 << 63, (60_000, 2)).astype(np.uint64)
+    values[:5, 0] = 0  # 0 marks an empty slot
+    values[5:90, 0] = 1 << 16  # all want one slot
+    for _ in range(8):
+        batch = values[rng.integers(0, len(values), 20_000)]
+        expected = [row.tobytes() not in known and not known.add(row.tobytes()) for row in batch]  # type: ignore[func-returns-value]
+        assert (seen.add(batch) == expected).all()
+    seen.close()
+    assert not list(tmp_path.iterdir())
