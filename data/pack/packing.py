@@ -28,7 +28,7 @@ from data.pack.report import Report
 from data.pack.request import REFERENCE, STDIN, Request
 from data.pack.sources import Listing, check_sources, list_sources
 from data.pack.split_rule import SPLITS
-from data.pack.target import DIGESTS, SOURCES, Existing, check_target, publish
+from data.pack.target import DIGESTS, SOURCES, Existing, check_target, publish, sha256_of
 from data.pack.tokenizer_choice import given_tokenizer, make_tokenizer
 from data.pack.vocabulary import TOKENIZER_JSON, Vocabulary, load_vocabulary
 from data.shards import DATASET_JSON
@@ -68,10 +68,9 @@ def pack(request: Request, report: Report) -> Packed:
                 shutil.rmtree(state.path, ignore_errors=True)
             state.close()
     except OSError as error:
-        raise UserError(
-            f"{error.filename or request.out}: {error.strerror or error}: free some space or repair it; "
-            "what is finished is kept, and the same command goes on from there"
-        ) from error
+        goes_on = "free some space or repair it; what is finished is kept, and the same command goes on from there"
+        remedy = goes_on if (request.state / _PROGRESS).exists() else "check --out, its permissions and free space"
+        raise UserError(f"{error.filename or request.out}: {error.strerror or error}: {remedy}") from error
 
 
 class _Packing:
@@ -114,7 +113,7 @@ class _Packing:
             (self._state.path / _PROGRESS).unlink()
             raise UserError(_nothing(self._request, progress))
         names = (TOKENIZER_JSON, DIGESTS, SOURCES)
-        hashes = {name: _sha256(self._built / name) for name in names}
+        hashes = {name: sha256_of(self._built / name) for name in names}
         before = existing.manifest if existing else {}
         manifest = make_manifest(self._request, vocabulary, progress, before, hashes)
         write_durable(self._built / DATASET_JSON, json.dumps(manifest, indent=2).encode() + b"\n")
@@ -166,7 +165,10 @@ class _Packing:
                 make_tokenizer(self._request, listing, path, self._report)
             else:
                 write_durable(path, tokenizer)
-        return load_vocabulary(path, self._request.eot)
+        before = existing.manifest["eot"] if existing else None
+        if before is not None and self._request.eot not in (None, before):
+            raise UserError(f"--eot: {self._request.eot} does not end the documents that are there: leave --eot out")
+        return load_vocabulary(path, before or self._request.eot)
 
     def _merge_all(self, merger: Merger, listing: Listing, encoder: Encoder, vocabulary: Vocabulary) -> None:
         progress, before, due = merger.progress, merger.progress.read, 0.0
@@ -212,8 +214,3 @@ def _spool(path: Path) -> str:
             digest.update(block)
             file.write(block)
     return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from profiles.errors import UserError
 from profiles.reader import Table
 
 DIGESTS = "documents.blake2b"  # of every document, 16 bytes each
+COUNTED = ("documents", "tokens", "bytes")  # of each split
 SOURCES = "sources.jsonl"  # every file that was read, a line each
 
 
@@ -42,7 +44,14 @@ def check_target(request: Request) -> Existing | None:
         raise UserError(f"--append: {target} holds no data that data pack wrote: pack into another --phase")
     table = Table(manifest.raw, str(manifest.path))
     splits = table.table("splits")
-    documents = sum(splits.table(split).integer("documents") for split in SPLITS)
+    counts = {split: [splits.table(split).integer(key) for key in COUNTED] for split in SPLITS}
+    documents = sum(first for first, *_ in counts.values())
+    for key in ("sources", "packs"):
+        if not isinstance(manifest.raw.get(key), list):
+            raise table.fault(key, "a list")
+    tokenizer = target / TOKENIZER_JSON
+    if not tokenizer.is_file() or sha256_of(tokenizer) != table.table("tokenizer").text("sha256"):
+        raise UserError(f"--append: {tokenizer} is not the one that packed {target}: put that back")
     lists = {name: target / name for name in (DIGESTS, SOURCES)}
     for path in lists.values():
         if not path.is_file():
@@ -51,7 +60,13 @@ def check_target(request: Request) -> Existing | None:
         raise UserError(f"--append: {lists[DIGESTS]} has not {documents} documents: pack into another --phase")
     hashes = table.table("sha256").content
     shards = {split: sum(name.startswith(f"{split}/") for name in hashes) for split in SPLITS}
+    table.text("eot")
     return Existing(manifest.raw, shards, documents * DIGEST_BYTES, lists[SOURCES].stat().st_size)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def recorded_val(target: Path) -> float | None:

@@ -38,10 +38,10 @@ def make_tokenizer(request: Request, listing: Listing, path: Path, report: Repor
     if not any(texts):
         raise UserError("no text to train a tokenizer on: name files with text, or a tokenizer with --tokenizer")
     size = request.train_tokenizer or default_size(texts)
-    megabytes = f"{sum(map(len, texts)) / 1e6:.3g} MB of text"
+    text = f"{sum(map(len, texts)):,} characters of text"
     fewer = f", fewer than {DEFAULT_SIZE} because there is little text" if size < DEFAULT_SIZE else ""
     chosen = "" if request.train_tokenizer else fewer
-    report.note(f"training a tokenizer of {size} ids on {megabytes}{chosen}")
+    report.note(f"training a tokenizer of {size} ids on {text}{chosen}")
     content = train_tokenizer(texts, size)
     found = len(json.loads(content)["model"]["vocab"])
     if found < size:

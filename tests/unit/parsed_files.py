@@ -20,6 +20,9 @@ import torch
 
 from data.cursor import Cursor
 from data.fingerprint import fingerprint
+from data.pack.journal import Progress, StateFolder
+from data.pack.request import Request
+from data.pack.target import check_target, recorded_val
 from data.shard_file import write_shard
 from data.shards import open_shards
 from data.summary import token_texts
@@ -300,7 +303,50 @@ def _data_formats(root: Path) -> dict[str, Format]:
 
     return {
         "dataset": Format(phase / "dataset.json", manifest, dump_json, read_data),
+        **_pack_formats(root / "packed"),
         "tokenizer": Format(root / "tokenizer.json", tokenizer, dump_json, lambda: token_texts(root, [0, 26, 27, 99])),
+    }
+
+
+def _pack_formats(root: Path) -> dict[str, Format]:
+    """A data set that a pack adds to, and the journal of an unfinished one."""
+    phase, journal = root / "p", root / ".q-packing" / "progress.json"
+    phase.mkdir(parents=True)
+    (phase / "tokenizer.json").write_text("{}")
+    (phase / "documents.blake2b").write_bytes(bytes(48))
+    (phase / "sources.jsonl").write_text("")
+    StateFolder(journal.parent).close()
+    counts = {"documents": 1, "tokens": 9, "bytes": 30, "bytes_per_token": 3.3}
+    manifest = {
+        **{"kind": "text", "vocab_size": 300, "dtype": "uint16", "eot_id": 0, "eot": "<|endoftext|>"},
+        "tokenizer": {"file": "tokenizer.json", "sha256": hashlib.sha256(b"{}").hexdigest(), "pattern": None},
+        "splits": {"train": {**counts, "documents": 2}, "val": counts},
+        "sources": [{"path": "texts", "files": 3, "bytes": 90, "documents": 3}],
+        "packs": [{"sources": ["texts"], "options": {"val": 0.5}}],
+        "sha256": {"train/p-train-000.bin": "0"},
+    }
+    skipped = {"empty": {"count": 2, "files": ["a.txt"]}}
+    progress = {
+        **Progress(given=[{"files": 1, "bytes": 2, "documents": 1}]).to_dict(),
+        "format": 1,
+        "skipped": skipped,
+        "position": [1, 2],
+    }
+
+    def append() -> None:
+        check_target(Request(("texts",), root, "p", append=True))
+        recorded_val(phase)
+
+    def read_journal() -> None:
+        state = StateFolder(journal.parent)
+        try:
+            Progress.from_dict(state.read(journal.name) or {}, journal)
+        finally:
+            state.close()
+
+    return {
+        "packed": Format(phase / "dataset.json", manifest, dump_json, append),
+        "journal": Format(journal, progress, dump_json, read_journal),
     }
 
 

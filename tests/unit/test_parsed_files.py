@@ -16,7 +16,7 @@ from tests.unit.parsed_files import formats, mutant
 
 FORMATS = (
     *("profile", "hooks", "settings", "state", "spec", "trainer", "facts", "manifest", "dataset", "tokenizer"),
-    *("hf config", "safetensors", "index", "deepspeed", "calibration"),
+    *("hf config", "safetensors", "index", "deepspeed", "calibration", "packed", "journal"),
 )
 MOST_MEMORY = 300 << 10  # KiB that reading may add to the peak of this process
 

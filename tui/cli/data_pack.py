@@ -224,7 +224,7 @@ def _summary(request: Request, packed: Packed) -> list[str]:
     end = f"{eot} (id {manifest['eot_id']}) ends a document"
     lines.append(f"vocabulary {exact(manifest['vocab_size'])}, {manifest['dtype']}, {end}")
     if progress.duplicates:
-        lines.append(f"left out {exact(progress.duplicates)} documents: already there, byte for byte")
+        lines.append(f"left out {exact(progress.duplicates)} duplicates: already there, byte for byte")
     lines += map(one_line, progress.skipped.lines())
     if progress.faults:
         lines.append(f"left out {exact(progress.faults)} files that cannot be read; sources.jsonl names them")
