@@ -18,6 +18,7 @@ from engine.checkpoints import checkpoint
 from model.transformer import build
 from profiles.spec import RunSpec
 from tests.e2e.conftest import VOCABULARY, MakeWorkspace, Workspace
+from tui.cli.main import main
 
 SHORT = ("-s", "context=64", "-s", "steps=120", "-s", "val_every=120")
 LONG = (
@@ -44,6 +45,11 @@ def logits_of(path: Path, ids: torch.Tensor) -> torch.Tensor:
         return logits
 
 
+def export(checkpoint_path: Path, folder: Path) -> None:
+    """Run the command in this process, which has imported torch already."""
+    assert main(["export", str(checkpoint_path), str(folder), "--format", "hf"]) == 0
+
+
 def test_export_prints_directory_step_and_dtype(short: Workspace) -> None:
     done = short.run("export", short.out / "short", short.root / "hf", "--format", "hf")
     assert done.stdout == f"{short.root / 'hf'}\n"
@@ -55,7 +61,7 @@ def test_export_prints_directory_step_and_dtype(short: Workspace) -> None:
 def test_a_stage_with_longer_context_starts_from_the_exported_weights(short: Workspace) -> None:
     """Checkpoint → Hugging Face → a run at four times the context with YaRN → Hugging Face again."""
     folder = short.root / "between"
-    short.run("export", short.out / "short" / "ckpt_step_120", folder, "--format", "hf")
+    export(short.out / "short" / "ckpt_step_120", folder)
     started = short.run("launch", "-p", "nano", "--name", "long", "--init-from", folder, *LONG)
     run = short.find(started.stdout.strip())
     run.wait_end()
@@ -66,7 +72,7 @@ def test_a_stage_with_longer_context_starts_from_the_exported_weights(short: Wor
     assert run.kind("step")[0]["context"] == 256
 
     out = short.root / "stretched"
-    short.run("export", short.out / "long", out)
+    export(short.out / "long", out)
     loaded: Any = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
     theirs, report = loaded
     assert not any(report.values())
@@ -81,7 +87,7 @@ def test_a_stage_with_longer_context_starts_from_the_exported_weights(short: Wor
 def test_weights_that_do_not_fit_are_refused_before_anything_is_created(short: Workspace, command: str) -> None:
     folder = short.root / "misfit"
     if not folder.exists():
-        short.run("export", short.out / "short", folder)
+        export(short.out / "short", folder)
     short.assert_refused(
         *(command, "-p", "nano", "--name", "other", "--init-from", folder, "-s", "model.vocab_size=300"),
         code=1,

@@ -21,14 +21,14 @@ LONG = pytest.mark.faults  # for their length: half a minute each
 
 @pytest.mark.parametrize("backend", ["torch", pytest.param("deepspeed", marks=LONG)])
 def test_two_ranks_are_edited_and_one_of_them_killed(workspace: Workspace, reference: Run, backend: str) -> None:
-    run = workspace.launch(*TWO, "--backend", backend)
+    run = workspace.launch(*TWO, "--backend", backend, "-s", "stop_step=120")
     run.wait_step(10)
     workspace.run("set", run.id, "micro=1")
     (edit,) = run.kind("edit")
     run.wait_step(45)
     (second,) = [p for p in workspace.processes() if p.environ().get("RANK") == "1"]
     os.kill(second.pid, signal.SIGKILL)
-    run.wait_end()
+    run.wait_end("stopped")
 
     first, again = (r["resumed_from"] for r in run.kind("start"))
     assert first is None and again >= 40
@@ -36,10 +36,10 @@ def test_two_ranks_are_edited_and_one_of_them_killed(workspace: Workspace, refer
     assert "another rank has died" in why
     assert {r["micro"] for r in run.kind("step") if r["step"] > edit["step"]} == {1}
     plain, found = reference.losses(), run.losses()
-    assert found.keys() == plain.keys()
+    assert sorted(found) == list(range(1, 121))
     for step in range(1, 41):
         assert found[step] == pytest.approx(plain[step], rel=1e-5)
-    assert found[240] == pytest.approx(plain[240], rel=0.02)
+    assert found[120] == pytest.approx(plain[120], rel=0.02)
 
 
 @pytest.mark.faults

@@ -55,6 +55,7 @@ def test_a_run_outlives_the_terminal_it_was_launched_from(
     other.wait_end()
 
 
+@pytest.mark.faults  # test_watchers compares readers of every kind; the test above has an app at the last step
 def test_two_apps_and_a_watcher_end_on_the_same_step(workspace: Workspace, terminals: Terminals) -> None:
     run = workspace.launch("-s", f"steps={STEPS}", "-s", "sequences=4")
     watch = workspace.start("watch", run.id, "--json")
@@ -102,7 +103,7 @@ def test_the_app_pauses_and_resumes_the_run_which_continues_after_it_quits(
 
 def test_a_run_out_of_memory_asks_in_every_app(workspace: Workspace, terminals: Terminals) -> None:
     """An answer in one app resumes the run and closes the dialog in the other."""
-    wide = ("model.vocab_size=4096", "sequences=64", "micro=64", "context=256", "loss=plain", "oom=ask", "steps=30")
+    wide = ("model.vocab_size=4096", "sequences=64", "micro=64", "context=256", "loss=plain", "oom=ask", "steps=6")
     flags = [word for text in (*wide, "val_every=0", "save_every=0") for word in ("-s", text)]
     limit = 1300 << 20  # bytes of address space
     launched = workspace.run(
