@@ -60,6 +60,14 @@ class Step(Event, frozen=True, kw_only=True, tag="step"):
         Metric("s/step", "s", "duration", status=6, compare=True, readout=True, copied=True),
     ] = None  # duration of the step
     data_s: Annotated[Number | None, Metric("data", "s", "duration")] = None  # of that, waiting for data
+    data_share: Annotated[
+        Number | None,
+        Metric("data wait", format="percent", compare=True, readout=True, copied=True),
+    ] = None  # fraction of the step that waits for data
+    tokens_day: Annotated[
+        Number | None,
+        Metric("tokens/day", "tokens/day", "count", compare=True, readout=True, copied=True),
+    ] = None  # at the speed of this step
     tokens: Annotated[Count | None, Metric("tokens", "tokens", "count", downsampled="last")] = None  # since the start
     micro: Count | None = None  # sequences in a micro-batch of a rank
     accum: Count | None = None  # micro-batches of a step and rank

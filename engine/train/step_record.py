@@ -26,6 +26,8 @@ def step_record(
         grad_norm=done.grad_norm,
         step_s=done.step_s,
         data_s=done.data_s,
+        data_share=done.data_s / done.step_s,
+        tokens_day=86400 * spec.tokens_per_step / done.step_s,
         tokens=done.cursor.tokens,
         micro=spec.batch.micro,
         accum=spec.accum,
