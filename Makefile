@@ -57,6 +57,11 @@ bench: $(STAMP) $(CORPUS)
 snapshots: $(STAMP)
 	MLA_SNAPSHOTS=write $(BIN)/python -m pytest tests/unit/tui/test_snapshots.py
 
+# The reference of the log and the socket, from the types.
+.PHONY: protocol
+protocol: $(STAMP)
+	$(BIN)/python -m scripts.protocol
+
 # The pictures of the README, from a real run in a real tmux.
 .PHONY: pictures
 pictures: $(STAMP) $(CORPUS) tmux
