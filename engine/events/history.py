@@ -39,11 +39,11 @@ class History:
         steps: list[Step] = []
         offsets: list[int] = []
         for offset, event in events:
-            if isinstance(event, Telemetry):
-                if not self._live_telemetry:
-                    self._add_telemetry(event)
-                continue
             if not isinstance(event, Step):
+                if isinstance(event, Telemetry):
+                    if not self._live_telemetry:
+                        self._add_telemetry(event)
+                    continue
                 self.marks.add(event, max(self.dedup.last, 0))
                 if not isinstance(event, Val | Start):
                     continue
@@ -82,7 +82,8 @@ class History:
             values = list(map(_VALUE[name], steps))
             if name == "loss" or None not in values:
                 self.series[name].extend(xs, values, values, offsets)
-            elif having := [i for i, value in enumerate(values) if value is not None]:
+            elif values.count(None) < len(values):
+                having = [i for i, value in enumerate(values) if value is not None]
                 values = [values[i] for i in having]
                 self.series[name].extend([xs[i] for i in having], values, values, [offsets[i] for i in having])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import operator
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 CAPACITY = 4096  # buckets of a series
@@ -61,12 +61,19 @@ class Series:
             self.x[-1], self.entries[-1] = bucket.x, self.entries[-1] + bucket.entries
             self.newest = bucket.mean
             if bucket.low is not None and bucket.mean is not None and bucket.high is not None:
-                self.low[-1], self.high[-1] = min(self.low[-1], bucket.low), max(self.high[-1], bucket.high)
-                self.total[-1] += bucket.mean * bucket.entries
-                self.count[-1] += bucket.entries
+                self._add_to_last(bucket.low, bucket.high, bucket.mean * bucket.entries, bucket.entries)
 
     def add(self, x: float, low: float | None, high: float | None, offset: int = 0) -> None:
-        self.extend([self._monotonic(x)], [low], [high], [offset])
+        x = self._monotonic(x)
+        self._current = min(self._current, max(len(self) - 1, 0))
+        if not self.entries or self.entries[-1] >= self.width:
+            self._open_bucket(offset)
+        self.x[-1] = x
+        self.entries[-1] += 1
+        self.newest = None
+        if low is not None and high is not None:
+            self.newest = (low + high) / 2
+            self._add_to_last(low, high, self.newest, 1)
 
     def extend(
         self,
@@ -76,27 +83,35 @@ class Series:
         offsets: Sequence[int],
     ) -> None:
         """Add a chunk of entries at once; ``xs`` must not fall."""
-        first = 0
+        first, count = 0, len(xs)
+        has_gaps = None in lows or None in highs
         self._current = min(self._current, max(len(self) - 1, 0))
-        while first < len(xs):
+        while first < count:
             if not self.entries or self.entries[-1] >= self.width:
                 self._open_bucket(offsets[first])
-            last = min(len(xs), first + max(self.width - self.entries[-1], 1))
+            last = min(count, first + max(self.width - self.entries[-1], 1))
             self.x[-1] = xs[last - 1]
             self.entries[-1] += last - first
             lower: Sequence[Any] = lows[first:last]
             upper: Sequence[Any] = lower if lows is highs else highs[first:last]
-            if None in lower:
+            if has_gaps:
                 lower, upper = ([v for v in values if v is not None] for values in (lower, upper))
             if lower:
-                self.low[-1] = min(self.low[-1], *lower)
-                self.high[-1] = max(self.high[-1], *upper)
-                self.total[-1] += sum(lower) if lower is upper else (sum(lower) + sum(upper)) / 2
-                self.count[-1] += len(lower)
+                total = sum(lower) if lows is highs else (sum(lower) + sum(upper)) / 2
+                self._add_to_last(min(lower), max(upper), total, len(lower))
             first = last
-        if xs:
+        if count:
             low, high = lows[-1], highs[-1]
             self.newest = None if low is None or high is None else (low + high) / 2
+
+    def _add_to_last(self, low: float, high: float, total: float, count: int) -> None:
+        """Add values to the last bucket, given as their lowest, highest, sum and number."""
+        if low < self.low[-1]:
+            self.low[-1] = low
+        if high > self.high[-1]:
+            self.high[-1] = high
+        self.total[-1] += total
+        self.count[-1] += count
 
     def _open_bucket(self, offset: int) -> None:
         self._current = min(self._current, len(self))
@@ -104,8 +119,13 @@ class Series:
             self._halve()
             if self.entries[-1] < self.width:
                 return
-        for column, value in zip(self.columns(), (0.0, _INF, 0.0, -_INF, 0, 0, offset), strict=True):
-            column.append(value)
+        self.x.append(0.0)
+        self.low.append(_INF)
+        self.total.append(0.0)
+        self.high.append(-_INF)
+        self.count.append(0)
+        self.entries.append(0)
+        self.offset.append(offset)
 
     def _halve(self) -> None:
         """Merge each pair of buckets into one; with an odd number the last one stays as it is."""
@@ -161,7 +181,8 @@ class Series:
     def points(self) -> Sequence[Point]:
         """All buckets as a chart draws them."""
         del self._points[self._current :]
-        self._points += [self._bucket(i, i + 1)[:4] for i in range(self._current, len(self))]
+        rows = zip(*(column[self._current :] for column in self.columns()[:5]), strict=True)
+        self._points += [(x, low, total / n, high) if n else (x, None, None, None) for x, low, total, high, n in rows]
         self._current = len(self)
         return self._points
 
@@ -178,7 +199,28 @@ class Series:
         first = 0 if since is None else bisect.bisect_left(self.x, since)
         last = len(self) if until is None else bisect.bisect_right(self.x, until)
         group = -(-(last - first) // max(1, count)) or 1
-        return [self._bucket(begin, min(begin + group, last)) for begin in range(first, last, group)]
+
+        def merged(column: array[Any], merge: Callable[[Any, Any], Any]) -> list[Any]:
+            """Return the entries ``first`` to ``last`` of a column, each ``group`` of them as one."""
+            found = list(column[first:last:group])
+            for k in range(1, group):
+                others = column[first + k : last : group]
+                found[: len(others)] = map(merge, found, others)
+            return found
+
+        rows = zip(
+            merged(self.x, max),
+            merged(self.low, min),
+            merged(self.total, operator.add),
+            merged(self.high, max),
+            merged(self.count, operator.add),
+            merged(self.entries, operator.add),
+            strict=True,
+        )
+        return [
+            Bucket(x, low, total / n, high, entries) if n else Bucket(x, None, None, None, entries)
+            for x, low, total, high, n, entries in rows
+        ]
 
     def coverage(self) -> tuple[int, int, int] | None:
         """Return first step, last step and the number of distinct steps, for a series over steps."""
@@ -195,19 +237,6 @@ class Series:
         """Return the mean of all values."""
         return self._mean(0, len(self))
 
-    def _bucket(self, begin: int, end: int) -> Bucket:
-        """Return the buckets ``begin`` to ``end`` as one."""
-        mean, entries = self._mean(begin, end), sum(self.entries[begin:end])
-        if mean is None:
-            return Bucket(_shortest(self.x[end - 1]), None, None, None, entries)
-        low, high = min(self.low[begin:end]), max(self.high[begin:end])
-        return Bucket(_shortest(self.x[end - 1]), _shortest(low), _shortest(mean), _shortest(high), entries)
-
     def _mean(self, begin: int, end: int) -> float | None:
         values = sum(self.count[begin:end])
         return sum(self.total[begin:end]) / values if values else None
-
-
-def _shortest(value: float) -> float:
-    """Return a whole number as an int: JSON then omits its ``.0``."""
-    return int(value) if value.is_integer() else value

@@ -26,14 +26,19 @@ class StepDedup:
         If ``last_valid`` is not None, every earlier record of a later step is void. ``accepted`` says whether this
         record counts.
         """
-        match event:
-            case Step():
-                return self._accept_step(event.step, event.attempt or self.attempt)
-            case Val():
-                return self._accept_val(event.step)
-            case Start():
-                self.attempt = event.attempt or self.attempt
-                return self._rewind(-1 if event.resumed_from is None else event.resumed_from), False
+        if isinstance(event, Step):  # first, because most records are steps
+            step, attempt, last_valid = event.step, event.attempt or self.attempt, None
+            if step <= self.last:
+                if attempt <= self.attempt and self.rejected != step - 1:
+                    self.rejected = step
+                    return None, False
+                last_valid = self._rewind(step - 1)
+            self.last, self.attempt, self.rejected = step, attempt, None
+            return last_valid, True
+        if isinstance(event, Val):
+            return self._accept_val(event.step)
+        self.attempt = event.attempt or self.attempt
+        return self._rewind(-1 if event.resumed_from is None else event.resumed_from), False
 
     def _accept_val(self, step: int) -> tuple[int | None, bool]:
         if step < self.last_val:
@@ -42,16 +47,6 @@ class StepDedup:
             return self._rewind(step), True
         self.last_val = step
         return None, True
-
-    def _accept_step(self, step: int, attempt: int) -> tuple[int | None, bool]:
-        last_valid = None
-        if step <= self.last:
-            if attempt <= self.attempt and self.rejected != step - 1:
-                self.rejected = step
-                return None, False
-            last_valid = self._rewind(step - 1)
-        self.last, self.attempt, self.rejected = step, attempt, None
-        return last_valid, True
 
     def _rewind(self, step: int) -> int:
         self.last, self.last_val, self.rejected = step, min(self.last_val, step), None

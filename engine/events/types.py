@@ -270,6 +270,8 @@ class Command(Event, frozen=True, kw_only=True, tag="command"):
     by: str = ""  # who sent it
 
 
-LOGGED = (Step, Val, Telemetry, State, Start, Edit, Spec, Rewind, Checkpoint, Exit, Oom, Memory, Alert, Log)
-LIVE = (Progress, Link, CutOff)
+LOGGED: tuple[type[Event], ...] = (
+    *(Step, Val, Telemetry, State, Start, Edit, Spec, Rewind, Checkpoint, Exit, Oom, Memory, Alert, Log),
+)
+LIVE: tuple[type[Event], ...] = (Progress, Link, CutOff)
 KINDS: dict[str, type[Event]] = {str(one.__struct_config__.tag): one for one in (*LOGGED, *LIVE, Command)}

@@ -298,11 +298,15 @@ def _attach(home: Path, steps: int) -> None:
 
 def _report_attach(what: str, run: RunDir) -> None:
     times, size = [], 0
+
+    async def attach() -> int:  # its answer stays inside: asyncio formats the result of a main task
+        answer = await RunClient(run).history(PANES)
+        times.append(time.perf_counter() - started)
+        return len(msgspec.json.encode(answer))
+
     for _ in range(11):
         started = time.perf_counter()
-        answer = asyncio.run(RunClient(run).history(PANES))
-        times.append(time.perf_counter() - started)
-        size = len(msgspec.json.encode(answer))
+        size = asyncio.run(attach())
     print(
         f"attach to {what}, four panes: median {statistics.median(times):.3f} s (min {min(times):.3f}, max"
         f" {max(times):.3f}, n 11), {size / 1e3:.0f} KB"
