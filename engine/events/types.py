@@ -274,4 +274,5 @@ LOGGED: tuple[type[Event], ...] = (
     *(Step, Val, Telemetry, State, Start, Edit, Spec, Rewind, Checkpoint, Exit, Oom, Memory, Alert, Log),
 )
 LIVE: tuple[type[Event], ...] = (Progress, Link, CutOff)
-KINDS: dict[str, type[Event]] = {str(one.__struct_config__.tag): one for one in (*LOGGED, *LIVE, Command)}
+_ALL: tuple[type[Event], ...] = (*LOGGED, *LIVE, Command)
+KINDS = {str(one.__struct_config__.tag): one for one in _ALL}
