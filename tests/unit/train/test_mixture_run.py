@@ -57,7 +57,8 @@ def test_a_change_of_weights_is_a_segment_and_every_step_is_known(nano: MakeSpec
         attempt(refused, then, saved, RecordingReporter())
     start["data_changed"] = True
     two = RunStore(tmp_path / "two").create(then, start, {"phase": "running", "attempt": 1})
-    other = RecordingReporter()
+    shorter = Command(id="id", method="set", params={"changes": {"context": 16}, "unlock": True}, by="test")
+    other = RecordingReporter(lambda r: [shorter] if (r["kind"], r.get("step")) == ("step", 7) else [])
     attempt(two, then, saved, other)
 
     cursors = {
@@ -65,19 +66,19 @@ def test_a_change_of_weights_is_a_segment_and_every_step_is_known(nano: MakeSpec
         for run, steps in (("one", range(1, 5)), ("two", range(5, 11)))
         for step in steps
     }
-    for step in (*range(2, 5), *range(6, 11)):
+    for step in (*range(2, 5), *range(6, 8), *range(9, 11)):
         assert data_of_step(one if step < 5 else two, step).cursor == cursors[step - 1]
-    assert [segment.sequences for segment in cursors[10].segments] == [32] and cursors[10].consumed == 6 * 8
+    assert [(segment.context, segment.sequences) for segment in cursors[10].segments] == [(32, 32), (32, 24)]
+    windows = [open_split(then, "train").order.counts[k] for k in (0, 1)]
+    places = zip(cursors[7].sources, windows, strict=True)
+    assert [place.epoch * count + place.position for place, count in places] == [8 + 18, 24 + 6]
+    assert [place.epoch for place in data_of_step(two, 8).cursor.sources] == [1, 1]  # a context has its own epochs
+    assert cursors[10].consumed == 24 and cursors[10].tokens == 56 * 32 + 24 * 16
     begun = data_of_step(two, 5)
     assert begun.cursor.sources == cursors[4].sources and begun.cursor.consumed == 0  # each source where it was
     read = open_split(then, "train").read_batch(begun.cursor, 8)[0]
     for k, row in enumerate(read):
         assert np.array_equal(begun.shards.read(begun.shards.order.advance(begun.cursor, k)).ids, row)
-    counts = {
-        place.source: place.epoch * n + place.position
-        for place, n in zip(cursors[10].sources, open_split(then, "train").order.counts, strict=True)
-    }
-    assert counts == {"code": 8 + 36, "phase1": 24 + 12}
     for record in (*reporter.of("val"), *other.of("val")):
         assert record["sources"].keys() == {"code", "phase1"}
         assert min(record["sources"].values()) <= record["loss"] <= max(record["sources"].values())
