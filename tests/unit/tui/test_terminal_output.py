@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from engine.events.run_dir import COLUMNS
+from engine.events.types import Alert, Checkpoint, Edit, Exit, Log, State
 from engine.host.files import write_json
 from engine.runs.store import RunStore
 from tests.unit.tui.terminals import read_to_end
@@ -30,15 +31,15 @@ def id(store: RunStore, make_run: Any) -> str:
     spec = json.loads((run.path / "spec.json").read_text())
     spec["start"]["name"] = EVIL
     write_json(run.path / "spec.json", spec)
-    for kind, fields in (
-        ("log", {"level": "warning", "text": EVIL}),
-        ("alert", {"what": EVIL, "text": EVIL}),
-        ("checkpoint", {"step": 3, "ok": False, "why": EVIL}),
-        ("edit", {"ok": False, "changed": {EVIL: [EVIL, 1]}, "step": 3, "why": EVIL}),
-        ("exit", {"code": 1, "why": EVIL}),
-        ("state", {"phase": "failed", "reason": EVIL}),
+    for record in (
+        Log(level="warning", text=EVIL),
+        Alert(what=EVIL, text=EVIL),
+        Checkpoint(step=3, ok=False, why=EVIL),
+        Edit(ok=False, changed={EVIL: (EVIL, 1)}, step=3, why=EVIL),
+        Exit(code=1, why=EVIL),
+        State(phase="failed", reason=EVIL),
     ):
-        writer.write(kind, **fields)
+        writer.write(record)
     write_json(run.state_path, {**run.state(), "name": EVIL, "reason": EVIL, "profile": EVIL, "checkpoint": EVIL})
     return str(run.id)
 
