@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.message import Message
 from textual.widgets import Input
 
-from engine.events.phases import CUT_OFF, is_active
+from engine.events.phases import CUT_OFF, has_ended, is_active
 from engine.events.run_dir import is_on_other_host
 from profiles.errors import UserError
 from tui.app.actions.registry import HOME
@@ -90,9 +90,9 @@ class HomeScreen(AppScreen[None], actions=HOME):
         from engine.runs.client import RunClient
 
         for run in runs[: self.size.height]:
-            id, ended = run["id"], not is_active(run.get("phase"))
+            id, at_rest = run["id"], not is_active(run.get("phase"))
             before = read_at.get(id)
-            if before is not None and (ended or time.monotonic() - before < _SPARKLINE_EVERY):
+            if before is not None and (at_rest or time.monotonic() - before < _SPARKLINE_EVERY):
                 continue
             read_at[id] = time.monotonic()
             try:
@@ -118,9 +118,12 @@ class HomeScreen(AppScreen[None], actions=HOME):
         table.sorted_by, table.empty_lines = order.column, [] if error else self._empty_lines()
         table.show(filter_and_sort(self._runs, self._filter, state, order))
         self._show_detail()
-        ended = sum(not is_active(run.get("phase")) for run in self._runs)
+        active = sum(is_active(run.get("phase")) for run in self._runs)
+        ended = sum(has_ended(run.get("phase")) for run in self._runs)
         other_hosts = sum(is_active(run.get("phase")) and is_on_other_host(run) for run in self._runs)
-        note = f"{len(self._runs) - ended - other_hosts} active, {ended} ended" if self._runs else ""
+        note = f"{active - other_hosts} active, {ended} ended" if self._runs else ""
+        if stranded := len(self._runs) - active - ended:
+            note += f", {stranded} cut off"
         note += f", {other_hosts} on other hosts" if other_hosts else ""
         if len(table.runs) != len(self._runs) and not error:
             note = f"{len(table.runs)} of {len(self._runs)}: {self._filter_names()}"
