@@ -7,6 +7,9 @@ Lower bounds, written before measuring:
   and encoding its JSON (about 8 us in CPython): 15 us. Checking for commands is one stat; progress is due twice a
   second, so most calls only read the clock.
 - A client receives a record half a poll interval of the log later (25 ms), plus two wake-ups.
+- Rebuilding a history of a million steps: reading 340 MB 0.1 s, decoding 1.0 s, splitting lines and pairing them with
+  offsets 0.4 s; 10 series at 0.04 us to take a value out, 0.02 to look for gaps, 0.04 for minimum, maximum and sum:
+  1.0 s. Together 2.5 s.
 - Attaching: 4 x 2 000 points of about 55 bytes are 440 KB; encoding them takes 30 ms. An ended run's history file is at
   most 4.8 MB: 5 ms to read and check; the rest of the log is at most 2 MB: 70 ms to parse.
 - 24 series of 4 096 buckets of 48 bytes are 4.7 MB, for a run of any length.
