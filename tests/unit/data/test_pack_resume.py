@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import zstandard
 
 from data.pack.journal import StateFolder
 from profiles.errors import UserError
@@ -216,3 +217,27 @@ def test_what_is_refused_leaves_nothing_behind(tmp_path: Path, tokenizer: Path) 
     with pytest.raises(UserError, match=r"--append: .* holds no data that data pack wrote"):
         pack_into(tmp_path / "out", source, append=True)
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.faults
+def test_memory_stays_below_1_gb_whatever_the_files_are(tmp_path: Path, tokenizer: Path) -> None:
+    """Texts and rows of nearly 64 MiB, one of them a single word, much small text, and 2 GB behind two kilobytes."""
+    line = "def word return the value of it\n"
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        (tmp_path / "in" / f"{number}.txt").write_text(f"{number}\n" + line * ((60 << 20) // len(line)) + "😀")
+    (tmp_path / "in" / "word.txt").write_text("".join(random.Random(0).choices("abcdefgh", k=16 << 20)))
+    with (tmp_path / "in" / "rows.jsonl").open("w") as file:
+        for number in range(4):
+            text = f"{number}\n" + line * ((50 << 20) // len(line)) + "😀"
+            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+        for number in range(300_000):
+            file.write(json.dumps({"text": f"{number} {line * 20}"}) + "\n")
+    with zstandard.open(tmp_path / "in" / "bomb.txt.zst", "wb") as bomb:
+        for _ in range(2048):
+            bomb.write(bytes(1 << 20).replace(b"\0", b"a"))
+    words = ["data", "pack", tmp_path / "in", "--tokenizer", tokenizer, "--out", tmp_path / "out"]
+    process = subprocess.Popen([sys.executable, "-m", "tui.cli", *map(str, words)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert usage.ru_maxrss < 1_000_000  # KiB
