@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
 import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 import zstandard
 
@@ -21,20 +18,28 @@ from profiles.errors import UserError
 from tests.unit.data.packs import Notes, contents, documents, make_tokenizer, pack_into, texts, write_files
 
 # Forks a process that packs for each line it reads, which is faster than to start Python each time. Batches of little
-# text, and a commit after each, give a small pack many moments to be killed at.
+# text, and a commit after each, give a small pack many moments to be killed at: some time after a number of commits.
 PACKER = """
-import os, sys
+import os, signal, sys, threading
 from pathlib import Path
 from data.pack import batches, packing
 from tests.unit.data.packs import pack_into
 batches.BATCH_BYTES, packing._COMMIT_SECONDS, packing._COMMIT_SHARE = 200, 0, 0
+commit = packing._Packing._commit
 for line in sys.stdin:
-    out, tokenizer, source = map(Path, line.split())
+    out, tokenizer, source, commits, delay = line.split()
+    left = int(commits)
+    def counted(self, merger):
+        global left
+        commit(self, merger)
+        left -= 1
+        if not left:
+            threading.Timer(float(delay), os.kill, (os.getpid(), signal.SIGKILL)).start()
     pid = os.fork()
     if not pid:
-        pack_into(out, source, tokenizer=tokenizer, shard_tokens=2000, workers=2)
+        packing._Packing._commit = counted
+        pack_into(Path(out), source, tokenizer=Path(tokenizer), shard_tokens=2000, workers=2)
         os._exit(0)
-    print(pid, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 
@@ -52,32 +57,17 @@ class Packer:
             [sys.executable, "-c", PACKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def run(self, out: Path, tokenizer: Path, source: Path, commits: int = 1 << 30) -> int:
-        """Pack, but kill the process after it has committed so many times; return its exit code."""
+    def run(self, out: Path, tokenizer: Path, source: Path, commits: int = 0, delay: float = 0.0) -> int:
+        """Pack, in a process that is killed ``delay`` seconds after so many commits; return its exit code."""
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(f"{out} {tokenizer} {source}\n")
+        self._process.stdin.write(f"{out} {tokenizer} {source} {commits} {delay}\n")
         self._process.stdin.flush()
-        pid = int(self._process.stdout.readline())
-        progress = out / ".p-packing" / "progress.json"
-        before = modified(progress)
-        while psutil.pid_exists(pid) and commits:
-            if (now := modified(progress)) != before:
-                before, commits = now, commits - 1
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
         return int(self._process.stdout.readline())
 
     def close(self) -> None:
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait()
-
-
-def modified(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
 
 
 def test_a_pack_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path: Path, tokenizer: Path) -> None:
@@ -88,7 +78,7 @@ def test_a_pack_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path
     assert packer.run(tmp_path / "whole", tokenizer, source) == 0
     progress = out / ".p-packing" / "progress.json"
     seen = []
-    while packer.run(out, tokenizer, source, rng.randint(1, 60)):
+    while packer.run(out, tokenizer, source, rng.randint(1, 25), rng.uniform(0, 0.01)):
         seen.append(json.loads(progress.read_text())["position"])
         assert not (out / "p" / "dataset.json").exists() or json.loads(progress.read_text())["complete"]
     packer.close()
