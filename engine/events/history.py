@@ -15,7 +15,7 @@ import msgspec
 
 from engine.events.log import Tail, read_all
 from engine.events.marks import Marks
-from engine.events.metrics import BY_STEP, SERIES, STEP_SERIES, TELEMETRY_SERIES, VAL_LOSS
+from engine.events.metrics import BY_STEP, SERIES, STEP_SERIES, TELEMETRY_SERIES, VAL_FIELDS, VAL_LOSS
 from engine.events.series import Bucket, Series
 from engine.events.step_dedup import StepDedup
 from engine.events.types import Event, Start, Step, Telemetry, Val
@@ -71,9 +71,12 @@ class History:
                 low, high = value if isinstance(value, list) else (value, value)
                 self.series[name].add(event.t, low, high)
 
-    def _add_val(self, event: Val, offset: int) -> None:
-        if VAL_LOSS in self.series:
-            self.series[VAL_LOSS].add(event.step, event.loss, event.loss, offset)
+    def _add_val(self, event: Val, offset: int, names: Iterable[str] = VAL_FIELDS) -> None:
+        """Add a val record. A loss of None was not finite; another metric was not measured."""
+        for name in self._known(names):
+            value = getattr(event, VAL_FIELDS[name])
+            if name == VAL_LOSS or value is not None:
+                self.series[name].add(event.step, value, value, offset)
 
     def _add_steps(self, steps: list[Step], offsets: list[int], names: Iterable[str] = STEP_SERIES) -> None:
         """Add step records, whose steps rise. A loss of None was not finite; another metric was not measured."""
@@ -96,11 +99,10 @@ class History:
                 ranges.setdefault((reread[0], reread[1] or end), []).append(name)
         for (begin, stop), names in ranges.items():
             steps, vals = self._read_valid(begin, stop, last)
-            names_by_step = [name for name in names if name != VAL_LOSS]
+            names_by_step = [name for name in names if name not in VAL_FIELDS]
             self._add_steps([step for _, step in steps], [offset for offset, _ in steps], names_by_step)
-            if VAL_LOSS in names:
-                for offset, val in vals:
-                    self._add_val(val, offset)
+            for offset, val in vals:
+                self._add_val(val, offset, [name for name in names if name in VAL_FIELDS])
 
     def _read_valid(self, begin: int, end: int, last: int) -> tuple[list[tuple[int, Step]], list[tuple[int, Val]]]:
         """Return the step and the val records up to step ``last`` in a log range, without repeated steps."""

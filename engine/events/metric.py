@@ -8,8 +8,8 @@ from typing import NamedTuple
 class Metric(NamedTuple):
     """A number that is measured again and again, kept as a series and shown.
 
-    ``format`` names a function of ``tui/text/format.py``, which writes the value with its unit. ``name`` and ``axis``
-    are filled in by ``metrics.py``.
+    ``format`` names a function of ``tui/text/format.py``, which writes the value with its unit. ``name``, ``field``
+    and ``axis`` are filled in by ``metrics.py``.
     """
 
     title: str  # what users call it
@@ -22,4 +22,5 @@ class Metric(NamedTuple):
     copied: bool = False  # it is among the values that are copied
     downsampled: str = "mean"  # what stands for a bucket of values: their mean (with minimum and maximum), or the last
     name: str = ""  # of its series, usually that of the field
+    field: str = ""  # of the record
     axis: str = "step"  # or time

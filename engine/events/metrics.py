@@ -19,7 +19,7 @@ def _metrics_of(event: type[Event], axis: str) -> tuple[Metric, ...]:
     for field, hint in get_type_hints(event, include_extras=True).items():
         for metric in getattr(hint, "__metadata__", ()):
             if isinstance(metric, Metric):
-                found.append(metric._replace(name=metric.name or field, axis=axis))
+                found.append(metric._replace(name=metric.name or field, field=field, axis=axis))
     return tuple(found)
 
 
@@ -30,7 +30,8 @@ _ALL = (*STEP_METRICS, *VAL_METRICS, *TELEMETRY_METRICS)
 METRICS = {metric.name: metric for metric in sorted(_ALL, key=lambda metric: metric.unit != "nats")}  # losses first
 
 STEP_SERIES = (*(metric.name for metric in STEP_METRICS), TIME)  # the fields of a step record that are series
+VAL_FIELDS = {metric.name: metric.field for metric in VAL_METRICS}  # by series
 VAL_LOSS = VAL_METRICS[0].name
-BY_STEP = (*STEP_SERIES, VAL_LOSS)
+BY_STEP = (*STEP_SERIES, *VAL_FIELDS)
 TELEMETRY_SERIES = tuple(metric.name for metric in TELEMETRY_METRICS)
 SERIES = (*BY_STEP, *TELEMETRY_SERIES)

@@ -99,7 +99,10 @@ class Val(Event, frozen=True, kw_only=True, tag="val"):
     ] = None  # mean cross-entropy of its tokens
     bucket: str | None = None  # the split, such as val
     tokens: Number | None = None  # tokens it was measured on
-    bits_per_byte: Number | None = None  # the loss per byte of text; absent where its bytes are not known
+    bits_per_byte: Annotated[
+        Number | None,
+        Metric("bits/byte", "bits", compare=True, readout=True, copied=True),
+    ] = None  # the loss per byte of text; absent where its bytes are not known
     sources: dict[str, Number | None] | None = None  # loss of each source of a mixture
 
 

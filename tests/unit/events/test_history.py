@@ -228,12 +228,14 @@ def write_attempts(path: Path, runs: list[tuple[int | None, int]]) -> None:
         log = LogWriter(path, attempt)
         log.write(Start(resumed_from=start))
         if start is None:
-            log.write(Val(step=0, loss=attempt + 0.25))
+            log.write(Val(step=0, loss=attempt + 0.25, bits_per_byte=attempt + 0.125))
         for step in range((start or 0) + 1, (start or 0) + count + 1):
             lr = step / 7 if step % 5 else None  # a series of fewer values has other buckets
             log.write(Step(step=step, loss=None if step % 11 == 0 else attempt + step / 100, lr=lr))
             if step % 3 == 0:
-                log.write(Val(step=step, loss=attempt + step / 50))
+                log.write(
+                    Val(step=step, loss=attempt + step / 50, bits_per_byte=attempt + step / 99 if step % 2 else None)
+                )
         log.close()
         reached = max(reached, (start or 0) + count)
 

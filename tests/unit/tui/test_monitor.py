@@ -10,7 +10,7 @@ from textual.widgets import Input, Static
 
 from engine.events import commands, reverse_reader
 from engine.events.log_index import LogIndex
-from engine.events.types import Checkpoint, Edit, Log, Memory, Oom, State, Step, Telemetry
+from engine.events.types import Checkpoint, Edit, Log, Memory, Oom, State, Step, Telemetry, Val
 from engine.host.process import Lock
 from engine.runs import client
 from engine.runs.store import RunStore
@@ -308,6 +308,7 @@ async def test_the_log_can_be_maximized(store: RunStore, make_run: Any) -> None:
 async def test_gpu_sensors_and_tokens_left_are_shown(store: RunStore, make_run: Any) -> None:
     run, writer = make_run("demo", 3, phase="running")
     writer.write(Memory(parts={"weights": 3 << 30, "activations": 5 << 30}, measured=None, micro=8, context=256))
+    writer.write(Val(step=3, loss=2.0, bits_per_byte=0.876))
     writer.write(Step(**step(4, mfu=0.43)))
     used: dict[str, Any] = {"device_used": [9 << 30] * 2, "device_total": [16 << 30] * 2}
     writer.write(Telemetry(**used, device_util=[97, 97], power_w=[312, 312], temp_c=[71, 71]))
@@ -317,6 +318,7 @@ async def test_gpu_sensors_and_tokens_left_are_shown(store: RunStore, make_run: 
         await until(pilot, lambda: "VRAM 9.00 of 16.0 GiB · 97% busy · 312 W · 71 °C" in on_screen(app, "#pane-2"))
         assert "activations 5.00 GiB · weights 3.00 GiB" in on_screen(app, "#pane-2")
         assert "╌" in on_screen(app, "#pane-2")
+        assert "0.876 bits/byte" in on_screen(app, "#pane-1")
         assert "43% of the matmul peak" in on_screen(app, "#pane-4")
         assert "606k tokens left" in on_screen(app, "StatusLine")  # 296 steps of 8 × 256
 

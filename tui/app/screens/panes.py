@@ -95,7 +95,9 @@ def _at_cursor(viewport: Viewport, label: str, name: str, text: Callable[[float 
 def _fill_loss(pane: Chart, viewport: Viewport, notes: str) -> None:
     view = viewport.view
     coverage, value = view.series["loss"].coverage(), view.last("loss")
-    visible = viewport.visible_steps()
+    visible, bits = viewport.visible_steps(), view.last("bits_per_byte")
+    if bits is not None:
+        notes = f" · {fmt.loss(bits)} bits/byte{notes}"
     if coverage is None:
         titles = ["loss · no steps yet"]
     elif viewport.cursor is not None:

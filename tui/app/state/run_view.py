@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.events.marks import Marks
-from engine.events.metrics import METRICS, SERIES, STEP_SERIES, TELEMETRY_SERIES, TIME, VAL_LOSS
+from engine.events.metrics import BY_STEP, METRICS, SERIES, STEP_SERIES, TELEMETRY_SERIES, TIME, VAL_FIELDS, VAL_LOSS
 from engine.events.phases import NEEDS_ATTENTION, RUNNING, STARTING, is_active
 from engine.events.run_dir import is_on_other_host, last_seen
 from engine.events.series import Series
@@ -109,7 +109,7 @@ class RunView:
             case Val(bucket=bucket) if bucket in _MAIN_BUCKETS:
                 self.val_loss = event.loss
                 if update_charts:
-                    _add_at_step(self.series[VAL_LOSS], event.step, event.loss)
+                    _add_val(self.series, event)
             case Start():
                 self._start(event, update_charts)
             case State() | CutOff():
@@ -153,7 +153,7 @@ class RunView:
         self.attempt = event.attempt or self.attempt
         last = -1 if event.resumed_from is None else event.resumed_from  # step 0: validation before the first step
         if update_charts:
-            for name in (*STEP_SERIES, VAL_LOSS):
+            for name in BY_STEP:
                 self.series[name].truncate(last)
             self.step = min(self.step, max(last, 0))
 
@@ -198,6 +198,14 @@ def add_step(series: Mapping[str, Series], event: Step) -> None:
     for name in STEP_SERIES:
         value = getattr(event, name)
         if name in series and (value is not None or name == "loss"):
+            _add_at_step(series[name], event.step, value)
+
+
+def _add_val(series: Mapping[str, Series], event: Val) -> None:
+    """Add what was validated after a step. A loss of None was not finite; another metric was not measured."""
+    for name, field in VAL_FIELDS.items():
+        value = getattr(event, field)
+        if name == VAL_LOSS or value is not None:
             _add_at_step(series[name], event.step, value)
 
 
