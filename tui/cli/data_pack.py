@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from profiles.errors import SpecError, UserError
 from profiles.printable import one_line
 from tui.cli.command_parser import Subparsers, add_command
-from tui.cli.terminal_output import unfiltered
+from tui.cli.progress_line import ProgressLine
 from tui.text.format import count, duration, exact, size
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from data.pack.request import Request
 
 _SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
-_LINE_SECONDS = 10.0  # between lines of progress, where there is no terminal
-_PAINT_SECONDS = 0.1
-_WIDTH, _BAR = 79, 20
 _MOST_WORKERS = 64
 
 
@@ -165,49 +162,36 @@ def _separator(text: str) -> str:
 
 
 class _Progress:
-    """Shows how far a pack is on stderr: a bar in a terminal, else a line every few seconds."""
+    """Shows how far a pack is."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
+        self._line = ProgressLine()
         self._started: float | None = None  # of the packing itself
-        self._due = 0.0
 
     def stage(self, text: str) -> None:
-        if self._terminal:
-            self._paint(text)
+        self._line.text(text)
 
     def note(self, text: str) -> None:
         self.clear()
         print(one_line(f"mla-tui: {text}"), file=sys.stderr, flush=True)
 
     def progress(self, read: int, total: int, tokens: int, done: int) -> None:
-        now = time.monotonic()
         if self._started is None:
-            self._started, self._due = now, now + (0 if self._terminal else _LINE_SECONDS)
+            self._started = time.monotonic()
             self._tokens_before = tokens if done else 0
-        if now < self._due:
+        if not self._line.due():
             return
-        self._due = now + (_PAINT_SECONDS if self._terminal else _LINE_SECONDS)
-        seconds = max(now - self._started, 1e-3)
+        seconds = max(time.monotonic() - self._started, 1e-3)
         speed = (read - done) / seconds
         left = duration((total - read) / speed) if speed else "–"
-        fraction = read / total if total else 1.0
         text = (
-            f"{fraction:4.0%}  {count(tokens)} tokens  {speed / 1e6:.1f} MB/s"
+            f"{count(tokens)} tokens  {speed / 1e6:.1f} MB/s"
             f"  {count((tokens - self._tokens_before) / seconds)} tokens/s  {left} left"
         )
-        if self._terminal:
-            filled = int(_BAR * fraction)
-            self._paint(f"[{'#' * filled}{'.' * (_BAR - filled)}] {text}")
-        else:
-            print(text.strip(), file=sys.stderr, flush=True)
+        self._line.bar(read / total if total else 1.0, text)
 
     def clear(self) -> None:
-        if self._terminal:
-            print("\r\x1b[K", end="", file=unfiltered(sys.stderr), flush=True)
-
-    def _paint(self, text: str) -> None:
-        print(f"\r\x1b[K{one_line(text)[:_WIDTH]}", end="", file=unfiltered(sys.stderr), flush=True)
+        self._line.clear()
 
 
 def _summary(request: Request, packed: Packed) -> list[str]:

@@ -1,4 +1,4 @@
-"""``mla-tui data``: packs text, inspects and imports token files, prints a run's data, single sequences as text."""
+"""``mla-tui data``: packs text; inspects, verifies and imports token files; prints a run's data as text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiles.errors import SpecError, UserError
-from tui.cli import data_pack
+from tui.cli import data_pack, data_verify
 from tui.cli.command_parser import Subparsers, add_command, add_subcommands
+from tui.cli.profile_or_run import find_profile_or_run
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
@@ -27,6 +28,8 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("path", metavar="PATH", help="a token file, a phase folder or a folder of phases")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=inspect)
+
+    data_verify.register(inner)
 
     help = "make a phase of token files that lie elsewhere: links to them, checked"
     parser = add_command(inner, "import", help, "mla-tui data import fineweb10B --phase web --tokenizer tokenizer.json")
@@ -88,7 +91,7 @@ def import_files(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Print a summary of the data, and with ``--step`` or ``--sequence`` one sequence."""
-    spec, run = _find(args.what)
+    spec, run = find_profile_or_run(args.what)
     phase = ", ".join(f"{name} ({weight:g})" for name, weight in spec.data.sources.items()) or spec.data.phase
     found: dict[str, Any] = {
         **{"root": spec.data.root, "phase": phase, "context": spec.batch.context},
@@ -124,20 +127,6 @@ def _summary(spec: RunSpec) -> dict[str, Any]:
         found["problems"] += one["problems"]
         found["splits"] += [{**split, "split": f"{phase}/{split['split']}"} for split in one["splits"]]
     return found
-
-
-def _find(what: str) -> tuple[RunSpec, RunDir | None]:
-    """Return the spec of the profile ``what``, or of the run if there is no such profile. Raises ``UserError``."""
-    from engine.runs.store import RunStore
-    from profiles import registry
-
-    if what in registry.names() or what.endswith(".toml"):
-        return registry.load(what), None
-    try:
-        run = RunStore().find(what)
-    except UserError as error:
-        raise SpecError(f"{what!r}: not a profile ({', '.join(registry.names())}), nor a run: {error}") from None
-    return run.spec(), run
 
 
 def _window(spec: RunSpec, run: RunDir | None, step: int | None, sequence: int | None) -> dict[str, Any]:
