@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from data.dtypes import UINT16, UINT32
 from profiles.errors import UserError
-from profiles.reader import open_regular, read_text
+from profiles.reader import open_regular, read_bytes, read_text
 
 MEGATRON_MAGIC = b"MMIDIDX\0\0"
 _MEGATRON_DTYPES = {1: "u1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
@@ -29,6 +30,7 @@ _MEGATRON_HEADER = struct.Struct("<9sQBQQ")
 _DATATROVE = ".ds"
 _METADATA_BYTES = 1 << 16
 _AGAIN = "copy both again"
+_MOST_INDEX_BYTES = 256 << 20  # that are read for the lengths of documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,35 @@ def index_of(path: Path, size: int) -> Index | None:
         return None
     except OSError as error:
         raise UserError(f"{beside}: cannot be read ({error.strerror}): check its permissions, or remove it") from None
+
+
+def document_lengths(path: Path) -> npt.NDArray[np.int64] | None:
+    """Return the tokens of each document of a file that has an index, (documents,); None if the index is very large.
+
+    Raise ``UserError`` where it is damaged.
+    """
+    datatrove = path.suffix == _DATATROVE
+    beside = path.with_name(f"{path.name}.index") if datatrove else path.with_suffix(".idx")
+    try:
+        content = read_bytes(beside, _MOST_INDEX_BYTES) if beside.stat().st_size <= _MOST_INDEX_BYTES else None
+    except OSError as error:
+        raise UserError(f"{beside}: cannot be read ({error.strerror}): {_AGAIN}") from None
+    if content is None:
+        return None
+    try:
+        if datatrove:
+            ends = np.frombuffer(content, "<u8").astype(np.int64)
+        else:
+            _, _, _, sequences, count = _MEGATRON_HEADER.unpack_from(content)
+            tokens = np.frombuffer(content, "<i4", sequences, _MEGATRON_HEADER.size)
+            last = np.frombuffer(content, "<i8", count, _MEGATRON_HEADER.size + 12 * sequences)
+            ends = np.append(0, np.cumsum(tokens, dtype=np.int64))[last[1:]]
+    except (ValueError, IndexError, struct.error):
+        raise UserError(f"{beside}: its documents are damaged: {_AGAIN}") from None
+    lengths = np.diff(ends, prepend=0)
+    if len(lengths) and lengths.min() < 0:
+        raise UserError(f"{beside}: its documents are damaged: {_AGAIN}")
+    return lengths
 
 
 def _megatron(path: Path, beside: Path, size: int) -> Index | None:

@@ -1,4 +1,4 @@
-"""Inspects packed files for the user: format, dtype, tokens, highest id, first tokens as text, and problems."""
+"""Inspects packed files for the user: format, type of the ids, tokens, documents, text, and problems."""
 
 from __future__ import annotations
 
@@ -8,26 +8,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from data.shard_file import read_shard
+from data.document_lengths import lengths_of
+from data.order import window_count
+from data.shard_file import BARE, BareIds, Shard, read_shard
 from data.shards import DATASET_JSON, Manifest, ShardSet, bare_ids, read_manifest
 from data.split_files import folders_below, token_files
+from data.text_bytes import bytes_per_token_of
 from data.tokenizer import load_tokenizer
 from profiles.errors import UserError
 
+FIELDS = (
+    *("path", "format", "dtype", "dtype_from", "tokens", "bytes", "sequences", "highest_id", "sampled", "documents"),
+    *("longest_document", "median_document", "document_tokens", "bytes_per_token", "first_ids", "peek"),
+)
 _FIRST = 16
 _PEEK = 64
+_HIGHEST = (1 << 32) - 1
 # About 2 MB per shard, spread over the whole file.
 _CHUNKS, _CHUNK_TOKENS = 16, 65536
 
 
-def inspect_path(path: Path) -> list[dict[str, Any]]:
+def inspect_path(path: Path, vocab_size: int = 0, context: int = 0) -> list[dict[str, Any]]:
     """Return one JSON-serializable entry per shard of ``path``, a token file, a phase or a directory of phases.
 
-    Fields: ``path``, ``format`` (as in ``Shard``), ``dtype``, ``tokens``, ``bytes``, ``highest_id`` of the
-    ``sampled`` tokens, ``first_ids``, ``peek`` (the text of the first tokens, if the phase has a ``tokenizer.json``),
-    and ``problems`` (one line each). Unknown values are None. Raise ``UserError`` if there is nothing to inspect.
+    ``vocab_size`` is that of a model, for a phase that names none; with a ``context`` sequences are counted.
+
+    Fields: ``path``, ``format`` (as in ``Shard``), ``dtype`` and ``dtype_from`` (what says it), ``tokens``, ``bytes``,
+    ``sequences``, ``highest_id`` of the ``sampled`` tokens; ``documents``, ``longest_document`` and
+    ``median_document`` in the first ``document_tokens`` tokens; ``bytes_per_token``, ``first_ids``, ``peek`` (the text
+    of the first tokens, if the phase has a ``tokenizer.json``), and ``problems`` (one line each). Unknown values are
+    None. Raise ``UserError`` if there is nothing to inspect.
     """
     if os.path.isdir(path):
         files = [file for folder in folders_below(path) for file in token_files(folder)]
@@ -38,14 +49,13 @@ def inspect_path(path: Path) -> list[dict[str, Any]]:
     if not files:
         raise UserError(f"{path}: holds no token file (.bin, .npy, .ds): name one, a phase or a directory of phases")
     tokenizers: dict[Path, Any] = {}
-    return [_entry(file, tokenizers) for file in files]
+    return [_entry(file, len(files), tokenizers, vocab_size, context) for file in files]
 
 
-def _entry(path: Path, tokenizers: dict[Path, Any]) -> dict[str, Any]:
-    entry: dict[str, Any] = dict.fromkeys(
-        ("path", "format", "dtype", "tokens", "bytes", "highest_id", "sampled", "first_ids", "peek")
-    )
+def _entry(path: Path, files: int, tokenizers: dict[Path, Any], vocab_size: int, context: int) -> dict[str, Any]:
+    entry: dict[str, Any] = dict.fromkeys(FIELDS)
     problems: list[str] = []
+    id_problems: list[str] = []
     entry |= {"path": str(path), "problems": problems}
     phase, manifest = _phase(path), None
     try:
@@ -54,18 +64,50 @@ def _entry(path: Path, tokenizers: dict[Path, Any]) -> dict[str, Any]:
         problems.append(str(error))
     with contextlib.suppress(OSError):
         entry["bytes"] = path.stat().st_size
+    bare = bare_ids(manifest, vocab_size)
     try:
-        shard = read_shard(path, bare_ids(manifest, 0))
+        shard = read_shard(path, bare)
         shards = ShardSet((shard,))
         first = shards.read(0, 0, min(_PEEK, shard.tokens))
-        highest = _highest(shards, manifest, problems)
+        highest = _highest(shards, manifest, vocab_size, id_problems)
     except UserError as error:
         problems.append(str(error))
-    else:
-        entry |= {"format": shard.format, "dtype": shard.dtype.name, "tokens": shard.tokens}
-        entry |= {"first_ids": first[:_FIRST].tolist()} | highest
-        entry["peek"] = _peek(phase, first, tokenizers, problems)
+        return entry
+    problems += id_problems
+    entry |= {"format": shard.format, "dtype": shard.dtype.name, "dtype_from": _dtype_from(shard, bare)}
+    entry |= {"tokens": shard.tokens, "first_ids": first[:_FIRST].tolist()} | highest
+    entry["sequences"] = window_count(shard.tokens, context) if context else None
+    tokenizer = _tokenizer(phase, tokenizers, problems)
+    split = path.absolute().parent.relative_to(phase).as_posix()
+    try:
+        entry |= _documents(shards, manifest, files)
+        if not id_problems:
+            entry["bytes_per_token"] = bytes_per_token_of(phase, split, shards, tokenizer)
+    except UserError as error:
+        problems.append(str(error))
+    if tokenizer and not id_problems:
+        entry["peek"] = tokenizer.decode(first.tolist(), skip_special_tokens=False)
     return entry
+
+
+def _dtype_from(shard: Shard, bare: BareIds) -> str:
+    """Return what says the type of the ids."""
+    if shard.format != BARE:
+        return "index" if shard.format in ("megatron", "datatrove") else "header"
+    if bare.declared is not None:
+        return DATASET_JSON
+    return "the ids" if shard.evident else "the vocabulary" if bare.vocab_size else "nothing: assumed"
+
+
+def _documents(shards: ShardSet, manifest: Manifest | None, files: int) -> dict[str, int]:
+    end = manifest.raw.get("eot_id") if manifest else None
+    found = lengths_of(shards, end if type(end) is int else None, files)
+    if found is None:
+        return {}
+    return {
+        **{"documents": found.count, "longest_document": found.longest, "median_document": found.median},
+        "document_tokens": found.tokens,
+    }
 
 
 def _phase(path: Path) -> Path:
@@ -76,7 +118,7 @@ def _phase(path: Path) -> Path:
     return path.absolute().parent
 
 
-def _highest(shards: ShardSet, manifest: Manifest | None, problems: list[str]) -> dict[str, int]:
+def _highest(shards: ShardSet, manifest: Manifest | None, vocab_size: int, problems: list[str]) -> dict[str, int]:
     """Return the highest id in evenly spaced chunks, or in the whole file if it is small. Raise ``UserError``."""
     (shard,) = shards.shards
     if shard.tokens <= _CHUNKS * _CHUNK_TOKENS:
@@ -85,17 +127,26 @@ def _highest(shards: ShardSet, manifest: Manifest | None, problems: list[str]) -
     else:
         starts = np.linspace(0, shard.tokens - _CHUNK_TOKENS, _CHUNKS).astype(np.int64)
         length = _CHUNK_TOKENS
-    highest = max(int(shards.read(0, int(start), length).max()) for start in starts)
+    ranges = [(int(ids.min()), int(ids.max())) for start in starts for ids in [shards.read(0, int(start), length)]]
+    lowest, highest = min(low for low, _ in ranges), max(high for _, high in ranges)
+    if lowest < 0 or highest > _HIGHEST:
+        worst = lowest if lowest < 0 else highest
+        problems.append(f"{shard.path}: holds {worst}, which is no token id: pack it again without it")
     if manifest and manifest.vocab_size and highest >= manifest.vocab_size:
         problems.append(
             f"{shard.path}: holds id {highest}, outside the vocabulary of {manifest.vocab_size} that {manifest.path} "
             "names: pack it again with that tokenizer, or correct the dtype"
         )
+    elif vocab_size and highest >= vocab_size:
+        problems.append(
+            f"{shard.path}: holds id {highest}, outside the model's vocabulary of {vocab_size}: use a model with a "
+            f"vocabulary of at least {highest + 1}, or other data"
+        )
     return {"highest_id": highest, "sampled": len(starts) * length}
 
 
-def _peek(phase: Path, first: npt.NDArray[Any], tokenizers: dict[Path, Any], problems: list[str]) -> str | None:
-    """Return the text of the first ids, or None without a tokenizer."""
+def _tokenizer(phase: Path, tokenizers: dict[Path, Any], problems: list[str]) -> Any:
+    """Return the tokenizer of a phase, or None without one."""
     path = phase / "tokenizer.json"
     if not os.path.exists(path):
         return None
@@ -105,5 +156,4 @@ def _peek(phase: Path, first: npt.NDArray[Any], tokenizers: dict[Path, Any], pro
         except UserError as error:
             problems.append(str(error))
             return None
-    text: str = tokenizers[path].decode(first.tolist(), skip_special_tokens=False)
-    return text
+    return tokenizers[path]

@@ -6,7 +6,7 @@ A loss per token depends on the tokenizer: with longer tokens each is harder to 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from data.splits import phases_of
 from data.tokenizer import load_tokenizer
 from profiles.errors import UserError
 from profiles.spec import RunSpec
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _BLOCKS, _BLOCK_TOKENS = 32, 1024  # of a sample, spread over the split
 
@@ -28,10 +31,17 @@ def bytes_per_token(spec: RunSpec, split: str, opened: PackedBinDataset) -> dict
     """
     folders = phases_of(spec)
     return {
-        source.name: _counted(folders[source.name or spec.data.phase], split)
-        or _measured(folders[source.name or spec.data.phase], source.shards)
+        source.name: bytes_per_token_of(folders[source.name or spec.data.phase], split, source.shards)
         for source in opened.sources
     }
+
+
+def bytes_per_token_of(folder: Path, split: str, shards: ShardSet, tokenizer: Tokenizer | None = None) -> float | None:
+    """Return the same of ``shards`` of a split of the phase in ``folder``, whose ``tokenizer`` may be loaded already.
+
+    Raise ``UserError`` if a shard cannot be read.
+    """
+    return _counted(folder, split) or _measured(folder, shards, tokenizer)
 
 
 def _counted(folder: Path, split: str) -> float | None:
@@ -49,15 +59,18 @@ def _counted(folder: Path, split: str) -> float | None:
     return size / tokens
 
 
-def _measured(folder: Path, shards: ShardSet) -> float | None:
+def _measured(folder: Path, shards: ShardSet, tokenizer: Tokenizer | None) -> float | None:
     try:
-        tokenizer = load_tokenizer(folder / "tokenizer.json")
+        tokenizer = tokenizer or load_tokenizer(folder / "tokenizer.json")
     except UserError:
         return None
     size = tokens = 0
     for shard, start, count in _sample(shards):
         ids = shards.read(shard, start, count).astype(np.int64).tolist()
-        size += len(tokenizer.decode(ids, skip_special_tokens=True).encode())  # an end of text is no text
+        try:
+            size += len(tokenizer.decode(ids, skip_special_tokens=True).encode())  # an end of text is no text
+        except OverflowError:  # below 0, or of more than 32 bits
+            return None
         tokens += count
     return size / tokens if size else None
 

@@ -57,39 +57,19 @@ def run(args: argparse.Namespace) -> int:
 
 def _phases(what: str) -> tuple[list[Path], int, str]:
     """Return the folders that an argument names, and the vocabulary and name of the model. Raises ``UserError``."""
+    from data.phase_folders import phases_in
     from data.splits import phases_of
     from profiles import registry
     from profiles.paths import expand
 
     if what not in registry.names() and not what.endswith(".toml") and os.path.lexists(expand(what, "PATH")):
-        return _phases_in(Path(os.path.abspath(expand(what, "PATH")))), 0, ""
+        return phases_in(Path(os.path.abspath(expand(what, "PATH")))), 0, ""
     spec, _ = find_profile_or_run(what)
     folders = list(phases_of(spec).values())
     for folder in folders:
         if not os.path.isdir(folder):
             raise UserError(f"{folder}: is no folder; {what} reads its data there: pack or import it")
     return folders, spec.model.config.vocab_size, f"the model of {what}"
-
-
-def _phases_in(path: Path) -> list[Path]:
-    """Return ``path``, if it is a phase, else the phases in it. Raises ``UserError``."""
-    from data.shards import DATASET_JSON
-    from data.split_files import find_files, listed
-
-    def is_phase(folder: Path) -> bool:
-        return os.path.lexists(folder / DATASET_JSON) or any(find_files(folder, split) for split in ("train", "val"))
-
-    above = next((p for p in list(path.parents)[:2] if os.path.lexists(p / DATASET_JSON)), path.parent)
-    if not os.path.isdir(path):
-        raise UserError(f"{path}: is no folder; verify reads a whole phase: name {above}")
-    if not os.path.lexists(path / DATASET_JSON) and os.path.lexists(above / DATASET_JSON):
-        raise UserError(f"{path}: is a part of a phase; verify reads a whole one: name {above}")
-    if is_phase(path):
-        return [path]
-    inner = [path / name for name in listed(path) if name[0] != "." and os.path.isdir(path / name)]
-    if found := [folder for folder in inner if is_phase(folder)]:
-        return found
-    raise UserError(f"{path}: holds no token file (.bin, .npy, .ds): name a phase or a folder of phases")
 
 
 def _summary(one: Verified) -> str:

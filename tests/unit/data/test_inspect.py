@@ -1,6 +1,7 @@
 """inspect_path describes good shards and names the problems of bad ones."""
 
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from data.corpus import build_corpus
 from data.inspect import inspect_path
 from data.shard_file import write_shard
 from profiles.errors import UserError
+from tui.cli.main import main
 
 
 @pytest.fixture
@@ -81,3 +83,67 @@ def test_nothing_to_inspect(tmp_path: Path) -> None:
         inspect_path(tmp_path / "gone")
     with pytest.raises(UserError, match=r"holds no token file \(\.bin, \.npy, \.ds\)"):
         inspect_path(tmp_path)
+
+
+def test_documents_and_bytes_a_token(phase: Path) -> None:
+    manifest = json.loads((phase / "dataset.json").read_text())
+    for entry, split in zip(inspect_path(phase), ("train", "val"), strict=True):
+        counted = manifest["splits"][split]
+        assert entry["documents"] == counted["documents"]
+        assert entry["bytes_per_token"] == counted["bytes"] / counted["tokens"]
+        assert entry["document_tokens"] == entry["tokens"]
+        assert entry["median_document"] <= entry["longest_document"] < 20
+        assert entry["dtype_from"] == "header"
+
+
+def test_what_says_the_type(tmp_path: Path) -> None:
+    def source(ids: np.ndarray, vocab_size: int = 0) -> str:
+        (tmp_path / "x.bin").write_bytes(ids.tobytes())
+        (entry,) = inspect_path(tmp_path / "x.bin", vocab_size)
+        return f"{entry['dtype']} from {entry['dtype_from']}"
+
+    few = np.arange(8, dtype="<u2")
+    assert source(few) == "uint16 from nothing: assumed"
+    assert source(few, 100) == "uint16 from the vocabulary"
+    assert source(np.arange(1000, dtype="<u4")) == "uint32 from the ids"
+    (tmp_path / "dataset.json").write_text('{"dtype": "uint32"}')
+    assert source(few) == "uint32 from dataset.json"
+
+
+def test_ids_that_are_none(phase: Path) -> None:
+    for path, value in (("train/a.npy", -100), ("train/b.npy", 1 << 40)):
+        np.save(phase / path, np.array([value] * 10))
+        (entry,) = inspect_path(phase / path)
+        assert f"holds {value}, which is no token id" in entry["problems"][0]
+
+
+def test_documents_by_an_index(tmp_path: Path) -> None:
+    ids = np.arange(1, 21, dtype="<u2")
+    (tmp_path / "x.ds").write_bytes(ids.tobytes())
+    (tmp_path / "x.ds.index").write_bytes(np.array([3, 4, 20], "<u8").tobytes())
+    lengths, ends = np.array([3, 1, 6, 10], "<i4"), np.array([0, 1, 2, 4], "<i8")  # the last document has two sequences
+    head = b"MMIDIDX\0\0" + struct.pack("<QBQQ", 1, 8, len(lengths), len(ends))
+    starts = np.array([0, 6, 8, 20], "<i8")
+    (tmp_path / "y.idx").write_bytes(head + lengths.tobytes() + starts.tobytes() + ends.tobytes())
+    (tmp_path / "y.bin").write_bytes(ids.tobytes())
+    for entry in inspect_path(tmp_path):
+        assert (entry["documents"], entry["longest_document"], entry["median_document"]) == (3, 16, 3)
+        assert entry["dtype_from"] == "index"
+    (tmp_path / "y.idx").write_bytes(head + lengths.tobytes() + starts.tobytes() + np.array([0, 1, 2, 9]).tobytes())
+    assert "y.idx: its documents are damaged" in inspect_path(tmp_path / "y.bin")[0]["problems"][0]
+
+
+def test_a_profile_counts_sequences_and_epochs(phase: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile = ["--profile", str(phase / "p.toml")]
+    (phase / "p.toml").write_text('extends = "cpu_demo"\n[batch]\ncontext = 16\n')
+    assert main(["data", "inspect", str(phase), *profile]) == 0
+    lines = capsys.readouterr().out
+    assert "  dtype       uint16 (from header)\n" in lines
+    assert "  bytes/token " in lines
+    assert "median 13 tokens" in lines
+    assert f"{phase}: warning: data: " in lines
+    assert "sequences of 17 tokens; 300 steps read " in lines
+    assert main(["data", "inspect", str(phase), *profile, "--json"]) == 0
+    train, val = json.loads(capsys.readouterr().out)
+    assert train["usage"] == val["usage"]
+    assert f"data: {train['sequences']} sequences" in train["usage"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiles.errors import SpecError, UserError
-from tui.cli import data_pack, data_verify
+from tui.cli import data_inspect, data_pack, data_verify
 from tui.cli.command_parser import Subparsers, add_command, add_subcommands
 from tui.cli.profile_or_run import find_profile_or_run
 
@@ -24,11 +24,7 @@ def register(subparsers: Subparsers) -> None:
     inner = add_subcommands(parser, required=True)
     data_pack.register(inner)
 
-    parser = add_command(inner, "inspect", "print format, dtype and token counts of shards", example)
-    parser.add_argument("path", metavar="PATH", help="a token file, a phase folder or a folder of phases")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(command=inspect)
-
+    data_inspect.register(inner)
     data_verify.register(inner)
 
     help = "make a phase of token files that lie elsewhere: links to them, checked"
@@ -53,24 +49,6 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--sequence", type=int, metavar="K", help=help)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=show)
-
-
-def inspect(args: argparse.Namespace) -> int:
-    from data.inspect import inspect_path
-
-    entries = inspect_path(Path(args.path))
-    if args.json:
-        print(json.dumps(entries, indent=1))
-    else:
-        for entry in entries:
-            print(entry["path"])
-            for key in ("format", "dtype", "tokens", "bytes", "highest_id", "sampled", "peek"):
-                if entry[key] is not None:
-                    print(f"  {key:<11} {entry[key]!r}" if key == "peek" else f"  {key:<11} {entry[key]}")
-    problems = [problem for entry in entries for problem in entry["problems"]]
-    for problem in dict.fromkeys(problems):
-        print(f"mla-tui: {problem}", file=sys.stderr)
-    return 1 if problems else 0
 
 
 def import_files(args: argparse.Namespace) -> int:
