@@ -81,6 +81,7 @@ class _Verification:
         self._expected = self._checksums()
         self._sums: dict[Path, str] = {}
         self._overlap = Overlap()
+        self._buffer = memoryview(bytearray(_BLOCK_BYTES))
         self._read = self._total = 0
 
     def run(self) -> Verified:
@@ -185,12 +186,12 @@ class _Verification:
         end, limit = self._result.eot_id, self._result.vocab_size or 1 << 32
         cutter = Cutter(end) if end is not None else None
         checks_ids = may_be_outside(shard.dtype, limit)
-        buffer, token, outside = memoryview(bytearray(_BLOCK_BYTES)), 0, ""
+        token, outside = 0, ""
         try:
             with open_regular(shard.path) as file:
                 sha256.update(file.read(shard.header))
                 while token < shard.tokens:
-                    block = buffer[: min(_BLOCK_BYTES, (shard.tokens - token) * shard.dtype.itemsize)]
+                    block = self._buffer[: min(_BLOCK_BYTES, (shard.tokens - token) * shard.dtype.itemsize)]
                     if file.readinto(block) != len(block):
                         self._problem(f"{shard.path}: ends before token {shard.tokens}: it is changing", shard.path)
                         return 0

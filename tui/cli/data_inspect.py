@@ -60,11 +60,16 @@ def _usage(path: Path, spec: RunSpec, problems: list[str]) -> dict[str, str]:
 
     found = {}
     try:
-        for folder in phases_in(Path(os.path.abspath(path))):
-            data = replace(spec.data, root=str(folder.parent), phase=folder.name, sources={})
-            found[str(folder)] = usage_line(replace(spec, data=data))
+        folders = phases_in(Path(os.path.abspath(path)))
     except UserError as error:
         problems.append(str(error))
+        folders = []
+    for folder in folders:
+        data = replace(spec.data, root=str(folder.parent), phase=folder.name, sources={})
+        try:
+            found[str(folder)] = usage_line(replace(spec, data=data))
+        except UserError as error:
+            problems.append(str(error))
     return found
 
 

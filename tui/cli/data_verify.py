@@ -64,6 +64,8 @@ def _phases(what: str) -> tuple[list[Path], int, str]:
 
     if what not in registry.names() and not what.endswith(".toml") and os.path.lexists(expand(what, "PATH")):
         return phases_in(Path(os.path.abspath(expand(what, "PATH")))), 0, ""
+    if "/" in what and not what.endswith(".toml"):
+        raise UserError(f"{what}: does not exist: name a phase, a folder of phases, a profile or a run")
     spec, _ = find_profile_or_run(what)
     folders = list(phases_of(spec).values())
     for folder in folders:

@@ -194,5 +194,7 @@ def test_what_is_no_phase(phase: Path, capsys: pytest.CaptureFixture[str]) -> No
     for what in (phase / "train", first(phase / "train")):
         assert main(["data", "verify", str(what)]) == 1
         assert f"name {phase}" in capsys.readouterr().err
-    assert main(["data", "verify", str(phase / "gone")]) == 2
+    assert main(["data", "verify", str(phase / "gone")]) == 1
+    assert "gone: does not exist: name a phase" in capsys.readouterr().err
+    assert main(["data", "verify", "gone"]) == 2
     assert "nor a run" in capsys.readouterr().err
