@@ -59,7 +59,7 @@ def _pack(request: Request, progress: Progress) -> dict[str, Any]:
     return {
         "sources": list(request.sources),
         "options": {
-            "val": request.val,
+            "val": request.fraction,
             "shard_tokens": request.shard_tokens,
             "text_key": request.text_key,
             "separator": request.separator,

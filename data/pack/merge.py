@@ -54,7 +54,7 @@ class Merger:
         """Add a batch, the next in order; ``position`` is the one behind it. Raise ``OSError``."""
         new = self._seen.add(batch.digests)
         write_all(self._digests, memoryview(batch.digests[new].tobytes()))
-        places = np.where(new, for_validation(batch.digests, self._request.val), _DROPPED)
+        places = np.where(new, for_validation(batch.digests, self._request.fraction), _DROPPED)
         ends = np.cumsum(batch.tokens)
         for first, last in _runs(places):
             if places[first] != _DROPPED:

@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from data.pack.pipeline import Pipeline
 from data.pack.report import Report
 from data.pack.request import REFERENCE, STDIN, Request
 from data.pack.sources import Listing, check_sources, list_sources
-from data.pack.split_rule import SPLITS
-from data.pack.target import DIGESTS, SOURCES, Existing, check_target, publish, sha256_of
+from data.pack.split_rule import SPLITS, default_fraction
+from data.pack.target import DIGESTS, SOURCES, Existing, check_target, publish, recorded_val, sha256_of
 from data.pack.tokenizer_choice import given_tokenizer, make_tokenizer
 from data.pack.vocabulary import TOKENIZER_JSON, Vocabulary, load_vocabulary
 from data.shards import DATASET_JSON
@@ -98,6 +98,9 @@ class _Packing:
         existing = check_target(self._request)
         tokenizer = given_tokenizer(self._request)
         listing = self._list(existing, tokenizer)
+        if self._request.val is None:
+            val = recorded_val(existing.manifest) if existing else None
+            self._request = replace(self._request, val=default_fraction(listing.bytes) if val is None else val)
         vocabulary = self._vocabulary(listing, existing, tokenizer)
         encoder = Encoder(vocabulary, self._request.encoder == REFERENCE)
         if encoder.name == REFERENCE != self._request.encoder:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-VAL = 0.005
 SHARD_TOKENS = 100_000_000
 TEXT_KEY = "text"
 STDIN = "-"
@@ -19,7 +18,8 @@ class Request:
 
     ``sources`` are files, folders, globs or ``-`` as the user wrote them. ``tokenizer`` is a ``tokenizer.json``;
     without it one is trained, of ``train_tokenizer`` ids, or of a number that fits the text where that is None.
-    ``val`` is the fraction of documents for validation. ``separator`` cuts text files into documents. ``eot`` is the
+    ``val`` is the fraction of documents for validation; None: as in the data that is added to, else by the size of
+    the text. ``separator`` cuts text files into documents. ``eot`` is the
     end-of-text token where the tokenizer has none of the usual ones. ``workers`` is the number of threads; the result
     does not depend on it.
     """
@@ -29,7 +29,7 @@ class Request:
     phase: str
     tokenizer: Path | None = None
     train_tokenizer: int | None = None
-    val: float = VAL
+    val: float | None = None
     shard_tokens: int = SHARD_TOKENS
     text_key: str = TEXT_KEY
     separator: str | None = None
@@ -38,6 +38,12 @@ class Request:
     encoder: str = FAST
     append: bool = False
     workers: int = 1
+
+    @property
+    def fraction(self) -> float:
+        """The fraction of documents for validation, once the files are listed."""
+        assert self.val is not None
+        return self.val
 
     @property
     def target(self) -> Path:

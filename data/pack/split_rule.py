@@ -14,6 +14,9 @@ import numpy.typing as npt
 TRAIN, VAL = SPLITS = ("train", "val")
 DIGEST_BYTES = 16
 
+VAL_BYTES = 1_000_000  # of text, enough windows for a stable mean
+_LEAST, _MOST = 0.005, 0.05  # of the documents, for validation
+
 Digests = npt.NDArray[np.uint64]
 """(documents, 2): two 64-bit words of each document's hash."""
 
@@ -26,6 +29,11 @@ def digest_of(text: bytes) -> bytes:
 def as_digests(joined: bytes | memoryview) -> Digests:
     """Return the digests in ``joined``, one after another, as words."""
     return np.frombuffer(joined, "<u8").reshape(-1, 2)
+
+
+def default_fraction(size: int) -> float:
+    """Return the fraction of documents for validation of ``size`` bytes of text: about ``VAL_BYTES``, 0.5% to 5%."""
+    return min(max(VAL_BYTES / max(size, 1), _LEAST), _MOST)
 
 
 def for_validation(digests: Digests, fraction: float) -> npt.NDArray[np.bool_]:

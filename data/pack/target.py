@@ -69,11 +69,10 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def recorded_val(target: Path) -> float | None:
-    """Return the fraction for validation of the last pack into ``target``, or None if it says none."""
-    manifest = read_manifest(target)
+def recorded_val(manifest: dict[str, Any]) -> float | None:
+    """Return the fraction for validation of the last pack that a ``dataset.json`` tells of, or None."""
     try:
-        value = manifest.raw["packs"][-1]["options"]["val"] if manifest else None
+        value = manifest["packs"][-1]["options"]["val"]
     except (KeyError, IndexError, TypeError):
         return None
     return value if isinstance(value, float) and 0 <= value <= 0.5 else None

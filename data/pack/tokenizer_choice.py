@@ -34,7 +34,7 @@ def make_tokenizer(request: Request, listing: Listing, path: Path, report: Repor
     """Train a tokenizer and write it to ``path``. Raise ``UserError`` if there is no text, or ``OSError``."""
     report.stage("reading a sample of the text")
     separator = request.separator.encode() if request.separator else None
-    texts = sample(listing, request.text_key, separator, request.val)
+    texts = sample(listing, request.text_key, separator, request.fraction)
     if not any(texts):
         raise UserError("no text to train a tokenizer on: name files with text, or a tokenizer with --tokenizer")
     size = request.train_tokenizer or default_size(texts)

@@ -334,8 +334,8 @@ def _pack_formats(root: Path) -> dict[str, Format]:
     }
 
     def append() -> None:
-        check_target(Request(("texts",), root, "p", append=True))
-        recorded_val(phase)
+        existing = check_target(Request(("texts",), root, "p", append=True))
+        recorded_val(existing.manifest if existing else {})
 
     def read_journal() -> None:
         state = StateFolder(journal.parent)

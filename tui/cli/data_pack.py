@@ -37,7 +37,7 @@ def register(subparsers: Subparsers) -> None:
     which.add_argument("--tokenizer", metavar="FILE|DIR|RUN", help=help)
     help = "train a tokenizer of N ids on a sample of the text (the default; of 32768 ids, or fewer for little text)"
     which.add_argument("--train-tokenizer", type=_count, metavar="N", help=help)
-    help = "how many of the documents are for validation (default 0.5%%; with --append as before)"
+    help = "how many documents are for validation (default: about 1 MB of text, 0.5%% to 5%%; --append: as before)"
     parser.add_argument("--val", type=_fraction, metavar="PERCENT", help=help)
     help = "tokens of a shard (default 100M)"
     parser.add_argument("--shard-tokens", type=_count, default=100_000_000, metavar="N", help=help)
@@ -79,8 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _request(args: argparse.Namespace) -> Request:
     """Return what the arguments ask for. Raises ``SpecError`` and ``UserError``."""
-    from data.pack.request import STDIN, VAL, Request
-    from data.pack.target import recorded_val
+    from data.pack.request import STDIN, Request
     from data.pack.training import check_size
     from profiles.names import check_name
     from profiles.paths import expand
@@ -93,15 +92,13 @@ def _request(args: argparse.Namespace) -> Request:
         raise SpecError(f"--workers: {args.workers} is not in 1..{_MOST_WORKERS}")
     if args.train_tokenizer is not None:
         check_size(args.train_tokenizer)
-    out, phase = expand(args.out, "--out"), check_name("--phase", args.phase)
-    val = recorded_val(out / phase) if args.append and args.val is None else args.val
     return Request(
         sources=tuple(args.sources),
-        out=out,
-        phase=phase,
+        out=expand(args.out, "--out"),
+        phase=check_name("--phase", args.phase),
         tokenizer=_tokenizer(args.tokenizer) if args.tokenizer is not None else None,
         train_tokenizer=args.train_tokenizer,
-        val=VAL if val is None else val,
+        val=args.val,
         shard_tokens=args.shard_tokens,
         text_key=args.text_key,
         separator=args.separator,
@@ -214,7 +211,8 @@ def _summary(request: Request, packed: Packed) -> list[str]:
         lines.append(f"left out {exact(progress.faults)} files that cannot be read; sources.jsonl names them")
     if not manifest["splits"]["val"]["documents"]:
         lines.append(
-            f"no document fell into val: pack with a larger --val than {request.val:.3%}, or train with -s val_every=0"
+            "no document fell into val: pack with a larger --val, cut files into documents with --separator,"
+            " or train with -s val_every=0"
         )
     where = f"-s data.root={shlex.quote(str(request.out))} -s data.phase={shlex.quote(request.phase)}"
     lines.append(f"to train on it: {where}, and a model of vocab_size={manifest['vocab_size']} or more")

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from data.pack.split_rule import as_digests, digest_of, for_validation
+from data.pack.split_rule import as_digests, default_fraction, digest_of, for_validation
 from profiles.errors import UserError
 from tests.unit.data.packs import EOT, Notes, contents, documents, make_tokenizer, pack_into, texts, write_files
 
@@ -78,6 +78,20 @@ def test_a_document_stays_in_its_split(seed: int, first: float, second: float) -
     low, high = (for_validation(digests, fraction) for fraction in sorted((first, second)))
     assert not (low & ~high).any()
     assert (for_validation(digests[::-1], first) == for_validation(digests, first)[::-1]).all()
+
+
+def test_little_text_has_more_of_it_for_validation(tmp_path: Path, tokenizer: Path) -> None:
+    assert [default_fraction(size) for size in (0, 20_000_000, 50_000_000, 10**9)] == [0.05, 0.05, 0.02, 0.005]
+    source = write_files(tmp_path / "in", texts(9, 1))
+    packed = pack_into(tmp_path / "out", source, tokenizer=tokenizer, val=None)
+    assert packed.manifest["packs"][0]["options"]["val"] == 0.05
+    more = write_files(tmp_path / "more", texts(9, 2))
+    assert (
+        pack_into(tmp_path / "other", source, tokenizer=tokenizer, val=0.3).manifest["packs"][0]["options"]["val"]
+        == 0.3
+    )
+    added = pack_into(tmp_path / "other", more, append=True, val=None)
+    assert [pack["options"]["val"] for pack in added.manifest["packs"]] == [0.3, 0.3]
 
 
 def compressed(text: str) -> dict[str, bytes]:

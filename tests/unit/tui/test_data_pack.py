@@ -40,7 +40,18 @@ def test_rows_on_standard_input(tmp_path: Path, capsys: Capture, monkeypatch: py
     rows = "".join(json.dumps({"body": text}) + "\n" for text in texts(20).values())
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(rows.encode())))
     folder = make_tokenizer(tmp_path / "t" / "tokenizer.json").parent
-    words = ["-", "--stdin", "jsonl", "--text-key", "body", "--tokenizer", str(folder), "--out", str(tmp_path)]
+    words = [
+        "-",
+        "--stdin",
+        "jsonl",
+        "--text-key",
+        "body",
+        "--tokenizer",
+        str(folder),
+        "--out",
+        str(tmp_path),
+        "--val=0",
+    ]
     assert main(["data", "pack", *words]) == 0
     listed = json.loads((tmp_path / "phase1/sources.jsonl").read_text())
     assert (listed["path"], listed["documents"], listed["bytes"]) == ("-", 20, len(rows))
