@@ -36,12 +36,8 @@ def missing_split(root: Path, phase: str, split: str) -> str:
     ):
         if remedy:
             return f"{missing}{remedy}"
-    example = folder / f"{phase}-{_flat(split)}-000.bin"
-    return f"{missing}: build a small corpus with `make demo`, or put shards at {example}"
-
-
-def _flat(split: str) -> str:
-    return split.replace("/", "-")
+    pack = shlex.join(["mla-tui", "data", "pack", "TEXT", "--out", str(root), "--phase", phase])
+    return f"{missing}: pack text with {pack}, or build a small corpus with `make demo`"
 
 
 def _unreadable(folder: Path) -> str:

@@ -8,7 +8,7 @@ import time
 from profiles.printable import one_line
 from tui.cli.terminal_output import unfiltered
 
-_LINE_SECONDS = 10.0  # between lines, where there is no terminal
+_FIRST_LINE, _LINE_SECONDS = 1.0, 10.0  # between lines, where there is no terminal: more of them in the beginning
 _PAINT_SECONDS = 0.1
 _WIDTH, _BAR = 79, 20
 
@@ -16,17 +16,19 @@ _WIDTH, _BAR = 79, 20
 class ProgressLine:
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
-        self._due: float | None = None
+        self._started = time.monotonic()
+        self._due = self._started + self._pause(0.0)
 
     def due(self) -> bool:
         """Return whether it is time for ``bar``."""
         now = time.monotonic()
-        if self._due is None:
-            self._due = now + (0 if self._terminal else _LINE_SECONDS)
         if now < self._due:
             return False
-        self._due = now + (_PAINT_SECONDS if self._terminal else _LINE_SECONDS)
+        self._due = now + self._pause(now - self._started)
         return True
+
+    def _pause(self, elapsed: float) -> float:
+        return _PAINT_SECONDS if self._terminal else min(max(_FIRST_LINE, elapsed / 10), _LINE_SECONDS)
 
     def bar(self, fraction: float, text: str) -> None:
         """Show which ``fraction`` is done, and a text."""
