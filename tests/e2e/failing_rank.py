@@ -68,8 +68,8 @@ class FailingBackend:
             vars(self)["_operations"] = oom.count
 
 
-def build_backend(spec: RunSpec, ranks: Ranks) -> Any:
-    return FailingBackend(real_build_backend(spec, ranks))
+def build_backend(spec: RunSpec, ranks: Ranks, document_end: int | None) -> Any:
+    return FailingBackend(real_build_backend(spec, ranks, document_end))
 
 
 real_build_backend = build.build_backend

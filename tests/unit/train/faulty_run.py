@@ -135,7 +135,7 @@ class FaultyRun:
         found: dict[int, dict[str, Any]] = {}
         for record in self.records():
             if record["kind"] == "start":
-                found = {step: kept for step, kept in found.items() if step <= (record["resumed_from"] or 0)}
+                found = {step: kept for step, kept in found.items() if step <= (record.get("resumed_from") or 0)}
             elif record["kind"] == kind:
                 found[record["step"]] = record
         return found

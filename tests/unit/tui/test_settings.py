@@ -209,7 +209,7 @@ async def test_a_custom_key_is_only_a_letter_in_a_text_field(store: RunStore) ->
         app.screen.query_one("#name", Input).focus()
         await pilot.press("b", "q")
         assert app.screen.query_one("#name", Input).value == "bq"
-        await pilot.press("shift+tab", "q")
+        await pilot.press("shift+tab", "shift+tab", "q")
         assert isinstance(app.screen, NewRunScreen)
         await pilot.press("b")
         await until(pilot, lambda: not isinstance(app.screen, NewRunScreen))

@@ -62,26 +62,26 @@ class PackScreen(AppScreen[None], actions=PACK):
         self._follow()
         self.set_interval(_EVERY, self._follow)
 
-    def _value(self, name: str) -> str:
+    def _text(self, name: str) -> str:
         return self.query_one(f"#{name}", Input).value.strip()
 
     def _arguments(self) -> list[str]:
         """Return the command's arguments. Raises ``UserError`` where a field has none that it could take."""
         try:
-            sources = [os.path.expanduser(word) for word in shlex.split(self._value("sources"))]
+            sources = [os.path.expanduser(word) for word in shlex.split(self._text("sources"))]
         except ValueError as error:
             raise UserError(f"text: {error}; write it in quotes") from None
         if not sources:
             raise UserError("text: name a file or a folder")
         if "-" in sources:
             raise UserError("text: standard input is for the command line: name a file")
-        if not (phase := self._value("phase")):
+        if not (phase := self._text("phase")):
             raise UserError("name: write one; a run reads it with data.phase")
         options = [f"--out={self._root}", f"--phase={check_name('name', phase)}"]
         if (self._root / phase / "dataset.json").exists():
             options.append("--append")
         for name, option in (("tokenizer", "--tokenizer"), ("ids", "--train-tokenizer"), ("val", "--val")):
-            if value := self._value(name):
+            if value := self._text(name):
                 options.append(f"{option}={value}")
         return ["data", "pack", *options, "--", *sources]
 
@@ -102,7 +102,7 @@ class PackScreen(AppScreen[None], actions=PACK):
             arguments = self._arguments()
             if self._pack is not None and self._pack.is_alive():
                 raise UserError("a pack is running: wait for it, or stop it first")
-            pack = Pack(self._root, self._value("phase"))
+            pack = Pack(self._root, self._text("phase"))
             pack.start(arguments)
         except UserError as error:
             self._show(str(error))
