@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,15 @@ def test_deleted_locks_start_nothing_twice(workspace: Workspace, reference: Run,
     assert steps == list(range(1, 601)) and len(run.kind("start")) == 1
 
 
+def remove_while_in_use(folder: Path) -> None:
+    """Delete a directory in which processes write: one of their files may be renamed meanwhile."""
+    while True:
+        try:
+            return shutil.rmtree(folder)
+        except OSError:
+            continue
+
+
 @pytest.mark.parametrize("alive", ["both", pytest.param("only the trainer", marks=pytest.mark.faults)])
 def test_a_deleted_directory_is_restored_and_the_run_stops(workspace: Workspace, alive: str, wait_for: WaitFor) -> None:
     run = workspace.launch("-s", "steps=100000", "-s", "save_every=0", "-s", "val_every=0")
@@ -46,7 +56,7 @@ def test_a_deleted_directory_is_restored_and_the_run_stops(workspace: Workspace,
         run.kill("trainer", signal.SIGSTOP)
         run.kill("supervisor")
     trainer, before = run.pid("trainer"), run.events()
-    shutil.rmtree(run.run_dir.path)
+    remove_while_in_use(run.run_dir.path)
     if alive == "only the trainer":
         os.kill(trainer, signal.SIGCONT)
     wait_for("the directory", lambda: run.run_dir.log_path.exists())

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tui.app.widgets import plot
@@ -15,6 +15,7 @@ def plain(x: float) -> str:
 
 
 @given(st.integers(0, 10**9), st.integers(8, 10**9), st.integers(24, 290))
+@example(1, 4801, 24)  # 2000 is a little too near, and there is no 5000
 def test_x_labels_are_round_and_below_their_value(begin: int, length: int, width: int) -> None:
     end = begin + length
     row = plot.x_labels(begin, end, width, plot.ROUND_NUMBERS, 0.0, plain)
@@ -26,7 +27,7 @@ def test_x_labels_are_round_and_below_their_value(begin: int, length: int, width
         place = (value - begin) / length * width
         assert first - 1 <= place <= last + 1
     assert any(
-        all(value % step == 0 for *_, value in found) for step in plot.ROUND_NUMBERS if step * width / length >= 10
+        all(value % step == 0 for *_, value in found) for step in plot.ROUND_NUMBERS if step * width / length >= 3
     )
 
 

@@ -20,6 +20,7 @@ ROUND_TIMES = (  # seconds
     *(86400.0 * n for n in ROUND_NUMBERS[:12]),
 )
 _MIN_LABEL_DISTANCE = 10  # cells from one x label to the next
+_NEAREST_LABELS = 3  # a digit and a gap
 _POINT_DISTANCE = 4  # cells from one point drawn as a character to the next
 
 
@@ -96,18 +97,22 @@ def x_labels(
 ) -> str:
     """Return the labels of [x0, x1] as text, each below its x.
 
-    They are multiples, counted from ``origin``, of the shortest of ``steps`` (ascending) whose labels fit.
+    They are multiples, counted from ``origin``, of the shortest of ``steps`` (ascending) whose labels fit. Where none
+    lies in [x0, x1] at the distance that is wanted, they are nearer.
     """
+    labels: list[tuple[float, str]] = []
+    rounding = (x1 - x0) * 1e-9
     for step in steps:
         distance = step * width / (x1 - x0)
-        if distance < _MIN_LABEL_DISTANCE:
+        if distance < _NEAREST_LABELS:
             continue
-        first, last = math.ceil((x0 - origin) / step - 1e-9), math.floor((x1 - origin) / step + 1e-9)
-        labels = [(x, text(x)) for x in (origin + n * step for n in range(first, last + 1))]
-        if all(len(label) + 2 <= distance for _, label in labels):
+        first, last = math.ceil((x0 - rounding - origin) / step), math.floor((x1 + rounding - origin) / step)
+        found = [(x, text(x)) for x in (origin + n * step for n in range(first, last + 1))]
+        if labels and not found:
             break
-    else:
-        return " " * width
+        labels = found  # of those that do not fit, some are left out below
+        if found and distance >= _MIN_LABEL_DISTANCE and all(len(label) + 2 <= distance for _, label in found):
+            break
     cells, free = [" "] * width, 0
     for x, label in labels:
         start = min(max(round((x - x0) / (x1 - x0) * width) - len(label) // 2, 0), width - len(label))
