@@ -176,7 +176,7 @@ class _Progress:
         if self._started is None:
             self._started = time.monotonic()
             self._tokens_before = tokens if done else 0
-            return  # after no time at all there is no speed
+            self._line = ProgressLine()  # its time begins now: after no time at all there is no speed
         if not self._line.due():
             return
         seconds = max(time.monotonic() - self._started, 1e-3)
