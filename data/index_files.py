@@ -104,14 +104,14 @@ def _megatron(path: Path, beside: Path, size: int) -> Index | None:
             raise UserError(f"{beside}: has {what}: pack the data again")
         if length < len(head) + 12 * sequences + 8 * ends:
             raise UserError(f"{beside}: {length} bytes are too few for {sequences} sequences: copy it again")
-        dtype, told = np.dtype(_MEGATRON_DTYPES[code]), 0
+        dtype, recorded = np.dtype(_MEGATRON_DTYPES[code]), 0
         if sequences:
             last = len(head) + 4 * sequences
             tokens = int.from_bytes(os.pread(file.fileno(), 4, last - 4), "little", signed=True)
             start = int.from_bytes(os.pread(file.fileno(), 8, last + 8 * (sequences - 1)), "little", signed=True)
-            told = start + tokens * dtype.itemsize
-    if told != size:
-        raise UserError(f"{path}: {size} bytes, and its index {beside.name} says {told}: {_AGAIN}")
+            recorded = start + tokens * dtype.itemsize
+    if recorded != size:
+        raise UserError(f"{path}: {size} bytes, and its index {beside.name} says {recorded}: {_AGAIN}")
     return Index("megatron", beside, dtype, max(ends - 1, 0))
 
 
@@ -121,9 +121,9 @@ def _datatrove(path: Path, beside: Path, size: int) -> Index:
         if not length or length % 8:
             raise UserError(f"{beside}: {length} bytes are not a whole number of document ends: copy it again")
         tokens = int.from_bytes(os.pread(file.fileno(), 8, length - 8), "little")
-    told = {2: UINT16, 4: UINT32}.get(_id_bytes(path))
+    recorded = {2: UINT16, 4: UINT32}.get(_id_bytes(path))
     fitting = [dtype for dtype in (UINT16, UINT32) if tokens * dtype.itemsize == size]
-    if not fitting or told not in (None, *fitting):
+    if not fitting or recorded not in (None, *fitting):
         raise UserError(f"{path}: {size} bytes, and its index {beside.name} says {tokens} tokens: {_AGAIN}")
     return Index("datatrove", beside, fitting[0], length // 8)
 

@@ -247,9 +247,9 @@ class _Verification:
     def _compare_counts(self, split: str, shards: tuple[Shard, ...], ends: dict[Path, int]) -> None:
         """Compare tokens and documents with ``dataset.json``, unless a file is bad, which is said already."""
         splits = self._raw.get("splits")
-        told = splits.get(split) if isinstance(splits, dict) else None
+        recorded = splits.get(split) if isinstance(splits, dict) else None
         beside = {self._folder / split, *(shard.path.parent for shard in shards)}
-        if not isinstance(told, dict) or any(path.parent in beside for path in self._bad):
+        if not isinstance(recorded, dict) or any(path.parent in beside for path in self._bad):
             return
         counts: dict[str, int | None] = {"tokens": sum(shard.tokens for shard in shards), "documents": None}
         indexed = [shard.documents for shard in shards]
@@ -258,9 +258,9 @@ class _Verification:
         elif self._result.eot_id is not None:
             counts["documents"] = sum(ends[shard.path] for shard in shards)
         for key, count in counts.items():
-            if type(told.get(key)) is int and count is not None and told[key] != count:
+            if type(recorded.get(key)) is int and count is not None and recorded[key] != count:
                 self._problem(
-                    f"{self._folder / DATASET_JSON}: splits.{split}.{key} is {told[key]}, its files hold {count}: "
+                    f"{self._folder / DATASET_JSON}: splits.{split}.{key} is {recorded[key]}, its files hold {count}: "
                     "bring the missing files back or take the foreign ones out, or pack again"
                 )
 

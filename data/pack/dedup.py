@@ -24,7 +24,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class SeenDocuments:
-    """The digests of all documents so far. The file is scratch: it is made anew, and deleted by ``close``."""
+    """The digests of all documents so far. The file is scratch: it is written again, and deleted by ``close``."""
 
     def __init__(self, path: Path) -> None:
         """Make an empty table. Raise ``OSError`` where the disk is full."""
