@@ -26,7 +26,7 @@ _FIELDS = (
     ("sources", "text", "files, folders or globs, such as ~/texts '*.jsonl.zst'"),
     ("phase", "name", "of the data set, the run's data.phase"),
     ("tokenizer", "tokenizer", "a tokenizer.json, a folder that has one, or a run; empty: train one"),
-    ("ids", "of ids", "a trained one: 32768, or fewer for little text"),
+    ("ids", "vocabulary", "ids of a trained tokenizer: 32768, or fewer for little text"),
     ("val", "validation", "such as 0.5% of the documents; empty: about 1 MB of text"),
 )
 _HINT = "Text, Markdown, code, .jsonl, .csv and .parquet, also .gz and .zst. A pack goes on when the app is closed."
