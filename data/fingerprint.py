@@ -1,4 +1,4 @@
-"""Identifies the data of a run: of each shard the name, size, tokens and a hash; the tokenizer's hash; the weights.
+"""Identifies the data of a run: of each shard the name, size, tokens and a hash; tokenizer, end of text, weights.
 
 A run that continues on other shards would silently read sequences twice, or never. So every checkpoint stores the
 fingerprint of the shards that its run reads, and a run that resumes from it compares them with those that are there.
@@ -49,12 +49,14 @@ class ShardPrint:
 class Fingerprint:
     """The shards of each split, in their order, and the hash of the tokenizer (empty where there is none).
 
-    ``weights`` are those of the phases of a mixture.
+    ``weights`` are those of the phases of a mixture. ``ends``: the id that ends a document of each phase that says one
+    (``eot_id`` in dataset.json); of a phase alone under "".
     """
 
     splits: dict[str, tuple[ShardPrint, ...]]
     tokenizer: str
     weights: dict[str, float] = field(default_factory=dict)
+    ends: dict[str, int] = field(default_factory=dict)
 
     def sources(self, split: str) -> dict[str, tuple[ShardPrint, ...]]:
         """Return the shards of each source, with names relative to its phase; {"": shards} without a mixture."""
@@ -79,6 +81,7 @@ class Fingerprint:
             "splits": {split: [asdict(shard) for shard in shards] for split, shards in self.splits.items()},
             "tokenizer": self.tokenizer,
             "weights": self.weights,
+            "ends": self.ends,
         }
 
     @classmethod
@@ -92,7 +95,8 @@ class Fingerprint:
             if not splits["train"]:
                 raise ValueError
             weights = {check_below("phase", _text(phase)): _weight(w) for phase, w in content["weights"].items()}
-            found = cls(splits, _text(content["tokenizer"]), dict(sorted(weights.items())))
+            ends = {_text(phase): _end(id) for phase, id in content.get("ends", {}).items()}  # older ones have none
+            found = cls(splits, _text(content["tokenizer"]), dict(sorted(weights.items())), ends)
             if not all(found.sources("train").values()):
                 raise ValueError
             return found
@@ -109,9 +113,11 @@ def fingerprint(folder: Path, splits: Mapping[str, Iterable[Shard]]) -> Fingerpr
     manifest = read_manifest(folder)
     recorded = manifest.raw.get("sha256") if manifest else None
     hashes = recorded if isinstance(recorded, dict) else {}
+    end = manifest.raw.get("eot_id") if manifest else None
     return Fingerprint(
         {split: _prints_of(folder, tuple(shards), hashes) for split, shards in splits.items()},
         _tokenizer_hash(folder),
+        ends={"": end} if type(end) is int and end >= 0 else {},
     )
 
 
@@ -139,6 +145,7 @@ def mixture_fingerprint(phases: Mapping[str, Fingerprint], weights: Mapping[str,
         },
         next(iter(tokenizers), ""),
         dict(weights),
+        {phase: end for phase, found in phases.items() for end in found.ends.values()},
     )
 
 
@@ -162,10 +169,17 @@ def differences(before: Fingerprint, after: Fingerprint) -> str:
         found += [f"{name} is missing" for name in old if name not in new]
         found += [f"{name} is new" for name in new if name not in old]
         found += [_change(name, old[name], new[name]) for name in old if name in new and _differ(old[name], new[name])]
+        if [name for name in old if name in new] != [name for name in new if name in old]:
+            found.append(f"the files of {split} are read in another order")
     found += [
         f"the weight of {phase} is {after.weights[phase]:g}, not {before.weights[phase]:g}"
         for phase in before.weights
         if after.weights.get(phase, before.weights[phase]) != before.weights[phase]
+    ]
+    found += [
+        f"the id that ends a document{' of ' + phase if phase else ''} is {after.ends[phase]}, not {end}"
+        for phase, end in before.ends.items()
+        if after.ends.get(phase, end) != end
     ]
     if before.tokenizer != after.tokenizer:
         found.append(f"{TOKENIZER} {'has changed' if before.tokenizer and after.tokenizer else 'is new or missing'}")
@@ -242,6 +256,12 @@ def _weight(value: Any) -> float:
     if type(value) not in (int, float) or not value > 0:
         raise ValueError
     return float(value)
+
+
+def _end(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError
+    return value
 
 
 def _text(value: Any) -> str:

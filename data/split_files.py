@@ -79,11 +79,18 @@ def files_not_read(root: Path, phase: str, split: str) -> list[Path]:
 
 
 def token_files(folder: Path) -> list[Path]:
-    """Return the files of a folder whose names are those of token files, ordered by name, without hidden ones.
+    """Return the token files of a folder, without hidden ones: macOS writes ``._x.bin`` beside ``x.bin``.
 
-    macOS writes ``._x.bin`` beside ``x.bin``.
+    They are ordered by name, numbers in it by their value: ``x-1000.bin`` comes behind ``x-999.bin``.
     """
-    return [folder / name for name in listed(folder) if name.endswith(SUFFIXES) and name[0] != "."]
+    names = [name for name in listed(folder) if name.endswith(SUFFIXES) and name[0] != "."]
+    return [folder / name for name in sorted(names, key=_by_number)]
+
+
+def _by_number(name: str) -> tuple[list[str | int], str]:
+    """Return the key that orders names: text and numbers in turn, then the name itself, because 1 and 01 are equal."""
+    parts = re.split("([0-9]+)", name)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
 def listed(folder: Path) -> list[str]:

@@ -63,7 +63,7 @@ class ShardWriter:
         while first < len(tokens):
             room = self._limit - self.state.open
             last = int(np.searchsorted(ends, start + room, side="right"))
-            if last == first:
+            if last <= first:  # before it, where a longer document than fits has made no room
                 if self.state.open:
                     self.close()
                     continue

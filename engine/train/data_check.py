@@ -44,10 +44,10 @@ def check_data_is_there(spec: RunSpec) -> None:
         raise NeedsAttentionError(f"{error}; once it is there again the run continues") from None
 
 
-def check_same_on_all_ranks(now: Fingerprint, document_end: int | None, ranks: Ranks) -> None:
-    """Raise ``UserError`` where the shards of another host differ: its ranks would train on other sequences."""
-    first = ranks.run_on_rank_zero(lambda: (now.digest, document_end))
-    if others := ranks.sum_over_ranks(tuple(first) != (now.digest, document_end)):
+def check_same_on_all_ranks(now: Fingerprint, ranks: Ranks) -> None:
+    """Raise ``UserError`` where the data of another host differs: its ranks would train on other sequences."""
+    first = ranks.run_on_rank_zero(lambda: now.digest)
+    if others := ranks.sum_over_ranks(first != now.digest):
         raise UserError(
             f"data.root: {others:g} of {ranks.size} ranks have other shards or another eot_id than rank 0;"
             " copy them again"

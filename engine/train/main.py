@@ -196,7 +196,7 @@ def train(
             " started; start as many, or change the profile"
         )
     state = RunState(attempt.spec)
-    check_same_on_all_ranks(state.data, state.document_end, ranks)
+    check_same_on_all_ranks(state.data, ranks)
     old_data = ranks.run_on_rank_zero(lambda: check_data(state.data, attempt.resume))
     backend = build_backend(attempt.spec, ranks, state.document_end)
     trainer = Trainer(state, backend, reporter, attempt.out, ranks, attempt.supervised)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ def make(root: Path, lengths: list[int]) -> None:
     for k, length in enumerate(lengths):
         (np.arange(length) % 251).astype("<u2").tofile(folder / f"{k}.bin")
     (root / "p" / "tokenizer.json").write_text("{}")
+    (root / "p" / "dataset.json").write_text('{"eot_id": 7}')
 
 
 def taken(root: Path) -> Fingerprint:
@@ -44,6 +46,10 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: rewrite(folder / "train/0.bin", lambda b: b.__setitem__(250, 7)),
         "train/0.bin has other content",
     ),
+    "another end of text": (
+        lambda folder: (folder / "dataset.json").write_text('{"eot_id": 8}'),
+        "the id that ends a document is 8, not 7",
+    ),
     "another tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("[]"), "tokenizer.json has changed"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json is new or missing"),
 }
@@ -58,6 +64,21 @@ def test_a_change_is_named(tmp_path: Path, change: str) -> None:
     make_it(tmp_path / "p")
     after = taken(tmp_path)
     assert named in differences(before, after) and before.digest != after.digest
+
+
+def test_files_in_another_order_are_other_data(tmp_path: Path) -> None:
+    """An earlier version read 10 before 9."""
+    make(tmp_path, [300, 90])
+    now = taken(tmp_path)
+    before = replace(now, splits={"train": now.splits["train"][::-1]})
+    assert differences(before, now) == "the files of train are read in another order"
+
+
+def test_an_end_of_text_that_was_not_recorded_is_no_change(tmp_path: Path) -> None:
+    make(tmp_path, [300])
+    now = taken(tmp_path)
+    older = {key: value for key, value in now.to_dict().items() if key != "ends"}
+    assert differences(Fingerprint.from_dict(older, ""), now) == ""
 
 
 @given(st.integers(0, 2**31), st.integers(1, 2**20))
@@ -94,7 +115,8 @@ def test_of_many_shards_fewer_blocks_are_read_and_only_what_changed_is_named(tmp
 
 def test_a_recorded_fingerprint_is_read_back(tmp_path: Path) -> None:
     make(tmp_path, [300, 90])
-    (tmp_path / "p/dataset.json").write_text(json.dumps({"dtype": "uint16", "sha256": {"train/0.bin": "ab"}}))
+    manifest = {"dtype": "uint16", "eot_id": 5, "sha256": {"train/0.bin": "ab"}}
+    (tmp_path / "p/dataset.json").write_text(json.dumps(manifest))
     before = taken(tmp_path)
     assert before.splits["train"][0].sha256 == "ab"
     again = Fingerprint.from_dict(json.loads(json.dumps(before.to_dict())), "trainer.json")
@@ -129,6 +151,7 @@ def test_a_minimal_fingerprint_is_read() -> None:
         *({"splits": {}, "tokenizer": 5}, {"splits": {"train": [{"name": 1}]}, "tokenizer": "", "weights": {}}),
         {"splits": {"train": [{**SHARD, "name": "../../secret"}]}, "tokenizer": "", "weights": {}},
         {"splits": {"train": [{**SHARD, "tokens": -1}]}, "tokenizer": "", "weights": {}},
+        {"splits": {"train": [SHARD]}, "tokenizer": "", "weights": {}, "ends": {"": -1}},
     ],
 )
 def test_a_damaged_fingerprint_is_named(content: object) -> None:

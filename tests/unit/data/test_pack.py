@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from data.pack.shard_writer import ShardState, ShardWriter
 from data.pack.split_rule import as_digests, default_fraction, digest_of, for_validation
 from profiles.errors import UserError
 from tests.unit.data.packs import EOT, Notes, contents, documents, make_tokenizer, pack_into, texts, write_files
@@ -334,6 +336,26 @@ def test_a_document_above_the_limit_is_left_out_before_it_is_held(tmp_path: Path
         packed = pack_into(tmp_path / "out", write_files(tmp_path / "in", files), tokenizer=tokenizer, val=0)
     assert documents(packed) == ["row", "good"]
     assert packed.progress.skipped.to_dict()["larger than 64 MiB"]["count"] == 4
+
+
+@settings(max_examples=30)
+@given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=12), limit=st.integers(1, 40), split=st.integers(0, 12))
+def test_a_shard_holds_whole_documents_and_only_a_long_one_is_longer(sizes: list[int], limit: int, split: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder, start, state = Path(name), 0, ShardState()
+        for part in filter(None, (sizes[:split], sizes[split:])):  # the second goes on where the first was
+            writer = ShardWriter(folder, "p", np.dtype("<u2"), limit, state, first=0)
+            ids = np.arange(start, start + sum(part), dtype="<u2")
+            writer.write(ids, np.array(part), size=0)
+            start += sum(part)
+        writer.close()
+        files = sorted(folder.iterdir())
+        shards = [np.fromfile(file, "<u2", offset=1024) for file in files]
+    assert np.concatenate(shards).tolist() == list(range(sum(sizes)))
+    ends = np.cumsum(sizes)
+    assert set(np.cumsum([len(shard) for shard in shards])) <= set(ends)
+    assert all(len(shard) and (len(shard) <= limit or len(shard) in sizes) for shard in shards)
+    assert [file.name for file in files] == list(state.closed)
 
 
 @settings(max_examples=40)

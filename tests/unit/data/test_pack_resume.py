@@ -8,6 +8,7 @@ import random
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,19 @@ def test_added_documents_leave_the_others_and_their_shards_alone(tmp_path: Path,
     again = pack_into(tmp_path / "out", both, append=True)
     assert (again.progress.documents, again.progress.duplicates) == (0, 120)
     assert contents(tmp_path / "out") == after
+
+
+def test_more_than_a_thousand_shards_are_read_in_the_order_they_were_written(tokenizer: Path) -> None:
+    """In memory where there is such a folder: each shard is synced."""
+    lines = [f"{number}" for number in range(1010)]
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
+        folder = Path(name)
+        for part, rows in {"a": lines[:990], "b": lines[990:]}.items():
+            write_files(folder, {f"{part}.jsonl": "".join(f'{{"text": "{row}"}}\n' for row in rows)})
+            source, add = folder / f"{part}.jsonl", part == "b"
+            packed = pack_into(folder / "out", source, tokenizer=tokenizer, val=0, shard_tokens=1, append=add)
+        assert len(list((packed.target / "train").iterdir())) == len(lines)
+        assert documents(packed) == lines
 
 
 def test_an_append_that_is_interrupted_while_it_is_published_is_finished(
