@@ -78,7 +78,9 @@ class Step(Event, frozen=True, kw_only=True, tag="step"):
     host_states: Annotated[Number | None, Metric("RAM offload", "bytes", "size", copied=True)] = (
         None  # optimizer states in host memory
     )
-    mfu: Annotated[Number | None, Metric("MFU", format="percent", copied=True)] = None  # fraction of the matmul peak
+    mfu: Annotated[Number | None, Metric("MFU", format="percent", copied=True)] = (
+        None  # model FLOP/s as a fraction of the peak in the start record
+    )
     unified_active: Annotated[Number | None, Metric("unified active", "bytes", "size", chart=True, copied=True)] = (
         None  # unified memory in use
     )
@@ -148,6 +150,8 @@ class Start(Event, frozen=True, kw_only=True, tag="start"):
     plan: dict[str, Any] | None = None  # which implementations it uses
     params: Number | None = None  # parameters of the model
     device: str | None = None  # name of the device
+    peak_flop_s: Number | None = None  # FLOP/s of matrix products of one device, which mfu is a fraction of
+    peak_source: str | None = None  # published or measured
     versions: dict[str, Any] | None = None  # of the libraries
     data: Data | None = None  # the shards it reads
 

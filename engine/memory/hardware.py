@@ -42,7 +42,7 @@ def detect_hardware(cards: int = 1) -> Hardware:
         bf16 = all(card.bf16 for card in found)
         return Hardware(smallest.name, "cuda", smallest.total, smallest.free, ram_total, ram_free, bf16)
     if platform.system() == "Darwin" and platform.machine() == "arm64":
-        return Hardware("Apple Silicon", "mlx", ram_total, ram_free, ram_total, ram_free)
+        return Hardware(cpu_name(), "mlx", ram_total, ram_free, ram_total, ram_free)
     return Hardware(cpu_name(), "cpu", None, None, ram_total, ram_free)
 
 
@@ -72,8 +72,20 @@ def hardware_for(pid: int | None, cards: int = 1) -> Hardware:
 
 def cpu_name() -> str:
     """Return the CPU's model name, or its architecture. ``platform.processor`` would start a program for it."""
+    if sys.platform == "darwin":
+        return _apple_chip() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
     return cpuinfo.partition("model name")[2].partition(":")[2].partition("\n")[0].strip() or platform.machine()
+
+
+def _apple_chip() -> str:
+    """Return macOS's name of the chip, such as "Apple M2 Max", or nothing."""
+    import ctypes
+
+    name = ctypes.create_string_buffer(128)
+    size = ctypes.c_size_t(len(name))
+    failed = ctypes.CDLL(None).sysctlbyname(b"machdep.cpu.brand_string", name, ctypes.byref(size), None, 0)
+    return "" if failed else name.value.decode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True)

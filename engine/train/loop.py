@@ -28,6 +28,7 @@ from engine.train.continue_command import continue_command
 from engine.train.edit_history import EditHistory, RestartRequested
 from engine.train.edit_request import requested_spec
 from engine.train.edits import changed, live_values
+from engine.train.measure.device_peak import device_peak
 from engine.train.models import pretrained
 from engine.train.not_finite import not_finite_error
 from engine.train.oom.handler import AskUser, ChangeMicro, Decision, GiveUp, OomHandler
@@ -75,6 +76,7 @@ class Trainer:
         self.saver = CheckpointSaver(out, state.spec.train.keep, reporter, self.ranks)
         hardware = detect_hardware(state.spec.launch.gpus_per_node)
         self.memory = MemoryMonitor(backend, reporter, hardware)
+        self.peak = device_peak(hardware.name, backend.device, backend.plan["precision"])
         self.oom = OomHandler(backend, self.memory, hardware, self.ranks, out)
         self.runner = StepRunner(backend, self.state, self.ranks, self._between_micro_batches, self._finish_checkpoint)
         self.validator = Validator(backend, self.state, self.ranks, self.oom, self._process_urgent_commands)
@@ -166,6 +168,8 @@ class Trainer:
                 plan={**plan},
                 params=self.spec.model.config.params,
                 device=self.backend.device,
+                peak_flop_s=self.peak.flops_per_s,
+                peak_source=self.peak.source,
                 versions={**self._versions},
                 data=data,
             )
@@ -198,7 +202,8 @@ class Trainer:
         self.state.cursor = done.cursor
         unified = self.backend.unified_memory()  # before the peak, whose reading begins a new one
         peak = self.backend.device_peak()
-        self.reporter.record(step_record(self.step, done, self.spec, peak, self.backend.host_states(), unified))
+        host_states = self.backend.host_states()
+        self.reporter.record(step_record(self.step, done, self.spec, self.peak, peak, host_states, unified))
         self.memory.record_step(self.spec, self.step, peak)
         self.oom.record_step(self.spec, peak)
         if self.phase == COMPILING:  # the first step has met every graph a step needs

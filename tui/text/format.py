@@ -121,6 +121,11 @@ def percent_of_100(value: float | None) -> str:
     return NOTHING if value is None or not math.isfinite(value) else f"{value:.0f}%"
 
 
+def flop_s(value: float) -> str:
+    """Return FLOP/s: ``112.6 TFLOP/s``."""
+    return f"{value / 1e12:.4g} TFLOP/s" if value >= 1e12 else f"{value / 1e9:.4g} GFLOP/s"
+
+
 def watts(value: float | None) -> str:
     return NOTHING if value is None or not math.isfinite(value) else f"{value:.0f} W"
 

@@ -16,7 +16,7 @@ from profiles.printable import one_line
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.spec_arguments import add_spec_arguments, profile_of
 from tui.cli.terminal_output import unfiltered
-from tui.text.format import count, duration, size
+from tui.text.format import count, duration, flop_s, size
 
 if TYPE_CHECKING:
     from engine.train.measure.grid import Budget, Cell
@@ -142,7 +142,7 @@ def _notes(results: list[dict[str, Any]]) -> list[str]:
         "data, fwd, bwd, opt: fractions of the step time, from extra steps that synchronize after each part",
         f"memory: {'peak allocated on the device' if on_device else 'peak RAM, without what torch itself uses'}",
         f"util: fraction of the matmul peak, measured here with the model's shapes:"
-        f" {_range((result['matmul_peak_flop_s'] for result in results), _flop_s)}"
+        f" {_range((result['matmul_peak_flop_s'] for result in results), flop_s)}"
         f" in {', '.join(sorted({result['plan']['precision'] for result in results}))}",
     ]
 
@@ -152,10 +152,6 @@ def _range(values: Iterable[float], form: Callable[[float], str] = str) -> str:
     known = list(values)
     low, high = form(min(known)), form(max(known))
     return low if low == high else f"{low} to {high}"
-
-
-def _flop_s(value: float) -> str:
-    return f"{value / 1e12:.4g} TFLOP/s" if value >= 1e12 else f"{value / 1e9:.4g} GFLOP/s"
 
 
 def _peak(peak: dict[str, int | None]) -> int | None:
