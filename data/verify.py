@@ -20,7 +20,7 @@ from data.split_advice import missing_split
 from data.split_files import find_files, folders_below
 from profiles.errors import UserError
 from profiles.names import check_below
-from profiles.printable import brief, brief_key
+from profiles.printable import brief, brief_key, one_line
 from profiles.reader import open_regular
 
 TOKENIZER_JSON = "tokenizer.json"
@@ -115,7 +115,7 @@ class _Verification:
         return result
 
     def _problem(self, text: str, path: Path | None = None) -> None:
-        self._result.problems.append(text)
+        self._result.problems.append(one_line(text))
         if path is not None:
             self._bad.add(path)
 
@@ -145,7 +145,10 @@ class _Verification:
                 if not path.exists():
                     self._problem(f"{path}: is missing; {DATASET_JSON} lists it: copy it there, or pack again", path)
                     continue
-            except (UserError, OSError, ValueError) as error:
+            except OSError as error:
+                self._problem(f"{source}: sha256: {brief_key(name)}: {error.strerror}; repair it")
+                continue
+            except (UserError, ValueError) as error:
                 self._problem(f"{source}: {error}")
                 continue
             found[path] = sha256

@@ -32,7 +32,10 @@ class Encoder:
         self.name = FAST if self._fast else REFERENCE
 
     def encode(self, texts: list[str]) -> tuple[Ids, Counts]:
-        """Return the ids of all texts, one after another, (tokens,) uint32, and how many each has, (texts,)."""
+        """Return the ids of all texts, one after another, (tokens,) uint32, and how many each has, (texts,).
+
+        Raise ``UserError`` where the tokenizer has no id for a part of them.
+        """
         return self._encode_fast(texts) if self._fast else self._encode_reference(texts)
 
     def check(self, text: str, place: str) -> None:
@@ -51,7 +54,12 @@ class Encoder:
 
     def _encode_fast(self, texts: list[str]) -> tuple[Ids, Counts]:
         assert self._fast is not None
-        ids, offsets = self._fast.encode_batch_flat(texts, split_special_tokens=True)
+        try:
+            ids, offsets = self._fast.encode_batch_flat(texts, split_special_tokens=True)
+        except ValueError as error:  # for example a byte that is not in the vocabulary
+            raise UserError(
+                f"tokenizer.json: cannot encode this text ({brief(str(error))}): use one that has an id for every byte"
+            ) from None
         return np.frombuffer(ids, "<u4"), np.diff(np.frombuffer(offsets, "<i8"))
 
     def _encode_reference(self, texts: list[str]) -> tuple[Ids, Counts]:

@@ -96,10 +96,19 @@ def decode_event(line: bytes) -> tuple[int | None, Event] | None:
         if message.params is None:
             return None
         at, event = _OFFSET.decode(message.params).at, decode(message.params)
-    except msgspec.DecodeError:  # a file name that is not UTF-8
-        params = json.loads(line).get("params", {})
-        at, event = params.get("at"), convert(params)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _decode_event_lenient(line)
     return None if event is None else (at, event)
+
+
+def _decode_event_lenient(line: bytes) -> tuple[int | None, Event] | None:
+    """Decode what msgspec refuses: a file name that is not UTF-8."""
+    try:
+        params = json.loads(line)["params"]
+        at, event = params.get("at"), convert(params)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return (at, event) if event is not None and type(at) in (int, NoneType) else None
 
 
 def busy_error(limit: int) -> bytes:

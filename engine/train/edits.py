@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.events.types import Edit
 from profiles.errors import UserError
+from profiles.printable import brief_key
 from profiles.spec import RunSpec, check_value
 
 EDITABLE = {
@@ -37,7 +38,9 @@ def edited(spec: RunSpec, changes: Mapping[str, Any], unlock: bool = False) -> R
         full_key = EDITABLE.get(name)
         if full_key is None or key not in (name, full_key):
             *others, last = EDITABLE
-            raise UserError(f"set {key}: cannot be changed while a run is active; {', '.join(others)} and {last} can")
+            raise UserError(
+                f"set {brief_key(key)}: cannot be changed while a run is active; {', '.join(others)} and {last} can"
+            )
         if name in UNLOCKED and not unlock:
             raise UserError(
                 f"set {key}: changes tokens per step, so later losses are not comparable; if you mean it, add --unlock"

@@ -192,9 +192,11 @@ def _toml_formats(root: Path) -> dict[str, Format]:
         "bell": False,
         "keys": {"maximize": "Z", "help": "F1"},
     }
-    mine = root / "mine.toml"
+    mine, mixed = root / "mine.toml", root / "mixed.toml"
+    mixture = {"extends": "cpu_demo", "data": {"root": "/x", "documents": "mask", "sources": {"web": 0.7, "code": 3}}}
     return {
         "profile": Format(mine, profile, dump_toml, lambda: registry.load(str(mine))),
+        "mixture": Format(mixed, mixture, dump_toml, lambda: registry.load(str(mixed))),
         "hooks": Format(hooks.hooks_path(), {"on_event": on_event}, dump_toml, hooks.load),
         "settings": Format(settings.settings_path(), app, dump_toml, lambda: settings.load()[1], messages=True),
     }

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.events.state_checks import is_process
 from engine.host.files import read_json, write_json
 from engine.host.process import is_alive, process_identity, spawn_detached
 from engine.host.programs import COMMAND_LINE, python_module
 from profiles.errors import UserError
+from profiles.reader import Table
 from profiles.reader import read_json as read_foreign
 from tui.app.state.console_end import read_end
 
@@ -38,9 +40,9 @@ def packed_phases(root: Path) -> list[Packed]:
     """Return the phases below ``root`` whose ``dataset.json`` says what they hold, by name."""
     found = []
     for path in sorted(root.glob("[!.]*/dataset.json")):
-        with contextlib.suppress(OSError, UserError, KeyError, TypeError):
-            manifest = read_foreign(path)
-            sizes = int(manifest["vocab_size"]), int(manifest["splits"]["train"]["tokens"])
+        with contextlib.suppress(OSError, UserError):
+            manifest = Table(read_foreign(path), str(path))
+            sizes = manifest.integer("vocab_size"), manifest.table("splits").table("train").integer("tokens")
             found.append(Packed(path.parent.name, *sizes))
     return found
 
@@ -75,7 +77,8 @@ class Pack:
                 os.kill(self._facts["process"]["pid"], signal.SIGTERM)
 
     def is_alive(self) -> bool:
-        return is_alive(self._facts.get("process"))
+        process = self._facts.get("process")
+        return is_process(process) and is_alive(process)
 
     @property
     def command(self) -> str:
