@@ -43,6 +43,14 @@ tmux:
 	@command -v tmux >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq tmux; } \
 	  || { echo "make test: tmux is missing; install it with your package manager" >&2; exit 1; }
 
+# A prebuilt llama.cpp, in which the tests of exported GGUF files run them. Its build for processors with AMX aborts on
+# the key matrices of latent attention in float16 (3.22.1), so it is removed: llama.cpp then takes the next best.
+.PHONY: llama
+LLAMA := $(HOME)/.cache/mla-tui/llama
+llama:
+	npm install --prefix $(LLAMA) --ignore-scripts --omit=optional --no-audit --no-fund node-llama-cpp@3.22.1 @node-llama-cpp/linux-x64@3.22.1
+	rm -f $(LLAMA)/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64/libggml-cpu-sapphirerapids.so
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

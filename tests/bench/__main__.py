@@ -19,6 +19,7 @@ from pathlib import Path
 from engine.events.types import Step
 from tests.bench.app import bench_app
 from tests.bench.compare import bench_compare
+from tests.bench.gguf import bench_gguf
 from tests.bench.log import bench_log
 from tests.bench.measure import MLA_TUI, Pty, cpu, report, rss, wall_time
 from tests.bench.pack import bench_pack
@@ -38,6 +39,7 @@ def main() -> None:
         "log": bench_log,
         "compare": bench_compare,
         "pack": bench_pack,
+        "gguf": bench_gguf,
         "app": partial(bench_app, leet=args.leet),
     }
     if unknown := set(args.sections) - sections.keys():

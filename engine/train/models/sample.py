@@ -12,6 +12,7 @@ from tokenizers.decoders import DecodeStream
 
 from data.tokenizer import load_tokenizer
 from engine.checkpoints import checkpoint
+from engine.train.models.end_token import end_token
 from engine.train.models.pretrained import check_tensors
 from model.generate import Sampling, generate
 from model.latent_cache import LatentCache
@@ -69,10 +70,11 @@ class TextGenerator:
     """
 
     def __init__(self, path: Path) -> None:
-        state, _ = checkpoint.load(path, ("model",))
+        state, metadata = checkpoint.load(path, ("model",))
         spec = checkpoint.spec_of(path)
         check_tensors(path, spec.model.config, str(path))
         self._tokenizer = load_tokenizer(path / "tokenizer.json")
+        self._end = end_token(metadata, self._tokenizer)
         self._vocabulary = spec.model.config.vocab_size
         with torch.device("meta"):
             self._model = MLATransformer(spec.model.config)
@@ -87,16 +89,15 @@ class TextGenerator:
         Texts share one cache: starting a second one ends the first. Raises UserError if the prompt is not UTF-8, or has
         a token that the model does not.
         """
-        eot = self._tokenizer.token_to_id("<|endoftext|>")
         try:
             prompt.encode()
         except UnicodeEncodeError as error:
             raise UserError(f"prompt: is not UTF-8 text from character {error.start} on") from None
-        ids = self._tokenizer.encode(prompt).ids or [eot if eot is not None else 0]
+        ids = self._tokenizer.encode(prompt).ids or [self._end or 0]
         if (highest := max(ids)) >= self._vocabulary:
             raise UserError(
                 f"prompt: the tokenizer gives it the id {highest}, the model has a vocabulary of {self._vocabulary};"
                 " the checkpoint's tokenizer.json belongs to another model"
             )
-        stream = generate(self._model, ids, tokens, self.cache, sampling, eot)
+        stream = generate(self._model, ids, tokens, self.cache, sampling, self._end)
         return GeneratedText(stream, self._tokenizer, len(ids), self.cache.context)

@@ -38,6 +38,7 @@ MODELS = {
         TINY, yarn_factor=4.0, yarn_original_context=64, yarn_mscale_all_dim=0.0, rope_theta=5e4
     ),
 }
+SMALL = dataclasses.replace(TINY, num_hidden_layers=1, hidden_size=32, intermediate_size=32)
 TEXTS = ["def parse(text):\n    return text.split()", "for i in range(10):\n    print(i, 'é', '日本')"]
 
 
@@ -65,12 +66,16 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def saved(folder: Path, config: ModelConfig, tokenizer: Path | None, dtype: torch.dtype = torch.float32) -> Path:
+def saved(
+    folder: Path, config: ModelConfig, tokenizer: Path | None, dtype: torch.dtype = torch.float32, **facts: Any
+) -> Path:
     """Save a checkpoint of an initial model."""
     spec = registry.load("cpu_demo", [f"batch.context={CONTEXT}"])
     spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, config=config))
     weights = {name: p.detach() for name, p in build(config, 7, dtype=dtype).named_parameters()}
-    return checkpoint.save(folder, 30, {"model": weights, "optimizer": {}}, {"spec": spec.to_dict()}, tokenizer)[0]
+    return checkpoint.save(
+        folder, 30, {"model": weights, "optimizer": {}}, {"spec": spec.to_dict(), **facts}, tokenizer
+    )[0]
 
 
 def ours(path: Path, config: ModelConfig) -> MLATransformer:
@@ -121,6 +126,30 @@ def test_the_tokenizer_and_the_end_of_text_token_are_exported(tokenizer: Path, t
     apple = mlx_load(str(done.path))[1]
     assert apple.encode(TEXTS[0]) == original.encode(TEXTS[0]).ids
     assert apple.eos_token_ids == {0}
+
+
+@pytest.mark.parametrize(
+    ("words", "ends", "end"),
+    [
+        (["<EOT>"], None, "<EOT>"),
+        (["<s>", "</s>"], None, "</s>"),
+        (["<stop>", "</s>"], {"": 1}, "<stop>"),
+        (["<stop>", "</s>"], {"one": 1, "other": 2}, "</s>"),
+        (["<stop>"], {"": 9999}, None),
+        (["<stop>"], {"": [1]}, None),
+    ],
+)
+def test_the_end_of_text_is_that_of_the_data_or_a_usual_one(
+    words: list[str], ends: dict[str, Any] | None, end: str | None, tmp_path: Path
+) -> None:
+    made = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    made.add_special_tokens(words)
+    made.save(str(tmp_path / "tokenizer.json"))
+    path = saved(tmp_path / "run", SMALL, tmp_path / "tokenizer.json", data={"ends": ends})
+    done = export(path, tmp_path / "hf")
+    id = None if end is None else made.token_to_id(end)
+    assert json.loads((done.path / "config.json").read_text())["eos_token_id"] == id
+    assert json.loads((done.path / "tokenizer_config.json").read_text()).get("eos_token") == end
 
 
 def test_transformers_generates_the_same_text(tokenizer: Path, tmp_path: Path) -> None:
