@@ -159,12 +159,21 @@ class Run:
         return True
 
     def wait_end(self, phase: str = "finished", timeout: float = DEADLINE) -> Record:
-        """Wait until the run has ended and its supervisor has exited; return the status."""
+        """Wait until the run has ended and its supervisor has exited; return the status.
+
+        The test fails after ``timeout`` seconds without a step or another attempt: on a busy machine a run that
+        restarts five times takes minutes.
+        """
+
+        def progress() -> tuple[Any, ...]:
+            state = self.run_dir.state()
+            return tuple(state.get(key) for key in ("attempt", "start_attempt", "step", "phase"))
 
         def has_ended() -> bool:
             return self.run_dir.ended() and self.process("supervisor") is None
 
-        wait_for(f"the end of {self.id}", has_ended, timeout)
+        while (seen := progress()) and not has_ended():
+            wait_for(f"the end of {self.id}", lambda: has_ended() or progress() != seen, timeout)
         status = self.status()
         console = self.run_dir.console_path.read_text() if self.run_dir.console_path.exists() else ""
         assert status["phase"] == phase, f"{status}\n{console}"

@@ -125,6 +125,7 @@ def test_nan_weights_end_the_run_with_the_reason(workspace: Workspace, reference
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(900)
 def test_a_loss_that_stays_nan_ends_the_run_after_five_restarts_without_progress(workspace: Workspace) -> None:
     workspace.train("-s", "steps=1", "-s", "val_every=0", name="first")
     state, facts = checkpoint.load(workspace.out / "first" / "ckpt_step_1")
