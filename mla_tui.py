@@ -51,3 +51,7 @@ def _path(name: str) -> Path | None:
         return None
     origin = Path(spec.origin)
     return origin.parent if spec.submodule_search_locations else origin
+
+
+if __name__ == "__main__":
+    sys.exit(main())

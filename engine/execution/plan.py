@@ -12,6 +12,7 @@ from engine.execution.compiler import compile_problem
 from profiles.spec import RunSpec
 
 MAX_BLOCKED_CONTEXT = 2048  # tokens; beyond it, blocked attention's scores dominate a layer's activation memory
+MIN_MASKED_CONTEXT = 1024  # tokens; below it, blocked attention gains nothing from documents that are masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,22 @@ def resolve_plan(spec: RunSpec, device: str, bf16: bool) -> ExecutionPlan:
     compiled = train.compile == "on" or (train.compile == "auto" and _can_compile(device))
     attention = train.attention
     if attention == "auto":
-        # torch's CPU kernel is slow in bf16; blocked attention is faster once torch.compile fuses its small operations.
-        use_blocked = device == "cpu" and precision != "fp32" and compiled and spec.batch.context <= MAX_BLOCKED_CONTEXT
-        attention = "blocked" if use_blocked else "sdpa"
+        attention = "blocked" if device == "cpu" and _blocked_is_faster(spec, precision, compiled) else "sdpa"
     checkpointing = "none" if memory.checkpointing == "auto" else memory.checkpointing
     return ExecutionPlan(precision, attention, checkpointing, memory.loss, compiled)
+
+
+def _blocked_is_faster(spec: RunSpec, precision: str, compiled: bool) -> bool:
+    """Return whether blocked attention is faster than torch's kernel on a CPU.
+
+    That kernel is slow in bf16; blocked attention is faster once torch.compile fuses its small operations. It skips the
+    blocks between documents that are masked, unless it is compiled.
+    """
+    if spec.batch.context > MAX_BLOCKED_CONTEXT:
+        return False
+    if compiled:
+        return precision != "fp32"
+    return spec.data.documents == "mask" and spec.batch.context >= MIN_MASKED_CONTEXT
 
 
 def _can_compile(device: str) -> bool:

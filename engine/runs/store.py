@@ -80,7 +80,9 @@ class RunStore:
             raise UserError(problem)
         ids = [id for id, problem in entries if not problem]
         if not ids:
-            raise UserError(f"run {text!r}: there are no runs in {self.runs}; start one with: mla-tui launch")
+            raise UserError(
+                f"run {text!r}: there are no runs in {self.runs} (train leaves none); start one with: mla-tui launch"
+            )
         if not text:
             raise UserError(f"run {text!r}: write a part of an id, a name or latest; the newest is {ids[0]}")
         if text == "latest":

@@ -75,7 +75,7 @@ def test_find(store: RunStore, make_run: Make) -> None:
 
 def test_without_runs_find_says_how_to_start_one(store: RunStore) -> None:
     assert refused(store, "latest") == (
-        f"run 'latest': there are no runs in {store.runs}; start one with: mla-tui launch"
+        f"run 'latest': there are no runs in {store.runs} (train leaves none); start one with: mla-tui launch"
     )
 
 

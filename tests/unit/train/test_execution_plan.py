@@ -45,6 +45,9 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         (["train.compile=on", "train.precision=bf16", "context=4096"], "sdpa", True),
         (["train.compile=on", "train.precision=bf16_sr", "train.attention=sdpa"], "sdpa", True),
         (["train.compile=off", "train.precision=fp32", "train.attention=blocked"], "blocked", False),
+        (["train.compile=off", "train.precision=fp32", "context=1024", "data.documents=mask"], "blocked", False),
+        (["train.compile=off", "train.precision=bf16", "context=512", "data.documents=mask"], "sdpa", False),
+        (["train.compile=on", "train.precision=fp32", "context=1024", "data.documents=mask"], "sdpa", True),
     ],
 )
 def test_auto_resolves_to_the_fastest_and_a_choice_is_kept(

@@ -42,3 +42,9 @@ def test_folders_of_those_names_hide_nothing(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("mla-tui ")
     assert hidden_package() == ""
+
+
+def test_the_module_is_the_command() -> None:
+    argv = (sys.executable, "-P", "-m", "mla_tui", "--version")
+    done = subprocess.run(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("mla-tui ")
