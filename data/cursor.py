@@ -70,7 +70,7 @@ class Cursor:
         return replace(self, epoch=self.epoch + epochs, position=position, consumed=self.consumed + n)
 
     def at_context(self, context: int) -> Cursor:
-        """Return the cursor after an edit of the context: a new segment, in an epoch (and so an order) of its own."""
+        """Return the cursor after an edit of the context: a new segment, in its own epoch (and so its own order)."""
         return self if context == self.context else self.new_segment(context)
 
     def new_segment(self, context: int) -> Cursor:

@@ -1,6 +1,6 @@
 """Finds the sequences that follow a cursor in the shards of one or several sources: a pure function.
 
-Each source goes through epochs of its own (``data/order.py``); which source is next is up to the weights
+Each source goes through its own epochs (``data/order.py``); which source is next is up to the weights
 (``data/mixture.py``).
 """
 

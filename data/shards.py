@@ -113,7 +113,7 @@ def read_shards(files: list[Path], bare: BareIds) -> tuple[Shard, ...]:
         one, other = list(evident.values())[:2]
         raise UserError(
             f"{other.path}: looks like {other.dtype.name} ids, and {one.path.name} beside it like {one.dtype.name}: "
-            "put files of different types into phases of their own"
+            "put files of different types into different phases"
         )
     for dtype in evident:  # decides for those that are too short to show their type
         alike = replace(bare, declared=dtype)

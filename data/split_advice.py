@@ -142,7 +142,7 @@ def _counted(count: int, suffix: str) -> str:
 
 
 def _setting(key: str, value: Path | str) -> str:
-    """Return a shell word for ``-s``. A name that TOML reads as another type, such as 2024, gets quotes of its own."""
+    """Return a shell word for ``-s``. A name that TOML reads as another type, such as 2024, is quoted."""
     text = str(value)
     try:
         tomllib.loads(f"value = {text}")

@@ -58,7 +58,7 @@ class Client:
 
 
 class TmuxSession:
-    """One session on a tmux server of its own, in which ``command`` runs in the directory ``cwd``."""
+    """One session on its own tmux server, in which ``command`` runs in the directory ``cwd``."""
 
     def __init__(self, command: Path, env: dict[str, str], cwd: Path, wait_for: WaitFor) -> None:
         self.command, self.cwd = command, cwd

@@ -31,7 +31,7 @@ class Position(NamedTuple):
 
 
 class _Stopped(Exception):
-    """Ends a reader whose result nobody waits for."""
+    """Ends a reader whose result is not waited for."""
 
 
 class _Budget:

@@ -67,7 +67,7 @@ class ShardWriter:
                 if self.state.open:
                     self.close()
                     continue
-                last = first + 1  # a document of more tokens than a shard has one of its own
+                last = first + 1  # a document of more tokens than a shard has its own
             end = int(ends[last - 1])
             self._append(ids[start:end])
             start, first = end, last

@@ -72,7 +72,7 @@ def _end_token(path: Path, tokenizer: Tokenizer, eot: str | None) -> tuple[str, 
 
 
 def _pattern(pre_tokenizer: Any) -> str | None:
-    """Return the regular expression that splits text into words, or None where there is none of its own."""
+    """Return the regular expression that splits text into words, or None where it names none."""
     if not isinstance(pre_tokenizer, dict):
         return None
     for part in (pre_tokenizer, *(pre_tokenizer.get("pretokenizers") or ())):

@@ -47,7 +47,7 @@ def kill_user_processes(store: RunStore) -> Iterator[Finding]:
     answer = _ask_logind()
     kills = answer if answer is not None else read_kill_setting(Path("/"))
     if kills and lingers():
-        yield Finding("ok", "KillUserProcesses", "yes, but you linger: runs have scopes of their own and stay")
+        yield Finding("ok", "KillUserProcesses", "yes, but you linger: runs have their own scopes and stay")
     elif kills:
         yield Finding(
             "error",

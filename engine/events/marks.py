@@ -38,7 +38,7 @@ class Marks:
         self.memory: Memory | None = None
 
     def add(self, event: Event, step: int) -> None:
-        """Take in an event. ``step`` is the last accepted step; events that have a step of their own ignore it."""
+        """Take in an event. ``step`` is the last accepted step; events that have their own step ignore it."""
         if isinstance(event, Memory):
             self.memory = _bounded_memory(event)
         elif (mark := _mark_of(event, step)) is not None:

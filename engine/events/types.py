@@ -232,7 +232,7 @@ class Memory(Event, frozen=True, kw_only=True, tag="memory"):
 
 
 class Alert(Event, frozen=True, kw_only=True, tag="alert"):
-    """Something a user may want to act upon."""
+    """Something that a user may want to act on."""
 
     what: str | None = None  # nan, stall, pressure, disk, device_lost, slow, files, version, checkpoint
     text: str | None = None

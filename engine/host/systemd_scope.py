@@ -1,4 +1,4 @@
-"""Puts long-lived processes into systemd scopes of their own, so that they survive a logout.
+"""Puts long-lived processes into their own systemd scopes, so that they survive a logout.
 
 A detached process still belongs to the login session. logind may kill the session (KillUserProcesses), and systemd-oomd
 kills a whole scope at once. If the user lingers, their systemd manager outlives the session, so supervisor and trainer

@@ -2,7 +2,7 @@
 
 A forecast has an error, and free memory changes while a run waits or trains. So a run is called impossible only where
 even the lowest peak that the forecast allows is more than the machine has in all; a run that needs more than is free
-now is told so.
+now gets a warning.
 """
 
 from __future__ import annotations

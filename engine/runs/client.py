@@ -162,7 +162,7 @@ class RunClient:
             phase = unlogged["phase"] if unlogged else ""
             if unlogged and not is_active(phase) and not (live and phase in (CUT_OFF, DAMAGED)):
                 return
-            if unlogged and quiet and phase != reported:  # quiet: nobody has resumed it in the meantime
+            if unlogged and quiet and phase != reported:  # quiet: it was not resumed in the meantime
                 reported = phase
                 kind = State if is_active(phase) else CutOff
                 yield None, kind(unlogged["seen"] or time.time(), phase=phase, reason=unlogged["reason"])

@@ -4,7 +4,7 @@ A run's supervisor acquires the lock and its trainer inherits it. A flock belong
 it lasts as long as either process lives. A supervisor that the trainer restarts inherits it in turn: the environment
 holds the numbers of the descriptors.
 
-A waiting run locks a file of its own beside the device's. The oldest waiting run (ids sort by time) is next.
+A waiting run locks its own file beside the device's. The oldest waiting run (ids sort by time) is next.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def payload(run_id: str, run_name: str, name: str, event: Event, at: int | None 
 async def run_hook(command: str, content: dict[str, Any], out: int, cwd: Path, timeout: float = TIMEOUT) -> str | None:
     """Run ``command`` by ``sh`` with ``content`` as JSON on stdin and its output to ``out``.
 
-    It leads a session of its own; after ``timeout`` seconds every process of it is killed. Returns why it failed, or
+    It leads its own session; after ``timeout`` seconds every process of it is killed. Returns why it failed, or
     None.
     """
     variables = {f"MLA_TUI_{key.upper()}": str(content[key]) for key in ("run", "name", "host", "event")}

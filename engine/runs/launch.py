@@ -47,7 +47,7 @@ def launch(
     notify: Callable[[str], None] = lambda line: None,
     data_changed: bool = False,
 ) -> RunDir:
-    """Start ``spec`` as a run in processes of its own. Raises ``UserError`` before anything is created.
+    """Start ``spec`` as a run in its own processes. Raises ``UserError`` before anything is created.
 
     A device in use by another run is an error; with ``queue`` the run waits for it, with ``share_device`` it shares it.
     ``force`` starts a run that cannot fit into memory, and one whose other hosts do not answer. ``notify`` gets a line

@@ -31,7 +31,7 @@ def max_clients() -> int:
 
 
 class Listener:
-    """Accepts connections of our own user at ``path`` and runs ``serve`` for each in a task of its own."""
+    """Accepts connections of our own user at ``path`` and runs ``serve`` for each in its own task."""
 
     def __init__(self, path: Path, serve: Serve) -> None:
         self.path = path

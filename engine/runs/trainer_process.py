@@ -77,7 +77,7 @@ class TrainerProcess:
     def kill_launcher(self) -> None:
         """End the launcher and its ranks: by SIGTERM, after ``LAUNCHER_TIMEOUT`` by SIGKILL. Returns at once."""
         if self._child is not None:
-            task = asyncio.create_task(self._kill_group(self._child.pid))  # the leader of a session of its own
+            task = asyncio.create_task(self._kill_group(self._child.pid))  # the leader of its own session
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

@@ -1,4 +1,4 @@
-"""Replays on resume what earlier attempts of a run were told: edits, rewinds, other data, and whether it was paused.
+"""Replays on resume what earlier attempts of a run went through: edits, rewinds, other data, and whether it was paused.
 
 spec.json says how the run began and a checkpoint where it was. Edits, rewinds and pauses are in the log alone.
 """

@@ -32,7 +32,7 @@ class ReadAhead:
         self._threads: list[threading.Thread] = []
         self._parts: _Parts = queue.SimpleQueue()
         self._ahead: _Step | None = None
-        # A thread has no reference to this object, so the threads also end where nobody calls close.
+        # A thread has no reference to this object, so the threads also end where close is never called.
         self._finalizer = weakref.finalize(self, _end, self._threads, self._parts)
 
     def read_batch(self, data: PackedBinDataset, cursor: Cursor, n: int) -> tuple[Batch, Cursor]:

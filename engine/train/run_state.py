@@ -75,7 +75,7 @@ class RunState:
         self.cursor = cursor.at_context(self.spec.batch.context)
 
     def continue_from(self, before: Fingerprint) -> None:
-        """Go on with other data than that read so far, ``before``: what is new in an epoch of its own."""
+        """Go on with other data than that read so far, ``before``: what is new in its own epoch."""
         self.cursor = continued(self.cursor, before, self.data)
 
     def replay_edits(self, history: EditHistory, step: int) -> bool:

@@ -85,7 +85,7 @@ class MemoryTracker(TorchDispatchMode):
 
 
 def _is_memory(tensor: Tensor) -> bool:
-    """Return whether the tensor has a storage of its own, real or fake."""
+    """Return whether the tensor has its own storage, real or fake."""
     return tensor.device.type != "meta" and not is_traceable_wrapper_subclass(tensor)
 
 

@@ -1,4 +1,4 @@
-"""Tools of the benchmarks: a program in a terminal of its own, CPU time and memory of processes, medians."""
+"""Tools of the benchmarks: a program in its own terminal, CPU time and memory of processes, medians."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Settled(NamedTuple):
 
 
 class Pty:
-    """A program in a terminal of its own, which answers no queries (as usual through ssh and tmux)."""
+    """A program in its own terminal, which answers no queries (as usual through ssh and tmux)."""
 
     def __init__(self, argv: Sequence[str], size: Size, env: Mapping[str, str] | None = None) -> None:
         import fcntl

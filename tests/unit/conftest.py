@@ -1,4 +1,4 @@
-"""A run store of its own for each test, and runs in it."""
+"""A separate run store for each test, and runs in it."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def printable_output() -> Iterator[None]:
 
 
 def unfiltered(stream: TextIO) -> TextIO:
-    """Return the stream below, for control sequences of our own. Text from elsewhere is made printable before."""
+    """Return the stream below, for our control sequences. Text from elsewhere is made printable before."""
     return cast(TextIO, getattr(stream, "unfiltered", stream))
 
 
@@ -60,7 +60,7 @@ def data_output() -> TextIO:
 
 
 class Coloured(str):
-    """A line with colours of our own. Text from elsewhere in it was made printable before."""
+    """A line with our colours. Text from elsewhere in it was made printable before."""
 
     __slots__ = ()
 

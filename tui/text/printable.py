@@ -19,5 +19,5 @@ def printable(text: str) -> str:
 
 
 def console_text(text: str) -> str:
-    """Return the output of a program without colours, and with each state of a progress bar on a line of its own."""
+    """Return the output of a program without colours, and with each state of a progress bar on its own line."""
     return printable(_SEQUENCE.sub("", text).replace("\r\n", "\n").replace("\r", "\n"))

@@ -47,7 +47,7 @@ class Backend(Protocol):
         """Return the loss summed over the tokens of the batch that count, without gradients."""
 
     def device_peak(self) -> int | None:
-        """Return the most bytes allocated on the device since the last call; None without a device of its own."""
+        """Return the most bytes allocated on the device since the last call; None without its own device."""
 
     def capacity(self) -> int:
         """Return the bytes this process can hold on its device, its own included; of host memory on a CPU."""

@@ -1,4 +1,4 @@
-"""Builds the specs of a benchmark grid and measures each in a process of its own (``bench.py``). Needs no torch."""
+"""Builds the specs of a benchmark grid and measures each in its own process (``bench.py``). Needs no torch."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ T = TypeVar("T")
 _REPORTED_AS = {IDLE: FORWARD, REDUCE: BACKWARD}  # the log knows forward, backward, optimizer, validation and host
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _WANTED = re.compile(r"(?:allocate|need)\D{0,20}([\d.]+) (bytes|KiB|MiB|GiB)", re.IGNORECASE)
-# Errors that have no class of their own: torch's allocator for a CPU, the driver, libraries that CUDA calls,
+# Errors without their own class: torch's allocator for a CPU, the driver, libraries that CUDA calls,
 # Triton when it loads a kernel, MLX.
 _MESSAGES = re.compile(
     r"DefaultCPUAllocator: (can't|not enough)|(CUDA( driver)?( error)?:?|Triton Error \[CUDA\]:) out of memory"

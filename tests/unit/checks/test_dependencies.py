@@ -94,12 +94,12 @@ def test_a_torch_without_cuda_has_code_for_no_gpu() -> None:
 def test_offload_under_wsl_is_warned_of_its_pinned_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake_nvml.install(monkeypatch, [Card("GPU-a", total=1 << 40, free=1 << 40)])
     monkeypatch.setattr(platform, "release", lambda: "6.6.87.2-microsoft-standard-WSL2")
-    told: list[str] = []
+    lines: list[str] = []
     for strategy in ("device", "offload"):
         spec = load("cpu_demo", [f"strategy={strategy}"])
-        check_memory(spec, tmp_path, told.append, insists=False)
-    assert len(told) == 1 and "pin" in told[0]
-    given = json.loads(told[0].partition("with ")[2].partition(" in it")[0])
+        check_memory(spec, tmp_path, lines.append, insists=False)
+    assert len(lines) == 1 and "pin" in lines[0]
+    given = json.loads(lines[0].partition("with ")[2].partition(" in it")[0])
     config = tmp_path / "ds.json"
     config.write_text(json.dumps(given))
     offloaded = load("cpu_demo", ["strategy=offload", f"launch.deepspeed_config={config}"])

@@ -1,4 +1,4 @@
-"""Before a launch: a run that fits starts silently, one that may fit is told so, one that cannot fit is refused."""
+"""Before a launch: a run that fits starts silently, one that may fit warns, one that cannot fit is refused."""
 
 from __future__ import annotations
 
@@ -178,9 +178,9 @@ def test_the_command_line_refuses_in_one_line(
 
 def test_who_insists_is_only_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "detect_hardware", lambda cards=1: cpu(0.25))
-    told: list[str] = []
+    lines: list[str] = []
     with pytest.raises(ForceNeeded):
-        preflight.check_memory(spec(), tmp_path, told.append, insists=False)
-    preflight.check_memory(spec(), tmp_path, told.append, insists=True)
-    (line,) = told
+        preflight.check_memory(spec(), tmp_path, lines.append, insists=False)
+    preflight.check_memory(spec(), tmp_path, lines.append, insists=True)
+    (line,) = lines
     assert "does not fit" in line and "--force" not in line

@@ -1,4 +1,4 @@
-"""Reads what a program writes to a terminal of its own."""
+"""Reads what a program writes to its own terminal."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ RUN = "from engine.runs.store import RunStore; from tui.app.app import run_app; 
 def start_on_terminal(
     home: Path, controlling: bool = True, code: str = RUN, env: dict[str, str] | None = None
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """Start the app on a terminal of its own; return it and the other end of the terminal."""
+    """Start the app on its own terminal; return it and the other end of the terminal."""
     homes = {"MLA_TUI_HOME": str(home), "XDG_CONFIG_HOME": str(home)}
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))

@@ -43,7 +43,7 @@ _DETAIL = [*CHART_SERIES, "lr", "grad_norm", "step_s"]
 _DETAIL_POINTS = 1200  # viewport.ENOUGH_POINTS in the visible range, and half of that beyond either end
 _SETTLE = 0.1  # seconds without another key before detail is read
 _URGENT = (State, Edit, Start, Oom, Checkpoint, Alert, Exit, Link, CutOff)  # drawn at once, not with the next refresh
-_BROKEN = (FAILED, CUT_OFF, DAMAGED, NEEDS_ATTENTION)  # their reason has lines of its own, with the keys that help
+_BROKEN = (FAILED, CUT_OFF, DAMAGED, NEEDS_ATTENTION)  # their reason is shown in full, with the keys that help
 
 
 class MonitorScreen(RunRequests, actions=MONITOR):

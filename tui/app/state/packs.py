@@ -63,7 +63,7 @@ class Pack:
         self._process = root / f".{phase}-pack.json"
 
     def start(self, arguments: Sequence[str]) -> None:
-        """Run ``mla-tui`` with ``arguments`` in a session of its own. Raise ``OSError``."""
+        """Run ``mla-tui`` with ``arguments`` in its own session. Raise ``OSError``."""
         self._root.mkdir(parents=True, exist_ok=True)
         self._output.unlink(missing_ok=True)
         child = spawn_detached(python_module(COMMAND_LINE, *arguments), self._output, Path.cwd())

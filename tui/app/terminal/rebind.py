@@ -1,7 +1,7 @@
 """Replaces the key bindings of a live screen or of the app.
 
 Textual's own keymap is applied only after a focused text field was asked which keys are letters to it, so a letter the
-user has set would run its action while they type. Textual has no public way to replace the bindings of a node: hence
+user has set would run its action while they type. Textual has no public way to replace the bindings of a node: so
 ``_merged_bindings`` (those of the class) and ``_bindings`` (those of the instance), used here and nowhere else.
 """
 

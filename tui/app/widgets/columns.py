@@ -1,4 +1,4 @@
-"""Lays out rows of text in columns. A column of negative width is right-aligned."""
+"""Aligns rows of text in columns. A column of negative width is right-aligned."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def table(results: list[dict[str, Any]]) -> list[str]:
     rows += [list(result["changes"].values()) or [result["model"]] for result in results]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     names, *labels = [" ".join(map(str.ljust, row, widths)) for row in rows]
-    beside = len(names) <= MAX_LABEL  # else the label has a line of its own, above the numbers
+    beside = len(names) <= MAX_LABEL  # else the label has its own line, above the numbers
     lines = [f"{names} {HEAD}"] if beside else [names.rstrip(), f"  {HEAD}"]
     for label, result in zip(labels, results, strict=True):
         start = f"{label} " if beside else "  "
