@@ -46,9 +46,9 @@ def start_on_terminal(
     return app, master
 
 
-def start_and_draw(home: Path, controlling: bool) -> tuple[subprocess.Popen[bytes], int]:
+def start_and_draw(home: Path, controlling: bool, code: str = RUN) -> tuple[subprocess.Popen[bytes], int]:
     """The same, after the app has drawn its first screen."""
-    app, master = start_on_terminal(home, controlling)
+    app, master = start_on_terminal(home, controlling, code)
     output = b""
     while b"no runs yet" not in output:
         output += os.read(master, 65536)
@@ -62,6 +62,18 @@ def test_the_app_ends_when_the_terminal_closes(tmp_path: Path, controlling: bool
     try:
         os.close(master)
         assert app.wait(10) == 128 + signal.SIGHUP
+    finally:
+        app.kill()
+        app.wait()
+
+
+@pytest.mark.timeout(60)
+def test_the_process_ends_though_a_thread_of_the_app_does_not(tmp_path: Path) -> None:
+    endless = f"import threading; threading.Thread(target=threading.Event().wait).start(); {RUN}"
+    app, master = start_and_draw(tmp_path, True, endless)
+    try:
+        os.close(master)
+        assert app.wait(20) == 128 + signal.SIGHUP
     finally:
         app.kill()
         app.wait()

@@ -1,7 +1,8 @@
 """Checks that the terminal can show the app, and ends the app when the terminal closes.
 
 At the end of stdin Textual's input thread spins, and its writer thread dies on the first write, after which the event
-loop can block forever on a full queue. So a thread polls the terminal, and ends the process if the app does not.
+loop can block forever on a full queue. And an app that fails while it stops can leave these threads behind, for which
+Python waits at exit. So a thread polls the terminal. It ends the process if the app does not end, or ends without it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import signal
 import sys
 import termios
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -63,11 +65,11 @@ class TerminalWatch:
         while not self.lost and not self._stopped.is_set():
             self._wake.wait(_POLL_INTERVAL)
             self.lost = self.lost or not _is_open(self._fd)
-        if self._stopped.is_set():
-            return
-        self._app.call_later(self._app.exit, None, HANGUP_EXIT_CODE)
-        if not self._stopped.wait(_EXIT_TIMEOUT):
-            os._exit(HANGUP_EXIT_CODE)
+        if not self._stopped.is_set():
+            self._app.call_later(self._app.exit, None, HANGUP_EXIT_CODE)
+            self._stopped.wait(_EXIT_TIMEOUT)
+        time.sleep(_EXIT_TIMEOUT)  # in a daemon thread: it ends here if the process exits
+        os._exit(HANGUP_EXIT_CODE if self.lost else self._app.return_code or 0)
 
 
 def _is_open(fd: int) -> bool:
@@ -81,7 +83,10 @@ def _is_open(fd: int) -> bool:
 
 @contextmanager
 def exit_with_terminal(app: App[Any], fd: int) -> Iterator[TerminalWatch]:
-    """While the block runs, end ``app`` on SIGHUP, on SIGTERM and when the terminal behind ``fd`` closes."""
+    """While the block runs, end ``app`` on SIGHUP, on SIGTERM and when the terminal behind ``fd`` closes.
+
+    The block is the last thing that a process does: soon after it the process ends, whatever threads it still has.
+    """
     watch = TerminalWatch(app, fd)
     before = {number: signal.signal(number, watch.on_signal) for number in (signal.SIGHUP, signal.SIGTERM)}
     thread = threading.Thread(target=watch.run, name="terminal-watch", daemon=True)
