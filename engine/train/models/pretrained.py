@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from data.splits import tokenizer_of
 from data.tokenizer import MAX_BYTES as TOKENIZER_BYTES
 from engine.checkpoints import checkpoint
+from engine.train.models.weight_names import joined, joined_headers, plain_names
 from model.hf import from_hf_config
 from model.shapes import parameter_shapes
 from profiles.errors import UserError
@@ -34,8 +35,12 @@ _DTYPES = ("F64", "F32", "F16", "BF16")
 # May differ from the weights' config: what a new stage of training may change, and what affects initialization only.
 _ROPE = {"rope_theta", *(f.name for f in fields(ModelConfig) if f.name.startswith("yarn_"))}
 _MAY_DIFFER = {"initializer_range", *_ROPE}
-# Settings of a model that have a default: the user need not know those of the weights.
-_OPTIONAL = {f.name for f in fields(ModelConfig) if f.default is not MISSING} - {"initializer_range"}
+# What is taken from the weights where the user did not give it: for a new run everything; for one that continues what
+# has a default, because another shape is another model.
+_TAKEN = {f.name for f in fields(ModelConfig)} - {"initializer_range"}
+_OPTIONAL = {f.name for f in fields(ModelConfig) if f.default is not MISSING} & _TAKEN
+_SHAPE = _TAKEN - _OPTIONAL
+_QUANTISED = ("quantization", "quantization_config")  # mlx-lm, transformers
 
 
 def is_hugging_face(path: Path) -> bool:
@@ -47,6 +52,8 @@ def read_config(path: Path) -> ModelConfig:
     if not is_hugging_face(path):
         return checkpoint.spec_of(path).model.config
     raw = read_json(path / "config.json", remedy=_ANOTHER)
+    if any(raw.get(key) for key in _QUANTISED):
+        raise UserError(f"{path}/config.json: its weights are quantised; take those that were not")
     try:
         return from_hf_config(raw)
     except UserError as error:
@@ -57,11 +64,13 @@ def adopt_config(path: Path, spec: RunSpec, given: Set[str], option: str) -> tup
     """Return ``spec`` with the model settings of the weights in ``path``, and lines that say what that changes.
 
     Without its rope or its norms a model computes another function. So every setting that the user did not give is
-    taken from the weights; ``given`` holds the dotted keys that the user did. Of those only rope may differ, as for a
-    longer context. ``option`` is the one that names the weights. Raises ``UserError``.
+    taken from the weights, with ``--init-from`` the shape too; ``given`` holds the dotted keys that the user did. Of
+    those only rope may differ, as for a longer context. ``option`` is the one that names the weights. Raises
+    ``UserError``.
     """
     there, here = read_config(path), spec.model.config
-    differing = {name: getattr(there, name) for name in _OPTIONAL if getattr(there, name) != getattr(here, name)}
+    names = _TAKEN if option == "--init-from" else _OPTIONAL
+    differing = {name: getattr(there, name) for name in names if getattr(there, name) != getattr(here, name)}
     taken = {name: value for name, value in sorted(differing.items()) if f"model.{name}" not in given}
     said = []
     if taken:
@@ -70,9 +79,18 @@ def adopt_config(path: Path, spec: RunSpec, given: Set[str], option: str) -> tup
     for name in sorted(_ROPE & (differing.keys() - taken.keys())):
         ours, theirs = json.dumps(getattr(here, name)), json.dumps(differing[name])
         said.append(f"{option} {path}: {name} becomes {ours}, as you set it; the weights were trained with {theirs}")
-    adopted = spec.with_values(f"{option} {path}", model={"config": replace(here, **taken)})
+    model: dict[str, Any] = {"config": replace(here, **taken)}
+    if taken.keys() & _SHAPE:
+        model["name"] = _model_name(path)  # it is no longer the one of the profile
+    adopted = spec.with_values(f"{option} {path}", model=model)
     _check_config(path, there, adopted, option)
     return adopted, said
+
+
+def _model_name(path: Path) -> str:
+    if is_hugging_face(path):
+        return brief_key(Path(os.path.abspath(path)).name)
+    return checkpoint.spec_of(path).model.name
 
 
 def check_compatible(path: Path, spec: RunSpec) -> None:
@@ -91,7 +109,8 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return {name: tensor for file in _files(path) for name, tensor in load_file(file).items()}
+        tensors = {name: tensor for file in _files(path) for name, tensor in load_file(file).items()}
+        return joined(plain_names(tensors, str(path)))
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read: {error}; take another copy") from None
 
@@ -117,6 +136,7 @@ def check_tensors(path: Path, config: ModelConfig, label: str) -> None:
     found: dict[str, Mapping[str, Any]] = {}
     for file in _files(path):
         found |= _header(file)
+    found = joined_headers(plain_names(found, label))
     wanted = parameter_shapes(config)
     for name, shape in wanted.items():
         if name not in found:
@@ -185,17 +205,23 @@ def _header(file: Path) -> dict[str, Mapping[str, Any]]:
 def _check_tokenizer(path: Path, ours: Path) -> None:
     """Raise ``UserError`` where the data, of the tokenizer ``ours``, and the weights have different tokenizers."""
     theirs = path / "tokenizer.json"
-    if theirs.is_file() and ours.is_file() and _vocabulary(theirs) != _vocabulary(ours):
+    if not (theirs.is_file() and ours.is_file()):
+        return
+    known = _tokens(theirs)
+    if any(known.get(id) != token for id, token in _tokens(ours).items()):
         raise UserError(
             f"--init-from {path}: its tokenizer.json is not the one that packed {ours.parent},"
             " so the ids mean other texts; pack the data with its tokenizer, or take other weights"
         )
 
 
-def _vocabulary(file: Path) -> Any:
-    """Return the id of every token. Another program that saves a tokenizer keeps only this the same."""
+def _tokens(file: Path) -> dict[object, object]:
+    """Return the tokens by id. Tokens added to one of two tokenizers, and how a program saves it, change no other."""
     content = read_json(file, TOKENIZER_BYTES)
     try:
-        return content["model"]["vocab"], {token["id"]: token["content"] for token in content["added_tokens"]}
-    except (KeyError, TypeError):
-        return read_bytes(file, TOKENIZER_BYTES)
+        vocabulary = content["model"]["vocab"]
+        pairs = vocabulary.items() if isinstance(vocabulary, dict) else ((v[0], id) for id, v in enumerate(vocabulary))
+        added = {token["id"]: token["content"] for token in content.get("added_tokens") or ()}
+        return {id: token for token, id in pairs} | added
+    except (KeyError, TypeError, IndexError, AttributeError):
+        return {"damaged": read_bytes(file, TOKENIZER_BYTES)}

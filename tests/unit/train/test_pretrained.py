@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 import torch
+from mlx.utils import tree_flatten
+from mlx_lm.utils import load_model as mlx_load_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, DeepseekV3Config, DeepseekV3ForCausalLM
 
@@ -24,6 +27,7 @@ from engine.train.models import pretrained
 from engine.train.models.export import export
 from engine.train.run_state import RunState
 from model.hf import to_hf_config
+from model.shapes import parameter_shapes
 from model.transformer import build
 from profiles import registry
 from profiles.errors import UserError
@@ -189,6 +193,46 @@ def test_what_a_profile_or_an_option_sets_is_given(tmp_path: Path) -> None:
     assert registry.given_keys(str(profile), ["model.name=mla-1b"]) & given == {"optim.lr"}
 
 
+def test_a_new_run_takes_the_shape_and_its_name_from_the_weights(tmp_path: Path) -> None:
+    here = spec_of(dataclasses.replace(TINY, num_hidden_layers=3, hidden_size=256, vocab_size=512))
+    spec, said = pretrained.adopt_config(exported(tmp_path), here, set(), "--init-from")
+    assert (spec.model.config, spec.model.name) == (TINY, "hf")
+    taken = "hidden_size = 192, num_hidden_layers = 2, vocab_size = 300"
+    assert said == [f"--init-from {tmp_path / 'hf'}: takes {taken} from the weights"]
+    with pytest.raises(UserError, match="hidden_size: 192 there, 256 in model mine"):
+        pretrained.adopt_config(tmp_path / "hf", here, set(), "--resume")
+    with pytest.raises(UserError, match="hidden_size: 192 there, 256 in model hf; use -s"):
+        pretrained.adopt_config(tmp_path / "hf", here, {"model.hidden_size"}, "--init-from")
+
+
+def compiled(path: Path) -> None:
+    """Name the tensors as torch.compile does, of the whole model and of a block."""
+
+    def rename(tensors: dict[str, Any]) -> None:
+        for name in list(tensors):
+            short = name.replace("layers.0.", "layers.0._orig_mod.")
+            tensors[f"_orig_mod.{short}"] = tensors.pop(name)
+
+    rewrite(path, rename)
+
+
+def converted(path: Path) -> None:
+    """Save the folder as mlx-lm does."""
+    model, _ = mlx_load_model(path)
+    mx.save_safetensors(str(path / "model.safetensors"), dict(tree_flatten(model.parameters())))
+    assert "model.layers.0.self_attn.embed_q.weight" in load_file(path / "model.safetensors")
+
+
+@pytest.mark.parametrize("save", [compiled, converted])
+def test_names_of_other_programs_are_known(save: Callable[[Path], None], tmp_path: Path) -> None:
+    path = exported(tmp_path)
+    wanted = {name: tensor.clone() for name, tensor in pretrained.load_weights(path).items()}
+    save(path)
+    pretrained.check_compatible(path, spec_of(TINY))
+    found = pretrained.load_weights(path)
+    assert all(torch.equal(found[name], wanted[name]) for name in parameter_shapes(TINY))
+
+
 def test_the_command_line_says_what_it_takes_and_refuses_what_differs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -288,6 +332,11 @@ NORM = "model.norm.weight"
         (lambda p: index(p, {NORM: 5}), "index.json: is damaged"),
         (lambda p: index(p, []), "index.json: is damaged"),
         (lambda p: (p / "config.json").write_text("{"), "config.json: is not valid JSON"),
+        (lambda p: edit(p / "config.json", quantization={"bits": 4}), "config.json: its weights are quantised; take"),
+        (
+            lambda p: rewrite(p, lambda t: t.update({f"_orig_mod.{NORM}": t[NORM].clone()})),
+            "model.norm.weight is there twice, compiled and not; remove one",
+        ),
         (lambda p: edit(p / "config.json", model_type="llama"), "config.json: model_type: 'llama' is not supported"),
         (lambda p: edit(p / "config.json", rope_parameters={"rope_type": "linear"}), "'linear'"),
         (lambda p: edit(p / "config.json", hidden_size="192"), "hidden_size: '192'"),
@@ -323,6 +372,11 @@ def test_data_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
     phase = tmp_path / "data" / spec.data.phase
     tokenizer(phase / "tokenizer.json", "a", "b", "c")
     pretrained.check_compatible(path, spec)
+    grown = json.loads((path / "tokenizer.json").read_text())
+    grown["added_tokens"].append({**grown["added_tokens"][0], "id": 4, "content": "<|im_end|>"})
+    more = exported(tmp_path / "more")
+    (more / "tokenizer.json").write_text(json.dumps(grown))
+    pretrained.check_compatible(more, spec)
     for other in (("a", "c", "b"), ("a", "b"), ("a", "b", "c", "d")):
         tokenizer(phase / "tokenizer.json", *other)
         with pytest.raises(UserError, match="so the ids mean other texts") as caught:
