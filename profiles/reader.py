@@ -36,7 +36,7 @@ _KINDS = {
     stat.S_IFDIR: "a directory",
 }
 # A key of more than MAX_DEPTH parts, a.b.c…: tomllib needs memory for the square of their number.
-_DEEP_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{MAX_DEPTH}}}""")
+_DEEP_KEY = rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{MAX_DEPTH}}}"""
 
 
 def open_regular(path: str | Path) -> BufferedReader:
@@ -70,7 +70,10 @@ def read_bytes(path: Path, limit: int = MAX_BYTES, remedy: str = REPAIR) -> byte
     """Return the content of a file of at most ``limit`` bytes. Raise ``FileNotFoundError`` and ``UserError``."""
     try:
         with open_regular(path) as file:
-            content = file.read(limit + 1)
+            size = min(os.fstat(file.fileno()).st_size, limit)
+            content = file.read(size + 1)  # reading takes as much memory as it may return
+            if len(content) > size:
+                content += file.read(limit + 1 - len(content))
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -124,7 +127,7 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
     import tomllib
 
     try:
-        if _DEEP_KEY.search(text):
+        if re.search(_DEEP_KEY, text):
             raise RecursionError
         content = tomllib.loads(text)
         _check_depth(content)

@@ -17,7 +17,14 @@ from engine.events.phases import PHASES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "protocol.md"
 _WORDS = {
-    **{"Number": "number", "Count": "whole number", "Time": "number", "float": "number", "int": "whole number"},
+    **{
+        "Number": "number",
+        "Count": "whole number",
+        "ExitCode": "whole number",
+        "Time": "number",
+        "float": "number",
+        "int": "whole number",
+    },
     **{"str": "text", "bool": "true or false", "Any": "anything", "Range": "number, or lowest and highest"},
     **{"Data": "object", "Measured": "object", "Memory": "record", "Mark": "mark", "Bucket": "bucket"},
 }

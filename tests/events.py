@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engine.events.decode import encode
 from engine.events.log import read_all
 from engine.events.series import Bucket
 from engine.events.types import Event
+from engine.host.struct_json import encode
 
 E = TypeVar("E", bound=Event)
 

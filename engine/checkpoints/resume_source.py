@@ -22,8 +22,8 @@ def missing_source(run: RunDir, saved: str | None) -> str | None:
     if saved:
         folder = Path(saved).parent
         return None if checkpoint.steps(folder) else f"{folder}: the checkpoints of this run are missing"
-    start = run.start()
-    for source in (start.get("resume"), start.get("init_from")):
+    launch = run.launch()
+    for source in (launch.resume, launch.init_from):
         if source and not Path(source).exists():
             return f"{source}: is missing, and this run starts from it"
     return None

@@ -149,13 +149,13 @@ def versions(store: RunStore) -> Iterator[Finding]:
     installed = package_version()
     for id in _ids(store):
         run = store.find(id).summary()
-        alive = run["trainer"]["alive"] or run["supervisor"]["alive"]
-        if not is_active(run["phase"]) or not alive or run["version"] == installed:
+        alive = run.trainer.alive or run.supervisor.alive
+        if not is_active(run.phase) or not alive or run.version == installed:
             continue
         yield Finding(
             "warn",
             "versions",
-            f"{id} runs mla-tui {run['version']}, installed is {installed}; a restart uses the installed version",
+            f"{id} runs mla-tui {run.version}, installed is {installed}; a restart uses the installed version",
             f"when convenient: mla-tui stop {id}, then mla-tui launch --resume {id}",
         )
 

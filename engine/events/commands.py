@@ -10,9 +10,9 @@ import uuid
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from engine.events.decode import encode
 from engine.events.log import Tail, scan
 from engine.events.types import Command, Method
+from engine.host.struct_json import encode
 
 CLIENTS = ("app", "command line", "client", "socket")  # who may send a command
 METHODS: tuple[str, ...] = get_args(Method)

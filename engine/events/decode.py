@@ -1,4 +1,4 @@
-"""Decodes and encodes records: the only place where a line of JSON becomes an event, or an event a line."""
+"""Decodes records: the only place where a line of JSON becomes an event."""
 
 from __future__ import annotations
 
@@ -8,20 +8,9 @@ from typing import Any, Union
 import msgspec
 
 from engine.events.types import KINDS, Event
+from engine.host.struct_json import DAMAGED_JSON
 
 _DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Union[tuple(KINDS.values())])  # noqa: UP007
-
-
-def _base_value(value: Any) -> Any:
-    """Return a value of a subclass, such as torch's version or numpy's float64, as one of its base class."""
-    bases: tuple[Any, ...] = (str, int, float, dict, list)
-    for base in bases:
-        if isinstance(value, base):
-            return base(value)
-    raise NotImplementedError
-
-
-_ENCODER = msgspec.json.Encoder(enc_hook=_base_value)
 
 
 class _Kind(msgspec.Struct):
@@ -46,7 +35,7 @@ def is_of_newer_version(line: bytes) -> bool:
     """Return whether a line that is no event is a record of a kind that this version does not know."""
     try:
         return _KIND_DECODER.decode(line).kind not in KINDS
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except DAMAGED_JSON:
         return False
 
 
@@ -62,20 +51,6 @@ def convert(value: Any) -> Event | None:
     """Return the event in a parsed JSON object; None where it is none."""
     try:
         event: Event = msgspec.convert(value, _DECODER.type)
-    except (msgspec.ValidationError, RecursionError):
+    except DAMAGED_JSON:
         return None
     return event if event.t >= 0 else None
-
-
-def encode(event: Event) -> bytes:
-    """Return the line of an event without its newline. NaN and infinity become null, because JSON has neither."""
-    try:
-        return _ENCODER.encode(event)
-    except (UnicodeEncodeError, OverflowError):  # a file name that is not UTF-8, an integer of many digits
-        return json.dumps(to_dict(event), separators=(",", ":")).encode()
-
-
-def to_dict(event: Event) -> dict[str, Any]:
-    """Return the fields of an event, as they are written."""
-    found: dict[str, Any] = msgspec.to_builtins(event, enc_hook=_base_value)
-    return found

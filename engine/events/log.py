@@ -15,9 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from engine.events.decode import decode, encode, is_of_newer_version
+from engine.events.decode import decode, is_of_newer_version
 from engine.events.types import UNTIMED, Event
 from engine.host.process import is_linked
+from engine.host.struct_json import encode
 from profiles.reader import check_regular, open_regular_fd
 
 MAX_LINE = 1 << 20  # bytes; a longer line is no record

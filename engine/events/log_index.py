@@ -1,6 +1,6 @@
-"""Indexes the log of a run: the series for charts and the summary, up to an offset of the log.
+"""Indexes the log of a run: the series for charts and the state, up to an offset of the log.
 
-The series are cached in ``history.bin``, the summary in ``state.json``. So opening a run reads only the records that
+The series are cached in ``history.bin``, the state in ``state.json``. So opening a run reads only the records that
 came after, however long its log is.
 """
 
@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
 
 from engine.events import history_file
 from engine.events.history import History
 from engine.events.log import Tail
 from engine.events.run_dir import RunDir
-from engine.events.summary import update_summary
-from engine.events.types import Event, Step
+from engine.events.status_updates import update_status_by_all
+from engine.events.types import Event
 
 SAVE_EVERY = 2 << 20  # bytes of log between saves; reading so many takes about 50 ms
 
 
 class LogIndex:
-    """``history`` and ``summary`` of the log before ``offset``; ``poll`` advances them.
+    """``history`` and ``state`` of the log before ``offset``; ``poll`` advances them.
 
     ``warnings`` describe for the user what was found damaged on opening.
     """
@@ -30,9 +29,10 @@ class LogIndex:
         self.run = run
         self.cache: Path = run.path / "history.bin"
         self.warnings: list[str] = []
-        self.summary: dict[str, Any] = run.state()
-        if damage := self.summary.pop("damage", None):
-            self.warnings.append(damage)
+        self.state = run.state()
+        if self.state.damage:
+            self.warnings.append(self.state.damage)
+        self.state.damage = self.state.seen = None  # from here on it is kept up to date
         self._tail = Tail(run.log_path)
         self._saved = self._history_offset = 0
         self.history = History(run.log_path)
@@ -43,10 +43,10 @@ class LogIndex:
         except (OSError, history_file.InvalidCache) as error:
             self.warnings.append(f"history.bin: {error}; rebuilt from the log")
         self._saved = self._history_offset
-        self._summary_offset = int(self.summary.get("at") or 0)
-        if self._summary_offset > self._tail.size():
-            self._summary_offset = 0  # the state belongs to another log
-        self._tail.offset = min(self._history_offset, self._summary_offset)
+        self._state_offset = self.state.at
+        if self._state_offset > self._tail.size():
+            self._state_offset = 0  # the state belongs to another log
+        self._tail.offset = min(self._history_offset, self._state_offset)
 
     @property
     def offset(self) -> int:
@@ -69,19 +69,10 @@ class LogIndex:
             self.history.add_events(events)
         elif events[-1][0] >= self._history_offset:
             self.history.add_events([pair for pair in events if pair[0] >= self._history_offset])
-        self._summarize(events)
+        update_status_by_all(self.state, events, self._state_offset)
         self._history_offset = max(self._history_offset, self.offset)
-        self._summary_offset = self.summary["at"] = max(self._summary_offset, self.offset)
+        self._state_offset = self.state.at = max(self._state_offset, self.offset)
         return events
-
-    def _summarize(self, events: list[tuple[int, Event]]) -> None:
-        """Update the summary. Of steps one after another only the last matters."""
-        last = len(events) - 1
-        for i, (offset, event) in enumerate(events):
-            if isinstance(event, Step) and i < last and isinstance(events[i + 1][1], Step):
-                continue
-            if offset >= self._summary_offset:
-                update_summary(self.summary, event)
 
     def has_grown(self) -> bool:
         """Return whether the log has data that ``poll`` has not read; costs one ``stat``."""

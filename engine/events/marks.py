@@ -12,7 +12,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from engine.events.types import Alert, Checkpoint, Count, Edit, Event, Memory, Oom, Rewind, Start, Time
+from engine.events.numbers import Count, Time
+from engine.events.types import Alert, Checkpoint, Edit, Event, Memory, Oom, Rewind, Start
 
 MAX_PER_KIND = 1000
 KINDS = ("edit", "oom", "checkpoint", "start", "rewind", "alert")

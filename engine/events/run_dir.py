@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.events.phases import CUT_OFF, DAMAGED, RECOVERING, has_ended, is_active, phase_of
-from engine.events.state_checks import drop_invalid, is_process
+import msgspec
+
+from engine.events.phases import CUT_OFF, DAMAGED, RECOVERING, STARTING, has_ended, is_active, phase_of
+from engine.events.status import Launch, ProcessStatus, RunStatus, Summary
 from engine.host.files import fault, read_json
-from engine.host.process import boot_id, host_name, is_alive, is_locked
+from engine.host.process import ProcessIdentity, boot_id, host_name, is_alive, is_locked
+from engine.host.struct_json import DAMAGED_JSON, intact, read_intact, read_struct
 from profiles.errors import UserError
 from profiles.names import check_name
+from profiles.printable import one_line
+from profiles.reader import read_bytes
 
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
 
-COLUMNS = (
-    *("id", "name", "phase", "reason", "step", "steps", "loss", "val_loss", "bits_per_byte", "tok_s"),
-    *(
-        "micro",
-        "accum",
-        "context",
-        "backend",
-        "profile",
-        "checkpoint",
-        "attempt",
-        "supervisor",
-        "trainer",
-        "started",
-        "ended",
-        "version",
-        "host",
-    ),
-    *("seen", "damage"),
-)
 LOG_TAIL = 1 << 18  # bytes; enough for the last records of any run
 LAUNCH_TIMEOUT = 10  # seconds for the supervisor of a new run to start
 REBOOTED = "the machine was rebooted"
+_SHOWN = ("name", "phase", "reason", "backend", "profile", "version", "host")  # texts of the state, on one line
 EXIT_UNHANDLED = "its trainer has exited; its supervisor has not handled that yet"
 
 
@@ -60,37 +46,32 @@ class RunDir:
 
     @property
     def name(self) -> str:
-        return str(self.start().get("name") or self.id)
+        return self.launch().name or self.id
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> RunStatus:
         """Return ``state.json``; where it is damaged what the log says, with a line in ``damage``."""
-        state = drop_invalid(read_json(self.state_path))
-        if not state.get("phase"):
+        state = read_intact(self.state_path, RunStatus)
+        if state is None or not state.phase:
             from engine.events.state_rebuild import rebuilt_state
 
             state = rebuilt_state(self)
             self._apply_log_tail(state)
+        for name in _SHOWN:
+            if text := getattr(state, name):
+                setattr(state, name, one_line(text))
         return state
 
-    def start(self) -> dict[str, Any]:
-        """Return how the run was started, without fields of the wrong type.
+    def launch(self) -> Launch:
+        """Return how the run was launched, without fields of the wrong type."""
+        return intact(read_json(self.path / "spec.json").get("start"), Launch) or Launch()
 
-        The fields are ``name``, ``resume`` and ``init_from`` (paths), ``share_device``, and ``host`` and ``boot`` of
-        the launch.
-        """
-        start = read_json(self.path / "spec.json").get("start")
-        texts = ("name", "resume", "init_from", "host", "boot")
-        fields = start.items() if isinstance(start, dict) else ()
-        return {key: value for key, value in fields if key not in texts or isinstance(value, str | None)}
-
-    def trainer_identity(self) -> dict[str, Any]:
-        """Return the process that holds the trainer's lock; empty where it has not said so, or not legibly."""
-        identity = read_json(self.trainer_identity_path)
-        return identity if is_process(identity) else {}
+    def trainer_identity(self) -> ProcessIdentity | None:
+        """Return the process that holds the trainer's lock; None where it has not said so, or not legibly."""
+        return read_struct(self.trainer_identity_path, ProcessIdentity)
 
     def has_supervisor(self) -> bool:
         """Return whether a supervisor is alive here: its lock is held, or its process runs whose lock was deleted."""
-        return is_locked(self.supervisor_lock) or is_alive(self.state().get("supervisor"))
+        return is_locked(self.supervisor_lock) or is_alive(self.state().supervisor)
 
     def has_trainer(self) -> bool:
         """Return whether a trainer is alive here: its lock is held, or its process runs whose lock was deleted."""
@@ -104,7 +85,7 @@ class RunDir:
         if not content:
             raise UserError(f"{self.path / 'spec.json'}: missing or damaged; remove the run with: mla-tui rm {self.id}")
         content.pop("start", None)
-        if name := self.start().get("name"):
+        if name := self.launch().name:
             check_name(f"{self.id}/spec.json: start: name", name)
         return RunSpec.from_dict(content, f"{self.id}/spec.json")
 
@@ -114,7 +95,7 @@ class RunDir:
 
         source = f"{self.id}/events.jsonl"
         tables: dict[str, dict[str, Any]] = {}
-        for key, value in (self.status().get("live") or {}).items():
+        for key, value in (self.current_state().live or {}).items():
             table, _, name = key.partition(".")
             tables.setdefault(table, {})[name] = check_value(source, key, value)
         return self.spec().with_values(source, **tables)
@@ -123,78 +104,82 @@ class RunDir:
         """Return the file that describes the shards whose fingerprint has this ``digest`` (``data/fingerprint.py``)."""
         return self.path / f"data-{digest}.json"
 
-    def is_on_this_boot(self, state: dict[str, Any] | None = None) -> bool:
+    def is_on_this_boot(self, state: RunStatus | None = None) -> bool:
         """Return whether the run's processes were started on this boot of this host; only then are its pids valid."""
         state = self.state() if state is None else state
-        return state.get("host") == host_name() and state.get("boot") == boot_id()
+        return state.host == host_name() and state.boot == boot_id()
 
     def ended(self) -> bool:
-        return has_ended(self.state().get("phase"))
+        return has_ended(self.state().phase)
 
-    def summary(self) -> dict[str, Any]:
-        """Return the columns of ``ls --json``."""
-        status = self.status()
-        return {key: status.get(key) for key in COLUMNS}
+    def current_state(self) -> RunStatus:
+        """Return the state, brought up to date by the end of the log unless a supervisor does that.
 
-    def status(self) -> dict[str, Any]:
-        """Return the state of the run, with whether its processes are alive.
-
-        If no supervisor is alive to update the state, or it has not handled the exit of the trainer yet, the end of the
-        log is read as well; ``seen`` is then the time of its last record.
+        ``seen`` is the time of the last record, if the log was read.
         """
+        return self._current()[0]
+
+    def summary(self) -> Summary:
+        """Return what users see of the run: its state, and whether its processes are alive."""
+        state, supervisor, trainer = self._current()
+        state.id = self.id
+        if supervisor.alive:
+            # Another trainer may have started since the state was written: it holds the lock.
+            if _is_exit_unhandled(state, trainer) and not self.has_trainer():
+                state.phase, state.reason = RECOVERING, EXIT_UNHANDLED
+        elif not has_ended(state.phase) and not trainer.alive:
+            self._infer_phase(state)
+        if damage := self._spec_damage():
+            state.damage = damage
+            if state.phase == CUT_OFF:
+                state.phase, state.reason = DAMAGED, damage
+        return Summary.of(state, supervisor, trainer)
+
+    def _current(self) -> tuple[RunStatus, ProcessStatus, ProcessStatus]:
+        """Return the state as ``current_state`` does, and whether supervisor and trainer are alive."""
         state = self.state()
         this_boot = self.is_on_this_boot(state)
-        state["id"] = self.id
-        state.setdefault("phase", CUT_OFF)
-        attempt = (state.get("trainer") or {}).get("attempt")
-        for role in ("supervisor", "trainer"):
-            identity = state.get(role) or {}
-            state[role] = {"pid": identity.get("pid"), "alive": this_boot and is_alive(identity)}
-        if state["supervisor"]["alive"]:
-            if _is_exit_unhandled(state, attempt):
-                self._apply_log_tail(state)
-                # Another trainer may have started since the state was written: it holds the lock.
-                if _is_exit_unhandled(state, attempt) and not self.has_trainer():
-                    state.update(phase=RECOVERING, reason=EXIT_UNHANDLED)
-        elif not has_ended(state["phase"]):
+        supervisor, trainer = (
+            ProcessStatus(process.pid, this_boot and is_alive(process)) if process else ProcessStatus()
+            for process in (state.supervisor, state.trainer)
+        )
+        up_to_date = supervisor.alive and not _is_exit_unhandled(state, trainer)
+        if not up_to_date and not has_ended(state.phase):
             self._apply_log_tail(state)
-            if not has_ended(state["phase"]) and not state["trainer"]["alive"]:
-                self._infer_phase(state)
-        if damage := self._spec_damage():
-            state["damage"] = damage
-            if state["phase"] == CUT_OFF:
-                state.update(phase=DAMAGED, reason=damage)
-        return state
+        return state, supervisor, trainer
 
-    def last_phase(self) -> str | None:
+    def last_phase(self) -> str:
         """Return the phase recorded last, whether or not a process is alive."""
         state = self.state()
         self._apply_log_tail(state)
-        return state.get("phase")
+        return state.phase
 
-    def _apply_log_tail(self, state: dict[str, Any]) -> None:
+    def _apply_log_tail(self, state: RunStatus) -> None:
         from engine.events.log import read_all  # here, because ls reads no log of a run that has ended
-        from engine.events.summary import update_summary
+        from engine.events.status_updates import update_status_by_all
 
-        for _, event in read_all(self.log_path, max(0, self._log_size() - LOG_TAIL)):
-            update_summary(state, event)
-            state["seen"] = event.t
+        if events := list(read_all(self.log_path, max(0, self._log_size() - LOG_TAIL))):
+            update_status_by_all(state, events)
+            state.seen = events[-1][1].t
 
-    def _infer_phase(self, state: dict[str, Any]) -> None:
+    def _infer_phase(self, state: RunStatus) -> None:
         """Set phase and reason of a run that has not ended and has no process alive on this host."""
-        if is_on_other_host(state):  # its processes cannot be checked from here
-            state["reason"] = last_seen(state["phase"], state.get("seen") or state.get("started"), state["host"])
-        elif not self.is_on_this_boot(state) and state.get("boot"):
-            state.update(phase=CUT_OFF, reason=REBOOTED)
+        if state.host is not None and is_on_other_host(state):  # its processes cannot be checked from here
+            state.reason = last_seen(state.phase, state.seen or state.started, state.host)
+        elif not self.is_on_this_boot(state) and state.boot:
+            state.phase, state.reason = CUT_OFF, REBOOTED
         elif not (_just_launched(state) or self.has_supervisor() or self.has_trainer()):
             # A process that holds a lock is alive, even if a full disk kept its pid out of the state.
-            state.update(phase=CUT_OFF, reason="neither trainer nor supervisor is alive")
+            state.phase, state.reason = CUT_OFF, "neither trainer nor supervisor is alive"
 
     def _spec_damage(self) -> str | None:
         """Return a line where the run has no legible ``spec.json``: it was removed in part, or never was a run."""
         path = self.path / "spec.json"
-        if read_json(path):
-            return None
+        try:
+            if msgspec.json.decode(read_bytes(path), type=dict[str, Any]):
+                return None
+        except (OSError, UserError, *DAMAGED_JSON):
+            pass
         return f"spec.json is {fault(path)}; remove the run with: mla-tui rm {self.id}"
 
     def _log_size(self) -> int:
@@ -205,19 +190,33 @@ class RunDir:
 
     def remove(self) -> None:
         """Delete the run's directory but not its checkpoints. Raise ``UserError`` while the run is active."""
+        import shutil  # here, because ls removes nothing
+
         summary = self.summary()
         # The locks also cover what pids cannot: a process on another host, or one that has not written its state yet.
-        alive = summary["trainer"]["alive"] or summary["supervisor"]["alive"]
+        alive = summary.trainer.alive or summary.supervisor.alive
         locked = self.has_trainer() or self.has_supervisor()
-        starting = not is_on_other_host(summary) and is_active(summary["phase"])
+        starting = not is_on_other_host(summary) and is_active(summary.phase)
         if alive or locked or starting:
-            raise UserError(f"run {self.id}: is {summary['phase']}; stop it first: mla-tui stop {self.id}")
+            raise UserError(f"run {self.id}: is {summary.phase}; stop it first: mla-tui stop {self.id}")
         shutil.rmtree(self.path)
 
 
-def is_on_other_host(state: dict[str, Any]) -> bool:
+def is_on_other_host(state: RunStatus | Summary) -> bool:
     """Return whether a run is on another host, by its state or summary. We cannot see or start processes there."""
-    return state.get("host") not in (None, host_name())
+    return state.host not in (None, host_name())
+
+
+def _is_exit_unhandled(state: RunStatus, trainer: ProcessStatus) -> bool:
+    """Return whether the trainer has exited and the phase is still one in which it works.
+
+    It starts until it logs its first phase. A run that waits for its next trainer is ``starting`` too, but the exit of
+    the one before is then logged.
+    """
+    if state.trainer is None or trainer.alive:
+        return False
+    last_exit = state.exit.attempt if state.exit else None
+    return (state.phase == STARTING and last_exit != state.trainer.attempt) or phase_of(state.phase).trains
 
 
 def last_seen(phase: str, t: float | None, host: str) -> str:
@@ -229,22 +228,10 @@ def last_seen(phase: str, t: float | None, host: str) -> str:
     return f"last seen {phase} {when} on {host}"
 
 
-def _is_exit_unhandled(state: dict[str, Any], attempt: int | None) -> bool:
-    """Return whether the trainer, of this ``attempt``, has exited and the phase is still one in which it works.
-
-    It starts until it logs its first phase. A run that waits for its next trainer is ``starting`` too, but the exit of
-    the one before is then logged.
-    """
-    if state["trainer"]["pid"] is None or state["trainer"]["alive"]:
-        return False
-    starts = state["phase"] == "starting" and (state.get("exit") or {}).get("attempt") != attempt
-    return starts or phase_of(state["phase"]).trains
-
-
-def _just_launched(state: dict[str, Any]) -> bool:
+def _just_launched(state: RunStatus) -> bool:
     """Return whether the run is so new that its supervisor may not have recorded its pid yet.
 
     The monotonic clock is the same for all processes and cannot be set.
     """
-    launched, supervisor = state.get("launched"), state.get("supervisor") or {}
-    return supervisor.get("pid") is None and launched is not None and 0 <= time.monotonic() - launched < LAUNCH_TIMEOUT
+    launched = state.launched
+    return state.supervisor is None and launched is not None and 0 <= time.monotonic() - launched < LAUNCH_TIMEOUT

@@ -7,20 +7,15 @@ A reader skips kinds and fields that it does not know, because a newer version m
 missing if it has a default.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
 from engine.events.metric import Metric
+from engine.events.numbers import Count, ExitCode, Number, Time
 
 UNTIMED = -1.0
 
-# A flipped bit on a disk may leave valid JSON, for example a number of 400 digits: such a record is damaged.
-Number = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)] | Annotated[float, Meta(ge=-1e200, le=1e200)]
-Count = Annotated[int, Meta(ge=0, lt=1 << 53)]  # floats represent every such integer exactly
-Time = Annotated[float, Meta(lt=1 << 32)]  # unix seconds, until the year 2106
 # A sample, or the lowest and highest sample of a minute. Not a tuple: beside a number with limits, msgspec 0.22 reads
 # the size of a tuple from the wrong place in memory.
 Range = Number | Annotated[list[Number], Meta(min_length=2, max_length=2)]
@@ -187,7 +182,7 @@ class Checkpoint(Event, frozen=True, kw_only=True, tag="checkpoint"):
     ok: bool
     step: Count | None = None
     path: str | None = None
-    bytes: Number | None = None  # size
+    bytes: Count | None = None  # size
     seconds: Number | None = None  # time to write it
     stall_s: Number | None = None  # seconds of them that training waited for it
     why: str | None = None  # why it could not be written
@@ -196,7 +191,7 @@ class Checkpoint(Event, frozen=True, kw_only=True, tag="checkpoint"):
 class Exit(Event, frozen=True, kw_only=True, tag="exit"):
     """The trainer of an attempt exited."""
 
-    code: Number | None = None  # exit status, if known
+    code: ExitCode | None = None  # exit status, if known
     signal: str | None = None  # name of the signal that killed it
     why: str | None = None
 

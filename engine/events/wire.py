@@ -16,10 +16,11 @@ from typing import Any
 
 import msgspec
 
-from engine.events.decode import convert, decode, encode
+from engine.events.decode import convert, decode
 from engine.events.marks import Mark
 from engine.events.series import Bucket
 from engine.events.types import Event, Memory
+from engine.host.struct_json import encode
 
 REQUEST_LIMIT = 64 << 10
 ANSWER_LIMIT = 16 << 20  # bytes; a response may be longer than a request

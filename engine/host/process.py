@@ -10,21 +10,36 @@ import fcntl
 import os
 import platform
 import signal
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
+
+from msgspec import Meta, Struct
 
 from engine.host.private_dirs import private_opener
 
+if TYPE_CHECKING:
+    import subprocess
+
 LOCK_FDS_ENV = "MLA_TUI_LOCK_FDS"  # descriptors of inherited locks, comma-separated
+
+
+class ProcessIdentity(Struct, frozen=True, omit_defaults=True):
+    """A process of this host: no other one has, or will have, the same identity."""
+
+    pid: Annotated[int, Meta(ge=1, lt=1 << 31)]
+    start_ticks: Annotated[int, Meta(ge=0, lt=1 << 53)]  # when it started, in a unit of the platform
+    boot: str | None = None
+    attempt: Annotated[int, Meta(ge=0, lt=1 << 53)] | None = None  # at its run, of a trainer
 
 
 def host_name() -> str:
     return platform.node()
 
 
+@cache
 def boot_id() -> str:
     """Return an identifier that changes with every boot."""
     try:
@@ -40,7 +55,8 @@ def start_ticks(pid: int) -> int | None:
     if os.path.exists("/proc/self/stat"):
         try:
             # The command name may contain spaces and parentheses: count the fields after it (proc(5), field 22).
-            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
         except OSError:
             return None
         return None if fields[0] in (b"Z", b"X") else int(fields[19])
@@ -52,16 +68,16 @@ def start_ticks(pid: int) -> int | None:
         return None
 
 
-def process_identity(pid: int) -> dict[str, Any]:
-    return {"pid": pid, "start_ticks": start_ticks(pid) or 0, "boot": boot_id()}
+def process_identity(pid: int, attempt: int | None = None) -> ProcessIdentity:
+    return ProcessIdentity(pid, start_ticks(pid) or 0, boot_id(), attempt)
 
 
-def is_alive(identity: dict[str, Any] | None) -> bool:
-    """Return whether the process that ``process_identity`` described still runs on this host and boot."""
-    if not identity or not identity.get("pid"):
+def is_alive(process: ProcessIdentity | None) -> bool:
+    """Return whether ``process`` still runs on this host and boot."""
+    if process is None:
         return False
-    ticks = start_ticks(identity["pid"])
-    return ticks is not None and ticks == identity.get("start_ticks") and identity.get("boot") in (None, boot_id())
+    ticks = start_ticks(process.pid)
+    return ticks is not None and ticks == process.start_ticks and process.boot in (None, boot_id())
 
 
 def inherited_lock_fds() -> tuple[int, ...]:
@@ -89,6 +105,8 @@ def spawn_detached(
 
     ``env`` is added to our environment. The process inherits the descriptors ``pass_fds``.
     """
+    import subprocess  # here, because ls starts no process
+
     with open(console, "ab", opener=private_opener) as out:
         return subprocess.Popen(
             argv,

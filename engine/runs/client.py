@@ -20,6 +20,7 @@ from engine.events.log_index import LogIndex
 from engine.events.phases import CUT_OFF, DAMAGED, is_active
 from engine.events.run_dir import EXIT_UNHANDLED, RunDir
 from engine.events.series import Bucket
+from engine.events.status import Summary
 from engine.events.types import CutOff, Event, Link, State
 from engine.events.wire import HistoryAnswer
 from engine.host.version import package_version
@@ -89,7 +90,7 @@ class RunClient:
         """
         if self.run.ended():
             state = self.run.state()
-            raise UserError(f"run {self.run.id}: has {state['phase']}; {method} needs an active run")
+            raise UserError(f"run {self.run.id}: has {state.phase}; {method} needs an active run")
         await asyncio.to_thread(check_not_cut_off, self.run)
         await asyncio.to_thread(ensure_supervisor, self.run)
         is_command = method in commands.METHODS
@@ -116,7 +117,7 @@ class RunClient:
         try:
             theirs = str(msgspec.json.decode(await self._call("hello", {}))["version"])
         except (OSError, KeyError):
-            theirs = str(self.run.state().get("version") or package_version())
+            theirs = self.run.state().version or package_version()
         if theirs == package_version() or self.run.ended():
             return None
         return f"run {self.run.id}: runs mla-tui {theirs}, this is {package_version()}; it continues with {theirs}"
@@ -159,13 +160,13 @@ class RunClient:
                     next_at = tail.offset
             finally:
                 tail.close()
-            phase = unlogged["phase"] if unlogged else ""
+            phase = unlogged.phase if unlogged else ""
             if unlogged and not is_active(phase) and not (live and phase in (CUT_OFF, DAMAGED)):
                 return
             if unlogged and quiet and phase != reported:  # quiet: it was not resumed in the meantime
                 reported = phase
                 kind = State if is_active(phase) else CutOff
-                yield None, kind(unlogged["seen"] or time.time(), phase=phase, reason=unlogged["reason"])
+                yield None, kind(unlogged.seen or time.time(), phase=phase, reason=unlogged.reason)
             waits_for_resume = reported and not is_active(reported)
             await asyncio.sleep(CUT_OFF_INTERVAL if waits_for_resume else POLL_INTERVAL)
 
@@ -181,7 +182,7 @@ class RunClient:
             log_index.save_if_due()
         return log_index.history, log_index.offset
 
-    def _unlogged_phase(self) -> dict[str, Any] | None:
+    def _unlogged_phase(self) -> Summary | None:
         """Return the summary where its phase is not, or need not be, that of the last record; None otherwise.
 
         Either no process can write another record, or the supervisor has not handled the exit of the trainer.
@@ -189,8 +190,8 @@ class RunClient:
         if self.run.has_trainer():
             return None
         alive, summary = self.run.has_supervisor(), self.run.summary()
-        has_stopped = not alive and not is_active(summary["phase"])
-        return summary if summary["reason"] == EXIT_UNHANDLED or has_stopped else None
+        has_stopped = not alive and not is_active(summary.phase)
+        return summary if summary.reason == EXIT_UNHANDLED or has_stopped else None
 
     def _is_unlogged(self) -> bool:
         return self._unlogged_phase() is not None

@@ -15,7 +15,7 @@ def check_delete(store: RunStore, out: Path, step: int) -> None:
     path = checkpoint.path_of_step(out, step)
     for run in (RunDir(store.runs / id) for id in store.ids()):
         # Until its own first checkpoint, that run restarts from this one.
-        if run.start().get("resume") == str(path) and not run.ended():
+        if run.launch().resume == str(path) and not run.ended():
             raise UserError(f"{path}: run {run.name} started from it and has not ended; it is kept")
     checkpoint.check_delete(out, step)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from engine.events.log import LogWriter
 from engine.events.phases import STOPPED
 from engine.events.restore import RunFiles
 from engine.events.run_dir import RunDir
-from engine.events.summary import update_summary
+from engine.events.status import RunStatus
+from engine.events.status_updates import update_status
 from engine.events.types import Alert, Edit, State
 from engine.host.process import Lock
 from profiles.spec import RunSpec
@@ -18,16 +18,16 @@ from profiles.spec import RunSpec
 class FileWatch:
     """``needs_successor``: the run goes on, but not with this process, whose open log is no longer the run's.
 
-    ``summary`` is what the supervisor knows of the run; it outlives the log.
+    ``state`` is what the supervisor knows of the run; it outlives the log.
     """
 
-    def __init__(self, run: RunDir, lock: Lock, log: LogWriter, spec: RunSpec, summary: dict[str, Any]) -> None:
+    def __init__(self, run: RunDir, lock: Lock, log: LogWriter, spec: RunSpec, state: RunStatus) -> None:
         self.needs_successor = False
         self._run = run
         self._lock = lock
         self._log = log
         self._spec = spec
-        self._summary = summary
+        self._state = state
         self._files = RunFiles(run)
 
     def check(self, trains: bool, offset: int) -> bool:
@@ -59,7 +59,7 @@ class FileWatch:
         self._files.restore(self._log)
         if gone:
             reason = "the directory of this run was deleted; it is restored"
-            update_summary(self._summary, self._log.write(State(phase=STOPPED, reason=reason)))
+            update_status(self._state, self._log.write(State(phase=STOPPED, reason=reason)))
         else:
             self._hand_over()
 
@@ -70,8 +70,8 @@ class FileWatch:
         """
         if self._run.commands_path.exists():
             os.rename(self._run.commands_path, self._run.commands_path.with_suffix(".old"))
-        step, table = self._summary.get("step") or 0, self._spec.to_dict()
-        live = {tuple(key.split(".")): value for key, value in (self._summary.get("live") or {}).items()}
+        step, table = self._state.step or 0, self._spec.to_dict()
+        live = {tuple(key.split(".")): value for key, value in (self._state.live or {}).items()}
         changed = {name: (table[part][name], new) for (part, name), new in live.items() if table[part][name] != new}
         text = "events.jsonl was truncated: its records are lost; the edits so far are logged again"
         self._log.write(Alert(what="files", text=text))
@@ -80,4 +80,4 @@ class FileWatch:
 
     def _hand_over(self) -> None:
         self.needs_successor = True
-        self._summary["supervisor"] = None  # or the next one would take this one for alive
+        self._state.supervisor = None  # or the next one would take this one for alive

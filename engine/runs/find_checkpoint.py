@@ -41,7 +41,7 @@ def _latest(store: RunStore, out: Path) -> Path:
     if not ids:
         return _newest_in(out)
     current = RunDir(store.runs / ids[0])
-    if foreground and foreground.stat().st_mtime > float(current.state().get("started") or 0):
+    if foreground and foreground.stat().st_mtime > (current.state().started or 0):
         newest = checkpoint.latest(checkpoint_dir(current))
         if newest is None or foreground.stat().st_mtime > newest.stat().st_mtime:
             return foreground

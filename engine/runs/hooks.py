@@ -17,13 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.events.decode import to_dict
 from engine.events.log import read_all
 from engine.events.phases import FAILED, FINISHED, NEEDS_ATTENTION
 from engine.events.run_dir import RunDir
+from engine.events.status import RunStatus
 from engine.events.types import Alert, Event, Log, Oom, State
 from engine.host.private_dirs import private_opener
 from engine.host.process import host_name
+from engine.host.struct_json import to_dict
 from engine.runs.hook_events import EVENTS
 from profiles.errors import SpecError
 from profiles.paths import user_dir
@@ -122,18 +123,20 @@ async def run_hook(command: str, content: dict[str, Any], out: int, cwd: Path, t
 class Hooks:
     """Runs the hooks of one run, one after another, in the background of its supervisor.
 
-    ``summary`` is the run's state, which holds ``hooks_at``; ``save`` writes it to disk.
+    ``state`` is that of the run, which holds ``hooks_at``; ``save`` writes it to disk.
     """
 
-    def __init__(self, run: RunDir, summary: dict[str, Any], write: Write, save: Callable[[], None]) -> None:
-        self._run_dir, self._summary, self._write, self._save = run, summary, write, save
+    def __init__(self, run: RunDir, state: RunStatus, write: Write, save: Callable[[], None]) -> None:
+        self._run_dir, self._state, self._write, self._save = run, state, write, save
         self._pending: list[tuple[int, str, Event]] = []
         self._task: asyncio.Task[None] | None = None
         self._dropping = False
 
     def catch_up(self, end: int) -> None:
         """Enqueue what a killed supervisor left pending before offset ``end``; nothing without ``hooks_at``."""
-        start = self._summary.setdefault("hooks_at", end)
+        start = self._state.hooks_at
+        if start is None:
+            start = self._state.hooks_at = end
         for at, event in read_all(self._run_dir.log_path, start):
             if at >= end:
                 break
@@ -141,12 +144,12 @@ class Hooks:
 
     def enqueue(self, at: int, event: Event) -> None:
         """Run the event's hook, if it has one, after those before it. Returns at once."""
-        if at < self._summary.get("hooks_at", 0):
+        if at < (self._state.hooks_at or 0):
             return
         name = name_of(event)
         if name is None or self._is_dropped(name):
             if not self._busy():
-                self._summary["hooks_at"] = at
+                self._state.hooks_at = at
             return
         self._pending.append((at, name, event))
         if not self._busy():
@@ -176,7 +179,7 @@ class Hooks:
             except Exception as error:  # a hook must never end the supervisor
                 self._warn(name, f"{type(error).__name__}: {error}")
             del self._pending[0]
-            self._summary["hooks_at"] = at + 1  # inside that line: its rest parses as no record
+            self._state.hooks_at = at + 1  # inside that line: its rest parses as no record
             self._save()
 
     async def _run(self, at: int, name: str, event: Event) -> None:
@@ -198,5 +201,5 @@ class Hooks:
 
 def has_pending(run: RunDir) -> bool:
     """Whether a hook of ``run`` has not run because its supervisor was killed first."""
-    start = run.state().get("hooks_at")
+    start = run.state().hooks_at
     return start is not None and any(name_of(event) for _, event in read_all(run.log_path, start))

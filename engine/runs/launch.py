@@ -6,19 +6,22 @@ import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from data.splits import fingerprint_of, open_splits
 from engine.checkpoints.resume_source import check_same_data
 from engine.events import wire
 from engine.events.log import LogWriter
-from engine.events.phases import CUT_OFF, DAMAGED, has_ended, is_active
+from engine.events.phases import CUT_OFF, DAMAGED, STARTING, has_ended, is_active
 from engine.events.run_dir import REBOOTED, RunDir, is_on_other_host
 from engine.events.start_supervisor import start_supervisor
+from engine.events.status import Launch, RunStatus
 from engine.events.types import Exit
-from engine.host.files import write_json
 from engine.host.private_dirs import make_private_dir
 from engine.host.process import Lock, boot_id, host_name, is_alive, is_locked
+from engine.host.struct_json import write_struct
 from engine.host.version import package_version
 from engine.preflight import check_checkpoint_folder, check_memory, check_spec, check_tokenizer, resolve_spec
 from engine.runs import hooks
@@ -74,30 +77,29 @@ def launch(
         check_checkpoint_folder(out / name, resume)
     if not (queue or share_device):
         check_free(store.home, spec)
-    start = {
-        "name": name,
-        "resume": str(resume) if resume else None,
-        "init_from": str(init_from) if init_from else None,
-        "share_device": share_device,
-        "data_changed": data_changed,
-    }
-    state: dict[str, Any] = {
-        "profile": spec.profile,
-        "backend": spec.launch.backend,
-        "steps": spec.train.steps,
-        "micro": spec.batch.micro,
-        "accum": spec.accum,
-        "context": spec.batch.context,
-        "version": package_version(),
-        "host": host_name(),
-        "boot": boot_id(),
-        "phase": "starting",
-        "attempt": 0,
-        "hooks_at": 0,
-        "started": time.time(),
-        "launched": time.monotonic(),
-    }
-    run = store.create(spec, start, state)
+    how = Launch(
+        name=name,
+        resume=str(resume) if resume else None,
+        init_from=str(init_from) if init_from else None,
+        share_device=share_device,
+        data_changed=data_changed,
+    )
+    state = RunStatus(
+        profile=spec.profile,
+        backend=spec.launch.backend,
+        steps=spec.train.steps,
+        micro=spec.batch.micro,
+        accum=spec.accum,
+        context=spec.batch.context,
+        version=package_version(),
+        host=host_name(),
+        boot=boot_id(),
+        phase=STARTING,
+        hooks_at=0,
+        started=time.time(),
+        launched=time.monotonic(),
+    )
+    run = store.create(spec, how, state)
     write_hostfile(spec, run.path)
     ensure_supervisor(run)
     return run
@@ -107,7 +109,7 @@ def _check_name(store: RunStore, name: str, out: str) -> None:
     """Raise ``UserError`` where an active run writes to that folder; a new run has no checkpoint or lock in it yet."""
     for run in (RunDir(store.runs / id) for id in store.ids()):
         if run.name == name and not run.ended() and run.spec().train.out == out:
-            phase = run.summary()["phase"]
+            phase = run.summary().phase
             if is_active(phase):
                 verb = "rm" if is_on_other_host(run.state()) else "stop"
                 raise UserError(
@@ -119,7 +121,7 @@ def _check_name(store: RunStore, name: str, out: str) -> None:
 def ensure_supervisor(run: RunDir) -> None:
     """Start a supervisor unless the run has one or has ended. Raises ``UserError`` where that is not possible here."""
     state = run.state()
-    if run.has_supervisor() or has_ended(state.get("phase")):
+    if run.has_supervisor() or has_ended(state.phase):
         return
     if not run.is_on_this_boot(state):
         raise UserError(_not_here(run))
@@ -129,9 +131,9 @@ def ensure_supervisor(run: RunDir) -> None:
     deadline = time.monotonic() + STARTUP_TIMEOUT
     while time.monotonic() < deadline:
         state = run.state()
-        if has_ended(state.get("phase")):
+        if has_ended(state.phase):
             return
-        if is_locked(run.supervisor_lock) and (is_alive(state.get("supervisor")) or _is_listening(run)):
+        if is_locked(run.supervisor_lock) and (is_alive(state.supervisor) or _is_listening(run)):
             return
         time.sleep(0.02)
     raise UserError(f"run {run.id}: its supervisor did not start; see {run.console_path}")
@@ -157,11 +159,11 @@ def resume_run(run: RunDir) -> None:
 
     Raises ``UserError`` for a run that is not cut off and for a run of another host.
     """
-    status = run.status()
-    if is_on_other_host(status) or not status.get("host"):
+    summary = run.summary()
+    if is_on_other_host(summary) or not summary.host:
         raise UserError(_not_here(run))
-    if status["phase"] != CUT_OFF:
-        raise UserError(f"run {run.id}: is {status['phase']}, not cut off; there is nothing to resume")
+    if summary.phase != CUT_OFF:
+        raise UserError(f"run {run.id}: is {summary.phase}, not cut off; there is nothing to resume")
     if not run.is_on_this_boot():
         lock = Lock(run.supervisor_lock)
         if lock.acquire(timeout=0.5):  # else another process is resuming it
@@ -175,23 +177,22 @@ def resume_run(run: RunDir) -> None:
 
 def _move_to_this_boot(run: RunDir) -> None:
     """Rewrite the state of a run of an earlier boot for this boot. Idempotent: it may be killed at any point."""
-    state, status = run.state(), run.status()
-    attempt = status.get("attempt") or 0
-    if attempt and (status.get("exit") or {}).get("attempt") != attempt:  # its trainer could not log its exit
-        log = LogWriter(run.log_path, attempt)
+    state, now = run.state(), run.current_state()
+    if now.attempt and (now.exit is None or now.exit.attempt != now.attempt):  # its trainer could not log its exit
+        log = LogWriter(run.log_path, now.attempt)
         log.write(Exit(why=REBOOTED))
         log.close()
-    write_json(run.state_path, {**state, "boot": boot_id(), "supervisor": None, "trainer": None})
+    write_struct(run.state_path, replace(state, boot=boot_id(), supervisor=None, trainer=None))
 
 
 def check_not_cut_off(run: RunDir) -> None:
     """Raise ``UserError`` for a run that was cut off: only ``resume`` restarts it, no other request."""
-    status = run.status()
-    if status["phase"] == CUT_OFF:
-        raise UserError(_not_here(run) if not run.is_on_this_boot() else _cut_off(run, status["reason"]))
+    summary = run.summary()
+    if summary.phase == CUT_OFF:
+        raise UserError(_not_here(run) if not run.is_on_this_boot() else _cut_off(run, summary.reason))
 
 
-def _cut_off(run: RunDir, reason: str) -> str:
+def _cut_off(run: RunDir, reason: str | None) -> str:
     return (
         f"run {run.id}: was cut off: {reason}; continue it with: mla-tui resume {run.id},"
         f" or remove it with: mla-tui rm {run.id}"
@@ -200,17 +201,17 @@ def _cut_off(run: RunDir, reason: str) -> str:
 
 def _not_here(run: RunDir) -> str:
     """The error for a run of another host or boot: why no supervisor is started, and what to do."""
-    status = run.status()
-    if status["phase"] == DAMAGED:
-        return f"run {run.id}: {status['reason']}"
-    if status.get("host") == host_name():
+    summary = run.summary()
+    if summary.phase == DAMAGED:
+        return f"run {run.id}: {summary.reason}"
+    if summary.host == host_name():
         return _cut_off(run, REBOOTED)
-    checkpoint = status.get("checkpoint")
+    checkpoint = summary.checkpoint
     here = (
         f"continue here with: mla-tui launch --resume {shlex.quote(checkpoint)}"
         if checkpoint
         else "it has no checkpoint yet"
     )
-    if status.get("host"):
-        return f"run {run.id}: is on host {status['host']}; resume it there with: mla-tui resume {run.id}; or {here}"
+    if summary.host:
+        return f"run {run.id}: is on host {summary.host}; resume it there with: mla-tui resume {run.id}; or {here}"
     return f"run {run.id}: its state.json is damaged, so its host is unknown; {here}"

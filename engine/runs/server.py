@@ -16,9 +16,11 @@ from engine.events import commands, wire
 from engine.events.decode import convert
 from engine.events.log import Tail
 from engine.events.log_index import LogIndex
+from engine.events.numbers import Count, Number
 from engine.events.run_dir import RunDir
-from engine.events.types import Count, Event, Number, Progress
+from engine.events.types import Event, Progress
 from engine.host.files import write_stderr
+from engine.host.struct_json import to_dict
 from engine.host.version import package_version
 from engine.runs.listener import Listener
 
@@ -117,7 +119,7 @@ class Server:
         if method == "hello":
             return {"version": package_version(), "pid": os.getpid(), "run": run.run_dir.id, "at": run.index.offset}
         if method == "status":
-            return run.run_dir.summary()
+            return to_dict(run.run_dir.summary())
         if method in commands.METHODS:
             by, id = str(params.pop("by", "socket"))[:100], params.pop("id", None)
             if id is not None and not commands.is_command_id(id):

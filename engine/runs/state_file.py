@@ -1,4 +1,4 @@
-"""Writes ``state.json``, the summary of a supervised run: at once what a user looks for next, else once a second."""
+"""Writes ``state.json``, the state of a supervised run: at once what a user looks for next, else once a second."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import Any
 
 from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
-from engine.host.files import write_json, write_stderr
+from engine.events.status import RunStatus
+from engine.host.files import write_stderr
+from engine.host.struct_json import write_struct
 
 INTERVAL = 1.0  # seconds between writes
 
 
 class StateFile:
-    """``summary`` is what the supervisor knows of the run, ``log`` the open log of the run."""
+    """``state`` is what the supervisor knows of the run, ``log`` the open log of the run."""
 
-    def __init__(self, run: RunDir, summary: dict[str, Any], log: LogWriter) -> None:
-        self._run, self._summary, self._log = run, summary, log
+    def __init__(self, run: RunDir, state: RunStatus, log: LogWriter) -> None:
+        self._run, self._state, self._log = run, state, log
         self._due = 0.0
         self._urgent = self._urgent_values()
 
@@ -26,7 +28,7 @@ class StateFile:
         if not self._log.is_linked():
             return  # the directory was deleted; by now another supervisor may write there
         try:
-            write_json(self._run.state_path, self._summary)
+            write_struct(self._run.state_path, self._state)
         except OSError as error:  # a full disk must not end a run: the state can be rebuilt from the log
             write_stderr(f"state.json: {error}")
 
@@ -40,4 +42,4 @@ class StateFile:
 
     def _urgent_values(self) -> tuple[Any, ...]:
         """What state.json must show at once: a user who stops, edits or saves a run looks there next."""
-        return tuple(self._summary.get(key) for key in ("phase", "checkpoint", "live"))
+        return self._state.phase, self._state.checkpoint, self._state.live

@@ -6,14 +6,17 @@ import calendar
 import contextlib
 import errno
 import os
-import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from engine.events.run_dir import RunDir
+from engine.events.status import Launch, RunStatus, Summary
 from engine.host.files import write_json
 from engine.host.private_dirs import check_private_dir, make_private_dir, ownership_problem
+from engine.host.struct_json import to_dict, write_struct
 from profiles.errors import UserError
 from profiles.names import check_name, slug
 from profiles.paths import expand, user_dir
@@ -61,7 +64,7 @@ class RunStore:
         except OSError as error:
             raise UserError(f"{self.runs}: cannot be read: {error.strerror}; check MLA_TUI_HOME") from None
 
-    def summaries(self) -> list[dict[str, Any]]:
+    def summaries(self) -> list[Summary]:
         return [RunDir(self.runs / id).summary() for id in self.ids()]
 
     def find(self, text: str) -> RunDir:
@@ -99,20 +102,19 @@ class RunStore:
             raise UserError(f"run {text!r}: matches {', '.join(matches[:4])}; write more of the id")
         raise UserError(f"run {text!r}: no such run; the newest is {ids[0]} (mla-tui ls shows all)")
 
-    def create(self, spec: RunSpec, start: dict[str, Any], state: dict[str, Any]) -> RunDir:
+    def create(self, spec: RunSpec, launch: Launch, state: RunStatus) -> RunDir:
         """Create the directory of a new run, complete or not at all. Raises ``UserError``."""
         temporary = self.runs / f".new-{os.getpid()}-{time.monotonic_ns()}"
         try:
             make_private_dir(self.home, parents=True)
             make_private_dir(self.runs)
             temporary.mkdir(mode=0o700)
-            # host and boot are in the state, which may be damaged
-            start = {**start, "host": state.get("host"), "boot": state.get("boot")}
-            write_json(temporary / "spec.json", {**spec.to_dict(), "start": start})
+            launch = replace(launch, host=state.host, boot=state.boot)
+            write_json(temporary / "spec.json", {**spec.to_dict(), "start": to_dict(launch)})
             while True:
                 id = f"{_next_stamp(self.ids())}-{slug(spec.profile)}"  # printed in commands to copy
-                facts = {"format": FORMAT, "id": id, **state, "name": start.get("name") or id}
-                write_json(temporary / "state.json", facts)
+                state.format, state.id, state.name = FORMAT, id, launch.name or id
+                write_struct(temporary / "state.json", state)
                 if not (self.runs / id).exists():
                     try:
                         os.rename(temporary, self.runs / id)
@@ -123,6 +125,8 @@ class RunStore:
                         if error.errno != errno.ENOTEMPTY:  # another launch of the same second took the id
                             raise
         except OSError as error:
+            import shutil  # here, because ls removes nothing
+
             shutil.rmtree(temporary, ignore_errors=True)
             raise UserError(
                 f"{self.runs}: cannot create a run: {error.strerror}; set MLA_TUI_HOME to a directory you can write to"
@@ -156,10 +160,9 @@ def _check_layout(home: Path) -> None:
 def _check_format(run: RunDir) -> None:
     """Raises ``UserError`` where a newer version of mla-tui created the run."""
     state = run.state()
-    found = state.get("format")
-    if isinstance(found, int) and found > FORMAT:
+    if state.format is not None and state.format > FORMAT:
         raise UserError(
-            f"run {run.id}: was created by mla-tui {state.get('version')} in format {found},"
+            f"run {run.id}: was created by mla-tui {state.version} in format {state.format},"
             f" this version reads up to {FORMAT}; update mla-tui"
         )
 

@@ -31,7 +31,8 @@ from engine.events.phases import (
     has_ended,
 )
 from engine.events.run_dir import RunDir
-from engine.events.summary import update_summary
+from engine.events.status import LastExit
+from engine.events.status_updates import update_status
 from engine.events.types import Alert, Event, Exit, Log, Memory, Oom, Start, State, Telemetry
 from engine.host.files import read_json, rotate, write_stderr
 from engine.host.process import Lock, boot_id, host_name, process_identity
@@ -76,19 +77,19 @@ class Supervisor:
         self.run_dir = run_dir
         self._spec = run_dir.spec()
         self.index = LogIndex(run_dir)
-        self.summary = self.index.summary
-        self._log = LogWriter(run_dir.log_path, int(self.summary.get("attempt") or 0))
-        self._state = StateFile(run_dir, self.summary, self._log)
-        self.files = FileWatch(run_dir, lock, self._log, self._spec, self.summary)
+        self.state = self.index.state
+        self._log = LogWriter(run_dir.log_path, self.state.attempt)
+        self._state_file = StateFile(run_dir, self.state, self._log)
+        self.files = FileWatch(run_dir, lock, self._log, self._spec, self.state)
         self._server = Server(self)
         self._sensors = Sensors(run_dir.path)
         alerts = ResourceAlerts(Path(self._spec.train.out))
         self._sampler = TelemetrySampler(self._sensors, alerts, self._write, self._publish_sample)
-        self._hooks = Hooks(run_dir, self.summary, self._write, self._state.save)
+        self._hooks = Hooks(run_dir, self.state, self._write, self._state_file.save)
         self._trainer = TrainerProcess(run_dir)
         self._attention = Attention(run_dir, self._spec)
         self._devices = DeviceLocks(run_dir.home, devices_of(self._spec))
-        self._shares_device = bool(run_dir.start().get("share_device"))
+        self._shares_device = run_dir.launch().share_device
         self._restarts = Restarts()
         self._watchdog = Watchdog()
         self._ranks_started = False  # whether this attempt has logged its start
@@ -98,17 +99,16 @@ class Supervisor:
 
     async def run(self) -> None:
         """Supervise the run until it has ended."""
-        previous_version = self.summary.get("version")
-        self.summary.update(
-            supervisor=process_identity(os.getpid()), version=package_version(), host=host_name(), boot=boot_id()
-        )
-        self._state.save()  # before catching up, which takes seconds where the history must be rebuilt
+        previous_version = self.state.version
+        self.state.supervisor, self.state.version = process_identity(os.getpid()), package_version()
+        self.state.host, self.state.boot = host_name(), boot_id()
+        self._state_file.save()  # before catching up, which takes seconds where the history must be rebuilt
         await asyncio.to_thread(self.index.catch_up)
-        self._log.attempt = int(self.summary.get("attempt") or 0)
+        self._log.attempt = self.state.attempt
         for warning in self.index.warnings:
             self._write(Log(level="warning", text=warning))
         self._report_upgrade(previous_version)
-        self._state.save()
+        self._state_file.save()
         self._hooks.catch_up(self.index.offset)
         await self._server.start()
         training = asyncio.create_task(self._keep_trainer_running())
@@ -127,7 +127,7 @@ class Supervisor:
             self._devices.release()  # before the hooks, so that the next run need not wait for them
             await self._hooks.finish()
             self._read_log()
-            self._state.save()
+            self._state_file.save()
             if self._log.is_linked():
                 self.index.save()
             await self._server.close()
@@ -153,9 +153,9 @@ class Supervisor:
 
     async def _keep_trainer_running(self) -> None:
         """Start, adopt and restart the trainer until the run has ended."""
-        if has_ended(phase := self.summary.get("phase")):
+        if has_ended(phase := self.state.phase):
             return
-        exit_unhandled = self.summary.get("attempt") and phase not in (RECOVERING, NEEDS_ATTENTION)
+        exit_unhandled = self.state.attempt and phase not in (RECOVERING, NEEDS_ATTENTION)
         if not await self._adopt() and exit_unhandled and self._handle_exit(UNSEEN) is None:
             return  # it exited while no supervisor was alive, and is not restarted
         while True:
@@ -177,7 +177,7 @@ class Supervisor:
 
         async def leave() -> None:
             await asyncio.sleep(SIGTERM_GRACE)
-            phase = self.summary.get("phase")
+            phase = self.state.phase
             if phase not in (STOPPING, SAVING) and not has_ended(phase):
                 training.cancel()
 
@@ -199,7 +199,7 @@ class Supervisor:
 
     async def _start(self) -> bool:
         """Start the trainer once it has what it needs and its devices are free; False where a stop came first."""
-        if not await self._attention.wait(lambda: self.summary.get("checkpoint"), self._write, self._wait_for_stop):
+        if not await self._attention.wait(lambda: self.state.checkpoint, self._write, self._wait_for_stop):
             return False
         logged = ""
         while not self._shares_device and (in_use := self._devices.acquire(self.run_dir.id)):
@@ -213,8 +213,8 @@ class Supervisor:
                 return False
         with contextlib.suppress(OSError):
             self.files.restore_spec()
-        attempt = int(self.summary.get("attempt") or 0) + 1
-        self._log.attempt = self.summary["attempt"] = attempt
+        attempt = self.state.attempt + 1
+        self._log.attempt = self.state.attempt = attempt
         self._write(State(phase=STARTING, reason="" if attempt == 1 else "restarted"))
         argv = [*scope_prefix(f"{self.run_dir.id}-trainer"), *trainer_command(self._spec, self.run_dir.path, attempt)]
         launched = SAFE_PATH if launcher_of(self._spec) else {}
@@ -225,48 +225,49 @@ class Supervisor:
 
     def _track_trainer(self) -> None:
         """Watch the trainer that was just started or adopted."""
-        process = self.summary["trainer"] = self._trainer.process or {}
-        self._attempt = process.get("attempt")
+        process = self.state.trainer = self._trainer.process
+        self._attempt = process.attempt if process else None
         self._ranks_started = False
-        self._sensors.set_process(process.get("pid"))
-        self._state.save()
+        self._sensors.set_process(process.pid if process else None)
+        self._state_file.save()
 
     def _handle_exit(self, reason: ExitReason) -> float | None:
         """Log why the trainer exited; return the seconds until its restart, None where the run is not restarted."""
-        last = self.summary.get("exit") or {}
-        unlogged = last.get("attempt") != (self._attempt or self.summary.get("attempt"))  # the trainer could not log it
-        if unlogged:
-            last = {"code": reason.code, "signal": reason.signal, "why": reason.why}
+        last = self.state.exit
+        attempt = self._attempt or self.state.attempt
+        unlogged = last is None or last.attempt != attempt  # the trainer could not log it
+        if last is None or unlogged:
+            last = LastExit(reason.code, reason.signal, reason.why, attempt)
             self._write(Exit(code=reason.code, signal=reason.signal, why=reason.why))
             if reason.out_of_memory:
                 self._write(Oom(where="host", action="restart"))
             self._read_log()
-        phase = self.summary.get("phase")
+        phase = self.state.phase
         if self._got_sigterm and phase == STOPPED:
             self._write(State(phase=RECOVERING, reason="stopped by SIGTERM, as at a shutdown of the machine"))
             return None
         if has_ended(phase):
             return None
         if phase == STOPPING or self._stop.is_set():
-            self._end(STOPPED, f"while stopping: {last['why']}")
+            self._end(STOPPED, f"while stopping: {last.why}")
             return None
         if stop := self._pending_stop():
             self._write(State(phase=STOPPING, reason="stop requested", id=stop))
-            self._end(STOPPED, f"the trainer exited before it could stop: {last['why']}")
+            self._end(STOPPED, f"the trainer exited before it could stop: {last.why}")
             return None
-        if last["code"] == EXIT_NEEDS_ATTENTION:
-            self._attention.refuse_data(last["why"])
+        if last.code == EXIT_NEEDS_ATTENTION:
+            self._attention.refuse_data(last.why)
             return 0.0
         # Of several ranks one may die before it can log; the code is then the launcher's and says nothing.
         launcher_code = unlogged and launcher_of(self._spec) is not None
-        if not launcher_code and is_user_error(last["code"]):
-            self._end(FAILED, last["why"])
+        if not launcher_code and is_user_error(last.code):
+            self._end(FAILED, last.why)
             return None
-        backoff = self._restarts.next_backoff(int(self.summary.get("step") or 0))
+        backoff = self._restarts.next_backoff(self.state.step or 0)
         if backoff is None:
-            self._end(FAILED, f"gave up after {MAX_RESTARTS} restarts without progress; last exit: {last['why']}")
+            self._end(FAILED, f"gave up after {MAX_RESTARTS} restarts without progress; last exit: {last.why}")
             return None
-        self._write(State(phase=RECOVERING, reason=last["why"]))
+        self._write(State(phase=RECOVERING, reason=last.why))
         return backoff
 
     def _pending_stop(self) -> str | None:
@@ -291,17 +292,17 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 if self._trainer.process is not None and not self._shares_device:
                     self._devices.hold(self.run_dir.id)
-                trains = self._trainer.process is not None and self.summary.get("start_attempt") == self._attempt
+                trains = self._trainer.process is not None and self.state.start_attempt == self._attempt
                 if not self.files.check(trains, self.index.offset):
                     training.cancel()
                     return
             if not read_json(self.run_dir.state_path):
-                self._state.save()
+                self._state_file.save()
 
     def _report_upgrade(self, previous: str | None) -> None:
         """Log an alert where mla-tui was upgraded during the run: its trainer is of another version than we are."""
         version = package_version()
-        if previous not in (None, version) and not has_ended(self.summary.get("phase")):
+        if previous not in (None, version) and not has_ended(self.state.phase):
             text = f"the run was supervised by mla-tui {previous}, from now on by {version}"
             self._write(Alert(what="version", text=text))
 
@@ -313,7 +314,7 @@ class Supervisor:
             self._log.write(event)
         except OSError as error:
             write_stderr(f"events.jsonl: {error}")
-            update_summary(self.summary, stamped(event, self._log.attempt))
+            update_status(self.state, stamped(event, self._log.attempt))
 
     async def _follow_log(self) -> None:
         synced = time.monotonic()
@@ -324,7 +325,7 @@ class Supervisor:
                 dirty = True
             now = time.monotonic()
             if dirty:
-                self._state.save_if_due()
+                self._state_file.save_if_due()
             if dirty and now - synced >= 1.0:
                 synced, dirty = now, False
                 with contextlib.suppress(OSError):  # the disk is full: what is written stays readable
@@ -340,7 +341,7 @@ class Supervisor:
         if self.index.offset != offset:
             self._server.notify()
             self.index.save_if_due()
-        self._state.save_if_urgent()
+        self._state_file.save_if_urgent()
 
     def on_event(self, event: Event) -> None:
         """Handle an event of the trainer, logged or live."""
@@ -348,7 +349,8 @@ class Supervisor:
             case Start():
                 self._ranks_started = True
                 # The process of rank 0, not its launcher.
-                self._sensors.set_process(self.run_dir.trainer_identity().get("pid"))
+                trainer = self.run_dir.trainer_identity()
+                self._sensors.set_process(trainer.pid if trainer else None)
             case Memory(measured=measured) if measured is not None:
                 self._calibrate(event, MeasuredPeak(measured.device, measured.host))
         if text := self._watchdog.observe(event, time.monotonic()):
@@ -364,7 +366,7 @@ class Supervisor:
             record_run(spec, hardware, measured, run=self.run_dir.name, home=self.run_dir.home)
 
     async def _sample_telemetry(self) -> None:
-        await self._sampler.run(lambda: self.summary.get("checkpoint_bytes"))
+        await self._sampler.run(lambda: self.state.checkpoint_bytes)
 
     def _publish_sample(self, sample: Telemetry) -> None:
         self.index.history.sample(sample)

@@ -9,10 +9,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from engine.events.run_dir import RunDir
-from engine.host.process import is_alive, process_identity, spawn_detached
+from engine.host.process import ProcessIdentity, is_alive, process_identity, spawn_detached
 from engine.runs.exit_reason import ExitReason, OomKillCounter, exit_reason
 
 IDENTITY_TIMEOUT = 1.0  # seconds for a trainer that holds its lock to write its identity
@@ -24,7 +23,7 @@ class TrainerProcess:
     """``process`` holds pid, start time and attempt of the live trainer; None where there is none."""
 
     def __init__(self, run: RunDir) -> None:
-        self.process: dict[str, Any] | None = None
+        self.process: ProcessIdentity | None = None
         self._run = run
         self._child: subprocess.Popen[bytes] | None = None
         self._oom_kills: OomKillCounter | None = None
@@ -41,7 +40,7 @@ class TrainerProcess:
             if not self._run.has_trainer():
                 return False
             process = self._run.trainer_identity()
-            if is_alive(process):
+            if process is not None and is_alive(process):
                 self._watch(process)
                 return True
             await asyncio.sleep(POLL)
@@ -53,13 +52,13 @@ class TrainerProcess:
         if sys.platform == "darwin":  # a Mac without user input would go to sleep
             awake = ["caffeinate", "-i", "-w", str(self._child.pid)]
             spawn_detached(awake, self._run.console_path, self._run.path)
-        self._watch({**process_identity(self._child.pid), "attempt": attempt})
+        self._watch(process_identity(self._child.pid, attempt))
 
     async def wait(self) -> ExitReason:
         """Wait for the trainer to exit and return why it did, as far as the kernel knows."""
         await self._exited.wait()
         child, self._child, process, self.process = self._child, None, self.process, None
-        ours = child is not None and process is not None and child.pid == process["pid"]
+        ours = child is not None and process is not None and child.pid == process.pid
         code = await asyncio.to_thread(child.wait) if ours and child is not None else None
         if code is None and self._killed:
             code = -signal.SIGKILL
@@ -89,13 +88,13 @@ class TrainerProcess:
                 await asyncio.wait_for(self._exited.wait(), LAUNCHER_TIMEOUT)
                 return
 
-    def _watch(self, process: dict[str, Any]) -> None:
+    def _watch(self, process: ProcessIdentity) -> None:
         """Notice the exit of ``process`` by its pidfd; by polling, where the platform has none."""
         self.process, self._killed = process, False
-        self._oom_kills = OomKillCounter(process["pid"])
+        self._oom_kills = OomKillCounter(process.pid)
         self._exited.clear()
         try:
-            pidfd = os.pidfd_open(process["pid"])
+            pidfd = os.pidfd_open(process.pid)
         except (AttributeError, OSError):
             task = asyncio.create_task(self._poll_until_exit(process))
             self._tasks.add(task)
@@ -110,16 +109,18 @@ class TrainerProcess:
 
         loop.add_reader(pidfd, on_exit)
 
-    async def _poll_until_exit(self, process: dict[str, Any]) -> None:
+    async def _poll_until_exit(self, process: ProcessIdentity) -> None:
         while is_alive(process):
             await asyncio.sleep(4 * POLL)
         self._exited.set()
 
 
-def _kill(process: dict[str, Any]) -> None:
+def _kill(process: ProcessIdentity | None) -> None:
     """Send SIGKILL to exactly that process: its pid may belong to another one by now, a pidfd cannot."""
+    if process is None:
+        return
     with contextlib.suppress(OSError):
-        pidfd = os.pidfd_open(process.get("pid") or 0)
+        pidfd = os.pidfd_open(process.pid)
         try:
             if is_alive(process):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)

@@ -22,7 +22,7 @@ def check_data_of_run(run: RunDir, now: Fingerprint, resume: Path | None) -> Fin
     Raises ``NeedsAttentionError`` unless an earlier attempt has read this data, or the user has accepted the change.
     """
     saved = checkpoint_data(resume) if resume else None
-    last = run.status().get("data")  # what the attempt before this one has read
+    last = run.current_state().data  # what the attempt before this one has read
     since_saved = differences(saved, now) if saved else ""
     since_last = "" if last in (None, now.digest) else _differences_from_record(run, last, now)
     # An attempt that went on with other data may have ended before its first checkpoint.
@@ -67,7 +67,7 @@ def _differences_from_record(run: RunDir, digest: str, now: Fingerprint) -> str:
 
 def _accepted(run: RunDir, first: bool) -> bool:
     """Whether the user said to go on: when launching the run, or in a ``resume`` that no trainer has acknowledged."""
-    if first and run.start().get("data_changed"):
+    if first and run.launch().data_changed:
         return True
     pending = CommandReader(run.commands_path, run.log_path).poll()
     return any(command.method == "resume" and command.params.get("data_changed") is True for command in pending)

@@ -19,9 +19,10 @@ from engine.events.exit_codes import EXIT_NEEDS_ATTENTION, EXIT_RETRY
 from engine.events.phases import STARTING
 from engine.events.run_dir import RunDir
 from engine.events.types import Alert, Command, Event, Exit, State
-from engine.host.files import write_json, write_stderr
+from engine.host.files import write_stderr
 from engine.host.held_files import held
 from engine.host.process import Lock, is_alive, process_identity
+from engine.host.struct_json import write_struct
 from engine.preflight import check_checkpoint_folder, check_spec, resolve_spec
 from engine.train.backends.cuda_environment import prepare_cuda
 from engine.train.backends.ranks import Ranks, RankZeroError, join_ranks, local_world_size, world_size
@@ -56,17 +57,17 @@ class Attempt:
 def run_trainer(run: RunDir, attempt: int) -> int:
     """Train as rank 0 of ``run``; return the exit status. Errors go into the log."""
     early_sigterm = _defer_sigterm()
-    identity = {**process_identity(os.getpid()), "attempt": attempt}
+    identity = process_identity(os.getpid(), attempt)
     lock = Lock(run.trainer_lock, f"{identity}")
     # Its lock may have been deleted, and not be made again yet.
     if is_alive(run.trainer_identity()) or not lock.acquire(timeout=0.5):
         write_stderr(f"{run.id}: another trainer is running")
         return EXIT_RETRY
-    write_json(run.trainer_identity_path, identity)
+    write_struct(run.trainer_identity_path, identity)
 
     def keep_identity() -> None:
         if run.trainer_identity() != identity:
-            write_json(run.trainer_identity_path, identity)
+            write_struct(run.trainer_identity_path, identity)
 
     with held(lock.hold, keep_identity):
         return _run_attempt(run, attempt, early_sigterm)
@@ -79,19 +80,19 @@ def _run_attempt(run: RunDir, attempt: int, early_sigterm: list[int]) -> int:
 
     def plan() -> Attempt:
         try:
-            spec, start = run.spec(), run.start()
+            spec, launch = run.spec(), run.launch()
         except UserError as error:  # damaged since the supervisor read it, which writes it again before a restart
             raise RestartRequested(str(error)) from None
         out = Path(spec.train.out) / run.name
         # A restart resumes from the run's own newest checkpoint; the first attempt from what the user gave.
         own = checkpoint.newest_intact(out, report_damage) if attempt > 1 else None
         # The supervisor waits for a missing folder; this is for one that has vanished since it looked.
-        if attempt > 1 and own is None and (missing := missing_source(run, run.status().get("checkpoint"))):
+        if attempt > 1 and own is None and (missing := missing_source(run, run.current_state().checkpoint)):
             raise RestartRequested(missing)
         if attempt > 1:
             check_data_is_there(spec)
-        resume = own or (Path(start["resume"]) if start.get("resume") else None)
-        init_from = Path(start["init_from"]) if start.get("init_from") else None
+        resume = own or (Path(launch.resume) if launch.resume else None)
+        init_from = Path(launch.init_from) if launch.init_from else None
         return Attempt(spec, out, resume, init_from, supervised=True)
 
     def report_damage(text: str) -> None:

@@ -92,7 +92,7 @@ def _shards(spec: RunSpec, data: Fingerprint) -> RecordedShards:
 
 def _initial(run: RunDir) -> tuple[RunSpec, int, Cursor, Fingerprint | None]:
     """Return the spec, step and cursor that the run started with, and the data of the checkpoint it started from."""
-    spec, resume = run.spec(), run.start().get("resume")
+    spec, resume = run.spec(), run.launch().resume
     if not resume:
         return spec, 0, Cursor.start(spec.train.seed, spec.batch.context, spec.data.sources), None
     metadata = checkpoint.metadata(Path(resume))

@@ -13,18 +13,19 @@ Lower bounds, written before measuring:
 
 from __future__ import annotations
 
-import json
 import statistics
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.events.decode import encode
+from msgspec.structs import replace
+
 from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
 from engine.events.types import Log, Step
+from engine.host.struct_json import encode, write_struct
 from tests.bench.leet import PAINTED, bench_leet
 from tests.bench.log import fill, make_run, step_fields, supervised
 from tests.bench.measure import MLA_TUI, Pty, Size, cpu, peak, process_tree, pss, report, rss
@@ -123,7 +124,7 @@ def _save_index(run: RunDir) -> None:
     log_index = LogIndex(run)
     log_index.catch_up()
     log_index.save()
-    run.state_path.write_text(json.dumps({**run.state(), **log_index.summary, "phase": "finished"}))
+    write_struct(run.state_path, replace(log_index.state, phase="finished"))
 
 
 def _load(home: Path, steps: int) -> None:

@@ -11,12 +11,14 @@ import statistics
 import time
 from pathlib import Path
 
-from engine.events.decode import encode
+from msgspec.structs import replace
+
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
+from engine.events.status import Launch, RunStatus
 from engine.events.types import State, Step, Val
-from engine.host.files import write_json
 from engine.host.process import boot_id, host_name
+from engine.host.struct_json import encode, write_struct
 from engine.runs.store import RunStore
 from profiles import registry
 
@@ -31,20 +33,21 @@ def bench_compare(home: Path) -> None:
     index = LogIndex(first)
     index.catch_up()
     index.save()
-    state = {**first.state(), **index.summary}
+    state = index.state
     index.close()
-    write_json(first.state_path, state)
+    write_struct(first.state_path, state)
     for number in range(1, RUNS):
         run_dir = _run(store, number)
         os.link(first.log_path, run_dir.log_path)
         shutil.copy(first.path / "history.bin", run_dir.path)
-        write_json(run_dir.state_path, {**state, "id": run_dir.id, "name": f"run {number}"})
+        write_struct(run_dir.state_path, replace(state, id=run_dir.id, name=f"run {number}"))
     asyncio.run(_measure(store))
 
 
 def _run(store: RunStore, number: int) -> RunDir:
-    state = {"profile": "cpu_demo", "backend": "torch", "steps": STEPS, "host": host_name(), "boot": boot_id()}
-    return store.create(registry.load("cpu_demo"), {"name": f"run {number}"}, {**state, "phase": "finished"})
+    state = RunStatus(phase="finished", profile="cpu_demo", backend="torch", steps=STEPS)
+    state.host, state.boot = host_name(), boot_id()
+    return store.create(registry.load("cpu_demo"), Launch(name=f"run {number}"), state)
 
 
 def _write_log(run_dir: RunDir) -> None:

@@ -18,7 +18,6 @@ Lower bounds, written before measuring:
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import resource
 import signal
@@ -33,13 +32,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from engine.events.decode import encode
 from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
+from engine.events.status import Launch, RunStatus
 from engine.events.types import Progress, Step, Telemetry
 from engine.host.process import Lock, boot_id, host_name, process_identity
+from engine.host.struct_json import encode, write_struct
 from engine.runs.client import RunClient
 from engine.runs.store import RunStore
 from engine.train.run_reporter import RunReporter
@@ -63,8 +64,14 @@ def step_fields(step: int) -> dict[str, Any]:
 
 
 def make_run(home: Path, name: str | None = None, **state: Any) -> RunDir:
-    usual = {"phase": "running", "attempt": 1, "host": host_name(), "boot": boot_id(), "started": time.time()}
-    return RunStore(home).create(registry.load("cpu_demo"), {"name": name}, {**usual, **state})
+    usual: dict[str, Any] = {
+        "phase": "running",
+        "attempt": 1,
+        "host": host_name(),
+        "boot": boot_id(),
+        "started": time.time(),
+    }
+    return RunStore(home).create(registry.load("cpu_demo"), Launch(name=name), RunStatus(**{**usual, **state}))
 
 
 def fill(run: RunDir, steps: int) -> None:
@@ -84,7 +91,7 @@ def supervised(run: RunDir) -> Iterator[int]:
     """Run a supervisor for ``run``, with this process as its trainer; yield its pid."""
     lock = Lock(run.trainer_lock)
     assert lock.acquire()
-    run.trainer_identity_path.write_text(json.dumps(process_identity(os.getpid())))
+    write_struct(run.trainer_identity_path, process_identity(os.getpid()))
     with open(run.console_path, "ab") as console:
         process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(run.path)], stdout=console, stderr=console)
     try:
@@ -172,7 +179,7 @@ def _latency_and_memory(home: Path) -> None:
     index = LogIndex(run)
     index.catch_up()
     index.save()
-    run.state_path.write_text(json.dumps({**run.state(), "at": index.offset}))
+    write_struct(run.state_path, replace(run.state(), at=index.offset))
     with supervised(run) as pid:
         time.sleep(2)
         before = cpu(pid)
@@ -285,10 +292,10 @@ def _attach(home: Path, steps: int) -> None:
         f" {time.perf_counter() - started:.1f} s, peak {_peak() / 1e6:.0f} MB in this process"
     )
     log_index.save()
-    run.state_path.write_text(json.dumps({**log_index.summary, "phase": "finished"}))
+    write_struct(run.state_path, replace(log_index.state, phase="finished"))
     print(f"history.bin: {(run.path / 'history.bin').stat().st_size / 1e6:.1f} MB")
     _report_attach("an ended run", run)
-    run.state_path.write_text(json.dumps({**log_index.summary, "phase": "running", "host": host_name()}))
+    write_struct(run.state_path, replace(log_index.state, phase="running", host=host_name()))
     with supervised(run) as pid:
         _report_attach("a running run", run)
         print(f"its supervisor: {rss(pid) / 1e6:.1f} MB")

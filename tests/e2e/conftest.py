@@ -23,8 +23,9 @@ import pytest
 
 from engine.events.log import LogWriter, read_all
 from engine.events.run_dir import RunDir
+from engine.events.status import Launch, RunStatus
 from engine.events.types import Start, State, Step
-from engine.host.process import boot_id, host_name, is_alive, start_ticks
+from engine.host.process import ProcessIdentity, boot_id, host_name, is_alive, start_ticks
 from engine.preflight import resolve_spec
 from engine.runs.store import RunStore
 from profiles.registry import load
@@ -113,21 +114,21 @@ class Run:
         states = self.kind("state")
         return states[-1]["phase"] if states else None
 
-    def process(self, role: str) -> Record | None:
-        """Return pid and start time of the live ``trainer`` or ``supervisor``, or None."""
-        process = self.run_dir.state().get(role)
+    def process(self, role: str) -> ProcessIdentity | None:
+        """Return the live ``trainer`` or ``supervisor``, or None."""
+        process: ProcessIdentity | None = getattr(self.run_dir.state(), role)
         return process if is_alive(process) else None
 
     def pid(self, role: str) -> int:
-        return int(wait_for(f"a live {role}", lambda: self.process(role))["pid"])
+        return wait_for(f"a live {role}", lambda: self.process(role)).pid
 
     def kill(self, role: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Send the signal; for SIGKILL return when the process is gone."""
         process = wait_for(f"a live {role}", lambda: self.process(role))
-        os.kill(process["pid"], number)
+        os.kill(process.pid, number)
         if number == signal.SIGKILL:
             wait_for(f"the end of the {role}", lambda: not is_alive(process))
-        return int(process["pid"])
+        return process.pid
 
     def kill_both(self) -> None:
         """Kill trainer and supervisor together: the stopped trainer cannot start another supervisor."""
@@ -152,7 +153,7 @@ class Run:
     def reaches(self, step: int, timeout: float = 5.0) -> bool:
         """Whether the run reaches ``step`` within ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
-        while (self.run_dir.state().get("step") or 0) < step and not self.run_dir.ended():
+        while (self.run_dir.state().step or 0) < step and not self.run_dir.ended():
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.01)
@@ -167,7 +168,7 @@ class Run:
 
         def progress() -> tuple[Any, ...]:
             state = self.run_dir.state()
-            return tuple(state.get(key) for key in ("attempt", "start_attempt", "step", "phase"))
+            return state.attempt, state.start_attempt, state.step, state.phase
 
         def has_ended() -> bool:
             return self.run_dir.ended() and self.process("supervisor") is None
@@ -267,9 +268,16 @@ class Workspace:
         """Make a run whose processes were both killed after five steps, without training: it has no checkpoint."""
         endless = ("train.steps=100000", "train.save_every=0", "train.val_every=0")
         spec = resolve_spec(load(str(self.profile), [*endless, *settings]))
-        start = {"name": name, "resume": None, "init_from": None, "share_device": True}
-        usual = {"phase": "running", "attempt": 1, "host": host_name(), "boot": boot_id(), "started": time.time()}
-        run_dir = RunStore(self.home).create(spec, start, {**usual, **state})
+        usual: dict[str, Any] = {
+            "phase": "running",
+            "attempt": 1,
+            "host": host_name(),
+            "boot": boot_id(),
+            "started": time.time(),
+        }
+        run_dir = RunStore(self.home).create(
+            spec, Launch(name=name, share_device=True), RunStatus(**{**usual, **state})
+        )
         log = LogWriter(run_dir.log_path, 1)
         log.write(Start(plan={}, params=1, device="cpu", versions={}))
         log.write(State(phase="running", reason=""))

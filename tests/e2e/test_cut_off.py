@@ -15,6 +15,7 @@ import pytest
 
 from engine.host.files import write_json
 from engine.host.process import boot_id
+from engine.host.struct_json import to_dict
 from engine.runs.store import RunStore
 from tests.e2e.conftest import Run, Workspace
 from tests.unit.tui.helpers import on_screen
@@ -25,7 +26,7 @@ def cut_off(run: Run, step: int = 95, **state: Any) -> None:
     """Kill both processes of the run after ``step`` and change its ``state``."""
     run.wait_step(step)
     run.kill_both()
-    write_json(run.run_dir.state_path, {**run.run_dir.state(), **state})
+    write_json(run.run_dir.state_path, {**to_dict(run.run_dir.state()), **state})
 
 
 def test_a_run_that_a_reboot_cut_off_is_listed_and_can_be_resumed(workspace: Workspace, reference: Run) -> None:
@@ -46,7 +47,7 @@ def test_a_run_that_a_reboot_cut_off_is_listed_and_can_be_resumed(workspace: Wor
     assert workspace.processes() == []
 
     assert "; resuming" in workspace.run("resume", run.id).stderr
-    assert run.run_dir.state()["boot"] == boot_id()
+    assert run.run_dir.state().boot == boot_id()
     run.wait_end()
     assert run.losses() == reference.losses()
     assert run.weights() == reference.weights()

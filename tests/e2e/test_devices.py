@@ -47,7 +47,7 @@ def test_the_device_stays_locked_when_trainer_or_supervisor_is_killed(workspace:
     run = workspace.launch(*LONG)
     run.wait_step(1)
     dead = run.kill("supervisor")
-    wait_for("another supervisor", lambda: (run.process("supervisor") or {"pid": dead})["pid"] != dead)
+    wait_for("another supervisor", lambda: (new := run.process("supervisor")) and new.pid != dead)
     assert holder(workspace.home, "cpu") == run.id
 
     run.kill("supervisor", signal.SIGSTOP)  # so that it starts no other trainer

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from engine.host.files import read_json, write_json
 from engine.host.process import is_locked, process_identity
 from engine.host.programs import SUPERVISOR
+from engine.host.struct_json import write_struct
 from tests.e2e.conftest import Run, WaitFor, Workspace
 
 LONG = ("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
@@ -108,12 +110,10 @@ def test_another_process_with_a_dead_trainers_pid_is_never_signalled(workspace: 
     run = workspace.cut_off_run("run")
     unrelated = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
-        forged = {**process_identity(unrelated.pid), "attempt": 1}
-        forged["start_ticks"] -= 1
-        write_json(run.run_dir.trainer_identity_path, forged)
-        write_json(
-            run.run_dir.state_path, {**read_json(run.run_dir.state_path), "trainer": forged, "supervisor": forged}
-        )
+        theirs = process_identity(unrelated.pid, attempt=1)
+        forged = replace(theirs, start_ticks=theirs.start_ticks - 1)
+        write_struct(run.run_dir.trainer_identity_path, forged)
+        write_struct(run.run_dir.state_path, replace(run.run_dir.state(), trainer=forged, supervisor=forged))
         assert run.status()["phase"] == "cut-off"
         assert run.status()["trainer"]["alive"] is False
         workspace.run("resume", run.id)  # starts a supervisor

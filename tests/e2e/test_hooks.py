@@ -27,7 +27,7 @@ def test_the_finished_hook_runs_before_the_supervisor_exits(workspace: Workspace
     (record,) = received(out)
     assert (record["run"], record["name"], record["phase"]) == (run.id, "run", "finished")
     assert "hook output" in run.run_dir.console_path.read_text()
-    assert run.run_dir.state()["hooks_at"] > record["at"]
+    assert run.run_dir.state().hooks_at > record["at"]
     # Nothing is pending, so these start nothing.
     workspace.run("watch", run.id)
     workspace.run("resume", "--cut-off")

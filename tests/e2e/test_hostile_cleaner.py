@@ -87,26 +87,26 @@ def test_a_cleaner_finds_no_file_that_matters(make_workspace: MakeWorkspace, see
         over = (*(phase.name for phase in PHASES.values() if phase.ended), DAMAGED)
         for draw in range(min(DRAWS, DRAWS_A_RUN)):
             time.sleep(cleaner.random.uniform(0.0, 0.5))
-            if run.run_dir.status()["phase"] in over:  # for example because no checkpoint is intact
+            if run.run_dir.summary().phase in over:  # for example because no checkpoint is intact
                 break
             cleaner.strike()
             if cleaner.random.random() < 0.3 and run.process("trainer"):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(run.pid("trainer"), signal.SIGKILL)
                 cleaner.done.append("kill the trainer")
-            elif run.run_dir.status()["phase"] not in (*over, NEEDS_ATTENTION):
+            elif run.run_dir.summary().phase not in (*over, NEEDS_ATTENTION):
                 done = workspace.start("set", run.id, f"val_every={1000 + draw}")
                 out, err = done.communicate(timeout=90)
                 if done.returncode == 0 and "takes effect" not in err:
                     edited = 1000 + draw
                 cleaner.done.append(f"set val_every={1000 + draw}: {out}{err}")
             assert len(processes(run, "engine.train")) <= 1 and len(processes(run, SUPERVISOR)) <= 1
-        if run.run_dir.status()["phase"] not in over:
+        if run.run_dir.summary().phase not in over:
             workspace.start("stop", run.id).communicate(timeout=120)
-        wait_for("the end", lambda: run.run_dir.status()["phase"] in over)
+        wait_for("the end", lambda: run.run_dir.summary().phase in over)
         assert_history(run, edited)
     except BaseException:
-        print("\n".join([*cleaner.done, str(run.run_dir.status()), *map(str, run.events()[-8:])]))
+        print("\n".join([*cleaner.done, str(run.run_dir.summary()), *map(str, run.events()[-8:])]))
         print(run.run_dir.console_path.read_text() if run.run_dir.console_path.exists() else "no console")
         raise
 

@@ -55,9 +55,9 @@ def disturb(workspace: Workspace, run: Run, expected: dict[int, float], kills: i
             client.communicate()
             client = workspace.start("watch", run.id, "--json")
         elif process := run.process(role):  # it may be gone already, and another starting
-            os.kill(process["pid"], 9)
+            os.kill(process.pid, 9)
         killed[role] += 1
-    print(f"killed {killed}, {run.run_dir.state().get('attempt')} attempts")
+    print(f"killed {killed}, {run.run_dir.state().attempt} attempts")
     workspace.run("watch", run.id)
     run.wait_end()
     out, _ = client.communicate(timeout=60)

@@ -83,7 +83,7 @@ def test_at_the_limit_of_open_files_the_run_is_still_supervised(run: Run, wait_f
     attempt = run.status()["attempt"] + 1
     run.kill("trainer")
     run.wait_step(1, attempt)
-    wait_for("the state to be saved", lambda: run.run_dir.state().get("attempt") == attempt)
+    wait_for("the state to be saved", lambda: run.run_dir.state().attempt == attempt)
     assert run.pid("supervisor") == pid
     watch = run.workspace.start("watch", run.id, "--json")  # no connection is left: it reads the files
     assert json.loads(output(watch).readline())["at"] == 0

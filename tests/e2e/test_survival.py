@@ -29,7 +29,8 @@ def assert_same_run(run: Run, reference: Run) -> None:
 
 def replaced(run: Run, dead: int) -> bool:
     """Whether a supervisor other than ``dead`` is alive."""
-    return bool((run.process("supervisor") or {"pid": dead})["pid"] != dead)
+    process = run.process("supervisor")
+    return process is not None and process.pid != dead
 
 
 def assert_each_step_once(run: Run) -> list[int]:
@@ -280,7 +281,7 @@ def test_sigterm_to_a_supervisor_alone_costs_nothing(workspace: Workspace, refer
     run = workspace.launch("-s", "steps=1500", "-s", "save_every=0", "-s", "val_every=0")
     run.wait_step(10)
     dead = run.kill("supervisor", signal.SIGTERM)
-    wait_for("another supervisor", lambda: (run.process("supervisor") or {"pid": dead})["pid"] != dead)
+    wait_for("another supervisor", lambda: replaced(run, dead))
     workspace.run("stop", run.id, "--no-save")
     run.wait_end("stopped")
     assert [start["resumed_from"] for start in run.kind("start")] == [None]

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from engine.events.run_dir import RunDir
-from engine.host.process import boot_id, host_name
+from engine.events.status import Launch, RunStatus
+from engine.host.process import ProcessIdentity, boot_id, host_name
 from engine.runs.store import RunStore
 from profiles import registry
 
 Make = Callable[..., RunDir]
-DEAD = {"pid": (1 << 22) + 1, "start_ticks": 1}  # a process that is not alive: above the largest pid there can be
+DEAD = ProcessIdentity((1 << 22) + 1, 1)  # a process that is not alive: above the largest pid there can be
 
 
 @pytest.fixture
@@ -30,13 +31,13 @@ def make_run(store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     spec = registry.load("cpu_demo")
 
     def make(name: str | None = None, **state: Any) -> RunDir:
-        usual = {
+        usual: dict[str, Any] = {
             "phase": "running",
             "attempt": 1,
             "host": host_name(),
             "boot": boot_id(),
             "started": time.time() - 60,
         }
-        return store.create(spec, {"name": name, "resume": None, "init_from": None}, {**usual, **state})
+        return store.create(spec, Launch(name=name), RunStatus(**{**usual, **state}))
 
     return make

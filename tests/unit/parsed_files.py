@@ -31,9 +31,11 @@ from engine.checkpoints.inventory import inventory
 from engine.checkpoints.resume_source import checkpoint_data
 from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
+from engine.events.status import Launch, RunStatus
 from engine.events.types import State, Step
 from engine.execution.deepspeed_config import deepspeed_config, generate
 from engine.host.process import is_alive
+from engine.host.struct_json import encode, to_dict
 from engine.memory.calibration import MeasuredPeak, calibrate, load_past_runs, record_run
 from engine.memory.hardware import Hardware, detect_hardware
 from engine.runs import hooks
@@ -203,17 +205,9 @@ def _toml_formats(root: Path) -> dict[str, Format]:
 
 
 def _run_formats(store: RunStore, spec: RunSpec) -> dict[str, Format]:
-    state = {
-        "phase": "running",
-        "profile": "cpu_demo",
-        "attempt": 1,
-        "host": "h",
-        "boot": "b",
-        "started": 1.5,
-        "steps": 3,
-    }
+    state = RunStatus(phase="running", profile="cpu_demo", attempt=1, host="h", boot="b", started=1.5, steps=3)
     process = {"pid": (1 << 22) + 1, "start_ticks": 1, "attempt": 1}
-    run = store.create(spec, {"name": "mine", "resume": None, "init_from": None, "share_device": False}, state)
+    run = store.create(spec, Launch(name="mine", share_device=True), state)
     log = LogWriter(run.log_path, 1)
     log.write(State(phase="running"))
     log.write(Step(step=1, loss=2.0))
@@ -228,11 +222,11 @@ def _run_formats(store: RunStore, spec: RunSpec) -> dict[str, Format]:
         index.close()
         hooks.has_pending(run)
         store.find(run.id)
-        return json.dumps(store.summaries()), run.live_spec()
+        return json.dumps([to_dict(summary) for summary in store.summaries()]), run.live_spec()
 
     def read_spec() -> Any:
         differences([flat_spec(run), {}])
-        return json.dumps(run.summary()), run.name, inventory(run)
+        return encode(run.summary()), run.name, inventory(run)
 
     return {
         "state": Format(run.state_path, facts, dump_json, read_state),

@@ -17,6 +17,7 @@ from engine.events.commands import CommandReader
 from engine.events.log import LogWriter, read_all
 from engine.events.log_index import LogIndex
 from engine.events.metrics import SERIES
+from engine.events.status import Launch, RunStatus
 from engine.events.types import State
 from engine.events.wire import RpcError, decode_event, decode_message, decode_request, encode_history
 from engine.runs.store import RunStore
@@ -76,11 +77,11 @@ def dump_lines(content: Any) -> bytes:
 
 
 def _of_a_run(store: RunStore, spec: RunSpec, phase: Path) -> dict[str, Format]:
-    run = store.create(spec, {"name": "mine", "resume": None, "init_from": None}, {"phase": "running"})
+    run = store.create(spec, Launch(name="mine"), RunStatus(phase="running"))
     now = fingerprint(phase, {"train": open_shards(phase.parent, "p", "train", VOCABULARY).shards})
     record = run.data_path(now.digest)
     record.write_bytes(dump_json(now.to_dict()))
-    other = store.create(spec, {"name": "other", "resume": None, "init_from": None}, {"phase": "running"})
+    other = store.create(spec, Launch(name="other"), RunStatus(phase="running"))
     log = LogWriter(other.log_path, 1)
     log.write(State(phase="running"))
     log.close()

@@ -36,7 +36,7 @@ def request(run_dir: RunDir, method: str, **params: Any) -> Event | None:
     async def send() -> Event | None:
         client = RunClient(run_dir)
         start = (await client.history([], 1)).at
-        paused = run_dir.summary()["phase"] == PAUSED
+        paused = run_dir.summary().phase == PAUSED
         sent = await client.request(method, **params, by="command line")
         # A paused run saves and applies edits only after it resumes, unless it is paused by an out-of-memory error:
         # then it applies an edit at once.

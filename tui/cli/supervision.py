@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.events.phases import CUT_OFF
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
+    from engine.events.status import Summary
 
 
 def ensure_supervised(run_dir: RunDir) -> None:
@@ -23,13 +24,13 @@ def ensure_supervised(run_dir: RunDir) -> None:
     elif run_dir.is_on_this_boot():
         summary = run_dir.summary()
         ensure_supervisor(run_dir)
-        if summary["phase"] == CUT_OFF:
+        if summary.phase == CUT_OFF:
             print_resuming(run_dir, summary)
 
 
-def print_resuming(run_dir: RunDir, summary: dict[str, Any]) -> None:
+def print_resuming(run_dir: RunDir, summary: Summary) -> None:
     """Print that a run that was cut off, as ``summary`` says, resumes."""
-    step, reason = summary["step"] or 0, summary["reason"]
+    step, reason = summary.step or 0, summary.reason
     print(f"{run_dir.id} was cut off at step {step}: {reason}; resuming", file=sys.stderr)
 
 

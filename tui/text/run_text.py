@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from engine.events.phases import CUT_OFF, is_active
 from engine.events.run_dir import is_on_other_host
+from engine.events.status import Summary
 from profiles.printable import one_line
 from tui.text import format as fmt
 
 LONGEST = 8000  # characters; a reason may quote a command and what it printed
 
 
-def describe_cut_off(summaries: Sequence[dict[str, Any]]) -> str:
+def describe_cut_off(summaries: Sequence[Summary]) -> str:
     """Return which runs were cut off, and why; empty if none was."""
-    cut = [summary for summary in summaries if summary.get("phase") == CUT_OFF]
+    cut = [summary for summary in summaries if summary.phase == CUT_OFF]
     if not cut:
         return ""
-    reasons = {summary.get("reason") for summary in cut}
+    reasons = {summary.reason for summary in cut}
     why = f": {reasons.pop()}" if len(reasons) == 1 else ""
-    name = str(cut[0].get("name") or cut[0]["id"])
+    name = cut[0].name or cut[0].id
     return one_line(f"{name} was cut off{why}" if len(cut) == 1 else f"{len(cut)} runs were cut off{why}")
 
 
-def is_working(summary: dict[str, Any]) -> bool:
+def is_working(summary: Summary) -> bool:
     """Return whether a process on this host works on the run: only then its speed is one of now."""
-    return is_active(summary.get("phase")) and not is_on_other_host(summary)
+    return is_active(summary.phase) and not is_on_other_host(summary)
 
 
-def phase_name(summary: dict[str, Any]) -> str:
+def phase_name(summary: Summary) -> str:
     """Return the phase of a run in few cells; ``seen 17:02`` for an active run on another host, which may have died."""
-    if is_on_other_host(summary) and is_active(summary.get("phase")):
-        return f"seen {fmt.timestamp(summary.get('seen'))}"
-    return str(summary.get("phase") or "")
+    if is_on_other_host(summary) and is_active(summary.phase):
+        return f"seen {fmt.timestamp(summary.seen)}"
+    return summary.phase
 
 
 def bits_per_byte(value: float | None) -> str:
@@ -41,13 +41,13 @@ def bits_per_byte(value: float | None) -> str:
     return "" if value is None else f", {fmt.loss(value)} bits per byte"
 
 
-def describe_outcome(summary: dict[str, Any]) -> str:
+def describe_outcome(summary: Summary) -> str:
     """Return the phase, step, losses and reason of a run, for example when it ended."""
-    text = f"{summary['phase']} at step {summary['step'] or 0}"
-    if summary["loss"] is not None:
-        text += f", loss {fmt.fixed(summary['loss'], 4)}"
-    if summary["val_loss"] is not None:
-        text += f", validation loss {fmt.fixed(summary['val_loss'], 4)}{bits_per_byte(summary.get('bits_per_byte'))}"
-    if summary["reason"]:
-        text += f": {summary['reason']}"
+    text = f"{summary.phase} at step {summary.step or 0}"
+    if summary.loss is not None:
+        text += f", loss {fmt.fixed(summary.loss, 4)}"
+    if summary.val_loss is not None:
+        text += f", validation loss {fmt.fixed(summary.val_loss, 4)}{bits_per_byte(summary.bits_per_byte)}"
+    if summary.reason:
+        text += f": {summary.reason}"
     return one_line(text, LONGEST)

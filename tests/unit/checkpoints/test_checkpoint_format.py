@@ -13,6 +13,7 @@ import torch
 
 from engine.checkpoints import checkpoint
 from engine.checkpoints.inventory import inventory
+from engine.events.status import Launch, RunStatus
 from engine.runs.store import RunStore
 from engine.train.models import pretrained
 from engine.train.models.export import export
@@ -113,7 +114,7 @@ def test_one_file_of_another_format_is_damage(tmp_path: Path, name: str, format:
 
 def test_a_listing_shows_it_as_such(tmp_path: Path) -> None:
     spec = load("cpu_demo", [f"train.out={tmp_path / 'models'}"])
-    run = RunStore(tmp_path / "home").create(spec, {"name": "run", "resume": None}, {"phase": "stopped"})
+    run = RunStore(tmp_path / "home").create(spec, Launch(name="run"), RunStatus(phase="stopped"))
     rewrite(put(tmp_path / "models" / run.name), 1, "0.1.0")
     (listed,) = inventory(run)
     assert listed.damage == "written by mla-tui 0.1.0, whose checkpoints this version does not read"

@@ -9,14 +9,17 @@ import sys
 import time
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.checks import doctor, finding, libraries, logout, machine, state_dir, systemd
 from engine.events.run_dir import RunDir
+from engine.events.status import Launch, RunStatus
 from engine.host import private_dirs
 from engine.host.files import write_json
 from engine.host.process import boot_id, host_name, process_identity
+from engine.host.struct_json import to_dict
 from engine.host.version import package_version
 from engine.runs.store import RunStore
 from profiles import registry
@@ -29,9 +32,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
     return RunStore()
 
 
-def create(store: RunStore, **facts: object) -> RunDir:
-    usual = {"phase": "running", "host": host_name(), "boot": boot_id(), "version": "0.0.1"}
-    return store.create(registry.load("cpu_demo"), {}, {**usual, **facts})
+def create(store: RunStore, **facts: Any) -> RunDir:
+    usual: dict[str, Any] = {"phase": "running", "host": host_name(), "boot": boot_id(), "version": "0.0.1"}
+    return store.create(registry.load("cpu_demo"), Launch(), RunStatus(**{**usual, **facts}))
 
 
 def levels(findings: object) -> list[str]:
@@ -203,7 +206,7 @@ def test_an_active_run_of_another_version_is_named(store: RunStore) -> None:
     (found,) = state_dir.versions(store)
     assert found.level == "warn"
     assert run.id in found.message and "0.0.1" in found.message
-    write_json(run.state_path, {**run.state(), "version": package_version()})
+    write_json(run.state_path, {**to_dict(run.state()), "version": package_version()})
     assert list(state_dir.versions(store)) == []
 
 

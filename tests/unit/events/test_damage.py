@@ -7,7 +7,6 @@ still is a valid record.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +35,8 @@ from engine.events.types import (
     Telemetry,
     Val,
 )
+from engine.host.process import ProcessIdentity
+from engine.host.struct_json import encode
 from engine.runs.client import RunClient
 from tests.events import of_kind
 from tui.app.state.run_view import RunView
@@ -51,7 +52,7 @@ FLIPS = 300
 @pytest.fixture
 def run(make_run: Make) -> RunDir:
     """A run with every kind of record, a restart, and commands."""
-    run = make_run(phase="finished", supervisor={"pid": 1, "start_ticks": 1 << 40}, trainer=None, at=0)
+    run = make_run(phase="finished", supervisor=ProcessIdentity(1, 1 << 40), trainer=None, at=0)
     log = LogWriter(run.log_path, 1)
     log.write(State(phase="starting", reason=""))
     log.write(Start(plan={"loss": "fused"}, params=10, device="cpu", versions={}, resumed_from=None))
@@ -81,7 +82,7 @@ def read_everything(run: RunDir) -> LogIndex:
     log_index.catch_up()
     msgspec.json.encode(log_index.history.query(list(SERIES), 100))
     summary = run.summary()
-    json.dumps(summary)
+    encode(summary)
     view, show = RunView(summary), LinePrinter(8)
     view.load_history(log_index.history.answer(log_index.offset, list(SERIES), 100, None, None, marks=True))
     for at, event in read_all(run.log_path):
@@ -153,7 +154,7 @@ def test_a_file_torn_near_any_record_boundary_gives_the_whole_records(run: RunDi
 def test_an_invalid_state_is_rebuilt_from_the_log(run: RunDir, state: bytes) -> None:
     run.state_path.write_bytes(state)
     found = read_everything(run)
-    assert (found.summary["phase"], found.summary["step"], found.summary["attempt"]) == ("finished", 5, 2)
+    assert (found.state.phase, found.state.step, found.state.attempt) == ("finished", 5, 2)
 
 
 def test_a_client_reads_a_damaged_run_without_a_supervisor(run: RunDir, tmp_path: Path) -> None:

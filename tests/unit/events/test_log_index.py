@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from collections.abc import Callable
@@ -17,7 +16,9 @@ from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
 from engine.events.metrics import SERIES
 from engine.events.run_dir import RunDir
+from engine.events.status import RunStatus
 from engine.events.types import Start, State, Step, Telemetry
+from engine.host.struct_json import write_struct
 from tests.events import points
 
 if TYPE_CHECKING:
@@ -73,9 +74,9 @@ def test_only_what_the_cache_does_not_cover_is_read(run: RunDir, monkeypatch: py
     truth, first = from_log_only(run), open_index(run)
     assert all_series(first) == truth
     assert truth["loss"][-1] == [STEPS, 2, 2, 2]
-    assert (first.summary["phase"], first.summary["step"], first.warnings) == ("paused", STEPS, [])
+    assert (first.state.phase, first.state.step, first.warnings) == ("paused", STEPS, [])
     first.save()
-    run.state_path.write_text(json.dumps(first.summary))
+    write_struct(run.state_path, first.state)
     parsed: list[bytes] = []
 
     def noted(line: bytes) -> Any:
@@ -84,7 +85,7 @@ def test_only_what_the_cache_does_not_cover_is_read(run: RunDir, monkeypatch: py
 
     monkeypatch.setattr(log_module, "decode", noted)
     again = open_index(run)
-    assert (all_series(again), again.summary, again.offset) == (truth, first.summary, run.log_path.stat().st_size)
+    assert (all_series(again), again.state, again.offset) == (truth, first.state, run.log_path.stat().st_size)
     assert parsed == []
 
 
@@ -93,13 +94,12 @@ def test_state_and_cache_may_cover_different_offsets(run: RunDir) -> None:
     half = LogIndex(run)
     half.poll()
     for at in (0, 1, half.offset // 2, half.offset, half.offset + 10_000):
-        state = {"at": at} if at != half.offset else half.summary
-        run.state_path.write_text(json.dumps(state))
+        write_struct(run.state_path, RunStatus(phase="running", at=at) if at != half.offset else half.state)
         found = open_index(run)
         assert all_series(found) == all_series(truth)
         if at not in (1, half.offset // 2):
-            assert found.summary["step"] == STEPS
-            assert found.summary["phase"] == "paused"
+            assert found.state.step == STEPS
+            assert found.state.phase == "paused"
 
 
 def test_a_restart_after_the_cache_was_saved_removes_repeated_steps(run: RunDir) -> None:
@@ -170,7 +170,7 @@ def test_damaged_lines_are_reported_once(run: RunDir) -> None:
     found = open_index(run)
     assert found.warnings == [f"events.jsonl: skipped 2 or more damaged lines, the first at byte {first}"]
     found.save()
-    run.state_path.write_text(json.dumps(found.summary))
+    write_struct(run.state_path, found.state)
     assert open_index(run).warnings == []
 
 

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.events import reverse_reader
-from engine.events.decode import encode
 from engine.events.log import read_all
 from engine.events.reverse_reader import METRICS, events_before, events_from
 from engine.events.types import Log, Step
+from engine.host.struct_json import encode
 from tests.events import as_json
 
 lines = st.one_of(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.events.status import Summary
 from engine.host.files import rotate, write_atomic
 
 WRITER = """
@@ -63,7 +64,7 @@ def test_logs_follows_a_console_across_a_rotation(
     monkeypatch.setattr(logs, "find_run", lambda _: run)
     looks = iter([b"two\n", b"three\n", b"four\n", None])
 
-    def meanwhile(*_: object) -> dict[str, str]:
+    def meanwhile(*_: object) -> Summary:
         """Between two polls the console is written to, rotated, and written to again."""
         text = next(looks)
         if text is not None:
@@ -71,7 +72,7 @@ def test_logs_follows_a_console_across_a_rotation(
                 file.write(text)
         if text == b"three\n":
             rotate(path, 1)
-        return {"phase": "running" if text is not None else "finished"}
+        return Summary(phase="running" if text is not None else "finished")
 
     monkeypatch.setattr(RunDir, "summary", meanwhile)
     args = type("Args", (), {"run": "x", "follow": True})()

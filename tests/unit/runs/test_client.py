@@ -8,14 +8,15 @@ import shutil
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from engine.events import series as series_module
 from engine.events import wire
 from engine.events.log import LogWriter
 from engine.events.run_dir import EXIT_UNHANDLED
 from engine.events.types import CutOff, Event, Exit, Link, Start, State, Step
-from engine.host.files import write_json
 from engine.host.process import process_identity
+from engine.host.struct_json import write_struct
 from engine.runs import client as client_module
 from engine.runs.client import RunClient
 from engine.runs.store import RunStore
@@ -192,10 +193,10 @@ async def test_a_live_reader_learns_that_the_run_was_cut_off_and_reads_on_when_i
             seen.append(reason or type(event).__name__)
             match seen[-1]:
                 case "Step" if len(seen) < 4:
-                    write_json(run_dir.state_path, {**state, "trainer": None})
+                    write_struct(run_dir.state_path, replace(state, trainer=None))
                     await run.server.close()
                 case "neither trainer nor supervisor is alive":
-                    write_json(run_dir.state_path, state)
+                    write_struct(run_dir.state_path, state)
                     run.write(State(phase="recovering", reason="resumed"))
                 case "resumed":
                     return
@@ -231,7 +232,8 @@ async def test_a_reader_learns_within_3_s_that_the_trainer_is_dead_and_its_super
             times[seen[-1]] = asyncio.get_running_loop().time()
             match seen[-1]:
                 case "running":
-                    write_json(run.run_dir.state_path, {**state, "trainer": {**DEAD, "attempt": 1}})
+                    dead = replace(state, trainer=replace(DEAD, attempt=1))
+                    write_struct(run.run_dir.state_path, dead)
                 case "its trainer has exited; its supervisor has not handled that yet":
                     assert at is None
                     run.write(Exit(signal="SIGKILL", why="killed"))

@@ -14,9 +14,11 @@ import pytest
 from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
+from engine.events.status import Launch, ProcessStatus, RunStatus
 from engine.events.types import Checkpoint, State, Step, Val
 from engine.host.files import write_json
 from engine.host.process import boot_id, host_name, is_alive, process_identity
+from engine.host.struct_json import encode, write_struct
 from engine.runs.client import RunClient
 from engine.runs.store import RunStore
 from profiles import registry
@@ -62,8 +64,8 @@ def run(make_run: Make) -> RunDir:
     index.catch_up()
     index.save()
     index.close()
-    write_json(run.state_path, index.summary)
-    write_json(run.trainer_identity_path, DEAD)
+    write_struct(run.state_path, index.state)
+    write_struct(run.trainer_identity_path, DEAD)
     return run
 
 
@@ -97,10 +99,10 @@ DAMAGES: list[Callable[[Path], None]] = [flip_first_byte, replace_by_fifo, repla
 def test_a_damaged_state_is_read_from_the_log(run: RunDir, damage: Callable[[Path], None]) -> None:
     before = run.summary()
     damage(run.state_path)
-    after = run.summary()
-    assert {key: after[key] for key in (*FROM_LOG, *FROM_SPEC)} == {key: before[key] for key in (*FROM_LOG, *FROM_SPEC)}
+    after, known = run.summary(), (*FROM_LOG, *FROM_SPEC)
+    assert [getattr(after, key) for key in known] == [getattr(before, key) for key in known]
     kind = "missing" if damage is remove else "damaged"
-    assert (before["damage"], after["damage"]) == (None, f"state.json is {kind}; read from the log")
+    assert (before.damage, after.damage) == (None, f"state.json is {kind}; read from the log")
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -147,7 +149,7 @@ def test_what_a_terminal_would_obey_is_not_printed(
 
 def test_an_id_is_one_word_for_a_shell(store: RunStore) -> None:
     spec = replace(registry.load("cpu_demo"), profile="my 'own' $(id)")
-    assert store.create(spec, {}, {"phase": "finished"}).id[15:] == "-my-own-id-"
+    assert store.create(spec, Launch(), RunStatus(phase="finished")).id[15:] == "-my-own-id-"
 
 
 def test_a_folder_that_is_no_run_is_one_line_and_can_be_removed(
@@ -171,10 +173,10 @@ def test_a_cut_off_run_with_a_damaged_state_is_still_known_to_be_of_this_host(ma
     LogWriter(run.log_path, 1).write(State(phase="running", reason=""))
     run.state_path.write_bytes(b"\x00" * 100)
     assert run.is_on_this_boot()
-    assert (run.summary()["phase"], run.summary()["host"]) == ("cut-off", host_name())
-    run.trainer_identity_path.write_text(json.dumps(process_identity(os.getpid())))
-    assert run.summary()["trainer"] == {"pid": os.getpid(), "alive": True}
-    assert run.summary()["phase"] == "running"
+    assert (run.summary().phase, run.summary().host) == ("cut-off", host_name())
+    run.trainer_identity_path.write_text(encode(process_identity(os.getpid())).decode())
+    assert run.summary().trainer == ProcessStatus(os.getpid(), True)
+    assert run.summary().phase == "running"
 
 
 @pytest.mark.parametrize(
@@ -206,8 +208,8 @@ def test_the_identity_of_a_trainer_is_used_only_if_it_can_be_one(make_run: Make)
     run = make_run()
     for content in ("[]", '{"pid": "1"}', '{"pid": 1099511627776}', '{"pid": -1}', '{"pid": 1, "start_ticks": "x"}'):
         run.trainer_identity_path.write_text(content)
-        assert run.trainer_identity() == {}
-    assert not is_alive({"pid": DEAD["pid"]})  # no such process: it has no start time to compare
+        assert run.trainer_identity() is None
+    assert not is_alive(DEAD)
     assert is_alive(process_identity(os.getpid()))
 
 
@@ -223,4 +225,5 @@ def test_a_name_in_the_spec_that_leads_elsewhere_is_refused(make_run: Make) -> N
     content["start"] |= {"name": ["x"], "resume": 7, "init_from": {}}
     path.write_text(json.dumps(content))
     assert run.name == run.id
-    assert run.spec().profile == "cpu_demo" and not {"name", "resume", "init_from"} & run.start().keys()
+    assert run.spec().profile == "cpu_demo"
+    assert run.launch() == Launch(host=host_name(), boot=boot_id())

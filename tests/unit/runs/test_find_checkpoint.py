@@ -8,6 +8,7 @@ import torch
 
 from engine.checkpoints import checkpoint
 from engine.events.run_dir import RunDir
+from engine.events.status import Launch, RunStatus
 from engine.host.files import read_json, write_json
 from engine.runs.find_checkpoint import find_checkpoint
 from engine.runs.store import RunStore
@@ -40,7 +41,7 @@ class Launched:
 
     def __call__(self, name: str | None, age: float = 0.0) -> RunDir:
         spec = registry.load("cpu_demo", [f"train.out={self.out}"])
-        run = self.store.create(spec, {"name": name}, {"phase": "failed"})
+        run = self.store.create(spec, Launch(name=name), RunStatus(phase="failed"))
         state = read_json(run.state_path)
         write_json(run.state_path, {**state, "started": run.path.stat().st_mtime - age})
         return run

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from msgspec.structs import replace
 
 from engine.events.log import LogWriter, read_all
 from engine.events.run_dir import RunDir
+from engine.events.status import RunStatus
 from engine.events.types import Alert, Event, Log, Oom, State, Step
 from engine.runs import hooks
 from engine.runs.hook_events import EVENTS
@@ -45,12 +47,12 @@ def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
 class HookedRun:
     """A run's log, and hooks that receive each record as they do in a supervisor."""
 
-    def __init__(self, run_dir: RunDir, state: dict[str, Any] | None = None) -> None:
+    def __init__(self, run_dir: RunDir, state: RunStatus | None = None) -> None:
         self.run_dir = run_dir
         self.log = LogWriter(run_dir.log_path, 1)
-        self.state = {"hooks_at": 0} if state is None else state
+        self.state = RunStatus(phase="running", hooks_at=0) if state is None else state
         self.saved: list[int] = []
-        self.hooks = Hooks(run_dir, self.state, self.log.write, lambda: self.saved.append(self.state["hooks_at"]))
+        self.hooks = Hooks(run_dir, self.state, self.log.write, lambda: self.saved.append(self.state.hooks_at or 0))
         self.at = run_dir.log_path.stat().st_size
 
     def write(self, event: Event) -> None:
@@ -191,8 +193,8 @@ async def test_the_next_supervisor_runs_pending_hooks_and_no_earlier_ones(
     run.write(Alert(what="nan", text="first"))
     run.write(Step(step=1))
     await run.hooks.finish()
-    kept = dict(run.state)
-    assert run.saved == [1] or run.saved[-1] <= kept["hooks_at"]
+    kept = replace(run.state)
+    assert run.saved == [1] or run.saved[-1] <= (kept.hooks_at or 0)
     # Its supervisor is killed here, before it reads what follows.
     run.log.write(Step(step=2))
     run.log.write(Alert(what="nan", text="second"))
@@ -213,7 +215,7 @@ async def test_a_run_without_hooks_at_starts_with_the_next_record(
     out = tmp_path / "received"
     configure(nan=f"cat >> {out}")
     run.log.write(Alert(what="nan", text="long ago"))
-    later = HookedRun(run.run_dir, {})
+    later = HookedRun(run.run_dir, RunStatus(phase="running"))
     later.hooks.catch_up(later.at)
     later.write(Alert(what="nan", text="now"))
     await later.hooks.finish()

@@ -19,6 +19,7 @@ from engine.events import wire
 from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
 from engine.events.run_dir import RunDir
+from engine.events.status import Launch, RunStatus
 from engine.events.types import Event, State
 from engine.host import private_dirs
 from engine.host.files import write_json
@@ -75,7 +76,7 @@ def mode(path: Path) -> int:
 
 
 def create(store: RunStore) -> RunDir:
-    return store.create(registry.load("cpu_demo"), {}, {"phase": "running"})
+    return store.create(registry.load("cpu_demo"), Launch(), RunStatus(phase="running"))
 
 
 def refusal(attempt: Callable[[], object]) -> str:

@@ -37,4 +37,4 @@ def test_a_resume_between_our_check_and_our_lock_is_not_overwritten(
     monkeypatch.setattr(launch, "ensure_supervisor", lambda run: None)
     launch.resume_run(run)
     assert [exit.why for exit in of_kind(Exit, read_all(run.log_path))] == [REBOOTED]
-    assert run.state()["boot"] == boot_id()
+    assert run.state().boot == boot_id()

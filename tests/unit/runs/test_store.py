@@ -12,11 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from engine.events.log import LogWriter
+from engine.events.status import Launch, ProcessStatus, RunStatus
 from engine.events.types import Checkpoint, Spec, State, Step, Val
 from engine.host.files import write_json
 from engine.host.process import Lock, process_identity
+from engine.host.struct_json import to_dict
 from engine.runs.store import FORMAT, RunStore, default_home
 from profiles import registry
 from profiles.errors import UserError
@@ -51,7 +54,7 @@ def test_an_id_has_time_and_profile_and_only_the_owner_may_read(store: RunStore,
 
 def test_a_run_without_a_name_is_named_by_its_id(make_run: Make) -> None:
     run = make_run()
-    assert run.name == run.id == run.summary()["name"]
+    assert run.name == run.id == run.summary().name
 
 
 def test_find(store: RunStore, make_run: Make) -> None:
@@ -59,7 +62,7 @@ def test_find(store: RunStore, make_run: Make) -> None:
     for run, id in ((first, "20260101-000000-cpu_demo"), (second, "20260202-000000-pretrain_5080")):
         os.rename(run.path, store.runs / id)
     assert store.ids() == ["20260202-000000-pretrain_5080", "20260101-000000-cpu_demo"]
-    assert [s["name"] for s in store.summaries()] == ["alpha", "alpha"]
+    assert [s.name for s in store.summaries()] == ["alpha", "alpha"]
     assert store.find("latest").id == "20260202-000000-pretrain_5080"
     assert store.find("20260101-000000-cpu_demo").id == "20260101-000000-cpu_demo"
     assert store.find("demo").id == "20260101-000000-cpu_demo"
@@ -114,7 +117,7 @@ def test_a_home_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read: Not a directory; check MLA_TUI_HOME"):
         store.ids()
     with pytest.raises(UserError, match=r"cannot create a run: .*; set MLA_TUI_HOME to a directory you can write to"):
-        store.create(registry.load("cpu_demo"), {}, {})
+        store.create(registry.load("cpu_demo"), Launch(), RunStatus(phase="starting"))
 
 
 @pytest.fixture
@@ -175,24 +178,25 @@ def test_a_folder_named_jobs_without_runs_in_it_is_no_state_directory_of_0_1(sto
 
 def test_a_run_of_a_newer_format_is_refused(store: RunStore, make_run: Make) -> None:
     run = make_run()
-    assert run.state()["format"] == FORMAT
-    write_json(run.state_path, {**run.state(), "format": FORMAT + 1, "version": "9.0"})
+    assert run.state().format == FORMAT
+    write_json(run.state_path, {**to_dict(run.state()), "format": FORMAT + 1, "version": "9.0"})
     assert refused(store, "latest") == (
         f"run {run.id}: was created by mla-tui 9.0 in format {FORMAT + 1}, this version reads up to {FORMAT};"
         " update mla-tui"
     )
-    write_json(run.state_path, {**run.state(), "format": "damaged"})
+    write_json(run.state_path, {**to_dict(run.state()), "format": "damaged"})
     assert store.find("latest").id == run.id
 
 
 CREATE = """
 import sys
 from pathlib import Path
+from engine.events.status import Launch, RunStatus
 from engine.runs.store import RunStore
 from profiles import registry
 spec = registry.load("cpu_demo")
 for _ in range(20):
-    print(RunStore(Path(sys.argv[1])).create(spec, {"name": sys.argv[2]}, {"phase": "starting"}).id)
+    print(RunStore(Path(sys.argv[1])).create(spec, Launch(name=sys.argv[2]), RunStatus(phase="starting")).id)
 """
 
 
@@ -206,7 +210,7 @@ def test_two_processes_that_launch_in_the_same_second_get_runs_of_their_own(stor
     for ids, name in zip(made, ("a", "b"), strict=True):
         for id in ids:
             run = store.find(id)
-            assert (run.name, run.state()["id"], run.spec().profile) == (name, id, "cpu_demo")
+            assert (run.name, run.state().id, run.spec().profile) == (name, id, "cpu_demo")
 
 
 def test_the_newest_is_the_latest_also_after_the_clock_was_set_back(store: RunStore, make_run: Make) -> None:
@@ -230,24 +234,25 @@ def test_a_cut_off_run_is_read_from_its_log(make_run: Make) -> None:
     log.write(Checkpoint(step=41, path="/x/ckpt_step_41", ok=True))
     log.write(Checkpoint(step=42, path="/x/ckpt_step_42", ok=False))
     summary = run.summary()
-    assert (summary["phase"], summary["reason"]) == ("cut-off", "neither trainer nor supervisor is alive")
-    assert [summary[k] for k in ("step", "loss", "val_loss", "micro", "accum", "attempt")] == [41, 2.5, 2.75, 4, 2, 2]
-    assert summary["checkpoint"] == "/x/ckpt_step_41"
-    assert summary["trainer"] == {"pid": DEAD["pid"], "alive": False}
+    assert (summary.phase, summary.reason) == ("cut-off", "neither trainer nor supervisor is alive")
+    assert (summary.step, summary.loss, summary.val_loss) == (41, 2.5, 2.75)
+    assert (summary.micro, summary.accum, summary.attempt) == (4, 2, 2)
+    assert summary.checkpoint == "/x/ckpt_step_41"
+    assert summary.trainer == ProcessStatus(DEAD.pid, False)
 
 
 def test_an_end_that_is_only_in_the_log_counts(make_run: Make) -> None:
     run = make_run(supervisor=DEAD, trainer=DEAD)
     LogWriter(run.log_path, 1).write(State(phase="finished", reason=""))
-    assert run.summary()["phase"] == "finished"
-    assert run.summary()["ended"] is not None
+    assert run.summary().phase == "finished"
+    assert run.summary().ended is not None
 
 
 def test_a_run_whose_trainer_is_alive_without_a_supervisor_is_running(make_run: Make) -> None:
     run = make_run(supervisor=DEAD, trainer=process_identity(os.getpid()))
     LogWriter(run.log_path, 1).write(Step(step=7, loss=1.0))
     summary = run.summary()
-    assert (summary["phase"], summary["step"], summary["trainer"]["alive"]) == ("running", 7, True)
+    assert (summary.phase, summary.step, summary.trainer.alive) == ("running", 7, True)
 
 
 def test_the_end_of_a_long_log_is_enough(make_run: Make) -> None:
@@ -255,25 +260,25 @@ def test_the_end_of_a_long_log_is_enough(make_run: Make) -> None:
     log = LogWriter(run.log_path, 1)
     for step in range(1, 3001):
         log.write(Step(step=step, loss=1.0, lr=1e-3 / 7, grad_norm=1 / 3, tok_s=1e6 / 7, step_s=1 / 7, data_s=1 / 70))
-    assert run.summary()["step"] == 3000
+    assert run.summary().step == 3000
 
 
 def test_a_reused_pid_is_not_the_trainer(make_run: Make) -> None:
-    run = make_run(supervisor=DEAD, trainer={**process_identity(os.getpid()), "start_ticks": 1})
-    assert not run.summary()["trainer"]["alive"]
+    run = make_run(supervisor=DEAD, trainer=replace(process_identity(os.getpid()), start_ticks=1))
+    assert not run.summary().trainer.alive
 
 
 @pytest.mark.parametrize("where", [{"host": "elsewhere"}, {"boot": "another"}])
 def test_a_pid_of_another_host_or_boot_means_nothing(make_run: Make, where: dict[str, str]) -> None:
     run = make_run(trainer=process_identity(os.getpid()), **where)
-    assert not run.summary()["trainer"]["alive"]
+    assert not run.summary().trainer.alive
 
 
 def test_a_run_of_an_earlier_boot_was_cut_off_by_the_reboot(make_run: Make) -> None:
     run = make_run(trainer=process_identity(os.getpid()), boot="another")
     LogWriter(run.log_path, 1).write(Step(step=7, loss=1.0))
     summary = run.summary()
-    assert (summary["phase"], summary["reason"], summary["step"]) == ("cut-off", "the machine was rebooted", 7)
+    assert (summary.phase, summary.reason, summary.step) == ("cut-off", "the machine was rebooted", 7)
 
 
 def test_whether_a_run_of_another_host_is_alive_is_unknown(make_run: Make) -> None:
@@ -281,12 +286,11 @@ def test_whether_a_run_of_another_host_is_alive_is_unknown(make_run: Make) -> No
     log = LogWriter(run.log_path, 1)
     log.write(State(phase="paused", reason="requested from the app"))
     summary = run.summary()
-    seen = time.strftime("%H:%M", time.localtime(summary["seen"]))
-    assert [summary[key] for key in ("phase", "reason", "host")] == [
-        *("paused", f"last seen paused {seen} on elsewhere", "elsewhere")
-    ]
+    seen = time.strftime("%H:%M", time.localtime(summary.seen))
+    said = f"last seen paused {seen} on elsewhere"
+    assert (summary.phase, summary.reason, summary.host) == ("paused", said, "elsewhere")
     log.write(State(phase="finished", reason=""))
-    assert [run.summary()[key] for key in ("phase", "reason")] == ["finished", ""]
+    assert (run.summary().phase, run.summary().reason) == ("finished", "")
 
 
 @pytest.mark.parametrize("role", ["supervisor", "trainer"])
@@ -295,30 +299,30 @@ def test_a_run_whose_lock_is_held_is_alive_although_its_state_names_no_process(m
     run = make_run(supervisor=DEAD, trainer=DEAD)
     lock = Lock(run.path / f"{role}.lock")
     assert lock.acquire()
-    assert run.summary()["phase"] == "running"
+    assert run.summary().phase == "running"
     lock.release()
-    assert run.summary()["phase"] == "cut-off"
+    assert run.summary().phase == "cut-off"
 
 
 def test_a_new_run_is_starting_and_later_cut_off(make_run: Make) -> None:
-    assert make_run(phase="starting", launched=time.monotonic()).summary()["phase"] == "starting"
-    assert make_run(phase="starting", launched=time.monotonic() - 60).summary()["phase"] == "cut-off"
-    assert make_run(phase="starting").summary()["phase"] == "cut-off"
+    assert make_run(phase="starting", launched=time.monotonic()).summary().phase == "starting"
+    assert make_run(phase="starting", launched=time.monotonic() - 60).summary().phase == "cut-off"
+    assert make_run(phase="starting").summary().phase == "cut-off"
 
 
 @pytest.mark.parametrize("started", [-86400, 86400])
 def test_setting_the_clock_does_not_change_whether_a_run_is_new(make_run: Make, started: float) -> None:
     shifted = time.time() + started
-    assert make_run(phase="starting", started=shifted, launched=time.monotonic()).summary()["phase"] == "starting"
-    assert make_run(phase="starting", started=shifted, launched=time.monotonic() - 60).summary()["phase"] == "cut-off"
+    assert make_run(phase="starting", started=shifted, launched=time.monotonic()).summary().phase == "starting"
+    assert make_run(phase="starting", started=shifted, launched=time.monotonic() - 60).summary().phase == "cut-off"
 
 
 def test_without_a_state_the_log_decides(make_run: Make) -> None:
     run = make_run()
     run.state_path.write_text("{damaged")
-    assert run.summary()["phase"] == "cut-off"
+    assert run.summary().phase == "cut-off"
     LogWriter(run.log_path, 1).write(State(phase="stopped", reason=""))
-    assert run.summary()["phase"] == "stopped"
+    assert run.summary().phase == "stopped"
 
 
 def test_a_damaged_spec_names_the_fix(make_run: Make) -> None:

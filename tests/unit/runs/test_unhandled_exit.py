@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from msgspec.structs import replace
 
 from engine.events.log import LogWriter
 from engine.events.types import Exit, State, Step
@@ -14,26 +15,26 @@ from tests.unit.conftest import DEAD, Make
 
 @pytest.mark.parametrize("phase", ["starting", "running", "compiling", "saving", "paused", "stopping"])
 def test_a_run_whose_trainer_is_dead_is_not_shown_as_running(make_run: Make, phase: str) -> None:
-    run = make_run(phase=phase, supervisor=process_identity(os.getpid()), trainer={**DEAD, "attempt": 1})
+    run = make_run(phase=phase, supervisor=process_identity(os.getpid()), trainer=replace(DEAD, attempt=1))
     LogWriter(run.log_path, 1).write(Step(step=41, loss=2.5))
     summary = run.summary()
-    assert (summary["phase"], summary["step"]) == ("recovering", 41)
-    assert summary["reason"] == "its trainer has exited; its supervisor has not handled that yet"
+    assert (summary.phase, summary.step) == ("recovering", 41)
+    assert summary.reason == "its trainer has exited; its supervisor has not handled that yet"
 
 
 def test_what_the_log_says_of_an_exit_counts(make_run: Make) -> None:
-    run = make_run(supervisor=process_identity(os.getpid()), trainer={**DEAD, "attempt": 1})
+    run = make_run(supervisor=process_identity(os.getpid()), trainer=replace(DEAD, attempt=1))
     log = LogWriter(run.log_path, 1)
     log.write(Exit(signal="SIGKILL", why="killed"))
     log.write(State(phase="recovering", reason="killed"))
-    assert [run.summary()[key] for key in ("phase", "reason")] == ["recovering", "killed"]
+    assert [run.summary().phase, run.summary().reason] == ["recovering", "killed"]
     log.write(State(phase="starting", reason="waits for cpu, in use by run b"))
-    assert [run.summary()[key] for key in ("phase", "reason")] == ["starting", "waits for cpu, in use by run b"]
+    assert [run.summary().phase, run.summary().reason] == ["starting", "waits for cpu, in use by run b"]
 
 
 def test_a_trainer_that_is_newer_than_the_state_is_running(make_run: Make) -> None:
-    run = make_run(supervisor=process_identity(os.getpid()), trainer={**DEAD, "attempt": 1})
+    run = make_run(supervisor=process_identity(os.getpid()), trainer=replace(DEAD, attempt=1))
     lock = Lock(run.trainer_lock)
     assert lock.acquire()
-    assert run.summary()["phase"] == "running"
+    assert run.summary().phase == "running"
     lock.release()

@@ -6,11 +6,10 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from engine.events.summary import update_summary
+from engine.events.status import Summary
 from engine.events.types import Val
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
@@ -43,8 +42,7 @@ def test_bits_per_byte_are_the_loss_of_a_byte(nano: MakeSpec, tmp_path: Path) ->
         assert val.loss is not None and val.bits_per_byte == pytest.approx(val.loss / math.log(2) / 2.5)
     said = describe(last)
     assert said and said[0].endswith(f"loss {last.loss:.3f}, {last.bits_per_byte:.3f} bits per byte")
-    summary: dict[str, Any] = {"phase": "finished", "step": 2, "loss": None, "reason": ""}
-    update_summary(summary, last)
+    summary = Summary(phase="finished", step=2, val_loss=last.loss, bits_per_byte=last.bits_per_byte)
     assert f"validation loss {last.loss:.4f}, {last.bits_per_byte:.3f} bits per byte" in describe_outcome(summary)
 
 

@@ -12,6 +12,7 @@ from engine.checkpoints import checkpoint
 from engine.checkpoints.resume_source import check_same_data, checkpoint_data
 from engine.events import commands
 from engine.events.exit_codes import EXIT_NEEDS_ATTENTION, is_user_error
+from engine.events.status import Launch, RunStatus
 from engine.host.files import read_json, write_json
 from engine.runs.store import RunStore
 from engine.train.data_check import check_data_is_there, check_data_of_run
@@ -35,7 +36,7 @@ class Case:
         tensors = {"model": {"w": torch.zeros(1)}, "optimizer": {"m": torch.zeros(1)}}
         facts = {"step": 7, "val_loss": None, **RunState(spec).to_facts()}
         self.saved, _ = checkpoint.save(folder / "out", 7, tensors, facts, folder / "none")
-        self.run = RunStore(folder / "home").create(spec, {"name": None}, {"phase": "running", "attempt": 1})
+        self.run = RunStore(folder / "home").create(spec, Launch(), RunStatus(phase="running", attempt=1))
 
     def add_shard(self, name: str) -> None:
         np.arange(500, dtype="<u2").tofile(self.shards / name)

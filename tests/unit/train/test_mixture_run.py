@@ -13,6 +13,7 @@ from data.splits import open_split
 from engine.checkpoints import checkpoint
 from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
+from engine.events.status import Launch, RunStatus
 from engine.events.types import Command
 from engine.runs.store import RunStore
 from engine.train.backends.ranks import SingleRank
@@ -46,17 +47,17 @@ def test_a_change_of_weights_is_a_segment_and_every_step_is_known(nano: MakeSpec
     edit = [Command(id="id", method="set", params={"changes": {"micro": 2}}, by="test")]
     reporter = RecordingReporter(lambda r: edit if (r["kind"], r.get("step")) == ("step", 2) else [])
     first = nano(FIRST, "steps=4", *settings)
-    one = RunStore(tmp_path / "one").create(first, {"name": None}, {"phase": "running", "attempt": 1})
+    training = RunStatus(phase="running", attempt=1)
+    one = RunStore(tmp_path / "one").create(first, Launch(), training)
     attempt(one, first, None, reporter)
 
     saved = tmp_path / "one/out/ckpt_step_4"
     then = nano(THEN, "steps=10", *settings)
-    start = {"name": None, "resume": str(saved), "data_changed": False}
-    refused = RunStore(tmp_path / "refused").create(then, start, {"phase": "running", "attempt": 1})
+    refused = RunStore(tmp_path / "refused").create(then, Launch(resume=str(saved)), training)
     with pytest.raises(NeedsAttentionError, match=r"the weight of code is 0.75, not 0.25"):
         attempt(refused, then, saved, RecordingReporter())
-    start["data_changed"] = True
-    two = RunStore(tmp_path / "two").create(then, start, {"phase": "running", "attempt": 1})
+    accepted = Launch(resume=str(saved), data_changed=True)
+    two = RunStore(tmp_path / "two").create(then, accepted, training)
     shorter = Command(id="id", method="set", params={"changes": {"context": 16}, "unlock": True}, by="test")
     other = RecordingReporter(lambda r: [shorter] if (r["kind"], r.get("step")) == ("step", 7) else [])
     attempt(two, then, saved, other)

@@ -13,6 +13,7 @@ import pytest
 
 from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
+from engine.events.status import Launch, RunStatus
 from engine.events.types import Start, State, Step
 from engine.host.process import boot_id, host_name, process_identity
 from engine.runs.store import RunStore
@@ -51,7 +52,7 @@ def make_run(store: RunStore) -> Iterator[Make]:
         }
         if active:
             state["trainer"] = process_identity(os.getpid())
-        run = store.create(spec, {"name": name, "resume": None, "init_from": None}, state)
+        run = store.create(spec, Launch(name=name), RunStatus(**state))
         writer = LogWriter(run.log_path, attempt=1)
         writers.append(writer)
         writer.write(Start(plan={}, params=3_200_000, device="cpu", versions={}, resumed_from=None))

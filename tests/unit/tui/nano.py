@@ -8,12 +8,14 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
+from engine.events.status import Launch, RunStatus
 from engine.host.process import boot_id, host_name, process_identity
 from engine.runs.store import RunStore
 from profiles import registry
@@ -76,10 +78,10 @@ class Nano:
         """Create a run ``nano`` with checkpoints below ``out``; the trainer of an active run is this process."""
         spec = registry.load(str(self.profile))
         spec = replace(spec, train=replace(spec.train, out=str(out), steps=steps))
-        state = {
+        state: dict[str, Any] = {
             **{"profile": "nano", "backend": "torch", "steps": steps, "micro": 4, "accum": 1, "context": 32},
             **{"version": "0", "host": host_name(), "boot": boot_id(), "phase": phase, "attempt": 1, "started": 1.0},
         }
         if phase == "running":
             state["trainer"] = process_identity(os.getpid())
-        return (run := store.create(spec, {"name": "nano", "resume": None}, state)), LogWriter(run.log_path, 1)
+        return (run := store.create(spec, Launch(name="nano"), RunStatus(**state))), LogWriter(run.log_path, 1)

@@ -20,9 +20,11 @@ from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
 from engine.events.phases import is_active
 from engine.events.run_dir import RunDir
+from engine.events.status import Launch, RunStatus
 from engine.events.types import Checkpoint, Exit, Oom, Start, State, Step, Telemetry, Val
 from engine.host.files import write_json
 from engine.host.process import boot_id, process_identity
+from engine.host.struct_json import to_dict, write_struct
 from engine.memory.hardware import Hardware
 from engine.runs.server import Server
 from engine.runs.store import RunStore
@@ -67,12 +69,12 @@ class World:
         spec = registry.load("pretrain_5080")
         spec = replace(spec, train=replace(spec.train, out=str(self.folder / "models"), save_every=50))
         trainer = process_identity(os.getpid()) if is_active(phase) else None
-        facts = {
+        facts: dict[str, Any] = {
             **{"profile": spec.profile, "backend": "deepspeed", "steps": spec.train.steps, "micro": 12, "accum": 8},
             **{"context": 2048, "version": "0.1.0", "host": HOST, "boot": boot_id(), "attempt": 1, "started": started},
             **{"phase": "starting" if phase == "cut-off" else phase, "step": steps, "trainer": trainer, **state},
         }
-        run_dir = self.store.create(spec, {"name": name, "resume": None, "init_from": None}, facts)
+        run_dir = self.store.create(spec, Launch(name=name), RunStatus(**facts))
         log = LogWriter(run_dir.log_path, attempt=1)
         log.write(State(phase="starting", reason=""))
         if phase != "starting":
@@ -140,7 +142,7 @@ class World:
         log_index = LogIndex(run_dir)
         log_index.catch_up()
         log_index.save()
-        write_json(run_dir.state_path, {**run_dir.state(), **log_index.summary})
+        write_struct(run_dir.state_path, log_index.state)
         log_index.close()
 
     @asynccontextmanager
@@ -195,7 +197,7 @@ def _every_phase(world: World) -> None:
     for phase in ("starting", "compiling", "running", "paused", "saving", "recovering"):
         world.run_dir(f"is-{phase}", 0 if phase in ("starting", "compiling") else 120, phase)
     other, _ = world.run_dir("far-away", 10, "running", host="laptop")
-    write_json(other.state_path, {**other.state(), "host": "laptop"})
+    write_json(other.state_path, {**to_dict(other.state()), "host": "laptop"})
     for id in world.store.ids():
         if world.store.find(id).ended():
             world.save_index(world.store.find(id))

@@ -16,6 +16,7 @@ from textual.widgets import Button
 from engine.events.run_dir import RunDir
 from engine.events.types import Checkpoint, Start, State, Step, Val
 from engine.host.files import write_json
+from engine.host.struct_json import to_dict
 from engine.runs.store import RunStore
 from tests.unit.tui import helpers
 from tests.unit.tui.helpers import text_of
@@ -229,7 +230,7 @@ async def test_a_run_that_was_cut_off_is_not_told_to_save(nano: Nano, store: Run
     cut_off, log = nano.run(store, tmp_path / "models")
     log.write(State(phase="running", reason=""))
     log.close()
-    write_json(cut_off.state_path, {**cut_off.state(), "phase": "running", "trainer": None})
+    write_json(cut_off.state_path, {**to_dict(cut_off.state()), "phase": "running", "trainer": None})
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "nano" in helpers.on_screen(app, "#runs"))

@@ -13,6 +13,7 @@ from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
 from engine.events.types import Start, Step, Val
 from engine.host.files import read_json, write_json
+from engine.host.struct_json import to_dict
 from engine.runs.store import RunStore
 from profiles.errors import UserError
 from tests.unit.tui.conftest import step_record
@@ -37,7 +38,7 @@ def write_steps(writer: LogWriter, first: int, last: int, level: float, **fields
 
 
 async def read(run_dir: RunDir, *names: str) -> tuple[ComparedRun, RunReader]:
-    run, reader = ComparedRun("A", {"id": run_dir.id}), RunReader(run_dir)
+    run, reader = ComparedRun("A", run_dir.id), RunReader(run_dir)
     await poll(run, reader, *names)
     return run, reader
 
@@ -63,7 +64,7 @@ async def open_compare(pilot: Pilot[Any], store: RunStore, count: int) -> Compar
     # What was read together is painted together, a moment later.
     if app.size.width < 60:
         return screen
-    await until(pilot, lambda: all(run.summary["phase"] in on_screen(app, "#legend") for run in screen.runs))
+    await until(pilot, lambda: all(run.summary.phase in on_screen(app, "#legend") for run in screen.runs))
     return screen
 
 
@@ -118,7 +119,7 @@ async def test_an_active_run_is_read_incrementally_and_a_restart_removes_steps(m
     again.write(Start(plan={}, params=1, device="cpu", versions={}, resumed_from=20))
     write_steps(again, 21, 22, 5.0)
     again.close()
-    write_json(run_dir.state_path, {**run_dir.state(), "attempt": 2, "step": 22})
+    write_json(run_dir.state_path, {**to_dict(run_dir.state()), "attempt": 2, "step": 22})
     await poll(run, reader)
     assert list(run.series["loss"].x) == list(range(1, 23))
     assert run.series["loss"].newest == 5.0 and run.lowest("loss") == 3.0
@@ -359,7 +360,7 @@ def test_compare_shows_the_edits_of_a_run(store: RunStore, make_run: Any, capsys
     make_run("one", 20)
     run_dir, _ = make_run("two", 40, phase="running")
     live = {"batch.micro": 4, "batch.context": 256, "optim.lr_scale": 0.5, "train.stop_step": 0}
-    write_json(run_dir.state_path, {**run_dir.state(), "live": live})
+    write_json(run_dir.state_path, {**to_dict(run_dir.state()), "live": live})
     assert main(["compare", "one", "two"]) == 0
     text = capsys.readouterr().out
     assert "batch.micro     A 8  B 8 → 4" in text and "optim.lr_scale  A 1  B 1 → 0.5" in text

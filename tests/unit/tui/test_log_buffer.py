@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.events.decode import encode
 from engine.events.types import Log, Step
+from engine.host.struct_json import encode
 from tui.app.state import log_buffer
 from tui.app.state.log_buffer import LogBuffer, LogLine, LogPage
 

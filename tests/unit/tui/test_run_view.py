@@ -1,12 +1,15 @@
 import time
 from typing import Any
 
+from msgspec.structs import replace
+
 from engine.events.series import Bucket
+from engine.events.status import Summary
 from engine.events.types import CutOff, Edit, Spec, Start, State, Step, Telemetry
 from engine.events.wire import HistoryAnswer
 from tui.app.state.run_view import RunView
 
-SUMMARY: dict[str, Any] = {"id": "20260101-000000-cpu_demo", "name": "demo", "phase": "running", "steps": 300}
+SUMMARY = Summary(id="20260101-000000-cpu_demo", name="demo", phase="running", steps=300)
 
 
 def step(number: int, loss: float | None = 2.0, **fields: Any) -> Step:
@@ -27,14 +30,13 @@ def test_a_new_attempt_replaces_what_came_after_its_checkpoint() -> None:
 
 
 def test_what_is_left_counts_up_to_the_step_of_an_early_end() -> None:
-    view = RunView({**SUMMARY, "micro": 2, "accum": 1, "context": 10}, stop_step=100)
+    view = RunView(replace(SUMMARY, micro=2, accum=1, context=10), stop_step=100)
     view.apply(None, step(40, micro=2, accum=1, context=10))
     assert (view.eta(), view.tokens_left()) == (30.0, 1200)
     view.apply(None, Spec(t=0.0, step=40, values={"train.stop_step": 60}))
     assert (view.eta(), view.tokens_left()) == (10.0, 400)
-    for nothing in (0, None, "60"):
-        view.apply(None, Spec(t=0.0, step=40, values={"train.stop_step": nothing}))
-        assert (view.last_step, view.eta()) == (300, 130.0)
+    view.apply(None, Spec(t=0.0, step=40, values={"train.stop_step": 0}))
+    assert (view.last_step, view.eta()) == (300, 130.0)
 
 
 def test_a_run_that_does_not_work_or_is_elsewhere_has_no_eta() -> None:
@@ -47,7 +49,7 @@ def test_a_run_that_does_not_work_or_is_elsewhere_has_no_eta() -> None:
     assert view.eta() is None
     view.apply(None, State(t=0.0, phase="running", reason=""))
     assert view.eta() == 130.0
-    elsewhere = RunView({**SUMMARY, "host": "elsewhere", "seen": 0.0})
+    elsewhere = RunView(replace(SUMMARY, host="elsewhere", seen=0.0))
     elsewhere.apply(None, step(40))
     assert elsewhere.eta() is None and elsewhere.phase_name.startswith("seen ")
     seen = time.time()
@@ -90,7 +92,7 @@ def test_the_eta_is_the_remaining_steps_at_the_current_speed() -> None:
 
 
 def test_an_edit_changes_the_batch_at_once() -> None:
-    view = RunView({**SUMMARY, "micro": 8, "accum": 1})
+    view = RunView(replace(SUMMARY, micro=8, accum=1))
     view.apply(None, Edit(ok=True, step=1, changed={"micro": (8, 4), "accum": (1, 2)}))
     assert (view.micro, view.accum) == (4, 2)
     view.apply(None, Edit(ok=False, step=1, changed={"micro": (4, 3)}, why="3 does not divide 8"))

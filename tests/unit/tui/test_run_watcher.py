@@ -9,6 +9,7 @@ import pytest
 
 from engine.events.types import Alert, Link, Oom, State, Step
 from engine.host.files import write_json
+from engine.host.struct_json import to_dict
 from engine.runs.store import RunStore
 from tests.unit.tui.helpers import on_screen, toasts, until
 from tui.app.app import MlaApp
@@ -88,7 +89,7 @@ def test_a_run_whose_processes_were_killed_is_reported(
     monkeypatch.setattr(run_watcher, "SILENCE_TIMEOUT", 0.0)
     writer.write(Step(step=4, loss=2.0))
     assert texts(watcher) == [] == texts(watcher)  # silent, but its trainer is alive
-    write_json(run.state_path, {**run.state(), "trainer": None})
+    write_json(run.state_path, {**to_dict(run.state()), "trainer": None})
     assert texts(watcher) == ["demo: cut-off: neither trainer nor supervisor is alive"]
     assert texts(watcher) == []
 

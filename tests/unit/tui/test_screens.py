@@ -15,6 +15,7 @@ from engine.events.run_dir import RunDir
 from engine.events.types import Edit, Start, State, Step
 from engine.host.files import write_json
 from engine.host.process import host_name
+from engine.host.struct_json import to_dict
 from engine.memory.hardware import Hardware
 from engine.runs.store import RunStore
 from profiles.errors import UserError
@@ -104,7 +105,7 @@ async def test_home_offers_to_resume_runs_that_were_cut_off(store: RunStore, mak
     make_run("well", 5)
     for name in ("one", "two"):
         run, _ = make_run(name, 5, phase="running")
-        write_json(run.state_path, {**run.state(), "boot": "another", "host": host_name()})
+        write_json(run.state_path, {**to_dict(run.state()), "boot": "another", "host": host_name()})
     app = MlaApp(store)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: "2 runs were cut off: the machine was rebooted" in on_screen(app, "#cut-off"))
@@ -115,7 +116,7 @@ async def test_home_offers_to_resume_runs_that_were_cut_off(store: RunStore, mak
         assert "only a run that was cut off" in toasts(app)[0]
         for id in store.ids():
             if store.find(id).name != "well":
-                write_json(store.find(id).state_path, {**store.find(id).state(), "phase": "stopped"})
+                write_json(store.find(id).state_path, {**to_dict(store.find(id).state()), "phase": "stopped"})
         await until(pilot, lambda: not app.screen.query_one("#cut-off").display)
 
 

@@ -58,7 +58,7 @@ async def draw(world: World, run: RunDir | None, scene: Scene, size: tuple[int, 
 
     async with AsyncExitStack() as opened:
         server = None
-        if run is not None and is_active(run.summary()["phase"]):
+        if run is not None and is_active(run.summary().phase):
             server = await opened.enter_async_context(world.served(run))
         pilot = await opened.enter_async_context(app.run_test(size=size))
         for pattern, *keys in scene.presses:

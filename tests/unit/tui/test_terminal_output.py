@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from engine.events.run_dir import COLUMNS
+from engine.events.status import Summary
 from engine.events.types import Alert, Checkpoint, Edit, Exit, Log, State
 from engine.host.files import write_json
+from engine.host.struct_json import to_dict
 from engine.runs.store import RunStore
 from tests.unit.tui.terminals import read_to_end
 from tests.unit.tui.test_printable import unsafe
@@ -40,7 +41,8 @@ def id(store: RunStore, make_run: Any) -> str:
         State(phase="failed", reason=EVIL),
     ):
         writer.write(record)
-    write_json(run.state_path, {**run.state(), "name": EVIL, "reason": EVIL, "profile": EVIL, "checkpoint": EVIL})
+    evil = dict.fromkeys(("name", "reason", "profile", "checkpoint"), EVIL)
+    write_json(run.state_path, {**to_dict(run.state()), **evil})
     return str(run.id)
 
 
@@ -48,7 +50,7 @@ def id(store: RunStore, make_run: Any) -> str:
     ("args", "lines"),
     [
         (["ls"], 2),
-        (["status", "latest"], len(COLUMNS)),
+        (["status", "latest"], len(Summary.__struct_fields__)),
         (["watch", "latest", "--no-follow"], 11),
         (["compare", "latest", EVIL], 1),
         (["status", EVIL + "?"], 1),

@@ -6,12 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.events.series import Bucket
+from engine.events.status import Summary
 from engine.events.types import Start, Step, Telemetry
 from engine.events.wire import HistoryAnswer
 from tui.app.state.run_view import RunView
 from tui.app.state.viewport import Viewport
 
-SUMMARY: dict[str, Any] = {"id": "20260101-000000-cpu_demo", "name": "demo", "phase": "running", "steps": 5000}
+SUMMARY = Summary(id="20260101-000000-cpu_demo", name="demo", phase="running", steps=5000)
 
 
 def record(step: int, loss: float | None = None, **fields: Any) -> Step:

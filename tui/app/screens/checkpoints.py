@@ -131,12 +131,12 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
         from engine.checkpoints.inventory import checkpoint_dir
 
         out = checkpoint_dir(self._run)
-        return steps(out), latest(out), self._run.summary()["phase"]
+        return steps(out), latest(out), self._run.summary().phase
 
     def _read_inventory(self) -> Listed:
         from engine.checkpoints.inventory import inventory
 
-        return self.Listed(inventory(self._run), self._run.summary()["phase"])
+        return self.Listed(inventory(self._run), self._run.summary().phase)
 
     @on(Listed)
     def _show_list(self, message: Listed) -> None:

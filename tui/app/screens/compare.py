@@ -57,7 +57,7 @@ class CompareScreen(AppScreen[None], actions=COMPARE):
         super().__init__()
         self._runs = runs
         self._hint = hint
-        self.runs = [ComparedRun(letter, {"id": run_dir.id}) for letter, run_dir in zip(LETTERS, runs, strict=False)]
+        self.runs = [ComparedRun(letter, run_dir.id) for letter, run_dir in zip(LETTERS, runs, strict=False)]
         self._metric = self._axis = self._smoothing = 0
         self._errors: dict[int, str] = {}
         self._unread = len(self.runs)
@@ -160,7 +160,7 @@ class CompareScreen(AppScreen[None], actions=COMPARE):
 
     def _last_step(self, axis: str) -> float | None:
         """Return where a step axis ends: at the last step of the longest run."""
-        steps = [run.summary.get("steps") for run in self.runs if not run.hidden]
+        steps = [run.summary.steps for run in self.runs if not run.hidden]
         return max((s for s in steps if s), default=None) if axis == STEP else None
 
     def _note(self) -> str:

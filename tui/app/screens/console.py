@@ -73,5 +73,5 @@ def _read_end(run: RunDir) -> tuple[str, str]:
     except OSError as error:
         return f"{path}: cannot be read: {error.strerror or error}", ""
     if not text:
-        text = "the run has printed nothing yet" if is_active(run.summary()["phase"]) else "the run printed nothing"
+        text = "the run has printed nothing yet" if is_active(run.summary().phase) else "the run printed nothing"
     return text, "its end; mla-tui logs prints all of it" if skipped else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -13,6 +13,7 @@ from textual.widgets import Input
 
 from engine.events.phases import CUT_OFF, has_ended, is_active
 from engine.events.run_dir import is_on_other_host
+from engine.events.status import Summary
 from profiles.errors import UserError
 from tui.app.actions.registry import HOME
 from tui.app.base import AppScreen
@@ -37,7 +38,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
     class Loaded(Message):
         """The summaries of the runs, or why they could not be read."""
 
-        def __init__(self, runs: list[dict[str, Any]], error: str = "") -> None:
+        def __init__(self, runs: list[Summary], error: str = "") -> None:
             super().__init__()
             self.runs = runs
             self.error = error
@@ -51,7 +52,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
     def __init__(self, store: RunStore) -> None:
         super().__init__()
         self._store = store
-        self._runs: list[dict[str, Any]] = []
+        self._runs: list[Summary] = []
         self._filter = ""
         self._state = self._sort = 0  # indices in FILTERS and SORT_ORDERS
 
@@ -83,14 +84,14 @@ class HomeScreen(AppScreen[None], actions=HOME):
                     self.post_message(self.Loaded([], str(error)))
             await asyncio.sleep(self.app.settings.number_every)
 
-    async def _read_sparklines(self, runs: list[dict[str, Any]], read_at: dict[str, float]) -> None:
+    async def _read_sparklines(self, runs: list[Summary], read_at: dict[str, float]) -> None:
         """Read the loss of an ended run once, of an active one every few seconds; of one screenful at most."""
         if self.size.width < SPARKLINE_MIN_WIDTH or self.app.settings.low_bandwidth:
             return
         from engine.runs.client import RunClient
 
         for run in runs[: self.size.height]:
-            id, at_rest = run["id"], not is_active(run.get("phase"))
+            id, at_rest = run.id, not is_active(run.phase)
             before = read_at.get(id)
             if before is not None and (at_rest or time.monotonic() - before < _SPARKLINE_EVERY):
                 continue
@@ -118,9 +119,9 @@ class HomeScreen(AppScreen[None], actions=HOME):
         table.sorted_by, table.empty_lines = order.column, [] if error else self._empty_lines()
         table.show(filter_and_sort(self._runs, self._filter, state, order))
         self._show_detail()
-        active = sum(is_active(run.get("phase")) for run in self._runs)
-        ended = sum(has_ended(run.get("phase")) for run in self._runs)
-        other_hosts = sum(is_active(run.get("phase")) and is_on_other_host(run) for run in self._runs)
+        active = sum(is_active(run.phase) for run in self._runs)
+        ended = sum(has_ended(run.phase) for run in self._runs)
+        other_hosts = sum(is_active(run.phase) and is_on_other_host(run) for run in self._runs)
         note = f"{active - other_hosts} active, {ended} ended" if self._runs else ""
         note += f", {other_hosts} on other hosts" if other_hosts else ""
         if len(table.runs) != len(self._runs) and not error:
@@ -152,14 +153,14 @@ class HomeScreen(AppScreen[None], actions=HOME):
         self.query_one(RunDetail).show(self.query_one(RunTable).selected)
 
     def _cut_off(self) -> list[str]:
-        return [run["id"] for run in self._runs if run.get("phase") == CUT_OFF]
+        return [run.id for run in self._runs if run.phase == CUT_OFF]
 
     def action_open(self) -> None:
         selected = self.query_one(RunTable).selected
         if selected is None:
             return
         try:
-            self.app.open_run(self._store.find(selected["id"]))
+            self.app.open_run(self._store.find(selected.id))
         except UserError as error:
             self.notify(str(error), severity="error")
 
@@ -167,7 +168,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
         """Resume the selected run, or the only one that was cut off."""
         selected, cut = self.query_one(RunTable).selected, self._cut_off()
         if len(cut) != 1:
-            cut = [id for id in cut if selected is not None and selected["id"] == id]
+            cut = [id for id in cut if selected is not None and selected.id == id]
         if not cut:
             self.notify("only a run that was cut off can be resumed here")
         self._resume(cut)
@@ -195,7 +196,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
         table = self.query_one(RunTable)
         if table.selected is None:
             return
-        id = table.selected["id"]
+        id = table.selected.id
         if id in table.marked:
             del table.marked[id]
         else:
@@ -204,7 +205,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
 
     def _marked(self) -> list[str]:
         """Return the marked runs that still exist, in the order in which they were marked."""
-        existing = {run["id"] for run in self._runs}
+        existing = {run.id for run in self._runs}
         return [id for id in self.query_one(RunTable).marked if id in existing]
 
     def action_unmark_all(self) -> None:
@@ -217,7 +218,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
         ids = self._marked()
         hint = "" if len(ids) > 1 else "Space in the list of runs marks others"
         if not ids and table.selected is not None:
-            ids = [table.selected["id"]]
+            ids = [table.selected.id]
         if not ids:
             self.notify("there are no runs to compare")
             return
@@ -238,10 +239,14 @@ class HomeScreen(AppScreen[None], actions=HOME):
         self.app.open_new_run()
 
     def action_checkpoints(self) -> None:
-        self.app.open_checkpoints((self.query_one(RunTable).selected or {}).get("id"))
+        self.app.open_checkpoints(self._selected_id())
 
     def action_data(self) -> None:
-        self.app.open_data((self.query_one(RunTable).selected or {}).get("id"))
+        self.app.open_data(self._selected_id())
+
+    def _selected_id(self) -> str | None:
+        selected = self.query_one(RunTable).selected
+        return selected.id if selected else None
 
     def action_filter(self) -> None:
         field = self.query_one(Input)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -14,6 +14,7 @@ from textual.message import Message
 
 from engine.events.phases import CUT_OFF, DAMAGED, FAILED, NEEDS_ATTENTION, PAUSED
 from engine.events.series import Bucket
+from engine.events.status import Summary
 from engine.events.types import Alert, Checkpoint, CutOff, Edit, Event, Exit, Link, Oom, Start, State
 from engine.events.wire import HistoryAnswer
 from profiles.errors import UserError
@@ -64,7 +65,7 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         ``summary`` is that of the run, read after them.
         """
 
-        def __init__(self, events: list[tuple[int, Event]], first: bool, summary: dict[str, Any]) -> None:
+        def __init__(self, events: list[tuple[int, Event]], first: bool, summary: Summary) -> None:
             super().__init__()
             self.events, self.first, self.summary = events, first, summary
 
@@ -149,7 +150,7 @@ class MonitorScreen(RunRequests, actions=MONITOR):
             self.view.apply(at, event, update_charts=False)
             self._track_oom(event)
         summary = message.summary
-        self.view.update_phase(summary["phase"], summary["reason"])  # no record says that the run was cut off
+        self.view.update_phase(summary.phase, summary.reason)  # no record says that the run was cut off
         lines = [line for pair in message.events if (line := log_buffer.to_line(*pair)) is not None]
         self._log_view.open(LogPage(lines, message.first, True))
         self._paint()
@@ -297,7 +298,7 @@ def _from_spec(run: RunDir) -> tuple[int, int, int]:
     return spec.ranks, spec.train.stop_step, spec.memory.oom_wait
 
 
-def _newest_events(run: RunDir, at: int) -> tuple[list[tuple[int, Event]], bool, dict[str, Any]]:
+def _newest_events(run: RunDir, at: int) -> tuple[list[tuple[int, Event]], bool, Summary]:
     """Return the arguments of ``FirstEvents`` for the newest events before offset ``at``."""
     from engine.events.reverse_reader import events_before
 

@@ -148,7 +148,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         from engine.memory.levers import levers
 
         trainer = self._client.run.trainer_identity()
-        hardware = hardware_for(trainer["pid"] if is_alive(trainer) else None, self._spec.launch.gpus_per_node)
+        hardware = hardware_for(trainer.pid if trainer and is_alive(trainer) else None, self._spec.launch.gpus_per_node)
         if self._oom and self._oom.capacity:  # as the run measured it when it ran out of memory
             capacity = self._oom.capacity
             cpu = hardware.device == "cpu"

@@ -9,12 +9,13 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.events.metrics import METRICS
 from engine.events.metrics import TIME as TIME_SERIES
-from engine.events.phases import has_ended, is_active
+from engine.events.phases import STARTING, has_ended, is_active
 from engine.events.series import CAPACITY, Bucket, Point, Series
+from engine.events.status import Summary
 from engine.runs.client import RunClient
 from profiles.errors import UserError
 
@@ -40,7 +41,7 @@ def check_run_count(count: int) -> None:
 class RunUpdate:
     """A run's summary, and parts (buckets by series, ``since``): they replace all buckets from ``since`` on."""
 
-    summary: dict[str, Any]
+    summary: Summary
     parts: tuple[tuple[dict[str, list[Bucket]], float | None], ...] = ()
 
 
@@ -65,7 +66,7 @@ class RunReader:
         summary = await asyncio.to_thread(self._run.summary)
         if not self._run.path.is_dir():
             raise UserError(f"{self._run.id}: was removed")
-        attempt, step = summary["attempt"], summary["step"] or 0
+        attempt, step = summary.attempt, summary.step or 0
         # A restart repeats steps. A series that has halved has other buckets.
         if attempt != self._attempt or step < self._last or self._room <= 0:
             self._known, self._room, self._read_to_end, self._last = set(), CAPACITY, False, 0.0
@@ -82,8 +83,8 @@ class RunReader:
             # The first of some new buckets replaces the last one known.
             self._room = min(self._room, CAPACITY - longest) if since is None else self._room - max(longest - 1, 0)
         # The summary was read before the series, and nothing is written after the end.
-        self._read_to_end = not is_active(summary["phase"])
-        self._ended = has_ended(summary["phase"])
+        self._read_to_end = not is_active(summary.phase)
+        self._ended = has_ended(summary.phase)
         return RunUpdate(summary, tuple(parts))
 
     async def _read(self, names: list[str], since: float | None) -> tuple[dict[str, list[Bucket]], float | None]:
@@ -94,9 +95,9 @@ class RunReader:
 class ComparedRun:
     """One of the compared runs, labelled with a letter."""
 
-    def __init__(self, letter: str, summary: dict[str, Any]) -> None:
+    def __init__(self, letter: str, id: str) -> None:
         self.letter = letter
-        self.summary = summary
+        self.summary = Summary(id=id, phase=STARTING)  # until it is read
         self.hidden = False
         self.series: dict[str, Series] = {}
         self._values: dict[str, array[float]] = {}
@@ -105,7 +106,7 @@ class ComparedRun:
 
     @property
     def name(self) -> str:
-        return str(self.summary.get("name") or self.summary.get("id") or "")
+        return self.summary.name or self.summary.id
 
     def apply(self, update: RunUpdate) -> None:
         self.summary = update.summary

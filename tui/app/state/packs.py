@@ -13,12 +13,12 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from engine.events.state_checks import is_process
-from engine.host.files import read_json, write_json
-from engine.host.process import is_alive, process_identity, spawn_detached
+from msgspec import Struct
+
+from engine.host.process import ProcessIdentity, is_alive, process_identity, spawn_detached
 from engine.host.programs import COMMAND_LINE, python_module
+from engine.host.struct_json import read_intact, write_struct
 from profiles.errors import UserError
 from profiles.reader import Table
 from profiles.reader import read_json as read_foreign
@@ -54,6 +54,13 @@ def last_phase(root: Path) -> str | None:
     return newest.name.removeprefix(".").removesuffix("-pack.json") if newest else None
 
 
+class _Started(Struct, frozen=True):
+    """What is written of a pack when it is started."""
+
+    process: ProcessIdentity | None = None
+    command: str = ""
+
+
 class Pack:
     """The pack of ``phase`` below ``root`` that an app has started, now or earlier."""
 
@@ -68,25 +75,25 @@ class Pack:
         self._output.unlink(missing_ok=True)
         child = spawn_detached(python_module(COMMAND_LINE, *arguments), self._output, Path.cwd())
         command = shlex.join(["mla-tui", *arguments])
-        write_json(self._process, {"process": process_identity(child.pid), "command": command})
+        write_struct(self._process, _Started(process_identity(child.pid), command))
 
     def stop(self) -> None:
         """Ask it to end; the same command goes on from there."""
-        if self.is_alive():
+        process = self._started.process
+        if process is not None and is_alive(process):
             with contextlib.suppress(OSError):
-                os.kill(self._facts["process"]["pid"], signal.SIGTERM)
+                os.kill(process.pid, signal.SIGTERM)
 
     def is_alive(self) -> bool:
-        process = self._facts.get("process")
-        return is_process(process) and is_alive(process)
+        return is_alive(self._started.process)
 
     @property
     def command(self) -> str:
-        return str(self._facts.get("command", ""))
+        return self._started.command
 
     @property
-    def _facts(self) -> dict[str, Any]:
-        return read_json(self._process)
+    def _started(self) -> _Started:
+        return read_intact(self._process, _Started) or _Started()
 
     def output(self) -> str:
         """Return what it has printed, of its progress only the last line."""

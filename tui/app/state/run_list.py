@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from engine.events.phases import PAUSED, has_ended, is_active, phase_of
-
-Summary = dict[str, Any]
+from engine.events.status import Summary
 
 
 class RunFilter(NamedTuple):
@@ -26,27 +25,27 @@ class SortOrder(NamedTuple):
 
 def needs_attention(run: Summary) -> bool:
     """Return whether a run failed, was cut off, or is paused until a user answers."""
-    phase, reason = run.get("phase"), str(run.get("reason") or "")
+    phase, reason = run.phase, run.reason or ""
     return phase_of(phase).needs_attention or (phase == PAUSED and reason.startswith("out of memory"))
 
 
 FILTERS = (
     RunFilter("all", lambda run: True),
-    RunFilter("active", lambda run: is_active(run.get("phase"))),
-    RunFilter("ended", lambda run: has_ended(run.get("phase"))),
+    RunFilter("active", lambda run: is_active(run.phase)),
+    RunFilter("ended", lambda run: has_ended(run.phase)),
     RunFilter("needs attention", needs_attention),
 )
 SORT_ORDERS = (
     SortOrder("started", "newest first", lambda run: 0),  # the order of the store
-    SortOrder("loss", "lowest loss first", lambda run: _or_last(run.get("loss"))),
-    SortOrder("val_loss", "lowest validation first", lambda run: _or_last(run.get("val_loss"))),
+    SortOrder("loss", "lowest loss first", lambda run: _or_last(run.loss)),
+    SortOrder("val_loss", "lowest validation first", lambda run: _or_last(run.val_loss)),
     SortOrder(
         "tok_s",
         "fastest first",
-        lambda run: _or_last(run.get("tok_s") if is_active(run.get("phase")) else None, -1),
+        lambda run: _or_last(run.tok_s if is_active(run.phase) else None, -1),
     ),
-    SortOrder("step", "most steps first", lambda run: -(run.get("step") or 0)),
-    SortOrder("name", "by name", lambda run: str(run.get("name") or run.get("id")).lower()),
+    SortOrder("step", "most steps first", lambda run: -(run.step or 0)),
+    SortOrder("name", "by name", lambda run: (run.name or run.id).lower()),
 )
 
 
@@ -60,4 +59,4 @@ def _or_last(value: float | None, sign: int = 1) -> float:
 
 
 def _matches(run: Summary, text: str) -> bool:
-    return not text or any(text in str(run.get(key) or "").lower() for key in ("id", "name", "profile", "phase"))
+    return not text or any(text in (shown or "").lower() for shown in (run.id, run.name, run.profile, run.phase))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+
+from msgspec.structs import replace
 
 from engine.events.marks import Marks
 from engine.events.metrics import BY_STEP, METRICS, SERIES, STEP_SERIES, TELEMETRY_SERIES, TIME, VAL_FIELDS, VAL_LOSS
 from engine.events.phases import NEEDS_ATTENTION, RUNNING, STARTING, is_active
 from engine.events.run_dir import is_on_other_host, last_seen
 from engine.events.series import Series
+from engine.events.status import Summary
 from engine.events.types import CutOff, Edit, Event, Link, Memory, Progress, Spec, Start, State, Step, Telemetry, Val
 from engine.events.wire import HistoryAnswer
 from tui.text.run_text import phase_name
@@ -26,26 +28,26 @@ class RunView:
     at which the run ends early, 0 for none.
     """
 
-    def __init__(self, summary: dict[str, Any], ranks: int = 1, stop_step: int = 0) -> None:
+    def __init__(self, summary: Summary, ranks: int = 1, stop_step: int = 0) -> None:
         self.marks = Marks()
         self._ranks = ranks
-        self._host = summary.get("host")
-        self._seen: float | None = summary.get("seen")  # the time of the newest record
+        self._summary = summary
+        self._seen: float | None = summary.seen  # the time of the newest record
         self.series: dict[str, Series] = {name: Series() for name in SERIES}
         self.offloaded = Series()  # host_states over time, to compare with ram_used; known since the app attached
-        self.name = str(summary.get("name") or summary.get("id") or "")
-        self.unified_memory = summary.get("backend") == "mlx"  # device and host share one memory
+        self.name = summary.name or summary.id
+        self.unified_memory = summary.backend == "mlx"  # device and host share one memory
         self.phase = STARTING
         self._reason: str | None = None
-        self.update_phase(summary.get("phase"), summary.get("reason"))
-        self.step: int = summary.get("step") or 0
-        self.steps: int | None = summary.get("steps")
+        self.update_phase(summary.phase, summary.reason)
+        self.step: int = summary.step or 0
+        self.steps: int | None = summary.steps
         self.stop_step = stop_step
-        self.micro: int | None = summary.get("micro")
-        self.accum: int | None = summary.get("accum")
-        self.context: int | None = summary.get("context")
-        self.attempt: int = summary.get("attempt") or 1
-        self.val_loss: float | None = summary.get("val_loss")
+        self.micro: int | None = summary.micro
+        self.accum: int | None = summary.accum
+        self.context: int | None = summary.context
+        self.attempt: int = summary.attempt or 1
+        self.val_loss: float | None = summary.val_loss
         self.progress: tuple[int, int] | None = None
         self.connected = True
         self._step_seconds: float | None = None  # moving average
@@ -57,17 +59,17 @@ class RunView:
     @property
     def reason(self) -> str | None:
         """Why the run is in its phase; of an active run on another host, when it was last seen."""
-        return last_seen(self.phase, self._seen, str(self._host)) if self.is_remote else self._reason
+        return last_seen(self.phase, self._seen, str(self._summary.host)) if self.is_remote else self._reason
 
     @property
     def is_remote(self) -> bool:
         """Whether the run is active on another host, as far as its files say."""
-        return self.active and is_on_other_host({"host": self._host})
+        return self.active and is_on_other_host(self._summary)
 
     @property
     def phase_name(self) -> str:
         """The phase in few cells; ``seen 17:02`` for an active run on another host, which may have died since."""
-        return phase_name({"host": self._host, "phase": self.phase, "seen": self._seen})
+        return phase_name(replace(self._summary, phase=self.phase, seen=self._seen))
 
     @property
     def last_step(self) -> int | None:

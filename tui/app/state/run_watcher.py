@@ -106,10 +106,10 @@ class RunWatcher:
         """Check a silent run: if its processes were killed, no record says so."""
         tail.checked = time.monotonic()
         summary = RunDir(self._store.runs / id).summary()
-        if summary["phase"] != CUT_OFF:
+        if summary.phase != CUT_OFF:
             return []
         tail.active = False
-        return [RunNotification(id, f"{self._name(id)}: {CUT_OFF}: {summary['reason']}", True)]
+        return [RunNotification(id, f"{self._name(id)}: {CUT_OFF}: {summary.reason}", True)]
 
     def _name(self, id: str) -> str:
         return RunDir(self._store.runs / id).name

@@ -36,7 +36,7 @@ def flat_spec(run: RunDir) -> dict[str, Any]:
             flat |= {brief_key(f"{table}.{key}"): value for key, value in inner.items()}
         elif table not in ("description", "resolved"):
             flat[brief_key(table)] = inner
-    live = run.status().get("live") or {}
+    live = run.current_state().live or {}
     return flat | {key: Edited(flat[key], live[key]) for key in live if key in flat and flat[key] != live[key]}
 
 

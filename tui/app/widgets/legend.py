@@ -28,12 +28,12 @@ class Column(NamedTuple):
 
 _COLUMNS = (
     Column("phase", 10, 0, lambda run: phase_name(run.summary)),
-    Column("step", -6, 0, lambda run: fmt.count(run.summary.get("step"))),
+    Column("step", -6, 0, lambda run: fmt.count(run.summary.step)),
     Column("tokens", -6, 100, lambda run: fmt.count(run.last_x("loss", TOKENS))),
     Column("time", -8, 110, lambda run: fmt.duration(run.last_x("loss", TIME))),
-    Column("loss", -7, 0, lambda run: fmt.loss(run.summary.get("loss"))),
+    Column("loss", -7, 0, lambda run: fmt.loss(run.summary.loss)),
     Column("best val", -8, 72, lambda run: fmt.loss(run.lowest("val_loss"))),
-    Column("tok/s", -6, 80, lambda run: fmt.count(run.summary.get("tok_s"))),
+    Column("tok/s", -6, 80, lambda run: fmt.count(run.summary.tok_s)),
 )
 _DELTA_WIDTH = 9
 

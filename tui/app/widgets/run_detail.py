@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rich.cells import cell_len
 
+from engine.events.status import Summary
 from tui.app.state.run_list import needs_attention
 from tui.app.widgets.canvas import Canvas, Row
 from tui.text import format as fmt
@@ -18,10 +19,10 @@ class RunDetail(Canvas):
 
     def __init__(self) -> None:
         super().__init__()
-        self._run: dict[str, Any] | None = None
+        self._run: Summary | None = None
         self.display = False
 
-    def show(self, run: dict[str, Any] | None) -> None:
+    def show(self, run: Summary | None) -> None:
         self._run, self.display = run, run is not None
         self.redraw()
 
@@ -29,22 +30,22 @@ class RunDetail(Canvas):
         run = self._run
         if run is None:
             return []
-        reason = str(run.get("reason") or "")
-        described = reason if phase_name(run) != run.get("phase") else f"{run.get('phase')}: {reason}"
+        reason = run.reason or ""
+        described = reason if phase_name(run) != run.phase else f"{run.phase}: {reason}"
         parts = [described] if reason else []
-        damage = str(run.get("damage") or "")
+        damage = run.damage or ""
         if damage and damage != reason:
             parts.insert(0, damage)
-        name = str(run.get("name") or "")
-        if name and name != run["id"]:
+        name = run.name or ""
+        if name and name != run.id:
             parts.append(name)
-        parts.append(str(run["id"]))
-        if run.get("val_loss") is not None:
-            parts.append(f"val {fmt.loss(run['val_loss'])}")
-        if run.get("micro") and run.get("accum"):
-            parts.append(f"batch {run['micro']}×{run['accum']}, context {run.get('context') or '?'}")
-        if (run.get("attempt") or 1) > 1:
-            parts.append(f"attempt {run['attempt']}")
+        parts.append(str(run.id))
+        if run.val_loss is not None:
+            parts.append(f"val {fmt.loss(run.val_loss)}")
+        if run.micro and run.accum:
+            parts.append(f"batch {run.micro}×{run.accum}, context {run.context or '?'}")
+        if (run.attempt or 1) > 1:
+            parts.append(f"attempt {run.attempt}")
         text = parts[0]
         for part in parts[1:]:  # complete parts only
             if cell_len(text) + cell_len(part) + 4 > width:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from rich.cells import cell_len
 from textual import events
@@ -12,6 +12,7 @@ from textual.message import Message
 
 from engine.events.phases import CUT_OFF, DAMAGED, FAILED, FINISHED, PAUSED, RUNNING, STOPPED, is_active
 from engine.events.run_dir import is_on_other_host
+from engine.events.status import Summary
 from engine.runs.store import STAMP_LENGTH
 from tui.app.state.run_list import needs_attention
 from tui.app.widgets import columns
@@ -77,23 +78,23 @@ class RunTable(SelectableList):
 
     def __init__(self) -> None:
         super().__init__(id="runs")
-        self.runs: list[dict[str, Any]] = []
+        self.runs: list[Summary] = []
         self.sparklines: dict[str, str] = {}
         self.marked: dict[str, None] = {}  # ids in the order of marking
         self.sorted_by = "started"
         self.loaded = False
         self.empty_lines: list[str] = []  # shown instead of an empty table
 
-    def show(self, runs: list[dict[str, Any]]) -> None:
+    def show(self, runs: list[Summary]) -> None:
         """Replace the runs; the cursor stays on the same run."""
         selected = self.selected
         self.runs, self.loaded = runs, True
         if selected is not None:
-            self.cursor = next((i for i, run in enumerate(runs) if run["id"] == selected["id"]), self.cursor)
+            self.cursor = next((i for i, run in enumerate(runs) if run.id == selected.id), self.cursor)
         self.redraw()
 
     @property
-    def selected(self) -> dict[str, Any] | None:
+    def selected(self) -> Summary | None:
         return self.runs[self.cursor] if 0 <= self.cursor < len(self.runs) else None
 
     def count(self) -> int:
@@ -119,14 +120,14 @@ class RunTable(SelectableList):
 
     def row(self, index: int, width: int) -> Row:
         run = self.runs[index]
-        row: Row = [(f" {MARK if run['id'] in self.marked else ' '} ", "runs--mark")]
+        row: Row = [(f" {MARK if run.id in self.marked else ' '} ", "runs--mark")]
         for column in self._columns(width):
             text, style = self._field(run, column)
             row.append((columns.fit_text(text, column.width) + " ", style))
         return row
 
-    def _field(self, run: dict[str, Any], column: Column) -> tuple[str, str]:
-        phase = str(run.get("phase") or "")
+    def _field(self, run: Summary, column: Column) -> tuple[str, str]:
+        phase = run.phase or ""
         if column.key == "name":
             return _short_title(run, column.width), "runs--name"
         if column.key == "phase":
@@ -135,7 +136,7 @@ class RunTable(SelectableList):
             name = phase_name(run)
             return name, f"runs--{_PHASE_STYLES.get(phase, 'busy') if name == phase else 'busy'}"
         if column.key == "spark":
-            return self.sparklines.get(run["id"], ""), "runs--spark"
+            return self.sparklines.get(run.id, ""), "runs--spark"
         if column.key in _FIELDS:
             return _FIELDS[column.key](run), ""
         return _DIM_FIELDS[column.key](run), "list--dim"
@@ -154,61 +155,61 @@ class RunTable(SelectableList):
             self.post_message(self.MarkClicked())
 
 
-def title(run: dict[str, Any]) -> str:
-    name = str(run.get("name") or run["id"])
-    return f"{name} on {run['host']}" if is_on_other_host(run) else name
+def title(run: Summary) -> str:
+    name = run.name or run.id
+    return f"{name} on {run.host}" if is_on_other_host(run) else name
 
 
-def _short_title(run: dict[str, Any], cells: int) -> str:
+def _short_title(run: Summary, cells: int) -> str:
     """Return the title in few cells: a run without a name loses the date of its id first."""
     text = title(run)
-    if cell_len(text) > cells and text == run["id"] and len(text) > STAMP_LENGTH:
+    if cell_len(text) > cells and text == run.id and len(text) > STAMP_LENGTH:
         text = text[_DATE:]
     return clip_middle(text, cells)
 
 
-def _progress(run: dict[str, Any]) -> float:
+def _progress(run: Summary) -> float:
     """Return the fraction of steps done; 0 if the number of steps is unknown."""
-    return min((run.get("step") or 0) / run["steps"], 1.0) if run.get("steps") else 0.0
+    return min((run.step or 0) / run.steps, 1.0) if run.steps else 0.0
 
 
-def _step(run: dict[str, Any]) -> str:
-    step, steps = run.get("step") or 0, fmt.count(run["steps"]) if run.get("steps") else "?"
+def _step(run: Summary) -> str:
+    step, steps = run.step or 0, fmt.count(run.steps) if run.steps else "?"
     text = f"{fmt.exact(step)}/{steps}"
     return text if len(text) <= 13 else f"{fmt.count(step)}/{steps}"
 
 
-def _speed(run: dict[str, Any]) -> str:
-    return fmt.count(run.get("tok_s")) if is_working(run) else fmt.NOTHING
+def _speed(run: Summary) -> str:
+    return fmt.count(run.tok_s) if is_working(run) else fmt.NOTHING
 
 
-def _duration(run: dict[str, Any]) -> str:
+def _duration(run: Summary) -> str:
     """Return the time from start to end, or until now."""
-    started, ended = run.get("started"), run.get("ended")
-    if started is None or (ended is None and not is_active(run.get("phase"))):
+    started, ended = run.started, run.ended
+    if started is None or (ended is None and not is_active(run.phase)):
         return fmt.NOTHING
     return fmt.short_duration(max((ended or time.time()) - started, 0.0))
 
 
-def _batch(run: dict[str, Any]) -> str:
-    return f"{run['micro']}×{run['accum']}" if run.get("micro") and run.get("accum") else fmt.NOTHING
+def _batch(run: Summary) -> str:
+    return f"{run.micro}×{run.accum}" if run.micro and run.accum else fmt.NOTHING
 
 
-_Field = Callable[[dict[str, Any]], str]
+_Field = Callable[[Summary], str]
 _FIELDS: dict[str, _Field] = {
     "step": _step,
-    "done": lambda run: f"{_progress(run):.0%}" if run.get("steps") else fmt.NOTHING,
-    "loss": lambda run: fmt.loss(run.get("loss")),
-    "val_loss": lambda run: fmt.loss(run.get("val_loss")),
+    "done": lambda run: f"{_progress(run):.0%}" if run.steps else fmt.NOTHING,
+    "loss": lambda run: fmt.loss(run.loss),
+    "val_loss": lambda run: fmt.loss(run.val_loss),
     "tok_s": _speed,
 }
 _DIM_FIELDS: dict[str, _Field] = {
-    "profile": lambda run: str(run.get("profile") or ""),
+    "profile": lambda run: run.profile or "",
     "batch": _batch,
-    "context": lambda run: str(run.get("context") or fmt.NOTHING),
-    "backend": lambda run: str(run.get("backend") or ""),
-    "attempt": lambda run: str(run.get("attempt") or fmt.NOTHING),
+    "context": lambda run: str(run.context or fmt.NOTHING),
+    "backend": lambda run: run.backend or "",
+    "attempt": lambda run: str(run.attempt or fmt.NOTHING),
     "duration": _duration,
-    "started": lambda run: fmt.timestamp(run.get("started")),
-    "reason": lambda run: str(run.get("reason") or ""),
+    "started": lambda run: fmt.timestamp(run.started),
+    "reason": lambda run: run.reason or "",
 }

@@ -65,7 +65,7 @@ async def _read(run_dirs: list[RunDir]) -> list[ComparedRun]:
 
     runs = []
     for letter, run_dir in zip(LETTERS, run_dirs, strict=False):
-        run = ComparedRun(letter, {"id": run_dir.id})
+        run = ComparedRun(letter, run_dir.id)
         if (update := await RunReader(run_dir).poll(REQUIRED_SERIES)) is not None:
             run.apply(update)
         runs.append(run)
@@ -86,7 +86,7 @@ def _rows(runs: list[ComparedRun], axis: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for run, loss in zip(runs, losses, strict=True):
         keys = ("id", "name", "phase", "step", "steps", "loss", "val_loss", "bits_per_byte")
-        facts = {key: run.summary.get(key) for key in keys}
+        facts = {key: getattr(run.summary, key) for key in keys}
         facts |= {"best_loss": run.lowest("loss"), "best_val_loss": run.lowest("val_loss")}
         facts |= {"tok_s": run.mean("tok_s")}
         facts |= {"tokens": run.last_x("loss", "tokens"), "seconds": run.last_x("loss", "time")}

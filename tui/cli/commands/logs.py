@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         output = ConsoleOutput()
         with open_regular(run_dir.console_path) as file:
             while True:
-                last = not args.follow or not is_active(run_dir.summary()["phase"])
+                last = not args.follow or not is_active(run_dir.summary().phase)
                 _print_rotated(run_dir, file, output)
                 while chunk := file.read(1 << 16):
                     output.write(chunk)

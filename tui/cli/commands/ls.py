@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from typing import Any
 
 from engine.events.phases import CUT_OFF, is_active
+from engine.events.status import Summary
+from engine.host.struct_json import to_dict
 from profiles.printable import one_line
 from tui.cli.command_parser import Subparsers, add_command
 from tui.text.format import fixed
@@ -27,33 +27,35 @@ def run(args: argparse.Namespace) -> int:
     store = RunStore()
     summaries = store.summaries()
     if args.json:
-        print(json.dumps(summaries, indent=1))
+        import json
+
+        print(json.dumps([to_dict(summary) for summary in summaries], indent=1))
         return 0
     for line in store.foreign_entries():
         print(line, file=sys.stderr)
     if not summaries:
         print("no runs yet; start one with: mla-tui launch", file=sys.stderr)
         return 0
-    width = max(len(str(s["id"])) for s in summaries)
+    width = max(len(str(s.id)) for s in summaries)
     phase = max(10, *(len(phase_name(s)) for s in summaries))
     print(f"{'id':<{width}}  {'phase':<{phase}} {'step':>15} {'loss':>8} {'val':>8} {'tok/s':>9}  name")
     for s in summaries:
-        step = f"{s['step'] or 0}/{s['steps'] or '?'}"
-        loss, val = fixed(s["loss"], 4), fixed(s["val_loss"], 4)
-        speed = fixed(s["tok_s"] if is_working(s) else None, 0)
-        name = s["name"] if s["name"] and s["name"] != s["id"] else ""
+        step = f"{s.step or 0}/{s.steps or '?'}"
+        loss, val = fixed(s.loss, 4), fixed(s.val_loss, 4)
+        speed = fixed(s.tok_s if is_working(s) else None, 0)
+        name = s.name if s.name and s.name != s.id else ""
         if is_on_other_host(s):
-            name += f"  {s['reason'] if is_active(s['phase']) else 'on ' + s['host']}"
-        name += f"  ({s['damage']})" if s["damage"] else ""
-        row = f"{s['id']:<{width}}  {phase_name(s):<{phase}} {step:>15} {loss:>8} {val:>8} {speed:>9}"
+            name += f"  {s.reason if is_active(s.phase) else f'on {s.host}'}"
+        name += f"  ({s.damage})" if s.damage else ""
+        row = f"{s.id:<{width}}  {phase_name(s):<{phase}} {step:>15} {loss:>8} {val:>8} {speed:>9}"
         print(f"{row}  {one_line(name)}".rstrip())
     _print_resume_hint(summaries)
     return 0
 
 
-def _print_resume_hint(summaries: list[dict[str, Any]]) -> None:
+def _print_resume_hint(summaries: list[Summary]) -> None:
     """Print how to resume the runs that were cut off."""
     if description := describe_cut_off(summaries):
-        cut = [s["id"] for s in summaries if s["phase"] == CUT_OFF]
+        cut = [s.id for s in summaries if s.phase == CUT_OFF]
         command = f"resume {cut[0]}" if len(cut) == 1 else "resume --cut-off (or one: mla-tui resume RUN)"
         print(f"{description}; resume from the last checkpoint with: mla-tui {command}", file=sys.stderr)

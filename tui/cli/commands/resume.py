@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.events.phases import CUT_OFF
 from profiles.errors import SpecError, UserError
@@ -15,6 +15,7 @@ from tui.cli.supervision import print_resuming
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
+    from engine.events.status import Summary
     from engine.runs.store import RunStore
 
 
@@ -41,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
     run_dir = store.find(args.run)
     summary = run_dir.summary()
     accepts = {"data_changed": True} if args.data_changed else {}
-    if summary["phase"] == CUT_OFF:
+    if summary.phase == CUT_OFF:
         _restart(run_dir, summary)
-    if summary["phase"] != CUT_OFF or accepts:
+    if summary.phase != CUT_OFF or accepts:
         print_phase(request(run_dir, "resume", **accepts))
     return 0
 
@@ -54,20 +55,20 @@ def _resume_all(store: RunStore) -> int:
 
     for id in store.ids():
         run_pending_hooks(store.find(id))
-    cut = [summary for summary in store.summaries() if summary["phase"] == CUT_OFF]
+    cut = [summary for summary in store.summaries() if summary.phase == CUT_OFF]
     if not cut:
         print("no run was cut off", file=sys.stderr)
     failed = 0
     for summary in reversed(cut):
         try:
-            _restart(store.find(summary["id"]), summary)
+            _restart(store.find(summary.id), summary)
         except UserError as error:
             failed = 1
             print(f"mla-tui: {error}", file=sys.stderr)
     return failed
 
 
-def _restart(run: RunDir, summary: dict[str, Any]) -> None:
+def _restart(run: RunDir, summary: Summary) -> None:
     from engine.runs.launch import resume_run
 
     paused = run.last_phase() == "paused"

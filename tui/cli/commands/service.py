@@ -36,7 +36,7 @@ def install(args: argparse.Namespace) -> int:
     print(f"{systemd.unit_path()}: at boot, runs that were cut off resume from their last checkpoints", file=sys.stderr)
     for line in steps_left:
         print(line, file=sys.stderr)
-    cut = [run["id"] for run in RunStore().summaries() if run["phase"] == CUT_OFF]
+    cut = [run.id for run in RunStore().summaries() if run.phase == CUT_OFF]
     if cut:
         print(
             f"{', '.join(cut)}: already cut off, will resume at the next boot; remove with: mla-tui rm RUN",

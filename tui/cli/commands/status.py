@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 
+from engine.host.struct_json import to_dict
 from profiles.printable import one_line
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.run_argument import add_run_argument, find_run
@@ -22,12 +23,12 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     run_dir = find_run(args)
     summary = run_dir.summary()
-    if summary["supervisor"]["alive"]:
+    if summary.supervisor.alive:
         warn_of_version_mismatch(run_dir)
     if args.json:
-        print(json.dumps(summary, indent=1))
+        print(json.dumps(to_dict(summary), indent=1))
         return 0
-    for key, value in summary.items():
+    for key, value in to_dict(summary).items():
         if key in ("supervisor", "trainer"):
             value = f"pid {value['pid']}, {'alive' if value['alive'] else 'not running'}" if value["pid"] else None
         elif key in ("started", "ended", "seen") and value:

@@ -31,4 +31,4 @@ def run(args: argparse.Namespace) -> int:
         time.sleep(0.05)
     summary = run_dir.summary()
     print(describe_outcome(summary), file=sys.stderr)
-    return 0 if has_ended(summary["phase"]) else 1
+    return 0 if has_ended(summary.phase) else 1

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.no_follow:
         ensure_supervised(run_dir)
         if is_on_other_host(state := run_dir.state()):
-            seen = run_dir.summary()["reason"] or f"on host {state['host']}"
+            seen = run_dir.summary().reason or f"on host {state.host}"
             print(f"{run_dir.id}: {seen}; watching the files it writes here", file=sys.stderr)
         warn_of_version_mismatch(run_dir)
     if args.json:
@@ -44,12 +44,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         from tui.cli.line_printer import LinePrinter
 
-        show = LinePrinter(int(run_dir.summary()["steps"] or 0))
+        show = LinePrinter(int(run_dir.summary().steps or 0))
         _follow(run_dir, args.start, args.no_follow, lambda _, event: show(event))
     summary = run_dir.summary()
-    if summary["phase"] == CUT_OFF or (not is_active(summary["phase"]) and not args.json):
+    if summary.phase == CUT_OFF or (not is_active(summary.phase) and not args.json):
         print(describe_outcome(summary), file=sys.stderr if args.json else sys.stdout)  # no record says "cut-off"
-    return 0 if summary["phase"] in (FINISHED, STOPPED) or args.no_follow else 1
+    return 0 if summary.phase in (FINISHED, STOPPED) or args.no_follow else 1
 
 
 def _follow(run_dir: RunDir, start: int, no_follow: bool, show: Callable[[int | None, Event], None]) -> None:
@@ -71,7 +71,7 @@ def _follow(run_dir: RunDir, start: int, no_follow: bool, show: Callable[[int | 
 
 
 def _print_json(at: int | None, event: Event) -> None:
-    from engine.events.decode import to_dict
+    from engine.host.struct_json import to_dict
 
     if at is not None:  # logged
         print(json.dumps({"at": at, **to_dict(event)}), flush=True)

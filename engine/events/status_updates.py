@@ -1,0 +1,51 @@
+"""Keeps the state of a run up to date with the records of its log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.events.phases import has_ended
+from engine.events.status import LastExit, RunStatus
+from engine.events.types import Checkpoint, Edit, Event, Exit, Spec, Start, State, Step, Val
+
+_EDITED = ("micro", "accum", "context")
+
+
+def update_status(state: RunStatus, event: Event) -> None:
+    """Update ``state`` with the next record of the log."""
+    state.attempt = max(state.attempt, event.attempt)
+    match event:
+        case Step():
+            state.step, state.loss, state.tok_s = event.step, event.loss, event.tok_s
+            state.micro, state.accum, state.context = event.micro, event.accum, event.context
+        case Val():
+            state.val_loss, state.bits_per_byte = event.loss, event.bits_per_byte
+        case Checkpoint(ok=True):
+            state.checkpoint, state.checkpoint_bytes = event.path, event.bytes
+        case State():
+            state.phase, state.reason = event.phase, event.reason
+            state.ended = event.t if has_ended(event.phase) else None
+        case Start():
+            state.data = event.data.digest if event.data else None
+            state.start_attempt = event.attempt
+        case Exit():
+            state.exit = LastExit(event.code, event.signal, event.why or "", event.attempt)
+        case Spec():
+            state.live = event.values
+        case Edit(ok=True):
+            for name in _EDITED:
+                if name in event.changed and isinstance(event.changed[name][1], int):
+                    setattr(state, name, event.changed[name][1])
+
+
+def update_status_by_all(state: RunStatus, events: Sequence[tuple[int, Event]], start: int = 0) -> None:
+    """Update ``state`` with records and their offsets, from the offset ``start`` on.
+
+    Of steps one after another only the last matters.
+    """
+    last = len(events) - 1
+    for i, (offset, event) in enumerate(events):
+        if isinstance(event, Step) and i < last and isinstance(events[i + 1][1], Step):
+            continue
+        if offset >= start:
+            update_status(state, event)
