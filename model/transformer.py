@@ -72,7 +72,9 @@ class Decoder(nn.Module):
         self.stream = stream
         self.document_end = document_end
         self.around_block = offload_to_host if checkpointing == "offload" else contextlib.nullcontext
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        # The plain constructor draws the weights, which on the meta device imports torch's compiler: a second.
+        weight = torch.empty(config.vocab_size, config.hidden_size)
+        self.embed_tokens = nn.Embedding.from_pretrained(weight, freeze=False)  # type: ignore[no-untyped-call]
         self.layers = nn.ModuleList(Block(config, checkpointing, attention) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 

@@ -23,6 +23,7 @@ from tests.bench.gguf import bench_gguf
 from tests.bench.log import bench_log
 from tests.bench.measure import MLA_TUI, Pty, cpu, report, rss, wall_time
 from tests.bench.pack import bench_pack
+from tests.bench.start import bench_start
 
 
 def main() -> None:
@@ -34,6 +35,7 @@ def main() -> None:
         "ls": bench_ls,
         "paint": bench_time_to_first_paint,
         "launch": bench_first_step,
+        "start": bench_start,
         "step": bench_step,
         "run": bench_run,
         "log": bench_log,

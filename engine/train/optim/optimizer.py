@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.train.optim.precision import round_stochastically
-from engine.train.optim.rules import AdamW, AdamW8bit, Muon, Rule
+from engine.train.optim.rules import AdamW, AdamW8bit, Muon, Rule, TorchOptimizer
 from engine.train.optim.stored import from_tensors, to_tensors
 from profiles.errors import UserError
 from profiles.spec import RunSpec
@@ -113,8 +113,8 @@ class RuleOptimizer:
                 state["step"] = rule.step_tensor(tensors["step"].reshape(()), like)
             optimizer.state[key] = state
 
-    def _members(self) -> Iterator[tuple[str, nn.Parameter, torch.optim.Optimizer, nn.Parameter]]:
-        """Yield name, parameter, the torch optimizer that steps it, and its key in that optimizer's state."""
+    def _members(self) -> Iterator[tuple[str, nn.Parameter, TorchOptimizer, nn.Parameter]]:
+        """Yield name, parameter, the optimizer that steps it, and its key in that optimizer's state."""
         for name, parameter in self._fp32.items():
             yield name, parameter, self._optimizer, parameter
         for each in self._bf16:

@@ -12,17 +12,29 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, MutableMapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from engine.train.optim.fused_adamw import FusedAdamW
 from engine.train.optim.stored import Quantized, Stored, dequantized
 
 BETAS = (0.9, 0.95)
 EPS = 1e-8
 Groups = list[dict[str, Any]]
+
+
+class TorchOptimizer(Protocol):
+    """What is used of a ``torch.optim.Optimizer``."""
+
+    param_groups: Groups
+
+    @property
+    def state(self) -> MutableMapping[Tensor, dict[str, Any]]: ...
+
+    def step(self) -> object: ...
 
 
 class Rule:
@@ -31,11 +43,11 @@ class Rule:
     moments: tuple[str, ...]
     counts_steps = True
 
-    def make_optimizer(self, groups: Groups) -> torch.optim.Optimizer:
-        """Return a torch optimizer for fp32 parameters in groups of ``params`` and ``weight_decay``."""
+    def make_optimizer(self, groups: Groups) -> TorchOptimizer:
+        """Return an optimizer for fp32 parameters in groups of ``params`` and ``weight_decay``."""
         raise NotImplementedError
 
-    def step(self, optimizer: torch.optim.Optimizer, lr: float) -> None:
+    def step(self, optimizer: TorchOptimizer, lr: float) -> None:
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
@@ -48,7 +60,7 @@ class Rule:
         """Return a moment of the torch optimizer's state in the checkpoint's form, not copied."""
         return tensor
 
-    def import_moment(self, optimizer: torch.optim.Optimizer, moment: str, stored: Stored, like: Tensor) -> Tensor:
+    def import_moment(self, optimizer: TorchOptimizer, moment: str, stored: Stored, like: Tensor) -> Tensor:
         """Return the optimizer's tensor for a stored moment in any form: a copy shaped and placed as fp32 ``like``."""
         return dequantized(stored).to(like.device, copy=True)
 
@@ -58,8 +70,8 @@ class AdamW(Rule):
 
     moments = ("exp_avg", "exp_avg_sq")
 
-    def make_optimizer(self, groups: Groups) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS, fused=True)
+    def make_optimizer(self, groups: Groups) -> TorchOptimizer:
+        return FusedAdamW(groups, BETAS, EPS)
 
 
 class Muon(Rule):
@@ -72,7 +84,7 @@ class Muon(Rule):
     moments = ("momentum_buffer",)
     counts_steps = False
 
-    def make_optimizer(self, groups: Groups) -> torch.optim.Optimizer:
+    def make_optimizer(self, groups: Groups) -> TorchOptimizer:
         return torch.optim.Muon(groups, lr=0.0, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw")
 
 
@@ -89,13 +101,13 @@ class AdamW8bit(Rule):
     def __init__(self, compiled: bool) -> None:
         self._compiled = compiled
 
-    def make_optimizer(self, groups: Groups) -> torch.optim.Optimizer:
+    def make_optimizer(self, groups: Groups) -> TorchOptimizer:
         with _quiet("torchao", "torch.utils._pytree"):  # they warn about kernels for other cards and deprecated calls
             from torchao.optim import AdamW8bit as Torchao
-        optimizer: torch.optim.Optimizer = Torchao(groups, lr=0.0, betas=BETAS, eps=EPS)
+        optimizer: TorchOptimizer = Torchao(groups, lr=0.0, betas=BETAS, eps=EPS)
         return optimizer
 
-    def step(self, optimizer: torch.optim.Optimizer, lr: float) -> None:
+    def step(self, optimizer: TorchOptimizer, lr: float) -> None:
         for group in optimizer.param_groups:
             group["lr"].fill_(lr)  # a tensor, because a new float would trigger a recompilation
         with contextlib.nullcontext() if self._compiled else torch.compiler.set_stance("force_eager"):

@@ -1,0 +1,23 @@
+"""A trainer's start loads nothing that it does not need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+STEP = """
+import sys
+import numpy as np
+from engine.train.backends.torch_backend import TorchBackend
+from profiles.registry import load
+backend = TorchBackend(load("cpu_demo", ["model.num_hidden_layers=1", "sequences=8", "micro=8", "context=32"]))
+backend.accumulate(np.zeros((8, 33), dtype=np.int64), 8 * 32, last=True)
+backend.window_totals()
+backend.optimizer_step(1e-3, 1.0)
+print([module for module in ("torch._dynamo", "torch._inductor", "sympy", "deepspeed") if module in sys.modules])
+"""
+
+
+def test_a_step_that_compiles_nothing_does_not_import_the_compiler() -> None:
+    done = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
