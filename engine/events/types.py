@@ -245,7 +245,7 @@ class Progress(Event, frozen=True, kw_only=True, tag="progress"):
     """How far the current step is. Sent to clients, not logged."""
 
     step: Count | None = None  # the step that is being done
-    micro_done: Count | None = None  # micro-batches done
+    micro_done: Count | None = None  # micro-batches that the device has finished
     micro_of: Count | None = None  # micro-batches of the step
     tok_s: Number | None = None  # tokens per second so far
 

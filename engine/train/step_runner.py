@@ -39,7 +39,10 @@ class NotFinite:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatchDone:
-    """How far a step is: ``done`` micro-batches of ``total``, at ``tok_s`` tokens a second over all ranks."""
+    """How far a step is: the device has finished ``done`` micro-batches of ``total``.
+
+    ``tok_s``: tokens a second over all ranks so far.
+    """
 
     done: int
     total: int
@@ -83,11 +86,12 @@ class StepRunner:
         tokens = max(1, self._state.count_targets(sequences))
         data_s = time.perf_counter() - begun
         starts = range(0, share, batch.micro)
-        for done, first in enumerate(starts):
-            if done:
-                tok_s = ranks.size * first * batch.context / (time.perf_counter() - begun)
-                self._between(MicroBatchDone(done, len(starts), tok_s))
-            last = done == len(starts) - 1
+        for launched, first in enumerate(starts):
+            if launched:
+                done = self._backend.finished()
+                tokens_done = ranks.size * done * batch.micro * batch.context
+                self._between(MicroBatchDone(done, len(starts), tokens_done / (time.perf_counter() - begun)))
+            last = launched == len(starts) - 1
             self._backend.accumulate(own[first : first + batch.micro], tokens, last)
         loss, grad_norm = self._backend.window_totals()
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):

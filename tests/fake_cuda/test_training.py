@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine.checkpoints import checkpoint
+from engine.events.types import Progress
 from engine.train.backends.backend import Backend
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
@@ -37,6 +38,11 @@ def root(tmp_path: Path) -> Iterator[Path]:
     write_shards(tmp_path / "data")
     yield tmp_path / "data"
     card.set_limit(TOTAL)
+
+
+class ProgressReporter(RecordingReporter):
+    def progress(self, progress: Progress) -> None:
+        self.record(progress)
 
 
 def trainer(spec: RunSpec, log: RecordingReporter, out: Path) -> Trainer:
@@ -129,6 +135,17 @@ def test_the_host_waits_three_times_a_step(
 ) -> None:
     spec = nano(root, f"backend={backend}", "micro=4", "deterministic=false", *overrides)
     assert waits_of(build_backend(spec, SingleRank()), spec) == waits
+
+
+def test_progress_counts_the_micro_batches_that_the_card_has_finished(root: Path) -> None:
+    spec = nano(root, "micro=2", "train.steps=1")
+    log = ProgressReporter()
+    card.unfinished = 2
+    try:
+        trainer(spec, log, root / "out").run(None, None)
+    finally:
+        card.unfinished = 0
+    assert [(p["micro_done"], p["tok_s"] > 0) for p in log.of("progress")] == [(0, False), (0, False), (1, True)]
 
 
 def losses(backend: Backend, spec: RunSpec, steps: int) -> list[float]:

@@ -34,6 +34,9 @@ class Backend(Protocol):
         ``last``: it is the window's last, after which its gradients are complete.
         """
 
+    def finished(self) -> int:
+        """Return how many micro-batches of the window the device has finished, without waiting for it."""
+
     def window_totals(self) -> tuple[float, float]:
         """Return the window's loss (mean over its tokens that count) and gradient norm (before clipping)."""
 

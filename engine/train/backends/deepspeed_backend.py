@@ -22,6 +22,7 @@ from torch import Tensor, distributed, nn
 from engine.execution.deepspeed_config import deepspeed_config
 from engine.train.backends.backend import Batch, State
 from engine.train.backends.cpu_adam import load_cpu_adam
+from engine.train.backends.finished_work import FinishedWork
 from engine.train.backends.host_offload import empty_cache, memory_in_use
 from engine.train.backends.ranks import Ranks
 from engine.train.backends.torch_model import LossModule, TorchModel
@@ -58,6 +59,7 @@ class DeepSpeedBackend:
             self._adam.state[partition] = {"step": 0} | {moment: torch.zeros_like(partition) for moment in MOMENTS}
         self._zero._lazy_init_hp_params_optimizer_state()
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._work = FinishedWork(self.device)
         self.plan = {
             "backend": "deepspeed",
             **self._torch_model.labels(),
@@ -74,6 +76,10 @@ class DeepSpeedBackend:
         # DeepSpeed averages over ranks, but a step's loss is the sum over all its tokens.
         self._engine.backward(loss * self._ranks.size, scale_wrt_gas=False)
         self._loss_sum += loss.detach()
+        self._work.launched()
+
+    def finished(self) -> int:
+        return self._work.count()
 
     def window_totals(self) -> tuple[float, float]:
         self.phases.enter(REDUCE)
@@ -98,6 +104,7 @@ class DeepSpeedBackend:
         self._zero.micro_step_id = -1
         self._zero._offload_accumulated_param_ids = set()
         self._loss_sum.zero_()
+        self._work.clear()
 
     def evaluate(self, batch: Batch) -> float:
         self.phases.enter(VALIDATION)

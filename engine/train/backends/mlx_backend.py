@@ -52,6 +52,7 @@ class MLXBackend:
         self._start_moments()
         self._loss_sum = mx.array(0.0)
         self._window: Weights = {}
+        self._finished = 0
         self._norm = 0.0
         self.device = "mlx"
         self.plan = {
@@ -75,6 +76,10 @@ class MLXBackend:
             gradients = {name: summed + gradients[name] for name, summed in self._window.items()}
         self._window, self._loss_sum = gradients, self._loss_sum + loss
         mx.eval(self._window, self._loss_sum)  # MLX is lazy: it computes only here
+        self._finished += 1
+
+    def finished(self) -> int:
+        return self._finished
 
     def window_totals(self) -> tuple[float, float]:
         self.phases.enter(REDUCE)
@@ -93,7 +98,7 @@ class MLXBackend:
         self.phases.enter(IDLE)
 
     def discard_window(self) -> None:
-        self._window, self._loss_sum, self._norm = {}, mx.array(0.0), 0.0
+        self._window, self._loss_sum, self._norm, self._finished = {}, mx.array(0.0), 0.0, 0
 
     def evaluate(self, batch: Batch) -> float:
         self.phases.enter(VALIDATION)

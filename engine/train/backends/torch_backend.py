@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.train.backends.backend import Batch, State
+from engine.train.backends.finished_work import FinishedWork
 from engine.train.backends.gradient_sums import gradient_sums
 from engine.train.backends.host_offload import HostOffload, empty_cache, memory_in_use
 from engine.train.backends.ranks import Ranks, SingleRank
@@ -41,6 +42,7 @@ class TorchBackend:
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._norm: Tensor | None = None
         self._window_begun = False
+        self._work = FinishedWork(self.device)
         self._host_offload = HostOffload()
         self.plan = {
             "backend": "torch",
@@ -61,6 +63,10 @@ class TorchBackend:
         self.phases.enter(BACKWARD)
         loss.backward()  # type: ignore[no-untyped-call]
         self._loss_sum += loss.detach()
+        self._work.launched()
+
+    def finished(self) -> int:
+        return self._work.count()
 
     def window_totals(self) -> tuple[float, float]:
         self.phases.enter(REDUCE)
@@ -82,6 +88,7 @@ class TorchBackend:
         self._loss_sum.zero_()
         self._norm = None
         self._window_begun = False
+        self._work.clear()
 
     def evaluate(self, batch: Batch) -> float:
         self.phases.enter(VALIDATION)
