@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from model.attention import AttentionKind, documents_for
 from model.checkpointing import Checkpointing, offload_to_host, resolve_checkpointing, tiled
 from model.documents import document_ids
+from model.initial_weights import draw_normal
 from model.layers import Linear, RMSNorm
 from model.mla import MLAttention
 from model.rope import rope_tables
@@ -151,20 +152,21 @@ def build(
 
     Matrices are normal(0, initializer_range); those that write to the residual stream (o_proj, down_proj) are smaller
     by sqrt(2 * layers), so that its variance does not grow with depth (GPT-2); norm scales are 1. The numbers depend
-    only on config and seed: they are drawn on the CPU in float32, one parameter at a time, so the host never holds more
-    than one of them besides the model.
+    only on config and seed: they are drawn on the CPU in float32, by as many threads as torch has
+    (``model.initial_weights``), so the host holds at most 1 GiB besides the model.
     """
     with torch.device("meta"):
         model = MLATransformer(config, checkpointing, attention, stream, document_end)
-    generator = torch.Generator("cpu").manual_seed(seed)
     residual = ("o_proj.weight", "down_proj.weight")
-    state = {}
+    state, matrices = {}, []
     for name, parameter in model.named_parameters():
-        initial = torch.ones(parameter.shape, dtype=torch.float32, device="cpu")
         if parameter.dim() > 1:
             depth = (2 * config.num_hidden_layers) ** -0.5 if name.endswith(residual) else 1.0
-            initial.normal_(0.0, config.initializer_range * depth, generator=generator)
-        state[name] = initial.to(device, dtype)
+            state[name] = torch.empty(parameter.shape, dtype=dtype, device=device)
+            matrices.append((state[name], config.initializer_range * depth))
+        else:
+            state[name] = torch.ones(parameter.shape, dtype=dtype, device=device)
+    draw_normal(matrices, seed, torch.get_num_threads())
     # Not strict, because a tied head is one parameter with two names; tie() restores the second one.
     model.load_state_dict(state, strict=False, assign=True)
     model.tie()

@@ -26,6 +26,7 @@ from engine.host.struct_json import write_struct
 from engine.preflight import check_checkpoint_folder, check_spec, resolve_spec
 from engine.train.backends.cuda_environment import prepare_cuda
 from engine.train.backends.ranks import Ranks, RankZeroError, join_ranks, local_world_size, world_size
+from engine.train.backends.thread_environment import thread_environment
 from engine.train.data_check import check_data_is_there, check_data_of_run, check_same_on_all_ranks
 from engine.train.edit_history import RestartRequested
 from engine.train.oom.recognize import recognize, requested
@@ -211,6 +212,7 @@ def train(
 def joined() -> Iterator[Ranks]:
     """Join the ranks of this run, and leave them at the end."""
     prepare_cuda()
+    os.environ.update(thread_environment())
     ranks = join_ranks()
     try:
         yield ranks

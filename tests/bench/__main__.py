@@ -24,6 +24,8 @@ from tests.bench.log import bench_log
 from tests.bench.measure import MLA_TUI, Pty, cpu, report, rss, wall_time
 from tests.bench.pack import bench_pack
 from tests.bench.start import bench_start
+from tests.bench.threads import bench_threads
+from tests.bench.weights import bench_weights
 
 
 def main() -> None:
@@ -36,6 +38,8 @@ def main() -> None:
         "paint": bench_time_to_first_paint,
         "launch": bench_first_step,
         "start": bench_start,
+        "threads": bench_threads,
+        "weights": bench_weights,
         "step": bench_step,
         "run": bench_run,
         "log": bench_log,

@@ -20,6 +20,7 @@ from engine.host.programs import BENCH, python_module
 from engine.memory.hardware import detect_hardware
 from engine.memory.launch_fit import launch_fit
 from engine.preflight import check_backend, resolve_spec
+from engine.train.backends.thread_environment import thread_environment
 from profiles.errors import SpecError, UserError
 from profiles.registry import load, parse_override
 from profiles.spec import RunSpec
@@ -202,7 +203,8 @@ def _started(argv: list[str], errors: IO[bytes]) -> Iterator[subprocess.Popen[by
     child = None
     try:
         try:
-            child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+            env = {**os.environ, **thread_environment()}
+            child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=env)
         finally:
             for held, handler in handlers.items():
                 signal.signal(held, handler)

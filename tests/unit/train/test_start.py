@@ -5,8 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+from engine.train.backends.thread_environment import thread_environment
+
 STEP = """
 import sys
+import engine.train.main
+assert "torch" not in sys.modules  # it reads what the trainer sets in the environment
 import numpy as np
 from engine.train.backends.torch_backend import TorchBackend
 from profiles.registry import load
@@ -21,3 +27,12 @@ print([module for module in ("torch._dynamo", "torch._inductor", "sympy", "deeps
 def test_a_step_that_compiles_nothing_does_not_import_the_compiler() -> None:
     done = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+@pytest.mark.parametrize("own", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])
+def test_threads_wait_as_the_user_has_set(monkeypatch: pytest.MonkeyPatch, own: str) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    assert thread_environment() == {"GOMP_SPINCOUNT": "10000"}
+    monkeypatch.setenv(own, "active")
+    assert thread_environment() == {}
