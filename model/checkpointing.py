@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -32,7 +31,7 @@ def resolve_checkpointing(kind: Checkpointing) -> CheckpointFn:
 
     "none" saves all that backward needs; "selective" the results of projections and attention kernels, so that only
     norms, rotations and gates are recomputed (arXiv:2205.05198, section 5); "full" only the inputs (arXiv:1604.06174).
-    "offload" is "full" here; the rest of it is ``offload_to_host`` and ``tiled``.
+    "offload" is "full" here; the rest of it is ``StreamOffload`` and ``tiled``.
 
     Raises SpecError for an unknown kind.
     """
@@ -66,24 +65,3 @@ _KINDS: dict[str, CheckpointFn] = {
 def tiled(layer: Callable[[Tensor], Tensor], x_BTD: Tensor) -> Tensor:
     """Run a layer that acts on each token alone, TILE_TOKENS tokens at a time; each tile saves only its input."""
     return torch.cat([_recompute(layer, part) for part in torch.split(x_BTD, TILE_TOKENS, 1)], 1)
-
-
-@contextlib.contextmanager
-def offload_to_host(stream_BTD: Tensor) -> Iterator[None]:
-    """Within this context, if ``stream_BTD`` is saved for backward, keep it in host memory until backward needs it."""
-    device = stream_BTD.device
-    # The graph keeps ``pack`` alive, so it must not reference the tensor itself.
-    address = stream_BTD.data_ptr()
-
-    def pack(saved: Tensor) -> tuple[Tensor, bool]:
-        if saved.data_ptr() != address:
-            return saved, False
-        host = torch.empty(saved.shape, dtype=saved.dtype, device="cpu", pin_memory=device.type == "cuda")
-        return host.copy_(saved, non_blocking=True), True
-
-    def unpack(packed: tuple[Tensor, bool]) -> Tensor:
-        saved, moved = packed
-        return saved.to(device, non_blocking=True, copy=True) if moved else saved
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        yield

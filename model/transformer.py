@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.attention import AttentionKind, documents_for
-from model.checkpointing import Checkpointing, offload_to_host, resolve_checkpointing, tiled
+from model.checkpointing import Checkpointing, resolve_checkpointing, tiled
 from model.documents import document_ids
 from model.initial_weights import draw_normal
 from model.layers import Linear, RMSNorm
 from model.mla import MLAttention
 from model.rope import rope_tables
+from model.stream_offload import StreamOffload, no_offload
 from profiles.model_config import ModelConfig
 
 
@@ -72,7 +71,7 @@ class Decoder(nn.Module):
         self.attention = attention
         self.stream = stream
         self.document_end = document_end
-        self.around_block = offload_to_host if checkpointing == "offload" else contextlib.nullcontext
+        self.offloading = StreamOffload().forward if checkpointing == "offload" else no_offload
         # The plain constructor draws the weights, which on the meta device imports torch's compiler: a second.
         weight = torch.empty(config.vocab_size, config.hidden_size)
         self.embed_tokens = nn.Embedding.from_pretrained(weight, freeze=False)  # type: ignore[no-untyped-call]
@@ -86,9 +85,10 @@ class Decoder(nn.Module):
         documents = None
         if self.document_end is not None:
             documents = documents_for(self.attention, document_ids(tokens_BT, self.document_end), x_BTD.dtype)
-        for block in self.layers:
-            with self.around_block(x_BTD):
-                x_BTD = block(x_BTD, cos_T1P, sin_T1P, documents)
+        with self.offloading() as around_block:
+            for block in self.layers:
+                with around_block(x_BTD):
+                    x_BTD = block(x_BTD, cos_T1P, sin_T1P, documents)
         x_BTD = self.norm(x_BTD)
         return x_BTD
 

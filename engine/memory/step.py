@@ -91,11 +91,15 @@ def _backward(ledger: Ledger, s: Shape) -> None:
     """Recompute what the block's checkpointing did not save, then walk its backward."""
     if s.checkpointing == "offload":
         ledger.allocate(ACTIVATIONS, "x_back", s.stream_bytes)
+        if s.device == "cuda" and s.config.num_hidden_layers > 1:  # fetched while this block's backward runs
+            ledger.allocate(ACTIVATIONS, "x_next", s.stream_bytes)
         block.attention_forward(ledger, s)
         if not s.norm_keeps_input:
             ledger.free("x_back")
         block.tiled_feed_forward_backward(ledger, s)
         block.attention_backward(ledger, s)
+        if s.device == "cuda" and s.config.num_hidden_layers > 1:
+            ledger.free("x_next")
         return
     if s.checkpointing != "none":
         block.forward(ledger, s)

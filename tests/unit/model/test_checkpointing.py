@@ -17,8 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from engine.memory.block import TILE_TOKENS
 from engine.memory.head import CHUNK_TOKENS
 from model import checkpointing, loss
-from model.checkpointing import Checkpointing, offload_to_host, tiled
+from model.checkpointing import Checkpointing, tiled
 from model.loss import resolve_loss
+from model.stream_offload import StreamOffload
 from model.transformer import MLATransformer, build
 from profiles.errors import SpecError
 from profiles.model_config import ModelConfig
@@ -178,7 +179,7 @@ def test_an_offloaded_tensor_is_freed_on_the_device() -> None:
     layer = partial(torch.utils.checkpoint.checkpoint, torch.square, use_reentrant=False)
     stream = torch.randn(3, 4, requires_grad=True) * 2
     storage = weakref.ref(stream.untyped_storage())
-    with offload_to_host(stream):
+    with StreamOffload().forward() as around_block, around_block(stream):
         out = layer(stream)
     del stream
     gc.collect()
@@ -188,7 +189,7 @@ def test_an_offloaded_tensor_is_freed_on_the_device() -> None:
 
 def test_only_the_stream_is_offloaded_and_it_comes_back_unchanged() -> None:
     stream, other = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4)
-    with offload_to_host(stream):
+    with StreamOffload().forward() as around_block, around_block(stream):
         out = (stream * other).sum() + stream.square().sum()
     with torch.no_grad():
         expected = other + 2 * stream
