@@ -26,6 +26,8 @@ COMMANDS = (
     "ls",
     "attach",
     "compare",
+    "report",
+    "tensorboard",
     "status",
     "logs",
     "watch",

@@ -1,0 +1,26 @@
+for (const figure of document.querySelectorAll("figure")) {
+  const svg = figure.querySelector("svg"), out = figure.querySelector("output"), pointer = figure.querySelector(".pointer");
+  const data = JSON.parse(figure.querySelector("script").textContent);
+  const [first, last, left, right] = data.x;
+  const nearest = (xs, x) => {
+    let low = 0, high = xs.length - 1;
+    while (low < high) { const middle = (low + high) >> 1; if (xs[middle] < x) low = middle + 1; else high = middle; }
+    return low > 0 && x - xs[low - 1] < xs[low] - x ? low - 1 : low;
+  };
+  svg.addEventListener("pointermove", (event) => {
+    const box = svg.getBoundingClientRect();
+    const at = ((event.clientX - box.left) / box.width) * svg.viewBox.baseVal.width;
+    const step = Math.min(last, Math.max(first, first + ((at - left) / (right - left)) * (last - first)));
+    pointer.setAttribute("x1", Math.min(right, Math.max(left, at)));
+    pointer.setAttribute("x2", Math.min(right, Math.max(left, at)));
+    pointer.style.visibility = "visible";
+    out.replaceChildren(`step ${Math.round(step).toLocaleString("en")} `);
+    for (const line of data.lines) {
+      const one = document.createElement("span");
+      one.className = `c${line.c}`;
+      one.textContent = ` ${line.n} ${line.y[nearest(line.x, step)]}`;
+      out.append(one);
+    }
+  });
+  svg.addEventListener("pointerleave", () => { pointer.style.visibility = "hidden"; out.replaceChildren(); });
+}
