@@ -75,11 +75,22 @@ protocol: $(STAMP)
 pictures: $(STAMP) $(CORPUS) tmux
 	$(BIN)/python -m scripts.pictures docs/pictures
 
+# Triton (a wheel of 190 MB) compiles for a card without one. It lies beside the other packages: torch.compile behaves
+# differently where it finds it.
+TRITON := $(CURDIR)/$(VENV)/triton
+$(TRITON)/.made: | $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target $(TRITON) triton==3.8.0
+	@touch $@
+
 # The tests of a card on a device without one, which tests/fake_cuda builds for the installed torch. The dry run of the
-# tables of a card is part of it.
-.PHONY: fake-cuda
-fake-cuda: $(STAMP) $(CORPUS)
-	PYTHONPATH=$(CURDIR):$(CURDIR)/tests/fake_cuda/site $(BIN)/python -m pytest -n 2 tests/fake_cuda tests/gpu
+# tables of a card is part of it. fake-cuda-grid compiles for every architecture, way of checkpointing and precision.
+FAKE_CUDA := PYTHONPATH=$(CURDIR):$(CURDIR)/tests/fake_cuda/site FAKE_CUDA_TRITON=$(TRITON) $(BIN)/python -m pytest -n 2
+.PHONY: fake-cuda fake-cuda-grid
+fake-cuda: $(STAMP) $(CORPUS) $(TRITON)/.made
+	$(FAKE_CUDA) -m "not faults" tests/fake_cuda tests/gpu
+
+fake-cuda-grid: $(STAMP) $(TRITON)/.made
+	$(FAKE_CUDA) -m faults tests/fake_cuda
 
 faults: $(STAMP) tmux
 	$(BIN)/python -m pytest -n 2 -m faults tests

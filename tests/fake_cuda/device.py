@@ -1,7 +1,8 @@
 """A CUDA device without a card. ``site/sitecustomize.py`` installs it in every process that imports torch.
 
 ``device.cpp`` is the device; this builds it once for each torch, and replaces what of ``torch.cuda`` asks a driver.
-The card has 16 GiB, or FAKE_CUDA_MIB. Attention takes torch's plain path: the fused kernels are a card's own.
+The card has 16 GiB, or FAKE_CUDA_MIB, and compute capability 12.0, or FAKE_CUDA_SM / 10. Attention takes torch's plain
+path: the fused kernels are a card's own.
 """
 
 from __future__ import annotations
