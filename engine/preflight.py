@@ -146,6 +146,13 @@ def check_memory(spec: RunSpec, home: Path, notify: Callable[[str], None], *, in
         notify(problem)
 
 
+def report_slow(spec: RunSpec, notify: Callable[[str], None]) -> None:
+    """Tell ``notify`` in one line why torch.compile, which ``train.compile = "auto"`` takes where it can, is off."""
+    device = "cuda" if detect_hardware().device == "cuda" else "cpu"
+    if spec.train.compile == "auto" and spec.launch.backend != "mlx" and (problem := compile_problem(device)):
+        notify(f"train.compile: auto is off on this machine, and the run slower: {problem}")
+
+
 def _check_deepspeed(spec: RunSpec) -> None:
     if missing := deepspeed_problem():
         raise UserError(f"launch.backend: deepspeed: {missing}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import sysconfig
 from importlib.util import find_spec
 from pathlib import Path
 
 from profiles.paths import user_dir
 
+PYTHON_HEADERS = "the headers of Python"
 COMPILERS = {"cuda": ("CC", ("gcc", "clang", "cc")), "cpu": ("CXX", ("g++", "clang++", "c++"))}
 
 
@@ -25,11 +27,23 @@ def compile_problem(device: str) -> str | None:
     chosen = os.environ.get(variable)
     if not any(map(shutil.which, (chosen,) if chosen else programs)):
         missing = f"{variable}={chosen} is not a program" if chosen else f"{' or '.join(programs)} is not installed"
-        return f"{missing}; install {programs[0]} with the system's package manager"
+        return f"{missing}; install it with {_install_command(programs[0])}"
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     if not header.is_file():
-        return f"{header} is missing; install Python's headers (python3-dev on Debian and Ubuntu)"
+        return f"{header} is missing; install Python's headers with {_install_command(PYTHON_HEADERS)}"
     return None
+
+
+def _install_command(package: str) -> str:
+    """Return the command that installs a program, or ``PYTHON_HEADERS``, with this system's package manager."""
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    names = {"apt-get": "apt install", "dnf": "dnf install", "zypper": "zypper install", "pacman": "pacman -S"}
+    for manager, command in names.items():
+        if shutil.which(manager):
+            headers = {"apt-get": f"{python}-dev", "pacman": "python"}.get(manager, f"{python}-devel")
+            rpm = {"g++": "gcc-c++"} if manager in ("dnf", "zypper") else {"g++": "gcc"} if manager == "pacman" else {}
+            return f"sudo {command} {headers if package == PYTHON_HEADERS else rpm.get(package, package)}"
+    return f"the system's package manager: {package}"
 
 
 def inductor_cache_dir() -> Path:

@@ -15,6 +15,9 @@ from profiles.nvml import visible_device
 # Older versions drop gradients if the optimizer is offloaded and a step has three or more micro-batches.
 MIN_DEEPSPEED = (0, 19, 5)
 
+TORCH_WHEELS = "https://download.pytorch.org/whl"
+_BLACKWELL = 10  # compute capability; its code comes with CUDA 12.8
+
 _UNPINNED = '{"zero_optimization": {"offload_optimizer": {"pin_memory": false}}}'
 
 
@@ -65,24 +68,27 @@ def cuda_mismatch() -> str | None:
     import pynvml as nv
 
     built_for = torch_cuda_version()
-    if built_for is None:
-        return "this machine has an NVIDIA GPU, but torch is built without CUDA; install a torch wheel with CUDA"
     try:
         number = int(nv.nvmlSystemGetCudaDriverVersion())
         major, minor = nv.nvmlDeviceGetCudaComputeCapability(device)
     except nv.NVMLError:
         return None
     driver = (number // 1000, number % 1000 // 10)
+    install = _wheel_command(driver, major)
+    if built_for is None:
+        return f"this machine has an NVIDIA GPU, but torch is built without CUDA; {install}"
     if driver[0] < built_for[0]:  # a driver supports every minor version of its major version
         ours, theirs = (".".join(map(str, pair)) for pair in (built_for, driver))
-        return (
-            f"torch is built for CUDA {ours}, the driver supports up to {theirs};"
-            f" update the driver, or install a torch wheel for CUDA {driver[0]}"
-        )
+        return f"torch is built for CUDA {ours}, the driver supports up to {theirs}; update the driver, or {install}"
     built = torch_architectures()
     if built and not runs_on(built, major, minor):
-        return (
-            f"torch is built for {', '.join(built)}, the GPU is sm_{major}{minor};"
-            f" install a torch wheel that has sm_{major}{minor}: pytorch.org names them by CUDA version"
-        )
+        return f"torch is built for {', '.join(built)}, the GPU is sm_{major}{minor}; {install}"
     return None
+
+
+def _wheel_command(driver: tuple[int, int], major: int) -> str:
+    """Return how to get a torch wheel that runs under a ``driver`` for that CUDA on a GPU of capability ``major``."""
+    if driver < (12, 0):
+        return "update the driver to one of CUDA 12.6 or later"
+    cuda = "cu130" if driver[0] >= 13 else "cu128" if major >= _BLACKWELL else "cu126"
+    return f"install a torch wheel with: pip install --force-reinstall torch --index-url {TORCH_WHEELS}/{cuda}"

@@ -23,7 +23,14 @@ from engine.host.private_dirs import make_private_dir
 from engine.host.process import Lock, boot_id, host_name, is_alive, is_locked
 from engine.host.struct_json import write_struct
 from engine.host.version import package_version
-from engine.preflight import check_checkpoint_folder, check_memory, check_spec, check_tokenizer, resolve_spec
+from engine.preflight import (
+    check_checkpoint_folder,
+    check_memory,
+    check_spec,
+    check_tokenizer,
+    report_slow,
+    resolve_spec,
+)
 from engine.runs import hooks
 from engine.runs.device_locks import check_free
 from engine.runs.launchers import check_hosts, check_launcher, write_hostfile
@@ -54,8 +61,8 @@ def launch(
 
     A device in use by another run is an error; with ``queue`` the run waits for it, with ``share_device`` it shares it.
     ``force`` starts a run that cannot fit into memory, and one whose other hosts do not answer. ``notify`` gets a line
-    about a run that needs more memory than is free, and about ids that were not looked at. With ``data_changed`` the
-    data may be other than that of the checkpoint ``resume``.
+    about a run that needs more memory than is free, about ids that were not looked at, and where torch.compile is off.
+    With ``data_changed`` the data may be other than that of the checkpoint ``resume``.
     """
     spec = resolve_spec(spec)
     if name is not None:
@@ -69,6 +76,7 @@ def launch(
         check_tokenizer(spec)
     # What is resumed has trained already, and settles by itself.
     check_memory(spec, store.home, notify, insists=force or resume is not None)
+    report_slow(spec, notify)
     if resume:
         check_same_data(fingerprint_of(spec, open_splits(spec)), resume, data_changed)
     hooks.load()

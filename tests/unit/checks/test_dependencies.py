@@ -6,16 +6,17 @@ import importlib.util
 import json
 import platform
 import shutil
+import sysconfig
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.execution import dependencies
+from engine.execution import compiler, dependencies
 from engine.execution.deepspeed_config import deepspeed_config
 from engine.execution.torch_build import torch_architectures, torch_cuda_version
-from engine.preflight import check_backend, check_memory, resolve_spec
+from engine.preflight import check_backend, check_memory, report_slow, resolve_spec
 from profiles.errors import UserError
 from profiles.registry import load
 from tests.unit import fake_nvml
@@ -68,12 +69,15 @@ def test_mlx_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     ("built_for", "architectures", "driver", "message"),
     [
         (None, (), 13000, "this machine has an NVIDIA GPU, but torch is built without CUDA; install a torch wheel"),
+        (None, (), 13000, "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu130"),
+        (None, (), 12080, "/whl/cu128"),
+        (None, (), 11080, "; update the driver to one of CUDA 12.6 or later"),
         ((13, 0), (), 12040, "torch is built for CUDA 13.0, the driver supports up to 12.4; update the driver, or"),
         ((12, 8), (), 12040, None),
         ((12, 8), ("sm_90", "sm_120"), 13000, None),
         ((12, 4), ("sm_80", "sm_90", "compute_90"), 13000, None),  # the driver compiles PTX for it
         ((12, 4), ("sm_80", "sm_90"), 13000, "torch is built for sm_80, sm_90, the GPU is sm_120; install a torch"),
-        ((13, 0), ("sm_121",), 13000, "the GPU is sm_120; install a torch wheel that has sm_120"),
+        ((13, 0), ("sm_121",), 13000, "the GPU is sm_120; install a torch wheel with: pip"),
     ],
 )
 def test_a_gpu_that_torch_cannot_use(
@@ -85,6 +89,34 @@ def test_a_gpu_that_torch_cannot_use(
     monkeypatch.setattr(dependencies, "torch_architectures", lambda: architectures)
     found = dependencies.cuda_mismatch()
     assert found is None if message is None else found is not None and message in found
+
+
+@pytest.mark.parametrize(
+    ("manager", "missing", "fix"),
+    [
+        ("apt-get", "triton", "triton is not installed; install it with pip install triton"),
+        ("apt-get", "gcc", "is not installed; install it with sudo apt install gcc"),
+        ("apt-get", "Python.h", "; install Python's headers with sudo apt install python3."),
+        ("dnf", "Python.h", "; install Python's headers with sudo dnf install python3."),
+        ("", "gcc", "is not installed; install it with the system's package manager: gcc"),
+    ],
+)
+def test_a_launch_says_why_compile_is_off_and_what_turns_it_on(
+    manager: str, missing: str, fix: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake_nvml.install(monkeypatch, [Card("GPU-a")])
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(compiler, "find_spec", lambda name: None if missing == "triton" else name)
+    programs = {manager, *(() if missing == "gcc" else ("gcc",))}
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if name in programs else None)
+    (tmp_path / "Python.h").touch()
+    headers = tmp_path / "none" if missing == "Python.h" else tmp_path
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": str(headers)})
+    told: list[str] = []
+    for choice in ("off", "auto"):
+        report_slow(load("cpu_demo", [f"train.compile={choice}", "backend=torch"]), told.append)
+    assert len(told) == 1 and "\n" not in told[0]
+    assert told[0].startswith("train.compile: auto is off on this machine") and fix in told[0]
 
 
 def test_a_torch_without_cuda_has_code_for_no_gpu() -> None:

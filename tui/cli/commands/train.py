@@ -25,7 +25,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from engine.preflight import check_memory, check_tokenizer
+    from engine.preflight import check_memory, check_tokenizer, report_slow
     from engine.runs.store import default_home
     from engine.train.main import run_foreground
     from tui.cli.line_printer import LinePrinter
@@ -34,11 +34,15 @@ def run(args: argparse.Namespace) -> int:
         args.overrides.append(f"launch.deepspeed_config={args.deepspeed_config}")
     spec, resume, init_from = spec_and_start(args)
 
+    def notify(line: str) -> None:
+        print(f"mla-tui: {line}", file=sys.stderr)
+
     def check(resolved: RunSpec) -> None:
         if resume is None:
             check_tokenizer(resolved)
         insists = args.force or resume is not None
-        check_memory(resolved, default_home(), lambda line: print(f"mla-tui: {line}", file=sys.stderr), insists=insists)
+        check_memory(resolved, default_home(), notify, insists=insists)
+        report_slow(resolved, notify)
         print(usage_line(resolved), flush=True)
 
     show = LinePrinter(spec.train.steps)
