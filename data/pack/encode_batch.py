@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from data.pack.batches import Batch, FileEnd
+from data.pack.cuts import places
 from data.pack.documents import NOT_UTF8
 from data.pack.encoder import Counts, Encoder, Ids
 from data.pack.split_rule import Digests, as_digests, digest_of
@@ -17,10 +17,6 @@ from data.pack.tally import Tally
 from data.pack.vocabulary import Vocabulary
 
 HOLDS_END = "holds the end-of-text token"
-# A longer document is encoded in parts: the encoder needs up to 40 times the memory of a text without spaces.
-PART_BYTES = 2 << 20
-_LINE_END = re.compile(rb"\n(?=[!-~])")  # before no white space, so that no word goes across in the usual patterns
-_AT_ONCE = 4 << 20  # bytes
 _SAMPLE = 8192  # characters of one document in a batch, which the reference encodes too
 
 
@@ -39,11 +35,10 @@ class Encoded:
 
 def encode_batch(batch: Batch, encoder: Encoder, vocabulary: Vocabulary) -> Encoded:
     """Return the ids of a batch. Raise ``UserError`` where the encoder and its reference differ on a sample."""
-    count = len(batch.documents)
-    keep = np.ones(count, np.bool_)
-    tokens = np.zeros(count, np.int64)
+    tokens = np.zeros(len(batch.documents), np.int64)
+    bad: dict[int, str] = {}
     parts = [np.empty(0, vocabulary.dtype)]
-    for place, (owners, texts) in enumerate(_groups(batch.documents, keep)):
+    for place, (owners, texts) in enumerate(_groups(batch.documents, encoder, bad)):
         if not place:
             encoder.check(texts[0][:_SAMPLE], batch.sources[owners[0]].path)
         ids, counts = encoder.encode(texts)
@@ -51,8 +46,10 @@ def encode_batch(batch: Batch, encoder: Encoder, vocabulary: Vocabulary) -> Enco
         np.add.at(tokens, owners, counts)
     ids = np.concatenate(parts)
     del parts
-    for number in np.flatnonzero(~keep):
-        batch.skipped.add(NOT_UTF8, batch.sources[number].path)
+    keep = np.ones(len(batch.documents), np.bool_)
+    for number, reason in bad.items():
+        batch.skipped.add(reason, batch.sources[number].path)
+        keep[number] = False
     if len(inside := np.flatnonzero(ids == vocabulary.eot_id)):
         holds = np.unique(np.searchsorted(np.cumsum(tokens), inside, side="right"))
         for number in holds[keep[holds]]:
@@ -67,34 +64,29 @@ def encode_batch(batch: Batch, encoder: Encoder, vocabulary: Vocabulary) -> Enco
     return Encoded(digests, sizes, tokens + 1, ids, batch.skipped, batch.ended, batch.read)
 
 
-def _groups(documents: list[bytes], keep: npt.NDArray[np.bool_]) -> Iterator[tuple[list[int], list[str]]]:
-    """Yield texts, a few MiB at once, and the number of the document of each; ``keep`` becomes False for bad ones."""
+def _groups(documents: list[bytes], encoder: Encoder, bad: dict[int, str]) -> Iterator[tuple[list[int], list[str]]]:
+    """Yield texts, as many as ``encoder`` gets at once, and the number of the document of each.
+
+    ``bad`` receives the numbers of documents that cannot be encoded, and why.
+    """
     owners: list[int] = []
     texts: list[str] = []
     size = 0
     for number, document in enumerate(documents):
+        step = encoder.at_once // 2
+        borders = [0, *(places(document, step) if encoder.cuts else []), len(document)]
+        if max(end - start for start, end in pairwise(borders)) > encoder.most:
+            bad[number] = f"has {encoder.most >> 20} MiB that the tokenizer does not cut"
+            continue
         try:
-            for part in _parts(document):
-                texts.append(str(part, "utf-8"))
+            for start, end in pairwise(borders):
+                texts.append(str(document[start:end], "utf-8"))
                 owners.append(number)
-                size += len(part)
-                if size >= _AT_ONCE:
+                size += end - start
+                if size >= encoder.at_once:
                     yield owners, texts
                     owners, texts, size = [], [], 0
         except UnicodeDecodeError:
-            keep[number] = False
+            bad[number] = NOT_UTF8
     if texts:
         yield owners, texts
-
-
-def _parts(document: bytes) -> Iterator[bytes]:
-    """Cut a document into parts of about ``PART_BYTES``: behind a line end, or at least between two characters."""
-    start = 0
-    while len(document) - start > 2 * PART_BYTES:
-        found = _LINE_END.search(document, start + PART_BYTES, start + 2 * PART_BYTES)
-        end = found.end() if found else start + 2 * PART_BYTES
-        while document[end] & 0xC0 == 0x80:  # within a character
-            end -= 1
-        yield document[start:end]
-        start = end
-    yield document[start:]

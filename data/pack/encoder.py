@@ -6,11 +6,15 @@ is text, for both.
 
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from data.pack.cuts import can_cut
 from data.pack.request import FAST, REFERENCE
 from data.pack.vocabulary import Vocabulary
 from profiles.errors import UserError
@@ -21,7 +25,11 @@ Counts = npt.NDArray[np.int64]
 
 
 class Encoder:
-    """Encodes with one tokenizer; for several threads. ``name`` is the library that does it."""
+    """Encodes with one tokenizer; for several threads. ``name`` is the library that does it.
+
+    It should get about ``at_once`` bytes of text, and no text of more than ``most``: without spaces in it, it takes up
+    to 60 times the memory. ``cuts`` tells whether a longer text may be cut (``data/pack/cuts.py``).
+    """
 
     def __init__(self, vocabulary: Vocabulary, reference_only: bool = False) -> None:
         from tokenizers import Tokenizer
@@ -30,6 +38,9 @@ class Encoder:
         self._reference.encode_special_tokens = True
         self._fast = None if reference_only else _fast(vocabulary.encoding)
         self.name = FAST if self._fast else REFERENCE
+        self.cuts = can_cut(json.loads(vocabulary.encoding))
+        self.at_once, self.most = (4 << 20, 8 << 20) if self._fast else (512 << 10, 4 << 20)
+        self._large = Lock()
 
     def encode(self, texts: list[str]) -> tuple[Ids, Counts]:
         """Return the ids of all texts, one after another, (tokens,) uint32, and how many each has, (texts,).
@@ -63,8 +74,11 @@ class Encoder:
         return np.frombuffer(ids, "<u4"), np.diff(np.frombuffer(offsets, "<i8"))
 
     def _encode_reference(self, texts: list[str]) -> tuple[Ids, Counts]:
-        encodings = self._reference.encode_batch_fast(texts, add_special_tokens=False)
-        parts = [np.array(encoding.ids, "<u4") for encoding in encodings]
+        # Its tokens take 140 times the memory of their text: of more than it should get, one at a time.
+        with self._large if sum(map(len, texts)) > 2 * self.at_once else nullcontext():
+            encodings = self._reference.encode_batch_fast(texts, add_special_tokens=False)
+            parts = [np.array(encoding.ids, "<u4") for encoding in encodings]
+            del encodings
         return np.concatenate(parts) if parts else np.empty(0, "<u4"), np.array([len(part) for part in parts], np.int64)
 
 

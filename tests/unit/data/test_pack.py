@@ -309,18 +309,6 @@ def test_a_document_that_would_hold_the_id_of_the_end_is_left_out(tmp_path: Path
     assert reasons == {"holds the end-of-text token": 1}
 
 
-def test_a_long_document_is_encoded_in_parts_and_comes_back_whole(tmp_path: Path, tokenizer: Path) -> None:
-    from data.pack import encode_batch
-
-    text = "def word1 ä字😀\n  return the value\n\n" * 40 + "ä" * 500 + "\n" + "字😀" * 300
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode_batch, "PART_BYTES", 100)
-        patch.setattr(encode_batch, "_AT_ONCE", 250)
-        source = write_files(tmp_path / "in", {"a.txt": text, "b.txt": text.encode() + b"\xff", "c.txt": "c"})
-        packed = pack_into(tmp_path / "out", source, tokenizer=tokenizer, val=0)
-    assert documents(packed) == [text, "c"]
-
-
 def test_a_document_above_the_limit_is_left_out_before_it_is_held(tmp_path: Path, tokenizer: Path) -> None:
     from data.pack import documents as reading
 

@@ -230,7 +230,7 @@ def test_memory_stays_below_1_gb_whatever_the_files_are(tmp_path: Path, tokenize
     (tmp_path / "in").mkdir()
     for number in range(4):
         (tmp_path / "in" / f"{number}.txt").write_text(f"{number}\n" + line * ((60 << 20) // len(line)) + "😀")
-    (tmp_path / "in" / "word.txt").write_text("".join(random.Random(0).choices("abcdefgh", k=16 << 20)))
+    (tmp_path / "in" / "word.txt").write_text("".join(random.Random(0).choices("abcdefgh", k=8 << 20)))
     with (tmp_path / "in" / "rows.jsonl").open("w") as file:
         for number in range(4):
             text = f"{number}\n" + line * ((50 << 20) // len(line)) + "😀"
