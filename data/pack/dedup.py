@@ -45,14 +45,33 @@ class SeenDocuments:
         new = np.zeros(len(digests), np.bool_)
         new[first] = self._insert(digests[first])
         self._count += int(new.sum())
-        if len(self._table) * DIGEST_BYTES > _KEPT_RESIDENT:
-            self._map.madvise(mmap.MADV_DONTNEED)
+        self._release()
         return new
+
+    def has(self, digests: Digests) -> Mask:
+        """Return which documents were added: (documents,)."""
+        digests = _without_zero(digests)
+        table, mask = self._table, np.uint64(len(self._table) - 1)
+        found = np.zeros(len(digests), np.bool_)
+        pending: npt.NDArray[Any] = np.arange(len(digests))
+        slots = digests[:, 0] & mask
+        while len(pending):
+            there = table[slots]
+            same = (there == digests[pending]).all(axis=1)
+            found[pending[same]] = True
+            rest = ~same & (there[:, 0] != 0)
+            pending, slots = pending[rest], (slots[rest] + np.uint64(1)) & mask
+        self._release()
+        return found
 
     def close(self) -> None:
         del self._table
         self._map.close()
         self._path.unlink(missing_ok=True)
+
+    def _release(self) -> None:
+        if len(self._table) * DIGEST_BYTES > _KEPT_RESIDENT:
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def _insert(self, digests: Digests) -> Mask:
         """Insert distinct digests; return which were not there."""

@@ -12,6 +12,7 @@ from data.pack.batches import Batch, FileEnd
 from data.pack.cuts import places
 from data.pack.documents import NOT_UTF8
 from data.pack.encoder import Counts, Encoder, Ids
+from data.pack.near_duplicates import bands_of
 from data.pack.split_rule import Digests, as_digests, digest_of
 from data.pack.tally import Tally
 from data.pack.vocabulary import Vocabulary
@@ -22,7 +23,10 @@ _SAMPLE = 8192  # characters of one document in a batch, which the reference enc
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A batch as ids. Of each document: hash, bytes, and tokens with the end of text; then the ids of all."""
+    """A batch as ids. Of each document: hash, bytes, and tokens with the end of text; then the ids of all.
+
+    ``bands`` are those by which near-duplicates are found (``data/pack/near_duplicates.py``), or none.
+    """
 
     digests: Digests
     bytes: Counts
@@ -31,10 +35,14 @@ class Encoded:
     skipped: Tally
     ended: list[FileEnd]
     read: int
+    bands: Digests
 
 
-def encode_batch(batch: Batch, encoder: Encoder, vocabulary: Vocabulary) -> Encoded:
-    """Return the ids of a batch. Raise ``UserError`` where the encoder and its reference differ on a sample."""
+def encode_batch(batch: Batch, encoder: Encoder, vocabulary: Vocabulary, near: float | None = None) -> Encoded:
+    """Return the ids of a batch, and its bands to find documents that are alike by ``near``.
+
+    Raise ``UserError`` where the encoder and its reference differ on a sample.
+    """
     tokens = np.zeros(len(batch.documents), np.int64)
     bad: dict[int, str] = {}
     parts = [np.empty(0, vocabulary.dtype)]
@@ -60,8 +68,9 @@ def encode_batch(batch: Batch, encoder: Encoder, vocabulary: Vocabulary) -> Enco
     good = np.flatnonzero(keep).tolist()
     digests = as_digests(b"".join(batch.digests[number] or digest_of(batch.documents[number]) for number in good))
     sizes = np.array([len(batch.documents[number]) for number in good], np.int64)
+    bands = as_digests(b"") if near is None else bands_of(ids, tokens, near)
     ids = np.insert(ids, np.cumsum(tokens), vocabulary.dtype.type(vocabulary.eot_id))
-    return Encoded(digests, sizes, tokens + 1, ids, batch.skipped, batch.ended, batch.read)
+    return Encoded(digests, sizes, tokens + 1, ids, batch.skipped, batch.ended, batch.read, bands)
 
 
 def _groups(documents: list[bytes], encoder: Encoder, bad: dict[int, str]) -> Iterator[tuple[list[int], list[str]]]:

@@ -16,8 +16,9 @@ from data.pack.tally import Tally
 from profiles.errors import UserError
 from profiles.reader import read_json
 
-FORMAT = 1
+FORMAT = 2
 COUNTED = ("files", "bytes", "documents")  # of each argument
+_COUNTS = ("duplicates", "near_duplicates", "faults", "read", "sources")
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Progress:
     shards: dict[str, ShardState] = field(default_factory=lambda: {split: ShardState() for split in SPLITS})
     skipped: Tally = field(default_factory=Tally)
     duplicates: int = 0
+    near_duplicates: int = 0
     faults: int = 0
     read: int = 0
     sources: int = 0
@@ -50,7 +52,7 @@ class Progress:
             "position": list(self.position),
             "shards": {split: state.to_dict() for split, state in self.shards.items()},
             "skipped": self.skipped.to_dict(),
-            **{key: getattr(self, key) for key in ("duplicates", "faults", "read", "sources", "given", "complete")},
+            **{key: getattr(self, key) for key in (*_COUNTS, "given", "complete")},
         }
 
     @classmethod
@@ -64,7 +66,7 @@ class Progress:
                     "shards": {split: _shard_state(content["shards"][split]) for split in SPLITS},
                     "skipped": Tally(content["skipped"]),
                     "given": [{key: _count(each[key]) for key in COUNTED} for each in content["given"]],
-                    **{key: _count(content[key]) for key in ("duplicates", "faults", "read", "sources")},
+                    **{key: _count(content[key]) for key in _COUNTS},
                 }
             )
         except (KeyError, TypeError, ValueError, AttributeError):

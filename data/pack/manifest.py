@@ -12,6 +12,7 @@ from data.pack.vocabulary import TOKENIZER_JSON, Vocabulary
 
 KIND = "text"
 _LIBRARIES = ("fastokens", "tokenizers")
+_MINHASH = ("rensa",)
 
 
 def make_manifest(
@@ -44,9 +45,9 @@ def make_manifest(
     }
 
 
-def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that decide which ids a text gets."""
-    return {library: version(library) for library in _LIBRARIES}
+def library_versions(request: Request) -> dict[str, str]:
+    """Return the versions of the libraries that decide which ids a text gets, and which documents are left out."""
+    return {library: version(library) for library in _LIBRARIES + (_MINHASH if request.near_duplicates else ())}
 
 
 def _split(state: ShardState, before: dict[str, int]) -> dict[str, Any]:
@@ -65,10 +66,12 @@ def _pack(request: Request, progress: Progress) -> dict[str, Any]:
             "separator": request.separator,
             "stdin": request.stdin_format,
             "encoder": request.encoder,
+            "near_duplicates": request.near_duplicates,
         },
-        "versions": library_versions(),
+        "versions": library_versions(request),
         "documents": progress.documents,
         "duplicates": progress.duplicates,
+        "near_duplicates": progress.near_duplicates,
         "unreadable_files": progress.faults,
         "skipped": progress.skipped.to_dict(),
     }

@@ -16,11 +16,13 @@ from data.pack.batches import FileEnd
 from data.pack.dedup import SeenDocuments
 from data.pack.encode_batch import Encoded
 from data.pack.journal import Progress
+from data.pack.near_duplicates import NearDuplicates
 from data.pack.pipeline import Position
 from data.pack.request import STDIN, Request
 from data.pack.shard_writer import ShardWriter, write_all
 from data.pack.split_rule import DIGEST_BYTES, SPLITS, as_digests, for_validation
 from data.pack.target import DIGESTS, SOURCES, Existing
+from data.pack.vocabulary import Vocabulary
 
 _DROPPED = len(SPLITS)  # the place of a duplicate, behind those of the splits
 _LOADED_AT_ONCE = DIGEST_BYTES << 16
@@ -30,14 +32,20 @@ class Merger:
     """Writes a data set into ``folder``, and goes on from where ``progress`` was."""
 
     def __init__(
-        self, request: Request, folder: Path, dtype: np.dtype[Any], progress: Progress, existing: Existing | None
+        self, request: Request, folder: Path, vocabulary: Vocabulary, progress: Progress, existing: Existing | None
     ) -> None:
         """Cut the files in ``folder`` to what ``progress`` knows of. Raise ``OSError``."""
         self.progress = progress
         self._request = request
         self._shards = [
             ShardWriter(
-                *(folder / split, f"{request.phase}-{split}", dtype, request.shard_tokens, progress.shards[split]),
+                *(
+                    folder / split,
+                    f"{request.phase}-{split}",
+                    vocabulary.dtype,
+                    request.shard_tokens,
+                    progress.shards[split],
+                ),
                 first=existing.shards[split] if existing else 0,
             )
             for split in SPLITS
@@ -49,10 +57,16 @@ class Merger:
         with (folder / DIGESTS).open("rb") as file:
             while part := file.read(_LOADED_AT_ONCE):
                 self._seen.add(as_digests(part))
+        self._near: NearDuplicates | None = None
+        if request.near_duplicates is not None:
+            self._near = NearDuplicates(folder.parent / "near", request.near_duplicates)
+            for phase in (request.target, folder) if existing else (folder,):
+                for split in SPLITS:
+                    self._near.add_shards(phase / split, vocabulary.dtype, vocabulary.eot_id)
 
     def merge(self, position: Position, batch: Encoded) -> None:
         """Add a batch, the next in order; ``position`` is the one behind it. Raise ``OSError``."""
-        new = self._seen.add(batch.digests)
+        new = self._keep(batch)
         write_all(self._digests, memoryview(batch.digests[new].tobytes()))
         places = np.where(new, for_validation(batch.digests, self._request.fraction), _DROPPED)
         ends = np.cumsum(batch.tokens)
@@ -62,12 +76,24 @@ class Merger:
                 size = int(batch.bytes[first:last].sum())
                 self._shards[places[first]].write(ids, batch.tokens[first:last], size)
         progress = self.progress
-        progress.duplicates += len(new) - int(new.sum())
         progress.skipped.merge(batch.skipped)
         progress.read += batch.read
         for end in batch.ended:
             self._add_source(end)
         progress.position = position
+
+    def _keep(self, batch: Encoded) -> npt.NDArray[np.bool_]:
+        """Return which documents are kept, and count the others: (documents,)."""
+        if self._near is None:
+            new = self._seen.add(batch.digests)
+            self.progress.duplicates += int((~new).sum())
+            return new
+        new = self._near.add(batch.bands)  # an equal document has the same bands
+        self._seen.add(batch.digests[new])
+        equal = ~new & self._seen.has(batch.digests)
+        self.progress.duplicates += int(equal.sum())
+        self.progress.near_duplicates += int((~new & ~equal).sum())
+        return new
 
     def _add_source(self, end: FileEnd) -> None:
         path = STDIN if self._request.sources[end.source.given] == STDIN else end.source.path
@@ -95,6 +121,8 @@ class Merger:
 
     def close(self) -> None:
         self._seen.close()
+        if self._near:
+            self._near.close()
         self._digests.close()
         self._sources.close()
 

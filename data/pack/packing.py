@@ -23,6 +23,7 @@ from data.pack.encoder import Encoder
 from data.pack.journal import COUNTED, Progress, StateFolder, write_durable
 from data.pack.manifest import library_versions, make_manifest
 from data.pack.merge import Merger
+from data.pack.near_duplicates import check_installed
 from data.pack.pipeline import Pipeline
 from data.pack.report import Report
 from data.pack.request import REFERENCE, STDIN, Request
@@ -56,6 +57,8 @@ def pack(request: Request, report: Report) -> Packed:
 
     Raise ``UserError`` for what the user can put right; what is finished is kept in ``request.state``.
     """
+    if request.near_duplicates is not None:
+        check_installed()
     if not request.state.is_dir():  # refuse before anything is made
         check_target(request)
         check_sources(request.sources)
@@ -105,14 +108,15 @@ class _Packing:
         encoder = Encoder(vocabulary, self._request.encoder == REFERENCE)
         if encoder.name == REFERENCE != self._request.encoder:
             self._report.note("fastokens does not know this kind of tokenizer: tokenizers encodes, which is slower")
-        merger = Merger(self._request, self._built, vocabulary.dtype, progress, existing)
+        merger = Merger(self._request, self._built, vocabulary, progress, existing)
         try:
             self._commit(merger)
             self._merge_all(merger, listing, encoder, vocabulary)
             merger.finish()
         finally:
             merger.close()
-        if not progress.documents and not (self._request.append and progress.duplicates):
+        there = progress.duplicates or progress.near_duplicates
+        if not progress.documents and not (self._request.append and there):
             (self._state.path / _PROGRESS).unlink()
             raise UserError(_nothing(self._request, progress))
         names = (TOKENIZER_JSON, DIGESTS, SOURCES)
@@ -142,7 +146,7 @@ class _Packing:
             "adds to": existing.manifest["sha256"] if existing else None,
             "standard input": stdin,
             "files": listing.digest,
-            "versions": library_versions(),
+            "versions": library_versions(self._request),
         }
         begun = self._state.read(_REQUEST)
         if begun is None:
@@ -176,7 +180,8 @@ class _Packing:
     def _merge_all(self, merger: Merger, listing: Listing, encoder: Encoder, vocabulary: Vocabulary) -> None:
         progress, before, due = merger.progress, merger.progress.read, 0.0
         read = partial(read_batches, key=self._request.text_key, separator=self._separator)
-        encode = partial(encode_batch, encoder=encoder, vocabulary=vocabulary)
+        near = self._request.near_duplicates
+        encode = partial(encode_batch, encoder=encoder, vocabulary=vocabulary, near=near)
         with Pipeline(group_tasks(listing), progress.position, read, encode, self._request.workers) as pipeline:
             for position, batch in pipeline:
                 merger.merge(position, batch)

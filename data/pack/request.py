@@ -19,9 +19,9 @@ class Request:
     ``sources`` are files, folders, globs or ``-`` as the user wrote them. ``tokenizer`` is a ``tokenizer.json``;
     without it one is trained, of ``train_tokenizer`` ids, or of a number that fits the text where that is None.
     ``val`` is the fraction of documents for validation; None: as in the data that is added to, else by the size of
-    the text. ``separator`` cuts text files into documents. ``eot`` is the
-    end-of-text token where the tokenizer has none of the usual ones. ``workers`` is the number of threads; the result
-    does not depend on it.
+    the text. ``separator`` cuts text files into documents. ``near_duplicates`` is how alike two documents are of which
+    the second is left out; None: only equal ones are. ``eot`` is the end-of-text token where the tokenizer has none of
+    the usual ones. ``workers`` is the number of threads; the result does not depend on it.
     """
 
     sources: tuple[str, ...]
@@ -37,6 +37,7 @@ class Request:
     stdin_format: str = "txt"
     encoder: str = FAST
     append: bool = False
+    near_duplicates: float | None = None
     workers: int = 1
 
     @property
@@ -68,4 +69,5 @@ class Request:
             "--stdin": self.stdin_format,
             "--encoder": self.encoder,
             "--append": self.append,
+            "--near-duplicates": self.near_duplicates,
         }

@@ -324,7 +324,7 @@ def _pack_formats(root: Path) -> dict[str, Format]:
     skipped = {"empty": {"count": 2, "files": ["a.txt"]}}
     progress = {
         **Progress(given=[{"files": 1, "bytes": 2, "documents": 1}]).to_dict(),
-        "format": 1,
+        "format": 2,
         "skipped": skipped,
         "position": [1, 2],
     }

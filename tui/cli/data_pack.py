@@ -45,6 +45,8 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--text-key", default="text", metavar="NAME", help=help)
     help = "cut text files into documents where this stands, e.g. '<|endoftext|>'; \\n is a new line"
     parser.add_argument("--separator", type=_separator, metavar="TEXT", help=help)
+    help = "leave out documents that are this much alike, such as 0.8, by MinHash; the first is kept (extra: neardup)"
+    parser.add_argument("--near-duplicates", type=_similarity, metavar="0.5..0.95", help=help)
     help = "the token that ends a document, where the tokenizer has none of the usual ones"
     parser.add_argument("--eot", metavar="TOKEN", help=help)
     parser.add_argument("--append", action="store_true", help="add documents that are not there yet to a packed phase")
@@ -106,6 +108,7 @@ def _request(args: argparse.Namespace) -> Request:
         stdin_format=args.stdin,
         encoder=args.encoder,
         append=args.append,
+        near_duplicates=args.near_duplicates,
         workers=args.workers or min(os.cpu_count() or 1, _MOST_WORKERS),
     )
 
@@ -149,6 +152,16 @@ def _fraction(text: str) -> float:
         value = -1.0
     if not 0 <= value <= 0.5:
         raise argparse.ArgumentTypeError(f"{text!r} is not in 0%..50%, such as 0.5% or 0.005")
+    return value
+
+
+def _similarity(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.5 <= value <= 0.95:
+        raise argparse.ArgumentTypeError(f"{text!r} is not in 0.5..0.95")
     return value
 
 
@@ -207,6 +220,9 @@ def _summary(request: Request, packed: Packed) -> list[str]:
     lines.append(f"vocabulary {exact(manifest['vocab_size'])}, {manifest['dtype']}, {end}")
     if progress.duplicates:
         lines.append(f"left out {exact(progress.duplicates)} duplicates: already there, byte for byte")
+    if progress.near_duplicates:
+        alike = f"about {request.near_duplicates:.0%} or more alike"
+        lines.append(f"left out {exact(progress.near_duplicates)} near-duplicates: {alike} to a document before")
     lines += map(one_line, progress.skipped.lines())
     if progress.faults:
         lines.append(f"left out {exact(progress.faults)} files that cannot be read; sources.jsonl names them")
