@@ -17,24 +17,24 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from data.shard_file import write_shard
+from data.pack.batches import Batch
+from data.pack.encode_batch import encode_batch
+from data.pack.encoder import Encoder
+from data.pack.journal import write_durable
+from data.pack.shard_writer import ShardState, ShardWriter
+from data.pack.sources import Source
+from data.pack.split_rule import SPLITS
+from data.pack.target import sha256_of
+from data.pack.training import MIN_SIZE, train_tokenizer
+from data.pack.vocabulary import TOKENIZER_JSON, load_vocabulary
 from data.shards import DATASET_JSON, read_manifest
 from profiles.errors import UserError
 
 KIND = "python-sources"
-EOT = "<|endoftext|>"
-TOKENIZER_JSON = "tokenizer.json"
-_SPLITS = ("train", "val")
 _SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 # One document in 16 is for validation: enough windows for a stable mean, few lost for training.
 _VAL_EVERY = 16
-# Byte-level BPE needs the 256 bytes and the end of text.
-_MIN_VOCAB = 257
-_ENCODE_BATCH = 64
 
 
 def build_corpus(
@@ -51,8 +51,8 @@ def build_corpus(
     directory is built under a temporary name and renamed, so it is never incomplete. ``report`` receives lines of
     progress. Raise ``UserError`` if the source is too small, the target exists, or the disk refuses.
     """
-    if not _MIN_VOCAB <= vocab_size <= 65536:
-        raise UserError(f"vocab_size: {vocab_size} is not in {_MIN_VOCAB}..65536")
+    if not MIN_SIZE <= vocab_size <= 65536:
+        raise UserError(f"vocab_size: {vocab_size} is not in {MIN_SIZE}..65536")
     target = root / phase
     building = target.with_name(f".{target.name}-building-{secrets.token_hex(4)}")
     try:
@@ -91,14 +91,14 @@ def _built(target: Path, vocab_size: int) -> bool:
         raise UserError(f"{manifest.path}: has no checksums: {remedy}, then build again")
     for name, checksum in checksums.items():
         path = target / name
-        if not path.is_file() or _sha256(path.read_bytes()) != checksum:
+        if not path.is_file() or sha256_of(path) != checksum:
             raise UserError(f"{path}: is missing or its checksum differs: {remedy}, then build again")
     return True
 
 
 def _documents(source: Path) -> dict[str, list[str]]:
     """Return the texts of each split, ordered by relative path. Raise ``UserError`` if a split would be empty."""
-    documents: dict[str, list[str]] = {split: [] for split in _SPLITS}
+    documents: dict[str, list[str]] = {split: [] for split in SPLITS}
     for name in sorted(_names(source)):
         try:
             text = (source / name).read_text("utf-8")
@@ -131,78 +131,36 @@ def _write(
 ) -> None:
     """Train the tokenizer on the train documents and write all files of the phase into ``folder``."""
     report(f"training a tokenizer of {vocab_size} ids on {len(documents['train'])} files")
-    tokenizer = _train_tokenizer(documents["train"], vocab_size)
-    text = tokenizer.to_str(pretty=True).encode()
-    _write_bytes(folder / TOKENIZER_JSON, text)
-    eot = tokenizer.token_to_id(EOT)
-    counts = {}
-    for split in _SPLITS:
-        report(f"packing {len(documents[split])} files for {split}")
-        ids = _encode(tokenizer, documents[split], eot)
-        (folder / split).mkdir()
-        write_shard(_shard_path(folder, phase, split), ids)
-        size = sum(len(text.encode()) for text in documents[split])
-        counts[split] = {"documents": len(documents[split]), "tokens": len(ids), "bytes": size}
-        report(f"{split}: {len(ids)} tokens")
-    files = [folder / TOKENIZER_JSON, *(_shard_path(folder, phase, split) for split in _SPLITS)]
+    tokenizer = folder / TOKENIZER_JSON
+    write_durable(tokenizer, train_tokenizer(documents["train"], vocab_size, pattern=None).encode())
+    vocabulary = load_vocabulary(tokenizer)
+    if vocabulary.size < vocab_size:
+        raise UserError(
+            f"vocab_size: {vocab_size} is more than BPE finds in the sources ({vocabulary.size}): "
+            f"use {vocabulary.size} or less, or more text"
+        )
+    encoder, counts, hashes = Encoder(vocabulary), {}, {TOKENIZER_JSON: vocabulary.sha256}
+    for split, texts in documents.items():
+        report(f"packing {len(texts)} files for {split}")
+        batch = Batch([text.encode() for text in texts], [None] * len(texts), [Source(split, 0)] * len(texts))
+        encoded = encode_batch(batch, encoder, vocabulary)
+        shard = ShardWriter(folder / split, f"{phase}-{split}", vocabulary.dtype, len(encoded.ids), ShardState(), 0)
+        shard.write(encoded.ids, encoded.tokens, int(encoded.bytes.sum()))
+        shard.close()
+        counts[split] = {key: getattr(shard.state, key) for key in ("documents", "tokens", "bytes")}
+        hashes |= {f"{split}/{name}": sha256 for name, sha256 in shard.state.closed.items()}
+        report(f"{split}: {shard.state.tokens} tokens")
     manifest = {
         "kind": KIND,
         "python": platform.python_version(),
-        "tokenizer": {"file": TOKENIZER_JSON, "sha256": _sha256(text)},
+        "tokenizer": {"file": TOKENIZER_JSON, "sha256": vocabulary.sha256},
         "vocab_size": vocab_size,
-        "dtype": "uint16",
-        "eot_id": eot,
+        "dtype": vocabulary.dtype.name,
+        "eot_id": vocabulary.eot_id,
         "splits": counts,
-        "sha256": {path.relative_to(folder).as_posix(): _sha256(path.read_bytes()) for path in files},
+        "sha256": hashes,
     }
-    _write_bytes(folder / DATASET_JSON, json.dumps(manifest, indent=2).encode() + b"\n")
-
-
-def _train_tokenizer(texts: list[str], vocab_size: int) -> Any:
-    # Imported here: the rest of this package must work without tokenizers.
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[EOT],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer=trainer)
-    if tokenizer.get_vocab_size() < vocab_size:
-        raise UserError(
-            f"vocab_size: {vocab_size} is more than BPE finds in the sources ({tokenizer.get_vocab_size()}): "
-            f"use {tokenizer.get_vocab_size()} or less, or more text"
-        )
-    return tokenizer
-
-
-def _encode(tokenizer: Any, texts: list[str], eot: int) -> np.ndarray[Any, np.dtype[np.uint16]]:
-    """Return the ids of all documents, each followed by ``eot``: (tokens,) uint16."""
-    parts = []
-    # In batches, because an encoding takes far more memory than its ids.
-    for start in range(0, len(texts), _ENCODE_BATCH):
-        for encoding in tokenizer.encode_batch_fast(texts[start : start + _ENCODE_BATCH], add_special_tokens=False):
-            parts.append(np.array([*encoding.ids, eot], np.uint16))
-    return np.concatenate(parts)
-
-
-def _shard_path(folder: Path, phase: str, split: str) -> Path:
-    return folder / split / f"{phase}-{split}-000.bin"
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    write_durable(folder / DATASET_JSON, json.dumps(manifest, indent=2).encode() + b"\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

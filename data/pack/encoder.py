@@ -6,7 +6,6 @@ is text, for both.
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from threading import Lock
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.pack.cuts import can_cut
 from data.pack.request import FAST, REFERENCE
 from data.pack.vocabulary import Vocabulary
 from profiles.errors import UserError
@@ -32,13 +30,10 @@ class Encoder:
     """
 
     def __init__(self, vocabulary: Vocabulary, reference_only: bool = False) -> None:
-        from tokenizers import Tokenizer
-
-        self._reference = Tokenizer.from_str(vocabulary.encoding)
-        self._reference.encode_special_tokens = True
+        self._reference = vocabulary.reference
         self._fast = None if reference_only else _fast(vocabulary.encoding)
         self.name = FAST if self._fast else REFERENCE
-        self.cuts = can_cut(json.loads(vocabulary.encoding))
+        self.cuts = vocabulary.cuts
         self.at_once, self.most = (4 << 20, 8 << 20) if self._fast else (512 << 10, 4 << 20)
         self._large = Lock()
 

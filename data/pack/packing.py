@@ -175,7 +175,7 @@ class _Packing:
         before = existing.manifest["eot"] if existing else None
         if before is not None and self._request.eot not in (None, before):
             raise UserError(f"--eot: {self._request.eot} does not end the documents that are there: leave --eot out")
-        return load_vocabulary(path, before or self._request.eot)
+        return load_vocabulary(self._request.tokenizer or path, before or self._request.eot)
 
     def _merge_all(self, merger: Merger, listing: Listing, encoder: Encoder, vocabulary: Vocabulary) -> None:
         progress, before, due = merger.progress, merger.progress.read, 0.0

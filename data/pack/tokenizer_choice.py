@@ -36,7 +36,10 @@ def make_tokenizer(request: Request, listing: Listing, path: Path, report: Repor
     separator = request.separator.encode() if request.separator else None
     texts = sample(listing, request.text_key, separator, request.fraction)
     if not any(texts):
-        raise UserError("no text to train a tokenizer on: name files with text, or a tokenizer with --tokenizer")
+        fault = next((f"{source.path}: {source.fault}; " for source in listing if source.fault), "")
+        raise UserError(
+            f"{fault}no text to train a tokenizer on: name files with text, or a tokenizer with --tokenizer"
+        )
     size = request.train_tokenizer or default_size(texts)
     text = f"{sum(map(len, texts)):,} characters of text"
     fewer = f", fewer than {DEFAULT_SIZE} because there is little text" if size < DEFAULT_SIZE else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import PurePath
+from typing import Any
 
 from data.pack.documents import Skipped, read_documents
 from data.pack.raw_file import COMPRESSED, FileFault, RawFile
@@ -52,15 +53,18 @@ def default_size(texts: list[str]) -> int:
     return min(DEFAULT_SIZE, max(_MIN_DEFAULT, fitting))
 
 
-def train_tokenizer(texts: list[str], size: int) -> str:
-    """Return the JSON of a tokenizer of ``size`` ids, fewer where the texts have no more repeated pairs."""
+def train_tokenizer(texts: list[str], size: int, pattern: str | None = PATTERN) -> str:
+    """Return the JSON of a tokenizer of ``size`` ids, fewer where the texts have no more repeated pairs.
+
+    ``pattern`` splits text into words; None: that of GPT-2, which is built into byte-level BPE.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    split = pre_tokenizers.Split(Regex(PATTERN), "isolated", False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    words: Any = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
+    if pattern is not None:
+        words = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated", False), words])
+    tokenizer.pre_tokenizer = words
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.dtypes import UINT16, UINT32
+from data.pack.cuts import can_cut
 from data.tokenizer import MAX_BYTES, id_count, load_tokenizer
 from profiles.errors import UserError
 from profiles.printable import brief
@@ -26,10 +27,16 @@ END_TOKENS = ("<|endoftext|>", "<EOT>", "</s>", "<|im_end|>", "<|end_of_text|>")
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """A tokenizer as a pack uses it. ``content`` is its file, ``encoding`` the JSON that both encoders load."""
+    """A tokenizer as a pack uses it.
+
+    ``content`` is its file, ``encoding`` the JSON to encode with, and ``reference`` what tokenizers made of that.
+    ``cuts``: a long text may be cut for it (``data/pack/cuts.py``).
+    """
 
     content: bytes
     encoding: str
+    reference: Tokenizer
+    cuts: bool
     eot: str
     eot_id: int
     size: int
@@ -52,11 +59,18 @@ def load_vocabulary(path: Path, eot: str | None = None) -> Vocabulary:
     token, number = _end_token(path, tokenizer, eot)
     # Truncation would cut documents without a word. The end-of-text token must be marked special, or its text within a
     # document would become its id.
-    settings |= {"truncation": None, "padding": None}
-    for added in settings.get("added_tokens") or ():
-        added["special"] = added["special"] or added["id"] == number
-    encoding = json.dumps(settings, ensure_ascii=False)
-    return Vocabulary(content, encoding, token, number, id_count(tokenizer), _pattern(settings.get("pre_tokenizer")))
+    changes = [key for key in ("truncation", "padding") if settings.get(key) is not None]
+    plain = [added for added in settings.get("added_tokens") or () if added["id"] == number and not added["special"]]
+    encoding = str(content, "utf-8")
+    if changes or plain:
+        settings |= dict.fromkeys(changes)
+        for added in plain:
+            added["special"] = True
+        encoding = json.dumps(settings, ensure_ascii=False)
+        tokenizer = type(tokenizer).from_str(encoding)
+    tokenizer.encode_special_tokens = True
+    pattern = _pattern(settings.get("pre_tokenizer"))
+    return Vocabulary(content, encoding, tokenizer, can_cut(settings), token, number, id_count(tokenizer), pattern)
 
 
 def _end_token(path: Path, tokenizer: Tokenizer, eot: str | None) -> tuple[str, int]:

@@ -36,6 +36,11 @@ def edited(spec: RunSpec, changes: Mapping[str, Any], unlock: bool = False) -> R
     for key, value in changes.items():
         name = key.rpartition(".")[2]
         full_key = EDITABLE.get(name)
+        if key.startswith("data."):
+            raise UserError(
+                f"set {brief_key(key)}: the data of a run, weights too, changes at a resume: stop it, then "
+                f"mla-tui launch --resume RUN --data-changed -s {brief_key(key)}=…"
+            )
         if full_key is None or key not in (name, full_key):
             *others, last = EDITABLE
             raise UserError(

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from data.corpus import EOT, build_corpus, main, split_of
+from data.corpus import build_corpus, main, split_of
 from data.dataset import PackedBinDataset, Source
+from data.pack.training import EOT
 from data.shards import open_shards
 from profiles.errors import UserError
 

@@ -142,6 +142,7 @@ def oracle_of(vocabulary: Vocabulary) -> Tokenizer:
 @given(text=st.text(NASTY, min_size=50, max_size=300))
 def test_a_document_has_the_ids_of_the_oracle(gpt2: Path, reference: bool, text: str) -> None:
     vocabulary = load_vocabulary(gpt2)
+    assert vocabulary.cuts
     encoder = Encoder(vocabulary, reference)
     encoder.at_once = 30
     batch = Batch([text.encode(), b"short"], [None, None], [Source("a", 0), Source("b", 0)])

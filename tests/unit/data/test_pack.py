@@ -239,7 +239,9 @@ def test_the_usual_tokens_end_a_document(tmp_path: Path, eot: str) -> None:
 
 def test_another_token_must_be_named(tmp_path: Path) -> None:
     source, other = write_files(tmp_path / "in", {"a.txt": "text"}), make_tokenizer(tmp_path / "t.json", "<fin>")
-    with pytest.raises(UserError, match=r"has none of .*; name the token that ends a document with --eot TOKEN"):
+    with pytest.raises(
+        UserError, match=rf"{tmp_path}/t\.json: has none of .*; name the token that ends a document with --eot TOKEN"
+    ):
         pack_into(tmp_path / "out", source, tokenizer=other)
     with pytest.raises(UserError, match=r"--eot: .* has no token '<nie>'"):
         pack_into(tmp_path / "out", source, tokenizer=other, eot="<nie>")

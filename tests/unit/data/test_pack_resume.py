@@ -218,6 +218,9 @@ def test_what_is_refused_leaves_nothing_behind(tmp_path: Path, tokenizer: Path) 
         pack_into(tmp_path / "out", tmp_path / "nowhere", tokenizer=tokenizer)
     with pytest.raises(UserError, match="no text to train a tokenizer on"):
         pack_into(tmp_path / "out", source)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UserError, match=r"/fifo: is a FIFO, not a regular file; no text to train a tokenizer on"):
+        pack_into(tmp_path / "out", tmp_path / "fifo")
     with pytest.raises(UserError, match=r"--append: .* holds no data that data pack wrote"):
         pack_into(tmp_path / "out", source, append=True)
     assert not list((tmp_path / "out").iterdir())

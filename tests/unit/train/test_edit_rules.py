@@ -59,6 +59,7 @@ def test_a_locked_edit_keeps_the_sequences_of_a_step(
             {"train.micro": 4},
             "set train.micro: cannot be changed while a run is active; micro, accum, sequences, context",
         ),
+        ({"data.sources": "{a=1}"}, r"set data.sources: the data of a run, weights too, changes at a resume: stop it"),
         ({"lr": 1}, "set lr: cannot be changed while a run is active; micro, accum"),
         ({"lr_scale": -1}, "set: optim.lr_scale: -1 is not in 0..1000"),
         ({"val_every": 0.5}, "set: train.val_every: 0.5 is not a whole number"),
