@@ -19,10 +19,11 @@ from engine.memory.states import weight_bytes as weight_bytes
 from profiles.spec import RunSpec
 
 MIB = 1 << 20
-# Python with torch, torch's compiler where something imports it, and CPU_SLACK: fitted on a CPU (docs/memory.md).
+# Python with torch, torch's compiler where something imports it, DeepSpeed with both, and CPU_SLACK: fitted on a CPU
+# (docs/memory.md).
 PROCESS = 300 * MIB
 COMPILER = 70 * MIB
-PROCESS_MLX = 370 * MIB  # Python with torch and MLX; fitted on a CPU
+DEEPSPEED = 140 * MIB
 PROCESS_CUDA = 1536 * MIB  # with CUDA's libraries loaded; assumed
 CONTEXT = 512 * MIB  # CUDA context, cuBLAS workspaces and kernels; assumed
 # What the allocator holds beyond the live tensors, as a fraction of the temporary ones; assumed on a card.
@@ -68,7 +69,7 @@ def forecast(spec: RunSpec, hardware: Hardware) -> Forecast:
     With several ranks, the device's parts are one rank's and the host's are those of all its ranks.
     """
     if hardware.device == "mlx" or spec.launch.backend == "mlx":
-        device, host = mlx.parts(spec, bf16=_bf16(spec, hardware)), {"process": PROCESS_MLX + _sequences(spec)}
+        device, host = mlx.parts(spec, bf16=_bf16(spec, hardware)), {"process": PROCESS + _sequences(spec)}
         return Forecast(device, host) if hardware.device == "mlx" else Forecast({}, device | host)
     plan = resolve_plan(spec, hardware.device, bf16=hardware.device == "cuda" and hardware.bf16)
     device = _training(spec, hardware, plan)
@@ -78,17 +79,19 @@ def forecast(spec: RunSpec, hardware: Hardware) -> Forecast:
         optimizer_step = {part: device[part] for part in ("weights", "buckets") if part in device} | stepping
         host |= _larger(device, optimizer_step)
         host["allocator slack"] = int(CPU_SLACK * sum(host.get(part, 0) for part in _TEMPORARY))
-        process = PROCESS + (COMPILER if _imports_compiler(spec, plan) else 0) + _sequences(spec)
+        process = PROCESS + _libraries(spec, plan) + _sequences(spec)
         return Forecast({}, _times(ranks, host | {"process": process}), saving)
     device["allocator slack"] = int(SLACK * sum(device.get(part, 0) for part in _TEMPORARY))
     host |= stepping | {"process": PROCESS_CUDA + _sequences(spec)}
     return Forecast(device | {"CUDA context": CONTEXT}, _times(ranks, host), saving)
 
 
-def _imports_compiler(spec: RunSpec, plan: ExecutionPlan) -> bool:
-    """Return whether the run imports torch's compiler: to compile, or because something it uses imports it anyway."""
-    libraries = spec.memory.strategy in ("states8bit", "offload")
-    return plan.compiled or plan.checkpointing != "none" or spec.optim.name != "adamw" or libraries
+def _libraries(spec: RunSpec, plan: ExecutionPlan) -> int:
+    """Return the bytes of what the run imports besides torch: its compiler is also imported by what never compiles."""
+    if spec.memory.strategy == "offload":
+        return DEEPSPEED
+    needed = plan.checkpointing != "none" or spec.optim.name != "adamw" or spec.memory.strategy == "states8bit"
+    return COMPILER if plan.compiled or needed else 0
 
 
 def _sequences(spec: RunSpec) -> int:
