@@ -15,7 +15,7 @@ from data.pack.cuts import can_cut
 from data.tokenizer import MAX_BYTES, id_count, load_tokenizer
 from profiles.errors import UserError
 from profiles.printable import brief
-from profiles.reader import read_bytes
+from profiles.reader import parse_json, read_bytes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -55,7 +55,7 @@ def load_vocabulary(path: Path, eot: str | None = None) -> Vocabulary:
     """Read a ``tokenizer.json``. Raise ``UserError`` if it is damaged or has no known end-of-text token."""
     tokenizer = load_tokenizer(path)
     content = read_bytes(path, MAX_BYTES)
-    settings = json.loads(content)
+    settings = parse_json(content.decode("utf-8-sig"), str(path))
     token, number = _end_token(path, tokenizer, eot)
     # Truncation would cut documents without a word. The end-of-text token must be marked special, or its text within a
     # document would become its id.

@@ -41,7 +41,7 @@ from profiles.names import check_name
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
 
-STARTUP_TIMEOUT = 10.0  # seconds for a new supervisor to acquire its lock
+STARTUP_TIMEOUT = 60.0  # seconds for a new supervisor to acquire its lock; on a quiet machine it takes 0.2
 
 
 def launch(
@@ -135,16 +135,22 @@ def ensure_supervisor(run: RunDir) -> None:
         raise UserError(_not_here(run))
     run.spec()  # if it is damaged, fail here and not in the supervisor's console
     make_private_dir(run.path)
-    start_supervisor(run)
+    process = start_supervisor(run)
     deadline = time.monotonic() + STARTUP_TIMEOUT
     while time.monotonic() < deadline:
-        state = run.state()
+        has_exited, state = process.poll() is not None, run.state()
         if has_ended(state.phase):
             return
-        if is_locked(run.supervisor_lock) and (is_alive(state.supervisor) or _is_listening(run)):
-            return
+        if is_locked(run.supervisor_lock):
+            if is_alive(state.supervisor) or _is_listening(run):
+                return
+        elif has_exited:
+            raise UserError(f"run {run.id}: its supervisor did not start; see {run.console_path}")
         time.sleep(0.02)
-    raise UserError(f"run {run.id}: its supervisor did not start; see {run.console_path}")
+    raise UserError(
+        f"run {run.id}: its supervisor is still starting after {STARTUP_TIMEOUT:g} s; see later whether it has with:"
+        f" mla-tui status {run.id}"
+    )
 
 
 def _is_listening(run: RunDir) -> bool:

@@ -107,6 +107,7 @@ def test_after_a_host_died_the_run_restarts_from_the_last_checkpoint(
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(900)
 def test_after_a_network_failure_the_run_restarts(
     on_two_hosts: Callable[..., Run], two_hosts: list[str], workspace: Workspace, wait_for: WaitFor
 ) -> None:
@@ -115,7 +116,6 @@ def test_after_a_network_failure_the_run_restarts(
     ip("-n", two_hosts[1], "link", "set", "v2", "down")
     wait_for("an end of both hosts' ranks", lambda: any(r["code"] for r in run.kind("exit")))
     ip("-n", two_hosts[1], "link", "set", "v2", "up")
-    wait_for("the end of the run", run.run_dir.ended, timeout=200)
     run.wait_end()
     first, again = (record["resumed_from"] for record in run.kind("start"))
     assert first is None and again >= 40
