@@ -57,7 +57,7 @@ class TorchModel:
             "attention": plan.attention,
             "loss": plan.loss,
             "checkpointing": plan.checkpointing,
-            "compile": "blocks and loss" if plan.compiled else "off",
+            "compile": ("blocks and loss" if plan.loss == "fused" else "blocks") if plan.compiled else "off",
         }
 
     def to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 
+from engine.checks import libraries
 from engine.execution import compiler, dependencies
 from engine.execution.deepspeed_config import deepspeed_config
+from engine.execution.dependencies import TORCH_WHEELS
 from engine.execution.torch_build import torch_architectures, torch_cuda_version
 from engine.preflight import check_backend, check_memory, report_slow, resolve_spec
+from engine.runs.store import RunStore
 from profiles.errors import UserError
 from profiles.registry import load
 from tests.unit import fake_nvml
@@ -117,6 +120,21 @@ def test_a_launch_says_why_compile_is_off_and_what_turns_it_on(
         report_slow(load("cpu_demo", [f"train.compile={choice}", "backend=torch"]), told.append)
     assert len(told) == 1 and "\n" not in told[0]
     assert told[0].startswith("train.compile: auto is off on this machine") and fix in told[0]
+
+
+def test_doctor_says_what_a_card_lacks_and_what_fixes_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_nvml.install(monkeypatch, [Card("GPU-a", capability=(12, 0))])
+    monkeypatch.setattr("pynvml.nvmlSystemGetCudaDriverVersion", lambda: 12080)
+    monkeypatch.setattr(dependencies, "torch_cuda_version", lambda: (12, 6))
+    monkeypatch.setattr(dependencies, "torch_architectures", lambda: ("sm_80", "sm_90"))
+    monkeypatch.setattr(compiler, "find_spec", lambda name: None)
+    monkeypatch.setattr(platform, "release", lambda: "6.6.87.2-microsoft-standard-WSL2")
+    store = RunStore(tmp_path)
+    found = {one.check: one for check in (libraries.python_and_torch, libraries.cuda) for one in check(store)}
+    assert (found["CUDA"].level, found["WSL"].level, found["torch.compile"].level) == ("error", "warn", "warn")
+    assert found["CUDA"].fix.endswith("pip install --force-reinstall torch --index-url " + TORCH_WHEELS + "/cu128")
+    assert found["torch.compile"].fix == "install it with pip install triton"
+    assert "pin_memory" in found["WSL"].fix
 
 
 def test_a_torch_without_cuda_has_code_for_no_gpu() -> None:
