@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from engine.events.metrics import BY_STEP
-from engine.events.series import CAPACITY
+from engine.events.series import CAPACITY, Point
+from engine.events.status import Summary
 from engine.events.types import Alert, Checkpoint, Edit, Event, Exit, Oom, Start, Val
 from engine.host.files import read_json, write_json
 from engine.runs.store import RunStore
@@ -87,7 +88,7 @@ def test_a_page_of_two_runs(
     # Again, over the earlier one; the run goes on.
     assert main(["report", "two", "-o", str(out)]) == 0
     assert "A · one" not in out.read_text() and "rgb" not in out.read_text()
-    assert two.summary()["phase"] == "running"
+    assert two.summary().phase == "running"
 
 
 def test_a_run_without_steps_has_a_page(store: RunStore, make_run: Make, tmp_path: Path) -> None:
@@ -121,12 +122,15 @@ HOSTILE = "</script><script>alert(1)</script>&\"'"
 
 def long_run(letter: str, **summary: Any) -> ReportedRun:
     """A run of a million steps: every series has all its buckets."""
-    points = [(256.0 * i, 1 + 1 / (i + 1), 1.123456 + 1 / (i + 1), 2 + 1 / (i + 1)) for i in range(CAPACITY)]
-    facts = {"name": "x" * 40, "phase": "finished", "step": 1 << 20, "steps": 1 << 20, "loss": 1.1, "val_loss": 1.2}
+    points: list[Point] = [
+        (256.0 * i, 1 + 1 / (i + 1), 1.123456 + 1 / (i + 1), 2 + 1 / (i + 1)) for i in range(CAPACITY)
+    ]
+    facts = {"id": "i", "name": "x" * 40, "phase": "finished", "step": 1 << 20, "steps": 1 << 20, "loss": 1.1}
     incidents: list[Event] = [Alert(what="slow", text="y" * 100)] * MAX_INCIDENTS
-    columns = {**facts, "bits_per_byte": None, **summary}
     start = Start(device="d", params=1, plan={}, versions={})
-    return ReportedRun(letter, columns, {"a.b": 1}, dict.fromkeys(BY_STEP, points), [], start, incidents, 5)
+    return ReportedRun(
+        letter, Summary(**{**facts, **summary}), {"a.b": 1}, dict.fromkeys(BY_STEP, points), [], start, incidents, 5
+    )
 
 
 @pytest.mark.parametrize("count", [1, 4])

@@ -60,7 +60,7 @@ def _batches(run_dir: RunDir, follow: bool) -> Iterator[list[Event]]:
     tail = Tail(run_dir.log_path)
     try:
         while True:
-            going = follow and is_active(run_dir.summary()["phase"])  # read before the log, which has all until then
+            going = follow and is_active(run_dir.summary().phase)  # read before the log, which has all until then
             while events := tail.poll():
                 yield [event for _, event in events]
             if not going:

@@ -56,14 +56,14 @@ def _head(run: ReportedRun, several: bool) -> str:
 def _table(runs: Sequence[ReportedRun]) -> str:
     """Return the table of results, a column a run."""
     rows: list[tuple[str, list[str]]] = [
-        ("state", [f"{run.summary['phase']}" for run in runs]),
-        ("step", [f"{fmt.exact(run.summary['step'] or 0)} of {fmt.exact(run.summary['steps'])}" for run in runs]),
+        ("state", [f"{run.summary.phase}" for run in runs]),
+        ("step", [f"{fmt.exact(run.summary.step or 0)} of {fmt.exact(run.summary.steps)}" for run in runs]),
         ("tokens", [fmt.count(_last(run, "tokens")) for run in runs]),
         ("time", [fmt.duration(_seconds(run)) for run in runs]),
-        ("loss", [fmt.fixed(run.summary["loss"], 4) for run in runs]),
-        ("validation loss", [fmt.fixed(run.summary["val_loss"], 4) for run in runs]),
+        ("loss", [fmt.fixed(run.summary.loss, 4) for run in runs]),
+        ("validation loss", [fmt.fixed(run.summary.val_loss, 4) for run in runs]),
         ("best validation loss", [fmt.fixed(_lowest(run, VAL_LOSS), 4) for run in runs]),
-        ("bits per byte", [fmt.fixed(run.summary["bits_per_byte"], 4) for run in runs]),
+        ("bits per byte", [fmt.fixed(run.summary.bits_per_byte, 4) for run in runs]),
         ("tokens/s, mean", [fmt.count(_mean(run, "tok_s")) for run in runs]),
         ("MFU, mean", [fmt.percent(_mean(run, "mfu")) for run in runs]),
         ("device", [(run.start.device if run.start else None) or ABSENT for run in runs]),
@@ -127,7 +127,7 @@ def _environment(runs: Sequence[ReportedRun]) -> str:
             **{f"plan: {key}": value for key, value in (run.start.plan or {}).items()},
             **{f"version: {key}": value for key, value in (run.start.versions or {}).items()},
             "data": run.start.data.digest if run.start.data else None,
-            "host": run.summary.get("host"),
+            "host": run.summary.host,
         }
         if run.start
         else {}

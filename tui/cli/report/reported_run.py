@@ -12,6 +12,7 @@ from engine.events.marks import Mark
 from engine.events.metrics import BY_STEP
 from engine.events.run_dir import RunDir
 from engine.events.series import Point
+from engine.events.status import Summary
 from engine.events.types import Alert, Edit, Event, Exit, Oom, Rewind, Start, State
 from tui.app.state.spec_diff import flat_spec
 
@@ -20,11 +21,11 @@ MAX_INCIDENTS = 200  # the first and the newest of them; a run in a crash loop m
 
 @dataclass(frozen=True, slots=True)
 class ReportedRun:
-    """``summary``: the columns of ``ls --json``; ``spec``: dotted key to value; ``start``: the newest start record;
+    """``spec``: dotted key to value; ``start``: the newest start record;
     ``incidents``: edits, restarts and errors in their order, ``left_out`` others between them not included."""
 
     letter: str
-    summary: dict[str, Any]
+    summary: Summary
     spec: dict[str, Any]
     series: dict[str, list[Point]]
     marks: list[Mark]
@@ -34,7 +35,7 @@ class ReportedRun:
 
     @property
     def name(self) -> str:
-        return str(self.summary.get("name") or self.summary.get("id") or "")
+        return self.summary.name or self.summary.id
 
 
 def read_run(letter: str, run: RunDir) -> ReportedRun:
