@@ -181,7 +181,10 @@ def _other_version(format: object, trainer: dict[str, Any]) -> str:
 
 def steps(out: Path) -> list[int]:
     """Return the steps that have a checkpoint in ``out``, ascending."""
-    found = (NAME.fullmatch(p.name) or REPLACED.fullmatch(p.name) for p in out.glob("ckpt_step_*") if p.is_dir())
+    try:
+        found = [NAME.fullmatch(p.name) or REPLACED.fullmatch(p.name) for p in out.glob("ckpt_step_*") if p.is_dir()]
+    except (OSError, ValueError):  # no name that a folder can have
+        return []
     return sorted({int(m[1]) for m in found if m})
 
 

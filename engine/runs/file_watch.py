@@ -12,7 +12,10 @@ from engine.events.status import RunStatus
 from engine.events.status_updates import update_status
 from engine.events.types import Alert, Edit, State
 from engine.host.process import Lock
+from profiles.reader import open_regular
 from profiles.spec import RunSpec
+
+_COMPARED = 4096  # bytes
 
 
 class FileWatch:
@@ -34,12 +37,13 @@ class FileWatch:
         """Return whether this supervisor can go on. ``offset``: how far it has read the log. Raises ``OSError``.
 
         ``trains``: whether a trainer is alive that watches the log itself. It then restores the log, and starts another
-        supervisor: if both did, each would take the other's copy for a foreign file.
+        supervisor: if both did, each would take the other's copy for a foreign file. This one stays until the copy is
+        there, because the trainer may be killed before.
         """
         self._lock.hold()
         if self._files.folder_is_gone() or not self._log.is_linked():
             if trains:
-                return not self._run.log_path.exists()
+                return not self._is_restored()
             self._restore()
             return False
         self._files.restore_spec()
@@ -52,6 +56,15 @@ class FileWatch:
     def restore_spec(self) -> None:
         """Write spec.json again if it was deleted or changed, before a trainer reads it. Raises ``OSError``."""
         self._files.restore_spec()
+
+    def _is_restored(self) -> bool:
+        """Return whether the file with the name of the log begins like the open log: a copy of it."""
+        try:
+            with open_regular(self._run.log_path) as file:
+                start = file.read(_COMPARED)
+        except OSError:
+            return False
+        return bool(start) and start == os.pread(self._log.fd, len(start), 0)
 
     def _restore(self) -> None:
         """Restore what was deleted while no trainer lives. Without its directory the run ends."""

@@ -1,0 +1,52 @@
+"""What a supervisor does when the files of its run are replaced."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.events.log import LogWriter, read_all
+from engine.events.types import State
+from engine.host.process import Lock
+from engine.runs.file_watch import FileWatch
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import Make
+
+
+def test_a_log_that_the_trainer_was_killed_before_restoring_is_restored(make_run: Make) -> None:
+    """Something swaps log and spec, and kills the trainer before it notices."""
+    run = make_run()
+    log = LogWriter(run.log_path, 1)
+    log.write(State(phase="running"))
+    lock = Lock(run.supervisor_lock)
+    assert lock.acquire()
+    files = FileWatch(run, lock, log, run.spec(), run.state())
+    records = run.log_path.read_bytes()
+    spec = run.path / "spec.json"
+    content = spec.read_bytes()
+    for path, other in ((run.log_path, content), (spec, records)):
+        replacement = path.with_name("replacement")
+        replacement.write_bytes(other)
+        replacement.rename(path)
+    assert files.check(True, len(records)), "left the run before the trainer had restored it"
+    assert not files.check(False, len(records)) and files.needs_successor
+    assert run.log_path.read_bytes() == records and spec.read_bytes() == content
+    log.close()
+    lock.release()
+
+
+def test_a_supervisor_leaves_once_the_trainer_has_restored_the_log(make_run: Make) -> None:
+    run = make_run()
+    log = LogWriter(run.log_path, 1)
+    log.write(State(phase="running"))
+    lock = Lock(run.supervisor_lock)
+    assert lock.acquire()
+    files = FileWatch(run, lock, log, run.spec(), run.state())
+    records = run.log_path.read_bytes()
+    run.log_path.unlink()
+    assert files.check(True, len(records))
+    run.log_path.write_bytes(records)
+    assert not files.check(True, len(records)) and not files.needs_successor
+    assert len(list(read_all(run.log_path))) == 1
+    log.close()
+    lock.release()
