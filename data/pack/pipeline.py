@@ -20,7 +20,8 @@ from data.pack.batches import Batch, Task
 from data.pack.encode_batch import Encoded
 
 _READERS = 4  # at most; more would only wait for Python's lock
-_IN_FLIGHT = 32 << 20  # bytes of text that are read and not yet merged, above which no more are read
+_IN_FLIGHT = 32 << 20  # bytes that are read and not yet merged, above which no more are read
+_OF_A_DOCUMENT = 512  # bytes beside its text: objects, hashes, bands
 
 
 class Position(NamedTuple):
@@ -164,7 +165,7 @@ class Pipeline:
                 batch = next(batches, None)
                 if batch is None:
                     break
-                size = batch.bytes
+                size = batch.bytes + _OF_A_DOCUMENT * len(batch.documents)
                 self._budget.add(number, size)
                 queue.put((size, self._encoders.submit(self._encoded, batch)))
                 del batch

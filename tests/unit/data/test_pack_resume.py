@@ -228,7 +228,7 @@ def test_what_is_refused_leaves_nothing_behind(tmp_path: Path, tokenizer: Path) 
 
 @pytest.mark.faults
 def test_memory_stays_below_1_gb_whatever_the_files_are(tmp_path: Path, tokenizer: Path) -> None:
-    """Texts and rows of nearly 64 MiB, one of them a single word, much small text, and 2 GB behind two kilobytes."""
+    """Texts and rows of nearly 64 MiB, a word of 8 MiB, much small text, tiny rows, and 2 GB behind two kilobytes."""
     line = "def word return the value of it\n"
     (tmp_path / "in").mkdir()
     for number in range(4):
@@ -240,6 +240,8 @@ def test_memory_stays_below_1_gb_whatever_the_files_are(tmp_path: Path, tokenize
             file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
         for number in range(300_000):
             file.write(json.dumps({"text": f"{number} {line * 20}"}) + "\n")
+    with (tmp_path / "in" / "tiny.jsonl").open("w") as file:
+        file.writelines(f'{{"text":"{number}"}}\n' for number in range(3_000_000))
     with zstandard.open(tmp_path / "in" / "bomb.txt.zst", "wb") as bomb:
         for _ in range(2048):
             bomb.write(bytes(1 << 20).replace(b"\0", b"a"))
