@@ -44,6 +44,7 @@ COMMANDS = (
     "checkpoints",
     "export",
     "data",
+    "completion",
 )
 
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    parser = _parser(argv)
+    parser = parser_of(argv)
     args = parser.parse_args(argv)
     if (args.read_only or args.low_bandwidth) and not args.opens_app:
         parser.error(
@@ -90,7 +91,8 @@ def _prepare_process() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+def parser_of(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser for a command line; with all commands where it names none."""
     parser = argparse.ArgumentParser(
         prog="mla-tui",
         description="Pre-train Multi-Head Latent Attention models on this machine. Without a command: open the app.",

@@ -62,10 +62,10 @@ async def test_a_read_only_app_does_not_answer_an_out_of_memory_error(store: Run
     [["--read-only"], ["--read-only", "attach", "x"], ["attach", "x", "--read-only"], ["attach", "--read-only"]],
 )
 def test_the_flag_may_come_before_or_after_the_command(words: list[str]) -> None:
-    args = main._parser(words).parse_args(words)
+    args = main.parser_of(words).parse_args(words)
     assert args.read_only and not args.low_bandwidth
     both = [*words, "--low-bandwidth"]
-    assert main._parser(both).parse_args(both).low_bandwidth
+    assert main.parser_of(both).parse_args(both).low_bandwidth
 
 
 def test_a_command_that_changes_something_refuses_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
