@@ -6,27 +6,23 @@ import ast
 import inspect
 import io
 import re
+import sys
 import tokenize
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
-from engine.events import marks, series, types, wire
+from engine.events import marks, requests, series, status, types, wire
 from engine.events.metrics import METRICS
 from engine.events.phases import PHASES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "protocol.md"
 _WORDS = {
-    **{
-        "Number": "number",
-        "Count": "whole number",
-        "ExitCode": "whole number",
-        "Time": "number",
-        "float": "number",
-        "int": "whole number",
-    },
+    **dict.fromkeys(("Number", "Time", "float"), "number"),
+    **dict.fromkeys(("Count", "ExitCode", "int"), "whole number"),
+    **dict.fromkeys(("Data", "Measured", "TrainerRequest"), "object"),
     **{"str": "text", "bool": "true or false", "Any": "anything", "Range": "number, or lowest and highest"},
-    **{"Data": "object", "Measured": "object", "Memory": "record", "Mark": "mark", "Bucket": "bucket"},
+    **{"CommandId": "12 hexadecimal digits", "ProcessStatus": "process"},
+    **{"Memory": "record", "Mark": "mark", "Bucket": "bucket"},
 }
 _INTRODUCTION = """\
 # The log and its socket
@@ -43,17 +39,22 @@ _SOCKET = """\
 The supervisor listens on `log.sock` in the run's directory, for its owner only. It speaks JSON-RPC 2.0, one object a
 line, without batches. Without a supervisor a client reads the files.
 
-| method | parameters | result |
-|---|---|---|
-| `hello` | | `version`, `pid`, `run`, and `at`: how far the log was read |
-| `status` | | what `mla-tui status --json` prints |
-| `history` | `series`: names; `points` (2000), `since`, `until`: steps; `marks`: true for the marks too | below |
-| `subscribe` | `from`: an offset of the log | `from`; then every record as an event |
-| `set`, `pause`, `resume`, `checkpoint`, `stop` | those of the command, `by`, `id` | `id`, `state`: pending |
+    {"jsonrpc":"2.0","id":1,"method":"history","params":{"series":["loss"]}}
+
+The methods and their parameters follow. Parameters that a method does not know are skipped; one that is not as its type
+says is refused with a line that names it and its value.
 
 An event is a notification: `{"jsonrpc":"2.0","method":"event","params":RECORD}`, where a logged record has its offset
 as `at`. A trainer sends `progress` the same way.
 """
+
+
+_ANSWERS: dict[type[requests.Request], tuple[type, ...]] = {
+    requests.HelloRequest: (wire.HelloAnswer,),
+    requests.StatusRequest: (status.Facts, status.Summary),
+    requests.HistoryRequest: (wire.HistoryAnswer,),
+    requests.SubscribeRequest: (wire.SubscribeAnswer,),
+}
 
 
 class Field(NamedTuple):
@@ -63,9 +64,9 @@ class Field(NamedTuple):
     meaning: str
 
 
-def fields_of(cls: type, module: ModuleType) -> list[Field]:
+def fields_of(cls: type) -> list[Field]:
     """Return the fields that a class defines itself, with the comments beside them."""
-    source = inspect.getsource(module)
+    source = inspect.getsource(sys.modules[cls.__module__])
     node = next(n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == cls.__name__)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
@@ -76,9 +77,20 @@ def fields_of(cls: type, module: ModuleType) -> list[Field]:
             comment = next((comments[line] for line in lines if line in comments), "")
             unit = METRICS[item.target.id].unit if _is_metric(item.annotation) and item.target.id in METRICS else ""
             meaning = ", ".join(part for part in (comment, unit) if part)
-            required = item.value is None or ast.unparse(item.value) == "UNTIMED"
-            found.append(Field(item.target.id, _type_text(item.annotation), required, meaning))
+            options = {k.arg: k.value for k in item.value.keywords} if _is_call(item.value, "field") else None
+            name = ast.literal_eval(options["name"]) if options else item.target.id
+            has_default = "default" in options if options is not None else item.value is not None
+            required = not has_default or _is_name(item.value, "UNTIMED")
+            found.append(Field(name, _type_text(item.annotation), required, meaning))
     return found
+
+
+def _is_call(value: ast.expr | None, function: str) -> TypeGuard[ast.Call]:
+    return isinstance(value, ast.Call) and ast.unparse(value.func).split(".")[-1] == function
+
+
+def _is_name(value: ast.expr | None, name: str) -> bool:
+    return isinstance(value, ast.Name) and value.id == name
 
 
 def _is_metric(annotation: ast.expr) -> bool:
@@ -90,23 +102,24 @@ def _type_text(annotation: ast.expr) -> str:
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Annotated":
         inner = annotation.slice
         return _type_text(inner.elts[0] if isinstance(inner, ast.Tuple) else inner)
-    text = ast.unparse(annotation).replace(" | None", "").replace("Method", "set, pause, resume, checkpoint or stop")
+    text = ast.unparse(annotation).replace(" | None", "")
     text = re.sub(r"dict\[str, (.*)\]", r"object of \1", text)
     text = re.sub(r"tuple\[(.*)\]", r"[\1]", text)
     text = re.sub(r"list\[(.*)\]", r"list of \1", text)
     return re.sub(r"\w+", lambda word: _WORDS.get(word[0], word[0]), text)
 
 
-def _table(cls: type, module: ModuleType = types) -> list[str]:
+def _table(*classes: type) -> list[str]:
     rows = [
         f"| `{field.name}` | {field.type} | {'yes' if field.required else ''} | {field.meaning} |"
-        for field in fields_of(cls, module)
+        for cls in classes
+        for field in fields_of(cls)
     ]
     return ["| field | type | required | meaning |", "|---|---|---|---|", *rows, ""] if rows else []
 
 
-def _section(title: str, cls: type, module: ModuleType = types, level: int = 3) -> list[str]:
-    return [f"{'#' * level} {title}", "", inspect.cleandoc(cls.__doc__ or ""), "", *_table(cls, module)]
+def _section(title: str, cls: type) -> list[str]:
+    return [f"### {title}", "", inspect.cleandoc(cls.__doc__ or ""), "", *_table(cls)]
 
 
 def _record(cls: type[types.Event]) -> list[str]:
@@ -122,7 +135,9 @@ def page() -> str:
     lines += ["## Events that are not logged", ""]
     for cls in types.LIVE:
         lines += _record(cls)
-    lines += ["## Commands", "", *_record(types.Command), "## Phases", ""]
+    lines += ["## Commands", "", *_record(types.Command)]
+    lines += ["The request has its `method`, and beside it the parameters of that method (see the socket).", ""]
+    lines += ["## Phases", ""]
     lines += ["| phase | meaning | active | ended | needs attention |", "|---|---|---|---|---|"]
     for phase in PHASES.values():
         flags = " | ".join("yes" if flag else "" for flag in (phase.active, phase.ended, phase.needs_attention))
@@ -130,9 +145,18 @@ def page() -> str:
     lines += ["", "## Metrics", "", "The series that `history` knows, besides `t`: the time of each step.", ""]
     lines += ["| series | name | unit | over |", "|---|---|---|---|"]
     lines += [f"| `{m.name}` | {m.title} | {m.unit} | {m.axis} |" for m in METRICS.values()]
-    lines += ["", "## The socket", "", _SOCKET, *_section("The result of `history`", wire.HistoryAnswer, wire)]
-    lines += _section("A bucket: a list of these values", series.Bucket, series)
-    lines += _section("A mark", marks.Mark, marks)
+    lines += ["", "## The socket", "", _SOCKET]
+    for request, answer in _ANSWERS.items():
+        lines += _section(f"`{request.__struct_config__.tag}`", request)
+        lines += ["Result:", "", *_table(*answer)]
+    lines += [*_section("A process in a `status`", status.ProcessStatus), "## Requests to the trainer", ""]
+    lines += ["Their parameters also say:", "", *_table(wire.Sender), "Result:", ""]
+    lines += _table(wire.CommandAnswer)
+    for request in requests.FOR_TRAINER:
+        lines += _section(f"`{request.__struct_config__.tag}`", request)
+    lines += ["## Parts of a history", ""]
+    lines += _section("A bucket: a list of these values", series.Bucket)
+    lines += _section("A mark", marks.Mark)
     return "\n".join(lines).rstrip().replace("``", "`").replace(" None", " null") + "\n"
 
 

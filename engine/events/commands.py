@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import time
 import uuid
 from pathlib import Path
-from typing import Any, cast, get_args
 
 from engine.events.log import Tail, scan
-from engine.events.types import Command, Method
+from engine.events.requests import TrainerRequest
+from engine.events.types import Command
 from engine.host.struct_json import encode
 
 CLIENTS = ("app", "command line", "client", "socket")  # who may send a command
-METHODS: tuple[str, ...] = get_args(Method)
 
 
 def requested(by: str) -> str:
@@ -27,17 +25,13 @@ def new_command_id() -> str:
     return uuid.uuid4().hex[:12]
 
 
-def is_command_id(id: Any) -> bool:
-    return isinstance(id, str) and re.fullmatch("[0-9a-f]{12}", id) is not None
-
-
-def append(path: Path, method: str, params: dict[str, Any], by: str, id: str | None = None) -> str:
+def append(path: Path, request: TrainerRequest, by: str, id: str | None = None) -> str:
     """Append a command and return its id. Raise ``OSError``.
 
     A command appended twice with the same ``id`` is executed once.
     """
     id = id or new_command_id()
-    command = Command(time.time(), id=id, method=cast(Method, method), params=params, by=by)
+    command = Command(time.time(), id=id, request=request, by=by)
     # O_NONBLOCK: a FIFO in its place is an error, not a wait for its reader.
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     try:

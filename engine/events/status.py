@@ -29,7 +29,7 @@ class LastExit(Struct, frozen=True):
     attempt: Count = 0
 
 
-class _Facts(Struct, kw_only=True):
+class Facts(Struct, kw_only=True):
     """What state and summary have in common."""
 
     id: str = ""
@@ -57,7 +57,7 @@ class _Facts(Struct, kw_only=True):
     damage: str | None = None  # what is wrong with its files
 
 
-class RunStatus(_Facts, kw_only=True, omit_defaults=True):
+class RunStatus(Facts, kw_only=True, omit_defaults=True):
     """The state of a run, which each record of the log updates (``summary.py``); ``state.json`` holds it."""
 
     boot: str | None = None  # on which its processes were started
@@ -81,7 +81,7 @@ class ProcessStatus(Struct, frozen=True):
     alive: bool = False
 
 
-class Summary(_Facts, kw_only=True):
+class Summary(Facts, kw_only=True):
     """What ``status`` and ``ls`` show of a run; with ``--json`` as it is."""
 
     supervisor: ProcessStatus = ProcessStatus()
@@ -89,5 +89,5 @@ class Summary(_Facts, kw_only=True):
 
     @classmethod
     def of(cls, state: RunStatus, supervisor: ProcessStatus, trainer: ProcessStatus) -> "Summary":
-        facts = {name: getattr(state, name) for name in _Facts.__struct_fields__}
+        facts = {name: getattr(state, name) for name in Facts.__struct_fields__}
         return cls(**facts, supervisor=supervisor, trainer=trainer)

@@ -7,19 +7,19 @@ A reader skips kinds and fields that it does not know, because a newer version m
 missing if it has a default.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
 from engine.events.metric import Metric
 from engine.events.numbers import Count, ExitCode, Number, Time
+from engine.events.requests import TrainerRequest
 
 UNTIMED = -1.0
 
 # A sample, or the lowest and highest sample of a minute. Not a tuple: beside a number with limits, msgspec 0.22 reads
 # the size of a tuple from the wrong place in memory.
 Range = Number | Annotated[list[Number], Meta(min_length=2, max_length=2)]
-Method = Literal["set", "pause", "resume", "checkpoint", "stop"]
 
 
 class Event(Struct, frozen=True, omit_defaults=True, tag_field="kind"):
@@ -267,8 +267,7 @@ class Command(Event, frozen=True, kw_only=True, tag="command"):
     """A request to the trainer, in ``commands.jsonl``. The record that answers it has its id."""
 
     id: str
-    method: Method
-    params: dict[str, Any]
+    request: TrainerRequest  # its method and its parameters
     by: str = ""  # who sent it
 
 

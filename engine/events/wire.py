@@ -5,22 +5,24 @@ Specification: https://www.jsonrpc.org/specification
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from engine.events.decode import convert, decode
 from engine.events.marks import Mark
+from engine.events.requests import REQUESTS, CommandId, Request
 from engine.events.series import Bucket
 from engine.events.types import Event, Memory
-from engine.host.struct_json import encode
+from engine.host.struct_json import DAMAGED_JSON, encode, to_dict
+from profiles.printable import brief
 
 REQUEST_LIMIT = 64 << 10
 ANSWER_LIMIT = 16 << 20  # bytes; a response may be longer than a request
@@ -29,12 +31,37 @@ BUSY = -32001
 BACKLOG = 128
 
 
+S = TypeVar("S", bound=msgspec.Struct)
+
+
 class RpcError(Exception):
     """An error response: its code and one line of text."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+class HelloAnswer(msgspec.Struct, frozen=True):
+    """The answer to ``hello``."""
+
+    version: str  # of mla-tui
+    pid: int  # of the supervisor
+    run: str  # its id
+    at: int  # offset up to which the log was read
+
+
+class SubscribeAnswer(msgspec.Struct, frozen=True):
+    """The answer to ``subscribe``, before the first event."""
+
+    start: int = msgspec.field(name="from")  # offset of the log
+
+
+class CommandAnswer(msgspec.Struct, frozen=True):
+    """The answer to a request to the trainer, before it is carried out."""
+
+    id: str  # of the command; the record that answers it has it too
+    state: str = "pending"
 
 
 class HistoryAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -68,12 +95,13 @@ _MESSAGE, _OFFSET = msgspec.json.Decoder(Message), msgspec.json.Decoder(_Offset)
 
 
 def encode_message(message: dict[str, Any]) -> bytes:
-    """Encode a request or an error, of ASCII characters: it may quote what a client has sent."""
+    """Encode a message in ASCII characters: it may quote what a client has sent."""
     return json.dumps({"jsonrpc": "2.0", **message}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
-def encode_history(id: Any, answer: HistoryAnswer) -> bytes:
-    return msgspec.json.encode({"jsonrpc": "2.0", "id": id, "result": answer}) + b"\n"
+def encode_answer(id: str | int | None, answer: msgspec.Struct) -> bytes:
+    """Encode the result of a request."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}\n' % (json.dumps(id).encode(), encode(answer))
 
 
 def encode_event(event: Event, at: int | None = None) -> bytes:
@@ -119,32 +147,70 @@ def busy_error(limit: int) -> bytes:
     )
 
 
-def short_repr(value: Any) -> str:
-    """Return ``repr(value)`` cut to 60 characters, for error messages about untrusted input."""
-    try:
-        text = repr(value)
-    except RecursionError:
-        text = type(value).__name__
-    return text if len(text) <= 60 else text[:57] + "..."
+class Sender(msgspec.Struct, frozen=True):
+    """What the parameters of a request to the trainer also say."""
+
+    by: str = "socket"  # who sends it
+    id: CommandId | None = None  # of the command; given, so that one sent twice is carried out once
 
 
-def decode_request(line: bytes) -> tuple[Any, str, dict[str, Any]]:
-    """Return ``(id, method, params)``; the id is None for a notification. Raise ``RpcError``."""
+class Call(msgspec.Struct, frozen=True):
+    """A request as it is sent; ``id`` is None for a notification."""
+
+    method: str
+    id: str | int | None = None
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+
+    def request(self) -> Request:
+        """Return the request. Raise ``RpcError``."""
+        if self.method not in REQUESTS:
+            raise RpcError(METHOD_NOT_FOUND, f"{brief(self.method)[1:-1]}: no such method")
+        return self._decoded(REQUESTS[self.method])
+
+    def sender(self) -> Sender:
+        """Return who sends a request to the trainer. Raise ``RpcError``."""
+        return self._decoded(Sender)
+
+    def _decoded(self, kind: type[S]) -> S:
+        try:
+            return msgspec.json.decode(self.params, type=kind)
+        except DAMAGED_JSON as error:
+            raise RpcError(INVALID_PARAMS, f"{brief(self.method)[1:-1]}: {self._fault(error)}") from None
+
+    def _fault(self, error: Exception) -> str:
+        """Return what is wrong with the parameters: the field, its value and what it should be."""
+        if isinstance(error, RecursionError):
+            return "params are nested too deep"
+        text, _, path = str(error).replace("`", "").partition(" - at $.")
+        if not path:
+            return f"params: {text[:1].lower()}{text[1:]}"
+        with contextlib.suppress(KeyError, *DAMAGED_JSON):
+            field = path.partition("[")[0].partition(".")[0]
+            path += f": {brief(msgspec.json.decode(self.params)[field])}"
+        return f"{path}: {text[:1].lower()}{text[1:]}"
+
+
+_CALL = msgspec.json.Decoder(Call)
+
+
+def decode_call(line: bytes) -> Call:
+    """Return what a client asks. Raise ``RpcError``."""
     try:
-        message = json.loads(line)
-    except (ValueError, RecursionError):  # RecursionError: nested too deep
+        return _CALL.decode(line)
+    except msgspec.ValidationError as error:
+        text = str(error).replace("`", "").replace("$.", "")
+        raise RpcError(INVALID_REQUEST, f"send one object with method, id and params: {text}") from None
+    except DAMAGED_JSON:
         raise RpcError(PARSE_ERROR, "the line is not JSON") from None
-    if not isinstance(message, dict) or not isinstance(message.get("method"), str):
-        raise RpcError(INVALID_REQUEST, "send one object with a method and params")
-    if not isinstance(message.get("id"), (str, int, NoneType)):  # NaN, for example, could not be sent back
-        raise RpcError(INVALID_REQUEST, "id must be a string or an integer")
-    params = message.get("params", {})
-    if not isinstance(params, dict):
-        raise RpcError(INVALID_PARAMS, "params must be an object")
-    return message.get("id"), message["method"], params
 
 
-@contextmanager
+def encode_request(id: int, request: Request, /, **also: str) -> bytes:
+    """Encode a request; ``also``: further parameters."""
+    params = {key: value for key, value in to_dict(request).items() if key != "method"}
+    return encode_message({"id": id, "method": request.method, "params": {**params, **also}})
+
+
+@contextlib.contextmanager
 def socket_address(path: Path) -> Iterator[str]:
     """Yield an address for ``path`` within the 107 bytes of a Unix socket address, if needed via /proc/self/fd."""
     if len(os.fsencode(path)) <= 100 or not os.path.isdir("/proc/self/fd"):

@@ -11,6 +11,7 @@ from data.splits import phases_of
 from engine.checkpoints.resume_source import missing_source
 from engine.events.commands import CommandReader
 from engine.events.phases import NEEDS_ATTENTION
+from engine.events.requests import ResumeRequest
 from engine.events.run_dir import RunDir
 from engine.events.types import Event, State
 from profiles.spec import RunSpec
@@ -48,12 +49,12 @@ class Attention:
         commands = CommandReader(self._run.commands_path, self._run.log_path)
         logged, waits = "", False
         while True:
-            requests = [command for command in commands.poll() if command.method == "resume"]
-            if any(waits or request.params.get("data_changed") is True for request in requests):
+            requests = [command for command in commands.poll() if isinstance(command.request, ResumeRequest)]
+            if any(waits or command.request == ResumeRequest(data_changed=True) for command in requests):
                 self._refusal = None  # a new try; the trainer reads and acknowledges the request
             if (reason := self._reason(saved())) is None:
                 return True
-            answered: list[str | None] = [request.id for request in requests]
+            answered: list[str | None] = [command.id for command in requests]
             for id in answered or [None] * (reason != logged):
                 log(State(phase=NEEDS_ATTENTION, reason=reason, id=id))
             logged, waits = reason, True

@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
-from typing import Any
 
 import msgspec
 
@@ -18,11 +17,12 @@ from engine.events.history import History, read_range
 from engine.events.log import Tail
 from engine.events.log_index import LogIndex
 from engine.events.phases import CUT_OFF, DAMAGED, is_active
+from engine.events.requests import HelloRequest, HistoryRequest, Request, SubscribeRequest, TrainerRequest
 from engine.events.run_dir import EXIT_UNHANDLED, RunDir
 from engine.events.series import Bucket
 from engine.events.status import Summary
 from engine.events.types import CutOff, Event, Link, State
-from engine.events.wire import HistoryAnswer
+from engine.events.wire import HelloAnswer, HistoryAnswer
 from engine.host.version import package_version
 from engine.runs.launch import check_not_cut_off, ensure_supervisor
 from profiles.errors import UserError
@@ -56,9 +56,9 @@ class RunClient:
 
         ``events(answer.at)`` continues exactly where the answer ends.
         """
-        params = {"series": series, "points": points, "since": since, "until": until, "marks": marks}
+        request = HistoryRequest(series=series, points=points, since=since, until=until, marks=marks)
         try:
-            return msgspec.json.decode(await self._call("history", params), type=HistoryAnswer)
+            return msgspec.json.decode(await self._call(request), type=HistoryAnswer)
         except (OSError, msgspec.ValidationError):  # none answers, or one of another version
             pass
         history, at = await asyncio.get_running_loop().run_in_executor(_READERS, self._read_files)
@@ -82,41 +82,37 @@ class RunClient:
         found = await asyncio.get_running_loop().run_in_executor(_READERS, part)
         return found.query(series, points)
 
-    async def request(self, method: str, **params: Any) -> dict[str, Any]:
-        """Send a request; starts a supervisor where only the trainer is alive. Raises ``UserError``.
+    async def request(self, request: TrainerRequest, by: str = "client") -> str:
+        """Send a request to the trainer and return its id, which the record that answers it has.
 
-        A run that was cut off is not restarted: the error says how to. Where the supervisor does not answer, a command
-        for the trainer is appended to the file that the trainer reads.
+        Starts a supervisor where only the trainer is alive; a run that was cut off is not restarted: the error says how
+        to. Where the supervisor does not answer, the request is appended to the file that the trainer reads. Raises
+        ``UserError``.
         """
         if self.run.ended():
             state = self.run.state()
-            raise UserError(f"run {self.run.id}: has {state.phase}; {method} needs an active run")
+            raise UserError(f"run {self.run.id}: has {state.phase}; {request.method} needs an active run")
         await asyncio.to_thread(check_not_cut_off, self.run)
         await asyncio.to_thread(ensure_supervisor, self.run)
-        is_command = method in commands.METHODS
-        if is_command:
-            params = {**params, "id": commands.new_command_id()}  # sent both ways, it is still one command
+        id = commands.new_command_id()  # sent both ways, it is still one command
         for _ in range(10):
             try:
-                return dict(msgspec.json.decode(await self._call(method, params)))
+                await self._call(request, id=id, by=by)
+                return id
             except OSError:
                 if time.monotonic() < self._retry_at:
                     break
                 await asyncio.sleep(POLL_INTERVAL)
-        if not is_command:
-            raise UserError(f"run {self.run.id}: its supervisor does not answer; see {self.run.console_path}")
-        id, by = str(params.pop("id")), str(params.pop("by", "client"))
         try:
-            await asyncio.to_thread(commands.append, self.run.commands_path, method, params, by, id)
+            return await asyncio.to_thread(commands.append, self.run.commands_path, request, by, id)
         except OSError as error:
             raise UserError(f"{self.run.commands_path}: cannot be written: {error.strerror}") from None
-        return {"id": id, "state": "pending"}
 
     async def version_mismatch(self) -> str | None:
         """Return one line where the supervisor runs another version of the package than this process."""
         try:
-            theirs = str(msgspec.json.decode(await self._call("hello", {}))["version"])
-        except (OSError, KeyError):
+            theirs = msgspec.json.decode(await self._call(HelloRequest()), type=HelloAnswer).version
+        except (OSError, msgspec.ValidationError):
             theirs = self.run.state().version or package_version()
         if theirs == package_version() or self.run.ended():
             return None
@@ -227,11 +223,11 @@ class RunClient:
             raise OSError(answer.error.message)
         return answer
 
-    async def _call(self, method: str, params: dict[str, Any]) -> bytes:
+    async def _call(self, request: Request, **also: str) -> bytes:
         """Send one request and return its result. Raises ``OSError`` without an answer, ``UserError`` for a refusal."""
         reader, writer = await self._open()
         try:
-            writer.write(wire.encode_message({"id": 1, "method": method, "params": params}))
+            writer.write(wire.encode_request(1, request, **also))
             answer = await self._read_answer(reader)
         finally:
             writer.close()
@@ -243,7 +239,7 @@ class RunClient:
         """Yield None once subscribed, then the socket's events. Ends, or raises ``OSError``, with them."""
         reader, writer = await self._open()
         try:
-            writer.write(wire.encode_message({"id": 1, "method": "subscribe", "params": {"from": start}}))
+            writer.write(wire.encode_request(1, SubscribeRequest(start=start)))
             if (await self._read_answer(reader)).error is not None:
                 return
             yield None

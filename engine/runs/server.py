@@ -13,14 +13,25 @@ from typing import Any, Protocol
 import msgspec
 
 from engine.events import commands, wire
-from engine.events.decode import convert
+from engine.events.decode import decode
 from engine.events.log import Tail
 from engine.events.log_index import LogIndex
-from engine.events.numbers import Count, Number
+from engine.events.requests import (
+    CheckpointRequest,
+    HelloRequest,
+    HistoryRequest,
+    PauseRequest,
+    Request,
+    ResumeRequest,
+    SetRequest,
+    StatusRequest,
+    StopRequest,
+    SubscribeRequest,
+    TrainerRequest,
+)
 from engine.events.run_dir import RunDir
 from engine.events.types import Event, Progress
 from engine.host.files import write_stderr
-from engine.host.struct_json import to_dict
 from engine.host.version import package_version
 from engine.runs.listener import Listener
 
@@ -85,25 +96,24 @@ class Server:
                     async with asyncio.timeout(timeout):
                         line = await _read_request(reader)
                     timeout = None
-                    id, method, params = wire.decode_request(line)
+                    call = wire.decode_call(line)
+                    id, method = call.id, call.method
                     if method == "event":
-                        self._accept_live(params)
-                    elif method == "subscribe":
-                        start = _number(params, "from", 0)
+                        self._accept_live(decode(call.params))
+                        await asyncio.sleep(0)
+                        continue
+                    request = call.request()
+                    if isinstance(request, SubscribeRequest):
                         if stream is not None:
                             raise wire.RpcError(wire.REFUSED, "subscribe: this connection is already subscribed")
-                        writer.write(wire.encode_message({"id": id, "result": {"from": start}}))
-                        stream = asyncio.create_task(self._stream(writer, start))
-                    elif method == "history":
-                        writer.write(wire.encode_history(id, self._history(params)))
+                        writer.write(wire.encode_answer(id, wire.SubscribeAnswer(request.start)))
+                        stream = asyncio.create_task(self._stream(writer, request.start))
                     else:
-                        writer.write(wire.encode_message({"id": id, "result": await self._answer(method, params)}))
+                        writer.write(wire.encode_answer(id, await self._answer(request, call)))
                 except (asyncio.IncompleteReadError, TimeoutError):
                     return
                 except wire.RpcError as error:
                     writer.write(_error(id, error))
-                except RecursionError:
-                    writer.write(_error(id, wire.RpcError(wire.INVALID_PARAMS, "params are nested too deep")))
                 except ConnectionError:
                     raise  # an OSError too, but there is no client left to answer
                 except OSError as error:
@@ -114,35 +124,32 @@ class Server:
             if stream is not None:
                 stream.cancel()
 
-    async def _answer(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    async def _answer(self, request: Request, call: wire.Call) -> msgspec.Struct:
         run = self._run
-        if method == "hello":
-            return {"version": package_version(), "pid": os.getpid(), "run": run.run_dir.id, "at": run.index.offset}
-        if method == "status":
-            return to_dict(run.run_dir.summary())
-        if method in commands.METHODS:
-            by, id = str(params.pop("by", "socket"))[:100], params.pop("id", None)
-            if id is not None and not commands.is_command_id(id):
-                raise wire.RpcError(wire.INVALID_PARAMS, f"id: {wire.short_repr(id)} is not 12 hexadecimal digits")
-            # In a thread, because it waits for the disk.
-            id = await asyncio.to_thread(commands.append, run.run_dir.commands_path, method, params, by, id)
-            if method == "stop":
-                run.kill_trainer(id) if params.get("kill") is True else run.request_stop(id)
-            return {"id": id, "state": "pending"}
-        raise wire.RpcError(wire.METHOD_NOT_FOUND, f"{wire.short_repr(method)[1:-1]}: no such method")
+        match request:
+            case HelloRequest():
+                return wire.HelloAnswer(package_version(), os.getpid(), run.run_dir.id, run.index.offset)
+            case StatusRequest():
+                return run.run_dir.summary()
+            case HistoryRequest():
+                names, at = list(dict.fromkeys(request.series)), run.index.offset
+                part = request.points, request.since, request.until, request.marks
+                return run.index.history.answer(at, names, *part)
+            case SetRequest() | PauseRequest() | ResumeRequest() | CheckpointRequest() | StopRequest():
+                return await self._pass_on(request, call.sender())
+        raise wire.RpcError(wire.METHOD_NOT_FOUND, f"{request.method}: no such method")
 
-    def _history(self, params: dict[str, Any]) -> wire.HistoryAnswer:
-        names = params.get("series")
-        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-            raise wire.RpcError(wire.INVALID_PARAMS, "history: series must be a list of names")
-        since, until = _optional(params, "since"), _optional(params, "until")
-        points, marks = _number(params, "points", 2000), params.get("marks") is True
-        index = self._run.index
-        return index.history.answer(index.offset, list(dict.fromkeys(names)), points, since, until, marks)
+    async def _pass_on(self, request: TrainerRequest, sender: wire.Sender) -> wire.CommandAnswer:
+        """Append a command for the trainer; a stop that no trainer can read is carried out here."""
+        path = self._run.run_dir.commands_path
+        # In a thread, because it waits for the disk.
+        id = await asyncio.to_thread(commands.append, path, request, sender.by[:100], sender.id)
+        if isinstance(request, StopRequest):
+            self._run.kill_trainer(id) if request.kill else self._run.request_stop(id)
+        return wire.CommandAnswer(id)
 
-    def _accept_live(self, params: dict[str, Any]) -> None:
+    def _accept_live(self, event: Event | None) -> None:
         """Pass on what a trainer sends without logging it."""
-        event = convert(params)
         if isinstance(event, Progress):
             self._run.on_event(event)
             self.publish(event)
@@ -203,20 +210,3 @@ async def _read_request(reader: asyncio.StreamReader) -> bytes:
 
 def _error(id: Any, error: wire.RpcError) -> bytes:
     return wire.encode_message({"id": id, "error": {"code": error.code, "message": str(error)}})
-
-
-def _number(params: dict[str, Any], name: str, default: int) -> int:
-    value = params.get(name, default)
-    try:
-        return msgspec.convert(value, Count)
-    except msgspec.ValidationError:
-        text = f"{name}: {wire.short_repr(value)} is not a whole number of at least 0"
-        raise wire.RpcError(wire.INVALID_PARAMS, text) from None
-
-
-def _optional(params: dict[str, Any], name: str) -> float | None:
-    value = params.get(name)
-    try:
-        return None if value is None else float(msgspec.convert(value, Number))
-    except msgspec.ValidationError:
-        raise wire.RpcError(wire.INVALID_PARAMS, f"{name}: {wire.short_repr(value)} is not a number") from None

@@ -30,6 +30,7 @@ from engine.events.phases import (
     STOPPING,
     has_ended,
 )
+from engine.events.requests import StopRequest
 from engine.events.run_dir import RunDir
 from engine.events.status import LastExit
 from engine.events.status_updates import update_status
@@ -273,7 +274,7 @@ class Supervisor:
     def _pending_stop(self) -> str | None:
         """The id of a stop that no trainer has acknowledged; a restarted one might exit before it could read it too."""
         pending = CommandReader(self.run_dir.commands_path, self.run_dir.log_path).poll()
-        return next((command.id for command in pending if command.method == "stop"), None)
+        return next((command.id for command in pending if isinstance(command.request, StopRequest)), None)
 
     def _end(self, phase: str, reason: str) -> None:
         self._write(State(phase=phase, reason=reason))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from engine.events.requests import Request
 from engine.events.types import Command
 from engine.train.backends.ranks import Ranks
 from engine.train.reporter import Reporter
@@ -13,11 +14,11 @@ from engine.train.reporter import Reporter
 class StopRequested(Exception):
     """A user, or SIGTERM, asked the run to end."""
 
-    def __init__(self, command: Command) -> None:
-        super().__init__(command.id)
-        self.id = command.id
-        self.save = bool(command.params.get("save", True))
-        self.by = command.by
+    def __init__(self, id: str, save: bool, by: str) -> None:
+        super().__init__(id)
+        self.id = id
+        self.save = save
+        self.by = by
 
 
 class CommandQueue:
@@ -39,9 +40,9 @@ class CommandQueue:
         self._queue.extend(received)
         return answer
 
-    def pop(self, *methods: str) -> Command | None:
-        """Remove and return the oldest command (of ``methods``, if any are named), or None."""
-        found = next((command for command in self._queue if not methods or command.method in methods), None)
+    def pop(self, *kinds: type[Request]) -> Command | None:
+        """Remove and return the oldest command (with a request of ``kinds``, if any are named), or None."""
+        found = next((command for command in self._queue if not kinds or isinstance(command.request, kinds)), None)
         if found is not None:
             self._queue.remove(found)
         return found

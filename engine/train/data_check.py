@@ -9,6 +9,7 @@ from data.splits import check_data
 from engine.checkpoints.resume_source import checkpoint_data
 from engine.events.commands import CommandReader
 from engine.events.phases import DATA_CHANGED
+from engine.events.requests import ResumeRequest
 from engine.events.run_dir import RunDir
 from engine.host.files import read_json, write_json
 from engine.train.backends.ranks import Ranks
@@ -70,4 +71,4 @@ def _accepted(run: RunDir, first: bool) -> bool:
     if first and run.launch().data_changed:
         return True
     pending = CommandReader(run.commands_path, run.log_path).poll()
-    return any(command.method == "resume" and command.params.get("data_changed") is True for command in pending)
+    return any(command.request == ResumeRequest(data_changed=True) for command in pending)

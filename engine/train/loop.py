@@ -16,6 +16,7 @@ from data.splits import tokenizer_of
 from engine.checkpoints import checkpoint
 from engine.events.commands import requested
 from engine.events.phases import COMPILING, FINISHED, PAUSED, RUNNING, SAVING, STARTING, STOPPED, STOPPING
+from engine.events.requests import CheckpointRequest, PauseRequest, ResumeRequest, SetRequest, StopRequest
 from engine.events.types import Alert, Command, Data, Edit, Progress, Spec, Start, State, Val
 from engine.host.version import package_version
 from engine.memory.hardware import detect_hardware
@@ -277,10 +278,11 @@ class Trainer:
             self.saver.saved_step = None  # a checkpoint of this step goes on with other sequences
         self._process_urgent_commands()
         while (command := self.commands.pop()) is not None:
-            if command.method == "set":
-                self._edit(command)
-            elif command.method == "checkpoint":
-                self._begin_checkpoint(command.id)
+            match command.request:
+                case SetRequest() as request:
+                    self._edit(command, request)
+                case CheckpointRequest():
+                    self._begin_checkpoint(command.id)
 
     def _process_urgent_commands(self) -> None:
         """Pause, resume and stop do not wait for the end of a step; called between micro-batches.
@@ -288,13 +290,14 @@ class Trainer:
         They are carried out in the order given: a pause must not be undone by a resume that came before it.
         """
         self._poll()
-        while (command := self.commands.pop("pause", "resume", "stop")) is not None:
-            if command.method == "stop":
-                raise StopRequested(command)
-            if command.method == "resume":
-                self._enter(self.phase, "was not paused", command.id)
-            else:
-                self._pause(requested(command.by), command.id)
+        while (command := self.commands.pop(PauseRequest, ResumeRequest, StopRequest)) is not None:
+            match command.request:
+                case StopRequest(save=save):
+                    raise StopRequested(command.id, save, command.by)
+                case ResumeRequest():
+                    self._enter(self.phase, "was not paused", command.id)
+                case PauseRequest():
+                    self._pause(requested(command.by), command.id)
 
     def _poll(self) -> None:
         """Queue the commands received since the last call; finish a checkpoint that has been written meanwhile."""
@@ -307,11 +310,12 @@ class Trainer:
         With ``timeout`` (between two steps) an edit resumes it too, and so does the end of that time: False then.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        answers = (PauseRequest, ResumeRequest, StopRequest, *((SetRequest,) if deadline else ()))
         self._finish_checkpoint()
         self._enter(PAUSED, reason + self._pause_memory.release(), id)
         while True:
             # In the order given: pause, pause, resume goes on; pause, resume, pause holds.
-            command = self.commands.pop("pause", "resume", "stop", *(("set",) if deadline else ()))
+            command = self.commands.pop(*answers)
             if command is None:
                 if deadline and time.monotonic() > deadline and not self._pause_memory.reclaim():
                     self._enter(RUNNING, "there was no answer in time")
@@ -319,21 +323,22 @@ class Trainer:
                 time.sleep(PAUSE_POLL)
                 self._poll()
                 continue
-            if command.method == "stop":
-                raise StopRequested(command)
-            if command.method == "set" and not self._edit(command):
+            request = command.request
+            if isinstance(request, StopRequest):
+                raise StopRequested(command.id, request.save, command.by)
+            if isinstance(request, SetRequest) and not self._edit(command, request):
                 continue
-            why = "was paused already" if command.method == "pause" else self._pause_memory.reclaim()
+            why = "was paused already" if isinstance(request, PauseRequest) else self._pause_memory.reclaim()
             if not why:
                 # An edit is acknowledged by its own record.
-                self._enter(RUNNING, requested(command.by), None if command.method == "set" else command.id)
+                self._enter(RUNNING, requested(command.by), None if isinstance(request, SetRequest) else command.id)
                 return True
             self._enter(PAUSED, why, command.id)
 
-    def _edit(self, command: Command) -> bool:
+    def _edit(self, command: Command, request: SetRequest) -> bool:
         """Make the edit that ``command`` asks for; return whether it could be made."""
         try:
-            new = requested_spec(command, self.spec, self.step, self.backend, self.ranks)
+            new = requested_spec(request, self.spec, self.step, self.backend, self.ranks)
         except UserError as error:
             self.reporter.record(
                 Edit(id=command.id, ok=False, changed={}, step=self.step, by=command.by, why=str(error))

@@ -17,6 +17,7 @@ from engine.checkpoints.atomic_write import make_dirs
 from engine.checkpoints.resume_source import check_same_data, missing_source
 from engine.events.exit_codes import EXIT_NEEDS_ATTENTION, EXIT_RETRY
 from engine.events.phases import STARTING
+from engine.events.requests import StopRequest
 from engine.events.run_dir import RunDir
 from engine.events.types import Alert, Command, Event, Exit, State
 from engine.host.files import write_stderr
@@ -287,7 +288,7 @@ def _stop_on_signals(trainer: Trainer) -> None:
 
     def request_stop(number: int, _: object) -> None:
         name = signal.Signals(number).name
-        trainer.commands.put(Command(id=f"{name}-{os.getpid()}", method="stop", params={"save": True}, by=name))
+        trainer.commands.put(Command(id=f"{name}-{os.getpid()}", request=StopRequest(), by=name))
 
     signal.signal(signal.SIGTERM, request_stop)
     signal.signal(signal.SIGINT, request_stop)

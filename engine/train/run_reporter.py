@@ -11,6 +11,7 @@ from collections import deque
 from engine.events import wire
 from engine.events.commands import CommandReader, new_command_id
 from engine.events.log import LogWriter, needles, scan, stamped
+from engine.events.requests import StopRequest
 from engine.events.restore import RunFiles
 from engine.events.run_dir import RunDir
 from engine.events.start_supervisor import start_supervisor
@@ -103,7 +104,7 @@ class RunReporter:
             write_stderr(text)
             self.record(Alert(what="files", text=text))
         self._restore_failed = failed
-        return [Command(id=new_command_id(), method="stop", params={"save": True}, by=DELETED)] if gone else []
+        return [Command(id=new_command_id(), request=StopRequest(), by=DELETED)] if gone else []
 
     def events_to_replay(self) -> list[Event]:
         """Return what a restart replays of all earlier attempts, in order (``edit_history.py``)."""

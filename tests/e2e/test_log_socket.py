@@ -138,7 +138,7 @@ def test_a_supervisor_that_does_not_answer_is_bypassed(run: Run, wait_for: WaitF
     paused = [r for r in run.kind("state") if r["phase"] == "paused"]
     assert len(paused) == 1
     asked = [json.loads(line) for line in run.run_dir.commands_path.read_text().split("\n") if line]
-    assert len({r["id"] for r in asked if r["method"] == "pause"}) == 1
+    assert len({r["id"] for r in asked if r["request"]["method"] == "pause"}) == 1
     watch.kill()
     watch.communicate()
 

@@ -17,9 +17,10 @@ from engine.events.commands import CommandReader
 from engine.events.log import LogWriter, read_all
 from engine.events.log_index import LogIndex
 from engine.events.metrics import SERIES
+from engine.events.requests import SetRequest
 from engine.events.status import Launch, RunStatus
 from engine.events.types import State
-from engine.events.wire import RpcError, decode_event, decode_message, decode_request, encode_history
+from engine.events.wire import RpcError, decode_call, decode_event, decode_message, encode_answer
 from engine.runs.store import RunStore
 from engine.train.data_check import recorded_data
 from engine.train.edits import edited
@@ -89,8 +90,8 @@ def _of_a_run(store: RunStore, spec: RunSpec, phase: Path) -> dict[str, Format]:
     logged["first"] = {**logged["first"], "data": {"digest": now.digest}}
     set_micro = {"changes": {"micro": 2, "batch.context": 64}, "unlock": True, "force": True}
     commands = {
-        "set": {"kind": "command", "t": 1.0, "id": "c" * 12, "method": "set", "params": set_micro, "by": "app"},
-        "stop": {"kind": "command", "t": 2.0, "id": "d" * 12, "method": "stop", "params": {"save": True}, "by": "me"},
+        "set": {"kind": "command", "t": 1.0, "id": "c" * 12, "request": {"method": "set", **set_micro}, "by": "app"},
+        "stop": {"kind": "command", "t": 2.0, "id": "d" * 12, "request": {"method": "stop", "save": False}, "by": "me"},
     }
 
     def read_log() -> None:
@@ -98,7 +99,7 @@ def _of_a_run(store: RunStore, spec: RunSpec, phase: Path) -> dict[str, Format]:
         index = LogIndex(run)
         index.catch_up()
         answer = index.history.answer(index.offset, list(SERIES), 100, None, None, marks=True)
-        decode_message(encode_history(1, answer))
+        decode_message(encode_answer(1, answer))
         index.close()
         view, show = RunView(run.summary()), LinePrinter(8)
         view.load_history(answer)
@@ -114,9 +115,8 @@ def _of_a_run(store: RunStore, spec: RunSpec, phase: Path) -> dict[str, Format]:
 
     def read_commands() -> None:
         for command in CommandReader(other.commands_path, other.log_path).poll():
-            changes = command.params.get("changes")
-            if isinstance(changes, dict):
-                edited(spec, changes, unlock=command.params.get("unlock") is True)
+            if isinstance(command.request, SetRequest):
+                edited(spec, command.request.changes, unlock=command.request.unlock)
 
     def read_request() -> None:
         line = wire.read_bytes()
@@ -124,7 +124,8 @@ def _of_a_run(store: RunStore, spec: RunSpec, phase: Path) -> dict[str, Format]:
             decode_message(line)
         decode_event(line)
         with contextlib.suppress(RpcError):
-            decode_request(line)
+            call = decode_call(line)
+            call.sender(), call.request()
 
     request = {"jsonrpc": "2.0", "id": 1, "method": "event", "params": {**logged["step"], "at": 7}}
     wire = phase.parent / "request"

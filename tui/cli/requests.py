@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.events.phases import PAUSED
 from profiles.errors import UserError
@@ -11,6 +11,7 @@ from profiles.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from engine.events.requests import TrainerRequest
     from engine.events.run_dir import RunDir
     from engine.events.types import Event
 
@@ -18,13 +19,14 @@ ANSWER_TIMEOUT = 60.0  # seconds; a step on a small GPU takes tens of them
 PAUSED_TIMEOUT = 2.0
 
 
-def request(run_dir: RunDir, method: str, **params: Any) -> Event | None:
+def request(run_dir: RunDir, what: TrainerRequest) -> Event | None:
     """Send a request and return the event that answers it.
 
     Return None on a timeout; the run still gets the request. Raises ``UserError``.
     """
     import asyncio
 
+    from engine.events.requests import CheckpointRequest, SetRequest
     from engine.runs.client import RunClient
 
     async def find_answer(events: AsyncIterator[tuple[int | None, Event]], id: str) -> Event | None:
@@ -37,21 +39,21 @@ def request(run_dir: RunDir, method: str, **params: Any) -> Event | None:
         client = RunClient(run_dir)
         start = (await client.history([], 1)).at
         paused = run_dir.summary().phase == PAUSED
-        sent = await client.request(method, **params, by="command line")
+        id = await client.request(what, by="command line")
         # A paused run saves and applies edits only after it resumes, unless it is paused by an out-of-memory error:
         # then it applies an edit at once.
-        deferred = paused and method in ("set", "checkpoint")
+        deferred = paused and isinstance(what, SetRequest | CheckpointRequest)
         timeout = PAUSED_TIMEOUT if deferred else ANSWER_TIMEOUT
         try:
-            return await asyncio.wait_for(find_answer(client.events(start, live=False), sent["id"]), timeout)
+            return await asyncio.wait_for(find_answer(client.events(start, live=False), id), timeout)
         except TimeoutError:
             when = "after the run resumes" if deferred else "after the current micro-batch"
-            print(f"requested {method} ({sent['id']}); takes effect {when}", file=sys.stderr)
+            print(f"requested {what.method} ({id}); takes effect {when}", file=sys.stderr)
             return None
 
     answer = asyncio.run(send())
     if answer is None and run_dir.ended():
-        raise UserError(f"run {run_dir.id}: ended before {method} took effect")
+        raise UserError(f"run {run_dir.id}: ended before {what.method} took effect")
     return answer
 
 

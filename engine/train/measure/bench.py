@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from engine.events.requests import StopRequest
 from engine.events.types import Command, Event, Progress, Step
 from engine.host.programs import BENCH
 from engine.host.version import package_version
@@ -81,7 +82,7 @@ class Meter:
         self._last = time.perf_counter()
 
     def commands(self) -> list[Command]:
-        return [Command(id="bench", method="stop", params={"save": False}, by="bench")] if self._stop else []
+        return [Command(id="bench", request=StopRequest(save=False), by="bench")] if self._stop else []
 
     def progress(self, progress: Progress) -> None:
         pass

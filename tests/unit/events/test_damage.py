@@ -19,6 +19,7 @@ from engine.events.commands import CommandReader
 from engine.events.log import LogWriter, read_all, scan
 from engine.events.log_index import LogIndex
 from engine.events.metrics import SERIES
+from engine.events.requests import PauseRequest, ResumeRequest, SetRequest
 from engine.events.run_dir import RunDir
 from engine.events.types import (
     Alert,
@@ -71,8 +72,8 @@ def run(make_run: Make) -> RunDir:
     log.write(Start(resumed_from=4))
     log.write(Step(step=5, loss=0.5, lr=1e-3, tok_s=10.5, step_s=0.5))
     log.write(State(phase="finished", reason=""))
-    for method in ("set", "pause", "resume"):
-        commands.append(run.commands_path, method, {"changes": {"micro": 2}}, "me")
+    for request in (SetRequest(changes={"micro": 2}), PauseRequest(), ResumeRequest()):
+        commands.append(run.commands_path, request, "me")
     return run
 
 

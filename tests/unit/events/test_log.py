@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from engine.events import log as log_module
 from engine.events.log import MAX_LINE, LogWriter, Tail, needles, read_all, scan
+from engine.events.requests import SetRequest
 from engine.events.types import Checkpoint, Command, Edit, Event, Log, Spec, Start, State, Step
 from tests.events import of_kind, records
 
@@ -86,11 +87,11 @@ def test_what_is_no_plain_text_or_number_is_written_and_read(path: Path) -> None
     log = LogWriter(path, 1)
     log.write(Start(versions={"torch": Version("2.1")}, params=Number(1.5)))
     log.write(Checkpoint(ok=True, path="/data/\udcff/ckpt", step=3))  # a byte that is not UTF-8
-    log.write(Command(id="a" * 12, method="set", params={"micro": 10**400}))
+    log.write(Command(id="a" * 12, request=SetRequest(changes={"micro": 10**400})))
     [(_, start), (_, saved), (_, command)] = read_all(path)
     assert isinstance(start, Start) and (start.versions, start.params) == ({"torch": "2.1"}, 1.5)
     assert isinstance(saved, Checkpoint) and saved.path == "/data/\udcff/ckpt"
-    assert isinstance(command, Command) and command.params == {"micro": 10**400}
+    assert isinstance(command, Command) and command.request == SetRequest(changes={"micro": 10**400})
 
 
 def test_nan_of_another_writer_is_read_as_null(path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from engine.events import commands
+from engine.events.requests import ResumeRequest
 from engine.events.types import Event, State
 from engine.runs.attention import Attention
 from profiles import registry
@@ -54,6 +55,6 @@ async def test_it_continues_when_the_user_accepts_the_data_as_it_is(make_run: Ma
     run = make_run()
 
     def accept() -> None:
-        commands.append(run.commands_path, "resume", {"data_changed": True}, "test", "one")
+        commands.append(run.commands_path, ResumeRequest(data_changed=True), "test", "one")
 
     assert await answers(run, root, accept) == [f"needs-attention: {WHY}"]

@@ -12,7 +12,9 @@ from msgspec.structs import replace
 
 from engine.events import series as series_module
 from engine.events import wire
+from engine.events.commands import CommandReader
 from engine.events.log import LogWriter
+from engine.events.requests import FOR_TRAINER, PauseRequest, SetRequest
 from engine.events.run_dir import EXIT_UNHANDLED
 from engine.events.types import CutOff, Event, Exit, Link, Start, State, Step
 from engine.host.process import process_identity
@@ -112,14 +114,14 @@ async def test_records_of_an_ended_run_end(make_run: Make) -> None:
     client = RunClient(run_dir)
     assert [bucket.x for bucket in (await client.history(["loss"])).series["loss"]] == [1, 2, 3]
     with pytest.raises(UserError, match=rf"run {run_dir.id}: has finished; pause needs an active run"):
-        await client.request("pause")
+        await client.request(PauseRequest())
 
 
 async def test_a_request_is_pending_and_a_refusal_one_line(run: Served) -> None:
     client = RunClient(run.run_dir)
-    assert (await client.request("pause"))["state"] == "pending"
-    with pytest.raises(UserError, match=rf"run {run.run_dir.id}: dance: no such method"):
-        await client.request("dance")
+    id = await client.request(PauseRequest(), by="me")
+    [command] = CommandReader(run.run_dir.commands_path, run.run_dir.log_path).poll()
+    assert (command.id, command.by, command.request) == (id, "me", PauseRequest())
 
 
 async def test_another_version_of_the_supervisor_is_reported(run: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,13 +208,13 @@ async def test_a_live_reader_learns_that_the_run_was_cut_off_and_reads_on_when_i
     assert seen == ["Link", "Step", "Link", "neither trainer nor supervisor is alive", "resumed"]
 
 
-@pytest.mark.parametrize("method", ["pause", "resume", "checkpoint", "stop", "set"])
-async def test_no_request_restarts_a_run_that_was_cut_off(make_run: Make, method: str) -> None:
+@pytest.mark.parametrize("kind", FOR_TRAINER, ids=lambda kind: kind.__name__)
+async def test_no_request_restarts_a_run_that_was_cut_off(make_run: Make, kind: type[Any]) -> None:
     run_dir = make_run()
     with pytest.raises(
         UserError, match=rf"was cut off: neither .* alive; continue it with: mla-tui resume {run_dir.id}"
     ):
-        await RunClient(run_dir).request(method)
+        await RunClient(run_dir).request(kind(changes={}) if kind is SetRequest else kind())
     assert not run_dir.supervisor_lock.exists()
 
 

@@ -18,6 +18,7 @@ import pytest
 from engine.events import wire
 from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
+from engine.events.requests import HelloRequest
 from engine.events.run_dir import RunDir
 from engine.events.status import Launch, RunStatus
 from engine.events.types import Event, State
@@ -145,7 +146,7 @@ async def test_another_user_who_can_connect_gets_no_answer(open_folder: Path) ->
     def ask() -> bytes:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(run.socket_path))
-            client.sendall(wire.encode_message({"id": 1, "method": "hello"}))
+            client.sendall(wire.encode_request(1, HelloRequest()))
             return client.recv(1 << 16)
 
     (answer,) = await asyncio.to_thread(as_nobody, ask)

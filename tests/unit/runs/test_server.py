@@ -17,6 +17,7 @@ import pytest
 from engine.events import wire
 from engine.events.commands import CommandReader
 from engine.events.log import LogWriter
+from engine.events.requests import SetRequest
 from engine.events.run_dir import RunDir
 from engine.events.types import Exit, Log, Progress, Step
 from tests.unit.runs.served import TIMEOUT, Served
@@ -62,12 +63,12 @@ MALFORMED = [
     (b"not json", wire.PARSE_ERROR),
     (b"", wire.PARSE_ERROR),
     (b"\xff\xfe", wire.PARSE_ERROR),
-    (b"[" * 60_000, wire.PARSE_ERROR),
+    (b"[" * 60_000, wire.INVALID_REQUEST),
     (b'[{"id":1,"method":"hello"}]', wire.INVALID_REQUEST),
     (b'"hello"', wire.INVALID_REQUEST),
     (b"{}", wire.INVALID_REQUEST),
     (b'{"id":1,"method":7}', wire.INVALID_REQUEST),
-    (b'{"id":NaN,"method":"hello"}', wire.INVALID_REQUEST),
+    (b'{"id":NaN,"method":"hello"}', wire.PARSE_ERROR),
     (b'{"id":1e999,"method":"hello"}', wire.INVALID_REQUEST),
     (b'{"id":[1],"method":"hello"}', wire.INVALID_REQUEST),
     (b'{"id":1,"method":"hello","params":[1]}', wire.INVALID_PARAMS),
@@ -79,7 +80,7 @@ MALFORMED = [
     (b'{"id":1,"method":"history","params":{"series":["loss"],"since":"x"}}', wire.INVALID_PARAMS),
     (b'{"id":1,"method":"subscribe","params":{"from":"x"}}', wire.INVALID_PARAMS),
     (b'{"id":1,"method":"subscribe","params":{"from":-1}}', wire.INVALID_PARAMS),
-    (b'{"id":1,"method":"subscribe","params":{"from":NaN}}', wire.INVALID_PARAMS),
+    (b'{"id":1,"method":"subscribe","params":{"from":NaN}}', wire.PARSE_ERROR),
     (b'{"id":1,"method":"hello","params":{"x":"' + b"y" * wire.REQUEST_LIMIT + b'"}}', wire.INVALID_REQUEST),
     (b"z" * 5 * wire.REQUEST_LIMIT, wire.INVALID_REQUEST),
 ]
@@ -92,6 +93,28 @@ async def test_malformed_requests_are_answered_and_the_connection_survives(run: 
         assert answer["error"]["code"] == code, line[:80]
         assert answer["error"]["message"] and "\n" not in answer["error"]["message"]
         assert (await client.call("hello"))["result"]["run"] == run.run_dir.id, line[:80]
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "message"),
+    [
+        ("history", {"series": ["loss"], "points": -1}, "history: points: -1: expected int >= 0"),
+        ("history", {"series": ["loss", 7]}, "history: series[1]: ['loss', 7]: expected str, got int"),
+        ("history", {"series": ["loss"], "marks": "y"}, "history: marks: 'y': expected bool, got str"),
+        ("subscribe", {"from": "x"}, "subscribe: from: 'x': expected int, got str"),
+        ("set", {}, "set: params: object missing required field changes"),
+        ("set", {"changes": "micro=4"}, "set: changes: 'micro=4': expected object, got str"),
+        ("stop", {"id": "7"}, "stop: id: '7': expected str matching regex '^[0-9a-f]{12}$'"),
+        ("pause", [1], "pause: params: expected object, got array"),
+    ],
+)
+async def test_a_refusal_names_the_field_and_its_value(
+    run: Served, method: str, params: dict[str, Any], message: str
+) -> None:
+    client = await Client.to(run)
+    line = json.dumps({"id": 7, "method": method, "params": params}).encode()
+    error = {"code": wire.INVALID_PARAMS, "message": message}
+    assert await client.send(line) == {"jsonrpc": "2.0", "id": 7, "error": error}
 
 
 async def test_a_client_that_disconnects_in_the_middle_affects_no_other(run: Served) -> None:
@@ -174,8 +197,8 @@ async def test_a_command_is_stored_and_pending(run: Served) -> None:
     answer = (await client.call("set", changes={"micro": 4}, by="me"))["result"]
     assert answer["state"] == "pending"
     [command] = CommandReader(run.run_dir.commands_path, run.run_dir.log_path).poll()
-    assert (command.id, command.method, command.by) == (answer["id"], "set", "me")
-    assert command.params == {"changes": {"micro": 4}}
+    assert (command.id, command.by) == (answer["id"], "me")
+    assert command.request == SetRequest(changes={"micro": 4})
     stop = (await client.call("stop", save=False))["result"]
     assert run.stopped_by == [stop["id"]]
 

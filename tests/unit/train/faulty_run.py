@@ -21,6 +21,7 @@ import numpy as np
 from engine.checkpoints import checkpoint
 from engine.events.commands import append
 from engine.events.log import LogWriter
+from engine.events.requests import ResumeRequest, StopRequest, TrainerRequest
 from engine.events.run_dir import RunDir
 from engine.events.types import Command, Edit, Event, Oom, Progress, State, Step, Val
 from engine.host.process import Lock
@@ -52,8 +53,7 @@ class SendCommand:
     """A user sends a command."""
 
     after: int  # injection points since the previous injection, here and in every other class
-    method: str
-    params: dict[str, Any]
+    request: TrainerRequest
 
 
 @dataclass(frozen=True)
@@ -206,13 +206,13 @@ class FaultyRun:
 
     def _inject(self, injection: Injection) -> None:
         if isinstance(injection, SendCommand):
-            append(self.run_dir.commands_path, injection.method, injection.params, "test")
+            append(self.run_dir.commands_path, injection.request, "test")
         elif isinstance(injection, RunOutOfMemory):
             self._oom_fractions[injection.method] = injection.fraction
         elif isinstance(injection, KillDuringSave):
             self._kill_in_next_save = injection
         elif isinstance(injection, Shutdown):
-            self._trainer.commands.put(Command(id="SIGTERM", method="stop", params={"save": True}, by="SIGTERM"))
+            self._trainer.commands.put(Command(id="SIGTERM", request=StopRequest(), by="SIGTERM"))
         else:
             self._release_writer()
             _join_writer()  # KillDuringSave, not thread timing, decides how far an interrupted save gets
@@ -224,7 +224,7 @@ class FaultyRun:
         self.injection_point()
         if self._paused and not self._injections:
             self._paused = False
-            append(self.run_dir.commands_path, "resume", {}, "test")
+            append(self.run_dir.commands_path, ResumeRequest(), "test")
 
     def on_event(self, event: Event) -> None:
         self._paused = event.phase == "paused" if isinstance(event, State) else self._paused

@@ -12,6 +12,7 @@ from engine.checkpoints import checkpoint
 from engine.checkpoints.resume_source import check_same_data, checkpoint_data
 from engine.events import commands
 from engine.events.exit_codes import EXIT_NEEDS_ATTENTION, is_user_error
+from engine.events.requests import ResumeRequest
 from engine.events.status import Launch, RunStatus
 from engine.host.files import read_json, write_json
 from engine.runs.store import RunStore
@@ -63,7 +64,7 @@ def test_a_change_is_accepted_once_and_another_one_is_asked_for_again(case: Case
     case.add_shard("a.bin")
     with pytest.raises(NeedsAttentionError, match=r"train/a.bin is new; .* mla-tui resume .* --data-changed"):
         case.check()
-    accepted = commands.append(case.run.commands_path, "resume", {"data_changed": True}, "test")
+    accepted = commands.append(case.run.commands_path, ResumeRequest(data_changed=True), "test")
     assert case.check()
     case.run.log_path.write_text(f'{{"t": 1, "kind": "state", "attempt": 1, "phase": "running", "id": "{accepted}"}}\n')
     assert case.check()  # a restart before the next checkpoint: accepted already, still a new segment

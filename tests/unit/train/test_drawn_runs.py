@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from engine.events.requests import CheckpointRequest, PauseRequest, ResumeRequest, SetRequest
 from tests.unit.train.faulty_run import (
     OOM_METHODS,
     Injection,
@@ -48,13 +49,9 @@ AFTER = st.integers(0, 25)
 
 
 def edits(changes: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[SendCommand]:
-    return changes.map(lambda changed: {"changes": changed, "unlock": True}).flatmap(
-        lambda params: st.builds(SendCommand, AFTER, st.just("set"), st.just(params))
+    return st.builds(
+        lambda after, changed: SendCommand(after, SetRequest(changes=changed, unlock=True)), AFTER, changes
     )
-
-
-def commands(method: str) -> st.SearchStrategy[SendCommand]:
-    return st.builds(SendCommand, AFTER, st.just(method), st.just({}))
 
 
 INJECTIONS = st.one_of(
@@ -63,7 +60,7 @@ INJECTIONS = st.one_of(
     st.builds(Kill, AFTER, st.booleans()),
     st.builds(KillDuringSave, AFTER, st.integers(1, 60), st.integers(0, 12)),
     st.builds(Shutdown, AFTER),
-    *(commands(method) for method in ("checkpoint", "pause", "resume")),
+    st.builds(SendCommand, AFTER, st.sampled_from((CheckpointRequest(), PauseRequest(), ResumeRequest()))),
     edits(UNLOCKED),
     edits(CADENCE),
 )

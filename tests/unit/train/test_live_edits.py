@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoints import checkpoint
+from engine.events.requests import SetRequest
 from engine.events.types import Command, Edit, State
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
@@ -18,7 +19,7 @@ from tests.unit.train.tiny_runs import MakeSpec, RecordingReporter
 def set_at(step: int, *edits: dict[str, Any]) -> Any:
     """Return a function that sends ``edits`` once, after the record of ``step``."""
     pending = [
-        Command(id=f"edit-{n}", method="set", params={"changes": edit, "unlock": True}, by="test")
+        Command(id=f"edit-{n}", request=SetRequest(changes=edit, unlock=True), by="test")
         for n, edit in enumerate(edits)
     ]
 

@@ -12,6 +12,7 @@ from data.cursor import Cursor
 from data.splits import open_split
 from engine.checkpoints import checkpoint
 from engine.events.log import LogWriter
+from engine.events.requests import SetRequest
 from engine.events.run_dir import RunDir
 from engine.events.status import Launch, RunStatus
 from engine.events.types import Command
@@ -44,7 +45,7 @@ def test_a_change_of_weights_is_a_segment_and_every_step_is_known(nano: MakeSpec
     for split, count in (("train", 3000), ("val", 600)):  # nanoGPT's layout, 32-bit ids
         (np.arange(count) * 7 % 256).astype("<u4").tofile(tmp_path / f"shards/code/{split}.bin")
     settings = ("save_every=1", "keep=100", "val_every=4")
-    edit = [Command(id="id", method="set", params={"changes": {"micro": 2}}, by="test")]
+    edit = [Command(id="id", request=SetRequest(changes={"micro": 2}), by="test")]
     reporter = RecordingReporter(lambda r: edit if (r["kind"], r.get("step")) == ("step", 2) else [])
     first = nano(FIRST, "steps=4", *settings)
     training = RunStatus(phase="running", attempt=1)
@@ -58,7 +59,7 @@ def test_a_change_of_weights_is_a_segment_and_every_step_is_known(nano: MakeSpec
         attempt(refused, then, saved, RecordingReporter())
     accepted = Launch(resume=str(saved), data_changed=True)
     two = RunStore(tmp_path / "two").create(then, accepted, training)
-    shorter = Command(id="id", method="set", params={"changes": {"context": 16}, "unlock": True}, by="test")
+    shorter = Command(id="id", request=SetRequest(changes={"context": 16}, unlock=True), by="test")
     other = RecordingReporter(lambda r: [shorter] if (r["kind"], r.get("step")) == ("step", 7) else [])
     attempt(two, then, saved, other)
 

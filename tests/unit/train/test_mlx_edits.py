@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from engine.events.requests import SetRequest
 from tests.unit.train.faulty_run import Injection, Kill, KillDuringSave, SendCommand
 from tests.unit.train.reference_replay import run_and_compare
 from tests.unit.train.tiny_runs import MakeSpec
 
 
 def edit(after: int, **changes: Any) -> SendCommand:
-    return SendCommand(after, "set", {"changes": changes, "unlock": True})
+    return SendCommand(after, SetRequest(changes=changes, unlock=True))
 
 
 def test_an_edit_of_micro_keeps_losses_and_sequences(nano: MakeSpec, tmp_path: Path) -> None:

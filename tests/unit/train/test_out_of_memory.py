@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from engine.checkpoints import checkpoint
-from engine.events.types import Command, Method, Oom
+from engine.events.requests import ResumeRequest, SetRequest, TrainerRequest
+from engine.events.types import Command, Oom
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
 from engine.train.backends.torch_backend import TorchBackend
@@ -184,24 +185,21 @@ def test_out_of_memory_before_the_first_step_ends_the_run_with_our_reason(
     assert "DefaultCPUAllocator" in capfd.readouterr().err
 
 
-def answer(method: Method, **params: Any) -> Callable[[dict[str, Any]], list[Command]]:
+def answer(request: TrainerRequest) -> Callable[[dict[str, Any]], list[Command]]:
     """Return a function that sends a user's command while the run is paused."""
 
     def respond(record: dict[str, Any]) -> list[Command]:
         paused = record["kind"] == "state" and record["phase"] == "paused"
-        return [Command(id="answer", method=method, params=params, by="app")] if paused else []
+        return [Command(id="answer", request=request, by="app")] if paused else []
 
     return respond
 
 
 @pytest.mark.parametrize(
-    ("method", "params", "micro"),
-    [("set", {"changes": {"micro": 1}}, 1), ("resume", {}, 4)],
+    ("sent", "micro"), [(SetRequest(changes={"micro": 1}), 1), (ResumeRequest(), 4)], ids=["set", "resume"]
 )
-def test_oom_ask_does_what_the_user_answers(
-    nano: MakeSpec, tmp_path: Path, method: Method, params: dict[str, Any], micro: int
-) -> None:
-    reference, log = RecordingReporter(), RecordingReporter(answer(method, **params))
+def test_oom_ask_does_what_the_user_answers(nano: MakeSpec, tmp_path: Path, sent: TrainerRequest, micro: int) -> None:
+    reference, log = RecordingReporter(), RecordingReporter(answer(sent))
     train(nano(), tmp_path / "reference", reference)
     run = train(nano("oom=ask"), tmp_path / "out", log, method="accumulate", nth=6, at=9)
     assert log.of("oom")[0]["action"] == "ask"

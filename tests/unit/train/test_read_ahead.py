@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from data.cursor import Cursor
 from data.dataset import PackedBinDataset, Source
 from data.shards import ShardSet, open_shards
+from engine.events.requests import SetRequest
 from engine.events.types import Command, Event, Step
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
@@ -102,8 +103,8 @@ def losses(spec: Any, out: Path) -> list[float]:
     def respond(record: dict[str, Any]) -> list[Command]:
         if record["kind"] != "step" or record["step"] % 2 or not edits:
             return []
-        id, params = f"edit-{len(edits)}", {"changes": edits.pop(0), "unlock": True}
-        return [Command(id=id, method="set", params=params, by="test")]
+        id = f"edit-{len(edits)}"
+        return [Command(id=id, request=SetRequest(changes=edits.pop(0), unlock=True), by="test")]
 
     log = RecordingReporter(respond)
     Trainer(RunState(spec), build_backend(spec, SingleRank()), log, out, supervised=True).run(None, None)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from engine.checkpoints import checkpoint
-from engine.events.types import Command, Method
+from engine.events.requests import CheckpointRequest, PauseRequest, StopRequest, TrainerRequest
+from engine.events.types import Command
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
 from engine.train.loop import Trainer
@@ -48,8 +49,8 @@ class ObservedBackend:
         return getattr(self._backend, name)
 
 
-def command(method: Method, **params: Any) -> Command:
-    return Command(id=f"{method}-1", method=method, params=params, by="test")
+def command(request: TrainerRequest) -> Command:
+    return Command(id=f"{request.method}-1", request=request, by="test")
 
 
 def train(spec: RunSpec, out: Path, log: RecordingReporter, before: Callable[[str], None] = lambda name: None) -> str:
@@ -100,7 +101,7 @@ def test_a_background_save_is_byte_equal_to_one_made_by_stopping_there(
     assert all(c["stall_s"] > 0 and c["seconds"] > 0 for c in saved)
 
     def stop_at(step: int) -> RecordingReporter:
-        return RecordingReporter(lambda record: [command("stop")] if record.get("step") == step else [])
+        return RecordingReporter(lambda record: [command(StopRequest())] if record.get("step") == step else [])
 
     for step in (4, 8):
         stop = stop_at(step)
@@ -154,7 +155,7 @@ def test_a_requested_checkpoint_is_acknowledged_once_it_is_on_disk(nano: MakeSpe
     def respond(record: dict[str, Any]) -> list[Command]:
         if record["kind"] == "checkpoint":
             assert (tmp_path / "out" / f"ckpt_step_{record['step']}" / "manifest.json").is_file()
-        return [command("checkpoint")] if record["kind"] == "step" and record["step"] == 2 else []
+        return [command(CheckpointRequest())] if record["kind"] == "step" and record["step"] == 2 else []
 
     log = RecordingReporter(respond)
     train(nano(), tmp_path / "out", log)
@@ -171,9 +172,9 @@ def test_stop_and_pause_wait_for_a_running_save(nano: MakeSpec, tmp_path: Path) 
 
     def respond(record: dict[str, Any]) -> list[Command]:
         if record["kind"] == "step" and record["step"] == 4:
-            return [command("pause")]
+            return [command(PauseRequest())]
         if record["kind"] == "state" and record["phase"] == "paused":
-            return [command("stop")]
+            return [command(StopRequest())]
         return []
 
     log = RecordingReporter(respond)

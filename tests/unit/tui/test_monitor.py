@@ -10,6 +10,7 @@ from textual.widgets import Input, Static
 
 from engine.events import commands, reverse_reader
 from engine.events.log_index import LogIndex
+from engine.events.requests import ResumeRequest
 from engine.events.types import Checkpoint, Edit, Log, Memory, Oom, State, Step, Telemetry, Val
 from engine.host.process import Lock
 from engine.runs import client
@@ -155,8 +156,8 @@ async def test_r_continues_a_run_that_needs_attention(
             await pilot.press("tab", "enter")
         await until(pilot, run.commands_path.exists)
     lock.release()
-    (request,) = commands.CommandReader(run.commands_path, run.log_path).poll()
-    assert (request.method, request.params.get("data_changed")) == ("resume", data_changed or None)
+    (sent,) = commands.CommandReader(run.commands_path, run.log_path).poll()
+    assert sent.request == ResumeRequest(data_changed=data_changed)
 
 
 async def test_the_mouse_zooms_pans_and_sets_the_cursor(store: RunStore, make_run: Any) -> None:

@@ -9,6 +9,7 @@ from textual import work
 from textual.message import Message
 
 from engine.events.phases import CUT_OFF, DATA_CHANGED, NEEDS_ATTENTION, PAUSED
+from engine.events.requests import CheckpointRequest, PauseRequest, ResumeRequest, StopRequest, TrainerRequest
 from engine.events.types import Oom
 from profiles.errors import UserError
 from tui.app.screens.navigation import Navigation
@@ -42,10 +43,10 @@ class RunRequests(Navigation):
         self.post_message(self.Line(text, tone))
 
     @work(group="request", exit_on_error=True)
-    async def request(self, method: str, line: str, **params: Any) -> None:
+    async def request(self, what: TrainerRequest, line: str) -> None:
         """Send a request and say so in ``line``; the outcome comes back as a record."""
         try:
-            await self._client().request(method, by="app", **params)
+            await self._client().request(what, by="app")
         except UserError as error:
             self._say(str(error))
         else:
@@ -65,9 +66,9 @@ class RunRequests(Navigation):
         if not self._can_request():
             return
         if self.view.phase == PAUSED:
-            self.request("resume", "resume requested from the app")
+            self.request(ResumeRequest(), "resume requested from the app")
         else:
-            self.request("pause", f"pause requested from the app; {_WHEN}")
+            self.request(PauseRequest(), f"pause requested from the app; {_WHEN}")
 
     def action_resume(self) -> None:
         if self.view.phase == CUT_OFF:
@@ -76,7 +77,7 @@ class RunRequests(Navigation):
             self._ask_about_data()
         elif self._can_request():
             if self.view.phase in (PAUSED, NEEDS_ATTENTION):
-                self.request("resume", "resume requested from the app")
+                self.request(ResumeRequest(), "resume requested from the app")
             else:
                 self._say(f"the run is {self.view.phase}, neither paused nor cut off: there is nothing to resume")
 
@@ -94,7 +95,8 @@ class RunRequests(Navigation):
 
     def _accept_data(self, answer: str | None) -> None:
         if answer == "accept":
-            self.request("resume", "resume with the data as it is requested from the app", data_changed=True)
+            accepted = ResumeRequest(data_changed=True)
+            self.request(accepted, "resume with the data as it is requested from the app")
 
     @work(group="request", exit_on_error=True)
     async def restart(self) -> None:
@@ -110,7 +112,7 @@ class RunRequests(Navigation):
 
     def action_checkpoint(self) -> None:
         if self._can_request():
-            self.request("checkpoint", "checkpoint requested from the app")
+            self.request(CheckpointRequest(), "checkpoint requested from the app")
 
     def action_stop(self) -> None:
         from tui.app.screens.confirm import ConfirmScreen
@@ -123,7 +125,7 @@ class RunRequests(Navigation):
         if answer in ("save", "nosave"):
             save = answer == "save"
             how = "stop" if save else "stop without saving"
-            self.request("stop", f"{how} requested from the app; {_WHEN}", save=save)
+            self.request(StopRequest(save=save), f"{how} requested from the app; {_WHEN}")
 
     def action_tune(self) -> None:
         if self._can_request():

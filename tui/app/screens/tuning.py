@@ -15,6 +15,7 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Input, Label, Static
 
+from engine.events.requests import SetRequest
 from engine.events.types import Oom
 from profiles.errors import SpecError, UserError
 from tui.app.actions.registry import TUNING
@@ -208,7 +209,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
                 other.value = str(quotient)
         self._update_forecast()
 
-    def _requested(self) -> tuple[RunSpec, dict[str, Any]]:
+    def _requested(self) -> tuple[RunSpec, SetRequest]:
         """Return the spec that the form describes, and the request for it. Raises ``UserError``."""
         from engine.train.edits import edited
 
@@ -216,7 +217,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         micro = self._micro()
         if micro != self._spec.batch.micro and not changes.keys() & {"batch.micro", "batch.accum", "batch.sequences"}:
             changes["micro"] = micro
-        request = {"changes": changes, **flags}
+        request = SetRequest(changes=changes, **flags)
         return (edited(self._spec, changes, unlock=flags["unlock"]) if changes else self._spec), request
 
     def _micro(self) -> int:
@@ -276,7 +277,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         if self._lever is not None and self._lever.when == RESTART:
             self._say(_restart_command(self._lever), wrong=True)
             return
-        if not request["changes"]:
+        if not request.changes:
             self.dismiss(None)
             return
         self._sending = True
@@ -284,13 +285,13 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         self.send(request)
 
     @work(exit_on_error=True)
-    async def send(self, request: dict[str, Any]) -> None:
+    async def send(self, request: SetRequest) -> None:
         try:
-            await self._client.request("set", by="app", **request)
+            await self._client.request(request, by="app")
         except UserError as error:
             self.post_message(self.Refused(str(error)))
         else:
-            self.post_message(self.Sent(request["changes"]))
+            self.post_message(self.Sent(request.changes))
 
     @on(Refused)
     def _refused(self, message: Refused) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from engine.events.requests import CheckpointRequest
 from profiles.errors import UserError
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.requests import request
@@ -19,7 +20,7 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from engine.events.types import Checkpoint
 
-    answer = request(find_run(args), "checkpoint")
+    answer = request(find_run(args), CheckpointRequest())
     if isinstance(answer, Checkpoint):
         if not answer.ok:
             raise UserError(str(answer.why))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from engine.events.requests import PauseRequest
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.requests import print_phase, request
 from tui.cli.run_argument import add_run_argument, find_run
@@ -16,5 +17,5 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    print_phase(request(find_run(args), "pause"))
+    print_phase(request(find_run(args), PauseRequest()))
     return 0

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from engine.events.phases import CUT_OFF
+from engine.events.requests import ResumeRequest
 from profiles.errors import SpecError, UserError
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.requests import print_phase, request
@@ -41,11 +42,10 @@ def run(args: argparse.Namespace) -> int:
         return _resume_all(store)
     run_dir = store.find(args.run)
     summary = run_dir.summary()
-    accepts = {"data_changed": True} if args.data_changed else {}
     if summary.phase == CUT_OFF:
         _restart(run_dir, summary)
-    if summary.phase != CUT_OFF or accepts:
-        print_phase(request(run_dir, "resume", **accepts))
+    if summary.phase != CUT_OFF or args.data_changed:
+        print_phase(request(run_dir, ResumeRequest(data_changed=args.data_changed)))
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from engine.events.requests import SetRequest
 from profiles.errors import SpecError
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.requests import request
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     for text in args.changes:
         key, value = parse_override(text)
         changes[key] = value
-    answer = request(find_run(args), "set", changes=changes, unlock=args.unlock, force=args.force)
+    answer = request(find_run(args), SetRequest(changes=changes, unlock=args.unlock, force=args.force))
     if not isinstance(answer, Edit):
         return 0
     if not answer.ok:

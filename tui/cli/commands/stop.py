@@ -7,6 +7,7 @@ import sys
 import time
 
 from engine.events.phases import has_ended
+from engine.events.requests import StopRequest
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.requests import ANSWER_TIMEOUT, request
 from tui.cli.run_argument import add_run_argument, find_run
@@ -23,7 +24,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     run_dir = find_run(args)
-    record = request(run_dir, "stop", save=not (args.no_save or args.kill), kill=args.kill)
+    record = request(run_dir, StopRequest(save=not (args.no_save or args.kill), kill=args.kill))
     if record is None:
         return 0
     deadline = time.monotonic() + ANSWER_TIMEOUT
