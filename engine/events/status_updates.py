@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.events.phases import has_ended
+from engine.events.phases import RUNNING, has_ended
 from engine.events.status import LastExit, RunStatus
 from engine.events.types import Checkpoint, Edit, Event, Exit, Spec, Start, State, Step, Val
 
@@ -23,7 +23,8 @@ def update_status(state: RunStatus, event: Event) -> None:
         case Checkpoint(ok=True):
             state.checkpoint, state.checkpoint_bytes = event.path, event.bytes
         case State():
-            state.phase, state.reason = event.phase, event.reason
+            # Why a run goes on is an event, not a state: it would stay until the run ends.
+            state.phase, state.reason = event.phase, "" if event.phase == RUNNING else event.reason
             state.ended = event.t if has_ended(event.phase) else None
         case Start():
             state.data = event.data.digest if event.data else None

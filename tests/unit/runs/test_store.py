@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from engine.events.log import LogWriter
 from engine.events.status import Launch, ProcessStatus, RunStatus
+from engine.events.status_updates import update_status
 from engine.events.types import Checkpoint, Spec, State, Step, Val
 from engine.host.files import write_json
 from engine.host.process import Lock, process_identity
@@ -24,6 +25,7 @@ from engine.runs.store import FORMAT, RunStore, default_home
 from profiles import registry
 from profiles.errors import UserError
 from tests.unit.conftest import DEAD, Make
+from tui.app.state.run_view import RunView
 from tui.cli.main import main
 
 
@@ -279,6 +281,16 @@ def test_a_run_of_an_earlier_boot_was_cut_off_by_the_reboot(make_run: Make) -> N
     LogWriter(run.log_path, 1).write(Step(step=7, loss=1.0))
     summary = run.summary()
     assert (summary.phase, summary.reason, summary.step) == ("cut-off", "the machine was rebooted", 7)
+
+
+def test_a_run_that_goes_on_does_not_keep_the_reason(make_run: Make) -> None:
+    run = make_run()
+    status, view = run.state(), RunView(run.summary())
+    for phase, reason in (("paused", "requested from the app"), ("running", "")):
+        event = State(phase=phase, reason="requested from the app")
+        update_status(status, event)
+        view.apply(None, event)
+        assert (status.phase, status.reason, view.phase, view.reason) == (phase, reason, phase, reason)
 
 
 def test_whether_a_run_of_another_host_is_alive_is_unknown(make_run: Make) -> None:

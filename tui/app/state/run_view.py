@@ -77,7 +77,7 @@ class RunView:
         return min(self.steps, self.stop_step or self.steps) if self.steps else None
 
     def update_phase(self, phase: str | None, reason: str | None) -> None:
-        self.phase, self._reason = phase or STARTING, reason
+        self.phase, self._reason = phase or STARTING, "" if phase == RUNNING else reason
 
     def load_history(self, answer: HistoryAnswer) -> None:
         """Replace the series with those of a ``history`` answer."""
