@@ -21,7 +21,7 @@ from engine.train.run_state import RunState
 from profiles.registry import load
 from profiles.spec import RunSpec
 from tests.fake_cuda.device import card
-from tests.fake_cuda.driver import TOTAL
+from tests.fake_cuda.driver import TOTAL, UUID
 from tests.unit.train.tiny_runs import NANO, RecordingReporter, write_shards
 
 CHECKPOINTING = ("none", "selective", "full", "offload")
@@ -34,7 +34,8 @@ def nano(root: Path, *more: str) -> RunSpec:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Iterator[Path]:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", UUID)  # as a trainer leaves it
     write_shards(tmp_path / "data")
     yield tmp_path / "data"
     card.set_limit(TOTAL)

@@ -224,6 +224,10 @@ def _initialize(module: nn.Module, groups: list[dict[str, Any]], config: dict[st
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         store = distributed.HashStore()  # type: ignore[attr-defined]
         distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+    if torch.cuda.is_available():
+        # DeepSpeed asks NVML, and reads CUDA_VISIBLE_DEVICES as numbers; ``prepare_cuda`` has put UUIDs there.
+        accelerator = deepspeed.accelerator.get_accelerator()
+        accelerator.available_memory = lambda device_index=None: torch.cuda.mem_get_info(device_index)[0]
     deepspeed.init_distributed(verbose=False)
     load_cpu_adam()
     engine, _, _, _ = deepspeed.initialize(model=module, model_parameters=groups, config=config)
