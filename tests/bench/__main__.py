@@ -131,11 +131,13 @@ def _time_to_first_paint(argv: list[str]) -> float:
 
 
 def _make_runs(home: Path, count: int) -> None:
-    state = {"phase": "finished", "step": 300, "steps": 300, "loss": 4.2, "started": 1.0, "attempt": 1}
-    for number in range(count):
-        folder = home / "runs" / f"20261123-{number:06d}-cpu_demo"
-        folder.mkdir(parents=True)
-        (folder / "state.json").write_text(json.dumps({"id": folder.name, "name": folder.name, **state}))
+    from engine.events.status import Launch, RunStatus
+    from engine.runs.store import RunStore
+    from profiles import registry
+
+    store, spec = RunStore(home), registry.load("cpu_demo")
+    for _ in range(count):
+        store.create(spec, Launch(), RunStatus(phase="finished", step=300, steps=300, loss=4.2, started=1.0, attempt=1))
 
 
 def _launch(home: Path, *overrides: str) -> Path:
