@@ -111,8 +111,8 @@ class Telemetry(Event, frozen=True, kw_only=True, tag="telemetry"):
     )
     device_total: Annotated[Range | None, Metric("VRAM total", "bytes", "size")] = None  # device memory
     device_util: Annotated[Range | None, Metric("GPU", "%", "percent_of_100", status=4)] = None  # time it was busy
-    temp_c: Annotated[Range | None, Metric("", "°C", "celsius", status=5)] = None  # of the device
-    power_w: Annotated[Range | None, Metric("", "W", "watts", status=5)] = None  # of the device
+    temp_c: Annotated[Range | None, Metric("temp", "°C", "celsius", status=5)] = None  # of the device
+    power_w: Annotated[Range | None, Metric("power", "W", "watts", status=5)] = None  # of the device
     rss: Annotated[Range | None, Metric("process memory", "bytes", "size", chart=True, copied=True)] = (
         None  # resident memory of the trainer
     )

@@ -103,7 +103,7 @@ async def _measure(store: RunStore) -> None:
         _report(f"open {RUNS} ended runs of {STEPS:,} steps", opened)
         _report("another series of the same runs", known)
         for axis in ("step", "tokens", "time"):
-            chart = next(c for c in screen.query(OverlayChart) if c.has_class("by-time") == (axis == "time"))
+            chart = screen.query_one(OverlayChart)
             buckets = sum(len(run.series["loss"].x) for run in screen.runs)
             cold, warm, smooth = [], [], []
             for _ in range(DRAW_REPEATS):

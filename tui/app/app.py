@@ -236,11 +236,14 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
 
         self.push_screen(DataScreen(source or detect_profile()))
 
-    def action_help(self) -> None:
+    def open_help(self, actions: ActionSet) -> None:
         from tui.app.screens.help import HelpScreen
 
+        self.push_screen(HelpScreen(actions))
+
+    def action_help(self) -> None:
         if isinstance(self.screen, AppScreen):
-            self.push_screen(HelpScreen(self.screen.actions))
+            self.open_help(self.screen.actions)
 
     def action_settings(self) -> None:
         from tui.app.screens.settings import SettingsScreen

@@ -35,6 +35,10 @@ class BaseApp(HasActions, App[int]):
         """Return the actions of a screen with the user's own keys, without those that are refused."""
 
     @abstractmethod
+    def open_help(self, actions: ActionSet) -> None:
+        """Show the keys of a screen."""
+
+    @abstractmethod
     def open_run(self, run: RunDir) -> None:
         """Open the monitor of ``run``."""
 
@@ -66,3 +70,6 @@ class AppScreen(HasActions, Screen[ScreenResultType]):
 
 class AppModal(ModalScreen[ScreenResultType], AppScreen[ScreenResultType]):
     """A dialog over another screen, whose keys and the app's do nothing until it closes."""
+
+    def action_help(self) -> None:
+        self.app.open_help(self.actions)

@@ -30,12 +30,16 @@ LOW_NUMBERS, LOW_CHARTS = 3.0, 6.0  # seconds between two draws with low bandwid
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``refresh``: seconds between two draws of the charts. ``keys``: the user's own keys, by the action's id."""
+    """``refresh``: seconds between two draws of the charts. ``keys``: the user's own keys, by the action's id.
+
+    ``panes``: the metrics whose panes the monitor shows behind those of its first page; None for the usual ones.
+    """
 
     theme: str = THEMES[0].name
     refresh: float = 1.0
     low_bandwidth: bool = False
     bell: bool = True
+    panes: tuple[str, ...] | None = None
     keys: Keys = field(default_factory=dict)
 
     @property
@@ -68,11 +72,23 @@ def _switch(value: Any) -> bool:
     return value
 
 
+def _panes(value: Any) -> tuple[str, ...]:
+    from tui.app.state.pane_metrics import PANE_METRICS
+
+    names = value.split() if isinstance(value, str) else []
+    unknown = [name for name in names if name not in PANE_METRICS]
+    if unknown or not isinstance(value, str):
+        wrong = brief(unknown[0] if unknown else value)
+        raise SpecError(f'{wrong} is not one of {", ".join(PANE_METRICS)}; write panes = "lr grad_norm"')
+    return tuple(dict.fromkeys(names))
+
+
 _READERS: dict[str, Callable[[Any], Any]] = {
     "theme": _theme,
     "refresh": _refresh,
     "low_bandwidth": _switch,
     "bell": _switch,
+    "panes": _panes,
 }
 
 

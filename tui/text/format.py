@@ -15,10 +15,16 @@ def size(value: float | None) -> str:
     """Return bytes in binary units with about three digits: ``9.11 GiB``."""
     if value is None or not math.isfinite(value):
         return NOTHING
-    amount, unit = float(value), 0
-    while abs(amount) >= 999.5 and unit < len(_BINARY) - 1:
-        amount, unit = amount / 1024, unit + 1
-    return f"{_three(amount) if unit else int(amount)} {_BINARY[unit]}"
+    scale, unit = size_scale(value)
+    return f"{_three(value / scale) if scale > 1 else int(value)} {unit}"
+
+
+def size_scale(value: float | None) -> tuple[float, str]:
+    """Return the unit, in bytes and by name, in which ``size`` writes a value."""
+    amount, scale, unit = abs(value or 0.0), 1.0, 0
+    while math.isfinite(amount) and amount / scale >= 999.5 and unit < len(_BINARY) - 1:
+        scale, unit = scale * 1024, unit + 1
+    return scale, _BINARY[unit]
 
 
 def size_of(used: float | None, total: float | None) -> str:
@@ -32,14 +38,6 @@ def _three(amount: float) -> str:
     """Return about three significant digits, without an exponent."""
     magnitude = abs(amount)
     return f"{amount:.2f}" if magnitude < 9.995 else f"{amount:.1f}" if magnitude < 99.95 else f"{amount:.0f}"
-
-
-def size_unit(value: float) -> float:
-    """Return the binary unit, in bytes, that gives an axis up to ``value`` bytes readable ticks."""
-    unit = 1.0
-    while value / unit >= 1024 and unit < 1024**5:
-        unit *= 1024
-    return unit
 
 
 def duration(seconds: float | None) -> str:
@@ -67,6 +65,24 @@ def short_duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.1f}".removesuffix(".0") + name
     return f"{seconds:.0f}s"
+
+
+def rough_duration(seconds: float) -> str:
+    """Return one unit, whole, so that it changes rarely: ``<1m``, ``5m``, ``3h``, ``4d``."""
+    for length, name in ((86400.0, "d"), (3600.0, "h"), (60.0, "m")):
+        if seconds >= (2 * length if length > 60 else length):
+            return f"{seconds // length:.0f}{name}"
+    return "<1m"
+
+
+def clock(t: float, now: float) -> str:
+    """Return a local time with what a date needs: ``19:47``, ``Tue 19:47``, ``23 Nov 19:47``, ``23 Nov 2027``."""
+    then, today = time.localtime(t), time.localtime(now)
+    if then[:3] == today[:3]:
+        return time.strftime("%H:%M", then)
+    if t - now < 6 * 86400:
+        return time.strftime("%a %H:%M", then)
+    return time.strftime("%d %b %H:%M" if then[0] == today[0] else "%d %b %Y", then)
 
 
 def count(value: float | None) -> str:
@@ -143,7 +159,10 @@ def formatter(name: str) -> Callable[[float | None], str]:
 def axis(value: float) -> str:
     """Return the label of an axis tick: no trailing zeros, at most six characters for ordinary values."""
     if value and (abs(value) >= 1e4 or abs(value) < 1e-3):
-        return count(value) if abs(value) >= 1e4 and abs(value) < 1e15 else f"{value:.0e}".replace("e-0", "e-")
+        if 1e4 <= abs(value) < 1e15:
+            return count(value)
+        mantissa, _, exponent = f"{value:.1e}".partition("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     return f"{value:.4g}"
 
 

@@ -58,6 +58,7 @@ class World:
         patch.setattr(platform, "node", lambda: HOST)
         patch.setattr("engine.memory.hardware.detect_hardware", lambda cards=1: MACHINE)
         patch.setattr("engine.memory.hardware.hardware_for", lambda pid, cards: MACHINE)
+        patch.setattr("tui.app.screens.run_reads.free_for_checkpoints", lambda run: 300 * GIB)
         patch.setattr(registry, "detect_profile", lambda: "pretrain_5080")
         patch.chdir(home)  # the profiles' data and checkpoints are below it
         self.store = RunStore(home)
@@ -282,8 +283,8 @@ SCENES = (
         r"(?s)make demo.*0 is not in",
         ((HOME, "n"), ("(?s)make demo.*-p pretrain_5080", "tab", "0")),
     ),
-    Scene("monitor-starting", _one("starting", 0), "no steps yet"),
-    Scene("monitor-compiling", _one("compiling", 0), "compiling"),
+    Scene("monitor-starting", _one("starting", 0), r"no steps yet[\s\S]*08:46:40 starting"),
+    Scene("monitor-compiling", _one("compiling", 0), r"no steps yet[\s\S]*08:46:40 compiling"),
     Scene("monitor-running", _one("running"), HISTORY, small=True),
     Scene("monitor-disconnected", _one("running"), "connection lost", ((HISTORY,),), lost=True),
     Scene("monitor-paused", _one("paused"), HISTORY),
@@ -323,11 +324,11 @@ SCENES = (
     ),
     Scene("checkpoints-sample", _checkpoints, r"\$ mla-tui sample", ((HISTORY, "o"), ("ckpt_step_150", "t"))),
     Scene(
-        "checkpoints-delete", _checkpoints, r"Delete the checkpoint", ((HISTORY, "o"), ("ckpt_step_150", "j", "j", "x"))
+        "checkpoints-delete", _checkpoints, r"Delete the checkpoint", ((HISTORY, "o"), ("ckpt_step_150", "j", "j", "D"))
     ),
     Scene("data", _with_data, r"sequence 1 of[\s\S]*return", (("nano", "d"),)),
     Scene("data-ids", _with_data, r"69 f +7 \(", (("nano", "d"), (r"sequence 1 of[\s\S]*return", "i"))),
     Scene("data-none", _without_data, "no data to show", (("nano", "d"),)),
     Scene("settings", _empty, "Theme", ((HOME, "f2"),)),
-    Scene("monitor-stop", _one("running"), "Stop without saving", ((HISTORY, "x"),)),
+    Scene("monitor-stop", _one("running"), "Stop without saving", ((HISTORY, "S"),)),
 )

@@ -20,9 +20,11 @@ from tui.app.screens.console import ConsoleScreen
 from tui.app.screens.data import DataScreen
 from tui.app.screens.help import HelpScreen, help_text
 from tui.app.screens.home import HomeScreen
+from tui.app.screens.log_line import LogLineScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.screens.new_run import NewRunScreen
 from tui.app.screens.pack import PackScreen
+from tui.app.screens.pane_picker import PanePicker
 from tui.app.screens.settings import KeyScreen, SettingsScreen
 from tui.app.screens.tuning import TuningScreen
 from tui.app.widgets.lever_list import LeverList
@@ -35,12 +37,12 @@ ON_SCREENS = (
     *(HomeScreen, NewRunScreen, MonitorScreen, CompareScreen, CheckpointsScreen, ConsoleScreen, DataScreen),
     PackScreen,
     SettingsScreen,
-    *(ConfirmScreen, TuningScreen, KeyScreen, HelpScreen),
+    *(ConfirmScreen, TuningScreen, PanePicker, LogLineScreen, KeyScreen, HelpScreen),
 )
 CLASSES: tuple[type[HasActions], ...] = (*ON_SCREENS, MlaApp, SelectableList, LeverList, TextPane, TokenView, SpecTable)
 EVERY = [action for actions in (*SCREENS, EVERYWHERE, *DIALOGS, *WIDGETS) for action in actions.own]
 PLAIN = re.compile(
-    r"[a-zA-Z0-9]|f\d+|ctrl\+[a-z]|enter|tab|escape|up|down|left|right|home|end|page(up|down)|question_mark|slash|comma|space"
+    r"[a-zA-Z0-9]|f\d+|ctrl\+[a-z]|enter|tab|escape|up|down|left|right|home|end|page(up|down)|question_mark|number_sign|slash|comma|space"
 )
 on_each = pytest.mark.parametrize("actions", SCREENS, ids=lambda actions: actions.title)
 
@@ -58,6 +60,7 @@ def test_every_handler_of_a_screen_belongs_to_an_action() -> None:
         called = {f"action_{(action.handler or action.id).removeprefix('app.')}" for action in own}
         assert {name for name in handlers if name.startswith("action_")} - called <= {
             "action_back",
+            "action_help",
             "action_help_quit",
         }, one
 

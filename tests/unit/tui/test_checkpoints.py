@@ -133,7 +133,7 @@ async def test_escape_stops_the_child_process(run: RunDir, store: RunStore, monk
         await listed(app, pilot)
         await pilot.press("t", "enter")
         await until(pilot, lambda: bool(children))
-        await pilot.press("x")
+        await pilot.press("D")
         await until(pilot, lambda: "a command is running" in text_of(app, "#message"))
         await pilot.press("escape")
         await until(pilot, lambda: children[0].returncode is not None)
@@ -160,12 +160,12 @@ async def test_the_newest_and_the_best_checkpoint_are_not_deleted(run: RunDir, s
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await listed(app, pilot)
-        await pilot.press("x")
+        await pilot.press("D")
         await until(pilot, lambda: "is the newest" in text_of(app, "#message"))
-        await pilot.press("j", "x")
+        await pilot.press("j", "D")
         await until(pilot, lambda: "lowest validation loss" in text_of(app, "#message"))
         for answer in (["enter"], ["tab", "enter"]):
-            await pilot.press("end", "x")
+            await pilot.press("end", "D")
             await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
             assert isinstance(app.focused, Button) and app.focused.id == "cancel"
             await pilot.press(*answer)
@@ -188,7 +188,7 @@ async def test_a_checkpoint_that_a_new_run_started_from_is_not_deleted(
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
         await pilot.press("o")
         await until(pilot, lambda: len(_listed(app)) == 3)
-        await pilot.press("end", "x")
+        await pilot.press("end", "D")
         await until(pilot, lambda: "run young started from it" in text_of(app, "#message"))
     assert first.is_dir()
 
@@ -222,7 +222,7 @@ async def test_the_path_goes_to_the_clipboard(run: RunDir, store: RunStore) -> N
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await listed(app, pilot)
-        await pilot.press("y")
+        await pilot.press("C")
         await until(pilot, lambda: app.clipboard == str(folder(run) / "ckpt_step_3"))
 
 

@@ -24,7 +24,7 @@ from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.state.comparison import LETTERS, ComparedRun, RunReader, difference
 from tui.app.state.spec_diff import differences, group_by_value
-from tui.app.widgets.overlay_chart import labelled_lines
+from tui.app.widgets.overlay_chart import OverlayChart, labelled_lines
 from tui.cli.main import main
 
 SIZES = [(80, 24), (60, 20), (160, 48)]
@@ -73,7 +73,7 @@ def legend(app: MlaApp) -> list[str]:
 
 
 def chart(app: MlaApp) -> str:
-    return on_screen(app, "OverlayChart.by-number")
+    return on_screen(app, "OverlayChart")
 
 
 # What is read and computed
@@ -231,12 +231,34 @@ async def test_metrics_axes_smoothing_and_log_scale(store: RunStore, make_run: A
         await pilot.press("s", "y")
         await until(pilot, lambda: "smooth · log" in chart(app))
         await pilot.press("x")
-        await until(pilot, lambda: "time since the first step" in on_screen(app, "OverlayChart.by-time"))
-        assert not screen.query_one("OverlayChart.by-number").display
-        await pilot.press("x")
-        await until(
-            pilot, lambda: "loss by step" in chart(app) and bool(screen.query_one("OverlayChart.by-number").display)
-        )
+        await until(pilot, lambda: "time since the first step" in on_screen(app, "OverlayChart"))
+        await pilot.press("x", "0")
+        await until(pilot, lambda: "loss by step" in chart(app))
+
+
+async def test_zoom_pan_and_cursor_are_those_of_the_monitor(store: RunStore, make_run: Any) -> None:
+    make_run("one", 40)
+    make_run("two", 80)
+    app = MlaApp(store)
+    async with app.run_test(size=(100, 30)) as pilot:
+        screen = await open_compare(pilot, store, 2)
+        await until(pilot, lambda: all(run.series for run in screen.runs))
+        overlay = screen.query_one(OverlayChart)
+        await pilot.press("i", "i")
+        await until(pilot, lambda: overlay.visible_range == (60.25, 80))
+        await pilot.press("h", "h", "h", "h")
+        await until(pilot, lambda: overlay.visible_range[1] < 61)
+        await pilot.press("C", "v")
+        assert app.clipboard == ""
+        await until(pilot, lambda: "loss at step 5" in chart(app) and "· A " in chart(app))
+        cursor = screen._cursor
+        await pilot.press("l", "C")
+        names, values = (line.split("\t") for line in app.clipboard.splitlines())
+        assert names[0] == "step" and set(names[1:]) == {"one", "two"} and cursor == float(values[0]) - 1
+        await pilot.press("escape", "0")
+        await until(pilot, lambda: overlay.visible_range[0] == 0 and "at step" not in chart(app))
+        await pilot.click(OverlayChart, offset=(50, 5))
+        await until(pilot, lambda: "loss at step" in chart(app))
 
 
 async def test_hide_baseline_and_open(store: RunStore, make_run: Any) -> None:

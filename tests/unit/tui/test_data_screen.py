@@ -93,7 +93,7 @@ async def test_a_step_of_the_run_is_shown_as_text(run: RunDir, store: RunStore, 
         await until(pilot, lambda: "step 9 of 40 · sequence 4 of 4" in text_of(app, "#where"))
         await pilot.press("n")
         await until(pilot, lambda: "step 10 of 40 · sequence 1 of 8" in text_of(app, "#where"))
-        await pilot.press("g", *"9", "enter")
+        await pilot.press("number_sign", *"9", "enter")
         await until(pilot, lambda: "choose one of 1 to 8" in text_of(app, "#message"))
         await pilot.press("q")
         await until(pilot, lambda: not isinstance(app.screen, DataScreen))

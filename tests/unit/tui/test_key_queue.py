@@ -58,7 +58,7 @@ async def test_keys_typed_before_a_dialog_opens_answer_it(store: RunStore, make_
     app = MlaApp(store, run.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await wait_for_monitor(pilot, app)
-        type_at_once(app, "x", "enter", "q")  # Cancel has the focus
+        type_at_once(app, "S", "enter", "q")  # Cancel has the focus
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
 
 

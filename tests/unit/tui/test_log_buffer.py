@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.events.types import Log, Step
+from engine.events.types import Log, Memory, Step
 from engine.host.struct_json import encode
 from tui.app.state import log_buffer
 from tui.app.state.log_buffer import LogBuffer, LogLine, LogPage
@@ -63,3 +63,16 @@ def test_pages_are_read_in_both_directions_and_filtered(tmp_path: Path) -> None:
     after = log_buffer.read_after(path, everything.lines[10].offset, end, 1000, lambda line: True)
     assert after.at_end and after.lines == everything.lines[10:]
     assert log_buffer.read_after(path, end, end, 10, lambda line: True) == LogPage([], False, True)
+
+
+def test_repeated_lines_about_memory_are_one() -> None:
+    lines = [log_buffer.to_line(n, Memory(t=1.0, parts={"weights": n << 20}, micro=1)) for n in (1, 2, 3)]
+    other = log_buffer.to_line(4, Log(t=1.0, level="info", text="x"))
+    assert None not in lines and other is not None
+    buffer = LogBuffer()
+    buffer.replace(LogPage([line for line in lines if line], True, True), 0)
+    assert [line.shown for line in buffer.lines] == ["predicted memory 3.00 MiB: weights 3.00 MiB (3 such lines)"]
+    for line in (*lines, other, lines[0]):
+        assert line is not None
+        buffer.append(line)
+    assert [line.times for line in buffer.lines] == [6, 1, 1]

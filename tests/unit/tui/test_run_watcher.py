@@ -135,7 +135,7 @@ async def test_the_end_of_another_run_is_a_toast_and_a_bell(store: RunStore, mak
     app = MlaApp(store, watched.id)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "(3)" in on_screen(app, "#pane-1"))
-        await pilot.press("x")
+        await pilot.press("S")
         await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
         mine.write(Alert(what="nan", text="seen on its own screen"))
         await until(pilot, lambda: app.screen_stack[-2].view.step == 3)  # type: ignore[attr-defined]

@@ -21,6 +21,7 @@ from tui.app.actions.registry import HOME, MONITOR, SCREENS
 from tui.app.app import MlaApp
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.screens.new_run import NewRunScreen
+from tui.app.screens.pane_grid import PaneGrid
 from tui.app.screens.settings import KeyScreen, SettingsScreen
 from tui.app.settings import Settings
 from tui.app.terminal.refresh_rate import RefreshRate
@@ -49,7 +50,7 @@ def test_without_a_file_the_defaults_are_used() -> None:
         ("refresh = true", "refresh: True is not in 0.5..60 seconds"),
         ('bell = "no"', "bell: 'no' is not true or false"),
         ("low_bandwith = true", "low_bandwith: True: unknown entry; did you mean low_bandwidth?"),
-        ("xyzzy = 1", "xyzzy: 1: unknown entry; there are theme, refresh, low_bandwidth, bell, keys"),
+        ("xyzzy = 1", "xyzzy: 1: unknown entry; there are theme, refresh, low_bandwidth, bell, panes, keys"),
         ("keys = 3", "keys: 3 is not a table"),
         ("[keys]\nmaximize = 3", 'keys.maximize: 3 is not text; write maximize = "Z"'),
         ('[keys]\nmaximise = "Z"', "keys.maximise: no such action; did you mean maximize?"),
@@ -189,9 +190,9 @@ async def test_a_key_is_changed_by_pressing_the_new_one(store: RunStore, make_ru
         assert tomllib.loads(settings.settings_path().read_text()) == {"keys": {"maximize": "Z"}}
         await until(pilot, lambda: " Z Maximize" in on_screen(app, "KeyBar"))
         await pilot.press("z")
-        assert not app.screen.has_class("maximized")
+        assert app.screen.query_one(PaneGrid).maximized is None
         await pilot.press("Z")
-        assert app.screen.has_class("maximized")
+        assert app.screen.query_one(PaneGrid).maximized is not None
         await pilot.press("question_mark")
         await until(pilot, lambda: "Z       Maximize" in "\n".join(str(s.content) for s in app.screen.query(Static)))
         await pilot.press("q", "ctrl+p", *"Maximize")

@@ -11,6 +11,7 @@ from engine.events.types import Start, Step, Telemetry
 from engine.events.wire import HistoryAnswer
 from tui.app.state.run_view import RunView
 from tui.app.state.viewport import Viewport
+from tui.app.state.x_axis import STEP, TIME, TOKENS, Converted, interpolate
 
 SUMMARY = Summary(id="20260101-000000-cpu_demo", name="demo", phase="running", steps=5000)
 
@@ -50,7 +51,8 @@ def test_the_cursor_reads_the_bucket_that_contains_its_step(steps: int, data: st
     x, low, _, high = point
     assert low is not None and high is not None and low <= viewport.cursor <= high == x
     assert viewport.time_of(viewport.cursor) == pytest.approx(1e9 + 2 * viewport.cursor)
-    assert viewport.step_of(1e9 + 2 * viewport.cursor) == pytest.approx(viewport.cursor)
+    viewport.chosen_axis = TIME
+    assert viewport.step_at(1e9 + 2 * viewport.cursor) == pytest.approx(viewport.cursor)
 
 
 def test_telemetry_is_read_at_the_time_of_the_cursors_step() -> None:
@@ -117,3 +119,39 @@ def test_a_run_without_steps_has_nothing_to_show() -> None:
     assert viewport.cursor is None and viewport.detail_request() is None
     assert viewport.visible_steps() is None and viewport.visible_times() is None
     assert viewport.bucket_at_cursor("loss") is None and viewport.marks_at_cursor(10) == []
+
+
+def test_all_series_are_drawn_on_the_same_axis() -> None:
+    viewport = Viewport(RunView(SUMMARY))
+    viewport.view.apply(None, Telemetry(t=1e9, rss=1.0))
+    assert viewport.axis == TIME and viewport.extent() == (1e9, 1e9)  # no step is known yet
+    for step in range(1, 101):
+        viewport.view.apply(None, record(step, tokens=step * 512))
+        viewport.view.apply(None, Telemetry(t=1e9 + 2 * step, rss=float(step)))
+    viewport.view.apply(None, Telemetry(t=1e9 + 10_000, rss=100.0))  # a step that takes long
+    for axis, scale in ((STEP, 1), (TOKENS, 512)):
+        viewport.chosen_axis = axis
+        assert viewport.axis == axis
+        assert [p[0] for p in viewport.drawn("loss")] == [step * scale for step in range(1, 101)]
+        assert [p[0] for p in viewport.drawn("rss")] == pytest.approx([step * scale for step in range(102)])
+        assert viewport.extent() == (scale, 100 * scale)
+    viewport.chosen_axis = TIME
+    assert [p[0] for p in viewport.drawn("loss")] == [1e9 + 2 * step for step in range(1, 101)]
+    assert viewport.extent() == (1e9, 1e9 + 10_000)
+    viewport.zoom(0.5)
+    assert viewport.visible_x() == viewport.visible_times()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(0, 50), min_size=2, max_size=60).map(sorted), st.data())
+def test_a_series_converted_as_it_grows_is_that_converted_at_once(ts: list[float], data: st.DataObject) -> None:
+    """Samples come between steps; what was converted before the next step is corrected after it."""
+    growing = Converted()
+    points = [(t, t, t, t) for t in ts]
+    ends = [0.0, *sorted(data.draw(st.lists(st.floats(0, 50), min_size=1, max_size=20)))]
+    for known in range(2, len(ends) + 1):
+        xs = [*ends[:known], ends[known - 1] + 1]
+        ys = [float(step) for step in range(known + 1)]
+        seen = [point for point in points if point[0] <= xs[-2]]
+        got = growing.update(seen, xs, ys, "step")
+        assert [p[0] for p in got] == [interpolate(xs, ys, p[0]) for p in seen]

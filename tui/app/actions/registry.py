@@ -33,19 +33,17 @@ UP = Action("up", ("k", "up"), "Up", "Previous line", handler="cursor", args=(-1
 PAGE_DOWN = Action("page_down", ("pagedown",), "Page down", "Move ten lines down", handler="cursor", args=(10,))
 PAGE_UP = Action("page_up", ("pageup",), "Page up", "Move ten lines up", handler="cursor", args=(-10,))
 _END = 1_000_000
-LIST = ActionSet(
-    "List",
-    (
-        DOWN,
-        UP,
-        PAGE_DOWN,
-        PAGE_UP,
-        Action("first", ("home",), "First line", "Go to the first line", handler="cursor", args=(-_END,)),
-        Action("last", ("end",), "Last line", "Go to the last line", handler="cursor", args=(_END,)),
-    ),
+_MOVES = (
+    DOWN,
+    UP,
+    PAGE_DOWN,
+    PAGE_UP,
+    Action("first", ("g", "home"), "First line", "Go to the first line", handler="cursor", args=(-_END,)),
+    Action("last", ("G", "end"), "Last line", "Go to the last line", handler="cursor", args=(_END,)),
 )
+LIST = ActionSet("List", _MOVES)
 LEVERS = ActionSet("Memory levers", (Action("choose", ("enter",), "Choose", "Apply the selected option", RUN),))
-TEXT = ActionSet("Text", tuple(replace(action, handler="scroll_lines") for action in (DOWN, UP, PAGE_DOWN, PAGE_UP)))
+TEXT = ActionSet("Text", tuple(replace(action, handler="scroll_lines") for action in _MOVES))
 _CURSOR = (DOWN, UP)
 
 # Shared by several screens
@@ -55,6 +53,18 @@ FOCUS_NEXT = Action("focus_next", ("tab",), "Focus next", "Focus the next field 
 OPEN = Action("open", ("enter",), "Open", "Open the monitor of the selected run")
 SMOOTH = Action("smooth", ("s",), "Smooth", "Smooth the lines: off, light, strong", CHARTS, bar=7)
 LOG_SCALE = Action("log_scale", ("y",), "Log scale", "Logarithmic or linear y axis", CHARTS, bar=7)
+X_AXIS = Action("x_axis", ("x",), "X axis", "Steps, tokens or time, in all panes", CHARTS, bar=6)
+_NAVIGATE_CHARTS = (
+    Action("zoom_in", ("i",), "Zoom in", "Show fewer steps in all panes (or wheel)", CHARTS, "zoom", (0.5,), bar=6),
+    Action("zoom_out", ("u",), "Zoom out", "Show more steps in all panes (or wheel)", CHARTS, "zoom", (2,)),
+    Action("all_steps", ("0",), "All steps", "Show all steps again", CHARTS),
+    Action("earlier", ("h", "left"), "Earlier", "Move the cursor or the view left (or drag)", CHARTS, "pan", (-1,)),
+    Action("later", ("l", "right"), "Later", "The same to the right; at the end it follows", CHARTS, "pan", (1,)),
+    Action("cursor", ("v",), "Cursor", "Read the values of all panes at one step (or click)", CHARTS, bar=6),
+)
+_COPY = Action(
+    "copy", ("C",), "Copy", "Copy the values at the cursor (OSC 52; in tmux: set -g set-clipboard on)", CHARTS
+)
 LIST_CHECKPOINTS = Action("checkpoints", ("o",), "Checkpoints", "List the checkpoints of the run", bar=6)
 
 # Screens
@@ -112,7 +122,7 @@ MONITOR = ActionSet(
         ),
         Action("checkpoint", ("c",), "Checkpoint", "Save a checkpoint now", RUN, bar=3, changes=True),
         Action(
-            "stop", ("x", "S"), "Stop", "Stop the run; asks whether to save", RUN, bar=4, changes=True, destructive=True
+            "stop", ("S",), "Stop", "Stop the run; asks whether to save", RUN, bar=4, changes=True, destructive=True
         ),
         # The charts
         Action("maximize", ("z",), "Maximize", "Maximize the focused pane, or restore it", CHARTS, bar=5),
@@ -123,13 +133,12 @@ MONITOR = ActionSet(
         Action("pane_3", ("3",), "Pane 3", "Focus the host memory", CHARTS, "focus_pane", (2,)),
         Action("pane_4", ("4",), "Pane 4", "Focus the throughput", CHARTS, "focus_pane", (3,)),
         Action("focus_log", ("5",), "Log", "Focus the log; z maximizes it", CHARTS),
+        Action("more_panes", ("a",), "More panes", "Show the panes that do not fit here", CHARTS, args=(1,), bar=5),
+        Action("previous_panes", ("A",), "Previous panes", "Show the panes before", CHARTS, "more_panes", (-1,)),
+        Action("choose_panes", ("f",), "Choose panes", "Add or remove the pane of any metric", CHARTS, bar=7),
         replace(FOCUS_NEXT, group=CHARTS),
-        Action("zoom_in", ("i",), "Zoom in", "Show fewer steps in all panes (or wheel)", CHARTS, "zoom", (0.5,), bar=6),
-        Action("zoom_out", ("u",), "Zoom out", "Show more steps in all panes (or wheel)", CHARTS, "zoom", (2,)),
-        Action("all_steps", ("0",), "All steps", "Show all steps again", CHARTS),
-        Action("earlier", ("h", "left"), "Earlier", "Move the cursor or the view left (or drag)", CHARTS, "pan", (-1,)),
-        Action("later", ("l", "right"), "Later", "The same to the right; at the end it follows", CHARTS, "pan", (1,)),
-        Action("cursor", ("v",), "Cursor", "Read the values of all panes at one step (or click)", CHARTS, bar=6),
+        *_NAVIGATE_CHARTS,
+        X_AXIS,
         Action(
             "previous_event",
             ("m",),
@@ -140,10 +149,14 @@ MONITOR = ActionSet(
             (-1,),
         ),
         Action("next_event", ("M",), "Next event", "Cursor to the event after", CHARTS, "move_to_event", (1,)),
-        Action(
-            "copy", ("C",), "Copy", "Copy the values at the cursor (OSC 52; in tmux: set -g set-clipboard on)", CHARTS
-        ),
+        _COPY,
         # The log
+        Action(
+            "open_line",
+            ("enter",),
+            "Open",
+            "Show the found or lowest line of the log whole; of a failed run its output",
+        ),
         Action("search", ("slash",), "Search", "Search the log for words", bar=6),
         Action("next_match", ("n",), "Next match", "Next older match", handler="find", args=(-1,)),
         Action("previous_match", ("N",), "Previous match", "Next newer match", handler="find", args=(1,)),
@@ -176,7 +189,9 @@ COMPARE = ActionSet(
             1,
         ),
         Action("previous_metric", ("b",), "Previous metric", "Show the previous metric", CHARTS, "metric", (-1,)),
-        Action("x_axis", ("x",), "X axis", "Steps, tokens, or time since the first step", CHARTS, bar=2),
+        replace(X_AXIS, help="Steps, tokens, or time since the first step", bar=2),
+        *_NAVIGATE_CHARTS,
+        _COPY,
         replace(LOG_SCALE, bar=6),
         SMOOTH,
         Action("differences", ("d",), "Differences", "Show how the specs of the runs differ, or the chart", bar=3),
@@ -196,10 +211,10 @@ CHECKPOINTS = ActionSet(
         Action("resume_from", ("r",), "Resume from", "Launch a new run from this checkpoint", RUN, bar=2, changes=True),
         Action("export", ("e",), "Export", "Export the model in the Hugging Face format", RUN, bar=3, changes=True),
         Action(
-            "delete", ("x",), "Delete", "Asks; the newest and best stay", RUN, bar=4, changes=True, destructive=True
+            "delete", ("D",), "Delete", "Asks; the newest and best stay", RUN, bar=4, changes=True, destructive=True
         ),
         Action("verify", ("v",), "Verify", "Read every byte and check the checksums", bar=5),
-        Action("copy_path", ("y",), "Copy path", "Copy the path to the clipboard", bar=6),
+        Action("copy_path", ("C",), "Copy path", "Copy the path to the clipboard", bar=6),
         BACK,
     ),
     _CURSOR,
@@ -212,7 +227,7 @@ DATA = ActionSet(
     "Data",
     (
         Action("go_to_step", ("s",), "Step", "Show the sequences of a step", bar=1),
-        Action("go_to_sequence", ("g",), "Sequence", "Go to a sequence by its number", bar=2),
+        Action("go_to_sequence", ("number_sign",), "Sequence", "Go to a sequence by its number", bar=2),
         Action("next_sequence", ("n",), "Next", "The sequence after", handler="sequence", args=(1,), bar=3),
         Action("previous_sequence", ("p",), "Previous", "The sequence before", handler="sequence", args=(-1,), bar=4),
         Action("token_ids", ("i",), "Token ids", "Show the token ids beside the text, or the text alone", bar=5),
@@ -252,13 +267,39 @@ SETTINGS = ActionSet(
 
 CANCEL = Action("cancel", ("q", "escape"), "Cancel", "Close the dialog and change nothing", APP)
 _PREVIOUS = Action("focus_previous", (), "Focus previous", "Focus the previous field", handler="app.focus_previous")
+_DIALOG_HELP = replace(HELP, handler="help")
 CONFIRM = ActionSet(
     "Question",
-    (CANCEL, replace(FOCUS_NEXT, keys=("right", "l")), replace(_PREVIOUS, keys=("left", "h"))),
+    (CANCEL, replace(FOCUS_NEXT, keys=("right", "l")), replace(_PREVIOUS, keys=("left", "h")), _DIALOG_HELP),
 )
 TUNING = ActionSet(
     "Live tuning",
-    (CANCEL, replace(FOCUS_NEXT, keys=("down", "j")), replace(_PREVIOUS, keys=("up", "k"))),
+    (CANCEL, replace(FOCUS_NEXT, keys=("down", "j")), replace(_PREVIOUS, keys=("up", "k")), _DIALOG_HELP),
+)
+PANES = ActionSet(
+    "Panes",
+    (
+        Action(
+            "add_or_remove",
+            ("space", "enter"),
+            "Add or remove",
+            "Add the pane of the selected metric, or remove it",
+            CHARTS,
+        ),
+        Action("usual", ("d",), "Default", "The panes that a run has without a choice", CHARTS),
+        replace(BACK, help="Keep the choice, for every run"),
+        _DIALOG_HELP,
+    ),
+    _CURSOR,
+)
+LOG_LINE = ActionSet(
+    "Log line",
+    (
+        replace(BACK, keys=("q", "escape", "enter")),
+        replace(_COPY, help="Copy the text"),
+        *(replace(action, handler="scroll_lines") for action in _MOVES),
+        _DIALOG_HELP,
+    ),
 )
 NEW_KEY = ActionSet("New key", (replace(CANCEL, keys=("escape",)),))
 HELP_DIALOG = ActionSet(
@@ -266,11 +307,10 @@ HELP_DIALOG = ActionSet(
     (
         replace(BACK, keys=("q", "escape", "enter")),
         replace(HELP, handler="back"),
-        replace(DOWN, keys=("j",), handler="scroll_lines"),
-        replace(UP, keys=("k",), handler="scroll_lines"),
+        *(replace(action, handler="scroll_lines") for action in _MOVES),
     ),
 )
 
 SCREENS = (HOME, NEW_RUN, MONITOR, COMPARE, CHECKPOINTS, CONSOLE, DATA, PACK, SETTINGS)
-DIALOGS = (CONFIRM, TUNING, NEW_KEY, HELP_DIALOG)
+DIALOGS = (CONFIRM, TUNING, PANES, LOG_LINE, NEW_KEY, HELP_DIALOG)
 WIDGETS = (LIST, LEVERS, TEXT)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from engine.runs.store import RunStore
 
 _EVERY = 2.0  # seconds between two polls of the folder
+_FOR_ONE = frozenset(("sample", "resume_from", "export", "delete", "verify", "copy_path"))  # actions on a checkpoint
 _TOKENS = 120  # tokens of a sample, the default of mla-tui sample
 _EMPTY = "{} has no checkpoints yet\n\n{}, q goes back"
 
@@ -144,6 +145,7 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
         hint = ended if not is_active(message.phase) else "c in the monitor saves one"
         self._list.empty_text = _EMPTY.format(self._run.name, hint)
         self._list.show(message.checkpoints)
+        self.query_one(KeyBar).hide(frozenset() if message.checkpoints else _FOR_ONE)
         count, total = len(message.checkpoints), sum(checkpoint.bytes for checkpoint in message.checkpoints)
         checkpoints = "1 checkpoint" if count == 1 else f"{count} checkpoints"
         self.query_one(Heading).show(note=f"{checkpoints}, {fmt.size(total)}" if count else "")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _SPARKLINE_EVERY = 5.0  # seconds between two reads of the loss of an active run
 _SPARKLINE = 12  # cells
+_FOR_A_RUN = frozenset(("open", "mark", "compare", "checkpoints", "data", "sort"))  # actions on a listed run
 
 
 class HomeScreen(AppScreen[None], actions=HOME):
@@ -119,6 +120,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
         table.sorted_by, table.empty_lines = order.column, [] if error else self._empty_lines()
         table.show(filter_and_sort(self._runs, self._filter, state, order))
         self._show_detail()
+        self.query_one(KeyBar).hide(frozenset() if table.runs else _FOR_A_RUN)
         active = sum(is_active(run.phase) for run in self._runs)
         ended = sum(has_ended(run.phase) for run in self._runs)
         other_hosts = sum(is_active(run.phase) and is_on_other_host(run) for run in self._runs)

@@ -9,26 +9,28 @@ from typing import TYPE_CHECKING
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.containers import Grid
 from textual.message import Message
 
+from engine.events.metrics import BY_STEP
 from engine.events.phases import CUT_OFF, DAMAGED, FAILED, NEEDS_ATTENTION, PAUSED
 from engine.events.series import Bucket
 from engine.events.status import Summary
-from engine.events.types import Alert, Checkpoint, CutOff, Edit, Event, Exit, Link, Oom, Start, State
+from engine.events.types import Alert, Checkpoint, CutOff, Edit, Event, Exit, Link, Oom, Start, State, Step
 from engine.events.wire import HistoryAnswer
 from profiles.errors import UserError
 from tui.app.actions.action import key_name
 from tui.app.actions.registry import MONITOR
-from tui.app.screens import panes
+from tui.app.screens import panes, run_reads
+from tui.app.screens.pane_grid import PaneGrid
+from tui.app.screens.run_reads import from_spec, newest_events
 from tui.app.screens.run_requests import RunRequests
-from tui.app.state import log_buffer
+from tui.app.state import log_buffer, since_left
 from tui.app.state.log_buffer import LogLine, LogPage
+from tui.app.state.outlook import Checkpoints
 from tui.app.state.run_view import CHART_SERIES, NUMBER_SERIES, RunView
 from tui.app.state.viewport import DetailRequest, Viewport
 from tui.app.terminal.refresh_rate import TICK, RefreshRate
 from tui.app.widgets.bars import Heading, KeyBar, Notice
-from tui.app.widgets.chart import Chart
 from tui.app.widgets.cursor_values import CursorValues
 from tui.app.widgets.log_view import LogView
 from tui.app.widgets.status_line import StatusLine
@@ -37,13 +39,13 @@ from tui.text import event_text
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
 
-_FIRST_LINES = 200  # lines of the log that are read when a run is opened
-_FIRST_BYTES = 16 << 20  # bytes of the log read for them at most
 _NUMBER_POINTS = 300  # points of a series of which only the last value and the value at the cursor are shown
-_DETAIL = [*CHART_SERIES, "lr", "grad_norm", "step_s"]
+_DETAIL = [*CHART_SERIES, *(name for name in NUMBER_SERIES if name in BY_STEP)]
 _DETAIL_POINTS = 1200  # viewport.ENOUGH_POINTS in the visible range, and half of that beyond either end
+_DISK_EVERY = 60.0  # seconds
 _SETTLE = 0.1  # seconds without another key before detail is read
 _URGENT = (State, Edit, Start, Oom, Checkpoint, Alert, Exit, Link, CutOff)  # drawn at once, not with the next refresh
+_ALERT_TITLES = {"stall": "stalled", "nan": "not finite", "device_lost": "the device is lost"}
 _BROKEN = (FAILED, CUT_OFF, DAMAGED, NEEDS_ATTENTION)  # their reason is shown in full, with the keys that help
 
 
@@ -83,17 +85,27 @@ class MonitorScreen(RunRequests, actions=MONITOR):
             super().__init__()
             self.request, self.series = request, series
 
+    class DiskSeen(Message):
+        """The bytes that are free for checkpoints; None if that is not known."""
+
+        def __init__(self, free: int | None) -> None:
+            super().__init__()
+            self.free = free
+
     def __init__(self, run: RunDir) -> None:
         super().__init__()
         self.run = run
-        ranks, stop_step, self._oom_wait = _from_spec(run)
+        ranks, stop_step, self._oom_wait, save_every = from_spec(run)
         self.view = RunView(run.summary(), ranks, stop_step)
+        self._checkpoints = Checkpoints(save_every, run.state().checkpoint_bytes)
         self.viewport = Viewport(self.view)
         self._title = run.id if self.view.name == run.id else f"{self.view.name} · {run.id}"
         self._dirty = True
         self._numbers = RefreshRate(lambda: self.app.settings.number_every)
         self._charts = RefreshRate(lambda: self.app.settings.chart_every)
         self._connected_before = False
+        self._opened = False  # its history and newest events were read
+        self._alert: Alert | None = None  # a stall or a step that is not finite, until the next step is done
         self._oom_shown: Oom | None = None  # the one for which the tuning dialog was opened
 
     def compose(self) -> ComposeResult:
@@ -101,17 +113,17 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         yield CursorValues()
         yield StatusLine()
         yield Notice()
-        with Grid(id="panes", classes="unified-memory" if self.view.unified_memory else ""):
-            yield from panes.make(self.view)
+        yield PaneGrid(self.view)
         yield LogView(self.run.log_path, id="log")
         yield self.search_field()
         yield KeyBar()
 
     def on_mount(self) -> None:
-        self._panes = list(self.query(Chart))
-        self._panes[0].focus()
+        self._grid = self.query_one(PaneGrid)
+        self._grid.loss.focus()
         self.set_interval(TICK, self._tick)
         self.call_after_refresh(self.follow)
+        self.watch_disk()
         self._paint()
 
     @work(group="client", exit_on_error=True)
@@ -122,12 +134,24 @@ class MonitorScreen(RunRequests, actions=MONITOR):
             answer = await client.history(CHART_SERIES, marks=True)
             self.post_message(self.History(answer))
             self.post_message(self.History(await client.history(NUMBER_SERIES, points=_NUMBER_POINTS)))
-            self.post_message(self.FirstEvents(*await asyncio.to_thread(_newest_events, self.run, answer.at)))
+            self.post_message(self.FirstEvents(*await asyncio.to_thread(newest_events, self.run, answer.at)))
             async for at, event in client.events(answer.at):
                 self.post_message(self.NewEvent(at, event))
                 await asyncio.sleep(0)  # a long backlog must not starve the keys
         except UserError as error:
             self._say(str(error))
+
+    @work(group="disk", exit_on_error=True)
+    async def watch_disk(self) -> None:
+        """Look from time to time how much is free where the checkpoints are written, until the screen closes."""
+        while True:
+            free = await asyncio.to_thread(run_reads.free_for_checkpoints, self.run)
+            self.post_message(self.DiskSeen(free))
+            await asyncio.sleep(_DISK_EVERY)
+
+    @on(DiskSeen)
+    def _load_disk(self, message: DiskSeen) -> None:
+        self._checkpoints, self._dirty = self._checkpoints._replace(free=message.free), True
 
     @work(group="detail", exclusive=True)
     async def read_detail(self, request: DetailRequest) -> None:
@@ -152,7 +176,10 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         summary = message.summary
         self.view.update_phase(summary.phase, summary.reason)  # no record says that the run was cut off
         lines = [line for pair in message.events if (line := log_buffer.to_line(*pair)) is not None]
+        self._opened = True
         self._log_view.open(LogPage(lines, message.first, True))
+        if since := since_left.describe(self.run, self.view, time.time()):
+            self._add_line(since, "good")
         self._paint()
         self._update_oom_dialog()
 
@@ -181,6 +208,13 @@ class MonitorScreen(RunRequests, actions=MONITOR):
 
     def _track_oom(self, event: Event) -> None:
         """Remember the out-of-memory error about which the run asks the user, until it is answered."""
+        match event:
+            case Checkpoint(ok=True) if event.bytes:
+                self._checkpoints = self._checkpoints._replace(bytes=event.bytes)
+            case Alert(what=what) if what in _ALERT_TITLES:
+                self._alert = event
+            case Step() | Start() | CutOff():
+                self._alert = None
         match event:
             case Oom():
                 self._oom = event if event.action == "ask" else None
@@ -215,6 +249,10 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         self._add_line(message.text, message.tone)
         self._paint()
 
+    def on_unmount(self) -> None:
+        if self._opened and not self.app.read_only:
+            since_left.remember(self.run, self.view, time.time())
+
     def on_screen_resume(self) -> None:
         if self._dirty and self.is_mounted:
             self._paint()
@@ -230,15 +268,13 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         self._dirty = not self.is_active
         if self._dirty:
             return
-        notes = [
-            name for name in (panes.SMOOTHINGS[self._smoothing][1], "log" if self._panes[0].log_axis else "") if name
-        ]
         if charts:
-            panes.fill(self._panes, self.viewport, "".join(f" · {note}" for note in notes))
+            self._grid.choose(self._chosen_panes())
+            self._grid.update(self.viewport)
             self.show_cursor_values()
             if (request := self.viewport.detail_request()) is not None:
                 self.read_detail(request)
-        self.query_one(StatusLine).show(self.view)
+        self.query_one(StatusLine).show(self.view, self._checkpoints)
         self.query_one(KeyBar).hide(self._unusable())
         self._log_view.redraw()
         heading, reason = self.query_one(Heading), self.view.reason or ""
@@ -247,12 +283,28 @@ class MonitorScreen(RunRequests, actions=MONITOR):
             heading.show(self._title, "connection lost · data kept", warn=True)
         elif self._oom is not None and self.view.phase == PAUSED:
             heading.show(self._oom_text(self._oom), self.view.name, warn=True)
+        elif self._alert is not None and self.view.active and self.view.phase not in _BROKEN:
+            heading.show(self._title, reason)
+            notice = (f"{_ALERT_TITLES[self._alert.what or '']}: {self._alert.text}", self._answers())
         elif self.view.phase in _BROKEN or not heading.fits(self._title, reason):
             heading.show(self._title, "")
             notice = (f"{self.view.phase}: {reason}" if reason else self.view.phase, self._answers())
         else:
-            heading.show(self._title, reason)
+            heading.show(self._title, reason or self._page_note())
         self.query_one(Notice).show(*notice)
+
+    def _chosen_panes(self) -> list[str]:
+        """Return the metrics with panes of their own: those the user has chosen, else the usual ones."""
+        chosen = self.app.settings.panes
+        return panes.usual_panes(self.view) if chosen is None else list(chosen)
+
+    def _page_note(self) -> str:
+        """Return which page of panes is shown, if there are several, and the key that turns them."""
+        pages = self._grid.pages
+        keys = [key_name(one.keys[0]) for one in self.app.offered(self.actions) if one.id == "more_panes"]
+        if pages == 1 or self._grid.maximized is not None:
+            return ""
+        return f"page {self._grid.page + 1} of {pages} · {keys[0]} turns"
 
     def _unusable(self) -> frozenset[str]:
         """Return the actions that can do nothing while the run is in its phase."""
@@ -266,9 +318,10 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         """Return the keys that help with a run that is broken."""
         resumes = {CUT_OFF: "resumes it from its last checkpoint", NEEDS_ATTENTION: "tries again"}
         resume = "continues with the data as it is" if self.data_has_changed else resumes.get(self.view.phase, "")
-        answers = {"console": "its output", "resume": resume}
+        answers = {"console": "its output", "resume": resume, "stop": "stops it"}
         keys = {action.id: key_name(action.keys[0]) for action in self.app.offered(self.actions)}
-        shown = [id for id in ("resume", "console") if id in keys and id not in self._unusable()]
+        wanted = ("console", "stop") if self._alert is not None else ("resume", "console")
+        shown = [id for id in wanted if id in keys and id not in self._unusable()]
         return " · ".join(f"{keys[id]} {answers[id]}" for id in shown)
 
     def _oom_text(self, oom: Oom) -> str:
@@ -280,32 +333,16 @@ class MonitorScreen(RunRequests, actions=MONITOR):
     def action_checkpoints(self) -> None:
         self.app.open_checkpoints(self.run.id)
 
+    def action_open_line(self) -> None:
+        """Show a line of the log whole, or what the trainer of a broken run has printed."""
+        from tui.app.screens.log_line import LogLineScreen
+
+        if self.view.phase in _BROKEN and not self._log_view.has_focus:
+            self.action_console()
+        elif (line := self._log_view.selected) is not None:
+            self.app.push_screen(LogLineScreen(line))
+
     def action_console(self) -> None:
         from tui.app.screens.console import ConsoleScreen
 
         self.app.push_screen(ConsoleScreen(self.run))
-
-
-def _from_spec(run: RunDir) -> tuple[int, int, int]:
-    """Return the ranks, the step of an early end, and the seconds that an out-of-memory error waits for an answer.
-
-    1, 0 and 0 if the spec cannot be read, which is reported elsewhere.
-    """
-    try:
-        spec = run.live_spec()
-    except UserError:
-        return 1, 0, 0
-    return spec.ranks, spec.train.stop_step, spec.memory.oom_wait
-
-
-def _newest_events(run: RunDir, at: int) -> tuple[list[tuple[int, Event]], bool, Summary]:
-    """Return the arguments of ``FirstEvents`` for the newest events before offset ``at``."""
-    from engine.events.reverse_reader import events_before
-
-    events: list[tuple[int, Event]] = []
-    begin = at
-    for begin, chunk in events_before(run.log_path, at):
-        events += chunk
-        if len(events) >= _FIRST_LINES or at - begin >= _FIRST_BYTES:
-            break
-    return events[::-1], begin <= 0, run.summary()

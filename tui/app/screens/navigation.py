@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from textual import on
 from textual.widgets import Input
 
 from engine.events.metrics import METRICS
+from profiles.errors import UserError
+from tui.app import settings
 from tui.app.base import AppScreen
 from tui.app.screens import panes
+from tui.app.screens.pane_grid import PaneGrid
+from tui.app.screens.panes import Pane
+from tui.app.state.x_axis import AXES
 from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.canvas import Canvas
 from tui.app.widgets.chart import Chart
@@ -24,7 +30,7 @@ if TYPE_CHECKING:
     from tui.app.state.run_view import RunView
     from tui.app.state.viewport import Viewport
 
-_PAN = 0.25  # fraction of the visible steps by which one key pans
+PAN = 0.25  # fraction of the visible steps by which one key pans
 
 
 class Navigation(AppScreen[None]):
@@ -32,7 +38,7 @@ class Navigation(AppScreen[None]):
 
     viewport: Viewport
     view: RunView
-    _panes: list[Chart]
+    _grid: PaneGrid
     _smoothing = 0  # index in SMOOTHINGS
 
     def _paint(self) -> None:
@@ -52,34 +58,70 @@ class Navigation(AppScreen[None]):
     # The panes
 
     def action_focus_pane(self, index: int) -> None:
-        if index < len(self._panes):
-            self._focus(self._panes[index])
+        if index < len(self._grid.panes):
+            self._focus(self._grid.panes[index])
 
     def action_focus_log(self) -> None:
         self._focus(self._log_view)
 
     def _focus(self, pane: Canvas) -> None:
+        if self._is_maximized:
+            self._maximize(pane)
+        elif isinstance(pane, Pane):
+            self._grid.bring(pane)
         pane.focus()
-        self._maximize(pane if self.has_class("maximized") else None)
+        self._paint()
+
+    @property
+    def _is_maximized(self) -> bool:
+        return self._grid.maximized is not None or self.has_class("maximized-log")
+
+    @property
+    def _focused_pane(self) -> Pane:
+        return next((pane for pane in self._grid.panes if pane.has_focus), self._grid.loss)
 
     def action_maximize(self) -> None:
-        focused = next((pane for pane in (self._log_view, *self._panes) if pane.has_focus), self._panes[0])
-        self._maximize(None if self.has_class("maximized") else focused)
+        focused = self._log_view if self._log_view.has_focus else self._focused_pane
+        self._maximize(None if self._is_maximized else focused)
+        self._paint()
 
     def _maximize(self, maximized: Canvas | None) -> None:
-        self.set_class(maximized is not None, "maximized")
         self.set_class(maximized is self._log_view, "maximized-log")
-        for pane in self._panes:
-            pane.set_class(pane is maximized, "maximized-pane")
+        self._grid.maximized = maximized if isinstance(maximized, Pane) else None
+        self._grid.lay_out()
+
+    def action_more_panes(self, by: int) -> None:
+        self._grid.turn(by)
+        self._paint()
+
+    def action_choose_panes(self) -> None:
+        from tui.app.screens.pane_picker import PanePicker
+
+        self.app.push_screen(PanePicker(self._grid.names, self.view), self._panes_chosen)
+
+    def _panes_chosen(self, names: list[str] | None) -> None:
+        if names is None:
+            return
+        self.app.settings = replace(self.app.settings, panes=tuple(names))
+        try:
+            settings.store("panes", " ".join(names))
+        except UserError as error:
+            self.notify(str(error), severity="error")
+        self._paint()
+
+    def action_x_axis(self) -> None:
+        self.viewport.chosen_axis = AXES[(AXES.index(self.viewport.chosen_axis) + 1) % len(AXES)]
+        self._paint()
 
     def action_log_scale(self) -> None:
-        self._panes[0].log_axis = not self._panes[0].log_axis
+        self._focused_pane.log_axis = not self._focused_pane.log_axis
         self._paint()
 
     def action_smooth(self) -> None:
         self._smoothing = (self._smoothing + 1) % len(panes.SMOOTHINGS)
-        for pane in (self._panes[0], self._panes[-1]):
-            pane.smoothing = panes.SMOOTHINGS[self._smoothing][0]
+        for pane in self._grid.panes:
+            if pane.smooths:
+                pane.smoothing = panes.SMOOTHINGS[self._smoothing][0]
         self._paint()
 
     # The visible steps
@@ -94,14 +136,14 @@ class Navigation(AppScreen[None]):
 
     def action_pan(self, direction: int) -> None:
         if self.viewport.cursor is None:
-            self.viewport.pan(direction * _PAN)
+            self.viewport.pan(direction * PAN)
         else:
-            self.viewport.move_cursor(direction, self._panes[0].dot_columns // 2)
+            self.viewport.move_cursor(direction, self._grid.dot_columns // 2)
         self._paint()
 
     @on(Chart.ZoomRequested)
     def _zoom_at(self, message: Chart.ZoomRequested) -> None:
-        self.viewport.zoom(message.factor, self._step(message.chart, message.x))
+        self.viewport.zoom(message.factor, self.viewport.step_at(message.x))
         self._paint()
 
     @on(Chart.PanRequested)
@@ -111,11 +153,8 @@ class Navigation(AppScreen[None]):
 
     @on(Chart.Clicked)
     def _cursor_to(self, message: Chart.Clicked) -> None:
-        self.viewport.set_cursor(self._step(message.chart, message.x))
+        self.viewport.set_cursor(self.viewport.step_at(message.x))
         self._paint()
-
-    def _step(self, chart: Chart, x: float) -> float | None:
-        return self.viewport.step_of(x) if chart.time_axis else x
 
     # The cursor
 
@@ -158,7 +197,7 @@ class Navigation(AppScreen[None]):
                 continue
             if (value := panes.value_at(viewport, name, fmt.formatter(metric.format))[0]) != fmt.NOTHING:
                 values.append(f"{metric.title} {value}")
-        marks = viewport.marks_at_cursor(self._panes[0].dot_columns // 2)
+        marks = viewport.marks_at_cursor(self._grid.dot_columns // 2)
         marks = [mark for mark in marks if mark.kind in panes.MARKS]
         counts = Counter(f"{panes.MARKS[mark.kind][0]} {event_text.describe_mark(mark)}" for mark in marks)
         events = [text if count == 1 else f"{text} ({count})" for text, count in counts.items()]
@@ -232,7 +271,7 @@ class Navigation(AppScreen[None]):
         elif self._log_view.search_words:
             self.query_one("#search", Input).value = ""
             self._log_view.search("")
-        elif self.has_class("maximized"):
+        elif self._is_maximized:
             self.action_maximize()
         else:
             self.dismiss()

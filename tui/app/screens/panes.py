@@ -1,14 +1,19 @@
-"""Fills the charts of the monitor: titles, lines and limits for loss, VRAM, RAM offload and tokens/s.
+"""Defines the panes of the monitor: loss, VRAM, RAM offload and tokens/s, and one for any other metric.
 
-With unified memory there is one memory chart.
+With unified memory there is one memory pane.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+from engine.events.metric import Metric
+from tui.app.state.pane_metrics import PANE_METRICS
 from tui.app.state.run_view import RunView
 from tui.app.state.viewport import Viewport
+from tui.app.state.x_axis import STEP, TIME
 from tui.app.widgets.chart import Chart, Line, Mark
 from tui.text import event_text
 from tui.text import format as fmt
@@ -25,49 +30,81 @@ MARKS = {
 }
 
 
-def make(view: RunView) -> list[Chart]:
-    """Return the charts, in the order of their number keys."""
+_ALWAYS = ("lr", "grad_norm")
+_IF_MEASURED = ("mfu", "data_share", "device_util", "power_w", "temp_c")
+_UNITS = {"percent": ("%", 0.01), "percent_of_100": ("%", 1.0), "duration": ("s", 1.0)}  # by format: unit and scale
+
+Fill = Callable[["Pane", Viewport], None]
+
+
+class Pane(Chart):
+    """A chart of the monitor. ``fill`` draws it; ``smooths`` says whether its line can be smoothed."""
+
+    def __init__(self, id: str, title: str, fill: Fill, *, from_zero: bool = False, smooths: bool = False) -> None:
+        super().__init__(title, id=f"pane-{id}", from_zero=from_zero)
+        self._fill, self.smooths = fill, smooths
+
+    def update(self, viewport: Viewport) -> None:
+        """Draw the visible steps of the run."""
+        self.axis, self.x_range, self.x_extent = viewport.axis, viewport.visible_x(), viewport.extent()
+        self.cursor = None if viewport.cursor is None else viewport.x_of(viewport.cursor)
+        self._fill(self, viewport)
+
+
+def first_page(view: RunView) -> list[Pane]:
+    """Return the panes that have a number key, in the order of the keys."""
     if view.unified_memory:
-        memories = [_memory_chart("unified memory", 2, time_axis=False)]
+        memories = [Pane("2", "unified memory", _fill_unified, from_zero=True)]
     else:
-        memories = [_memory_chart("VRAM", 2), _memory_chart("RAM offload", 3)]
-    throughput = Chart("tokens/s", id=f"pane-{len(memories) + 2}", y_text=fmt.axis, from_zero=True)
-    return [Chart("loss", id="pane-1"), *memories, throughput]
+        memories = [
+            Pane("2", "VRAM", _fill_device, from_zero=True),
+            Pane("3", "RAM offload", _fill_host, from_zero=True),
+        ]
+    throughput = Pane(f"{len(memories) + 2}", "tokens/s", _fill_throughput, from_zero=True, smooths=True)
+    return [Pane("1", "loss", _fill_loss, smooths=True), *memories, throughput]
 
 
-def _memory_chart(title: str, number: int, time_axis: bool = True) -> Chart:
-    return Chart(title, id=f"pane-{number}", time_axis=time_axis, y_text=_tick, y_unit=fmt.size_unit, from_zero=True)
+def metric_pane(name: str) -> Pane:
+    """Return the pane of a metric of ``PANE_METRICS``."""
+    metric = PANE_METRICS[name]
+    by_step = metric.axis == "step"
+    return Pane(name, metric.title, partial(_fill_metric, metric), smooths=by_step)
+
+
+def usual_panes(view: RunView) -> list[str]:
+    """Return the metrics whose panes follow the first page while the user has not chosen others."""
+    return [*_ALWAYS, *(name for name in _IF_MEASURED if view.series[name].x)]
+
+
+def _x_end(viewport: Viewport) -> int | None:
+    """Return the largest possible x, as far as it is known."""
+    return viewport.view.steps if viewport.axis == STEP else None
+
+
+def chart_unit(metric: Metric, value: float | None) -> tuple[str, float]:
+    """Return the unit of a metric's axis, and its scale; ``value`` is in the title, whose unit it is."""
+    if metric.format == "size":
+        scale, unit = fmt.size_scale(value)
+        return unit, scale
+    return _UNITS.get(metric.format, (metric.unit, 1.0))
+
+
+def _fill_metric(metric: Metric, pane: Pane, viewport: Viewport) -> None:
+    text, value = fmt.formatter(metric.format), viewport.view.last(metric.name)
+    if viewport.cursor is not None:
+        titles = _at_cursor(viewport, metric.title, metric.name, text)
+    else:
+        titles = [f"{metric.title} {text(value)}"]
+    unit, scale = chart_unit(metric, value)
+    log = " · log" if pane.log_axis else ""
+    lines = [Line(viewport.drawn(metric.name), "chart--line")]
+    pane.show([f"{title}{log}" for title in titles], lines, x_end=_x_end(viewport), unit=unit, scale=scale)
 
 
 def _compact(value: float | None) -> str:
     """Return a size for a narrow title: ``23.5G``."""
-    return "–" if value is None else _tick(value, digits=3)
-
-
-def _tick(value: float, digits: int = 4) -> str:
-    """Return a size for the tick of an axis: ``1.5G``."""
-    if not value:
-        return "0"
-    unit = fmt.size_unit(abs(value))
-    for bytes_, letter in ((1024.0**4, "T"), (1024.0**3, "G"), (1024.0**2, "M"), (1024.0, "K")):
-        if unit >= bytes_:
-            return f"{value / bytes_:.{digits}g}{letter}"
-    return f"{value:.0f}"
-
-
-def fill(panes: list[Chart], viewport: Viewport, notes: str = "") -> None:
-    """Draw the visible steps of the run; ``notes`` is appended to the title of the loss."""
-    steps, times = viewport.visible_steps(), viewport.visible_times()
-    cursor = None if viewport.cursor is None else (float(viewport.cursor), viewport.time_of(viewport.cursor))
-    for pane in panes:
-        pane.x_range = times if pane.time_axis else steps
-        pane.cursor = None if cursor is None else cursor[pane.time_axis]
-    loss, *memories, throughput = panes
-    _fill_loss(loss, viewport, notes)
-    fillers = (_fill_unified,) if viewport.view.unified_memory else (_fill_device, _fill_host)
-    for pane, fill_memory in zip(memories, fillers, strict=True):
-        fill_memory(pane, viewport)
-    _fill_throughput(throughput, viewport)
+    scale, unit = fmt.size_scale(value)
+    return fmt.NOTHING if value is None else f"{value / scale:.3g}{unit[:1]}"
 
 
 def value_at(viewport: Viewport, name: str, text: Callable[[float | None], str]) -> list[str]:
@@ -92,8 +129,10 @@ def _at_cursor(viewport: Viewport, label: str, name: str, text: Callable[[float 
     ]
 
 
-def _fill_loss(pane: Chart, viewport: Viewport, notes: str) -> None:
+def _fill_loss(pane: Pane, viewport: Viewport) -> None:
     view = viewport.view
+    smoothing = next((name for weight, name in SMOOTHINGS if weight == pane.smoothing), "")
+    notes = "".join(f" · {note}" for note in (smoothing, "log" if pane.log_axis else "") if note)
     coverage, value = view.series["loss"].coverage(), view.last("loss")
     visible, bits = viewport.visible_steps(), view.last("bits_per_byte")
     if bits is not None:
@@ -114,28 +153,29 @@ def _fill_loss(pane: Chart, viewport: Viewport, notes: str) -> None:
         else:
             plain.append(f"loss {loss} ({steps})")
         titles = [title + notes for title in plain] + plain
-    lines = [Line(viewport.points("loss"), "chart--line"), Line(viewport.points("val_loss"), "chart--mark", mark="◆")]
-    pane.show(titles, lines, x_end=view.steps, marks=_marks(view))
+    lines = [Line(viewport.drawn("loss"), "chart--line"), Line(viewport.drawn("val_loss"), "chart--mark", mark="◆")]
+    pane.show(titles, lines, x_end=_x_end(viewport), marks=_marks(viewport), unit="nats")
 
 
-def _marks(view: RunView) -> list[Mark]:
+def _marks(viewport: Viewport) -> list[Mark]:
     order = list(MARKS)
-    marks = [mark for mark in view.marks.to_list() if mark.kind in MARKS]
-    return [Mark(mark.step, *MARKS[mark.kind]) for mark in sorted(marks, key=lambda mark: order.index(mark.kind))]
+    marks = [mark for mark in viewport.view.marks.to_list() if mark.kind in MARKS]
+    marks.sort(key=lambda mark: order.index(mark.kind))
+    return [Mark(viewport.x_of(mark.step), *MARKS[mark.kind]) for mark in marks]
 
 
-def _fill_device(pane: Chart, viewport: Viewport) -> None:
+def _fill_device(pane: Pane, viewport: Viewport) -> None:
     view = viewport.view
     if view.has_device:
         used, total = view.last("device_used"), view.last("device_total")
-        lines = [Line(viewport.points("device_used"), "chart--line")]
+        lines = [Line(viewport.drawn("device_used"), "chart--line")]
         titles = [f"VRAM {fmt.size_of(used, total)}", f"VRAM {fmt.size(used)}"]
         sensors = _sensors(view)
         if viewport.cursor is not None:
             titles = _at_cursor(viewport, "VRAM", "device_used", fmt.size)
         elif sensors:
             titles = [f"{titles[0]} · {sensors}", *titles]
-        pane.show(titles, lines, y_top=total, limit=total, notes=_parts(view))
+        _show_memory(pane, viewport, titles, lines, total or used, y_top=total, limit=total, notes=_parts(view))
     else:
         size = fmt.size(view.last("rss"))
         titles = [f"no GPU · process memory {size}", f"no GPU · process {size}"]
@@ -143,7 +183,16 @@ def _fill_device(pane: Chart, viewport: Viewport) -> None:
             titles = _at_cursor(viewport, "process memory", "rss", fmt.size)[:-1] + _at_cursor(
                 viewport, "process", "rss", fmt.size
             )
-        pane.show(titles, [Line(viewport.points("rss"), "chart--line")], notes=_parts(view))
+        lines = [Line(viewport.drawn("rss"), "chart--line")]
+        _show_memory(pane, viewport, titles, lines, view.last("rss"), notes=_parts(view))
+
+
+def _show_memory(
+    pane: Pane, viewport: Viewport, titles: list[str], lines: list[Line], size: float | None, **options: Any
+) -> None:
+    """Draw lines of bytes; the axis is in the unit of ``size``, which is in the title."""
+    scale, unit = fmt.size_scale(size)
+    pane.show(titles, lines, x_end=_x_end(viewport), unit=unit, scale=scale, **options)
 
 
 def _sensors(view: RunView) -> str:
@@ -165,27 +214,33 @@ def _parts(view: RunView) -> list[str]:
     ]
 
 
-def _fill_host(pane: Chart, viewport: Viewport) -> None:
+def _fill_host(pane: Pane, viewport: Viewport) -> None:
     view = viewport.view
-    states, used, total = fmt.size(view.last("host_states") or 0), view.last("ram_used"), view.last("ram_total")
-    lines = [Line(viewport.points("ram_used"), "chart--line")]
-    if view.last("host_states"):
-        lines.append(Line(view.offloaded.points, "chart--second"))
-    titles = [f"RAM offload {states} · {fmt.size_of(used, total)}", f"RAM {states} · {fmt.size_of(used, total)}"]
-    titles.append(f"RAM offload {states}")
+    states, used, total = view.last("host_states"), view.last("ram_used"), view.last("ram_total")
+    lines = [Line(viewport.drawn("ram_used"), "chart--line")]
+    in_use = fmt.size_of(used, total)
+    pane.from_zero = bool(states)
+    if states:
+        offloaded = viewport.on_axis("offloaded", view.offloaded.points, TIME)
+        lines.append(Line(offloaded, "chart--second"))
+        titles = [f"RAM offload {fmt.size(states)} · {in_use}", f"RAM {fmt.size(states)} · {in_use}"]
+        titles.append(f"RAM offload {fmt.size(states)}")
+    else:  # the axis is scaled to what moves, not to the size of the memory
+        titles = [f"RAM {in_use} · offloaded 0", f"RAM {fmt.size(used)} · offloaded 0"]
     if viewport.cursor is not None:
         titles = _at_cursor(viewport, "RAM in use", "ram_used", fmt.size) + _at_cursor(
             viewport, "RAM", "ram_used", fmt.size
         )
-    pane.show(titles, lines, y_top=total, limit=total)
+    top = total if states else None
+    _show_memory(pane, viewport, titles, lines, top or used, y_top=top, limit=top)
 
 
-def _fill_unified(pane: Chart, viewport: Viewport) -> None:
+def _fill_unified(pane: Pane, viewport: Viewport) -> None:
     view = viewport.view
     active, cache, peak, limit = (view.last(f"unified_{name}") for name in ("active", "cache", "peak", "limit"))
     lines = [
-        Line(viewport.points("unified_peak"), "chart--line"),
-        Line(viewport.points("unified_active"), "chart--second"),
+        Line(viewport.drawn("unified_peak"), "chart--line"),
+        Line(viewport.drawn("unified_active"), "chart--second"),
     ]
     of_limit = fmt.size_of(peak, limit)
     watts = view.last("power_w")
@@ -199,10 +254,10 @@ def _fill_unified(pane: Chart, viewport: Viewport) -> None:
         titles = _at_cursor(viewport, "peak", "unified_peak", fmt.size)
     elif watts is not None:
         titles.insert(0, f"{titles[0]} · {watts:.0f} W")
-    pane.show(titles, lines, x_end=view.steps, limit=limit, notes=_parts(view))
+    _show_memory(pane, viewport, titles, lines, limit or peak, limit=limit, notes=_parts(view))
 
 
-def _fill_throughput(pane: Chart, viewport: Viewport) -> None:
+def _fill_throughput(pane: Pane, viewport: Viewport) -> None:
     view = viewport.view
     tokens, mfu = fmt.exact(view.last("tok_s")), view.last("mfu")
     titles = [f"tokens/s {tokens}"]
@@ -210,4 +265,4 @@ def _fill_throughput(pane: Chart, viewport: Viewport) -> None:
         titles = _at_cursor(viewport, "tokens/s", "tok_s", fmt.exact)
     elif mfu is not None:
         titles.insert(0, f"tokens/s {tokens} · {mfu:.0%} of the matmul peak")
-    pane.show(titles, [Line(viewport.points("tok_s"), "chart--line")], x_end=view.steps)
+    pane.show(titles, [Line(viewport.drawn("tok_s"), "chart--line")], x_end=_x_end(viewport), unit="tok/s")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import bisect
 import math
 from array import array
 from collections.abc import Iterable, Sequence
@@ -18,14 +17,13 @@ from engine.events.series import CAPACITY, Bucket, Point, Series
 from engine.events.status import Summary
 from engine.runs.client import RunClient
 from profiles.errors import UserError
+from tui.app.state.x_axis import STEP, TIME, TOKENS, interpolate
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_RUNS = len(LETTERS)
-STEP, TOKENS, TIME = "step", "tokens", "time"
-AXES = (STEP, TOKENS, TIME)
 REQUIRED_SERIES = ("loss", "val_loss", "tok_s", "t", "tokens")  # legend and axes need these, whatever is drawn
 _AXIS_SERIES = {TOKENS: "tokens", TIME: "t"}
 _GAP = float("nan")
@@ -153,18 +151,27 @@ class ComparedRun:
         ascending = array("d", accumulate((v - zero for v in values), _maximum))  # a clock may have been set back
         if scale.x == series.x:
             return ascending
-        return array("d", (max(_interpolate(scale.x, ascending, x), 0.0) for x in series.x))
+        return array("d", (max(interpolate(scale.x, ascending, x), 0.0) for x in series.x))
 
     def last_x(self, name: str, axis: str) -> float | None:
         """Return the last x at which a series has a value."""
         xs, values = self.x_values(name, axis), self.values(name)
         return next((x for x, v in zip(reversed(xs), reversed(values), strict=True) if x == x and v == v), None)
 
+    def x_range(self, name: str, axis: str) -> tuple[float, float] | None:
+        """Return the first and the last known x of a series; None if it has none."""
+        known = [x for x in self.x_values(name, axis) if x == x]
+        return (known[0], known[-1]) if known else None
+
+    def last(self, name: str) -> float | None:
+        """Return the newest value."""
+        return self.series[name].newest if name in self.series else None
+
     def value_at(self, name: str, axis: str, x: float) -> float | None:
         """Return the value of a series at ``x``, interpolated between its neighbours."""
         if not self.values(name):
             return None
-        value = _interpolate(self.x_values(name, axis), self.values(name), x)
+        value = interpolate(self.x_values(name, axis), self.values(name), x)
         return value if value == value else None
 
     def points(self, name: str, axis: str, count: int) -> list[Point]:
@@ -197,17 +204,6 @@ def difference(baseline: ComparedRun, other: ComparedRun, name: str, axis: str) 
 def _maximum(a: float, b: float) -> float:
     """Return the larger of two values; ``b`` if either is NaN."""
     return a if a > b else b
-
-
-def _interpolate(xs: Sequence[float], values: Sequence[float], x: float) -> float:
-    """Return the value at ``x`` by linear interpolation; beyond the ends, the value of the end."""
-    i = bisect.bisect_left(xs, x)
-    if i == len(xs):
-        return values[-1]
-    if i == 0 or xs[i] == x:
-        return values[i]
-    fraction = (x - xs[i - 1]) / (xs[i] - xs[i - 1])
-    return values[i - 1] + (values[i] - values[i - 1]) * fraction
 
 
 def _downsample(xs: Sequence[float], values: Sequence[float], count: int) -> list[Point]:

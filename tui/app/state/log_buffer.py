@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from engine.events.reverse_reader import events_before, events_from
-from engine.events.types import Event
+from engine.events.types import Event, Memory
 from tui.text import event_text
 
 CAPACITY = 1000  # lines; twice as many while a user reads older ones
 
 
 class LogLine(NamedTuple):
-    """A line: the offset of its record, unix seconds, text and tone (plain, good, warn or bad)."""
+    """A line: the offset of its record, unix seconds, text and tone (plain, good, warn or bad).
+
+    Consecutive lines with the same ``folds``, if it is not empty, are one: the newest, and how many there were.
+    """
 
     offset: int
     time: float
     text: str
     tone: str
+    folds: str = ""
+    times: int = 1
+
+    @property
+    def shown(self) -> str:
+        return f"{self.text} ({self.times} such lines)" if self.times > 1 else self.text
 
 
 class LogPage(NamedTuple):
@@ -43,7 +52,19 @@ def matches(text: str, words: tuple[str, ...]) -> bool:
 def to_line(offset: int, event: Event) -> LogLine | None:
     """Return the line for an event; None if it is only shown in charts."""
     sentence = event_text.describe(event)
-    return None if sentence is None else LogLine(offset, event.t, *sentence)
+    return (
+        None if sentence is None else LogLine(offset, event.t, *sentence, "memory" if isinstance(event, Memory) else "")
+    )
+
+
+def fold(lines: Sequence[LogLine]) -> list[LogLine]:
+    """Return ``lines`` with those in one that say the same anew."""
+    found: list[LogLine] = []
+    for line in lines:
+        if found and line.folds and line.folds == found[-1].folds:
+            line = line._replace(times=line.times + found.pop().times)
+        found.append(line)
+    return found
 
 
 def read_before(path: Path, end: int, count: int, wanted: Filter, keep_reading: KeepReading = lambda: True) -> LogPage:
@@ -86,6 +107,9 @@ class LogBuffer:
         """Add a new line; while scrolled back, the visible lines stay the same."""
         if not self.at_end:
             return
+        if self.lines and line.folds and line.folds == self.lines[-1].folds:
+            self.lines[-1] = line._replace(times=self.lines[-1].times + 1)
+            return
         self.lines.append(line)
         if self.lines_below:
             self.lines_below += 1
@@ -98,17 +122,18 @@ class LogBuffer:
             self._drop_newest()
 
     def replace(self, page: LogPage, lines_below: int) -> None:
-        self.lines, self.at_start, self.at_end = list(page.lines), page.at_start, page.at_end
+        self.lines, self.at_start, self.at_end = fold(page.lines), page.at_start, page.at_end
         self.lines_below = max(0, min(lines_below, len(self.lines)))
 
     def prepend(self, page: LogPage) -> None:
-        self.lines[:0] = page.lines
+        self.lines[:0] = fold(page.lines)
         self.at_start = page.at_start
         self._drop_newest()
 
     def extend(self, page: LogPage) -> None:
-        self.lines += page.lines
-        self.lines_below += len(page.lines)
+        new = fold(page.lines)
+        self.lines += new
+        self.lines_below += len(new)
         self.at_end = page.at_end
         excess = min(len(self.lines) - 2 * CAPACITY, len(self.lines) - self.lines_below - CAPACITY)
         if excess > 0:

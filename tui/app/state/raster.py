@@ -24,6 +24,8 @@ _LEFT = _patterns((0x01, 0x02, 0x04, 0x40))
 _RIGHT = _patterns((0x08, 0x10, 0x20, 0x80))
 _CELLS = (" ", *(chr(0x2800 + bits) for bits in range(1, 256)))
 _NICE = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+_LOG_ENDS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+_LOG_TICKS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8))  # ever denser
 _BARS = "▁▂▃▄▅▆▇█"
 _CHECKERBOARD = (int("01" * 1024, 2), int("10" * 1024, 2))  # by the parity of the column
 
@@ -226,17 +228,31 @@ def _nice_step(raw: float) -> float:
 
 
 def log_axis(low: float, high: float, ticks: int) -> Axis:
-    """Return a logarithmic axis for positive values, with ticks at 1, 2 and 5 times powers of ten."""
+    """Return a logarithmic axis from ``low`` to ``high``, both positive, with at most ``ticks`` + 2 ticks.
+
+    It ends at the next values of one and a half digits, so it is as high as the data asks for. The ticks are the
+    densest that fit: at powers of ten, at 1, 2 and 5 times them, or at every digit; in less than a factor of 2, those
+    of a linear axis.
+    """
     low, high = max(low, 1e-300), max(high, 1e-300)
-    candidates = [m * 10.0**e for e in range(_exponent(low) - 1, min(_exponent(high) + 2, 308)) for m in (1, 2, 5)]
-    below = [m for m in candidates if m <= low * (1 + 1e-9)] or candidates[:1]
-    above = [m for m in candidates if m >= high * (1 - 1e-9)] or candidates[-1:]
-    bottom, top = below[-1], above[0]
-    if top <= bottom:
-        bottom, top = bottom / 2, top * 2
-    inside = [m for m in candidates if bottom <= m <= top] or [bottom, top]
-    stride = max(1, math.ceil((len(inside) - 1) / max(ticks, 1)))
-    return Axis(math.log10(bottom), math.log10(top), tuple(inside[::stride]), log=True)
+    if high < 2 * low:
+        linear = linear_axis(low, high, ticks)
+        if linear.low > 0:
+            return Axis(math.log10(linear.low), math.log10(linear.high), linear.ticks, log=True)
+    exponents = range(_exponent(low) - 1, min(_exponent(high) + 2, 308))
+    ends = [digit * 10.0**exponent for exponent in exponents for digit in _LOG_ENDS]
+    bottom = max((end for end in ends if end <= low * (1 + 1e-9)), default=ends[0])
+    top = min((end for end in ends if end >= high * (1 - 1e-9)), default=ends[-1])
+    found: list[float] = []
+    for digits in _LOG_TICKS:
+        inside = [tick for e in exponents for digit in digits if bottom <= (tick := digit * 10.0**e) <= top]
+        if len(inside) > ticks + 2:
+            found = found if len(found) > 1 else inside[:: math.ceil(len(inside) / max(ticks, 1))]
+            break
+        found = inside
+    if len(found) < 2:
+        found = [bottom, top]
+    return Axis(math.log10(bottom), math.log10(top), tuple(found), log=True)
 
 
 def _exponent(value: float) -> int:

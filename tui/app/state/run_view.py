@@ -8,12 +8,13 @@ from msgspec.structs import replace
 
 from engine.events.marks import Marks
 from engine.events.metrics import BY_STEP, METRICS, SERIES, STEP_SERIES, TELEMETRY_SERIES, TIME, VAL_FIELDS, VAL_LOSS
-from engine.events.phases import NEEDS_ATTENTION, RUNNING, STARTING, is_active
+from engine.events.phases import NEEDS_ATTENTION, RUNNING, STARTING, has_ended, is_active
 from engine.events.run_dir import is_on_other_host, last_seen
 from engine.events.series import Series
 from engine.events.status import Summary
 from engine.events.types import CutOff, Edit, Event, Link, Memory, Progress, Spec, Start, State, Step, Telemetry, Val
 from engine.events.wire import HistoryAnswer
+from tui.app.state import outlook
 from tui.text.run_text import phase_name
 
 CHART_SERIES = [TIME, *(name for name, metric in METRICS.items() if metric.chart)]
@@ -48,6 +49,9 @@ class RunView:
         self.context: int | None = summary.context
         self.attempt: int = summary.attempt or 1
         self.val_loss: float | None = summary.val_loss
+        self.started: float | None = summary.started
+        self.ended: float | None = summary.ended
+        self.smooth_loss: float | None = None
         self.progress: tuple[int, int] | None = None
         self.connected = True
         self._step_seconds: float | None = None  # moving average
@@ -89,6 +93,7 @@ class RunView:
         loss = self.series["loss"]
         if loss.x:
             self.step = max(self.step, int(loss.x[-1]))
+        self.smooth_loss = outlook.smoothed(loss.points)
         recent = [mean for _, _, mean, _ in self.series["step_s"].points[-20:] if mean is not None]
         self._step_seconds = sum(recent) / len(recent) if recent else None
         if self.series[VAL_LOSS].x:
@@ -116,6 +121,7 @@ class RunView:
                 self._start(event, update_charts)
             case State() | CutOff():
                 self.update_phase(event.phase, event.reason)
+                self.ended = event.t if has_ended(event.phase) else None
                 if self.phase != RUNNING:
                     self.progress = None
             case Spec():
@@ -141,6 +147,7 @@ class RunView:
             self._step_seconds = event.step_s if average is None else 0.9 * average + 0.1 * event.step_s
         if update_charts:
             add_step(self.series, event)
+            self.smooth_loss = outlook.smoothed([(event.step, event.loss, event.loss, event.loss)], self.smooth_loss)
 
     def _telemetry(self, event: Telemetry) -> None:
         self.offloaded.add(event.t, self.last("host_states"), self.last("host_states"))
@@ -175,10 +182,24 @@ class RunView:
 
     def tokens_left(self) -> int | None:
         """Return the tokens of the remaining steps with the current batch, or None if unknown."""
-        last = self.last_step
-        if not (last and self.micro and self.accum and self.context):
+        last, of_step = self.last_step, self._tokens_of_step
+        return max(last - self.step, 0) * of_step if last and of_step else None
+
+    def tokens_a_day(self) -> float | None:
+        """Return the tokens of a day at the current speed, or None if unknown."""
+        of_step, seconds = self._tokens_of_step, self._step_seconds
+        return of_step * 86400 / seconds if of_step and seconds else None
+
+    @property
+    def _tokens_of_step(self) -> int | None:
+        if not (self.micro and self.accum and self.context):
             return None
-        return max(last - self.step, 0) * self.micro * self.accum * self._ranks * self.context
+        return self.micro * self.accum * self._ranks * self.context
+
+    def elapsed(self, now: float) -> float | None:
+        """Return the seconds since the start, up to the end of an ended run."""
+        end = now if self.active else self.ended
+        return None if self.started is None or end is None else max(end - self.started, 0.0)
 
     @property
     def memory(self) -> Memory | None:

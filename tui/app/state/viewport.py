@@ -1,6 +1,7 @@
 """Holds what the charts of a run show: the visible steps, the best data known for them, and the cursor.
 
-All charts of a run share one viewport. Charts over time show the time span of the visible steps.
+All charts of a run share one viewport and one x axis: steps, tokens or time. The visible range and the cursor are
+steps, whatever the axis.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from tui.app.state import raster
 from tui.app.state import step_range as step_ranges
 from tui.app.state.run_view import RunView, add_step
 from tui.app.state.step_range import StepRange
+from tui.app.state.x_axis import STEP, TIME, TOKENS, Anchors, Converted, interpolate, make_anchors
 
 ENOUGH_POINTS = 600  # visible points beyond which more make no difference: two per column of the widest chart
+_SAMPLED = ("ram_used", "rss")  # measured on every machine
 _MARGIN = 2000  # steps read beyond either end of the visible range, so that panning needs no new read
 
 
@@ -39,6 +42,9 @@ class Viewport:
         self.view = view
         self.step_range: StepRange | None = None  # None: all steps
         self.cursor: int | None = None
+        self.chosen_axis = STEP
+        self._converted: dict[str, Converted] = {}
+        self._anchors: tuple[object, Anchors] = None, Anchors([], [], [])
         self._detail: dict[str, Series] = {}
         self._request: DetailRequest | None = None
         self._requested_width = 0.0
@@ -91,19 +97,72 @@ class Viewport:
         if (measured := self.measured_steps()) is not None:
             self.step_range = step_ranges.pan(self.step_range, *measured, fraction)
 
+    # The x axis
+
+    @property
+    def axis(self) -> str:
+        """The axis of all charts: the chosen one, as far as steps and tokens are known yet."""
+        if self.measured_steps() is None:
+            return TIME
+        return STEP if self.chosen_axis == TOKENS and not self.view.series[TOKENS].x else self.chosen_axis
+
+    def _make_anchors(self) -> Anchors:
+        """Return the measured steps with their tokens and times; made again only after a step."""
+        times, tokens = self.points("t"), self.view.series[TOKENS].points
+        key = len(times), times[-1] if times else None, len(tokens)
+        if self._anchors[0] != key:
+            samples = [points[0][0] for name in _SAMPLED if (points := self.view.series[name].points)]
+            first = min(samples, default=None)
+            self._anchors = key, make_anchors(times, tokens, first)
+        return self._anchors[1]
+
+    def drawn(self, name: str) -> Sequence[Point]:
+        """Return the points of a series on the x axis."""
+        return self.on_axis(name, self.points(name), STEP if name in BY_STEP else TIME)
+
+    def on_axis(self, name: str, points: Sequence[Point], own: str) -> Sequence[Point]:
+        """Return ``points``, whose x are those of the axis ``own``, on the x axis; ``name`` is unique to them."""
+        axis, anchors = self.axis, self._make_anchors()
+        if own == axis or not anchors.step:
+            return points
+        converted = self._converted.setdefault(name, Converted())
+        settings = axis, self.view.attempt, anchors.step[0], self.view.series["t"].width
+        return converted.update(points, anchors.of(own), anchors.of(axis), settings)
+
+    def x_of(self, step: float) -> float:
+        """Return the x of a step."""
+        axis, anchors = self.axis, self._make_anchors()
+        return step if axis == STEP or not anchors.step else interpolate(anchors.step, anchors.of(axis), step)
+
+    def step_at(self, x: float) -> float:
+        """Return the step at ``x``."""
+        axis, anchors = self.axis, self._make_anchors()
+        return x if axis == STEP or not anchors.step else interpolate(anchors.of(axis), anchors.step, x)
+
+    def visible_x(self) -> tuple[float, float] | None:
+        """Return the first and last visible x; None if everything is visible."""
+        if self.axis == TIME:
+            return self.visible_times()
+        steps = self.visible_steps()
+        return None if steps is None else (self.x_of(steps[0]), self.x_of(steps[1]))
+
+    def extent(self) -> tuple[float, float] | None:
+        """Return the first and the last x of everything that is known; None while nothing is."""
+        measured = self.measured_steps()
+        if measured is not None and self.axis != TIME:
+            return self.x_of(measured[0]), self.x_of(measured[1])
+        ends = [] if measured is None else [self.x_of(step) for step in measured]
+        for name in _SAMPLED:
+            if points := self.view.series[name].points:
+                ends += [points[0][0], points[-1][0]]
+        return (min(ends), max(ends)) if ends else None
+
     # Steps and times
 
     def time_of(self, step: float) -> float | None:
         """Return when ``step`` ended, interpolated between its neighbours."""
         points = self.points("t", around=step)
         return _interpolate([(p[0], p[3]) for p in _neighbours(points, step)], step)
-
-    def step_of(self, time: float) -> float | None:
-        """Return the step that ended at ``time``, interpolated."""
-        points = [(p[3], p[0]) for p in self.points("t") if p[3] is not None]
-        after = next((i for i, (t, _) in enumerate(points) if t >= time), len(points))
-        first = min(max(after - 1, 0), max(len(points) - 2, 0))
-        return _interpolate(points[first : first + 2], time)
 
     # The points to draw
 

@@ -13,7 +13,7 @@ from tui.app.base import AppScreen, BaseApp
 from tui.app.widgets.canvas import Canvas, Row, Span
 from tui.text.ellipsis import clip, wrap_clipped
 
-_NOTICE_LINES = 3
+_NOTICE_SHARE = 6  # a notice takes at most this part of the terminal, but three lines always
 
 
 class Heading(Canvas):
@@ -72,9 +72,9 @@ class Notice(Canvas):
         return len(self._lines(width))
 
     def _lines(self, width: int) -> list[str]:
-        """Return the text in at most ``_NOTICE_LINES`` lines, and the keys at the end of the last or on the next."""
+        """Return the text, wrapped, and the keys at the end of the last line or on the next."""
         text, keys = self._shown
-        *lines, last = wrap_clipped(text, width - 1, _NOTICE_LINES)
+        *lines, last = wrap_clipped(text, width - 1, max(self.app.size.height // _NOTICE_SHARE, 3))
         one = f"{last} · {keys}" if keys else last
         return [*lines, one] if cell_len(one) < width else [*lines, last, clip(keys, width - 1)]
 

@@ -6,7 +6,7 @@ If several values fall into one column of dots, the line is their mean, inside a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -16,6 +16,7 @@ from textual.message import Message
 from engine.events.series import Point
 from tui.app.state import raster
 from tui.app.state.raster import Axis, Column
+from tui.app.state.x_axis import STEP, TIME
 from tui.app.widgets import plot
 from tui.app.widgets.canvas import Canvas, Row
 from tui.app.widgets.plot import Line, Mark
@@ -26,15 +27,15 @@ __all__ = ["Chart", "Line", "Mark"]
 
 _LABEL = 6  # cells left of the plot
 _TIME_UNITS = (86400.0, 3600.0, 60.0)  # seconds; a time axis ends at a round number of one of these
+_UNIT_MIN_ROWS = 4  # shorter plots have no row for the unit
 _NOTE_MIN_ROWS = 9  # plots with fewer rows show no note below the title
 
 
 class Chart(Canvas, can_focus=True):
-    """Draws ``lines`` over one x axis.
+    """Draws ``lines`` over one x axis, which ``axis`` names: step, tokens or time.
 
-    With ``time_axis``, x is unix seconds, labelled as the time since the first point or, with an ``x_range``, as clock
-    time; otherwise x is a step number. ``y_text`` returns the label of a value. ``y_unit`` returns the unit in which
-    the ticks of an axis up to a value are round.
+    On a time axis x is unix seconds, labelled as the time since the first point or, with an ``x_range``, as clock time;
+    with ``elapsed`` x is seconds since a start.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -69,27 +70,26 @@ class Chart(Canvas, can_focus=True):
         title: str,
         *,
         id: str | None = None,
-        time_axis: bool = False,
-        y_text: Callable[[float], str] = fmt.axis,
-        y_unit: Callable[[float], float] = lambda value: 1.0,
+        elapsed: bool = False,
         from_zero: bool = False,
     ) -> None:
         super().__init__(id=id)
         self.titles: Sequence[str] = (title,)
         self.lines: list[Line] = []
-        self.time_axis = time_axis
+        self.axis = STEP
         self.log_axis = False
         self.smoothing = 0.0
         self.x_range: tuple[float, float] | None = None  # the visible x; None: everything
+        self.x_extent: tuple[float, float] | None = None  # the first and last x of everything; None: those of the lines
         self.cursor: float | None = None
         self._marks: Sequence[Mark] = ()
         self._notes: Sequence[str] = ()
         self._limit: float | None = None
         self._y_top: float | None = None
         self._x_end: float | None = None
-        self._y_text = y_text
-        self._y_unit = y_unit
-        self._from_zero = from_zero
+        self._unit, self._scale = "", 1.0
+        self._elapsed = elapsed
+        self.from_zero = from_zero
         self._y: Axis | None = None
         self._y_settings: object = None
         self._x: tuple[float, float] = (0.0, 0.0)
@@ -105,14 +105,17 @@ class Chart(Canvas, can_focus=True):
         marks: Sequence[Mark] = (),
         notes: Sequence[str] = (),
         limit: float | None = None,
+        unit: str = "",
+        scale: float = 1.0,
     ) -> None:
         """Replace what is drawn. Of ``titles`` and of ``notes``, longest first, the first that fits is shown.
 
         ``y_top`` is a capacity that the y axis includes, ``limit`` a value drawn as a dashed line, ``x_end`` the
-        largest possible x.
+        largest possible x. ``unit`` is written on the y axis, whose ticks are values divided by ``scale``.
         """
         self.titles, self.lines, self._y_top, self._x_end = titles, lines, y_top, x_end
         self._marks, self._notes, self._limit = marks, notes, limit
+        self._unit, self._scale = unit, scale
         self.redraw()
 
     @property
@@ -127,9 +130,11 @@ class Chart(Canvas, can_focus=True):
 
     def draw(self, width: int, height: int) -> list[Row]:
         number = self.id.rpartition("-")[2] if self.id else ""
+        number = number if number.isdigit() else ""  # only the panes of the first page have a key
         style = "chart--title-focus" if self.has_focus else "chart--title"
-        title = _first_fitting(self.titles, width - len(number) - 2) or self.titles[-1]
-        rows: list[Row] = [[(clip(f" {number} {title}".ljust(width), width), style)]]
+        margin = f" {number} " if number else " "
+        title = _first_fitting(self.titles, width - len(margin)) or self.titles[-1]
+        rows: list[Row] = [[(clip(f"{margin}{title}".ljust(width), width), style)]]
         plot_width, plot_height = width - _LABEL - 1, height - 2
         if plot_height >= _NOTE_MIN_ROWS and (note := _first_fitting(self._notes, width - 2)):
             rows.append([(f"  {note}", "chart--note")])
@@ -174,14 +179,13 @@ class Chart(Canvas, can_focus=True):
         if self.x_range is not None:
             self._x = self.x_range
             return True
-        first = min(points[0][0] for points in measured)
-        last = max(points[-1][0] for points in measured)
-        if self.time_axis:
+        first, last = self._extent()
+        if self.axis == TIME:
             span = max(last - first, 60.0)
             unit = next(unit for unit in _TIME_UNITS if span >= unit)
             self._x = (first, first + raster.nice_ceiling(span / unit) * unit)
         else:
-            # The axis starts at step 0, except for data that begins late in a run.
+            # The axis starts at 0, except for data that begins late in a run.
             start = 0.0 if first <= last / 4 else first - 1
             end = start + math.ceil(max(raster.nice_ceiling(last - start), 10.0))
             if self._x_end is not None and start < last <= self._x_end:
@@ -189,26 +193,33 @@ class Chart(Canvas, can_focus=True):
             self._x = (start, end)
         return True
 
+    def _extent(self) -> tuple[float, float]:
+        """Return the first and the last x of all data."""
+        if self.x_extent is not None:
+            return self.x_extent
+        measured = [line.points for line in self.lines if line.points]
+        return min(points[0][0] for points in measured), max(points[-1][0] for points in measured)
+
     def _choose_y(self, raw: list[list[Column | None]], low: float, high: float, plot_height: int) -> Axis:
         """Return the y axis: the current one if it still fits."""
         if self.log_axis:
             positive = [v for cols in raw for c in cols if c for v in (c.low, c.mean, c.high) if v > 0]
             low = min(positive, default=1e-3)
             high = max(high, low)
-        elif self._from_zero:
+        elif self.from_zero:
             low = min(low, 0.0)
         if self._y_top is not None and not self.log_axis:
             high = max(high, self._y_top)
         # A label in every other row of a short plot, but two at least: a single tick shows no scale.
         count = max(min(2, plot_height), min((plot_height - 1) // 2, 5 if plot_height < 24 else 8))
-        settings = (self.log_axis, count, self._y_top, self.x_range)
+        settings = (self.log_axis, count, self._y_top, self.x_range, self._scale)
         if settings != self._y_settings:
             self._y, self._y_settings = None, settings
         if self.log_axis:
             self._y = raster.stable_axis(self._y, low, high, lambda a, b: raster.log_axis(a, b, count))
         else:
-            unit = self._y_unit(high)
-            self._y = raster.stable_axis(self._y, low, high, lambda a, b: raster.linear_axis(a, b, count, unit))
+            scale = self._scale
+            self._y = raster.stable_axis(self._y, low, high, lambda a, b: raster.linear_axis(a, b, count, scale))
         return self._y
 
     def _plot(
@@ -236,10 +247,16 @@ class Chart(Canvas, can_focus=True):
         if self.cursor is not None and x0 <= self.cursor <= x1:
             column = min(int((self.cursor - x0) / (x1 - x0) * plot_width), plot_width - 1)
             plot.draw_cursor(cells, column, "chart--cursor")
-        labels = plot.y_labels(axis, plot_height, self._y_text)
+        labels = plot.y_labels(axis, plot_height, lambda value: fmt.axis(value / self._scale))
+        units: dict[int, str] = {}
+        if plot_height >= _UNIT_MIN_ROWS:  # the unit stands in the first row without a label
+            units[next(y for y in range(plot_height) if y not in labels)] = self._unit
         return [
             [
-                (f"{labels.get(y, ''):>{_LABEL}}"[:_LABEL] + ("┤" if y in labels else "│"), "chart--axis"),
+                (
+                    f"{labels.get(y) or units.get(y, ''):>{_LABEL}}"[:_LABEL] + ("┤" if y in labels else "│"),
+                    "chart--axis",
+                ),
                 *plot.merge_spans(row),
             ]
             for y, row in enumerate(cells)
@@ -247,24 +264,28 @@ class Chart(Canvas, can_focus=True):
 
     def _x_row(self, plot_width: int) -> Row:
         steps, origin = plot.ROUND_NUMBERS, 0.0
-        if self.time_axis:
+        if self.axis == TIME:
             steps = plot.ROUND_TIMES
             # Clock times are round from midnight, elapsed times from the first point.
-            origin = fmt.start_of_day(self._x[0]) if self.x_range is not None else self._first_x()
+            origin = fmt.start_of_day(self._x[0]) if self._is_clock else self._first_x()
         text = plot.x_labels(*self._x, plot_width, steps, origin, self._x_text)
-        return [(" " * _LABEL + "└" + text, "chart--axis")]
+        return [(f"{self.axis:>{_LABEL}}└{text}", "chart--axis")]
+
+    @property
+    def _is_clock(self) -> bool:
+        return self.x_range is not None and not self._elapsed
 
     def _x_text(self, x: float) -> str:
         x0, x1 = self._x
-        if not self.time_axis:
+        if self.axis != TIME:
             return fmt.exact(x) if x >= 1e4 and x1 - x0 < x1 / 20 else fmt.axis(round(x))
-        if self.x_range is not None:
+        if self._is_clock:
             return fmt.axis_time(x, x1 - x0)
         elapsed = x - self._first_x()
         return "0" if elapsed < 1 else fmt.short_duration(elapsed)
 
     def _first_x(self) -> float:
-        return min(line.points[0][0] for line in self.lines if line.points)
+        return 0.0 if self._elapsed else self._extent()[0]
 
     # The mouse
 

@@ -7,7 +7,8 @@ from typing import ClassVar, NamedTuple
 
 from rich.cells import cell_len
 
-from tui.app.state.comparison import AXES, TIME, TOKENS, ComparedRun, difference
+from tui.app.state.comparison import ComparedRun, difference
+from tui.app.state.x_axis import AXES, TIME, TOKENS
 from tui.app.widgets import columns
 from tui.app.widgets.canvas import Row
 from tui.app.widgets.overlay_chart import COLOURS, run_style

@@ -21,7 +21,7 @@ from tui.text.ellipsis import clip, wrap
 class LogView(Canvas, can_focus=True):
     """Shows the lines passed to ``add``, and reads older lines from the log at ``path``.
 
-    A line that reports a problem is wrapped, so that all of it can be read; while the log is maximized, every line is.
+    Lines are wrapped, so that all of them can be read.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -68,6 +68,14 @@ class LogView(Canvas, can_focus=True):
             return self._path.stat().st_size
         except OSError:
             return 0
+
+    @property
+    def selected(self) -> LogLine | None:
+        """The line that a search has found, else the lowest one on screen."""
+        lines = self.buffer.lines
+        found = next((line for line in lines if line.offset == self._found), None)
+        lowest = len(lines) - self.buffer.lines_below - 1
+        return found or (lines[lowest] if 0 <= lowest < len(lines) else None)
 
     @property
     def _page_lines(self) -> int:
@@ -277,9 +285,7 @@ class LogView(Canvas, can_focus=True):
 
     def _texts(self, line: LogLine, width: int) -> list[str]:
         """Return the text of a line in the rows that it takes."""
-        width -= len(_stamp(line))
-        wraps = line.tone in ("warn", "bad") or self.screen.has_class("maximized-log")
-        return wrap(line.text, width) if wraps else [clip(line.text, width)]
+        return wrap(line.shown, width - len(_stamp(line)))
 
 
 def _stamp(line: LogLine) -> str:

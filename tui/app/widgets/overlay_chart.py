@@ -23,9 +23,8 @@ class OverlayChart(Chart):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {run_style(index) for index in range(COLOURS)}
 
-    def __init__(self, *, time_axis: bool = False) -> None:
-        super().__init__("", time_axis=time_axis)
-        self.add_class("by-time" if time_axis else "by-number")
+    def __init__(self) -> None:
+        super().__init__("", elapsed=True)
 
 
 def labelled_lines(lines: Sequence[tuple[str, str, Sequence[Point]]], cells: int) -> list[Line]:

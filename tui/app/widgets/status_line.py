@@ -1,23 +1,31 @@
-"""Shows the current values of a run in two lines; only changed digits are sent."""
+"""Shows the current values of a run in two lines, in a tall terminal three; only changed digits are sent."""
 
 from __future__ import annotations
 
+import time
 from typing import ClassVar
 
 from rich.cells import cell_len
+from textual.geometry import Size
 
 from engine.events.metric import Metric
 from engine.events.metrics import STEP_METRICS, TELEMETRY_METRICS, VAL_LOSS, VAL_METRICS
 from engine.events.phases import CUT_OFF, FAILED, FINISHED, RUNNING
+from tui.app.state import outlook
+from tui.app.state.outlook import Checkpoints
 from tui.app.state.run_view import RunView
 from tui.app.widgets.canvas import Canvas, Row
 from tui.text import format as fmt
 
+_TALL = 30  # lines of a terminal with a third line
 _TONES = {RUNNING: "good", FINISHED: "good", FAILED: "bad", CUT_OFF: "bad"}
 
 
 class StatusLine(Canvas):
-    """Items that do not fit are dropped at the right end of their line."""
+    """Items that do not fit are dropped at the right end of their line.
+
+    A terminal without the third line shows as many of its items as fit behind the second.
+    """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *("status--label", "status--value", "status--good", "status--busy", "status--bad", "status--bar"),
@@ -26,15 +34,20 @@ class StatusLine(Canvas):
     def __init__(self) -> None:
         super().__init__()
         self._view: RunView | None = None
+        self._checkpoints = Checkpoints()
 
-    def show(self, view: RunView) -> None:
-        self._view = view
+    def show(self, view: RunView, checkpoints: Checkpoints) -> None:
+        self._view, self._checkpoints = view, checkpoints
         self.redraw()
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return 3 if viewport.height >= _TALL else 2
 
     def draw(self, width: int, height: int) -> list[Row]:
         view = self._view
         if view is None:
             return []
+        now = time.time()
         phase = f" {view.phase_name} "
         progress = f"step {fmt.exact(view.step)}/{fmt.exact(view.steps)}"
         tone = "busy" if view.is_remote else _TONES.get(view.phase, "busy")
@@ -47,10 +60,14 @@ class StatusLine(Canvas):
         if view.active and view.last_step != view.steps:
             first += _item("stops at", fmt.exact(view.last_step), 1)
         if view.active and not view.is_remote:
-            first += _item("ETA", fmt.duration(view.eta()), 8)
+            seconds = view.eta()
+            first += _item("ETA", fmt.duration(seconds), 8)
+            first += _item("ends", outlook.finish_text(now, seconds), 5)
             first += _micro(view, 0 if width < 100 else min(width // 16, 12))
             if (left := view.tokens_left()) is not None:
                 first += [(f" {fmt.count(left):>5}", "status--value"), (" tokens left", "status--label")]
+        if (elapsed := view.elapsed(now)) is not None:
+            first += _item("elapsed", fmt.rough_duration(elapsed), 3)
         if view.attempt > 1 or width >= 120:
             first += _item("attempt", str(view.attempt), 1)
         second: Row = [(" ", "")]
@@ -62,7 +79,12 @@ class StatusLine(Canvas):
         for metric in TELEMETRY_METRICS:
             if metric.status and view.last(metric.name) is not None:  # a machine may not have the sensor
                 second += _item(metric.title, _metric_text(view, metric), metric.status)
-        return [_complete_items(first, width), _complete_items(second, width)]
+        third: Row = []
+        for label, value, cells in outlook.items(view, self._checkpoints, now):
+            third += _item(label, value, cells)
+        if height < 3:
+            return [_complete_items(first, width), _complete_items([*second, *third], width)]
+        return [_complete_items(line, width) for line in (first, second, [(" ", ""), *third])]
 
 
 def _micro(view: RunView, cells: int) -> Row:

@@ -1,0 +1,53 @@
+"""Reads what the monitor needs of a run's files before it follows its records, and the disk of its checkpoints."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.events.status import Summary
+from engine.events.types import Event
+from profiles.errors import UserError
+
+if TYPE_CHECKING:
+    from engine.events.run_dir import RunDir
+
+FIRST_LINES = 200  # lines of the log that are read when a run is opened
+FIRST_BYTES = 16 << 20  # bytes of the log read for them at most
+
+
+def from_spec(run: RunDir) -> tuple[int, int, int, int]:
+    """Return ranks, step of an early end, seconds that an out-of-memory error waits, and steps between checkpoints.
+
+    1, 0, 0 and 0 if the spec cannot be read, which is reported elsewhere.
+    """
+    try:
+        spec = run.live_spec()
+    except UserError:
+        return 1, 0, 0, 0
+    return spec.ranks, spec.train.stop_step, spec.memory.oom_wait, spec.train.save_every
+
+
+def free_for_checkpoints(run: RunDir) -> int | None:
+    """Return the bytes that are free in the folder of the run's checkpoints, or in the nearest one that exists."""
+    try:
+        folder = Path(run.spec().train.out).absolute()
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        return shutil.disk_usage(folder).free
+    except (UserError, OSError):
+        return None
+
+
+def newest_events(run: RunDir, at: int) -> tuple[list[tuple[int, Event]], bool, Summary]:
+    """Return the arguments of ``FirstEvents`` for the newest events before offset ``at``."""
+    from engine.events.reverse_reader import events_before
+
+    events: list[tuple[int, Event]] = []
+    begin = at
+    for begin, chunk in events_before(run.log_path, at):
+        events += chunk
+        if len(events) >= FIRST_LINES or at - begin >= FIRST_BYTES:
+            break
+    return events[::-1], begin <= 0, run.summary()

@@ -1,0 +1,93 @@
+"""Computes what a person who watches a run for weeks wants to know: when it ends, what it has used, what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+from engine.events.marks import Mark
+from engine.events.metrics import VAL_LOSS
+from engine.events.series import Point
+from tui.text import format as fmt
+
+if TYPE_CHECKING:
+    from tui.app.state.run_view import RunView
+
+SMOOTHING = 0.98  # weight of the loss so far in the smoothed loss
+_GAP = 900.0  # seconds without a sample for which no power is counted: nothing ran
+_DAY = 86400.0
+
+
+class Checkpoints(NamedTuple):
+    """What is known of a run's checkpoints: bytes of the newest, and bytes that are free where they are written."""
+
+    every: int = 0  # steps
+    bytes: float | None = None
+    free: float | None = None
+
+
+def smoothed(points: Sequence[Point], average: float | None = None) -> float | None:
+    """Return the exponential moving average of the means, continued from ``average``."""
+    for _, _, mean, _ in points:
+        if mean is not None:
+            average = mean if average is None else SMOOTHING * average + (1 - SMOOTHING) * mean
+    return average
+
+
+def lowest(points: Sequence[Point]) -> tuple[float, float] | None:
+    """Return the lowest value and its step; None if there is none."""
+    known = [(low, x) for x, low, _, _ in points if low is not None]
+    return min(known) if known else None
+
+
+def energy(power: Sequence[Point]) -> float | None:
+    """Return the kWh of a power in watts over time; None where none was measured."""
+    joules, known = 0.0, False
+    for (before, *_), (now, _, watts, _) in pairwise(power):
+        if watts is not None and 0 < now - before < _GAP:
+            joules, known = joules + watts * (now - before), True
+    return joules / 3.6e6 if known else None
+
+
+def finish_text(now: float, seconds: float | None) -> str:
+    """Return when a run ends: a time of today, else a date; no more precise than such a forecast is."""
+    if seconds is None:
+        return fmt.NOTHING
+    step = 60.0 if seconds < 6 * 3600 else 600.0 if seconds < 2 * _DAY else 3600.0
+    return fmt.clock(round((now + seconds) / step) * step, now)
+
+
+def items(view: RunView, checkpoints: Checkpoints, now: float) -> list[tuple[str, str, int]]:
+    """Return label, value and the cells of the value of everything known, the most important first."""
+    found: list[tuple[str, str, int]] = []
+    if (average := view.smooth_loss) is not None:
+        found.append(("smooth loss", fmt.loss(average), 5))
+    if (best := lowest(view.series[VAL_LOSS].points)) is not None:
+        found.append(("best val", f"{fmt.loss(best[0])} at {fmt.exact(best[1])}", 5))
+    found += _checkpoint_items(view, checkpoints, now)
+    seen = view.last("tokens")
+    if seen is not None:
+        found.append(("tokens", fmt.count(seen), 5))
+    if view.active and (rate := view.tokens_a_day()) is not None:
+        found.append(("a day", fmt.count(rate), 5))
+    if (used := energy(view.series["power_w"].points)) is not None:
+        found.append(("energy", f"{used:.1f} kWh", 8))
+    return found
+
+
+def _checkpoint_items(view: RunView, checkpoints: Checkpoints, now: float) -> list[tuple[str, str, int]]:
+    found: list[tuple[str, str, int]] = []
+    last = newest_checkpoint(view.marks.to_list())
+    if view.active:
+        age = "none yet" if last is None else f"{fmt.rough_duration(max(now - last.t, 0.0))} ago"
+        found.append(("checkpoint", age, 7))
+        if checkpoints.every:
+            found.append(("next at", fmt.exact((view.step // checkpoints.every + 1) * checkpoints.every), 1))
+    if checkpoints.free is not None and checkpoints.bytes:
+        found.append(("disk for", f"{checkpoints.free // checkpoints.bytes:,.0f} checkpoints", 1))
+    return found
+
+
+def newest_checkpoint(marks: Sequence[Mark]) -> Mark | None:
+    return max((mark for mark in marks if mark.kind == "checkpoint"), key=lambda mark: mark.t, default=None)
