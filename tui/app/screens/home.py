@@ -62,7 +62,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
         yield Notice(id="cut-off")
         yield RunTable()
         yield RunDetail()
-        yield Input(id="filter", placeholder="letters of a name, profile or phase", compact=True)
+        yield Input(id="filter", placeholder="letters of a name, profile or phase, loss<4, phase:ended", compact=True)
         yield KeyBar()
 
     def on_mount(self) -> None:
