@@ -14,7 +14,6 @@ from importlib import import_module
 
 from profiles.errors import UserError
 from profiles.printable import one_line
-from tui.cli.commands import app
 from tui.cli.terminal_output import printable_output
 
 # In the order of ``--help``.
@@ -97,7 +96,7 @@ def parser_of(argv: Sequence[str]) -> argparse.ArgumentParser:
         prog="mla-tui",
         description="Pre-train Multi-Head Latent Attention models on this machine. Without a command: open the app.",
     )
-    app.register(parser)
+    import_module("tui.cli.commands.app").register(parser)  # as the commands below: none of them imports another
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     # Import only the module of the command that is named first, so that it starts fast; --help needs them all.
     named = argv[0] if argv else ""
