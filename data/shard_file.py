@@ -158,8 +158,8 @@ def _numpy_layout(path: Path, file: BinaryIO, size: int) -> tuple[np.dtype[Any],
         )
     if file.tell() + shape[0] * dtype.itemsize != size:
         raise UserError(
-            f"{path}: its NumPy header says {shape[0]} {dtype.name} tokens ({shape[0] * dtype.itemsize} bytes), "
-            f"the file holds {size - file.tell()} bytes: {_AGAIN}"
+            f"{path}: its NumPy header says {brief(shape[0])} {dtype.name} tokens"
+            f" ({brief(shape[0] * dtype.itemsize)} bytes), the file holds {size - file.tell()} bytes: {_AGAIN}"
         )
     if not shape[0]:
         raise UserError(f"{path}: empty shard (0 tokens): pack it again or remove it")
