@@ -25,11 +25,11 @@ from engine.memory.calibration import load_past_runs
 from engine.memory.forecast import optimizer_bytes, weight_bytes
 from engine.memory.hardware import detect_hardware
 from engine.memory.launch_fit import launch_fit
-from engine.memory.strategies import resolve_strategy
+from engine.memory.search.choose import choose, open_keys
 from profiles.errors import ForceNeeded, UserError
 from profiles.model_config import ModelConfig
-from profiles.paths import expand
-from profiles.spec import RunSpec
+from profiles.paths import default_home, expand
+from profiles.spec import AUTO, RunSpec
 
 MAX_FLASH_HEAD_DIM = 256  # of torch's flash attention kernels on a GPU
 _SECONDS_FOR_IDS = 1.0  # a split; a launch waits for it
@@ -69,12 +69,14 @@ def check_checkpoint_folder(out: Path, resume: Path | None) -> None:
 
 
 def resolve_spec(spec: RunSpec) -> RunSpec:
-    """Return ``spec`` with strategy and backend chosen, and paths made absolute.
+    """Return ``spec`` with everything that is "auto" chosen for this machine, and paths made absolute.
 
     Paths are absolute so that the run does not depend on the directory it was launched from.
     """
-    chosen = resolve_strategy(spec, detect_hardware(spec.launch.gpus_per_node))
-    asked = {"launch.backend": spec.launch.backend, "memory.strategy": spec.memory.strategy}
+    hardware = detect_hardware(spec.launch.gpus_per_node)
+    chosen = choose(spec, hardware, load_past_runs(hardware, default_home()))
+    backend = ["launch.backend"] if spec.launch.backend == AUTO else []
+    left = {*open_keys(chosen)}
     return replace(
         chosen,
         launch=replace(
@@ -84,8 +86,8 @@ def resolve_spec(spec: RunSpec) -> RunSpec:
             and str(expand(spec.launch.deepspeed_config, "launch.deepspeed_config")),
         ),
         data=replace(spec.data, root=str(expand(spec.data.root, "data.root"))),
-        train=replace(spec.train, out=str(expand(spec.train.out, "train.out"))),
-        resolved=(*spec.resolved, *(key for key, value in asked.items() if value == "auto")),
+        train=replace(chosen.train, out=str(expand(spec.train.out, "train.out"))),
+        resolved=(*spec.resolved, *backend, *(key for key in open_keys(spec) if key not in left)),
     )
 
 

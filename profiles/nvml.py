@@ -53,6 +53,19 @@ def visible_devices(count: int | None = None) -> list[Any]:
     return handles
 
 
+def power_limit(count: int) -> float | None:
+    """Return the watts that the first ``count`` visible devices may draw together; None where one reports none."""
+    handles = visible_devices(count)
+    if not handles:
+        return None
+    import pynvml as nv
+
+    try:
+        return float(sum(nv.nvmlDeviceGetEnforcedPowerLimit(handle) for handle in handles)) / 1000
+    except nv.NVMLError:
+        return None
+
+
 def _in_order() -> list[Any]:
     """Return all GPUs in the order in which CUDA counts them."""
     import pynvml as nv

@@ -23,3 +23,11 @@ def expand(text: str, source: str) -> Path:
 def user_dir(variable: str, default: str) -> Path:
     """Return the directory that the environment ``variable`` names (XDG_CONFIG_HOME …), or ``default``."""
     return expand(os.environ.get(variable) or default, variable)
+
+
+def default_home() -> Path:
+    """Return the directory of all runs: MLA_TUI_HOME, or the one that XDG names for state."""
+    home = os.environ.get("MLA_TUI_HOME")
+    if home:
+        return expand(home, "MLA_TUI_HOME")
+    return user_dir("XDG_STATE_HOME", "~/.local/state") / "mla-tui"

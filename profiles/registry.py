@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from profiles.nvml import visible_device
 from profiles.paths import user_dir
 from profiles.printable import LONGEST_KEY, brief
 from profiles.reader import parse_toml, read_toml
-from profiles.spec import RunSpec, check_table, check_value, known_keys, suggest_key
+from profiles.spec import BACKENDS, RunSpec, check_table, check_value, known_keys, suggest_key
 
 BUILTIN = Path(__file__).parent / "builtin"
 MAX_CHAIN = 16  # profiles that extend one another
@@ -54,10 +54,31 @@ def given_keys(name: str, overrides: Sequence[str] = ()) -> set[str]:
 
 def _flattened(name: str, overrides: Sequence[str]) -> tuple[Path, str, dict[str, Any]]:
     path = _find(name)
-    description, flat = _read(path, seen=())
-    for text in overrides:
-        _merge(flat, dict([parse_override(text)]))
-    return path, description, flat
+    layers, given = _read(path, seen=()), [dict([parse_override(text)]) for text in overrides]
+    flat = _merged(layers, given)
+    backend = str(flat.get("launch.backend"))
+    if any(layer.for_backend.get(backend) for layer in layers):
+        flat = _merged(layers, given, backend)
+    return path, next((layer.description for layer in reversed(layers) if layer.description), ""), flat
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One file of a profile: its keys, and by backend those that hold only with that backend."""
+
+    description: str
+    keys: dict[str, Any]
+    for_backend: dict[str, dict[str, Any]]
+
+
+def _merged(layers: Sequence[_Layer], given: Sequence[dict[str, Any]], backend: str = "") -> dict[str, Any]:
+    """Return the keys of all files, the base first, each with its keys for ``backend``; ``given`` overrides them."""
+    flat: dict[str, Any] = {}
+    for upper in [keys for layer in layers for keys in (layer.keys, layer.for_backend.get(backend, {}))]:
+        _merge(flat, upper)
+    for upper in given:
+        _merge(flat, upper)
+    return flat
 
 
 def with_overrides(spec: RunSpec, overrides: Sequence[str]) -> RunSpec:
@@ -120,8 +141,8 @@ def _find(name: str, extended_by: Path | None = None) -> Path:
     raise SpecError(f"{label}: unknown; {hint}")
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> tuple[str, dict[str, Any]]:
-    """Return the description and the flattened keys of a file, merged over the profile that it extends."""
+def _read(path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
+    """Return the file at ``path`` and those that it extends, the base first."""
     if len(seen) >= MAX_CHAIN:
         raise SpecError(f"{path.name}: extends: {MAX_CHAIN} profiles extend one another; write fewer")
     if path in seen:
@@ -134,14 +155,19 @@ def _read(path: Path, seen: tuple[Path, ...]) -> tuple[str, dict[str, Any]]:
     if not isinstance(description, str):
         raise SpecError(f"{path.name}: description: {brief(description)} is not a string")
     base = raw.pop("extends", None)
-    flat: dict[str, Any] = {}
+    below: list[_Layer] = []
     if base is not None:
         if not isinstance(base, str):
             raise SpecError(f"{path.name}: extends: {brief(base)} is not the name of a profile")
-        inherited, flat = _read(_find(base, extended_by=path), (*seen, path))
-        description = description or inherited
-    _merge(flat, check_table(path.name, raw))
-    return description, flat
+        below = _read(_find(base, extended_by=path), (*seen, path))
+    tables = {name: raw.pop(name) for name in BACKENDS if name in raw}
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise SpecError(
+                f"{path.name}: {name}: {brief(table)} is not a table; write [{name}.batch] with its keys below"
+            )
+    for_backend = {name: check_table(f"{path.name}: {name}", table) for name, table in tables.items()}
+    return [*below, _Layer(description, check_table(path.name, raw), for_backend)]
 
 
 def _merge(flat: dict[str, Any], upper: dict[str, Any]) -> None:

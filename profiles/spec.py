@@ -6,7 +6,6 @@ TOML against them, and ``RunSpec.build`` builds a spec from the result and check
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 from profiles.errors import SpecError
 from profiles.foreign_keys import our_key
 from profiles.model_config import NAMED_MODELS, ModelConfig
-from profiles.names import check_below, check_hosts, check_name, check_text
+from profiles.names import check_name
 from profiles.printable import LONGEST_KEY, brief, brief_key, one_line
+from profiles.values import check_names, check_number, check_text, check_weights
 
 
 def _number(default: float, low: float, high: float) -> Any:
@@ -24,6 +24,12 @@ def _number(default: float, low: float, high: float) -> Any:
 
 def _choice(default: str, *others: str) -> Any:
     return field(default=default, metadata={"choices": (default, *others)})
+
+
+LOWER_PRECISION = ("states8bit", "bf16_sr")  # 8-bit moments; bf16 weights without fp32 masters
+
+
+BACKENDS = ("torch", "deepspeed", "mlx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ class BatchTable:
     """``sequences`` of ``context`` tokens per optimizer step, ``micro`` of them per micro-batch on each rank."""
 
     sequences: int = _number(8, 1, 1 << 20)
-    micro: int = _number(8, 1, 4096)
+    micro: int = _number(8, 1, 4096)  # a profile may say "auto": see RunSpec.auto_micro
     context: int = _number(256, 1, 1 << 20)
 
 
@@ -96,11 +102,14 @@ class MemoryTable:
     loss: str = _choice("fused", "plain")
     oom: str = _choice("auto", "ask", "fail")
     oom_wait: int = _number(600, 1, 10**6)  # seconds that ask waits for an answer before it acts as auto
+    # Lower precision of masters and moments that "auto" may choose; without it both stay fp32.
+    allow: tuple[str, ...] = field(default=(), metadata={"each": LOWER_PRECISION})
+    vram: float = _number(0.0, 0, 1e6)  # GiB of the GPU that the profile is made for; 0: it needs none
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchTable:
-    backend: str = _choice("auto", "torch", "deepspeed", "mlx")
+    backend: str = _choice("auto", *BACKENDS)
     launcher: str = _choice("auto", "torchrun", "deepspeed", "slurm")
     nodes: int = _number(1, 1, 4096)
     gpus_per_node: int = _number(1, 1, 64)
@@ -109,7 +118,6 @@ class LaunchTable:
     deepspeed_config: str = ""  # path of a DeepSpeed JSON file
 
 
-_MOST_SOURCES, _WEIGHTS = 64, (1e-6, 1e6)
 LONGEST_DESCRIPTION = 200  # characters of a profile's description
 TABLES: dict[str, type] = {
     "data": DataTable,
@@ -119,8 +127,9 @@ TABLES: dict[str, type] = {
     "memory": MemoryTable,
     "launch": LaunchTable,
 }
-_TEXT_CHECKS = {"data.phase": check_below, "launch.hosts": check_hosts}
-RESOLVED_AT_LAUNCH = ("launch.backend", "memory.strategy")  # where they are "auto"
+AUTO = "auto"
+# Chosen at launch where they are "auto".
+RESOLVED_AT_LAUNCH = ("launch.backend", "memory.strategy", "memory.checkpointing", "train.precision", "batch.micro")
 _MODEL_FIELDS = {f.name: f for f in fields(ModelConfig)}
 
 
@@ -134,12 +143,16 @@ def check_value(source: str, key: str, value: Any) -> Any:
     """Return the validated value of a dotted key. Raise ``SpecError`` with source, key, value and allowed values."""
     table, _, name = key.partition(".")
     if key == "batch.accum":
-        return _check_number(source, key, value, int, (1, 1 << 20))
+        return check_number(source, key, value, int, (1, 1 << 20))
     if key == "model.name":
-        return _check_text(source, key, value)
+        return check_text(source, key, value)
     declared = _MODEL_FIELDS.get(name) if table == "model" else _field(table, name)
     if declared is None:
         raise SpecError(f"{source}: {brief_key(key)}: unknown key{suggest_key(key)}")
+    if key == "batch.micro" and value == AUTO:
+        return AUTO
+    if "each" in declared.metadata:
+        return check_names(source, key, value, declared.metadata["each"])
     if "choices" in declared.metadata:
         if value not in declared.metadata["choices"]:
             raise SpecError(f"{source}: {key}: {brief(value)} is not one of {', '.join(declared.metadata['choices'])}")
@@ -150,13 +163,13 @@ def check_value(source: str, key: str, value: Any) -> Any:
             raise SpecError(f"{source}: {key}: {brief(value)} is not true or false")
         return value
     if kind == "str":
-        return value if value == declared.default else _check_text(source, key, value)  # "" only if it is the default
+        return value if value == declared.default else check_text(source, key, value)  # "" only if it is the default
     if kind.endswith("None") and value is None:
         return value
     if kind.startswith("Mapping"):
-        return _check_weights(source, key, value)
+        return check_weights(source, key, value)
     span = declared.metadata.get("range", (1, 1 << 24) if "int" in kind else (1e-12, 1e12))
-    return _check_number(source, key, value, int if "int" in kind else float, span)
+    return check_number(source, key, value, int if "int" in kind else float, span)
 
 
 def check_table(source: str, raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,6 +194,8 @@ class RunSpec:
     """All settings of one run. ``profile`` is the profile that they came from.
 
     ``resolved``: the keys of ``RESOLVED_AT_LAUNCH`` that were "auto"; their values were chosen for one backend.
+    ``auto_micro``: the profile says ``batch.micro = "auto"``, and no launch has chosen yet; until then micro is 1,
+    which needs the least memory.
     """
 
     profile: str
@@ -193,6 +208,7 @@ class RunSpec:
     memory: MemoryTable
     launch: LaunchTable
     resolved: tuple[str, ...] = ()
+    auto_micro: bool = False
 
     @property
     def ranks(self) -> int:
@@ -214,6 +230,8 @@ class RunSpec:
     def with_values(self, source: str, **tables: Mapping[str, Any]) -> RunSpec:
         """Return the spec with other values in some tables. Raise ``SpecError`` if they contradict each other."""
         spec = replace(self, **{name: replace(getattr(self, name), **new) for name, new in tables.items()})
+        if "micro" in tables.get("batch", {}):
+            spec = replace(spec, auto_micro=False)
         spec._check(source)
         return spec
 
@@ -236,6 +254,9 @@ class RunSpec:
         """Return plain JSON values; ``model`` holds the name and the fields of its config."""
         content = asdict(self)
         content["model"] = {"name": self.model.name, **asdict(self.model.config)}
+        content["memory"]["allow"] = list(self.memory.allow)
+        if content.pop("auto_micro"):
+            content["batch"]["micro"] = AUTO
         del content["data"]["phase" if self.data.sources else "sources"]
         return content
 
@@ -263,6 +284,13 @@ class RunSpec:
             table, _, name = key.partition(".")
             (model if table == "model" else given[table])[name] = value
         accum = given["batch"].pop("accum", None)
+        if auto_micro := given["batch"].get("micro") == AUTO:
+            given["batch"]["micro"] = 1
+        if auto_micro and accum is not None:
+            raise SpecError(
+                f"{source}: batch.accum: {accum} with batch.micro = auto leaves open how many sequences a step has;"
+                " set batch.sequences, or a number for batch.micro"
+            )
         launch = LaunchTable(**given["launch"])
         if accum is not None:
             micro = given["batch"].get("micro", BatchTable().micro)
@@ -278,6 +306,7 @@ class RunSpec:
             optim=OptimTable(**given["optim"]),
             memory=MemoryTable(**given["memory"]),
             launch=launch,
+            auto_micro=auto_micro,
         )
         spec._check(source)
         return spec
@@ -298,6 +327,14 @@ class RunSpec:
             raise SpecError(
                 f"{source}: memory.strategy: states8bit is for adamw only; with optim.name = muon use device"
             )
+        allow = self.memory.allow
+        for key, value in (("memory.strategy", self.memory.strategy), ("train.precision", self.train.precision)):
+            if allow and value in LOWER_PRECISION and value not in allow:
+                both = ", ".join(f'"{name}"' for name in (*allow, value))
+                raise SpecError(
+                    f"{source}: {key}: {value} is not among memory.allow = {list(allow)};"
+                    f" use -s 'memory.allow=[{both}]', or -s {key}=auto"
+                )
         if conflict := self.model.config.conflict():
             raise SpecError(f"{source}: model.{conflict[0]}: {conflict[1]}")
 
@@ -319,41 +356,6 @@ def _model_table(source: str, table: Mapping[str, Any]) -> ModelTable:
 def _field(table: str, name: str) -> Field[Any] | None:
     cls = TABLES.get(table)
     return next((f for f in fields(cls) if f.name == name), None) if cls else None
-
-
-def _check_number(source: str, key: str, value: Any, kind: type, span: tuple[float, float]) -> Any:
-    low, high = span
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise SpecError(f"{source}: {key}: {brief(value)} is not a number")
-    # is_integer also refuses infinity and NaN, for which int() would raise.
-    if kind is int and isinstance(value, float) and not value.is_integer():
-        raise SpecError(f"{source}: {key}: {brief(value)} is not a whole number")
-    if not low <= value <= high:
-        allowed = f"{low}..{high}" if kind is int else f"{low:g}..{high:g}"
-        raise SpecError(f"{source}: {key}: {brief(value)} is not in {allowed}")
-    return kind(value)
-
-
-def _check_text(source: str, key: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise SpecError(f"{source}: {key}: {brief(value)} is not a non-empty string")
-    return _TEXT_CHECKS.get(key, check_text)(f"{source}: {key}", check_text(f"{source}: {key}", value))
-
-
-def _check_weights(source: str, key: str, value: Any) -> dict[str, float]:
-    """Return phases and their weights, by name, so that their order in a file changes nothing."""
-    if not isinstance(value, Mapping) or not 0 < len(value) <= _MOST_SOURCES:
-        example = "{web = 0.7, code = 0.3}"
-        raise SpecError(
-            f"{source}: {key}: {brief(value)} is not a table of up to {_MOST_SOURCES} weights; write {example}"
-        )
-    weights = {}
-    for phase in sorted(value):
-        name = check_below(f"{source}: {key}", _check_text(source, key, phase))
-        if name != posixpath.normpath(name) or name == ".":
-            raise SpecError(f"{source}: {key}: {brief(name)} is not the name of a folder in data.root")
-        weights[name] = _check_number(source, f"{key}.{brief_key(name)}", value[phase], float, _WEIGHTS)
-    return weights
 
 
 def _shorten(numbers: list[int]) -> str:

@@ -1,17 +1,20 @@
-"""Corrects forecasts by the measured peaks of past runs on this machine.
+"""Corrects forecasts by the measured peaks of past runs on this machine, and keeps their speeds.
 
-``$MLA_TUI_HOME/calibration.json`` holds a line per run, by host and device: its forecast and its measured peak. A
-forecast is multiplied by the median ratio of the similar runs: those of the same backend and at most twice as large or
-small, because the error of a small run does not predict that of a large one. Without similar runs it stays unchanged.
+``$MLA_TUI_HOME/calibration.json`` holds a line per run, by host and device: its forecast and its measured peak, and the
+tokens per second that were predicted and reached. A forecast is multiplied by the median ratio of the similar runs:
+those of the same backend and at most twice as large or small, because the error of a small run does not predict that of
+a large one. Without similar runs it stays unchanged.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 import platform
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from engine.host.files import read_json, write_json
 from engine.host.process import Lock
 from engine.memory.forecast import NOT_ALLOCATED, Forecast, Forecaster, forecast
 from engine.memory.hardware import Hardware
+from model.flops import flops_per_token
 from profiles.spec import RunSpec
 
 FILE_NAME = "calibration.json"
@@ -42,13 +46,24 @@ class MeasuredPeak:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredSpeed:
+    """The tokens per second that a run reached and those that were predicted. ``key``: what it computed."""
+
+    key: str
+    flops_per_token: float
+    predicted: float
+    tok_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class PastRun:
-    """A past run: its forecast and its measured peak, in bytes by memory."""
+    """A past run: its forecast and its measured peak, in bytes by memory; its speed where that was measured."""
 
     name: str
     backend: str
     forecast: Mapping[str, int]
     measured: Mapping[str, int]
+    speed: MeasuredSpeed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +103,51 @@ def record_run(spec: RunSpec, hardware: Hardware, measured: MeasuredPeak, *, run
     peak = {memory: value for memory, value in peak.items() if _plausible(value / predicted[memory])}
     if not peak:
         return False
+    _store(spec, hardware, {"forecast": predicted, "measured": peak}, run, home)
+    return True
+
+
+def record_speed(spec: RunSpec, hardware: Hardware, predicted: float, tok_s: float, *, run: str, home: Path) -> bool:
+    """Record that the run named ``run`` reached ``tok_s`` tokens per second where ``predicted`` were expected.
+
+    Returns False for what no run can reach. Raises ``OSError`` where ``home`` cannot be written.
+    """
+    per_token = float(flops_per_token(spec.model.config, spec.batch.context))
+    if not _plausible_speed(predicted, tok_s):
+        return False
+    speed = {"key": speed_key(spec), "flops_per_token": per_token, "predicted": predicted, "tok_s": tok_s}
+    _store(spec, hardware, {"speed": speed}, run, home)
+    return True
+
+
+def _store(spec: RunSpec, hardware: Hardware, facts: dict[str, Any], run: str, home: Path) -> None:
+    """Add ``facts`` to the line of the run named ``run``, which becomes the newest."""
     home.mkdir(parents=True, exist_ok=True)
     lock = Lock(home / f".{FILE_NAME}.lock")
     lock.acquire(timeout=5.0)
     try:
         content = _content(home)
         lines = content["runs"].setdefault(_key(hardware), [])
-        lines[:] = [line for line in lines if not (isinstance(line, dict) and line.get("run") == run)]
-        backend = _backend(spec)
-        lines.append({"run": run, "t": time.time(), "backend": backend, "forecast": predicted, "measured": peak})
+        mine = [line for line in lines if isinstance(line, dict) and line.get("run") == run]
+        lines[:] = [line for line in lines if line not in mine]
+        known: dict[str, Any] = {"forecast": {}, "measured": {}}
+        for line in mine:
+            known |= line
+        lines.append(known | {"run": run, "t": time.time(), "backend": backend_of(spec)} | facts)
         del lines[:-MAX_RUNS]
         write_json(home / FILE_NAME, content)
     finally:
         lock.release()
-    return True
+
+
+def speed_key(spec: RunSpec) -> str:
+    """Return a hash of all settings that decide how fast a step is; runs with the same one are the same computation."""
+    parts = (
+        *(sorted(asdict(spec.model.config).items()), asdict(spec.batch), spec.ranks, spec.data.documents),
+        *(spec.train.precision, spec.train.compile, spec.train.attention, spec.train.deterministic),
+        *(spec.optim.name, spec.memory.strategy, spec.memory.checkpointing, spec.memory.loss, backend_of(spec)),
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def load_past_runs(hardware: Hardware, home: Path) -> list[PastRun]:
@@ -113,7 +159,7 @@ def load_past_runs(hardware: Hardware, home: Path) -> list[PastRun]:
                 {memory: int(line[key][memory]) for memory in MEMORIES if memory in line[key]}
                 for key in ("forecast", "measured")
             )
-            run = PastRun(str(line["run"]), str(line["backend"]), predicted, measured)
+            run = PastRun(str(line["run"]), str(line["backend"]), predicted, measured, _speed(line.get("speed")))
         except (TypeError, ValueError, KeyError, AttributeError):
             continue
         if all(predicted.get(m, 0) > 0 and _plausible(value / predicted[m]) for m, value in measured.items()):
@@ -121,10 +167,19 @@ def load_past_runs(hardware: Hardware, home: Path) -> list[PastRun]:
     return found
 
 
+def _speed(line: Any) -> MeasuredSpeed | None:
+    """Return the speed of a line; None where it has none, or one that no run can reach."""
+    if not isinstance(line, dict):
+        return None
+    numbers = [float(line[name]) for name in ("flops_per_token", "predicted", "tok_s")]
+    found = MeasuredSpeed(str(line["key"]), *numbers)
+    return found if _plausible_speed(found.predicted, found.tok_s) and found.flops_per_token >= 1 else None
+
+
 def calibrate(spec: RunSpec, hardware: Hardware, runs: Iterable[PastRun]) -> CalibratedForecast:
     """Return the forecast of ``spec``, corrected by the similar ones of ``runs``."""
     plain = forecast(spec, hardware)
-    predicted, same_backend = measurable_bytes(spec, plain), [run for run in runs if run.backend == _backend(spec)]
+    predicted, same_backend = measurable_bytes(spec, plain), [run for run in runs if run.backend == backend_of(spec)]
     device, host = (_correction(memory, predicted[memory], same_backend) for memory in MEMORIES)
     scaled = replace(
         plain,
@@ -138,7 +193,7 @@ def calibrate(spec: RunSpec, hardware: Hardware, runs: Iterable[PastRun]) -> Cal
 
 
 def calibrated_forecaster(runs: Sequence[PastRun]) -> Forecaster:
-    """Return a function for ``levers`` and ``available_strategies`` that forecasts and corrects by ``runs``."""
+    """Return a function that forecasts and corrects by ``runs``."""
     return lambda spec, hardware: calibrate(spec, hardware, runs).forecast
 
 
@@ -163,7 +218,12 @@ def _plausible(ratio: float) -> bool:
     return PLAUSIBLE_RATIOS[0] <= ratio <= PLAUSIBLE_RATIOS[1]
 
 
-def _backend(spec: RunSpec) -> str:
+def _plausible_speed(predicted: float, tok_s: float) -> bool:
+    return 0 < predicted < math.inf and 0 < tok_s < math.inf and 1e-3 <= tok_s / predicted <= 1e3
+
+
+def backend_of(spec: RunSpec) -> str:
+    """Return the backend that ``spec`` runs on, where a launch has not chosen it yet: by its strategy."""
     if spec.launch.backend != "auto":
         return spec.launch.backend
     return "deepspeed" if spec.memory.strategy == "offload" else "torch"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from engine.execution.allocator import pinned_bytes
 from engine.execution.plan import ExecutionPlan, resolve_plan
 from engine.memory import mlx, states, step
 from engine.memory.hardware import Hardware
@@ -178,7 +179,7 @@ def _offloaded(spec: RunSpec, hardware: Hardware, plan: ExecutionPlan) -> tuple[
         stepping = {"optimizer workspace": states.zero_workspace(config, width)}
     if plan.checkpointing == "offload" and pinned:
         stream = spec.batch.micro * spec.batch.context * config.hidden_size * width
-        parts["offloaded stream"] = config.num_hidden_layers * states.pinned_bytes(stream)
+        parts["offloaded stream"] = config.num_hidden_layers * pinned_bytes(stream)
     return parts, stepping
 
 

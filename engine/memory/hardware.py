@@ -29,14 +29,14 @@ class Hardware:
 
 
 def detect_hardware(cards: int = 1) -> Hardware:
-    """Return this machine's hardware, its RAM within the limits of this process's cgroup.
+    """Return this machine's hardware, its RAM within the limits of this process's cgroup and address space.
 
     Of the first ``cards`` cards, one for each rank, it is the one with the least free memory that limits a run. NVML
     reports the cards, psutil the rest; torch is not imported.
     """
     from engine.memory.limits import host_memory
 
-    ram_total, ram_free = host_memory()
+    ram_total, ram_free = host_memory(ranks=cards)
     if found := _cards(cards):
         smallest = min(found, key=lambda card: card.free)
         bf16 = all(card.bf16 for card in found)

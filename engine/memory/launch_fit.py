@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from engine.memory.calibration import PastRun, calibrated_forecaster
-from engine.memory.forecast import Forecast, Forecaster
+from engine.memory.forecast import Forecast
 from engine.memory.hardware import Hardware
 from engine.memory.headroom import Headroom, headroom_by_memory
-from engine.memory.levers import levers
-from engine.memory.limits import address_space_limit
-from engine.memory.measured_fit import micro_divisors
+from engine.memory.search.levers import levers
+from engine.memory.search.micro import largest, micro_divisors
 from profiles.spec import RunSpec
 
 GIB = 1 << 30
@@ -26,8 +24,6 @@ GIB = 1 << 30
 ERROR = {"cuda": 0.02, "cpu": 0.08, "mlx": 0.20}
 # Parts of a run on a GPU that are assumed, not measured; they do not count against a launch.
 ASSUMED = ("CUDA context", "allocator slack", "process")
-# Address space that a trainer maps for torch's libraries and never touches: 366 MiB measured, on a CPU with one thread.
-UNTOUCHED = 350 << 20
 NAMES = {"device": "device memory", "host": "host memory", "unified": "memory"}
 
 
@@ -46,7 +42,6 @@ class LaunchFit:
 def launch_fit(spec: RunSpec, hardware: Hardware, past_runs: Sequence[PastRun]) -> LaunchFit:
     """Predict whether the resolved ``spec`` fits into ``hardware``; ``past_runs`` correct the forecast."""
     forecaster = calibrated_forecaster(past_runs)
-    hardware = _within_limits(hardware, spec)
     predicted = forecaster(spec, hardware)
     if predicted.fits(hardware):
         return LaunchFit("", True)
@@ -60,7 +55,7 @@ def launch_fit(spec: RunSpec, hardware: Hardware, past_runs: Sequence[PastRun]) 
         return LaunchFit(
             f"does not fit: {_gib(short.needed)} of {NAMES[short.memory]} needed at micro"
             f" {smallest.batch.micro}, {_gib(short.free or 0)} there in all, {_gib(free)} of it free;"
-            f" {_remedy(smallest, total, forecaster)}",
+            f" {_remedy(smallest, total, past_runs)}",
             False,
         )
     short = _shortest(predicted, hardware)
@@ -70,29 +65,16 @@ def launch_fit(spec: RunSpec, hardware: Hardware, past_runs: Sequence[PastRun]) 
     )
     if spec.memory.oom == "fail":
         why = "with memory.oom = fail the first out-of-memory error ends the run"
-        return LaunchFit(f"{needed}; {why}; {_remedy(spec, hardware, forecaster)}", True)
-    fitting = [n for n in micro_divisors(spec) if forecaster(_with_micro(spec, n), hardware).fits(hardware)]
-    if not fitting:
-        remedy = f"free some, or {_remedy(smallest, hardware, forecaster)}"
+        return LaunchFit(f"{needed}; {why}; {_remedy(spec, hardware, past_runs)}", True)
+    fitting = largest(micro_divisors(spec), lambda n: forecaster(_with_micro(spec, n), hardware).fits(hardware))
+    if fitting is None:
+        remedy = f"free some, or {_remedy(smallest, hardware, past_runs)}"
         return LaunchFit(f"{needed}; no micro is predicted to fit into that; {remedy}", True)
     then = "asks you" if spec.memory.oom == "ask" else "goes on with a smaller one"
     return LaunchFit(
-        f"{needed}; micro {fitting[-1]} is predicted to fit; out of memory, the run {then}"
+        f"{needed}; micro {fitting} is predicted to fit; out of memory, the run {then}"
         f" (memory.oom = {spec.memory.oom})",
         True,
-    )
-
-
-def _within_limits(hardware: Hardware, spec: RunSpec) -> Hardware:
-    """Return ``hardware`` with the RAM that the ranks of this host can hold under ``ulimit -v``."""
-    limit = address_space_limit()
-    if limit is None:
-        return hardware
-    addressable = max(0, limit - UNTOUCHED) * spec.launch.gpus_per_node
-    return replace(
-        hardware,
-        ram_total=min(hardware.ram_total, addressable),
-        ram_free=min(hardware.ram_free, addressable),
     )
 
 
@@ -112,28 +94,16 @@ def _shortest(forecast: Forecast, hardware: Hardware) -> Headroom:
     return max(known, key=lambda one: one.needed - (one.free or 0))
 
 
-def _remedy(spec: RunSpec, hardware: Hardware, forecaster: Forecaster) -> str:
-    """Return the cheapest changes that make ``spec`` fit, as options of the command line."""
-    fitting = next((lever for lever in levers(spec, hardware, forecaster) if lever.fits), None)
-    changes = _combined(spec, hardware, forecaster) if fitting is None else fitting.changed
-    if not changes:
+def _remedy(spec: RunSpec, hardware: Hardware, past_runs: Sequence[PastRun]) -> str:
+    """Return the cheapest changes that make ``spec`` fit, as options of the command line.
+
+    The context stays as it is, unless nothing else is enough.
+    """
+    fitting = [lever for lever in levers(spec, hardware, past_runs) if lever.fits and lever.installed]
+    if not fitting:
         return "use a smaller model (no change that mla-tui plan lists is enough)"
-    return "use " + " ".join(f"-s {key}={new}" for key, (_, new) in changes.items())
-
-
-def _combined(spec: RunSpec, hardware: Hardware, forecaster: Forecaster) -> dict[str, list[Any]]:
-    """Return several levers that make ``spec`` fit together, at micro 1; none where they do not, or only with another
-    context."""
-    least = _with_micro(spec, 1)
-    changed = {"batch.micro": [spec.batch.micro, 1], "batch.accum": [spec.accum, least.accum]} if spec != least else {}
-    while True:
-        unused = (one for one in levers(least, hardware, forecaster) if not one.changed.keys() & changed.keys())
-        lever = next((one for one in unused if "batch.context" not in one.changed), None)
-        if lever is None:
-            return {}
-        least, changed = lever.spec, changed | lever.changed
-        if lever.fits:
-            return changed
+    cheapest = min(fitting, key=lambda lever: (lever.tight, "batch.context" in lever.changed, len(lever.changed)))
+    return "use " + " ".join(f"-s {key}={new}" for key, (_, new) in cheapest.changed.items())
 
 
 def _with_micro(spec: RunSpec, micro: int) -> RunSpec:

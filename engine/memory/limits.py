@@ -9,6 +9,8 @@ from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60
+# Address space that a trainer maps for torch's libraries and never touches: 366 MiB measured, on a CPU with one thread.
+UNTOUCHED = 350 << 20
 
 
 def host_capacity(pid: int | None = None) -> int:
@@ -24,13 +26,20 @@ def host_capacity(pid: int | None = None) -> int:
     return int(own.rss + max(0, min(available)))
 
 
-def host_memory(pid: int | None = None) -> tuple[int, int]:
-    """Return (total, free) bytes of RAM within the cgroups of process ``pid`` (None: this one)."""
+def host_memory(pid: int | None = None, ranks: int | None = None) -> tuple[int, int]:
+    """Return (total, free) bytes of RAM within the cgroups of process ``pid`` (None: this one).
+
+    ``ranks``: also within what so many trainers of this host can hold under this process's ``ulimit -v``.
+    """
     import psutil
 
     memory, limits = psutil.virtual_memory(), _cgroup_limits(os.getpid() if pid is None else pid)
     total = min([memory.total, *(limit for limit, _ in limits)])
-    return total, max(0, min([memory.available, *(limit - used for limit, used in limits)]))
+    free = max(0, min([memory.available, *(limit - used for limit, used in limits)]))
+    if ranks is not None and (limit := address_space_limit()) is not None:
+        addressable = max(0, limit - UNTOUCHED) * ranks
+        return min(total, addressable), min(free, addressable)
+    return total, free
 
 
 def address_space_limit(pid: int | None = None) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from engine.memory.forecast import forecast
 from engine.memory.hardware import Hardware
+from engine.memory.search.micro import largest, micro_divisors
 from profiles.spec import RunSpec
 
 MARGIN = 0.97  # of the capacity; the rest is for fragmentation
@@ -41,9 +42,9 @@ class MeasuredFit:
         smaller = [n for n in micro_divisors(spec) if n < micro]
         if not smaller:
             return None
-        fitting = [n for n in smaller if self.predict_peak(spec, n) <= capacity * MARGIN]
-        if fitting:
-            return fitting[-1]
+        fitting = largest(smaller, lambda n: self.predict_peak(spec, n) <= capacity * MARGIN)
+        if fitting is not None:
+            return fitting
         # By the forecast nothing fits, but the run got this far: half the size is the next best guess.
         return max((n for n in smaller if n <= micro // 2), default=smaller[0])
 
@@ -71,9 +72,3 @@ class MeasuredFit:
     def _forecast(self, spec: RunSpec, micro: int) -> int:
         parts = forecast(spec.with_batch(micro=micro), self._hardware)
         return parts.host_total if self._hardware.device == "cpu" else parts.device_total
-
-
-def micro_divisors(spec: RunSpec) -> list[int]:
-    """Return every micro that divides a rank's sequences of a step, ascending."""
-    sequences = spec.batch.sequences // spec.ranks
-    return [n for n in range(1, min(sequences, 4096) + 1) if sequences % n == 0]

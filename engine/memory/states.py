@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.execution.allocator import pinned_bytes
 from engine.execution.deepspeed_config import BUCKET
 from engine.memory.model_shape import BF16, FP32
 from profiles.model_config import ModelConfig
@@ -88,7 +89,7 @@ def zero_bucket(config: ModelConfig, width: int) -> int:
 
 def zero_host(config: ModelConfig, width: int, ranks: int, pinned: bool) -> dict[str, int]:
     """Return what one rank holds in RAM: its partition of the fp32 masters, their gradients and moments, the window's
-    gradient sums, and the transfer buffers. ``pinned``: torch rounds pinned memory up to powers of two."""
+    gradient sums, and the transfer buffers. ``pinned``: the memory is pinned, in sizes that torch may round up."""
     rounded = pinned_bytes if pinned else int
     part = -(-config.params // ranks)
     sums = sum(rounded(size * width) * count for size, count in _parameters(config)) // ranks
@@ -119,8 +120,3 @@ def _parameters(config: ModelConfig) -> list[tuple[int, int]]:
     else:
         found += [(d * c.q_lora_rank, layers), (c.q_lora_rank * query, layers)]
     return found
-
-
-def pinned_bytes(size: int) -> int:
-    """Return what torch allocates for ``size`` bytes of pinned memory: the next power of two."""
-    return 1 << max(0, size - 1).bit_length() if size else 0

@@ -19,7 +19,7 @@ from engine.host.private_dirs import check_private_dir, make_private_dir, owners
 from engine.host.struct_json import to_dict, write_struct
 from profiles.errors import UserError
 from profiles.names import check_name, slug
-from profiles.paths import expand, user_dir
+from profiles.paths import default_home
 from profiles.printable import one_line
 
 if TYPE_CHECKING:
@@ -27,13 +27,6 @@ if TYPE_CHECKING:
 
 STAMP, STAMP_LENGTH = "%Y%m%d-%H%M%S", 15  # the start of every id
 FORMAT = 2  # of a run directory, in its state.json; mla-tui 0.1 wrote no number and kept its runs in jobs/
-
-
-def default_home() -> Path:
-    home = os.environ.get("MLA_TUI_HOME")
-    if home:
-        return expand(home, "MLA_TUI_HOME")
-    return user_dir("XDG_STATE_HOME", "~/.local/state") / "mla-tui"
 
 
 class RunStore:

@@ -34,7 +34,7 @@ from engine.events.requests import StopRequest
 from engine.events.run_dir import RunDir
 from engine.events.status import LastExit
 from engine.events.status_updates import update_status
-from engine.events.types import Alert, Event, Exit, Log, Memory, Oom, Start, State, Telemetry
+from engine.events.types import Alert, Event, Exit, Log, Memory, Oom, Start, State, Step, Telemetry
 from engine.host.files import read_json, rotate, write_stderr
 from engine.host.process import Lock, boot_id, host_name, process_identity
 from engine.host.programs import SAFE_PATH
@@ -51,6 +51,7 @@ from engine.runs.launchers import launcher_of, trainer_command
 from engine.runs.resource_alerts import ResourceAlerts
 from engine.runs.restarts import MAX_RESTARTS, Restarts
 from engine.runs.server import Server
+from engine.runs.speed_recorder import SpeedRecorder
 from engine.runs.state_file import StateFile
 from engine.runs.telemetry import Sensors
 from engine.runs.telemetry_sampler import TelemetrySampler
@@ -89,6 +90,7 @@ class Supervisor:
         self._hooks = Hooks(run_dir, self.state, self._write, self._state_file.save)
         self._trainer = TrainerProcess(run_dir)
         self._attention = Attention(run_dir, self._spec)
+        self._speed = SpeedRecorder(self._spec, run_dir.name, run_dir.home)
         self._devices = DeviceLocks(run_dir.home, devices_of(self._spec))
         self._shares_device = run_dir.launch().share_device
         self._restarts = Restarts()
@@ -352,6 +354,9 @@ class Supervisor:
                 # The process of rank 0, not its launcher.
                 trainer = self.run_dir.trainer_identity()
                 self._sensors.set_process(trainer.pid if trainer else None)
+                self._speed.restart()
+            case Step():
+                self._speed.observe(event)
             case Memory(measured=measured) if measured is not None:
                 self._calibrate(event, MeasuredPeak(measured.device, measured.host))
         if text := self._watchdog.observe(event, time.monotonic()):

@@ -50,7 +50,12 @@ def spec_of(args: argparse.Namespace) -> RunSpec:
     """Return the spec that ``-p``, ``-s`` and ``--backend`` describe. Raises ``UserError``."""
     from profiles.registry import load
 
-    return _with_backend(load(profile_of(args), args.overrides), args.backend)
+    return load(profile_of(args), overrides_of(args))
+
+
+def overrides_of(args: argparse.Namespace) -> list[str]:
+    """Return what ``-s`` and ``--backend`` set, as ``key=value``."""
+    return [*args.overrides, *([f"launch.backend={args.backend}"] if args.backend else [])]
 
 
 def profile_of(args: argparse.Namespace) -> str:
@@ -83,6 +88,7 @@ def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path
             pretrained.check_compatible(init_from, spec)
         return spec, None, init_from
     from engine.checkpoints import checkpoint
+    from engine.memory.search.choose import keep_choices
     from engine.preflight import resolve_spec
     from engine.train.resume_summary import resume_summary
     from profiles.registry import with_overrides
@@ -91,10 +97,9 @@ def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path
     path = find_checkpoint_argument(args.resume, given.train.out if given else "models", args.name)
     if given is None:
         saved = checkpoint.spec_of(path)
-        backend = [f"launch.backend={args.backend}"] if args.backend else []
-        given = with_overrides(saved, [*args.overrides, *backend])
+        given = with_overrides(saved, overrides_of(args))
     else:
-        given = _as_trained(path, given, args, "--resume")
+        given = keep_choices(_as_trained(path, given, args, "--resume"), checkpoint.spec_of(path))
     print(f"mla-tui: {resume_summary(path, resolve_spec(given))}", file=sys.stderr)
     return given, path, None
 
@@ -104,13 +109,7 @@ def _as_trained(path: Path, spec: RunSpec, args: argparse.Namespace, option: str
     from engine.train.models.pretrained import adopt_config
     from profiles.registry import given_keys
 
-    spec, said = adopt_config(path, spec, given_keys(profile_of(args), args.overrides), option)
+    spec, said = adopt_config(path, spec, given_keys(profile_of(args), overrides_of(args)), option)
     for line in said:
         print(f"mla-tui: {line}", file=sys.stderr)
     return spec
-
-
-def _with_backend(spec: RunSpec, backend: str | None) -> RunSpec:
-    from dataclasses import replace
-
-    return replace(spec, launch=replace(spec.launch, backend=backend)) if backend else spec

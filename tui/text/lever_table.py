@@ -1,4 +1,4 @@
-"""Formats the levers that reduce memory as lines of a table, for ``mla-tui plan`` and the tuning drawer."""
+"""Formats changes that make a run faster or smaller as a table, for ``plan``, the form and the tuning drawer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tui.text.ellipsis import clip
 from tui.text.format import size
 
 if TYPE_CHECKING:
-    from engine.memory.levers import Lever
+    from engine.memory.search.levers import Lever
 
 
 MAX_WIDTH = 100  # in a wider table the eye loses the line from a lever to its cost

@@ -11,7 +11,8 @@ from typing import Any
 
 from engine.events.types import Edit, Oom
 from engine.memory.hardware import Hardware
-from engine.memory.measured_fit import MeasuredFit, micro_divisors
+from engine.memory.measured_fit import MeasuredFit
+from engine.memory.search.micro import micro_divisors
 from profiles.spec import RunSpec
 
 BY = "oom"  # the ``by`` of an edit that the run made itself

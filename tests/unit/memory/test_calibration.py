@@ -31,7 +31,7 @@ CARD = Hardware("a card", "cuda", 16 * GB, 15 * GB, 24 * GB, 20 * GB)
 
 
 def spec(*changes: str) -> RunSpec:
-    return load("pretrain_5080", list(changes))
+    return load("pretrain_5080", ["launch.backend=deepspeed", *changes])
 
 
 def times(ratio: float, one: RunSpec, machine: Hardware = CARD) -> MeasuredPeak:

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from engine.memory.forecast import Forecast, forecast
 from engine.memory.hardware import Hardware
-from engine.memory.headroom import FITS, OVER, TIGHT, headroom_by_memory
+from engine.memory.headroom import FITS, OVER, headroom_by_memory
 from engine.memory.ledger import Ledger
-from engine.memory.levers import LIVE, UNLOCK, levers
-from engine.memory.step_time import step_seconds
+from engine.memory.search.choose import choose
+from engine.memory.search.levers import LIVE, UNLOCK, levers
+from engine.memory.search.speed import step_seconds
 from profiles import registry
 from profiles.spec import RunSpec
 
@@ -24,6 +25,7 @@ CPU = Hardware("a cpu", "cpu", None, None, 16 * GB, 12 * GB)
 CARD = Hardware("a card", "cuda", 16 * GB, 15 * GB, 24 * GB, 20 * GB)
 MAC = Hardware("a mac", "mlx", 48 * GB, 40 * GB, 48 * GB, 40 * GB)
 machines = st.sampled_from([CPU, CARD, MAC])
+DEEPSPEED = ["launch.backend=deepspeed"]
 profiles = st.sampled_from(registry.BUILTIN_ORDER)
 
 
@@ -35,7 +37,7 @@ def total(forecast: Forecast) -> int:
     return forecast.device_total + forecast.host_total
 
 
-@pytest.mark.parametrize("module", ["engine.memory.forecast", "engine.memory.levers", "engine.memory.hardware"])
+@pytest.mark.parametrize("module", ["engine.memory.forecast", "engine.memory.prediction", "engine.memory.hardware"])
 def test_no_torch_is_needed(module: str) -> None:
     script = f"import sys, {module}; print([m for m in ('torch', 'numpy', 'mlx', 'textual') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -72,13 +74,18 @@ def test_every_part_is_a_count_of_bytes(profile: str, machine: Hardware) -> None
 
 
 def test_offload_moves_the_states_to_the_host() -> None:
-    spec = registry.load("pretrain_5080")
+    spec = registry.load("pretrain_5080", DEEPSPEED)
     offload = forecast(spec, CARD)
     device = forecast(replace(spec, memory=replace(spec.memory, strategy="device")), CARD)
     params = spec.model.config.params
     held = sum(size for part, size in offload.host.items() if part.startswith("offloaded"))
-    # Master, gradient and two moments in fp32, bf16 sums and copies; pinned memory comes in powers of two.
-    assert 20 * params < held < 23 * params
+    # Master, gradient and two moments in fp32, bf16 sums and copies.
+    assert 20 * params < held < 20.5 * params
+    with pytest.MonkeyPatch.context() as patch:  # the user's own settings of the allocators: powers of two again
+        patch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+        rounded = forecast(spec, CARD)
+    wasted = sum(size for part, size in rounded.host.items() if part.startswith("offloaded")) - held
+    assert 0.3 * params < wasted < 2 * params
     assert "optimizer" not in offload.device
     assert device.device["optimizer"] == 8 * params
     assert not any(part.startswith("offloaded") for part in device.host)
@@ -86,21 +93,20 @@ def test_offload_moves_the_states_to_the_host() -> None:
 
 
 def test_a_save_needs_two_chunks_of_a_card_or_what_rank_0_gathers() -> None:
-    spec = registry.load("pretrain_5080")
+    spec = registry.load("pretrain_5080", DEEPSPEED)
     device = replace(spec, memory=replace(spec.memory, strategy="device"))
     assert forecast(device, CARD).saving == 2 * (16 << 20)
     assert forecast(device, CPU).saving == forecast(spec, CARD).saving == 0
     assert forecast(spec.on_ranks(1, 2), CARD).saving == 12 * spec.model.config.params
 
 
-@pytest.mark.parametrize(("profile", "micro"), [("pretrain_5080", 12), ("longctx_5090", 1)])
-def test_what_the_profiles_of_a_16_gb_card_need_of_it(profile: str, micro: int) -> None:
-    """The device holds them easily; their states leave less than a tenth of 24 GB of RAM free."""
+def test_what_offload_needs_of_a_16_gb_card() -> None:
+    """The device holds it easily; its states take most of 24 GB of RAM."""
     card = Hardware("a 5080", "cuda", 16 * GB, 16 * GB, 24 * GB, 24 * GB)
-    spec = registry.load(profile)
+    spec = registry.load("pretrain_5080", DEEPSPEED)
     found = {headroom.memory: headroom for headroom in headroom_by_memory(forecast(spec, card), card)}
-    assert spec.batch.micro == micro
-    assert (found["device"].state, found["host"].state) == (FITS, TIGHT)
+    assert spec.batch.micro == 12
+    assert (found["device"].state, found["host"].state) == (FITS, FITS)
     assert found["device"].needed < 8 * GB
     busy = replace(card, ram_free=20 * GB)
     assert {room.memory: room.state for room in headroom_by_memory(forecast(spec, busy), busy)} == {
@@ -111,7 +117,7 @@ def test_what_the_profiles_of_a_16_gb_card_need_of_it(profile: str, micro: int) 
 
 def test_a_forecast_takes_less_than_5_ms_a_thousand_times_over() -> None:
     """Not a timing: a walk through 27 layers would be 27 times as many entries."""
-    spec = registry.load("pretrain_5080")
+    spec = registry.load("pretrain_5080", DEEPSPEED)
     deep = replace(spec, model=replace(spec.model, config=replace(spec.model.config, num_hidden_layers=1000)))
     allocated = []
     original = Ledger.allocate
@@ -159,11 +165,11 @@ def test_a_lever_saves_what_it_says_and_keeps_the_sequences_of_a_step(
         then = forecast(lever.spec, machine)
         assert lever.device_saved == now.device_total - then.device_total
         assert lever.host_saved == now.host_total - then.host_total
-        assert lever.device_saved > 0 or lever.host_saved > 0
+        assert lever.device_saved > 0 or lever.host_saved > 0 or lever.speed > 0
         assert lever.fits == then.fits(machine)
         assert lever.fits or not now.fits(machine)
         assert (lever.when == UNLOCK) == ("batch.context" in lever.changed)
-        assert (lever.when == LIVE) == ("batch.micro" in lever.changed)
+        assert (lever.when == LIVE) == (lever.changed.keys() == {"batch.micro", "batch.accum"})
         flat = lever.spec.to_dict()
         for key, (_, new) in lever.changed.items():
             table, _, name = key.partition(".")
@@ -175,9 +181,11 @@ def test_a_lever_saves_what_it_says_and_keeps_the_sequences_of_a_step(
 
 def test_the_cheapest_lever_comes_first_and_those_that_change_the_numbers_last() -> None:
     for profile, machine in (("cpu_demo", CPU), ("pretrain_5080", CARD), ("gpu_fast", CARD), ("gpu_fast", MAC)):
-        found = levers(registry.load(profile), machine)
+        spec = choose(registry.load(profile), machine)
+        found = levers(spec, machine)
         assert found
-        ranks = [(bool(lever.note), -round(lever.speed, 3)) for lever in found]
+        over = not forecast(spec, machine).fits(machine)  # then what fits comes first
+        ranks = [(over and not lever.fits, bool(lever.note), -round(lever.speed, 3)) for lever in found]
         assert ranks == sorted(ranks)
 
 
@@ -188,7 +196,7 @@ def test_a_lever_in_use_is_not_listed() -> None:
         lever.change
         for lever in levers(registry.load("cpu_demo", ["micro=1", "loss=fused", "checkpointing=full"]), CPU)
     ]
-    assert not {change for change in in_use if change.startswith(("micro", "loss", "checkpointing"))}
+    assert not {change for change in in_use if "loss" in change or "checkpointing full" in change}
 
 
 def test_where_memory_is_short_the_micro_that_fits_is_listed() -> None:
@@ -203,7 +211,7 @@ def test_where_memory_is_short_the_micro_that_fits_is_listed() -> None:
 def test_recomputation_costs_time() -> None:
     spec = registry.load("gpu_fast", ["strategy=device"])
     seconds = [
-        step_seconds(replace(spec, memory=replace(spec.memory, checkpointing=kind)), CARD)
+        step_seconds(replace(spec, memory=replace(spec.memory, checkpointing=kind)), CARD)[0]
         for kind in ("none", "selective", "full", "offload")
     ]
     assert seconds == sorted(set(seconds))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from engine.memory.forecast import forecast
 from engine.memory.hardware import Hardware
-from engine.memory.measured_fit import MARGIN, MeasuredFit, micro_divisors
+from engine.memory.measured_fit import MARGIN, MeasuredFit
+from engine.memory.search.micro import micro_divisors
 from profiles import registry
 from profiles.spec import RunSpec
 

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from engine.train.backends.cuda_environment import ALLOCATOR, prepare_cuda
+from engine.execution.allocator import CONFIGURATION, VARIABLE
+from engine.train.backends.cuda_environment import prepare_cuda
 from profiles.nvml import visible_uuids
 from tests.unit import fake_nvml
 from tests.unit.fake_nvml import Card
@@ -50,16 +51,16 @@ def test_a_trainer_uses_the_cards_that_were_found(monkeypatch: pytest.MonkeyPatc
     fake_nvml.install(monkeypatch, [SLOW, FAST])
     prepare_cuda()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == f"{FAST.uuid},{SLOW.uuid}"
-    assert os.environ[ALLOCATOR] == "expandable_segments:True"
+    assert os.environ[VARIABLE] == CONFIGURATION
 
 
-@pytest.mark.parametrize("name", [ALLOCATOR, "PYTORCH_CUDA_ALLOC_CONF"])
+@pytest.mark.parametrize("name", [VARIABLE, "PYTORCH_CUDA_ALLOC_CONF"])
 def test_a_users_allocator_is_kept(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     fake_nvml.install(monkeypatch, [SLOW])
     monkeypatch.setenv(name, "max_split_size_mb:64")
     prepare_cuda()
-    assert {known: os.environ.get(known) for known in (ALLOCATOR, "PYTORCH_CUDA_ALLOC_CONF")} == {
-        ALLOCATOR: None,
+    assert {known: os.environ.get(known) for known in (VARIABLE, "PYTORCH_CUDA_ALLOC_CONF")} == {
+        VARIABLE: None,
         "PYTORCH_CUDA_ALLOC_CONF": None,
         name: "max_split_size_mb:64",
     }

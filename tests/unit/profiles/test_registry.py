@@ -34,16 +34,17 @@ def refused(name: str, *overrides: str) -> str:
     ("name", "model", "context", "micro", "accum", "strategy"),
     [
         ("cpu_demo", "mla-tiny", 256, 8, 1, "auto"),
-        ("pretrain_5080", "mla-1b", 2048, 12, 8, "offload"),
-        ("longctx_5090", "mla-1b", 16384, 1, 16, "offload"),
-        ("mac_m4_pro", "mla-1b", 2048, 2, 48, "device"),
-        ("gpu_fast", "mla-1b", 2048, 12, 8, "device"),
+        ("pretrain_5080", "mla-1b", 2048, 1, 96, "auto"),
+        ("longctx_5090", "mla-1b", 16384, 1, 16, "auto"),
+        ("mac_m4_pro", "mla-1b", 2048, 1, 96, "device"),
+        ("gpu_fast", "mla-1b", 2048, 1, 96, "device"),
     ],
 )
 def test_the_built_in_profiles(name: str, model: str, context: int, micro: int, accum: int, strategy: str) -> None:
     spec = registry.load(name)
     assert (spec.model.name, spec.batch.context, spec.batch.micro, spec.accum) == (model, context, micro, accum)
     assert spec.memory.strategy == strategy
+    assert spec.auto_micro == (name != "cpu_demo")
     assert spec.profile == name
     assert spec.description
 
@@ -128,16 +129,33 @@ def test_overrides_by_full_and_by_bare_key() -> None:
 
 
 def test_of_accum_and_sequences_the_later_wins() -> None:
-    assert registry.load("pretrain_5080", ["accum=2"]).batch.sequences == 24
+    assert registry.load("pretrain_5080", ["micro=12", "accum=2"]).batch.sequences == 24
     assert registry.load("pretrain_5080", ["accum=2", "micro=4"]).batch.sequences == 8
     assert registry.load("pretrain_5080", ["micro=4", "accum=2"]).batch.sequences == 8
-    assert registry.load("pretrain_5080", ["accum=2", "sequences=48"]).accum == 4
-    assert registry.load("pretrain_5080", ["sequences=48", "accum=2"]).batch.sequences == 24
+    assert registry.load("pretrain_5080", ["accum=2", "sequences=48", "micro=12"]).accum == 4
+    assert registry.load("pretrain_5080", ["sequences=48", "accum=2", "micro=12"]).batch.sequences == 24
 
 
 def test_a_profile_with_accum_extends_one_with_sequences(profiles_dir: Path) -> None:
-    (profiles_dir / "mine.toml").write_text('extends = "pretrain_5080"\n[batch]\naccum = 2\n')
+    (profiles_dir / "mine.toml").write_text('extends = "pretrain_5080"\n[batch]\nmicro = 12\naccum = 2\n')
     assert registry.load("mine").batch.sequences == 24
+
+
+def test_keys_for_a_backend_hold_only_with_it_and_the_file_above_has_the_last_word(profiles_dir: Path) -> None:
+    (profiles_dir / "base.toml").write_text(
+        '[batch]\nsequences = 8\nmicro = 1\n[deepspeed.batch]\nmicro = 4\n[deepspeed.memory]\ncheckpointing = "full"\n'
+    )
+    (profiles_dir / "mine.toml").write_text('extends = "base"\n[batch]\nmicro = 2\n[mlx.train]\nsteps = 5\n')
+    deepspeed = ["launch.backend=deepspeed"]
+    assert registry.load("base").batch.micro == 1 and registry.load("base", deepspeed).batch.micro == 4
+    mine = registry.load("mine", deepspeed)
+    assert (mine.batch.micro, mine.memory.checkpointing, mine.train.steps) == (2, "full", 1000)
+    assert registry.load("base", [*deepspeed, "micro=8"]).batch.micro == 8
+    assert registry.load("mine", ["launch.backend=mlx"]).train.steps == 5
+    (profiles_dir / "wrong.toml").write_text("deepspeed = 3\n")
+    assert refused("wrong") == "wrong.toml: deepspeed: 3 is not a table; write [deepspeed.batch] with its keys below"
+    (profiles_dir / "wrong.toml").write_text("[torch.batch]\nmikro = 3\n")
+    assert refused("wrong") == "wrong.toml: torch: batch.mikro: unknown key; did you mean batch.micro?"
 
 
 def test_another_named_model_drops_the_old_models_fields(profiles_dir: Path) -> None:

@@ -30,6 +30,8 @@ def values_of(table: str, field: Any) -> st.SearchStrategy[Any]:
         return st.booleans()
     if field.type == "str":
         return st.text(NAMES, min_size=1, max_size=20)
+    if "each" in field.metadata:  # all of them: a choice that the list lacks is refused
+        return st.just(field.metadata["each"])
     if field.name == "sources":
         return st.dictionaries(st.text(NAMES, min_size=1, max_size=20), st.floats(1e-6, 1e6), min_size=1, max_size=4)
     low, high = field.metadata["range"]
@@ -60,6 +62,10 @@ def specs(draw: st.DrawFn) -> RunSpec:
     flat["batch.micro"] = draw(st.integers(1, 64))
     flat.pop("batch.sequences", None)
     flat["batch.accum"] = draw(st.integers(1, 256))
+    if draw(st.booleans()):
+        flat["batch.sequences"] = flat.pop("batch.accum") * 840
+        flat["batch.micro"] = "auto"
+        flat |= {"launch.nodes": 1}
     return RunSpec.build("any.toml", draw(st.text(NAMES, min_size=1)), draw(st.text(max_size=20)), flat)
 
 

@@ -21,9 +21,10 @@ from engine.events.types import Checkpoint, Spec, State, Step, Val
 from engine.host.files import write_json
 from engine.host.process import Lock, process_identity
 from engine.host.struct_json import to_dict
-from engine.runs.store import FORMAT, RunStore, default_home
+from engine.runs.store import FORMAT, RunStore
 from profiles import registry
 from profiles.errors import UserError
+from profiles.paths import default_home
 from tests.unit.conftest import DEAD, Make
 from tui.app.state.run_view import RunView
 from tui.cli.main import main

@@ -18,7 +18,7 @@ def config(tmp_path: Path, own: Any = None) -> dict[str, Any]:
     if own is not None:
         (tmp_path / "ds.json").write_text(own if isinstance(own, str) else json.dumps(own))
         more = [f"launch.deepspeed_config={tmp_path / 'ds.json'}"]
-    return deepspeed_config(load("pretrain_5080", more), bf16=True, device="cuda")
+    return deepspeed_config(load("pretrain_5080", ["launch.backend=deepspeed", *more]), bf16=True, device="cuda")
 
 
 def test_it_has_the_values_of_the_spec(tmp_path: Path) -> None:

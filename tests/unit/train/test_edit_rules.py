@@ -17,7 +17,7 @@ from profiles.spec import RunSpec
 
 @pytest.fixture(scope="module")
 def spec() -> RunSpec:
-    return registry.load("pretrain_5080")  # 96 sequences: 12 × 8
+    return registry.load("pretrain_5080", ["micro=12"])  # 96 sequences: 12 × 8
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_edits_outside_the_batch_need_no_unlock(spec: RunSpec) -> None:
     )
 )
 def test_the_logged_edit_gives_the_same_spec(changes: dict[str, Any]) -> None:
-    spec = registry.load("pretrain_5080")
+    spec = registry.load("pretrain_5080", ["micro=12"])
     try:
         new = edited(spec, changes, unlock=True)
     except UserError:
@@ -139,7 +139,7 @@ def test_only_changed_keys_are_logged(spec: RunSpec) -> None:
 @settings(deadline=None)
 @given(st.sampled_from(["micro", "accum"]), st.integers(-1, 200) | st.floats() | st.text())
 def test_an_edit_is_applied_exactly_or_refused(key: str, value: Any) -> None:
-    spec = registry.load("pretrain_5080")
+    spec = registry.load("pretrain_5080", ["micro=12"])
     try:
         new = edited(spec, {key: value})
     except UserError:

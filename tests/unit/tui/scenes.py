@@ -67,7 +67,7 @@ class World:
     def run_dir(self, name: str, steps: int, phase: str, **state: Any) -> tuple[RunDir, LogWriter]:
         """Create a run of ``pretrain_5080`` in ``phase`` that has trained ``steps`` steps of half a minute."""
         self.now = started = NOW - 3600 - steps * 27.0
-        spec = registry.load("pretrain_5080")
+        spec = registry.load("pretrain_5080", ["launch.backend=deepspeed"])
         spec = replace(spec, train=replace(spec.train, out=str(self.folder / "models"), save_every=50))
         trainer = process_identity(os.getpid()) if is_active(phase) else None
         facts: dict[str, Any] = {

@@ -28,11 +28,14 @@ from tui.app.widgets.lever_list import LeverList
 from tui.app.widgets.number_field import NumberField
 from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as fmt
+from tui.text import way_table
+from tui.text.run_cost_text import time_of
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
     from engine.memory.calibration import PastRun
     from engine.memory.hardware import Hardware
+    from engine.memory.prediction import Prediction
     from engine.runs.store import RunStore
     from profiles.spec import RunSpec
 
@@ -76,6 +79,14 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
             self.hardware = hardware
             self.past_runs = past_runs
             self.profile = profile
+
+    class Predicted(Message):
+        """What was found for the spec ``asked``."""
+
+        def __init__(self, asked: RunSpec, found: Prediction) -> None:
+            super().__init__()
+            self.asked = asked
+            self.found = found
 
     class Launched(Message):
         def __init__(self, run: RunDir) -> None:
@@ -174,9 +185,9 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         base = self._base
         self.query_one("#description", Static).update(base.description)
         self._offer_data(base)
-        values = (base.batch.micro, base.accum, base.batch.context, base.train.steps)
-        for (name, _, _), value in zip(_FIELDS, values, strict=True):
-            self.query_one(f"#{name}", NumberField).value = str(value)
+        for name, value in _values(base).items():
+            field = self.query_one(f"#{name}", NumberField)
+            field.value, field.placeholder = ("", "auto") if value is None else (str(value), "")
         self._update_spec()
 
     def _offer_data(self, base: RunSpec) -> None:
@@ -200,19 +211,14 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         """Return what the form changes of the profile, as ``key=value``. Raises ``SpecError`` for an empty field."""
         base = self._base
         assert base is not None
-        defaults = {
-            "micro": base.batch.micro,
-            "accum": base.accum,
-            "context": base.batch.context,
-            "steps": base.train.steps,
-        }
         changed: list[str] = []
         for name, key, label in _FIELDS:
-            number = self.query_one(f"#{name}", NumberField).number
-            if number is None:
-                raise SpecError(f"{label}: write a number; the profile says {defaults[name]}")
+            number, default = self.query_one(f"#{name}", NumberField).number, _values(base)[name]
+            if number is None and default is not None:
+                raise SpecError(f"{label}: write a number; the profile says {default}")
             # sequences = micro × accum is kept, so a changed micro alone would change accum.
-            if number != defaults[name] or (name == "accum" and any(c.startswith("batch.micro") for c in changed)):
+            keeps_accum = name == "accum" and any(c.startswith("batch.micro") for c in changed)
+            if number is not None and (number != default or keeps_accum):
                 changed.append(f"{key}={number}")
         return [*changed, *self._data_changes(base), *self.query_one("#also", Input).value.split()]
 
@@ -230,30 +236,35 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         spec = self._spec
         self.query_one(DataLine).look(self._profile, changed)
         self._show_text(f" $ {self._command(changed)}", "#command")
-        size = f"{spec.model.name}: {fmt.count(spec.model.config.params)} parameters"
-        size += f"\n{fmt.exact(spec.batch.sequences)} sequences, {fmt.exact(spec.tokens_per_step)} tokens per step"
-        self._show_text(size, "#size")
+        self._show_text(_describe_step(spec), "#size")
         self._show_text("", "#message")  # the forecast may have one
-        if self._hardware is not None and (calibration := self._show_forecast(spec, self._hardware)):
-            self._show_text(f"{size}\n{calibration}", "#size")
+        if self._hardware is not None:
+            self.predict(spec, self._hardware)
 
-    def _show_forecast(self, spec: RunSpec, hardware: Hardware) -> str:
-        """Show the memory forecast, whether it fits, and the levers; return how the forecast was calibrated."""
-        from engine.memory.calibration import calibrate, calibrated_forecaster
-        from engine.memory.headroom import headroom_by_memory
-        from engine.memory.launch_fit import launch_fit
-        from engine.memory.levers import levers
-        from engine.memory.strategies import resolve_strategy
+    @work(thread=True, exclusive=True, group="predict", exit_on_error=True)
+    def predict(self, spec: RunSpec, hardware: Hardware) -> None:
+        """Search the ways to run ``spec``, beside the keys that are typed."""
+        from engine.memory.prediction import predict
 
-        forecaster = calibrated_forecaster(self._past_runs)
-        spec = resolve_strategy(spec, hardware, forecaster)
-        found = calibrate(spec, hardware, self._past_runs)
-        self.query_one(ForecastBars).show(headroom_by_memory(found.forecast, hardware), hardware.device)
-        self._show_text(launch_fit(spec, hardware, self._past_runs).text, "#message")
+        self.post_message(self.Predicted(spec, predict(spec, hardware, self._past_runs)))
+
+    @on(Predicted)
+    def _show_prediction(self, message: Predicted) -> None:
+        found, hardware = message.found, self._hardware
+        if message.asked is not self._spec or hardware is None:
+            return  # a later key has changed the form
+        self.query_one(ForecastBars).show(found.headrooms, hardware.device)
+        self._show_text(found.fit or found.elsewhere, "#message")
         lever_list = self.query_one(LeverList)
-        lever_list.show(levers(spec, hardware, forecaster))
+        lever_list.show(found.levers)
         lever_list.reset()
-        return found.description
+        spec, cost = found.spec, found.cost
+        lines = [_describe_step(spec), way_table.chosen_briefly(spec, found.open)]
+        lines += [f"about {fmt.count(cost.rate.tok_s)} tokens/s, {cost.rate.kind}: {time_of(cost)}"]
+        self._show_text("\n".join(filter(None, [*lines, found.calibrated.description])), "#size")
+        if message.asked.auto_micro:
+            for name, value in (("micro", spec.batch.micro), ("accum", spec.accum)):
+                self.query_one(f"#{name}", NumberField).placeholder = f"auto: {value}"
 
     @on(SelectableList.Activated, "#levers")
     def _apply_lever(self) -> None:
@@ -352,6 +363,22 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         if await self.app.push_screen_wait(question) == "launch":
             self._launching = True
             launch()
+
+
+def _values(base: RunSpec) -> dict[str, int | None]:
+    """Return what the profile says for each field; None where it leaves that to the search."""
+    auto = base.auto_micro
+    return {
+        "micro": None if auto else base.batch.micro,
+        "accum": None if auto else base.accum,
+        "context": base.batch.context,
+        "steps": base.train.steps,
+    }
+
+
+def _describe_step(spec: RunSpec) -> str:
+    step = f"{fmt.exact(spec.batch.sequences)} × {fmt.exact(spec.batch.context)} tokens per step"
+    return f"{spec.model.name}: {fmt.count(spec.model.config.params)} parameters; {step}"
 
 
 def _names(keys: Iterable[str]) -> set[str]:

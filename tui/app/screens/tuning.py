@@ -1,4 +1,4 @@
-"""Edits an active run: a memory forecast, memory levers sorted by cost, and a form for any change.
+"""Edits an active run: a memory forecast, changes that make it faster or smaller, and a form for any change.
 
 Every change is forecast before it is sent.
 """
@@ -29,7 +29,7 @@ from tui.text import format as fmt
 if TYPE_CHECKING:
     from engine.memory.calibration import PastRun
     from engine.memory.hardware import Hardware
-    from engine.memory.levers import Lever
+    from engine.memory.search.levers import Lever
     from engine.runs.client import RunClient
     from profiles.spec import RunSpec
 
@@ -144,9 +144,9 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
     @work(thread=True, exit_on_error=True)
     def measure(self) -> None:
         from engine.host.process import is_alive
-        from engine.memory.calibration import calibrated_forecaster, load_past_runs
+        from engine.memory.calibration import load_past_runs
         from engine.memory.hardware import hardware_for
-        from engine.memory.levers import levers
+        from engine.memory.search.levers import levers
 
         trainer = self._client.run.trainer_identity()
         hardware = hardware_for(trainer.pid if trainer and is_alive(trainer) else None, self._spec.launch.gpus_per_node)
@@ -155,12 +155,14 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
             cpu = hardware.device == "cpu"
             hardware = replace(hardware, ram_free=capacity) if cpu else replace(hardware, device_free=capacity)
         past_runs = load_past_runs(hardware, self._client.run.home)
-        found = levers(self._spec, hardware, calibrated_forecaster(past_runs))
+        found = levers(self._spec, hardware, past_runs)
+        if self._oom:  # what is larger would run out of memory too, whatever the forecast says
+            found = [lever for lever in found if lever.device_saved >= 0 and lever.host_saved >= 0]
         self.post_message(self.Measured(hardware, past_runs, found))
 
     @on(Measured)
     def _show_levers(self, message: Measured) -> None:
-        from engine.memory.levers import LIVE
+        from engine.memory.search.levers import LIVE
 
         self._hardware, self._past_runs = message.hardware, message.past_runs
         levers = self.query_one(LeverList)
@@ -176,7 +178,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
     @on(SelectableList.CursorMoved)
     def _fill_form(self) -> None:
         """Enter the changes of the selected lever in the form, unless they need a restart."""
-        from engine.memory.levers import RESTART, UNLOCK
+        from engine.memory.search.levers import RESTART, UNLOCK
 
         lever = self._lever
         spec = lever.spec if lever is not None and lever.when != RESTART else self._spec
@@ -244,7 +246,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
             return
         from engine.memory.calibration import calibrate
         from engine.memory.headroom import OVER, headroom_by_memory
-        from engine.memory.levers import RESTART
+        from engine.memory.search.levers import RESTART
 
         restart = self._lever if self._lever is not None and self._lever.when == RESTART else None
         found = calibrate(restart.spec if restart else spec, self._hardware, self._past_runs)
@@ -265,7 +267,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
     @on(Input.Submitted)
     @on(SelectableList.Activated)
     def _apply(self) -> None:
-        from engine.memory.levers import RESTART
+        from engine.memory.search.levers import RESTART
 
         if self._sending:
             return

@@ -1,4 +1,4 @@
-"""Lists the memory levers of a run for selection; the first line means no change. Enter selects."""
+"""Lists changes that make a run faster or smaller, for selection; the first line means no change. Enter selects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tui.app.widgets.selectable_list import SelectableList
 from tui.text import lever_table as table
 
 if TYPE_CHECKING:
-    from engine.memory.levers import Lever
+    from engine.memory.search.levers import Lever
 
 
 _NARROW = 60  # cells
@@ -45,7 +45,7 @@ class LeverList(SelectableList, actions=LEVERS):
         return self._levers[self.cursor - 1] if self.cursor else None
 
     def header(self, width: int) -> Row | None:
-        title = "  Reduce memory, cheapest first" if width >= _NARROW else "  Reduce memory"
+        title = "  Faster or smaller, fastest first" if width >= _NARROW else "  Faster or smaller"
         return [(table.heading(title, self._visible_memories(width), width - 1, self._applies), "list--header")]
 
     def count(self) -> int:

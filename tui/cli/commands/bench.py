@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from profiles.errors import SpecError
 from profiles.printable import one_line
 from tui.cli.command_parser import Subparsers, add_command
-from tui.cli.spec_arguments import add_spec_arguments, profile_of
+from tui.cli.spec_arguments import add_spec_arguments, overrides_of, profile_of
 from tui.cli.terminal_output import unfiltered
 from tui.text.format import count, duration, flop_s, size
 
@@ -52,8 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from engine.train.measure import grid
 
     budget = _budget(args)
-    overrides = [*args.overrides, *([f"launch.backend={args.backend}"] if args.backend else [])]
-    cells = grid.grid_cells(profile_of(args), overrides, args.grid, args.synthetic)
+    cells = grid.grid_cells(profile_of(args), overrides_of(args), args.grid, args.synthetic)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # print the results so far, and leave no process behind
     results: list[dict[str, Any]] = []
     interrupted = False

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 def _launch_commands(spec: RunSpec) -> str:
     """Return the shell commands of a launch; for Slurm, the batch script."""
     from engine.runs.launchers import batch_script, hostfile, launcher_of, trainer_command, worker_commands
-    from engine.runs.store import default_home
+    from profiles.paths import default_home
 
     if launcher_of(spec) == "slurm":
         words = ["mla-tui", *(word for word in sys.argv[1:] if word not in ("--dry-run", "--attach"))]

@@ -1,4 +1,4 @@
-"""``mla-tui plan``: prints the predicted memory of a run beside what is free, and levers that reduce it."""
+"""``mla-tui plan``: prints what a run will need and cost before it starts, and every way to run it, the best first."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from tui.text.data_usage import describe_usage
 from tui.text.format import size, size_of
 
 if TYPE_CHECKING:
-    from engine.memory.calibration import CalibratedForecast
     from engine.memory.hardware import Hardware
     from engine.memory.headroom import Headroom
-    from engine.memory.levers import Lever
-    from engine.memory.strategies import Strategy
+    from engine.memory.prediction import Prediction
+    from engine.memory.search.search import Candidate
     from profiles.spec import RunSpec
 
 SHADES = "█▓▒░"  # parts differ even without colour
@@ -34,78 +33,70 @@ VERDICTS = {"fits": "fits", "tight": "tight: over 90% of the free memory", "over
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = add_command(subparsers, "plan", "predict the memory of a run", "mla-tui plan -p pretrain_5080")
+    parser = add_command(subparsers, "plan", "predict memory, speed and cost of a run", "mla-tui plan -p pretrain_5080")
     add_spec_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--deepspeed-config", action="store_true", help="print the DeepSpeed config of the run instead")
     parser.add_argument(
         "--vram", type=float, metavar="GIB", help="predict for a GPU with this much memory, all free; needs --ram"
     )
-    parser.add_argument(
-        "--ram", type=float, metavar="GIB", help="predict for a host with this much RAM, all free; needs --vram"
-    )
+    parser.add_argument("--ram", type=float, metavar="GIB", help="predict for a host with this much RAM; needs --vram")
+    parser.add_argument("--ram-free", type=float, metavar="GIB", help="how much of --ram is free (default: all)")
     parser.set_defaults(command=run)
 
 
 class Plan(NamedTuple):
-    """The predicted memory of a run, and what else is known before it starts."""
+    """What is predicted of a run, every way to run it, and its data."""
 
-    spec: RunSpec
+    found: Prediction
     hardware: Hardware
-    calibrated: CalibratedForecast
-    headrooms: list[Headroom]
-    strategies: list[Strategy]
-    levers: list[Lever]
+    ways: list[Candidate]
+    lost: list[str]  # why each of the ways is not the first; empty for the first
     slow_kernels: list[str]
     data: dict[str, Any]
 
 
 def run(args: argparse.Namespace) -> int:
     spec = spec_of(args)
-    hardware = _hardware(args.vram, args.ram, spec.launch.gpus_per_node)
+    hardware = _hardware(args, spec.launch.gpus_per_node)
+    plan = _plan(spec, hardware, here=args.vram is None)
     if args.deepspeed_config:
-        return _print_deepspeed_config(spec, hardware.device)
-    plan = _plan(spec, hardware)
+        return _print_deepspeed_config(plan.found.spec, hardware.device)
     if problem := plan.data["problem"]:
         print(f"mla-tui: {problem}", file=sys.stderr)
     print_lines([json.dumps(_as_json(plan), indent=1)] if args.json else _as_text(plan))
     return 0
 
 
-def _hardware(vram: float | None, ram: float | None, cards: int) -> Hardware:
-    """Return this machine's hardware, or the described one with all its memory free. Raises ``SpecError``."""
+def _hardware(args: argparse.Namespace, cards: int) -> Hardware:
+    """Return this machine's hardware, or the described one. Raises ``SpecError``."""
     from engine.memory.hardware import Hardware, detect_hardware
 
-    if vram is None and ram is None:
+    vram, ram, free = args.vram, args.ram, args.ram if args.ram_free is None else args.ram_free
+    if vram is None and ram is None and free is None:
         return detect_hardware(cards)
-    if vram is None or ram is None or not (0 < vram < 1e6 and 0 < ram < 1e6):
+    if vram is None or ram is None or not all(0 < amount < 1e6 for amount in (vram, ram, free)):
         raise SpecError("plan: --vram and --ram go together, each a number of GiB, for example --vram 16 --ram 24")
-    device, host = int(vram * GIB), int(ram * GIB)
-    return Hardware(f"a GPU of {vram:g} GiB with {ram:g} GiB of RAM", "cuda", device, device, host, host)
+    if free > ram:
+        raise SpecError(f"plan: --ram-free {free:g} is more than --ram {ram:g}; give at most that")
+    device, host, left = int(vram * GIB), int(ram * GIB), int(free * GIB)
+    name = f"a GPU of {vram:g} GiB with {ram:g} GiB of RAM" + (f", {free:g} of it free" if free < ram else "")
+    return Hardware(name, "cuda", device, device, host, left)
 
 
-def _plan(spec: RunSpec, hardware: Hardware) -> Plan:
-    from engine.memory.calibration import calibrate, calibrated_forecaster, load_past_runs
-    from engine.memory.headroom import headroom_by_memory
-    from engine.memory.levers import levers
-    from engine.memory.strategies import available_strategies, resolve_strategy
+def _plan(spec: RunSpec, hardware: Hardware, *, here: bool) -> Plan:
+    from engine.memory.calibration import load_past_runs
+    from engine.memory.prediction import predict
+    from engine.memory.search.search import Search, why_it_lost
     from engine.preflight import slow_kernels
-    from engine.runs.store import default_home
+    from profiles.paths import default_home
 
     runs = load_past_runs(hardware, default_home())
-    forecast = calibrated_forecaster(runs)
-    spec = resolve_strategy(spec, hardware, forecast)
-    found = calibrate(spec, hardware, runs)
-    return Plan(
-        spec,
-        hardware,
-        found,
-        headroom_by_memory(found.forecast, hardware),
-        available_strategies(spec, hardware, forecast),
-        levers(spec, hardware, forecast),
-        slow_kernels(spec.model.config, hardware.device, spec.train.attention),
-        _data(spec),
-    )
+    found = predict(spec, hardware, runs, here=here)
+    ways = Search(hardware, runs).all_ways(spec)
+    lost = [why_it_lost(way, ways[0], hardware) if way is not ways[0] else "" for way in ways]
+    slow = slow_kernels(spec.model.config, hardware.device, spec.train.attention)
+    return Plan(found, hardware, ways, lost, slow, _data(found.spec))
 
 
 def _data(spec: RunSpec) -> dict[str, Any]:
@@ -124,10 +115,11 @@ def _data(spec: RunSpec) -> dict[str, Any]:
 
 
 def _as_json(plan: Plan) -> dict[str, Any]:
-    forecast, hardware, calibrated = plan.calibrated.forecast, plan.hardware, plan.calibrated
+    found, hardware, calibrated = plan.found, plan.hardware, plan.found.calibrated
+    forecast, cost = calibrated.forecast, found.cost
     return {
-        "profile": plan.spec.profile,
-        "spec": plan.spec.to_dict(),
+        "profile": found.spec.profile,
+        "spec": found.spec.to_dict(),
         "device": forecast.device,
         "device_total": forecast.device_total,
         "host": forecast.host,
@@ -135,50 +127,68 @@ def _as_json(plan: Plan) -> dict[str, Any]:
         "saving": forecast.saving,
         "hardware": {key: getattr(hardware, key) for key in hardware.__slots__},
         "fits": forecast.fits(hardware),
-        "headroom": {headroom.memory: headroom.state for headroom in plan.headrooms},
+        "headroom": {headroom.memory: headroom.state for headroom in found.headrooms},
         "calibration": {
             name: {"ratio": factor.ratio, "runs": factor.runs} if factor else None
             for name, factor in (("device", calibrated.device), ("host", calibrated.host))
         },
         "slow": plan.slow_kernels,
         "data": plan.data,
-        "strategies": [
+        "open": found.open,
+        "cost": {
+            "tok_s": cost.rate.tok_s,
+            "kind": cost.rate.kind,
+            "basis": cost.rate.basis,
+            "tokens": cost.tokens,
+            "seconds": cost.seconds,
+            "checkpoint_bytes": cost.disk,
+            "kwh": cost.kwh,
+        },
+        "ways": [
             {
-                "strategy": strategy.name,
-                "device_total": strategy.forecast.device_total,
-                "host_total": strategy.forecast.host_total,
-                "fits": strategy.fits,
+                **asdict(way.combination),
+                "micro": way.spec.batch.micro,
+                "device_total": way.forecast.device_total,
+                "host_total": way.forecast.host_total,
+                "state": way.state,
+                "tok_s": way.rate.tok_s,
+                "basis": way.rate.basis,
+                "numerics": way.combination.numerics,
+                "lost": lost,
             }
-            for strategy in plan.strategies
+            for way, lost in zip(plan.ways, plan.lost, strict=True)
         ],
-        "levers": [{key: getattr(lever, key) for key in lever.__slots__ if key != "spec"} for lever in plan.levers],
+        "levers": [{key: getattr(lever, key) for key in lever.__slots__ if key != "spec"} for lever in found.levers],
+        "fit": found.fit,
+        "elsewhere": found.elsewhere,
     }
 
 
 def _as_text(plan: Plan) -> list[str]:
-    from tui.text import lever_table as table
+    from tui.text import lever_table, way_table
+    from tui.text.run_cost_text import cost_lines
 
-    spec, forecast = plan.spec, plan.calibrated.forecast
-    width = min(shutil.get_terminal_size((80, 24)).columns, table.MAX_WIDTH) - 1
+    found = plan.found
+    spec, forecast = found.spec, found.calibrated.forecast
+    width = min(shutil.get_terminal_size((80, 24)).columns, lever_table.MAX_WIDTH) - 1
     batch = f"micro {spec.batch.micro} × accum {spec.accum}, context {spec.batch.context}"
-    calibration = plan.calibrated.description or "not calibrated yet"
+    calibration = found.calibrated.description or "not calibrated yet"
     lines = [f"{spec.profile}: {spec.model.name}, {batch}", f"on {plan.hardware.name}; {calibration}"]
+    lines += textwrap.wrap(way_table.chosen(spec, found.open), width)
+    lines += textwrap.wrap(found.elsewhere, width)
     lines += textwrap.wrap(plan.data["text"], width)
-    for headroom in plan.headrooms:
+    for headroom in found.headrooms:
         lines += ["", *_headroom(headroom, width)]
     if forecast.saving:
         lines.append(f"  and {size(forecast.saving)} more while a checkpoint is written")
+    lines += textwrap.wrap(found.fit, width)
     lines += [f"slow: {text}" for text in plan.slow_kernels]
-    lines += ["", f"strategies, fastest first (current: {spec.memory.strategy})"]
-    for strategy in plan.strategies:
-        device = f"device {size(strategy.forecast.device_total)}, " if strategy.forecast.device else ""
-        verdict = "fits" if strategy.fits else "does not fit"
-        lines.append(f"  {strategy.name:<11} {device}host {size(strategy.forecast.host_total)}  {verdict}")
-    if plan.levers:
-        memories = [headroom.memory for headroom in plan.headrooms]
-        lines += ["", table.heading("reduce memory, cheapest first", memories, width)]
-        lines += [text for lever in plan.levers for text in table.lines(lever, memories, width)]
-        lines.append(f"tokens/s: {plan.levers[0].basis}")
+    lines += ["", *(line for text in cost_lines(found.cost) for line in textwrap.wrap(text, width))]
+    memories = [headroom.memory for headroom in found.headrooms]
+    lines += ["", *way_table.lines(plan.ways, plan.lost, memories, width)]
+    if found.levers:
+        lines += ["", lever_table.heading("changes to this, fastest first", memories, width)]
+        lines += [text for lever in found.levers for text in lever_table.lines(lever, memories, width)]
     return lines
 
 

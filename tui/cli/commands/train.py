@@ -26,8 +26,8 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from engine.preflight import check_memory, check_tokenizer, report_slow
-    from engine.runs.store import default_home
     from engine.train.main import run_foreground
+    from profiles.paths import default_home
     from tui.cli.line_printer import LinePrinter
 
     if args.deepspeed_config:

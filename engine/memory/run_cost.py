@@ -1,0 +1,35 @@
+"""Predicts what a whole run costs before it starts: tokens, time, disk and energy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.memory.search.speed import Rate
+from engine.memory.states import optimizer_bytes, weight_bytes
+from profiles.nvml import power_limit
+from profiles.spec import RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RunCost:
+    """``disk``: bytes of checkpoints at most, the one being written included. ``kwh``: at the cards' power limit; None
+    where no card reports one."""
+
+    rate: Rate
+    tokens: int
+    seconds: float
+    disk: int
+    watts: float | None
+
+    @property
+    def kwh(self) -> float | None:
+        return None if self.watts is None else self.watts * self.seconds / 3.6e6
+
+
+def run_cost(spec: RunSpec, rate: Rate, *, here: bool) -> RunCost:
+    """Return the cost of ``spec``, whose settings are all chosen, at ``rate``. ``here``: on this machine's cards."""
+    steps = spec.train.stop_step or spec.train.steps
+    tokens = steps * spec.tokens_per_step
+    saved = (spec.train.keep + 1) * (weight_bytes(spec) + optimizer_bytes(spec))
+    watts = power_limit(spec.launch.gpus_per_node) if here else None
+    return RunCost(rate, tokens, tokens / rate.tok_s, saved, watts)
