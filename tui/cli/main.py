@@ -21,6 +21,7 @@ COMMANDS = (
     "launch",
     "train",
     "plan",
+    "init",
     "bench",
     "ls",
     "attach",
