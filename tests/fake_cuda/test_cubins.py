@@ -18,6 +18,7 @@ ALL = [*product((90, 120), CHECKPOINTING, PRECISIONS)]
 IN_CI = [(90, "selective", "bf16_sr"), (120, "none", "bf16")]
 
 
+@pytest.mark.timeout(1800)  # as slow as a loaded machine
 @pytest.mark.skipif(not TRITON, reason="needs Triton: make fake-cuda")
 @pytest.mark.parametrize(
     ("architecture", "mode", "precision"),

@@ -1,14 +1,16 @@
-"""The tables of a card: ``python tests/gpu/measure.py SECTION OUT [--seconds S] [--dry-run]``,
-SECTION one of matmul, ablation, memory, forecast, longctx.
+"""The tables of a card: ``python tests/gpu/measure.py A|B|C|D OUT [--dry-run]``.
 
-Each call rewrites ``OUT/gpu-SECTION.json`` and ``.md`` after every measurement, so that an interrupted call keeps its
-results; what there was no time for is listed as not measured. ``--dry-run`` measures small models on a CPU.
+A compile and DeepSpeed, the matmul peak and the longest kernels; B what each fusion gains; C speed under a cap of 16
+GiB; D peaks beside their forecast, and the longest context. Each call rewrites its ``OUT/gpu-….json`` and ``.md`` after
+every measurement, so that an interrupted call keeps its results, and prints its tables last. What could not have ended
+in time is listed as not measured. ``--dry-run`` measures small models.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -43,21 +45,23 @@ class Scale:
     first_context: int
     last_context: int
     budget: Budget
+    rows: int | None  # how many of each list below; None: all
 
 
-CARD = Scale("gpu_fast", 12, 48, 2048, 16.0, 32768, 262144, Budget(seconds=8.0))
-DRY = Scale("cpu_demo", 2, 4, 64, None, 64, 256, Budget(steps=1))
+CARD = Scale("gpu_fast", 12, 48, 2048, 16.0, 32768, 262144, Budget(seconds=8.0), None)
+DRY = Scale("cpu_demo", 2, 4, 64, None, 64, 128, Budget(steps=1), 1)
 
-# Every key that chooses a fused path, and the value that turns it off.
+# Every key that chooses a fused path, and the value that turns it off. What is not fused holds more, so it runs with a
+# smaller micro-batch.
 OFF = {"train.compile": "off", "memory.loss": "plain"}
+OFF_MICRO = 8
 
-# Options that may fit in 16 GiB without offloading, the most likely first: the changes and the micro-batches to try.
-SMALL: Sequence[tuple[dict[str, str], tuple[int, ...]]] = (
-    ({"train.precision": "bf16_sr", "memory.strategy": "states8bit", "memory.checkpointing": "selective"}, (4, 2)),
-    ({"train.precision": "bf16_sr", "memory.strategy": "states8bit", "memory.checkpointing": "full"}, (12, 4)),
-    ({"train.precision": "bf16_sr", "memory.strategy": "states8bit", "memory.checkpointing": "none"}, (1, 2)),
-    ({"train.precision": "bf16_sr", "memory.checkpointing": "full"}, (4, 12)),
-    ({"train.precision": "bf16", "memory.strategy": "states8bit", "memory.checkpointing": "full"}, (4, 12)),
+# What may fit in 16 GiB, each with the largest micro-batch that is forecast to.
+_STATES8BIT = {"train.precision": "bf16_sr", "memory.strategy": "states8bit"}
+SMALL: Sequence[dict[str, str]] = (
+    *({**_STATES8BIT, "memory.checkpointing": kind} for kind in ("selective", "full", "none")),
+    {"train.precision": "bf16_sr", "memory.checkpointing": "full"},
+    {"backend": "deepspeed", "train.precision": "bf16", "memory.strategy": "offload", "memory.checkpointing": "full"},
 )
 # The specs to compare with the forecast, each using memory differently, capped to the size of a smaller card. One that
 # does not fit is a result as well. Most are eager, like the formulas; the last is compiled.
@@ -86,16 +90,18 @@ LONGEST = {
 class Session:
     """One call of this script: its results, its output files and its deadline."""
 
-    def __init__(self, section: str, out: Path, seconds: float, scale: Scale) -> None:
+    def __init__(self, section: str, out: Path, seconds: float, scale: Scale, peak: float | None = None) -> None:
         self.scale = scale
         self.results: list[dict[str, Any]] = []
         self._path = out / f"gpu-{section}"
         self._deadline = time.monotonic() + seconds
-        self._lines: Callable[[], list[str]] = list
+        self.lines: Callable[[], list[str]] = list
+        self._longest = MIN_SECONDS
+        self.peak = peak  # of the matrix products, FLOP/s; measured once a call, by its first cell or section
 
     def show(self, lines: Callable[[], list[str]]) -> None:
         """Use ``lines`` as the table from now on."""
-        self._lines = lines
+        self.lines = lines
         self.write()
 
     def measure(
@@ -105,17 +111,20 @@ class Session:
         start = time.monotonic()
         result: dict[str, Any] = {"name": name, "changes": changes, **self._try(changes, cap, steps)}
         result["took_s"] = time.monotonic() - start
+        self._longest = max(self._longest, result["took_s"])
+        self.peak = result.get("matmul_peak_flop_s", self.peak)
         self.results.append(result)
         self.write()
         print(f"{name}: {result.get('error') or '{:,.0f} tokens/s'.format(result['tok_s'])}", flush=True)
         return result
 
     def out_of_time(self) -> bool:
-        return time.monotonic() + MIN_SECONDS > self._deadline
+        """Whether a measurement as long as the longest so far would end too late."""
+        return time.monotonic() + self._longest > self._deadline
 
     def write(self) -> None:
         self._path.with_suffix(".json").write_text(json.dumps(self.results, indent=1))
-        self._path.with_suffix(".md").write_text("\n".join([*self._lines(), ""]))
+        self._path.with_suffix(".md").write_text("\n".join([*self.lines(), ""]))
 
     def _try(self, changes: dict[str, str], cap: float | None, steps: int | None) -> dict[str, Any]:
         if self.out_of_time():
@@ -131,11 +140,19 @@ class Session:
             scale.budget,
             steps=steps or scale.budget.steps,
             cap_gib=cap if scale.cap_gib else None,  # nothing to cap in a dry run
-            timeout=self._deadline - time.monotonic(),
+            timeout=None if math.isinf(self._deadline) else self._deadline - time.monotonic(),
+            peak=self.peak,
         )
         # The allocator's peak, which it is compared with, includes neither the CUDA context nor the allocator's slack.
         allocated = sum(size for part, size in parts.device.items() if part not in NOT_ALLOCATED)
         return {"forecast": allocated, "forecast_parts": parts.device, **measure_cell(one, budget)}
+
+
+def smoke(session: Session) -> None:
+    """Measure one cell compiled and one with DeepSpeed's offload, and list the longest kernels of the first."""
+    session.show(lambda: [*_speeds(session), "", *_kernels(session)])
+    session.measure("compiled", {"train.compile": "on"} if session.scale is CARD else {})
+    session.measure("DeepSpeed, offload", SMALL[-1])
 
 
 def matmul(session: Session) -> None:
@@ -147,19 +164,20 @@ def matmul(session: Session) -> None:
 
     scale, device = session.scale, "cuda" if torch.cuda.is_available() else "cpu"
     config = load(scale.profile).model.config
-    square = 8192 if device == "cuda" else 256
+    square = 8192 if scale is CARD else 256
+    seconds = 10.0 if scale is CARD else 0.1
 
     def note(what: str, row: TimedMatmul) -> None:
         shape = {"inputs": row.product.inputs, "outputs": row.product.outputs, "times": row.product.times}
         session.results.append({"name": what, "tokens": row.tokens, "kind": row.kind, **shape, "flop_s": row.flop_s})
 
-    for row in time_matmul(Product(square, square, 1), square, torch.bfloat16, device, 1.0):
+    for row in time_matmul(Product(square, square, 1), square, torch.bfloat16, device, seconds / 10):
         note("square", row)
-    for micro in (1, scale.micro):
-        total, rows = matmul_peak(config, micro * scale.context, torch.bfloat16, device, 10.0)
-        for row in rows:
-            note(f"micro {micro}", row)
-        session.results.append({"name": f"micro {micro}", "kind": "all together", "flop_s": total})
+    total, rows = matmul_peak(config, scale.micro * scale.context, torch.bfloat16, device, seconds)
+    for row in rows:
+        note(f"micro {scale.micro}", row)
+    session.results.append({"name": f"micro {scale.micro}", "kind": "all together", "flop_s": total})
+    session.peak = total
     fields = ("name", "tokens", "inputs", "outputs", "times", "kind")
     session.show(
         lambda: [
@@ -171,34 +189,47 @@ def matmul(session: Session) -> None:
             ),
         ]
     )
-    print("\n".join(session._lines()))
 
 
 def ablation(session: Session) -> None:
-    """Measure everything fused and everything off, twice, and each fusion turned off alone."""
+    """Measure everything on and everything off, twice, and each fusion turned off alone."""
     session.show(lambda: [*_speeds(session), "", _gain(session), _peak_fraction(session)])
-    for number in (1, 2):
-        session.measure(f"everything auto ({number})", {})
-        session.measure(f"everything off ({number})", OFF)
-        if number == 1:
+    on = {"train.compile": "on"} if session.scale is CARD else {}
+    micro = {"micro": str(min(OFF_MICRO, session.scale.micro))}
+    for number in (1, 2)[: session.scale.rows]:
+        session.measure(f"everything on ({number})", on)
+        session.measure(f"everything off ({number})", {**OFF, **micro})
+        if number == 2:
             for key, value in OFF.items():
-                session.measure(f"auto but {key} {value}", {key: value})
+                session.measure(f"all but {key} {value}", {**on, key: value, **micro})
 
 
 def memory(session: Session) -> None:
-    """Measure speed with and without a cap, and compare every peak with its forecast."""
+    """Measure speed without a cap and, in the ways that may fit, under it; compare every peak with its forecast."""
     session.show(lambda: [*_speeds(session), "", _capped_speed(session), _forecast_error(session)])
     session.measure("uncapped", {})
-    for changes, micros in SMALL:
-        for micro in sorted({min(micro, session.scale.micro) for micro in micros}, reverse=True):
-            name = f"capped: {', '.join(changes.values())}, micro {micro}"
-            session.measure(name, {**changes, "micro": str(micro)}, cap=session.scale.cap_gib)
+    for changes in SMALL[: session.scale.rows]:
+        micro = _largest_micro(session.scale, changes)
+        name = f"capped: {', '.join(changes.values())}, micro {micro}"
+        session.measure(name, {**changes, "micro": str(micro)}, cap=session.scale.cap_gib)
+
+
+def _largest_micro(scale: Scale, changes: dict[str, str]) -> int:
+    """Return the largest micro-batch that is forecast to fit under the cap, or 1."""
+    for micro in range(scale.micro, 1, -1):
+        if scale.sequences % micro:
+            continue
+        settings = {"context": scale.context, "sequences": scale.sequences, **changes, "micro": micro}
+        spec = load(scale.profile, [f"{key}={value}" for key, value in settings.items()])
+        if sum(forecast(spec, detect_hardware()).device.values()) <= (scale.cap_gib or math.inf) * GIB:
+            return micro
+    return 1
 
 
 def grid(session: Session) -> None:
     """Compare the forecast with the allocator's peaks, for each way to use memory."""
     session.show(lambda: [*_speeds(session), "", _forecast_error(session)])
-    for cap, wanted in GRID:
+    for cap, wanted in GRID[: session.scale.rows]:
         context = min(int(wanted.get("context", session.scale.context)), session.scale.last_context)
         changes = {**wanted, "context": str(context)}
         name = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in changes.items())
@@ -230,21 +261,35 @@ def _speeds(session: Session) -> list[str]:
     rows = []
     for r in session.results:
         if "error" in r:
-            rows.append([r["name"], r["error"], *[""] * 7])
+            rows.append([r["name"], r["error"], *[""] * 9])
             continue
         split, peak = r["split_s"], r["peak"]
         parts = " / ".join(f"{split[part] / sum(split.values()):.0%}" for part in PARTS)
         speeds = [f"{r['tok_s']:,.0f}", f"{r['step_s']['median']:.3f}", f"{r['warmup_s']:.0f}", parts]
         sizes = [f"{value / GIB:.2f}" if value is not None else "" for value in (peak["device"], r["forecast"])]
         rows.append(
-            [r["name"], *speeds, *sizes, f"{r['matmul_peak_flop_s'] / 1e12:.4g}", f"{r['matmul_peak_fraction']:.1%}"]
+            [
+                *(r["name"], *speeds, *sizes),
+                *(f"{r['matmul_peak_flop_s'] / 1e12:.4g}", f"{r['matmul_peak_fraction']:.1%}"),
+                *((r["kernels"]["launches"], r["kernels"]["attention"]) if r["kernels"] else ("", "")),
+            ]
         )
     scale = session.scale
     capped = f"capped at {scale.cap_gib:g} GiB where it says so" if scale.cap_gib else "nothing is capped in a dry run"
     step = f"{scale.sequences} × {scale.context} tokens a step unless a row says otherwise"
     head = f"{_machine()}. {scale.profile}: {step}; random tokens; {capped}."
     columns = ["what", "tokens/s", "step, s", "warm-up, s", " / ".join(PARTS), "peak, GiB", "forecast, GiB"]
-    return [head, "", *_table([*columns, "matmul peak, TFLOP/s", "fraction of it"], rows)]
+    more = ["matmul peak, TFLOP/s", "fraction of it", "kernels a micro-batch", "attention"]
+    return [head, "", *_table([*columns, *more], rows)]
+
+
+def _kernels(session: Session) -> list[str]:
+    """Return the kernels of a micro-batch that took longest, of the first measurement that has any."""
+    profiles = [r["kernels"] for r in session.results if r.get("kernels")]
+    longest: list[tuple[str, int, float]] = next((profile["longest"] for profile in profiles if profile["longest"]), [])
+    if not longest:
+        return ["Kernels: none seen."]
+    return _table(["kernel", "launches", "ms"], [[name, times, f"{s * 1e3:.3f}"] for name, times, s in longest])
 
 
 def _machine() -> str:
@@ -259,19 +304,19 @@ def _tok_s(session: Session, start: str) -> list[float]:
 
 
 def _gain(session: Session) -> str:
-    pairs = list(zip(_tok_s(session, "everything auto"), _tok_s(session, "everything off"), strict=False))
+    pairs = list(zip(_tok_s(session, "everything on"), _tok_s(session, "everything off"), strict=False))
     if not pairs:
-        return "Everything auto against everything off (goal 1.15×): not measured."
+        return "Everything on against everything off (goal 1.15×): not measured."
     ratios = [auto / off for auto, off in pairs]
-    return f"Everything auto against everything off (goal 1.15×): {statistics.median(ratios):.3f}×, pairs {len(pairs)}."
+    return f"Everything on against everything off (goal 1.15×): {statistics.median(ratios):.3f}×, pairs {len(pairs)}."
 
 
 def _peak_fraction(session: Session) -> str:
     shares = [
-        r["matmul_peak_fraction"] for r in session.results if r["name"].startswith("everything auto") and "tok_s" in r
+        r["matmul_peak_fraction"] for r in session.results if r["name"].startswith("everything on") and "tok_s" in r
     ]
     summary = f"{statistics.median(shares):.1%}" if shares else "not measured"
-    return f"Everything auto, fraction of the matmul peak (goal 60%, aim 70%): {summary}."
+    return f"Everything on, fraction of the matmul peak (goal 60%, aim 70%): {summary}."
 
 
 def _capped_speed(session: Session) -> str:
@@ -300,20 +345,33 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     return [lines[0], "|---" * len(head) + "|", *lines[1:]]
 
 
-SECTIONS = {"matmul": matmul, "ablation": ablation, "memory": memory, "forecast": grid, "longctx": longctx}
+# The parts of a call: the seconds that each may take at most, one after the other.
+CALLS: dict[str, dict[str, tuple[Callable[[Session], None], float]]] = {
+    "A": {"matmul": (matmul, 60.0), "smoke": (smoke, 200.0)},
+    "B": {"ablation": (ablation, 500.0)},
+    "C": {"memory": (memory, 500.0)},
+    "D": {"forecast": (grid, 270.0), "longctx": (longctx, 230.0)},
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("section", choices=SECTIONS)
+    parser.add_argument("call", choices=CALLS)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seconds", type=float, default=560.0, help="end within about this time")
     parser.add_argument("--dry-run", action="store_true", help="small, for a machine without a card")
     args = parser.parse_args()
     if detect_hardware().device != "cuda" and not args.dry_run:
         parser.error("this machine has no CUDA card; --dry-run measures small models on the CPU")
     args.out.mkdir(parents=True, exist_ok=True)
-    SECTIONS[args.section](Session(args.section, args.out, args.seconds, DRY if args.dry_run else CARD))
+    tables: list[str] = []
+    peak: float | None = None
+    for name, (measure, seconds) in CALLS[args.call].items():
+        # A dry run shows that all of it runs, however slow the machine.
+        session = Session(name, args.out, math.inf if args.dry_run else seconds, DRY if args.dry_run else CARD, peak)
+        measure(session)
+        peak = session.peak
+        tables += [f"\n{name}\n", *session.lines()]
+    print("\n".join(tables))
 
 
 if __name__ == "__main__":

@@ -1,30 +1,40 @@
 #!/usr/bin/env bash
-# Runs everything that needs a GPU, in calls of at most ten minutes; writes tables and numbers to $OUT (default: out).
-#   tests/gpu/run.sh tests|matmul|ablation|memory|forecast|longctx|all [--dry-run]
-# "all" divides ten minutes among them and reports what it had no time for; a single one measures more.
-# Needs python3 with torch (CUDA), numpy, safetensors, psutil, nvidia-ml-py and pytest, and torchao for the rows with
-# 8-bit states; the package is imported from this tree. --dry-run: small, on a machine without a card.
+# The measurements that need a GPU, in four calls that each end within nine minutes and print their tables last; they are
+# also written to $OUT (default: out).
+#   tests/gpu/run.sh A|B|C|D [--wheels FOLDER] [--dry-run]
+# A: the tests, compile and DeepSpeed, the matmul peak, the longest kernels. B: what each fusion gains. C: speed under a cap
+# of 16 GiB. D: peaks beside their forecast, and the longest context.
+# Needs python3 with torch (CUDA), numpy, safetensors, psutil, msgspec, nvidia-ml-py, tokenizers and pytest; torchao and
+# deepspeed for the rows with 8-bit states and offload. --wheels: a folder of wheels of what is missing, for a machine
+# without a network. --dry-run: small, on a machine without a card.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-what=${1:-} dry=${2:-} out=${OUT:-out}
-export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
-[[ -z $dry || $dry == --dry-run ]] || { echo "run.sh: $dry is not --dry-run" >&2; exit 2; }
-
-tests() { mkdir -p "$out"; timeout -k 5 "$1" python3 -m pytest -q -rs -p no:cacheprovider tests/gpu | tee "$out/gpu-tests.txt"; }
-# The script limits its own time; timeout is for a hang.
-measure() { timeout -k 5 "$(($2 + 15))" python3 tests/gpu/measure.py "$1" "$out" --seconds "$2" ${dry:+"$dry"}; }
-
-case $what in
-  tests) tests 580 ;;
-  matmul | ablation | memory | forecast | longctx) measure "$what" 560 ;;
-  all)
-    failed=0
-    for part in "tests 60" "matmul 40" "ablation 140" "memory 120" "forecast 110" "longctx 100"; do
-      echo "== $part s"
-      read -r name seconds <<<"$part"
-      if [[ $name == tests ]]; then tests "$seconds"; else measure "$name" "$((seconds - 15))"; fi || failed=1
-    done
-    exit $failed
-    ;;
-  *) echo "run.sh: '$what' is not one of tests, matmul, ablation, memory, forecast, longctx, all" >&2; exit 2 ;;
-esac
+what=${1:-} dry='' wheels='' out=${OUT:-out}
+usage() { echo "run.sh: $1; use tests/gpu/run.sh A|B|C|D [--wheels FOLDER] [--dry-run]" >&2; exit 2; }
+[[ $what == [ABCD] ]] || usage "'$what' is not one of A, B, C, D"
+shift
+while (($#)); do
+  case $1 in
+    --dry-run) dry=$1 ;;
+    --wheels) wheels=${2:-}; [[ -d $wheels ]] || usage "'$wheels' is not a folder of wheels"; shift ;;
+    *) usage "'$1' is not an option" ;;
+  esac
+  shift
+done
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+if [[ -n $wheels ]]; then
+  site=$(mktemp -d)
+  trap 'rm -rf "$site"' EXIT
+  python3 -m pip install --quiet --no-index --no-deps --no-compile --target "$site" "$wheels"/*.whl
+  export PYTHONPATH=$PYTHONPATH:$site
+fi
+mkdir -p "$out"
+# The measurements limit their own time; this is for a hang. A dry run takes what a loaded machine needs.
+limit() { timeout -k 5 "$([[ -n $dry ]] && echo 3600 || echo "$1")" "${@:2}"; }
+failed=0 left=530
+if [[ $what == A ]]; then
+  limit 240 python3 -m pytest -q -rs -p no:cacheprovider ${dry:+-k bf16_learns} tests/gpu | tee "$out/gpu-tests.txt" || failed=1
+  left=290
+fi
+limit $left python3 tests/gpu/measure.py "$what" "$out" ${dry:+"$dry"} || failed=1
+exit $failed

@@ -18,7 +18,7 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from engine.train.backends.cuda_environment import prepare_cuda
 from engine.train.backends.ranks import SingleRank
 from engine.train.loop import Trainer
 from engine.train.measure.grid import WARMUP_STEPS
+from engine.train.measure.kernel_profile import profile_micro_batch
 from engine.train.measure.matmul_peak import matmul_peak, synchronize
 from engine.train.oom.recognize import OutOfMemoryFailure, recognize
 from engine.train.phases import IDLE, REDUCE
@@ -120,22 +121,26 @@ class Meter:
         self._phase, self._last = phase, now
 
 
-def measure(spec: RunSpec, steps: int | None = None, seconds: float = 20.0) -> dict[str, Any]:
+def measure(
+    spec: RunSpec, steps: int | None = None, seconds: float = 20.0, peak: float | None = None
+) -> dict[str, Any]:
     """Train ``spec`` until enough steps are timed, saving nothing; return JSON values in bytes, seconds and tokens.
 
+    ``peak``: the FLOP/s of its matrix products, if they were measured before.
     Raises UserError, and the errors of torch when memory runs out.
     """
     found = _train(spec, steps, seconds)
     gc.collect()
     if found["device"] == "cuda":
         torch.cuda.empty_cache()  # the matmul peak is measured in the memory that the model has freed
-    peak, _ = matmul_peak(
-        spec.model.config,
-        spec.batch.micro * spec.batch.context,
-        torch.bfloat16 if "bf16" in found["plan"]["precision"] else torch.float32,
-        found["device"],
-        MATMUL_PEAK_SECONDS,
-    )
+    if peak is None:
+        peak, _ = matmul_peak(
+            spec.model.config,
+            spec.batch.micro * spec.batch.context,
+            torch.bfloat16 if "bf16" in found["plan"]["precision"] else torch.float32,
+            found["device"],
+            MATMUL_PEAK_SECONDS,
+        )
     per_token = flops_per_token(spec.model.config, spec.batch.context)
     fraction = found["tok_s"] * per_token / peak
     return {**found, "flops_per_token": per_token, "matmul_peak_flop_s": peak, "matmul_peak_fraction": fraction}
@@ -171,6 +176,7 @@ def _train(spec: RunSpec, steps: int | None, seconds: float) -> dict[str, Any]:
             "device_reserved": meter.device_reserved,
             "host": _host_peak() - before,
         },
+        "kernels": asdict(profile_micro_batch(backend, quiet)) if backend.device == "cuda" else None,
     }
 
 
@@ -192,6 +198,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="number of steps to time")
     parser.add_argument("--seconds", type=float, default=20.0, help="time steps for this long (default 20)")
     parser.add_argument("--cap-gib", type=float, help="allocate at most this much of the device")
+    parser.add_argument("--peak", type=float, help="FLOP/s of the matrix products, measured before")
     args = parser.parse_args()
     stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not mix with the result
@@ -204,7 +211,7 @@ def _measure_or_error(args: argparse.Namespace) -> dict[str, Any]:
     try:
         if args.cap_gib is not None:
             cap_device(args.cap_gib)
-        return measure(RunSpec.from_dict(json.loads(args.spec.read_text())), args.steps, args.seconds)
+        return measure(RunSpec.from_dict(json.loads(args.spec.read_text())), args.steps, args.seconds, args.peak)
     except OutOfMemoryFailure:
         return {"error": OUT_OF_MEMORY}
     except UserError as error:

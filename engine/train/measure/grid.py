@@ -41,12 +41,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How long to measure a cell, and in how much device memory. ``timeout``: seconds after which to give up."""
+    """How long to measure a cell, and in how much device memory.
+
+    ``timeout``: seconds after which to give up. ``peak``: FLOP/s of its matrix products, if they were measured before.
+    """
 
     steps: int | None = None
     seconds: float = 20.0
     cap_gib: float | None = None
     timeout: float | None = None
+    peak: float | None = None
 
 
 def parse_grid(options: Sequence[str]) -> dict[str, list[str]]:
@@ -165,6 +169,7 @@ def write_random_shard(path: Path, spec: RunSpec) -> None:
 def _argv(spec_path: Path, budget: Budget) -> list[str]:
     argv = python_module(BENCH, str(spec_path), "--seconds", str(budget.seconds))
     argv += ["--steps", str(budget.steps)] if budget.steps is not None else []
+    argv += ["--peak", str(budget.peak)] if budget.peak is not None else []
     return [*argv, "--cap-gib", str(budget.cap_gib)] if budget.cap_gib is not None else argv
 
 
