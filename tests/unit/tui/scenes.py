@@ -292,6 +292,7 @@ SCENES = (
         "monitor-out-of-memory",
         _out_of_memory,
         r"Out of memory[\s\S]*predicted at the OOM[\s\S]*tokens/s[\s\S]*Enter applies",
+        wide="[⠁-⣿]",  # a curve beside the dialog
         small=True,
     ),
     Scene(

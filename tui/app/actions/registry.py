@@ -96,7 +96,7 @@ NEW_RUN = ActionSet(
     (
         Action("launch", ("f5", "ctrl+l", "enter"), "Launch", "Launch and monitor the run", RUN, bar=1, changes=True),
         Action("queue", ("f6",), "Queue", "Launch the run when the device is free", RUN, bar=3, changes=True),
-        Action("reduce_memory", ("f4",), "Reduce memory", "Options, cheapest first; Enter applies one", bar=4),
+        Action("reduce_memory", ("f4",), "Reduce memory", "Options, fastest first; Enter applies one", bar=4),
         replace(FOCUS_NEXT, bar=2),
         BACK,
     ),

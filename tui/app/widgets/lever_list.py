@@ -45,7 +45,7 @@ class LeverList(SelectableList, actions=LEVERS):
         return self._levers[self.cursor - 1] if self.cursor else None
 
     def header(self, width: int) -> Row | None:
-        title = "  Faster or smaller, fastest first" if width >= _NARROW else "  Faster or smaller"
+        title = "  Changes, fastest first" if width >= _NARROW else "  Changes"
         return [(table.heading(title, self._visible_memories(width), width - 1, self._applies), "list--header")]
 
     def count(self) -> int:
