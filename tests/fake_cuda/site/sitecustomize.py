@@ -17,13 +17,13 @@ class TorchFinder(MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "torch":
             return None
-        sys.meta_path.remove(self)
         spec = PathFinder.find_spec(name)
         if spec is None or spec.loader is None:
             return spec
         load = spec.loader.exec_module
 
         def load_with_device(module: ModuleType) -> None:
+            sys.meta_path.remove(self)  # not before: find_spec also only asks whether torch is there
             from tests.fake_cuda import device
 
             load(module)
