@@ -39,11 +39,13 @@ def test_every_command_that_is_named_exists(path: Path) -> None:
 
 
 def command_lines(path: Path) -> Iterator[str]:
-    """The commands of the indented and fenced blocks, without what is said beside them. ``…`` and ``·`` stand for more
-    than can be typed."""
+    """Yield the commands of the indented and fenced blocks, without redirections and remarks.
+
+    ``…`` and ``·`` stand for more than can be typed.
+    """
     text = path.read_text().replace("\\\n", " ")
     for line in re.findall(r"^ {4}(?:\.venv/bin/)?mla-tui( .*|$)", text, re.MULTILINE):
-        command = re.split(r"   +|  #|  [a-z]", line)[0].strip()
+        command = re.split(r"   +|  #|  [a-z]| [>|] ", line)[0].strip()
         if not set("…·|─") & set(command):
             yield command
 

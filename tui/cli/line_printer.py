@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from engine.events.metrics import STEP_METRICS
 from engine.events.types import Event, Step
 from tui.text.event_text import describe
-from tui.text.format import fixed
+from tui.text.format import formatter
 
 
 class LinePrinter:
@@ -25,8 +26,6 @@ class LinePrinter:
             return
         self._due = event.t + 0.5
         done = f"step {event.step}/{self._steps}" if self._steps else f"step {event.step}"
-        print(
-            f"{done}  loss {fixed(event.loss, 4)}  lr {event.lr or 0:.2e}"
-            f"  {fixed(event.tok_s, 0)} tok/s  {event.step_s or 0:.2f} s",
-            flush=True,
-        )
+        metrics = (metric for metric in STEP_METRICS if metric.readout)
+        values = (f"{metric.title} {formatter(metric.format)(getattr(event, metric.field))}" for metric in metrics)
+        print("  ".join([done, *values]), flush=True)

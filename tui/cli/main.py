@@ -28,6 +28,7 @@ COMMANDS = (
     "compare",
     "report",
     "tensorboard",
+    "csv",
     "status",
     "logs",
     "watch",

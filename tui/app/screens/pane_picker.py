@@ -39,7 +39,7 @@ class MetricList(SelectableList):
         metric = PANE_METRICS[self._names[index]]
         mark = "●" if metric.name in self.chosen else "○"
         value = fmt.formatter(metric.format)(self._view.last(metric.name))
-        return [(f" {mark} {metric.title:<20} ", ""), (f"{value:>12} {metric.unit}", "list--dim")]
+        return [(f" {mark} {metric.title:<20} ", ""), (f"{value:>12}", "list--dim")]
 
 
 class PanePicker(AppModal["list[str] | None"], actions=PANES):
