@@ -116,7 +116,7 @@ def test_an_impossible_export_is_refused_in_one_line(
 
 
 def test_an_unknown_format_is_a_usage_error(short: Workspace) -> None:
-    assert "invalid choice" in short.run("export", "models/short", "hf9", "--format", "gguf", code=2).stderr
+    assert "invalid choice" in short.run("export", "models/short", "hf9", "--format", "onnx", code=2).stderr
     assert not (short.root / "hf9").exists()
 
 
