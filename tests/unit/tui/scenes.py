@@ -291,7 +291,7 @@ SCENES = (
     Scene(
         "monitor-out-of-memory",
         _out_of_memory,
-        r"Out of memory[\s\S]*predicted at the OOM[\s\S]*tokens/s[\s\S]*Enter applies",
+        r"Out of memory[\s\S]*predicted at the OOM[\s\S]*micro 12→6[\s\S]*Enter applies",
         wide="[⠁-⣿]",  # a curve beside the dialog
         small=True,
     ),
@@ -310,7 +310,7 @@ SCENES = (
     Scene(
         "monitor-tuning",
         _one("running"),
-        r"Live tuning[\s\S]*available to this run[\s\S]*tokens/s[\s\S]*forecast,",
+        r"Live tuning[\s\S]*available to this run[\s\S]*tokens/s[\s\S]*→[\s\S]*forecast,",
         ((HISTORY, "e"),),
         small=True,
     ),
