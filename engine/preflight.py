@@ -29,6 +29,7 @@ from engine.memory.search.choose import choose, open_keys
 from profiles.errors import ForceNeeded, UserError
 from profiles.model_config import ModelConfig
 from profiles.paths import default_home, expand
+from profiles.printable import brief
 from profiles.spec import AUTO, RunSpec
 
 MAX_FLASH_HEAD_DIM = 256  # of torch's flash attention kernels on a GPU
@@ -41,6 +42,7 @@ def check_spec(spec: RunSpec, out: Path, notify: Callable[[str], None] = lambda 
     ``notify`` gets a line if the data is so large that only a part of its ids was looked at.
     """
     check_backend(spec)
+    check_samples(spec)
     checked = check_ids(spec, _SECONDS_FOR_IDS)
     if checked < 1:
         notify(
@@ -133,6 +135,27 @@ def check_tokenizer(spec: RunSpec) -> None:
         )
 
 
+def check_samples(spec: RunSpec) -> None:
+    """Check that the run can sample text, if it is to: backend, tokenizer and prompts. Raise ``UserError``."""
+    if not spec.train.sample_every:
+        return
+    if spec.launch.backend == "mlx":
+        _check_allowed("mlx", ("train.sample_every", spec.train.sample_every, (0,)))
+    path, vocabulary = tokenizer_of(spec), spec.model.config.vocab_size
+    if not path.exists():
+        raise UserError(
+            f"train.sample_every: {spec.train.sample_every} needs {path}, which is missing; copy the one that packed"
+            " the data there, or use -s train.sample_every=0"
+        )
+    tokenizer = load_tokenizer(path)
+    for prompt in spec.train.sample_prompts:
+        if (highest := max(tokenizer.encode(prompt).ids, default=0)) >= vocabulary:
+            raise UserError(
+                f"train.sample_prompts: {brief(prompt)} has the token id {highest}, model.vocab_size is {vocabulary};"
+                " use the tokenizer that packed the data, or another prompt"
+            )
+
+
 def check_memory(spec: RunSpec, home: Path, notify: Callable[[str], None], *, insists: bool) -> None:
     """Tell ``notify`` in one line where the resolved ``spec`` needs more memory than is free.
 
@@ -185,12 +208,12 @@ def _check_mlx(spec: RunSpec) -> None:
         )
 
 
-def _check_allowed(backend: str, *choices: tuple[str, str, tuple[str, ...]]) -> None:
+def _check_allowed(backend: str, *choices: tuple[str, object, tuple[object, ...]]) -> None:
     for key, value, allowed in choices:
         if value not in allowed:
             raise UserError(
                 f"{key}: {value} is not supported by --backend {backend};"
-                f" use -s {key}={' or '.join(allowed)}, or --backend torch"
+                f" use -s {key}={' or '.join(map(str, allowed))}, or --backend torch"
             )
 
 

@@ -15,7 +15,7 @@ from profiles.foreign_keys import our_key
 from profiles.model_config import NAMED_MODELS, ModelConfig
 from profiles.names import check_name
 from profiles.printable import LONGEST_KEY, brief, brief_key, one_line
-from profiles.values import check_names, check_number, check_text, check_weights
+from profiles.values import check_names, check_number, check_text, check_texts, check_weights
 
 
 def _number(default: float, low: float, high: float) -> Any:
@@ -81,6 +81,11 @@ class TrainTable:
     keep: int = _number(3, 1, 10**6)
     stop_step: int = _number(0, 0, 10**9)  # end early without changing the schedule; 0: at the last step
     on_nan: str = _choice("stop", "rewind")  # if a loss or gradient is not finite
+    # Text generated from each prompt every so many steps, 0: never. In all it may take sample_seconds.
+    sample_every: int = _number(0, 0, 10**9)
+    sample_prompts: tuple[str, ...] = ("",)  # "" begins like a document
+    sample_tokens: int = _number(64, 1, 4096)  # of a prompt's text at most
+    sample_seconds: float = _number(20.0, 0.1, 3600)
     out: str = "models"
 
 
@@ -166,6 +171,8 @@ def check_value(source: str, key: str, value: Any) -> Any:
         return value if value == declared.default else check_text(source, key, value)  # "" only if it is the default
     if kind.endswith("None") and value is None:
         return value
+    if kind.startswith("tuple"):
+        return check_texts(source, key, value)
     if kind.startswith("Mapping"):
         return check_weights(source, key, value)
     span = declared.metadata.get("range", (1, 1 << 24) if "int" in kind else (1e-12, 1e12))
@@ -255,6 +262,7 @@ class RunSpec:
         content = asdict(self)
         content["model"] = {"name": self.model.name, **asdict(self.model.config)}
         content["memory"]["allow"] = list(self.memory.allow)
+        content["train"]["sample_prompts"] = list(self.train.sample_prompts)
         if content.pop("auto_micro"):
             content["batch"]["micro"] = AUTO
         del content["data"]["phase" if self.data.sources else "sources"]

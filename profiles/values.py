@@ -13,6 +13,7 @@ from profiles.printable import brief, brief_key
 
 _TEXT_CHECKS = {"data.phase": check_below, "launch.hosts": check_hosts}
 _MOST_SOURCES, _WEIGHTS = 64, (1e-6, 1e6)
+_MOST_TEXTS, _LONGEST_TEXT = 16, 4096
 
 
 def check_number(source: str, key: str, value: Any, kind: type, span: tuple[float, float]) -> Any:
@@ -48,6 +49,26 @@ def check_weights(source: str, key: str, value: Any) -> dict[str, float]:
             raise SpecError(f"{source}: {key}: {brief(name)} is not the name of a folder in data.root")
         weights[name] = check_number(source, f"{key}.{brief_key(name)}", value[phase], float, _WEIGHTS)
     return weights
+
+
+def check_texts(source: str, key: str, value: Any) -> tuple[str, ...]:
+    """Return a list of texts, which may be empty and may have several lines."""
+    if not isinstance(value, (list, tuple)) or not 0 < len(value) <= _MOST_TEXTS:
+        raise SpecError(
+            f'{source}: {key}: {brief(value)} is not a list of 1 to {_MOST_TEXTS} texts; write ["Once upon a time"]'
+        )
+    for text in value:
+        if not isinstance(text, str) or len(text) > _LONGEST_TEXT or not is_utf8(text):
+            raise SpecError(f"{source}: {key}: {brief(text)} is not text of up to {_LONGEST_TEXT} characters in UTF-8")
+    return tuple(value)
+
+
+def is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_names(source: str, key: str, value: Any, known: tuple[str, ...]) -> tuple[str, ...]:

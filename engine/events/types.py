@@ -103,6 +103,17 @@ class Val(Event, frozen=True, kw_only=True, tag="val"):
     sources: dict[str, Number | None] | None = None  # loss of each source of a mixture
 
 
+class Sample(Event, frozen=True, kw_only=True, tag="sample"):
+    """The run generated text from a prompt of ``train.sample_prompts``."""
+
+    step: Count  # with the weights after this step
+    prompt: str = ""  # empty: the text begins like a document
+    text: str = ""  # how the model continues it
+    tokens: Count | None = None  # generated
+    seconds: Number | None = None  # it took
+    cut: bool = False  # train.sample_seconds were over before its end
+
+
 class Telemetry(Event, frozen=True, kw_only=True, tag="telemetry"):
     """The machine was sampled: each second live, in the log the minimum and maximum of each minute."""
 
@@ -272,7 +283,7 @@ class Command(Event, frozen=True, kw_only=True, tag="command"):
 
 
 LOGGED: tuple[type[Event], ...] = (
-    *(Step, Val, Telemetry, State, Start, Edit, Spec, Rewind, Checkpoint, Exit, Oom, Memory, Alert, Log),
+    *(Step, Val, Sample, Telemetry, State, Start, Edit, Spec, Rewind, Checkpoint, Exit, Oom, Memory, Alert, Log),
 )
 LIVE: tuple[type[Event], ...] = (Progress, Link, CutOff)
 _ALL: tuple[type[Event], ...] = (*LOGGED, *LIVE, Command)

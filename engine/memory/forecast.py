@@ -7,7 +7,7 @@ a card that was never measured, assumed; docs/memory.md says which.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from engine.execution.allocator import pinned_bytes
@@ -113,11 +113,26 @@ NOT_ALLOCATED = ("CUDA context", "allocator slack")  # parts of a device that it
 _TEMPORARY = ("activations", "attention", "logits", CASTS, "batch and rope", "optimizer workspace")
 
 
+def temporary_bytes(parts: Mapping[str, int]) -> int:
+    """Return the bytes of the parts that are free again between two steps."""
+    return sum(parts.get(part, 0) for part in (*_TEMPORARY, "allocator slack"))
+
+
+def weight_width(spec: RunSpec, hardware: Hardware) -> int:
+    """Return the bytes of a weight on the device: fp32 masters, or bf16 under bf16_sr and DeepSpeed's bf16."""
+    plan = resolve_plan(spec, hardware.device, bf16=hardware.device == "cuda" and hardware.bf16)
+    return _weight_width(spec, plan)
+
+
+def _weight_width(spec: RunSpec, plan: ExecutionPlan) -> int:
+    in_bf16 = plan.precision == "bf16_sr" or (plan.bf16 and spec.memory.strategy == "offload")
+    return BF16 if in_bf16 else FP32
+
+
 def micro_batch_shape(spec: RunSpec, device: str, plan: ExecutionPlan) -> Shape:
     """Return the shape of one micro-batch of ``spec`` on ``device`` (cuda or cpu)."""
     config, offloaded = spec.model.config, spec.memory.strategy == "offload"
     width = BF16 if plan.bf16 else FP32
-    weight = width if offloaded or plan.precision == "bf16_sr" else FP32
     attention = plan.attention
     if attention == "sdpa":
         equal = config.qk_head_dim == config.v_head_dim
@@ -133,7 +148,7 @@ def micro_batch_shape(spec: RunSpec, device: str, plan: ExecutionPlan) -> Shape:
         documents=spec.data.documents == "mask",
         checkpointing=plan.checkpointing,
         loss=plan.loss,
-        weight_width=weight,
+        weight_width=_weight_width(spec, plan),
         bucket_bytes=states.zero_bucket(config, width) if offloaded else 0,
         grad_bytes=0 if offloaded else _grad_width(spec, plan),
         creates_grads=spec.accum == 1 and not offloaded and not _in_buckets(spec, plan),

@@ -22,6 +22,7 @@ EDITABLE = {
     "lr_scale": "optim.lr_scale",
     "val_every": "train.val_every",
     "save_every": "train.save_every",
+    "sample_every": "train.sample_every",
     "stop_step": "train.stop_step",
 }
 UNLOCKED = ("sequences", "context")
@@ -99,7 +100,8 @@ def live_values(spec: RunSpec) -> dict[str, Any]:
     """Return every stored value of ``spec`` that can be edited while a run is active, by its spec key."""
     values = {f"batch.{name}": getattr(spec.batch, name) for name in ("sequences", "micro", "context")}
     values["optim.lr_scale"] = spec.optim.lr_scale
-    return values | {f"train.{name}": getattr(spec.train, name) for name in ("val_every", "save_every", "stop_step")}
+    cadence = ("val_every", "save_every", "sample_every", "stop_step")
+    return values | {f"train.{name}": getattr(spec.train, name) for name in cadence}
 
 
 def _by_short_key(spec: RunSpec) -> dict[str, Any]:

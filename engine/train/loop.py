@@ -17,7 +17,7 @@ from engine.checkpoints import checkpoint
 from engine.events.commands import requested
 from engine.events.phases import COMPILING, FINISHED, PAUSED, RUNNING, SAVING, STARTING, STOPPED, STOPPING
 from engine.events.requests import CheckpointRequest, PauseRequest, ResumeRequest, SetRequest, StopRequest
-from engine.events.types import Alert, Command, Data, Edit, Progress, Spec, Start, State, Val
+from engine.events.types import Alert, Command, Data, Edit, Progress, Spec, Start, State
 from engine.host.version import package_version
 from engine.memory.hardware import detect_hardware
 from engine.preflight import slow_kernels
@@ -40,8 +40,10 @@ from engine.train.oom.recognize import OutOfMemory, OutOfMemoryFailure
 from engine.train.pause_memory import PauseMemory
 from engine.train.reporter import Reporter
 from engine.train.run_state import RunState
+from engine.train.samples import Sampler
 from engine.train.step_record import step_record
 from engine.train.step_runner import Done, MicroBatchDone, NotFinite, StepRunner
+from engine.train.timed_work import TimedWork
 from engine.train.validation import Validator
 from profiles.errors import UserError
 from profiles.spec import RunSpec
@@ -81,6 +83,8 @@ class Trainer:
         self.oom = OomHandler(backend, self.memory, hardware, self.ranks, out)
         self.runner = StepRunner(backend, self.state, self.ranks, self._between_micro_batches, self._finish_checkpoint)
         self.validator = Validator(backend, self.state, self.ranks, self.oom, self._process_urgent_commands)
+        self.timed_work = TimedWork(backend, state, self.ranks, reporter, hardware, self._process_urgent_commands)
+        self.sampler = Sampler(backend, state, hardware, self.timed_work)
         self._pause_memory = PauseMemory(backend, self.ranks)
         self._history = EditHistory.of([])
         self._versions = {"mla-tui": package_version(), **backend.versions}
@@ -121,6 +125,8 @@ class Trainer:
                     self._validate()
                 if cadence.save_every and self.step % cadence.save_every == 0:
                     self._begin_checkpoint()
+                if cadence.sample_every and self.step % cadence.sample_every == 0:
+                    self.sampler.run(self.step)
                 if self.step == self._last_step:  # here too, for a command may move the last step
                     self._process_commands()
             if self.spec.train.val_every and self.step % self.spec.train.val_every:
@@ -221,16 +227,7 @@ class Trainer:
             return
         found = self.validator.run()
         self.val_loss = found.loss
-        self.reporter.record(
-            Val(
-                step=self.step,
-                loss=found.loss,
-                bucket="val",
-                tokens=found.tokens,
-                bits_per_byte=found.bits_per_byte,
-                sources={**found.sources} or None,
-            )
-        )
+        self.reporter.record(found.to_record(self.step))
 
     # -- out of memory
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from engine.events.types import Val
 from engine.train.backends.backend import Backend, Batch
 from engine.train.backends.ranks import Ranks
 from engine.train.oom.handler import GiveUp, OomHandler
@@ -26,6 +27,17 @@ class Validation:
     bits_per_byte: float | None
     tokens: int
     sources: dict[str, float]
+
+    def to_record(self, step: int) -> Val:
+        """Return the record of this validation after ``step``."""
+        return Val(
+            step=step,
+            loss=self.loss,
+            bucket="val",
+            tokens=self.tokens,
+            bits_per_byte=self.bits_per_byte,
+            sources={**self.sources} or None,
+        )
 
 
 class Validator:

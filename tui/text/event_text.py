@@ -19,6 +19,7 @@ from engine.events.types import (
     Memory,
     Oom,
     Rewind,
+    Sample,
     Start,
     State,
     Val,
@@ -64,6 +65,9 @@ def _describe(event: Event) -> Description | None:
             return (f"rank {event.rank}: " if event.rank else "") + str(event.text), tone
         case Val():
             return _val(event), "plain"
+        case Sample():
+            cut = " (cut: out of time)" if event.cut else ""
+            return f"sample at step {fmt.exact(event.step)}: {event.prompt}{event.text}{cut}", "plain"
         case Link():
             return ("reconnected", "good") if event.up else ("connection lost; reconnecting", "warn")
     return None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.train.phases import Phases
+
+if TYPE_CHECKING:
+    from model.transformer import MLATransformer
 
 State = dict[str, dict[str, Any]]  # every tensor of a checkpoint, by file and name
 Batch = npt.NDArray[np.int64]  # (sequences, context + 1): inputs are [:, :-1], targets [:, 1:]
@@ -48,6 +51,9 @@ class Backend(Protocol):
 
     def evaluate(self, batch: Batch) -> float:
         """Return the loss summed over the tokens of the batch that count, without gradients."""
+
+    def torch_model(self) -> MLATransformer | None:
+        """Return the model with its current weights, whole on every rank; None where it is not one of torch."""
 
     def device_peak(self) -> int | None:
         """Return the most bytes allocated on the device since the last call; None without its own device."""

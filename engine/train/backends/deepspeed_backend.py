@@ -28,6 +28,7 @@ from engine.train.backends.ranks import Ranks
 from engine.train.backends.torch_model import LossModule, TorchModel
 from engine.train.optim.stored import dequantized, from_tensors
 from engine.train.phases import BACKWARD, FORWARD, IDLE, OPTIMIZER, REDUCE, VALIDATION, Phases
+from model.transformer import MLATransformer
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
@@ -111,6 +112,9 @@ class DeepSpeedBackend:
         loss = self._torch_model.evaluate(batch)
         self.phases.enter(IDLE)
         return loss
+
+    def torch_model(self) -> MLATransformer:
+        return self._torch_model.module
 
     def device_peak(self) -> int | None:
         return self._torch_model.peak()

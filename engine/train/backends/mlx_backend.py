@@ -106,6 +106,9 @@ class MLXBackend:
         self.phases.enter(IDLE)
         return loss
 
+    def torch_model(self) -> None:
+        return None
+
     def device_peak(self) -> int | None:
         peak = int(mx.get_peak_memory())
         mx.reset_peak_memory()

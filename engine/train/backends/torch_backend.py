@@ -21,6 +21,7 @@ from engine.train.backends.torch_model import TorchModel
 from engine.train.optim.optimizer import build_optimizer
 from engine.train.optim.precision import gradient_norm, store_matrices_in_bf16, sum_gradients_in_fp32
 from engine.train.phases import BACKWARD, FORWARD, IDLE, OPTIMIZER, REDUCE, VALIDATION, Phases
+from model.transformer import MLATransformer
 from profiles.spec import RunSpec
 
 
@@ -95,6 +96,9 @@ class TorchBackend:
         loss = self._torch_model.evaluate(batch)
         self.phases.enter(IDLE)
         return loss
+
+    def torch_model(self) -> MLATransformer:
+        return self.model
 
     def device_peak(self) -> int | None:
         return self._torch_model.peak()

@@ -16,7 +16,10 @@ from tui.cli.run_argument import add_run_argument, find_run
 def register(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "set", "change settings of an active run", "mla-tui set latest micro=4")
     add_run_argument(parser)
-    keys = "micro, accum, lr_scale, val_every, save_every, stop_step; with --unlock also sequences and context"
+    keys = (
+        "micro, accum, lr_scale, val_every, save_every, sample_every, stop_step;"
+        " with --unlock also sequences and context"
+    )
     parser.add_argument("changes", nargs="+", metavar="KEY=VALUE", help=keys)
     parser.add_argument(
         "--unlock", action="store_true", help="also allow sequences and context, which change the tokens per step"
