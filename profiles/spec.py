@@ -11,20 +11,14 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replac
 from typing import Any
 
 from profiles.errors import SpecError
+from profiles.fields import choice as _choice
+from profiles.fields import number as _number
 from profiles.foreign_keys import our_key
 from profiles.model_config import NAMED_MODELS, ModelConfig
 from profiles.names import check_name
+from profiles.optim import OptimTable
 from profiles.printable import LONGEST_KEY, brief, brief_key, one_line
 from profiles.values import check_names, check_number, check_text, check_texts, check_weights
-
-
-def _number(default: float, low: float, high: float) -> Any:
-    return field(default=default, metadata={"range": (low, high)})
-
-
-def _choice(default: str, *others: str) -> Any:
-    return field(default=default, metadata={"choices": (default, *others)})
-
 
 LOWER_PRECISION = ("states8bit", "bf16_sr")  # 8-bit moments; bf16 weights without fp32 masters
 
@@ -87,17 +81,6 @@ class TrainTable:
     sample_tokens: int = _number(64, 1, 4096)  # of a prompt's text at most
     sample_seconds: float = _number(20.0, 0.1, 3600)
     out: str = "models"
-
-
-@dataclass(frozen=True, slots=True)
-class OptimTable:
-    name: str = _choice("adamw", "muon")
-    lr: float = _number(3e-4, 0, 10)
-    warmup: int = _number(2000, 0, 10**9)
-    final_lr: float = _number(3e-5, 0, 10)
-    weight_decay: float = _number(0.1, 0, 10)
-    clip: float = _number(1.0, 0, 1e9)  # 0: no clipping
-    lr_scale: float = _number(1.0, 0, 1000)  # multiplies the scheduled rate; can be edited during the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,8 +312,8 @@ class RunSpec:
             raise SpecError(
                 f"{source}: batch.micro: {micro}{ranks} does not divide the {sequences} sequences of a step; {remedy}"
             )
-        if self.optim.final_lr > self.optim.lr:
-            raise SpecError(f"{source}: optim.final_lr: {self.optim.final_lr:g} is above optim.lr = {self.optim.lr:g}")
+        if wrong := self.optim.conflict(self.train.steps):
+            raise SpecError(f"{source}: optim.{wrong[0]}: {wrong[1]}")
         if self.optim.name == "muon" and self.memory.strategy == "states8bit":
             raise SpecError(
                 f"{source}: memory.strategy: states8bit is for adamw only; with optim.name = muon use device"

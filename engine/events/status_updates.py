@@ -33,6 +33,8 @@ def update_status(state: RunStatus, event: Event) -> None:
             state.exit = LastExit(event.code, event.signal, event.why or "", event.attempt)
         case Spec():
             state.live = event.values
+            if type(steps := (event.values or {}).get("train.steps")) is int:  # a wsd run may be lengthened
+                state.steps = steps
         case Edit(ok=True):
             for name in _EDITED:
                 if name in event.changed and isinstance(event.changed[name][1], int):

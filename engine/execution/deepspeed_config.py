@@ -20,8 +20,6 @@ AUTO = "auto"
 # Values per reduce and allgather bucket; every micro-batch allocates one buffer of this size. DeepSpeed's default of
 # 500 million takes 1 GB of a 16 GB GPU.
 BUCKET = 50_000_000
-BETAS = [0.9, 0.95]
-EPS = 1e-8
 # Keys that the user's file may set freely: they change how values are moved and logged. Every other key that we set
 # changes the result of a step.
 USER_KEYS = (
@@ -41,6 +39,7 @@ SPEC_KEYS = {
     "gradient_clipping": "optim.clip",
     "optimizer.type": "optim.name",
     "optimizer.params.lr": "optim.lr",
+    "optimizer.params.eps": "optim.eps",
     "optimizer.params.weight_decay": "optim.weight_decay",
     "bf16.enabled": "train.precision",
     "zero_optimization.stage": "memory.strategy = offload, which is ZeRO-2",
@@ -97,8 +96,8 @@ def generate(spec: RunSpec, *, bf16: bool, device: str) -> dict[str, Any]:
             "type": "AdamW",
             "params": {
                 "lr": spec.optim.lr,
-                "betas": BETAS,
-                "eps": EPS,
+                "betas": [spec.optim.beta1, spec.optim.beta2],
+                "eps": spec.optim.eps,
                 "weight_decay": spec.optim.weight_decay,
                 "torch_adam": False,  # DeepSpeedCPUAdam, which uses the CPU's vector units
                 "adam_w_mode": True,

@@ -10,13 +10,22 @@ from engine.train.backends.backend import Backend
 from engine.train.backends.ranks import Ranks
 from engine.train.edits import edited
 from engine.train.oom.headroom import check_headroom
+from engine.train.schedule import NOW, check_schedule_edit, decay_now
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
 
 def requested_spec(request: SetRequest, spec: RunSpec, step: int, backend: Backend, ranks: Ranks) -> RunSpec:
     """``spec``, as it is at ``step``, with the changes of ``request``. Raises ``UserError``, the same on all ranks."""
-    new = edited(spec, request.changes, unlock=request.unlock)
+    changes = dict(request.changes)
+    for key in ("decay", "optim.decay"):
+        if changes.get(key) == NOW:
+            del changes[key]
+            changes = decay_now(spec, step) | changes
+    new = edited(spec, changes, unlock=request.unlock)
+    if new.train.steps < step:
+        raise UserError(f"set steps: {new.train.steps} is behind the run, which is at step {step}; use a later one")
+    check_schedule_edit(spec, new, step)
     stop = new.train.stop_step
     if stop != spec.train.stop_step and 0 < stop < step:
         raise UserError(f"set stop_step: {stop} is behind the run, which is at step {step}; use a later one")

@@ -24,7 +24,10 @@ EDITABLE = {
     "save_every": "train.save_every",
     "sample_every": "train.sample_every",
     "stop_step": "train.stop_step",
+    "steps": "train.steps",
+    "decay": "optim.decay",
 }
+_CADENCE = ("val_every", "save_every", "sample_every", "stop_step", "steps")
 UNLOCKED = ("sequences", "context")
 
 
@@ -99,9 +102,8 @@ def applied(spec: RunSpec, edit: Edit) -> RunSpec:
 def live_values(spec: RunSpec) -> dict[str, Any]:
     """Return every stored value of ``spec`` that can be edited while a run is active, by its spec key."""
     values = {f"batch.{name}": getattr(spec.batch, name) for name in ("sequences", "micro", "context")}
-    values["optim.lr_scale"] = spec.optim.lr_scale
-    cadence = ("val_every", "save_every", "sample_every", "stop_step")
-    return values | {f"train.{name}": getattr(spec.train, name) for name in cadence}
+    values |= {f"optim.{name}": getattr(spec.optim, name) for name in ("lr_scale", "decay")}
+    return values | {f"train.{name}": getattr(spec.train, name) for name in _CADENCE}
 
 
 def _by_short_key(spec: RunSpec) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def data_of_step(run: RunDir, step: int) -> StepData:
     A future step is answered as if there were no more edits. Raises ``UserError`` for a step the run does not have.
     """
     spec, at, cursor, before = _initial(run)
-    last = spec.train.steps
+    last = run.live_spec().train.steps
     if not at < step <= last:
         raise UserError(f"step {step}: {run.name} has the steps {at + 1} to {last}")
     kinds = (Edit, Rewind, Start)

@@ -52,10 +52,15 @@ def _rate(saved: RunSpec, spec: RunSpec, step: int) -> str:
 
     before, after = rate(saved, step), rate(spec, step + 1)
     expected = rate(saved, min(step + 1, saved.train.steps))
-    last = f"{rate(spec, spec.train.steps):.2g} at step {spec.train.steps}"
+    steps, start = spec.train.steps, spec.optim.decay_start(spec.train.steps)
+    last = f"{rate(spec, steps):.2g} at step {steps}"
+    if spec.optim.schedule == "wsd" and step < start:
+        last += f", falling from step {start} on"
     if abs(after - expected) <= _SMOOTH * max(expected, after):
         return f"the learning rate goes on at {after:.2g}, to {last}"
     flat = f"optim.lr={before:.2g} -s optim.final_lr={before:.2g}"
+    if spec.optim.schedule == "linear":  # it ends at zero whatever final_lr is
+        flat += " -s optim.schedule=cosine"
     return f"the learning rate goes from {before:.2g} to {after:.2g}, then to {last} (constant: -s {flat})"
 
 

@@ -23,6 +23,7 @@ from tests.bench.gguf import bench_gguf
 from tests.bench.log import bench_log
 from tests.bench.measure import MLA_TUI, Pty, cpu, report, rss, wall_time
 from tests.bench.pack import bench_pack
+from tests.bench.recipes import bench_recipes
 from tests.bench.start import bench_start
 from tests.bench.threads import bench_threads
 from tests.bench.weights import bench_weights
@@ -45,6 +46,7 @@ def main() -> None:
         "log": bench_log,
         "compare": bench_compare,
         "pack": bench_pack,
+        "recipes": bench_recipes,
         "gguf": bench_gguf,
         "app": partial(bench_app, leet=args.leet),
     }

@@ -15,12 +15,12 @@ import torch
 
 from engine.memory.limits import host_capacity
 from engine.train.backends.backend import Batch, State
-from engine.train.optim.rules import BETAS, EPS
 from engine.train.optim.stored import dequantized, from_tensors
 from engine.train.phases import BACKWARD, FORWARD, IDLE, OPTIMIZER, REDUCE, VALIDATION, Phases
 from model.mlx_transformer import MLXTransformer, Tables, Weights, tables
 from model.transformer import build
 from profiles.errors import UserError
+from profiles.optim import OptimTable
 from profiles.spec import RunSpec
 
 MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v"}  # checkpoint name: MLX name
@@ -48,7 +48,7 @@ class MLXBackend:
         compiled = train.compile == "on" or (train.compile == "auto" and metal)
         self._gradients: Callable[..., tuple[mx.array, Weights]] = mx.compile(gradients) if compiled else gradients
         self._summed: Callable[..., mx.array] = mx.compile(self._loss) if compiled else self._loss
-        self._optimizers = [self._adamw(spec.optim.weight_decay), self._adamw(0.0)]
+        self._optimizers = [_adamw(spec.optim, spec.optim.weight_decay), _adamw(spec.optim, 0.0)]
         self._start_moments()
         self._loss_sum = mx.array(0.0)
         self._window: Weights = {}
@@ -198,9 +198,6 @@ class MLXBackend:
         tokens = mx.array(batch.astype(np.int32))
         return tokens[:, :-1], tokens[:, 1:], self._tables[context]
 
-    def _adamw(self, decay: float) -> Any:
-        return mlx.optimizers.AdamW(0.0, betas=list(BETAS), eps=EPS, weight_decay=decay, bias_correction=True)
-
     def _groups(self) -> list[list[str]]:
         """Return the names of matrices, which decay, and of norm scales, which do not."""
         matrices = [name for name, weight in self._weights.items() if weight.ndim > 1]
@@ -209,6 +206,11 @@ class MLXBackend:
     def _start_moments(self) -> None:
         for one, names in zip(self._optimizers, self._groups(), strict=True):
             one.init({name: self._weights[name] for name in names})
+
+
+def _adamw(optim: OptimTable, decay: float) -> Any:
+    betas = [optim.beta1, optim.beta2]
+    return mlx.optimizers.AdamW(0.0, betas=betas, eps=optim.eps, weight_decay=decay, bias_correction=True)
 
 
 def _to_mlx(tensor: torch.Tensor) -> mx.array:

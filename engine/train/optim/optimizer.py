@@ -55,15 +55,15 @@ def build_optimizer(spec: RunSpec, parameters: Parameters, *, compiled: bool) ->
     Matrices decay, norm scales do not. Muon steps the matrices of the blocks; AdamW steps the embedding and the head,
     whose rows are looked up or compared one by one.
     """
-    decay = spec.optim.weight_decay
+    optim, decay = spec.optim, spec.optim.weight_decay
     if spec.memory.strategy == "states8bit":
-        return Optimizer("adamw 8-bit (torchao)", [RuleOptimizer(AdamW8bit(compiled), parameters, decay)])
-    if spec.optim.name == "adamw":
-        return Optimizer("adamw fused", [RuleOptimizer(AdamW(), parameters, decay)])
+        return Optimizer("adamw 8-bit (torchao)", [RuleOptimizer(AdamW8bit(optim, compiled), parameters, decay)])
+    if optim.name == "adamw":
+        return Optimizer("adamw fused", [RuleOptimizer(AdamW(optim), parameters, decay)])
     matrices = {n: p for n, p in parameters.items() if n.startswith("model.layers.") and p.dim() == 2}
     others = {n: p for n, p in parameters.items() if n not in matrices}
     return Optimizer(
-        "muon + adamw fused", [RuleOptimizer(Muon(), matrices, decay), RuleOptimizer(AdamW(), others, decay)]
+        "muon + adamw fused", [RuleOptimizer(Muon(), matrices, decay), RuleOptimizer(AdamW(optim), others, decay)]
     )
 
 

@@ -20,9 +20,8 @@ from torch import Tensor
 
 from engine.train.optim.fused_adamw import FusedAdamW
 from engine.train.optim.stored import Quantized, Stored, dequantized
+from profiles.optim import OptimTable
 
-BETAS = (0.9, 0.95)
-EPS = 1e-8
 Groups = list[dict[str, Any]]
 
 
@@ -70,8 +69,11 @@ class AdamW(Rule):
 
     moments = ("exp_avg", "exp_avg_sq")
 
+    def __init__(self, optim: OptimTable) -> None:
+        self._betas, self._eps = (optim.beta1, optim.beta2), optim.eps
+
     def make_optimizer(self, groups: Groups) -> TorchOptimizer:
-        return FusedAdamW(groups, BETAS, EPS)
+        return FusedAdamW(groups, self._betas, self._eps)
 
 
 class Muon(Rule):
@@ -98,13 +100,14 @@ class AdamW8bit(Rule):
 
     moments = AdamW.moments
 
-    def __init__(self, compiled: bool) -> None:
+    def __init__(self, optim: OptimTable, compiled: bool) -> None:
+        self._betas, self._eps = (optim.beta1, optim.beta2), optim.eps
         self._compiled = compiled
 
     def make_optimizer(self, groups: Groups) -> TorchOptimizer:
         with _quiet("torchao", "torch.utils._pytree"):  # they warn about kernels for other cards and deprecated calls
             from torchao.optim import AdamW8bit as Torchao
-        optimizer: TorchOptimizer = Torchao(groups, lr=0.0, betas=BETAS, eps=EPS)
+        optimizer: TorchOptimizer = Torchao(groups, lr=0.0, betas=self._betas, eps=self._eps)
         return optimizer
 
     def step(self, optimizer: TorchOptimizer, lr: float) -> None:

@@ -1,8 +1,8 @@
 """Compares a run with injected faults against references that have none.
 
 - The replay: a run without faults. It applies only the edits that define a step (context, sequences, learning-rate
-  scale, last step), at the recorded steps. The sequences of each step must be equal, the losses within 1e-5. Without
-  such edits the replay is simply the undisturbed run.
+  scale, schedule, last step), at the recorded steps. The sequences of each step must be equal, the losses within
+  1e-5. Without such edits the replay is simply the undisturbed run.
 - The plain loop: the run's sequences, split into micro-batches as the log says, through a new backend. Losses and
   weights must be bit-equal.
 - The last checkpoint must hold the weights of the plain loop.
@@ -25,7 +25,7 @@ from profiles.spec import RunSpec
 from tests.unit.train.faulty_run import FaultyRun, Injection
 
 STEP_KEYS = ("sequences", "context")
-REPLAYED_KEYS = (*STEP_KEYS, "lr_scale", "stop_step")
+REPLAYED_KEYS = (*STEP_KEYS, "lr_scale", "stop_step", "steps", "decay")
 
 
 def edits_in_effect(records: list[dict[str, Any]]) -> list[Edit]:

@@ -107,6 +107,8 @@ def test_edits_outside_the_batch_need_no_unlock(spec: RunSpec) -> None:
             "context": st.integers(1, 4096),
             "lr_scale": st.floats(0, 10),
             "stop_step": st.integers(0, 100),
+            "steps": st.integers(1, 10**6),
+            "decay": st.floats(0, 0.99),
         },
     )
 )

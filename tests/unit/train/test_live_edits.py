@@ -90,3 +90,27 @@ def test_the_live_spec_is_logged_after_an_edit_and_after_its_replay(nano: MakeSp
         tmp_path / "out" / "ckpt_step_4", None
     )
     assert [(r["step"], r["values"]["optim.lr_scale"]) for r in resumed.of("spec")] == [(4, 1.0), (5, 0.5)]
+
+
+def test_a_wsd_run_is_lengthened_and_sent_into_its_decay_and_a_restart_replays_both(
+    nano: MakeSpec, tmp_path: Path
+) -> None:
+    spec = nano("steps=6", "save_every=5", "val_every=0", "optim.schedule=wsd", "optim.decay=2")
+    edits: dict[int, dict[str, Any]] = {3: {"steps": 50}, 7: {"decay": "now"}}
+
+    def respond(record: dict[str, Any]) -> list[Command]:
+        changes = edits.pop(record["step"], None) if record["kind"] == "step" else None
+        return [Command(id="edit", request=SetRequest(changes=changes), by="test")] if changes else []
+
+    log = RecordingReporter(respond)
+    train(spec, tmp_path / "out", log)
+    rates = [record["lr"] for record in log.of("step")]
+    peak, floor = spec.optim.lr, spec.optim.final_lr
+    assert rates == [peak / 2, *[peak] * 6, floor + (peak - floor) * (1 - 0.5**0.5), floor]
+    assert [edit["changed"] for edit in log.of("edit")] == [{"steps": [6, 50]}, {"steps": [50, 9]}]
+    uninterrupted = log.losses()
+    (tmp_path / "out" / "ckpt_step_9").rename(tmp_path / "moved")
+    train(spec, tmp_path / "out", log)
+    assert [start["resumed_from"] for start in log.of("start")] == [None, 5]
+    assert log.losses() == uninterrupted
+    assert [record["lr"] for record in log.of("step")][9:] == rates[5:]

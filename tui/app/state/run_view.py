@@ -125,8 +125,10 @@ class RunView:
                 if self.phase != RUNNING:
                     self.progress = None
             case Spec():
-                stop = (event.values or {}).get("train.stop_step")
+                live = event.values or {}
+                stop, steps = live.get("train.stop_step"), live.get("train.steps")
                 self.stop_step = stop if type(stop) is int else 0
+                self.steps = steps if type(steps) is int else self.steps
             case Progress():
                 self.progress = (event.micro_done or 0, event.micro_of or 0)
             case Edit(ok=True):

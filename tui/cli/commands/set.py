@@ -18,6 +18,7 @@ def register(subparsers: Subparsers) -> None:
     add_run_argument(parser)
     keys = (
         "micro, accum, lr_scale, val_every, save_every, sample_every, stop_step;"
+        " steps and decay (or decay=now) of a wsd schedule;"
         " with --unlock also sequences and context"
     )
     parser.add_argument("changes", nargs="+", metavar="KEY=VALUE", help=keys)

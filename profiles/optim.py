@@ -1,0 +1,45 @@
+"""Defines the ``optim`` table of a spec, and what its values mean for one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from profiles.fields import choice, number
+
+
+@dataclass(frozen=True, slots=True)
+class OptimTable:
+    name: str = choice("adamw", "muon")
+    lr: float = number(3e-4, 0, 10)
+    # What follows the warm-up. cosine: half a cosine to final_lr; linear: a line to zero; wsd: lr until the last
+    # ``decay`` steps, which go to final_lr.
+    schedule: str = choice("cosine", "linear", "wsd")
+    warmup: int = number(2000, 0, 10**9)
+    decay: float = number(0.2, 0, 10**9)  # of wsd: below 1 a share of train.steps, from 1 on a number of steps
+    final_lr: float = number(3e-5, 0, 10)
+    beta1: float = number(0.9, 0, 0.99999)
+    beta2: float = number(0.95, 0, 0.9999999)
+    eps: float = number(1e-8, 1e-30, 1)
+    weight_decay: float = number(0.1, 0, 10)
+    clip: float = number(1.0, 0, 1e9)  # 0: no clipping
+    lr_scale: float = number(1.0, 0, 1000)  # multiplies the scheduled rate; can be edited during the run
+
+    def decay_start(self, steps: int) -> int:
+        """Return the last step at the peak rate, from which the rate falls until step ``steps``."""
+        if self.schedule != "wsd":
+            return min(self.warmup, steps)
+        return min(steps, max(self.warmup, steps - self.decay_steps(steps)))
+
+    def decay_steps(self, steps: int) -> int:
+        """Return the length of wsd's decay in a run of ``steps``."""
+        return round(self.decay * steps) if self.decay < 1 else int(self.decay)
+
+    def conflict(self, steps: int) -> tuple[str, str] | None:
+        """Return the key and the message of what cannot be in a run of ``steps``, or None."""
+        if self.final_lr > self.lr:
+            return "final_lr", f"{self.final_lr:g} is above optim.lr = {self.lr:g}"
+        if self.decay >= 1 and self.decay != int(self.decay):
+            return "decay", f"{self.decay:g} is neither a share of the steps below 1 nor a whole number of steps"
+        if self.schedule == "wsd" and self.decay_steps(steps) > steps:
+            return "decay", f"{self.decay:g} steps of decay are more than train.steps = {steps}; use fewer, or a share"
+        return None

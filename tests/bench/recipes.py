@@ -1,0 +1,107 @@
+"""Trains mla-tiny by several recipes on the same text, tokens and seeds, and prints bits per byte on its val split."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from engine.events.types import Event, Step, Val
+from engine.train.backends.build import build_backend
+from engine.train.backends.ranks import SingleRank
+from engine.train.loop import Trainer
+from engine.train.reporter import SilentReporter
+from engine.train.run_state import RunState
+from profiles.registry import load
+from tests.bench.measure import MLA_TUI
+
+SEEDS = (1, 2, 3)
+SKIPPED = {"site-packages", "test", "tests", "__pycache__"}
+# 200 steps of 1024 tokens: a minute each on one core.
+SHORT = ["steps=200", "warmup=20", "sequences=4", "micro=4", "val_every=200", "val_sequences=128", "save_every=0"]
+WSD = ["optim.schedule=wsd"]
+RECIPES: dict[str, list[str]] = {
+    "cosine": [],
+    "cosine to zero": ["optim.final_lr=0"],
+    "linear": ["optim.schedule=linear"],
+    "wsd to zero": [*WSD, "optim.final_lr=0"],
+}
+
+
+class Collected(SilentReporter):
+    """Keeps the last validation's bits per byte and the seconds of each step."""
+
+    def __init__(self) -> None:
+        self.bits_per_byte = 0.0
+        self.seconds: list[float] = []
+
+    def record(self, event: Event) -> None:
+        if isinstance(event, Val) and event.bits_per_byte:
+            self.bits_per_byte = event.bits_per_byte
+        if isinstance(event, Step) and event.step_s:
+            self.seconds.append(event.step_s)
+
+
+def bench_recipes(home: Path) -> None:
+    """Pack the text, train every recipe on every seed, and print the table."""
+    text = copy_sources(home / "text")
+    shards = home / "shards"
+    pack = [MLA_TUI, "data", "pack", str(text), "--out", str(shards), "--train-tokenizer", "4096"]
+    subprocess.run(pack, check=True)
+    print_table(list(measure(RECIPES, SEEDS, shards, home / "models")))
+
+
+def copy_sources(target: Path) -> Path:
+    """Link the sources of the standard library and of sympy, which torch installs, without tests: 28 MB."""
+    sympy = find_spec("sympy")
+    assert sympy and sympy.submodule_search_locations
+    for name, root in (("stdlib", sysconfig.get_path("stdlib")), ("sympy", sympy.submodule_search_locations[0])):
+        for folder, folders, files in os.walk(root):
+            folders[:] = sorted({*folders} - SKIPPED)
+            place = target / name / Path(folder).relative_to(root)
+            for file in sorted(files):
+                if file.endswith(".py"):
+                    place.mkdir(parents=True, exist_ok=True)
+                    (place / file).symlink_to(Path(folder) / file)
+    return target
+
+
+def measure(
+    recipes: Mapping[str, Sequence[str]], seeds: Sequence[int], shards: Path, out: Path
+) -> Iterator[tuple[str, int, float, float]]:
+    """Train each recipe on each seed, one thread; yield recipe, seed, bits per byte, median seconds of a step."""
+    torch.set_num_threads(1)
+    os.nice(15)
+    for seed in seeds:
+        for name, overrides in recipes.items():
+            spec = load("cpu_demo", [*SHORT, f"data.root={shards}", f"train.seed={seed}", *overrides])
+            log = Collected()
+            Trainer(RunState(spec), build_backend(spec, SingleRank()), log, out / f"{name}-{seed}").run(None, None)
+            found = (name, seed, log.bits_per_byte, statistics.median(log.seconds))
+            print(json.dumps(found), flush=True)
+            yield found
+
+
+def print_table(found: Sequence[tuple[str, int, float, float]]) -> None:
+    """Print for each recipe the mean, lowest and highest bits per byte, and its step's time relative to the first's.
+
+    ``paired``: the mean difference from the first recipe on the same seed, and its lowest and highest.
+    """
+    first = {seed: (bits, seconds) for name, seed, bits, seconds in found if name == found[0][0]}
+    print(f"{'recipe':28}{'bits per byte':>15}{'lowest':>9}{'highest':>9}{'paired':>10}{'from':>9}{'to':>9}{'time':>7}")
+    for name in dict.fromkeys(row[0] for row in found):
+        rows = [row for row in found if row[0] == name]
+        bits = [row[2] for row in rows]
+        against = [row[2] - first[row[1]][0] for row in rows]
+        time = statistics.median(row[3] / first[row[1]][1] for row in rows)
+        print(
+            f"{name:28}{statistics.mean(bits):15.4f}{min(bits):9.4f}{max(bits):9.4f}"
+            f"{statistics.mean(against):+10.4f}{min(against):+9.4f}{max(against):+9.4f}{time:7.2f}"
+        )
