@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from engine.memory.calibration import PastRun
 from engine.memory.hardware import Hardware
@@ -13,7 +12,7 @@ from engine.memory.headroom import OVER
 from engine.memory.search.search import Candidate, Search
 from profiles import registry
 from profiles.errors import UserError
-from profiles.printable import one_line
+from profiles.user_profile import profile_text
 
 GIB = 1 << 30
 # The first that fits is proposed.
@@ -45,22 +44,16 @@ def propose(hardware: Hardware, past_runs: Sequence[PastRun]) -> ProposedProfile
     )
 
 
-def write_profile(text: str, name: str, *, replace: bool = False) -> Path:
-    """Write the user's profile ``name``. Raise ``UserError`` where there is one already, or it cannot be written."""
-    folder = registry.user_folder()
-    path = folder / f"{name}.toml"
-    if name in registry.BUILTIN_ORDER:
-        raise UserError(f"--name {name}: is a built-in profile; choose another name")
-    if path.exists() and not replace:
-        raise UserError(f"{path}: exists; choose another --name, or replace it with --force")
-    temporary = folder / f".{name}.{os.getpid()}.tmp"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}; make it writable, or set XDG_CONFIG_HOME") from None
-    return path
+def way_keys(way: Candidate) -> dict[str, Any]:
+    """Return the settings, by dotted key, that make a profile run as ``way``."""
+    one = way.combination
+    return {
+        "batch.micro": way.spec.batch.micro,
+        "memory.strategy": one.strategy,
+        "memory.checkpointing": one.checkpointing,
+        "memory.loss": one.loss,
+        "train.precision": one.precision,
+    }
 
 
 def _text(name: str, best: Candidate, hardware: Hardware) -> str:
@@ -70,24 +63,10 @@ def _text(name: str, best: Candidate, hardware: Hardware) -> str:
             f"{best.forecast.device_total / GIB:.1f} of {hardware.device_free / GIB:.1f} GiB of the GPU, {memories}"
         )
     numerics = f"Its cost in numerics: {', '.join(best.combination.numerics)}." if best.combination.numerics else ""
-    spec, one = best.spec, best.combination
-    lines = [
-        f"# For {one_line(hardware.name)}.",
-        f"# Predicted: {memories}, about {best.rate.tok_s:.0f} tokens/s ({best.rate.basis}).",
-        *([f"# {numerics}"] if numerics else []),
-        '# Any of these may be "auto": then each launch chooses for the memory that is free by then.',
-        f'description = "{registry.load(name).model.name} on this machine"',
-        f'extends = "{name}"',
-        "",
-        "[batch]",
-        f"micro = {spec.batch.micro}  # sequences at once; a step has {spec.batch.sequences}, whatever this is",
-        "",
-        "[memory]",
-        f'strategy = "{one.strategy}"  # where the optimizer keeps its states: device, states8bit, offload',
-        f'checkpointing = "{one.checkpointing}"  # what backward recomputes: none, selective, full, offload',
-        "",
-        "[train]",
-        f'precision = "{one.precision}"  # fp32, bf16, bf16_sr (bf16 weights with stochastic rounding)',
-        "",
+    comments = [
+        f"For {hardware.name}.",
+        f"Predicted: {memories}, about {best.rate.tok_s:.0f} tokens/s ({best.rate.basis}).",
+        *([numerics] if numerics else []),
+        'Any of these may be "auto": then each launch chooses for the memory that is free by then.',
     ]
-    return "\n".join(lines)
+    return profile_text(comments, f"{best.spec.model.name} on this machine", name, way_keys(best))

@@ -22,6 +22,7 @@ COMMANDS = (
     "train",
     "plan",
     "init",
+    "tune",
     "bench",
     "ls",
     "attach",

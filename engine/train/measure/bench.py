@@ -175,6 +175,7 @@ def _train(spec: RunSpec, steps: int | None, seconds: float) -> dict[str, Any]:
             "device": meter.device_peak,
             "device_reserved": meter.device_reserved,
             "host": _host_peak() - before,
+            "process": _host_peak(),
         },
         "kernels": asdict(profile_micro_batch(backend, quiet)) if backend.device == "cuda" else None,
     }

@@ -68,5 +68,6 @@ def test_what_cannot_be_done_is_one_line(
     profiles_folder.parent.mkdir(parents=True)
     profiles_folder.write_text("")  # a file where the folder should be
     assert "make it writable, or set XDG_CONFIG_HOME" in refused("--yes")
+    profiles_folder.unlink()
     on(Hardware("a cpu", "cpu", None, None, GB, GB // 8), monkeypatch)
     assert "no profile fits into 0.1 GiB of free RAM; free some" in refused("--yes")

@@ -20,12 +20,12 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from engine.memory.calibration import load_past_runs
     from engine.memory.hardware import detect_hardware
-    from engine.memory.proposed_profile import propose, write_profile
-    from profiles.names import check_name
+    from engine.memory.proposed_profile import propose
     from profiles.paths import default_home
+    from profiles.user_profile import check_new_profile, write_profile
     from tui.text.format import size
 
-    check_name("--name", args.name)
+    check_new_profile(args.name, replace=args.force)
     hardware = detect_hardware()
     found = propose(hardware, load_past_runs(hardware, default_home()))
     device = f", {size(hardware.device_free)} of {size(hardware.device_total)} free" if hardware.device_total else ""

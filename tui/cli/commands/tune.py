@@ -1,0 +1,252 @@
+"""``mla-tui tune``: measures the few best ways to run a profile here, and writes the fastest as a user profile."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from profiles.errors import SpecError, UserError
+from tui.cli.command_parser import Subparsers, add_command
+from tui.cli.progress_line import ProgressLine
+from tui.cli.spec_arguments import add_spec_arguments, overrides_of, profile_of
+from tui.text.format import count, duration, size
+from tui.text.way_table import describe
+
+if TYPE_CHECKING:
+    from engine.memory.hardware import Hardware
+    from engine.memory.search.search import Candidate
+    from engine.train.measure.grid import Cell
+    from engine.train.measure.tune import Tuning, Winner
+    from engine.train.measure.tune_journal import Measurement
+    from profiles.spec import RunSpec
+
+_MOST_WAYS = 32
+
+
+def register(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "tune", "measure the best ways to run a profile here", "mla-tui tune -p cpu_demo")
+    add_spec_arguments(parser)
+    parser.add_argument("--name", metavar="N", help="the name of the new profile (default: that of -p and _tuned)")
+    parser.add_argument("--force", action="store_true", help="replace a profile of that name")
+    parser.add_argument("--ways", type=int, default=6, metavar="N", help="measure at most this many (default 6)")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, metavar="S", help="time the steps of each for this long (default 10)"
+    )
+    parser.add_argument("--synthetic", action="store_true", help="use random tokens even if there are shards")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from engine.memory.calibration import load_past_runs
+    from engine.memory.hardware import detect_hardware
+    from engine.memory.search.search import Search
+    from engine.memory.search.shortlist import shortlist
+    from engine.train.measure.tune import Tuning
+    from engine.train.measure.tune_journal import TuneJournal
+    from profiles import registry
+    from profiles.paths import default_home
+    from profiles.user_profile import check_new_profile
+
+    _check_numbers(args)
+    profile, overrides, home = profile_of(args), overrides_of(args), default_home()
+    spec = registry.load(profile, overrides)
+    name = args.name or f"{spec.profile}_tuned"
+    if name == spec.profile:
+        raise SpecError(f"--name {name}: is the profile to tune; choose another name")
+    check_new_profile(name, replace=args.force)
+    hardware = detect_hardware(spec.launch.gpus_per_node)
+    ways = shortlist(
+        spec,
+        Search(hardware, load_past_runs(hardware, home)),
+        args.ways,
+        dict(registry.parse_override(text) for text in overrides),
+    )
+    _check_fits(spec, ways, hardware)
+    cells = [_cell(profile, overrides, spec, way, args.synthetic) for way in ways]
+    _check_device(cells[0].spec, home)
+    journal = TuneJournal(home, spec, hardware, f"{args.seconds:g} {args.synthetic}")
+    journal.check()
+    report = _Report(ways, args.seconds)
+    tuning = Tuning(cells, hardware, home, journal, report.measuring(cells))
+    report.begin(spec, tuning)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # says what is kept, and leaves no process behind
+    try:
+        _measure(tuning, report)
+    except KeyboardInterrupt:
+        report.line.clear()
+        print(f"mla-tui: stopped; what is measured is kept, go on with: {shlex.join(_again(args))}", file=sys.stderr)
+        return 130
+    winner = tuning.winner()
+    if winner is None:
+        raise UserError(f"tune: none of {len(cells)} ways could run here; {tuning.found(0).error}")
+    path = _write(name, profile, overrides, spec, ways, winner, hardware)
+    journal.remove()
+    print(f"\n{report.verdict(winner)}\nwritten: {path}; start it with: mla-tui launch -p {shlex.quote(name)}")
+    return 0
+
+
+def _measure(tuning: Tuning, report: _Report) -> None:
+    """Measure every way that is left, then pairs until they decide."""
+    left = tuning.left
+    for number in range(len(tuning.cells)):
+        report.way(number, tuning.measure_way(number) if number in left else tuning.found(number), number in left)
+    while tuning.needs_pair:
+        number = len(tuning.pairs()) + 1
+        report.pair = f"pair {number}, "
+        report.show_pair(number, tuning.measure_pair().ratio)
+
+
+class _Report:
+    """Prints what is measured as it is: lines on stdout, a progress line on stderr."""
+
+    def __init__(self, ways: list[Candidate], seconds: float) -> None:
+        self.line = ProgressLine()
+        self.pair = ""
+        self._ways, self._seconds = ways, seconds
+        self._width = max(len(describe(way)) for way in ways)
+
+    def measuring(self, cells: list[Cell]) -> Callable[[int], Mapping[str, Any]]:
+        """Return what measures one of ``cells``. The peak of the matrix products is measured once."""
+        from engine.train.measure import grid
+
+        peak: list[float] = []
+
+        def measure(number: int) -> Mapping[str, Any]:
+            if self._ways[number].state == "over":
+                return {"error": "does not fit into what is free"}
+            step = cells[number].spec.tokens_per_step / self._ways[number].rate.tok_s
+            steps = 1 if step > self._seconds else None
+            budget = grid.Budget(steps, self._seconds, peak=peak[0] if peak else None)
+            found = grid.measure_cell(cells[number], budget, lambda elapsed: self._tick(number, elapsed))
+            if not peak and "error" not in found:
+                peak.append(found["matmul_peak_flop_s"])
+            return found
+
+        return measure
+
+    def begin(self, spec: RunSpec, tuning: Tuning) -> None:
+        data = "" if tuning.cells[0].data == "shards" else ", on random tokens"
+        kept = len(tuning.cells) - len(tuning.left)
+        print(f"{spec.profile}: {len(self._ways)} ways, {self._seconds:g} s of steps each{data}")
+        if kept:
+            print(f"going on: {kept} of them were measured before it was interrupted")
+
+    def _tick(self, number: int, elapsed: float) -> None:
+        text = f"{self.pair}{describe(self._ways[number])}, {duration(elapsed)}"
+        if self.line.due():
+            self.line.bar(number / len(self._ways) if not self.pair else 1.0, text)
+
+    def way(self, number: int, found: Measurement, new: bool) -> None:
+        self.line.clear()
+        peak = found.device_peak or found.host_peak
+        result = found.error or f"{count(found.tok_s):>6} tok/s  {size(peak) if peak else '':>8}"
+        notes = [] if new else ["kept"]
+        notes += ["the profile's own"] if number == 0 else []
+        text = f"{describe(self._ways[number]):<{self._width}}  {result}"
+        print(f"  {text}{'  ' + ', '.join(notes) if notes else ''}".rstrip(), flush=True)
+
+    def show_pair(self, number: int, ratio: float) -> None:
+        self.line.clear()
+        found = f"{ratio:.3f} × the profile's own" if ratio else "could not be measured"
+        print(f"  pair {number}: the fastest is {found}", flush=True)
+
+    def verdict(self, winner: Winner) -> str:
+        return f"{describe(self._ways[winner.number])}: {count(winner.tok_s)} tokens/s, {_comparison(winner)}"
+
+
+def _comparison(winner: Winner) -> str:
+    """Return how the winner compares with the profile's own way."""
+    ratios = winner.ratios
+    if winner.number == 0:
+        return "the profile's own way" + (", which the fastest other did not beat in pairs" if ratios else "")
+    if not ratios:
+        return "the profile's own way could not run"
+    return f"{sorted(ratios)[len(ratios) // 2]:.2f} × the profile's own way in {len(ratios)} pairs"
+
+
+def _cell(profile: str, overrides: list[str], spec: RunSpec, way: Candidate, synthetic: bool) -> Cell:
+    from engine.memory.proposed_profile import way_keys
+    from engine.train.measure.grid import build_cell
+
+    # A profile that says accum would have another batch with another micro.
+    keys = {"batch.sequences": spec.batch.sequences, **way_keys(way)}
+    return build_cell(profile, overrides, {key: str(value) for key, value in keys.items()}, synthetic)
+
+
+def _write(
+    name: str,
+    profile: str,
+    overrides: list[str],
+    spec: RunSpec,
+    ways: list[Candidate],
+    winner: Winner,
+    hardware: Hardware,
+) -> Path:
+    """Write the winner with what ``overrides`` set, and return its file."""
+    from engine.memory.proposed_profile import way_keys
+    from profiles.registry import parse_override
+    from profiles.user_profile import profile_text, write_profile
+
+    way = ways[winner.number]
+    given = dict(parse_override(text) for text in overrides)
+    given.pop("batch.accum", None)
+    numerics = way.combination.numerics
+    comments = [
+        f"Measured by mla-tui tune on {hardware.name}, {time.strftime('%Y-%m-%d')}:",
+        f"{winner.tok_s:.0f} tokens/s, {_comparison(winner)}; the best of {len(ways)} ways.",
+        *([f"Its cost in numerics: {', '.join(numerics)}."] if numerics else []),
+    ]
+    keys = {**given, "batch.sequences": spec.batch.sequences, **way_keys(way)}
+    base = str(Path(profile).resolve()) if profile.endswith(".toml") else profile
+    return write_profile(profile_text(comments, f"{spec.profile}, tuned here", base, keys), name, replace=True)
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    if not 1 <= args.ways <= _MOST_WAYS:
+        raise SpecError(f"--ways: {args.ways} is not in 1..{_MOST_WAYS}")
+    if not (math.isfinite(args.seconds) and args.seconds > 0):
+        raise SpecError(f"--seconds: {args.seconds:g} must be above 0")
+
+
+def _check_fits(spec: RunSpec, ways: list[Candidate], hardware: Hardware) -> None:
+    """Raise ``UserError`` where nothing can be measured."""
+    from engine.memory.launch_fit import launch_fit
+
+    if not ways:
+        raise SpecError(
+            f"tune: launch.backend = {spec.launch.backend} cannot run optim.name = {spec.optim.name};"
+            " use --backend torch, or -s optim.name=adamw"
+        )
+    if all(way.state == "over" for way in ways):
+        raise UserError(f"tune: nothing fits: {launch_fit(ways[0].spec, hardware, []).text}")
+
+
+def _check_device(spec: RunSpec, home: Path) -> None:
+    """Raise ``UserError`` where a run uses the device: neither would be as fast as it is alone."""
+    from engine.runs.device_locks import devices_of, holder
+
+    for device in devices_of(spec):
+        if run := holder(home, device):
+            raise UserError(
+                f"{device}: is in use by run {run}, and beside it no speed can be measured; wait until it ends, or"
+                f" stop it with: mla-tui stop {run}"
+            )
+
+
+def _again(args: argparse.Namespace) -> list[str]:
+    words = ["mla-tui", "tune"]
+    words += ["-p", args.profile] if args.profile else []
+    words += [word for text in args.overrides for word in ("-s", text)]
+    words += ["--backend", args.backend] if args.backend else []
+    words += ["--name", args.name] if args.name else []
+    words += ["--ways", str(args.ways)] if args.ways != 6 else []
+    words += ["--seconds", f"{args.seconds:g}"] if args.seconds != 10 else []
+    words += ["--synthetic"] if args.synthetic else []
+    return [*words, *(["--force"] if args.force else [])]
