@@ -25,9 +25,10 @@ _BY_DEVICE = {
 
 @dataclass(frozen=True, slots=True)
 class ProposedProfile:
-    """``text`` is the TOML of a profile that extends the built-in ``base``."""
+    """``text`` is the TOML of a profile that extends the built-in ``base`` and runs as ``way``."""
 
     base: str
+    way: Candidate
     text: str
 
 
@@ -37,7 +38,7 @@ def propose(hardware: Hardware, past_runs: Sequence[PastRun]) -> ProposedProfile
     for name in _BY_DEVICE[hardware.device]:
         best = search.chosen_from(registry.load(name))[0]
         if best.state != OVER and not best.forbidden:
-            return ProposedProfile(name, _text(name, best, hardware))
+            return ProposedProfile(name, best, _text(name, best, hardware))
     raise UserError(
         f"init: no profile fits into {hardware.ram_free / GIB:.1f} GiB of free RAM; free some, or name a smaller model"
         " in a profile of your own"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
@@ -50,7 +50,7 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
     """Shows the runs of ``store``, or the monitor of ``run_id`` if it is given.
 
     ``settings_errors`` has a line for each refused setting. ``read_only`` refuses the actions marked ``changes``.
-    Raises ``UserError`` if there is no such run.
+    ``first_start``: propose a profile for this machine. Raises ``UserError`` if there is no such run.
     """
 
     TITLE = "mla-tui"
@@ -73,12 +73,14 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
         settings: Settings | None = None,
         settings_errors: Sequence[str] = (),
         read_only: bool = False,
+        first_start: bool = False,
     ) -> None:
         super().__init__()
         self.store = store
         self.settings = settings or Settings()
         self.settings_errors = settings_errors
         self.read_only = read_only
+        self._first_start = first_start
         self.exiting = False
         self.animation_level = "none"  # an animation costs bytes over ssh and says nothing
         for theme in (*THEMES, *THEMES_16):
@@ -109,6 +111,8 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
             self.notify(line, severity="warning", timeout=_TOAST)
         if self._first_run is not None:
             self.open_run(self._first_run)
+        elif self._first_start:
+            self.open_proposal()
         self.watch_runs()
 
     # Settings
@@ -213,6 +217,21 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
 
         self.push_screen(NewRunScreen(self.store))
 
+    def open_proposal(self) -> None:
+        from tui.app.screens.proposal import ProposalScreen
+
+        self.push_screen(ProposalScreen(), self._proposed)
+
+    def _proposed(self, path: Path | None) -> None:
+        from tui.app.first_start import remember_start
+
+        if path is not None:
+            self.notify(f"{path} is written; n starts a run with it", timeout=_TOAST)
+        elif self._first_start:
+            remember_start()
+            self.notify("i proposes a profile again", timeout=5)
+        self._first_start = False
+
     def open_compare(self, runs: list[RunDir], hint: str = "") -> None:
         from tui.app.screens.compare import CompareScreen
         from tui.app.state.comparison import check_run_count
@@ -254,10 +273,18 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
             self.push_screen(SettingsScreen())
 
 
-def run_app(store: RunStore, run_id: str | None = None, *, read_only: bool = False, low_bandwidth: bool = False) -> int:
+def run_app(
+    store: RunStore,
+    run_id: str | None = None,
+    *,
+    read_only: bool = False,
+    low_bandwidth: bool = False,
+    first_start: bool = False,
+) -> int:
     """Run the app in this terminal until the user quits or the terminal closes, and return the exit code.
 
-    Raises ``UserError`` if there is no run ``run_id``, or no terminal to draw on.
+    ``first_start``: propose a profile for this machine first. Raises ``UserError`` if there is no run ``run_id``, or no
+    terminal to draw on.
     """
     import os
     import sys
@@ -276,7 +303,14 @@ def run_app(store: RunStore, run_id: str | None = None, *, read_only: bool = Fal
         print(f"mla-tui: {line}", file=sys.stderr)
     if low_bandwidth:
         settings = replace(settings, low_bandwidth=True)
-    app = MlaApp(store, run_id, settings=settings, settings_errors=settings_errors, read_only=read_only)
+    app = MlaApp(
+        store,
+        run_id,
+        settings=settings,
+        settings_errors=settings_errors,
+        read_only=read_only,
+        first_start=first_start and not read_only,
+    )
     with exit_with_terminal(app, sys.stdin.fileno()) as terminal:
         app.run()
     return HANGUP_EXIT_CODE if terminal.lost else app.return_code or 0

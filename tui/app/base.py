@@ -47,6 +47,10 @@ class BaseApp(HasActions, App[int]):
         """Open the form for a new run."""
 
     @abstractmethod
+    def open_proposal(self) -> None:
+        """Propose a profile for this machine."""
+
+    @abstractmethod
     def open_compare(self, runs: list[RunDir], hint: str = "") -> None:
         """Compare ``runs``; ``hint`` is a note for the heading. Raises ``UserError`` if there are too many."""
 

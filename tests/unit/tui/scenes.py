@@ -330,6 +330,7 @@ SCENES = (
     Scene("data", _with_data, r"sequence 1 of[\s\S]*return", (("nano", "d"),)),
     Scene("data-ids", _with_data, r"69 f +7 \(", (("nano", "d"), (r"sequence 1 of[\s\S]*return", "i"))),
     Scene("data-none", _without_data, "no data to show", (("nano", "d"),)),
+    Scene("proposal", _empty, "as profile “here”", ((HOME, "i"),), small=True),
     Scene("settings", _empty, "Theme", ((HOME, "f2"),)),
     Scene("monitor-stop", _one("running"), "Stop without saving", ((HISTORY, "S"),)),
 )

@@ -25,6 +25,7 @@ from tui.app.screens.monitor import MonitorScreen
 from tui.app.screens.new_run import NewRunScreen
 from tui.app.screens.pack import PackScreen
 from tui.app.screens.pane_picker import PanePicker
+from tui.app.screens.proposal import ProposalScreen
 from tui.app.screens.settings import KeyScreen, SettingsScreen
 from tui.app.screens.tuning import TuningScreen
 from tui.app.widgets.lever_list import LeverList
@@ -37,7 +38,7 @@ ON_SCREENS = (
     *(HomeScreen, NewRunScreen, MonitorScreen, CompareScreen, CheckpointsScreen, ConsoleScreen, DataScreen),
     PackScreen,
     SettingsScreen,
-    *(ConfirmScreen, TuningScreen, PanePicker, LogLineScreen, KeyScreen, HelpScreen),
+    *(ConfirmScreen, TuningScreen, PanePicker, LogLineScreen, ProposalScreen, KeyScreen, HelpScreen),
 )
 CLASSES: tuple[type[HasActions], ...] = (*ON_SCREENS, MlaApp, SelectableList, LeverList, TextPane, TokenView, SpecTable)
 EVERY = [action for actions in (*SCREENS, EVERYWHERE, *DIALOGS, *WIDGETS) for action in actions.own]

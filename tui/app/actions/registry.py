@@ -85,6 +85,7 @@ HOME = ActionSet(
         Action("data", ("d",), "Data", "Show the shards of the selected run, and its sequences as text", bar=7),
         Action("resume", ("r",), "Resume", "Resume the selected run, if it was cut off", RUN, changes=True),
         Action("resume_all", ("R",), "Resume all", "Resume every run that was cut off", RUN, changes=True),
+        Action("propose", ("i",), "Machine profile", "See what was found here, write a profile for it", changes=True),
         Action("quit", ("q",), "Quit", "Leave the app; runs continue", APP, "app.quit", bar=9),
     ),
     _CURSOR,
@@ -301,6 +302,10 @@ LOG_LINE = ActionSet(
         _DIALOG_HELP,
     ),
 )
+PROPOSAL = ActionSet(
+    "A profile for this machine",
+    (Action("write", ("enter",), "Write", "Write the profile", RUN, changes=True), CANCEL, _DIALOG_HELP),
+)
 NEW_KEY = ActionSet("New key", (replace(CANCEL, keys=("escape",)),))
 HELP_DIALOG = ActionSet(
     "Help",
@@ -312,5 +317,5 @@ HELP_DIALOG = ActionSet(
 )
 
 SCREENS = (HOME, NEW_RUN, MONITOR, COMPARE, CHECKPOINTS, CONSOLE, DATA, PACK, SETTINGS)
-DIALOGS = (CONFIRM, TUNING, PANES, LOG_LINE, NEW_KEY, HELP_DIALOG)
+DIALOGS = (CONFIRM, TUNING, PANES, LOG_LINE, PROPOSAL, NEW_KEY, HELP_DIALOG)
 WIDGETS = (LIST, LEVERS, TEXT)

@@ -240,6 +240,9 @@ class HomeScreen(AppScreen[None], actions=HOME):
     def action_new_run(self) -> None:
         self.app.open_new_run()
 
+    def action_propose(self) -> None:
+        self.app.open_proposal()
+
     def action_checkpoints(self) -> None:
         self.app.open_checkpoints(self._selected_id())
 

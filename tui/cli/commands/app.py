@@ -22,5 +22,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from engine.runs.store import RunStore
     from tui.app.app import run_app
+    from tui.app.first_start import is_first_start
 
-    return run_app(RunStore(), read_only=args.read_only, low_bandwidth=args.low_bandwidth)
+    store = RunStore()
+    first = is_first_start(store)
+    return run_app(store, read_only=args.read_only, low_bandwidth=args.low_bandwidth, first_start=first)
