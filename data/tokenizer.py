@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,15 +23,26 @@ def load_tokenizer(path: Path) -> Tokenizer:
     from tokenizers import Tokenizer  # here: the rest of this package must work without it
 
     try:
-        return Tokenizer.from_str(read_text(path, MAX_BYTES, _REMEDY))
+        content = read_text(path, MAX_BYTES, _REMEDY)
     except FileNotFoundError:
         raise UserError(f"{path.parent}: has no tokenizer.json; copy the one that packed the data there") from None
-    except UserError:
-        raise
-    except BaseException as error:  # tokenizers raises Exception; where its Rust code panics, a BaseException
+    with its_errors(f"{path}: is not a valid tokenizer", _REMEDY):
+        return Tokenizer.from_str(content)
+
+
+@contextlib.contextmanager
+def its_errors(what: str, remedy: str) -> Iterator[None]:
+    """Raise a ``UserError`` that begins with ``what`` for an error of tokenizers.
+
+    It raises Exception, also from encoding: for example where the token for unknown text has no id. Where its Rust code
+    panics, it raises a BaseException.
+    """
+    try:
+        yield
+    except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise UserError(f"{path}: is not a valid tokenizer: {brief(str(error))}; {_REMEDY}") from None
+        raise UserError(f"{what}: {brief(str(error))}; {remedy}") from None
 
 
 def id_count(tokenizer: Tokenizer) -> int:

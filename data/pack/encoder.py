@@ -15,11 +15,13 @@ import numpy.typing as npt
 
 from data.pack.request import FAST, REFERENCE
 from data.pack.vocabulary import Vocabulary
+from data.tokenizer import its_errors
 from profiles.errors import UserError
 from profiles.printable import brief
 
 Ids = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
+_CANNOT, _REMEDY = "tokenizer.json: cannot encode this text", "use one that has an id for every byte"
 
 
 class Encoder:
@@ -63,15 +65,14 @@ class Encoder:
         try:
             ids, offsets = self._fast.encode_batch_flat(texts, split_special_tokens=True)
         except ValueError as error:  # for example a byte that is not in the vocabulary
-            raise UserError(
-                f"tokenizer.json: cannot encode this text ({brief(str(error))}): use one that has an id for every byte"
-            ) from None
+            raise UserError(f"{_CANNOT}: {brief(str(error))}; {_REMEDY}") from None
         return np.frombuffer(ids, "<u4"), np.diff(np.frombuffer(offsets, "<i8"))
 
     def _encode_reference(self, texts: list[str]) -> tuple[Ids, Counts]:
         # Its tokens take 140 times the memory of their text: of more than it should get, one at a time.
         with self._large if sum(map(len, texts)) > 2 * self.at_once else nullcontext():
-            encodings = self._reference.encode_batch_fast(texts, add_special_tokens=False)
+            with its_errors(_CANNOT, _REMEDY):
+                encodings = self._reference.encode_batch_fast(texts, add_special_tokens=False)
             parts = [np.array(encoding.ids, "<u4") for encoding in encodings]
             del encodings
         return np.concatenate(parts) if parts else np.empty(0, "<u4"), np.array([len(part) for part in parts], np.int64)

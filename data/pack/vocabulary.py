@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TOKENIZER_JSON = "tokenizer.json"
+MAX_IDS = 1 << 24
 # In this order: a chat model has two of them, and its documents ended with the first.
 END_TOKENS = ("<|endoftext|>", "<EOT>", "</s>", "<|im_end|>", "<|end_of_text|>")
 
@@ -56,6 +57,10 @@ def load_vocabulary(path: Path, eot: str | None = None) -> Vocabulary:
     tokenizer = load_tokenizer(path)
     content = read_bytes(path, MAX_BYTES)
     settings = parse_json(content.decode("utf-8-sig"), str(path))
+    if (highest := _highest_id(tokenizer, settings)) >= MAX_IDS:  # the libraries hold a table of all ids up to it
+        raise UserError(
+            f"{path}: has the id {highest}; ids above {MAX_IDS - 1} are not supported: number its tokens anew"
+        )
     token, number = _end_token(path, tokenizer, eot)
     # Truncation would cut documents without a word. The end-of-text token must be marked special, or its text within a
     # document would become its id.
@@ -71,6 +76,12 @@ def load_vocabulary(path: Path, eot: str | None = None) -> Vocabulary:
     tokenizer.encode_special_tokens = True
     pattern = _pattern(settings.get("pre_tokenizer"))
     return Vocabulary(content, encoding, tokenizer, can_cut(settings), token, number, id_count(tokenizer), pattern)
+
+
+def _highest_id(tokenizer: Tokenizer, settings: dict[str, Any]) -> int:
+    """Return the highest id; tokenizers gives an added token another one than its file says if there is a gap."""
+    ids: list[int] = [added["id"] for added in settings.get("added_tokens") or ()]
+    return max(id_count(tokenizer) - 1, *ids, 0)
 
 
 def _end_token(path: Path, tokenizer: Tokenizer, eot: str | None) -> tuple[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from engine.events.log import LogWriter
-from engine.events.phases import STOPPED
+from engine.events.phases import STOPPED, has_ended
 from engine.events.restore import RunFiles
 from engine.events.run_dir import RunDir
 from engine.events.status import RunStatus
@@ -36,14 +36,17 @@ class FileWatch:
     def check(self, trains: bool, offset: int) -> bool:
         """Return whether this supervisor can go on. ``offset``: how far it has read the log. Raises ``OSError``.
 
-        ``trains``: whether a trainer is alive that watches the log itself. It then restores the log, and starts another
-        supervisor: if both did, each would take the other's copy for a foreign file. This one stays until the copy is
-        there, because the trainer may be killed before.
+        ``trains``: whether a trainer is alive that watches the log itself. It then restores the log: if both did, each
+        would take the other's copy for a foreign file. This one stays until the copy is there, because the trainer may
+        be killed before. It never writes its own copy over that of the trainer, which has gone on there.
         """
         self._lock.hold()
         if self._files.folder_is_gone() or not self._log.is_linked():
+            if self._is_restored():
+                self._hand_over()
+                return False
             if trains:
-                return not self._is_restored()
+                return True
             self._restore()
             return False
         self._files.restore_spec()
@@ -64,13 +67,15 @@ class FileWatch:
                 start = file.read(_COMPARED)
         except OSError:
             return False
-        return bool(start) and start == os.pread(self._log.fd, len(start), 0)
+        own = os.pread(self._log.fd, _COMPARED, 0)
+        length = min(len(own), len(start))  # the copy may have gone on, and so may the open log
+        return length > 0 and own[:length] == start[:length]
 
     def _restore(self) -> None:
         """Restore what was deleted while no trainer lives. Without its directory the run ends."""
         gone = self._files.folder_is_gone()
         self._files.restore(self._log)
-        if gone:
+        if gone and not has_ended(self._state.phase):
             reason = "the directory of this run was deleted; it is restored"
             update_status(self._state, self._log.write(State(phase=STOPPED, reason=reason)))
         else:

@@ -167,6 +167,8 @@ class Supervisor:
             reason = await self._trainer.wait()
             self._sensors.set_process(None)
             self._read_log()
+            if not self._has_its_files(trains=False):
+                return  # what it logged now would be lost
             backoff = self._handle_exit(reason)
             if backoff is None or await self._wait_for_stop(backoff, "stopped before the restart"):
                 return
@@ -295,12 +297,17 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 if self._trainer.process is not None and not self._shares_device:
                     self._devices.hold(self.run_dir.id)
-                trains = self._trainer.process is not None and self.state.start_attempt == self._attempt
-                if not self.files.check(trains, self.index.offset):
-                    training.cancel()
-                    return
+            trains = self._trainer.process is not None and self.state.start_attempt == self._attempt
+            if not self._has_its_files(trains):
+                training.cancel()
+                return
             if not read_json(self.run_dir.state_path):
                 self._state_file.save()
+
+    def _has_its_files(self, trains: bool) -> bool:
+        with contextlib.suppress(OSError):  # a full disk, or no permission: tried again a second later
+            return self.files.check(trains, self.index.offset)
+        return True
 
     def _report_upgrade(self, previous: str | None) -> None:
         """Log an alert where mla-tui was upgraded during the run: its trainer is of another version than we are."""

@@ -111,7 +111,9 @@ def test_a_cleaner_finds_no_file_that_matters(make_workspace: MakeWorkspace, see
         assert_history(run, edited)
     except BaseException:
         print("\n".join([*cleaner.done, str(run.run_dir.summary()), *map(str, run.events()[-8:])]))
-        print(run.run_dir.console_path.read_text() if run.run_dir.console_path.exists() else "no console")
+        print(
+            run.run_dir.console_path.read_text(errors="replace") if run.run_dir.console_path.exists() else "no console"
+        )
         raise
 
 

@@ -100,12 +100,14 @@ def _let_triton_use(driver: Driver) -> None:
 
 def _let_inductor_use_the_card() -> None:
     from torch._dynamo import device_interface
+    from torch._functorch import config as functorch_config
     from torch._inductor import config
     from torch._inductor.runtime import triton_heuristics
 
     config.compile_threads = 1  # processes would not have this driver
     config.fx_graph_cache = False
     config.use_static_triton_launcher = False
+    functorch_config.graphsafe_rng_functionalization = False  # asks the card for the state of its generator
 
     def empty_strided(sizes: Any, strides: Any, dtype: torch.dtype) -> Tensor:
         return torch.empty_strided(sizes, strides, dtype=dtype, device="cuda")

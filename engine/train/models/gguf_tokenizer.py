@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from data.pack.training import PATTERN as QWEN2
+from data.tokenizer import its_errors
 from profiles.errors import UserError
 from profiles.printable import brief
 
@@ -89,7 +90,8 @@ def _kind(id: int, words: Mapping[int, str], added: Mapping[int, Mapping[str, An
 
 def _start(tokenizer: Tokenizer, file: str) -> int | None:
     """Return the id that the tokenizer puts before a text, or None. Raise ``UserError`` for any other addition."""
-    bare, whole = (tokenizer.encode("a", add_special_tokens=special).ids for special in (False, True))
+    with its_errors(f"{file}: cannot encode a text", _WAY_OUT):
+        bare, whole = (tokenizer.encode("a", add_special_tokens=special).ids for special in (False, True))
     before = whole[: len(whole) - len(bare)]
     if len(before) > 1 or whole[len(before) :] != bare:
         raise UserError(f"{file}: puts more than one token around a text, llama.cpp does not; {_WAY_OUT}")

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from data.tokenizer import load_tokenizer
+from data.tokenizer import its_errors, load_tokenizer
 from engine.checkpoints import checkpoint
 from engine.train.models.end_token import end_token
 from engine.train.models.pretrained import check_tensors
@@ -93,7 +93,8 @@ class TextGenerator:
             prompt.encode()
         except UnicodeEncodeError as error:
             raise UserError(f"prompt: is not UTF-8 text from character {error.start} on") from None
-        ids = self._tokenizer.encode(prompt).ids or [self._end or 0]
+        with its_errors("prompt: the checkpoint's tokenizer.json cannot encode it", "take another prompt"):
+            ids = self._tokenizer.encode(prompt).ids or [self._end or 0]
         if (highest := max(ids)) >= self._vocabulary:
             raise UserError(
                 f"prompt: the tokenizer gives it the id {highest}, the model has a vocabulary of {self._vocabulary};"

@@ -259,6 +259,26 @@ def test_encoders_that_differ_stop_the_pack(tmp_path: Path) -> None:
         pack_into(tmp_path / "out", source, tokenizer=path)
 
 
+@pytest.mark.parametrize("encoder", ["fastokens", "tokenizers"])
+def test_text_that_a_tokenizer_cannot_encode_is_refused_in_one_line(tmp_path: Path, encoder: str) -> None:
+    content = json.loads(make_tokenizer(tmp_path / "t.json").read_text())
+    del content["model"]["vocab"]["Q"]
+    content["model"]["unk_token"] = "<nie>"  # which has no id either
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    source = write_files(tmp_path / "in", {"a.txt": "Q"})
+    with pytest.raises(UserError, match=r"tokenizer\.json: cannot encode this text: .*; use one that has an id"):
+        pack_into(tmp_path / "out", source, tokenizer=tmp_path / "t.json", encoder=encoder)
+
+
+def test_ids_for_which_no_table_has_room_are_refused(tmp_path: Path) -> None:
+    content = json.loads(make_tokenizer(tmp_path / "t.json").read_text())
+    content["added_tokens"][0]["id"] = 1 << 31
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    source = write_files(tmp_path / "in", {"a.txt": "text"})
+    with pytest.raises(UserError, match=r"t\.json: has the id 2147483648; ids above 16777215 are not supported"):
+        pack_into(tmp_path / "out", source, tokenizer=tmp_path / "t.json")
+
+
 def test_truncation_and_padding_of_a_tokenizer_do_not_count(tmp_path: Path) -> None:
     cut = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
     pad = {
