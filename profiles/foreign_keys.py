@@ -23,6 +23,7 @@ _NAMES = {
     "optim.lr": ("learning_rate", "max_lr"),
     "optim.final_lr": ("min_learning_rate", "min_lr"),
     "optim.warmup": ("lr_warmup_iters", "warmup_iters", "warmup_steps"),
+    "optim.muon_lr": ("matrix_lr", "muon_learning_rate"),
     "optim.schedule": ("lr_decay_style", "lr_scheduler", "lr_scheduler_type", "scheduler"),
     "optim.decay": ("cooldown_steps", "decay_steps", "lr_decay_iters", "lr_wsd_decay_iters", "warmdown_iters"),
     "optim.beta1 and optim.beta2": ("betas",),

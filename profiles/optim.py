@@ -11,6 +11,7 @@ from profiles.fields import choice, number
 class OptimTable:
     name: str = choice("adamw", "muon")
     lr: float = number(3e-4, 0, 10)
+    muon_lr: float = number(0.0, 0, 10)  # peak rate of Muon's matrices, on the same schedule; 0: lr
     # What follows the warm-up. cosine: half a cosine to final_lr; linear: a line to zero; wsd: lr until the last
     # ``decay`` steps, which go to final_lr.
     schedule: str = choice("cosine", "linear", "wsd")
@@ -23,6 +24,11 @@ class OptimTable:
     weight_decay: float = number(0.1, 0, 10)
     clip: float = number(1.0, 0, 1e9)  # 0: no clipping
     lr_scale: float = number(1.0, 0, 1000)  # multiplies the scheduled rate; can be edited during the run
+
+    @property
+    def muon_scale(self) -> float:
+        """What the learning rate is multiplied by for the matrices that Muon steps."""
+        return self.muon_lr / self.lr if self.muon_lr and self.lr else 1.0
 
     def decay_start(self, steps: int) -> int:
         """Return the last step at the peak rate, from which the rate falls until step ``steps``."""
@@ -38,6 +44,8 @@ class OptimTable:
         """Return the key and the message of what cannot be in a run of ``steps``, or None."""
         if self.final_lr > self.lr:
             return "final_lr", f"{self.final_lr:g} is above optim.lr = {self.lr:g}"
+        if self.muon_lr and self.name != "muon":
+            return "muon_lr", f"{self.muon_lr:g} is for optim.name = muon, not {self.name}; use that, or 0"
         if self.decay >= 1 and self.decay != int(self.decay):
             return "decay", f"{self.decay:g} is neither a share of the steps below 1 nor a whole number of steps"
         if self.schedule == "wsd" and self.decay_steps(steps) > steps:

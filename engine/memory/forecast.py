@@ -91,7 +91,7 @@ def _libraries(spec: RunSpec, plan: ExecutionPlan) -> int:
     """Return the bytes of what the run imports besides torch: its compiler is also imported by what never compiles."""
     if spec.memory.strategy == "offload":
         return DEEPSPEED
-    needed = plan.checkpointing != "none" or spec.optim.name != "adamw" or spec.memory.strategy == "states8bit"
+    needed = plan.checkpointing != "none" or spec.memory.strategy == "states8bit"
     return COMPILER if plan.compiled or needed else 0
 
 

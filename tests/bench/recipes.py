@@ -32,6 +32,7 @@ RECIPES: dict[str, list[str]] = {
     "cosine to zero": ["optim.final_lr=0"],
     "linear": ["optim.schedule=linear"],
     "wsd to zero": [*WSD, "optim.final_lr=0"],
+    "muon per head": ["optim.name=muon"],
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,27 +63,31 @@ def build_optimizer(spec: RunSpec, parameters: Parameters, *, compiled: bool) ->
         return Optimizer("adamw fused", [RuleOptimizer(AdamW(optim), parameters, decay)])
     matrices = {n: p for n, p in parameters.items() if n.startswith("model.layers.") and p.dim() == 2}
     others = {n: p for n, p in parameters.items() if n not in matrices}
-    return Optimizer(
-        "muon + adamw fused", [RuleOptimizer(Muon(), matrices, decay), RuleOptimizer(AdamW(optim), others, decay)]
-    )
+    muon = RuleOptimizer(Muon(spec.model.config), matrices, decay, optim.muon_scale)
+    return Optimizer("muon per head + adamw fused", [muon, RuleOptimizer(AdamW(optim), others, decay)])
 
 
 class RuleOptimizer:
-    """The parameters of one rule. fp32 ones step together, bf16 ones one by one through an fp32 copy."""
+    """The parameters of one rule. fp32 ones step together, bf16 ones one by one through an fp32 copy.
 
-    def __init__(self, rule: Rule, parameters: Parameters, weight_decay: float) -> None:
+    ``lr_scale`` multiplies the learning rate.
+    """
+
+    def __init__(self, rule: Rule, parameters: Parameters, weight_decay: float, lr_scale: float = 1.0) -> None:
         self._rule = rule
+        self._lr_scale = lr_scale
         self._bf16 = [Bf16Parameter(name, p, rule, weight_decay) for name, p in parameters.items() if is_bf16(p)]
         self._fp32 = {name: p for name, p in parameters.items() if not is_bf16(p)}
-        matrices = [p for p in self._fp32.values() if p.dim() > 1]
-        scales = [p for p in self._fp32.values() if p.dim() <= 1]
-        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": scales, "weight_decay": 0.0}]
+        matrices = {name: p for name, p in self._fp32.items() if p.dim() > 1}
+        scales = {name: p for name, p in self._fp32.items() if p.dim() <= 1}
+        groups = [_group(matrices, weight_decay), _group(scales, 0.0)]
         self._optimizer = rule.make_optimizer(groups)
 
     def step(self, lr: float) -> None:
-        self._rule.step(self._optimizer, lr)
+        scaled = lr * self._lr_scale
+        self._rule.step(self._optimizer, scaled)
         for each in self._bf16:
-            each.step(lr)
+            each.step(scaled)
 
     def state_dict(self) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
@@ -130,7 +135,7 @@ class Bf16Parameter:
         self._rule = rule
         self._empty = parameter.new_empty((0,) * parameter.dim(), dtype=torch.float32)
         self.copy = nn.Parameter(self._empty)
-        self.optimizer = rule.make_optimizer([{"params": [self.copy], "weight_decay": weight_decay}])
+        self.optimizer = rule.make_optimizer([_group({name: self.copy}, weight_decay)])
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
@@ -142,6 +147,11 @@ class Bf16Parameter:
         round_stochastically(self.parameter, self.copy.data)
         self.copy.grad = None
         self.copy.data = self._empty
+
+
+def _group(parameters: Parameters, weight_decay: float) -> dict[str, Any]:
+    """Return a parameter group as torch's optimizers take it, with the names of the parameters."""
+    return {"params": [*parameters.values()], "names": [*parameters], "weight_decay": weight_decay}
 
 
 def is_bf16(parameter: nn.Parameter) -> bool:

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from engine.train.optim.fused_adamw import FusedAdamW
+from engine.train.optim.head_muon import HeadMuon, head_rows
 from engine.train.optim.stored import Quantized, Stored, dequantized
+from profiles.model_config import ModelConfig
 from profiles.optim import OptimTable
 
 Groups = list[dict[str, Any]]
@@ -43,7 +45,7 @@ class Rule:
     counts_steps = True
 
     def make_optimizer(self, groups: Groups) -> TorchOptimizer:
-        """Return an optimizer for fp32 parameters in groups of ``params`` and ``weight_decay``."""
+        """Return an optimizer for fp32 parameters in groups of ``params``, ``names`` and ``weight_decay``."""
         raise NotImplementedError
 
     def step(self, optimizer: TorchOptimizer, lr: float) -> None:
@@ -77,17 +79,16 @@ class AdamW(Rule):
 
 
 class Muon(Rule):
-    """Momentum orthogonalized by Newton-Schulz iterations, for matrices (kellerjordan.github.io/posts/muon).
-
-    Its updates are scaled to the RMS of AdamW's, so that both use one learning rate and one decay
-    (arXiv:2502.16982, section 2.2).
-    """
+    """Orthogonalized momentum for matrices, head by head where one holds those of all heads (``head_muon``)."""
 
     moments = ("momentum_buffer",)
     counts_steps = False
 
+    def __init__(self, config: ModelConfig) -> None:
+        self._rows = head_rows(config)
+
     def make_optimizer(self, groups: Groups) -> TorchOptimizer:
-        return torch.optim.Muon(groups, lr=0.0, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw")
+        return HeadMuon(groups, self._rows)
 
 
 class AdamW8bit(Rule):

@@ -58,6 +58,8 @@ def specs(draw: st.DrawFn) -> RunSpec:
         flat.pop("data.phase", None)
     if flat.get("optim.name") == "muon" and flat.get("memory.strategy") == "states8bit":
         del flat["memory.strategy"]
+    if flat.get("optim.name") != "muon":
+        flat.pop("optim.muon_lr", None)
     lr = draw(st.floats(0, 10))
     flat |= {"optim.lr": lr, "optim.final_lr": draw(st.floats(0, lr)), "optim.decay": draw(st.floats(0, 0.99))}
     flat |= {"launch.nodes": draw(st.integers(1, 8)), "launch.gpus_per_node": draw(st.integers(1, 8))}

@@ -130,6 +130,29 @@ def test_muon_takes_orthogonal_steps_of_the_size_of_adamws(shape: tuple[int, int
         expected = weight.detach().clone()
 
 
+@pytest.mark.parametrize("muon_lr", [0.0, 1e-2])
+@pytest.mark.parametrize(
+    ("name", "parts"), [("q_proj", [32]), ("q_b_proj", [32]), ("kv_b_proj", [16, 32]), ("o_proj", [])]
+)
+def test_muon_steps_the_heads_of_a_projection_apart(name: str, parts: list[int], muon_lr: float) -> None:
+    """The oracle orthogonalizes each head's rows, for keys and values apart, by torch's SVD."""
+    spec = nano("muon", "fp32", f"optim.muon_lr={muon_lr}", "optim.lr=3e-3", "optim.weight_decay=0")
+    generator = torch.Generator().manual_seed(2)
+    heads, columns = spec.model.config.num_attention_heads, 40
+    rows = parts * heads or [64]
+    weight = nn.Parameter(torch.zeros(sum(rows), columns))
+    weight.grad = torch.randn(sum(rows), columns, generator=generator)
+    weight.grad[: rows[0]] *= 1e-3  # one head's gradient is small; its step is not
+    build_optimizer(spec, {f"model.layers.0.self_attn.{name}.weight": weight}, compiled=False).step(LR / 2)
+    rate = (muon_lr or LR) / 2
+    for step, gradient in zip(weight.detach().split(rows), weight.grad.split(rows), strict=True):
+        u, _, vh = torch.linalg.svd(gradient, full_matrices=False)
+        size = rate * 0.2 * max(gradient.shape) ** 0.5
+        singular = torch.linalg.svdvals(step) / size
+        assert float(singular.min()) > 0.5 and float(singular.max()) < 1.3
+        assert (step / size + u @ vh).norm() < 0.35 * (u @ vh).norm()
+
+
 def test_muon_steps_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
     backend = TorchBackend(nano("muon"))
     train(backend, 0, 1)
@@ -163,7 +186,7 @@ def test_muon_with_fewer_bits_changes_no_loss_by_more_than_the_tolerance(precisi
     ("optimizer", "precision", "names"),
     [
         ("adamw", "fp32", ("adamw fused", "fp32", "device")),
-        ("muon", "bf16", ("muon + adamw fused", "bf16", "device")),
+        ("muon", "bf16", ("muon per head + adamw fused", "bf16", "device")),
         ("8-bit", "bf16_sr", ("adamw 8-bit (torchao)", "bf16_sr", "states8bit")),
     ],
 )
@@ -322,6 +345,11 @@ def test_the_norm_of_bf16_gradients_is_computed_in_fp32() -> None:
 
 
 # -- combinations that are refused
+
+
+def test_a_rate_of_muon_without_muon_is_refused_in_one_line() -> None:
+    with pytest.raises(SpecError, match=r"optim\.muon_lr: 0\.02 is for optim\.name = muon, not adamw; use that, or 0$"):
+        load("cpu_demo", ["optim.muon_lr=0.02"])
 
 
 def test_muon_with_8_bit_states_is_refused_in_one_line() -> None:
