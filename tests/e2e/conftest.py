@@ -20,6 +20,7 @@ from typing import IO, Any, Protocol, TypeVar
 import numpy as np
 import psutil
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from engine.events.log import LogWriter, read_all
 from engine.events.run_dir import RunDir
@@ -74,6 +75,15 @@ def write_shards(folder: Path, tokens: int = 20_000) -> None:
         path.parent.mkdir(parents=True)
         steps = np.random.default_rng(len(split)).integers(0, 4, count)
         (np.cumsum(steps) % VOCABULARY).astype("<u2").tofile(path)
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write a tokenizer of one token per byte beside the shards."""
+    alphabet = {byte: number for number, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(alphabet, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "phase1" / "tokenizer.json"))
 
 
 class Run:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import pytest
 
 from engine.host.process import start_ticks
 from scripts.tmux_session import TmuxSession
-from tests.e2e.conftest import LOSS, Run, Terminals, WaitFor, Workspace
+from tests.e2e.conftest import LOSS, Run, Terminals, WaitFor, Workspace, write_tokenizer
+from tui.app.state import since_left
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 SLOW_CONNECTION = str(Path(__file__).parent / "slow_line.py")
@@ -53,6 +56,37 @@ def test_a_session_is_detached_and_attached_at_another_size(
     terminal.client((132, 43))
     wait_for("the monitor at 132x43", lambda: monitor_fills(terminal, 132, 43))
     assert start_ticks(app) is not None
+
+
+def test_samples_are_shown_and_who_comes_back_reads_what_happened(
+    workspace: Workspace, terminals: Terminals, wait_for: WaitFor
+) -> None:
+    write_tokenizer(workspace.data)
+    sampling = ("sample_every=50", "sample_tokens=16", 'train.sample_prompts=["abc"]', "train.save_every=50")
+    run = workspace.launch(*LIVE, *(word for text in sampling for word in ("-s", text)))
+    terminal = terminals()
+    terminal.open("attach", run.id)
+    terminal.wait_text(LOSS)
+    terminal.keys("T")
+    terminal.wait_text(r"step [\d,]+ · \d+ of \d+[\s\S]*16 tokens in [\d.]+ s *\n *abc")
+    terminal.keys("h", "q")
+    terminal.wait_text(LOSS)
+    left = shown_step(terminal)
+    terminal.keys("C-q")
+    terminal.wait_end()
+    printed = workspace.run("samples", run.id, "--step", 50).stdout
+    assert printed.startswith("── step 50 · 16 tokens in ") and "\nabc" in printed
+    run.wait_step(left + 60)
+    viewed = run.run_dir.path / since_left.FILE
+    viewed.write_text(json.dumps({**json.loads(viewed.read_text()), "t": time.time() - 7200}))
+    again = terminals()
+    again.open("attach", run.id)
+    shown = again.wait_text(
+        r"(?s)since you left 2h ago: steps ([\d,]+) to [\d,]+, smooth loss.*×\s+checkpoint.*Esc\s+closes"
+    )
+    assert int(shown[1].replace(",", "")) >= left
+    again.keys("C-q")
+    again.wait_end()
 
 
 def test_repeated_resizes_of_the_terminal(workspace: Workspace, terminals: Terminals, wait_for: WaitFor) -> None:

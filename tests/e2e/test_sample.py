@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from engine.checkpoints import checkpoint
-from tests.e2e.conftest import MakeWorkspace, WaitFor, Workspace
+from tests.e2e.conftest import MakeWorkspace, WaitFor, Workspace, write_tokenizer
 from tui.cli.main import main
 
 SPEED = re.compile(r"^(\d+) tokens?, [\d.e+]+ tokens/s \(prompt: \d+ tokens? in [\d.e-]+ s\); cache [\d.]+ KiB")
@@ -26,11 +25,7 @@ SPEED = re.compile(r"^(\d+) tokens?, [\d.e+]+ tokens/s \(prompt: \d+ tokens? in 
 def trained(make_workspace: MakeWorkspace) -> Workspace:
     """A workspace with a short run whose checkpoint has a tokenizer of one token per byte."""
     workspace = make_workspace()
-    alphabet = {byte: number for number, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(alphabet, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.save(str(workspace.data / "phase1" / "tokenizer.json"))
+    write_tokenizer(workspace.data)
     workspace.train("-s", "steps=20", "-s", "val_every=0")
     return workspace
 

@@ -43,6 +43,7 @@ COMMANDS = (
     "hooks",
     "service",
     "sample",
+    "samples",
     "checkpoints",
     "export",
     "data",

@@ -21,7 +21,7 @@ from engine.events.log_index import LogIndex
 from engine.events.phases import is_active
 from engine.events.run_dir import RunDir
 from engine.events.status import Launch, RunStatus
-from engine.events.types import Checkpoint, Exit, Oom, Start, State, Step, Telemetry, Val
+from engine.events.types import Checkpoint, Exit, Oom, Sample, Start, State, Step, Telemetry, Val
 from engine.host.files import write_json
 from engine.host.process import boot_id, process_identity
 from engine.host.struct_json import to_dict, write_struct
@@ -224,6 +224,17 @@ def _with_console(world: World) -> RunDir:
     return run_dir
 
 
+def _with_samples(world: World) -> RunDir:
+    run_dir = _one("finished")(world)
+    log = LogWriter(run_dir.log_path, attempt=1)
+    for step in (50, 100, 150):
+        text = " there was a list, and the list had a head (car) and a tail (cdr).\nBoth were happy. " * 4
+        log.write(Sample(step=step, prompt="Once upon a time", text=text, tokens=64, seconds=2.4))
+        log.write(Sample(step=step, text="(defun twice (x)\n\t(* 2 x))", tokens=17, seconds=0.7, cut=step == 150))
+    log.close()
+    return run_dir
+
+
 def _out_of_memory(world: World) -> RunDir:
     """Create a run that ran out of memory and asks the user."""
     run_dir, log = world.run_dir("lisp-1b", 160, "running")
@@ -303,6 +314,9 @@ SCENES = (
     ),
     Scene("monitor-cut-off", _one("cut-off"), r"r resumes it[\s\S]*cut-off: neither", small=True),
     Scene("console", _with_console, "MemoryError", (("trainer exited", "t"),), small=True),
+    Scene(
+        "samples", _with_samples, r"step 100 · 2 of 3[\s\S]*defun", (("step 160/", "T"), ("3 of 3", "h")), small=True
+    ),
     Scene("monitor-finished", _one("finished"), HISTORY),
     Scene("monitor-cursor", _one("finished"), "at step", ((HISTORY, "v"),)),
     Scene("monitor-maximized", _one("finished"), r"log\n", ((HISTORY, "z", "y"),)),

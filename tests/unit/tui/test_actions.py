@@ -26,6 +26,7 @@ from tui.app.screens.new_run import NewRunScreen
 from tui.app.screens.pack import PackScreen
 from tui.app.screens.pane_picker import PanePicker
 from tui.app.screens.proposal import ProposalScreen
+from tui.app.screens.samples import SamplesScreen
 from tui.app.screens.settings import KeyScreen, SettingsScreen
 from tui.app.screens.tuning import TuningScreen
 from tui.app.widgets.lever_list import LeverList
@@ -36,6 +37,7 @@ from tui.app.widgets.token_view import TokenView
 
 ON_SCREENS = (
     *(HomeScreen, NewRunScreen, MonitorScreen, CompareScreen, CheckpointsScreen, ConsoleScreen, DataScreen),
+    SamplesScreen,
     PackScreen,
     SettingsScreen,
     *(ConfirmScreen, TuningScreen, PanePicker, LogLineScreen, ProposalScreen, KeyScreen, HelpScreen),

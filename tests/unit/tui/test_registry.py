@@ -21,6 +21,7 @@ from tui.app.actions.registry import (
     MONITOR,
     NEW_RUN,
     PACK,
+    SAMPLES,
     SCREENS,
     SETTINGS,
 )
@@ -61,6 +62,11 @@ async def _console(pilot: Pilot[Any]) -> None:
     await pilot.press("t")
 
 
+async def _samples(pilot: Pilot[Any]) -> None:
+    await _monitor(pilot)
+    await pilot.press("T")
+
+
 async def _data(pilot: Pilot[Any]) -> None:
     await _home(pilot)
     await pilot.press("d")
@@ -85,6 +91,7 @@ PATHS: list[tuple[ActionSet, Opened]] = [
     (COMPARE, _compare),
     (CHECKPOINTS, _checkpoints),
     (CONSOLE, _console),
+    (SAMPLES, _samples),
     (DATA, _data),
     (PACK, _pack),
     (SETTINGS, _settings),

@@ -54,12 +54,16 @@ OPEN = Action("open", ("enter",), "Open", "Open the monitor of the selected run"
 SMOOTH = Action("smooth", ("s",), "Smooth", "Smooth the lines: off, light, strong", CHARTS, bar=7)
 LOG_SCALE = Action("log_scale", ("y",), "Log scale", "Logarithmic or linear y axis", CHARTS, bar=7)
 X_AXIS = Action("x_axis", ("x",), "X axis", "Steps, tokens or time, in all panes", CHARTS, bar=6)
+_EARLIER = Action(
+    "earlier", ("h", "left"), "Earlier", "Move the cursor or the view left (or drag)", CHARTS, "pan", (-1,)
+)
+_LATER = Action("later", ("l", "right"), "Later", "The same to the right; at the end it follows", CHARTS, "pan", (1,))
 _NAVIGATE_CHARTS = (
     Action("zoom_in", ("i",), "Zoom in", "Show fewer steps in all panes (or wheel)", CHARTS, "zoom", (0.5,), bar=6),
     Action("zoom_out", ("u",), "Zoom out", "Show more steps in all panes (or wheel)", CHARTS, "zoom", (2,)),
     Action("all_steps", ("0",), "All steps", "Show all steps again", CHARTS),
-    Action("earlier", ("h", "left"), "Earlier", "Move the cursor or the view left (or drag)", CHARTS, "pan", (-1,)),
-    Action("later", ("l", "right"), "Later", "The same to the right; at the end it follows", CHARTS, "pan", (1,)),
+    _EARLIER,
+    _LATER,
     Action("cursor", ("v",), "Cursor", "Read the values of all panes at one step (or click)", CHARTS, bar=6),
 )
 _COPY = Action(
@@ -170,6 +174,7 @@ MONITOR = ActionSet(
         Action("log_newest", ("G",), "Newest", "Go to the newest lines of the log"),
         LIST_CHECKPOINTS,
         Action("console", ("t",), "Console", "Show what the trainer printed: console.log", bar=7),
+        Action("samples", ("T",), "Samples", "Show the text that the run generated, step by step", bar=7),
         replace(BACK, keys=("q",), help="Back to the runs; the run continues"),
         Action("close", ("escape",), "Close", "Close the cursor, the search or the maximized pane, else go back"),
     ),
@@ -223,6 +228,17 @@ CHECKPOINTS = ActionSet(
 )
 
 CONSOLE = ActionSet("Console", (BACK,), TEXT.own, EVERYWHERE.own)
+
+SAMPLES = ActionSet(
+    "Samples",
+    (
+        replace(_EARLIER, help="The samples of the step before", handler="step", bar=1),
+        replace(_LATER, help="Those of the step after; at the end it follows", handler="step", bar=2),
+        *TEXT.own,
+        BACK,
+    ),
+    inherited=EVERYWHERE.own,
+)
 
 DATA = ActionSet(
     "Data",
@@ -316,6 +332,6 @@ HELP_DIALOG = ActionSet(
     ),
 )
 
-SCREENS = (HOME, NEW_RUN, MONITOR, COMPARE, CHECKPOINTS, CONSOLE, DATA, PACK, SETTINGS)
+SCREENS = (HOME, NEW_RUN, MONITOR, COMPARE, CHECKPOINTS, CONSOLE, SAMPLES, DATA, PACK, SETTINGS)
 DIALOGS = (CONFIRM, TUNING, PANES, LOG_LINE, PROPOSAL, NEW_KEY, HELP_DIALOG)
 WIDGETS = (LIST, LEVERS, TEXT)

@@ -106,6 +106,7 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         self._connected_before = False
         self._opened = False  # its history and newest events were read
         self._alert: Alert | None = None  # a stall or a step that is not finite, until the next step is done
+        self._since_left = ""  # what has happened since the user last looked, until it is closed
         self._oom_shown: Oom | None = None  # the one for which the tuning dialog was opened
 
     def compose(self) -> ComposeResult:
@@ -178,8 +179,9 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         lines = [line for pair in message.events if (line := log_buffer.to_line(*pair)) is not None]
         self._opened = True
         self._log_view.open(LogPage(lines, message.first, True))
-        if since := since_left.describe(self.run, self.view, time.time()):
-            self._add_line(since, "good")
+        self._since_left = since_left.describe(self.run, self.view, time.time())
+        if self._since_left:
+            self._add_line(self._since_left, "good")
         self._paint()
         self._update_oom_dialog()
 
@@ -282,7 +284,8 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         if not self.view.connected and self.view.active:
             heading.show(self._title, "connection lost · data kept", warn=True)
         elif self._oom is not None and self.view.phase == PAUSED:
-            heading.show(self._oom_text(self._oom), self.view.name, warn=True)
+            heading.show(self._title, "")
+            notice = (f"Out of memory ({self._oom.where})", self._oom_answers(self._oom))
         elif self._alert is not None and self.view.active and self.view.phase not in _BROKEN:
             heading.show(self._title, reason)
             notice = (f"{_ALERT_TITLES[self._alert.what or '']}: {self._alert.text}", self._answers())
@@ -291,6 +294,7 @@ class MonitorScreen(RunRequests, actions=MONITOR):
             notice = (f"{self.view.phase}: {reason}" if reason else self.view.phase, self._answers())
         else:
             heading.show(self._title, reason or self._page_note())
+            notice = (self._since_left, f"{self._key('close')} closes")
         self.query_one(Notice).show(*notice)
 
     def _chosen_panes(self) -> list[str]:
@@ -301,10 +305,9 @@ class MonitorScreen(RunRequests, actions=MONITOR):
     def _page_note(self) -> str:
         """Return which page of panes is shown, if there are several, and the key that turns them."""
         pages = self._grid.pages
-        keys = [key_name(one.keys[0]) for one in self.app.offered(self.actions) if one.id == "more_panes"]
         if pages == 1 or self._grid.maximized is not None:
             return ""
-        return f"page {self._grid.page + 1} of {pages} · {keys[0]} turns"
+        return f"page {self._grid.page + 1} of {pages} · {self._key('more_panes')} turns"
 
     def _unusable(self) -> frozenset[str]:
         """Return the actions that can do nothing while the run is in its phase."""
@@ -318,17 +321,30 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         """Return the keys that help with a run that is broken."""
         resumes = {CUT_OFF: "resumes it from its last checkpoint", NEEDS_ATTENTION: "tries again"}
         resume = "continues with the data as it is" if self.data_has_changed else resumes.get(self.view.phase, "")
-        answers = {"console": "its output", "resume": resume, "stop": "stops it"}
+        answers = {"console": "its output", "resume": resume, "stop": "stops it", "checkpoints": "resume a checkpoint"}
         keys = {action.id: key_name(action.keys[0]) for action in self.app.offered(self.actions)}
-        wanted = ("console", "stop") if self._alert is not None else ("resume", "console")
+        wanted = ["console", "stop"] if self._alert is not None else ["resume", "console"]
+        wanted += ["checkpoints"] if self.view.phase == FAILED else []
         shown = [id for id in wanted if id in keys and id not in self._unusable()]
         return " · ".join(f"{keys[id]} {answers[id]}" for id in shown)
 
-    def _oom_text(self, oom: Oom) -> str:
-        """Return what happened, the keys that answer it, and when the run continues without an answer."""
+    def _oom_answers(self, oom: Oom) -> str:
+        """Return the keys that answer an out-of-memory error, and when the run continues without an answer."""
         minutes, seconds = divmod(max(round(oom.t + self._oom_wait - time.time()), 0), 60)
-        keys = "" if self.app.read_only else " e reduce memory · p retry ·"
-        return f"Out of memory ({oom.where}).{keys} automatic in {minutes}:{seconds:02d}"
+        keys = [] if self.app.read_only else [f"{self._key('tune')} reduce memory", f"{self._key('pause')} retry"]
+        return " · ".join([*keys, f"automatic in {minutes}:{seconds:02d}"])
+
+    def _key(self, id: str) -> str:
+        """Return the key of an action, as the user has set it."""
+        return next(key_name(one.keys[0]) for one in self.app.offered(self.actions) if one.id == id)
+
+    def action_close(self) -> None:
+        """Close what was opened last; before it goes back, what it says about the user's absence."""
+        if self._since_left and not self.has_open:
+            self._since_left = ""
+            self._paint()
+        else:
+            super().action_close()
 
     def action_checkpoints(self) -> None:
         self.app.open_checkpoints(self.run.id)
@@ -341,6 +357,11 @@ class MonitorScreen(RunRequests, actions=MONITOR):
             self.action_console()
         elif (line := self._log_view.selected) is not None:
             self.app.push_screen(LogLineScreen(line))
+
+    def action_samples(self) -> None:
+        from tui.app.screens.samples import SamplesScreen
+
+        self.app.push_screen(SamplesScreen(self.run))
 
     def action_console(self) -> None:
         from tui.app.screens.console import ConsoleScreen

@@ -262,6 +262,12 @@ class Navigation(AppScreen[None]):
         else:
             self.action_search()
 
+    @property
+    def has_open(self) -> bool:
+        """Whether ``action_close`` has something to close on this screen."""
+        search = self.query_one("#search", Input).display or bool(self._log_view.search_words)
+        return search or self.viewport.cursor is not None or self._is_maximized
+
     def action_close(self) -> None:
         """Close what was opened last: the search field, the cursor, the search, the maximized pane, or the screen."""
         if self.query_one("#search", Input).display:
