@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from engine.events.requests import Request
+from engine.events.requests import CheckpointRequest, PauseRequest, Request, ResumeRequest, StopRequest
 from engine.events.types import Command
 from engine.train.backends.ranks import Ranks
 from engine.train.reporter import Reporter
@@ -46,6 +46,21 @@ class CommandQueue:
         if found is not None:
             self._queue.remove(found)
         return found
+
+    def pop_urgent(self) -> Command | None:
+        """Remove and return the oldest pause, resume or stop that need not wait for the end of the step, or None.
+
+        Commands hold in the order given. A pause after a request for a checkpoint waits for that checkpoint, and a
+        resume after that pause waits for the pause. A stop saves anyway, or is to save nothing.
+        """
+        waits = False
+        for command in self._queue:
+            request = command.request
+            waits = waits or isinstance(request, CheckpointRequest)
+            if isinstance(request, StopRequest) or (isinstance(request, PauseRequest | ResumeRequest) and not waits):
+                self._queue.remove(command)
+                return command
+        return None
 
     def _receive(self) -> list[Command]:
         signals = [self._signals.popleft() for _ in range(len(self._signals))]

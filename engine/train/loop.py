@@ -66,12 +66,8 @@ class Trainer:
         ranks: Ranks | None = None,
         supervised: bool = False,
     ) -> None:
-        self.state = state
-        self.backend = backend
-        self.reporter = reporter
-        self.out = out
-        self.ranks = ranks or SingleRank()
-        self.supervised = supervised
+        self.state, self.backend, self.reporter, self.out = state, backend, reporter, out
+        self.ranks, self.supervised = ranks or SingleRank(), supervised
         self.step = 0
         self.val_loss: float | None = None
         self.phase = STARTING
@@ -273,28 +269,30 @@ class Trainer:
             self._record_spec()
         if self.state.replay_rewinds(self._history, self.step):
             self.saver.saved_step = None  # a checkpoint of this step goes on with other sequences
-        self._process_urgent_commands()
+        self._poll()
         while (command := self.commands.pop()) is not None:
             match command.request:
                 case SetRequest() as request:
                     self._edit(command, request)
                 case CheckpointRequest():
                     self._begin_checkpoint(command.id)
+                case _:
+                    self._carry_out(command)
 
     def _process_urgent_commands(self) -> None:
-        """Pause, resume and stop do not wait for the end of a step; called between micro-batches.
-
-        They are carried out in the order given: a pause must not be undone by a resume that came before it.
-        """
+        """Carry out what does not wait for the end of a step; called between micro-batches."""
         self._poll()
-        while (command := self.commands.pop(PauseRequest, ResumeRequest, StopRequest)) is not None:
-            match command.request:
-                case StopRequest(save=save):
-                    raise StopRequested(command.id, save, command.by)
-                case ResumeRequest():
-                    self._enter(self.phase, "was not paused", command.id)
-                case PauseRequest():
-                    self._pause(requested(command.by), command.id)
+        while (command := self.commands.pop_urgent()) is not None:
+            self._carry_out(command)
+
+    def _carry_out(self, command: Command) -> None:
+        match command.request:
+            case StopRequest(save=save):
+                raise StopRequested(command.id, save, command.by)
+            case ResumeRequest():
+                self._enter(self.phase, "was not paused", command.id)
+            case PauseRequest():
+                self._pause(requested(command.by), command.id)
 
     def _poll(self) -> None:
         """Queue the commands received since the last call; finish a checkpoint that has been written meanwhile."""

@@ -75,7 +75,8 @@ def test_one_resume_ends_a_pause_that_was_requested_twice(workspace: Workspace, 
 
 
 def test_commands_take_effect_in_the_order_they_were_sent(workspace: Workspace, wait_for: WaitFor) -> None:
-    """A resume sent before a pause must not undo it, even if the trainer reads both at once."""
+    """A pause is not undone by a resume sent before it and comes after a checkpoint sent before it, even if the trainer
+    reads all three at once."""
     run = workspace.launch(*LONG)
     commands = run.run_dir.commands_path
 
@@ -87,17 +88,20 @@ def test_commands_take_effect_in_the_order_they_were_sent(workspace: Workspace, 
     os.kill(trainer, signal.SIGSTOP)
     clients = [workspace.start("resume", run.id)]
     wait_for("the first command", lambda: sent("resume"))
+    clients.append(workspace.start("checkpoint", run.id))
+    wait_for("the second command", lambda: sent("checkpoint"))
     clients.append(workspace.start("pause", run.id))
-    wait_for("the second command", lambda: sent("pause"))
+    wait_for("the third command", lambda: sent("pause"))
     os.kill(trainer, signal.SIGCONT)
-    assert [process.wait(60) for process in clients] == [0, 0]
+    assert [process.wait(60) for process in clients] == [0, 0, 0]
     answers = [(state["phase"], state["reason"]) for state in run.kind("state") if state["id"]]
     assert answers[0] == ("running", "was not paused")
     assert answers[1][0] == "paused" and len(answers) == 2
     assert run.phase() == "paused"
+    (saved,) = run.kind("checkpoint")
+    assert checkpoints(run) == [f"ckpt_step_{saved['step']}"] == [f"ckpt_step_{run.kind('step')[-1]['step']}"]
     workspace.run("stop", run.id, "--no-save")
     run.wait_end("stopped")
-    assert checkpoints(run) == []
 
 
 def test_a_stop_during_the_last_validation_is_a_stop(workspace: Workspace) -> None:
