@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.memory.calibration import MeasuredPeak, measurable_bytes, record_run
 from engine.memory.forecast import forecast
 from engine.memory.hardware import Hardware
 from profiles import registry
 from profiles.spec import RunSpec
+from profiles.token_budget import best_batch, with_token_budget
 from tui.cli.main import main
 
 MACHINE = ["--vram", "16", "--ram", "24"]
@@ -109,3 +112,28 @@ def test_half_a_machine_description_is_refused(words: list[str], capsys: pytest.
 def test_more_free_ram_than_ram_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", *MACHINE, "--ram-free", "25"]) == 2
     assert "--ram-free 25 is more than --ram 24" in capsys.readouterr().err
+
+
+def test_a_budget_of_tokens_proposes_batch_and_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "-p", "pretrain_5080", *MACHINE, "--tokens", "10B", "--json"]) == 0
+    out, err = capsys.readouterr()
+    spec = json.loads(out)["spec"]
+    assert (spec["batch"]["sequences"], spec["train"]["steps"]) == (512, 9537)
+    assert json.loads(out)["cost"]["tokens"] == 512 * 2048 * 9537
+    assert "10B tokens: -s sequences=512 -s steps=9537, 1,048,576 tokens a step" in err and "arXiv:2505.13738" in err
+
+
+@pytest.mark.parametrize("text", ["ten", "0", "-1B", "1K", "1e99", "10B10", "٣B"])
+def test_a_wrong_budget_of_tokens_is_refused_in_one_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "-p", "cpu_demo", f"--tokens={text}"]) == 2
+    assert capsys.readouterr().err.count("is not a number of tokens from 1M to 1000T; write for example 10B") == 1
+
+
+@given(st.integers(10**6, 10**13), st.integers(1, 12), st.sampled_from([256, 2048, 32768]))
+def test_the_proposed_batch_is_near_the_best_and_reads_the_budget(tokens: int, micro: int, context: int) -> None:
+    spec = registry.load("cpu_demo", [f"sequences={micro}", f"micro={micro}", f"context={context}"])
+    new = with_token_budget(spec, tokens)
+    assert new.batch.sequences % micro == 0
+    assert 0 <= new.train.steps * new.tokens_per_step - tokens < new.tokens_per_step
+    ratio = new.tokens_per_step / best_batch(tokens)
+    assert ratio > 0.7 and (ratio < 1.42 or new.accum == 1)  # half a doubling, unless one micro-batch is more

@@ -35,6 +35,7 @@ VERDICTS = {"fits": "fits", "tight": "tight: over 90% of the free memory", "over
 def register(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "plan", "predict memory, speed and cost of a run", "mla-tui plan -p pretrain_5080")
     add_spec_arguments(parser)
+    parser.add_argument("--tokens", metavar="N", help="propose batch size and steps for this many tokens, such as 10B")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--deepspeed-config", action="store_true", help="print the DeepSpeed config of the run instead")
     parser.add_argument(
@@ -58,6 +59,8 @@ class Plan(NamedTuple):
 
 def run(args: argparse.Namespace) -> int:
     spec = spec_of(args)
+    if args.tokens is not None:
+        spec = _for_tokens(spec, args.tokens)
     hardware = _hardware(args, spec.launch.gpus_per_node)
     plan = _plan(spec, hardware, here=args.vram is None)
     if args.deepspeed_config:
@@ -66,6 +69,16 @@ def run(args: argparse.Namespace) -> int:
         print(f"mla-tui: {problem}", file=sys.stderr)
     print_lines([json.dumps(_as_json(plan), indent=1)] if args.json else _as_text(plan))
     return 0
+
+
+def _for_tokens(spec: RunSpec, text: str) -> RunSpec:
+    """Return ``spec`` for a budget of tokens, and say what that changes."""
+    from profiles.token_budget import SOURCE, token_count, with_token_budget
+
+    new = with_token_budget(spec, token_count(text))
+    settings = f"-s sequences={new.batch.sequences} -s steps={new.train.steps}"
+    print(f"mla-tui: {text} tokens: {settings}, {new.tokens_per_step:,} tokens a step ({SOURCE})", file=sys.stderr)
+    return new
 
 
 def _hardware(args: argparse.Namespace, cards: int) -> Hardware:
