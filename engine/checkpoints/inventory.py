@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoints import checkpoint
+from engine.checkpoints.evals import EvalResult, read_results
 from engine.events.log import needles, scan
 from engine.events.phases import COMPILING, RECOVERING, RUNNING, STARTING, STOPPING
 from engine.events.run_dir import RunDir
 from engine.events.types import Checkpoint, Edit, Event, Oom, State, Step, Val
+from engine.host import struct_json
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
@@ -23,7 +25,7 @@ class SavedCheckpoint:
     """One checkpoint.
 
     ``written``: Unix time. ``loss``: of its step. ``val_loss``: the last one known when it was saved. ``why``: the
-    reason it was saved, if known. ``damage``: empty where file sizes match the manifest.
+    reason it was saved, if known. ``damage``: empty where file sizes match the manifest. ``evals``: see ``evals.py``.
     """
 
     step: int
@@ -36,9 +38,10 @@ class SavedCheckpoint:
     damage: str
     newest: bool
     best: bool
+    evals: tuple[EvalResult, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "evals": [struct_json.to_dict(result) for result in self.evals]}
 
 
 def checkpoint_dir(run: RunDir) -> Path:
@@ -63,9 +66,11 @@ def _saved_checkpoint(
 ) -> SavedCheckpoint:
     path = checkpoint.path_of_step(out, step)
     damage, metadata = "", {}
+    evals: tuple[EvalResult, ...] = ()
     try:
         metadata = checkpoint.metadata(path)
         checkpoint.check_sizes(path)
+        evals = tuple(read_results(path))
     except UserError as error:
         damage = str(error).partition(";")[0].removeprefix(f"{path}/").removeprefix(f"{path}: ")
     return SavedCheckpoint(
@@ -79,6 +84,7 @@ def _saved_checkpoint(
         damage=damage,
         newest=path == newest,
         best=step == best,
+        evals=evals,
     )
 
 

@@ -20,6 +20,7 @@ from engine.events.types import Step
 from tests.bench.app import bench_app
 from tests.bench.compare import bench_compare
 from tests.bench.gguf import bench_gguf
+from tests.bench.harness import bench_harness
 from tests.bench.log import bench_log
 from tests.bench.measure import MLA_TUI, Pty, cpu, report, rss, wall_time
 from tests.bench.pack import bench_pack
@@ -48,6 +49,7 @@ def main() -> None:
         "pack": bench_pack,
         "recipes": bench_recipes,
         "gguf": bench_gguf,
+        "harness": bench_harness,
         "app": partial(bench_app, leet=args.leet),
     }
     if unknown := set(args.sections) - sections.keys():

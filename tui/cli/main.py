@@ -44,6 +44,7 @@ COMMANDS = (
     "service",
     "sample",
     "samples",
+    "eval",
     "checkpoints",
     "export",
     "data",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.checkpoints.atomic_write import check_new_dir
+from engine.checkpoints.evals import EVALS_JSON
 from engine.train.models.export_source import ExportSource, read_source
 from engine.train.models.pretrained import INDEX
 from engine.train.models.publish import check_free_space, publish_dir
@@ -62,6 +63,8 @@ def export(checkpoint: Path, out: Path, dtype: str | None = None, *, with_tokeni
                 (folder / file).write_text(json.dumps(content, indent=2) + "\n")
             if source.tokenizer is not None:
                 shutil.copyfile(checkpoint / "tokenizer.json", folder / "tokenizer.json")
+            if (checkpoint / EVALS_JSON).is_file():
+                shutil.copyfile(checkpoint / EVALS_JSON, folder / EVALS_JSON)
             _write_weights(folder, tensors, kind)
 
         size = publish_dir(out, write)

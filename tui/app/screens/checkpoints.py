@@ -28,6 +28,7 @@ from tui.app.widgets.prompt import Prompt
 from tui.app.widgets.selectable_list import SelectableList
 from tui.app.widgets.text_pane import TextPane
 from tui.text import format as fmt
+from tui.text.eval_text import main_metric
 
 if TYPE_CHECKING:
     from engine.checkpoints.inventory import SavedCheckpoint
@@ -128,11 +129,13 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
             await asyncio.sleep(_EVERY)
 
     def _poll(self) -> object:
-        from engine.checkpoints.checkpoint import latest, steps
+        from engine.checkpoints.checkpoint import latest, path_of_step, steps
+        from engine.checkpoints.evals import modified
         from engine.checkpoints.inventory import checkpoint_dir
 
         out = checkpoint_dir(self._run)
-        return steps(out), latest(out), self._run.summary().phase
+        saved = {step: modified(path_of_step(out, step)) for step in steps(out)}
+        return saved, latest(out), self._run.summary().phase
 
     def _read_inventory(self) -> Listed:
         from engine.checkpoints.inventory import inventory
@@ -178,13 +181,14 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
 
     @on(SelectableList.CursorMoved)
     def _show_path(self) -> None:
-        """Show the path of the selected checkpoint, or what is wrong with it."""
+        """Show the path of the selected checkpoint, and its evaluations or what is wrong with it."""
         if self._busy or self.query_one(Prompt).display:
             return
         selected = self._list.selected
         self._show_text(selected.path if selected else "", "#command")
         damage = selected.damage if selected else ""
-        self._show_text(f"{damage}; use another checkpoint, or delete this one" if damage else "")
+        found = " · ".join(main_metric(result) for result in selected.evals) if selected else ""
+        self._show_text(f"{damage}; use another checkpoint, or delete this one" if damage else found)
 
     def _available(self) -> SavedCheckpoint | None:
         """Return the selected checkpoint; None, with a line that says why, if nothing can be done with it now."""

@@ -11,6 +11,7 @@ from profiles.errors import UserError
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.run_argument import add_run_argument, find_run
 from tui.text import format as fmt
+from tui.text.eval_text import result_lines
 
 
 def register(subparsers: Subparsers) -> None:
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         facts = [fmt.timestamp(one.written), fmt.size(one.bytes), f"loss {fmt.loss(one.loss)}"]
         facts += [f"val {fmt.loss(one.val_loss)}", *filter(None, (one.why,)), *labels]
         print(f"step {fmt.exact(one.step)}  {one.path}  {', '.join(facts)}")
+        print("".join(f"    {line}\n" for line in result_lines(one.evals)), end="")
     for one in checkpoints:
         if one.damage:
             print(f"mla-tui: {one.path}: {one.damage}", file=sys.stderr)

@@ -6,14 +6,19 @@ import argparse
 import json
 import shutil
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from profiles.errors import SpecError
+from engine.host.struct_json import to_dict
+from profiles.errors import SpecError, UserError
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.run_argument import RUN_HELP
 from tui.text import format as fmt
+from tui.text.eval_text import result_lines
 
 if TYPE_CHECKING:
+    from engine.checkpoints.evals import EvalResult
     from engine.events.run_dir import RunDir
     from tui.app.state.comparison import ComparedRun
 
@@ -46,7 +51,10 @@ def run(args: argparse.Namespace) -> int:
     specs = [flat_spec(run_dir) for run_dir in run_dirs.values()]
     rows = _rows(runs, args.by)
     differing = differences([spec for spec in specs if spec])
+    evals = [_evals_of(run_dir) for run_dir in run_dirs.values()]
     if args.json:
+        for row, results in zip(rows, evals, strict=True):
+            row["evals"] = [to_dict(result) for result in results]
         differing = {key: [spec.get(key) for spec in specs] for key in differing}
         answer = {"by": args.by, "at": _common_x(runs, args.by), "runs": rows, "differences": differing}
         print(json.dumps(answer, indent=1))
@@ -57,7 +65,29 @@ def run(args: argparse.Namespace) -> int:
         if not spec:
             print(f"{run.letter}: spec.json is missing or damaged; not compared below", file=sys.stderr)
     print("\n".join(["", *_difference_lines(differing, [letter for letter, _ in readable])]))
+    if lines := _eval_lines(runs, evals):
+        print("\n".join(["", "evaluations of the newest checkpoints", *lines]))
     return 0
+
+
+def _evals_of(run_dir: RunDir) -> list[EvalResult]:
+    """Return what was measured on the newest checkpoint of a run."""
+    from engine.checkpoints.evals import read_results
+
+    newest = run_dir.state().checkpoint
+    with suppress(UserError):  # mla-tui eval says what is wrong with the file
+        return read_results(Path(newest)) if newest else []
+    return []
+
+
+def _eval_lines(runs: list[ComparedRun], evals: list[list[EvalResult]]) -> list[str]:
+    """Return a line for each result, those of the same file together, so that runs are below each other."""
+    found = sorted(
+        (result.name, result.format, run.letter, line)
+        for run, results in zip(runs, evals, strict=True)
+        for result, line in zip(results, result_lines(results), strict=True)
+    )
+    return [f"  {letter}  {line}" for _, _, letter, line in found]
 
 
 async def _read(run_dirs: list[RunDir]) -> list[ComparedRun]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from contextlib import suppress
+from pathlib import Path
 
+from engine.checkpoints.evals import EvalResult, read_results
 from engine.host.struct_json import to_dict
+from profiles.errors import UserError
 from profiles.printable import one_line
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.run_argument import add_run_argument, find_run
 from tui.cli.supervision import warn_of_version_mismatch
+from tui.text.eval_text import result_lines
 
 
 def register(subparsers: Subparsers) -> None:
@@ -25,8 +30,9 @@ def run(args: argparse.Namespace) -> int:
     summary = run_dir.summary()
     if summary.supervisor.alive:
         warn_of_version_mismatch(run_dir)
+    evals = _evals(summary.checkpoint)
     if args.json:
-        print(json.dumps(to_dict(summary), indent=1))
+        print(json.dumps({**to_dict(summary), "evals": [to_dict(one) for one in evals]}, indent=1))
         return 0
     for key, value in to_dict(summary).items():
         if key in ("supervisor", "trainer"):
@@ -34,4 +40,13 @@ def run(args: argparse.Namespace) -> int:
         elif key in ("started", "ended", "seen") and value:
             value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
         print(f"{key:<13} {'–' if value in (None, '') else one_line(str(value))}")
+    for number, line in enumerate(result_lines(evals)):
+        print(f"{'' if number else 'evals':<13} {line}")
     return 0
+
+
+def _evals(checkpoint: str | None) -> list[EvalResult]:
+    """Return what was measured on the newest checkpoint."""
+    with suppress(UserError):  # mla-tui eval says what is wrong with the file
+        return read_results(Path(checkpoint)) if checkpoint else []
+    return []

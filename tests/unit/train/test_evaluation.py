@@ -1,0 +1,197 @@
+"""``mla-tui eval`` scores questions and texts as lm-evaluation-harness does, and refuses bad files in one line.
+
+What the harness says of the export of the same model is in ``harness_expected.json``, written by
+``python -m tests.bench.harness --record`` (lm_eval 0.4.13, torch 2.13.0, on a CPU).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.checkpoints import checkpoint
+from engine.checkpoints.evals import read_results
+from engine.train.evaluation.loaded import LoadedModel
+from engine.train.evaluation.scoring import Request, score, score_batch
+from engine.train.models.export import export
+from tests.bench.harness import EXPECTED, measure_here
+from tests.unit.train.evaluation_files import CONFIG, CONTEXT, write_model, write_tasks, zen
+from tui.cli.main import main
+from tui.cli.progress_line import ProgressLine
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return write_model(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+def test_every_log_likelihood_and_metric_is_that_of_the_harness(tmp_path: Path) -> None:
+    expected = json.loads(EXPECTED.read_text())
+    for name, (metrics, likely) in measure_here(tmp_path).items():
+        assert likely == pytest.approx(expected[name]["log_likelihoods"], rel=1e-5)
+        for metric, value in expected[name]["metrics"].items():
+            assert metrics[metric] == pytest.approx(value, rel=1e-4), (name, metric)
+
+
+def test_a_batch_with_padding_gives_the_answers_of_single_requests(model: Path) -> None:
+    loaded = LoadedModel(model)
+    rng = np.random.default_rng(1)
+    requests = [
+        Request(rng.integers(0, CONFIG.vocab_size, length), scored) for length, scored in ((9, 3), (33, 32), (2, 1))
+    ]
+    together, alone = score_batch(loaded.model, requests), [score_batch(loaded.model, [one])[0] for one in requests]
+    assert [a.log_probability for a in together] == pytest.approx([a.log_probability for a in alone], rel=1e-5)
+    with torch.inference_mode():
+        first = requests[0].ids
+        next_id = int(loaded.model(torch.from_numpy(first[None, :-1]))[0, -1].argmax())
+    right, wrong = ([*first[:-1], id] for id in (next_id, (next_id + 1) % CONFIG.vocab_size))
+    answers = score(loaded.model, [Request(np.array(ids), 1) for ids in (right, wrong)])
+    assert [answer.greedy for answer in answers] == [True, False]
+
+
+def test_results_are_kept_beside_the_checkpoint_shown_and_exported(
+    tmp_path: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_model(tmp_path / "demo")
+    phase = tmp_path / "phase1"
+    (phase / "val").mkdir(parents=True)
+    np.arange(4 * CONTEXT + 9, dtype="<u2").clip(0, 250).tofile(phase / "val" / "val-000.bin")
+    inputs = [f"--text={files['text']}", "--tasks", str(files["arc"]), str(files["lambada"]), "--data", str(phase)]
+    assert main(["eval", str(path.parent), *inputs, "--json"]) == 0
+    answer = capsys.readouterr()
+    printed = {one["format"]: one for one in json.loads(answer.out)}
+    assert printed.keys() == {"text", "split", "arc", "lambada"}
+    assert printed["split"]["examples"] == 4 and math.isfinite(printed["split"]["metrics"]["loss"])
+    assert f"kept in {path}/evals.json" in answer.err
+    checkpoint.verify(path)  # the results are no part of what the manifest lists
+    before = read_results(path)
+    assert main(["eval", str(path), "--tasks", str(files["arc"]), "--limit", "3"]) == 0
+    assert read_results(path) == before  # a part of the questions is not kept
+    capsys.readouterr()
+    hf = export(path, tmp_path / "hf").path
+    assert read_results(hf) == before
+    assert main(["eval", str(hf), "--text", str(files["text"])]) == 0
+    results = {one.format: one for one in read_results(hf)}
+    assert results["text"].metrics == pytest.approx(before[0].metrics, rel=1e-6) and len(results) == len(before)
+    capsys.readouterr()
+    assert main(["eval", str(path), "--show"]) == 0
+    shown = capsys.readouterr().out
+    assert "arc.jsonl" in shown and "acc_norm" in shown and "bits/byte" in shown
+
+
+def test_ctrl_c_keeps_what_is_done(
+    tmp_path: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_model(tmp_path)
+    calls = iter([False])
+
+    def due(self: ProgressLine) -> bool:
+        try:
+            return next(calls)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(ProgressLine, "due", due)
+    assert main(["eval", str(path), "--text", str(files["text"]), "--tasks", str(files["piqa"])]) == 130
+    assert "stopped; 1 of 2 measured" in capsys.readouterr().err
+    assert [one.format for one in read_results(path)] == ["text"]
+    assert not [file for file in path.iterdir() if file.name.startswith(".")]
+
+
+def _arc(**changes: object) -> str:
+    row = {"question": "a", "choices": {"text": ["b", "c"], "label": ["A", "B"]}, "answerKey": "A"}
+    return json.dumps({**row, **changes})
+
+
+BAD_TASKS = {
+    "wrong field": (_arc(choices=3), "choices: 3 is not a table"),
+    "no known format": ('{"a": 1}', "those of no known format: name it with --format"),
+    "no JSON": ("hello", "tasks.jsonl:1: is not valid JSON"),
+    "a wrong key": (_arc(answerKey="E"), "answerKey: 'E' is not one of the labels"),
+    "index out of range": (
+        '{"goal": "a", "sol1": "b", "sol2": "c", "label": 2}',
+        "label: 2 is not a number from 0 to 1",
+    ),
+    "no label": ('{"goal": "a", "sol1": "b", "sol2": "c"}', "label: is missing"),
+    "half a pair": (_arc(question="\ud800"), "is not UTF-8 text"),
+    "an empty choice": (_arc(choices={"text": ["", "c"], "label": ["A", "B"]}), "is not a list of texts"),
+    "one word": ('{"text": "hello"}', "is not text whose last word follows a space"),
+    "a long choice": (json.dumps({"text": f"a {'b#' * 100}"}), f"does not fit into the context of {CONTEXT}"),
+    "empty": ("\n", "is empty"),
+}
+
+
+@pytest.mark.parametrize(("content", "says"), BAD_TASKS.values(), ids=BAD_TASKS)
+def test_a_bad_task_file_is_one_line(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, says: str
+) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(content)
+    _refused(["eval", str(model), "--tasks", str(path)], says, capsys)
+
+
+def _fifo(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+def _written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+BAD_FILES: dict[str, tuple[str, Callable[[Path], Path], str]] = {
+    "a FIFO": ("--text", lambda folder: _fifo(folder / "fifo"), "is a FIFO, not a regular file"),
+    "tasks in a FIFO": ("--tasks", lambda folder: _fifo(folder / "fifo"), "is a FIFO, not a regular file"),
+    "a missing text": ("--text", lambda folder: folder / "none", "does not exist"),
+    "an empty text": ("--text", lambda folder: _written(folder / "text", b""), "is empty"),
+    "a binary text": ("--text", lambda folder: _written(folder / "text", b"\xff\xfe"), "is not UTF-8 text"),
+    "a short shard": ("--shard", lambda folder: _written(folder / "a.bin", bytes(20)), "fewer than a context of 64"),
+    "no data set": ("--data", lambda folder: folder / "none", "none"),
+}
+
+
+@pytest.mark.parametrize(("option", "make", "says"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_bad_file_is_one_line(
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    make: Callable[[Path], Path],
+    says: str,
+) -> None:
+    _refused(["eval", str(model), option, str(make(tmp_path))], says, capsys)
+
+
+def test_a_model_without_tokenizer_and_a_damaged_result_are_one_line(
+    tmp_path: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_model(tmp_path)
+    (path / "evals.json").write_text('{"results": 3}')
+    _refused(["eval", str(path), "--text", str(files["text"])], "evals.json: is damaged", capsys)
+    (path / "evals.json").unlink()
+    hf = export(path, tmp_path / "hf", with_tokenizer=False).path
+    _refused(["eval", str(hf), "--text", str(files["text"])], "has no tokenizer.json", capsys)
+    _refused(["eval", str(path)], "nothing to measure", capsys, code=2)
+    _refused(["eval", str(path), "--text", str(files["text"]), "--limit", "0"], "--limit: 0", capsys, code=2)
+    assert read_results(path) == [] and len(zen()) > 10
+
+
+def _refused(command: list[str], says: str, capsys: pytest.CaptureFixture[str], code: int = 0) -> None:
+    status = main(command)
+    said = capsys.readouterr()
+    assert status == code if code else status in (1, 2)
+    assert says in said.err and said.err.count("\n") == 1 and said.out == ""
