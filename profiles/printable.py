@@ -33,6 +33,11 @@ def brief_key(key: str) -> str:
     return one_line(key, LONGEST_KEY)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return ``1 file`` or ``1,234 files``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _shown(char: str) -> str:
     if char.isprintable() or unicodedata.category(char) == "Zs":
         return char

@@ -34,6 +34,7 @@ from data.pack.tokenizer_choice import given_tokenizer, make_tokenizer
 from data.pack.vocabulary import TOKENIZER_JSON, Vocabulary, load_vocabulary
 from data.shards import DATASET_JSON
 from profiles.errors import UserError
+from profiles.printable import counted
 from profiles.reader import read_json
 
 _COMMIT_SECONDS = 0.5  # between commits, at least
@@ -209,7 +210,7 @@ def _no_counts(request: Request) -> list[dict[str, int]]:
 
 
 def _nothing(request: Request, progress: Progress) -> str:
-    reasons = [*progress.skipped.lines(), *([f"{progress.faults} files cannot be read"] if progress.faults else [])]
+    reasons = [*progress.skipped.lines(), *([counted(progress.faults, "unreadable file")] if progress.faults else [])]
     why = "; ".join(reasons) or "the files are empty"
     return f"{', '.join(request.sources)}: nothing could be packed: {why}"
 

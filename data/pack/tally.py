@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from profiles.printable import counted
+
 _NAMED = 3  # files of a reason
 
 
@@ -34,7 +36,7 @@ class Tally:
     def lines(self) -> list[str]:
         """Return a line for each reason."""
         return [
-            f"skipped {count} document{'s' if count > 1 else ''}: {reason} ({', '.join(self._files[reason])}"
+            f"skipped {counted(count, 'document')}: {reason} ({', '.join(self._files[reason])}"
             f"{', …' if count > len(self._files[reason]) else ''})"
             for reason, count in sorted(self._counts.items())
         ]

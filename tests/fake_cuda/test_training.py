@@ -80,9 +80,10 @@ def test_out_of_memory_halves_the_micro_batch_and_loses_nothing(root: Path, mode
     assert log.losses() == pytest.approx(reference.losses(), rel=1e-4)
 
 
-def test_out_of_memory_in_the_optimizer_restarts_from_the_checkpoint(root: Path) -> None:
+@pytest.mark.parametrize("mode", CHECKPOINTING)
+def test_out_of_memory_in_the_optimizer_restarts_from_the_checkpoint(root: Path, mode: str) -> None:
     # Stochastic rounding steps one parameter at a time, through wide copies of it.
-    spec = nano(root, "train.precision=bf16_sr")
+    spec = nano(root, "train.precision=bf16_sr", f"memory.checkpointing={mode}")
     log = RecordingReporter()
     run = trainer(spec, log, root / "oom")
     take_memory_in(run, OPTIMIZER, 3)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiles.errors import SpecError, UserError
-from profiles.printable import one_line
+from profiles.printable import counted, one_line
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.progress_line import ProgressLine
 from tui.text.format import count, duration, exact, size
@@ -211,21 +211,23 @@ def _summary(request: Request, packed: Packed) -> list[str]:
     lines = [str(packed.target)]
     for split, entry in manifest["splits"].items():
         added = progress.shards[split]
-        plus = f"  (+{exact(added.documents)} documents)" if request.append else ""
+        plus = f"  (+{counted(added.documents, 'document')})" if request.append else ""
         ratio = f"  {entry['bytes_per_token']:.2f} bytes a token" if entry["tokens"] else ""
-        totals = f"{exact(entry['tokens'])} tokens  {exact(entry['documents'])} documents  {size(entry['bytes'])}"
+        totals = (
+            f"{counted(entry['tokens'], 'token')}  {counted(entry['documents'], 'document')}  {size(entry['bytes'])}"
+        )
         lines.append(f"{split:<10} {totals}{ratio}{plus}")
     eot = one_line(manifest["eot"])
     end = f"{eot} (id {manifest['eot_id']}) ends a document"
     lines.append(f"vocabulary {exact(manifest['vocab_size'])}, {manifest['dtype']}, {end}")
     if progress.duplicates:
-        lines.append(f"left out {exact(progress.duplicates)} duplicates: already there, byte for byte")
+        lines.append(f"left out {counted(progress.duplicates, 'duplicate')}: already there, byte for byte")
     if progress.near_duplicates:
         alike = f"about {request.near_duplicates:.0%} or more alike"
-        lines.append(f"left out {exact(progress.near_duplicates)} near-duplicates: {alike} to a document before")
+        lines.append(f"left out {counted(progress.near_duplicates, 'near-duplicate')}: {alike} to a document before")
     lines += map(one_line, progress.skipped.lines())
     if progress.faults:
-        lines.append(f"left out {exact(progress.faults)} files that cannot be read; sources.jsonl names them")
+        lines.append(f"left out {counted(progress.faults, 'unreadable file')}; see sources.jsonl")
     if not manifest["splits"]["val"]["documents"]:
         lines.append(
             "no document fell into val: pack with a larger --val, cut files into documents with --separator,"
