@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from engine.events.labels import read_labels
 from engine.events.phases import CUT_OFF, DAMAGED, RECOVERING, STARTING, has_ended, is_active, phase_of
 from engine.events.status import Launch, ProcessStatus, RunStatus, Summary
 from engine.host.files import fault, read_json
@@ -129,11 +130,15 @@ class RunDir:
                 state.phase, state.reason = RECOVERING, EXIT_UNHANDLED
         elif not has_ended(state.phase) and not trainer.alive:
             self._infer_phase(state)
-        if damage := self._spec_damage():
+        lr, damage = self._read_lr()
+        if damage:
             state.damage = damage
             if state.phase == CUT_OFF:
                 state.phase, state.reason = DAMAGED, damage
-        return Summary.of(state, supervisor, trainer)
+        summary, labels = Summary.of(state, supervisor, trainer), read_labels(self.path)
+        summary.lr, summary.tags, summary.note = lr, labels.tags, labels.note
+        summary.name = labels.name or summary.name
+        return summary
 
     def _current(self) -> tuple[RunStatus, ProcessStatus, ProcessStatus]:
         """Return the state as ``current_state`` does, and whether supervisor and trainer are alive."""
@@ -172,15 +177,20 @@ class RunDir:
             # A process that holds a lock is alive, even if a full disk kept its pid out of the state.
             state.phase, state.reason = CUT_OFF, "neither trainer nor supervisor is alive"
 
-    def _spec_damage(self) -> str | None:
-        """Return a line where the run has no legible ``spec.json``: it was removed in part, or never was a run."""
+    def _read_lr(self) -> tuple[float | None, str | None]:
+        """Return the learning rate in ``spec.json``, and a line where the file is not legible.
+
+        Such a run was removed in part, or never was one.
+        """
         path = self.path / "spec.json"
         try:
-            if msgspec.json.decode(read_bytes(path), type=dict[str, Any]):
-                return None
+            if spec := msgspec.json.decode(read_bytes(path), type=dict[str, Any]):
+                optim = spec.get("optim")
+                lr = optim.get("lr") if isinstance(optim, dict) else None
+                return (lr if type(lr) in (int, float) else None), None
         except (OSError, UserError, *DAMAGED_JSON):
             pass
-        return f"spec.json is {fault(path)}; remove the run with: mla-tui rm {self.id}"
+        return None, f"spec.json is {fault(path)}; remove the run with: mla-tui rm {self.id}"
 
     def _log_size(self) -> int:
         try:

@@ -86,6 +86,9 @@ class Summary(Facts, kw_only=True):
 
     supervisor: ProcessStatus = ProcessStatus()
     trainer: ProcessStatus = ProcessStatus()
+    lr: Number | None = None  # the largest of its schedule, as launched
+    tags: tuple[str, ...] = ()
+    note: str | None = None
 
     @classmethod
     def of(cls, state: RunStatus, supervisor: ProcessStatus, trainer: ProcessStatus) -> "Summary":

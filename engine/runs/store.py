@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from engine.events.labels import read_labels
 from engine.events.run_dir import RunDir
 from engine.events.status import Launch, RunStatus, Summary
 from engine.host.files import write_json
@@ -86,7 +87,7 @@ class RunStore:
         if text in ids:
             return text
         for id in ids:
-            if RunDir(self.runs / id).name == text:
+            if text in (read_labels(self.runs / id).name, RunDir(self.runs / id).name):
                 return id
         matches = [id for id in ids if text in id]
         if len(matches) == 1:

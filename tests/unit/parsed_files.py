@@ -29,6 +29,7 @@ from data.summary import token_texts
 from engine.checkpoints import checkpoint
 from engine.checkpoints.inventory import inventory
 from engine.checkpoints.resume_source import checkpoint_data
+from engine.events.labels import FILE, read_labels
 from engine.events.log import LogWriter
 from engine.events.log_index import LogIndex
 from engine.events.status import Launch, RunStatus
@@ -212,6 +213,7 @@ def _run_formats(store: RunStore, spec: RunSpec) -> dict[str, Format]:
     log.write(State(phase="running"))
     log.write(Step(step=1, loss=2.0))
     log.close()
+    labels = {"tags": ["moe", "sweep"], "note": "best so far", "name": "shown"}
     last = {"code": 1, "signal": None, "why": "", "attempt": 1}
     facts = {**json.loads(run.state_path.read_text()), "supervisor": process, "trainer": process, "exit": last}
     facts |= {"at": 0, "hooks_at": 0, "live": {"batch.micro": 4}, "checkpoint": "/x/ckpt_step_1", "step": 1}
@@ -231,6 +233,7 @@ def _run_formats(store: RunStore, spec: RunSpec) -> dict[str, Format]:
     return {
         "state": Format(run.state_path, facts, dump_json, read_state),
         "spec": Format(run.path / "spec.json", json.loads((run.path / "spec.json").read_text()), dump_json, read_spec),
+        "labels": Format(run.path / FILE, labels, dump_json, lambda: encode(read_labels(run.path))),
         "trainer": Format(run.trainer_identity_path, process, dump_json, lambda: is_alive(run.trainer_identity())),
     }
 

@@ -31,6 +31,8 @@ COMMANDS = (
     "tensorboard",
     "csv",
     "status",
+    "tag",
+    "note",
     "logs",
     "watch",
     "set",

@@ -18,6 +18,7 @@ from profiles.errors import UserError
 from tui.app.actions.registry import HOME
 from tui.app.base import AppScreen
 from tui.app.state import raster
+from tui.app.state.run_filter import parse_filter
 from tui.app.state.run_list import FILTERS, SORT_ORDERS, filter_and_sort
 from tui.app.widgets.bars import Heading, KeyBar, Notice
 from tui.app.widgets.run_detail import RunDetail
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _SPARKLINE_EVERY = 5.0  # seconds between two reads of the loss of an active run
 _SPARKLINE = 12  # cells
+_FILTER_HINT = "letters, loss<4, lr>=1e-3, tag:moe, phase:ended, name:sweep"
 _FOR_A_RUN = frozenset(("open", "mark", "compare", "checkpoints", "data", "sort"))  # actions on a listed run
 
 
@@ -54,7 +56,9 @@ class HomeScreen(AppScreen[None], actions=HOME):
         super().__init__()
         self._store = store
         self._runs: list[Summary] = []
-        self._filter = ""
+        self._filter = ""  # the text of the last one that is right
+        self._matches = parse_filter("")
+        self._filter_error = ""
         self._state = self._sort = 0  # indices in FILTERS and SORT_ORDERS
 
     def compose(self) -> ComposeResult:
@@ -62,7 +66,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
         yield Notice(id="cut-off")
         yield RunTable()
         yield RunDetail()
-        yield Input(id="filter", placeholder="letters of a name, profile or phase, loss<4, phase:ended", compact=True)
+        yield Input(id="filter", placeholder=_FILTER_HINT, compact=True)
         yield KeyBar()
 
     def on_mount(self) -> None:
@@ -118,7 +122,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
     def _show(self, error: str = "") -> None:
         table, state, order = self.query_one(RunTable), FILTERS[self._state], SORT_ORDERS[self._sort]
         table.sorted_by, table.empty_lines = order.column, [] if error else self._empty_lines()
-        table.show(filter_and_sort(self._runs, self._filter, state, order))
+        table.show(filter_and_sort(self._runs, self._matches, state, order))
         self._show_detail()
         self.query_one(KeyBar).hide(frozenset() if table.runs else _FOR_A_RUN)
         active = sum(is_active(run.phase) for run in self._runs)
@@ -133,9 +137,9 @@ class HomeScreen(AppScreen[None], actions=HOME):
         if marked := self._marked():
             note += f" · {len(marked)} marked"
         self.query_one(Heading).show(note=note)
-        notice, one = describe_cut_off(self._runs), len(self._cut_off()) == 1
-        keys = "r resumes it" if one else "r resumes the selected one, R all"
-        self.query_one(Notice).show(error or notice, keys if notice else "")
+        notice, wrong = describe_cut_off(self._runs), error or self._filter_error
+        keys = "r resumes it" if len(self._cut_off()) == 1 else "r resumes the selected one, R all"
+        self.query_one(Notice).show(wrong or notice, keys if notice and not wrong else "")
 
     def _filter_names(self) -> str:
         """Return the filters that the listed runs match."""
@@ -260,7 +264,14 @@ class HomeScreen(AppScreen[None], actions=HOME):
 
     @on(Input.Changed, "#filter")
     def _apply_filter(self, event: Input.Changed) -> None:
-        self._filter = event.value.strip().lower()
+        """Filter as typed; a word that is wrong, or not complete yet, leaves the list as it is and says why."""
+        text = event.value.strip()
+        try:
+            self._matches = parse_filter(text)
+        except UserError as error:
+            self._filter_error = str(error)
+        else:
+            self._filter, self._filter_error = text, ""
         self._show()
 
     @on(Input.Submitted, "#filter")

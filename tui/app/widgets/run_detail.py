@@ -7,7 +7,7 @@ from typing import ClassVar
 from rich.cells import cell_len
 
 from engine.events.status import Summary
-from tui.app.state.run_list import needs_attention
+from tui.app.state.run_filter import needs_attention
 from tui.app.widgets.canvas import Canvas, Row
 from tui.text import format as fmt
 from tui.text.ellipsis import clip
@@ -39,6 +39,8 @@ class RunDetail(Canvas):
         name = run.name or ""
         if name and name != run.id:
             parts.append(name)
+        parts += [" ".join(f"#{tag}" for tag in run.tags)] if run.tags else []
+        parts += [run.note] if run.note else []
         parts.append(str(run.id))
         if run.val_loss is not None:
             parts.append(f"val {fmt.loss(run.val_loss)}")

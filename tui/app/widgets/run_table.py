@@ -14,7 +14,7 @@ from engine.events.phases import CUT_OFF, DAMAGED, FAILED, FINISHED, PAUSED, RUN
 from engine.events.run_dir import is_on_other_host
 from engine.events.status import Summary
 from engine.runs.store import STAMP_LENGTH
-from tui.app.state.run_list import needs_attention
+from tui.app.state.run_filter import needs_attention
 from tui.app.widgets import columns
 from tui.app.widgets.canvas import Row
 from tui.app.widgets.selectable_list import SelectableList
@@ -56,6 +56,7 @@ _COLUMNS = (
     Column("val_loss", "val", -7, 108),
     Column("tok_s", "tok/s", -6, 0),
     Column("spark", "loss history", 12, SPARKLINE_MIN_WIDTH),
+    Column("tags", "tags", 16, 150),
     Column("batch", "batch", -9, 150),
     Column("context", "context", -7, 150),
     Column("backend", "backend", 9, 190),
@@ -101,7 +102,8 @@ class RunTable(SelectableList):
         return len(self.runs)
 
     def _columns(self, width: int) -> list[Column]:
-        visible = [column for column in _COLUMNS if width >= column.min_terminal]
+        absent = () if any(run.tags for run in self.runs) else ("tags",)
+        visible = [column for column in _COLUMNS if width >= column.min_terminal and column.key not in absent]
         left = width - _MARGIN - sum(abs(column.width) + 1 for column in visible)
         longest = max((cell_len(title(run)) for run in self.runs), default=0)
         name = min(max(left, _MIN_NAME), max(longest, 24), _MAX_NAME)
@@ -205,6 +207,7 @@ _FIELDS: dict[str, _Field] = {
 }
 _DIM_FIELDS: dict[str, _Field] = {
     "profile": lambda run: run.profile or "",
+    "tags": lambda run: " ".join(run.tags),
     "batch": _batch,
     "context": lambda run: str(run.context or fmt.NOTHING),
     "backend": lambda run: run.backend or "",

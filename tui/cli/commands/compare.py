@@ -60,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(answer, indent=1))
         return 0
     print("\n".join(_table(rows, args.by, _common_x(runs, args.by))))
+    for row in rows:
+        if labels := [*(f"#{tag}" for tag in row["tags"]), *filter(None, [row["note"]])]:
+            print(f"{row['letter']}: {' '.join(labels)}")
     readable = [(run.letter, spec) for run, spec in zip(runs, specs, strict=True) if spec]
     for run, spec in zip(runs, specs, strict=True):
         if not spec:
@@ -115,7 +118,7 @@ def _rows(runs: list[ComparedRun], axis: str) -> list[dict[str, Any]]:
     losses = [None if at is None else run.value_at("loss", axis, at) for run in runs]
     rows: list[dict[str, Any]] = []
     for run, loss in zip(runs, losses, strict=True):
-        keys = ("id", "name", "phase", "step", "steps", "loss", "val_loss", "bits_per_byte")
+        keys = ("id", "name", "phase", "step", "steps", "loss", "val_loss", "bits_per_byte", "tags", "note")
         facts = {key: getattr(run.summary, key) for key in keys}
         facts |= {"best_loss": run.lowest("loss"), "best_val_loss": run.lowest("val_loss")}
         facts |= {"tok_s": run.mean("tok_s")}

@@ -8,14 +8,16 @@ import sys
 from engine.events.phases import CUT_OFF, is_active
 from engine.events.status import Summary
 from engine.host.struct_json import to_dict
-from profiles.printable import one_line
+from profiles.printable import brief, one_line
 from tui.cli.command_parser import Subparsers, add_command
 from tui.text.format import fixed
 from tui.text.run_text import describe_cut_off, is_working, phase_name
 
 
 def register(subparsers: Subparsers) -> None:
-    parser = add_command(subparsers, "ls", "list runs, newest first", "mla-tui ls")
+    parser = add_command(subparsers, "ls", "list runs, newest first", "mla-tui ls --filter 'loss<4 tag:moe'")
+    help = "only runs for which every word holds: loss<4 lr>=1e-3 step=90 tag:NAME phase:ended name:X, or letters"
+    parser.add_argument("--filter", metavar="WORDS", default="", help=help)
     parser.add_argument("--json", action="store_true", help="print JSON, for each run what status prints")
     parser.set_defaults(command=run)
 
@@ -23,9 +25,11 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from engine.events.run_dir import is_on_other_host
     from engine.runs.store import RunStore
+    from tui.app.state.run_filter import parse_filter
 
-    store = RunStore()
-    summaries = store.summaries()
+    store, matches = RunStore(), parse_filter(args.filter)
+    every = store.summaries()
+    summaries = [summary for summary in every if matches(summary)]
     if args.json:
         import json
 
@@ -33,6 +37,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for line in store.foreign_entries():
         print(line, file=sys.stderr)
+    if every and not summaries:
+        print(f"no runs match {brief(args.filter)}; mla-tui ls shows all {len(every)}", file=sys.stderr)
+        return 0
     if not summaries:
         print("no runs yet; start one with: mla-tui launch", file=sys.stderr)
         return 0
@@ -46,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         name = s.name if s.name and s.name != s.id else ""
         if is_on_other_host(s):
             name += f"  {s.reason if is_active(s.phase) else f'on {s.host}'}"
+        name += "".join(f"  #{tag}" for tag in s.tags) + (f"  {s.note}" if s.note else "")
         name += f"  ({s.damage})" if s.damage else ""
         row = f"{s.id:<{width}}  {phase_name(s):<{phase}} {step:>15} {loss:>8} {val:>8} {speed:>9}"
         print(f"{row}  {one_line(name)}".rstrip())

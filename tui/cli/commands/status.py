@@ -39,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
             value = f"pid {value['pid']}, {'alive' if value['alive'] else 'not running'}" if value["pid"] else None
         elif key in ("started", "ended", "seen") and value:
             value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+        elif key == "tags":
+            value = " ".join(value)
         print(f"{key:<13} {'–' if value in (None, '') else one_line(str(value))}")
     for number, line in enumerate(result_lines(evals)):
         print(f"{'' if number else 'evals':<13} {line}")
