@@ -23,7 +23,7 @@ from engine.execution.dependencies import cuda_mismatch, deepspeed_problem, mlx_
 from engine.host.process import is_locked
 from engine.memory.calibration import load_past_runs
 from engine.memory.forecast import optimizer_bytes, weight_bytes
-from engine.memory.hardware import detect_hardware
+from engine.memory.hardware import Hardware, detect_hardware
 from engine.memory.launch_fit import launch_fit
 from engine.memory.search.choose import choose, open_keys
 from profiles.errors import ForceNeeded, UserError
@@ -70,12 +70,12 @@ def check_checkpoint_folder(out: Path, resume: Path | None) -> None:
         )
 
 
-def resolve_spec(spec: RunSpec) -> RunSpec:
-    """Return ``spec`` with everything that is "auto" chosen for this machine, and paths made absolute.
+def resolve_spec(spec: RunSpec, hardware: Hardware | None = None) -> RunSpec:
+    """Return ``spec`` with everything that is "auto" chosen for ``hardware`` (None: what is free of this machine now).
 
-    Paths are absolute so that the run does not depend on the directory it was launched from.
+    Paths become absolute, so that the run does not depend on the directory it was launched from.
     """
-    hardware = detect_hardware(spec.launch.gpus_per_node)
+    hardware = hardware or detect_hardware(spec.launch.gpus_per_node)
     chosen = choose(spec, hardware, load_past_runs(hardware, default_home()))
     backend = ["launch.backend"] if spec.launch.backend == AUTO else []
     left = {*open_keys(chosen)}
@@ -156,12 +156,15 @@ def check_samples(spec: RunSpec) -> None:
             )
 
 
-def check_memory(spec: RunSpec, home: Path, notify: Callable[[str], None], *, insists: bool) -> None:
+def check_memory(
+    spec: RunSpec, home: Path, notify: Callable[[str], None], *, insists: bool, hardware: Hardware | None = None
+) -> None:
     """Tell ``notify`` in one line where the resolved ``spec`` needs more memory than is free.
 
     Raises ``ForceNeeded`` where it cannot fit at all, unless the user ``insists``. ``home`` has the peaks of past runs.
+    ``hardware``: what is free when the run starts, where that is not what is free now.
     """
-    hardware = detect_hardware(spec.launch.gpus_per_node)
+    hardware = hardware or detect_hardware(spec.launch.gpus_per_node)
     fit = launch_fit(spec, hardware, load_past_runs(hardware, home))
     if not (fit.possible or insists):
         raise ForceNeeded(fit.text)

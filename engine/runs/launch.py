@@ -23,6 +23,7 @@ from engine.host.private_dirs import make_private_dir
 from engine.host.process import Lock, boot_id, host_name, is_alive, is_locked
 from engine.host.struct_json import write_struct
 from engine.host.version import package_version
+from engine.memory.hardware import Hardware, hardware_for
 from engine.preflight import (
     check_checkpoint_folder,
     check_memory,
@@ -32,7 +33,7 @@ from engine.preflight import (
     resolve_spec,
 )
 from engine.runs import hooks
-from engine.runs.device_locks import check_free
+from engine.runs.device_locks import check_free, devices_of, holder
 from engine.runs.launchers import check_hosts, check_launcher, write_hostfile
 from engine.runs.store import RunStore
 from profiles.errors import UserError
@@ -64,7 +65,10 @@ def launch(
     about a run that needs more memory than is free, about ids that were not looked at, and where torch.compile is off.
     With ``data_changed`` the data may be other than that of the checkpoint ``resume``.
     """
-    spec = resolve_spec(spec)
+    open_spec, spec = spec, resolve_spec(spec)
+    at_start = _when_device_is_free(store.home, spec) if queue else None
+    if at_start is not None:
+        spec = resolve_spec(open_spec, at_start)
     if name is not None:
         check_name("--name", name)
     out = Path(spec.train.out)
@@ -75,7 +79,7 @@ def launch(
     if resume is None:
         check_tokenizer(spec)
     # What is resumed has trained already, and settles by itself.
-    check_memory(spec, store.home, notify, insists=force or resume is not None)
+    check_memory(spec, store.home, notify, insists=force or resume is not None, hardware=at_start)
     report_slow(spec, notify)
     if resume:
         check_same_data(fingerprint_of(spec, open_splits(spec)), resume, data_changed)
@@ -111,6 +115,19 @@ def launch(
     write_hostfile(spec, run.path)
     ensure_supervisor(run)
     return run
+
+
+def _when_device_is_free(home: Path, spec: RunSpec) -> Hardware | None:
+    """Return the memory that a queued run finds: what is free now and what the run frees that it waits for.
+
+    None where it does not have to wait, or nothing is known of the other run's trainer.
+    """
+    for device in devices_of(spec):
+        if (other := holder(home, device)) is not None:
+            trainer = RunDir(home / "runs" / other).trainer_identity()
+            if trainer is not None and is_alive(trainer):
+                return hardware_for(trainer.pid, spec.launch.gpus_per_node)
+    return None
 
 
 def _check_name(store: RunStore, name: str, out: str) -> None:

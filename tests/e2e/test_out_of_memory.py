@@ -43,6 +43,23 @@ def test_a_run_far_too_large_finds_a_micro_that_fits(workspace: Workspace) -> No
     assert [record["tokens"] for record in run.kind("step")] == [64 * 256 * n for n in range(1, 7)]
 
 
+def test_what_auto_chooses_under_a_limit_runs_without_an_out_of_memory_error(workspace: Workspace) -> None:
+    """The micro that is given above fails under the same limit."""
+    auto = ("-s", "micro=auto", "-s", "checkpointing=auto", "-s", "steps=3")
+    done = workspace.run("launch", "-p", "nano", "--name", "run", *WIDE, *auto, preexec_fn=limited(LIMIT))
+    assert "needed" not in done.stderr
+    run = workspace.find(done.stdout.strip())
+    run.wait_end()
+    assert not run.kind("oom") and len(run.kind("start")) == 1
+    chosen = run.run_dir.spec()
+    assert set(micros(run)) == {chosen.batch.micro} and 1 < chosen.batch.micro < 64
+    assert {"batch.micro", "memory.checkpointing"} <= set(chosen.resolved)
+    resumed = workspace.run("launch", "--resume", workspace.out / "run", "--name", "on", "-s", "steps=4")
+    on = workspace.find(resumed.stdout.strip())
+    on.wait_end()
+    assert on.run_dir.spec().batch == chosen.batch and on.run_dir.spec().memory == chosen.memory
+
+
 def test_a_run_that_cannot_fit_is_refused(workspace: Workspace) -> None:
     done = workspace.run("launch", "-p", "nano", *WIDE, code=1, preexec_fn=limited(600 << 20))
     assert re.fullmatch(

@@ -134,7 +134,7 @@ def test_measured_peaks_correct_what_is_refused() -> None:
 
 def test_a_limit_on_the_address_space_is_per_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = spec("micro=1"), spec("micro=1", "gpus_per_node=2")
-    room = int(needed(one, cpu(1)) * 1.05 * GIB)
+    room = int(needed(one, cpu(1)) * 1.05 * GIB / (1 - limits.HOLES))
     monkeypatch.setattr(limits, "address_space_limit", lambda: limits.UNTOUCHED + room)
     assert launch_fit(one, detect_hardware(1), []).text == launch_fit(two, detect_hardware(2), []).text == ""
     monkeypatch.setattr(limits, "address_space_limit", lambda: limits.UNTOUCHED + room // 2)

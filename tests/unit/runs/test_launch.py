@@ -1,14 +1,25 @@
-"""Waiting for the supervisor of a run that was just started."""
+"""Waiting for the supervisor of a run that was just started, and what a queued run chooses."""
 
 from __future__ import annotations
 
+import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
+from data.shard_file import write_shard
+from engine import preflight
+from engine.host.process import process_identity
+from engine.host.struct_json import write_struct
+from engine.memory.hardware import Hardware
 from engine.runs import launch
+from engine.runs.device_locks import DeviceLocks
+from engine.runs.store import RunStore
 from profiles.errors import UserError
+from profiles.registry import load
 
 if TYPE_CHECKING:
     from tests.unit.conftest import Make
@@ -28,3 +39,30 @@ def test_a_supervisor_that_takes_long_is_not_said_to_have_failed(
         launch.ensure_supervisor(make_run(phase="starting"))
     process.kill()
     process.wait()
+
+
+def test_a_queued_run_chooses_for_the_memory_that_the_other_run_frees(
+    store: RunStore, make_run: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gib = 1 << 30
+    now, later = (Hardware("a cpu", "cpu", None, None, 16 * gib, free) for free in (gib // 2, 12 * gib))
+    monkeypatch.setenv("MLA_TUI_HOME", str(store.home))
+    monkeypatch.setattr(preflight, "detect_hardware", lambda cards=1: now)
+    monkeypatch.setattr(launch, "hardware_for", lambda pid, cards: {os.getpid(): later}[pid])
+    monkeypatch.setattr(launch, "ensure_supervisor", lambda run: None)
+    shards = tmp_path / "shards" / "phase1"
+    for split in ("train", "val"):
+        (shards / split).mkdir(parents=True)
+        write_shard(shards / split / "0.bin", np.zeros(20_000, "<u2"))
+    spec = load("cpu_demo", ["micro=auto", "backend=torch", f"data.root={shards.parent}", f"train.out={tmp_path}"])
+    alone = launch.launch(store, spec, queue=True)
+    other, trainer = make_run(), process_identity(os.getpid())
+    assert trainer is not None
+    write_struct(other.trainer_identity_path, trainer)
+    locks = DeviceLocks(store.home, ["cpu"])
+    assert locks.acquire(other.id) is None
+    lines: list[str] = []
+    queued = launch.launch(store, spec, queue=True, notify=lines.append)
+    assert alone.spec().batch.micro < queued.spec().batch.micro == 8
+    assert not any("needed" in line for line in lines)
+    locks.release()
