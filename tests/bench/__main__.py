@@ -27,6 +27,7 @@ from tests.bench.pack import bench_pack
 from tests.bench.recipes import bench_recipes
 from tests.bench.start import bench_start
 from tests.bench.threads import bench_threads
+from tests.bench.tune import bench_tune
 from tests.bench.weights import bench_weights
 
 
@@ -50,6 +51,7 @@ def main() -> None:
         "recipes": bench_recipes,
         "gguf": bench_gguf,
         "harness": bench_harness,
+        "tune": bench_tune,
         "app": partial(bench_app, leet=args.leet),
     }
     if unknown := set(args.sections) - sections.keys():
