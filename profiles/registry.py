@@ -99,25 +99,28 @@ def with_overrides(spec: RunSpec, overrides: Sequence[str]) -> RunSpec:
     return replace(changed, resolved=tuple(resolved))
 
 
-def parse_override(text: str) -> tuple[str, Any]:
-    """Parse ``"batch.micro=4"``, or ``"micro=4"`` if only one table has the key, to ``("batch.micro", 4)``."""
+def parse_override(text: str, source: str = "-s") -> tuple[str, Any]:
+    """Parse ``"batch.micro=4"``, or ``"micro=4"`` if only one table has the key, to ``("batch.micro", 4)``.
+
+    Raise ``SpecError`` that begins with ``source``: where the text comes from.
+    """
     key, equals, raw = text.partition("=")
     key, raw = key.strip(), raw.strip()
     if not equals or not key:
-        raise SpecError(f"-s {text}: write key=value, for example -s batch.micro=4")
+        raise SpecError(f"{source} {text}: write key=value, for example {source} batch.micro=4")
     if "." not in key:
         full = [k for k in known_keys() if k.partition(".")[2] == key]
         if len(full) > 1:
-            raise SpecError(f"-s {key}: is ambiguous; write {' or '.join(full)}")
+            raise SpecError(f"{source} {key}: is ambiguous; write {' or '.join(full)}")
         key = full[0] if full else key
         if not full:
-            raise SpecError(f"-s {key}: unknown key{suggest_key(key, bare=True)}")
+            raise SpecError(f"{source} {key}: unknown key{suggest_key(key, bare=True)}")
     try:
-        parsed = parse_toml(f"value = {raw}", f"-s {key}")
+        parsed = parse_toml(f"value = {raw}", f"{source} {key}")
     except SpecError:
         parsed = {}
     value = parsed["value"] if len(parsed) == 1 else raw  # not TOML: a string without quotes, as in -s data.root=shards
-    return key, check_value("-s", key, value)
+    return key, check_value(source, key, value)
 
 
 def _find(name: str, extended_by: Path | None = None) -> Path:

@@ -17,7 +17,14 @@ from engine.events.history import History, read_range
 from engine.events.log import Tail
 from engine.events.log_index import LogIndex
 from engine.events.phases import CUT_OFF, DAMAGED, is_active
-from engine.events.requests import HelloRequest, HistoryRequest, Request, SubscribeRequest, TrainerRequest
+from engine.events.requests import (
+    HelloRequest,
+    HistoryRequest,
+    Request,
+    ResumeRequest,
+    SubscribeRequest,
+    TrainerRequest,
+)
 from engine.events.run_dir import EXIT_UNHANDLED, RunDir
 from engine.events.series import Bucket
 from engine.events.status import Summary
@@ -91,7 +98,9 @@ class RunClient:
         """
         if self.run.ended():
             state = self.run.state()
-            raise UserError(f"run {self.run.id}: has {state.phase}; {request.method} needs an active run")
+            new_run = f"continue from its checkpoint with: mla-tui launch --resume {self.run.id}"
+            way_out = new_run if isinstance(request, ResumeRequest) else f"{request.method} needs an active run"
+            raise UserError(f"run {self.run.id}: has {state.phase}; {way_out}")
         await asyncio.to_thread(check_not_cut_off, self.run)
         await asyncio.to_thread(ensure_supervisor, self.run)
         id = commands.new_command_id()  # sent both ways, it is still one command

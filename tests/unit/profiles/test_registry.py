@@ -236,3 +236,8 @@ def test_resolved_keys_that_no_launch_writes_are_refused() -> None:
     content = registry.load("cpu_demo").to_dict() | {"resolved": ["optim.lr"]}
     with pytest.raises(SpecError, match=r"spec\.json: resolved: .* is not a list of keys"):
         RunSpec.from_dict(content)
+
+
+def test_a_refused_setting_names_where_it_came_from() -> None:
+    with pytest.raises(SpecError, match=r"^set: batch\.micro: 'abc' is not a number"):
+        registry.parse_override("micro=abc", "set")

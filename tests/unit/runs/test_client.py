@@ -14,7 +14,7 @@ from engine.events import series as series_module
 from engine.events import wire
 from engine.events.commands import CommandReader
 from engine.events.log import LogWriter
-from engine.events.requests import FOR_TRAINER, PauseRequest, SetRequest
+from engine.events.requests import FOR_TRAINER, PauseRequest, ResumeRequest, SetRequest
 from engine.events.run_dir import EXIT_UNHANDLED
 from engine.events.types import CutOff, Event, Exit, Link, Start, State, Step
 from engine.host.process import process_identity
@@ -115,6 +115,8 @@ async def test_records_of_an_ended_run_end(make_run: Make) -> None:
     assert [bucket.x for bucket in (await client.history(["loss"])).series["loss"]] == [1, 2, 3]
     with pytest.raises(UserError, match=rf"run {run_dir.id}: has finished; pause needs an active run"):
         await client.request(PauseRequest())
+    with pytest.raises(UserError, match=rf"has finished; continue from .* mla-tui launch --resume {run_dir.id}"):
+        await client.request(ResumeRequest())
 
 
 async def test_a_request_is_pending_and_a_refusal_one_line(run: Served) -> None:

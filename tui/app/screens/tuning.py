@@ -314,7 +314,7 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[str, bool]]:
 
     words = text.split()
     flags = {"unlock": "--unlock" in words, "force": "--force" in words}
-    return dict(parse_override(word) for word in words if word not in ("--unlock", "--force")), flags
+    return dict(parse_override(word, "set") for word in words if word not in ("--unlock", "--force")), flags
 
 
 def _describe(spec: RunSpec) -> str:

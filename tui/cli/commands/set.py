@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     changes: dict[str, Any] = {}
     for text in args.changes:
-        key, value = parse_override(text)
+        key, value = parse_override(text, "set")
         changes[key] = value
     answer = request(find_run(args), SetRequest(changes=changes, unlock=args.unlock, force=args.force))
     if not isinstance(answer, Edit):
