@@ -23,6 +23,7 @@ COMMANDS = (
     "plan",
     "init",
     "tune",
+    "sweep",
     "bench",
     "ls",
     "attach",
