@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
 _MOST = 8  # lines; the others are in the JSON
 _UNFIT = 3  # of them, that do not fit
+# What the values of a profile say by themselves, where no key stands beside them.
+_STRATEGIES = {"device": "on the device", "states8bit": "8-bit states", "offload": "offloaded"}
+_CHECKPOINTING = {
+    "none": "no checkpointing",
+    "selective": "selective checkpointing",
+    "full": "full checkpointing",
+    "offload": "offloaded checkpointing",
+}
+_NAMES = {"memory.strategy": _STRATEGIES, "memory.checkpointing": _CHECKPOINTING}
 
 
 def chosen(spec: RunSpec, open_keys: Sequence[str]) -> str:
@@ -27,8 +36,9 @@ def chosen(spec: RunSpec, open_keys: Sequence[str]) -> str:
 
 
 def chosen_briefly(spec: RunSpec, open_keys: Sequence[str]) -> str:
-    """Return the same in few words: ``auto: states8bit, selective, bf16_sr, micro 2``."""
-    found = [str(value) for key, value in _values(spec).items() if key in open_keys and value != "auto"]
+    """Return the same in few words: ``auto: 8-bit states, selective checkpointing, bf16_sr, micro 2``."""
+    values = [(key, value) for key, value in _values(spec).items() if key in open_keys and value != "auto"]
+    found = [_NAMES.get(key, {}).get(value, value) for key, value in values]
     return f"auto: {', '.join(found)}" if found else ""
 
 
@@ -42,14 +52,24 @@ def _values(spec: RunSpec) -> dict[str, str]:
 
 
 def describe(way: Candidate) -> str:
-    """Return ``states8bit, selective, bf16_sr, micro 2``."""
+    """Return ``micro 2, 8-bit states, selective checkpointing, bf16_sr``."""
+    return f"{_briefly(way)}, {_numbers(way)}"
+
+
+def _briefly(way: Candidate) -> str:
     one = way.combination
-    loss = ", plain loss" if one.loss == "plain" else ""
-    return f"{one.strategy}, {one.checkpointing}, {one.precision}{loss}, micro {way.spec.batch.micro}"
+    strategy, checkpointing = _STRATEGIES[one.strategy], _CHECKPOINTING[one.checkpointing]
+    return f"micro {way.spec.batch.micro}, {strategy}, {checkpointing}"
+
+
+def _numbers(way: Candidate) -> str:
+    """Return the precision, and the implementation of the loss where it is not the usual one."""
+    one = way.combination
+    return f"{one.precision}, plain loss" if one.loss == "plain" else one.precision
 
 
 def lines(ways: Sequence[Candidate], lost: Sequence[str], memories: Sequence[str], width: int) -> list[str]:
-    """Return the table, two lines a way: what it takes, then its numerics and why it lost."""
+    """Return the table, two lines a way: what it takes, then its precision and why it lost."""
     shown = [way for way in ways if way.state != "over"][: _MOST - _UNFIT]
     shown += [way for way in ways if way.state == "over"][: _MOST - len(shown)]
     found = [_row("ways to run it, best first", list(memories), "tokens/s", width)]
@@ -58,9 +78,9 @@ def lines(ways: Sequence[Candidate], lost: Sequence[str], memories: Sequence[str
             continue
         totals = {"device": way.forecast.device_total, "host": way.forecast.host_total}
         amounts = [size(totals.get(memory, sum(totals.values()))) for memory in memories]
-        found.append(_row(f"  {describe(way)}", amounts, count(way.rate.tok_s), width))
-        if notes := "; ".join(filter(None, (why, *way.combination.numerics))):
-            found.append(clip(f"    {notes}", width))
+        found.append(_row(f"  {_briefly(way)}", amounts, count(way.rate.tok_s), width))
+        notes = "; ".join(filter(None, (_numbers(way), why, *way.combination.numerics)))
+        found.append(clip(f"    {notes}", width))
     hidden = len(ways) - len(shown)
     return [*found, *([f"  and {hidden} more, which --json lists"] if hidden else [])]
 

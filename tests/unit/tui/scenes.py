@@ -171,7 +171,7 @@ class Scene:
 
     ``presses`` are keys, each after a pattern that must be on the screen first. ``until`` is a pattern of the final
     screen, ``wide`` another one at 160 columns. ``lost``: the server of the run closes at the end. ``small``: the scene
-    is drawn in the smallest terminal too.
+    is drawn in the smallest terminal too; ``large``: in a large one too.
     """
 
     name: str
@@ -181,10 +181,12 @@ class Scene:
     lost: bool = False
     wide: str = ""
     small: bool = False
+    large: bool = False
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        return [*([(60, 20)] if self.small else []), (80, 24), (160, 48)]
+        large = [(220, 60)] if self.large else []
+        return [*([(60, 20)] if self.small else []), (80, 24), (160, 48), *large]
 
 
 def _empty(world: World) -> None:
@@ -296,28 +298,30 @@ SCENES = (
     ),
     Scene("monitor-starting", _one("starting", 0), r"no steps yet[\s\S]*08:46:40 starting"),
     Scene("monitor-compiling", _one("compiling", 0), r"no steps yet[\s\S]*08:46:40 compiling"),
-    Scene("monitor-running", _one("running"), HISTORY, small=True),
+    Scene("monitor-running", _one("running"), HISTORY, small=True, large=True),
     Scene("monitor-disconnected", _one("running"), "connection lost", ((HISTORY,),), lost=True),
-    Scene("monitor-paused", _one("paused"), HISTORY),
+    Scene("monitor-paused", _one("paused"), HISTORY, large=True),
     Scene(
         "monitor-out-of-memory",
         _out_of_memory,
         r"Out of memory[\s\S]*predicted at the OOM[\s\S]*micro 12→6[\s\S]*Enter applies",
         wide="[⠁-⣿]",  # a curve beside the dialog
         small=True,
+        large=True,
     ),
     Scene(
         "monitor-failed",
         _one("failed", reason=FAILURE),
         r"step 160/[\s\S]*t its output[\s\S]*trainer exited",
         small=True,
+        large=True,
     ),
-    Scene("monitor-cut-off", _one("cut-off"), r"r resumes it[\s\S]*cut-off: neither", small=True),
+    Scene("monitor-cut-off", _one("cut-off"), r"r resumes it[\s\S]*cut-off: neither", small=True, large=True),
     Scene("console", _with_console, "MemoryError", (("trainer exited", "t"),), small=True),
     Scene(
         "samples", _with_samples, r"step 100 · 2 of 3[\s\S]*defun", (("step 160/", "T"), ("3 of 3", "h")), small=True
     ),
-    Scene("monitor-finished", _one("finished"), HISTORY),
+    Scene("monitor-finished", _one("finished"), HISTORY, large=True),
     Scene("monitor-cursor", _one("finished"), "at step", ((HISTORY, "v"),)),
     Scene("monitor-maximized", _one("finished"), r"log\n", ((HISTORY, "z", "y"),)),
     Scene("monitor-help", _one("finished"), "Monitor: keys", ((HISTORY, "question_mark"),)),

@@ -27,6 +27,7 @@ from tui.app.widgets.bars import Heading, Notice
 from tui.app.widgets.chart import Chart
 from tui.app.widgets.cursor_values import CursorValues
 from tui.app.widgets.log_view import LogView
+from tui.app.widgets.status_line import StatusLine
 from tui.app.widgets.text_pane import TextPane
 
 
@@ -331,7 +332,10 @@ async def test_gpu_sensors_and_tokens_left_are_shown(store: RunStore, make_run: 
         await pilot.press("z")
         assert "0.876 bits/byte" in on_screen(app, "#pane-1")
         assert "MFU 43%" in on_screen(app, "#pane-mfu")
-        assert "606k tokens left" in on_screen(app, "StatusLine")  # 296 steps of 8 × 256
+        assert "tokens left 606k" in on_screen(app, "StatusLine")  # 296 steps of 8 × 256
+        for width in range(40, 160):  # a value without room for its label is left out
+            first = "".join(text for text, _ in app.screen.query_one(StatusLine).draw(width, 2)[0])
+            assert ("606k" in first) <= ("tokens left 606k" in first), first
 
 
 @pytest.mark.parametrize(("size", "backend"), [((60, 20), "torch"), ((80, 24), "mlx"), ((300, 100), "torch")])

@@ -65,7 +65,7 @@ class StatusLine(Canvas):
             first += _item("ends", outlook.finish_text(now, seconds), 5)
             first += _micro(view, 0 if width < 100 else min(width // 16, 12))
             if (left := view.tokens_left()) is not None:
-                first += [(f" {fmt.count(left):>5}", "status--value"), (" tokens left", "status--label")]
+                first += _item("tokens left", fmt.count(left), 5)
         if (elapsed := view.elapsed(now)) is not None:
             first += _item("elapsed", fmt.rough_duration(elapsed), 3)
         if view.attempt > 1 or width >= 120:
