@@ -14,10 +14,10 @@ from pathlib import Path
 
 from engine.events.decode import decode
 from engine.events.log import MAX_LINE, open_log
-from engine.events.types import Event, Progress, Step, Telemetry
+from engine.events.types import Event, Progress, RankStats, Step, Telemetry
 
 BLOCK = 1 << 18
-METRICS = (Step, Telemetry, Progress)  # records that only feed charts
+METRICS = (Step, Telemetry, RankStats, Progress)  # records that only feed charts
 _OTHERS = b"|".join(b'%b"' % str(one.__struct_config__.tag).encode() for one in METRICS)
 _EVENT = re.compile(rb'"kind": ?"(?!%b)' % _OTHERS)
 

@@ -135,6 +135,15 @@ class Telemetry(Event, frozen=True, kw_only=True, tag="telemetry"):
     disk_free: Annotated[Range | None, Metric("disk free", "bytes", "size")] = None  # where the run's directory is
 
 
+class RankStats(Event, frozen=True, kw_only=True, tag="ranks"):
+    """What every rank of a run with several measured in a step, in the order of the ranks; about every 10 s."""
+
+    step: Count
+    memory: list[Count]  # bytes its card held at most in the step; without a card, resident memory of its process
+    tok_s: list[Number]  # tokens per second of its share of the step
+    data_s: list[Number]  # seconds of the step that it waited for data
+
+
 class State(Event, frozen=True, kw_only=True, tag="state"):
     """The run entered a phase."""
 
@@ -283,7 +292,8 @@ class Command(Event, frozen=True, kw_only=True, tag="command"):
 
 
 LOGGED: tuple[type[Event], ...] = (
-    *(Step, Val, Sample, Telemetry, State, Start, Edit, Spec, Rewind, Checkpoint, Exit, Oom, Memory, Alert, Log),
+    *(Step, Val, Sample, Telemetry, RankStats, State, Start, Edit, Spec, Rewind, Checkpoint, Exit, Oom, Memory),
+    *(Alert, Log),
 )
 LIVE: tuple[type[Event], ...] = (Progress, Link, CutOff)
 _ALL: tuple[type[Event], ...] = (*LOGGED, *LIVE, Command)

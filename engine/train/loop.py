@@ -17,7 +17,7 @@ from engine.checkpoints import checkpoint
 from engine.events.commands import requested
 from engine.events.phases import COMPILING, FINISHED, PAUSED, RUNNING, SAVING, STARTING, STOPPED, STOPPING
 from engine.events.requests import CheckpointRequest, PauseRequest, ResumeRequest, SetRequest, StopRequest
-from engine.events.types import Alert, Command, Data, Edit, Progress, Spec, Start, State
+from engine.events.types import Alert, Command, Data, Edit, Progress, Spec, State
 from engine.host.version import package_version
 from engine.memory.hardware import detect_hardware
 from engine.preflight import slow_kernels
@@ -38,9 +38,11 @@ from engine.train.oom.memory_monitor import MemoryMonitor
 from engine.train.oom.micro_fitter import BY
 from engine.train.oom.recognize import OutOfMemory, OutOfMemoryFailure
 from engine.train.pause_memory import PauseMemory
+from engine.train.rank_monitor import RankMonitor
 from engine.train.reporter import Reporter
 from engine.train.run_state import RunState
 from engine.train.samples import Sampler
+from engine.train.start_record import start_record
 from engine.train.step_record import step_record
 from engine.train.step_runner import Done, MicroBatchDone, NotFinite, StepRunner
 from engine.train.timed_work import TimedWork
@@ -75,6 +77,7 @@ class Trainer:
         self.saver = CheckpointSaver(out, state.spec.train.keep, reporter, self.ranks)
         hardware = detect_hardware(state.spec.launch.gpus_per_node)
         self.memory = MemoryMonitor(backend, reporter, hardware)
+        self.rank_monitor = RankMonitor(self.ranks, reporter)
         self.peak = device_peak(hardware.name, backend.device, backend.plan["precision"])
         self.oom = OomHandler(backend, self.memory, hardware, self.ranks, out)
         self.runner = StepRunner(backend, self.state, self.ranks, self._between_micro_batches, self._finish_checkpoint)
@@ -165,18 +168,7 @@ class Trainer:
         self._history.drop_rewinds_before(self.step)
         self.oom.learn(self._history.memory)
         plan = self.backend.plan
-        self.reporter.record(
-            Start(
-                resumed_from=self.step or None,
-                plan={**plan},
-                params=self.spec.model.config.params,
-                device=self.backend.device,
-                peak_flop_s=self.peak.flops_per_s,
-                peak_source=self.peak.source,
-                versions={**self._versions},
-                data=data,
-            )
-        )
+        self.reporter.record(start_record(self.step, self.backend, self.spec, self.peak, self._versions, data))
         self._record_spec()
         for text in slow_kernels(self.spec.model.config, self.backend.device, plan["attention"]):
             self.reporter.record(Alert(what="slow", text=text))
@@ -208,6 +200,7 @@ class Trainer:
         host_states = self.backend.host_states()
         self.reporter.record(step_record(self.step, done, self.spec, self.peak, peak, host_states, unified))
         self.memory.record_step(self.spec, self.step, peak)
+        self.rank_monitor.record_step(self.spec, self.step, done, peak)
         self.oom.record_step(self.spec, peak)
         if self.phase == COMPILING:  # the first step has met every graph a step needs
             self._enter(RUNNING)

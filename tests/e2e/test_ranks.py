@@ -30,6 +30,9 @@ def test_two_ranks_are_edited_and_one_of_them_killed(workspace: Workspace, refer
     os.kill(second.pid, signal.SIGKILL)
     run.wait_end("stopped")
 
+    of_both = run.kind("ranks")[0]
+    assert [len(of_both[name]) for name in ("memory", "tok_s", "data_s")] == [2, 2, 2]
+    assert min(of_both["memory"]) > 10e6 and min(of_both["tok_s"]) > 0 and of_both["step"] == 1
     first, again = (r["resumed_from"] for r in run.kind("start"))
     assert first is None and again >= 40
     (why,) = [r["why"] for r in run.kind("exit") if r["code"]]

@@ -38,6 +38,9 @@ class Ranks(Protocol):
     def sum_over_ranks(self, value: float) -> float:
         """Return the sum of every rank's ``value``."""
 
+    def gather(self, values: list[float]) -> list[list[float]]:
+        """Return every rank's ``values``, as many as here, in the order of the ranks."""
+
     def close(self) -> None:
         """Leave the process group."""
 
@@ -55,6 +58,9 @@ class SingleRank:
 
     def sum_over_ranks(self, value: float) -> float:
         return value
+
+    def gather(self, values: list[float]) -> list[list[float]]:
+        return [values]
 
     def close(self) -> None:
         pass
@@ -121,6 +127,14 @@ class ProcessGroup:
         summed = torch.tensor(value, dtype=torch.float64)
         self._distributed.all_reduce(summed, group=self._gloo)
         return float(summed)
+
+    def gather(self, values: list[float]) -> list[list[float]]:
+        import torch
+
+        own = torch.tensor(values, dtype=torch.float64)
+        found = [torch.empty_like(own) for _ in range(self.size)]
+        self._distributed.all_gather(found, own, group=self._gloo)
+        return [one.tolist() for one in found]
 
     def close(self) -> None:
         self._heartbeat.stop()

@@ -33,6 +33,7 @@ from tui.app.terminal.refresh_rate import TICK, RefreshRate
 from tui.app.widgets.bars import Heading, KeyBar, Notice
 from tui.app.widgets.cursor_values import CursorValues
 from tui.app.widgets.log_view import LogView
+from tui.app.widgets.rank_rows import RankRows
 from tui.app.widgets.status_line import StatusLine
 from tui.text import event_text
 
@@ -113,6 +114,7 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         yield Heading(self._title)
         yield CursorValues()
         yield StatusLine()
+        yield RankRows()
         yield Notice()
         yield PaneGrid(self.view)
         yield LogView(self.run.log_path, id="log")
@@ -277,6 +279,7 @@ class MonitorScreen(RunRequests, actions=MONITOR):
             if (request := self.viewport.detail_request()) is not None:
                 self.read_detail(request)
         self.query_one(StatusLine).show(self.view, self._checkpoints)
+        self.query_one(RankRows).show(self.view.rank_stats)
         self.query_one(KeyBar).hide(self._unusable())
         self._log_view.redraw()
         heading, reason = self.query_one(Heading), self.view.reason or ""

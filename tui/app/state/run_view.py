@@ -12,7 +12,21 @@ from engine.events.phases import NEEDS_ATTENTION, RUNNING, STARTING, has_ended, 
 from engine.events.run_dir import is_on_other_host, last_seen
 from engine.events.series import Series
 from engine.events.status import Summary
-from engine.events.types import CutOff, Edit, Event, Link, Memory, Progress, Spec, Start, State, Step, Telemetry, Val
+from engine.events.types import (
+    CutOff,
+    Edit,
+    Event,
+    Link,
+    Memory,
+    Progress,
+    RankStats,
+    Spec,
+    Start,
+    State,
+    Step,
+    Telemetry,
+    Val,
+)
 from engine.events.wire import HistoryAnswer
 from tui.app.state import outlook
 from tui.text.run_text import phase_name
@@ -53,6 +67,7 @@ class RunView:
         self.ended: float | None = summary.ended
         self.smooth_loss: float | None = None
         self.progress: tuple[int, int] | None = None
+        self.rank_stats: RankStats | None = None  # of a run with several ranks
         self.connected = True
         self._step_seconds: float | None = None  # moving average
 
@@ -129,6 +144,8 @@ class RunView:
                 stop, steps = live.get("train.stop_step"), live.get("train.steps")
                 self.stop_step = stop if type(stop) is int else 0
                 self.steps = steps if type(steps) is int else self.steps
+            case RankStats():
+                self.rank_stats = event
             case Progress():
                 self.progress = (event.micro_done or 0, event.micro_of or 0)
             case Edit(ok=True):

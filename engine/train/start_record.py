@@ -1,0 +1,26 @@
+"""Builds the record with which an attempt begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from engine.events.types import Data, Start
+from engine.execution.peak_flops import Peak
+from engine.train.backends.backend import Backend
+from profiles.spec import RunSpec
+
+
+def start_record(
+    step: int, backend: Backend, spec: RunSpec, peak: Peak, versions: Mapping[str, str], data: Data
+) -> Start:
+    """Return the record of an attempt that goes on after ``step``, on devices with the ``peak``, reading ``data``."""
+    return Start(
+        resumed_from=step or None,
+        plan={**backend.plan},
+        params=spec.model.config.params,
+        device=backend.device,
+        peak_flop_s=peak.flops_per_s,
+        peak_source=peak.source,
+        versions={**versions},
+        data=data,
+    )
