@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from profiles.fields import choice, number
 
+NOW = "now"  # the value of ``decay`` in a live edit that begins the decay at the next step
+
 
 @dataclass(frozen=True, slots=True)
 class OptimTable:

@@ -11,6 +11,7 @@ from typing import Any
 
 from profiles.errors import SpecError
 from profiles.nvml import visible_device
+from profiles.optim import NOW
 from profiles.paths import user_dir
 from profiles.printable import LONGEST_KEY, brief
 from profiles.reader import parse_toml, read_toml
@@ -121,6 +122,14 @@ def parse_override(text: str, source: str = "-s") -> tuple[str, Any]:
         parsed = {}
     value = parsed["value"] if len(parsed) == 1 else raw  # not TOML: a string without quotes, as in -s data.root=shards
     return key, check_value(source, key, value)
+
+
+def parse_edit(text: str) -> tuple[str, Any]:
+    """Parse a change of an active run as ``parse_override`` does, and ``"decay=now"``. Raise ``SpecError``."""
+    key, _, raw = text.partition("=")
+    if key.strip() in ("decay", "optim.decay") and raw.strip() == NOW:
+        return "optim.decay", NOW
+    return parse_override(text, "set")
 
 
 def _find(name: str, extended_by: Path | None = None) -> Path:

@@ -10,8 +10,9 @@ from engine.train.backends.backend import Backend
 from engine.train.backends.ranks import Ranks
 from engine.train.edits import edited
 from engine.train.oom.headroom import check_headroom
-from engine.train.schedule import NOW, check_schedule_edit, decay_now
+from engine.train.schedule import check_schedule_edit, decay_now
 from profiles.errors import UserError
+from profiles.optim import NOW
 from profiles.spec import RunSpec
 
 

@@ -11,10 +11,8 @@ from __future__ import annotations
 import math
 
 from profiles.errors import UserError
-from profiles.optim import OptimTable
+from profiles.optim import NOW, OptimTable
 from profiles.spec import RunSpec
-
-NOW = "now"  # the value of ``decay`` in a live edit that begins the decay at the next step
 
 
 def learning_rate(optim: OptimTable, step: int, steps: int) -> float:
@@ -43,6 +41,8 @@ def decay_now(spec: RunSpec, step: int) -> dict[str, int]:
     _check_wsd(optim, "decay")
     if step > optim.decay_start(steps):
         raise UserError(f"set decay: began after step {optim.decay_start(steps)}, and ends at step {steps}")
+    if step < optim.warmup:
+        raise UserError(f"set decay: the run is at step {step}, and its warm-up lasts until step {optim.warmup}")
     length = round(step * optim.decay / (1 - optim.decay)) if optim.decay < 1 else int(optim.decay)
     length = max(1, length)
     return {"steps": step + length, "decay": length}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -184,6 +186,26 @@ def test_init_from_loads_only_the_weights(reference: Run) -> None:
     assert losses[1] < reference.losses()[1] / 2
     assert run.kind("step")[0]["lr"] == reference.kind("step")[0]["lr"]
     assert run.kind("val")[0]["loss"] == reference.kind("val")[-1]["loss"]
+
+
+def test_the_documented_ways_to_continue_run(reference: Run, tmp_path: Path) -> None:
+    """docs/recipes.md: a mixture of old and new data, and a longer context, each with a fresh schedule."""
+    workspace = reference.workspace
+    for phase in ("phase1", "new"):
+        shutil.copytree(workspace.data / "phase1", tmp_path / phase)
+    fresh = ("optim.schedule=linear", "warmup=2", "optim.lr=1e-3", "final_lr=0", "steps=4", f"data.root={tmp_path}")
+    ways = {
+        "mixed": ("data.sources={phase1=0.3, new=0.7}",),
+        "longer": ("context=64", "sequences=4", "micro=1"),
+    }
+    for name, changes in ways.items():
+        settings = [word for text in (*fresh, *changes) for word in ("-s", text)]
+        start = ("launch", "-p", "nano", "--name", name, "--init-from", workspace.out / "run", *settings)
+        run = workspace.find(workspace.run(*start).stdout.strip())
+        run.wait_end()
+        assert [step["lr"] for step in run.kind("step")] == pytest.approx([5e-4, 1e-3, 5e-4, 0])
+        assert run.losses()[1] < reference.losses()[1] / 2
+        assert {step["tokens"] for step in run.kind("step")} == {256, 512, 768, 1024}
 
 
 def test_training_in_the_foreground_gives_the_same_weights(workspace: Workspace, reference: Run) -> None:

@@ -136,6 +136,19 @@ def long_run(make_workspace: MakeWorkspace) -> Run:
     return make_workspace().launch("-s", "steps=1000000", "-s", "save_every=0", "-s", "val_every=0")
 
 
+def test_a_wsd_run_is_lengthened_and_sent_into_its_decay(workspace: Workspace) -> None:
+    run = workspace.launch("-s", "steps=100000", "-s", "save_every=0", "-s", "optim.schedule=wsd", "-s", "decay=5")
+    run.wait_step(20)
+    workspace.run("set", run.id, "steps=200000")
+    assert run.status()["steps"] == 200_000
+    said = workspace.run("set", run.id, "decay=now").stderr
+    status = run.wait_end()
+    assert f"steps 200000 → {status['step']}" in said and status["steps"] == status["step"] < 100_000
+    rates = [step["lr"] for step in run.kind("step")][-7:]
+    assert rates[0] == rates[1] == 3e-3 and sorted(rates[1:], reverse=True) == rates[1:]
+    assert rates[-1] == pytest.approx(3e-4)
+
+
 def test_an_ended_run_refuses_edits(reference: Run) -> None:
     err = reference.workspace.run("set", reference.id, "micro=2", code=1).stderr
     assert "has finished" in err

@@ -114,6 +114,8 @@ def test_an_accepted_edit_of_a_living_run_changes_no_rate_up_to_its_step(
 def test_decay_now_begins_the_decay_with_the_next_step(old: RunSpec, step: int) -> None:
     step = min(step, old.optim.decay_start(old.train.steps))
     if step < old.optim.warmup:
+        with pytest.raises(UserError, match="warm-up lasts until"):
+            decay_now(old, step)
         return
     new = edited(old, decay_now(old, step))
     check_schedule_edit(old, new, step)

@@ -18,6 +18,7 @@ from textual.widgets import Input, Label, Static
 from engine.events.requests import SetRequest
 from engine.events.types import Oom
 from profiles.errors import SpecError, UserError
+from profiles.optim import NOW
 from tui.app.actions.registry import TUNING
 from tui.app.base import AppModal
 from tui.app.widgets.forecast_bars import ForecastBars
@@ -220,7 +221,8 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         if micro != self._spec.batch.micro and not changes.keys() & {"batch.micro", "batch.accum", "batch.sequences"}:
             changes["micro"] = micro
         request = SetRequest(changes=changes, **flags)
-        return (edited(self._spec, changes, unlock=flags["unlock"]) if changes else self._spec), request
+        known = {key: value for key, value in changes.items() if value != NOW}  # what that means, the run knows
+        return (edited(self._spec, known, unlock=flags["unlock"]) if known else self._spec), request
 
     def _micro(self) -> int:
         """Return the micro-batch of the form. Raises ``SpecError`` if micro × accum does not fit the step."""
@@ -310,11 +312,11 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
 
 def _parse(text: str) -> tuple[dict[str, Any], dict[str, bool]]:
     """Return the changes and flags in ``text``, as ``mla-tui set`` takes them. Raises ``SpecError``."""
-    from profiles.registry import parse_override
+    from profiles.registry import parse_edit
 
     words = text.split()
     flags = {"unlock": "--unlock" in words, "force": "--force" in words}
-    return dict(parse_override(word, "set") for word in words if word not in ("--unlock", "--force")), flags
+    return dict(parse_edit(word) for word in words if word not in ("--unlock", "--force")), flags
 
 
 def _describe(spec: RunSpec) -> str:

@@ -33,11 +33,11 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from engine.events.types import Edit
-    from profiles.registry import parse_override
+    from profiles.registry import parse_edit
 
     changes: dict[str, Any] = {}
     for text in args.changes:
-        key, value = parse_override(text, "set")
+        key, value = parse_edit(text)
         changes[key] = value
     answer = request(find_run(args), SetRequest(changes=changes, unlock=args.unlock, force=args.force))
     if not isinstance(answer, Edit):
