@@ -14,8 +14,8 @@ from engine.memory.calibration import PastRun, calibrated_forecaster
 from engine.memory.forecast import Forecast
 from engine.memory.hardware import Hardware
 from engine.memory.headroom import Headroom, headroom_by_memory
-from engine.memory.search.levers import levers
 from engine.memory.search.micro import largest, micro_divisors
+from engine.memory.search.remedy import remedy
 from profiles.spec import RunSpec
 
 GIB = 1 << 30
@@ -68,8 +68,8 @@ def launch_fit(spec: RunSpec, hardware: Hardware, past_runs: Sequence[PastRun]) 
         return LaunchFit(f"{needed}; {why}; {_remedy(spec, hardware, past_runs)}", True)
     fitting = largest(micro_divisors(spec), lambda n: forecaster(_with_micro(spec, n), hardware).fits(hardware))
     if fitting is None:
-        remedy = f"free some, or {_remedy(smallest, hardware, past_runs)}"
-        return LaunchFit(f"{needed}; no micro is predicted to fit into that; {remedy}", True)
+        change = f"free some, or {_remedy(smallest, hardware, past_runs)}"
+        return LaunchFit(f"{needed}; no micro is predicted to fit into that; {change}", True)
     then = "asks you" if spec.memory.oom == "ask" else "goes on with a smaller one"
     return LaunchFit(
         f"{needed}; micro {fitting} is predicted to fit; out of memory, the run {then}"
@@ -95,15 +95,8 @@ def _shortest(forecast: Forecast, hardware: Hardware) -> Headroom:
 
 
 def _remedy(spec: RunSpec, hardware: Hardware, past_runs: Sequence[PastRun]) -> str:
-    """Return the cheapest changes that make ``spec`` fit, as options of the command line.
-
-    The context stays as it is, unless nothing else is enough.
-    """
-    fitting = [lever for lever in levers(spec, hardware, past_runs) if lever.fits and lever.installed]
-    if not fitting:
-        return "use a smaller model (no change that mla-tui plan lists is enough)"
-    cheapest = min(fitting, key=lambda lever: (lever.tight, "batch.context" in lever.changed, len(lever.changed)))
-    return "use " + " ".join(f"-s {key}={new}" for key, (_, new) in cheapest.changed.items())
+    options = remedy(spec, hardware, past_runs)
+    return f"use {options}" if options else "use a smaller model (no change that mla-tui plan lists is enough)"
 
 
 def _with_micro(spec: RunSpec, micro: int) -> RunSpec:

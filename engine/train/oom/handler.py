@@ -13,6 +13,7 @@ from typing import Any
 
 from engine.events.types import Edit, Oom
 from engine.memory.hardware import Hardware
+from engine.memory.search.remedy import remedy_after_oom
 from engine.train.backends.backend import Backend
 from engine.train.backends.ranks import Ranks
 from engine.train.continue_command import continue_command
@@ -100,9 +101,9 @@ class OomHandler:
         action = policy if policy != "auto" else "fail" if lower is None else f"micro {lower}"
         self._monitor.record_oom(failure, spec, action, capacity)
         if policy == "fail":
-            return GiveUp(self._error(failure, spec, "and memory.oom = fail"))
+            return GiveUp(self._error(failure, spec, "and memory.oom = fail", capacity))
         fallback = (
-            GiveUp(self._error(failure, spec, "the smallest there is"))
+            GiveUp(self._error(failure, spec, "the smallest there is", capacity))
             if lower is None
             else ChangeMicro(lower, failure.text)
         )
@@ -131,11 +132,13 @@ class OomHandler:
             failure = OutOfMemory(HOST, None, "the kernel killed the trainer")
         return failure if spec.batch.micro > 1 or spec.memory.oom == "fail" else None
 
-    def _error(self, failure: OutOfMemory, spec: RunSpec, why: str) -> str:
+    def _error(self, failure: OutOfMemory, spec: RunSpec, why: str, capacity: int | None = None) -> str:
         """Return the reason the run ends with; the ``oom`` record has the allocator's own text."""
+        options = remedy_after_oom(spec, self._hardware, failure.wanted, capacity)
+        change = f"use {options}" if options else "use a smaller model or a shorter context"
         return (
             f"out of memory in {failure.where} at micro {spec.batch.micro}, {why}{requested(failure)};"
-            f" choose a change that saves memory (mla-tui plan lists them) and {continue_command(self._out)}"
+            f" {change} and {continue_command(self._out)}"
         )
 
     def growth(self, spec: RunSpec) -> ChangeMicro | None:

@@ -21,6 +21,7 @@ from engine.memory.search.choose import choose, keep_choices, open_keys
 from engine.memory.search.combinations import Combination, combinations, forbidden
 from engine.memory.search.levers import LIVE, RESTART, levers
 from engine.memory.search.micro import largest, micro_divisors, with_micro
+from engine.memory.search.remedy import remedy_after_oom
 from engine.memory.search.search import SAME_SPEED, Search, why_it_lost
 from engine.memory.search.speed import CALIBRATED, ESTIMATED, MEASURED, step_seconds
 from profiles.errors import SpecError
@@ -245,6 +246,20 @@ def test_a_run_with_room_is_offered_what_is_faster() -> None:
     assert any(one.speed > 0.1 and one.when == RESTART and one.device_saved < 0 and one.fits for one in found)
     assert any(one.speed > 0 and one.when == LIVE for one in found)
     assert all(one.fits for one in found)
+
+
+def test_after_an_out_of_memory_error_the_cheapest_change_that_needs_less_is_named() -> None:
+    spec = auto("strategy=device", "checkpointing=none", "precision=bf16", "micro=1")
+    machine = card(80)
+    needed = forecast(spec, machine).device_total
+    for wanted, capacity in ((None, None), (GB, None), (GB, needed - 2 * GB)):
+        options = remedy_after_oom(spec, machine, wanted, capacity)
+        words = options.split(" ")
+        changed = with_overrides(spec, words[1::2])
+        assert set(words[::2]) == {"-s"} and changed.batch.context == spec.batch.context
+        assert forecast(changed, machine).device_total <= min(needed - (wanted or 1), capacity or needed)
+        assert changed.train.precision == "bf16"  # the arithmetic stays where that is enough
+    assert remedy_after_oom(spec, machine, 2 * needed, None) == ""
 
 
 def test_contradictions_of_allow_are_one_line_with_the_way_out() -> None:

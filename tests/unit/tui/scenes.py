@@ -328,7 +328,7 @@ SCENES = (
     Scene(
         "monitor-tuning",
         _one("running"),
-        r"Live tuning[\s\S]*available to this run[\s\S]*tokens/s[\s\S]*→[\s\S]*forecast,",
+        r"Live tuning[\s\S]*available to this run[\s\S]*tokens/s[\s\S]*→[\s\S]*forecast,[\s\S]*always\s",
         ((HISTORY, "e"),),
         small=True,
     ),

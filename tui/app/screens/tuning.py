@@ -259,7 +259,8 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         elif over := [one.memory for one in memories if one.state == OVER]:
             self._say(f"the forecast exceeds the memory of the {' and the '.join(over)}", wrong=True)
         else:
-            self._say(found.description or "forecast, not calibrated by a run on this machine yet")
+            only = "; DeepSpeed always offloads" if spec.launch.backend == "deepspeed" else ""
+            self._say((found.description or "forecast, not calibrated by a run on this machine yet") + only)
 
     def _say(self, text: str, wrong: bool = False) -> None:
         line = self.query_one("#verdict", Static)
