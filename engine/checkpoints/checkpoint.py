@@ -279,6 +279,18 @@ def delete(out: Path, step: int) -> None:
         raise UserError(f"{path}: cannot be deleted: {error.strerror or error}") from None
 
 
+def delete_all(out: Path) -> None:
+    """Delete every checkpoint in ``out``, and ``out`` if it is then empty. Raise ``UserError`` on a disk error."""
+    try:
+        for step in steps(out):
+            _delete(path_of_step(out, step))
+        (out / "latest").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            out.rmdir()
+    except OSError as error:
+        raise UserError(f"{out}: cannot be deleted: {error.strerror or error}") from None
+
+
 def best_step(out: Path) -> int | None:
     """Return the step with the lowest validation loss, as recorded in the newest checkpoint of ``out``."""
     newest = latest(out)

@@ -198,10 +198,8 @@ class RunDir:
         except OSError:
             return 0
 
-    def remove(self) -> None:
-        """Delete the run's directory but not its checkpoints. Raise ``UserError`` while the run is active."""
-        import shutil  # here, because ls removes nothing
-
+    def check_remove(self) -> None:
+        """Raise ``UserError`` while the run is active."""
         summary = self.summary()
         # The locks also cover what pids cannot: a process on another host, or one that has not written its state yet.
         alive = summary.trainer.alive or summary.supervisor.alive
@@ -209,7 +207,16 @@ class RunDir:
         starting = not is_on_other_host(summary) and is_active(summary.phase)
         if alive or locked or starting:
             raise UserError(f"run {self.id}: is {summary.phase}; stop it first: mla-tui stop {self.id}")
-        shutil.rmtree(self.path)
+
+    def remove(self) -> None:
+        """Delete the run's directory but not its checkpoints. Raise ``UserError`` while the run is active."""
+        import shutil  # here, because ls removes nothing
+
+        self.check_remove()
+        try:
+            shutil.rmtree(self.path)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be removed: {error.strerror or error}") from None
 
 
 def is_on_other_host(state: RunStatus | Summary) -> bool:

@@ -25,6 +25,7 @@ from tests.bench.log import bench_log
 from tests.bench.measure import MLA_TUI, Pty, cpu, report, rss, wall_time
 from tests.bench.pack import bench_pack
 from tests.bench.recipes import bench_recipes
+from tests.bench.runs import bench_runs
 from tests.bench.start import bench_start
 from tests.bench.threads import bench_threads
 from tests.bench.tune import bench_tune
@@ -38,6 +39,7 @@ def main() -> None:
     args = parser.parse_args()
     sections: dict[str, Callable[[Path], None]] = {
         "ls": bench_ls,
+        "runs": bench_runs,
         "paint": bench_time_to_first_paint,
         "launch": bench_first_step,
         "start": bench_start,

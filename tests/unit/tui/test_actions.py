@@ -128,7 +128,7 @@ def test_ids_are_unique_and_destructive_actions_are_marked() -> None:
         assert len({action.id for action in actions.own}) == len(actions.own)
     assert [action.id for action in EVERY if action.destructive and not action.changes] == []
     assert [action.id for action in EVERY if not action.help or not action.title or not action.keys] == []
-    assert [action.id for action in EVERY if action.destructive] == ["stop", "delete"]
+    assert [action.id for action in EVERY if action.destructive] == ["stop", "remove", "stop", "delete"]
 
 
 @on_each

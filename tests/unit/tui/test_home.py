@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.widgets import Static
 
 from engine.events.types import State
 from engine.runs.store import RunStore
-from tests.unit.tui.helpers import on_screen, until
+from tests.unit.tui.helpers import on_screen, toasts, until
 from tui.app.app import MlaApp
+from tui.app.screens.confirm import ConfirmScreen
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
 
@@ -99,3 +103,70 @@ async def test_the_mouse_marks_selects_and_opens(store: RunStore, make_run: Any)
         assert isinstance(app.screen, HomeScreen)
         await pilot.click("#runs", offset=(10, 2))
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+
+
+async def test_runs_are_labelled_in_place(store: RunStore, make_run: Any) -> None:
+    for name in ("one", "two", "other"):
+        make_run(name, 5)
+    app = MlaApp(store)
+    async with app.run_test(size=(160, 24)) as pilot:
+        await until(pilot, lambda: "other" in on_screen(app, "#runs"))
+        await pilot.press("slash", *"name:o", "enter")  # one and other
+        await until(pilot, lambda: "2 of 3" in on_screen(app, "Heading"))
+        await pilot.press("a", "t", *"moe sweep", "enter")
+        await until(pilot, lambda: on_screen(app, "#runs").count("moe sweep") == 2)
+        await pilot.press("t", *"-sweep", "enter")
+        await until(pilot, lambda: store.find("one").summary().tags == store.find("other").summary().tags == ("moe",))
+        await pilot.press("u", "escape", "g", "w", *"best", "enter", "e", *"-x", "enter")
+        await until(pilot, lambda: "other-x" in on_screen(app, "#runs") and "best" in on_screen(app, "RunDetail"))
+        await pilot.press("t", *"bad,tag", "enter")
+        await until(pilot, lambda: any("without commas" in line for line in toasts(app)))
+        await pilot.press("escape", "slash", *"loss<", "enter")
+        await until(pilot, lambda: "write for example loss<4" in on_screen(app, "Notice"))
+    assert store.find("two").summary().tags == ()
+
+
+async def test_a_run_is_removed_with_its_checkpoints_or_without(store: RunStore, make_run: Any, tmp_path: Path) -> None:
+    for name in ("kept", "gone", "live"):
+        run, _ = make_run(name, 5, phase="running" if name == "live" else "finished")
+        spec = json.loads((run.path / "spec.json").read_text())
+        spec["train"]["out"] = str(tmp_path / "models")
+        (run.path / "spec.json").write_text(json.dumps(spec))
+        saved = tmp_path / "models" / name / "ckpt_step_5"
+        saved.mkdir(parents=True)
+        (saved / "manifest.json").write_bytes(b"x" * 2048)
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "kept" in on_screen(app, "#runs"))
+        await pilot.press("D")  # the newest: active
+        await until(pilot, lambda: any("stop it first" in line for line in toasts(app)))
+        await pilot.press("j")
+        for name, answer in (("gone", ["tab", "tab", "enter"]), ("kept", ["tab", "enter"])):
+            await pilot.press("D")
+            await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+            assert "1 checkpoint, 2.00 KiB" in str(app.screen.query(Static).first().content)
+            await pilot.press(*answer)
+            await until(pilot, lambda name=name: name not in on_screen(app, "#runs"))  # type: ignore[misc]
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["kept", "live"]
+    assert [store.find(id).name for id in store.ids()] == ["live"]
+
+
+async def test_runs_are_paused_and_stopped_from_the_list(store: RunStore, make_run: Any) -> None:
+    run, _ = make_run("live", 5, phase="running")
+    make_run("over", 5)
+    app = MlaApp(store)
+
+    def requested(word: str) -> bool:
+        return run.commands_path.exists() and f'"{word}"' in run.commands_path.read_text()
+
+    async with app.run_test(size=(120, 24)) as pilot:
+        await until(pilot, lambda: "over" in on_screen(app, "#runs"))
+        assert not {"Stop", "Pause", "Resume"} & set(on_screen(app, "KeyBar").split())  # the newest has ended
+        await pilot.press("a")
+        await until(pilot, lambda: {"Stop", "Pause"} <= set(on_screen(app, "KeyBar").split()))
+        await pilot.press("p")
+        await until(pilot, lambda: requested("pause"))
+        await pilot.press("S")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+        await pilot.press("tab", "enter")
+        await until(pilot, lambda: requested("stop"))

@@ -69,6 +69,7 @@ _NAVIGATE_CHARTS = (
 _COPY = Action(
     "copy", ("C",), "Copy", "Copy the values at the cursor (OSC 52; in tmux: set -g set-clipboard on)", CHARTS
 )
+STOP = Action("stop", ("S",), "Stop", "Asks whether to save first", RUN, bar=4, changes=True, destructive=True)
 LIST_CHECKPOINTS = Action("checkpoints", ("o",), "Checkpoints", "List the checkpoints of the run", bar=6)
 
 # Screens
@@ -83,11 +84,28 @@ HOME = ActionSet(
         Action("state", ("f",), "State", "Show all runs, active ones, ended ones, or those that need attention", bar=7),
         Action("sort", ("s",), "Sort", "By start, loss, speed, progress or name", bar=6),
         Action("mark", ("space",), "Mark", "Mark or unmark the selected run for comparison", bar=4),
+        Action("mark_all", ("a",), "Mark all", "Mark every listed run: all that match the filter"),
         Action("unmark_all", ("u",), "Unmark all", "Remove every mark"),
         Action("compare", ("c",), "Compare", "Compare the marked runs in one chart", bar=5),
         LIST_CHECKPOINTS,
         Action("data", ("d",), "Data", "Show the shards of the selected run, and its sequences as text", bar=7),
-        Action("resume", ("r",), "Resume", "Resume the selected run, if it was cut off", RUN, changes=True),
+        Action("pause", ("p",), "Pause", "Pause the marked runs, or the selected one", RUN, bar=6, changes=True),
+        Action("resume", ("r",), "Resume", "Resume those that are paused or were cut off", RUN, bar=6, changes=True),
+        STOP,
+        Action(
+            "tag", ("t",), "Tag", "Add tags to the marked runs, or the selected one; -tag removes it", RUN, changes=True
+        ),
+        Action("note", ("w",), "Note", "Write a note to the marked runs, or the selected one", RUN, changes=True),
+        Action("rename", ("e",), "Rename", "Change the name shown of the selected run", RUN, changes=True),
+        Action(
+            "remove",
+            ("D",),
+            "Remove",
+            "Remove ended runs, with their checkpoints or without; asks",
+            RUN,
+            changes=True,
+            destructive=True,
+        ),
         Action("resume_all", ("R",), "Resume all", "Resume every run that was cut off", RUN, changes=True),
         Action("propose", ("i",), "Machine profile", "See what was found here, write a profile for it", changes=True),
         Action("quit", ("q",), "Quit", "Leave the app; runs continue", APP, "app.quit", bar=9),
@@ -126,9 +144,7 @@ MONITOR = ActionSet(
             changes=True,
         ),
         Action("checkpoint", ("c",), "Checkpoint", "Save a checkpoint now", RUN, bar=3, changes=True),
-        Action(
-            "stop", ("S",), "Stop", "Stop the run; asks whether to save", RUN, bar=4, changes=True, destructive=True
-        ),
+        STOP,
         # The charts
         Action("maximize", ("z",), "Maximize", "Maximize the focused pane, or restore it", CHARTS, bar=5),
         SMOOTH,

@@ -11,20 +11,21 @@ from textual.app import ComposeResult
 from textual.message import Message
 from textual.widgets import Input
 
-from engine.events.phases import CUT_OFF, has_ended, is_active
+from engine.events.phases import CUT_OFF, PAUSED, has_ended, is_active
 from engine.events.run_dir import is_on_other_host
 from engine.events.status import Summary
 from profiles.errors import UserError
 from tui.app.actions.registry import HOME
-from tui.app.base import AppScreen
+from tui.app.screens.run_actions import RunActions
 from tui.app.state import raster
 from tui.app.state.run_filter import parse_filter
 from tui.app.state.run_list import FILTERS, SORT_ORDERS, filter_and_sort
 from tui.app.widgets.bars import Heading, KeyBar, Notice
+from tui.app.widgets.prompt import Prompt
 from tui.app.widgets.run_detail import RunDetail
 from tui.app.widgets.run_table import SPARKLINE_MIN_WIDTH, RunTable
 from tui.app.widgets.selectable_list import SelectableList
-from tui.text.run_text import describe_cut_off
+from tui.text.run_text import describe_cut_off, is_working
 
 if TYPE_CHECKING:
     from engine.runs.store import RunStore
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
 _SPARKLINE_EVERY = 5.0  # seconds between two reads of the loss of an active run
 _SPARKLINE = 12  # cells
 _FILTER_HINT = "letters, loss<4, lr>=1e-3, tag:moe, phase:ended, name:sweep"
-_FOR_A_RUN = frozenset(("open", "mark", "compare", "checkpoints", "data", "sort"))  # actions on a listed run
+_FOR_A_RUN = frozenset(("open", "mark", "mark_all", "compare", "checkpoints", "data", "sort"))  # on a listed run
 
 
-class HomeScreen(AppScreen[None], actions=HOME):
+class HomeScreen(RunActions, actions=HOME):
     """Polls the store once a second while it is on top."""
 
     class Loaded(Message):
@@ -54,7 +55,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
 
     def __init__(self, store: RunStore) -> None:
         super().__init__()
-        self._store = store
+        self.store = store
         self._runs: list[Summary] = []
         self._filter = ""  # the text of the last one that is right
         self._matches = parse_filter("")
@@ -66,6 +67,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
         yield Notice(id="cut-off")
         yield RunTable()
         yield RunDetail()
+        yield Prompt(id="prompt")
         yield Input(id="filter", placeholder=_FILTER_HINT, compact=True)
         yield KeyBar()
 
@@ -82,7 +84,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
             # is_current is also true below a dialog, where drawing repaints the whole screen.
             if self.is_active:
                 try:
-                    runs = await asyncio.to_thread(self._store.summaries)
+                    runs = await asyncio.to_thread(self.store.summaries)
                     self.post_message(self.Loaded(runs))
                     await self._read_sparklines(runs, read_at)
                 except UserError as error:
@@ -102,7 +104,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
                 continue
             read_at[id] = time.monotonic()
             try:
-                answer = await RunClient(self._store.find(id)).history(["loss"], points=_SPARKLINE)
+                answer = await RunClient(self.store.find(id)).history(["loss"], points=_SPARKLINE)
             except UserError:
                 continue  # the run was removed in the meantime
             means = [bucket.mean for bucket in answer.series.get("loss", [])]
@@ -124,7 +126,6 @@ class HomeScreen(AppScreen[None], actions=HOME):
         table.sorted_by, table.empty_lines = order.column, [] if error else self._empty_lines()
         table.show(filter_and_sort(self._runs, self._matches, state, order))
         self._show_detail()
-        self.query_one(KeyBar).hide(frozenset() if table.runs else _FOR_A_RUN)
         active = sum(is_active(run.phase) for run in self._runs)
         ended = sum(has_ended(run.phase) for run in self._runs)
         other_hosts = sum(is_active(run.phase) and is_on_other_host(run) for run in self._runs)
@@ -140,6 +141,15 @@ class HomeScreen(AppScreen[None], actions=HOME):
         notice, wrong = describe_cut_off(self._runs), error or self._filter_error
         keys = "r resumes it" if len(self._cut_off()) == 1 else "r resumes the selected one, R all"
         self.query_one(Notice).show(wrong or notice, keys if notice and not wrong else "")
+
+    def _unavailable(self) -> frozenset[str]:
+        """Return the actions that have no run to act on."""
+        targets = self.targets()
+        return (frozenset() if self.query_one(RunTable).runs else _FOR_A_RUN) | {
+            *(() if any(is_working(run) for run in targets) else ("stop",)),
+            *(() if any(is_working(run) and run.phase != PAUSED for run in targets) else ("pause",)),
+            *(() if any(run.phase in (PAUSED, CUT_OFF) for run in targets) else ("resume",)),
+        }
 
     def _filter_names(self) -> str:
         """Return the filters that the listed runs match."""
@@ -157,6 +167,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
     @on(SelectableList.CursorMoved)
     def _show_detail(self) -> None:
         self.query_one(RunDetail).show(self.query_one(RunTable).selected)
+        self.query_one(KeyBar).hide(self._unavailable())
 
     def _cut_off(self) -> list[str]:
         return [run.id for run in self._runs if run.phase == CUT_OFF]
@@ -166,32 +177,25 @@ class HomeScreen(AppScreen[None], actions=HOME):
         if selected is None:
             return
         try:
-            self.app.open_run(self._store.find(selected.id))
+            self.app.open_run(self.store.find(selected.id))
         except UserError as error:
             self.notify(str(error), severity="error")
 
-    def action_resume(self) -> None:
-        """Resume the selected run, or the only one that was cut off."""
-        selected, cut = self.query_one(RunTable).selected, self._cut_off()
-        if len(cut) != 1:
-            cut = [id for id in cut if selected is not None and selected.id == id]
-        if not cut:
-            self.notify("only a run that was cut off can be resumed here")
-        self._resume(cut)
+    def targets(self) -> list[Summary]:
+        """Return the marked runs, or the selected one if none is marked."""
+        table = self.query_one(RunTable)
+        if marked := self._marked():
+            by_id = {run.id: run for run in self._runs}
+            return [by_id[id] for id in marked]
+        return [table.selected] if table.selected else []
 
     def action_resume_all(self) -> None:
-        self._resume(self._cut_off())
+        self.restart(self._cut_off())
 
-    @work(group="resume")
-    async def _resume(self, ids: list[str]) -> None:
-        from engine.runs.launch import resume_run
-
-        for id in ids:
-            try:
-                await asyncio.to_thread(resume_run, self._store.find(id))
-                self.notify(f"{id} resumes from its last checkpoint")
-            except UserError as error:
-                self.notify(str(error), severity="error")
+    def action_mark_all(self) -> None:
+        table = self.query_one(RunTable)
+        table.marked |= dict.fromkeys(run.id for run in table.runs)
+        self._show()
 
     @on(SelectableList.Activated)
     def _activated(self) -> None:
@@ -229,7 +233,7 @@ class HomeScreen(AppScreen[None], actions=HOME):
             self.notify("there are no runs to compare")
             return
         try:
-            self.app.open_compare([self._store.find(id) for id in ids], hint)
+            self.app.open_compare([self.store.find(id) for id in ids], hint)
         except UserError as error:
             self.notify(str(error), severity="error")
 
@@ -281,6 +285,8 @@ class HomeScreen(AppScreen[None], actions=HOME):
         self.query_one(RunTable).focus()
 
     def action_clear_filter(self) -> None:
+        if self.close_prompt():
+            return
         field = self.query_one(Input)
         field.value = ""
         field.display = False

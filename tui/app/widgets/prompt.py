@@ -28,7 +28,7 @@ class Prompt(Horizontal):
 
     def compose(self) -> ComposeResult:
         yield Label("", id="prompt-label")
-        yield Input(id="prompt-text", compact=True)
+        yield Input(id="prompt-text", compact=True, select_on_focus=False)
         yield Label("", id="prompt-number-label")
         yield NumberField(id="prompt-number")
 
@@ -36,12 +36,13 @@ class Prompt(Horizontal):
         self.display = False
         self.query_one("#prompt-text", Input).cursor_blink = False  # a blinking cursor is bytes over ssh
 
-    def open(self, topic: str, label: str, hint: str, number: tuple[str, int] | None = None) -> None:
-        """Show the prompt; ``number`` is the label and initial value of a second field."""
+    def open(self, topic: str, label: str, hint: str, number: tuple[str, int] | None = None, value: str = "") -> None:
+        """Show the prompt with ``value``; ``number`` is the label and initial value of a second field."""
         self.topic = topic
         self.query_one("#prompt-label", Label).update(f" {label} ")
         field = self.query_one("#prompt-text", Input)
-        field.placeholder, field.value = hint, ""
+        field.placeholder, field.value = hint, value
+        field.cursor_position = len(value)
         for part in ("#prompt-number", "#prompt-number-label"):
             self.query_one(part).display = number is not None
         if number is not None:

@@ -1,0 +1,67 @@
+"""Removes an ended run, with or without its checkpoints; says before how much each takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.checkpoints import checkpoint
+from engine.checkpoints.inventory import checkpoint_dir
+from engine.events.run_dir import RunDir
+from engine.runs.store import RunStore
+from profiles.errors import UserError
+
+
+class Removal(NamedTuple):
+    """What would be removed. ``kept``: why the checkpoints must stay; empty if they need not."""
+
+    run: RunDir
+    bytes: int  # of the run's directory
+    checkpoints: int
+    checkpoint_bytes: int
+    kept: str
+
+
+def plan_removal(store: RunStore, run: RunDir) -> Removal:
+    """Return what the removal of ``run`` would delete. Raise ``UserError`` while it is active."""
+    run.check_remove()
+    size = _bytes(run.path)
+    try:
+        out = checkpoint_dir(run)
+    except UserError as error:
+        return Removal(run, size, 0, 0, str(error))
+    steps = checkpoint.steps(out)
+    total = sum(_bytes(checkpoint.path_of_step(out, step)) for step in steps)
+    return Removal(run, size, len(steps), total, _needed_by(store, run, out))
+
+
+def remove_run(store: RunStore, run: RunDir, with_checkpoints: bool) -> None:
+    """Remove ``run``; its checkpoints first, so that a failure leaves a run that lists what is left.
+
+    Raise ``UserError`` while the run is active, or where another run needs its checkpoints.
+    """
+    run.check_remove()
+    if with_checkpoints:
+        out = checkpoint_dir(run)
+        if kept := _needed_by(store, run, out):
+            raise UserError(kept)
+        checkpoint.delete_all(out)
+    run.remove()
+
+
+def _needed_by(store: RunStore, run: RunDir, out: Path) -> str:
+    """Return which other run writes to ``out``, or still restarts from a checkpoint in it; empty if none does."""
+    for other in (RunDir(store.runs / id) for id in store.ids() if id != run.id):
+        resume = other.launch().resume
+        if resume and Path(resume).parent == out and not other.ended():
+            return f"{out}: run {other.name} started from it and has not ended; its checkpoints are kept"
+        try:
+            if other.name == run.name and checkpoint_dir(other).absolute() == out.absolute():
+                return f"{out}: is also the folder of run {other.id}; its checkpoints are kept"
+        except UserError:
+            continue  # a damaged spec: its folder is not known
+    return ""
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())
