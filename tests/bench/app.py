@@ -31,6 +31,7 @@ from tests.bench.log import fill, make_run, step_fields, supervised
 from tests.bench.measure import MLA_TUI, Pty, Size, cpu, peak, process_tree, pss, report, rss
 
 SIZES: tuple[Size, ...] = ((80, 24), (200, 50))
+YOUNG_STEPS = 5  # steps of a run that has just begun
 INITIAL_STEPS = 600  # steps of an active run when the app attaches
 SECONDS = 30  # of one measurement
 LOADED_STEPS = 200_000  # steps of the ended run that this app and LEET load
@@ -39,6 +40,7 @@ ZOOM_KEYS = b"iii"
 
 
 def bench_app(home: Path, leet: str | None = None) -> None:
+    _young_run(home)
     _active_run(home)
     _load(home, LOADED_STEPS)
     _load(home, 1_000_000)
@@ -51,10 +53,19 @@ def bench_app(home: Path, leet: str | None = None) -> None:
         print("W&B LEET: not measured; name a wandb executable with --leet PATH")
 
 
+def _young_run(home: Path) -> None:
+    """Measure a run within its first hundred steps, when every axis still grows."""
+    for size in SIZES:
+        run = make_run(home, f"young-{size[0]}", steps=200_000)
+        fill(run, YOUNG_STEPS)
+        with supervised(run), stepping(run, YOUNG_STEPS):
+            _watch("app, a young run", [MLA_TUI, "attach", run.id], size)
+
+
 def _active_run(home: Path) -> None:
     run = make_run(home, "live", steps=200_000)
     fill(run, INITIAL_STEPS)
-    with supervised(run), stepping(run):
+    with supervised(run), stepping(run, INITIAL_STEPS):
         for size in SIZES:
             _watch("app", [MLA_TUI, "attach", run.id], size)
             _watch(f"app {LOW_BANDWIDTH}", [MLA_TUI, "attach", run.id, LOW_BANDWIDTH], size)
@@ -63,12 +74,12 @@ def _active_run(home: Path) -> None:
 
 
 @contextmanager
-def stepping(run: RunDir) -> Iterator[None]:
-    """While the block runs, a step record a second is appended to the run's log."""
+def stepping(run: RunDir, steps: int) -> Iterator[None]:
+    """While the block runs, a step record a second is appended to the run's log, after the ``steps`` that it has."""
     done = threading.Event()
 
     def write() -> None:
-        log, step = LogWriter(run.log_path, 1), INITIAL_STEPS
+        log, step = LogWriter(run.log_path, 1), steps
         while not done.wait(1.0):
             step += 1
             log.write(Step(**step_fields(step)))
