@@ -51,6 +51,12 @@ llama:
 	npm install --prefix $(LLAMA) --ignore-scripts --omit=optional --no-audit --no-fund node-llama-cpp@3.22.1 @node-llama-cpp/linux-x64@3.22.1
 	rm -f $(LLAMA)/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64/libggml-cpu-sapphirerapids.so
 
+# The wheel in an empty environment, from a folder of text to a GGUF file that llama.cpp runs (where node is installed).
+.PHONY: first-hour
+first-hour:
+	@! command -v npm >/dev/null || [ -d $(LLAMA)/node_modules/node-llama-cpp ] || $(MAKE) llama || echo 'first-hour: llama.cpp could not be installed'
+	sh scripts/try_wheel.sh $(PYTHON) $(LLAMA)
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
