@@ -30,6 +30,7 @@ SHORT = ["steps=200", "warmup=20", "sequences=4", "micro=4", "val_every=200", "v
 WSD = ["optim.schedule=wsd"]
 RECIPES: dict[str, list[str]] = {
     "cosine": [],
+    "cosine, lr 6e-3": ["optim.lr=6e-3"],
     "cosine to zero": ["optim.final_lr=0"],
     "linear": ["optim.schedule=linear"],
     "wsd to zero": [*WSD, "optim.final_lr=0"],
