@@ -43,6 +43,7 @@ def check_spec(spec: RunSpec, out: Path, notify: Callable[[str], None] = lambda 
     """
     check_backend(spec)
     check_samples(spec)
+    check_evals(spec)
     checked = check_ids(spec, _SECONDS_FOR_IDS)
     if checked < 1:
         notify(
@@ -88,7 +89,11 @@ def resolve_spec(spec: RunSpec, hardware: Hardware | None = None) -> RunSpec:
             and str(expand(spec.launch.deepspeed_config, "launch.deepspeed_config")),
         ),
         data=replace(spec.data, root=str(expand(spec.data.root, "data.root"))),
-        train=replace(chosen.train, out=str(expand(spec.train.out, "train.out"))),
+        train=replace(
+            chosen.train,
+            out=str(expand(spec.train.out, "train.out")),
+            eval_tasks=tuple(str(expand(text, "train.eval_tasks")) for text in spec.train.eval_tasks),
+        ),
         resolved=(*spec.resolved, *backend, *(key for key in open_keys(spec) if key not in left)),
     )
 
@@ -154,6 +159,27 @@ def check_samples(spec: RunSpec) -> None:
                 f"train.sample_prompts: {brief(prompt)} has the token id {highest}, model.vocab_size is {vocabulary};"
                 " use the tokenizer that packed the data, or another prompt"
             )
+
+
+def check_evals(spec: RunSpec) -> None:
+    """Check that the run can score questions, if it is to: backend, tokenizer and files. Raise ``UserError``."""
+    train, path = spec.train, tokenizer_of(spec)
+    if train.keep_best == "eval_acc" and not train.eval_every:
+        raise UserError("train.keep_best: eval_acc needs evaluations; set train.eval_every, or keep_best = val_loss")
+    if not train.eval_every:
+        return
+    if spec.launch.backend == "mlx":
+        _check_allowed("mlx", ("train.eval_every", train.eval_every, (0,)))
+    if not train.eval_tasks:
+        raise UserError("train.eval_tasks: is empty; name files of questions, or use -s train.eval_every=0")
+    for text in train.eval_tasks:
+        if not os.path.isfile(expand(text, "train.eval_tasks")):
+            raise UserError(f"train.eval_tasks: {text} is no regular file; name a file of JSON lines")
+    if not path.exists():
+        raise UserError(
+            f"train.eval_every: {train.eval_every} needs {path}, which is missing; copy the one that packed the data"
+            " there, or use -s train.eval_every=0"
+        )
 
 
 def check_memory(

@@ -80,6 +80,11 @@ class TrainTable:
     sample_prompts: tuple[str, ...] = ("",)  # "" begins like a document
     sample_tokens: int = _number(64, 1, 4096)  # of a prompt's text at most
     sample_seconds: float = _number(20.0, 0.1, 3600)
+    # Questions scored every so many steps, 0: never. In all it may take eval_seconds.
+    eval_every: int = _number(0, 0, 10**9)
+    eval_tasks: tuple[str, ...] = ()  # files of JSON lines, as for mla-tui eval --tasks
+    eval_seconds: float = _number(60.0, 0.1, 86400)
+    keep_best: str = _choice("val_loss", "eval_acc")  # which checkpoint is kept besides the newest
     out: str = "models"
 
 
@@ -155,7 +160,7 @@ def check_value(source: str, key: str, value: Any) -> Any:
     if kind.endswith("None") and value is None:
         return value
     if kind.startswith("tuple"):
-        return check_texts(source, key, value)
+        return check_texts(source, key, value) if value or declared.default else ()
     if kind.startswith("Mapping"):
         return check_weights(source, key, value)
     span = declared.metadata.get("range", (1, 1 << 24) if "int" in kind else (1e-12, 1e12))
@@ -245,7 +250,8 @@ class RunSpec:
         content = asdict(self)
         content["model"] = {"name": self.model.name, **asdict(self.model.config)}
         content["memory"]["allow"] = list(self.memory.allow)
-        content["train"]["sample_prompts"] = list(self.train.sample_prompts)
+        for name in ("sample_prompts", "eval_tasks"):
+            content["train"][name] = list(content["train"][name])
         if content.pop("auto_micro"):
             content["batch"]["micro"] = AUTO
         del content["data"]["phase" if self.data.sources else "sources"]

@@ -161,9 +161,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     name = NAME.fullmatch(path.name) or REPLACED.fullmatch(path.name)
     if name and int(name[1]) != step:
         raise UserError(f"{path}: is of step {step}, so it was renamed; {_EARLIER}")
-    facts.optional_number("val_loss")
+    for metric in ("val_loss", "eval_acc"):
+        facts.optional_number(metric)
     if best is not None and not (isinstance(best, list) and list(map(type, best)) in _BEST and best[1] >= 0):
-        raise facts.fault("best", "a loss and its step")
+        raise facts.fault("best", "a value and its step")
     return trainer, manifest
 
 
@@ -266,7 +267,7 @@ def check_delete(out: Path, step: int) -> None:
     if path == latest(out):
         raise UserError(f"{path}: is the newest, from which the run resumes; it is kept")
     if step == best_step(out):
-        raise UserError(f"{path}: has the lowest validation loss; it is kept")
+        raise UserError(f"{path}: has {best_words(out)}; it is kept")
 
 
 def delete(out: Path, step: int) -> None:
@@ -292,12 +293,19 @@ def delete_all(out: Path) -> None:
 
 
 def best_step(out: Path) -> int | None:
-    """Return the step with the lowest validation loss, as recorded in the newest checkpoint of ``out``."""
+    """Return the step that is best by ``train.keep_best``, as recorded in the newest checkpoint of ``out``."""
     newest = latest(out)
     best = None
     with contextlib.suppress(UserError):  # where the newest is damaged, it is not known
         best = metadata(newest).get("best") if newest else None
     return best[1] if best else None
+
+
+def best_words(out: Path) -> str:
+    """Return what the best checkpoint in ``out`` is the best by, in words."""
+    newest = latest(out)
+    by_accuracy = newest is not None and metadata(newest).get("best_by") == "eval_acc"
+    return "the highest accuracy of the evaluations" if by_accuracy else "the lowest validation loss"
 
 
 def _replaced(path: Path) -> Path:

@@ -18,7 +18,7 @@ from engine.events.marks import Marks
 from engine.events.metrics import BY_STEP, SERIES, STEP_SERIES, TELEMETRY_SERIES, VAL_FIELDS, VAL_LOSS
 from engine.events.series import Bucket, Series
 from engine.events.step_dedup import StepDedup
-from engine.events.types import Event, Start, Step, Telemetry, Val
+from engine.events.types import Eval, Event, Start, Step, Telemetry, Val
 from engine.events.wire import HistoryAnswer
 
 _VALUE = {name: attrgetter(name) for name in (*STEP_SERIES, "step")}
@@ -45,7 +45,7 @@ class History:
                         self._add_telemetry(event)
                     continue
                 self.marks.add(event, max(self.dedup.last, 0))
-                if not isinstance(event, Val | Start):
+                if not isinstance(event, Val | Eval | Start):
                     continue
             last_valid, accepted = self.dedup.accept(event)
             if last_valid is not None:
@@ -55,7 +55,7 @@ class History:
             if accepted and isinstance(event, Step):
                 steps.append(event)
                 offsets.append(offset)
-            elif accepted and isinstance(event, Val):
+            elif accepted and isinstance(event, Val | Eval):
                 self._add_val(event, offset)
         self._add_steps(steps, offsets)
 
@@ -71,11 +71,11 @@ class History:
                 low, high = value if isinstance(value, list) else (value, value)
                 self.series[name].add(event.t, low, high)
 
-    def _add_val(self, event: Val, offset: int, names: Iterable[str] = VAL_FIELDS) -> None:
-        """Add a val record. A loss of None was not finite; another metric was not measured."""
+    def _add_val(self, event: Val | Eval, offset: int, names: Iterable[str] = VAL_FIELDS) -> None:
+        """Add a val or eval record. A loss of None was not finite; another metric was not measured."""
         for name in self._known(names):
-            value = getattr(event, VAL_FIELDS[name])
-            if name == VAL_LOSS or value is not None:
+            value = getattr(event, VAL_FIELDS[name], None)
+            if value is not None or (name == VAL_LOSS and isinstance(event, Val)):
                 self.series[name].add(event.step, value, value, offset)
 
     def _add_steps(self, steps: list[Step], offsets: list[int], names: Iterable[str] = STEP_SERIES) -> None:
@@ -104,15 +104,17 @@ class History:
             for offset, val in vals:
                 self._add_val(val, offset, [name for name in names if name in VAL_FIELDS])
 
-    def _read_valid(self, begin: int, end: int, last: int) -> tuple[list[tuple[int, Step]], list[tuple[int, Val]]]:
+    def _read_valid(
+        self, begin: int, end: int, last: int
+    ) -> tuple[list[tuple[int, Step]], list[tuple[int, Val | Eval]]]:
         """Return the step and the val records up to step ``last`` in a log range, without repeated steps."""
         dedup = StepDedup()
         steps: list[tuple[int, Step]] = []
-        vals: list[tuple[int, Val]] = []
+        vals: list[tuple[int, Val | Eval]] = []
         for offset, event in read_all(self.path, begin):
             if offset >= end:
                 break
-            if not isinstance(event, Step | Val | Start):
+            if not isinstance(event, Step | Val | Eval | Start):
                 continue
             last_valid, accepted = dedup.accept(event)
             if last_valid is not None:
@@ -122,7 +124,7 @@ class History:
                     vals.pop()
             if accepted and isinstance(event, Step):
                 steps.append((offset, event))
-            elif accepted and isinstance(event, Val):
+            elif accepted and isinstance(event, Val | Eval):
                 vals.append((offset, event))
         return [pair for pair in steps if pair[1].step <= last], [pair for pair in vals if pair[1].step <= last]
 
@@ -157,7 +159,7 @@ def read_range(path: Path, names: Iterable[str], begin: int, end: int, since: fl
     """Build the series ``names`` of the steps ``since`` to ``until`` from the log range ``begin`` to ``end``."""
 
     def within(offset: int, event: Event) -> bool:
-        return offset < end and (not isinstance(event, Step | Val) or since <= event.step <= until)
+        return offset < end and (not isinstance(event, Step | Val | Eval) or since <= event.step <= until)
 
     history = History(path, names)
     tail = Tail(path, begin)

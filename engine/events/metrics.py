@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import get_type_hints
 
 from engine.events.metric import Metric
-from engine.events.types import Event, Step, Telemetry, Val
+from engine.events.types import Eval, Event, Step, Telemetry, Val
 
 TIME, TOKENS = "t", "tokens"  # series that are axes of charts
 
@@ -24,7 +24,7 @@ def _metrics_of(event: type[Event], axis: str) -> tuple[Metric, ...]:
 
 
 STEP_METRICS = _metrics_of(Step, "step")
-VAL_METRICS = _metrics_of(Val, "step")
+VAL_METRICS = (*_metrics_of(Val, "step"), *_metrics_of(Eval, "step"))  # measured after some steps
 TELEMETRY_METRICS = _metrics_of(Telemetry, "time")
 _ALL = (*STEP_METRICS, *VAL_METRICS, *TELEMETRY_METRICS)
 METRICS = {metric.name: metric for metric in sorted(_ALL, key=lambda metric: metric.unit != "nats")}  # losses first

@@ -1,15 +1,15 @@
-"""Decides which step and val records of a log count: if a restart repeats steps, the latest attempt wins."""
+"""Decides which step, val and eval records of a log count: if a restart repeats steps, the latest attempt wins."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.events.types import Start, Step, Val
+from engine.events.types import Eval, Start, Step, Val
 
 
 @dataclass(slots=True)
 class StepDedup:
-    """Receives the start, step and val records of a log in order.
+    """Receives the start, step, val and eval records of a log in order.
 
     Steps rise within an attempt. A single step that falls is damage and is rejected. Two falling steps in a row mean
     that an earlier record was damaged, or that the ``start`` record of a restart was lost.
@@ -20,7 +20,7 @@ class StepDedup:
     attempt: int = 0
     rejected: int | None = None  # the falling step just rejected
 
-    def accept(self, event: Start | Step | Val) -> tuple[int | None, bool]:
+    def accept(self, event: Start | Step | Val | Eval) -> tuple[int | None, bool]:
         """Return ``(last_valid, accepted)``.
 
         If ``last_valid`` is not None, every earlier record of a later step is void. ``accepted`` says whether this
@@ -35,7 +35,7 @@ class StepDedup:
                 last_valid = self._rewind(step - 1)
             self.last, self.attempt, self.rejected = step, attempt, None
             return last_valid, True
-        if isinstance(event, Val):
+        if isinstance(event, Val | Eval):
             return self._accept_val(event.step)
         self.attempt = event.attempt or self.attempt
         return self._rewind(-1 if event.resumed_from is None else event.resumed_from), False

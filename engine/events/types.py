@@ -103,6 +103,19 @@ class Val(Event, frozen=True, kw_only=True, tag="val"):
     sources: dict[str, Number | None] | None = None  # loss of each source of a mixture
 
 
+class Eval(Event, frozen=True, kw_only=True, tag="eval"):
+    """The questions of ``train.eval_tasks`` were scored."""
+
+    step: Count  # with the weights after this step
+    accuracy: Annotated[
+        Number | None,
+        Metric("eval acc", format="percent", compare=True, readout=True, copied=True, name="eval_acc"),
+    ] = None  # mean over the files of acc_norm, of LAMBADA acc; null if not all were scored
+    tasks: dict[str, dict[str, Number | None]] | None = None  # file → metric → value
+    seconds: Number | None = None  # it took
+    cut: bool = False  # train.eval_seconds were over before its end
+
+
 class Sample(Event, frozen=True, kw_only=True, tag="sample"):
     """The run generated text from a prompt of ``train.sample_prompts``."""
 
@@ -292,7 +305,7 @@ class Command(Event, frozen=True, kw_only=True, tag="command"):
 
 
 LOGGED: tuple[type[Event], ...] = (
-    *(Step, Val, Sample, Telemetry, RankStats, State, Start, Edit, Spec, Rewind, Checkpoint, Exit, Oom, Memory),
+    *(Step, Val, Eval, Sample, Telemetry, RankStats, State, Start, Edit, Spec, Rewind, Checkpoint, Exit, Oom, Memory),
     *(Alert, Log),
 )
 LIVE: tuple[type[Event], ...] = (Progress, Link, CutOff)

@@ -1,4 +1,4 @@
-"""Reads the step and val records of a log that count: what a restart did again is left out."""
+"""Reads the step, val and eval records of a log that count: what a restart did again is left out."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from engine.events.log import read_all
 from engine.events.step_dedup import StepDedup
-from engine.events.types import Start, Step, Val
+from engine.events.types import Eval, Start, Step, Val
 
 
-def valid_records(path: Path) -> Iterator[Step | Val]:
+def valid_records(path: Path) -> Iterator[Step | Val | Eval]:
     """Yield the records in the order of the log, every step once, up to the end that the log has now.
 
     The log is read twice, so that of a million steps only their numbers and offsets (16 MB) are in memory.
@@ -22,7 +22,7 @@ def valid_records(path: Path) -> Iterator[Step | Val]:
     for found, event in read_all(path):
         if offset is None:
             return
-        if found == offset and isinstance(event, Step | Val):
+        if found == offset and isinstance(event, Step | Val | Eval):
             yield event
             offset = next(wanted, None)
 
@@ -31,7 +31,7 @@ def _valid_offsets(path: Path) -> Iterator[int]:
     steps, vals = _Offsets(), _Offsets()
     dedup = StepDedup()
     for offset, event in read_all(path):
-        if not isinstance(event, Start | Step | Val):
+        if not isinstance(event, Start | Step | Val | Eval):
             continue
         last_valid, accepted = dedup.accept(event)
         if last_valid is not None:

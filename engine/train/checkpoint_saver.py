@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from engine.events.types import Checkpoint
 from engine.train.backends.backend import State
 from engine.train.backends.ranks import Ranks
 from engine.train.reporter import Reporter
+from profiles.spec import TrainTable
 
-Best = tuple[float, int]  # validation loss and step
+Best = tuple[float, int]  # value of train.keep_best, and step
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +36,21 @@ class SaveResult:
 class CheckpointSaver:
     """Saves a run's checkpoints to ``out``. Every rank has one and makes the same calls; rank 0 writes."""
 
-    def __init__(self, out: Path, keep: int, reporter: Reporter, ranks: Ranks) -> None:
+    def __init__(self, out: Path, train: TrainTable, reporter: Reporter, ranks: Ranks) -> None:
         self.newest_step: int | None = None  # the step a restart would resume from
         self.saved_step: int | None = None  # the step whose checkpoint equals the run's current state
-        self.best: Best | None = None  # the saved step with the lowest validation loss
+        self.best: Best | None = None  # the saved step with the lowest validation loss, or highest accuracy
         self._out = out
-        self._keep = keep
+        self._keep = train.keep
+        self._by = train.keep_best
         self._reporter = reporter
         self._ranks = ranks
         self._save: _PendingSave | None = None
 
-    def resume(self, path: Path, step: int, best: Sequence[Any] | None) -> None:
-        """Take over that the run was resumed from the checkpoint ``path`` of ``step``; ``best`` is as it stores it."""
+    def resume(self, path: Path, step: int, facts: Mapping[str, Any]) -> None:
+        """Take over that the run was resumed from the checkpoint ``path`` of ``step``, whose metadata are ``facts``."""
         self.newest_step = step
+        best = facts.get("best") if facts.get("best_by", "val_loss") == self._by else None
         self.best = (best[0], best[1]) if best else None
         if path.parent == self._out:  # else the run's own folder has no checkpoint of it yet
             self.saved_step = step
@@ -75,15 +78,15 @@ class CheckpointSaver:
         The ``checkpoint`` record is written by ``wait``, with the ``id`` of the command that requested it.
         """
         self.wait()
-        best, val_loss = self.best, metadata["val_loss"]
-        if val_loss is not None and math.isfinite(val_loss) and (best is None or val_loss < best[0]):
-            best = (val_loss, step)
+        best, value = self.best, metadata[self._by]
+        if value is not None and math.isfinite(value) and (best is None or self._is_better(value, best[0])):
+            best = (value, step)
         save = self._save = _PendingSave(step, best, id)
         if step == self.saved_step:
             save.finish(SaveResult(0, 0.0, ""))
             return
         tensors = state_dict()  # collective: all ranks take part
-        metadata = {**metadata, "best": list(best) if best else None}
+        metadata = {**metadata, "best": list(best) if best else None, "best_by": self._by}
         if self._ranks.rank == 0:
             keep = self._keep, best[1] if best else None
             save.start(lambda: _write(self._out, step, tensors, metadata, tokenizer, keep))
@@ -104,6 +107,9 @@ class CheckpointSaver:
         save, self._save = self._save, None
         if save is not None and self._ranks.rank == 0:
             self._record(save, save.result())
+
+    def _is_better(self, value: float, best: float) -> bool:
+        return value < best if self._by == "val_loss" else value > best
 
     def _record(self, save: _PendingSave, result: SaveResult) -> str:
         if not result.why:

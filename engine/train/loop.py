@@ -29,6 +29,7 @@ from engine.train.continue_command import continue_command
 from engine.train.edit_history import EditHistory, RestartRequested
 from engine.train.edit_request import requested_spec
 from engine.train.edits import changed, live_values
+from engine.train.evaluation.evaluator import Evaluator
 from engine.train.measure.device_peak import device_peak
 from engine.train.models import pretrained
 from engine.train.not_finite import not_finite_error
@@ -74,7 +75,7 @@ class Trainer:
         self.val_loss: float | None = None
         self.phase = STARTING
         self.commands = CommandQueue(reporter, self.ranks)
-        self.saver = CheckpointSaver(out, state.spec.train.keep, reporter, self.ranks)
+        self.saver = CheckpointSaver(out, state.spec.train, reporter, self.ranks)
         hardware = detect_hardware(state.spec.launch.gpus_per_node)
         self.memory = MemoryMonitor(backend, reporter, hardware)
         self.rank_monitor = RankMonitor(self.ranks, reporter)
@@ -83,6 +84,7 @@ class Trainer:
         self.runner = StepRunner(backend, self.state, self.ranks, self._between_micro_batches, self._finish_checkpoint)
         self.validator = Validator(backend, self.state, self.ranks, self.oom, self._process_urgent_commands)
         self.timed_work = TimedWork(backend, state, self.ranks, reporter, hardware, self._process_urgent_commands)
+        self.evaluator = Evaluator(backend, state, hardware, self.timed_work)
         self.sampler = Sampler(backend, state, hardware, self.timed_work)
         self._pause_memory = PauseMemory(backend, self.ranks)
         self._history = EditHistory.of([])
@@ -122,6 +124,7 @@ class Trainer:
                 cadence = self.spec.train
                 if cadence.val_every and self.step % cadence.val_every == 0:
                     self._validate()
+                self.evaluator.run(self.step)  # before the checkpoint, which may be the best by it
                 if cadence.save_every and self.step % cadence.save_every == 0:
                     self._begin_checkpoint()
                 if cadence.sample_every and self.step % cadence.sample_every == 0:
@@ -356,9 +359,9 @@ class Trainer:
     def _begin_checkpoint(self, id: str | None = None) -> None:
         """Begin to write a checkpoint of this step. The run goes on, also where it cannot be written."""
         self._finish_checkpoint()
-        tokenizer = tokenizer_of(self.spec)
         facts = {**self.state.to_facts(), "val_loss": self.val_loss, "versions": self._versions}
-        self.saver.start_save(self.step, self.backend.state_dict, facts, tokenizer, id)
+        facts["eval_acc"] = self.evaluator.accuracy
+        self.saver.start_save(self.step, self.backend.state_dict, facts, tokenizer_of(self.spec), id)
 
     def _save(self) -> str:
         """Write a checkpoint of this step; return why it could not be written, or nothing."""
@@ -385,6 +388,6 @@ class Trainer:
         state, facts = checkpoint.load(path)
         self.backend.load_state_dict(state)
         self.step = int(facts["step"])
-        self.saver.resume(path, self.step, facts.get("best"))
+        self.saver.resume(path, self.step, facts)
         self.state.restore(Cursor.from_dict(facts.get("cursor")), self._history, self.step)
-        self.val_loss = facts.get("val_loss")
+        self.val_loss, self.evaluator.accuracy = facts.get("val_loss"), facts.get("eval_acc")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.train.evaluation.benchmark import Benchmark, task_benchmark, text_benchmark
-from engine.train.evaluation.loaded import LoadedModel
+from engine.train.evaluation.loaded import LoadedModel, load_model
 from engine.train.evaluation.scoring import score
 from engine.train.models.export import export
 from tests.unit.train.evaluation_files import write_model, write_tasks
@@ -42,7 +42,7 @@ def bench_harness(folder: Path) -> None:
 
 def measure_here(folder: Path) -> dict[str, tuple[dict[str, float], list[float]]]:
     """Return metrics and log-likelihoods by format."""
-    loaded = LoadedModel(write_model(folder / "models"))
+    loaded = load_model(write_model(folder / "models"))
     found = {}
     for name, path in write_tasks(folder / "tasks").items():
         one = _benchmark(loaded, name, path)

@@ -12,6 +12,7 @@ from engine.events.types import (
     Checkpoint,
     CutOff,
     Edit,
+    Eval,
     Event,
     Exit,
     Link,
@@ -65,6 +66,8 @@ def _describe(event: Event) -> Description | None:
             return (f"rank {event.rank}: " if event.rank else "") + str(event.text), tone
         case Val():
             return _val(event), "plain"
+        case Eval():
+            return _eval(event), "plain"
         case Sample():
             cut = " (cut: out of time)" if event.cut else ""
             return f"sample at step {fmt.exact(event.step)}: {event.prompt}{event.text}{cut}", "plain"
@@ -113,6 +116,15 @@ def _start(event: Start) -> str:
     if event.peak_flop_s:
         parts.append(f"{event.peak_source} peak {fmt.flop_s(event.peak_flop_s)}")
     return ", ".join(parts)
+
+
+def _eval(event: Eval) -> str:
+    """Return the accuracy of an evaluation and of each of its files."""
+    main = {name: found.get("acc_norm", found.get("acc")) for name, found in (event.tasks or {}).items()}
+    parts = [f"{name} {fmt.percent(value)}" for name, value in main.items() if value is not None]
+    mean = "" if event.accuracy is None else f" accuracy {fmt.percent(event.accuracy)}:"
+    cut = " (cut: out of time)" if event.cut else ""
+    return f"evaluation at step {fmt.exact(event.step)}:{mean} {', '.join(parts) or 'no file was scored'}{cut}"
 
 
 def _edit(event: Edit) -> Description:

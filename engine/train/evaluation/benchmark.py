@@ -68,7 +68,7 @@ def text_benchmark(loaded: LoadedModel, path: Path, limit: int | None) -> Benchm
     ids = encode(loaded.tokenizer, text, loaded.model.config.vocab_size, str(path))
     if not ids:
         raise UserError(f"{path}: is empty; name a file of text")
-    requests = list(rolling_requests(ids, _prefix(loaded, path), loaded.context))[:limit]
+    requests = list(rolling_requests(ids, _prefix(loaded, str(path)), loaded.context))[:limit]
     scored = sum(one.scored for one in requests)
     cut = text if scored == len(ids) else loaded.tokenizer.decode(ids[:scored])
     return Benchmark(path.name, "text", requests, partial(_per_byte, requests, len(cut.encode())), 1)
@@ -119,7 +119,8 @@ def _pair(loaded: LoadedModel, context: str, continuation: str, source: str) -> 
     continuation, context = context[len(stripped) :] + continuation, stripped
     ids_of = partial(encode, loaded.tokenizer, vocabulary=loaded.model.config.vocab_size, source=source)
     if not context:
-        before, whole = [_prefix(loaded, loaded.path)], [_prefix(loaded, loaded.path), *ids_of(text=continuation)]
+        before = [_prefix(loaded, source)]
+        whole = [*before, *ids_of(text=continuation)]
     else:
         before, whole = ids_of(text=context), ids_of(text=context + continuation)
     scored = whole[len(before) :]
@@ -131,7 +132,7 @@ def _pair(loaded: LoadedModel, context: str, continuation: str, source: str) -> 
     return request(before, scored, loaded.context)
 
 
-def _prefix(loaded: LoadedModel, source: Path) -> int:
+def _prefix(loaded: LoadedModel, source: str) -> int:
     if loaded.prefix is None:
         raise UserError(f"{source}: begins with nothing, and the model has no end-of-text token to stand there")
     return loaded.prefix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,26 +20,38 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
+@dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model with its tokenizer, on the GPU if there is one.
+    """A model with its tokenizer. ``source`` names it in messages.
 
-    ``context``: tokens it was trained on at once. ``prefix``: the id that stands before a text, its end-of-text token;
-    None if it has none. Raises ``UserError`` where ``path`` is damaged or has no tokenizer.
+    ``context``: tokens it is trained on at once. ``prefix``: the id that stands before a text, its end-of-text token;
+    None if it has none.
     """
 
-    def __init__(self, path: Path) -> None:
-        config = read_config(path)
-        check_tensors(path, config, str(path))
-        self.path = path
-        self.tokenizer: Tokenizer = load_tokenizer(path / "tokenizer.json")
-        self.context, self.prefix = _context_and_prefix(path, self.tokenizer)
-        with torch.device("meta"):
-            self.model = MLATransformer(config)
-        tensors = {name: _full(tensor) for name, tensor in load_weights(path).items()}
-        self.model.load_state_dict(tensors, strict=False, assign=True)
-        self.model.tie()
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model.to(self.device).requires_grad_(False)
+    model: MLATransformer
+    tokenizer: Tokenizer
+    context: int
+    prefix: int | None
+    source: str
+
+    @property
+    def device(self) -> str:
+        return self.model.lm_head.weight.device.type
+
+
+def load_model(path: Path) -> LoadedModel:
+    """Load the model in ``path``, on the GPU if there is one. Raise ``UserError`` where it is damaged or not whole."""
+    config = read_config(path)
+    check_tensors(path, config, str(path))
+    tokenizer = load_tokenizer(path / "tokenizer.json")
+    context, prefix = _context_and_prefix(path, tokenizer)
+    with torch.device("meta"):
+        model = MLATransformer(config)
+    tensors = {name: _full(tensor) for name, tensor in load_weights(path).items()}
+    model.load_state_dict(tensors, strict=False, assign=True)
+    model.tie()
+    model.to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(False)
+    return LoadedModel(model, tokenizer, context, prefix, str(path))
 
 
 def _full(tensor: torch.Tensor) -> torch.Tensor:

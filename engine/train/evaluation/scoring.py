@@ -58,14 +58,14 @@ def score(
     """Return an answer for each request. ``between`` is told tokens done and in total, after every batch."""
     answers: dict[int, Answer] = {}
     done, total = 0, sum(len(one.ids) for one in requests)
-    for batch in _batches(requests, BATCH_TOKENS[model.lm_head.weight.device.type]):
+    for batch in batches(requests, BATCH_TOKENS[model.lm_head.weight.device.type]):
         answers |= zip(batch, score_batch(model, [requests[i] for i in batch]), strict=True)
         done += sum(len(requests[i].ids) for i in batch)
         between(done, total)
     return [answers[i] for i in range(len(requests))]
 
 
-def _batches(requests: Sequence[Request], tokens: int) -> Iterator[list[int]]:
+def batches(requests: Sequence[Request], tokens: int) -> Iterator[list[int]]:
     """Yield the numbers of requests, the longest first, so that the estimate of the time left is never too low."""
     batch: list[int] = []
     for i in sorted(range(len(requests)), key=lambda i: -len(requests[i].ids)):

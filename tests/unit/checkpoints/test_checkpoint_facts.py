@@ -87,9 +87,9 @@ def test_a_manifest_must_list_the_files_of_a_checkpoint(path: Path, edit: Edit, 
         (lambda facts: facts.update(step=[]), "step: [] is not an integer"),
         (lambda facts: facts.pop("step"), "step: is missing"),
         (lambda facts: facts.update(val_loss="low"), "val_loss: 'low' is not a number"),
-        (lambda facts: facts.update(best=["a", "b"]), "best: ['a', 'b'] is not a loss and its step"),
-        (lambda facts: facts.update(best=[1.5]), "best: [1.5] is not a loss and its step"),
-        (lambda facts: facts.update(best={"a": 1}), "best: {'a': 1} is not a loss and its step"),
+        (lambda facts: facts.update(best=["a", "b"]), "best: ['a', 'b'] is not a value and its step"),
+        (lambda facts: facts.update(best=[1.5]), "best: [1.5] is not a value and its step"),
+        (lambda facts: facts.update(best={"a": 1}), "best: {'a': 1} is not a value and its step"),
     ],
 )
 def test_a_fact_of_the_wrong_type_is_named(path: Path, edit: Edit, message: str) -> None:

@@ -34,7 +34,7 @@ def values_of(table: str, field: Any) -> st.SearchStrategy[Any]:
         return st.just(field.metadata["each"])
     if field.name == "sources":
         return st.dictionaries(st.text(NAMES, min_size=1, max_size=20), st.floats(1e-6, 1e6), min_size=1, max_size=4)
-    if field.name == "sample_prompts":
+    if field.name in ("sample_prompts", "eval_tasks"):
         return st.lists(st.text(st.characters(codec="utf-8"), max_size=20), min_size=1, max_size=16).map(tuple)
     low, high = field.metadata["range"]
     return st.integers(low, high) if field.type == "int" else st.floats(low, high)

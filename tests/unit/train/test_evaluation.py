@@ -18,7 +18,7 @@ import torch
 
 from engine.checkpoints import checkpoint
 from engine.checkpoints.evals import read_results
-from engine.train.evaluation.loaded import LoadedModel
+from engine.train.evaluation.loaded import load_model
 from engine.train.evaluation.scoring import Request, score, score_batch
 from engine.train.models.export import export
 from tests.bench.harness import EXPECTED, measure_here
@@ -47,7 +47,7 @@ def test_every_log_likelihood_and_metric_is_that_of_the_harness(tmp_path: Path) 
 
 
 def test_a_batch_with_padding_gives_the_answers_of_single_requests(model: Path) -> None:
-    loaded = LoadedModel(model)
+    loaded = load_model(model)
     rng = np.random.default_rng(1)
     requests = [
         Request(rng.integers(0, CONFIG.vocab_size, length), scored) for length, scored in ((9, 3), (33, 32), (2, 1))

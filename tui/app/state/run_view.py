@@ -15,6 +15,7 @@ from engine.events.status import Summary
 from engine.events.types import (
     CutOff,
     Edit,
+    Eval,
     Event,
     Link,
     Memory,
@@ -132,6 +133,8 @@ class RunView:
                 self.val_loss = event.loss
                 if update_charts:
                     _add_val(self.series, event)
+            case Eval() if update_charts:
+                _add_val(self.series, event)
             case Start():
                 self._start(event, update_charts)
             case State() | CutOff():
@@ -243,11 +246,11 @@ def add_step(series: Mapping[str, Series], event: Step) -> None:
             _add_at_step(series[name], event.step, value)
 
 
-def _add_val(series: Mapping[str, Series], event: Val) -> None:
-    """Add what was validated after a step. A loss of None was not finite; another metric was not measured."""
+def _add_val(series: Mapping[str, Series], event: Val | Eval) -> None:
+    """Add what was measured after a step. A loss of None was not finite; another metric was not measured."""
     for name, field in VAL_FIELDS.items():
-        value = getattr(event, field)
-        if name == VAL_LOSS or value is not None:
+        value = getattr(event, field, None)
+        if value is not None or (name == VAL_LOSS and isinstance(event, Val)):
             _add_at_step(series[name], event.step, value)
 
 

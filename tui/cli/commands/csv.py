@@ -11,7 +11,7 @@ from tui.cli.run_argument import add_run_argument, find_run
 from tui.cli.terminal_output import data_output
 
 if TYPE_CHECKING:
-    from engine.events.types import Step, Val
+    from engine.events.types import Eval, Step, Val
 
 
 def register(subparsers: Subparsers) -> None:
@@ -36,8 +36,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _rows(records: Iterable[Step | Val]) -> Iterator[dict[str, Any]]:
-    """Yield the values of each step by name, those of its validation among them. None is an empty field."""
+def _rows(records: Iterable[Step | Val | Eval]) -> Iterator[dict[str, Any]]:
+    """Yield the values of each step by name, also of its validation and evaluation. None is an empty field."""
     from engine.events.metrics import STEP_METRICS, VAL_METRICS
     from engine.events.types import Step
 
@@ -47,7 +47,7 @@ def _rows(records: Iterable[Step | Val]) -> Iterator[dict[str, Any]]:
             yield row
             row = {}
         metrics = STEP_METRICS if isinstance(record, Step) else VAL_METRICS
-        values = {metric.name: getattr(record, metric.field) for metric in metrics}
+        values = {m.name: getattr(record, m.field) for m in metrics if hasattr(record, m.field)}
         row = {"step": record.step, "t": record.t, **row, **values}
     if row:
         yield row

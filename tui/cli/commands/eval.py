@@ -96,10 +96,10 @@ def _show(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace, path: Path) -> int:
     from engine.checkpoints.evals import EVALS_JSON, add_results, read_results
     from engine.host.struct_json import to_dict
-    from engine.train.evaluation.loaded import LoadedModel
+    from engine.train.evaluation.loaded import load_model
 
     read_results(path)  # a damaged file is known before the work
-    loaded = LoadedModel(path)
+    loaded = load_model(path)
     benchmarks = [build() for build in _benchmarks(args, loaded)]  # all are read before the first is measured
     results: list[EvalResult] = []
     code, why = 0, ""

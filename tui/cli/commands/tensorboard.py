@@ -73,15 +73,15 @@ def _batches(run_dir: RunDir, follow: bool) -> Iterator[list[Event]]:
 def _add(file: EventFile, events: list[Event]) -> int:
     """Add the metrics of records; return how many steps there were."""
     from engine.events.metrics import STEP_METRICS, VAL_METRICS
-    from engine.events.types import Start, Step, Val
+    from engine.events.types import Eval, Start, Step, Val
 
     steps = 0
     for event in events:
         if isinstance(event, Start) and event.attempt > 1:
             file.restart(event.t, (event.resumed_from or 0) + 1)
-        elif isinstance(event, Step | Val):
+        elif isinstance(event, Step | Val | Eval):
             metrics = STEP_METRICS if isinstance(event, Step) else VAL_METRICS
-            values = ((metric.name, getattr(event, metric.field)) for metric in metrics)
+            values = ((metric.name, getattr(event, metric.field, None)) for metric in metrics)
             file.add(event.t, event.step, ((name, value) for name, value in values if value is not None))
             steps += isinstance(event, Step)
     return steps
