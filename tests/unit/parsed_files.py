@@ -27,6 +27,7 @@ from data.shard_file import write_shard
 from data.shards import open_shards
 from data.summary import token_texts
 from engine.checkpoints import checkpoint
+from engine.checkpoints.evals import read_results
 from engine.checkpoints.inventory import inventory
 from engine.checkpoints.resume_source import checkpoint_data
 from engine.events.labels import FILE, read_labels
@@ -49,6 +50,7 @@ from profiles.model_config import NAMED_MODELS
 from profiles.spec import RunSpec
 from tui.app import settings
 from tui.app.state.spec_diff import differences, flat_spec
+from tui.text.eval_text import result_lines
 
 SHAPE = replace(NAMED_MODELS["mla-tiny"], hidden_size=32, num_hidden_layers=1, intermediate_size=64, vocab_size=512)
 Dump = Callable[[Any], bytes]
@@ -267,9 +269,11 @@ def _checkpoint_formats(out: Path, spec: RunSpec) -> dict[str, Format]:
         return read_data, read_spec, Cursor.from_dict(facts.get("cursor")).tokens
 
     whole = (path / "manifest.json").read_bytes()
+    evals = {"results": [{"name": "a", "format": "arc", "metrics": {"acc": 0.5, "acc_stderr": 0.1}, "examples": 4}]}
     return {
         "facts": Format(path / "trainer.json", json.loads((path / "trainer.json").read_bytes()), dump_facts, read),
         "manifest": Format(path / "manifest.json", json.loads(whole), dump_json, read),
+        "evals": Format(path / "evals.json", evals, dump_json, lambda: result_lines(read_results(path))),
     }
 
 

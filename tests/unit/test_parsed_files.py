@@ -14,7 +14,7 @@ from tests.unit import parsed_files, parsed_logs, parsed_tokens
 from tests.unit.parsed_files import Format, mutant
 
 FORMATS = (
-    *("profile", "hooks", "settings", "state", "spec", "labels", "trainer", "facts", "manifest", "dataset"),
+    *("profile", "hooks", "settings", "state", "spec", "labels", "trainer", "facts", "manifest", "evals", "dataset"),
     *("tokenizer", "hf config", "safetensors", "index", "deepspeed", "calibration", "packed", "journal", "mixture"),
     *("llm.c", "npy", "megatron", "datatrove", "metadata", "described", "vocabulary"),
     *("log", "commands", "request", "data record", "app pack", "marker", "pointer"),

@@ -13,6 +13,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button
 
+from engine.checkpoints.evals import EvalResult, add_results
 from engine.events.run_dir import RunDir
 from engine.events.types import Checkpoint, Start, State, Step, Val
 from engine.host.files import write_json
@@ -89,6 +90,17 @@ async def test_each_line_combines_the_log_and_the_files(run: RunDir, store: RunS
         await pilot.press("end", "t")
         await until(pilot, lambda: "not what was saved" in text_of(app, "#message"))
         assert not app.screen.query_one(Prompt).display
+
+
+async def test_an_evaluation_made_meanwhile_is_shown(run: RunDir, store: RunStore) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await listed(app, pilot)
+        metrics: dict[str, int | float | None] = {"acc": 0.25, "acc_norm": 0.312}
+        result = EvalResult(name="arc.jsonl", format="arc", metrics=metrics, examples=4)
+        add_results(folder(run) / "ckpt_step_3", [result])
+        await until(pilot, lambda: any(one.evals for one in _listed(app)))
+        await until(pilot, lambda: "arc.jsonl acc_norm 0.312" in text_of(app, "#message"))
 
 
 async def test_verifying_finds_a_flipped_byte(run: RunDir, store: RunStore) -> None:
