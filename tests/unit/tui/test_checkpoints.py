@@ -96,7 +96,7 @@ async def test_an_evaluation_made_meanwhile_is_shown(run: RunDir, store: RunStor
     app = MlaApp(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await listed(app, pilot)
-        metrics: dict[str, int | float | None] = {"acc": 0.25, "acc_norm": 0.312}
+        metrics: dict[str, int | float] = {"acc": 0.25, "acc_norm": 0.312}
         result = EvalResult(name="arc.jsonl", format="arc", metrics=metrics, examples=4)
         add_results(folder(run) / "ckpt_step_3", [result])
         await until(pilot, lambda: any(one.evals for one in _listed(app)))
