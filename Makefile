@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 $(CORPUS): | $(STAMP)
-	$(BIN)/python -m data.corpus data/shards
+	$(BIN)/python -m tui.cli data demo
 
 demo: $(STAMP) $(CORPUS)
 	@BIN=$(BIN) sh scripts/demo.sh

@@ -5,7 +5,6 @@ Every machine that runs mla-tui has these sources, so a first run needs no downl
 
 from __future__ import annotations
 
-import argparse
 import errno
 import hashlib
 import json
@@ -13,7 +12,6 @@ import os
 import platform
 import secrets
 import shutil
-import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -161,31 +159,3 @@ def _write(
         "sha256": hashes,
     }
     write_durable(folder / DATASET_JSON, json.dumps(manifest, indent=2).encode() + b"\n")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run ``python -m data.corpus ROOT``: progress to stderr, the directory to stdout."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data.corpus",
-        description="Pack Python's standard library into a small corpus for a first run.",
-        epilog="example: python -m data.corpus data/shards",
-    )
-    parser.add_argument("root", type=Path, help="the directory of all phases, a run's data.root")
-    parser.add_argument("--phase", default="phase1", help="the directory to create in ROOT (default: %(default)s)")
-    parser.add_argument(
-        "--vocab", type=int, default=4096, help="the vocabulary size of the tokenizer (default: %(default)s)"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        path = build_corpus(
-            options.root, options.phase, options.vocab, report=lambda text: print(text, file=sys.stderr)
-        )
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    print(path)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

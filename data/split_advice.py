@@ -37,7 +37,8 @@ def missing_split(root: Path, phase: str, split: str) -> str:
         if remedy:
             return f"{missing}{remedy}"
     pack = shlex.join(["mla-tui", "data", "pack", "TEXT", "--out", str(root), "--phase", phase])
-    return f"{missing}: pack text with {pack}, or build a small corpus with `make demo`"
+    demo = shlex.join(["mla-tui", "data", "demo", "--out", str(root), "--phase", phase])
+    return f"{missing}: pack text with {pack}, or build a small corpus with {demo}"
 
 
 def _unreadable(folder: Path) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from engine.checkpoints.atomic_write import check_new_dir
 from engine.checkpoints.evals import EVALS_JSON
 from engine.train.models.export_source import ExportSource, read_source
+from engine.train.models.model_card import MODEL_CARD, model_card
 from engine.train.models.pretrained import INDEX
 from engine.train.models.publish import check_free_space, publish_dir
 from model.hf import to_hf_config
@@ -38,11 +39,13 @@ class ExportResult:
     tokenizer: bool
 
 
-def export(checkpoint: Path, out: Path, dtype: str | None = None, *, with_tokenizer: bool = True) -> ExportResult:
+def export(
+    checkpoint: Path, out: Path, dtype: str | None = None, *, with_tokenizer: bool = True, log: Path | None = None
+) -> ExportResult:
     """Write ``checkpoint`` to the new or empty directory ``out``, completely or not at all.
 
     ``dtype``: a key of ``DTYPES``, or None to keep the checkpoint's. ``with_tokenizer``: also write its tokenizer, if
-    it has one. Raises ``UserError``.
+    it has one. ``log``: that of its run, for the model card. Raises ``UserError``.
     """
     import torch
 
@@ -61,6 +64,7 @@ def export(checkpoint: Path, out: Path, dtype: str | None = None, *, with_tokeni
         def write(folder: Path) -> None:
             for file, content in _documents(source, name).items():
                 (folder / file).write_text(json.dumps(content, indent=2) + "\n")
+            (folder / MODEL_CARD).write_text(model_card(source, out.name, log), encoding="utf-8")
             if source.tokenizer is not None:
                 shutil.copyfile(checkpoint / "tokenizer.json", folder / "tokenizer.json")
             if (checkpoint / EVALS_JSON).is_file():

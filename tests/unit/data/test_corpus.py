@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from data.corpus import build_corpus, main, split_of
+from data.corpus import build_corpus, split_of
 from data.dataset import PackedBinDataset, Source
 from data.pack.training import EOT
 from data.shards import open_shards
 from profiles.errors import UserError
+from tui.cli.main import main
 
 VOCAB = 300
 GOLDEN_VAL = ["module_1.py", "module_35.py", "module_53.py"]
@@ -157,10 +158,10 @@ def test_a_full_disk_leaves_nothing(source: Path, tmp_path: Path) -> None:
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
-    assert main([str(corpus.parent), "--vocab", str(VOCAB)]) == 0
+    assert main(["data", "demo", "--out", str(corpus.parent), "--vocab", str(VOCAB)]) == 0
     assert capsys.readouterr().out == f"{corpus}\n"
-    assert main([str(corpus.parent), "--vocab", "5"]) == 1
-    assert capsys.readouterr().err.startswith("vocab_size: 5 is not in")
+    assert main(["data", "demo", "--out", str(corpus.parent), "--vocab", "5"]) == 1
+    assert "vocab_size: 5 is not in" in capsys.readouterr().err
 
 
 def test_the_standard_library_has_enough_files() -> None:

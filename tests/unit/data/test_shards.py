@@ -258,7 +258,7 @@ def test_missing_root_phase_split_and_files_are_refused_with_a_remedy(tmp_path: 
     for split in ("train", "val"):
         text = refused(root, split=split)
         assert f"no '{split}' split" in text
-        assert "make demo" in text
+        assert "mla-tui data demo" in text
         assert f"data pack TEXT --out {root} --phase p," in text
     (root / "p/train").mkdir()
     assert "holds no token file" in refused(root)

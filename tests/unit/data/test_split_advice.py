@@ -141,7 +141,7 @@ def test_without_validation_data_a_file_is_set_aside_or_none_is_needed(tmp_path:
 def test_files_that_are_no_shards_are_named(tmp_path: Path, name: str, message: str) -> None:
     put(tmp_path, name)
     line = advice(tmp_path)
-    assert message in line and str((tmp_path / name).parent) in line and "make demo" not in line
+    assert message in line and str((tmp_path / name).parent) in line and "data demo" not in line
 
 
 def test_files_that_are_not_for_training_are_named(tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_files_that_are_not_for_training_are_named(tmp_path: Path) -> None:
 
 def test_where_nothing_lies_the_demo_is_advised(tmp_path: Path) -> None:
     for folder in ("root", "root/other", "root/owt", "root/owt/train"):
-        assert "make demo" in advice(tmp_path / "root")
+        assert "data demo" in advice(tmp_path / "root")
         (tmp_path / folder).mkdir()
-    assert "make demo" in advice(tmp_path / "root")
+    assert "data demo" in advice(tmp_path / "root")
     (tmp_path / "file").touch()
     assert "file is a file: name the folder of the phases" in advice(tmp_path / "file")

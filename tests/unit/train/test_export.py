@@ -197,6 +197,7 @@ def test_without_a_tokenizer_only_the_weights_are_exported(tmp_path: Path) -> No
     done = export(saved(tmp_path / "run", TINY, None), tmp_path / "hf")
     assert not done.tokenizer
     assert sorted(file.name for file in done.path.iterdir()) == [
+        "README.md",
         "config.json",
         "generation_config.json",
         "model.safetensors",

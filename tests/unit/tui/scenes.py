@@ -293,8 +293,8 @@ SCENES = (
     Scene(
         "new-run-refused",
         _empty,
-        r"(?s)make demo.*0 is not in",
-        ((HOME, "n"), ("(?s)make demo.*-p pretrain_5080", "tab", "0")),
+        r"(?s)data demo.*0 is not in",
+        ((HOME, "n"), ("(?s)data demo.*-p pretrain_5080", "tab", "0")),
     ),
     Scene("monitor-starting", _one("starting", 0), r"no steps yet[\s\S]*08:46:40 starting"),
     Scene("monitor-compiling", _one("compiling", 0), r"no steps yet[\s\S]*08:46:40 compiling"),

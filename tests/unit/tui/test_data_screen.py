@@ -115,7 +115,7 @@ async def test_missing_data_is_reported_with_how_to_get_it(run: RunDir, nano: Na
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: bool(app.screen.query_one("#runs").runs))  # type: ignore[attr-defined]
         await pilot.press("d")
-        await until(pilot, lambda: "make demo" in text_of(app, "#message"))
+        await until(pilot, lambda: "data demo" in text_of(app, "#message"))
         await pilot.press("o", *"nothing", "enter")
         await until(pilot, lambda: "'nothing': not a profile" in text_of(app, "#message"))
         await pilot.press("n", "p", "i", "escape")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,14 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--dtype", metavar="TYPE", help=help)
     parser.set_defaults(command=import_files)
 
+    help = "pack Python's own standard library: a small corpus for a first run"
+    parser = add_command(inner, "demo", help, "mla-tui data demo")
+    parser.add_argument("--out", default="data/shards", metavar="DIR", help="a run's data.root (default: %(default)s)")
+    parser.add_argument("--phase", default="phase1", metavar="NAME", help="the phase to make (default: %(default)s)")
+    help = "ids of the tokenizer that is trained on it (default: %(default)s)"
+    parser.add_argument("--vocab", type=int, default=4096, metavar="N", help=help)
+    parser.set_defaults(command=build_demo)
+
     help = "print the data of a run or profile, and its sequences as text"
     parser = add_command(inner, "show", help, "mla-tui data show latest --step 100")
     parser.add_argument("what", metavar="WHAT", help="a profile, or a run's name, a unique part of its id, or latest")
@@ -64,6 +73,17 @@ def import_files(args: argparse.Namespace) -> int:
     options = ImportOptions(args.val, tokenizer, args.eot, DTYPES[args.dtype] if args.dtype else None)
     import_phase(expand(args.source, "PATH"), target, options, print)
     print(target)
+    return 0
+
+
+def build_demo(args: argparse.Namespace) -> int:
+    """Build the built-in corpus; progress to stderr, its folder to stdout. Raise ``UserError``."""
+    from data.corpus import build_corpus
+    from profiles.names import check_below
+    from profiles.paths import expand
+
+    phase = check_below("--phase", args.phase)
+    print(build_corpus(expand(args.out, "--out"), phase, args.vocab, report=partial(print, file=sys.stderr)))
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from profiles.errors import SpecError
@@ -36,11 +37,22 @@ def run(args: argparse.Namespace) -> int:
     from engine.train.models.export import export
     from engine.train.models.export_gguf import export_gguf
 
-    source = find_checkpoint_argument(args.checkpoint)
-    write = export_gguf if format == "gguf" else export
-    written = write(source, Path(args.out), args.dtype, with_tokenizer=not args.no_tokenizer)
+    source, tokenizer = find_checkpoint_argument(args.checkpoint), not args.no_tokenizer
+    write = export_gguf if format == "gguf" else partial(export, log=_log_of(source))
+    written = write(source, Path(args.out), args.dtype, with_tokenizer=tokenizer)
     print(written.path)
     print(f"step {written.step}, {written.dtype}, {size(written.bytes)}", file=sys.stderr)
     if not (written.tokenizer or args.no_tokenizer):
         print("mla-tui: the checkpoint has no tokenizer.json; other programs will need one", file=sys.stderr)
     return 0
+
+
+def _log_of(checkpoint: Path) -> Path | None:
+    """Return the log of the newest run that saved into the folder of ``checkpoint``, or None."""
+    from engine.runs.store import RunStore
+
+    store = RunStore()
+    folder = checkpoint.resolve().parent
+    runs = (one.id for one in store.summaries() if one.checkpoint and Path(one.checkpoint).parent.resolve() == folder)
+    newest = max(runs, default=None)
+    return store.find(newest).log_path if newest else None
