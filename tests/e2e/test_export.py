@@ -58,10 +58,6 @@ def test_export_prints_directory_step_and_dtype(short: Workspace) -> None:
     assert json.loads((short.root / "hf" / "config.json").read_text())["max_position_embeddings"] == 64
     card = (short.root / "hf" / "README.md").read_text()
     assert "pre-trained for 120 steps" in card and "| steps | 120 of 120 |" in card
-    (last,) = [
-        line for line in card.splitlines() if line.startswith("| 120 |")
-    ]  # of the curve, from the log of the run
-    assert len(last.split(" | ")) == 4 and "| hardware | cpu |" in card
 
 
 def test_a_stage_with_longer_context_starts_from_the_exported_weights(short: Workspace) -> None:

@@ -80,7 +80,7 @@ It continues text and has not been trained to follow instructions. Nothing was m
 def _summary(source: ExportSource) -> str:
     parameters = sum(tensor.numel() for tensor in source.tensors.values())
     seen = f", {source.metadata['tokens']:,} tokens" if source.metadata.get("tokens") else ""
-    version = source.metadata["versions"].get("mla-tui", "")
+    version = (source.metadata.get("versions") or {}).get("mla-tui", "")
     return (
         f"A language model with multi-head latent attention (`DeepseekV3ForCausalLM`, without experts) and"
         f" {parameters:,} parameters, pre-trained for {counted(source.step, 'step')}{seen} with mla-tui"
@@ -137,7 +137,7 @@ def _recipe(source: ExportSource, logged: _Logged) -> Iterator[tuple[str, Any]]:
     yield "backend", f"{spec.launch.backend}, {spec.memory.strategy}, checkpointing {spec.memory.checkpointing}"
     if logged.start is not None:
         yield "hardware", one_line(logged.start.device or "unknown")
-    versions = source.metadata["versions"]
+    versions: dict[str, Any] = source.metadata.get("versions") or {}
     yield "versions", ", ".join(f"{one_line(str(key))} {one_line(str(versions[key]))}" for key in sorted(versions))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from engine.checkpoints import checkpoint
+from engine.checkpoints.evals import EvalResult, add_results
+from engine.events.log import LogWriter
+from engine.events.types import Start, Step, Val
 from engine.train.models import export as exporting
 from engine.train.models.export import export
 from engine.train.models.sample import TextGenerator
@@ -191,6 +195,25 @@ def test_large_weights_are_split_into_files(tmp_path: Path, monkeypatch: pytest.
         assert torch.allclose(transformers_model(done.path)(ids(9)).logits, wanted, rtol=0, atol=1e-5)
     apple, _ = mlx_load_model(done.path)
     assert torch.allclose(torch.tensor(apple(mx.array(ids(9).numpy())).tolist()), wanted, rtol=0, atol=1e-4)
+
+
+def test_the_model_card_has_the_curve_and_the_hardware_of_the_log(tokenizer: Path, tmp_path: Path) -> None:
+    log = LogWriter(tmp_path / "events.jsonl", 1)
+    log.write(Start(device="a card"))
+    for step in range(1, 41):  # the checkpoint is of step 30
+        log.write(Step(step=step, loss=10 - step / 8, tokens=step * 1000))
+        if step % 2 == 0:
+            log.write(Val(step=step, loss=9.5, bucket="val", tokens=1))
+    log.close()
+    add_results(path := saved(tmp_path / "run", TINY, tokenizer), [result("arc.jsonl", "arc", acc=0.25)])
+    card = (export(path, tmp_path / "hf", log=log.path).path / "README.md").read_text()
+    rows = [line for line in card.splitlines() if re.fullmatch(r"\| [\d,]+ \| .* \|", line)]
+    assert len(rows) == 12 and rows[-1] == "| 30 | 30,000 | 6.2500 | 9.5000 |"
+    assert "| hardware | a card |" in card and "| arc.jsonl | arc | acc 0.25 | 40 |" in card
+
+
+def result(name: str, format: str, **metrics: float) -> EvalResult:
+    return EvalResult(name=name, format=format, metrics=metrics, examples=40)
 
 
 def test_without_a_tokenizer_only_the_weights_are_exported(tmp_path: Path) -> None:
