@@ -286,8 +286,10 @@ HISTORY = r"step 160/[\s\S]*step 150: 14"  # the last step and the last line of 
 HOME = r"press n|was-stopped"
 SCENES = (
     Scene("home-empty", _empty, "press n"),
-    Scene("home-every-phase", _every_phase, r"is-running .*2\.992", wide=r"was-stopped .*[▁-█]", small=True),
-    Scene("home-filter", _every_phase, "2 of 11: matching", ((HOME, "slash", *"is-s"),)),
+    Scene(
+        "home-every-phase", _every_phase, r"is-running .*2\.992", wide=r"(?s)was-stopped .*[▁-█].*memory  ", small=True
+    ),
+    Scene("home-filter", _every_phase, "2 of 11: matching", ((HOME, "slash", *"is-s"),), wide="memory  "),
     Scene("home-help", _empty, "Runs: keys", ((HOME, "question_mark"),)),
     Scene("new-run", _with_shards, r"(?s)200,000 steps.*(GiB.*){4}-p pretrain_5080", ((HOME, "n"),)),
     Scene(

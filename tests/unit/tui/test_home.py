@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from textual.widgets import Static
 
-from engine.events.types import State
+from engine.events.types import Sample, State
 from engine.runs.store import RunStore
 from tests.unit.tui.helpers import on_screen, toasts, until
 from tui.app.app import MlaApp
 from tui.app.screens.confirm import ConfirmScreen
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
+from tui.cli.main import main
 
 SIZES = [(80, 24), (60, 20), (160, 48), (300, 100)]
 
@@ -124,6 +125,23 @@ async def test_runs_are_labelled_in_place(store: RunStore, make_run: Any) -> Non
         await pilot.press("escape", "slash", *"loss<", "enter")
         await until(pilot, lambda: "write for example loss<4" in on_screen(app, "Notice"))
     assert store.find("two").summary().tags == ()
+
+
+async def test_the_preview_shows_the_selected_run(store: RunStore, make_run: Any) -> None:
+    run, writer = make_run("demo", 50)
+    writer.write(Sample(step=40, prompt="Once", text=" upon a\x1b time"))
+    make_run("bad", 3, phase="failed")
+    assert main(["note", run.id, "the good one"]) == 0
+    app = MlaApp(store)
+    async with app.run_test(size=(160, 48)) as pilot:
+        await until(pilot, lambda: "lr" in on_screen(app, "#preview"))
+        assert on_screen(app, "#preview").split()[0] == "bad"
+        await pilot.press("j")
+        await until(pilot, lambda: "sample at step 40" in on_screen(app, "#preview"))
+        shown = on_screen(app, "#preview")
+        assert "the good one" in shown and "loss 7.8" in shown and "Once upon a\\x1b time" in shown
+        await pilot.resize_terminal(100, 30)
+        await until(pilot, lambda: not app.screen.query_one("#preview").display)
 
 
 async def test_a_run_is_removed_with_its_checkpoints_or_without(store: RunStore, make_run: Any, tmp_path: Path) -> None:

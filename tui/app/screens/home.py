@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from textual import on, work
 from textual.app import ComposeResult
+from textual.containers import Horizontal
 from textual.message import Message
 from textual.widgets import Input
 
@@ -20,9 +21,11 @@ from tui.app.screens.run_actions import RunActions
 from tui.app.state import raster
 from tui.app.state.run_filter import parse_filter
 from tui.app.state.run_list import FILTERS, SORT_ORDERS, filter_and_sort
+from tui.app.state.run_preview import RunPreview, read_preview
 from tui.app.widgets.bars import Heading, KeyBar, Notice
 from tui.app.widgets.prompt import Prompt
 from tui.app.widgets.run_detail import RunDetail
+from tui.app.widgets.run_preview import PreviewPane
 from tui.app.widgets.run_table import SPARKLINE_MIN_WIDTH, RunTable
 from tui.app.widgets.selectable_list import SelectableList
 from tui.text.run_text import describe_cut_off, is_working
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from engine.runs.store import RunStore
 
 _SPARKLINE_EVERY = 5.0  # seconds between two reads of the loss of an active run
+_PREVIEW_MIN_WIDTH = 140  # cells of a terminal in which a preview stands beside the list
 _SPARKLINE = 12  # cells
 _FILTER_HINT = "letters, loss<4, lr>=1e-3, tag:moe, phase:ended, name:sweep"
 _FOR_A_RUN = frozenset(("open", "mark", "mark_all", "compare", "checkpoints", "data", "sort"))  # on a listed run
@@ -53,6 +57,11 @@ class HomeScreen(RunActions, actions=HOME):
             self.id = id
             self.sparkline = sparkline
 
+    class PreviewRead(Message):
+        def __init__(self, preview: RunPreview) -> None:
+            super().__init__()
+            self.preview = preview
+
     def __init__(self, store: RunStore) -> None:
         super().__init__()
         self.store = store
@@ -60,12 +69,16 @@ class HomeScreen(RunActions, actions=HOME):
         self._filter = ""  # the text of the last one that is right
         self._matches = parse_filter("")
         self._filter_error = ""
+        self._preview: RunPreview | None = None
+        self._previewed = ("", 0.0)  # the run whose preview was read last, and when
         self._state = self._sort = 0  # indices in FILTERS and SORT_ORDERS
 
     def compose(self) -> ComposeResult:
         yield Heading("mla-tui · runs")
         yield Notice(id="cut-off")
-        yield RunTable()
+        with Horizontal():
+            yield RunTable()
+            yield PreviewPane()
         yield RunDetail()
         yield Prompt(id="prompt")
         yield Input(id="filter", placeholder=_FILTER_HINT, compact=True)
@@ -109,6 +122,27 @@ class HomeScreen(RunActions, actions=HOME):
                 continue  # the run was removed in the meantime
             means = [bucket.mean for bucket in answer.series.get("loss", [])]
             self.post_message(self.SparklineRead(id, raster.sparkline(means, min(len(means), _SPARKLINE))))
+
+    @property
+    def _has_preview(self) -> bool:
+        return self.size.width >= _PREVIEW_MIN_WIDTH
+
+    def on_resize(self) -> None:
+        self._show_detail()
+
+    @work(group="preview", exclusive=True, exit_on_error=True)
+    async def _read_preview(self, id: str) -> None:
+        """Read the preview of the selected run; moving the cursor on cancels it."""
+        self._previewed = id, time.monotonic()
+        try:
+            self.post_message(self.PreviewRead(await read_preview(self.store.find(id))))
+        except UserError:
+            return  # the run was removed in the meantime, or the table says what is wrong with it
+
+    @on(PreviewRead)
+    def _show_preview(self, message: PreviewRead) -> None:
+        self._preview = message.preview
+        self.query_one(PreviewPane).show(self.query_one(RunTable).selected, self._preview)
 
     @on(Loaded)
     def _show_runs(self, message: Loaded) -> None:
@@ -166,7 +200,16 @@ class HomeScreen(RunActions, actions=HOME):
 
     @on(SelectableList.CursorMoved)
     def _show_detail(self) -> None:
-        self.query_one(RunDetail).show(self.query_one(RunTable).selected)
+        selected = self.query_one(RunTable).selected
+        self.query_one(RunDetail).show(selected)
+        pane = self.query_one(PreviewPane)
+        pane.display = self._has_preview and selected is not None
+        if pane.display:
+            pane.show(selected, self._preview)
+            id, at = self._previewed
+            is_stale = selected is not None and is_active(selected.phase) and time.monotonic() - at > _SPARKLINE_EVERY
+            if selected is not None and (selected.id != id or is_stale):
+                self._read_preview(selected.id)
         self.query_one(KeyBar).hide(self._unavailable())
 
     def _cut_off(self) -> list[str]:

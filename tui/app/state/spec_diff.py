@@ -51,14 +51,15 @@ def group_by_value(values: Sequence[Any], letters: Sequence[str]) -> list[tuple[
     """Return ``[("AC", "0.003"), ("B", "0.001")]``: each value after the letters of the runs that have it."""
     groups: dict[str, str] = {}
     for letter, value in zip(letters, values, strict=True):
-        text = _text(value)
+        text = value_text(value)
         groups[text] = groups.get(text, "") + letter
     return [(members, text) for text, members in groups.items()]
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Return a value of a flat spec on one line; an edited one as launched and now."""
     if isinstance(value, Edited):
-        return f"{_text(value.launched)} → {_text(value.now)}"
+        return f"{value_text(value.launched)} → {value_text(value.now)}"
     if value is None or value == "":
         return ABSENT
     if isinstance(value, bool):

@@ -56,7 +56,7 @@ _COLUMNS = (
     Column("val_loss", "val", -7, 108),
     Column("tok_s", "tok/s", -6, 0),
     Column("spark", "loss history", 12, SPARKLINE_MIN_WIDTH),
-    Column("tags", "tags", 16, 150),
+    Column("tags", "tags", 16, 110),
     Column("batch", "batch", -9, 150),
     Column("context", "context", -7, 150),
     Column("backend", "backend", 9, 190),
