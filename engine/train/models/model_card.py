@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.checkpoints.evals import EvalResult, read_results
 from engine.events.log import read_all
-from engine.events.types import Start, Step
+from engine.events.types import Start, Step, Val
 from engine.events.valid_records import valid_records
 from engine.train.models.export_source import ExportSource
 from profiles.printable import counted, one_line
@@ -191,7 +191,7 @@ def _read(log: Path, last: int) -> _Logged:
             step = record
             if record.step == last:
                 rows[last] = (last, record.tokens, record.loss, None)
-        else:
+        elif isinstance(record, Val):
             tokens, loss = (step.tokens, step.loss) if step and step.step == record.step else (None, None)
             rows[record.step] = (record.step, tokens, loss, record.loss)
     curve = [rows[number] for number in sorted(rows)]
