@@ -14,7 +14,7 @@ _NAMES = {
     "train.steps": ("max_iters", "max_steps", "num_iterations", "num_steps", "total_steps", "train_iters"),
     "train.seed": ("random_seed",),
     "train.precision": ("bf16", "dtype", "fp16", "mixed_precision"),
-    "train.val_every": ("eval_every", "eval_interval", "eval_steps", "val_interval"),
+    "train.val_every": ("eval_interval", "eval_steps", "val_interval"),
     "train.val_sequences": ("eval_iters", "eval_samples", "val_steps"),
     "train.save_every": ("checkpoint_interval", "save_interval", "save_steps"),
     "train.keep": ("save_total_limit",),

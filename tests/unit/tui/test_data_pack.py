@@ -26,7 +26,7 @@ def test_a_folder_is_packed_and_the_next_command_named(tmp_path: Path, capsys: C
     assert train.split()[:5] == ["train", f"{splits['train']['tokens']:,}", "tokens", *train.split()[3:5]]
     assert int(train.split()[3]) + int(val.split()[3]) == 60
     assert "<|endoftext|> (id 0) ends a document" in vocabulary
-    assert "left out 1 duplicates: already there, byte for byte" in more
+    assert "left out 1 duplicate: already there, byte for byte" in more
     assert f"skipped 1 document: not UTF-8 text ({tmp_path}/in/bad.txt)" in more
     assert f"-s data.root={out} -s data.phase=p" in more[-1]
     assert said.startswith("mla-tui: training a tokenizer of 512 ids on ")

@@ -113,7 +113,7 @@ async def test_home_offers_to_resume_runs_that_were_cut_off(store: RunStore, mak
         app.screen.query_one("#runs").cursor = 2  # type: ignore[attr-defined]
         await pilot.press("r")
         await until(pilot, lambda: bool(toasts(app)))
-        assert "only a run that was cut off" in toasts(app)[0]
+        assert "only a run that is paused or was cut off" in toasts(app)[0]
         for id in store.ids():
             if store.find(id).name != "well":
                 write_json(store.find(id).state_path, {**to_dict(store.find(id).state()), "phase": "stopped"})

@@ -77,7 +77,7 @@ def test_keys_can_be_swapped_and_a_conflicting_line_is_ignored() -> None:
     write('[keys]\nmaximize = "s"\nsmooth = "z F6"\nstop = "e"\n')
     found, settings_errors = settings.load()
     assert found.keys == {"maximize": ("s",), "smooth": ("z", "f6")}
-    assert len(settings_errors) == 1 and "keys.stop: 'e' is Live tuning (tune) on Monitor" in settings_errors[0]
+    assert len(settings_errors) == 1 and "keys.stop: 'e' is Rename (rename) on Runs" in settings_errors[0]
 
 
 @pytest.mark.parametrize("text", ["", "shift+x", "super+a", "F13", "ctrl+c", "ctrl+1", "ö", "enter", "space", "é"])
