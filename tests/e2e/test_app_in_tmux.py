@@ -130,7 +130,7 @@ def use_over_connection(terminal: TmuxSession, run: Run, delay: float, counted: 
     terminal.open(through=[sys.executable, SLOW_CONNECTION, str(delay), str(counted)])
     terminal.wait_text(r"run +finished")
     terminal.keys("/")
-    terminal.wait_text("letters of a name")
+    terminal.wait_text("loss<4")
     terminal.keys("-l", text)
     terminal.wait_text(f" ?{text} *\n")
     screens.append(terminal.text())
