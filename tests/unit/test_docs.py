@@ -13,7 +13,7 @@ from tui.cli.main import COMMANDS, parser_of
 
 ROOT = Path(__file__).parents[2]
 LOG = ROOT / "docs" / "log.md"  # dated entries keep the names of their day
-DOCUMENTS = [path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")) if path != LOG]
+DOCUMENTS = [path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")) if path != LOG]
 PACKAGES = "tests|engine|tui|model|data|profiles|scripts|docs"
 
 
