@@ -32,7 +32,8 @@ def test_a_console_is_rotated_while_a_process_writes(tmp_path: Path) -> None:
     rotate(console, 0)
     seen = (tmp_path / "console.log.1").read_text()
     numbers = [int(line) for line in seen.split()]
-    assert numbers == list(range(numbers[0], 20_000))
+    # The last lines may be lost: those written between the end of the copy and the truncation. No other.
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers))) and numbers[-1] < 20_000
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
