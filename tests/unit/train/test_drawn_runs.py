@@ -13,7 +13,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, example, given, seed, settings
 from hypothesis import strategies as st
 
 from engine.events.requests import CheckpointRequest, PauseRequest, ResumeRequest, SetRequest
@@ -64,6 +64,15 @@ INJECTIONS = st.one_of(
     edits(UNLOCKED),
     edits(CADENCE),
 )
+# Sets another context at the step that the same poll makes the last, and that is not validated at by ``val_every``.
+CONTEXT_AT_LAST_STEP: list[Injection] = [
+    SendCommand(18, SetRequest(changes={"micro": 3}, unlock=True)),
+    Shutdown(18),
+    SendCommand(18, SetRequest(changes={"micro": 1}, unlock=True)),
+    SendCommand(0, SetRequest(changes={"micro": 1}, unlock=True)),
+    SendCommand(8, SetRequest(changes={"context": 16}, unlock=True)),
+    SendCommand(0, SetRequest(changes={"stop_step": 7}, unlock=True)),
+]
 LONG = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
 
@@ -86,6 +95,7 @@ def test_a_run_with_injected_faults_matches_its_references(
 
     @seed(number)
     @settings(max_examples=examples, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+    @example(CONTEXT_AT_LAST_STEP)
     @given(st.lists(INJECTIONS, max_size=8))
     def run(injections: list[Injection]) -> None:
         run_and_compare(spec, tmp_path_factory.mktemp("drawn"), injections, operations)
