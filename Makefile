@@ -76,6 +76,11 @@ snapshots: $(STAMP)
 protocol: $(STAMP)
 	$(BIN)/python -m scripts.protocol
 
+# The reference of settings, commands, metrics and keys, from the code.
+.PHONY: reference
+reference: $(STAMP)
+	$(BIN)/python -m scripts.reference
+
 # The pictures of the README, from a real run in a real tmux.
 .PHONY: pictures
 pictures: $(STAMP) $(CORPUS) tmux

@@ -6,9 +6,9 @@ from dataclasses import field
 from typing import Any
 
 
-def number(default: float, low: float, high: float) -> Any:
-    """Declare a number from ``low`` to ``high``."""
-    return field(default=default, metadata={"range": (low, high)})
+def number(default: float, low: float, high: float, unit: str = "") -> Any:
+    """Declare a number of ``unit`` from ``low`` to ``high``."""
+    return field(default=default, metadata={"range": (low, high), "unit": unit})
 
 
 def choice(default: str, *others: str) -> Any:

@@ -2,44 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-
-def _number(default: float, low: float, high: float) -> Any:
-    return field(default=default, metadata={"range": (low, high)})
+from profiles.fields import number
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """An all-dense DeepSeek-V3 decoder with Multi-Head Latent Attention (arXiv:2412.19437, section 2.1.1).
 
-    The names are those of ``transformers.DeepseekV3Config``. With ``q_lora_rank = None`` queries are projected
+    The names are those of ``transformers.DeepseekV3Config``. Without ``q_lora_rank`` queries are projected
     directly from the hidden state. A ``yarn_factor`` above 1 extends rope from ``yarn_original_context`` tokens to
     ``yarn_factor`` times as many (YaRN, arXiv:2309.00071); the ``yarn_`` keys are those of ``rope_parameters``.
     """
 
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    qk_nope_head_dim: int
-    qk_rope_head_dim: int
-    v_head_dim: int
-    kv_lora_rank: int
-    intermediate_size: int
-    vocab_size: int
-    q_lora_rank: int | None = None
-    rms_norm_eps: float = 1e-6
-    rope_theta: float = 10000.0
-    yarn_factor: float = _number(1.0, 1, 1e6)
-    yarn_original_context: int | None = None
-    yarn_beta_fast: float = _number(32.0, 1e-3, 1e6)
-    yarn_beta_slow: float = _number(1.0, 1e-3, 1e6)
-    # With mscale_all_dim = 0 YaRN scales only the rotated part of a head; DeepSeek scales the whole head.
-    yarn_mscale: float = _number(1.0, 1e-3, 100)
-    yarn_mscale_all_dim: float = _number(1.0, 0, 100)
-    initializer_range: float = 0.02
-    tie_word_embeddings: bool = False
+    hidden_size: int  # width of the stream between the layers
+    num_hidden_layers: int  # blocks of attention and feed-forward
+    num_attention_heads: int  # per layer
+    qk_nope_head_dim: int  # width of a query or key head's part without rope
+    qk_rope_head_dim: int  # width of its part with rope; even, because rope rotates pairs
+    v_head_dim: int  # width of a value head
+    kv_lora_rank: int  # width of the latent that keys and values are made of; all that generation keeps beside rope
+    intermediate_size: int  # width inside the feed-forward
+    vocab_size: int  # ids of the tokenizer, at least
+    q_lora_rank: int | None = None  # width of the latent that queries are made of; null: they have none
+    rms_norm_eps: float = 1e-6  # added to the mean square in RMSNorm
+    rope_theta: float = 10000.0  # base of rope's wavelengths; larger for longer contexts
+    yarn_factor: float = number(1.0, 1, 1e6)  # how many times the context is longer; 1: no YaRN
+    yarn_original_context: int | None = None  # tokens of the context before YaRN
+    yarn_beta_fast: float = number(32.0, 1e-3, 1e6)  # pairs that turn more often than this keep their wavelength
+    yarn_beta_slow: float = number(1.0, 1e-3, 1e6)  # pairs that turn less often are stretched by the whole factor
+    yarn_mscale: float = number(1.0, 1e-3, 100)  # scale of the attention's logits for a longer context
+    # 0: YaRN scales only the rotated part of a head; DeepSeek scales the whole head
+    yarn_mscale_all_dim: float = number(1.0, 0, 100)
+    initializer_range: float = 0.02  # standard deviation of the first weights
+    tie_word_embeddings: bool = False  # the output head is the embedding
 
     @property
     def qk_head_dim(self) -> int:

@@ -11,21 +11,23 @@ NOW = "now"  # the value of ``decay`` in a live edit that begins the decay at th
 
 @dataclass(frozen=True, slots=True)
 class OptimTable:
-    name: str = choice("adamw", "muon")
-    lr: float = number(3e-4, 0, 10)
+    """The optimizer and the learning rate over the steps."""
+
+    name: str = choice("adamw", "muon")  # muon: for the matrices of the blocks, adamw for the rest
+    lr: float = number(3e-4, 0, 10)  # peak learning rate
     muon_lr: float = number(0.0, 0, 10)  # peak rate of Muon's matrices, on the same schedule; 0: lr
-    # What follows the warm-up. cosine: half a cosine to final_lr; linear: a line to zero; wsd: lr until the last
-    # ``decay`` steps, which go to final_lr.
+    # what follows the warm-up: cosine: half a cosine to final_lr; linear: a line to zero; wsd: lr until the last
+    # decay steps, which go to final_lr
     schedule: str = choice("cosine", "linear", "wsd")
-    warmup: int = number(2000, 0, 10**9)
-    decay: float = number(0.2, 0, 10**9)  # of wsd: below 1 a share of train.steps, from 1 on a number of steps
-    final_lr: float = number(3e-5, 0, 10)
-    beta1: float = number(0.9, 0, 0.99999)
-    beta2: float = number(0.95, 0, 0.9999999)
-    eps: float = number(1e-8, 1e-30, 1)
-    weight_decay: float = number(0.1, 0, 10)
-    clip: float = number(1.0, 0, 1e9)  # 0: no clipping
-    lr_scale: float = number(1.0, 0, 1000)  # multiplies the scheduled rate; can be edited during the run
+    warmup: int = number(2000, 0, 10**9, "steps")  # in which the rate rises to lr
+    decay: float = number(0.2, 0, 10**9, "steps")  # of wsd; below 1 a share of train.steps
+    final_lr: float = number(3e-5, 0, 10)  # rate at the last step
+    beta1: float = number(0.9, 0, 0.99999)  # decay of AdamW's first moment
+    beta2: float = number(0.95, 0, 0.9999999)  # decay of AdamW's second moment
+    eps: float = number(1e-8, 1e-30, 1)  # added to the root of the second moment
+    weight_decay: float = number(0.1, 0, 10)  # of matrices; the scales of norms have none
+    clip: float = number(1.0, 0, 1e9)  # norm that the gradient is scaled down to; 0: no clipping
+    lr_scale: float = number(1.0, 0, 1000)  # multiplies the scheduled rate
 
     @property
     def muon_scale(self) -> float:

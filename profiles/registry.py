@@ -15,7 +15,8 @@ from profiles.optim import NOW
 from profiles.paths import user_dir
 from profiles.printable import LONGEST_KEY, brief
 from profiles.reader import parse_toml, read_toml
-from profiles.spec import BACKENDS, RunSpec, check_table, check_value, known_keys, suggest_key
+from profiles.spec import RunSpec, check_table, check_value, known_keys, suggest_key
+from profiles.tables import BACKENDS
 
 BUILTIN = Path(__file__).parent / "builtin"
 MAX_CHAIN = 16  # profiles that extend one another

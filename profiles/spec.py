@@ -1,29 +1,24 @@
 """Defines the settings of a run: ``RunSpec``, typed, validated and immutable.
 
-Every table is a frozen dataclass; the metadata of its fields hold the allowed values. ``check_table`` validates raw
-TOML against them, and ``RunSpec.build`` builds a spec from the result and checks the fields against each other.
+Its tables are frozen dataclasses (``tables.py``, ``optim.py``, ``model_config.py``); the metadata of their fields hold
+the allowed values. ``check_table`` validates raw TOML against them, and ``RunSpec.build`` builds a spec from the result
+and checks the fields against each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
 from typing import Any
 
 from profiles.errors import SpecError
-from profiles.fields import choice as _choice
-from profiles.fields import number as _number
 from profiles.foreign_keys import our_key
 from profiles.model_config import NAMED_MODELS, ModelConfig
 from profiles.names import check_name
 from profiles.optim import OptimTable
 from profiles.printable import LONGEST_KEY, brief, brief_key, one_line
+from profiles.tables import LOWER_PRECISION, BatchTable, DataTable, LaunchTable, MemoryTable, TrainTable
 from profiles.values import check_names, check_number, check_text, check_texts, check_weights
-
-LOWER_PRECISION = ("states8bit", "bf16_sr")  # 8-bit moments; bf16 weights without fp32 masters
-
-
-BACKENDS = ("torch", "deepspeed", "mlx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,83 +27,6 @@ class ModelTable:
 
     name: str
     config: ModelConfig
-
-
-@dataclass(frozen=True, slots=True)
-class DataTable:
-    """The phases below ``root`` that a run reads: ``phase``, or several ``sources`` with their weights.
-
-    Weights are relative; they say how many of the sequences are from each source.
-    """
-
-    root: str = "data/shards"
-    phase: str = "phase1"
-    sources: Mapping[str, float] = field(default_factory=dict)
-    workers: int = _number(4, 0, 256)  # threads that read the next step's sequences during a step; 0: none
-    # What a token attends to in a packed sequence: join: all before it; mask: those of its own document, which ends
-    # with the eot_id of dataset.json. Then the first token of a document is not predicted from the one before.
-    documents: str = _choice("join", "mask")
-
-
-@dataclass(frozen=True, slots=True)
-class BatchTable:
-    """``sequences`` of ``context`` tokens per optimizer step, ``micro`` of them per micro-batch on each rank."""
-
-    sequences: int = _number(8, 1, 1 << 20)
-    micro: int = _number(8, 1, 4096)  # a profile may say "auto": see RunSpec.auto_micro
-    context: int = _number(256, 1, 1 << 20)
-
-
-@dataclass(frozen=True, slots=True)
-class TrainTable:
-    steps: int = _number(1000, 1, 10**9)
-    seed: int = _number(1, 0, 2**31 - 1)
-    precision: str = _choice(
-        "auto", "fp32", "bf16", "bf16_sr"
-    )  # bf16_sr: bf16 weights with stochastic rounding, no fp32 master weights
-    compile: str = _choice("auto", "on", "off")
-    attention: str = _choice("auto", "sdpa", "blocked")
-    deterministic: bool = False
-    val_every: int = _number(500, 0, 10**9)  # 0: never
-    val_sequences: int = _number(64, 1, 1 << 20)
-    save_every: int = _number(1000, 0, 10**9)  # 0: only at the end
-    keep: int = _number(3, 1, 10**6)
-    stop_step: int = _number(0, 0, 10**9)  # end early without changing the schedule; 0: at the last step
-    on_nan: str = _choice("stop", "rewind")  # if a loss or gradient is not finite
-    # Text generated from each prompt every so many steps, 0: never. In all it may take sample_seconds.
-    sample_every: int = _number(0, 0, 10**9)
-    sample_prompts: tuple[str, ...] = ("",)  # "" begins like a document
-    sample_tokens: int = _number(64, 1, 4096)  # of a prompt's text at most
-    sample_seconds: float = _number(20.0, 0.1, 3600)
-    # Questions scored every so many steps, 0: never. In all it may take eval_seconds.
-    eval_every: int = _number(0, 0, 10**9)
-    eval_tasks: tuple[str, ...] = ()  # files of JSON lines, as for mla-tui eval --tasks
-    eval_seconds: float = _number(60.0, 0.1, 86400)
-    keep_best: str = _choice("val_loss", "eval_acc")  # which checkpoint is kept besides the newest
-    out: str = "models"
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryTable:
-    strategy: str = _choice("auto", "device", "states8bit", "offload")
-    checkpointing: str = _choice("auto", "none", "selective", "full", "offload")
-    loss: str = _choice("fused", "plain")
-    oom: str = _choice("auto", "ask", "fail")
-    oom_wait: int = _number(600, 1, 10**6)  # seconds that ask waits for an answer before it acts as auto
-    # Lower precision of masters and moments that "auto" may choose; without it both stay fp32.
-    allow: tuple[str, ...] = field(default=(), metadata={"each": LOWER_PRECISION})
-    vram: float = _number(0.0, 0, 1e6)  # GiB of the GPU that the profile is made for; 0: it needs none
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchTable:
-    backend: str = _choice("auto", *BACKENDS)
-    launcher: str = _choice("auto", "torchrun", "deepspeed", "slurm")
-    nodes: int = _number(1, 1, 4096)
-    gpus_per_node: int = _number(1, 1, 64)
-    hosts: str = ""  # of several nodes: comma-separated names, this machine first
-    port: int = _number(29500, 1, 65535)  # rendezvous port for several nodes, on the first host
-    deepspeed_config: str = ""  # path of a DeepSpeed JSON file
 
 
 LONGEST_DESCRIPTION = 200  # characters of a profile's description

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import ast
 import inspect
-import io
 import re
-import sys
-import tokenize
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
 from engine.events import marks, requests, series, status, types, wire
 from engine.events.metrics import METRICS
 from engine.events.phases import PHASES
+from scripts.field_comments import comments_of, source_of
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "protocol.md"
 _WORDS = {
@@ -66,17 +64,12 @@ class Field(NamedTuple):
 
 def fields_of(cls: type) -> list[Field]:
     """Return the fields that a class defines itself, with the comments beside them."""
-    source = inspect.getsource(sys.modules[cls.__module__])
-    node = next(n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == cls.__name__)
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    comments = comments_of(cls)
     found = []
-    for item in node.body:
+    for item in source_of(cls).body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-            lines = range(item.lineno, (item.end_lineno or item.lineno) + 1)
-            comment = next((comments[line] for line in lines if line in comments), "")
             unit = METRICS[item.target.id].unit if _is_metric(item.annotation) and item.target.id in METRICS else ""
-            meaning = ", ".join(part for part in (comment, unit) if part)
+            meaning = ", ".join(part for part in (comments[item.target.id], unit) if part)
             options = {k.arg: k.value for k in item.value.keywords} if _is_call(item.value, "field") else None
             name = ast.literal_eval(options["name"]) if options else item.target.id
             has_default = "default" in options if options is not None else item.value is not None
@@ -142,10 +135,8 @@ def page() -> str:
     for phase in PHASES.values():
         flags = " | ".join("yes" if flag else "" for flag in (phase.active, phase.ended, phase.needs_attention))
         lines.append(f"| `{phase.name}` | {phase.meaning} | {flags} |")
-    lines += ["", "## Metrics", "", "The series that `history` knows, besides `t`: the time of each step.", ""]
-    lines += ["| series | name | unit | over |", "|---|---|---|---|"]
-    lines += [f"| `{m.name}` | {m.title} | {m.unit} | {m.axis} |" for m in METRICS.values()]
-    lines += ["", "## The socket", "", _SOCKET]
+    lines += ["", "## Metrics", "", "The series that `history` knows are those of [the metrics](reference/metrics.md)"]
+    lines += ["and `t`, the time of each step.", "", "## The socket", "", _SOCKET]
     for request, answer in _ANSWERS.items():
         lines += _section(f"`{request.__struct_config__.tag}`", request)
         lines += ["Result:", "", *_table(*answer)]

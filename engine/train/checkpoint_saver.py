@@ -19,7 +19,7 @@ from engine.events.types import Checkpoint
 from engine.train.backends.backend import State
 from engine.train.backends.ranks import Ranks
 from engine.train.reporter import Reporter
-from profiles.spec import TrainTable
+from profiles.tables import TrainTable
 
 Best = tuple[float, int]  # value of train.keep_best, and step
 

@@ -26,7 +26,8 @@ from engine.memory.search.search import SAME_SPEED, Search, why_it_lost
 from engine.memory.search.speed import CALIBRATED, ESTIMATED, MEASURED, step_seconds
 from profiles.errors import SpecError
 from profiles.registry import load, with_overrides
-from profiles.spec import LOWER_PRECISION, RunSpec
+from profiles.spec import RunSpec
+from profiles.tables import LOWER_PRECISION
 
 GB = 1 << 30
 CPU = Hardware("a cpu", "cpu", None, None, 16 * GB, 12 * GB)

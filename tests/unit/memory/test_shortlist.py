@@ -14,7 +14,7 @@ from engine.memory.search import combinations as module
 from engine.memory.search.search import Search
 from engine.memory.search.shortlist import shortlist
 from profiles.registry import load
-from profiles.spec import LOWER_PRECISION
+from profiles.tables import LOWER_PRECISION
 
 GB = 1 << 30
 

@@ -231,7 +231,15 @@ CHECKPOINTS = ActionSet(
     (
         Action("sample", ("t", "enter"), "Sample", "Generate text from a prompt", bar=1),
         Action("resume_from", ("r",), "Resume from", "Launch a new run from this checkpoint", RUN, bar=2, changes=True),
-        Action("export", ("e",), "Export", "Export the model in the Hugging Face format", RUN, bar=3, changes=True),
+        Action(
+            "export",
+            ("e",),
+            "Export",
+            "Export the model: a folder for transformers, a file for llama.cpp",
+            RUN,
+            bar=3,
+            changes=True,
+        ),
         Action(
             "delete", ("D",), "Delete", "Asks; the newest and best stay", RUN, bar=4, changes=True, destructive=True
         ),
