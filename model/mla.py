@@ -50,21 +50,27 @@ class MLAttention(nn.Module):
 
         The tables are those of ``rope_tables``; ``documents``: what ``documents_for`` returned.
         """
-        batch, tokens, _ = x_BTD.shape
-        q_BTHN, q_BTHR = self.queries(x_BTD)
-        q_BTHQ = torch.cat((q_BTHN, *rotate(q_BTHR, cos_T1P, sin_T1P)), -1)
-
-        latent_BTL, k_BTR = self.latents(x_BTD)
-        kv_BTHX = self.kv_b_proj(latent_BTL).view(batch, tokens, self.heads, -1)
-        k_BTHN, v_BTHE = torch.split(kv_BTHX, self.kv_widths, -1)
-        rotated = (half.expand(-1, -1, self.heads, -1) for half in rotate(k_BTR.unsqueeze(2), cos_T1P, sin_T1P))
-        k_BTHQ = torch.cat((k_BTHN, *rotated), -1)
+        q_BTHQ = self.rotated_queries(x_BTD, cos_T1P, sin_T1P)
+        k_BTHQ, v_BTHE = self.rotated_keys_and_values(x_BTD, cos_T1P, sin_T1P)
 
         # No copy: in memory heads stay inside the token axis, and the attention kernels accept these strides.
         q_BHTQ, k_BHTQ, v_BHTE = q_BTHQ.transpose(1, 2), k_BTHQ.transpose(1, 2), v_BTHE.transpose(1, 2)
         out_BHTE = self.attend(q_BHTQ, k_BHTQ, v_BHTE, self.scale, documents)
         y_BTD: Tensor = self.o_proj(out_BHTE.transpose(1, 2).flatten(2))
         return y_BTD
+
+    def rotated_queries(self, x_BTD: Tensor, cos_T1P: Tensor, sin_T1P: Tensor) -> Tensor:
+        """Return each head's whole query (B, T, H, Q)."""
+        q_BTHN, q_BTHR = self.queries(x_BTD)
+        return torch.cat((q_BTHN, *rotate(q_BTHR, cos_T1P, sin_T1P)), -1)
+
+    def rotated_keys_and_values(self, x_BTD: Tensor, cos_T1P: Tensor, sin_T1P: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each head's whole key (B, T, H, Q) and its value (B, T, H, E)."""
+        latent_BTL, k_BTR = self.latents(x_BTD)
+        kv_BTHX = self.kv_b_proj(latent_BTL).view(*x_BTD.shape[:2], self.heads, -1)
+        k_BTHN, v_BTHE = torch.split(kv_BTHX, self.kv_widths, -1)
+        rotated = (half.expand(-1, -1, self.heads, -1) for half in rotate(k_BTR.unsqueeze(2), cos_T1P, sin_T1P))
+        return torch.cat((k_BTHN, *rotated), -1), v_BTHE
 
     def queries(self, x_BTD: Tensor) -> tuple[Tensor, ...]:
         """Return each head's query: the part without position (B, T, H, N) and the part to rotate (B, T, H, R)."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.attention import AttentionKind, documents_for
+from model.attention_logits import LogitProbe
 from model.checkpointing import Checkpointing, resolve_checkpointing, tiled
 from model.documents import document_ids
 from model.initial_weights import draw_normal
@@ -71,6 +72,7 @@ class Decoder(nn.Module):
         self.attention = attention
         self.stream = stream
         self.document_end = document_end
+        self.logit_probe: LogitProbe | None = None  # measures the next forward, and that alone
         self.offloading = StreamOffload().forward if checkpointing == "offload" else no_offload
         # The plain constructor draws the weights, which on the meta device imports torch's compiler: a second.
         weight = torch.empty(config.vocab_size, config.hidden_size)
@@ -82,11 +84,15 @@ class Decoder(nn.Module):
         x_BTD: Tensor = self.embed_tokens(tokens_BT)
         x_BTD = x_BTD.to(self.stream or x_BTD.dtype)
         cos_T1P, sin_T1P = rope_tables(self.config, tokens_BT.shape[1], x_BTD)
-        documents = None
+        documents = ids_BT = None
         if self.document_end is not None:
-            documents = documents_for(self.attention, document_ids(tokens_BT, self.document_end), x_BTD.dtype)
+            ids_BT = document_ids(tokens_BT, self.document_end)
+            documents = documents_for(self.attention, ids_BT, x_BTD.dtype)
+        probe, self.logit_probe = self.logit_probe, None
         with self.offloading() as around_block:
             for block in self.layers:
+                if probe:
+                    probe.measure(block, x_BTD, cos_T1P, sin_T1P, ids_BT)
                 with around_block(x_BTD):
                     x_BTD = block(x_BTD, cos_T1P, sin_T1P, documents)
         x_BTD = self.norm(x_BTD)

@@ -50,6 +50,10 @@ class Step(Event, frozen=True, kw_only=True, tag="step"):
         Number | None,
         Metric("grad", status=6, compare=True, readout=True, copied=True),
     ] = None  # norm of the gradient before it is clipped
+    attn_logit: Annotated[
+        Number | None,
+        Metric("attn logit", compare=True, readout=True, copied=True),
+    ] = None  # largest attention logit of any head, on at most 256 queries of one sequence; every 10 steps
     step_s: Annotated[
         Number | None,
         Metric("s/step", "s", "duration", status=6, compare=True, readout=True, copied=True),
@@ -262,7 +266,7 @@ class Memory(Event, frozen=True, kw_only=True, tag="memory"):
 class Alert(Event, frozen=True, kw_only=True, tag="alert"):
     """Something that a user may want to act on."""
 
-    what: str | None = None  # nan, stall, pressure, disk, device_lost, slow, files, version, checkpoint
+    what: str | None = None  # nan, logits, stall, pressure, disk, device_lost, slow, files, version, checkpoint
     text: str | None = None
 
 

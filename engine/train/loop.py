@@ -30,6 +30,7 @@ from engine.train.edit_history import EditHistory, RestartRequested
 from engine.train.edit_request import requested_spec
 from engine.train.edits import changed, live_values
 from engine.train.evaluation.evaluator import Evaluator
+from engine.train.logit_monitor import LogitMonitor
 from engine.train.measure.device_peak import device_peak
 from engine.train.models import pretrained
 from engine.train.not_finite import not_finite_error
@@ -81,7 +82,10 @@ class Trainer:
         self.rank_monitor = RankMonitor(self.ranks, reporter)
         self.peak = device_peak(hardware.name, backend.device, backend.plan["precision"])
         self.oom = OomHandler(backend, self.memory, hardware, self.ranks, out)
-        self.runner = StepRunner(backend, self.state, self.ranks, self._between_micro_batches, self._finish_checkpoint)
+        logits = LogitMonitor(backend, reporter, self.ranks.rank)
+        self.runner = StepRunner(
+            backend, state, self.ranks, self._between_micro_batches, self._finish_checkpoint, logits
+        )
         self.validator = Validator(backend, self.state, self.ranks, self.oom, self._process_urgent_commands)
         self.timed_work = TimedWork(backend, state, self.ranks, reporter, hardware, self._process_urgent_commands)
         self.evaluator = Evaluator(backend, state, hardware, self.timed_work)

@@ -34,6 +34,7 @@ def step_record(
         tok_s=tok_s,
         lr=done.lr,
         grad_norm=done.grad_norm,
+        attn_logit=done.attn_logit,
         step_s=done.step_s,
         data_s=done.data_s,
         data_share=done.data_s / done.step_s,

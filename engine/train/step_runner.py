@@ -11,6 +11,7 @@ from functools import partial
 from data.cursor import Cursor
 from engine.train.backends.backend import Backend
 from engine.train.backends.ranks import Ranks
+from engine.train.logit_monitor import LogitMonitor
 from engine.train.oom.recognize import OutOfMemory, catch_oom
 from engine.train.run_state import RunState
 from engine.train.schedule import learning_rate
@@ -26,6 +27,7 @@ class Done:
     cursor: Cursor
     data_s: float
     step_s: float
+    attn_logit: float | None  # the largest attention logit, in the steps that measure it
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,14 @@ class StepRunner:
         ranks: Ranks,
         between: Callable[[MicroBatchDone], None],
         before_update: Callable[[], object],
+        logits: LogitMonitor,
     ) -> None:
         self._backend = backend
         self._state = state
         self._ranks = ranks
         self._between = between
         self._before_update = before_update
+        self._logits = logits
 
     def run(self, step: int) -> Done | NotFinite | OutOfMemory:
         """Do step number ``step`` on this rank's share of its sequences.
@@ -86,6 +90,7 @@ class StepRunner:
         tokens = max(1, self._state.count_targets(sequences))
         data_s = time.perf_counter() - begun
         starts = range(0, share, batch.micro)
+        self._logits.begin_step(step)
         for launched, first in enumerate(starts):
             if launched:
                 done = self._backend.finished()
@@ -96,7 +101,8 @@ class StepRunner:
         loss, grad_norm = self._backend.window_totals()
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             return NotFinite(loss, grad_norm, cursor)
+        attn_logit = self._logits.end_step()
         self._before_update()
         lr = spec.optim.lr_scale * learning_rate(spec.optim, step, spec.train.steps)
         self._backend.optimizer_step(lr, spec.optim.clip)
-        return Done(loss, grad_norm, lr, cursor, data_s, time.perf_counter() - begun)
+        return Done(loss, grad_norm, lr, cursor, data_s, time.perf_counter() - begun, attn_logit)
