@@ -8,6 +8,7 @@ COMMAND_LINE = "tui.cli"
 SUPERVISOR = "engine.runs"
 TRAINER = "engine.train"
 BENCH = "engine.train.measure.bench"
+WITH_PARENT = "engine.host.with_parent"  # runs another of them
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # the same as -P, for the Python processes that a launcher starts
 

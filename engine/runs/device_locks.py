@@ -5,6 +5,8 @@ it lasts as long as either process lives. A supervisor that the trainer restarts
 holds the numbers of the descriptors.
 
 A waiting run locks its own file beside the device's. The oldest waiting run (ids sort by time) is next.
+
+``mla-tui tune`` locks the devices too while it measures, so its name may stand where that of a run does.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from profiles.nvml import visible_uuids
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
 
+TUNE = "mla-tui tune"  # begins the name under which a tune holds a device; no run is called that
 EXIT_TIMEOUT = 15.0  # seconds for the trainer of a run that has just ended to exit
 
 
@@ -148,11 +151,37 @@ def holder(home: Path, device: str) -> str | None:
     return "unknown"
 
 
+def described(holder: str) -> str:
+    """Return what ``holder`` calls a device's user in words: ``run 20261125-1-x``, or a tune."""
+    return holder if holder.startswith(TUNE) else f"run {holder}"
+
+
+def tune_on(home: Path, spec: RunSpec) -> str:
+    """Return the name of the tune that holds a device of ``spec``, or ""."""
+    found = (holder(home, device) or "" for device in devices_of(spec))
+    return next((user for user in found if user.startswith(TUNE)), "")
+
+
+def run_beside(home: Path, devices: list[str]) -> tuple[str, str] | None:
+    """Return (device, run) of a run that shares one of ``devices`` without its lock, which ``--share-device`` does."""
+    for path in (home / "runs").glob("*"):
+        run = RunDir(path)
+        if run.launch().share_device and run.has_trainer():
+            with contextlib.suppress(UserError):  # damaged; its devices are not known
+                for device in set(devices) & set(devices_of(run.spec())):
+                    return device, run.id
+    return None
+
+
 def check_free(home: Path, spec: RunSpec) -> None:
     """Raise ``UserError`` where another run uses a device of ``spec``.
 
     Waits for a run that has just ended, because its trainer takes a moment to exit.
     """
+    if user := tune_on(home, spec):
+        raise UserError(
+            f"{user} measures on the same device; wait for it with --queue, or stop it with Ctrl-C in its terminal"
+        )
     deadline = time.monotonic() + EXIT_TIMEOUT
     for device in devices_of(spec):
         while run := holder(home, device):

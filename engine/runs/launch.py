@@ -33,7 +33,7 @@ from engine.preflight import (
     resolve_spec,
 )
 from engine.runs import hooks
-from engine.runs.device_locks import check_free, devices_of, holder
+from engine.runs.device_locks import check_free, devices_of, holder, tune_on
 from engine.runs.launchers import check_hosts, check_launcher, write_hostfile
 from engine.runs.store import RunStore
 from profiles.errors import UserError
@@ -89,6 +89,8 @@ def launch(
         check_checkpoint_folder(out / name, resume)
     if not (queue or share_device):
         check_free(store.home, spec)
+    elif share_device and (user := tune_on(store.home, spec)):
+        notify(f"{user} measures on the same device; what it finds beside this run is too slow")
     how = Launch(
         name=name,
         resume=str(resume) if resume else None,

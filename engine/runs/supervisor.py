@@ -43,7 +43,7 @@ from engine.host.version import package_version
 from engine.memory.calibration import MeasuredPeak, record_run
 from engine.memory.hardware import detect_hardware
 from engine.runs.attention import Attention
-from engine.runs.device_locks import DeviceLocks, devices_of, holder
+from engine.runs.device_locks import DeviceLocks, described, devices_of, holder
 from engine.runs.exit_reason import UNSEEN, ExitReason
 from engine.runs.file_watch import FileWatch
 from engine.runs.hooks import Hooks
@@ -210,7 +210,7 @@ class Supervisor:
         while not self._shares_device and (in_use := self._devices.acquire(self.run_dir.id)):
             device, other = in_use
             uses = holder(self.run_dir.home, device) == other
-            reason = f"waits for {device}, {'in use by' if uses else 'after'} run {other}"
+            reason = f"waits for {device}, {'in use by' if uses else 'after'} {described(other)}"
             if reason != logged:
                 self._write(State(phase=STARTING, reason=reason))
                 logged = reason

@@ -80,6 +80,11 @@ def combinations(spec: RunSpec, hardware: Hardware, *, fixed: bool) -> Iterator[
                 yield from (Combination(strategy, kind, precision, loss) for loss in losses)
 
 
+def possible(spec: RunSpec, hardware: Hardware) -> set[Combination]:
+    """Return every combination that ``spec`` leaves open, or that it could have instead."""
+    return {one for fixed in (True, False) for one in combinations(spec, hardware, fixed=fixed)}
+
+
 def forbidden(combination: Combination, spec: RunSpec) -> str:
     """Return why "auto" does not choose ``combination``, with the way out; empty where it may."""
     if combination.strategy == "states8bit" and find_spec("torchao") is None:

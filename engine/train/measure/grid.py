@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from data.splits import open_split, phases_of
-from engine.host.programs import BENCH, python_module
+from engine.host.programs import BENCH, WITH_PARENT, python_module
 from engine.memory.hardware import detect_hardware
 from engine.memory.launch_fit import launch_fit
 from engine.preflight import check_backend, resolve_spec
@@ -111,7 +111,8 @@ def measure_cell(cell: Cell, budget: Budget, on_tick: Callable[[float], None] = 
     """Measure ``cell`` in a new process. Return the result of ``engine.train.measure.bench.measure``, or ``error`` in
     one line and ``console``, the end of its stderr.
 
-    ``on_tick`` is called once a second with the elapsed seconds. An exception, Ctrl-C too, ends the process.
+    ``on_tick`` is called once a second with the elapsed seconds. An exception, Ctrl-C too, ends the process, and so
+    does the end of this one, also by SIGKILL.
     """
     answer: dict[str, Any] = {
         "changes": cell.changes,
@@ -167,7 +168,7 @@ def write_random_shard(path: Path, spec: RunSpec) -> None:
 
 
 def _argv(spec_path: Path, budget: Budget) -> list[str]:
-    argv = python_module(BENCH, str(spec_path), "--seconds", str(budget.seconds))
+    argv = python_module(WITH_PARENT, BENCH, str(spec_path), "--seconds", str(budget.seconds))
     argv += ["--steps", str(budget.steps)] if budget.steps is not None else []
     argv += ["--peak", str(budget.peak)] if budget.peak is not None else []
     return [*argv, "--cap-gib", str(budget.cap_gib)] if budget.cap_gib is not None else argv
@@ -206,11 +207,13 @@ def _started(argv: list[str], errors: IO[bytes]) -> Iterator[subprocess.Popen[by
         held: signal.signal(held, lambda number, _: received.append(number)) for held in (signal.SIGINT, signal.SIGTERM)
     }
     child = None
+    its_stdin, ours = os.pipe()  # nothing is written: it ends when this process does
     try:
         try:
             env = {**os.environ, **thread_environment()}
-            child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=env)
+            child = subprocess.Popen(argv, stdin=its_stdin, stdout=subprocess.PIPE, stderr=errors, env=env)
         finally:
+            os.close(its_stdin)
             for held, handler in handlers.items():
                 signal.signal(held, handler)
         for number in received:
@@ -220,6 +223,7 @@ def _started(argv: list[str], errors: IO[bytes]) -> Iterator[subprocess.Popen[by
         if child is not None and child.poll() is None:
             child.kill()
             child.wait()
+        os.close(ours)
 
 
 def _cause(code: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,9 @@ from engine.host.private_dirs import make_private_dir
 from engine.host.struct_json import read_struct, write_struct
 from engine.host.version import package_version
 from engine.memory.hardware import Hardware
+from engine.memory.search.combinations import Combination, possible
+from engine.memory.search.micro import micro_divisors, with_micro
+from engine.memory.search.search import Candidate, Search
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
@@ -38,9 +42,17 @@ class Pair(msgspec.Struct, frozen=True):
         return self.other.tok_s / self.own.tok_s if self.own.tok_s else 0.0
 
 
-class Measured(msgspec.Struct):
-    """The content of the file: measurements by the key of the way, and pairs in their order."""
+class PlannedWay(msgspec.Struct, frozen=True):
+    """One way to be measured."""
 
+    combination: Combination
+    micro: int
+
+
+class Measured(msgspec.Struct):
+    """The content of the file: the ways to measure, measurements by the key of the way, and pairs in their order."""
+
+    planned: list[PlannedWay] = []
     ways: dict[str, Measurement] = {}
     pairs: list[Pair] = []
 
@@ -55,6 +67,24 @@ class TuneJournal:
         self.path = home / "tune" / f"{name}.json"
         self.measured = read_struct(self.path, Measured) or Measured()
 
+    def ways(self, spec: RunSpec, search: Search) -> list[Candidate]:
+        """Return the ways that were begun, in their order; empty where nothing was measured, or no way is possible.
+
+        What was measured has changed the predictions since: to choose again would give other ways.
+        """
+        if not self.measured.ways:
+            return []
+        combinations, micros = possible(spec, search.hardware), micro_divisors(spec)
+        planned = self.measured.planned
+        if not all(one.combination in combinations and one.micro in micros for one in planned):
+            return []  # damaged
+        return [search.candidate(with_micro(spec, one.micro), one.combination) for one in planned]
+
+    def begin(self, ways: Sequence[Candidate]) -> None:
+        """Keep which ways are measured. Raises ``UserError`` where it cannot be written."""
+        self.measured.planned = [PlannedWay(way.combination, way.spec.batch.micro) for way in ways]
+        self._write()
+
     def add(self, key: str, found: Measurement) -> None:
         """Raises ``UserError`` where it cannot be written."""
         self.measured.ways[key] = found
@@ -63,10 +93,6 @@ class TuneJournal:
     def add_pair(self, pair: Pair) -> None:
         """Raises ``UserError`` where it cannot be written."""
         self.measured.pairs.append(pair)
-        self._write()
-
-    def check(self) -> None:
-        """Raise ``UserError`` where nothing could be kept."""
         self._write()
 
     def remove(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,10 +13,14 @@ from hypothesis import strategies as st
 
 from engine.memory.calibration import load_past_runs
 from engine.memory.hardware import Hardware
+from engine.memory.search.combinations import Combination
+from engine.memory.search.search import Candidate, Search
+from engine.memory.search.shortlist import shortlist
 from engine.memory.search.speed import MEASURED, SpeedModel
-from engine.train.measure.grid import Cell, build_cell
+from engine.train.measure.grid import SYNTHETIC, Cell, build_cell
 from engine.train.measure.tune import PAIRS, Tuning
-from engine.train.measure.tune_journal import TuneJournal
+from engine.train.measure.tune_journal import Measurement, PlannedWay, TuneJournal
+from profiles.registry import load
 
 GB = 1 << 30
 MACHINE = Hardware("a cpu", "cpu", None, None, 16 * GB, 12 * GB)
@@ -88,6 +93,33 @@ def test_the_winner_beats_the_own_way_in_every_pair_however_often_it_is_interrup
         model = SpeedModel(MACHINE, load_past_runs(MACHINE, home))
         assert all(model.of(CELLS[number].spec).kind == MEASURED for number in ran)
         assert model.of(CELLS[winner.number].spec).tok_s == winner.tok_s
+
+
+def test_what_was_measured_changes_the_predictions_but_not_what_is_left_to_measure(tmp_path: Path) -> None:
+    spec = load("cpu_demo", ["backend=torch"])
+
+    def begin() -> tuple[TuneJournal, list[Candidate]]:
+        search, journal = Search(MACHINE, load_past_runs(MACHINE, tmp_path)), TuneJournal(tmp_path, spec, MACHINE, "")
+        ways = journal.ways(spec, search) or shortlist(spec, search, 4)
+        journal.begin(ways)
+        return journal, ways
+
+    def described(ways: list[Candidate]) -> list[tuple[Combination, int]]:
+        return [(way.combination, way.spec.batch.micro) for way in ways]
+
+    journal, ways = begin()
+    cells = [Cell({}, way.spec, SYNTHETIC) for way in ways]
+    one = Tuning(cells, MACHINE, tmp_path, journal, lambda number: answer([1e6, 1000.0][number]))
+    one.measure_way(0)
+    one.measure_way(1)
+    search = Search(MACHINE, load_past_runs(MACHINE, tmp_path))
+    assert described(shortlist(spec, search, 4)) != described(ways)
+    assert described(begin()[1]) == described(ways)
+    for micro, strategy in ((3, "device"), (8, "nowhere")):
+        damaged = PlannedWay(replace(ways[1].combination, strategy=strategy), micro)
+        journal.measured.planned[1] = damaged
+        journal.add("key", Measurement(1.0))
+        assert described(begin()[1]) == described(shortlist(spec, search, 4))
 
 
 def test_nothing_is_measured_twice_and_a_damaged_file_is_begun_anew(tmp_path: Path) -> None:

@@ -1,20 +1,21 @@
-"""``mla-tui tune``: measures in real processes, goes on after an interrupt, and writes a profile of the user."""
+"""``mla-tui tune``: measures in real processes, and writes a profile of the user."""
 
 from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from engine.events.status import Launch, RunStatus
+from engine.host.process import Lock
 from engine.memory import hardware as hardware_module
 from engine.memory.calibration import load_past_runs
 from engine.memory.hardware import Hardware, detect_hardware
 from engine.runs.device_locks import DeviceLocks, devices_of
+from engine.runs.store import RunStore
 from profiles.registry import load
 from tui.cli.main import main
 
@@ -55,23 +56,14 @@ def profiles_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_it_goes_on_after_an_interrupt_and_writes_the_winner(
+def test_it_measures_in_real_processes_and_writes_the_winner(
     profiles_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("engine.train.measure.tune.PAIRS", 1)
     words = ["tune", "-p", "nano", "-s", "optim.lr=2e-3", "--ways", "2", "--seconds", "0.05"]
-    argv = [sys.executable, "-m", "tui.cli", *words]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as first:
-        assert first.stdout and first.stderr
-        assert "2 ways" in first.stdout.readline()
-        assert re.search(r"tok/s .* the profile's own", first.stdout.readline())
-        first.send_signal(signal.SIGINT)
-        assert first.wait(30) == 130
-        (said,) = [line for line in first.stderr.read().splitlines() if line.startswith("mla-tui: ")]
-    assert said.endswith("go on with: mla-tui " + " ".join(words)), said
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert "going on: 1 of them" in out and "kept, the profile's own" in out and out.count("kept") == 1
+    assert "2 ways" in out and re.search(r"tok/s .* the profile's own", out) and "kept" not in out
     path = profiles_folder / "nano_tuned.toml"
     assert f"written: {path}" in out and "start it with: mla-tui launch -p nano_tuned" in out
     assert path.read_text().startswith("# Measured by mla-tui tune on ")
@@ -116,6 +108,15 @@ def test_what_cannot_be_tuned_is_one_line_before_anything_is_measured(
     locks.acquire("other")
     assert "is in use by run other, and beside it no speed can be measured" in refused(*nano, "--name", "new")
     locks.release()
+    shared = RunStore(tmp_path / "home").create(load("nano"), Launch(share_device=True), RunStatus(phase="running"))
+    trainer = Lock(shared.trainer_lock)
+    assert trainer.acquire()
+    assert f"cpu: is in use by run {shared.id}, and beside it" in refused(*nano, "--name", "new")
+    trainer.release()
+    (tmp_path / "home" / "devices").rename(tmp_path / "home" / "away")
+    (tmp_path / "home" / "devices").write_text("")
+    assert "devices: File exists; make it writable, or set MLA_TUI_HOME" in refused(*nano, "--name", "new")
+    (tmp_path / "home" / "tune" / "left").parent.rename(tmp_path / "home" / "tune_before")
     (tmp_path / "home" / "tune").write_text("")  # a file where the folder should be
     assert "make it writable, or set MLA_TUI_HOME" in refused(*nano, "--name", "new")
     small = Hardware("a cpu", "cpu", None, None, GB // 8, GB // 8)

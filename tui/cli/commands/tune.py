@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+import os
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from profiles.spec import RunSpec
 
 _MOST_WAYS = 32
+_NO_PEAK = 1.0  # FLOP/s of matrix products: to measure it takes seconds, and tokens/s do not depend on it
 
 
 def register(subparsers: Subparsers) -> None:
@@ -62,27 +65,24 @@ def run(args: argparse.Namespace) -> int:
         raise SpecError(f"--name {name}: is the profile to tune; choose another name")
     check_new_profile(name, replace=args.force)
     hardware = detect_hardware(spec.launch.gpus_per_node)
-    ways = shortlist(
-        spec,
-        Search(hardware, load_past_runs(hardware, home)),
-        args.ways,
-        dict(registry.parse_override(text) for text in overrides),
-    )
+    search, given = Search(hardware, load_past_runs(hardware, home)), dict(map(registry.parse_override, overrides))
+    journal = TuneJournal(home, spec, hardware, f"{args.ways} {args.seconds:g} {args.synthetic} {sorted(given)}")
+    ways = journal.ways(spec, search) or shortlist(spec, search, args.ways, given)
     _check_fits(spec, ways, hardware)
     cells = [_cell(profile, overrides, spec, way, args.synthetic) for way in ways]
-    _check_device(cells[0].spec, home)
-    journal = TuneJournal(home, spec, hardware, f"{args.seconds:g} {args.synthetic}")
-    journal.check()
-    report = _Report(ways, args.seconds)
-    tuning = Tuning(cells, hardware, home, journal, report.measuring(cells))
-    report.begin(spec, tuning)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # says what is kept, and leaves no process behind
-    try:
-        _measure(tuning, report)
-    except KeyboardInterrupt:
-        report.line.clear()
-        print(f"mla-tui: stopped; what is measured is kept, go on with: {shlex.join(_again(args))}", file=sys.stderr)
-        return 130
+    journal.begin(ways)
+    with _locked_devices(cells[0].spec, home) as hold:
+        report = _Report(ways, args.seconds, hold)
+        tuning = Tuning(cells, hardware, home, journal, report.measuring(cells))
+        report.begin(spec, tuning)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # says what is kept, and leaves no process behind
+        try:
+            _measure(tuning, report)
+        except KeyboardInterrupt:
+            report.line.clear()
+            again = shlex.join(_again(args))
+            print(f"mla-tui: stopped; what is measured is kept, go on with: {again}", file=sys.stderr)
+            return 130
     winner = tuning.winner()
     if winner is None:
         raise UserError(f"tune: none of {len(cells)} ways could run here; {tuning.found(0).error}")
@@ -106,28 +106,24 @@ def _measure(tuning: Tuning, report: _Report) -> None:
 class _Report:
     """Prints what is measured as it is: lines on stdout, a progress line on stderr."""
 
-    def __init__(self, ways: list[Candidate], seconds: float) -> None:
+    def __init__(self, ways: list[Candidate], seconds: float, every_second: Callable[[], object]) -> None:
+        """``every_second`` is called while something is measured."""
         self.line = ProgressLine()
         self.pair = ""
-        self._ways, self._seconds = ways, seconds
+        self._ways, self._seconds, self._every_second = ways, seconds, every_second
         self._width = max(len(describe(way)) for way in ways)
 
     def measuring(self, cells: list[Cell]) -> Callable[[int], Mapping[str, Any]]:
-        """Return what measures one of ``cells``. The peak of the matrix products is measured once."""
+        """Return what measures one of ``cells``."""
         from engine.train.measure import grid
-
-        peak: list[float] = []
 
         def measure(number: int) -> Mapping[str, Any]:
             if self._ways[number].state == "over":
                 return {"error": "does not fit into what is free"}
             step = cells[number].spec.tokens_per_step / self._ways[number].rate.tok_s
             steps = 1 if step > self._seconds else None
-            budget = grid.Budget(steps, self._seconds, peak=peak[0] if peak else None)
-            found = grid.measure_cell(cells[number], budget, lambda elapsed: self._tick(number, elapsed))
-            if not peak and "error" not in found:
-                peak.append(found["matmul_peak_flop_s"])
-            return found
+            budget = grid.Budget(steps, self._seconds, peak=_NO_PEAK)
+            return grid.measure_cell(cells[number], budget, lambda elapsed: self._tick(number, elapsed))
 
         return measure
 
@@ -139,6 +135,7 @@ class _Report:
             print(f"going on: {kept} of them were measured before it was interrupted")
 
     def _tick(self, number: int, elapsed: float) -> None:
+        self._every_second()
         text = f"{self.pair}{describe(self._ways[number])}, {duration(elapsed)}"
         if self.line.due():
             self.line.bar(number / len(self._ways) if not self.pair else 1.0, text)
@@ -228,16 +225,31 @@ def _check_fits(spec: RunSpec, ways: list[Candidate], hardware: Hardware) -> Non
         raise UserError(f"tune: nothing fits: {launch_fit(ways[0].spec, hardware, []).text}")
 
 
-def _check_device(spec: RunSpec, home: Path) -> None:
-    """Raise ``UserError`` where a run uses the device: neither would be as fast as it is alone."""
-    from engine.runs.device_locks import devices_of, holder
+@contextlib.contextmanager
+def _locked_devices(spec: RunSpec, home: Path) -> Iterator[Callable[[], None]]:
+    """Lock the devices of ``spec``; yields what has to be called every second, in case a lock file is deleted.
 
-    for device in devices_of(spec):
-        if run := holder(home, device):
+    Raise ``UserError`` where another uses one of them: neither would be as fast as it is alone.
+    """
+    from engine.runs.device_locks import TUNE, DeviceLocks, described, devices_of, run_beside
+
+    devices, user = devices_of(spec), f"{TUNE} (process {os.getpid()})"
+    locks = DeviceLocks(home, devices)
+    try:
+        in_use = locks.acquire(user) or run_beside(home, devices)
+    except OSError as error:
+        raise UserError(f"{home / 'devices'}: {error.strerror}; make it writable, or set MLA_TUI_HOME") from None
+    try:
+        if in_use:
+            device, other = in_use
+            stop = "Ctrl-C in its terminal" if other.startswith(TUNE) else f"mla-tui stop {other}"
             raise UserError(
-                f"{device}: is in use by run {run}, and beside it no speed can be measured; wait until it ends, or"
-                f" stop it with: mla-tui stop {run}"
+                f"{device}: is in use by {described(other)}, and beside it no speed can be measured; wait until it"
+                f" ends, or stop it with: {stop}"
             )
+        yield lambda: locks.hold(user)
+    finally:
+        locks.release()
 
 
 def _again(args: argparse.Namespace) -> list[str]:
