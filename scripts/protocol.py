@@ -31,7 +31,7 @@ A run's directory holds `events.jsonl`, its log: one record a line, a JSON objec
 offset of its line. Several processes append, each record with one write. A line that is torn or does not match the
 types below is damaged: readers skip it, and the supervisor logs that. Readers also skip kinds and fields that they do
 not know, because a newer version may write them, so a program that reads the log should too. `mla-tui watch --json`
-prints the records with their offset as `at`.
+prints the records with their offset as `at`. [A client of 20 lines](howto/log-client.md) in Python follows a run.
 """
 _SOCKET = """\
 The supervisor listens on `log.sock` in the run's directory, for its owner only. It speaks JSON-RPC 2.0, one object a

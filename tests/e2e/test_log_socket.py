@@ -6,15 +6,19 @@ import contextlib
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
 from engine.events import wire
+from tests.documented import ROOT
 from tests.e2e.attack import Attacker, fuzz
 from tests.e2e.conftest import MakeWorkspace, Run, WaitFor, output
 
@@ -210,3 +214,33 @@ def test_fifty_clients_of_which_ten_never_read_cost_little_memory(run: Run) -> N
         watcher.wait()
     for client in clients:
         client.close()
+
+
+def test_the_client_of_the_page_follows_a_run_and_reads_a_log(run: Run, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "howto" / "log-client.md").read_text()
+    (script,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    argv = [sys.executable, "-I", "-S", "-c", script]  # with the standard library alone
+
+    def losses(lines: Iterable[str]) -> list[tuple[str, ...]]:
+        return [tuple(line.split()) for line in lines]
+
+    step = run.kind("step")[-1]["step"] + 5  # which is still to come
+    with subprocess.Popen([*argv, str(run.run_dir.path)], stdout=subprocess.PIPE, text=True) as client:
+        shown = losses(takewhile(lambda line: not line.startswith(f"{step} "), output(client)))
+        client.kill()
+    logged = [(str(record["step"]), str(record["loss"])) for record in run.kind("step")]
+    assert len(shown) > 25
+    assert shown == logged[: len(shown)]
+
+    (tmp_path / "events.jsonl").write_bytes(run.run_dir.log_path.read_bytes() + b'{"t":1,"kind":"step","st')
+    read = subprocess.run([*argv, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert losses(read.stdout.splitlines())[: len(logged)] == logged
+
+    (example,) = re.findall(r'^    (\{.*"set".*\})$', page, re.MULTILINE)
+    sender = Attacker(run.run_dir.socket_path)
+    sender.send(example.encode() + b"\n")
+    id = json.loads(sender.line())["result"]["id"]
+    sender.close()
+    run.wait_step(run.kind("step")[-1]["step"] + 3)
+    (edit,) = [record for record in run.kind("edit") if record["id"] == id]
+    assert edit["ok"] and edit["changed"] == {"lr_scale": [1.0, 0.5]}
