@@ -11,6 +11,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from tui.app.app import MlaApp
+from tui.app.screens.monitor import MonitorScreen
 from tui.app.widgets.selectable_list import SelectableList
 
 
@@ -44,3 +45,13 @@ def text_of(app: MlaApp, selector: str) -> str:
 def selected_row(selectable: SelectableList) -> str:
     """Return the text of the selected row."""
     return "".join(text for text, _ in selectable.row(selectable.cursor, 80))
+
+
+def monitor(app: MlaApp) -> MonitorScreen:
+    assert isinstance(app.screen, MonitorScreen)
+    return app.screen
+
+
+async def opened(pilot: Pilot[Any], app: MlaApp, steps: int) -> None:
+    """Wait until the monitor has read every step of its run."""
+    await until(pilot, lambda: f"({steps})" in on_screen(app, "#pane-1"))

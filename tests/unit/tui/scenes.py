@@ -21,7 +21,7 @@ from engine.events.log_index import LogIndex
 from engine.events.phases import is_active
 from engine.events.run_dir import RunDir
 from engine.events.status import Launch, RunStatus
-from engine.events.types import Checkpoint, Exit, Oom, Sample, Start, State, Step, Telemetry, Val
+from engine.events.types import Checkpoint, Edit, Exit, Oom, Sample, Spec, Start, State, Step, Telemetry, Val
 from engine.host.files import write_json
 from engine.host.process import boot_id, process_identity
 from engine.host.struct_json import to_dict, write_struct
@@ -37,6 +37,10 @@ HOST = "workstation"
 MACHINE = Hardware("NVIDIA GeForce RTX 5080", "cuda", 16 << 30, 15 << 30, 64 << 30, 48 << 30)
 GIB = 1 << 30
 TERMINAL = (("TERM", "xterm-256color"), ("COLORTERM", "truecolor"))  # with fewer colours other themes are used
+
+Size = tuple[int, int]
+SIZES: tuple[Size, ...] = ((80, 24), (60, 20), (160, 48), (220, 60))
+"""In columns and lines; the scenes are built up in the first."""
 
 
 class World:
@@ -170,8 +174,7 @@ class Scene:
     """``build`` creates the runs and returns the one to open (None: the list of runs).
 
     ``presses`` are keys, each after a pattern that must be on the screen first. ``until`` is a pattern of the final
-    screen, ``wide`` another one at 160 columns. ``lost``: the server of the run closes at the end. ``small``: the scene
-    is drawn in the smallest terminal too; ``large``: in a large one too.
+    screen, ``wide`` another one from 160 columns. ``lost``: the server of the run closes at the end.
     """
 
     name: str
@@ -180,13 +183,10 @@ class Scene:
     presses: tuple[tuple[str, ...], ...] = ()
     lost: bool = False
     wide: str = ""
-    small: bool = False
-    large: bool = False
 
-    @property
-    def sizes(self) -> list[tuple[int, int]]:
-        large = [(220, 60)] if self.large else []
-        return [*([(60, 20)] if self.small else []), (80, 24), (160, 48), *large]
+    def patterns(self, size: Size) -> tuple[str, str]:
+        """Return what a screen of ``size`` shows."""
+        return self.until, self.wide if size[0] >= 160 else ""
 
 
 def _empty(world: World) -> None:
@@ -215,6 +215,15 @@ def _one(phase: str, steps: int = 160, **state: Any) -> Callable[[World], RunDir
         return run_dir
 
     return build
+
+
+def _edited(world: World) -> RunDir:
+    """Create a run whose learning rate was halved while it was active."""
+    run_dir, log = world.run_dir("lisp-1b", 160, "running")
+    log.write(Edit(id="1", changed={"lr_scale": (1.0, 0.5)}, step=160, by="app", ok=True, why=""))
+    log.write(Spec(step=160, values={"optim.lr_scale": 0.5}))
+    log.close()
+    return run_dir
 
 
 def _with_console(world: World) -> RunDir:
@@ -286,45 +295,38 @@ HISTORY = r"step 160/[\s\S]*step 150: 14"  # the last step and the last line of 
 HOME = r"press n|was-stopped"
 SCENES = (
     Scene("home-empty", _empty, "press n"),
-    Scene(
-        "home-every-phase", _every_phase, r"is-running .*2\.992", wide=r"(?s)was-stopped .*[▁-█].*memory  ", small=True
-    ),
+    Scene("home-every-phase", _every_phase, r"is-running .*2\.992", wide=r"(?s)was-stopped .*[▁-█].*memory  "),
     Scene("home-filter", _every_phase, "2 of 11: matching", ((HOME, "slash", *"is-s"),), wide="memory  "),
     Scene("home-help", _empty, "Runs: keys", ((HOME, "question_mark"),)),
-    Scene("new-run", _with_shards, r"(?s)200,000 steps.*(GiB.*){4}-p pretrain_5080", ((HOME, "n"),)),
+    Scene("new-run", _with_shards, r"(?s)data: 19 sequences.*GiB.*-p pretrain_5080\s[^$]*F5", ((HOME, "n"),)),
     Scene(
         "new-run-refused",
         _empty,
-        r"(?s)data demo.*0 is not in",
-        ((HOME, "n"), ("(?s)data demo.*-p pretrain_5080", "tab", "0")),
+        r"(?s)is not a.*0 is not in.*F5",
+        ((HOME, "n"), ("(?s)is not a.*-p pretrain_5080", "tab", "0")),
     ),
     Scene("monitor-starting", _one("starting", 0), r"no steps yet[\s\S]*08:46:40 starting"),
     Scene("monitor-compiling", _one("compiling", 0), r"no steps yet[\s\S]*08:46:40 compiling"),
-    Scene("monitor-running", _one("running"), HISTORY, small=True, large=True),
+    Scene("monitor-running", _one("running"), HISTORY),
     Scene("monitor-disconnected", _one("running"), "connection lost", ((HISTORY,),), lost=True),
-    Scene("monitor-paused", _one("paused"), HISTORY, large=True),
+    Scene("monitor-paused", _one("paused"), HISTORY),
     Scene(
         "monitor-out-of-memory",
         _out_of_memory,
         r"Out of memory[\s\S]*predicted at the OOM[\s\S]*micro 12→6[\s\S]*Enter applies",
         wide="[⠁-⣿]",  # a curve beside the dialog
-        small=True,
-        large=True,
     ),
     Scene(
         "monitor-failed",
         _one("failed", reason=FAILURE),
         r"step 160/[\s\S]*t its output[\s\S]*trainer exited",
-        small=True,
-        large=True,
     ),
-    Scene("monitor-cut-off", _one("cut-off"), r"r resumes it[\s\S]*cut-off: neither", small=True, large=True),
-    Scene("console", _with_console, "MemoryError", (("trainer exited", "t"),), small=True),
-    Scene(
-        "samples", _with_samples, r"step 100 · 2 of 3[\s\S]*defun", (("step 160/", "T"), ("3 of 3", "h")), small=True
-    ),
-    Scene("monitor-finished", _one("finished"), HISTORY, large=True),
+    Scene("monitor-cut-off", _one("cut-off"), r"r resumes it[\s\S]*cut-off: neither"),
+    Scene("console", _with_console, "MemoryError", (("trainer exited", "t"),)),
+    Scene("samples", _with_samples, r"step 100 · 2 of 3[\s\S]*defun", (("step 160/", "T"), ("3 of 3", "h"))),
+    Scene("monitor-finished", _one("finished"), HISTORY),
     Scene("monitor-cursor", _one("finished"), "at step", ((HISTORY, "v"),)),
+    Scene("monitor-spec", _edited, r"▲ optim\.lr_scale  1 → 0\.5", ((HISTORY, "d"),)),
     Scene("monitor-maximized", _one("finished"), r"log\n", ((HISTORY, "z", "y"),)),
     Scene("monitor-help", _one("finished"), "Monitor: keys", ((HISTORY, "question_mark"),)),
     Scene(
@@ -332,15 +334,14 @@ SCENES = (
         _one("running"),
         r"Live tuning[\s\S]*available to this run[\s\S]*tokens/s[\s\S]*→[\s\S]*forecast,[\s\S]*always\s",
         ((HISTORY, "e"),),
-        small=True,
     ),
-    Scene("compare", _every_phase, r"by step[\s\S]*is-recovering", ((HOME, *" j j", "c"),), small=True),
+    Scene("compare", _every_phase, r"by step[\s\S]*is-recovering", ((HOME, *" j j", "c"),)),
     Scene("checkpoints-none", _one("finished"), "no checkpoint", ((HISTORY, "o"),)),
-    Scene("checkpoints", _checkpoints, r"ckpt_step_150", ((HISTORY, "o"),), small=True),
+    Scene("checkpoints", _checkpoints, r"ckpt_step_150", ((HISTORY, "o"),)),
     Scene(
         "checkpoints-damaged",
         _checkpoints,
-        r"use another checkpoint, or delete",
+        r"or delete",
         ((HISTORY, "o"), ("ckpt_step_150", "j", "j")),
     ),
     Scene("checkpoints-sample", _checkpoints, r"\$ mla-tui sample", ((HISTORY, "o"), ("ckpt_step_150", "t"))),
@@ -350,7 +351,7 @@ SCENES = (
     Scene("data", _with_data, r"sequence 1 of[\s\S]*return", (("nano", "d"),)),
     Scene("data-ids", _with_data, r"69 f +7 \(", (("nano", "d"), (r"sequence 1 of[\s\S]*return", "i"))),
     Scene("data-none", _without_data, "no data to show", (("nano", "d"),)),
-    Scene("proposal", _empty, "as profile “here”", ((HOME, "i"),), small=True),
+    Scene("proposal", _empty, "as profile “here”", ((HOME, "i"),)),
     Scene("settings", _empty, "Theme", ((HOME, "f2"),)),
     Scene("monitor-stop", _one("running"), "Stop without saving", ((HISTORY, "S"),)),
 )

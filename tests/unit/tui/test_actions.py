@@ -30,8 +30,8 @@ from tui.app.screens.samples import SamplesScreen
 from tui.app.screens.settings import KeyScreen, SettingsScreen
 from tui.app.screens.tuning import TuningScreen
 from tui.app.widgets.lever_list import LeverList
+from tui.app.widgets.scrolled_lines import ScrolledLines
 from tui.app.widgets.selectable_list import SelectableList
-from tui.app.widgets.spec_table import SpecTable
 from tui.app.widgets.text_pane import TextPane
 from tui.app.widgets.token_view import TokenView
 
@@ -42,7 +42,15 @@ ON_SCREENS = (
     SettingsScreen,
     *(ConfirmScreen, TuningScreen, PanePicker, LogLineScreen, ProposalScreen, KeyScreen, HelpScreen),
 )
-CLASSES: tuple[type[HasActions], ...] = (*ON_SCREENS, MlaApp, SelectableList, LeverList, TextPane, TokenView, SpecTable)
+CLASSES: tuple[type[HasActions], ...] = (
+    *ON_SCREENS,
+    MlaApp,
+    SelectableList,
+    LeverList,
+    TextPane,
+    TokenView,
+    ScrolledLines,
+)
 EVERY = [action for actions in (*SCREENS, EVERYWHERE, *DIALOGS, *WIDGETS) for action in actions.own]
 PLAIN = re.compile(
     r"[a-zA-Z0-9]|f\d+|ctrl\+[a-z]|enter|tab|escape|up|down|left|right|home|end|page(up|down)|question_mark|number_sign|slash|comma|space"

@@ -157,6 +157,7 @@ MONITOR = ActionSet(
         Action("more_panes", ("a",), "More panes", "Show the panes that do not fit here", CHARTS, args=(1,), bar=5),
         Action("previous_panes", ("A",), "Previous panes", "Show the panes before", CHARTS, "more_panes", (-1,)),
         Action("choose_panes", ("f",), "Choose panes", "Add or remove the pane of any metric", CHARTS, bar=7),
+        Action("spec", ("d",), "Spec", "Show what the run was started with, live edits marked; or hide it", bar=6),
         replace(FOCUS_NEXT, group=CHARTS),
         *_NAVIGATE_CHARTS,
         X_AXIS,

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from textual import on, work
 from textual.app import ComposeResult
+from textual.containers import Horizontal
 from textual.message import Message
 
 from engine.events.metrics import BY_STEP
 from engine.events.phases import CUT_OFF, DAMAGED, FAILED, NEEDS_ATTENTION, PAUSED
 from engine.events.series import Bucket
 from engine.events.status import Summary
-from engine.events.types import Alert, Checkpoint, CutOff, Edit, Event, Exit, Link, Oom, Start, State, Step
+from engine.events.types import Alert, Checkpoint, CutOff, Edit, Event, Exit, Link, Oom, Spec, Start, State, Step
 from engine.events.wire import HistoryAnswer
 from profiles.errors import UserError
 from tui.app.actions.action import key_name
@@ -34,6 +35,7 @@ from tui.app.widgets.bars import Heading, KeyBar, Notice
 from tui.app.widgets.cursor_values import CursorValues
 from tui.app.widgets.log_view import LogView
 from tui.app.widgets.rank_rows import RankRows
+from tui.app.widgets.spec_panel import SpecPanel
 from tui.app.widgets.status_line import StatusLine
 from tui.text import event_text
 
@@ -116,7 +118,9 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         yield StatusLine()
         yield RankRows()
         yield Notice()
-        yield PaneGrid(self.view)
+        with Horizontal(id="charts"):
+            yield PaneGrid(self.view)
+            yield SpecPanel()
         yield LogView(self.run.log_path, id="log")
         yield self.search_field()
         yield KeyBar()
@@ -198,6 +202,8 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         self._dirty = True
         if isinstance(event, _URGENT):
             self._paint()
+        if isinstance(event, Spec) and self.has_class("spec"):
+            self.read_spec()
         self._update_oom_dialog()
 
     @on(Detail)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from textual import on
+from textual import on, work
+from textual.message import Message
 from textual.widgets import Input
 
 from engine.events.metrics import METRICS
@@ -17,16 +19,19 @@ from tui.app.base import AppScreen
 from tui.app.screens import panes
 from tui.app.screens.pane_grid import PaneGrid
 from tui.app.screens.panes import Pane
+from tui.app.state.spec_diff import flat_spec
 from tui.app.state.x_axis import AXES
 from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.canvas import Canvas
 from tui.app.widgets.chart import Chart
 from tui.app.widgets.cursor_values import CursorValues
 from tui.app.widgets.log_view import LogView
+from tui.app.widgets.spec_panel import SpecPanel
 from tui.text import event_text
 from tui.text import format as fmt
 
 if TYPE_CHECKING:
+    from engine.events.run_dir import RunDir
     from tui.app.state.run_view import RunView
     from tui.app.state.viewport import Viewport
 
@@ -35,6 +40,14 @@ PAN = 0.25  # fraction of the visible steps by which one key pans
 
 class Navigation(AppScreen[None]):
     """The part of the monitor that changes only what is visible. ``MonitorScreen`` has the viewport and draws."""
+
+    run: RunDir
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]  # noqa: RUF012, as Textual declares it
+
+    class SpecRead(Message):
+        def __init__(self, spec: dict[str, Any]) -> None:
+            super().__init__()
+            self.spec = spec
 
     viewport: Viewport
     view: RunView
@@ -65,6 +78,7 @@ class Navigation(AppScreen[None]):
         self._focus(self._log_view)
 
     def _focus(self, pane: Canvas) -> None:
+        self._leave_spec_page()
         if self._is_maximized:
             self._maximize(pane)
         elif isinstance(pane, Pane):
@@ -81,6 +95,7 @@ class Navigation(AppScreen[None]):
         return next((pane for pane in self._grid.panes if pane.has_focus), self._grid.loss)
 
     def action_maximize(self) -> None:
+        self._leave_spec_page()
         focused = self._log_view if self._log_view.has_focus else self._focused_pane
         self._maximize(None if self._is_maximized else focused)
         self._paint()
@@ -123,6 +138,35 @@ class Navigation(AppScreen[None]):
             if pane.smooths:
                 pane.smoothing = panes.SMOOTHINGS[self._smoothing][0]
         self._paint()
+
+    # The spec
+
+    def action_spec(self) -> None:
+        """Show the spec beside the charts, in a narrow terminal in their place; or hide it."""
+        self.toggle_class("spec")
+        if self.has_class("spec"):
+            self._maximize(None)
+            self.query_one(SpecPanel).focus()
+            self.read_spec()
+        else:
+            self._grid.loss.focus()
+        self.call_after_refresh(self._paint)
+
+    @property
+    def _is_spec_page(self) -> bool:
+        """Whether the spec is shown in place of charts and log."""
+        return self.has_class("spec") and self.has_class("-narrow")
+
+    def _leave_spec_page(self) -> None:
+        self.set_class(self.has_class("spec") and not self._is_spec_page, "spec")
+
+    @work(group="spec", exclusive=True, exit_on_error=True)
+    async def read_spec(self) -> None:
+        self.post_message(self.SpecRead(await asyncio.to_thread(flat_spec, self.run)))
+
+    @on(SpecRead)
+    def _show_spec(self, message: SpecRead) -> None:
+        self.query_one(SpecPanel).show(message.spec)
 
     # The visible steps
 
@@ -266,10 +310,10 @@ class Navigation(AppScreen[None]):
     def has_open(self) -> bool:
         """Whether ``action_close`` has something to close on this screen."""
         search = self.query_one("#search", Input).display or bool(self._log_view.search_words)
-        return search or self.viewport.cursor is not None or self._is_maximized
+        return search or self.viewport.cursor is not None or self._is_maximized or self.has_class("spec")
 
     def action_close(self) -> None:
-        """Close what was opened last: the search field, the cursor, the search, the maximized pane, or the screen."""
+        """Close what is open: the search field, cursor, search, maximized pane, spec, or else the screen."""
         if self.query_one("#search", Input).display:
             self._close_search()
         elif self.viewport.cursor is not None:
@@ -279,6 +323,15 @@ class Navigation(AppScreen[None]):
             self._log_view.search("")
         elif self._is_maximized:
             self.action_maximize()
+        elif self.has_class("spec"):
+            self.action_spec()
+        else:
+            self.dismiss()
+
+    def action_back(self) -> None:
+        """Go back to the runs; from the spec in place of the charts, to these."""
+        if self._is_spec_page:
+            self.action_spec()
         else:
             self.dismiss()
 

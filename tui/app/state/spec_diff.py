@@ -62,6 +62,8 @@ def value_text(value: Any) -> str:
         return f"{value_text(value.launched)} → {value_text(value.now)}"
     if value is None or value == "":
         return ABSENT
+    if isinstance(value, list):
+        return ", ".join(map(value_text, value)) or ABSENT
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value:g}" if isinstance(value, float) else one_line(str(value))

@@ -6,78 +6,54 @@ from typing import Any, ClassVar
 
 from rich.cells import cell_len
 
-from tui.app.actions.action import HasActions
-from tui.app.actions.registry import TEXT
 from tui.app.state.comparison import ComparedRun
 from tui.app.state.spec_diff import differences, group_by_value
-from tui.app.widgets.canvas import Canvas, Row, Span
+from tui.app.widgets.canvas import Row, Span
 from tui.app.widgets.overlay_chart import COLOURS, run_style
+from tui.app.widgets.scrolled_lines import ScrolledLines
 from tui.text.ellipsis import clip
 
 
-class SpecTable(HasActions, Canvas, can_focus=True, actions=TEXT):
+class SpecTable(ScrolledLines):
     """One line per key: each value after the letters of the runs that have it."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        *(run_style(index) for index in range(COLOURS)),
-        *("specs--title", "specs--key", "specs--note"),
-    }
+    COMPONENT_CLASSES: ClassVar[set[str]] = {run_style(index) for index in range(COLOURS)}
 
     def __init__(self, runs: list[ComparedRun]) -> None:
-        super().__init__(id="specs")
+        super().__init__("Spec differences", id="specs")
         self._runs = runs
         self._specs: list[dict[str, Any]] | None = None
-        self._top = 0
 
     def show(self, specs: list[dict[str, Any]]) -> None:
         """Show the flat specs of the runs, in their order; an empty spec is missing or damaged."""
         self._specs = specs
         self.redraw()
 
-    def action_scroll_lines(self, by: int) -> None:
-        self._top = max(0, self._top + by)
-        self.redraw()
-
-    def on_mouse_scroll_down(self) -> None:
-        self.action_scroll_lines(1)
-
-    def on_mouse_scroll_up(self) -> None:
-        self.action_scroll_lines(-1)
-
-    def draw(self, width: int, height: int) -> list[Row]:
+    def lines(self, width: int) -> list[Row]:
         if self._specs is None:
-            return [[(" loading specs …", "specs--note")]]
-        lines = self._lines(width)
-        visible = max(height - 1, 1)
-        self._top = min(self._top, max(len(lines) - visible, 0))
-        below = len(lines) - self._top - visible
-        title = " Spec differences" + (f" · {below} more lines below: j" if below > 0 else "")
-        return [[(clip(title.ljust(width), width), "specs--title")], *lines[self._top : self._top + visible]]
-
-    def _lines(self, width: int) -> list[Row]:
-        assert self._specs is not None
+            return [[(" loading specs …", "lines--note")]]
         readable = [(i, run, spec) for i, (run, spec) in enumerate(zip(self._runs, self._specs, strict=True)) if spec]
         lines: list[Row] = [
-            [(clip(f" {run.letter}: its spec.json is missing or damaged", width), "specs--note")]
+            [(clip(f" {run.letter}: its spec.json is missing or damaged", width), "lines--note")]
             for run, spec in zip(self._runs, self._specs, strict=True)
             if not spec
         ]
         found = differences([spec for _, _, spec in readable])
         if not found:
             text = " no differences" if len(readable) > 1 else " only one run: mark more runs to compare"
-            return [*lines, [(clip(text, width), "specs--note")]]
+            return [*lines, [(clip(text, width), "lines--note")]]
         letters = [run.letter for _, run, _ in readable]
         numbers = {run.letter: i for i, run, _ in readable}
         key_width = max(len(key) for key in found)
         for key, values in found.items():
             groups = group_by_value(values, letters)
-            row: Row = [(f" {key:<{key_width}}", "specs--key")]
+            row: Row = [(f" {key:<{key_width}}", "lines--key")]
             for members, text in groups:
                 row += [("  ", ""), *_letters(members, numbers), (f" {text}", "")]
             if sum(cell_len(text) for text, _ in row) <= width:
                 lines.append(row)
                 continue
-            lines.append([(clip(f" {key}", width), "specs--key")])
+            lines.append([(clip(f" {key}", width), "lines--key")])
             for members, text in groups:
                 left = width - 4 - len(members)
                 lines.append([("   ", ""), *_letters(members, numbers), (f" {clip(text, max(left, 1))}", "")])
