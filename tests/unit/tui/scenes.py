@@ -335,6 +335,12 @@ SCENES = (
         r"Live tuning[\s\S]*available to this run[\s\S]*tokens/s[\s\S]*→[\s\S]*forecast,[\s\S]*always\s",
         ((HISTORY, "e"),),
     ),
+    Scene(
+        "monitor-unlock",
+        _one("running"),
+        r"Unlock and apply",
+        ((HISTORY, "e"), (r"Live tuning[\s\S]*forecast,", "tab", "tab", *"1024"), (r"tokens per step; Enter", "enter")),
+    ),
     Scene("compare", _every_phase, r"by step[\s\S]*is-recovering", ((HOME, *" j j", "c"),)),
     Scene("checkpoints-none", _one("finished"), "no checkpoint", ((HISTORY, "o"),)),
     Scene("checkpoints", _checkpoints, r"ckpt_step_150", ((HISTORY, "o"),)),

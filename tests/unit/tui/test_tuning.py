@@ -10,12 +10,16 @@ from typing import Any
 from textual.pilot import Pilot
 from textual.widgets import Input
 
+from engine.events import commands
+from engine.events.requests import SetRequest
 from engine.events.run_dir import RunDir
 from engine.events.types import Oom, Spec, State
+from engine.host.process import Lock
 from engine.runs.store import RunStore
 from tests.unit.tui import screen_text
 from tests.unit.tui.helpers import on_screen, selected_row, text_of, until
 from tui.app.app import MlaApp
+from tui.app.screens.confirm import ConfirmScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.screens.tuning import TuningScreen
 from tui.app.widgets.lever_list import LeverList
@@ -65,9 +69,7 @@ async def test_tuning_shows_earlier_edits(store: RunStore, make_run: Any) -> Non
 async def test_tuning_accepts_what_the_command_accepts(store: RunStore, make_run: Any) -> None:
     async with tuning(store, make_run) as (app, pilot, run):
         before = on_screen(app, "#forecast")
-        await pilot.press("tab", "tab", *"context=512")
-        await until(pilot, lambda: "if you mean it, add --unlock" in text_of(app, "#verdict"))
-        await pilot.press(*" --unlock")
+        await pilot.press("tab", "tab", "tab", *"context=512")
         await until(pilot, lambda: on_screen(app, "#forecast") != before)
         await pilot.press(*" lrscale=2")
         await until(pilot, lambda: "did you mean optim.lr_scale" in text_of(app, "#verdict"))
@@ -76,6 +78,28 @@ async def test_tuning_accepts_what_the_command_accepts(store: RunStore, make_run
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
     assert not run.commands_path.exists()
+
+
+async def test_a_change_of_the_context_asks_before_it_is_unlocked(store: RunStore, make_run: Any) -> None:
+    async with tuning(store, make_run) as (app, pilot, run):
+        before = on_screen(app, "#forecast")
+        await pilot.press("tab", "tab", *"512")
+        await until(pilot, lambda: on_screen(app, "#forecast") != before)
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+        assert "4,096 tokens instead of 2,048: later losses" in " ".join(drawn(app).split())
+        await pilot.press("enter")  # Cancel has the focus
+        await until(pilot, lambda: isinstance(app.screen, TuningScreen))
+        assert app.screen.query_one("#context", Input).value == "512" and not run.commands_path.exists()
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+        lock = Lock(run.supervisor_lock)  # its supervisor is alive, and reads the requests from the file
+        assert lock.acquire()
+        await pilot.press("tab", "enter")
+        await until(pilot, run.commands_path.exists, 20)
+        lock.release()
+    (sent,) = commands.CommandReader(run.commands_path, run.log_path).poll()
+    assert sent.request == SetRequest(changes={"context": 512}, unlock=True)
 
 
 async def test_a_selected_lever_fills_the_form(store: RunStore, make_run: Any) -> None:
@@ -128,12 +152,12 @@ async def test_an_out_of_memory_error_is_shown_and_a_lever_that_fits_well_is_sel
 async def test_tuning_follows_the_size_of_the_terminal(store: RunStore, make_run: Any) -> None:
     async with tuning(store, make_run) as (app, pilot, _):
         await until(pilot, lambda: "micro 8→4, accum 1→2" in on_screen(app, LeverList))
-        assert "= 8 sequences" in (wide := drawn(app)) and "checkpointing full" in wide
+        assert "× 8 sequences" in (wide := drawn(app)) and "checkpointing full" in wide
         await pilot.resize_terminal(60, 20)
         await until(pilot, lambda: "sequences" not in drawn(app))
         assert "micro 8→4, accum 1→2" in (small := drawn(app)) and "Enter applies" in small
         await pilot.resize_terminal(80, 24)
-        await until(pilot, lambda: "= 8 sequences" in drawn(app) and "checkpointing full" in drawn(app))
+        await until(pilot, lambda: "× 8 sequences" in drawn(app) and "checkpointing full" in drawn(app))
 
 
 def drawn(app: MlaApp) -> str:

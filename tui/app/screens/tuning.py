@@ -21,6 +21,7 @@ from profiles.errors import SpecError, UserError
 from profiles.optim import NOW
 from tui.app.actions.registry import TUNING
 from tui.app.base import AppModal
+from tui.app.screens.confirm import ConfirmScreen
 from tui.app.widgets.forecast_bars import ForecastBars
 from tui.app.widgets.lever_list import LeverList
 from tui.app.widgets.number_field import NumberField
@@ -72,6 +73,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         self._hardware: Hardware | None = None
         self._past_runs: list[PastRun] = []
         self._sending = False
+        self._over: list[str] = []  # memories that the forecast of the form exceeds
 
     @property
     def answers_oom(self) -> bool:
@@ -98,14 +100,13 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
             yield ForecastBars("available to this run", id="forecast")
             yield LeverList(current, applies="applies")
             with Horizontal(classes="edit-row", id="micro-row"):
-                yield Label("micro-batch")
-                yield NumberField(str(batch.micro), id="micro")
-                yield Label("accumulation", classes="second")
-                yield NumberField(str(self._spec.accum), id="accum")
-                yield Label(f"= {self._per_rank} sequences", classes="unit")
+                for name, value in (("micro", batch.micro), ("accum", self._spec.accum), ("context", batch.context)):
+                    yield Label(name)
+                    yield NumberField(str(value), id=name)
+                yield Label(f"× {self._per_rank} sequences", classes="unit")
             with Horizontal(classes="edit-row"):
-                yield Label("other edits")
-                yield Input(id="also", placeholder="lr_scale=0.5 stop_step=900 context=4096 --unlock", compact=True)
+                yield Label("other edits", id="also-label")
+                yield Input(id="also", placeholder="lr_scale=0.5 stop_step=900 val_every=200", compact=True)
             yield Static("", id="verdict", markup=False)
             cancel = "q keeps it paused" if oom else "q cancels"
             yield Static(f"Enter applies, Tab moves on, {cancel}", classes="tuning-note")
@@ -179,15 +180,13 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
     @on(SelectableList.CursorMoved)
     def _fill_form(self) -> None:
         """Enter the changes of the selected lever in the form, unless they need a restart."""
-        from engine.memory.search.levers import RESTART, UNLOCK
+        from engine.memory.search.levers import RESTART
 
         lever = self._lever
         spec = lever.spec if lever is not None and lever.when != RESTART else self._spec
-        changes = [f"{key.partition('.')[2]}={new}" for key, (_, new) in lever.changed.items()] if lever else []
-        self.query_one("#micro", NumberField).value = str(spec.batch.micro)
-        self.query_one("#accum", NumberField).value = str(spec.accum)
-        unlock = lever is not None and lever.when == UNLOCK
-        self.query_one("#also", Input).value = " ".join([*changes, "--unlock"]) if unlock else ""
+        for name, value in (("micro", spec.batch.micro), ("accum", spec.accum), ("context", spec.batch.context)):
+            self.query_one(f"#{name}", NumberField).value = str(value)
+        self.query_one("#also", Input).value = ""
         self._update_forecast()
 
     def on_key(self, event: events.Key) -> None:
@@ -205,7 +204,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         field = event.input
         if field.has_focus and self._lever is not None:
             self.query_one(LeverList).reset()
-        if isinstance(field, NumberField) and field.has_focus and field.number:
+        if isinstance(field, NumberField) and field.id != "context" and field.has_focus and field.number:
             other = self.query_one("#accum" if field.id == "micro" else "#micro", NumberField)
             quotient, rest = divmod(self._per_rank, field.number)
             if quotient and not rest:
@@ -215,14 +214,18 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
     def _requested(self) -> tuple[RunSpec, SetRequest]:
         """Return the spec that the form describes, and the request for it. Raises ``UserError``."""
         from engine.train.edits import edited
+        from profiles.registry import parse_edit
 
-        changes, flags = _parse(self.query_one("#also", Input).value)
-        micro = self._micro()
+        changes = dict(parse_edit(word) for word in self.query_one("#also", Input).value.split())
+        micro, context = self._micro(), self.query_one("#context", NumberField).number or 0
         if micro != self._spec.batch.micro and not changes.keys() & {"batch.micro", "batch.accum", "batch.sequences"}:
             changes["micro"] = micro
-        request = SetRequest(changes=changes, **flags)
+        if context != self._spec.batch.context and "batch.context" not in changes:
+            changes["context"] = context
         known = {key: value for key, value in changes.items() if value != NOW}  # what that means, the run knows
-        return (edited(self._spec, known, unlock=flags["unlock"]) if known else self._spec), request
+        spec = edited(self._spec, known, unlock=True) if known else self._spec
+        unlock = spec.tokens_per_step != self._spec.tokens_per_step
+        return spec, SetRequest(changes=changes, unlock=unlock, force=bool(self._over))
 
     def _micro(self) -> int:
         """Return the micro-batch of the form. Raises ``SpecError`` if micro × accum does not fit the step."""
@@ -238,7 +241,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         """Show the forecast of what the form describes, or what is wrong with it."""
         bars = self.query_one("#forecast", ForecastBars)
         try:
-            spec, _ = self._requested()
+            spec, request = self._requested()
         except UserError as error:
             self._say(str(error), wrong=True)
             bars.mark_stale()
@@ -253,11 +256,14 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         restart = self._lever if self._lever is not None and self._lever.when == RESTART else None
         found = calibrate(restart.spec if restart else spec, self._hardware, self._past_runs)
         memories = headroom_by_memory(found.forecast, self._hardware)
+        self._over = [one.memory for one in memories if one.state == OVER and not restart]
         bars.show(memories, self._hardware.device)
         if restart:
             self._say(_restart_command(restart))
-        elif over := [one.memory for one in memories if one.state == OVER]:
-            self._say(f"the forecast exceeds the memory of the {' and the '.join(over)}", wrong=True)
+        elif self._over:
+            self._say(_exceeds(self._over), wrong=True)
+        elif request.unlock:
+            self._say("changes the tokens per step; Enter asks before it is applied")
         else:
             only = "; DeepSpeed always offloads" if spec.launch.backend == "deepspeed" else ""
             self._say((found.description or "forecast, not calibrated by a run on this machine yet") + only)
@@ -275,7 +281,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         if self._sending:
             return
         try:
-            _, request = self._requested()
+            spec, request = self._requested()
         except UserError as error:
             self._say(str(error), wrong=True)
             return
@@ -284,7 +290,28 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
             return
         if not request.changes:
             self.dismiss(None)
-            return
+        elif request.unlock or request.force:
+            self._ask(spec, request)
+        else:
+            self._send(request)
+
+    def _ask(self, spec: RunSpec, request: SetRequest) -> None:
+        """Say what a locked change or one that is not predicted to fit leads to, and send it if the user insists."""
+        lines = [f"{_describe(spec)}."]
+        if request.unlock:
+            before, after = (fmt.exact(one.tokens_per_step) for one in (self._spec, spec))
+            lines.append(f"A step will have {after} tokens instead of {before}: later losses are not comparable.")
+        if request.force:
+            lines.append(f"{_exceeds(self._over).capitalize()}: the run may end out of memory.")
+
+        def answered(answer: str | None) -> None:
+            if answer == "apply":
+                self._send(request)
+
+        title = "Unlock and apply" if request.unlock else "Apply anyway"
+        self.app.push_screen(ConfirmScreen("\n".join(lines), [("apply", title)]), answered)
+
+    def _send(self, request: SetRequest) -> None:
         self._sending = True
         self._say("sending …")
         self.send(request)
@@ -311,20 +338,15 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         self.dismiss(None)
 
 
-def _parse(text: str) -> tuple[dict[str, Any], dict[str, bool]]:
-    """Return the changes and flags in ``text``, as ``mla-tui set`` takes them. Raises ``SpecError``."""
-    from profiles.registry import parse_edit
-
-    words = text.split()
-    flags = {"unlock": "--unlock" in words, "force": "--force" in words}
-    return dict(parse_edit(word) for word in words if word not in ("--unlock", "--force")), flags
-
-
 def _describe(spec: RunSpec) -> str:
     """Return the values of ``spec`` that are edited most, with a learning rate or an end that was edited."""
     text = f"micro {spec.batch.micro} × accum {spec.accum}, context {spec.batch.context}"
     text += f", lr_scale {spec.optim.lr_scale:g}" if spec.optim.lr_scale != 1 else ""
     return text + (f", stop_step {spec.train.stop_step}" if spec.train.stop_step else "")
+
+
+def _exceeds(memories: list[str]) -> str:
+    return f"the forecast exceeds the memory of the {' and the '.join(memories)}"
 
 
 def _describe_oom(oom: Oom) -> str:
@@ -334,4 +356,4 @@ def _describe_oom(oom: Oom) -> str:
 
 def _restart_command(lever: Lever) -> str:
     overrides = " ".join(f"-s {key.partition('.')[2]}={new}" for key, (_, new) in lever.changed.items())
-    return f"needs a restart: stop the run (x saves it), then mla-tui launch … {overrides} --resume CHECKPOINT"
+    return f"needs a restart: stop the run (S saves it), then mla-tui launch … {overrides} --resume CHECKPOINT"
