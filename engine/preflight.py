@@ -22,10 +22,10 @@ from engine.execution.deepspeed_config import deepspeed_config
 from engine.execution.dependencies import cuda_mismatch, deepspeed_problem, mlx_problem, pinning_problem
 from engine.host.process import is_locked
 from engine.memory.calibration import load_past_runs
-from engine.memory.forecast import optimizer_bytes, weight_bytes
 from engine.memory.hardware import Hardware, detect_hardware
 from engine.memory.launch_fit import launch_fit
 from engine.memory.search.choose import choose, open_keys
+from engine.memory.states import checkpoint_bytes
 from profiles.errors import ForceNeeded, UserError
 from profiles.model_config import ModelConfig
 from profiles.paths import default_home, expand
@@ -228,6 +228,7 @@ def _check_mlx(spec: RunSpec) -> None:
         ("memory.strategy", spec.memory.strategy, ("auto", "device")),
         ("memory.checkpointing", spec.memory.checkpointing, ("auto", "none", "full")),
         ("optim.name", spec.optim.name, ("adamw",)),
+        ("optim.ema", spec.optim.ema, (0,)),
         ("train.precision", spec.train.precision, ("auto", "fp32", "bf16")),
         ("train.attention", spec.train.attention, ("auto", "sdpa")),
     )
@@ -275,7 +276,7 @@ def check_output_folder(spec: RunSpec, out: Path) -> None:
         raise UserError(f"train.out: {existing} is not a directory; choose another with -s train.out=DIR")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"train.out: {existing} is not writable; choose another with -s train.out=DIR")
-    needed = (weight_bytes(spec) + optimizer_bytes(spec)) * 2  # the new one is written before the old one is removed
+    needed = checkpoint_bytes(spec) * 2  # the new one is written before the old one is removed
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise UserError(

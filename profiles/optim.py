@@ -27,6 +27,9 @@ class OptimTable:
     eps: float = number(1e-8, 1e-30, 1)  # added to the root of the second moment
     weight_decay: float = number(0.1, 0, 10)  # of matrices; the scales of norms have none
     clip: float = number(1.0, 0, 1e9)  # norm that the gradient is scaled down to; 0: no clipping
+    # decay per step of an exponential moving average of the weights, kept in host memory: 0.999 averages over about the
+    # last 1000 steps; 0: none
+    ema: float = number(0.0, 0, 0.999999)
     lr_scale: float = number(1.0, 0, 1000)  # multiplies the scheduled rate
 
     @property

@@ -1,6 +1,6 @@
 """Saves, loads, verifies and deletes checkpoints.
 
-ckpt_step_N/  model.safetensors  optimizer.safetensors  trainer.json  manifest.json  [tokenizer.json]
+ckpt_step_N/  model.safetensors  optimizer.safetensors  trainer.json  manifest.json  [tokenizer.json ema.safetensors]
 latest        the name of the newest one, replaced atomically
 
 A checkpoint is written to a temporary directory and renamed, so it is complete or absent. When a step is saved again,
@@ -83,15 +83,17 @@ def save(
     return final, sum(file["bytes"] for file in files.values())
 
 
-def load(
-    path: Path, parts: tuple[str, ...] = ("model", "optimizer")
-) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Verify the checkpoint ``path`` and return the tensors of ``parts`` and its metadata. Raises ``UserError``."""
+def load(path: Path, parts: tuple[str, ...] | None = None) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Verify the checkpoint ``path`` and return the tensors of ``parts``, or of all, and its metadata.
+
+    Raises ``UserError``.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    content = metadata(path)
+    content, manifest = _read(path)
     verify(path)
+    parts = parts or tuple(Path(name).stem for name in manifest["files"] if name.endswith(".safetensors"))
     try:
         return {part: load_file(path / f"{part}.safetensors") for part in parts}, content
     except (OSError, SafetensorError) as error:

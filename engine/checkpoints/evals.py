@@ -30,12 +30,18 @@ class EvalResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     context: Count = 0  # tokens that the model saw at most
     device: str = ""
     version: str = ""  # of mla-tui
+    ema: bool = False  # of the average of the weights
     seconds: Number = 0.0
     t: Number = 0.0  # unix seconds
 
+    @property
+    def label(self) -> str:
+        """What was scored, and whether by the average of the weights."""
+        return f"{self.name} (ema)" if self.ema else self.name
+
 
 class Evals(Struct, frozen=True):
-    """The content of ``evals.json``: one result for each name and format, the newest."""
+    """The content of ``evals.json``: one result for each name, format and ema, the newest."""
 
     results: list[EvalResult]
 
@@ -60,10 +66,10 @@ def modified(folder: Path) -> float:
 
 
 def add_results(folder: Path, results: list[EvalResult]) -> None:
-    """Add ``results`` to those in ``folder``, in place of earlier ones of the same name and format.
+    """Add ``results`` to those in ``folder``, in place of earlier ones of the same name, format and weights.
 
     The file is replaced as a whole. Raises ``UserError`` and ``OSError``.
     """
-    new = {(result.name, result.format): result for result in results}
-    kept = [old for old in read_results(folder) if (old.name, old.format) not in new]
+    new = {(result.label, result.format): result for result in results}
+    kept = [old for old in read_results(folder) if (old.label, old.format) not in new]
     write_struct(folder / EVALS_JSON, Evals([*kept, *new.values()]))

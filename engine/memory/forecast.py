@@ -15,8 +15,7 @@ from engine.execution.plan import ExecutionPlan, resolve_plan
 from engine.memory import mlx, states, step
 from engine.memory.hardware import Hardware
 from engine.memory.model_shape import BF16, CASTS, FP32, Shape
-from engine.memory.states import optimizer_bytes as optimizer_bytes
-from engine.memory.states import weight_bytes as weight_bytes
+from engine.memory.states import optimizer_bytes, weight_bytes
 from profiles.spec import RunSpec
 
 MIB = 1 << 20
@@ -76,15 +75,22 @@ def forecast(spec: RunSpec, hardware: Hardware) -> Forecast:
     device = _training(spec, hardware, plan)
     host, stepping = _offloaded(spec, hardware, plan)
     saving, ranks = _saving(spec, hardware), spec.launch.gpus_per_node
+    average = {"weight average": _average(spec)} if spec.optim.ema else {}
     if hardware.device == "cpu":
         optimizer_step = {part: device[part] for part in ("weights", "buckets") if part in device} | stepping
         host |= _larger(device, optimizer_step)
         host["allocator slack"] = int(CPU_SLACK * sum(host.get(part, 0) for part in _TEMPORARY))
         process = PROCESS + _libraries(spec, plan) + _sequences(spec)
-        return Forecast({}, _times(ranks, host | {"process": process}), saving)
+        return Forecast({}, _times(ranks, host | {"process": process}) | average, saving)
     device["allocator slack"] = int(SLACK * sum(device.get(part, 0) for part in _TEMPORARY))
     host |= stepping | {"process": PROCESS_CUDA + _sequences(spec)}
-    return Forecast(device | {"CUDA context": CONTEXT}, _times(ranks, host), saving)
+    return Forecast(device | {"CUDA context": CONTEXT}, _times(ranks, host) | average, saving)
+
+
+def _average(spec: RunSpec) -> int:
+    """Return the bytes of the average of the weights on one machine: DeepSpeed partitions it, else rank 0 has it."""
+    whole = states.average_bytes(spec)
+    return whole * spec.launch.gpus_per_node // spec.ranks if spec.memory.strategy == "offload" else whole
 
 
 def _libraries(spec: RunSpec, plan: ExecutionPlan) -> int:
@@ -202,5 +208,6 @@ def _saving(spec: RunSpec, hardware: Hardware) -> int:
     """Return the bytes of RAM that writing a checkpoint needs on top: two chunks of a card's tensors; with several
     DeepSpeed ranks, everything that rank 0 gathers. Tensors in RAM are written without a copy."""
     if spec.memory.strategy == "offload":
-        return 3 * FP32 * spec.model.config.params if spec.ranks > 1 else 0
+        copies = 4 if spec.optim.ema else 3
+        return copies * FP32 * spec.model.config.params if spec.ranks > 1 else 0
     return 2 * COPY_CHUNK if hardware.device == "cuda" else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.memory.search.speed import Rate
-from engine.memory.states import optimizer_bytes, weight_bytes
+from engine.memory.states import checkpoint_bytes
 from profiles.nvml import power_limit
 from profiles.spec import RunSpec
 
@@ -30,6 +30,6 @@ def run_cost(spec: RunSpec, rate: Rate, *, here: bool) -> RunCost:
     """Return the cost of ``spec``, whose settings are all chosen, at ``rate``. ``here``: on this machine's cards."""
     steps = spec.train.stop_step or spec.train.steps
     tokens = steps * spec.tokens_per_step
-    saved = (spec.train.keep + 1) * (weight_bytes(spec) + optimizer_bytes(spec))
+    saved = (spec.train.keep + 1) * checkpoint_bytes(spec)
     watts = power_limit(spec.launch.gpus_per_node) if here else None
     return RunCost(rate, tokens, tokens / rate.tok_s, saved, watts)

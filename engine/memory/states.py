@@ -38,6 +38,16 @@ def optimizer_bytes(spec: RunSpec) -> int:
     return config.params * 2 * FP32
 
 
+def average_bytes(spec: RunSpec) -> int:
+    """Return the bytes of the average of the weights (``optim.ema``), fp32 in host memory, over all ranks."""
+    return spec.model.config.params * FP32 if spec.optim.ema else 0
+
+
+def checkpoint_bytes(spec: RunSpec) -> int:
+    """Return the bytes of a checkpoint's tensors."""
+    return weight_bytes(spec) + optimizer_bytes(spec) + average_bytes(spec)
+
+
 def workspace_bytes(spec: RunSpec, grad_width: int, compiled: bool) -> int:
     """Return the temporary bytes of an optimizer step. It goes parameter by parameter, so the largest one counts.
 

@@ -14,7 +14,7 @@ _MAIN = ("bits_per_byte", "acc_norm", "acc")  # the one that stands for a result
 
 def result_lines(results: Sequence[EvalResult]) -> list[str]:
     """Return a line for each result: name, format, number of examples, metrics with their standard errors."""
-    names = [one_line(result.name, 60) for result in results]
+    names = [one_line(result.label, 60) for result in results]
     width = max(map(len, names), default=0)
     return [
         f"{name:<{width}}  {result.format:<9}  {exact(result.examples):>6}  {_metrics(result)}"
@@ -26,7 +26,7 @@ def main_metric(result: EvalResult) -> str:
     """Return the most telling metric in a few words, such as "arc.jsonl acc_norm 0.312"."""
     name = next((name for name in _MAIN if name in result.metrics), None) or next(iter(result.metrics), "")
     value = result.metrics.get(name)
-    return one_line(f"{result.name} {_NAMES.get(name, name)} {'–' if value is None else f'{value:.3f}'}", 60)
+    return one_line(f"{result.label} {_NAMES.get(name, name)} {'–' if value is None else f'{value:.3f}'}", 60)
 
 
 def _metrics(result: EvalResult) -> str:

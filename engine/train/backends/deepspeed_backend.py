@@ -27,12 +27,14 @@ from engine.train.backends.host_offload import empty_cache, memory_in_use
 from engine.train.backends.ranks import Ranks
 from engine.train.backends.torch_model import LossModule, TorchModel
 from engine.train.optim.stored import dequantized, from_tensors
+from engine.train.optim.weight_average import WeightAverage
 from engine.train.phases import BACKWARD, FORWARD, IDLE, OPTIMIZER, REDUCE, VALIDATION, Phases
 from model.transformer import MLATransformer
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+EMA = "ema"  # the average of the weights, which DeepSpeed partitions like a moment
 
 
 class DeepSpeedBackend:
@@ -56,8 +58,13 @@ class DeepSpeedBackend:
         self._partitions: list[Tensor] = list(self._zero.single_partition_of_fp32_groups)
         # DeepSpeed would link parameters to their moments after the first group's first step, and those of the second
         # group to nothing.
+        held = (*MOMENTS, EMA) if spec.optim.ema else MOMENTS
         for partition in self._partitions:
-            self._adam.state[partition] = {"step": 0} | {moment: torch.zeros_like(partition) for moment in MOMENTS}
+            self._adam.state[partition] = {"step": 0} | {name: torch.zeros_like(partition) for name in held}
+        self._average = None
+        if spec.optim.ema:
+            averages = {n: self._adam.state[partition][EMA] for n, partition in enumerate(self._partitions)}
+            self._average = WeightAverage(spec.optim.ema, averages)
         self._zero._lazy_init_hp_params_optimizer_state()
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._work = FinishedWork(self.device)
@@ -95,6 +102,8 @@ class DeepSpeedBackend:
             group["lr"] = lr
         self._zero.clip_grad = clip
         self._zero.step()
+        if self._average:
+            self._average.add_step(dict(enumerate(self._partitions)))
         self.discard_window()
         self.phases.enter(IDLE)
 
@@ -127,6 +136,7 @@ class DeepSpeedBackend:
             *self._partitions,
             *(partition.grad for partition in self._partitions if partition.grad is not None),
             *(self._adam.state[partition][moment] for partition in self._partitions for moment in MOMENTS),
+            *(self._average.tensors.values() if self._average else ()),
             *self._zero.accumulated_grads_in_cpu.values(),
         ]
         one_rank: int = sum(tensor.nbytes for tensor in tensors)
@@ -155,10 +165,12 @@ class DeepSpeedBackend:
             for moment in MOMENTS:
                 optimizer |= {f"{moment}/{name}": self._full_tensor(p, moment) for name, p in self._parameters.items()}
             optimizer["step"] = torch.tensor([float(step)])
-        return {
-            "model": {name: self._full_tensor(p, None) for name, p in self._parameters.items()},
-            "optimizer": optimizer,
-        }
+        model = {name: self._full_tensor(p, None) for name, p in self._parameters.items()}
+        state = {"model": model, "optimizer": optimizer}
+        if self._average and self._average.exists:
+            optimizer |= self._average.step_tensor()
+            state["ema"] = {name: self._full_tensor(p, EMA) for name, p in self._parameters.items()}
+        return state
 
     def load_state_dict(self, state: State) -> None:
         self.load_weights(state["model"])
@@ -179,6 +191,9 @@ class DeepSpeedBackend:
                         " resume with that run's optim.name, or start from its weights with --init-from"
                     )
                 parameter.set_full_hp_param(dequantized(stored), moment)
+        if self._average and self._average.load_steps(optimizer):
+            for name, parameter in self._parameters.items():
+                parameter.set_full_hp_param(state["ema"][name], EMA)
 
     def _advance_adam(self, step: int) -> None:
         """Run DeepSpeed's Adam up to ``step`` on dummy tensors, a microsecond each.

@@ -20,6 +20,7 @@ from engine.train.backends.ranks import Ranks, SingleRank
 from engine.train.backends.torch_model import TorchModel
 from engine.train.optim.optimizer import build_optimizer
 from engine.train.optim.precision import gradient_norm, store_matrices_in_bf16, sum_gradients_in_fp32
+from engine.train.optim.weight_average import WeightAverage, host_zeros
 from engine.train.phases import BACKWARD, FORWARD, IDLE, OPTIMIZER, REDUCE, VALIDATION, Phases
 from model.transformer import MLATransformer
 from profiles.spec import RunSpec
@@ -39,6 +40,8 @@ class TorchBackend:
             torch.manual_seed(spec.train.seed)  # stochastic rounding draws the same numbers on every rank
             store_matrices_in_bf16(self.model)
         self._optimizer = build_optimizer(spec, self._parameters, compiled=self._torch_model.plan.compiled)
+        averages = spec.optim.ema and self._ranks.rank == 0
+        self._average = WeightAverage(spec.optim.ema, host_zeros(self._parameters)) if averages else None
         self._gradients = gradient_sums(self.model, self._torch_model.loss, self._ranks)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._norm: Tensor | None = None
@@ -81,6 +84,8 @@ class TorchBackend:
         if clip and self._norm is not None and self._norm > clip:  # below it torch would multiply them by 1
             torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), clip, self._norm)
         self._optimizer.step(lr)
+        if self._average:
+            self._average.add_step(self._parameters)
         self.discard_window()
         self.phases.enter(IDLE)
 
@@ -128,15 +133,20 @@ class TorchBackend:
         self._host_offload.restore()
 
     def state_dict(self) -> State:
-        return {
-            "model": {name: p.detach() for name, p in self._parameters.items()},
-            "optimizer": self._optimizer.state_dict() | self._torch_model.rng_state(),
-        }
+        optimizer = self._optimizer.state_dict() | self._torch_model.rng_state()
+        state = {"model": {name: p.detach() for name, p in self._parameters.items()}, "optimizer": optimizer}
+        if self._average and self._average.exists:
+            optimizer |= self._average.step_tensor()
+            state["ema"] = self._average.tensors
+        return state
 
     def load_state_dict(self, state: State) -> None:
         self.load_weights(state["model"])
         self._torch_model.restore_rng_state(state["optimizer"])
         self._optimizer.load_state_dict(state["optimizer"])
+        if self._average and self._average.load_steps(state["optimizer"]):
+            for name, average in self._average.tensors.items():
+                average.copy_(state["ema"][name])
 
     @torch.no_grad()
     def load_weights(self, weights: dict[str, Any]) -> None:

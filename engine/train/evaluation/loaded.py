@@ -11,7 +11,15 @@ import torch
 from data.tokenizer import load_tokenizer
 from engine.checkpoints import checkpoint
 from engine.train.models.end_token import end_token
-from engine.train.models.pretrained import check_tensors, is_hugging_face, load_weights, read_config
+from engine.train.models.pretrained import (
+    EMA,
+    WEIGHTS,
+    check_average,
+    check_tensors,
+    is_hugging_face,
+    load_weights,
+    read_config,
+)
 from model.transformer import MLATransformer
 from profiles.errors import UserError
 from profiles.reader import Table, read_json
@@ -39,15 +47,21 @@ class LoadedModel:
         return self.model.lm_head.weight.device.type
 
 
-def load_model(path: Path) -> LoadedModel:
-    """Load the model in ``path``, on the GPU if there is one. Raise ``UserError`` where it is damaged or not whole."""
+def load_model(path: Path, *, ema: bool = False) -> LoadedModel:
+    """Load the model in ``path``, on the GPU if there is one. Raise ``UserError`` where it is damaged or not whole.
+
+    ``ema``: the average of a checkpoint's weights.
+    """
+    part = EMA if ema else WEIGHTS
+    if ema:
+        check_average(path)
     config = read_config(path)
-    check_tensors(path, config, str(path))
+    check_tensors(path, config, str(path), part)
     tokenizer = load_tokenizer(path / "tokenizer.json")
     context, prefix = _context_and_prefix(path, tokenizer)
     with torch.device("meta"):
         model = MLATransformer(config)
-    tensors = {name: _full(tensor) for name, tensor in load_weights(path).items()}
+    tensors = {name: _full(tensor) for name, tensor in load_weights(path, part).items()}
     model.load_state_dict(tensors, strict=False, assign=True)
     model.tie()
     model.to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(False)

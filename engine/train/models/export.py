@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.checkpoints.atomic_write import check_new_dir
-from engine.checkpoints.evals import EVALS_JSON
+from engine.checkpoints.evals import add_results
 from engine.train.models.export_source import ExportSource, read_source
 from engine.train.models.model_card import MODEL_CARD, model_card
 from engine.train.models.pretrained import INDEX
@@ -40,19 +40,26 @@ class ExportResult:
 
 
 def export(
-    checkpoint: Path, out: Path, dtype: str | None = None, *, with_tokenizer: bool = True, log: Path | None = None
+    checkpoint: Path,
+    out: Path,
+    dtype: str | None = None,
+    *,
+    with_tokenizer: bool = True,
+    ema: bool = False,
+    log: Path | None = None,
 ) -> ExportResult:
     """Write ``checkpoint`` to the new or empty directory ``out``, completely or not at all.
 
     ``dtype``: a key of ``DTYPES``, or None to keep the checkpoint's. ``with_tokenizer``: also write its tokenizer, if
-    it has one. ``log``: that of its run, for the model card. Raises ``UserError``.
+    it has one. ``ema``: write the average of the weights. ``log``: that of its run, for the model card. Raises
+    ``UserError``.
     """
     import torch
 
     try:
         out = Path(os.path.realpath(expand(str(out), "export")))
         check_new_dir(out)
-        source = read_source(checkpoint, with_tokenizer=with_tokenizer)
+        source = read_source(checkpoint, with_tokenizer=with_tokenizer, ema=ema)
         tensors = dict(source.tensors)
         if source.spec.model.config.tie_word_embeddings:
             # transformers ties it again; mlx-lm and vLLM do not tie heads and need this tensor
@@ -67,8 +74,8 @@ def export(
             (folder / MODEL_CARD).write_text(model_card(source, out.name, log), encoding="utf-8")
             if source.tokenizer is not None:
                 shutil.copyfile(checkpoint / "tokenizer.json", folder / "tokenizer.json")
-            if (checkpoint / EVALS_JSON).is_file():
-                shutil.copyfile(checkpoint / EVALS_JSON, folder / EVALS_JSON)
+            if scores := source.scores():
+                add_results(folder, scores)
             _write_weights(folder, tensors, kind)
 
         size = publish_dir(out, write)

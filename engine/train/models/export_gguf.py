@@ -37,12 +37,14 @@ class _Entry:
     kind: GGMLQuantizationType
 
 
-def export_gguf(checkpoint: Path, out: Path, dtype: str | None = None, *, with_tokenizer: bool = True) -> ExportResult:
+def export_gguf(
+    checkpoint: Path, out: Path, dtype: str | None = None, *, with_tokenizer: bool = True, ema: bool = False
+) -> ExportResult:
     """Write ``checkpoint`` to the new file ``out``, completely or not at all.
 
     ``dtype``: a key of ``FILE_TYPES``, or None for f16. Norms are always float32; in a q8_0 file, matrices whose rows
-    are no multiple of 32 are float16. ``with_tokenizer``: also write the checkpoint's tokenizer, if it has one. Raises
-    ``UserError``.
+    are no multiple of 32 are float16. ``with_tokenizer``: also write the checkpoint's tokenizer, if it has one. With
+    ``ema`` the average of the weights is written. Raises ``UserError``.
     """
     _check_installed()
     from gguf import GGUFWriter
@@ -52,7 +54,7 @@ def export_gguf(checkpoint: Path, out: Path, dtype: str | None = None, *, with_t
         out = Path(os.path.realpath(expand(str(out), "export")))
         if out.exists():
             raise UserError(f"{out}: exists; name a new file")
-        source = read_source(checkpoint, with_tokenizer=with_tokenizer)
+        source = read_source(checkpoint, with_tokenizer=with_tokenizer, ema=ema)
         keys = _keys(source, dtype)
         entries = list(_entries(source, dtype))
         check_free_space(out, sum(_bytes(entry) for entry in entries))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from data.tokenizer import id_count, load_tokenizer
 from engine.checkpoints import checkpoint
+from engine.checkpoints.evals import EvalResult, read_results
 from engine.train.models.end_token import end_token
-from engine.train.models.pretrained import check_tensors
+from engine.train.models.pretrained import EMA, WEIGHTS, check_average, check_tensors
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class ExportSource:
     """A checked checkpoint. ``tokenizer`` is None where it has none or it is left out; ``end`` is the id that ends a
-    text, None where none does."""
+    text, None where none does. ``ema``: the tensors are the average of the weights."""
 
     path: Path
     spec: RunSpec
@@ -29,16 +30,24 @@ class ExportSource:
     metadata: dict[str, Any]
     tokenizer: Any
     end: int | None
+    ema: bool
+
+    def scores(self) -> list[EvalResult]:
+        """Return what was measured on these weights."""
+        return [result for result in read_results(self.path) if result.ema == self.ema]
 
 
-def read_source(path: Path, *, with_tokenizer: bool = True) -> ExportSource:
-    """Read and verify the checkpoint ``path``. Raise ``UserError``."""
-    state, metadata = checkpoint.load(path, ("model",))
+def read_source(path: Path, *, with_tokenizer: bool = True, ema: bool = False) -> ExportSource:
+    """Read and verify the checkpoint ``path``, with ``ema`` the average of its weights. Raise ``UserError``."""
+    part = EMA if ema else WEIGHTS
+    if ema:
+        check_average(path)
+    state, metadata = checkpoint.load(path, (part,))
     spec = checkpoint.spec_of(path)
-    check_tensors(path, spec.model.config, str(path))
+    check_tensors(path, spec.model.config, str(path), part)
     tokenizer = _tokenizer(path, spec.model.config.vocab_size) if with_tokenizer else None
     end = None if tokenizer is None else end_token(metadata, tokenizer)
-    return ExportSource(path, spec, int(metadata["step"]), state["model"], metadata, tokenizer, end)
+    return ExportSource(path, spec, int(metadata["step"]), state[part], metadata, tokenizer, end, ema)
 
 
 def _tokenizer(source: Path, vocab: int) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.checkpoints.evals import EvalResult, read_results
+from engine.checkpoints.evals import EvalResult
 from engine.events.log import read_all
 from engine.events.types import Start, Step, Val
 from engine.events.valid_records import valid_records
@@ -55,7 +55,7 @@ def model_card(source: ExportSource, name: str, log: Path | None) -> str:
         _table("Data", _data(source)),
         _table("Recipe", _recipe(source, logged)),
         _curve(logged),
-        _scores(read_results(source.path)),
+        _scores(source.scores()),
         _USE,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -81,10 +81,12 @@ def _summary(source: ExportSource) -> str:
     parameters = sum(tensor.numel() for tensor in source.tensors.values())
     seen = f", {source.metadata['tokens']:,} tokens" if source.metadata.get("tokens") else ""
     version = (source.metadata.get("versions") or {}).get("mla-tui", "")
+    decay = f"{source.spec.optim.ema:g}"
+    averaged = f" Its weights are an average of those of the run, exponential with decay {decay} a step (`optim.ema`)."
     return (
         f"A language model with multi-head latent attention (`DeepseekV3ForCausalLM`, without experts) and"
         f" {parameters:,} parameters, pre-trained for {counted(source.step, 'step')}{seen} with mla-tui"
-        f" {one_line(str(version))}."
+        f" {one_line(str(version))}." + (averaged if source.ema else "")
     )
 
 

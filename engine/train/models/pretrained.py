@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MAX_HEADER = 16 << 20  # bytes; a header takes about 150 a tensor
 _ANOTHER = "take another copy"
 INDEX = "model.safetensors.index.json"
+WEIGHTS, EMA = "model", "ema"  # files of a checkpoint that hold a whole model
 _DTYPES = ("F64", "F32", "F16", "BF16")
 # May differ from the weights' config: what a new stage of training may change, and what affects initialization only.
 _ROPE = {"rope_theta", *(f.name for f in fields(ModelConfig) if f.name.startswith("yarn_"))}
@@ -100,10 +101,13 @@ def check_compatible(path: Path, spec: RunSpec) -> None:
     _check_tokenizer(path, tokenizer_of(spec))
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """Return every tensor by name, memory-mapped on the CPU. Raises ``UserError``."""
+def load_weights(path: Path, part: str = WEIGHTS) -> dict[str, Tensor]:
+    """Return every tensor by name, memory-mapped on the CPU. Raises ``UserError``.
+
+    ``part``: which of a checkpoint's, ``WEIGHTS`` or their average, ``EMA``.
+    """
     if not is_hugging_face(path):
-        tensors: dict[str, Tensor] = checkpoint.load(path, ("model",))[0]["model"]
+        tensors: dict[str, Tensor] = checkpoint.load(path, (part,))[0][part]
         return tensors
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -113,6 +117,14 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         return joined(plain_names(tensors, str(path)))
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read: {error}; take another copy") from None
+
+
+def check_average(path: Path) -> None:
+    """Check that ``path`` is a checkpoint with an average of its weights. Raises ``UserError``."""
+    if not (path / f"{EMA}.safetensors").is_file():
+        raise UserError(
+            f"--ema: {path} has no average of its weights; a run with optim.ema = 0.999 keeps one, or leave out --ema"
+        )
 
 
 def _check_config(path: Path, there: ModelConfig, spec: RunSpec, option: str) -> None:
@@ -131,10 +143,10 @@ def _check_config(path: Path, there: ModelConfig, spec: RunSpec, option: str) ->
     )
 
 
-def check_tensors(path: Path, config: ModelConfig, label: str) -> None:
+def check_tensors(path: Path, config: ModelConfig, label: str, part: str = WEIGHTS) -> None:
     """Check name, shape and dtype of every tensor in ``path``. Raises ``UserError`` that begins with ``label``."""
     found: dict[str, Mapping[str, Any]] = {}
-    for file in _files(path):
+    for file in _files(path) if part == WEIGHTS else [path / f"{part}.safetensors"]:
         found |= _header(file)
     found = joined_headers(plain_names(found, label))
     wanted = parameter_shapes(config)

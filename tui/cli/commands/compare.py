@@ -86,7 +86,7 @@ def _evals_of(run_dir: RunDir) -> list[EvalResult]:
 def _eval_lines(runs: list[ComparedRun], evals: list[list[EvalResult]]) -> list[str]:
     """Return a line for each result, those of the same file together, so that runs are below each other."""
     found = sorted(
-        (result.name, result.format, run.letter, line)
+        (result.label, result.format, run.letter, line)
         for run, results in zip(runs, evals, strict=True)
         for result, line in zip(results, result_lines(results), strict=True)
     )

@@ -44,6 +44,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--format", choices=FORMATS, help=help)
     help = "only the first N questions, or windows of text; such results are printed and not kept"
     parser.add_argument("--limit", type=int, metavar="N", help=help)
+    parser.add_argument("--ema", action="store_true", help="measure the average of the weights (optim.ema)")
     parser.add_argument("--show", action="store_true", help="print the results kept beside the checkpoints")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=run)
@@ -99,13 +100,13 @@ def _evaluate(args: argparse.Namespace, path: Path) -> int:
     from engine.train.evaluation.loaded import load_model
 
     read_results(path)  # a damaged file is known before the work
-    loaded = load_model(path)
+    loaded = load_model(path, ema=args.ema)
     benchmarks = [build() for build in _benchmarks(args, loaded)]  # all are read before the first is measured
     results: list[EvalResult] = []
     code, why = 0, ""
     try:
         for number, one in enumerate(benchmarks, 1):
-            results.append(_measure(loaded, one, f"{number}/{len(benchmarks)} {one.name}"))
+            results.append(_measure(loaded, one, f"{number}/{len(benchmarks)} {one.name}", args.ema))
             if args.limit is None:
                 add_results(path, results)
     except KeyboardInterrupt:
@@ -137,7 +138,7 @@ def _benchmarks(args: argparse.Namespace, loaded: LoadedModel) -> Iterator[Calla
                     yield partial(benchmark.task_benchmark, loaded, path, args.format, args.limit)
 
 
-def _measure(loaded: LoadedModel, one: Benchmark, label: str) -> EvalResult:
+def _measure(loaded: LoadedModel, one: Benchmark, label: str, ema: bool) -> EvalResult:
     from engine.checkpoints.evals import EvalResult
     from engine.host.version import package_version
     from engine.train.evaluation.scoring import score
@@ -162,6 +163,7 @@ def _measure(loaded: LoadedModel, one: Benchmark, label: str) -> EvalResult:
         context=loaded.context,
         device=loaded.device,
         version=package_version(),
+        ema=ema,
         seconds=round(time.monotonic() - started, 3),
         t=time.time(),
     )

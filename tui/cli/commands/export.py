@@ -25,6 +25,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--format", choices=tuple(_DTYPES), help=help)
     help = "dtype of the weights (default: hf as in the checkpoint, gguf f16); f16 and q8_0 are for gguf"
     parser.add_argument("--dtype", choices=_DTYPES["gguf"], help=help)
+    parser.add_argument("--ema", action="store_true", help="the average of the weights (optim.ema), not the last ones")
     parser.add_argument("--no-tokenizer", action="store_true", help="leave the tokenizer of the checkpoint out")
     parser.set_defaults(command=run)
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     source, tokenizer = find_checkpoint_argument(args.checkpoint), not args.no_tokenizer
     write = export_gguf if format == "gguf" else partial(export, log=_log_of(source))
-    written = write(source, Path(args.out), args.dtype, with_tokenizer=tokenizer)
+    written = write(source, Path(args.out), args.dtype, with_tokenizer=tokenizer, ema=args.ema)
     print(written.path)
     print(f"step {written.step}, {written.dtype}, {size(written.bytes)}", file=sys.stderr)
     if not (written.tokenizer or args.no_tokenizer):
