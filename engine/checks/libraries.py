@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 
 from engine.checks.finding import Finding
 from engine.execution.compiler import compile_problem
 from engine.execution.dependencies import cuda_mismatch, deepspeed_problem, mlx_problem, pinning_problem
+from engine.execution.installed import installed_version
 from engine.execution.torch_build import torch_cuda_version
-from engine.host.version import package_version
+from engine.host.version import VERSION
 from engine.runs.store import RunStore
 from profiles.nvml import visible_device
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def python_and_torch(store: RunStore) -> Iterator[Finding]:
-    yield Finding("ok", "mla-tui", f"{package_version()} on Python {platform.python_version()}")
-    torch = _version("torch")
+    yield Finding("ok", "mla-tui", f"{VERSION} on Python {platform.python_version()}")
+    torch = installed_version("torch")
     if torch is None:
         yield Finding("error", "torch", "not installed", "pip install torch (pytorch.org names the wheel for your GPU)")
         return
@@ -52,13 +45,13 @@ def backends(store: RunStore) -> Iterator[Finding]:
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
     yield _optional("deepspeed", deepspeed_problem(), "for memory.strategy offload", visible_device() is not None)
     yield _optional("mlx", mlx_problem(), "for --backend mlx", apple)
-    torchao = _version("torchao")
+    torchao = installed_version("torchao")
     problem = None if torchao else "torchao is not installed; install it with pip install 'mla-tui[torchao]'"
     yield _optional("torchao", problem, "for memory.strategy states8bit", False)
 
 
 def _optional(package: str, problem: str | None, use: str, wanted: bool) -> Finding:
-    installed = _version(package)
+    installed = installed_version(package)
     if problem is None:
         return Finding("ok", package, installed or "installed")
     message, _, fix = problem.partition("; ")

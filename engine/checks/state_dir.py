@@ -16,7 +16,7 @@ from pathlib import Path
 from engine.checks.finding import Finding
 from engine.events.phases import is_active
 from engine.host.private_dirs import ownership_problem
-from engine.host.version import package_version
+from engine.host.version import VERSION
 from engine.runs import hooks
 from engine.runs.store import STAMP, STAMP_LENGTH, RunStore
 from profiles.errors import UserError
@@ -146,16 +146,15 @@ def _ids(store: RunStore) -> list[str]:
 
 def versions(store: RunStore) -> Iterator[Finding]:
     """Find active runs of another version: they keep the code they started with, a restart uses the installed one."""
-    installed = package_version()
     for id in _ids(store):
         run = store.find(id).summary()
         alive = run.trainer.alive or run.supervisor.alive
-        if not is_active(run.phase) or not alive or run.version == installed:
+        if not is_active(run.phase) or not alive or run.version == VERSION:
             continue
         yield Finding(
             "warn",
             "versions",
-            f"{id} runs mla-tui {run.version}, installed is {installed}; a restart uses the installed version",
+            f"{id} runs mla-tui {run.version}, installed is {VERSION}; a restart uses the installed version",
             f"when convenient: mla-tui stop {id}, then mla-tui launch --resume {id}",
         )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+
+from engine.execution.installed import installed_version
 
 VARIABLE = "PYTORCH_ALLOC_CONF"
 _OLD_NAME = "PYTORCH_CUDA_ALLOC_CONF"  # torch before 2.9; still read
@@ -30,8 +31,4 @@ def pinned_bytes(size: int) -> int:
 
 @cache
 def _torch_version() -> tuple[int, ...]:
-    try:
-        installed = version("torch")
-    except PackageNotFoundError:
-        return ()
-    return tuple(int(number) for number in re.findall(r"\d+", installed)[:2])
+    return tuple(int(number) for number in re.findall(r"\d+", installed_version("torch") or "")[:2])

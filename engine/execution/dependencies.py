@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 import re
 import shutil
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from engine.execution.compiler import compile_problem
+from engine.execution.installed import installed_version
 from engine.execution.torch_build import runs_on, torch_architectures, torch_cuda_version
 from profiles.nvml import visible_device
 
@@ -28,9 +28,8 @@ def deepspeed_problem() -> str | None:
     """
     if platform.system() != "Linux":
         return f"DeepSpeed runs on Linux, not on {platform.system()}; use --backend torch, or mlx on a Mac"
-    try:
-        installed = version("deepspeed")
-    except PackageNotFoundError:
+    installed = installed_version("deepspeed")
+    if installed is None:
         return "deepspeed is not installed; install mla-tui[deepspeed], or use --backend torch"
     if tuple(int(n) for n in re.findall(r"\d+", installed)[:3]) < MIN_DEEPSPEED:
         oldest = ".".join(map(str, MIN_DEEPSPEED))

@@ -30,7 +30,7 @@ from engine.events.series import Bucket
 from engine.events.status import Summary
 from engine.events.types import CutOff, Event, Link, State
 from engine.events.wire import HelloAnswer, HistoryAnswer
-from engine.host.version import package_version
+from engine.host.version import VERSION
 from engine.runs.launch import check_not_cut_off, ensure_supervisor
 from profiles.errors import UserError
 
@@ -122,10 +122,10 @@ class RunClient:
         try:
             theirs = msgspec.json.decode(await self._call(HelloRequest()), type=HelloAnswer).version
         except (OSError, msgspec.ValidationError):
-            theirs = self.run.state().version or package_version()
-        if theirs == package_version() or self.run.ended():
+            theirs = self.run.state().version or VERSION
+        if theirs == VERSION or self.run.ended():
             return None
-        return f"run {self.run.id}: runs mla-tui {theirs}, this is {package_version()}; it continues with {theirs}"
+        return f"run {self.run.id}: runs mla-tui {theirs}, this is {VERSION}; it continues with {theirs}"
 
     async def events(self, start: int = 0, live: bool = True) -> AsyncIterator[tuple[int | None, Event]]:
         """Yield every logged event from offset ``start`` on with its offset, until the run has ended or is cut off.

@@ -22,7 +22,7 @@ from engine.events.types import Exit
 from engine.host.private_dirs import make_private_dir
 from engine.host.process import Lock, boot_id, host_name, is_alive, is_locked
 from engine.host.struct_json import write_struct
-from engine.host.version import package_version
+from engine.host.version import VERSION
 from engine.memory.hardware import Hardware, hardware_for
 from engine.preflight import (
     check_checkpoint_folder,
@@ -105,7 +105,7 @@ def launch(
         micro=spec.batch.micro,
         accum=spec.accum,
         context=spec.batch.context,
-        version=package_version(),
+        version=VERSION,
         host=host_name(),
         boot=boot_id(),
         phase=STARTING,

@@ -32,7 +32,7 @@ from engine.events.requests import (
 from engine.events.run_dir import RunDir
 from engine.events.types import Event, Progress
 from engine.host.files import write_stderr
-from engine.host.version import package_version
+from engine.host.version import VERSION
 from engine.runs.listener import Listener
 
 SEND_BUFFER = 64 << 10  # bytes a client may leave unread before its stream waits for it
@@ -128,7 +128,7 @@ class Server:
         run = self._run
         match request:
             case HelloRequest():
-                return wire.HelloAnswer(package_version(), os.getpid(), run.run_dir.id, run.index.offset)
+                return wire.HelloAnswer(VERSION, os.getpid(), run.run_dir.id, run.index.offset)
             case StatusRequest():
                 return run.run_dir.summary()
             case HistoryRequest():

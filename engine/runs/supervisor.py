@@ -39,7 +39,7 @@ from engine.host.files import read_json, rotate, write_stderr
 from engine.host.process import Lock, boot_id, host_name, process_identity
 from engine.host.programs import SAFE_PATH
 from engine.host.systemd_scope import scope_prefix
-from engine.host.version import package_version
+from engine.host.version import VERSION
 from engine.memory.calibration import MeasuredPeak, record_run
 from engine.memory.hardware import detect_hardware
 from engine.runs.attention import Attention
@@ -103,7 +103,7 @@ class Supervisor:
     async def run(self) -> None:
         """Supervise the run until it has ended."""
         previous_version = self.state.version
-        self.state.supervisor, self.state.version = process_identity(os.getpid()), package_version()
+        self.state.supervisor, self.state.version = process_identity(os.getpid()), VERSION
         self.state.host, self.state.boot = host_name(), boot_id()
         self._state_file.save()  # before catching up, which takes seconds where the history must be rebuilt
         await asyncio.to_thread(self.index.catch_up)
@@ -311,9 +311,8 @@ class Supervisor:
 
     def _report_upgrade(self, previous: str | None) -> None:
         """Log an alert where mla-tui was upgraded during the run: its trainer is of another version than we are."""
-        version = package_version()
-        if previous not in (None, version) and not has_ended(self.state.phase):
-            text = f"the run was supervised by mla-tui {previous}, from now on by {version}"
+        if previous not in (None, VERSION) and not has_ended(self.state.phase):
+            text = f"the run was supervised by mla-tui {previous}, from now on by {VERSION}"
             self._write(Alert(what="version", text=text))
 
     # -- the log and the state

@@ -18,7 +18,7 @@ from engine.events.commands import requested
 from engine.events.phases import COMPILING, FINISHED, PAUSED, RUNNING, SAVING, STARTING, STOPPED, STOPPING
 from engine.events.requests import CheckpointRequest, PauseRequest, ResumeRequest, SetRequest, StopRequest
 from engine.events.types import Alert, Command, Data, Edit, Progress, Spec, State
-from engine.host.version import package_version
+from engine.host.version import VERSION
 from engine.memory.hardware import detect_hardware
 from engine.preflight import slow_kernels
 from engine.train.backends.backend import Backend
@@ -92,7 +92,7 @@ class Trainer:
         self.sampler = Sampler(backend, state, hardware, self.timed_work)
         self._pause_memory = PauseMemory(backend, self.ranks)
         self._history = EditHistory.of([])
-        self._versions = {"mla-tui": package_version(), **backend.versions}
+        self._versions = {"mla-tui": VERSION, **backend.versions}
 
     @property
     def spec(self) -> RunSpec:

@@ -27,7 +27,7 @@ import torch
 from engine.events.requests import StopRequest
 from engine.events.types import Command, Event, Progress, Step
 from engine.host.programs import BENCH
-from engine.host.version import package_version
+from engine.host.version import VERSION
 from engine.memory.hardware import cpu_name
 from engine.train.backends.backend import Backend
 from engine.train.backends.build import build_backend
@@ -163,7 +163,7 @@ def _train(spec: RunSpec, steps: int | None, seconds: float) -> dict[str, Any]:
         "device": backend.device,
         "device_name": torch.cuda.get_device_name() if backend.device == "cuda" else cpu_name(),
         "threads": torch.get_num_threads(),
-        "versions": {"mla-tui": package_version(), **backend.versions},
+        "versions": {"mla-tui": VERSION, **backend.versions},
         "plan": backend.plan,
         "params": spec.model.config.params,
         "tokens_per_step": spec.tokens_per_step,

@@ -11,7 +11,7 @@ import msgspec
 
 from engine.host.private_dirs import make_private_dir
 from engine.host.struct_json import read_struct, write_struct
-from engine.host.version import package_version
+from engine.host.version import VERSION
 from engine.memory.hardware import Hardware
 from engine.memory.search.combinations import Combination, possible
 from engine.memory.search.micro import micro_divisors, with_micro
@@ -62,7 +62,7 @@ class TuneJournal:
 
     def __init__(self, home: Path, spec: RunSpec, hardware: Hardware, work: str) -> None:
         """``work``: how each way is measured; other work is another journal."""
-        identity = json.dumps([spec.to_dict(), hardware.name, hardware.device_total, work, package_version()])
+        identity = json.dumps([spec.to_dict(), hardware.name, hardware.device_total, work, VERSION])
         name = hashlib.sha256(identity.encode()).hexdigest()[:16]
         self.path = home / "tune" / f"{name}.json"
         self.measured = read_struct(self.path, Measured) or Measured()

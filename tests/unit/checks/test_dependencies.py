@@ -7,7 +7,6 @@ import json
 import platform
 import shutil
 import sysconfig
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +33,14 @@ def refused(*more: str) -> str:
 
 
 def test_deepspeed_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def version(name: str) -> str:
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(dependencies, "version", version)
+    monkeypatch.setattr(dependencies, "installed_version", lambda package: None)
     assert refused("backend=deepspeed") == (
         "launch.backend: deepspeed: deepspeed is not installed; install mla-tui[deepspeed], or use --backend torch"
     )
 
 
 def test_deepspeed_that_loses_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dependencies, "version", lambda name: "0.18.9")
+    monkeypatch.setattr(dependencies, "installed_version", lambda package: "0.18.9")
     text = refused("backend=deepspeed")
     assert "deepspeed 0.18.9 loses gradients with an offloaded optimizer; install deepspeed>=0.19.5" in text
 

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from engine.host import private_dirs
 from engine.host.files import write_json
 from engine.host.process import boot_id, host_name, process_identity
 from engine.host.struct_json import to_dict
-from engine.host.version import package_version
+from engine.host.version import VERSION
 from engine.runs.store import RunStore
 from profiles import registry
 
@@ -206,7 +205,7 @@ def test_an_active_run_of_another_version_is_named(store: RunStore) -> None:
     (found,) = state_dir.versions(store)
     assert found.level == "warn"
     assert run.id in found.message and "0.0.1" in found.message
-    write_json(run.state_path, {**to_dict(run.state()), "version": package_version()})
+    write_json(run.state_path, {**to_dict(run.state()), "version": VERSION})
     assert list(state_dir.versions(store)) == []
 
 
@@ -244,7 +243,7 @@ def test_little_free_space_and_little_memory(store: RunStore, monkeypatch: pytes
 def test_a_missing_torch_is_an_error_and_a_missing_extra_is_not(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(libraries, "version", lambda package: (_ for _ in ()).throw(PackageNotFoundError))
+    monkeypatch.setattr(libraries, "installed_version", lambda package: None)
     assert "error" in levels(libraries.python_and_torch(store))
     monkeypatch.setattr(libraries, "deepspeed_problem", lambda: "deepspeed is not installed; install it")
     assert "error" not in levels(libraries.backends(store))

@@ -128,7 +128,7 @@ async def test_a_request_is_pending_and_a_refusal_one_line(run: Served) -> None:
 
 async def test_another_version_of_the_supervisor_is_reported(run: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     assert await RunClient(run.run_dir).version_mismatch() is None
-    monkeypatch.setattr("engine.runs.server.package_version", lambda: "0.0.1")
+    monkeypatch.setattr("engine.runs.server.VERSION", "0.0.1")
     line = await RunClient(run.run_dir).version_mismatch()
     assert line is not None and run.run_dir.id in line and "0.0.1" in line and "\n" not in line
 

@@ -16,9 +16,9 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.version:
-        from engine.host.version import package_version
+        from engine.host.version import VERSION
 
-        print(f"mla-tui {package_version()}")
+        print(f"mla-tui {VERSION}")
         return 0
     from engine.runs.store import RunStore
     from tui.app.app import run_app

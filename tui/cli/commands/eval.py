@@ -140,7 +140,7 @@ def _benchmarks(args: argparse.Namespace, loaded: LoadedModel) -> Iterator[Calla
 
 def _measure(loaded: LoadedModel, one: Benchmark, label: str, ema: bool) -> EvalResult:
     from engine.checkpoints.evals import EvalResult
-    from engine.host.version import package_version
+    from engine.host.version import VERSION
     from engine.train.evaluation.scoring import score
 
     line, started = ProgressLine(), time.monotonic()
@@ -162,8 +162,8 @@ def _measure(loaded: LoadedModel, one: Benchmark, label: str, ema: bool) -> Eval
         digest=one.digest,
         context=loaded.context,
         device=loaded.device,
-        version=package_version(),
         ema=ema,
+        version=VERSION,
         seconds=round(time.monotonic() - started, 3),
         t=time.time(),
     )

@@ -23,7 +23,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page and print its path. An earlier report is replaced, no other file. Raise ``UserError``."""
-    from engine.host.version import package_version
+    from engine.host.version import VERSION
     from engine.runs.store import RunStore
     from profiles.paths import expand
     from tui.app.state.comparison import LETTERS, check_run_count
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     out = expand(args.out or f"report-{Path(run_dirs[0].name).name}.html", "report").absolute()
     _check_replaceable(out)
     runs = [read_run(letter, run_dir) for letter, run_dir in zip(LETTERS, run_dirs, strict=False)]
-    text = page(runs, package_version(), time.time())
+    text = page(runs, VERSION, time.time())
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8", errors="replace")
