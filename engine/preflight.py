@@ -14,6 +14,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from data.questions import read_questions
 from data.splits import check_ids, tokenizer_of
 from data.tokenizer import id_count, load_tokenizer
 from engine.checkpoints.checkpoint import metadata, steps
@@ -173,8 +174,10 @@ def check_evals(spec: RunSpec) -> None:
     if not train.eval_tasks:
         raise UserError("train.eval_tasks: is empty; name files of questions, or use -s train.eval_every=0")
     for text in train.eval_tasks:
-        if not os.path.isfile(expand(text, "train.eval_tasks")):
+        file = expand(text, "train.eval_tasks")
+        if not os.path.isfile(file):
             raise UserError(f"train.eval_tasks: {text} is no regular file; name a file of JSON lines")
+        read_questions(file, None)
     if not path.exists():
         raise UserError(
             f"train.eval_every: {train.eval_every} needs {path}, which is missing; copy the one that packed the data"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from data.splits import check_data
 from engine.events.requests import SetRequest
 from engine.memory.hardware import detect_hardware
-from engine.preflight import check_samples
+from engine.preflight import check_evals, check_samples
 from engine.train.backends.backend import Backend
 from engine.train.backends.ranks import Ranks
 from engine.train.edits import edited
@@ -35,6 +35,8 @@ def requested_spec(request: SetRequest, spec: RunSpec, step: int, backend: Backe
         ranks.run_on_rank_zero(lambda: check_data(new))
     if new.train.sample_every and not spec.train.sample_every:
         ranks.run_on_rank_zero(lambda: check_samples(new))
+    if new.train.eval_every and not spec.train.eval_every:
+        ranks.run_on_rank_zero(lambda: check_evals(new))
     if not request.force:
         ranks.run_on_rank_zero(
             lambda: check_headroom(spec, new, detect_hardware(spec.launch.gpus_per_node), backend.capacity())

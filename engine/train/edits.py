@@ -23,11 +23,12 @@ EDITABLE = {
     "val_every": "train.val_every",
     "save_every": "train.save_every",
     "sample_every": "train.sample_every",
+    "eval_every": "train.eval_every",
     "stop_step": "train.stop_step",
     "steps": "train.steps",
     "decay": "optim.decay",
 }
-_CADENCE = ("val_every", "save_every", "sample_every", "stop_step", "steps")
+_CADENCE = ("val_every", "save_every", "sample_every", "eval_every", "stop_step", "steps")
 UNLOCKED = ("sequences", "context")
 
 

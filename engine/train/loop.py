@@ -119,6 +119,7 @@ class Trainer:
                 self._pause("was paused when the attempt before it ended")
             self._answer_earlier_oom()
             if self.step == 0:
+                self.evaluator.check()
                 self._validate()
             while self.step < self._last_step:
                 self._process_commands()

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from data.questions import MAX_BYTES, Question, read_questions
 from data.shard_file import read_shard
 from data.shards import ShardSet, bare_ids, open_shards, read_manifest
 from data.text_bytes import bytes_per_token_of
 from engine.train.evaluation.loaded import LoadedModel, encode
 from engine.train.evaluation.scoring import Answer, Request, request, rolling_requests
-from engine.train.evaluation.tasks import MAX_BYTES, Question, read_questions
 from profiles.errors import UserError
 from profiles.reader import read_text
 
@@ -68,6 +68,11 @@ def text_benchmark(loaded: LoadedModel, path: Path, limit: int | None) -> Benchm
     ids = encode(loaded.tokenizer, text, loaded.model.config.vocab_size, str(path))
     if not ids:
         raise UserError(f"{path}: is empty; name a file of text")
+    if len(ids) < loaded.context:
+        raise UserError(
+            f"{path}: has {len(ids)} tokens, fewer than the context of {loaded.context}; take a longer text, for bits"
+            " per byte of so few say little"
+        )
     requests = list(rolling_requests(ids, _prefix(loaded, str(path)), loaded.context))[:limit]
     scored = sum(one.scored for one in requests)
     cut = text if scored == len(ids) else loaded.tokenizer.decode(ids[:scored])

@@ -34,6 +34,14 @@ class Evaluator:
         self._hardware = hardware
         self._timed = timed
 
+    def check(self) -> None:
+        """Check that every question of ``train.eval_tasks`` can be scored. Raises ``UserError``."""
+        train = self._state.spec.train
+        if train.eval_every:
+            loaded = self._loaded()
+            for text in train.eval_tasks:
+                task_benchmark(loaded, expand(text, "train.eval_tasks"), None, None)
+
     def run(self, step: int) -> None:
         """Score ``train.eval_tasks`` if it is time to, within ``train.eval_seconds``, or log why they were not."""
         spec = self._state.spec

@@ -158,6 +158,7 @@ BAD_FILES: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "tasks in a FIFO": ("--tasks", lambda folder: _fifo(folder / "fifo"), "is a FIFO, not a regular file"),
     "a missing text": ("--text", lambda folder: folder / "none", "does not exist"),
     "an empty text": ("--text", lambda folder: _written(folder / "text", b""), "is empty"),
+    "a short text": ("--text", lambda folder: _written(folder / "text", b"ab ab"), "fewer than the context of 64"),
     "a binary text": ("--text", lambda folder: _written(folder / "text", b"\xff\xfe"), "is not UTF-8 text"),
     "a short shard": ("--shard", lambda folder: _written(folder / "a.bin", bytes(20)), "fewer than a context of 64"),
     "no data set": ("--data", lambda folder: folder / "none", "none"),

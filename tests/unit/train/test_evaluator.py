@@ -15,6 +15,7 @@ from engine.train.evaluation.evaluator import Evaluator
 from engine.train.loop import Trainer
 from profiles.errors import UserError
 from tests.unit.train.evaluation_files import write_tasks
+from tests.unit.train.test_live_edits import set_at
 from tests.unit.train.test_samples import tokenizer, trained, trainer_of, warnings
 from tests.unit.train.tiny_runs import MakeSpec, RecordingReporter
 from tui.text.event_text import describe
@@ -97,6 +98,35 @@ def test_what_cannot_be_evaluated_is_refused_before_the_launch(
 ) -> None:
     with pytest.raises(UserError, match=says):
         check_evals(nano(*more))
+
+
+def test_a_question_that_is_wrong_or_too_long_is_known_before_the_first_step(
+    nano: MakeSpec, tokenizer: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "tasks.jsonl"
+    asked = ("eval_every=2", f"eval_tasks={json.dumps([str(path)])}")
+    path.write_text(_question("a", ["b", "c"], "A") + "\nhello\n")
+    with pytest.raises(UserError, match=r"tasks\.jsonl:2: is not valid JSON"):
+        check_evals(nano(*asked))
+    path.write_text(_question("a", ["b" * 40, "c"], "A"))
+    check_evals(nano(*asked))  # how many tokens a choice has is known where the model is built
+    log = RecordingReporter()
+    with pytest.raises(UserError, match="question 1: a choice of 41 tokens does not fit into the context of 32"):
+        trainer_of(nano("steps=2", *asked), tmp_path / "out", log).run(None, None)
+    assert not log.losses()
+
+
+def test_an_edit_starts_evaluations(nano: MakeSpec, tokenizer: Path, tmp_path: Path) -> None:
+    """A restart replays it; without questions it is refused."""
+    spec = nano("steps=6", "save_every=4", *settings(tmp_path / "tasks", "arc"), "eval_every=0")
+    log = trained(spec, tmp_path / "out", respond=set_at(3, {"eval_every": 2}))
+    assert [event.step for event in log.events if isinstance(event, Eval)] == [4, 6]
+    log._respond = lambda record: []
+    trainer_of(spec, tmp_path / "out", log).run(tmp_path / "out" / "ckpt_step_4", None)
+    assert [event.step for event in log.events if isinstance(event, Eval)] == [4, 6, 6]
+    refused = trained(nano("steps=4"), tmp_path / "none", respond=set_at(1, {"train.eval_every": 2}))
+    (edit,) = refused.of("edit")
+    assert not edit["ok"] and "train.eval_tasks: is empty" in edit["why"]
 
 
 def test_a_run_keeps_the_absolute_paths_of_its_questions(nano: MakeSpec) -> None:

@@ -17,7 +17,7 @@ def register(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "set", "change settings of an active run", "mla-tui set latest micro=4")
     add_run_argument(parser)
     keys = (
-        "micro, accum, lr_scale, val_every, save_every, sample_every, stop_step;"
+        "micro, accum, lr_scale, val_every, save_every, sample_every, eval_every, stop_step;"
         " steps and decay (or decay=now) of a wsd schedule;"
         " with --unlock also sequences and context"
     )
