@@ -86,6 +86,11 @@ reference: $(STAMP)
 pictures: $(STAMP) $(CORPUS) tmux
 	$(BIN)/python -m scripts.pictures docs/pictures
 
+# The pictures of a report, from real runs in a real Chromium (Debian: chromium-headless-shell).
+.PHONY: report-pictures
+report-pictures: $(STAMP) $(CORPUS)
+	$(BIN)/python -m scripts.report_pictures docs/pictures
+
 # Triton (a wheel of 190 MB) compiles for a card without one. It lies beside the other packages: torch.compile behaves
 # differently where it finds it.
 TRITON := $(CURDIR)/$(VENV)/triton

@@ -7,18 +7,13 @@ Everything is in a temporary home. The screen of tmux becomes SVG, cell by cell;
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import re
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from xml.sax.saxutils import escape
 
 from rich.style import Style
@@ -26,45 +21,28 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from engine.memory.hardware import cpu_name
+from scripts.demo_home import ROOT, demo_home, wait_for
 from scripts.tmux_session import TmuxSession
 
-ROOT = Path(__file__).parents[1]
 SIZE = (100, 30)
 CELL, LINE, PT = 8.4, 18, 14
 BACK, FORE = "#121212", "#e0e0e0"
-T = TypeVar("T")
 Cell = tuple[str, tuple[str, str, bool]]
 """A character, its colours and whether it is bold."""
 
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    command = Path(sys.executable).parent / "mla-tui"
-    with tempfile.TemporaryDirectory(prefix="mla-") as home:
-        env = {**os.environ, "MLA_TUI_HOME": home, "XDG_CONFIG_HOME": f"{home}/config", "COLORTERM": "truecolor"}
-
-        def run(*args: str) -> str:
-            result = subprocess.run([command, *args], env=env, cwd=ROOT, capture_output=True, text=True, check=True)
-            return result.stdout.strip()
-
-        def launch(name: str, *overrides: str) -> None:
-            usual = (f"train.out={home}/models", "sequences=4", "micro=4", "context=64", "val_every=10")
-            flags = [word for text in (*usual, *overrides) for word in ("-s", text)]
-            run("launch", "-p", "cpu_demo", "--name", name, *flags)
-
-        terminal = TmuxSession(command, env, ROOT, wait_for)
+    with demo_home() as demo:
+        terminal = TmuxSession(demo.command, demo.env, ROOT, wait_for)
         try:
             for name, lr in (("warm-up", "3e-3"), ("higher-rate", "6e-3")):
-                launch(name, "steps=12", f"lr={lr}")
-                run("watch", name)
-            launch("demo", "steps=3000", "save_every=20")
-            walk(terminal, lambda name: save(terminal, folder / f"{name}.svg", home))
+                demo.launch(name, "steps=12", f"lr={lr}")
+                demo.run("watch", name)
+            demo.launch("demo", "steps=3000", "save_every=20")
+            walk(terminal, lambda name: save(terminal, folder / f"{name}.svg", demo.home))
         finally:
             terminal.close()
-            for summary in json.loads(run("ls", "--json")):
-                if summary["ended"] is None:
-                    run("stop", "--no-save", summary["id"])
-                    run("watch", summary["id"])
 
 
 def walk(terminal: TmuxSession, picture: Callable[[str], None]) -> None:
@@ -104,15 +82,6 @@ def walk(terminal: TmuxSession, picture: Callable[[str], None]) -> None:
     terminal.wait_text("mla-tui · runs")
     terminal.keys("q")
     terminal.wait_end()
-
-
-def wait_for(what: str, poll: Callable[[], T | None], timeout: float = 180.0) -> T:
-    deadline = time.monotonic() + timeout
-    while not (found := poll()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {timeout:g} s for {what}")
-        time.sleep(0.1)
-    return found
 
 
 def save(terminal: TmuxSession, path: Path, home: str) -> None:

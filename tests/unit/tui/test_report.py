@@ -147,3 +147,30 @@ def test_text_of_a_run_is_no_markup() -> None:
     found = Page(page([run, hostile], HOSTILE, 0.0))
     assert [tag for tag, attrs in found.tags if tag == "script" and not attrs] == ["script"]
     assert HOSTILE in found.text
+
+
+def chart_texts(text: str) -> list[list[str]]:
+    """Return the labels of the y axis of each chart of a page, lowest first."""
+    return [re.findall(r'text-anchor="end">([^<]*)<', svg) for svg in re.findall(r"<svg.*?</svg>", text)]
+
+
+@pytest.mark.parametrize(
+    ("series", "values", "labels"),
+    [
+        ("data_share", (0.0, 0.0004), ["0", "0.01", "0.02", "0.03", "0.04"]),  # a share of the step, in percent
+        ("host_states", (9.1 * 2**30, 9.1003 * 2**30), ["9.1000", "9.1001", "9.1002", "9.1003"]),
+        ("tok_s", (123_400.0, 123_430.0), ["123,400", "123,410", "123,420", "123,430"]),
+        ("host_states", (0.0, 0.0), []),  # a chart of zeros says nothing
+    ],
+)
+def test_no_two_ticks_of_an_axis_read_the_same(series: str, values: tuple[float, float], labels: list[str]) -> None:
+    points: list[Point] = [(float(step), value, value, value) for step, value in enumerate(values, 1)]
+    run = long_run("A")
+    found = chart_texts(page([ReportedRun("A", run.summary, {}, {series: points}, [], None, [], 0)], "1", 0.0))
+    assert found == ([labels] if labels else [])
+
+
+def test_a_page_says_on_which_day_it_was_made_and_what_its_lines_are() -> None:
+    text = Page(page([long_run("A"), long_run("B")], "1", 86400.0 * 365)).text
+    assert re.search(r"mla-tui 1, 197[01]-\d\d-\d\d \d\d:\d\d", text)
+    assert text.count("validation\n") == 1

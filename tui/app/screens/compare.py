@@ -17,7 +17,7 @@ from profiles.errors import UserError
 from tui.app.actions.registry import COMPARE
 from tui.app.base import AppScreen
 from tui.app.screens.navigation import PAN
-from tui.app.screens.panes import SMOOTHINGS, chart_unit
+from tui.app.screens.panes import SMOOTHINGS
 from tui.app.state import raster
 from tui.app.state import step_range as step_ranges
 from tui.app.state.comparison import LETTERS, REQUIRED_SERIES, ComparedRun, RunReader, RunUpdate
@@ -30,6 +30,7 @@ from tui.app.widgets.legend import Legend
 from tui.app.widgets.overlay_chart import OverlayChart, labelled_lines, run_style
 from tui.app.widgets.spec_table import SpecTable
 from tui.text import format as fmt
+from tui.text.axis_text import chart_unit
 
 _EVERY = 2.0  # seconds between two polls of the active runs
 _DELAY = 0.1  # seconds until updates are drawn, so that several are drawn together

@@ -17,6 +17,7 @@ from tui.app.state.x_axis import STEP, TIME
 from tui.app.widgets.chart import Chart, Line, Mark
 from tui.text import event_text
 from tui.text import format as fmt
+from tui.text.axis_text import chart_unit
 
 SMOOTHINGS = ((0.0, ""), (0.6, "smooth"), (0.95, "very smooth"))
 # kind of event → character and style of its mark; of several in one cell the last kind here is drawn
@@ -32,7 +33,6 @@ MARKS = {
 
 _ALWAYS = ("lr", "grad_norm")
 _IF_MEASURED = ("mfu", "data_share", "device_util", "power_w", "temp_c")
-_UNITS = {"percent": ("%", 0.01), "percent_of_100": ("%", 1.0), "duration": ("s", 1.0)}  # by format: unit and scale
 
 Fill = Callable[["Pane", Viewport], None]
 
@@ -79,14 +79,6 @@ def usual_panes(view: RunView) -> list[str]:
 def _x_end(viewport: Viewport) -> int | None:
     """Return the largest possible x, as far as it is known."""
     return viewport.view.steps if viewport.axis == STEP else None
-
-
-def chart_unit(metric: Metric, value: float | None) -> tuple[str, float]:
-    """Return the unit of a metric's axis, and its scale; ``value`` is in the title, whose unit it is."""
-    if metric.format == "size":
-        scale, unit = fmt.size_scale(value)
-        return unit, scale
-    return _UNITS.get(metric.format, (metric.unit, 1.0))
 
 
 def _fill_metric(metric: Metric, pane: Pane, viewport: Viewport) -> None:

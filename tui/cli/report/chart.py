@@ -12,6 +12,7 @@ from engine.events.metric import Metric
 from engine.events.series import Point
 from tui.app.state.raster import linear_axis
 from tui.text import format as fmt
+from tui.text.axis_text import chart_unit, tick_labels
 
 WIDTH, HEIGHT = 400, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 8, 8, 22
@@ -37,8 +38,8 @@ class Flag:
     colour: int
 
 
-def draw(title: str, metric: Metric, lines: Sequence[Line], flags: Sequence[Flag], points: int) -> str:
-    """Return the HTML of a chart; each line has at most ``points`` points."""
+def draw(metric: Metric, lines: Sequence[Line], flags: Sequence[Flag], points: int) -> str:
+    """Return the HTML of a chart; each line has at most ``points`` points. "" if there is nothing but zeros."""
     reduced = [(line, _reduced(line.points, points)) for line in lines]
     known = [point for _, found in reduced for point in found if point[2] is not None]
     if not known:
@@ -46,19 +47,19 @@ def draw(title: str, metric: Metric, lines: Sequence[Line], flags: Sequence[Flag
     low = min(point[1] if len(lines) == 1 else point[2] for point in known)  # type: ignore[type-var]
     high = max(point[3] if len(lines) == 1 else point[2] for point in known)  # type: ignore[type-var]
     assert low is not None and high is not None
-    axis = linear_axis(low, high, 4)
+    if low == high == 0:
+        return ""
+    unit, size = chart_unit(metric, high)
+    axis = linear_axis(low, high, 4, size)
     first, last = min(point[0] for point in known), max(point[0] for point in known)
     scale = _Scale(first, last, axis.low, axis.high)
-    text = fmt.formatter(metric.format)
+    title, text = metric.title, fmt.formatter(metric.format)
     parts = [
         f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{scale.y(tick):.1f}" y2="{scale.y(tick):.1f}"/>'
-        f'<text x="{_LEFT - 5}" y="{scale.y(tick) + 3:.1f}" text-anchor="end">{escape(text(tick))}</text>'
-        for tick in axis.ticks
+        f'<text x="{_LEFT - 5}" y="{scale.y(tick) + 3.5:.1f}" text-anchor="end">{escape(label)}</text>'
+        for tick, label in zip(axis.ticks, tick_labels(axis.ticks, size), strict=True)
     ]
-    parts += [
-        f'<text x="{scale.x(step):.1f}" y="{HEIGHT - 6}" text-anchor="{anchor}">{fmt.count(step)}</text>'
-        for step, anchor in ((first, "start"), (last, "end"))
-    ]
+    parts += _steps(scale)
     for flag in flags:
         if first <= flag.step <= last:
             x = scale.x(flag.step)
@@ -74,17 +75,38 @@ def draw(title: str, metric: Metric, lines: Sequence[Line], flags: Sequence[Flag
     data = {
         "x": [scale.first, scale.last, _LEFT, WIDTH - _RIGHT],
         "y": [scale.low, scale.high, HEIGHT - _BOTTOM, _TOP],
-        "unit": metric.unit if metric.format in ("loss", "count") else "",
         "lines": [
             {"n": line.label, "c": line.colour, "x": [point[0] for point in found], "y": [text(p[2]) for p in found]}
             for line, found in reduced
         ],
     }
+    shown_unit = f" <small>{escape(unit)}</small>" if unit and "/" not in title else ""  # tok/s says it itself
     return (
-        f'<figure><figcaption>{escape(title)}<output></output></figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'role="img" aria-label="{escape(title)} by step">{"".join(parts)}<line class="pointer" y1="{_TOP}" '
-        f'y2="{HEIGHT - _BOTTOM}"/></svg><script type="application/json">{_json(data)}</script></figure>'
+        f"<figure><figcaption><span>{escape(title)}{shown_unit}</span><output>{_legend(lines)}</output></figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)} by step">{"".join(parts)}'
+        f'<line class="pointer" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/></svg>'
+        f'<script type="application/json">{_json(data)}</script></figure>'
     )
+
+
+def _legend(lines: Sequence[Line]) -> str:
+    """Return the key of each solid line, and one for all dashed ones; "" for a line alone."""
+    keys = [f'<span class="key c{line.colour}">{escape(line.label)}</span>' for line in lines if not line.dashed]
+    dashed = [line for line in lines if line.dashed]
+    colour = f" c{dashed[0].colour}" if len(dashed) == 1 else ""
+    keys += [f'<span class="key dashed{colour}">validation</span>'] * bool(dashed)
+    return "".join(keys) if len(lines) > 1 else ""
+
+
+def _steps(scale: _Scale) -> list[str]:
+    """Return the labels of the steps: round ones, that at the right end within the drawing."""
+    ticks = [tick for tick in linear_axis(scale.first, scale.last, 4).ticks if scale.first <= tick <= scale.last]
+    ticks = [tick for tick in ticks if tick == int(tick)] or [scale.first]
+    labels = [
+        (min(scale.x(tick), WIDTH - 3 - 3 * len(label)), label)
+        for tick, label in zip(ticks, tick_labels(ticks), strict=True)
+    ]
+    return [f'<text x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="middle">{label}</text>' for x, label in labels]
 
 
 class _Scale:

@@ -1,6 +1,6 @@
 for (const figure of document.querySelectorAll("figure")) {
   const svg = figure.querySelector("svg"), out = figure.querySelector("output"), pointer = figure.querySelector(".pointer");
-  const data = JSON.parse(figure.querySelector("script").textContent);
+  const data = JSON.parse(figure.querySelector("script").textContent), legend = [...out.childNodes];
   const [first, last, left, right] = data.x;
   const nearest = (xs, x) => {
     let low = 0, high = xs.length - 1;
@@ -22,5 +22,5 @@ for (const figure of document.querySelectorAll("figure")) {
       out.append(one);
     }
   });
-  svg.addEventListener("pointerleave", () => { pointer.style.visibility = "hidden"; out.replaceChildren(); });
+  svg.addEventListener("pointerleave", () => { pointer.style.visibility = "hidden"; out.replaceChildren(...legend); });
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -20,6 +21,7 @@ _POINTS = 12_000  # of all lines of all charts; about 40 bytes each
 _MOST = 500  # of one line
 _COLOURS = 8
 _FLAGS = 150  # on a chart
+_UNDRAWN = ("tokens", "tokens_day")  # they are the steps and the speed in other units
 _STYLE = (Path(__file__).with_name("page.css"), Path(__file__).with_name("page.js"))
 
 
@@ -29,9 +31,10 @@ def page(runs: Sequence[ReportedRun], version: str, now: float) -> str:
     title = ", ".join(run.name for run in runs)
     body = "".join(
         [
-            f"<h1>{escape(title)}</h1><p class=made>mla-tui {escape(version)}, {fmt.timestamp(now)}</p>",
+            f"<h1>{escape(title)}</h1><p class=made>mla-tui {escape(version)}, {_time(now)}</p>",
             _table(runs),
             f'<div class="charts">{"".join(_charts(runs))}</div>',
+            "<p class=made>By step. Dotted lines: edits, restarts and errors; point at one to read it.</p>",
             *(_story(run, len(runs) > 1) for run in runs),
             _environment(runs),
             _specs(runs),
@@ -43,6 +46,11 @@ def page(runs: Sequence[ReportedRun], version: str, now: float) -> str:
         '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(title)}</title><style>{style}</style></head><body>{body}<script>{script}</script></body></html>\n"
     )
+
+
+def _time(t: float | None) -> str:
+    """Return a local time with its date: a page is read on another day."""
+    return fmt.NOTHING if t is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(t))
 
 
 def _colour(runs: Sequence[ReportedRun], run: ReportedRun) -> int:
@@ -81,7 +89,8 @@ def _table(runs: Sequence[ReportedRun]) -> str:
 
 def _charts(runs: Sequence[ReportedRun]) -> Iterator[str]:
     shown = [metric for metric in METRICS.values() if metric.axis == "step" and (metric.compare or metric.copied)]
-    shown = [metric for metric in shown if any(metric.name in run.series for run in runs) and metric.name != "tokens"]
+    shown = [metric for metric in shown if any(metric.name in run.series for run in runs)]
+    shown = [metric for metric in shown if metric.name not in _UNDRAWN]
     points = min(_MOST, _POINTS // max(1, len(shown) * len(runs)))
     flags = [flag for run in runs for flag in _flags(runs, run)]
     loss = STEP_METRICS[0]
@@ -91,7 +100,7 @@ def _charts(runs: Sequence[ReportedRun]) -> Iterator[str]:
         lines = [_line(runs, run, metric) for run in runs if metric.name in run.series]
         if metric is loss:
             lines += [_line(runs, run, VAL_METRICS[0]) for run in runs if VAL_LOSS in run.series]
-        yield draw(f"{metric.title}" + (", with validation" if metric is loss else ""), metric, lines, flags, points)
+        yield draw(metric, lines, flags, points)
 
 
 def _line(runs: Sequence[ReportedRun], run: ReportedRun, metric: Metric) -> Line:
@@ -112,7 +121,7 @@ def _story(run: ReportedRun, several: bool) -> str:
     for event in run.incidents:
         if (found := describe(event)) is not None:
             text, tone = found
-            rows.append(f'<tr class="{tone}"><td>{fmt.timestamp(event.t)}</td><td>{escape(text)}</td></tr>')
+            rows.append(f'<tr class="{tone}"><td>{_time(event.t)}</td><td>{escape(text)}</td></tr>')
     more = f"<p>{run.left_out} others between them are left out.</p>" if run.left_out else ""
     title = f"What happened{f' to {_head(run, True)}' if several else ''}"
     return _details(
