@@ -96,7 +96,7 @@ def _shortest(forecast: Forecast, hardware: Hardware) -> Headroom:
 
 def _remedy(spec: RunSpec, hardware: Hardware, past_runs: Sequence[PastRun]) -> str:
     options = remedy(spec, hardware, past_runs)
-    return f"use {options}" if options else "use a smaller model (no change that mla-tui plan lists is enough)"
+    return f"use {options}" if options else "use a smaller model (no change within memory.allow is enough)"
 
 
 def _with_micro(spec: RunSpec, micro: int) -> RunSpec:

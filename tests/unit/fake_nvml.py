@@ -23,6 +23,7 @@ class Card:
     free: int = 9
     capability: tuple[int, int] = (12, 0)
     speed: int = 1
+    milliwatts: int = 360_000
     parts: tuple[str, ...] = ()
     processes: dict[int, int | None] = field(default_factory=dict, hash=False)
 
@@ -68,6 +69,7 @@ def answers(cards: Sequence[Card]) -> dict[str, Any]:
         "nvmlDeviceGetName": lambda card: card.name,
         "nvmlDeviceGetMemoryInfo": lambda card: SimpleNamespace(total=card.total, free=card.free),
         "nvmlDeviceGetCudaComputeCapability": lambda card: list(card.capability),
+        "nvmlDeviceGetEnforcedPowerLimit": lambda card: card.milliwatts,
         "nvmlDeviceGetNumGpuCores": lambda card: card.speed,
         "nvmlDeviceGetMaxClockInfo": lambda card, kind: 1,
         "nvmlDeviceGetMigMode": mig_mode,

@@ -41,7 +41,7 @@ def _three(amount: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return at most two units: ``0.42 s``, ``12m 30s``, ``3h 05m``, ``6d 4h``."""
+    """Return at most two units: ``0.42 s``, ``12m 30s``, ``3h 05m``, ``6d 4h``, ``27y 31d``."""
     if seconds is None or not math.isfinite(seconds) or seconds < 0:
         return NOTHING
     if seconds < 10:
@@ -56,7 +56,10 @@ def duration(seconds: float | None) -> str:
     if hours < 48:
         return f"{hours}h {minutes:02d}m"
     days, hours = divmod(hours, 24)
-    return f"{days}d {hours}h"
+    if days < 2 * 365:
+        return f"{days}d {hours}h"
+    years, days = divmod(days, 365)
+    return f"{years}y {days}d"
 
 
 def short_duration(seconds: float) -> str:

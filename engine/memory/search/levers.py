@@ -43,7 +43,7 @@ class Lever:
     note: str  # how the arithmetic of a step changes, and what has to be installed; empty where neither
     fits: bool
     tight: bool  # fits, but the free memory left may be less than the forecast's error
-    installed: bool  # whether it can be used as things are
+    allowed: bool  # whether "auto" could choose it: it is installed and within memory.allow
 
 
 def levers(spec: RunSpec, hardware: Hardware, past_runs: Sequence[PastRun] = ()) -> list[Lever]:
@@ -57,11 +57,12 @@ def levers(spec: RunSpec, hardware: Hardware, past_runs: Sequence[PastRun] = ())
     found: dict[str, Lever] = {}
     for candidate in _candidates(spec, now, search):
         lever = _lever(before, candidate)
-        useful = max(lever.device_saved, lever.host_saved) > 0 or lever.speed > 1 - SAME_SPEED
-        if lever.changed and useful and (candidate.state != OVER or before.state == OVER):
+        smaller, faster = max(lever.device_saved, lever.host_saved) > 0, lever.speed > 1 - SAME_SPEED
+        useful = smaller or faster if candidate.state != OVER else smaller and before.state == OVER
+        if lever.changed and useful:
             found.setdefault(lever.change, lever)
     together = [one for one in found.values() if len(_settings(one)) > 1 and not _beaten(one, found.values())]
-    together.sort(key=lambda one: (not one.fits, not one.installed, one.tight, -one.speed))
+    together.sort(key=lambda one: (not one.fits, not one.allowed, one.tight, -one.speed))
     kept = [one for one in found.values() if len(_settings(one)) == 1] + together[:_TOGETHER]
     smaller_first = before.state == OVER
     return sorted(
@@ -129,7 +130,7 @@ def _lever(before: Candidate, after: Candidate) -> Lever:
         note="; ".join(filter(None, (numerics, missing, unlocks))),
         fits=after.state != OVER,
         tight=after.state == TIGHT,
-        installed=not missing,
+        allowed=not after.forbidden,
     )
 
 

@@ -15,9 +15,10 @@ from profiles.spec import RunSpec
 def remedy(spec: RunSpec, hardware: Hardware, past_runs: Sequence[PastRun] = ()) -> str:
     """Return ``-s key=value …``, or "" where no change is enough.
 
-    The context stays as it is, and the arithmetic of a step, unless nothing else is enough.
+    It lies within ``memory.allow``. The context stays as it is, and the arithmetic of a step, unless nothing else is
+    enough.
     """
-    fitting = [lever for lever in levers(spec, hardware, past_runs) if lever.fits and lever.installed]
+    fitting = [lever for lever in levers(spec, hardware, past_runs) if lever.fits and lever.allowed]
     cheapest = min(
         fitting,
         key=lambda lever: (lever.tight, "batch.context" in lever.changed, bool(lever.note), len(lever.changed)),

@@ -21,7 +21,7 @@ from engine.memory.search.choose import choose, keep_choices, open_keys
 from engine.memory.search.combinations import Combination, combinations, forbidden
 from engine.memory.search.levers import LIVE, RESTART, levers
 from engine.memory.search.micro import largest, micro_divisors, with_micro
-from engine.memory.search.remedy import remedy_after_oom
+from engine.memory.search.remedy import remedy, remedy_after_oom
 from engine.memory.search.search import SAME_SPEED, Search, why_it_lost
 from engine.memory.search.speed import CALIBRATED, ESTIMATED, MEASURED, step_seconds
 from profiles.errors import SpecError
@@ -261,6 +261,17 @@ def test_after_an_out_of_memory_error_the_cheapest_change_that_needs_less_is_nam
         assert forecast(changed, machine).device_total <= min(needed - (wanted or 1), capacity or needed)
         assert changed.train.precision == "bf16"  # the arithmetic stays where that is enough
     assert remedy_after_oom(spec, machine, 2 * needed, None) == ""
+
+
+@settings(deadline=None, max_examples=15)
+@given(problems(), st.sampled_from([None, GB, 8 * GB]))
+def test_no_change_that_is_named_lowers_more_precision_than_the_profile_allows(
+    problem: tuple[RunSpec, Hardware], wanted: int | None
+) -> None:
+    spec = choose(*problem)
+    options = remedy_after_oom(spec, problem[1], wanted, None) + " " + remedy(spec, problem[1])
+    named = {word.partition("=")[2] for word in options.split()}
+    assert not (named & set(LOWER_PRECISION)) - set(spec.memory.allow), options
 
 
 def test_contradictions_of_allow_are_one_line_with_the_way_out() -> None:

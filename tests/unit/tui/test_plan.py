@@ -15,6 +15,8 @@ from engine.memory.hardware import Hardware
 from profiles import registry
 from profiles.spec import RunSpec
 from profiles.token_budget import best_batch, with_token_budget
+from tests.unit import fake_nvml
+from tests.unit.fake_nvml import Card
 from tui.cli.main import main
 
 MACHINE = ["--vram", "16", "--ram", "24"]
@@ -77,6 +79,32 @@ def test_a_16_gb_gpu_with_24_gb_of_ram_of_which_19_are_free(capsys: pytest.Captu
 def test_a_gpu_that_is_missing_is_named_with_the_profiles_that_run_here(capsys: pytest.CaptureFixture[str]) -> None:
     text = " ".join(planned(capsys, "-p", "longctx_5090").split())
     assert "this profile expects a 32 GB GPU, none found; would run here: cpu_demo" in text
+
+
+def test_energy_is_that_of_the_power_limit_of_all_cards(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_nvml.install(monkeypatch, [Card(f"GPU-{n}", total=16 * GIB, free=15 * GIB) for n in range(2)])
+    for words, watts in (((), 360), (("-s", "gpus_per_node=2"), 720)):
+        cost = json.loads(planned(capsys, "-p", "pretrain_5080", *words, "--json"))["cost"]
+        assert cost["kwh"] == pytest.approx(watts * cost["seconds"] / 3.6e6)
+        text = planned(capsys, "-p", "pretrain_5080", *words).replace("\n", " ")
+        assert f"up to {cost['kwh']:,.0f} kWh at {watts} W" in text and "expects" not in text
+
+
+def test_what_a_launch_would_refuse_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "-p", "gpu_fast", "--backend", "deepspeed", "--json"]) == 0
+    out, err = capsys.readouterr()
+    (line,) = [line for line in err.splitlines() if "memory.strategy" in line]
+    assert line == f"mla-tui: {json.loads(out)['refused']}" and "--backend torch" in line
+    assert json.loads(planned(capsys, "-p", "cpu_demo", "--backend", "torch", "--json"))["refused"] == ""
+
+
+def test_where_nothing_fits_every_way_says_so_and_nothing_larger_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = json.loads(planned(capsys, "-p", "gpu_fast", "--vram", "4", "--ram", "8", "--json"))
+    assert answer["ways"] and all(way["lost"].startswith("does not fit: ") for way in answer["ways"])
+    assert answer["levers"]
+    assert all(lever["device_saved"] > 0 or lever["host_saved"] > 0 for lever in answer["levers"])
 
 
 def test_a_measured_run_calibrates_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

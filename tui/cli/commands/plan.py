@@ -52,9 +52,10 @@ class Plan(NamedTuple):
     found: Prediction
     hardware: Hardware
     ways: list[Candidate]
-    lost: list[str]  # why each of the ways is not the first; empty for the first
+    lost: list[str]  # why each of the ways is not chosen; empty for the first, if it fits
     slow_kernels: list[str]
     data: dict[str, Any]
+    refused: str  # why a launch would refuse the backend of the spec; empty where it would not, or elsewhere
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     plan = _plan(spec, hardware, here=args.vram is None)
     if args.deepspeed_config:
         return _print_deepspeed_config(plan.found.spec, hardware.device)
-    if problem := plan.data["problem"]:
+    for problem in filter(None, (plan.refused, plan.data["problem"])):
         print(f"mla-tui: {problem}", file=sys.stderr)
     print_lines([json.dumps(_as_json(plan), indent=1)] if args.json else _as_text(plan))
     return 0
@@ -99,6 +100,7 @@ def _hardware(args: argparse.Namespace, cards: int) -> Hardware:
 
 def _plan(spec: RunSpec, hardware: Hardware, *, here: bool) -> Plan:
     from engine.memory.calibration import load_past_runs
+    from engine.memory.headroom import OVER
     from engine.memory.prediction import predict
     from engine.memory.search.search import Search, why_it_lost
     from engine.preflight import slow_kernels
@@ -107,9 +109,20 @@ def _plan(spec: RunSpec, hardware: Hardware, *, here: bool) -> Plan:
     runs = load_past_runs(hardware, default_home())
     found = predict(spec, hardware, runs, here=here)
     ways = Search(hardware, runs).all_ways(spec)
-    lost = [why_it_lost(way, ways[0], hardware) if way is not ways[0] else "" for way in ways]
+    lost = [why_it_lost(way, ways[0], hardware) if way is not ways[0] or way.state == OVER else "" for way in ways]
     slow = slow_kernels(spec.model.config, hardware.device, spec.train.attention)
-    return Plan(found, hardware, ways, lost, slow, _data(found.spec))
+    return Plan(found, hardware, ways, lost, slow, _data(found.spec), _refused(found.spec, hardware) if here else "")
+
+
+def _refused(spec: RunSpec, hardware: Hardware) -> str:
+    """Return why a launch would refuse the backend of ``spec``, or nothing."""
+    from engine.preflight import check_backend, resolve_spec
+
+    try:
+        check_backend(resolve_spec(spec, hardware))
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _data(spec: RunSpec) -> dict[str, Any]:
@@ -147,6 +160,7 @@ def _as_json(plan: Plan) -> dict[str, Any]:
         },
         "slow": plan.slow_kernels,
         "data": plan.data,
+        "refused": plan.refused,
         "open": found.open,
         "cost": {
             "tok_s": cost.rate.tok_s,
