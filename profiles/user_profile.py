@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from profiles.names import check_name
 from profiles.printable import one_line
 from profiles.registry import BUILTIN_ORDER, user_folder
 
+WIDTH = 79  # cells of a line, so that none is wrapped in the smallest usual terminal
 NOTES = {
     "batch.micro": "sequences at once; a step has as many as before, whatever this is",
-    "memory.strategy": "where the optimizer keeps its states: device, states8bit, offload",
-    "memory.checkpointing": "what backward recomputes: none, selective, full, offload",
+    "memory.strategy": "states of the optimizer: device, states8bit, offload",
+    "memory.checkpointing": "recompute: none, selective, full, offload",
     "memory.loss": "fused computes the logits in pieces, plain all at once",
-    "train.precision": "fp32, bf16, bf16_sr (bf16 weights with stochastic rounding)",
+    "train.precision": "fp32, bf16, bf16_sr (stochastic rounding)",
 }
 
 
@@ -30,7 +32,8 @@ def profile_text(comments: Sequence[str], description: str, base: str, keys: Map
         table, _, name = key.partition(".")
         note = f"  # {NOTES[key]}" if key in NOTES else ""
         tables.setdefault(table, []).append(f"{name} = {_literal(value)}{note}")
-    lines = [f"# {one_line(comment)}" for comment in comments]
+    wrapped = (textwrap.wrap(one_line(comment), WIDTH - 2, subsequent_indent="  ") for comment in comments)
+    lines = [f"# {line}" for part in wrapped for line in part]
     lines += [f"description = {_literal(description)}", f"extends = {_literal(base)}"]
     for table, rows in tables.items():
         lines += ["", f"[{table}]", *rows]

@@ -41,10 +41,11 @@ def test_the_profile_is_written_with_comments_and_fits(
 ) -> None:
     on(machine, monkeypatch)
     assert main(["init", "--yes"]) == 0
-    out = capsys.readouterr().out
+    out = capsys.readouterr().out.partition("written: ")[0]
     assert machine.name in out and f'extends = "{base}"' in out
     text = (profiles_folder / "here.toml").read_text()
     assert text.startswith("# For ") and text in out
+    assert max(map(len, out.splitlines())) < 80
     spec = load("here")
     assert forecast(spec, machine).fits(machine) and spec.batch.sequences == load(base).batch.sequences
     assert main(["init", "--yes"]) == 1

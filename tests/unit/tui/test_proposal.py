@@ -37,8 +37,8 @@ async def test_enter_writes_what_was_found_at_the_first_start_and_later_under_an
     app = MlaApp(store, first_start=True)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: proposed(app))
-        assert text_of(app, "#found") == "a cpu\nRAM 12.0 GiB of 16.0 GiB free"
-        assert "mla-tiny as in cpu_demo" in text_of(app, "#proposed")
+        assert text_of(app, "#found") == "CPU     a cpu\nRAM     12.0 of 16.0 GiB free"
+        assert "model   mla-tiny, as in cpu_demo" in text_of(app, "#proposed")
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
         path = user_folder() / "here.toml"

@@ -36,6 +36,7 @@ class ProposalScreen(AppModal[Path | None], actions=PROPOSAL):
     def __init__(self) -> None:
         super().__init__()
         self._text = self._profile = ""
+        self._proposed: ProposalScreen.Proposed | None = None
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog"):
@@ -63,13 +64,23 @@ class ProposalScreen(AppModal[Path | None], actions=PROPOSAL):
         self.post_message(self.Proposed(hardware, _free_name(), found))
 
     @on(Proposed)
+    def _take(self, message: Proposed) -> None:
+        self._proposed = message
+        self._show(message)
+
+    def on_resize(self) -> None:
+        if self._proposed is not None:
+            self.call_after_refresh(self._show, self._proposed)
+
     def _show(self, message: Proposed) -> None:
-        self.query_one("#found", Static).update("\n".join(found_lines(message.hardware)))
+        found = self.query_one("#found", Static)
+        width = found.content_size.width
+        found.update("\n".join(found_lines(message.hardware, width)))
         if isinstance(message.found, UserError):
             self._say(str(message.found))
             return
         self._text, self._profile = message.found.text, message.name
-        lines = proposal_lines(message.found, message.hardware)
+        lines = proposal_lines(message.found, message.hardware, width)
         self.query_one("#proposed", Static).update("\n" + "\n".join(lines))
         self.query_one("#keys", Static).update(f"Enter writes it as profile “{self._profile}”, Esc skips")
 

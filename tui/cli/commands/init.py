@@ -22,14 +22,13 @@ def run(args: argparse.Namespace) -> int:
     from engine.memory.hardware import detect_hardware
     from engine.memory.proposed_profile import propose
     from profiles.paths import default_home
-    from profiles.user_profile import check_new_profile, write_profile
+    from profiles.user_profile import WIDTH, check_new_profile, write_profile
     from tui.text.proposal_text import found_lines
 
     check_new_profile(args.name, replace=args.force)
     hardware = detect_hardware()
     found = propose(hardware, load_past_runs(hardware, default_home()))
-    device, ram = found_lines(hardware)
-    print(f"found: {device}\n       {ram}\n\n{found.text}")
+    print("\n".join([*found_lines(hardware, WIDTH), "", found.text]))
     if not args.yes and not _agrees(args.name):
         return 1
     path = write_profile(found.text, args.name, replace=args.force)
