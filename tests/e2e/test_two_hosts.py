@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.e2e.conftest import Run, WaitFor, Workspace
+from tests.e2e.conftest import DEADLINE, Run, WaitFor, Workspace
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None or subprocess.run(["ip", "netns", "list"]).returncode != 0,
@@ -106,17 +106,40 @@ def test_after_a_host_died_the_run_restarts_from_the_last_checkpoint(
         assert found[step] == pytest.approx(plain[step], rel=1e-5)
 
 
+def pull_the_cable(hosts: list[str], pulled: bool) -> None:
+    ip("-n", hosts[1], "link", "set", "v2", "down" if pulled else "up")
+
+
+def drop_packets(hosts: list[str], dropped: bool) -> None:
+    """Send every packet to an address of the cable that no one has: neither kernel learns that it is lost."""
+    for number, host in enumerate(hosts):
+        neighbour = (ADDRESSES[1 - number], "dev", f"v{number + 1}")
+        if dropped:
+            ip("-n", host, "neigh", "replace", *neighbour, "lladdr", "02:00:00:00:00:99", "nud", "permanent")
+        else:
+            ip("-n", host, "neigh", "del", *neighbour)
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("fail", [pull_the_cable, drop_packets])
 def test_after_a_network_failure_the_run_restarts(
-    on_two_hosts: Callable[..., Run], two_hosts: list[str], workspace: Workspace, wait_for: WaitFor
+    on_two_hosts: Callable[..., Run],
+    two_hosts: list[str],
+    workspace: Workspace,
+    wait_for: WaitFor,
+    fail: Callable[[list[str], bool], None],
 ) -> None:
     run = on_two_hosts()
     run.wait_step(45)
-    ip("-n", two_hosts[1], "link", "set", "v2", "down")
-    wait_for("an end of both hosts' ranks", lambda: any(r["code"] for r in run.kind("exit")))
-    ip("-n", two_hosts[1], "link", "set", "v2", "up")
-    run.wait_end()
+    (other,) = (
+        one for one in workspace.processes() if "--worker" in one.cmdline() and one.environ().get("RANK") == "1"
+    )
+    fail(two_hosts, True)
+    wait_for("an end of the first host's rank", lambda: any(r["code"] for r in run.kind("exit")))
+    wait_for("an end of the second host's rank", lambda: not other.is_running())
+    fail(two_hosts, False)
+    run.wait_end(timeout=2 * DEADLINE)  # two hosts start on the cores of one
     first, again = (record["resumed_from"] for record in run.kind("start"))
     assert first is None and again >= 40
     assert max(run.losses()) == 240

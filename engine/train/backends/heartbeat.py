@@ -1,7 +1,9 @@
 """Detects dead ranks with heartbeats, because gloo can wait for a dead rank forever.
 
 Each rank increments a counter in the rendezvous store; rank 0 watches all others, and they watch rank 0. A counter that
-does not change for ``TIMEOUT`` ends this process, and the launcher and supervisor restart all ranks.
+does not change for ``TIMEOUT`` ends this process, and the launcher and supervisor restart all ranks. So does a store
+that does not answer for as long: a call to it has no time limit, and where the network drops packets it returns only
+when the kernel gives up the connection.
 """
 
 from __future__ import annotations
@@ -30,20 +32,32 @@ class Heartbeat(threading.Thread):
         self._rank = rank
         self._seen = dict.fromkeys(range(1, size) if rank == 0 else [0], (b"", time.monotonic()))
         self._stopped = threading.Event()
+        self._beats = 0
 
     def stop(self) -> None:
         self._stopped.set()
 
     def run(self) -> None:
-        count = 0
+        threading.Thread(target=self._watch_store, daemon=True, name="store watch").start()
         try:
             while not self._stopped.wait(INTERVAL):
-                count += 1
-                self._store.set(f"heartbeat/{self._rank}", str(count))
+                self._store.set(f"heartbeat/{self._rank}", str(self._beats + 1))
                 if (dead := self._dead_rank()) is not None:
                     self._exit(f"rank {dead} sent no heartbeat for {TIMEOUT:g} s")
+                self._beats += 1
         except RuntimeError as error:  # the store is on the machine of rank 0
             self._exit(f"the machine of rank 0 cannot be reached: {error}")
+
+    def _watch_store(self) -> None:
+        """End this process if the other thread's calls to the store no longer return.
+
+        Intervals are counted, not seconds: a process that was stopped for a while has not been without an answer.
+        """
+        seen, waited = -1, 0
+        while not self._stopped.wait(INTERVAL):
+            seen, waited = (self._beats, 0) if self._beats != seen else (seen, waited + 1)
+            if waited * INTERVAL > TIMEOUT:
+                self._exit(f"the machine of rank 0 has not answered for {TIMEOUT:g} s")
 
     def _dead_rank(self) -> int | None:
         now = time.monotonic()
