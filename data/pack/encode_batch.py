@@ -45,45 +45,55 @@ def encode_batch(batch: Batch, encoder: Encoder, vocabulary: Vocabulary, near: f
     """
     tokens = np.zeros(len(batch.documents), np.int64)
     bad: dict[int, str] = {}
-    parts = [np.empty(0, vocabulary.dtype)]
-    for place, (owners, texts) in enumerate(_groups(batch.documents, encoder, bad)):
+    joined = bytearray()  # grows in place: a large document has four times its size in ids, to be held once
+    for place, (owners, texts, last) in enumerate(_groups(batch.documents, encoder, bad)):
         if not place:
             encoder.check(texts[0][:_SAMPLE], batch.sources[owners[0]].path)
         ids, counts = encoder.encode(texts)
-        parts.append(ids.astype(vocabulary.dtype))
-        np.add.at(tokens, owners, counts)
-    ids = np.concatenate(parts)
-    del parts
-    keep = np.ones(len(batch.documents), np.bool_)
-    for number, reason in bad.items():
-        batch.skipped.add(reason, batch.sources[number].path)
-        keep[number] = False
-    if len(inside := np.flatnonzero(ids == vocabulary.eot_id)):
-        holds = np.unique(np.searchsorted(np.cumsum(tokens), inside, side="right"))
-        for number in holds[keep[holds]]:
-            batch.skipped.add(HOLDS_END, batch.sources[number].path)
-        keep[holds] = False
-    if not keep.all():
-        ids, tokens = ids[np.repeat(keep, tokens)], tokens[keep]
-    good = np.flatnonzero(keep).tolist()
-    digests = as_digests(b"".join(batch.digests[number] or digest_of(batch.documents[number]) for number in good))
-    sizes = np.array([len(batch.documents[number]) for number in good], np.int64)
-    bands = as_digests(b"") if near is None else bands_of(ids, tokens, near)
-    ids = np.insert(ids, np.cumsum(tokens), vocabulary.dtype.type(vocabulary.eot_id))
-    return Encoded(digests, sizes, tokens + 1, ids, batch.skipped, batch.ended, batch.read, bands)
+        ends = np.cumsum(counts)
+        for number in np.searchsorted(ends, np.flatnonzero(ids == vocabulary.eot_id), side="right"):
+            bad[owners[number]] = HOLDS_END
+        ids = np.insert(ids.astype(vocabulary.dtype), ends[last], vocabulary.dtype.type(vocabulary.eot_id))
+        joined += ids.data
+        np.add.at(tokens, owners, counts + last)
+    for number in sorted(bad):
+        batch.skipped.add(bad[number], batch.sources[number].path)
+    kept = [number for number in range(len(batch.documents)) if number not in bad]
+    if bad:
+        _keep(joined, tokens * vocabulary.dtype.itemsize, kept)
+    ids, tokens = np.frombuffer(joined, vocabulary.dtype), tokens[kept]
+    digests = as_digests(b"".join(batch.digests[number] or digest_of(batch.documents[number]) for number in kept))
+    sizes = np.array([len(batch.documents[number]) for number in kept], np.int64)
+    bands = as_digests(b"")
+    if near is not None:
+        bands = bands_of(np.delete(ids, np.cumsum(tokens) - 1), tokens - 1, near)
+    return Encoded(digests, sizes, tokens, ids, batch.skipped, batch.ended, batch.read, bands)
 
 
-def _groups(documents: list[bytes], encoder: Encoder, bad: dict[int, str]) -> Iterator[tuple[list[int], list[str]]]:
-    """Yield texts, as many as ``encoder`` gets at once, and the number of the document of each.
+def _keep(joined: bytearray, sizes: Counts, kept: list[int]) -> None:
+    """Leave only the ids of some documents, in place; ``sizes`` are the bytes that each document has there."""
+    ends, to = np.cumsum(sizes), 0
+    with memoryview(joined) as view:
+        for number in kept:
+            size = int(sizes[number])
+            view[to : to + size] = view[int(ends[number]) - size : int(ends[number])]
+            to += size
+    del joined[to:]
+
+
+def _groups(
+    documents: list[bytes], encoder: Encoder, bad: dict[int, str]
+) -> Iterator[tuple[list[int], list[str], list[bool]]]:
+    """Yield texts, as many as ``encoder`` gets at once, the number of the document of each, and whether it is its last.
 
     ``bad`` receives the numbers of documents that cannot be encoded, and why.
     """
     owners: list[int] = []
     texts: list[str] = []
+    last: list[bool] = []
     size = 0
     for number, document in enumerate(documents):
-        step = encoder.at_once // 2
-        borders = [0, *(places(document, step) if encoder.cuts else []), len(document)]
+        borders = [0, *(places(document, encoder.part) if encoder.cuts else []), len(document)]
         if max(end - start for start, end in pairwise(borders)) > encoder.most:
             bad[number] = f"has {encoder.most >> 20} MiB that the tokenizer does not cut"
             continue
@@ -91,11 +101,12 @@ def _groups(documents: list[bytes], encoder: Encoder, bad: dict[int, str]) -> It
             for start, end in pairwise(borders):
                 texts.append(str(document[start:end], "utf-8"))
                 owners.append(number)
+                last.append(end == len(document))
                 size += end - start
                 if size >= encoder.at_once:
-                    yield owners, texts
-                    owners, texts, size = [], [], 0
+                    yield owners, texts, last
+                    owners, texts, last, size = [], [], [], 0
         except UnicodeDecodeError:
             bad[number] = NOT_UTF8
     if texts:
-        yield owners, texts
+        yield owners, texts, last

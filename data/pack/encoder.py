@@ -27,8 +27,9 @@ _CANNOT, _REMEDY = "tokenizer.json: cannot encode this text", "use one that has 
 class Encoder:
     """Encodes with one tokenizer; for several threads. ``name`` is the library that does it.
 
-    It should get about ``at_once`` bytes of text, and no text of more than ``most``: without spaces in it, it takes up
-    to 60 times the memory. ``cuts`` tells whether a longer text may be cut (``data/pack/cuts.py``).
+    It should get about ``at_once`` bytes of text, in parts of about ``part`` where ``cuts`` says that a text may be cut
+    (``data/pack/cuts.py``), and none of more than ``most``. A text without spaces takes up to 60 times its memory, so
+    of longer ones than two parts only one is encoded at a time.
     """
 
     def __init__(self, vocabulary: Vocabulary, reference_only: bool = False) -> None:
@@ -37,6 +38,7 @@ class Encoder:
         self.name = FAST if self._fast else REFERENCE
         self.cuts = vocabulary.cuts
         self.at_once, self.most = (4 << 20, 8 << 20) if self._fast else (512 << 10, 4 << 20)
+        self.part = 512 << 10 if self._fast else 256 << 10
         self._large = Lock()
 
     def encode(self, texts: list[str]) -> tuple[Ids, Counts]:
@@ -44,7 +46,8 @@ class Encoder:
 
         Raise ``UserError`` where the tokenizer has no id for a part of them.
         """
-        return self._encode_fast(texts) if self._fast else self._encode_reference(texts)
+        with self._large if max(map(len, texts), default=0) > 2 * self.part else nullcontext():
+            return self._encode_fast(texts) if self._fast else self._encode_reference(texts)
 
     def check(self, text: str, place: str) -> None:
         """Raise ``UserError`` that begins with ``place`` if both libraries do not give ``text`` the same ids."""
@@ -69,12 +72,10 @@ class Encoder:
         return np.frombuffer(ids, "<u4"), np.diff(np.frombuffer(offsets, "<i8"))
 
     def _encode_reference(self, texts: list[str]) -> tuple[Ids, Counts]:
-        # Its tokens take 140 times the memory of their text: of more than it should get, one at a time.
-        with self._large if sum(map(len, texts)) > 2 * self.at_once else nullcontext():
-            with its_errors(_CANNOT, _REMEDY):
-                encodings = self._reference.encode_batch_fast(texts, add_special_tokens=False)
-            parts = [np.array(encoding.ids, "<u4") for encoding in encodings]
-            del encodings
+        with its_errors(_CANNOT, _REMEDY):
+            encodings = self._reference.encode_batch_fast(texts, add_special_tokens=False)
+        parts = [np.array(encoding.ids, "<u4") for encoding in encodings]
+        del encodings  # 140 times the memory of their text
         return np.concatenate(parts) if parts else np.empty(0, "<u4"), np.array([len(part) for part in parts], np.int64)
 
 

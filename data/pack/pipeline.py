@@ -22,6 +22,8 @@ from data.pack.encode_batch import Encoded
 _READERS = 4  # at most; more would only wait for Python's lock
 _IN_FLIGHT = 32 << 20  # bytes that are read and not yet merged, above which no more are read
 _OF_A_DOCUMENT = 512  # bytes beside its text: objects, hashes, bands
+_M_MMAP_THRESHOLD = -3  # of mallopt, as glibc's malloc.h has it
+_MAPPED_ALONE = 1 << 20  # bytes
 
 
 class Position(NamedTuple):
@@ -121,6 +123,7 @@ class Pipeline:
         self._encoders = ThreadPoolExecutor(min(workers, _READERS), "encode")
 
     def __enter__(self) -> Pipeline:
+        _return_large_blocks()
         return self
 
     def __exit__(
@@ -183,6 +186,15 @@ class Pipeline:
                 batch.documents.clear()
                 _return_memory()
                 self._budget.end_large()
+
+
+def _return_large_blocks() -> None:
+    """Have the C library give each large block back when it is freed.
+
+    By default glibc keeps blocks of up to 32 MiB, in each thread, after it has seen one: that grew to 400 MB.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_M_MMAP_THRESHOLD, _MAPPED_ALONE)
 
 
 def _return_memory() -> None:

@@ -15,8 +15,8 @@ from data.pack.sources import Source
 from profiles.reader import open_regular
 
 BLOCK = 1 << 20
-# Zstandard may turn 4 bytes into 128 KiB, so a piece of this size is at most 128 MiB.
-_ZSTD_PIECE = 4096
+# Zstandard may turn 4 bytes into 128 KiB, so a piece of this size is at most 16 MiB.
+_ZSTD_PIECE = 512
 COMPRESSED = (".gz", ".zst")
 
 
@@ -76,13 +76,13 @@ def _zstd_blocks(raw: RawFile) -> Iterator[bytes]:
     frame: Any = None
     rest = b""
     try:
-        while piece := rest or raw.read(_ZSTD_PIECE):
-            rest = b""
+        while rest or (rest := raw.read(8 * _ZSTD_PIECE)):
+            piece, rest = rest[:_ZSTD_PIECE], rest[_ZSTD_PIECE:]
             frame = frame or decompressor.decompressobj()
             if block := frame.decompress(piece):
                 yield block
             if frame.eof:
-                frame, rest = None, frame.unused_data
+                frame, rest = None, frame.unused_data + rest
     except zstandard.ZstdError as error:
         raise FileFault(f"is damaged ({error})") from None
     if frame is not None:

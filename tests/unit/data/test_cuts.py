@@ -144,7 +144,7 @@ def test_a_document_has_the_ids_of_the_oracle(gpt2: Path, reference: bool, text:
     vocabulary = load_vocabulary(gpt2)
     assert vocabulary.cuts
     encoder = Encoder(vocabulary, reference)
-    encoder.at_once = 30
+    encoder.at_once, encoder.part = 30, 15
     batch = Batch([text.encode(), b"short"], [None, None], [Source("a", 0), Source("b", 0)])
     found = encode_batch.encode_batch(batch, encoder, vocabulary)
     oracle = oracle_of(vocabulary)
@@ -159,7 +159,7 @@ def test_what_cannot_be_cut_is_left_out_where_it_is_too_long_to_be_held(gpt2: Pa
     encoder.most = 1 << 20
     texts = [b"." * ((1 << 20) + 1), b"word " * (1 << 18), b"a"]
     batch = Batch(texts, [None] * 3, [Source(name, 0) for name in "abc"])
-    encoder.at_once = 1 << 18
+    encoder.at_once, encoder.part = 1 << 18, 1 << 17
     found = encode_batch.encode_batch(batch, encoder, vocabulary)
     assert found.bytes.tolist() == [len(text) for text in texts[1:]]
     assert found.skipped.to_dict() == {"has 1 MiB that the tokenizer does not cut": {"count": 1, "files": ["a"]}}
