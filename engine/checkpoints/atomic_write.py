@@ -53,6 +53,12 @@ def make_dirs(path: Path) -> None:
         fsync_dir(folder.parent)
 
 
+def check_new_file(path: Path) -> None:
+    """Raise ``UserError`` if ``path`` exists, whatever it is."""
+    if path.exists():
+        raise UserError(f"{path}: exists; name a new file")
+
+
 def check_new_dir(path: Path) -> None:
     """Raise ``UserError`` unless ``path`` does not exist or is an empty directory."""
     if path.is_dir() and any(path.iterdir()):

@@ -22,6 +22,7 @@ CHECKS: tuple[Check, ...] = (
     state_dir.hooks_file,
     machine.tmux,
     machine.memory,
+    machine.load,
     libraries.python_and_torch,
     libraries.cuda,
     libraries.backends,

@@ -45,9 +45,9 @@ def backends(store: RunStore) -> Iterator[Finding]:
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
     yield _optional("deepspeed", deepspeed_problem(), "for memory.strategy offload", visible_device() is not None)
     yield _optional("mlx", mlx_problem(), "for --backend mlx", apple)
-    torchao = installed_version("torchao")
-    problem = None if torchao else "torchao is not installed; install it with pip install 'mla-tui[torchao]'"
-    yield _optional("torchao", problem, "for memory.strategy states8bit", False)
+    for package, use in (("torchao", "for memory.strategy states8bit"), ("gguf", "to export for llama.cpp")):
+        missing = f"{package} is not installed; install it with pip install 'mla-tui[{package}]'"
+        yield _optional(package, None if installed_version(package) else missing, use, False)
 
 
 def _optional(package: str, problem: str | None, use: str, wanted: bool) -> Finding:

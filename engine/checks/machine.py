@@ -1,15 +1,18 @@
-"""Checks tmux and the machine's memory."""
+"""Checks tmux, the machine's memory and what else keeps its processors busy."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 
 from engine.checks.finding import Finding
+from engine.host.cores import cores
 from engine.memory.hardware import detect_hardware
 from engine.runs.store import RunStore
 
+BUSY = 1.5  # waiting programs for each processor; a run of ours alone is about one
 LOW_RAM = 1 << 30  # bytes; torch alone takes about half of it
 
 
@@ -36,6 +39,16 @@ def memory(store: RunStore) -> Iterator[Finding]:
         yield Finding("warn", "VRAM", vram, "see what uses it with: nvidia-smi")
     else:
         yield Finding("ok", "VRAM", vram)
+
+
+def load(store: RunStore) -> Iterator[Finding]:
+    """Of the last minute."""
+    waiting, processors = os.getloadavg()[0], cores()
+    message = f"load {waiting:.1f} on {processors} core{'s' * (processors > 1)}"
+    if waiting > BUSY * processors:
+        yield Finding("warn", "CPU", message, "end other programs: beside them a run on the CPU waits for its threads")
+    else:
+        yield Finding("ok", "CPU", message)
 
 
 def _gib(size: int) -> str:

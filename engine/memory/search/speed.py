@@ -7,13 +7,13 @@ from the model's shapes. The speeds are those of a class of device until a run h
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from engine.execution.peak_flops import peak
 from engine.execution.plan import resolve_plan
+from engine.host.cores import cores
 from engine.memory import step
 from engine.memory.calibration import PastRun, backend_of, speed_key
 from engine.memory.forecast import micro_batch_shape
@@ -65,8 +65,8 @@ def device_speeds(hardware: Hardware, precision: str) -> Speeds:
         return Speeds(flops, memory, 20e9, 40e9, text)
     if hardware.device == "mlx":
         return Speeds(6e12, 220e9, 220e9, 220e9, "assumed 6 TFLOP/s, 220 GB/s")
-    flops = 0.15e12 * _cores()
-    return Speeds(flops, 20e9, 20e9, 20e9, f"assumed {flops / 1e12:g} TFLOP/s of {_cores()} cores, 20 GB/s")
+    flops = 0.15e12 * cores()
+    return Speeds(flops, 20e9, 20e9, 20e9, f"assumed {flops / 1e12:g} TFLOP/s of {cores()} cores, 20 GB/s")
 
 
 class SpeedModel:
@@ -123,7 +123,7 @@ def step_seconds(spec: RunSpec, hardware: Hardware) -> tuple[float, Speeds]:
     update = 2 * one.weight_width + moments + gradient
     if hardware.device == "cpu":
         lowered = (spec.train.precision == "bf16_sr") + (spec.memory.strategy == "states8bit")
-        seconds += lowered * params * _ROUNDING / _cores()
+        seconds += lowered * params * _ROUNDING / cores()
     return seconds + params * (passes + update) / speeds.memory, speeds
 
 
@@ -133,7 +133,3 @@ def _recomputed_flops(spec: RunSpec) -> float:
     blocks = sum(2 * p.inputs * p.outputs * p.times for p in products(c)) - 2 * c.hidden_size * c.vocab_size
     down = 2 * c.intermediate_size * c.hidden_size * c.num_hidden_layers
     return blocks - down + attention_flops_per_token(c, spec.batch.context) / 3
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.checkpoints.atomic_write import check_new_file
 from engine.train.models.export import ExportResult
 from engine.train.models.export_source import ExportSource, read_source
 from engine.train.models.gguf_tokenizer import tokenizer_keys
@@ -52,8 +53,7 @@ def export_gguf(
     dtype = dtype or DEFAULT_DTYPE
     try:
         out = Path(os.path.realpath(expand(str(out), "export")))
-        if out.exists():
-            raise UserError(f"{out}: exists; name a new file")
+        check_new_file(out)
         source = read_source(checkpoint, with_tokenizer=with_tokenizer, ema=ema)
         keys = _keys(source, dtype)
         entries = list(_entries(source, dtype))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -238,6 +239,14 @@ def test_little_free_space_and_little_memory(store: RunStore, monkeypatch: pytes
     assert levels(state_dir.free_space(store)) == ["error"]
     monkeypatch.setattr(machine, "LOW_RAM", 1 << 62)
     assert next(machine.memory(store)).level == "error"
+
+
+def test_programs_that_wait_for_the_processors(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "BUSY", float("inf"))
+    assert levels(machine.load(store)) == ["ok"]
+    monkeypatch.setattr(machine, "BUSY", -1.0)
+    (found,) = machine.load(store)
+    assert found.level == "warn" and re.fullmatch(r"load \d+\.\d on \d+ cores?", found.message)
 
 
 def test_a_missing_torch_is_an_error_and_a_missing_extra_is_not(

@@ -152,16 +152,19 @@ async def test_escape_stops_the_child_process(run: RunDir, store: RunStore, monk
         assert children[0].returncode != 0 and text_of(app, "#message") == "stopped"
 
 
-async def test_an_export_needs_a_new_folder(
+async def test_an_export_needs_a_new_folder_or_a_new_file(
     run: RunDir, store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
+    (tmp_path / "old.gguf").touch()
     app = MlaApp(store)
     async with app.run_test(size=(160, 30)) as pilot:
         await listed(app, pilot)
-        await pilot.press("e", *"full", "enter")
+        await pilot.press("e", *"old.gguf", "enter")
+        await until(pilot, lambda: "old.gguf: exists; name a new file" in text_of(app, "#message"))
+        await pilot.press("ctrl+u", *"full", "enter")
         await until(pilot, lambda: "is not empty; choose a new directory" in text_of(app, "#message"))
         await pilot.press("ctrl+u", *"new", "enter")
         await until(pilot, lambda: "written to " in text_of(app, "#message"))

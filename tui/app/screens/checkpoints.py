@@ -206,7 +206,7 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
         self._open_prompt("sample", "prompt", "empty: begin a new text", number=("tokens", _TOKENS))
 
     def action_export(self) -> None:
-        self._open_prompt("export", "export to", "a new folder")
+        self._open_prompt("export", "export to", "a new folder, or NAME.gguf for llama.cpp")
 
     def action_resume_from(self) -> None:
         if (checkpoint := self._available()) is None:

@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 def input_error(topic: str, text: str, number: int | None) -> str:
     """Return what is wrong with the input, as far as this process can tell; else an empty text."""
-    from engine.checkpoints.atomic_write import check_new_dir
+    from engine.checkpoints.atomic_write import check_new_dir, check_new_file
 
     if topic == "sample" and not number:
         return "tokens: write a number from 1 up"
     if topic == "export":
         if not text or text.startswith("-"):
-            return "export to: name a new folder"
+            return "export to: name a new folder, or a new file that ends in .gguf"
+        check = check_new_file if text.endswith(".gguf") else check_new_dir  # as the command decides
         try:
-            check_new_dir(expand(text, "export to"))
+            check(expand(text, "export to"))
         except (UserError, OSError) as error:
             return str(error)
     return ""
