@@ -71,6 +71,7 @@ class Trainer:
         supervised: bool = False,
     ) -> None:
         self.state, self.backend, self.reporter, self.out = state, backend, reporter, out
+        state.settle_precision(backend.plan["precision"])
         self.ranks, self.supervised = ranks or SingleRank(), supervised
         self.step = 0
         self.val_loss: float | None = None

@@ -24,6 +24,7 @@ from engine.host.files import write_stderr
 from engine.host.held_files import held
 from engine.host.process import Lock, is_alive, process_identity
 from engine.host.struct_json import write_struct
+from engine.memory.search.choose import keep_choices, open_keys
 from engine.preflight import check_checkpoint_folder, check_spec, resolve_spec
 from engine.train.backends.cuda_environment import prepare_cuda
 from engine.train.backends.ranks import Ranks, RankZeroError, join_ranks, local_world_size, world_size
@@ -95,7 +96,7 @@ def _run_attempt(run: RunDir, attempt: int, early_sigterm: list[int]) -> int:
             check_data_is_there(spec)
         resume = own or (Path(launch.resume) if launch.resume else None)
         init_from = Path(launch.init_from) if launch.init_from else None
-        return Attempt(spec, out, resume, init_from, supervised=True)
+        return Attempt(_as_begun(spec, resume), out, resume, init_from, supervised=True)
 
     def report_damage(text: str) -> None:
         reporter.record(Alert(what="checkpoint", text=text))
@@ -161,7 +162,7 @@ def run_foreground(
         check_spec(spec, out)
         check_checkpoint_folder(out, resume)
         check(spec)
-        return Attempt(spec, out, resume, init_from, supervised=False)
+        return Attempt(_as_begun(spec, resume), out, resume, init_from, supervised=False)
 
     def check_data(now: Fingerprint, resume: Path | None) -> Fingerprint | None:
         return check_same_data(now, resume, data_changed) if resume else None
@@ -175,6 +176,11 @@ def run_foreground(
     if why:
         raise SpecError(why) if code == SpecError.exit_code else UserError(why)
     return code
+
+
+def _as_begun(spec: RunSpec, resume: Path | None) -> RunSpec:
+    """Return ``spec`` in the precision of the checkpoint ``resume``, where only a trainer could choose one."""
+    return keep_choices(spec, checkpoint.spec_of(resume)) if resume and open_keys(spec) else spec
 
 
 def train(

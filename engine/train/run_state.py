@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +17,7 @@ from engine.train.backends.backend import Batch
 from engine.train.edit_history import EditHistory, pop_due
 from engine.train.edits import applied
 from engine.train.read_ahead import ReadAhead
-from profiles.spec import RunSpec
+from profiles.spec import AUTO, RunSpec
 
 
 class RunState:
@@ -51,6 +52,12 @@ class RunState:
     def close(self) -> None:
         """End the threads that read ahead."""
         self._ahead.close()
+
+    def settle_precision(self, precision: str) -> None:
+        """Take in what "auto" is on this device, so that a checkpoint has it and no resume chooses anew."""
+        if self.spec.train.precision == AUTO:
+            train, key = replace(self.spec.train, precision=precision), "train.precision"
+            self.spec = replace(self.spec, train=train, resolved=tuple(dict.fromkeys((*self.spec.resolved, key))))
 
     def set_spec(self, spec: RunSpec) -> None:
         """Go on as ``spec`` says. Another context windows the data differently: a new segment of the cursor."""

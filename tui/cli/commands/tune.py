@@ -130,7 +130,8 @@ class _Report:
     def begin(self, spec: RunSpec, tuning: Tuning) -> None:
         data = "" if tuning.cells[0].data == "shards" else ", on random tokens"
         kept = len(tuning.cells) - len(tuning.left)
-        print(f"{spec.profile}: {len(self._ways)} ways, {self._seconds:g} s of steps each{data}")
+        ways = f"{len(self._ways)} way{'s' if len(self._ways) > 1 else ''}"
+        print(f"{spec.profile}: {ways}, {self._seconds:g} s of steps each{data}")
         if kept:
             print(f"going on: {kept} of them were measured before it was interrupted")
 
