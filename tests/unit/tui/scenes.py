@@ -296,7 +296,13 @@ HOME = r"press n|was-stopped"
 SCENES = (
     Scene("home-empty", _empty, "press n"),
     Scene("home-every-phase", _every_phase, r"is-running .*2\.992", wide=r"(?s)was-stopped .*[▁-█].*memory  "),
-    Scene("home-filter", _every_phase, "2 of 11: matching", ((HOME, "slash", *"is-s"),), wide="memory  "),
+    Scene(
+        "home-filter",
+        _every_phase,
+        "2 of 11: matching",
+        ((HOME, "slash", *"is-s"),),
+        wide=r"is-saving .*▁[\s\S]*memory  ",
+    ),
     Scene("home-help", _empty, "Runs: keys", ((HOME, "question_mark"),)),
     Scene("new-run", _with_shards, r"(?s)data: 19 sequences.*GiB.*-p pretrain_5080\s[^$]*F5", ((HOME, "n"),)),
     Scene(

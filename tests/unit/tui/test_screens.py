@@ -23,7 +23,6 @@ from tests.e2e.conftest import write_shards
 from tests.unit.tui.helpers import on_screen, rendered, selected_row, text_of, toasts, until
 from tui.app.app import MlaApp
 from tui.app.screens.confirm import ConfirmScreen
-from tui.app.screens.help import HelpScreen
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.screens.new_run import NewRunScreen
@@ -311,17 +310,6 @@ async def test_a_run_that_cannot_fit_is_launched_only_by_one_who_insists(
             await until(pilot, lambda: not isinstance(app.screen, ConfirmScreen))
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
     assert [run.id for run in started] == store.ids() and len(started) == 1
-
-
-async def test_help_lists_the_keys_of_the_screen_below(store: RunStore) -> None:
-    app = MlaApp(store)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("question_mark")
-        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
-        text = "\n".join(str(line.content) for line in app.screen.query(Static))
-        assert "New run" in text and "Ctrl+P" in text
-        await pilot.press("q")
-        await until(pilot, lambda: isinstance(app.screen, HomeScreen))
 
 
 async def test_the_palette_runs_an_action_of_the_screen(store: RunStore) -> None:

@@ -353,8 +353,8 @@ HELP_DIALOG = ActionSet(
     (
         replace(BACK, keys=("q", "escape", "enter")),
         replace(HELP, handler="back"),
-        *(replace(action, handler="scroll_lines") for action in _MOVES),
     ),
+    TEXT.own,
 )
 
 SCREENS = (HOME, NEW_RUN, MONITOR, COMPARE, CHECKPOINTS, CONSOLE, SAMPLES, DATA, PACK, SETTINGS)

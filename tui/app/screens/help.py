@@ -1,83 +1,62 @@
-"""Shows every key of a screen, from the action registry."""
+"""Shows every key of a screen with what it does, from the action registry; scrolls if they do not fit."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 from rich.cells import cell_len
-from rich.text import Text
 from textual.app import ComposeResult
-from textual.containers import VerticalScroll
+from textual.containers import Vertical
 from textual.widgets import Static
 
 from tui.app.actions.action import GROUPS, Action, ActionSet
 from tui.app.actions.registry import HELP_DIALOG
 from tui.app.base import AppModal
+from tui.app.widgets.canvas import Row
+from tui.app.widgets.scrolled_lines import ScrolledLines
+from tui.text.ellipsis import wrap
 
-_GAP = 2  # cells between two columns
-_KEYS = 7  # cells for the keys in several columns
-_THREE = 70  # cells below which three columns would truncate the titles, so the help scrolls
-_MARGIN = 6  # cells of border and padding
-_FRAME = 5  # lines of border, title and note
-
-
-def help_text(offered: Sequence[Action], width: int, height: int) -> Text:
-    """Return the actions under the titles of their groups, in ``width`` × ``height`` cells if they fit at all.
-
-    Where there is space with their help in one column, else only their titles in two or three columns.
-    """
-    groups = [(name, [action for action in offered if action.group == name]) for name in GROUPS]
-    groups = [(name, actions) for name, actions in groups if actions]
-    if len(offered) + len(groups) <= height:
-        return Text("\n").join(_column(groups, width, full=True))
-    columns = 2 if len(offered) + len(groups) < 2 * height or width < _THREE else 3
-    column_width = (width - _GAP * (columns - 1)) // columns
-    lines = _column(groups, column_width, full=False)
-    ends = _breaks(groups, len(lines), columns)
-    parts = [lines[start:end] for start, end in zip([0, *ends], [*ends, len(lines)], strict=True)]
-    rows = []
-    for i in range(max(map(len, parts))):
-        row = Text()
-        for at, part in enumerate(parts):
-            row.pad_right(at * (column_width + _GAP) - row.cell_len)
-            row.append_text(part[i] if i < len(part) else Text())
-        rows.append(row)
-    return Text("\n").join(rows)
+_GAP = 2  # cells between keys and text
+_KEYS = 11  # cells for the keys at most; where one action has more, its text begins on the next line
+_FRAME = 4  # lines of border, title and note
 
 
-def _column(groups: Sequence[tuple[str, list[Action]]], width: int, full: bool) -> list[Text]:
-    keys = max(cell_len(action.key_names) for _, actions in groups for action in actions)
-    if not full:  # one action with many keys must not shorten all titles
-        keys = min(keys, _KEYS)
-    lines = []
-    for name, actions in groups:
-        lines.append(Text.assemble((name, "bold underline")))
+def help_lines(offered: Sequence[Action], width: int) -> list[Row]:
+    """Return the actions with their whole text, wrapped at ``width`` cells, under the titles of their groups."""
+    keys = min(max((cell_len(action.key_names) for action in offered), default=0), _KEYS)
+    lines: list[Row] = []
+    for group in GROUPS:
+        actions = [action for action in offered if action.group == group]
+        if actions:
+            lines += [*([[]] if lines else []), [(group, "lines--note")]]
         for action in actions:
-            text = f"{action.title}: {action.help}" if full else action.title
-            line = Text.assemble((f"{action.key_names:<{keys}}  ", "bold"), text)
-            line.truncate(width, overflow="ellipsis")
-            lines.append(line)
+            lines += _lines(action, keys, width)
     return lines
 
 
-def _breaks(groups: Sequence[tuple[str, list[Action]]], total: int, columns: int) -> list[int]:
-    """Return the lines at which the columns after the first begin: evenly spaced, at a group title if one is near."""
-    starts, at = [], 0
-    for _, actions in groups:
-        starts.append(at)
-        at += len(actions) + 1
-    even = [math.ceil(total * i / columns) for i in range(1, columns)]
-    near = [min(starts, key=lambda start: abs(start - line)) for line in even]
-    return [
-        n if columns == 2 and abs(n - line) <= 3 else line + (line - 1 in starts)
-        for n, line in zip(near, even, strict=True)
-    ]
+def _lines(action: Action, keys: int, width: int) -> list[Row]:
+    indent = keys + _GAP
+    first, *more = wrap(f"{action.title}: {action.help}", width - indent)
+    title, text = first[: len(action.title) + 1], first[len(action.title) + 1 :]
+    name: Row = [(f"{action.key_names:<{indent}}", "help--key")]
+    start: list[Row] = [name] if cell_len(action.key_names) <= keys else [name, [(" " * indent, "")]]
+    start[-1] += [(title, "lines--key"), (text, "")]
+    return [*start, *([(" " * indent + line, "")] for line in more)]
+
+
+class HelpLines(ScrolledLines):
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"help--key"}
+
+    def __init__(self, title: str, offered: Sequence[Action]) -> None:
+        super().__init__(title)
+        self._offered = offered
+
+    def lines(self, width: int) -> list[Row]:
+        return help_lines(self._offered, width)
 
 
 class HelpScreen(AppModal[None], actions=HELP_DIALOG):
-    """Scrolls if the keys do not fit."""
-
     CSS_PATH = "../styles/dialogs.tcss"
 
     def __init__(self, described: ActionSet) -> None:
@@ -85,21 +64,19 @@ class HelpScreen(AppModal[None], actions=HELP_DIALOG):
         self._described = described
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(id="help", classes="dialog"):
-            yield Static(f"{self._described.title}: keys", id="help-title", classes="dialog-title")
-            yield Static("", id="help-keys", markup=False)
-            yield Static("q closes", id="help-foot", classes="dialog-note")
+        with Vertical(id="help", classes="dialog"):
+            yield HelpLines(f"{self._described.title}: keys", self.app.offered(self._described))
+            yield Static("j k scroll · q closes", classes="dialog-note")
 
     def on_mount(self) -> None:
-        self._fill()
+        self.query_one(HelpLines).focus()
+        self._fit()
 
     def on_resize(self) -> None:
-        self._fill()
+        self._fit()
 
-    def _fill(self) -> None:
-        width, height = self.size
-        text = help_text(self.app.offered(self._described), min(width, 100) - _MARGIN, height - _FRAME)
-        self.query_one("#help-keys", Static).update(text)
-
-    def action_scroll_lines(self, by: int) -> None:
-        self.query_one("#help", VerticalScroll).scroll_relative(y=by, animate=False)
+    def _fit(self) -> None:
+        """Make the dialog as high as its lines, as far as the terminal is."""
+        lines = self.query_one(HelpLines)
+        width = lines.content_size.width or min(self.size.width, 100) - 6
+        lines.styles.height = min(len(lines.lines(width)) + 1, self.size.height - _FRAME)

@@ -23,7 +23,7 @@ def _patterns(dots: tuple[int, int, int, int]) -> tuple[int, ...]:
 _LEFT = _patterns((0x01, 0x02, 0x04, 0x40))
 _RIGHT = _patterns((0x08, 0x10, 0x20, 0x80))
 _CELLS = (" ", *(chr(0x2800 + bits) for bits in range(1, 256)))
-_NICE = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+_NICE = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
 _LOG_ENDS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 _LOG_TICKS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8))  # ever denser
 _BARS = "▁▂▃▄▅▆▇█"
@@ -193,7 +193,7 @@ def value_range(cols: Iterable[Column | None]) -> tuple[float, float] | None:
 
 
 def nice_ceiling(value: float) -> float:
-    """Return the next round number (1, 1.25, 1.5, 2 …) at or above ``value``: an axis end that rarely changes."""
+    """Return the next round number (1, 1.5, 2, 3, 4, 6, 8) at or above ``value``: an axis end that rarely changes."""
     if not value > 0 or not math.isfinite(value):
         return 1.0
     scale = 10.0 ** math.floor(math.log10(value))

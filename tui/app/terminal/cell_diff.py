@@ -1,7 +1,8 @@
-"""Writes only the cells that were refreshed to the terminal.
+"""Writes only the cells that were refreshed to the terminal, and of their styles only what changes.
 
-Textual 8 knows which spans of a row are dirty, but it writes each span from the left edge of its widget, and a row with
-two spans twice. For a status line or a chart in which a few digits change, that is most of the bytes sent over ssh.
+Textual 8 knows which spans of a row are dirty, but it writes each span from the left edge of its widget, a row with two
+spans twice, and the whole style of every piece of text. For a status line or a chart in which a few digits change, that
+is most of the bytes sent over ssh.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.control import Control
 
-# Textual has no public hook for what it writes: ChopsUpdate is its partial update, App._display writes it.
-from textual._compositor import ChopsUpdate
+# Textual has no public hook for what it writes: these are its updates, App._display writes them.
+from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
 from textual.screen import Screen
+
+from tui.app.terminal.pen import Pen
 
 
 class CellDiff(ChopsUpdate):
@@ -25,21 +27,39 @@ class CellDiff(ChopsUpdate):
         return cls(update.chops, update.spans, update.chop_ends)
 
     def render_segments(self, console: Console) -> str:
-        out: list[str] = []
+        pen = Pen(console)
         for y, x1, x2 in self.spans:
             for end, (x, strip) in zip(self.chop_ends[y], self.chops[y].items(), strict=False):
                 start, stop = max(x, x1), min(end, x2)
                 if strip is None or start >= stop:
                     continue
-                out.append(Control.move_to(start, y).segment.text)
-                out.append(strip.crop(start - x, stop - x).render(console))
-        return "".join(out)
+                pen.move_to(start, y)
+                pen.write(strip.crop(start - x, stop - x))
+        return pen.finish()
+
+
+class WholeScreen(LayoutUpdate):
+    """The same update of a whole screen."""
+
+    @classmethod
+    def from_update(cls, update: LayoutUpdate) -> WholeScreen:
+        return cls(update.strips, update.region)
+
+    def render_segments(self, console: Console) -> str:
+        pen = Pen(console)
+        for y, line in enumerate(self.strips, self.region.y):
+            pen.move_to(self.region.x, y)
+            for strip in line:
+                pen.write(strip)
+        return pen.finish()
 
 
 class CellDiffApp(App[int]):
-    """An app that writes its partial updates as ``CellDiff``."""
+    """An app that writes its updates as ``CellDiff`` and ``WholeScreen``."""
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
         if isinstance(renderable, ChopsUpdate):
             renderable = CellDiff.from_update(renderable)
+        elif isinstance(renderable, LayoutUpdate):
+            renderable = WholeScreen.from_update(renderable)
         super()._display(screen, renderable)

@@ -20,8 +20,8 @@ Span = tuple[str, str]
 """Text and its style: component classes of the widget, separated by spaces."""
 Row = list[Span]
 
-# Moving the cursor and setting colours costs about as many bytes as writing this many unchanged cells.
-_MERGE_DISTANCE = 12
+# Moving the cursor within a line costs about as many bytes as writing this many unchanged cells.
+_MERGE_DISTANCE = 4
 
 
 def fit_row(spans: Sequence[Span], width: int, fill: str = "") -> Row:

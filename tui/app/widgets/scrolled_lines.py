@@ -46,5 +46,5 @@ class ScrolledLines(HasActions, Canvas, can_focus=True, actions=TEXT):
         visible = max(height - 1, 1)
         self._top = min(self._top, max(len(lines) - visible, 0))
         below = len(lines) - self._top - visible
-        title = f" {self._title}" + (f" · {below} more lines below: j" if below > 0 else "")
+        title = self._title + (f" · {below} more lines below: j" if below > 0 else "")
         return [[(clip(title.ljust(width), width), "lines--title")], *lines[self._top : self._top + visible]]

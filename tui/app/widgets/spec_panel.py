@@ -19,7 +19,7 @@ class SpecPanel(ScrolledLines):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"lines--edited"}
 
     def __init__(self) -> None:
-        super().__init__("Spec", id="spec")
+        super().__init__(" Spec", id="spec")
         self._spec: dict[str, Any] | None = None
 
     def show(self, spec: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ class SpecTable(ScrolledLines):
     COMPONENT_CLASSES: ClassVar[set[str]] = {run_style(index) for index in range(COLOURS)}
 
     def __init__(self, runs: list[ComparedRun]) -> None:
-        super().__init__("Spec differences", id="specs")
+        super().__init__(" Spec differences", id="specs")
         self._runs = runs
         self._specs: list[dict[str, Any]] | None = None
 

@@ -1,0 +1,52 @@
+"""Help: it has every key of what is below, scrolls, and opens in every dialog."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.runs.store import RunStore
+from tests.unit.tui.helpers import on_screen, until
+from tui.app.actions.registry import DIALOGS, HELP_DIALOG, NEW_KEY
+from tui.app.app import MlaApp
+from tui.app.base import AppModal
+from tui.app.screens.help import HelpLines, HelpScreen
+from tui.app.screens.home import HomeScreen
+from tui.app.screens.monitor import MonitorScreen
+from tui.app.widgets.log_view import LogView
+
+
+async def test_help_has_every_key_of_the_screen_below_and_scrolls(store: RunStore) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=(60, 20)) as pilot:
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+        assert "Runs: keys" in (top := on_screen(app, HelpLines)) and "New run: Choose a profile" in top
+        assert "Ctrl+P" not in top
+        await pilot.press("G")
+        assert "Ctrl+P" in on_screen(app, HelpLines) and "New run" not in on_screen(app, HelpLines)
+        await pilot.press("q")
+        await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+
+
+async def test_help_opens_in_every_dialog(store: RunStore, make_run: Any) -> None:
+    run, _ = make_run("demo", 5, phase="running")
+    app = MlaApp(store, run.id)
+    opened: set[str] = set()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+        await until(pilot, lambda: "running" in on_screen(app, LogView))
+        for keys in (["S"], ["e"], ["f"], ["5", "enter"], ["escape", "i"]):
+            await pilot.press(*keys)
+            await until(pilot, lambda: isinstance(app.screen, AppModal))
+            dialog = app.screen
+            await pilot.press("f1")
+            await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+            shown = on_screen(app, HelpLines)
+            assert "Help: Show every key" in shown
+            opened.add(shown.splitlines()[0].partition(" ·")[0].strip())
+            await pilot.press("question_mark")
+            assert app.screen is dialog
+            await pilot.press("escape")
+            await until(pilot, lambda: not isinstance(app.screen, AppModal))
+    # A new key is any key, so that dialog says in its own lines what there is to know.
+    assert opened == {f"{dialog.title}: keys" for dialog in DIALOGS if dialog not in (NEW_KEY, HELP_DIALOG)}
