@@ -26,6 +26,10 @@ class LinePrinter:
             return
         self._due = event.t + 0.5
         done = f"step {event.step}/{self._steps}" if self._steps else f"step {event.step}"
-        metrics = (metric for metric in STEP_METRICS if metric.readout)
-        values = (f"{metric.title} {formatter(metric.format)(getattr(event, metric.field))}" for metric in metrics)
-        print("  ".join([done, *values]), flush=True)
+        values = {metric: getattr(event, metric.field) for metric in STEP_METRICS if metric.readout}
+        shown = (
+            f"{metric.title} {formatter(metric.format)(value)}"
+            for metric, value in values.items()
+            if value is not None or metric.name == "loss"  # None: not finite; any other was not measured
+        )
+        print("  ".join([done, *shown]), flush=True)

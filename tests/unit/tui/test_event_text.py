@@ -1,4 +1,4 @@
-"""Records of the log as sentences."""
+"""Records of the log as sentences and lines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from engine.events.types import Exit
+from engine.events.types import Exit, Step
+from tui.cli.line_printer import LinePrinter
 from tui.text.event_text import describe
 
 
@@ -23,3 +24,13 @@ def test_an_exit_names_reason_and_signal_once(record: dict[str, Any], sentence: 
     described = describe(Exit(**record))
     assert described is not None
     assert described[0] == f"trainer exited: {sentence}"
+
+
+def test_a_printed_step_has_the_metrics_that_were_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    show = LinePrinter(10)
+    show(Step(t=1.0, step=3, loss=None, tok_s=1000.0, attn_logit=6.5))
+    show(Step(t=2.0, step=4, loss=2.0, tok_s=1000.0))
+    assert capsys.readouterr().out.splitlines() == [
+        "step 3/10  loss –  tok/s 1000  attn logit 6.500",
+        "step 4/10  loss 2.000  tok/s 1000",
+    ]
