@@ -51,7 +51,7 @@ class Sensors:
         if self._process is None:
             return None
         try:
-            return int(self._process.memory_info().rss)
+            return int(self._process.memory_info().rss) or None  # 0: it has exited and is not waited for yet
         except psutil.Error:
             return None
 

@@ -1,7 +1,10 @@
-"""Samples of a GPU; without one here, NVML's functions are replaced."""
+"""Samples of a process, and of a GPU; without one here, NVML's functions are replaced."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
@@ -34,3 +37,11 @@ def test_an_unsupported_value_is_none_and_a_lost_gpu_is_reported(
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: _raise(pynvml.NVML_ERROR_GPU_IS_LOST))
     assert telemetry.sample()["device_used"] is None
     assert telemetry.device_lost
+
+
+def test_an_exited_process_has_no_memory_rather_than_0(tmp_path: Path) -> None:
+    telemetry = Sensors(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has exited, and is kept until it is waited for
+        telemetry.set_process(process.pid)
+        assert telemetry.sample()["rss"] is None
