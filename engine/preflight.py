@@ -100,7 +100,12 @@ def resolve_spec(spec: RunSpec, hardware: Hardware | None = None) -> RunSpec:
 
 
 def _backend(spec: RunSpec) -> str:
-    """Return the backend for "auto": MLX on Apple Silicon, DeepSpeed for memory.strategy = offload, else torch."""
+    """Return the backend for "auto": MLX on Apple Silicon, DeepSpeed for memory.strategy = offload, else torch.
+
+    Muon runs on torch alone.
+    """
+    if spec.optim.name == "muon":
+        return "torch"
     if platform.system() == "Darwin" and platform.machine() == "arm64" and mlx_problem() is None:
         return "mlx"
     return "deepspeed" if spec.memory.strategy == "offload" else "torch"

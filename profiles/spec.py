@@ -239,9 +239,7 @@ class RunSpec:
         if wrong := self.optim.conflict(self.train.steps):
             raise SpecError(f"{source}: optim.{wrong[0]}: {wrong[1]}")
         if self.optim.name == "muon" and self.memory.strategy == "states8bit":
-            raise SpecError(
-                f"{source}: memory.strategy: states8bit is for adamw only; with optim.name = muon use device"
-            )
+            raise SpecError(f"{source}: memory.strategy: states8bit is for adamw only; use that, or device")
         allow = self.memory.allow
         for key, value in (("memory.strategy", self.memory.strategy), ("train.precision", self.train.precision)):
             if allow and value in LOWER_PRECISION and value not in allow:

@@ -12,6 +12,7 @@ _SMALL = [
     *("model.hidden_size=192", "model.num_hidden_layers=3", "model.num_attention_heads=3", "model.vocab_size=2048"),
     *("model.qk_nope_head_dim=32", "model.qk_rope_head_dim=32", "model.v_head_dim=64", "model.kv_lora_rank=64"),
     *("model.intermediate_size=512", "train.compile=off", "train.attention=sdpa", "context=384", "micro=2"),
+    "optim.name=adamw",
 ]
 _LONG = ["context=5120", "micro=1", "model.num_hidden_layers=2"]
 _WIDE = ["model.hidden_size=512", "model.intermediate_size=1408", "model.num_hidden_layers=4", "context=64"]

@@ -23,7 +23,7 @@ SHAPE = [
     *("model.hidden_size=512", "model.num_hidden_layers=8", "model.num_attention_heads=8"),
     *("model.qk_nope_head_dim=32", "model.qk_rope_head_dim=32", "model.v_head_dim=64", "model.kv_lora_rank=128"),
     *("model.intermediate_size=1408", f"model.vocab_size={VOCABULARY}"),
-    *(f"sequences={MICRO}", f"micro={MICRO}", f"context={CONTEXT}", "train.precision=bf16"),
+    *(f"sequences={MICRO}", f"micro={MICRO}", f"context={CONTEXT}", "train.precision=bf16", "optim.name=adamw"),
 ]
 OFF = ["train.compile=off", "train.attention=sdpa", "memory.loss=plain"]
 AUTO = ["train.compile=auto", "train.attention=auto", "memory.loss=fused"]

@@ -26,7 +26,10 @@ from tests.bench.measure import MLA_TUI
 SEEDS = (1, 2, 3)
 SKIPPED = {"site-packages", "test", "tests", "__pycache__"}
 # 200 steps of 1024 tokens: a minute each on one core.
-SHORT = ["steps=200", "warmup=20", "sequences=4", "micro=4", "val_every=200", "val_sequences=128", "save_every=0"]
+SHORT = [
+    *("steps=200", "warmup=20", "sequences=4", "micro=4", "val_every=200", "val_sequences=128", "save_every=0"),
+    "optim.name=adamw",
+]
 WSD = ["optim.schedule=wsd"]
 RECIPES: dict[str, list[str]] = {
     "cosine": [],
@@ -36,6 +39,12 @@ RECIPES: dict[str, list[str]] = {
     "wsd to zero": [*WSD, "optim.final_lr=0"],
     "muon per head": ["optim.name=muon"],
     "muon per head, 160 steps": ["optim.name=muon", "steps=160"],  # a step costs 1.25 of AdamW's: equal time
+}
+
+DEMO: dict[str, list[str]] = {
+    "adamw": ["optim.name=adamw"],
+    "muon": [],
+    "muon, 260 steps": ["steps=260", "val_every=260"],  # a step costs 1.15 of AdamW's: equal time
 }
 
 
@@ -56,7 +65,12 @@ def bench_recipes(home: Path) -> None:
     shards = home / "shards"
     pack = [MLA_TUI, "data", "pack", str(text), "--out", str(shards), "--train-tokenizer", "4096"]
     subprocess.run(pack, check=True)
-    print_table(list(measure(RECIPES, SEEDS, shards, home / "models")))
+    print_table(list(measure(RECIPES, SEEDS, [*SHORT, f"data.root={shards}"], home / "models")))
+
+
+def bench_demo(home: Path) -> None:
+    """Train ``cpu_demo`` as it is, and with AdamW, on every seed, and print the table."""
+    print_table(list(measure(DEMO, SEEDS, ["val_every=300", "save_every=0"], home / "models")))
 
 
 def copy_sources(target: Path) -> Path:
@@ -75,14 +89,17 @@ def copy_sources(target: Path) -> Path:
 
 
 def measure(
-    recipes: Mapping[str, Sequence[str]], seeds: Sequence[int], shards: Path, out: Path
+    recipes: Mapping[str, Sequence[str]], seeds: Sequence[int], common: Sequence[str], out: Path
 ) -> Iterator[tuple[str, int, float, float]]:
-    """Train each recipe on each seed, one thread; yield recipe, seed, bits per byte and seconds of CPU time."""
+    """Train ``cpu_demo`` with the settings ``common`` and those of each recipe, on each seed and one thread.
+
+    Yield recipe, seed, bits per byte and seconds of CPU time.
+    """
     torch.set_num_threads(1)
     os.nice(15)
     for seed in seeds:
         for name, overrides in recipes.items():
-            spec = load("cpu_demo", [*SHORT, f"data.root={shards}", f"train.seed={seed}", *overrides])
+            spec = load("cpu_demo", [*common, f"train.seed={seed}", *overrides])
             log, begun = Collected(), time.process_time()
             Trainer(RunState(spec), build_backend(spec, SingleRank()), log, out / f"{name}-{seed}").run(None, None)
             found = (name, seed, log.bits_per_byte, time.process_time() - begun)

@@ -22,7 +22,7 @@ pytestmark = [
 
 
 def tiny(*overrides: str) -> RunSpec:
-    return load("cpu_demo", ["context=128", "sequences=4", "micro=4", *overrides])
+    return load("cpu_demo", ["context=128", "sequences=4", "micro=4", "optim.name=adamw", *overrides])
 
 
 def steps(backend: TorchBackend, spec: RunSpec, count: int) -> list[float]:

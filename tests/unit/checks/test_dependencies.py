@@ -155,7 +155,7 @@ def test_offload_under_wsl_is_warned_of_its_pinned_memory(monkeypatch: pytest.Mo
 
 def test_auto_picks_the_backend_for_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     def backend(*more: str) -> str:
-        return resolve_spec(load("cpu_demo", list(more))).launch.backend
+        return resolve_spec(load("cpu_demo", ["optim.name=adamw", *more])).launch.backend
 
     assert backend() == "torch"
     assert backend("strategy=offload") == "deepspeed"
@@ -163,6 +163,7 @@ def test_auto_picks_the_backend_for_the_machine(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     assert backend() == "mlx"
+    assert backend("optim.name=muon") == "torch"  # which alone has it
     monkeypatch.setattr(dependencies, "find_spec", lambda name: None)
     assert backend() == "torch"
 

@@ -34,7 +34,7 @@ def card(total: float, free: float | None = None, ram: float = 64) -> Hardware:
 
 
 def spec(*more: str) -> RunSpec:
-    return load("cpu_demo", ["memory.strategy=device", "train.compile=off", *more])
+    return load("cpu_demo", ["optim.name=adamw", "memory.strategy=device", "train.compile=off", *more])
 
 
 def on_card(*more: str) -> RunSpec:

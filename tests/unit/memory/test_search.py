@@ -166,7 +166,7 @@ def test_only_what_backend_and_optimizer_support_is_searched(more: list[str], na
 
 
 def test_a_cpu_offloads_only_to_deepspeed_and_a_mac_has_one_strategy() -> None:
-    spec = load("cpu_demo")
+    spec = load("cpu_demo", ["optim.name=adamw"])
     assert choose(spec, CPU).memory.strategy == "device"
     assert choose(replace(spec, launch=replace(spec.launch, backend="deepspeed")), CPU).memory.strategy == "offload"
     assert choose(spec, MAC).memory.strategy == "device"

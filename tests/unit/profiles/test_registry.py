@@ -215,7 +215,7 @@ def test_what_a_launch_resolved_is_resolved_again_for_another_backend(
     given: list[str], backend: str, strategy: str
 ) -> None:
     """A checkpoint holds the resolved spec, of which only that backend may know the strategy."""
-    asked = registry.load("cpu_demo", ["memory.strategy=auto", *given])
+    asked = registry.load("cpu_demo", ["optim.name=adamw", "memory.strategy=auto", *given])
     saved = RunSpec.from_dict(json.loads(json.dumps(resolve_spec(asked).to_dict())))
     assert (saved.launch.backend, saved.memory.strategy) == (backend, strategy)
     again = resolve_spec(registry.with_overrides(saved, ["train.steps=7"]))

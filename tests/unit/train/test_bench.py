@@ -45,7 +45,7 @@ NANO = ModelConfig(
     vocab_size=256,
 )
 NANO_KEYS = [f"model.{name}={getattr(NANO, name)}" for name in list(NANO.__dataclass_fields__)[:9]]
-SMALL = ["model.name=nano", *NANO_KEYS, "sequences=4", "micro=2", "context=16"]
+SMALL = ["model.name=nano", *NANO_KEYS, "sequences=4", "micro=2", "context=16", "optim.name=adamw"]
 
 
 def a_cell(*changes: str, synthetic: bool = True) -> Cell:

@@ -23,6 +23,7 @@ SMALL = [
     *("model.hidden_size=32", "model.num_hidden_layers=2", "model.num_attention_heads=2", "model.vocab_size=64"),
     *("model.qk_nope_head_dim=8", "model.qk_rope_head_dim=8", "model.v_head_dim=16", "model.kv_lora_rank=16"),
     *("model.intermediate_size=64", "context=32", "sequences=4", "micro=2", "train.seed=3"),
+    "optim.name=adamw",
 ]
 
 

@@ -17,7 +17,9 @@ torch.set_num_threads(1)
 
 
 def tiny(*overrides: str) -> RunSpec:
-    return load("cpu_demo", ["context=32", "sequences=4", "micro=2", "train.deterministic=true", *overrides])
+    return load(
+        "cpu_demo", ["optim.name=adamw", "context=32", "sequences=4", "micro=2", "train.deterministic=true", *overrides]
+    )
 
 
 def trained(spec: RunSpec, between: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 NANO = [
     *("model.hidden_size=64", "model.num_hidden_layers=2", "model.num_attention_heads=2", "model.vocab_size=256"),
     *("model.qk_nope_head_dim=16", "model.qk_rope_head_dim=16", "model.v_head_dim=32", "model.kv_lora_rank=32"),
-    *("model.intermediate_size=128", "context=32", "sequences=24", "micro=8"),
+    *("model.intermediate_size=128", "context=32", "sequences=24", "micro=8", "optim.name=adamw"),
 ]
 LR = 3e-3
 STEPS = range(8)

@@ -22,7 +22,7 @@ NANO = (
     *("model.hidden_size=32", "model.num_hidden_layers=1", "model.num_attention_heads=2", "model.vocab_size=256"),
     *("model.qk_nope_head_dim=8", "model.qk_rope_head_dim=8", "model.v_head_dim=16", "model.kv_lora_rank=16"),
     *("model.intermediate_size=64", "context=32", "sequences=8", "micro=4", "deterministic=true", "precision=fp32"),
-    *("val_sequences=8", "warmup=2", "optim.lr=3e-3"),
+    *("val_sequences=8", "warmup=2", "optim.lr=3e-3", "optim.name=adamw"),
 )
 MakeSpec = Callable[..., RunSpec]  # the fixture ``nano``: settings to a spec
 
