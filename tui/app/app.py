@@ -31,6 +31,7 @@ from tui.app.terminal.rebind import rebind
 from tui.app.terminal.tty import HANGUP_EXIT_CODE, check_terminal, exit_with_terminal
 from tui.app.themes import THEMES, THEMES_16, theme_for
 from tui.app.widgets.bars import KeyBar
+from tui.text.ellipsis import wrap
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from tui.app.state.run_watcher import RunNotification
 
 _TOAST = 10.0  # seconds that a notification about a run is shown
+_TOAST_FRAME = 3  # cells of its border and padding
 
 
 def _action_provider() -> type[Provider]:
@@ -82,6 +84,7 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
         self.read_only = read_only
         self._first_start = first_start
         self.exiting = False
+        self._toasts: list[str] = []  # the notifications on screen
         self.animation_level = "none"  # an animation costs bytes over ssh and says nothing
         for theme in (*THEMES, *THEMES_16):
             self.register_theme(theme)
@@ -106,6 +109,7 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
     def on_mount(self) -> None:
         self.run_worker(self._keys.deliver(), group="keys")
         self.screen_change_signal.subscribe(self, self._bind)
+        self.screen_change_signal.subscribe(self, self._make_room)
         self.apply(self.settings)
         for line in self.settings_errors:
             self.notify(line, severity="warning", timeout=_TOAST)
@@ -157,7 +161,24 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
         markup: bool = False,
     ) -> None:
         """Show ``message`` as plain text, whatever ``markup`` says: names, paths and errors may contain brackets."""
-        super().notify(message, title=title, severity=severity, timeout=timeout, markup=False)
+        seconds = self.NOTIFICATION_TIMEOUT if timeout is None else timeout
+        super().notify(message, title=title, severity=severity, timeout=seconds, markup=False)
+        self._toasts.append(message)
+        self._make_room(self)
+        self.set_timer(seconds, partial(self._forget_toast, message))
+
+    def _forget_toast(self, message: str) -> None:
+        self._toasts.remove(message)
+        self._make_room(self)
+
+    def _make_room(self, _: object) -> None:
+        """Make the key bar as high as the notifications on screen, which cover it and so no data."""
+        lines = sum(len(wrap(message, self.size.width - _TOAST_FRAME)) for message in self._toasts)
+        for bar in self.screen.query(KeyBar):
+            bar.styles.height = max(lines, 1)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._make_room, self)
 
     def action_help_quit(self) -> None:
         """Name the key that quits: Textual binds this to Ctrl+C, which copies and does not quit."""

@@ -31,6 +31,7 @@ from engine.runs.store import RunStore
 from profiles import registry
 from tests.unit.runs.served import Served
 from tests.unit.tui.nano import Nano
+from tui.app.app import MlaApp
 
 NOW = 1_795_600_000.0  # 2026-11-25 09:46:40 UTC
 HOST = "workstation"
@@ -64,6 +65,7 @@ class World:
         patch.setattr("engine.memory.hardware.hardware_for", lambda pid, cards: MACHINE)
         patch.setattr("tui.app.screens.run_reads.free_for_checkpoints", lambda run: 300 * GIB)
         patch.setattr(registry, "detect_profile", lambda: "pretrain_5080")
+        patch.setattr(MlaApp, "NOTIFICATION_TIMEOUT", 3600)  # until the screen is drawn, however long that takes
         patch.chdir(home)  # the profiles' data and checkpoints are below it
         self.store = RunStore(home)
         self.folder = home
@@ -303,12 +305,13 @@ SCENES = (
         ((HOME, "slash", *"is-s"),),
         wide=r"is-saving .*▁[\s\S]*memory  ",
     ),
+    Scene("home-toasts", _every_phase, r"can be paused[\s\S]*can be stopped", (("is-running", "G", "p", "S"),)),
     Scene("home-help", _empty, "Runs: keys", ((HOME, "question_mark"),)),
     Scene("new-run", _with_shards, r"(?s)data: 19 sequences.*GiB.*-p pretrain_5080\s[^$]*F5", ((HOME, "n"),)),
     Scene(
         "new-run-refused",
         _empty,
-        r"(?s)is not a.*0 is not in.*F5",
+        r"(?s)is not a.*0 is not in.*q Back",
         ((HOME, "n"), ("(?s)is not a.*-p pretrain_5080", "tab", "0")),
     ),
     Scene("monitor-starting", _one("starting", 0), r"no steps yet[\s\S]*08:46:40 starting"),

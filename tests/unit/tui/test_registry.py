@@ -17,7 +17,6 @@ from tui.app.actions.registry import (
     COMPARE,
     CONSOLE,
     DATA,
-    DIALOGS,
     HOME,
     MONITOR,
     NEW_RUN,
@@ -25,7 +24,6 @@ from tui.app.actions.registry import (
     SAMPLES,
     SCREENS,
     SETTINGS,
-    WIDGETS,
 )
 from tui.app.app import MlaApp
 from tui.app.base import AppScreen
@@ -126,22 +124,6 @@ async def test_every_action_is_bound(actions: ActionSet, path: Opened, store: Ru
         for action in (*actions.own, *actions.inherited):
             typed = {"question_mark", "comma"} if isinstance(app.screen.focused, Input) else set()
             assert set(action.keys) - typed <= set(app.screen.active_bindings), action
-
-
-def test_the_key_of_a_destructive_action_does_nothing_else_anywhere() -> None:
-    every = [(one.title, action) for one in (*SCREENS, *DIALOGS, *WIDGETS) for action in one.own]
-    letters = {key for _, action in every if action.destructive for key in action.keys if len(key) == 1}
-    assert letters == {"S", "D"}
-    assert [(title, a.id) for title, a in every if letters & set(a.keys) and not a.destructive] == []
-
-
-def test_what_several_screens_have_is_on_one_key() -> None:
-    """Navigation, quit, back, filter, zoom, smooth, axis, copy and help; other letters differ by screen."""
-    shared = {"help", "palette", "settings", "focus_next", "smooth", "log_scale", "x_axis", "zoom_in", "zoom_out"}
-    shared |= {"earlier", "later", "all_steps", "cursor", "copy", "open", "resume", "pause"}
-    for id in sorted(shared):
-        keys = [set(a.keys) for one in SCREENS for a in (*one.own, *one.described, *one.inherited) if a.id == id]
-        assert set.intersection(*keys), (id, keys)
 
 
 def _changing() -> list[Any]:

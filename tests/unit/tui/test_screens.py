@@ -26,6 +26,7 @@ from tui.app.screens.confirm import ConfirmScreen
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.screens.new_run import NewRunScreen
+from tui.app.widgets.bars import KeyBar
 from tui.app.widgets.chart import Chart
 from tui.app.widgets.forecast_bars import ForecastBars
 from tui.app.widgets.lever_list import LeverList
@@ -337,3 +338,26 @@ async def test_every_screen_draws_at_every_size(
         await pilot.press("e", "q", "S", "q", "question_mark", "q", "z", "z", "q", "n", "question_mark", "q", "q")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
     assert app.return_code in (0, None)
+
+
+@pytest.mark.parametrize("size", [(60, 20), (120, 36)])
+async def test_toasts_cover_no_data(store: RunStore, make_run: Any, size: tuple[int, int]) -> None:
+    run, _ = make_run("demo", 5)
+    app = MlaApp(store, run.id)
+    async with app.run_test(size=size, notifications=True) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+        bar = app.screen.query_one(KeyBar)
+        await until(pilot, lambda: bar.region.height == 1)
+        app.notify("a short one", timeout=2)
+        app.notify("many words " * 15, timeout=60)
+
+        def tops() -> list[int]:
+            return [toast.region.y for toast in app.screen.query("Toast") if toast.region.height]
+
+        await until(pilot, lambda: len(tops()) == 2 and min(tops()) == bar.region.y < size[1] - 2)
+        assert bar.region.bottom == size[1] and app.screen.query_one(LogView).region.bottom == bar.region.y
+        before = bar.region.height
+        await until(pilot, lambda: bar.region.height == before - 1 and len(tops()) == 1)
+        await pilot.press("q")  # the screen below makes room as well
+        await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+        await until(pilot, lambda: app.screen.query_one(KeyBar).region.height == before - 1)

@@ -62,7 +62,7 @@ async def draw(world: World, run: RunDir | None, scene: Scene, sizes: Sequence[S
         server = None
         if run is not None and is_active(run.summary().phase):
             server = await opened.enter_async_context(world.served(run))
-        pilot = await opened.enter_async_context(app.run_test(size=sizes[0]))
+        pilot = await opened.enter_async_context(app.run_test(size=sizes[0], notifications=True))
         for pattern, *keys in scene.presses:
             await settled(pilot, app, pattern)
             await pilot.press(*keys)

@@ -24,6 +24,7 @@ from tui.app.widgets.shard_list import ShardList
 from tui.app.widgets.token_view import TokenView
 from tui.text import format as fmt
 
+_OF_A_SEQUENCE = frozenset(("go_to_step", "go_to_sequence", "next_sequence", "previous_sequence", "token_ids"))
 _NO_TEXT = "no tokenizer.json beside the data: copy the one that packed it there to see its text"
 
 
@@ -61,6 +62,7 @@ class DataScreen(AppScreen[None], actions=DATA):
     def on_mount(self) -> None:
         self.query_one(TokenView).show([], None, "reading the data …")
         self.query_one(TokenView).focus()
+        self.query_one(KeyBar).hide(_OF_A_SEQUENCE)
         self._query()
 
     def _query(self) -> None:
@@ -102,6 +104,7 @@ class DataScreen(AppScreen[None], actions=DATA):
                 self.query_one(TokenView).show([], None, "no data to show; o selects another run or profile")
             return
         self._shown = window
+        self.query_one(KeyBar).hide(frozenset())
         self._restore_position()
         self._show_text(_describe(window, answer), "#where")
         self.query_one(TokenView).show(window["ids"], window["texts"])
@@ -148,6 +151,7 @@ class DataScreen(AppScreen[None], actions=DATA):
             if text:
                 self._source, self._step, self._sequence, self._answer = text, None, 1, {}
                 self._shown = None
+                self.query_one(KeyBar).hide(_OF_A_SEQUENCE)
         elif text == "" and message.topic == "step":
             self._step, self._sequence = None, 1
         elif not text.isdecimal():

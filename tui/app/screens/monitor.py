@@ -324,6 +324,7 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         usable = {
             action.id: resumes if action.id == "resume" else active for action in self.actions.own if action.changes
         }
+        usable |= dict.fromkeys(("more_panes", "previous_panes"), self._grid.pages > 1)
         return frozenset(id for id, can in usable.items() if not can)
 
     def _answers(self) -> str:

@@ -238,6 +238,7 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         self._show_text(f" $ {self._command(changed)}", "#command")
         self._show_text(_describe_step(spec), "#size")
         self._show_text("", "#message")  # the forecast may have one
+        self.query_one(KeyBar).hide(frozenset())
         if self._hardware is not None:
             self.predict(spec, self._hardware)
 
@@ -302,6 +303,7 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
 
     def _show_error(self, text: str) -> None:
         self._spec = None
+        self.query_one(KeyBar).hide(frozenset(("launch", "queue")))
         self._show_text(text, "#message")
         self._show_text("", "#command")
         self.query_one(ForecastBars).mark_stale()

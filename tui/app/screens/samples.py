@@ -102,6 +102,7 @@ class SamplesScreen(AppScreen[None], actions=SAMPLES):
 
     def _show(self) -> None:
         steps, text = self._steps, Text(_NONE.format(run=self._run.name))
+        self.query_one(KeyBar).hide(frozenset(("earlier", "later")) if len(steps) < 2 else frozenset())
         if steps:
             at = self._place(steps)
             text = Text("\n\n").join(_sample(sample) for sample in self._samples if sample.step == steps[at])
