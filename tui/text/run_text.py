@@ -41,6 +41,12 @@ def bits_per_byte(value: float | None) -> str:
     return "" if value is None else f", {fmt.loss(value)} bits per byte"
 
 
+def describe_labels(summary: Summary) -> str:
+    """Return the tags and the note of a run: ``#moe #lr · a note``."""
+    tags = " ".join(f"#{tag}" for tag in summary.tags)
+    return one_line(" · ".join(filter(None, [tags, summary.note])))
+
+
 def describe_outcome(summary: Summary) -> str:
     """Return the phase, step, losses and reason of a run, for example when it ended."""
     text = f"{summary.phase} at step {summary.step or 0}"

@@ -31,6 +31,7 @@ from tui.app.widgets.overlay_chart import OverlayChart, labelled_lines, run_styl
 from tui.app.widgets.spec_table import SpecTable
 from tui.text import format as fmt
 from tui.text.axis_text import chart_unit
+from tui.text.run_text import describe_labels
 
 _EVERY = 2.0  # seconds between two polls of the active runs
 _DELAY = 0.1  # seconds until updates are drawn, so that several are drawn together
@@ -190,7 +191,9 @@ class CompareScreen(AppScreen[None], actions=COMPARE):
         read = [run for run in self.runs if run.series]
         if without := [run.letter for run in read if name in run.series and run.last_x(name, axis) is None]:
             return f"{' '.join(without)}: no {_METRICS[self._metric].title} {_AXIS_TITLES[axis].split(' since')[0]}"
-        return self._hint
+        selected = self.runs[self._legend.cursor]
+        labels = "" if self._legend.shows_labels else describe_labels(selected.summary)
+        return f"{selected.letter}: {labels}" if labels else self._hint
 
     @on(Legend.CursorMoved)
     def _selected(self) -> None:

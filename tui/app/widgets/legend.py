@@ -14,8 +14,8 @@ from tui.app.widgets.canvas import Row
 from tui.app.widgets.overlay_chart import COLOURS, run_style
 from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as fmt
-from tui.text.ellipsis import clip_middle
-from tui.text.run_text import phase_name
+from tui.text.ellipsis import clip, clip_middle
+from tui.text.run_text import describe_labels, phase_name
 
 
 class Column(NamedTuple):
@@ -37,6 +37,7 @@ _COLUMNS = (
     Column("tok/s", -6, 80, lambda run: fmt.count(run.summary.tok_s)),
 )
 _DELTA_WIDTH = 9
+_LEAST_LABELS = 16  # cells left for tags and note, below which those of the selected run are in the heading
 
 
 class Legend(SelectableList):
@@ -65,7 +66,14 @@ class Legend(SelectableList):
         left = width - 5 - sum(abs(column.width) + 1 for column in visible)
         longest = max((cell_len(run.name) for run in self.runs), default=0)
         cells = min(max(left, 8), max(longest, 20))
+        if (left := left - cells - 1) >= _LEAST_LABELS and any(describe_labels(run.summary) for run in self.runs):
+            visible.append(Column("labels", left, 0, lambda run: clip(describe_labels(run.summary), left)))
         return [Column("run", cells, 0, lambda run: clip_middle(run.name, cells)), *visible]
+
+    @property
+    def shows_labels(self) -> bool:
+        """Whether tags and notes have a column."""
+        return any(column.title == "labels" for column in self._columns(self.size.width))
 
     def _delta(self, run: ComparedRun, name: str) -> str:
         baseline = self.runs[self.baseline]

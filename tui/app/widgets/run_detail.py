@@ -11,7 +11,7 @@ from tui.app.state.run_filter import needs_attention
 from tui.app.widgets.canvas import Canvas, Row
 from tui.text import format as fmt
 from tui.text.ellipsis import clip
-from tui.text.run_text import phase_name
+from tui.text.run_text import describe_labels, phase_name
 
 
 class RunDetail(Canvas):
@@ -39,8 +39,7 @@ class RunDetail(Canvas):
         name = run.name or ""
         if name and name != run.id:
             parts.append(name)
-        parts += [" ".join(f"#{tag}" for tag in run.tags)] if run.tags else []
-        parts += [run.note] if run.note else []
+        parts += [labels] if (labels := describe_labels(run)) else []
         parts.append(str(run.id))
         if run.val_loss is not None:
             parts.append(f"val {fmt.loss(run.val_loss)}")
