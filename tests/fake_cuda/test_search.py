@@ -1,4 +1,4 @@
-"""What the search chooses for a card runs on it, in half more memory than is predicted for its tensors."""
+"""What the search chooses for a card runs on it, in the memory that is predicted for its tensors."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from tests.fake_cuda.driver import NAME, TOTAL, UUID
 from tests.unit.train.tiny_runs import NANO, RecordingReporter, write_shards
 
 MIB = 1 << 20
+ERROR = 1.03  # attention on this card takes torch's plain path, which keeps more than a card's own kernel
 
 
 @pytest.fixture
@@ -44,13 +45,10 @@ def wide(root: Path, *more: str) -> RunSpec:
 
 
 def run_in_its_forecast(way: Candidate, out: Path) -> RecordingReporter:
-    """Train ``way`` on a card with half more than its tensors are predicted to take.
-
-    Kernels of a CPU stand in for those of a card, and take other temporary memory.
-    """
+    """Train ``way`` on a card with no more than its tensors are predicted to take, and the error of that."""
     tensors = sum(size for part, size in way.forecast.device.items() if part not in NOT_ALLOCATED)
     gc.collect()  # the run before
-    card.set_limit(card.allocated + int(1.5 * tensors))
+    card.set_limit(card.allocated + int(ERROR * tensors))
     spec, log = replace(way.spec, memory=replace(way.spec.memory, oom="fail")), RecordingReporter()
     Trainer(RunState(spec), build_backend(spec, SingleRank()), log, out).run(None, None)
     card.set_limit(TOTAL)
