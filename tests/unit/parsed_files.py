@@ -10,13 +10,14 @@ import copy
 import hashlib
 import json
 import math
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
 
 from data.cursor import Cursor
 from data.fingerprint import fingerprint
@@ -120,47 +121,69 @@ KEYS = ["", "x\ny", "\x1b", "a.b", "__proto__", "k" * 3000, "é", "start", "name
 RAW = [b"", b"\0" * 64, b"[" * 9000, b'{"a":' * 9000, b"9" * 9000, b"a." * 9000, b"\xff\xfe{}", b"\xef\xbb\xbf{}"]
 
 
-def mutant(form: Format, rng: random.Random) -> bytes:
-    content: Any = copy.deepcopy(form.valid)
-    for _ in range(rng.randrange(4)):
-        content = _with_other_field(content, rng)
-    data = form.dump(content)
-    match rng.choice(["whole", "whole", "whole", "byte", "cut", "twice", "raw"]):
-        case "byte" if data:
-            at = rng.randrange(len(data))
-            return data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
-        case "cut":
-            return data[: rng.randrange(len(data) + 1)]
-        case "twice":
-            return data[: rng.randrange(len(data) + 1)] + data[rng.randrange(len(data) + 1) :]
-        case "raw":
-            return rng.choice([*RAW, rng.randbytes(rng.randrange(64))])
-    return data
+def mutants(form: Format) -> SearchStrategy[bytes]:
+    """Valid files with up to three fields deleted, renamed, nested or replaced, or with changed bytes; or no such file.
+
+    The simplest is the valid file itself, so a failing one shrinks to the few changes that matter.
+    """
+    edits = st.lists(EDITS, max_size=3).map(lambda edits: form.dump(_edited(form.valid, edits)))
+    at = st.integers(0, 1 << 16)
+    byte = st.builds(_with_other_bit, edits, at, st.integers(0, 7))
+    cut = st.builds(lambda data, end: data[: end % (len(data) + 1)], edits, at)
+    twice = st.builds(
+        lambda data, end, start: data[: end % (len(data) + 1)] + data[start % (len(data) + 1) :], edits, at, at
+    )
+    return st.one_of(edits, edits, edits, byte, cut, twice, st.sampled_from(RAW) | st.binary(max_size=64))
 
 
-def _with_other_field(content: Any, rng: random.Random) -> Any:
-    """Return ``content`` with one place deleted, renamed, nested or replaced."""
-    places = list(_places(content))
-    if not places:
-        return _junk(rng)
-    holder, key = rng.choice(places)
-    match rng.choice(["replace", "replace", "replace", "delete", "rename", "add", "nest"]):
-        case "delete":
-            del holder[key]
-        case "rename" if isinstance(holder, dict):
-            holder[rng.choice(KEYS)] = holder.pop(key)
-        case "add" if isinstance(holder, dict):
-            holder[rng.choice(KEYS)] = _junk(rng)
-        case "nest":
-            holder[key] = rng.choice([[holder[key]], {"a": holder[key]}])
-        case _:
-            holder[key] = _junk(rng)
+@dataclass(frozen=True)
+class Edit:
+    """A change of one place, counted among all of a file."""
+
+    place: int
+    what: str
+    key: str
+    junk: Any
+
+
+WHAT = ("replace", "replace", "replace", "delete", "rename", "add", "list", "table")
+DRAWN = (
+    *(st.integers(-9, 99), st.integers(0, 1 << 60), st.floats(-1, 1e6)),
+    st.characters(exclude_categories=()).map(lambda character: 3 * character),
+)
+EDITS = st.builds(
+    Edit,
+    *(st.integers(0, 399), st.sampled_from(WHAT), st.sampled_from(KEYS)),
+    st.one_of(st.sampled_from(range(len(JUNK))).map(lambda number: JUNK[number]), *DRAWN),
+)
+
+
+def _with_other_bit(data: bytes, at: int, bit: int) -> bytes:
+    at %= max(len(data), 1)
+    return data[:at] + bytes(byte ^ 1 << bit for byte in data[at : at + 1]) + data[at + 1 :]
+
+
+def _edited(content: Any, edits: list[Edit]) -> Any:
+    content = copy.deepcopy(content)
+    for edit in edits:
+        places = list(_places(content))
+        if not places:
+            return copy.deepcopy(edit.junk)
+        holder, key = places[edit.place % len(places)]
+        match edit.what:
+            case "delete":
+                del holder[key]
+            case "rename" if isinstance(holder, dict):
+                holder[edit.key] = holder.pop(key)
+            case "add" if isinstance(holder, dict):
+                holder[edit.key] = copy.deepcopy(edit.junk)
+            case "list":
+                holder[key] = [holder[key]]
+            case "table":
+                holder[key] = {"a": holder[key]}
+            case _:
+                holder[key] = copy.deepcopy(edit.junk)
     return content
-
-
-def _junk(rng: random.Random) -> Any:
-    drawn = [rng.randrange(-9, 99), rng.getrandbits(60), rng.uniform(-1, 1e6), chr(rng.randrange(0x110000)) * 3]
-    return copy.deepcopy(rng.choice([*JUNK, *drawn]))
 
 
 def _places(content: Any, depth: int = 0) -> Iterator[tuple[Any, Any]]:

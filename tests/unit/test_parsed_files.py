@@ -1,4 +1,7 @@
-"""Mutants of every file that the program parses: read, or refused by one line; no traceback, no hang, little memory."""
+"""Mutants of every file that the program parses: read, or refused by one line; no traceback, no hang, little memory.
+
+hypothesis draws them, so that one that fails is shrunk to the few changes that matter.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ import resource
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, seed, settings
 
 from profiles.errors import UserError
 from tests.unit import parsed_files, parsed_logs, parsed_tokens
-from tests.unit.parsed_files import Format, mutant
+from tests.unit.parsed_files import Format, mutants
 
 FORMATS = (
     *("profile", "hooks", "settings", "state", "spec", "labels", "trainer", "facts", "manifest", "evals", "dataset"),
@@ -32,7 +36,7 @@ def formats(root: Path) -> dict[str, Format]:
     return {**found, **tokens, **parsed_logs.formats(root / "logs")}
 
 
-def read_mutants(root: Path, monkeypatch: pytest.MonkeyPatch, name: str, count: int, seed: int) -> None:
+def read_mutants(root: Path, monkeypatch: pytest.MonkeyPatch, name: str, count: int, number: int) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(root / "config"))
     monkeypatch.setenv("MLA_TUI_HOME", str(root / "home"))
     (root / "config" / "mla-tui").mkdir(parents=True)
@@ -42,14 +46,15 @@ def read_mutants(root: Path, monkeypatch: pytest.MonkeyPatch, name: str, count: 
     form.path.write_bytes(form.dump(form.valid))
     form.read()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for number in range(count):
-        data = mutant(form, random.Random(f"{seed} {number}"))
+
+    @seed(number)
+    @settings(max_examples=count, database=None, suppress_health_check=list(HealthCheck), print_blob=False)
+    @given(data=mutants(form))
+    def check(data: bytes) -> None:
         form.path.write_bytes(data)
-        try:
-            read(form)
-        except BaseException as error:
-            error.add_note(f"seed {seed}, mutant {number}: {data[:4000]!r}")
-            raise
+        read(form)
+
+    check()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_MEMORY
 
 
@@ -72,6 +77,6 @@ def test_a_mutant_is_read_or_refused_in_one_line(tmp_path: Path, monkeypatch: py
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", FORMATS)
 def test_20_000_mutants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    seed = int(os.environ.get("MLA_TUI_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"seed {seed}")
-    read_mutants(tmp_path, monkeypatch, name, 20_000, seed)
+    number = int(os.environ.get("MLA_TUI_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"seed {number}")
+    read_mutants(tmp_path, monkeypatch, name, 20_000, number)
