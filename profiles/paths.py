@@ -31,3 +31,11 @@ def default_home() -> Path:
     if home:
         return expand(home, "MLA_TUI_HOME")
     return user_dir("XDG_STATE_HOME", "~/.local/state") / "mla-tui"
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry of a folder is one; a link that leads nowhere, or to itself, is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

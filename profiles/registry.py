@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,10 @@ from profiles.tables import BACKENDS
 BUILTIN = Path(__file__).parent / "builtin"
 MAX_CHAIN = 16  # profiles that extend one another
 BUILTIN_ORDER = ("cpu_demo", "pretrain_5080", "longctx_5090", "mac_m4_pro", "gpu_fast")
+
+
+# What TOML does not have as a number, or not in this size: .001, 1., 007, 99999999999999999999.
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 def user_folder() -> Path:
@@ -121,8 +126,14 @@ def parse_override(text: str, source: str = "-s") -> tuple[str, Any]:
         parsed = parse_toml(f"value = {raw}", f"{source} {key}")
     except SpecError:
         parsed = {}
-    value = parsed["value"] if len(parsed) == 1 else raw  # not TOML: a string without quotes, as in -s data.root=shards
-    return key, check_value(source, key, value)
+    if len(parsed) == 1:
+        return key, check_value(source, key, parsed["value"])
+    try:
+        return key, check_value(source, key, raw)  # not TOML: a string without quotes, as in -s data.root=shards
+    except SpecError:
+        if not _NUMBER.fullmatch(raw):
+            raise
+    return key, check_value(source, key, float(raw))
 
 
 def parse_edit(text: str) -> tuple[str, Any]:

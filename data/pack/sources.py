@@ -12,6 +12,7 @@ from pathlib import Path
 
 from data.pack.request import STDIN
 from profiles.errors import UserError
+from profiles.paths import is_folder
 from profiles.reader import check_regular
 
 
@@ -107,7 +108,7 @@ def _below(folder: str, number: int, exclude: Path) -> Iterator[Source]:
             yield Source(folder, number, fault=error.strerror or "cannot be listed")
             continue
         for entry in visible:
-            if not entry.is_dir():
+            if not is_folder(entry):
                 yield _source(entry.path, number)
         folders += [entry.path for entry in reversed(visible) if entry.is_dir(follow_symlinks=False)]
 

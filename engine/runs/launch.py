@@ -245,6 +245,8 @@ def _not_here(run: RunDir) -> str:
         if checkpoint
         else "it has no checkpoint yet"
     )
+    if summary.host and has_ended(summary.phase):
+        return f"run {run.id}: has {summary.phase}, on host {summary.host}; {here}"
     if summary.host:
         return f"run {run.id}: is on host {summary.host}; resume it there with: mla-tui resume {run.id}; or {here}"
     return f"run {run.id}: its state.json is damaged, so its host is unknown; {here}"

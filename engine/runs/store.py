@@ -20,7 +20,7 @@ from engine.host.private_dirs import check_private_dir, make_private_dir, owners
 from engine.host.struct_json import to_dict, write_struct
 from profiles.errors import UserError
 from profiles.names import check_name, slug
-from profiles.paths import default_home
+from profiles.paths import default_home, is_folder
 from profiles.printable import one_line
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class RunStore:
         check_private_dir(self.home, self.runs)
         try:
             with os.scandir(self.runs) as entries:
-                folders = [e for e in entries if e.is_dir() and not e.name.startswith(".")]
+                folders = [e for e in entries if not e.name.startswith(".") and is_folder(e)]
                 return sorted(((e.name, _entry_problem(Path(e.path))) for e in folders), reverse=True)
         except FileNotFoundError:
             return []
@@ -141,7 +141,7 @@ def _check_layout(home: Path) -> None:
     jobs = home / "jobs"
     try:
         with os.scandir(jobs) as entries:
-            old = any(e.is_dir() and not e.name.startswith(".") for e in entries)
+            old = any(not e.name.startswith(".") and is_folder(e) for e in entries)
     except OSError:
         return
     if old:

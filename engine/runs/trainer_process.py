@@ -28,6 +28,7 @@ class TrainerProcess:
         self._child: subprocess.Popen[bytes] | None = None
         self._oom_kills: OomKillCounter | None = None
         self._killed = False  # by us
+        self._not_started: ExitReason | None = None
         self._exited = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -47,8 +48,13 @@ class TrainerProcess:
         return False
 
     def start(self, argv: Sequence[str], attempt: int, env: Mapping[str, str], keep_fds: Sequence[int]) -> None:
-        """Start ``argv``. Raises ``OSError`` where the machine cannot start a process."""
-        self._child = spawn_detached(argv, self._run.console_path, self._run.path, env, keep_fds)
+        """Start ``argv``. Where the machine cannot start a process, ``wait`` returns at once and says why."""
+        try:
+            self._child = spawn_detached(argv, self._run.console_path, self._run.path, env, keep_fds)
+        except OSError as error:  # no descriptor, process or memory left, or Python's own files are gone
+            self._not_started = ExitReason(None, None, f"cannot start the trainer: {error}")
+            self._exited.set()
+            return
         if sys.platform == "darwin":  # a Mac without user input would go to sleep
             awake = ["caffeinate", "-i", "-w", str(self._child.pid)]
             spawn_detached(awake, self._run.console_path, self._run.path)
@@ -57,6 +63,9 @@ class TrainerProcess:
     async def wait(self) -> ExitReason:
         """Wait for the trainer to exit and return why it did, as far as the kernel knows."""
         await self._exited.wait()
+        if self._not_started is not None:
+            reason, self._not_started = self._not_started, None
+            return reason
         child, self._child, process, self.process = self._child, None, self.process, None
         ours = child is not None and process is not None and child.pid == process.pid
         code = await asyncio.to_thread(child.wait) if ours and child is not None else None

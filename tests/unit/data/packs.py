@@ -59,6 +59,11 @@ def write_files(folder: Path, files: Mapping[str, str | bytes]) -> Path:
     return folder
 
 
+def rows(*lines: Any) -> str:
+    """JSON Lines."""
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
 def texts(count: int, seed: int = 0) -> dict[str, str]:
     """Documents that all differ, by file name."""
     return {f"d{number:04}.txt": f"def word{seed} {number}\n" * (1 + number % 7) for number in range(count)}

@@ -241,3 +241,18 @@ def test_resolved_keys_that_no_launch_writes_are_refused() -> None:
 def test_a_refused_setting_names_where_it_came_from() -> None:
     with pytest.raises(SpecError, match=r"^set: batch\.micro: 'abc' is not a number"):
         registry.parse_override("micro=abc", "set")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("optim.lr=.001", 0.001), ("optim.lr=1e-3", 1e-3), ("train.steps=007", 7), ("optim.lr=1.", 1.0)]
+)
+def test_a_number_that_toml_writes_otherwise_is_a_number(text: str, value: float) -> None:
+    assert registry.parse_override(text)[1] == value
+
+
+def test_a_number_of_many_digits_is_too_large_and_not_no_number() -> None:
+    with pytest.raises(SpecError, match=r"^-s: train\.seed: 1e\+23 is not in 0\.\."):
+        registry.parse_override(f"train.seed={10**23}")
+    with pytest.raises(SpecError, match="'١٢' is not a number"):
+        registry.parse_override("train.steps=١٢")
+    assert registry.parse_override("data.phase=007") == ("data.phase", "007")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from engine.runs import exit_reason as module
 from engine.runs.exit_reason import OomKillCounter, exit_reason
+from engine.runs.trainer_process import TrainerProcess
+from tests.unit.conftest import Make
 
 
 @pytest.fixture
@@ -67,3 +70,14 @@ def test_the_machine_counter_is_used_when_the_cgroup_has_vanished(counters: tupl
     assert not exit_reason(-9, counter, Path("console")).out_of_memory
     counters[0].write_text("oom_kill 4\n")
     assert exit_reason(-9, counter, Path("console")).why == module.OOM_ON_MACHINE
+
+
+async def test_a_trainer_that_cannot_be_started_has_a_reason(make_run: Make) -> None:
+    """As where no descriptor, process or memory is left, or the environment that the run was started from is gone."""
+    trainer = TrainerProcess(make_run())
+    trainer.start([str(Path("/nowhere/python"))], 1, {}, ())
+    reason = await trainer.wait()
+    assert (reason.code, reason.signal) == (None, None)
+    assert reason.why == "cannot start the trainer: [Errno 2] No such file or directory: '/nowhere/python'"
+    trainer.start([sys.executable, "-c", "raise SystemExit(3)"], 2, {}, ())
+    assert (await trainer.wait()).code == 3

@@ -179,6 +179,12 @@ def test_a_folder_named_jobs_without_runs_in_it_is_no_state_directory_of_0_1(sto
     RunStore(store.home)
 
 
+def test_a_link_to_itself_hides_no_run(store: RunStore, make_run: Make) -> None:
+    run = make_run()
+    (store.runs / "loop").symlink_to("loop")
+    assert store.ids() == [run.id]
+
+
 def test_a_run_of_a_newer_format_is_refused(store: RunStore, make_run: Make) -> None:
     run = make_run()
     assert run.state().format == FORMAT

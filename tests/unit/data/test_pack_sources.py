@@ -1,0 +1,186 @@
+"""Packs files of every kind, whole and damaged: which documents they give, and what is said of the rest."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.data.packs import EOT, Notes, documents, make_tokenizer, pack_into, rows, write_files
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tokenizer.json")
+
+
+def compressed(text: str) -> dict[str, bytes]:
+    return {
+        "one member.gz": gzip.compress(text.encode()),
+        "two members.gz": gzip.compress(text[:9].encode()) + gzip.compress(text[9:].encode()),
+        "one frame.zst": zstandard.compress(text.encode()),
+        "two frames.zst": zstandard.compress(text[:9].encode()) + zstandard.compress(text[9:].encode()),
+    }
+
+
+ROWS = ["first\n", 'second, "quoted"\nline', "third ä"]
+
+
+def every_format() -> Iterator[tuple[str, bytes]]:
+    jsonl = rows(*({"id": n, "text": text, "meta": {"text": 1}} for n, text in enumerate(ROWS)))
+    cells = ["{}".format(text.replace('"', '""')) for text in ROWS]
+    csv = "id,text\n" + "".join(f'{n},"{cell}"\n' for n, cell in enumerate(cells))
+    yield "a.jsonl", jsonl.encode()
+    yield "bom.jsonl", b"\xef\xbb\xbf" + jsonl.replace("\n", "\r\n").encode()
+    yield "no last newline.jsonl", jsonl.encode().rstrip()
+    yield "a.csv", csv.encode()
+    yield "bom.csv", b"\xef\xbb\xbf" + csv.encode()
+    yield "a.tsv", csv.replace("id,text", "id\ttext").replace(',"', '\t"').encode()
+    for suffix, content in compressed(jsonl).items():
+        kind, _, compression = suffix.rpartition(".")
+        yield f"{kind}.jsonl.{compression}", content
+    yield "a.csv.gz", gzip.compress(csv.encode())
+
+
+FORMATS = dict(every_format())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_row_of_a_table_is_a_document(tmp_path: Path, tokenizer: Path, name: str) -> None:
+    write_files(tmp_path, {name: FORMATS[name]})
+    packed = pack_into(tmp_path / "out", tmp_path / name, tokenizer=tokenizer, val=0)
+    assert documents(packed) == ROWS
+    assert packed.progress.skipped.to_dict() == {}
+
+
+def test_parquet(tmp_path: Path, tokenizer: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    for name, kind in (("plain", pa.string()), ("large", pa.large_string())):
+        column = pa.array([*(f"{name} {text}" for text in ROWS), None, ""], kind)
+        table = pa.table({"body": column, "id": range(5)})
+        pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=2)
+    packed = pack_into(tmp_path / "out", f"{tmp_path}/*.parquet", tokenizer=tokenizer, val=0, text_key="body")
+    assert documents(packed) == [f"{name} {text}" for name in ("large", "plain") for text in ROWS]
+    assert sum(each["count"] for each in packed.progress.skipped.to_dict().values()) == 4
+
+
+BAD_ROWS: dict[str, tuple[bytes, str]] = {
+    "not json": (b"{text: 1}", "not valid JSON"),
+    "cut off": (b'{"text": "a', "not valid JSON"),
+    "a list": (b'["text"]', "not valid JSON"),
+    "nested without end": (b"[" * 100_000, "not valid JSON"),
+    "half of a pair": (rb'{"text": "\ud800"}', "not valid JSON"),
+    "not UTF-8": (b'{"text": "\xff\xfe"}', "not valid JSON"),
+    "no key": (b'{"other": "a"}', "without text under the key 'text'"),
+    "null": (b'{"text": null}', "without text under the key 'text'"),
+    "a number": (b'{"text": 1}', "without text under the key 'text'"),
+    "empty": (b'{"text": ""}', "empty"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_a_bad_row_is_counted_and_the_others_are_packed(tmp_path: Path, tokenizer: Path, name: str) -> None:
+    bad, reason = BAD_ROWS[name]
+    good = rows({"text": "good"}).encode()
+    path = write_files(tmp_path, {"a.jsonl": bad + b"\n\n" + good + bad}) / "a.jsonl"
+    packed = pack_into(tmp_path / "out", path, tokenizer=tokenizer, val=0)
+    assert documents(packed) == ["good"]
+    assert packed.progress.skipped.to_dict() == {reason: {"count": 2, "files": [str(path)]}}
+
+
+BAD_FILES: dict[str, tuple[bytes, str]] = {
+    "cut.jsonl.gz": (gzip.compress(b"x" * 999)[:-9], "is damaged or truncated"),
+    "no.txt.gz": (b"plain text", "is damaged or truncated"),
+    "cut.jsonl.zst": (zstandard.compress(os.urandom(9999))[:-9], "is truncated"),
+    "no.txt.zst": (b"plain text", "is damaged"),
+    "no column.csv": (b"a,b\n1,2\n", "has no column 'text'; name one with --text-key: 'a', 'b'"),
+    "no.parquet": (b"plain text", "is not readable as Parquet"),
+}
+
+
+def test_a_bad_file_is_named_and_the_others_are_packed(tmp_path: Path, tokenizer: Path) -> None:
+    write_files(tmp_path / "in", {**{name: content for name, (content, _) in BAD_FILES.items()}, "a.txt": "good"})
+    os.mkfifo(tmp_path / "in" / "fifo")
+    (tmp_path / "in" / "nowhere").symlink_to("nothing")
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "itself").symlink_to("itself")
+    (tmp_path / "in" / "null").symlink_to("/dev/null")
+    report = Notes()
+    packed = pack_into(tmp_path / "out", tmp_path / "in", tokenizer=tokenizer, val=0, report=report)
+    assert documents(packed) == ["good"]
+    expected = {name: reason for name, (_, reason) in BAD_FILES.items()} | {
+        "fifo": "is a FIFO, not a regular file",
+        "nowhere": "No such file or directory",
+        "itself": "Too many levels of symbolic links",
+        "null": "is a device, not a regular file",
+    }
+    assert packed.progress.faults == len(expected)
+    for name, reason in expected.items():
+        assert [line for line in report.lines if line.startswith(f"{tmp_path}/in/{name}: {reason}")], name
+    listed = [json.loads(line) for line in (packed.target / "sources.jsonl").read_text().splitlines()]
+    assert {Path(entry["path"]).name for entry in listed if "fault" in entry} == set(expected)
+
+
+def test_files_that_are_no_text_are_counted(tmp_path: Path, tokenizer: Path) -> None:
+    files: dict[str, str | bytes] = {
+        "a.pyc": b"\0\1",
+        "b.txt": b"\xff",
+        "c.txt": b"",
+        "d.txt": b"\xef\xbb\xbf",
+        ".hidden": "x",
+        "e.txt": "good",
+    }
+    packed = pack_into(tmp_path / "out", write_files(tmp_path / "in", files), tokenizer=tokenizer, val=0)
+    assert documents(packed) == ["good"]
+    counts = {reason: each["count"] for reason, each in packed.progress.skipped.to_dict().items()}
+    assert counts == {"not text": 1, "not UTF-8 text": 1, "empty": 2}
+
+
+def test_a_document_above_the_limit_is_left_out_before_it_is_held(tmp_path: Path, tokenizer: Path) -> None:
+    from data.pack import documents as reading
+
+    line = json.dumps({"text": "x" * 3000}) + "\n"
+    files: dict[str, str | bytes] = {
+        "a.txt": "x" * 3000,
+        "b.txt.gz": gzip.compress(b"x" * 3000),
+        "c.jsonl": line + rows({"text": "row"}) + line,
+        "d.txt": "good",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "LIMIT", 2000)
+        packed = pack_into(tmp_path / "out", write_files(tmp_path / "in", files), tokenizer=tokenizer, val=0)
+    assert documents(packed) == ["row", "good"]
+    assert packed.progress.skipped.to_dict()["larger than 64 MiB"]["count"] == 4
+
+
+@settings(max_examples=40)
+@given(
+    text=st.text("ab,;\n", max_size=60),
+    separator=st.sampled_from([b"\n", b",;", b"aba"]),
+    sizes=st.lists(st.integers(1, 9), min_size=1),
+)
+def test_where_the_blocks_of_a_file_end_does_not_matter(text: str, separator: bytes, sizes: list[int]) -> None:
+    from data.pack.documents import _cut
+
+    content, blocks, start = text.encode(), [], 0
+    for size in sizes * 60:
+        blocks.append(content[start : start + size])
+        start += size
+    *whole, last = content.split(separator)
+    assert list(_cut(iter(blocks), separator, lambda: None)) == [*whole, *([last] if last else [])]
+
+
+def test_separators_cut_a_text_file(tmp_path: Path, tokenizer: Path) -> None:
+    files = {"a.txt": f"one\n{EOT}\ntwo\n\ntwo{EOT}{EOT}", "b.txt": "three"}
+    source = write_files(tmp_path / "in", files)
+    packed = pack_into(tmp_path / "out", source, tokenizer=tokenizer, val=0, separator=EOT)
+    assert documents(packed) == ["one", "two\n\ntwo", "three"]
