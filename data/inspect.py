@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 from data.document_lengths import lengths_of
 from data.order import window_count
 from data.shard_file import BARE, BareIds, Shard, read_shard
-from data.shards import DATASET_JSON, Manifest, ShardSet, bare_ids, read_manifest
+from data.shards import DATASET_JSON, Manifest, ShardSet, bare_ids, read_manifest, with_one_type
 from data.split_files import folders_below, token_files
 from data.text_bytes import bytes_per_token_of
 from data.tokenizer import load_tokenizer
@@ -49,10 +51,49 @@ def inspect_path(path: Path, vocab_size: int = 0, context: int = 0) -> list[dict
     if not files:
         raise UserError(f"{path}: holds no token file (.bin, .npy, .ds): name one, a phase or a directory of phases")
     tokenizers: dict[Path, Any] = {}
-    return [_entry(file, len(files), tokenizers, vocab_size, context) for file in files]
+    layouts = _layouts(files, vocab_size)
+    return [_entry(file, layouts[file], len(files), tokenizers, vocab_size, context) for file in files]
 
 
-def _entry(path: Path, files: int, tokenizers: dict[Path, Any], vocab_size: int, context: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Layout:
+    """How a run reads a file, from what its type is known, and what is wrong with it."""
+
+    shard: Shard | None
+    dtype_from: str = ""
+    problem: str = ""
+
+
+def _layouts(files: list[Path], vocab_size: int) -> dict[Path, _Layout]:
+    """Read each file alone, then those of a folder together: a run gives all that do not say their type the same."""
+    found: dict[Path, _Layout] = {}
+    for _, group in groupby(files, lambda file: file.parent):
+        beside = list(group)
+        try:
+            bare = bare_ids(read_manifest(_phase(beside[0])), vocab_size)
+        except UserError:  # each entry says so
+            bare = bare_ids(None, vocab_size)
+        for path in beside:
+            try:
+                shard = read_shard(path, bare)
+                found[path] = _Layout(shard, _dtype_from(shard, bare))
+            except UserError as error:
+                found[path] = _Layout(None, problem=str(error))
+        shards = [layout.shard for path in beside if (layout := found[path]).shard is not None]
+        try:
+            together = with_one_type(shards, bare)
+        except UserError as error:
+            found |= {one.path: replace(found[one.path], problem=str(error)) for one in shards if one.format == BARE}
+            continue
+        for alone, one in zip(shards, together, strict=True):
+            if alone != one:
+                found[one.path] = _Layout(one, "the files beside it")
+    return found
+
+
+def _entry(
+    path: Path, layout: _Layout, files: int, tokenizers: dict[Path, Any], vocab_size: int, context: int
+) -> dict[str, Any]:
     entry: dict[str, Any] = dict.fromkeys(FIELDS)
     problems: list[str] = []
     id_problems: list[str] = []
@@ -64,17 +105,20 @@ def _entry(path: Path, files: int, tokenizers: dict[Path, Any], vocab_size: int,
         problems.append(str(error))
     with contextlib.suppress(OSError):
         entry["bytes"] = path.stat().st_size
-    bare = bare_ids(manifest, vocab_size)
+    shard = layout.shard
+    if layout.problem:
+        problems.append(layout.problem)
+    if shard is None:
+        return entry
+    shards = ShardSet((shard,))
     try:
-        shard = read_shard(path, bare)
-        shards = ShardSet((shard,))
         first = shards.read(0, 0, min(_PEEK, shard.tokens))
         highest = _highest(shards, manifest, vocab_size, id_problems)
     except UserError as error:
         problems.append(str(error))
         return entry
     problems += id_problems
-    entry |= {"format": shard.format, "dtype": shard.dtype.name, "dtype_from": _dtype_from(shard, bare)}
+    entry |= {"format": shard.format, "dtype": shard.dtype.name, "dtype_from": layout.dtype_from}
     entry |= {"tokens": shard.tokens, "first_ids": first[:_FIRST].tolist()} | highest
     entry["sequences"] = window_count(shard.tokens, context) if context else None
     tokenizer = _tokenizer(phase, tokenizers, problems)

@@ -8,6 +8,7 @@ where an access to a mapped page kills the process with SIGBUS. Only the shards 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,15 @@ def read_shards(files: list[Path], bare: BareIds) -> tuple[Shard, ...]:
     Raise ``UserError`` as ``read_shard``, and if the ids of two files evidently have different types.
     """
     bare = bare.among(len(files))
-    shards = [read_shard(path, bare) for path in files]
+    return with_one_type([read_shard(path, bare) for path in files], bare)
+
+
+def with_one_type(shards: Sequence[Shard], bare: BareIds) -> tuple[Shard, ...]:
+    """Return ``shards`` with those too short to show their type read as the others beside them show it.
+
+    Raise ``UserError`` if the ids of two evidently have different types.
+    """
+    shards = list(shards)
     evident = {shard.dtype: shard for shard in shards if shard.evident}
     if len(evident) > 1:
         one, other = list(evident.values())[:2]
@@ -119,7 +128,7 @@ def read_shards(files: list[Path], bare: BareIds) -> tuple[Shard, ...]:
         alike = replace(bare, declared=dtype)
         doubtful = [k for k, shard in enumerate(shards) if shard.format == BARE and shard.dtype != dtype]
         for k in doubtful if bare.declared is None else ():
-            shards[k] = read_shard(files[k], alike)
+            shards[k] = read_shard(shards[k].path, alike)
     return tuple(shards)
 
 

@@ -147,3 +147,22 @@ def test_a_profile_counts_sequences_and_epochs(phase: Path, capsys: pytest.Captu
     train, val = json.loads(capsys.readouterr().out)
     assert train["usage"] == val["usage"]
     assert f"data: {train['sequences']} sequences" in train["usage"]
+
+
+def test_files_of_a_folder_are_read_as_a_run_reads_them(tmp_path: Path) -> None:
+    """A file too short to show its type has that of the others; other types side by side are a problem."""
+    folder = tmp_path / "p" / "train"
+    folder.mkdir(parents=True)
+    (np.arange(70_000, dtype="<u4") % 500).tofile(folder / "a.bin")
+    np.array([1, 2], "<u4").tofile(folder / "b.bin")
+    long, short = inspect_path(tmp_path / "p", 512)
+    assert [(entry["dtype"], entry["dtype_from"]) for entry in (long, short)] == [
+        ("uint32", "the ids"),
+        ("uint32", "the files beside it"),
+    ]
+    assert (short["tokens"], short["problems"]) == (2, [])
+    (np.arange(70_000, dtype="<i8") % 500).tofile(folder / "c.bin")
+    line = "c.bin: looks like int64 ids, and a.bin beside it like uint32: put files of different types into different"
+    for entry in inspect_path(tmp_path / "p", 512):
+        assert [line in problem for problem in entry["problems"]] == [True], entry
+    assert main(["data", "inspect", str(tmp_path / "p")]) == 1
