@@ -23,7 +23,11 @@ class DemoHome:
     def __init__(self, home: str) -> None:
         self.home = home
         self.command = Path(sys.executable).parent / "mla-tui"
-        self.env = {**os.environ, "MLA_TUI_HOME": home, "XDG_CONFIG_HOME": f"{home}/config", "COLORTERM": "truecolor"}
+        self.env = {
+            **os.environ,
+            **{"MLA_TUI_HOME": home, "XDG_CONFIG_HOME": f"{home}/config", "COLORTERM": "truecolor"},
+            "OMP_NUM_THREADS": "1",  # steps stay quick beside other programs
+        }
 
     def run(self, *args: str) -> str:
         """Run a command to its end and return what it prints. Raise ``CalledProcessError``."""

@@ -38,7 +38,6 @@ def main(folder: Path) -> None:
 
 def write_report(demo: DemoHome, page: Path) -> None:
     """Write the report of two runs, of which the second was edited while it lived."""
-    demo.env["OMP_NUM_THREADS"] = "1"
     demo.launch("first", "steps=150", "lr=3e-3")
     demo.run("watch", "first")
     demo.launch("second", "steps=150", "lr=6e-3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,27 @@ async def test_the_forecast_of_a_new_run_follows_the_form(store: RunStore) -> No
         assert isinstance(app.screen, NewRunScreen)
         await pilot.press("q")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+
+
+async def test_the_forecast_of_the_profile_before_is_dimmed_until_this_one_has_its_own(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.memory import prediction
+
+    def styles(app: MlaApp) -> set[str]:
+        return {style for row in app.screen.query_one(ForecastBars).draw(80, 12) for text, style in row if text.strip()}
+
+    predict, released = prediction.predict, threading.Event()
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("n")
+        await until(pilot, lambda: "GiB" in on_screen(app, ForecastBars) and "forecast--title" in styles(app))
+        monkeypatch.setattr(prediction, "predict", lambda *args: released.wait(60) and predict(*args))
+        await pilot.press("j")
+        await until(pilot, lambda: "-p pretrain_5080" in text_of(app, "#command"))
+        assert styles(app) == {"forecast--note"}
+        released.set()
+        await until(pilot, lambda: "forecast--title" in styles(app))
 
 
 async def test_a_memory_lever_is_entered_in_the_form(store: RunStore) -> None:

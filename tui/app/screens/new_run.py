@@ -183,6 +183,8 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
             self._show_error(str(error))
             return
         base = self._base
+        if self._hardware is not None:
+            self.query_one(ForecastBars).mark_stale()  # of the profile before, until this one is predicted
         self.query_one("#description", Static).update(base.description)
         self._offer_data(base)
         for name, value in _values(base).items():

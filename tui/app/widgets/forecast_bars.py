@@ -46,7 +46,7 @@ class ForecastBars(Canvas):
         self.redraw()
 
     def mark_stale(self) -> None:
-        """Show the bars as outdated: the form has an error, and this is the last valid forecast."""
+        """Dim the bars until the next ``show``: they are not of what the form says now."""
         self._stale = True
         self.redraw()
 
@@ -55,14 +55,15 @@ class ForecastBars(Canvas):
             return [[(" no forecast" if self._stale else " detecting hardware …", "forecast--note")]]
         # Title and bar of every memory come first; the legends get the remaining lines.
         legend_lines = max(height // len(self._headrooms) - 2, 0)
-        return [row for headroom in self._headrooms for row in self._rows_of(headroom, width, legend_lines)]
+        rows = [row for headroom in self._headrooms for row in self._rows_of(headroom, width, legend_lines)]
+        return [[(text, "forecast--note") for text, _ in row] for row in rows] if self._stale else rows
 
     def _rows_of(self, headroom: Headroom, width: int, legend_lines: int) -> list[Row]:
         parts = sorted(((part, amount) for part, amount in headroom.parts.items() if amount > 0), key=lambda p: -p[1])
         device = f"device · {self._device}" if self._device else "device"
         name = {"host": "host · RAM", "device": device}.get(headroom.memory, headroom.memory)
         needed = fmt.size_of(headroom.needed, headroom.free) if headroom.free else fmt.size(headroom.needed)
-        title: Row = [(f" {name}  {needed}", "forecast--note" if self._stale else "forecast--title")]
+        title: Row = [(f" {name}  {needed}", "forecast--title")]
         if headroom.free is None:
             title.append((f"  {self._unknown}", "forecast--note"))
         else:
