@@ -16,6 +16,9 @@ def waits_for_a_tune(run: Run) -> bool:
 
 
 def test_a_killed_tune_frees_its_device_and_goes_on_with_what_it_had(workspace: Workspace, wait_for: WaitFor) -> None:
+    temporary = workspace.root / "temporary"
+    temporary.mkdir()
+    workspace.env["TMPDIR"] = str(temporary)
     first = workspace.start(*TUNE)
     lines = iter(output(first).readline, "")
     next(line for line in lines if "the profile's own" in line)
@@ -29,10 +32,12 @@ def test_a_killed_tune_frees_its_device_and_goes_on_with_what_it_had(workspace: 
     queued = workspace.launch("--queue", "-s", "steps=5")
     wait_for("the run to wait", partial(waits_for_a_tune, queued))
 
+    assert list(temporary.glob("mla-tui-*"))
     first.send_signal(signal.SIGKILL)
     first.wait()
     queued.wait_end()
     wait_for("the end of what was measured", lambda: not workspace.processes())
+    assert not list(temporary.glob("mla-tui-*"))
     assert [path.name for path in workspace.profile.parent.iterdir()] == ["nano.toml"]
 
     again = workspace.start(*TUNE)

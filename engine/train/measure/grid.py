@@ -168,7 +168,7 @@ def write_random_shard(path: Path, spec: RunSpec) -> None:
 
 
 def _argv(spec_path: Path, budget: Budget) -> list[str]:
-    argv = python_module(WITH_PARENT, BENCH, str(spec_path), "--seconds", str(budget.seconds))
+    argv = python_module(WITH_PARENT, str(spec_path.parent), BENCH, str(spec_path), "--seconds", str(budget.seconds))
     argv += ["--steps", str(budget.steps)] if budget.steps is not None else []
     argv += ["--peak", str(budget.peak)] if budget.peak is not None else []
     return [*argv, "--cap-gib", str(budget.cap_gib)] if budget.cap_gib is not None else argv
