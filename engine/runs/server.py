@@ -117,7 +117,8 @@ class Server:
                 except ConnectionError:
                     raise  # an OSError too, but there is no client left to answer
                 except OSError as error:
-                    writer.write(_error(id, wire.RpcError(wire.REFUSED, f"{method}: {error.strerror}")))
+                    what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+                    writer.write(_error(id, wire.RpcError(wire.REFUSED, f"{method}: {what}")))
                 await writer.drain()
                 await asyncio.sleep(0)  # a client that sends many requests at once must not starve the others
         finally:

@@ -206,7 +206,8 @@ async def test_a_command_is_stored_and_pending(run: Served) -> None:
 async def test_a_command_that_cannot_be_written_is_refused(run: Served) -> None:
     run.run_dir.commands_path.mkdir()
     client = await Client.to(run)
-    assert (await client.call("pause"))["error"] == {"code": wire.REFUSED, "message": "pause: Is a directory"}
+    message = f"pause: {run.run_dir.commands_path}: Is a directory"
+    assert (await client.call("pause"))["error"] == {"code": wire.REFUSED, "message": message}
     assert "result" in await client.call("hello")
 
 
