@@ -71,6 +71,8 @@ def list_sources(
                 found, size = found + 1, size + source.size
                 if (files + found) % 1000 == 0:
                     report(files + found)
+            if not found and Path(os.path.abspath(argument)) == exclude:
+                raise UserError(f"{argument}: is --out, whose files are not packed: choose another --out")
             if not found:
                 raise UserError(f"{argument}: holds no file: name a file, a folder, a glob or - for standard input")
             files += found

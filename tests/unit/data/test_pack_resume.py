@@ -216,6 +216,8 @@ def test_what_is_refused_leaves_nothing_behind(tmp_path: Path, tokenizer: Path) 
         pack_into(tmp_path / "out", source, tokenizer=tokenizer)
     with pytest.raises(UserError, match=r"nowhere: does not exist: name a file, a folder, a glob or -"):
         pack_into(tmp_path / "out", tmp_path / "nowhere", tokenizer=tokenizer)
+    with pytest.raises(UserError, match=r"/in: is --out, whose files are not packed: choose another --out"):
+        pack_into(source, source, tokenizer=tokenizer)
     with pytest.raises(UserError, match="no text to train a tokenizer on"):
         pack_into(tmp_path / "out", source)
     os.mkfifo(tmp_path / "fifo")
