@@ -150,14 +150,17 @@ class _Packing:
             "versions": library_versions(self._request),
         }
         begun = self._state.read(_REQUEST)
+        if begun is None and (self._state.path / _PROGRESS).exists():
+            raise UserError(f"{self._state.path / _REQUEST}: is missing: remove its folder to begin again")
         if begun is None:
             for source in listing:
                 check_readable(source.path)
             self._state.write(_REQUEST, asked)
         elif begun != asked:
             changed = next((key for key in asked if begun.get(key) != asked[key]), "arguments")
+            goes_on = "put them back to go on" if changed == "files" else "repeat its command to go on"
             raise UserError(
-                f"{self._state.path}: an unfinished pack with other {changed} lies there: repeat its command to go on,"
+                f"{self._state.path}: an unfinished pack with other {changed} lies there: {goes_on},"
                 " or remove the folder to begin again"
             )
         return listing

@@ -187,7 +187,7 @@ def test_another_pack_does_not_go_on_with_an_unfinished_one(tmp_path: Path, toke
     with pytest.raises(UserError, match=rf"packing: an unfinished pack with other --val lies there: {remedy}"):
         pack_into(out, source, tokenizer=tokenizer, val=0.2)
     write_files(source, {"more.txt": "more"})
-    with pytest.raises(UserError, match=f"an unfinished pack with other files lies there: {remedy}"):
+    with pytest.raises(UserError, match="an unfinished pack with other files lies there: put them back to go on, or"):
         pack_into(out, source, tokenizer=tokenizer)
     (source / "more.txt").unlink()
     progress = out / ".p-packing" / "progress.json"
@@ -196,6 +196,12 @@ def test_another_pack_does_not_go_on_with_an_unfinished_one(tmp_path: Path, toke
     with pytest.raises(UserError, match=r"progress\.json: is damaged: remove its folder to begin again"):
         pack_into(out, source, tokenizer=tokenizer)
     progress.write_text(whole)
+    request = progress.with_name("request.json")
+    asked = request.read_text()
+    request.unlink()
+    with pytest.raises(UserError, match=r"request\.json: is missing: remove its folder to begin again"):
+        pack_into(out, source, tokenizer=tokenizer)
+    request.write_text(asked)
     assert len(documents(pack_into(out, source, tokenizer=tokenizer, val=0.1))) > 0
 
 
