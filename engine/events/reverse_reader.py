@@ -62,6 +62,20 @@ def events_from(path: Path, start: int, end: int) -> Iterator[tuple[int, Events]
             yield start, list(_events(data[:whole_lines], begin))
 
 
+def newest_of(path: Path, before: int, kind: type[Event], most: int) -> tuple[int, Event] | None:
+    """Return the newest record of ``kind`` with its offset, if one lies within ``most`` bytes before ``before``."""
+    with _opened(path) as fd:
+        begin = max(0, before - most)
+        data = os.pread(fd, before - begin, begin) if fd is not None else b""
+    end, wanted = len(data), b'"%b"' % str(kind.__struct_config__.tag).encode()
+    while (found := data.rfind(wanted, 0, end)) >= 0:
+        first, last = data.rfind(b"\n", 0, found) + 1, data.find(b"\n", found) + 1 or len(data)
+        if isinstance(event := decode(data[first:last]), kind):
+            return begin + first, event
+        end = first
+    return None
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[int | None]:
     fd = open_log(path)

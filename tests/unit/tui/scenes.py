@@ -21,7 +21,7 @@ from engine.events.log_index import LogIndex
 from engine.events.phases import is_active
 from engine.events.run_dir import RunDir
 from engine.events.status import Launch, RunStatus
-from engine.events.types import Checkpoint, Edit, Exit, Oom, Sample, Spec, Start, State, Step, Telemetry, Val
+from engine.events.types import Checkpoint, Edit, Exit, Oom, RankStats, Sample, Spec, Start, State, Step, Telemetry, Val
 from engine.host.files import write_json
 from engine.host.process import boot_id, process_identity
 from engine.host.struct_json import to_dict, write_struct
@@ -228,6 +228,15 @@ def _edited(world: World) -> RunDir:
     return run_dir
 
 
+def _of_ranks(world: World) -> RunDir:
+    """Create a run of four ranks, one of which is slower."""
+    run_dir, log = world.run_dir("lisp-1b", 160, "running")
+    speeds, waits = [1811.0, 1809.0, 1650.0, 1812.0], [0.01, 0.01, 1.4, 0.01]
+    log.write(RankStats(step=160, memory=[int(9.1 * GIB)] * 4, tok_s=speeds, data_s=waits))
+    log.close()
+    return run_dir
+
+
 def _with_console(world: World) -> RunDir:
     run_dir = _one("failed", reason=FAILURE)(world)
     lines = "".join(f'  File "trainer.py", line {n}, in step\n' for n in range(1, 60))
@@ -335,6 +344,7 @@ SCENES = (
     Scene("samples", _with_samples, r"step 100 · 2 of 3[\s\S]*defun", (("step 160/", "T"), ("3 of 3", "h"))),
     Scene("monitor-finished", _one("finished"), HISTORY),
     Scene("monitor-cursor", _one("finished"), "at step", ((HISTORY, "v"),)),
+    Scene("monitor-ranks", _of_ranks, r"1650 tok/s data 1\.40 s"),
     Scene("monitor-spec", _edited, r"▲ optim\.lr_scale  1 → 0\.5", ((HISTORY, "d"),)),
     Scene("monitor-maximized", _one("finished"), r"log\n", ((HISTORY, "z", "y"),)),
     Scene("monitor-help", _one("finished"), "Monitor: keys", ((HISTORY, "question_mark"),)),

@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 
 from engine.events.log_index import LogIndex
-from engine.events.types import Checkpoint, Edit, Oom, Step, Telemetry
+from engine.events.types import Checkpoint, Edit, Oom, State, Step, Telemetry
 from engine.runs.store import RunStore
 from tests.unit.tui.conftest import step_record
 from tests.unit.tui.helpers import monitor, on_screen, opened, until
 from tui.app.app import MlaApp
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
+from tui.app.widgets.bars import Notice
 from tui.app.widgets.chart import Chart
 from tui.app.widgets.cursor_values import CursorValues
+from tui.app.widgets.log_view import LogView
 
 
 async def test_zoom_applies_to_all_panes_and_follows_new_steps(store: RunStore, make_run: Any) -> None:
@@ -54,6 +56,9 @@ async def test_the_cursor_shows_and_copies_the_values_of_every_pane(store: RunSt
         await pilot.press("v")
         assert "at step 51" in on_screen(app, "#pane-1") and "at step 51" in on_screen(app, "#pane-4")
         assert "step 51 ·" in on_screen(app, CursorValues)
+        writer.write(State(phase="running", reason=""))  # drawn at once, while the heading is hidden
+        await until(pilot, lambda: on_screen(app, LogView).count("running") == 2)
+        assert not app.screen.query_one(Notice).display
         assert "│" in "".join(line[7:] for line in on_screen(app, "#pane-1").splitlines())
         while monitor(app).viewport.cursor != 101:
             await pilot.press("right")

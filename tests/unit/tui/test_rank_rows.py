@@ -35,7 +35,7 @@ async def test_each_rank_has_a_place_and_of_many_the_slowest(store: RunStore, ma
         await until(pilot, lambda: "rank 1" in on_screen(app, RankRows))
         (line,) = on_screen(app, RankRows).splitlines()
         assert line.split()[:7] == ["rank", "0", "1.00", "GiB", "2000", "tok/s", "data"]
-        assert "rank 1   2.00 GiB   1999 tok/s  data 0.50 s" in line
+        assert "rank 1 2.00 GiB  1999 tok/s data 0.50 s" in line
         log.write(RankStats(step=7, memory=[GIB], tok_s=[1.0, 1.0], data_s=[]))  # damaged: not shown
         log.write(stats(8, 64))
         log.write(Step(**step_record(9)))
@@ -43,3 +43,17 @@ async def test_each_rank_has_a_place_and_of_many_the_slowest(store: RunStore, ma
         lines = on_screen(app, RankRows).splitlines()
         assert len(lines) == 3 and lines[0].startswith(" the slowest 5 of 64 ranks")
         assert all(f"rank {n}" in on_screen(app, RankRows) for n in range(59, 64))
+
+
+async def test_who_opens_a_run_sees_its_ranks_at_once(store: RunStore, make_run: Any) -> None:
+    run, log = make_run("demo", 5, phase="finished")
+    log.write(stats(5, 2))
+    log.write(stats(7, 3))
+    for number in range(8, 40):
+        log.write(Step(**step_record(number)))
+    app = MlaApp(store, run.id)
+    async with app.run_test(size=(160, 48)) as pilot:
+        await until(pilot, lambda: "rank 2" in on_screen(app, RankRows))
+        await pilot.resize_terminal(60, 20)  # two lines, so the slowest two
+        await until(pilot, lambda: "rank 1 of 3" in on_screen(app, RankRows))
+        assert "rank 2 of 3" in on_screen(app, RankRows) and "rank 0" not in on_screen(app, RankRows)

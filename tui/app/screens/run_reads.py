@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.events.status import Summary
-from engine.events.types import Event
+from engine.events.types import Event, RankStats
 from profiles.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FIRST_LINES = 200  # lines of the log that are read when a run is opened
 FIRST_BYTES = 16 << 20  # bytes of the log read for them at most
+RANK_BYTES = 1 << 20  # bytes of the log in which what the ranks measured last, some 10 s ago, is looked for
 
 
 def from_spec(run: RunDir) -> tuple[int, int, int, int]:
@@ -41,8 +42,8 @@ def free_for_checkpoints(run: RunDir) -> int | None:
 
 
 def newest_events(run: RunDir, at: int) -> tuple[list[tuple[int, Event]], bool, Summary]:
-    """Return the arguments of ``FirstEvents`` for the newest events before offset ``at``."""
-    from engine.events.reverse_reader import events_before
+    """Return the arguments of ``FirstEvents`` for the newest events before offset ``at``, and what ranks measured."""
+    from engine.events.reverse_reader import events_before, newest_of
 
     events: list[tuple[int, Event]] = []
     begin = at
@@ -50,4 +51,5 @@ def newest_events(run: RunDir, at: int) -> tuple[list[tuple[int, Event]], bool, 
         events += chunk
         if len(events) >= FIRST_LINES or at - begin >= FIRST_BYTES:
             break
-    return events[::-1], begin <= 0, run.summary()
+    ranks = newest_of(run.log_path, at, RankStats, RANK_BYTES)
+    return [*([ranks] if ranks else []), *events[::-1]], begin <= 0, run.summary()

@@ -35,7 +35,7 @@ class Heading(Canvas):
 
     def fits(self, title: str, note: str) -> bool:
         """Return whether ``note`` fits beside ``title``; else it is not shown."""
-        return self._gap(self.size.width, title, note) >= 2
+        return self._gap(self.app.size.width, title, note) >= 2  # it may be hidden now
 
     def _gap(self, width: int, title: str, note: str) -> int:
         return width - cell_len(self._prefix + title) - cell_len(note) - 1

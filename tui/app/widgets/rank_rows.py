@@ -10,7 +10,7 @@ from engine.events.types import RankStats
 from tui.app.widgets.canvas import Canvas, Row
 from tui.text import format as fmt
 
-_CELLS = 48  # of a rank, with the space behind it
+_CELLS = 39  # of a rank without its number
 _SHARE = 8  # the part of the terminal's lines that the ranks may take
 
 
@@ -43,26 +43,28 @@ class RankRows(Canvas):
     def _lines(self, width: int) -> list[Row]:
         if self._stats is None:
             return []
-        columns, most = max(width // _CELLS, 1), max(self.app.size.height // _SHARE, 2)
-        ranks = range(len(self._stats.tok_s))
-        if len(ranks) > columns * most:
-            # The first place says how many there are.
-            slowest = sorted(ranks, key=self._stats.tok_s.__getitem__)[: columns * most - 1]
-            cells = [self._note(len(slowest)), *(self._cell(rank) for rank in sorted(slowest))]
+        count = len(self._stats.tok_s)
+        digits = len(str(count - 1))
+        columns, most = max(width // (_CELLS + digits), 1), max(self.app.size.height // _SHARE, 2)
+        ranks = list(range(count))
+        if count <= columns * most:
+            cells = [self._cell(f"{rank:<{digits}}", rank) for rank in ranks]
         else:
-            cells = [self._cell(rank) for rank in ranks]
-        rows = [cells[first : first + columns] for first in range(0, len(cells), columns)]
+            places = columns * most - (columns > 1)
+            slowest = sorted(sorted(ranks, key=self._stats.tok_s.__getitem__)[:places])
+            if columns > 1:  # the first place says how many there are
+                note = f" the slowest {places} of {count} ranks"
+                first: Row = [(f"{note:<{_CELLS + digits}}", "ranks--label")]
+                cells = [first, *(self._cell(f"{rank:<{digits}}", rank) for rank in slowest)]
+            else:
+                cells = [self._cell(f"{rank:>{digits}} of {count}", rank) for rank in slowest]
+        rows = [cells[at : at + columns] for at in range(0, len(cells), columns)]
         return [[span for cell in row for span in cell] for row in rows]
 
-    def _note(self, shown: int) -> Row:
-        assert self._stats is not None
-        text = f" the slowest {shown} of {len(self._stats.tok_s)} ranks"
-        return [(f"{text:<{_CELLS}}", "ranks--label")]
-
-    def _cell(self, rank: int) -> Row:
+    def _cell(self, name: str, rank: int) -> Row:
         stats = self._stats
         assert stats is not None
-        row: Row = [(f" rank {rank:<3}", "ranks--label"), (f"{fmt.size(stats.memory[rank]):>9}", "ranks--value")]
-        row += [(f"{fmt.count(stats.tok_s[rank]):>7}", "ranks--value"), (" tok/s", "ranks--label")]
-        row += [("  data ", "ranks--label"), (f"{fmt.duration(stats.data_s[rank]):<{_CELLS - 38}}", "ranks--value")]
+        row: Row = [(f" rank {name}", "ranks--label"), (f"{fmt.size(stats.memory[rank]):>9}", "ranks--value")]
+        row += [(f"{fmt.count(stats.tok_s[rank]):>6}", "ranks--value"), (" tok/s", "ranks--label")]
+        row += [(" data ", "ranks--label"), (f"{fmt.duration(stats.data_s[rank]):<6}", "ranks--value")]
         return row

@@ -100,8 +100,8 @@ def _metric_text(view: RunView, metric: Metric) -> str:
 
 
 def _item(label: str, value: str, cells: int) -> Row:
-    """Return a value padded to a fixed width, so that its neighbours do not move."""
-    return [(f" {label} " if label else " ", "status--label"), (value.ljust(cells), "status--value")]
+    """Return a value padded to a fixed width, so that its neighbours do not move, and two cells from the next label."""
+    return [(f" {label} " if label else " ", "status--label"), (f"{value.ljust(cells - 1)} ", "status--value")]
 
 
 def _bar(fraction: float, cells: int) -> Row:
