@@ -118,7 +118,7 @@ def test_a_run_out_of_memory_asks_in_every_app(workspace: Workspace, terminals: 
         terminal.wait_text(r"GiB of \d+ MiB predicted at the OOM")
         terminal.wait_text(r"micro 64→32, accum 1→2 +−")
     first.keys("8")
-    first.wait_text(r"accumulation +8\s")
+    first.wait_text(r"accum +8\s")
     first.keys("Enter")
     first.wait_text(r"micro 64 → 8")
     second.wait_text(r"micro 64 → 8")

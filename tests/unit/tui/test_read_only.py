@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import Input, OptionList
 
 from engine.events.types import Oom, State
 from engine.runs.store import RunStore
 from tests.unit.tui.helpers import on_screen, toasts, until
 from tui.app.app import MlaApp
-from tui.app.screens.help import HelpScreen
+from tui.app.screens.help import HelpLines, HelpScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.cli import main
 
@@ -19,12 +19,12 @@ from tui.cli import main
 async def test_key_bar_help_and_palette_leave_out_refused_actions(store: RunStore, make_run: Any) -> None:
     run, _ = make_run("demo", 3, phase="running")
     app = MlaApp(store, run.id, read_only=True)
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with app.run_test(size=(100, 80)) as pilot:
         await until(pilot, lambda: "Maximize" in on_screen(app, "KeyBar"))
         assert not {"Live", "Pause", "Stop"} & set(on_screen(app, "KeyBar").split())
         await pilot.press("question_mark")
         await until(pilot, lambda: isinstance(app.screen, HelpScreen))
-        text = "\n".join(str(line.content) for line in app.screen.query(Static))
+        text = on_screen(app, HelpLines)
         assert "Maximize" in text and "Pause" not in text and "Stop" not in text
         await pilot.press("q", "ctrl+p", *"run")
         await until(pilot, lambda: any(found.option_count for found in app.screen.query(OptionList)))
