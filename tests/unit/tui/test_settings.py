@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from textual.color import Color
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import Input, OptionList
 
 from engine.events.types import Step
 from engine.runs.store import RunStore
@@ -19,6 +19,7 @@ from tui.app import custom_keys, settings
 from tui.app.actions.action import key_name
 from tui.app.actions.registry import HOME, MONITOR, SCREENS
 from tui.app.app import MlaApp
+from tui.app.screens.help import HelpLines
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.screens.new_run import NewRunScreen
 from tui.app.screens.pane_grid import PaneGrid
@@ -194,7 +195,7 @@ async def test_a_key_is_changed_by_pressing_the_new_one(store: RunStore, make_ru
         await pilot.press("Z")
         assert app.screen.query_one(PaneGrid).maximized is not None
         await pilot.press("question_mark")
-        await until(pilot, lambda: "Z       Maximize" in "\n".join(str(s.content) for s in app.screen.query(Static)))
+        await until(pilot, lambda: "Z       Maximize" in on_screen(app, HelpLines))
         await pilot.press("q", "ctrl+p", *"Maximize")
         await until(pilot, lambda: any(found.option_count for found in app.screen.query(OptionList)))
         assert "(Z)" in str(app.screen.query_one(OptionList).get_option_at_index(0).prompt)
