@@ -47,6 +47,11 @@ class Scale:
     budget: Budget
     rows: int | None  # how many of each list below; None: all
 
+    def overrides(self, **changes: object) -> list[str]:
+        """Return the settings of a measurement, for AdamW: every strategy has it."""
+        sizes = {"micro": self.micro, "sequences": self.sequences, "context": self.context}
+        return [f"{key}={value}" for key, value in {"optim.name": "adamw", **sizes, **changes}.items()]
+
 
 CARD = Scale("gpu_fast", 12, 48, 2048, 16.0, 32768, 262144, Budget(seconds=8.0), None)
 DRY = Scale("cpu_demo", 2, 4, 64, None, 64, 128, Budget(steps=1), 1)
@@ -130,9 +135,8 @@ class Session:
         if self.out_of_time():
             return {"error": "not measured: no time left"}
         scale = self.scale
-        base = {"micro": scale.micro, "sequences": scale.sequences, "context": scale.context}
         try:
-            one = build_cell(scale.profile, [f"{key}={value}" for key, value in base.items()], changes, synthetic=True)
+            one = build_cell(scale.profile, scale.overrides(), changes, synthetic=True)
         except UserError as error:
             return {"error": f"not measured: {error}"}
         parts = forecast(one.spec, detect_hardware())
@@ -219,8 +223,7 @@ def _largest_micro(scale: Scale, changes: dict[str, str]) -> int:
     for micro in range(scale.micro, 1, -1):
         if scale.sequences % micro:
             continue
-        settings = {"context": scale.context, "sequences": scale.sequences, **changes, "micro": micro}
-        spec = load(scale.profile, [f"{key}={value}" for key, value in settings.items()])
+        spec = load(scale.profile, scale.overrides(**changes, micro=micro))
         if sum(forecast(spec, detect_hardware()).device.values()) <= (scale.cap_gib or math.inf) * GIB:
             return micro
     return 1
