@@ -304,9 +304,13 @@ FAILURE = (
 )
 HISTORY = r"step 160/[\s\S]*step 150: 14"  # the last step and the last line of the log: the whole run was read
 HOME = r"press n|was-stopped"
+# The losses are read after the rest of the list, one run after the other; last comes the preview beside the list.
+_WITH_STEPS = ("far-away", *(f"is-{phase}" for phase in ("recovering", "saving", "paused", "running")))
+_ENDED = tuple(f"was-{phase}" for phase in ("cut-off", "failed", "stopped", "finished"))
+WITH_LOSSES = "(?s)" + ".*".join(f"{name} [^\n]*[▁-█]" for name in (*_WITH_STEPS, *_ENDED)) + ".*memory  "
 SCENES = (
     Scene("home-empty", _empty, "press n"),
-    Scene("home-every-phase", _every_phase, r"is-running .*2\.992", wide=r"(?s)was-stopped .*[▁-█].*memory  "),
+    Scene("home-every-phase", _every_phase, r"is-running .*2\.992", wide=WITH_LOSSES),
     Scene(
         "home-filter",
         _every_phase,
@@ -314,7 +318,13 @@ SCENES = (
         ((HOME, "slash", *"is-s"),),
         wide=r"is-saving .*▁[\s\S]*memory  ",
     ),
-    Scene("home-toasts", _every_phase, r"can be paused[\s\S]*can be stopped", (("is-running", "G", "p", "S"),)),
+    Scene(
+        "home-toasts",
+        _every_phase,
+        r"can be paused[\s\S]*can be stopped",
+        (("is-running", "G", "p", "S"),),
+        wide=WITH_LOSSES,
+    ),
     Scene("home-help", _empty, "Runs: keys", ((HOME, "question_mark"),)),
     Scene("new-run", _with_shards, r"(?s)data: 19 sequences.*GiB.*-p pretrain_5080\s[^$]*F5", ((HOME, "n"),)),
     Scene(
