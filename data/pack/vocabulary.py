@@ -58,9 +58,7 @@ def load_vocabulary(path: Path, eot: str | None = None) -> Vocabulary:
     content = read_bytes(path, MAX_BYTES)
     settings = parse_json(content.decode("utf-8-sig"), str(path))
     if (highest := _highest_id(tokenizer, settings)) >= MAX_IDS:  # the libraries hold a table of all ids up to it
-        raise UserError(
-            f"{path}: has the id {highest}; ids above {MAX_IDS - 1} are not supported: number its tokens anew"
-        )
+        raise UserError(f"{path}: has the id {highest}; ids above {MAX_IDS - 1} are not supported: renumber its tokens")
     token, number = _end_token(path, tokenizer, eot)
     # Truncation would cut documents without a word. The end-of-text token must be marked special, or its text within a
     # document would become its id.

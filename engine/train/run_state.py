@@ -54,7 +54,7 @@ class RunState:
         self._ahead.close()
 
     def settle_precision(self, precision: str) -> None:
-        """Take in what "auto" is on this device, so that a checkpoint has it and no resume chooses anew."""
+        """Take in what "auto" is on this device, so that a checkpoint has it and no resume chooses again."""
         if self.spec.train.precision == AUTO:
             train, key = replace(self.spec.train, precision=precision), "train.precision"
             self.spec = replace(self.spec, train=train, resolved=tuple(dict.fromkeys((*self.spec.resolved, key))))

@@ -25,9 +25,9 @@ def test_a_killed_tune_frees_its_device_and_goes_on_with_what_it_had(workspace: 
     wait_for("the next to be measured", lambda: len(workspace.processes()) == 2)
     user = holder(workspace.home, "cpu")
     assert user == f"mla-tui tune (process {first.pid})"
-    told = f"{user} measures on the same device"
+    warning = f"{user} measures on the same device"
     done = workspace.run("launch", "-p", "nano", code=1)
-    assert told in done.stderr and "--queue" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert warning in done.stderr and "--queue" in done.stderr and len(done.stderr.splitlines()) == 1
     assert f"cpu: is in use by {user}" in workspace.run(*TUNE, code=1).stderr
     queued = workspace.launch("--queue", "-s", "steps=5")
     wait_for("the run to wait", partial(waits_for_a_tune, queued))

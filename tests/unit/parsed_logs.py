@@ -29,7 +29,7 @@ from engine.train.replay import data_of_step
 from profiles import registry
 from profiles.errors import UserError
 from profiles.spec import RunSpec
-from tests.unit.parsed_files import Format, dump_json
+from tests.unit.mutants import Format, dump_json
 from tui.app.state.packs import Pack, last_phase
 from tui.app.state.run_view import RunView
 from tui.cli.line_printer import LinePrinter

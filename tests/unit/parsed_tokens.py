@@ -22,7 +22,7 @@ from data.shards import open_shards
 from data.summary import dataset_summary
 from data.text_bytes import bytes_per_token_of
 from data.verify import verify_phase
-from tests.unit.parsed_files import Dump, Format, dump_json
+from tests.unit.mutants import Dump, Format, dump_json
 from tui.app.state.packs import packed_phases
 
 VOCABULARY = 300

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, seed, settings
 
 from profiles.errors import UserError
 from tests.unit import parsed_files, parsed_logs, parsed_tokens
-from tests.unit.parsed_files import Format, mutants
+from tests.unit.mutants import Format, mutants
 
 FORMATS = (
     *("profile", "hooks", "settings", "state", "spec", "labels", "trainer", "facts", "manifest", "evals", "dataset"),

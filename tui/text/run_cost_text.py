@@ -10,7 +10,7 @@ from tui.text.format import count, duration, size
 if TYPE_CHECKING:
     from engine.memory.run_cost import RunCost
 
-_LONGEST = 100 * 365 * 86400.0  # seconds; nobody needs the date after that
+_LONGEST = 100 * 365 * 86400.0  # seconds; no date is shown after that
 
 
 def cost_lines(cost: RunCost, now: float | None = None) -> list[str]:

@@ -55,7 +55,7 @@ def rolling_requests(ids: Sequence[int], prefix: int, longest: int) -> Iterator[
 def score(
     model: MLATransformer, requests: Sequence[Request], between: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Answer]:
-    """Return an answer for each request. ``between`` is told tokens done and in total, after every batch."""
+    """Return an answer for each request. ``between`` is called after every batch, with the tokens done and in total."""
     answers: dict[int, Answer] = {}
     done, total = 0, sum(len(one.ids) for one in requests)
     for batch in batches(requests, BATCH_TOKENS[model.lm_head.weight.device.type]):

@@ -33,7 +33,7 @@ def publish_file(out: Path, write: Callable[[Path], None]) -> int:
         write(temporary)
         _fsync(temporary)
         size = temporary.stat().st_size
-        os.link(temporary, out)  # unlike a rename, it does not replace what somebody else has put there
+        os.link(temporary, out)  # unlike a rename, it does not replace a file that another process has put there
         return size
 
 

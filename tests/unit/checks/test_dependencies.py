@@ -111,11 +111,11 @@ def test_a_launch_says_why_compile_is_off_and_what_turns_it_on(
     (tmp_path / "Python.h").touch()
     headers = tmp_path / "none" if missing == "Python.h" else tmp_path
     monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": str(headers)})
-    told: list[str] = []
+    lines: list[str] = []
     for choice in ("off", "auto"):
-        report_slow(load("cpu_demo", [f"train.compile={choice}", "backend=torch"]), told.append)
-    assert len(told) == 1 and "\n" not in told[0]
-    assert told[0].startswith("train.compile: auto is off on this machine") and fix in told[0]
+        report_slow(load("cpu_demo", [f"train.compile={choice}", "backend=torch"]), lines.append)
+    assert len(lines) == 1 and "\n" not in lines[0]
+    assert lines[0].startswith("train.compile: auto is off on this machine") and fix in lines[0]
 
 
 def test_doctor_says_what_a_card_lacks_and_what_fixes_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -206,8 +206,8 @@ def test_the_choice_is_in_the_spec_and_a_resume_keeps_it(monkeypatch: pytest.Mon
         assert (spec.memory, spec.train.precision, spec.batch) == (saved.memory, saved.train.precision, saved.batch)
     other = keep_choices(auto("sequences=95"), saved)
     assert open_keys(other) == ["batch.micro"]
-    anew = preflight.resolve_spec(with_overrides(saved, ["memory.checkpointing=auto", "micro=auto"]))
-    assert anew.batch.micro > saved.batch.micro
+    again = preflight.resolve_spec(with_overrides(saved, ["memory.checkpointing=auto", "micro=auto"]))
+    assert again.batch.micro > saved.batch.micro
     elsewhere_chosen = with_overrides(saved, ["launch.backend=deepspeed"])
     assert elsewhere_chosen.auto_micro and elsewhere_chosen.memory.strategy == "auto"
 

@@ -76,8 +76,8 @@ def test_a_page_of_two_runs(
     assert capsys.readouterr().out == f"{out}\n"
     text = out.read_text()
     found = Page(text)
-    told = ("A · one", "B · two", "2.2500", "micro 8 → 4", "out of memory (forward)", "SIGKILL", "a card", "0.5")
-    for words in told:
+    shown = ("A · one", "B · two", "2.2500", "micro 8 → 4", "out of memory (forward)", "SIGKILL", "a card", "0.5")
+    for words in shown:
         assert words in found.text, words
     assert "checkpoint at step 60:" not in found.text  # no incident
     loss = next(chart for chart in found.data if [line["n"] for line in chart["lines"]] == ["A", "B", "B val"])

@@ -58,7 +58,7 @@ def to_line(offset: int, event: Event) -> LogLine | None:
 
 
 def fold(lines: Sequence[LogLine]) -> list[LogLine]:
-    """Return ``lines`` with those in one that say the same anew."""
+    """Return ``lines`` with repeats of a line folded into one."""
     found: list[LogLine] = []
     for line in lines:
         if found and line.folds and line.folds == found[-1].folds:
