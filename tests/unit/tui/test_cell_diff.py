@@ -81,10 +81,25 @@ def _line(segments: list[Segment]) -> Strip:
 
 
 def _naive(strip: Strip, console: Console) -> list[Cell]:
-    """Return the cells of a line that is written with the whole style of every piece."""
+    """Return the cells of a line that is written with the whole style of every piece.
+
+    Rich keeps the codes of a style it has rendered, whatever the colours of the console, and hands out a kept style
+    where it splits a piece of text again: the styles rendered here are new ones.
+    """
     terminal = Terminal()
-    terminal.feed("\x1b[1;1H" + strip.render(console))
+    fresh = Strip([Segment(text, style and _fresh(style)) for text, style, _ in strip])
+    terminal.feed("\x1b[1;1H" + fresh.render(console))
     return terminal.cells[0]
+
+
+def _fresh(style: Style) -> Style:
+    return Style(
+        color=style.color,
+        bgcolor=style.bgcolor,
+        bold=style.bold,
+        reverse=style.reverse,
+        underline=style.underline,
+    )
 
 
 LINE = SEGMENTS.map(_line)
