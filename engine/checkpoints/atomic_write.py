@@ -5,7 +5,6 @@ Every change to the disk is one call of ``os``, so that tests can kill the proce
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +20,8 @@ def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> FileInfo:
 
     The checksum is computed from the pieces; nothing is read back.
     """
+    import hashlib  # OpenSSL takes 4 MB, and the supervisor, which imports this module, writes no checkpoint
+
     size, checksum = 0, hashlib.sha256()
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:

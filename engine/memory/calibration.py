@@ -8,11 +8,11 @@ a large one. Without similar runs it stays unchanged.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import platform
 import statistics
 import time
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -141,13 +141,13 @@ def _store(spec: RunSpec, hardware: Hardware, facts: dict[str, Any], run: str, h
 
 
 def speed_key(spec: RunSpec) -> str:
-    """Return a hash of all settings that decide how fast a step is; runs with the same one are the same computation."""
+    """Return a checksum of all settings that decide how fast a step is: the same of runs of the same computation."""
     parts = (
         *(sorted(asdict(spec.model.config).items()), asdict(spec.batch), spec.ranks, spec.data.documents),
         *(spec.train.precision, spec.train.compile, spec.train.attention, spec.train.deterministic),
         *(spec.optim.name, spec.memory.strategy, spec.memory.checkpointing, spec.memory.loss, backend_of(spec)),
     )
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    return f"{zlib.crc32(repr(parts).encode()):08x}"
 
 
 def load_past_runs(hardware: Hardware, home: Path) -> list[PastRun]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import engine.host.light_asyncio  # noqa: F401, before anything that imports asyncio
+
+# isort: split
 import asyncio
 import os
 import signal
