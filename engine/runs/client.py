@@ -31,7 +31,7 @@ from engine.events.status import Summary
 from engine.events.types import CutOff, Event, Link, State
 from engine.events.wire import HelloAnswer, HistoryAnswer
 from engine.host.version import VERSION
-from engine.runs.launch import check_not_cut_off, ensure_supervisor
+from engine.runs.supervision import check_not_cut_off, ensure_supervisor
 from profiles.errors import UserError
 
 POLL_INTERVAL = 0.3  # seconds between polls of the files while no supervisor answers

@@ -14,7 +14,7 @@ from engine.events.requests import StopRequest
 from engine.events.start_supervisor import start_supervisor
 from engine.host.process import is_locked
 from engine.runs.client import RunClient
-from engine.runs.launch import ensure_supervisor
+from engine.runs.supervision import ensure_supervisor
 from tests.e2e.conftest import Run, WaitFor, Workspace
 
 

@@ -17,7 +17,7 @@ def ensure_supervised(run_dir: RunDir) -> None:
 
     A run whose processes were both killed is resumed, and said to be.
     """
-    from engine.runs.launch import ensure_supervisor, run_pending_hooks
+    from engine.runs.supervision import ensure_supervisor, run_pending_hooks
 
     if run_dir.ended():
         run_pending_hooks(run_dir)

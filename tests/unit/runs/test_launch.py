@@ -15,7 +15,7 @@ from engine import preflight
 from engine.host.process import process_identity
 from engine.host.struct_json import write_struct
 from engine.memory.hardware import Hardware
-from engine.runs import launch
+from engine.runs import launch, supervision
 from engine.runs.device_locks import DeviceLocks
 from engine.runs.store import RunStore
 from profiles.errors import UserError
@@ -33,10 +33,10 @@ def test_a_supervisor_that_takes_long_is_not_said_to_have_failed(
     command: list[str], timeout: float, says: str, make_run: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = subprocess.Popen(command)
-    monkeypatch.setattr(launch, "start_supervisor", lambda run: process)
-    monkeypatch.setattr(launch, "STARTUP_TIMEOUT", timeout)
+    monkeypatch.setattr(supervision, "start_supervisor", lambda run: process)
+    monkeypatch.setattr(supervision, "STARTUP_TIMEOUT", timeout)
     with pytest.raises(UserError, match=says):
-        launch.ensure_supervisor(make_run(phase="starting"))
+        supervision.ensure_supervisor(make_run(phase="starting"))
     process.kill()
     process.wait()
 

@@ -10,7 +10,7 @@ from engine.events.log import read_all
 from engine.events.run_dir import REBOOTED
 from engine.events.types import Exit
 from engine.host.process import Lock, boot_id
-from engine.runs import launch
+from engine.runs import supervision
 from tests.events import of_kind
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ def test_a_resume_between_our_check_and_our_lock_is_not_overwritten(
             nonlocal resumed
             if not resumed:
                 resumed += 1
-                launch.resume_run(run)
+                supervision.resume_run(run)
             return super().acquire(timeout)
 
-    monkeypatch.setattr(launch, "Lock", LateLock)
-    monkeypatch.setattr(launch, "ensure_supervisor", lambda run: None)
-    launch.resume_run(run)
+    monkeypatch.setattr(supervision, "Lock", LateLock)
+    monkeypatch.setattr(supervision, "ensure_supervisor", lambda run: None)
+    supervision.resume_run(run)
     assert [exit.why for exit in of_kind(Exit, read_all(run.log_path))] == [REBOOTED]
     assert run.state().boot == boot_id()

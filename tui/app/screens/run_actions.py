@@ -82,7 +82,7 @@ class RunActions(AppScreen[None]):
     @work(group="resume", exit_on_error=True)
     async def restart(self, ids: list[str]) -> None:
         """Restart runs that were cut off from their last checkpoints."""
-        from engine.runs.launch import resume_run
+        from engine.runs.supervision import resume_run
 
         for id in ids:
             try:

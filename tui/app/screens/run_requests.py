@@ -101,7 +101,7 @@ class RunRequests(Navigation):
     @work(group="request", exit_on_error=True)
     async def restart(self) -> None:
         """Restart the run, which was cut off, from its last checkpoint."""
-        from engine.runs.launch import resume_run
+        from engine.runs.supervision import resume_run
 
         try:
             await asyncio.to_thread(resume_run, self.run)

@@ -18,6 +18,8 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    import engine.host.light_asyncio  # noqa: F401, before anything that imports asyncio
+
     run_dir = find_run(args)
     if not args.read_only:
         ensure_supervised(run_dir)

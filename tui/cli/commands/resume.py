@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _resume_all(store: RunStore) -> int:
     """Resume every run of this host that was cut off, and start pending hooks; report failures and continue."""
-    from engine.runs.launch import run_pending_hooks
+    from engine.runs.supervision import run_pending_hooks
 
     for id in store.ids():
         run_pending_hooks(store.find(id))
@@ -69,7 +69,7 @@ def _resume_all(store: RunStore) -> int:
 
 
 def _restart(run: RunDir, summary: Summary) -> None:
-    from engine.runs.launch import resume_run
+    from engine.runs.supervision import resume_run
 
     paused = run.last_phase() == "paused"
     resume_run(run)

@@ -139,7 +139,7 @@ def _same(stored: Any, given: Any) -> bool:
 
 def _go_on(run: RunDir) -> RunDir:
     """Give ``run`` a supervisor, if a sweep was interrupted before it had one."""
-    from engine.runs.launch import ensure_supervisor
+    from engine.runs.supervision import ensure_supervisor
 
     ensure_supervisor(run)
     return run
