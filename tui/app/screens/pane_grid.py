@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 from textual import events
 from textual.containers import Grid
@@ -12,6 +13,7 @@ from tui.app.screens import panes
 from tui.app.screens.panes import Pane
 from tui.app.state.run_view import RunView
 from tui.app.state.viewport import Viewport
+from tui.app.widgets.chart import CHART_STYLES
 
 _MIN_WIDTH, _MIN_HEIGHT = 38, 8  # cells of a pane, where there are more than those of the first page
 _ASPECT = 4.0  # width of a pane in cells divided by its height, as it is read best
@@ -36,6 +38,8 @@ def grid_size(count: int, first: int, width: int, height: int) -> tuple[int, int
 
 class PaneGrid(Grid):
     """The panes of the first page, then those of other metrics."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = CHART_STYLES
 
     def __init__(self, view: RunView) -> None:
         super().__init__(id="panes")

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
+
+from textual.widget import Widget
 
 from engine.events.metric import Metric
 from tui.app.state.pane_metrics import PANE_METRICS
@@ -43,6 +45,11 @@ class Pane(Chart):
     def __init__(self, id: str, title: str, fill: Fill, *, from_zero: bool = False, smooths: bool = False) -> None:
         super().__init__(title, id=f"pane-{id}", from_zero=from_zero)
         self._fill, self.smooths = fill, smooths
+
+    @property
+    def styled_by(self) -> Widget:
+        """The grid of the panes: Textual keeps two nodes a style, and all panes have the same 15."""
+        return cast(Widget, self.parent)
 
     def update(self, viewport: Viewport) -> None:
         """Draw the visible steps of the run."""

@@ -84,6 +84,11 @@ class Canvas(Widget):
         self._rows: list[Row] = []
         self._style_cache: dict[str, Style] = {}
 
+    @property
+    def styled_by(self) -> Widget:
+        """The widget of which the styles of the rows are component styles."""
+        return self
+
     def draw(self, width: int, height: int) -> list[Row]:
         """Return up to ``height`` rows; the caller fits each to ``width``."""
         raise NotImplementedError
@@ -120,7 +125,7 @@ class Canvas(Widget):
     def _style(self, names: str) -> Style:
         style = self._style_cache.get(names)
         if style is None:
-            parts = [self.get_component_rich_style(name, partial=True) for name in names.split()]
+            parts = [self.styled_by.get_component_rich_style(name, partial=True) for name in names.split()]
             style = self._style_cache[names] = Style.combine([self.rich_style, *parts])
         return style
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
 
 from rich.cells import cell_len
 from textual import events
@@ -23,12 +22,19 @@ from tui.app.widgets.plot import Line, Mark
 from tui.text import format as fmt
 from tui.text.ellipsis import clip
 
-__all__ = ["Chart", "Line", "Mark"]
+__all__ = ["CHART_STYLES", "Chart", "Line", "Mark"]
 
 _LABEL = 6  # cells left of the plot
 _TIME_UNITS = (86400.0, 3600.0, 60.0)  # seconds; a time axis ends at a round number of one of these
 _UNIT_MIN_ROWS = 4  # shorter plots have no row for the unit
 _NOTE_MIN_ROWS = 9  # plots with fewer rows show no note below the title
+
+CHART_STYLES = {
+    *("chart--title", "chart--title-focus", "chart--note", "chart--axis", "chart--empty", "chart--cursor"),
+    *("chart--line", "chart--second", "chart--mark", "chart--band", "chart--limit"),
+    *("chart--event", "chart--event-good", "chart--event-warn", "chart--event-bad"),
+}
+"""The component classes of whatever a chart is ``styled_by``."""
 
 
 class Chart(Canvas, can_focus=True):
@@ -37,12 +43,6 @@ class Chart(Canvas, can_focus=True):
     On a time axis x is unix seconds, labelled as the time since the first point or, with an ``x_range``, as clock time;
     with ``elapsed`` x is seconds since a start.
     """
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        *("chart--title", "chart--title-focus", "chart--note", "chart--axis", "chart--empty", "chart--cursor"),
-        *("chart--line", "chart--second", "chart--mark", "chart--band", "chart--limit"),
-        *("chart--event", "chart--event-good", "chart--event-warn", "chart--event-bad"),
-    }
 
     class ZoomRequested(Message):
         """The mouse wheel was turned at ``x``; ``factor`` < 1 zooms in."""

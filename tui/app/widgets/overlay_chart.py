@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from engine.events.series import Point
-from tui.app.widgets.chart import Chart, Line
+from tui.app.widgets.chart import CHART_STYLES, Chart, Line
 
 COLOURS = 8  # distinguishable for colour-blind users too; more runs differ only by letter
 _LETTER_DISTANCE = 22  # cells between two letters of one line
@@ -21,7 +21,7 @@ def run_style(index: int) -> str:
 class OverlayChart(Chart):
     """A ``Chart`` with one style per run."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {run_style(index) for index in range(COLOURS)}
+    COMPONENT_CLASSES: ClassVar[set[str]] = CHART_STYLES | {run_style(index) for index in range(COLOURS)}
 
     def __init__(self) -> None:
         super().__init__("", elapsed=True)
