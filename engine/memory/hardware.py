@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import sys
 from dataclasses import dataclass, replace
@@ -34,9 +35,33 @@ def detect_hardware(cards: int = 1) -> Hardware:
     Of the first ``cards`` cards, one for each rank, it is the one with the least free memory that limits a run. NVML
     reports the cards, psutil the rest; torch is not imported.
     """
+    return _detected(cards, freed=0)
+
+
+def hardware_after(pid: int, cards: int = 1) -> Hardware:
+    """Return the hardware as it is once process ``pid`` and all that it started have ended."""
+    import psutil
+
+    processes = []
+    with contextlib.suppress(psutil.Error):
+        parent = psutil.Process(pid)
+        processes = [parent, *parent.children(recursive=True)]
+    freed = 0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):  # it has ended, so what it held is free
+            freed += process.memory_info().rss
+    found = _detected(cards, freed)
+    if found.device != "cuda" or found.device_free is None:
+        return found
+    on_card = _held_on_card({process.pid for process in processes})
+    return replace(found, device_free=found.device_free + on_card)
+
+
+def _detected(cards: int, freed: int) -> Hardware:
+    """Return this machine's hardware, with ``freed`` more bytes of free RAM."""
     from engine.memory.limits import host_memory
 
-    ram_total, ram_free = host_memory(ranks=cards)
+    ram_total, ram_free = host_memory(ranks=cards, freed=freed)
     if found := _cards(cards):
         smallest = min(found, key=lambda card: card.free)
         bf16 = all(card.bf16 for card in found)
@@ -66,7 +91,7 @@ def hardware_for(pid: int | None, cards: int = 1) -> Hardware:
         return replace(hardware, device_free=capacity, ram_free=capacity)
     on_device = hardware.device_free
     if on_device is not None:
-        on_device += _held_on_card(pid)
+        on_device += _held_on_card({pid})
     return replace(hardware, device_free=on_device, ram_free=capacity)
 
 
@@ -114,12 +139,12 @@ def _cards(count: int) -> list[_Card]:
     return found
 
 
-def _held_on_card(pid: int) -> int:
-    """Return the bytes of the card's memory that the process holds; 0 where the driver does not report it."""
+def _held_on_card(pids: set[int]) -> int:
+    """Return the bytes of the card's memory that the processes hold; 0 where the driver does not report it."""
     import pynvml as nv
 
     try:
         processes = nv.nvmlDeviceGetComputeRunningProcesses(next(iter(visible_devices(1))))
     except nv.NVMLError:
         return 0
-    return sum(process.usedGpuMemory or 0 for process in processes if process.pid == pid)
+    return sum(process.usedGpuMemory or 0 for process in processes if process.pid in pids)

@@ -29,16 +29,18 @@ def host_capacity(pid: int | None = None) -> int:
     return int(own.rss + max(0, min(available)))
 
 
-def host_memory(pid: int | None = None, ranks: int | None = None) -> tuple[int, int]:
+def host_memory(pid: int | None = None, ranks: int | None = None, freed: int = 0) -> tuple[int, int]:
     """Return (total, free) bytes of RAM within the cgroups of process ``pid`` (None: this one).
 
-    ``ranks``: also within what so many trainers of this host can hold under this process's ``ulimit -v``.
+    ``ranks``: also within what so many trainers of this host can hold under this process's ``ulimit -v``. ``freed``:
+    bytes that another program is about to free.
     """
     import psutil
 
     memory, limits = psutil.virtual_memory(), _cgroup_limits(os.getpid() if pid is None else pid)
     total = min([memory.total, *(limit for limit, _ in limits)])
     free = max(0, min([memory.available, *(limit - used for limit, used in limits)]))
+    free = min(total, free + freed)
     if ranks is not None and (limit := address_space_limit()) is not None:
         addressable = max(0, limit - UNTOUCHED) * ranks
         return min(total, addressable), min(free, int(addressable * (1 - HOLES)))

@@ -14,12 +14,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.events.run_dir import RunDir
-from engine.host.process import LOCK_FDS_ENV, inherited_lock_fds, is_linked, is_locked
+from engine.host.process import LOCK_FDS_ENV, inherited_lock_fds, is_alive, is_linked, is_locked
 from profiles.errors import UserError
 from profiles.nvml import visible_uuids
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from profiles.spec import RunSpec
 
 TUNE = "mla-tui tune"  # begins the name under which a tune holds a device; no run is called that
+_TUNE_NAME = re.compile(re.escape(TUNE) + r" \(process (\d+)\)")
 EXIT_TIMEOUT = 15.0  # seconds for the trainer of a run that has just ended to exit
 
 
@@ -154,6 +156,22 @@ def holder(home: Path, device: str) -> str | None:
 def described(holder: str) -> str:
     """Return what ``holder`` calls a device's user in words: ``run 20261125-1-x``, or a tune."""
     return holder if holder.startswith(TUNE) else f"run {holder}"
+
+
+def tune_name(pid: int) -> str:
+    """Return the name under which the tune of process ``pid`` holds a device."""
+    return f"{TUNE} (process {pid})"
+
+
+def process_of(home: Path, holder: str) -> int | None:
+    """Return the process that ``holder`` computes in: a run's trainer, or a tune, whose children compute.
+
+    None where it is not known.
+    """
+    if tune := _TUNE_NAME.fullmatch(holder):
+        return int(tune[1])
+    trainer = RunDir(home / "runs" / holder).trainer_identity()
+    return trainer.pid if trainer is not None and is_alive(trainer) else None
 
 
 def tune_on(home: Path, spec: RunSpec) -> str:

@@ -14,7 +14,7 @@ from engine.events.run_dir import RunDir, is_on_other_host
 from engine.events.status import Launch, RunStatus
 from engine.host.process import boot_id, host_name, is_alive
 from engine.host.version import VERSION
-from engine.memory.hardware import Hardware, hardware_for
+from engine.memory.hardware import Hardware, hardware_after
 from engine.preflight import (
     check_checkpoint_folder,
     check_memory,
@@ -24,7 +24,7 @@ from engine.preflight import (
     resolve_spec,
 )
 from engine.runs import hooks
-from engine.runs.device_locks import check_free, devices_of, holder, tune_on
+from engine.runs.device_locks import check_free, devices_of, holder, process_of, tune_on
 from engine.runs.launchers import check_hosts, check_launcher, write_hostfile
 from engine.runs.store import RunStore
 from engine.runs.supervision import ensure_supervisor
@@ -110,15 +110,13 @@ def launch(
 
 
 def _when_device_is_free(home: Path, spec: RunSpec) -> Hardware | None:
-    """Return the memory that a queued run finds: what is free now and what the run frees that it waits for.
+    """Return the memory that a queued run finds: what is free now and what the run or tune frees that it waits for.
 
-    None where it does not have to wait, or nothing is known of the other run's trainer.
+    None where it does not have to wait, or nothing is known of the process that uses the device.
     """
     for device in devices_of(spec):
-        if (other := holder(home, device)) is not None:
-            trainer = RunDir(home / "runs" / other).trainer_identity()
-            if trainer is not None and is_alive(trainer):
-                return hardware_for(trainer.pid, spec.launch.gpus_per_node)
+        if (other := holder(home, device)) is not None and (pid := process_of(home, other)) is not None:
+            return hardware_after(pid, spec.launch.gpus_per_node)
     return None
 
 

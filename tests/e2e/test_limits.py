@@ -56,6 +56,25 @@ def test_commands_that_only_read_import_no_torch(reference: Run, command: str) -
     assert (done.returncode, done.stderr.strip()) == (0, "")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit the address space")
+def test_too_little_address_space_for_numpy_is_one_line(reference: Run) -> None:
+    """Its BLAS would end the process with a message of its own, at a size that grows with the cores."""
+    workspace = reference.workspace
+
+    def limited(mib: int, *command: str) -> subprocess.CompletedProcess[str]:
+        argv = ["sh", "-c", f'ulimit -v {mib << 10}; exec "$@"', "sh", sys.executable, "-m", "tui.cli", *command]
+        return subprocess.run(argv, env=workspace.env, cwd=workspace.root, capture_output=True, text=True, timeout=90)
+
+    needs_data = ("launch", "--dry-run", "-p", "nano")
+    refused = limited(100, *needs_data)
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1), refused.stderr
+    assert refused.stderr.startswith("mla-tui: ulimit -v: 100 MiB of address space are too few")
+    planned = limited(100, "plan", "-p", "nano")
+    assert planned.stderr == refused.stderr and "tokens/s" in planned.stdout
+    assert limited(100, "ls").returncode == 0
+    assert limited(160, *needs_data).returncode == 0
+
+
 def test_other_users_can_read_nothing_of_a_run(reference: Run) -> None:
     home = reference.workspace.home
     for folder in (home, home / "runs", reference.run_dir.path):

@@ -14,6 +14,7 @@ from importlib import import_module
 
 from profiles.errors import UserError
 from profiles.printable import one_line
+from tui.cli.address_space import prepare_for_limit
 from tui.cli.terminal_output import printable_output
 
 # In the order of ``--help``.
@@ -80,6 +81,9 @@ def _run(argv: Sequence[str]) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+    except MemoryError:
+        print("mla-tui: out of memory; free some, or raise the limit of this process (ulimit -v)", file=sys.stderr)
+        return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(one_line(f"mla-tui: {where}{error.strerror or error}"), file=sys.stderr)
@@ -93,6 +97,7 @@ def _prepare_process() -> None:
     A terminal or pipe whose encoding lacks a character gets a question mark in its place, not a traceback.
     """
     os.umask(os.umask(0o077) | 0o002)
+    prepare_for_limit()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 
 import psutil
 import pytest
 
+from engine.memory import limits
 from engine.memory.forecast import forecast
-from engine.memory.hardware import Hardware, detect_hardware, hardware_for
+from engine.memory.hardware import Hardware, detect_hardware, hardware_after, hardware_for
 from profiles.registry import load
 from tests.unit import fake_nvml
 from tests.unit.fake_nvml import Card
@@ -85,3 +87,24 @@ def test_for_a_process_that_has_ended_free_means_free(no_card: None) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
     assert hardware_for(gone.pid).ram_free <= psutil.virtual_memory().total
+
+
+def test_what_a_process_and_its_children_hold_is_free_after_them(
+    no_card: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tune measures in children of its own."""
+    size = 64 << 20
+    memory = psutil.virtual_memory()._replace(total=64 << 30, available=1 << 30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(limits, "_cgroup_limits", lambda pid: [])
+    hold = f"held = bytearray(b'x') * {size}; print('holds', flush=True); input()"
+    start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
+    with subprocess.Popen([sys.executable, "-c", start], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tune:
+        assert tune.stdout is not None
+        tune.stdout.readline()
+        assert hardware_after(tune.pid).ram_free >= detect_hardware().ram_free + size
+        card = Card("GPU-a", processes={child.pid: 5 for child in psutil.Process(tune.pid).children()})
+        fake_nvml.install(monkeypatch, [card])
+        assert hardware_after(tune.pid).device_free == 14
+        tune.communicate(b"\n")
+    assert hardware_after(tune.pid).ram_free == detect_hardware().ram_free

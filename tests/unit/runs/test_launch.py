@@ -16,7 +16,7 @@ from engine.host.process import process_identity
 from engine.host.struct_json import write_struct
 from engine.memory.hardware import Hardware
 from engine.runs import launch, supervision
-from engine.runs.device_locks import DeviceLocks
+from engine.runs.device_locks import DeviceLocks, tune_name
 from engine.runs.store import RunStore
 from profiles.errors import UserError
 from profiles.registry import load
@@ -41,14 +41,15 @@ def test_a_supervisor_that_takes_long_is_not_said_to_have_failed(
     process.wait()
 
 
-def test_a_queued_run_chooses_for_the_memory_that_the_other_run_frees(
-    store: RunStore, make_run: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("behind", ["run", "tune"])
+def test_a_queued_run_chooses_for_the_memory_that_is_freed_before_its_turn(
+    behind: str, store: RunStore, make_run: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     gib = 1 << 30
     now, later = (Hardware("a cpu", "cpu", None, None, 16 * gib, free) for free in (gib // 2, 12 * gib))
     monkeypatch.setenv("MLA_TUI_HOME", str(store.home))
     monkeypatch.setattr(preflight, "detect_hardware", lambda cards=1: now)
-    monkeypatch.setattr(launch, "hardware_for", lambda pid, cards: {os.getpid(): later}[pid])
+    monkeypatch.setattr(launch, "hardware_after", lambda pid, cards: {os.getpid(): later}[pid])
     monkeypatch.setattr(launch, "ensure_supervisor", lambda run: None)
     shards = tmp_path / "shards" / "phase1"
     for split in ("train", "val"):
@@ -60,7 +61,7 @@ def test_a_queued_run_chooses_for_the_memory_that_the_other_run_frees(
     assert trainer is not None
     write_struct(other.trainer_identity_path, trainer)
     locks = DeviceLocks(store.home, ["cpu"])
-    assert locks.acquire(other.id) is None
+    assert locks.acquire(other.id if behind == "run" else tune_name(os.getpid())) is None
     lines: list[str] = []
     queued = launch.launch(store, spec, queue=True, notify=lines.append)
     assert alone.spec().batch.micro < queued.spec().batch.micro == 8

@@ -232,9 +232,9 @@ def _locked_devices(spec: RunSpec, home: Path) -> Iterator[Callable[[], None]]:
 
     Raise ``UserError`` where another uses one of them: neither would be as fast as it is alone.
     """
-    from engine.runs.device_locks import TUNE, DeviceLocks, described, devices_of, run_beside
+    from engine.runs.device_locks import TUNE, DeviceLocks, described, devices_of, run_beside, tune_name
 
-    devices, user = devices_of(spec), f"{TUNE} (process {os.getpid()})"
+    devices, user = devices_of(spec), tune_name(os.getpid())
     locks = DeviceLocks(home, devices)
     try:
         in_use = locks.acquire(user) or run_beside(home, devices)
