@@ -120,9 +120,7 @@ def check_backend(spec: RunSpec) -> None:
     if spec.launch.backend == "deepspeed":
         _check_deepspeed(spec)
     elif spec.memory.strategy == "offload":
-        raise UserError(
-            "memory.strategy: offload needs --backend deepspeed; use that, or -s memory.strategy=device or states8bit"
-        )
+        raise UserError(f"memory.strategy: offload needs --backend deepspeed; {_instead_of_offload(spec)}")
     if spec.memory.strategy == "states8bit" and find_spec("torchao") is None:
         raise UserError(
             "memory.strategy: states8bit needs torchao, which is not installed;"
@@ -131,6 +129,14 @@ def check_backend(spec: RunSpec) -> None:
     device = "cuda" if detect_hardware().device == "cuda" else "cpu"
     if spec.train.compile == "on" and (missing := compile_problem(device)):
         raise UserError(f"train.compile: on, but {missing}, or use -s train.compile=auto")
+
+
+def _instead_of_offload(spec: RunSpec) -> str:
+    """Return what the torch backend, or another one, has for a ``spec`` with offload."""
+    adamw, allow = spec.optim.name == "adamw", spec.memory.allow
+    strategies = ["device", *(["states8bit"] if adamw and (not allow or "states8bit" in allow) else [])]
+    other = "use that, or" if adamw and spec.train.precision != "bf16_sr" else "use"
+    return f"{other} -s memory.strategy={' or '.join(strategies)}"
 
 
 def check_tokenizer(spec: RunSpec) -> None:

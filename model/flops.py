@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from model.shapes import orthogonalized_shapes
 from profiles.model_config import ModelConfig
+
+NEWTON_SCHULZ_STEPS = 5  # of Muon, for each matrix and optimizer step
 
 
 class Product(NamedTuple):
@@ -61,3 +64,16 @@ def flops_per_token(config: ModelConfig, context: int) -> int:
     look-ups do not count.
     """
     return matmul_flops_per_token(config) + attention_flops_per_token(config, context)
+
+
+def newton_schulz_flops(config: ModelConfig) -> int:
+    """Return the FLOPs of Muon's orthogonalization in one optimizer step, however many tokens the step has.
+
+    A matrix of m × n, m ≤ n, takes 5 times 4 m² n + 2 m³: its product with its transpose, the square of that, and the
+    product of both with the matrix (kellerjordan.github.io/posts/muon). Heads have matrices of their own.
+    """
+    flops = 0
+    for shape, times in orthogonalized_shapes(config).items():
+        m, n = sorted(shape)
+        flops += times * NEWTON_SCHULZ_STEPS * (4 * m * m * n + 2 * m**3)
+    return flops

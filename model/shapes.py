@@ -1,6 +1,8 @@
-"""Lists the names and shapes of a model's parameters without torch, to check a weight file before a run."""
+"""Lists the names and shapes of a model's parameters without torch, and of what Muon orthogonalizes by itself."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 from profiles.model_config import ModelConfig
 
@@ -38,3 +40,21 @@ def _layer(c: ModelConfig) -> dict[str, tuple[int, ...]]:
         "input_layernorm": (c.hidden_size,),
         "post_attention_layernorm": (c.hidden_size,),
     }
+
+
+def head_rows(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the rows of one head's parts in each projection that holds all heads, by the projection's name."""
+    query = (config.qk_head_dim,)
+    return {"q_proj": query, "q_b_proj": query, "kv_b_proj": (config.qk_nope_head_dim, config.v_head_dim)}
+
+
+def orthogonalized_shapes(config: ModelConfig) -> Counter[tuple[int, int]]:
+    """Return the (rows, columns) of every matrix that Muon orthogonalizes by itself, and how many there are."""
+    heads, found = head_rows(config), Counter[tuple[int, int]]()
+    for name, shape in _layer(config).items():
+        if len(shape) == 2:
+            parts = heads.get(name.rpartition(".")[2])
+            for rows in parts or shape[:1]:
+                times = config.num_attention_heads if parts else 1
+                found[rows, shape[1]] += times * config.num_hidden_layers
+    return found

@@ -6,8 +6,9 @@ second. Needs no torch, and some tens of milliseconds: the memory forecast is it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from engine.memory.calibration import PastRun, calibrated_forecaster
 from engine.memory.forecast import Forecast
@@ -18,8 +19,9 @@ from engine.memory.search.micro import largest, micro_divisors, with_micro
 from engine.memory.search.speed import Rate, SpeedModel
 from profiles.spec import RunSpec
 
+Way = TypeVar("Way")
 GIB = 1 << 30
-SAME_SPEED = 0.99  # of the fastest: predictions are not better than that, so numerics and memory decide
+SAME_SPEED = 0.99  # of the fastest: neither predictions nor measurements are better than that, so the cost decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +109,24 @@ class Search:
                     group.sort(key=self._shortage)
                 else:
                     group.sort(key=lambda one: (-one.rate.tok_s, one.combination.lowered, one.memory))
-                    near = [one for one in group if one.rate.tok_s >= SAME_SPEED * group[0].rate.tok_s]
-                    first = min(near, key=lambda one: (one.combination.lowered, one.memory), default=None)
-                    group = [first, *(one for one in group if one is not first)] if first else []
+                    if group:
+                        first = preferred(
+                            group,
+                            speed=lambda one: one.rate.tok_s,
+                            cost=lambda one: (one.combination.lowered, one.memory),
+                        )
+                        group = [first, *(one for one in group if one is not first)]
                 best += group
         return best
+
+
+def preferred(ways: Sequence[Way], speed: Callable[[Way], float], cost: Callable[[Way], tuple[int, ...]]) -> Way:
+    """Return the way of the least ``cost`` among those about as fast as the fastest; of equal cost the fastest.
+
+    ``cost`` begins with what it lowers the precision of. Of equals the first is returned.
+    """
+    slowest = SAME_SPEED * max(map(speed, ways))
+    return min((way for way in ways if speed(way) >= slowest), key=lambda way: (cost(way), -speed(way)))
 
 
 def why_it_lost(candidate: Candidate, best: Candidate, hardware: Hardware) -> str:

@@ -1,7 +1,7 @@
 """Predicts tokens per second by a roofline, and corrects it by what runs of this machine reached.
 
-A step's time is the sum of its matrix products at a fraction of the device's peak, its passes over weights, gradients
-and states at the memory's bandwidth, and its transfers at the bus's. Recomputation and the number of passes are counted
+A step's time is the sum of its matrix products, Muon's too, at a fraction of the device's peak, its passes over weights,
+gradients and states at the memory's bandwidth, and its transfers at the bus's. Recomputation and the number of passes are counted
 from the model's shapes. The speeds are those of a class of device until a run has been measured here.
 """
 
@@ -20,7 +20,8 @@ from engine.memory.forecast import micro_batch_shape
 from engine.memory.hardware import Hardware
 from engine.memory.model_shape import BF16, FP32
 from engine.memory.search.micro import with_micro
-from model.flops import attention_flops_per_token, flops_per_token, products
+from engine.memory.states import optimizer_bytes
+from model.flops import attention_flops_per_token, flops_per_token, newton_schulz_flops, products
 from profiles.spec import RunSpec
 
 MEASURED, CALIBRATED, ESTIMATED = "measured here", "calibrated", "estimated"
@@ -117,9 +118,11 @@ def step_seconds(spec: RunSpec, hardware: Hardware) -> tuple[float, Speeds]:
         # DeepSpeed fetches the gradient sums for every micro-batch but the first.
         transferred = (2 * spec.accum - 1) * one.width + one.width
         return seconds + params * (transferred / speeds.bus + 28 / speeds.host), speeds
+    if spec.optim.name == "muon":  # in bf16 under any precision, and every rank does all of it
+        seconds += newton_schulz_flops(config) / device_speeds(hardware, "bf16" if bf16 else plan.precision).flops
     gradient = BF16 if spec.train.precision == "bf16_sr" and spec.accum == 1 else FP32
     passes = spec.accum * (3 * gradient + (6 if one.casts_weights else 0))
-    moments = 4 if spec.memory.strategy == "states8bit" else 16  # two of them, read and written
+    moments = 2 * optimizer_bytes(spec) / params  # read and written
     update = 2 * one.weight_width + moments + gradient
     if hardware.device == "cpu":
         lowered = (spec.train.precision == "bf16_sr") + (spec.memory.strategy == "states8bit")

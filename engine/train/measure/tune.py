@@ -1,7 +1,8 @@
-"""Measures a few ways to run a spec, finds the fastest, and calibrates forecast and speed with what was measured.
+"""Measures a few ways to run a spec, finds the best, and calibrates forecast and speed with what was measured.
 
-Each way is measured once, in a process of its own. The fastest then has to win several pairs against the spec's own
-way, because the speed of a machine changes from minute to minute by more than two ways may differ.
+Each way is measured once, in a process of its own. The best is the fastest, or one about as fast that keeps more
+precision, as in the search. It then has to win several pairs against the spec's own way, because the speed of a machine
+changes from minute to minute by more than two ways may differ.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 
 from engine.memory.calibration import MeasuredPeak, record_run, record_speed, speed_key
 from engine.memory.hardware import Hardware
+from engine.memory.search.combinations import current
+from engine.memory.search.search import preferred
 from engine.memory.search.speed import step_seconds
 from engine.train.measure.grid import Cell
 from engine.train.measure.tune_journal import Measurement, Pair, TuneJournal
@@ -23,14 +26,17 @@ PAIRS = 3
 
 @dataclass(frozen=True, slots=True)
 class Winner:
-    """The number of the fastest way, its tokens/s (median), and its speed relative to the spec's own way in each pair.
+    """The number of the best way, its tokens/s (median), and the speed of what was compared with the spec's own way,
+    relative to that, in each pair.
 
-    ``ratios`` is empty where nothing was compared: the first is the fastest, or could not run.
+    ``ratios`` is empty where nothing was compared: the first is the best, or could not run. ``faster``: the way that was
+    a little faster when each was measured once, with less precision.
     """
 
     number: int
     tok_s: float
     ratios: list[float]
+    faster: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,46 +66,61 @@ class Tuning:
         return self.journal.measured.ways[self._key(number)]
 
     @property
-    def fastest(self) -> int | None:
-        """The number of the fastest way of one measurement each; None where none could run."""
-        ran = [n for n in range(len(self.cells)) if not self.found(n).error]
-        return max(ran, key=lambda n: self.found(n).tok_s, default=None)
+    def best(self) -> int | None:
+        """The number of the best way of one measurement each; None where none could run."""
+        ran = self._ran()
+        return self._preferred({n: self.found(n).tok_s for n in ran}) if ran else None
 
     def pairs(self) -> list[Pair]:
-        """Return the pairs of the fastest way against the first so far."""
-        fastest = self.fastest
-        key = "" if fastest is None else self._key(fastest)
-        return [pair for pair in self.journal.measured.pairs if pair.fastest == key]
+        """Return the pairs of the best way against the first so far."""
+        best = self.best
+        key = "" if best is None else self._key(best)
+        return [pair for pair in self.journal.measured.pairs if pair.best == key]
 
     @property
     def needs_pair(self) -> bool:
-        """Whether another pair has to decide: not where the fastest is the first, or the first has won one."""
-        if self.fastest in (None, 0) or self.found(0).error:
+        """Whether another pair has to decide: not where the best is the first, or the first has won one."""
+        if self.best in (None, 0) or self.found(0).error:
             return False
-        ratios = [pair.ratio for pair in self.pairs()]
-        return len(ratios) < PAIRS and all(ratio > 1 for ratio in ratios)
+        return len(self.pairs()) < PAIRS and self._won_every_pair()
 
     def measure_pair(self) -> Pair:
-        """Measure the first way, then the fastest. Only both together are kept."""
-        fastest = self.fastest
-        assert fastest is not None
-        pair = Pair(self._key(fastest), self._measured(0), self._measured(fastest))
+        """Measure the first way, then the best. Only both together are kept."""
+        best = self.best
+        assert best is not None
+        pair = Pair(self._key(best), self._measured(0), self._measured(best))
         self.journal.add_pair(pair)
         return pair
 
     def winner(self) -> Winner | None:
-        """Return the fastest way if it won every pair, else the first; None where no way could run."""
-        fastest = self.fastest
-        if fastest is None:
+        """Return the best way if it won every pair, else the first; None where no way could run."""
+        best = self.best
+        if best is None:
             return None
-        ratios = [pair.ratio for pair in self.pairs()]
-        number = fastest if all(ratio > 1 for ratio in ratios) else 0
-        return Winner(number, self._settle(number), ratios)
+        number = best if self._won_every_pair() else 0
+        fastest = max(self._ran(), key=lambda n: self.found(n).tok_s)
+        faster = fastest if self._lowered(fastest) > self._lowered(best) else None
+        return Winner(number, self._settle(number), [pair.ratio for pair in self.pairs()], faster)
+
+    def _ran(self) -> list[int]:
+        return [n for n in range(len(self.cells)) if not self.found(n).error]
+
+    def _won_every_pair(self) -> bool:
+        best = self.best or 0
+        return all(
+            pair.ratio and self._preferred({0: pair.own.tok_s, best: pair.other.tok_s}) == best for pair in self.pairs()
+        )
+
+    def _preferred(self, speeds: Mapping[int, float]) -> int:
+        return preferred([*speeds], speeds.__getitem__, lambda n: (self._lowered(n),))
+
+    def _lowered(self, number: int) -> int:
+        return current(self.cells[number].spec, self.hardware).lowered
 
     def _settle(self, number: int) -> float:
-        """Calibrate with the medians of all that was measured of the first way and the fastest; return that of one."""
+        """Calibrate with the medians of all that was measured of the first way and the best; return that of one."""
         medians: dict[int, float] = {}
-        for n in {0, number, self.fastest or 0}:
+        for n in {0, number, self.best or 0}:
             again = [pair.own if n == 0 else pair.other for pair in self.pairs()]
             speeds = [one.tok_s for one in [self.found(n), *again] if not one.error]
             if speeds:

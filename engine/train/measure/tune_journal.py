@@ -30,9 +30,9 @@ class Measurement(msgspec.Struct, frozen=True):
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """Two ways measured one directly after the other. ``fastest`` is the key of the second."""
+    """Two ways measured one directly after the other. ``best`` is the key of the second."""
 
-    fastest: str
+    best: str
     own: Measurement
     other: Measurement
 

@@ -13,25 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from profiles.model_config import ModelConfig
+from model.flops import NEWTON_SCHULZ_STEPS
 
 MOMENTUM = 0.95  # with Nesterov's look ahead
 RMS = 0.2  # of an update: that of AdamW's, so that both use one learning rate and one decay (arXiv:2502.16982, 2.2)
-STEPS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 EPS = 1e-7
-
-
-def head_rows(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return the rows of one head's parts in each projection that holds all heads, by the projection's name."""
-    query = (config.qk_head_dim,)
-    return {"q_proj": query, "q_b_proj": query, "kv_b_proj": (config.qk_nope_head_dim, config.v_head_dim)}
 
 
 class HeadMuon:
     """Has ``param_groups`` and ``state`` as torch's optimizers; a group also has the ``names`` of its parameters.
 
-    ``rows``: what ``head_rows`` returned. Between steps it keeps one fp32 momentum a parameter.
+    ``rows``: what ``head_rows`` of ``model/shapes.py`` returned. Between steps it keeps one fp32 momentum a parameter.
     """
 
     def __init__(self, groups: list[dict[str, Any]], rows: Mapping[str, tuple[int, ...]]) -> None:
@@ -70,14 +63,14 @@ class HeadMuon:
 def orthogonalized(matrices: Tensor) -> Tensor:
     """Return for each of ``matrices`` (n, rows, columns) the nearest one whose singular values are about 1.
 
-    Takes ``STEPS`` Newton-Schulz iterations in bf16, which leave singular values between 0.7 and 1.2.
+    Takes ``NEWTON_SCHULZ_STEPS`` Newton-Schulz iterations in bf16, which leave singular values between 0.7 and 1.2.
     """
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.to(torch.bfloat16)
     x = x.mT if tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=EPS)
     a, b, c = COEFFICIENTS
-    for _ in range(STEPS):
+    for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(matrices.dtype)

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from engine.train.optim.fused_adamw import FusedAdamW
-from engine.train.optim.head_muon import HeadMuon, head_rows
+from engine.train.optim.head_muon import HeadMuon
 from engine.train.optim.stored import Quantized, Stored, dequantized
+from model.shapes import head_rows
 from profiles.model_config import ModelConfig
 from profiles.optim import OptimTable
 

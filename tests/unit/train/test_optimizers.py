@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from engine.checkpoints import checkpoint
 from engine.memory.states import gradient_bytes, optimizer_bytes, weight_bytes
@@ -21,6 +22,7 @@ from engine.preflight import check_backend
 from engine.train.backends.torch_backend import TorchBackend
 from engine.train.optim.optimizer import build_optimizer
 from engine.train.optim.precision import gradient_norm, round_stochastically
+from model.flops import newton_schulz_flops
 from model.loss import resolve_loss
 from model.transformer import build
 from profiles.errors import SpecError, UserError
@@ -72,6 +74,16 @@ def losses(optimizer: str, precision: str, steps: int) -> Tensor:
 
 def tensors(backend: TorchBackend) -> dict[str, Tensor]:
     return {f"{part}/{name}": tensor for part, held in backend.state_dict().items() for name, tensor in held.items()}
+
+
+@pytest.mark.parametrize("more", [[], ["model.q_lora_rank=24"]])
+def test_the_flops_that_are_predicted_of_muon_are_those_of_a_step(more: list[str]) -> None:
+    spec = nano("muon", "fp32", *more)
+    backend = TorchBackend(spec)
+    backend.accumulate(batch(0), 8 * 32, last=True)
+    with FlopCounterMode(display=False) as counter:
+        backend.optimizer_step(LR, 1.0)
+    assert counter.get_total_flops() == newton_schulz_flops(spec.model.config)
 
 
 # -- each option against the plain one

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -95,6 +96,30 @@ def test_the_winner_beats_the_own_way_in_every_pair_however_often_it_is_interrup
         assert model.of(CELLS[winner.number].spec).tok_s == winner.tok_s
 
 
+@pytest.mark.parametrize(
+    ("measured", "pairs", "won"),
+    [
+        ([100.0, 100.9], [], 0),  # as fast as the own way, with less precision
+        ([100.0, 103.0], [(100.0, 103.0)] * PAIRS, 1),
+        ([100.0, 103.0], [(100.0, 103.0), (100.0, 100.9)], 0),  # faster in each pair, but not by enough
+        ([100.0, 103.0, 102.5], [(100.0, 102.5)] * PAIRS, 2),  # as fast as the fastest, with more precision
+    ],
+)
+def test_of_ways_about_as_fast_the_one_with_more_precision_wins(
+    measured: list[float], pairs: list[tuple[float, float]], won: int, tmp_path: Path
+) -> None:
+    """As in the search, whose rule it is."""
+    ways: list[dict[str, str]] = [{}, {"train.precision": "bf16_sr"}, {"batch.micro": "4"}]
+    cells = [build_cell("cpu_demo", ["backend=torch", "precision=fp32"], way, synthetic=True) for way in ways]
+    answers = iter([*measured, *(tok_s for pair in pairs for tok_s in pair)])
+    one = tuning(tmp_path, lambda number: answer(next(answers)), cells[: len(measured)])
+    finish(one)
+    winner = one.winner()
+    assert winner is not None and winner.number == won and next(answers, None) is None
+    assert len(winner.ratios) == len(pairs)
+    assert winner.faster == (1 if one.best != 1 else None)
+
+
 def test_what_was_measured_changes_the_predictions_but_not_what_is_left_to_measure(tmp_path: Path) -> None:
     spec = load("cpu_demo", ["backend=torch"])
 
@@ -135,7 +160,7 @@ def test_nothing_is_measured_twice_and_a_damaged_file_is_begun_anew(tmp_path: Pa
     again = tuning(tmp_path, measure)
     assert again.left == [2, 3] and again.found(1).error == OUT_OF_MEMORY
     finish(again)
-    assert asked == [0, 1, 2, 3] and again.fastest == 0
+    assert asked == [0, 1, 2, 3] and again.best == 0
     runs = load_past_runs(MACHINE, tmp_path)
     assert len(runs) == 3 and all(run.name.startswith("tune ") for run in runs)
     for text in ("", "[]", '{"ways": 3}', '{"ways": {"a": {"tok_s": "fast"}}, "pairs": []}', '{"pairs": [1]}'):

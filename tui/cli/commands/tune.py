@@ -1,4 +1,4 @@
-"""``mla-tui tune``: measures the few best ways to run a profile here, and writes the fastest as a user profile."""
+"""``mla-tui tune``: measures the few best ways to run a profile here, and writes the best as a user profile."""
 
 from __future__ import annotations
 
@@ -152,18 +152,21 @@ class _Report:
 
     def show_pair(self, number: int, ratio: float) -> None:
         self.line.clear()
-        found = f"{ratio:.3f} × the profile's own" if ratio else "could not be measured"
-        print(f"  pair {number}: the fastest is {found}", flush=True)
+        found = f"{ratio:.3f} × as fast as the profile's own" if ratio else "could not be measured"
+        print(f"  pair {number}: the best is {found}", flush=True)
 
     def verdict(self, winner: Winner) -> str:
-        return f"{describe(self._ways[winner.number])}: {count(winner.tok_s)} tokens/s, {_comparison(winner)}"
+        found = f"{describe(self._ways[winner.number])}: {count(winner.tok_s)} tokens/s, {_comparison(winner)}"
+        if winner.faster is None:
+            return found
+        return f"{found}\nabout as fast, with less precision: {describe(self._ways[winner.faster])}"
 
 
 def _comparison(winner: Winner) -> str:
     """Return how the winner compares with the profile's own way."""
     ratios = winner.ratios
     if winner.number == 0:
-        return "the profile's own way" + (", which the fastest other did not beat in pairs" if ratios else "")
+        return "the profile's own way" + (", which the best other did not beat in pairs" if ratios else "")
     if not ratios:
         return "the profile's own way could not run"
     return f"{sorted(ratios)[len(ratios) // 2]:.2f} × the profile's own way in {len(ratios)} pairs"
