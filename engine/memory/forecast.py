@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from engine.execution.allocator import pinned_bytes
 from engine.execution.plan import ExecutionPlan, resolve_plan
 from engine.memory import mlx, states, step
-from engine.memory.hardware import Hardware
+from engine.memory.hardware import Hardware, hardware_used
 from engine.memory.model_shape import BF16, CASTS, FP32, Shape
 from engine.memory.states import optimizer_bytes, weight_bytes
 from profiles.spec import RunSpec
@@ -68,6 +68,7 @@ def forecast(spec: RunSpec, hardware: Hardware) -> Forecast:
 
     With several ranks, the device's parts are one rank's and the host's are those of all its ranks.
     """
+    hardware = hardware_used(spec, hardware)
     if hardware.device == "mlx" or spec.launch.backend == "mlx":
         device, host = mlx.parts(spec, bf16=_bf16(spec, hardware)), {"process": PROCESS + _sequences(spec)}
         return Forecast(device, host) if hardware.device == "mlx" else Forecast({}, device | host)
@@ -126,6 +127,7 @@ def temporary_bytes(parts: Mapping[str, int]) -> int:
 
 def weight_width(spec: RunSpec, hardware: Hardware) -> int:
     """Return the bytes of a weight on the device: fp32 masters, or bf16 under bf16_sr and DeepSpeed's bf16."""
+    hardware = hardware_used(spec, hardware)
     plan = resolve_plan(spec, hardware.device, bf16=hardware.device == "cuda" and hardware.bf16)
     return _weight_width(spec, plan)
 

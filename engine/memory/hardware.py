@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from profiles.nvml import visible_devices
+from profiles.spec import AUTO, RunSpec
 
 _BF16_SINCE = (8, 0)  # compute capability: Ampere
 
@@ -27,6 +28,17 @@ class Hardware:
     ram_total: int
     ram_free: int
     bf16: bool = True
+
+
+def hardware_used(spec: RunSpec, hardware: Hardware) -> Hardware:
+    """Return ``hardware`` as the backend of ``spec`` uses it: on a Mac MLX has the GPU, and torch computes on the CPU.
+
+    "auto" means MLX there, except for Muon, which only torch has.
+    """
+    backend = spec.launch.backend
+    if hardware.device != "mlx" or backend == "mlx" or (backend == AUTO and spec.optim.name != "muon"):
+        return hardware
+    return replace(hardware, device="cpu", device_total=None, device_free=None)
 
 
 def detect_hardware(cards: int = 1) -> Hardware:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from engine.memory.calibration import PastRun, calibrated_forecaster
 from engine.memory.forecast import Forecast
-from engine.memory.hardware import Hardware
+from engine.memory.hardware import Hardware, hardware_used
 from engine.memory.headroom import Headroom, headroom_by_memory
 from engine.memory.search.micro import largest, micro_divisors
 from engine.memory.search.remedy import remedy
@@ -48,7 +48,7 @@ def launch_fit(spec: RunSpec, hardware: Hardware, past_runs: Sequence[PastRun]) 
     total = replace(hardware, device_free=hardware.device_total, ram_free=hardware.ram_total)
     smallest = spec if spec.memory.oom == "fail" else _with_micro(spec, 1)
     least = forecaster(smallest, hardware)
-    computes_on = "mlx" if spec.launch.backend == "mlx" else hardware.device
+    computes_on = "mlx" if spec.launch.backend == "mlx" else hardware_used(spec, hardware).device
     if not _lowest(least, computes_on).fits(total):
         short = _shortest(least, total)
         free = next(one.free or 0 for one in headroom_by_memory(least, hardware) if one.memory == short.memory)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from engine.execution.dependencies import deepspeed_problem
-from engine.memory.hardware import Hardware
+from engine.memory.hardware import Hardware, hardware_used
 from profiles.spec import AUTO, RunSpec
 
 # The traffic that each adds to a step grows: none, arithmetic, every gradient and weight over the bus.
@@ -53,7 +53,8 @@ def current(spec: RunSpec, hardware: Hardware) -> Combination:
     """Return the combination of ``spec``; what is "auto" is what a trainer makes of it: device, none, its precision."""
     strategy = "device" if spec.memory.strategy == AUTO else spec.memory.strategy
     checkpointing = "none" if spec.memory.checkpointing == AUTO else spec.memory.checkpointing
-    return Combination(strategy, checkpointing, _base_precision(spec, hardware), spec.memory.loss)
+    precision = _base_precision(spec, hardware_used(spec, hardware))
+    return Combination(strategy, checkpointing, precision, spec.memory.loss)
 
 
 def combinations(spec: RunSpec, hardware: Hardware, *, fixed: bool) -> Iterator[Combination]:
@@ -61,7 +62,7 @@ def combinations(spec: RunSpec, hardware: Hardware, *, fixed: bool) -> Iterator[
 
     ``fixed``: what the spec says is kept, and only what is "auto" varies.
     """
-    memory, train = spec.memory, spec.train
+    memory, train, hardware = spec.memory, spec.train, hardware_used(spec, hardware)
     base = _base_precision(spec, hardware)
     losses = (memory.loss,) if fixed or memory.loss == "fused" else ("plain", "fused")
     kinds = _checkpointing(spec, hardware)

@@ -1,8 +1,9 @@
 """Predicts tokens per second by a roofline, and corrects it by what runs of this machine reached.
 
-A step's time is the sum of its matrix products, Muon's too, at a fraction of the device's peak, its passes over weights,
-gradients and states at the memory's bandwidth, and its transfers at the bus's. Recomputation and the number of passes are counted
-from the model's shapes. The speeds are those of a class of device until a run has been measured here.
+A step's time is the sum of its matrix products, Muon's too, at a fraction of the device's peak, its passes over
+weights, gradients and states at the memory's bandwidth, and its transfers at the bus's. Recomputation and the number
+of passes are counted from the model's shapes. The speeds are those of a class of device until a run has been measured
+here.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from engine.host.cores import cores
 from engine.memory import step
 from engine.memory.calibration import PastRun, backend_of, speed_key
 from engine.memory.forecast import micro_batch_shape
-from engine.memory.hardware import Hardware
+from engine.memory.hardware import Hardware, hardware_used
 from engine.memory.model_shape import BF16, FP32
 from engine.memory.search.micro import with_micro
 from engine.memory.states import optimizer_bytes
@@ -100,7 +101,7 @@ class SpeedModel:
 
 def step_seconds(spec: RunSpec, hardware: Hardware) -> tuple[float, Speeds]:
     """Return the estimated seconds of one optimizer step, and the speeds that they assume."""
-    config = spec.model.config
+    config, hardware = spec.model.config, hardware_used(spec, hardware)
     bf16 = hardware.device != "cpu" and hardware.bf16
     plan = resolve_plan(spec, "cpu" if hardware.device == "mlx" else hardware.device, bf16)
     speeds = device_speeds(hardware, plan.precision)

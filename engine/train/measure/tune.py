@@ -29,8 +29,8 @@ class Winner:
     """The number of the best way, its tokens/s (median), and the speed of what was compared with the spec's own way,
     relative to that, in each pair.
 
-    ``ratios`` is empty where nothing was compared: the first is the best, or could not run. ``faster``: the way that was
-    a little faster when each was measured once, with less precision.
+    ``ratios`` is empty where nothing was compared: the first is the best, or could not run. ``faster``: the way that
+    was a little faster when each was measured once, with less precision.
     """
 
     number: int

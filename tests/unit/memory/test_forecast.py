@@ -217,3 +217,14 @@ def test_recomputation_costs_time() -> None:
     assert seconds == sorted(set(seconds))
     recompute = seconds[2] / seconds[0]
     assert 1.2 < recompute < 4 / 3  # a forward is a third of forward and backward, and the head is not recomputed
+
+
+@pytest.mark.parametrize("more", [["backend=torch", "optim.name=adamw"], ["optim.name=muon"]])
+def test_torch_on_a_mac_is_forecast_as_on_its_cpu(more: list[str]) -> None:
+    """Only MLX uses its GPU."""
+    spec, machine = registry.load("cpu_demo", more), replace(CPU, ram_total=MAC.ram_total, ram_free=MAC.ram_free)
+    ours, same = choose(spec, MAC), choose(spec, machine)
+    assert ours == same and ours.train.precision == "fp32"
+    assert forecast(ours, MAC) == forecast(same, machine)
+    assert forecast(ours, MAC) != forecast(registry.load("cpu_demo", ["backend=mlx"]), MAC)
+    assert step_seconds(ours, MAC) == step_seconds(same, machine)

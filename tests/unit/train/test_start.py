@@ -16,10 +16,12 @@ assert "torch" not in sys.modules  # it reads what the trainer sets in the envir
 import numpy as np
 from engine.train.backends.torch_backend import TorchBackend
 from profiles.registry import load
-backend = TorchBackend(load("cpu_demo", ["model.num_hidden_layers=1", "sequences=8", "micro=8", "context=32"]))
-backend.accumulate(np.zeros((8, 33), dtype=np.int64), 8 * 32, last=True)
-backend.window_totals()
-backend.optimizer_step(1e-3, 1.0)
+for name in ("adamw", "muon"):
+    small = ["model.num_hidden_layers=1", "sequences=8", "micro=8", "context=32", f"optim.name={name}"]
+    backend = TorchBackend(load("cpu_demo", small))
+    backend.accumulate(np.zeros((8, 33), dtype=np.int64), 8 * 32, last=True)
+    backend.window_totals()
+    backend.optimizer_step(1e-3, 1.0)
 print([module for module in ("torch._dynamo", "torch._inductor", "sympy", "deepspeed") if module in sys.modules])
 """
 
