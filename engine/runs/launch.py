@@ -12,7 +12,7 @@ from engine.checkpoints.resume_source import check_same_data
 from engine.events.phases import STARTING, is_active
 from engine.events.run_dir import RunDir, is_on_other_host
 from engine.events.status import Launch, RunStatus
-from engine.host.process import boot_id, host_name, is_alive
+from engine.host.process import boot_id, host_name
 from engine.host.version import VERSION
 from engine.memory.hardware import Hardware, hardware_after
 from engine.preflight import (
