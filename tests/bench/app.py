@@ -37,6 +37,7 @@ SECONDS = 30  # of one measurement
 LOADED_STEPS = 200_000  # steps of the ended run that this app and LEET load
 LOW_BANDWIDTH = "--low-bandwidth"
 ZOOM_KEYS = b"iii"
+KEYS = {"the focus moves": b"21", "zoom": b"iu", "a cursor": b"vv"}
 
 
 def bench_app(home: Path, leet: str | None = None) -> None:
@@ -118,8 +119,11 @@ def _latency(run: RunDir) -> None:
     for size in SIZES:
         app = Pty([MLA_TUI, "attach", run.id], size)
         app.read_for(4)
-        times = [app.press(b"12"[i % 2 : i % 2 + 1]) * 1e3 for i in range(1, 31)]
-        report(f"a key (the focus moves) to the first byte, {size[0]}x{size[1]}, active run", times, "ms")
+        for what, keys in KEYS.items():
+            times, work = zip(*(app.press(keys[i % 2 :][:1]) for i in range(100)), strict=True)
+            name = f"a key ({what}) to the first byte, {size[0]}x{size[1]}, active run"
+            report(name, [1e3 * seconds for seconds in times], "ms")
+            report(f"{name}, CPU time of the app", [1e3 * seconds for seconds in work], "ms")
         app.close()
 
 

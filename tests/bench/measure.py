@@ -100,15 +100,15 @@ class Pty:
     def write(self, keys: bytes) -> None:
         os.write(self.fd, keys)
 
-    def press(self, key: bytes) -> float:
-        """Return the seconds from writing ``key`` to the first byte after it."""
+    def press(self, key: bytes) -> tuple[float, float]:
+        """Return the seconds from writing ``key`` to the first byte after it, and the CPU time of these seconds."""
         while self._read(0.05):
             pass
-        started = time.perf_counter()
+        started, before = time.perf_counter(), main_thread_cpu(self.pid)
         self.write(key)
-        while not self._read(5.0):
+        if not self._read(5.0):
             raise TimeoutError(f"no output within 5 s after {key!r}")
-        return time.perf_counter() - started
+        return time.perf_counter() - started, main_thread_cpu(self.pid) - before
 
     def _read(self, seconds: float) -> bytes:
         return os.read(self.fd, 1 << 16) if select.select([self.fd], [], [], seconds)[0] else b""
@@ -135,6 +135,11 @@ def cpu(pid: int) -> float:
     """Return the CPU time used so far, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def main_thread_cpu(pid: int) -> float:
+    """Return the CPU time that the main thread has used so far, in seconds, to the nanosecond."""
+    return int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[0]) / 1e9
 
 
 def rss(pid: int) -> int:

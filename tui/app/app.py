@@ -310,6 +310,7 @@ def run_app(
     ``first_start``: propose a profile for this machine first. Raises ``UserError`` if there is no run ``run_id``, or no
     terminal to draw on.
     """
+    import gc
     import os
     import sys
 
@@ -335,6 +336,7 @@ def run_app(
         read_only=read_only,
         first_start=first_start and not read_only,
     )
+    gc.freeze()  # a key would have to wait while what lives as long as the app is searched for garbage
     with exit_with_terminal(app, sys.stdin.fileno()) as terminal:
         app.run()
     return HANGUP_EXIT_CODE if terminal.lost else app.return_code or 0

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from textual import getters
 from textual.app import App
+from textual.reactive import Reactive
 from textual.screen import ModalScreen, Screen, ScreenResultType
+from textual.widget import Widget
 
 from tui.app.actions.action import Action, ActionSet, HasActions
 from tui.app.settings import Settings
@@ -67,6 +69,8 @@ class AppScreen(HasActions, Screen[ScreenResultType]):
     """A screen of the app, with its actions: ``class HomeScreen(AppScreen[None], actions=HOME)``."""
 
     app = getters.app(BaseApp)
+    # Textual repaints the whole screen when the focus moves. The widgets that lose and get it repaint themselves.
+    focused: Reactive[Widget | None] = Reactive(None, repaint=False)
 
     def action_back(self) -> None:
         self.dismiss()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
+
+import pytest
+from textual._compositor import LayoutUpdate
+from textual.strip import Strip
 
 from engine.events.types import Memory, Step, Telemetry, Val
 from engine.runs.store import RunStore
@@ -13,7 +18,9 @@ from tui.app.screens.help import HelpScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.screens.pane_picker import PanePicker
 from tui.app.settings import load as load_settings
+from tui.app.terminal.cell_diff import WholeScreen
 from tui.app.widgets.bars import Heading
+from tui.app.widgets.canvas import Row
 from tui.app.widgets.chart import Chart
 from tui.app.widgets.status_line import StatusLine
 
@@ -75,6 +82,52 @@ async def test_more_panes_are_shown_where_they_fit_and_paged_where_not(store: Ru
     async with again.run_test(size=(160, 48)) as pilot:
         await until(pilot, lambda: isinstance(again.screen, MonitorScreen))
         await until(pilot, lambda: [pane.id for pane in again.screen.query(Chart)] == chosen)
+
+
+async def test_a_move_of_the_focus_draws_two_charts_and_not_the_whole_screen(
+    store: RunStore, make_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = make_run("demo", 40, phase="finished")
+    app, drawn, whole = MlaApp(store, run.id), list[str | None](), list[object]()
+    draw, from_update = Chart.draw, WholeScreen.from_update
+    async with app.run_test(size=(160, 48)) as pilot:
+        await opened(pilot, app, 40)
+        await pilot.pause()
+
+        def drawing(chart: Chart, *size: int) -> list[Row]:
+            drawn.append(chart.id)
+            return draw(chart, *size)
+
+        def writing(update: LayoutUpdate) -> WholeScreen:
+            whole.append(update)
+            return from_update(update)
+
+        monkeypatch.setattr(Chart, "draw", drawing)
+        monkeypatch.setattr(WholeScreen, "from_update", writing)
+        await pilot.press("2")
+        await until(pilot, lambda: app.focused is app.screen.query_one("#pane-2"))
+        await pilot.pause(0.1)
+        assert sorted(map(str, drawn)) == ["pane-1", "pane-2"] and whole == []
+        titles = [app.screen.query_one(f"#pane-{n}", Chart).render_line(0) for n in (1, 2)]
+        assert len({next(iter(title)).style for title in titles}) == 2
+
+
+async def test_what_a_key_draws_leaves_no_strips_to_the_garbage_collector(store: RunStore, make_run: Any) -> None:
+    run, _ = make_run("demo", 40, phase="finished")
+    app = MlaApp(store, run.id)
+    async with app.run_test(size=(160, 48)) as pilot:
+        await opened(pilot, app, 40)
+        gc.collect()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for _ in range(3):
+                await pilot.press("i", "u")
+            gc.collect()
+            strips = [garbage for garbage in gc.garbage if isinstance(garbage, Strip) and not garbage.text.isspace()]
+            assert strips == []
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
 
 
 async def test_without_offload_the_axis_of_the_ram_is_scaled_to_what_moves(store: RunStore, make_run: Any) -> None:

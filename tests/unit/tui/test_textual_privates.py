@@ -7,15 +7,22 @@ from pathlib import Path
 
 import textual.app
 import textual.screen
+import textual.strip
 import textual.widgets
 
 APP = Path(__file__).parents[3] / "tui" / "app"
 # file below tui/app → the private names it uses
 KNOWN = {
-    "terminal/cell_diff.py": {"_compositor", "_display"},
+    "terminal/cell_diff.py": {"_compositor", "_display", "_divide_cache"},
     "terminal/rebind.py": {"_bindings", "_merged_bindings"},
 }
-TEXTUAL = (textual.app.App, textual.screen.ModalScreen, textual.widgets.Input, textual.widgets.Button)
+TEXTUAL = (
+    textual.app.App,
+    textual.screen.ModalScreen,
+    textual.strip.Strip,
+    textual.widgets.Input,
+    textual.widgets.Button,
+)
 
 
 def private(name: str) -> bool:

@@ -78,13 +78,15 @@ class Navigation(AppScreen[None]):
         self._focus(self._log_view)
 
     def _focus(self, pane: Canvas) -> None:
+        shown = self._grid.on_page
         self._leave_spec_page()
         if self._is_maximized:
             self._maximize(pane)
         elif isinstance(pane, Pane):
             self._grid.bring(pane)
         pane.focus()
-        self._paint()
+        if self._grid.on_page != shown:  # else the charts stay as they are
+            self._paint()
 
     @property
     def _is_maximized(self) -> bool:

@@ -7,6 +7,7 @@ dozen bytes. So a canvas keeps its rows, draws new ones on ``redraw``, and refre
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -49,8 +50,8 @@ def _cells(row: Row) -> list[tuple[str, str]]:
     """Return one entry per terminal cell; the second half of a wide character is an empty string."""
     cells: list[tuple[str, str]] = []
     for text, style in row:
-        if text.isascii():
-            cells.extend((char, style) for char in text)
+        if text.isascii() or cell_len(text) == len(text):
+            cells.extend(zip(text, repeat(style)))
             continue
         for char in text:
             cells.append((char, style))
@@ -82,7 +83,7 @@ class Canvas(Widget):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._rows: list[Row] = []
-        self._style_cache: dict[str, Style] = {}
+        self._styles_of_names: dict[str, Style] = {}
 
     @property
     def styled_by(self) -> Widget:
@@ -123,14 +124,14 @@ class Canvas(Widget):
         return Strip([Segment(text, self._style(names)) for text, names in self._rows[y]], width)
 
     def _style(self, names: str) -> Style:
-        style = self._style_cache.get(names)
+        style = self._styles_of_names.get(names)
         if style is None:
             parts = [self.styled_by.get_component_rich_style(name, partial=True) for name in names.split()]
-            style = self._style_cache[names] = Style.combine([self.rich_style, *parts])
+            style = self._styles_of_names[names] = Style.combine([self.rich_style, *parts])
         return style
 
     def notify_style_update(self) -> None:
-        self._style_cache.clear()
+        self._styles_of_names.clear()
         super().notify_style_update()
 
     def on_resize(self, event: events.Resize) -> None:

@@ -319,10 +319,8 @@ class Chart(Canvas, can_focus=True):
         if drag is not None and not drag[1] and event.x > _LABEL:
             self.post_message(self.Clicked(self, self._x_at(event.x)))
 
-    def on_focus(self, event: events.Focus) -> None:
-        self.redraw()
-
-    def on_blur(self, event: events.Blur) -> None:
+    def watch_has_focus(self, _has_focus: bool) -> None:
+        """Draw the title, which alone shows the focus. Textual would look up all styles again: none depends on it."""
         self.redraw()
 
 
