@@ -29,7 +29,8 @@ class Lever:
     """Changes of the spec that belong together.
 
     ``device_saved`` and ``host_saved`` are bytes (negative: needs more). ``speed`` is the predicted relative change of
-    tokens/s (-0.02 is 2% slower); ``basis`` says what that prediction rests on.
+    tokens/s (-0.02 is 2% slower): both sides by the model alone, because measurements of two runs also differ by what
+    else the machine did.
     """
 
     change: str
@@ -38,7 +39,6 @@ class Lever:
     device_saved: int
     host_saved: int
     speed: float
-    basis: str
     when: str  # LIVE, UNLOCK or RESTART
     note: str  # how the arithmetic of a step changes, and what has to be installed; empty where neither
     fits: bool
@@ -124,8 +124,7 @@ def _lever(before: Candidate, after: Candidate) -> Lever:
         spec=new,
         device_saved=before.forecast.device_total - after.forecast.device_total,
         host_saved=before.forecast.host_total - after.forecast.host_total,
-        speed=after.rate.tok_s / before.rate.tok_s - 1,
-        basis=after.rate.basis,
+        speed=after.rate.plain / before.rate.plain - 1,
         when=when,
         note="; ".join(filter(None, (numerics, missing, unlocks))),
         fits=after.state != OVER,

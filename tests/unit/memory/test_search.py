@@ -249,6 +249,16 @@ def test_a_run_with_room_is_offered_what_is_faster() -> None:
     assert all(one.fits for one in found)
 
 
+def test_a_speed_measured_under_load_changes_no_offer(tmp_path: Path) -> None:
+    spec, machine = auto("strategy=device", "checkpointing=full", "micro=1", "precision=bf16"), card(80)
+    before = {one.change: one.speed for one in levers(spec, machine)}
+    rate = Search(machine).speed.of(spec)
+    assert record_speed(spec, machine, rate.tok_s, rate.tok_s / 10, run="loaded", home=tmp_path)
+    past_runs = load_past_runs(machine, tmp_path)
+    assert Search(machine, past_runs).speed.of(spec).kind == MEASURED
+    assert {one.change: one.speed for one in levers(spec, machine, past_runs)} == before
+
+
 def test_after_an_out_of_memory_error_the_cheapest_change_that_needs_less_is_named() -> None:
     spec = auto("strategy=device", "checkpointing=none", "precision=bf16", "micro=1")
     machine = card(80)
