@@ -351,6 +351,7 @@ SCENES = (
     ),
     Scene("monitor-cut-off", _one("cut-off"), r"r resumes it[\s\S]*cut-off: neither"),
     Scene("console", _with_console, "MemoryError", (("trainer exited", "t"),)),
+    Scene("monitor-samples", _with_samples, r"step 160/[\s\S]*sample at step 150: \(defun"),
     Scene("samples", _with_samples, r"step 100 · 2 of 3[\s\S]*defun", (("step 160/", "T"), ("3 of 3", "h"))),
     Scene("monitor-finished", _one("finished"), HISTORY),
     Scene("monitor-cursor", _one("finished"), "at step", ((HISTORY, "v"),)),

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from engine.events import reverse_reader
-from engine.events.types import Checkpoint, Log, State
+from engine.events.types import Checkpoint, Log, Memory, Sample, State
 from engine.runs.store import RunStore
 from tests.unit.tui.helpers import on_screen, opened, until
 from tui.app.app import MlaApp
+from tui.app.screens.log_line import LogLineScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.widgets.bars import Notice
 from tui.app.widgets.log_view import LogView
@@ -116,3 +117,19 @@ async def test_the_log_can_be_maximized(store: RunStore, make_run: Any) -> None:
         await pilot.press("escape")
         await until(pilot, lambda: log.size.height < 10)
         assert isinstance(app.screen, MonitorScreen)
+
+
+async def test_a_sample_and_repeats_take_one_row_and_enter_opens_the_sample(store: RunStore, make_run: Any) -> None:
+    run, writer = make_run("demo", 3, phase="running")
+    app = MlaApp(store, run.id)
+    async with app.run_test(size=(60, 20)) as pilot:
+        await opened(pilot, app, 3)
+        for size in (1, 2, 3):  # while the run is watched
+            writer.write(Memory(parts={"weights": size << 30}, measured=None, micro=8, context=256))
+        writer.write(Sample(step=3, prompt="Once", text=" upon a time" * 40 + " the end", tokens=64, seconds=1.0))
+        await until(pilot, lambda: "sample at step 3: Once" in on_screen(app, LogView))
+        *_, repeats, sample = on_screen(app, LogView).splitlines()
+        assert "such lines)" in repeats and sample.rstrip().endswith("… Enter opens it whole")
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, LogLineScreen))
+        assert "the end" in str(app.screen.query(Static)[1].content)

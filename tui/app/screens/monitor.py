@@ -37,7 +37,6 @@ from tui.app.widgets.log_view import LogView
 from tui.app.widgets.rank_rows import RankRows
 from tui.app.widgets.spec_panel import SpecPanel
 from tui.app.widgets.status_line import StatusLine
-from tui.text import event_text
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
@@ -197,8 +196,8 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         self.view.apply(at, event)
         self.viewport.apply(event)
         self._track_oom(event)
-        if self._is_news(event) and (line := event_text.describe(event)) is not None:
-            self._add_line(*line, t=event.t, offset=at)
+        if self._is_news(event) and (line := log_buffer.to_line(self._newest if at is None else at, event)) is not None:
+            self._log_view.add(line._replace(time=time.time()) if line.time < 0 else line)
         self._dirty = True
         if isinstance(event, _URGENT):
             self._paint()
@@ -211,10 +210,14 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         self.viewport.load_detail(message.request, message.series)
         self._paint()
 
-    def _add_line(self, text: str, tone: str, t: float | None = None, offset: int | None = None) -> None:
-        """Add a line to the log view; without ``offset`` one that is not in the file, after the newest that is."""
-        offset = self._log_view.newest + 1 if offset is None else offset
-        self._log_view.add(LogLine(offset, time.time() if t is None or t < 0 else t, text, tone))
+    @property
+    def _newest(self) -> int:
+        """The offset of a line that is not in the file: after the newest that is."""
+        return self._log_view.newest + 1
+
+    def _add_line(self, text: str, tone: str) -> None:
+        """Add a line that is not in the file to the log view."""
+        self._log_view.add(LogLine(self._newest, time.time(), text, tone))
 
     def _track_oom(self, event: Event) -> None:
         """Remember the out-of-memory error about which the run asks the user, until it is answered."""
@@ -262,6 +265,9 @@ class MonitorScreen(RunRequests, actions=MONITOR):
     def on_unmount(self) -> None:
         if self._opened and not self.app.read_only:
             since_left.remember(self.run, self.view, time.time())
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._paint)  # there may be more panes now, of which nothing was drawn
 
     def on_screen_resume(self) -> None:
         if self._dirty and self.is_mounted:

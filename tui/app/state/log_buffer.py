@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.events.reverse_reader import events_before, events_from
-from engine.events.types import Event, Memory
+from engine.events.types import Event, Memory, Sample
 from tui.text import event_text
 
 CAPACITY = 1000  # lines; twice as many while a user reads older ones
@@ -16,7 +16,8 @@ CAPACITY = 1000  # lines; twice as many while a user reads older ones
 class LogLine(NamedTuple):
     """A line: the offset of its record, unix seconds, text and tone (plain, good, warn or bad).
 
-    Consecutive lines with the same ``folds``, if it is not empty, are one: the newest, and how many there were.
+    Consecutive lines with the same ``folds``, if it is not empty, are one: the newest, and how many there were. Of a
+    ``long`` text only as much is shown as fits into one row, until it is opened.
     """
 
     offset: int
@@ -25,6 +26,7 @@ class LogLine(NamedTuple):
     tone: str
     folds: str = ""
     times: int = 1
+    long: bool = False
 
     @property
     def shown(self) -> str:
@@ -52,9 +54,10 @@ def matches(text: str, words: tuple[str, ...]) -> bool:
 def to_line(offset: int, event: Event) -> LogLine | None:
     """Return the line for an event; None if it is only shown in charts."""
     sentence = event_text.describe(event)
-    return (
-        None if sentence is None else LogLine(offset, event.t, *sentence, "memory" if isinstance(event, Memory) else "")
-    )
+    if sentence is None:
+        return None
+    folds = "memory" if isinstance(event, Memory) else ""
+    return LogLine(offset, event.t, *sentence, folds, long=isinstance(event, Sample))
 
 
 def fold(lines: Sequence[LogLine]) -> list[LogLine]:

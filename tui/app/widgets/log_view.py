@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from rich.cells import cell_len
 from textual import events, on, work
 from textual.message import Message
 from textual.worker import get_current_worker
@@ -17,11 +18,13 @@ from tui.app.state.log_buffer import KeepReading, LogBuffer, LogLine, LogPage, m
 from tui.app.widgets.canvas import Canvas, Row
 from tui.text.ellipsis import clip, wrap
 
+_OPENS = " Enter opens it whole"  # beside the line that it opens
+
 
 class LogView(Canvas, can_focus=True):
     """Shows the lines passed to ``add``, and reads older lines from the log at ``path``.
 
-    Lines are wrapped, so that all of them can be read.
+    Lines are wrapped, so that all of them can be read; of a long text, such as a sample, the beginning is shown.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -285,7 +288,11 @@ class LogView(Canvas, can_focus=True):
 
     def _texts(self, line: LogLine, width: int) -> list[str]:
         """Return the text of a line in the rows that it takes."""
-        return wrap(line.shown, width - len(_stamp(line)))
+        width -= len(_stamp(line))
+        if not line.long or cell_len(line.shown) <= width:
+            return wrap(line.shown, width)
+        hint = _OPENS if line == self.selected and width > 2 * len(_OPENS) else ""
+        return [clip(line.shown, width - len(hint)) + hint]
 
 
 def _stamp(line: LogLine) -> str:
