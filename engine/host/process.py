@@ -80,6 +80,16 @@ def is_alive(process: ProcessIdentity | None) -> bool:
     return ticks is not None and ticks == process.start_ticks and process.boot in (None, boot_id())
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether the process was stopped by a signal (SIGSTOP, Ctrl-Z) and does nothing until SIGCONT."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.Error:
+        return False
+
+
 def inherited_lock_fds() -> tuple[int, ...]:
     """Return the open descriptors of locks inherited from the parent process (``engine/runs/device_locks.py``)."""
     numbers = (int(text) for text in os.environ.get(LOCK_FDS_ENV, "").split(",") if text.isdigit())

@@ -78,7 +78,7 @@ def test_one_resume_ends_a_pause_that_was_requested_twice(workspace: Workspace, 
 
 def test_commands_take_effect_in_the_order_they_were_sent(workspace: Workspace, wait_for: WaitFor) -> None:
     """A pause is not undone by a resume sent before it and comes after a checkpoint sent before it, even if the trainer
-    reads all three at once."""
+    reads all three at once. Who waits for it is told why."""
     run = workspace.launch(*LONG)
     commands = run.run_dir.commands_path
 
@@ -94,6 +94,8 @@ def test_commands_take_effect_in_the_order_they_were_sent(workspace: Workspace, 
     wait_for("the second command", lambda: sent("checkpoint"))
     clients.append(workspace.start("pause", run.id))
     wait_for("the third command", lambda: sent("pause"))
+    assert clients[2].stderr is not None
+    assert f"its trainer is stopped by a signal: kill -CONT {trainer} " in clients[2].stderr.readline()
     os.kill(trainer, signal.SIGCONT)
     assert [process.wait(60) for process in clients] == [0, 0, 0]
     answers = [(state["phase"], state["reason"]) for state in run.kind("state") if state["id"]]

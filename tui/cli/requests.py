@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ANSWER_TIMEOUT = 60.0  # seconds; a step on a small GPU takes tens of them
 PAUSED_TIMEOUT = 2.0
+SILENCE = 3.0  # seconds without an answer, after which the user is told what is waited for
 
 
 def request(run_dir: RunDir, what: TrainerRequest) -> Event | None:
@@ -44,8 +45,12 @@ def request(run_dir: RunDir, what: TrainerRequest) -> Event | None:
         # then it applies an edit at once.
         deferred = paused and isinstance(what, SetRequest | CheckpointRequest)
         timeout = PAUSED_TIMEOUT if deferred else ANSWER_TIMEOUT
+        answer = asyncio.ensure_future(find_answer(client.events(start, live=False), id))
+        await asyncio.wait([answer], timeout=min(timeout, SILENCE))
+        if not answer.done() and timeout > SILENCE:
+            print(f"requested {what.method} ({id}); {_waits_for(run_dir)}", file=sys.stderr, flush=True)
         try:
-            return await asyncio.wait_for(find_answer(client.events(start, live=False), id), timeout)
+            return await asyncio.wait_for(answer, max(timeout - SILENCE, 0))
         except TimeoutError:
             when = "after the run resumes" if deferred else "after the current micro-batch"
             print(f"requested {what.method} ({id}); takes effect {when}", file=sys.stderr)
@@ -55,6 +60,16 @@ def request(run_dir: RunDir, what: TrainerRequest) -> Event | None:
     if answer is None and run_dir.ended():
         raise UserError(f"run {run_dir.id}: ended before {what.method} took effect")
     return answer
+
+
+def _waits_for(run_dir: RunDir) -> str:
+    """Return what a request waits for that has had no answer yet."""
+    from engine.host.process import is_alive, is_stopped
+
+    trainer = run_dir.trainer_identity()
+    if trainer is not None and is_alive(trainer) and is_stopped(trainer.pid):
+        return f"its trainer is stopped by a signal: kill -CONT {trainer.pid} lets it continue"
+    return "waiting for the end of the current micro-batch"
 
 
 def print_phase(answer: Event | None) -> None:
