@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 NOTHING = "–"
+SMALL = 1e-3  # an axis writes smaller values with an exponent
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
@@ -161,12 +162,15 @@ def formatter(name: str) -> Callable[[float | None], str]:
 
 def axis(value: float) -> str:
     """Return the label of an axis tick: no trailing zeros, at most six characters for ordinary values."""
-    if value and (abs(value) >= 1e4 or abs(value) < 1e-3):
-        if 1e4 <= abs(value) < 1e15:
-            return count(value)
-        mantissa, _, exponent = f"{value:.1e}".partition("e")
-        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    if value and (abs(value) >= 1e4 or abs(value) < SMALL):
+        return count(value) if 1e4 <= abs(value) < 1e15 else scientific(value)
     return f"{value:.4g}"
+
+
+def scientific(value: float) -> str:
+    """Return a value with an exponent and two digits: ``2.5e-4``."""
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
 
 def axis_time(t: float, span: float) -> str:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tui.text import format as fmt
+from tui.text.axis_text import tick_labels
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,10 @@ def test_a_time_of_today_is_an_hour_and_an_older_one_a_date() -> None:
     noon = time.mktime((2026, 11, 23, 12, 0, 0, 0, 0, -1))
     assert fmt.timestamp(noon - 600, now=noon) == "11:50"
     assert fmt.timestamp(noon - 5 * 86400, now=noon) == "18 Nov"
+
+
+def test_the_labels_of_small_ticks_are_written_alike() -> None:
+    assert tick_labels([0.0, 5e-4, 1e-3, 1.5e-3], width=6) == ["0", "5e-4", "1e-3", "1.5e-3"]
+    assert tick_labels([0.0, 0.1, 0.2], width=6) == ["0", "0.1", "0.2"]
+    assert tick_labels([1e-4, 1.0, 1e4], width=6) == ["1e-4", "1", "10.0k"]
+    assert tick_labels([123_456.0, 123_457.0], width=6) == ["123k", "123k"]

@@ -6,13 +6,26 @@ from typing import Any
 
 from engine.runs.store import RunStore
 from tests.unit.tui.helpers import on_screen, until
+from tui.app.actions.action import HasActions
 from tui.app.actions.registry import DIALOGS, HELP_DIALOG, NEW_KEY
 from tui.app.app import MlaApp
-from tui.app.base import AppModal
+from tui.app.base import AppModal, AppScreen
 from tui.app.screens.help import HelpLines, HelpScreen
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.widgets.log_view import LogView
+from tui.app.widgets.selectable_list import SelectableList
+
+
+def unexplained(app: MlaApp) -> set[str]:
+    """Return the keys of what has the focus that the help of the screen does not have."""
+    screen, focused = app.screen, app.focused
+    assert isinstance(screen, AppScreen)
+    explained = {key for action in app.offered(screen.actions) for key in action.keys}
+    own: set[str] = set()
+    if isinstance(focused, HasActions):
+        own = {key for action in focused.actions.own for key in action.keys}
+    return own - explained
 
 
 async def test_help_has_every_key_of_the_screen_below_and_scrolls(store: RunStore) -> None:
@@ -26,6 +39,13 @@ async def test_help_has_every_key_of_the_screen_below_and_scrolls(store: RunStor
         assert "Ctrl+P" in on_screen(app, HelpLines) and "New run" not in on_screen(app, HelpLines)
         await pilot.press("q")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
+        assert unexplained(app) == set()
+        for key in ("n", "f2"):
+            await pilot.press(key)
+            await until(pilot, lambda: isinstance(app.focused, SelectableList) and app.focused.id != "runs")
+            assert unexplained(app) == set()
+            await pilot.press("q")
+            await until(pilot, lambda: isinstance(app.screen, HomeScreen))
 
 
 async def test_help_opens_in_every_dialog(store: RunStore, make_run: Any) -> None:
@@ -39,6 +59,9 @@ async def test_help_opens_in_every_dialog(store: RunStore, make_run: Any) -> Non
             await pilot.press(*keys)
             await until(pilot, lambda: isinstance(app.screen, AppModal))
             dialog = app.screen
+            for _ in app.screen.focus_chain:
+                assert unexplained(app) == set()
+                app.screen.focus_next()
             await pilot.press("f1")
             await until(pilot, lambda: isinstance(app.screen, HelpScreen))
             shown = on_screen(app, HelpLines)

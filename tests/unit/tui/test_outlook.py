@@ -44,6 +44,10 @@ def test_a_run_of_weeks_says_what_it_has_done_and_when_it_ends() -> None:
     }
     assert view.eta() == pytest.approx(800 * 60)  # to the step at which it stops early
     assert view.elapsed(NOW) == 7200
+    view.apply(0, Step(t=NOW, step=899, loss=4.0))
+    assert ("next at", "900", 1) in outlook.items(view, Checkpoints(200), NOW)  # where it stops
+    view.apply(0, Step(t=NOW, step=900, loss=4.0))
+    assert "next at" not in {label for label, *_ in outlook.items(view, Checkpoints(200), NOW)}
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,11 @@ _MOVES = (
     Action("last", ("G", "end"), "Last line", "Go to the last line", handler="cursor", args=(_END,)),
 )
 LIST = ActionSet("List", _MOVES)
-LEVERS = ActionSet("Memory levers", (Action("choose", ("enter",), "Choose", "Apply the selected option", RUN),))
+LEVERS = ActionSet(
+    "Memory levers",
+    (Action("choose", ("enter",), "Apply", "Apply what the fields say, or the selected option", RUN),),
+)
 TEXT = ActionSet("Text", tuple(replace(action, handler="scroll_lines") for action in _MOVES))
-_CURSOR = (DOWN, UP)
 
 # Shared by several screens
 
@@ -110,7 +112,7 @@ HOME = ActionSet(
         Action("propose", ("i",), "Machine profile", "See what was found here, write a profile for it", changes=True),
         Action("quit", ("q",), "Quit", "Leave the app; runs continue", APP, "app.quit", bar=9),
     ),
-    _CURSOR,
+    LIST.own,
     EVERYWHERE.own,
 )
 
@@ -123,7 +125,7 @@ NEW_RUN = ActionSet(
         replace(FOCUS_NEXT, bar=2),
         BACK,
     ),
-    _CURSOR,
+    LIST.own,
     EVERYWHERE.own,
 )
 
@@ -187,8 +189,8 @@ MONITOR = ActionSet(
         Action("log_down", ("j", "down"), "Newer", "Scroll the log to newer lines", handler="scroll_log", args=(-1,)),
         Action("log_page_up", ("pageup",), "Page up", "A page of older lines", handler="page_log", args=(1,)),
         Action("log_page_down", ("pagedown",), "Page down", "A page of newer lines", handler="page_log", args=(-1,)),
-        Action("log_oldest", ("g",), "Oldest", "Go to the first lines of the log"),
-        Action("log_newest", ("G",), "Newest", "Go to the newest lines of the log"),
+        Action("log_oldest", ("g", "home"), "Oldest", "Go to the first lines of the log"),
+        Action("log_newest", ("G", "end"), "Newest", "Go to the newest lines of the log"),
         LIST_CHECKPOINTS,
         Action("console", ("t",), "Console", "Show what the trainer printed: console.log", bar=7),
         Action("samples", ("T",), "Samples", "Show the text that the run generated, step by step", bar=7),
@@ -223,7 +225,7 @@ COMPARE = ActionSet(
         OPEN,
         BACK,
     ),
-    _CURSOR,
+    LIST.own,
     EVERYWHERE.own,
 )
 
@@ -248,7 +250,7 @@ CHECKPOINTS = ActionSet(
         Action("copy_path", ("C",), "Copy path", "Copy the path to the clipboard", bar=6),
         BACK,
     ),
-    _CURSOR,
+    LIST.own,
     EVERYWHERE.own,
 )
 
@@ -278,7 +280,7 @@ DATA = ActionSet(
         FOCUS_NEXT,
         BACK,
     ),
-    (*_CURSOR, PAGE_DOWN, PAGE_UP),
+    LIST.own,
     EVERYWHERE.own,
 )
 
@@ -301,7 +303,7 @@ SETTINGS = ActionSet(
         Action("reset", ("d",), "Reset", "Restore the default", bar=2),
         BACK,
     ),
-    _CURSOR,
+    LIST.own,
     EVERYWHERE.own,
 )
 
@@ -312,11 +314,18 @@ _PREVIOUS = Action("focus_previous", (), "Focus previous", "Focus the previous f
 _DIALOG_HELP = replace(HELP, handler="help")
 CONFIRM = ActionSet(
     "Question",
-    (CANCEL, replace(FOCUS_NEXT, keys=("right", "l")), replace(_PREVIOUS, keys=("left", "h")), _DIALOG_HELP),
+    (CANCEL, replace(FOCUS_NEXT, keys=("tab", "right", "l")), replace(_PREVIOUS, keys=("left", "h")), _DIALOG_HELP),
+    (Action("press", ("enter",), "Choose", "Choose the marked answer"),),
 )
 TUNING = ActionSet(
     "Live tuning",
-    (CANCEL, replace(FOCUS_NEXT, keys=("down", "j")), replace(_PREVIOUS, keys=("up", "k")), _DIALOG_HELP),
+    (
+        CANCEL,
+        replace(FOCUS_NEXT, keys=("tab", "down", "j"), help="The next field; j and ↓ also the next line of the list"),
+        replace(_PREVIOUS, keys=("up", "k"), help="The field before, or the line before in the list"),
+        _DIALOG_HELP,
+    ),
+    (*LEVERS.own, *LIST.own[2:]),
 )
 PANES = ActionSet(
     "Panes",
@@ -332,7 +341,7 @@ PANES = ActionSet(
         replace(BACK, help="Keep the choice, for every run"),
         _DIALOG_HELP,
     ),
-    _CURSOR,
+    LIST.own,
 )
 LOG_LINE = ActionSet(
     "Log line",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -82,8 +83,9 @@ def _checkpoint_items(view: RunView, checkpoints: Checkpoints, now: float) -> li
     if view.active:
         age = "none yet" if last is None else f"{fmt.rough_duration(max(now - last.t, 0.0))} ago"
         found.append(("checkpoint", age, 7))
-        if checkpoints.every:
-            found.append(("next at", fmt.exact((view.step // checkpoints.every + 1) * checkpoints.every), 1))
+        if checkpoints.every and view.step < (last_step := view.last_step or math.inf):
+            step = (view.step // checkpoints.every + 1) * checkpoints.every
+            found.append(("next at", fmt.exact(min(step, last_step)), 1))  # a run is saved at its end
     if checkpoints.free is not None and checkpoints.bytes:
         found.append(("disk for", f"{checkpoints.free // checkpoints.bytes:,.0f} checkpoints", 1))
     return found

@@ -20,6 +20,7 @@ from tui.app.widgets import plot
 from tui.app.widgets.canvas import Canvas, Row
 from tui.app.widgets.plot import Line, Mark
 from tui.text import format as fmt
+from tui.text.axis_text import tick_labels
 from tui.text.ellipsis import clip
 
 __all__ = ["CHART_STYLES", "Chart", "Line", "Mark"]
@@ -247,7 +248,7 @@ class Chart(Canvas, can_focus=True):
         if self.cursor is not None and x0 <= self.cursor <= x1:
             column = min(int((self.cursor - x0) / (x1 - x0) * plot_width), plot_width - 1)
             plot.draw_cursor(cells, column, "chart--cursor")
-        labels = plot.y_labels(axis, plot_height, lambda value: fmt.axis(value / self._scale))
+        labels = plot.y_labels(axis, plot_height, tick_labels(axis.ticks, self._scale, _LABEL))
         units: dict[int, str] = {}
         if plot_height >= _UNIT_MIN_ROWS:  # the unit stands in the first row without a label
             units[next(y for y in range(plot_height) if y not in labels)] = self._unit

@@ -87,9 +87,10 @@ def mark_row(marks: Iterable[Mark], x0: float, x1: float, width: int) -> Row:
     return merge_spans(row)
 
 
-def y_labels(axis: Axis, height: int, text: Callable[[float], str]) -> dict[int, str]:
-    """Return the label of each row that has a tick; of two ticks in one row, the higher one."""
-    return {y: text(tick) for tick in axis.ticks if (y := _row(axis, tick, height)) is not None}
+def y_labels(axis: Axis, height: int, labels: Sequence[str]) -> dict[int, str]:
+    """Return the label of each row that has a tick, of ``labels`` for all; of two ticks in one row, the higher one."""
+    ticks = zip(axis.ticks, labels, strict=True)
+    return {y: label for tick, label in ticks if (y := _row(axis, tick, height)) is not None}
 
 
 def x_labels(
