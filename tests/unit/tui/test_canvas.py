@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -6,7 +8,7 @@ from textual.geometry import Region
 
 from tui.app.themes import THEMES
 from tui.app.widgets.canvas import changed_cells, fit_row
-from tui.app.widgets.chart import Chart, Line
+from tui.app.widgets.chart import CHART_STYLES, Chart, Line
 from tui.text.ellipsis import clip
 
 text = st.text(alphabet="ab ⣿日\t\x1b", max_size=12)
@@ -40,12 +42,16 @@ def test_clip_ends_in_an_ellipsis() -> None:
     assert clip("abc", 4) == "abc"
 
 
+class _Chart(Chart):
+    COMPONENT_CLASSES: ClassVar[set[str]] = CHART_STYLES
+
+
 class _ChartApp(App[None]):
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return dict(THEMES[0].variables)
 
     def compose(self) -> ComposeResult:
-        yield Chart("loss", id="pane-1")
+        yield _Chart("loss", id="pane-1")
 
 
 async def test_a_new_point_refreshes_a_few_cells(monkeypatch: object) -> None:
