@@ -114,7 +114,7 @@ def parse_override(text: str, source: str = "-s") -> tuple[str, Any]:
     key, equals, raw = text.partition("=")
     key, raw = key.strip(), raw.strip()
     if not equals or not key:
-        raise SpecError(f"{source} {text}: write key=value, for example {source} batch.micro=4")
+        raise SpecError(f"{source} {text}: write key=value, for example batch.micro=4")
     if "." not in key:
         full = [k for k in known_keys() if k.partition(".")[2] == key]
         if len(full) > 1:
@@ -136,12 +136,12 @@ def parse_override(text: str, source: str = "-s") -> tuple[str, Any]:
     return key, check_value(source, key, float(raw))
 
 
-def parse_edit(text: str) -> tuple[str, Any]:
+def parse_edit(text: str, source: str = "set") -> tuple[str, Any]:
     """Parse a change of an active run as ``parse_override`` does, and ``"decay=now"``. Raise ``SpecError``."""
     key, _, raw = text.partition("=")
     if key.strip() in ("decay", "optim.decay") and raw.strip() == NOW:
         return "optim.decay", NOW
-    return parse_override(text, "set")
+    return parse_override(text, source)
 
 
 def _find(name: str, extended_by: Path | None = None) -> Path:

@@ -171,8 +171,8 @@ def test_overrides_of_a_built_spec() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("micro", "-s micro: write key=value, for example -s batch.micro=4"),
-        ("=4", "-s =4: write key=value, for example -s batch.micro=4"),
+        ("micro", "-s micro: write key=value, for example batch.micro=4"),
+        ("=4", "-s =4: write key=value, for example batch.micro=4"),
         ("name=x", "-s name: is ambiguous; write model.name or optim.name"),
         ("mikro=4", "-s mikro: unknown key; did you mean batch.micro?"),
         ("stepz=4", "-s stepz: unknown key; did you mean train.steps?"),

@@ -341,7 +341,7 @@ SCENES = (
     Scene(
         "monitor-out-of-memory",
         _out_of_memory,
-        r"Out of memory[\s\S]*predicted at the OOM[\s\S]*micro 12→6[\s\S]*Enter applies",
+        r"Out of memory[\s\S]*GiB predicted [\s\S]*micro 12→6[\s\S]*Enter applies",
         wide="[⠁-⣿]",  # a curve beside the dialog
     ),
     Scene(

@@ -136,7 +136,7 @@ async def test_an_out_of_memory_error_is_shown_and_a_lever_that_fits_well_is_sel
         writer.write(Oom(**oom, text="", parts=parts, capacity=620 << 20))
         writer.write(State(phase="paused", reason="out of memory in backward"))
         await until(pilot, lambda: isinstance(app.screen, TuningScreen))
-        failed = "896 of 620 MiB predicted at the OOM  276 MiB too much"
+        failed = "896 of 620 MiB predicted at the OOM  276 MiB over"
         await until(pilot, lambda: failed in on_screen(app, "#failed"))
         await until(pilot, lambda: "micro 8→" in selected_row(app.screen.query_one(LeverList)))
         # With micro 4 the forecast is 549 MiB of 620: more than nine tenths of a host this small would be tight.
@@ -156,6 +156,10 @@ async def test_tuning_follows_the_size_of_the_terminal(store: RunStore, make_run
         await pilot.resize_terminal(60, 20)
         await until(pilot, lambda: "sequences" not in drawn(app))
         assert "micro 8→4, accum 1→2" in (small := drawn(app)) and "Enter applies" in small
+        assert re.search(r"GiB available +│", small)  # no word is cut
+        app.screen.query_one("#also", Input).value = "foo"
+        await until(pilot, lambda: "other edits: foo: write key=value" in drawn(app))
+        app.screen.query_one("#also", Input).value = ""
         await pilot.resize_terminal(80, 24)
         await until(pilot, lambda: "× 8 sequences" in drawn(app) and "checkpointing full" in drawn(app))
 

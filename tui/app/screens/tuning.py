@@ -108,7 +108,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
                 yield Label("other edits", id="also-label")
                 yield Input(id="also", placeholder="lr_scale=0.5 stop_step=900 val_every=200", compact=True)
             yield Static("", id="verdict", markup=False)
-            cancel = "q keeps it paused" if oom else "q cancels"
+            cancel = "Esc keeps it paused" if oom else "Esc cancels"  # q is a letter in the field of other edits
             yield Static(f"Enter applies, Tab moves on, {cancel}", classes="tuning-note")
 
     def on_mount(self) -> None:
@@ -216,7 +216,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         from engine.train.edits import edited
         from profiles.registry import parse_edit
 
-        changes = dict(parse_edit(word) for word in self.query_one("#also", Input).value.split())
+        changes = dict(parse_edit(word, "other edits:") for word in self.query_one("#also", Input).value.split())
         micro, context = self._micro(), self.query_one("#context", NumberField).number or 0
         if micro != self._spec.batch.micro and not changes.keys() & {"batch.micro", "batch.accum", "batch.sequences"}:
             changes["micro"] = micro

@@ -67,11 +67,14 @@ class ForecastBars(Canvas):
         if headroom.free is None:
             title.append((f"  {self._unknown}", "forecast--note"))
         else:
-            title.append((f" {self._free}", "forecast--note"))
+            state: Row = []
             if headroom.state == "over":
-                title.append((f"  {fmt.size(headroom.needed - headroom.free)} too much", "forecast--over"))
+                state = [(f"  {fmt.size(headroom.needed - headroom.free)} over", "forecast--over")]
             elif headroom.state == "tight":
-                title.append(("  tight", "forecast--tight"))
+                state = [("  tight", "forecast--tight")]
+            left = width - sum(cell_len(text) for text, _ in [*title, *state]) - 1
+            free = self._free if cell_len(self._free) <= left else self._free.partition(" ")[0]
+            title += [(f" {free}", "forecast--note"), *state]
         amounts = [amount for _, amount in parts]
         return [title, _bar(amounts, headroom.free or headroom.needed, width - 2), *_legend(parts, width, legend_lines)]
 
