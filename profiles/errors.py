@@ -29,6 +29,10 @@ class NeedsAttentionError(UserError):
     """Something outside a run has changed, such as its data. Its supervisor waits until a user has put it right."""
 
 
+class OutputError(UserError):
+    """What a command prints cannot be written, for example because a disk is full."""
+
+
 class ForceNeeded(UserError):
     """A launch that is refused unless the user insists. ``reason``: the message without the words about --force."""
 

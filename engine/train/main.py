@@ -170,7 +170,7 @@ def run_foreground(
     def body() -> None:
         with joined() as ranks:
             reporter = SilentReporter() if ranks.rank else ShowReporter(show)
-            train(ranks.run_on_rank_zero(plan), reporter, ranks, _stop_on_signals, check_data)
+            train(ranks.run_on_rank_zero(plan), reporter, ranks, _stop_with_terminal, check_data)
 
     code, why = exit_status_of(body)
     if why:
@@ -263,7 +263,7 @@ def exit_status_of(body: Callable[[], None]) -> tuple[int, str]:
         return error.exit_code, ""
     except UserError as error:
         return error.exit_code, str(error)
-    except BrokenPipeError:  # the reader of a foreground run's lines is gone
+    except BrokenPipeError:  # the reader of what a foreground run prints before its first step is gone
         raise
     except Exception as error:
         if (failure := recognize(error, IDLE)) is not None:  # not in a step: a smaller micro would not help
@@ -289,15 +289,20 @@ def _defer_sigterm() -> list[int]:
     return received
 
 
-def _stop_on_signals(trainer: Trainer) -> None:
-    """On SIGTERM and Ctrl-C save a checkpoint, then end."""
+def _stop_on_signals(trainer: Trainer, *more: signal.Signals) -> None:
+    """On SIGTERM, Ctrl-C and the signals ``more`` save a checkpoint, then end."""
 
     def request_stop(number: int, _: object) -> None:
         name = signal.Signals(number).name
         trainer.commands.put(Command(id=f"{name}-{os.getpid()}", request=StopRequest(), by=name))
 
-    signal.signal(signal.SIGTERM, request_stop)
-    signal.signal(signal.SIGINT, request_stop)
+    for each in (signal.SIGTERM, signal.SIGINT, *more):
+        signal.signal(each, request_stop)
+
+
+def _stop_with_terminal(trainer: Trainer) -> None:
+    """As above, and when the terminal is closed, unless ``nohup`` says that the run outlives it."""
+    _stop_on_signals(trainer, *([] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]))
 
 
 def _ignore_sigterm(trainer: Trainer) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from engine.events.commands import new_command_id
 from engine.events.log import stamped
+from engine.events.requests import StopRequest
 from engine.events.types import Command, Event, Progress
+from engine.host.files import write_stderr
+from profiles.errors import OutputError
 
 
 class Reporter(Protocol):
@@ -49,13 +53,33 @@ class SilentReporter:
 
 
 class ShowReporter(SilentReporter):
-    """Gives every event to a callback: for a run in the foreground, which takes no commands but signals."""
+    """Gives every event to a callback: for a run in the foreground, which takes no commands but signals.
+
+    A training is worth more than its lines. If they cannot be written, say on a full disk, it goes on and says so once;
+    if nobody reads them any more, it saves and stops.
+    """
 
     def __init__(self, show: Callable[[Event], None]) -> None:
         self._show = show
+        self._failed = False
+        self._stop: list[Command] = []
 
     def record(self, event: Event) -> None:
-        self._show(stamped(event, attempt=1))
+        try:
+            self._show(stamped(event, attempt=1))
+        except (OutputError, BrokenPipeError) as error:
+            if self._failed:
+                return
+            self._failed = True
+            if isinstance(error, BrokenPipeError):
+                self._stop = [Command(id=new_command_id(), request=StopRequest(), by="a closed pipe")]
+                write_stderr("standard output: nobody reads it any more; saving a checkpoint and stopping")
+            else:
+                write_stderr(f"{error}; the training goes on")
 
     def progress(self, progress: Progress) -> None:
         self.record(progress)
+
+    def commands(self) -> list[Command]:
+        stop, self._stop = self._stop, []
+        return stop

@@ -120,12 +120,18 @@ def test_a_stop_during_the_last_validation_is_a_stop(workspace: Workspace) -> No
     assert [val["step"] for val in run.kind("val")] == [0]
 
 
-def test_a_foreground_run_ends_when_its_output_is_closed(workspace: Workspace) -> None:
-    train = workspace.start("train", "-p", "nano", "-s", "steps=1000000")
-    assert output(train).readline()
-    output(train).close()
+@pytest.mark.parametrize("how", ["its output", "its terminal"])
+def test_a_foreground_run_saves_and_ends_when_its_output_or_terminal_is_closed(workspace: Workspace, how: str) -> None:
+    train = workspace.start("train", "-p", "nano", "-s", "steps=1000000", "-s", "save_every=0", "--name", "front")
+    while not output(train).readline().startswith("step"):
+        pass
+    if how == "its terminal":
+        train.send_signal(signal.SIGHUP)
+    else:
+        output(train).close()
     err = train.communicate(timeout=90)[1]
-    assert (train.returncode, err) == (0, "")
+    assert (train.returncode, err.count("nobody reads it any more")) == (0, how == "its output")
+    assert [path.name for path in (workspace.out / "front").glob("ckpt_step_*")]
 
 
 def test_a_run_can_be_stopped_before_its_first_step(workspace: Workspace) -> None:

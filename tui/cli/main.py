@@ -6,15 +6,15 @@ Each command is a module of ``tui.cli.commands`` with its name: ``register`` add
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from profiles.errors import UserError
+from profiles.errors import OutputError, UserError
 from profiles.printable import one_line
 from tui.cli.address_space import prepare_for_limit
+from tui.cli.standard_streams import drop_output, standard_streams
 from tui.cli.terminal_output import printable_output
 
 # In the order of ``--help``.
@@ -58,14 +58,35 @@ COMMANDS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 ok, 1 failed, 2 usage error."""
-    _prepare_process()
-    with printable_output():
+    # Nothing we write may be writable for every user, whatever our umask: checkpoints could be replaced.
+    os.umask(os.umask(0o077) | 0o002)
+    prepare_for_limit()
+    with standard_streams(), printable_output():
         return _run(sys.argv[1:] if argv is None else argv)
 
 
 def _run(argv: Sequence[str]) -> int:
+    """Run one command and write out what it printed: here an error of that is still one line."""
+    code = 0
+    try:
+        try:
+            code = _run_command(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output, for example head, is gone
+        drop_output()
+    except OutputError as error:
+        drop_output()
+        print(f"mla-tui: {error}", file=sys.stderr)
+        code = code or error.exit_code
+    return code
+
+
+def _run_command(argv: Sequence[str]) -> int:
     parser = parser_of(argv)
-    args = parser.parse_args(argv)
+    args, unrecognized = parser.parse_known_args(argv)
+    if unrecognized:
+        parser.error(f"unrecognized arguments: {' '.join(unrecognized)}{getattr(args, 'hint', '')}")
     if (args.read_only or args.low_bandwidth) and not args.opens_app:
         parser.error(
             "--read-only and --low-bandwidth are for the app: mla-tui --read-only, mla-tui attach RUN --read-only"
@@ -73,12 +94,11 @@ def _run(argv: Sequence[str]) -> int:
     command: Callable[[argparse.Namespace], int] = args.command
     try:
         return command(args)
+    except (OutputError, BrokenPipeError):
+        raise
     except UserError as error:
         print(f"mla-tui: {error}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:  # the reader of our output, for example head, is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         return 130
     except MemoryError:
@@ -88,19 +108,6 @@ def _run(argv: Sequence[str]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(one_line(f"mla-tui: {where}{error.strerror or error}"), file=sys.stderr)
         return 1
-
-
-def _prepare_process() -> None:
-    """Set what must hold in this process and in all that it starts.
-
-    Nothing we write may be writable for every user, whatever umask we were started with: checkpoints could be replaced.
-    A terminal or pipe whose encoding lacks a character gets a question mark in its place, not a traceback.
-    """
-    os.umask(os.umask(0o077) | 0o002)
-    prepare_for_limit()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
 
 
 def parser_of(argv: Sequence[str]) -> argparse.ArgumentParser:

@@ -47,7 +47,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--ema", action="store_true", help="measure the average of the weights (optim.ema)")
     parser.add_argument("--show", action="store_true", help="print the results kept beside the checkpoints")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=run, hint="; name a file by its kind: mla-tui eval RUN --text FILE")
 
 
 def run(args: argparse.Namespace) -> int:

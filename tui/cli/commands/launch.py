@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         force=args.force,
         notify=lambda line: print(f"mla-tui: {line}", file=sys.stderr),
     )
-    print(run_dir.id, flush=True)
+    print(run_dir.id)
     print(usage_line(run_dir.spec()), file=sys.stderr)
     if args.attach:
         from tui.app.app import run_app

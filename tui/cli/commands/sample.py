@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def register(subparsers: Subparsers) -> None:
     parser = add_command(subparsers, "sample", "generate text from a checkpoint", "mla-tui sample models/demo -n 80")
-    help = "a ckpt_step_N directory or the folder of a run's checkpoints"
+    help = "a run, a ckpt_step_N directory or the folder of a run's checkpoints"
     parser.add_argument("checkpoint", metavar="CKPT", help=help)
     help = "the text to continue; without it, read from the terminal or a pipe"
     parser.add_argument("--prompt", help=help)
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     generator = TextGenerator(find_checkpoint_argument(args.checkpoint))
     if isinstance(sys.stdin, TextIOWrapper):  # leave undecodable input to the check of the prompt
         sys.stdin.reconfigure(errors="surrogateescape")
-    if args.prompt is None and sys.stdin is not None and sys.stdin.isatty():
+    if args.prompt is None and sys.stdin.isatty():
         for turn, prompt in enumerate(_read_prompts()):
             # Another seed for each prompt: repeating a prompt gives a new text, repeating a session the same texts.
             text = generator.generate(prompt, args.tokens, replace(sampling, seed=sampling.seed + turn))
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _read_stdin() -> str:
     """Return all of stdin without the last newline."""
-    return sys.stdin.read().removesuffix("\n") if sys.stdin is not None else ""
+    return sys.stdin.read().removesuffix("\n")
 
 
 def _read_prompts() -> Iterator[str]:
