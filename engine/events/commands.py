@@ -38,7 +38,9 @@ def append(path: Path, request: TrainerRequest, by: str, id: str | None = None) 
         # The leading newline ends a torn line that a killed writer may have left; empty lines are skipped.
         line = b"\n" + encode(command) + b"\n"
         if os.write(fd, line) < len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -12,7 +12,7 @@ from engine.events.labels import read_labels
 from engine.events.phases import CUT_OFF, DAMAGED, RECOVERING, STARTING, has_ended, is_active, phase_of
 from engine.events.status import Launch, ProcessStatus, RunStatus, Summary
 from engine.host.files import fault, read_json
-from engine.host.process import ProcessIdentity, boot_id, host_name, is_alive, is_locked
+from engine.host.process import ProcessIdentity, boot_id, command_line, host_name, is_alive, is_locked
 from engine.host.struct_json import DAMAGED_JSON, intact, read_intact, read_struct
 from profiles.errors import UserError
 from profiles.names import check_name
@@ -60,6 +60,7 @@ class RunDir:
         for name in _SHOWN:
             if text := getattr(state, name):
                 setattr(state, name, one_line(text))
+        state.supervisor, state.trainer = self._own(state.supervisor), self._own(state.trainer)
         return state
 
     def launch(self) -> Launch:
@@ -68,7 +69,21 @@ class RunDir:
 
     def trainer_identity(self) -> ProcessIdentity | None:
         """Return the process that holds the trainer's lock; None where it has not said so, or not legibly."""
-        return read_struct(self.trainer_identity_path, ProcessIdentity)
+        return self._own(read_struct(self.trainer_identity_path, ProcessIdentity))
+
+    def _own(self, process: ProcessIdentity | None) -> ProcessIdentity | None:
+        """Return ``process``; None where it was started for another directory, of which this one is a copy."""
+        if process is None:
+            return None
+        words = map(Path, command_line(process.pid))
+        served = [path for path in words if path.is_absolute() and path.parent.name == self.path.parent.name]
+        return None if served and not any(map(self._is_here, served)) else process
+
+    def _is_here(self, path: Path) -> bool:
+        try:
+            return path.samefile(self.path)
+        except OSError:
+            return False
 
     def has_supervisor(self) -> bool:
         """Return whether a supervisor is alive here: its lock is held, or its process runs whose lock was deleted."""
@@ -205,6 +220,8 @@ class RunDir:
         alive = summary.trainer.alive or summary.supervisor.alive
         locked = self.has_trainer() or self.has_supervisor()
         starting = not is_on_other_host(summary) and is_active(summary.phase)
+        if has_ended(summary.phase) and (alive or locked):
+            raise UserError(f"run {self.id}: has {summary.phase}, and its processes still end; try again in a moment")
         if alive or locked or starting:
             raise UserError(f"run {self.id}: is {summary.phase}; stop it first: mla-tui stop {self.id}")
 

@@ -68,6 +68,22 @@ def start_ticks(pid: int) -> int | None:
         return None
 
 
+def command_line(pid: int) -> list[str]:
+    """Return the words that a process was started with; none where they cannot be read."""
+    if os.path.exists("/proc/self/cmdline"):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                return [os.fsdecode(word) for word in file.read().split(b"\0")]
+        except OSError:
+            return []
+    import psutil
+
+    try:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return []
+
+
 def process_identity(pid: int, attempt: int | None = None) -> ProcessIdentity:
     return ProcessIdentity(pid, start_ticks(pid) or 0, boot_id(), attempt)
 

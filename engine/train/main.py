@@ -87,10 +87,14 @@ def _run_attempt(run: RunDir, attempt: int, early_sigterm: list[int]) -> int:
         except UserError as error:  # damaged since the supervisor read it, which writes it again before a restart
             raise RestartRequested(str(error)) from None
         out = Path(spec.train.out) / run.name
+        saved = run.current_state().checkpoint if attempt > 1 else None
+        lost = saved is not None and Path(saved).name not in {f"ckpt_step_{step}" for step in checkpoint.steps(out)}
         # A restart resumes from the run's own newest checkpoint; the first attempt from what the user gave.
         own = checkpoint.newest_intact(out, report_damage) if attempt > 1 else None
+        if own and lost:
+            report_damage(f"{saved}: is missing; the run resumes from {own.name}")
         # The supervisor waits for a missing folder; this is for one that has vanished since it looked.
-        if attempt > 1 and own is None and (missing := missing_source(run, run.current_state().checkpoint)):
+        if attempt > 1 and own is None and (missing := missing_source(run, saved)):
             raise RestartRequested(missing)
         if attempt > 1:
             check_data_is_there(spec)

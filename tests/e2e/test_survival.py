@@ -230,21 +230,26 @@ def test_a_run_that_lost_both_is_cut_off_until_it_is_resumed_or_watched(workspac
     assert "while no supervisor was running" in run.kind("exit")[0]["why"]
 
 
-def test_a_damaged_checkpoint_costs_the_steps_since_the_previous_one(workspace: Workspace) -> None:
+@pytest.mark.parametrize("how", ["damaged", "removed"])
+def test_a_lost_checkpoint_costs_the_steps_since_the_previous_one(workspace: Workspace, how: str) -> None:
     run = workspace.launch("-s", "save_every=0", "-s", "steps=600")
     for step in (10, 30):
         run.wait_step(step)
         workspace.run("checkpoint", run.id)
     kept, newest = (Path(r["path"]) for r in run.kind("checkpoint"))
-    model = newest / "model.safetensors"
-    model.write_bytes(model.read_bytes()[:-8])
+    if how == "removed":
+        shutil.rmtree(newest)
+    else:
+        model = newest / "model.safetensors"
+        model.write_bytes(model.read_bytes()[:-8])
     run.kill("trainer")
     run.wait_end()
     _, again = run.kind("start")
     assert f"ckpt_step_{again['resumed_from']}" == kept.name
     (alert,) = run.kind("alert")
-    assert f"{newest.name}/model.safetensors: is not what was saved" in alert["text"]
-    assert newest.with_name(f"{newest.name}.damaged").is_dir()
+    why = ": is missing" if how == "removed" else "/model.safetensors: is not what was saved"
+    assert f"{newest.name}{why}" in alert["text"]
+    assert newest.with_name(f"{newest.name}.damaged").is_dir() == (how == "damaged")
     before, after = ({r["step"]: r["loss"] for r in run.kind("step") if r["attempt"] == n} for n in (1, 2))
     repeated = before.keys() & after.keys()
     assert len(repeated) >= 20

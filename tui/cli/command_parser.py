@@ -3,9 +3,33 @@
 from __future__ import annotations
 
 import argparse
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+from profiles.errors import SpecError
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+# An empty text is something to say here, or gets a better answer: the newest run, the form of a setting.
+_MAY_BE_EMPTY = {"changes", "filter", "grid", "overrides", "prompt", "run", "runs", "tags", "text", "text_key", "val"}
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Refuses the empty argument that a shell makes of an unset variable, in every command.
+
+    As a path it would be the current directory, as a name the one that is chosen where none is given.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As that of argparse. Raises ``SpecError``."""
+        namespace, unrecognized = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            given = getattr(namespace, action.dest, None)
+            if action.dest not in _MAY_BE_EMPTY and (given == "" or (isinstance(given, list) and "" in given)):
+                if action.option_strings:
+                    option = max(action.option_strings, key=len)
+                    raise SpecError(f"{option}: is empty; leave the option out, or name something")
+                raise SpecError(f"{action.metavar or action.dest}: is empty; name something")
+        return namespace, unrecognized
 
 
 def add_command(subparsers: Subparsers, name: str, help: str, example: str) -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from importlib import import_module
 from profiles.errors import OutputError, UserError
 from profiles.printable import one_line
 from tui.cli.address_space import prepare_for_limit
+from tui.cli.command_parser import CommandParser
 from tui.cli.standard_streams import drop_output, standard_streams
 from tui.cli.terminal_output import printable_output
 
@@ -83,16 +84,9 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _run_command(argv: Sequence[str]) -> int:
-    parser = parser_of(argv)
-    args, unrecognized = parser.parse_known_args(argv)
-    if unrecognized:
-        parser.error(f"unrecognized arguments: {' '.join(unrecognized)}{getattr(args, 'hint', '')}")
-    if (args.read_only or args.low_bandwidth) and not args.opens_app:
-        parser.error(
-            "--read-only and --low-bandwidth are for the app: mla-tui --read-only, mla-tui attach RUN --read-only"
-        )
-    command: Callable[[argparse.Namespace], int] = args.command
     try:
+        args = _parse(argv)
+        command: Callable[[argparse.Namespace], int] = args.command
         return command(args)
     except (OutputError, BrokenPipeError):
         raise
@@ -110,9 +104,22 @@ def _run_command(argv: Sequence[str]) -> int:
         return 1
 
 
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments. Raises ``SpecError``; other usage errors are printed and exit."""
+    parser = parser_of(argv)
+    args, unrecognized = parser.parse_known_args(argv)
+    if unrecognized:
+        parser.error(f"unrecognized arguments: {' '.join(unrecognized)}{getattr(args, 'hint', '')}")
+    if (args.read_only or args.low_bandwidth) and not args.opens_app:
+        parser.error(
+            "--read-only and --low-bandwidth are for the app: mla-tui --read-only, mla-tui attach RUN --read-only"
+        )
+    return args
+
+
 def parser_of(argv: Sequence[str]) -> argparse.ArgumentParser:
     """Return the parser for a command line; with all commands where it names none."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="mla-tui",
         description="Pre-train Multi-Head Latent Attention models on this machine. Without a command: open the app.",
     )

@@ -39,13 +39,6 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="start although it does not fit, or a host is silent")
 
 
-def _check_not_empty(args: argparse.Namespace, *options: str) -> None:
-    """Refuse what a shell makes of an unset variable: the run would start from scratch, or with another profile."""
-    for option in options:
-        if getattr(args, option.lstrip("-").replace("-", "_")) == "":
-            raise SpecError(f"{option}: is empty; leave the option out, or name something")
-
-
 def spec_of(args: argparse.Namespace) -> RunSpec:
     """Return the spec that ``-p``, ``-s`` and ``--backend`` describe. Raises ``UserError``."""
     from profiles.registry import load
@@ -62,13 +55,11 @@ def profile_of(args: argparse.Namespace) -> str:
     """Return the profile that ``-p`` names, or the one for this machine. Raises ``SpecError``."""
     from profiles.registry import detect_profile
 
-    _check_not_empty(args, "--profile")
     return detect_profile() if args.profile is None else args.profile
 
 
 def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path | None]:
     """Return the spec, the checkpoint to resume from and the weights to start from. Raises ``UserError``."""
-    _check_not_empty(args, "--name", "--resume", "--init-from")
     if args.resume and args.init_from:
         raise SpecError(
             "--resume and --init-from: give only one; --resume continues a run, --init-from loads only its weights"

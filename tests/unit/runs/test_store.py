@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -15,12 +16,13 @@ import pytest
 from msgspec.structs import replace
 
 from engine.events.log import LogWriter
+from engine.events.run_dir import RunDir
 from engine.events.status import Launch, ProcessStatus, RunStatus
 from engine.events.status_updates import update_status
 from engine.events.types import Checkpoint, Spec, State, Step, Val
 from engine.host.files import write_json
 from engine.host.process import Lock, process_identity
-from engine.host.struct_json import to_dict
+from engine.host.struct_json import to_dict, write_struct
 from engine.runs.store import FORMAT, RunStore
 from profiles import registry
 from profiles.errors import UserError
@@ -372,6 +374,35 @@ def test_a_run_with_a_held_lock_is_not_removed(make_run: Make, lock: str) -> Non
     held.release()
     run.remove()
     assert not run.path.exists()
+
+
+@pytest.mark.parametrize("role", ["supervisor", "trainer"])
+def test_a_run_that_was_just_stopped_is_removed_when_its_processes_have_ended(
+    store: RunStore, make_run: Make, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLA_TUI_HOME", str(store.home))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        identity = process_identity(process.pid)
+        run = make_run(phase="stopped", **{role: identity})
+        write_struct(run.trainer_identity_path, identity if role == "trainer" else DEAD)
+        with pytest.raises(UserError, match="has stopped, and its processes still end; try again in a moment"):
+            run.remove()
+        threading.Timer(0.3, process.kill).start()
+        assert main(["rm", run.id]) == 0
+
+
+def test_a_copy_of_a_living_run_has_no_processes(store: RunStore, make_run: Make) -> None:
+    """Neither is it running, nor would its processes, which serve the run it is a copy of, read its commands."""
+    run = make_run("mine")
+    words = [sys.executable, "-c", "input()", "--run-dir", str(run.path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
+        identity = process_identity(process.pid)
+        write_struct(run.state_path, RunStatus(**{**to_dict(run.state()), "supervisor": identity, "trainer": identity}))
+        write_struct(run.trainer_identity_path, identity)
+        copy = RunDir(Path(shutil.copytree(run.path, store.runs / "20200101-000000-copy")))
+        alive = [(each.summary().phase, each.has_supervisor(), each.has_trainer()) for each in (run, copy)]
+        assert alive == [("running", True, True), ("cut-off", False, False)]
+        process.kill()
 
 
 def test_a_run_that_is_being_launched_is_not_removed(make_run: Make) -> None:

@@ -51,11 +51,35 @@ def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str])
     assert "invalid choice: 'lst'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--profile", "--name", "--resume", "--init-from"])
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        *((["launch", option, ""], option) for option in ("--name", "--resume", "--init-from")),
+        (["bench", "--profile", ""], "--profile"),
+        (["report", "run", "-o", ""], "--out"),
+        (["data", "pack", "a.txt", "--out", ""], "--out"),
+        (["eval", "run", "--shard", "a.bin", ""], "--shard"),
+    ],
+    ids=str,
+)
 def test_an_option_left_empty_by_an_unset_variable_is_a_usage_error(
-    option: str, capsys: pytest.CaptureFixture[str]
+    args: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Else the run would start from scratch, or with another profile."""
-    command = "bench" if option == "--profile" else "launch"
-    assert main([command, option, ""]) == 2
-    assert capsys.readouterr().err == f"mla-tui: {option}: is empty; leave the option out, or name something\n"
+    """Else the run would start from scratch, with another profile, or write into the current directory."""
+    assert main(args) == 2
+    assert capsys.readouterr().err == f"mla-tui: {said}: is empty; leave the option out, or name something\n"
+
+
+def test_an_empty_argument_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    for args, said in (
+        (["tensorboard", "run", ""], "LOGDIR"),
+        (["sample", ""], "CKPT"),
+        (["data", "verify", ""], "PATH|PROFILE|RUN"),
+    ):
+        assert main(args) == 2
+        assert capsys.readouterr().err == f"mla-tui: {said}: is empty; name something\n"
+
+
+def test_an_offset_before_the_log_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["watch", "run", "--from", "-1"]) == 2
+    assert "--from: -1 is not an offset" in capsys.readouterr().err

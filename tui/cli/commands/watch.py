@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine.events.phases import CUT_OFF, FINISHED, STOPPED, is_active
+from profiles.errors import SpecError
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.run_argument import add_run_argument, find_run
 from tui.cli.supervision import ensure_supervised, warn_of_version_mismatch
@@ -32,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the log until the run ends; return 0 if it finished or was stopped, 1 if it failed."""
     from engine.events.run_dir import is_on_other_host
 
+    if args.start < 0:
+        raise SpecError(f"--from: {args.start} is not an offset of the log, which begins at 0")
     run_dir = find_run(args)
     if not args.no_follow:
         ensure_supervised(run_dir)
