@@ -102,6 +102,14 @@ def open_shards(root: Path, phase: str, split: str, vocab_size: int) -> ShardSet
     return ShardSet(read_shards(files, bare_ids(manifest, vocab_size)))
 
 
+def missing_shards(root: Path, phase: str, split: str) -> list[str]:
+    """Return the files of a split that ``dataset.json`` lists and that are not there, as after an unfinished copy."""
+    manifest = read_manifest(root / phase)
+    listed = manifest.raw.get("sha256") if manifest else None
+    names = listed if isinstance(listed, dict) else {}
+    return [name for name in names if name.startswith(f"{split}/") and not os.path.exists(root / phase / name)]
+
+
 def read_shards(files: list[Path], bare: BareIds) -> tuple[Shard, ...]:
     """Return the layout of the files of a split; those that do not say what their ids are all have one type.
 

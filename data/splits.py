@@ -124,13 +124,15 @@ def fingerprint_of(spec: RunSpec, opened: dict[str, PackedBinDataset]) -> Finger
 
 def data_usage(spec: RunSpec) -> DataUsage:
     """Return what a run of ``spec`` reads of its data. Raise ``UserError``."""
+    from data.shards import missing_shards
     from data.split_files import files_not_read
     from data.usage import sources_of, usage_of
 
     root = expand(spec.data.root, "data.root")
     ignored = sum(len(files_not_read(root, phase, "train")) for phase in phases_of(spec))
+    missing = sum(len(missing_shards(root, phase, "train")) for phase in phases_of(spec))
     train, *val = open_splits(spec).values()
     validated = val[0].shards if val else ()
     read = spec.train.steps * spec.batch.sequences
-    usage = usage_of(train.shards, validated, spec.batch.context, read, ignored)
+    usage = replace(usage_of(train.shards, validated, spec.batch.context, read, ignored), missing=missing)
     return replace(usage, sources=sources_of(train, read)) if spec.data.sources else usage

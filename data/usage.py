@@ -30,7 +30,8 @@ class DataUsage:
     """``sequences`` of ``context`` + 1 tokens make an epoch; the run reads ``read`` of them.
 
     ``unused`` of the ``tokens`` are in no sequence: those of the ``short`` shards, of at most ``context`` tokens, and
-    what is left at the end of the others. ``ignored`` token files lie where only a part of the split is looked for.
+    what is left at the end of the others. ``ignored`` token files lie where only a part of the split is looked for;
+    ``missing`` shards are listed in dataset.json and not there.
     ``copies`` shards are the same as an earlier one, and ``leaked`` shards of val are also in train, by their size and
     their beginning. ``evident`` names the type that ids without a header are read as, if it is not the usual uint16.
     ``sources``: those of a mixture.
@@ -46,6 +47,7 @@ class DataUsage:
     ignored: int
     copies: int
     leaked: int
+    missing: int = 0
     evident: str = ""
     sources: tuple[SourceUsage, ...] = ()
 

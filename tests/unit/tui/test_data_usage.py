@@ -109,6 +109,14 @@ def test_files_that_are_not_looked_for_are_counted(short: Path, capsys: pytest.C
     assert f"{SHORT}; 3 token files below or beside the folder train not read" in capsys.readouterr().out.splitlines()
 
 
+def test_shards_that_an_unfinished_copy_left_out_are_counted(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = dict.fromkeys(("train/000.bin", "train/201.bin", "val/201.bin"), "0" * 64)
+    (short.parents[3] / "shards/phase1/dataset.json").write_text(json.dumps({"sha256": listed}))
+    assert main(["data", "show", "short"]) == 0
+    said = "1 shard listed in dataset.json missing (see: mla-tui data verify)"
+    assert f"{SHORT}; {said}" in capsys.readouterr().out.splitlines()
+
+
 def test_launch_says_it_beside_the_id(
     short: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
