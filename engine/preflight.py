@@ -28,6 +28,7 @@ from engine.memory.launch_fit import launch_fit
 from engine.memory.search.choose import choose, open_keys
 from engine.memory.states import checkpoint_bytes
 from profiles.errors import ForceNeeded, UserError
+from profiles.install_command import install_extra
 from profiles.model_config import ModelConfig
 from profiles.paths import default_home, expand
 from profiles.printable import brief
@@ -124,7 +125,7 @@ def check_backend(spec: RunSpec) -> None:
     if spec.memory.strategy == "states8bit" and find_spec("torchao") is None:
         raise UserError(
             "memory.strategy: states8bit needs torchao, which is not installed;"
-            " install mla-tui[torchao], or use -s memory.strategy=device"
+            f" install it with {install_extra('torchao')}, or use -s memory.strategy=device"
         )
     device = "cuda" if detect_hardware().device == "cuda" else "cpu"
     if spec.train.compile == "on" and (missing := compile_problem(device)):

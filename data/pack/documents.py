@@ -10,6 +10,7 @@ from typing import Any
 from data.pack.raw_file import COMPRESSED, FileFault, RawFile, blocks
 from data.pack.sources import Source
 from profiles.errors import UserError
+from profiles.install_command import install_extra
 from profiles.printable import brief
 
 LIMIT = 64 << 20  # bytes of a document
@@ -51,7 +52,7 @@ def check_readable(path: str) -> None:
         try:
             import pyarrow  # noqa: F401
         except ImportError:
-            raise UserError(f"{path}: to read it needs pyarrow: pip install 'mla-tui[parquet]'") from None
+            raise UserError(f"{path}: to read it needs pyarrow: {install_extra('parquet')}") from None
 
 
 def read_documents(

@@ -23,6 +23,7 @@ from data.pack.encoder import Counts, Ids
 from data.pack.split_rule import Digests
 from data.shard_file import HEADER_BYTES
 from profiles.errors import UserError
+from profiles.install_command import install_extra
 
 RUN = 5  # tokens
 COUNTED = 1 << 20  # tokens of a document; what is behind them does not count
@@ -39,7 +40,7 @@ def check_installed() -> None:
     try:
         import rensa  # noqa: F401
     except ImportError:
-        raise UserError("--near-duplicates: needs rensa: pip install 'mla-tui[neardup]'") from None
+        raise UserError(f"--near-duplicates: needs rensa: {install_extra('neardup')}") from None
 
 
 def bands_for(similarity: float) -> tuple[int, int]:

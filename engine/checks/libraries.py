@@ -12,6 +12,7 @@ from engine.execution.installed import installed_version
 from engine.execution.torch_build import torch_cuda_version
 from engine.host.version import VERSION
 from engine.runs.store import RunStore
+from profiles.install_command import install_extra, install_package
 from profiles.nvml import visible_device
 
 
@@ -19,7 +20,8 @@ def python_and_torch(store: RunStore) -> Iterator[Finding]:
     yield Finding("ok", "mla-tui", f"{VERSION} on Python {platform.python_version()}")
     torch = installed_version("torch")
     if torch is None:
-        yield Finding("error", "torch", "not installed", "pip install torch (pytorch.org names the wheel for your GPU)")
+        fix = f"{install_package('torch')} (pytorch.org names the wheel for your GPU)"
+        yield Finding("error", "torch", "not installed", fix)
         return
     cuda = torch_cuda_version()
     yield Finding("ok", "torch", f"{torch}, " + (f"built for CUDA {cuda[0]}.{cuda[1]}" if cuda else "without CUDA"))
@@ -46,7 +48,7 @@ def backends(store: RunStore) -> Iterator[Finding]:
     yield _optional("deepspeed", deepspeed_problem(), "for memory.strategy offload", visible_device() is not None)
     yield _optional("mlx", mlx_problem(), "for --backend mlx", apple)
     for package, use in (("torchao", "for memory.strategy states8bit"), ("gguf", "to export for llama.cpp")):
-        missing = f"{package} is not installed; install it with pip install 'mla-tui[{package}]'"
+        missing = f"{package} is not installed; install it with {install_extra(package)}"
         yield _optional(package, None if installed_version(package) else missing, use, False)
 
 

@@ -9,6 +9,7 @@ import sysconfig
 from importlib.util import find_spec
 from pathlib import Path
 
+from profiles.install_command import install_package
 from profiles.paths import user_dir
 
 PYTHON_HEADERS = "the headers of Python"
@@ -22,7 +23,7 @@ def compile_problem(device: str) -> str | None:
     extension modules, which takes Python's headers.
     """
     if device == "cuda" and find_spec("triton") is None:
-        return "triton is not installed; install it with pip install triton"
+        return f"triton is not installed; install it with {install_package('triton')}"
     variable, programs = COMPILERS[device]
     chosen = os.environ.get(variable)
     if not any(map(shutil.which, (chosen,) if chosen else programs)):

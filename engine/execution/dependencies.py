@@ -10,12 +10,13 @@ from importlib.util import find_spec
 from engine.execution.compiler import compile_problem
 from engine.execution.installed import installed_version
 from engine.execution.torch_build import runs_on, torch_architectures, torch_cuda_version
+from profiles.install_command import install_extra, install_package, install_torch
 from profiles.nvml import visible_device
 
 # Older versions drop gradients if the optimizer is offloaded and a step has three or more micro-batches.
 MIN_DEEPSPEED = (0, 19, 5)
 
-TORCH_WHEELS = "https://download.pytorch.org/whl"
+OR_TORCH = ", or use --backend torch"
 _BLACKWELL = 10  # compute capability; its code comes with CUDA 12.8
 
 _UNPINNED = '{"zero_optimization": {"offload_optimizer": {"pin_memory": false}}}'
@@ -30,22 +31,22 @@ def deepspeed_problem() -> str | None:
         return f"DeepSpeed runs on Linux, not on {platform.system()}; use --backend torch, or mlx on a Mac"
     installed = installed_version("deepspeed")
     if installed is None:
-        return "deepspeed is not installed; install mla-tui[deepspeed], or use --backend torch"
+        return f"deepspeed is not installed; install it with {install_extra('deepspeed')}{OR_TORCH}"
     if tuple(int(n) for n in re.findall(r"\d+", installed)[:3]) < MIN_DEEPSPEED:
         oldest = ".".join(map(str, MIN_DEEPSPEED))
         return f"deepspeed {installed} loses gradients with an offloaded optimizer; install deepspeed>={oldest}"
     if missing := compile_problem("cpu"):
         return f"its optimizer is built on first use, but {missing}"
     if find_spec("ninja") is None and shutil.which("ninja") is None:
-        return "its optimizer is built with ninja, which is missing; install it with pip install ninja"
+        return f"its optimizer is built with ninja, which is missing; install it with {install_package('ninja')}"
     return None
 
 
 def mlx_problem() -> str | None:
     """Return what MLX needs and this machine lacks, or None."""
     if find_spec("mlx") is None:
-        package = "mlx" if platform.system() == "Darwin" else "'mlx[cpu]'"
-        return f"mlx is not installed; install it with pip install {package}, or use --backend torch"
+        package = "mlx" if platform.system() == "Darwin" else "mlx[cpu]"
+        return f"mlx is not installed; install it with {install_package(package)}{OR_TORCH}"
     return None
 
 
@@ -90,4 +91,4 @@ def _wheel_command(driver: tuple[int, int], major: int) -> str:
     if driver < (12, 0):
         return "update the driver to one of CUDA 12.6 or later"
     cuda = "cu130" if driver[0] >= 13 else "cu128" if major >= _BLACKWELL else "cu126"
-    return f"install a torch wheel with: pip install --force-reinstall torch --index-url {TORCH_WHEELS}/{cuda}"
+    return f"install a torch wheel with: {install_torch(cuda)}"

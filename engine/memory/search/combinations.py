@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
-from engine.execution.dependencies import deepspeed_problem
+from engine.execution.dependencies import OR_TORCH, deepspeed_problem
 from engine.memory.hardware import Hardware, hardware_used
+from profiles.install_command import install_extra
 from profiles.spec import AUTO, RunSpec
 
 # The traffic that each adds to a step grows: none, arithmetic, every gradient and weight over the bus.
@@ -89,9 +90,9 @@ def possible(spec: RunSpec, hardware: Hardware) -> set[Combination]:
 def forbidden(combination: Combination, spec: RunSpec) -> str:
     """Return why "auto" does not choose ``combination``, with the way out; empty where it may."""
     if combination.strategy == "states8bit" and find_spec("torchao") is None:
-        return "torchao is not installed: pip install 'mla-tui[torchao]'"
+        return f"torchao is not installed: {install_extra('torchao')}"
     if combination.strategy == "offload" and (problem := deepspeed_problem()):
-        return problem.partition(";")[0] + ": pip install 'mla-tui[deepspeed]'"
+        return problem.removesuffix(OR_TORCH)
     wanted = (
         (combination.strategy, spec.memory.strategy),
         (combination.precision, spec.train.precision),

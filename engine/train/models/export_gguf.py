@@ -16,6 +16,7 @@ from engine.train.models.gguf_tokenizer import tokenizer_keys
 from engine.train.models.publish import check_free_space, publish_file
 from model.gguf import ARCHITECTURE, GgufTensor, gguf_keys, gguf_tensors
 from profiles.errors import UserError
+from profiles.install_command import install_extra
 from profiles.paths import expand
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _check_installed() -> None:
     from importlib.util import find_spec
 
     if find_spec("gguf") is None:
-        raise UserError("--format gguf: the package gguf is missing; pip install 'mla-tui[gguf]'")
+        raise UserError(f"--format gguf: the package gguf is missing; install it with {install_extra('gguf')}")
 
 
 def _keys(source: ExportSource, dtype: str) -> dict[str, Any]:

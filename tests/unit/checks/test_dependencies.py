@@ -15,11 +15,11 @@ import pytest
 from engine.checks import libraries
 from engine.execution import compiler, dependencies
 from engine.execution.deepspeed_config import deepspeed_config
-from engine.execution.dependencies import TORCH_WHEELS
 from engine.execution.torch_build import torch_architectures, torch_cuda_version
 from engine.preflight import check_backend, check_memory, report_slow, resolve_spec
 from engine.runs.store import RunStore
 from profiles.errors import UserError
+from profiles.install_command import install_extra, install_package, install_torch
 from profiles.registry import load
 from tests.unit import fake_nvml
 from tests.unit.fake_nvml import Card
@@ -35,7 +35,8 @@ def refused(*more: str) -> str:
 def test_deepspeed_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dependencies, "installed_version", lambda package: None)
     assert refused("backend=deepspeed") == (
-        "launch.backend: deepspeed: deepspeed is not installed; install mla-tui[deepspeed], or use --backend torch"
+        f"launch.backend: deepspeed: deepspeed is not installed; install it with {install_extra('deepspeed')},"
+        " or use --backend torch"
     )
 
 
@@ -56,19 +57,20 @@ def test_a_missing_ninja(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(dependencies, "find_spec", lambda name: None if name == "ninja" else found(name))
     monkeypatch.setattr(shutil, "which", lambda name: None if name == "ninja" else f"/usr/bin/{name}")
-    assert "built with ninja, which is missing; install it with pip install ninja" in refused("backend=deepspeed")
+    install = install_package("ninja")
+    assert f"built with ninja, which is missing; install it with {install}" in refused("backend=deepspeed")
 
 
 def test_mlx_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dependencies, "find_spec", lambda name: None)
-    assert refused("backend=mlx").startswith("launch.backend: mlx: mlx is not installed; install it with pip install")
+    assert refused("backend=mlx").startswith("launch.backend: mlx: mlx is not installed; install it with ")
 
 
 @pytest.mark.parametrize(
     ("built_for", "architectures", "driver", "message"),
     [
         (None, (), 13000, "this machine has an NVIDIA GPU, but torch is built without CUDA; install a torch wheel"),
-        (None, (), 13000, "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu130"),
+        (None, (), 13000, install_torch("cu130")),
         (None, (), 12080, "/whl/cu128"),
         (None, (), 11080, "; update the driver to one of CUDA 12.6 or later"),
         ((13, 0), (), 12040, "torch is built for CUDA 13.0, the driver supports up to 12.4; update the driver, or"),
@@ -93,7 +95,7 @@ def test_a_gpu_that_torch_cannot_use(
 @pytest.mark.parametrize(
     ("manager", "missing", "fix"),
     [
-        ("apt-get", "triton", "triton is not installed; install it with pip install triton"),
+        ("apt-get", "triton", "triton is not installed; install it with "),
         ("apt-get", "gcc", "is not installed; install it with sudo apt install gcc"),
         ("apt-get", "Python.h", "; install Python's headers with sudo apt install python3."),
         ("dnf", "Python.h", "; install Python's headers with sudo dnf install python3."),
@@ -128,8 +130,8 @@ def test_doctor_says_what_a_card_lacks_and_what_fixes_it(monkeypatch: pytest.Mon
     store = RunStore(tmp_path)
     found = {one.check: one for check in (libraries.python_and_torch, libraries.cuda) for one in check(store)}
     assert (found["CUDA"].level, found["WSL"].level, found["torch.compile"].level) == ("error", "warn", "warn")
-    assert found["CUDA"].fix.endswith("pip install --force-reinstall torch --index-url " + TORCH_WHEELS + "/cu128")
-    assert found["torch.compile"].fix == "install it with pip install triton"
+    assert found["CUDA"].fix.endswith(install_torch("cu128"))
+    assert found["torch.compile"].fix == f"install it with {install_package('triton')}"
     assert "pin_memory" in found["WSL"].fix
 
 

@@ -25,6 +25,7 @@ from engine.memory.search.remedy import remedy, remedy_after_oom
 from engine.memory.search.search import SAME_SPEED, Search, why_it_lost
 from engine.memory.search.speed import CALIBRATED, ESTIMATED, MEASURED, step_seconds
 from profiles.errors import SpecError
+from profiles.install_command import install_extra
 from profiles.registry import load, with_overrides
 from profiles.spec import RunSpec
 from profiles.tables import LOWER_PRECISION
@@ -140,12 +141,14 @@ def test_precision_is_lowered_only_as_far_as_the_profile_allows() -> None:
 
 def test_what_is_not_installed_is_offered_with_its_line_and_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    monkeypatch.setattr(module, "deepspeed_problem", lambda: "deepspeed is not installed; install it")
+    monkeypatch.setattr(
+        module, "deepspeed_problem", lambda: "deepspeed is not installed; install it, or use --backend torch"
+    )
     ways = Search(card(16)).all_ways(auto())
     assert choose(auto(), card(16)).memory.strategy == "device"
     offered = {one.combination.strategy: why_it_lost(one, ways[0], card(16)) for one in ways if one.state == FITS}
-    assert offered["states8bit"] == "torchao is not installed: pip install 'mla-tui[torchao]'"
-    assert offered["offload"] == "deepspeed is not installed: pip install 'mla-tui[deepspeed]'"
+    assert offered["states8bit"] == f"torchao is not installed: {install_extra('torchao')}"
+    assert offered["offload"] == "deepspeed is not installed; install it"
     (chosen,) = {one.memory.strategy for one in [choose(auto("backend=deepspeed", "strategy=auto"), card(16))]}
     assert chosen == "offload"  # preflight says that it is missing
 
