@@ -6,37 +6,31 @@ python -m scripts.report_pictures FOLDER
 from __future__ import annotations
 
 import json
-import re
-import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from scripts.browser import BROWSERS, Page, find_browser, open_browser
 from scripts.demo_home import DemoHome, demo_home, wait_for
 
-BROWSERS = ("chromium-headless-shell", "chrome-headless-shell", "chromium", "google-chrome")
 WIDTHS = (390, 1280)  # pixels
-SCHEMES = {"light": 1, "dark": 0}  # as Chromium numbers them
-_MEASURE = "<script>document.title = document.documentElement.scrollHeight</script>"
+SCHEMES = ("light", "dark")
 
 
 def main(folder: Path) -> None:
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    browser = find_browser()
     if browser is None:
         sys.exit(f"report-pictures: no browser: none of {', '.join(BROWSERS)} is installed")
     folder.mkdir(parents=True, exist_ok=True)
-    with demo_home() as demo, tempfile.TemporaryDirectory() as pages:
-        page = Path(pages) / "report.html"
-        write_report(demo, page)
+    with demo_home() as demo, tempfile.TemporaryDirectory() as pages, open_browser(browser) as page:
+        report = Path(pages) / "report.html"
+        write_report(demo, report)
         for width in WIDTHS:
             for scheme in SCHEMES:
-                picture = folder / f"report-{width}-{scheme}.png"
-                take(browser, page, width, scheme, picture)
-                print(f"{picture}: {picture.stat().st_size / 1024:.0f} KB", file=sys.stderr)
+                take(page, report, width, scheme, folder / f"report-{width}-{scheme}.png")
 
 
-def write_report(demo: DemoHome, page: Path) -> None:
+def write_report(demo: DemoHome, file: Path) -> None:
     """Write the report of two runs, of which the second was edited while it lived."""
     demo.launch("first", "steps=150", "lr=3e-3")
     demo.run("watch", "first")
@@ -44,23 +38,35 @@ def write_report(demo: DemoHome, page: Path) -> None:
     wait_for("step 60", lambda: (json.loads(demo.run("status", "second", "--json"))["step"] or 0) >= 60)
     demo.run("set", "second", "micro=2", "lr_scale=0.5")
     demo.run("watch", "second")
-    demo.run("report", "first", "second", "-o", str(page))
+    demo.run("report", "first", "second", "-o", str(file))
 
 
-def take(browser: str, page: Path, width: int, scheme: str, picture: Path) -> None:
-    """Write the picture of a whole page, ``width`` pixels wide."""
-    options = ["--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    options.append(f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}")
+def take(page: Page, report: Path, width: int, scheme: str, picture: Path) -> None:
+    """Write the picture of a whole report, ``width`` pixels wide, once it has shown values under the pointer."""
+    page.open(report, width, scheme)
+    assert page.run("document.documentElement.scrollWidth") <= width, f"the page is wider than {width} pixels"
+    for number in range(page.run("document.querySelectorAll('figure').length")):
+        check_values(page, number)
+    picture.write_bytes(page.picture())
+    print(f"{picture}: {picture.stat().st_size / 1024:.0f} KB", file=sys.stderr)
 
-    def run(page: Path, height: int, *more: str) -> str:
-        argv = [browser, *options, f"--window-size={width},{height}", *more, page.as_uri()]
-        return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
 
-    measured = page.with_name("measured.html")
-    measured.write_text(page.read_text(encoding="utf-8") + _MEASURE, encoding="utf-8")
-    height = re.search(r"<title>(\d+)</title>", run(measured, 600, "--dump-dom"))
-    assert height, "the page did not run its script"
-    run(page, int(height[1]), f"--screenshot={picture.resolve()}")
+def check_values(page: Page, number: int) -> str:
+    """Move the mouse over a chart, and return the values that it then shows; beside it, it shows its legend again."""
+    figure = f"document.querySelectorAll('figure')[{number}]"
+    text = f"{figure}.querySelector('output').textContent"
+    legend = str(page.run(text))
+    box = page.run(
+        f"(({{x, y, width, height}}) => [x, y, width, height])({figure}.querySelector('svg').getBoundingClientRect())"
+    )
+    x, y, width, height = box
+    page.move_mouse(x + width / 2, y + height / 2)
+    values = str(page.run(text))
+    assert values.startswith("step ") and values != legend, f"chart {number} shows no values: {values!r}"
+    assert page.run(f"getComputedStyle({figure}.querySelector('.pointer')).visibility") == "visible"
+    page.move_mouse(0, 0)
+    assert page.run(text) == legend, f"chart {number} does not show its legend again"
+    return values
 
 
 if __name__ == "__main__":
