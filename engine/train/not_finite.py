@@ -20,7 +20,7 @@ def not_finite_error(
     A rewind goes on behind the data of that step. ``newest`` is the step of the newest checkpoint, ``out`` the folder
     of the run's checkpoints, ``supervised`` whether something starts the trainer again.
     """
-    text = f"step {step}: loss {result.loss}, gradient norm {result.grad_norm}; the step was not applied"
+    text = f"step {step}: loss {result.loss:.6g}, gradient norm {result.grad_norm:.6g}; the step was not applied"
     reporter.record(Alert(what="nan", text=text))
     if on_nan == "rewind":
         if newest is not None and supervised:

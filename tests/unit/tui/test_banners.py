@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine.events.types import Alert, Event, State, Step
+from engine.events.types import Alert, Checkpoint, Event, State, Step
 from engine.runs.store import RunStore
 from tests.unit.tui.conftest import step_record
 from tests.unit.tui.helpers import on_screen, until
@@ -30,7 +30,7 @@ ALERT = "the loss of the step has been the same for a long while, and longer tha
         (Alert(what="stall", text=ALERT), f"stalled: {ALERT}", "t its output · S stops it"),
         (Alert(what="nan", text=ALERT), f"not finite: {ALERT}", "t its output · S stops it"),
         (Alert(what="device_lost", text=ALERT), f"the device is lost: {ALERT}", "t its output · S stops it"),
-        (State(phase="failed", reason=ALERT), f"failed: {ALERT}", "t its output · o resume a checkpoint"),
+        (State(phase="failed", reason=ALERT), f"failed: {ALERT}", "a terminal is t its output"),
         (State(phase="needs-attention", reason=ALERT), f"needs-attention: {ALERT}", "r tries again · t its output"),
     ],
     ids=["stalled", "nan", "device", "failed", "needs-attention"],
@@ -52,6 +52,24 @@ async def test_a_banner_has_the_whole_reason_and_the_next_keys(
         elif isinstance(event, Alert):
             log.write(Step(**step_record(6)))
             await until(pilot, lambda: not app.screen.query_one(Notice).display)
+
+
+async def test_a_banner_offers_the_checkpoints_there_are_and_forgets_an_alert_that_is_over(
+    store: RunStore, make_run: Any
+) -> None:
+    run, log = make_run("demo", 5, phase="running")
+    log.write(Alert(what="stall", text=ALERT))
+    log.write(Step(**step_record(6)))
+    app = MlaApp(store, run.id)
+    async with app.run_test(size=(60, 20)) as pilot:
+        await until(pilot, lambda: "(6)" in on_screen(app, "#pane-1") and "stall" in on_screen(app, "#log"))
+        assert not app.screen.query_one(Notice).display
+        log.write(Alert(what="stall", text=ALERT))
+        log.write(State(phase="needs-attention", reason=ALERT))
+        await until(pilot, lambda: "r tries again" in on_screen(app, Notice))
+        log.write(Checkpoint(step=5, ok=True, bytes=1, path="ckpt_step_5"))
+        log.write(State(phase="failed", reason=ALERT))
+        await until(pilot, lambda: "o resume a checkpoint" in on_screen(app, Notice))
 
 
 async def test_since_you_left_stays_until_it_is_closed(store: RunStore, make_run: Any) -> None:

@@ -27,7 +27,7 @@ from tui.app.screens.run_reads import from_spec, newest_events
 from tui.app.screens.run_requests import RunRequests
 from tui.app.state import log_buffer, since_left
 from tui.app.state.log_buffer import LogLine, LogPage
-from tui.app.state.outlook import Checkpoints
+from tui.app.state.outlook import Checkpoints, newest_checkpoint
 from tui.app.state.run_view import CHART_SERIES, NUMBER_SERIES, RunView
 from tui.app.state.viewport import DetailRequest, Viewport
 from tui.app.terminal.refresh_rate import TICK, RefreshRate
@@ -37,6 +37,7 @@ from tui.app.widgets.log_view import LogView
 from tui.app.widgets.rank_rows import RankRows
 from tui.app.widgets.spec_panel import SpecPanel
 from tui.app.widgets.status_line import StatusLine
+from tui.text import format as fmt
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
@@ -179,6 +180,8 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         for at, event in message.events:
             self.view.apply(at, event, update_charts=False)
             self._track_oom(event)
+        if self._alert is not None and (self.view.last("t") or 0.0) > self._alert.t:
+            self._alert = None  # a step was done since
         summary = message.summary
         self.view.update_phase(summary.phase, summary.reason)  # no record says that the run was cut off
         lines = [line for pair in message.events if (line := log_buffer.to_line(*pair)) is not None]
@@ -335,12 +338,15 @@ class MonitorScreen(RunRequests, actions=MONITOR):
 
     def _answers(self) -> str:
         """Return the keys that help with a run that is broken."""
-        resumes = {CUT_OFF: "resumes it from its last checkpoint", NEEDS_ATTENTION: "tries again"}
+        checkpoint = newest_checkpoint(self.view.marks.to_list())
+        start = "its first step" if checkpoint is None else f"its checkpoint at step {fmt.exact(checkpoint.step)}"
+        resumes = {CUT_OFF: f"resumes it from {start}", NEEDS_ATTENTION: "tries again"}
         resume = "continues with the data as it is" if self.data_has_changed else resumes.get(self.view.phase, "")
         answers = {"console": "its output", "resume": resume, "stop": "stops it", "checkpoints": "resume a checkpoint"}
         keys = {action.id: key_name(action.keys[0]) for action in self.app.offered(self.actions)}
-        wanted = ["console", "stop"] if self._alert is not None else ["resume", "console"]
-        wanted += ["checkpoints"] if self.view.phase == FAILED else []
+        stuck = self._alert is not None and self.view.phase not in _BROKEN
+        wanted = ["console", "stop"] if stuck else ["resume", "console"]
+        wanted += ["checkpoints"] if self.view.phase == FAILED and checkpoint is not None else []
         shown = [id for id in wanted if id in keys and id not in self._unusable()]
         return " · ".join(f"{keys[id]} {answers[id]}" for id in shown)
 
