@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from engine.host.private_dirs import private_opener
 from profiles import reader
 from profiles.errors import UserError
+
+_COLLAPSE_RANGE = 0x08  # fallocate(2)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -50,10 +53,12 @@ def fault(path: Path) -> str:
 
 
 def rotate(path: Path, limit: int) -> None:
-    """Move the content of ``path`` to ``path.1`` and truncate ``path`` if it is larger than ``limit`` bytes.
+    """Move the content of ``path`` to ``path.1`` if it is larger than ``limit`` bytes; its newest bytes may stay.
 
-    Other processes append to the open file, so it is copied and truncated, not renamed. Bytes written between the end
-    of the copy and the truncation are lost; to keep that moment short the copy continues until it reaches the end.
+    Other processes append to the open file, so it is not renamed: its beginning is copied, and then taken away by the
+    file system (ext4, XFS). Where that cannot do so, all is copied and the file truncated. Then bytes written between
+    the end of the copy and the truncation are lost; to keep that moment short the copy continues until it reaches the
+    end.
     """
     rotated = path.with_name(f"{path.name}.1")
     temporary = path.with_name(f".{rotated.name}")
@@ -61,15 +66,33 @@ def rotate(path: Path, limit: int) -> None:
         if path.stat().st_size <= limit:
             return
         with open(path, "r+b", buffering=0) as file, open(temporary, "wb", buffering=0) as copy:
-            while part := file.read(1 << 20):
+            block = os.fstatvfs(file.fileno()).f_bsize
+            beginning = (path.stat().st_size - 1) // block * block  # not up to the end, which cannot be taken away
+            while part := file.read(min(1 << 20, beginning - file.tell())):
                 copy.write(part)
             os.rename(temporary, rotated)
+            if _collapse(file.fileno(), beginning):
+                return
             while part := file.read(1 << 20):
                 copy.write(part)
             file.truncate(0)
     except OSError:  # no space for a copy: the file keeps growing, nothing is lost
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _collapse(fd: int, size: int) -> bool:
+    """Take the first ``size`` bytes out of a file, at once for all who have it open; False where that cannot be."""
+    if not size or sys.platform != "linux":
+        return False
+    import ctypes  # here, because ls rotates nothing
+
+    try:
+        fallocate = ctypes.CDLL(None).fallocate64
+    except (AttributeError, OSError):
+        return False
+    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return bool(fallocate(fd, _COLLAPSE_RANGE, 0, size) == 0)
 
 
 def write_stderr(text: str) -> None:

@@ -165,3 +165,10 @@ def test_the_proposed_batch_is_near_the_best_and_reads_the_budget(tokens: int, m
     assert 0 <= new.train.steps * new.tokens_per_step - tokens < new.tokens_per_step
     ratio = new.tokens_per_step / best_batch(tokens)
     assert ratio > 0.7 and (ratio < 1.42 or new.accum == 1)  # half a doubling, unless one micro-batch is more
+
+
+def test_a_terminal_without_width_is_no_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1")
+    assert planned(capsys, "-p", "cpu_demo")

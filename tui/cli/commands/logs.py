@@ -46,14 +46,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_rotated(run_dir: RunDir, file: BinaryIO, output: ConsoleOutput) -> None:
-    """If the console was rotated, print what was not read yet from the rotated copy, and rewind ``file``."""
+    """If the console was rotated, print what was not read yet from the rotated copy, and go on in what is left."""
     offset = file.tell()
     if os.fstat(file.fileno()).st_size >= offset:
         return
     file.seek(0)
     try:
         with open_regular(run_dir.console_path.with_name("console.log.1")) as copy:
-            copy.seek(offset)
+            size = copy.seek(0, os.SEEK_END)
+            if offset > size:  # what was not copied is still in the file, now at its beginning
+                file.seek(offset - size)
+            copy.seek(min(offset, size))
             output.write(copy.read())
     except OSError:
         pass

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SHADES = "█▓▒░"  # parts differ even without colour
 COLOURS = (36, 33, 35, 32, 34, 31)
 GIB = 1 << 30
+_LEAST_WIDTH = 40  # of the text, however narrow the terminal
 _SECONDS_FOR_IDS = 0.3  # a split; a launch looks longer
 VERDICTS = {"fits": "fits", "tight": "tight: over 90% of the free memory", "over": "does not fit"}
 
@@ -197,7 +198,7 @@ def _as_text(plan: Plan) -> list[str]:
 
     found = plan.found
     spec, forecast = found.spec, found.calibrated.forecast
-    width = min(shutil.get_terminal_size((80, 24)).columns, lever_table.MAX_WIDTH) - 1
+    width = min(max(shutil.get_terminal_size((80, 24)).columns, _LEAST_WIDTH), lever_table.MAX_WIDTH) - 1
     batch = f"micro {spec.batch.micro} × accum {spec.accum}, context {spec.batch.context}"
     calibration = found.calibrated.description or "not calibrated yet"
     lines = [f"{spec.profile}: {spec.model.name}, {batch}", f"on {plan.hardware.name}; {calibration}"]
