@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from textual.widgets import Button
+
 from engine.runs.store import RunStore
+from tests.unit.tui import screen_text
 from tests.unit.tui.helpers import on_screen, until
 from tui.app.actions.action import HasActions
 from tui.app.actions.registry import DIALOGS, HELP_DIALOG, NEW_KEY
 from tui.app.app import MlaApp
 from tui.app.base import AppModal, AppScreen
+from tui.app.screens.confirm import ConfirmScreen
 from tui.app.screens.help import HelpLines, HelpScreen
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
@@ -73,3 +78,16 @@ async def test_help_opens_in_every_dialog(store: RunStore, make_run: Any) -> Non
             await until(pilot, lambda: not isinstance(app.screen, AppModal))
     # A new key is any key, so that dialog says in its own lines what there is to know.
     assert opened == {f"{dialog.title}: keys" for dialog in DIALOGS if dialog not in (NEW_KEY, HELP_DIALOG)}
+
+
+async def test_every_answer_of_a_question_is_on_screen(store: RunStore) -> None:
+    answers = [("run", "Remove, keep checkpoints"), ("all", "Remove with them")]
+    app = MlaApp(store)
+    async with app.run_test(size=(60, 20)) as pilot:
+        app.push_screen(ConfirmScreen("Remove a run?", answers))
+        shown = partial(screen_text.cells, app)
+        await until(pilot, lambda: "  Remove with them  " in screen_text.text(shown()))
+        await pilot.press("j", "j")
+        assert isinstance(app.focused, Button) and app.focused.id == "all"
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "keep checkpoints     Remove with them" in screen_text.text(shown()))

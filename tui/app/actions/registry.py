@@ -314,7 +314,12 @@ _PREVIOUS = Action("focus_previous", (), "Focus previous", "Focus the previous f
 _DIALOG_HELP = replace(HELP, handler="help")
 CONFIRM = ActionSet(
     "Question",
-    (CANCEL, replace(FOCUS_NEXT, keys=("tab", "right", "l")), replace(_PREVIOUS, keys=("left", "h")), _DIALOG_HELP),
+    (
+        CANCEL,
+        replace(FOCUS_NEXT, keys=("tab", "right", "l", "down", "j"), help="Mark the next answer"),
+        replace(_PREVIOUS, keys=("left", "h", "up", "k"), help="Mark the answer before"),
+        _DIALOG_HELP,
+    ),
     (Action("press", ("enter",), "Choose", "Choose the marked answer"),),
 )
 TUNING = ActionSet(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Button, Static
 
 from tui.app.actions.registry import CONFIRM
 from tui.app.base import AppModal
+
+_BUTTON = 5  # cells of a button beside its title, the last three of them empty
 
 
 class ConfirmScreen(AppModal[str], actions=CONFIRM):
@@ -28,6 +31,12 @@ class ConfirmScreen(AppModal[str], actions=CONFIRM):
                 for id, title in self._answers:
                     yield Button(title, id=id, compact=True)
             yield Static("Tab selects, Enter confirms, q cancels", classes="dialog-note")
+
+    def on_resize(self) -> None:
+        """Put the answers below each other where they do not fit beside each other."""
+        row = self.query_one(".dialog-buttons")
+        titles = ["Cancel", *(title for _, title in self._answers)]
+        self.set_class(sum(cell_len(title) + _BUTTON for title in titles) - 3 > row.size.width, "stacked")
 
     def on_mount(self) -> None:
         self.query_one("#cancel", Button).focus()

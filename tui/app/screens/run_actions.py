@@ -154,7 +154,7 @@ class RunActions(AppScreen[None]):
         count, size = sum(one.checkpoints for one in removals), sum(one.checkpoint_bytes for one in removals)
         kept = next((one.kept for one in removals if one.kept), "")
         checkpoints = f"{count} checkpoint{'s' if count != 1 else ''}, {fmt.size(size)}"
-        what = removals[0].run.id if len(removals) == 1 else f"{len(removals)} runs"
+        what = _name_and_id(removals[0].run) if len(removals) == 1 else f"{len(removals)} runs"
         lines = [f"Remove {what}: log and history, {fmt.size(sum(one.bytes for one in removals))}?"]
         lines += [f"It has {checkpoints}." if len(removals) == 1 else f"They have {checkpoints}."] if count else []
         lines += [kept] if count and kept else []
@@ -190,6 +190,11 @@ def _apply(run: RunDir, topic: str, text: str) -> None:
         has = read_labels(run.path).tags
         removed = [word[1:] for word in words if word.startswith("-") and word[1:] in has]
         change_tags(run.path, [word for word in words if not word.startswith("-")], removed)
+
+
+def _name_and_id(run: RunDir) -> str:
+    name = run.summary().name
+    return f"{name} · {run.id}" if name and name != run.id else run.id
 
 
 def _names(runs: list[Summary]) -> str:
