@@ -24,7 +24,7 @@ from tests.bench.harness import bench_harness
 from tests.bench.log import bench_log
 from tests.bench.measure import MLA_TUI, Pty, cpu, report, rss, wall_time
 from tests.bench.pack import bench_pack
-from tests.bench.recipes import bench_demo, bench_recipes
+from tests.bench.recipes import bench_average, bench_demo, bench_larger, bench_recipes
 from tests.bench.runs import bench_runs
 from tests.bench.start import bench_start
 from tests.bench.threads import bench_threads
@@ -51,6 +51,8 @@ def main() -> None:
         "compare": bench_compare,
         "pack": bench_pack,
         "recipes": bench_recipes,
+        "average": bench_average,
+        "larger": bench_larger,
         "demo": bench_demo,
         "gguf": bench_gguf,
         "harness": bench_harness,

@@ -47,9 +47,22 @@ DEMO: dict[str, list[str]] = {
     "muon, 260 steps": ["steps=260", "val_every=260"],  # a step costs 1.09 to 1.16 of AdamW's: equal time
 }
 
+EMA = "optim.ema=0.98"  # about the last 50 of 200 steps
+AVERAGED: dict[str, list[str]] = {
+    "cosine": [EMA],
+    "wsd without a decay": [*WSD, "optim.decay=1", EMA],
+    "muon": ["optim.name=muon", EMA],
+}
+
+# 24 million parameters, as many tokens as the short runs: 10 minutes a recipe on one core.
+LARGER = [
+    *("model.hidden_size=512", "model.num_hidden_layers=7", "model.num_attention_heads=8"),
+    *("model.kv_lora_rank=128", "model.intermediate_size=1408", "val_every=50", "optim.lr=1e-3"),
+]
+
 
 class Collected(SilentReporter):
-    """Keeps the last validation's bits per byte."""
+    """Keeps the last validation's bits per byte, and prints those before it."""
 
     def __init__(self) -> None:
         self.bits_per_byte = 0.0
@@ -57,15 +70,40 @@ class Collected(SilentReporter):
     def record(self, event: Event) -> None:
         if isinstance(event, Val) and event.bits_per_byte:
             self.bits_per_byte = event.bits_per_byte
+            print(f"step {event.step}: {event.bits_per_byte:.4f} bits per byte", flush=True)
 
 
 def bench_recipes(home: Path) -> None:
-    """Pack the text, train every recipe on every seed, and print the table."""
-    text = copy_sources(home / "text")
+    """Train every recipe on every seed, and print the table."""
+    common = [*SHORT, f"data.root={pack_sources(home)}"]
+    print_table(list(measure(RECIPES, SEEDS, common, home / "models")))
+
+
+def bench_larger(home: Path) -> None:
+    """Train a model of 24 million parameters by two of the recipes on one seed, and print every validation."""
+    common = [*SHORT, *LARGER, f"data.root={pack_sources(home)}"]
+    two = {name: RECIPES[name] for name in ("cosine", "muon per head")}
+    print_table(list(measure(two, SEEDS[:1], common, home / "models")))
+
+
+def bench_average(home: Path) -> None:
+    """Compare the last weights of short runs with the average of their weights, on the whole val split."""
+    shards = pack_sources(home)
+    common = [*SHORT, "val_every=0", "save_every=200", f"data.root={shards}"]
+    for name, seed, _, _ in measure(AVERAGED, SEEDS, common, home / "models"):
+        checkpoint = home / "models" / f"{name}-{seed}" / "ckpt_step_200"
+        command = [MLA_TUI, "eval", str(checkpoint), "--data", str(shards / "phase1"), "--json"]
+        for weights, option in (("last", []), ("average", ["--ema"])):
+            done = subprocess.run([*command, *option], check=True, capture_output=True, text=True)
+            print(f"{name}, seed {seed}, {weights} weights: {done.stdout.strip()}", flush=True)
+
+
+def pack_sources(home: Path) -> Path:
+    """Pack the sources as the set phase1 with a vocabulary of 4 096 ids; return the root of the sets."""
     shards = home / "shards"
-    pack = [MLA_TUI, "data", "pack", str(text), "--out", str(shards), "--train-tokenizer", "4096"]
-    subprocess.run(pack, check=True)
-    print_table(list(measure(RECIPES, SEEDS, [*SHORT, f"data.root={shards}"], home / "models")))
+    pack = [MLA_TUI, "data", "pack", str(copy_sources(home / "text")), "--out", str(shards)]
+    subprocess.run([*pack, "--train-tokenizer", "4096"], check=True)
+    return shards
 
 
 def bench_demo(home: Path) -> None:
