@@ -103,11 +103,10 @@ def resolve_spec(spec: RunSpec, hardware: Hardware | None = None) -> RunSpec:
 def _backend(spec: RunSpec) -> str:
     """Return the backend for "auto": MLX on Apple Silicon, DeepSpeed for memory.strategy = offload, else torch.
 
-    Muon runs on torch alone.
+    MLX has no Muon.
     """
-    if spec.optim.name == "muon":
-        return "torch"
-    if platform.system() == "Darwin" and platform.machine() == "arm64" and mlx_problem() is None:
+    mac = platform.system() == "Darwin" and platform.machine() == "arm64"
+    if mac and spec.optim.name != "muon" and mlx_problem() is None:
         return "mlx"
     return "deepspeed" if spec.memory.strategy == "offload" else "torch"
 
@@ -136,7 +135,7 @@ def _instead_of_offload(spec: RunSpec) -> str:
     """Return what the torch backend, or another one, has for a ``spec`` with offload."""
     adamw, allow = spec.optim.name == "adamw", spec.memory.allow
     strategies = ["device", *(["states8bit"] if adamw and (not allow or "states8bit" in allow) else [])]
-    other = "use that, or" if adamw and spec.train.precision != "bf16_sr" else "use"
+    other = "use that, or" if spec.train.precision != "bf16_sr" else "use"
     return f"{other} -s memory.strategy={' or '.join(strategies)}"
 
 
@@ -226,9 +225,8 @@ def _check_deepspeed(spec: RunSpec) -> None:
     if missing := deepspeed_problem():
         raise UserError(f"launch.backend: deepspeed: {missing}")
     _check_allowed(
-        "deepspeed, which runs AdamW on fp32 master weights in host memory",
+        "deepspeed, which keeps fp32 master weights in host memory",
         ("memory.strategy", spec.memory.strategy, ("auto", "offload")),
-        ("optim.name", spec.optim.name, ("adamw",)),
         ("train.precision", spec.train.precision, ("auto", "fp32", "bf16")),
     )
     if spec.launch.deepspeed_config:

@@ -15,7 +15,7 @@ from engine.execution.plan import ExecutionPlan, resolve_plan
 from engine.memory import mlx, states, step
 from engine.memory.hardware import Hardware, hardware_used
 from engine.memory.model_shape import BF16, CASTS, FP32, Shape
-from engine.memory.states import optimizer_bytes, weight_bytes
+from engine.memory.states import average_bytes, optimizer_bytes, weight_bytes
 from profiles.spec import RunSpec
 
 MIB = 1 << 20
@@ -90,7 +90,7 @@ def forecast(spec: RunSpec, hardware: Hardware) -> Forecast:
 
 def _average(spec: RunSpec) -> int:
     """Return the bytes of the average of the weights on one machine: DeepSpeed partitions it, else rank 0 has it."""
-    whole = states.average_bytes(spec)
+    whole = average_bytes(spec)
     return whole * spec.launch.gpus_per_node // spec.ranks if spec.memory.strategy == "offload" else whole
 
 
@@ -197,9 +197,9 @@ def _offloaded(spec: RunSpec, hardware: Hardware, plan: ExecutionPlan) -> tuple[
     pinned = hardware.device == "cuda"
     width = BF16 if plan.bf16 else FP32
     if spec.memory.strategy == "offload":
-        zero = states.zero_host(config, width, spec.ranks, pinned)
+        zero = states.zero_host(spec, width, pinned)
         parts = {f"offloaded {part}": size for part, size in zero.items()}
-        stepping = {"optimizer workspace": states.zero_workspace(config, width)}
+        stepping = {"optimizer workspace": states.zero_workspace(spec, width)}
     if plan.checkpointing == "offload" and pinned:
         stream = spec.batch.micro * spec.batch.context * config.hidden_size * width
         parts["offloaded stream"] = config.num_hidden_layers * pinned_bytes(stream)
@@ -210,6 +210,6 @@ def _saving(spec: RunSpec, hardware: Hardware) -> int:
     """Return the bytes of RAM that writing a checkpoint needs on top: two chunks of a card's tensors; with several
     DeepSpeed ranks, everything that rank 0 gathers. Tensors in RAM are written without a copy."""
     if spec.memory.strategy == "offload":
-        copies = 4 if spec.optim.ema else 3
-        return copies * FP32 * spec.model.config.params if spec.ranks > 1 else 0
+        gathered = FP32 * spec.model.config.params + optimizer_bytes(spec) + average_bytes(spec)
+        return gathered if spec.ranks > 1 else 0
     return 2 * COPY_CHUNK if hardware.device == "cuda" else 0

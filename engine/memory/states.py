@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from engine.execution.allocator import pinned_bytes
 from engine.execution.deepspeed_config import BUCKET
 from engine.memory.model_shape import BF16, FP32
@@ -59,12 +61,18 @@ def workspace_bytes(spec: RunSpec, grad_width: int, compiled: bool) -> int:
     if spec.memory.strategy == "states8bit":
         return largest * (copies + (0 if compiled else 6 * FP32))  # both moments dequantized, and their updates
     random = FP32 if narrow else 0  # the random bits of stochastic rounding
+    stepping = largest * (copies + random) if narrow else 0
     if spec.optim.name != "muon":
-        return largest * (copies + random) if narrow else 0
-    rows, columns = min(_block_matrices(config)), max(_block_matrices(config))
-    ortho = FP32 + 2 * BF16  # the update, and its bf16 Newton-Schulz iterate before and after
-    blocks = rows * columns * (copies + ortho) + 2 * BF16 * rows * rows
-    return max(blocks, largest * (copies + random) if narrow else 0)
+        return stepping
+    return max(math.prod(_block_matrices(config)) * copies + _orthogonalizing(spec), stepping)
+
+
+def _orthogonalizing(spec: RunSpec) -> int:
+    """Return the temporary bytes of Muon's largest update: in fp32, the bf16 iterate before and after, two products."""
+    if spec.optim.name != "muon":
+        return 0
+    sides = _block_matrices(spec.model.config)
+    return math.prod(sides) * (FP32 + 2 * BF16) + 2 * BF16 * min(sides) ** 2
 
 
 def largest_parameter(config: ModelConfig) -> int:
@@ -97,24 +105,25 @@ def zero_bucket(config: ModelConfig, width: int) -> int:
     return min(BUCKET, config.params) * width
 
 
-def zero_host(config: ModelConfig, width: int, ranks: int, pinned: bool) -> dict[str, int]:
+def zero_host(spec: RunSpec, width: int, pinned: bool) -> dict[str, int]:
     """Return what one rank holds in RAM: its partition of the fp32 masters, their gradients and moments, the window's
     gradient sums, and the transfer buffers. ``pinned``: the memory is pinned, in sizes that torch may round up."""
-    rounded = pinned_bytes if pinned else int
-    part = -(-config.params // ranks)
-    sums = sum(rounded(size * width) * count for size, count in _parameters(config)) // ranks
+    config, rounded = spec.model.config, pinned_bytes if pinned else int
+    part = -(-config.params // spec.ranks)
+    sums = sum(rounded(size * width) * count for size, count in _parameters(config)) // spec.ranks
     return {
         "masters": rounded(part * FP32),
         "gradients": rounded(part * FP32),
-        "moments": part * 2 * FP32,
+        "moments": -(-optimizer_bytes(spec) // spec.ranks),
         "window": sums,
         "buffers": rounded(part * width) + rounded(largest_parameter(config) * width),
     }
 
 
-def zero_workspace(config: ModelConfig, width: int) -> int:
-    """Return the temporary bytes of its step in RAM: norms are computed parameter by parameter, in fp64."""
-    return largest_parameter(config) * (2 * FP32 + width)
+def zero_workspace(spec: RunSpec, width: int) -> int:
+    """Return the temporary bytes of its step in RAM: norms are computed parameter by parameter, in fp64, and Muon's
+    updates matrix by matrix."""
+    return max(largest_parameter(spec.model.config) * (2 * FP32 + width), _orthogonalizing(spec))
 
 
 def _parameters(config: ModelConfig) -> list[tuple[int, int]]:

@@ -55,6 +55,9 @@ def whole() -> Iterator[RunSpec]:
         ("attention=sdpa", "attention=blocked", "model.v_head_dim=48"), ("fp32", "bf16"), ("none", "full")
     ):
         yield _one("documents=mask", f"precision={precision}", f"checkpointing={kind}", kernel)
+    for precision in ("fp32", "bf16"):
+        offload = ("backend=deepspeed", "strategy=offload", "optim.name=muon", f"precision={precision}")
+        yield _one(*offload, "checkpointing=full", "loss=fused", "sequences=6")
 
 
 def full_size() -> Iterator[RunSpec]:

@@ -91,10 +91,6 @@ def file_in_the_way(workspace: Workspace) -> None:
     (workspace.root / "models").write_text("")
 
 
-def deepspeed_with_muon(workspace: Workspace) -> Args:
-    return ("--backend", "deepspeed", "-s", "optim.name=muon")
-
-
 def mlx_with_8_bit_states(workspace: Workspace) -> Args:
     return ("--backend", "mlx", "-s", "strategy=states8bit")
 
@@ -152,7 +148,6 @@ CASES = [
     Case(not_dividing, "use 1, 2, 4, 8", 2),
     Case(not_a_number, "'many'", 2),
     Case(file_in_the_way, "models is not a directory", 1),
-    Case(deepspeed_with_muon, "optim.name: muon is not supported by --backend deepspeed", 1),
     Case(mlx_with_8_bit_states, "memory.strategy: states8bit is not supported by --backend mlx", 1),
     Case(a_contradicting_deepspeed_file, "gradient_clipping: 7 contradicts", 2),
     Case(resume_of_nothing, "latest", 1),

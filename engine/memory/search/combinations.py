@@ -112,15 +112,15 @@ def _base_precision(spec: RunSpec, hardware: Hardware) -> str:
 
 
 def _strategies(spec: RunSpec, hardware: Hardware) -> tuple[str, ...]:
-    backend, adamw = spec.launch.backend, spec.optim.name == "adamw"
+    backend = spec.launch.backend
     if backend == "mlx" or hardware.device == "mlx":
         return ("device",)
     # Without a card, offload moves nothing: it is there only for those who ask for DeepSpeed.
     deepspeed = backend == "deepspeed" or (backend == AUTO and hardware.device == "cuda")
     available = {
         "device": backend != "deepspeed",
-        "states8bit": backend in (AUTO, "torch") and adamw,
-        "offload": deepspeed and adamw and spec.train.precision != "bf16_sr",
+        "states8bit": backend in (AUTO, "torch") and spec.optim.name == "adamw",
+        "offload": deepspeed and spec.train.precision != "bf16_sr",
     }
     return tuple(name for name in STRATEGIES if available[name])
 

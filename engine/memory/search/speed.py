@@ -119,15 +119,18 @@ def step_seconds(spec: RunSpec, hardware: Hardware) -> tuple[float, Speeds]:
         seconds += blocks * 2 * (whole - left) / speeds.memory
     if plan.checkpointing == "offload" and hardware.device == "cuda":
         seconds += blocks * 2 * one.stream_bytes / speeds.bus
+    muon, moments = spec.optim.name == "muon", 2 * optimizer_bytes(spec) / params  # read and written
+    if muon:  # in bf16 under any precision; with DeepSpeed a rank orthogonalizes its partition, else everything
+        share = 1 / spec.ranks if spec.memory.strategy == "offload" else 1.0
+        speed = device_speeds(hardware, "bf16" if bf16 else plan.precision).flops
+        seconds += share * newton_schulz_flops(config) / speed
     if spec.memory.strategy == "offload":
-        # DeepSpeed fetches the gradient sums for every micro-batch but the first.
-        transferred = (2 * spec.accum - 1) * one.width + one.width
-        return seconds + params * (transferred / speeds.bus + 28 / speeds.host), speeds
-    if spec.optim.name == "muon":  # in bf16 under any precision, and every rank does all of it
-        seconds += newton_schulz_flops(config) / device_speeds(hardware, "bf16" if bf16 else plan.precision).flops
+        # DeepSpeed fetches the gradient sums for every micro-batch but the first. An update of Muon crosses twice.
+        transferred = (2 * spec.accum - 1) * one.width + one.width + (2 * BF16 if muon else 0)
+        stepped = 3 * FP32 + moments + (4 * FP32 if muon else 0)  # its update is written and read on both ways
+        return seconds + params * (transferred / speeds.bus + stepped / speeds.host), speeds
     gradient = BF16 if spec.train.precision == "bf16_sr" and spec.accum == 1 else FP32
     passes = spec.accum * (3 * gradient + (6 if one.casts_weights else 0))
-    moments = 2 * optimizer_bytes(spec) / params  # read and written
     update = 2 * one.weight_width + moments + gradient
     if hardware.device == "cpu":
         lowered = (spec.train.precision == "bf16_sr") + (spec.memory.strategy == "states8bit")

@@ -1,8 +1,8 @@
 """Trains with DeepSpeed ZeRO-2 and the optimizer in host memory (ZeRO-Offload, arXiv:2101.06840).
 
 The device holds the weights (bf16 in a bf16 run) and one micro-batch. Gradients are offloaded to the host as backward
-computes them; there DeepSpeedCPUAdam steps each rank's partition of the fp32 masters, and the new weights are copied
-back.
+computes them; there DeepSpeedCPUAdam, or Muon beside it, steps each rank's partition of the fp32 masters, and the new
+weights are copied back.
 
 The trainer ends the accumulation window (``managed_gradient_accumulation`` is false), so that micro can change between
 two steps.
@@ -26,9 +26,12 @@ from engine.train.backends.finished_work import FinishedWork
 from engine.train.backends.host_offload import empty_cache, memory_in_use
 from engine.train.backends.ranks import Ranks
 from engine.train.backends.torch_model import LossModule, TorchModel
+from engine.train.optim.head_muon import is_for_muon
+from engine.train.optim.partitioned_muon import MOMENTUM, PartitionedMuon, fragments
 from engine.train.optim.stored import dequantized, from_tensors
 from engine.train.optim.weight_average import WeightAverage
 from engine.train.phases import BACKWARD, FORWARD, IDLE, OPTIMIZER, REDUCE, VALIDATION, Phases
+from model.shapes import head_rows
 from model.transformer import MLATransformer
 from profiles.errors import UserError
 from profiles.spec import RunSpec
@@ -53,25 +56,33 @@ class DeepSpeedBackend:
             LossModule(self._torch_model.module, self._torch_model.loss), _groups(self._parameters, spec), config
         )
         self._zero = self._engine.optimizer
-        self._adam = self._zero.optimizer
+        self._adam = self._zero.optimizer  # DeepSpeedCPUAdam
         # This rank's partition of the fp32 masters, one flat tensor per parameter group.
         self._partitions: list[Tensor] = list(self._zero.single_partition_of_fp32_groups)
         # DeepSpeed would link parameters to their moments after the first group's first step, and those of the second
         # group to nothing.
-        held = (*MOMENTS, EMA) if spec.optim.ema else MOMENTS
-        for partition in self._partitions:
-            self._adam.state[partition] = {"step": 0} | {name: torch.zeros_like(partition) for name in held}
+        average = (EMA,) if spec.optim.ema else ()
+        for group, partition in zip(self._zero.param_groups, self._partitions, strict=True):
+            held = {name: torch.zeros_like(partition) for name in (*group["moments"], *average)}
+            self._adam.state[partition] = {"step": 0} | held
+        # The moments of each parameter.
+        self._moments = {name: group["moments"] for group in self._zero.param_groups for name in group["names"]}
         self._average = None
         if spec.optim.ema:
             averages = {n: self._adam.state[partition][EMA] for n, partition in enumerate(self._partitions)}
             self._average = WeightAverage(spec.optim.ema, averages)
         self._zero._lazy_init_hp_params_optimizer_state()
+        if spec.optim.name == "muon":
+            names = {parameter: name for name, parameter in self._parameters.items()}
+            matrices = fragments(self._zero.bit16_groups[0], names, ranks.all_reduce)
+            rows = head_rows(spec.model.config)
+            self._zero.optimizer = PartitionedMuon(self._adam, matrices, rows, self.device, ranks.all_reduce)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._work = FinishedWork(self.device)
         self.plan = {
             "backend": "deepspeed",
             **self._torch_model.labels(),
-            "optimizer": "DeepSpeedCPUAdam",
+            "optimizer": "muon per head + DeepSpeedCPUAdam" if spec.optim.name == "muon" else "DeepSpeedCPUAdam",
             "strategy": f"offload (ZeRO-2, {ranks.size} rank{'s' if ranks.size > 1 else ''})",
         }
         self.versions = {"torch": torch.__version__, "numpy": np.__version__, "deepspeed": version("deepspeed")}
@@ -99,7 +110,7 @@ class DeepSpeedBackend:
     def optimizer_step(self, lr: float, clip: float) -> None:
         self.phases.enter(OPTIMIZER)
         for group in self._zero.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
         self._zero.clip_grad = clip
         self._zero.step()
         if self._average:
@@ -135,7 +146,11 @@ class DeepSpeedBackend:
         tensors = [
             *self._partitions,
             *(partition.grad for partition in self._partitions if partition.grad is not None),
-            *(self._adam.state[partition][moment] for partition in self._partitions for moment in MOMENTS),
+            *(
+                self._adam.state[partition][moment]
+                for group, partition in zip(self._zero.param_groups, self._partitions, strict=True)
+                for moment in group["moments"]
+            ),
             *(self._average.tensors.values() if self._average else ()),
             *self._zero.accumulated_grads_in_cpu.values(),
         ]
@@ -161,9 +176,9 @@ class DeepSpeedBackend:
 
     def state_dict(self) -> State:
         optimizer = self._torch_model.rng_state()
-        if step := self._adam.state[self._partitions[0]]["step"]:
-            for moment in MOMENTS:
-                optimizer |= {f"{moment}/{name}": self._full_tensor(p, moment) for name, p in self._parameters.items()}
+        if step := self._adam.state[self._partitions[-1]]["step"]:
+            for name, moments in self._moments.items():
+                optimizer |= {f"{each}/{name}": self._full_tensor(self._parameters[name], each) for each in moments}
             optimizer["step"] = torch.tensor([float(step)])
         model = {name: self._full_tensor(p, None) for name, p in self._parameters.items()}
         state = {"model": model, "optimizer": optimizer}
@@ -182,15 +197,15 @@ class DeepSpeedBackend:
         for partition in self._partitions:
             self._adam.state[partition]["step"] = step
         self._advance_adam(step)
-        for moment in MOMENTS:
-            for name, parameter in self._parameters.items():
+        for name, moments in self._moments.items():
+            for moment in moments:
                 stored = from_tensors(moment, name, optimizer)
                 if stored is None:
                     raise UserError(
                         f"checkpoint: has no {moment} of {name}: another optimizer wrote it;"
                         " resume with that run's optim.name, or start from its weights with --init-from"
                     )
-                parameter.set_full_hp_param(dequantized(stored), moment)
+                self._parameters[name].set_full_hp_param(dequantized(stored), moment)
         if self._average and self._average.load_steps(optimizer):
             for name, parameter in self._parameters.items():
                 parameter.set_full_hp_param(state["ema"][name], EMA)
@@ -224,10 +239,26 @@ class DeepSpeedBackend:
 
 
 def _groups(parameters: dict[str, nn.Parameter], spec: RunSpec) -> list[dict[str, Any]]:
-    """Return two parameter groups: matrices, which decay, and norm scales, which do not."""
-    matrices = [p for p in parameters.values() if p.dim() > 1]
-    scales = [p for p in parameters.values() if p.dim() <= 1]
-    return [{"params": matrices, "weight_decay": spec.optim.weight_decay}, {"params": scales, "weight_decay": 0.0}]
+    """Return the parameter groups: Muon's matrices, if it is used, other matrices, which decay too, and norm scales.
+
+    A group has the ``names`` of its parameters, their ``moments``, and what multiplies their learning rate.
+    """
+    muon = [n for n, p in parameters.items() if spec.optim.name == "muon" and is_for_muon(n, p)]
+    matrices = [n for n, p in parameters.items() if p.dim() > 1 and n not in muon]
+    scales = [n for n, p in parameters.items() if p.dim() <= 1]
+    decay = spec.optim.weight_decay
+    groups = [(muon, decay, (MOMENTUM,), spec.optim.muon_scale), (matrices, decay, MOMENTS, 1.0)]
+    return [
+        {
+            "params": [parameters[name] for name in names],
+            "names": names,
+            "weight_decay": weight_decay,
+            "moments": moments,
+            "lr_scale": scale,
+        }
+        for names, weight_decay, moments, scale in (*groups, (scales, 0.0, MOMENTS, 1.0))
+        if names
+    ]
 
 
 def _initialize(module: nn.Module, groups: list[dict[str, Any]], config: dict[str, Any]) -> Any:

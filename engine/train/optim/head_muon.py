@@ -7,6 +7,7 @@ would take steps as if they had the largest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,14 @@ MOMENTUM = 0.95  # with Nesterov's look ahead
 RMS = 0.2  # of an update: that of AdamW's, so that both use one learning rate and one decay (arXiv:2502.16982, 2.2)
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 EPS = 1e-7
+
+
+def is_for_muon(name: str, parameter: Tensor) -> bool:
+    """Whether Muon steps the parameter: the matrices of the blocks.
+
+    The rows of embedding and head are looked up or compared one by one; like norm scales they are AdamW's.
+    """
+    return name.startswith("model.layers.") and parameter.dim() == 2
 
 
 class HeadMuon:
@@ -40,24 +49,36 @@ class HeadMuon:
             for name, parameter in zip(group["names"], group["params"], strict=True):
                 if parameter.grad is None:
                     continue
-                momentum = self._momentum_of(parameter).lerp_(parameter.grad, 1 - MOMENTUM)
-                update = parameter.grad.lerp(momentum, MOMENTUM)
+                update = direction(parameter.grad, self._momentum_of(parameter))
                 parameter.mul_(1 - lr * group["weight_decay"])
-                for matrices, updates in zip(self._parts(name, parameter), self._parts(name, update), strict=True):
-                    size = RMS * max(matrices.shape[-2:]) ** 0.5
-                    matrices.add_(orthogonalized(updates), alpha=-lr * size)
+                halves = (head_matrices(self._rows, name, tensor) for tensor in (parameter, update))
+                for matrices, updates in zip(*halves, strict=True):
+                    matrices.add_(orthogonalized(updates), alpha=-lr * step_size(matrices))
 
     def _momentum_of(self, parameter: Tensor) -> Tensor:
         if parameter not in self.state:
             self.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
         return self.state[parameter]["momentum_buffer"]
 
-    def _parts(self, name: str, tensor: Tensor) -> tuple[Tensor, ...]:
-        """Return views of shape (heads, rows, columns) of what is orthogonalized by itself; a whole is one head."""
-        rows = self._rows.get(name.removesuffix(".weight").rpartition(".")[2])
-        if rows is None:
-            return (tensor.unsqueeze(0),)
-        return torch.split(tensor.view(-1, sum(rows), tensor.shape[1]), [*rows], 1)
+
+def direction(gradient: Tensor, momentum: Tensor) -> Tensor:
+    """Add ``gradient`` to ``momentum`` in place; return where to step, with Nesterov's look ahead."""
+    momentum.lerp_(gradient, 1 - MOMENTUM)
+    return gradient.lerp(momentum, MOMENTUM)
+
+
+def head_matrices(rows: Mapping[str, tuple[int, ...]], name: str, tensor: Tensor) -> tuple[Tensor, ...]:
+    """Return views of shape (heads, rows, columns) of what is orthogonalized by itself; a whole is one head."""
+    parts = rows.get(name.removesuffix(".weight").rpartition(".")[2])
+    if parts is None:
+        return (tensor.unsqueeze(0),)
+    return torch.split(tensor.view(-1, sum(parts), tensor.shape[1]), [*parts], 1)
+
+
+def step_size(matrices: Tensor) -> float:
+    """Return what the update of each of ``matrices`` (n, rows, columns) is multiplied by, besides the learning rate."""
+    rows, columns = matrices.shape[-2:]
+    return RMS * math.sqrt(max(rows, columns))
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:

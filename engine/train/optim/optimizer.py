@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine.train.optim.head_muon import is_for_muon
 from engine.train.optim.precision import round_stochastically
 from engine.train.optim.rules import AdamW, AdamW8bit, Muon, Rule, TorchOptimizer
 from engine.train.optim.stored import from_tensors, to_tensors
@@ -53,15 +54,14 @@ class Optimizer:
 def build_optimizer(spec: RunSpec, parameters: Parameters, *, compiled: bool) -> Optimizer:
     """Return the optimizer of ``optim.name`` and ``memory.strategy``. ``compiled``: it may use torch.compile.
 
-    Matrices decay, norm scales do not. Muon steps the matrices of the blocks; AdamW steps the embedding and the head,
-    whose rows are looked up or compared one by one.
+    Matrices decay, norm scales do not.
     """
     optim, decay = spec.optim, spec.optim.weight_decay
     if spec.memory.strategy == "states8bit":
         return Optimizer("adamw 8-bit (torchao)", [RuleOptimizer(AdamW8bit(optim, compiled), parameters, decay)])
     if optim.name == "adamw":
         return Optimizer("adamw fused", [RuleOptimizer(AdamW(optim), parameters, decay)])
-    matrices = {n: p for n, p in parameters.items() if n.startswith("model.layers.") and p.dim() == 2}
+    matrices = {n: p for n, p in parameters.items() if is_for_muon(n, p)}
     others = {n: p for n, p in parameters.items() if n not in matrices}
     muon = RuleOptimizer(Muon(spec.model.config), matrices, decay, optim.muon_scale)
     return Optimizer("muon per head + adamw fused", [muon, RuleOptimizer(AdamW(optim), others, decay)])

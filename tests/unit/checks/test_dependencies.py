@@ -195,7 +195,7 @@ def test_auto_picks_the_backend_for_the_machine(monkeypatch: pytest.MonkeyPatch)
         ),
         (
             ["backend=torch", "strategy=offload", "optim.name=muon"],
-            "offload needs --backend deepspeed; use -s memory.strategy=device",
+            "offload needs --backend deepspeed; use that, or -s memory.strategy=device",
         ),
     ],
 )

@@ -159,8 +159,8 @@ def test_what_is_not_installed_is_offered_with_its_line_and_not_chosen(monkeypat
         (["backend=torch"], {"device", "states8bit"}),
         (["backend=deepspeed", "memory.strategy=auto"], {"offload"}),
         (["backend=mlx"], {"device"}),
-        (["optim.name=muon"], {"device"}),
-        (["backend=deepspeed", "optim.name=muon"], set()),
+        (["optim.name=muon"], {"device", "offload"}),
+        (["backend=deepspeed", "optim.name=muon", "memory.strategy=auto"], {"offload"}),
         (["train.precision=bf16_sr"], {"device", "states8bit"}),
     ],
 )

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from engine.checkpoints import checkpoint
+from engine.memory.states import zero_host
 from engine.train.backends.backend import Backend
 from engine.train.backends.deepspeed_backend import DeepSpeedBackend
 from engine.train.backends.ranks import Ranks, SingleRank
@@ -70,6 +71,14 @@ def test_the_losses_are_those_of_torch(accum: int, clip: float) -> None:
     assert [norm for _, norm in found] == pytest.approx([norm for _, norm in expected], rel=1e-3)
 
 
+def test_muon_has_the_losses_of_torch() -> None:
+    muon = ("optim.name=muon", "optim.muon_lr=1e-2", "optim.weight_decay=0.3")
+    expected = train(TorchBackend(nano(*muon)), range(12), 3)
+    found = train(deepspeed(*muon), range(12), 3)
+    # Each update passes through bf16, so the last bits of a gradient count for more.
+    assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=1e-4)
+
+
 def test_masked_documents_have_the_losses_of_torch() -> None:
     expected = train(TorchBackend(nano("documents=mask"), document_end=3), range(6), 3)
     spec = nano("backend=deepspeed", "documents=mask")
@@ -82,7 +91,13 @@ def test_masked_documents_have_the_losses_of_torch() -> None:
 @pytest.mark.parametrize(
     ("ranks", "runs"),
     [
-        (2, {"backend=torch": 1e-5, "backend=torch,train.precision=bf16_sr": 1e-3, "backend=deepspeed": 1e-5}),
+        (
+            2,
+            {
+                **{"backend=torch": 1e-5, "backend=torch,train.precision=bf16_sr": 1e-3},
+                **{"backend=deepspeed": 1e-5, "backend=deepspeed,optim.name=muon,model.num_hidden_layers=3": 1e-4},
+            },
+        ),
         pytest.param(4, {"backend=torch": 1e-5}, marks=pytest.mark.faults),
     ],
 )
@@ -102,23 +117,24 @@ def test_several_ranks_have_the_losses_of_one_rank(ranks: int, runs: dict[str, f
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
-    alone = deepspeed("optim.ema=0.9").host_states()
     for run, close in runs.items():
-        straight = TorchBackend(nano(*(() if "deepspeed" in run else run.split(",")), "optim.ema=0.9"))
+        settings = [one for one in run.split(",") if not one.startswith("backend=")]
+        straight = TorchBackend(nano(*settings, "optim.ema=0.9"))
+        alone = deepspeed(*settings, "optim.ema=0.9").host_states() if "deepspeed" in run else 0
         expected = [loss for loss, _ in train(straight, range(10), 3)]
         for accum in (1, 3):
             result = found[f"{run} {accum}"]
             assert result["losses"] == pytest.approx(expected, rel=close), (run, accum)
             # Each rank's partition is padded, and a window's gradient sums come on top.
             states = result["host_states"]
-            assert (alone <= states <= 1.5 * alone) if "deepspeed" in run else not states
+            assert alone <= states <= 1.5 * alone
         if "bf16_sr" in run:
             continue  # which weight is rounded up differs with the last bits of its gradient
         state = straight.state_dict()
         for part in ("model", "ema"):
             for name, tensor in state[part].items():
                 there = found[f"{run} weights"][f"{part}/{name}"]
-                assert there == pytest.approx(float(tensor.double().sum()), rel=1e-3, abs=1e-2)
+                assert there == pytest.approx(float(tensor.double().sum()), rel=1e-3, abs=1e3 * close)
 
 
 def test_micro_may_change_between_two_steps() -> None:
@@ -157,12 +173,15 @@ def test_bf16_keeps_fp32_masters() -> None:
     assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in exact], rel=0.01)
 
 
-def test_the_states_are_in_host_memory() -> None:
-    backend = deepspeed()
-    params = sum(p.numel() for p in backend._parameters.values())
-    assert backend.host_states() >= params * 16  # masters, gradients, two moments
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_states_are_in_host_memory_and_in_the_forecast(optimizer: str) -> None:
+    spec = nano("backend=deepspeed", f"optim.name={optimizer}", "memory.strategy=offload")
+    backend = DeepSpeedBackend(spec, SingleRank())
+    forecast = zero_host(spec, width=4, pinned=False)
+    states = forecast["masters"] + forecast["gradients"] + forecast["moments"]
+    assert states <= backend.host_states() <= states + 1024  # DeepSpeed pads each group
     train(backend, range(1), 3)
-    assert backend.host_states() <= params * 20 + 1024  # and the window's gradient sums
+    assert backend.host_states() <= states + 4 * spec.model.config.params + 1024  # and the window's gradient sums
 
 
 def reopened(tmp_path: Path, backend: Backend) -> Any:
@@ -171,12 +190,13 @@ def reopened(tmp_path: Path, backend: Backend) -> Any:
     return checkpoint.load(path)[0]
 
 
-MAKERS: dict[str, Callable[[], Backend]] = {"torch": lambda: TorchBackend(nano()), "deepspeed": deepspeed}
+MAKERS: dict[str, Callable[..., Backend]] = {"torch": lambda *more: TorchBackend(nano(*more)), "deepspeed": deepspeed}
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(MAKERS, MAKERS)))
-def test_a_run_resumes_with_the_other_backend(first: str, second: str, tmp_path: Path) -> None:
-    straight, started, resumed = MAKERS[first](), MAKERS[first](), MAKERS[second]()
+def test_a_run_resumes_with_the_other_backend(first: str, second: str, optimizer: str, tmp_path: Path) -> None:
+    straight, started, resumed = (MAKERS[name](f"optim.name={optimizer}") for name in (first, first, second))
     train(straight, range(10), 3)
     train(started, range(10), 3)
     saved = reopened(tmp_path, started)

@@ -94,7 +94,9 @@ def test_what_cannot_be_tuned_is_one_line_before_anything_is_measured(
     assert "--seconds: nan must be above 0" in refused(*nano, "--seconds", "nan")
     assert "is the profile to tune; choose another name" in refused(*nano, "--name", "nano")
     assert "is a built-in profile; choose another name" in refused(*nano, "--name", "cpu_demo")
-    assert "cannot run optim.name = muon" in refused(*nano, "--backend", "deepspeed", "-s", "optim.name=muon")
+    bf16 = ("--backend", "deepspeed", "-s", "train.precision=bf16_sr")
+    assert "cannot run train.precision = bf16_sr" in refused(*nano, *bf16)
+    assert "muon is not supported by --backend mlx" in refused(*nano, "--backend", "mlx", "-s", "optim.name=muon")
     allow = 'memory.allow=["bf16_sr"]'
     assert "states8bit is not among memory.allow" in refused(*nano, "-s", allow, "-s", "strategy=states8bit")
     damaged = tmp_path / "data" / "phase1" / "train"

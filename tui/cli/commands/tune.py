@@ -222,8 +222,8 @@ def _check_fits(spec: RunSpec, ways: list[Candidate], hardware: Hardware) -> Non
 
     if not ways:
         raise SpecError(
-            f"tune: launch.backend = {spec.launch.backend} cannot run optim.name = {spec.optim.name};"
-            " use --backend torch, or -s optim.name=adamw"
+            f"tune: launch.backend = {spec.launch.backend} cannot run train.precision = {spec.train.precision};"
+            " use --backend torch, or -s train.precision=auto"
         )
     if all(way.state == "over" for way in ways):
         raise UserError(f"tune: nothing fits: {launch_fit(ways[0].spec, hardware, []).text}")
