@@ -78,7 +78,7 @@ def test_mlx_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         ((12, 8), ("sm_90", "sm_120"), 13000, None),
         ((12, 4), ("sm_80", "sm_90", "compute_90"), 13000, None),  # the driver compiles PTX for it
         ((12, 4), ("sm_80", "sm_90"), 13000, "torch is built for sm_80, sm_90, the GPU is sm_120; install a torch"),
-        ((13, 0), ("sm_121",), 13000, "the GPU is sm_120; install a torch wheel with: pip"),
+        ((13, 0), ("sm_121",), 13000, "the GPU is sm_120; install a torch wheel with: "),
     ],
 )
 def test_a_gpu_that_torch_cannot_use(
