@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 import statistics
 import subprocess
@@ -289,7 +288,7 @@ def _attach(home: Path, steps: int) -> None:
     log_index.catch_up()
     print(
         f"{steps} steps, {run.log_path.stat().st_size / 1e6:.0f} MB of log: history built from the log in"
-        f" {time.perf_counter() - started:.1f} s, peak {_peak() / 1e6:.0f} MB in this process"
+        f" {time.perf_counter() - started:.1f} s"
     )
     log_index.save()
     write_struct(run.state_path, replace(log_index.state, phase="finished"))
@@ -346,7 +345,3 @@ def _month(home: Path) -> None:
     """Simulate a month of one step and one sample per second, with occasional history queries."""
     result = subprocess.run([sys.executable, "-c", MONTH], capture_output=True, text=True, check=True)
     print("a simulated month: " + "; ".join(result.stdout.split("\n")).rstrip("; "))
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
