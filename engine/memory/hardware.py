@@ -33,7 +33,7 @@ class Hardware:
 def hardware_used(spec: RunSpec, hardware: Hardware) -> Hardware:
     """Return ``hardware`` as the backend of ``spec`` uses it: on a Mac MLX has the GPU, and torch computes on the CPU.
 
-    "auto" means MLX there, except for Muon, which only torch has.
+    "auto" means MLX there, except for Muon, which MLX has not.
     """
     backend = spec.launch.backend
     if hardware.device != "mlx" or backend == "mlx" or (backend == AUTO and spec.optim.name != "muon"):
