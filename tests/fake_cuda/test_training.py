@@ -100,11 +100,12 @@ def test_out_of_memory_in_the_optimizer_restarts_from_the_checkpoint(root: Path,
     assert again.spec.batch.micro == 4
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_deepspeeds_offload_has_the_losses_of_torch(root: Path, precision: str) -> None:
+@pytest.mark.parametrize(("precision", "optimizer"), [("fp32", "adamw"), ("bf16", "adamw"), ("bf16", "muon")])
+def test_deepspeeds_offload_has_the_losses_of_torch(root: Path, precision: str, optimizer: str) -> None:
     found = {}
     for backend, strategy in (("torch", "device"), ("deepspeed", "offload")):
-        spec = nano(root, f"backend={backend}", f"memory.strategy={strategy}", f"train.precision={precision}")
+        settings = (f"train.precision={precision}", f"optim.name={optimizer}")
+        spec = nano(root, f"backend={backend}", f"memory.strategy={strategy}", *settings)
         found[backend] = losses(build_backend(spec, SingleRank()), spec, 4)
     assert found["deepspeed"] == pytest.approx(found["torch"], rel=1e-4 if precision == "fp32" else 1e-2)
 
