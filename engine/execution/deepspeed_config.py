@@ -60,6 +60,8 @@ def deepspeed_config(spec: RunSpec, *, bf16: bool, device: str) -> dict[str, Any
     path = Path(spec.launch.deepspeed_config)
     given = read_user_config(path)
     flat_ours = dict(_flat(ours))
+    if spec.optim.name == "muon":
+        flat_ours["optimizer.type"] = "Muon"
     tables = {key.rpartition(".")[0] for key in flat_ours if "." in key}
     for key, value in _flat(given):
         if key in tables and value != AUTO:
@@ -79,7 +81,10 @@ def deepspeed_config(spec: RunSpec, *, bf16: bool, device: str) -> dict[str, Any
                 f"{path}: {key}: {_quoted(value)} contradicts the run's {_quoted(flat_ours[key])}{by};"
                 " make them equal, or remove the key"
             )
-    return _merge(ours, given)
+    merged = _merge(ours, given)
+    # AdamW under Muon too: it steps the other parameters, and DeepSpeed's Muon is not ours (``partitioned_muon.py``).
+    merged["optimizer"]["type"] = ours["optimizer"]["type"]
+    return merged
 
 
 def generate(spec: RunSpec, *, bf16: bool, device: str) -> dict[str, Any]:

@@ -13,11 +13,10 @@ from profiles.errors import SpecError
 from profiles.registry import load
 
 
-def config(tmp_path: Path, own: Any = None) -> dict[str, Any]:
-    more = []
+def config(tmp_path: Path, own: Any = None, *more: str) -> dict[str, Any]:
     if own is not None:
         (tmp_path / "ds.json").write_text(own if isinstance(own, str) else json.dumps(own))
-        more = [f"launch.deepspeed_config={tmp_path / 'ds.json'}"]
+        more = (*more, f"launch.deepspeed_config={tmp_path / 'ds.json'}")
     return deepspeed_config(load("pretrain_5080", ["launch.backend=deepspeed", *more]), bf16=True, device="cuda")
 
 
@@ -47,6 +46,13 @@ def test_a_users_file_is_merged_into_it(tmp_path: Path) -> None:
     assert made["zero_optimization"]["offload_optimizer"] == {"device": "cpu", "pin_memory": False}
     assert made["comms_logger"] == {"enabled": True}
     assert made["train_micro_batch_size_per_gpu"] == plain["train_micro_batch_size_per_gpu"]
+
+
+def test_muon_is_ours_and_a_file_with_another_optimizer_contradicts_it(tmp_path: Path) -> None:
+    made = config(tmp_path, {"optimizer": {"type": "Muon"}}, "optim.name=muon")
+    assert made["optimizer"]["type"] == "AdamW"
+    with pytest.raises(SpecError, match=r"optimizer\.type: \"AdamW\" .* \"Muon\" \(set by optim\.name\)"):
+        config(tmp_path, {"optimizer": {"type": "AdamW"}}, "optim.name=muon")
 
 
 @pytest.mark.parametrize(
