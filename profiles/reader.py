@@ -46,17 +46,23 @@ def open_regular(path: str | Path) -> BufferedReader:
 
 def open_regular_fd(path: str | Path) -> int:
     """Return a descriptor as ``open_regular`` opens it; ``errno`` is EINVAL for what is no regular file."""
+    return open_regular_status(path)[0]
+
+
+def open_regular_status(path: str | Path) -> tuple[int, os.stat_result]:
+    """Return a descriptor as ``open_regular_fd`` does, and the status of the file that is open."""
     try:
         check_regular(path, os.stat(path).st_mode)  # first, because to open a device may already do something
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError:  # a NUL or half of a surrogate pair
         raise OSError(errno.EINVAL, "not a name that a file can have", str(path)) from None
     try:
-        check_regular(path, os.fstat(fd).st_mode)
+        status = os.fstat(fd)
+        check_regular(path, status.st_mode)
     except OSError:
         os.close(fd)
         raise
-    return fd
+    return fd, status
 
 
 def check_regular(path: str | Path, mode: int) -> None:

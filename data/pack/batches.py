@@ -78,6 +78,7 @@ def read_batches(task: Task, hold_large: Callable[[], object], key: str, separat
 
     for source in task.sources:
         documents, position, digest, fault = 0, 0, "", source.fault
+        one = is_one_document(source.path)
         try:
             if not fault:
                 with RawFile(source) as raw:
@@ -85,7 +86,7 @@ def read_batches(task: Task, hold_large: Callable[[], object], key: str, separat
                         if isinstance(item, Skipped):
                             batch.skipped.add(item, source.path)
                         else:
-                            same = is_one_document(source.path) and len(item) == source.size == raw.position
+                            same = one and len(item) == source.size == raw.position
                             batch.documents.append(item)
                             batch.digests.append(raw.digest() if same else None)
                             batch.sources.append(source)

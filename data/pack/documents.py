@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
-from pathlib import PurePath
 from typing import Any
 
-from data.pack.raw_file import COMPRESSED, FileFault, RawFile, blocks
+from data.pack.raw_file import COMPRESSED, FileFault, RawFile, blocks, suffix_of
 from data.pack.sources import Source
 from profiles.errors import UserError
 from profiles.install_command import install_extra
@@ -21,6 +20,7 @@ NO_TEXT = "without text under the key"
 _BOM = b"\xef\xbb\xbf"
 _JSONL = (".jsonl", ".ndjson")
 _CSV = {".csv": ",", ".tsv": "\t"}
+_OF_ROWS = {".parquet", *_JSONL, *_CSV}
 LARGE = 8 << 20  # bytes above which only one document is held at a time: as a str it may take four times as many
 # csv keeps one limit for the whole process.
 csv.field_size_limit(LIMIT)
@@ -37,13 +37,14 @@ Item = bytes | Skipped
 
 def kind_of(path: str) -> str:
     """Return the suffix that says how a file is read, without that of its compression."""
-    name = PurePath(path)
-    return PurePath(name.stem).suffix.lower() if name.suffix.lower() in COMPRESSED else name.suffix.lower()
+    kind = suffix_of(path)
+    return suffix_of(path[: -len(kind)]) if kind in COMPRESSED else kind
 
 
 def is_one_document(path: str) -> bool:
     """Return whether a file without a separator in it is a document, byte for byte."""
-    return kind_of(path) not in (".parquet", *_JSONL, *_CSV) and PurePath(path).suffix.lower() not in COMPRESSED
+    kind = suffix_of(path)
+    return kind not in _OF_ROWS and kind not in COMPRESSED
 
 
 def check_readable(path: str) -> None:

@@ -16,7 +16,7 @@ from data.pack.tally import Tally
 from profiles.errors import UserError
 from profiles.reader import read_json
 
-FORMAT = 2
+FORMAT = 3
 COUNTED = ("files", "bytes", "documents")  # of each argument
 _COUNTS = ("duplicates", "near_duplicates", "faults", "read", "sources")
 

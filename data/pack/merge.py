@@ -78,8 +78,7 @@ class Merger:
         progress = self.progress
         progress.skipped.merge(batch.skipped)
         progress.read += batch.read
-        for end in batch.ended:
-            self._add_source(end)
+        self._add_sources(batch.ended)
         progress.position = position
 
     def _keep(self, batch: Encoded) -> npt.NDArray[np.bool_]:
@@ -95,16 +94,22 @@ class Merger:
         self.progress.near_duplicates += int((~new & ~equal).sum())
         return new
 
-    def _add_source(self, end: FileEnd) -> None:
-        path = STDIN if self._request.sources[end.source.given] == STDIN else end.source.path
-        entry = {"path": path, "bytes": end.source.size, "blake2b": end.digest, "documents": end.documents}
-        line = json.dumps(entry | ({"fault": end.fault} if end.fault else {})).encode() + b"\n"
-        write_all(self._sources, memoryview(line))
-        self.progress.sources += len(line)
-        self.progress.faults += bool(end.fault)
-        counts = self.progress.given[end.source.given]
-        for key, value in (("files", 1), ("bytes", end.source.size), ("documents", end.documents)):
-            counts[key] += value
+    def _add_sources(self, ends: list[FileEnd]) -> None:
+        lines = []
+        for source, digest, documents, fault in ends:
+            path = STDIN if self._request.sources[source.given] == STDIN else source.path
+            # json.dumps takes four times as long for a dict as for the strings in it.
+            line = f'{{"path": {json.dumps(path)}, "bytes": {source.size}, "blake2b": "{digest}"'
+            end = f', "fault": {json.dumps(fault)}' if fault else ""
+            lines.append(f'{line}, "documents": {documents}{end}}}\n')
+            self.progress.faults += bool(fault)
+            counts = self.progress.given[source.given]
+            counts["files"] += 1
+            counts["bytes"] += source.size
+            counts["documents"] += documents
+        content = "".join(lines).encode()
+        write_all(self._sources, memoryview(content))
+        self.progress.sources += len(content)
 
     def sync(self) -> None:
         """Make everything durable that ``progress`` says. Raise ``OSError``."""

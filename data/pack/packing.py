@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -101,12 +102,18 @@ class _Packing:
         """Make the data set in the state folder, from where ``progress`` is. Raise ``UserError`` and ``OSError``."""
         existing = check_target(self._request)
         tokenizer = given_tokenizer(self._request)
-        listing = self._list(existing, tokenizer)
-        if self._request.val is None:
-            val = recorded_val(existing.manifest) if existing else None
-            self._request = replace(self._request, val=default_fraction(listing.bytes) if val is None else val)
-        vocabulary = self._vocabulary(listing, existing, tokenizer)
-        encoder = Encoder(vocabulary, self._request.encoder == REFERENCE)
+        vocabulary = self._vocabulary(self._request.target, existing) if tokenizer is not None else None
+        with ThreadPoolExecutor(1, "load") as thread:
+            reference = self._request.encoder == REFERENCE
+            # The files are listed meanwhile: fastokens loads outside Python's lock.
+            loading = thread.submit(Encoder, vocabulary, reference) if vocabulary else None
+            listing = self._list(existing, tokenizer)
+            if self._request.val is None:
+                val = recorded_val(existing.manifest) if existing else None
+                self._request = replace(self._request, val=default_fraction(listing.bytes) if val is None else val)
+            self._begin(listing, existing, tokenizer)
+            vocabulary = vocabulary or self._vocabulary(self._built, existing)
+            encoder = loading.result() if loading else Encoder(vocabulary, reference)
         if encoder.name == REFERENCE != self._request.encoder:
             self._report.note("fastokens does not know this kind of tokenizer: tokenizers encodes, which is slower")
         merger = Merger(self._request, self._built, vocabulary, progress, existing)
@@ -138,7 +145,7 @@ class _Packing:
         found = self._state.path / _LISTING
         self._report.stage("listing the files")
         listing = list_sources(
-            *(self._request.sources, self._request.out, spooled, found),
+            *(self._request.sources, self._request.out, spooled, found, check_readable),
             lambda files: self._report.stage(f"listing the files: {files}"),
         )
         asked = {
@@ -153,8 +160,6 @@ class _Packing:
         if begun is None and (self._state.path / _PROGRESS).exists():
             raise UserError(f"{self._state.path / _REQUEST}: is missing: remove its folder to begin again")
         if begun is None:
-            for source in listing:
-                check_readable(source.path)
             self._state.write(_REQUEST, asked)
         elif begun != asked:
             changed = next((key for key in asked if begun.get(key) != asked[key]), "arguments")
@@ -165,21 +170,25 @@ class _Packing:
             )
         return listing
 
-    def _vocabulary(self, listing: Listing, existing: Existing | None, tokenizer: bytes | None) -> Vocabulary:
-        """Return the tokenizer, after it and the two lists of the data set to add to are in ``_built``."""
+    def _begin(self, listing: Listing, existing: Existing | None, tokenizer: bytes | None) -> None:
+        """Put the tokenizer and the two lists of the data set to add to into ``_built``, where they are not there."""
         self._built.mkdir(exist_ok=True)
         path = self._built / TOKENIZER_JSON
-        if not path.exists():
-            for name in (DIGESTS, SOURCES) if existing else ():
-                shutil.copyfile(self._request.target / name, self._built / name)
-            if tokenizer is None:
-                make_tokenizer(self._request, listing, path, self._report)
-            else:
-                write_durable(path, tokenizer)
+        if path.exists():
+            return
+        for name in (DIGESTS, SOURCES) if existing else ():
+            shutil.copyfile(self._request.target / name, self._built / name)
+        if tokenizer is None:
+            make_tokenizer(self._request, listing, path, self._report)
+        else:
+            write_durable(path, tokenizer)
+
+    def _vocabulary(self, folder: Path, existing: Existing | None) -> Vocabulary:
+        """Load the tokenizer: the one that is asked for, else that of ``folder``."""
         before = existing.manifest["eot"] if existing else None
         if before is not None and self._request.eot not in (None, before):
             raise UserError(f"--eot: {self._request.eot} does not end the documents that are there: leave --eot out")
-        return load_vocabulary(self._request.tokenizer or path, before or self._request.eot)
+        return load_vocabulary(self._request.tokenizer or folder / TOKENIZER_JSON, before or self._request.eot)
 
     def _merge_all(self, merger: Merger, listing: Listing, encoder: Encoder, vocabulary: Vocabulary) -> None:
         progress, before, due = merger.progress, merger.progress.read, 0.0

@@ -23,7 +23,7 @@ _READERS = 4  # at most; more would only wait for Python's lock
 _IN_FLIGHT = 32 << 20  # bytes that are read and not yet merged, above which no more are read
 _OF_A_DOCUMENT = 512  # bytes beside its text: objects, hashes, bands
 _M_MMAP_THRESHOLD = -3  # of mallopt, as glibc's malloc.h has it
-_MAPPED_ALONE = 1 << 20  # bytes
+_MAPPED_ALONE = 8 << 20  # bytes, above those of a batch
 
 
 class Position(NamedTuple):

@@ -8,16 +8,22 @@ import io
 import os
 import zlib
 from collections.abc import Iterator
-from pathlib import PurePath
 from typing import Any, BinaryIO, cast
 
 from data.pack.sources import Source
-from profiles.reader import open_regular
+from profiles.reader import open_regular_status
 
 BLOCK = 1 << 20
 # Zstandard may turn 4 bytes into 128 KiB, so a piece of this size is at most 16 MiB.
 _ZSTD_PIECE = 512
 COMPRESSED = (".gz", ".zst")
+
+
+def suffix_of(path: str) -> str:
+    """Return the suffix of a file's name in lower case, as pathlib does, but in a tenth of the time."""
+    name = path[path.rfind("/") + 1 :]
+    dot = name.rfind(".")
+    return name[dot:].lower() if 0 < dot < len(name) - 1 else ""
 
 
 class FileFault(Exception):
@@ -29,19 +35,25 @@ class RawFile(io.RawIOBase):
 
     def __init__(self, source: Source) -> None:
         """Open the file. Raise ``OSError``, and ``FileFault`` if it is not the one that was listed."""
-        self._file = open_regular(source.path)
+        self._fd, status = open_regular_status(source.path)
         self._digest = hashlib.blake2b(digest_size=16)
+        self._size, self._ended = source.size, False
         self.position = 0
-        status = os.fstat(self._file.fileno())
         if status.st_size != source.size or source.modified not in (0, status.st_mtime_ns):
-            self._file.close()
+            self.close()
             raise FileFault("has changed since the pack began")
 
     def readable(self) -> bool:
         return True
 
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
+    def read(self, size: int = BLOCK) -> bytes:
+        if self._ended:
+            return b""
+        left = self._size - self.position
+        # A byte more than there should be: to get less shows the end without another read, each of which lets other
+        # threads take Python's lock. Not more than that, because memory is taken for all that is asked for.
+        data = os.read(self._fd, min(size, left + 1) if left >= 0 else size)
+        self._ended = not data or len(data) == left < size
         self._digest.update(data)
         self.position += len(data)
         return data
@@ -50,13 +62,14 @@ class RawFile(io.RawIOBase):
         return self._digest.digest()
 
     def close(self) -> None:
-        self._file.close()
+        if not self.closed:
+            os.close(self._fd)
         super().close()
 
 
 def blocks(path: str, raw: RawFile) -> Iterator[bytes]:
     """Yield the content of a file, decompressed where its name says so. Raise ``OSError`` or ``FileFault``."""
-    suffix = PurePath(path).suffix.lower()
+    suffix = suffix_of(path)
     if suffix == ".zst":
         yield from _zstd_blocks(raw)
         return

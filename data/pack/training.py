@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import PurePath
 from typing import Any
 
 from data.pack.documents import Skipped, read_documents
-from data.pack.raw_file import COMPRESSED, FileFault, RawFile
+from data.pack.raw_file import COMPRESSED, FileFault, RawFile, suffix_of
 from data.pack.sources import Listing, Source
 from data.pack.split_rule import as_digests, digest_of, for_validation
 from data.pack.vocabulary import END_TOKENS
@@ -83,7 +82,7 @@ def check_size(size: int) -> None:
 
 
 def _weight(source: Source) -> int:
-    return source.size * (_COMPRESSION if PurePath(source.path).suffix.lower() in COMPRESSED else 1)
+    return source.size * (_COMPRESSION if suffix_of(source.path) in COMPRESSED else 1)
 
 
 def _sample(listing: Listing, key: str, separator: bytes | None, val: float, share: float) -> list[str] | None:

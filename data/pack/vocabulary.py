@@ -57,7 +57,10 @@ def load_vocabulary(path: Path, eot: str | None = None) -> Vocabulary:
     tokenizer = load_tokenizer(path)
     content = read_bytes(path, MAX_BYTES)
     settings = parse_json(content.decode("utf-8-sig"), str(path))
-    if (highest := _highest_id(tokenizer, settings)) >= MAX_IDS:  # the libraries hold a table of all ids up to it
+    size = id_count(tokenizer)
+    # tokenizers gives an added token another id than its file says if there is a gap.
+    highest = max(size - 1, 0, *(added["id"] for added in settings.get("added_tokens") or ()))
+    if highest >= MAX_IDS:  # the libraries hold a table of all ids up to it
         raise UserError(f"{path}: has the id {highest}; ids above {MAX_IDS - 1} are not supported: renumber its tokens")
     token, number = _end_token(path, tokenizer, eot)
     # Truncation would cut documents without a word. The end-of-text token must be marked special, or its text within a
@@ -73,13 +76,7 @@ def load_vocabulary(path: Path, eot: str | None = None) -> Vocabulary:
         tokenizer = type(tokenizer).from_str(encoding)
     tokenizer.encode_special_tokens = True
     pattern = _pattern(settings.get("pre_tokenizer"))
-    return Vocabulary(content, encoding, tokenizer, can_cut(settings), token, number, id_count(tokenizer), pattern)
-
-
-def _highest_id(tokenizer: Tokenizer, settings: dict[str, Any]) -> int:
-    """Return the highest id; tokenizers gives an added token another one than its file says if there is a gap."""
-    ids: list[int] = [added["id"] for added in settings.get("added_tokens") or ()]
-    return max(id_count(tokenizer) - 1, *ids, 0)
+    return Vocabulary(content, encoding, tokenizer, can_cut(settings), token, number, size, pattern)
 
 
 def _end_token(path: Path, tokenizer: Tokenizer, eot: str | None) -> tuple[str, int]:
