@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,7 @@ class StateFolder:
     def __init__(self, path: Path) -> None:
         """Make the folder if needed and lock it. Raise ``UserError`` if another process packs there."""
         self.path = path
+        self._made = [folder for folder in path.parents if not folder.exists()]
         while True:
             path.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
@@ -105,6 +108,13 @@ class StateFolder:
                     f"{path}: another process packs there now: wait for it, or choose another --phase"
                 ) from None
             os.close(self._fd)
+
+    def discard(self) -> None:
+        """Remove the folder, and those above it that were made for it and hold nothing else."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for folder in self._made:
+                folder.rmdir()
 
     def close(self) -> None:
         os.close(self._fd)

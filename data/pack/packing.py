@@ -70,7 +70,7 @@ def pack(request: Request, report: Report) -> Packed:
             return _Packing(request, state, report).run()
         finally:
             if not (state.path / _PROGRESS).exists():
-                shutil.rmtree(state.path, ignore_errors=True)
+                state.discard()
             state.close()
     except OSError as error:
         goes_on = "free some space or repair it; what is finished is kept, and the same command goes on from there"

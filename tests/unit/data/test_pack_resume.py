@@ -218,8 +218,10 @@ def test_two_packs_into_one_target_do_not_mix(tmp_path: Path, tokenizer: Path) -
 
 def test_what_is_refused_leaves_nothing_behind(tmp_path: Path, tokenizer: Path) -> None:
     source = write_files(tmp_path / "in", {"a.txt": b"\xff", "b.txt": ""})
-    with pytest.raises(UserError, match=r"nothing could be packed: skipped 1 document: empty .* not UTF-8"):
-        pack_into(tmp_path / "out", source, tokenizer=tokenizer)
+    (tmp_path / "there").mkdir()
+    for out in (tmp_path / "a" / "b" / "out", tmp_path / "there"):
+        with pytest.raises(UserError, match=r"nothing could be packed: skipped 1 document: empty .* not UTF-8"):
+            pack_into(out, source, tokenizer=tokenizer)
     with pytest.raises(UserError, match=r"nowhere: does not exist: name a file, a folder, a glob or -"):
         pack_into(tmp_path / "out", tmp_path / "nowhere", tokenizer=tokenizer)
     with pytest.raises(UserError, match=r"/in: is --out, whose files are not packed: choose another --out"):
@@ -231,7 +233,8 @@ def test_what_is_refused_leaves_nothing_behind(tmp_path: Path, tokenizer: Path) 
         pack_into(tmp_path / "out", tmp_path / "fifo")
     with pytest.raises(UserError, match=r"--append: .* holds no data that data pack wrote"):
         pack_into(tmp_path / "out", source, append=True)
-    assert not list((tmp_path / "out").iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fifo", "in", "there"]
+    assert not list((tmp_path / "there").iterdir())
 
 
 @pytest.mark.faults
