@@ -18,7 +18,7 @@ from engine.events.status import Launch, RunStatus
 from engine.events.types import Command
 from engine.runs.store import RunStore
 from engine.train.backends.ranks import SingleRank
-from engine.train.data_check import check_data_of_run
+from engine.train.data_check import check_data_of_run, recorded_data
 from engine.train.main import Attempt
 from engine.train.main import train as train_attempt
 from engine.train.replay import data_of_step
@@ -76,6 +76,9 @@ def test_a_change_of_weights_is_a_segment_and_every_step_is_known(nano: MakeSpec
     assert [place.epoch * count + place.position for place, count in places] == [8 + 18, 24 + 6]
     assert [place.epoch for place in data_of_step(two, 8).cursor.sources] == [1, 1]  # a context has its own epochs
     assert cursors[10].consumed == 24 and cursors[10].tokens == 56 * 32 + 24 * 16
+    started = other.of("start")[0]["data"]
+    weights = recorded_data(two, started["digest"]).weights  # type: ignore[union-attr]
+    assert started["new_segment"] and dict(weights) == {"phase1": 0.25, "code": 0.75}
     begun = data_of_step(two, 5)
     assert begun.cursor.sources == cursors[4].sources and begun.cursor.consumed == 0  # each source where it was
     read = open_split(then, "train").read_batch(begun.cursor, 8)[0]
