@@ -84,7 +84,7 @@ def read_batches(task: Task, hold_large: Callable[[], object], key: str, separat
                 with RawFile(source) as raw:
                     for item in read_documents(source, raw, key, separator, hold):
                         if isinstance(item, Skipped):
-                            batch.skipped.add(item, source.path)
+                            batch.skipped.add(item, source.shown)
                         else:
                             same = one and len(item) == source.size == raw.position
                             batch.documents.append(item)

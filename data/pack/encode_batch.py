@@ -48,7 +48,7 @@ def encode_batch(batch: Batch, encoder: Encoder, vocabulary: Vocabulary, near: f
     joined = bytearray()  # grows in place: a large document has four times its size in ids, to be held once
     for place, (owners, texts, last) in enumerate(_groups(batch.documents, encoder, bad)):
         if not place:
-            encoder.check(texts[0][:_SAMPLE], batch.sources[owners[0]].path)
+            encoder.check(texts[0][:_SAMPLE], batch.sources[owners[0]].shown)
         ids, counts = encoder.encode(texts)
         ends = np.cumsum(counts)
         for number in np.searchsorted(ends, np.flatnonzero(ids == vocabulary.eot_id), side="right"):
@@ -57,7 +57,7 @@ def encode_batch(batch: Batch, encoder: Encoder, vocabulary: Vocabulary, near: f
         joined += ids.data
         np.add.at(tokens, owners, counts + last)
     for number in sorted(bad):
-        batch.skipped.add(bad[number], batch.sources[number].path)
+        batch.skipped.add(bad[number], batch.sources[number].shown)
     kept = [number for number in range(len(batch.documents)) if number not in bad]
     if bad:
         _keep(joined, tokens * vocabulary.dtype.itemsize, kept)

@@ -6,13 +6,13 @@ is text, for both.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from data.pack.freed_memory import return_memory
 from data.pack.request import FAST, REFERENCE
 from data.pack.vocabulary import Vocabulary
 from data.tokenizer import its_errors
@@ -40,14 +40,22 @@ class Encoder:
         self.at_once, self.most = (4 << 20, 8 << 20) if self._fast else (512 << 10, 4 << 20)
         self.part = 512 << 10 if self._fast else 256 << 10
         self._large = Lock()
+        self._few = BoundedSemaphore(2)  # tokenizers takes 140 times the memory of a text, and has threads of its own
 
     def encode(self, texts: list[str]) -> tuple[Ids, Counts]:
         """Return the ids of all texts, one after another, (tokens,) uint32, and how many each has, (texts,).
 
         Raise ``UserError`` where the tokenizer has no id for a part of them.
         """
-        with self._large if max(map(len, texts), default=0) > 2 * self.part else nullcontext():
-            return self._encode_fast(texts) if self._fast else self._encode_reference(texts)
+        encode = self._encode_fast if self._fast else self._encode_reference
+        if max(map(len, texts), default=0) <= 2 * self.part:
+            return encode(texts)
+        with self._large:
+            return_memory()
+            try:
+                return encode(texts)
+            finally:
+                return_memory()
 
     def check(self, text: str, place: str) -> None:
         """Raise ``UserError`` that begins with ``place`` if both libraries do not give ``text`` the same ids."""
@@ -72,10 +80,11 @@ class Encoder:
         return np.frombuffer(ids, "<u4"), np.diff(np.frombuffer(offsets, "<i8"))
 
     def _encode_reference(self, texts: list[str]) -> tuple[Ids, Counts]:
-        with its_errors(_CANNOT, _REMEDY):
-            encodings = self._reference.encode_batch_fast(texts, add_special_tokens=False)
-        parts = [np.array(encoding.ids, "<u4") for encoding in encodings]
-        del encodings  # 140 times the memory of their text
+        with self._few:
+            with its_errors(_CANNOT, _REMEDY):
+                encodings = self._reference.encode_batch_fast(texts, add_special_tokens=False)
+            parts = [np.array(encoding.ids, "<u4") for encoding in encodings]
+            del encodings
         return np.concatenate(parts) if parts else np.empty(0, "<u4"), np.array([len(part) for part in parts], np.int64)
 
 

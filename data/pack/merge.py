@@ -18,7 +18,7 @@ from data.pack.encode_batch import Encoded
 from data.pack.journal import Progress
 from data.pack.near_duplicates import NearDuplicates
 from data.pack.pipeline import Position
-from data.pack.request import STDIN, Request
+from data.pack.request import Request
 from data.pack.shard_writer import ShardWriter, write_all
 from data.pack.split_rule import DIGEST_BYTES, SPLITS, as_digests, for_validation
 from data.pack.target import DIGESTS, SOURCES, Existing
@@ -97,9 +97,8 @@ class Merger:
     def _add_sources(self, ends: list[FileEnd]) -> None:
         lines = []
         for source, digest, documents, fault in ends:
-            path = STDIN if self._request.sources[source.given] == STDIN else source.path
             # json.dumps takes four times as long for a dict as for the strings in it.
-            line = f'{{"path": {json.dumps(path)}, "bytes": {source.size}, "blake2b": "{digest}"'
+            line = f'{{"path": {json.dumps(source.shown)}, "bytes": {source.size}, "blake2b": "{digest}"'
             end = f', "fault": {json.dumps(fault)}' if fault else ""
             lines.append(f'{line}, "documents": {documents}{end}}}\n')
             self.progress.faults += bool(fault)

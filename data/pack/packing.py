@@ -91,7 +91,9 @@ class _Packing:
         content = self._state.read(_PROGRESS)
         path = self._state.path / _PROGRESS
         progress = Progress.from_dict(content, path) if content else Progress(given=_no_counts(self._request))
-        if not progress.complete:
+        if progress.complete:
+            self._check_begun(self._request.identity())
+        else:
             self._build(progress)
         if progress.documents:
             publish(self._built, self._request.target)
@@ -156,19 +158,24 @@ class _Packing:
             "files": listing.digest,
             "versions": library_versions(self._request),
         }
-        begun = self._state.read(_REQUEST)
-        if begun is None and (self._state.path / _PROGRESS).exists():
-            raise UserError(f"{self._state.path / _REQUEST}: is missing: remove its folder to begin again")
-        if begun is None:
+        if (self._state.path / _REQUEST).exists() or (self._state.path / _PROGRESS).exists():
+            self._check_begun(asked)
+        else:
             self._state.write(_REQUEST, asked)
-        elif begun != asked:
-            changed = next((key for key in asked if begun.get(key) != asked[key]), "arguments")
+        return listing
+
+    def _check_begun(self, asked: dict[str, Any]) -> None:
+        """Raise ``UserError`` unless the pack that was begun has these arguments."""
+        begun = self._state.read(_REQUEST)
+        if begun is None:
+            raise UserError(f"{self._state.path / _REQUEST}: is missing: remove its folder to begin again")
+        changed = next((key for key in asked if key not in begun or begun[key] != asked[key]), None)
+        if changed is not None:
             goes_on = "put them back to go on" if changed == "files" else "repeat its command to go on"
             raise UserError(
                 f"{self._state.path}: an unfinished pack with other {changed} lies there: {goes_on},"
                 " or remove the folder to begin again"
             )
-        return listing
 
     def _begin(self, listing: Listing, existing: Existing | None, tokenizer: bytes | None) -> None:
         """Put the tokenizer and the two lists of the data set to add to into ``_built``, where they are not there."""
@@ -209,7 +216,7 @@ class _Packing:
             if end.fault and self._faults_named <= _FAULTS_NAMED:
                 more = "more files cannot be read; sources.jsonl names them all"
                 last = self._faults_named == _FAULTS_NAMED
-                self._report.note(more if last else f"{end.source.path}: {end.fault}; left out")
+                self._report.note(more if last else f"{end.source.shown}: {end.fault}; left out")
                 self._faults_named += 1
 
     def _commit(self, merger: Merger) -> None:
@@ -229,6 +236,8 @@ def _nothing(request: Request, progress: Progress) -> str:
 
 def _spool(path: Path) -> str:
     """Copy standard input to a file, because a pack that goes on reads it again; return its hash."""
+    if sys.stdin is None:
+        raise UserError(f"{STDIN}: standard input is closed: pipe text into it, or name a file")
     digest = hashlib.blake2b(digest_size=16)
     with path.open("wb") as file:
         while block := sys.stdin.buffer.read(_BLOCK):

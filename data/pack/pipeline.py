@@ -6,7 +6,6 @@ nothing has to be copied from one process to another.
 
 from __future__ import annotations
 
-import ctypes
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,12 +17,11 @@ from typing import NamedTuple
 
 from data.pack.batches import Batch, Task
 from data.pack.encode_batch import Encoded
+from data.pack.freed_memory import return_large_blocks, return_memory
 
 _READERS = 4  # at most; more would only wait for Python's lock
 _IN_FLIGHT = 32 << 20  # bytes that are read and not yet merged, above which no more are read
 _OF_A_DOCUMENT = 512  # bytes beside its text: objects, hashes, bands
-_M_MMAP_THRESHOLD = -3  # of mallopt, as glibc's malloc.h has it
-_MAPPED_ALONE = 8 << 20  # bytes, above those of a batch
 
 
 class Position(NamedTuple):
@@ -123,7 +121,7 @@ class Pipeline:
         self._encoders = ThreadPoolExecutor(min(workers, _READERS), "encode")
 
     def __enter__(self) -> Pipeline:
-        _return_large_blocks()
+        return_large_blocks()
         return self
 
     def __exit__(
@@ -184,20 +182,5 @@ class Pipeline:
         finally:
             if batch.large:
                 batch.documents.clear()
-                _return_memory()
+                return_memory()
                 self._budget.end_large()
-
-
-def _return_large_blocks() -> None:
-    """Have the C library give each large block back when it is freed.
-
-    By default glibc keeps blocks of up to 32 MiB, in each thread, after it has seen one: that grew to 400 MB.
-    """
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        mallopt(_M_MMAP_THRESHOLD, _MAPPED_ALONE)
-
-
-def _return_memory() -> None:
-    """Give what is freed back to the system, as far as the C library can: only glibc keeps so much."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)

@@ -18,13 +18,21 @@ from profiles.reader import check_regular
 
 
 class Source(NamedTuple):
-    """One file. ``given`` is the number of the argument that named it; ``fault`` says why it cannot be read."""
+    """One file. ``given`` is the number of the argument that named it; ``fault`` says why it cannot be read.
+
+    ``name`` is what a user calls it, where that is not its path.
+    """
 
     path: str
     given: int
     size: int = 0
     modified: int = 0  # nanoseconds
     fault: str = ""
+    name: str = ""
+
+    @property
+    def shown(self) -> str:
+        return self.name or self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +96,7 @@ def list_sources(
 def _files_of(argument: str, number: int, exclude: Path, spooled: Path) -> Iterable[Source]:
     if argument == STDIN:
         # Not its time: the same input, spooled again, is the same source.
-        return [Source(str(spooled), number, spooled.stat().st_size, 0)]
+        return [Source(str(spooled), number, spooled.stat().st_size, 0, name=STDIN)]
     if os.path.isdir(argument):
         return _below(argument, number, exclude)
     if os.path.lexists(argument):
@@ -133,5 +141,5 @@ def _source(file: str | os.DirEntry[str], number: int) -> Source:
 
 def _line(source: Source) -> str:
     """Return a file as a line of JSON. ``json.dumps`` takes four times as long for a list as for the strings in it."""
-    path, given, size, modified, fault = source
-    return f"[{json.dumps(path)}, {given}, {size}, {modified}, {json.dumps(fault)}]\n"
+    path, given, size, modified, fault, name = source
+    return f"[{json.dumps(path)}, {given}, {size}, {modified}, {json.dumps(fault)}, {json.dumps(name)}]\n"

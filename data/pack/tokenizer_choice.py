@@ -36,7 +36,7 @@ def make_tokenizer(request: Request, listing: Listing, path: Path, report: Repor
     separator = request.separator.encode() if request.separator else None
     texts = sample(listing, request.text_key, separator, request.fraction)
     if not any(texts):
-        fault = next((f"{source.path}: {source.fault}; " for source in listing if source.fault), "")
+        fault = next((f"{source.shown}: {source.fault}; " for source in listing if source.fault), "")
         raise UserError(
             f"{fault}no text to train a tokenizer on: name files with text, or a tokenizer with --tokenizer"
         )

@@ -147,6 +147,10 @@ def test_an_append_that_is_interrupted_while_it_is_published_is_finished(
         patch.setattr(Path, "rename", fail_later)
         pack_into(tmp_path / "broken", added, append=True, shard_tokens=300)
     assert contents(tmp_path / "broken") != contents(tmp_path / "whole")
+    with pytest.raises(
+        UserError, match="an unfinished pack with other sources lies there: repeat its command to go on"
+    ):
+        pack_into(tmp_path / "broken", tmp_path / "a", append=True, shard_tokens=300)
     pack_into(tmp_path / "broken", added, append=True, shard_tokens=300)
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from profiles.errors import UserError
 from tests.unit.data.packs import EOT, Notes, documents, make_tokenizer, pack_into, rows, write_files
 
 
@@ -184,3 +187,17 @@ def test_separators_cut_a_text_file(tmp_path: Path, tokenizer: Path) -> None:
     source = write_files(tmp_path / "in", files)
     packed = pack_into(tmp_path / "out", source, tokenizer=tokenizer, val=0, separator=EOT)
     assert documents(packed) == ["one", "two\n\ntwo", "three"]
+
+
+def test_standard_input_is_named_as_the_user_does(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(rows({"text": "good"}).encode() + b'{"text": "cut')))
+    packed = pack_into(tmp_path / "out", "-", tokenizer=tokenizer, val=0, stdin_format="jsonl")
+    assert documents(packed) == ["good"]
+    assert packed.progress.skipped.to_dict() == {"not valid JSON": {"count": 1, "files": ["-"]}}
+    assert json.loads((packed.target / "sources.jsonl").read_text())["path"] == "-"
+    monkeypatch.setattr(sys, "stdin", None)  # as with <&-
+    with pytest.raises(UserError, match="-: standard input is closed: pipe text into it, or name a file"):
+        pack_into(tmp_path / "other", "-", tokenizer=tokenizer)
+    assert not (tmp_path / "other").exists()
