@@ -15,6 +15,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.pack.raw_file import RawFile
+from data.pack.sources import Source
 from profiles.errors import UserError
 from tests.unit.data.packs import EOT, Notes, documents, make_tokenizer, pack_into, rows, write_files
 
@@ -201,3 +203,11 @@ def test_standard_input_is_named_as_the_user_does(
     with pytest.raises(UserError, match="-: standard input is closed: pipe text into it, or name a file"):
         pack_into(tmp_path / "other", "-", tokenizer=tokenizer)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_file_that_grows_while_it_is_read_is_read_to_its_end(tmp_path: Path) -> None:
+    path = write_files(tmp_path, {"a.txt": "first"}) / "a.txt"
+    with RawFile(Source(str(path), 0, 5, path.stat().st_mtime_ns)) as raw:
+        path.write_text("first" + "more" * 9)
+        assert b"".join(iter(raw.read, b"")) == path.read_bytes()
+        assert raw.position == 41  # so it is not taken for the file that was listed
