@@ -30,7 +30,7 @@ class Lever:
 
     ``device_saved`` and ``host_saved`` are bytes (negative: needs more). ``speed`` is the predicted relative change of
     tokens/s (-0.02 is 2% slower): both sides by the model alone, because measurements of two runs also differ by what
-    else the machine did.
+    else the machine did. ``basis`` says which speeds of the machine that assumes.
     """
 
     change: str
@@ -39,6 +39,7 @@ class Lever:
     device_saved: int
     host_saved: int
     speed: float
+    basis: str
     when: str  # LIVE, UNLOCK or RESTART
     note: str  # how the arithmetic of a step changes, and what has to be installed; empty where neither
     fits: bool
@@ -125,6 +126,7 @@ def _lever(before: Candidate, after: Candidate) -> Lever:
         device_saved=before.forecast.device_total - after.forecast.device_total,
         host_saved=before.forecast.host_total - after.forecast.host_total,
         speed=after.rate.plain / before.rate.plain - 1,
+        basis=after.rate.source,
         when=when,
         note="; ".join(filter(None, (numerics, missing, unlocks))),
         fits=after.state != OVER,

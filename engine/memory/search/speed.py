@@ -50,11 +50,13 @@ class Speeds:
 class Rate:
     """Predicted tokens per second of all ranks, and what the prediction rests on.
 
-    ``plain`` is the prediction without any measurement: by it two specs compare whatever else the machine did.
+    ``plain`` is the prediction without any measurement, from the speeds of ``source``: by it two specs compare whatever
+    else the machine did.
     """
 
     tok_s: float
     plain: float
+    source: str
     kind: str  # MEASURED, CALIBRATED or ESTIMATED
     basis: str
 
@@ -90,7 +92,7 @@ class SpeedModel:
         backend = backend_of(spec)
         found = [run.speed for run in self._measured if run.speed is not None and run.backend == backend]
         if same := [one.tok_s for one in found if one.key == key]:
-            return Rate(statistics.median(same), predicted, MEASURED, MEASURED)
+            return Rate(statistics.median(same), predicted, speeds.source, MEASURED, MEASURED)
         ratios = [
             one.tok_s / one.predicted
             for one in found
@@ -99,8 +101,14 @@ class SpeedModel:
         if ratios:
             ratio, count = statistics.median(ratios), len(ratios)
             runs = f"{count} measurement{'s' if count > 1 else ''}"
-            return Rate(predicted * ratio, predicted, CALIBRATED, f"calibrated ×{ratio:.2f} by {runs} of this machine")
-        return Rate(predicted, predicted, ESTIMATED, speeds.source)
+            return Rate(
+                predicted * ratio,
+                predicted,
+                speeds.source,
+                CALIBRATED,
+                f"calibrated ×{ratio:.2f} by {runs} of this machine",
+            )
+        return Rate(predicted, predicted, speeds.source, ESTIMATED, speeds.source)
 
 
 def step_seconds(spec: RunSpec, hardware: Hardware) -> tuple[float, Speeds]:
