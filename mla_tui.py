@@ -19,9 +19,12 @@ def main() -> int:
     if problem := hidden_package():
         print(f"mla-tui: {problem}", file=sys.stderr)
         return 1
-    from tui.cli.main import main as run
+    try:
+        from tui.cli.main import main as run
 
-    return run()
+        return run()
+    except KeyboardInterrupt:  # before the command began, or after it ended
+        return 130
 
 
 def hidden_package() -> str:

@@ -23,13 +23,19 @@ def find_checkpoint(text: str, store: RunStore, out: Path, name: str | None = No
     """
     if text == "latest":
         path = _newest_in(out / name) if name else _latest(store, out)
-    elif expand(text, "checkpoint").exists() or "/" in text or checkpoint.NAME.fullmatch(text):
+    elif "/" in text or checkpoint.NAME.fullmatch(text):
         return checkpoint.find(text)
     else:
+        problem: UserError | None = None
+        if expand(text, "checkpoint").exists():
+            try:
+                return checkpoint.find(text)
+            except UserError as error:  # a folder of that name, such as an export of the run, hides no run
+                problem = error
         try:
             run = store.find(text)
         except UserError as error:
-            raise UserError(f"{text!r}: is neither a checkpoint nor a run: {error}") from None
+            raise problem or UserError(f"{text!r}: is neither a checkpoint nor a run: {error}") from None
         path = _newest_of(run)
     checkpoint.metadata(path)
     return path

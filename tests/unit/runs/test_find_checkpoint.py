@@ -93,3 +93,18 @@ def test_what_is_neither_is_named(launched: Launched, store: RunStore, out: Path
         find_checkpoint("rum", store, out)
     with pytest.raises(UserError, match="ckpt_step_4: no such checkpoint"):
         find_checkpoint("ckpt_step_4", store, out)
+
+
+def test_a_folder_with_the_name_of_a_run_does_not_hide_it(
+    launched: Launched, store: RunStore, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched("mine")
+    own = put(out / "mine", 5)
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "other"):  # an export of the run, beside its data
+        (tmp_path / name).mkdir()
+    assert find_checkpoint("mine", store, out) == own
+    with pytest.raises(UserError, match="other: is not a checkpoint of mla-tui"):
+        find_checkpoint("other", store, out)
+    put(tmp_path / "mine", 7)
+    assert find_checkpoint("mine", store, out).name == "ckpt_step_7"  # what is there comes first
