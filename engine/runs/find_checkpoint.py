@@ -6,6 +6,7 @@ from pathlib import Path
 
 from engine.checkpoints import checkpoint
 from engine.checkpoints.inventory import checkpoint_dir
+from engine.checkpoints.resume_source import missing_source
 from engine.events.run_dir import RunDir
 from engine.runs.store import RunStore
 from profiles.errors import UserError
@@ -62,8 +63,16 @@ def _latest(store: RunStore, out: Path) -> Path:
 def _newest_of(run: RunDir) -> Path:
     path = checkpoint.latest(checkpoint_dir(run))
     if path is None:
-        raise UserError(f"run {run.name}: has no checkpoint in {checkpoint_dir(run)}")
+        raise UserError(no_checkpoint(run))
     return path
+
+
+def no_checkpoint(run: RunDir) -> str:
+    """Return why no checkpoint of ``run`` is found: it has saved none, or they are gone."""
+    missing = missing_source(run, saved) if (saved := run.current_state().checkpoint) else None
+    if missing:
+        return f"run {run.name}: {missing}; mount its disk, or put the folder back"
+    return f"run {run.name}: has no checkpoint in {checkpoint_dir(run)}"
 
 
 def _newest_in(folder: Path) -> Path:

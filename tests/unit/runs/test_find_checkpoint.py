@@ -14,6 +14,7 @@ from engine.runs.find_checkpoint import find_checkpoint
 from engine.runs.store import RunStore
 from profiles import registry
 from profiles.errors import UserError
+from tui.cli.main import main
 
 
 def put(folder: Path, step: int, age: float = 0.0) -> Path:
@@ -108,3 +109,20 @@ def test_a_folder_with_the_name_of_a_run_does_not_hide_it(
         find_checkpoint("other", store, out)
     put(tmp_path / "mine", 7)
     assert find_checkpoint("mine", store, out).name == "ckpt_step_7"  # what is there comes first
+
+
+def test_checkpoints_that_are_gone_are_not_said_to_have_never_been(
+    launched: Launched, store: RunStore, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLA_TUI_HOME", str(store.home))
+    run = launched("mine")
+    assert main(["checkpoints", "mine"]) == 0
+    assert capsys.readouterr().err == f"mla-tui: run mine: has no checkpoint in {out / 'mine'}\n"  # it has ended
+    state = read_json(run.state_path)
+    write_json(run.state_path, {**state, "checkpoint": str(out / "mine/ckpt_step_9")})
+    said = f"run mine: {out / 'mine'}: the checkpoints of this run are missing; mount its disk, or put the folder back"
+    assert main(["checkpoints", "mine"]) == 0
+    assert capsys.readouterr().err == f"mla-tui: {said}\n"
+    with pytest.raises(UserError) as error:
+        find_checkpoint("mine", store, out)
+    assert str(error.value) == said

@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
         if one.damage:
             print(f"mla-tui: {one.path}: {one.damage}", file=sys.stderr)
     if not checkpoints:
-        hint = f"write one with: mla-tui checkpoint {run_dir.id}"
-        print(f"mla-tui: {run_dir.name} has no checkpoint; {hint}", file=sys.stderr)
+        from engine.runs.find_checkpoint import no_checkpoint
+
+        hint = "" if run_dir.ended() else f"; write one with: mla-tui checkpoint {run_dir.id}"
+        print(f"mla-tui: {no_checkpoint(run_dir)}{hint}", file=sys.stderr)
     return 1 if any(one.damage for one in checkpoints) else 0
