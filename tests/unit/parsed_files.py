@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +42,25 @@ from engine.train.models import pretrained
 from model.hf import to_hf_config
 from model.shapes import parameter_shapes
 from profiles import registry
-from profiles.model_config import NAMED_MODELS
+from profiles.model_config import ModelConfig
 from profiles.spec import RunSpec
 from tests.unit.mutants import Format, dump_json, dump_toml
 from tui.app import settings
 from tui.app.state.spec_diff import differences, flat_spec
 from tui.text.eval_text import result_lines
 
-SHAPE = replace(NAMED_MODELS["mla-tiny"], hidden_size=32, num_hidden_layers=1, intermediate_size=64, vocab_size=512)
+# As small as it can be, because hypothesis keeps every file that it has drawn.
+SHAPE = ModelConfig(
+    hidden_size=4,
+    num_hidden_layers=1,
+    num_attention_heads=1,
+    qk_nope_head_dim=2,
+    qk_rope_head_dim=2,
+    v_head_dim=4,
+    kv_lora_rank=4,
+    intermediate_size=4,
+    vocab_size=8,
+)
 
 
 def dump_header(content: Any) -> bytes:
@@ -221,7 +231,7 @@ def _pack_formats(root: Path) -> dict[str, Format]:
     skipped = {"empty": {"count": 2, "files": ["a.txt"]}}
     progress = {
         **Progress(given=[{"files": 1, "bytes": 2, "documents": 1}]).to_dict(),
-        "format": 2,
+        "format": 3,
         "skipped": skipped,
         "position": [1, 2],
     }
@@ -250,7 +260,7 @@ def _hugging_face_formats(folder: Path) -> dict[str, Format]:
         end = start + 4 * math.prod(shape)
         entries[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
         start = end
-    config = to_hf_config(SHAPE, 256)
+    config = to_hf_config(SHAPE, 7)
     index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(entries, "a.safetensors")}
     other = folder.with_name("indexed")
     other.mkdir()
