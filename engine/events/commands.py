@@ -39,9 +39,9 @@ def append(path: Path, request: TrainerRequest, by: str, id: str | None = None) 
         line = b"\n" + encode(command) + b"\n"
         if os.write(fd, line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(fd)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
-        os.fsync(fd)
     finally:
         os.close(fd)
     return id

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,10 +94,19 @@ from engine.events.requests import PauseRequest
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20, -1))
 try:
-    commands.append(Path(sys.argv[1]), "pause", {}, "me")
+    commands.append(Path(sys.argv[1]), PauseRequest(), "me")
 except OSError as error:
     print(error.strerror)
 """
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("No space left on device", "")
     assert CommandReader(path, log.path).poll() == []
+
+
+def test_a_command_is_on_the_disk_before_it_counts_as_given(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=re.escape(str(path))):
+        commands.append(path, PauseRequest(), "me")
