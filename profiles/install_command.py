@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 from functools import cache
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import msgspec
@@ -95,7 +95,8 @@ def _pip(*words: str) -> str:
     pip = shutil.which("pip")
     if pip is not None and Path(pip).parent == Path(sys.prefix) / "bin":
         return shlex.join(["pip", "install", *words])
-    if find_spec("pip") is None:  # an environment of uv has none
+    # Not importlib's find_spec: setuptools takes a search for pip as its start, and cannot be imported after that.
+    if PathFinder.find_spec("pip") is None:  # an environment of uv has none
         return shlex.join(["uv", "pip", "install", "--python", sys.executable, *words])
     return shlex.join([sys.executable, "-m", "pip", "install", *words])
 

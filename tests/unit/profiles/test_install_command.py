@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -31,9 +33,9 @@ def commands() -> list[str]:
 def test_pip_is_that_of_this_python(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python = f"{prefix}/bin/python"
     rest = ["'mla-tui[torchao]'", "ninja", WHEELS]
-    monkeypatch.setattr(install_command, "find_spec", lambda name: object())
+    monkeypatch.setattr(PathFinder, "find_spec", lambda name: object())
     assert commands() == [f"{python} -m pip install {words}" for words in rest]
-    monkeypatch.setattr(install_command, "find_spec", lambda name: None)
+    monkeypatch.setattr(PathFinder, "find_spec", lambda name: None)
     assert commands() == [f"uv pip install --python {python} {words}" for words in rest]
     pip = prefix / "bin" / "pip"
     pip.write_text("#!/bin/sh\n")
@@ -71,3 +73,11 @@ def test_a_clone_that_is_not_installed_is_named_by_its_folder(monkeypatch: pytes
     monkeypatch.setattr(install_command, "NAME", "no-such-package-of-ours")
     monkeypatch.setattr(install_command, "_own_requirement", install_command._own_requirement.__wrapped__)
     assert install_extra("gguf").endswith(f"{Path(install_command.__file__).parents[1]}[gguf]'")
+
+
+def test_what_compiles_can_be_imported_after_a_command_was_named() -> None:
+    """setuptools, which DeepSpeed and torch's compiler import, is told of every search for pip."""
+    script = "from profiles.install_command import install_package; install_package('x'); import setuptools"
+    env = {"PATH": "", "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
+    assert done.stderr == ""
