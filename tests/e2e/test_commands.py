@@ -122,7 +122,9 @@ def test_a_stop_during_the_last_validation_is_a_stop(workspace: Workspace) -> No
 
 @pytest.mark.parametrize("how", ["its output", "its terminal"])
 def test_a_foreground_run_saves_and_ends_when_its_output_or_terminal_is_closed(workspace: Workspace, how: str) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the run inherits it, and nohup's must be honoured
     train = workspace.start("train", "-p", "nano", "-s", "steps=1000000", "-s", "save_every=0", "--name", "front")
+    signal.signal(signal.SIGHUP, before)
     while not output(train).readline().startswith("step"):
         pass
     if how == "its terminal":
