@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 from profiles.errors import OutputError
 
@@ -76,17 +76,19 @@ def _stream(stream: TextIO | None, number: int, kind: type[io.FileIO]) -> TextIO
 
     A terminal or pipe whose encoding lacks a character gets a question mark in its place, not a traceback.
     """
+    unbuffered = False
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="replace")
-        raw = getattr(stream.buffer, "raw", None)
+        unbuffered = isinstance(stream.buffer, io.FileIO)  # by PYTHONUNBUFFERED
+        raw = stream.buffer if unbuffered else getattr(stream.buffer, "raw", None)
         if not isinstance(raw, io.FileIO) or raw.fileno() != number:
             return stream
         stream.flush()
     elif stream is not None:
         return stream
-    file = io.BufferedWriter(kind(number, "wb", closefd=False))
+    file = kind(number, "wb", closefd=False)
     return io.TextIOWrapper(
-        file,
+        cast(BinaryIO, file) if unbuffered else io.BufferedWriter(file),
         encoding=stream.encoding if stream else None,
         errors="replace",
         line_buffering=stream.line_buffering if stream else False,

@@ -30,8 +30,9 @@ def shell(line: str, *args: str, **more: Any) -> subprocess.CompletedProcess[str
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("args", [["ls", "--json"], ["--help"], ["--version"], ["completion", "bash"]], ids=" ".join)
 def test_output_that_cannot_be_written_is_one_line(store: Any, args: list[str]) -> None:
-    done = shell('"$@" > /dev/full', *args)
-    assert (done.returncode, done.stderr) == (1, f"mla-tui: {NO_SPACE}")
+    for unbuffered in ("", "1"):
+        done = shell(f'PYTHONUNBUFFERED={unbuffered} "$@" > /dev/full', *args)
+        assert (done.returncode, done.stderr) == (1, f"mla-tui: {NO_SPACE}")
 
 
 def test_the_reader_of_the_output_may_leave(store: Any, make_run: Any) -> None:
@@ -73,3 +74,13 @@ def test_a_run_in_the_foreground_survives_its_output(error: Exception, capfd: py
     assert said.count("\n") == 1
     asked = [each.request.method for each in (*reporter.commands(), *reporter.commands())]
     assert asked == ([] if isinstance(error, OutputError) else ["stop"])
+
+
+def test_an_unbuffered_line_is_written_at_once() -> None:
+    """As containers want it: what is printed is there, whatever happens next."""
+    script = "from tui.cli.standard_streams import standard_streams\nimport os\n"
+    script += "with standard_streams(): print('here'); os._exit(0)"
+    for unbuffered, printed in (("1", "here\n"), ("", "")):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+        assert (done.stdout, done.stderr) == (printed, "")
