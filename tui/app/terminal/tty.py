@@ -97,3 +97,13 @@ def exit_with_terminal(app: App[Any], fd: int) -> Iterator[TerminalWatch]:
         watch.stop()
         for number, handler in before.items():
             signal.signal(number, handler)
+        if not _is_open(fd):
+            _write_nowhere()
+
+
+def _write_nowhere() -> None:
+    """Have what is still buffered for a terminal that is gone written nowhere, or Python's exit would fail on it."""
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    for fd in (1, 2):
+        os.dup2(null, fd)
+    os.close(null)
