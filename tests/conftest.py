@@ -1,6 +1,11 @@
 """Settings for all tests."""
 
+import os
+
 from hypothesis import settings
+
+# What a test starts buffers its output as it does for a user; a test that wants another way says so.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 # A busy machine is no failure: how long an example takes is measured in tests/bench, never asserted.
 settings.register_profile("no deadline", deadline=None)

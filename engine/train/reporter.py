@@ -56,7 +56,7 @@ class ShowReporter(SilentReporter):
     """Gives every event to a callback: for a run in the foreground, which takes no commands but signals.
 
     A training is worth more than its lines. If they cannot be written, say on a full disk, it goes on and says so once;
-    if nobody reads them any more, it saves and stops.
+    if their reader has ended, it saves and stops.
     """
 
     def __init__(self, show: Callable[[Event], None]) -> None:
@@ -73,7 +73,7 @@ class ShowReporter(SilentReporter):
             self._failed = True
             if isinstance(error, BrokenPipeError):
                 self._stop = [Command(id=new_command_id(), request=StopRequest(), by="a closed pipe")]
-                write_stderr("standard output: nobody reads it any more; saving a checkpoint and stopping")
+                write_stderr("standard output: its reader has ended; saving a checkpoint and stopping")
             else:
                 write_stderr(f"{error}; the training goes on")
 

@@ -132,7 +132,7 @@ def test_a_foreground_run_saves_and_ends_when_its_output_or_terminal_is_closed(w
     else:
         output(train).close()
     err = train.communicate(timeout=90)[1]
-    assert (train.returncode, err.count("nobody reads it any more")) == (0, how == "its output")
+    assert (train.returncode, err.count("its reader has ended")) == (0, how == "its output")
     assert [path.name for path in (workspace.out / "front").glob("ckpt_step_*")]
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ANSWER_TIMEOUT = 60.0  # seconds; a step on a small GPU takes tens of them
 PAUSED_TIMEOUT = 2.0
-SILENCE = 3.0  # seconds without an answer, after which the user is told what is waited for
+SILENCE = 3.0  # seconds without an answer, after which a line says what is waited for
 
 
 def request(run_dir: RunDir, what: TrainerRequest) -> Event | None:

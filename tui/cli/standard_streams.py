@@ -30,7 +30,7 @@ class _Output(io.FileIO):
 
 
 class _Errors(io.FileIO):
-    """Standard error: what cannot be written is dropped. A message that nobody reads must not end the work."""
+    """Standard error: what cannot be written is dropped. A message that cannot be read must not end the work."""
 
     def write(self, data: Any, /) -> int:
         with contextlib.suppress(OSError):

@@ -76,7 +76,7 @@ def test_a_clone_that_is_not_installed_is_named_by_its_folder(monkeypatch: pytes
 
 
 def test_what_compiles_can_be_imported_after_a_command_was_named() -> None:
-    """setuptools, which DeepSpeed and torch's compiler import, is told of every search for pip."""
+    """setuptools, which DeepSpeed and torch's compiler import, sees every search for pip."""
     script = "from profiles.install_command import install_package; install_package('x'); import setuptools"
     env = {"PATH": "", "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The store: ids, finding, creating and removing runs, and the state of a run whose processes are gone."""
+"""The store: ids, finding and creating runs, and the state of a run whose processes are gone."""
 
 from __future__ import annotations
 
@@ -356,41 +356,6 @@ def test_a_damaged_spec_names_the_fix(make_run: Make) -> None:
 # -- removing
 
 
-@pytest.mark.parametrize("role", ["supervisor", "trainer"])
-def test_an_active_run_is_not_removed(make_run: Make, role: str) -> None:
-    run = make_run(**{role: process_identity(os.getpid())})
-    with pytest.raises(UserError, match=rf"run {run.id}: is running; stop it first: mla-tui stop {run.id}"):
-        run.remove()
-    assert run.state_path.exists()
-
-
-@pytest.mark.parametrize("lock", ["supervisor_lock", "trainer_lock"])
-def test_a_run_with_a_held_lock_is_not_removed(make_run: Make, lock: str) -> None:
-    run = make_run(host="elsewhere", trainer=DEAD)
-    held = Lock(getattr(run, lock))
-    assert held.acquire()
-    with pytest.raises(UserError, match="stop it first"):
-        run.remove()
-    held.release()
-    run.remove()
-    assert not run.path.exists()
-
-
-@pytest.mark.parametrize("role", ["supervisor", "trainer"])
-def test_a_run_that_was_just_stopped_is_removed_when_its_processes_have_ended(
-    store: RunStore, make_run: Make, role: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLA_TUI_HOME", str(store.home))
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        identity = process_identity(process.pid)
-        run = make_run(phase="stopped", **{role: identity})
-        write_struct(run.trainer_identity_path, identity if role == "trainer" else DEAD)
-        with pytest.raises(UserError, match="has stopped, and its processes still end; try again in a moment"):
-            run.remove()
-        threading.Timer(0.3, process.kill).start()
-        assert main(["rm", run.id]) == 0
-
-
 def test_a_copy_of_a_living_run_has_no_processes(store: RunStore, make_run: Make) -> None:
     """Neither is it running, nor would its processes, which serve the run it is a copy of, read its commands."""
     run = make_run("mine")
@@ -403,18 +368,6 @@ def test_a_copy_of_a_living_run_has_no_processes(store: RunStore, make_run: Make
         alive = [(each.summary().phase, each.has_supervisor(), each.has_trainer()) for each in (run, copy)]
         assert alive == [("running", True, True), ("cut-off", False, False)]
         process.kill()
-
-
-def test_a_run_that_is_being_launched_is_not_removed(make_run: Make) -> None:
-    with pytest.raises(UserError, match="is starting; stop it first"):
-        make_run(phase="starting", launched=time.monotonic()).remove()
-
-
-@pytest.mark.parametrize("phase", ["finished", "failed", "stopped", "running"])
-def test_a_run_without_processes_is_removed(store: RunStore, make_run: Make, phase: str) -> None:
-    run = make_run(phase=phase, supervisor=DEAD, trainer=DEAD)
-    run.remove()
-    assert store.ids() == []
 
 
 def test_the_live_spec_holds_every_edit_so_far(make_run: Make) -> None:

@@ -1,4 +1,4 @@
-"""What a command does when its output cannot be written, or has nobody who reads it."""
+"""What a command does when its output cannot be written, or its reader has ended."""
 
 from __future__ import annotations
 

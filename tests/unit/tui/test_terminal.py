@@ -40,7 +40,7 @@ def start_on_terminal(
         stdout=slave,
         stderr=slave,
         cwd=ROOT,
-        env={**os.environ, "PYTHONUNBUFFERED": "", "TERM": "xterm-256color", **homes, **(env or {})},
+        env={**os.environ, "TERM": "xterm-256color", **homes, **(env or {})},
     )
     os.close(slave)
     return app, master
