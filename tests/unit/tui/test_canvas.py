@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
 from textual.geometry import Region
+from textual.strip import Strip
 
 from tui.app.themes import THEMES
-from tui.app.widgets.canvas import changed_cells, fit_row
+from tui.app.widgets.canvas import Canvas, Row, changed_cells, fit_row
 from tui.app.widgets.chart import CHART_STYLES, Chart, Line
 from tui.text.ellipsis import clip
 
@@ -74,3 +75,37 @@ async def test_a_new_point_refreshes_a_few_cells(monkeypatch: object) -> None:
         refreshed.clear()
         chart.show(["loss 5.000 · 52"], [Line([*points, (52.0, 5.0, 5.0, 5.0)], "chart--line")])
         assert refreshed == []
+
+
+class _Ruler(Canvas):
+    """Keeps of every line that was rendered how wide it says it is, and how wide it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widths: list[tuple[int, int]] = []
+
+    def draw(self, width: int, height: int) -> list[Row]:
+        return [[("x" * width, "")]] * height
+
+    def render_line(self, y: int) -> Strip:
+        strip = super().render_line(y)
+        self.widths.append((strip.cell_length, cell_len(strip.text)))
+        return strip
+
+
+class _RulerApp(App[None]):
+    def compose(self) -> ComposeResult:
+        yield _Ruler()
+
+
+async def test_what_is_rendered_before_a_resize_is_handled_has_the_new_width() -> None:
+    """A wider line would be written over what is beside it, which no later update of the canvas repairs."""
+    app = _RulerApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        ruler = app.query_one(_Ruler)
+        for width in (40, 79, 40):
+            ruler.styles.width = width
+            await pilot.pause()
+            ruler.render_lines(Region(0, 0, width, 24))
+    assert {said for said, _ in ruler.widths} >= {40, 79}
+    assert [pair for pair in ruler.widths if pair[0] != pair[1]] == []

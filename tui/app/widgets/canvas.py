@@ -13,7 +13,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
-from textual.geometry import Region
+from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -83,6 +83,7 @@ class Canvas(Widget):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._rows: list[Row] = []
+        self._drawn = Size()  # of the rows
         self._styles_of_names: dict[str, Style] = {}
 
     @property
@@ -96,11 +97,12 @@ class Canvas(Widget):
 
     def redraw(self) -> None:
         """Draw again and refresh the cells that differ from the screen."""
-        width, height = self.content_size
-        if not self.is_attached or width <= 0 or height <= 0:
+        size = self.content_size
+        if not self.is_attached or not size:
             return
-        old, self._rows = self._rows, self._draw(width, height)
-        if len(old) != height or (old and sum(cell_len(text) for text, _ in old[0]) != width):
+        old, was = self._rows, self._drawn
+        self._draw(size)
+        if was != size:
             self.refresh()
             return
         regions = [
@@ -111,17 +113,19 @@ class Canvas(Widget):
         if regions:
             self.refresh(*regions)
 
-    def _draw(self, width: int, height: int) -> list[Row]:
+    def _draw(self, size: Size) -> None:
+        width, height = size
         rows = [fit_row(row, width) for row in self.draw(width, height)[:height]]
-        return rows + [fit_row([], width) for _ in range(height - len(rows))]
+        self._rows = rows + [fit_row([], width) for _ in range(height - len(rows))]
+        self._drawn = size
 
     def render_line(self, y: int) -> Strip:
-        width, height = self.content_size
-        if len(self._rows) != height:
-            self._rows = self._draw(width, height)
+        size = self.content_size
+        if size and size != self._drawn:  # Textual may render before it tells of a resize
+            self._draw(size)
         if y >= len(self._rows):
-            return Strip.blank(width)
-        return Strip([Segment(text, self._style(names)) for text, names in self._rows[y]], width)
+            return Strip.blank(size.width)
+        return Strip([Segment(text, self._style(names)) for text, names in self._rows[y]], size.width)
 
     def _style(self, names: str) -> Style:
         style = self._styles_of_names.get(names)
@@ -135,5 +139,4 @@ class Canvas(Widget):
         super().notify_style_update()
 
     def on_resize(self, event: events.Resize) -> None:
-        self._rows = []
         self.redraw()
