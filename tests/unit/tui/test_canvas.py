@@ -1,5 +1,6 @@
 from typing import ClassVar
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -55,7 +56,7 @@ class _ChartApp(App[None]):
         yield _Chart("loss", id="pane-1")
 
 
-async def test_a_new_point_refreshes_a_few_cells(monkeypatch: object) -> None:
+async def test_a_new_point_or_a_cursor_refreshes_a_few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     app = _ChartApp(css_path=["../../../tui/app/styles/app.tcss", "../../../tui/app/styles/monitor.tcss"])
     async with app.run_test(size=(80, 24)) as pilot:
         chart = app.query_one(Chart)
@@ -75,6 +76,18 @@ async def test_a_new_point_refreshes_a_few_cells(monkeypatch: object) -> None:
         refreshed.clear()
         chart.show(["loss 5.000 · 52"], [Line([*points, (52.0, 5.0, 5.0, 5.0)], "chart--line")])
         assert refreshed == []
+        with monkeypatch.context() as drawn_before:
+            drawn_before.setattr("tui.app.state.raster.to_columns", None)  # no plot is drawn anew for a cursor
+            for chart.cursor in (20.0, 40.0, None):
+                chart.redraw()
+        assert {region.width for region in refreshed} == {1} and len(refreshed) == 4 * 22
+        refreshed.clear()
+        points.append((52.0, 9.0, 9.0, 9.0))  # a series grows in place
+        chart.show(["loss 9.000 · 52"], [Line(points, "chart--line")])
+        before = len(refreshed)
+        points.append((53.0, 1.0, 1.0, 1.0))
+        chart.show(["loss 9.000 · 52"], [Line(points, "chart--line")])
+        assert len(refreshed) > before
 
 
 class _Ruler(Canvas):

@@ -16,8 +16,8 @@ from tui.app.screens.home import HomeScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.widgets.bars import Notice
 from tui.app.widgets.chart import Chart
-from tui.app.widgets.cursor_values import CursorValues
 from tui.app.widgets.log_view import LogView
+from tui.app.widgets.run_heading import RunHeading
 
 
 async def test_zoom_applies_to_all_panes_and_follows_new_steps(store: RunStore, make_run: Any) -> None:
@@ -51,12 +51,18 @@ async def test_the_cursor_shows_and_copies_the_values_of_every_pane(store: RunSt
     app = MlaApp(store, run.id)
     async with app.run_test(size=(120, 30)) as pilot:
         await opened(pilot, app, 101)
+        await pilot.pause()
+        laid_out: list[object] = []
+        app.screen.screen_layout_refresh_signal.subscribe(app, laid_out.append)
+        await pilot.press("v", "v")
+        assert laid_out == []  # which would double the time of the key
+        app.screen.screen_layout_refresh_signal.unsubscribe(app)
         await pilot.press("C")
         assert app.clipboard == ""
         await pilot.press("v")
         assert "at step 51" in on_screen(app, "#pane-1") and "at step 51" in on_screen(app, "#pane-4")
-        assert "step 51 ·" in on_screen(app, CursorValues)
-        writer.write(State(phase="running", reason=""))  # drawn at once, while the heading is hidden
+        assert "step 51 ·" in on_screen(app, RunHeading)
+        writer.write(State(phase="running", reason=""))  # drawn at once, while the values are in place of the name
         await until(pilot, lambda: on_screen(app, LogView).count("running") == 2)
         assert not app.screen.query_one(Notice).display
         assert "│" in "".join(line[7:] for line in on_screen(app, "#pane-1").splitlines())
@@ -68,7 +74,7 @@ async def test_the_cursor_shows_and_copies_the_values_of_every_pane(store: RunSt
         copied = dict(zip(names, values, strict=True))
         assert copied["step"] == "101" and copied["loss"] == "7.654" and copied["tok_s"] == "4000"
         await pilot.press("left", "escape")
-        assert not app.screen.query_one(CursorValues).display
+        assert "demo" in on_screen(app, RunHeading) and "step" not in on_screen(app, RunHeading)
         assert isinstance(app.screen, MonitorScreen)
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
@@ -118,11 +124,11 @@ async def test_events_are_marked_below_the_loss_and_described_at_the_cursor(stor
         writer.write(Oom(where="backward", wanted=None, parts={}, action="micro 6 → 3"))
         await until(pilot, lambda: "×" in on_screen(app, "#pane-1"))
         await pilot.press("m")
-        assert "× out of memory (backward)" in on_screen(app, CursorValues)
+        assert "× out of memory (backward)" in on_screen(app, RunHeading)
         await pilot.press("m", "m")
-        assert "▲ edit micro 12 → 6" in on_screen(app, CursorValues) and "step 20" in on_screen(app, CursorValues)
+        assert "▲ edit micro 12 → 6" in on_screen(app, RunHeading) and "step 20" in on_screen(app, RunHeading)
         await pilot.press("M")
-        assert "▪ checkpoint" in on_screen(app, CursorValues)
+        assert "▪ checkpoint" in on_screen(app, RunHeading)
 
 
 async def test_zooming_in_on_a_long_run_reads_its_single_steps(

@@ -31,10 +31,10 @@ from tui.app.state.outlook import Checkpoints, newest_checkpoint
 from tui.app.state.run_view import CHART_SERIES, NUMBER_SERIES, RunView
 from tui.app.state.viewport import DetailRequest, Viewport
 from tui.app.terminal.refresh_rate import TICK, RefreshRate
-from tui.app.widgets.bars import Heading, KeyBar, Notice
-from tui.app.widgets.cursor_values import CursorValues
+from tui.app.widgets.bars import KeyBar, Notice
 from tui.app.widgets.log_view import LogView
 from tui.app.widgets.rank_rows import RankRows
+from tui.app.widgets.run_heading import RunHeading
 from tui.app.widgets.spec_panel import SpecPanel
 from tui.app.widgets.status_line import StatusLine
 from tui.text import format as fmt
@@ -113,8 +113,7 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         self._oom_shown: Oom | None = None  # the one for which the tuning dialog was opened
 
     def compose(self) -> ComposeResult:
-        yield Heading(self._title)
-        yield CursorValues()
+        yield RunHeading(self._title)
         yield StatusLine()
         yield RankRows()
         yield Notice()
@@ -297,7 +296,7 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         self.query_one(RankRows).show(self.view.rank_stats)
         self.query_one(KeyBar).hide(self._unusable())
         self._log_view.redraw()
-        heading, reason = self.query_one(Heading), self.view.reason or ""
+        heading, reason = self.query_one(RunHeading), self.view.reason or ""
         notice = ("", "")
         if not self.view.connected and self.view.active:
             heading.show(self._title, "connection lost · data kept", warn=True)

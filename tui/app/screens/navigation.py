@@ -21,11 +21,11 @@ from tui.app.screens.pane_grid import PaneGrid
 from tui.app.screens.panes import Pane
 from tui.app.state.spec_diff import flat_spec
 from tui.app.state.x_axis import AXES
-from tui.app.widgets.bars import Heading, KeyBar
+from tui.app.widgets.bars import KeyBar
 from tui.app.widgets.canvas import Canvas
 from tui.app.widgets.chart import Chart
-from tui.app.widgets.cursor_values import CursorValues
 from tui.app.widgets.log_view import LogView
+from tui.app.widgets.run_heading import RunHeading
 from tui.app.widgets.spec_panel import SpecPanel
 from tui.text import event_text
 from tui.text import format as fmt
@@ -229,11 +229,9 @@ class Navigation(AppScreen[None]):
 
     def show_cursor_values(self) -> None:
         """Show the values and events at the cursor."""
-        viewport, cursor_values = self.viewport, self.query_one(CursorValues)
-        # They replace the heading, so that nothing else moves and has to be sent again.
-        self.query_one(Heading).display = viewport.cursor is None
+        viewport, heading = self.viewport, self.query_one(RunHeading)
         if viewport.cursor is None:
-            cursor_values.show((), "")
+            heading.show_values((), "")
             return
         t = viewport.time_of(viewport.cursor)
         date = "" if t is None else time.strftime(" · %d %b %H:%M:%S", time.localtime(t))
@@ -247,7 +245,7 @@ class Navigation(AppScreen[None]):
         marks = [mark for mark in marks if mark.kind in panes.MARKS]
         counts = Counter(f"{panes.MARKS[mark.kind][0]} {event_text.describe_mark(mark)}" for mark in marks)
         events = [text if count == 1 else f"{text} ({count})" for text, count in counts.items()]
-        cursor_values.show(
+        heading.show_values(
             tuple(values), "  ".join(events[:3]) + (f" and {len(events) - 3} more" if len(events) > 3 else "")
         )
 

@@ -7,7 +7,9 @@ A braille character has two dots across and four down.
 from __future__ import annotations
 
 import bisect
+import functools
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -95,27 +97,29 @@ def to_columns(points: Sequence[Point], x0: float, x1: float, width: int) -> lis
     out: list[Column | None] = [None] * max(width, 0)
     if width <= 0 or not x1 > x0:
         return out
-    scale = width / (x1 - x0)
-    connected = False
-    count, newest, first = 0, -1, 0.0
+    scale, rightmost, is_finite = width / (x1 - x0), width - 1, math.isfinite
+    connected = False  # no gap since the last point
+    index, count, joined = -1, 0, False  # of the column that is being filled
+    average = lowest = highest = first = last = 0.0
     for x, low, mean, high in points[slice_in_range(points, x0, x1)]:
-        if mean is None or not math.isfinite(mean):
+        if mean is None or not is_finite(mean):
             connected = False
             continue
-        low = low if low is not None and math.isfinite(low) else mean
-        high = high if high is not None and math.isfinite(high) else mean
-        index = min(int((x - x0) * scale), width - 1)
-        old = out[index]
-        if old is None:
-            out[index], count = Column(mean, min(low, mean), max(high, mean), mean, connected), 1
-            newest, first = index, mean
-        else:
+        low = low if low is not None and low < mean and is_finite(low) else mean
+        high = high if high is not None and high > mean and is_finite(high) else mean
+        last_index, index = index, min(int((x - x0) * scale), rightmost)
+        if index == last_index:
             count += 1
-            average = old.mean + (mean - old.mean) / count
-            out[index] = Column(average, min(old.low, low, mean), max(old.high, high, mean), mean, old.connected)
-        connected = True
-    if count > 1 and (last := out[newest]) is not None:
-        out[newest] = last._replace(mean=first)
+            average += (mean - average) / count
+            lowest, highest = low if low < lowest else lowest, high if high > highest else highest
+        else:
+            if count:
+                out[last_index] = Column(average, lowest, highest, last, joined)
+            count, joined = 1, connected
+            average, lowest, highest, first = mean, low, high, mean
+        last, connected = mean, True
+    if count:
+        out[index] = Column(first, lowest, highest, last, joined)
     return out
 
 
@@ -180,8 +184,11 @@ def _draw_segment(masks: list[int], start: tuple[int, int], end: tuple[int, int]
 def braille_rows(masks: Sequence[int], height: int) -> list[str]:
     """Return bit masks (two per character) as ``height`` rows of text; an empty cell is a space."""
     pairs = list(zip(masks[::2], masks[1::2], strict=False))
+    blank, used = " " * len(pairs), functools.reduce(operator.or_, masks, 0)
     return [
         "".join([_CELLS[_LEFT[left >> top & 15] | _RIGHT[right >> top & 15]] for left, right in pairs])
+        if used >> top & 15
+        else blank
         for top in range(0, height * 4, 4)
     ]
 

@@ -63,11 +63,14 @@ def changed_cells(old: Row, new: Row) -> list[tuple[int, int]]:
     """Return the (start, length) of stretches of cells that differ; stretches close to each other are merged."""
     if old == new:
         return []
-    before, after = _cells(old), _cells(new)
+    same = [a == b for a, b in zip(old, new, strict=False)]
+    first = same.index(False) if False in same else len(same)
+    start = sum(cell_len(text) for text, _ in new[:first])
+    before, after = _cells(old[first:]), _cells(new[first:])
     if len(before) != len(after):
-        return [(0, len(after))]
+        return [(start, len(after))]
     stretches: list[tuple[int, int]] = []
-    for x, (a, b) in enumerate(zip(before, after, strict=True)):
+    for x, (a, b) in enumerate(zip(before, after, strict=True), start):
         if a == b:
             continue
         if stretches and x - sum(stretches[-1]) <= _MERGE_DISTANCE:
@@ -84,6 +87,7 @@ class Canvas(Widget):
         super().__init__(id=id)
         self._rows: list[Row] = []
         self._drawn = Size()  # of the rows
+        self._strips: dict[int, Strip] = {}  # rows that were rendered, and have not changed since
         self._styles_of_names: dict[str, Style] = {}
 
     @property
@@ -116,8 +120,23 @@ class Canvas(Widget):
     def _draw(self, size: Size) -> None:
         width, height = size
         rows = [fit_row(row, width) for row in self.draw(width, height)[:height]]
-        self._rows = rows + [fit_row([], width) for _ in range(height - len(rows))]
-        self._drawn = size
+        rows += [fit_row([], width) for _ in range(height - len(rows))]
+        same = {y for y, (old, new) in enumerate(zip(self._rows, rows, strict=False)) if old == new}
+        self._strips = {y: strip for y, strip in self._strips.items() if y in same}
+        self._rows, self._drawn = rows, size
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Render the rows as they are: to draw what CSS has around them, Textual makes three strips of each."""
+        if self.gutter:
+            return super().render_lines(crop)
+        filters, background = self.get_line_filters(), self.background_colors[1]
+        lines = []
+        for y in crop.line_range:
+            line = self.render_line(y)
+            for one in filters:
+                line = line.apply_filter(one, background)
+            lines.append(line.crop(*crop.column_span))
+        return lines
 
     def render_line(self, y: int) -> Strip:
         size = self.content_size
@@ -125,7 +144,10 @@ class Canvas(Widget):
             self._draw(size)
         if y >= len(self._rows):
             return Strip.blank(size.width)
-        return Strip([Segment(text, self._style(names)) for text, names in self._rows[y]], size.width)
+        if (strip := self._strips.get(y)) is None:
+            segments = [Segment(text, self._style(names)) for text, names in self._rows[y]]
+            strip = self._strips[y] = Strip(segments, size.width)
+        return strip
 
     def _style(self, names: str) -> Style:
         style = self._styles_of_names.get(names)
@@ -136,6 +158,7 @@ class Canvas(Widget):
 
     def notify_style_update(self) -> None:
         self._styles_of_names.clear()
+        self._strips.clear()
         super().notify_style_update()
 
     def on_resize(self, event: events.Resize) -> None:

@@ -94,6 +94,7 @@ class Chart(Canvas, can_focus=True):
         self._y: Axis | None = None
         self._y_settings: object = None
         self._x: tuple[float, float] = (0.0, 0.0)
+        self._plotted: tuple[object, list[Row] | None] = None, None  # the last plot, and of what it is
         self._drag: tuple[int, bool] | None = None  # cell of the pressed mouse, and whether it has moved
 
     def show(
@@ -144,8 +145,35 @@ class Chart(Canvas, can_focus=True):
             plot_height -= 1
         if plot_width < 2 or plot_height < 1:
             return rows
-        if not self._choose_x():
+        if not self._choose_x() or (plotted := self._plot(plot_width, plot_height)) is None:
             return self._empty(rows, width, plot_height)
+        column = self._cursor_column(plot_width)
+        rows += (
+            plotted if column is None else [plot.cross(row, _LABEL + 1 + column, "chart--cursor") for row in plotted]
+        )
+        if self._marks and height - 2 > 3:
+            rows.append([(" " * _LABEL + "┊", "chart--axis"), *plot.mark_row(self._marks, *self._x, plot_width)])
+        return [*rows, self._x_row(plot_width)]
+
+    def _cursor_column(self, plot_width: int) -> int | None:
+        x0, x1 = self._x
+        if self.cursor is None or not x0 <= self.cursor <= x1:
+            return None
+        return min(int((self.cursor - x0) / (x1 - x0) * plot_width), plot_width - 1)
+
+    def _plot(self, plot_width: int, plot_height: int) -> list[Row] | None:
+        """Return the rows of labels and lines; None if there is no value. Drawn again only if one of them changes.
+
+        So a cursor, a title or the focus costs no more than the rows it is in.
+        """
+        lines = [line._replace(points=tuple(line.points)) for line in self.lines]  # a series grows in place
+        options = self.log_axis, self.smoothing, self.x_range, self._y_top, self._limit, self._unit, self._scale
+        shown = plot_width, plot_height, self._x, options, lines
+        if shown != self._plotted[0]:
+            self._plotted = shown, self._draw_plot(plot_width, plot_height)
+        return self._plotted[1]
+
+    def _draw_plot(self, plot_width: int, plot_height: int) -> list[Row] | None:
         raw = [self._columns(line, line.points, plot_width) for line in self.lines]
         drawn = [
             self._columns(line, raster.smooth(line.points, self.smoothing), plot_width)
@@ -155,12 +183,9 @@ class Chart(Canvas, can_focus=True):
         ]
         values = raster.value_range(column for cols in raw for column in cols)
         if values is None:
-            return self._empty(rows, width, plot_height)
+            return None
         axis = self._choose_y(raw, *values, plot_height)
-        rows += self._plot(raw, drawn, axis, plot_width, plot_height)
-        if self._marks and height - 2 > 3:
-            rows.append([(" " * _LABEL + "┊", "chart--axis"), *plot.mark_row(self._marks, *self._x, plot_width)])
-        return [*rows, self._x_row(plot_width)]
+        return self._label(self._draw_lines(raw, drawn, axis, plot_width, plot_height), axis)
 
     def _columns(self, line: Line, points: Sequence[Point], plot_width: int) -> list[Column | None]:
         if self.x_range is not None and not line.mark:
@@ -223,14 +248,14 @@ class Chart(Canvas, can_focus=True):
             self._y = raster.stable_axis(self._y, low, high, lambda a, b: raster.linear_axis(a, b, count, scale))
         return self._y
 
-    def _plot(
+    def _draw_lines(
         self,
         raw: list[list[Column | None]],
         drawn: list[list[Column | None]],
         axis: Axis,
         plot_width: int,
         plot_height: int,
-    ) -> list[Row]:
+    ) -> plot.Cells:
         cells = plot.empty_cells(plot_width, plot_height)
         if self._limit is not None:
             plot.draw_level(cells, self._limit, "chart--limit", axis)
@@ -244,14 +269,14 @@ class Chart(Canvas, can_focus=True):
                 plot.draw_points(cells, cols, line.mark, line.style, axis)
             else:
                 plot.draw_dots(cells, raster.line_masks(cols, axis, plot_height * 4), line.style)
-        x0, x1 = self._x
-        if self.cursor is not None and x0 <= self.cursor <= x1:
-            column = min(int((self.cursor - x0) / (x1 - x0) * plot_width), plot_width - 1)
-            plot.draw_cursor(cells, column, "chart--cursor")
-        labels = plot.y_labels(axis, plot_height, tick_labels(axis.ticks, self._scale, _LABEL))
+        return cells
+
+    def _label(self, cells: plot.Cells, axis: Axis) -> list[Row]:
+        """Return rows of cells with the labels of the y axis before them."""
+        labels = plot.y_labels(axis, len(cells), tick_labels(axis.ticks, self._scale, _LABEL))
         units: dict[int, str] = {}
-        if plot_height >= _UNIT_MIN_ROWS:  # the unit stands in the first row without a label
-            units[next(y for y in range(plot_height) if y not in labels)] = self._unit
+        if len(cells) >= _UNIT_MIN_ROWS:  # the unit stands in the first row without a label
+            units[next(y for y in range(len(cells)) if y not in labels)] = self._unit
         return [
             [
                 (

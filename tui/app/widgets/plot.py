@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -46,10 +48,10 @@ def empty_cells(width: int, height: int) -> Cells:
 
 def draw_dots(cells: Cells, masks: Sequence[int], style: str) -> None:
     """Draw dots; a cell shows only the dots and the style of the last drawing."""
-    for y, text in enumerate(raster.braille_rows(masks, len(cells))):
-        for x, char in enumerate(text):
+    for row, text in zip(cells, raster.braille_rows(masks, len(cells)), strict=True):
+        for x, char in enumerate(text if not text.isspace() else ""):
             if char != " ":
-                cells[y][x] = (char, style)
+                row[x] = (char, style)
 
 
 def draw_points(cells: Cells, cols: Sequence[Column | None], mark: str, style: str, axis: Axis) -> None:
@@ -71,11 +73,19 @@ def draw_level(cells: Cells, value: float, style: str, axis: Axis) -> None:
         cells[y] = [("╌", style)] * len(cells[y])
 
 
-def draw_cursor(cells: Cells, x: int, style: str) -> None:
-    """Draw a vertical line; characters that it crosses stay and get its style."""
-    for row in cells:
-        char, below = row[x]
-        row[x] = ("│" if char == " " else char, f"{below} {style}".strip())
+def cross(row: Row, x: int, style: str) -> Row:
+    """Return a row of narrow characters with a vertical line through cell ``x``; a character there stays."""
+    crossed: Row = []
+    start = 0
+    for text, below in row:
+        if 0 <= (at := x - start) < len(text):
+            char = "│" if text[at] == " " else text[at]
+            parts = [(text[:at], below), (char, f"{below} {style}".strip()), (text[at + 1 :], below)]
+            crossed += [part for part in parts if part[0]]
+        else:
+            crossed.append((text, below))
+        start += len(text)
+    return crossed
 
 
 def mark_row(marks: Iterable[Mark], x0: float, x1: float, width: int) -> Row:
@@ -125,13 +135,8 @@ def x_labels(
 
 def merge_spans(cells: Iterable[Span]) -> Row:
     """Merge neighbouring cells of the same style into one span."""
-    row: Row = []
-    for char, style in cells:
-        if row and row[-1][1] == style:
-            row[-1] = (row[-1][0] + char, style)
-        else:
-            row.append((char, style))
-    return row
+    grouped = itertools.groupby(cells, operator.itemgetter(1))
+    return [("".join([char for char, _ in group]), style) for style, group in grouped]
 
 
 def _row(axis: Axis, value: float, height: int) -> int | None:
