@@ -71,6 +71,7 @@ def test_a_16_gb_gpu_with_24_gb_of_ram_of_which_19_are_free(capsys: pytest.Captu
     assert answer["cost"]["seconds"] == pytest.approx(answer["cost"]["tokens"] / answer["cost"]["tok_s"])
     assert answer["cost"]["kwh"] is None  # of a described card no power is known
     assert answer["levers"] and all(lever["changed"] for lever in answer["levers"])
+    assert all(lever["basis"].startswith("assumed ") for lever in answer["levers"])
     deepspeed = json.loads(planned(capsys, "-p", "pretrain_5080", *machine, "--backend", "deepspeed", "--json"))
     assert deepspeed["spec"]["batch"]["micro"] == 12 and deepspeed["headroom"]["host"] == "over"
     assert "of host memory needed at micro 12, 19.0 GiB free" in deepspeed["fit"]
