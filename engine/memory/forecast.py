@@ -187,7 +187,7 @@ def _training(spec: RunSpec, hardware: Hardware, plan: ExecutionPlan) -> dict[st
     held = {"weights": weight_bytes(spec), "optimizer": optimizer_bytes(spec)}
     gradients = {"gradients": states.gradient_bytes(spec, grad_width)}
     micro_batch = step.peak_parts(one, tuple((held if one.creates_grads else held | gradients).items()))
-    workspace = states.workspace_bytes(spec, grad_width, plan.compiled)
+    workspace = states.workspace_bytes(spec, grad_width, plan.compiled, hardware.device)
     return _larger(micro_batch, held | gradients | {"optimizer workspace": workspace})
 
 
@@ -199,7 +199,7 @@ def _offloaded(spec: RunSpec, hardware: Hardware, plan: ExecutionPlan) -> tuple[
     if spec.memory.strategy == "offload":
         zero = states.zero_host(spec, width, pinned)
         parts = {f"offloaded {part}": size for part, size in zero.items()}
-        stepping = {"optimizer workspace": states.zero_workspace(spec, width)}
+        stepping = {"optimizer workspace": states.zero_workspace(spec, width, hardware.device)}
     if plan.checkpointing == "offload" and pinned:
         stream = spec.batch.micro * spec.batch.context * config.hidden_size * width
         parts["offloaded stream"] = config.num_hidden_layers * pinned_bytes(stream)

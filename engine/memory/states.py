@@ -50,7 +50,7 @@ def checkpoint_bytes(spec: RunSpec) -> int:
     return weight_bytes(spec) + optimizer_bytes(spec) + average_bytes(spec)
 
 
-def workspace_bytes(spec: RunSpec, grad_width: int, compiled: bool) -> int:
+def workspace_bytes(spec: RunSpec, grad_width: int, compiled: bool, device: str) -> int:
     """Return the temporary bytes of an optimizer step. It goes parameter by parameter, so the largest one counts.
 
     ``grad_width``: bytes of a gradient value. Fused AdamW needs none.
@@ -64,15 +64,15 @@ def workspace_bytes(spec: RunSpec, grad_width: int, compiled: bool) -> int:
     stepping = largest * (copies + random) if narrow else 0
     if spec.optim.name != "muon":
         return stepping
-    return max(math.prod(_block_matrices(config)) * copies + _orthogonalizing(spec), stepping)
+    return max(math.prod(_block_matrices(config)) * copies + _orthogonalizing(spec, device), stepping)
 
 
-def _orthogonalizing(spec: RunSpec) -> int:
-    """Return the temporary bytes of Muon's largest update: in fp32, the bf16 iterate before and after, two products."""
+def _orthogonalizing(spec: RunSpec, device: str) -> int:
+    """Return the temporary bytes of Muon's largest update: in fp32, the iterate before and after, two products."""
     if spec.optim.name != "muon":
         return 0
-    sides = _block_matrices(spec.model.config)
-    return math.prod(sides) * (FP32 + 2 * BF16) + 2 * BF16 * min(sides) ** 2
+    sides, width = _block_matrices(spec.model.config), FP32 if device == "cpu" else BF16
+    return math.prod(sides) * (FP32 + 2 * width) + 2 * width * min(sides) ** 2
 
 
 def largest_parameter(config: ModelConfig) -> int:
@@ -120,10 +120,10 @@ def zero_host(spec: RunSpec, width: int, pinned: bool) -> dict[str, int]:
     }
 
 
-def zero_workspace(spec: RunSpec, width: int) -> int:
+def zero_workspace(spec: RunSpec, width: int, device: str) -> int:
     """Return the temporary bytes of its step in RAM: norms are computed parameter by parameter, in fp64, and Muon's
     updates matrix by matrix."""
-    return max(largest_parameter(spec.model.config) * (2 * FP32 + width), _orthogonalizing(spec))
+    return max(largest_parameter(spec.model.config) * (2 * FP32 + width), _orthogonalizing(spec, device))
 
 
 def _parameters(config: ModelConfig) -> list[tuple[int, int]]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from engine.execution.peak_flops import peak
 from engine.execution.plan import resolve_plan
 from engine.host.cores import cores
+from engine.host.instruction_sets import bf16_speed
 from engine.memory import step
 from engine.memory.calibration import PastRun, backend_of, speed_key
 from engine.memory.forecast import micro_batch_shape
@@ -73,7 +74,7 @@ def device_speeds(hardware: Hardware, precision: str) -> Speeds:
         return Speeds(flops, memory, 20e9, 40e9, text)
     if hardware.device == "mlx":
         return Speeds(6e12, 220e9, 220e9, 220e9, "assumed 6 TFLOP/s, 220 GB/s")
-    flops = 0.15e12 * cores()
+    flops = 0.15e12 * cores() * (bf16_speed() if precision.startswith("bf16") else 1.0)
     return Speeds(flops, 20e9, 20e9, 20e9, f"assumed {flops / 1e12:g} TFLOP/s of {cores()} cores, 20 GB/s")
 
 
@@ -128,9 +129,9 @@ def step_seconds(spec: RunSpec, hardware: Hardware) -> tuple[float, Speeds]:
     if plan.checkpointing == "offload" and hardware.device == "cuda":
         seconds += blocks * 2 * one.stream_bytes / speeds.bus
     muon, moments = spec.optim.name == "muon", 2 * optimizer_bytes(spec) / params  # read and written
-    if muon:  # in bf16 under any precision; with DeepSpeed a rank orthogonalizes its partition, else everything
+    if muon:  # under any precision in bf16, on a CPU in fp32; with DeepSpeed a rank orthogonalizes its partition
         share = 1 / spec.ranks if spec.memory.strategy == "offload" else 1.0
-        speed = device_speeds(hardware, "bf16" if bf16 else plan.precision).flops
+        speed = device_speeds(hardware, "bf16" if bf16 else "fp32").flops
         seconds += share * newton_schulz_flops(config) / speed
     if spec.memory.strategy == "offload":
         # DeepSpeed fetches the gradient sums for every micro-batch but the first. An update of Muon crosses twice.

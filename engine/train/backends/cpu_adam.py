@@ -12,11 +12,11 @@ import math
 import os
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 
 from engine.execution.compiler import user_cache_dir
+from engine.host.instruction_sets import instruction_sets
 from engine.host.process import Lock
 from profiles.errors import UserError
 
@@ -53,9 +53,7 @@ def build_name() -> str:
 
     Two environments that share a directory would rebuild each time they alternate.
     """
-    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
-    instructions = next((line for line in cpuinfo if line.startswith(("flags", "Features"))), "")
-    key = hashlib.sha256(f"{sys.prefix}\n{instructions}".encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"{sys.prefix}\n{instruction_sets()}".encode()).hexdigest()[:12]
     return f"torch-{torch.__version__}-{key}"
 
 

@@ -1,7 +1,7 @@
 """Steps ZeRO-2's partitions: the matrices of the blocks by Muon, the other parameters by DeepSpeedCPUAdam.
 
-Masters and momenta stay in host memory. Each matrix's update crosses to the device in bf16, in which it is
-orthogonalized anyway, and comes back: on a CPU these products would take longer than the step of a large model.
+Masters and momenta stay in host memory. Each matrix's update crosses to the device in the dtype in which it is
+orthogonalized there, and comes back: on a CPU these products would take longer than the step of a large model.
 
 DeepSpeed has a Muon of its own, which is another recipe: it orthogonalizes before the gradient is clipped, and splits
 ``kv_b_proj`` evenly, which mixes the keys and values of a head.
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.train.optim.head_muon import direction, head_matrices, orthogonalized, step_size
+from engine.train.optim.head_muon import direction, head_matrices, iterate_dtype, orthogonalized, step_size
 
 MOMENTUM = "momentum_buffer"
 
@@ -73,7 +73,7 @@ class PartitionedMuon:
         all_reduce: Callable[[Tensor], None],
     ) -> None:
         self._adam, self._muon_group = adam, adam.param_groups[0]
-        self._matrices, self._rows, self._device, self._all_reduce = matrices, rows, device, all_reduce
+        self._matrices, self._rows, self._device, self._all_reduce = matrices, rows, torch.device(device), all_reduce
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -110,6 +110,6 @@ class PartitionedMuon:
                 update = whole
             update = update.view(one.shape)
             for matrices in head_matrices(self._rows, one.name, update):
-                found = orthogonalized(matrices.to(torch.bfloat16).to(self._device))
+                found = orthogonalized(matrices.to(iterate_dtype(self._device)).to(self._device))
                 matrices.copy_(found.cpu()).mul_(step_size(matrices))
             partition[own].mul_(1 - lr * group["weight_decay"]).add_(update.view(-1)[own_of_matrix], alpha=-lr)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import preflight
+from engine.host import instruction_sets
 from engine.memory.calibration import MeasuredPeak, load_past_runs, measurable_bytes, record_run, record_speed
 from engine.memory.expectation import elsewhere
 from engine.memory.forecast import forecast
@@ -242,6 +243,17 @@ def test_a_known_card_is_predicted_from_its_published_peak() -> None:
     assert rate.kind == ESTIMATED and rate.basis.startswith("71% of the published 112.6 TFLOP/s")
     faster = replace(card(31, 64), name="NVIDIA GeForce RTX 5090")
     assert Search(faster).speed.of(choose(auto(), faster)).tok_s > 1.7 * rate.tok_s
+
+
+@pytest.mark.parametrize(
+    ("features", "slower"), [("avx2 avx512_bf16", (1, 2)), ("avx2 avx512bw", (2, 4)), ("avx2", (10, 40))]
+)
+def test_bf16_weights_are_as_slow_as_the_cpu_is_in_bf16(
+    features: str, slower: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instruction_sets, "instruction_sets", lambda: f"flags : fpu {features}")
+    speeds = [Search(CPU).speed.of(load("cpu_demo", [f"precision={name}"])).tok_s for name in ("fp32", "bf16_sr")]
+    assert slower[0] < speeds[0] / speeds[1] < slower[1]
 
 
 def test_a_run_with_room_is_offered_what_is_faster() -> None:

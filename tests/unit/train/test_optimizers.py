@@ -136,8 +136,8 @@ def test_muon_takes_orthogonal_steps_of_the_size_of_adamws(shape: tuple[int, int
         expected = (1 - LR * 0.1) * expected - LR * update
         optimizer.step(LR)
         adamw.step()
-        # torch takes the Newton-Schulz steps in bf16, which moves the result by some 2%
-        assert (weight - expected).norm() < 0.05 * (expected - before).norm()
+        # in fp32 on a CPU: bf16, which most of them compute 40 times slower, would move the result by some 2%
+        assert (weight - expected).norm() < 1e-4 * (expected - before).norm()
         torch.testing.assert_close(embedding, plain)
         expected = weight.detach().clone()
 
