@@ -12,7 +12,7 @@ from engine.events.labels import read_labels
 from engine.events.phases import CUT_OFF, DAMAGED, RECOVERING, STARTING, has_ended, is_active, phase_of
 from engine.events.status import Launch, ProcessStatus, RunStatus, Summary
 from engine.host.files import fault, read_json
-from engine.host.process import ProcessIdentity, boot_id, command_line, host_name, is_alive, is_locked
+from engine.host.process import ProcessIdentity, boot_id, command_line, host_name, is_alive, is_locked, is_visible
 from engine.host.struct_json import DAMAGED_JSON, intact, read_intact, read_struct
 from profiles.errors import UserError
 from profiles.names import check_name
@@ -60,6 +60,8 @@ class RunDir:
         for name in _SHOWN:
             if text := getattr(state, name):
                 setattr(state, name, one_line(text))
+        if state.boot == boot_id():  # this machine, whatever it was called then, or is called in another container
+            state.host = host_name()
         state.supervisor, state.trainer = self._own(state.supervisor), self._own(state.trainer)
         return state
 
@@ -73,8 +75,8 @@ class RunDir:
 
     def _own(self, process: ProcessIdentity | None) -> ProcessIdentity | None:
         """Return ``process``; None where it was started for another directory, of which this one is a copy."""
-        if process is None:
-            return None
+        if process is None or not is_visible(process):
+            return process
         words = map(Path, command_line(process.pid))
         served = [path for path in words if path.is_absolute() and path.parent.name == self.path.parent.name]
         return None if served and not any(map(self._is_here, served)) else process
@@ -92,6 +94,11 @@ class RunDir:
     def has_trainer(self) -> bool:
         """Return whether a trainer is alive here: its lock is held, or its process runs whose lock was deleted."""
         return is_locked(self.trainer_lock) or is_alive(self.trainer_identity())
+
+    def has_invisible_trainer(self) -> bool:
+        """Return whether a trainer in another container is alive, which only a supervisor there can watch."""
+        trainer = self.trainer_identity()
+        return trainer is not None and not is_visible(trainer) and is_locked(self.trainer_lock)
 
     def spec(self) -> RunSpec:
         """Return the resolved spec. Raise ``UserError`` if it is missing or damaged."""
@@ -158,15 +165,23 @@ class RunDir:
     def _current(self) -> tuple[RunStatus, ProcessStatus, ProcessStatus]:
         """Return the state as ``current_state`` does, and whether supervisor and trainer are alive."""
         state = self.state()
-        this_boot = self.is_on_this_boot(state)
-        supervisor, trainer = (
-            ProcessStatus(process.pid, this_boot and is_alive(process)) if process else ProcessStatus()
-            for process in (state.supervisor, state.trainer)
-        )
+        supervisor = self._process_status(state, state.supervisor, self.supervisor_lock)
+        trainer = self._process_status(state, state.trainer, self.trainer_lock)
         up_to_date = supervisor.alive and not _is_exit_unhandled(state, trainer)
         if not up_to_date and not has_ended(state.phase):
             self._apply_log_tail(state)
         return state, supervisor, trainer
+
+    def _process_status(self, state: RunStatus, process: ProcessIdentity | None, lock: Path) -> ProcessStatus:
+        """Return whether ``process`` is alive. Of one in another container only its ``lock`` says so."""
+        if process is None:
+            return ProcessStatus()
+        if is_on_other_host(state):
+            return ProcessStatus(process.pid, None, is_visible(process))
+        if not self.is_on_this_boot(state):
+            return ProcessStatus(process.pid)
+        visible = is_visible(process)
+        return ProcessStatus(process.pid, is_alive(process) if visible else is_locked(lock), visible)
 
     def last_phase(self) -> str:
         """Return the phase recorded last, whether or not a process is alive."""

@@ -78,7 +78,8 @@ class ProcessStatus(Struct, frozen=True):
     """Whether a process of a run is alive."""
 
     pid: int | None = None
-    alive: bool = False
+    alive: bool | None = False  # null: on another host, which cannot be asked
+    visible: bool = True  # whether the pid means that process here, and not in another container
 
 
 class Summary(Facts, kw_only=True):

@@ -1,6 +1,7 @@
 """Identifies processes, checks whether they are alive, starts detached ones, and locks files.
 
-The kernel reuses pids, so a process is identified by pid and start time, on one boot of one host.
+The kernel reuses pids, so a process is identified by pid and start time, on one boot of one host. In a container, a pid
+namespace, pids mean other processes than outside.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class ProcessIdentity(Struct, frozen=True, omit_defaults=True):
     start_ticks: Annotated[int, Meta(ge=0, lt=1 << 53)]  # when it started, in a unit of the platform
     boot: str | None = None
     attempt: Annotated[int, Meta(ge=0, lt=1 << 53)] | None = None  # at its run, of a trainer
+    namespace: Annotated[int, Meta(ge=0, lt=1 << 53)] | None = None  # in which its pid counts
 
 
 def host_name() -> str:
@@ -48,6 +50,15 @@ def boot_id() -> str:
         import psutil
 
         return str(int(psutil.boot_time()))
+
+
+@cache
+def pid_namespace() -> int | None:
+    """Return which pid namespace this process is in; None where the platform has none."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return None
 
 
 def start_ticks(pid: int) -> int | None:
@@ -85,12 +96,17 @@ def command_line(pid: int) -> list[str]:
 
 
 def process_identity(pid: int, attempt: int | None = None) -> ProcessIdentity:
-    return ProcessIdentity(pid, start_ticks(pid) or 0, boot_id(), attempt)
+    return ProcessIdentity(pid, start_ticks(pid) or 0, boot_id(), attempt, pid_namespace())
+
+
+def is_visible(process: ProcessIdentity) -> bool:
+    """Return whether the pid of ``process`` means the same process here: not one of another container."""
+    return process.namespace in (None, pid_namespace())
 
 
 def is_alive(process: ProcessIdentity | None) -> bool:
-    """Return whether ``process`` still runs on this host and boot."""
-    if process is None:
+    """Return whether ``process`` is visible here and still runs on this boot."""
+    if process is None or not is_visible(process):
         return False
     ticks = start_ticks(process.pid)
     return ticks is not None and ticks == process.start_ticks and process.boot in (None, boot_id())

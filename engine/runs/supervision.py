@@ -25,7 +25,7 @@ STARTUP_TIMEOUT = 60.0  # seconds for a new supervisor to acquire its lock; on a
 def ensure_supervisor(run: RunDir) -> None:
     """Start a supervisor unless the run has one or has ended. Raises ``UserError`` where that is not possible here."""
     state = run.state()
-    if run.has_supervisor() or has_ended(state.phase):
+    if run.has_supervisor() or has_ended(state.phase) or run.has_invisible_trainer():  # that one starts it, there
         return
     if not run.is_on_this_boot(state):
         raise UserError(_not_here(run))

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
+import signal
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,10 +18,10 @@ from typing import Any
 import pytest
 
 from engine.host.files import write_json
-from engine.host.process import boot_id
+from engine.host.process import boot_id, is_locked
 from engine.host.struct_json import to_dict
 from engine.runs.store import RunStore
-from tests.e2e.conftest import Run, Workspace
+from tests.e2e.conftest import DEADLINE, Run, Workspace, wait_for
 from tests.unit.tui.helpers import on_screen
 from tui.app.app import MlaApp
 
@@ -95,7 +99,7 @@ def test_two_commands_that_resume_the_same_run_start_it_once(workspace: Workspac
 
 def test_a_run_of_another_host_is_never_started_and_never_reported_dead(workspace: Workspace) -> None:
     saved = str(workspace.out / "run" / "ckpt_step_5")
-    run = workspace.cut_off_run("run", host="elsewhere", checkpoint=saved)
+    run = workspace.cut_off_run("run", host="elsewhere", boot="another", checkpoint=saved)
     status = run.status()
     seen = time.strftime("%H:%M", time.localtime(status["seen"]))
     reason = f"last seen running {seen} on elsewhere"
@@ -113,6 +117,38 @@ def test_a_run_of_another_host_is_never_started_and_never_reported_dead(workspac
     assert workspace.processes() == []
     workspace.run("rm", run.id)
     assert json.loads(workspace.run("ls", "--json").stdout) == []
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or subprocess.run(["unshare", "-upf", "--mount-proc", "true"]).returncode != 0,
+    reason="namespaces need root and unshare",
+)
+def test_a_run_is_alive_seen_from_a_container_on_the_same_machine(workspace: Workspace) -> None:
+    """Another pid namespace and host name. Without a supervisor the trainer starts one, and nothing in there does."""
+    run = workspace.launch("-s", "steps=100000", "-s", "save_every=0")
+    run.wait_step(3)
+    words = ["unshare", "-upf", "--mount-proc", "sh", "-c", 'hostname inside; exec "$@"', "sh", str(workspace.command)]
+
+    def in_container(*args: str) -> subprocess.Popen[str]:
+        out, err = subprocess.PIPE, subprocess.STDOUT
+        return subprocess.Popen(
+            [*words, *args], env=workspace.env, cwd=workspace.root, text=True, stdout=out, stderr=err
+        )
+
+    status = in_container("status", run.id).communicate(timeout=DEADLINE)[0]
+    trainer = run.pid("trainer")
+    assert f"pid {trainer} of another container (pid namespace), alive\n" in status, status
+    assert "not running" not in status and "last seen" not in status
+    assert "is running; stop it first" in in_container("rm", run.id).communicate(timeout=DEADLINE)[0]
+    run.kill("trainer", signal.SIGSTOP)
+    run.kill("supervisor")
+    edit = in_container("set", run.id, "lr_scale=0.5")
+    commands = run.run_dir.commands_path
+    wait_for("the command", lambda: commands.exists() and commands.read_text())
+    assert not is_locked(run.run_dir.supervisor_lock)
+    os.kill(trainer, signal.SIGCONT)
+    assert "lr_scale 1.0 → 0.5" in edit.communicate(timeout=DEADLINE)[0]
+    assert run.pid("supervisor") and run.pid("trainer") == trainer
 
 
 async def test_a_key_in_the_app_resumes_it(

@@ -201,7 +201,7 @@ def _every_phase(world: World) -> None:
         world.run_dir(f"was-{phase}", steps, phase, reason="the loss is not a number" if phase == "failed" else "")
     for phase in ("starting", "compiling", "running", "paused", "saving", "recovering"):
         world.run_dir(f"is-{phase}", 0 if phase in ("starting", "compiling") else 120, phase)
-    other, _ = world.run_dir("far-away", 10, "running", host="laptop")
+    other, _ = world.run_dir("far-away", 10, "running", host="laptop", boot="another")
     write_json(other.state_path, {**to_dict(other.state()), "host": "laptop"})
     for id in world.store.ids():
         if world.store.find(id).ended():

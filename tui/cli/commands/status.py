@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from engine.checkpoints.evals import EvalResult, read_results
+from engine.events.status import ProcessStatus
 from engine.host.struct_json import to_dict
 from profiles.errors import UserError
 from profiles.printable import one_line
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for key, value in to_dict(summary).items():
         if key in ("supervisor", "trainer"):
-            value = f"pid {value['pid']}, {'alive' if value['alive'] else 'not running'}" if value["pid"] else None
+            value = _process_text(getattr(summary, key), summary.host)
         elif key in ("started", "ended", "seen") and value:
             value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
         elif key == "tags":
@@ -45,6 +46,15 @@ def run(args: argparse.Namespace) -> int:
     for number, line in enumerate(result_lines(evals)):
         print(f"{'' if number else 'evals':<13} {line}")
     return 0
+
+
+def _process_text(process: ProcessStatus, host: str | None) -> str | None:
+    if process.pid is None:
+        return None
+    if process.alive is None:
+        return f"pid {process.pid} on {host}, which cannot be asked from here"
+    where = "" if process.visible else " of another container (pid namespace)"
+    return f"pid {process.pid}{where}, {'alive' if process.alive else 'not running'}"
 
 
 def _evals(checkpoint: str | None) -> list[EvalResult]:
