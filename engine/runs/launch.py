@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,8 +75,9 @@ def launch(
     if resume:
         check_same_data(fingerprint_of(spec, open_splits(spec)), resume, data_changed)
     hooks.load()
+    check_name_is_free = partial(_check_name, store, name, spec.train.out)
+    check_name_is_free()
     if name:
-        _check_name(store, name, spec.train.out)
         check_checkpoint_folder(out / name, resume)
     if not (queue or share_device):
         check_free(store.home, spec)
@@ -103,7 +105,7 @@ def launch(
         started=time.time(),
         launched=time.monotonic(),
     )
-    run = store.create(spec, how, state)
+    run = store.create(spec, how, state, check_name_is_free)  # again: another launch may have taken it meanwhile
     write_hostfile(spec, run.path)
     ensure_supervisor(run)
     return run
@@ -120,9 +122,9 @@ def _when_device_is_free(home: Path, spec: RunSpec) -> Hardware | None:
     return None
 
 
-def _check_name(store: RunStore, name: str, out: str) -> None:
+def _check_name(store: RunStore, name: str | None, out: str) -> None:
     """Raise ``UserError`` where an active run writes to that folder; a new run has no checkpoint or lock in it yet."""
-    for run in (RunDir(store.runs / id) for id in store.ids()):
+    for run in (RunDir(store.runs / id) for id in store.ids() if name):
         if run.name == name and not run.ended() and run.spec().train.out == out:
             phase = run.summary().phase
             if is_active(phase):

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from engine.events.run_dir import RunDir
 from engine.events.status import Launch, RunStatus, Summary
 from engine.host.files import write_json
 from engine.host.private_dirs import check_private_dir, make_private_dir, ownership_problem
+from engine.host.process import Lock
 from engine.host.struct_json import to_dict, write_struct
 from profiles.errors import UserError
 from profiles.names import check_name, slug
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from profiles.spec import RunSpec
 
 STAMP, STAMP_LENGTH = "%Y%m%d-%H%M%S", 15  # the start of every id
+_CREATION_TIMEOUT = 10.0  # seconds; a creation takes milliseconds
 FORMAT = 2  # of a run directory, in its state.json; mla-tui 0.1 wrote no number and kept its runs in jobs/
 
 
@@ -96,15 +99,26 @@ class RunStore:
             raise UserError(f"run {text!r}: matches {', '.join(matches[:4])}; write more of the id")
         raise UserError(f"run {text!r}: no such run; the newest is {ids[0]} (mla-tui ls shows all)")
 
-    def create(self, spec: RunSpec, launch: Launch, state: RunStatus) -> RunDir:
-        """Create the directory of a new run, complete or not at all. Raises ``UserError``."""
+    def create(
+        self, spec: RunSpec, launch: Launch, state: RunStatus, check: Callable[[], None] = lambda: None
+    ) -> RunDir:
+        """Create the directory of a new run, complete or not at all. Raises ``UserError``, also that of ``check``.
+
+        Between ``check`` and the creation no other run is created.
+        """
+        import shutil  # here, because ls removes nothing
+
         temporary = self.runs / f".new-{os.getpid()}-{time.monotonic_ns()}"
+        creation = Lock(self.home / ".create.lock")
         try:
             make_private_dir(self.home, parents=True)
             make_private_dir(self.runs)
             temporary.mkdir(mode=0o700)
             launch = replace(launch, host=state.host, boot=state.boot)
             write_json(temporary / "spec.json", {**spec.to_dict(), "start": to_dict(launch)})
+            if not creation.acquire(_CREATION_TIMEOUT):
+                raise UserError(f"{self.runs}: another launch takes long to create its run; try again in a moment")
+            check()
             while True:
                 id = f"{_next_stamp(self.ids())}-{slug(spec.profile)}"  # printed in commands to copy
                 state.format, state.id, state.name = FORMAT, id, launch.name or id
@@ -119,12 +133,12 @@ class RunStore:
                         if error.errno != errno.ENOTEMPTY:  # another launch of the same second took the id
                             raise
         except OSError as error:
-            import shutil  # here, because ls removes nothing
-
-            shutil.rmtree(temporary, ignore_errors=True)
             raise UserError(
                 f"{self.runs}: cannot create a run: {error.strerror}; set MLA_TUI_HOME to a directory you can write to"
             ) from None
+        finally:
+            creation.release()
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _entry_problem(path: Path) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from profiles.errors import UserError
 from profiles.registry import load
 
 if TYPE_CHECKING:
+    from profiles.spec import RunSpec
     from tests.unit.conftest import Make
 
 
@@ -51,11 +53,7 @@ def test_a_queued_run_chooses_for_the_memory_that_is_freed_before_its_turn(
     monkeypatch.setattr(preflight, "detect_hardware", lambda cards=1: now)
     monkeypatch.setattr(launch, "hardware_after", lambda pid, cards: {os.getpid(): later}[pid])
     monkeypatch.setattr(launch, "ensure_supervisor", lambda run: None)
-    shards = tmp_path / "shards" / "phase1"
-    for split in ("train", "val"):
-        (shards / split).mkdir(parents=True)
-        write_shard(shards / split / "0.bin", np.zeros(20_000, "<u2"))
-    spec = load("cpu_demo", ["micro=auto", "backend=torch", f"data.root={shards.parent}", f"train.out={tmp_path}"])
+    spec = _spec(tmp_path, "micro=auto")
     alone = launch.launch(store, spec, queue=True)
     other, trainer = make_run(), process_identity(os.getpid())
     assert trainer is not None
@@ -67,3 +65,30 @@ def test_a_queued_run_chooses_for_the_memory_that_is_freed_before_its_turn(
     assert alone.spec().batch.micro < queued.spec().batch.micro == 8
     assert not any("needed" in line for line in lines)
     locks.release()
+
+
+def test_of_two_launches_of_one_name_at_once_the_second_is_refused(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The other one comes between the last check and the creation. Both would write one folder of checkpoints."""
+    monkeypatch.setattr(launch, "ensure_supervisor", lambda run: None)
+    spec, other = _spec(tmp_path), []
+
+    def meanwhile(*args: object) -> None:
+        monkeypatch.setattr(launch, "check_free", lambda *args: None)
+        other.append(launch.launch(store, spec, name="one"))
+
+    monkeypatch.setattr(launch, "check_free", meanwhile)
+    with pytest.raises(UserError, match=f"--name one: run {time.strftime('%Y')}.* and writes its checkpoints there"):
+        launch.launch(store, spec, name="one")
+    assert store.ids() == [run.id for run in other]
+    assert [path.name for path in store.runs.iterdir()] == store.ids()
+
+
+def _spec(folder: Path, *settings: str) -> RunSpec:
+    """Return a spec whose shards and checkpoints are in ``folder``."""
+    shards = folder / "shards" / "phase1"
+    for split in ("train", "val"):
+        (shards / split).mkdir(parents=True)
+        write_shard(shards / split / "0.bin", np.zeros(20_000, "<u2"))
+    return load("cpu_demo", ["backend=torch", f"data.root={shards.parent}", f"train.out={folder}", *settings])
