@@ -6,8 +6,13 @@ import re
 import signal
 from pathlib import Path
 
+from msgspec.structs import replace
+
+from engine.events.status import Summary
 from engine.runs.store import RunStore
 from tests.e2e.conftest import DEADLINE, Run, WaitFor, Workspace
+from tui.cli.commands.sweep import progress_text
+
 
 SWEEP = ("sweep", "-p", "nano", "-s", "steps=60", "-s", "val_every=60", "-s", "save_every=0", "-s", "final_lr=0")
 
@@ -42,6 +47,16 @@ def test_an_interrupted_sweep_goes_on_and_writes_the_best(workspace: Workspace, 
     workspace.assert_refused(*command, code=1, message="exists; choose another --name, or replace it with --force")
     changed = (*SWEEP, "-s", "optim.lr=1e-4,3e-3", "--name", "rates", "--force")
     workspace.assert_refused(*changed, code=1, message="run rates-1 is there with optim.lr = 1e-09, not 0.0001")
+    workspace.write_profile(val_sequences=4)  # the runs that are there say nothing of what it is now
+    message = "run rates-1 is there with train.val_sequences = 8, not 4; choose another --name"
+    workspace.assert_refused(*command, "--force", code=1, message=message)
+
+
+def test_the_progress_says_why_no_run_goes_on() -> None:
+    waits = Summary(id="1", name="a-1", phase="starting", reason="waits for cpu, in use by run x", steps=60)
+    assert progress_text(2, [waits, waits]) == "0 of 2 runs ended; a-1: starting: waits for cpu, in use by run x"
+    runs = replace(waits, phase="running", reason="was not paused", step=30)
+    assert progress_text(2, [runs]) == "1 of 2 runs ended; a-1: step 30 of 60"
 
 
 def test_what_cannot_be_swept_is_refused_in_one_line(workspace: Workspace) -> None:

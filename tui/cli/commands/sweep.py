@@ -116,25 +116,26 @@ def _values(text: str) -> list[str]:
 
 
 def _run_named(store: RunStore, cell: Cell) -> RunDir | None:
-    """Return the run of ``cell`` that an interrupted sweep has queued, or None. Raise ``UserError`` for another run."""
+    """Return the run of ``cell`` that an interrupted sweep has queued, or None. Raise ``UserError`` for another run.
+
+    It is another one too where the profile has changed since. What the launch chose for this machine may differ.
+    """
     from engine.events.run_dir import RunDir
+    from engine.preflight import resolve_spec
 
     named = [each for each in map(RunDir, (store.runs / id for id in store.ids())) if each.name == cell.name]
     if not named:
         return None
-    spec = named[-1].spec().to_dict()
-    for key, value in cell.keys.items():
-        table, _, field = key.partition(".")
-        if key != "batch.accum" and value != "auto" and not _same(spec.get(table, {}).get(field), value):
-            raise UserError(
-                f"sweep: run {cell.name} is there with {key} = {spec.get(table, {}).get(field)}, not {value};"
-                " choose another --name"
-            )
+    stored, wanted = named[-1].spec().to_dict(), resolve_spec(cell.spec)
+    for table, fields in wanted.to_dict().items():
+        for field, value in fields.items() if isinstance(fields, dict) else ():
+            there = stored.get(table, {}).get(field)
+            if f"{table}.{field}" not in wanted.resolved and there != value:
+                raise UserError(
+                    f"sweep: run {cell.name} is there with {table}.{field} = {there}, not {value};"
+                    " choose another --name"
+                )
     return named[-1]
-
-
-def _same(stored: Any, given: Any) -> bool:
-    return str(stored).endswith(given) if isinstance(given, str) else stored == given  # a path was made absolute
 
 
 def _go_on(run: RunDir) -> RunDir:
@@ -161,11 +162,18 @@ def _wait(runs: list[RunDir]) -> None:
         if line.due():
             done = len(runs) - len(active)
             parts = sum((one.step or 0) / one.steps for one in active if one.steps)
-            now = max(active, key=lambda one: one.step or 0)
-            text = f"{done} of {len(runs)} runs ended; {now.name or now.id}: step {now.step or 0} of {now.steps}"
-            line.bar((done + parts) / len(runs), text)
+            line.bar((done + parts) / len(runs), progress_text(len(runs), active))
         time.sleep(POLL)
     line.clear()
+
+
+def progress_text(runs: int, active: list[Summary]) -> str:
+    """Return how many of ``runs`` have ended, and what the one that is furthest does or waits for."""
+    now = max(active, key=lambda one: one.step or 0)
+    does = f"step {now.step or 0} of {now.steps}"
+    if now.phase != "running" and now.reason:
+        does = f"{now.phase}: {now.reason}"
+    return f"{runs - len(active)} of {runs} runs ended; {now.name or now.id}: {does}"
 
 
 def _rank(summary: Summary) -> tuple[bool, float]:
