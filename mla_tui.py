@@ -6,20 +6,21 @@ would be imported in their place.
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
-from importlib.machinery import PathFinder
-from pathlib import Path
+import sys  # nothing else here: Ctrl-C while a module loads is answered only within main
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PACKAGES = ("tui", "engine", "model", "data", "profiles")
 
 
 def main() -> int:
     """Run the command and return its exit status; 1, with a line that says why, if it cannot be run."""
-    if problem := hidden_package():
-        print(f"mla-tui: {problem}", file=sys.stderr)
-        return 1
     try:
+        if problem := hidden_package():
+            print(f"mla-tui: {problem}", file=sys.stderr)
+            return 1
         from tui.cli.main import main as run
 
         return run()
@@ -32,6 +33,8 @@ def hidden_package() -> str:
 
     Nothing is imported. The packages lie side by side, so the one that is elsewhere is not ours.
     """
+    from collections import Counter
+
     found = {name: path for name in PACKAGES if (path := _path(name)) is not None}
     folders = Counter(path.parent for path in found.values())
     ours = folders.most_common(1)[0][0] if folders else None
@@ -49,6 +52,9 @@ def _path(name: str) -> Path | None:
 
     A folder without ``__init__.py`` hides nothing.
     """
+    from importlib.machinery import PathFinder
+    from pathlib import Path
+
     spec = PathFinder.find_spec(name)
     if spec is None or spec.origin is None:
         return None

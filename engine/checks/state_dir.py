@@ -87,9 +87,8 @@ def _parse_mounts(mounts: str) -> Iterator[tuple[str, str]]:
 
 def permissions(store: RunStore) -> Iterator[Finding]:
     check = "permissions"
-    problems = [line for line in map(ownership_problem, (store.home, store.runs)) if line]
-    if not problems:
-        problems = store.foreign_entries()
+    first = next(filter(None, map(ownership_problem, (store.home, store.runs))), None)  # who owns it may hide the rest
+    problems = [first] if first else store.foreign_entries()
     for line in problems:
         message, _, fix = line.partition("; ")
         yield Finding("error", check, message, fix)

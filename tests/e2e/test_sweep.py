@@ -13,7 +13,6 @@ from engine.runs.store import RunStore
 from tests.e2e.conftest import DEADLINE, Run, WaitFor, Workspace
 from tui.cli.commands.sweep import progress_text
 
-
 SWEEP = ("sweep", "-p", "nano", "-s", "steps=60", "-s", "val_every=60", "-s", "save_every=0", "-s", "final_lr=0")
 
 

@@ -98,6 +98,9 @@ def _run_command(argv: Sequence[str]) -> int:
     except MemoryError:
         print("mla-tui: out of memory; free some, or raise the limit of this process (ulimit -v)", file=sys.stderr)
         return 1
+    except ImportError as error:  # it is missing, or a limit leaves too little memory for its libraries
+        print(one_line(f"mla-tui: a package cannot be loaded: {error}; see: mla-tui doctor"), file=sys.stderr)
+        return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(one_line(f"mla-tui: {where}{error.strerror or error}"), file=sys.stderr)

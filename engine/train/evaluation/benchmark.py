@@ -22,6 +22,7 @@ from data.text_bytes import bytes_per_token_of
 from engine.train.evaluation.loaded import LoadedModel, encode
 from engine.train.evaluation.scoring import Answer, Request, request, rolling_requests
 from profiles.errors import UserError
+from profiles.printable import counted
 from profiles.reader import read_text
 
 Metrics = dict[str, float]
@@ -70,8 +71,8 @@ def text_benchmark(loaded: LoadedModel, path: Path, limit: int | None) -> Benchm
         raise UserError(f"{path}: is empty; name a file of text")
     if len(ids) < loaded.context:
         raise UserError(
-            f"{path}: has {len(ids)} tokens, fewer than the context of {loaded.context}; take a longer text, for bits"
-            " per byte of so few say little"
+            f"{path}: has {counted(len(ids), 'token')}, fewer than the context of {loaded.context}; take a longer"
+            " text, for bits per byte of so few say little"
         )
     requests = list(rolling_requests(ids, _prefix(loaded, str(path)), loaded.context))[:limit]
     scored = sum(one.scored for one in requests)

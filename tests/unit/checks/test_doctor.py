@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -175,6 +176,16 @@ def test_a_state_directory_in_memory_is_a_warning(store: RunStore, monkeypatch: 
     monkeypatch.setattr(store, "home", Path("/dev/shm/mla-tui"))
     if state_dir.file_system_of(Path("/dev/shm")) == "tmpfs":
         assert levels(state_dir.file_system(store)) == ["warn"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root, to give a folder away")
+def test_the_home_of_another_user_is_named(store: RunStore) -> None:
+    create(store)
+    os.chown(store.home, 65534, 65534)
+    without_rights = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
+    argv = (*without_rights, sys.executable, "-P", "-m", "mla_tui", "doctor", "--json")
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert "check failed" not in done.stdout and "belongs to nobody, not to you" in done.stdout, done.stdout
 
 
 def test_permissions(store: RunStore) -> None:

@@ -83,3 +83,14 @@ def test_an_empty_argument_is_a_usage_error(capsys: pytest.CaptureFixture[str]) 
 def test_an_offset_before_the_log_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["watch", "run", "--from", "-1"]) == 2
     assert "--from: -1 is not an offset" in capsys.readouterr().err
+
+
+def test_a_package_that_cannot_be_loaded_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is missing, or one of its libraries is, or a limit leaves too little memory for them."""
+    monkeypatch.setitem(sys.modules, "engine.runs.store", None)
+    assert main(["ls"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("mla-tui: a package cannot be loaded: ") and err.endswith("; see: mla-tui doctor\n"), err
+    assert len(err.splitlines()) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +42,20 @@ def test_words_are_runs_settings_and_profiles(
     for kind, wanted in (("runs", "two\none\nlatest"), ("settings", "batch.micro="), ("profiles", "pretrain_5080")):
         assert main(["completion", kind]) == 0
         assert wanted in capsys.readouterr().out
+
+
+def test_a_shell_that_completes_executes_no_name(
+    store: RunStore, make_run: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell expands the words that it completes. Of a run whose name is no plain word it gets the id."""
+    names = ("$(touch pwned)", "`touch pwned`", "two words", "~", "*", "plain-1.0")
+    ids = {name: make_run(name, 1)[0].id for name in names}
+    main(["completion", "runs"])
+    words = capsys.readouterr().out.splitlines()
+    assert set(words) == {*(ids[name] for name in names[:-1]), "plain-1.0", "latest"}
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    profile = tmp_path / "mla-tui" / "profiles" / "$(touch pwned).toml"
+    profile.parent.mkdir(parents=True)
+    profile.write_text("")
+    main(["completion", "profiles"])
+    assert "pwned" not in capsys.readouterr().out

@@ -48,3 +48,10 @@ def test_the_module_is_the_command() -> None:
     argv = (sys.executable, "-P", "-m", "mla_tui", "--version")
     done = subprocess.run(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("mla-tui ")
+
+
+def test_ctrl_c_while_the_first_modules_load_prints_nothing(tmp_path: Path) -> None:
+    (tmp_path / "pathlib.py").write_text("raise KeyboardInterrupt")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run((COMMAND[0], "-S", *COMMAND[1:]), env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
+from profiles.names import slug
 from tui.cli.command_parser import Subparsers, add_command
 
 SHELLS = ("bash", "zsh", "fish")
@@ -57,11 +58,17 @@ def _words(kind: str) -> list[str]:
         from engine.runs.store import RunStore
 
         summaries = RunStore().summaries()
-        return [*dict.fromkeys(summary.name or summary.id for summary in summaries), *["latest"] * bool(summaries)]
+        words = [name if (name := run.name) and _is_plain(name) else run.id for run in summaries if _is_plain(run.id)]
+        return [*dict.fromkeys(words), *["latest"] * bool(summaries)]
     if kind == "settings":
         from profiles.spec import known_keys
 
         return [f"{key}=" for key in known_keys()]
     from profiles.registry import names
 
-    return names()
+    return [name for name in names() if _is_plain(name)]
+
+
+def _is_plain(name: str) -> bool:
+    """Return whether a shell takes ``name`` as one word. It splits the words that it completes, and executes $(…)."""
+    return slug(name) == name
