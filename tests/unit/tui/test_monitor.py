@@ -17,7 +17,7 @@ from tests.unit.tui.helpers import monitor, on_screen, opened, until
 from tui.app.app import MlaApp
 from tui.app.screens.confirm import ConfirmScreen
 from tui.app.screens.monitor import MonitorScreen
-from tui.app.widgets.bars import Heading, Notice
+from tui.app.widgets.bars import Heading, KeyBar, Notice
 from tui.app.widgets.log_view import LogView
 from tui.app.widgets.spec_panel import SpecPanel
 from tui.app.widgets.text_pane import TextPane
@@ -58,6 +58,9 @@ async def test_r_continues_a_run_that_needs_attention(
     async with app.run_test(size=(100, 24)) as pilot:
         answer = "r continues with the data as it is" if data_changed else "r tries again"
         await until(pilot, lambda: answer in on_screen(app, Notice))
+        assert "Resume" in on_screen(app, KeyBar) and "Pause" not in on_screen(app, KeyBar)
+        await pilot.press("p", "c", "e")  # for which it has no trainer
+        await until(pilot, lambda: on_screen(app, LogView).count("no steps until it continues") == 3)
         await pilot.press("r")
         if data_changed:
             assert isinstance(app.screen, ConfirmScreen)

@@ -383,3 +383,17 @@ async def test_toasts_cover_no_data(store: RunStore, make_run: Any, size: tuple[
         await pilot.press("q")  # the screen below makes room as well
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
         await until(pilot, lambda: app.screen.query_one(KeyBar).region.height == before - 1)
+
+
+@pytest.mark.parametrize("size", [(60, 20), (80, 24), (120, 36)])
+async def test_the_form_of_a_new_run_has_its_place_from_the_first_layout_on(
+    store: RunStore, size: tuple[int, int]
+) -> None:
+    app = MlaApp(store)
+    async with app.run_test(size=size) as pilot:
+        form = NewRunScreen(store)
+        ends: set[int] = set()
+        form.screen_layout_refresh_signal.subscribe(app, lambda _: ends.add(form.query_one(KeyBar).region.bottom))
+        app.push_screen(form)
+        await until(pilot, lambda: len(ends) > 0 and "tokens per step" in text_of(app, "#size"))
+        assert ends == {size[1]}

@@ -158,7 +158,10 @@ async def test_a_change_applies_at_once_and_is_stored(store: RunStore, size: tup
         assert tomllib.loads(settings.settings_path().read_text()) == stored
         await pilot.press("d", "k", "d")
         assert app.settings == Settings(theme="light", refresh=2.0)
+        if size == (60, 20):
+            assert on_screen(app, "#whole").strip() == "numbers every 3 s, charts every 6 s"  # clipped above
         await pilot.press("k", "k")
+        assert size == (60, 20) or not on_screen(app, "#whole").strip()
         await pilot.click("#settings", offset=(3, 0))
         assert app.settings == Settings(refresh=2.0)
         await pilot.press("f2")

@@ -328,10 +328,10 @@ class MonitorScreen(RunRequests, actions=MONITOR):
 
     def _unusable(self) -> frozenset[str]:
         """Return the actions that can do nothing while the run is in its phase."""
-        resumes, active = self.view.phase in (CUT_OFF, NEEDS_ATTENTION), self.view.active
-        usable = {
-            action.id: resumes if action.id == "resume" else active for action in self.actions.own if action.changes
-        }
+        phase, active = self.view.phase, self.view.active
+        trains = active and phase != NEEDS_ATTENTION
+        usable = {action.id: trains for action in self.actions.own if action.changes}
+        usable |= {"resume": phase in (CUT_OFF, NEEDS_ATTENTION), "stop": active}
         usable |= dict.fromkeys(("more_panes", "previous_panes"), self._grid.pages > 1)
         return frozenset(id for id, can in usable.items() if not can)
 

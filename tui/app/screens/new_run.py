@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import PurePath
 from typing import TYPE_CHECKING, ClassVar
 
-from textual import events, on, work
+from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
@@ -141,13 +141,18 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
     def on_mount(self) -> None:
         for name in ("phase", "name", "also"):
             self.query_one(f"#{name}", Input).cursor_blink = False
+        self._fit()
         self.query_one(ProfileList).focus()
         self._load_profile()
         self.measure()
 
-    def on_resize(self, event: events.Resize) -> None:
-        self.set_class(event.size.height >= _TALL, "tall")
-        self.set_class(event.size.height < _SHORT, "short")
+    def on_resize(self) -> None:
+        self._fit()
+
+    def _fit(self) -> None:
+        height = self.app.size.height
+        self.set_class(height >= _TALL, "tall")
+        self.set_class(height < _SHORT, "short")
 
     @work(thread=True, exit_on_error=True)
     def measure(self) -> None:

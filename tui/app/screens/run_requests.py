@@ -53,7 +53,7 @@ class RunRequests(Navigation):
             self._say(line, "plain")
 
     def _can_request(self) -> bool:
-        """Return whether the run has a trainer that a request could reach; if not, say so."""
+        """Return whether the run takes requests; if not, say so."""
         if self.view.active:
             return True
         if self.view.phase == CUT_OFF:
@@ -62,8 +62,15 @@ class RunRequests(Navigation):
             self._say(f"the run has already ended: {self.view.phase}")
         return False
 
+    def _has_trainer(self) -> bool:
+        """Return whether a trainer could do now what is requested; if not, say so."""
+        if self.view.phase == NEEDS_ATTENTION:
+            self._say("the run does no steps until it continues: r tries again")
+            return False
+        return self._can_request()
+
     def action_pause(self) -> None:
-        if not self._can_request():
+        if not self._has_trainer():
             return
         if self.view.phase == PAUSED:
             self.request(ResumeRequest(), "resume requested from the app")
@@ -111,7 +118,7 @@ class RunRequests(Navigation):
             self._say("resume requested from the app", "plain")
 
     def action_checkpoint(self) -> None:
-        if self._can_request():
+        if self._has_trainer():
             self.request(CheckpointRequest(), "checkpoint requested from the app")
 
     def action_stop(self) -> None:
@@ -128,7 +135,7 @@ class RunRequests(Navigation):
             self.request(StopRequest(save=save), f"{how} requested from the app; {_WHEN}")
 
     def action_tune(self) -> None:
-        if self._can_request():
+        if self._has_trainer():
             self._open_tuning(self._oom)
 
     def _open_tuning(self, oom: Oom | None) -> None:

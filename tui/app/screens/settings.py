@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from textual import events, getters
+from rich.cells import cell_len
+from textual import events, getters, on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static
@@ -22,6 +23,7 @@ from tui.app.widgets.canvas import Row
 from tui.app.widgets.selectable_list import SelectableList
 from tui.text.ellipsis import clip
 
+_NOTE = 38  # cells of a line that its note has not
 _SWITCH = ((True, "on"), (False, "off"))
 
 
@@ -74,22 +76,28 @@ class SettingsList(SelectableList):
         return len(_ENTRIES) + len(self.changeable)
 
     def row(self, index: int, width: int) -> Row:
+        title, value, note = self._texts(index)
+        start = (f" {title:<20} ", ""), (f"{clip(value, 14):<14} ", "settings--value")
+        return [*start, (clip(note, max(width - _NOTE, 0)), "list--dim")]
+
+    def clipped(self, width: int) -> str:
+        """Return what the selected line has no room for; empty if it is whole."""
+        _, value, note = self._texts(self.cursor)
+        clipped = [text for text, room in ((value, 14), (note, width - _NOTE)) if cell_len(text) > room]
+        return " · ".join(clipped)
+
+    def _texts(self, index: int) -> tuple[str, str, str]:
+        """Return title, value and note of a line."""
         if index < len(_ENTRIES):
             entry = _ENTRIES[index]
             value = getattr(self._settings, entry.key)
             text = next((text for one, text in entry.values if one == value), f"every {value} s")
-            return _line(entry.title, text, entry.help, width)
+            return entry.title, text, entry.help
         action = self.changeable[index - len(_ENTRIES)]
         where = ", ".join(custom_keys.titles_with(action.id))
         changed = action.id in self._settings.keys
         note = f"{where} · default: {action.key_names}" if changed else f"{where} · {action.help}"
-        keys = action.with_keys(self._settings.keys).key_names
-        return _line(f"Key: {action.title}", keys, note, width)
-
-
-def _line(title: str, value: str, note: str, width: int) -> Row:
-    start = (f" {title:<20} ", ""), (f"{clip(value, 14):<14} ", "settings--value")
-    return [*start, (clip(note, max(width - 38, 0)), "list--dim")]
+        return f"Key: {action.title}", action.with_keys(self._settings.keys).key_names, note
 
 
 class SettingsScreen(AppScreen[None], actions=SETTINGS):
@@ -100,11 +108,21 @@ class SettingsScreen(AppScreen[None], actions=SETTINGS):
     def compose(self) -> ComposeResult:
         yield Heading("settings", note=str(settings.settings_path()))
         yield SettingsList()
+        yield Static("", id="whole", markup=False)
         yield Static("\n".join(self.app.settings_errors), id="message", markup=False)
         yield KeyBar()
 
     def on_mount(self) -> None:
         self._list.focus()
+        self._show_whole()
+
+    def on_resize(self) -> None:
+        self._show_whole()
+
+    @on(SelectableList.CursorMoved)
+    def _show_whole(self) -> None:
+        """Show below the list what is clipped in its selected line."""
+        self.query_one("#whole", Static).update(self._list.clipped(self.app.size.width))
 
     @property
     def _list(self) -> SettingsList:
@@ -154,6 +172,7 @@ class SettingsScreen(AppScreen[None], actions=SETTINGS):
     def _apply(self, change: dict[str, Any]) -> None:
         self.app.apply(replace(self.app.settings, **change))
         self._list.redraw()
+        self._show_whole()
 
     def _store(self, key: str, value: Any, table: str = "") -> None:
         try:

@@ -31,13 +31,18 @@ _COLUMNS = (
     Column("phase", 10, 0, lambda run: phase_name(run.summary)),
     Column("step", -6, 0, lambda run: fmt.count(run.summary.step)),
     Column("tokens", -6, 100, lambda run: fmt.count(run.last_x("loss", TOKENS))),
-    Column("time", -8, 110, lambda run: fmt.duration(run.last_x("loss", TIME))),
+    Column("time", -8, 110, lambda run: _time(run)),
     Column("loss", -7, 0, lambda run: fmt.loss(run.summary.loss)),
     Column("best val", -8, 72, lambda run: fmt.loss(run.lowest("val_loss"))),
     Column("tok/s", -6, 80, lambda run: fmt.count(run.summary.tok_s)),
 )
 _DELTA_WIDTH = 9
 _LEAST_LABELS = 16  # cells left for tags and note, below which those of the selected run are in the heading
+
+
+def _time(run: ComparedRun) -> str:
+    seconds = run.last_x("loss", TIME)
+    return fmt.NOTHING if seconds is None else fmt.short_duration(seconds)
 
 
 class Legend(SelectableList):
