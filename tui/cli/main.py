@@ -103,8 +103,19 @@ def _run_command(argv: Sequence[str]) -> int:
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(one_line(f"mla-tui: {where}{error.strerror or error}"), file=sys.stderr)
+        text = f"{where}{error.strerror or error}"
+        if not where and _current_folder_is_gone():
+            text = "the current folder was deleted; change to one that is there, for example: cd"
+        print(one_line(f"mla-tui: {text}"), file=sys.stderr)
         return 1
+
+
+def _current_folder_is_gone() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

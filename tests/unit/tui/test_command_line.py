@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -94,3 +95,25 @@ def test_a_package_that_cannot_be_loaded_is_one_line(
     err = capsys.readouterr().err
     assert err.startswith("mla-tui: a package cannot be loaded: ") and err.endswith("; see: mla-tui doctor\n"), err
     assert len(err.splitlines()) == 1
+
+
+def test_a_current_folder_that_was_deleted_is_named(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    argv = [
+        "sh",
+        "-c",
+        'rmdir "$PWD" && exec "$@"',
+        "sh",
+        sys.executable,
+        "-P",
+        "-m",
+        "mla_tui",
+        "plan",
+        "-p",
+        "cpu_demo",
+    ]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(argv, cwd=gone, env=env, capture_output=True, text=True, timeout=60)
+    said = "mla-tui: the current folder was deleted; change to one that is there, for example: cd\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
