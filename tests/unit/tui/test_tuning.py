@@ -143,7 +143,7 @@ async def test_an_out_of_memory_error_is_shown_and_a_lever_that_fits_well_is_sel
         await until(pilot, lambda: app.screen.query_one("#micro", Input).value == "4")
         await pilot.press("q")
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
-        line = r"Out of memory \(backward\) · e reduce memory · p retry · automatic in (9:5\d|10:00)"
+        line = r"Out of memory \(backward\) · e reduce memory · r retry · automatic in (9:5\d|10:00)"
         await until(pilot, lambda: re.search(line, on_screen(app, "Notice")) is not None)
         writer.write(State(phase="running", reason=""))
         await until(pilot, lambda: "Out of memory" not in on_screen(app, "Notice"))

@@ -66,7 +66,7 @@ class HelpScreen(AppModal[None], actions=HELP_DIALOG):
     def compose(self) -> ComposeResult:
         with Vertical(id="help", classes="dialog"):
             yield HelpLines(f"{self._described.title}: keys", self.app.offered(self._described))
-            yield Static("j k scroll · q closes", classes="dialog-note")
+            yield Static(classes="dialog-note")
 
     def on_mount(self) -> None:
         self.query_one(HelpLines).focus()
@@ -79,4 +79,6 @@ class HelpScreen(AppModal[None], actions=HELP_DIALOG):
         """Make the dialog as high as its lines, as far as the terminal is."""
         lines = self.query_one(HelpLines)
         width = lines.content_size.width or min(self.size.width, 100) - 6
-        lines.styles.height = min(len(lines.lines(width)) + 1, self.size.height - _FRAME)
+        wanted, most = len(lines.lines(width)) + 1, self.size.height - _FRAME
+        lines.styles.height = min(wanted, most)
+        self.query_one(".dialog-note", Static).update("j k scroll · q closes" if wanted > most else "q closes")

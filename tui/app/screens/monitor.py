@@ -331,7 +331,8 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         phase, active = self.view.phase, self.view.active
         trains = active and phase != NEEDS_ATTENTION
         usable = {action.id: trains for action in self.actions.own if action.changes}
-        usable |= {"resume": phase in (CUT_OFF, NEEDS_ATTENTION), "stop": active}
+        resumes = phase in (PAUSED, CUT_OFF, NEEDS_ATTENTION)
+        usable |= {"pause": trains and phase != PAUSED, "resume": resumes, "stop": active}
         usable |= dict.fromkeys(("more_panes", "previous_panes"), self._grid.pages > 1)
         return frozenset(id for id, can in usable.items() if not can)
 
@@ -352,7 +353,7 @@ class MonitorScreen(RunRequests, actions=MONITOR):
     def _oom_answers(self, oom: Oom) -> str:
         """Return the keys that answer an out-of-memory error, and when the run continues without an answer."""
         minutes, seconds = divmod(max(round(oom.t + self._oom_wait - time.time()), 0), 60)
-        keys = [] if self.app.read_only else [f"{self._key('tune')} reduce memory", f"{self._key('pause')} retry"]
+        keys = [] if self.app.read_only else [f"{self._key('tune')} reduce memory", f"{self._key('resume')} retry"]
         return " · ".join([*keys, f"automatic in {minutes}:{seconds:02d}"])
 
     def _key(self, id: str) -> str:
