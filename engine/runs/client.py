@@ -98,8 +98,10 @@ class RunClient:
         """
         if self.run.ended():
             state = self.run.state()
-            new_run = f"continue from its checkpoint with: mla-tui launch --resume {self.run.id}"
-            way_out = new_run if isinstance(request, ResumeRequest) else f"{request.method} needs an active run"
+            way_out = f"{request.method} needs an active run"
+            if isinstance(request, ResumeRequest):
+                new_run = f"continue from its checkpoint with: mla-tui launch --resume {self.run.id}"
+                way_out = new_run if state.checkpoint else "it has no checkpoint to continue from; launch a new run"
             raise UserError(f"run {self.run.id}: has {state.phase}; {way_out}")
         await asyncio.to_thread(check_not_cut_off, self.run)
         await asyncio.to_thread(ensure_supervisor, self.run)

@@ -16,6 +16,7 @@ class Removal(NamedTuple):
     """What would be removed. ``kept``: why the checkpoints must stay; empty if they need not."""
 
     run: RunDir
+    folder: str  # of its checkpoints; empty where the damaged spec does not say
     bytes: int  # of the run's directory
     checkpoints: int
     checkpoint_bytes: int
@@ -29,10 +30,10 @@ def plan_removal(store: RunStore, run: RunDir) -> Removal:
     try:
         out = checkpoint_dir(run)
     except UserError as error:
-        return Removal(run, size, 0, 0, str(error))
+        return Removal(run, "", size, 0, 0, str(error))
     steps = checkpoint.steps(out)
     total = sum(_bytes(checkpoint.path_of_step(out, step)) for step in steps)
-    return Removal(run, size, len(steps), total, _needed_by(store, run, out))
+    return Removal(run, str(out), size, len(steps), total, _needed_by(store, run, out))
 
 
 def remove_run(store: RunStore, run: RunDir, with_checkpoints: bool) -> None:

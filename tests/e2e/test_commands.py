@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -57,7 +58,8 @@ def test_a_run_is_saved_stopped_and_removed_but_not_its_checkpoints(workspace: W
     assert checkpoints(run) == saves
     assert status["ended"] >= status["started"]
     assert workspace.processes() == []
-    workspace.run("rm", run.id)
+    kept = rf"{run.id}: removed; what it saved is kept: {workspace.out / 'run'} \(2 checkpoints, [0-9.]+ [KM]iB\)\n"
+    assert re.fullmatch(kept, workspace.run("rm", run.id).stderr)
     assert not run.run_dir.path.exists()
     assert all((workspace.out / "run" / name / "model.safetensors").is_file() for name in saves)
     assert json.loads(workspace.run("ls", "--json").stdout) == []

@@ -115,8 +115,11 @@ async def test_records_of_an_ended_run_end(make_run: Make) -> None:
     assert [bucket.x for bucket in (await client.history(["loss"])).series["loss"]] == [1, 2, 3]
     with pytest.raises(UserError, match=rf"run {run_dir.id}: has finished; pause needs an active run"):
         await client.request(PauseRequest())
-    with pytest.raises(UserError, match=rf"has finished; continue from .* mla-tui launch --resume {run_dir.id}"):
+    with pytest.raises(UserError, match="has finished; it has no checkpoint to continue from; launch a new run"):
         await client.request(ResumeRequest())
+    saved = make_run(phase="finished", checkpoint="models/run/ckpt_step_3")
+    with pytest.raises(UserError, match=rf"has finished; continue from .* mla-tui launch --resume {saved.id}"):
+        await RunClient(saved).request(ResumeRequest())
 
 
 async def test_a_request_is_pending_and_a_refusal_one_line(run: Served) -> None:

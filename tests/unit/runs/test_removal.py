@@ -40,7 +40,7 @@ def test_a_run_with_a_held_lock_is_not_removed(make_run: Make, lock: str) -> Non
 
 @pytest.mark.parametrize("role", ["supervisor", "trainer"])
 def test_a_run_that_was_just_stopped_is_removed_when_its_processes_have_ended(
-    store: RunStore, make_run: Make, role: str, monkeypatch: pytest.MonkeyPatch
+    store: RunStore, make_run: Make, role: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLA_TUI_HOME", str(store.home))
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
@@ -51,6 +51,7 @@ def test_a_run_that_was_just_stopped_is_removed_when_its_processes_have_ended(
             run.remove()
         threading.Timer(0.3, process.kill).start()
         assert main(["rm", run.id]) == 0
+    assert capsys.readouterr().err.startswith(f"{run.id}: removed; it has no checkpoints in ")
 
 
 def test_a_run_that_is_being_launched_is_not_removed(make_run: Make) -> None:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from profiles.errors import SpecError
+from profiles.printable import counted, one_line
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.run_argument import add_run_argument, find_run
+from tui.text.format import size
+
+if TYPE_CHECKING:
+    from engine.runs.remove_run import Removal
 
 ENDING_TIMEOUT = 5.0  # seconds; a run that was just stopped still has its processes
 
@@ -21,12 +27,25 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from engine.runs.remove_run import plan_removal
+    from engine.runs.store import RunStore
+
     if args.run == "latest":
         raise SpecError("rm latest: write the id or the name of the run to remove (mla-tui ls lists them)")
     run_dir = find_run(args)
     deadline = time.monotonic() + ENDING_TIMEOUT
     while run_dir.ended() and (run_dir.has_trainer() or run_dir.has_supervisor()) and time.monotonic() < deadline:
         time.sleep(0.05)
+    removal = plan_removal(RunStore(), run_dir)
     run_dir.remove()
-    print(f"{run_dir.id}: removed; its checkpoints are kept", file=sys.stderr)
+    print(one_line(f"{run_dir.id}: removed; {_kept(removal)}"), file=sys.stderr)
     return 0
+
+
+def _kept(removal: Removal) -> str:
+    if not removal.folder:
+        return "its spec does not say where checkpoints of it are"
+    if not removal.checkpoints:
+        return f"it has no checkpoints in {removal.folder}"
+    found = f"{counted(removal.checkpoints, 'checkpoint')}, {size(removal.checkpoint_bytes)}"
+    return f"what it saved is kept: {removal.folder} ({found})"
