@@ -42,16 +42,17 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 Screen = list[list[screen_text.Cell]]
 
 
-async def settled(pilot: Pilot[Any], app: MlaApp, *patterns: str) -> Screen:
-    """Return the screen once it shows the ``patterns`` and no longer changes."""
+async def settled(pilot: Pilot[Any], app: MlaApp, size: Size, *patterns: str) -> Screen:
+    """Return the screen once it is of ``size``, shows the ``patterns`` and no longer changes."""
     before: Screen = []
     for _ in range(400):
         now = screen_text.cells(app)
-        if now == before and all(re.search(pattern, screen_text.text(now)) for pattern in patterns):
+        has_size = [len(row) for row in now] == [size[0]] * size[1]
+        if has_size and now == before and all(re.search(pattern, screen_text.text(now)) for pattern in patterns):
             return now
         before = now
         await pilot.pause(0.05)
-    pytest.fail(f"{patterns} did not appear:\n{screen_text.text(before)}")
+    pytest.fail(f"{patterns} did not appear in {size}:\n{screen_text.text(before)}")
 
 
 async def draw(world: World, run: RunDir | None, scene: Scene, sizes: Sequence[Size]) -> dict[Size, Screen]:
@@ -64,14 +65,14 @@ async def draw(world: World, run: RunDir | None, scene: Scene, sizes: Sequence[S
             server = await opened.enter_async_context(world.served(run))
         pilot = await opened.enter_async_context(app.run_test(size=sizes[0], notifications=True))
         for pattern, *keys in scene.presses:
-            await settled(pilot, app, pattern)
+            await settled(pilot, app, sizes[0], pattern)
             await pilot.press(*keys)
         if scene.lost and server is not None:
             await server.close()
         for size in sizes:
             if size != sizes[0]:
                 await pilot.resize_terminal(*size)
-            screens[size] = await settled(pilot, app, *scene.patterns(size))
+            screens[size] = await settled(pilot, app, size, *scene.patterns(size))
     return screens
 
 
