@@ -72,5 +72,5 @@ class Heartbeat(threading.Thread):
 
     def _exit(self, why: str) -> None:
         if not self._stopped.is_set():
-            write_stderr(f"{why}; all ranks restart from the last checkpoint")
+            write_stderr(f"{why}; all ranks restart")
             os._exit(EXIT_RETRY)  # the main thread may never return from its collective

@@ -87,7 +87,7 @@ class RunActions(AppScreen[None]):
         for id in ids:
             try:
                 await asyncio.to_thread(resume_run, self.store.find(id))
-                self.notify(f"{id} resumes from its last checkpoint")
+                self.notify(f"{id} resumes")
             except UserError as error:
                 self.notify(str(error), severity="error")
 

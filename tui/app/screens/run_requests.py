@@ -57,7 +57,7 @@ class RunRequests(Navigation):
         if self.view.active:
             return True
         if self.view.phase == CUT_OFF:
-            self._say("the run is not running: it was cut off; r resumes it from its last checkpoint")
+            self._say("the run is not running: it was cut off; r resumes it")
         else:
             self._say(f"the run has already ended: {self.view.phase}")
         return False

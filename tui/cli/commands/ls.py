@@ -66,4 +66,4 @@ def _print_resume_hint(summaries: list[Summary]) -> None:
     if description := describe_cut_off(summaries):
         cut = [s.id for s in summaries if s.phase == CUT_OFF]
         command = f"resume {cut[0]}" if len(cut) == 1 else "resume --cut-off (or one: mla-tui resume RUN)"
-        print(f"{description}; resume from the last checkpoint with: mla-tui {command}", file=sys.stderr)
+        print(f"{description}; resume with: mla-tui {command}", file=sys.stderr)
