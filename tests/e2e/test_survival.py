@@ -193,7 +193,7 @@ def test_reading_a_run_starts_nothing(workspace: Workspace, wait_for: WaitFor) -
         (listed,) = json.loads(workspace.run("ls", "--json").stdout)
         assert listed | {"evals": []} == status
         assert status["supervisor"]["alive"] is False
-        assert status["trainer"] == {"pid": trainer, "alive": True}
+        assert status["trainer"] == {"pid": trainer, "alive": True, "visible": True}
         assert status["phase"] == "running"
     assert [process.pid for process in workspace.processes()] == [trainer]
     os.kill(trainer, signal.SIGCONT)
