@@ -78,7 +78,7 @@ class ProcessStatus(Struct, frozen=True):
     """Whether a process of a run is alive."""
 
     pid: int | None = None
-    alive: bool | None = False  # null: on another host, which cannot be asked
+    alive: bool | None = False  # null: on another host, which cannot be checked
     visible: bool = True  # whether the pid means that process here, and not in another container
 
 

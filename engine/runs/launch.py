@@ -124,7 +124,9 @@ def _when_device_is_free(home: Path, spec: RunSpec) -> Hardware | None:
 
 def _check_name(store: RunStore, name: str | None, out: str) -> None:
     """Raise ``UserError`` where an active run writes to that folder; a new run has no checkpoint or lock in it yet."""
-    for run in (RunDir(store.runs / id) for id in store.ids() if name):
+    if name is None:
+        return
+    for run in (RunDir(store.runs / id) for id in store.ids()):
         if run.name == name and not run.ended() and run.spec().train.out == out:
             phase = run.summary().phase
             if is_active(phase):

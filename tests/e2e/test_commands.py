@@ -58,7 +58,7 @@ def test_a_run_is_saved_stopped_and_removed_but_not_its_checkpoints(workspace: W
     assert checkpoints(run) == saves
     assert status["ended"] >= status["started"]
     assert workspace.processes() == []
-    kept = rf"{run.id}: removed; what it saved is kept: {workspace.out / 'run'} \(2 checkpoints, [0-9.]+ [KM]iB\)\n"
+    kept = rf"{run.id}: removed; its checkpoints are kept: {workspace.out / 'run'} \(2 checkpoints, [0-9.]+ [KM]iB\)\n"
     assert re.fullmatch(kept, workspace.run("rm", run.id).stderr)
     assert not run.run_dir.path.exists()
     assert all((workspace.out / "run" / name / "model.safetensors").is_file() for name in saves)
@@ -80,7 +80,7 @@ def test_one_resume_ends_a_pause_that_was_requested_twice(workspace: Workspace, 
 
 def test_commands_take_effect_in_the_order_they_were_sent(workspace: Workspace, wait_for: WaitFor) -> None:
     """A pause is not undone by a resume sent before it and comes after a checkpoint sent before it, even if the trainer
-    reads all three at once. Who waits for it is told why."""
+    reads all three at once. A command that waits for it says why."""
     run = workspace.launch(*LONG)
     commands = run.run_dir.commands_path
 

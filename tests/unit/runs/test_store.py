@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
@@ -21,7 +20,7 @@ from engine.events.status import Launch, ProcessStatus, RunStatus
 from engine.events.status_updates import update_status
 from engine.events.types import Checkpoint, Spec, State, Step, Val
 from engine.host.files import write_json
-from engine.host.process import Lock, host_name, process_identity
+from engine.host.process import Lock, process_identity
 from engine.host.struct_json import to_dict, write_struct
 from engine.runs.store import FORMAT, RunStore
 from profiles import registry
@@ -272,35 +271,6 @@ def test_the_end_of_a_long_log_is_enough(make_run: Make) -> None:
     for step in range(1, 3001):
         log.write(Step(step=step, loss=1.0, lr=1e-3 / 7, grad_norm=1 / 3, tok_s=1e6 / 7, step_s=1 / 7, data_s=1 / 70))
     assert run.summary().step == 3000
-
-
-def test_a_reused_pid_is_not_the_trainer(make_run: Make) -> None:
-    run = make_run(supervisor=DEAD, trainer=replace(process_identity(os.getpid()), start_ticks=1))
-    assert not run.summary().trainer.alive
-
-
-@pytest.mark.parametrize(("host", "alive"), [("elsewhere", None), (host_name(), False)])
-def test_a_pid_of_another_host_or_boot_means_nothing(make_run: Make, host: str, alive: bool | None) -> None:
-    run = make_run(trainer=process_identity(os.getpid()), host=host, boot="another")
-    assert run.summary().trainer == ProcessStatus(os.getpid(), alive)
-
-
-def test_a_machine_that_was_renamed_is_the_same_one(make_run: Make) -> None:
-    run = make_run(trainer=process_identity(os.getpid()), host="its-name-before")
-    summary = run.summary()
-    assert (summary.host, summary.phase, summary.trainer.alive) == (host_name(), "running", True)
-
-
-def test_of_a_process_in_another_container_its_lock_says_whether_it_is_alive(make_run: Make) -> None:
-    """Its pid is that of another process here, even one that started at the same time."""
-    run = make_run(supervisor=DEAD, trainer=replace(process_identity(os.getpid()), namespace=1))
-    assert run.summary().trainer == ProcessStatus(os.getpid(), False, visible=False)
-    assert run.summary().phase == "cut-off"
-    lock = Lock(run.trainer_lock)
-    assert lock.acquire()
-    assert run.summary().trainer == ProcessStatus(os.getpid(), True, visible=False)
-    assert run.summary().phase == "running"
-    lock.release()
 
 
 def test_a_run_of_an_earlier_boot_was_cut_off_by_the_reboot(make_run: Make) -> None:

@@ -77,7 +77,7 @@ async def test_a_new_point_or_a_cursor_refreshes_a_few_cells(monkeypatch: pytest
         chart.show(["loss 5.000 · 52"], [Line([*points, (52.0, 5.0, 5.0, 5.0)], "chart--line")])
         assert refreshed == []
         with monkeypatch.context() as drawn_before:
-            drawn_before.setattr("tui.app.state.raster.to_columns", None)  # no plot is drawn anew for a cursor
+            drawn_before.setattr("tui.app.state.raster.to_columns", None)  # no plot is drawn again for a cursor
             for chart.cursor in (20.0, 40.0, None):
                 chart.redraw()
         assert {region.width for region in refreshed} == {1} and len(refreshed) == 4 * 22

@@ -60,7 +60,7 @@ async def test_r_continues_a_run_that_needs_attention(
         await until(pilot, lambda: answer in on_screen(app, Notice))
         assert "Resume" in on_screen(app, KeyBar) and "Pause" not in on_screen(app, KeyBar)
         await pilot.press("p", "c", "e")  # for which it has no trainer
-        await until(pilot, lambda: on_screen(app, LogView).count("no steps until it continues") == 3)
+        await until(pilot, lambda: on_screen(app, LogView).count("trains no further until it resumes") == 3)
         await pilot.press("r")
         if data_changed:
             assert isinstance(app.screen, ConfirmScreen)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from engine.events.series import Bucket
 from engine.events.status import Summary
-from engine.events.types import Start, Step, Telemetry
+from engine.events.types import Start, Step, Telemetry, Val
 from engine.events.wire import HistoryAnswer
 from tui.app.state.run_view import RunView
 from tui.app.state.viewport import Viewport
@@ -55,6 +55,17 @@ def test_the_cursor_reads_the_bucket_that_contains_its_step(steps: int, at: floa
     viewport.chosen_axis = TIME
     first = viewport.points("t")[0][0]  # the end of the first bucket; no earlier time is known
     assert viewport.step_at(1e9 + 2 * viewport.cursor) == pytest.approx(max(viewport.cursor, first))
+
+
+def test_a_value_that_was_measured_after_the_cursors_step_keeps_its_own() -> None:
+    viewport = viewport_of(100)
+    for step in (50, 100):
+        viewport.view.apply(None, Val(step=step, loss=2.0 + step))
+    for cursor, measured in ((50, 50), (51, 100)):
+        viewport.set_cursor(cursor)
+        validation, loss = viewport.bucket_at_cursor("val_loss"), viewport.bucket_at_cursor("loss")
+        assert validation is not None and loss is not None
+        assert viewport.step_of("val_loss", validation) == measured and viewport.step_of("loss", loss) == cursor
 
 
 def test_telemetry_is_read_at_the_time_of_the_cursors_step() -> None:

@@ -239,8 +239,9 @@ class Navigation(AppScreen[None]):
         for name, metric in METRICS.items():
             if not metric.readout:
                 continue
-            if (value := panes.value_at(viewport, name, fmt.formatter(metric.format))[0]) != fmt.NOTHING:
-                values.append(f"{metric.title} {value}")
+            (value, *_), step = panes.value_at(viewport, name, fmt.formatter(metric.format))
+            if value != fmt.NOTHING:
+                values.append(f"{metric.title} {value}" + (f" @{fmt.exact(step)}" if step != viewport.cursor else ""))
         marks = viewport.marks_at_cursor(self._grid.dot_columns // 2)
         marks = [mark for mark in marks if mark.kind in panes.MARKS]
         counts = Counter(f"{panes.MARKS[mark.kind][0]} {event_text.describe_mark(mark)}" for mark in marks)
@@ -256,7 +257,11 @@ class Navigation(AppScreen[None]):
             self.notify("put the cursor on a step first (v)", timeout=3)
             return
         buckets = {name: viewport.bucket_at_cursor(name) for name, metric in METRICS.items() if metric.copied}
-        points = {name: point for name, point in buckets.items() if point is not None and point[2] is not None}
+        points = {
+            name: point
+            for name, point in buckets.items()
+            if point is not None and point[2] is not None and viewport.step_of(name, point) == viewport.cursor
+        }
         fields: dict[str, object] = {"step": viewport.cursor, "t": viewport.time_of(viewport.cursor)}
         for name, (_, low, mean, high) in points.items():
             fields[name] = mean

@@ -106,21 +106,22 @@ def _compact(value: float | None) -> str:
     return fmt.NOTHING if value is None else f"{value / scale:.3g}{unit[:1]}"
 
 
-def value_at(viewport: Viewport, name: str, text: Callable[[float | None], str]) -> list[str]:
-    """Return texts for a series at the cursor, longest first; with minimum and maximum if they differ."""
+def value_at(viewport: Viewport, name: str, text: Callable[[float | None], str]) -> tuple[list[str], float | None]:
+    """Return texts for a series at the cursor, longest first, and the step they are of.
+
+    Minimum and maximum are named if they differ.
+    """
     point = viewport.bucket_at_cursor(name)
     if point is None or point[2] is None:
-        return [fmt.NOTHING]
+        return [fmt.NOTHING], viewport.cursor
     _, low, mean, high = point
-    if low == high:
-        return [text(mean)]
-    return [f"{text(mean)} ({text(low)} to {text(high)})", text(mean)]
+    extremes = [f"{text(mean)} ({text(low)} to {text(high)})"] if low != high else []
+    return [*extremes, text(mean)], viewport.step_of(name, point)
 
 
 def _at_cursor(viewport: Viewport, label: str, name: str, text: Callable[[float | None], str]) -> list[str]:
-    assert viewport.cursor is not None
-    step = fmt.exact(viewport.cursor)
-    values = value_at(viewport, name, text)
+    values, at = value_at(viewport, name, text)
+    step = fmt.exact(at)
     return [
         *(f"{label} {value} · at step {step}" for value in values),
         *(f"{label} {value} @{step}" for value in values),

@@ -65,7 +65,7 @@ class RunRequests(Navigation):
     def _has_trainer(self) -> bool:
         """Return whether a trainer could do now what is requested; if not, say so."""
         if self.view.phase == NEEDS_ATTENTION:
-            self._say("the run does no steps until it continues: r tries again")
+            self._say("the run trains no further until it resumes: r tries again")
             return False
         return self._can_request()
 

@@ -249,6 +249,12 @@ class Viewport:
         time = self.time_of(self.cursor)
         return None if time is None else raster.bucket_at(points, time)
 
+    def step_of(self, name: str, bucket: Point) -> float | None:
+        """Return the step of what ``bucket_at_cursor`` found: the cursor's, or that of a single value that was measured
+        later, such as the next validation."""
+        x, low, _, high = bucket
+        return x if name in BY_STEP and low == high else self.cursor
+
     def marks_at_cursor(self, width: int) -> list[Mark]:
         """Return the events in the cursor's column, of ``width`` columns."""
         measured = self.measured_steps()

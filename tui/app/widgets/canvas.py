@@ -140,7 +140,7 @@ class Canvas(Widget):
 
     def render_line(self, y: int) -> Strip:
         size = self.content_size
-        if size and size != self._drawn:  # Textual may render before it tells of a resize
+        if size and size != self._drawn:  # Textual may render before it sends the event of a resize
             self._draw(size)
         if y >= len(self._rows):
             return Strip.blank(size.width)

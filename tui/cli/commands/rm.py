@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _kept(removal: Removal) -> str:
     if not removal.folder:
-        return "its spec does not say where checkpoints of it are"
+        return "its damaged spec does not name the folder of its checkpoints"
     if not removal.checkpoints:
         return f"it has no checkpoints in {removal.folder}"
     found = f"{counted(removal.checkpoints, 'checkpoint')}, {size(removal.checkpoint_bytes)}"
-    return f"what it saved is kept: {removal.folder} ({found})"
+    return f"its checkpoints are kept: {removal.folder} ({found})"

@@ -52,7 +52,7 @@ def _process_text(process: ProcessStatus, host: str | None) -> str | None:
     if process.pid is None:
         return None
     if process.alive is None:
-        return f"pid {process.pid} on {host}, which cannot be asked from here"
+        return f"pid {process.pid} on {host}, which cannot be checked from here"
     where = "" if process.visible else " of another container (pid namespace)"
     return f"pid {process.pid}{where}, {'alive' if process.alive else 'not running'}"
 
