@@ -224,9 +224,12 @@ class Series:
 
     def coverage(self) -> tuple[int, int, int] | None:
         """Return first step, last step and the number of distinct steps, for a series over steps."""
-        if not self.x:
-            return None
-        return int(self.x[0]) - self.entries[0] + 1, int(self.x[-1]), sum(self.entries)
+        ends = self.ends()
+        return None if ends is None else (*ends, sum(self.entries))
+
+    def ends(self) -> tuple[int, int] | None:
+        """Return first and last step, for a series over steps."""
+        return (int(self.x[0]) - self.entries[0] + 1, int(self.x[-1])) if self.x else None
 
     def lowest(self) -> float | None:
         """Return the lowest value of a single entry."""

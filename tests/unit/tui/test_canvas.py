@@ -12,6 +12,7 @@ from tui.app.themes import THEMES
 from tui.app.widgets.canvas import Canvas, Row, changed_cells, fit_row
 from tui.app.widgets.chart import CHART_STYLES, Chart, Line
 from tui.text.ellipsis import clip
+from tui.text.narrow import is_narrow
 
 text = st.text(alphabet="ab ⣿日\t\x1b", max_size=12)
 rows = st.lists(st.tuples(text, st.sampled_from(["", "x", "y"])), max_size=5)
@@ -32,11 +33,18 @@ def test_changed_cells_cover_every_difference_and_are_empty_when_equal(
     assert changed_cells(new, new) == []
     stretches = changed_cells(old, new)
     covered = {x for start, length in stretches for x in range(start, start + length)}
-    if all(part.isascii() for part, _ in old + new):
-        before = [(c, s) for part, s in old for c in part]
-        after = [(c, s) for part, s in new for c in part]
-        assert {x for x in range(40) if before[x] != after[x]} <= covered
-    assert covered <= set(range(40))
+    before, after = ([(c, s) for part, s in row for char in part for c in _cells_of(char)] for row in (old, new))
+    assert {x for x in range(40) if before[x] != after[x]} <= covered <= set(range(40))
+
+
+def _cells_of(char: str) -> list[str]:
+    return [char, *[""] * (cell_len(char) - 1)]
+
+
+def test_what_is_taken_for_narrow_has_a_cell_a_character() -> None:
+    printable = [char for char in map(chr, range(0x110000)) if char.isprintable()]
+    assert [char for char in printable if is_narrow(char) and cell_len(char) != 1] == []
+    assert is_narrow("loss 5.1┤⣿⡇─╌▁█…·×→")
 
 
 def test_clip_ends_in_an_ellipsis() -> None:
@@ -100,10 +108,10 @@ class _Ruler(Canvas):
     def draw(self, width: int, height: int) -> list[Row]:
         return [[("x" * width, "")]] * height
 
-    def render_line(self, y: int) -> Strip:
-        strip = super().render_line(y)
-        self.widths.append((strip.cell_length, cell_len(strip.text)))
-        return strip
+    def render_lines(self, crop: Region) -> list[Strip]:
+        strips = super().render_lines(crop)
+        self.widths += [(strip.cell_length, cell_len(strip.text)) for strip in strips]
+        return strips
 
 
 class _RulerApp(App[None]):

@@ -54,8 +54,8 @@ class Viewport:
 
     def measured_steps(self) -> tuple[float, float] | None:
         """Return the first and the last measured step."""
-        coverage = self.view.series["loss"].coverage()
-        return None if coverage is None else (float(coverage[0]), float(coverage[1]))
+        ends = self.view.series["loss"].ends()
+        return None if ends is None else (float(ends[0]), float(ends[1]))
 
     def visible_steps(self) -> tuple[float, float] | None:
         """Return the first and the last visible step; None if all steps are visible."""

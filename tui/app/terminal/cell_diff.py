@@ -22,7 +22,7 @@ from tui.app.terminal.pen import Pen
 
 
 class CellDiff(ChopsUpdate):
-    """The same update, with each strip cropped to both ends of its span."""
+    """The same update, with of each strip only what is in its span."""
 
     @classmethod
     def from_update(cls, update: ChopsUpdate) -> CellDiff:
@@ -36,7 +36,7 @@ class CellDiff(ChopsUpdate):
                 if strip is None or start >= stop:
                     continue
                 pen.move_to(start, y)
-                pen.write(strip.crop(start - x, stop - x))
+                pen.write(strip, start - x, stop - x)
         return pen.finish()
 
 

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.style import Style
 from textual.strip import Strip
 
+from tui.text.narrow import is_narrow
+
 _ATTRIBUTES = {
     **{"bold": "1", "dim": "2", "italic": "3", "underline": "4", "blink": "5", "blink2": "6", "reverse": "7"},
     **{"conceal": "8", "strike": "9", "underline2": "21", "frame": "51", "encircle": "52", "overline": "53"},
@@ -61,15 +63,30 @@ class Pen:
             self._out.append(f"\x1b[{y + 1};{x + 1}H")
         self._at = x, y
 
-    def write(self, strip: Strip) -> None:
+    def write(self, strip: Strip, start: int = 0, stop: int | None = None) -> None:
+        """Write the cells of a strip from ``start`` to ``stop``, by default all."""
+        width = strip.cell_length
+        start, stop = max(start, 0), width if stop is None else min(stop, width)
+        if narrow := is_narrow(strip.text):
+            self._write_narrow(strip, start, stop)
+        else:
+            self._write_narrow(strip.crop(start, stop), 0, width)
+        # Terminals disagree about the width of some characters, so after one the place is not known.
+        self._at = (self._at[0] + stop - start, self._at[1]) if self._at is not None and narrow else None
+
+    def _write_narrow(self, strip: Strip, start: int, stop: int) -> None:
+        """Write characters ``start`` to ``stop``. Cropped strips would cost a third of the time of a whole update."""
+        at = 0
         for text, style, control in strip:
-            if control or not text:
+            before, at = at, at if control else at + len(text)
+            if at <= start or before == at:
                 continue
+            if before >= stop:
+                break
+            if before < start or at > stop:
+                text = text[max(start - before, 0) : stop - before]
             self._set(_codes(style, self._system) if style else _PLAIN, text)
             self._out.append(text)
-        # Terminals disagree about the width of some wide characters, so after one the place is not known.
-        narrow = strip.cell_length == len(strip.text)
-        self._at = (self._at[0] + strip.cell_length, self._at[1]) if self._at is not None and narrow else None
 
     def finish(self) -> str:
         """Return everything, with the style of the terminal set back to its own."""

@@ -6,8 +6,9 @@ dozen bytes. So a canvas keeps its rows, draws new ones on ``redraw``, and refre
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import compress
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -16,6 +17,8 @@ from textual import events
 from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
+
+from tui.text.narrow import is_narrow
 
 Span = tuple[str, str]
 """Text and its style: component classes of the widget, separated by spaces."""
@@ -27,6 +30,9 @@ _MERGE_DISTANCE = 4
 
 def fit_row(spans: Sequence[Span], width: int, fill: str = "") -> Row:
     """Clip or pad (in style ``fill``) to exactly ``width`` cells; control characters become spaces."""
+    whole = "".join([text for text, _ in spans])
+    if whole.isprintable() and is_narrow(whole) and (left := width - len(whole)) >= 0:  # as nearly always
+        return [*(span for span in spans if span[0]), *([(" " * left, fill)] if left else ())]
     row: Row = []
     left = width
     for text, style in spans:
@@ -36,7 +42,7 @@ def fit_row(spans: Sequence[Span], width: int, fill: str = "") -> Row:
             continue
         if not text.isprintable():
             text = "".join(c if c.isprintable() else " " for c in text)
-        length = len(text) if text.isascii() else cell_len(text)
+        length = cell_len(text)
         if length > left:
             text, length = set_cell_size(text, left), left
         row.append((text, style))
@@ -46,33 +52,26 @@ def fit_row(spans: Sequence[Span], width: int, fill: str = "") -> Row:
     return row
 
 
-def _cells(row: Row) -> list[tuple[str, str]]:
-    """Return one entry per terminal cell; the second half of a wide character is an empty string."""
-    cells: list[tuple[str, str]] = []
+def _cells(row: Row) -> tuple[str, list[str]]:
+    """Return the character and the style of each terminal cell; the second half of a wide character is a NUL."""
+    if not is_narrow("".join([text for text, _ in row])):
+        row = [("".join([char + "\0" * (cell_len(char) - 1) for char in text]), style) for text, style in row]
+    styles: list[str] = []
     for text, style in row:
-        if text.isascii() or cell_len(text) == len(text):
-            cells.extend(zip(text, repeat(style)))
-            continue
-        for char in text:
-            cells.append((char, style))
-            cells.extend([("", style)] * (cell_len(char) - 1))
-    return cells
+        styles += [style] * len(text)
+    return "".join([text for text, _ in row]), styles
 
 
 def changed_cells(old: Row, new: Row) -> list[tuple[int, int]]:
     """Return the (start, length) of stretches of cells that differ; stretches close to each other are merged."""
     if old == new:
         return []
-    same = [a == b for a, b in zip(old, new, strict=False)]
-    first = same.index(False) if False in same else len(same)
-    start = sum(cell_len(text) for text, _ in new[:first])
-    before, after = _cells(old[first:]), _cells(new[first:])
-    if len(before) != len(after):
-        return [(start, len(after))]
+    (text, styles), (new_text, new_styles) = _cells(old), _cells(new)
+    if len(text) != len(new_text):
+        return [(0, len(new_text))]
+    differs = map(operator.or_, map(operator.ne, text, new_text), map(operator.ne, styles, new_styles))
     stretches: list[tuple[int, int]] = []
-    for x, (a, b) in enumerate(zip(before, after, strict=True), start):
-        if a == b:
-            continue
+    for x in compress(range(len(new_text)), differs):
         if stretches and x - sum(stretches[-1]) <= _MERGE_DISTANCE:
             stretches[-1] = (stretches[-1][0], x + 1 - stretches[-1][0])
         else:
@@ -129,31 +128,36 @@ class Canvas(Widget):
         """Render the rows as they are: to draw what CSS has around them, Textual makes three strips of each."""
         if self.gutter:
             return super().render_lines(crop)
-        filters, background = self.get_line_filters(), self.background_colors[1]
-        lines = []
-        for y in crop.line_range:
-            line = self.render_line(y)
-            for one in filters:
-                line = line.apply_filter(one, background)
-            lines.append(line.crop(*crop.column_span))
-        return lines
+        width = self._drawn_width()
+        return [self._strip(y, width).crop(*crop.column_span) for y in crop.line_range]
 
     def render_line(self, y: int) -> Strip:
+        return self._strip(y, self._drawn_width())
+
+    def _drawn_width(self) -> int:
+        """Return the width, for which the rows are drawn then."""
         size = self.content_size
         if size and size != self._drawn:  # Textual may render before it sends the event of a resize
             self._draw(size)
+        return size.width
+
+    def _strip(self, y: int, width: int) -> Strip:
         if y >= len(self._rows):
-            return Strip.blank(size.width)
+            return Strip.blank(width)
         if (strip := self._strips.get(y)) is None:
             segments = [Segment(text, self._style(names)) for text, names in self._rows[y]]
-            strip = self._strips[y] = Strip(segments, size.width)
+            strip = self._strips[y] = Strip(segments, width)
         return strip
 
     def _style(self, names: str) -> Style:
         style = self._styles_of_names.get(names)
         if style is None:
             parts = [self.styled_by.get_component_rich_style(name, partial=True) for name in names.split()]
-            style = self._styles_of_names[names] = Style.combine([self.rich_style, *parts])
+            style = Style.combine([self.rich_style, *parts])
+            for one in self.get_line_filters():  # once a style: a filter of a line makes another strip of each
+                ((_, filtered, _),) = one.apply([Segment(" ", style)], self.background_colors[1])
+                style = filtered or Style.null()
+            self._styles_of_names[names] = style
         return style
 
     def notify_style_update(self) -> None:

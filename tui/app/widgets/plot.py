@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ ROUND_TIMES = (  # seconds
     *(3600.0 * n for n in (1, 2, 3, 6, 12)),
     *(86400.0 * n for n in ROUND_NUMBERS[:12]),
 )
+_DOTS = re.compile("[^ ]+")
 _MIN_LABEL_DISTANCE = 10  # cells from one x label to the next
 _NEAREST_LABELS = 3  # a digit and a gap
 _POINT_DISTANCE = 4  # cells from one point drawn as a character to the next
@@ -49,9 +51,8 @@ def empty_cells(width: int, height: int) -> Cells:
 def draw_dots(cells: Cells, masks: Sequence[int], style: str) -> None:
     """Draw dots; a cell shows only the dots and the style of the last drawing."""
     for row, text in zip(cells, raster.braille_rows(masks, len(cells)), strict=True):
-        for x, char in enumerate(text if not text.isspace() else ""):
-            if char != " ":
-                row[x] = (char, style)
+        for dots in _DOTS.finditer(text):
+            row[dots.start() : dots.end()] = zip(dots.group(), itertools.repeat(style))
 
 
 def draw_points(cells: Cells, cols: Sequence[Column | None], mark: str, style: str, axis: Axis) -> None:
