@@ -122,8 +122,7 @@ class Viewport:
 
     def on_axis(self, name: str, points: Sequence[Point], own: str) -> Sequence[Point]:
         """Return ``points``, whose x are those of the axis ``own``, on the x axis; ``name`` is unique to them."""
-        axis, anchors = self.axis, self._make_anchors()
-        if own == axis or not anchors.step:
+        if own == (axis := self.axis) or not (anchors := self._make_anchors()).step:
             return points
         converted = self._converted.setdefault(name, Converted())
         settings = axis, self.view.attempt, anchors.step[0], self.view.series["t"].width
@@ -131,13 +130,15 @@ class Viewport:
 
     def x_of(self, step: float) -> float:
         """Return the x of a step."""
-        axis, anchors = self.axis, self._make_anchors()
-        return step if axis == STEP or not anchors.step else interpolate(anchors.step, anchors.of(axis), step)
+        if (axis := self.axis) == STEP or not (anchors := self._make_anchors()).step:
+            return step
+        return interpolate(anchors.step, anchors.of(axis), step)
 
     def step_at(self, x: float) -> float:
         """Return the step at ``x``."""
-        axis, anchors = self.axis, self._make_anchors()
-        return x if axis == STEP or not anchors.step else interpolate(anchors.of(axis), anchors.step, x)
+        if (axis := self.axis) == STEP or not (anchors := self._make_anchors()).step:
+            return x
+        return interpolate(anchors.of(axis), anchors.step, x)
 
     def visible_x(self) -> tuple[float, float] | None:
         """Return the first and last visible x; None if everything is visible."""
