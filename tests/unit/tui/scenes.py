@@ -85,6 +85,7 @@ class World:
         log = LogWriter(run_dir.log_path, attempt=1)
         log.write(State(phase="starting", reason=""))
         if phase != "starting":
+            run_dir.console_path.write_text("lisp-1b on 1 process\n")
             log.write(Start(plan={}, params=1_024_849_664, device=MACHINE.name, versions={}, resumed_from=None))
             log.write(State(phase="compiling", reason=""))
         if phase not in ("starting", "compiling"):

@@ -39,6 +39,7 @@ async def test_a_banner_has_the_whole_reason_and_the_next_keys(
     store: RunStore, make_run: Any, event: Event, shown: str, keys: str
 ) -> None:
     run, log = make_run("demo", 5, phase="running")
+    run.console_path.write_text("Traceback\n")
     app = MlaApp(store, run.id)
     async with app.run_test(size=(60, 20)) as pilot:
         await until(pilot, lambda: "(5)" in on_screen(app, "#pane-1"))
@@ -67,6 +68,7 @@ async def test_a_banner_offers_the_checkpoints_there_are_and_forgets_an_alert_th
         log.write(Alert(what="stall", text=ALERT))
         log.write(State(phase="needs-attention", reason=ALERT))
         await until(pilot, lambda: "r tries again" in on_screen(app, Notice))
+        assert "its output" not in on_screen(app, Notice)  # it has printed nothing
         log.write(Checkpoint(step=5, ok=True, bytes=1, path="ckpt_step_5"))
         log.write(State(phase="failed", reason=ALERT))
         await until(pilot, lambda: "o resume a checkpoint" in on_screen(app, Notice))

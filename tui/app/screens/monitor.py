@@ -26,6 +26,7 @@ from tui.app.screens.pane_grid import PaneGrid
 from tui.app.screens.run_reads import from_spec, newest_events
 from tui.app.screens.run_requests import RunRequests
 from tui.app.state import log_buffer, since_left
+from tui.app.state.console_end import has_printed
 from tui.app.state.log_buffer import LogLine, LogPage
 from tui.app.state.outlook import Checkpoints, newest_checkpoint
 from tui.app.state.run_view import CHART_SERIES, NUMBER_SERIES, RunView
@@ -347,7 +348,8 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         stuck = self._alert is not None and self.view.phase not in _BROKEN
         wanted = ["console", "stop"] if stuck else ["resume", "console"]
         wanted += ["checkpoints"] if self.view.phase == FAILED and checkpoint is not None else []
-        shown = [id for id in wanted if id in keys and id not in self._unusable()]
+        useless = self._unusable() | (frozenset() if has_printed(self.run.console_path) else {"console"})
+        shown = [id for id in wanted if id in keys and id not in useless]
         return " · ".join(f"{keys[id]} {answers[id]}" for id in shown)
 
     def _oom_answers(self, oom: Oom) -> str:

@@ -11,6 +11,14 @@ from tui.text.printable import console_text
 SHOWN = 64 << 10  # bytes
 
 
+def has_printed(path: Path) -> bool:
+    """Return whether a program has printed anything into the file."""
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
 def read_end(path: Path) -> tuple[str, int]:
     """Return the last ``SHOWN`` bytes of the file as text, from the beginning of a line, and the bytes before them.
 

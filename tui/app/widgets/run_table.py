@@ -10,7 +10,17 @@ from rich.cells import cell_len
 from textual import events
 from textual.message import Message
 
-from engine.events.phases import CUT_OFF, DAMAGED, FAILED, FINISHED, PAUSED, RUNNING, STOPPED, is_active
+from engine.events.phases import (
+    CUT_OFF,
+    DAMAGED,
+    FAILED,
+    FINISHED,
+    NEEDS_ATTENTION,
+    PAUSED,
+    RUNNING,
+    STOPPED,
+    is_active,
+)
 from engine.events.run_dir import is_on_other_host
 from engine.events.status import Summary
 from engine.runs.store import STAMP_LENGTH
@@ -135,6 +145,8 @@ class RunTable(SelectableList):
         if column.key == "phase":
             if phase == PAUSED and needs_attention(run):  # until a user answers
                 return "paused !", "runs--bad"
+            if phase == NEEDS_ATTENTION:
+                return "attention!", "runs--bad"
             name = phase_name(run)
             return name, f"runs--{_PHASE_STYLES.get(phase, 'busy') if name == phase else 'busy'}"
         if column.key == "spark":
