@@ -58,7 +58,8 @@ async def test_home_sorts_and_filters(store: RunStore, make_run: Any) -> None:
 @pytest.mark.parametrize("size", SIZES)
 async def test_home_keeps_its_columns_with_any_names(store: RunStore, make_run: Any, size: Any) -> None:
     make_run("a-name-that-says-everything-about-the-run-and-is-far-too-long-for-any-column-lr-3e-4", 5)
-    make_run("", 5)
+    _, writer = make_run("", 5, phase="needs-attention")
+    writer.write(State(phase="needs-attention", reason="the data has changed"))
     make_run("日本語の名前", 5, phase="failed")
     app = MlaApp(store)
     async with app.run_test(size=size) as pilot:
@@ -67,6 +68,7 @@ async def test_home_keeps_its_columns_with_any_names(store: RunStore, make_run: 
         at = len(head[: head.index("loss")])
         for line in lines[1:3]:  # without wide characters, whose cells are not their number
             assert line[at - 9 : at + 4].strip()
+        assert " attention! " in lines[1]
         assert all(word in head for word in ("phase", "step", "loss", "tok/s"))
         assert ("reason" in head) == (size[0] == 300)
 
