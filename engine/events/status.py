@@ -55,6 +55,7 @@ class Facts(Struct, kw_only=True):
     host: str | None = None
     seen: Number | None = None  # time of the last record, where the log was read
     damage: str | None = None  # what is wrong with its files
+    stalled: str | None = None  # what its supervisor says while no step ends
 
 
 class RunStatus(Facts, kw_only=True, omit_defaults=True):

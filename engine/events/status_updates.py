@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from engine.events.phases import RUNNING, has_ended
 from engine.events.status import LastExit, RunStatus
-from engine.events.types import Checkpoint, Edit, Event, Exit, Spec, Start, State, Step, Val
+from engine.events.types import Alert, Checkpoint, Edit, Event, Exit, Spec, Start, State, Step, Val
 
 _EDITED = ("micro", "accum", "context")
 
@@ -14,6 +14,7 @@ _EDITED = ("micro", "accum", "context")
 def update_status(state: RunStatus, event: Event) -> None:
     """Update ``state`` with the next record of the log."""
     state.attempt = max(state.attempt, event.attempt)
+    state.stalled = stalled_after(event, state.stalled)
     match event:
         case Step():
             state.step, state.loss, state.tok_s = event.step, event.loss, event.tok_s
@@ -39,6 +40,16 @@ def update_status(state: RunStatus, event: Event) -> None:
             for name in _EDITED:
                 if name in event.changed and isinstance(event.changed[name][1], int):
                     setattr(state, name, event.changed[name][1])
+
+
+def stalled_after(event: Event, stalled: str | None) -> str | None:
+    """Return what is said of a stall after a record: any progress ends it."""
+    match event:
+        case Alert(what="stall"):
+            return event.text
+        case Alert(what="stall-over") | Step() | Start() | State():
+            return None
+    return stalled
 
 
 def update_status_by_all(state: RunStatus, events: Sequence[tuple[int, Event]], start: int = 0) -> None:

@@ -266,7 +266,8 @@ class Memory(Event, frozen=True, kw_only=True, tag="memory"):
 class Alert(Event, frozen=True, kw_only=True, tag="alert"):
     """Something that a user may want to act on."""
 
-    what: str | None = None  # nan, logits, stall, pressure, disk, device_lost, slow, files, version, checkpoint
+    # nan, logits, stall, stall-over, pressure, disk, device_lost, slow, files, version, checkpoint
+    what: str | None = None
     text: str | None = None
 
 

@@ -366,7 +366,7 @@ class Supervisor:
             case Memory(measured=measured) if measured is not None:
                 self._calibrate(event, MeasuredPeak(measured.device, measured.host))
         if text := self._watchdog.observe(event, time.monotonic()):
-            self._write(Log(level="info", text=text))
+            self._write(Alert(what="stall-over", text=text))
 
     def _calibrate(self, event: Memory, measured: MeasuredPeak) -> None:
         """Store the measured memory, which corrects the forecasts of later runs."""

@@ -39,7 +39,7 @@ class Watchdog:
         silence, self._last_record = now - self._last_record, now
         if self._stalled:
             self._stalled = False
-            return f"resumes after a stall of {silence:.0f} s"
+            return f"it lasted {silence:.0f} s"
         return None
 
     def check(self, now: float) -> str | None:

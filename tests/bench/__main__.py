@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import compileall
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from engine.events.types import Step
+from mla_tui import PACKAGES
 from tests.bench.app import bench_app
 from tests.bench.compare import bench_compare
 from tests.bench.gguf import bench_gguf
@@ -61,6 +63,8 @@ def main() -> None:
     }
     if unknown := set(args.sections) - sections.keys():
         parser.error(f"unknown section {', '.join(sorted(unknown))}; sections: {', '.join(sections)}")
+    for package in PACKAGES:  # as an installer does; what was changed since would be compiled at every start
+        compileall.compile_dir(Path(__file__).parents[2] / package, quiet=1)
     for name in args.sections or sections:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["MLA_TUI_HOME"] = folder

@@ -79,8 +79,9 @@ def test_a_hung_run_is_reported(workspace: Workspace, wait_for: WaitFor) -> None
     (alert,) = wait_for("the alert", lambda: run.kind("alert"))
     assert alert["what"] == "stall"
     assert "no progress for 1" in alert["text"]
+    wait_for("what ls says", lambda: " stalled " in workspace.run("ls").stdout)
     run.kill("trainer", signal.SIGCONT)
-    wait_for("the end of the stall", lambda: [r for r in run.kind("log") if "resumes after a stall" in r["text"]])
+    wait_for("the end of the stall", lambda: [r for r in run.kind("alert") if r["what"] == "stall-over"])
     assert run.pid("trainer") == trainer
 
 

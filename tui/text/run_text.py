@@ -10,6 +10,7 @@ from engine.events.status import Summary
 from profiles.printable import one_line
 from tui.text import format as fmt
 
+STALLED = "stalled"
 LONGEST = 8000  # characters; a reason may quote a command and what it printed
 
 
@@ -30,10 +31,22 @@ def is_working(summary: Summary) -> bool:
 
 
 def phase_name(summary: Summary) -> str:
-    """Return the phase of a run in few cells; ``seen 17:02`` for an active run on another host, which may have died."""
+    """Return the phase of a run in few cells: ``stalled`` while no step ends, ``seen 17:02`` for an active run on
+    another host, which may have died.
+    """
     if is_on_other_host(summary) and is_active(summary.phase):
         return f"seen {fmt.timestamp(summary.seen)}"
-    return summary.phase
+    return STALLED if is_stalled(summary) else summary.phase
+
+
+def is_stalled(summary: Summary) -> bool:
+    """Return whether a run of this host has trained no step for a long while, and may never."""
+    return summary.stalled is not None and is_working(summary)
+
+
+def tokens_per_second(summary: Summary) -> float | None:
+    """Return how fast a run trains now."""
+    return summary.tok_s if is_working(summary) and not is_stalled(summary) else None
 
 
 def bits_per_byte(value: float | None) -> str:

@@ -18,7 +18,7 @@ from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
 from engine.events.status import Launch, ProcessStatus, RunStatus
 from engine.events.status_updates import update_status
-from engine.events.types import Checkpoint, Spec, State, Step, Val
+from engine.events.types import Alert, Checkpoint, Event, Log, Spec, State, Step, Val
 from engine.host.files import write_json
 from engine.host.process import Lock, process_identity
 from engine.host.struct_json import to_dict, write_struct
@@ -263,6 +263,24 @@ def test_a_run_whose_trainer_is_alive_without_a_supervisor_is_running(make_run: 
     LogWriter(run.log_path, 1).write(Step(step=7, loss=1.0))
     summary = run.summary()
     assert (summary.phase, summary.step, summary.trainer.alive) == ("running", 7, True)
+
+
+STEP = Step(step=7, loss=1.0, tok_s=4321.0)
+
+
+@pytest.mark.parametrize("over", [Alert(what="stall-over"), STEP], ids=["progress", "step"])
+def test_a_stalled_run_has_no_speed_until_the_stall_is_over(
+    store: RunStore, make_run: Make, over: Event, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLA_TUI_HOME", str(store.runs.parent))
+    run = make_run(supervisor=DEAD, trainer=process_identity(os.getpid()))
+    log = LogWriter(run.log_path, 1)
+    stall, line = Alert(what="stall", text="no progress for 48 s"), Log(level="info", text="a line")
+    for event, phase in ((STEP, "running"), (stall, "stalled"), (line, "stalled"), (over, "running")):
+        log.write(event)
+        assert main(["ls"]) == 0
+        listed = capsys.readouterr().out.split()
+        assert (phase in listed, "4321" in listed) == (True, phase == "running")
 
 
 def test_the_end_of_a_long_log_is_enough(make_run: Make) -> None:

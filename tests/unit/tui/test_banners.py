@@ -20,6 +20,7 @@ from tui.app.screens.console import ConsoleScreen
 from tui.app.screens.monitor import MonitorScreen
 from tui.app.state import since_left
 from tui.app.widgets.bars import Notice
+from tui.app.widgets.status_line import StatusLine
 
 ALERT = "the loss of the step has been the same for a long while, and longer than a line of a terminal is"
 
@@ -51,6 +52,11 @@ async def test_a_banner_has_the_whole_reason_and_the_next_keys(
             await pilot.press("enter")
             await until(pilot, lambda: isinstance(app.screen, ConsoleScreen))
         elif isinstance(event, Alert):
+            if event.what == "stall":  # its trainer may read no request
+                await until(pilot, lambda: "stalled" in on_screen(app, StatusLine))
+                await pilot.press("S")
+                await until(pilot, lambda: bool(app.screen.query("#kill")))
+                await pilot.press("q")
             log.write(Step(**step_record(6)))
             await until(pilot, lambda: not app.screen.query_one(Notice).display)
 

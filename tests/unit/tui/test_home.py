@@ -84,8 +84,8 @@ async def test_a_damaged_run_is_one_line_among_the_others(store: RunStore, make_
         lines = [line.split() for line in on_screen(app, "#runs").splitlines()[1:] if line.strip()]
         assert lines[0][:2] == ["29990101-000000-empty", "damaged"]
         assert [line[:2] for line in lines[1:]] == [["hurt", "finished"], ["good", "finished"]]
-        detail = on_screen(app, "RunDetail")
-        assert detail.strip().startswith("damaged: spec.json is missing; remove the run with: mla-tui rm 2999")
+        damage = "damaged: spec.json is missing; remove the run with: mla-tui rm 2999"
+        await until(pilot, lambda: on_screen(app, "RunDetail").strip().startswith(damage))
         await pilot.press("down")
         await until(pilot, lambda: "state.json is damaged; read from the log" in on_screen(app, "RunDetail"))
         await pilot.press("up", "enter")

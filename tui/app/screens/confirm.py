@@ -13,6 +13,12 @@ from tui.app.base import AppModal
 _BUTTON = 5  # cells of a button beside its title, the last three of them empty
 
 
+def stop_answers(stalled: bool) -> list[tuple[str, str]]:
+    """Return how a run can be stopped. The trainer of one that is stalled may read no request, but can be killed."""
+    answers = [("save", "Save and stop"), ("nosave", "Stop without saving")]
+    return [*answers, ("kill", "Kill it")] if stalled else answers
+
+
 class ConfirmScreen(AppModal[str], actions=CONFIRM):
     """Dismisses with the id of the answer, or with ``cancel``."""
 

@@ -229,7 +229,7 @@ class MonitorScreen(RunRequests, actions=MONITOR):
                 self._checkpoints = self._checkpoints._replace(bytes=event.bytes)
             case Alert(what=what) if what in _ALERT_TITLES:
                 self._alert = event
-            case Step() | Start() | CutOff():
+            case Step() | Start() | CutOff() | Alert(what="stall-over"):
                 self._alert = None
         match event:
             case Oom():

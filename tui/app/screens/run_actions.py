@@ -15,11 +15,11 @@ from engine.events.requests import PauseRequest, ResumeRequest, StopRequest, Tra
 from engine.events.status import Summary
 from profiles.errors import UserError
 from tui.app.base import AppScreen
-from tui.app.screens.confirm import ConfirmScreen
+from tui.app.screens.confirm import ConfirmScreen, stop_answers
 from tui.app.widgets.prompt import Prompt
 from tui.app.widgets.run_table import RunTable
 from tui.text import format as fmt
-from tui.text.run_text import is_working
+from tui.text.run_text import is_stalled, is_working
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
@@ -61,11 +61,12 @@ class RunActions(AppScreen[None]):
             return
 
         def answered(answer: str | None) -> None:
-            if answer in ("save", "nosave"):
-                what = StopRequest(save=answer == "save")
-                self.request([run.id for run in runs], what, "stops after this micro-batch")
+            if answer in ("save", "nosave", "kill"):
+                what = StopRequest(save=answer == "save", kill=answer == "kill")
+                outcome = "is killed" if what.kill else "stops after this micro-batch"
+                self.request([run.id for run in runs], what, outcome)
 
-        answers = [("save", "Save and stop"), ("nosave", "Stop without saving")]
+        answers = stop_answers(all(is_stalled(run) for run in runs))
         self.app.push_screen(ConfirmScreen(f"Stop {_names(runs)}?", answers), answered)
 
     @work(group="request", exit_on_error=True)

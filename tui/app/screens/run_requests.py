@@ -122,17 +122,20 @@ class RunRequests(Navigation):
             self.request(CheckpointRequest(), "checkpoint requested from the app")
 
     def action_stop(self) -> None:
-        from tui.app.screens.confirm import ConfirmScreen
+        from tui.app.screens.confirm import ConfirmScreen, stop_answers
 
         if self._can_request():
-            answers = [("save", "Save and stop"), ("nosave", "Stop without saving")]
-            self.app.push_screen(ConfirmScreen(f"Stop {self.view.name} at step {self.view.step}?", answers), self._stop)
+            question = f"Stop {self.view.name} at step {self.view.step}?"
+            self.app.push_screen(ConfirmScreen(question, stop_answers(self.view.stalled is not None)), self._stop)
 
     def _stop(self, answer: str | None) -> None:
-        if answer in ("save", "nosave"):
-            save = answer == "save"
-            how = "stop" if save else "stop without saving"
-            self.request(StopRequest(save=save), f"{how} requested from the app; {_WHEN}")
+        match answer:
+            case "save":
+                self.request(StopRequest(), f"stop requested from the app; {_WHEN}")
+            case "nosave":
+                self.request(StopRequest(save=False), f"stop without saving requested from the app; {_WHEN}")
+            case "kill":
+                self.request(StopRequest(save=False, kill=True), "kill requested from the app")
 
     def action_tune(self) -> None:
         if self._has_trainer():

@@ -14,14 +14,15 @@ from engine.events.phases import PAUSED, PHASES, has_ended, is_active, phase_of
 from engine.events.status import Summary
 from profiles.errors import SpecError
 from profiles.printable import brief
+from tui.text.run_text import is_stalled
 
 Test = Callable[[Summary], bool]
 
 
 def needs_attention(run: Summary) -> bool:
-    """Return whether a run failed, was cut off, or is paused until a user answers."""
-    phase, reason = run.phase, run.reason or ""
-    return phase_of(phase).needs_attention or (phase == PAUSED and reason.startswith("out of memory"))
+    """Return whether a run failed, was cut off, is stalled, or is paused until a user answers."""
+    asks = run.phase == PAUSED and (run.reason or "").startswith("out of memory")
+    return asks or is_stalled(run) or phase_of(run.phase).needs_attention
 
 
 def parse_filter(text: str) -> Test:

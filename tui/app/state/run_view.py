@@ -12,6 +12,7 @@ from engine.events.phases import NEEDS_ATTENTION, RUNNING, STARTING, has_ended, 
 from engine.events.run_dir import is_on_other_host, last_seen
 from engine.events.series import Series
 from engine.events.status import Summary
+from engine.events.status_updates import stalled_after
 from engine.events.types import (
     CutOff,
     Edit,
@@ -70,6 +71,7 @@ class RunView:
         self.progress: tuple[int, int] | None = None
         self.rank_stats: RankStats | None = None  # of a run with several ranks
         self.connected = True
+        self.stalled = summary.stalled
         self._step_seconds: float | None = None  # moving average
 
     @property
@@ -88,8 +90,8 @@ class RunView:
 
     @property
     def phase_name(self) -> str:
-        """The phase in few cells; ``seen 17:02`` for an active run on another host, which may have died since."""
-        return phase_name(replace(self._summary, phase=self.phase, seen=self._seen))
+        """The phase in few cells, as ``run_text.phase_name`` says."""
+        return phase_name(replace(self._summary, phase=self.phase, seen=self._seen, stalled=self.stalled))
 
     @property
     def last_step(self) -> int | None:
@@ -124,6 +126,7 @@ class RunView:
             self._seen = event.t
         if update_charts and not isinstance(event, Telemetry):
             self.marks.add(event, self.step)
+        self.stalled = stalled_after(event, self.stalled)
         match event:
             case Step():
                 self._step(event, update_charts)
@@ -195,6 +198,7 @@ class RunView:
             self.phase == NEEDS_ATTENTION
             or not self.active
             or self.is_remote
+            or self.stalled is not None
             or self._step_seconds is None
             or last is None
             or self.step >= last

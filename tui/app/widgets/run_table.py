@@ -30,7 +30,7 @@ from tui.app.widgets.canvas import Row
 from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as fmt
 from tui.text.ellipsis import clip_middle
-from tui.text.run_text import is_working, phase_name
+from tui.text.run_text import STALLED, phase_name, tokens_per_second
 
 SPARKLINE_MIN_WIDTH = 96  # cells; narrower terminals show no sparkline of the loss
 MARK = "●"
@@ -148,6 +148,8 @@ class RunTable(SelectableList):
             if phase == NEEDS_ATTENTION:
                 return "attention!", "runs--bad"
             name = phase_name(run)
+            if name == STALLED:
+                return name, "runs--bad"
             return name, f"runs--{_PHASE_STYLES.get(phase, 'busy') if name == phase else 'busy'}"
         if column.key == "spark":
             return self.sparklines.get(run.id, ""), "runs--spark"
@@ -194,7 +196,7 @@ def _step(run: Summary) -> str:
 
 
 def _speed(run: Summary) -> str:
-    return fmt.count(run.tok_s) if is_working(run) else fmt.NOTHING
+    return fmt.count(tokens_per_second(run))
 
 
 def _duration(run: Summary) -> str:
