@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -29,7 +28,8 @@ from data.pack.pipeline import Pipeline
 from data.pack.report import Report
 from data.pack.request import REFERENCE, STDIN, Request
 from data.pack.sources import Listing, check_sources, list_sources
-from data.pack.split_rule import SPLITS, default_fraction
+from data.pack.split_rule import DIGEST_BYTES, SPLITS, default_fraction
+from data.pack.standard_input import spool
 from data.pack.target import DIGESTS, SOURCES, Existing, check_target, publish, recorded_val, sha256_of
 from data.pack.tokenizer_choice import given_tokenizer, make_tokenizer
 from data.pack.vocabulary import TOKENIZER_JSON, Vocabulary, load_vocabulary
@@ -86,6 +86,7 @@ class _Packing:
         self._built = state.path / _BUILT
         self._separator = request.separator.encode() if request.separator else None
         self._faults_named = 0
+        self._room_noted = False
 
     def run(self) -> Packed:
         content = self._state.read(_PROGRESS)
@@ -109,7 +110,7 @@ class _Packing:
             reference = self._request.encoder == REFERENCE
             # The files are listed meanwhile: fastokens loads outside Python's lock.
             loading = thread.submit(Encoder, vocabulary, reference) if vocabulary else None
-            listing = self._list(existing, tokenizer)
+            listing = self._list(progress, existing, tokenizer)
             if self._request.val is None:
                 val = recorded_val(existing.manifest) if existing else None
                 self._request = replace(self._request, val=default_fraction(listing.bytes) if val is None else val)
@@ -140,10 +141,12 @@ class _Packing:
         progress.complete = True
         self._state.write(_PROGRESS, progress.to_dict())
 
-    def _list(self, existing: Existing | None, tokenizer: bytes | None) -> Listing:
+    def _list(self, progress: Progress, existing: Existing | None, tokenizer: bytes | None) -> Listing:
         """List the sources. Raise ``UserError`` if they or the arguments are not those of the unfinished pack."""
-        spooled = self._state.path / f"stdin.{self._request.stdin_format}"
-        stdin = _spool(spooled) if STDIN in self._request.sources else ""
+        kind = self._request.stdin_format
+        spooled = self._state.path / f"stdin.{kind}"
+        border = self._separator if kind == "txt" else b"\n"
+        stdin = spool(spooled, border, progress.read, self._report) if STDIN in self._request.sources else ""
         found = self._state.path / _LISTING
         self._report.stage("listing the files")
         listing = list_sources(
@@ -209,7 +212,21 @@ class _Packing:
                 self._report.progress(progress.read, listing.bytes, progress.tokens, before)
                 if (began := time.monotonic()) >= due:
                     self._commit(merger)
+                    self._note_room(progress, listing, vocabulary)
                     due = time.monotonic() + max(_COMMIT_SECONDS, _COMMIT_SHARE * (time.monotonic() - began))
+
+    def _note_room(self, progress: Progress, listing: Listing, vocabulary: Vocabulary) -> None:
+        """Say once that the disk is too small for the rest, if it takes as much as what is packed so far."""
+        written = progress.tokens * vocabulary.dtype.itemsize + progress.documents * DIGEST_BYTES
+        needed = written * (listing.bytes - progress.read) / max(progress.read, 1)
+        free = shutil.disk_usage(self._built).free
+        if needed > free and not self._room_noted:
+            self._room_noted = True
+            self._report.note(
+                f"{self._request.out}: the rest will take about {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are"
+                " free: free some space, or stop and choose another --out; a pack that fills its disk keeps what is"
+                " finished, and the same command goes on"
+            )
 
     def _name_faults(self, ended: list[FileEnd]) -> None:
         for end in ended:
@@ -232,15 +249,3 @@ def _nothing(request: Request, progress: Progress) -> str:
     reasons = [*progress.skipped.lines(), *([counted(progress.faults, "unreadable file")] if progress.faults else [])]
     why = "; ".join(reasons) or "the files are empty"
     return f"{', '.join(request.sources)}: nothing could be packed: {why}"
-
-
-def _spool(path: Path) -> str:
-    """Copy standard input to a file, because a pack that goes on reads it again; return its hash."""
-    if sys.stdin is None:
-        raise UserError(f"{STDIN}: standard input is closed: pipe text into it, or name a file")
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("wb") as file:
-        while block := sys.stdin.buffer.read(_BLOCK):
-            digest.update(block)
-            file.write(block)
-    return digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from profiles.registry import load
 from tests.e2e.attack import Attacker
-from tests.e2e.conftest import Run, WaitFor, Workspace
+from tests.e2e.conftest import Run, WaitFor, Workspace, write_tokenizer
 
 
 class Disk(NamedTuple):
@@ -73,6 +74,30 @@ def test_a_full_disk_is_refused_before_anything_is_created(workspace: Workspace,
 def test_a_read_only_disk_is_refused_before_anything_is_created(workspace: Workspace, disk: Disk, command: str) -> None:
     disk.remount("ro")
     workspace.assert_refused(command, "-p", "nano", "--name", "run", code=1, message="not writable")
+
+
+def test_a_pack_says_early_that_the_disk_is_too_small(workspace: Workspace, make_disk: MakeDisk) -> None:
+    """Standard input without an end is refused before it fills the disk, and leaves nothing there."""
+    disk = make_disk(workspace.root / "disk", 24 << 20)
+    words = ("--stdin", "jsonl", "--tokenizer", workspace.data / "phase1", "--eot", "!", "--out", disk.path / "shards")
+    write_tokenizer(workspace.data)
+    with subprocess.Popen(["yes", '{"text": "endless"}'], stdout=subprocess.PIPE) as endless:
+        said = workspace.run("data", "pack", "-", *words, code=1, stdin=endless.stdout).stderr
+        endless.kill()
+    assert re.fullmatch(
+        r"mla-tui: -: 17 MB of standard input were read, and of the 8 MB free on the disk of \S+/shards"
+        r" packing them and other programs need 10 MB: nothing was kept; name files instead of -, .*\n",
+        said,
+    ), said
+    assert not list(disk.path.iterdir())
+    rows = workspace.root / "rows.jsonl"
+    rows.write_text("".join(f'{{"text": "{number} {"word " * 900}"}}\n' for number in range(5000)))
+    note, fault = workspace.run("data", "pack", rows, *words, code=1).stderr.splitlines()
+    assert re.match(r"mla-tui: \S+/shards: the rest will take about \d\d MB, and \d+ MB are free: free some", note)
+    assert fault.endswith(
+        "No space left on device: free some space or repair it; what is finished is kept, and the same"
+        " command goes on from there"
+    )
 
 
 def test_a_disk_that_fills_costs_a_checkpoint_and_not_the_run(

@@ -57,6 +57,15 @@ def test_the_same_seed_gives_the_same_text(trained: Workspace, capsys: pytest.Ca
     assert text("--temperature", 0, "--seed", 1) == text(*hot, "--top-p", "1e-9", "--seed", 2)
 
 
+def test_standard_input_without_an_end_is_refused(
+    trained: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/zero") as zero:
+        monkeypatch.setattr("sys.stdin", zero)
+        assert main(["sample", str(trained.out / "run")]) == 1
+    assert "standard input has more than 4,194,304 characters: give the end of it" in capsys.readouterr().err
+
+
 def test_a_prompt_may_come_through_a_pipe(
     trained: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

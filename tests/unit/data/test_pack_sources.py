@@ -199,6 +199,13 @@ def test_standard_input_is_named_as_the_user_does(
     assert documents(packed) == ["good"]
     assert packed.progress.skipped.to_dict() == {"not valid JSON": {"count": 1, "files": ["-"]}}
     assert json.loads((packed.target / "sources.jsonl").read_text())["path"] == "-"
+    for separator, why in ((None, "one document"), ("###", "no '###' in its first 64 MiB")):
+        with (
+            open("/dev/zero") as zero,
+            pytest.raises(UserError, match=f"-: standard input is {why}, larger than 64 MiB"),
+        ):
+            monkeypatch.setattr(sys, "stdin", zero)
+            pack_into(tmp_path / "other", "-", tokenizer=tokenizer, separator=separator)
     monkeypatch.setattr(sys, "stdin", None)  # as with <&-
     with pytest.raises(UserError, match="-: standard input is closed: pipe text into it, or name a file"):
         pack_into(tmp_path / "other", "-", tokenizer=tokenizer)

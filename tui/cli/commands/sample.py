@@ -11,7 +11,7 @@ from importlib import import_module
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
-from profiles.errors import SpecError
+from profiles.errors import SpecError, UserError
 from tui.cli.checkpoint_argument import find_checkpoint_argument
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.terminal_output import data_output
@@ -20,6 +20,8 @@ from tui.text.format import size
 if TYPE_CHECKING:
     from engine.train.models.sample import GeneratedText, TextGenerator
     from model.latent_cache import LatentCache
+
+_LONGEST = 4 << 20  # characters of a prompt; of fewer the last ones are used, as many as the context holds
 
 
 def register(subparsers: Subparsers) -> None:
@@ -63,8 +65,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read_stdin() -> str:
-    """Return all of stdin without the last newline."""
-    return sys.stdin.read().removesuffix("\n")
+    """Return all of stdin without the last newline. Raise ``UserError`` where it is no prompt, and may have no end."""
+    text = sys.stdin.read(_LONGEST + 1)
+    if len(text) > _LONGEST:
+        raise UserError(f"standard input has more than {_LONGEST:,} characters: give the end of it as the prompt")
+    return text.removesuffix("\n")
 
 
 def _read_prompts() -> Iterator[str]:
