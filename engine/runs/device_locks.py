@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.events.run_dir import RunDir
-from engine.host.process import LOCK_FDS_ENV, inherited_lock_fds, is_alive, is_linked, is_locked
+from engine.host.process import (
+    LOCK_FDS_ENV,
+    ProcessIdentity,
+    boot_id,
+    inherited_lock_fds,
+    is_alive,
+    is_linked,
+    is_locked,
+    is_visible,
+)
 from profiles.errors import UserError
 from profiles.nvml import visible_uuids
 
@@ -28,7 +37,7 @@ if TYPE_CHECKING:
     from profiles.spec import RunSpec
 
 TUNE = "mla-tui tune"  # begins the name under which a tune holds a device; no run is called that
-_TUNE_NAME = re.compile(re.escape(TUNE) + r" \(process (\d+)\)")
+_TUNE_NAME = re.compile(re.escape(TUNE) + r" (\d+) (\d+) (\S+) (\d+|None)")
 EXIT_TIMEOUT = 15.0  # seconds for the trainer of a run that has just ended to exit
 
 
@@ -154,30 +163,45 @@ def holder(home: Path, device: str) -> str | None:
 
 
 def described(holder: str) -> str:
-    """Return what ``holder`` calls a device's user in words: ``run 20261125-1-x``, or a tune."""
-    return holder if holder.startswith(TUNE) else f"run {holder}"
+    """Return what ``holder`` calls a device's user in words: ``run 20261125-1-x``, or a tune and where it is."""
+    if not holder.startswith(TUNE):
+        return f"run {holder}"
+    if (tune := _tune_process(holder)) is None:
+        return TUNE
+    if tune.boot != boot_id():
+        return f"{TUNE} on another machine (process {tune.pid} there)"
+    where = "" if is_visible(tune) else " in another container"
+    return f"{TUNE}{where} (process {tune.pid}{' there' if where else ''})"
 
 
-def tune_name(pid: int) -> str:
-    """Return the name under which the tune of process ``pid`` holds a device."""
-    return f"{TUNE} (process {pid})"
+def tune_name(process: ProcessIdentity) -> str:
+    """Return the name under which the tune of ``process`` holds a device. Its pid alone means nothing elsewhere."""
+    return f"{TUNE} {process.pid} {process.start_ticks} {process.boot} {process.namespace}"
+
+
+def _tune_process(holder: str) -> ProcessIdentity | None:
+    """Return the process of a tune, or None where ``holder`` does not say it."""
+    if (found := _TUNE_NAME.fullmatch(holder)) is None:
+        return None
+    pid, ticks, boot, namespace = found.groups()
+    return ProcessIdentity(int(pid), int(ticks), boot, namespace=None if namespace == "None" else int(namespace))
 
 
 def process_of(home: Path, holder: str) -> int | None:
     """Return the process that ``holder`` computes in: a run's trainer, or a tune, whose children compute.
 
-    None where it is not known.
+    None where it is not known, or not a process of this machine and container.
     """
-    if tune := _TUNE_NAME.fullmatch(holder):
-        return int(tune[1])
-    trainer = RunDir(home / "runs" / holder).trainer_identity()
-    return trainer.pid if trainer is not None and is_alive(trainer) else None
+    process = _tune_process(holder)
+    if not holder.startswith(TUNE):
+        process = RunDir(home / "runs" / holder).trainer_identity()
+    return process.pid if process is not None and is_alive(process) else None
 
 
 def tune_on(home: Path, spec: RunSpec) -> str:
-    """Return the name of the tune that holds a device of ``spec``, or ""."""
+    """Return the tune that holds a device of ``spec``, in words, or ""."""
     found = (holder(home, device) or "" for device in devices_of(spec))
-    return next((user for user in found if user.startswith(TUNE)), "")
+    return next((described(user) for user in found if user.startswith(TUNE)), "")
 
 
 def run_beside(home: Path, devices: list[str]) -> tuple[str, str] | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from engine.host.process import LOCK_FDS_ENV
-from engine.runs.device_locks import DeviceLocks, check_free, devices_of, holder
+from engine.host.process import LOCK_FDS_ENV, process_identity
+from engine.runs.device_locks import DeviceLocks, check_free, described, devices_of, holder, process_of, tune_name
 from profiles import registry
 from profiles.errors import UserError
 from tests.unit import fake_nvml
@@ -86,6 +90,31 @@ def test_a_device_in_use_is_named_with_the_options(tmp_path: Path, monkeypatch: 
     locks.acquire("20261125-1-x")
     with pytest.raises(UserError, match=r"cpu: is in use by run 20261125-1-x; wait for it with --queue"):
         check_free(tmp_path, spec)
+
+
+@pytest.mark.parametrize(
+    ("seen", "where", "known"),
+    [
+        ({}, "(process {pid})", True),
+        ({"namespace": 1}, "in another container (process {pid} there)", False),
+        ({"boot": "another"}, "on another machine (process {pid} there)", False),
+    ],
+    ids=["here", "container", "machine"],
+)
+def test_a_tune_is_a_process_only_where_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: dict[str, Any], where: str, known: bool
+) -> None:
+    """Elsewhere its pid is that of another process, whose memory it does not free, but its lock holds."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    tune = tune_name(replace(process_identity(os.getpid()), **seen))
+    locks = DeviceLocks(tmp_path, ["cpu"])
+    assert locks.acquire(tune) is None
+    user = f"mla-tui tune {where.format(pid=os.getpid())}"
+    assert described(tune) == user
+    with pytest.raises(UserError, match=f"^{re.escape(user)} measures on the same device"):
+        check_free(tmp_path, registry.load("cpu_demo", ["backend=torch"]))
+    assert process_of(tmp_path, tune) == (os.getpid() if known else None)
+    locks.release()
 
 
 def test_gpus_are_locked_by_their_uuids(monkeypatch: pytest.MonkeyPatch) -> None:

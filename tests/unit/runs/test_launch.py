@@ -59,7 +59,7 @@ def test_a_queued_run_chooses_for_the_memory_that_is_freed_before_its_turn(
     assert trainer is not None
     write_struct(other.trainer_identity_path, trainer)
     locks = DeviceLocks(store.home, ["cpu"])
-    assert locks.acquire(other.id if behind == "run" else tune_name(os.getpid())) is None
+    assert locks.acquire(other.id if behind == "run" else tune_name(trainer)) is None
     lines: list[str] = []
     queued = launch.launch(store, spec, queue=True, notify=lines.append)
     assert alone.spec().batch.micro < queued.spec().batch.micro == 8

@@ -235,9 +235,10 @@ def _locked_devices(spec: RunSpec, home: Path) -> Iterator[Callable[[], None]]:
 
     Raise ``UserError`` where another uses one of them: neither would be as fast as it is alone.
     """
+    from engine.host.process import process_identity
     from engine.runs.device_locks import TUNE, DeviceLocks, described, devices_of, run_beside, tune_name
 
-    devices, user = devices_of(spec), tune_name(os.getpid())
+    devices, user = devices_of(spec), tune_name(process_identity(os.getpid()))
     locks = DeviceLocks(home, devices)
     try:
         in_use = locks.acquire(user) or run_beside(home, devices)
