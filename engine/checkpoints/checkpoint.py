@@ -146,7 +146,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Both files have the format number, so that a flipped bit in one is not mistaken for another version.
     """
     if not path.is_dir():
-        raise UserError(f"{path}: no such checkpoint; give a ckpt_step_N directory or latest")
+        raise UserError(f"{path}: no such checkpoint; {instead_of(path)}")
     trainer, manifest = read_json(path / "trainer.json"), read_json(path / "manifest.json")
     if not trainer:
         raise UserError(f"{path}: is not a checkpoint of mla-tui (trainer.json is missing or damaged)")
@@ -206,6 +206,12 @@ def latest(out: Path) -> Path | None:
     if pointed and int(pointed[1]) in known:
         return path_of_step(out, int(pointed[1]))
     return path_of_step(out, known[-1]) if known else None
+
+
+def instead_of(path: Path) -> str:
+    """Return which checkpoint to take in place of ``path``, which retention may have deleted."""
+    newest = latest(path.parent)
+    return f"the newest there is {newest}" if newest else "give a ckpt_step_N directory or latest"
 
 
 def newest_intact(out: Path, report: Callable[[str], None]) -> Path | None:

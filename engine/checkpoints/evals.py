@@ -1,17 +1,21 @@
 """Keeps the results of evaluations in ``evals.json``, in the folder of the checkpoint that they judge.
 
 They are deleted and exported with it: a result is worth nothing without the weights. The manifest does not list them,
-because they may be added at any time.
+because they may be added at any time. Each names the weights that it judges, so in another folder it counts for
+nothing.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.events.numbers import Count, Number
+from engine.host.files import read_json
 from engine.host.struct_json import DAMAGED_JSON, write_struct
 from profiles.errors import UserError
 from profiles.reader import read_bytes
@@ -31,6 +35,7 @@ class EvalResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     device: str = ""
     version: str = ""  # of mla-tui
     ema: bool = False  # of the average of the weights
+    weights: str = ""  # which ones, as weights_id names them
     seconds: Number = 0.0
     t: Number = 0.0  # unix seconds
 
@@ -41,13 +46,34 @@ class EvalResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Evals(Struct, frozen=True):
-    """The content of ``evals.json``: one result for each name, format and ema, the newest."""
+    """The content of ``evals.json``: one result for each name, format, ema and weights, the newest."""
 
     results: list[EvalResult]
 
 
+def weights_id(folder: Path, ema: bool = False) -> str:
+    """Return what identifies the weights in ``folder``: their checksum in its manifest, "" where it has none.
+
+    ``ema``: those of their average.
+    """
+    found: Any = read_json(folder / "manifest.json")
+    for key in ("files", f"{'ema' if ema else 'model'}.safetensors", "sha256"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else ""
+
+
 def read_results(folder: Path) -> list[EvalResult]:
-    """Return the results beside the weights in ``folder``. Raises ``UserError`` where the file is damaged."""
+    """Return the results of the weights in ``folder``. Raises ``UserError`` where the file is damaged."""
+    ids = {ema: weights_id(folder, ema) for ema in (False, True)}
+    return [result for result in _read(folder) if result.weights == ids[result.ema]]
+
+
+def foreign_results(folder: Path) -> int:
+    """Return how many results in ``folder`` are of other weights, such as those of a file that was copied there."""
+    return len(_read(folder)) - len(read_results(folder))
+
+
+def _read(folder: Path) -> list[EvalResult]:
     path = folder / EVALS_JSON
     try:
         return msgspec.json.decode(read_bytes(path), type=Evals).results
@@ -66,10 +92,11 @@ def modified(folder: Path) -> float:
 
 
 def add_results(folder: Path, results: list[EvalResult]) -> None:
-    """Add ``results`` to those in ``folder``, in place of earlier ones of the same name, format and weights.
+    """Add ``results`` of the weights in ``folder``, in place of earlier ones of the same name, format and weights.
 
     The file is replaced as a whole. Raises ``UserError`` and ``OSError``.
     """
-    new = {(result.label, result.format): result for result in results}
-    kept = [old for old in read_results(folder) if (old.label, old.format) not in new]
-    write_struct(folder / EVALS_JSON, Evals([*kept, *new.values()]))
+    new = [replace(result, weights=weights_id(folder, result.ema)) for result in results]
+    given = {(result.label, result.format, result.weights) for result in new}
+    kept = [old for old in _read(folder) if (old.label, old.format, old.weights) not in given]
+    write_struct(folder / EVALS_JSON, Evals([*kept, *new]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,11 @@ def inventory(run: RunDir) -> list[SavedCheckpoint]:
         of_steps = [f'"step":{step}{end}'.encode() for step in steps for end in ",}"]
         logged.read(scan(run.log_path, *needles(Checkpoint, State, Edit, Oom), *of_steps), {*steps})
     newest, best = checkpoint.latest(out), checkpoint.best_step(out)
-    return [_saved_checkpoint(out, step, logged, newest, best) for step in reversed(steps)]
+    found = []
+    for step in reversed(steps):
+        with suppress(FileNotFoundError):  # retention has just deleted it
+            found.append(_saved_checkpoint(out, step, logged, newest, best))
+    return found
 
 
 def _saved_checkpoint(

@@ -23,7 +23,7 @@ from data.shard_file import write_shard
 from data.shards import open_shards
 from data.summary import token_texts
 from engine.checkpoints import checkpoint
-from engine.checkpoints.evals import read_results
+from engine.checkpoints.evals import read_results, weights_id
 from engine.checkpoints.inventory import inventory
 from engine.checkpoints.resume_source import checkpoint_data
 from engine.events.labels import FILE, read_labels
@@ -169,7 +169,17 @@ def _checkpoint_formats(out: Path, spec: RunSpec) -> dict[str, Format]:
         return read_data, read_spec, Cursor.from_dict(facts.get("cursor")).tokens
 
     whole = (path / "manifest.json").read_bytes()
-    evals = {"results": [{"name": "a", "format": "arc", "metrics": {"acc": 0.5, "acc_stderr": 0.1}, "examples": 4}]}
+    evals = {
+        "results": [
+            {
+                "name": "a",
+                "format": "arc",
+                "metrics": {"acc": 0.5, "acc_stderr": 0.1},
+                "examples": 4,
+                "weights": weights_id(path),
+            }
+        ]
+    }
     return {
         "facts": Format(path / "trainer.json", json.loads((path / "trainer.json").read_bytes()), dump_facts, read),
         "manifest": Format(path / "manifest.json", json.loads(whole), dump_json, read),

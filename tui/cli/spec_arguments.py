@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiles.errors import SpecError
-from tui.cli.checkpoint_argument import find_checkpoint_argument
+from tui.cli.checkpoint_argument import find_checkpoint_argument, reading
 
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
@@ -75,8 +75,9 @@ def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path
             init_from = expand(args.init_from, "--init-from")
             if not pretrained.is_hugging_face(init_from):
                 init_from = find_checkpoint_argument(args.init_from, spec.train.out)
-            spec = _as_trained(init_from, spec, args, "--init-from")
-            pretrained.check_compatible(init_from, spec)
+            with reading(init_from, args.init_from):
+                spec = _as_trained(init_from, spec, args, "--init-from")
+                pretrained.check_compatible(init_from, spec)
         return spec, None, init_from
     from engine.checkpoints import checkpoint
     from engine.memory.search.choose import keep_choices
@@ -86,12 +87,13 @@ def spec_and_start(args: argparse.Namespace) -> tuple[RunSpec, Path | None, Path
 
     given = None if args.profile is None else spec_of(args)
     path = find_checkpoint_argument(args.resume, given.train.out if given else "models", args.name)
-    if given is None:
-        saved = checkpoint.spec_of(path)
-        given = with_overrides(saved, overrides_of(args))
-    else:
-        given = keep_choices(_as_trained(path, given, args, "--resume"), checkpoint.spec_of(path))
-    print(f"mla-tui: {resume_summary(path, resolve_spec(given))}", file=sys.stderr)
+    with reading(path, args.resume):
+        if given is None:
+            given = with_overrides(checkpoint.spec_of(path), overrides_of(args))
+        else:
+            given = keep_choices(_as_trained(path, given, args, "--resume"), checkpoint.spec_of(path))
+        summary = resume_summary(path, resolve_spec(given))
+    print(f"mla-tui: {summary}", file=sys.stderr)
     return given, path, None
 
 

@@ -39,14 +39,14 @@ def zen() -> list[str]:
     return [line for line in codecs.decode(text, "rot13").splitlines() if line]
 
 
-def write_model(out: Path) -> Path:
+def write_model(out: Path, seed: int = 11) -> Path:
     """Save a checkpoint of the model below ``out``, with a tokenizer, and return its path."""
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = out / "tokenizer.json"
     tokenizer.write_text(train_tokenizer(["\n".join(zen())] * 4, 300))
     spec = registry.load("cpu_demo", [f"context={CONTEXT}", "sequences=8", "micro=8"])
     spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, name="zen", config=CONFIG))
-    weights = {name: p.detach() for name, p in build(CONFIG, 11).named_parameters()}
+    weights = {name: p.detach() for name, p in build(CONFIG, seed).named_parameters()}
     return checkpoint.save(out, 7, {"model": weights, "optimizer": {}}, {"spec": spec.to_dict()}, tokenizer)[0]
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from engine.checkpoints import checkpoint
 from engine.checkpoints.evals import read_results
@@ -82,7 +85,7 @@ def test_results_are_kept_beside_the_checkpoint_shown_and_exported(
     assert read_results(path) == before  # a part of the questions is not kept
     capsys.readouterr()
     hf = export(path, tmp_path / "hf").path
-    assert read_results(hf) == before
+    assert read_results(hf) == [replace(one, weights="") for one in before]
     assert main(["eval", str(hf), "--text", str(files["text"])]) == 0
     results = {one.format: one for one in read_results(hf)}
     assert results["text"].metrics == pytest.approx(before[0].metrics, rel=1e-6) and len(results) == len(before)
@@ -109,6 +112,64 @@ def test_ctrl_c_keeps_what_is_done(
     assert "stopped; 1 of 2 measured" in capsys.readouterr().err
     assert [one.format for one in read_results(path)] == ["text"]
     assert not [file for file in path.iterdir() if file.name.startswith(".")]
+
+
+def test_results_count_for_the_weights_that_they_judge(
+    tmp_path: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Copied by hand into the folder of another checkpoint they are not its results."""
+    one, other = write_model(tmp_path / "one"), write_model(tmp_path / "other", seed=1)
+    assert main(["eval", str(one), "--tasks", str(files["arc"])]) == 0
+    shutil.copy(one / "evals.json", other)
+    assert len(read_results(one)) == 1 and read_results(other) == []
+    assert main(["eval", str(other), "--tasks", str(files["piqa"])]) == 0
+    capsys.readouterr()
+    assert main(["eval", str(other), "--show"]) == 0
+    out, err = capsys.readouterr()
+    assert "piqa" in out and "arc" not in out.replace(str(tmp_path), "")
+    assert (
+        err
+        == f"mla-tui: {other}/evals.json: has 1 result of other weights, not shown; remove it if it was copied there\n"
+    )
+    assert export(other, tmp_path / "hf").path and len(read_results(tmp_path / "hf")) == 1
+
+
+@pytest.mark.parametrize("command", ["eval", "sample", "export"])
+def test_a_checkpoint_that_its_run_deletes_while_it_is_read_is_said_to_be_removed(
+    tmp_path: Path,
+    files: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    path, newest = write_model(tmp_path), tmp_path / "ckpt_step_9"
+    words = {"eval": ["--text", str(files["text"])], "sample": ["--prompt", "a"], "export": [str(tmp_path / "hf")]}
+    shutil.copytree(path, newest)
+    verify = checkpoint.verify
+
+    def deleted_first(path: Path) -> None:
+        shutil.rmtree(path)
+        verify(path)
+
+    monkeypatch.setattr(checkpoint, "verify", deleted_first)
+    given = [command, str(path), *words[command]]
+    monkeypatch.setattr("sys.argv", ["mla-tui", *given])
+    assert main(given) == 1
+    again = shlex.join(["mla-tui", command, str(newest), *words[command]])
+    said = f"mla-tui: {path}: was removed while it was read; a run keeps its newest checkpoints, take that: {again}\n"
+    assert capsys.readouterr().err == said
+    assert not (tmp_path / "hf").exists()
+
+
+def test_what_was_measured_is_printed_where_the_checkpoint_is_gone(
+    tmp_path: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_model(tmp_path)
+    monkeypatch.setattr(ProgressLine, "due", lambda self: shutil.rmtree(path, ignore_errors=True))
+    assert main(["eval", str(path), "--text", str(files["text"])]) == 1
+    out, err = capsys.readouterr()
+    assert "bits/byte" in out
+    assert err == f"mla-tui: the results are not kept: {path}: was removed while it was read\n"
 
 
 def _arc(**changes: object) -> str:

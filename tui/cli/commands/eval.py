@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from profiles.errors import SpecError
 from profiles.paths import expand
-from profiles.printable import one_line
-from tui.cli.checkpoint_argument import find_checkpoint_argument
+from profiles.printable import counted, one_line
+from tui.cli.checkpoint_argument import find_checkpoint_argument, reading, removed
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.progress_line import ProgressLine
 from tui.text.eval_text import result_lines
@@ -75,7 +75,7 @@ def _find(text: str) -> Path:
 def _show(args: argparse.Namespace) -> int:
     """Print the results of the checkpoint that is named; of a run, those of all its checkpoints."""
     from engine.checkpoints import checkpoint
-    from engine.checkpoints.evals import read_results
+    from engine.checkpoints.evals import EVALS_JSON, foreign_results, read_results
     from engine.host.struct_json import to_dict
 
     path = _find(args.model)
@@ -88,6 +88,13 @@ def _show(args: argparse.Namespace) -> int:
     for folder, results in found.items() if not args.json else ():
         print(one_line(str(folder)))
         print("\n".join(f"  {line}" for line in result_lines(results)))
+    for folder in folders:
+        if foreign := foreign_results(folder):
+            they = f"{counted(foreign, 'result')} of other weights, not shown"
+            print(
+                one_line(f"mla-tui: {folder / EVALS_JSON}: has {they}; remove it if it was copied there"),
+                file=sys.stderr,
+            )
     if not found:
         hint = f"measure with: mla-tui eval {args.model} --text FILE"
         print(one_line(f"mla-tui: {args.model}: no evaluation is kept; {hint}"), file=sys.stderr)
@@ -95,23 +102,27 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace, path: Path) -> int:
-    from engine.checkpoints.evals import EVALS_JSON, add_results, read_results
+    from engine.checkpoints.evals import EVALS_JSON, add_results, read_results, weights_id
     from engine.host.struct_json import to_dict
     from engine.train.evaluation.loaded import load_model
 
     read_results(path)  # a damaged file is known before the work
-    loaded = load_model(path, ema=args.ema)
+    weights = weights_id(path, args.ema)
+    with reading(path, args.model):
+        loaded = load_model(path, ema=args.ema)
     benchmarks = [build() for build in _benchmarks(args, loaded)]  # all are read before the first is measured
     results: list[EvalResult] = []
     code, why = 0, ""
     try:
         for number, one in enumerate(benchmarks, 1):
             results.append(_measure(loaded, one, f"{number}/{len(benchmarks)} {one.name}", args.ema))
-            if args.limit is None:
+            if args.limit is None and weights_id(path, args.ema) == weights:
                 add_results(path, results)
+            elif args.limit is None:
+                code, why = 1, _not_kept(path, args.model)
     except KeyboardInterrupt:
         code, why = 130, f"stopped; {len(results)} of {len(benchmarks)} measured"
-    except OSError as error:  # the checkpoint was deleted meanwhile, or may not be written to
+    except OSError as error:  # its folder may not be written to
         code, why = 1, f"{path}: the results cannot be kept: {error.strerror or error}"
     print(json.dumps([to_dict(one) for one in results], indent=1) if args.json else "\n".join(result_lines(results)))
     if results and args.limit is None and code != 1:
@@ -119,6 +130,12 @@ def _evaluate(args: argparse.Namespace, path: Path) -> int:
     if why:
         print(one_line(f"mla-tui: {why}"), file=sys.stderr)
     return code
+
+
+def _not_kept(path: Path, given: str) -> str:
+    """Return why results are not kept beside a checkpoint that is no longer the one that was measured."""
+    why = removed(path, given) if not path.is_dir() else f"{path}: was saved again while it was measured"
+    return f"the results are not kept: {why}"
 
 
 def _benchmarks(args: argparse.Namespace, loaded: LoadedModel) -> Iterator[Callable[[], Benchmark]]:

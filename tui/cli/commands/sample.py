@@ -12,7 +12,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from profiles.errors import SpecError, UserError
-from tui.cli.checkpoint_argument import find_checkpoint_argument
+from tui.cli.checkpoint_argument import find_checkpoint_argument, reading
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.terminal_output import data_output
 from tui.text.format import size
@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     from model.generate import Sampling
 
     sampling = Sampling(args.temperature, args.top_p, args.seed)
-    generator = TextGenerator(find_checkpoint_argument(args.checkpoint))
+    with reading(path := find_checkpoint_argument(args.checkpoint), args.checkpoint):
+        generator = TextGenerator(path)
     if isinstance(sys.stdin, TextIOWrapper):  # leave undecodable input to the check of the prompt
         sys.stdin.reconfigure(errors="surrogateescape")
     if args.prompt is None and sys.stdin.isatty():
