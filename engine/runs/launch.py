@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.splits import fingerprint_of, open_splits
+from engine.checkpoints import checkpoint
 from engine.checkpoints.resume_source import check_same_data
 from engine.events.phases import STARTING, is_active
 from engine.events.run_dir import RunDir, is_on_other_host
@@ -101,6 +102,7 @@ def launch(
         host=host_name(),
         boot=boot_id(),
         phase=STARTING,
+        step=checkpoint.metadata(resume)["step"] if resume else None,  # until the trainer has begun
         hooks_at=0,
         started=time.time(),
         launched=time.monotonic(),

@@ -13,6 +13,7 @@ import pytest
 
 from data.shard_file import write_shard
 from engine import preflight
+from engine.checkpoints import checkpoint
 from engine.host.process import process_identity
 from engine.host.struct_json import write_struct
 from engine.memory.hardware import Hardware
@@ -21,6 +22,7 @@ from engine.runs.device_locks import DeviceLocks, tune_name
 from engine.runs.store import RunStore
 from profiles.errors import UserError
 from profiles.registry import load
+from tui.cli.main import main
 
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
@@ -65,6 +67,18 @@ def test_a_queued_run_chooses_for_the_memory_that_is_freed_before_its_turn(
     assert alone.spec().batch.micro < queued.spec().batch.micro == 8
     assert not any("needed" in line for line in lines)
     locks.release()
+
+
+def test_a_resumed_run_is_at_the_step_of_its_checkpoint_before_its_trainer_begins(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLA_TUI_HOME", str(store.home))
+    monkeypatch.setattr(launch, "ensure_supervisor", lambda run: None)
+    saved, _ = checkpoint.save(tmp_path, 40, {"model": {}, "optimizer": {}}, {}, None)
+    run = launch.launch(store, _spec(tmp_path), resume=saved)
+    assert run.summary().step == 40
+    assert main(["ls"]) == 0
+    assert "40/300" in capsys.readouterr().out
 
 
 def test_of_two_launches_of_one_name_at_once_the_second_is_refused(
