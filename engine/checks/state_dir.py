@@ -102,7 +102,9 @@ def permissions(store: RunStore) -> Iterator[Finding]:
         return
     readable = [p for p in (store.home, store.runs) if p.exists() and stat.S_IMODE(p.stat().st_mode) & 0o077]
     if readable:
-        yield Finding("warn", check, f"{readable[0]}: other users can read it", f"chmod 700 {readable[0]}")
+        yield Finding(
+            "warn", check, f"{readable[0]}: other users can read it", f"chmod 700 {shlex.quote(str(readable[0]))}"
+        )
     else:
         yield Finding("ok", check, "only you can read it")
 
@@ -169,7 +171,12 @@ def hooks_file(store: RunStore) -> Iterator[Finding]:
         yield Finding("ok", "hooks", f"none ({path})")
         return
     if path.stat().st_mode & 0o022:
-        yield Finding("error", "hooks", f"{path}: other users can change the commands you run", f"chmod 600 {path}")
+        yield Finding(
+            "error",
+            "hooks",
+            f"{path}: other users can change the commands you run",
+            f"chmod 600 {shlex.quote(str(path))}",
+        )
     missing = {event: program for event, command in commands.items() if (program := _missing_program(command))}
     for event, program in missing.items():
         yield Finding("warn", "hooks", f"{path}: on_event.{event}: program {program} not found", "install it")

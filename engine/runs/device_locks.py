@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import os
 import re
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -231,8 +232,8 @@ def check_free(home: Path, spec: RunSpec) -> None:
                 time.sleep(0.05)
                 continue
             raise UserError(
-                f"{device}: is in use by run {run}; wait for it with --queue, stop it with: mla-tui stop {run},"
-                " or share the device with --share-device"
+                f"{device}: is in use by run {run}; wait for it with --queue, stop it with:"
+                f" mla-tui stop {shlex.quote(run)}, or share the device with --share-device"
             )
 
 

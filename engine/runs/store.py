@@ -144,8 +144,11 @@ class RunStore:
 def _entry_problem(path: Path) -> str | None:
     """Why a directory in the runs folder must not be used, or None."""
     try:
-        check_name("run", path.name)
+        # Ids are words of a shell: messages name them in commands to copy.
+        is_id = check_name("run", path.name) == slug(path.name)
     except UserError:
+        is_id = False
+    if not is_id:
         return one_line(f"{path}: is not the name of a run, it is ignored; rename or remove it")
     return ownership_problem(path)
 

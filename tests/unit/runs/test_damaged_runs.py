@@ -135,14 +135,14 @@ def test_what_a_terminal_would_obey_is_not_printed(
 ) -> None:
     shown = dict.fromkeys(("name", "reason", "backend", "version"), "a\nb\x1b[2J")
     write_json(run.state_path, json.loads(run.state_path.read_text()) | shown)
-    (store.runs / "29990101-\n\x1b[2J").mkdir(mode=0o700)
-    (store.runs / "-rf").mkdir(mode=0o700)
+    for name in ("29990101-\n\x1b[2J", "-rf", "$(id)", "my copy"):  # no words of a shell
+        (store.runs / name).mkdir(mode=0o700)
     for command in (["ls"], ["status", run.id]):
         assert main(command) == 0
         out, err = capsys.readouterr()
         assert all(line.isprintable() for line in (out + err).splitlines())
         assert "a b\\x1b[2J" in out
-        assert len(err.splitlines()) == (2 if command == ["ls"] else 0)
+        assert len(err.splitlines()) == (4 if command == ["ls"] else 0)
         assert err.count("is not the name of a run, it is ignored; rename or remove it") == err.count("\n")
     assert store.ids() == [run.id]
 

@@ -118,10 +118,12 @@ def test_results_count_for_the_weights_that_they_judge(
     tmp_path: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Copied by hand into the folder of another checkpoint they are not its results."""
-    one, other = write_model(tmp_path / "one"), write_model(tmp_path / "other", seed=1)
+    one, other = write_model(tmp_path / "one"), write_model(tmp_path / "an $(other)", seed=1)
     assert main(["eval", str(one), "--tasks", str(files["arc"])]) == 0
     shutil.copy(one / "evals.json", other)
     assert len(read_results(one)) == 1 and read_results(other) == []
+    assert main(["eval", str(other), "--show"]) == 0
+    assert f"measure with: mla-tui eval '{other}' --text FILE" in capsys.readouterr().err
     assert main(["eval", str(other), "--tasks", str(files["piqa"])]) == 0
     capsys.readouterr()
     assert main(["eval", str(other), "--show"]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,7 @@ class SamplesScreen(AppScreen[None], actions=SAMPLES):
         return sorted({sample.step for sample in self._samples})
 
     def _show(self) -> None:
-        steps, text = self._steps, Text(_NONE.format(run=self._run.name))
+        steps, text = self._steps, Text(_NONE.format(run=shlex.quote(self._run.name)))
         self.query_one(KeyBar).hide(frozenset(("earlier", "later")) if len(steps) < 2 else frozenset())
         if steps:
             at = self._place(steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -96,7 +97,7 @@ def _show(args: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
     if not found:
-        hint = f"measure with: mla-tui eval {args.model} --text FILE"
+        hint = f"measure with: mla-tui eval {shlex.quote(args.model)} --text FILE"
         print(one_line(f"mla-tui: {args.model}: no evaluation is kept; {hint}"), file=sys.stderr)
     return 0
 

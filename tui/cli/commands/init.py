@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 
 from profiles.errors import UserError
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.yes and not _agrees(args.name):
         return 1
     path = write_profile(found.text, args.name, replace=args.force)
-    print(f"written: {path}; start it with: mla-tui launch -p {args.name}")
+    print(f"written: {path}; start it with: mla-tui launch -p {shlex.quote(args.name)}")
     return 0
 
 

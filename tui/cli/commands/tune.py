@@ -247,7 +247,7 @@ def _locked_devices(spec: RunSpec, home: Path) -> Iterator[Callable[[], None]]:
     try:
         if in_use:
             device, other = in_use
-            stop = "Ctrl-C in its terminal" if other.startswith(TUNE) else f"mla-tui stop {other}"
+            stop = "Ctrl-C in its terminal" if other.startswith(TUNE) else f"mla-tui stop {shlex.quote(other)}"
             raise UserError(
                 f"{device}: is in use by {described(other)}, and beside it no speed can be measured; wait until it"
                 f" ends, or stop it with: {stop}"
