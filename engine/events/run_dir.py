@@ -57,6 +57,8 @@ class RunDir:
 
             state = rebuilt_state(self)
             self._apply_log_tail(state)
+        elif has_ended(state.phase) and state.at < self._log_size():  # of another time, or put there: the log knows
+            self._apply_log_tail(state)
         for name in _SHOWN:
             if text := getattr(state, name):
                 setattr(state, name, one_line(text))

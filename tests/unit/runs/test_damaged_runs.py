@@ -147,6 +147,24 @@ def test_what_a_terminal_would_obey_is_not_printed(
     assert store.ids() == [run.id]
 
 
+def test_an_end_of_which_the_log_does_not_know_is_not_believed(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    """The state of another time or run: the log goes on behind it."""
+    state = run.state()
+    assert state.phase == "finished"
+    log = LogWriter(run.log_path, 3)
+    log.write(State(phase="running", reason=""))
+    log.write(Step(step=9, loss=0.25))
+    log.close()
+    state.trainer = state.supervisor = DEAD
+    write_struct(run.state_path, state)
+    assert (run.summary().phase, run.summary().step, run.ended()) == ("cut-off", 9, False)
+    assert main(["ls"]) == 0
+    assert "cut-off" in capsys.readouterr().out
+    state.at = run.log_path.stat().st_size
+    write_struct(run.state_path, state)
+    assert run.summary().phase == "finished"
+
+
 def test_an_id_is_one_word_for_a_shell(store: RunStore) -> None:
     spec = replace(registry.load("cpu_demo"), profile="my 'own' $(id)")
     assert store.create(spec, Launch(), RunStatus(phase="finished")).id[15:] == "-my-own-id-"

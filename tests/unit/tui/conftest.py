@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
 from engine.events.status import Launch, RunStatus
 from engine.events.types import Start, State, Step
 from engine.host.process import boot_id, host_name, process_identity
+from engine.host.struct_json import write_struct
 from engine.runs.store import RunStore
 from profiles import registry
 
@@ -61,6 +63,7 @@ def make_run(store: RunStore) -> Iterator[Make]:
             writer.write(Step(**step_record(step)))
         if not active:
             writer.write(State(phase=phase, reason=""))
+            write_struct(run.state_path, replace(run.state(), **state, at=run.log_path.stat().st_size))
         return run, writer
 
     yield make
