@@ -58,10 +58,12 @@ def _copy(path: Path, border: bytes | None, packed: int, report: Report) -> str:
 
 
 def _one_document(border: bytes | None) -> str:
-    what = f"no {border.decode(errors='replace')!r} in its first {LIMIT >> 20} MiB" if border else "one document"
+    what = f"is one document, {TOO_LARGE}"
+    if border:
+        what = f"has no {border.decode(errors='replace')!r} in its first {LIMIT >> 20} MiB"
     return (
-        f"{STDIN}: standard input is {what}, {TOO_LARGE}: nothing of it was kept; cut it into documents with"
-        " --separator, or name its kind with --stdin"
+        f"{STDIN}: standard input {what}: nothing of it was kept; cut it into documents with --separator, or name its"
+        " kind with --stdin"
     )
 
 

@@ -199,10 +199,10 @@ def test_standard_input_is_named_as_the_user_does(
     assert documents(packed) == ["good"]
     assert packed.progress.skipped.to_dict() == {"not valid JSON": {"count": 1, "files": ["-"]}}
     assert json.loads((packed.target / "sources.jsonl").read_text())["path"] == "-"
-    for separator, why in ((None, "one document"), ("###", "no '###' in its first 64 MiB")):
+    for separator, why in ((None, "is one document, larger than 64 MiB"), ("###", "has no '###' in its first 64 MiB")):
         with (
             open("/dev/zero") as zero,
-            pytest.raises(UserError, match=f"-: standard input is {why}, larger than 64 MiB"),
+            pytest.raises(UserError, match=f"-: standard input {why}: nothing"),
         ):
             monkeypatch.setattr(sys, "stdin", zero)
             pack_into(tmp_path / "other", "-", tokenizer=tokenizer, separator=separator)
