@@ -57,8 +57,8 @@ class RunDir:
 
             state = rebuilt_state(self)
             self._apply_log_tail(state)
-        elif has_ended(state.phase) and state.at < self._log_size():  # of another time, or put there: the log knows
-            self._apply_log_tail(state)
+        elif has_ended(state.phase) and state.at < self._log_size():  # of another time or run: the log goes on
+            self._apply_log_tail(state, state.at)
         for name in _SHOWN:
             if text := getattr(state, name):
                 setattr(state, name, one_line(text))
@@ -191,11 +191,11 @@ class RunDir:
         self._apply_log_tail(state)
         return state.phase
 
-    def _apply_log_tail(self, state: RunStatus) -> None:
+    def _apply_log_tail(self, state: RunStatus, since: int = 0) -> None:
         from engine.events.log import read_all  # here, because ls reads no log of a run that has ended
         from engine.events.status_updates import update_status_by_all
 
-        if events := list(read_all(self.log_path, max(0, self._log_size() - LOG_TAIL))):
+        if events := list(read_all(self.log_path, max(since, self._log_size() - LOG_TAIL))):
             update_status_by_all(state, events)
             state.seen = events[-1][1].t
 

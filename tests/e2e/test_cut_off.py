@@ -19,7 +19,7 @@ import pytest
 
 from engine.host.files import write_json
 from engine.host.process import boot_id, is_locked
-from engine.host.struct_json import to_dict
+from engine.host.struct_json import to_dict, write_struct
 from engine.runs.store import RunStore
 from tests.e2e.conftest import DEADLINE, Run, Workspace, wait_for
 from tests.unit.tui.helpers import on_screen
@@ -73,7 +73,10 @@ def test_a_run_whose_processes_were_both_killed_is_resumed_too(workspace: Worksp
 
 def test_all_cut_off_runs_are_resumed_by_one_command(workspace: Workspace) -> None:
     runs = [workspace.cut_off_run(name, boot="another") for name in ("one", "two")]
-    ended = workspace.cut_off_run("ended", phase="finished")
+    ended = workspace.cut_off_run("ended")
+    state = ended.run_dir.state()
+    state.phase, state.at = "finished", ended.run_dir.log_path.stat().st_size
+    write_struct(ended.run_dir.state_path, state)
     elsewhere = workspace.cut_off_run("elsewhere", host="elsewhere", boot="another")
     assert "2 runs were cut off: the machine was rebooted" in workspace.run("ls").stderr
 

@@ -162,6 +162,8 @@ def test_an_end_of_which_the_log_does_not_know_is_not_believed(run: RunDir, caps
     assert "cut-off" in capsys.readouterr().out
     state.at = run.log_path.stat().st_size
     write_struct(run.state_path, state)
+    with run.log_path.open("a") as torn:  # a full disk: the state is all that could be written
+        torn.write('{"kind":"state","phase":"runn')
     assert run.summary().phase == "finished"
 
 

@@ -117,7 +117,9 @@ async def test_home_offers_to_resume_runs_that_were_cut_off(store: RunStore, mak
         assert "only a run that is paused or was cut off" in toasts(app)[0]
         for id in store.ids():
             if store.find(id).name != "well":
-                write_json(store.find(id).state_path, {**to_dict(store.find(id).state()), "phase": "stopped"})
+                run = store.find(id)
+                at = run.log_path.stat().st_size
+                write_json(run.state_path, {**to_dict(run.state()), "phase": "stopped", "at": at})
         await until(pilot, lambda: not app.screen.query_one("#cut-off").display)
 
 
