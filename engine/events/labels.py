@@ -108,4 +108,6 @@ def _change(folder: Path, changed: Callable[[Labels], Labels]) -> Labels:
         finally:
             lock.release()
     except OSError as error:
+        if not folder.exists():
+            raise UserError(f"run {folder.name}: was removed") from None
         raise UserError(f"{folder / FILE}: cannot be written: {error.strerror}") from None

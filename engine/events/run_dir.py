@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,16 @@ from engine.events.labels import read_labels
 from engine.events.phases import CUT_OFF, DAMAGED, RECOVERING, STARTING, has_ended, is_active, phase_of
 from engine.events.status import Launch, ProcessStatus, RunStatus, Summary
 from engine.host.files import fault, read_json
-from engine.host.process import ProcessIdentity, boot_id, command_line, host_name, is_alive, is_locked, is_visible
+from engine.host.process import (
+    Lock,
+    ProcessIdentity,
+    boot_id,
+    command_line,
+    host_name,
+    is_alive,
+    is_locked,
+    is_visible,
+)
 from engine.host.struct_json import DAMAGED_JSON, intact, read_intact, read_struct
 from profiles.errors import UserError
 from profiles.names import check_name
@@ -25,6 +36,8 @@ if TYPE_CHECKING:
 LOG_TAIL = 1 << 18  # bytes; enough for the last records of any run
 LAUNCH_TIMEOUT = 10  # seconds for the supervisor of a new run to start
 REBOOTED = "the machine was rebooted"
+REMOVED = "was removed"
+_REMOVED = ".removed-"  # the start of the name that a directory has while it is deleted
 _SHOWN = ("name", "phase", "reason", "backend", "profile", "version", "host")  # texts of the state, on one line
 EXIT_UNHANDLED = "its trainer has exited; its supervisor has not handled that yet"
 
@@ -108,6 +121,7 @@ class RunDir:
 
         content = read_json(self.path / "spec.json")
         if not content:
+            self.check_exists()
             raise UserError(f"{self.path / 'spec.json'}: missing or damaged; remove the run with: mla-tui rm {self.id}")
         content.pop("start", None)
         if name := self.launch().name:
@@ -222,6 +236,8 @@ class RunDir:
                 return (lr if type(lr) in (int, float) else None), None
         except (OSError, UserError, *DAMAGED_JSON):
             pass
+        if not self.path.exists():
+            return None, REMOVED
         return None, f"spec.json is {fault(path)}; remove the run with: mla-tui rm {self.id}"
 
     def _log_size(self) -> int:
@@ -243,14 +259,39 @@ class RunDir:
             raise UserError(f"run {self.id}: is {summary.phase}; stop it first: mla-tui stop {self.id}")
 
     def remove(self) -> None:
-        """Delete the run's directory but not its checkpoints. Raise ``UserError`` while the run is active."""
+        """Delete the run's directory but not its checkpoints. Raise ``UserError`` while the run is active.
+
+        To others it goes at once, so that nothing resumes what is left of it. What a killed removal has left goes too.
+        """
         import shutil  # here, because ls removes nothing
 
         self.check_remove()
+        aside = self.path.with_name(f"{_REMOVED}{self.id}")
+        for left in self.path.parent.glob(f"{_REMOVED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        lock = Lock(self.supervisor_lock)
         try:
-            shutil.rmtree(self.path)
+            while not self._is_locked_by(lock):  # something resumes it
+                self.check_remove()
+            os.rename(self.path, aside)
+            with contextlib.suppress(FileNotFoundError):  # another removal deletes what is left, too
+                shutil.rmtree(aside)
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be removed: {error.strerror or error}") from None
+            self.check_exists()
+            raise UserError(f"{error.filename or self.path}: cannot be removed: {error.strerror or error}") from None
+        finally:
+            lock.release()
+
+    def _is_locked_by(self, lock: Lock) -> bool:
+        """Acquire ``lock`` of this run, so that no supervisor starts; return whether that was possible."""
+        with contextlib.suppress(OSError):  # something that is no lock has its name: no supervisor can hold it either
+            return lock.acquire()
+        return True
+
+    def check_exists(self) -> None:
+        """Raise ``UserError`` where the run was removed since it was found."""
+        if not self.path.exists():
+            raise UserError(f"run {self.id}: {REMOVED}")
 
 
 def is_on_other_host(state: RunStatus | Summary) -> bool:

@@ -28,6 +28,8 @@ def update_status(state: RunStatus, event: Event) -> None:
             state.phase, state.reason = event.phase, "" if event.phase == RUNNING else event.reason
             state.ended = event.t if has_ended(event.phase) else None
         case Start():
+            # What the attempt before has done behind that checkpoint is lost.
+            state.step, state.loss = event.resumed_from, None
             state.data = event.data.digest if event.data else None
             state.start_attempt = event.attempt
         case Exit():

@@ -24,6 +24,7 @@ STARTUP_TIMEOUT = 60.0  # seconds for a new supervisor to acquire its lock; on a
 
 def ensure_supervisor(run: RunDir) -> None:
     """Start a supervisor unless the run has one or has ended. Raises ``UserError`` where that is not possible here."""
+    run.check_exists()
     state = run.state()
     if run.has_supervisor() or has_ended(state.phase) or run.has_invisible_trainer():  # that one starts it, there
         return
@@ -41,6 +42,7 @@ def ensure_supervisor(run: RunDir) -> None:
             if is_alive(state.supervisor) or _is_listening(run):
                 return
         elif has_exited:
+            run.check_exists()
             raise UserError(f"run {run.id}: its supervisor did not start; see {run.console_path}")
         time.sleep(0.02)
     raise UserError(

@@ -10,9 +10,11 @@ import time
 
 import pytest
 
+from engine.events.labels import change_tags
 from engine.host.process import Lock, process_identity
 from engine.host.struct_json import write_struct
 from engine.runs.store import RunStore
+from engine.runs.supervision import ensure_supervisor
 from profiles.errors import UserError
 from tests.unit.conftest import DEAD, Make
 from tui.cli.main import main
@@ -64,3 +66,33 @@ def test_a_run_without_processes_is_removed(store: RunStore, make_run: Make, pha
     run = make_run(phase=phase, supervisor=DEAD, trainer=DEAD)
     run.remove()
     assert store.ids() == []
+
+
+def test_to_others_a_run_is_whole_until_it_is_gone(store: RunStore, make_run: Make) -> None:
+    """What resumes a run while it is removed finds all of it, or nothing."""
+    run = make_run(phase="running", supervisor=DEAD)
+    for number in range(1000):
+        (run.path / f"data-{number}.json").write_text("{}")
+    remover = threading.Thread(target=run.remove)
+    remover.start()
+    phases = set()
+    while remover.is_alive():
+        phases |= {summary.phase for summary in store.summaries() if (run.path / "spec.json").parent.exists()}
+    assert phases <= {"cut-off"} and not list(store.runs.iterdir())
+
+
+def test_what_a_killed_removal_left_is_removed_with_the_next_run(store: RunStore, make_run: Make) -> None:
+    (store.runs / ".removed-20260101-000000-a").mkdir(parents=True)
+    (store.runs / ".removed-20260101-000000-a" / "events.jsonl").write_text("")
+    assert store.ids() == []
+    make_run(phase="finished").remove()
+    assert not list(store.runs.iterdir())
+
+
+def test_a_run_that_was_removed_meanwhile_is_said_to_be(make_run: Make) -> None:
+    run = make_run(phase="running", supervisor=DEAD)
+    run.remove()
+    for change in (lambda: change_tags(run.path, ["a"]), lambda: ensure_supervisor(run), run.spec):
+        with pytest.raises(UserError, match=rf"^run {run.id}: was removed$"):
+            change()
+    assert not run.path.exists()
