@@ -27,7 +27,7 @@ class TrainerProcess:
         self._run = run
         self._child: subprocess.Popen[bytes] | None = None
         self._oom_kills: OomKillCounter | None = None
-        self._killed = False  # by us
+        self._killed_by: signal.Signals | None = None  # our first signal to it
         self._not_started: ExitReason | None = None
         self._exited = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -69,13 +69,13 @@ class TrainerProcess:
         child, self._child, process, self.process = self._child, None, self.process, None
         ours = child is not None and process is not None and child.pid == process.pid
         code = await asyncio.to_thread(child.wait) if ours and child is not None else None
-        if code is None and self._killed:
-            code = -signal.SIGKILL
+        if self._killed_by and (code is None or code > 0):  # a launcher exits with 1 where its ranks are killed
+            code = -self._killed_by
         return exit_reason(code, self._oom_kills, self._run.console_path)
 
     def kill(self, launched: bool) -> None:
         """Kill the trainer by SIGKILL; with ``launched`` also its launcher, and so all ranks."""
-        self._killed = True
+        self._killed_by = signal.SIGKILL
         _kill(self._run.trainer_identity())
         if launched:
             self.kill_launcher()
@@ -85,6 +85,7 @@ class TrainerProcess:
     def kill_launcher(self) -> None:
         """End the launcher and its ranks: by SIGTERM, after ``LAUNCHER_TIMEOUT`` by SIGKILL. Returns at once."""
         if self._child is not None:
+            self._killed_by = self._killed_by or signal.SIGTERM
             task = asyncio.create_task(self._kill_group(self._child.pid))  # the leader of its own session
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -99,7 +100,7 @@ class TrainerProcess:
 
     def _watch(self, process: ProcessIdentity) -> None:
         """Notice the exit of ``process`` by its pidfd; by polling, where the platform has none."""
-        self.process, self._killed = process, False
+        self.process, self._killed_by = process, None
         self._oom_kills = OomKillCounter(process.pid)
         self._exited.clear()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 
@@ -81,3 +82,16 @@ async def test_a_trainer_that_cannot_be_started_has_a_reason(make_run: Make) -> 
     assert reason.why == "cannot start the trainer: [Errno 2] No such file or directory: '/nowhere/python'"
     trainer.start([sys.executable, "-c", "raise SystemExit(3)"], 2, {}, ())
     assert (await trainer.wait()).code == 3
+
+
+@pytest.mark.parametrize(("kills", "why"), [(True, "killed (SIGKILL)"), (False, "killed (SIGTERM)")])
+async def test_a_launcher_that_we_end_has_not_failed(make_run: Make, kills: bool, why: str) -> None:
+    """torchrun exits with 1 where its ranks were killed."""
+    run = make_run()
+    trainer = TrainerProcess(run)
+    launcher = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(1)); print(1, flush=True)"
+    trainer.start([sys.executable, "-c", f"{launcher}; time.sleep(60)"], 1, {}, ())
+    while not run.console_path.stat().st_size:
+        await asyncio.sleep(0.01)
+    trainer.kill(launched=True) if kills else trainer.kill_launcher()
+    assert (await trainer.wait()).why == why
