@@ -157,6 +157,7 @@ def test_a_state_directory_of_0_1_is_refused_and_left_unchanged(old_home: Path) 
         ["resume", "--cut-off"],
         ["launch", "-p", "cpu_demo"],
         ["doctor"],
+        ["tune", "-p", "cpu_demo"],
         [],
     ],
 )

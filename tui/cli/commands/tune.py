@@ -51,14 +51,14 @@ def run(args: argparse.Namespace) -> int:
     from engine.memory.hardware import detect_hardware
     from engine.memory.search.search import Search
     from engine.memory.search.shortlist import shortlist
+    from engine.runs.store import RunStore
     from engine.train.measure.tune import Tuning
     from engine.train.measure.tune_journal import TuneJournal
     from profiles import registry
-    from profiles.paths import default_home
     from profiles.user_profile import check_new_profile
 
     _check_numbers(args)
-    profile, overrides, home = profile_of(args), overrides_of(args), default_home()
+    profile, overrides, home = profile_of(args), overrides_of(args), RunStore().home
     spec = registry.load(profile, overrides)
     name = args.name or f"{spec.profile}_tuned"
     if name == spec.profile:
