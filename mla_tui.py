@@ -23,9 +23,19 @@ def main() -> int:
             return 1
         from tui.cli.main import main as run
 
-        return run()
+        try:
+            return run()
+        finally:
+            _end_at_ctrl_c()
     except KeyboardInterrupt:  # before the command began, or after it ended
         return 130
+
+
+def _end_at_ctrl_c() -> None:
+    """From now on Ctrl-C ends the process without a word: the command is done, and torch takes a while to unload."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def hidden_package() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +56,12 @@ def test_ctrl_c_while_the_first_modules_load_prints_nothing(tmp_path: Path) -> N
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     done = subprocess.run((COMMAND[0], "-S", *COMMAND[1:]), env=env, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_ctrl_c_after_the_command_is_done_is_no_traceback() -> None:
+    """torch takes half a second to unload, in which a user may press it."""
+    at_exit = "import atexit, signal; atexit.register(signal.raise_signal, signal.SIGINT); "
+    command = (*COMMAND[:3], at_exit + COMMAND[3], "--version")
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "") and done.stdout.startswith("mla-tui ")
