@@ -74,3 +74,27 @@ def test_what_happened_since_the_user_left(make_run: Any) -> None:
     assert since_left.describe(run, view_of(40), NOW) == ""
     (run.path / since_left.FILE).write_text('{"t": "x"}')
     assert since_left.describe(run, view, NOW) == ""
+
+
+def test_after_the_clock_was_set_back_no_time_is_made_up(make_run: Any) -> None:
+    """By three hours. The checkpoint before it is of a time that has not come yet; the newest is the last one."""
+    set_back = NOW - 3 * 3600
+
+    def age() -> str:
+        return next(value for label, value, _ in outlook.items(view, Checkpoints(50), set_back + 120))
+
+    view = RunView(Summary(id="a", phase="running", steps=1000, started=NOW - 7200))
+    view.apply(0, Checkpoint(t=NOW, ok=True, step=50, bytes=10))
+    assert age() == "at 50"
+    view.apply(0, Checkpoint(t=set_back, ok=True, step=60, bytes=10))
+    assert age() == "2m ago"
+    assert view.elapsed(set_back) is None and view.elapsed(NOW) == 7200
+
+    run, _ = make_run("demo", 5)
+    view.step = 50
+    since_left.remember(run, view, NOW)
+    view.step = 61
+    assert since_left.describe(run, view, set_back) == "since you left: steps 50 to 61, 1 × checkpoint"
+
+    left = [outlook.seconds_left(asked, 600.0, set_back) for asked in (NOW, set_back - 60, set_back - 999)]
+    assert left == [600.0, 540.0, 0.0]  # of a question with ten minutes to answer

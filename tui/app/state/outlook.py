@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tui.app.state.run_view import RunView
 
 SMOOTHING = 0.98  # weight of the loss so far in the smoothed loss
+_CLOCK_ERROR = 60.0  # seconds; a time that is further ahead is not one to come, the clock was set back
 _GAP = 900.0  # seconds without a sample for which no power is counted: nothing ran
 _DAY = 86400.0
 
@@ -81,8 +82,7 @@ def _checkpoint_items(view: RunView, checkpoints: Checkpoints, now: float) -> li
     found: list[tuple[str, str, int]] = []
     last = newest_checkpoint(view.marks.to_list())
     if view.active:
-        age = "none yet" if last is None else f"{fmt.rough_duration(max(now - last.t, 0.0))} ago"
-        found.append(("checkpoint", age, 7))
+        found.append(("checkpoint", "none yet" if last is None else _age(last, now), 7))
         if checkpoints.every and view.step < (last_step := view.last_step or math.inf):
             step = (view.step // checkpoints.every + 1) * checkpoints.every
             found.append(("next at", fmt.exact(min(step, last_step)), 1))  # a run is saved at its end
@@ -92,4 +92,21 @@ def _checkpoint_items(view: RunView, checkpoints: Checkpoints, now: float) -> li
 
 
 def newest_checkpoint(marks: Sequence[Mark]) -> Mark | None:
-    return max((mark for mark in marks if mark.kind == "checkpoint"), key=lambda mark: mark.t, default=None)
+    """Return the last in the order of the log: times fall where the clock is set back."""
+    return next((mark for mark in reversed(marks) if mark.kind == "checkpoint"), None)
+
+
+def _age(mark: Mark, now: float) -> str:
+    """Return how long ago it was; its step where the clock was set back since."""
+    seconds = seconds_between(mark.t, now)
+    return f"at {fmt.exact(mark.step)}" if seconds is None else f"{fmt.rough_duration(seconds)} ago"
+
+
+def seconds_between(start: float, end: float) -> float | None:
+    """Return the seconds from ``start`` to ``end``; None where the clock was set back between them."""
+    return max(end - start, 0.0) if end >= start - _CLOCK_ERROR else None
+
+
+def seconds_left(asked: float, wait: float, now: float) -> float:
+    """Return what is left of the time to answer; never more than all of it, whatever was done to the clock."""
+    return min(max(asked + wait - now, 0.0), wait)

@@ -223,9 +223,9 @@ class RunView:
         return self.micro * self.accum * self._ranks * self.context
 
     def elapsed(self, now: float) -> float | None:
-        """Return the seconds since the start, up to the end of an ended run."""
+        """Return the seconds since the start, up to the end of an ended run; None if unknown."""
         end = now if self.active else self.ended
-        return None if self.started is None or end is None else max(end - self.started, 0.0)
+        return None if self.started is None or end is None else outlook.seconds_between(self.started, end)
 
     @property
     def memory(self) -> Memory | None:

@@ -38,11 +38,14 @@ def remember(run: RunDir, view: RunView, now: float) -> None:
 def describe(run: RunDir, view: RunView, now: float) -> str:
     """Return steps, loss and events since the user left; empty if nothing has happened, or there is no record of it."""
     left = read_struct(run.path / FILE, _Viewed)
-    if left is None or now - left.t < _SHORT or view.step <= left.step:
+    if left is None or abs(now - left.t) < _SHORT or view.step <= left.step:
         return ""
+    set_back = now < left.t  # the clock: then only steps say what came later
     parts = [f"steps {fmt.exact(left.step)} to {fmt.exact(view.step)}"]
     if left.loss is not None and view.smooth_loss is not None:
         parts.append(f"smooth loss {fmt.loss(left.loss)} → {fmt.loss(view.smooth_loss)}")
-    counts = Counter(_EVENTS[mark.kind] for mark in view.marks.to_list() if mark.t > left.t and mark.kind in _EVENTS)
+    later = [m for m in view.marks.to_list() if (m.step > left.step if set_back else m.t > left.t)]
+    counts = Counter(_EVENTS[mark.kind] for mark in later if mark.kind in _EVENTS)
     parts += [f"{count} × {name}" for name, count in counts.items()]
-    return f"since you left {fmt.rough_duration(now - left.t)} ago: {', '.join(parts)}"
+    ago = "" if set_back else f" {fmt.rough_duration(now - left.t)} ago"
+    return f"since you left{ago}: {', '.join(parts)}"

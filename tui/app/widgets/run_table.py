@@ -24,6 +24,7 @@ from engine.events.phases import (
 from engine.events.run_dir import is_on_other_host
 from engine.events.status import Summary
 from engine.runs.store import STAMP_LENGTH
+from tui.app.state.outlook import seconds_between
 from tui.app.state.run_filter import needs_attention
 from tui.app.widgets import columns
 from tui.app.widgets.canvas import Row
@@ -200,11 +201,12 @@ def _speed(run: Summary) -> str:
 
 
 def _duration(run: Summary) -> str:
-    """Return the time from start to end, or until now."""
+    """Return the time from start to end, or until now; nothing where the clock was set back between them."""
     started, ended = run.started, run.ended
     if started is None or (ended is None and not is_active(run.phase)):
         return fmt.NOTHING
-    return fmt.short_duration(max((ended or time.time()) - started, 0.0))
+    seconds = seconds_between(started, ended or time.time())
+    return fmt.NOTHING if seconds is None else fmt.short_duration(seconds)
 
 
 def _batch(run: Summary) -> str:
