@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoints.atomic_write import FileInfo, fsync_dir, make_dirs, write_file
+from engine.checkpoints.hold import released
 from engine.host.files import read_json
 from profiles.errors import UserError
 from profiles.paths import expand
@@ -258,14 +259,15 @@ def find(text: str) -> Path:
 def apply_retention(out: Path, keep: int, best: int | None) -> None:
     """Delete all but the newest ``keep``, the best one and the one that ``latest`` points at.
 
-    What cannot be deleted is tried again the next time.
+    What another process reads, or cannot be deleted, is tried again the next time.
     """
     newest = latest(out)
     for step in steps(out)[:-keep]:
         path = path_of_step(out, step)
         if step != best and path != newest:
-            with contextlib.suppress(OSError):
-                _delete(path)
+            with contextlib.suppress(OSError), released(path) as is_free:
+                if is_free:
+                    _delete(path)
 
 
 def check_delete(out: Path, step: int) -> None:

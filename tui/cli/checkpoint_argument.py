@@ -25,12 +25,15 @@ def find_checkpoint_argument(text: str, out: str = "models", name: str | None = 
 
 @contextmanager
 def reading(path: Path, given: str) -> Iterator[None]:
-    """While the block reads the checkpoint ``path``, say of one that its run deletes that this is what happened.
+    """While the block reads the checkpoint ``path``, its run keeps it; one that is gone already is said to be.
 
     ``given``: the argument that named it. Raises ``UserError``.
     """
+    from engine.checkpoints.hold import held
+
     try:
-        yield
+        with held(path):
+            yield
     except (UserError, OSError):
         if path.is_dir():
             raise

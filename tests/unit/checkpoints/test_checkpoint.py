@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.checkpoints import checkpoint
+from engine.checkpoints import checkpoint, hold
 from profiles.errors import UserError
 
 torch.set_num_threads(1)
@@ -190,6 +190,18 @@ def test_retention_keeps_the_newest_and_the_best(tmp_path: Path, keep: int, best
         (tmp_path / f"ckpt_step_{step}").mkdir()
     checkpoint.apply_retention(tmp_path, keep, best)
     assert checkpoint.steps(tmp_path) == left
+
+
+def test_retention_keeps_what_another_process_reads_until_it_is_read(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        (tmp_path / f"ckpt_step_{step}").mkdir()
+    with hold.held(checkpoint.path_of_step(tmp_path, 1)) as there:
+        checkpoint.apply_retention(tmp_path, 1, None)
+        assert there and checkpoint.steps(tmp_path) == [1, 3]
+    checkpoint.apply_retention(tmp_path, 1, None)
+    assert checkpoint.steps(tmp_path) == [3]
+    with hold.held(checkpoint.path_of_step(tmp_path, 1)) as there:
+        assert not there
 
 
 @given(st.sets(st.integers(0, 30), min_size=1), st.integers(1, 5), st.integers(0, 30), st.integers(0, 30))

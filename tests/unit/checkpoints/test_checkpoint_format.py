@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,19 @@ def test_one_file_of_another_format_is_damage(tmp_path: Path, name: str, format:
     (path / name).write_text(json.dumps({**content, "format": format}))
     with pytest.raises(UserError, match=rf"ckpt_step_5/{name}: is not what was saved; take an earlier checkpoint"):
         checkpoint.metadata(path)
+
+
+def test_a_checkpoint_that_is_deleted_during_a_listing_hides_no_other(tmp_path: Path) -> None:
+    """A run that saves often deletes the old ones all the time."""
+    spec = load("cpu_demo", [f"train.out={tmp_path / 'models'}"])
+    run = RunStore(tmp_path / "home").create(spec, Launch(name="run"), RunStatus(phase="stopped"))
+    out = tmp_path / "models" / run.name
+    for step in range(300):
+        (out / f"ckpt_step_{step}").mkdir(parents=True)
+    deleter = threading.Thread(target=checkpoint.apply_retention, args=(out, 1, None))
+    deleter.start()
+    while deleter.is_alive():
+        assert inventory(run)[0].step == 299
 
 
 def test_a_listing_shows_it_as_such(tmp_path: Path) -> None:
