@@ -18,7 +18,7 @@ from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
 from engine.events.status import Launch, ProcessStatus, RunStatus
 from engine.events.status_updates import update_status
-from engine.events.types import Alert, Checkpoint, Event, Log, Spec, Start, State, Step, Val
+from engine.events.types import Alert, Checkpoint, Event, Log, Spec, State, Step, Val
 from engine.host.files import write_json
 from engine.host.process import Lock, process_identity
 from engine.host.struct_json import to_dict, write_struct
@@ -29,7 +29,6 @@ from profiles.paths import default_home
 from tests.unit.conftest import DEAD, Make
 from tui.app.state.run_view import RunView
 from tui.cli.main import main
-from tui.text.run_text import describe_outcome
 
 
 def refused(store: RunStore, text: str) -> str:
@@ -251,21 +250,6 @@ def test_a_cut_off_run_is_read_from_its_log(make_run: Make) -> None:
     assert (summary.micro, summary.accum, summary.attempt) == (4, 2, 2)
     assert summary.checkpoint == "/x/ckpt_step_41"
     assert summary.trainer == ProcessStatus(DEAD.pid, False)
-
-
-@pytest.mark.parametrize("step", [None, 20])
-def test_a_restart_takes_back_the_steps_behind_its_checkpoint(make_run: Make, step: int | None) -> None:
-    """Stopped before its next step, the run is at its checkpoint: what came after that is lost."""
-    run = make_run(supervisor=DEAD, trainer=DEAD)
-    LogWriter(run.log_path, 1).write(Step(step=23, loss=2.5, tok_s=100.0))
-    again = LogWriter(run.log_path, 2)
-    again.write(Start(resumed_from=step))
-    again.write(State(phase="stopped", reason="requested from the command line"))
-    said = "stopped at step 0" if step is None else "stopped at step 20"
-    assert describe_outcome(run.summary()) == f"{said}: requested from the command line"
-    assert RunView(run.summary()).step == (step or 0)
-    again.write(Step(step=21, loss=2.25))
-    assert describe_outcome(run.summary()).startswith("stopped at step 21, loss 2.2500")
 
 
 def test_an_end_that_is_only_in_the_log_counts(make_run: Make) -> None:

@@ -1,0 +1,26 @@
+"""What is said of a run that was restarted from a checkpoint."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.events.log import LogWriter
+from engine.events.types import Start, State, Step
+from tests.unit.conftest import DEAD, Make
+from tui.app.state.run_view import RunView
+from tui.text.run_text import describe_outcome
+
+
+@pytest.mark.parametrize("step", [None, 20])
+def test_a_restart_takes_back_the_steps_behind_its_checkpoint(make_run: Make, step: int | None) -> None:
+    """Stopped before its next step, the run is at its checkpoint: what came after that is lost."""
+    run = make_run(supervisor=DEAD, trainer=DEAD)
+    LogWriter(run.log_path, 1).write(Step(step=23, loss=2.5, tok_s=100.0))
+    again = LogWriter(run.log_path, 2)
+    again.write(Start(resumed_from=step))
+    again.write(State(phase="stopped", reason="requested from the command line"))
+    said = "stopped at step 0" if step is None else "stopped at step 20"
+    assert describe_outcome(run.summary()) == f"{said}: requested from the command line"
+    assert RunView(run.summary()).step == (step or 0)
+    again.write(Step(step=21, loss=2.25))
+    assert describe_outcome(run.summary()).startswith("stopped at step 21, loss 2.2500")
