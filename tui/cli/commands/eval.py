@@ -62,7 +62,11 @@ def run(args: argparse.Namespace) -> int:
         return _show(args)
     if not given:
         raise SpecError("eval: nothing to measure; name a file with --text, --shard, --data or --tasks, or use --show")
-    return _evaluate(args, _find(args.model))
+    from engine.checkpoints.hold import held
+
+    path = _find(args.model)
+    with held(path):  # until the results are beside it
+        return _evaluate(args, path)
 
 
 def _find(text: str) -> Path:
