@@ -16,6 +16,7 @@ from rich.console import RenderableType
 from textual import events, on, work
 from textual.actions import ActionParseResult
 from textual.app import App
+from textual.await_complete import AwaitComplete
 from textual.command import Provider
 from textual.dom import DOMNode
 from textual.message import Message
@@ -29,6 +30,7 @@ from tui.app.base import AppScreen, BaseApp
 from tui.app.settings import Settings
 from tui.app.terminal import clipboard
 from tui.app.terminal.cell_diff import CellDiffApp
+from tui.app.terminal.garbage import freeze_what_is_left, thaw
 from tui.app.terminal.key_queue import KeyQueue
 from tui.app.terminal.rebind import rebind
 from tui.app.terminal.tty import HANGUP_EXIT_CODE, check_terminal, exit_with_terminal
@@ -144,6 +146,10 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
     def exit(self, result: int | None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
         self.exiting = True
         super().exit(result, return_code, message)
+
+    def pop_screen(self) -> AwaitComplete:
+        thaw()  # what the screen leaves
+        return super().pop_screen()
 
     def bell(self) -> None:
         if self.settings.bell:
@@ -310,7 +316,6 @@ def run_app(
     ``first_start``: propose a profile for this machine first. Raises ``UserError`` if there is no run ``run_id``, or no
     terminal to draw on.
     """
-    import gc
     import os
     import sys
 
@@ -336,7 +341,7 @@ def run_app(
         read_only=read_only,
         first_start=first_start and not read_only,
     )
-    gc.freeze()  # a key would have to wait while what lives as long as the app is searched for garbage
+    freeze_what_is_left()
     with exit_with_terminal(app, sys.stdin.fileno()) as terminal:
         app.run()
     return HANGUP_EXIT_CODE if terminal.lost else app.return_code or 0

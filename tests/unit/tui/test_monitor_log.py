@@ -22,6 +22,7 @@ from tui.app.widgets.log_view import LogView
 @pytest.mark.parametrize("width", [60, 80])
 async def test_a_long_reason_is_read_in_full_on_the_monitor(store: RunStore, make_run: Any, width: int) -> None:
     run, writer = make_run("demo", 5, phase="running")
+    run.console_path.write_text("Traceback\n")
     reason = "gave up: " + " ".join(f"word{n}" for n in range(60))
     writer.write(Checkpoint(step=3, ok=False, why="no room " * 40 + "at all"))
     writer.write(State(phase="failed", reason=reason))

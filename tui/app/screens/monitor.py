@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from textual import on, work
@@ -199,7 +199,8 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         self.view.apply(at, event)
         self.viewport.apply(event)
         self._track_oom(event)
-        if self._is_news(event) and (line := log_buffer.to_line(self._newest if at is None else at, event)) is not None:
+        place = self._log_view.end if at is None else at
+        if self._is_news(event) and (line := log_buffer.to_line(place, event)) is not None:
             self._log_view.add(line._replace(time=time.time()) if line.time < 0 else line)
         self._dirty = True
         if isinstance(event, _URGENT):
@@ -213,14 +214,9 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         self.viewport.load_detail(message.request, message.series)
         self._paint()
 
-    @property
-    def _newest(self) -> int:
-        """The offset of a line that is not in the file: after the newest that is."""
-        return self._log_view.newest + 1
-
     def _add_line(self, text: str, tone: str) -> None:
         """Add a line that is not in the file to the log view."""
-        self._log_view.add(LogLine(self._newest, time.time(), text, tone))
+        self._log_view.add(LogLine(self._log_view.end, time.time(), text, tone))
 
     def _track_oom(self, event: Event) -> None:
         """Remember the out-of-memory error about which the run asks the user, until it is answered."""
@@ -276,23 +272,33 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         if self._dirty and self.is_mounted:
             self._paint()
 
-    def _tick(self) -> None:
-        if self._dirty and self.is_mounted and self._numbers.due():
-            charts = self._charts.due()
-            self._paint(charts)
-            self._dirty = self._dirty or not charts
+    async def _tick(self) -> None:
+        if not (self._dirty and self.is_active and self._numbers.due()):
+            return
+        self._dirty = not (charts := self._charts.due())
+        for _ in self._draw_charts() if charts else ():
+            await asyncio.sleep(0)  # a key waits for one chart, not for all
+        self._dirty = self._dirty or not self.is_active
+        if self.is_active:  # no dialog has opened meanwhile
+            self._draw_text()
 
-    def _paint(self, charts: bool = True) -> None:
+    def _paint(self) -> None:
         """Draw what is known; below a dialog only once it closes, because drawing there repaints the whole screen."""
         self._dirty = not self.is_active
-        if self._dirty:
-            return
-        if charts:
-            self._grid.choose(self._chosen_panes())
-            self._grid.update(self.viewport)
-            self.show_cursor_values()
-            if (request := self.viewport.detail_request()) is not None:
-                self.read_detail(request)
+        if not self._dirty:
+            list(self._draw_charts())  # all at once
+            self._draw_text()
+
+    def _draw_charts(self) -> Iterator[None]:
+        self._grid.choose(self._chosen_panes())
+        for pane in self._grid.on_page:
+            pane.update(self.viewport)
+            yield
+        self.show_cursor_values()
+        if (request := self.viewport.detail_request()) is not None:
+            self.read_detail(request)
+
+    def _draw_text(self) -> None:
         self.query_one(StatusLine).show(self.view, self._checkpoints)
         self.query_one(RankRows).show(self.view.rank_stats)
         self.query_one(KeyBar).hide(self._unusable())

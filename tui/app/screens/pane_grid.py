@@ -12,7 +12,6 @@ from textual.containers import Grid
 from tui.app.screens import panes
 from tui.app.screens.panes import Pane
 from tui.app.state.run_view import RunView
-from tui.app.state.viewport import Viewport
 from tui.app.widgets.chart import CHART_STYLES
 
 _MIN_WIDTH, _MIN_HEIGHT = 38, 8  # cells of a pane, where there are more than those of the first page
@@ -143,8 +142,3 @@ class PaneGrid(Grid):
 
     def on_resize(self, event: events.Resize) -> None:
         self.lay_out()
-
-    def update(self, viewport: Viewport) -> None:
-        """Draw the panes on screen."""
-        for pane in self.on_page:
-            pane.update(viewport)

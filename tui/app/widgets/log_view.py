@@ -62,9 +62,9 @@ class LogView(Canvas, can_focus=True):
         self.redraw()
 
     @property
-    def newest(self) -> int:
-        """The offset of the last line, or of the log's end if there is no line."""
-        return self.buffer.lines[-1].offset if self.buffer.lines else self._end()
+    def end(self) -> int:
+        """The offset of a line that is not in the file: after that of the last line, or the log's end without one."""
+        return (self.buffer.lines[-1].offset if self.buffer.lines else self._end()) + 1
 
     def _end(self) -> int:
         try:
