@@ -285,7 +285,7 @@ class RunDir:
     def _is_locked_by(self, lock: Lock) -> bool:
         """Acquire ``lock`` of this run, so that no supervisor starts; return whether that was possible."""
         with contextlib.suppress(OSError):  # something that is no lock has its name: no supervisor can hold it either
-            return lock.acquire()
+            return lock.acquire(timeout=0.1)
         return True
 
     def check_exists(self) -> None:

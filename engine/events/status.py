@@ -65,6 +65,7 @@ class RunStatus(Facts, kw_only=True, omit_defaults=True):
     supervisor: ProcessIdentity | None = None
     trainer: ProcessIdentity | None = None
     exit: LastExit | None = None  # of the newest attempt that has exited
+    val_step: Count | None = None  # of val_loss
     start_attempt: Count | None = None  # the newest attempt that has begun to train
     data: str | None = None  # fingerprint of the shards it reads
     live: dict[str, Any] | None = None  # values that edits can change, as they are now

@@ -20,7 +20,7 @@ def update_status(state: RunStatus, event: Event) -> None:
             state.step, state.loss, state.tok_s = event.step, event.loss, event.tok_s
             state.micro, state.accum, state.context = event.micro, event.accum, event.context
         case Val():
-            state.val_loss, state.bits_per_byte = event.loss, event.bits_per_byte
+            state.val_step, state.val_loss, state.bits_per_byte = event.step, event.loss, event.bits_per_byte
         case Checkpoint(ok=True):
             state.checkpoint, state.checkpoint_bytes = event.path, event.bytes
         case State():
@@ -30,6 +30,8 @@ def update_status(state: RunStatus, event: Event) -> None:
         case Start():
             # What the attempt before has done behind that checkpoint is lost.
             state.step, state.loss = event.resumed_from, None
+            if (state.val_step or 0) > (event.resumed_from or 0):
+                state.val_step = state.val_loss = state.bits_per_byte = None
             state.data = event.data.digest if event.data else None
             state.start_attempt = event.attempt
         case Exit():

@@ -5,21 +5,24 @@ from __future__ import annotations
 import pytest
 
 from engine.events.log import LogWriter
-from engine.events.types import Start, State, Step
+from engine.events.types import Start, State, Step, Val
 from tests.unit.conftest import DEAD, Make
 from tui.app.state.run_view import RunView
 from tui.text.run_text import describe_outcome
 
 
-@pytest.mark.parametrize("step", [None, 20])
-def test_a_restart_takes_back_the_steps_behind_its_checkpoint(make_run: Make, step: int | None) -> None:
+@pytest.mark.parametrize(("step", "validated"), [(None, 20), (20, 20), (20, 22)])
+def test_a_restart_takes_back_the_steps_behind_its_checkpoint(make_run: Make, step: int | None, validated: int) -> None:
     """Stopped before its next step, the run is at its checkpoint: what came after that is lost."""
     run = make_run(supervisor=DEAD, trainer=DEAD)
-    LogWriter(run.log_path, 1).write(Step(step=23, loss=2.5, tok_s=100.0))
+    before = LogWriter(run.log_path, 1)
+    before.write(Step(step=23, loss=2.5, tok_s=100.0))
+    before.write(Val(step=validated, loss=2.75))
     again = LogWriter(run.log_path, 2)
     again.write(Start(resumed_from=step))
     again.write(State(phase="stopped", reason="requested from the command line"))
     said = "stopped at step 0" if step is None else "stopped at step 20"
+    said += ", validation loss 2.7500" if step == validated else ""
     assert describe_outcome(run.summary()) == f"{said}: requested from the command line"
     assert RunView(run.summary()).step == (step or 0)
     again.write(Step(step=21, loss=2.25))
