@@ -16,6 +16,7 @@ from tui.app.state.run_list import FILTERS, SORT_ORDERS, filter_and_sort
 RUNS = [
     Summary(id="1", name="small", phase="finished", loss=3.5, step=100, steps=100, profile="cpu_demo", host="a"),
     Summary(id="2", name="moe-small", phase="running", loss=4.5, val_loss=4.0, step=10, steps=100, context=2048),
+    Summary(id="4", name="hung", phase="running", stalled="no progress for 48 s", step=7, tok_s=900.0),
     Summary(id="3", name="broken", phase="failed", step=5, profile="pretrain_5080", note="bad disk"),
 ]
 RUNS[0].lr, RUNS[1].tags = 3e-3, ("MoE",)
@@ -24,7 +25,7 @@ RUNS[0].lr, RUNS[1].tags = 3e-3, ("MoE",)
 @pytest.mark.parametrize(
     ("text", "ids"),
     [
-        ("", "123"),
+        ("", "1243"),
         ("small", "12"),
         ("small moe", "2"),
         ("loss<4", "1"),
@@ -38,8 +39,11 @@ RUNS[0].lr, RUNS[1].tags = 3e-3, ("MoE",)
         ("done>=50", "1"),
         ("context>1e3", "2"),
         ("phase:ended", "13"),
-        ("phase:active", "2"),
-        ("phase:attention", "3"),
+        ("phase:active", "24"),
+        ("phase:attention", "43"),
+        ("phase:stalled", "4"),
+        ("stalled", "4"),
+        ("tok/s>0", ""),
         ("phase:fin", "1"),
         ("profile:cpu", "1"),
         ("name:moe step<20", "2"),
@@ -58,7 +62,7 @@ def test_words_of_the_filter(text: str, ids: str) -> None:
         ("loss<x", "'x' is not a number"),
         ("loss<nan", "'nan' is not a number"),
         ("losss<3", "loss, val, bits, lr"),
-        ("phase:over", "active, ended, attention"),
+        ("phase:over", "active, ended, attention, stalled"),
         ("tag:", "after the colon"),
         ("color:red", "phase, tag, name"),
     ],

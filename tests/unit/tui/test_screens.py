@@ -115,11 +115,10 @@ async def test_home_offers_to_resume_runs_that_were_cut_off(store: RunStore, mak
         await pilot.press("r")
         await until(pilot, lambda: bool(toasts(app)))
         assert "only a run that is paused or was cut off" in toasts(app)[0]
-        for id in store.ids():
-            if store.find(id).name != "well":
-                run = store.find(id)
-                at = run.log_path.stat().st_size
-                write_json(run.state_path, {**to_dict(run.state()), "phase": "stopped", "at": at})
+        for run in map(store.find, store.ids()):
+            if run.name != "well":
+                ended = {"phase": "stopped", "at": run.log_path.stat().st_size}
+                write_json(run.state_path, {**to_dict(run.state()), **ended})
         await until(pilot, lambda: not app.screen.query_one("#cut-off").display)
 
 

@@ -14,7 +14,7 @@ from engine.events.phases import PAUSED, PHASES, has_ended, is_active, phase_of
 from engine.events.status import Summary
 from profiles.errors import SpecError
 from profiles.printable import brief
-from tui.text.run_text import is_stalled
+from tui.text.run_text import STALLED, is_stalled, phase_name, tokens_per_second
 
 Test = Callable[[Summary], bool]
 
@@ -28,7 +28,7 @@ def needs_attention(run: Summary) -> bool:
 def parse_filter(text: str) -> Test:
     """Return what says whether a run matches ``text``; case does not matter. Raise ``SpecError`` naming a wrong word.
 
-    A word is a number of ``_NUMBERS`` compared, ``phase:`` and how a phase begins (or active, ended, attention),
+    A word is a number of ``_NUMBERS`` compared, ``phase:`` and how a phase or one of ``_GROUPS`` begins,
     ``tag:`` and a whole tag, a text of ``_TEXTS`` and how it begins, or letters of the id, name, profile or phase, of a
     tag or of the note.
     """
@@ -41,7 +41,7 @@ _NUMBERS: dict[str, Callable[[Summary], float | None]] = {
     "val": lambda run: run.val_loss,
     "bits": lambda run: run.bits_per_byte,
     "lr": lambda run: run.lr,
-    "tok/s": lambda run: run.tok_s if is_active(run.phase) else None,
+    "tok/s": tokens_per_second,
     "step": lambda run: run.step,
     "steps": lambda run: run.steps,
     "done": lambda run: 100 * (run.step or 0) / run.steps if run.steps else None,
@@ -66,6 +66,7 @@ _GROUPS: dict[str, Test] = {
     "active": lambda run: is_active(run.phase),
     "ended": lambda run: has_ended(run.phase),
     "attention": needs_attention,
+    STALLED: is_stalled,
 }
 _COMPARISON = re.compile(r"([^<>=:]*)(<=|>=|<|>|=)(.*)")
 
@@ -111,4 +112,4 @@ def _phase_test(word: str, wanted: str) -> Test:
 
 
 def _searched(run: Summary) -> tuple[str | None, ...]:
-    return run.id, run.name, run.profile, run.phase, *run.tags, run.note
+    return run.id, run.name, run.profile, phase_name(run), run.phase, *run.tags, run.note
