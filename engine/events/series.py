@@ -56,12 +56,20 @@ class Series:
 
     def append(self, buckets: Iterable[Bucket]) -> None:
         """Add buckets behind those there are."""
-        for bucket in buckets:
-            self._open_bucket(0)
-            self.x[-1], self.entries[-1] = bucket.x, self.entries[-1] + bucket.entries
-            self.newest = bucket.mean
-            if bucket.low is not None and bucket.mean is not None and bucket.high is not None:
-                self._add_to_last(bucket.low, bucket.high, bucket.mean * bucket.entries, bucket.entries)
+        columns = tuple(zip(*buckets, strict=True))
+        if not columns:
+            return
+        xs, lows, means, highs, entries = columns
+        self.x.extend(xs)
+        self.low.extend(_INF if low is None else low for low in lows)
+        self.high.extend(-_INF if high is None else high for high in highs)
+        self.total.extend(0.0 if mean is None else mean * n for mean, n in zip(means, entries, strict=True))
+        self.count.extend(0 if mean is None else n for mean, n in zip(means, entries, strict=True))
+        self.entries.extend(entries)
+        self.offset.extend([0] * len(xs))
+        self.newest = means[-1]
+        while len(self) > CAPACITY:
+            self._halve()
 
     def add(self, x: float, low: float | None, high: float | None, offset: int = 0) -> None:
         x = self._monotonic(x)
@@ -200,21 +208,20 @@ class Series:
         last = len(self) if until is None else bisect.bisect_right(self.x, until)
         group = -(-(last - first) // max(1, count)) or 1
 
-        def merged(column: array[Any], merge: Callable[[Any, Any], Any]) -> list[Any]:
+        def merged(column: array[Any], merge: Callable[[Iterable[Any]], Any]) -> list[Any]:
             """Return the entries ``first`` to ``last`` of a column, each ``group`` of them as one."""
-            found = list(column[first:last:group])
-            for k in range(1, group):
-                others = column[first + k : last : group]
-                found[: len(others)] = map(merge, found, others)
-            return found
+            found = column[first:last]
+            full = len(found) - len(found) % group
+            rest = [merge(found[full:])] if full < len(found) else []
+            return [*map(merge, zip(*(found[k:full:group] for k in range(group)), strict=True)), *rest]
 
         rows = zip(
             merged(self.x, max),
             merged(self.low, min),
-            merged(self.total, operator.add),
+            merged(self.total, sum),
             merged(self.high, max),
-            merged(self.count, operator.add),
-            merged(self.entries, operator.add),
+            merged(self.count, sum),
+            merged(self.entries, sum),
             strict=True,
         )
         return [

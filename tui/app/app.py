@@ -7,7 +7,6 @@ import engine.host.light_asyncio  # noqa: F401, before anything that imports asy
 # isort: split
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -30,10 +29,9 @@ from tui.app.base import AppScreen, BaseApp
 from tui.app.settings import Settings
 from tui.app.terminal import clipboard
 from tui.app.terminal.cell_diff import CellDiffApp
-from tui.app.terminal.garbage import freeze_what_is_left, thaw
+from tui.app.terminal.garbage import thaw
 from tui.app.terminal.key_queue import KeyQueue
 from tui.app.terminal.rebind import rebind
-from tui.app.terminal.tty import HANGUP_EXIT_CODE, check_terminal, exit_with_terminal
 from tui.app.themes import THEMES, THEMES_16, theme_for
 from tui.app.widgets.bars import KeyBar
 from tui.text.ellipsis import wrap
@@ -301,47 +299,3 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
             self.screen.action_back()
         else:
             self.push_screen(SettingsScreen())
-
-
-def run_app(
-    store: RunStore,
-    run_id: str | None = None,
-    *,
-    read_only: bool = False,
-    low_bandwidth: bool = False,
-    first_start: bool = False,
-) -> int:
-    """Run the app in this terminal until the user quits or the terminal closes, and return the exit code.
-
-    ``first_start``: propose a profile for this machine first. Raises ``UserError`` if there is no run ``run_id``, or no
-    terminal to draw on.
-    """
-    import os
-    import sys
-
-    from tui.app.settings import load
-    from tui.app.terminal.allocator import return_freed_memory
-    from tui.app.terminal.input_bytes import accept_any_bytes
-
-    check_terminal()
-    return_freed_memory()
-    accept_any_bytes()
-    for name in ("COLUMNS", "LINES"):
-        os.environ.pop(name, None)  # if exported, they would override every change of the terminal's size
-    settings, settings_errors = load()
-    for line in settings_errors:
-        print(f"mla-tui: {line}", file=sys.stderr)
-    if low_bandwidth:
-        settings = replace(settings, low_bandwidth=True)
-    app = MlaApp(
-        store,
-        run_id,
-        settings=settings,
-        settings_errors=settings_errors,
-        read_only=read_only,
-        first_start=first_start and not read_only,
-    )
-    freeze_what_is_left()
-    with exit_with_terminal(app, sys.stdin.fileno()) as terminal:
-        app.run()
-    return HANGUP_EXIT_CODE if terminal.lost else app.return_code or 0

@@ -12,7 +12,7 @@ from engine.runs.store import RunStore
 from tests.unit.tui.helpers import until
 from tui.app.app import MlaApp
 from tui.app.screens.settings import SettingsScreen
-from tui.app.terminal.garbage import freeze_what_is_left
+from tui.app.terminal.garbage import collect_once_started
 
 
 class _Cycle:
@@ -23,13 +23,23 @@ class _Cycle:
 @pytest.fixture
 def freezing() -> Iterator[None]:
     before = list(gc.callbacks)
-    freeze_what_is_left()
+    collect_once_started(0.0).join()
     yield
     gc.callbacks[:] = before
     gc.unfreeze()
 
 
+def test_nothing_is_collected_while_the_app_starts() -> None:
+    timer = collect_once_started()
+    try:
+        assert not gc.isenabled()
+    finally:
+        timer.cancel()
+        gc.enable()
+
+
 def test_what_a_full_search_leaves_is_not_searched_again(freezing: None) -> None:
+    assert gc.isenabled()
     kept: list[list[int]] = [[] for _ in range(10_000)]
     gc.collect()
     assert len(gc.get_objects()) < len(kept)

@@ -86,6 +86,6 @@ def test_attach_starts_no_supervisor_and_runs_no_hook(
 
     monkeypatch.setattr("engine.runs.supervision.ensure_supervisor", asked.append)
     monkeypatch.setattr("engine.runs.supervision.run_pending_hooks", asked.append)
-    monkeypatch.setattr("tui.app.app.run_app", run_app)
+    monkeypatch.setattr("tui.app.start.run_app", run_app)
     assert main.main(["attach", run.id, "--read-only", "--low-bandwidth"]) == 0
     assert asked == [{"read_only": True, "low_bandwidth": True}]

@@ -20,7 +20,7 @@ import pytest
 from tests.unit.tui.terminals import read_to_end
 
 ROOT = Path(__file__).parents[3]
-RUN = "from engine.runs.store import RunStore; from tui.app.app import run_app; raise SystemExit(run_app(RunStore()))"
+RUN = "from engine.runs.store import RunStore; from tui.app.start import run_app; raise SystemExit(run_app(RunStore()))"
 
 
 def start_on_terminal(

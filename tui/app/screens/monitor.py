@@ -173,7 +173,7 @@ class MonitorScreen(RunRequests, actions=MONITOR):
     @on(History)
     def _load_history(self, message: History) -> None:
         self.view.load_history(message.answer)
-        self._paint()
+        self._grid.choose(self._chosen_panes())  # the charts have their places when ``FirstEvents`` draws them
 
     @on(FirstEvents)
     def _show_first_events(self, message: FirstEvents) -> None:

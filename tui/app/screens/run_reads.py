@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
 
 FIRST_LINES = 200  # lines of the log that are read when a run is opened
-FIRST_BYTES = 16 << 20  # bytes of the log read for them at most
+FIRST_BYTES = 4 << 20  # bytes of the log read for them at most
 RANK_BYTES = 1 << 20  # bytes of the log in which what the ranks measured last, some 10 s ago, is looked for
 
 

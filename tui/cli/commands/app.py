@@ -21,8 +21,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"mla-tui {VERSION}")
         return 0
     from engine.runs.store import RunStore
-    from tui.app.app import run_app
     from tui.app.first_start import is_first_start
+    from tui.app.start import run_app
 
     store = RunStore()
     first = is_first_start(store)

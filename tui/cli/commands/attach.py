@@ -25,6 +25,6 @@ def run(args: argparse.Namespace) -> int:
         ensure_supervised(run_dir)
     warn_of_version_mismatch(run_dir)
     from engine.runs.store import RunStore
-    from tui.app.app import run_app
+    from tui.app.start import run_app
 
     return run_app(RunStore(), run_dir.id, read_only=args.read_only, low_bandwidth=args.low_bandwidth)

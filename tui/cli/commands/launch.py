@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     print(run_dir.id)
     print(usage_line(run_dir.spec()), file=sys.stderr)
     if args.attach:
-        from tui.app.app import run_app
+        from tui.app.start import run_app
 
         return run_app(store, run_dir.id)
     print(f"follow it with: mla-tui attach {run_dir.id}", file=sys.stderr)
