@@ -78,7 +78,8 @@ class Meter:
             return
         if event.device_peak is not None:
             self.device_peak = max(self.device_peak or 0, int(event.device_peak))
-            self.device_reserved = max(self.device_reserved or 0, torch.cuda.memory_reserved())
+            if self._backend.device == "cuda":
+                self.device_reserved = max(self.device_reserved or 0, torch.cuda.memory_reserved())
         self._on_step(time.perf_counter() - self._last, event.data_s or 0.0)
         self._last = time.perf_counter()
 

@@ -51,15 +51,33 @@ def matmul_peak(
 
 def time_matmul(product: Product, tokens: int, dtype: torch.dtype, device: str, seconds: float) -> list[TimedMatmul]:
     """Time a product as each of ``MATMUL_KINDS``, for about ``seconds`` each."""
-    # Random numbers, because products of zeros draw less power and run faster than those of a training step.
-    x_TI = torch.randn(tokens, product.inputs, dtype=dtype, device=device)
-    w_OI = torch.randn(product.outputs, product.inputs, dtype=dtype, device=device)
-    y_TO = torch.randn(tokens, product.outputs, dtype=dtype, device=device)
-    runs: tuple[Callable[[], torch.Tensor], ...] = (lambda: x_TI @ w_OI.T, lambda: y_TO @ w_OI, lambda: y_TO.T @ x_TI)
+    runs = (_mlx_runs if device == "mlx" else _torch_runs)(product, tokens, dtype, device)
     return [
         TimedMatmul(product, kind, tokens, _median_seconds(run, device, seconds))
         for kind, run in zip(MATMUL_KINDS, runs, strict=True)
     ]
+
+
+# The operands are random, because products of zeros draw less power and run faster than those of a training step.
+
+
+def _torch_runs(product: Product, tokens: int, dtype: torch.dtype, device: str) -> tuple[Callable[[], object], ...]:
+    x_TI = torch.randn(tokens, product.inputs, dtype=dtype, device=device)
+    w_OI = torch.randn(product.outputs, product.inputs, dtype=dtype, device=device)
+    y_TO = torch.randn(tokens, product.outputs, dtype=dtype, device=device)
+    return lambda: x_TI @ w_OI.T, lambda: y_TO @ w_OI, lambda: y_TO.T @ x_TI
+
+
+def _mlx_runs(product: Product, tokens: int, dtype: torch.dtype, device: str) -> tuple[Callable[[], object], ...]:
+    import mlx.core as mx
+
+    kind = mx.bfloat16 if dtype == torch.bfloat16 else mx.float32
+    x_TI = mx.random.normal((tokens, product.inputs), dtype=kind)
+    w_OI = mx.random.normal((product.outputs, product.inputs), dtype=kind)
+    y_TO = mx.random.normal((tokens, product.outputs), dtype=kind)
+    mx.eval(x_TI, w_OI, y_TO)
+    queue: Callable[..., object] = mx.async_eval
+    return lambda: queue(x_TI @ w_OI.T), lambda: queue(y_TO @ w_OI), lambda: queue(y_TO.T @ x_TI)
 
 
 def _median_seconds(run: Callable[[], object], device: str, budget: float) -> float:
@@ -85,3 +103,7 @@ def synchronize(device: str) -> None:
     """Wait until the device has finished its queued work."""
     if device == "cuda":
         torch.cuda.synchronize()
+    elif device == "mlx":
+        import mlx.core as mx
+
+        mx.synchronize()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import resource
@@ -31,6 +32,7 @@ from model.transformer import build
 from profiles.errors import SpecError, UserError
 from profiles.model_config import NAMED_MODELS, ModelConfig
 from tests.gpu.search import longest
+from tui.cli.commands.bench import table
 
 TINY = NAMED_MODELS["mla-tiny"]
 NANO = ModelConfig(
@@ -45,6 +47,7 @@ NANO = ModelConfig(
     vocab_size=256,
 )
 NANO_KEYS = [f"model.{name}={getattr(NANO, name)}" for name in list(NANO.__dataclass_fields__)[:9]]
+MLX = ["mlx"] if importlib.util.find_spec("mlx") else []
 SMALL = ["model.name=nano", *NANO_KEYS, "sequences=4", "micro=2", "context=16", "optim.name=adamw"]
 
 
@@ -89,8 +92,10 @@ def test_torch_counts_the_same(config: ModelConfig) -> None:
     assert counter.get_total_flops() == batch * context * (matmul_flops_per_token(config) + whole_square)
 
 
-def test_the_matmul_peak_covers_every_product_in_every_kind() -> None:
-    flop_s, rows = matmul_peak(NANO, 64, torch.float32, "cpu", 0.01)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("device", ["cpu", *MLX])
+def test_the_matmul_peak_covers_every_product_in_every_kind(device: str, dtype: torch.dtype) -> None:
+    flop_s, rows = matmul_peak(NANO, 64, dtype, device, 0.01)
     assert {(row.product, row.kind) for row in rows} == {(p, kind) for p in products(NANO) for kind in MATMUL_KINDS}
     assert all(row.tokens == 64 and row.seconds > 0 for row in rows)
     rates = [row.flop_s for row in rows]
@@ -108,20 +113,23 @@ def spec(tmp_path: Path) -> Any:
     return small
 
 
-def test_a_result_has_its_parts_and_they_agree(spec: Any, tmp_path: Path) -> None:
-    found = measure(spec, steps=4)
+@pytest.mark.parametrize(("backend", "device"), [("torch", "cpu"), *((mlx, mlx) for mlx in MLX)])
+def test_a_result_has_its_parts_and_they_agree(spec: Any, tmp_path: Path, backend: str, device: str) -> None:
+    found = measure(replace(spec, launch=replace(spec.launch, backend=backend)), steps=4)
     json.dumps(found, allow_nan=False)
-    assert found["device"] == "cpu" and found["plan"]["backend"] == "torch"
+    assert found["device"] == device and found["plan"]["backend"] == backend
     assert (found["params"], found["tokens_per_step"]) == (NANO.params, 64)
     step = found["step_s"]
     assert step["steps"] == 4 and 0 < step["min"] <= step["median"] <= step["max"]
     assert found["tok_s"] == pytest.approx(64 / step["median"])
     assert list(found["split_s"]) == ["data", "forward", "backward", "optimizer"]
     assert all(seconds > 0 for seconds in found["split_s"].values())
-    assert found["peak"]["device"] is None and found["peak"]["host"] >= 0
+    assert (found["peak"]["device"] is None) == (device == "cpu") and found["peak"]["host"] >= 0
     fraction = found["tok_s"] * found["flops_per_token"] / found["matmul_peak_flop_s"]
     assert found["matmul_peak_fraction"] == pytest.approx(fraction)
     assert [path.name for path in tmp_path.iterdir()] == ["phase1"]  # a benchmark saves nothing
+    told = "\n".join(table([{**found, "changes": {}, "model": "nano", "data": "synthetic"}]))
+    assert f"; {backend} {found['versions'][backend]}; data" in told and ("fwd with bwd" in told) == (backend == "mlx")
 
 
 def test_phases_are_not_timed_while_whole_steps_are(spec: Any) -> None:

@@ -128,18 +128,21 @@ def _notes(results: list[dict[str, Any]]) -> list[str]:
     from engine.train.measure.grid import SYNTHETIC, WARMUP_STEPS
 
     first = results[0]
-    on_device = first["peak"]["device"] is not None
-    where = first["device_name"] if on_device else f"{first['device_name']}, {first['threads']} threads"
+    on_device = sorted({result["peak"]["device"] is not None for result in results}, reverse=True)
+    where = first["device_name"] if on_device == [True] else f"{first['device_name']}, {first['threads']} threads"
+    memory = {True: "peak allocated on the device", False: "peak RAM, without what torch itself uses"}
+    versions = {f"{name} {version}" for result in results for name, version in result["versions"].items()}
+    together = "; mlx computes fwd with bwd" if any("mlx" in result["versions"] for result in results) else ""
+    libraries = sorted(text for text in versions if not text.startswith(("mla-tui ", "numpy ")))
     data = "random tokens" if first["data"] == SYNTHETIC else "shards"
     slowest = max(result["step_s"]["max"] / result["step_s"]["median"] for result in results)
     warmup = max(result["warmup_s"] for result in results)
     return [
-        f"{first['model']}, {count(first['params'])} parameters; {where}; torch {first['versions']['torch']};"
-        f" data: {data}",
+        f"{first['model']}, {count(first['params'])} parameters; {where}; {', '.join(libraries)}; data: {data}",
         f"step: the median of {_range(result['step_s']['steps'] for result in results)}, at most {slowest:.2f} times"
         f" the median; after {WARMUP_STEPS} warm-up steps with compilation, which took up to {duration(warmup)}",
-        "data, fwd, bwd, opt: fractions of the step time, from extra steps that synchronize after each part",
-        f"memory: {'peak allocated on the device' if on_device else 'peak RAM, without what torch itself uses'}",
+        f"data, fwd, bwd, opt: fractions of the step time, from extra steps that synchronize after each part{together}",
+        f"memory: {' or '.join(memory[one] for one in on_device)}",
         f"util: fraction of the matmul peak, measured here with the model's shapes:"
         f" {_range((result['matmul_peak_flop_s'] for result in results), flop_s)}"
         f" in {', '.join(sorted({result['plan']['precision'] for result in results}))}",
