@@ -19,7 +19,7 @@ from engine.events.phases import COMPILING, FINISHED, PAUSED, RUNNING, SAVING, S
 from engine.events.requests import CheckpointRequest, PauseRequest, ResumeRequest, SetRequest, StopRequest
 from engine.events.types import Alert, Command, Data, Edit, Progress, Spec, State
 from engine.host.version import VERSION
-from engine.memory.hardware import detect_hardware
+from engine.memory.hardware import cpu_name, detect_hardware
 from engine.preflight import slow_kernels
 from engine.train.backends.backend import Backend
 from engine.train.backends.ranks import Ranks, SingleRank
@@ -81,7 +81,8 @@ class Trainer:
         hardware = detect_hardware(state.spec.launch.gpus_per_node)
         self.memory = MemoryMonitor(backend, reporter, hardware)
         self.rank_monitor = RankMonitor(self.ranks, reporter)
-        self.peak = device_peak(hardware.name, backend.device, backend.plan["precision"])
+        self.device = cpu_name() if backend.device == "cpu" else hardware.name
+        self.peak = device_peak(self.device, backend.device, backend.plan["precision"])
         self.oom = OomHandler(backend, self.memory, hardware, self.ranks, out)
         logits = LogitMonitor(backend, reporter, self.ranks.rank)
         self.runner = StepRunner(
@@ -176,13 +177,13 @@ class Trainer:
         self._history.put_start(self.step, data)
         self._history.drop_rewinds_before(self.step)
         self.oom.learn(self._history.memory)
-        plan = self.backend.plan
-        self.reporter.record(start_record(self.step, self.backend, self.spec, self.peak, self._versions, data))
+        start = start_record(self.step, self.backend, self.spec, self.device, self.peak, self._versions, data)
+        self.reporter.record(start)
         self._record_spec()
-        for text in slow_kernels(self.spec.model.config, self.backend.device, plan["attention"]):
+        for text in slow_kernels(self.spec.model.config, self.backend.device, self.backend.plan["attention"]):
             self.reporter.record(Alert(what="slow", text=text))
         self.memory.record_forecast(self.spec)
-        self._enter(RUNNING if plan["compile"] == "off" else COMPILING)
+        self._enter(RUNNING if self.backend.plan["compile"] == "off" else COMPILING)
 
     # -- one optimizer step
 

@@ -11,14 +11,17 @@ from profiles.spec import RunSpec
 
 
 def start_record(
-    step: int, backend: Backend, spec: RunSpec, peak: Peak, versions: Mapping[str, str], data: Data
+    step: int, backend: Backend, spec: RunSpec, device: str, peak: Peak, versions: Mapping[str, str], data: Data
 ) -> Start:
-    """Return the record of an attempt that goes on after ``step``, on devices with the ``peak``, reading ``data``."""
+    """Return the record of an attempt that goes on after ``step``, reading ``data``.
+
+    ``device`` is the name of its devices, ``peak`` that of one.
+    """
     return Start(
         resumed_from=step or None,
         plan={**backend.plan},
         params=spec.model.config.params,
-        device=backend.device,
+        device=device,
         peak_flop_s=peak.flops_per_s,
         peak_source=peak.source,
         versions={**versions},

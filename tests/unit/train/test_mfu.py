@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from engine.execution.peak_flops import MEASURED, PUBLISHED, Peak, peak
+from engine.memory.hardware import cpu_name
 from engine.train.backends.build import build_backend
 from engine.train.backends.ranks import SingleRank
 from engine.train.loop import Trainer
@@ -58,7 +59,7 @@ def test_every_step_has_its_mfu_and_the_start_its_peak(nano: MakeSpec, tmp_path:
     log = RecordingReporter()
     Trainer(RunState(spec), build_backend(spec, SingleRank()), log, tmp_path / "out").run(None, None)
     (start,) = log.of("start")
-    assert start["peak_source"] == MEASURED
+    assert start["peak_source"] == MEASURED and start["device"] == cpu_name()
     per_token = flops_per_token(spec.model.config, spec.batch.context)
     steps = log.of("step")
     assert len(steps) == 2
