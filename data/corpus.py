@@ -10,12 +10,11 @@ import hashlib
 import json
 import os
 import platform
-import secrets
-import shutil
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from data.new_folder import new_folder
 from data.pack.batches import Batch
 from data.pack.encode_batch import encode_batch
 from data.pack.encoder import Encoder
@@ -52,16 +51,13 @@ def build_corpus(
     if not MIN_SIZE <= vocab_size <= 65536:
         raise UserError(f"vocab_size: {vocab_size} is not in {MIN_SIZE}..65536")
     target = root / phase
-    building = target.with_name(f".{target.name}-building-{secrets.token_hex(4)}")
     try:
         if _built(target, vocab_size):
             report(f"{target}: already built")
             return target
         documents = _documents(source or Path(sysconfig.get_path("stdlib")))
-        building.mkdir(parents=True)
-        _write(building, phase, vocab_size, documents, report)
-        # Renaming onto a directory fails unless it is empty, so this never deletes anything.
-        building.rename(target)
+        with new_folder(target) as building:
+            _write(building, phase, vocab_size, documents, report)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and _built(target, vocab_size):
             report(f"{target}: another process has built it")
@@ -69,8 +65,6 @@ def build_corpus(
         raise UserError(
             f"{target}: cannot write the corpus ({error.strerror}): free some space or choose another directory"
         ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return target
 
 

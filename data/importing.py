@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -20,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.id_check import check_block
+from data.new_folder import new_folder
 from data.pack.vocabulary import TOKENIZER_JSON, load_vocabulary
 from data.shard_file import BareIds
 from data.shards import DATASET_JSON, ShardSet, read_shards
@@ -122,22 +121,19 @@ def _write(
     manifest: dict[str, Any],
     tokenizer: bytes,
 ) -> None:
-    building = target.with_name(f".{target.name}-importing-{secrets.token_hex(4)}")
+    above = source if source.is_dir() else source.parent
     try:
-        building.mkdir(parents=True)
-        for split, names in splits.items():
-            (building / split).mkdir()
-            for name in names:
-                file = source / name if source.is_dir() else source
-                beside = (file.with_suffix(".idx"), *(file.with_name(file.name + end) for end in _BESIDE))
-                for path in (file, *filter(Path.exists, beside)):
-                    link = path.relative_to(source if source.is_dir() else source.parent).as_posix().replace("/", "-")
-                    (building / split / link).symlink_to(path)
-        if tokenizer:
-            (building / TOKENIZER_JSON).write_bytes(tokenizer)
-        (building / DATASET_JSON).write_text(json.dumps(manifest, indent=2) + "\n")
-        building.rename(target)
+        with new_folder(target) as building:
+            for split, names in splits.items():
+                (building / split).mkdir()
+                for name in names:
+                    file = above / name
+                    beside = (file.with_suffix(".idx"), *(file.with_name(file.name + end) for end in _BESIDE))
+                    for path in (file, *filter(Path.exists, beside)):
+                        link = path.relative_to(above).as_posix().replace("/", "-")
+                        (building / split / link).symlink_to(path)
+            if tokenizer:
+                (building / TOKENIZER_JSON).write_bytes(tokenizer)
+            (building / DATASET_JSON).write_text(json.dumps(manifest, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror}): choose another --out") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)

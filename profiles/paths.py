@@ -20,6 +20,16 @@ def expand(text: str, source: str) -> Path:
         raise UserError(f"{source}: {text}: there is no home directory for ~; set HOME, or write a full path") from None
 
 
+def expand_output(text: str, source: str) -> Path:
+    """Return ``text`` as ``expand`` does, for a file or folder that is written. Raises ``UserError`` for ``-`` too.
+
+    Elsewhere ``-`` is standard output, so a file of that name is not what was meant.
+    """
+    if text == "-":
+        raise UserError(f"{source}: - would be standard output, which this is not written to; name a path, or ./-")
+    return expand(text, source)
+
+
 def user_dir(variable: str, default: str) -> Path:
     """Return the directory that the environment ``variable`` names (XDG_CONFIG_HOME …), or ``default``."""
     return expand(os.environ.get(variable) or default, variable)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.new_folder import missing_above, remove_empty
 from data.pack.pipeline import Position
 from data.pack.shard_writer import ShardState
 from data.pack.split_rule import SPLITS
@@ -92,9 +92,13 @@ class StateFolder:
     def __init__(self, path: Path) -> None:
         """Make the folder if needed and lock it. Raise ``UserError`` if another process packs there."""
         self.path = path
-        self._made = [folder for folder in path.parents if not folder.exists()]
+        self._made = missing_above(path)
         while True:
-            path.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError:
+                remove_empty(self._made)
+                raise
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -112,9 +116,7 @@ class StateFolder:
     def discard(self) -> None:
         """Remove the folder, and those above it that were made for it and hold nothing else."""
         shutil.rmtree(self.path, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            for folder in self._made:
-                folder.rmdir()
+        remove_empty(self._made)
 
     def close(self) -> None:
         os.close(self._fd)

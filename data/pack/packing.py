@@ -145,8 +145,8 @@ class _Packing:
         """List the sources. Raise ``UserError`` if they or the arguments are not those of the unfinished pack."""
         kind = self._request.stdin_format
         spooled = self._state.path / f"stdin.{kind}"
-        border = self._separator if kind == "txt" else b"\n"
-        stdin = spool(spooled, border, progress.read, self._report) if STDIN in self._request.sources else ""
+        separator = self._separator if kind == "txt" else b"\n"
+        stdin = spool(spooled, separator, progress.read, self._report) if STDIN in self._request.sources else ""
         found = self._state.path / _LISTING
         self._report.stage("listing the files")
         listing = list_sources(

@@ -1,6 +1,6 @@
 """Copies standard input to a file, because a pack that goes on reads it again.
 
-Input without an end does not fill the disk: it is refused where 64 MiB hold no border between documents, as those of
+Input without an end does not fill the disk: it is refused where 64 MiB hold no separator of documents, as those of
 ``/dev/zero``, and where packing it would leave too little of the disk.
 """
 
@@ -22,34 +22,34 @@ _SHARE_OF_IDS = 0.5  # of the text: about four bytes a token, two bytes an id
 _RESERVE, _RESERVED_SHARE = 1 << 30, 0.05  # of the disk, whichever is less
 
 
-def spool(path: Path, border: bytes | None, packed: int, report: Report) -> str:
+def spool(path: Path, separator: bytes | None, packed: int, report: Report) -> str:
     """Copy standard input to ``path`` and return its hash. Raise ``UserError`` and ``OSError``, and leave no copy then.
 
-    ``border`` ends a document; without one all of the input is one document. ``packed`` bytes of it have their ids on
-    the disk already.
+    ``separator`` ends a document; without one all of the input is one document. ``packed`` bytes of it have their ids
+    on the disk already.
     """
     if sys.stdin is None:
         raise UserError(f"{STDIN}: standard input is closed: pipe text into it, or name a file")
     try:
-        return _copy(path, border, packed, report)
+        return _copy(path, separator, packed, report)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
 
 
-def _copy(path: Path, border: bytes | None, packed: int, report: Report) -> str:
+def _copy(path: Path, separator: bytes | None, packed: int, report: Report) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    size, bordered, end = 0, False, b""
+    size, separated, end = 0, False, b""
     with path.open("wb") as file:
         while block := sys.stdin.buffer.read(_BLOCK):
             digest.update(block)
             file.write(block)
             size += len(block)
-            if border and not bordered:
-                bordered = border in end + block
-                end = block[-len(border) :]
-            if size > LIMIT and not bordered:
-                raise UserError(_one_document(border))
+            if separator and not separated:
+                separated = separator in end + block
+                end = block[-len(separator) :]
+            if size > LIMIT and not separated:
+                raise UserError(_one_document(separator))
             if size % _BETWEEN_LOOKS < len(block):
                 report.stage(f"reading standard input: {_mb(size)}")
                 file.flush()
@@ -57,10 +57,10 @@ def _copy(path: Path, border: bytes | None, packed: int, report: Report) -> str:
     return digest.hexdigest()
 
 
-def _one_document(border: bytes | None) -> str:
+def _one_document(separator: bytes | None) -> str:
     what = f"is one document, {TOO_LARGE}"
-    if border:
-        what = f"has no {border.decode(errors='replace')!r} in its first {LIMIT >> 20} MiB"
+    if separator:
+        what = f"has no {separator.decode(errors='replace')!r} in its first {LIMIT >> 20} MiB"
     return (
         f"{STDIN}: standard input {what}: nothing of it was kept; cut it into documents with --separator, or name its"
         " kind with --stdin"

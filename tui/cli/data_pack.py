@@ -84,7 +84,7 @@ def _request(args: argparse.Namespace) -> Request:
     from data.pack.request import STDIN, Request
     from data.pack.training import check_size
     from profiles.names import check_name
-    from profiles.paths import expand
+    from profiles.paths import expand_output
 
     if args.sources.count(STDIN) > 1:
         raise SpecError("-: standard input can be read once; name it once")
@@ -96,7 +96,7 @@ def _request(args: argparse.Namespace) -> Request:
         check_size(args.train_tokenizer)
     return Request(
         sources=tuple(args.sources),
-        out=expand(args.out, "--out"),
+        out=expand_output(args.out, "--out"),
         phase=check_name("--phase", args.phase),
         tokenizer=_tokenizer(args.tokenizer) if args.tokenizer is not None else None,
         train_tokenizer=args.train_tokenizer,

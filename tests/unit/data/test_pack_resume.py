@@ -17,6 +17,7 @@ import zstandard
 from data.pack.journal import StateFolder
 from profiles.errors import UserError
 from tests.unit.data.packs import Notes, contents, documents, make_tokenizer, pack_into, texts, write_files
+from tui.cli.main import main
 
 # Forks a process that packs for each line it reads, which is faster than to start Python each time. Batches of little
 # text, and a commit after each, give a small pack many moments to be killed at: some time after a number of commits.
@@ -230,6 +231,9 @@ def test_what_is_refused_leaves_nothing_behind(tmp_path: Path, tokenizer: Path) 
         pack_into(tmp_path / "out", tmp_path / "nowhere", tokenizer=tokenizer)
     with pytest.raises(UserError, match=r"/in: is --out, whose files are not packed: choose another --out"):
         pack_into(source, source, tokenizer=tokenizer)
+    for command in (["pack", str(source)], ["demo"]):
+        too_long = ["--out", str(tmp_path / "out" / "below"), "--phase", "\u5b57" * 90]  # 270 bytes
+        assert main(["data", *command, *too_long]) == 1
     with pytest.raises(UserError, match="no text to train a tokenizer on"):
         pack_into(tmp_path / "out", source)
     os.mkfifo(tmp_path / "fifo")

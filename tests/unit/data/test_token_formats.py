@@ -265,7 +265,6 @@ def test_an_import_names_the_first_wrong_id_and_makes_nothing(
     np.save(path, ids)
     code, text = imported(tmp_path, capsys=capsys)
     assert code == 1 and f"{path}: token 123 is -1, which is no token id" in text
-    assert not os.listdir(tmp_path / "out") if (tmp_path / "out").exists() else True
     for options, message in (
         (("--dtype", "float32"), "--dtype float32: is not one of"),
         (("--val", "*.ds"), "no token file below"),
@@ -275,6 +274,10 @@ def test_an_import_names_the_first_wrong_id_and_makes_nothing(
     ):
         code, text = imported(tmp_path, *options, capsys=capsys)
         assert code and message in text and len(text.splitlines()) == 1
+    np.save(path, abs(ids))
+    code, text = imported(tmp_path, "--phase", "p" * 255, capsys=capsys)  # too long a name: found as it is written
+    assert code == 1 and "cannot be written (File name too long)" in text
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_header_of_numpy_is_that_of_numpy_itself(tmp_path: Path) -> None:

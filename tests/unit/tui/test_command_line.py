@@ -81,6 +81,22 @@ def test_an_empty_argument_is_a_usage_error(capsys: pytest.CaptureFixture[str]) 
         assert capsys.readouterr().err == f"mla-tui: {said}: is empty; name something\n"
 
 
+def test_what_is_no_text_is_not_written_to_a_file_named_as_standard_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("one\ntwo\n" * 99)
+    for args, said in (
+        (["data", "import", "a.txt", "--phase", "p", "--out", "-"], "--out"),
+        (["data", "pack", "a.txt", "--phase", "p", "--out", "-"], "--out"),
+        (["data", "demo", "--out", "-"], "--out"),
+        (["export", "a", "-", "--format", "gguf"], "OUT"),
+    ):
+        assert main(args) == 1
+        assert capsys.readouterr().err.startswith(f"mla-tui: {said}: - would be standard output")
+    assert os.listdir() == ["a.txt"]
+
+
 def test_an_offset_before_the_log_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["watch", "run", "--from", "-1"]) == 2
     assert "--from: -1 is not an offset" in capsys.readouterr().err

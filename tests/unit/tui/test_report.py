@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -91,11 +92,16 @@ def test_a_page_of_two_runs(
     assert two.summary().phase == "running"
 
 
-def test_a_run_without_steps_has_a_page(store: RunStore, make_run: Make, tmp_path: Path) -> None:
+def test_a_run_without_steps_has_a_page(
+    store: RunStore, make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     make_run("one", 0, phase="failed")
-    assert main(["report", "one", "-o", str(tmp_path / "page.html")]) == 0
-    found = Page((tmp_path / "page.html").read_text())
+    monkeypatch.chdir(tmp_path)
+    before = os.listdir()
+    assert main(["report", "one", "-o", "-"]) == 0
+    found = Page(capfd.readouterr().out)
     assert "failed" in found.text and found.data == []
+    assert os.listdir() == before  # no file named -
 
 
 def test_what_is_there_is_kept(

@@ -64,12 +64,12 @@ def import_files(args: argparse.Namespace) -> int:
     from data.dtypes import DTYPES
     from data.importing import ImportOptions, import_phase
     from profiles.names import check_below
-    from profiles.paths import expand
+    from profiles.paths import expand, expand_output
 
     if args.dtype is not None and args.dtype not in DTYPES:
         raise SpecError(f"--dtype {args.dtype}: is not one of {', '.join(DTYPES)}")
     tokenizer = expand(args.tokenizer, "--tokenizer") if args.tokenizer else None
-    target = expand(args.out, "--out") / check_below("--phase", args.phase)
+    target = expand_output(args.out, "--out") / check_below("--phase", args.phase)
     options = ImportOptions(args.val, tokenizer, args.eot, DTYPES[args.dtype] if args.dtype else None)
     import_phase(expand(args.source, "PATH"), target, options, print)
     print(target)
@@ -80,10 +80,10 @@ def build_demo(args: argparse.Namespace) -> int:
     """Build the built-in corpus; progress to stderr, its folder to stdout. Raise ``UserError``."""
     from data.corpus import build_corpus
     from profiles.names import check_below
-    from profiles.paths import expand
+    from profiles.paths import expand_output
 
     phase = check_below("--phase", args.phase)
-    print(build_corpus(expand(args.out, "--out"), phase, args.vocab, report=partial(print, file=sys.stderr)))
+    print(build_corpus(expand_output(args.out, "--out"), phase, args.vocab, report=partial(print, file=sys.stderr)))
     return 0
 
 

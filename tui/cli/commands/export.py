@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from profiles.errors import SpecError
+from profiles.paths import expand_output
 from tui.cli.checkpoint_argument import find_checkpoint_argument, reading
 from tui.cli.command_parser import Subparsers, add_command
 from tui.text.format import size
@@ -38,10 +39,11 @@ def run(args: argparse.Namespace) -> int:
     from engine.train.models.export import export
     from engine.train.models.export_gguf import export_gguf
 
+    out = expand_output(args.out, "OUT")
     source, tokenizer = find_checkpoint_argument(args.checkpoint), not args.no_tokenizer
     write = export_gguf if format == "gguf" else partial(export, log=_log_of(source))
     with reading(source, args.checkpoint):
-        written = write(source, Path(args.out), args.dtype, with_tokenizer=tokenizer, ema=args.ema)
+        written = write(source, out, args.dtype, with_tokenizer=tokenizer, ema=args.ema)
     print(written.path)
     print(f"step {written.step}, {written.dtype}, {size(written.bytes)}", file=sys.stderr)
     if not (written.tokenizer or args.no_tokenizer):

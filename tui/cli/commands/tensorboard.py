@@ -32,11 +32,11 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the file, an earlier one of the same run is replaced, and print its path. Raise ``UserError``."""
-    from profiles.paths import expand
+    from profiles.paths import expand_output
     from tui.cli.tensorboard_file import EventFile
 
     run_dir = find_run(args)
-    path = expand(args.out, "LOGDIR") / Path(run_dir.name).name / f"events.out.tfevents.0.{run_dir.id}"
+    path = expand_output(args.out, "LOGDIR") / Path(run_dir.name).name / f"events.out.tfevents.0.{run_dir.id}"
     steps = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
