@@ -25,8 +25,9 @@ _TRAINING = (STARTING, COMPILING, RUNNING, RECOVERING)  # none of them follows a
 class SavedCheckpoint:
     """One checkpoint.
 
-    ``written``: Unix time. ``loss``: of its step. ``val_loss``: the last one known when it was saved. ``why``: the
-    reason it was saved, if known. ``damage``: empty where file sizes match the manifest. ``evals``: see ``evals.py``.
+    ``written``: Unix time. ``loss``: of its step. ``val_loss``: the last validation up to its step, ``val_step``: of
+    which step that is, if known. ``why``: the reason it was saved, if known. ``damage``: empty where file sizes match
+    the manifest. ``evals``: see ``evals.py``.
     """
 
     step: int
@@ -35,11 +36,17 @@ class SavedCheckpoint:
     written: float
     loss: float | None
     val_loss: float | None
+    val_step: int | None
     why: str
     damage: str
     newest: bool
     best: bool
     evals: tuple[EvalResult, ...] = ()
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether its validation loss is that of its own weights, not of an earlier step."""
+        return self.val_step in (None, self.step)
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "evals": [struct_json.to_dict(result) for result in self.evals]}
@@ -57,7 +64,7 @@ def inventory(run: RunDir) -> list[SavedCheckpoint]:
     logged = _LoggedSteps(spec)
     if steps:
         of_steps = [f'"step":{step}{end}'.encode() for step in steps for end in ",}"]
-        logged.read(scan(run.log_path, *needles(Checkpoint, State, Edit, Oom), *of_steps), {*steps})
+        logged.read(scan(run.log_path, *needles(Checkpoint, State, Edit, Oom, Val), *of_steps), {*steps})
     newest, best = checkpoint.latest(out), checkpoint.best_step(out)
     found = []
     for step in reversed(steps):
@@ -78,13 +85,15 @@ def _saved_checkpoint(
         evals = tuple(read_results(path))
     except UserError as error:
         damage = str(error).partition(";")[0].removeprefix(f"{path}/").removeprefix(f"{path}: ")
+    val_step = max((at for at in logged.val_loss if at <= step), default=None)
     return SavedCheckpoint(
         step=step,
         path=str(path),
         bytes=_bytes(path),
         written=_written(path),
         loss=logged.loss.get(step),
-        val_loss=logged.val_loss.get(step, metadata.get("val_loss")),
+        val_loss=metadata.get("val_loss") if val_step is None else logged.val_loss[val_step],
+        val_step=val_step,
         why=logged.why.get(step, ""),
         damage=damage,
         newest=path == newest,
@@ -129,7 +138,7 @@ class _LoggedSteps:
                     self._out_of_memory = True
                 case Step() if event.step in steps:
                     self.loss[event.step] = event.loss
-                case Val() if event.step in steps:
+                case Val():
                     self.val_loss[event.step] = event.loss
 
     def _why(self, step: int, requested: bool) -> str:

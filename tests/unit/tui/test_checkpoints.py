@@ -84,8 +84,9 @@ async def test_each_line_combines_the_log_and_the_files(run: RunDir, store: RunS
     async with app.run_test(size=(80, 24)) as pilot:
         await listed(app, pilot)
         _, third, second, first = lines_of(app)[:4]
+        assert "~4.750" in third  # it was not validated itself
         assert "3.500" in third and "last step" in third and "newest" in third and "complete" in third
-        assert "4.500" in second and "4.750" in second and "requested" in second and "best" in second
+        assert "4.500" in second and " 4.750" in second and "requested" in second and "best" in second
         assert "every 1" in first and "damaged" in first
         await pilot.press("end", "t")
         await until(pilot, lambda: "not what was saved" in text_of(app, "#message"))
@@ -272,9 +273,11 @@ def test_the_command_lists_the_same_checkpoints(run: RunDir, capsys: pytest.Capt
         (2, False, True, "requested"),
         (1, False, False, "every 1"),
     ]
+    assert [(one["val_loss"], one["val_step"]) for one in listed[:2]] == [(4.75, 2), (4.75, 2)]
     weights = folder(run) / "ckpt_step_1" / "model.safetensors"
     weights.write_bytes(bytes(weights.stat().st_size))
     assert main.main(["checkpoints", "nano"]) == 0
+    assert "loss 3.500, val 4.750 at step 2, last step" in capsys.readouterr().out
     assert main.main(["checkpoints", "nano", "--verify"]) == 1
     assert "ckpt_step_1" in capsys.readouterr().err
 

@@ -60,12 +60,16 @@ class CheckpointList(SelectableList):
                 "time": (fmt.timestamp(saved.written), "list--dim"),
                 "size": (fmt.size(saved.bytes), ""),
                 "loss": (fmt.loss(saved.loss), ""),
-                "val": (fmt.loss(saved.val_loss), ""),
+                "val": self._val(saved),
                 "why": (saved.why or fmt.NOTHING, "list--dim"),
                 "state": self._state(saved),
                 "mark": (" ".join(marks), "checkpoints--mark"),
             },
         )
+
+    def _val(self, saved: SavedCheckpoint) -> tuple[str, str]:
+        text = fmt.loss(saved.val_loss)
+        return (text, "") if saved.is_validated else (f"~{text}", "list--dim")
 
     def _state(self, saved: SavedCheckpoint) -> tuple[str, str]:
         damage = self.verified.get(saved.path)

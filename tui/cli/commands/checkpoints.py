@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     for one in checkpoints if not args.json else ():
         labels = [label for label, applies in (("newest", one.newest), ("best", one.best)) if applies]
         facts = [fmt.timestamp(one.written), fmt.size(one.bytes), f"loss {fmt.loss(one.loss)}"]
-        facts += [f"val {fmt.loss(one.val_loss)}", *filter(None, (one.why,)), *labels]
+        of_step = "" if one.is_validated else f" at step {fmt.exact(one.val_step)}"
+        facts += [f"val {fmt.loss(one.val_loss)}{of_step}", *filter(None, (one.why,)), *labels]
         print(f"step {fmt.exact(one.step)}  {one.path}  {', '.join(facts)}")
         print("".join(f"    {line}\n" for line in result_lines(one.evals)), end="")
     for one in checkpoints:
