@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoints.atomic_write import FileInfo, fsync_dir, make_dirs, write_file
-from engine.checkpoints.hold import released
+from engine.checkpoints.hold import held, released
 from engine.host.files import read_json
 from profiles.errors import UserError
 from profiles.paths import expand
@@ -91,11 +91,12 @@ def load(path: Path, parts: tuple[str, ...] | None = None) -> tuple[dict[str, di
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    content, manifest = _read(path)
-    verify(path)
-    parts = parts or tuple(Path(name).stem for name in manifest["files"] if name.endswith(".safetensors"))
     try:
-        return {part: load_file(path / f"{part}.safetensors") for part in parts}, content
+        with held(path):
+            content, manifest = _read(path)
+            verify(path)
+            parts = parts or tuple(Path(name).stem for name in manifest["files"] if name.endswith(".safetensors"))
+            return {part: load_file(path / f"{part}.safetensors") for part in parts}, content
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read: {error}; {_EARLIER}") from None
 

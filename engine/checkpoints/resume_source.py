@@ -1,11 +1,13 @@
-"""Checks that what a run resumes from is still there, and its data with it."""
+"""Checks that what a run resumes from is still there, and its data with it, and holds it until the run has saved."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.checkpoints import checkpoint
+from engine.checkpoints.hold import held
 from engine.events.run_dir import RunDir
 from profiles.errors import UserError
 
@@ -27,6 +29,17 @@ def missing_source(run: RunDir, saved: str | None) -> str | None:
         if source and not Path(source).exists():
             return f"{source}: is missing, and this run starts from it"
     return None
+
+
+def hold_source(run: RunDir, saved: str | None) -> ExitStack:
+    """Hold what ``run`` starts from until the stack is closed, unless it has ``saved`` a checkpoint of its own.
+
+    Until then a restart begins there again.
+    """
+    stack, launch = ExitStack(), run.launch()
+    if not saved and (source := launch.resume or launch.init_from):
+        stack.enter_context(held(Path(source)))
+    return stack
 
 
 def checkpoint_data(path: Path) -> Fingerprint | None:

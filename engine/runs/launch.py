@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from data.splits import fingerprint_of, open_splits
 from engine.checkpoints import checkpoint
+from engine.checkpoints.hold import held
 from engine.checkpoints.resume_source import check_same_data
 from engine.events.phases import STARTING, is_active
 from engine.events.run_dir import RunDir, is_on_other_host
@@ -57,60 +59,64 @@ def launch(
     about a run that needs more memory than is free, about ids that were not looked at, and where torch.compile is off.
     With ``data_changed`` the data may be other than that of the checkpoint ``resume``.
     """
-    open_spec, spec = spec, resolve_spec(spec)
-    at_start = _when_device_is_free(store.home, spec) if queue else None
-    if at_start is not None:
-        spec = resolve_spec(open_spec, at_start)
-    if name is not None:
-        check_name("--name", name)
-    out = Path(spec.train.out)
-    check_spec(spec, out / name if name else out, notify)
-    check_launcher(spec)
-    if not force:
-        check_hosts(spec)
-    if resume is None:
-        check_tokenizer(spec)
-    # What is resumed has trained already, and settles by itself.
-    check_memory(spec, store.home, notify, insists=force or resume is not None, hardware=at_start)
-    report_slow(spec, notify)
-    if resume:
-        check_same_data(fingerprint_of(spec, open_splits(spec)), resume, data_changed)
-    hooks.load()
-    check_name_is_free = partial(_check_name, store, name, spec.train.out)
-    check_name_is_free()
-    if name:
-        check_checkpoint_folder(out / name, resume)
-    if not (queue or share_device):
-        check_free(store.home, spec)
-    elif share_device and (user := tune_on(store.home, spec)):
-        notify(f"{user} measures on the same device; what it finds beside this run is too slow")
-    how = Launch(
-        name=name,
-        resume=str(resume) if resume else None,
-        init_from=str(init_from) if init_from else None,
-        share_device=share_device,
-        data_changed=data_changed,
-    )
-    state = RunStatus(
-        profile=spec.profile,
-        backend=spec.launch.backend,
-        steps=spec.train.steps,
-        micro=spec.batch.micro,
-        accum=spec.accum,
-        context=spec.batch.context,
-        version=VERSION,
-        host=host_name(),
-        boot=boot_id(),
-        phase=STARTING,
-        step=checkpoint.metadata(resume)["step"] if resume else None,  # until the trainer has begun
-        hooks_at=0,
-        started=time.time(),
-        launched=time.monotonic(),
-    )
-    run = store.create(spec, how, state, check_name_is_free)  # again: another launch may have taken it meanwhile
-    write_hostfile(spec, run.path)
-    ensure_supervisor(run)
-    return run
+    source = resume or init_from
+    with held(source) if source else contextlib.nullcontext(True) as is_there:  # its run might delete it meanwhile
+        if not is_there:
+            raise UserError(f"{source}: was removed before this run could start from it; name a newer one")
+        open_spec, spec = spec, resolve_spec(spec)
+        at_start = _when_device_is_free(store.home, spec) if queue else None
+        if at_start is not None:
+            spec = resolve_spec(open_spec, at_start)
+        if name is not None:
+            check_name("--name", name)
+        out = Path(spec.train.out)
+        check_spec(spec, out / name if name else out, notify)
+        check_launcher(spec)
+        if not force:
+            check_hosts(spec)
+        if resume is None:
+            check_tokenizer(spec)
+        # What is resumed has trained already, and settles by itself.
+        check_memory(spec, store.home, notify, insists=force or resume is not None, hardware=at_start)
+        report_slow(spec, notify)
+        if resume:
+            check_same_data(fingerprint_of(spec, open_splits(spec)), resume, data_changed)
+        hooks.load()
+        check_name_is_free = partial(_check_name, store, name, spec.train.out)
+        check_name_is_free()
+        if name:
+            check_checkpoint_folder(out / name, resume)
+        if not (queue or share_device):
+            check_free(store.home, spec)
+        elif share_device and (user := tune_on(store.home, spec)):
+            notify(f"{user} measures on the same device; what it finds beside this run is too slow")
+        how = Launch(
+            name=name,
+            resume=str(resume) if resume else None,
+            init_from=str(init_from) if init_from else None,
+            share_device=share_device,
+            data_changed=data_changed,
+        )
+        state = RunStatus(
+            profile=spec.profile,
+            backend=spec.launch.backend,
+            steps=spec.train.steps,
+            micro=spec.batch.micro,
+            accum=spec.accum,
+            context=spec.batch.context,
+            version=VERSION,
+            host=host_name(),
+            boot=boot_id(),
+            phase=STARTING,
+            step=checkpoint.metadata(resume)["step"] if resume else None,  # until the trainer has begun
+            hooks_at=0,
+            started=time.time(),
+            launched=time.monotonic(),
+        )
+        run = store.create(spec, how, state, check_name_is_free)  # again: another launch may have taken it meanwhile
+        write_hostfile(spec, run.path)
+        ensure_supervisor(run)
+        return run
 
 
 def _when_device_is_free(home: Path, spec: RunSpec) -> Hardware | None:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+from engine.checkpoints.resume_source import hold_source
 from engine.events.commands import CommandReader
 from engine.events.exit_codes import EXIT_NEEDS_ATTENTION, is_user_error
 from engine.events.log import LogWriter, stamped
@@ -34,7 +35,7 @@ from engine.events.requests import StopRequest
 from engine.events.run_dir import RunDir
 from engine.events.status import LastExit
 from engine.events.status_updates import update_status
-from engine.events.types import Alert, Event, Exit, Log, Memory, Oom, Start, State, Step, Telemetry
+from engine.events.types import Alert, Checkpoint, Event, Exit, Log, Memory, Oom, Start, State, Step, Telemetry
 from engine.host.files import read_json, rotate, write_stderr
 from engine.host.process import Lock, boot_id, host_name, process_identity
 from engine.host.programs import SAFE_PATH
@@ -91,6 +92,7 @@ class Supervisor:
         self._trainer = TrainerProcess(run_dir)
         self._attention = Attention(run_dir, self._spec)
         self._speed = SpeedRecorder(self._spec, run_dir.name, run_dir.home)
+        self._source = hold_source(run_dir, self.state.checkpoint)
         self._devices = DeviceLocks(run_dir.home, devices_of(self._spec))
         self._shares_device = run_dir.launch().share_device
         self._restarts = Restarts()
@@ -361,6 +363,8 @@ class Supervisor:
                 trainer = self.run_dir.trainer_identity()
                 self._sensors.set_process(trainer.pid if trainer else None)
                 self._speed.restart()
+            case Checkpoint():
+                self._source.close()
             case Step():
                 self._speed.observe(event)
             case Memory(measured=measured) if measured is not None:

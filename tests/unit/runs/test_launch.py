@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ import pytest
 from data.shard_file import write_shard
 from engine import preflight
 from engine.checkpoints import checkpoint
+from engine.checkpoints.hold import released
 from engine.host.process import process_identity
 from engine.host.struct_json import write_struct
 from engine.memory.hardware import Hardware
@@ -79,6 +82,40 @@ def test_a_resumed_run_is_at_the_step_of_its_checkpoint_before_its_trainer_begin
     assert run.summary().step == 40
     assert main(["ls"]) == 0
     assert "40/300" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["resume", "init_from"])
+def test_what_a_run_starts_from_is_held_while_it_is_checked_and_until_the_run_has_ended(
+    option: str, store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The run that wrote it deletes none that is held; this one waits for its device, as it may for hours."""
+    monkeypatch.setenv("MLA_TUI_HOME", str(store.home))
+    saved, _ = checkpoint.save(tmp_path / "old", 40, {"model": {}, "optimizer": {}}, {}, None)
+    begin = {
+        "resume": partial(launch.launch, store, resume=saved),
+        "init_from": partial(launch.launch, store, init_from=saved),
+    }[option]
+    store.home.mkdir()
+    locks = DeviceLocks(store.home, ["cpu"])
+    assert locks.acquire("another-run") is None
+
+    checked: list[bool] = []
+    monkeypatch.setattr(launch, "check_launcher", lambda spec: checked.append(_is_free(saved)))
+    run = begin(_spec(tmp_path), name="new", queue=True)
+    assert checked == [False] and not _is_free(saved)
+    assert main(["stop", run.id]) == 0
+    while run.has_supervisor():
+        time.sleep(0.01)
+    assert _is_free(saved)
+    locks.release()
+    shutil.rmtree(saved)
+    with pytest.raises(UserError, match="was removed before this run could start from it"):
+        begin(run.spec())
+
+
+def _is_free(path: Path) -> bool:
+    with released(path) as free:
+        return free
 
 
 def test_of_two_launches_of_one_name_at_once_the_second_is_refused(
