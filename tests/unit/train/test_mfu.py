@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -45,9 +46,10 @@ def test_only_the_device_itself_has_a_published_peak() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_measured_peak_leaves_threads_and_random_numbers_as_they_are(precision: str) -> None:
+@pytest.mark.parametrize("device", ["cpu", *(["mlx"] if importlib.util.find_spec("mlx") else [])])
+def test_a_measured_peak_leaves_threads_and_random_numbers_as_they_are(device: str, precision: str) -> None:
     threads, random = torch.get_num_threads(), torch.get_rng_state()
-    found = device_peak("a CPU", "cpu", precision)
+    found = device_peak("a machine", device, precision)
     assert found.source == MEASURED
     assert found.flops_per_s > 1e8
     assert torch.get_num_threads() == threads
