@@ -53,8 +53,7 @@ class Request:
 
     @property
     def state(self) -> Path:
-        """The hidden folder of an unfinished pack, beside the target."""
-        return self.out / f".{self.phase}-packing"
+        return state_folder(self.out, self.phase)
 
     def identity(self) -> dict[str, Any]:
         """Return the arguments that the result depends on, as JSON values, by their names on the command line."""
@@ -71,3 +70,8 @@ class Request:
             "--append": self.append,
             "--near-duplicates": self.near_duplicates,
         }
+
+
+def state_folder(out: Path, phase: str) -> Path:
+    """Return the hidden folder of an unfinished pack, beside its target. The process that packs holds its lock."""
+    return out / f".{phase}-packing"

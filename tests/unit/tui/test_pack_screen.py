@@ -6,17 +6,23 @@ import contextlib
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from textual.widgets import Input
 
-from engine.host.files import read_json
+from data.pack.journal import StateFolder
+from engine.host.files import read_json, write_json
+from engine.host.process import process_identity
+from engine.host.struct_json import to_dict
 from engine.runs.store import RunStore
 from tests.unit.tui import helpers
 from tests.unit.tui.helpers import on_screen, text_of
 from tui.app.app import MlaApp
 from tui.app.screens.pack import PackScreen
 from tui.app.state.packs import Pack, Packed, packed_phases
+from tui.app.widgets.bars import Heading
 from tui.app.widgets.text_pane import TextPane
 
 until = partial(helpers.until, seconds=60.0)  # child processes start slowly
@@ -63,6 +69,30 @@ async def test_a_pack_outlives_the_app_and_its_data_is_offered(
         await until(pilot, lambda: "epoch" in text_of(again, "#data"))
     assert [found.phase for found in packed_phases(root)] == ["mine"]
     assert all(isinstance(found, Packed) and 257 <= found.vocab_size <= 300 for found in packed_phases(root))
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"namespace": 1}, "in another container (process {} there)"),
+        ({"boot": "b", "namespace": 1}, "on another machine (process {} there)"),
+    ],
+    ids=["container", "machine"],
+)
+async def test_a_pack_of_another_container_or_machine_is_packing_until_its_lock_is_free(
+    store: RunStore, tmp_path: Path, changes: dict[str, Any], where: str
+) -> None:
+    state, ours = StateFolder(tmp_path / ".mine-packing"), process_identity(os.getpid())
+    write_json(tmp_path / ".mine-pack.json", {"process": to_dict(replace(ours, **changes)), "command": "c"})
+    where = where.format(os.getpid())
+    app = MlaApp(store)
+    async with app.run_test(size=(240, 30)) as pilot:
+        app.push_screen(PackScreen(tmp_path))
+        await until(pilot, lambda: f"packing {where}" in on_screen(app, Heading))
+        await pilot.press("f8")
+        await until(pilot, lambda: text_of(app, "#message") == f"the pack runs {where}: stop it there")
+        state.close()
+        await until(pilot, lambda: "packing" not in on_screen(app, Heading))
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,8 @@ class PackScreen(AppScreen[None], actions=PACK):
         try:
             arguments = self._arguments()
             if self._pack is not None and self._pack.is_alive():
-                raise UserError("a pack is running: wait for it, or stop it first")
+                where = f" {self._pack.elsewhere()}".rstrip()
+                raise UserError(f"a pack is running{where}: wait for it, or stop it first")
             pack = Pack(self._root, self._text("phase"))
             pack.start(arguments)
         except UserError as error:
@@ -115,15 +116,18 @@ class PackScreen(AppScreen[None], actions=PACK):
     def action_stop(self) -> None:
         if self._pack is None or not self._pack.is_alive():
             self._show("no pack is running")
-        else:
+            return
+        try:
             self._pack.stop()
+        except UserError as error:
+            self._show(str(error))
 
     def _follow(self) -> None:
         """Show what the pack has printed by now."""
         if self._pack is None or not self.is_active:
             return
         alive = self._pack.is_alive()
-        self.query_one(Heading).show(note="packing" if alive else "")
+        self.query_one(Heading).show(note=f"packing {self._pack.elsewhere()}".rstrip() if alive else "")
         self.query_one(KeyBar).hide(frozenset() if alive else frozenset({"stop"}))
         text = f"$ {self._pack.command}\n{self._pack.output() or ('starting …' if alive else '')}"
         pane = self.query_one(TextPane)

@@ -16,7 +16,16 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from engine.host.process import ProcessIdentity, is_alive, process_identity, spawn_detached
+from data.pack.request import state_folder
+from engine.host.process import (
+    ProcessIdentity,
+    boot_id,
+    is_alive,
+    is_locked,
+    is_visible,
+    process_identity,
+    spawn_detached,
+)
 from engine.host.programs import COMMAND_LINE, python_module
 from engine.host.struct_json import read_intact, write_struct
 from profiles.errors import UserError
@@ -68,6 +77,7 @@ class Pack:
         self._root = root
         self._output = root / f".{phase}-pack.log"
         self._process = root / f".{phase}-pack.json"
+        self._state = state_folder(root, phase)
 
     def start(self, arguments: Sequence[str]) -> None:
         """Run ``mla-tui`` with ``arguments`` in its own session. Raise ``OSError``."""
@@ -78,14 +88,28 @@ class Pack:
         write_struct(self._process, _Started(process_identity(child.pid), command))
 
     def stop(self) -> None:
-        """Ask it to end; the same command goes on from there."""
+        """Ask it to end; the same command goes on from there. Raise ``UserError`` where it runs elsewhere."""
+        if elsewhere := self.elsewhere():
+            raise UserError(f"the pack runs {elsewhere}: stop it there")
         process = self._started.process
         if process is not None and is_alive(process):
             with contextlib.suppress(OSError):
                 os.kill(process.pid, signal.SIGTERM)
 
     def is_alive(self) -> bool:
-        return is_alive(self._started.process)
+        return is_alive(self._started.process) or bool(self.elsewhere())
+
+    def elsewhere(self) -> str:
+        """Return in which other container or machine it runs, in words; "" for one of this container, or ended.
+
+        Its pid counts for nothing here; the lock of its state folder alone tells.
+        """
+        process = self._started.process
+        if process is None or not is_locked(self._state):
+            return ""
+        if process.boot not in (None, boot_id()):
+            return f"on another machine (process {process.pid} there)"
+        return "" if is_visible(process) else f"in another container (process {process.pid} there)"
 
     @property
     def command(self) -> str:
