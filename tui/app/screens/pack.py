@@ -111,6 +111,7 @@ class PackScreen(AppScreen[None], actions=PACK):
             self._show(f"{error.filename or self._root}: {error.strerror or error}: choose another folder or repair it")
         else:
             self._pack = pack
+            self._show(_HINT, "#command")  # the command stands above its output now
             self._follow()
 
     def action_stop(self) -> None:
