@@ -13,6 +13,7 @@ import numpy as np
 
 from data.document_lengths import lengths_of
 from data.order import window_count
+from data.phase_folders import phase_above
 from data.shard_file import BARE, BareIds, Shard, read_shard
 from data.shards import DATASET_JSON, Manifest, ShardSet, bare_ids, read_manifest, with_one_type
 from data.split_files import folders_below, token_files
@@ -70,7 +71,7 @@ def _layouts(files: list[Path], vocab_size: int) -> dict[Path, _Layout]:
     for _, group in groupby(files, lambda file: file.parent):
         beside = list(group)
         try:
-            bare = bare_ids(read_manifest(_phase(beside[0])), vocab_size)
+            bare = bare_ids(read_manifest(phase_above(beside[0])), vocab_size)
         except UserError:  # each entry says so
             bare = bare_ids(None, vocab_size)
         for path in beside:
@@ -98,7 +99,7 @@ def _entry(
     problems: list[str] = []
     id_problems: list[str] = []
     entry |= {"path": str(path), "problems": problems}
-    phase, manifest = _phase(path), None
+    phase, manifest = phase_above(path), None
     try:
         manifest = read_manifest(phase)
     except UserError as error:
@@ -152,14 +153,6 @@ def _documents(shards: ShardSet, manifest: Manifest | None, files: int) -> dict[
         **{"documents": found.count, "longest_document": found.longest, "median_document": found.median},
         "document_tokens": found.tokens,
     }
-
-
-def _phase(path: Path) -> Path:
-    """Return the nearest parent with a ``dataset.json`` or a tokenizer; shards are at most two levels below it."""
-    for folder in list(path.absolute().parents)[:3]:
-        if os.path.exists(folder / DATASET_JSON) or os.path.exists(folder / "tokenizer.json"):
-            return folder
-    return path.absolute().parent
 
 
 def _highest(shards: ShardSet, manifest: Manifest | None, vocab_size: int, problems: list[str]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Finds the phases that a path names."""
+"""Finds the phases that a path names, and the one that a shard belongs to."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ def phases_in(path: Path) -> list[Path]:
     if found := [folder for folder in inner if _is_phase(folder)]:
         return found
     raise UserError(f"{path}: holds no token file (.bin, .npy, .ds): name a phase or a folder of phases")
+
+
+def phase_above(shard: Path) -> Path:
+    """Return the nearest parent with a ``dataset.json`` or a tokenizer; shards are at most two levels below it."""
+    for folder in list(shard.absolute().parents)[:3]:
+        if os.path.exists(folder / DATASET_JSON) or os.path.exists(folder / "tokenizer.json"):
+            return folder
+    return shard.absolute().parent
 
 
 def _is_phase(folder: Path) -> bool:

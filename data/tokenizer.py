@@ -1,4 +1,4 @@
-"""Loads a ``tokenizer.json``."""
+"""Loads a ``tokenizer.json``, and says whether two give texts the same ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from profiles.errors import UserError
 from profiles.printable import brief
-from profiles.reader import read_text
+from profiles.reader import read_bytes, read_json, read_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -48,3 +48,26 @@ def its_errors(what: str, remedy: str) -> Iterator[None]:
 def id_count(tokenizer: Tokenizer) -> int:
     """Return the size of the vocabulary that a model needs for it: the highest id plus one. Ids may have gaps."""
     return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+
+def same_ids(model: Path, data: Path) -> bool:
+    """Return whether each id of the tokenizer ``data`` is the same token in ``model``; True where one file is missing.
+
+    Raise ``UserError`` where a file cannot be read.
+    """
+    if not (model.is_file() and data.is_file()):
+        return True
+    known = _tokens(model)
+    return all(known.get(id) == token for id, token in _tokens(data).items())
+
+
+def _tokens(file: Path) -> dict[object, object]:
+    """Return the tokens by id. Tokens added to one of two tokenizers, and how a program saves it, change no other."""
+    content = read_json(file, MAX_BYTES)
+    try:
+        vocabulary = content["model"]["vocab"]
+        pairs = vocabulary.items() if isinstance(vocabulary, dict) else ((v[0], id) for id, v in enumerate(vocabulary))
+        added = {token["id"]: token["content"] for token in content.get("added_tokens") or ()}
+        return {id: token for token, id in pairs} | added
+    except (KeyError, TypeError, IndexError, AttributeError):
+        return {"damaged": read_bytes(file, MAX_BYTES)}

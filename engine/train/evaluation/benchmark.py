@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from data.pack.vocabulary import TOKENIZER_JSON
+from data.phase_folders import phase_above
 from data.questions import MAX_BYTES, Question, read_questions
 from data.shard_file import read_shard
 from data.shards import ShardSet, bare_ids, open_shards, read_manifest
 from data.text_bytes import bytes_per_token_of
+from data.tokenizer import same_ids
 from engine.train.evaluation.loaded import LoadedModel, encode
 from engine.train.evaluation.scoring import Answer, Request, request, rolling_requests
 from profiles.errors import UserError
@@ -83,16 +87,29 @@ def text_benchmark(loaded: LoadedModel, path: Path, limit: int | None) -> Benchm
 def shard_benchmark(loaded: LoadedModel, path: Path, limit: int | None) -> Benchmark:
     """Return the benchmark of a token file, or of its first ``limit`` windows. Raise ``UserError``."""
     vocabulary = loaded.model.config.vocab_size
-    shards = ShardSet((read_shard(path, bare_ids(read_manifest(path.parent), vocabulary)),))
-    size = bytes_per_token_of(path.parent, "", shards, loaded.tokenizer)
+    phase = phase_above(path)
+    _check_tokenizer(loaded, phase)
+    shards = ShardSet((read_shard(path, bare_ids(read_manifest(phase), vocabulary)),))
+    size = bytes_per_token_of(phase, "", shards, loaded.tokenizer)
     return _of_shards(loaded, str(path), path.name, "shard", shards, size, limit)
 
 
 def split_benchmark(loaded: LoadedModel, folder: Path, split: str, limit: int | None) -> Benchmark:
     """Return the benchmark of a split of the phase in ``folder``, such as "val" or "val/code". Raise ``UserError``."""
+    _check_tokenizer(loaded, folder)
     shards = open_shards(folder.parent, folder.name, split, loaded.model.config.vocab_size)
     size = bytes_per_token_of(folder, split, shards, loaded.tokenizer)
     return _of_shards(loaded, f"{folder}/{split}", f"{folder.name}/{split}", "split", shards, size, limit)
+
+
+def _check_tokenizer(loaded: LoadedModel, phase: Path) -> None:
+    """Raise ``UserError`` where the ids of ``phase`` are known to be of another tokenizer than the model's."""
+    theirs = phase / TOKENIZER_JSON
+    if not same_ids(Path(loaded.source) / TOKENIZER_JSON, theirs):
+        raise UserError(
+            f"{theirs}: is not the tokenizer of the model, so the ids mean other texts; pack the text with"
+            f" --tokenizer {shlex.quote(loaded.source)}, or measure it with --text"
+        )
 
 
 def _of_shards(

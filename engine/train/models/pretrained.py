@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.splits import tokenizer_of
-from data.tokenizer import MAX_BYTES as TOKENIZER_BYTES
+from data.tokenizer import same_ids
 from engine.checkpoints import checkpoint
 from engine.train.models.weight_names import joined, joined_headers, plain_names
 from model.hf import from_hf_config
@@ -22,7 +22,7 @@ from model.shapes import parameter_shapes
 from profiles.errors import UserError
 from profiles.model_config import ModelConfig
 from profiles.printable import brief_key
-from profiles.reader import Table, open_regular, parse_json, read_bytes, read_json
+from profiles.reader import Table, open_regular, parse_json, read_json
 from profiles.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -216,24 +216,8 @@ def _header(file: Path) -> dict[str, Mapping[str, Any]]:
 
 def _check_tokenizer(path: Path, ours: Path) -> None:
     """Raise ``UserError`` where the data, of the tokenizer ``ours``, and the weights have different tokenizers."""
-    theirs = path / "tokenizer.json"
-    if not (theirs.is_file() and ours.is_file()):
-        return
-    known = _tokens(theirs)
-    if any(known.get(id) != token for id, token in _tokens(ours).items()):
+    if not same_ids(path / "tokenizer.json", ours):
         raise UserError(
             f"--init-from {path}: its tokenizer.json is not the one that packed {ours.parent},"
             " so the ids mean other texts; pack the data with its tokenizer, or take other weights"
         )
-
-
-def _tokens(file: Path) -> dict[object, object]:
-    """Return the tokens by id. Tokens added to one of two tokenizers, and how a program saves it, change no other."""
-    content = read_json(file, TOKENIZER_BYTES)
-    try:
-        vocabulary = content["model"]["vocab"]
-        pairs = vocabulary.items() if isinstance(vocabulary, dict) else ((v[0], id) for id, v in enumerate(vocabulary))
-        added = {token["id"]: token["content"] for token in content.get("added_tokens") or ()}
-        return {id: token for token, id in pairs} | added
-    except (KeyError, TypeError, IndexError, AttributeError):
-        return {"damaged": read_bytes(file, TOKENIZER_BYTES)}

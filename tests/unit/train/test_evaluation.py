@@ -19,6 +19,7 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from data.pack.training import train_tokenizer
 from engine.checkpoints import checkpoint
 from engine.checkpoints.evals import read_results
 from engine.train.evaluation.loaded import load_model
@@ -216,6 +217,15 @@ def _written(path: Path, content: bytes) -> Path:
     return path
 
 
+def _of_another_tokenizer(phase: Path) -> Path:
+    """Make a phase whose tokenizer gives other tokens the same ids, and return its shard."""
+    shard = phase / "val" / "val-000.bin"
+    shard.parent.mkdir(parents=True)
+    np.arange(4 * CONTEXT, dtype="<u2").clip(0, 250).tofile(shard)
+    (phase / "tokenizer.json").write_text(train_tokenizer(["quite other words"] * 4, 290))
+    return shard
+
+
 BAD_FILES: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "a FIFO": ("--text", lambda folder: _fifo(folder / "fifo"), "is a FIFO, not a regular file"),
     "tasks in a FIFO": ("--tasks", lambda folder: _fifo(folder / "fifo"), "is a FIFO, not a regular file"),
@@ -224,6 +234,16 @@ BAD_FILES: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "a short text": ("--text", lambda folder: _written(folder / "text", b"ab ab"), "fewer than the context of 64"),
     "a binary text": ("--text", lambda folder: _written(folder / "text", b"\xff\xfe"), "is not UTF-8 text"),
     "a short shard": ("--shard", lambda folder: _written(folder / "a.bin", bytes(20)), "fewer than a context of 64"),
+    "data of another tokenizer": (
+        "--data",
+        lambda folder: _of_another_tokenizer(folder / "web").parent.parent,
+        "web/tokenizer.json: is not the tokenizer of the model",
+    ),
+    "a shard of another tokenizer": (
+        "--shard",
+        lambda folder: _of_another_tokenizer(folder / "web"),
+        "web/tokenizer.json: is not the tokenizer of the model",
+    ),
     "no data set": ("--data", lambda folder: folder / "none", "none"),
 }
 
