@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,38 @@ class Evals(Struct, frozen=True):
 def weights_id(folder: Path, ema: bool = False) -> str:
     """Return what identifies the weights in ``folder``: their checksum in its manifest, "" where it has none.
 
-    ``ema``: those of their average.
+    ``ema``: those of their average. A Hugging Face directory has no manifest and one kind of weights: a hash of their
+    files. Raises ``UserError`` where one cannot be read.
     """
+    if (folder / "config.json").is_file() and not (folder / "manifest.json").exists():
+        return _hash_of_files(folder)
     found: Any = read_json(folder / "manifest.json")
     for key in ("files", f"{'ema' if ema else 'model'}.safetensors", "sha256"):
         found = found.get(key) if isinstance(found, dict) else None
     return found if isinstance(found, str) else ""
+
+
+def _hash_of_files(folder: Path) -> str:
+    """Return a hash of the names and contents of the weights in ``folder``; "" where there are none."""
+    from hashlib import sha256  # here, because ls hashes nothing
+
+    parts = []
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            found = path.stat()
+            parts.append(f"{path.name} {_hash_of_file(path, found.st_ino, found.st_size, found.st_mtime_ns)}")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror or error}; take another copy") from None
+    return sha256("\n".join(parts).encode()).hexdigest() if parts else ""
+
+
+@lru_cache
+def _hash_of_file(path: Path, *version: int) -> str:
+    """``version``: what changes with the content, which is gigabytes and asked for after each file that is measured."""
+    from hashlib import file_digest
+
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def read_results(folder: Path) -> list[EvalResult]:

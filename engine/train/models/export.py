@@ -74,9 +74,9 @@ def export(
             (folder / MODEL_CARD).write_text(model_card(source, out.name, log), encoding="utf-8")
             if source.tokenizer is not None:
                 shutil.copyfile(checkpoint / "tokenizer.json", folder / "tokenizer.json")
-            if scores := source.scores():
-                add_results(folder, scores)
             _write_weights(folder, tensors, kind)
+            if scores := source.scores():
+                add_results(folder, scores)  # they name the weights, which have to be there
 
         size = publish_dir(out, write)
     except OSError as error:

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from data.pack.training import train_tokenizer
 from engine.checkpoints import checkpoint
-from engine.checkpoints.evals import read_results
+from engine.checkpoints.evals import read_results, weights_id
 from engine.train.evaluation.loaded import load_model
 from engine.train.evaluation.scoring import Request, score, score_batch
 from engine.train.models.export import export
@@ -86,7 +86,7 @@ def test_results_are_kept_beside_the_checkpoint_shown_and_exported(
     assert read_results(path) == before  # a part of the questions is not kept
     capsys.readouterr()
     hf = export(path, tmp_path / "hf").path
-    assert read_results(hf) == [replace(one, weights="") for one in before]
+    assert read_results(hf) == [replace(one, weights=weights_id(hf)) for one in before]
     assert main(["eval", str(hf), "--text", str(files["text"])]) == 0
     results = {one.format: one for one in read_results(hf)}
     assert results["text"].metrics == pytest.approx(before[0].metrics, rel=1e-6) and len(results) == len(before)
@@ -134,7 +134,10 @@ def test_results_count_for_the_weights_that_they_judge(
         err
         == f"mla-tui: {other}/evals.json: has 1 result of other weights, not shown; remove it if it was copied there\n"
     )
-    assert export(other, tmp_path / "hf").path and len(read_results(tmp_path / "hf")) == 1
+    hf, foreign = (export(path, tmp_path / f"hf-{path.parent.name}").path for path in (other, one))
+    assert len(read_results(hf)) == 1
+    shutil.copy(hf / "evals.json", foreign)
+    assert weights_id(hf) != weights_id(foreign) and read_results(foreign) == []
 
 
 @pytest.mark.parametrize("command", ["eval", "sample", "export"])
