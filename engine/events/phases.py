@@ -58,5 +58,10 @@ def is_active(name: str | None) -> bool:
     return phase_of(name).active
 
 
+def makes_steps(name: str | None) -> bool:
+    """Return whether steps go on by themselves, so that a run has a speed and an end that can be predicted."""
+    return name in (COMPILING, RUNNING, SAVING)
+
+
 def has_ended(name: str | None) -> bool:
     return phase_of(name).ended

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -135,7 +136,7 @@ def _check_name(store: RunStore, name: str | None, out: str) -> None:
     if name is None:
         return
     for run in (RunDir(store.runs / id) for id in store.ids()):
-        if run.name == name and not run.ended() and run.spec().train.out == out:
+        if run.name == name and not run.ended() and os.path.realpath(run.spec().train.out) == os.path.realpath(out):
             phase = run.summary().phase
             if is_active(phase):
                 verb = "rm" if is_on_other_host(run.state()) else "stop"

@@ -67,6 +67,7 @@ class RunStore:
     def find(self, text: str) -> RunDir:
         """Return the run whose id is ``text``, whose name is ``text`` (the newest), or the only one whose id has it.
 
+        A name that is shown counts before one of a launch that was replaced by another.
         ``latest`` is the newest run. Raises ``UserError``.
         """
         run = RunDir(self.runs / self._match(text))
@@ -89,9 +90,14 @@ class RunStore:
             return ids[0]
         if text in ids:
             return text
+        hidden = ""  # the newest run of that name which is shown by another one
         for id in ids:
-            if text in (read_labels(self.runs / id).name, RunDir(self.runs / id).name):
+            shown, launched = read_labels(self.runs / id).name, RunDir(self.runs / id).name
+            if text == (shown or launched):
                 return id
+            hidden = hidden or (id if text == launched else "")
+        if hidden:
+            return hidden
         matches = [id for id in ids if text in id]
         if len(matches) == 1:
             return matches[0]

@@ -20,7 +20,7 @@ import pytest
 from engine.host.files import write_json
 from engine.host.process import boot_id, is_locked
 from engine.host.struct_json import to_dict, write_struct
-from engine.runs.store import RunStore
+from engine.runs.store import FORMAT, RunStore
 from tests.e2e.conftest import DEADLINE, Run, Workspace, wait_for
 from tests.unit.tui.helpers import on_screen
 from tui.app.app import MlaApp
@@ -79,9 +79,14 @@ def test_all_cut_off_runs_are_resumed_by_one_command(workspace: Workspace) -> No
     write_struct(ended.run_dir.state_path, state)
     elsewhere = workspace.cut_off_run("elsewhere", host="elsewhere", boot="another")
     assert "2 runs were cut off: the machine was rebooted" in workspace.run("ls").stderr
+    newer = workspace.cut_off_run("newer", boot="another")  # of another version; it must not keep the others waiting
+    write_json(newer.run_dir.state_path, {**to_dict(newer.run_dir.state()), "format": FORMAT + 1})
 
-    done = workspace.run("resume", "--cut-off")
-    assert [line.split()[0] for line in done.stderr.splitlines()] == [run.id for run in runs]
+    done = workspace.run("resume", "--cut-off", code=1)
+    *resumed, said = done.stderr.splitlines()
+    assert said.startswith(f"mla-tui: run {newer.id}: was created by mla-tui ")
+    assert [line.split()[0] for line in resumed] == [run.id for run in runs]
+    shutil.rmtree(newer.run_dir.path)
     for run in runs:
         run.wait_step(1, attempt=2)
     assert elsewhere.process("trainer") is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.events.phases import CUT_OFF, is_active
+from engine.events.phases import CUT_OFF, is_active, makes_steps
 from engine.events.run_dir import is_on_other_host
 from engine.events.status import Summary
 from profiles.printable import one_line
@@ -45,8 +45,8 @@ def is_stalled(summary: Summary) -> bool:
 
 
 def tokens_per_second(summary: Summary) -> float | None:
-    """Return how fast a run trains now."""
-    return summary.tok_s if is_working(summary) and not is_stalled(summary) else None
+    """Return how fast a run trains now; None while it makes no steps."""
+    return summary.tok_s if makes_steps(summary.phase) and is_working(summary) and not is_stalled(summary) else None
 
 
 def bits_per_byte(value: float | None) -> str:

@@ -79,6 +79,10 @@ def test_a_new_name_finds_the_run_and_its_checkpoints_stay(store: RunStore, make
     change_name(run.path, "renamed")
     assert store.find("renamed").id == store.find("first").id == run.id
     assert (run.summary().name, run.name) == ("renamed", "first")  # models/first is the folder of its checkpoints
+    other, _ = make_run("other", 3)
+    change_name(other.path, "third")
+    change_name(run.path, "other")  # as ls shows it; a name that ls does not show finds a run only if no other has it
+    assert store.find("other").id == run.id
     change_name(run.path, "")
     assert run.summary().name == "first"
 

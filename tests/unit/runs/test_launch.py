@@ -135,6 +135,11 @@ def test_of_two_launches_of_one_name_at_once_the_second_is_refused(
     assert store.ids() == [run.id for run in other]
     assert [path.name for path in store.runs.iterdir()] == store.ids()
 
+    (tmp_path / "link").symlink_to(tmp_path)  # the same folder by another path
+    by_link = spec.with_values("-s", train={"out": str(tmp_path / "link")})
+    with pytest.raises(UserError, match=r"--name one: run .* and writes its checkpoints there"):
+        launch.launch(store, by_link, name="one", share_device=True)
+
 
 def _spec(folder: Path, *settings: str) -> RunSpec:
     """Return a spec whose shards and checkpoints are in ``folder``."""

@@ -270,14 +270,16 @@ STEP = Step(step=7, loss=1.0, tok_s=4321.0)
 
 
 @pytest.mark.parametrize("over", [Alert(what="stall-over"), STEP], ids=["progress", "step"])
-def test_a_stalled_run_has_no_speed_until_the_stall_is_over(
+def test_a_run_that_makes_no_steps_has_no_speed(
     store: RunStore, make_run: Make, over: Event, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLA_TUI_HOME", str(store.runs.parent))
     run = make_run(supervisor=DEAD, trainer=process_identity(os.getpid()))
     log = LogWriter(run.log_path, 1)
     stall, line = Alert(what="stall", text="no progress for 48 s"), Log(level="info", text="a line")
-    for event, phase in ((STEP, "running"), (stall, "stalled"), (line, "stalled"), (over, "running")):
+    stalls = [(STEP, "running"), (stall, "stalled"), (line, "stalled"), (over, "running")]
+    others = [(State(phase=phase), phase) for phase in ("paused", "running", "stopping", "recovering", "starting")]
+    for event, phase in (*stalls, *others):
         log.write(event)
         assert main(["ls"]) == 0
         listed = capsys.readouterr().out.split()

@@ -45,8 +45,9 @@ def test_a_run_that_does_not_work_or_is_elsewhere_has_no_eta() -> None:
     assert view.eta() == 130.0
     view.apply(None, CutOff(t=0.0, phase="cut-off", reason="gone"))
     assert (view.phase, view.reason, view.active, view.eta()) == ("cut-off", "gone", False, None)
-    view.apply(None, State(t=0.0, phase="needs-attention", reason="the data has changed"))
-    assert view.eta() is None
+    for phase in ("needs-attention", "paused", "stopping", "recovering", "starting"):
+        view.apply(None, State(t=0.0, phase=phase, reason="the data has changed"))
+        assert (view.eta(), view.tokens_a_day()) == (None, None), phase
     view.apply(None, State(t=0.0, phase="running", reason=""))
     assert view.eta() == 130.0
     elsewhere = RunView(replace(SUMMARY, host="elsewhere", seen=0.0))

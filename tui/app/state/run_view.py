@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from engine.events.marks import Marks
 from engine.events.metrics import BY_STEP, METRICS, SERIES, STEP_SERIES, TELEMETRY_SERIES, TIME, VAL_FIELDS, VAL_LOSS
-from engine.events.phases import NEEDS_ATTENTION, RUNNING, STARTING, has_ended, is_active
+from engine.events.phases import RUNNING, STARTING, has_ended, is_active, makes_steps
 from engine.events.run_dir import is_on_other_host, last_seen
 from engine.events.series import Series
 from engine.events.status import Summary
@@ -194,15 +194,7 @@ class RunView:
     def eta(self) -> float | None:
         """Return the seconds to the last step at the current speed, or None if unknown."""
         last = self.last_step
-        if (
-            self.phase == NEEDS_ATTENTION
-            or not self.active
-            or self.is_remote
-            or self.stalled is not None
-            or self._step_seconds is None
-            or last is None
-            or self.step >= last
-        ):
+        if not self._makes_steps or self._step_seconds is None or last is None or self.step >= last:
             return None
         return (last - self.step) * self._step_seconds
 
@@ -214,7 +206,11 @@ class RunView:
     def tokens_a_day(self) -> float | None:
         """Return the tokens of a day at the current speed, or None if unknown."""
         of_step, seconds = self._tokens_of_step, self._step_seconds
-        return of_step * 86400 / seconds if of_step and seconds else None
+        return of_step * 86400 / seconds if self._makes_steps and of_step and seconds else None
+
+    @property
+    def _makes_steps(self) -> bool:
+        return makes_steps(self.phase) and not self.is_remote and self.stalled is None
 
     @property
     def _tokens_of_step(self) -> int | None:

@@ -6,9 +6,10 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from engine.events.phases import CUT_OFF
+from engine.events.phases import CUT_OFF, has_ended
 from engine.events.requests import ResumeRequest
 from profiles.errors import SpecError, UserError
+from profiles.printable import one_line
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.requests import print_phase, request
 from tui.cli.run_argument import RUN_HELP
@@ -53,19 +54,21 @@ def _resume_all(store: RunStore) -> int:
     """Resume every run of this host that was cut off, and start pending hooks; report failures and continue."""
     from engine.runs.supervision import run_pending_hooks
 
-    for id in store.ids():
-        run_pending_hooks(store.find(id))
-    cut = [summary for summary in store.summaries() if summary.phase == CUT_OFF]
-    if not cut:
+    summaries = store.summaries()
+    if not any(summary.phase == CUT_OFF for summary in summaries):
         print("no run was cut off", file=sys.stderr)
-    failed = 0
-    for summary in reversed(cut):
+    failed = False
+    for summary in reversed(summaries):
         try:
-            _restart(store.find(summary.id), summary)
-        except UserError as error:
-            failed = 1
-            print(f"mla-tui: {error}", file=sys.stderr)
-    return failed
+            if summary.phase == CUT_OFF:
+                _restart(store.find(summary.id), summary)
+            elif has_ended(summary.phase):
+                run_pending_hooks(store.find(summary.id))
+        except (UserError, OSError) as error:  # whatever it is, it must not keep the other runs waiting
+            failed |= summary.phase == CUT_OFF
+            why = error if isinstance(error, UserError) else f"run {summary.id}: {error.filename}: {error.strerror}"
+            print(one_line(f"mla-tui: {why}"), file=sys.stderr)
+    return int(failed)
 
 
 def _restart(run: RunDir, summary: Summary) -> None:
