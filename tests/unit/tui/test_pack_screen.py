@@ -49,7 +49,8 @@ async def test_a_pack_outlives_the_app_and_its_data_is_offered(
         for field, value in (("sources", "'my texts'"), ("phase", "mine"), ("ids", "300"), ("val", "20%")):
             app.screen.query_one(f"#{field}", Input).value = value
         await pilot.press("f5")
-        await until(pilot, lambda: text_of(app, "#command").startswith("$ mla-tui data pack --out="))
+        await until(pilot, lambda: "$ mla-tui data pack --out=" in on_screen(app, TextPane))
+        assert "$" not in text_of(app, "#command")  # it is named once
     pack = Pack(root, "mine")
     process = read_json(root / ".mine-pack.json")["process"]
     with contextlib.suppress(ProcessLookupError):  # it may have ended by now
