@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from data.shard_file import BareIds
 from data.shards import DATASET_JSON, ShardSet, read_shards
 from data.split_files import folders_below, split_of_name, token_files
 from profiles.errors import UserError
+from profiles.printable import counted
 
 _SPLITS = ("train", "val")
 _BESIDE = (".index", ".metadata")  # after the whole name, as datatrove names its index
@@ -97,10 +99,15 @@ def _splits(source: Path, val: str) -> dict[str, list[str]]:
         named = next(filter(None, (split_of_name(part, source.name) for part in name.split("/"))), "train")
         named = "val" if val and (name == val or fnmatch(name, val)) else named
         splits.setdefault(named, []).append(name)
+    if not names:
+        raise UserError(f"{source}: holds no token file (.bin, .npy, .ds): name the folder that does")
     if val and not splits["val"]:
         raise UserError(f"--val {val}: no token file below {source} has such a name; the first is {names[0]}")
     if not splits["train"]:
-        raise UserError(f"{source}: holds no token file for training (.bin, .npy, .ds): name the folder that does")
+        raise UserError(
+            f"{source}: holds {counted(len(names), 'token file')}, none of them for training by their names"
+            f"{' and --val' if val else ''}: name the folder that holds those for training too"
+        )
     return {split: splits[split] for split in _SPLITS if splits[split]}
 
 
@@ -126,14 +133,26 @@ def _write(
         with new_folder(target) as building:
             for split, names in splits.items():
                 (building / split).mkdir()
-                for name in names:
-                    file = above / name
-                    beside = (file.with_suffix(".idx"), *(file.with_name(file.name + end) for end in _BESIDE))
-                    for path in (file, *filter(Path.exists, beside)):
-                        link = path.relative_to(above).as_posix().replace("/", "-")
-                        (building / split / link).symlink_to(path)
+                for link, path in _links(above, names).items():
+                    (building / split / link).symlink_to(path)
             if tokenizer:
                 (building / TOKENIZER_JSON).write_bytes(tokenizer)
             (building / DATASET_JSON).write_text(json.dumps(manifest, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror}): choose another --out") from error
+
+
+def _links(above: Path, names: list[str]) -> dict[str, Path]:
+    """Return the names of the links to files, and to the index beside each, which begins as its file does."""
+    links: dict[str, Path] = {}
+    for name in names:
+        file, folder = above / name, name[: name.rfind("/") + 1].replace("/", "-")
+        beside = (file.with_suffix(".idx"), *(file.with_name(file.name + end) for end in _BESIDE))
+        paths = (file, *filter(Path.exists, beside))
+        for number in count(1):  # a/b.bin and a-b.bin may lie in one source
+            prefix = folder if number == 1 else f"{number}-{folder}"
+            found = {prefix + path.name: path for path in paths}
+            if all(links.get(link, path) == path for link, path in found.items()):
+                links |= found
+                break
+    return links

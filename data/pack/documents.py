@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 from data.pack.raw_file import COMPRESSED, FileFault, RawFile, blocks, suffix_of
@@ -15,9 +16,12 @@ from profiles.printable import brief
 LIMIT = 64 << 20  # bytes of a document
 TOO_LARGE = f"larger than {LIMIT >> 20} MiB"
 EMPTY, NOT_TEXT, NOT_UTF8 = "empty", "not text", "not UTF-8 text"
-BAD_JSON = "not valid JSON"
-NO_TEXT = "without text under the key"
+UTF16 = "UTF-16, to be converted to UTF-8"
+BAD_JSON, BAD_CSV = "not valid JSON", "not valid CSV"
+TOO_MANY = "more fields than the header"
+NO_TEXT = "without text under --text-key"
 _BOM = b"\xef\xbb\xbf"
+_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _JSONL = (".jsonl", ".ndjson")
 _CSV = {".csv": ",", ".tsv": "\t"}
 _OF_ROWS = {".parquet", *_JSONL, *_CSV}
@@ -69,6 +73,11 @@ def read_documents(
     if kind == ".parquet":
         return _parquet(source.path, raw, key, hold)
     content = blocks(source.path, raw)
+    first = next(content, b"")
+    if first.startswith(_UTF16_BOMS):
+        return iter([Skipped(UTF16)])
+    content = chain([first], content)
+    del first
     if kind in _JSONL:
         return _jsonl(content, key, hold)
     if kind in _CSV:
@@ -150,10 +159,10 @@ def _jsonl(content: Iterator[bytes], key: str, hold: Callable[[], object]) -> It
 
 
 def _csv(content: Iterator[bytes], key: str, delimiter: str, hold: Callable[[], object]) -> Iterator[Item]:
-    fed = 0  # bytes of the row that is being read
+    fed, ended = 0, False  # bytes of the row that is being read; whether the file was read to its end
 
     def lines() -> Iterator[str]:
-        nonlocal fed
+        nonlocal fed, ended
         for line in _cut(content, b"\n", hold):
             fed += LIMIT + 1 if isinstance(line, Skipped) else len(line)
             if fed > LIMIT:
@@ -162,25 +171,41 @@ def _csv(content: Iterator[bytes], key: str, delimiter: str, hold: Callable[[], 
                 hold()
             # A byte that is not UTF-8 becomes a surrogate, which encode() below refuses.
             yield str(line, "utf-8", "surrogateescape") + "\n" if isinstance(line, bytes) else ""
+        ended = True
 
-    rows = csv.reader(lines(), delimiter=delimiter)
+    # Strict: otherwise a quote that is misplaced changes the text, or joins rows, without a word.
+    rows = csv.reader(lines(), delimiter=delimiter, strict=True)
     try:
-        names = next(rows, [])
-        if key not in names:
-            columns = ", ".join(brief(name) for name in names[:10])
-            raise FileFault(f"has no column {brief(key)}; name one with --text-key: {columns}")
-        column = names.index(key)
-        for row in rows:
-            fed = 0
-            if len(row) <= column:
-                yield Skipped(f"{NO_TEXT} {brief(key)}")
-                continue
-            try:
-                yield row[column].encode() or Skipped(EMPTY)
-            except UnicodeEncodeError:
-                yield Skipped(NOT_UTF8)
+        names = next(filter(None, rows), None)
     except csv.Error as error:
-        raise FileFault(f"is not valid CSV ({error})") from None
+        raise FileFault(f"has no valid header ({error})") from None
+    if names is None:
+        yield Skipped(EMPTY)
+        return
+    if key not in names:
+        columns = ", ".join(brief(name) for name in names[:10])
+        raise FileFault(f"has no column {brief(key)}; name one with --text-key: {columns}")
+    column = names.index(key)
+    while True:
+        fed, first = 0, rows.line_num + 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error:
+            if ended:
+                raise FileFault(f"has a quote that is not closed, in the row of line {first}") from None
+            yield Skipped(BAD_CSV)
+            continue
+        if not row:  # an empty line
+            continue
+        if len(row) > len(names) or len(row) <= column:
+            yield Skipped(TOO_MANY if len(row) > len(names) else f"{NO_TEXT} {brief(key)}")
+            continue
+        try:
+            yield row[column].encode() or Skipped(EMPTY)
+        except UnicodeEncodeError:
+            yield Skipped(NOT_UTF8)
 
 
 def _parquet(path: str, raw: RawFile, key: str, hold: Callable[[], object]) -> Iterator[Item]:

@@ -233,7 +233,9 @@ class _Packing:
             if end.fault and self._faults_named <= _FAULTS_NAMED:
                 more = "more files cannot be read; sources.jsonl names them all"
                 last = self._faults_named == _FAULTS_NAMED
-                self._report.note(more if last else f"{end.source.shown}: {end.fault}; left out")
+                before = f"the {counted(end.documents, 'document')} before that"
+                packed = f"{before} {'is' if end.documents == 1 else 'are'} packed" if end.documents else "left out"
+                self._report.note(more if last else f"{end.source.shown}: {end.fault}; {packed}")
                 self._faults_named += 1
 
     def _commit(self, merger: Merger) -> None:

@@ -36,12 +36,13 @@ class Tally:
     def lines(self) -> list[str]:
         """Return a line for each reason."""
         return [
-            f"skipped {counted(count, 'document')}: {reason} ({', '.join(self._files[reason])}"
-            f"{', …' if count > len(self._files[reason]) else ''})"
+            f"skipped {counted(count, 'document')}: {reason} ({', '.join(files[:_NAMED])}"
+            f"{', …' if len(files) > _NAMED else ''})"
             for reason, count in sorted(self._counts.items())
+            for files in [self._files[reason]]
         ]
 
     def _name(self, reason: str, path: str) -> None:
         files = self._files.setdefault(reason, [])
-        if path not in files and len(files) < _NAMED:
+        if path not in files and len(files) <= _NAMED:  # one more: it says that there are more
             files.append(path)

@@ -9,7 +9,7 @@ from data.pack.journal import write_durable
 from data.pack.report import Report
 from data.pack.request import Request
 from data.pack.sources import Listing
-from data.pack.training import DEFAULT_SIZE, default_size, sample, train_tokenizer
+from data.pack.training import DEFAULT_SIZE, WhyNone, default_size, sample, train_tokenizer
 from data.pack.vocabulary import TOKENIZER_JSON
 from data.tokenizer import MAX_BYTES
 from profiles.errors import UserError
@@ -34,12 +34,9 @@ def make_tokenizer(request: Request, listing: Listing, path: Path, report: Repor
     """Train a tokenizer and write it to ``path``. Raise ``UserError`` if there is no text, or ``OSError``."""
     report.stage("reading a sample of the text")
     separator = request.separator.encode() if request.separator else None
-    texts = sample(listing, request.text_key, separator, request.fraction)
-    if not any(texts):
-        fault = next((f"{source.shown}: {source.fault}; " for source in listing if source.fault), "")
-        raise UserError(
-            f"{fault}no text to train a tokenizer on: name files with text, or a tokenizer with --tokenizer"
-        )
+    texts = sample(listing, request.text_key, separator, request.fraction, why := WhyNone())
+    if not texts:
+        raise UserError(f"{why}no text to train a tokenizer on: name files with text, or a tokenizer with --tokenizer")
     size = request.train_tokenizer or default_size(texts)
     text = f"{sum(map(len, texts)):,} characters of text"
     fewer = f", fewer than {DEFAULT_SIZE} because there is little text" if size < DEFAULT_SIZE else ""

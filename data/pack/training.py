@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-from data.pack.documents import Skipped, read_documents
+from data.pack.documents import NOT_UTF8, Skipped, read_documents
 from data.pack.raw_file import COMPRESSED, FileFault, RawFile, suffix_of
 from data.pack.sources import Listing, Source
 from data.pack.split_rule import as_digests, digest_of, for_validation
+from data.pack.tally import Tally
 from data.pack.vocabulary import END_TOKENS
 from profiles.errors import UserError
 
@@ -33,15 +35,29 @@ PATTERN = (
 )
 
 
-def sample(listing: Listing, key: str, separator: bytes | None, val: float) -> list[str]:
+@dataclass(slots=True)
+class WhyNone:
+    """Why there may be no text to train on: the first file that cannot be read, and what was skipped."""
+
+    fault: str = ""
+    skipped: Tally = field(default_factory=Tally)
+
+    def note(self, source: Source, fault: str) -> None:
+        self.fault = self.fault or f"{source.shown}: {fault}"
+
+    def __str__(self) -> str:
+        return "".join(f"{reason}; " for reason in (self.fault, *self.skipped.lines()) if reason)
+
+
+def sample(listing: Listing, key: str, separator: bytes | None, val: float, why: WhyNone) -> list[str]:
     """Return texts of about ``SAMPLE_BYTES`` at most, of each file as much as its share of all bytes.
 
     Of files with many documents it takes the first. Documents for validation are left out. What cannot be read is
-    passed over: packing will name it.
+    passed over: packing will name it. Where there is no text, ``why`` is filled.
     """
     total = sum(map(_weight, listing))
     share = min(1.0, SAMPLE_BYTES / max(total, 1))
-    while (texts := _sample(listing, key, separator, val, share)) is None:
+    while (texts := _sample(listing, key, separator, val, share, why)) is None:
         share /= 2
     return texts
 
@@ -85,17 +101,23 @@ def _weight(source: Source) -> int:
     return source.size * (_COMPRESSION if suffix_of(source.path) in COMPRESSED else 1)
 
 
-def _sample(listing: Listing, key: str, separator: bytes | None, val: float, share: float) -> list[str] | None:
+def _sample(
+    listing: Listing, key: str, separator: bytes | None, val: float, share: float, why: WhyNone
+) -> list[str] | None:
     """Return about ``share`` of the text, or None if it has too many different words."""
     texts: list[str] = []
     words: set[str] = set()
     due = different = 0.0
     for source in listing:
         due += share * _weight(source)
-        if source.fault or due < min(source.size, _PIECE):
+        if source.fault:
+            why.note(source, source.fault)
+            continue
+        if due < min(source.size, _PIECE):
             continue  # of many small files some, evenly
-        for document in _documents(source, key, separator, val):
-            for text in _pieces(document, due, share):
+        for document in _documents(source, key, separator, val, why):
+            before = len(texts)
+            for text in filter(None, _pieces(document, due, share)):
                 texts.append(_LONG_WORD.sub(r"\1 ", text))
                 due -= len(text)
                 for word in texts[-1].split():
@@ -104,19 +126,27 @@ def _sample(listing: Listing, key: str, separator: bytes | None, val: float, sha
                         different += len(word)
                 if different > _DIFFERENT_BYTES:
                     return None
+            if len(texts) == before:
+                why.skipped.add(NOT_UTF8, source.shown)
             if due <= 0 and share < 1:
                 break
     return texts
 
 
-def _documents(source: Source, key: str, separator: bytes | None, val: float) -> Iterator[bytes]:
+def _documents(source: Source, key: str, separator: bytes | None, val: float, why: WhyNone) -> Iterator[bytes]:
     try:
         with RawFile(source) as raw:
             for item in read_documents(source, raw, key, separator):
-                if not isinstance(item, Skipped) and not for_validation(as_digests(digest_of(item)), val)[0]:
+                if isinstance(item, Skipped):
+                    why.skipped.add(item, source.shown)
+                elif for_validation(as_digests(digest_of(item)), val)[0]:
+                    why.skipped.add("for validation, by --val", source.shown)
+                else:
                     yield item
-    except (OSError, FileFault):
-        return
+    except FileFault as error:
+        why.note(source, str(error))
+    except OSError as error:
+        why.note(source, error.strerror or str(error))
 
 
 def _pieces(document: bytes, due: float, share: float) -> Iterator[str]:

@@ -227,7 +227,7 @@ def _summary(request: Request, packed: Packed) -> list[str]:
         lines.append(f"left out {counted(progress.near_duplicates, 'near-duplicate')}: {alike} to a document before")
     lines += map(one_line, progress.skipped.lines())
     if progress.faults:
-        lines.append(f"left out {counted(progress.faults, 'unreadable file')}; see sources.jsonl")
+        lines.append(f"could not read {counted(progress.faults, 'file')}, or not to the end; see sources.jsonl")
     if not manifest["splits"]["val"]["documents"]:
         lines.append(
             "no document fell into val: pack with a larger --val, cut files into documents with --separator,"

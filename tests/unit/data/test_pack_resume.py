@@ -234,7 +234,12 @@ def test_what_is_refused_leaves_nothing_behind(tmp_path: Path, tokenizer: Path) 
     for command in (["pack", str(source)], ["demo"]):
         too_long = ["--out", str(tmp_path / "out" / "below"), "--phase", "\u5b57" * 90]  # 270 bytes
         assert main(["data", *command, *too_long]) == 1
-    with pytest.raises(UserError, match="no text to train a tokenizer on"):
+    with pytest.raises(UserError, match=r"empty .*; skipped 1 document: not UTF-8 .*; no text to train a tokenizer on"):
+        pack_into(tmp_path / "out", source)
+    write_files(source, {"c.jsonl": '{"content": "a"}\n{}', "d.csv": "content\na"})
+    column = r"has no column 'text'; name one with --text-key: 'content'"
+    other = rf"{column}; .*: without text under --text-key 'text' \(.*/c.jsonl\); no"
+    with pytest.raises(UserError, match=other):
         pack_into(tmp_path / "out", source)
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(UserError, match=r"/fifo: is a FIFO, not a regular file; no text to train a tokenizer on"):

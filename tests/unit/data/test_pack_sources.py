@@ -85,9 +85,9 @@ BAD_ROWS: dict[str, tuple[bytes, str]] = {
     "nested without end": (b"[" * 100_000, "not valid JSON"),
     "half of a pair": (rb'{"text": "\ud800"}', "not valid JSON"),
     "not UTF-8": (b'{"text": "\xff\xfe"}', "not valid JSON"),
-    "no key": (b'{"other": "a"}', "without text under the key 'text'"),
-    "null": (b'{"text": null}', "without text under the key 'text'"),
-    "a number": (b'{"text": 1}', "without text under the key 'text'"),
+    "no key": (b'{"other": "a"}', "without text under --text-key 'text'"),
+    "null": (b'{"text": null}', "without text under --text-key 'text'"),
+    "a number": (b'{"text": 1}', "without text under --text-key 'text'"),
     "empty": (b'{"text": ""}', "empty"),
 }
 
@@ -100,6 +100,32 @@ def test_a_bad_row_is_counted_and_the_others_are_packed(tmp_path: Path, tokenize
     packed = pack_into(tmp_path / "out", path, tokenizer=tokenizer, val=0)
     assert documents(packed) == ["good"]
     assert packed.progress.skipped.to_dict() == {reason: {"count": 2, "files": [str(path)]}}
+
+
+UNEVEN_CSV: dict[str, tuple[str, str]] = {
+    "a comma in a text without quotes": ("9,hello, world\n", "more fields than the header"),
+    "words behind a quoted text": ('9,"hello" world\n', "not valid CSV"),
+    "a quote that is closed rows later": ('9,"hello\n9,"again" here\n', "not valid CSV"),
+    "a row of one field": ("9\n", "without text under --text-key 'text'"),
+}
+
+
+@pytest.mark.parametrize("name", UNEVEN_CSV)
+def test_a_row_that_csv_does_not_hold_as_it_was_meant_is_left_out(tmp_path: Path, tokenizer: Path, name: str) -> None:
+    bad, reason = UNEVEN_CSV[name]
+    path = write_files(tmp_path, {"a.csv": f'\nid,text\n1,one\n\n{bad}\n2,"two"\n\n'}) / "a.csv"
+    packed = pack_into(tmp_path / "out", path, tokenizer=tokenizer, val=0)
+    assert documents(packed) == ["one", "two"]
+    assert packed.progress.skipped.to_dict() == {reason: {"count": 1, "files": [str(path)]}}
+
+
+def test_what_is_read_of_a_file_before_it_is_damaged_is_said_to_be_packed(tmp_path: Path, tokenizer: Path) -> None:
+    csv = 'id,text\n1,one\n2,two\n3,"three\n' + "4,four\n" * 9
+    path = write_files(tmp_path, {"a.csv": csv}) / "a.csv"
+    packed = pack_into(tmp_path / "out", path, tokenizer=tokenizer, val=0, report=(report := Notes()))
+    assert documents(packed) == ["one", "two"] and packed.progress.faults == 1
+    found = f"{path}: has a quote that is not closed, in the row of line 4"
+    assert report.lines == [f"{found}; the 2 documents before that are packed"]
 
 
 BAD_FILES: dict[str, tuple[bytes, str]] = {
@@ -143,11 +169,14 @@ def test_files_that_are_no_text_are_counted(tmp_path: Path, tokenizer: Path) -> 
         "d.txt": b"\xef\xbb\xbf",
         ".hidden": "x",
         "e.txt": "good",
+        "f.txt": "in two bytes".encode("utf-16"),
+        "g.csv": "text\nin two bytes\n".encode("utf-16"),
+        "h.csv": "",
     }
     packed = pack_into(tmp_path / "out", write_files(tmp_path / "in", files), tokenizer=tokenizer, val=0)
     assert documents(packed) == ["good"]
     counts = {reason: each["count"] for reason, each in packed.progress.skipped.to_dict().items()}
-    assert counts == {"not text": 1, "not UTF-8 text": 1, "empty": 2}
+    assert counts == {"not text": 1, "not UTF-8 text": 1, "empty": 3, "UTF-16, to be converted to UTF-8": 2}
 
 
 def test_a_document_above_the_limit_is_left_out_before_it_is_held(tmp_path: Path, tokenizer: Path) -> None:

@@ -255,6 +255,20 @@ def test_an_import_links_what_lies_below_a_folder_and_records_what_it_found(
     assert imported(tmp_path, capsys=capsys)[0] == 1 and (phase / "dataset.json").exists()  # it is there already
 
 
+def test_an_import_links_files_whose_links_would_have_one_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(("train/b.bin", "train-b.bin", "x.bin", "x.npy", "x.idx"), 1):
+        path = tmp_path / "source" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        ids = np.arange(500 * number, dtype="<u2") % 300
+        np.save(path, ids) if path.suffix == ".npy" else ids.tofile(path)
+    (tmp_path / "source/x.idx").write_text("of no data set")
+    code, text = imported(tmp_path, capsys=capsys)
+    assert code == 0 and f"train: 4 files, {500 * 10} tokens" in text
+    assert sum(shard.tokens for shard in open_shards(tmp_path / "out", "p", "train", 4096).shards) == 500 * 10
+
+
 def test_an_import_names_the_first_wrong_id_and_makes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,12 +282,16 @@ def test_an_import_names_the_first_wrong_id_and_makes_nothing(
     for options, message in (
         (("--dtype", "float32"), "--dtype float32: is not one of"),
         (("--val", "*.ds"), "no token file below"),
+        (("--val", "*"), "holds 1 token file, none of them for training"),
         (("--phase", "../x"), "leads out"),
         (("--tokenizer", str(path)), "x.npy"),
         (("--eot", "</s>"), "--eot </s>: needs --tokenizer"),
     ):
         code, text = imported(tmp_path, *options, capsys=capsys)
         assert code and message in text and len(text.splitlines()) == 1
+    path.unlink()
+    code, text = imported(tmp_path, "--val", "*", capsys=capsys)
+    assert code == 1 and f"{path.parent}: holds no token file (" in text
     np.save(path, abs(ids))
     code, text = imported(tmp_path, "--phase", "p" * 255, capsys=capsys)  # too long a name: found as it is written
     assert code == 1 and "cannot be written (File name too long)" in text
