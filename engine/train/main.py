@@ -211,12 +211,21 @@ def train(
     state = RunState(attempt.spec)
     check_same_on_all_ranks(state.data, ranks)
     old_data = ranks.run_on_rank_zero(lambda: check_data(state.data, attempt.resume))
+    if launch.backend == "deepspeed":
+        _report_build(reporter)
     backend = build_backend(attempt.spec, ranks, state.document_end)
     trainer = Trainer(state, backend, reporter, attempt.out, ranks, attempt.supervised)
     with contextlib.ExitStack() as stack:
         ranks.run_on_rank_zero(lambda: stack.enter_context(_only_writer(attempt.out)))
         handle_signals(trainer)
         trainer.run(attempt.resume, attempt.init_from, old_data)
+
+
+def _report_build(reporter: Reporter) -> None:
+    from engine.train.backends import cpu_adam
+
+    if not cpu_adam.is_built():
+        reporter.record(State(phase=STARTING, reason="compiling DeepSpeed's optimizer, once on this machine"))
 
 
 @contextlib.contextmanager

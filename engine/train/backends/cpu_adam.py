@@ -12,6 +12,7 @@ import math
 import os
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -23,7 +24,7 @@ from profiles.errors import UserError
 
 def load_cpu_adam() -> None:
     """Load the op, and build it if needed. Raises ``UserError`` where it cannot be compiled or stored."""
-    folder = user_cache_dir() / "torch_extensions" / build_name()
+    folder = _folder()
     lock = Lock(folder / "cpu_adam.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,6 +47,15 @@ def load_cpu_adam() -> None:
         ) from error
     finally:
         lock.release()
+
+
+def is_built() -> bool:
+    """Whether the op is there. Otherwise it is compiled first, for a minute or more, or by another run just now."""
+    return (_folder() / "cpu_adam" / "cpu_adam.so").exists()
+
+
+def _folder() -> Path:
+    return user_cache_dir() / "torch_extensions" / build_name()
 
 
 def build_name() -> str:

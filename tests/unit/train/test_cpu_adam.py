@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from engine.events.types import Event, State
 from engine.execution.compiler import user_cache_dir
-from engine.train.backends.cpu_adam import build_name, load_cpu_adam
+from engine.train.backends.cpu_adam import build_name, is_built, load_cpu_adam
+from engine.train.main import run_foreground
 from profiles.errors import UserError
+from tests.unit.train.tiny_runs import MakeSpec
 
 
 def load(cache: Path, timeout: float, programs: Path | None = None) -> None:
@@ -44,6 +47,22 @@ def test_another_ninja_rebuilds_nothing_and_the_lock_file_of_a_killed_run_does_n
     after = (built / "cpu_adam.so").stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
     assert not (built / "lock").exists()
+
+
+def test_it_is_known_whether_it_is_built(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert is_built()
+    (built / "cpu_adam.so").unlink()
+    assert not is_built()
+
+
+def test_a_run_says_that_it_builds(nano: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.train.backends.cpu_adam.is_built", lambda: False)
+    shown: list[Event] = []
+    assert run_foreground(nano("backend=deepspeed", "steps=1"), None, None, None, shown.append, lambda spec: None) == 0
+    states = [(one.phase, one.reason) for one in shown if isinstance(one, State)]
+    assert states[0] == ("starting", "compiling DeepSpeed's optimizer, once on this machine")
+    assert ("running", "") in states
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
