@@ -56,10 +56,11 @@ def test_it_is_known_whether_it_is_built(built: Path, tmp_path: Path, monkeypatc
     assert not is_built()
 
 
-def test_a_run_says_that_it_builds(nano: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_says_that_it_builds(nano: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.train.backends.cpu_adam.is_built", lambda: False)
     shown: list[Event] = []
-    assert run_foreground(nano("backend=deepspeed", "steps=1"), None, None, None, shown.append, lambda spec: None) == 0
+    spec = nano("backend=deepspeed", "steps=1", f"train.out={tmp_path}")
+    assert run_foreground(spec, None, None, None, shown.append, lambda spec: None) == 0
     states = [(one.phase, one.reason) for one in shown if isinstance(one, State)]
     assert states[0] == ("starting", "compiling DeepSpeed's optimizer, once on this machine")
     assert ("running", "") in states
