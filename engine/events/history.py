@@ -141,7 +141,10 @@ class History:
         self, at: int, names: list[str], points: int, since: float | None, until: float | None, marks: bool
     ) -> HistoryAnswer:
         """Return the answer to a ``history`` request; ``at``: the offset of the log up to which this history goes."""
-        found = HistoryAnswer(at, self.query(names, points, since, until), self.log_range(since, until))
+        series, newest = self.query(names, points, since, until), {}
+        if until is None:
+            newest = {name: value for name in series if (value := self.series[name].newest) is not None}
+        found = HistoryAnswer(at, series, self.log_range(since, until), newest=newest)
         if not marks:
             return found
         return msgspec.structs.replace(found, marks=self.marks.to_list(), memory=self.marks.memory)

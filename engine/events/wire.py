@@ -72,6 +72,7 @@ class HistoryAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     part: tuple[int, int | None]  # log offsets of the steps asked for; None for the end of the log
     marks: list[Mark] | None = None  # if they were asked for
     memory: Memory | None = None  # the newest memory record; comes with the marks
+    newest: dict[str, float] = {}  # of each series, without ``until``; a bucket holds only a mean
 
 
 class Fault(msgspec.Struct, frozen=True):

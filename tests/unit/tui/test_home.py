@@ -10,6 +10,8 @@ import pytest
 from textual.widgets import Static
 
 from engine.events.types import Sample, State
+from engine.host.files import write_json
+from engine.host.struct_json import to_dict
 from engine.runs.store import RunStore
 from tests.unit.tui.helpers import on_screen, toasts, until
 from tui.app.app import MlaApp
@@ -71,6 +73,19 @@ async def test_home_keeps_its_columns_with_any_names(store: RunStore, make_run: 
         assert " attention! " in lines[1]
         assert all(word in head for word in ("phase", "step", "loss", "tok/s"))
         assert ("reason" in head) == (size[0] == 300)
+
+
+@pytest.mark.parametrize("width", [40, 55])
+async def test_a_narrow_terminal_shows_no_part_of_a_number(store: RunStore, make_run: Any, width: int) -> None:
+    """A step of 28,801 of 100k that is cut at the edge reads as one of 10."""
+    make_run("demo", 5)
+    run, _ = make_run("long", 5)
+    write_json(run.state_path, {**to_dict(run.state()), "step": 28_801, "steps": 100_000})
+    app = MlaApp(store)
+    async with app.run_test(size=(width, 12)) as pilot:
+        await until(pilot, lambda: "long" in on_screen(app, "#runs"))
+        name, phase, *rest = on_screen(app, "#runs").splitlines()[1].split()
+        assert (name, phase, rest[:1]) == ("long", "finished", ["28,801/100k"] if width == 55 else [])
 
 
 async def test_a_damaged_run_is_one_line_among_the_others(store: RunStore, make_run: Any) -> None:

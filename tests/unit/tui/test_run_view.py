@@ -1,8 +1,10 @@
 import time
+from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
+from engine.events.history import History
 from engine.events.series import Bucket
 from engine.events.status import Summary
 from engine.events.types import CutOff, Edit, Spec, Start, State, Step, Telemetry
@@ -74,6 +76,16 @@ def test_records_that_the_history_includes_are_not_counted_again() -> None:
     view.apply(1, step(10, lr=1e-3), update_charts=False)
     view.apply(None, Start(t=0.0, attempt=1, resumed_from=None), update_charts=False)
     assert view.series["loss"].coverage() == (1, 10, 10)
+
+
+def test_the_newest_value_of_a_long_run_is_that_of_its_last_step(tmp_path: Path) -> None:
+    """A bucket of the history holds several steps; their mean is no value that the run had."""
+    history = History(tmp_path / "events.jsonl")
+    history.add_events((number, step(number, float(number), tokens=number * 1000)) for number in range(1, 101))
+    view = RunView(SUMMARY)
+    view.load_history(history.answer(100, ["loss", "tokens", "val_loss"], 10, None, None, marks=False))
+    assert (view.last("loss"), view.last("tokens"), view.last("val_loss")) == (100.0, 100_000, None)
+    assert view.series["loss"].points[-1] == (100.0, 91.0, 95.5, 100.0)
 
 
 def test_telemetry_from_the_log_is_a_range_and_live_telemetry_a_value() -> None:

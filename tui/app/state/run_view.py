@@ -106,6 +106,7 @@ class RunView:
         for name, buckets in answer.series.items():
             if name in self.series:
                 self.series[name] = Series(buckets)
+                self.series[name].newest = answer.newest.get(name)
         if answer.marks is not None:
             self.marks.load(answer.marks, answer.memory)
         loss = self.series["loss"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Protocol, TypeVar
 
 from rich.cells import cell_len
 
@@ -11,6 +13,20 @@ from tui.text.ellipsis import clip
 
 Columns = Sequence[tuple[str, int, str]]
 """(key, width in cells, title) of each column."""
+
+
+class HasWidth(Protocol):
+    @property
+    def width(self) -> int: ...
+
+
+C = TypeVar("C", bound=HasWidth)
+
+
+def fitting(found: Sequence[C], cells: int) -> list[C]:
+    """Return the first columns that ``cells`` show whole: a number of which a part is cut reads as another one."""
+    ends = accumulate(abs(column.width) + 1 for column in found)  # with the space behind
+    return [column for column, end in zip(found, ends, strict=True) if end - 1 <= cells]
 
 
 def fit_text(text: str, width: int) -> str:

@@ -37,6 +37,7 @@ _COLUMNS = (
     Column("tok/s", -6, 80, lambda run: fmt.count(run.summary.tok_s)),
 )
 _DELTA_WIDTH = 9
+_MARK = 5  # cells, for letter and line
 _LEAST_LABELS = 16  # cells left for tags and note, below which those of the selected run are in the heading
 
 
@@ -68,12 +69,13 @@ class Legend(SelectableList):
         name, title = self.series
         visible = [column for column in _COLUMNS if width >= column.min_terminal]
         visible.append(Column(f"Δ {title}", -_DELTA_WIDTH, 0, lambda run: self._delta(run, name)))
-        left = width - 5 - sum(abs(column.width) + 1 for column in visible)
+        left = width - _MARK - sum(abs(column.width) + 1 for column in visible)
         longest = max((cell_len(run.name) for run in self.runs), default=0)
         cells = min(max(left, 8), max(longest, 20))
         if (left := left - cells - 1) >= _LEAST_LABELS and any(describe_labels(run.summary) for run in self.runs):
             visible.append(Column("labels", left, 0, lambda run: clip(describe_labels(run.summary), left)))
-        return [Column("run", cells, 0, lambda run: clip_middle(run.name, cells)), *visible]
+        named = [Column("run", cells, 0, lambda run: clip_middle(run.name, cells)), *visible]
+        return columns.fitting(named, width - _MARK)
 
     @property
     def shows_labels(self) -> bool:

@@ -114,11 +114,12 @@ class RunTable(SelectableList):
 
     def _columns(self, width: int) -> list[Column]:
         absent = () if any(run.tags for run in self.runs) else ("tags",)
-        visible = [column for column in _COLUMNS if width >= column.min_terminal and column.key not in absent]
+        shown = [column for column in _COLUMNS if width >= column.min_terminal and column.key not in absent]
+        visible = columns.fitting(shown, width - _MARGIN - _MIN_NAME - 1)
         left = width - _MARGIN - sum(abs(column.width) + 1 for column in visible)
         longest = max((cell_len(title(run)) for run in self.runs), default=0)
         name = min(max(left, _MIN_NAME), max(longest, 24), _MAX_NAME)
-        if visible[-1].key == "reason":
+        if visible and visible[-1].key == "reason":
             visible[-1] = visible[-1]._replace(width=max(left - name, 1))
         return [Column("name", "run", name, 0), *visible]
 
