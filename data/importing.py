@@ -21,9 +21,11 @@ import numpy.typing as npt
 from data.id_check import check_block
 from data.new_folder import new_folder
 from data.pack.vocabulary import TOKENIZER_JSON, load_vocabulary
+from data.phase_folders import phase_above
 from data.shard_file import BareIds
 from data.shards import DATASET_JSON, ShardSet, read_shards
 from data.split_files import folders_below, split_of_name, token_files
+from data.tokenizer import same_ids
 from profiles.errors import UserError
 from profiles.printable import counted
 
@@ -56,6 +58,7 @@ def import_phase(source: Path, target: Path, options: ImportOptions, report: Cal
     if os.path.lexists(target):
         raise UserError(f"{target}: exists; choose another --phase, or move it away")
     splits = _splits(source, options.val)
+    _check_tokenizers(source, splits)
     manifest: dict[str, Any] = {"sources": [{"path": str(source)}], "splits": {}}
     vocab_size, tokenizer = 0, b""
     if options.tokenizer:
@@ -109,6 +112,21 @@ def _splits(source: Path, val: str) -> dict[str, list[str]]:
             f"{' and --val' if val else ''}: name the folder that holds those for training too"
         )
     return {split: splits[split] for split in _SPLITS if splits[split]}
+
+
+def _check_tokenizers(source: Path, splits: dict[str, list[str]]) -> None:
+    """Raise ``UserError`` where files lie in phases with different tokenizers."""
+    if not source.is_dir():
+        return
+    phases = sorted({phase_above(source / name) for names in splits.values() for name in names})
+    known = [phase for phase in phases if (phase / TOKENIZER_JSON).is_file()]
+    for other in known[1:]:
+        files = known[0] / TOKENIZER_JSON, other / TOKENIZER_JSON
+        if not (same_ids(*files) or same_ids(*reversed(files))):  # one may have tokens that were added
+            raise UserError(
+                f"{known[0]} and {other} have different tokenizers ({TOKENIZER_JSON}), so their ids mean other"
+                " texts: import one of them"
+            )
 
 
 def _highest(opened: ShardSet, index: int, vocab_size: int) -> int:

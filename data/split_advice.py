@@ -11,6 +11,7 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
+from data.shards import DATASET_JSON
 from data.split_files import SUFFIXES, files_in_folder_of, folders_below, listed, split_of_name, token_files
 from profiles.errors import UserError
 
@@ -28,6 +29,7 @@ def missing_split(root: Path, phase: str, split: str) -> str:
             return problem
     missing = _what_is_missing(root, phase, split)
     for remedy in (
+        _phases_below(root / phase, split),
         _nested(root / phase, split),
         _root_is_a_phase(root),
         _no_validation(root / phase) if split == "val" else _named_otherwise(root / phase),
@@ -78,6 +80,16 @@ def _has(phase: Path, split: str) -> bool:
         return bool(files_in_folder_of(phase, split) or split in loose or (split == "train" and "" in loose))
     except UserError:
         return False
+
+
+def _phases_below(folder: Path, split: str) -> str:
+    """Advice where phases lie in what should be one. Linked into one, their ids would be mixed."""
+    names = [name for name in _names(folder, "") if os.path.lexists(folder / name / DATASET_JSON)]
+    found = [name for name in names if _has(folder / name, split)] or names
+    if not found or _has(folder, "train" if split == "val" else split):
+        return ""
+    are = f"its folder {found[0]} is a phase" if len(found) == 1 else f"its folders {', '.join(names[:10])} are phases"
+    return f", but {are}; use -s {_setting('data.root', folder)} -s {_setting('data.phase', found[0])}"
 
 
 def _nested(phase: Path, split: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiles.errors import UserError
-from profiles.printable import one_line
+from profiles.printable import counted, one_line
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.profile_or_run import find_profile_or_run
 from tui.cli.progress_line import ProgressLine
@@ -84,12 +84,12 @@ def _summary(one: Verified) -> str:
         checks.append("ids not below 0 (nothing says the vocabulary)")
     if one.documents:
         apart = "not in train" if not one.problems else "looked for in train"
-        checks.append(f"{exact(one.documents)} documents of val {apart}")
+        checks.append(f"{counted(one.documents, 'document')} of val {apart}")
         if one.left_out:
             checks.append(f"{exact(one.left_out)} more left out")
     elif one.eot_id is None:
         checks.append("documents not compared (no eot_id in dataset.json)")
     problems = f"{exact(len(one.problems))} problem{'s' if len(one.problems) > 1 else ''}; " if one.problems else ""
-    speed = f"{size(one.bytes)} in {one.seconds:.2f} s, {one.bytes / max(one.seconds, 1e-6) / 1e9:.1f} GB/s"
+    speed = f"{size(one.bytes)} in {one.seconds:.2f} s, {size(one.bytes / max(one.seconds, 1e-6))}/s"
     number = f"{exact(one.shards)} shard{'' if one.shards == 1 else 's'}"
     return one_line(f"{one.folder}: {problems}{number}, {count(one.tokens)} tokens: {', '.join(checks)}; {speed}")

@@ -156,3 +156,12 @@ def test_where_nothing_lies_the_demo_is_advised(tmp_path: Path) -> None:
     assert "data demo" in advice(tmp_path / "root")
     (tmp_path / "file").touch()
     assert "file is a file: name the folder of the phases" in advice(tmp_path / "file")
+
+
+def test_phases_one_folder_deeper_are_named_and_not_linked_into_one(tmp_path: Path) -> None:
+    put(tmp_path, "owt/b/train/0.bin", "owt/b/val/0.bin", "owt/a/train/0.bin", "owt/c/train/0.bin", "owt/d/val/0.bin")
+    for phase in "abd":
+        (tmp_path / "owt" / phase / "dataset.json").write_text("{}")
+    line = advice(tmp_path, "val")
+    assert "owt: has no 'val' split, but its folders b, d are phases; use -s" in line
+    assert settings(line) == {"data.root": str(tmp_path / "owt"), "data.phase": "b"}

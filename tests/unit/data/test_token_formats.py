@@ -289,7 +289,16 @@ def test_an_import_names_the_first_wrong_id_and_makes_nothing(
     ):
         code, text = imported(tmp_path, *options, capsys=capsys)
         assert code and message in text and len(text.splitlines()) == 1
+    for phase in ("one", "two"):
+        (tmp_path / "source" / phase).mkdir()
+        np.arange(500, dtype="<u2").tofile(tmp_path / "source" / phase / "x.bin")
+        content = json.dumps({"model": {"vocab": {phase: 0}}})
+        (tmp_path / "source" / phase / "tokenizer.json").write_text(content)
     path.unlink()
+    code, text = imported(tmp_path, capsys=capsys)
+    assert code == 1 and f"{path.parent}/one and {path.parent}/two have different tokenizers" in text
+    for phase in ("one", "two"):
+        shutil.rmtree(tmp_path / "source" / phase)
     code, text = imported(tmp_path, "--val", "*", capsys=capsys)
     assert code == 1 and f"{path.parent}: holds no token file (" in text
     np.save(path, abs(ids))

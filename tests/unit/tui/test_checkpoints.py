@@ -279,7 +279,9 @@ def test_the_command_lists_the_same_checkpoints(run: RunDir, capsys: pytest.Capt
     assert main.main(["checkpoints", "nano"]) == 0
     assert "loss 3.500, val 4.750 at step 2, last step" in capsys.readouterr().out
     assert main.main(["checkpoints", "nano", "--verify"]) == 1
-    assert "ckpt_step_1" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "ckpt_step_1" in said.err
+    assert [line.endswith(", verified: checksums match") for line in said.out.splitlines()] == [True, True, False]
 
 
 def folder(run: RunDir) -> Path:

@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         facts = [fmt.timestamp(one.written), fmt.size(one.bytes), f"loss {fmt.loss(one.loss)}"]
         of_step = "" if one.is_validated else f" at step {fmt.exact(one.val_step)}"
         facts += [f"val {fmt.loss(one.val_loss)}{of_step}", *filter(None, (one.why,)), *labels]
+        facts += ["verified: checksums match"] if args.verify and not one.damage else []
         print(f"step {fmt.exact(one.step)}  {one.path}  {', '.join(facts)}")
         print("".join(f"    {line}\n" for line in result_lines(one.evals)), end="")
     for one in checkpoints:
