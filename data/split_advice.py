@@ -88,7 +88,7 @@ def _phases_below(folder: Path, split: str) -> str:
     found = [name for name in names if _has(folder / name, split)] or names
     if not found or _has(folder, "train" if split == "val" else split):
         return ""
-    are = f"its folder {found[0]} is a phase" if len(found) == 1 else f"its folders {', '.join(names[:10])} are phases"
+    are = f"its folder {found[0]} is a phase" if len(found) == 1 else f"its folders {', '.join(found[:10])} are phases"
     return f", but {are}; use -s {_setting('data.root', folder)} -s {_setting('data.phase', found[0])}"
 
 
