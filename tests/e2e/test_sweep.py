@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from pathlib import Path
+from statistics import fmean
 
 from msgspec.structs import replace
 
@@ -12,6 +13,7 @@ from engine.events.status import Summary
 from engine.runs.store import RunStore
 from tests.e2e.conftest import DEADLINE, Run, WaitFor, Workspace
 from tui.cli.commands.sweep import progress_text
+from tui.text.format import count
 
 SWEEP = ("sweep", "-p", "nano", "-s", "steps=60", "-s", "val_every=60", "-s", "save_every=0", "-s", "final_lr=0")
 
@@ -38,6 +40,8 @@ def test_an_interrupted_sweep_goes_on_and_writes_the_best(workspace: Workspace, 
     losses = [Run(workspace, id).kind("val")[-1]["loss"] for id in ids]
     assert sorted(f"{loss:.3f}" for loss in losses) == sorted(row.split()[2] for row in (best, other))
     assert losses[1] < losses[0]
+    speeds = [fmean(step["tok_s"] for step in Run(workspace, id).kind("step")) for id in ids]
+    assert [other.split()[4], best.split()[4]] == [count(speed) for speed in speeds]  # not that of the last step
     (path,) = re.findall(r"written: (.*?);", done.stdout)
     written = Path(path).read_text()
     assert "Best of a sweep" in written and "lr = 0.003" in written

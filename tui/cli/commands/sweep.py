@@ -54,6 +54,8 @@ class Cell(NamedTuple):
 
 
 def run(args: argparse.Namespace) -> int:
+    from msgspec.structs import replace
+
     from engine.runs.store import RunStore
     from profiles.user_profile import check_new_profile
 
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"mla-tui: what is queued goes on; for the table: {shlex.join(_again(args))}", file=sys.stderr)
         return 130
-    summaries = [each.summary() for each in runs]
+    summaries = [replace(each.summary(), tok_s=_mean_speed(each)) for each in runs]  # a last step says little
     order = sorted(range(len(cells)), key=lambda n: _rank(summaries[n]))
     print("\n".join(table([cells[n] for n in order], [summaries[n] for n in order])))
     best = order[0]
@@ -180,6 +182,16 @@ def _rank(summary: Summary) -> tuple[bool, float]:
     """Return the key by which runs are sorted: finished ones by validation loss, then the others."""
     finished = summary.phase == "finished" and summary.val_loss is not None
     return not finished, summary.val_loss if finished and summary.val_loss is not None else 0.0
+
+
+def _mean_speed(run: RunDir) -> float | None:
+    """Return the tokens/s of a run, the mean of its steps, as ``compare`` does."""
+    from engine.events.log_index import LogIndex
+
+    index = LogIndex(run)
+    index.catch_up()
+    index.close()
+    return index.history.series["tok_s"].mean()
 
 
 def table(cells: list[Cell], summaries: list[Summary]) -> list[str]:
