@@ -97,6 +97,7 @@ def read_batches(task: Task, hold_large: Callable[[], object], key: str, separat
                         if batch.full:
                             yield batch
                             batch = Batch()
+                    raw.check_unchanged()
                     digest = raw.digest().hex() if raw.position == source.size else ""
         except FileFault as error:
             fault = str(error)

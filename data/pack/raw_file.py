@@ -37,11 +37,19 @@ class RawFile(io.RawIOBase):
         """Open the file. Raise ``OSError``, and ``FileFault`` if it is not the one that was listed."""
         self._fd, status = open_regular_status(source.path)
         self._digest = hashlib.blake2b(digest_size=16)
-        self._size, self._ended = source.size, False
+        self._source, self._ended = source, False
         self.position = 0
-        if status.st_size != source.size or source.modified not in (0, status.st_mtime_ns):
+        if not self._is_as_listed(status):
             self.close()
             raise FileFault("has changed since the pack began")
+
+    def check_unchanged(self) -> None:
+        """Raise ``FileFault`` if the file changed after it was opened: what was read may be a part of each."""
+        if not self._is_as_listed(os.fstat(self._fd)):
+            raise FileFault("has changed while it was read")
+
+    def _is_as_listed(self, status: os.stat_result) -> bool:
+        return status.st_size == self._source.size and self._source.modified in (0, status.st_mtime_ns)
 
     def readable(self) -> bool:
         return True
@@ -49,7 +57,7 @@ class RawFile(io.RawIOBase):
     def read(self, size: int = BLOCK) -> bytes:
         if self._ended:
             return b""
-        left = self._size - self.position
+        left = self._source.size - self.position
         # A byte more than there should be: to get less shows the end without another read, each of which lets other
         # threads take Python's lock. Not more than that, because memory is taken for all that is asked for.
         data = os.read(self._fd, min(size, left + 1) if left >= 0 else size)

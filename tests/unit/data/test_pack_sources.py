@@ -15,6 +15,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.pack.batches import Task, read_batches
 from data.pack.raw_file import RawFile
 from data.pack.sources import Source
 from profiles.errors import UserError
@@ -247,3 +248,19 @@ def test_a_file_that_grows_while_it_is_read_is_read_to_its_end(tmp_path: Path) -
         path.write_text("first" + "more" * 9)
         assert b"".join(iter(raw.read, b"")) == path.read_bytes()
         assert raw.position == 41  # so it is not taken for the file that was listed
+
+
+@pytest.mark.parametrize(("size", "read"), [(5 << 20, 5), (9 << 20, 9), (9 << 20 | 9, 9)], ids=["cut", "kept", "grown"])
+def test_a_file_that_changes_while_it_is_read_is_named(tmp_path: Path, size: int, read: int) -> None:
+    row = b'{"text": "%s"}\n' % (b"x" * ((1 << 20) - 13))
+    path = write_files(tmp_path, {"a.jsonl": row * 9}) / "a.jsonl"
+    status = path.stat()
+    task = Task((Source(str(path), 0, status.st_size, status.st_mtime_ns),))
+    batches = read_batches(task, lambda: None, "text", None)
+    first = next(batches)
+    if size != 9 << 20:
+        os.truncate(path, size)
+    rest = list(batches)
+    assert len(first.documents) + sum(len(batch.documents) for batch in rest) == read
+    (end,) = rest[-1].ended
+    assert end.fault == ("" if size == 9 << 20 else "has changed while it was read")
