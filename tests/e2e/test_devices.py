@@ -28,17 +28,20 @@ def test_a_second_launch_is_refused_shares_the_device_or_waits_for_it(workspace:
     assert first.process("trainer")
 
     queued = workspace.launch("--queue", "-s", "steps=20", name="queued")
+    waits = f"waits for cpu, in use by run {first.id}"
+    wait_for("the run to wait", partial(has_reason, queued, waits))
+    edit = workspace.start("set", queued.id, "micro=2")
     another = workspace.launch("--queue", "-s", "steps=20", name="another")
-    for run in (queued, another):
-        waits = f"waits for cpu, in use by run {first.id}"
-        wait_for("the run to wait", partial(has_reason, run, waits))
+    wait_for("the run to wait", partial(has_reason, another, waits))
     workspace.run("stop", another.id)
     another.wait_end("stopped")
     assert another.kind("start") == []
+    said = edit.communicate(timeout=30)[1]  # at once, and not as if it had a micro-batch to end
+    assert said.endswith(f"; takes effect when the run trains; it is starting: {waits}\n"), said
 
     workspace.run("stop", first.id)
     queued.wait_end()
-    assert queued.status()["step"] == 20
+    assert (queued.status()["step"], queued.status()["micro"]) == (20, 2)
     assert holder(workspace.home, "cpu") is None
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from engine.events.phases import PAUSED
+from engine.events.phases import NEEDS_ATTENTION, PAUSED, STARTING
 from profiles.errors import UserError
+from profiles.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,23 +44,33 @@ def request(run_dir: RunDir, what: TrainerRequest) -> Event | None:
         id = await client.request(what, by="command line")
         # A paused run saves and applies edits only after it resumes, unless it is paused by an out-of-memory error:
         # then it applies an edit at once.
-        deferred = paused and isinstance(what, SetRequest | CheckpointRequest)
+        deferred = "after the run resumes" if paused and isinstance(what, SetRequest | CheckpointRequest) else ""
         timeout = PAUSED_TIMEOUT if deferred else ANSWER_TIMEOUT
         answer = asyncio.ensure_future(find_answer(client.events(start, live=False), id))
         await asyncio.wait([answer], timeout=min(timeout, SILENCE))
+        if not answer.done() and (waiting := _has_no_trainer(run_dir)):  # it may wait for days
+            deferred, timeout = f"when the run trains; it is {waiting}", SILENCE
         if not answer.done() and timeout > SILENCE:
             print(f"requested {what.method} ({id}); {_waits_for(run_dir)}", file=sys.stderr, flush=True)
         try:
             return await asyncio.wait_for(answer, max(timeout - SILENCE, 0))
         except TimeoutError:
-            when = "after the run resumes" if deferred else "after the current micro-batch"
-            print(f"requested {what.method} ({id}); takes effect {when}", file=sys.stderr)
+            when = deferred or "after the current micro-batch"
+            print(one_line(f"requested {what.method} ({id}); takes effect {when}"), file=sys.stderr)
             return None
 
     answer = asyncio.run(send())
     if answer is None and run_dir.ended():
         raise UserError(f"run {run_dir.id}: ended before {what.method} took effect")
     return answer
+
+
+def _has_no_trainer(run_dir: RunDir) -> str:
+    """Return phase and reason of a run that waits for a device, or for a user, before it trains; else nothing."""
+    summary = run_dir.summary()
+    if summary.phase not in (STARTING, NEEDS_ATTENTION) or run_dir.has_trainer():
+        return ""
+    return f"{summary.phase}: {summary.reason}" if summary.reason else summary.phase
 
 
 def _waits_for(run_dir: RunDir) -> str:

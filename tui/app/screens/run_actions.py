@@ -43,7 +43,7 @@ class RunActions(AppScreen[None]):
         runs = [run.id for run in self.targets() if is_working(run) and run.phase != PAUSED]
         if not runs:
             self.notify("only an active run can be paused")
-        self.request(runs, PauseRequest(), "pauses after this micro-batch")
+        self.request(runs, PauseRequest(), "is asked to pause")
 
     def action_resume(self) -> None:
         targets = self.targets()
@@ -63,7 +63,7 @@ class RunActions(AppScreen[None]):
         def answered(answer: str | None) -> None:
             if answer in ("save", "nosave", "kill"):
                 what = StopRequest(save=answer == "save", kill=answer == "kill")
-                outcome = "is killed" if what.kill else "stops after this micro-batch"
+                outcome = "is killed" if what.kill else "is asked to stop"
                 self.request([run.id for run in runs], what, outcome)
 
         answers = stop_answers(all(is_stalled(run) for run in runs))

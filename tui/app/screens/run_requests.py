@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from textual import work
 from textual.message import Message
 
-from engine.events.phases import CUT_OFF, DATA_CHANGED, NEEDS_ATTENTION, PAUSED
+from engine.events.phases import CUT_OFF, DATA_CHANGED, NEEDS_ATTENTION, PAUSED, phase_of
 from engine.events.requests import CheckpointRequest, PauseRequest, ResumeRequest, StopRequest, TrainerRequest
 from engine.events.types import Oom
 from profiles.errors import UserError
@@ -17,8 +17,6 @@ from tui.app.screens.navigation import Navigation
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
     from engine.runs.client import RunClient
-
-_WHEN = "takes effect after this micro-batch"
 
 
 class RunRequests(Navigation):
@@ -69,13 +67,18 @@ class RunRequests(Navigation):
             return False
         return self._can_request()
 
+    @property
+    def _when(self) -> str:
+        """Return when a trainer that works carries out a request; nothing where none does, for example in the queue."""
+        return "; takes effect after this micro-batch" if phase_of(self.view.phase).trains else ""
+
     def action_pause(self) -> None:
         if not self._has_trainer():
             return
         if self.view.phase == PAUSED:
             self.request(ResumeRequest(), "resume requested from the app")
         else:
-            self.request(PauseRequest(), f"pause requested from the app; {_WHEN}")
+            self.request(PauseRequest(), f"pause requested from the app{self._when}")
 
     def action_resume(self) -> None:
         if self.view.phase == CUT_OFF:
@@ -131,9 +134,9 @@ class RunRequests(Navigation):
     def _stop(self, answer: str | None) -> None:
         match answer:
             case "save":
-                self.request(StopRequest(), f"stop requested from the app; {_WHEN}")
+                self.request(StopRequest(), f"stop requested from the app{self._when}")
             case "nosave":
-                self.request(StopRequest(save=False), f"stop without saving requested from the app; {_WHEN}")
+                self.request(StopRequest(save=False), f"stop without saving requested from the app{self._when}")
             case "kill":
                 self.request(StopRequest(save=False, kill=True), "kill requested from the app")
 
