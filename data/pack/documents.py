@@ -199,8 +199,9 @@ def _csv(content: Iterator[bytes], key: str, delimiter: str, hold: Callable[[], 
             continue
         if not row:  # an empty line
             continue
-        if len(row) > len(names) or len(row) <= column:
-            yield Skipped(TOO_MANY if len(row) > len(names) else f"{NO_TEXT} {brief(key)}")
+        more = any(row[len(names) :])  # a comma at the end of each row adds an empty one
+        if more or len(row) <= column:
+            yield Skipped(TOO_MANY if more else f"{NO_TEXT} {brief(key)}")
             continue
         try:
             yield row[column].encode() or Skipped(EMPTY)

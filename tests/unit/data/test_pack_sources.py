@@ -114,7 +114,7 @@ UNEVEN_CSV: dict[str, tuple[str, str]] = {
 @pytest.mark.parametrize("name", UNEVEN_CSV)
 def test_a_row_that_csv_does_not_hold_as_it_was_meant_is_left_out(tmp_path: Path, tokenizer: Path, name: str) -> None:
     bad, reason = UNEVEN_CSV[name]
-    path = write_files(tmp_path, {"a.csv": f'\nid,text\n1,one\n\n{bad}\n2,"two"\n\n'}) / "a.csv"
+    path = write_files(tmp_path, {"a.csv": f'\nid,text\n1,one\n\n{bad}\n2,"two",\n\n'}) / "a.csv"
     packed = pack_into(tmp_path / "out", path, tokenizer=tokenizer, val=0)
     assert documents(packed) == ["one", "two"]
     assert packed.progress.skipped.to_dict() == {reason: {"count": 1, "files": [str(path)]}}
