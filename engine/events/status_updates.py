@@ -8,6 +8,7 @@ from engine.events.phases import RUNNING, has_ended
 from engine.events.status import LastExit, RunStatus
 from engine.events.types import Alert, Checkpoint, Edit, Event, Exit, Spec, Start, State, Step, Val
 
+_LONGEST_STEP = 15  # digits
 _EDITED = ("micro", "accum", "context")
 
 
@@ -30,6 +31,7 @@ def update_status(state: RunStatus, event: Event) -> None:
         case Start():
             # What the attempt before has done behind that checkpoint is lost.
             state.step, state.loss = event.resumed_from, None
+            state.checkpoint = _newest_checkpoint(state.checkpoint, event.resumed_from)
             if (state.val_step or 0) > (event.resumed_from or 0):
                 state.val_step = state.val_loss = state.bits_per_byte = None
             state.data = event.data.digest if event.data else None
@@ -44,6 +46,14 @@ def update_status(state: RunStatus, event: Event) -> None:
             for name in _EDITED:
                 if name in event.changed and isinstance(event.changed[name][1], int):
                     setattr(state, name, event.changed[name][1])
+
+
+def _newest_checkpoint(saved: str | None, step: int | None) -> str | None:
+    """Return the newest checkpoint of a run that has resumed from ``step``: a later one is missing or damaged."""
+    folder, name, number = (saved or "").rpartition("ckpt_step_")
+    if step is None or not number.isdecimal() or len(number) > _LONGEST_STEP or int(number) <= step:
+        return saved
+    return f"{folder}{name}{step}"
 
 
 def stalled_after(event: Event, stalled: str | None) -> str | None:

@@ -267,12 +267,10 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
         check_run_count(len(runs))
         self.push_screen(CompareScreen(runs, hint))
 
-    def open_checkpoints(self, id: str | None) -> None:
+    def open_checkpoints(self, id: str) -> None:
         from tui.app.screens.checkpoints import CheckpointsScreen
 
         try:
-            if id is None:
-                raise UserError("there are no runs yet; n starts one")
             self.push_screen(CheckpointsScreen(self.store, self.store.find(id)))
         except UserError as error:
             self.notify(str(error), severity="error")

@@ -57,8 +57,8 @@ class BaseApp(HasActions, App[int]):
         """Compare ``runs``; ``hint`` is a note for the heading. Raises ``UserError`` if there are too many."""
 
     @abstractmethod
-    def open_checkpoints(self, id: str | None) -> None:
-        """Open the checkpoints of the run ``id``; None: there is no run yet."""
+    def open_checkpoints(self, id: str) -> None:
+        """Open the checkpoints of the run ``id``."""
 
     @abstractmethod
     def open_data(self, source: str | None) -> None:

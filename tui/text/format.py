@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 NOTHING = "–"
 SMALL = 1e-3  # an axis writes smaller values with an exponent
+_UNIQUE_DATE = 350 * 86400.0  # seconds, within which day and month mean one date
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
@@ -186,8 +187,12 @@ def start_of_day(t: float) -> float:
 
 
 def timestamp(t: float | None, now: float | None = None) -> str:
-    """Return a local time: the hour if it is today, else the date: ``19:47``, ``23 Nov``."""
+    """Return a local time: the hour if it is today, else the date, or the year where the date may be of this one:
+    ``19:47``, ``23 Nov``, ``2025``.
+    """
     if t is None or not math.isfinite(t):
         return NOTHING
+    now = time.time() if now is None else now
     then, today = time.localtime(t), time.localtime(now)
-    return time.strftime("%H:%M" if then[:3] == today[:3] else "%d %b", then)
+    form = "%H:%M" if then[:3] == today[:3] else "%d %b" if abs(now - t) < _UNIQUE_DATE else "%Y"
+    return time.strftime(form, then)

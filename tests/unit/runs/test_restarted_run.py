@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.events.log import LogWriter
-from engine.events.types import Start, State, Step, Val
+from engine.events.types import Checkpoint, Start, State, Step, Val
 from tests.unit.conftest import DEAD, Make
 from tui.app.state.run_view import RunView
 from tui.text.run_text import describe_outcome
@@ -18,6 +18,7 @@ def test_a_restart_takes_back_the_steps_behind_its_checkpoint(make_run: Make, st
     before = LogWriter(run.log_path, 1)
     before.write(Step(step=23, loss=2.5, tok_s=100.0))
     before.write(Val(step=validated, loss=2.75))
+    before.write(Checkpoint(step=22, path="/models/run/ckpt_step_22", ok=True))  # missing or damaged at the restart
     again = LogWriter(run.log_path, 2)
     again.write(Start(resumed_from=step))
     again.write(State(phase="stopped", reason="requested from the command line"))
@@ -25,5 +26,6 @@ def test_a_restart_takes_back_the_steps_behind_its_checkpoint(make_run: Make, st
     said += ", validation loss 2.7500" if step == validated else ""
     assert describe_outcome(run.summary()) == f"{said}: requested from the command line"
     assert RunView(run.summary()).step == (step or 0)
+    assert run.summary().checkpoint == f"/models/run/ckpt_step_{20 if step else 22}"
     again.write(Step(step=21, loss=2.25))
     assert describe_outcome(run.summary()).startswith("stopped at step 21, loss 2.2500")

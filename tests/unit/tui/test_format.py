@@ -75,6 +75,8 @@ def test_a_time_of_today_is_an_hour_and_an_older_one_a_date() -> None:
     noon = time.mktime((2026, 11, 23, 12, 0, 0, 0, 0, -1))
     assert fmt.timestamp(noon - 600, now=noon) == "11:50"
     assert fmt.timestamp(noon - 5 * 86400, now=noon) == "18 Nov"
+    assert fmt.timestamp(noon - 300 * 86400, now=noon) == "27 Jan"
+    assert fmt.timestamp(noon - 370 * 86400, now=noon) == "2025"  # not 18 Nov, which is a date of this month
 
 
 def test_the_labels_of_small_ticks_are_written_alike() -> None:

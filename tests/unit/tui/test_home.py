@@ -53,6 +53,8 @@ async def test_home_sorts_and_filters(store: RunStore, make_run: Any) -> None:
         await until(pilot, lambda: names() == ["bad", "held"] and "needs attention" in on_screen(app, "Heading"))
         await pilot.press("slash", *"now", "enter")
         await until(pilot, lambda: "press f for others or press / to change the filter" in on_screen(app, "#runs"))
+        await pilot.press("o", "c")
+        await until(pilot, lambda: toasts(app) == ["no runs: needs attention, matching “now”"] * 2)
         await pilot.press("escape", "f", "s", "s", "s", "s", "s")
         await until(pilot, lambda: names() == ["held", "now", "bad", "old"])
 

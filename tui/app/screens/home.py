@@ -273,7 +273,7 @@ class HomeScreen(RunActions, actions=HOME):
         if not ids and table.selected is not None:
             ids = [table.selected.id]
         if not ids:
-            self.notify("there are no runs to compare")
+            self._say_none_listed()
             return
         try:
             self.app.open_compare([self.store.find(id) for id in ids], hint)
@@ -295,10 +295,17 @@ class HomeScreen(RunActions, actions=HOME):
         self.app.open_proposal()
 
     def action_checkpoints(self) -> None:
-        self.app.open_checkpoints(self._selected_id())
+        if (id := self._selected_id()) is not None:
+            self.app.open_checkpoints(id)
+        else:
+            self._say_none_listed()
 
     def action_data(self) -> None:
         self.app.open_data(self._selected_id())
+
+    def _say_none_listed(self) -> None:
+        loaded = self.query_one(RunTable).loaded
+        self.notify(self._empty_lines()[0] if loaded else "the runs are still read", severity="warning")
 
     def _selected_id(self) -> str | None:
         selected = self.query_one(RunTable).selected
