@@ -245,7 +245,7 @@ async def test_without_colour_letters_tell_the_runs_apart(
 
 def test_compare_as_text_and_as_json(store: RunStore, make_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     make_run("one", 20)
-    run_dir, _ = make_run("two", 40)
+    run_dir, _ = make_run("two", 40, phase="running")
     spec = read_json(run_dir.path / "spec.json")
     write_json(run_dir.path / "spec.json", {**spec, "optim": {**spec["optim"], "lr": 0.5}})
     assert main(["compare", "one", "two", "--by", "tokens"]) == 0
@@ -256,6 +256,10 @@ def test_compare_as_text_and_as_json(store: RunStore, make_run: Any, capsys: pyt
     result = json.loads(capsys.readouterr().out)
     assert result["at"] == 20 and [run["step"] for run in result["runs"]] == [20, 40]
     assert result["runs"][1]["delta"] == pytest.approx(0) and result["differences"] == {"optim.lr": [0.003, 0.5]}
+    elsewhere = {**read_json(run_dir.state_path), "host": "elsewhere", "boot": "another"}
+    write_json(run_dir.state_path, elsewhere)
+    assert main(["compare", "one", "two"]) == 0
+    assert " seen " in (text := capsys.readouterr().out) and "running" not in text  # as in ls
 
 
 def test_compare_shows_bits_per_byte_where_a_run_has_them(

@@ -16,6 +16,7 @@ from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.run_argument import RUN_HELP
 from tui.text import format as fmt
 from tui.text.eval_text import result_lines
+from tui.text.run_text import phase_name
 
 if TYPE_CHECKING:
     from engine.checkpoints.evals import EvalResult
@@ -59,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
         answer = {"by": args.by, "at": _common_x(runs, args.by), "runs": rows, "differences": differing}
         print(json.dumps(answer, indent=1))
         return 0
-    print("\n".join(_table(rows, args.by, _common_x(runs, args.by))))
+    phases = [phase_name(run.summary) for run in runs]
+    print("\n".join(_table(rows, phases, args.by, _common_x(runs, args.by))))
     for row in rows:
         if labels := [*(f"#{tag}" for tag in row["tags"]), *filter(None, [row["note"]])]:
             print(f"{row['letter']}: {' '.join(labels)}")
@@ -129,7 +131,7 @@ def _rows(runs: list[ComparedRun], axis: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _table(rows: list[dict[str, Any]], axis: str, at: float | None) -> list[str]:
+def _table(rows: list[dict[str, Any]], phases: list[str], axis: str, at: float | None) -> list[str]:
     from tui.text.ellipsis import clip_middle
 
     known = any(row["bits_per_byte"] is not None for row in rows)
@@ -150,7 +152,7 @@ def _table(rows: list[dict[str, Any]], axis: str, at: float | None) -> list[str]
     )
     cells = [
         [
-            str(row["phase"]),
+            phase,
             f"{row['step'] or 0}/{fmt.count(row['steps']) if row['steps'] else '?'}",
             fmt.count(row["tokens"]),
             fmt.NOTHING if row["seconds"] is None else fmt.short_duration(row["seconds"]),
@@ -159,7 +161,7 @@ def _table(rows: list[dict[str, Any]], axis: str, at: float | None) -> list[str]
             fmt.loss(row["loss_at"]),
             fmt.NOTHING if row["delta"] is None else f"{row['delta']:+.3f}",
         ]
-        for row in rows
+        for row, phase in zip(rows, phases, strict=True)
     ]
     widths = [max(len(head), *(len(line[i]) for line in cells)) for i, head in enumerate(heads)]
     space = shutil.get_terminal_size((200, 24)).columns - 4 - sum(widths) - 2 * len(widths)
