@@ -33,6 +33,7 @@ _GEFORCE, _OTHERS = 0.71, 0.5
 _FLOPS_A_BYTE, _FASTEST_MEMORY = 100, 2.5e12
 # Core seconds a value to draw the random bits of bf16 weights (docs/performance.md); assumed of 8-bit moments too.
 _ROUNDING = 12e-9
+_SHORT = 5e-3  # seconds of a micro-batch; starting its operations and recording a step take longer than these few
 MAX_FLOPS_RATIO = 4.0  # how many times more or less FLOPs a token may take in a run that corrects a prediction
 
 
@@ -102,14 +103,16 @@ class SpeedModel:
         if ratios:
             ratio, count = statistics.median(ratios), len(ratios)
             runs = f"{count} measurement{'s' if count > 1 else ''}"
+            factor = f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
             return Rate(
                 predicted * ratio,
                 predicted,
                 speeds.source,
                 CALIBRATED,
-                f"calibrated ×{ratio:.2f} by {runs} of this machine",
+                f"calibrated ×{factor} by {runs} of this machine",
             )
-        return Rate(predicted, predicted, speeds.source, ESTIMATED, speeds.source)
+        most = "; at most, for most of so short a step is other work" if seconds / spec.accum < _SHORT else ""
+        return Rate(predicted, predicted, speeds.source, ESTIMATED, f"{speeds.source}{most}")
 
 
 def step_seconds(spec: RunSpec, hardware: Hardware) -> tuple[float, Speeds]:

@@ -248,6 +248,15 @@ def test_a_known_card_is_predicted_from_its_published_peak() -> None:
     assert Search(faster).speed.of(choose(auto(), faster)).tok_s > 1.7 * rate.tok_s
 
 
+def test_the_estimate_of_a_step_too_short_to_estimate_is_a_bound() -> None:
+    sizes = {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 64, "kv_lora_rank": 16, "vocab_size": 512}
+    sizes |= {"num_attention_heads": 2, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 16}
+    tiny = ["model.name=nano", *(f"model.{name}={size}" for name, size in sizes.items())]
+    usual, short = (Search(CPU).speed.of(load("cpu_demo", changes)).basis for changes in ([], tiny))
+    assert usual.startswith("assumed") and "at most" not in usual
+    assert short == f"{usual}; at most, for most of so short a step is other work"
+
+
 @pytest.mark.parametrize(
     ("features", "slower"), [("avx2 avx512_bf16", (1, 2)), ("avx2 avx512bw", (2, 4)), ("avx2", (10, 40))]
 )
