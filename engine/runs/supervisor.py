@@ -363,7 +363,7 @@ class Supervisor:
                 trainer = self.run_dir.trainer_identity()
                 self._sensors.set_process(trainer.pid if trainer else None)
                 self._speed.restart()
-            case Checkpoint():
+            case Checkpoint(ok=True):
                 self._source.close()
             case Step():
                 self._speed.observe(event)

@@ -111,7 +111,7 @@ class SpeedModel:
                 CALIBRATED,
                 f"calibrated ×{factor} by {runs} of this machine",
             )
-        most = "; at most, for most of so short a step is other work" if seconds / spec.accum < _SHORT else ""
+        most = "; an upper bound: so short a step is mostly overhead" if seconds / spec.accum < _SHORT else ""
         return Rate(predicted, predicted, speeds.source, ESTIMATED, f"{speeds.source}{most}")
 
 

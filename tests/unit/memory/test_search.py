@@ -253,8 +253,8 @@ def test_the_estimate_of_a_step_too_short_to_estimate_is_a_bound() -> None:
     sizes |= {"num_attention_heads": 2, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 16}
     tiny = ["model.name=nano", *(f"model.{name}={size}" for name, size in sizes.items())]
     usual, short = (Search(CPU).speed.of(load("cpu_demo", changes)).basis for changes in ([], tiny))
-    assert usual.startswith("assumed") and "at most" not in usual
-    assert short == f"{usual}; at most, for most of so short a step is other work"
+    assert usual.startswith("assumed") and "upper bound" not in usual
+    assert short == f"{usual}; an upper bound: so short a step is mostly overhead"
 
 
 @pytest.mark.parametrize(

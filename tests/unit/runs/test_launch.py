@@ -17,12 +17,14 @@ from data.shard_file import write_shard
 from engine import preflight
 from engine.checkpoints import checkpoint
 from engine.checkpoints.hold import released
-from engine.host.process import process_identity
+from engine.events.types import Checkpoint
+from engine.host.process import Lock, process_identity
 from engine.host.struct_json import write_struct
 from engine.memory.hardware import Hardware
 from engine.runs import launch, supervision
 from engine.runs.device_locks import DeviceLocks, tune_name
 from engine.runs.store import RunStore
+from engine.runs.supervisor import Supervisor
 from profiles.errors import UserError
 from profiles.registry import load
 from tui.cli.main import main
@@ -111,6 +113,19 @@ def test_what_a_run_starts_from_is_held_while_it_is_checked_and_until_the_run_ha
     shutil.rmtree(saved)
     with pytest.raises(UserError, match="was removed before this run could start from it"):
         begin(run.spec())
+
+
+def test_a_checkpoint_that_could_not_be_written_does_not_release_what_the_run_starts_from(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(launch, "ensure_supervisor", lambda run: None)
+    saved, _ = checkpoint.save(tmp_path, 40, {"model": {}, "optimizer": {}}, {}, None)
+    run = launch.launch(store, _spec(tmp_path), resume=saved)
+    supervisor = Supervisor(run, Lock(run.supervisor_lock))
+    supervisor.on_event(Checkpoint(ok=False, step=41, why="No space left on device"))
+    assert not _is_free(saved)
+    supervisor.on_event(Checkpoint(ok=True, step=42))
+    assert _is_free(saved)
 
 
 def _is_free(path: Path) -> bool:
