@@ -111,20 +111,35 @@ class Stream:
 
 
 def build() -> Path:
-    """Compile the device for the installed torch, unless that was done before, and return the library."""
-    torch = Path(str(find_spec("torch").origin)).parent  # type: ignore[union-attr]
-    key = hashlib.sha256(_SOURCE.read_bytes() + version("torch").encode()).hexdigest()[:16]
+    """Compile the device for the installed torch, unless that was done before, and return the library.
+
+    Environments share it, so it names no folder of torch: one that is gone would leave it without torch's libraries,
+    and one that is another's would give the process two torches.
+    """
+    torch = _torch_folder()
+    compiler = ["g++", "-O1", "-w", "-std=c++20", "-shared", "-fPIC"]
+    key = hashlib.sha256(_SOURCE.read_bytes() + repr((compiler, version("torch"))).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mla-tui"
     library = cache / f"fake_cuda-{key}.so"
     if not library.exists():
         cache.mkdir(parents=True, exist_ok=True)
         part = library.with_suffix(f".{os.getpid()}")
         include = [f"-I{torch}/include", f"-I{torch}/include/torch/csrc/api/include"]
-        link = [f"-L{torch}/lib", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{torch}/lib"]
-        command = ["g++", "-O1", "-w", "-std=c++20", "-shared", "-fPIC", *include, str(_SOURCE), "-o", str(part), *link]
+        command = [*compiler, *include, str(_SOURCE), "-o", str(part), f"-L{torch}/lib", "-ltorch_cpu", "-lc10"]
         subprocess.run(command, check=True)
         part.replace(library)
     return library
+
+
+def _load() -> ctypes.CDLL:
+    """Load the device after torch's libraries, which it then finds by their names."""
+    for name in ("libc10.so", "libtorch_cpu.so"):
+        ctypes.CDLL(str(_torch_folder() / "lib" / name), ctypes.RTLD_GLOBAL)
+    return ctypes.CDLL(str(build()), ctypes.RTLD_GLOBAL)
+
+
+def _torch_folder() -> Path:
+    return Path(str(find_spec("torch").origin)).parent  # type: ignore[union-attr]
 
 
 def install() -> None:
@@ -209,4 +224,4 @@ def _install_collectives() -> None:
         setattr(nvtx, name, lambda *args: 0)
 
 
-card = Card(ctypes.CDLL(str(build()), ctypes.RTLD_GLOBAL))
+card = Card(_load())

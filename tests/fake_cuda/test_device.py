@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
-from tests.fake_cuda.device import card
+from tests.fake_cuda.device import build, card
 from tests.fake_cuda.driver import TOTAL
 
 
@@ -70,3 +71,10 @@ def test_gradients_are_those_of_the_cpu() -> None:
         assert w.grad is not None
         found.append(w.grad.cpu())
     assert torch.allclose(found[0], found[1], rtol=1e-5)
+
+
+def test_environments_share_one_build() -> None:
+    libraries = Path(torch.__file__).parent / "lib"
+    assert str(libraries).encode() not in build().read_bytes()
+    loaded = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libtorch_cpu" in line}
+    assert loaded == {str(libraries / "libtorch_cpu.so")}
