@@ -111,17 +111,7 @@ def parse_override(text: str, source: str = "-s") -> tuple[str, Any]:
 
     Raise ``SpecError`` that begins with ``source``: where the text comes from.
     """
-    key, equals, raw = text.partition("=")
-    key, raw = key.strip(), raw.strip()
-    if not equals or not key:
-        raise SpecError(f"{source} {text}: write key=value, for example batch.micro=4")
-    if "." not in key:
-        full = [k for k in known_keys() if k.partition(".")[2] == key]
-        if len(full) > 1:
-            raise SpecError(f"{source} {key}: is ambiguous; write {' or '.join(full)}")
-        key = full[0] if full else key
-        if not full:
-            raise SpecError(f"{source} {key}: unknown key{suggest_key(key, bare=True)}")
+    key, raw = _split(text, source)
     try:
         parsed = parse_toml(f"value = {raw}", f"{source} {key}")
     except SpecError:
@@ -134,6 +124,32 @@ def parse_override(text: str, source: str = "-s") -> tuple[str, Any]:
         if not _NUMBER.fullmatch(raw):
             raise
     return key, check_value(source, key, float(raw))
+
+
+def check_once(texts: Sequence[str], source: str = "-s") -> None:
+    """Raise ``SpecError`` where two of the ``key=value`` set one key: one value would be dropped without a word."""
+    found: dict[str, str] = {}
+    for text in texts:
+        key = _split(text, source)[0]
+        if key in found:
+            both = f"{brief(found[key])} and {brief(text)}"
+            raise SpecError(f"{source} {key}: is given twice, as {both}; give one of them")
+        found[key] = text
+
+
+def _split(text: str, source: str) -> tuple[str, str]:
+    """Return the dotted key of ``key=value`` and its value as written. Raise ``SpecError``."""
+    key, equals, raw = (part.strip() for part in text.partition("="))
+    if not equals or not key:
+        raise SpecError(f"{source} {text}: write key=value, for example batch.micro=4")
+    if "." in key:
+        return key, raw
+    full = [k for k in known_keys() if k.partition(".")[2] == key]
+    if not full:
+        raise SpecError(f"{source} {key}: unknown key{suggest_key(key, bare=True)}")
+    if len(full) > 1:
+        raise SpecError(f"{source} {key}: is ambiguous; write {' or '.join(full)}")
+    return full[0], raw
 
 
 def parse_edit(text: str, source: str = "set") -> tuple[str, Any]:

@@ -55,7 +55,10 @@ def edited(spec: RunSpec, changes: Mapping[str, Any], unlock: bool = False) -> R
             raise UserError(
                 f"set {key}: changes tokens per step, so later losses are not comparable; if you mean it, add --unlock"
             )
-        tables[full_key.partition(".")[0]][name] = check_value("set", full_key, value)
+        values = tables[full_key.partition(".")[0]]
+        if name in values:
+            raise UserError(f"set {full_key}: is given twice, as {name} and {full_key}; give one value")
+        values[name] = check_value("set", full_key, value)
     if not changes:
         raise UserError("set: nothing to change; write for example micro=4")
     tables["batch"] = _batch(spec, tables["batch"], unlock)

@@ -10,11 +10,6 @@ import pytest
 
 from tests.e2e.conftest import Run, WaitFor, Workspace
 
-WIDE = (
-    *("-s", "model.vocab_size=4096", "-s", "sequences=64", "-s", "micro=64", "-s", "context=256", "-s", "loss=plain"),
-    *("-s", "steps=6", "-s", "val_every=0", "-s", "save_every=4", "-s", "model.hidden_size=64"),
-)
-
 LIMIT = 1300 << 20  # bytes of address space, of which torch's libraries take half
 LIMIT_2 = 1600 << 20  # of each rank; DeepSpeed takes more by itself
 
@@ -23,13 +18,20 @@ def limited(limit: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
+def wide(micro: object = 64, steps: int = 6) -> tuple[str, ...]:
+    """Return the settings of a run whose logits take most of its memory."""
+    batch = ("model.vocab_size=4096", "model.hidden_size=64", "sequences=64", f"micro={micro}", "context=256")
+    rest = ("loss=plain", f"steps={steps}", "val_every=0", "save_every=4")
+    return tuple(word for text in (*batch, *rest) for word in ("-s", text))
+
+
 def micros(run: Run) -> list[int]:
     return [record["micro"] for record in run.kind("step")]
 
 
 def test_a_run_far_too_large_finds_a_micro_that_fits(workspace: Workspace) -> None:
     """The logits of 64 sequences take about 1 GB; the limit leaves a fraction of that."""
-    done = workspace.run("launch", "-p", "nano", "--name", "run", *WIDE, preexec_fn=limited(LIMIT))
+    done = workspace.run("launch", "-p", "nano", "--name", "run", *wide(), preexec_fn=limited(LIMIT))
     assert re.search(r"1\.\d+ GiB of host memory needed at micro 64, .*; micro (32|16) is predicted", done.stderr)
     run = workspace.find(done.stdout.strip())
     run.wait_end()
@@ -45,8 +47,8 @@ def test_a_run_far_too_large_finds_a_micro_that_fits(workspace: Workspace) -> No
 
 def test_what_auto_chooses_under_a_limit_runs_without_an_out_of_memory_error(workspace: Workspace) -> None:
     """The micro that is given above fails under the same limit."""
-    auto = ("-s", "micro=auto", "-s", "checkpointing=auto", "-s", "steps=3")
-    done = workspace.run("launch", "-p", "nano", "--name", "run", *WIDE, *auto, preexec_fn=limited(LIMIT))
+    auto = (*wide(micro="auto", steps=3), "-s", "checkpointing=auto")
+    done = workspace.run("launch", "-p", "nano", "--name", "run", *auto, preexec_fn=limited(LIMIT))
     assert "needed" not in done.stderr
     run = workspace.find(done.stdout.strip())
     run.wait_end()
@@ -61,7 +63,7 @@ def test_what_auto_chooses_under_a_limit_runs_without_an_out_of_memory_error(wor
 
 
 def test_a_run_that_cannot_fit_is_refused(workspace: Workspace) -> None:
-    done = workspace.run("launch", "-p", "nano", *WIDE, code=1, preexec_fn=limited(600 << 20))
+    done = workspace.run("launch", "-p", "nano", *wide(), code=1, preexec_fn=limited(600 << 20))
     assert re.fullmatch(
         r"mla-tui: does not fit: 0\.\d+ GiB of host memory needed at micro 1, 0\.24 GiB there in all,.*--force\n",
         done.stderr,
@@ -75,7 +77,7 @@ def test_a_run_that_cannot_fit_is_refused(workspace: Workspace) -> None:
 def test_both_of_two_ranks_restart_with_a_smaller_micro(workspace: Workspace, backend: str) -> None:
     """Either may fail; rank 1 has no log and writes a marker beside the checkpoints."""
     two = ("-s", "gpus_per_node=2", "--backend", backend)
-    command = ("launch", "-p", "nano", "--name", "run", *WIDE, *two, "-s", "micro=32")
+    command = ("launch", "-p", "nano", "--name", "run", *wide(micro=32), *two)
     done = workspace.run(*command, preexec_fn=limited(LIMIT_2))
     run = workspace.find(done.stdout.strip())
     run.wait_end()
@@ -90,8 +92,8 @@ def test_both_of_two_ranks_restart_with_a_smaller_micro(workspace: Workspace, ba
 @pytest.mark.faults  # test_tmux has one that asks, and is answered in the app
 def test_a_run_that_asks_is_paused_until_it_is_edited(workspace: Workspace, wait_for: WaitFor) -> None:
     """With memory.oom = ask the run pauses after an out-of-memory error; an edit resumes it."""
-    ask = ("-s", "oom=ask", "-s", "micro=64")
-    done = workspace.run("launch", "-p", "nano", "--name", "run", *WIDE, *ask, preexec_fn=limited(LIMIT))
+    ask = (*wide(), "-s", "oom=ask")
+    done = workspace.run("launch", "-p", "nano", "--name", "run", *ask, preexec_fn=limited(LIMIT))
     run = workspace.find(done.stdout.strip())
     status = wait_for("the pause", lambda: (now := run.status())["phase"] == "paused" and now)
     (oom,) = run.kind("oom")

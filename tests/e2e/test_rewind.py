@@ -60,8 +60,8 @@ def with_nan(reference: Run, folder: Path, tokens: slice) -> Path:
     return checkpoint.save(folder / "poisoned", 200, state, facts, None)[0]
 
 
-def options(path: Path) -> tuple[str, ...]:
-    settings = ("-s", f"steps={STEPS}", "-s", "save_every=8", "-s", "keep=9", "-s", "on_nan=rewind")
+def options(path: Path, steps: int = STEPS) -> tuple[str, ...]:
+    settings = ("-s", f"steps={steps}", "-s", "save_every=8", "-s", "keep=9", "-s", "on_nan=rewind")
     return ("--init-from", str(path), *settings)
 
 
@@ -99,7 +99,7 @@ def test_a_restart_from_an_older_checkpoint_skips_the_same_sequences(
 ) -> None:
     path, bad = poisoned
     rewound_to = (bad - 1) // 8 * 8
-    second = workspace.launch(*options(path), "-s", "steps=2000", name="second")
+    second = workspace.launch(*options(path, steps=2000), name="second")
     second.wait_step(rewound_to + 1, attempt=2)
     second.kill("trainer")
     for step in checkpoint.steps(workspace.out / "second"):

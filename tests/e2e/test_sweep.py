@@ -66,6 +66,7 @@ def test_what_cannot_be_swept_is_refused_in_one_line(workspace: Workspace) -> No
     workspace.assert_refused(*SWEEP, code=2, message="nothing to compare; separate values by commas")
     workspace.assert_refused(*SWEEP, "-s", "lr=1e-3,x", code=2, message="optim.lr: 'x' is not a number")
     workspace.assert_refused(*SWEEP, "-s", "lr=1e-3,0.001", code=2, message="a value is there twice")
+    workspace.assert_refused(*SWEEP, "-s", "train.steps=5,6", code=2, message="-s train.steps: is given twice, as")
     many = ",".join(str(n) for n in range(65))
     workspace.assert_refused(*SWEEP, "-s", f"seed={many}", code=2, message="65 runs are more than 64")
     none = [word.replace("val_every=60", "val_every=0") for word in SWEEP]

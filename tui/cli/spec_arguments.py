@@ -47,8 +47,12 @@ def spec_of(args: argparse.Namespace) -> RunSpec:
 
 
 def overrides_of(args: argparse.Namespace) -> list[str]:
-    """Return what ``-s`` and ``--backend`` set, as ``key=value``."""
-    return [*args.overrides, *([f"launch.backend={args.backend}"] if args.backend else [])]
+    """Return what ``-s`` and ``--backend`` set, as ``key=value``. Raises ``SpecError`` for a key that is set twice."""
+    from profiles.registry import check_once
+
+    overrides = [*args.overrides, *([f"launch.backend={args.backend}"] if args.backend else [])]
+    check_once(overrides)
+    return overrides
 
 
 def profile_of(args: argparse.Namespace) -> str:

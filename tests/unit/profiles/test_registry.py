@@ -136,6 +136,12 @@ def test_of_accum_and_sequences_the_later_wins() -> None:
     assert registry.load("pretrain_5080", ["sequences=48", "accum=2", "micro=12"]).batch.sequences == 24
 
 
+def test_a_key_that_is_given_twice_is_refused() -> None:
+    registry.check_once(["micro=4", "steps=7", "accum=2"])
+    with pytest.raises(SpecError, match=r"^-s batch\.micro: is given twice, as 'micro=4' and 'batch\.micro = 8'; give"):
+        registry.check_once(["micro=4", "steps=7", "batch.micro = 8"])
+
+
 def test_a_profile_with_accum_extends_one_with_sequences(profiles_dir: Path) -> None:
     (profiles_dir / "mine.toml").write_text('extends = "pretrain_5080"\n[batch]\nmicro = 12\naccum = 2\n')
     assert registry.load("mine").batch.sequences == 24

@@ -64,6 +64,7 @@ def test_a_locked_edit_keeps_the_sequences_of_a_step(
         ({"lr_scale": -1}, "set: optim.lr_scale: -1 is not in 0..1000"),
         ({"val_every": 0.5}, "set: train.val_every: 0.5 is not a whole number"),
         ({}, "set: nothing to change; write for example micro=4"),
+        ({"micro": 4, "batch.micro": 6}, "set batch.micro: is given twice, as micro and batch.micro; give one value"),
     ],
 )
 def test_an_invalid_edit_is_refused_in_one_line(spec: RunSpec, changes: dict[str, Any], message: str) -> None:

@@ -71,6 +71,22 @@ def test_an_option_left_empty_by_an_unset_variable_is_a_usage_error(
     assert capsys.readouterr().err == f"mla-tui: {said}: is empty; leave the option out, or name something\n"
 
 
+def test_a_setting_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Else one of its values would hold, and the other be dropped without a word."""
+    twice = ["-s", "micro=4", "-s", "batch.micro=8"]
+    for args, said in (
+        (["set", "latest", "micro=4", "batch.micro=8"], "set batch.micro: is given twice, as 'micro=4' and 'batch."),
+        (["plan", *twice], "-s batch.micro: is given twice, as 'micro=4' and 'batch.micro=8'; give one of them"),
+        (["launch", "-s", "backend=mlx", "--backend", "torch"], "-s launch.backend: is given twice, as 'backend=mlx'"),
+        (["bench", *twice], "-s batch.micro: is given twice"),
+        (["tune", *twice], "-s batch.micro: is given twice"),
+        (["train", *twice], "-s batch.micro: is given twice"),
+    ):
+        assert main(args) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"mla-tui: {said}") and error.count("\n") == 1
+
+
 def test_an_empty_argument_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     for args, said in (
         (["tensorboard", "run", ""], "LOGDIR"),

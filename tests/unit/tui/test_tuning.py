@@ -99,7 +99,7 @@ async def test_a_change_of_the_context_asks_before_it_is_unlocked(store: RunStor
         await until(pilot, run.commands_path.exists, 20)
         lock.release()
     (sent,) = commands.CommandReader(run.commands_path, run.log_path).poll()
-    assert sent.request == SetRequest(changes={"context": 512}, unlock=True)
+    assert sent.request == SetRequest(changes={"batch.context": 512}, unlock=True)
 
 
 async def test_a_selected_lever_fills_the_form(store: RunStore, make_run: Any) -> None:
@@ -159,7 +159,11 @@ async def test_tuning_follows_the_size_of_the_terminal(store: RunStore, make_run
         assert re.search(r"GiB available +│", small)  # no word is cut
         app.screen.query_one("#also", Input).value = "foo"
         await until(pilot, lambda: "other edits: foo: write key=value" in drawn(app))
-        app.screen.query_one("#also", Input).value = ""
+        for field, value in (("micro", "4"), ("accum", "2"), ("also", "batch.micro=2")):
+            app.screen.query_one(f"#{field}", Input).value = value
+        await until(pilot, lambda: "other edits: batch.micro: is given twice, as" in on_screen(app, "#verdict"))
+        for field, value in (("micro", "8"), ("accum", "1"), ("also", "")):
+            app.screen.query_one(f"#{field}", Input).value = value
         await pilot.resize_terminal(80, 24)
         await until(pilot, lambda: "× 8 sequences" in drawn(app) and "checkpointing full" in drawn(app))
 

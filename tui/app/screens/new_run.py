@@ -205,13 +205,17 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         field.placeholder = base.data.phase + (f"; also {', '.join(others)}" if others else "")
         field.suggester = SuggestFromList(list(self._packed))
 
-    def _data_changes(self, base: RunSpec) -> list[str]:
-        """Return the overrides for the data in the form, with a vocabulary that has all of its ids."""
+    def _data_changes(self, base: RunSpec, also: list[str]) -> list[str]:
+        """Return the overrides for the data in the form, with a vocabulary that has all of its ids.
+
+        A vocabulary that the user names in ``also`` holds.
+        """
         phase = self.query_one("#phase", Input).value.strip()
         if phase in ("", base.data.phase):
             return []
         ids = self._packed[phase].vocab_size if phase in self._packed else 0
-        larger = [f"model.vocab_size={ids}"] if ids > base.model.config.vocab_size else []
+        named = {word.partition("=")[0] for word in also} & _names(["model.vocab_size"])
+        larger = [f"model.vocab_size={ids}"] if ids > base.model.config.vocab_size and not named else []
         return [f"data.phase={phase}", *larger]
 
     def overrides(self) -> list[str]:
@@ -227,7 +231,10 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
             keeps_accum = name == "accum" and any(c.startswith("batch.micro") for c in changed)
             if number is not None and (number != default or keeps_accum):
                 changed.append(f"{key}={number}")
-        return [*changed, *self._data_changes(base), *self.query_one("#also", Input).value.split()]
+        also = self.query_one("#also", Input).value.split()
+        overrides = [*changed, *self._data_changes(base, also), *also]
+        registry.check_once(overrides)
+        return overrides
 
     @on(Input.Changed)
     def _update_spec(self) -> None:

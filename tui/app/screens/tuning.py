@@ -214,14 +214,14 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
     def _requested(self) -> tuple[RunSpec, SetRequest]:
         """Return the spec that the form describes, and the request for it. Raises ``UserError``."""
         from engine.train.edits import edited
-        from profiles.registry import parse_edit
+        from profiles.registry import check_once, parse_edit
 
-        changes = dict(parse_edit(word, "other edits:") for word in self.query_one("#also", Input).value.split())
         micro, context = self._micro(), self.query_one("#context", NumberField).number or 0
-        if micro != self._spec.batch.micro and not changes.keys() & {"batch.micro", "batch.accum", "batch.sequences"}:
-            changes["micro"] = micro
-        if context != self._spec.batch.context and "batch.context" not in changes:
-            changes["context"] = context
+        fields = [f"micro={micro}"] if micro != self._spec.batch.micro else []
+        fields += [f"context={context}"] if context != self._spec.batch.context else []
+        words = [*fields, *self.query_one("#also", Input).value.split()]
+        changes = dict(parse_edit(word, "other edits:") for word in words)
+        check_once(words, "other edits:")
         known = {key: value for key, value in changes.items() if value != NOW}  # what that means, the run knows
         spec = edited(self._spec, known, unlock=True) if known else self._spec
         unlock = spec.tokens_per_step != self._spec.tokens_per_step

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
 from engine.events.requests import SetRequest
 from profiles.errors import SpecError
@@ -33,12 +32,10 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from engine.events.types import Edit
-    from profiles.registry import parse_edit
+    from profiles.registry import check_once, parse_edit
 
-    changes: dict[str, Any] = {}
-    for text in args.changes:
-        key, value = parse_edit(text)
-        changes[key] = value
+    changes = dict(map(parse_edit, args.changes))
+    check_once(args.changes, "set")
     answer = request(find_run(args), SetRequest(changes=changes, unlock=args.unlock, force=args.force))
     if not isinstance(answer, Edit):
         return 0
