@@ -13,7 +13,7 @@ import msgspec
 from engine.events.labels import read_labels
 from engine.events.phases import CUT_OFF, DAMAGED, RECOVERING, STARTING, has_ended, is_active, phase_of
 from engine.events.status import Launch, ProcessStatus, RunStatus, Summary
-from engine.host.files import fault, read_json
+from engine.host.files import fault, is_full, read_json
 from engine.host.process import (
     Lock,
     ProcessIdentity,
@@ -162,12 +162,14 @@ class RunDir:
         """Return what users see of the run: its state, and whether its processes are alive."""
         state, supervisor, trainer = self._current()
         state.id = self.id
-        if supervisor.alive:
+        if not (supervisor.alive or trainer.alive or has_ended(state.phase)):
+            self._infer_phase(state)
+        if is_active(state.phase) and not is_on_other_host(state):
             # Another trainer may have started since the state was written: it holds the lock.
             if _is_exit_unhandled(state, trainer) and not self.has_trainer():
                 state.phase, state.reason = RECOVERING, EXIT_UNHANDLED
-        elif not has_ended(state.phase) and not trainer.alive:
-            self._infer_phase(state)
+            if is_full(self.path):  # its processes can log neither that nor what they do
+                state.reason = f"{self.home}: the disk is full; the log of this run goes on when there is space"
         lr, damage = self._read_lr()
         if damage:
             state.damage = damage

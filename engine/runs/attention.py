@@ -1,4 +1,4 @@
-"""Waits for what only a user can put right: the checkpoints of a run, or the data it has read so far."""
+"""Waits for what only a user can put right: the checkpoints of a run, the data it has read so far, a full disk."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from engine.events.phases import NEEDS_ATTENTION
 from engine.events.requests import ResumeRequest
 from engine.events.run_dir import RunDir
 from engine.events.types import Event, State
+from engine.host.files import check_space
 from profiles.spec import RunSpec
 
 INTERVAL = 1.0  # seconds between checks
@@ -39,7 +40,7 @@ class Attention:
         log: Callable[[Event], None],
         stopped: Callable[[float, str], Awaitable[bool]],
     ) -> bool:
-        """Wait until the checkpoints and the data are there; False where a stop came first.
+        """Wait until the checkpoints, the data and space for the log are there; False where a stop came first.
 
         ``saved`` returns the newest checkpoint that the run has logged, ``stopped`` waits some seconds for a stop, and
         ``log`` writes a record.
@@ -63,6 +64,12 @@ class Attention:
 
     def _reason(self, saved: str | None) -> str | None:
         """Return why the run cannot continue now, None where it can."""
+        try:
+            check_space(self._run.path)
+        except FileNotFoundError:  # the directory was deleted, which is not for a user to put right
+            pass
+        except OSError as error:
+            return f"{self._run.path}: {error.strerror}; the run continues when it can write its log there"
         if missing := missing_source(self._run, saved):
             return f"{missing}; put it back and the run continues"
         if self._refusal and self._refusal[1] == _signature(self._folders):

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from engine.events.labels import read_labels
 from engine.events.run_dir import RunDir
 from engine.events.status import Launch, RunStatus, Summary
-from engine.host.files import write_json
+from engine.host.files import check_space, write_json
 from engine.host.private_dirs import check_private_dir, make_private_dir, ownership_problem
 from engine.host.process import Lock
 from engine.host.struct_json import to_dict, write_struct
@@ -120,6 +120,7 @@ class RunStore:
             make_private_dir(self.home, parents=True)
             make_private_dir(self.runs)
             temporary.mkdir(mode=0o700)
+            check_space(temporary)
             launch = replace(launch, host=state.host, boot=state.boot)
             write_json(temporary / "spec.json", {**spec.to_dict(), "start": to_dict(launch)})
             if not creation.acquire(_CREATION_TIMEOUT):

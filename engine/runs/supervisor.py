@@ -86,7 +86,7 @@ class Supervisor:
         self.files = FileWatch(run_dir, lock, self._log, self._spec, self.state)
         self._server = Server(self)
         self._sensors = Sensors(run_dir.path)
-        alerts = ResourceAlerts(Path(self._spec.train.out))
+        alerts = ResourceAlerts(Path(self._spec.train.out), run_dir.home)
         self._sampler = TelemetrySampler(self._sensors, alerts, self._write, self._publish_sample)
         self._hooks = Hooks(run_dir, self.state, self._write, self._state_file.save)
         self._trainer = TrainerProcess(run_dir)
@@ -118,7 +118,8 @@ class Supervisor:
         await self._server.start()
         training = asyncio.create_task(self._keep_trainer_running())
         keep_files = partial(self._keep_files, training)
-        background = (self._follow_log, self._sample_telemetry, self._check_for_stalls, keep_files)
+        sample = partial(self._sampler.run, lambda: self.state.checkpoint_bytes)
+        background = (self._follow_log, sample, self._check_for_stalls, keep_files)
         tasks = [asyncio.create_task(_run_forever(each)) for each in background]
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._on_sigterm, training)
         try:
@@ -320,12 +321,14 @@ class Supervisor:
     # -- the log and the state
 
     def _write(self, event: Event) -> None:
-        """Log an event. On a full disk only update the state, because supervision must continue."""
+        """Log an event. On a full disk only update the state and show it to clients: supervision must continue."""
         try:
             self._log.write(event)
         except OSError as error:
             write_stderr(f"events.jsonl: {error}")
-            update_status(self.state, stamped(event, self._log.attempt))
+            update_status(self.state, event := stamped(event, self._log.attempt))
+            if isinstance(event, State | Alert):
+                self._server.publish(event)
 
     async def _follow_log(self) -> None:
         synced = time.monotonic()
@@ -380,9 +383,6 @@ class Supervisor:
             spec = self._spec.with_batch(micro=event.micro, sequences=event.sequences, context=event.context)
             hardware = detect_hardware(spec.launch.gpus_per_node)
             record_run(spec, hardware, measured, run=self.run_dir.name, home=self.run_dir.home)
-
-    async def _sample_telemetry(self) -> None:
-        await self._sampler.run(lambda: self.state.checkpoint_bytes)
 
     def _publish_sample(self, sample: Telemetry) -> None:
         self.index.history.sample(sample)

@@ -62,11 +62,15 @@ def run_trainer(run: RunDir, attempt: int) -> int:
     early_sigterm = _defer_sigterm()
     identity = process_identity(os.getpid(), attempt)
     lock = Lock(run.trainer_lock, f"{identity}")
-    # Its lock may have been deleted, and not be made again yet.
-    if is_alive(run.trainer_identity()) or not lock.acquire(timeout=0.5):
-        write_stderr(f"{run.id}: another trainer is running")
+    try:
+        # Its lock may have been deleted, and not be made again yet.
+        if is_alive(run.trainer_identity()) or not lock.acquire(timeout=0.5):
+            write_stderr(f"{run.id}: another trainer is running")
+            return EXIT_RETRY
+        write_struct(run.trainer_identity_path, identity)
+    except OSError as error:  # a full disk: the supervisor waits for space before it restarts the run
+        write_stderr(f"{run.id}: {error}")
         return EXIT_RETRY
-    write_struct(run.trainer_identity_path, identity)
 
     def keep_identity() -> None:
         if run.trainer_identity() != identity:

@@ -131,7 +131,15 @@ def test_a_run_whose_last_checkpoint_fails_has_not_finished(
     assert status["step"] == 240
 
 
-def test_a_supervisor_that_starts_on_a_full_disk_still_serves(
+def test_a_launch_without_space_for_its_log_is_refused(workspace: Workspace, make_disk: MakeDisk) -> None:
+    """The run would be created, and neither its supervisor nor its trainer could start."""
+    make_disk(workspace.home, 48 << 10)
+    said = workspace.run("launch", "-p", "nano", "--name", "run", code=1).stderr
+    assert re.search(r"runs: cannot create a run: No space left on device; [^\n]+\n$", said), said
+    assert not workspace.processes() and not list((workspace.home / "runs").iterdir())
+
+
+def test_killed_on_a_full_disk_a_run_goes_on_once_there_is_space(
     workspace: Workspace, make_disk: MakeDisk, wait_for: WaitFor, reference: Run
 ) -> None:
     home = make_disk(workspace.home, 1 << 20)
@@ -152,8 +160,15 @@ def test_a_supervisor_that_starts_on_a_full_disk_still_serves(
 
     wait_for("another supervisor, which cannot even write its identity", another)
     filler.unlink()
+    run.wait_step(60)
+    assert [record["step"] for record in run.kind("step")][:60] == list(range(1, 61))
+    filler = home.fill()
+    os.kill(run.pid("trainer"), signal.SIGKILL)
+    status = wait_for("the reason", lambda: (seen := run.status())["phase"] == "recovering" and seen)
+    assert status["reason"] == f"{home.path}: the disk is full; the log of this run goes on when there is space"
+    filler.unlink()
     run.wait_end()
-    assert run.losses() == reference.losses()
+    assert run.losses().items() <= reference.losses().items(), "only what was done on the full disk may be missing"
     assert run.weights() == reference.weights()
 
 
