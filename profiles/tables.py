@@ -67,6 +67,11 @@ class TrainTable:
     keep_best: str = choice("val_loss", "eval_acc")  # by which a checkpoint is kept besides the newest
     out: str = "models"  # folder of the checkpoints, in a folder with the name of the run
 
+    @property
+    def last_step(self) -> int:
+        """The step at which a run ends: ``stop_step``, or the last of its schedule."""
+        return min(self.steps, self.stop_step or self.steps)
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryTable:

@@ -28,7 +28,7 @@ class RunCost:
 
 def run_cost(spec: RunSpec, rate: Rate, *, here: bool) -> RunCost:
     """Return the cost of ``spec``, whose settings are all chosen, at ``rate``. ``here``: on this machine's cards."""
-    steps = spec.train.stop_step or spec.train.steps
+    steps = spec.train.last_step
     tokens = steps * spec.tokens_per_step
     saved = (spec.train.keep + 1) * checkpoint_bytes(spec)
     watts = power_limit(spec.launch.gpus_per_node) if here else None

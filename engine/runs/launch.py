@@ -35,6 +35,7 @@ from engine.runs.store import RunStore
 from engine.runs.supervision import ensure_supervisor
 from profiles.errors import UserError
 from profiles.names import check_name
+from profiles.unreached import unreached
 
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
@@ -80,6 +81,8 @@ def launch(
         # What is resumed has trained already, and settles by itself.
         check_memory(spec, store.home, notify, insists=force or resume is not None, hardware=at_start)
         report_slow(spec, notify)
+        for line in unreached(spec):
+            notify(line)
         if resume:
             check_same_data(fingerprint_of(spec, open_splits(spec)), resume, data_changed)
         hooks.load()

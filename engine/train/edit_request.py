@@ -8,7 +8,7 @@ from engine.memory.hardware import detect_hardware
 from engine.preflight import check_evals, check_samples
 from engine.train.backends.backend import Backend
 from engine.train.backends.ranks import Ranks
-from engine.train.edits import edited
+from engine.train.edits import check_stop_step, edited
 from engine.train.oom.headroom import check_headroom
 from engine.train.schedule import check_schedule_edit, decay_now
 from profiles.errors import UserError
@@ -27,9 +27,8 @@ def requested_spec(request: SetRequest, spec: RunSpec, step: int, backend: Backe
     if new.train.steps < step:
         raise UserError(f"set steps: {new.train.steps} is behind the run, which is at step {step}; use a later one")
     check_schedule_edit(spec, new, step)
-    stop = new.train.stop_step
-    if stop != spec.train.stop_step and 0 < stop < step:
-        raise UserError(f"set stop_step: {stop} is behind the run, which is at step {step}; use a later one")
+    if new.train.stop_step != spec.train.stop_step:
+        check_stop_step(new, step)
     validates = bool(new.train.val_every) and not spec.train.val_every
     if validates or new.batch.context != spec.batch.context:
         ranks.run_on_rank_zero(lambda: check_data(new))

@@ -65,6 +65,15 @@ def edited(spec: RunSpec, changes: Mapping[str, Any], unlock: bool = False) -> R
     return spec.with_values("set", **tables)
 
 
+def check_stop_step(spec: RunSpec, step: int) -> None:
+    """Raise ``UserError`` where ``spec``, edited at ``step``, is to stop where it never will."""
+    stop, steps = spec.train.stop_step, spec.train.steps
+    if 0 < stop < step:
+        raise UserError(f"set stop_step: {stop} is behind the run, which is at step {step}; use a later one")
+    if stop > steps:
+        raise UserError(f"set stop_step: {stop} is beyond the last step, {steps}; use a smaller one, or 0 for no stop")
+
+
 def _batch(spec: RunSpec, requested: dict[str, int], unlock: bool) -> dict[str, int]:
     """``requested`` with accum, which is not stored, turned into sequences (unlocked) or micro (locked)."""
     if "accum" not in requested:

@@ -123,9 +123,9 @@ class Trainer:
             if self.step == 0:
                 self.evaluator.check()
                 self._validate()
-            while self.step < self._last_step:
+            while self.step < self.spec.train.last_step:
                 self._process_commands()
-                if self.step == self._last_step:  # asked to end with the step just done
+                if self.step == self.spec.train.last_step:  # asked to end with the step just done
                     break
                 self._train_step()
                 cadence = self.spec.train
@@ -136,7 +136,7 @@ class Trainer:
                     self._begin_checkpoint()
                 if cadence.sample_every and self.step % cadence.sample_every == 0:
                     self.sampler.run(self.step)
-                if self.step == self._last_step:  # here too, for a command may move the last step
+                if self.step == self.spec.train.last_step:  # here too, for a command may move the last step
                     self._process_commands()
             if self.spec.train.val_every and self.step % self.spec.train.val_every:
                 self._validate()
@@ -154,11 +154,6 @@ class Trainer:
             return STOPPED
         self._enter(FINISHED)
         return FINISHED
-
-    @property
-    def _last_step(self) -> int:
-        train = self.spec.train
-        return min(train.steps, train.stop_step or train.steps)
 
     def _enter(self, phase: str, reason: str = "", id: str | None = None) -> None:
         self.phase = phase

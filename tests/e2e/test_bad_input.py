@@ -298,6 +298,7 @@ def test_an_encoding_that_lacks_characters_gets_question_marks(workspace: Worksp
 
 
 def test_no_file_of_a_run_is_writable_for_every_user(workspace: Workspace) -> None:
-    workspace.run("train", "-p", "nano", "--name", "run", "-s", "steps=2", umask=0)
+    done = workspace.run("train", "-p", "nano", "--name", "run", "-s", "steps=2", umask=0)
+    assert "optim.warmup: 20 steps of warm-up are more than train.steps = 2: the rate ends at 0.0003" in done.stderr
     made = [path for path in workspace.out.rglob("*") if not path.is_symlink()]
     assert made and not [path for path in made if path.stat().st_mode & 0o002]

@@ -110,6 +110,8 @@ def test_a_stop_step_ends_the_run_there(workspace: Workspace) -> None:
         (["context=999999", "--unlock"], "context"),
         (["lr_scale=-1"], "lr_scale"),
         (["stop_step=1"], "behind the run"),
+        (["stop_step=-1"], "stop_step: -1 is not in 0.."),
+        (["stop_step=1000001"], "1000001 is beyond the last step, 1000000; use a smaller one, or 0 for no stop"),
         (["lr=1"], "lr"),
         (["warp=9"], "warp"),
         (["micro"], "micro"),

@@ -60,7 +60,7 @@ def test_a_queued_run_chooses_for_the_memory_that_is_freed_before_its_turn(
     monkeypatch.setattr(preflight, "detect_hardware", lambda cards=1: now)
     monkeypatch.setattr(launch, "hardware_after", lambda pid, cards: {os.getpid(): later}[pid])
     monkeypatch.setattr(launch, "ensure_supervisor", lambda run: None)
-    spec = _spec(tmp_path, "micro=auto")
+    spec = _spec(tmp_path, "micro=auto", "stop_step=20")
     alone = launch.launch(store, spec, queue=True)
     other, trainer = make_run(), process_identity(os.getpid())
     assert trainer is not None
@@ -71,6 +71,7 @@ def test_a_queued_run_chooses_for_the_memory_that_is_freed_before_its_turn(
     queued = launch.launch(store, spec, queue=True, notify=lines.append)
     assert alone.spec().batch.micro < queued.spec().batch.micro == 8
     assert not any("needed" in line for line in lines)
+    assert [line for line in lines if "steps of warm-up are more than the 20 until train.stop_step" in line]
     locks.release()
 
 

@@ -101,6 +101,18 @@ def test_what_a_launch_would_refuse_is_said(capsys: pytest.CaptureFixture[str]) 
     assert json.loads(planned(capsys, "-p", "cpu_demo", "--backend", "torch", "--json"))["refused"] == ""
 
 
+def test_what_the_steps_do_not_reach_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in (
+        (("steps=20",), "30 steps of warm-up are more than train.steps = 20: the rate ends at 0.002 and never reaches"),
+        (("stop_step=20",), "more than the 20 until train.stop_step: the rate ends at 0.002 and never reaches"),
+        (("stop_step=500",), "train.stop_step: 500 is beyond train.steps = 300, where the run ends; use a smaller one"),
+    ):
+        options = ["-p", "cpu_demo", *(word for text in words for word in ("-s", text))]
+        (line,) = json.loads(planned(capsys, *options, "--json"))["unreached"]
+        assert said in line and line in " ".join(planned(capsys, *options).split())
+    assert json.loads(planned(capsys, "-p", "cpu_demo", "-s", "steps=30", "--json"))["unreached"] == []
+
+
 def test_where_nothing_fits_every_way_says_so_and_nothing_larger_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
     answer = json.loads(planned(capsys, "-p", "gpu_fast", "--vram", "4", "--ram", "8", "--json"))
     assert answer["ways"] and all(way["lost"].startswith("does not fit: ") for way in answer["ways"])

@@ -233,6 +233,9 @@ async def test_the_forecast_of_a_new_run_follows_the_form(store: RunStore) -> No
         await until(pilot, lambda: "batch.micro: 0 is not in 1..4096" in text_of(app, "#message"))
         await pilot.press("f5")
         assert isinstance(app.screen, NewRunScreen)
+        app.screen.query_one("#micro", Input).value = "2"
+        app.screen.query_one("#steps", Input).value = "20"
+        await until(pilot, lambda: "30 steps of warm-up are more than train.steps = 20" in text_of(app, "#message"))
         await pilot.press("q")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
 

@@ -162,6 +162,10 @@ async def test_tuning_follows_the_size_of_the_terminal(store: RunStore, make_run
         for field, value in (("micro", "4"), ("accum", "2"), ("also", "batch.micro=2")):
             app.screen.query_one(f"#{field}", Input).value = value
         await until(pilot, lambda: "other edits: batch.micro: is given twice, as" in on_screen(app, "#verdict"))
+        app.screen.query_one("#also", Input).value = "stop_step=999"
+        await until(pilot, lambda: "stop_step: 999 is beyond the last step, 300" in on_screen(app, "#verdict"))
+        app.screen.query_one("#also", Input).value = "stop_step=2"
+        await until(pilot, lambda: "stop_step: 2 is behind the run" in on_screen(app, "#verdict"))
         for field, value in (("micro", "8"), ("accum", "1"), ("also", "")):
             app.screen.query_one(f"#{field}", Input).value = value
         await pilot.resize_terminal(80, 24)

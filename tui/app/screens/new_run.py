@@ -17,6 +17,7 @@ from textual.widgets import Input, Label, Static
 from profiles import registry
 from profiles.errors import ForceNeeded, SpecError, UserError
 from profiles.paths import expand
+from profiles.unreached import unreached
 from tui.app.actions.registry import NEW_RUN
 from tui.app.base import AppScreen
 from tui.app.state.packs import Packed, packed_phases
@@ -269,7 +270,7 @@ class NewRunScreen(AppScreen[None], actions=NEW_RUN):
         if message.asked is not self._spec or hardware is None:
             return  # a later key has changed the form
         self.query_one(ForecastBars).show(found.headrooms, hardware.device)
-        self._show_text(found.fit or found.elsewhere, "#message")
+        self._show_text("; ".join(filter(None, (found.fit or found.elsewhere, *unreached(found.spec)))), "#message")
         lever_list = self.query_one(LeverList)
         lever_list.show(found.levers)
         lever_list.reset()

@@ -213,7 +213,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
 
     def _requested(self) -> tuple[RunSpec, SetRequest]:
         """Return the spec that the form describes, and the request for it. Raises ``UserError``."""
-        from engine.train.edits import edited
+        from engine.train.edits import check_stop_step, edited
         from profiles.registry import check_once, parse_edit
 
         micro, context = self._micro(), self.query_one("#context", NumberField).number or 0
@@ -224,6 +224,8 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         check_once(words, "other edits:")
         known = {key: value for key, value in changes.items() if value != NOW}  # what that means, the run knows
         spec = edited(self._spec, known, unlock=True) if known else self._spec
+        if spec.train.stop_step != self._spec.train.stop_step:
+            check_stop_step(spec, self._client.run.summary().step or 0)
         unlock = spec.tokens_per_step != self._spec.tokens_per_step
         return spec, SetRequest(changes=changes, unlock=unlock, force=bool(self._over))
 

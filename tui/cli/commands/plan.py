@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from profiles.errors import SpecError, UserError
+from profiles.unreached import unreached
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.spec_arguments import add_spec_arguments, spec_of
 from tui.cli.terminal_output import Coloured, print_lines
@@ -160,6 +161,7 @@ def _as_json(plan: Plan) -> dict[str, Any]:
             for name, factor in (("device", calibrated.device), ("host", calibrated.host))
         },
         "slow": plan.slow_kernels,
+        "unreached": unreached(found.spec),
         "data": plan.data,
         "refused": plan.refused,
         "open": found.open,
@@ -211,6 +213,8 @@ def _as_text(plan: Plan) -> list[str]:
         lines.append(f"  and {size(forecast.saving)} more while a checkpoint is written")
     lines += textwrap.wrap(found.fit, width)
     lines += [f"slow: {text}" for text in plan.slow_kernels]
+    for text in unreached(found.spec):
+        lines += textwrap.wrap(text, width)
     lines += ["", *(line for text in cost_lines(found.cost) for line in textwrap.wrap(text, width))]
     memories = [headroom.memory for headroom in found.headrooms]
     lines += ["", *way_table.lines(plan.ways, plan.lost, memories, width)]

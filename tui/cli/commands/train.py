@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from engine.preflight import check_memory, check_tokenizer, report_slow
     from engine.train.main import run_foreground
     from profiles.paths import default_home
+    from profiles.unreached import unreached
     from tui.cli.line_printer import LinePrinter
 
     if args.deepspeed_config:
@@ -43,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
         insists = args.force or resume is not None
         check_memory(resolved, default_home(), notify, insists=insists)
         report_slow(resolved, notify)
+        for line in unreached(resolved):
+            notify(line)
         print(usage_line(resolved), flush=True)
 
     show = LinePrinter(spec.train.steps)
