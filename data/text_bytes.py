@@ -11,23 +11,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.dataset import PackedBinDataset
-from data.shards import ShardSet, read_manifest
+from data.shards import DATASET_JSON, ShardSet, read_manifest
 from data.splits import phases_of
 from data.tokenizer import load_tokenizer
 from profiles.errors import UserError
+from profiles.printable import brief
 from profiles.spec import RunSpec
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _BLOCKS, _BLOCK_TOKENS = 32, 1024  # of a sample, spread over the split
+_TIMES = 2  # that the bytes per token of a sample are of those of the split, at most
+_POSSIBLE = (0.5, 100)  # bytes per token, where no tokenizer decodes a sample
 
 
 def bytes_per_token(spec: RunSpec, split: str, opened: PackedBinDataset) -> dict[str, float | None]:
     """Return the UTF-8 bytes of text per token of each source of the ``opened`` split; a phase alone has the name "".
 
-    They are those that ``dataset.json`` counts (``splits.NAME.bytes`` and ``tokens``), else those of a sample, decoded
-    with the tokenizer of the phase; None where there is neither. Raise ``UserError`` if a shard cannot be read.
+    They are those that ``dataset.json`` counts (``splits.NAME.bytes`` and ``tokens``). Where it counts none, or what
+    cannot be, they are those of a sample, decoded with the tokenizer of the phase; None where there is neither. Raise
+    ``UserError`` if a shard cannot be read.
     """
     folders = phases_of(spec)
     return {
@@ -41,22 +45,51 @@ def bytes_per_token_of(folder: Path, split: str, shards: ShardSet, tokenizer: To
 
     Raise ``UserError`` if a shard cannot be read.
     """
-    return _counted(folder, split) or _measured(folder, shards, tokenizer)
+    counted, measured = _ratio(_counts(folder, split)), _measured(folder, shards, tokenizer)
+    return counted if counted and _agree(counted, measured) else measured
 
 
-def _counted(folder: Path, split: str) -> float | None:
-    try:
-        manifest = read_manifest(folder)
-    except UserError:
-        return None
-    splits: Any = manifest.raw.get("splits") if manifest else None
-    found = splits.get(split) if isinstance(splits, dict) else None
-    if not isinstance(found, dict):
-        return None
-    size, tokens = found.get("bytes"), found.get("tokens")
+def count_problem(folder: Path, split: str, shards: ShardSet) -> str:
+    """Return why the ``bytes`` that ``dataset.json`` counts of a split cannot be those of its ``shards``, or nothing.
+
+    Raise ``UserError`` if a shard cannot be read.
+    """
+    counts = _counts(folder, split)
+    if counts.get("bytes") is None:
+        return ""
+    counted, measured = _ratio(counts), _measured(folder, shards, None)
+    if counted and _agree(counted, measured):
+        return ""
+    there = f" where a sample has {measured:.3g}" if measured else ""
+    return (
+        f"{folder / DATASET_JSON}: splits.{split}.bytes is {brief(counts['bytes'])}, which cannot be: for"
+        f" {brief(counts.get('tokens'))} tokens {f'{counted:.3g} a token{there}' if counted else 'no size of a text'};"
+        " bits per byte do not use it: correct it, take it out, or pack again"
+    )
+
+
+def _agree(counted: float, measured: float | None) -> bool:
+    """Whether ``counted`` bytes per token may be those of text of which a sample has ``measured``."""
+    least, most = (measured / _TIMES, measured * _TIMES) if measured else _POSSIBLE
+    return least <= counted <= most
+
+
+def _ratio(counts: dict[str, Any]) -> float | None:
+    size, tokens = counts.get("bytes"), counts.get("tokens")
     if type(size) is not int or type(tokens) is not int or size <= 0 or tokens <= 0:
         return None
     return size / tokens
+
+
+def _counts(folder: Path, split: str) -> dict[str, Any]:
+    """Return what ``dataset.json`` says of a split, unchecked; nothing where it does not."""
+    try:
+        manifest = read_manifest(folder)
+    except UserError:
+        return {}
+    splits: Any = manifest.raw.get("splits") if manifest else None
+    found = splits.get(split) if isinstance(splits, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _measured(folder: Path, shards: ShardSet, tokenizer: Tokenizer | None) -> float | None:

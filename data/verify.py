@@ -15,9 +15,10 @@ import numpy as np
 from data.document_overlap import Cutter, Overlap
 from data.id_check import may_be_outside
 from data.shard_file import BareIds, Shard, read_shard
-from data.shards import DATASET_JSON, Manifest, bare_ids, read_manifest, read_shards
+from data.shards import DATASET_JSON, Manifest, ShardSet, bare_ids, read_manifest, read_shards
 from data.split_advice import missing_split
 from data.split_files import find_files, folders_below
+from data.text_bytes import count_problem
 from profiles.errors import UserError
 from profiles.names import check_below
 from profiles.printable import brief, brief_key, one_line
@@ -260,6 +261,8 @@ class _Verification:
             counts["documents"] = sum(count or 0 for count in indexed)
         elif self._result.eot_id is not None:
             counts["documents"] = sum(ends[shard.path] for shard in shards)
+        if shards and self._one_type and (why := count_problem(self._folder, split, ShardSet(shards))):
+            self._problem(why)
         for key, count in counts.items():
             if type(recorded.get(key)) is int and count is not None and recorded[key] != count:
                 self._problem(

@@ -68,6 +68,16 @@ def test_else_a_sample_is_decoded(spec: Callable[..., RunSpec], tmp_path: Path, 
     assert found == pytest.approx(TEXT / 6, rel=2e-3)
 
 
+def test_a_count_that_cannot_be_is_not_used(spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    """Without a tokenizer only what no text has is known to be wrong."""
+    dataset(tmp_path / "web", {"splits": {"val": {"bytes": 5, "tokens": 200}}})
+    assert measured(spec("phase=web")) == {"": None}
+    dataset(tmp_path / "web", {"splits": {"val": {"bytes": 900, "tokens": 200}}})
+    assert measured(spec("phase=web")) == {"": 4.5}
+    tokenizer(tmp_path / "web")
+    assert measured(spec("phase=web")) == {"": pytest.approx(TEXT / 6, rel=2e-3)}
+
+
 def test_sources_are_measured_one_by_one(spec: Callable[..., RunSpec], tmp_path: Path) -> None:
     """``code`` has fewer tokens than a block of the sample."""
     tokenizer(tmp_path / "code")

@@ -119,7 +119,15 @@ def damage_added(phase: Path) -> tuple[Path, str]:
     return phase / "dataset.json", "splits.train.tokens is "
 
 
-DAMAGE = (damage_id, damage_size, damage_byte, damage_tokenizer, damage_missing, damage_added)
+def damage_count(phase: Path) -> tuple[Path, str]:
+    path = phase / "dataset.json"
+    content = json.loads(path.read_text())
+    content["splits"]["val"]["bytes"] *= 10
+    path.write_text(json.dumps(content))
+    return path, "which cannot be: for "
+
+
+DAMAGE = (damage_count, damage_id, damage_size, damage_byte, damage_tokenizer, damage_missing, damage_added)
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
