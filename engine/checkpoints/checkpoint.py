@@ -76,7 +76,7 @@ def save(
         _set_latest(out, final.name)
         fsync_dir(out)
     except OSError as error:
-        raise CheckpointError(f"{final}: {error}") from None
+        raise CheckpointError(f"{final}: {error.strerror or error}") from None
     finally:
         with contextlib.suppress(OSError):  # the next save tries again
             _clean_up(out)

@@ -10,14 +10,15 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engine.checkpoints import checkpoint
-from engine.events.types import Checkpoint
+from engine.events.types import Alert, Checkpoint
 from engine.train.backends.backend import State
 from engine.train.backends.ranks import Ranks
+from engine.train.checkpoint_folder import CheckpointFolder
 from engine.train.reporter import Reporter
 from profiles.tables import TrainTable
 
@@ -26,11 +27,15 @@ Best = tuple[float, int]  # value of train.keep_best, and step
 
 @dataclass(frozen=True, slots=True)
 class SaveResult:
-    """The size of a save, its time, and why it failed (empty after a success)."""
+    """The size of a save, its time, and why it failed (empty after a success).
 
-    bytes: int
-    seconds: float
-    why: str
+    ``missing``: that the earlier checkpoints are not there any more, if so.
+    """
+
+    bytes: int = 0
+    seconds: float = 0.0
+    why: str = ""
+    missing: str = ""
 
 
 class CheckpointSaver:
@@ -41,6 +46,7 @@ class CheckpointSaver:
         self.saved_step: int | None = None  # the step whose checkpoint equals the run's current state
         self.best: Best | None = None  # the saved step with the lowest validation loss, or highest accuracy
         self._out = out
+        self._folder = CheckpointFolder(out)
         self._keep = train.keep
         self._by = train.keep_best
         self._reporter = reporter
@@ -54,6 +60,11 @@ class CheckpointSaver:
         self.best = (best[0], best[1]) if best else None
         if path.parent == self._out:  # else the run's own folder has no checkpoint of it yet
             self.saved_step = step
+            self._folder.note_saved()
+
+    def is_saved(self, step: int) -> bool:
+        """Return whether a checkpoint of the current state, of ``step``, is there; the same on all ranks."""
+        return step == self.saved_step and self._ranks.run_on_rank_zero(lambda: self._folder.has(step))
 
     @property
     def pending(self) -> bool:
@@ -82,14 +93,14 @@ class CheckpointSaver:
         if value is not None and math.isfinite(value) and (best is None or self._is_better(value, best[0])):
             best = (value, step)
         save = self._save = _PendingSave(step, best, id)
-        if step == self.saved_step:
-            save.finish(SaveResult(0, 0.0, ""))
+        if self.is_saved(step):
+            save.finish(SaveResult())
             return
         tensors = state_dict()  # collective: all ranks take part
         metadata = {**metadata, "best": list(best) if best else None, "best_by": self._by}
         if self._ranks.rank == 0:
             keep = self._keep, best[1] if best else None
-            save.start(lambda: _write(self._out, step, tensors, metadata, tokenizer, keep))
+            save.start(lambda: _write(self._folder, step, tensors, metadata, tokenizer, keep))
         save.stalled = time.perf_counter() - save.started
 
     def wait(self) -> str:
@@ -113,6 +124,7 @@ class CheckpointSaver:
 
     def _record(self, save: _PendingSave, result: SaveResult) -> str:
         if not result.why:
+            self._folder.note_saved()
             self.newest_step = self.saved_step = save.step
             self.best = save.best
         self._reporter.record(
@@ -127,6 +139,8 @@ class CheckpointSaver:
                 why=result.why,
             )
         )
+        if result.missing and not result.why:
+            self._reporter.record(Alert(what="checkpoint", text=f"{result.missing}; this one is in a new folder"))
         return result.why
 
 
@@ -140,11 +154,11 @@ class _PendingSave:
         self.started = time.perf_counter()
         self.stalled = 0.0
         self.done = threading.Event()
-        self._result = SaveResult(0, 0.0, "")
+        self._result = SaveResult()
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
-    def start(self, body: Callable[[], tuple[int, str]]) -> None:
+    def start(self, body: Callable[[], SaveResult]) -> None:
         self._thread = threading.Thread(target=self._run, args=(body,), name="checkpoint")
         self._thread.start()
 
@@ -160,22 +174,28 @@ class _PendingSave:
             raise self._error
         return self._result
 
-    def _run(self, body: Callable[[], tuple[int, str]]) -> None:
-        size, why = 0, ""
+    def _run(self, body: Callable[[], SaveResult]) -> None:
+        result = SaveResult()
         try:
-            size, why = body()
+            result = body()
         except BaseException as error:  # ``result`` raises it in the training thread
             self._error = error
-        self.finish(SaveResult(size, time.perf_counter() - self.started, why))
+        self.finish(replace(result, seconds=time.perf_counter() - self.started))
 
 
 def _write(
-    out: Path, step: int, state: State, metadata: dict[str, Any], tokenizer: Path, keep: tuple[int, int | None]
-) -> tuple[int, str]:
-    """Write the checkpoint and apply retention; return its bytes, and why it failed or nothing."""
+    folder: CheckpointFolder,
+    step: int,
+    state: State,
+    metadata: dict[str, Any],
+    tokenizer: Path,
+    keep: tuple[int, int | None],
+) -> SaveResult:
+    """Write the checkpoint and apply retention."""
     try:
-        _, size = checkpoint.save(out, step, state, metadata, tokenizer)
+        missing = folder.missing()
+        _, size = checkpoint.save(folder.path, step, state, metadata, tokenizer)
     except checkpoint.CheckpointError as error:
-        return 0, str(error)
-    checkpoint.apply_retention(out, *keep)
-    return size, ""
+        return SaveResult(why=str(error))
+    checkpoint.apply_retention(folder.path, *keep)
+    return SaveResult(bytes=size, missing=missing)

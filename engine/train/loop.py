@@ -368,7 +368,7 @@ class Trainer:
     def _save(self) -> str:
         """Write a checkpoint of this step; return why it could not be written, or nothing."""
         self._finish_checkpoint()
-        if self.saver.saved_step == self.step:
+        if self.saver.is_saved(self.step):
             return ""
         self._begin_checkpoint()
         return self._finish_checkpoint()

@@ -120,6 +120,40 @@ def test_a_disk_that_fills_costs_a_checkpoint_and_not_the_run(
     assert run.weights() == reference.weights()
 
 
+def test_checkpoints_that_vanish_under_a_run_are_named_and_none_is_written_below_a_mount_point(
+    workspace: Workspace, make_disk: MakeDisk, wait_for: WaitFor, reference: Run
+) -> None:
+    """The disk goes while the run trains, and comes back; then the folder is moved away."""
+    disk = make_disk(workspace.root / "disk", 8 << 20)
+    workspace.out.mkdir()
+    mount = ["mount", "--bind", disk.path, workspace.out]
+    subprocess.run(mount, check=True)
+    run, folder = workspace.launch("-s", "save_every=20"), workspace.out / "run"
+    try:
+        wait_for("the first checkpoint", lambda: run.kind("checkpoint"))
+    finally:
+        subprocess.run(["umount", "--lazy", workspace.out], check=True)
+    failed = wait_for("a failed one", lambda: [c for c in run.kind("checkpoint") if not c["ok"]])[-1]
+    assert failed["why"] == (
+        f"{folder}: the disk with the checkpoints of this run is not mounted; mount it again, or make this folder, and"
+        " the next checkpoint is written there"
+    )
+    assert not list(workspace.out.iterdir())
+    subprocess.run(mount, check=True)
+    try:
+        assert (folder / "ckpt_step_20").is_dir()
+        wait_for("one on the disk", lambda: run.kind("checkpoint")[-1]["ok"])
+        folder.rename(workspace.out / "moved")
+        run.wait_end()
+        assert [alert["text"] for alert in run.kind("alert") if alert["what"] == "checkpoint"] == [
+            f"{folder}: the earlier checkpoints of this run were moved or deleted; this one is in a new folder"
+        ]
+        assert run.losses() == reference.losses() and run.weights() == reference.weights()
+    finally:
+        workspace.close()
+        subprocess.run(["umount", workspace.out], check=True)
+
+
 def test_a_run_whose_last_checkpoint_fails_has_not_finished(
     workspace: Workspace, disk: Disk, wait_for: WaitFor
 ) -> None:

@@ -163,6 +163,25 @@ def test_a_requested_checkpoint_is_acknowledged_once_it_is_on_disk(nano: MakeSpe
     assert (first["step"], first["id"]) == (2, "checkpoint-1")
 
 
+def test_a_stop_saves_again_what_was_moved_away(nano: MakeSpec, tmp_path: Path) -> None:
+    """The step of the stop has a checkpoint, as long as its folder is there."""
+    out, moved = tmp_path / "out", tmp_path / "moved"
+
+    def respond(record: dict[str, Any]) -> list[Command]:
+        if record["kind"] == "step" and record["step"] == 4:
+            return [command(PauseRequest())]
+        if record["kind"] == "state" and record["phase"] == "paused":
+            out.rename(moved)
+            return [command(StopRequest())]
+        return []
+
+    log = RecordingReporter(respond)
+    assert train(nano(), out, log) == "stopped"
+    assert checkpoint.steps(moved) == checkpoint.steps(out) == [4]
+    text = f"{out}: the earlier checkpoints of this run were moved or deleted; this one is in a new folder"
+    assert [alert["text"] for alert in log.of("alert")] == [text]
+
+
 def test_stop_and_pause_wait_for_a_running_save(nano: MakeSpec, tmp_path: Path) -> None:
     """Both are requested as soon as the step whose save has started is logged: each waits for the writer first."""
 
