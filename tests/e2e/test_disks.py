@@ -126,7 +126,7 @@ def test_checkpoints_that_vanish_under_a_run_are_named_and_none_is_written_below
     """The disk goes while the run trains, and comes back; then the folder is moved away."""
     disk = make_disk(workspace.root / "disk", 8 << 20)
     workspace.out.mkdir()
-    mount = ["mount", "--bind", disk.path, workspace.out]
+    mount = ["mount", "--bind", str(disk.path), str(workspace.out)]
     subprocess.run(mount, check=True)
     run, folder = workspace.launch("-s", "save_every=20"), workspace.out / "run"
     try:
