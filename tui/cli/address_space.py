@@ -8,15 +8,14 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from importlib.abc import MetaPathFinder
 
 from profiles.errors import UserError
 
 NUMPY_NEEDS = 160 << 20  # bytes, for a command with one BLAS thread; 130 MB were enough for each that was tried
 
 
-class _NoRoomForNumpy(MetaPathFinder):
-    """Refuses to import numpy. Commands that do without it are not held up."""
+class _NoRoomForNumpy:
+    """A finder that refuses to import numpy. Commands that do without it are not held up."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
