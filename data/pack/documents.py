@@ -76,15 +76,21 @@ def read_documents(
     first = next(content, b"")
     if first.startswith(_UTF16_BOMS):
         return iter([Skipped(UTF16)])
-    content = chain([first], content)
+    content, line_end = chain([first], content), _line_end(first)
     del first
     if kind in _JSONL:
-        return _jsonl(content, key, hold)
+        return _jsonl(content, key, line_end, hold)
     if kind in _CSV:
-        return _csv(content, key, _CSV[kind], hold)
+        return _csv(content, key, _CSV[kind], line_end, hold)
     if separator:
         return (_stripped(part) for part in _cut(content, separator, hold))
     return _whole(content, source.size, hold)
+
+
+def _line_end(first: bytes) -> bytes:
+    """Return what ends the lines of a table by its first block: a newline, or in old files of a Mac ``\\r`` alone."""
+    line = first[: first.find(b"\n")] if b"\n" in first else first
+    return b"\r" if b"\r" in line[:-1] else b"\n"
 
 
 def _stripped(part: Item) -> Item:
@@ -138,12 +144,12 @@ def _cut(content: Iterator[bytes], separator: bytes, hold: Callable[[], object])
         yield last
 
 
-def _jsonl(content: Iterator[bytes], key: str, hold: Callable[[], object]) -> Iterator[Item]:
+def _jsonl(content: Iterator[bytes], key: str, line_end: bytes, hold: Callable[[], object]) -> Iterator[Item]:
     import msgspec
 
     row = msgspec.defstruct("Row", [("text", Any, None)], rename={"text": key})
     decode = msgspec.json.Decoder(row).decode
-    for line in _cut(content, b"\n", hold):
+    for line in _cut(content, line_end, hold):
         if isinstance(line, Skipped):
             yield line
         elif line and not line.isspace():
@@ -158,27 +164,29 @@ def _jsonl(content: Iterator[bytes], key: str, hold: Callable[[], object]) -> It
             del item
 
 
-def _csv(content: Iterator[bytes], key: str, delimiter: str, hold: Callable[[], object]) -> Iterator[Item]:
+def _csv(
+    content: Iterator[bytes], key: str, delimiter: str, line_end: bytes, hold: Callable[[], object]
+) -> Iterator[Item]:
     fed, ended = 0, False  # bytes of the row that is being read; whether the file was read to its end
 
     def lines() -> Iterator[str]:
         nonlocal fed, ended
-        for line in _cut(content, b"\n", hold):
+        for line in _cut(content, line_end, hold):
             fed += LIMIT + 1 if isinstance(line, Skipped) else len(line)
             if fed > LIMIT:
                 raise FileFault(f"has a row {TOO_LARGE}")
             if fed > LARGE:
                 hold()
             # A byte that is not UTF-8 becomes a surrogate, which encode() below refuses.
-            yield str(line, "utf-8", "surrogateescape") + "\n" if isinstance(line, bytes) else ""
+            yield str(line + line_end, "utf-8", "surrogateescape") if isinstance(line, bytes) else ""
         ended = True
 
     # Strict: otherwise a quote that is misplaced changes the text, or joins rows, without a word.
     rows = csv.reader(lines(), delimiter=delimiter, strict=True)
     try:
         names = next(filter(None, rows), None)
-    except csv.Error as error:
-        raise FileFault(f"has no valid header ({error})") from None
+    except csv.Error:
+        raise FileFault("has no valid header: a quote does not enclose a whole name") from None
     if names is None:
         yield Skipped(EMPTY)
         return

@@ -47,6 +47,8 @@ def every_format() -> Iterator[tuple[str, bytes]]:
     yield "bom.jsonl", b"\xef\xbb\xbf" + jsonl.replace("\n", "\r\n").encode()
     yield "no last newline.jsonl", jsonl.encode().rstrip()
     yield "a.csv", csv.encode()
+    yield "old mac.csv", ("id,text\r" + "".join(f'{n},"{cell}"\r' for n, cell in enumerate(cells))).encode()
+    yield "old mac.jsonl", jsonl.replace("\n", "\r").encode()
     yield "bom.csv", b"\xef\xbb\xbf" + csv.encode()
     yield "a.tsv", csv.replace("id,text", "id\ttext").replace(',"', '\t"').encode()
     for suffix, content in compressed(jsonl).items():
@@ -134,6 +136,7 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "no.txt.gz": (b"plain text", "is damaged or truncated"),
     "cut.jsonl.zst": (zstandard.compress(os.urandom(9999))[:-9], "is truncated"),
     "no.txt.zst": (b"plain text", "is damaged"),
+    "no header.csv": (b'"text" x\n1\n', "has no valid header: a quote does not enclose a whole name"),
     "no column.csv": (b"a,b\n1,2\n", "has no column 'text'; name one with --text-key: 'a', 'b'"),
     "no.parquet": (b"plain text", "is not readable as Parquet"),
 }
