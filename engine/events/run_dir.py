@@ -62,6 +62,11 @@ class RunDir:
     def name(self) -> str:
         return self.launch().name or self.id
 
+    @property
+    def shown_name(self) -> str:
+        """What the user has renamed the run to, else its name."""
+        return read_labels(self.path).name or self.name
+
     def state(self) -> RunStatus:
         """Return ``state.json``; where it is damaged what the log says, with a line in ``damage``."""
         state = read_intact(self.state_path, RunStatus)

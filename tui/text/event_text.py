@@ -128,10 +128,9 @@ def _eval(event: Eval) -> str:
 
 
 def _edit(event: Edit) -> Description:
-    changed = describe_changes(event.changed)
     if event.ok:
-        return f"edit at step {fmt.exact(event.step)}: {changed}", "good"
-    return f"edit refused: {changed}: {event.why}", "warn"
+        return f"edit at step {fmt.exact(event.step)}: {describe_changes(event.changed)}", "good"
+    return f"edit refused: {event.why}", "warn"
 
 
 def _checkpoint(event: Checkpoint) -> Description:

@@ -1,8 +1,10 @@
-"""Describes a sample of a run: its length and time."""
+"""Describes a sample of a run: its length and time, or why there is none."""
 
 from __future__ import annotations
 
 from engine.events.types import Sample
+
+NONE_BY_MLX = "the mlx backend generates none while it trains; mla-tui sample generates from a checkpoint"
 
 
 def describe_sample(sample: Sample) -> str:

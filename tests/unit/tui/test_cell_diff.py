@@ -141,3 +141,13 @@ def test_a_whole_screen_shows_every_cell(lines: list[Strip], console: Console) -
     terminal = Terminal()
     terminal.feed(update.render_segments(console))
     assert terminal.cells == [_naive(line, console) for line in lines]
+
+
+def test_what_follows_a_character_of_disputed_width_stands_in_its_place() -> None:
+    """Here a flag takes two cells; in this terminal, as in tmux, one, because its variation selector takes none."""
+    terminal = Terminal()
+    flag = Segment("\U0001f3f3\ufe0f")
+    strips = [Strip([flag, Segment("ab")]), Strip([flag]), Strip([Segment("cd")])]
+    terminal.feed(WholeScreen([strips], Region(0, 0, 8, 1)).render_segments(Console(color_system="truecolor")))
+    texts = [text for text, _ in terminal.cells[0]]
+    assert (texts[2:4], texts[6:8]) == (["a", "b"], ["c", "d"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.events.types import Exit, Step
+from engine.events.types import Edit, Exit, Step
 from tui.cli.line_printer import LinePrinter
 from tui.text.event_text import describe
 
@@ -24,6 +24,11 @@ def test_an_exit_names_reason_and_signal_once(record: dict[str, Any], sentence: 
     described = describe(Exit(**record))
     assert described is not None
     assert described[0] == f"trainer exited: {sentence}"
+
+
+def test_a_refused_edit_says_why_and_no_more() -> None:
+    why = "set stop_step: 1 is behind the run, which is at step 110; use a later one"
+    assert describe(Edit(id="x", ok=False, changed={}, step=110, by="app", why=why)) == (f"edit refused: {why}", "warn")
 
 
 def test_a_printed_step_has_the_metrics_that_were_measured(capsys: pytest.CaptureFixture[str]) -> None:

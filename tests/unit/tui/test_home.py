@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from textual.widgets import Static
 
+from engine.events.labels import change_tags
 from engine.events.types import Sample, State
 from engine.host.files import write_json
 from engine.host.struct_json import to_dict
 from engine.runs.store import RunStore
-from tests.unit.tui.helpers import on_screen, toasts, until
+from tests.unit.tui.helpers import on_screen, rendered, toasts, until
 from tui.app.app import MlaApp
 from tui.app.screens.confirm import ConfirmScreen
 from tui.app.screens.home import HomeScreen
@@ -139,6 +140,9 @@ async def test_runs_are_labelled_in_place(store: RunStore, make_run: Any) -> Non
         await until(pilot, lambda: store.find("one").summary().tags == store.find("other").summary().tags == ("moe",))
         await pilot.press("u", "escape", "g", "w", *"best", "enter", "e", *"-x", "enter")
         await until(pilot, lambda: "other-x" in on_screen(app, "#runs") and "best" in on_screen(app, "RunDetail"))
+        other = store.find("other")
+        change_tags(other.path, [str(i) * 40 for i in range(5)])  # more than the line of 160 cells has room for
+        await until(pilot, lambda: f"… · {other.id}" in on_screen(app, "RunDetail"))
         await pilot.press("t", *"bad,tag", "enter")
         await until(pilot, lambda: any("without commas" in line for line in toasts(app)))
         await pilot.press("escape", "slash", *"loss<", "enter")
@@ -165,7 +169,7 @@ async def test_the_preview_shows_the_selected_run(store: RunStore, make_run: Any
 
 async def test_a_run_is_removed_with_its_checkpoints_or_without(store: RunStore, make_run: Any, tmp_path: Path) -> None:
     for name in ("kept", "gone", "live"):
-        run, _ = make_run(name, 5, phase="running" if name == "live" else "finished")
+        run, writer = make_run(name, 5, phase="running" if name == "live" else "finished")
         spec = json.loads((run.path / "spec.json").read_text())
         spec["train"]["out"] = str(tmp_path / "models")
         (run.path / "spec.json").write_text(json.dumps(spec))
@@ -182,6 +186,8 @@ async def test_a_run_is_removed_with_its_checkpoints_or_without(store: RunStore,
             await pilot.press("D")
             await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
             assert "1 checkpoint, 2.00 KiB" in str(app.screen.query(Static).first().content)
+            writer.write(State(phase="saving", reason=""))
+            await until(pilot, lambda: "saving" in rendered(app.screen_stack[-2].query_one("#runs")))  # below
             await pilot.press(*answer)
             await until(pilot, lambda name=name: name not in on_screen(app, "#runs"))  # type: ignore[misc]
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["kept", "live"]

@@ -8,6 +8,7 @@ import pytest
 from textual.widgets import Static
 
 from engine.events import commands
+from engine.events.labels import change_name
 from engine.events.requests import ResumeRequest
 from engine.events.types import Spec, State
 from engine.host.process import Lock
@@ -25,10 +26,12 @@ from tui.app.widgets.text_pane import TextPane
 
 async def test_the_console_is_read_from_the_monitor(store: RunStore, make_run: Any) -> None:
     run, _ = make_run("demo", 5, phase="failed")
+    change_name(run.path, "best")
     app = MlaApp(store, run.id)
     async with app.run_test(size=(60, 20)) as pilot:
         await pilot.press("t")
         await until(pilot, lambda: "the run printed nothing" in on_screen(app, TextPane))
+        assert "console.log · best" in on_screen(app, Heading)
         lines = "".join(f"line {n}\n" for n in range(20_000))
         run.console_path.write_bytes(f"{lines}10%\r20%\r\n\x1b[1mMemoryError\x1b[0m \x9b31m\xff\n".encode("latin-1"))
         await until(pilot, lambda: "MemoryError" in on_screen(app, TextPane))

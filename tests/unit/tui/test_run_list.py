@@ -34,6 +34,8 @@ RUNS[0].lr, RUNS[1].tags = 3e-3, ("MoE",)
         ("lr>=1e-3", "1"),
         ("tag:moe", "2"),
         ("tag:mo", ""),
+        ("tag:#moe", "2"),
+        ("#mo", "2"),
         ("mo disk", ""),
         ("DISK", "3"),
         ("done>=50", "1"),

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from engine.events.labels import change_name
 from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
 from engine.events.samples import Samples
@@ -31,6 +32,9 @@ def write_samples(run: RunDir, log: LogWriter) -> None:
 def test_the_command_prints_what_counts_step_by_step(
     store: RunStore, make_run: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    make_run("apple", 5, backend="mlx")
+    assert main(["samples", "apple"]) == 0
+    assert "apple has no samples; the mlx backend generates none" in capsys.readouterr().err
     run, log = make_run("one", 5, phase="running")
     assert main(["samples", "one"]) == 0
     assert "one has no samples; train.sample_every" in capsys.readouterr().err
@@ -60,6 +64,7 @@ def test_a_poll_reads_only_what_is_new(make_run: Make) -> None:
 
 async def test_the_screen_follows_the_newest_step_and_goes_back(store: RunStore, make_run: Make) -> None:
     run, log = make_run("one", 5, phase="running")
+    change_name(run.path, "best")
     app = MlaApp(store, run.id)
 
     def text() -> str:
@@ -70,7 +75,7 @@ async def test_the_screen_follows_the_newest_step_and_goes_back(store: RunStore,
 
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("T")
-        await until(pilot, lambda: "sample_every = 200" in text())
+        await until(pilot, lambda: "mla-tui set best sample_every=200" in text() and "samples · best" in heading())
         write_samples(run, log)
         await until(pilot, lambda: "no prompt here" in text() and "step 4 · 2 of 2" in heading())
         assert "ab again" in text()

@@ -114,10 +114,15 @@ STDERR_TO_NULL = f"import os; os.dup2(os.open(os.devnull, os.O_WRONLY), 2); impo
     [
         (MAIN, {"TERM": "dumb"}, "mla-tui: TERM=dumb: the app needs a terminal with cursor movement"),
         (MAIN, {"TERM": ""}, "mla-tui: TERM=: the app needs a terminal"),
-        (MAIN, {"PYTHONIOENCODING": "latin-1"}, "the locale's encoding is iso8859-1, and the app draws in UTF-8"),
+        (MAIN, {"PYTHONIOENCODING": "latin-1"}, "mla-tui: PYTHONIOENCODING=latin-1: the app draws in UTF-8; start it"),
+        (
+            MAIN,
+            {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+            "the locale's encoding is ascii, and the app draws in UTF-8",
+        ),
         (STDERR_TO_NULL, {}, "the app needs a terminal, and stderr is none"),
     ],
-    ids=["dumb", "none", "latin-1", "stderr"],
+    ids=["dumb", "none", "latin-1", "C", "stderr"],
 )
 def test_an_unsuitable_terminal_is_refused_in_one_line(
     code: str, env: dict[str, str], line: str, tmp_path: Path

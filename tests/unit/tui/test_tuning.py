@@ -61,6 +61,8 @@ async def test_tuning_shows_earlier_edits(store: RunStore, make_run: Any) -> Non
         await until(pilot, lambda: isinstance(app.screen, TuningScreen))
         assert app.screen.query_one("#micro", Input).value == "4"
         await until(pilot, lambda: "micro 4 × accum 2, context 128, lr_scale 0.5" in drawn(app))
+        writer.write(State(phase="saving", reason=""))
+        await until(pilot, lambda: "saving" in drawn(app))  # above the form
         await pilot.press("q")
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
     assert not run.commands_path.exists()
@@ -158,10 +160,12 @@ async def test_tuning_follows_the_size_of_the_terminal(store: RunStore, make_run
         assert "micro 8→4, accum 1→2" in (small := drawn(app)) and "Enter applies" in small
         assert re.search(r"GiB available +│", small)  # no word is cut
         app.screen.query_one("#also", Input).value = "foo"
-        await until(pilot, lambda: "other edits: foo: write key=value" in drawn(app))
+        await until(pilot, lambda: "other edits foo: write key=value" in drawn(app))
+        app.screen.query_one("#also", Input).value = "lr_scale=-1"
+        await until(pilot, lambda: "other edits: optim.lr_scale: -1 is not in 0..1000" in drawn(app))
         for field, value in (("micro", "4"), ("accum", "2"), ("also", "batch.micro=2")):
             app.screen.query_one(f"#{field}", Input).value = value
-        await until(pilot, lambda: "other edits: batch.micro: is given twice, as" in on_screen(app, "#verdict"))
+        await until(pilot, lambda: "other edits batch.micro: is given twice, as" in on_screen(app, "#verdict"))
         app.screen.query_one("#also", Input).value = "stop_step=999"
         await until(pilot, lambda: "stop_step: 999 is beyond the last step, 300" in on_screen(app, "#verdict"))
         app.screen.query_one("#also", Input).value = "stop_step=2"

@@ -97,7 +97,7 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
         self._busy = False  # a child process runs
 
     def compose(self) -> ComposeResult:
-        yield Heading(f"checkpoints · {self._run.name}")
+        yield Heading(f"checkpoints · {self._run.shown_name}")
         yield CheckpointList()
         yield Prompt()
         yield Static("", id="command", markup=False)
@@ -146,7 +146,7 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
     def _show_list(self, message: Listed) -> None:
         ended = "the run was cut off" if message.phase == CUT_OFF else "the run has ended"
         hint = ended if not is_active(message.phase) else "c in the monitor saves one"
-        self._list.empty_text = _EMPTY.format(self._run.name, hint)
+        self._list.empty_text = _EMPTY.format(self._run.shown_name, hint)
         self._list.show(message.checkpoints)
         self.query_one(KeyBar).hide(frozenset() if message.checkpoints else _FOR_ONE)
         count, total = len(message.checkpoints), sum(checkpoint.bytes for checkpoint in message.checkpoints)

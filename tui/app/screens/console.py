@@ -39,7 +39,7 @@ class ConsoleScreen(AppScreen[None], actions=CONSOLE):
         self._run = run
 
     def compose(self) -> ComposeResult:
-        yield Heading(f"console.log · {self._run.name}")
+        yield Heading(f"console.log · {self._run.shown_name}")
         yield TextPane()
         yield KeyBar()
 

@@ -28,7 +28,7 @@ from tui.app.widgets.run_detail import RunDetail
 from tui.app.widgets.run_preview import PreviewPane
 from tui.app.widgets.run_table import SPARKLINE_MIN_WIDTH, RunTable
 from tui.app.widgets.selectable_list import SelectableList
-from tui.text.run_text import describe_cut_off, is_working
+from tui.text.run_text import describe_cut_off, is_working, phase_name
 
 if TYPE_CHECKING:
     from engine.runs.store import RunStore
@@ -94,12 +94,14 @@ class HomeScreen(RunActions, actions=HOME):
     async def watch_store(self) -> None:
         read_at: dict[str, float] = {}  # the time of each run's last sparkline
         while True:
-            # is_current is also true below a dialog, where drawing repaints the whole screen.
-            if self.is_active:
+            if self.is_current:
                 try:
                     runs = await asyncio.to_thread(self.store.summaries)
-                    self.post_message(self.Loaded(runs))
-                    await self._read_sparklines(runs, read_at)
+                    # Below a dialog, where drawing repaints the whole screen, only a new phase is shown.
+                    if self.is_active or _phases(runs) != _phases(self._runs):
+                        self.post_message(self.Loaded(runs))
+                    if self.is_active:
+                        await self._read_sparklines(runs, read_at)
                 except UserError as error:
                     self.post_message(self.Loaded([], str(error)))
             await asyncio.sleep(self.app.settings.number_every)
@@ -341,3 +343,7 @@ class HomeScreen(RunActions, actions=HOME):
         field.value = ""
         field.display = False
         self.query_one(RunTable).focus()
+
+
+def _phases(runs: list[Summary]) -> dict[str, str]:
+    return {run.id: phase_name(run) for run in runs}

@@ -107,8 +107,8 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         self._dirty = True
         self._numbers = RefreshRate(lambda: self.app.settings.number_every)
         self._charts = RefreshRate(lambda: self.app.settings.chart_every)
-        self._connected_before = False
-        self._opened = False  # its history and newest events were read
+        self._connected_before = self._opened = False  # opened: its history and newest events were read
+        self._drawn_phase = ""
         self._alert: Alert | None = None  # a stall or a step that is not finite, until the next step is done
         self._since_left = ""  # what has happened since the user last looked, until it is closed
         self._oom_shown: Oom | None = None  # the one for which the tuning dialog was opened
@@ -283,8 +283,8 @@ class MonitorScreen(RunRequests, actions=MONITOR):
             self._draw_text()
 
     def _paint(self) -> None:
-        """Draw what is known; below a dialog only once it closes, because drawing there repaints the whole screen."""
-        self._dirty = not self.is_active
+        """Draw what is known; below a dialog, where that repaints the screen, until it closes only a new phase."""
+        self._dirty = not (self.is_active or (self.is_current and self.view.phase != self._drawn_phase))
         if not self._dirty:
             list(self._draw_charts())  # all at once
             self._draw_text()
@@ -303,8 +303,8 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         self.query_one(RankRows).show(self.view.rank_stats)
         self.query_one(KeyBar).hide(self._unusable())
         self._log_view.redraw()
-        heading, reason = self.query_one(RunHeading), self.view.reason or ""
-        notice = ("", "")
+        self._drawn_phase = self.view.phase
+        heading, reason, notice = self.query_one(RunHeading), self.view.reason or "", ("", "")
         if not self.view.connected and self.view.active:
             heading.show(self._title, "connection lost · data kept", warn=True)
         elif self._oom is not None and self.view.phase == PAUSED:

@@ -21,15 +21,13 @@ from tui.app.base import AppScreen
 from tui.app.widgets.bars import Heading, KeyBar
 from tui.text import format as fmt
 from tui.text.printable import printable
-from tui.text.sample_text import describe_sample
+from tui.text.sample_text import NONE_BY_MLX, describe_sample
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
 
 _EVERY = 1.0  # seconds between two looks at the log
-_NONE = """This run has no samples yet.
-
-A run generates text from prompts while it trains if its profile says so:
+_NONE = """A run generates text from prompts while it trains if its profile says so:
 
     [train]
     sample_every = 200
@@ -57,7 +55,7 @@ class SamplesScreen(AppScreen[None], actions=SAMPLES):
         self._step: int | None = None  # the chosen one; None follows the newest
 
     def compose(self) -> ComposeResult:
-        yield Heading(f"samples · {self._run.name}")
+        yield Heading(f"samples · {self._run.shown_name}")
         with VerticalScroll(id="samples", can_focus=False):
             yield Static("", id="sample-text", markup=False)
         yield KeyBar()
@@ -102,7 +100,10 @@ class SamplesScreen(AppScreen[None], actions=SAMPLES):
         return sorted({sample.step for sample in self._samples})
 
     def _show(self) -> None:
-        steps, text = self._steps, Text(_NONE.format(run=shlex.quote(self._run.name)))
+        steps = self._steps
+        by_mlx, name = self._run.summary().backend == "mlx", shlex.quote(self._run.shown_name)
+        none = NONE_BY_MLX if by_mlx else _NONE.format(run=name)
+        text = Text(f"This run has no samples yet.\n\n{none}")
         self.query_one(KeyBar).hide(frozenset(("earlier", "later")) if len(steps) < 2 else frozenset())
         if steps:
             at = self._place(steps)

@@ -220,8 +220,8 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         fields = [f"micro={micro}"] if micro != self._spec.batch.micro else []
         fields += [f"context={context}"] if context != self._spec.batch.context else []
         words = [*fields, *self.query_one("#also", Input).value.split()]
-        changes = dict(parse_edit(word, "other edits:") for word in words)
-        check_once(words, "other edits:")
+        changes = dict(parse_edit(word, "other edits") for word in words)
+        check_once(words, "other edits")
         known = {key: value for key, value in changes.items() if value != NOW}  # what that means, the run knows
         spec = edited(self._spec, known, unlock=True) if known else self._spec
         if spec.train.stop_step != self._spec.train.stop_step:

@@ -82,7 +82,7 @@ def _word_test(word: str) -> Test:
     if not wanted:
         raise SpecError(f"filter {brief(word)}: write what to look for after the colon")
     if key == "tag":
-        return lambda run: any(tag.lower() == wanted for tag in run.tags)
+        return lambda run: any(wanted in (tag.lower(), f"#{tag.lower()}") for tag in run.tags)  # or as shown
     if key == "phase":
         return _phase_test(word, wanted)
     return lambda run: (_TEXTS[key](run) or "").lower().startswith(wanted)
@@ -112,4 +112,4 @@ def _phase_test(word: str, wanted: str) -> Test:
 
 
 def _searched(run: Summary) -> tuple[str | None, ...]:
-    return run.id, run.name, run.profile, phase_name(run), run.phase, *run.tags, run.note
+    return run.id, run.name, run.profile, phase_name(run), run.phase, *(f"#{tag}" for tag in run.tags), run.note

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.style import Style
 from textual.strip import Strip
 
-from tui.text.narrow import is_narrow
+from tui.text.narrow import graphemes, is_narrow
 
 _ATTRIBUTES = {
     **{"bold": "1", "dim": "2", "italic": "3", "underline": "4", "blink": "5", "blink2": "6", "reverse": "7"},
@@ -23,6 +23,7 @@ _ATTRIBUTES = {
 _SEEN_ON_SPACES = {_ATTRIBUTES[name] for name in ("underline", "reverse", "strike", "underline2", "overline")}
 _SYSTEMS = {"standard": ColorSystem.STANDARD, "256": ColorSystem.EIGHT_BIT, "truecolor": ColorSystem.TRUECOLOR}
 _RESET = "\x1b[0m"
+_FIRST_PICTOGRAM = "\U0001f000"  # from here on, and where several characters are drawn as one, terminals disagree
 
 
 class _Codes(NamedTuple):
@@ -51,28 +52,39 @@ class Pen:
         self._system = _SYSTEMS.get(console.color_system or "", ColorSystem.TRUECOLOR)
         self._out: list[str] = []
         self._now = _PLAIN
-        self._at: tuple[int, int] | None = None  # column and line of the cursor, where known
+        self._at = 0, 0  # column and line of what is written next
+        self._is_there = False  # whether the cursor is known to be there
 
     def move_to(self, x: int, y: int) -> None:
         """Continue at a column and line, from 0; forwards in a line this costs fewer bytes."""
-        if self._at == (x, y):
-            return
-        if self._at is not None and self._at[1] == y and self._at[0] < x:
-            self._out.append(f"\x1b[{x - self._at[0]}C")
-        else:
+        if not self._is_there or self._at[1] != y or self._at[0] > x:
             self._out.append(f"\x1b[{y + 1};{x + 1}H")
-        self._at = x, y
+        elif self._at[0] < x:
+            self._out.append(f"\x1b[{x - self._at[0]}C")
+        self._at, self._is_there = (x, y), True
 
     def write(self, strip: Strip, start: int = 0, stop: int | None = None) -> None:
         """Write the cells of a strip from ``start`` to ``stop``, by default all."""
         width = strip.cell_length
         start, stop = max(start, 0), width if stop is None else min(stop, width)
-        if narrow := is_narrow(strip.text):
+        self.move_to(*self._at)
+        if is_narrow(strip.text):
             self._write_narrow(strip, start, stop)
+            self._at = self._at[0] + stop - start, self._at[1]
         else:
-            self._write_narrow(strip.crop(start, stop), 0, width)
-        # Terminals disagree about the width of some characters, so after one the place is not known.
-        self._at = (self._at[0] + stop - start, self._at[1]) if self._at is not None and narrow else None
+            self._write_placed(strip.crop(start, stop))
+
+    def _write_placed(self, strip: Strip) -> None:
+        """Write a strip with characters of whose width terminals disagree: what follows one gets its place anew."""
+        for text, style, control in strip:
+            if control:
+                continue
+            self._set(_codes(style, self._system) if style else _PLAIN, text)
+            for drawn, width in graphemes(text):
+                self.move_to(*self._at)
+                self._out.append(drawn)
+                self._at = self._at[0] + width, self._at[1]
+                self._is_there = len(drawn) == 1 and drawn < _FIRST_PICTOGRAM
 
     def _write_narrow(self, strip: Strip, start: int, stop: int) -> None:
         """Write characters ``start`` to ``stop``. Cropped strips would cost a third of the time of a whole update."""

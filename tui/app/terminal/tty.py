@@ -39,6 +39,8 @@ def check_terminal() -> None:
         raise UserError(f"TERM={term}: the app needs a terminal with cursor movement; {alternatives}")
     encoding = str(getattr(sys.__stderr__, "encoding", "utf-8"))
     if encoding.lower().replace("-", "") != "utf8":
+        if given := os.environ.get("PYTHONIOENCODING", "").partition(":")[0]:
+            raise UserError(f"PYTHONIOENCODING={given}: the app draws in UTF-8; start it without, or with utf-8")
         fix = "start it with LC_ALL=C.UTF-8 if your terminal shows UTF-8"
         raise UserError(f"the locale's encoding is {encoding}, and the app draws in UTF-8: {fix}")
 

@@ -18,7 +18,7 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.text.narrow import is_narrow
+from tui.text.narrow import graphemes, is_narrow
 
 Span = tuple[str, str]
 """Text and its style: component classes of the widget, separated by spaces."""
@@ -52,14 +52,20 @@ def fit_row(spans: Sequence[Span], width: int, fill: str = "") -> Row:
     return row
 
 
-def _cells(row: Row) -> tuple[str, list[str]]:
-    """Return the character and the style of each terminal cell; the second half of a wide character is a NUL."""
-    if not is_narrow("".join([text for text, _ in row])):
-        row = [("".join([char + "\0" * (cell_len(char) - 1) for char in text]), style) for text, style in row]
+def _cells(row: Row) -> tuple[Sequence[str], list[str]]:
+    """Return the text and the style of each terminal cell; the second half of a wide character is empty."""
     styles: list[str] = []
+    whole = "".join([text for text, _ in row])
+    if is_narrow(whole):
+        for text, style in row:
+            styles += [style] * len(text)
+        return whole, styles
+    cells: list[str] = []
     for text, style in row:
-        styles += [style] * len(text)
-    return "".join([text for text, _ in row]), styles
+        for drawn, width in graphemes(text):
+            cells += [drawn, *[""] * (width - 1)][:width]
+            styles += [style] * width
+    return cells, styles
 
 
 def changed_cells(old: Row, new: Row) -> list[tuple[int, int]]:

@@ -41,8 +41,10 @@ class RunDetail(Canvas):
         name = run.name or ""
         if name and name != run.id:
             parts.append(name)
-        parts += [labels] if (labels := describe_labels(run)) else []
-        parts.append(str(run.id))
+        left = width - cell_len(" · ".join([*parts, run.id])) - 4
+        if (labels := describe_labels(run)) and left > 0:
+            parts.append(clip(labels, left))  # of many tags or a long note as much as leaves the id in sight
+        parts.append(run.id)
         if run.val_loss is not None:
             parts.append(f"val {fmt.loss(run.val_loss)}")
         if run.micro and run.accum:

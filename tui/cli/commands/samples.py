@@ -11,7 +11,7 @@ from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.run_argument import add_run_argument, find_run
 from tui.cli.terminal_output import data_output
 from tui.text.format import exact
-from tui.text.sample_text import describe_sample
+from tui.text.sample_text import NONE_BY_MLX, describe_sample
 
 
 def register(subparsers: Subparsers) -> None:
@@ -31,9 +31,10 @@ def run(args: argparse.Namespace) -> int:
     run_dir = find_run(args)
     samples = Samples(run_dir.log_path)
     samples.poll()
+    hint = NONE_BY_MLX if run_dir.summary().backend == "mlx" else _HINT
     if args.step is not None and args.step not in samples.steps:
         steps = ", ".join(map(exact, samples.steps[-5:]))
-        raise UserError(f"--step: {args.step} has no samples; " + (f"the newest are of {steps}" if steps else _HINT))
+        raise UserError(f"--step: {args.step} has no samples; " + (f"the newest are of {steps}" if steps else hint))
     found = samples.found if args.step is None else samples.of_step(args.step)
     out = data_output()
     if args.json:
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     for sample in found:
         print(f"── step {exact(sample.step)} · {describe_sample(sample)}\n{sample.prompt}{sample.text}\n", file=out)
     if not found:
-        print(f"mla-tui: {run_dir.name} has no samples; {_HINT}", file=sys.stderr)
+        print(f"mla-tui: {run_dir.shown_name} has no samples; {hint}", file=sys.stderr)
     return 0
 
 
