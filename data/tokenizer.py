@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from profiles.errors import UserError
 from profiles.printable import brief
@@ -43,6 +43,18 @@ def its_errors(what: str, remedy: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise UserError(f"{what}: {brief(str(error))}; {remedy}") from None
+
+
+def for_documents(settings: dict[str, Any], end: int | None) -> dict[str, Any]:
+    """Return the ``settings`` of a tokenizer with which a document is encoded whole, and ``end`` is not in it.
+
+    Truncation would cut documents without a word. The end-of-text token must be marked special, or its text within a
+    document would become its id; with ``encode_special_tokens`` the text of a special token is text.
+    """
+    changed: dict[str, Any] = {key: None for key in ("truncation", "padding") if key in settings}
+    if added := settings.get("added_tokens"):
+        changed["added_tokens"] = [{**one, "special": one["special"] or one["id"] == end} for one in added]
+    return settings | changed
 
 
 def id_count(tokenizer: Tokenizer) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from data.dtypes import UINT16, UINT32
 from data.pack.cuts import can_cut
-from data.tokenizer import MAX_BYTES, id_count, load_tokenizer
+from data.tokenizer import MAX_BYTES, for_documents, id_count, load_tokenizer
 from profiles.errors import UserError
 from profiles.printable import brief
 from profiles.reader import parse_json, read_bytes
@@ -63,16 +63,9 @@ def load_vocabulary(path: Path, eot: str | None = None) -> Vocabulary:
     if highest >= MAX_IDS:  # the libraries hold a table of all ids up to it
         raise UserError(f"{path}: has the id {highest}; ids above {MAX_IDS - 1} are not supported: renumber its tokens")
     token, number = _end_token(path, tokenizer, eot)
-    # Truncation would cut documents without a word. The end-of-text token must be marked special, or its text within a
-    # document would become its id.
-    changes = [key for key in ("truncation", "padding") if settings.get(key) is not None]
-    plain = [added for added in settings.get("added_tokens") or () if added["id"] == number and not added["special"]]
     encoding = str(content, "utf-8")
-    if changes or plain:
-        settings |= dict.fromkeys(changes)
-        for added in plain:
-            added["special"] = True
-        encoding = json.dumps(settings, ensure_ascii=False)
+    if (wanted := for_documents(settings, number)) != settings:
+        encoding = json.dumps(wanted, ensure_ascii=False)
         tokenizer = type(tokenizer).from_str(encoding)
     tokenizer.encode_special_tokens = True
     pattern = _pattern(settings.get("pre_tokenizer"))

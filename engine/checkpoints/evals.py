@@ -47,7 +47,7 @@ class EvalResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Evals(Struct, frozen=True):
-    """The content of ``evals.json``: one result for each name, format, ema and weights, the newest."""
+    """The content of ``evals.json``: one result for each name, format, content, ema and weights, the newest."""
 
     results: list[EvalResult]
 
@@ -119,11 +119,12 @@ def modified(folder: Path) -> float:
 
 
 def add_results(folder: Path, results: list[EvalResult]) -> None:
-    """Add ``results`` of the weights in ``folder``, in place of earlier ones of the same name, format and weights.
+    """Add ``results`` of the weights in ``folder``, in place of earlier ones of the same name, format and content.
 
-    The file is replaced as a whole. Raises ``UserError`` and ``OSError``.
+    Two files of one name have two contents, and each keeps its result. The file is replaced as a whole. Raises
+    ``UserError`` and ``OSError``.
     """
     new = [replace(result, weights=weights_id(folder, result.ema)) for result in results]
-    given = {(result.label, result.format, result.weights) for result in new}
-    kept = [old for old in _read(folder) if (old.label, old.format, old.weights) not in given]
+    given = {(result.label, result.format, result.digest, result.weights) for result in new}
+    kept = [old for old in _read(folder) if (old.label, old.format, old.digest, old.weights) not in given]
     write_struct(folder / EVALS_JSON, Evals([*kept, *new]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from engine.checkpoints.evals import EvalResult
@@ -13,8 +14,15 @@ _MAIN = ("bits_per_byte", "acc_norm", "acc")  # the one that stands for a result
 
 
 def result_lines(results: Sequence[EvalResult]) -> list[str]:
-    """Return a line for each result: name, format, number of examples, metrics with their standard errors."""
-    names = [one_line(result.label, 60) for result in results]
+    """Return a line for each result: name, format, number of examples, metrics with their standard errors.
+
+    Two of one name and format have the beginning of the hash of their content behind it.
+    """
+    times = Counter((result.label, result.format) for result in results)
+    names = [
+        one_line(result.label, 60) + (f" ({result.digest[:6]})" if times[result.label, result.format] > 1 else "")
+        for result in results
+    ]
     width = max(map(len, names), default=0)
     return [
         f"{name:<{width}}  {result.format:<9}  {exact(result.examples):>6}  {_metrics(result)}"

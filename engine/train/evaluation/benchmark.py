@@ -7,6 +7,7 @@ The metrics are those of lm-evaluation-harness 0.4: ``acc`` (the likeliest choic
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import shlex
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from data.questions import MAX_BYTES, Question, read_questions
 from data.shard_file import read_shard
 from data.shards import ShardSet, bare_ids, open_shards, read_manifest
 from data.text_bytes import bytes_per_token_of
-from data.tokenizer import same_ids
+from data.tokenizer import for_documents, same_ids
 from engine.train.evaluation.loaded import LoadedModel, encode
 from engine.train.evaluation.scoring import Answer, Request, request, rolling_requests
 from profiles.errors import UserError
@@ -65,12 +66,18 @@ def task_benchmark(loaded: LoadedModel, path: Path, format: str | None, limit: i
 
 
 def text_benchmark(loaded: LoadedModel, path: Path, limit: int | None) -> Benchmark:
-    """Return the benchmark of a text as one document, or of its first ``limit`` windows. Raise ``UserError``."""
+    """Return the benchmark of a text as one document, or of its first ``limit`` windows. Raise ``UserError``.
+
+    As in packed data, the text of a special token is text.
+    """
     try:
         text = read_text(path, MAX_BYTES)
     except FileNotFoundError:
         raise UserError(f"{path}: does not exist; name a file of text") from None
-    ids = encode(loaded.tokenizer, text, loaded.model.config.vocab_size, str(path))
+    settings = for_documents(json.loads(loaded.tokenizer.to_str()), loaded.prefix)
+    tokenizer = type(loaded.tokenizer).from_str(json.dumps(settings))
+    tokenizer.encode_special_tokens = True
+    ids = encode(tokenizer, text, loaded.model.config.vocab_size, str(path))
     if not ids:
         raise UserError(f"{path}: is empty; name a file of text")
     if len(ids) < loaded.context:

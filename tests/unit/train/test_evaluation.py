@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from data.pack.training import train_tokenizer
 from engine.checkpoints import checkpoint
 from engine.checkpoints.evals import read_results, weights_id
+from engine.train.evaluation.benchmark import text_benchmark
 from engine.train.evaluation.loaded import load_model
 from engine.train.evaluation.scoring import Request, score, score_batch
 from engine.train.models.export import export
@@ -66,6 +67,18 @@ def test_a_batch_with_padding_gives_the_answers_of_single_requests(model: Path) 
     assert [answer.greedy for answer in answers] == [True, False]
 
 
+def test_the_text_of_a_special_token_is_text(model: Path, tmp_path: Path) -> None:
+    """As in packed data, whose documents have that id only at their end; and no setting of the tokenizer cuts it."""
+    loaded = load_model(model)
+    assert loaded.prefix == loaded.tokenizer.token_to_id("<|endoftext|>")
+    loaded.tokenizer.enable_truncation(CONTEXT)
+    text = tmp_path / "text.txt"
+    text.write_text("<|endoftext|>".join(zen()))
+    assert "<|endoftext|>" in text.read_text()
+    ids = [id for one in text_benchmark(loaded, text, None).requests for id in one.ids[-one.scored :].tolist()]
+    assert loaded.prefix not in ids and loaded.tokenizer.decode(ids) == text.read_text()
+
+
 def test_results_are_kept_beside_the_checkpoint_shown_and_exported(
     tmp_path: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,6 +107,16 @@ def test_results_are_kept_beside_the_checkpoint_shown_and_exported(
     assert main(["eval", str(path), "--show"]) == 0
     shown = capsys.readouterr().out
     assert "arc.jsonl" in shown and "acc_norm" in shown and "bits/byte" in shown
+    other = tmp_path / "arc.jsonl"  # of the same name as another, in another folder
+    other.write_text("".join(files["arc"].read_text().splitlines(keepends=True)[:3]))
+    assert main(["eval", str(path), "--tasks", str(other)]) == 0
+    assert main(["eval", str(path), "--tasks", str(files["arc"])]) == 0  # takes the place of its own earlier one alone
+    both = [one for one in read_results(path) if one.format == "arc"]
+    assert [one.examples for one in both] == [3, before[2].examples] and len(read_results(path)) == len(before) + 1
+    capsys.readouterr()
+    assert main(["eval", str(path), "--show"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"arc.jsonl ({one.digest[:6]})" in shown for one in both)
 
 
 def test_ctrl_c_keeps_what_is_done(
