@@ -48,6 +48,7 @@ class Facts(Struct, kw_only=True):
     backend: str | None = None
     profile: str | None = None
     checkpoint: str | None = None  # path of the newest
+    restarts_at: Count | None = None  # the step from which a restart goes on
     attempt: Count = 0  # 1, and one more with every restart; 0 before the first
     started: Number | None = None  # unix seconds
     ended: Number | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.events.phases import RUNNING, has_ended
+from engine.events.phases import RECOVERING, RUNNING, has_ended
 from engine.events.status import LastExit, RunStatus
 from engine.events.types import Alert, Checkpoint, Edit, Event, Exit, Spec, Start, State, Step, Val
 
@@ -23,17 +23,17 @@ def update_status(state: RunStatus, event: Event) -> None:
         case Val():
             state.val_step, state.val_loss, state.bits_per_byte = event.step, event.loss, event.bits_per_byte
         case Checkpoint(ok=True):
-            state.checkpoint, state.checkpoint_bytes = event.path, event.bytes
+            state.checkpoint, state.checkpoint_bytes, state.restarts_at = event.path, event.bytes, event.step
         case State():
             # Why a run goes on is an event, not a state: it would stay until the run ends.
             state.phase, state.reason = event.phase, "" if event.phase == RUNNING else event.reason
             state.ended = event.t if has_ended(event.phase) else None
+            if event.phase == RECOVERING:
+                _go_back(state)
         case Start():
-            # What the attempt before has done behind that checkpoint is lost.
-            state.step, state.loss = event.resumed_from, None
+            state.restarts_at = event.resumed_from
+            _go_back(state)
             state.checkpoint = _newest_checkpoint(state.checkpoint, event.resumed_from)
-            if (state.val_step or 0) > (event.resumed_from or 0):
-                state.val_step = state.val_loss = state.bits_per_byte = None
             state.data = event.data.digest if event.data else None
             state.start_attempt = event.attempt
         case Exit():
@@ -46,6 +46,13 @@ def update_status(state: RunStatus, event: Event) -> None:
             for name in _EDITED:
                 if name in event.changed and isinstance(event.changed[name][1], int):
                     setattr(state, name, event.changed[name][1])
+
+
+def _go_back(state: RunStatus) -> None:
+    """Take back what an attempt did behind the checkpoint that the next one resumes from: it is lost."""
+    state.step, state.loss = state.restarts_at, None
+    if (state.val_step or 0) > (state.restarts_at or 0):
+        state.val_step = state.val_loss = state.bits_per_byte = None
 
 
 def _newest_checkpoint(saved: str | None, step: int | None) -> str | None:

@@ -19,6 +19,11 @@ def test_a_restart_takes_back_the_steps_behind_its_checkpoint(make_run: Make, st
     before.write(Step(step=23, loss=2.5, tok_s=100.0))
     before.write(Val(step=validated, loss=2.75))
     before.write(Checkpoint(step=22, path="/models/run/ckpt_step_22", ok=True))  # missing or damaged at the restart
+    live, killed = RunView(run.summary()), State(phase="recovering", reason="killed (SIGKILL)")
+    assert live.step == 23
+    before.write(killed)
+    live.apply(1, killed)
+    assert run.summary().step == live.step == 22, "shows steps that are lost until the trainer has started"
     again = LogWriter(run.log_path, 2)
     again.write(Start(resumed_from=step))
     again.write(State(phase="stopped", reason="requested from the command line"))

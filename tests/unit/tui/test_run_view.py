@@ -42,7 +42,7 @@ def test_what_is_left_counts_up_to_the_step_of_an_early_end() -> None:
 
 
 def test_a_run_that_does_not_work_or_is_elsewhere_has_no_eta() -> None:
-    view = RunView(SUMMARY)
+    view = RunView(replace(SUMMARY, restarts_at=40))
     view.apply(None, step(40))
     assert view.eta() == 130.0
     view.apply(None, CutOff(t=0.0, phase="cut-off", reason="gone"))

@@ -8,12 +8,13 @@ from msgspec.structs import replace
 
 from engine.events.marks import Marks
 from engine.events.metrics import BY_STEP, METRICS, SERIES, STEP_SERIES, TELEMETRY_SERIES, TIME, VAL_FIELDS, VAL_LOSS
-from engine.events.phases import RUNNING, STARTING, has_ended, is_active, makes_steps
+from engine.events.phases import RECOVERING, RUNNING, STARTING, has_ended, is_active, makes_steps
 from engine.events.run_dir import is_on_other_host, last_seen
 from engine.events.series import Series
 from engine.events.status import Summary
 from engine.events.status_updates import stalled_after
 from engine.events.types import (
+    Checkpoint,
     CutOff,
     Edit,
     Eval,
@@ -73,6 +74,7 @@ class RunView:
         self.connected = True
         self.stalled = summary.stalled
         self._step_seconds: float | None = None  # moving average
+        self._restarts_at = summary.restarts_at
 
     @property
     def active(self) -> bool:
@@ -110,7 +112,7 @@ class RunView:
         if answer.marks is not None:
             self.marks.load(answer.marks, answer.memory)
         loss = self.series["loss"]
-        if loss.x:
+        if loss.x and makes_steps(self._summary.phase):  # else the summary knows which steps are lost
             self.step = max(self.step, int(loss.x[-1]))
         self.smooth_loss = outlook.smoothed(loss.points)
         recent = [mean for _, _, mean, _ in self.series["step_s"].points[-20:] if mean is not None]
@@ -146,6 +148,10 @@ class RunView:
                 self.ended = event.t if has_ended(event.phase) else None
                 if self.phase != RUNNING:
                     self.progress = None
+                if self.phase == RECOVERING and update_charts:
+                    self.step = min(self.step, self._restarts_at or 0)
+            case Checkpoint(ok=True):
+                self._restarts_at = event.step
             case Spec():
                 live = event.values or {}
                 stop, steps = live.get("train.stop_step"), live.get("train.steps")
@@ -186,6 +192,7 @@ class RunView:
     def _start(self, event: Start, update_charts: bool) -> None:
         """Drop the steps that the new attempt repeats: those after the checkpoint it resumed from."""
         self.attempt = event.attempt or self.attempt
+        self._restarts_at = event.resumed_from
         last = -1 if event.resumed_from is None else event.resumed_from  # step 0: validation before the first step
         if update_charts:
             for name in BY_STEP:
