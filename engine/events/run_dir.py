@@ -13,7 +13,8 @@ import msgspec
 from engine.events.labels import read_labels
 from engine.events.phases import CUT_OFF, DAMAGED, RECOVERING, STARTING, has_ended, is_active, phase_of
 from engine.events.status import Launch, ProcessStatus, RunStatus, Summary
-from engine.host.files import fault, is_full, read_json
+from engine.host.disk_space import is_full
+from engine.host.files import fault, read_json
 from engine.host.process import (
     Lock,
     ProcessIdentity,

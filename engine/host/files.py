@@ -1,4 +1,4 @@
-"""Writes small files atomically, rotates a console file, writes a line to stderr without raising, finds full disks."""
+"""Writes small files atomically, rotates a console file, and writes a line to stderr without raising."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from profiles import reader
 from profiles.errors import UserError
 
 _COLLAPSE_RANGE = 0x08  # fallocate(2)
-_NEEDED = 64 << 10  # bytes for the files that a run writes at its start
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -46,30 +45,6 @@ def read_json(path: Path) -> dict[str, Any]:
         return reader.read_json(path)
     except (OSError, UserError):
         return {}
-
-
-def is_full(folder: Path) -> bool:
-    """Return whether the disk of ``folder`` has no space for the files of a run; costs one ``statvfs``."""
-    try:
-        disk = os.statvfs(folder)
-    except OSError:
-        return False
-    free = disk.f_bavail if os.geteuid() else disk.f_bfree  # some file systems keep blocks for root
-    return free * disk.f_frsize < _NEEDED
-
-
-def check_space(folder: Path) -> None:
-    """Write as much to ``folder`` as a run does at its start, and take it away. Raise ``OSError``.
-
-    A quota, for example, is known only to who writes.
-    """
-    probe = folder / f".space.{os.getpid()}"
-    try:
-        with open(probe, "wb", opener=private_opener) as file:
-            file.write(bytes(_NEEDED))
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink()
 
 
 def fault(path: Path) -> str:

@@ -14,7 +14,7 @@ from engine.events.phases import NEEDS_ATTENTION
 from engine.events.requests import ResumeRequest
 from engine.events.run_dir import RunDir
 from engine.events.types import Event, State
-from engine.host.files import check_space
+from engine.host.disk_space import check_space
 from profiles.spec import RunSpec
 
 INTERVAL = 1.0  # seconds between checks

@@ -5,9 +5,10 @@ Each warning is given once, and again only after the resource has recovered.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
+
+from engine.host.disk_space import free_space
 
 RAM_LOW, RAM_OK = 0.03, 0.06  # free fraction of host memory; near zero the kernel kills processes
 DISK_LOW, DISK_OK = 1.1, 2.0  # free space in sizes of the last checkpoint: the next one is written beside it
@@ -32,11 +33,11 @@ class ResourceAlerts:
             due.append(
                 ("pressure", f"{left}; at zero the kernel kills processes: lower batch.micro or end other programs")
             )
-        log_space = _free_space(self._home)
+        log_space = free_space(self._home)
         if log_space is not None and self._became_low("log", log_space, LOG_LOW, LOG_OK):
             text = f"{self._home}: {log_space / 1e6:.1f} MB are free; once the disk is full, the run goes on, its log"
             due.append(("disk", f"{text} stands still and requests are refused: free disk space"))
-        space = _free_space(self._out) if checkpoint_bytes else None
+        space = free_space(self._out) if checkpoint_bytes else None
         if (
             checkpoint_bytes
             and space is not None
@@ -53,11 +54,3 @@ class ResourceAlerts:
             return False
         self._low.add(what)
         return True
-
-
-def _free_space(folder: Path) -> int | None:
-    try:
-        disk = os.statvfs(folder)
-    except OSError:
-        return None
-    return disk.f_bavail * disk.f_frsize

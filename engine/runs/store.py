@@ -16,7 +16,8 @@ from msgspec.structs import replace
 from engine.events.labels import read_labels
 from engine.events.run_dir import RunDir
 from engine.events.status import Launch, RunStatus, Summary
-from engine.host.files import check_space, write_json
+from engine.host.disk_space import check_space
+from engine.host.files import write_json
 from engine.host.private_dirs import check_private_dir, make_private_dir, ownership_problem
 from engine.host.process import Lock
 from engine.host.struct_json import to_dict, write_struct

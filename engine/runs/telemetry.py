@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
+from engine.host.disk_space import free_space
 from engine.runs.apple_power import ApplePower
 from profiles.nvml import visible_device
 
@@ -44,7 +44,7 @@ class Sensors:
             "ram_used": memory.total - memory.available,
             "ram_total": memory.total,
             "swap": psutil.swap_memory().used,
-            "disk_free": self._disk_free(),
+            "disk_free": free_space(self.folder),
         }
 
     def _rss(self) -> int | None:
@@ -54,13 +54,6 @@ class Sensors:
             return int(self._process.memory_info().rss) or None  # 0: it has exited and is not waited for yet
         except psutil.Error:
             return None
-
-    def _disk_free(self) -> int | None:
-        try:
-            disk = os.statvfs(self.folder)
-        except OSError:
-            return None
-        return disk.f_bavail * disk.f_frsize
 
     def _device_sample(self) -> Sample:
         values: Sample = dict.fromkeys(("device_used", "device_total", "device_util", "power_w", "temp_c"))

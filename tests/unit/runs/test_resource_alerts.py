@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.host.disk_space import free_space, is_full
 from engine.runs.resource_alerts import ResourceAlerts
 
 GB = 10**9
@@ -51,3 +52,11 @@ def test_a_disk_that_is_nearly_full_under_the_log_is_reported(tmp_path: Path, mo
         found.append([text for what, text in alerts.check(ram(10), None) if what == "disk"])
     assert [len(texts) for texts in found] == [0, 1, 0, 0, 1]
     assert f"{tmp_path}: 10.0 MB are free" in found[1][0]
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a file system without a size: /proc of Linux")
+def test_a_file_system_that_does_not_say_its_size_is_not_full() -> None:
+    nowhere = Path("/proc")  # as FUSE without statfs: 0 of 0 blocks
+    assert free_space(nowhere) is None
+    assert not is_full(nowhere)
+    assert ResourceAlerts(nowhere, nowhere).check(ram(10), 1 << 30) == []
