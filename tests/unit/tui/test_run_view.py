@@ -7,9 +7,13 @@ from msgspec.structs import replace
 from engine.events.history import History
 from engine.events.series import Bucket
 from engine.events.status import Summary
-from engine.events.types import CutOff, Edit, Spec, Start, State, Step, Telemetry
+from engine.events.types import CutOff, Edit, Spec, Start, State, Step, Telemetry, Val
 from engine.events.wire import HistoryAnswer
+from tui.app.screens.panes import first_page
+from tui.app.state import outlook
+from tui.app.state.outlook import Checkpoints
 from tui.app.state.run_view import RunView
+from tui.app.state.viewport import Viewport
 
 SUMMARY = Summary(id="20260101-000000-cpu_demo", name="demo", phase="running", steps=300)
 
@@ -21,9 +25,17 @@ def step(number: int, loss: float | None = 2.0, **fields: Any) -> Step:
 def test_a_new_attempt_replaces_what_came_after_its_checkpoint() -> None:
     view = RunView(SUMMARY)
     for number in range(1, 131):
-        view.apply(None, step(number, 9.0))
-    view.apply(None, Start(t=0.0, attempt=2, resumed_from=100))
+        view.apply(None, step(number, 9.0 if number <= 100 else 5.0, micro=4, accum=2))
+        if number in (100, 130):
+            view.apply(None, Val(t=0.0, step=number, loss=number / 10))
+    restart = Start(t=0.0, attempt=2, resumed_from=100)
+    view.apply(None, restart)
     assert view.series["loss"].coverage() == (1, 100, 100)
+    assert (view.val_loss, view.smooth_loss) == (10.0, 9.0)
+    view.apply(None, Val(t=0.0, step=130, loss=13.0), update_charts=False)  # the log is read behind the history
+    view.apply(None, restart, update_charts=False)
+    view.apply(None, Spec(t=0.0, step=100, values={"batch.sequences": 8, "batch.micro": 8}))
+    assert (view.val_loss, view.micro, view.accum) == (10.0, 8, 1)
     for number in range(101, 121):
         view.apply(None, step(number, 1.0))
     assert view.series["loss"].coverage() == (1, 120, 120)
@@ -72,6 +84,18 @@ def test_a_restart_without_a_checkpoint_starts_from_scratch() -> None:
 
 def test_records_that_the_history_includes_are_not_counted_again() -> None:
     view = RunView(SUMMARY)
+
+    def title() -> str:
+        (pane := first_page(view)[0]).update(Viewport(view))
+        return pane.titles[0]
+
+    assert "checkpoint" not in {
+        label for label, *_ in outlook.items(view, Checkpoints(), 0.0)
+    }  # the log is not read yet
+    assert title() == "loss · reading the log …"
+    view.load_history(HistoryAnswer(0, {}, (0, None)))
+    assert ("checkpoint", "none yet", 7) in outlook.items(view, Checkpoints(), 0.0)
+    assert title() == "loss · no steps yet"
     view.load_history(HistoryAnswer(10, {"loss": [Bucket(x, 1.0, 1.0, 1.0, 1) for x in range(1, 11)]}, (0, None)))
     view.apply(1, step(10, lr=1e-3), update_charts=False)
     view.apply(None, Start(t=0.0, attempt=1, resumed_from=None), update_charts=False)

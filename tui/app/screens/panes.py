@@ -138,7 +138,7 @@ def _fill_loss(pane: Pane, viewport: Viewport) -> None:
     if bits is not None:
         notes = f" · {fmt.loss(bits)} bits/byte{notes}"
     if coverage is None:
-        titles = ["loss · no steps yet"]
+        titles = ["loss · no steps yet" if view.loaded else "loss · reading the log …"]
     elif viewport.cursor is not None:
         titles = _at_cursor(viewport, "loss", "loss", fmt.loss)
     else:

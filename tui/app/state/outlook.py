@@ -81,7 +81,7 @@ def items(view: RunView, checkpoints: Checkpoints, now: float) -> list[tuple[str
 def _checkpoint_items(view: RunView, checkpoints: Checkpoints, now: float) -> list[tuple[str, str, int]]:
     found: list[tuple[str, str, int]] = []
     last = newest_checkpoint(view.marks.to_list())
-    if view.active:
+    if view.active and (last is not None or view.loaded):
         found.append(("checkpoint", "none yet" if last is None else _age(last, now), 7))
         if checkpoints.every and view.step < (last_step := view.last_step or math.inf):
             step = (view.step // checkpoints.every + 1) * checkpoints.every

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -55,6 +56,7 @@ class RunView:
         self.offloaded = Series()  # host_states over time, to compare with ram_used; known since the app attached
         self.name = summary.name or summary.id
         self.unified_memory = summary.backend == "mlx"  # device and host share one memory
+        self.loaded = False  # its history was read
         self.phase = STARTING
         self._reason: str | None = None
         self.update_phase(summary.phase, summary.reason)
@@ -105,6 +107,7 @@ class RunView:
 
     def load_history(self, answer: HistoryAnswer) -> None:
         """Replace the series with those of a ``history`` answer."""
+        self.loaded = True
         for name, buckets in answer.series.items():
             if name in self.series:
                 self.series[name] = Series(buckets)
@@ -153,10 +156,7 @@ class RunView:
             case Checkpoint(ok=True):
                 self._restarts_at = event.step
             case Spec():
-                live = event.values or {}
-                stop, steps = live.get("train.stop_step"), live.get("train.steps")
-                self.stop_step = stop if type(stop) is int else 0
-                self.steps = steps if type(steps) is int else self.steps
+                self._live(event.values or {})
             case RankStats():
                 self.rank_stats = event
             case Progress():
@@ -198,6 +198,18 @@ class RunView:
             for name in BY_STEP:
                 self.series[name].truncate(last)
             self.step = min(self.step, max(last, 0))
+            self.smooth_loss = outlook.smoothed(self.series["loss"].points)
+        self.val_loss = self.series[VAL_LOSS].newest
+
+    def _live(self, values: Mapping[str, Any]) -> None:
+        """Update what is shown of the spec to the values that a restart continues with, or that an edit has made."""
+        known = {key: value for key, value in values.items() if type(value) is int}
+        self.stop_step = known.get("train.stop_step", 0)
+        self.steps = known.get("train.steps", self.steps)
+        self.context = known.get("batch.context", self.context)
+        self.micro = known.get("batch.micro", self.micro)
+        if self.micro and (sequences := known.get("batch.sequences")):
+            self.accum = max(sequences // (self.micro * self._ranks), 1)
 
     def eta(self) -> float | None:
         """Return the seconds to the last step at the current speed, or None if unknown."""
