@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from engine.events.labels import read_labels
-from engine.events.phases import CUT_OFF, DAMAGED, RECOVERING, STARTING, has_ended, is_active, phase_of
+from engine.events.phases import CUT_OFF, DAMAGED, RECOVERING, STARTING, has_ended, is_active, makes_steps, phase_of
 from engine.events.status import Launch, ProcessStatus, RunStatus, Summary
 from engine.host.disk_space import is_full
 from engine.host.files import fault, read_json
@@ -184,6 +184,8 @@ class RunDir:
         summary, labels = Summary.of(state, supervisor, trainer), read_labels(self.path)
         summary.lr, summary.tags, summary.note = lr, labels.tags, labels.note
         summary.name = labels.name or summary.name
+        if not makes_steps(state.phase) or state.stalled or is_on_other_host(state):
+            summary.tok_s = None  # the speed of the last step is not one of now
         return summary
 
     def _current(self) -> tuple[RunStatus, ProcessStatus, ProcessStatus]:

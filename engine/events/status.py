@@ -86,7 +86,7 @@ class ProcessStatus(Struct, frozen=True):
 
 
 class Summary(Facts, kw_only=True):
-    """What ``status`` and ``ls`` show of a run; with ``--json`` as it is."""
+    """What ``status`` and ``ls`` show of a run; with ``--json`` as it is. ``tok_s``: None while it makes no steps."""
 
     supervisor: ProcessStatus = ProcessStatus()
     trainer: ProcessStatus = ProcessStatus()

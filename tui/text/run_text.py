@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.events.phases import CUT_OFF, is_active, makes_steps
+from engine.events.phases import CUT_OFF, is_active
 from engine.events.run_dir import is_on_other_host
 from engine.events.status import Summary
 from profiles.printable import one_line
@@ -42,11 +42,6 @@ def phase_name(summary: Summary) -> str:
 def is_stalled(summary: Summary) -> bool:
     """Return whether a run of this host has trained no step for a long while, and may never."""
     return summary.stalled is not None and is_working(summary)
-
-
-def tokens_per_second(summary: Summary) -> float | None:
-    """Return how fast a run trains now; None while it makes no steps."""
-    return summary.tok_s if makes_steps(summary.phase) and is_working(summary) and not is_stalled(summary) else None
 
 
 def bits_per_byte(value: float | None) -> str:

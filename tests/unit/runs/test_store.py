@@ -250,6 +250,7 @@ def test_a_cut_off_run_is_read_from_its_log(make_run: Make) -> None:
     assert (summary.micro, summary.accum, summary.attempt) == (4, 2, 2)
     assert summary.checkpoint == "/x/ckpt_step_41"
     assert summary.trainer == ProcessStatus(DEAD.pid, False)
+    assert summary.tok_s is None  # 100 was the speed of its last step
 
 
 def test_an_end_that_is_only_in_the_log_counts(make_run: Make) -> None:

@@ -43,12 +43,16 @@ async def test_gpu_sensors_and_tokens_left_are_shown(store: RunStore, make_run: 
         await until(pilot, lambda: "activations 5.00 GiB · weights 3.00 GiB" in on_screen(app, "#pane-2"))
         assert "VRAM 9.00 of 16.0 GiB · 97% busy · 312 W · 71 °C" in on_screen(app, "#pane-2")
         await pilot.press("z")
-        assert "0.876 bits/byte" in on_screen(app, "#pane-1")
+        assert " · val 0.876 bits/byte" in on_screen(app, "#pane-1")
         assert "MFU 43%" in on_screen(app, "#pane-mfu")
         assert "tokens left 606k" in on_screen(app, "StatusLine")  # 296 steps of 8 × 256
         for width in range(40, 160):  # a value without room for its label is left out
             first = "".join(text for text, _ in app.screen.query_one(StatusLine).draw(width, 2)[0])
             assert ("606k" in first) <= ("tokens left 606k" in first), first
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "loss 7.539 (4) · val 0.876 bits/byte\n" in on_screen(app, "#pane-1"))
+        await pilot.resize_terminal(60, 20)  # without room for it nothing of it is left
+        await until(pilot, lambda: "loss 7.539 · steps 1–4 (4)\n" in on_screen(app, "#pane-1"))
 
 
 async def test_more_panes_are_shown_where_they_fit_and_paged_where_not(store: RunStore, make_run: Any) -> None:

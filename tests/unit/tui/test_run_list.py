@@ -16,7 +16,7 @@ from tui.app.state.run_list import FILTERS, SORT_ORDERS, filter_and_sort
 RUNS = [
     Summary(id="1", name="small", phase="finished", loss=3.5, step=100, steps=100, profile="cpu_demo", host="a"),
     Summary(id="2", name="moe-small", phase="running", loss=4.5, val_loss=4.0, step=10, steps=100, context=2048),
-    Summary(id="4", name="hung", phase="running", stalled="no progress for 48 s", step=7, tok_s=900.0),
+    Summary(id="4", name="hung", phase="running", stalled="no progress for 48 s", step=7),
     Summary(id="3", name="broken", phase="failed", step=5, profile="pretrain_5080", note="bad disk"),
 ]
 RUNS[0].lr, RUNS[1].tags = 3e-3, ("MoE",)

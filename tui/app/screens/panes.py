@@ -135,8 +135,7 @@ def _fill_loss(pane: Pane, viewport: Viewport) -> None:
     notes = "".join(f" · {note}" for note in (smoothing, "log" if pane.log_axis else "") if note)
     coverage, value = view.series["loss"].coverage(), view.last("loss")
     visible, bits = viewport.visible_steps(), view.last("bits_per_byte")
-    if bits is not None:
-        notes = f" · {fmt.loss(bits)} bits/byte{notes}"
+    val = "" if bits is None else f" · val {fmt.loss(bits)} bits/byte"
     if coverage is None:
         titles = ["loss · no steps yet" if view.loaded else "loss · reading the log …"]
     elif viewport.cursor is not None:
@@ -151,8 +150,8 @@ def _fill_loss(pane: Pane, viewport: Viewport) -> None:
             which = newest if viewport.follows_newest() else f"steps {begin}–{end}"
             plain = [f"loss {loss} · {which} of {fmt.exact(last)}", f"loss {loss} · {which}", f"loss {loss}"]
         else:
-            plain.append(f"loss {loss} ({steps})")
-        titles = [title + notes for title in plain] + plain
+            plain += [f"loss {loss} ({steps})", f"loss {loss}"]
+        titles = [title + behind for behind in (val + notes, notes, "") for title in plain]
     lines = [Line(viewport.drawn("loss"), "chart--line"), Line(viewport.drawn("val_loss"), "chart--mark", mark="◆")]
     pane.show(titles, lines, x_end=_x_end(viewport), marks=_marks(viewport), unit="nats")
 

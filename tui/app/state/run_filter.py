@@ -14,7 +14,7 @@ from engine.events.phases import PAUSED, PHASES, has_ended, is_active, phase_of
 from engine.events.status import Summary
 from profiles.errors import SpecError
 from profiles.printable import brief
-from tui.text.run_text import STALLED, is_stalled, phase_name, tokens_per_second
+from tui.text.run_text import STALLED, is_stalled, phase_name
 
 Test = Callable[[Summary], bool]
 
@@ -41,7 +41,7 @@ _NUMBERS: dict[str, Callable[[Summary], float | None]] = {
     "val": lambda run: run.val_loss,
     "bits": lambda run: run.bits_per_byte,
     "lr": lambda run: run.lr,
-    "tok/s": tokens_per_second,
+    "tok/s": lambda run: run.tok_s,
     "step": lambda run: run.step,
     "steps": lambda run: run.steps,
     "done": lambda run: 100 * (run.step or 0) / run.steps if run.steps else None,

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from engine.events.phases import has_ended, is_active
 from engine.events.status import Summary
 from tui.app.state.run_filter import Test, needs_attention
-from tui.text.run_text import tokens_per_second
 
 
 class RunFilter(NamedTuple):
@@ -38,7 +37,7 @@ SORT_ORDERS = (
     SortOrder(
         "tok_s",
         "fastest first",
-        lambda run: _or_last(tokens_per_second(run), -1),
+        lambda run: _or_last(run.tok_s, -1),
     ),
     SortOrder("step", "most steps first", lambda run: -(run.step or 0)),
     SortOrder("name", "by name", lambda run: (run.name or run.id).lower()),

@@ -34,7 +34,7 @@ _COLUMNS = (
     Column("time", -8, 110, lambda run: _time(run)),
     Column("loss", -7, 0, lambda run: fmt.loss(run.summary.loss)),
     Column("best val", -8, 72, lambda run: fmt.loss(run.lowest("val_loss"))),
-    Column("tok/s", -6, 80, lambda run: fmt.count(run.summary.tok_s)),
+    Column("tok/s", -6, 80, lambda run: fmt.count(run.mean("tok_s"))),
 )
 _DELTA_WIDTH = 9
 _MARK = 5  # cells, for letter and line

@@ -31,7 +31,7 @@ from tui.app.widgets.canvas import Row
 from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as fmt
 from tui.text.ellipsis import clip_middle
-from tui.text.run_text import STALLED, phase_name, tokens_per_second
+from tui.text.run_text import STALLED, phase_name
 
 SPARKLINE_MIN_WIDTH = 96  # cells; narrower terminals show no sparkline of the loss
 MARK = "●"
@@ -198,7 +198,7 @@ def _step(run: Summary) -> str:
 
 
 def _speed(run: Summary) -> str:
-    return fmt.count(tokens_per_second(run))
+    return fmt.count(run.tok_s)
 
 
 def _duration(run: Summary) -> str:

@@ -11,7 +11,7 @@ from engine.host.struct_json import to_dict
 from profiles.printable import brief, one_line
 from tui.cli.command_parser import Subparsers, add_command
 from tui.text.format import fixed
-from tui.text.run_text import describe_cut_off, phase_name, tokens_per_second
+from tui.text.run_text import describe_cut_off, phase_name
 
 
 def register(subparsers: Subparsers) -> None:
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     for s in summaries:
         step = f"{s.step or 0}/{s.steps or '?'}"
         loss, val = fixed(s.loss, 4), fixed(s.val_loss, 4)
-        speed = fixed(tokens_per_second(s), 0)
+        speed = fixed(s.tok_s, 0)
         name = s.name if s.name and s.name != s.id else ""
         if is_on_other_host(s):
             name += f"  {s.reason if is_active(s.phase) else f'on {s.host}'}"
