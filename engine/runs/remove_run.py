@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 from engine.checkpoints import checkpoint
 from engine.checkpoints.inventory import checkpoint_dir
 from engine.events.run_dir import RunDir
+from engine.runs.delete_checkpoint import is_held, started_from
 from engine.runs.store import RunStore
 from profiles.errors import UserError
 
@@ -51,11 +53,14 @@ def remove_run(store: RunStore, run: RunDir, with_checkpoints: bool) -> None:
 
 
 def _needed_by(store: RunStore, run: RunDir, out: Path) -> str:
-    """Return which other run writes to ``out``, or still restarts from a checkpoint in it; empty if none does."""
-    for other in (RunDir(store.runs / id) for id in store.ids() if id != run.id):
-        resume = other.launch().resume
-        if resume and Path(resume).parent == out and not other.ended():
+    """Return who else writes to ``out``, or reads or still restarts from a checkpoint in it; empty if nobody does."""
+    for other, source in started_from(store):
+        if os.path.dirname(source) == os.path.realpath(out) and other.id != run.id:
             return f"{out}: run {other.name} started from it and has not ended; its checkpoints are kept"
+    for path in (checkpoint.path_of_step(out, step) for step in checkpoint.steps(out)):
+        if is_held(path):
+            return f"{path}: another run or command reads it; the checkpoints are kept until that has ended"
+    for other in (RunDir(store.runs / id) for id in store.ids() if id != run.id):
         try:
             if other.name == run.name and checkpoint_dir(other).absolute() == out.absolute():
                 return f"{out}: is also the folder of run {other.id}; its checkpoints are kept"

@@ -22,6 +22,7 @@ from engine.host.process import Lock, process_identity
 from engine.host.struct_json import write_struct
 from engine.memory.hardware import Hardware
 from engine.runs import launch, supervision
+from engine.runs.delete_checkpoint import check_delete
 from engine.runs.device_locks import DeviceLocks, tune_name
 from engine.runs.store import RunStore
 from engine.runs.supervisor import Supervisor
@@ -106,6 +107,11 @@ def test_what_a_run_starts_from_is_held_while_it_is_checked_and_until_the_run_ha
     monkeypatch.setattr(launch, "check_launcher", lambda spec: checked.append(_is_free(saved)))
     run = begin(_spec(tmp_path), name="new", queue=True)
     assert checked == [False] and not _is_free(saved)
+    with pytest.raises(UserError, match="ckpt_step_40: run new started from it and has not ended; it is kept"):
+        check_delete(store, saved.parent, 40)
+    other = RunStore(tmp_path / "other")  # does not know that run
+    with pytest.raises(UserError, match="ckpt_step_40: another run or command reads it; it is kept until that has"):
+        check_delete(other, saved.parent, 40)
     assert main(["stop", run.id]) == 0
     while run.has_supervisor():
         time.sleep(0.01)

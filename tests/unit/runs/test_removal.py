@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from engine.checkpoints import checkpoint
+from engine.checkpoints.hold import held
+from engine.checkpoints.inventory import checkpoint_dir
 from engine.events.labels import change_tags
 from engine.host.process import Lock, process_identity
 from engine.host.struct_json import write_struct
+from engine.runs.remove_run import plan_removal, remove_run
 from engine.runs.store import RunStore
 from engine.runs.supervision import ensure_supervisor
 from profiles.errors import UserError
@@ -31,11 +37,11 @@ def test_an_active_run_is_not_removed(make_run: Make, role: str) -> None:
 @pytest.mark.parametrize("lock", ["supervisor_lock", "trainer_lock"])
 def test_a_run_with_a_held_lock_is_not_removed(make_run: Make, lock: str) -> None:
     run = make_run(host="elsewhere", trainer=DEAD)
-    held = Lock(getattr(run, lock))
-    assert held.acquire()
+    lock_file = Lock(getattr(run, lock))
+    assert lock_file.acquire()
     with pytest.raises(UserError, match="stop it first"):
         run.remove()
-    held.release()
+    lock_file.release()
     run.remove()
     assert not run.path.exists()
 
@@ -66,6 +72,23 @@ def test_a_run_without_processes_is_removed(store: RunStore, make_run: Make, pha
     run = make_run(phase=phase, supervisor=DEAD, trainer=DEAD)
     run.remove()
     assert store.ids() == []
+
+
+def test_checkpoints_that_a_command_reads_or_a_run_has_started_from_are_kept(
+    store: RunStore, make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    old, young = make_run(phase="stopped"), make_run(phase="running")
+    saved, _ = checkpoint.save(checkpoint_dir(old).absolute(), 40, {"model": {}, "optimizer": {}}, {}, None)
+    assert "started from it" not in plan_removal(store, old).kept
+    with held(saved):
+        assert "ckpt_step_40: another run or command reads it; the checkpoints" in plan_removal(store, old).kept
+    spec = json.loads((young.path / "spec.json").read_text())
+    (young.path / "spec.json").write_text(json.dumps({**spec, "start": {"init_from": str(saved)}}))
+    assert f"run {young.name} started from it and has not ended" in plan_removal(store, old).kept
+    with pytest.raises(UserError, match="has not ended; its checkpoints are kept"):
+        remove_run(store, old, with_checkpoints=True)
+    assert saved.is_dir()
 
 
 def test_to_others_a_run_is_whole_until_it_is_gone(store: RunStore, make_run: Make) -> None:
