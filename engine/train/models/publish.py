@@ -56,7 +56,7 @@ def _temporary(out: Path) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
     finally:
-        if temporary.is_dir():
+        if os.path.isdir(temporary):  # unlike Path.is_dir, also False for what no path can be
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             with contextlib.suppress(OSError):

@@ -245,6 +245,8 @@ def test_an_empty_directory_is_used_and_a_full_one_is_refused(tmp_path: Path) ->
         export(path, out)
     with pytest.raises(UserError, match="is a file; choose a new directory"):
         export(path, out / "config.json")
+    with pytest.raises(UserError, match="File name too long; nothing was written"):
+        export(path, tmp_path / "more" / ("x" * 300))
     assert sorted(tmp_path.rglob("*")) == before
 
 

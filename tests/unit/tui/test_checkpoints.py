@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Button
+from textual.widgets import Button, Input
 
 from engine.checkpoints.evals import EvalResult, add_results
 from engine.events.run_dir import RunDir
@@ -167,7 +167,10 @@ async def test_an_export_needs_a_new_folder_or_a_new_file(
         await until(pilot, lambda: "old.gguf: exists; name a new file" in text_of(app, "#message"))
         await pilot.press("ctrl+u", *"full", "enter")
         await until(pilot, lambda: "is not empty; choose a new directory" in text_of(app, "#message"))
-        await pilot.press("ctrl+u", *"new", "enter")
+        app.screen.query_one("#prompt-text", Input).value = "x" * 300
+        await pilot.press("enter")
+        await until(pilot, lambda: "xxx': File name too long" in text_of(app, "#message"))
+        await pilot.press("end", "ctrl+u", *"new", "enter")
         await until(pilot, lambda: "written to " in text_of(app, "#message"))
     assert (tmp_path / "new" / "config.json").is_file()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from profiles.errors import SpecError, UserError
 from profiles.paths import expand
+from profiles.printable import brief
 from tui.text import format as fmt
 
 if TYPE_CHECKING:
@@ -26,8 +27,10 @@ def input_error(topic: str, text: str, number: int | None) -> str:
         check = check_new_file if text.endswith(".gguf") else check_new_dir  # as the command decides
         try:
             check(expand(text, "export to"))
-        except (UserError, OSError) as error:
+        except UserError as error:
             return str(error)
+        except OSError as error:
+            return f"export to: {brief(text)}: {error.strerror}"
     return ""
 
 
@@ -51,7 +54,7 @@ def resumed_spec(checkpoint: SavedCheckpoint, steps: int | None) -> RunSpec:
 def arguments(checkpoint: SavedCheckpoint, topic: str, text: str, number: int | None) -> list[str]:
     """Return the arguments of ``mla-tui`` for what the prompt describes."""
     if topic == "sample":
-        return ["sample", checkpoint.path, f"--prompt={text}", "-n", str(number)]
+        return ["sample", checkpoint.path, f"--prompt={text}", *([] if number is None else ["-n", str(number)])]
     if topic == "export":
         return ["export", checkpoint.path, text.strip()]
     name = ["--name", text.strip()] if text.strip() else []
