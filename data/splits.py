@@ -133,6 +133,6 @@ def data_usage(spec: RunSpec) -> DataUsage:
     missing = sum(len(missing_shards(root, phase, "train")) for phase in phases_of(spec))
     train, *val = open_splits(spec).values()
     validated = val[0].shards if val else ()
-    read = spec.train.steps * spec.batch.sequences
+    read = spec.train.last_step * spec.batch.sequences
     usage = replace(usage_of(train.shards, validated, spec.batch.context, read, ignored), missing=missing)
     return replace(usage, sources=sources_of(train, read)) if spec.data.sources else usage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from engine.host import struct_json
 from profiles.errors import UserError
 from profiles.spec import RunSpec
 
+_CADENCE = {"steps", "stop_step", "save_every"}  # what of train a live edit changes and a save follows
 _TRAINING = (STARTING, COMPILING, RUNNING, RECOVERING)  # none of them follows a stop
 
 
@@ -121,7 +122,6 @@ class _LoggedSteps:
         self.val_loss: dict[int, float | None] = {}
         self.why: dict[int, str] = {}
         self._train = spec.train
-        self._every = spec.train.save_every
         self._stopping = self._out_of_memory = False
 
     def read(self, events: Iterable[tuple[int, Event]], steps: set[int]) -> None:
@@ -133,7 +133,10 @@ class _LoggedSteps:
                 case State(phase=phase):
                     self._stopping = phase == STOPPING or (self._stopping and phase not in _TRAINING)
                 case Edit(ok=True):
-                    self._every = event.changed.get("save_every", (0, self._every))[1]
+                    changed: dict[str, Any] = {
+                        key: new for key, (_, new) in event.changed.items() if key in _CADENCE and type(new) is int
+                    }
+                    self._train = replace(self._train, **changed)
                 case Oom():
                     self._out_of_memory = True
                 case Step() if event.step in steps:
@@ -146,8 +149,9 @@ class _LoggedSteps:
             return "requested"
         if self._stopping:
             return "stop"
-        if step == self._train.steps:
+        if step == self._train.last_step:
             return "last step"
-        if self._every and step % self._every == 0:
-            return f"every {self._every}"
+        every = self._train.save_every
+        if every and step % every == 0:
+            return f"every {every}"
         return "out of memory" if self._out_of_memory else ""

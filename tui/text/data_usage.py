@@ -18,7 +18,7 @@ def usage_line(spec: RunSpec) -> str:
     """Return the line for a run of ``spec``. Raises ``UserError`` if its data cannot be opened."""
     from data.splits import data_usage
 
-    return describe_usage(data_usage(spec), spec.train.steps)
+    return describe_usage(data_usage(spec), spec.train.last_step)
 
 
 def describe_usage(usage: DataUsage, steps: int) -> str:

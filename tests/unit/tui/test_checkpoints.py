@@ -14,8 +14,9 @@ from textual.pilot import Pilot
 from textual.widgets import Button, Input
 
 from engine.checkpoints.evals import EvalResult, add_results
+from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
-from engine.events.types import Checkpoint, Start, State, Step, Val
+from engine.events.types import Checkpoint, Edit, Start, State, Step, Val
 from engine.host.files import write_json
 from engine.host.struct_json import to_dict
 from engine.runs.store import RunStore
@@ -285,6 +286,16 @@ def test_the_command_lists_the_same_checkpoints(run: RunDir, capsys: pytest.Capt
     said = capsys.readouterr()
     assert "ckpt_step_1" in said.err
     assert [line.endswith(", verified: checksums match") for line in said.out.splitlines()] == [True, True, False]
+
+
+def test_the_last_step_is_that_of_the_live_edits(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    log = LogWriter(run.log_path, 2)
+    for edit in ({"stop_step": (0, 2)}, {"stop_step": (2, "?")}):  # the second of a damaged log
+        log.write(Edit(ok=True, changed=edit, step=1))
+    log.write(Checkpoint(step=2, path="", bytes=1, seconds=1.0, stall_s=0.0, ok=True, why=""))
+    log.close()
+    assert main.main(["checkpoints", "nano", "--json"]) == 0
+    assert [one["why"] for one in json.loads(capsys.readouterr().out)] == ["last step", "last step", "every 1"]
 
 
 def folder(run: RunDir) -> Path:

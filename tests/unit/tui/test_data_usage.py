@@ -87,6 +87,8 @@ def test_plan_and_data_show_say_it(short: Path, capsys: pytest.CaptureFixture[st
     assert main(["plan", "-p", "short", "--json", "-s", "steps=10"]) == 0
     data = json.loads(capsys.readouterr().out)["data"]
     assert (data["sequences"], data["epochs"], data["unused"], data["short"]) == (1, 40, 6007, 200)
+    assert main(["plan", "-p", "short", "-s", "steps=100", "-s", "stop_step=10"]) == 0
+    assert "10 steps read 40 epochs" in capsys.readouterr().out.replace("\n", " ")
     assert main(["data", "show", "short"]) == 0
     assert SHORT in capsys.readouterr().out.splitlines()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.events.types import Edit, Exit, Step
+from engine.events.types import Edit, Exit, State, Step
 from tui.cli.line_printer import LinePrinter
 from tui.text.event_text import describe
 
@@ -39,3 +39,14 @@ def test_a_printed_step_has_the_metrics_that_were_measured(capsys: pytest.Captur
         "step 3/10  loss –  tok/s 1000  attn logit 6.500",
         "step 4/10  loss 2.000  tok/s 1000",
     ]
+
+
+def test_the_step_before_another_line_is_always_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    show = LinePrinter(10)
+    for step, t in ((1, 1.0), (2, 1.1), (3, 1.2)):  # a run that stops at step 3
+        show(Step(t=t, step=step, loss=2.0))
+    show(State(t=1.3, phase="finished", reason=""))
+    show(State(t=1.4, phase="paused", reason=""))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["step 1/10  loss 2.000", "step 3/10  loss 2.000"]
+    assert lines[2].startswith("finished") and lines[3].startswith("paused")

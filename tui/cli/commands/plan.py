@@ -139,7 +139,7 @@ def _data(spec: RunSpec) -> dict[str, Any]:
     except UserError as error:
         return {"text": "", "problem": str(error)}
     numbers = {**asdict(usage), "epochs": usage.epochs, "ids_checked": checked}
-    return {"text": describe_usage(usage, spec.train.steps), "problem": "", **numbers}
+    return {"text": describe_usage(usage, spec.train.last_step), "problem": "", **numbers}
 
 
 def _as_json(plan: Plan) -> dict[str, Any]:
