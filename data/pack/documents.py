@@ -90,7 +90,7 @@ def read_documents(
 def _line_end(first: bytes) -> bytes:
     """Return what ends the lines of a table by its first block: a newline, or in old files of a Mac ``\\r`` alone."""
     line = first[: first.find(b"\n")] if b"\n" in first else first
-    return b"\r" if b"\r" in line[:-1] else b"\n"
+    return b"\r" if b"\r" in line.rstrip(b"\r") else b"\n"  # a file converted twice has \r\r\n
 
 
 def _stripped(part: Item) -> Item:

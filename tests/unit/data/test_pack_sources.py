@@ -49,6 +49,10 @@ def every_format() -> Iterator[tuple[str, bytes]]:
     yield "a.csv", csv.encode()
     yield "old mac.csv", ("id,text\r" + "".join(f'{n},"{cell}"\r' for n, cell in enumerate(cells))).encode()
     yield "old mac.jsonl", jsonl.replace("\n", "\r").encode()
+    yield (
+        "twice converted.csv",
+        "id,text\r\r\n{}".format("".join(f'{n},"{c}"\r\r\n' for n, c in enumerate(cells))).encode(),
+    )
     yield "bom.csv", b"\xef\xbb\xbf" + csv.encode()
     yield "a.tsv", csv.replace("id,text", "id\ttext").replace(',"', '\t"').encode()
     for suffix, content in compressed(jsonl).items():
