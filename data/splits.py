@@ -29,7 +29,7 @@ def phases_of(spec: RunSpec) -> dict[str, Path]:
 def tokenizer_of(spec: RunSpec) -> Path:
     """Return the tokenizer of the data; where no phase has one, where it would be. Raise ``UserError``."""
     paths = [folder / "tokenizer.json" for folder in phases_of(spec).values()]
-    return next((path for path in paths if path.is_file()), paths[0])
+    return next((path for path in paths if os.path.isfile(path)), paths[0])
 
 
 def check_data(spec: RunSpec) -> None:

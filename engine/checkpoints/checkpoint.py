@@ -76,7 +76,8 @@ def save(
         _set_latest(out, final.name)
         fsync_dir(out)
     except OSError as error:
-        raise CheckpointError(f"{final}: {error.strerror or error}") from None
+        of = f" ({tokenizer})" if error.filename == str(tokenizer) else ""
+        raise CheckpointError(f"{final}: {error.strerror or error}{of}") from None
     finally:
         with contextlib.suppress(OSError):  # the next save tries again
             _clean_up(out)
@@ -190,6 +191,17 @@ def steps(out: Path) -> list[int]:
     except (OSError, ValueError):  # no name that a folder can have
         return []
     return sorted({int(m[1]) for m in found if m})
+
+
+def unreadable(out: Path) -> str:
+    """Return why the folder ``out`` cannot be listed; nothing where it can, or is not there."""
+    try:
+        os.scandir(out).close()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def path_of_step(out: Path, step: int) -> Path:

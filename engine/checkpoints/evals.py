@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def weights_id(folder: Path, ema: bool = False) -> str:
     ``ema``: those of their average. A Hugging Face directory has no manifest and one kind of weights: a hash of their
     files. Raises ``UserError`` where one cannot be read.
     """
-    if (folder / "config.json").is_file() and not (folder / "manifest.json").exists():
+    if os.path.isfile(folder / "config.json") and not os.path.exists(folder / "manifest.json"):
         return _hash_of_files(folder)
     found: Any = read_json(folder / "manifest.json")
     for key in ("files", f"{'ema' if ema else 'model'}.safetensors", "sha256"):
@@ -106,6 +107,8 @@ def _read(folder: Path) -> list[EvalResult]:
         return msgspec.json.decode(read_bytes(path), type=Evals).results
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     except DAMAGED_JSON as error:
         raise UserError(f"{path}: is damaged: {error}; remove it and evaluate again") from None
 

@@ -23,7 +23,10 @@ def missing_source(run: RunDir, saved: str | None) -> str | None:
     """
     if saved:
         folder = Path(saved).parent
-        return None if checkpoint.steps(folder) else f"{folder}: the checkpoints of this run are missing"
+        if checkpoint.steps(folder):
+            return None
+        why = checkpoint.unreadable(folder)
+        return f"{folder}: the checkpoints of this run {f'cannot be read ({why})' if why else 'are missing'}"
     launch = run.launch()
     for source in (launch.resume, launch.init_from):
         if source and not Path(source).exists():

@@ -47,11 +47,16 @@ def _install_command(package: str) -> str:
     return f"the system's package manager: {package}"
 
 
-def inductor_cache_dir() -> Path:
-    """Return TORCHINDUCTOR_CACHE_DIR, or our default: all runs share one cache of compiled code."""
+def inductor_cache_dir() -> Path | None:
+    """Return TORCHINDUCTOR_CACHE_DIR, or our default: all runs share one cache of compiled code.
+
+    None where that cannot be written, as without a home directory: torch then takes a folder for temporary files.
+    """
     if chosen := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
         return Path(chosen)
-    return user_cache_dir() / "inductor"
+    folder = user_cache_dir() / "inductor"
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    return folder if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK) else None
 
 
 def user_cache_dir() -> Path:

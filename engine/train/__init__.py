@@ -3,4 +3,5 @@ import os
 from engine.execution.compiler import inductor_cache_dir
 
 # Here because torch settles on a folder while it is imported, which every way into this package does later.
-os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(inductor_cache_dir()))
+if folder := inductor_cache_dir():
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)

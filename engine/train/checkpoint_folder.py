@@ -32,8 +32,8 @@ class CheckpointFolder:
         """
         if self._device is None or checkpoint.steps(self.path):
             return ""
-        above = next(folder for folder in self.path.parents if folder.exists())
-        if not self.path.exists() and os.stat(above).st_dev != self._device:
+        above = next(folder for folder in self.path.parents if os.path.exists(folder))
+        if not os.path.exists(self.path) and os.stat(above).st_dev != self._device:
             raise checkpoint.CheckpointError(
                 f"{self.path}: the disk with the checkpoints of this run is not mounted; mount it again, or make this"
                 " folder, and the next checkpoint is written there"

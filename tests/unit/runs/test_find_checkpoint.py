@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.splits import tokenizer_of
 from engine.checkpoints import checkpoint
+from engine.checkpoints.evals import read_results
 from engine.events.run_dir import RunDir
 from engine.events.status import Launch, RunStatus
 from engine.host.files import read_json, write_json
@@ -126,3 +128,25 @@ def test_checkpoints_that_are_gone_are_not_said_to_have_never_been(
     with pytest.raises(UserError) as error:
         find_checkpoint("mine", store, out)
     assert str(error.value) == said
+    out.write_text("")  # or a folder that belongs to somebody else: it is there, and cannot be read
+    with pytest.raises(UserError) as error:
+        find_checkpoint("mine", store, out)
+    assert str(error.value) == said.replace("are missing", "cannot be read (Not a directory)")
+    assert main(["rm", "mine"]) == 0
+    kept = f"its checkpoints in {out / 'mine'} cannot be read (Not a directory) and are kept"
+    assert capsys.readouterr().err == f"{run.id}: removed; {kept}\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_checkpoint_of_another_user_ends_neither_status_nor_a_run(tmp_path: Path) -> None:
+    """Python's ``Path.is_file`` raises where a folder above may not be entered."""
+    spec = registry.load("cpu_demo", [f"data.root={tmp_path}"])
+    tmp_path.chmod(0o700)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(UserError, match="Permission denied"):
+            read_results(tmp_path / "ckpt_step_1")
+        assert tokenizer_of(spec) == tmp_path / "phase1" / "tokenizer.json"
+        assert checkpoint.unreadable(tmp_path / "run") == "Permission denied"
+    finally:
+        os.seteuid(0)

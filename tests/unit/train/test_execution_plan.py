@@ -79,6 +79,9 @@ def test_compiled_code_is_cached_under_the_cache_home(monkeypatch: pytest.Monkey
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert inductor_cache_dir() == tmp_path / "mla-tui" / "inductor"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert inductor_cache_dir() is None, "a run would end at its first import of the compiler"
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
     assert inductor_cache_dir() == Path("/elsewhere")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiles.errors import SpecError
@@ -43,8 +44,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _kept(removal: Removal) -> str:
+    from engine.checkpoints.checkpoint import unreadable
+
     if not removal.folder:
         return "its damaged spec does not name the folder of its checkpoints"
+    if why := unreadable(Path(removal.folder)):
+        return f"its checkpoints in {removal.folder} cannot be read ({why}) and are kept"
     if not removal.checkpoints:
         return f"it has no checkpoints in {removal.folder}"
     found = f"{counted(removal.checkpoints, 'checkpoint')}, {size(removal.checkpoint_bytes)}"
