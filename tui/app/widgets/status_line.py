@@ -57,12 +57,13 @@ class StatusLine(Canvas):
             first += [(f"{fraction:.0%} ", "status--label"), *_bar(fraction, 7 if width < 100 else min(width // 8, 24))]
         else:
             first.append((" ", ""))
-        if view.active and view.last_step != view.steps:
-            first += _item("stops at", fmt.exact(view.last_step), 1)
         if view.active and not view.is_remote:
             seconds = view.eta()
             first += _item("ETA", fmt.duration(seconds), 8)
             first += _item("ends", outlook.finish_text(now, seconds), 5)
+        if view.active and view.last_step != view.steps:
+            first += _item("stops at", fmt.exact(view.last_step), 1)
+        if view.active and not view.is_remote:
             first += _micro(view, 0 if width < 100 else min(width // 16, 12))
             if (left := view.tokens_left()) is not None:
                 first += _item("tokens left", fmt.count(left), 5)
