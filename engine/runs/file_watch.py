@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from engine.events.log import LogWriter
@@ -40,7 +41,8 @@ class FileWatch:
         would take the other's copy for a foreign file. This one stays until the copy is there, because the trainer may
         be killed before. It never writes its own copy over that of the trainer, which has gone on there.
         """
-        self._lock.hold()
+        with contextlib.suppress(FileNotFoundError):  # with its directory
+            self._lock.hold()
         if self._files.folder_is_gone() or not self._log.is_linked():
             if self._is_restored():
                 self._hand_over()
@@ -75,6 +77,7 @@ class FileWatch:
         """Restore what was deleted while no trainer lives. Without its directory the run ends."""
         gone = self._files.folder_is_gone()
         self._files.restore(self._log)
+        self._lock.hold()
         if gone and not has_ended(self._state.phase):
             reason = "the directory of this run was deleted; it is restored"
             update_status(self._state, self._log.write(State(phase=STOPPED, reason=reason)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 from engine.events.log import LogWriter, read_all
@@ -51,5 +52,23 @@ def test_a_supervisor_leaves_once_the_trainer_has_restored_the_log(make_run: Mak
     further.close()
     assert not files.check(False, len(records)) and files.needs_successor
     assert len(list(read_all(run.log_path))) == 2, "wrote its own copy over that of the trainer"
+    log.close()
+    lock.release()
+
+
+def test_a_deleted_directory_is_restored_where_no_trainer_lives(make_run: Make) -> None:
+    """Of a run that waits for a user, with the directory of all runs."""
+    run = make_run()
+    log = LogWriter(run.log_path, 1)
+    log.write(State(phase="needs-attention"))
+    lock = Lock(run.supervisor_lock)
+    assert lock.acquire()
+    state, records = run.state(), run.log_path.read_bytes()
+    files = FileWatch(run, lock, log, run.spec(), state)
+    shutil.rmtree(run.path.parent)
+    assert files.check(True, len(records)), "the trainer restores it"
+    assert not run.path.exists()
+    assert not files.check(False, len(records)) and state.phase == "stopped"
+    assert run.log_path.read_bytes().startswith(records) and run.has_supervisor()
     log.close()
     lock.release()
