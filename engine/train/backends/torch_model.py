@@ -9,6 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from engine.execution.compile_cache import remove_cut_files
+from engine.execution.compiler import inductor_cache_dir
 from engine.memory.limits import host_capacity
 from engine.train.backends.backend import Batch
 from engine.train.backends.host_offload import empty_cache
@@ -44,6 +46,8 @@ class TorchModel:
         )
         if plan.compiled:
             torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+            if cache := inductor_cache_dir():
+                remove_cut_files(cache)
             for block in self.module.model.layers:
                 block.compile(dynamic=False)
         self.loss = resolve_loss(cast(LossKind, plan.loss), compiled=plan.compiled)

@@ -51,7 +51,7 @@ def id(store: RunStore, make_run: Any) -> str:
     [
         (["ls"], 2),
         (["status", "latest"], len(Summary.__struct_fields__)),
-        (["watch", "latest", "--no-follow"], 11),
+        (["watch", "latest", "--no-follow"], 12),
         (["compare", "latest", EVIL], 1),
         (["status", EVIL + "?"], 1),
         (["checkpoints", "latest"], None),
