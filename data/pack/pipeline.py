@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from queue import SimpleQueue
 from threading import Condition
@@ -38,7 +39,8 @@ class _Stopped(Exception):
 class _Budget:
     """Limits the text in flight, without ever stopping the task that is merged next.
 
-    Of large documents one is in flight, from when it is read until it is encoded.
+    Of large documents one is read and encoded at a time, and none is begun where the text in flight is too much: their
+    ids, of up to four times the size, wait to be merged.
     """
 
     def __init__(self) -> None:
@@ -63,10 +65,10 @@ class _Budget:
         with self._changed:
             self._used[task] = self._used.get(task, 0) + size
 
-    def begin_large(self) -> None:
-        """Wait until no large document is in flight. Raise ``_Stopped``."""
+    def begin_large(self, task: int) -> None:
+        """Wait until ``task`` may read a large document. Raise ``_Stopped``."""
         with self._changed:
-            while not self._stopped and self._large:
+            while not self._stopped and (self._large or not self._may_read(task)):
                 self._changed.wait()
             if self._stopped:
                 raise _Stopped
@@ -157,7 +159,7 @@ class Pipeline:
     def _run(self, number: int, task: Task, done: int, queue: _Queue) -> None:
         """Read one task; runs in a thread. Batches that an earlier attempt has merged are read again and dropped."""
         try:
-            batches = self._read(task, self._budget.begin_large)
+            batches = self._read(task, partial(self._budget.begin_large, number))
             for dropped in islice(batches, done):
                 if dropped.large:
                     self._budget.end_large()
