@@ -62,8 +62,9 @@ def test_samples_are_shown_and_who_comes_back_reads_what_happened(
     workspace: Workspace, terminals: Terminals, wait_for: WaitFor
 ) -> None:
     write_tokenizer(workspace.data)
-    sampling = ("sample_every=50", "sample_tokens=16", 'train.sample_prompts=["abc"]', "train.save_every=50")
-    run = workspace.launch(*LIVE, *(word for text in sampling for word in ("-s", text)))
+    saving = [word.replace("save_every=0", "save_every=50") for word in LIVE]
+    sampling = ("sample_every=50", "sample_tokens=16", 'train.sample_prompts=["abc"]')
+    run = workspace.launch(*saving, *(word for text in sampling for word in ("-s", text)))
     terminal = terminals()
     terminal.open("attach", run.id)
     terminal.wait_text(LOSS)
