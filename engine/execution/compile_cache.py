@@ -1,7 +1,7 @@
-"""Removes from torch's cache of compiled code what was not written to its end.
+"""Removes incomplete libraries from the cache of torch.compile.
 
-Who is killed while a library is linked, or loses power soon after, leaves a part of it, which torch takes for all of
-it: every later run that needs it would fail, or die of a bus error.
+A process that is killed while it links a library, or a loss of power soon after, leaves a part of it. torch loads it
+all the same: every later run that needs it would fail, or die of a bus error.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import time
 from pathlib import Path
 
 _BEING_WRITTEN = 2.0  # seconds: a younger file may be what another run's linker is writing
-_HEADER = 64  # bytes of a 64-bit ELF file, which its table of sections ends
+_HEADER = 64  # bytes of a 64-bit ELF file; it says where the table of sections lies, which ends the file
 
 
-def remove_cut_files(cache: Path) -> list[Path]:
-    """Remove the libraries below ``cache`` that lack their end; return them. torch compiles them again."""
+def remove_incomplete(cache: Path) -> list[Path]:
+    """Remove the incomplete libraries below ``cache`` and return them. torch compiles them again."""
     removed = []
     for path in cache.rglob("*.so"):
         with contextlib.suppress(OSError):  # another run has removed it
-            if time.time() - path.stat().st_mtime > _BEING_WRITTEN and _is_cut(path):
+            if time.time() - path.stat().st_mtime > _BEING_WRITTEN and _is_incomplete(path):
                 path.unlink()
                 removed.append(path)
     return removed
 
 
-def _is_cut(path: Path) -> bool:
+def _is_incomplete(path: Path) -> bool:
     with open(path, "rb") as file:
         header, size = file.read(_HEADER), os.fstat(file.fileno()).st_size
     if len(header) < _HEADER or not any(header):  # some file systems keep the length, without the content

@@ -53,7 +53,7 @@ def remove_run(store: RunStore, run: RunDir, with_checkpoints: bool) -> None:
 
 
 def _needed_by(store: RunStore, run: RunDir, out: Path) -> str:
-    """Return who else writes to ``out``, or reads or still restarts from a checkpoint in it; empty if nobody does."""
+    """Return who else writes to ``out``, or reads or still restarts from a checkpoint in it; empty if none does."""
     for other, source in started_from(store):
         if os.path.dirname(source) == os.path.realpath(out) and other.id != run.id:
             return f"{out}: run {other.name} started from it and has not ended; its checkpoints are kept"

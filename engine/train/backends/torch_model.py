@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from engine.execution.compile_cache import remove_cut_files
+from engine.execution.compile_cache import remove_incomplete
 from engine.execution.compiler import inductor_cache_dir
 from engine.memory.limits import host_capacity
 from engine.train.backends.backend import Batch
@@ -47,7 +47,7 @@ class TorchModel:
         if plan.compiled:
             torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
             if cache := inductor_cache_dir():
-                remove_cut_files(cache)
+                remove_incomplete(cache)
             for block in self.module.model.layers:
                 block.compile(dynamic=False)
         self.loss = resolve_loss(cast(LossKind, plan.loss), compiled=plan.compiled)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from engine.events.log import LogWriter, read_all
@@ -11,64 +13,60 @@ from engine.host.process import Lock
 from engine.runs.file_watch import FileWatch
 
 if TYPE_CHECKING:
+    from engine.events.run_dir import RunDir
+    from engine.events.status import RunStatus
     from tests.unit.conftest import Make
+
+
+@contextmanager
+def watched(run: RunDir, state: RunStatus) -> Iterator[FileWatch]:
+    """A run as its supervisor has it: with its lock and its log open."""
+    log, lock = LogWriter(run.log_path, 1), Lock(run.supervisor_lock)
+    log.write(State(phase="running"))
+    assert lock.acquire()
+    yield FileWatch(run, lock, log, run.spec(), state)
+    log.close()
+    lock.release()
 
 
 def test_a_log_that_the_trainer_was_killed_before_restoring_is_restored(make_run: Make) -> None:
     """Something swaps log and spec, and kills the trainer before it notices."""
     run = make_run()
-    log = LogWriter(run.log_path, 1)
-    log.write(State(phase="running"))
-    lock = Lock(run.supervisor_lock)
-    assert lock.acquire()
-    files = FileWatch(run, lock, log, run.spec(), run.state())
-    records = run.log_path.read_bytes()
-    spec = run.path / "spec.json"
-    content = spec.read_bytes()
-    for path, other in ((run.log_path, content), (spec, records)):
-        replacement = path.with_name("replacement")
-        replacement.write_bytes(other)
-        replacement.rename(path)
-    assert files.check(True, len(records)), "left the run before the trainer had restored it"
-    assert not files.check(False, len(records)) and files.needs_successor
-    assert run.log_path.read_bytes() == records and spec.read_bytes() == content
-    log.close()
-    lock.release()
+    with watched(run, run.state()) as files:
+        records = run.log_path.read_bytes()
+        spec = run.path / "spec.json"
+        content = spec.read_bytes()
+        for path, other in ((run.log_path, content), (spec, records)):
+            replacement = path.with_name("replacement")
+            replacement.write_bytes(other)
+            replacement.rename(path)
+        assert files.check(True, len(records)), "left the run before the trainer had restored it"
+        assert not files.check(False, len(records)) and files.needs_successor
+        assert run.log_path.read_bytes() == records and spec.read_bytes() == content
 
 
 def test_a_supervisor_leaves_once_the_trainer_has_restored_the_log(make_run: Make) -> None:
     run = make_run()
-    log = LogWriter(run.log_path, 1)
-    log.write(State(phase="running"))
-    lock = Lock(run.supervisor_lock)
-    assert lock.acquire()
-    files = FileWatch(run, lock, log, run.spec(), run.state())
-    records = run.log_path.read_bytes()
-    run.log_path.unlink()
-    assert files.check(True, len(records))
-    run.log_path.write_bytes(records)
-    further = LogWriter(run.log_path, 1)  # the trainer goes on there, and may be killed at once
-    further.write(State(phase="paused"))
-    further.close()
-    assert not files.check(False, len(records)) and files.needs_successor
-    assert len(list(read_all(run.log_path))) == 2, "wrote its own copy over that of the trainer"
-    log.close()
-    lock.release()
+    with watched(run, run.state()) as files:
+        records = run.log_path.read_bytes()
+        run.log_path.unlink()
+        assert files.check(True, len(records))
+        run.log_path.write_bytes(records)
+        further = LogWriter(run.log_path, 1)  # the trainer goes on there, and may be killed at once
+        further.write(State(phase="paused"))
+        further.close()
+        assert not files.check(False, len(records)) and files.needs_successor
+        assert len(list(read_all(run.log_path))) == 2, "wrote its own copy over that of the trainer"
 
 
 def test_a_deleted_directory_is_restored_where_no_trainer_lives(make_run: Make) -> None:
     """Of a run that waits for a user, with the directory of all runs."""
     run = make_run()
-    log = LogWriter(run.log_path, 1)
-    log.write(State(phase="needs-attention"))
-    lock = Lock(run.supervisor_lock)
-    assert lock.acquire()
-    state, records = run.state(), run.log_path.read_bytes()
-    files = FileWatch(run, lock, log, run.spec(), state)
-    shutil.rmtree(run.path.parent)
-    assert files.check(True, len(records)), "the trainer restores it"
-    assert not run.path.exists()
-    assert not files.check(False, len(records)) and state.phase == "stopped"
-    assert run.log_path.read_bytes().startswith(records) and run.has_supervisor()
-    log.close()
-    lock.release()
+    state = run.state()
+    with watched(run, state) as files:
+        records = run.log_path.read_bytes()
+        shutil.rmtree(run.path.parent)
+        assert files.check(True, len(records)), "the trainer restores it"
+        assert not run.path.exists()
+        assert not files.check(False, len(records)) and state.phase == "stopped"
+        assert run.log_path.read_bytes().startswith(records) and run.has_supervisor()

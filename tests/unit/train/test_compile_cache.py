@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.execution.compile_cache import remove_cut_files
+from engine.execution.compile_cache import remove_incomplete
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -29,7 +29,7 @@ def test_a_library_without_its_end_is_removed(tmp_path: Path) -> None:
     for path in tmp_path.rglob("*.so"):
         os.utime(path, (0, time.time() - 60))
     (tmp_path / "young.so").write_bytes(content[:100])  # perhaps being written
-    assert {path.name for path in remove_cut_files(tmp_path)} == {"zeros.so", *(f"{size}.so" for size in cut)}
+    assert {path.name for path in remove_incomplete(tmp_path)} == {"zeros.so", *(f"{size}.so" for size in cut)}
     assert {path.name for path in tmp_path.rglob("*.so")} == {"whole.so", "other.so", "young.so"}
     assert ctypes.CDLL(str(whole)).seven() == 7
-    assert remove_cut_files(tmp_path / "missing") == []
+    assert remove_incomplete(tmp_path / "missing") == []

@@ -75,7 +75,7 @@ class Pen:
             self._write_placed(strip.crop(start, stop))
 
     def _write_placed(self, strip: Strip) -> None:
-        """Write a strip with characters of whose width terminals disagree: what follows one gets its place anew."""
+        """Write a strip with characters of whose width terminals disagree: the cursor is placed again behind one."""
         for text, style, control in strip:
             if control:
                 continue
