@@ -27,6 +27,7 @@ STARTING, COMPILING, RUNNING, SAVING = "starting", "compiling", "running", "savi
 PAUSED, STOPPING, RECOVERING, NEEDS_ATTENTION = "paused", "stopping", "recovering", "needs-attention"
 FINISHED, FAILED, STOPPED, CUT_OFF, DAMAGED = "finished", "failed", "stopped", "cut-off", "damaged"
 DATA_CHANGED = "--data-changed"  # of resume; in the reason of a run that needs attention because its data has changed
+THE_DATA_HAS_CHANGED = "the data has changed"  # so begins what such a trainer says
 
 PHASES = {
     phase.name: phase

@@ -6,11 +6,12 @@ import itertools
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from data.splits import phases_of
 from engine.checkpoints.resume_source import missing_source
 from engine.events.commands import CommandReader
-from engine.events.phases import NEEDS_ATTENTION
+from engine.events.phases import DATA_CHANGED, NEEDS_ATTENTION, THE_DATA_HAS_CHANGED
 from engine.events.requests import ResumeRequest
 from engine.events.run_dir import RunDir
 from engine.events.types import Event, State
@@ -20,6 +21,14 @@ from profiles.spec import RunSpec
 INTERVAL = 1.0  # seconds between checks
 Stopped = Callable[[float, str], Awaitable[bool]]
 Signature = list[tuple[str, int, int, int]]
+
+
+class Lack(NamedTuple):
+    """What a run cannot go on without. ``waits`` says how it goes on by itself, ``once`` when a stopped run can."""
+
+    what: str
+    waits: str
+    once: str
 
 
 class Attention:
@@ -45,7 +54,7 @@ class Attention:
         ``saved`` returns the newest checkpoint that the run has logged, ``stopped`` waits some seconds for a stop, and
         ``log`` writes a record.
         """
-        if self._reason(saved()) is None:
+        if self._lack(saved()) is None:
             return True
         commands = CommandReader(self._run.commands_path, self._run.log_path)
         logged, waits = "", False
@@ -53,28 +62,40 @@ class Attention:
             requests = [command for command in commands.poll() if isinstance(command.request, ResumeRequest)]
             if any(waits or command.request == ResumeRequest(data_changed=True) for command in requests):
                 self._refusal = None  # a new try; the trainer reads and acknowledges the request
-            if (reason := self._reason(saved())) is None:
+            if (lack := self._lack(saved())) is None:
                 return True
+            reason = f"{lack.what}; {lack.waits}"
             answered: list[str | None] = [command.id for command in requests]
             for id in answered or [None] * (reason != logged):
                 log(State(phase=NEEDS_ATTENTION, reason=reason, id=id))
             logged, waits = reason, True
-            if await stopped(INTERVAL, f"stopped; {reason}"):
+            # A stopped run does not go on by itself, whatever comes back.
+            launch = f"continue {lack.once} with: mla-tui launch --resume {self._run.id}"
+            way_out = launch if saved() else f"launch it again {lack.once}"
+            if await stopped(INTERVAL, f"stopped; {lack.what}; {way_out}"):
                 return False
 
-    def _reason(self, saved: str | None) -> str | None:
+    def _lack(self, saved: str | None) -> Lack | None:
         """Return why the run cannot continue now, None where it can."""
         try:
             check_space(self._run.path)
         except FileNotFoundError:  # the directory was deleted, which is not for a user to put right
             pass
         except OSError as error:
-            return f"{self._run.path}: {error.strerror}; the run continues when it can write its log there"
+            what = f"{self._run.path}: {error.strerror}"
+            return Lack(what, "the run continues when it can write its log there", "once it can be written")
         if missing := missing_source(self._run, saved):
-            return f"{missing}; put it back and the run continues"
+            return Lack(missing, "put it back and the run continues", "once it is back")
         if self._refusal and self._refusal[1] == _signature(self._folders):
-            return self._refusal[0]
+            return self._refused(self._refusal[0])
         return None
+
+    def _refused(self, why: str) -> Lack:
+        if not why.startswith(THE_DATA_HAS_CHANGED):
+            return Lack(why, "the run continues when it is as it was", "once it is as it was")
+        as_it_is = f"continue with the data as it is: mla-tui resume {self._run.id} {DATA_CHANGED}"
+        waits = f"restore it and the run continues, or {as_it_is}"
+        return Lack(why, waits, f"once it is restored, or as it is with {DATA_CHANGED},")
 
 
 def _signature(folders: list[Path]) -> Signature:

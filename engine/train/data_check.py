@@ -8,7 +8,7 @@ from data.fingerprint import Fingerprint, differences
 from data.splits import check_data
 from engine.checkpoints.resume_source import checkpoint_data
 from engine.events.commands import CommandReader
-from engine.events.phases import DATA_CHANGED
+from engine.events.phases import THE_DATA_HAS_CHANGED
 from engine.events.requests import ResumeRequest
 from engine.events.run_dir import RunDir
 from engine.host.files import read_json, write_json
@@ -29,10 +29,7 @@ def check_data_of_run(run: RunDir, now: Fingerprint, resume: Path | None) -> Fin
     # An attempt that went on with other data may have ended before its first checkpoint.
     changed = since_last if last else since_saved
     if changed and (since_saved or not saved) and not _accepted(run, first=last is None):
-        raise NeedsAttentionError(
-            f"the data has changed: {changed}; restore it and the run continues,"
-            f" or continue with the data as it is: mla-tui resume {run.id} {DATA_CHANGED}"
-        )
+        raise NeedsAttentionError(f"{THE_DATA_HAS_CHANGED}: {changed}")
     write_json(run.data_path(now.digest), now.to_dict())
     return saved if since_saved else None
 
@@ -42,7 +39,7 @@ def check_data_is_there(spec: RunSpec) -> None:
     try:
         check_data(spec)
     except UserError as error:
-        raise NeedsAttentionError(f"{error}; once it is there again the run continues") from None
+        raise NeedsAttentionError(str(error)) from None
 
 
 def check_same_on_all_ranks(now: Fingerprint, ranks: Ranks) -> None:

@@ -239,7 +239,7 @@ class Trainer:
             return
         if self.oom.can_save(failure) and self.step:
             self._save()
-        raise RestartRequested(f"out of memory in {failure.where}; restarts with less")
+        raise RestartRequested(f"out of memory in {failure.where}")
 
     def _answer_earlier_oom(self) -> None:
         """Act on what ended an earlier attempt unanswered: the kernel's kill, another rank's out-of-memory error."""

@@ -25,7 +25,9 @@ def not_finite_error(
     if on_nan == "rewind":
         if newest is not None and supervised:
             reporter.record(Rewind(step=newest, cursor=result.cursor.to_dict(), why=text))
-            return RestartRequested(f"{text}; goes back to step {newest} and skips the data up to step {step}")
+            return RestartRequested(
+                f"{text}; a restart goes back to step {newest} and skips the data up to step {step}"
+            )
         why = "there is no checkpoint yet" if newest is None else "a run in the foreground is not restarted"
         text += f"; no rewind: {why}"
     return UserError(f"{text}; lower optim.lr and {continue_command(out)}")

@@ -10,6 +10,7 @@ import pytest
 from engine.events import commands
 from engine.events.requests import ResumeRequest
 from engine.events.types import Event, State
+from engine.runs import attention
 from engine.runs.attention import Attention
 from profiles import registry
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from tests.unit.conftest import Make
 
 WHY = "the data has changed: train/a.bin is new"
+SAVED = "/models/gone/ckpt_step_20"
+LOST = "/models/gone: the checkpoints of this run are missing"
+GONE = "train/a.bin: does not exist"
+AS_IT_WAS = "the run continues when it is as it was"
+AGAIN = "mla-tui launch --resume"
 
 
 async def answers(run: Any, root: Path, *changes: Any) -> list[str]:
@@ -48,7 +54,10 @@ def root(tmp_path: Path) -> Path:
 
 async def test_it_continues_when_the_data_is_restored(make_run: Make, root: Path) -> None:
     changes = (lambda: None, (root / "phase1" / "train" / "a.bin").unlink)
-    assert await answers(make_run(), root, *changes) == [f"needs-attention: {WHY}"]
+    run = make_run()
+    as_it_is = f"continue with the data as it is: mla-tui resume {run.id} --data-changed"
+    way_out = f"restore it and the run continues, or {as_it_is}"
+    assert await answers(run, root, *changes) == [f"needs-attention: {WHY}; {way_out}"]
 
 
 async def test_it_continues_when_the_user_accepts_the_data_as_it_is(make_run: Make, root: Path) -> None:
@@ -57,4 +66,47 @@ async def test_it_continues_when_the_user_accepts_the_data_as_it_is(make_run: Ma
     def accept() -> None:
         commands.append(run.commands_path, ResumeRequest(data_changed=True), "test", "one")
 
-    assert await answers(run, root, accept) == [f"needs-attention: {WHY}"]
+    (logged,) = await answers(run, root, accept)
+    assert logged.startswith(f"needs-attention: {WHY}; ")
+
+
+@pytest.mark.parametrize(
+    ("refused", "saved", "waits", "ended"),
+    [
+        (
+            None,
+            SAVED,
+            f"{LOST}; put it back and the run continues",
+            f"{LOST}; continue once it is back with: {AGAIN} ID",
+        ),
+        (GONE, SAVED, f"{GONE}; {AS_IT_WAS}", f"{GONE}; continue once it is as it was with: {AGAIN} ID"),
+        (GONE, None, f"{GONE}; {AS_IT_WAS}", f"{GONE}; launch it again once it is as it was"),
+        (WHY, SAVED, "", f"{WHY}; continue once it is restored, or as it is with --data-changed, with: {AGAIN} ID"),
+    ],
+)
+async def test_a_stopped_run_is_not_said_to_continue_by_itself(
+    make_run: Make,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: str | None,
+    saved: str | None,
+    waits: str,
+    ended: str,
+) -> None:
+    run = make_run()
+    waiting = Attention(run, registry.load("cpu_demo", [f"data.root={root}"]))
+    if refused:
+        waiting.refuse_data(refused)
+        monkeypatch.setattr(attention, "missing_source", lambda *_: None)
+    logged: list[str] = []
+
+    async def stopped(seconds: float, reason: str) -> bool:
+        logged.append(reason)
+        return True
+
+    def log(event: Event) -> None:
+        assert isinstance(event, State)
+        assert not waits or event.reason == waits
+
+    assert not await waiting.wait(lambda: saved, log, stopped)
+    assert logged == [f"stopped; {ended.replace('ID', run.id)}"]

@@ -62,14 +62,14 @@ def test_the_same_data_is_no_change(case: Case) -> None:
 def test_a_change_is_accepted_once_and_another_one_is_asked_for_again(case: Case) -> None:
     case.check()
     case.add_shard("a.bin")
-    with pytest.raises(NeedsAttentionError, match=r"train/a.bin is new; .* mla-tui resume .* --data-changed"):
+    with pytest.raises(NeedsAttentionError, match=r"^the data has changed: train/a.bin is new$"):
         case.check()
     accepted = commands.append(case.run.commands_path, ResumeRequest(data_changed=True), "test")
     assert case.check()
     case.run.log_path.write_text(f'{{"t": 1, "kind": "state", "attempt": 1, "phase": "running", "id": "{accepted}"}}\n')
     assert case.check()  # a restart before the next checkpoint: accepted already, still a new segment
     case.add_shard("b.bin")
-    with pytest.raises(NeedsAttentionError, match=r"changed: train/b.bin is new;"):
+    with pytest.raises(NeedsAttentionError, match=r"changed: train/b.bin is new$"):
         case.check()
     for name in ("a.bin", "b.bin"):
         (case.shards / name).unlink()
@@ -98,7 +98,7 @@ def test_data_that_is_gone_needs_attention(case: Case) -> None:
     (case.shards.parent / "val").rename(case.shards.parent / "elsewhere")
     code, why = exit_status_of(lambda: check_data_is_there(case.spec))
     assert code == EXIT_NEEDS_ATTENTION and not is_user_error(code)
-    assert "once it is there again the run continues" in why
+    assert str(case.shards.parent) in why
 
 
 def test_files_that_come_while_a_run_trains_are_not_read(case: Case, nano: MakeSpec) -> None:
