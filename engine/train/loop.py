@@ -302,10 +302,13 @@ class Trainer:
 
         With ``timeout`` (between two steps) an edit resumes it too, and so does the end of that time: False then.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        answers = (PauseRequest, ResumeRequest, StopRequest, *((SetRequest,) if deadline else ()))
         self._finish_checkpoint()
-        self._enter(PAUSED, reason + self._pause_memory.release(), id)
+        with self.state.clock.stopped():
+            self._enter(PAUSED, reason + self._pause_memory.release(), id)
+            return self._wait_for_answer(None if timeout is None else time.monotonic() + timeout)
+
+    def _wait_for_answer(self, deadline: float | None) -> bool:
+        answers = (PauseRequest, ResumeRequest, StopRequest, *((SetRequest,) if deadline else ()))
         while True:
             # In the order given: pause, pause, resume goes on; pause, resume, pause holds.
             command = self.commands.pop(*answers)

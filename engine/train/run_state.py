@@ -17,6 +17,7 @@ from engine.train.backends.backend import Batch
 from engine.train.edit_history import EditHistory, pop_due
 from engine.train.edits import applied
 from engine.train.read_ahead import ReadAhead
+from engine.train.work_clock import WorkClock
 from profiles.spec import AUTO, RunSpec
 
 
@@ -30,6 +31,7 @@ class RunState:
     def __init__(self, spec: RunSpec) -> None:
         """Open the data. Raises ``UserError``."""
         self.spec = spec
+        self.clock = WorkClock()
         self._splits = open_splits(spec)
         self.document_end = document_end(spec)
         self.data = fingerprint_of(spec, self._splits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
 from functools import partial
 
@@ -51,7 +50,7 @@ class Sampler:
         cache = LatentCache(model, spec.batch.context)
         sampling = Sampling(TEMPERATURE, TOP_P, spec.train.seed)
         for prompt in spec.train.sample_prompts:
-            begun = time.monotonic()
+            begun = budget.clock.now()
             ids: list[int] = []
             start = tokenizer.encode(prompt).ids or [end or 0]
             for id in generate(model, start, spec.train.sample_tokens, cache, sampling, end):
@@ -65,7 +64,7 @@ class Sampler:
                 prompt=prompt,
                 text=tokenizer.decode(ids),
                 tokens=len(ids),
-                seconds=time.monotonic() - begun,
+                seconds=budget.clock.now() - begun,
                 cut=budget.over,
             )
             if budget.over:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -83,19 +82,20 @@ class StepRunner:
 
     def _run(self, step: int) -> Done | NotFinite:
         spec, batch, ranks = self._state.spec, self._state.spec.batch, self._ranks
-        begun = time.perf_counter()
+        clock = self._state.clock
+        begun = clock.now()
         sequences, cursor = self._state.read_batch()
         share = batch.sequences // ranks.size
         own = sequences[ranks.rank * share :][:share]
         tokens = max(1, self._state.count_targets(sequences))
-        data_s = time.perf_counter() - begun
+        data_s = clock.now() - begun
         starts = range(0, share, batch.micro)
         self._logits.begin_step(step)
         for launched, first in enumerate(starts):
             if launched:
                 done = self._backend.finished()
                 tokens_done = ranks.size * done * batch.micro * batch.context
-                self._between(MicroBatchDone(done, len(starts), tokens_done / (time.perf_counter() - begun)))
+                self._between(MicroBatchDone(done, len(starts), tokens_done / (clock.now() - begun)))
             last = launched == len(starts) - 1
             self._backend.accumulate(own[first : first + batch.micro], tokens, last)
         loss, grad_norm = self._backend.window_totals()
@@ -105,4 +105,4 @@ class StepRunner:
         self._before_update()
         lr = spec.optim.lr_scale * learning_rate(spec.optim, step, spec.train.steps)
         self._backend.optimizer_step(lr, spec.optim.clip)
-        return Done(loss, grad_norm, lr, cursor, data_s, time.perf_counter() - begun, attn_logit)
+        return Done(loss, grad_norm, lr, cursor, data_s, clock.now() - begun, attn_logit)

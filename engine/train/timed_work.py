@@ -6,7 +6,6 @@ waits for one piece at most.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 
@@ -20,21 +19,23 @@ from engine.train.backends.ranks import Ranks
 from engine.train.oom.recognize import OutOfMemory, catch_oom, requested
 from engine.train.reporter import Reporter
 from engine.train.run_state import RunState
+from engine.train.work_clock import WorkClock
 from profiles.errors import UserError
 
 
 class Budget:
     """The ``seconds`` that work may take. ``over`` changes between two pieces only, and on all ranks at once."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, clock: WorkClock) -> None:
         self.seconds = seconds
         self.over = False
-        self._deadline = time.monotonic() + seconds
+        self.clock = clock
+        self._deadline = clock.now() + seconds
 
     @property
     def has_passed(self) -> bool:
         """Whether the time is up on this rank."""
-        return time.monotonic() >= self._deadline
+        return self.clock.now() >= self._deadline
 
 
 Work = Callable[[Budget], Generator[Event | None, None, None]]
@@ -74,7 +75,7 @@ class TimedWork:
         if why := self._shortage(needed):
             self._reporter.record(Log(level="warning", text=f"{name} skipped: {why}"))
             return
-        budget = Budget(seconds)
+        budget = Budget(seconds, self._state.clock)
         with self._training_unchanged(), closing(work(budget)) as pieces:
             more = True
             while more:

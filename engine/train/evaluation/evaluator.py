@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
 from functools import partial
 from pathlib import Path
@@ -50,7 +49,7 @@ class Evaluator:
             self._timed.run(f"evaluation of step {step}", partial(self._score, step), spec.train.eval_seconds, needed)
 
     def _score(self, step: int, budget: Budget) -> Generator[Event | None, None, None]:
-        begun, loaded = time.monotonic(), self._loaded()
+        begun, loaded = budget.clock.now(), self._loaded()
         found: dict[str, dict[str, float]] = {}
         for text in self._state.spec.train.eval_tasks:
             one = task_benchmark(loaded, expand(text, "train.eval_tasks"), None, None)
@@ -70,7 +69,7 @@ class Evaluator:
             step=step,
             accuracy=None if cut else self.accuracy,
             tasks={name: {**metrics} for name, metrics in found.items()},
-            seconds=time.monotonic() - begun,
+            seconds=budget.clock.now() - begun,
             cut=cut,
         )
 
