@@ -9,6 +9,7 @@ import subprocess
 from engine.checks.systemd import NAME, lingers, unit_path
 from engine.host.programs import COMMAND_LINE, python_module
 from profiles.errors import UserError
+from profiles.reader import read_text
 
 MANUALLY = "after a reboot resume runs with: mla-tui resume --cut-off"
 TIMEOUT = 30.0  # seconds
@@ -47,7 +48,7 @@ def install() -> list[str]:
     """Write and enable the unit; return what is left to do, a line each. Raises ``UserError``."""
     _systemctl("daemon-reload")  # systemd must answer before anything is written
     path = unit_path()
-    before = path.read_text() if path.exists() else None
+    before = read_text(path) if path.exists() else None
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(unit_text())
     try:

@@ -225,7 +225,8 @@ def is_linked(path: Path, fd: int) -> bool:
 def is_locked(path: Path) -> bool:
     """Return whether a process holds the ``Lock`` on ``path``."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a shared lock needs no more, and the disk may be read-only
+        # A shared lock needs no more, and the disk may be read-only. O_NONBLOCK: a FIFO does not wait for its writer.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:

@@ -33,6 +33,7 @@ from engine.host.process import (
 )
 from profiles.errors import UserError
 from profiles.nvml import visible_uuids
+from profiles.reader import read_text
 
 if TYPE_CHECKING:
     from profiles.spec import RunSpec
@@ -158,8 +159,8 @@ def holder(home: Path, device: str) -> str | None:
     path = _path(home, device)
     if not is_locked(path):
         return None
-    with contextlib.suppress(OSError):
-        return path.read_text() or "unknown"
+    with contextlib.suppress(OSError, UserError):
+        return read_text(path) or "unknown"
     return "unknown"
 
 

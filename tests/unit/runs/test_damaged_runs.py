@@ -123,7 +123,7 @@ def test_ls_has_one_line_a_run_whatever_is_damaged(
             assert ("spec.json is" in mine, "state.json is" in mine) == (name == "spec.json", name == "state.json")
 
 
-@pytest.mark.parametrize("name", ["state.json", "spec.json", "events.jsonl", "history.bin"])
+@pytest.mark.parametrize("name", ["state.json", "spec.json", "events.jsonl", "history.bin", "supervisor.lock"])
 def test_a_fifo_among_its_files_does_not_hold_up_a_watcher(run: RunDir, name: str) -> None:
     replace_by_fifo(run.path / name)
     assert main(["watch", run.id, "--no-follow"]) == 0

@@ -109,8 +109,10 @@ def test_what_is_there_is_kept(
 ) -> None:
     make_run("one", 3)
     (tmp_path / "notes.txt").write_text("mine")
+    os.mkfifo(tmp_path / "fifo")
     before = sorted(tmp_path.rglob("*"))
     for out, why in (
+        ("fifo", "is a FIFO, not a regular file; name another file, or - for standard output"),
         ("notes.txt", "is there and is no report; name another file with -o"),
         ("", "is a folder; name a file with -o"),
         ("none/page.html", "No such file or directory; name another file with -o"),

@@ -65,13 +65,18 @@ def _write(out: Path, text: str) -> None:
 def _file(text: str) -> Path:
     """Return the file ``text`` for the page. Raise ``UserError`` where there is something that is no report of ours."""
     from profiles.paths import expand
+    from profiles.reader import open_regular
     from tui.cli.report.page import MARKER
 
     out = expand(text, "report")
     if out.is_dir():
         raise UserError(f"{out}: is a folder; name a file with -o")
     if out.exists():
-        with open(out, "rb") as stream:
-            if MARKER.encode() not in stream.read(200):
-                raise UserError(f"{out}: is there and is no report; name another file with -o")
+        try:
+            with open_regular(out) as stream:
+                is_report = MARKER.encode() in stream.read(200)
+        except OSError as error:
+            raise UserError(f"{out}: {error.strerror or error}; name another file, or - for standard output") from None
+        if not is_report:
+            raise UserError(f"{out}: is there and is no report; name another file with -o")
     return out
