@@ -1,4 +1,4 @@
-"""Saves, loads, verifies and deletes checkpoints.
+"""Saves, loads and verifies checkpoints.
 
 ckpt_step_N/  model.safetensors  optimizer.safetensors  trainer.json  manifest.json  [tokenizer.json ema.safetensors]
 latest        the name of the newest one, replaced atomically
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoints.atomic_write import FileInfo, fsync_dir, make_dirs, write_file
-from engine.checkpoints.hold import held, released
+from engine.checkpoints.hold import held
 from engine.host.files import read_json
 from profiles.errors import UserError
 from profiles.paths import expand
@@ -167,6 +167,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise UserError(f"{path}: is of step {step}, so it was renamed; {_EARLIER}")
     for metric in ("val_loss", "eval_acc"):
         facts.optional_number(metric)
+    if "run" in trainer:
+        facts.text("run")
     if best is not None and not (isinstance(best, list) and list(map(type, best)) in _BEST and best[1] >= 0):
         raise facts.fault("best", "a value and its step")
     return trainer, manifest
@@ -212,14 +214,26 @@ def path_of_step(out: Path, step: int) -> Path:
 
 def latest(out: Path) -> Path | None:
     """Return the checkpoint that ``latest`` points at, or the highest step where the pointer is damaged."""
-    known = steps(out)
+    return newest_of(out, steps(out))
+
+
+def newest_of(out: Path, among: list[int]) -> Path | None:
+    """Return the checkpoint that ``latest`` points at if its step is ``among`` these, else the highest of them."""
     try:
         pointed = NAME.fullmatch(read_text(out / "latest").strip())
     except (OSError, UserError):
         pointed = None
-    if pointed and int(pointed[1]) in known:
+    if pointed and int(pointed[1]) in among:
         return path_of_step(out, int(pointed[1]))
-    return path_of_step(out, known[-1]) if known else None
+    return path_of_step(out, max(among)) if among else None
+
+
+def owner(path: Path) -> str | None:
+    """Return the id of the run that saved the checkpoint ``path``: "" for one in the foreground, None if unknown."""
+    try:
+        return metadata(path).get("run")
+    except UserError:
+        return None
 
 
 def instead_of(path: Path) -> str:
@@ -269,67 +283,6 @@ def find(text: str) -> Path:
     return path
 
 
-def apply_retention(out: Path, keep: int, best: int | None) -> None:
-    """Delete all but the newest ``keep``, the best one and the one that ``latest`` points at.
-
-    What another process reads, or cannot be deleted, is tried again the next time.
-    """
-    newest = latest(out)
-    for step in steps(out)[:-keep]:
-        path = path_of_step(out, step)
-        if step != best and path != newest:
-            with contextlib.suppress(OSError), released(path) as is_free:
-                if is_free:
-                    _delete(path)
-
-
-def check_delete(out: Path, step: int) -> None:
-    """Raise ``UserError`` for the checkpoints that retention always keeps: the best and the one at ``latest``."""
-    path = path_of_step(out, step)
-    if path == latest(out):
-        raise UserError(f"{path}: is the newest, from which the run resumes; it is kept")
-    if step == best_step(out):
-        raise UserError(f"{path}: has {best_words(out)}; it is kept")
-
-
-def delete(out: Path, step: int) -> None:
-    """Delete the checkpoint of ``step``. Raises ``UserError`` where it must be kept, or on a disk error."""
-    check_delete(out, step)
-    path = path_of_step(out, step)
-    try:
-        _delete(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be deleted: {error.strerror or error}") from None
-
-
-def delete_all(out: Path) -> None:
-    """Delete every checkpoint in ``out``, and ``out`` if it is then empty. Raise ``UserError`` on a disk error."""
-    try:
-        for step in steps(out):
-            _delete(path_of_step(out, step))
-        (out / "latest").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            out.rmdir()
-    except OSError as error:
-        raise UserError(f"{out}: cannot be deleted: {error.strerror or error}") from None
-
-
-def best_step(out: Path) -> int | None:
-    """Return the step that is best by ``train.keep_best``, as recorded in the newest checkpoint of ``out``."""
-    newest = latest(out)
-    best = None
-    with contextlib.suppress(UserError):  # where the newest is damaged, it is not known
-        best = metadata(newest).get("best") if newest else None
-    return best[1] if best else None
-
-
-def best_words(out: Path) -> str:
-    """Return what the best checkpoint in ``out`` is the best by, in words."""
-    newest = latest(out)
-    by_accuracy = newest is not None and metadata(newest).get("best_by") == "eval_acc"
-    return "the highest accuracy of the evaluations" if by_accuracy else "the lowest validation loss"
-
-
 def _replaced(path: Path) -> Path:
     return path.with_name(f"{path.name}.replaced")
 
@@ -341,11 +294,11 @@ def _clean_up(out: Path) -> None:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         elif replaced := REPLACED.fullmatch(path.name):
             final = out / f"ckpt_step_{replaced[1]}"
-            _delete(path) if final.is_dir() else os.rename(path, final)
+            remove(path) if final.is_dir() else os.rename(path, final)
 
 
-def _delete(path: Path) -> None:
-    """Delete a checkpoint. A process that dies in between leaves nothing that is listed. Raises ``OSError``."""
+def remove(path: Path) -> None:
+    """Delete the checkpoint ``path``. A process that dies in between leaves none that is listed. Raises ``OSError``."""
     hidden = path.with_name(f".{path.name}.gone")
     shutil.rmtree(hidden, ignore_errors=True)
     os.rename(path, hidden)

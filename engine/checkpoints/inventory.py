@@ -10,6 +10,8 @@ from typing import Any
 
 from engine.checkpoints import checkpoint
 from engine.checkpoints.evals import EvalResult, read_results
+from engine.checkpoints.ownership import RunCheckpoints, checkpoints_of
+from engine.checkpoints.retention import best_step
 from engine.events.log import needles, scan
 from engine.events.phases import COMPILING, RECOVERING, RUNNING, STARTING, STOPPING
 from engine.events.run_dir import RunDir
@@ -28,7 +30,8 @@ class SavedCheckpoint:
 
     ``written``: Unix time. ``loss``: of its step. ``val_loss``: the last validation up to its step, ``val_step``: of
     which step that is, if known. ``why``: the reason it was saved, if known. ``damage``: empty where file sizes match
-    the manifest. ``evals``: see ``evals.py``.
+    the manifest. ``run``: the id of the run that saved it, if that is another one; "" for one in the foreground.
+    ``evals``: see ``evals.py``.
     """
 
     step: int
@@ -42,6 +45,7 @@ class SavedCheckpoint:
     damage: str
     newest: bool
     best: bool
+    run: str | None
     evals: tuple[EvalResult, ...] = ()
 
     @property
@@ -53,31 +57,25 @@ class SavedCheckpoint:
         return {**asdict(self), "evals": [struct_json.to_dict(result) for result in self.evals]}
 
 
-def checkpoint_dir(run: RunDir) -> Path:
-    """Return the directory of the run's checkpoints. Raises ``UserError`` if the run's spec is damaged."""
-    return Path(run.spec().train.out) / run.name
-
-
 def inventory(run: RunDir) -> list[SavedCheckpoint]:
-    """Return the checkpoints of ``run``, newest first, without reading tensors. Raises ``UserError``."""
-    out, spec = checkpoint_dir(run), run.spec()
-    steps = checkpoint.steps(out)
+    """Return the checkpoints of ``run`` and the one it resumed from, newest first, without reading tensors.
+
+    Raises ``UserError``.
+    """
+    has, spec = checkpoints_of(run), run.spec()
     logged = _LoggedSteps(spec)
-    if steps:
-        of_steps = [f'"step":{step}{end}'.encode() for step in steps for end in ",}"]
-        logged.read(scan(run.log_path, *needles(Checkpoint, State, Edit, Oom, Val), *of_steps), {*steps})
-    newest, best = checkpoint.latest(out), checkpoint.best_step(out)
-    found = []
-    for step in reversed(steps):
+    if has.own:
+        of_steps = [f'"step":{step}{end}'.encode() for step in has.own for end in ",}"]
+        logged.read(scan(run.log_path, *needles(Checkpoint, State, Edit, Oom, Val), *of_steps), {*has.own})
+    best, found = best_step(has.newest), []
+    for step in reversed(has.steps):
         with suppress(FileNotFoundError):  # retention has just deleted it
-            found.append(_saved_checkpoint(out, step, logged, newest, best))
+            found.append(_saved_checkpoint(has, step, logged if step in has.own else _LoggedSteps(spec), best))
     return found
 
 
-def _saved_checkpoint(
-    out: Path, step: int, logged: _LoggedSteps, newest: Path | None, best: int | None
-) -> SavedCheckpoint:
-    path = checkpoint.path_of_step(out, step)
+def _saved_checkpoint(has: RunCheckpoints, step: int, logged: _LoggedSteps, best: int | None) -> SavedCheckpoint:
+    path = checkpoint.path_of_step(has.out, step)
     damage, metadata = "", {}
     evals: tuple[EvalResult, ...] = ()
     try:
@@ -97,8 +95,9 @@ def _saved_checkpoint(
         val_step=val_step,
         why=logged.why.get(step, ""),
         damage=damage,
-        newest=path == newest,
+        newest=path == has.newest,
         best=step == best,
+        run=has.others.get(step),
         evals=evals,
     )
 

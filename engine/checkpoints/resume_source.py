@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.checkpoints import checkpoint
 from engine.checkpoints.hold import held
+from engine.checkpoints.ownership import checkpoints_of, saved_by
 from engine.events.run_dir import RunDir
 from profiles.errors import UserError
 
@@ -32,6 +34,20 @@ def missing_source(run: RunDir, saved: str | None) -> str | None:
         if source and not Path(source).exists():
             return f"{source}: is missing, and this run starts from it"
     return None
+
+
+def check_not_continued(run: RunDir) -> None:
+    """Raise ``UserError`` where another run has gone on from the checkpoints of ``run``, in the same folder.
+
+    A restart would take the newest there, which is of that run, and write its own over the following ones.
+    """
+    has = checkpoints_of(run)
+    if has.steps and has.others and (last := max(has.others)) > has.steps[-1]:
+        raise UserError(
+            f"run {run.id}: {saved_by(has.others[last])} has gone on from its checkpoints, up to step {last}; go on"
+            f" from the last one with: mla-tui launch --resume {shlex.quote(str(has.out))}, or from the last one of"
+            f" this run with: mla-tui launch --resume {shlex.quote(str(has.newest))} --name NAME"
+        )
 
 
 def hold_source(run: RunDir, saved: str | None) -> ExitStack:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from engine.checkpoints import checkpoint
+from engine.checkpoints import checkpoint, retention
 from engine.checkpoints.hold import released
 from engine.events.run_dir import RunDir
 from engine.runs.store import RunStore
@@ -22,7 +22,7 @@ def check_delete(store: RunStore, out: Path, step: int) -> None:
             raise UserError(f"{path}: run {run.name} started from it and has not ended; it is kept")
     if is_held(path):
         raise UserError(f"{path}: another run or command reads it; it is kept until that has ended")
-    checkpoint.check_delete(out, step)
+    retention.check_delete(out, step)
 
 
 def started_from(store: RunStore) -> Iterator[tuple[RunDir, str]]:
@@ -46,4 +46,4 @@ def is_held(path: Path) -> bool:
 def delete(store: RunStore, out: Path, step: int) -> None:
     """Delete the checkpoint of ``step`` below ``out``. Raises ``UserError`` where it is still needed."""
     check_delete(store, out, step)
-    checkpoint.delete(out, step)
+    retention.delete(out, step)

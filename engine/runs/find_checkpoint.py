@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.checkpoints import checkpoint
-from engine.checkpoints.inventory import checkpoint_dir
+from engine.checkpoints.ownership import checkpoint_dir, checkpoints_of
 from engine.checkpoints.resume_source import missing_source
 from engine.events.run_dir import RunDir
 from engine.runs.store import RunStore
@@ -49,7 +49,7 @@ def _latest(store: RunStore, out: Path) -> Path:
         return _newest_in(out)
     current = RunDir(store.runs / ids[0])
     if foreground and foreground.stat().st_mtime > (current.state().started or 0):
-        newest = checkpoint.latest(checkpoint_dir(current))
+        newest = checkpoints_of(current).newest
         if newest is None or foreground.stat().st_mtime > newest.stat().st_mtime:
             return foreground
     try:
@@ -61,7 +61,7 @@ def _latest(store: RunStore, out: Path) -> Path:
 
 
 def _newest_of(run: RunDir) -> Path:
-    path = checkpoint.latest(checkpoint_dir(run))
+    path = checkpoints_of(run).newest
     if path is None:
         raise UserError(no_checkpoint(run))
     return path
@@ -84,6 +84,6 @@ def _newest_in(folder: Path) -> Path:
 
 def _has_checkpoint(run: RunDir) -> bool:
     try:
-        return bool(checkpoint.steps(checkpoint_dir(run)))
+        return bool(checkpoints_of(run).steps)
     except UserError:  # its spec is damaged
         return False

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.checkpoints import checkpoint
-from engine.checkpoints.inventory import checkpoint_dir
+from engine.checkpoints.ownership import checkpoint_dir, checkpoints_of
+from engine.checkpoints.retention import delete_all
 from engine.events.run_dir import RunDir
 from engine.runs.delete_checkpoint import is_held, started_from
 from engine.runs.store import RunStore
@@ -30,12 +31,11 @@ def plan_removal(store: RunStore, run: RunDir) -> Removal:
     run.check_remove()
     size = _bytes(run.path)
     try:
-        out = checkpoint_dir(run)
+        has = checkpoints_of(run)
     except UserError as error:
         return Removal(run, "", size, 0, 0, str(error))
-    steps = checkpoint.steps(out)
-    total = sum(_bytes(checkpoint.path_of_step(out, step)) for step in steps)
-    return Removal(run, str(out), size, len(steps), total, _needed_by(store, run, out))
+    total = sum(_bytes(checkpoint.path_of_step(has.out, step)) for step in has.own)
+    return Removal(run, str(has.out), size, len(has.own), total, _needed_by(store, run, has.out))
 
 
 def remove_run(store: RunStore, run: RunDir, with_checkpoints: bool) -> None:
@@ -45,10 +45,10 @@ def remove_run(store: RunStore, run: RunDir, with_checkpoints: bool) -> None:
     """
     run.check_remove()
     if with_checkpoints:
-        out = checkpoint_dir(run)
-        if kept := _needed_by(store, run, out):
+        has = checkpoints_of(run)
+        if kept := _needed_by(store, run, has.out):
             raise UserError(kept)
-        checkpoint.delete_all(out)
+        delete_all(has.out, has.own)
     run.remove()
 
 

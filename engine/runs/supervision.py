@@ -7,6 +7,7 @@ import time
 
 from msgspec.structs import replace
 
+from engine.checkpoints.resume_source import check_not_continued
 from engine.events import wire
 from engine.events.log import LogWriter
 from engine.events.phases import CUT_OFF, DAMAGED, has_ended
@@ -76,6 +77,7 @@ def resume_run(run: RunDir) -> None:
         raise UserError(_not_here(run))
     if summary.phase != CUT_OFF:
         raise UserError(f"run {run.id}: is {summary.phase}, not cut off; there is nothing to resume")
+    check_not_continued(run)
     if not run.is_on_this_boot():
         lock = Lock(run.supervisor_lock)
         if lock.acquire(timeout=0.5):  # else another process is resuming it

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoints import checkpoint
+from engine.checkpoints.retention import apply_retention
 from engine.events.types import Alert, Checkpoint
 from engine.train.backends.backend import State
 from engine.train.backends.ranks import Ranks
@@ -39,9 +40,9 @@ class SaveResult:
 
 
 class CheckpointSaver:
-    """Saves a run's checkpoints to ``out``. Every rank has one and makes the same calls; rank 0 writes."""
+    """Saves the checkpoints of ``run`` to ``out``. Every rank has one and makes the same calls; rank 0 writes."""
 
-    def __init__(self, out: Path, train: TrainTable, reporter: Reporter, ranks: Ranks) -> None:
+    def __init__(self, out: Path, train: TrainTable, reporter: Reporter, ranks: Ranks, run: str) -> None:
         self.newest_step: int | None = None  # the step a restart would resume from
         self.saved_step: int | None = None  # the step whose checkpoint equals the run's current state
         self.best: Best | None = None  # the saved step with the lowest validation loss, or highest accuracy
@@ -51,6 +52,7 @@ class CheckpointSaver:
         self._by = train.keep_best
         self._reporter = reporter
         self._ranks = ranks
+        self._run = run
         self._save: _PendingSave | None = None
 
     def resume(self, path: Path, step: int, facts: Mapping[str, Any]) -> None:
@@ -97,7 +99,7 @@ class CheckpointSaver:
             save.finish(SaveResult())
             return
         tensors = state_dict()  # collective: all ranks take part
-        metadata = {**metadata, "best": list(best) if best else None, "best_by": self._by}
+        metadata = {**metadata, "best": list(best) if best else None, "best_by": self._by, "run": self._run}
         if self._ranks.rank == 0:
             keep = self._keep, best[1] if best else None
             save.start(lambda: _write(self._folder, step, tensors, metadata, tokenizer, keep))
@@ -197,5 +199,5 @@ def _write(
         _, size = checkpoint.save(folder.path, step, state, metadata, tokenizer)
     except checkpoint.CheckpointError as error:
         return SaveResult(why=str(error))
-    checkpoint.apply_retention(folder.path, *keep)
+    apply_retention(folder.path, *keep, metadata["run"])
     return SaveResult(bytes=size, missing=missing)

@@ -56,7 +56,7 @@ PAUSE_POLL = 0.1  # seconds
 
 
 class Trainer:
-    """One attempt at one run.
+    """One attempt at one run, with the id ``run``; in the foreground it has none.
 
     Each rank has one, and all do the same: what one of them alone can know, such as a command, rank 0 decides.
     """
@@ -68,16 +68,16 @@ class Trainer:
         reporter: Reporter,
         out: Path,
         ranks: Ranks | None = None,
-        supervised: bool = False,
+        run: str = "",
     ) -> None:
         self.state, self.backend, self.reporter, self.out = state, backend, reporter, out
         state.settle_precision(backend.plan["precision"])
-        self.ranks, self.supervised = ranks or SingleRank(), supervised
+        self.ranks, self.supervised = ranks or SingleRank(), bool(run)
         self.step = 0
         self.val_loss: float | None = None
         self.phase = STARTING
         self.commands = CommandQueue(reporter, self.ranks)
-        self.saver = CheckpointSaver(out, state.spec.train, reporter, self.ranks)
+        self.saver = CheckpointSaver(out, state.spec.train, reporter, self.ranks, run)
         hardware = detect_hardware(state.spec.launch.gpus_per_node)
         self.memory = MemoryMonitor(backend, reporter, hardware)
         self.rank_monitor = RankMonitor(self.ranks, reporter)

@@ -48,13 +48,13 @@ _RANK_LOST = re.compile(r"gloo|NCCL|connection (closed|reset) by peer", re.IGNOR
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What to train. ``out``: the folder of the run's checkpoints; ``supervised``: a supervisor restarts it."""
+    """What to train. ``out``: the folder of the run's checkpoints; ``run``: its id, empty in the foreground."""
 
     spec: RunSpec
     out: Path
     resume: Path | None
     init_from: Path | None
-    supervised: bool
+    run: str
 
 
 def run_trainer(run: RunDir, attempt: int) -> int:
@@ -104,7 +104,7 @@ def _run_attempt(run: RunDir, attempt: int, early_sigterm: list[int]) -> int:
             check_data_is_there(spec)
         resume = own or (Path(launch.resume) if launch.resume else None)
         init_from = Path(launch.init_from) if launch.init_from else None
-        return Attempt(_as_begun(spec, resume), out, resume, init_from, supervised=True)
+        return Attempt(_as_begun(spec, resume), out, resume, init_from, run.id)
 
     def report_damage(text: str) -> None:
         reporter.record(Alert(what="checkpoint", text=text))
@@ -170,7 +170,7 @@ def run_foreground(
         check_spec(spec, out)
         check_checkpoint_folder(out, resume)
         check(spec)
-        return Attempt(_as_begun(spec, resume), out, resume, init_from, supervised=False)
+        return Attempt(_as_begun(spec, resume), out, resume, init_from, run="")
 
     def check_data(now: Fingerprint, resume: Path | None) -> Fingerprint | None:
         return check_same_data(now, resume, data_changed) if resume else None
@@ -218,7 +218,7 @@ def train(
     if launch.backend == "deepspeed":
         _report_build(reporter)
     backend = build_backend(attempt.spec, ranks, state.document_end)
-    trainer = Trainer(state, backend, reporter, attempt.out, ranks, attempt.supervised)
+    trainer = Trainer(state, backend, reporter, attempt.out, ranks, attempt.run)
     with contextlib.ExitStack() as stack:
         ranks.run_on_rank_zero(lambda: stack.enter_context(_only_writer(attempt.out)))
         handle_signals(trainer)

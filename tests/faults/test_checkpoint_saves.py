@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.checkpoints import checkpoint
+from engine.checkpoints import checkpoint, retention
 from engine.checkpoints.checkpoint import CheckpointError
 
 torch.set_num_threads(1)
@@ -102,7 +102,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
 
 def save_and_apply_retention(out: Path, step: int) -> None:
     save(out, step, 9.0)
-    checkpoint.apply_retention(out, keep=2, best=4)
+    retention.apply_retention(out, keep=2, best=4)
 
 
 def assert_intact(out: Path, existing: dict[int, float], step: int) -> None:

@@ -22,7 +22,7 @@ from data.pack.target import check_target, recorded_val
 from data.shard_file import write_shard
 from data.shards import open_shards
 from data.summary import token_texts
-from engine.checkpoints import checkpoint
+from engine.checkpoints import checkpoint, retention
 from engine.checkpoints.evals import read_results, weights_id
 from engine.checkpoints.inventory import inventory
 from engine.checkpoints.resume_source import checkpoint_data
@@ -162,7 +162,7 @@ def _checkpoint_formats(out: Path, spec: RunSpec) -> dict[str, Format]:
         return data
 
     def read() -> Any:
-        checkpoint.latest(out), checkpoint.best_step(out)
+        checkpoint.latest(out), retention.best_step(checkpoint.latest(out))
         facts = checkpoint.metadata(path)
         checkpoint.verify(path)
         read_data, read_spec = checkpoint_data(path), checkpoint.spec_of(path)

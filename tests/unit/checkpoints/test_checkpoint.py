@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.checkpoints import checkpoint, hold
+from engine.checkpoints import checkpoint, hold, retention
 from profiles.errors import UserError
 
 torch.set_num_threads(1)
@@ -188,7 +188,7 @@ def test_a_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
 def test_retention_keeps_the_newest_and_the_best(tmp_path: Path, keep: int, best: int | None, left: list[int]) -> None:
     for step in (10, 20, 30, 40, 50):
         (tmp_path / f"ckpt_step_{step}").mkdir()
-    checkpoint.apply_retention(tmp_path, keep, best)
+    retention.apply_retention(tmp_path, keep, best)
     assert checkpoint.steps(tmp_path) == left
 
 
@@ -196,9 +196,9 @@ def test_retention_keeps_what_another_process_reads_until_it_is_read(tmp_path: P
     for step in (1, 2, 3):
         (tmp_path / f"ckpt_step_{step}").mkdir()
     with hold.held(checkpoint.path_of_step(tmp_path, 1)) as there:
-        checkpoint.apply_retention(tmp_path, 1, None)
+        retention.apply_retention(tmp_path, 1, None)
         assert there and checkpoint.steps(tmp_path) == [1, 3]
-    checkpoint.apply_retention(tmp_path, 1, None)
+    retention.apply_retention(tmp_path, 1, None)
     assert checkpoint.steps(tmp_path) == [3]
     with hold.held(checkpoint.path_of_step(tmp_path, 1)) as there:
         assert not there
@@ -213,7 +213,7 @@ def test_retention_never_deletes_the_best_or_the_one_at_latest(
         for step in held:
             (out / f"ckpt_step_{step}").mkdir()
         (out / "latest").write_text(f"ckpt_step_{pointed}\n")
-        checkpoint.apply_retention(out, keep, best)
+        retention.apply_retention(out, keep, best)
         newest = pointed if pointed in held else max(held)
         assert set(checkpoint.steps(out)) == {*sorted(held)[-keep:], newest, *({best} & held)}
         assert checkpoint.latest(out) == out / f"ckpt_step_{newest}"

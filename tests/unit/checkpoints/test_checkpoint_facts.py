@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +11,15 @@ import pytest
 import torch
 
 from data.cursor import Cursor
-from engine.checkpoints import checkpoint
+from engine.checkpoints import checkpoint, retention
 from engine.train.models.export import export
 from engine.train.models.sample import TextGenerator
 from profiles.errors import UserError
 from profiles.registry import load
+from tests.unit.checkpoints.facts import Edit, edit_facts, edit_manifest
 from tui.cli.main import main
 
 SPEC = load("cpu_demo")
-Edit = Callable[[dict[str, Any]], Any]
 
 
 @pytest.fixture
@@ -29,22 +27,6 @@ def path(tmp_path: Path) -> Path:
     state = {"model": {"w": torch.ones(2)}, "optimizer": {"step": torch.ones(1)}}
     facts = {"spec": SPEC.to_dict(), "cursor": Cursor(1, 256).to_dict(), "val_loss": 2.5, "best": [2.5, 5]}
     return checkpoint.save(tmp_path / "run", 5, state, {**facts, "versions": {"mla-tui": "0.2.0"}}, None)[0]
-
-
-def edit_facts(path: Path, edit: Edit) -> None:
-    """Change ``trainer.json``, and its checksum with it."""
-    content = json.loads((path / "trainer.json").read_text())
-    edit(content)
-    data = json.dumps(content).encode()
-    (path / "trainer.json").write_bytes(data)
-    entry = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    edit_manifest(path, lambda files: files.update({"trainer.json": entry}))
-
-
-def edit_manifest(path: Path, edit: Edit) -> None:
-    content = json.loads((path / "manifest.json").read_text())
-    edit(content["files"])
-    (path / "manifest.json").write_text(json.dumps(content))
 
 
 def refusal(read: Callable[[Path], Any], path: Path) -> str:
@@ -101,7 +83,7 @@ def test_a_fact_of_the_wrong_type_is_named(path: Path, edit: Edit, message: str)
         lambda path: checkpoint.find(str(path)),
     ):
         assert message in refusal(read, path)
-    assert checkpoint.best_step(path.parent) is None
+    assert retention.best_step(path) is None
 
 
 @pytest.mark.parametrize(

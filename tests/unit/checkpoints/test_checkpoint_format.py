@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.checkpoints import checkpoint
+from engine.checkpoints import checkpoint, retention
 from engine.checkpoints.inventory import inventory
 from engine.events.status import Launch, RunStatus
 from engine.runs.store import RunStore
@@ -120,7 +120,7 @@ def test_a_checkpoint_that_is_deleted_during_a_listing_hides_no_other(tmp_path: 
     out = tmp_path / "models" / run.name
     for step in range(300):
         (out / f"ckpt_step_{step}").mkdir(parents=True)
-    deleter = threading.Thread(target=checkpoint.apply_retention, args=(out, 1, None))
+    deleter = threading.Thread(target=retention.apply_retention, args=(out, 1, None))
     deleter.start()
     while deleter.is_alive():
         assert inventory(run)[0].step == 299

@@ -14,7 +14,7 @@ import pytest
 
 from engine.checkpoints import checkpoint
 from engine.checkpoints.hold import held
-from engine.checkpoints.inventory import checkpoint_dir
+from engine.checkpoints.ownership import checkpoint_dir
 from engine.events.labels import change_tags
 from engine.host.process import Lock, process_identity
 from engine.host.struct_json import write_struct

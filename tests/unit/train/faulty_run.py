@@ -156,7 +156,7 @@ class FaultyRun:
         self.killed = self._paused = False
         reporter = _Reporter(self, number)
         backend = _Backend(self, build_backend(self.spec, SingleRank()))
-        trainer = self._trainer = Trainer(RunState(self.spec), backend, reporter, self.out, supervised=True)
+        trainer = self._trainer = Trainer(RunState(self.spec), backend, reporter, self.out, run="run")
         real_start_save, real_wait = trainer.saver.start_save, trainer.saver.wait
 
         def start_save(*args: Any, **named: Any) -> None:

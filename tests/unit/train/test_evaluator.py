@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.checkpoints import checkpoint
+from engine.checkpoints import checkpoint, retention
 from engine.events.history import History
 from engine.events.types import Eval
 from engine.preflight import check_evals, resolve_spec
@@ -77,9 +77,9 @@ def test_the_checkpoint_with_the_highest_accuracy_is_kept(
     spec = nano("steps=8", "save_every=2", "val_every=0", "keep=1", "keep_best=eval_acc")
     trained(spec, tmp_path / "out")
     assert checkpoint.steps(tmp_path / "out") == [4, 8]
-    assert checkpoint.best_step(tmp_path / "out") == 4
+    assert retention.best_step(checkpoint.latest(tmp_path / "out")) == 4
     with pytest.raises(UserError, match="has the highest accuracy of the evaluations; it is kept"):
-        checkpoint.check_delete(tmp_path / "out", 4)
+        retention.check_delete(tmp_path / "out", 4)
     resumed: Trainer = trainer_of(nano("steps=10", "keep=1", "save_every=2"), tmp_path / "out", RecordingReporter())
     resumed.run(checkpoint.latest(tmp_path / "out"), None)
     assert resumed.saver.best is None or resumed.saver.best[1] == 10  # an accuracy is not taken for a loss

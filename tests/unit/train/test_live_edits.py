@@ -31,9 +31,7 @@ def set_at(step: int, *edits: dict[str, Any]) -> Any:
 
 
 def train(spec: RunSpec, out: Path, log: RecordingReporter) -> None:
-    Trainer(RunState(spec), build_backend(spec, SingleRank()), log, out, supervised=True).run(
-        checkpoint.latest(out), None
-    )
+    Trainer(RunState(spec), build_backend(spec, SingleRank()), log, out, run="run").run(checkpoint.latest(out), None)
 
 
 def test_a_context_changed_and_restored_at_one_step_survives_a_restart(nano: MakeSpec, tmp_path: Path) -> None:

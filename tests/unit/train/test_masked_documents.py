@@ -44,7 +44,7 @@ def masked(nano: MakeSpec, tmp_path: Path) -> Callable[..., RunSpec]:
 def train(spec: RunSpec, out: Path, resume: Path | None = None) -> RecordingReporter:
     state, log = RunState(spec), RecordingReporter()
     backend = build_backend(spec, SingleRank(), state.document_end)
-    Trainer(state, backend, log, out, supervised=True).run(resume, None)
+    Trainer(state, backend, log, out, run="run").run(resume, None)
     return log
 
 

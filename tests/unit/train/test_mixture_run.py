@@ -32,7 +32,7 @@ FIRST, THEN = "data.sources={phase1 = 0.75, code = 0.25}", "data.sources={phase1
 def attempt(run: RunDir, spec: RunSpec, resume: Path | None, reporter: RecordingReporter) -> None:
     """Train as the trainer of ``run`` does, and write its records to the log."""
     before = len(reporter.events)
-    trained = Attempt(spec, run.path.parent.parent / "out", resume, None, supervised=False)
+    trained = Attempt(spec, run.path.parent.parent / "out", resume, None, run="")
     train_attempt(trained, reporter, SingleRank(), lambda trainer: None, partial(check_data_of_run, run))
     log = LogWriter(run.log_path, 1)
     for event in reporter.events[before:]:

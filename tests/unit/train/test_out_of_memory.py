@@ -72,7 +72,7 @@ def train(spec: RunSpec, out: Path, log: RecordingReporter, *, method: str = "",
     resume = None
     for _ in range(5):
         backend = OomBackend(build_backend(spec, SingleRank()), method, nth, at)
-        trainer = Trainer(RunState(spec), backend, log, out, supervised=True)
+        trainer = Trainer(RunState(spec), backend, log, out, run="run")
         try:
             trainer.run(resume, None)
             return trainer
@@ -176,7 +176,7 @@ def test_out_of_memory_before_the_first_step_ends_the_run_with_our_reason(
     huge = replace(spec, model=replace(spec.model, config=config))
 
     def body() -> None:
-        attempt = Attempt(huge, tmp_path, None, None, False)
+        attempt = Attempt(huge, tmp_path, None, None, "")
         train_attempt(attempt, RecordingReporter(), SingleRank(), lambda run: None, lambda data, resume: None)
 
     code, why = exit_status_of(body)

@@ -107,7 +107,7 @@ def losses(spec: Any, out: Path) -> list[float]:
         return [Command(id=id, request=SetRequest(changes=edits.pop(0), unlock=True), by="test")]
 
     log = RecordingReporter(respond)
-    Trainer(RunState(spec), build_backend(spec, SingleRank()), log, out, supervised=True).run(None, None)
+    Trainer(RunState(spec), build_backend(spec, SingleRank()), log, out, run="run").run(None, None)
     assert all(edit["ok"] for edit in log.of("edit")) and len(log.of("edit")) == 4
     return list(log.losses().values())
 

@@ -40,7 +40,7 @@ def tokenizer(nano: MakeSpec, tmp_path: Path) -> Path:
 
 
 def trainer_of(spec: RunSpec, out: Path, log: RecordingReporter) -> Trainer:
-    return Trainer(RunState(spec), build_backend(spec, SingleRank()), log, out, supervised=True)
+    return Trainer(RunState(spec), build_backend(spec, SingleRank()), log, out, run="run")
 
 
 def trained(spec: RunSpec, out: Path, **log: Any) -> RecordingReporter:

@@ -19,6 +19,7 @@ from engine.events.status import Launch, RunStatus
 from engine.host.process import boot_id, host_name, process_identity
 from engine.runs.store import RunStore
 from profiles import registry
+from tests.unit.checkpoints.facts import edit_facts
 
 PROFILE = """
 [model]
@@ -72,6 +73,8 @@ class Nano:
             command = ["train", "-p", str(nano.profile), "-s", f"out={json.dumps(str(nano.out))}"]
             env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
             subprocess.run([sys.executable, "-m", "tui.cli", *command], check=True, capture_output=True, env=env)
+            for path in nano.out.glob("ckpt_step_*"):  # of whichever run they are copied to
+                edit_facts(path, lambda facts: facts.pop("run"))
         return nano
 
     def run(self, store: RunStore, out: Path, phase: str = "finished", steps: int = 3) -> tuple[RunDir, LogWriter]:

@@ -20,6 +20,7 @@ from engine.events.types import Checkpoint, Edit, Start, State, Step, Val
 from engine.host.files import write_json
 from engine.host.struct_json import to_dict
 from engine.runs.store import RunStore
+from tests.unit.checkpoints.facts import edit_facts
 from tests.unit.tui import helpers
 from tests.unit.tui.helpers import text_of
 from tests.unit.tui.nano import Nano
@@ -27,6 +28,7 @@ from tui.app.app import MlaApp
 from tui.app.screens.checkpoints import CheckpointsScreen
 from tui.app.screens.confirm import ConfirmScreen
 from tui.app.screens.monitor import MonitorScreen
+from tui.app.widgets.bars import Heading
 from tui.app.widgets.checkpoint_list import CheckpointList
 from tui.app.widgets.prompt import Prompt
 from tui.app.widgets.text_pane import TextPane
@@ -92,6 +94,26 @@ async def test_each_line_combines_the_log_and_the_files(run: RunDir, store: RunS
         await pilot.press("end", "t")
         await until(pilot, lambda: "not what was saved" in text_of(app, "#message"))
         assert not app.screen.query_one(Prompt).display
+
+
+async def test_a_run_that_was_continued_under_its_name_shows_its_own_and_where_it_began(
+    run: RunDir, store: RunStore
+) -> None:
+    for step in (1, 2):
+        edit_facts(folder(run) / f"ckpt_step_{step}", lambda facts: facts.update(run="20260101-000000"))
+    spec = json.loads((run.path / "spec.json").read_text())
+    start = {**spec["start"], "resume": str(folder(run) / "ckpt_step_2")}
+    write_json(run.path / "spec.json", {**spec, "start": start})
+    app = MlaApp(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await listed(app, pilot, size=2)
+        _, own, began = lines_of(app)[:3]
+        assert "newest" in own and "last step" in own
+        assert "start" in began and "best" in began
+        await pilot.press("j")
+        await until(pilot, lambda: "of run 20260101-000000, the start of this one" in text_of(app, "#message"))
+        heading = app.screen.query_one(Heading).render_line(0).text
+        assert "2 checkpoints, " in heading and heading.endswith(" · 1 more of other runs ")
 
 
 async def test_an_evaluation_made_meanwhile_is_shown(run: RunDir, store: RunStore) -> None:

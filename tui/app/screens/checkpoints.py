@@ -47,11 +47,12 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
     CSS_PATH = "../styles/checkpoints.tcss"
 
     class Listed(Message):
-        """The checkpoints, and the phase of the run."""
+        """The checkpoints, how many of other runs are in their folder, and the phase of the run."""
 
-        def __init__(self, checkpoints: list[SavedCheckpoint], phase: str) -> None:
+        def __init__(self, checkpoints: list[SavedCheckpoint], others: int, phase: str) -> None:
             super().__init__()
             self.checkpoints = checkpoints
+            self.others = others
             self.phase = phase
 
     class Unreadable(Message):
@@ -131,7 +132,7 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
     def _poll(self) -> object:
         from engine.checkpoints.checkpoint import latest, path_of_step, steps
         from engine.checkpoints.evals import modified
-        from engine.checkpoints.inventory import checkpoint_dir
+        from engine.checkpoints.ownership import checkpoint_dir
 
         out = checkpoint_dir(self._run)
         saved = {step: modified(path_of_step(out, step)) for step in steps(out)}
@@ -139,8 +140,11 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
 
     def _read_inventory(self) -> Listed:
         from engine.checkpoints.inventory import inventory
+        from engine.checkpoints.ownership import checkpoints_of
 
-        return self.Listed(inventory(self._run), self._run.summary().phase)
+        has = checkpoints_of(self._run)
+        others = sum(step != has.source for step in has.others)
+        return self.Listed(inventory(self._run), others, self._run.summary().phase)
 
     @on(Listed)
     def _show_list(self, message: Listed) -> None:
@@ -151,7 +155,9 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
         self.query_one(KeyBar).hide(frozenset() if message.checkpoints else _FOR_ONE)
         count, total = len(message.checkpoints), sum(checkpoint.bytes for checkpoint in message.checkpoints)
         checkpoints = "1 checkpoint" if count == 1 else f"{count} checkpoints"
-        self.query_one(Heading).show(note=f"{checkpoints}, {fmt.size(total)}" if count else "")
+        notes = [f"{checkpoints}, {fmt.size(total)}"] if count else []
+        notes += [f"{message.others} more of other runs"] if message.others else []
+        self.query_one(Heading).show(note=" · ".join(notes))
         self._show_path()
 
     @on(Unreadable)
@@ -182,12 +188,16 @@ class CheckpointsScreen(AppScreen[None], actions=CHECKPOINTS):
     @on(SelectableList.CursorMoved)
     def _show_path(self) -> None:
         """Show the path of the selected checkpoint, and its evaluations or what is wrong with it."""
+        from engine.checkpoints.ownership import saved_by
+
         if self._busy or self.query_one(Prompt).display:
             return
         selected = self._list.selected
         self._show_text(selected.path if selected else "", "#command")
         damage = selected.damage if selected else ""
         found = " · ".join(main_metric(result) for result in selected.evals) if selected else ""
+        if selected and selected.run is not None:
+            found = " · ".join(filter(None, (f"of {saved_by(selected.run)}, the start of this one", found)))
         self._show_text(f"{damage}; use another checkpoint, or delete this one" if damage else found)
 
     def _available(self) -> SavedCheckpoint | None:

@@ -52,7 +52,8 @@ class CheckpointList(SelectableList):
 
     def row(self, index: int, width: int) -> Row:
         saved = self.checkpoints[index]
-        marks = [mark for mark, is_set in (("newest", saved.newest), ("best", saved.best)) if is_set]
+        known = ("newest", saved.newest), ("best", saved.best), ("start", saved.run is not None)
+        marks = [mark for mark, is_set in known if is_set]
         return columns.row(
             self._columns(width),
             {

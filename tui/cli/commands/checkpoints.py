@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     from engine.checkpoints.checkpoint import verify
     from engine.checkpoints.inventory import inventory
+    from engine.checkpoints.ownership import checkpoints_of, saved_by
 
     run_dir = find_run(args)
     checkpoints = inventory(run_dir)
@@ -45,12 +46,15 @@ def run(args: argparse.Namespace) -> int:
         facts = [fmt.timestamp(one.written), fmt.size(one.bytes), f"loss {fmt.loss(one.loss)}"]
         of_step = "" if one.is_validated else f" at step {fmt.exact(one.val_step)}"
         facts += [f"val {fmt.loss(one.val_loss)}{of_step}", *filter(None, (one.why,)), *labels]
+        facts += [] if one.run is None else [f"of {saved_by(one.run)}, which this one has gone on from"]
         facts += ["verified: checksums match"] if args.verify and not one.damage else []
         print(f"step {fmt.exact(one.step)}  {one.path}  {', '.join(facts)}")
         print("".join(f"    {line}\n" for line in result_lines(one.evals)), end="")
     for one in checkpoints:
         if one.damage:
             print(f"mla-tui: {one.path}: {one.damage}", file=sys.stderr)
+    if rest := (has := checkpoints_of(run_dir)).rest():
+        print(f"mla-tui: {has.out}: also holds {rest}", file=sys.stderr)
     if not checkpoints:
         from engine.runs.find_checkpoint import no_checkpoint
 

@@ -81,12 +81,15 @@ def _show(args: argparse.Namespace) -> int:
     """Print the results of the checkpoint that is named; of a run, those of all its checkpoints."""
     from engine.checkpoints import checkpoint
     from engine.checkpoints.evals import EVALS_JSON, foreign_results, read_results
+    from engine.checkpoints.retention import steps_of
     from engine.host.struct_json import to_dict
 
     path = _find(args.model)
     folders = [path]
     if checkpoint.NAME.fullmatch(path.name) and not checkpoint.NAME.fullmatch(Path(args.model).name):
-        folders = [checkpoint.path_of_step(path.parent, step) for step in checkpoint.steps(path.parent)]
+        is_folder = expand(args.model, "model").resolve() == path.parent.resolve()
+        steps = steps_of(path.parent, None if is_folder else checkpoint.owner(path))
+        folders = [checkpoint.path_of_step(path.parent, step) for step in steps]
     found = {folder: results for folder in folders if (results := read_results(folder))}
     if args.json:
         print(json.dumps({str(f): [to_dict(one) for one in results] for f, results in found.items()}, indent=1))

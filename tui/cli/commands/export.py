@@ -52,11 +52,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _log_of(checkpoint: Path) -> Path | None:
-    """Return the log of the newest run that saved into the folder of ``checkpoint``, or None."""
+    """Return the log of the run that saved ``checkpoint``, else of the newest that saved beside it, or None."""
+    from engine.checkpoints.checkpoint import owner
     from engine.runs.store import RunStore
 
     store = RunStore()
-    folder = checkpoint.resolve().parent
+    folder, id = checkpoint.resolve().parent, owner(checkpoint)
+    if id in store.ids():
+        return store.find(id).log_path
     runs = (one.id for one in store.summaries() if one.checkpoint and Path(one.checkpoint).parent.resolve() == folder)
     newest = max(runs, default=None)
     return store.find(newest).log_path if newest else None
