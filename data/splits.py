@@ -126,13 +126,16 @@ def data_usage(spec: RunSpec) -> DataUsage:
     """Return what a run of ``spec`` reads of its data. Raise ``UserError``."""
     from data.shards import missing_shards
     from data.split_files import files_not_read
+    from data.text_bytes import miscounts
     from data.usage import sources_of, usage_of
 
     root = expand(spec.data.root, "data.root")
     ignored = sum(len(files_not_read(root, phase, "train")) for phase in phases_of(spec))
     missing = sum(len(missing_shards(root, phase, "train")) for phase in phases_of(spec))
-    train, *val = open_splits(spec).values()
+    opened = open_splits(spec)
+    train, *val = opened.values()
     validated = val[0].shards if val else ()
     read = spec.train.last_step * spec.batch.sequences
     usage = replace(usage_of(train.shards, validated, spec.batch.context, read, ignored), missing=missing)
+    usage = replace(usage, miscounted=tuple(miscounts(spec, opened)))
     return replace(usage, sources=sources_of(train, read)) if spec.data.sources else usage

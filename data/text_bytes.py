@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.dataset import PackedBinDataset
-from data.shards import DATASET_JSON, ShardSet, read_manifest
+from data.shards import DATASET_JSON, ShardSet, missing_shards, read_manifest
 from data.splits import phases_of
 from data.tokenizer import load_tokenizer
 from profiles.errors import UserError
@@ -65,6 +65,35 @@ def count_problem(folder: Path, split: str, shards: ShardSet) -> str:
         f"{folder / DATASET_JSON}: splits.{split}.bytes is {brief(counts['bytes'])}, which cannot be: for"
         f" {brief(counts.get('tokens'))} tokens {f'{counted:.3g} a token{there}' if counted else 'no size of a text'};"
         " bits per byte do not use it: correct it, take it out, or pack again"
+    )
+
+
+def miscounts(spec: RunSpec, opened: dict[str, PackedBinDataset]) -> dict[str, str]:
+    """Return what ``dataset.json`` counts otherwise than the ``opened`` splits are, and a line about each.
+
+    Tokens are not compared where shards that it lists are missing, which is said by itself. Raise ``UserError`` if a
+    shard cannot be read.
+    """
+    folders, found = phases_of(spec), {}
+    for split, data in opened.items():
+        for source in data.sources:
+            folder, shards = folders[source.name or spec.data.phase], source.shards
+            where = f"{split} of {source.name}" if source.name else split
+            if why := count_problem(folder, split, shards):
+                found[f"bytes of {where}"] = why
+            complete = not missing_shards(folder.parent, folder.name, split)
+            if complete and (why := differs(folder, split, "tokens", _counts(folder, split), shards.tokens)):
+                found[f"tokens of {where}"] = why
+    return found
+
+
+def differs(folder: Path, split: str, key: str, recorded: dict[str, Any], count: int | None) -> str:
+    """Return that a split has another ``count`` of ``key`` than is ``recorded`` in ``dataset.json``, or nothing."""
+    if type(recorded.get(key)) is not int or count is None or recorded[key] == count:
+        return ""
+    return (
+        f"{folder / DATASET_JSON}: splits.{split}.{key} is {recorded[key]}, its files hold {count}: "
+        "bring the missing files back or take the foreign ones out, or pack again"
     )
 
 

@@ -31,7 +31,7 @@ class DataUsage:
 
     ``unused`` of the ``tokens`` are in no sequence: those of the ``short`` shards, of at most ``context`` tokens, and
     what is left at the end of the others. ``ignored`` token files lie where only a part of the split is looked for;
-    ``missing`` shards are listed in dataset.json and not there.
+    ``missing`` shards are listed in dataset.json and not there; ``miscounted``: what it counts otherwise than they are.
     ``copies`` shards are the same as an earlier one, and ``leaked`` shards of val are also in train, by their size and
     their beginning. ``evident`` names the type that ids without a header are read as, if it is not the usual uint16.
     ``sources``: those of a mixture.
@@ -48,6 +48,7 @@ class DataUsage:
     copies: int
     leaked: int
     missing: int = 0
+    miscounted: tuple[str, ...] = ()
     evident: str = ""
     sources: tuple[SourceUsage, ...] = ()
 

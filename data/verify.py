@@ -18,7 +18,7 @@ from data.shard_file import BareIds, Shard, read_shard
 from data.shards import DATASET_JSON, Manifest, ShardSet, bare_ids, read_manifest, read_shards
 from data.split_advice import missing_split
 from data.split_files import find_files, folders_below
-from data.text_bytes import count_problem
+from data.text_bytes import count_problem, differs
 from profiles.errors import UserError
 from profiles.names import check_below
 from profiles.printable import brief, brief_key, one_line
@@ -264,11 +264,8 @@ class _Verification:
         if shards and self._one_type and (why := count_problem(self._folder, split, ShardSet(shards))):
             self._problem(why)
         for key, count in counts.items():
-            if type(recorded.get(key)) is int and count is not None and recorded[key] != count:
-                self._problem(
-                    f"{self._folder / DATASET_JSON}: splits.{split}.{key} is {recorded[key]}, its files hold {count}: "
-                    "bring the missing files back or take the foreign ones out, or pack again"
-                )
+            if why := differs(self._folder, split, key, recorded, count):
+                self._problem(why)
 
     def _compare_shards(self, splits: dict[str, tuple[Shard, ...]]) -> None:
         train: dict[tuple[int, int], list[Shard]] = {}

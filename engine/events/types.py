@@ -266,7 +266,7 @@ class Memory(Event, frozen=True, kw_only=True, tag="memory"):
 class Alert(Event, frozen=True, kw_only=True, tag="alert"):
     """Something that a user may want to act on."""
 
-    # nan, logits, stall, stall-over, pressure, disk, device_lost, slow, files, version, checkpoint
+    # nan, logits, stall, stall-over, pressure, disk, device_lost, slow, files, version, checkpoint, data
     what: str | None = None
     text: str | None = None
 

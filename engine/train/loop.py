@@ -17,10 +17,9 @@ from engine.checkpoints import checkpoint
 from engine.events.commands import requested
 from engine.events.phases import COMPILING, FINISHED, PAUSED, RUNNING, SAVING, STARTING, STOPPED, STOPPING
 from engine.events.requests import CheckpointRequest, PauseRequest, ResumeRequest, SetRequest, StopRequest
-from engine.events.types import Alert, Command, Data, Edit, Progress, Spec, State
+from engine.events.types import Command, Data, Edit, Progress, Spec, State
 from engine.host.version import VERSION
 from engine.memory.hardware import cpu_name, detect_hardware
-from engine.preflight import slow_kernels
 from engine.train.backends.backend import Backend
 from engine.train.backends.ranks import Ranks, SingleRank
 from engine.train.checkpoint_saver import CheckpointSaver
@@ -44,7 +43,7 @@ from engine.train.rank_monitor import RankMonitor
 from engine.train.reporter import Reporter
 from engine.train.run_state import RunState
 from engine.train.samples import Sampler
-from engine.train.start_record import start_record
+from engine.train.start_record import start_alerts, start_record
 from engine.train.step_record import step_record
 from engine.train.step_runner import Done, MicroBatchDone, NotFinite, StepRunner
 from engine.train.timed_work import TimedWork
@@ -175,8 +174,8 @@ class Trainer:
         start = start_record(self.step, self.backend, self.spec, self.device, self.peak, self._versions, data)
         self.reporter.record(start)
         self._record_spec()
-        for text in slow_kernels(self.spec.model.config, self.backend.device, self.backend.plan["attention"]):
-            self.reporter.record(Alert(what="slow", text=text))
+        for alert in start_alerts(self.spec, self.backend, self.ranks.run_on_rank_zero(self.state.miscounts)):
+            self.reporter.record(alert)
         self.memory.record_forecast(self.spec)
         self._enter(RUNNING if self.backend.plan["compile"] == "off" else COMPILING)
 

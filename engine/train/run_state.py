@@ -12,7 +12,7 @@ from data.dataset import PackedBinDataset
 from data.documents import count_targets
 from data.fingerprint import Fingerprint
 from data.splits import document_end, fingerprint_of, open_split, open_splits
-from data.text_bytes import bytes_per_token
+from data.text_bytes import bytes_per_token, miscounts
 from engine.train.backends.backend import Batch
 from engine.train.edit_history import EditHistory, pop_due
 from engine.train.edits import applied
@@ -109,6 +109,10 @@ class RunState:
             "tokens": self.cursor.tokens,
             "data": self.data.to_dict(),
         }
+
+    def miscounts(self) -> list[str]:
+        """Return a line for each count in ``dataset.json`` that is not that of the shards. Raises ``UserError``."""
+        return [*miscounts(self.spec, self._splits).values()]
 
     @property
     def val_batches(self) -> dict[str, list[Batch]]:

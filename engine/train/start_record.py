@@ -1,11 +1,12 @@
-"""Builds the record with which an attempt begins."""
+"""Builds the records with which an attempt begins."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from engine.events.types import Data, Start
+from engine.events.types import Alert, Data, Start
 from engine.execution.peak_flops import Peak
+from engine.preflight import slow_kernels
 from engine.train.backends.backend import Backend
 from profiles.spec import RunSpec
 
@@ -27,3 +28,9 @@ def start_record(
         versions={**versions},
         data=data,
     )
+
+
+def start_alerts(spec: RunSpec, backend: Backend, miscounts: list[str]) -> list[Alert]:
+    """Return the alerts of an attempt's start: which parts of the model are slow, and ``miscounts`` of the data."""
+    slow = slow_kernels(spec.model.config, backend.device, backend.plan["attention"])
+    return [*(Alert(what="slow", text=text) for text in slow), *(Alert(what="data", text=text) for text in miscounts)]

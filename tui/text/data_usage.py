@@ -34,6 +34,8 @@ def describe_usage(usage: DataUsage, steps: int) -> str:
         texts.append(f"{_counted(usage.ignored, 'token file')} below or beside the folder train not read")
     if usage.missing:
         texts.append(f"{_counted(usage.missing, 'shard')} listed in dataset.json missing (see: mla-tui data verify)")
+    if usage.miscounted:
+        texts.append(f"dataset.json miscounts {' and '.join(usage.miscounted)} (see: mla-tui data verify)")
     if usage.copies:
         texts.append(f"{_counted(usage.copies, 'shard')} the same as an earlier one")
     if usage.leaked:
@@ -41,7 +43,7 @@ def describe_usage(usage: DataUsage, steps: int) -> str:
     if usage.evident:
         texts.append(f"ids read as the {usage.evident} that they show; dataset.json may name another dtype")
     warns = usage.unused > _MUCH_UNUSED * usage.tokens or usage.epochs > _MANY_EPOCHS
-    warns = warns or bool(usage.ignored or usage.missing or usage.copies or usage.leaked)
+    warns = warns or bool(usage.ignored or usage.missing or usage.miscounted or usage.copies or usage.leaked)
     return ("warning: " if warns else "") + "; ".join(texts)
 
 

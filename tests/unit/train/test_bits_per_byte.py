@@ -29,8 +29,8 @@ def validate(spec: RunSpec, out: Path) -> list[Val]:
     return [event for event in log.events if isinstance(event, Val)]
 
 
-def write_dataset(folder: Path, bytes_per_token: float) -> None:
-    val = {"bytes": int(1000 * bytes_per_token), "tokens": 1000}
+def write_dataset(folder: Path, bytes_per_token: float, tokens: int = 2000) -> None:
+    val = {"bytes": int(tokens * bytes_per_token), "tokens": tokens}
     (folder / "dataset.json").write_text(json.dumps({"splits": {"val": val}}))
 
 
@@ -60,3 +60,14 @@ def test_without_known_bytes_there_are_none(nano: MakeSpec, tmp_path: Path) -> N
     assert last.bits_per_byte is None
     said = describe(last)
     assert said and "bits" not in said[0]
+
+
+def test_the_log_says_which_counts_are_wrong(nano: MakeSpec, tmp_path: Path) -> None:
+    log = RecordingReporter()
+    write_dataset(tmp_path / "shards" / "phase1", 200.0, tokens=1000)
+    spec = nano(*SETTINGS)
+    Trainer(RunState(spec), build_backend(spec, SingleRank()), log, tmp_path / "out").run(None, None)
+    path = tmp_path / "shards" / "phase1" / "dataset.json"
+    bytes_, tokens = [alert["text"] for alert in log.of("alert")]
+    assert bytes_.startswith(f"{path}: splits.val.bytes is 200000, which cannot be: for 1000 tokens 200 a token; ")
+    assert tokens.startswith(f"{path}: splits.val.tokens is 1000, its files hold 2000: ")

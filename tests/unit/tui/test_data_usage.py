@@ -157,3 +157,17 @@ def test_data_show_finds_ids_outside_the_vocabulary(short: Path, capsys: pytest.
     assert expected in capsys.readouterr().err
     assert main(["plan", "-p", "short"]) == 0
     assert expected in capsys.readouterr().err
+
+
+def test_counts_that_are_not_those_of_the_shards_are_named(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By launch and plan, which read the same line, as by data show."""
+    counts = {"train": {"tokens": 6041}, "val": {"tokens": 40, "bytes": 5000}}
+    (short.parents[3] / "shards/phase1/dataset.json").write_text(json.dumps({"splits": counts}))
+    said = f"{SHORT}; dataset.json miscounts tokens of train and bytes of val (see: mla-tui data verify)"
+    assert main(["data", "show", "short"]) == 0
+    assert said in capsys.readouterr().out.splitlines()
+    assert main(["plan", "-p", "short"]) == 0
+    assert said in capsys.readouterr().out.replace("\n", " ")
+    assert main(["data", "verify", "short"]) == 1
+    found = capsys.readouterr()
+    assert "splits.train.tokens is 6041" in found.out + found.err
