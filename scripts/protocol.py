@@ -17,7 +17,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "protocol.md"
 _WORDS = {
     **dict.fromkeys(("Number", "Time", "float"), "number"),
     **dict.fromkeys(("Count", "ExitCode", "int"), "whole number"),
-    **dict.fromkeys(("Data", "Measured", "TrainerRequest"), "object"),
+    **dict.fromkeys(("Data", "Measured", "Planned", "TrainerRequest"), "object"),
     **{"str": "text", "bool": "true or false", "Any": "anything", "Range": "number, or lowest and highest"},
     **{"CommandId": "12 hexadecimal digits", "ProcessStatus": "process"},
     **{"Memory": "record", "Mark": "mark", "Bucket": "bucket"},
@@ -124,7 +124,9 @@ def page() -> str:
     lines = [_INTRODUCTION, "## Fields of every record", "", *_table(types.Event), "## Records of the log", ""]
     for cls in types.LOGGED:
         lines += _record(cls)
-    lines += [*_section("`data` of a `start`", types.Data), *_section("`measured` of a `memory`", types.Measured)]
+    nested = {"`data` of a `start`": types.Data, "`later` of a `spec`": types.Planned}
+    for title, kind in (nested | {"`measured` of a `memory`": types.Measured}).items():
+        lines += _section(title, kind)
     lines += ["## Events that are not logged", ""]
     for cls in types.LIVE:
         lines += _record(cls)

@@ -5,6 +5,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.events.numbers import Count, ExitCode, Number
+from engine.events.types import Planned
 from engine.host.process import ProcessIdentity
 
 
@@ -70,6 +71,7 @@ class RunStatus(Facts, kw_only=True, omit_defaults=True):
     start_attempt: Count | None = None  # the newest attempt that has begun to train
     data: str | None = None  # fingerprint of the shards it reads
     live: dict[str, Any] | None = None  # values that edits can change, as they are now
+    later: list[Planned] | None = None  # edits of earlier attempts that this one makes again
     checkpoint_bytes: Count | None = None  # size of the newest checkpoint
     at: Count = 0  # how far the log was read
     hooks_at: Count | None = None  # the log offset up to which hooks have run

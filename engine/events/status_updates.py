@@ -39,13 +39,23 @@ def update_status(state: RunStatus, event: Event) -> None:
         case Exit():
             state.exit = LastExit(event.code, event.signal, event.why or "", event.attempt)
         case Spec():
-            state.live = event.values
-            if type(steps := (event.values or {}).get("train.steps")) is int:  # a wsd run may be lengthened
-                state.steps = steps
+            state.live, state.later = event.values, event.later
+            _update_values(state, event)
         case Edit(ok=True):
             for name in _EDITED:
                 if name in event.changed and isinstance(event.changed[name][1], int):
                     setattr(state, name, event.changed[name][1])
+
+
+def _update_values(state: RunStatus, event: Spec) -> None:
+    """Take in the batch as it is now, and how many steps the run will have: a wsd run may be lengthened."""
+    now, will_be = event.values or {}, event.values or {}
+    for planned in event.later or []:
+        will_be = {**will_be, **planned.values}
+    found = now.get("batch.micro"), event.accum, now.get("batch.context"), will_be.get("train.steps")
+    for name, value in zip((*_EDITED, "steps"), found, strict=True):
+        if type(value) is int:
+            setattr(state, name, value)
 
 
 def _go_back(state: RunStatus) -> None:

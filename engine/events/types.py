@@ -198,11 +198,20 @@ class Edit(Event, frozen=True, kw_only=True, tag="edit"):
     why: str | None = None  # why it was refused, or made
 
 
+class Planned(Struct, frozen=True):
+    """An edit that a restarted run will make again."""
+
+    step: Count  # it holds from the step after this one
+    values: dict[str, Any]  # key of the spec → new value
+
+
 class Spec(Event, frozen=True, kw_only=True, tag="spec"):
     """The values of the spec that edits can change, as they are now."""
 
     step: Count  # they hold from the step after this one
     values: dict[str, Any] | None = None  # key of the spec → value
+    accum: Count | None = None  # micro-batches of a step and rank
+    later: list[Planned] | None = None  # edits of earlier attempts that this one makes again, in order
 
 
 class Rewind(Event, frozen=True, kw_only=True, tag="rewind"):

@@ -11,7 +11,7 @@ from engine.events.restore import RunFiles
 from engine.events.run_dir import RunDir
 from engine.events.status import RunStatus
 from engine.events.status_updates import update_status
-from engine.events.types import Alert, Edit, State
+from engine.events.types import Alert, Edit, Planned, State
 from engine.host.process import Lock
 from profiles.reader import open_regular
 from profiles.spec import RunSpec
@@ -91,13 +91,16 @@ class FileWatch:
         """
         if self._run.commands_path.exists():
             os.rename(self._run.commands_path, self._run.commands_path.with_suffix(".old"))
-        step, table = self._state.step or 0, self._spec.to_dict()
-        live = {tuple(key.split(".")): value for key, value in (self._state.live or {}).items()}
-        changed = {name: (table[part][name], new) for (part, name), new in live.items() if table[part][name] != new}
+        tables = {part: table for part, table in self._spec.to_dict().items() if isinstance(table, dict)}
+        values = {f"{part}.{name}": value for part, table in tables.items() for name, value in table.items()}
         text = "events.jsonl was truncated: its records are lost; the edits so far are logged again"
         self._log.write(Alert(what="files", text=text))
-        if changed:
-            self._log.write(Edit(ok=True, changed=changed, step=step, by="supervisor", why=text))
+        now = Planned(self._state.step or 0, self._state.live or {})
+        for edit in (now, *(self._state.later or ())):  # those that this attempt has yet to make again, too
+            new = {key: value for key, value in edit.values.items() if values[key] != value}
+            if changed := {key.partition(".")[2]: (values[key], value) for key, value in new.items()}:
+                self._log.write(Edit(ok=True, changed=changed, step=edit.step, by="supervisor", why=text))
+            values |= new
 
     def _hand_over(self) -> None:
         self.needs_successor = True

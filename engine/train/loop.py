@@ -17,7 +17,7 @@ from engine.checkpoints import checkpoint
 from engine.events.commands import requested
 from engine.events.phases import COMPILING, FINISHED, PAUSED, RUNNING, SAVING, STARTING, STOPPED, STOPPING
 from engine.events.requests import CheckpointRequest, PauseRequest, ResumeRequest, SetRequest, StopRequest
-from engine.events.types import Command, Data, Edit, Progress, Spec, State
+from engine.events.types import Command, Data, Edit, Progress, State
 from engine.host.version import VERSION
 from engine.memory.hardware import cpu_name, detect_hardware
 from engine.train.backends.backend import Backend
@@ -27,7 +27,7 @@ from engine.train.command_queue import CommandQueue, StopRequested
 from engine.train.continue_command import continue_command
 from engine.train.edit_history import EditHistory, RestartRequested
 from engine.train.edit_request import requested_spec
-from engine.train.edits import changed, live_values
+from engine.train.edits import changed
 from engine.train.evaluation.evaluator import Evaluator
 from engine.train.logit_monitor import LogitMonitor
 from engine.train.measure.device_peak import device_peak
@@ -43,6 +43,7 @@ from engine.train.rank_monitor import RankMonitor
 from engine.train.reporter import Reporter
 from engine.train.run_state import RunState
 from engine.train.samples import Sampler
+from engine.train.spec_record import spec_record
 from engine.train.start_record import start_alerts, start_record
 from engine.train.step_record import step_record
 from engine.train.step_runner import Done, MicroBatchDone, NotFinite, StepRunner
@@ -350,13 +351,13 @@ class Trainer:
         """Become ``new`` and log that as an edit."""
         self.state.set_spec(new)
         self.reporter.record(Edit(id=id, ok=True, changed=made, step=self.step, by=by, why=why))
-        self._record_spec()
         self._history.supersede(made)
+        self._record_spec()
         self.memory.record_forecast(new)
 
     def _record_spec(self) -> None:
-        """Log every value that an edit can change, as it is from the next step on."""
-        self.reporter.record(Spec(step=self.step, values=live_values(self.spec)))
+        """Log every value that an edit can change, as it is from the next step on and will be."""
+        self.reporter.record(spec_record(self.step, self.spec, self._history.edits))
 
     # -- checkpoints
 

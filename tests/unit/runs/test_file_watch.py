@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from engine.events.log import LogWriter, read_all
-from engine.events.types import State
+from engine.events.types import Edit, Planned, State
 from engine.host.process import Lock
 from engine.runs.file_watch import FileWatch
 
@@ -70,3 +70,19 @@ def test_a_deleted_directory_is_restored_where_no_trainer_lives(make_run: Make) 
         assert not run.path.exists()
         assert not files.check(False, len(records)) and state.phase == "stopped"
         assert run.log_path.read_bytes().startswith(records) and run.has_supervisor()
+
+
+def test_a_truncated_log_gets_the_edits_again_that_were_made_and_that_a_restart_has_yet_to_make(make_run: Make) -> None:
+    run = make_run()
+    state, spec = run.state(), run.spec()
+    state.step, state.live = 7, {"optim.lr_scale": 0.5, "train.stop_step": 0}
+    state.later = [Planned(9, {"train.stop_step": 20}), Planned(11, {"train.stop_step": 30})]
+    with watched(run, state) as files:
+        run.log_path.write_bytes(b"")
+        assert not files.check(True, 100) and files.needs_successor
+    edits = [event for _, event in read_all(run.log_path) if isinstance(event, Edit)]
+    assert [(edit.step, edit.changed) for edit in edits] == [
+        (7, {"lr_scale": (spec.optim.lr_scale, 0.5)}),
+        (9, {"stop_step": (0, 20)}),
+        (11, {"stop_step": (20, 30)}),
+    ]

@@ -90,17 +90,38 @@ def test_the_live_spec_is_logged_after_an_edit_and_after_its_replay(nano: MakeSp
     assert [(r["step"], r["values"]["optim.lr_scale"]) for r in resumed.of("spec")] == [(4, 1.0), (5, 0.5)]
 
 
-def test_a_wsd_run_is_lengthened_and_sent_into_its_decay_and_a_restart_replays_both(
-    nano: MakeSpec, tmp_path: Path
-) -> None:
-    spec = nano("steps=6", "save_every=5", "val_every=0", "optim.schedule=wsd", "optim.decay=2")
-    edits: dict[int, dict[str, Any]] = {3: {"steps": 50}, 7: {"decay": "now"}}
+def test_a_restart_says_from_its_start_on_which_edits_it_will_make_again(nano: MakeSpec, tmp_path: Path) -> None:
+    spec = nano("steps=20", "save_every=3", "val_every=0")
+    edits: dict[int, dict[str, Any]] = {4: {"stop_step": 7}, 5: {"micro": 2}}
+    log = RecordingReporter(make(edits))
+    train(spec, tmp_path / "out", log)
+    for step in (6, 7):
+        (tmp_path / "out" / f"ckpt_step_{step}").rename(tmp_path / f"{step}")
+    before, edits[4] = len(log.of("spec")), {"micro": 8}  # instead of the 2 of the step after
+    train(spec, tmp_path / "out", log)
+    stop, split = [4, {"train.stop_step": 7}], [5, {"batch.micro": 2}]
+    assert [
+        (r["step"], r["accum"], [[one["step"], one["values"]] for one in r["later"] or []])
+        for r in log.of("spec")[before:]
+    ] == [(3, 2, [stop, split]), (4, 2, [split]), (4, 1, [])]
+    assert list(log.losses()) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def make(edits: dict[int, dict[str, Any]]) -> Any:
+    """Return a function that sends each of ``edits``, once, after the record of its step."""
 
     def respond(record: dict[str, Any]) -> list[Command]:
         changes = edits.pop(record["step"], None) if record["kind"] == "step" else None
         return [Command(id="edit", request=SetRequest(changes=changes), by="test")] if changes else []
 
-    log = RecordingReporter(respond)
+    return respond
+
+
+def test_a_wsd_run_is_lengthened_and_sent_into_its_decay_and_a_restart_replays_both(
+    nano: MakeSpec, tmp_path: Path
+) -> None:
+    spec = nano("steps=6", "save_every=5", "val_every=0", "optim.schedule=wsd", "optim.decay=2")
+    log = RecordingReporter(make({3: {"steps": 50}, 7: {"decay": "now"}}))
     train(spec, tmp_path / "out", log)
     rates = [record["lr"] for record in log.of("step")]
     peak, floor = spec.optim.lr, spec.optim.final_lr

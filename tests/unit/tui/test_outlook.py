@@ -17,7 +17,10 @@ NOW = 1_795_600_000.0  # 2026-11-25 09:46:40 UTC
 
 
 def view_of(steps: int) -> RunView:
-    view = RunView(Summary(id="a", phase="running", steps=1000, started=NOW - 7200), stop_step=900)
+    view = RunView(
+        Summary(id="a", phase="running", steps=1000, started=NOW - 7200),
+        live={"train.stop_step": 900, "train.save_every": 50},
+    )
     view.apply(0, Start(t=NOW - 7200, attempt=1))
     for step in range(1, steps + 1):
         t = NOW - 7200 + step * 60
@@ -31,7 +34,7 @@ def test_a_run_of_weeks_says_what_it_has_done_and_when_it_ends() -> None:
     view.apply(0, Val(t=NOW, step=40, loss=3.5))
     view.apply(0, Val(t=NOW, step=80, loss=3.75))
     view.apply(0, Checkpoint(t=NOW - 3 * 3600, ok=True, step=50, bytes=10))
-    found = {label: value for label, value, _ in outlook.items(view, Checkpoints(50, 10, 125), NOW)}
+    found = {label: value for label, value, _ in outlook.items(view, Checkpoints(10, 125), NOW)}
     assert found == {
         "smooth loss": "4.000",
         "best val": "3.500 at 40",
@@ -45,9 +48,9 @@ def test_a_run_of_weeks_says_what_it_has_done_and_when_it_ends() -> None:
     assert view.eta() == pytest.approx(800 * 60)  # to the step at which it stops early
     assert view.elapsed(NOW) == 7200
     view.apply(0, Step(t=NOW, step=899, loss=4.0))
-    assert ("next at", "900", 1) in outlook.items(view, Checkpoints(200), NOW)  # where it stops
+    assert ("next at", "900", 1) in outlook.items(view, Checkpoints(), NOW)  # where it stops
     view.apply(0, Step(t=NOW, step=900, loss=4.0))
-    assert "next at" not in {label for label, *_ in outlook.items(view, Checkpoints(200), NOW)}
+    assert "next at" not in {label for label, *_ in outlook.items(view, Checkpoints(), NOW)}
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def test_after_the_clock_was_set_back_no_time_is_made_up(make_run: Any) -> None:
     set_back = NOW - 3 * 3600
 
     def age() -> str:
-        return next(value for label, value, _ in outlook.items(view, Checkpoints(50), set_back + 120))
+        return next(value for label, value, _ in outlook.items(view, Checkpoints(), set_back + 120))
 
     view = RunView(Summary(id="a", phase="running", steps=1000, started=NOW - 7200))
     view.apply(0, Checkpoint(t=NOW, ok=True, step=50, bytes=10))

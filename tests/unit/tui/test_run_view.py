@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from engine.events.history import History
 from engine.events.series import Bucket
 from engine.events.status import Summary
-from engine.events.types import CutOff, Edit, Spec, Start, State, Step, Telemetry, Val
+from engine.events.types import CutOff, Edit, Planned, Spec, Start, State, Step, Telemetry, Val
 from engine.events.wire import HistoryAnswer
 from tui.app.screens.panes import first_page
 from tui.app.state import outlook
@@ -34,7 +34,7 @@ def test_a_new_attempt_replaces_what_came_after_its_checkpoint() -> None:
     assert (view.val_loss, view.smooth_loss) == (10.0, 9.0)
     view.apply(None, Val(t=0.0, step=130, loss=13.0), update_charts=False)  # the log is read behind the history
     view.apply(None, restart, update_charts=False)
-    view.apply(None, Spec(t=0.0, step=100, values={"batch.sequences": 8, "batch.micro": 8}))
+    view.apply(None, Spec(t=0.0, step=100, values={"batch.sequences": 8, "batch.micro": 8}, accum=1))
     assert (view.val_loss, view.micro, view.accum) == (10.0, 8, 1)
     for number in range(101, 121):
         view.apply(None, step(number, 1.0))
@@ -44,13 +44,34 @@ def test_a_new_attempt_replaces_what_came_after_its_checkpoint() -> None:
 
 
 def test_what_is_left_counts_up_to_the_step_of_an_early_end() -> None:
-    view = RunView(replace(SUMMARY, micro=2, accum=1, context=10), stop_step=100)
+    view = RunView(replace(SUMMARY, micro=2, accum=1, context=10), live={"train.stop_step": 100})
     view.apply(None, step(40, micro=2, accum=1, context=10))
     assert (view.eta(), view.tokens_left()) == (30.0, 1200)
     view.apply(None, Spec(t=0.0, step=40, values={"train.stop_step": 60}))
     assert (view.eta(), view.tokens_left()) == (10.0, 400)
     view.apply(None, Spec(t=0.0, step=40, values={"train.stop_step": 0}))
     assert (view.last_step, view.eta()) == (300, 130.0)
+
+
+def test_what_is_left_of_a_restarted_run_counts_the_edits_that_it_makes_again() -> None:
+    """Killed behind edits: 60 steps of 20 tokens, 20 of 40, and it stops at 80."""
+    view = RunView(replace(SUMMARY, micro=2, accum=2, context=10), live={"train.save_every": 50})
+    view.apply(None, step(70, micro=2, accum=2, context=10))
+    view.apply(None, Start(t=0.0, attempt=2))
+    now = {"batch.sequences": 2, "batch.micro": 2, "batch.context": 10, "train.stop_step": 0, "train.save_every": 50}
+    edits = [Planned(60, {"batch.context": 20, "train.save_every": 35}), Planned(65, {"train.stop_step": 80})]
+    view.apply(None, Spec(t=0.0, step=0, values=now, accum=1, later=edits))
+    view.apply(None, State(t=0.0, phase="running"))
+    assert (view.micro, view.accum, view.context) == (2, 1, 10)
+    assert (view.step, view.last_step, view.eta(), view.tokens_left()) == (0, 80, 40.0, 60 * 20 + 20 * 40)
+    saves = []
+    for number in (0, 50, 70):
+        view.step = number
+        saves.append(view.next_save())
+    assert saves == [50, 70, 80]
+    view.apply(None, Spec(t=0.0, step=65, values={**now, "train.stop_step": 80}))
+    view.step = 65
+    assert (view.last_step, view.tokens_left(), view.next_save()) == (80, 300, 80)
 
 
 def test_a_run_that_does_not_work_or_is_elsewhere_has_no_eta() -> None:

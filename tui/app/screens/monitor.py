@@ -23,13 +23,13 @@ from tui.app.actions.action import key_name
 from tui.app.actions.registry import MONITOR
 from tui.app.screens import panes, run_reads
 from tui.app.screens.pane_grid import PaneGrid
-from tui.app.screens.run_reads import from_spec, newest_events
+from tui.app.screens.run_reads import first_view, newest_events
 from tui.app.screens.run_requests import RunRequests
 from tui.app.state import log_buffer, since_left
 from tui.app.state.console_end import has_printed
 from tui.app.state.log_buffer import LogLine, LogPage
 from tui.app.state.outlook import Checkpoints, newest_checkpoint, seconds_left
-from tui.app.state.run_view import CHART_SERIES, NUMBER_SERIES, RunView
+from tui.app.state.run_view import CHART_SERIES, NUMBER_SERIES
 from tui.app.state.viewport import DetailRequest, Viewport
 from tui.app.terminal.refresh_rate import TICK, RefreshRate
 from tui.app.widgets.bars import KeyBar, Notice
@@ -99,9 +99,8 @@ class MonitorScreen(RunRequests, actions=MONITOR):
     def __init__(self, run: RunDir) -> None:
         super().__init__()
         self.run = run
-        ranks, stop_step, self._oom_wait, save_every = from_spec(run)
-        self.view = RunView(run.summary(), ranks, stop_step)
-        self._checkpoints = Checkpoints(save_every, run.state().checkpoint_bytes)
+        self.view, self._oom_wait = first_view(run)
+        self._checkpoints = Checkpoints(run.state().checkpoint_bytes)
         self.viewport = Viewport(self.view)
         self._title = run.id if self.view.name == run.id else f"{self.view.name} · {run.id}"
         self._dirty = True

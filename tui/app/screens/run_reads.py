@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from engine.events.status import Summary
 from engine.events.types import Event, RankStats
 from profiles.errors import UserError
+from tui.app.state.run_view import RunView
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
@@ -18,16 +19,15 @@ FIRST_BYTES = 4 << 20  # bytes of the log read for them at most
 RANK_BYTES = 1 << 20  # bytes of the log in which what the ranks measured last, some 10 s ago, is looked for
 
 
-def from_spec(run: RunDir) -> tuple[int, int, int, int]:
-    """Return ranks, step of an early end, seconds that an out-of-memory error waits, and steps between checkpoints.
-
-    1, 0, 0 and 0 if the spec cannot be read, which is reported elsewhere.
-    """
+def first_view(run: RunDir) -> tuple[RunView, int]:
+    """Return the run as its files say, and the seconds that an out-of-memory error waits: 0 without a legible spec."""
+    state = run.current_state()
     try:
         spec = run.live_spec()
-    except UserError:
-        return 1, 0, 0, 0
-    return spec.ranks, spec.train.stop_step, spec.memory.oom_wait, spec.train.save_every
+    except UserError:  # reported elsewhere
+        return RunView(run.summary()), 0
+    live = {"train.stop_step": spec.train.stop_step, "train.save_every": spec.train.save_every}
+    return RunView(run.summary(), spec.ranks, live, state.later or ()), spec.memory.oom_wait
 
 
 def free_for_checkpoints(run: RunDir) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,7 +23,6 @@ _DAY = 86400.0
 class Checkpoints(NamedTuple):
     """What is known of a run's checkpoints: bytes of the newest, and bytes that are free where they are written."""
 
-    every: int = 0  # steps
     bytes: float | None = None
     free: float | None = None
 
@@ -83,9 +81,8 @@ def _checkpoint_items(view: RunView, checkpoints: Checkpoints, now: float) -> li
     last = newest_checkpoint(view.marks.to_list())
     if view.active and (last is not None or view.loaded):
         found.append(("checkpoint", "none yet" if last is None else _age(last, now), 7))
-        if checkpoints.every and view.step < (last_step := view.last_step or math.inf):
-            step = (view.step // checkpoints.every + 1) * checkpoints.every
-            found.append(("next at", fmt.exact(min(step, last_step)), 1))  # a run is saved at its end
+        if (step := view.next_save()) is not None:
+            found.append(("next at", fmt.exact(step), 1))
     if checkpoints.free is not None and checkpoints.bytes:
         found.append(("disk for", f"{checkpoints.free // checkpoints.bytes:,.0f} checkpoints", 1))
     return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -22,6 +22,7 @@ from engine.events.types import (
     Event,
     Link,
     Memory,
+    Planned,
     Progress,
     RankStats,
     Spec,
@@ -40,14 +41,41 @@ NUMBER_SERIES = [name for name in SERIES if name not in CHART_SERIES]  # shown a
 _MAIN_BUCKETS = (None, "", "val", "main", "all")  # of validation; only they have a line in the chart
 
 
+class Stretch(NamedTuple):
+    """A part of the run, from the step after ``begin`` on, and what the spec says in it."""
+
+    begin: int
+    stop_step: int = 0  # at which the run ends early, 0 for none
+    save_every: int = 0
+    tokens: int = 0  # of a step, 0 if unknown
+
+    @classmethod
+    def of(cls, begin: int, values: Mapping[str, Any]) -> Stretch:
+        """Return the stretch in which these ``values`` of the spec hold."""
+        stop_step, save_every = _known(values, "train.stop_step"), _known(values, "train.save_every")
+        return cls(begin, stop_step, save_every, _known(values, "batch.sequences") * _known(values, "batch.context"))
+
+
+def _known(values: Mapping[str, Any], key: str) -> int:
+    """Return a whole number of the spec, 0 if it is not there."""
+    value = values.get(key)
+    return value if type(value) is int else 0
+
+
 class RunView:
     """A run as the monitor shows it, starting from ``RunDir.summary()``. Units are those of the records.
 
-    ``ranks`` is the number of data-parallel ranks: each processes one micro-batch at a time. ``stop_step`` is the step
-    at which the run ends early, 0 for none.
+    ``ranks`` is the number of data-parallel ranks: each processes one micro-batch at a time. ``live`` are values of the
+    spec that edits can change, by key, and ``later`` edits that the run will make again, as in a ``spec`` record.
     """
 
-    def __init__(self, summary: Summary, ranks: int = 1, stop_step: int = 0) -> None:
+    def __init__(
+        self,
+        summary: Summary,
+        ranks: int = 1,
+        live: Mapping[str, Any] | None = None,
+        later: Sequence[Planned] = (),
+    ) -> None:
         self.marks = Marks()
         self._ranks = ranks
         self._summary = summary
@@ -62,7 +90,6 @@ class RunView:
         self.update_phase(summary.phase, summary.reason)
         self.step: int = summary.step or 0
         self.steps: int | None = summary.steps
-        self.stop_step = stop_step
         self.micro: int | None = summary.micro
         self.accum: int | None = summary.accum
         self.context: int | None = summary.context
@@ -77,6 +104,8 @@ class RunView:
         self.stalled = summary.stalled
         self._step_seconds: float | None = None  # moving average
         self._restarts_at = summary.restarts_at
+        self._values: Mapping[str, Any] = {}  # of the spec, as they are now
+        self._live(live or {}, later)
 
     @property
     def active(self) -> bool:
@@ -100,7 +129,7 @@ class RunView:
     @property
     def last_step(self) -> int | None:
         """The step at which the run ends, or None if unknown."""
-        return min(self.steps, self.stop_step or self.steps) if self.steps else None
+        return min(self.steps, self._stretches[-1].stop_step or self.steps) if self.steps else None
 
     def update_phase(self, phase: str | None, reason: str | None) -> None:
         self.phase, self._reason = phase or STARTING, "" if phase == RUNNING else reason
@@ -156,7 +185,8 @@ class RunView:
             case Checkpoint(ok=True):
                 self._restarts_at = event.step
             case Spec():
-                self._live(event.values or {})
+                self.accum = event.accum or self.accum
+                self._live(event.values or {}, event.later or ())
             case RankStats():
                 self.rank_stats = event
             case Progress():
@@ -201,15 +231,16 @@ class RunView:
             self.smooth_loss = outlook.smoothed(self.series["loss"].points)
         self.val_loss = self.series[VAL_LOSS].newest
 
-    def _live(self, values: Mapping[str, Any]) -> None:
+    def _live(self, values: Mapping[str, Any], later: Sequence[Planned]) -> None:
         """Update what is shown of the spec to the values that a restart continues with, or that an edit has made."""
-        known = {key: value for key, value in values.items() if type(value) is int}
-        self.stop_step = known.get("train.stop_step", 0)
-        self.steps = known.get("train.steps", self.steps)
-        self.context = known.get("batch.context", self.context)
-        self.micro = known.get("batch.micro", self.micro)
-        if self.micro and (sequences := known.get("batch.sequences")):
-            self.accum = max(sequences // (self.micro * self._ranks), 1)
+        self.micro = _known(values, "batch.micro") or self.micro
+        self.context = _known(values, "batch.context") or self.context
+        values = self._values = {**self._values, **values}
+        self._stretches = [Stretch.of(0, values)]
+        for planned in later:
+            values = {**values, **planned.values}
+            self._stretches.append(Stretch.of(planned.step, values))
+        self.steps = _known(values, "train.steps") or self.steps
 
     def eta(self) -> float | None:
         """Return the seconds to the last step at the current speed, or None if unknown."""
@@ -219,9 +250,28 @@ class RunView:
         return (last - self.step) * self._step_seconds
 
     def tokens_left(self) -> int | None:
-        """Return the tokens of the remaining steps with the current batch, or None if unknown."""
-        last, of_step = self.last_step, self._tokens_of_step
-        return max(last - self.step, 0) * of_step if last and of_step else None
+        """Return the tokens of the remaining steps, or None if unknown."""
+        last, of_step, tokens = self.last_step, self._tokens_of_step, 0
+        if not (last and of_step):
+            return None
+        at = min(self.step, last)
+        for one in self._stretches:
+            if at < one.begin <= last:
+                tokens += (one.begin - at) * of_step
+                at, of_step = one.begin, one.tokens or of_step
+        return tokens + (last - at) * of_step
+
+    def next_save(self) -> int | None:
+        """Return the step of the next checkpoint; None if it saves none on the way, or is at its end."""
+        last = self.last_step
+        ends = [one.begin for one in self._stretches[1:]]
+        for one, end in zip(self._stretches, [*ends, last], strict=True):
+            at = max(self.step, one.begin)
+            if one.save_every and (last is None or at < last):
+                step = (at // one.save_every + 1) * one.save_every
+                if end is None or step <= end or end == last:
+                    return step if last is None else min(step, last)  # a run is saved at its end
+        return None
 
     def tokens_a_day(self) -> float | None:
         """Return the tokens of a day at the current speed, or None if unknown."""
