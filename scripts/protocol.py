@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeGuard
 from engine.events import marks, requests, series, status, types, wire
 from engine.events.metrics import METRICS
 from engine.events.phases import PHASES
+from engine.events.planned import Planned
 from scripts.field_comments import comments_of, source_of
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "protocol.md"
@@ -124,7 +125,7 @@ def page() -> str:
     lines = [_INTRODUCTION, "## Fields of every record", "", *_table(types.Event), "## Records of the log", ""]
     for cls in types.LOGGED:
         lines += _record(cls)
-    nested = {"`data` of a `start`": types.Data, "`later` of a `spec`": types.Planned}
+    nested = {"`data` of a `start`": types.Data, "`later` of a `spec`": Planned}
     for title, kind in (nested | {"`measured` of a `memory`": types.Measured}).items():
         lines += _section(title, kind)
     lines += ["## Events that are not logged", ""]

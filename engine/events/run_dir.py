@@ -78,6 +78,10 @@ class RunDir:
             self._apply_log_tail(state)
         elif has_ended(state.phase) and state.at < self._log_size():  # of another time or run: the log goes on
             self._apply_log_tail(state, state.at)
+        if state.restarts_at is None and state.checkpoint:  # written by an older version
+            from engine.events.status_updates import step_of
+
+            state.restarts_at = step_of(state.checkpoint)
         for name in _SHOWN:
             if text := getattr(state, name):
                 setattr(state, name, one_line(text))
@@ -173,7 +177,10 @@ class RunDir:
         if is_active(state.phase) and not is_on_other_host(state):
             # Another trainer may have started since the state was written: it holds the lock.
             if _is_exit_unhandled(state, trainer) and not self.has_trainer():
+                from engine.events.status_updates import go_back
+
                 state.phase, state.reason = RECOVERING, EXIT_UNHANDLED
+                go_back(state)
             if is_full(self.path):  # its processes can log neither that nor what they do
                 state.reason = f"{self.home}: the disk is full; the log of this run goes on when there is space"
         lr, damage = self._read_lr()

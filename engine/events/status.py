@@ -5,7 +5,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.events.numbers import Count, ExitCode, Number
-from engine.events.types import Planned
+from engine.events.planned import Planned
 from engine.host.process import ProcessIdentity
 
 

@@ -29,10 +29,10 @@ def update_status(state: RunStatus, event: Event) -> None:
             state.phase, state.reason = event.phase, "" if event.phase == RUNNING else event.reason
             state.ended = event.t if has_ended(event.phase) else None
             if event.phase == RECOVERING:
-                _go_back(state)
+                go_back(state)
         case Start():
             state.restarts_at = event.resumed_from
-            _go_back(state)
+            go_back(state)
             state.checkpoint = _newest_checkpoint(state.checkpoint, event.resumed_from)
             state.data = event.data.digest if event.data else None
             state.start_attempt = event.attempt
@@ -58,7 +58,7 @@ def _update_values(state: RunStatus, event: Spec) -> None:
             setattr(state, name, value)
 
 
-def _go_back(state: RunStatus) -> None:
+def go_back(state: RunStatus) -> None:
     """Take back what an attempt did behind the checkpoint that the next one resumes from: it is lost."""
     state.step, state.loss = state.restarts_at, None
     if (state.val_step or 0) > (state.restarts_at or 0):
@@ -67,10 +67,16 @@ def _go_back(state: RunStatus) -> None:
 
 def _newest_checkpoint(saved: str | None, step: int | None) -> str | None:
     """Return the newest checkpoint of a run that has resumed from ``step``: a later one is missing or damaged."""
-    folder, name, number = (saved or "").rpartition("ckpt_step_")
-    if step is None or not number.isdecimal() or len(number) > _LONGEST_STEP or int(number) <= step:
+    number = step_of(saved)
+    if step is None or saved is None or number is None or number <= step:
         return saved
-    return f"{folder}{name}{step}"
+    return f"{saved.removesuffix(str(number))}{step}"
+
+
+def step_of(checkpoint: str | None) -> int | None:
+    """Return the step in the path of a checkpoint, None where it names none."""
+    number = (checkpoint or "").rpartition("ckpt_step_")[2]
+    return int(number) if number.isdecimal() and len(number) <= _LONGEST_STEP else None
 
 
 def stalled_after(event: Event, stalled: str | None) -> str | None:

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 from engine.events.metric import Metric
 from engine.events.numbers import Count, ExitCode, Number, Time
+from engine.events.planned import Planned
 from engine.events.requests import TrainerRequest
 
 UNTIMED = -1.0
@@ -196,13 +197,6 @@ class Edit(Event, frozen=True, kw_only=True, tag="edit"):
     step: Count  # it holds from the step after this one
     by: str | None = None  # who asked: a client, or oom for the run itself
     why: str | None = None  # why it was refused, or made
-
-
-class Planned(Struct, frozen=True):
-    """An edit that a restarted run will make again."""
-
-    step: Count  # it holds from the step after this one
-    values: dict[str, Any]  # key of the spec → new value
 
 
 class Spec(Event, frozen=True, kw_only=True, tag="spec"):

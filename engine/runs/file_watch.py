@@ -7,11 +7,12 @@ import os
 
 from engine.events.log import LogWriter
 from engine.events.phases import STOPPED, has_ended
+from engine.events.planned import Planned
 from engine.events.restore import RunFiles
 from engine.events.run_dir import RunDir
 from engine.events.status import RunStatus
 from engine.events.status_updates import update_status
-from engine.events.types import Alert, Edit, Planned, State
+from engine.events.types import Alert, Edit, State
 from engine.host.process import Lock
 from profiles.reader import open_regular
 from profiles.spec import RunSpec

@@ -101,6 +101,7 @@ def launch(
             share_device=share_device,
             data_changed=data_changed,
         )
+        begins_at = checkpoint.metadata(resume)["step"] if resume else None
         state = RunStatus(
             profile=spec.profile,
             backend=spec.launch.backend,
@@ -112,7 +113,8 @@ def launch(
             host=host_name(),
             boot=boot_id(),
             phase=STARTING,
-            step=checkpoint.metadata(resume)["step"] if resume else None,  # until the trainer has begun
+            step=begins_at,  # until the trainer has begun
+            restarts_at=begins_at,
             hooks_at=0,
             started=time.time(),
             launched=time.monotonic(),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from engine.events.types import Edit, Planned, Spec
+from engine.events.planned import Planned
+from engine.events.types import Edit, Spec
 from engine.train.edits import applied, live_values
 from profiles.spec import RunSpec
 

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from engine.events.phases import CUT_OFF
+from tui.text.run_text import resumes_at
 
 if TYPE_CHECKING:
     from engine.events.run_dir import RunDir
@@ -31,7 +32,11 @@ def ensure_supervised(run_dir: RunDir) -> None:
 def print_resuming(run_dir: RunDir, summary: Summary) -> None:
     """Print that a run that was cut off, as ``summary`` says, resumes."""
     step, reason = summary.step or 0, summary.reason
-    print(f"{run_dir.id} was cut off at step {step}: {reason}; resuming", file=sys.stderr)
+    lost = resumes_at(summary)
+    print(
+        f"{run_dir.id} was cut off at step {step}: {reason}; resuming{'' if lost is None else f' at step {lost}'}",
+        file=sys.stderr,
+    )
 
 
 def warn_of_version_mismatch(run_dir: RunDir) -> None:

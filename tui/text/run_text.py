@@ -64,4 +64,12 @@ def describe_outcome(summary: Summary) -> str:
         text += f", validation loss {fmt.fixed(summary.val_loss, 4)}{bits_per_byte(summary.bits_per_byte)}"
     if summary.reason:
         text += f": {summary.reason}"
+    if (step := resumes_at(summary)) is not None:
+        text += f"; resumes at step {step}"
     return one_line(text, LONGEST)
+
+
+def resumes_at(summary: Summary) -> int | None:
+    """Return the step of the checkpoint at which a run that was cut off resumes, where steps behind it are lost."""
+    step = summary.restarts_at or 0
+    return step if summary.phase == CUT_OFF and step < (summary.step or 0) else None

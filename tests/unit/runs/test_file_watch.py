@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from engine.events.log import LogWriter, read_all
-from engine.events.types import Edit, Planned, State
+from engine.events.planned import Planned
+from engine.events.types import Edit, State
 from engine.host.process import Lock
 from engine.runs.file_watch import FileWatch
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from engine.events.log import LogWriter
-from engine.events.types import Checkpoint, Planned, Spec, Start, State, Step, Val
+from engine.events.planned import Planned
+from engine.events.types import Checkpoint, CutOff, Spec, Start, State, Step, Val
 from tests.unit.conftest import DEAD, Make
+from tui.app.state.outlook import Checkpoints
 from tui.app.state.run_view import RunView
+from tui.app.widgets.run_detail import RunDetail
+from tui.app.widgets.status_line import StatusLine
+from tui.cli.main import main
+from tui.cli.supervision import print_resuming
 from tui.text.run_text import describe_outcome
 
 
@@ -48,3 +56,36 @@ def test_a_restart_is_known_by_its_batch_and_its_end_before_its_first_step(make_
     assert run.current_state().later == [Planned(25, {"train.steps": 200})]
     log.write(Spec(step=25, values={**values, "train.steps": 200}, accum=2))
     assert run.summary().steps == 200 and not run.current_state().later
+
+
+def test_a_run_that_was_cut_off_says_its_last_step_and_where_it_resumes(
+    make_run: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run("demo", supervisor=DEAD, trainer=DEAD, steps=100)
+    monkeypatch.setenv("MLA_TUI_HOME", str(run.home))
+    log = LogWriter(run.log_path, 1)
+    log.write(State(phase="running"))
+    log.write(Checkpoint(step=20, path="/models/demo/ckpt_step_20", ok=True))
+    log.write(Step(step=20, loss=2.5))
+    assert "resumes" not in describe_outcome(run.summary()), "nothing is lost"
+    log.write(Step(step=23, loss=2.5))
+    why = "neither trainer nor supervisor is alive"
+    assert describe_outcome(run.summary()) == f"cut-off at step 23, loss 2.5000: {why}; resumes at step 20"
+    assert main(["ls"]) == 0
+    assert re.search(r" cut-off +23/100 .* demo  resumes at step 20\n", capsys.readouterr().out)
+    print_resuming(run, run.summary())
+    assert capsys.readouterr().err == f"{run.id} was cut off at step 23: {why}; resuming at step 20\n"
+    view, header = RunView(run.summary()), StatusLine()
+    view.apply(None, CutOff(t=0.0, phase="cut-off", reason=why))
+    header.show(view, Checkpoints())
+    assert "step 23/100 " in (first := "".join(text for text, _ in header.draw(80, 2)[0]))
+    assert "resumes at 20" in first
+    (line := RunDetail()).show(run.summary())
+    assert f"cut-off: {why} · resumes at step 20 · demo" in "".join(text for text, _ in line.draw(120, 1)[0])
+
+
+def test_where_a_run_resumes_is_known_before_its_first_checkpoint_and_from_older_versions(make_run: Make) -> None:
+    older = make_run(supervisor=DEAD, trainer=DEAD, step=23, checkpoint="/models/run/ckpt_step_20", phase="running")
+    assert (older.summary().step, older.summary().restarts_at) == (23, 20)
+    launched = make_run(step=20, restarts_at=20, phase="starting")  # from the checkpoint of another run
+    assert "resumes" not in describe_outcome(launched.summary())

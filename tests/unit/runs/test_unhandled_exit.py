@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from engine.events.log import LogWriter
-from engine.events.types import Exit, State, Step
+from engine.events.types import Checkpoint, Exit, State, Step
 from engine.host.process import Lock, process_identity
 from tests.unit.conftest import DEAD, Make
 
@@ -16,9 +16,11 @@ from tests.unit.conftest import DEAD, Make
 @pytest.mark.parametrize("phase", ["starting", "running", "compiling", "saving", "paused", "stopping"])
 def test_a_run_whose_trainer_is_dead_is_not_shown_as_running(make_run: Make, phase: str) -> None:
     run = make_run(phase=phase, supervisor=process_identity(os.getpid()), trainer=replace(DEAD, attempt=1))
-    LogWriter(run.log_path, 1).write(Step(step=41, loss=2.5))
+    log = LogWriter(run.log_path, 1)
+    log.write(Checkpoint(ok=True, step=40, path="/models/run/ckpt_step_40"))
+    log.write(Step(step=41, loss=2.5))
     summary = run.summary()
-    assert (summary.phase, summary.step) == ("recovering", 41)
+    assert (summary.phase, summary.step, summary.loss) == ("recovering", 40, None)  # as a restart will be
     assert summary.reason == "its trainer has exited; its supervisor has not handled that yet"
 
 

@@ -5,9 +5,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from engine.events.history import History
+from engine.events.planned import Planned
 from engine.events.series import Bucket
 from engine.events.status import Summary
-from engine.events.types import CutOff, Edit, Planned, Spec, Start, State, Step, Telemetry, Val
+from engine.events.types import CutOff, Edit, Spec, Start, State, Step, Telemetry, Val
 from engine.events.wire import HistoryAnswer
 from tui.app.screens.panes import first_page
 from tui.app.state import outlook

@@ -344,15 +344,15 @@ class MonitorScreen(RunRequests, actions=MONITOR):
 
     def _answers(self) -> str:
         """Return the keys that help with a run that is broken."""
-        checkpoint = newest_checkpoint(self.view.marks.to_list())
-        start = "its first step" if checkpoint is None else f"its checkpoint at step {fmt.exact(checkpoint.step)}"
+        at = self.view.restarts_at
+        start = "its first step" if at is None else f"its checkpoint at step {fmt.exact(at)}"
         resumes = {CUT_OFF: f"resumes it from {start}", NEEDS_ATTENTION: "tries again"}
         resume = "continues with the data as it is" if self.data_has_changed else resumes.get(self.view.phase, "")
         answers = {"console": "its output", "resume": resume, "stop": "stops it", "checkpoints": "resume a checkpoint"}
         keys = {action.id: key_name(action.keys[0]) for action in self.app.offered(self.actions)}
         stuck = self._alert is not None and self.view.phase not in _BROKEN
         wanted = ["console", "stop"] if stuck else ["resume", "console"]
-        wanted += ["checkpoints"] if self.view.phase == FAILED and checkpoint is not None else []
+        wanted += ["checkpoints"] if self.view.phase == FAILED and newest_checkpoint(self.view.marks.to_list()) else []
         useless = self._unusable() | (frozenset() if has_printed(self.run.console_path) else {"console"})
         shown = [id for id in wanted if id in keys and id not in useless]
         return " · ".join(f"{keys[id]} {answers[id]}" for id in shown)

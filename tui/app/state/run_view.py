@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from engine.events.marks import Marks
 from engine.events.metrics import BY_STEP, METRICS, SERIES, STEP_SERIES, TELEMETRY_SERIES, TIME, VAL_FIELDS, VAL_LOSS
 from engine.events.phases import RECOVERING, RUNNING, STARTING, has_ended, is_active, makes_steps
+from engine.events.planned import Planned
 from engine.events.run_dir import is_on_other_host, last_seen
 from engine.events.series import Series
 from engine.events.status import Summary
@@ -22,7 +23,6 @@ from engine.events.types import (
     Event,
     Link,
     Memory,
-    Planned,
     Progress,
     RankStats,
     Spec,
@@ -103,7 +103,7 @@ class RunView:
         self.connected = True
         self.stalled = summary.stalled
         self._step_seconds: float | None = None  # moving average
-        self._restarts_at = summary.restarts_at
+        self.restarts_at = summary.restarts_at  # the step at which a restart goes on, None for the first
         self._values: Mapping[str, Any] = {}  # of the spec, as they are now
         self._live(live or {}, later)
 
@@ -181,9 +181,9 @@ class RunView:
                 if self.phase != RUNNING:
                     self.progress = None
                 if self.phase == RECOVERING and update_charts:
-                    self.step = min(self.step, self._restarts_at or 0)
+                    self.step = min(self.step, self.restarts_at or 0)
             case Checkpoint(ok=True):
-                self._restarts_at = event.step
+                self.restarts_at = event.step
             case Spec():
                 self.accum = event.accum or self.accum
                 self._live(event.values or {}, event.later or ())
@@ -222,7 +222,7 @@ class RunView:
     def _start(self, event: Start, update_charts: bool) -> None:
         """Drop the steps that the new attempt repeats: those after the checkpoint it resumed from."""
         self.attempt = event.attempt or self.attempt
-        self._restarts_at = event.resumed_from
+        self.restarts_at = event.resumed_from
         last = -1 if event.resumed_from is None else event.resumed_from  # step 0: validation before the first step
         if update_charts:
             for name in BY_STEP:

@@ -11,7 +11,7 @@ from tui.app.state.run_filter import needs_attention
 from tui.app.widgets.canvas import Canvas, Row
 from tui.text import format as fmt
 from tui.text.ellipsis import clip
-from tui.text.run_text import STALLED, describe_labels, is_stalled, phase_name
+from tui.text.run_text import STALLED, describe_labels, is_stalled, phase_name, resumes_at
 
 
 class RunDetail(Canvas):
@@ -33,6 +33,8 @@ class RunDetail(Canvas):
         reason = run.reason or ""
         described = reason if phase_name(run) != run.phase else f"{run.phase}: {reason}"
         parts = [described] if reason else []
+        if (at := resumes_at(run)) is not None:
+            parts.append(f"resumes at step {fmt.exact(at)}")
         if is_stalled(run):
             parts.insert(0, f"{STALLED}: {run.stalled}")
         damage = run.damage or ""

@@ -61,6 +61,8 @@ class StatusLine(Canvas):
             seconds = view.eta()
             first += _item("ETA", fmt.duration(seconds), 8)
             first += _item("ends", outlook.finish_text(now, seconds), 5)
+        if view.phase == CUT_OFF and (at := view.restarts_at or 0) < view.step:
+            first += _item("resumes at", fmt.exact(at), 1)
         if view.active and view.last_step != view.steps:
             first += _item("stops at", fmt.exact(view.last_step), 1)
         if view.active and not view.is_remote:

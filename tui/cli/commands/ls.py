@@ -11,7 +11,7 @@ from engine.host.struct_json import to_dict
 from profiles.printable import brief, one_line
 from tui.cli.command_parser import Subparsers, add_command
 from tui.text.format import fixed
-from tui.text.run_text import describe_cut_off, phase_name
+from tui.text.run_text import describe_cut_off, phase_name, resumes_at
 
 
 def register(subparsers: Subparsers) -> None:
@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         name = s.name if s.name and s.name != s.id else ""
         if is_on_other_host(s):
             name += f"  {s.reason if is_active(s.phase) else f'on {s.host}'}"
+        if (at := resumes_at(s)) is not None:
+            name += f"  resumes at step {at}"
         name += "".join(f"  #{tag}" for tag in s.tags) + (f"  {s.note}" if s.note else "")
         name += f"  ({s.damage})" if s.damage else ""
         row = f"{s.id:<{width}}  {phase_name(s):<{phase}} {step:>15} {loss:>8} {val:>8} {speed:>9}"
