@@ -257,7 +257,7 @@ class Supervisor:
         if has_ended(phase):
             return None
         if phase == STOPPING or self._stop.is_set():
-            self._end(STOPPED, f"while stopping: {last.why}")
+            self._end(STOPPED, f"while stopping: {last.why}" if last.why else self.state.reason or "")
             return None
         if stop := self._pending_stop():
             self._write(State(phase=STOPPING, reason="stop requested", id=stop))

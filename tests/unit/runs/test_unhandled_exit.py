@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from engine.events.log import LogWriter
 from engine.events.types import Checkpoint, Exit, State, Step
 from engine.host.process import Lock, process_identity
+from engine.runs.supervisor import Supervisor
 from tests.unit.conftest import DEAD, Make
 
 
@@ -40,3 +41,19 @@ def test_a_trainer_that_is_newer_than_the_state_is_running(make_run: Make) -> No
     assert lock.acquire()
     assert run.summary().phase == "running"
     lock.release()
+
+
+@pytest.mark.parametrize(
+    ("why", "reason"), [("", "kill requested"), ("killed (SIGKILL)", "while stopping: killed (SIGKILL)")]
+)
+async def test_a_trainer_that_stops_before_it_is_killed_leaves_a_reason(make_run: Make, why: str, reason: str) -> None:
+    run = make_run(supervisor=DEAD, trainer=replace(DEAD, attempt=1))
+    log = LogWriter(run.log_path, 1)
+    log.write(State(phase="stopped", reason="requested from the command line"))
+    log.write(State(phase="stopping", reason="kill requested"))
+    log.write(Exit(code=None if why else 0, why=why))
+    lock = Lock(run.supervisor_lock)
+    assert lock.acquire()
+    await Supervisor(run, lock).run()
+    lock.release()
+    assert (run.summary().phase, run.summary().reason) == ("stopped", reason)
