@@ -181,8 +181,9 @@ class MlaApp(CellDiffApp, BaseApp, actions=EVERYWHERE):
     def _make_room(self, _: object) -> None:
         """Make the key bar as high as the notifications on screen, which cover it and so no data."""
         lines = sum(len(wrap(message, self.size.width - _TOAST_FRAME)) for message in self._toasts)
-        for bar in self.screen.query(KeyBar):
-            bar.styles.height = max(lines, 1)
+        for screen in self.screen_stack[-1:]:  # none while the app ends
+            for bar in screen.query(KeyBar):
+                bar.styles.height = max(lines, 1)
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._make_room, self)

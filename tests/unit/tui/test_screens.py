@@ -387,6 +387,7 @@ async def test_toasts_cover_no_data(store: RunStore, make_run: Any, size: tuple[
         await pilot.press("q")  # the screen below makes room as well
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
         await until(pilot, lambda: app.screen.query_one(KeyBar).region.height == before - 1)
+    app.notify("one that comes, or goes, while the app ends", timeout=1)
 
 
 @pytest.mark.parametrize("size", [(60, 20), (80, 24), (120, 36)])
