@@ -40,6 +40,7 @@ REBOOTED = "the machine was rebooted"
 REMOVED = "was removed"
 _REMOVED = ".removed-"  # the start of the name that a directory has while it is deleted
 _SHOWN = ("name", "phase", "reason", "backend", "profile", "version", "host")  # texts of the state, on one line
+DISK_FULL = "the disk is full; the log of this run goes on when there is space"
 EXIT_UNHANDLED = "its trainer has exited; its supervisor has not handled that yet"
 
 
@@ -182,7 +183,7 @@ class RunDir:
                 state.phase, state.reason = RECOVERING, EXIT_UNHANDLED
                 go_back(state)
             if is_full(self.path):  # its processes can log neither that nor what they do
-                state.reason = f"{self.home}: the disk is full; the log of this run goes on when there is space"
+                state.reason, state.tok_s = f"{self.home}: {DISK_FULL}", None
         lr, damage = self._read_lr()
         if damage:
             state.damage = damage

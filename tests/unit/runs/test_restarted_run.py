@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
 
+from engine.events import run_dir
 from engine.events.log import LogWriter
 from engine.events.planned import Planned
 from engine.events.types import Checkpoint, CutOff, Spec, Start, State, Step, Val
+from engine.host.process import process_identity
 from tests.unit.conftest import DEAD, Make
 from tui.app.state.outlook import Checkpoints
 from tui.app.state.run_view import RunView
@@ -89,3 +92,15 @@ def test_where_a_run_resumes_is_known_before_its_first_checkpoint_and_from_older
     assert (older.summary().step, older.summary().restarts_at) == (23, 20)
     launched = make_run(step=20, restarts_at=20, phase="starting")  # from the checkpoint of another run
     assert "resumes" not in describe_outcome(launched.summary())
+
+
+def test_the_numbers_of_a_run_whose_disk_is_full_are_said_to_be_old(
+    make_run: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run("demo", supervisor=process_identity(os.getpid()), trainer=process_identity(os.getpid()), tok_s=9.0)
+    monkeypatch.setenv("MLA_TUI_HOME", str(run.home))
+    assert run.summary().tok_s == 9
+    monkeypatch.setattr(run_dir, "is_full", lambda _: True)
+    assert run.summary().tok_s is None, "shows a speed that nothing has measured since"
+    assert main(["ls"]) == 0
+    assert f"demo  {run.home}: the disk is full; the log of this run goes on when" in capsys.readouterr().out

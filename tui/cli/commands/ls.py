@@ -23,7 +23,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from engine.events.run_dir import is_on_other_host
+    from engine.events.run_dir import DISK_FULL, is_on_other_host
     from engine.runs.store import RunStore
     from tui.app.state.run_filter import parse_filter
 
@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         name = s.name if s.name and s.name != s.id else ""
         if is_on_other_host(s):
             name += f"  {s.reason if is_active(s.phase) else f'on {s.host}'}"
+        elif DISK_FULL in (s.reason or ""):  # its numbers are those of before
+            name += f"  {s.reason}"
         if (at := resumes_at(s)) is not None:
             name += f"  resumes at step {at}"
         name += "".join(f"  #{tag}" for tag in s.tags) + (f"  {s.note}" if s.note else "")
