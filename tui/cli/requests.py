@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
-from engine.events.phases import NEEDS_ATTENTION, PAUSED, STARTING
+from engine.events.phases import NEEDS_ATTENTION, PAUSED, STARTING, phase_of
 from profiles.errors import UserError
 from profiles.printable import one_line
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from engine.events.requests import TrainerRequest
     from engine.events.run_dir import RunDir
+    from engine.events.status import Summary
     from engine.events.types import Event
 
 ANSWER_TIMEOUT = 60.0  # seconds; a step on a small GPU takes tens of them
@@ -28,7 +30,6 @@ def request(run_dir: RunDir, what: TrainerRequest) -> Event | None:
     """
     import asyncio
 
-    from engine.events.requests import CheckpointRequest, SetRequest
     from engine.runs.client import RunClient
 
     async def find_answer(events: AsyncIterator[tuple[int | None, Event]], id: str) -> Event | None:
@@ -40,24 +41,22 @@ def request(run_dir: RunDir, what: TrainerRequest) -> Event | None:
     async def send() -> Event | None:
         client = RunClient(run_dir)
         start = (await client.history([], 1)).at
-        paused = run_dir.summary().phase == PAUSED
+        answer_at = time.monotonic() + ANSWER_TIMEOUT
+        wait, said = PAUSED_TIMEOUT if _is_deferred(run_dir, what) else SILENCE, False
         id = await client.request(what, by="command line")
-        # A paused run saves and applies edits only after it resumes, unless it is paused by an out-of-memory error:
-        # then it applies an edit at once.
-        deferred = "after the run resumes" if paused and isinstance(what, SetRequest | CheckpointRequest) else ""
-        timeout = PAUSED_TIMEOUT if deferred else ANSWER_TIMEOUT
         answer = asyncio.ensure_future(find_answer(client.events(start, live=False), id))
-        await asyncio.wait([answer], timeout=min(timeout, SILENCE))
-        if not answer.done() and (waiting := _has_no_trainer(run_dir)):  # it may wait for days
-            deferred, timeout = f"when the run trains; it is {waiting}", SILENCE
-        if not answer.done() and timeout > SILENCE:
-            print(f"requested {what.method} ({id}); {_waits_for(run_dir)}", file=sys.stderr, flush=True)
-        try:
-            return await asyncio.wait_for(answer, max(timeout - SILENCE, 0))
-        except TimeoutError:
-            when = deferred or "after the current micro-batch"
-            print(one_line(f"requested {what.method} ({id}); takes effect {when}"), file=sys.stderr)
-            return None
+        while time.monotonic() < answer_at and not answer.done():
+            await asyncio.wait([answer], timeout=wait)
+            if answer.done() or _is_deferred(run_dir, what) or _has_no_trainer(run_dir):  # it may wait for days
+                break
+            if not said:
+                print(f"requested {what.method} ({id}); {_waits_for(run_dir)}", file=sys.stderr, flush=True)
+            said = True
+        if answer.done() and (answer.result() is not None or run_dir.ended()):
+            return answer.result()
+        answer.cancel()
+        print(one_line(f"requested {what.method} ({id}); takes effect {_when(run_dir, what)}"), file=sys.stderr)
+        return None
 
     answer = asyncio.run(send())
     if answer is None and run_dir.ended():
@@ -65,12 +64,32 @@ def request(run_dir: RunDir, what: TrainerRequest) -> Event | None:
     return answer
 
 
-def _has_no_trainer(run_dir: RunDir) -> str:
-    """Return phase and reason of a run that waits for a device, or for a user, before it trains; else nothing."""
+def _is_deferred(run_dir: RunDir, what: TrainerRequest) -> bool:
+    """Return whether the run is paused and does not do it before it resumes.
+
+    Paused by an out-of-memory error it applies an edit at once.
+    """
+    from engine.events.requests import CheckpointRequest, SetRequest
+
+    return isinstance(what, SetRequest | CheckpointRequest) and run_dir.summary().phase == PAUSED
+
+
+def _has_no_trainer(run_dir: RunDir) -> bool:
+    """Return whether the run waits for a device, or for a user, before it trains."""
+    return run_dir.summary().phase in (STARTING, NEEDS_ATTENTION) and not run_dir.has_trainer()
+
+
+def _when(run_dir: RunDir, what: TrainerRequest) -> str:
+    """Return when a run, as it is now, does what is requested."""
+    if _is_deferred(run_dir, what):
+        return "after the run resumes"
     summary = run_dir.summary()
-    if summary.phase not in (STARTING, NEEDS_ATTENTION) or run_dir.has_trainer():
-        return ""
-    return f"{summary.phase}: {summary.reason}" if summary.reason else summary.phase
+    trains = phase_of(summary.phase).trains
+    return "after the current micro-batch" if trains else f"when the run trains; it is {_phase_text(summary)}"
+
+
+def _phase_text(summary: Summary) -> str:
+    return f"{summary.phase}: {summary.reason}" if summary.reason else str(summary.phase)
 
 
 def _waits_for(run_dir: RunDir) -> str:
@@ -80,6 +99,9 @@ def _waits_for(run_dir: RunDir) -> str:
     trainer = run_dir.trainer_identity()
     if trainer is not None and is_alive(trainer) and is_stopped(trainer.pid):
         return f"its trainer is stopped by a signal: kill -CONT {trainer.pid} lets it continue"
+    summary = run_dir.summary()
+    if not phase_of(summary.phase).trains:
+        return f"waiting for its trainer; the run is {_phase_text(summary)}"
     return "waiting for the end of the current micro-batch"
 
 
