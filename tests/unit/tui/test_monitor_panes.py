@@ -12,7 +12,7 @@ from textual.strip import Strip
 from engine.events.types import Memory, Step, Telemetry, Val
 from engine.runs.store import RunStore
 from tests.unit.tui.conftest import step_record
-from tests.unit.tui.helpers import on_screen, opened, until
+from tests.unit.tui.helpers import on_screen, opened, rendered, until
 from tui.app.app import MlaApp
 from tui.app.screens.help import HelpScreen
 from tui.app.screens.monitor import MonitorScreen
@@ -83,9 +83,14 @@ async def test_more_panes_are_shown_where_they_fit_and_paged_where_not(store: Ru
         await pilot.press("q", "space", "q")  # lr is the first in the list
         await until(pilot, lambda: shown() == chosen)
     again = MlaApp(store, run.id, settings=load_settings()[0])
-    async with again.run_test(size=(160, 48)) as pilot:
-        await until(pilot, lambda: isinstance(again.screen, MonitorScreen))
+    async with again.run_test(size=(80, 24)) as pilot:
+        await opened(pilot, again, 41)
         await until(pilot, lambda: [pane.id for pane in again.screen.query(Chart)] == chosen)
+        below = again.screen
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(again.screen, HelpScreen))
+        await pilot.resize_terminal(160, 48)  # below a dialog too, panes that come in have their data
+        await until(pilot, lambda: "MFU 43%" in rendered(below.query_one("#pane-mfu")))
 
 
 async def test_a_move_of_the_focus_draws_two_charts_and_not_the_whole_screen(

@@ -110,7 +110,6 @@ class MonitorScreen(RunRequests, actions=MONITOR):
         self._drawn_phase = ""
         self._alert: Alert | None = None  # a stall or a step that is not finite, until the next step is done
         self._since_left = ""  # what has happened since the user last looked, until it is closed
-        self._oom_shown: Oom | None = None  # the one for which the tuning dialog was opened
 
     def compose(self) -> ComposeResult:
         yield RunHeading(self._title)
@@ -234,20 +233,6 @@ class MonitorScreen(RunRequests, actions=MONITOR):
             case State() | Start() | CutOff():
                 self._oom = self._oom_shown = None
 
-    def _update_oom_dialog(self) -> None:
-        """Open the tuning dialog once for a run that waits for an answer; close it when it was answered elsewhere."""
-        from tui.app.screens.tuning import TuningScreen
-
-        top = self.app.screen
-        if self._oom is None and isinstance(top, TuningScreen) and top.answers_oom:
-            top.dismiss(None)
-        elif self.app.read_only:
-            return
-        elif self.is_active and self._oom is not self._oom_shown and self.view.phase == PAUSED:
-            self._oom_shown = self._oom
-            self.app.bell()
-            self._open_tuning(self._oom)
-
     def _is_news(self, event: Event) -> bool:
         """Return whether an event gets a line; the first connection does not."""
         if not isinstance(event, Link):
@@ -265,7 +250,12 @@ class MonitorScreen(RunRequests, actions=MONITOR):
             since_left.remember(self.run, self.view, time.time())
 
     def on_resize(self) -> None:
-        self.call_after_refresh(self._paint)  # there may be more panes now, of which nothing was drawn
+        self.call_after_refresh(self._paint_in_new_size)
+
+    def _paint_in_new_size(self) -> None:
+        """Draw, also below a dialog: there may be more panes now, of which nothing was drawn."""
+        self._drawn_phase = ""
+        self._paint()
 
     def on_screen_resume(self) -> None:
         if self._dirty and self.is_mounted:

@@ -24,6 +24,7 @@ class RunRequests(Navigation):
 
     run: RunDir
     _oom: Oom | None = None  # the oom record that waits for the user's answer
+    _oom_shown: Oom | None = None  # the one for which the tuning dialog was opened
 
     class Line(Message):
         """One line for the log view: what was requested, or in the tone ``bad`` why a request or a read failed."""
@@ -153,6 +154,20 @@ class RunRequests(Navigation):
             self._say(str(error))
             return
         self.app.push_screen(TuningScreen(spec, self._client(), oom), self._tuned)
+
+    def _update_oom_dialog(self) -> None:
+        """Open the tuning dialog once for a run that waits for an answer; close it when it was answered elsewhere."""
+        from tui.app.screens.tuning import TuningScreen
+
+        top = self.app.screen
+        if self._oom is None and isinstance(top, TuningScreen) and top.answers_oom:
+            top.dismiss(None)
+        elif self.app.read_only:
+            return
+        elif self.is_active and self._oom is not self._oom_shown and self.view.phase == PAUSED:
+            self._oom_shown = self._oom
+            self.app.bell()
+            self._open_tuning(self._oom)
 
     def _tuned(self, changes: dict[str, Any] | None) -> None:
         if changes:
