@@ -79,5 +79,7 @@ class AppScreen(HasActions, Screen[ScreenResultType]):
 class AppModal(ModalScreen[ScreenResultType], AppScreen[ScreenResultType]):
     """A dialog over another screen, whose keys and the app's do nothing until it closes."""
 
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (12, "-high")]  # noqa: RUF012, as Textual declares it
+
     def action_help(self) -> None:
         self.app.open_help(self.actions)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 MAX_WIDTH = 100  # in a wider table the eye loses the line from a lever to its cost
+_LEAST = 12  # cells of the change itself
 
 
 def heading(title: str, memories: Sequence[str], width: int, applies: str = "applies") -> str:
@@ -37,6 +38,9 @@ def line(lever: Lever, memories: Sequence[str], width: int, when: str) -> str:
 
 
 def _row(first: str, amounts: Sequence[str], speed: str, when: str, width: int) -> str:
-    last = "".join(f"{amount:>10}" for amount in amounts) + f"{speed:>10}" + (f"{when:>8}" if when else "")
-    space = max(min(width, MAX_WIDTH) - len(last), 12)
-    return f"{clip(first, space):<{space}}{last}"
+    """Return a line; columns that leave no room for the first one are left out, so that no number is cut."""
+    columns = [*(f"{amount:>10}" for amount in amounts), f"{speed:>10}", *([f"{when:>8}"] if when else [])]
+    space = min(width, MAX_WIDTH) - sum(map(len, columns))
+    while columns and space < _LEAST:
+        space += len(columns.pop())
+    return f"{clip(first, space):<{space}}{''.join(columns)}"

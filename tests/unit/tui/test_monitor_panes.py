@@ -15,7 +15,6 @@ from tests.unit.tui.conftest import step_record
 from tests.unit.tui.helpers import on_screen, opened, rendered, until
 from tui.app.app import MlaApp
 from tui.app.screens.help import HelpScreen
-from tui.app.screens.monitor import MonitorScreen
 from tui.app.screens.pane_picker import PanePicker
 from tui.app.settings import load as load_settings
 from tui.app.terminal.cell_diff import WholeScreen

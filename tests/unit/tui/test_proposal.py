@@ -17,6 +17,7 @@ from tui.app.first_start import is_first_start
 from tui.app.screens.home import HomeScreen
 from tui.app.screens.proposal import ProposalScreen
 from tui.app.settings import settings_path
+from tui.app.widgets.dialog import TextDialog
 
 GB = 1 << 30
 
@@ -28,8 +29,12 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> list[Hardware]:
     return found
 
 
+def keys(app: MlaApp) -> str:
+    return str(app.screen.query_one(TextDialog).border_subtitle)
+
+
 def proposed(app: MlaApp) -> bool:
-    return isinstance(app.screen, ProposalScreen) and "Enter writes" in text_of(app, "#keys")
+    return isinstance(app.screen, ProposalScreen) and "Enter writes" in keys(app)
 
 
 async def test_enter_writes_what_was_found_at_the_first_start_and_later_under_another_name(store: RunStore) -> None:
@@ -47,7 +52,7 @@ async def test_enter_writes_what_was_found_at_the_first_start_and_later_under_an
         before = path.read_text()
         await pilot.press("i")
         await until(pilot, lambda: proposed(app))
-        assert text_of(app, "#keys") == "Enter writes it as profile “here_2”, Esc skips"
+        assert keys(app) == "Enter writes it as profile “here_2”, Esc skips"
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
         assert (user_folder() / "here_2.toml").exists() and path.read_text() == before

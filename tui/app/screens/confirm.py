@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal
 from textual.widgets import Button, Static
 
 from tui.app.actions.registry import CONFIRM
 from tui.app.base import AppModal
+from tui.app.widgets.dialog import Dialog
 
 _BUTTON = 5  # cells of a button beside its title, the last three of them empty
 
@@ -30,13 +31,12 @@ class ConfirmScreen(AppModal[str], actions=CONFIRM):
         self._answers = answers
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog"):
+        with Dialog("Tab selects, Enter confirms, q cancels", "Enter confirms, q cancels", "Enter, q back"):
             yield Static(self._question, markup=False)
             with Horizontal(classes="dialog-buttons"):
                 yield Button("Cancel", id="cancel", compact=True)
                 for id, title in self._answers:
                     yield Button(title, id=id, compact=True)
-            yield Static("Tab selects, Enter confirms, q cancels", classes="dialog-note")
 
     def on_resize(self) -> None:
         """Put the answers below each other where they do not fit beside each other."""

@@ -7,19 +7,18 @@ from typing import ClassVar
 
 from rich.cells import cell_len
 from textual.app import ComposeResult
-from textual.containers import Vertical
-from textual.widgets import Static
 
 from tui.app.actions.action import GROUPS, Action, ActionSet
 from tui.app.actions.registry import HELP_DIALOG
 from tui.app.base import AppModal
 from tui.app.widgets.canvas import Row
+from tui.app.widgets.dialog import Dialog
 from tui.app.widgets.scrolled_lines import ScrolledLines
 from tui.text.ellipsis import wrap
 
 _GAP = 2  # cells between keys and text
 _KEYS = 11  # cells for the keys at most; where one action has more, its text begins on the next line
-_FRAME = 4  # lines of border, title and note
+_FRAME = 2  # lines of the border
 
 
 def help_lines(offered: Sequence[Action], width: int) -> list[Row]:
@@ -64,9 +63,8 @@ class HelpScreen(AppModal[None], actions=HELP_DIALOG):
         self._described = described
 
     def compose(self) -> ComposeResult:
-        with Vertical(id="help", classes="dialog"):
+        with Dialog("q closes", id="help"):
             yield HelpLines(f"{self._described.title}: keys", self.app.offered(self._described))
-            yield Static(classes="dialog-note")
 
     def on_mount(self) -> None:
         self.query_one(HelpLines).focus()
@@ -81,4 +79,4 @@ class HelpScreen(AppModal[None], actions=HELP_DIALOG):
         width = lines.content_size.width or min(self.size.width, 100) - 6
         wanted, most = len(lines.lines(width)) + 1, self.size.height - _FRAME
         lines.styles.height = min(wanted, most)
-        self.query_one(".dialog-note", Static).update("j k scroll · q closes" if wanted > most else "q closes")
+        self.query_one(Dialog).show_keys(*(["j k scroll · q closes"] if wanted > most else []), "q closes")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 
 from textual.app import ComposeResult
-from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from tui.app.actions.registry import LOG_LINE
 from tui.app.base import AppModal
 from tui.app.state.log_buffer import LogLine
+from tui.app.widgets.dialog import Dialog
 
 
 class LogLineScreen(AppModal[None], actions=LOG_LINE):
@@ -23,14 +23,13 @@ class LogLineScreen(AppModal[None], actions=LOG_LINE):
         self._line = line
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(id="log-line", classes="dialog"):
+        with Dialog("q closes, C copies", "q closes"):
             when = time.strftime("%d %b %Y %H:%M:%S", time.localtime(self._line.time))
             yield Static(when, classes="dialog-title", markup=False)
             yield Static(self._line.shown, markup=False)
-            yield Static("q closes, C copies", classes="dialog-note")
 
     def action_scroll_lines(self, by: int) -> None:
-        self.query_one("#log-line", VerticalScroll).scroll_relative(y=by, animate=False)
+        self.query_one(Dialog).scroll_relative(y=by, animate=False)
 
     def action_copy(self) -> None:
         self.app.copy_to_clipboard(self._line.text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from textual import getters
 from textual.app import ComposeResult
-from textual.containers import Vertical
 from textual.widgets import Static
 
 from tui.app.actions.registry import PANES
@@ -13,8 +12,12 @@ from tui.app.screens.panes import usual_panes
 from tui.app.state.pane_metrics import PANE_METRICS
 from tui.app.state.run_view import RunView
 from tui.app.widgets.canvas import Row
+from tui.app.widgets.dialog import Dialog
 from tui.app.widgets.selectable_list import SelectableList
 from tui.text import format as fmt
+from tui.text.ellipsis import clip
+
+_ROW = 36  # cells of a line, from which the eye finds the value of a metric
 
 
 class MetricList(SelectableList):
@@ -39,7 +42,9 @@ class MetricList(SelectableList):
         metric = PANE_METRICS[self._names[index]]
         mark = "●" if metric.name in self.chosen else "○"
         value = fmt.formatter(metric.format)(self._view.last(metric.name))
-        return [(f" {mark} {metric.title:<20} ", ""), (f"{value:>12}", "list--dim")]
+        room = min(width, _ROW) - len(value) - 1  # no digit of a value is cut off
+        title = clip(f" {mark} {metric.title}", room)
+        return [(f"{title:<{room + 1}}", ""), (value, "list--dim")]
 
 
 class PanePicker(AppModal["list[str] | None"], actions=PANES):
@@ -53,10 +58,11 @@ class PanePicker(AppModal["list[str] | None"], actions=PANES):
         self._list = MetricList(list(chosen), view)
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog"):
+        with Dialog(
+            "Space adds or removes, d default, q keeps the choice", "Space changes, q keeps it", "Space, q done"
+        ):
             yield Static("Panes after loss, VRAM, RAM offload and tokens/s", classes="dialog-title")
             yield self._list
-            yield Static("Space adds or removes, d default, q keeps the choice", classes="dialog-note")
 
     def on_mount(self) -> None:
         self._list.focus()

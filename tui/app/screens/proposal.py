@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.widgets import Static
 
 from profiles.errors import UserError
 from tui.app.actions.registry import PROPOSAL
 from tui.app.base import AppModal
+from tui.app.widgets.dialog import TextDialog
 from tui.text.proposal_text import found_lines, proposal_lines
 
 if TYPE_CHECKING:
@@ -39,12 +39,11 @@ class ProposalScreen(AppModal[Path | None], actions=PROPOSAL):
         self._proposed: ProposalScreen.Proposed | None = None
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(classes="dialog"):
+        with TextDialog("Esc closes"):
             yield Static("A profile for this machine", classes="dialog-title")
             yield Static("looking at this machine …", id="found", markup=False)
             yield Static("", id="proposed", markup=False)
             yield Static("", id="message", classes="dialog-error", markup=False)
-            yield Static("Esc closes", id="keys", classes="dialog-note", markup=False)
 
     def on_mount(self) -> None:
         self.query_one("#message", Static).display = False
@@ -82,12 +81,14 @@ class ProposalScreen(AppModal[Path | None], actions=PROPOSAL):
         self._text, self._profile = message.found.text, message.name
         lines = proposal_lines(message.found, message.hardware, width)
         self.query_one("#proposed", Static).update("\n" + "\n".join(lines))
-        self.query_one("#keys", Static).update(f"Enter writes it as profile “{self._profile}”, Esc skips")
+        keys = f"Enter writes it as profile “{self._profile}”, Esc skips", "Enter writes it, Esc skips", "Enter, Esc"
+        self.query_one(TextDialog).show_keys(*keys)
 
     def _say(self, problem: str) -> None:
         message = self.query_one("#message", Static)
         message.update(problem)
         message.display = True
+        self.query_one(TextDialog).reveal(message)
 
     def action_write(self) -> None:
         """Write the proposed profile; what hinders that is said in the dialog."""

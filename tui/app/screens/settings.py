@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from rich.cells import cell_len
 from textual import events, getters, on
 from textual.app import ComposeResult
-from textual.containers import Vertical
 from textual.widgets import Static
 
 from profiles.errors import SpecError, UserError
@@ -20,6 +19,7 @@ from tui.app.settings import Settings
 from tui.app.themes import THEMES
 from tui.app.widgets.bars import Heading, KeyBar
 from tui.app.widgets.canvas import Row
+from tui.app.widgets.dialog import Dialog
 from tui.app.widgets.selectable_list import SelectableList
 from tui.text.ellipsis import clip
 
@@ -196,10 +196,10 @@ class KeyScreen(AppModal[str | None], actions=NEW_KEY):
         self._action = action
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog"):
+        with Dialog("Esc cancels"):
             yield Static(f"Press the new key for {self._action.title}", classes="dialog-title", markup=False)
             yield Static(self._action.help, markup=False)
-            yield Static("a letter, digit or sign, F1 to F12, Ctrl and a letter; Esc cancels", classes="dialog-note")
+            yield Static("a letter, digit or sign, F1 to F12, Ctrl and a letter", classes="dialog-note")
 
     def on_key(self, event: events.Key) -> None:
         if all(event.key not in action.keys for action in self.actions.own):  # Esc cancels

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events, on, work
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal
 from textual.message import Message
 from textual.widgets import Input, Label, Static
 
@@ -22,6 +22,7 @@ from profiles.optim import NOW
 from tui.app.actions.registry import TUNING
 from tui.app.base import AppModal
 from tui.app.screens.confirm import ConfirmScreen
+from tui.app.widgets.dialog import Dialog
 from tui.app.widgets.forecast_bars import ForecastBars
 from tui.app.widgets.lever_list import LeverList
 from tui.app.widgets.number_field import NumberField
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _BARS = {"device": 6, "host": 3}  # lines of the forecast of a run on a GPU, and of one on the CPU
 _SHORT = 24  # lines of a terminal below which the bars have no legend
 _NARROW = 72  # columns of a terminal below which the sequences per step are not shown
+_SLIM = 60  # columns of a terminal below which the fields stand below each other
 
 
 class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
@@ -92,7 +94,8 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
 
     def compose(self) -> ComposeResult:
         batch, oom, current = self._spec.batch, self._oom, _describe(self._spec)
-        with Vertical(classes="dialog"):
+        cancel = "Esc keeps it paused" if oom else "Esc cancels"  # q is a letter in the field of other edits
+        with Dialog(f"Enter applies, Tab moves on, {cancel}", f"Enter applies, {cancel}", "Enter Tab Esc"):
             title = _describe_oom(oom) if oom else f"Live tuning: {current}"
             yield Static(title, classes="tuning-title", markup=False)
             if oom:
@@ -108,8 +111,6 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
                 yield Label("other edits", id="also-label")
                 yield Input(id="also", placeholder="lr_scale=0.5 stop_step=900 val_every=200", compact=True)
             yield Static("", id="verdict", markup=False)
-            cancel = "Esc keeps it paused" if oom else "Esc cancels"  # q is a letter in the field of other edits
-            yield Static(f"Enter applies, Tab moves on, {cancel}", classes="tuning-note")
 
     def on_mount(self) -> None:
         self.query_one("#also", Input).cursor_blink = False  # a blinking cursor is bytes over ssh
@@ -129,6 +130,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         """Divide the lines of the terminal between the forecast and the levers."""
         width, height = self.app.size
         self.set_class(width < _NARROW, "narrow")
+        self.set_class(width < _SLIM, "slim")
         self.set_class(height >= (_SHORT + 6 if self._oom else _SHORT), "tall")
         if self._hardware is not None:
             lines, levers = _BARS["host" if self._hardware.device == "cpu" else "device"], self.query_one(LeverList)
@@ -202,8 +204,10 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
     def _follow_input(self, event: Input.Changed) -> None:
         """Adapt accumulation to the typed micro-batch, or the other way round, if the product allows it."""
         field = event.input
-        if field.has_focus and self._lever is not None:
-            self.query_one(LeverList).reset()
+        if field.has_focus:
+            self.query_one(Dialog).reveal(field)
+            if self._lever is not None:
+                self.query_one(LeverList).reset()
         if isinstance(field, NumberField) and field.id != "context" and field.has_focus and field.number:
             other = self.query_one("#accum" if field.id == "micro" else "#micro", NumberField)
             quotient, rest = divmod(self._per_rank, field.number)
@@ -275,6 +279,10 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         line.update(text)
         line.set_class(wrong, "dialog-error")
 
+    def _refuse(self, reason: str) -> None:
+        self._say(reason, wrong=True)
+        self.query_one(Dialog).reveal(self.query_one("#verdict"))
+
     @on(Input.Submitted)
     @on(SelectableList.Activated)
     def _apply(self) -> None:
@@ -285,10 +293,10 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
         try:
             spec, request = self._requested()
         except UserError as error:
-            self._say(str(error), wrong=True)
+            self._refuse(str(error))
             return
         if self._lever is not None and self._lever.when == RESTART:
-            self._say(_restart_command(self._lever), wrong=True)
+            self._refuse(_restart_command(self._lever))
             return
         if not request.changes:
             self.dismiss(None)
@@ -330,7 +338,7 @@ class TuningScreen(AppModal["dict[str, Any] | None"], actions=TUNING):
     @on(Refused)
     def _refused(self, message: Refused) -> None:
         self._sending = False
-        self._say(message.reason, wrong=True)
+        self._refuse(message.reason)
 
     @on(Sent)
     def _sent(self, message: Sent) -> None:

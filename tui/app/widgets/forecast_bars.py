@@ -63,18 +63,20 @@ class ForecastBars(Canvas):
         device = f"device · {self._device}" if self._device else "device"
         name = {"host": "host · RAM", "device": device}.get(headroom.memory, headroom.memory)
         needed = fmt.size_of(headroom.needed, headroom.free) if headroom.free else fmt.size(headroom.needed)
-        title: Row = [(f" {name}  {needed}", "forecast--title")]
-        if headroom.free is None:
-            title.append((f"  {self._unknown}", "forecast--note"))
-        else:
-            state: Row = []
-            if headroom.state == "over":
-                state = [(f"  {fmt.size(headroom.needed - headroom.free)} over", "forecast--over")]
-            elif headroom.state == "tight":
-                state = [("  tight", "forecast--tight")]
-            left = width - sum(cell_len(text) for text, _ in [*title, *state]) - 1
-            free = self._free if cell_len(self._free) <= left else self._free.partition(" ")[0]
-            title += [(f" {free}", "forecast--note"), *state]
+        notes = (
+            [f"  {self._unknown}"] if headroom.free is None else [f" {self._free}", f" {self._free.partition(' ')[0]}"]
+        )
+        state: Row = []
+        if headroom.free is not None and headroom.state == "over":
+            state = [(f"  {fmt.size(headroom.needed - headroom.free)} over", "forecast--over")]
+        elif headroom.state == "tight":
+            state = [("  tight", "forecast--tight")]
+        # Whole words and numbers: the shorter ones where the longer do not fit.
+        titles = [(f" {name}  {needed}", note) for note in (*notes, "")]
+        titles += [(f" {name.partition(' ')[0]}  {needed}", ""), (f" {needed}", "")]
+        left = width - sum(cell_len(text) for text, _ in state)
+        text, note = next((one for one in titles if cell_len("".join(one)) <= left), titles[-1])
+        title: Row = [(text, "forecast--title"), (note, "forecast--note"), *state]
         amounts = [amount for _, amount in parts]
         return [title, _bar(amounts, headroom.free or headroom.needed, width - 2), *_legend(parts, width, legend_lines)]
 
