@@ -32,7 +32,7 @@ def run_app(
     from tui.app.settings import load
     from tui.app.terminal.allocator import return_freed_memory
     from tui.app.terminal.input_bytes import accept_any_bytes
-    from tui.app.terminal.tty import HANGUP_EXIT_CODE, check_terminal, exit_with_terminal
+    from tui.app.terminal.tty import check_terminal, exit_with_terminal
 
     check_terminal()
     return_freed_memory()
@@ -54,4 +54,4 @@ def run_app(
     )
     with exit_with_terminal(app, sys.stdin.fileno()) as terminal:
         app.run()
-    return HANGUP_EXIT_CODE if terminal.lost else app.return_code or 0
+    return terminal.exit_code

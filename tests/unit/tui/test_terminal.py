@@ -67,6 +67,34 @@ def test_the_app_ends_when_the_terminal_closes(tmp_path: Path, controlling: bool
         app.wait()
 
 
+FAILS = f"from tui.app.app import MlaApp; MlaApp.action_help = lambda app: 1 / 0; {RUN}"
+LEAVES = ("\x1b[?1049l", "\x1b[?25h", "\x1b[?1000l", "\x1b[?2004l")  # the other screen, with a cursor, without mouse
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, None], ids=str)
+def test_a_signal_or_a_failure_gives_its_status_and_leaves_the_terminal_as_it_was(
+    tmp_path: Path, signum: signal.Signals | None
+) -> None:
+    app, master = start_and_draw(tmp_path, True, RUN if signum else FAILS)
+    drawing = termios.tcgetattr(master)
+    try:
+        if signum is None:
+            os.write(master, b"?")
+        else:
+            os.kill(app.pid, signum)
+        output = read_to_end(master)
+        assert all(sequence in output for sequence in LEAVES)
+        assert app.wait(10) == (1 if signum is None else 128 + signum)
+        lines = termios.tcgetattr(master)[3]
+        assert lines & termios.ECHO and lines & termios.ICANON and not drawing[3] & termios.ECHO
+        assert ("ZeroDivisionError" in output.rpartition(LEAVES[0])[2]) == (signum is None)
+    finally:
+        app.kill()
+        app.wait()
+        os.close(master)
+
+
 @pytest.mark.timeout(60)
 def test_the_process_ends_though_a_thread_of_the_app_does_not(tmp_path: Path) -> None:
     endless = f"import threading; threading.Thread(target=threading.Event().wait).start(); {RUN}"

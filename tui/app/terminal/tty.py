@@ -22,7 +22,7 @@ from textual.app import App
 
 from profiles.errors import UserError
 
-HANGUP_EXIT_CODE = 128 + signal.SIGHUP
+_ENDING = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)  # with the status that a shell gives for them
 _POLL_INTERVAL = 0.5  # seconds
 _EXIT_TIMEOUT = 3.0  # seconds for a clean exit
 
@@ -46,32 +46,41 @@ def check_terminal() -> None:
 
 
 class TerminalWatch:
-    """Ends ``app`` when the terminal behind ``fd`` closes or a signal asks for it; then ``lost`` is true."""
+    """Ends ``app`` when the terminal behind ``fd`` closes or a signal asks for it; ``signum`` says which one.
+
+    A terminal that closes counts as SIGHUP.
+    """
 
     def __init__(self, app: App[Any], fd: int) -> None:
-        self.lost = False
+        self.signum: int | None = None
         self._app = app
         self._fd = fd
         self._wake = threading.Event()
         self._stopped = threading.Event()
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
-        self.lost = True
+        self.signum = signum
         self._wake.set()
+
+    @property
+    def exit_code(self) -> int:
+        """The exit status of the app, as far as it is known."""
+        return self._app.return_code or 0 if self.signum is None else 128 + self.signum
 
     def stop(self) -> None:
         self._stopped.set()
         self._wake.set()
 
     def run(self) -> None:
-        while not self.lost and not self._stopped.is_set():
+        while self.signum is None and not self._stopped.is_set():
             self._wake.wait(_POLL_INTERVAL)
-            self.lost = self.lost or not _is_open(self._fd)
+            if self.signum is None and not _is_open(self._fd):
+                self.signum = signal.SIGHUP
         if not self._stopped.is_set():
-            self._app.call_later(self._app.exit, None, HANGUP_EXIT_CODE)
+            self._app.call_later(self._app.exit, None, self.exit_code)
             self._stopped.wait(_EXIT_TIMEOUT)
         time.sleep(_EXIT_TIMEOUT)  # in a daemon thread: it ends here if the process exits
-        os._exit(HANGUP_EXIT_CODE if self.lost else self._app.return_code or 0)
+        os._exit(self.exit_code)
 
 
 def _is_open(fd: int) -> bool:
@@ -85,12 +94,12 @@ def _is_open(fd: int) -> bool:
 
 @contextmanager
 def exit_with_terminal(app: App[Any], fd: int) -> Iterator[TerminalWatch]:
-    """While the block runs, end ``app`` on SIGHUP, on SIGTERM and when the terminal behind ``fd`` closes.
+    """While the block runs, end ``app`` on SIGHUP, SIGTERM, SIGINT and when the terminal behind ``fd`` closes.
 
     The block is the last thing that a process does: soon after it the process ends, whatever threads it still has.
     """
     watch = TerminalWatch(app, fd)
-    before = {number: signal.signal(number, watch.on_signal) for number in (signal.SIGHUP, signal.SIGTERM)}
+    before = {number: signal.signal(number, watch.on_signal) for number in _ENDING}
     thread = threading.Thread(target=watch.run, name="terminal-watch", daemon=True)
     thread.start()
     try:
