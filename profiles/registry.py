@@ -137,6 +137,18 @@ def check_once(texts: Sequence[str], source: str = "-s") -> None:
         found[key] = text
 
 
+def check_none_replaced(texts: Sequence[str]) -> None:
+    """Raise ``SpecError`` where one of the ``-s`` replaces an earlier one: they say the same thing in two ways."""
+    flat: dict[str, Any] = {}
+    for text in texts:
+        before = {**flat}
+        _merge(flat, {_split(text, "-s")[0]: text})
+        if dropped := next((earlier for key, earlier in before.items() if key not in flat), ""):
+            raise SpecError(
+                f"-s {text}: would replace -s {dropped}, because one follows from the other; give one of them"
+            )
+
+
 def _split(text: str, source: str) -> tuple[str, str]:
     """Return the dotted key of ``key=value`` and its value as written. Raise ``SpecError``."""
     key, equals, raw = (part.strip() for part in text.partition("="))

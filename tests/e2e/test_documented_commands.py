@@ -17,7 +17,7 @@ from tests.e2e.conftest import MLA_TUI, Workspace
 SMALL = """
 mla-tui() {
   case "$1 $2" in
-    "data pack") set -- "$@" --train-tokenizer 512 ;;
+    "data pack") set -- "${@/#4096/512}" ;;
     "plan "*) set -- "$@" -s steps=4 ;;
     "launch "*) set -- "$@" -s steps=4 -s context=32 -s sequences=2 -s micro=2 -s val_sequences=2 -s save_every=4 ;;
     "sample "*) set -- "$@" -n 4 ;;

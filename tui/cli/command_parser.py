@@ -6,6 +6,7 @@ import argparse
 from typing import Any, TypeAlias
 
 from profiles.errors import SpecError
+from profiles.printable import brief
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -14,13 +15,30 @@ _MAY_BE_EMPTY = {"changes", "filter", "grid", "overrides", "prompt", "run", "run
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Refuses the empty argument that a shell makes of an unset variable, in every command.
+    """Refuses an option that is given twice, and the empty argument that a shell makes of an unset variable.
 
-    As a path it would be the current directory, as a name the one that is chosen where none is given.
+    Of two values argparse drops the first without a word. The empty one would be the current directory as a path, and
+    as a name the one that is chosen where none is given.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.given: dict[str, tuple[str, Any]] = {}  # option and value, by destination
+        for name, action in ((None, _StoreOnce), ("store", _StoreOnce), ("store_const", _StoreConstOnce)):
+            self.register("action", name, action)
+
+    def take(self, action: argparse.Action, option: str | None, value: Any) -> None:
+        """Take in that ``option`` gives ``value``. Raises ``SpecError`` where another value was given before."""
+        if option is None:
+            return
+        earlier, before = self.given.setdefault(action.dest, (option, value))
+        if before != value:
+            words = f"{earlier} {before}" if earlier != option else before
+            raise SpecError(f"{option}: {brief(value)} contradicts {brief(words)}, given before; give one of them")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """As that of argparse. Raises ``SpecError``."""
+        self.given.clear()
         namespace, unrecognized = super().parse_known_args(args, namespace)
         for action in self._actions:
             given = getattr(namespace, action.dest, None)
@@ -45,3 +63,15 @@ def add_command(subparsers: Subparsers, name: str, help: str, example: str) -> a
 
 def add_subcommands(parser: argparse.ArgumentParser, required: bool = False) -> Subparsers:
     return parser.add_subparsers(title="commands", metavar="COMMAND", required=required)
+
+
+class _StoreOnce(argparse._StoreAction):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        parser.take(self, option_string, values)
+        super().__call__(parser, namespace, values, option_string)
+
+
+class _StoreConstOnce(argparse._StoreConstAction):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        parser.take(self, option_string, self.const)
+        super().__call__(parser, namespace, values, option_string)

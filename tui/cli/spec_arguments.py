@@ -47,11 +47,12 @@ def spec_of(args: argparse.Namespace) -> RunSpec:
 
 
 def overrides_of(args: argparse.Namespace) -> list[str]:
-    """Return what ``-s`` and ``--backend`` set, as ``key=value``. Raises ``SpecError`` for a key that is set twice."""
-    from profiles.registry import check_once
+    """Return what ``-s`` and ``--backend`` set, as ``key=value``. Raises ``SpecError`` where two set one thing."""
+    from profiles.registry import check_none_replaced, check_once
 
     overrides = [*args.overrides, *([f"launch.backend={args.backend}"] if args.backend else [])]
     check_once(overrides)
+    check_none_replaced(overrides)
     return overrides
 
 

@@ -22,7 +22,7 @@ from engine.memory.launch_fit import launch_fit
 from engine.preflight import check_backend, resolve_spec
 from engine.train.backends.thread_environment import thread_environment
 from profiles.errors import SpecError, UserError
-from profiles.registry import load, parse_override
+from profiles.registry import check_none_replaced, check_once, load, parse_override
 from profiles.spec import RunSpec
 
 WARMUP_STEPS = 2  # the first compiles and allocates, the second is the first with optimizer states
@@ -85,6 +85,10 @@ def grid_cells(profile: str, overrides: Sequence[str], grid: Sequence[str], synt
     Raises ``UserError`` if any of them cannot run here.
     """
     named = parse_grid(grid)
+    for key, values in named.items():  # else those of the grid would replace what -s sets without a word
+        given = [*overrides, f"{key}={','.join(values)}"]
+        check_once(given)
+        check_none_replaced(given)
     combined = [dict(zip(named, values, strict=True)) for values in itertools.product(*named.values())]
     return [build_cell(profile, overrides, changes, synthetic) for changes in combined]
 

@@ -71,9 +71,9 @@ def test_an_option_left_empty_by_an_unset_variable_is_a_usage_error(
     assert capsys.readouterr().err == f"mla-tui: {said}: is empty; leave the option out, or name something\n"
 
 
-def test_a_setting_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """Else one of its values would hold, and the other be dropped without a word."""
-    twice = ["-s", "micro=4", "-s", "batch.micro=8"]
+    twice, both = ["-s", "micro=4", "-s", "batch.micro=8"], ["-s", "sequences=8", "-s", "accum=2"]
     for args, said in (
         (["set", "latest", "micro=4", "batch.micro=8"], "set batch.micro: is given twice, as 'micro=4' and 'batch."),
         (["plan", *twice], "-s batch.micro: is given twice, as 'micro=4' and 'batch.micro=8'; give one of them"),
@@ -81,6 +81,27 @@ def test_a_setting_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture[
         (["bench", *twice], "-s batch.micro: is given twice"),
         (["tune", *twice], "-s batch.micro: is given twice"),
         (["train", *twice], "-s batch.micro: is given twice"),
+        (
+            ["bench", "-s", "micro=2", "--grid", "micro=1,4"],
+            "-s batch.micro: is given twice, as 'micro=2' and 'micro=1",
+        ),
+        (["bench", "--backend", "mlx", "--grid", "backend=torch"], "-s launch.backend: is given twice"),
+        (["bench", "-s", "accum=2", "--grid", "sequences=8,16"], "-s sequences=8,16: would replace -s accum=2"),
+        (["bench", "--steps", "2", "--seconds", "3"], "--steps and --seconds: give only one"),
+        (["plan", *both], "-s accum=2: would replace -s sequences=8, because one follows from the other; give one"),
+        (
+            ["train", "-s", "data.phase=a", "-s", "data.sources={b = 1}"],
+            "-s data.sources={b = 1}: would replace -s data",
+        ),
+        (["tune", "-s", "model.hidden_size=8", "-s", "model.name=x"], "-s model.name=x: would replace -s model.hidden"),
+        (
+            ["plan", "--tokens", "1B", "-s", "steps=9"],
+            "--tokens: chooses sequences and steps; leave out -s train.steps",
+        ),
+        (["launch", "-p", "a", "--profile", "b"], "--profile: 'b' contradicts '-p a', given before; give one of them"),
+        (["launch", "--name", "a", "--name", "b"], "--name: 'b' contradicts 'a', given before; give one of them"),
+        (["train", "--backend", "torch", "--deepspeed"], "--deepspeed: 'deepspeed' contradicts '--backend torch', "),
+        (["launch", "--queue", "--share-device"], "--queue and --share-device: give only one"),
     ):
         assert main(args) == 2
         error = capsys.readouterr().err

@@ -21,6 +21,7 @@ from tui.text.format import count, duration, flop_s, size
 if TYPE_CHECKING:
     from engine.train.measure.grid import Budget, Cell
 
+SECONDS = 20.0
 PARTS = ("data", "forward", "backward", "optimizer")
 HEAD = f"{'tok/s':>6} {'step':>8} {'data':>4} {'fwd':>4} {'bwd':>4} {'opt':>4} {'memory':>8} {'util':>5}"
 WIDTH = 79
@@ -39,9 +40,7 @@ def register(subparsers: Subparsers) -> None:
         help="measure every combination of these, e.g. micro=4,8",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="time this many steps, instead of --seconds")
-    parser.add_argument(
-        "--seconds", type=float, default=20.0, metavar="S", help="time steps for this long (default 20)"
-    )
+    parser.add_argument("--seconds", type=float, metavar="S", help=f"time steps for this long (default {SECONDS:g})")
     parser.add_argument("--cap-gib", type=float, metavar="G", help="limit the device memory to this much")
     parser.add_argument("--synthetic", action="store_true", help="use random tokens even if there are shards")
     parser.add_argument("--json", action="store_true", help="print JSON, a list of measurements")
@@ -171,11 +170,14 @@ def _budget(args: argparse.Namespace) -> Budget:
 
     if args.steps is not None and args.steps < 1:
         raise SpecError(f"--steps: {args.steps} must be at least 1")
-    if not (math.isfinite(args.seconds) and args.seconds > 0):
-        raise SpecError(f"--seconds: {args.seconds:g} must be above 0")
+    if args.steps is not None and args.seconds is not None:
+        raise SpecError("--steps and --seconds: give only one; both say how long a measurement takes")
+    seconds = SECONDS if args.seconds is None else args.seconds
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise SpecError(f"--seconds: {seconds:g} must be above 0")
     if args.cap_gib is not None:
         if not (math.isfinite(args.cap_gib) and args.cap_gib > 0):
             raise SpecError(f"--cap-gib: {args.cap_gib:g} must be above 0")
         if visible_device() is None:
             raise SpecError("--cap-gib: no CUDA device is visible here")
-    return Budget(args.steps, args.seconds, args.cap_gib)
+    return Budget(args.steps, seconds, args.cap_gib)

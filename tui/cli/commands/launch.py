@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from profiles.errors import SpecError
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.spec_arguments import add_spec_arguments, add_start_arguments, spec_and_start
 from tui.text.data_usage import usage_line
@@ -33,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
     from engine.runs.launch import launch
     from engine.runs.store import RunStore
 
+    if args.queue and args.share_device:
+        raise SpecError("--queue and --share-device: give only one; to wait for the device, or to share it")
     spec, resume, init_from = spec_and_start(args)
     if args.dry_run:
         spec = resolve_spec(spec)

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from profiles.errors import SpecError, UserError
+from profiles.registry import parse_override
 from profiles.unreached import unreached
 from tui.cli.command_parser import Subparsers, add_command
 from tui.cli.spec_arguments import add_spec_arguments, spec_of
@@ -63,6 +64,9 @@ class Plan(NamedTuple):
 def run(args: argparse.Namespace) -> int:
     spec = spec_of(args)
     if args.tokens is not None:
+        for key in (parse_override(text)[0] for text in args.overrides):
+            if key in ("batch.sequences", "batch.accum", "train.steps"):
+                raise SpecError(f"--tokens: chooses sequences and steps; leave out -s {key}, or --tokens")
         spec = _for_tokens(spec, args.tokens)
     hardware = _hardware(args, spec.launch.gpus_per_node)
     plan = _plan(spec, hardware, here=args.vram is None)
