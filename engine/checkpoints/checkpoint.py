@@ -242,18 +242,19 @@ def instead_of(path: Path) -> str:
     return f"the newest there is {newest}" if newest else "give a ckpt_step_N directory or latest"
 
 
-def newest_intact(out: Path, report: Callable[[str], None]) -> Path | None:
-    """Return the newest checkpoint in ``out`` whose checksums match; None where there are none at all.
+def newest_intact(out: Path, report: Callable[[str], None], among: list[int] | None = None) -> Path | None:
+    """Return the newest checkpoint in ``out``, of the steps ``among``, whose checksums match; None where there is none.
 
     Newer, damaged ones are reported and renamed to NAME.damaged, which is not listed and not deleted. Raises
     ``UserError`` where all are damaged, because only a user may decide to start from scratch, or where the newest is in
     another format.
     """
-    newest = latest(out)
+    known = steps(out) if among is None else among
+    newest = newest_of(out, known)
     if newest is None:
         return None
     damaged: dict[Path, str] = {}
-    others = (path_of_step(out, step) for step in reversed(steps(out)))
+    others = (path_of_step(out, step) for step in reversed(known))
     for path in (newest, *(other for other in others if other != newest)):
         try:
             verify(path)

@@ -24,16 +24,26 @@ def missing_source(run: RunDir, saved: str | None) -> str | None:
     that a disk is not mounted or the folder was removed: a start at step 0 would write a second history.
     """
     if saved:
-        folder = Path(saved).parent
-        if checkpoint.steps(folder):
+        folder, others = Path(saved).parent, _only_of_others(run)
+        if checkpoint.steps(folder) and not others:
             return None
         why = checkpoint.unreadable(folder)
-        return f"{folder}: the checkpoints of this run {f'cannot be read ({why})' if why else 'are missing'}"
+        what = f"cannot be read ({why})" if why else f"are missing{others}"
+        return f"{folder}: the checkpoints of this run {what}"
     launch = run.launch()
     for source in (launch.resume, launch.init_from):
         if source and not Path(source).exists():
             return f"{source}: is missing, and this run starts from it"
     return None
+
+
+def _only_of_others(run: RunDir) -> str:
+    """Return what the folder of ``run`` holds where none of it is of the run, as after a mix-up; else nothing."""
+    try:
+        has = checkpoints_of(run)
+    except UserError:  # its damaged spec does not name the folder
+        return ""
+    return f"; it holds {has.rest()}" if has.others and not has.steps else ""
 
 
 def check_not_continued(run: RunDir) -> None:

@@ -28,6 +28,7 @@ PAUSED, STOPPING, RECOVERING, NEEDS_ATTENTION = "paused", "stopping", "recoverin
 FINISHED, FAILED, STOPPED, CUT_OFF, DAMAGED = "finished", "failed", "stopped", "cut-off", "damaged"
 DATA_CHANGED = "--data-changed"  # of resume; in the reason of a run that needs attention because its data has changed
 THE_DATA_HAS_CHANGED = "the data has changed"  # so begins what such a trainer says
+NOT_ON_ALL_RANKS = "not every rank has what the run goes on from"  # begins such a reason of a run that needs attention
 
 PHASES = {
     phase.name: phase

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from data.splits import phases_of
 from engine.checkpoints.resume_source import missing_source
 from engine.events.commands import CommandReader
-from engine.events.phases import DATA_CHANGED, NEEDS_ATTENTION, THE_DATA_HAS_CHANGED
+from engine.events.phases import DATA_CHANGED, NEEDS_ATTENTION, NOT_ON_ALL_RANKS, THE_DATA_HAS_CHANGED
 from engine.events.requests import ResumeRequest
 from engine.events.run_dir import RunDir
 from engine.events.types import Event, State
@@ -91,6 +91,8 @@ class Attention:
         return None
 
     def _refused(self, why: str) -> Lack:
+        if why.startswith(NOT_ON_ALL_RANKS):  # only a rank on that host can tell
+            return Lack(why, f"then go on with: mla-tui resume {self._run.id}", "once every host has it")
         if not why.startswith(THE_DATA_HAS_CHANGED):
             return Lack(why, "the run continues when it is as it was", "once it is as it was")
         as_it_is = f"continue with the data as it is: mla-tui resume {self._run.id} {DATA_CHANGED}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from engine.checkpoints import checkpoint
 from engine.checkpoints.atomic_write import make_dirs
+from engine.checkpoints.ownership import checkpoints_of
 from engine.checkpoints.resume_source import check_same_data, missing_source
 from engine.events.exit_codes import EXIT_NEEDS_ATTENTION, EXIT_RETRY
 from engine.events.phases import STARTING
@@ -29,6 +30,7 @@ from engine.preflight import check_checkpoint_folder, check_spec, resolve_spec
 from engine.train.backends.cuda_environment import prepare_cuda
 from engine.train.backends.ranks import Ranks, RankZeroError, join_ranks, local_world_size, world_size
 from engine.train.backends.thread_environment import thread_environment
+from engine.train.checkpoint_check import check_source_on_all_ranks
 from engine.train.data_check import check_data_is_there, check_data_of_run, check_same_on_all_ranks
 from engine.train.edit_history import RestartRequested
 from engine.train.oom.recognize import recognize, requested
@@ -92,9 +94,10 @@ def _run_attempt(run: RunDir, attempt: int, early_sigterm: list[int]) -> int:
             raise RestartRequested(str(error)) from None
         out = Path(spec.train.out) / run.name
         saved = run.current_state().checkpoint if attempt > 1 else None
-        lost = saved is not None and Path(saved).name not in {f"ckpt_step_{step}" for step in checkpoint.steps(out)}
+        steps = checkpoints_of(run).steps if attempt > 1 else []
+        lost = saved is not None and Path(saved).name not in {f"ckpt_step_{step}" for step in steps}
         # A restart resumes from the run's own newest checkpoint; the first attempt from what the user gave.
-        own = checkpoint.newest_intact(out, report_damage) if attempt > 1 else None
+        own = checkpoint.newest_intact(out, report_damage, steps)
         if own and lost:
             report_damage(f"{saved}: is missing; the run resumes from {own.name}")
         # The supervisor waits for a missing folder; this is for one that has vanished since it looked.
@@ -214,6 +217,7 @@ def train(
         )
     state = RunState(attempt.spec)
     check_same_on_all_ranks(state.data, ranks)
+    check_source_on_all_ranks(attempt.resume or attempt.init_from, ranks)
     old_data = ranks.run_on_rank_zero(lambda: check_data(state.data, attempt.resume))
     if launch.backend == "deepspeed":
         _report_build(reporter)

@@ -21,6 +21,7 @@ WHY = "the data has changed: train/a.bin is new"
 SAVED = "/models/gone/ckpt_step_20"
 LOST = "/models/gone: the checkpoints of this run are missing"
 GONE = "train/a.bin: does not exist"
+LACKS = "not every rank has what the run goes on from: /models/x/ckpt_step_4: on the host of rank 1 it is missing"
 AS_IT_WAS = "the run continues when it is as it was"
 AGAIN = "mla-tui launch --resume"
 
@@ -81,6 +82,12 @@ async def test_it_continues_when_the_user_accepts_the_data_as_it_is(make_run: Ma
         ),
         (GONE, SAVED, f"{GONE}; {AS_IT_WAS}", f"{GONE}; continue once it is as it was with: {AGAIN} ID"),
         (GONE, None, f"{GONE}; {AS_IT_WAS}", f"{GONE}; launch it again once it is as it was"),
+        (
+            LACKS,
+            SAVED,
+            f"{LACKS}; then go on with: mla-tui resume ID",
+            f"{LACKS}; continue once every host has it with: {AGAIN} ID",
+        ),
         (WHY, SAVED, "", f"{WHY}; continue once it is restored, or as it is with --data-changed, with: {AGAIN} ID"),
     ],
 )
@@ -106,7 +113,7 @@ async def test_a_stopped_run_is_not_said_to_continue_by_itself(
 
     def log(event: Event) -> None:
         assert isinstance(event, State)
-        assert not waits or event.reason == waits
+        assert not waits or event.reason == waits.replace("ID", run.id)
 
     assert not await waiting.wait(lambda: saved, log, stopped)
     assert logged == [f"stopped; {ended.replace('ID', run.id)}"]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engine.checkpoints import checkpoint, retention
-from engine.checkpoints.ownership import checkpoint_dir
+from engine.checkpoints.ownership import checkpoint_dir, checkpoints_of
+from engine.checkpoints.resume_source import missing_source
 from engine.events.log import LogWriter
 from engine.events.run_dir import RunDir
 from engine.events.status import Launch, RunStatus
@@ -99,6 +101,18 @@ def test_no_run_deletes_what_another_has_saved(runs: Continued) -> None:
     remove_run(runs.store, runs.first, with_checkpoints=True)
     assert checkpoint.steps(runs.folder) == [7, 8]
     assert checkpoint.latest(runs.folder) == runs.folder / "ckpt_step_8"
+
+
+def test_a_restart_takes_no_checkpoint_of_another_run(runs: Continued) -> None:
+    """As where the folder of another run was put in the place of its own."""
+    saved = str(runs.folder / "ckpt_step_8")
+    assert missing_source(runs.second, saved) is None
+    for step in (4, 7, 8):
+        shutil.rmtree(runs.folder / f"ckpt_step_{step}")
+    first = runs.first.id
+    why = f"{runs.folder}: the checkpoints of this run are missing; it holds 1 checkpoint of run {first}"
+    assert missing_source(runs.second, saved) == why
+    assert checkpoint.newest_intact(runs.folder, pytest.fail, checkpoints_of(runs.second).steps) is None
 
 
 def test_a_cut_off_run_does_not_go_on_from_the_checkpoints_of_its_successor(runs: Continued) -> None:
