@@ -111,8 +111,14 @@ def metadata(path: Path) -> dict[str, Any]:
 
 
 def spec_of(path: Path) -> RunSpec:
-    """Return the spec of the run that wrote the checkpoint, as it was then. Raises ``UserError``."""
-    return RunSpec.from_dict(metadata(path).get("spec"), f"{path}/trainer.json")
+    """Return the spec of the run that wrote the checkpoint, as it was then. Raises ``UserError``.
+
+    The file's checksum is compared: one of another digit may well be a spec.
+    """
+    spec, facts = metadata(path).get("spec"), path / "trainer.json"
+    if any(file == facts and _sha256(file) != recorded for file, recorded in _files_of_recorded_size(path)):
+        raise UserError(_CHANGED.format(facts))
+    return RunSpec.from_dict(spec, f"{facts}")
 
 
 def verify(path: Path) -> None:

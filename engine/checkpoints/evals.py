@@ -47,10 +47,14 @@ class EvalResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{self.name} (ema)" if self.ema else self.name
 
 
-class Evals(Struct, frozen=True):
-    """The content of ``evals.json``: one result for each name, format, content, ema and weights, the newest."""
+class Evals(Struct, frozen=True, omit_defaults=True):
+    """The content of ``evals.json``: one result for each name, format, content, ema and weights, the newest.
+
+    ``checksum``: of the results, because one of another digit may well be a result. Older versions wrote none.
+    """
 
     results: list[EvalResult]
+    checksum: str = ""
 
 
 def weights_id(folder: Path, ema: bool = False) -> str:
@@ -104,13 +108,22 @@ def foreign_results(folder: Path) -> int:
 def _read(folder: Path) -> list[EvalResult]:
     path = folder / EVALS_JSON
     try:
-        return msgspec.json.decode(read_bytes(path), type=Evals).results
+        found = msgspec.json.decode(read_bytes(path), type=Evals)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     except DAMAGED_JSON as error:
         raise UserError(f"{path}: is damaged: {error}; remove it and evaluate again") from None
+    if found.checksum not in ("", _checksum(found.results)):
+        raise UserError(f"{path}: is not what was saved; remove it and evaluate again")
+    return found.results
+
+
+def _checksum(results: list[EvalResult]) -> str:
+    from hashlib import sha256
+
+    return sha256(msgspec.json.encode(results)).hexdigest()
 
 
 def modified(folder: Path) -> float:
@@ -130,4 +143,5 @@ def add_results(folder: Path, results: list[EvalResult]) -> None:
     new = [replace(result, weights=weights_id(folder, result.ema)) for result in results]
     given = {(result.label, result.format, result.digest, result.weights) for result in new}
     kept = [old for old in _read(folder) if (old.label, old.format, old.digest, old.weights) not in given]
-    write_struct(folder / EVALS_JSON, Evals([*kept, *new]))
+    results = [*kept, *new]
+    write_struct(folder / EVALS_JSON, Evals(results, _checksum(results)))

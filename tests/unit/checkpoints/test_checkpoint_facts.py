@@ -135,3 +135,9 @@ def test_a_loss_that_is_not_finite_leaves_a_checkpoint_that_can_be_read(tmp_path
     path, _ = checkpoint.save(tmp_path, 5, state, facts, None)
     assert checkpoint.metadata(path)["val_loss"] is None
     checkpoint.load(path)
+
+
+def test_a_spec_of_another_digit_is_no_spec(path: Path) -> None:
+    facts = path / "trainer.json"
+    facts.write_text(facts.read_text().replace('"lr": 0.003', '"lr": 0.103'))
+    assert refusal(checkpoint.spec_of, path) == f"{facts}: is not what was saved; take an earlier checkpoint"

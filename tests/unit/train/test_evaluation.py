@@ -26,6 +26,7 @@ from engine.train.evaluation.benchmark import text_benchmark
 from engine.train.evaluation.loaded import load_model
 from engine.train.evaluation.scoring import Request, score, score_batch
 from engine.train.models.export import export
+from profiles.errors import UserError
 from tests.bench.harness import EXPECTED, measure_here
 from tests.unit.train.evaluation_files import CONFIG, CONTEXT, write_model, write_tasks, zen
 from tui.cli.main import main
@@ -97,6 +98,12 @@ def test_results_are_kept_beside_the_checkpoint_shown_and_exported(
     before = read_results(path)
     assert main(["eval", str(path), "--tasks", str(files["arc"]), "--limit", "3"]) == 0
     assert read_results(path) == before  # a part of the questions is not kept
+    kept = json.loads((path / "evals.json").read_text())
+    (path / "evals.json").write_text(json.dumps(kept).replace('"examples": 1', '"examples": 7', 1))
+    with pytest.raises(UserError, match=r"evals\.json: is not what was saved; remove it and evaluate again"):
+        read_results(path)
+    (path / "evals.json").write_text(json.dumps({"results": kept["results"]}))  # as earlier versions wrote it
+    assert read_results(path) == before
     capsys.readouterr()
     hf = export(path, tmp_path / "hf").path
     assert read_results(hf) == [replace(one, weights=weights_id(hf)) for one in before]
