@@ -92,8 +92,13 @@ def _arc(line: Table, where: str, path: Path, place: int) -> Question:
         stem, choices = line.text("question"), line.table("choices")
         given = [choices.content.get("text"), choices.content.get("label")]
     texts, labels = (_texts(line, "choices", values) for values in given)
+    if len(labels) != len(texts) or len({*labels}) < len(labels):
+        raise UserError(
+            f"{where}: choices: {len(texts)} texts with the labels {brief(', '.join(labels))}: each needs one of its"
+            f" own; {_REMEDY}"
+        )
     key = line.text("answerKey")
-    if key not in labels or len(labels) != len(texts):
+    if key not in labels:
         raise line.fault("answerKey", f"one of the labels {brief(', '.join(labels))}")
     return Question(f"Question: {stem}\nAnswer:", tuple(texts), labels.index(key))
 

@@ -218,6 +218,11 @@ BAD_TASKS = {
     "no known format": ('{"a": 1}', "those of no known format: name it with --format"),
     "no JSON": ("hello", "tasks.jsonl:1: is not valid JSON"),
     "a wrong key": (_arc(answerKey="E"), "answerKey: 'E' is not one of the labels"),
+    "a label twice": (
+        _arc(choices={"text": ["b", "c"], "label": ["A", "A"]}),
+        "choices: 2 texts with the labels 'A, A': each needs one of its own",
+    ),
+    "a choice without label": (_arc(choices={"text": ["b", "c", "d"], "label": ["A", "B"]}), "choices: 3 texts with"),
     "index out of range": (
         '{"goal": "a", "sol1": "b", "sol2": "c", "label": 2}',
         "label: 2 is not a number from 0 to 1",
