@@ -127,7 +127,7 @@ def data_usage(spec: RunSpec) -> DataUsage:
     from data.shards import missing_shards
     from data.split_files import files_not_read
     from data.text_bytes import miscounts
-    from data.usage import sources_of, usage_of
+    from data.usage import blank_ends, sources_of, usage_of
 
     root = expand(spec.data.root, "data.root")
     ignored = sum(len(files_not_read(root, phase, "train")) for phase in phases_of(spec))
@@ -137,5 +137,6 @@ def data_usage(spec: RunSpec) -> DataUsage:
     validated = val[0].shards if val else ()
     read = spec.train.last_step * spec.batch.sequences
     usage = replace(usage_of(train.shards, validated, spec.batch.context, read, ignored), missing=missing)
-    usage = replace(usage, miscounted=tuple(miscounts(spec, opened)))
+    blank = tuple(name for source in train.sources for name in blank_ends(source.shards))
+    usage = replace(usage, miscounted=tuple(miscounts(spec, opened)), blank=blank)
     return replace(usage, sources=sources_of(train, read)) if spec.data.sources else usage

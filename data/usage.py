@@ -9,6 +9,9 @@ from data.dataset import PackedBinDataset
 from data.dtypes import UINT16
 from data.order import window_count
 from data.shard_file import Shard
+from data.shards import ShardSet
+
+BLANK = 2048  # tokens; no text has as many of one id
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class DataUsage:
     ``unused`` of the ``tokens`` are in no sequence: those of the ``short`` shards, of at most ``context`` tokens, and
     what is left at the end of the others. ``ignored`` token files lie where only a part of the split is looked for;
     ``missing`` shards are listed in dataset.json and not there; ``miscounted``: what it counts otherwise than they are.
+    ``blank``: the shards that end in one id alone, as where a copy was cut off and its size was set before.
     ``copies`` shards are the same as an earlier one, and ``leaked`` shards of val are also in train, by their size and
     their beginning. ``evident`` names the type that ids without a header are read as, if it is not the usual uint16.
     ``sources``: those of a mixture.
@@ -49,6 +53,7 @@ class DataUsage:
     leaked: int
     missing: int = 0
     miscounted: tuple[str, ...] = ()
+    blank: tuple[str, ...] = ()
     evident: str = ""
     sources: tuple[SourceUsage, ...] = ()
 
@@ -65,6 +70,16 @@ def sources_of(train: PackedBinDataset, read: int) -> tuple[SourceUsage, ...]:
     total = sum(source.weight for source in train.sources)
     counted = zip(train.sources, train.order.counts, train.order.reads(read), strict=True)
     return tuple(SourceUsage(source.name, source.weight / total, count, own) for source, count, own in counted)
+
+
+def blank_ends(shards: ShardSet) -> tuple[str, ...]:
+    """Return the names of the shards whose last ``BLANK`` tokens are all the same. Raise ``UserError``."""
+    found = []
+    for index, shard in enumerate(shards.shards):
+        if shard.tokens > BLANK:
+            ids = shards.read(index, shard.tokens - BLANK, BLANK)
+            found += [shard.path.name] if (ids == ids[0]).all() else []
+    return tuple(found)
 
 
 def usage_of(train: Sequence[Shard], val: Sequence[Shard], context: int, read: int, ignored: int = 0) -> DataUsage:

@@ -31,10 +31,11 @@ class CommandParser(argparse.ArgumentParser):
         """Take in that ``option`` gives ``value``. Raises ``SpecError`` where another value was given before."""
         if option is None:
             return
-        earlier, before = self.given.setdefault(action.dest, (option, value))
-        if before != value:
+        if action.dest in self.given and self.given[action.dest][1] != value:
+            earlier, before = self.given[action.dest]
             words = f"{earlier} {before}" if earlier != option else before
             raise SpecError(f"{option}: {brief(value)} contradicts {brief(words)}, given before; give one of them")
+        self.given[action.dest] = option, value
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """As that of argparse. Raises ``SpecError``."""

@@ -34,6 +34,10 @@ def describe_usage(usage: DataUsage, steps: int) -> str:
         texts.append(f"{_counted(usage.ignored, 'token file')} below or beside the folder train not read")
     if usage.missing:
         texts.append(f"{_counted(usage.missing, 'shard')} listed in dataset.json missing (see: mla-tui data verify)")
+    if usage.blank:
+        texts.append(
+            f"{_counted(len(usage.blank), 'shard')} ending in one id alone, as an unfinished copy does: {_names(usage)}"
+        )
     if usage.miscounted:
         texts.append(f"dataset.json miscounts {' and '.join(usage.miscounted)} (see: mla-tui data verify)")
     if usage.copies:
@@ -43,8 +47,14 @@ def describe_usage(usage: DataUsage, steps: int) -> str:
     if usage.evident:
         texts.append(f"ids read as the {usage.evident} that they show; dataset.json may name another dtype")
     warns = usage.unused > _MUCH_UNUSED * usage.tokens or usage.epochs > _MANY_EPOCHS
-    warns = warns or bool(usage.ignored or usage.missing or usage.miscounted or usage.copies or usage.leaked)
+    warns = warns or bool(
+        usage.ignored or usage.missing or usage.blank or usage.miscounted or usage.copies or usage.leaked
+    )
     return ("warning: " if warns else "") + "; ".join(texts)
+
+
+def _names(usage: DataUsage) -> str:
+    return usage.blank[0] + (" …" if len(usage.blank) > 1 else "")
 
 
 def _read(usage: DataUsage) -> str:

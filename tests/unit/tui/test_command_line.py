@@ -101,6 +101,7 @@ def test_what_is_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> N
         (["launch", "-p", "a", "--profile", "b"], "--profile: 'b' contradicts '-p a', given before; give one of them"),
         (["launch", "--name", "a", "--name", "b"], "--name: 'b' contradicts 'a', given before; give one of them"),
         (["train", "--backend", "torch", "--deepspeed"], "--deepspeed: 'deepspeed' contradicts '--backend torch', "),
+        (["sample", "x", "--temperature", "nan"], "temperature: nan is not"),
         (["launch", "--queue", "--share-device"], "--queue and --share-device: give only one"),
     ):
         assert main(args) == 2

@@ -159,6 +159,20 @@ def test_data_show_finds_ids_outside_the_vocabulary(short: Path, capsys: pytest.
     assert expected in capsys.readouterr().err
 
 
+def test_shards_that_end_in_zeros_are_named(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a copy leaves that was cut off after its file had been given its size."""
+    shard = short.parents[3] / "shards/phase1/train/zz.bin"
+    text = bytes(byte for id in range(250) for byte in (id, 0)) * 20
+    shard.write_bytes(text + bytes(8192))
+    assert main(["data", "show", "short"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "read" in line]
+    assert line.startswith("warning: data: ")
+    assert line.endswith("; 1 shard ending in one id alone, as an unfinished copy does: zz.bin")
+    shard.write_bytes(text)
+    assert main(["data", "show", "short"]) == 0
+    assert "one id alone" not in capsys.readouterr().out
+
+
 def test_counts_that_are_not_those_of_the_shards_are_named(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By launch and plan, which read the same line, as by data show."""
     counts = {"train": {"tokens": 6041}, "val": {"tokens": 40, "bytes": 5000}}
