@@ -1,4 +1,4 @@
-"""Says in words what a run is set to that its steps do not reach."""
+"""Says in words what a run is set to and does not come to."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from profiles.spec import RunSpec
 
 
 def unreached(spec: RunSpec) -> list[str]:
-    """Return a line for each: a warm-up longer than the run, and a ``stop_step`` behind its last step.
+    """Return a line for each: a warm-up longer than the run, a ``stop_step`` behind its last step, a file for DeepSpeed.
 
-    Both are allowed: what stops within its warm-up may be continued.
+    All are allowed: what stops within its warm-up may be continued, and a profile may be for several backends.
     """
     train, optim, last, lines = spec.train, spec.optim, spec.train.last_step, []
     if optim.warmup > last:
@@ -22,5 +22,10 @@ def unreached(spec: RunSpec) -> list[str]:
         lines.append(
             f"train.stop_step: {train.stop_step} is beyond train.steps = {train.steps}, where the run ends;"
             " use a smaller one, or 0 for no stop"
+        )
+    if spec.launch.deepspeed_config and spec.launch.backend in ("torch", "mlx"):
+        lines.append(
+            f"launch.deepspeed_config: {spec.launch.deepspeed_config} is not read by --backend {spec.launch.backend};"
+            " use --backend deepspeed for it"
         )
     return lines

@@ -105,6 +105,10 @@ def test_what_the_steps_do_not_reach_is_said(capsys: pytest.CaptureFixture[str])
     for words, said in (
         (("steps=20",), "30 steps of warm-up are more than train.steps = 20: the rate ends at 0.002 and never reaches"),
         (("stop_step=20",), "more than the 20 until train.stop_step: the rate ends at 0.002 and never reaches"),
+        (
+            ("backend=torch", "deepspeed_config=ds.json"),
+            "launch.deepspeed_config: ds.json is not read by --backend torch",
+        ),
         (("stop_step=500",), "train.stop_step: 500 is beyond train.steps = 300, where the run ends; use a smaller one"),
     ):
         options = ["-p", "cpu_demo", *(word for text in words for word in ("-s", text))]
